@@ -1,0 +1,331 @@
+"""Templates of a backend: a connection, a dataset and a chunk that only store.
+
+A backend implements the abstract methods below and nothing else. Slicing, checking of
+arguments, parallel work and everything that a user sees stands once in `dosna.engines`.
+An object store needs still less: see `dosna.backends.store`.
+
+Part of a chunk
+---------------
+Stored chunks always have the full `chunk_size`, also at the edge of the array; what lies
+outside of the array is fill. Indices named `slices` are in coordinates of the stored
+chunk: a tuple with an integer, a slice of positive step or a 1-D integer array per axis, used
+as NumPy uses it. None stands for the part of the chunk that lies inside the array.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+
+from dosna.errors import (
+    ChunkExistsError,
+    ConfigurationError,
+    ConnectionError,
+    DatasetExistsError,
+    DatasetNotFoundError,
+)
+from dosna.metadata import DatasetMetadata, Shape
+from dosna.plan import ChunkTask
+
+__all__ = [
+    "BackendConnection",
+    "BackendDataChunk",
+    "BackendDataset",
+    "ChunkState",
+    "ConnectionError",
+    "DatasetExistsError",
+    "DatasetNotFoundError",
+    "Guarantees",
+]
+
+Array = np.ndarray[Any, Any]
+Slices = tuple[Any, ...]
+ChunkState = Literal["ok", "unchecked", "never written", "missing", "corrupt"]
+"""What `verify` finds: ``ok`` (its checksum is right), ``unchecked`` (well-formed, but
+stored without a checksum), ``never written`` (reads as fill), ``missing`` (was written and
+is gone) or ``corrupt``."""
+
+
+@dataclass(frozen=True)
+class Guarantees:
+    """What a dataset's store promises.
+
+    Parameters
+    ----------
+    partial_writes : {'processes', 'threads', 'none'}
+        Among whom two writes to different parts of one chunk both survive.
+    atomic_chunks : bool
+        Whether a reader, also after a crash, sees each chunk all old or all new.
+    durable : bool
+        Whether a write has reached the disk when it returns, and so survives power loss.
+    checksum : bool
+        Whether flipped bytes of a chunk are noticed when it is read.
+    notes : tuple of str
+        Conditions that the store's own documentation would put in small print.
+    """
+
+    partial_writes: Literal["processes", "threads", "none"]
+    atomic_chunks: bool
+    durable: bool
+    checksum: bool
+    notes: tuple[str, ...] = ()
+
+
+class BackendConnection(ABC):
+    """A place with named datasets.
+
+    Parameters
+    ----------
+    name : str
+        What it means is the backend's: a namespace, a folder, a pool.
+    mode : {'a', 'r'}
+        'r' refuses every change; it is enforced by the engine's wrapper.
+    """
+
+    shared_between_processes: ClassVar[bool]
+    """Whether another process that connects by the same name sees the same data."""
+
+    parallel_bytes: ClassVar[int] = 0
+    """Requests of fewer bytes are not worth a second thread; 0 where waiting dominates."""
+
+    def __init__(self, name: str, mode: str = "a") -> None:
+        if not isinstance(name, str) or not name:
+            raise ConfigurationError(f"a connection's name is a non-empty str, not {name!r}")
+        if mode not in ("a", "r"):
+            raise ConfigurationError(f"mode is 'a' or 'r', and {mode!r} was given")
+        self.name = name
+        self.mode = mode
+        self.connected = False
+
+    def connect(self) -> None:
+        """Reach the store. Connecting twice does nothing.
+
+        Raises
+        ------
+        dosna.errors.ConnectionError
+            The store cannot be reached.
+        """
+        self.connected = True
+
+    def disconnect(self) -> None:
+        """Let go of the store. Disconnecting twice does nothing."""
+        self.connected = False
+
+    @abstractmethod
+    def create_dataset(self, name: str, metadata: DatasetMetadata) -> BackendDataset:
+        """Make a dataset, or raise DatasetExistsError: of several that try, one wins.
+
+        A backend adds its own options as keyword-only parameters; what it must remember of
+        them goes into ``metadata.storage``. Names arrive checked.
+        """
+
+    @abstractmethod
+    def get_dataset(self, name: str) -> BackendDataset:
+        """Open a dataset, or raise DatasetNotFoundError."""
+
+    @abstractmethod
+    def del_dataset(self, name: str) -> None:
+        """Delete a dataset with all its chunks, or raise DatasetNotFoundError."""
+
+    @abstractmethod
+    def dataset_names(self) -> list[str]:
+        """Names of all datasets, sorted."""
+
+    def has_dataset(self, name: str) -> bool:
+        """Whether there is a dataset of that name."""
+        try:
+            self.get_dataset(name)
+        except DatasetNotFoundError:
+            return False
+        return True
+
+
+class BackendDataset(ABC):
+    """An array of a store, in chunks.
+
+    Parameters
+    ----------
+    connection : BackendConnection
+    name : str
+    metadata : DatasetMetadata
+    """
+
+    def __init__(
+        self, connection: BackendConnection, name: str, metadata: DatasetMetadata
+    ) -> None:
+        self.connection = connection
+        self.name = name
+        self.metadata = metadata
+
+    @property
+    @abstractmethod
+    def guarantees(self) -> Guarantees:
+        """What the store promises for this dataset."""
+
+    @property
+    def create_options(self) -> dict[str, Any]:
+        """The backend's own keywords of `create_dataset` that would make one stored alike."""
+        return dict(self.metadata.storage)
+
+    @abstractmethod
+    def get_chunk(self, idx: Shape) -> BackendDataChunk:
+        """Give a handle on a chunk of the grid, written or not; touches nothing."""
+
+    @abstractmethod
+    def has_chunk(self, idx: Shape) -> bool:
+        """Whether the chunk was written."""
+
+    @abstractmethod
+    def del_chunk(self, idx: Shape) -> bool:
+        """Delete a chunk, so that it reads as fill; False if it was not there."""
+
+    @abstractmethod
+    def chunk_indices(self) -> Iterator[Shape]:
+        """Indices of all stored chunks, also of any outside of the grid."""
+
+    @abstractmethod
+    def update(self, change: Callable[[DatasetMetadata], DatasetMetadata]) -> None:
+        """Replace the stored metadata by ``change(stored)``, atomically, and keep the new.
+
+        `change` may be called more than once, where the store is one of compare-and-swap.
+        """
+
+    @abstractmethod
+    def refresh(self) -> None:
+        """Read the stored metadata again, or raise DatasetNotFoundError."""
+
+    def exclusive(self) -> AbstractContextManager[None]:
+        """Keep every other writer out, where the store can; a resize holds this."""
+        return nullcontext()
+
+    def flush(self) -> None:  # noqa: B027  a store that is always durable has nothing to do
+        """Return when everything written so far would survive a power loss."""
+
+    def verify_chunk(self, idx: Shape) -> ChunkState:
+        """Read a chunk and say in what state it is, without raising for a bad one."""
+        return "unchecked" if self.has_chunk(idx) else "never written"
+
+    # What follows is written over the methods above; a backend replaces what it does better.
+
+    def create_chunk(
+        self, idx: Shape, data: Any = None, slices: Slices | None = None
+    ) -> BackendDataChunk:
+        """Write a chunk that was not written before, or raise ChunkExistsError."""
+        if self.has_chunk(idx):
+            raise ChunkExistsError(
+                f"chunk {idx} of dataset {self.name!r} is written already: "
+                "use set_chunk_data to change it"
+            )
+        if data is None:
+            data, slices = self.metadata.fillvalue, None
+        self.set_chunk_data(idx, data, slices)
+        return self.get_chunk(idx)
+
+    def get_chunk_data(self, idx: Shape, slices: Slices | None = None) -> Any:
+        """Read part of a chunk into a fresh array or scalar; fill if it was never written."""
+        if slices is None:
+            slices = self.metadata.bounds(idx).chunk
+        return self.get_chunk(idx).get_data(slices)
+
+    def set_chunk_data(self, idx: Shape, values: Any, slices: Slices | None = None) -> None:
+        """Write part of a chunk; the rest of it keeps its values, whoever else writes."""
+        if slices is None:
+            self.get_chunk(idx).set_data(self.padded(idx, values))
+        else:
+            self.get_chunk(idx).set_data(values, slices)
+
+    def padded(self, idx: Shape, values: Any) -> Array:
+        """Make a full chunk: `values` broadcast to the part inside the array, fill outside.
+
+        Always a fresh or private array of C order, which a store may keep.
+        """
+        meta = self.metadata
+        inside = meta.bounds(idx).chunk
+        extent = tuple(s.stop for s in inside)
+        chunk = np.empty(meta.chunk_size, meta.dtype)
+        if extent != meta.chunk_size:
+            chunk[...] = meta.fillvalue
+        chunk[inside] = values
+        return chunk
+
+    def read_many(self, out: Array, tasks: Iterable[ChunkTask]) -> None:
+        """Read the part ``task.chunk`` of each chunk into ``out[task.out]``."""
+        read = self.get_chunk_data
+        for idx, chunk, where, _ in tasks:
+            out[where] = read(idx, chunk)
+
+    def write_many(self, values: Array, tasks: Iterable[ChunkTask]) -> None:
+        """Write ``values[task.out]`` to the part ``task.chunk`` of each chunk.
+
+        A task that is ``whole`` replaces the chunk without reading it.
+        """
+        write = self.set_chunk_data
+        for idx, chunk, where, whole in tasks:
+            write(idx, values[where], None if whole else chunk)
+
+    def resize(self, shape: Shape) -> None:
+        """Change the extents; what is cut off is gone, also when the array grows again."""
+        with self.exclusive():
+            self.refresh()
+            old = self.metadata
+            grows = any(new > was for new, was in zip(shape, old.shape, strict=True))
+            shrinks = any(new < was for new, was in zip(shape, old.shape, strict=True))
+            if grows and not old.trimmed:
+                self._trim()
+            # A growing axis must not bring back what a shrinking one is about to cut off.
+            least = tuple(map(min, shape, old.shape))
+            if shrinks:
+                self.update(lambda m: m.replace(shape=least, trimmed=False))
+                self._trim()
+            if grows or shrinks:
+                self.update(lambda m: m.replace(shape=shape, trimmed=True))
+
+    def _trim(self) -> None:
+        """Delete what lies outside of the shape: whole chunks, and the rims of others."""
+        meta = self.metadata
+        for idx in list(self.chunk_indices()):
+            if not meta.contains(idx):
+                self.del_chunk(idx)
+            elif any(
+                s.stop < c for s, c in zip(meta.bounds(idx).chunk, meta.chunk_size, strict=True)
+            ):
+                self.set_chunk_data(idx, self.get_chunk_data(idx))
+
+
+class BackendDataChunk(ABC):
+    """One block of an array, one object of the store.
+
+    A handle: making one neither reads nor writes.
+    """
+
+    def __init__(self, dataset: BackendDataset, idx: Shape) -> None:
+        self.dataset = dataset
+        self.idx = idx
+
+    @property
+    def name(self) -> str:
+        """Name of the chunk within its dataset, unique there."""
+        return "chunk_" + "_".join(map(str, self.idx))
+
+    @abstractmethod
+    def get_data(self, slices: Slices | None = None) -> Any:
+        """Read part of the chunk, or all of its full extent; fill if it was never written.
+
+        Raises
+        ------
+        ChunkCorruptError
+            What is stored is not a chunk of this dataset, or fails its checksum.
+        """
+
+    @abstractmethod
+    def set_data(self, values: Any, slices: Slices | None = None) -> None:
+        """Write part of the chunk, or all of its full extent.
+
+        `values` broadcasts and casts as in a NumPy assignment. The rest of the chunk keeps
+        its values (fill, if it was never written), whoever else writes to it at the time.
+        """

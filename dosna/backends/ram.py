@@ -1,0 +1,248 @@
+"""Chunks in this process's memory: for trying out, for tests, for scratch data.
+
+Connections of one name share their datasets for as long as the process lives.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import numpy as np
+
+from dosna.backends.base import (
+    Array,
+    BackendConnection,
+    BackendDataChunk,
+    BackendDataset,
+    Guarantees,
+    Slices,
+)
+from dosna.errors import DatasetExistsError, DatasetNotFoundError
+from dosna.metadata import DatasetMetadata, Shape
+from dosna.plan import ChunkTask, Plan
+from dosna.registry import Backend
+
+# Below this a chunk is replaced as a whole when it changes, so that readers need no lock;
+# above, copying all of it for a small change would cost more than locking.
+_IN_PLACE_BYTES = 64 << 10
+# Large allocations are backed by huge pages: a first load is about twice as fast.
+_SLAB_BYTES = 32 << 20
+_STRIPES = 64
+
+_stores: dict[str, dict[str, RamDataset]] = {}
+_stores_lock = threading.Lock()
+
+
+def _renew_locks() -> None:
+    """Give a forked child locks of its own: nobody there would release the parent's."""
+    global _stores_lock
+    _stores_lock = threading.Lock()
+    for store in _stores.values():
+        for dataset in store.values():
+            dataset.renew_locks()
+
+
+os.register_at_fork(after_in_child=_renew_locks)
+
+
+class RamConnection(BackendConnection):
+    """A namespace in this process's memory."""
+
+    shared_between_processes = False
+    # Copies run at the speed of memory: threads pay only for large requests.
+    parallel_bytes = 8 << 20
+
+    @property
+    def _datasets(self) -> dict[str, RamDataset]:
+        with _stores_lock:
+            return _stores.setdefault(self.name, {})
+
+    def create_dataset(self, name: str, metadata: DatasetMetadata) -> RamDataset:
+        dataset = RamDataset(self, name, metadata)
+        if self._datasets.setdefault(name, dataset) is not dataset:
+            raise DatasetExistsError(f"dataset {name!r} exists in ram connection {self.name!r}")
+        return dataset
+
+    def get_dataset(self, name: str) -> RamDataset:
+        try:
+            return self._datasets[name]
+        except KeyError:
+            raise DatasetNotFoundError(
+                f"no dataset {name!r} in ram connection {self.name!r}, "
+                f"which has {sorted(self._datasets)}"
+            ) from None
+
+    def del_dataset(self, name: str) -> None:
+        dataset = self.get_dataset(name)
+        with dataset.exclusive():
+            self._datasets.pop(name, None)
+            dataset.deleted = True
+            dataset.chunks.clear()
+
+    def dataset_names(self) -> list[str]:
+        return sorted(self._datasets)
+
+
+class RamDataset(BackendDataset):
+    """A dictionary of arrays, one a chunk."""
+
+    def __init__(self, connection: RamConnection, name: str, metadata: DatasetMetadata) -> None:
+        super().__init__(connection, name, metadata)
+        self.chunks: dict[Shape, Array] = {}
+        self.deleted = False
+        self._in_place = metadata.chunk_nbytes >= _IN_PLACE_BYTES
+        self._slab: Array = np.empty((0,), np.uint8)
+        self.renew_locks()
+
+    def renew_locks(self) -> None:
+        self._locks = [threading.RLock() for _ in range(_STRIPES)]
+        self._slab_lock = threading.Lock()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        raise TypeError(
+            f"dataset {self.name!r} lives in this process's memory and cannot be sent to "
+            "another: use a backend that processes share, for instance hdf5"
+        )
+
+    @property
+    def guarantees(self) -> Guarantees:
+        return Guarantees(
+            partial_writes="threads",
+            atomic_chunks=True,
+            durable=False,
+            checksum=False,
+            notes=("the data ends with the process",),
+        )
+
+    def get_chunk(self, idx: Shape) -> RamDataChunk:
+        return RamDataChunk(self, idx)
+
+    def has_chunk(self, idx: Shape) -> bool:
+        return idx in self.chunks
+
+    def del_chunk(self, idx: Shape) -> bool:
+        with self.lock(idx):
+            return self.chunks.pop(idx, None) is not None
+
+    def chunk_indices(self) -> Iterator[Shape]:
+        return iter(list(self.chunks))
+
+    def update(self, change: Callable[[DatasetMetadata], DatasetMetadata]) -> None:
+        with self._locks[0]:
+            self.refresh()
+            self.metadata = change(self.metadata)
+
+    def refresh(self) -> None:
+        if self.deleted:
+            raise DatasetNotFoundError(f"dataset {self.name!r} was deleted")
+
+    @contextmanager
+    def exclusive(self) -> Iterator[None]:
+        with ExitStack() as stack:
+            for lock in self._locks:
+                stack.enter_context(lock)
+            yield
+
+    def lock(self, idx: Shape) -> threading.RLock:
+        return self._locks[hash(idx) % _STRIPES]
+
+    def get_chunk_data(self, idx: Shape, slices: Slices | None = None) -> Any:
+        if slices is None:
+            slices = self.metadata.bounds(idx).chunk
+        chunk = self.chunks.get(idx)
+        if chunk is None:
+            self.refresh()
+            chunk = np.broadcast_to(self.metadata.fillvalue, self.metadata.chunk_size)
+        if self._in_place:
+            with self.lock(idx):
+                return _copy(chunk[slices])
+        return _copy(chunk[slices])
+
+    def read_many(self, out: Array, tasks: Iterable[ChunkTask]) -> None:
+        self.refresh()
+        get = self.chunks.get
+        fill = self.metadata.fillvalue
+        in_place = self._in_place
+        columns = zip(*tasks.columns(), strict=False) if isinstance(tasks, Plan) else tasks
+        for idx, chunk, where, _ in columns:
+            stored = get(idx)
+            if stored is None:
+                out[where] = fill
+            elif in_place:
+                with self.lock(idx):
+                    out[where] = stored[chunk]
+            else:
+                out[where] = stored[chunk]
+
+    def write_many(self, values: Array, tasks: Iterable[ChunkTask]) -> None:
+        put = self._put
+        for idx, chunk, where, whole in tasks:
+            put(idx, values[where], chunk, whole)
+
+    def set_chunk_data(self, idx: Shape, values: Any, slices: Slices | None = None) -> None:
+        if slices is None:
+            self._put(idx, np.asarray(values), self.metadata.bounds(idx).chunk, True)
+        else:
+            self._put(idx, values, slices, False)
+
+    def _put(self, idx: Shape, values: Any, slices: Slices, whole: bool) -> None:
+        """Write part of a chunk; `whole` says that nothing inside the array is kept."""
+        meta = self.metadata
+        with self._locks[hash(idx) % _STRIPES]:
+            if self.deleted:
+                self.refresh()
+            stored = self.chunks.get(idx)
+            full = whole and values.shape == meta.chunk_size
+            if full and not self._in_place:
+                self.chunks[idx] = np.array(values, meta.dtype, order="C")
+                return
+            if stored is None:
+                changed = (
+                    self._carve() if self._in_place else np.empty(meta.chunk_size, meta.dtype)
+                )
+            else:
+                changed = stored if self._in_place else stored.copy()
+            if not full and (whole or stored is None):
+                changed[...] = meta.fillvalue
+            changed[slices] = values
+            self.chunks[idx] = changed
+
+    def _carve(self) -> Array:
+        """Make room for a chunk, in a slab shared with its neighbours."""
+        meta = self.metadata
+        size = -(-meta.chunk_nbytes // 64) * 64
+        with self._slab_lock:
+            if self._slab.nbytes < size:
+                self._slab = np.empty(
+                    max(size, min(_SLAB_BYTES, size * meta.total_chunks)), np.uint8
+                )
+            mine, self._slab = self._slab[: meta.chunk_nbytes], self._slab[size:]
+        return mine.view(meta.dtype).reshape(meta.chunk_size)
+
+
+class RamDataChunk(BackendDataChunk):
+    """A handle on one entry of the dictionary."""
+
+    dataset: RamDataset
+
+    def get_data(self, slices: Slices | None = None) -> Any:
+        return self.dataset.get_chunk_data(self.idx, (...,) if slices is None else slices)
+
+    def set_data(self, values: Any, slices: Slices | None = None) -> None:
+        self.dataset.set_chunk_data(self.idx, values, (...,) if slices is None else slices)
+
+
+def _copy(part: Any) -> Any:
+    """Give an array of its own, or the scalar that indexing gave."""
+    return part.copy() if isinstance(part, (np.ndarray, np.void)) else part
+
+
+BACKEND = Backend(
+    name="ram",
+    connection=RamConnection,
+    description="in this process's memory",
+)

@@ -1,0 +1,531 @@
+"""A dataset as an array: its description, indexing, chunks and attributes.
+
+All slicing of every backend and engine is here: an index becomes a selection, the selection
+a plan, and the plan is read or written by the backend in this process.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, MutableMapping
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import DTypeLike
+
+from dosna.backends.base import Array, BackendDataset, Guarantees
+from dosna.engines.base import Runner
+from dosna.engines.work import read_source
+from dosna.errors import ChunkIndexError
+from dosna.metadata import Shape, decode_value, encode_value
+from dosna.plan import ChunkTask, Plan, plan, single
+from dosna.selection import Selection, select
+
+if TYPE_CHECKING:
+    from dosna.engines.connection import EngineConnection
+    from dosna.engines.dataset import EngineDataset
+
+
+class ArrayAccess:
+    """What a dataset shares with a NumPy array and an ``h5py.Dataset``.
+
+    Parameters
+    ----------
+    connection : EngineConnection
+    instance : BackendDataset
+        What stores the chunks.
+    runner : Runner
+        Who does the work.
+    """
+
+    def __init__(
+        self, connection: EngineConnection, instance: BackendDataset, runner: Runner
+    ) -> None:
+        self.connection = connection
+        self.instance = instance
+        self.runner = runner
+
+    def __getattr__(self, name: str) -> Any:
+        # Only for what a backend has beyond the template.
+        if name.startswith("__") or name == "instance":
+            raise AttributeError(name)
+        try:
+            return getattr(self.instance, name)
+        except AttributeError:
+            raise AttributeError(
+                f"a dataset has no attribute {name!r}, on any backend or on this one"
+            ) from None
+
+    # -- description ----------------------------------------------------------------------
+
+    @property
+    def name(self) -> str:
+        """Name within the connection."""
+        return self.instance.name
+
+    @property
+    def shape(self) -> Shape:
+        """Extent of each axis."""
+        return self.instance.metadata.shape
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Type of the elements."""
+        return self.instance.metadata.dtype
+
+    @property
+    def ndim(self) -> int:
+        """Number of axes."""
+        return len(self.shape)
+
+    @property
+    def size(self) -> int:
+        """Number of elements."""
+        return self.instance.metadata.size
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the whole array in memory, however it is stored."""
+        return self.instance.metadata.nbytes
+
+    @property
+    def fillvalue(self) -> Any:
+        """What a chunk that was never written reads as."""
+        return self.instance.metadata.fillvalue
+
+    @property
+    def chunk_size(self) -> Shape:
+        """Extent of a chunk on each axis."""
+        return self.instance.metadata.chunk_size
+
+    @property
+    def chunks(self) -> Shape:
+        """Alias of `chunk_size`, as h5py and zarr call it."""
+        return self.chunk_size
+
+    @property
+    def chunk_grid(self) -> Shape:
+        """Number of chunks along each axis."""
+        return self.instance.metadata.chunk_grid
+
+    @property
+    def total_chunks(self) -> int:
+        """Number of chunks in the grid, written or not."""
+        return self.instance.metadata.total_chunks
+
+    @property
+    def guarantees(self) -> Guarantees:
+        """What the store promises for this dataset."""
+        return self.instance.guarantees
+
+    @property
+    def attrs(self) -> Attributes:
+        """The user's attributes: a mapping that is stored with the dataset."""
+        return Attributes(self)
+
+    def __repr__(self) -> str:
+        return (
+            f"<dosna.Dataset {self.name!r}: shape {self.shape}, dtype {self.dtype}, "
+            f"chunk_size {self.chunk_size}>"
+        )
+
+    def __len__(self) -> int:
+        if not self.shape:
+            raise TypeError(f"dataset {self.name!r} is a scalar and has no len()")
+        return self.shape[0]
+
+    # -- indexing -------------------------------------------------------------------------
+
+    def __getitem__(self, key: Any) -> Any:
+        self.connection.check_connected()
+        instance = self.instance
+        meta = instance.metadata
+        one = single(key, meta.shape, meta.chunk_size)
+        if one is not None:
+            return instance.get_chunk_data(*one)
+        return self.read(key)
+
+    def __setitem__(self, key: Any, values: Any) -> None:
+        self.connection.check_writable()
+        instance = self.instance
+        meta = instance.metadata
+        one = single(key, meta.shape, meta.chunk_size)
+        # A box goes the general way, which knows whether it covers the chunk.
+        if one is not None and int in map(type, one[1]) and not is_source(values):
+            instance.set_chunk_data(one[0], assignable(values, meta.dtype), one[1])
+        else:
+            self._write(key, values)
+
+    def get_data(self, slices: Any = None) -> Any:
+        """Read a selection; all of the array by default. The same as ``ds[slices]``."""
+        return self[... if slices is None else slices]
+
+    def set_data(self, values: Any, slices: Any = None) -> None:
+        """Write a selection; all of the array by default. The same as ``ds[slices] = values``."""
+        self[... if slices is None else slices] = values
+
+    def read(self, key: Any = ..., out: Array | None = None) -> Any:
+        """Read a selection, into an array of one's own if `out` is given.
+
+        Parameters
+        ----------
+        key : index
+            Anything that NumPy takes, but not names of fields.
+        out : ndarray, optional
+            Of the selection's shape, and of a dtype that the elements can be cast to
+            (``same_kind``). Reusing one saves the time that fresh memory takes.
+
+        Returns
+        -------
+        ndarray or scalar
+            Equal to what NumPy gives for the whole array in memory; `out` if it was given.
+
+        Raises
+        ------
+        IndexError
+            An index out of range, or of a kind that is not supported.
+        ChunkCorruptError
+            A chunk that cannot be what was written.
+        """
+        self.connection.check_connected()
+        meta = self.instance.metadata
+        selection = select(key, meta.shape)
+        if out is None:
+            result, canonical = selection.allocate(meta.dtype)
+            self._read_into(canonical, selection)
+            return selection.finish(result)
+        if not isinstance(out, np.ndarray):
+            raise TypeError(f"out is a NumPy array, not a {type(out).__name__}")
+        if not np.can_cast(meta.dtype, out.dtype, "same_kind"):
+            raise TypeError(f"cannot read {meta.dtype} into out, which is of {out.dtype}")
+        view = selection.view(out)
+        if view is not None:
+            self._read_into(view, selection)
+        else:
+            out[...] = self.read(key)
+        return out
+
+    def _read_into(self, canonical: Array, selection: Selection) -> None:
+        work = partial(self.instance.read_many, canonical)
+        self._in_parallel(work, plan(selection, self.chunk_size), canonical.nbytes)
+
+    def _write(self, key: Any, values: Any) -> None:
+        meta = self.instance.metadata
+        selection = select(key, meta.shape)
+        tasks = plan(selection, meta.chunk_size)
+        nbytes = selection.size * meta.dtype.itemsize
+        if is_source(values):
+            # Slices of the source are those of the tasks where no axis came, went or turned.
+            if selection.in_order and selection.out_shape == tuple(values.shape):
+                source = values.instance if isinstance(values, ArrayAccess) else values
+                self._in_parallel(partial(_write_from, self.instance, source), tasks, nbytes)
+                return
+            values = np.asarray(values)
+        canonical = selection.spread(assignable(values, meta.dtype), meta.dtype)
+        self._in_parallel(partial(self.instance.write_many, canonical), tasks, nbytes)
+
+    def _in_parallel(self, work: Any, tasks: Plan, nbytes: int) -> None:
+        if (
+            self.runner.threads == 1
+            or nbytes < self.instance.connection.parallel_bytes
+            or len(tasks) < 2
+        ):
+            work(tasks)
+        else:
+            self.runner.map(work, tasks)
+
+    def __array__(self, dtype: DTypeLike | None = None, copy: bool | None = None) -> Array:
+        if copy is False:
+            raise ValueError(f"dataset {self.name!r} is not in memory: an array of it is a copy")
+        return np.asarray(self.read(...), dtype)
+
+    def __iter__(self) -> Iterator[Any]:
+        # A row of chunks at a time, so that no chunk is read twice.
+        for begin in range(0, len(self), self.chunk_size[0]):
+            yield from self[begin : begin + self.chunk_size[0]]
+
+    def astype(self, dtype: DTypeLike) -> AsType:
+        """Give a view whose elements are converted as they are read.
+
+        Parameters
+        ----------
+        dtype : dtype
+
+        Returns
+        -------
+        AsType
+            Something with shape, dtype and slicing; ``np.asarray`` reads all of it.
+        """
+        return AsType(self, np.dtype(dtype))
+
+    # -- chunks ---------------------------------------------------------------------------
+
+    def check_idx(self, idx: Any) -> Shape:
+        """Give a chunk index as a tuple of int.
+
+        Raises
+        ------
+        ChunkIndexError
+            Outside of the grid.
+        TypeError
+            Not integers.
+        """
+        given = (idx,) if isinstance(idx, (int, np.integer)) else tuple(idx)
+        if any(isinstance(i, bool) or not isinstance(i, (int, np.integer)) for i in given):
+            raise TypeError(f"a chunk index is made of integers, not {idx!r}")
+        checked = tuple(map(int, given))
+        if not self.instance.metadata.contains(checked):
+            raise ChunkIndexError(
+                f"dataset {self.name!r} has no chunk {checked}: its grid is {self.chunk_grid}"
+            )
+        return checked
+
+    def get_chunk_data(self, idx: Any, slices: Any = None) -> Any:
+        """Read part of a chunk; `slices` index the part of it that lies inside the array."""
+        self.connection.check_connected()
+        at = self.check_idx(idx)
+        extent = tuple(s.stop for s in self.instance.metadata.bounds(at).chunk)
+        return self.read_chunk(at, slices, extent)
+
+    def set_chunk_data(self, idx: Any, values: Any, slices: Any = None) -> None:
+        """Write part of a chunk; `slices` index the part of it that lies inside the array."""
+        self.connection.check_writable()
+        at = self.check_idx(idx)
+        extent = tuple(s.stop for s in self.instance.metadata.bounds(at).chunk)
+        self.write_chunk(at, values, slices, extent)
+
+    def read_chunk(self, idx: Shape, key: Any, extent: Shape) -> Any:
+        """Read a NumPy index of the first `extent` elements of a stored chunk."""
+        selection = select(... if key is None else key, extent)
+        result, canonical = selection.allocate(self.dtype)
+        self.instance.read_many(canonical, _one_chunk(selection, idx))
+        return selection.finish(result)
+
+    def write_chunk(self, idx: Shape, values: Any, key: Any, extent: Shape) -> None:
+        """Write a NumPy index of the first `extent` elements of a stored chunk.
+
+        What lies outside of the array stays fill, whatever is given for it.
+        """
+        meta = self.instance.metadata
+        selection = select(... if key is None else key, extent)
+        canonical = selection.spread(assignable(values, meta.dtype), meta.dtype)
+        inside = tuple(s.stop for s in meta.bounds(idx).chunk)
+        tasks = _one_chunk(selection, idx)
+        if inside != extent and tasks:
+            tasks = [_clipped(tasks[0], selection, inside)]
+        self.instance.write_many(canonical, tasks)
+
+    def has_chunk(self, idx: Any) -> bool:
+        """Whether the chunk was written."""
+        self.connection.check_connected()
+        return self.instance.has_chunk(self.check_idx(idx))
+
+    def del_chunk(self, idx: Any) -> bool:
+        """Delete a chunk, so that it reads as fill; False if it was not written."""
+        self.connection.check_writable()
+        return self.instance.del_chunk(self.check_idx(idx))
+
+    def written_chunks(self) -> list[Shape]:
+        """List the indices of the chunks that were written, sorted."""
+        self.connection.check_connected()
+        contains = self.instance.metadata.contains
+        return sorted(idx for idx in self.instance.chunk_indices() if contains(idx))
+
+
+class AsType:
+    """A dataset read as another dtype; made by `EngineDataset.astype`."""
+
+    def __init__(self, dataset: ArrayAccess, dtype: np.dtype[Any]) -> None:
+        self.dataset = dataset
+        self.dtype = dtype
+
+    @property
+    def shape(self) -> Shape:
+        """Extent of each axis."""
+        return self.dataset.shape
+
+    @property
+    def ndim(self) -> int:
+        """Number of axes."""
+        return self.dataset.ndim
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getitem__(self, key: Any) -> Any:
+        return self.dataset[key].astype(self.dtype)
+
+    def __array__(self, dtype: DTypeLike | None = None, copy: bool | None = None) -> Array:
+        return np.asarray(self.dataset.__array__(copy=copy).astype(self.dtype), dtype)
+
+
+class Attributes(MutableMapping[str, Any]):
+    """Attributes of a dataset: JSON values, NumPy scalars and arrays, by name.
+
+    Each change is stored at once, as a whole or not at all. What is read is a copy: changing
+    a list or an array that was read changes nothing until it is assigned again.
+    """
+
+    def __init__(self, dataset: ArrayAccess) -> None:
+        self._dataset = dataset
+
+    def __getitem__(self, name: str) -> Any:
+        return decode_value(self._stored[name])
+
+    def __setitem__(self, name: str, value: Any) -> None:
+        if not isinstance(name, str):
+            raise TypeError(f"an attribute is named by a str, not {name!r}")
+        encoded = encode_value(value)
+        self._change(lambda attrs: {**attrs, name: encoded})
+
+    def __delitem__(self, name: str) -> None:
+        if name not in self._stored:
+            raise KeyError(name)
+        self._change(lambda attrs: {k: v for k, v in attrs.items() if k != name})
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(list(self._stored))
+
+    def __len__(self) -> int:
+        return len(self._stored)
+
+    def __repr__(self) -> str:
+        return f"<attributes of {self._dataset.name!r}: {dict(self)}>"
+
+    def update(self, *args: Any, **kwargs: Any) -> None:
+        """Set several attributes in one change."""
+        encoded = {}
+        for name, value in dict(*args, **kwargs).items():
+            if not isinstance(name, str):
+                raise TypeError(f"an attribute is named by a str, not {name!r}")
+            encoded[name] = encode_value(value)
+        self._change(lambda attrs: {**attrs, **encoded})
+
+    @property
+    def _stored(self) -> Any:
+        self._dataset.connection.check_connected()
+        return self._dataset.instance.metadata.attrs
+
+    def _change(self, change: Any) -> None:
+        dataset = self._dataset
+        dataset.connection.check_writable()
+        dataset.runner.once(
+            lambda: dataset.instance.update(lambda m: m.replace(attrs=change(m.attrs)))
+        )
+
+
+class EngineDataChunk:
+    """A handle on one chunk, whose reads and writes go through the engine's dataset.
+
+    It covers the full extent of a stored chunk; at the edge of the array what lies outside
+    reads as fill, and what is written there is dropped.
+    """
+
+    def __init__(self, dataset: EngineDataset, idx: Shape) -> None:
+        self.dataset = dataset
+        self.instance = dataset.instance.get_chunk(idx)
+        self.idx = idx
+
+    @property
+    def name(self) -> str:
+        """Name of the chunk within its dataset."""
+        return self.instance.name
+
+    @property
+    def shape(self) -> Shape:
+        """Extent of the stored chunk."""
+        return self.dataset.chunk_size
+
+    @property
+    def size(self) -> int:
+        """Number of elements of the stored chunk."""
+        return self.byte_count // self.dtype.itemsize
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Type of the elements."""
+        return self.dataset.dtype
+
+    @property
+    def fillvalue(self) -> Any:
+        """What the chunk reads as before it is written."""
+        return self.dataset.fillvalue
+
+    @property
+    def byte_count(self) -> int:
+        """Bytes of the stored chunk, uncompressed."""
+        return self.dataset.instance.metadata.chunk_nbytes
+
+    def get_data(self, slices: Any = None) -> Any:
+        """Read part of the chunk, or all of it. The same as ``chunk[slices]``."""
+        self.dataset.connection.check_connected()
+        return self.dataset.read_chunk(self.idx, slices, self.shape)
+
+    def set_data(self, values: Any, slices: Any = None) -> None:
+        """Write part of the chunk, or all of it. The same as ``chunk[slices] = values``."""
+        self.dataset.connection.check_writable()
+        self.dataset.write_chunk(self.idx, values, slices, self.shape)
+
+    def __getitem__(self, key: Any) -> Any:
+        return self.get_data(key)
+
+    def __setitem__(self, key: Any, values: Any) -> None:
+        self.set_data(values, key)
+
+    def __array__(self, dtype: DTypeLike | None = None, copy: bool | None = None) -> Array:
+        if copy is False:
+            raise ValueError(f"{self.name} is not in memory: an array of it is a copy")
+        return np.asarray(self.get_data(), dtype)
+
+    def __repr__(self) -> str:
+        return f"<dosna.DataChunk {self.name} of {self.dataset.name!r}: shape {self.shape}>"
+
+
+def is_source(values: Any) -> bool:
+    """Whether something is read by slicing: it has shape and dtype, and is not in memory."""
+    return (
+        hasattr(values, "shape")
+        and hasattr(values, "dtype")
+        and hasattr(values, "__getitem__")
+        and not isinstance(values, (np.ndarray, np.generic))
+    )
+
+
+def assignable(values: Any, dtype: np.dtype[Any]) -> Array:
+    """Give values as an array whose cast to `dtype` cannot fail halfway through a chunk."""
+    array = np.asarray(values)
+    if array.dtype.kind in "OSUV" and array.dtype != dtype:
+        return array.astype(dtype)
+    return array
+
+
+def _write_from(target: BackendDataset, source: Any, tasks: Any) -> None:
+    for task in tasks:
+        target.write_many(read_source(source, task.out), [task._replace(out=(...,))])
+
+
+def _one_chunk(selection: Selection, idx: Shape) -> list[ChunkTask]:
+    """Plan a selection of a single chunk, at the chunk's place in the grid."""
+    chunk_size = tuple(max(1, n) for n in selection.shape)
+    return [task._replace(idx=idx) for task in plan(selection, chunk_size)]
+
+
+def _clipped(task: ChunkTask, selection: Selection, inside: Shape) -> ChunkTask:
+    """Drop what a task would write outside of the array."""
+    chunk, out = list(task.chunk), list(task.out)
+    slice_axes = [axis for axis, c in enumerate(chunk) if isinstance(c, slice)]
+    places = list(range(len(out)))
+    if selection.points is not None:
+        at = places.pop(selection.point_axis)
+        points = [axis for axis in range(len(chunk)) if axis not in slice_axes]
+        keep = np.flatnonzero(np.logical_and.reduce([chunk[a] < inside[a] for a in points]))
+        for axis in points:
+            chunk[axis] = chunk[axis][keep]
+        o = out[at]
+        out[at] = keep + o.start if isinstance(o, slice) else o[keep]
+    for axis, place in zip(slice_axes, places, strict=True):
+        c, o = chunk[axis], out[place]
+        chunk[axis] = slice(c.start, min(c.stop, inside[axis]), c.step)
+        count = len(range(*chunk[axis].indices(inside[axis])))
+        out[place] = slice(o.start, o.start + count)
+    return ChunkTask(task.idx, tuple(chunk), tuple(out), task.whole)

@@ -1,0 +1,115 @@
+"""What an engine is: a runner, and little more.
+
+A runner is given *work*, a callable that takes an iterable of tasks, and the tasks. It may
+call the work once with all tasks, or many times with some of them each, in threads,
+processes or ranks. Tasks are independent of each other: no two touch the same stored object.
+"""
+
+from __future__ import annotations
+
+import pickle
+import traceback
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any, ClassVar, Protocol, TypeVar
+
+from dosna.errors import WorkerError
+
+T = TypeVar("T")
+T_co = TypeVar("T_co", covariant=True)
+R = TypeVar("R")
+
+Report = Callable[[int], object]
+"""Called with the number of tasks that are done."""
+
+
+class Tasks(Protocol[T_co]):
+    """Something to iterate over whose length is known, for instance a `dosna.plan.Plan`."""
+
+    def __len__(self) -> int: ...
+    def __iter__(self) -> Iterator[T_co]: ...
+
+
+class Runner(ABC):
+    """Who does the work. Its constructor's keywords are the engine's ``engine_kw``."""
+
+    shares_memory: ClassVar[bool] = True
+    """Whether everything that works for `spread` sees this process's memory. An instance
+    may override it."""
+
+    def __init__(self) -> None:
+        self.threads = 1
+        """How many threads `map` may use; 1 runs in the caller's own."""
+        self.workers = 1
+        """How many tasks `spread` works on at the same time in this process's charge."""
+
+    @property
+    def params(self) -> Mapping[str, Any]:
+        """The keywords that would make this runner again."""
+        return {}
+
+    @abstractmethod
+    def map(self, work: Callable[[Iterable[T]], R], tasks: Tasks[T]) -> list[R]:
+        """Do this process's own request; `work` may write straight into shared arrays."""
+
+    @abstractmethod
+    def spread(
+        self,
+        work: Callable[[Iterable[T]], R],
+        tasks: Tasks[T],
+        *,
+        workers: int | None = None,
+        travels: bool = True,
+        report: Report | None = None,
+    ) -> list[R]:
+        """Share tasks out over all workers and know at the end that all succeeded.
+
+        Parameters
+        ----------
+        work : callable
+        tasks : sized iterable
+        workers : int, optional
+            At most so many tasks at the same time, to stay within a memory limit.
+        travels : bool
+            False if `work` cannot be sent to another process: it holds a file, or an array
+            that would have to be copied whole. It then runs in this process's threads.
+        report : callable, optional
+            Called in the caller's thread with the number of tasks done so far.
+
+        Returns
+        -------
+        list
+            What `work` returned for each of the parts, in no particular order.
+        """
+
+    def once(self, func: Callable[[], R]) -> R:
+        """Let one process do it; all see its result, or all raise its error."""
+        return func()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Pools and locks stay here; the other side makes its own.
+        return _make, (type(self), dict(self.params))
+
+
+def _make(cls: Callable[..., Runner], params: Mapping[str, Any]) -> Runner:
+    return cls(**params)
+
+
+def reported(tasks: Iterable[T], report: Report) -> Iterator[T]:
+    """Hand tasks on, and report each one as done when the next is asked for."""
+    for done, task in enumerate(tasks, 1):
+        yield task
+        report(done)
+
+
+def pack_error(error: BaseException) -> bytes:
+    """Pickle an exception with the text of its traceback, whatever it is made of."""
+    text = "".join(traceback.format_exception(error))
+    error.add_note(f"In a worker:\n{text}")
+    try:
+        packed = pickle.dumps(error)
+        if type(pickle.loads(packed)) is type(error):
+            return packed
+    except Exception:
+        pass
+    return pickle.dumps(WorkerError(f"{type(error).__qualname__}: {error}\n{text}"))

@@ -1,0 +1,383 @@
+"""A connection as users see it: names, checks, and datasets wrapped by the engine."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import DTypeLike
+
+from dosna.backends.base import BackendConnection, BackendDataset
+from dosna.engines.access import is_source
+from dosna.engines.base import Runner
+from dosna.engines.dataset import EngineDataset, Limit
+from dosna.errors import (
+    ConfigurationError,
+    DatasetExistsError,
+    DatasetNameError,
+    DatasetNotFoundError,
+    IncompatibleError,
+    NotConnectedError,
+    ReadOnlyError,
+)
+from dosna.metadata import check_fillvalue, check_name, new_metadata, parents
+from dosna.settings import current, works_together
+from dosna.util.progress import Progress
+
+
+class EngineConnection:
+    """A place with named datasets, on a backend and under an engine.
+
+    Parameters
+    ----------
+    name : str
+        What it means is the backend's: a namespace (ram), a folder (hdf5).
+    backend, engine : str, optional
+        By default what `dosna.use` chose. Both stay as they are for this connection.
+    engine_kw : mapping, optional
+        Keywords of the engine; by default those that `dosna.use` was given for it.
+    mode : {'a', 'r'}
+        'r' refuses every change.
+    **options
+        Further keywords of the backend.
+
+    Raises
+    ------
+    IncompatibleError
+        An engine and a backend that cannot work together.
+    TypeError
+        An option that the backend does not have.
+    """
+
+    dataset_class: type[EngineDataset] = EngineDataset
+    instance: BackendConnection
+    runner: Runner
+
+    def __new__(cls, name: str, **options: Any) -> EngineConnection:
+        engine = current(engine=options.get("engine")).engine
+        return object.__new__(engine.connection or cls)
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        backend: str | None = None,
+        engine: str | None = None,
+        engine_kw: Mapping[str, Any] | None = None,
+        **options: Any,
+    ) -> None:
+        chosen = current(engine, backend, engine_kw)
+        if not works_together(chosen.engine, chosen.backend):
+            raise IncompatibleError(
+                f"engine {chosen.engine.name!r} with {dict(chosen.engine.params)} works in "
+                f"several processes, and what backend {chosen.backend.name!r} holds is seen by "
+                "one alone: use another backend, or threads"
+            )
+        made = chosen.backend.connection
+        refuse_unknown(options, made.__init__, f"backend {chosen.backend.name!r}")
+        self.instance = made(name, **options)
+        self.runner = chosen.engine.runner(**chosen.engine.params)
+
+    def __getnewargs_ex__(self) -> tuple[tuple[str], dict[str, Any]]:
+        return (self.name,), {}
+
+    def __getattr__(self, name: str) -> Any:
+        # Only for what a backend has beyond the template.
+        if name.startswith("__") or name == "instance":
+            raise AttributeError(name)
+        try:
+            return getattr(self.instance, name)
+        except AttributeError:
+            raise AttributeError(
+                f"a connection has no attribute {name!r}, on any backend or on this one"
+            ) from None
+
+    def __repr__(self) -> str:
+        state = "connected" if self.connected else "not connected"
+        return f"<dosna.Connection {self.name!r} ({type(self.instance).__name__}): {state}>"
+
+    @property
+    def name(self) -> str:
+        """What the connection was made with."""
+        return self.instance.name
+
+    @property
+    def mode(self) -> str:
+        """'a', or 'r' for a connection that refuses every change."""
+        return self.instance.mode
+
+    @property
+    def connected(self) -> bool:
+        """Whether it is connected."""
+        return self.instance.connected
+
+    def connect(self) -> None:
+        """Reach the store. Connecting twice does nothing."""
+        self.instance.connect()
+
+    def disconnect(self) -> None:
+        """Let go of the store. Disconnecting twice does nothing."""
+        self.instance.disconnect()
+
+    def __enter__(self) -> EngineConnection:
+        self.connect()
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.disconnect()
+
+    def check_connected(self) -> None:
+        """Raise NotConnectedError before connect and after disconnect."""
+        if not self.instance.connected:
+            raise NotConnectedError(
+                f"connection {self.name!r} is not connected: use it within `with`, or call "
+                "connect() first"
+            )
+
+    def check_writable(self) -> None:
+        """Raise ReadOnlyError for mode 'r', and as `check_connected`."""
+        self.check_connected()
+        if self.instance.mode == "r":
+            raise ReadOnlyError(
+                f"connection {self.name!r} was opened with mode 'r': open it with mode 'a' to "
+                "change something"
+            )
+
+    # -- datasets -------------------------------------------------------------------------
+
+    def create_dataset(
+        self,
+        name: str,
+        shape: int | Sequence[int] | None = None,
+        dtype: DTypeLike | None = None,
+        fillvalue: Any = None,
+        data: Any = None,
+        chunk_size: int | Sequence[int] | None = None,
+        *,
+        progress: Progress = None,
+        memory_limit: Limit = None,
+        **options: Any,
+    ) -> EngineDataset:
+        """Make a dataset, and fill it if `data` is given.
+
+        Parameters
+        ----------
+        name : str
+            Parts joined by '/', like ``entry/data``.
+        shape : int or sequence of int, optional
+            Extent of each axis; the data's by default.
+        dtype : dtype, optional
+            The data's by default, or float32 without data. Data of another dtype are converted.
+        fillvalue : scalar, optional
+            What reads where nothing was written; the dtype's zero by default.
+        data : array_like, optional
+            Anything with shape, dtype and slicing, read chunk by chunk; see
+            `EngineDataset.load`.
+        chunk_size : int or sequence of int, optional
+            Extent of a chunk; by default about 1 MiB, see
+            `dosna.metadata.choose_chunk_size`.
+        progress, memory_limit
+            For loading, see `EngineDataset.load`.
+        **options
+            Of the backend, such as ``compression`` (hdf5).
+
+        Returns
+        -------
+        EngineDataset
+
+        Raises
+        ------
+        DatasetExistsError
+        DatasetNameError
+            An illegal name, or one inside or around an existing dataset.
+        """
+        self.check_writable()
+        if data is not None:
+            if not is_source(data):
+                data = np.asarray(data)
+            wanted = (shape,) if isinstance(shape, (int, np.integer)) else shape
+            if wanted is not None and tuple(wanted) != tuple(data.shape):
+                raise ValueError(f"shape {tuple(wanted)} is not that of data, {tuple(data.shape)}")
+            shape = tuple(data.shape)
+            dtype = data.dtype if dtype is None else dtype
+        metadata = new_metadata(shape, dtype, fillvalue, chunk_size)
+        return self.create_filled(
+            lambda: self._create(name, metadata, options), data, progress, memory_limit
+        )
+
+    def create_like(self, model: EngineDataset, name: str, dtype: Any) -> EngineDataset:
+        """Make an empty dataset chunked and stored as `model` is, with its attributes."""
+        self.check_writable()
+        like = model.instance.metadata
+        try:
+            fillvalue = check_fillvalue(like.fillvalue, dtype)
+        except ValueError:
+            fillvalue = None
+        metadata = new_metadata(like.shape, dtype, fillvalue, like.chunk_size)
+        return self._create(
+            name, metadata.replace(attrs=like.attrs), model.instance.create_options
+        )
+
+    def create_filled(
+        self,
+        create: Callable[[], EngineDataset],
+        data: Any,
+        progress: Progress,
+        memory_limit: Limit,
+    ) -> EngineDataset:
+        """Make a dataset and load it; without the data there shall be no dataset either."""
+        made = create()
+        if data is not None:
+            try:
+                made.load(data, progress=progress, memory_limit=memory_limit)
+            except BaseException:
+                self.del_dataset(made.name)
+                raise
+        return made
+
+    def _create(self, name: str, metadata: Any, options: Mapping[str, Any]) -> EngineDataset:
+        self.check_free(name)
+        refuse_unknown(
+            options,
+            self.instance.create_dataset,
+            f"create_dataset of {type(self.instance).__name__}",
+        )
+        return self._wrap(
+            self.runner.once(lambda: self.instance.create_dataset(name, metadata, **options))
+        )
+
+    def check_free(self, name: str) -> None:
+        """Refuse a name that cannot be created here."""
+        self.check_writable()
+        check_name(name)
+        if self.instance.has_dataset(name):
+            raise DatasetExistsError(
+                f"dataset {name!r} exists in connection {self.name!r}: delete it first, or use "
+                "require_dataset to open it"
+            )
+        for parent in parents(name):
+            if self.instance.has_dataset(parent):
+                raise DatasetNameError(
+                    f"dataset name {name!r} lies inside {parent!r}, which is a dataset"
+                )
+        inner = next((n for n in self.instance.dataset_names() if n.startswith(name + "/")), None)
+        if inner is not None:
+            raise DatasetNameError(f"dataset name {name!r} is a folder: it holds {inner!r}")
+
+    def require_dataset(
+        self,
+        name: str,
+        shape: int | Sequence[int] | None = None,
+        dtype: DTypeLike | None = None,
+        *,
+        exact: bool = False,
+        **options: Any,
+    ) -> EngineDataset:
+        """Open a dataset, or make it if there is none.
+
+        Parameters
+        ----------
+        name, shape, dtype
+            As in `create_dataset`. An existing one must have this shape, and a dtype that
+            `dtype` casts to safely, or exactly this with `exact`.
+        exact : bool
+        **options
+            Of `create_dataset`, for when it is made.
+
+        Raises
+        ------
+        TypeError
+            There is one of another shape or dtype (as in h5py).
+        """
+        try:
+            if not self.has_dataset(name):
+                return self.create_dataset(name, shape, dtype, **options)
+        except DatasetExistsError:
+            pass  # Somebody else made it just now.
+        found = self.get_dataset(name)
+        data = options.get("data")
+        if shape is None and data is not None:
+            shape = np.shape(data)
+        wanted = (shape,) if isinstance(shape, (int, np.integer)) else shape
+        if wanted is not None and tuple(wanted) != found.shape:
+            raise TypeError(f"dataset {name!r} has shape {found.shape}, not {tuple(wanted)}")
+        if dtype is not None and not np.can_cast(dtype, found.dtype, "no" if exact else "safe"):
+            raise TypeError(f"dataset {name!r} has dtype {found.dtype}, not {np.dtype(dtype)}")
+        return found
+
+    def get_dataset(self, name: str) -> EngineDataset:
+        """Open a dataset. The same as ``con[name]``.
+
+        Raises
+        ------
+        DatasetNotFoundError
+        """
+        self.check_connected()
+        try:
+            return self._wrap(self.instance.get_dataset(check_name(name)))
+        except DatasetNameError as error:
+            raise DatasetNotFoundError(str(error)) from None
+
+    def has_dataset(self, name: str) -> bool:
+        """Whether there is a dataset of that name. The same as ``name in con``."""
+        self.check_connected()
+        try:
+            return self.instance.has_dataset(check_name(name))
+        except DatasetNameError:
+            return False
+
+    def del_dataset(self, name: str) -> None:
+        """Delete a dataset with all its chunks.
+
+        Raises
+        ------
+        DatasetNotFoundError
+        """
+        self.check_writable()
+        check_name(name)
+        self.runner.once(lambda: self.instance.del_dataset(name))
+
+    def __getitem__(self, name: str) -> EngineDataset:
+        return self.get_dataset(name)
+
+    def __delitem__(self, name: str) -> None:
+        self.del_dataset(name)
+
+    def __contains__(self, name: object) -> bool:
+        return isinstance(name, str) and self.has_dataset(name)
+
+    def __iter__(self) -> Iterator[str]:
+        self.check_connected()
+        return iter(self.instance.dataset_names())
+
+    def __len__(self) -> int:
+        self.check_connected()
+        return len(self.instance.dataset_names())
+
+    def __bool__(self) -> bool:
+        return True
+
+    def _wrap(self, instance: BackendDataset) -> EngineDataset:
+        return self.dataset_class(self, instance, self.runner)
+
+
+def refuse_unknown(options: Mapping[str, Any], func: Callable[..., Any], what: str) -> None:
+    """Refuse keywords that `func` does not take, and say which it does.
+
+    Raises
+    ------
+    TypeError
+    ConfigurationError
+        `func` takes ``**kwargs``, so that a misspelt option would pass.
+    """
+    parameters = inspect.signature(func).parameters.values()
+    if any(p.kind is p.VAR_KEYWORD for p in parameters):
+        raise ConfigurationError(f"{what} takes **kwargs: name its options instead")
+    own = [p.name for p in parameters if p.name not in ("self", "name", "metadata")]
+    for option in options:
+        if option not in own:
+            raise TypeError(
+                f"{what} has no option {option!r}: it has {', '.join(sorted(own)) or 'none'}"
+            )

@@ -1,0 +1,29 @@
+"""The engine of one thread: the caller's."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+from dosna.engines.base import R, Report, Runner, T, Tasks, reported
+from dosna.registry import Engine
+
+
+class CpuRunner(Runner):
+    """Works in the caller's thread."""
+
+    def map(self, work: Callable[[Iterable[T]], R], tasks: Tasks[T]) -> list[R]:
+        return [work(tasks)]
+
+    def spread(
+        self,
+        work: Callable[[Iterable[T]], R],
+        tasks: Tasks[T],
+        *,
+        workers: int | None = None,
+        travels: bool = True,
+        report: Report | None = None,
+    ) -> list[R]:
+        return [work(tasks if report is None else reported(tasks, report))]
+
+
+ENGINE = Engine(name="cpu", runner=CpuRunner, description="one thread, the caller's")

@@ -1,0 +1,495 @@
+"""What a dataset does with all of its chunks: load, map, apply, reduce, copy, resize, ….
+
+Every method here is collective under engines of several processes: all of them call it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, fields
+from functools import partial
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+from numpy.typing import ArrayLike, DTypeLike
+
+from dosna.backends.base import BackendDataset, ChunkState
+from dosna.engines.access import ArrayAccess, EngineDataChunk, is_source
+from dosna.engines.halo import check_halo, check_mode
+from dosna.engines.work import (
+    HALO_BLOCK_BYTES,
+    Apply,
+    Clear,
+    Func,
+    HaloMap,
+    Load,
+    Map,
+    Reduce,
+    Verify,
+    halo_group,
+    result_of,
+    workers_within,
+)
+from dosna.metadata import Shape
+from dosna.plan import every_chunk
+from dosna.util.progress import Progress, reporting
+from dosna.util.sizes import parse_size
+
+if TYPE_CHECKING:
+    from dosna.engines.connection import EngineConnection
+
+Limit = int | str | None
+"""A memory limit: bytes, a text like '512M', or None."""
+
+
+@dataclass(frozen=True)
+class Verification:
+    """What `EngineDataset.verify` found: the chunk indices in each state, sorted."""
+
+    ok: tuple[Shape, ...] = ()
+    unchecked: tuple[Shape, ...] = ()
+    never_written: tuple[Shape, ...] = ()
+    missing: tuple[Shape, ...] = ()
+    corrupt: tuple[Shape, ...] = ()
+
+    @property
+    def good(self) -> bool:
+        """Whether nothing is missing or corrupt."""
+        return not (self.missing or self.corrupt)
+
+    def __str__(self) -> str:
+        counts = [(f.name.replace("_", " "), getattr(self, f.name)) for f in fields(self)]
+        return ", ".join(f"{len(found)} {state}" for state, found in counts if found) or "empty"
+
+
+class EngineDataset(ArrayAccess):
+    """An N-dimensional array in chunks; made by `EngineConnection.create_dataset`."""
+
+    def get_chunk(self, idx: Any) -> EngineDataChunk:
+        """Give a handle on a chunk, written or not. Reads and writes nothing.
+
+        Raises
+        ------
+        ChunkIndexError
+            Outside of the chunk grid.
+        """
+        self.connection.check_connected()
+        return EngineDataChunk(self, self.check_idx(idx))
+
+    def iter_chunks(self) -> Iterable[EngineDataChunk]:
+        """Give a handle on each chunk of the grid, written or not, in C order."""
+        self.connection.check_connected()
+        for idx in every_chunk(self.shape, self.chunk_size).columns().idx:
+            yield EngineDataChunk(self, idx)
+
+    def create_chunk(self, idx: Any, data: Any = None, slices: Any = None) -> EngineDataChunk:
+        """Write a chunk that was not written before.
+
+        Parameters
+        ----------
+        idx : tuple of int
+        data : array_like, optional
+            Values of the selected part, or of the chunk; fill by default.
+        slices : index, optional
+            Which part of the chunk; all by default. The rest is fill.
+
+        Raises
+        ------
+        ChunkExistsError
+        """
+        self.connection.check_writable()
+        at = self.check_idx(idx)
+        meta = self.instance.metadata
+        chunk = meta.empty_chunk()
+        inside = chunk[meta.bounds(at).chunk]
+        if data is not None:
+            part = inside if slices is None and np.shape(data) != meta.chunk_size else chunk
+            part[... if slices is None else slices] = data
+        self.runner.once(lambda: self.instance.create_chunk(at, inside) and None)
+        return EngineDataChunk(self, at)
+
+    # -- all chunks -----------------------------------------------------------------------
+
+    def load(self, data: Any, *, progress: Progress = None, memory_limit: Limit = None) -> None:
+        """Write the whole array from something of the same shape, chunk by chunk.
+
+        Parameters
+        ----------
+        data : array_like
+            NumPy, memmap, h5py, another dataset: anything with shape, dtype and slicing. It
+            is read in blocks of a chunk's extent, a bounded number at a time.
+        progress : bool or callable, optional
+            True for a bar, or a callback ``(done, total)`` in chunks.
+        memory_limit : int or str, optional
+            Most bytes of blocks held at a time, such as '512M'.
+
+        Raises
+        ------
+        ValueError
+            `data` has another shape.
+        MemoryLimitError
+            The limit is below what one chunk needs.
+        """
+        self.connection.check_writable()
+        if not hasattr(data, "shape") or not hasattr(data, "dtype"):
+            data = np.asarray(data)
+        if tuple(data.shape) != self.shape:
+            raise ValueError(
+                f"load needs data of shape {self.shape}, and this has {tuple(data.shape)}: "
+                "assign with ds[...] = data to broadcast"
+            )
+        travels = False
+        work: Callable[[Any], None]
+        if isinstance(data, ArrayAccess):
+            data.connection.check_connected()
+            work = Load(self.instance, data.instance)
+            travels = data.instance.connection.shared_between_processes
+        elif is_source(data):
+            work = Load(self.instance, data)
+        else:
+            work = partial(self.instance.write_many, np.asarray(data))
+        itemsize = max(np.dtype(data.dtype).itemsize, self.dtype.itemsize)
+        block = self.instance.metadata.chunk_nbytes // self.dtype.itemsize * itemsize
+        self._spread("load", work, 3 * block, progress, memory_limit, travels=travels)
+
+    def map(
+        self,
+        func: Func,
+        output_name: str,
+        dtype: DTypeLike | None = None,
+        *,
+        halo: int | Sequence[int] = 0,
+        boundary: str = "reflect",
+        cval: Any = 0,
+        progress: Progress = None,
+        memory_limit: Limit = None,
+    ) -> EngineDataset:
+        """Write what a function makes of each chunk to a new dataset.
+
+        Parameters
+        ----------
+        func : callable
+            Takes the part of a chunk that lies inside the array, and gives an array of the
+            same shape. It also sees `halo` more elements on each side, if there is one.
+        output_name : str
+            Of a dataset that does not exist; chunked and stored as this one is.
+        dtype : dtype, optional
+            Of the output; by default of what `func` makes of the first chunk.
+        halo : int or sequence of int
+            Elements to see beyond the chunk, on all axes or on each; it may be larger than a
+            chunk. What `func` makes of them is dropped.
+        boundary : {'reflect', 'mirror', 'nearest', 'wrap', 'constant'}
+            How the array goes on beyond its ends, named and meant as in `scipy.ndimage`.
+        cval : scalar
+            The constant of 'constant'.
+        progress, memory_limit
+            As in `load`.
+
+        Returns
+        -------
+        EngineDataset
+            The output. If anything fails, it is deleted again.
+        """
+        self.connection.check_writable()
+        widths = check_halo(halo, self.ndim)
+        check_mode(boundary)
+        meta = self.instance.metadata
+        with_halo = any(widths) and meta.size > 0
+        probe = HaloMap(self.instance, self.instance, func, widths, boundary, cval)
+        self.connection.check_free(output_name)
+        if dtype is None:
+            dtype = self.runner.once(partial(_first_dtype, self.instance, probe))
+        out = self.connection.create_like(self, output_name, np.dtype(dtype))
+        grain: Shape = meta.chunk_size
+        block = 4 * max(meta.chunk_nbytes, out.instance.metadata.chunk_nbytes)
+        work: Callable[[Any], None] = Map(self.instance, out.instance, func)
+        if with_halo:
+            most = HALO_BLOCK_BYTES
+            if memory_limit is not None:
+                most = min(most, parse_size(memory_limit) // 2)
+            grain = halo_group(self.instance, widths, most, 4 * self.runner.workers)
+            work = HaloMap(self.instance, out.instance, func, widths, boundary, cval)
+            extended = _nbytes(grain, widths, self.dtype.itemsize)
+            block = extended + 3 * _nbytes(
+                meta.chunk_size, widths, max(self.dtype.itemsize, out.dtype.itemsize)
+            )
+        try:
+            self._spread("map", work, block, progress, memory_limit, grain=grain)
+        except BaseException:
+            self.connection.del_dataset(output_name)
+            raise
+        return out
+
+    def apply(self, func: Func, *, progress: Progress = None, memory_limit: Limit = None) -> None:
+        """Replace each chunk by what a function makes of it.
+
+        Parameters
+        ----------
+        func : callable
+            Takes the part of a chunk that lies inside the array, and gives an array of the
+            same shape, of a dtype that casts to the dataset's (``same_kind``).
+        progress, memory_limit
+            As in `load`.
+
+        Raises
+        ------
+        TypeError
+            An unsafe cast. As after any other error, chunks that were done stay changed.
+        """
+        self.connection.check_writable()
+        block = 4 * self.instance.metadata.chunk_nbytes
+        self._spread("apply", Apply(self.instance, func), block, progress, memory_limit)
+
+    def reduce(
+        self,
+        op: Literal["sum", "mean", "min", "max"],
+        *,
+        progress: Progress = None,
+        memory_limit: Limit = None,
+    ) -> Any:
+        """Reduce the whole array to one value, with NumPy's rules for dtype and NaN.
+
+        Sums of chunks are added in the order of the chunks, in float64 for smaller floats, so
+        that the result is the same for every engine and number of workers.
+
+        Parameters
+        ----------
+        op : {'sum', 'mean', 'min', 'max'}
+        progress, memory_limit
+            As in `load`.
+
+        Returns
+        -------
+        scalar
+            Of the dtype that NumPy gives.
+        """
+        self.connection.check_connected()
+        if op not in ("sum", "mean", "min", "max"):
+            raise ValueError(f"reduce does sum, mean, min and max, not {op!r}")
+        model = getattr(np, op)(np.zeros(1, self.dtype))
+        if self.size == 0:
+            return getattr(np, op)(np.empty(self.shape, self.dtype))
+        ufunc: np.ufunc = {"min": np.minimum, "max": np.maximum}.get(op, np.add)
+        wide: np.dtype[Any] | None = None
+        if ufunc is np.add and self.dtype.kind in "fc":
+            wide = np.result_type(self.dtype, np.float64)
+        elif op == "mean" and self.dtype.kind in "biu":
+            wide = np.dtype(np.float64)
+        work = Reduce(self.instance, ufunc, wide)
+        block = 2 * self.instance.metadata.chunk_nbytes
+        parts = self._spread("reduce", work, block, progress, memory_limit)
+        pairs = sorted((pair for part in parts for pair in part), key=lambda pair: pair[0])
+        total = ufunc.reduce(np.array([value for _, value in pairs]), dtype=wide)
+        if op == "mean":
+            total = total / self.size
+        return np.asarray(total).astype(np.asarray(model).dtype)[()]
+
+    def sum(self) -> Any:
+        """Sum of all elements, see `reduce`."""
+        return self.reduce("sum")
+
+    def mean(self) -> Any:
+        """Mean of all elements, see `reduce`."""
+        return self.reduce("mean")
+
+    def min(self) -> Any:
+        """Smallest element, see `reduce`."""
+        return self.reduce("min")
+
+    def max(self) -> Any:
+        """Largest element, see `reduce`."""
+        return self.reduce("max")
+
+    def clone(
+        self,
+        output_name: str,
+        data: bool = False,
+        *,
+        progress: Progress = None,
+        memory_limit: Limit = None,
+    ) -> EngineDataset:
+        """Make a dataset like this one, attributes included; with its data on request."""
+        return self.connection.create_filled(
+            lambda: self.connection.create_like(self, output_name, self.dtype),
+            self if data else None,
+            progress,
+            memory_limit,
+        )
+
+    def copy(
+        self,
+        connection: EngineConnection,
+        name: str | None = None,
+        *,
+        chunk_size: int | Sequence[int] | None = None,
+        progress: Progress = None,
+        memory_limit: Limit = None,
+        **options: Any,
+    ) -> EngineDataset:
+        """Copy data and attributes into another connection, of any backend and engine.
+
+        Parameters
+        ----------
+        connection : EngineConnection
+        name : str, optional
+            The same by default.
+        chunk_size : int or sequence of int, optional
+            The same by default.
+        progress, memory_limit
+            As in `load`.
+        **options
+            Of the other backend's `create_dataset`.
+
+        Returns
+        -------
+        EngineDataset
+            The copy. If anything fails, it is deleted again.
+        """
+        self.connection.check_connected()
+        target = self.name if name is None else name
+
+        def create() -> EngineDataset:
+            made = connection.create_dataset(
+                target,
+                self.shape,
+                self.dtype,
+                self.fillvalue,
+                chunk_size=self.chunk_size if chunk_size is None else chunk_size,
+                **options,
+            )
+            if self.attrs:
+                made.attrs.update(self.attrs)
+            return made
+
+        return connection.create_filled(create, self, progress, memory_limit)
+
+    def clear(self, *, progress: Progress = None) -> None:
+        """Delete all chunks, so that the array reads as fill."""
+        self.connection.check_writable()
+        written = self.runner.once(lambda: sorted(self.instance.chunk_indices()))
+        with reporting(progress, len(written), "clear") as report:
+            self.runner.spread(Clear(self.instance), written, report=report)
+
+    def delete(self) -> None:
+        """Delete the dataset."""
+        self.connection.del_dataset(self.name)
+
+    def resize(self, shape: int | Sequence[int]) -> None:
+        """Change the extents, with the same number of axes.
+
+        What is cut off is deleted: an array that grows again shows fill there.
+
+        Parameters
+        ----------
+        shape : int or sequence of int
+        """
+        self.connection.check_writable()
+        wanted = (shape,) if isinstance(shape, (int, np.integer)) else tuple(shape)
+        if len(wanted) != self.ndim:
+            raise ValueError(
+                f"resize keeps the number of axes: {wanted} has {len(wanted)} and dataset "
+                f"{self.name!r} has {self.ndim}"
+            )
+        for extent in wanted:
+            if isinstance(extent, bool) or not isinstance(extent, (int, np.integer)):
+                raise TypeError(f"an extent is a whole number, not {extent!r}")
+            if extent < 0:
+                raise ValueError(f"shape {wanted} has a negative extent")
+        self.runner.once(lambda: self.instance.resize(tuple(map(int, wanted))))
+
+    def append(self, data: ArrayLike, axis: int = 0) -> None:
+        """Make the array longer along an axis and write `data` there.
+
+        Parameters
+        ----------
+        data : array_like
+            Of the dataset's shape, but for `axis`.
+        axis : int
+
+        Raises
+        ------
+        ValueError
+            `data` has another shape. If the write fails, the array keeps its extent.
+        """
+        self.connection.check_writable()
+        if not -self.ndim <= axis < self.ndim:
+            raise ValueError(f"axis {axis} is outside of the {self.ndim} axes of {self.name!r}")
+        axis %= self.ndim
+        values = data if is_source(data) else np.asarray(data)
+        given: Shape = tuple(values.shape)  # type: ignore[union-attr]
+        before = self.shape
+        if len(given) != self.ndim or any(
+            n != m for a, (n, m) in enumerate(zip(given, before, strict=True)) if a != axis
+        ):
+            raise ValueError(
+                f"append along axis {axis} needs data of shape {before} but for that axis, and "
+                f"this has {given}"
+            )
+        self.resize([n + given[axis] * (a == axis) for a, n in enumerate(before)])
+        key = (*[slice(None)] * axis, slice(before[axis], None))
+        try:
+            self.runner.once(partial(self._write, key, values))
+        except BaseException:
+            self.resize(before)
+            raise
+
+    def verify(self, *, progress: Progress = None) -> Verification:
+        """Read every chunk and say in which state it is.
+
+        Returns
+        -------
+        Verification
+            Chunk indices that are ``ok`` (checksum right), ``unchecked`` (well-formed, no
+            checksum), ``never_written``, ``missing`` or ``corrupt``.
+        """
+        self.connection.check_connected()
+        parts = self._spread("verify", Verify(self.instance), 0, progress, None)
+        states: dict[ChunkState, list[Shape]] = {}
+        for idx, state in sorted(pair for part in parts for pair in part):
+            states.setdefault(state, []).append(idx)
+        return Verification(**{k.replace(" ", "_"): tuple(v) for k, v in states.items()})
+
+    def flush(self) -> None:
+        """Return when everything written so far would survive a power loss."""
+        self.connection.check_connected()
+        self.instance.flush()
+
+    def refresh(self) -> None:
+        """Read shape and attributes again, which somebody else may have changed."""
+        self.connection.check_connected()
+        self.instance.refresh()
+
+    def _spread(
+        self,
+        what: str,
+        work: Callable[[Any], Any],
+        task_bytes: int,
+        progress: Progress,
+        memory_limit: Limit,
+        *,
+        grain: Shape | None = None,
+        travels: bool = True,
+    ) -> list[Any]:
+        """Run `work` over all chunks, or over groups of them of extent `grain`."""
+        workers = workers_within(memory_limit, task_bytes, what)
+        tasks = every_chunk(self.shape, grain or self.chunk_size)
+        with reporting(progress, len(tasks), what) as report:
+            return self.runner.spread(work, tasks, workers=workers, travels=travels, report=report)
+
+
+def _nbytes(extent: Shape, halo: Shape, itemsize: int) -> int:
+    for n, h in zip(extent, halo, strict=True):
+        itemsize *= n + 2 * h
+    return itemsize
+
+
+def _first_dtype(dataset: BackendDataset, probe: HaloMap) -> np.dtype[Any]:
+    """Find the dtype of a function's result on the first chunk, its halo included."""
+    meta = dataset.metadata
+    if meta.size:
+        first = meta.bounds((0,) * meta.ndim)
+        block = probe.extended(first.array)
+    else:
+        block = np.empty(meta.shape, meta.dtype)
+    dtype: np.dtype[Any] = result_of(probe.func, block, block.shape).dtype
+    return dtype

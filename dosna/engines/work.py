@@ -1,0 +1,250 @@
+"""The work that load, map, apply and the like hand to a runner: one class each.
+
+Each is called with tasks of a plan over every chunk, in whatever thread, process or rank the
+runner chose, and so holds only what travels: backend datasets and the user's function.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from dosna.backends.base import Array, BackendDataset, ChunkState
+from dosna.engines.halo import pieces
+from dosna.errors import MemoryLimitError
+from dosna.metadata import Shape
+from dosna.plan import ChunkTask, every_chunk, plan
+from dosna.selection import select
+from dosna.util.sizes import parse_size
+
+Func = Callable[[Any], Any]
+
+# Chunks are grouped for a halo, so that a neighbour is read once for the group and not once
+# for each chunk beside it.
+HALO_BLOCK_BYTES = 32 << 20
+
+
+def read_box(dataset: BackendDataset, box: tuple[slice, ...]) -> Array:
+    """Read a box of the array, in this thread."""
+    selection = select(box, dataset.metadata.shape)
+    result, canonical = selection.allocate(dataset.metadata.dtype)
+    dataset.read_many(canonical, plan(selection, dataset.metadata.chunk_size))
+    return result
+
+
+@dataclass
+class Load:
+    """Write chunks from a source that has shape, dtype and slicing."""
+
+    target: BackendDataset
+    source: Any
+
+    def __call__(self, tasks: Iterable[ChunkTask]) -> None:
+        target, source = self.target, self.source
+        for task in tasks:
+            target.set_chunk_data(task.idx, read_source(source, task.out))
+
+
+def read_source(source: Any, box: tuple[slice, ...]) -> Array:
+    """Read a box of a source, and notice one that gives another shape than it promised."""
+    if isinstance(source, BackendDataset):
+        return read_box(source, box)
+    block = np.asarray(source[box])
+    extent = tuple(s.stop - s.start for s in box)
+    if block.shape != extent:
+        raise ValueError(
+            f"{type(source).__name__} of shape {tuple(source.shape)} gave a block of shape "
+            f"{block.shape} for {box}, which has {extent}"
+        )
+    return block
+
+
+def result_of(func: Func, block: Array, extent: Shape) -> Array:
+    """Call a user's function on a block, and refuse a result of another shape."""
+    result = np.asarray(func(block))
+    if result.shape != extent:
+        raise ValueError(
+            f"{name_of(func)} gave shape {result.shape} for a block of shape {extent}: "
+            "a function over chunks keeps their shape (reduce makes one number of them)"
+        )
+    return result
+
+
+def name_of(func: Func) -> str:
+    """How error messages call a user's function."""
+    return getattr(func, "__qualname__", None) or repr(func)
+
+
+@dataclass
+class Map:
+    """Write what a function makes of each chunk to another dataset."""
+
+    source: BackendDataset
+    target: BackendDataset
+    func: Func
+
+    def __call__(self, tasks: Iterable[ChunkTask]) -> None:
+        for task in tasks:
+            block = self.source.get_chunk_data(task.idx)
+            self.target.set_chunk_data(task.idx, result_of(self.func, block, block.shape))
+
+
+@dataclass
+class Apply:
+    """Replace each chunk by what a function makes of it."""
+
+    dataset: BackendDataset
+    func: Func
+
+    def __call__(self, tasks: Iterable[ChunkTask]) -> None:
+        dtype = self.dataset.metadata.dtype
+        for task in tasks:
+            block = self.dataset.get_chunk_data(task.idx)
+            result = result_of(self.func, block, block.shape)
+            if not np.can_cast(result.dtype, dtype, "same_kind"):
+                raise TypeError(
+                    f"{name_of(self.func)} gave {result.dtype}, which dataset "
+                    f"{self.dataset.name!r} of {dtype} would have to cut down: "
+                    "use map, whose output takes the dtype of the result"
+                )
+            self.dataset.set_chunk_data(task.idx, result)
+
+
+@dataclass
+class HaloMap:
+    """Like `Map`, where the function sees past the edge of each chunk.
+
+    Its tasks are those of a plan over groups of chunks, see `halo_group`.
+    """
+
+    source: BackendDataset
+    target: BackendDataset
+    func: Func
+    halo: Shape
+    mode: str
+    cval: Any
+
+    def __call__(self, tasks: Iterable[ChunkTask]) -> None:
+        for task in tasks:
+            group = self.extended(task.out)
+            extent = tuple(s.stop - s.start for s in task.out)
+            for part in every_chunk(extent, self.source.metadata.chunk_size):
+                self._one(group, task.out, part)
+
+    def _one(self, group: Array, place: Sequence[slice], part: ChunkTask) -> None:
+        block = group[
+            tuple(slice(s.start, s.stop + 2 * h) for s, h in zip(part.out, self.halo, strict=True))
+        ].copy()
+        inner = tuple(slice(h, n - h) for h, n in zip(self.halo, block.shape, strict=True))
+        result = result_of(self.func, block, block.shape)[inner]
+        chunk_size = self.source.metadata.chunk_size
+        idx = tuple(
+            (p.start + s.start) // c for p, s, c in zip(place, part.out, chunk_size, strict=True)
+        )
+        self.target.set_chunk_data(idx, result)
+
+    def extended(self, place: Sequence[slice]) -> Array:
+        """Read a box of the array with its halo, whose far side the mode makes up."""
+        meta = self.source.metadata
+        extent = [s.stop - s.start + 2 * h for s, h in zip(place, self.halo, strict=True)]
+        if self.mode == "constant":
+            block = np.full(extent, self.cval, meta.dtype)
+        else:
+            block = np.empty(extent, meta.dtype)
+        for piece in pieces(place, self.halo, meta.shape, self.mode):
+            selection = select(piece.source, meta.shape)
+            where = block[piece.out][piece.flip]
+            self.source.read_many(where, plan(selection, meta.chunk_size))
+        return block
+
+
+def halo_group(dataset: BackendDataset, halo: Shape, limit: int, at_least: int) -> Shape:
+    """Choose how many elements of each axis to read together, in whole chunks.
+
+    Grown axis by axis while it saves reading and stays within `limit` bytes with its halo,
+    and while there stay `at_least` groups to share out.
+    """
+    meta = dataset.metadata
+    group = list(meta.chunk_size)
+
+    def nbytes() -> int:
+        size = meta.dtype.itemsize
+        for g, h in zip(group, halo, strict=True):
+            size *= g + 2 * h
+        return size
+
+    def count() -> int:
+        total = 1
+        for g, n in zip(group, meta.shape, strict=True):
+            total *= -(-n // g)
+        return total
+
+    while True:
+        open_axes = [
+            axis for axis in range(meta.ndim) if halo[axis] and group[axis] < meta.shape[axis]
+        ]
+        if not open_axes:
+            return tuple(group)
+        # The axis on which most of what is read is halo.
+        axis = max(open_axes, key=lambda a: halo[a] / group[a])
+        before = group[axis]
+        group[axis] += meta.chunk_size[axis]
+        if nbytes() > limit or count() < at_least:
+            group[axis] = before
+            return tuple(group)
+
+
+@dataclass
+class Reduce:
+    """Reduce each chunk to one value; gives ``(chunk index, value)`` pairs."""
+
+    dataset: BackendDataset
+    ufunc: np.ufunc
+    dtype: np.dtype[Any] | None
+
+    def __call__(self, tasks: Iterable[ChunkTask]) -> list[tuple[Shape, Any]]:
+        reduce, read = self.ufunc.reduce, self.dataset.get_chunk_data
+        return [(t.idx, reduce(read(t.idx), axis=None, dtype=self.dtype)) for t in tasks]
+
+
+@dataclass
+class Clear:
+    """Delete chunks; its tasks are chunk indices."""
+
+    dataset: BackendDataset
+
+    def __call__(self, tasks: Iterable[Shape]) -> None:
+        for idx in tasks:
+            self.dataset.del_chunk(idx)
+
+
+@dataclass
+class Verify:
+    """Look at each chunk; gives ``(chunk index, state)`` pairs."""
+
+    dataset: BackendDataset
+
+    def __call__(self, tasks: Iterable[ChunkTask]) -> list[tuple[Shape, ChunkState]]:
+        return [(task.idx, self.dataset.verify_chunk(task.idx)) for task in tasks]
+
+
+def workers_within(limit: int | str | None, task_bytes: int, what: str) -> int | None:
+    """How many tasks at the same time stay within a memory limit; None without one.
+
+    Raises
+    ------
+    MemoryLimitError
+        Not even one.
+    """
+    if limit is None:
+        return None
+    size = parse_size(limit)
+    if task_bytes > size:
+        raise MemoryLimitError(
+            f"{what} holds {task_bytes} bytes for one chunk, and memory_limit is {size}: "
+            "raise the limit, or use smaller chunks"
+        )
+    return max(1, size // max(1, task_bytes))

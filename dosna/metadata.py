@@ -1,0 +1,380 @@
+"""What describes a dataset, and its one JSON form for every backend.
+
+The document is plain JSON, so that any language reads it. NumPy values that JSON lacks
+(dtypes with fields, NaN, complex numbers, arrays) are written as small tagged objects.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import DTypeLike
+
+from dosna.errors import DatasetNameError, FormatError
+
+FORMAT_VERSION = 1
+"""Version of the metadata document. A reader refuses a newer one by its number."""
+
+TARGET_CHUNK_BYTES = 1 << 20
+"""The size that automatically chosen chunks come close to, in bytes."""
+
+Shape = tuple[int, ...]
+
+_TAGS = {"__numpy__", "__float__", "__map__"}
+
+
+class ChunkBounds(NamedTuple):
+    """Where the part of a chunk that lies inside the array is, in both coordinates."""
+
+    array: tuple[slice, ...]
+    chunk: tuple[slice, ...]
+
+
+@dataclass(frozen=True)
+class DatasetMetadata:
+    """Shape, type and chunking of a dataset, and what is stored with it.
+
+    Parameters
+    ----------
+    shape : tuple of int
+        Extent of each axis; an empty tuple is a scalar.
+    dtype : numpy.dtype
+    fillvalue : numpy scalar
+        What a chunk that was never written reads as; of `dtype`.
+    chunk_size : tuple of int
+        Extent of a chunk on each axis, at least 1.
+    attrs : mapping
+        The user's attributes in their JSON form, see `encode_value`.
+    storage : mapping
+        How the backend stores the chunks (compression, checksum, …); JSON values.
+    trimmed : bool
+        False while a shrink has published its new shape but may not have deleted yet what
+        it cut off. Whoever extends the array finishes that first.
+    """
+
+    shape: Shape
+    dtype: np.dtype[Any]
+    fillvalue: Any
+    chunk_size: Shape
+    attrs: Mapping[str, Any] = field(default_factory=dict)
+    storage: Mapping[str, Any] = field(default_factory=dict)
+    trimmed: bool = True
+
+    @property
+    def ndim(self) -> int:
+        return len(self.shape)
+
+    @cached_property
+    def size(self) -> int:
+        return math.prod(self.shape)
+
+    @property
+    def nbytes(self) -> int:
+        return self.size * self.dtype.itemsize
+
+    @cached_property
+    def chunk_grid(self) -> Shape:
+        """How many chunks there are on each axis."""
+        return tuple(-(-n // c) for n, c in zip(self.shape, self.chunk_size, strict=True))
+
+    @cached_property
+    def total_chunks(self) -> int:
+        return math.prod(self.chunk_grid)
+
+    @cached_property
+    def chunk_nbytes(self) -> int:
+        """Bytes of one whole chunk, uncompressed."""
+        return math.prod(self.chunk_size) * self.dtype.itemsize
+
+    def bounds(self, idx: Shape) -> ChunkBounds:
+        """Where chunk `idx` lies in the array, and which part of it lies inside."""
+        starts = [i * c for i, c in zip(idx, self.chunk_size, strict=True)]
+        stops = [
+            min(s + c, n) for s, c, n in zip(starts, self.chunk_size, self.shape, strict=True)
+        ]
+        return ChunkBounds(
+            tuple(slice(a, b) for a, b in zip(starts, stops, strict=True)),
+            tuple(slice(0, b - a) for a, b in zip(starts, stops, strict=True)),
+        )
+
+    def contains(self, idx: Shape) -> bool:
+        """Whether the grid has a chunk `idx`."""
+        return len(idx) == self.ndim and all(
+            0 <= i < n for i, n in zip(idx, self.chunk_grid, strict=True)
+        )
+
+    def empty_chunk(self) -> np.ndarray[Any, Any]:
+        """Make a whole chunk of fill values."""
+        return np.full(self.chunk_size, self.fillvalue, self.dtype)
+
+    def replace(self, **changes: Any) -> DatasetMetadata:
+        return replace(self, **changes)
+
+    def to_json(self) -> str:
+        """Give the document that `from_json` reads."""
+        return json.dumps(
+            {
+                "dosna_format": FORMAT_VERSION,
+                "shape": list(self.shape),
+                "dtype": encode_dtype(self.dtype),
+                "fillvalue": encode_value(self.fillvalue),
+                "chunk_size": list(self.chunk_size),
+                "attrs": dict(self.attrs),
+                "storage": dict(self.storage),
+                "trimmed": self.trimmed,
+            }
+        )
+
+    @classmethod
+    def from_json(cls, text: str, where: str = "metadata") -> DatasetMetadata:
+        """Read what `to_json` wrote.
+
+        Raises
+        ------
+        FormatError
+            The document is of a newer format, or broken; names `where`.
+        """
+        try:
+            doc = json.loads(text)
+            check_format_version(doc["dosna_format"], where)
+            dtype = decode_dtype(doc["dtype"])
+            return cls(
+                tuple(map(int, doc["shape"])),
+                dtype,
+                np.asarray(decode_value(doc["fillvalue"])).astype(dtype)[()],
+                tuple(map(int, doc["chunk_size"])),
+                doc["attrs"],
+                doc["storage"],
+                bool(doc["trimmed"]),
+            )
+        except FormatError:
+            raise
+        except (ValueError, KeyError, TypeError) as error:
+            raise FormatError(f"{where} is broken: {error!r}") from error
+
+
+def check_format_version(found: Any, where: str) -> None:
+    """Refuse a format that is newer than this dosna writes."""
+    if not isinstance(found, (int, np.integer)) or found < 1:
+        raise FormatError(f"{where} has format version {found!r}, which is not a version")
+    if found > FORMAT_VERSION:
+        raise FormatError(
+            f"{where} has format version {found}, and this dosna reads up to {FORMAT_VERSION}: "
+            "update dosna to open it"
+        )
+
+
+def new_metadata(
+    shape: int | Sequence[int] | None,
+    dtype: DTypeLike | None,
+    fillvalue: Any = None,
+    chunk_size: int | Sequence[int] | None = None,
+) -> DatasetMetadata:
+    """Check what a user asked for and fill in what was left open.
+
+    Raises
+    ------
+    ValueError, TypeError
+        A shape, chunk size, dtype or fill value that cannot be stored.
+    """
+    if shape is None:
+        raise ValueError("create_dataset needs shape= or data=, and neither was given")
+    full_shape = _extents(shape, "shape", 0)
+    kind = check_dtype(np.dtype(np.float32 if dtype is None else dtype))
+    if chunk_size is None:
+        chunks = choose_chunk_size(full_shape, kind.itemsize)
+    else:
+        chunks = _extents(chunk_size, "chunk_size", 1)
+        if len(chunks) != len(full_shape):
+            raise ValueError(
+                f"chunk_size {chunks} has {len(chunks)} axes and shape {full_shape} has "
+                f"{len(full_shape)}: give one extent per axis"
+            )
+    return DatasetMetadata(full_shape, kind, check_fillvalue(fillvalue, kind), chunks)
+
+
+def _extents(value: int | Sequence[int], what: str, least: int) -> Shape:
+    values = (value,) if isinstance(value, (int, np.integer)) else tuple(value)
+    for extent in values:
+        if isinstance(extent, (bool, np.bool_)) or not isinstance(extent, (int, np.integer)):
+            raise TypeError(f"{what} takes integers, and {extent!r} is a {type(extent).__name__}")
+        if extent < least:
+            raise ValueError(f"{what} {values} has an extent below {least}")
+    return tuple(map(int, values))
+
+
+def check_dtype(dtype: np.dtype[Any]) -> np.dtype[Any]:
+    """Refuse a dtype whose elements are not plain bytes.
+
+    Raises
+    ------
+    TypeError
+        Object dtypes, variable-length strings, and types of no bytes.
+    """
+    if dtype.hasobject:
+        raise TypeError(f"dtype {dtype} holds Python objects, which have no bytes to store")
+    if dtype.itemsize == 0:
+        raise TypeError(f"dtype {dtype!r} has elements of no bytes: give it a length")
+    if dtype.kind not in "biufcmMSUV" or dtype.num >= 256 or dtype.subdtype is not None:
+        raise TypeError(f"dtype {dtype!r} cannot be stored: use one of NumPy's fixed-size types")
+    return dtype
+
+
+def check_fillvalue(fillvalue: Any, dtype: np.dtype[Any]) -> Any:
+    """Turn a fill value into a scalar of `dtype`; None is the dtype's zero.
+
+    Raises
+    ------
+    ValueError
+        The value does not fit the dtype.
+    """
+    if fillvalue is None:
+        return np.zeros((), dtype)[()]
+    problem = f"fillvalue {fillvalue!r} does not fit dtype {dtype}"
+    try:
+        with np.errstate(all="raise"):
+            given = np.asarray(fillvalue)
+            if given.shape != ():
+                raise ValueError("it is not a scalar")
+            filled = np.array(fillvalue, dtype=dtype)
+    except (TypeError, ValueError, OverflowError, FloatingPointError) as error:
+        raise ValueError(f"{problem}: {error}") from None
+    lossy = dtype.kind in "biuSU" and not np.array_equal(
+        np.asarray(filled.astype(given.dtype) if given.dtype.kind in "biufc" else filled), given
+    )
+    if lossy:
+        raise ValueError(f"{problem}: it would become {filled[()]!r}")
+    return filled[()]
+
+
+def choose_chunk_size(shape: Shape, itemsize: int, target: int = TARGET_CHUNK_BYTES) -> Shape:
+    """Pick chunks of about `target` bytes: the longest axis is halved until they fit.
+
+    The last of equally long axes is halved last, because neighbours on it are neighbours
+    in memory. A chunk is therefore as close to a cube as the array allows, between half of
+    `target` and `target`, unless the array or one element is itself smaller or larger.
+    """
+    chunks = [max(1, n) for n in shape]
+    while math.prod(chunks) * itemsize > target and max(chunks, default=1) > 1:
+        longest = chunks.index(max(chunks))
+        chunks[longest] = -(-chunks[longest] // 2)
+    return tuple(chunks)
+
+
+def check_name(name: str) -> str:
+    """Refuse a dataset name that is not legal: parts joined by single slashes.
+
+    Raises
+    ------
+    DatasetNameError
+        An empty name or part, '.', '..', a leading dot, a control character.
+    TypeError
+        Not a string.
+    """
+    if not isinstance(name, str):
+        raise TypeError(f"a dataset name is a str, and {name!r} is a {type(name).__name__}")
+    for part in name.split("/"):
+        if not part:
+            reason = "an empty part"
+        elif part.startswith("."):
+            reason = f"the part {part!r}, which starts with a dot"
+        elif any(ord(c) < 32 or c == "\x7f" or c == "\\" for c in part):
+            reason = f"a control character or backslash in {part!r}"
+        elif len(part.encode()) > 200:
+            reason = f"a part of {len(part.encode())} bytes, and 200 is the most"
+        else:
+            continue
+        raise DatasetNameError(
+            f"dataset name {name!r} has {reason}: use parts joined by '/', like 'entry/data'"
+        )
+    return name
+
+
+def parents(name: str) -> list[str]:
+    """Names above `name`: ``a/b/c`` has ``a`` and ``a/b``."""
+    parts = name.split("/")
+    return ["/".join(parts[:n]) for n in range(1, len(parts))]
+
+
+def encode_dtype(dtype: np.dtype[Any]) -> Any:
+    """Give a JSON value for a dtype: its ``str``, or the description of its fields."""
+    if dtype.names is None:
+        return dtype.str if dtype.subdtype is None else [encode_dtype(dtype.base), dtype.shape]
+    assert dtype.fields is not None
+    fields = [[n, encode_dtype(dtype.fields[n][0]), dtype.fields[n][1]] for n in dtype.names]
+    return {"fields": fields, "itemsize": dtype.itemsize, "aligned": dtype.isalignedstruct}
+
+
+def decode_dtype(value: Any) -> np.dtype[Any]:
+    """Read what `encode_dtype` gave."""
+    if isinstance(value, str):
+        return np.dtype(value)
+    if isinstance(value, list):
+        return np.dtype((decode_dtype(value[0]), tuple(value[1])))
+    names, formats, offsets = zip(*value["fields"], strict=True)
+    spec = {
+        "names": list(names),
+        "formats": [decode_dtype(f) for f in formats],
+        "offsets": list(offsets),
+        "itemsize": value["itemsize"],
+    }
+    return np.dtype(spec, align=value["aligned"])  # type: ignore[call-overload, no-any-return]
+
+
+def encode_value(value: Any) -> Any:
+    """Give a JSON value for JSON values, NumPy scalars and arrays, nested or not.
+
+    Raises
+    ------
+    TypeError
+        A value that is neither, or a mapping whose keys are not strings.
+    """
+    if value is None or isinstance(value, (bool, int, str)):
+        return value
+    if isinstance(value, float) and not isinstance(value, np.floating):
+        return value if math.isfinite(value) else {"__float__": repr(value)}
+    if isinstance(value, (np.ndarray, np.generic)):
+        array = np.asarray(value)
+        if array.dtype.hasobject:
+            raise TypeError(f"an array of dtype {array.dtype} cannot be kept in attributes")
+        return {
+            "__numpy__": base64.b64encode(array.tobytes()).decode(),
+            "dtype": encode_dtype(array.dtype),
+            "shape": list(array.shape),
+            "scalar": isinstance(value, np.generic),
+        }
+    if isinstance(value, (list, tuple)):
+        return [encode_value(v) for v in value]
+    if isinstance(value, Mapping):
+        for key in value:
+            if not isinstance(key, str):
+                raise TypeError(f"keys of stored mappings are str, and {key!r} is not")
+        encoded = {k: encode_value(v) for k, v in value.items()}
+        # A mapping that looks like one of our tags is wrapped, so that it comes back as it was.
+        return {"__map__": encoded} if _TAGS & encoded.keys() else encoded
+    raise TypeError(
+        f"a {type(value).__name__} cannot be kept in attributes: "
+        "use None, bool, int, float, str, lists, mappings, NumPy scalars or arrays"
+    )
+
+
+def decode_value(value: Any) -> Any:
+    """Read what `encode_value` gave. Tuples come back as lists, as in JSON."""
+    if isinstance(value, list):
+        return [decode_value(v) for v in value]
+    if not isinstance(value, dict):
+        return value
+    if "__numpy__" in value:
+        raw = base64.b64decode(value["__numpy__"])
+        array = np.frombuffer(bytearray(raw), decode_dtype(value["dtype"])).reshape(value["shape"])
+        return array[()] if value["scalar"] else array
+    if "__float__" in value:
+        return float(value["__float__"])
+    return {k: decode_value(v) for k, v in value.get("__map__", value).items()}

@@ -1,0 +1,176 @@
+"""Names and aliases of backends and engines, loaded when they are first used.
+
+Packages from outside register by the entry points ``dosna.backends`` and ``dosna.engines``,
+each naming a `Backend` or an `Engine`::
+
+    [project.entry-points."dosna.backends"]
+    mystore = "mypackage.mystore:BACKEND"
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cache
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+from dosna.errors import ConfigurationError, MissingDependencyError
+
+if TYPE_CHECKING:
+    from importlib.metadata import EntryPoint
+
+    from dosna.backends.base import BackendConnection
+    from dosna.engines.base import Runner
+    from dosna.engines.connection import EngineConnection
+
+
+@dataclass(frozen=True)
+class Backend:
+    """A backend: where chunks live.
+
+    Parameters
+    ----------
+    name : str
+        In lower case.
+    connection : type
+        Its connection class; the rest follows from it.
+    description : str
+        One line for people.
+    url : str
+        Where to read more.
+    """
+
+    name: str
+    connection: type[BackendConnection]
+    description: str = ""
+    url: str = ""
+
+
+@dataclass(frozen=True)
+class Engine:
+    """An engine: who does the work.
+
+    Parameters
+    ----------
+    name : str
+        In lower case.
+    runner : type
+        Its runner class; `params` are the keywords of its constructor.
+    connection : type, optional
+        A subclass of `EngineConnection`, for an engine that wraps in its own way.
+    description, url : str
+    params : mapping
+        The keywords chosen by ``engine_kw``; empty for the engine's defaults.
+    """
+
+    name: str
+    runner: type[Runner]
+    connection: type[EngineConnection] | None = None
+    description: str = ""
+    url: str = ""
+    params: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class _Known:
+    """A plug-in of our own: which attribute of which module, and what it needs."""
+
+    target: str
+    extra: str = ""
+    aliases: tuple[str, ...] = ()
+
+
+P = TypeVar("P", Backend, Engine)
+
+
+class Registry(Generic[P]):
+    """One kind of plug-in, by name.
+
+    Parameters
+    ----------
+    kind : str
+        ``backend`` or ``engine``, as error messages call it.
+    known : mapping of str to _Known
+    """
+
+    def __init__(self, kind: str, known: Mapping[str, _Known]) -> None:
+        self.kind = kind
+        self._known = known
+        self._alias = {a: name for name, k in known.items() for a in k.aliases}
+        self._loaded: dict[str, P] = {}
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names that `get` takes, without aliases."""
+        return (*self._known, *sorted(set(_entry_points(self.kind)) - set(self._known)))
+
+    def register(self, plugin: P) -> None:
+        """Make a plug-in known in this process, under its own name."""
+        self._loaded[plugin.name.lower()] = plugin
+
+    def get(self, name: str) -> P:
+        """Load the plug-in of that name or alias, in any case.
+
+        Raises
+        ------
+        ConfigurationError
+            Unknown; the message lists what is known.
+        MissingDependencyError
+            A package that it needs is not installed.
+        """
+        if not isinstance(name, str):
+            raise ConfigurationError(f"{self.kind} is named by a str, not {name!r}")
+        key = name.lower()
+        key = self._alias.get(key, key)
+        if key not in self._loaded:
+            self._loaded[key] = self._load(key, name)
+        return self._loaded[key]
+
+    def _load(self, key: str, asked: str) -> P:
+        known = self._known.get(key)
+        if known is None:
+            entries = _entry_points(self.kind)
+            if key not in entries:
+                raise ConfigurationError(
+                    f"unknown {self.kind} {asked!r}: "
+                    f"use one of {', '.join(sorted({*self.names, *self._loaded}))}"
+                )
+            plugin: P = entries[key].load()
+            return plugin
+        module, _, attribute = known.target.partition(":")
+        try:
+            loaded: P = getattr(importlib.import_module(module), attribute)
+        except ImportError as error:
+            if not known.extra:
+                raise
+            raise MissingDependencyError(
+                f"{self.kind} {key!r} needs {error.name or 'a package'}, which cannot be "
+                f"imported ({error}): pip install 'dosna[{known.extra}]'"
+            ) from error
+        return loaded
+
+
+@cache
+def _entry_points(kind: str) -> dict[str, EntryPoint]:
+    # Late, because it takes longer to import than all of dosna.
+    from importlib.metadata import entry_points
+
+    found = entry_points(group=f"dosna.{kind}s")
+    return {entry.name.lower(): entry for entry in found}
+
+
+backends: Registry[Backend] = Registry(
+    "backend",
+    {
+        "ram": _Known("dosna.backends.ram:BACKEND"),
+        "hdf5": _Known("dosna.backends.hdf5:BACKEND", "hdf5"),
+    },
+)
+engines: Registry[Engine] = Registry(
+    "engine",
+    {
+        "cpu": _Known("dosna.engines.cpu:ENGINE"),
+        "joblib": _Known("dosna.engines.jl:ENGINE", "jl", ("jl",)),
+    },
+)

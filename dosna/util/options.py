@@ -1,0 +1,105 @@
+"""Options given as text, `key=value`, turned into the types that parameters declare."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterable
+
+from dosna.errors import ConfigurationError
+
+__all__ = ["parse_options"]
+
+Value = int | float | bool | str | None
+
+_BOOLEANS = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
+
+
+def _none(text: str) -> None:
+    if text.lower() != "none":
+        raise ValueError(text)
+
+
+def _bool(text: str) -> bool:
+    try:
+        return _BOOLEANS[text.lower()]
+    except KeyError:
+        raise ValueError(text) from None
+
+
+# In the order in which the members of a union are tried, the most particular first.
+_CONVERTERS: dict[str, Callable[[str], Value]] = {
+    "None": _none,
+    "int": int,
+    "float": float,
+    "bool": _bool,
+    "str": str,
+}
+
+
+def parse_options(signature: inspect.Signature, options: Iterable[str]) -> dict[str, Value]:
+    """Return keyword arguments from texts of the form ``key=value``.
+
+    A value takes the type that the parameter declares: int, float, bool (true/false, yes/no,
+    1/0), str, None, or a union of these, whose members are tried in the order None, int,
+    float, bool, str. Other members of a union, such as ``os.PathLike[str]``, are passed over.
+    Annotations are read as text, so their names need not be importable.
+
+    Parameters
+    ----------
+    signature : inspect.Signature
+        What takes the options, for instance ``inspect.signature(Connection)``.
+    options : iterable of str
+        The texts, each ``key=value``; what follows the first ``=`` is the value.
+
+    Returns
+    -------
+    dict
+        The converted value of each option.
+
+    Raises
+    ------
+    ConfigurationError
+        (a ValueError) A text without ``=``, an unknown option, an option given twice, a value
+        that the declared type does not take, or a type that has no form in text.
+    """
+    declared = {
+        name: _annotation(parameter)
+        for name, parameter in signature.parameters.items()
+        if parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY)
+    }
+    known = ", ".join(f"{name} ({kind})" for name, kind in declared.items()) or "none"
+    values: dict[str, Value] = {}
+    for option in options:
+        name, equals, text = option.partition("=")
+        if not equals:
+            raise ConfigurationError(f"an option has the form key=value, found {option!r}")
+        if name not in declared:
+            raise ConfigurationError(f"unknown option {name!r}; the options are: {known}")
+        if name in values:
+            raise ConfigurationError(f"option {name!r} is given twice; give it once")
+        values[name] = _convert(name, text, declared[name])
+    return values
+
+
+def _annotation(parameter: inspect.Parameter) -> str:
+    if parameter.annotation is parameter.empty:
+        return "str"
+    if isinstance(parameter.annotation, str):
+        return parameter.annotation
+    return inspect.formatannotation(parameter.annotation)
+
+
+def _convert(name: str, text: str, declared: str) -> Value:
+    members = {member.strip() for member in declared.split("|")}
+    converters = [convert for kind, convert in _CONVERTERS.items() if kind in members]
+    if not converters:
+        raise ConfigurationError(
+            f"option {name!r} is declared {declared}, which cannot be given as text; "
+            f"the types that can are {', '.join(_CONVERTERS)}"
+        )
+    for convert in converters:
+        try:
+            return convert(text)
+        except ValueError:
+            continue
+    raise ConfigurationError(f"option {name!r} takes {declared}, found {text!r}")

@@ -1,0 +1,52 @@
+"""Progress of long operations: a callback, or a bar."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from dosna.errors import MissingDependencyError
+
+Progress = bool | Callable[[int, int], object] | None
+"""None or False for none, True for a tqdm bar, or a callback ``(done, total)`` in chunks."""
+
+
+@contextmanager
+def reporting(progress: Progress, total: int, what: str) -> Iterator[Callable[[int], None] | None]:
+    """Give a function that takes the number of chunks done, or None if nobody listens.
+
+    Raises
+    ------
+    MissingDependencyError
+        A bar was asked for and tqdm is not installed.
+    TypeError
+        `progress` is neither a flag nor callable.
+    """
+    if progress is None or progress is False:
+        yield None
+    elif progress is True:
+        try:
+            from tqdm.auto import tqdm
+        except ImportError as error:
+            raise MissingDependencyError(
+                "progress=True draws its bar with tqdm: pip install 'dosna[progress]', "
+                "or pass a callback (done, total)"
+            ) from error
+        with tqdm(total=total, desc=what, unit="chunk") as bar:
+            yield lambda done: bar.update(done - bar.n) and None
+            bar.update(total - bar.n)
+    elif callable(progress):
+        tell = progress
+        last = -1
+
+        def report(done: int) -> None:
+            nonlocal last
+            if done != last:
+                last = done
+                tell(done, total)
+
+        report(0)
+        yield report
+        report(total)
+    else:
+        raise TypeError(f"progress is True or a callback (done, total), not {progress!r}")

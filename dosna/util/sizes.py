@@ -1,0 +1,28 @@
+"""Sizes in bytes as people write them."""
+
+from __future__ import annotations
+
+import re
+
+_UNITS = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
+
+
+def parse_size(size: int | str) -> int:
+    """Read a number of bytes: 1048576, '512M', '1.5 GiB'. Units are powers of 1024.
+
+    Raises
+    ------
+    ValueError
+        Not a positive size.
+    """
+    if isinstance(size, str):
+        match = re.fullmatch(r"\s*([0-9.]+)\s*([kmgt]?)(i?b)?\s*", size.lower())
+        try:
+            value = int(float(match[1]) * _UNITS[match[2]]) if match else 0
+        except ValueError:
+            value = 0
+    else:
+        value = int(size)
+    if value <= 0:
+        raise ValueError(f"{size!r} is not a size: use a number of bytes or a text like '512M'")
+    return value

@@ -1,0 +1,216 @@
+#!/bin/sh
+# Runs the tests of dosna; `sh run_tests.sh --help` says how.
+set -eu
+
+here=$(CDPATH='' cd -- "$(dirname -- "$0")" && pwd)
+venv=$here/.venv
+
+usage() {
+    cat <<'END'
+usage: sh run_tests.sh [--install]
+       sh run_tests.sh [--install] --backend NAME [--engine NAME] [--connection NAME]
+                       [--connection-options KEY=VALUE ...] [--engine-options KEY=VALUE ...]
+
+Without arguments: runs the tests with what is there, which is $PYTHON, or ./.venv, or
+python3. A test that needs a missing component is skipped, and says which.
+
+--install   sets up ./.venv with everything that PyPI has (and, as root on Debian, the
+            system packages that are missing), then runs everything: ruff, mypy and the
+            tests, where a missing component is now a failure
+--backend   runs the backend tests on a store of your own instead: the conformance kit on
+            the connection NAME, for instance
+
+              sh run_tests.sh --backend hdf5 --engine joblib --connection trial \
+                  --connection-options directory=/data timeout=5 --engine-options njobs=2
+
+            Options are parameters of the backend's connection and of the engine; each
+            value takes the type that its parameter declares.
+--help      prints this
+
+The exit status is 0 if all passed, 2 for a wrong argument.
+END
+}
+
+wrong() {
+    printf 'run_tests.sh: %s (see --help)\n' "$1" >&2
+    exit 2
+}
+
+say() {
+    printf '== %s\n' "$1"
+}
+
+is_recent() {
+    "$1" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null
+}
+
+# Can this Python make a virtual environment? Debian's has venv, but not always ensurepip.
+can_make_venv() {
+    is_recent "$1" && "$1" -c 'import ensurepip, venv' 2>/dev/null
+}
+
+can_apt() {
+    [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null
+}
+
+apt_install() {
+    say "apt-get install $*"
+    apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq "$@" >/dev/null
+}
+
+find_base_python() {
+    for base in "${PYTHON:-python3}" python3 python3.13 python3.12 python3.11; do
+        if can_make_venv "$base"; then
+            return
+        fi
+    done
+    return 1
+}
+
+install() {
+    require_all=1
+    if ! command -v h5dump >/dev/null; then
+        if can_apt; then
+            apt_install hdf5-tools
+        else
+            say "h5dump is missing and only root can install it here: its tests are skipped"
+            require_all=0
+        fi
+    fi
+
+    wanted=$(cd "$here" && cksum setup.cfg pyproject.toml && pwd)
+    python=$venv/bin/python
+    if [ "$(cat "$venv/dosna-installed" 2>/dev/null)" = "$wanted" ] && is_recent "$python"; then
+        return
+    fi
+    if ! is_recent "$python" || ! "$python" -m pip --version >/dev/null 2>&1; then
+        if ! find_base_python && can_apt; then
+            apt_install python3 python3-venv
+        fi
+        if ! find_base_python; then
+            say "no Python >= 3.11 with venv and ensurepip was found; install it (on Debian" \
+                "python3-venv), or name one: PYTHON=... sh run_tests.sh --install" >&2
+            exit 1
+        fi
+        say "making $venv with $("$base" --version)"
+        "$base" -m venv --clear "$venv"
+    fi
+    say "installing dosna[all,dev] into $venv"
+    "$python" -m pip install --quiet --disable-pip-version-check --editable "$here[all,dev]"
+    printf '%s\n' "$wanted" >"$venv/dosna-installed"
+}
+
+has_test_tools() {
+    "$1" -c 'import hypothesis, pytest, pytest_timeout' 2>/dev/null
+}
+
+find_python() {
+    if [ -n "${PYTHON:-}" ]; then
+        python=$PYTHON
+    elif has_test_tools "$venv/bin/python"; then
+        python=$venv/bin/python
+    else
+        python=python3
+    fi
+    if ! is_recent "$python"; then
+        say "$python is not a Python >= 3.11" >&2
+        exit 1
+    fi
+    if ! has_test_tools "$python"; then
+        say "$python lacks pytest, pytest-timeout or hypothesis; --install brings them" >&2
+        exit 1
+    fi
+}
+
+run_pytest() {
+    PYTHONPATH=$here${PYTHONPATH:+:$PYTHONPATH} \
+        "$python" -m pytest -c "$here/pyproject.toml" "$@" && return
+    status=$?
+    [ "$status" = 5 ] || failed=$status # 5: no test has the marker
+}
+
+# After the loop "$@" is what goes to pytest.
+installing=no
+choosing=no
+backend=
+expects=
+left=$#
+while [ "$left" -gt 0 ]; do
+    word=$1
+    shift
+    left=$((left - 1))
+    case $expects in
+    one*)
+        case $word in
+        '' | --*) wrong "${expects#one}: a value is missing" ;;
+        esac
+        [ "$expects" != one--backend ] || backend=$word
+        set -- "$@" "${expects#one}=$word"
+        expects=
+        continue
+        ;;
+    esac
+    case $word in
+    --help | -h)
+        usage
+        exit 0
+        ;;
+    --install)
+        installing=yes
+        expects=
+        ;;
+    --backend | --engine | --connection)
+        choosing=yes
+        expects=one$word
+        ;;
+    --connection-options | --engine-options)
+        choosing=yes
+        expects=many$word
+        ;;
+    [!=-]*=*)
+        [ -n "$expects" ] || wrong "unknown argument '$word'"
+        set -- "$@" "${expects#many}=$word"
+        ;;
+    *)
+        [ -z "$expects" ] || wrong "${expects#many}: expected KEY=VALUE, found '$word'"
+        wrong "unknown argument '$word'"
+        ;;
+    esac
+done
+case $expects in
+one*) wrong "${expects#one}: a value is missing" ;;
+esac
+if [ "$choosing" = yes ] && [ -z "$backend" ]; then
+    wrong "--backend is missing"
+fi
+
+require_all=${DOSNA_REQUIRE_ALL:-0}
+if [ "$installing" = yes ]; then
+    install
+else
+    find_python
+fi
+export DOSNA_REQUIRE_ALL="$require_all"
+
+failed=0
+if [ "$choosing" = yes ]; then
+    run_pytest "$@" "$here/tests/test_backend_runner.py"
+    exit "$failed"
+fi
+
+cd "$here"
+if [ "$installing" = yes ]; then
+    say "ruff and mypy"
+    "$python" -m ruff check . || failed=1
+    "$python" -m ruff format --check . || failed=1
+    "$python" -m mypy || failed=1
+fi
+if "$python" -c 'import xdist' 2>/dev/null; then
+    say "tests that measure time or memory, one at a time"
+    run_pytest -m serial tests
+    say "all other tests, two at a time"
+    run_pytest -m 'not serial' -n 2 --dist worksteal tests
+else
+    run_pytest tests
+fi
+exit "$failed"
