@@ -139,6 +139,7 @@ def test_tasks(case):
             if isinstance(part, slice):
                 assert {type(part.start), type(part.stop), type(part.step)} == {int}
                 assert part.step > 0
+                assert part.step == 1 or part.stop - part.start > 1
         for part in task.out:
             if isinstance(part, slice):
                 assert {type(part.start), type(part.stop)} == {int}

@@ -97,7 +97,8 @@ def numpy_result(array, key):
         try:
             select(key, array.shape)
         except IndexError as error:
-            assert "out of bounds" in str(error) or "boolean index did not match" in str(error)
+            if "out of bounds" not in str(error) and "did not match" not in str(error):
+                raise
             return None
     return result
 

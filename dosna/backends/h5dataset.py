@@ -1,0 +1,419 @@
+"""A dataset of the hdf5 backend: reading and writing chunk files."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager, suppress
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import numpy as np
+
+from dosna.backends import h5format
+from dosna.backends.base import (
+    Array,
+    BackendDataChunk,
+    BackendDataset,
+    ChunkState,
+    Guarantees,
+    Slices,
+)
+from dosna.backends.h5folder import (
+    CLOSE_ON_EXEC,
+    DESCRIPTION,
+    LOCK,
+    Folder,
+    disk,
+    failure,
+    read_all,
+    replace_file,
+    sync_file_system,
+)
+from dosna.backends.h5plain import bytes_like, read_plain, scratch, within
+from dosna.errors import (
+    ChunkCorruptError,
+    ChunkNotFoundError,
+    DosnaError,
+    StaleDatasetError,
+)
+from dosna.locks import RangeLocks
+from dosna.metadata import DatasetMetadata, Shape
+from dosna.plan import ChunkTask
+
+if TYPE_CHECKING:
+    from dosna.backends.hdf5 import H5Connection
+
+__all__ = ["H5DataChunk", "H5Dataset"]
+
+_METADATA = 1 << 62  # position of the metadata's lock; chunks have the places below
+
+
+class H5Dataset(BackendDataset):
+    """A folder with ``dataset.h5`` and a file for each chunk that was written.
+
+    Handles may be pickled and forked; each process opens the folder for itself.
+    """
+
+    connection: H5Connection
+
+    def __init__(self, connection: H5Connection, name: str) -> None:
+        self._path = os.path.join(connection.path, name)
+        self._folder: Folder | None = Folder(self._path, name)
+        super().__init__(connection, name, self._folder.metadata)
+        self._prepare()
+
+    def _prepare(self) -> None:
+        self._template = h5format.chunk_name(self.metadata.ndim)
+        self._locks = RangeLocks(self._open_lock, os.path.join(self._path, LOCK))
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_folder": None, "_locks": None}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._prepare()
+
+    def _open_lock(self) -> int:
+        flags = os.O_RDWR | os.O_CREAT | CLOSE_ON_EXEC
+        try:
+            return os.open(LOCK, flags, 0o666, dir_fd=self._opened().fd)
+        except FileNotFoundError:  # the folder was deleted
+            self._reopen()
+            raise
+
+    def _opened(self) -> Folder:
+        return self._folder or self._reopen()
+
+    def _reopen(self) -> Folder:
+        """Open the folder again, after a change by somebody else."""
+        before = self._folder
+        folder = Folder(self._path, self.name)
+        new, old = folder.metadata, self.metadata
+        if (
+            (before is not None and folder.identity != before.identity)
+            or (new.dtype, new.chunk_size) != (old.dtype, old.chunk_size)
+            or h5format.filters_of(new) != h5format.filters_of(old)
+        ):
+            raise StaleDatasetError(
+                f"dataset {self.name!r} was deleted and made again since this handle was opened: "
+                "get it again from its connection"
+            )
+        self._folder, self.metadata = folder, new
+        return folder
+
+    def _current(self) -> Folder:
+        folder = self._opened()
+        return folder if folder.is_current() else self._reopen()
+
+    @property
+    def create_options(self) -> dict[str, Any]:
+        storage = self.metadata.storage
+        options = {"compression": storage.get("compression"), "virtual": storage.get("virtual")}
+        if storage.get("compression"):
+            options["compression_level"] = storage["level"]
+        return {**options, "checksum": bool(storage.get("checksum"))}
+
+    @property
+    def guarantees(self) -> Guarantees:
+        return Guarantees(
+            partial_writes="processes",
+            atomic_chunks=True,
+            durable=self.connection.durable,
+            checksum=bool(self.metadata.storage.get("checksum")),
+            notes=(
+                "locks are open file description locks on byte ranges: on a network file system, "
+                "writers on several machines are safe only where locks are cluster-wide",
+                "programs other than dosna that write chunk files take no locks",
+            ),
+        )
+
+    def get_chunk(self, idx: Shape) -> H5DataChunk:
+        return H5DataChunk(self, idx)
+
+    def has_chunk(self, idx: Shape) -> bool:
+        folder = self._opened()
+        while True:
+            if folder.has(self._template % idx):
+                return True
+            try:
+                again = self._judge_absent(folder, idx)
+            except ChunkNotFoundError:
+                return True
+            if again is None:
+                return False
+            folder = again
+
+    def del_chunk(self, idx: Shape) -> bool:
+        with disk(f"delete chunk {idx} of dataset {self.name!r}"), self._locks.hold(_place(idx)):
+            folder = self._current()
+            if folder.metadata.contains(idx):
+                folder.record.erase(idx)
+            try:
+                os.unlink(self._template % idx, dir_fd=folder.fd)
+            except FileNotFoundError:
+                return False
+            if self.connection.durable:
+                os.fsync(folder.fd)
+        return True
+
+    def chunk_indices(self) -> Iterator[Shape]:
+        pattern = re.compile("chunk_" + "_".join([r"(\d+)"] * self.metadata.ndim) + r"\.h5")
+        with disk(f"list the chunks of dataset {self.name!r}"):
+            names = self._current().list()
+        for name in names:
+            found = pattern.fullmatch(name)
+            if found:
+                yield tuple(map(int, found.groups()))
+
+    def update(self, change: Callable[[DatasetMetadata], DatasetMetadata]) -> None:
+        with disk(f"change dataset {self.name!r}"), self._locks.hold(_METADATA):
+            folder = self._current()
+            old = folder.metadata
+            new = change(old)
+            superseded = None
+            if new.shape == old.shape:
+                image = h5format.redescribe(folder.image(), new)
+            else:
+                new, superseded = folder.record.regrid(folder.fd, old, new)
+                image = h5format.describe(new, folder.stored_header)
+            replace_file(folder.fd, DESCRIPTION, [image], durable=True)
+            if superseded is not None:
+                with suppress(FileNotFoundError):
+                    os.unlink(superseded, dir_fd=folder.fd)
+            self._reopen()
+
+    def refresh(self) -> None:
+        self._current()
+
+    def exclusive(self) -> AbstractContextManager[None]:
+        return self._exclusive()
+
+    @contextmanager
+    def _exclusive(self) -> Iterator[None]:
+        with disk(f"lock dataset {self.name!r}"), self._locks.exclusive():
+            self._current().remove_temporaries()
+            yield
+
+    def flush(self) -> None:
+        """Return when everything written so far would survive a power loss.
+
+        Synchronizes the file system that holds the folder (syncfs), where the platform can,
+        and else each file and the folder.
+        """
+        with disk(f"flush dataset {self.name!r}"):
+            sync_file_system(self._current().fd)
+
+    def verify_chunk(self, idx: Shape) -> ChunkState:
+        try:
+            found = self._fetch(self._opened(), idx, None)
+        except ChunkNotFoundError:
+            return "missing"
+        except ChunkCorruptError:
+            return "corrupt"
+        if found is None:
+            return "never written"
+        return "ok" if self.metadata.storage.get("checksum") else "unchecked"
+
+    def get_chunk_data(self, idx: Shape, slices: Slices | None = None) -> Any:
+        return self._get(idx, self.metadata.bounds(idx).chunk if slices is None else slices)
+
+    def _get(self, idx: Shape, key: Slices | None) -> Any:
+        chunk = self._fetch(self._opened(), idx, key)
+        if chunk is None:
+            fill = np.asarray(self.metadata.fillvalue, self.metadata.dtype)
+            chunk = np.broadcast_to(fill, self.metadata.chunk_size)
+        return chunk.copy() if key is None else chunk[key].copy()
+
+    def set_chunk_data(self, idx: Shape, values: Any, slices: Slices | None = None) -> None:
+        self._put(idx, values, slices)
+
+    def read_many(self, out: Array, tasks: Iterable[ChunkTask]) -> None:
+        folder = self._opened()
+        metadata, start, fd = folder.metadata, folder.header, folder.fd
+        template, size, length = self._template, metadata.chunk_nbytes, folder.length
+        # A chunk of 0-d arrays would be a scalar, which cannot be read into.
+        direct = bool(start) and out.dtype == metadata.dtype and metadata.ndim > 0
+        raw = bytes_like(out) if direct else out
+        head, beyond = bytearray(len(start)), bytearray(1)
+        flags, open_, readv, close = os.O_RDONLY | CLOSE_ON_EXEC, os.open, os.preadv, os.close
+        for idx, key, where, whole in tasks:
+            if whole and direct:
+                target = raw[where]
+                if target.nbytes == size and target.flags.c_contiguous:
+                    try:
+                        file = open_(template % idx, flags, dir_fd=fd)
+                    except OSError:
+                        pass  # told apart below
+                    else:
+                        try:
+                            count = readv(file, (head, target, beyond), 0)  # type: ignore[arg-type]
+                        finally:
+                            close(file)
+                        if count == length and head == start:
+                            continue
+            chunk = self._fetch(folder, idx, key)
+            out[where] = metadata.fillvalue if chunk is None else chunk[key]
+
+    def write_many(self, values: Array, tasks: Iterable[ChunkTask]) -> None:
+        put = self._put
+        for idx, key, where, whole in tasks:
+            put(idx, values[where], key, whole)
+
+    def _fetch(self, folder: Folder, idx: Shape, key: Slices | None) -> Array | None:
+        """Read the part `key` of a chunk (None: all) to its place in an array of a whole chunk.
+
+        None if the chunk was never written. Valid until the thread's next call.
+        """
+        name = self._template % idx
+        try:
+            while True:
+                try:
+                    file = os.open(name, os.O_RDONLY | CLOSE_ON_EXEC, dir_fd=folder.fd)
+                    break
+                except FileNotFoundError:
+                    again = self._judge_absent(folder, idx)
+                    if again is None:
+                        return None
+                    folder = again
+            try:
+                chunk = read_plain(folder, file, key) if folder.header else None
+                if chunk is not None:
+                    return chunk
+                return h5format.decode(read_all(file, folder.length), folder.metadata)
+            finally:
+                os.close(file)
+        except DosnaError:
+            raise
+        except OSError as error:
+            raise failure(f"read chunk {idx} of dataset {self.name!r}", error) from error
+        except ValueError as error:
+            raise ChunkCorruptError(
+                f"chunk {idx} of dataset {self.name!r} is damaged: {error}. Restore "
+                f"{os.path.join(self._path, name)} from a copy, or delete the chunk with "
+                "del_chunk to have fill values"
+            ) from error
+
+    def _judge_absent(self, folder: Folder, idx: Shape) -> Folder | None:
+        """Decide about a chunk without a file: None if it was never written.
+
+        Otherwise the folder to look in once more, because something changed meanwhile.
+        """
+        if not folder.is_current():
+            folder = self._current()
+            if not folder.metadata.contains(idx):
+                self._stale(folder, idx)
+            return folder
+        if not folder.metadata.contains(idx):
+            return None
+        # A chunk that is written or deleted at this moment settles within a few tries.
+        for _ in range(5):
+            if not folder.record.has(idx):
+                return None
+            if folder.has(self._template % idx):
+                return folder
+        if not folder.is_current():
+            return self._current()
+        raise ChunkNotFoundError(
+            f"chunk {idx} of dataset {self.name!r} was written, and its file is gone: restore "
+            f"{os.path.join(self._path, self._template % idx)} from a copy, or write or delete "
+            "the chunk"
+        )
+
+    def _stale(self, folder: Folder, idx: Shape) -> NoReturn:
+        raise StaleDatasetError(
+            f"chunk {idx} of dataset {self.name!r} does not fit its shape "
+            f"{folder.metadata.shape}, to which somebody else may have resized it: try again"
+        )
+
+    def _put(
+        self, idx: Shape, values: Any, key: Slices | None, whole: bool = False, full: bool = False
+    ) -> None:
+        """Write the part `key` of a chunk.
+
+        None is what lies inside the array, or with `full` all of the chunk. With `whole`, `key`
+        was all that lay inside when the write was planned.
+        """
+        if hasattr(values, "__array__"):  # before the scratch memory and the lock are in use
+            values = np.asarray(values)
+        try:
+            with self._locks.hold(_place(idx)):
+                folder = self._current()
+                self._store(folder, idx, self._changed(folder, idx, values, key, whole, full))
+        except DosnaError:
+            raise
+        except OSError as error:
+            raise failure(f"write chunk {idx} of dataset {self.name!r}", error) from error
+
+    def _changed(
+        self,
+        folder: Folder,
+        idx: Shape,
+        values: Any,
+        key: Slices | None,
+        whole: bool,
+        full: bool,
+    ) -> Array:
+        """Make the chunk that is to be stored; the caller holds its lock."""
+        metadata = folder.metadata
+        size = metadata.chunk_size
+        extent = tuple(
+            [min(c, n - i * c) for i, c, n in zip(idx, size, metadata.shape, strict=True)]
+        )
+        if min(extent, default=1) <= 0 or min(idx, default=0) < 0:
+            self._stale(folder, idx)
+        if key is not None and not whole:
+            if extent != size and not within(key, size, extent):
+                self._stale(folder, idx)
+            found = self._fetch(folder, idx, None)
+            if found is None:
+                found = scratch.chunk(metadata)[0]
+                found[...] = metadata.fillvalue
+            found[key] = values
+            return found
+        if key is not None and tuple([k.stop for k in key]) != extent:
+            self._stale(folder, idx)
+        if (
+            type(values) is np.ndarray
+            and values.shape == size == extent
+            and values.dtype == metadata.dtype
+            and values.flags.c_contiguous
+        ):
+            return values
+        chunk = scratch.chunk(metadata)[0]
+        inside = tuple(map(slice, extent))
+        if extent != size:
+            chunk[...] = metadata.fillvalue
+        chunk[inside] = np.broadcast_to(values, size)[inside] if full else values
+        return chunk
+
+    def _store(self, folder: Folder, idx: Shape, chunk: Array) -> None:
+        metadata = folder.metadata
+        if folder.header:
+            parts = [folder.header, bytes_like(chunk)]
+        else:
+            parts = [h5format.encode(chunk, metadata)]
+        fresh = folder.record.begin(idx)
+        replace_file(folder.fd, self._template % idx, parts, self.connection.durable)
+        if fresh:
+            folder.record.finish(idx, self.connection.durable)
+
+
+class H5DataChunk(BackendDataChunk):
+    """A file with one chunk."""
+
+    dataset: H5Dataset
+
+    def get_data(self, slices: Slices | None = None) -> Any:
+        return self.dataset._get(self.idx, slices)
+
+    def set_data(self, values: Any, slices: Slices | None = None) -> None:
+        self.dataset._put(self.idx, values, slices, full=slices is None)
+
+
+def _place(idx: Shape) -> int:
+    """Give the position of a chunk's lock; that two chunks share one does no harm."""
+    place = 0
+    for i in idx:
+        place = place * 0x9E3779B97F4A7C15 + i + 1
+    return place & (_METADATA - 1)
