@@ -3,7 +3,7 @@
 set -eu
 
 here=$(CDPATH='' cd -- "$(dirname -- "$0")" && pwd)
-venv=$here/.venv
+. "$here/venv.sh"
 
 usage() {
     cat <<'END'
@@ -36,37 +36,6 @@ wrong() {
     exit 2
 }
 
-say() {
-    printf '== %s\n' "$1"
-}
-
-is_recent() {
-    "$1" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null
-}
-
-# Can this Python make a virtual environment? Debian's has venv, but not always ensurepip.
-can_make_venv() {
-    is_recent "$1" && "$1" -c 'import ensurepip, venv' 2>/dev/null
-}
-
-can_apt() {
-    [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null
-}
-
-apt_install() {
-    say "apt-get install $*"
-    apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq "$@" >/dev/null
-}
-
-find_base_python() {
-    for base in "${PYTHON:-python3}" python3 python3.13 python3.12 python3.11; do
-        if can_make_venv "$base"; then
-            return
-        fi
-    done
-    return 1
-}
-
 install() {
     require_all=1
     if ! command -v h5dump >/dev/null; then
@@ -78,26 +47,7 @@ install() {
         fi
     fi
 
-    wanted=$(cd "$here" && cksum setup.cfg pyproject.toml && pwd)
-    python=$venv/bin/python
-    if [ "$(cat "$venv/dosna-installed" 2>/dev/null)" = "$wanted" ] && is_recent "$python"; then
-        return
-    fi
-    if ! is_recent "$python" || ! "$python" -m pip --version >/dev/null 2>&1; then
-        if ! find_base_python && can_apt; then
-            apt_install python3 python3-venv
-        fi
-        if ! find_base_python; then
-            say "no Python >= 3.11 with venv and ensurepip was found; install it (on Debian" \
-                "python3-venv), or name one: PYTHON=... sh run_tests.sh --install" >&2
-            exit 1
-        fi
-        say "making $venv with $("$base" --version)"
-        "$base" -m venv --clear "$venv"
-    fi
-    say "installing dosna[all,dev] into $venv"
-    "$python" -m pip install --quiet --disable-pip-version-check --editable "$here[all,dev]"
-    printf '%s\n' "$wanted" >"$venv/dosna-installed"
+    make_venv
 }
 
 has_test_tools() {

@@ -25,7 +25,8 @@
     │   ├── StoreTimeoutError (TimeoutError)
     │   └── OutcomeUnknown                     a write that may or may not have happened
     ├── MemoryLimitError (ValueError)          a memory limit too small for one chunk
-    └── WorkerError (RuntimeError)             a worker process died or could not start
+    ├── WorkerError (RuntimeError)             a worker process died or could not start
+    └── CollectiveError (ValueError)           processes called different things together
 
 Each is also the built-in exception that a caller would reach for, so ``except KeyError``
 and ``except dosna.errors.DatasetNotFoundError`` both work.
@@ -41,6 +42,7 @@ __all__ = [
     "ChunkExistsError",
     "ChunkIndexError",
     "ChunkNotFoundError",
+    "CollectiveError",
     "ConfigurationError",
     "ConnectionError",
     "DatasetError",
@@ -161,3 +163,7 @@ class MemoryLimitError(DosnaError, ValueError):
 
 class WorkerError(DosnaError, RuntimeError):
     """A worker process died, or could not be started."""
+
+
+class CollectiveError(DosnaError, ValueError):
+    """Processes that work together called different operations, or with other arguments."""

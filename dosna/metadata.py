@@ -240,15 +240,18 @@ def check_fillvalue(fillvalue: Any, dtype: np.dtype[Any]) -> Any:
     problem = f"fillvalue {fillvalue!r} does not fit dtype {dtype}"
     try:
         with np.errstate(all="raise"):
-            given = np.asarray(fillvalue)
-            if given.shape != ():
-                raise ValueError("it is not a scalar")
             filled = np.array(fillvalue, dtype=dtype)
+            if filled.shape != ():
+                raise ValueError("it is not a scalar")
     except (TypeError, ValueError, OverflowError, FloatingPointError) as error:
         raise ValueError(f"{problem}: {error}") from None
-    lossy = dtype.kind in "biuSU" and not np.array_equal(
-        np.asarray(filled.astype(given.dtype) if given.dtype.kind in "biufc" else filled), given
-    )
+    if dtype.kind in "SU":
+        lossy = isinstance(fillvalue, (str, bytes)) and len(filled[()]) < len(fillvalue)
+    elif dtype.kind in "biu":
+        given = np.asarray(fillvalue)
+        lossy = given.dtype.kind not in "biuf" or bool(filled.astype(given.dtype) != given)
+    else:
+        lossy = False
     if lossy:
         raise ValueError(f"{problem}: it would become {filled[()]!r}")
     return filled[()]

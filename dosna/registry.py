@@ -172,5 +172,6 @@ engines: Registry[Engine] = Registry(
     {
         "cpu": _Known("dosna.engines.cpu:ENGINE"),
         "joblib": _Known("dosna.engines.jl:ENGINE", "jl", ("jl",)),
+        "mpi": _Known("dosna.engines.mpi:ENGINE", "mpi"),
     },
 )

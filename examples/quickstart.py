@@ -10,7 +10,6 @@ because each is filtered with a halo of its neighbours' elements.
 from __future__ import annotations
 
 import argparse
-import shutil
 import sys
 import time
 from functools import partial
@@ -26,6 +25,7 @@ import dosna as dn
 
 mpl.use("agg")
 from matplotlib import pyplot as plt
+from matplotlib.colors import PowerNorm
 from matplotlib.patches import Rectangle
 
 VOLUME = Path(nibabel.__file__).parent / "tests" / "data" / "example4d.nii.gz"
@@ -46,8 +46,7 @@ def main(arguments: list[str] | None = None) -> int:
     dn.use(engine=chosen.engine, backend=chosen.backend)
     options = {}
     if chosen.backend == "hdf5":
-        shutil.rmtree(out / "store", ignore_errors=True)
-        (out / "store").mkdir()
+        (out / "store").mkdir(exist_ok=True)
         options["directory"] = out
 
     image = nibabel.load(VOLUME)
@@ -56,6 +55,8 @@ def main(arguments: list[str] | None = None) -> int:
 
     smoothing = partial(gaussian_filter, sigma=SIGMA, output=np.float32)
     with dn.Connection("store", **options) as con:
+        for name in {"scan", "smooth", "alone"}.intersection(con):  # of an earlier run
+            del con[name]
         start = time.perf_counter()
         scan = con.create_dataset("scan", data=image.dataobj, chunk_size=CHUNK_SIZE)
         took = time.perf_counter() - start
@@ -91,22 +92,22 @@ def draw_slices(scan: Any, smooth: Any, zooms: tuple[float, ...], path: Path) ->
     """Draw three cuts through both datasets, each sliced out of the chunks."""
     x, y, z = (n // 2 for n in scan.shape[:3])
     dx, dy, dz = zooms
+    everything = slice(None)
     cuts = {
-        f"axial, [:, :, {z}, 0]": ((slice(None), slice(None), z, 0), dy / dx),
-        f"coronal, [:, {y}, :, 0]": ((slice(None), y, slice(None), 0), dz / dx),
-        f"sagittal, [{x}, :, :, 0]": ((x, slice(None), slice(None), 0), dz / dy),
+        f"[:, :, {z}, 0]": ((everything, everything, z, 0), dy / dx),
+        f"[:, {y}, :, 0]": ((everything, y, everything, 0), dz / dx),
+        f"[{x}, :, :, 0]": ((x, everything, everything, 0), dz / dy),
     }
     figure, rows = plt.subplots(
-        2, 3, figsize=(12, 5.6), layout="constrained", width_ratios=[128, 128, 96]
+        3, 2, figsize=(9, 7.3), layout="constrained", height_ratios=[96, 26, 35]
     )
     brightest = float(np.percentile(scan[..., 0], 99.5))
-    for row, dataset in zip(rows, (scan, smooth), strict=True):
-        for axes, (title, (key, aspect)) in zip(row, cuts.items(), strict=True):
+    for row, (index, (key, aspect)) in zip(rows, cuts.items(), strict=True):
+        for axes, dataset in zip(row, (scan, smooth), strict=True):
             axes.imshow(
                 dataset[key].T, origin="lower", cmap="gray", vmin=0, vmax=brightest, aspect=aspect
             )
-            axes.set_title(f"{dataset.name}{title[title.index('[') :]}", family="monospace")
-            axes.set_xlabel(title.partition(",")[0])
+            axes.set_title(dataset.name + index, family="monospace")
             axes.set(xticks=[], yticks=[])
     figure.savefig(path, dpi=120)
     plt.close(figure)
@@ -114,14 +115,18 @@ def draw_slices(scan: Any, smooth: Any, zooms: tuple[float, ...], path: Path) ->
 
 def draw_chunks(scan: Any, error: Any, path: Path) -> None:
     """Draw the chunk grid, one chunk with its halo, and what happens without a halo."""
-    figure, (grid, seams) = plt.subplots(1, 2, figsize=(12, 5), layout="constrained")
+    figure, (grid, seams) = plt.subplots(1, 2, figsize=(13, 4.7), layout="constrained")
     across, up = scan.chunk_size[:2]
     grid.imshow(scan[:, :, 12, 0].T, origin="lower", cmap="gray")
     for i, j in np.ndindex(scan.chunk_grid[:2]):
         left, bottom = i * across, j * up
         right, top = min(left + across, scan.shape[0]), min(bottom + up, scan.shape[1])
         grid.add_patch(frame(left, bottom, right, top, "#4cc9f0", linewidth=1.2))
-        grid.text(left + 1.5, bottom + 1.5, f"chunk_{i}_{j}_1_0", color="#4cc9f0", fontsize=9)
+        grid.text(
+            *(left + 1.5, bottom + 2, f"chunk_{i}_{j}_1_0"),
+            **{"color": "white", "fontsize": 9, "family": "monospace"},
+            bbox={"facecolor": "#1b4965", "edgecolor": "none", "pad": 2},
+        )
         if (i, j) == (1, 1):
             middle = (left, bottom, right, top)
     left, bottom, right, top = middle
@@ -136,8 +141,8 @@ def draw_chunks(scan: Any, error: Any, path: Path) -> None:
         )
     )
     grid.set_title("chunks of the scan, and what the filter of one sees (dashed)")
-    shown = seams.imshow(error.T, origin="lower", cmap="magma")
-    figure.colorbar(shown, ax=seams, label="|difference from the whole volume|", shrink=0.8)
+    shown = seams.imshow(error.T, origin="lower", cmap="magma", norm=PowerNorm(0.4))
+    figure.colorbar(shown, ax=seams, label="difference from the filter of the whole volume")
     seams.set_title("without a halo the edges of chunks would show")
     for axes in (grid, seams):
         axes.set(xticks=[], yticks=[])

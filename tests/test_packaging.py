@@ -120,7 +120,7 @@ def test_run_tests_hands_the_choice_of_a_backend_to_pytest(tmp_path, outcome):
     """From a folder with a blank in its name, called from elsewhere."""
     clone = tmp_path / "a clone"
     (clone / "tests").mkdir(parents=True)
-    for name in ("run_tests.sh", "pyproject.toml", "tests/conftest.py"):
+    for name in ("run_tests.sh", "venv.sh", "pyproject.toml", "tests/conftest.py"):
         shutil.copy(ROOT / name, clone / name)
     wanted = {
         "backend": "hdf5",

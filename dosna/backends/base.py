@@ -102,6 +102,11 @@ class BackendConnection(ABC):
         self.mode = mode
         self.connected = False
 
+    @property
+    def location(self) -> str:
+        """Where the datasets are, so that two processes can tell whether they mean the same."""
+        return self.name
+
     def connect(self) -> None:
         """Reach the store. Connecting twice does nothing.
 

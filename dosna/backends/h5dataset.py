@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
@@ -23,6 +23,7 @@ from dosna.backends.h5folder import (
     CLOSE_ON_EXEC,
     DESCRIPTION,
     LOCK,
+    TEMPORARY,
     Folder,
     disk,
     failure,
@@ -149,20 +150,20 @@ class H5Dataset(BackendDataset):
             folder = self._current()
             if folder.metadata.contains(idx):
                 folder.record.erase(idx)
-            try:
-                os.unlink(self._template % idx, dir_fd=folder.fd)
-            except FileNotFoundError:
+            if not folder.remove(self._template % idx):
                 return False
             if self.connection.durable:
                 os.fsync(folder.fd)
         return True
 
     def chunk_indices(self) -> Iterator[Shape]:
-        pattern = re.compile("chunk_" + "_".join([r"(\d+)"] * self.metadata.ndim) + r"\.h5")
         with disk(f"list the chunks of dataset {self.name!r}"):
             names = self._current().list()
-        for name in names:
-            found = pattern.fullmatch(name)
+        return self._indices(names)
+
+    def _indices(self, names: list[str], suffix: str = "") -> Iterator[Shape]:
+        parts = "_".join([r"(\d+)"] * self.metadata.ndim)
+        for found in map(re.compile(rf"chunk_{parts}\.h5{suffix}").fullmatch, names):
             if found:
                 yield tuple(map(int, found.groups()))
 
@@ -179,8 +180,7 @@ class H5Dataset(BackendDataset):
                 image = h5format.describe(new, folder.stored_header)
             replace_file(folder.fd, DESCRIPTION, [image], durable=True)
             if superseded is not None:
-                with suppress(FileNotFoundError):
-                    os.unlink(superseded, dir_fd=folder.fd)
+                folder.remove(superseded)
             self._reopen()
 
     def refresh(self) -> None:
@@ -192,7 +192,7 @@ class H5Dataset(BackendDataset):
     @contextmanager
     def _exclusive(self) -> Iterator[None]:
         with disk(f"lock dataset {self.name!r}"), self._locks.exclusive():
-            self._current().remove_temporaries()
+            self._current()
             yield
 
     def flush(self) -> None:
@@ -202,7 +202,17 @@ class H5Dataset(BackendDataset):
         and else each file and the folder.
         """
         with disk(f"flush dataset {self.name!r}"):
-            sync_file_system(self._current().fd)
+            folder = self._current()
+            if self.connection.mode == "a":
+                self._remove_temporaries(folder)
+            sync_file_system(folder.fd)
+
+    def _remove_temporaries(self, folder: Folder) -> None:
+        """Remove the files of writers that died; those of the living are locked."""
+        for idx in self._indices(folder.list(), TEMPORARY):
+            with self._locks.attempt(_place(idx), 1) as dead:
+                if dead:
+                    folder.remove(self._template % idx + TEMPORARY)
 
     def verify_chunk(self, idx: Shape) -> ChunkState:
         try:

@@ -19,6 +19,7 @@ __all__ = [
     "CLOSE_ON_EXEC",
     "DESCRIPTION",
     "LOCK",
+    "TEMPORARY",
     "Folder",
     "Record",
     "disk",
@@ -130,12 +131,13 @@ class Folder:
         finally:
             os.close(listing)
 
-    def remove_temporaries(self) -> None:
-        """Remove what dead writers left; the caller holds the lock of the whole folder."""
-        for name in self.list():
-            if name.endswith(TEMPORARY):
-                with suppress(FileNotFoundError):
-                    os.unlink(name, dir_fd=self.fd)
+    def remove(self, name: str) -> bool:
+        """Remove a file; False if it was not there."""
+        try:
+            os.unlink(name, dir_fd=self.fd)
+        except FileNotFoundError:
+            return False
+        return True
 
 
 class Record:

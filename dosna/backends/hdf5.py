@@ -39,6 +39,7 @@ from dosna.errors import (
     ConfigurationError,
     ConnectionError,
     DatasetExistsError,
+    DatasetNameError,
     DatasetNotFoundError,
     StorageError,
 )
@@ -81,6 +82,10 @@ class H5Connection(BackendConnection):
         self.path = os.path.abspath(os.path.join(os.fspath(directory), name))
         self.durable = durable
         self._locks = lock_file(self.path)
+
+    @property
+    def location(self) -> str:
+        return self.path
 
     def __getstate__(self) -> dict[str, Any]:
         return {k: v for k, v in self.__dict__.items() if k != "_locks"}
@@ -152,8 +157,8 @@ class H5Connection(BackendConnection):
     def _check_free(self, name: str, path: str) -> None:
         for above in parents(name):
             if os.path.exists(os.path.join(self._path(above), DESCRIPTION)):
-                raise DatasetExistsError(
-                    f"dataset {name!r} cannot be made, because {above!r} is a dataset and holds "
+                raise DatasetNameError(
+                    f"dataset name {name!r} lies inside {above!r}, which is a dataset and holds "
                     "no others: choose another name"
                 )
         if os.path.exists(os.path.join(path, DESCRIPTION)):
@@ -161,7 +166,7 @@ class H5Connection(BackendConnection):
                 f"dataset {name!r} exists in {self.path}: open it with get_dataset, or delete it"
             )
         if os.path.lexists(path) and (not os.path.isdir(path) or os.listdir(path)):
-            raise DatasetExistsError(
+            raise DatasetNameError(
                 f"{path} exists and is not a dataset (does it hold some?): choose another name"
             )
 

@@ -6,7 +6,7 @@ a plan, and the plan is read or written by the backend in this process.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, MutableMapping
+from collections.abc import Callable, Iterator, MutableMapping
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -14,10 +14,10 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 from dosna.backends.base import Array, BackendDataset, Guarantees
-from dosna.engines.base import Runner
+from dosna.engines.base import Runner, collective
 from dosna.engines.work import read_source
 from dosna.errors import ChunkIndexError
-from dosna.metadata import Shape, decode_value, encode_value
+from dosna.metadata import DatasetMetadata, Shape, decode_value, encode_value
 from dosna.plan import ChunkTask, Plan, plan, single
 from dosna.selection import Selection, select
 
@@ -55,6 +55,20 @@ class ArrayAccess:
             raise AttributeError(
                 f"a dataset has no attribute {name!r}, on any backend or on this one"
             ) from None
+
+    @property
+    def identity(self) -> tuple[Any, ...]:
+        """What processes that work together must agree on before they start."""
+        return (*self.connection.identity, self.name, self.shape, str(self.dtype))
+
+    def change(self, make: Callable[[], object]) -> None:
+        """Change the stored metadata in one process, and let all know the new ones."""
+
+        def changed() -> DatasetMetadata:
+            make()
+            return self.instance.metadata
+
+        self.instance.metadata = self.runner.once(changed)
 
     # -- description ----------------------------------------------------------------------
 
@@ -220,7 +234,7 @@ class ArrayAccess:
                 source = values.instance if isinstance(values, ArrayAccess) else values
                 self._in_parallel(partial(_write_from, self.instance, source), tasks, nbytes)
                 return
-            values = np.asarray(values)
+            values = read_source(values, tuple(slice(0, n) for n in values.shape))
         canonical = selection.spread(assignable(values, meta.dtype), meta.dtype)
         self._in_parallel(partial(self.instance.write_many, canonical), tasks, nbytes)
 
@@ -368,16 +382,24 @@ class Attributes(MutableMapping[str, Any]):
 
     def __init__(self, dataset: ArrayAccess) -> None:
         self._dataset = dataset
+        self.runner = dataset.runner
+
+    @property
+    def identity(self) -> tuple[Any, ...]:
+        """As of the dataset."""
+        return self._dataset.identity
 
     def __getitem__(self, name: str) -> Any:
         return decode_value(self._stored[name])
 
+    @collective
     def __setitem__(self, name: str, value: Any) -> None:
         if not isinstance(name, str):
             raise TypeError(f"an attribute is named by a str, not {name!r}")
         encoded = encode_value(value)
         self._change(lambda attrs: {**attrs, name: encoded})
 
+    @collective
     def __delitem__(self, name: str) -> None:
         if name not in self._stored:
             raise KeyError(name)
@@ -392,6 +414,7 @@ class Attributes(MutableMapping[str, Any]):
     def __repr__(self) -> str:
         return f"<attributes of {self._dataset.name!r}: {dict(self)}>"
 
+    @collective
     def update(self, *args: Any, **kwargs: Any) -> None:
         """Set several attributes in one change."""
         encoded = {}
@@ -409,9 +432,7 @@ class Attributes(MutableMapping[str, Any]):
     def _change(self, change: Any) -> None:
         dataset = self._dataset
         dataset.connection.check_writable()
-        dataset.runner.once(
-            lambda: dataset.instance.update(lambda m: m.replace(attrs=change(m.attrs)))
-        )
+        dataset.change(lambda: dataset.instance.update(lambda m: m.replace(attrs=change(m.attrs))))
 
 
 class EngineDataChunk:

@@ -7,6 +7,7 @@ processes or ranks. Tasks are independent of each other: no two touch the same s
 
 from __future__ import annotations
 
+import functools
 import pickle
 import traceback
 from abc import ABC, abstractmethod
@@ -82,6 +83,18 @@ class Runner(ABC):
             What `work` returned for each of the parts, in no particular order.
         """
 
+    is_root = True
+    """Whether this process speaks for all: it reports progress."""
+
+    def agree(self, what: str, *arguments: Any) -> None:  # noqa: B027  one process agrees with itself
+        """Make sure that all processes are about to do the same, with the same arguments.
+
+        Raises
+        ------
+        dosna.errors.CollectiveError
+            On all of them, if they are not.
+        """
+
     def once(self, func: Callable[[], R]) -> R:
         """Let one process do it; all see its result, or all raise its error."""
         return func()
@@ -89,6 +102,24 @@ class Runner(ABC):
     def __reduce__(self) -> tuple[Any, ...]:
         # Pools and locks stay here; the other side makes its own.
         return _make, (type(self), dict(self.params))
+
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def collective(method: F) -> F:
+    """Mark a method that all processes call, of an object with `runner` and `identity`.
+
+    What follows in the method may then rely on equal arguments: whatever it refuses, it
+    refuses everywhere.
+    """
+
+    @functools.wraps(method)
+    def agreed(self: Any, *args: Any, **kwargs: Any) -> Any:
+        self.runner.agree(method.__name__, self.identity, args, kwargs)
+        return method(self, *args, **kwargs)
+
+    return agreed  # type: ignore[return-value]
 
 
 def _make(cls: Callable[..., Runner], params: Mapping[str, Any]) -> Runner:

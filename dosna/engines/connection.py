@@ -11,7 +11,7 @@ from numpy.typing import DTypeLike
 
 from dosna.backends.base import BackendConnection, BackendDataset
 from dosna.engines.access import is_source
-from dosna.engines.base import Runner
+from dosna.engines.base import Runner, collective
 from dosna.engines.dataset import EngineDataset, Limit
 from dosna.errors import (
     ConfigurationError,
@@ -22,7 +22,7 @@ from dosna.errors import (
     NotConnectedError,
     ReadOnlyError,
 )
-from dosna.metadata import check_fillvalue, check_name, new_metadata, parents
+from dosna.metadata import DatasetMetadata, check_fillvalue, check_name, new_metadata, parents
 from dosna.settings import current, works_together
 from dosna.util.progress import Progress
 
@@ -56,8 +56,9 @@ class EngineConnection:
     runner: Runner
 
     def __new__(cls, name: str, **options: Any) -> EngineConnection:
-        engine = current(engine=options.get("engine")).engine
-        return object.__new__(engine.connection or cls)
+        if cls is EngineConnection:
+            cls = current(engine=options.get("engine")).engine.connection or cls
+        return object.__new__(cls)
 
     def __init__(
         self,
@@ -147,6 +148,7 @@ class EngineConnection:
 
     # -- datasets -------------------------------------------------------------------------
 
+    @collective
     def create_dataset(
         self,
         name: str,
@@ -237,16 +239,20 @@ class EngineConnection:
                 raise
         return made
 
-    def _create(self, name: str, metadata: Any, options: Mapping[str, Any]) -> EngineDataset:
-        self.check_free(name)
+    def _create(
+        self, name: str, metadata: DatasetMetadata, options: Mapping[str, Any]
+    ) -> EngineDataset:
         refuse_unknown(
             options,
             self.instance.create_dataset,
             f"create_dataset of {type(self.instance).__name__}",
         )
-        return self._wrap(
-            self.runner.once(lambda: self.instance.create_dataset(name, metadata, **options))
-        )
+
+        def create() -> BackendDataset:
+            self.check_free(name)
+            return self.instance.create_dataset(name, metadata, **options)
+
+        return self._wrap(self.runner.once(create))
 
     def check_free(self, name: str) -> None:
         """Refuse a name that cannot be created here."""
@@ -266,6 +272,7 @@ class EngineConnection:
         if inner is not None:
             raise DatasetNameError(f"dataset name {name!r} is a folder: it holds {inner!r}")
 
+    @collective
     def require_dataset(
         self,
         name: str,
@@ -292,7 +299,7 @@ class EngineConnection:
             There is one of another shape or dtype (as in h5py).
         """
         try:
-            if not self.has_dataset(name):
+            if not self.runner.once(lambda: self.has_dataset(name)):
                 return self.create_dataset(name, shape, dtype, **options)
         except DatasetExistsError:
             pass  # Somebody else made it just now.
@@ -328,6 +335,7 @@ class EngineConnection:
         except DatasetNameError:
             return False
 
+    @collective
     def del_dataset(self, name: str) -> None:
         """Delete a dataset with all its chunks.
 
@@ -359,7 +367,14 @@ class EngineConnection:
     def __bool__(self) -> bool:
         return True
 
+    @property
+    def identity(self) -> tuple[Any, ...]:
+        """What processes that work together must agree on before they start."""
+        return (type(self.instance).__name__, self.instance.location, self.mode, self.connected)
+
     def _wrap(self, instance: BackendDataset) -> EngineDataset:
+        # What another process opened and sent brings a copy of its connection.
+        instance.connection = self.instance
         return self.dataset_class(self, instance, self.runner)
 
 

@@ -15,6 +15,7 @@ from numpy.typing import ArrayLike, DTypeLike
 
 from dosna.backends.base import BackendDataset, ChunkState
 from dosna.engines.access import ArrayAccess, EngineDataChunk, is_source
+from dosna.engines.base import collective
 from dosna.engines.halo import check_halo, check_mode
 from dosna.engines.work import (
     HALO_BLOCK_BYTES,
@@ -82,6 +83,7 @@ class EngineDataset(ArrayAccess):
         for idx in every_chunk(self.shape, self.chunk_size).columns().idx:
             yield EngineDataChunk(self, idx)
 
+    @collective
     def create_chunk(self, idx: Any, data: Any = None, slices: Any = None) -> EngineDataChunk:
         """Write a chunk that was not written before.
 
@@ -110,6 +112,7 @@ class EngineDataset(ArrayAccess):
 
     # -- all chunks -----------------------------------------------------------------------
 
+    @collective
     def load(self, data: Any, *, progress: Progress = None, memory_limit: Limit = None) -> None:
         """Write the whole array from something of the same shape, chunk by chunk.
 
@@ -152,6 +155,7 @@ class EngineDataset(ArrayAccess):
         block = self.instance.metadata.chunk_nbytes // self.dtype.itemsize * itemsize
         self._spread("load", work, 3 * block, progress, memory_limit, travels=travels)
 
+    @collective
     def map(
         self,
         func: Func,
@@ -193,10 +197,13 @@ class EngineDataset(ArrayAccess):
         self.connection.check_writable()
         widths = check_halo(halo, self.ndim)
         check_mode(boundary)
+        most = HALO_BLOCK_BYTES
+        if memory_limit is not None:
+            most = min(most, parse_size(memory_limit) // 2)
         meta = self.instance.metadata
         with_halo = any(widths) and meta.size > 0
         probe = HaloMap(self.instance, self.instance, func, widths, boundary, cval)
-        self.connection.check_free(output_name)
+        self.runner.once(lambda: self.connection.check_free(output_name))
         if dtype is None:
             dtype = self.runner.once(partial(_first_dtype, self.instance, probe))
         out = self.connection.create_like(self, output_name, np.dtype(dtype))
@@ -204,9 +211,6 @@ class EngineDataset(ArrayAccess):
         block = 4 * max(meta.chunk_nbytes, out.instance.metadata.chunk_nbytes)
         work: Callable[[Any], None] = Map(self.instance, out.instance, func)
         if with_halo:
-            most = HALO_BLOCK_BYTES
-            if memory_limit is not None:
-                most = min(most, parse_size(memory_limit) // 2)
             grain = halo_group(self.instance, widths, most, 4 * self.runner.workers)
             work = HaloMap(self.instance, out.instance, func, widths, boundary, cval)
             extended = _nbytes(grain, widths, self.dtype.itemsize)
@@ -220,6 +224,7 @@ class EngineDataset(ArrayAccess):
             raise
         return out
 
+    @collective
     def apply(self, func: Func, *, progress: Progress = None, memory_limit: Limit = None) -> None:
         """Replace each chunk by what a function makes of it.
 
@@ -240,6 +245,7 @@ class EngineDataset(ArrayAccess):
         block = 4 * self.instance.metadata.chunk_nbytes
         self._spread("apply", Apply(self.instance, func), block, progress, memory_limit)
 
+    @collective
     def reduce(
         self,
         op: Literal["sum", "mean", "min", "max"],
@@ -300,6 +306,7 @@ class EngineDataset(ArrayAccess):
         """Largest element, see `reduce`."""
         return self.reduce("max")
 
+    @collective
     def clone(
         self,
         output_name: str,
@@ -316,6 +323,7 @@ class EngineDataset(ArrayAccess):
             memory_limit,
         )
 
+    @collective
     def copy(
         self,
         connection: EngineConnection,
@@ -363,17 +371,19 @@ class EngineDataset(ArrayAccess):
 
         return connection.create_filled(create, self, progress, memory_limit)
 
+    @collective
     def clear(self, *, progress: Progress = None) -> None:
         """Delete all chunks, so that the array reads as fill."""
         self.connection.check_writable()
         written = self.runner.once(lambda: sorted(self.instance.chunk_indices()))
-        with reporting(progress, len(written), "clear") as report:
+        with reporting(progress if self.runner.is_root else None, len(written), "clear") as report:
             self.runner.spread(Clear(self.instance), written, report=report)
 
     def delete(self) -> None:
         """Delete the dataset."""
         self.connection.del_dataset(self.name)
 
+    @collective
     def resize(self, shape: int | Sequence[int]) -> None:
         """Change the extents, with the same number of axes.
 
@@ -395,8 +405,9 @@ class EngineDataset(ArrayAccess):
                 raise TypeError(f"an extent is a whole number, not {extent!r}")
             if extent < 0:
                 raise ValueError(f"shape {wanted} has a negative extent")
-        self.runner.once(lambda: self.instance.resize(tuple(map(int, wanted))))
+        self.change(lambda: self.instance.resize(tuple(map(int, wanted))))
 
+    @collective
     def append(self, data: ArrayLike, axis: int = 0) -> None:
         """Make the array longer along an axis and write `data` there.
 
@@ -433,6 +444,7 @@ class EngineDataset(ArrayAccess):
             self.resize(before)
             raise
 
+    @collective
     def verify(self, *, progress: Progress = None) -> Verification:
         """Read every chunk and say in which state it is.
 
@@ -473,7 +485,7 @@ class EngineDataset(ArrayAccess):
         """Run `work` over all chunks, or over groups of them of extent `grain`."""
         workers = workers_within(memory_limit, task_bytes, what)
         tasks = every_chunk(self.shape, grain or self.chunk_size)
-        with reporting(progress, len(tasks), what) as report:
+        with reporting(progress if self.runner.is_root else None, len(tasks), what) as report:
             return self.runner.spread(work, tasks, workers=workers, travels=travels, report=report)
 
 

@@ -156,7 +156,10 @@ class HaloMap:
             block = np.empty(extent, meta.dtype)
         for piece in pieces(place, self.halo, meta.shape, self.mode):
             selection = select(piece.source, meta.shape)
-            where = block[piece.out][piece.flip]
+            # The ellipsis keeps an array of no axes an array.
+            out: Any = (*piece.out, ...)
+            flip: Any = (*piece.flip, ...)
+            where = block[out][flip]
             self.source.read_many(where, plan(selection, meta.chunk_size))
         return block
 

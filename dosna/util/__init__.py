@@ -1,1 +1,5 @@
-"""Small helpers that know nothing of arrays or stores."""
+"""Small helpers for scripts and for the package itself."""
+
+from dosna.util.timer import Timer
+
+__all__ = ["Timer"]

@@ -1,0 +1,218 @@
+"""The same array in other libraries, behind the few methods that are timed.
+
+Without compression unless asked for, and never synchronized to the disk. All read into memory
+of the caller's: fresh memory can cost more than the reading.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import tensorstore as ts
+import zarr
+from zarr.buffer.cpu import NDBuffer
+from zarr.codecs import Crc32cCodec, GzipCodec
+from zarr.storage import LocalStore, MemoryStore
+
+import dosna as dn
+from dosna.plan import every_chunk
+
+Array = np.ndarray[Any, Any]
+Index = tuple[Any, ...]
+
+GZIP_LEVEL = 4
+
+
+class Peer:
+    """An array that holds `data`; `array` is indexed as NumPy is."""
+
+    array: Any
+
+    def read(self, key: Any, out: Array) -> None:
+        out[...] = self.array[key]
+
+    def write(self, values: Array) -> None:
+        self.array[...] = values
+
+
+class Dosna(Peer):
+    def __init__(self, stack: ExitStack, name: str, data: Array, chunks: Index, **options: Any):
+        made = {k: options.pop(k) for k in ("compression", "compression_level", "checksum")
+                if k in options}
+        connection = stack.enter_context(dn.Connection(name, **options))
+        self.array = connection.create_dataset("data", data=data, chunk_size=chunks, **made)
+        stack.callback(self.array.delete)
+
+    def read(self, key: Any, out: Array) -> None:
+        self.array.read(key, out)
+
+    def load(self, values: Array) -> None:
+        self.array.load(values)
+
+
+class Zarr(Peer):
+    def __init__(self, store: Any, data: Array, chunks: Index, compressors: Any):
+        self.array = zarr.create_array(
+            store, shape=data.shape, dtype=data.dtype, chunks=chunks, compressors=compressors
+        )
+        self.array[...] = data
+
+    def read(self, key: Any, out: Array) -> None:
+        self.array.get_basic_selection(key, out=NDBuffer.from_numpy_array(out))
+
+
+class TensorStore(Peer):
+    def __init__(
+        self, kvstore: Any, data: Array, chunks: Index, threads: int, codecs: list[Any]
+    ):
+        spec = {
+            "driver": "zarr3",
+            "kvstore": kvstore,
+            "metadata": {
+                "shape": data.shape,
+                "data_type": data.dtype.name,
+                "chunk_grid": {"name": "regular", "configuration": {"chunk_shape": chunks}},
+                "codecs": [{"name": "bytes", "configuration": {"endian": "little"}}, *codecs],
+            },
+            "context": {
+                "data_copy_concurrency": {"limit": threads},
+                "file_io_concurrency": {"limit": threads},
+                "file_io_sync": False,
+            },
+        }
+        self.array = ts.open(spec, create=True).result()
+        self.write(data)
+
+    def read(self, key: Any, out: Array) -> None:
+        target = ts.array(out, copy=False, write=True)
+        target.write(self.array[key]).result()
+
+    def write(self, values: Array) -> None:
+        self.array.write(values).result()
+
+    def point(self, idx: Index) -> Any:
+        return self.array[idx].read().result()
+
+
+class H5py(Peer):
+    """All chunks in one file; opened for reading unless `writable`."""
+
+    def __init__(
+        self,
+        stack: ExitStack,
+        path: Path,
+        data: Array,
+        chunks: Index,
+        writable: bool,
+        options: dict[str, Any],
+    ):
+        with h5py.File(path, "w") as file:
+            file.create_dataset("data", data=data, chunks=chunks, **options)
+        file = stack.enter_context(h5py.File(path, "r+" if writable else "r"))
+        self.array = file["data"]
+
+    def read(self, key: Any, out: Array) -> None:
+        self.array.read_direct(out, key)
+
+
+class BareFiles:
+    """A loop over one file for each chunk, written to a temporary that is renamed."""
+
+    def __init__(self, folder: Path, data: Array, chunks: Index):
+        folder.mkdir()
+        self.folder = str(folder)
+        self.places = [(f"{self.folder}/{i}", task.out)
+                       for i, task in enumerate(every_chunk(data.shape, chunks))]
+        self.scratch = np.empty(chunks, data.dtype)
+        self.write(data)
+
+    def read(self, key: Any, out: Array) -> None:
+        scratch = self.scratch
+        for name, place in self.places:
+            target = out[place]
+            direct = target.flags.c_contiguous
+            file = os.open(name, os.O_RDONLY)
+            os.preadv(file, (target if direct else scratch,), 0)  # type: ignore[arg-type]
+            os.close(file)
+            if not direct:
+                target[...] = scratch
+
+    def write(self, values: Array) -> None:
+        scratch = self.scratch
+        temporary = f"{self.folder}/temporary"
+        for name, place in self.places:
+            source = values[place]
+            if not source.flags.c_contiguous:
+                scratch[...] = source
+                source = scratch
+            file = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+            os.write(file, source)
+            os.close(file)
+            os.rename(temporary, name)
+
+
+@contextmanager
+def in_memory(
+    data: Array, chunks: Index, *, names: tuple[str, ...] = ("dosna", "TensorStore", "zarr")
+) -> Iterator[dict[str, Any]]:
+    """Make an array in each library's memory store."""
+    makers: dict[str, Callable[[ExitStack], Any]] = {
+        "dosna": lambda stack: Dosna(stack, "memory", data, chunks, backend="ram", engine="cpu"),
+        "TensorStore": lambda _: TensorStore({"driver": "memory"}, data, chunks, 1, []),
+        "zarr": lambda _: Zarr(MemoryStore(), data, chunks, None),
+    }
+    with ExitStack() as stack:
+        yield {name: makers[name](stack) for name in names}
+
+
+@contextmanager
+def in_files(
+    folder: Path,
+    data: Array,
+    chunks: Index,
+    *,
+    names: tuple[str, ...] = ("dosna", "bare files", "TensorStore", "zarr", "h5py"),
+    threads: int = 1,
+    writable: bool = False,
+    gzip: bool = False,
+    checksum: bool = False,
+) -> Iterator[dict[str, Any]]:
+    """Make an array in each library's files: one for each chunk, but one in all for h5py."""
+    level = {"level": GZIP_LEVEL}
+    ts_codecs = [{"name": "gzip", "configuration": level}] * gzip + [{"name": "crc32c"}] * checksum
+    zarr_codecs: Any = [GzipCodec(**level)] * gzip + [Crc32cCodec()] * checksum
+    hdf5: dict[str, Any] = {"compression": "gzip", "compression_opts": GZIP_LEVEL} if gzip else {}
+    ours: dict[str, Any] = {"compression": "gzip", "compression_level": GZIP_LEVEL} if gzip else {}
+    engine: dict[str, Any] = {"engine": "cpu"}
+    if threads > 1:
+        engine = {"engine": "joblib", "engine_kw": {"njobs": threads, "jlbackend": "threading"}}
+
+    def dosna(stack: ExitStack) -> Dosna:
+        return Dosna(
+            stack, str(folder), data, chunks, backend="hdf5", checksum=checksum, **ours, **engine
+        )
+
+    makers: dict[str, Callable[[ExitStack], Any]] = {
+        "dosna": dosna,
+        "bare files": lambda _: BareFiles(folder / "bare", data, chunks),
+        "TensorStore": lambda _: TensorStore(
+            {"driver": "file", "path": f"{folder}/tensorstore/"}, data, chunks, threads, ts_codecs
+        ),
+        "zarr": lambda _: Zarr(LocalStore(folder / "zarr"), data, chunks, zarr_codecs or None),
+        "h5py": lambda stack: H5py(
+            stack,
+            folder / "one.h5",
+            data,
+            chunks,
+            writable,
+            {**hdf5, "fletcher32": checksum},
+        ),
+    }
+    with ExitStack() as stack:
+        yield {name: makers[name](stack) for name in names}

@@ -1,0 +1,81 @@
+"""What a row of the table is, and the list of all rows."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from timing import Case
+
+Array = np.ndarray[Any, Any]
+
+
+@dataclass(frozen=True)
+class Setting:
+    """Where and how large to work.
+
+    Parameters
+    ----------
+    folder : Path
+        Of the files that are written.
+    quick : bool
+        Whether to make do with little data.
+    """
+
+    folder: Path
+    quick: bool
+
+    @property
+    def counts(self) -> tuple[int, ...]:
+        """Numbers of chunks at which the cost of one is compared."""
+        return (100, 1000) if self.quick else (100, 1000, 10_000, 100_000)
+
+    @contextmanager
+    def fresh(self) -> Iterator[Path]:
+        """Make an empty folder, which is removed afterwards."""
+        path = Path(tempfile.mkdtemp(dir=self.folder))
+        try:
+            yield path
+        finally:
+            shutil.rmtree(path)
+
+
+@dataclass(frozen=True)
+class Row:
+    """A comparison; `cases` yields its cases one by one, each valid until the next."""
+
+    name: str
+    what: str
+    cases: Callable[[Setting], Iterator[Case]]
+    cores: int
+
+
+ROWS: list[Row] = []
+
+
+def row(name: str, what: str, cores: int = 1) -> Callable[[Any], Any]:
+    """Add a generator of cases to the table."""
+
+    def add(cases: Callable[[Setting], Iterator[Case]]) -> Any:
+        ROWS.append(Row(name, what, cases, cores))
+        return cases
+
+    return add
+
+
+def random(shape: tuple[int, ...]) -> Array:
+    """Float32 numbers that do not compress well."""
+    return np.random.default_rng(0).random(shape, np.float32)
+
+
+def tiles(count: int) -> Array:
+    """Make an image of about `count` chunks of (32, 32): 4 KiB of float32 each."""
+    high = int(count**0.5)
+    return random((32 * high, 32 * (count // high)))

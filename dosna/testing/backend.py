@@ -1,0 +1,22 @@
+"""The conformance tests of a backend, put together."""
+
+from __future__ import annotations
+
+from dosna.testing.arrays import ArrayTests
+from dosna.testing.connections import ConnectionTests
+from dosna.testing.operations import OperationTests
+
+
+class BackendTests(ConnectionTests, ArrayTests, OperationTests):
+    """Tests that every backend passes; subclass it with one fixture.
+
+    ::
+
+        class TestMyStore(BackendTests):
+            @pytest.fixture
+            def make_connection(self, tmp_path):
+                return lambda: dn.Connection("tests", backend="mystore", directory=tmp_path)
+
+    Each call of what the fixture gives makes another connection, not yet connected, to the
+    same store, so that the tests see what a second user would see.
+    """

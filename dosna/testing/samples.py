@@ -1,0 +1,178 @@
+"""Arrays, dtypes and indices that the conformance tests try."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+Array = np.ndarray[Any, Any]
+
+DTYPES: tuple[Any, ...] = (
+    "?",
+    "i1",
+    "<i2",
+    ">i4",
+    "<u8",
+    "<f2",
+    ">f4",
+    "<f8",
+    "<c8",
+    ">c16",
+    "<M8[ns]",
+    ">M8[D]",
+    "<m8[us]",
+    "S5",
+    "<U4",
+    ">U3",
+    "V6",
+    [("id", "<i4"), ("energy", ">f8"), ("hit", "?"), ("name", "<U3"), ("xy", "<f4", (2,))],
+)
+"""One of each kind that can be stored, in both byte orders."""
+
+SHAPE, CHUNKS = (7, 10, 9), (3, 4, 5)
+"""An array whose chunks divide no axis."""
+
+
+def sample(shape: tuple[int, ...], dtype: Any, seed: int = 0) -> Array:
+    """Make an array in which elements differ, of any storable dtype."""
+    kind = np.dtype(dtype)
+    rng = np.random.default_rng(seed)
+    if kind.names is not None:
+        made = np.zeros(shape, kind)
+        for number, field in enumerate(kind.names):
+            part = made[field]
+            part[...] = sample(part.shape, part.dtype, seed + number)
+        return made
+    if kind.kind == "V":
+        raw = rng.integers(0, 256, (*shape, kind.itemsize), np.uint8)
+        return raw.view(kind)[..., 0]
+    numbers = rng.integers(-100, 100, shape)
+    if kind.kind in "SU":
+        return numbers.astype(kind)
+    if kind.kind == "b":
+        return numbers > 0
+    if kind.kind == "u":
+        return np.abs(numbers).astype(kind)
+    if kind.kind == "c":
+        return (numbers + 1j * rng.integers(-9, 9, shape)).astype(kind)
+    return numbers.astype(kind)
+
+
+def check(found: Any, expected: Any, what: object = "") -> None:
+    """Assert that two results are the same bytes of the same dtype, shape and kind."""
+    assert isinstance(found, np.ndarray) == isinstance(expected, np.ndarray), (what, found)
+    a, b = np.asarray(found), np.asarray(expected)
+    assert a.dtype == b.dtype, (what, a.dtype, b.dtype)
+    assert a.shape == b.shape, (what, a.shape, b.shape)
+    if a.tobytes() != b.tobytes():
+        places = np.argwhere(a != b)
+        raise AssertionError(f"{what}: differs at {places[:3].tolist()}:\n{a}\n{b}")
+
+
+def indices() -> list[Any]:
+    """List indices of an array of `SHAPE`, one of every kind that NumPy takes."""
+    rng = np.random.default_rng(3)
+    axis0, axis1, axis2 = (rng.random(n) < 0.5 for n in SHAPE)
+    plane, rear = rng.random(SHAPE[:2]) < 0.5, rng.random(SHAPE[1:]) < 0.5
+    full = rng.random(SHAPE) < 0.3
+    every = slice(None)
+    return [
+        (),
+        ...,
+        0,
+        -1,
+        np.int16(3),
+        np.array(2),
+        (1, 2, 3),
+        (-1, -10, 8),
+        (2, 5),
+        every,
+        slice(2, 5),
+        slice(3, 6),
+        slice(None, None, 2),
+        slice(None, None, -1),
+        slice(5, 1, -2),
+        slice(100, 200),
+        slice(-100, 100),
+        slice(4, 4),
+        slice(5, 2),
+        (..., 3),
+        (2, ..., 1),
+        (slice(1, 6, 2), slice(8, None, -3), slice(2, 7)),
+        (every, 3),
+        (slice(6, 7), slice(8, 10), slice(5, 9)),
+        None,
+        (None, 2),
+        (every, None, 4, ..., None),
+        [0, 2, 6],
+        [1, 1, 0],
+        np.array([-1, 3]),
+        [],
+        [[0, 1], [2, 6]],
+        ([0, 1], [2, 3]),
+        ([6, 0, 3], [9, 0, 9], [8, 8, 0]),
+        (every, [0, 5], [1, 2]),
+        ([0, 1], every, [2, 3]),
+        (0, every, [1, 3]),
+        (slice(None, None, -2), [3, 0]),
+        (..., [8, 1, 1]),
+        (None, [0, 2], 3),
+        (np.array([[0], [4]]), [1, 5, 9]),
+        (np.array([[0], [4]]), every, np.array([1, 5, 8])),
+        (slice(1, 5), np.array([[0, 9], [4, 4]])),
+        axis0,
+        list(axis0),
+        (every, axis1),
+        (..., axis2),
+        plane,
+        (every, rear),
+        (2, rear),
+        full,
+        np.zeros(SHAPE, bool),
+        (np.flatnonzero(axis0), every, 4),
+    ]
+
+
+BAD_INDICES: tuple[Any, ...] = (
+    7,
+    -8,
+    (0, 10),
+    (0, 0, 0, 0),
+    (..., 0, ...),
+    "name",
+    ["name"],
+    1.5,
+    [0, 7],
+    [0, -8],
+    [0.5],
+    ([0, 1], [0, 1, 2]),
+    np.zeros(6, bool),
+    np.zeros((7, 9), bool),
+    slice(None, None, 0),
+    slice("a", None),
+    slice(0.5, None),
+    True,
+    (0, False),
+    {},
+)
+"""Indices of an array of `SHAPE` that are refused."""
+
+
+@st.composite
+def keys(draw: st.DrawFn, shape: tuple[int, ...]) -> Any:
+    """Draw an index: basic, of integer arrays, of masks, or of these mixed."""
+    kind = draw(st.sampled_from(["basic", "basic", "points", "mask", "mixed"]))
+    if kind == "points" and shape and all(shape):
+        return draw(hnp.integer_array_indices(shape, result_shape=hnp.array_shapes(max_dims=2)))
+    if kind == "mask" and shape:
+        axes = draw(st.integers(1, len(shape)))
+        return draw(hnp.arrays(bool, shape[:axes]))
+    if kind == "mixed" and shape and all(shape):
+        axis = draw(st.integers(0, len(shape) - 1))
+        key: list[Any] = [draw(st.slices(n)) for n in shape]
+        key[axis] = draw(st.lists(st.integers(-shape[axis], shape[axis] - 1), max_size=6))
+        return tuple(key)
+    return draw(hnp.basic_indices(shape, allow_newaxis=True, max_dims=6))

@@ -1,0 +1,107 @@
+"""For scripts that run under MPI, and without it: then there is one process, the root.
+
+Each function takes the communicator, by default that of the chosen engine, or COMM_WORLD.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from dosna.settings import status
+from dosna.util.timer import Timer
+
+__all__ = [
+    "MpiTimer",
+    "mpi_barrier",
+    "mpi_comm",
+    "mpi_is_root",
+    "mpi_rank",
+    "mpi_root",
+    "mpi_size",
+    "pprint",
+]
+
+
+def mpi_comm() -> Any:
+    """Give the communicator; None where mpi4py is not installed."""
+    comm = status().engine.params.get("comm")
+    if comm is not None:
+        return comm
+    try:
+        from mpi4py import MPI
+    except ImportError:
+        return None
+    return MPI.COMM_WORLD
+
+
+def mpi_rank(comm: Any = None) -> int:
+    """Give the rank of this process."""
+    comm = mpi_comm() if comm is None else comm
+    return 0 if comm is None else int(comm.Get_rank())
+
+
+def mpi_size(comm: Any = None) -> int:
+    """Give the number of ranks."""
+    comm = mpi_comm() if comm is None else comm
+    return 1 if comm is None else int(comm.Get_size())
+
+
+def mpi_is_root(comm: Any = None) -> bool:
+    """Whether this is rank 0."""
+    return mpi_rank(comm) == 0
+
+
+mpi_root = mpi_is_root
+
+
+def mpi_barrier(comm: Any = None) -> None:
+    """Wait until all ranks are here."""
+    comm = mpi_comm() if comm is None else comm
+    if comm is not None:
+        comm.Barrier()
+
+
+def pprint(*values: Any, rank: int | None = None, comm: Any = None, **kwargs: Any) -> None:
+    """Print with this process's rank before it.
+
+    Parameters
+    ----------
+    *values
+    rank : int, optional
+        The only rank that prints; all by default.
+    comm : mpi4py.MPI.Comm, optional
+    **kwargs
+        Of `print`.
+    """
+    own = mpi_rank(comm)
+    if rank is None or rank == own:
+        width = len(str(mpi_size(comm) - 1))
+        print(f"|{own:{width}d})", *values, **{"flush": True, **kwargs})
+
+
+class MpiTimer(Timer):
+    """Time a block until all ranks have left it; one of them prints.
+
+    Parameters
+    ----------
+    name : str
+    rank : int
+        The rank that prints.
+    """
+
+    def __init__(self, name: str = "Timer", rank: int = 0) -> None:
+        super().__init__(name)
+        self.rank = rank
+
+    def __enter__(self) -> MpiTimer:
+        super().__enter__()
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        # A rank that failed will not come to the barrier: waiting for it would hang.
+        if exc[0] is None:
+            mpi_barrier()
+        super().__exit__(*exc)
+
+    def report(self) -> None:
+        pprint(f"{self.name}: {self.time:.4f} s", rank=self.rank)

@@ -1,0 +1,98 @@
+"""The same little job on every backend under every engine: what it takes, what is promised.
+
+    python examples/all_backends.py [--side 128]
+
+Loads a cube, filters it with a halo, sums it up and reads a slice. The results are equal;
+the times are those of one run on this machine, and no benchmark.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import tempfile
+import time
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from scipy.ndimage import uniform_filter
+
+import dosna as dn
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=str(__doc__).partition("\n")[0])
+    parser.add_argument("--side", type=int, default=128, help="of the cube (default 128)")
+    cube = volume(parser.parse_args(arguments).side)
+    expected = uniform_filter(cube, 5)
+
+    pairs = [(backend, *engine) for backend in dn.backends.AVAILABLE for engine in engines()]
+    results = []
+    with tempfile.TemporaryDirectory() as folder:
+        for number, (backend, engine, engine_kw) in enumerate(pairs):
+            label = " ".join([engine, *map(str, engine_kw.values())])
+            try:
+                con = connection(f"trial-{number}", backend, engine, engine_kw, Path(folder))
+            except (dn.errors.IncompatibleError, dn.errors.MissingDependencyError) as error:
+                print(f"{backend:8} {label:18} not possible: {error}")
+                continue
+            with con:
+                times, total, promised = job(con, cube, expected)
+            results.append(total)
+            shown = "  ".join(
+                f"{what} {seconds * 1000:5.0f} ms" for what, seconds in times.items()
+            )
+            print(f"{backend:8} {label:18} {shown}")
+            print(f"{'':8} {'':18} {describe(promised)}")
+    same = len(set(results)) == 1
+    print(f"{len(results)} results, {'all equal' if same else 'which DIFFER'}")
+    return 0 if same else 1
+
+
+def engines() -> list[tuple[str, dict[str, Any]]]:
+    found: list[tuple[str, dict[str, Any]]] = []
+    for name in dn.engines.AVAILABLE:
+        if name == "joblib":
+            found += [(name, {"jlbackend": kind}) for kind in ("threading", "loky")]
+        else:
+            found.append((name, {}))
+    return found
+
+
+def connection(name: str, backend: str, engine: str, engine_kw: Any, folder: Path) -> Any:
+    options: dict[str, Any] = {}
+    if backend == "hdf5":
+        (folder / name).mkdir()
+        options["directory"] = folder
+    return dn.Connection(name, backend=backend, engine=engine, engine_kw=engine_kw, **options)
+
+
+def volume(side: int) -> Any:
+    return np.random.default_rng(0).random((side, side, side), dtype="f4")
+
+
+def job(con: Any, cube: Any, expected: Any) -> tuple[dict[str, float], float, Any]:
+    begin = time.perf_counter()
+    ds = con.create_dataset("cube", data=cube, chunk_size=[max(1, n // 3) for n in cube.shape])
+    loaded = time.perf_counter()
+    smooth = ds.map(partial(uniform_filter, size=5), "smooth", halo=2)
+    mapped = time.perf_counter()
+    total = float(smooth.sum())
+    summed = time.perf_counter()
+    np.testing.assert_allclose(smooth[:, 5, ::-1], expected[:, 5, ::-1], rtol=1e-5)
+    times = {"load": loaded - begin, "map": mapped - loaded, "sum": summed - mapped}
+    times["slice"] = time.perf_counter() - summed
+    return times, total, ds.guarantees
+
+
+def describe(promised: Any) -> str:
+    words = [f"partial writes safe among {promised.partial_writes}"]
+    words += ["chunks old or new"] * promised.atomic_chunks
+    words += ["durable"] * promised.durable + ["checksum"] * promised.checksum
+    return ", ".join(words)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
