@@ -101,7 +101,10 @@ class TensorStore(Peer):
 
 
 class H5py(Peer):
-    """All chunks in one file; opened for reading unless `writable`."""
+    """All chunks in one file; opened for reading unless `writable`.
+
+    Without HDF5's cache of decoded chunks, because the others have none.
+    """
 
     def __init__(
         self,
@@ -114,7 +117,9 @@ class H5py(Peer):
     ):
         with h5py.File(path, "w") as file:
             file.create_dataset("data", data=data, chunks=chunks, **options)
-        file = stack.enter_context(h5py.File(path, "r+" if writable else "r"))
+        file = stack.enter_context(
+            h5py.File(path, "r+" if writable else "r", rdcc_nbytes=0)
+        )
         self.array = file["data"]
 
     def read(self, key: Any, out: Array) -> None:

@@ -8,8 +8,8 @@ from dataclasses import replace
 from typing import Any, NamedTuple
 
 from dosna import registry
-from dosna.errors import ConfigurationError
 from dosna.registry import Backend, Engine
+from dosna.util.options import refuse_unknown
 
 log = logging.getLogger("dosna")
 
@@ -46,7 +46,9 @@ def use(
     Raises
     ------
     ConfigurationError
-        An unknown name or keyword, or a bad value.
+        An unknown name, or a bad value of a keyword.
+    TypeError
+        A keyword that the engine does not have.
     MissingDependencyError
         A package that the engine or the backend needs is not installed.
     """
@@ -65,12 +67,9 @@ def current(
     found = registry.engines.get(_chosen["engine"] if engine is None else engine)
     if engine_kw is None:
         engine_kw = _chosen["engine_kw"] if found.name == _chosen["engine"] else {}
-    try:
-        params = found.runner(**engine_kw).params
-    except TypeError as error:
-        raise ConfigurationError(f"engine {found.name!r}: {error}") from error
+    refuse_unknown(engine_kw, found.runner.__init__, f"engine {found.name!r}")
     return Status(
-        replace(found, params=params),
+        replace(found, params=found.runner(**engine_kw).params),
         registry.backends.get(_chosen["backend"] if backend is None else backend),
     )
 

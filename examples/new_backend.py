@@ -62,8 +62,7 @@ class SqliteStore(Store):
         return self._run("DELETE FROM objects WHERE key = ?", key)[1] > 0
 
     def list(self, prefix: str) -> Iterator[str]:
-        rows = self._run("SELECT key FROM objects ORDER BY key")[0]
-        return (key for (key,) in rows if key.startswith(prefix))
+        return (k for (k,) in self._run("SELECT key FROM objects")[0] if k.startswith(prefix))
 
 
 class SqliteConnection(StoreConnection):

@@ -23,3 +23,12 @@ class TestHdf5(BackendTests):
     def make_connection(self, tmp_path):
         require("h5py")
         return lambda: dn.Connection(str(tmp_path), backend="hdf5", engine="cpu")
+
+
+class TestStoreOfBytes(BackendTests):
+    """Through `dosna.backends.store`, as a third party's object store would be."""
+
+    @pytest.fixture
+    def make_connection(self):
+        namespace = secrets.token_hex(8)
+        return lambda: dn.Connection(namespace, backend="memory", engine="cpu")

@@ -290,7 +290,7 @@ class H5Dataset(BackendDataset):
                 chunk = read_plain(folder, file, key) if folder.header else None
                 if chunk is not None:
                     return chunk
-                return h5format.decode(read_all(file, folder.length), folder.metadata)
+                return h5format.decode(read_all(file), folder.metadata)
             finally:
                 os.close(file)
         except DosnaError:

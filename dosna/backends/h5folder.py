@@ -106,7 +106,7 @@ class Folder:
 
     def image(self) -> bytes:
         """Read ``dataset.h5`` as it was when the folder was opened."""
-        return read_all(self._description, os.fstat(self._description).st_size)
+        return read_all(self._description)
 
     def is_current(self) -> bool:
         """Whether ``dataset.h5`` is still there and the same."""
@@ -243,11 +243,12 @@ class Record:
                     os.pwrite(file, b"\1" * len(run), int(run[0]))
 
 
-def read_all(file: int, size: int) -> bytes:
-    """Read a file from its beginning to its end, of about `size` bytes."""
+def read_all(file: int) -> bytes:
+    """Read a file from its beginning to its end."""
+    size = os.fstat(file).st_size
     blocks: list[bytes] = []
     offset = 0
-    while block := os.pread(file, min(max(size - offset, 0) + 1, 1 << 30), offset):
+    while block := os.pread(file, min(max(size - offset, 1), 1 << 30), offset):
         blocks.append(block)
         offset += len(block)
     return b"".join(blocks)

@@ -8,6 +8,7 @@ CRC-32 (4 bytes, little-endian) unless the dataset was made with ``checksum=Fals
 
 from __future__ import annotations
 
+import os
 import struct
 import threading
 import zlib
@@ -101,6 +102,17 @@ class Store(ABC):
         """Let go of what the store holds."""
 
 
+# By chunk and not by handle, because a store may have no conditional puts.
+_locks = [threading.Lock() for _ in range(_STRIPES)]
+
+
+def _renew_locks() -> None:
+    _locks[:] = [threading.Lock() for _ in range(_STRIPES)]
+
+
+os.register_at_fork(after_in_child=_renew_locks)
+
+
 class StoreConnection(BackendConnection):
     """A connection to a store of bytes."""
 
@@ -129,19 +141,29 @@ class StoreConnection(BackendConnection):
         return self._store
 
     def __getstate__(self) -> dict[str, Any]:
+        if not self.shared_between_processes:
+            raise TypeError(
+                f"connection {self.name!r} is to a store of this process alone, and cannot be "
+                "sent to another"
+            )
         return {k: v for k, v in self.__dict__.items() if k != "_store"}
 
     def create_dataset(
         self, name: str, metadata: DatasetMetadata, *, checksum: bool = True
     ) -> StoreDataset:
         metadata = metadata.replace(storage={"checksum": checksum})
+        key = _key(name, _METADATA)
+        found = self.store.get(key)
         try:
-            self.store.put(_key(name, _METADATA), metadata.to_json().encode(), ABSENT)
+            if found is None:
+                # A write that outlived a deletion left chunks.
+                if any(self.chunk_keys(name)):
+                    self._remove(name, metadata, ABSENT)
+            elif self._is_deleting(name):
+                self._remove(name, metadata, found.version)
+            self.store.put(key, metadata.to_json().encode(), ABSENT)
         except VersionConflict:
-            state = "exists"
-            if self._is_deleting(name):
-                state = "was not deleted to the end: call del_dataset again, then create it"
-            raise DatasetExistsError(f"dataset {name!r} in {self.name!r} {state}") from None
+            raise DatasetExistsError(f"dataset {name!r} exists in {self.name!r}") from None
         return StoreDataset(self, name, metadata)
 
     def get_dataset(self, name: str) -> StoreDataset:
@@ -154,8 +176,12 @@ class StoreConnection(BackendConnection):
         if blob is None:
             raise self.not_found(name)
         metadata = DatasetMetadata.from_json(blob.data.decode(), f"metadata of {name!r}")
+        self._remove(name, metadata, None)
+
+    def _remove(self, name: str, metadata: DatasetMetadata, version: str | None) -> None:
+        key = _key(name, _METADATA)
         storage = {**metadata.storage, "deleting": True}
-        self.store.put(key, metadata.replace(storage=storage).to_json().encode())
+        self.store.put(key, metadata.replace(storage=storage).to_json().encode(), version)
         for chunk in list(self.chunk_keys(name)):
             self.store.delete(chunk)
         self.store.delete(key)
@@ -200,28 +226,18 @@ class StoreDataset(BackendDataset):
 
     connection: StoreConnection
 
-    def __init__(self, connection: StoreConnection, name: str, metadata: DatasetMetadata) -> None:
-        super().__init__(connection, name, metadata)
-        self._locks = [threading.Lock() for _ in range(_STRIPES)]
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {k: v for k, v in self.__dict__.items() if k != "_locks"}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state)
-        self._locks = [threading.Lock() for _ in range(_STRIPES)]
-
     @property
     def guarantees(self) -> Guarantees:
         store = self.connection.store
         conditional = store.conditional_puts
+        shared = self.connection.shared_between_processes
         return Guarantees(
-            partial_writes="processes" if conditional else "threads",
+            partial_writes="processes" if conditional and shared else "threads",
             atomic_chunks=True,
-            durable=store.shared_between_processes,
+            durable=shared,
             checksum=self._checksum,
             notes=()
-            if conditional
+            if conditional or not shared
             else (
                 "the store has no conditional puts: partial writes of several processes can "
                 "be lost",
@@ -239,7 +255,7 @@ class StoreDataset(BackendDataset):
         return self.connection.store.get(self.key(idx), (0, 1)) is not None
 
     def del_chunk(self, idx: Shape) -> bool:
-        with self._locks[hash(idx) % _STRIPES]:
+        with self._lock(idx):
             return self.connection.store.delete(self.key(idx))
 
     def chunk_indices(self) -> Iterator[Shape]:
@@ -274,6 +290,9 @@ class StoreDataset(BackendDataset):
             return "corrupt"
         return "ok" if self._checksum else "unchecked"
 
+    def _lock(self, idx: Shape) -> threading.Lock:
+        return _locks[hash((self.name, idx)) % _STRIPES]
+
     def key(self, idx: Shape) -> str:
         """Key of a chunk's object."""
         return _key(self.name, "/".join(["c", *map(str, idx)]))
@@ -304,12 +323,12 @@ class StoreDataset(BackendDataset):
         return self._decode(idx, blob.data)
 
     def _write_whole(self, idx: Shape, chunk: Array) -> None:
-        with self._locks[hash(idx) % _STRIPES]:
+        with self._lock(idx):
             self.connection.store.put(self.key(idx), self._encode(chunk))
 
     def _change(self, idx: Shape, values: Any, slices: Slices) -> None:
         store, key = self.connection.store, self.key(idx)
-        with self._locks[hash(idx) % _STRIPES]:
+        with self._lock(idx):
             for _ in range(_MOST_ATTEMPTS):
                 blob = store.get(key)
                 if blob is None:

@@ -514,6 +514,9 @@ def is_source(values: Any) -> bool:
 
 def assignable(values: Any, dtype: np.dtype[Any]) -> Array:
     """Give values as an array whose cast to `dtype` cannot fail halfway through a chunk."""
+    if not isinstance(values, (np.ndarray, np.generic)) and not hasattr(values, "__array__"):
+        # Numbers, lists and records are converted as NumPy does when they are assigned.
+        return np.asarray(values, dtype)
     array = np.asarray(values)
     if array.dtype.kind in "OSUV" and array.dtype != dtype:
         return array.astype(dtype)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -14,7 +13,6 @@ from dosna.engines.access import is_source
 from dosna.engines.base import Runner, collective
 from dosna.engines.dataset import EngineDataset, Limit
 from dosna.errors import (
-    ConfigurationError,
     DatasetExistsError,
     DatasetNameError,
     DatasetNotFoundError,
@@ -24,6 +22,7 @@ from dosna.errors import (
 )
 from dosna.metadata import DatasetMetadata, check_fillvalue, check_name, new_metadata, parents
 from dosna.settings import current, works_together
+from dosna.util.options import refuse_unknown
 from dosna.util.progress import Progress
 
 
@@ -376,23 +375,3 @@ class EngineConnection:
         # What another process opened and sent brings a copy of its connection.
         instance.connection = self.instance
         return self.dataset_class(self, instance, self.runner)
-
-
-def refuse_unknown(options: Mapping[str, Any], func: Callable[..., Any], what: str) -> None:
-    """Refuse keywords that `func` does not take, and say which it does.
-
-    Raises
-    ------
-    TypeError
-    ConfigurationError
-        `func` takes ``**kwargs``, so that a misspelt option would pass.
-    """
-    parameters = inspect.signature(func).parameters.values()
-    if any(p.kind is p.VAR_KEYWORD for p in parameters):
-        raise ConfigurationError(f"{what} takes **kwargs: name its options instead")
-    own = [p.name for p in parameters if p.name not in ("self", "name", "metadata")]
-    for option in options:
-        if option not in own:
-            raise TypeError(
-                f"{what} has no option {option!r}: it has {', '.join(sorted(own)) or 'none'}"
-            )

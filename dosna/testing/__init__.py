@@ -5,9 +5,10 @@ Needs pytest and hypothesis (``pip install 'dosna[test]'``), and is imported by 
 
 import pytest
 
-for _part in ("arrays", "connections", "operations", "samples"):
+for _part in ("arrays", "connections", "machine", "operations", "samples", "sharing"):
     pytest.register_assert_rewrite(f"dosna.testing.{_part}")
 
+from dosna.testing import doubles  # noqa: E402
 from dosna.testing.backend import BackendTests  # noqa: E402
 
 __all__ = ["BackendTests"]

@@ -138,9 +138,7 @@ class OperationTests(Kit):
         expected[8:], expected[:, 6], expected[8:, 6] = 23, 41, 21
         check(out[...], expected)
 
-    def test_map_of_chunks_never_written(
-        self, con: dn.Connection, name: str
-    ) -> None:
+    def test_map_of_chunks_never_written(self, con: dn.Connection, name: str) -> None:
         ds = self.create(con, name, (5,), "i4", fillvalue=3, chunk_size=2)
         check(ds.map(np.square, name + "-b")[...], np.full(5, 9, "i4"))
         assert ds.written_chunks() == []

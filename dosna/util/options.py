@@ -1,13 +1,14 @@
-"""Options given as text, `key=value`, turned into the types that parameters declare."""
+"""Options by name: given as text and turned into declared types, or refused if unknown."""
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
 
 from dosna.errors import ConfigurationError
 
-__all__ = ["parse_options"]
+__all__ = ["parse_options", "refuse_unknown"]
 
 Value = int | float | bool | str | None
 
@@ -103,3 +104,23 @@ def _convert(name: str, text: str, declared: str) -> Value:
         except ValueError:
             continue
     raise ConfigurationError(f"option {name!r} takes {declared}, found {text!r}")
+
+
+def refuse_unknown(options: Mapping[str, Any], func: Callable[..., Any], what: str) -> None:
+    """Refuse keywords that `func` does not take, and say which it does.
+
+    Raises
+    ------
+    TypeError
+    ConfigurationError
+        `func` takes ``**kwargs``, so that a misspelt option would pass.
+    """
+    parameters = inspect.signature(func).parameters.values()
+    if any(p.kind is p.VAR_KEYWORD for p in parameters):
+        raise ConfigurationError(f"{what} takes **kwargs: name its options instead")
+    own = [p.name for p in parameters if p.name not in ("self", "name", "metadata")]
+    for option in options:
+        if option not in own:
+            raise TypeError(
+                f"{what} has no option {option!r}: it has {', '.join(sorted(own)) or 'none'}"
+            )

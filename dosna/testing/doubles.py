@@ -1,0 +1,175 @@
+"""Stores for tests: one in memory, one that counts, one that is slow, one that fails."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from itertools import count
+from typing import Any
+
+from dosna.backends.store import ABSENT, Blob, Store, StoreConnection, VersionConflict
+from dosna.errors import OutcomeUnknown, StorageError
+from dosna.registry import Backend, backends
+
+
+class MemoryStore(Store):
+    """Objects of this process's memory, with versions: the reference of `StoreTests`."""
+
+    shared_between_processes = False
+    conditional_puts = True
+
+    def __init__(self) -> None:
+        self.blobs: dict[str, Blob] = {}
+        self._versions = count(1)
+        self._lock = threading.Lock()
+
+    def get(self, key: str, byte_range: tuple[int, int] | None = None) -> Blob | None:
+        blob = self.blobs.get(key)
+        if blob is None or byte_range is None:
+            return blob
+        return Blob(blob.data[slice(*byte_range)], blob.version)
+
+    def put(self, key: str, data: bytes, expected: str | None = None) -> None:
+        with self._lock:
+            found = self.blobs[key].version if key in self.blobs else ABSENT
+            if expected is not None and found != expected:
+                raise VersionConflict(f"{key} has version {found!r}, not {expected!r}")
+            self.blobs[key] = Blob(bytes(data), str(next(self._versions)))
+
+    def delete(self, key: str) -> bool:
+        with self._lock:
+            return self.blobs.pop(key, None) is not None
+
+    def list(self, prefix: str) -> Iterator[str]:
+        return iter(sorted(key for key in list(self.blobs) if key.startswith(prefix)))
+
+
+class WrappedStore(Store):
+    """Hands every request on to another store; base of the doubles below."""
+
+    def __init__(self, inner: Store) -> None:
+        self.inner = inner
+        self.shared_between_processes = inner.shared_between_processes  # type: ignore[misc]
+        self.conditional_puts = inner.conditional_puts  # type: ignore[misc]
+
+    def request(self, kind: str, key: str, call: Callable[[], Any]) -> Any:
+        """Make one request; `kind` is the name of the method."""
+        return call()
+
+    def get(self, key: str, byte_range: tuple[int, int] | None = None) -> Blob | None:
+        found: Blob | None = self.request("get", key, lambda: self.inner.get(key, byte_range))
+        return found
+
+    def put(self, key: str, data: bytes, expected: str | None = None) -> None:
+        self.request("put", key, lambda: self.inner.put(key, data, expected))
+
+    def delete(self, key: str) -> bool:
+        return bool(self.request("delete", key, lambda: self.inner.delete(key)))
+
+    def list(self, prefix: str) -> Iterator[str]:
+        found: Iterator[str] = self.request("list", prefix, lambda: self.inner.list(prefix))
+        return found
+
+    def close(self) -> None:
+        self.inner.close()
+
+
+class CountingStore(WrappedStore):
+    """Counts requests by kind in `requests`, and their keys in `log`."""
+
+    def __init__(self, inner: Store) -> None:
+        super().__init__(inner)
+        self.requests: Counter[str] = Counter()
+        self.log: list[tuple[str, str]] = []
+
+    def request(self, kind: str, key: str, call: Callable[[], Any]) -> Any:
+        self.requests[kind] += 1
+        self.log.append((kind, key))
+        return call()
+
+    def reset(self) -> None:
+        """Count from zero again."""
+        self.requests.clear()
+        self.log.clear()
+
+
+class SlowStore(WrappedStore):
+    """Sleeps before each request, as if the store were far away.
+
+    Parameters
+    ----------
+    inner : Store
+    seconds : float
+    """
+
+    def __init__(self, inner: Store, seconds: float) -> None:
+        super().__init__(inner)
+        self.seconds = seconds
+
+    def request(self, kind: str, key: str, call: Callable[[], Any]) -> Any:
+        time.sleep(self.seconds)
+        return call()
+
+
+class FaultyStore(WrappedStore):
+    """Fails where it is told to.
+
+    ``faults`` decides: a callable ``(number, kind, key)`` that gives None, for a request that
+    works, or a fault. Requests are numbered from 0. The faults are
+
+    - 'error': nothing is done, `StorageError` is raised;
+    - 'lost': the request is done, and its answer lost: `OutcomeUnknown` is raised for a put or
+      a delete, `StorageError` otherwise;
+    - a number: seconds to wait before the request is done;
+    - an exception: nothing is done, and it is raised.
+
+    Parameters
+    ----------
+    inner : Store
+    faults : callable, optional
+    """
+
+    def __init__(
+        self,
+        inner: Store,
+        faults: Callable[[int, str, str], str | float | BaseException | None] | None = None,
+    ) -> None:
+        super().__init__(inner)
+        self.faults = faults
+        self._numbers = count()
+
+    def request(self, kind: str, key: str, call: Callable[[], Any]) -> Any:
+        fault = self.faults(next(self._numbers), kind, key) if self.faults else None
+        if isinstance(fault, BaseException):
+            raise fault
+        if fault == "error":
+            raise StorageError(f"{kind} of {key!r} failed, as it was told to")
+        if isinstance(fault, (int, float)):
+            time.sleep(fault)
+        result = call()
+        if fault == "lost":
+            kind_of = OutcomeUnknown if kind in ("put", "delete") else StorageError
+            raise kind_of(f"the answer to {kind} of {key!r} was lost, as it was told to be")
+        return result
+
+
+_stores: dict[str, Store] = {}
+
+
+class DoubleConnection(StoreConnection):
+    """A connection whose store is the one that `use_store` named so, or one in memory."""
+
+    shared_between_processes = False
+
+    def open_store(self) -> Store:
+        return _stores.setdefault(self.name, MemoryStore())
+
+
+def use_store(name: str, store: Store) -> None:
+    """Let connections of backend 'memory' by that name use a store."""
+    _stores[name] = store
+
+
+backends.register(Backend("memory", DoubleConnection, "a store of this process, for tests"))

@@ -1,0 +1,134 @@
+"""Conformance of writers at the same time: threads and processes on one chunk."""
+
+from __future__ import annotations
+
+import multiprocessing
+import threading
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+import pytest
+
+import dosna as dn
+from dosna import errors
+from dosna.testing.base import Kit, MakeConnection
+from dosna.testing.samples import check
+
+ROUNDS = 60
+WIDTH = 8
+"""Elements of a chunk that each writer has to itself."""
+
+
+def write_rounds(ds: dn.Dataset, number: int, rounds: int) -> list[int]:
+    """Write one's own elements of chunk 0 again and again; give the rounds that were lost."""
+    mine = slice(number * WIDTH, (number + 1) * WIDTH)
+    lost = []
+    for value in range(1, rounds + 1):
+        if value % 2:
+            ds[mine] = value
+        else:
+            ds[list(range(mine.start, mine.stop))] = value
+        if not np.all(ds[mine] == value):
+            lost.append(value)
+    return lost
+
+
+def write_all(ds: dn.Dataset, number: int, rounds: int) -> list[int]:
+    """Write the whole chunk again and again; give the reads that saw two writes mixed."""
+    mixed = []
+    for value in range(number * rounds, (number + 1) * rounds):
+        ds[:] = value
+        if len(set(ds[:].tolist())) != 1:
+            mixed.append(value)
+    return mixed
+
+
+class SharingTests(Kit):
+    """Several writers and readers of one chunk."""
+
+    def test_threads_lose_nothing(self, make_connection: MakeConnection, name: str) -> None:
+        with make_connection() as con, make_connection() as second:
+            ds = self.create(con, name, 4 * WIDTH, "i8", chunk_size=4 * WIDTH)
+            if ds.guarantees.partial_writes == "none":
+                pytest.skip("the store promises nothing to several writers")
+            handles = [ds, ds, con[name], second[name]]
+            with ThreadPoolExecutor(4) as pool:
+                lost = list(pool.map(write_rounds, handles, range(4), [ROUNDS] * 4))
+            assert lost == [[], [], [], []]
+            check(ds[:], np.full(4 * WIDTH, ROUNDS))
+
+    def test_threads_see_chunks_whole(self, make_connection: MakeConnection, name: str) -> None:
+        with make_connection() as con, make_connection() as second:
+            ds = self.create(con, name, 4096, "i8", chunk_size=4096)
+            if not ds.guarantees.atomic_chunks:
+                pytest.skip("the store does not promise to show chunks whole")
+            with ThreadPoolExecutor(2) as pool:
+                mixed = pool.map(write_all, [ds, second[name]], range(2), [ROUNDS] * 2)
+                assert list(mixed) == [[], []]
+
+    def test_processes_lose_nothing(self, make_connection: MakeConnection, name: str) -> None:
+        with make_connection() as con:
+            ds = self.create(con, name, 4 * WIDTH, "i8", chunk_size=4 * WIDTH)
+            if ds.guarantees.partial_writes != "processes":
+                pytest.skip("the store promises nothing to several processes")
+            spawn = multiprocessing.get_context("spawn")
+            with ProcessPoolExecutor(2, mp_context=spawn) as pool:
+                lost = [pool.submit(write_rounds, ds, n, ROUNDS) for n in (0, 1)]
+                own = [write_rounds(ds, 2, ROUNDS), *(f.result(60) for f in lost)]
+                # Nothing mixed is a promise of its own, and the processes are there already.
+                if ds.guarantees.atomic_chunks:
+                    both = [pool.submit(write_all, ds, n, ROUNDS) for n in (0, 1)]
+                    own += [f.result(60) for f in both]
+            assert not any(own)
+
+    def test_one_of_many_creates(self, make_connection: MakeConnection, name: str) -> None:
+        start = threading.Barrier(4)
+
+        def create(con: dn.Connection, number: int) -> int | None:
+            start.wait(30)
+            try:
+                self.create(con, name, (number + 1,))
+            except errors.DatasetExistsError:
+                return None
+            return number
+
+        connections = [make_connection() for _ in range(4)]
+        for con in connections:
+            con.connect()
+        with ThreadPoolExecutor(4) as pool:
+            made = [n for n in pool.map(create, connections, range(4)) if n is not None]
+        assert len(made) == 1
+        assert connections[3][name].shape == (made[0] + 1,)
+        for con in connections:
+            con.disconnect()
+
+    def test_attributes_set_by_many_are_all_kept(
+        self, make_connection: MakeConnection, name: str
+    ) -> None:
+        with make_connection() as con, make_connection() as second:
+            ds = self.create(con, name, (2,))
+
+            def write(handle: dn.Dataset, number: int) -> None:
+                for value in range(10):
+                    handle.attrs[f"writer-{number}"] = value
+
+            with ThreadPoolExecutor(3) as pool:
+                list(pool.map(write, [ds, con[name], second[name]], range(3)))
+            assert dict(con[name].attrs) == {f"writer-{n}": 9 for n in range(3)}
+
+    def test_a_handle_sees_a_resize_when_it_refreshes(
+        self, make_connection: MakeConnection, name: str
+    ) -> None:
+        with make_connection() as con, make_connection() as second:
+            ds = self.create(con, name, data=np.arange(10), chunk_size=4)
+            other: Any = second[name]
+            ds.resize(3)
+            other.refresh()
+            check(other[...], np.arange(3))
+            ds.resize(6)
+            other.refresh()
+            check(other[...], np.array([0, 1, 2, 0, 0, 0]))
+            ds.attrs["unit"] = "mm"
+            other.refresh()
+            assert other.attrs["unit"] == "mm"

@@ -1,0 +1,35 @@
+"""The benchmarks run; what they measure is not judged here."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+from tests.support import require
+
+RUN = Path(__file__).resolve().parent.parent / "benchmarks" / "run.py"
+
+for module in ("zarr", "tensorstore", "h5py", "scipy", "joblib"):
+    require(module)
+
+
+def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, str(RUN), *arguments], capture_output=True, text=True, timeout=60
+    )
+
+
+def test_a_row_prints_times_and_ratios(tmp_path: Path) -> None:
+    done = run("--quick", "--only", "ram-points", "--folder", str(tmp_path))
+    assert done.returncode == 0, done.stderr
+    assert re.search(r"1000 points: dosna [\d.]+ µs/point; .*h5py [\d.]+, [\d.]+ x", done.stdout)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_unknown_row_is_refused() -> None:
+    done = run("--only", "no-such-row")
+    assert done.returncode == 2
+    assert "no row begins with" in done.stderr
+    assert "ram-points" in done.stderr

@@ -1,0 +1,217 @@
+"""The documents are true: their code runs and gives what it says, their links lead somewhere.
+
+A line of a Python block that ends in ``# -> text`` shows what it prints, or the ``repr`` of
+its value. The blocks of one file share their names, in order.
+"""
+
+from __future__ import annotations
+
+import ast
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from urllib.parse import unquote
+
+import pytest
+from support import require
+
+ROOT = Path(__file__).resolve().parent.parent
+DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
+SHOWN = re.compile(r"^(?P<code>.*\S)\s*# -> (?P<text>.*)$")
+
+
+def blocks(path, *languages):
+    """Give ``(line of the first line, text)`` of each fenced block in one of the languages."""
+    found = re.finditer(r"^```(\w+)\n(.*?)^```$", text_of(path), re.M | re.S)
+    return [
+        (text_of(path)[: match.start(2)].count("\n"), match[2])
+        for match in found
+        if match[1] in languages
+    ]
+
+
+def text_of(path):
+    return path.read_text(encoding="utf-8")
+
+
+def name_of(path):
+    return path.relative_to(ROOT).as_posix()
+
+
+class Shown(ast.NodeTransformer):
+    """Turns each expression on a line with ``# ->`` into a comparison with what is shown."""
+
+    def __init__(self, source):
+        self.expected = {
+            number: match["text"]
+            for number, line in enumerate(source.splitlines(), 1)
+            if (match := SHOWN.match(line))
+        }
+
+    def visit_Expr(self, node):
+        text = self.expected.pop(node.end_lineno, None)
+        if text is not None:
+            called = ast.Call(
+                ast.Name("compare_", ast.Load()), [node.value, ast.Constant(text)], []
+            )
+            node = ast.copy_location(ast.Expr(ast.copy_location(called, node)), node)
+        return ast.fix_missing_locations(node)
+
+
+def run_block(source, line, name, namespace):
+    shown = Shown(source)
+    tree = shown.visit(ast.parse(source, name))
+    assert not shown.expected, f"{name}: nothing to compare with {shown.expected}"
+    exec(compile(ast.increment_lineno(tree, line), name, "exec"), namespace)
+
+
+def run_blocks(found, name):
+    printed = []
+
+    def show(*values, sep=" "):
+        printed.append(sep.join(map(str, values)))
+
+    def compare(value, text):
+        assert (printed[-1] if value is None else repr(value)) == text
+
+    namespace = {"__name__": "__main__", "print": show, "compare_": compare}
+    for line, source in found:
+        run_block(source, line, name, namespace)
+
+
+def test_a_wrong_output_is_noticed():
+    right = "x = 1\nx + 1  # -> 2\nfor i in range(1):\n    print(i, x)  # -> 0 1\n"
+    run_blocks([(0, right)], "doc")
+    with pytest.raises(AssertionError):
+        run_blocks([(0, "print(1)  # -> 2\n")], "doc")
+    with pytest.raises(AssertionError):
+        run_blocks([(0, "x = 1  # -> 1\n")], "doc")
+
+
+@pytest.mark.parametrize(
+    "path", [path for path in DOCUMENTS if blocks(path, "python")], ids=name_of
+)
+def test_python_of_the_documents_runs(path, tmp_path, monkeypatch):
+    for package in ("h5py", "joblib", "cloudpickle", "scipy"):
+        if package in text_of(path):
+            require(package)
+    monkeypatch.chdir(tmp_path)
+    run_blocks(blocks(path, "python"), name_of(path))
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=name_of)
+def test_shell_of_the_documents_is_right(path):
+    shell = shutil.which("dash") or "sh"
+    for line, source in blocks(path, "sh"):
+        checked = subprocess.run([shell, "-n"], input=source, capture_output=True, text=True)
+        assert checked.returncode == 0, f"{name_of(path)}:{line}: {checked.stderr}"
+        for called in re.findall(r"\b[\w/.-]+\.(?:sh|py)\b", source):
+            assert called == "x.py" or (ROOT / called).is_file(), f"{name_of(path)}: {called}"
+
+
+def anchors(path):
+    """Give the anchors that GitHub makes of a document's headings."""
+    headings = re.findall(
+        r"^#+ (.*)$", re.sub(r"^```.*?^```$", "", text_of(path), flags=re.M | re.S), re.M
+    )
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=name_of)
+def test_links_of_the_documents_lead_somewhere(path):
+    prose = re.sub(r"^```.*?^```$", "", text_of(path), flags=re.M | re.S)
+    for link in re.findall(r"\]\(([^)\s]+)\)", prose):
+        if "://" in link:
+            continue
+        file, _, anchor = unquote(link).partition("#")
+        target = (path.parent / file).resolve() if file else path
+        assert target.exists(), link
+        if anchor:
+            assert anchor in anchors(target), link
+
+
+def test_every_document_is_linked_from_another():
+    linked = set()
+    for path in DOCUMENTS:
+        for link in re.findall(r"\]\(([^)\s#]+)", text_of(path)):
+            target = (path.parent / link).resolve()
+            linked |= set(target.glob("*.md")) if target.is_dir() else {target}
+    assert [name_of(p) for p in DOCUMENTS if p not in linked and p.name != "README.md"] == []
+
+
+def run_example(name, *arguments, cwd):
+    return subprocess.run(
+        [sys.executable, "-W", "error", ROOT / "examples" / name, *arguments],
+        cwd=cwd,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+
+
+@pytest.mark.parametrize(("backend", "engine"), [("hdf5", "joblib"), ("ram", "cpu")])
+def test_quickstart_filters_the_volume_and_draws_it(tmp_path, backend, engine):
+    for package in ("nibabel", "scipy", "matplotlib", "h5py", "joblib"):
+        require(package)
+    arguments = ["--out", "shown", "--backend", backend, "--engine", engine]
+    for _ in range(2):  # the second finds what the first left
+        run = run_example("quickstart.py", *arguments, cwd=tmp_path)
+        assert (run.returncode, run.stderr) == (0, "")
+    assert re.search(r"whole volume: (0|\d\.?\d*e-0[3-9])\n", run.stdout)
+    pictures = sorted((tmp_path / "shown").glob("*.png"))
+    assert [picture.name for picture in pictures] == ["chunks.png", "slices.png"]
+    for picture in pictures:
+        assert str(picture) in run.stdout
+        assert picture.read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
+        assert picture.stat().st_size > 30_000
+    assert (tmp_path / "shown/store/smooth/dataset.h5").exists() == (backend == "hdf5")
+
+
+def test_all_backends_agree(tmp_path):
+    for package in ("scipy", "h5py", "joblib"):
+        require(package)
+    run = run_example("all_backends.py", "--side", "30", cwd=tmp_path)
+    assert (run.returncode, run.stderr) == (0, "")
+    assert re.search(r"^ram +joblib loky +not possible", run.stdout, re.M)
+    assert run.stdout.endswith("5 results, all equal\n")
+
+
+def test_a_new_backend_takes_less_than_100_lines_and_passes_the_kit(tmp_path):
+    require("joblib")
+    example = ROOT / "examples" / "new_backend.py"
+    assert len(example.read_text().splitlines()) < 100
+    run = run_example("new_backend.py", cwd=tmp_path)
+    assert (run.returncode, run.stderr) == (0, "")
+    assert "4 ok" in run.stdout
+    proof = subprocess.run(
+        [
+            sys.executable,
+            "-m",
+            "pytest",
+            "-q",
+            "-c",
+            ROOT / "pyproject.toml",
+            "-p",
+            "no:cacheprovider",
+            example,
+        ],
+        cwd=tmp_path,
+        env={
+            **os.environ,
+            "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1",
+            "PYTEST_PLUGINS": "pytest_timeout,_hypothesis_pytestplugin",
+        },
+        capture_output=True,
+        text=True,
+    )
+    assert re.search(r"\d\d passed", proof.stdout)
+    assert proof.returncode == 0, proof.stdout
+
+
+def test_the_pictures_of_the_documents_are_what_the_scripts_draw(tmp_path):
+    shutil.copy(ROOT / "docs" / "draw_idea.py", tmp_path)
+    subprocess.run([sys.executable, tmp_path / "draw_idea.py"], check=True)
+    assert (tmp_path / "idea.svg").read_text() == (ROOT / "docs" / "idea.svg").read_text()
