@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -42,9 +43,14 @@ class Peer:
 
 
 class Dosna(Peer):
+    """Ours, on any backend and engine."""
+
     def __init__(self, stack: ExitStack, name: str, data: Array, chunks: Index, **options: Any):
-        made = {k: options.pop(k) for k in ("compression", "compression_level", "checksum")
-                if k in options}
+        made = {
+            k: options.pop(k)
+            for k in ("compression", "compression_level", "checksum")
+            if k in options
+        }
         connection = stack.enter_context(dn.Connection(name, **options))
         self.array = connection.create_dataset("data", data=data, chunk_size=chunks, **made)
         stack.callback(self.array.delete)
@@ -57,6 +63,8 @@ class Dosna(Peer):
 
 
 class Zarr(Peer):
+    """zarr-python."""
+
     def __init__(self, store: Any, data: Array, chunks: Index, compressors: Any):
         self.array = zarr.create_array(
             store, shape=data.shape, dtype=data.dtype, chunks=chunks, compressors=compressors
@@ -68,9 +76,9 @@ class Zarr(Peer):
 
 
 class TensorStore(Peer):
-    def __init__(
-        self, kvstore: Any, data: Array, chunks: Index, threads: int, codecs: list[Any]
-    ):
+    """TensorStore, in the Zarr format too."""
+
+    def __init__(self, kvstore: Any, data: Array, chunks: Index, threads: int, codecs: list[Any]):
         spec = {
             "driver": "zarr3",
             "kvstore": kvstore,
@@ -103,7 +111,8 @@ class TensorStore(Peer):
 class H5py(Peer):
     """All chunks in one file; opened for reading unless `writable`.
 
-    Without HDF5's cache of decoded chunks, because the others have none.
+    HDF5's cache of decoded chunks holds one, because the others have none; without any, HDF5
+    would read and write small pieces of chunks.
     """
 
     def __init__(
@@ -117,9 +126,8 @@ class H5py(Peer):
     ):
         with h5py.File(path, "w") as file:
             file.create_dataset("data", data=data, chunks=chunks, **options)
-        file = stack.enter_context(
-            h5py.File(path, "r+" if writable else "r", rdcc_nbytes=0)
-        )
+        one = prod(chunks) * data.itemsize
+        file = stack.enter_context(h5py.File(path, "r+" if writable else "r", rdcc_nbytes=one))
         self.array = file["data"]
 
     def read(self, key: Any, out: Array) -> None:
@@ -132,8 +140,10 @@ class BareFiles:
     def __init__(self, folder: Path, data: Array, chunks: Index):
         folder.mkdir()
         self.folder = str(folder)
-        self.places = [(f"{self.folder}/{i}", task.out)
-                       for i, task in enumerate(every_chunk(data.shape, chunks))]
+        self.places = [
+            (f"{self.folder}/{i}", task.out)
+            for i, task in enumerate(every_chunk(data.shape, chunks))
+        ]
         self.scratch = np.empty(chunks, data.dtype)
         self.write(data)
 
@@ -157,7 +167,7 @@ class BareFiles:
                 scratch[...] = source
                 source = scratch
             file = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
-            os.write(file, source)
+            os.write(file, source)  # type: ignore[arg-type]
             os.close(file)
             os.rename(temporary, name)
 

@@ -8,27 +8,26 @@ from typing import Any
 
 import h5py
 import numpy as np
-
 from peers import in_memory
 from rows import Setting, random, row, tiles
 from timing import Case
 
+from dosna.plan import every_chunk
+
 SMALL, CUBE = (32, 32), (64, 64, 64)
+IN_PLACE = 64 << 10
 
 
 def names(count: int) -> tuple[str, ...]:
-    # zarr takes seconds for 10^5 chunks.
-    return ("dosna", "TensorStore", "zarr")[: 3 if count <= 10_000 else 2]
+    # zarr takes seconds for 10^5 chunks, and rounds of 10^4 would be few.
+    return ("dosna", "TensorStore", "zarr")[: 3 if count <= 1000 else 2]
 
 
-def bare_loop(data: Any) -> tuple[Callable[[Any], None], Callable[[Any], None]]:
+def bare_loop(
+    data: Any, chunk_size: tuple[int, ...]
+) -> tuple[Callable[[Any], None], Callable[[Any], None]]:
     """Read and write a dictionary of arrays, by indices made beforehand: Python's own cost."""
-    high, wide = data.shape[0] // 32, data.shape[1] // 32
-    places = [
-        ((i, j), (slice(32 * i, 32 * i + 32), slice(32 * j, 32 * j + 32)))
-        for i in range(high)
-        for j in range(wide)
-    ]
+    places = [(task.idx, task.out) for task in every_chunk(data.shape, chunk_size)]
     chunks = {idx: data[place].copy() for idx, place in places}
 
     def read(out: Any) -> None:
@@ -37,7 +36,10 @@ def bare_loop(data: Any) -> tuple[Callable[[Any], None], Callable[[Any], None]]:
 
     def write(values: Any) -> None:
         for idx, place in places:
-            chunks[idx] = values[place].copy()
+            if chunks[idx].nbytes < IN_PLACE:
+                chunks[idx] = values[place].copy()
+            else:
+                chunks[idx][...] = values[place]
 
     return read, write
 
@@ -49,7 +51,7 @@ def read_small(setting: Setting) -> Iterator[Case]:
         out = np.empty_like(data)
         with in_memory(data, SMALL, names=names(count)) as peers:
             work: dict[str, Any] = {n: partial(p.read, ..., out) for n, p in peers.items()}
-            work["bare loop"] = partial(bare_loop(data)[0], out)
+            work["bare loop"] = partial(bare_loop(data, SMALL)[0], out)
             work["memcpy"] = partial(np.copyto, out, data)
             chunks = peers["dosna"].array.total_chunks
             yield Case(
@@ -64,7 +66,7 @@ def write_small(setting: Setting) -> Iterator[Case]:
         data = tiles(count)
         with in_memory(data, SMALL, names=names(count)) as peers:
             work: dict[str, Any] = {n: partial(p.write, data) for n, p in peers.items()}
-            work["bare loop"] = partial(bare_loop(data)[1], data)
+            work["bare loop"] = partial(bare_loop(data, SMALL)[1], data)
             chunks = peers["dosna"].array.total_chunks
             yield Case(
                 f"{chunks} chunks", chunks, "chunk", work,
@@ -82,16 +84,16 @@ def read_points(setting: Setting) -> Iterator[Case]:
             array[place]
 
     def read_tensorstore(peer: Any) -> None:
-        for place in places[:100]:
+        for place in places:
             peer.point(place)
 
     with setting.fresh() as folder, in_memory(data, (16, 16, 16)) as peers:
         with h5py.File(folder / "one.h5", "w") as file:
             file.create_dataset("data", data=data, chunks=(16, 16, 16))
         with h5py.File(folder / "one.h5", "r") as file:
-            work = {
+            work: dict[str, Any] = {
                 "dosna": partial(read, peers["dosna"].array),
-                "TensorStore": lambda: [read_tensorstore(peers["TensorStore"]) for _ in range(10)],
+                "TensorStore": partial(read_tensorstore, peers["TensorStore"]),
                 "h5py": partial(read, file["data"]),
                 "NumPy": partial(read, data),
             }
@@ -112,6 +114,7 @@ def read_cubes(setting: Setting) -> Iterator[Case]:
     out = np.empty_like(data)
     with in_memory(data, CUBE) as peers:
         work: dict[str, Any] = {n: partial(p.read, ..., out) for n, p in peers.items()}
+        work["bare loop"] = partial(bare_loop(data, CUBE)[0], out)
         work["memcpy"] = partial(np.copyto, out, data)
         chunks = peers["dosna"].array.total_chunks
         yield Case(
@@ -127,11 +130,10 @@ def load_cubes(setting: Setting) -> Iterator[Case]:
     with in_memory(data, CUBE) as peers:
         work: dict[str, Any] = {n: partial(p.write, data) for n, p in peers.items()}
         work["dosna"] = partial(peers["dosna"].load, data)
+        work["bare loop"] = partial(bare_loop(data, CUBE)[1], data)
         work["memcpy"] = partial(np.copyto, out, data)
         chunks = peers["dosna"].array.total_chunks
-        yield Case(
-            f"{chunks} chunks", chunks, "chunk", work, {"TensorStore": 1.1, "memcpy": 1.7}
-        )
+        yield Case(f"{chunks} chunks", chunks, "chunk", work, {"TensorStore": 1.1, "memcpy": 1.7})
 
 
 @row("ram-box", "ram: read and write 1000 boxes of 16 x 16 x 16 inside 1 MiB chunks")

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import ExitStack
 from functools import partial
+from itertools import count
 from typing import Any
 
 import numpy as np
-from scipy.ndimage import gaussian_filter
-
 from peers import Dosna
 from rows import Array, Setting, random, row
+from scipy.ndimage import gaussian_filter
 from timing import Case
 
 CUBE = (64, 64, 64)
@@ -35,6 +35,7 @@ def volume(setting: Setting) -> Array:
 def under_engines(setting: Setting, func: Any) -> Iterator[Case]:
     data = volume(setting)
     out = np.empty_like(data)
+    names = map("out{}".format, count())
     with setting.fresh() as folder, ExitStack() as stack:
         arrays = {}
         for name, engine in ENGINES.items():
@@ -43,7 +44,7 @@ def under_engines(setting: Setting, func: Any) -> Iterator[Case]:
             arrays[name] = made.array
 
         def map_all(array: Any) -> None:
-            array.map(func, "out").delete()
+            array.map(func, next(names)).delete()
 
         def whole() -> None:
             out[...] = func(data)
@@ -79,7 +80,7 @@ def halo(setting: Setting) -> Iterator[Case]:
         if not np.allclose(smoothed[...], smooth(data), atol=1e-6):
             raise AssertionError("the halo gives another result than the whole array")
         smoothed.delete()
-        work = {
+        work: dict[str, Any] = {
             "dosna": partial(map_all, threads),
             "cpu": partial(map_all, one),
             "scipy, whole": lambda: smooth(data),

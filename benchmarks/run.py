@@ -24,7 +24,7 @@ from timing import OURS, Case, cores, minima
 for _module in ("rows_ram", "rows_hdf5", "rows_work"):
     import_module(_module)
 
-SECONDS, QUICK_SECONDS = 2.5, 0.3
+SECONDS, QUICK_SECONDS = 1.5, 0.3
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -27,8 +27,7 @@ _NOT_SUPPORTED = {
 _BUSY = {errno.EAGAIN, errno.EACCES}
 
 
-def _range(kind: int, start: int, length: int) -> bytes:
-    return struct.pack("hhqqi", kind, os.SEEK_SET, start, length, 0)
+_range = struct.Struct("hhqqi").pack  # struct flock: type, whence, start, length, pid
 
 
 class RangeLocks:
@@ -58,7 +57,20 @@ class RangeLocks:
 
     @contextmanager
     def hold(self, start: int, length: int = 1) -> Iterator[None]:
-        """Wait for the lock on a range and hold it; free within `exclusive` of this thread.
+        """Wait for the lock on a range and hold it; see `acquire`."""
+        held = self.acquire(start, length)
+        try:
+            yield
+        finally:
+            self.release(held, start, length)
+
+    def acquire(self, start: int, length: int = 1) -> int | None:
+        """Wait for the lock on a range; free within `exclusive` of this thread.
+
+        Returns
+        -------
+        held : int or None
+            What `release` takes.
 
         Raises
         ------
@@ -66,14 +78,26 @@ class RangeLocks:
             The file system cannot lock.
         """
         if self._owner == threading.get_ident():
-            yield
-            return
+            return None
         file = self._take()
         try:
             self._set(file, fcntl.F_WRLCK, start, length)
-            yield
-        finally:
-            self._release(file, start, length)
+        except BaseException:
+            self.release(file, start, length)
+            raise
+        return file
+
+    def release(self, held: int | None, start: int, length: int = 1) -> None:
+        """Let go of what `acquire` gave."""
+        if held not in self._files:  # nothing, or closed by a fork in between
+            return
+        try:
+            self._set(held, fcntl.F_UNLCK, start, length)
+        except BaseException:
+            self._files.discard(held)
+            os.close(held)
+            raise
+        self._free.append(held)
 
     @contextmanager
     def exclusive(self) -> Iterator[None]:
@@ -95,7 +119,7 @@ class RangeLocks:
         try:
             yield self._set(file, fcntl.F_WRLCK, start, length, wait=False)
         finally:
-            self._release(file, start, length)
+            self.release(file, start, length)
 
     def close(self) -> None:
         """Close the lock file; what is held is let go."""
@@ -117,21 +141,10 @@ class RangeLocks:
         self._files.add(file)
         return file
 
-    def _release(self, file: int, start: int, length: int) -> None:
-        if file not in self._files:  # a fork or a close in between
-            return
-        try:
-            self._set(file, fcntl.F_UNLCK, start, length)
-        except BaseException:
-            self._files.discard(file)
-            os.close(file)
-            raise
-        self._free.append(file)
-
     def _set(self, file: int, kind: int, start: int, length: int, wait: bool = True) -> bool:
         command: Any = _SET_WAIT if wait else _SET
         try:
-            fcntl.fcntl(file, command, _range(kind, start, length))
+            fcntl.fcntl(file, command, _range(kind, os.SEEK_SET, start, length, 0))
         except OSError as error:
             if not wait and error.errno in _BUSY:
                 return False

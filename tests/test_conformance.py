@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import secrets
+from typing import ClassVar
 
 import pytest
 
 import dosna as dn
-from dosna.testing import BackendTests
+from dosna.testing import BackendTests, MemoryStore, SlowStore, use_store
 from support import require
 
 
@@ -18,17 +19,75 @@ class TestRam(BackendTests):
         return lambda: dn.Connection(namespace, backend="ram", engine="cpu")
 
 
-class TestHdf5(BackendTests):
+class TestRamThreads(BackendTests):
+    @pytest.fixture
+    def make_connection(self):
+        require("joblib")
+        namespace = secrets.token_hex(8)
+        return lambda: dn.Connection(namespace, backend="ram", engine="joblib")
+
+
+class Hdf5Tests(BackendTests):
+    engine: ClassVar = ("cpu", {})
+
     @pytest.fixture
     def make_connection(self, tmp_path):
         require("h5py")
-        return lambda: dn.Connection(str(tmp_path), backend="hdf5", engine="cpu")
+        name, options = self.engine
+        if name == "joblib":
+            require("joblib")
+        return lambda: dn.Connection(
+            str(tmp_path), backend="hdf5", engine=name, engine_kw=options
+        )
 
 
-class TestStoreOfBytes(BackendTests):
-    """Through `dosna.backends.store`, as a third party's object store would be."""
+class TestHdf5(Hdf5Tests):
+    pass
+
+
+class TestHdf5Threads(Hdf5Tests):
+    engine = ("joblib", {"njobs": 3})
+
+
+class TestHdf5Loky(Hdf5Tests):
+    engine = ("joblib", {"njobs": 2, "jlbackend": "loky"})
+    examples = 3
+
+
+class TestHdf5Compressed(Hdf5Tests):
+    create_options: ClassVar = {"compression": "gzip", "checksum": True}
+    examples = 5
+
+
+class TestStore(BackendTests):
+    """A third party's object store, through `dosna.backends.store`."""
 
     @pytest.fixture
     def make_connection(self):
         namespace = secrets.token_hex(8)
         return lambda: dn.Connection(namespace, backend="memory", engine="cpu")
+
+
+class TestStoreWithoutConditionalPuts(BackendTests):
+    create_options: ClassVar = {"checksum": False}
+    examples = 5
+
+    @pytest.fixture
+    def make_connection(self):
+        require("joblib")
+        namespace = secrets.token_hex(8)
+        store = SlowStore(MemoryStore(), 0.0001)
+        store.conditional_puts = False
+        use_store(namespace, store)
+        return lambda: dn.Connection(namespace, backend="memory", engine="joblib")
+
+
+class TestStoreOfProcesses(BackendTests):
+    examples = 3
+
+    @pytest.fixture
+    def make_connection(self, tmp_path):
+        require("joblib")
+        return lambda: dn.Connection(
+            str(tmp_path), backend="folder", engine="joblib", engine_kw={"njobs": 2}
+        )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import itertools
 import os
 import pickle
@@ -534,6 +535,21 @@ def test_a_broken_description_is_an_error(con, tmp_path, damage):
         shutil.copy(tmp_path / "y" / "dataset.h5", path)
     with pytest.raises(errors.FormatError, match=r"x/dataset\.h5"):
         con["x"]
+
+
+def test_a_handle_that_is_dropped_closes_its_files(con):
+    con.create_dataset("x", data=numbers((4, 6)), chunk_size=(2, 3))
+    before = len(os.listdir("/proc/self/fd"))
+    gc.disable()
+    try:
+        for _ in range(3):
+            backend = con.instance.get_dataset("x")
+            backend.set_chunk_data((0, 0), 1)
+            backend.update(lambda metadata: metadata.replace(attrs={"a": 1}))
+        del backend
+        assert len(os.listdir("/proc/self/fd")) == before
+    finally:
+        gc.enable()
 
 
 def test_handles_travel_to_other_processes(con, tmp_path):

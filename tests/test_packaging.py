@@ -45,7 +45,7 @@ def test_import_loads_nothing_beyond_numpy_and_light_standard_modules():
         "import sys, numpy; before = set(sys.modules); import dosna;"
         "print(*sorted({name.partition('.')[0] for name in set(sys.modules) - before}))"
     ).split()
-    assert [name for name in loaded if name not in sys.stdlib_module_names] == ["dosna"]
+    assert {name for name in loaded if name not in sys.stdlib_module_names} <= {"dosna", "numpy"}
     assert HEAVY_STANDARD.intersection(loaded) == set()
 
 

@@ -93,6 +93,9 @@ class BackendConnection(ABC):
     parallel_bytes: ClassVar[int] = 0
     """Requests of fewer bytes are not worth a second thread; 0 where waiting dominates."""
 
+    parallel_chunk_bytes: ClassVar[int] = 0
+    """Nor are requests in chunks of fewer bytes, whatever their number."""
+
     def __init__(self, name: str, mode: str = "a") -> None:
         if not isinstance(name, str) or not name:
             raise ConfigurationError(f"a connection's name is a non-empty str, not {name!r}")

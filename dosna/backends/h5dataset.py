@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import re
+import weakref
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
@@ -31,7 +32,7 @@ from dosna.backends.h5folder import (
     replace_file,
     sync_file_system,
 )
-from dosna.backends.h5plain import bytes_like, read_plain, scratch, within
+from dosna.backends.h5plain import SMALL, bytes_like, read_plain, scratch, within
 from dosna.errors import (
     ChunkCorruptError,
     ChunkNotFoundError,
@@ -66,7 +67,9 @@ class H5Dataset(BackendDataset):
 
     def _prepare(self) -> None:
         self._template = h5format.chunk_name(self.metadata.ndim)
-        self._locks = RangeLocks(self._open_lock, os.path.join(self._path, LOCK))
+        # Not a cycle: the descriptors are to be closed with the last reference to the dataset.
+        opener = weakref.WeakMethod(self._open_lock)
+        self._locks = RangeLocks(lambda: opener()(), os.path.join(self._path, LOCK))  # type: ignore[misc]
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_folder": None, "_locks": None}
@@ -178,21 +181,24 @@ class H5Dataset(BackendDataset):
             else:
                 new, superseded = folder.record.regrid(folder.fd, old, new)
                 image = h5format.describe(new, folder.stored_header)
-            replace_file(folder.fd, DESCRIPTION, [image], durable=True)
+            replace_file(folder.fd, DESCRIPTION, [image], len(image), durable=True)
             if superseded is not None:
                 folder.remove(superseded)
             self._reopen()
 
     def refresh(self) -> None:
-        self._current()
+        with disk(f"open dataset {self.name!r}"):
+            self._current()
 
     def exclusive(self) -> AbstractContextManager[None]:
         return self._exclusive()
 
     @contextmanager
     def _exclusive(self) -> Iterator[None]:
-        with disk(f"lock dataset {self.name!r}"), self._locks.exclusive():
-            self._current()
+        with ExitStack() as stack:
+            with disk(f"lock dataset {self.name!r}"):
+                stack.enter_context(self._locks.exclusive())
+                self._current()
             yield
 
     def flush(self) -> None:
@@ -242,28 +248,33 @@ class H5Dataset(BackendDataset):
         folder = self._opened()
         metadata, start, fd = folder.metadata, folder.header, folder.fd
         template, size, length = self._template, metadata.chunk_nbytes, folder.length
-        # A chunk of 0-d arrays would be a scalar, which cannot be read into.
-        direct = bool(start) and out.dtype == metadata.dtype and metadata.ndim > 0
+        # Parts of arrays without axes are scalars, which cannot be read into.
+        direct = out.dtype == metadata.dtype and metadata.ndim > 0
         raw = bytes_like(out) if direct else out
+        chunk, data = scratch.chunk(metadata)
+        small = bool(start) and size <= SMALL
         head, beyond = bytearray(len(start)), bytearray(1)
         flags, open_, readv, close = os.O_RDONLY | CLOSE_ON_EXEC, os.open, os.preadv, os.close
         for idx, key, where, whole in tasks:
-            if whole and direct:
-                target = raw[where]
-                if target.nbytes == size and target.flags.c_contiguous:
+            if small or (whole and start):
+                target = raw[where] if whole and direct else data
+                straight = whole and direct and target.nbytes == size and target.flags.c_contiguous
+                try:
+                    file = open_(template % idx, flags, dir_fd=fd)
+                except OSError:
+                    pass  # told apart below
+                else:
                     try:
-                        file = open_(template % idx, flags, dir_fd=fd)
-                    except OSError:
-                        pass  # told apart below
-                    else:
-                        try:
-                            count = readv(file, (head, target, beyond), 0)  # type: ignore[arg-type]
-                        finally:
-                            close(file)
-                        if count == length and head == start:
-                            continue
-            chunk = self._fetch(folder, idx, key)
-            out[where] = metadata.fillvalue if chunk is None else chunk[key]
+                        into = (head, target if straight else data, beyond)
+                        count = readv(file, into, 0)  # type: ignore[arg-type]
+                    finally:
+                        close(file)
+                    if count == length and head == start:
+                        if not straight:
+                            out[where] = chunk[key]
+                        continue
+            found = self._fetch(folder, idx, key)
+            out[where] = metadata.fillvalue if found is None else found[key]
 
     def write_many(self, values: Array, tasks: Iterable[ChunkTask]) -> None:
         put = self._put
@@ -310,12 +321,9 @@ class H5Dataset(BackendDataset):
         Otherwise the folder to look in once more, because something changed meanwhile.
         """
         if not folder.is_current():
-            folder = self._current()
-            if not folder.metadata.contains(idx):
-                self._stale(folder, idx)
-            return folder
+            return self._current()
         if not folder.metadata.contains(idx):
-            return None
+            self._stale(folder, idx)
         # A chunk that is written or deleted at this moment settles within a few tries.
         for _ in range(5):
             if not folder.record.has(idx):
@@ -346,10 +354,14 @@ class H5Dataset(BackendDataset):
         """
         if hasattr(values, "__array__"):  # before the scratch memory and the lock are in use
             values = np.asarray(values)
+        place = _place(idx)
         try:
-            with self._locks.hold(_place(idx)):
+            held = self._locks.acquire(place)
+            try:
                 folder = self._current()
                 self._store(folder, idx, self._changed(folder, idx, values, key, whole, full))
+            finally:
+                self._locks.release(held, place)
         except DosnaError:
             raise
         except OSError as error:
@@ -400,11 +412,12 @@ class H5Dataset(BackendDataset):
     def _store(self, folder: Folder, idx: Shape, chunk: Array) -> None:
         metadata = folder.metadata
         if folder.header:
-            parts = [folder.header, bytes_like(chunk)]
+            parts, size = [folder.header, bytes_like(chunk)], folder.length
         else:
-            parts = [h5format.encode(chunk, metadata)]
+            image = h5format.encode(chunk, metadata)
+            parts, size = [image], len(image)
         fresh = folder.record.begin(idx)
-        replace_file(folder.fd, self._template % idx, parts, self.connection.durable)
+        replace_file(folder.fd, self._template % idx, parts, size, self.connection.durable)
         if fresh:
             folder.record.finish(idx, self.connection.durable)
 

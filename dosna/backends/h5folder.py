@@ -254,8 +254,8 @@ def read_all(file: int) -> bytes:
     return b"".join(blocks)
 
 
-def replace_file(folder: int, name: str, parts: Sequence[Any], durable: bool) -> None:
-    """Put a file of these parts into a folder, whole or not at all.
+def replace_file(folder: int, name: str, parts: Sequence[Any], size: int, durable: bool) -> None:
+    """Put a file of these parts, of `size` bytes, into a folder, whole or not at all.
 
     The caller holds a lock on the name, so that its temporary is nobody else's.
     """
@@ -264,7 +264,9 @@ def replace_file(folder: int, name: str, parts: Sequence[Any], durable: bool) ->
     file = os.open(temporary, flags, 0o666, dir_fd=folder)
     try:
         try:
-            _write(file, parts)
+            count = os.writev(file, parts)
+            if count != size:
+                _write_rest(file, parts, count)
             if durable:
                 os.fsync(file)
         finally:
@@ -278,8 +280,7 @@ def replace_file(folder: int, name: str, parts: Sequence[Any], durable: bool) ->
         os.fsync(folder)
 
 
-def _write(file: int, parts: Sequence[Any]) -> None:
-    count = os.writev(file, parts)
+def _write_rest(file: int, parts: Sequence[Any], count: int) -> None:
     rest = [memoryview(part).cast("B") for part in parts]
     while True:
         while rest and count >= len(rest[0]):

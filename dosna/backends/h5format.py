@@ -7,7 +7,7 @@ then the raw elements; this module makes and checks headers, and decodes what di
 from __future__ import annotations
 
 import zlib
-from itertools import product
+from itertools import count, product
 from typing import Any
 
 import h5py
@@ -90,11 +90,16 @@ def _set_fill(creation: Any, metadata: DatasetMetadata, kind: Any) -> None:
     creation.set_fill_value(np.frombuffer(raw, memory).reshape(()))
 
 
+_numbers = count()
+
+
 def _new_file() -> h5py.File:
     access = h5p.create(h5p.FILE_ACCESS)
     access.set_fapl_core(1 << 16, False)
     access.set_libver_bounds(h5f.LIBVER_EARLIEST, h5f.LIBVER_V110)
-    return h5py.File(h5f.create(b"dosna", h5f.ACC_TRUNC, fapl=access))
+    # HDF5 refuses to make a file by the name of one that is open, in another thread too.
+    name = b"dosna-%d" % next(_numbers)
+    return h5py.File(h5f.create(name, h5f.ACC_TRUNC, fapl=access))
 
 
 def _image(file: h5py.File) -> bytes:
@@ -159,7 +164,7 @@ def _fletcher32(data: bytes) -> bytes:
     """
     words = np.frombuffer(data + b"\0" * (len(data) % 2), ">u2")
     first = second = 0
-    step = 1 << 12
+    step = 1 << 13  # short enough for BLAS to stay in this thread
     weights = np.arange(step, 0, -1, dtype=np.float64)
     for start in range(0, len(words), step):
         block = words[start : start + step].astype(np.float64)  # exact up to 2**53

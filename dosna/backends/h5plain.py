@@ -12,9 +12,12 @@ from dosna.backends.base import Array, Slices
 from dosna.backends.h5folder import Folder
 from dosna.metadata import DatasetMetadata, Shape
 
-__all__ = ["bytes_like", "read_plain", "scratch", "within"]
+__all__ = ["SMALL", "bytes_like", "read_plain", "scratch", "within"]
 
 _PIECE = 16 << 10  # bytes that are read in the time that one more read takes
+
+SMALL = 2 * _PIECE
+"""Chunks of up to so many bytes are read whole."""
 
 
 class _Scratch(threading.local):
@@ -61,7 +64,7 @@ def read_plain(folder: Folder, file: int, key: Slices | None) -> Array | None:
     chunk, raw = scratch.chunk(folder.metadata)
     data = memoryview(raw)  # type: ignore[arg-type]
     head, beyond = bytearray(len(start)), bytearray(1)
-    if key is None or len(data) <= 2 * _PIECE:
+    if key is None or len(data) <= SMALL:
         count = os.preadv(file, (head, data, beyond), 0)
         if count == folder.length and head == start:
             return chunk

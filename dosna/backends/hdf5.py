@@ -16,6 +16,7 @@ Every file is replaced by renaming a complete one over it, under the chunk's loc
 
 from __future__ import annotations
 
+import errno
 import os
 import secrets
 from collections.abc import Iterator
@@ -69,7 +70,7 @@ class H5Connection(BackendConnection):
     """
 
     shared_between_processes: ClassVar[bool] = True
-    parallel_bytes: ClassVar[int] = 1 << 20
+    parallel_bytes: ClassVar[int] = 1 << 22
 
     def __init__(
         self,
@@ -128,7 +129,7 @@ class H5Connection(BackendConnection):
             Whether chunks carry HDF5's Fletcher-32 checksum, checked at every read.
         virtual : bool, optional
             Whether ``dataset.h5`` shows the whole array as a virtual dataset ``/data``. By
-            default up to 10,000 chunks; each costs about 50 µs when the dataset is made or
+            default up to 10,000 chunks; each costs about 20 µs when the dataset is made or
             resized.
         """
         storage = _storage(metadata, compression, compression_level, checksum, virtual)
@@ -156,12 +157,12 @@ class H5Connection(BackendConnection):
 
     def _check_free(self, name: str, path: str) -> None:
         for above in parents(name):
-            if os.path.exists(os.path.join(self._path(above), DESCRIPTION)):
+            if self.has_dataset(above):
                 raise DatasetNameError(
                     f"dataset name {name!r} lies inside {above!r}, which is a dataset and holds "
                     "no others: choose another name"
                 )
-        if os.path.exists(os.path.join(path, DESCRIPTION)):
+        if self.has_dataset(name):
             raise DatasetExistsError(
                 f"dataset {name!r} exists in {self.path}: open it with get_dataset, or delete it"
             )
@@ -174,7 +175,14 @@ class H5Connection(BackendConnection):
         return H5Dataset(self, name)
 
     def has_dataset(self, name: str) -> bool:
-        return os.path.isfile(os.path.join(self._path(name), DESCRIPTION))
+        try:
+            with disk(f"look for dataset {name!r} in {self.path}"):
+                os.stat(os.path.join(self._path(name), DESCRIPTION))
+        except StorageError as error:
+            if error.errno in (errno.ENOENT, errno.ENOTDIR):
+                return False
+            raise
+        return True
 
     def del_dataset(self, name: str) -> None:
         path = self._path(name)
@@ -261,7 +269,7 @@ def _fill_folder(path: str, image: bytes, generation: int) -> None:
     try:
         for name in (LOCK, Record.file_name(generation)):
             os.close(os.open(name, os.O_CREAT | os.O_WRONLY, 0o666, dir_fd=folder))
-        replace_file(folder, DESCRIPTION, [image], durable=True)
+        replace_file(folder, DESCRIPTION, [image], len(image), durable=True)
     finally:
         os.close(folder)
 

@@ -59,8 +59,10 @@ class RamConnection(BackendConnection):
     """A namespace in this process's memory."""
 
     shared_between_processes = False
-    # Copies run at the speed of memory: threads pay only for large requests.
+    # Copies run at the speed of memory: threads pay only for large requests, and for small
+    # chunks they cost more than the copies.
     parallel_bytes = 8 << 20
+    parallel_chunk_bytes = 16 << 10
 
     @property
     def _datasets(self) -> dict[str, RamDataset]:
@@ -197,7 +199,8 @@ class RamDataset(BackendDataset):
         stored: Iterator[Any] = map(self.chunks.get, columns.idx, repeat(fill))
         if not self._full(columns):
             stored = map(getitem, stored, columns.chunk)
-        deque(map(setitem, repeat(out), columns.out, stored), maxlen=0)
+        assigned = map(setitem, repeat(out), columns.out, stored)  # type: ignore[arg-type]
+        deque(assigned, maxlen=0)
 
     def write_many(self, values: Array, tasks: Iterable[ChunkTask]) -> None:
         if isinstance(tasks, Plan) and not self._in_place:

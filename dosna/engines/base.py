@@ -9,12 +9,15 @@ from __future__ import annotations
 
 import functools
 import pickle
+import sys
 import traceback
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager
 from typing import Any, ClassVar, Protocol, TypeVar
 
 from dosna.errors import WorkerError
+from dosna.util.progress import Progress, reporting
 
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
@@ -83,9 +86,6 @@ class Runner(ABC):
             What `work` returned for each of the parts, in no particular order.
         """
 
-    is_root = True
-    """Whether this process speaks for all: it reports progress."""
-
     def agree(self, what: str, *arguments: Any) -> None:  # noqa: B027  one process agrees with itself
         """Make sure that all processes are about to do the same, with the same arguments.
 
@@ -99,6 +99,12 @@ class Runner(ABC):
         """Let one process do it; all see its result, or all raise its error."""
         return func()
 
+    def reporting(
+        self, progress: Progress, total: int, what: str
+    ) -> AbstractContextManager[Report | None]:
+        """Open what shows progress; see `dosna.util.progress.reporting`."""
+        return reporting(progress, total, what)
+
     def __reduce__(self) -> tuple[Any, ...]:
         # Pools and locks stay here; the other side makes its own.
         return _make, (type(self), dict(self.params))
@@ -111,12 +117,13 @@ def collective(method: F) -> F:
     """Mark a method that all processes call, of an object with `runner` and `identity`.
 
     What follows in the method may then rely on equal arguments: whatever it refuses, it
-    refuses everywhere.
+    refuses everywhere. Only `progress` may differ, since one process reports it for all.
     """
 
     @functools.wraps(method)
     def agreed(self: Any, *args: Any, **kwargs: Any) -> Any:
-        self.runner.agree(method.__name__, self.identity, args, kwargs)
+        shared = {name: value for name, value in kwargs.items() if name != "progress"}
+        self.runner.agree(method.__name__, self.identity, args, shared)
         return method(self, *args, **kwargs)
 
     return agreed  # type: ignore[return-value]
@@ -133,14 +140,64 @@ def reported(tasks: Iterable[T], report: Report) -> Iterator[T]:
         report(done)
 
 
-def pack_error(error: BaseException) -> bytes:
-    """Pickle an exception with the text of its traceback, whatever it is made of."""
-    text = "".join(traceback.format_exception(error))
-    error.add_note(f"In a worker:\n{text}")
-    try:
-        packed = pickle.dumps(error)
-        if type(pickle.loads(packed)) is type(error):
-            return packed
-    except Exception:
-        pass
-    return pickle.dumps(WorkerError(f"{type(error).__qualname__}: {error}\n{text}"))
+def pack_error(error: BaseException, where: str = "In a worker") -> bytes:
+    """Pickle an exception with the text of its traceback, whatever it is made of.
+
+    What comes out of `pickle.loads` is of the same type and text where that can be done at
+    all, and a `WorkerError` with the type's name otherwise.
+    """
+    kind, text = type(error), "".join(traceback.format_exception(error))
+    note = f"{where}:\n{text}"
+    notes = [*getattr(error, "__notes__", []), note]
+    forms = [
+        _Described(kind, (), dict(error.__dict__, __notes__=notes), error),
+        _Described(kind, error.args, {"__notes__": notes}),
+        _Described(kind, (str(error),), {"__notes__": notes}),
+    ]
+    for form in forms:
+        for dumps in _picklers():
+            try:
+                packed = dumps(form)
+                if type(pickle.loads(packed)) is kind:
+                    return packed
+            except Exception:
+                continue
+    return pickle.dumps(WorkerError(f"{kind.__qualname__}: {error}\n{note}"))
+
+
+class _Described:
+    """An exception by its parts; unpickles as the exception."""
+
+    def __init__(
+        self,
+        kind: type[BaseException],
+        args: tuple[Any, ...],
+        state: dict[str, Any],
+        error: BaseException | None = None,
+    ) -> None:
+        self.parts = (kind, args, state, error)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _described, self.parts
+
+
+def _described(
+    kind: type[BaseException],
+    args: tuple[Any, ...],
+    state: dict[str, Any],
+    error: BaseException | None,
+) -> BaseException:
+    # Not by calling the type: its constructor may ask for other arguments.
+    made = kind.__new__(kind) if error is None else error
+    if error is None:
+        made.args = args
+    made.__dict__.update(state)
+    return made
+
+
+def _picklers() -> Iterator[Callable[[Any], bytes]]:
+    yield pickle.dumps
+    # Types of a function or a script; here only where an engine has loaded it anyway.
+    cloudpickle = sys.modules.get("cloudpickle")
+    if cloudpickle is not None:
+        yield cloudpickle.dumps

@@ -302,7 +302,7 @@ class EngineConnection:
                 return self.create_dataset(name, shape, dtype, **options)
         except DatasetExistsError:
             pass  # Somebody else made it just now.
-        found = self.get_dataset(name)
+        found = self._wrap(self.runner.once(lambda: self.instance.get_dataset(check_name(name))))
         data = options.get("data")
         if shape is None and data is not None:
             shape = np.shape(data)

@@ -33,7 +33,7 @@ from dosna.engines.work import (
 )
 from dosna.metadata import Shape
 from dosna.plan import every_chunk
-from dosna.util.progress import Progress, reporting
+from dosna.util.progress import Progress
 from dosna.util.sizes import parse_size
 
 if TYPE_CHECKING:
@@ -376,7 +376,7 @@ class EngineDataset(ArrayAccess):
         """Delete all chunks, so that the array reads as fill."""
         self.connection.check_writable()
         written = self.runner.once(lambda: sorted(self.instance.chunk_indices()))
-        with reporting(progress if self.runner.is_root else None, len(written), "clear") as report:
+        with self.runner.reporting(progress, len(written), "clear") as report:
             self.runner.spread(Clear(self.instance), written, report=report)
 
     def delete(self) -> None:
@@ -485,7 +485,7 @@ class EngineDataset(ArrayAccess):
         """Run `work` over all chunks, or over groups of them of extent `grain`."""
         workers = workers_within(memory_limit, task_bytes, what)
         tasks = every_chunk(self.shape, grain or self.chunk_size)
-        with reporting(progress if self.runner.is_root else None, len(tasks), what) as report:
+        with self.runner.reporting(progress, len(tasks), what) as report:
             return self.runner.spread(work, tasks, workers=workers, travels=travels, report=report)
 
 

@@ -11,12 +11,14 @@ from __future__ import annotations
 import hashlib
 import os
 import pickle
+import signal
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import FIRST_COMPLETED, FIRST_EXCEPTION, Executor, Future, wait
 from concurrent.futures.process import BrokenProcessPool, ProcessPoolExecutor
 from concurrent.futures.thread import ThreadPoolExecutor
+from contextlib import suppress
 from itertools import islice
 from multiprocessing import get_context
 from typing import Any, Generic
@@ -25,7 +27,7 @@ import cloudpickle
 import joblib
 from joblib.externals.loky import get_reusable_executor
 
-from dosna.engines.base import R, Report, Runner, T, Tasks, pack_error
+from dosna.engines.base import R, Report, Runner, T, Tasks, pack_error, reported
 from dosna.errors import ConfigurationError, WorkerError
 from dosna.registry import Engine
 
@@ -35,8 +37,13 @@ _BACKENDS = ("threading", "loky", "multiprocessing")
 _SECONDS_PER_BATCH = 0.1
 _REPORT_SECONDS = 0.1
 _IDLE_SECONDS = 60
+_INTERRUPT_SECONDS = 0.5
 
 _in_worker = threading.local()
+_started_in: int | None = None
+"""The process that has started pools of processes."""
+_pools: dict[tuple[str, int], Executor] = {}
+_pools_lock = threading.Lock()
 
 
 class JoblibRunner(Runner):
@@ -65,9 +72,6 @@ class JoblibRunner(Runner):
         self.njobs = self.threads = self.workers = njobs
         self.jlbackend = jlbackend
         self.shares_memory = jlbackend == "threading"  # type: ignore[misc]
-        self._pid = os.getpid()
-        self._pools: dict[str, Executor] = {}
-        self._pools_lock = threading.Lock()
 
     @property
     def params(self) -> Mapping[str, Any]:
@@ -86,6 +90,10 @@ class JoblibRunner(Runner):
         report: Report | None = None,
     ) -> list[R]:
         workers = min(self.workers, workers or self.workers)
+        # A worker that waited for a place in its own pool would wait for ever, and a forked
+        # child has the parent's pools without what runs them.
+        if getattr(_in_worker, "yes", False) or _started_in not in (None, os.getpid()):
+            return [work(tasks if report is None else reported(tasks, report))]
         if self.shares_memory or not travels:
             return self._in_threads(work, tasks, workers, report)
         return self._in_processes(work, tasks, workers, report)
@@ -97,10 +105,9 @@ class JoblibRunner(Runner):
         workers: int,
         report: Report | None,
     ) -> list[R]:
-        shared = _SharedTasks(tasks)
-        # A worker that waited for a place in its own pool would wait for ever.
         if getattr(_in_worker, "yes", False):
-            return [work(shared)]
+            return [work(tasks)]
+        shared = _SharedTasks(tasks)
         pool = self._pool("threading")
         workers = max(1, min(workers, len(tasks)))
         running = {pool.submit(_work_in_thread, work, shared) for _ in range(workers)}
@@ -112,9 +119,11 @@ class JoblibRunner(Runner):
                     future.result()
                 if report and shared.done:
                     report(shared.done)
-        except BaseException:
+        except BaseException as error:
             shared.stop()
-            wait(futures)
+            # A thread cannot be interrupted: Ctrl-C leaves it to end by itself, later.
+            if wait(futures, _patience(error)).not_done:
+                self._forget_pool("threading")
             raise
         return [future.result() for future in futures]
 
@@ -155,39 +164,72 @@ class JoblibRunner(Runner):
                     fair = max(1, (len(tasks) - finished) // (2 * workers))
                     size = max(1, min(int(_SECONDS_PER_BATCH * count / seconds), fair, 4096))
         except BrokenProcessPool as error:
-            self._forget_pools()
+            self._forget_pool(self.jlbackend)
             raise WorkerError(
                 f"a worker process of the joblib engine ({self.jlbackend}) died: it was killed, "
                 "ran out of memory, or (multiprocessing) the script has no "
                 "`if __name__ == '__main__'` guard"
             ) from error
-        finally:
+        except BaseException as error:
             for future in running:
                 future.cancel()
-            wait(running)
+            if wait(running, _patience(error)).not_done:
+                # Whatever a worker is writing, a chunk stays old or becomes new.
+                _kill(pool)
+                self._forget_pool(self.jlbackend)
+            raise
 
     def _pool(self, kind: str) -> Executor:
+        global _started_in
+        if kind != "threading":
+            _started_in = os.getpid()
         if kind == "loky":
-            pool: Executor = get_reusable_executor(max_workers=self.njobs, timeout=_IDLE_SECONDS)
+            pool: Executor = get_reusable_executor(
+                max_workers=self.njobs, timeout=_IDLE_SECONDS, initializer=_ignore_interrupts
+            )
             return pool
-        if self._pid != os.getpid():
-            # A forked child inherits pools whose threads it does not have, and perhaps a
-            # lock that nobody will release.
-            self._pid, self._pools, self._pools_lock = os.getpid(), {}, threading.Lock()
-        with self._pools_lock:
-            if kind not in self._pools:
-                self._pools[kind] = (
+        with _pools_lock:
+            if (kind, self.njobs) not in _pools:
+                _pools[kind, self.njobs] = (
                     ThreadPoolExecutor(self.njobs, thread_name_prefix="dosna")
                     if kind == "threading"
-                    else ProcessPoolExecutor(self.njobs, mp_context=get_context("forkserver"))
+                    else ProcessPoolExecutor(
+                        self.njobs, get_context("forkserver"), _ignore_interrupts
+                    )
                 )
-            return self._pools[kind]
+            return _pools[kind, self.njobs]
 
-    def _forget_pools(self) -> None:
-        with self._pools_lock:
-            broken = self._pools.pop("multiprocessing", None)
-        if broken is not None:
-            broken.shutdown(wait=False, cancel_futures=True)
+    def _forget_pool(self, kind: str) -> None:
+        with _pools_lock:
+            forgotten = _pools.pop((kind, self.njobs), None)
+        if forgotten is not None:
+            forgotten.shutdown(wait=False, cancel_futures=True)
+
+
+def _renew_pools() -> None:
+    # A forked child inherits pools whose threads it does not have, and perhaps a lock that
+    # nobody will release.
+    global _pools, _pools_lock
+    _pools, _pools_lock = {}, threading.Lock()
+
+
+os.register_at_fork(after_in_child=_renew_pools)
+
+
+def _patience(error: BaseException) -> float | None:
+    """Seconds to wait for tasks that run while an error waits to be raised; None for all."""
+    return None if isinstance(error, Exception) else _INTERRUPT_SECONDS
+
+
+def _ignore_interrupts() -> None:
+    # A terminal sends Ctrl-C to workers too; who stops them is the process that started them.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+def _kill(pool: Executor) -> None:
+    for process in list(pool._processes.values()):  # type: ignore[attr-defined]
+        with suppress(ProcessLookupError):
+            os.kill(process.pid, signal.SIGKILL)
 
 
 class _SharedTasks(Generic[T]):

@@ -13,11 +13,21 @@ import pickle
 import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
-from typing import Any
+from contextlib import ExitStack, contextmanager
+from functools import partial
+from types import CodeType, FunctionType
+from typing import Any, ClassVar
 
 import numpy as np
-from mpi4py import MPI
+
+try:
+    from mpi4py import MPI
+except RuntimeError as error:
+    # mpi4py's wheel looks for the library when it is imported.
+    raise ImportError(
+        f"mpi4py finds no MPI library: {error}; load your cluster's, or pip install mpich",
+        name="an MPI library",
+    ) from error
 
 from dosna.engines.base import R, Report, Runner, T, Tasks, pack_error, reported
 from dosna.engines.connection import EngineConnection
@@ -26,9 +36,11 @@ from dosna.errors import CollectiveError, ConfigurationError
 from dosna.plan import Plan
 from dosna.registry import Engine
 from dosna.settings import current
+from dosna.util.progress import Progress, reporting
 
 ROOT = 0
 _SHOWN = 500
+_COMPARED_BYTES, _COMPARED_ELEMENTS = 1 << 16, 256
 
 # The duplicate lives as an attribute of the communicator that it was made from.
 _keyval = MPI.Comm.Create_keyval(delete_fn=lambda comm, keyval, duplicate: duplicate.Free())
@@ -48,6 +60,8 @@ class MpiRunner(Runner):
         out when a rank never calls. By default it waits for ever.
     """
 
+    _working: ClassVar[str | None] = None
+
     def __init__(
         self, comm: MPI.Intracomm | None = None, collective_timeout: float | None = None
     ) -> None:
@@ -60,6 +74,7 @@ class MpiRunner(Runner):
         self.collective_timeout = collective_timeout
         self.rank, self.size = self.comm.Get_rank(), self.comm.Get_size()
         self.is_root = self.rank == ROOT
+        self._call = ""
         self.workers = self.size
         self.shares_memory = self.size == 1  # type: ignore[misc]
 
@@ -80,6 +95,13 @@ class MpiRunner(Runner):
     def agree(self, what: str, *arguments: Any) -> None:
         if self.size == 1:
             return
+        if MpiRunner._working is not None:
+            raise CollectiveError(
+                f"{what} is called by all ranks together, and so not by a function that each "
+                f"rank runs on its own in the midst of {MpiRunner._working}: call it before or "
+                "after"
+            )
+        self._call = what
         shown = f"{what}{tuple(_summary(a) for a in arguments)}"
         digest = hashlib.sha256(shown.encode()).hexdigest()
         with self._deadline(what):
@@ -132,43 +154,60 @@ class MpiRunner(Runner):
             mine = tasks.part(self.rank, self.size)
         else:
             mine = list(tasks)[self.rank :: self.size]
-        if report is not None and self.is_root:
+        if report is not None:
             tell, total = report, len(tasks)
             mine = reported(mine, lambda done: tell(min(total, done * self.size)))
-        result, error = self._try(lambda: work(mine))
-        outcomes = [pickle.loads(o) for o in self._gather(_pack(result, error))]
+        if self.size == 1:
+            return [work(mine)]
+        packed, _, error = self._try(lambda: work(mine))
+        outcomes = [pickle.loads(o) for o in self.own_comm.allgather(packed)]
         self._raise_first([packed for packed, _ in outcomes], error)
         return [value for _, value in outcomes]
 
     def once(self, func: Callable[[], R]) -> R:
         if self.size == 1:
             return func()
-        result, error = self._try(func) if self.is_root else (None, None)
-        packed = self.own_comm.bcast(_pack(result, error) if self.is_root else None, ROOT)
         if self.is_root:
+            packed, result, error = self._try(func)
+            self.own_comm.bcast(packed, ROOT)
             if error is not None:
                 raise error
             return result  # type: ignore[return-value]
-        failed, value = pickle.loads(packed)
-        self._raise_first([failed], None)
+        failed, value = pickle.loads(self.own_comm.bcast(None, ROOT))
+        if failed is not None:
+            raise pickle.loads(failed)
         return value  # type: ignore[no-any-return]
+
+    @contextmanager
+    def reporting(self, progress: Progress, total: int, what: str) -> Iterator[Report | None]:
+        # What fails in showing it, before and after the work too, fails everywhere.
+        with ExitStack() as stack:
+            reports: list[Report | None] = [None]
+
+            def begin() -> bool:
+                reports[0] = stack.enter_context(reporting(progress, total, what))
+                return reports[0] is not None
+
+            shown = self.once(begin)
+            yield reports[0]
+            if shown:
+                self.once(stack.close)
 
     def barrier(self) -> None:
         """Wait until all ranks are here."""
-        self.own_comm.Barrier()
+        self.agree("mpi_barrier")
 
-    def _gather(self, packed: bytes) -> list[bytes]:
-        return [packed] if self.size == 1 else self.own_comm.allgather(packed)
-
-    @staticmethod
-    def _try(func: Callable[[], R]) -> tuple[R | None, BaseException | None]:
+    def _try(self, func: Callable[[], R]) -> tuple[bytes, R | None, BaseException | None]:
+        """Run something and pack what became of it for the other ranks."""
+        MpiRunner._working = self._call
         try:
             result = func()
-            # What the others cannot be told is an error for them too.
-            pickle.dumps(result)
-            return result, None
+            return pickle.dumps((None, result)), result, None
         except BaseException as error:
-            return None, error
+            packed = pack_error(error, f"On rank {self.rank} of {self.size}")
+            return pickle.dumps((packed, None)), None, error
+        finally:
+            MpiRunner._working = None
 
     def _raise_first(self, packed: list[bytes | None], own: BaseException | None) -> None:
         """Raise the error of the lowest rank that has one, the same on all ranks."""
@@ -178,9 +217,12 @@ class MpiRunner(Runner):
                     raise own
                 raise pickle.loads(error)
 
-
-def _pack(result: Any, error: BaseException | None) -> bytes:
-    return pickle.dumps((None if error is None else pack_error(error), result))
+    def same_ranks(self, other: Runner) -> bool:
+        """Whether another runner shares work out over the same ranks."""
+        return isinstance(other, MpiRunner) and MPI.Comm.Compare(self.comm, other.comm) in (
+            MPI.IDENT,
+            MPI.CONGRUENT,
+        )
 
 
 def _summary(value: Any) -> Any:
@@ -197,11 +239,39 @@ def _summary(value: Any) -> Any:
         return value.identity
     if isinstance(value, np.generic):
         return str(value.dtype), value.item()
+    if isinstance(value, np.ndarray):
+        return "array", value.shape, str(value.dtype), _digest(value)
     if hasattr(value, "shape") and hasattr(value, "dtype"):
         return type(value).__name__, tuple(value.shape), str(value.dtype)
+    if isinstance(value, partial):
+        return "partial", _summary((value.func, value.args, value.keywords))
+    if isinstance(value, FunctionType):
+        return value.__qualname__, *_code(value.__code__)
     if isinstance(value, type):
         return value.__qualname__
     return getattr(value, "__qualname__", None) or type(value).__qualname__
+
+
+def _digest(array: np.ndarray[Any, Any]) -> str:
+    """Digest a small array, or a few elements of a large one: enough to tell random ones."""
+    if array.dtype.hasobject:
+        return ""
+    if array.nbytes > _COMPARED_BYTES:
+        array = array.flat[:: -(-array.size // _COMPARED_ELEMENTS)]
+    return hashlib.sha256(array.tobytes()).hexdigest()[:16]
+
+
+def _code(code: CodeType) -> tuple[Any, ...]:
+    """Tell lambdas apart; what they close over may rightly differ, a rank for instance."""
+    inner: list[Any] = []
+    for constant in code.co_consts:
+        if isinstance(constant, CodeType):
+            inner.append(_code(constant))
+        elif isinstance(constant, frozenset):
+            inner.append(sorted(map(repr, constant)))  # Sets have another order in each process.
+        else:
+            inner.append(repr(constant))
+    return hashlib.sha256(code.co_code).hexdigest()[:16], code.co_names, *inner
 
 
 class _Ranks:
@@ -241,6 +311,16 @@ class _Ranks:
 
 class MpiDataset(_Ranks, EngineDataset):
     """A dataset that ranks work on together."""
+
+    def copy(self, connection: EngineConnection, *args: Any, **kwargs: Any) -> EngineDataset:
+        ranks = self._ranks
+        if ranks.size > 1 and not ranks.same_ranks(connection.runner):
+            raise ConfigurationError(
+                f"{ranks.size} ranks copy {self.name!r} together, and connection "
+                f"{connection.name!r} is not one of theirs: make it with engine 'mpi' and the "
+                "same communicator; or let each rank load() the dataset into its own"
+            )
+        return super().copy(connection, *args, **kwargs)
 
 
 class MpiConnection(_Ranks, EngineConnection):

@@ -1,14 +1,39 @@
 """Conformance tests for backends, engines and stores, to be subclassed by whoever writes one.
 
-Needs pytest and hypothesis (``pip install 'dosna[test]'``), and is imported by nothing else.
+`BackendTests` (one fixture, ``make_connection``), `EngineTests` (one fixture, ``engine``) and
+`StoreTests` (one fixture, ``store``); and `dosna.testing.doubles`, stores that count, fail or
+take their time. Needs pytest and hypothesis (``pip install 'dosna[test]'``), and is imported
+by nothing else.
 """
 
 import pytest
 
-for _part in ("arrays", "connections", "machine", "operations", "samples", "sharing"):
-    pytest.register_assert_rewrite(f"dosna.testing.{_part}")
+_PARTS = (
+    *("arrays", "connections", "engine", "machine", "operations"),
+    *("samples", "sharing", "store"),
+)
+pytest.register_assert_rewrite(*(f"dosna.testing.{part}" for part in _PARTS))
 
-from dosna.testing import doubles  # noqa: E402
 from dosna.testing.backend import BackendTests  # noqa: E402
+from dosna.testing.doubles import (  # noqa: E402
+    CountingStore,
+    FaultyStore,
+    FolderStore,
+    MemoryStore,
+    SlowStore,
+    use_store,
+)
+from dosna.testing.engine import EngineTests  # noqa: E402
+from dosna.testing.store import StoreTests  # noqa: E402
 
-__all__ = ["BackendTests"]
+__all__ = [
+    "BackendTests",
+    "CountingStore",
+    "EngineTests",
+    "FaultyStore",
+    "FolderStore",
+    "MemoryStore",
+    "SlowStore",
+    "StoreTests",
+    "use_store",
+]

@@ -96,7 +96,7 @@ class ConnectionTests(Kit):
 
     def test_defaults_of_create(self, con: dn.Connection, name: str) -> None:
         plain = self.create(con, name, 4)
-        assert (plain.shape, plain.dtype, plain.fillvalue) == ((4,), np.float32, 0)
+        assert (plain.shape, plain.dtype, plain.fillvalue) == ((4,), np.dtype("f4"), 0)
         loaded = self.create(con, name + "-b", data=[[1, 2], [3, 4]])
         check(loaded[...], np.array([[1, 2], [3, 4]]))
         converted = self.create(con, name + "-c", data=np.array([1, 2]), dtype="f8")

@@ -1,17 +1,23 @@
-"""Stores for tests: one in memory, one that counts, one that is slow, one that fails."""
+"""Stores for tests: in memory, in a folder; and around another: counting, slow, failing."""
 
 from __future__ import annotations
 
+import os
+import secrets
 import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from itertools import count
+from pathlib import Path
 from typing import Any
+from urllib.parse import quote, unquote
 
 from dosna.backends.store import ABSENT, Blob, Store, StoreConnection, VersionConflict
 from dosna.errors import OutcomeUnknown, StorageError
 from dosna.registry import Backend, backends
+
+_VERSION_BYTES = 16
 
 
 class MemoryStore(Store):
@@ -155,10 +161,48 @@ class FaultyStore(WrappedStore):
         return result
 
 
-_stores: dict[str, Store] = {}
+class FolderStore(Store):
+    """Objects as files of a folder, which processes share; it has no conditional puts."""
+
+    shared_between_processes = True
+    conditional_puts = False
+
+    def __init__(self, folder: str | os.PathLike[str]) -> None:
+        self.folder = Path(folder)
+
+    def _path(self, key: str) -> Path:
+        return self.folder / quote(key, safe="")
+
+    def get(self, key: str, byte_range: tuple[int, int] | None = None) -> Blob | None:
+        try:
+            content = self._path(key).read_bytes()
+        except FileNotFoundError:
+            return None
+        version, data = content[:_VERSION_BYTES].decode(), content[_VERSION_BYTES:]
+        return Blob(data if byte_range is None else data[slice(*byte_range)], version)
+
+    def put(self, key: str, data: bytes, expected: str | None = None) -> None:
+        found = self.get(key) or Blob(b"", ABSENT)
+        if expected is not None and found.version != expected:
+            raise VersionConflict(f"{key} has version {found.version!r}, not {expected!r}")
+        version = secrets.token_hex(_VERSION_BYTES // 2)
+        temporary = self.folder / f".{version}"
+        temporary.write_bytes(version.encode() + data)
+        temporary.replace(self._path(key))
+
+    def delete(self, key: str) -> bool:
+        try:
+            self._path(key).unlink()
+        except FileNotFoundError:
+            return False
+        return True
+
+    def list(self, prefix: str) -> Iterator[str]:
+        names = [n for n in os.listdir(self.folder) if not n.startswith(".")]
+        return (key for key in sorted(map(unquote, names)) if key.startswith(prefix))
 
 
-class DoubleConnection(StoreConnection):
+class MemoryConnection(StoreConnection):
     """A connection whose store is the one that `use_store` named so, or one in memory."""
 
     shared_between_processes = False
@@ -167,9 +211,34 @@ class DoubleConnection(StoreConnection):
         return _stores.setdefault(self.name, MemoryStore())
 
 
+class FolderConnection(StoreConnection):
+    """A connection to a `FolderStore`, each of whose requests takes some seconds more.
+
+    Parameters
+    ----------
+    name : str
+        The folder.
+    mode : {'a', 'r'}
+    seconds : float
+    """
+
+    shared_between_processes = True
+
+    def __init__(self, name: str, mode: str = "a", seconds: float = 0.0) -> None:
+        super().__init__(name, mode)
+        self.seconds = seconds
+
+    def open_store(self) -> Store:
+        return SlowStore(FolderStore(self.name), self.seconds)
+
+
+_stores: dict[str, Store] = {}
+
+
 def use_store(name: str, store: Store) -> None:
     """Let connections of backend 'memory' by that name use a store."""
     _stores[name] = store
 
 
-backends.register(Backend("memory", DoubleConnection, "a store of this process, for tests"))
+backends.register(Backend("memory", MemoryConnection, "a store of this process, for tests"))
+backends.register(Backend("folder", FolderConnection, "files of bytes, for tests"))

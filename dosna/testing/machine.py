@@ -196,7 +196,7 @@ class MachineTests(Kit):
                 "create_options": self.create_options,
             },
         )
-        run_state_machine_as_test(  # type: ignore[no-untyped-call]
+        run_state_machine_as_test(
             machine,
             settings=settings(
                 max_examples=self.examples,

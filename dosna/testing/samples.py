@@ -48,7 +48,7 @@ def sample(shape: tuple[int, ...], dtype: Any, seed: int = 0) -> Array:
         return made
     if kind.kind == "V":
         raw = rng.integers(0, 256, (*shape, kind.itemsize), np.uint8)
-        return raw.view(kind)[..., 0]
+        return raw.view(kind).reshape(shape)
     numbers = rng.integers(-100, 100, shape)
     if kind.kind in "SU":
         return numbers.astype(kind)

@@ -23,13 +23,13 @@ __all__ = [
 
 
 def mpi_comm() -> Any:
-    """Give the communicator; None where mpi4py is not installed."""
+    """Give the communicator; None where mpi4py, or the MPI library that it needs, is missing."""
     comm = status().engine.params.get("comm")
     if comm is not None:
         return comm
     try:
         from mpi4py import MPI
-    except ImportError:
+    except (ImportError, RuntimeError):
         return None
     return MPI.COMM_WORLD
 

@@ -1,0 +1,169 @@
+"""Conformance of a store of bytes, and of the backend that stands on it."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from dosna.backends.store import ABSENT, Store, VersionConflict
+
+
+class StoreTests:
+    """Tests that every `dosna.backends.store.Store` passes; subclass it with one fixture.
+
+    ::
+
+        class TestMyStore(StoreTests):
+            @pytest.fixture
+            def store(self, tmp_path):
+                return MyStore(tmp_path)
+
+    Each key begins with a prefix of the test's own, and is deleted after it.
+    """
+
+    @pytest.fixture
+    def store(self) -> Store:
+        """Give an open store."""
+        raise NotImplementedError("a subclass of StoreTests has a fixture store")
+
+    @pytest.fixture
+    def key(self, store: Store) -> Iterator[str]:
+        """Give a key of this test alone; keys that begin with it may be used too."""
+        key = f"test-{secrets.token_hex(6)}"
+        yield key
+        for made in list(store.list(key)):
+            store.delete(made)
+
+    def test_what_was_put_is_got(self, store: Store, key: str) -> None:
+        for data in (b"abc", b"", bytes(range(256)) * 5000):
+            store.put(key, data)
+            blob = store.get(key)
+            assert blob is not None
+            assert (type(blob.data), blob.data) == (bytes, data)
+            assert isinstance(blob.version, str)
+            assert blob.version != ABSENT
+
+    def test_what_is_absent_is_none(self, store: Store, key: str) -> None:
+        assert store.get(key) is None
+        assert store.get(key, (0, 1)) is None
+        store.put(key + "/a", b"x")
+        assert store.get(key) is None
+        assert store.get(key + "/") is None
+        assert store.get(key + "/a/b") is None
+        assert store.delete(key) is False
+
+    def test_byte_ranges(self, store: Store, key: str) -> None:
+        store.put(key, b"0123456789")
+        whole = store.get(key)
+        assert whole is not None
+        for start, stop in [(0, 1), (3, 7), (0, 10), (9, 10), (5, 100)]:
+            part = store.get(key, (start, stop))
+            assert part is not None
+            assert part.data == b"0123456789"[start:stop]
+            assert part.version == whole.version
+
+    def test_versions_change_with_every_put(self, store: Store, key: str) -> None:
+        versions = set()
+        for _ in range(5):
+            store.put(key, b"the same")
+            blob = store.get(key)
+            assert blob is not None
+            versions.add(blob.version)
+        assert store.delete(key)
+        store.put(key, b"the same")
+        blob = store.get(key)
+        assert blob is not None
+        assert len(versions | {blob.version}) == 6
+        assert store.get(key) == blob
+
+    def test_delete(self, store: Store, key: str) -> None:
+        store.put(key, b"a")
+        store.put(key + "/b", b"b")
+        assert store.delete(key) is True
+        assert store.get(key) is None
+        assert store.delete(key) is False
+        blob = store.get(key + "/b")
+        assert blob is not None
+        assert blob.data == b"b"
+
+    def test_list(self, store: Store, key: str) -> None:
+        assert list(store.list(key)) == []
+        keys = [f"{key}/c/{n}/{m}" for n in range(12) for m in (0, 10)]
+        keys += [key + "/entry.json", key + "/c-x", key + "/c", key + "y"]
+        for number, made in enumerate(keys):
+            store.put(made, b"%d" % number)
+        assert sorted(store.list(key)) == sorted(keys)
+        below = [k for k in keys if k.startswith(key + "/c/1")]
+        assert sorted(store.list(key + "/c/1")) == sorted(below)
+        assert sorted(store.list(key + "/c/1/")) == [f"{key}/c/1/0", f"{key}/c/1/10"]
+        assert set(keys) <= set(store.list(""))
+        for made in keys[::2]:
+            store.delete(made)
+        assert sorted(store.list(key)) == sorted(keys[1::2])
+
+    def test_deleting_while_listing(self, store: Store, key: str) -> None:
+        for number in range(30):
+            store.put(f"{key}/{number}", b"")
+        for made in store.list(key + "/"):
+            store.delete(made)
+        assert list(store.list(key)) == []
+
+    def test_a_put_on_condition(self, store: Store, key: str) -> None:
+        if not store.conditional_puts:
+            pytest.skip("the store has no conditional puts")
+        with pytest.raises(VersionConflict):
+            store.put(key, b"0", "1")
+        store.put(key, b"a", ABSENT)
+        with pytest.raises(VersionConflict):
+            store.put(key, b"b", ABSENT)
+        first = store.get(key)
+        assert first is not None
+        store.put(key, b"c", first.version)
+        with pytest.raises(VersionConflict):
+            store.put(key, b"d", first.version)
+        second = store.get(key)
+        assert second is not None
+        assert second.data == b"c"
+        store.delete(key)
+        with pytest.raises(VersionConflict):
+            store.put(key, b"e", second.version)
+        assert store.get(key) is None
+        store.put(key, b"f", ABSENT)
+
+    def test_of_many_conditional_puts_one_wins(self, store: Store, key: str) -> None:
+        if not store.conditional_puts:
+            pytest.skip("the store has no conditional puts")
+
+        def add(number: int) -> int:
+            added = 0
+            while added < 20:
+                blob = store.get(key)
+                data = b"" if blob is None else blob.data
+                try:
+                    store.put(key, data + b"%d" % number, ABSENT if blob is None else blob.version)
+                except VersionConflict:
+                    continue
+                added += 1
+            return added
+
+        with ThreadPoolExecutor(4) as pool:
+            list(pool.map(add, range(4)))
+        blob = store.get(key)
+        assert blob is not None
+        assert sorted(blob.data) == sorted(b"0123" * 20)
+
+    def test_objects_are_seen_whole(self, store: Store, key: str) -> None:
+        store.put(key, b"0" * 100_000)
+
+        def look(number: int) -> int:
+            if number == 0:
+                for value in range(1, 60):
+                    store.put(key, b"%d" % (value % 10) * 100_000)
+            seen = [store.get(key) for _ in range(60)]
+            return sum(b is None or len(set(b.data)) != 1 or len(b.data) != 100_000 for b in seen)
+
+        with ThreadPoolExecutor(3) as pool:
+            assert list(pool.map(look, range(3))) == [0, 0, 0]

@@ -1,0 +1,100 @@
+"""Every rank runs the same tests in lockstep, and all learn how each of them ended."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+from mpi4py import MPI
+
+import dosna as dn
+from dosna.registry import backends
+from dosna.util.options import parse_options
+
+WORLD = MPI.COMM_WORLD.Dup()
+PATIENCE = 30.0
+"""Seconds after which a rank that waits in a collective call ends all."""
+
+
+@pytest.fixture(autouse=True)
+def engine():
+    dn.use(engine="mpi", engine_kw={"collective_timeout": PATIENCE})
+    assert dn.status().engine.name == "mpi"
+    yield
+    WORLD.Barrier()
+
+
+def shared(make):
+    """Let the root make something; all get it."""
+    return WORLD.bcast(make() if WORLD.rank == 0 else None)
+
+
+@pytest.fixture(scope="session")
+def scratch():
+    """Give a folder that all ranks see."""
+    path = shared(lambda: tempfile.mkdtemp(prefix="dosna-mpi-"))
+    yield Path(path)
+    WORLD.Barrier()
+    if WORLD.rank == 0:
+        shutil.rmtree(path)
+
+
+@pytest.fixture
+def folder(scratch):
+    """Give an empty folder of this test alone, which all ranks see."""
+    return Path(shared(lambda: tempfile.mkdtemp(dir=scratch)))
+
+
+@pytest.fixture
+def connect(request, folder):
+    """Give a callable that makes a connection to the store under test."""
+    option = request.config.getoption
+    name = option("--backend")
+    if name is None:
+        return lambda **kw: dn.Connection(str(folder), backend="hdf5", **kw)
+    import inspect
+
+    made = inspect.signature(backends.get(name).connection)
+    options = parse_options(made, option("--connection-options"))
+    where = option("--connection") or f"dosna-mpi-{shared(lambda: secrets.token_hex(4))}"
+    return lambda **kw: dn.Connection(where, backend=name, **options, **kw)
+
+
+@pytest.fixture
+def name(connect):
+    """Give a dataset name of this test alone; those that begin with it are deleted after it."""
+    name = shared(lambda: f"test-{secrets.token_hex(6)}")
+    yield name
+    with connect() as con:
+        for made in shared(lambda: [n for n in con if n.startswith(name)]):
+            con.del_dataset(made)
+
+
+@pytest.fixture
+def con(connect):
+    with connect() as con:
+        yield con
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item, call: Any) -> Any:
+    """Fail everywhere what failed on one rank, so that all go on with the same test."""
+    report = yield
+    text = f"{report.longrepr}" if report.failed else None
+    texts = WORLD.allgather((os.environ.get("PYTEST_CURRENT_TEST"), report.when, text))
+    assert len({when for _, when, _ in texts}) == 1, texts
+    failed = {rank: text for rank, (_, _, text) in enumerate(texts) if text is not None}
+    if failed:
+        report.outcome = "failed"
+        report.longrepr = "\n".join(f"on rank {rank}:\n{text}" for rank, text in failed.items())
+    return report
+
+
+def pytest_unconfigure() -> None:
+    # The first rank to end with an error would end the others before they have reported.
+    WORLD.Barrier()

@@ -1,0 +1,61 @@
+"""What the ram backend does by itself: batches of small chunks, large ones changed in place."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+
+import dosna as dn
+from dosna.backends import ram
+from dosna.engines.connection import EngineConnection
+
+
+@pytest.fixture
+def connection() -> Iterator[EngineConnection]:
+    with dn.Connection("test-ram", backend="ram", engine="cpu") as made:
+        yield made
+        for name in list(made):
+            made.del_dataset(name)
+
+
+@pytest.mark.parametrize("shape", [(100, 66), (99, 65)], ids=["tiled", "with edges"])
+def test_more_tasks_than_a_batch(connection: EngineConnection, shape: tuple[int, int]) -> None:
+    model = np.arange(np.prod(shape), dtype=np.int32).reshape(shape)
+    ds = connection.create_dataset("a", shape, np.int32, fillvalue=-1, chunk_size=(2, 1))
+    assert ds.total_chunks > ram._BATCH
+    ds[:60] = model[:60]
+    expected = np.where(np.arange(shape[0])[:, None] < 60, model, -1)
+    np.testing.assert_array_equal(ds[...], expected)
+    ds[...] = model[::-1].astype(np.float64)
+    np.testing.assert_array_equal(ds[...], model[::-1])
+    np.testing.assert_array_equal(ds[97:2:-3, 1:], model[::-1][97:2:-3, 1:])
+
+
+def test_a_batch_keeps_nothing_of_the_callers_array(connection: EngineConnection) -> None:
+    values = np.ones((8, 8), np.float32)
+    ds = connection.create_dataset("a", (8, 8), chunk_size=(4, 4))
+    ds[...] = values
+    values[...] = 2
+    ds[...][...] = 3
+    np.testing.assert_array_equal(ds[...], 1)
+
+
+@pytest.mark.parametrize("side", [8, 128], ids=["replaced", "in place"])
+def test_a_box_that_covers_a_chunk_or_not(connection: EngineConnection, side: int) -> None:
+    shape = (side + 3, side + 3)
+    model = np.zeros(shape, np.float64)
+    ds = connection.create_dataset("a", shape, np.float64, chunk_size=(side, side))
+    boxes: list[tuple[Any, ...]] = [
+        (slice(0, side), slice(0, side)),
+        (slice(1, side), slice(0, side)),
+        (slice(side, None), slice(side, None)),
+        (slice(side, side + 2), slice(side, side + 3)),
+        (3, slice(0, side)),
+    ]
+    for value, box in enumerate(boxes, 1):
+        ds[box] = value
+        model[box] = value
+        np.testing.assert_array_equal(ds[...], model)
