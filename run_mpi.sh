@@ -1,10 +1,10 @@
 #!/bin/sh
 # Runs a Python script on NPROC ranks: sh run_mpi.sh NPROC SCRIPT [ARGUMENT ...]
-# Where there is no MPI for $PYTHON or python3, ./.venv is given MPICH and mpi4py from PyPI.
+# with the first that has MPI of $PYTHON, ./.venv and python3; without one it sets up ./.venv.
 set -eu
 
 here=$(CDPATH='' cd -- "$(dirname -- "$0")" && pwd)
-venv=$here/.venv
+. "$here/venv.sh"
 
 case ${1:-}:$# in
 --help:* | -h:*)
@@ -19,25 +19,26 @@ esac
 nproc=$1
 shift
 
+# An mpiexec that lies beside the Python is the one that fits its mpi4py.
 has_mpi() {
+    python=$1
+    mpiexec=$(dirname -- "$(command -v "$python" || echo .)")/mpiexec
+    [ -x "$mpiexec" ] || mpiexec=mpiexec
     command -v "$mpiexec" >/dev/null && "$python" -c 'import numpy, mpi4py.MPI' 2>/dev/null
 }
 
-python=$venv/bin/python
-mpiexec=$venv/bin/mpiexec
-if ! has_mpi; then
-    python=${PYTHON:-python3}
-    mpiexec=mpiexec
-fi
-if ! has_mpi; then
-    base=$python
-    python=$venv/bin/python
-    mpiexec=$venv/bin/mpiexec
-    if ! "$python" -m pip --version >/dev/null 2>&1; then
-        "$base" -m venv --clear "$venv"
-    fi
-    echo "installing MPICH and dosna[mpi] into $venv" >&2
-    "$python" -m pip install --quiet --disable-pip-version-check mpich --editable "$here[mpi]"
+if [ -n "${PYTHON:-}" ] && has_mpi "$PYTHON"; then
+    :
+elif venv_is_complete && has_mpi "$venv/bin/python"; then
+    :
+elif [ -z "${PYTHON:-}" ] && has_mpi python3; then
+    :
+else
+    make_venv >&2
+    has_mpi "$venv/bin/python" || {
+        say "neither $venv nor ${PYTHON:-python3} has a working MPI" >&2
+        exit 1
+    }
 fi
 
 # `-m mpi4py` ends every rank when one fails; the others would wait for it forever.

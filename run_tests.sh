@@ -10,6 +10,7 @@ usage() {
 usage: sh run_tests.sh [--install]
        sh run_tests.sh [--install] --backend NAME [--engine NAME] [--connection NAME]
                        [--connection-options KEY=VALUE ...] [--engine-options KEY=VALUE ...]
+       mpiexec -n NPROC sh run_tests.sh [--backend NAME ...]
 
 Without arguments: runs the tests with what is there, which is $PYTHON, or ./.venv, or
 python3. A test that needs a missing component is skipped, and says which.
@@ -26,6 +27,9 @@ python3. A test that needs a missing component is skipped, and says which.
             Options are parameters of the backend's connection and of the engine; each
             value takes the type that its parameter declares.
 --help      prints this
+
+Under mpiexec all ranks run the tests of the mpi engine together: on hdf5 in a scratch folder
+below $TMPDIR, which all must see, or on the backend and connection that are named.
 
 The exit status is 0 if all passed, 2 for a wrong argument.
 END
@@ -83,6 +87,7 @@ run_pytest() {
 installing=no
 choosing=no
 backend=
+engine=mpi # under mpiexec
 expects=
 left=$#
 while [ "$left" -gt 0 ]; do
@@ -94,7 +99,10 @@ while [ "$left" -gt 0 ]; do
         case $word in
         '' | --*) wrong "${expects#one}: a value is missing" ;;
         esac
-        [ "$expects" != one--backend ] || backend=$word
+        case $expects in
+        one--backend) backend=$word ;;
+        one--engine) engine=$word ;;
+        esac
         set -- "$@" "${expects#one}=$word"
         expects=
         continue
@@ -134,6 +142,12 @@ if [ "$choosing" = yes ] && [ -z "$backend" ]; then
     wrong "--backend is missing"
 fi
 
+# As MPICH, Intel MPI and Slurm's srun tell it, or Open MPI.
+rank=${PMI_RANK:-${OMPI_COMM_WORLD_RANK:-${PMIX_RANK:-}}}
+if [ -n "$rank" ] && [ "$installing" = yes ]; then
+    wrong "--install is for one process, not for each rank"
+fi
+
 require_all=${DOSNA_REQUIRE_ALL:-0}
 if [ "$installing" = yes ]; then
     install
@@ -143,6 +157,12 @@ fi
 export DOSNA_REQUIRE_ALL="$require_all"
 
 failed=0
+if [ -n "$rank" ] && [ "$engine" = mpi ]; then
+    # One rank speaks for all: each knows what failed on the others.
+    [ "$rank" = 0 ] || exec >/dev/null
+    PYTHONPATH=$here${PYTHONPATH:+:$PYTHONPATH} exec "$python" -m mpi4py -m pytest \
+        -c "$here/pyproject.toml" -o timeout_method=thread "$@" "$here/tests/mpi/suite.py"
+fi
 if [ "$choosing" = yes ]; then
     run_pytest "$@" "$here/tests/test_backend_runner.py"
     exit "$failed"

@@ -34,11 +34,16 @@ find_base_python() {
     return 1
 }
 
+# Does ./.venv hold all that setup.cfg asks for now?
+venv_is_complete() {
+    wanted=$(cd "$here" && cksum setup.cfg pyproject.toml && pwd)
+    [ "$(cat "$venv/dosna-installed" 2>/dev/null)" = "$wanted" ] && is_recent "$venv/bin/python"
+}
+
 # Sets $python to that of ./.venv, which is made with dosna and what its tests and examples need.
 make_venv() {
-    wanted=$(cd "$here" && cksum setup.cfg pyproject.toml && pwd)
     python=$venv/bin/python
-    if [ "$(cat "$venv/dosna-installed" 2>/dev/null)" = "$wanted" ] && is_recent "$python"; then
+    if venv_is_complete; then
         return
     fi
     if ! is_recent "$python" || ! "$python" -m pip --version >/dev/null 2>&1; then

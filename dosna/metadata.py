@@ -9,7 +9,7 @@ from __future__ import annotations
 import base64
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, NamedTuple
@@ -304,6 +304,27 @@ def parents(name: str) -> list[str]:
     """Names above `name`: ``a/b/c`` has ``a`` and ``a/b``."""
     parts = name.split("/")
     return ["/".join(parts[:n]) for n in range(1, len(parts))]
+
+
+def check_nesting(name: str, others: Iterable[str]) -> None:
+    """Refuse a name inside or around another dataset's.
+
+    Raises
+    ------
+    DatasetNameError
+    """
+    above = set(parents(name))
+    for other in others:
+        if other in above:
+            raise DatasetNameError(
+                f"dataset name {name!r} lies inside {other!r}, which is a dataset and holds no "
+                "others: choose another name"
+            )
+        if other.startswith(name + "/"):
+            raise DatasetNameError(
+                f"dataset name {name!r} is that of a folder, which holds {other!r}: choose "
+                "another name"
+            )
 
 
 def encode_dtype(dtype: np.dtype[Any]) -> Any:

@@ -46,6 +46,13 @@ class Backend:
     description: str = ""
     url: str = ""
 
+    def __post_init__(self) -> None:
+        if not hasattr(self.connection, "shared_between_processes"):
+            raise TypeError(
+                f"{self.connection.__name__} must say whether other processes see its data: "
+                "set shared_between_processes = True or False in the class"
+            )
+
 
 @dataclass(frozen=True)
 class Engine:
@@ -141,12 +148,14 @@ class Registry(Generic[P]):
         module, _, attribute = known.target.partition(":")
         try:
             loaded: P = getattr(importlib.import_module(module), attribute)
-        except ImportError as error:
+        except (ImportError, RuntimeError) as error:
+            # mpi4py without an MPI library is a RuntimeError.
             if not known.extra:
                 raise
+            package = getattr(error, "name", None) or "a package"
             raise MissingDependencyError(
-                f"{self.kind} {key!r} needs {error.name or 'a package'}, which cannot be "
-                f"imported ({error}): pip install 'dosna[{known.extra}]'"
+                f"{self.kind} {key!r} needs {package}, which cannot be imported ({error}): "
+                f"pip install 'dosna[{known.extra}]'"
             ) from error
         return loaded
 

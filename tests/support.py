@@ -5,6 +5,8 @@ from __future__ import annotations
 import importlib
 import os
 import shutil
+import sys
+from pathlib import Path
 from typing import Any, NoReturn
 
 import pytest
@@ -34,3 +36,10 @@ def _absent(reason: str) -> NoReturn:
     if os.environ.get("DOSNA_REQUIRE_ALL") == "1":
         pytest.fail(f"{reason}, and DOSNA_REQUIRE_ALL=1 asks for every component", pytrace=False)
     pytest.skip(reason, allow_module_level=True)
+
+
+def mpiexec(ranks: int) -> list[str]:
+    """Give the beginning of a command that starts so many ranks; needs mpi4py too."""
+    require("mpi4py")
+    beside = Path(sys.executable).parent / "mpiexec"
+    return [str(beside) if beside.exists() else require_program("mpiexec"), "-n", str(ranks)]

@@ -36,9 +36,7 @@ class Hdf5Tests(BackendTests):
         name, options = self.engine
         if name == "joblib":
             require("joblib")
-        return lambda: dn.Connection(
-            str(tmp_path), backend="hdf5", engine=name, engine_kw=options
-        )
+        return lambda: dn.Connection(str(tmp_path), backend="hdf5", engine=name, engine_kw=options)
 
 
 class TestHdf5(Hdf5Tests):
@@ -56,6 +54,7 @@ class TestHdf5Loky(Hdf5Tests):
 
 class TestHdf5Compressed(Hdf5Tests):
     create_options: ClassVar = {"compression": "gzip", "checksum": True}
+    least_axes = 1
     examples = 5
 
 

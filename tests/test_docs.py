@@ -117,6 +117,13 @@ def test_shell_of_the_documents_is_right(path):
             assert called == "x.py" or (ROOT / called).is_file(), f"{name_of(path)}: {called}"
 
 
+@pytest.mark.parametrize("script", sorted(ROOT.glob("examples/*.sh")), ids=name_of)
+def test_scripts_of_the_examples_are_posix_and_executable(script):
+    checked = subprocess.run([shutil.which("dash") or "sh", "-n", script], capture_output=True)
+    assert (checked.returncode, checked.stderr) == (0, b"")
+    assert os.access(script, os.X_OK)
+
+
 def anchors(path):
     """Give the anchors that GitHub makes of a document's headings."""
     headings = re.findall(
@@ -199,22 +206,28 @@ def test_a_new_backend_takes_less_than_100_lines_and_passes_the_kit(memory_path)
     run = run_example("new_backend.py", cwd=memory_path)
     assert (run.returncode, run.stderr) == (0, "")
     assert "4 ok" in run.stdout
+    assert_passes_the_kit(example, memory_path)
+
+
+def test_the_backend_of_the_guide_to_extending_passes_the_kit(tmp_path):
+    written = tmp_path / "test_extending.py"
+    found = blocks(ROOT / "docs" / "extending.md", "python")
+    written.write_text("\n".join(source for _, source in found))
+    assert_passes_the_kit(written, tmp_path)
+
+
+def assert_passes_the_kit(proof, folder):
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--timeout", "60"]
-    command += ["-c", ROOT / "pyproject.toml", "--basetemp", memory_path / "proof", example]
-    plugins = "pytest_timeout,_hypothesis_pytestplugin"
-    proof = subprocess.run(
-        command,
-        cwd=memory_path,
-        env={
-            **os.environ,
-            "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1",
-            "PYTEST_PLUGINS": plugins,
-        },
-        capture_output=True,
-        text=True,
+    command += ["-c", ROOT / "pyproject.toml", "--basetemp", folder / "proof", proof]
+    plugins = {
+        "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1",
+        "PYTEST_PLUGINS": "pytest_timeout,_hypothesis_pytestplugin",
+    }
+    run = subprocess.run(
+        command, cwd=folder, env={**os.environ, **plugins}, capture_output=True, text=True
     )
-    assert re.search(r"\d\d passed", proof.stdout), proof.stdout + proof.stderr
-    assert proof.returncode == 0, proof.stdout
+    assert re.search(r"\d\d passed", run.stdout), run.stdout + run.stderr
+    assert run.returncode == 0, run.stdout
 
 
 def test_the_tree_of_errors_is_the_one_of_the_code():

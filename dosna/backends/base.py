@@ -293,6 +293,31 @@ class BackendDataset(ABC):
             if grows or shrinks:
                 self.update(lambda m: m.replace(shape=shape, trimmed=True))
 
+    def extend(self, axis: int, count: int) -> Shape:
+        """Make the array longer by `count` on an axis, whatever others do at the same time.
+
+        Returns
+        -------
+        tuple of int
+            The shape before: where nobody else will write.
+        """
+        before: Shape = ()
+
+        def longer(metadata: DatasetMetadata) -> DatasetMetadata:
+            nonlocal before
+            before = metadata.shape
+            return metadata.replace(
+                shape=tuple(n + count * (a == axis) for a, n in enumerate(before))
+            )
+
+        with self.exclusive():
+            self.refresh()
+            if not self.metadata.trimmed:
+                self._trim()
+                self.update(lambda m: m.replace(trimmed=True))
+            self.update(longer)
+        return before
+
     def _trim(self) -> None:
         """Delete what lies outside of the shape: whole chunks, and the rims of others."""
         meta = self.metadata

@@ -384,6 +384,8 @@ class H5Dataset(BackendDataset):
         )
         if min(extent, default=1) <= 0 or min(idx, default=0) < 0:
             self._stale(folder, idx)
+        if key is not None and whole and tuple([k.stop for k in key]) != extent:
+            whole = False  # somebody else made the array longer: keep what they wrote
         if key is not None and not whole:
             if extent != size and not within(key, size, extent):
                 self._stale(folder, idx)
@@ -393,8 +395,6 @@ class H5Dataset(BackendDataset):
                 found[...] = metadata.fillvalue
             found[key] = values
             return found
-        if key is not None and tuple([k.stop for k in key]) != extent:
-            self._stale(folder, idx)
         if (
             type(values) is np.ndarray
             and values.shape == size == extent

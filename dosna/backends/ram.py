@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from itertools import repeat
-from operator import getitem, methodcaller, setitem
+from operator import getitem, lt, methodcaller, setitem
 from typing import Any
 
 import numpy as np
@@ -24,8 +24,8 @@ from dosna.backends.base import (
     Guarantees,
     Slices,
 )
-from dosna.errors import DatasetExistsError, DatasetNotFoundError
-from dosna.metadata import DatasetMetadata, Shape
+from dosna.errors import DatasetExistsError, DatasetNotFoundError, StaleDatasetError
+from dosna.metadata import DatasetMetadata, Shape, check_nesting
 from dosna.plan import ChunkTask, Columns, Plan
 from dosna.registry import Backend
 
@@ -70,10 +70,15 @@ class RamConnection(BackendConnection):
             return _stores.setdefault(self.name, {})
 
     def create_dataset(self, name: str, metadata: DatasetMetadata) -> RamDataset:
-        dataset = RamDataset(self, name, metadata)
-        if self._datasets.setdefault(name, dataset) is not dataset:
-            raise DatasetExistsError(f"dataset {name!r} exists in ram connection {self.name!r}")
-        return dataset
+        datasets = self._datasets
+        with _stores_lock:
+            if name in datasets:
+                raise DatasetExistsError(
+                    f"dataset {name!r} exists in ram connection {self.name!r}"
+                )
+            check_nesting(name, datasets)
+            datasets[name] = RamDataset(self, name, metadata)
+            return datasets[name]
 
     def get_dataset(self, name: str) -> RamDataset:
         try:
@@ -204,18 +209,19 @@ class RamDataset(BackendDataset):
 
     def write_many(self, values: Array, tasks: Iterable[ChunkTask]) -> None:
         if isinstance(tasks, Plan) and not self._in_place:
+            grid = self.metadata.chunk_grid
             for batch in tasks.batches(_BATCH):
-                self._write_batch(values, batch)
+                self._write_batch(values, batch, grid)
             return
         put = self._put
         for idx, chunk, where, whole in tasks:
             put(idx, values[where], chunk, whole)
 
-    def _write_batch(self, values: Array, batch: Plan) -> None:
+    def _write_batch(self, values: Array, batch: Plan, grid: Shape) -> None:
         with self._locks[0]:
             self.refresh()
             columns = batch.columns()
-            if self._full(columns):
+            if self._full(columns) and self.metadata.chunk_grid == grid:
                 fresh = methodcaller("astype", self.metadata.dtype, "C")
                 parts = map(getitem, repeat(values), columns.out)
                 self.chunks.update(zip(columns.idx, map(fresh, parts), strict=False))
@@ -242,8 +248,17 @@ class RamDataset(BackendDataset):
         with self._locks[hash(idx) % len(self._locks)]:
             if self.deleted:
                 self.refresh()
+            # Somebody may have resized since this was planned.
+            if not all(map(lt, idx, meta.chunk_grid)):
+                raise StaleDatasetError(
+                    f"chunk {idx} of dataset {self.name!r} does not fit its shape {meta.shape}, "
+                    "to which it was resized meanwhile: try again"
+                )
             stored = self.chunks.get(idx)
             full = whole and values.shape == meta.chunk_size
+            if whole and not full and stored is not None:
+                extent = [s.stop for s in meta.bounds(idx).chunk]
+                whole = [s.stop for s in slices] == extent
             if full and not self._in_place:
                 self.chunks[idx] = np.array(values, meta.dtype, order="C")
                 return

@@ -33,7 +33,7 @@ from dosna.errors import (
     DatasetNotFoundError,
     StorageError,
 )
-from dosna.metadata import DatasetMetadata, Shape
+from dosna.metadata import DatasetMetadata, Shape, parents
 from dosna.plan import ChunkTask
 
 ABSENT = ""
@@ -106,6 +106,10 @@ class Store(ABC):
 _locks = [threading.Lock() for _ in range(_STRIPES)]
 
 
+def _lock(*what: Any) -> threading.Lock:
+    return _locks[hash(what) % _STRIPES]
+
+
 def _renew_locks() -> None:
     _locks[:] = [threading.Lock() for _ in range(_STRIPES)]
 
@@ -153,18 +157,27 @@ class StoreConnection(BackendConnection):
     ) -> StoreDataset:
         metadata = metadata.replace(storage={"checksum": checksum})
         key = _key(name, _METADATA)
-        found = self.store.get(key)
         try:
-            if found is None:
-                # A write that outlived a deletion left chunks.
-                if any(self.chunk_keys(name)):
-                    self._remove(name, metadata, ABSENT)
-            elif self._is_deleting(name):
-                self._remove(name, metadata, found.version)
-            self.store.put(key, metadata.to_json().encode(), ABSENT)
+            with _lock(name):
+                found = self.store.get(key)
+                if found is None:
+                    # A write that outlived a deletion left chunks.
+                    if any(self.chunk_keys(name)):
+                        self._remove(name, metadata, ABSENT)
+                elif self._is_deleting(name):
+                    self._remove(name, metadata, found.version)
+                self.store.put(key, metadata.to_json().encode(), ABSENT)
         except VersionConflict:
             raise DatasetExistsError(f"dataset {name!r} exists in {self.name!r}") from None
         return StoreDataset(self, name, metadata)
+
+    def _neighbours(self, name: str) -> Iterator[str]:
+        """Give the datasets around and inside a name, for each of which it would be taken."""
+        yield from filter(self.has_dataset, parents(name))
+        end = "/" + _METADATA
+        for key in self.store.list(name + "/"):
+            if key.endswith(end) and key != _key(name, _METADATA):
+                yield key.removesuffix(end)
 
     def get_dataset(self, name: str) -> StoreDataset:
         return StoreDataset(self, name, self.read_metadata(name)[0])
@@ -255,7 +268,7 @@ class StoreDataset(BackendDataset):
         return self.connection.store.get(self.key(idx), (0, 1)) is not None
 
     def del_chunk(self, idx: Shape) -> bool:
-        with self._lock(idx):
+        with _lock(self.name, idx):
             return self.connection.store.delete(self.key(idx))
 
     def chunk_indices(self) -> Iterator[Shape]:
@@ -267,10 +280,11 @@ class StoreDataset(BackendDataset):
     def update(self, change: Callable[[DatasetMetadata], DatasetMetadata]) -> None:
         key = _key(self.name, _METADATA)
         for _ in range(_MOST_ATTEMPTS):
-            old, version = self.connection.read_metadata(self.name)
-            new = change(old)
             try:
-                self.connection.store.put(key, new.to_json().encode(), version)
+                with _lock(self.name):
+                    old, version = self.connection.read_metadata(self.name)
+                    new = change(old)
+                    self.connection.store.put(key, new.to_json().encode(), version)
             except VersionConflict:
                 continue
             self.metadata = new
@@ -289,9 +303,6 @@ class StoreDataset(BackendDataset):
         except ChunkCorruptError:
             return "corrupt"
         return "ok" if self._checksum else "unchecked"
-
-    def _lock(self, idx: Shape) -> threading.Lock:
-        return _locks[hash((self.name, idx)) % _STRIPES]
 
     def key(self, idx: Shape) -> str:
         """Key of a chunk's object."""
@@ -323,12 +334,12 @@ class StoreDataset(BackendDataset):
         return self._decode(idx, blob.data)
 
     def _write_whole(self, idx: Shape, chunk: Array) -> None:
-        with self._lock(idx):
+        with _lock(self.name, idx):
             self.connection.store.put(self.key(idx), self._encode(chunk))
 
     def _change(self, idx: Shape, values: Any, slices: Slices) -> None:
         store, key = self.connection.store, self.key(idx)
-        with self._lock(idx):
+        with _lock(self.name, idx):
             for _ in range(_MOST_ATTEMPTS):
                 blob = store.get(key)
                 if blob is None:

@@ -14,11 +14,11 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 from dosna.backends.base import Array, BackendDataset, Guarantees
-from dosna.engines.base import Runner, collective
+from dosna.engines.base import R, Runner, Tasks, collective
 from dosna.engines.work import read_source
 from dosna.errors import ChunkIndexError
 from dosna.metadata import DatasetMetadata, Shape, decode_value, encode_value
-from dosna.plan import ChunkTask, Index, Plan, plan, single
+from dosna.plan import ChunkTask, Index, plan, single
 from dosna.selection import Selection, select
 
 if TYPE_CHECKING:
@@ -61,14 +61,14 @@ class ArrayAccess:
         """What processes that work together must agree on before they start."""
         return (*self.connection.identity, self.name, self.shape, str(self.dtype))
 
-    def change(self, make: Callable[[], object]) -> None:
+    def change(self, make: Callable[[], R]) -> R:
         """Change the stored metadata in one process, and let all know the new ones."""
 
-        def changed() -> DatasetMetadata:
-            make()
-            return self.instance.metadata
+        def changed() -> tuple[R, DatasetMetadata]:
+            return make(), self.instance.metadata
 
-        self.instance.metadata = self.runner.once(changed)
+        result, self.instance.metadata = self.runner.once(changed)
+        return result
 
     # -- description ----------------------------------------------------------------------
 
@@ -225,10 +225,13 @@ class ArrayAccess:
         work = partial(self.instance.read_many, canonical)
         self._in_parallel(work, plan(selection, self.chunk_size), canonical.nbytes)
 
-    def _write(self, key: Any, values: Any) -> None:
+    def _write(self, key: Any, values: Any, *, shared_edge: bool = False) -> None:
+        """Write a selection; with `shared_edge` others may be writing beyond the array's end."""
         meta = self.instance.metadata
         selection = select(key, meta.shape)
-        tasks = plan(selection, meta.chunk_size)
+        tasks: Tasks[ChunkTask] = plan(selection, meta.chunk_size)
+        if shared_edge:
+            tasks = [t._replace(whole=t.whole and _is_full(t, meta.chunk_size)) for t in tasks]
         nbytes = selection.size * meta.dtype.itemsize
         if is_source(values):
             # Slices of the source are those of the tasks where no axis came, went or turned.
@@ -240,7 +243,7 @@ class ArrayAccess:
         canonical = selection.spread(assignable(values, meta.dtype), meta.dtype)
         self._in_parallel(partial(self.instance.write_many, canonical), tasks, nbytes)
 
-    def _in_parallel(self, work: Any, tasks: Plan, nbytes: int) -> None:
+    def _in_parallel(self, work: Any, tasks: Tasks[ChunkTask], nbytes: int) -> None:
         instance = self.instance
         backend = instance.connection
         if (
@@ -540,6 +543,10 @@ def _is_part(idx: Shape, local: Index, meta: DatasetMetadata) -> bool:
 def _write_from(target: BackendDataset, source: Any, tasks: Any) -> None:
     for task in tasks:
         target.write_many(read_source(source, task.out), [task._replace(out=(...,))])
+
+
+def _is_full(task: ChunkTask, chunk_size: Shape) -> bool:
+    return all(s.stop == c for s, c in zip(task.chunk, chunk_size, strict=True))
 
 
 def _one_chunk(selection: Selection, idx: Shape) -> list[ChunkTask]:

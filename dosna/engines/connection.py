@@ -20,7 +20,7 @@ from dosna.errors import (
     NotConnectedError,
     ReadOnlyError,
 )
-from dosna.metadata import DatasetMetadata, check_fillvalue, check_name, new_metadata, parents
+from dosna.metadata import DatasetMetadata, check_fillvalue, check_name, new_metadata
 from dosna.settings import current, works_together
 from dosna.util.options import refuse_unknown
 from dosna.util.progress import Progress
@@ -254,7 +254,7 @@ class EngineConnection:
         return self._wrap(self.runner.once(create))
 
     def check_free(self, name: str) -> None:
-        """Refuse a name that cannot be created here."""
+        """Refuse a name that is taken or illegal; whether it clashes, the backend knows."""
         self.check_writable()
         check_name(name)
         if self.instance.has_dataset(name):
@@ -262,14 +262,6 @@ class EngineConnection:
                 f"dataset {name!r} exists in connection {self.name!r}: delete it first, or use "
                 "require_dataset to open it"
             )
-        for parent in parents(name):
-            if self.instance.has_dataset(parent):
-                raise DatasetNameError(
-                    f"dataset name {name!r} lies inside {parent!r}, which is a dataset"
-                )
-        inner = next((n for n in self.instance.dataset_names() if n.startswith(name + "/")), None)
-        if inner is not None:
-            raise DatasetNameError(f"dataset name {name!r} is a folder: it holds {inner!r}")
 
     @collective
     def require_dataset(

@@ -420,7 +420,8 @@ class EngineDataset(ArrayAccess):
         Raises
         ------
         ValueError
-            `data` has another shape. If the write fails, the array keeps its extent.
+            `data` has another shape. If the write fails, the array gets its extent back, unless
+            somebody else appended meanwhile: then there is fill in between.
         """
         self.connection.check_writable()
         if not -self.ndim <= axis < self.ndim:
@@ -436,12 +437,14 @@ class EngineDataset(ArrayAccess):
                 f"append along axis {axis} needs data of shape {before} but for that axis, and "
                 f"this has {given}"
             )
-        self.resize([n + given[axis] * (a == axis) for a, n in enumerate(before)])
-        key = (*[slice(None)] * axis, slice(before[axis], None))
+        before = self.change(lambda: self.instance.extend(axis, given[axis]))
+        after = self.shape
+        begin = before[axis]
+        key = (*[slice(None)] * axis, slice(begin, begin + given[axis]))
         try:
-            self.runner.once(partial(self._write, key, values))
+            self.runner.once(partial(self._write, key, values, shared_edge=True))
         except BaseException:
-            self.resize(before)
+            self.change(partial(_take_back, self.instance, before, after))
             raise
 
     @collective
@@ -487,6 +490,13 @@ class EngineDataset(ArrayAccess):
         tasks = every_chunk(self.shape, grain or self.chunk_size)
         with self.runner.reporting(progress, len(tasks), what) as report:
             return self.runner.spread(work, tasks, workers=workers, travels=travels, report=report)
+
+
+def _take_back(dataset: BackendDataset, before: Shape, after: Shape) -> None:
+    """Undo an append, unless somebody else has appended since."""
+    dataset.refresh()
+    if dataset.metadata.shape == after:
+        dataset.resize(before)
 
 
 def _nbytes(extent: Shape, halo: Shape, itemsize: int) -> int:

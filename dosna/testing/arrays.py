@@ -131,7 +131,12 @@ class ArrayTests(Kit):
         )
         @given(st.data())
         def property_(data: st.DataObject) -> None:
-            shape = tuple(data.draw(st.lists(st.integers(0, 9), max_size=3), label="shape"))
+            shape = tuple(
+                data.draw(
+                    st.lists(st.integers(0, 9), min_size=self.least_axes, max_size=3),
+                    label="shape",
+                )
+            )
             chunks = tuple(data.draw(st.integers(1, 6), label="chunk") for _ in shape)
             model = sample(shape, "<i8", 5)
             own = f"{name}-{next(numbers)}"
@@ -153,7 +158,8 @@ class ArrayTests(Kit):
         check(ds[...], np.array([4, 0, 0, 0, 5, 0, 0, 0, 0, 3]))
 
     def test_arrays_without_axes_or_elements(self, con: dn.Connection, name: str) -> None:
-        scalar = self.create(con, name, (), "f8", fillvalue=2)
+        options = self.create_options if self.least_axes == 0 else {}
+        scalar = con.create_dataset(name, (), "f8", fillvalue=2, **options)
         assert (scalar.chunk_grid, scalar.total_chunks) == ((), 1)
         assert scalar[()] == 2
         scalar[...] = 3

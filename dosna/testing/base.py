@@ -27,6 +27,9 @@ class Kit:
     create_options: ClassVar[dict[str, Any]] = {}
     """Keywords for each `create_dataset`, such as ``{'compression': 'gzip'}``."""
 
+    least_axes: ClassVar[int] = 0
+    """1 where the `create_options` exclude datasets without axes."""
+
     examples: ClassVar[int] = 20
     """How many random cases each property is tried on."""
 

@@ -32,6 +32,7 @@ class DatasetMachine(RuleBasedStateMachine):
     make_connection: MakeConnection
     prefix: str
     create_options: dict[str, Any]
+    least_axes: int
 
     def __init__(self) -> None:
         super().__init__()
@@ -63,7 +64,11 @@ class DatasetMachine(RuleBasedStateMachine):
     @rule(data=st.data())
     def create(self, data: st.DataObject) -> None:
         name = next(n for n in "abc" if n not in self.models)
-        shape = tuple(data.draw(st.lists(st.integers(0, 7), max_size=3), label="shape"))
+        shape = tuple(
+            data.draw(
+                st.lists(st.integers(0, 7), min_size=self.least_axes, max_size=3), label="shape"
+            )
+        )
         chunks = tuple(data.draw(st.integers(1, 5), label="chunk") for _ in shape)
         self.handles[name] = self.con.create_dataset(
             self.prefix + name, shape, "<i4", FILL, chunk_size=chunks, **self.create_options
@@ -194,6 +199,7 @@ class MachineTests(Kit):
                 "make_connection": staticmethod(make_connection),
                 "prefix": name,
                 "create_options": self.create_options,
+                "least_axes": self.least_axes,
             },
         )
         run_state_machine_as_test(

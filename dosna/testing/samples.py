@@ -41,14 +41,15 @@ def sample(shape: tuple[int, ...], dtype: Any, seed: int = 0) -> Array:
     kind = np.dtype(dtype)
     rng = np.random.default_rng(seed)
     if kind.names is not None:
-        made = np.zeros(shape, kind)
+        made: Array = np.zeros(shape, kind)
         for number, field in enumerate(kind.names):
             part = made[field]
             part[...] = sample(part.shape, part.dtype, seed + number)
         return made
     if kind.kind == "V":
         raw = rng.integers(0, 256, (*shape, kind.itemsize), np.uint8)
-        return raw.view(kind).reshape(shape)
+        made = raw.view(kind).reshape(shape)
+        return made
     numbers = rng.integers(-100, 100, shape)
     if kind.kind in "SU":
         return numbers.astype(kind)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import inspect
 import secrets
 import shutil
 import tempfile
@@ -57,8 +57,6 @@ def connect(request, folder):
     name = option("--backend")
     if name is None:
         return lambda **kw: dn.Connection(str(folder), backend="hdf5", **kw)
-    import inspect
-
     made = inspect.signature(backends.get(name).connection)
     options = parse_options(made, option("--connection-options"))
     where = option("--connection") or f"dosna-mpi-{shared(lambda: secrets.token_hex(4))}"
@@ -81,14 +79,23 @@ def con(connect):
         yield con
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "several: one rank alone cannot do it")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    if WORLD.size == 1:
+        items[:] = [item for item in items if item.get_closest_marker("several") is None]
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item, call: Any) -> Any:
     """Fail everywhere what failed on one rank, so that all go on with the same test."""
     report = yield
     text = f"{report.longrepr}" if report.failed else None
-    texts = WORLD.allgather((os.environ.get("PYTEST_CURRENT_TEST"), report.when, text))
-    assert len({when for _, when, _ in texts}) == 1, texts
-    failed = {rank: text for rank, (_, _, text) in enumerate(texts) if text is not None}
+    steps, texts = zip(*WORLD.allgather(((item.nodeid, report.when), text)), strict=True)
+    assert len(set(steps)) == 1, steps
+    failed = {rank: text for rank, text in enumerate(texts) if text is not None}
     if failed:
         report.outcome = "failed"
         report.longrepr = "\n".join(f"on rank {rank}:\n{text}" for rank, text in failed.items())

@@ -22,7 +22,7 @@ from dosna.registry import Backend
 
 RANK, SIZE = WORLD.rank, WORLD.size
 SHAPE, CHUNKS = (11, 10, 7), (4, 3, 5)
-several = pytest.mark.skipif(SIZE == 1, reason="one rank cannot differ from itself")
+several = pytest.mark.several
 
 
 def volume(dtype="f4"):
@@ -106,9 +106,7 @@ def test_map_with_halo(ds, alone, name, mode):
     def blur(block):
         return np.roll(block, 2, 0) + np.roll(block, -5, 0) / 3 + np.roll(block, 1, 1)
 
-    check(
-        ds.map(blur, name + "-b", halo=halo, **kw), alone.map(blur, "b", halo=halo, **kw)[...]
-    )
+    check(ds.map(blur, name + "-b", halo=halo, **kw), alone.map(blur, "b", halo=halo, **kw)[...])
 
 
 def test_apply(ds, alone):
@@ -295,9 +293,7 @@ def test_what_fails_on_one_rank_fails_on_all(con, ds, name, kind, whose):
         return block
 
     kinds = {"plain": ZeroDivisionError, "exit": SystemExit, "unpicklable": Exception}
-    texts = raises_everywhere(
-        kinds[kind], lambda: ds.map(fail, name + "-b", "f4"), "bad block"
-    )
+    texts = raises_everywhere(kinds[kind], lambda: ds.map(fail, name + "-b", "f4"), "bad block")
     assert all("bad block" in text for text in texts)
     if SIZE > 1:
         others = [text for rank, text in enumerate(texts) if rank != failing]
@@ -319,9 +315,7 @@ def test_an_error_of_the_first_chunk_is_everybodys(con, ds, name):
 
 
 def test_existing_and_missing_datasets(con, ds, name):
-    raises_everywhere(
-        errors.DatasetExistsError, lambda: con.create_dataset(name, (3,)), "exists"
-    )
+    raises_everywhere(errors.DatasetExistsError, lambda: con.create_dataset(name, (3,)), "exists")
     raises_everywhere(errors.DatasetExistsError, lambda: ds.clone(name), "exists")
     raises_everywhere(errors.DatasetExistsError, lambda: ds.map(np.abs, name), "exists")
     raises_everywhere(errors.DatasetNotFoundError, lambda: con.del_dataset(name + "-no"), "no")
@@ -414,7 +408,9 @@ def test_progress_is_shown_by_the_root_and_its_errors_are_everybodys(ds):
 
     for when in (0, SIZE, 24):
         raises_everywhere(
-            ZeroDivisionError, lambda w=when: ds.apply(np.abs, progress=partial(fail_at, w)), "told"
+            ZeroDivisionError,
+            lambda w=when: ds.apply(np.abs, progress=partial(fail_at, w)),
+            "told",
         )
     raises_everywhere(TypeError, lambda: ds.clear(progress=3), "progress")
     check(ds, volume())
@@ -532,7 +528,9 @@ def test_a_copy_goes_to_the_same_ranks(ds, folder):
     for kw in ({"engine": "cpu"}, {"comm": MPI.COMM_SELF}):
         with dn.Connection(str(folder), backend="hdf5", **kw) as other:
             raises_everywhere(
-                errors.ConfigurationError, lambda o=other: ds.copy(o, "copied"), "same communicator"
+                errors.ConfigurationError,
+                lambda o=other: ds.copy(o, "copied"),
+                "same communicator",
             )
     with dn.Connection(f"own-{RANK}", backend="ram", engine="cpu") as own:
         check(own.create_dataset("copied", data=ds), volume())

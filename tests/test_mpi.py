@@ -1,0 +1,150 @@
+"""The mpi engine under mpiexec: its suite on several numbers of ranks, and what ends them all."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from support import mpiexec, require
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def run(ranks, *command, cwd=None, timeout=100):
+    return subprocess.run(
+        [*mpiexec(ranks), *command],
+        cwd=cwd,
+        env={**os.environ, "PYTHON": sys.executable},
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+    )
+
+
+@pytest.mark.parametrize("ranks", [2, 3, 5])
+def test_suite(ranks):
+    require("h5py")
+    ran = run(ranks, "sh", ROOT / "run_tests.sh")
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+    assert re.findall(r"(?m)^=* ?\d\d (\w+) in ", ran.stdout) == ["passed"]
+
+
+def test_suite_of_one_rank_on_a_named_backend(tmp_path):
+    require("h5py")
+    (tmp_path / "store").mkdir()
+    ran = run(
+        *(1, "sh", ROOT / "run_tests.sh", "--backend", "hdf5", "--connection", "store"),
+        *("--connection-options", f"directory={tmp_path}", "durable=no"),
+    )
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+    assert [path.name for path in (tmp_path / "store").iterdir()] in ([], [".lock"])
+
+
+def test_a_failure_on_one_rank_is_shown_by_the_first(tmp_path):
+    require("h5py")
+    clone = tmp_path / "clone"
+    shutil.copytree(ROOT / "tests" / "mpi", clone / "tests" / "mpi")
+    for name in ("run_tests.sh", "venv.sh", "pyproject.toml", "tests/conftest.py"):
+        shutil.copy(ROOT / name, clone / name)
+    (clone / "tests/mpi/suite.py").write_text(
+        "from conftest import WORLD\n"
+        "def test_a():\n    assert WORLD.rank != 1, 'only there'\n"
+        "def test_b():\n    assert WORLD.allreduce(1) == 2\n"
+    )
+    ran = run(2, "sh", clone / "run_tests.sh")
+    assert ran.returncode == 1
+    assert "1 failed, 1 passed" in ran.stdout
+    assert "on rank 1:" in ran.stdout
+    assert "only there" in ran.stdout
+
+
+def test_a_rank_that_never_calls_is_bounded(tmp_path):
+    require("h5py")
+    (tmp_path / "script.py").write_text(
+        "import time\n"
+        "import dosna as dn\n"
+        "dn.use('mpi', 'hdf5', {'collective_timeout': 0.5})\n"
+        "with dn.Connection('.') as con:\n"
+        "    ds = con.create_dataset('a', (4, 4))\n"
+        "    if con.mpi_is_root:\n"
+        "        time.sleep(60)\n"
+        "    ds.clear()\n"
+    )
+    begin = time.monotonic()
+    ran = run(2, sys.executable, "-m", "mpi4py", "script.py", cwd=tmp_path)
+    assert time.monotonic() - begin < 30
+    assert ran.returncode != 0
+    assert "rank 1 of 2 waited 0.5 s in the collective call 'clear'" in ran.stderr
+
+
+def test_a_timeout_does_not_bound_the_work_itself(tmp_path):
+    require("h5py")
+    (tmp_path / "script.py").write_text(
+        "import time\n"
+        "import dosna as dn\n"
+        "dn.use('mpi', 'hdf5', {'collective_timeout': 0.2})\n"
+        "with dn.Connection('.') as con:\n"
+        "    ds = con.create_dataset('a', (2,), chunk_size=1)\n"
+        "    ds.apply(lambda block: time.sleep(0.5) or block + 1)\n"
+        "    print(ds.sum(), flush=True)\n"
+    )
+    ran = run(2, sys.executable, "-m", "mpi4py", "script.py", cwd=tmp_path)
+    assert (ran.returncode, ran.stdout) == (0, "2.0\n2.0\n"), ran.stderr
+
+
+def test_run_mpi_ends_all_ranks_when_one_fails(tmp_path):
+    require("mpi4py")
+    (tmp_path / "script.py").write_text(
+        "import sys\n"
+        "from dosna.util.mpi import mpi_barrier, mpi_rank\n"
+        "assert sys.argv[1:] == ['a b', '--c'], sys.argv\n"
+        "if mpi_rank() == 1:\n"
+        "    raise ValueError('only here')\n"
+        "mpi_barrier()\n"
+    )
+    ran = subprocess.run(
+        ["sh", ROOT / "run_mpi.sh", "2", "script.py", "a b", "--c"],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHON": sys.executable},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert ran.returncode != 0
+    assert "ValueError: only here" in ran.stderr
+
+
+@pytest.mark.parametrize("arguments", [[], ["2"], ["two", "script.py"], ["-n", "2", "a.py"]])
+def test_run_mpi_refuses_wrong_arguments(arguments):
+    ran = subprocess.run(["sh", ROOT / "run_mpi.sh", *arguments], capture_output=True, text=True)
+    assert ran.returncode == 2
+    assert "usage" in ran.stderr
+
+
+def test_without_an_mpi_library_the_error_says_what_to_do(tmp_path):
+    """As mpi4py's wheel behaves where there is none."""
+    package = tmp_path / "mpi4py"
+    package.mkdir()
+    (package / "__init__.py").write_text("")
+    (package / "MPI.py").write_text("raise RuntimeError('cannot load MPI library')")
+    code = (
+        "import dosna as dn\n"
+        "from dosna.util.mpi import mpi_comm, mpi_size\n"
+        "assert (mpi_comm(), mpi_size()) == (None, 1)\n"
+        "try:\n    dn.use('mpi')\n"
+        "except dn.errors.MissingDependencyError as error:\n    print(error)\n"
+    )
+    ran = subprocess.run(
+        [sys.executable, "-c", code],
+        env={**os.environ, "PYTHONPATH": f"{tmp_path}:{ROOT}"},
+        capture_output=True,
+        text=True,
+    )
+    assert "cannot load MPI library" in ran.stdout, ran.stderr
+    assert "pip install mpich" in ran.stdout
