@@ -145,11 +145,15 @@ class DatasetMetadata:
             doc = json.loads(text)
             check_format_version(doc["dosna_format"], where)
             dtype = decode_dtype(doc["dtype"])
+            shape = _extents(doc["shape"], "shape", 0)
+            chunk_size = _extents(doc["chunk_size"], "chunk_size", 1)
+            if len(shape) != len(chunk_size):
+                raise ValueError(f"shape {shape} and chunk_size {chunk_size} differ in axes")
             return cls(
-                tuple(map(int, doc["shape"])),
+                shape,
                 dtype,
                 np.asarray(decode_value(doc["fillvalue"])).astype(dtype)[()],
-                tuple(map(int, doc["chunk_size"])),
+                chunk_size,
                 doc["attrs"],
                 doc["storage"],
                 bool(doc["trimmed"]),
@@ -333,7 +337,13 @@ def encode_dtype(dtype: np.dtype[Any]) -> Any:
         return dtype.str if dtype.subdtype is None else [encode_dtype(dtype.base), dtype.shape]
     assert dtype.fields is not None
     fields = [[n, encode_dtype(dtype.fields[n][0]), dtype.fields[n][1]] for n in dtype.names]
-    return {"fields": fields, "itemsize": dtype.itemsize, "aligned": dtype.isalignedstruct}
+    titles = [[*dtype.fields[n], None][2] for n in dtype.names]
+    return {
+        "fields": fields,
+        "itemsize": dtype.itemsize,
+        "aligned": dtype.isalignedstruct,
+        **({"titles": titles} if any(titles) else {}),
+    }
 
 
 def decode_dtype(value: Any) -> np.dtype[Any]:
@@ -348,6 +358,7 @@ def decode_dtype(value: Any) -> np.dtype[Any]:
         "formats": [decode_dtype(f) for f in formats],
         "offsets": list(offsets),
         "itemsize": value["itemsize"],
+        **({"titles": value["titles"]} if "titles" in value else {}),
     }
     return np.dtype(spec, align=value["aligned"])  # type: ignore[call-overload, no-any-return]
 

@@ -124,7 +124,7 @@ def scratch_folder(parent: Path | None) -> Iterator[Path]:
 
 def connect(chosen: argparse.Namespace, scratch: Path) -> dn.Connection:
     signature = inspect.signature(backends.get(chosen.backend).connection)
-    options = parse_options(signature, chosen.connection_options)
+    options: dict[str, Any] = parse_options(signature, chosen.connection_options)  # type: ignore[assignment]
     name = chosen.connection
     if name is None:
         # A folder where the backend keeps folders; elsewhere as good a name as any.
@@ -195,7 +195,7 @@ class Run:
         sigma = self.chosen.sigma
         halo = int(4 * sigma + 0.5)  # where scipy cuts the kernel off
         made: list[Any] = []
-        seconds = []
+        seconds: list[float] = []
         try:
             with self.timed(f"{title}: load", seconds):
                 chunks = [min(chunk, n) for n in volume.shape]
@@ -312,6 +312,7 @@ def draw_times(path: Path) -> list[Path]:
 def draw_backend(path: Path, runs: Any) -> Path:
     results = sorted(runs.values(), key=lambda r: (r.attrs["engine"], r.attrs["processes"]))
     sizes = sorted({(r.attrs["volume"], int(n)) for r in results for n in r.attrs["axis0_value"]})
+    chunks = sorted({int(n) for r in results for n in r.attrs["axis1_value"]})
     backend = runs.name.strip("/")
     figure, rows = plt.subplots(
         *(len(sizes), len(STEPS)),
@@ -327,6 +328,7 @@ def draw_backend(path: Path, runs: Any) -> Path:
                 draw_line(panel, result, size if same else None, step, f"C{number}")
             panel.set_title(f"{what}, {Path(volume).name} {size}")
             panel.set_ylim(bottom=0)
+            panel.set_xticks(chunks)
             panel.grid(alpha=0.3)
             panel.spines[["top", "right"]].set_visible(False)
         row[0].set_ylabel("seconds")
@@ -356,7 +358,6 @@ def draw_line(panel: Any, result: Any, size: int | None, step: int, color: str) 
     panel.plot(
         chunks[done], np.nanmin(seconds[done], axis=1), "o-", color=color, ms=4, label=label
     )
-    panel.set_xticks(chunks)
 
 
 if __name__ == "__main__":

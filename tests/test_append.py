@@ -77,7 +77,7 @@ def test_processes(tmp_path: Path) -> None:
 def test_a_failed_append_takes_its_rows_back(connection: Any) -> None:
     ds = connection["a"]
     ds.append([[1, 1, 1]])
-    with pytest.raises(ValueError, match="could not convert|invalid literal"):
+    with pytest.raises(ValueError, match=r"could not convert|invalid literal"):
         ds.append(np.array([["x", "y", "z"]]))
     assert ds.shape == (1, 3)
     assert connection["a"].shape == (1, 3)

@@ -6,10 +6,10 @@ import secrets
 from typing import ClassVar
 
 import pytest
+from support import require
 
 import dosna as dn
 from dosna.testing import BackendTests, MemoryStore, SlowStore, use_store
-from support import require
 
 
 class TestRam(BackendTests):

@@ -100,7 +100,7 @@ def test_a_wrong_output_is_noticed():
     "path", [path for path in DOCUMENTS if blocks(path, "python")], ids=name_of
 )
 def test_python_of_the_documents_runs(path, tmp_path, monkeypatch):
-    for package in ("h5py", "joblib", "cloudpickle", "scipy"):
+    for package in ("h5py", "joblib", "cloudpickle", "scipy", "mpi4py"):
         if package in text_of(path):
             require(package)
     monkeypatch.chdir(tmp_path)

@@ -62,17 +62,22 @@ def test_attributes_keep_arrays_and_scalars(dtype):
     array = sample((3, 2), dtype)
     for value in (array, array[1:], array[::-1, ::2], array[0, 0], array[:0]):
         found = metadata.decode_value(json.loads(json.dumps(metadata.encode_value(value))))
+        if isinstance(value, str):  # NumPy's text is a str, which JSON has.
+            assert found == value
+            continue
         assert type(found) is type(value)
         assert same(found, value)
 
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),
-    lambda inner: st.lists(inner, max_size=3)
-    | st.dictionaries(
-        st.text(max_size=4) | st.sampled_from(["__numpy__", "__float__", "__map__", "dtype"]),
-        inner,
-        max_size=3,
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(
+            st.text(max_size=4) | st.sampled_from(["__numpy__", "__float__", "__map__", "dtype"]),
+            inner,
+            max_size=3,
+        )
     ),
     max_leaves=8,
 )
@@ -86,7 +91,7 @@ def test_attributes_keep_json_values_even_those_that_look_like_tags(value):
 
 @pytest.mark.parametrize("value", [object(), {1}, b"x", {1: 2}, 1j, np.array([None]), [object()]])
 def test_attributes_refuse_what_json_and_numpy_have_not(value):
-    with pytest.raises(TypeError, match="kept|keys"):
+    with pytest.raises(TypeError, match=r"kept|keys"):
         metadata.encode_value(value)
 
 
@@ -95,7 +100,7 @@ def document(**changes):
 
 
 def test_a_newer_format_is_refused_by_its_number():
-    with pytest.raises(FormatError, match="7.*update"):
+    with pytest.raises(FormatError, match=r"7.*update"):
         DatasetMetadata.from_json(document(dosna_format=7), "metadata of 'a'")
 
 
@@ -155,7 +160,8 @@ def test_legal_names(name):
 
 
 @pytest.mark.parametrize(
-    "name", ["", "/", "a/", "/a", "a//b", ".", "..", "a/../b", ".hidden", "a\0", "a\n", "a\\b", "ä" * 101]
+    "name",
+    ["", "/", "a/", "/a", "a//b", ".", "..", "a/../b", ".hidden", "a\0", "a\n", "a\\b", "ä" * 101],
 )
 def test_illegal_names(name):
     with pytest.raises(DatasetNameError, match="name"):
@@ -196,7 +202,7 @@ def test_fill_values_that_do_not_fit(dtype, value):
         ("i8", True, 1),
         ("f4", 0.1, np.float32(0.1)),
         ("c8", 1, 1 + 0j),
-        ("U3", "ab", "ab"),
+        ("U2", "ab", "ab"),
         ("M8[D]", "2020-01-02", np.datetime64("2020-01-02")),
     ],
 )

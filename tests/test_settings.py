@@ -6,10 +6,10 @@ import subprocess
 import sys
 
 import pytest
+from support import require
 
 import dosna as dn
 from dosna import errors, registry
-from support import require
 
 
 def chosen():
@@ -67,11 +67,9 @@ def test_status_prints_on_request(capsys):
         ({"engine": "nothing"}, ["unknown engine 'nothing'", "cpu", "joblib"]),
         ({"backend": "nothing"}, ["unknown backend 'nothing'", "hdf5", "ram"]),
         ({"engine": 3}, ["engine", "3"]),
-        ({"engine": "cpu", "engine_kw": {"njobs": 2}}, ["cpu", "njobs"]),
         ({"engine": "joblib", "engine_kw": {"njobs": 0}}, ["njobs", "0"]),
         ({"engine": "joblib", "engine_kw": {"njobs": True}}, ["njobs", "True"]),
         ({"engine": "joblib", "engine_kw": {"jlbackend": "dask"}}, ["jlbackend", "loky"]),
-        ({"engine": "joblib", "engine_kw": {"workers": 2}}, ["joblib", "workers"]),
     ],
 )
 def test_what_is_wrong_is_refused_and_changes_nothing(arguments, parts):
@@ -80,6 +78,15 @@ def test_what_is_wrong_is_refused_and_changes_nothing(arguments, parts):
         dn.use(**arguments)
     assert [part for part in parts if part not in str(caught.value)] == []
     assert isinstance(caught.value, ValueError)
+    assert chosen() == ("cpu", "ram", {})
+
+
+def test_a_misspelt_engine_keyword_is_refused():
+    require("joblib")
+    with pytest.raises(TypeError, match=r"joblib.*workers.*jlbackend, njobs"):
+        dn.use("joblib", engine_kw={"workers": 2})
+    with pytest.raises(TypeError, match=r"cpu.*njobs"):
+        dn.Connection("a", engine="cpu", engine_kw={"njobs": 2})
     assert chosen() == ("cpu", "ram", {})
 
 
@@ -169,7 +176,7 @@ def test_plugins_come_from_entry_points(tmp_path):
         "from dosna.engines.cpu import CpuRunner\n"
         "from dosna.registry import Backend, Engine\n"
         "BACKEND = Backend('shelf', RamConnection, 'a test')\n"
-        "ENGINE = Engine('tortoise', CpuRunner, 'a test')\n"
+        "ENGINE = Engine('tortoise', CpuRunner)\n"
     )
     info = tmp_path / "thirdparty-1.0.dist-info"
     info.mkdir()

@@ -33,7 +33,7 @@ from dosna.errors import (
     DatasetNotFoundError,
     StorageError,
 )
-from dosna.metadata import DatasetMetadata, Shape, parents
+from dosna.metadata import DatasetMetadata, Shape, check_nesting, parents
 from dosna.plan import ChunkTask
 
 ABSENT = ""
@@ -161,6 +161,7 @@ class StoreConnection(BackendConnection):
             with _lock(name):
                 found = self.store.get(key)
                 if found is None:
+                    check_nesting(name, self._neighbours(name))
                     # A write that outlived a deletion left chunks.
                     if any(self.chunk_keys(name)):
                         self._remove(name, metadata, ABSENT)

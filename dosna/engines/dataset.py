@@ -199,7 +199,9 @@ class EngineDataset(ArrayAccess):
         check_mode(boundary)
         most = HALO_BLOCK_BYTES
         if memory_limit is not None:
-            most = min(most, parse_size(memory_limit) // 2)
+            # A third of a worker's share, so that all of them find work, and because an
+            # allocator may keep as much as it gave.
+            most = min(most, parse_size(memory_limit) // (3 * self.runner.workers))
         meta = self.instance.metadata
         with_halo = any(widths) and meta.size > 0
         probe = HaloMap(self.instance, self.instance, func, widths, boundary, cval)

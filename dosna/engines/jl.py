@@ -8,12 +8,12 @@ themselves.
 
 from __future__ import annotations
 
-import hashlib
 import os
 import pickle
 import signal
 import threading
 import time
+import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import FIRST_COMPLETED, FIRST_EXCEPTION, Executor, Future, wait
 from concurrent.futures.process import BrokenProcessPool, ProcessPoolExecutor
@@ -135,7 +135,8 @@ class JoblibRunner(Runner):
         report: Report | None,
     ) -> list[R]:
         payload = cloudpickle.dumps(work)
-        digest = hashlib.sha256(payload).hexdigest()
+        # Not the payload's hash: the handles that one call opened may be stale in the next.
+        call = uuid.uuid4().hex
         pool = self._pool(self.jlbackend)
         source = iter(tasks)
         running: dict[Future[Any], int] = {}
@@ -147,7 +148,7 @@ class JoblibRunner(Runner):
                     batch = list(islice(source, size))
                     if not batch:
                         break
-                    future = pool.submit(_work_in_process, digest, payload, batch)
+                    future = pool.submit(_work_in_process, call, payload, batch)
                     running[future] = len(batch)
                 if not running:
                     return results
@@ -269,16 +270,16 @@ _unpacked: dict[str, Any] = {}
 
 
 def _work_in_process(
-    digest: str, payload: bytes, batch: list[Any]
+    call: str, payload: bytes, batch: list[Any]
 ) -> tuple[float, bytes | None, Any]:
     """Run one batch; give its seconds, its packed error or None, and its result."""
     _in_worker.yes = True
     begin = time.perf_counter()
     try:
-        work = _unpacked.get(digest)
+        work = _unpacked.get(call)
         if work is None:
             _unpacked.clear()
-            work = _unpacked[digest] = pickle.loads(payload)
+            work = _unpacked[call] = pickle.loads(payload)
         result = work(batch)
     except BaseException as error:
         return 1.0, pack_error(error), None

@@ -12,6 +12,7 @@ import hashlib
 import pickle
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from functools import partial
@@ -40,6 +41,7 @@ from dosna.util.progress import Progress, reporting
 
 ROOT = 0
 _SHOWN = 500
+_FORWARDED_SECONDS = 0.5
 _COMPARED_BYTES, _COMPARED_ELEMENTS = 1 << 16, 256
 
 # The duplicate lives as an attribute of the communicator that it was made from.
@@ -135,6 +137,8 @@ class MpiRunner(Runner):
             file=sys.stderr,
             flush=True,
         )
+        # What mpiexec has not forwarded yet it may drop.
+        time.sleep(_FORWARDED_SECONDS)
         self.comm.Abort(1)
 
     def map(self, work: Callable[[Iterable[T]], R], tasks: Tasks[T]) -> list[R]:

@@ -133,6 +133,8 @@ class HaloMap:
             extent = tuple(s.stop - s.start for s in task.out)
             for part in every_chunk(extent, self.source.metadata.chunk_size):
                 self._one(group, task.out, part)
+            # Not while the next one is read: two would break a memory limit.
+            del group
 
     def _one(self, group: Array, place: Sequence[slice], part: ChunkTask) -> None:
         block = group[
@@ -154,14 +156,35 @@ class HaloMap:
             block = np.full(extent, self.cval, meta.dtype)
         else:
             block = np.empty(extent, meta.dtype)
+        corner = [s.start - h for s, h in zip(place, self.halo, strict=True)]
+        known = tuple(
+            slice(max(0, s.start - h), min(n, s.stop + h))
+            for s, h, n in zip(place, self.halo, meta.shape, strict=True)
+        )
+        self._read(known, _moved(block, known, corner))
         for piece in pieces(place, self.halo, meta.shape, self.mode):
-            selection = select(piece.source, meta.shape)
             # The ellipsis keeps an array of no axes an array.
             out: Any = (*piece.out, ...)
             flip: Any = (*piece.flip, ...)
             where = block[out][flip]
-            self.source.read_many(where, plan(selection, meta.chunk_size))
+            inside = zip(piece.source, known, strict=True)
+            if all(k.start <= s.start and s.stop <= k.stop for s, k in inside):
+                where[...] = _moved(block, piece.source, corner)
+            else:
+                self._read(piece.source, where)
         return block
+
+    def _read(self, box: tuple[slice, ...], where: Array) -> None:
+        meta = self.source.metadata
+        self.source.read_many(where, plan(select(box, meta.shape), meta.chunk_size))
+
+
+def _moved(block: Array, box: tuple[slice, ...], corner: Sequence[int]) -> Array:
+    """Give the part of a block that begins at `corner` where a box of the array lies."""
+    place: list[Any] = [slice(s.start - c, s.stop - c) for s, c in zip(box, corner, strict=True)]
+    # The ellipsis keeps an array of no axes an array.
+    part: Array = block[*place, ...]
+    return part
 
 
 def halo_group(dataset: BackendDataset, halo: Shape, limit: int, at_least: int) -> Shape:

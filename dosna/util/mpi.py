@@ -61,8 +61,10 @@ def mpi_barrier(comm: Any = None) -> None:
         comm.Barrier()
 
 
-def pprint(*values: Any, rank: int | None = None, comm: Any = None, **kwargs: Any) -> None:
-    """Print with this process's rank before it.
+def pprint(
+    *values: Any, rank: int | None = None, comm: Any = None, sep: str = " ", end: str = "\n"
+) -> None:
+    """Print with this process's rank before it, each call in one piece.
 
     Parameters
     ----------
@@ -70,13 +72,14 @@ def pprint(*values: Any, rank: int | None = None, comm: Any = None, **kwargs: An
     rank : int, optional
         The only rank that prints; all by default.
     comm : mpi4py.MPI.Comm, optional
-    **kwargs
-        Of `print`.
+    sep, end : str
+        As of `print`.
     """
     own = mpi_rank(comm)
     if rank is None or rank == own:
         width = len(str(mpi_size(comm) - 1))
-        print(f"|{own:{width}d})", *values, **{"flush": True, **kwargs})
+        # Pieces would mix with those of other ranks where output is not buffered.
+        print(f"|{own:{width}d}) {sep.join(map(str, values))}{end}", end="", flush=True)
 
 
 class MpiTimer(Timer):
