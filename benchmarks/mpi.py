@@ -131,7 +131,7 @@ def works(quick: bool) -> Iterator[tuple[str, str, Callable[[Any], float]]]:
 
 
 def busy(block: Any) -> Any:
-    for _ in range(40):
+    for _ in range(200):
         block = np.sin(block)
     return block
 

@@ -191,7 +191,7 @@ def halo_group(dataset: BackendDataset, halo: Shape, limit: int, at_least: int) 
     """Choose how many elements of each axis to read together, in whole chunks.
 
     Grown axis by axis while it saves reading and stays within `limit` bytes with its halo,
-    and while there stay `at_least` groups to share out.
+    and while there stay `at_least` groups to share out; these are then made of equal size.
     """
     meta = dataset.metadata
     group = list(meta.chunk_size)
@@ -213,14 +213,19 @@ def halo_group(dataset: BackendDataset, halo: Shape, limit: int, at_least: int) 
             axis for axis in range(meta.ndim) if halo[axis] and group[axis] < meta.shape[axis]
         ]
         if not open_axes:
-            return tuple(group)
+            break
         # The axis on which most of what is read is halo.
         axis = max(open_axes, key=lambda a: halo[a] / group[a])
         before = group[axis]
         group[axis] += meta.chunk_size[axis]
         if nbytes() > limit or count() < at_least:
             group[axis] = before
-            return tuple(group)
+            break
+    for axis, (g, n, c) in enumerate(zip(group, meta.shape, meta.chunk_size, strict=True)):
+        if n:
+            groups, chunks = -(-n // g), -(-n // c)
+            group[axis] = -(-chunks // groups) * c
+    return tuple(group)
 
 
 @dataclass
