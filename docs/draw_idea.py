@@ -76,14 +76,15 @@ def main() -> None:
         text(50, 61, "engine", 19, "white", font_weight="bold"),
         text(130, 61, "who does the work", 15, "white"),
     ]
-    for x, name, note in (
-        (400, "cpu", "the calling thread"),
-        (620, "joblib", "threads or processes"),
+    for x, width, name, note in (
+        (288, 176, "cpu", "the calling thread"),
+        (476, 206, "joblib", "threads or processes"),
+        (694, 164, "mpi", "ranks of a job"),
     ):
         parts += [
-            box(x, 36, 205, 38, "white", ENGINE, 6),
+            box(x, 36, width, 38, "white", ENGINE, 6),
             text(x + 12, 60, name, 15, font=MONO, font_weight="bold"),
-            text(x + 74, 60, note, 12, SOFT),
+            text(x + 22 + 9 * len(name), 60, note, 12, SOFT),
         ]
     # The three nouns.
     parts += [
