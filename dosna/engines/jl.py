@@ -176,8 +176,7 @@ class JoblibRunner(Runner):
                 future.cancel()
             if wait(running, _patience(error)).not_done:
                 # Whatever a worker is writing, a chunk stays old or becomes new.
-                _kill(pool)
-                self._forget_pool(self.jlbackend)
+                self._kill(pool)
             raise
 
     def _pool(self, kind: str) -> Executor:
@@ -199,6 +198,16 @@ class JoblibRunner(Runner):
                     )
                 )
             return _pools[kind, self.njobs]
+
+    def _kill(self, pool: Executor) -> None:
+        if self.jlbackend == "loky":
+            # Also keeps loky from handing out the same pool again.
+            pool.shutdown(wait=False, kill_workers=True)  # type: ignore[call-arg]
+            return
+        for process in list(pool._processes.values()):  # type: ignore[attr-defined]
+            with suppress(ProcessLookupError):
+                os.kill(process.pid, signal.SIGKILL)
+        self._forget_pool(self.jlbackend)
 
     def _forget_pool(self, kind: str) -> None:
         with _pools_lock:
@@ -225,12 +234,6 @@ def _patience(error: BaseException) -> float | None:
 def _ignore_interrupts() -> None:
     # A terminal sends Ctrl-C to workers too; who stops them is the process that started them.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-
-
-def _kill(pool: Executor) -> None:
-    for process in list(pool._processes.values()):  # type: ignore[attr-defined]
-        with suppress(ProcessLookupError):
-            os.kill(process.pid, signal.SIGKILL)
 
 
 class _SharedTasks(Generic[T]):
