@@ -25,6 +25,7 @@ from dosna.errors import ConfigurationError, FormatError, MissingDependencyError
 
 __all__ = [
     "COMPRESSORS",
+    "NO_CHUNK",
     "CodecError",
     "Pipeline",
     "Shards",
@@ -321,6 +322,10 @@ class Pipeline:
         follows.
     checks : int
         How many checksums there are.
+    compressed : bool
+        Whether there are compressors.
+    direct : bool
+        Whether `decode` leaves the chunk in `raw`, in C order.
 
     Raises
     ------
@@ -355,6 +360,9 @@ class Pipeline:
         self.checks = sum(isinstance(codec, _Crc32c) for codec in self._codecs)
         self.plain = self._axes is None and self.checks == len(self._codecs)
         self.compressed = self.checks < len(self._codecs)
+        self.direct = (
+            self._axes is None and self.compressed and not isinstance(self._codecs[0], _Crc32c)
+        )
 
     def encode(self, chunk: Array) -> list[Buffer]:
         """Encode a chunk; the parts of the result are to be written one after the other.
@@ -378,12 +386,13 @@ class Pipeline:
         ----------
         data : buffer
         raw : ndarray of uint8
-            `nbytes` of memory, which a compressed chunk is decoded into.
+            `nbytes` of memory for the decompressed chunk; of a pipeline that does not
+            compress, anything.
 
         Returns
         -------
         ndarray
-            A view: of `raw` if the chunk was compressed, and else of `data`.
+            A view: of `raw`, of `data`, or of memory of its own.
 
         Raises
         ------
@@ -444,6 +453,8 @@ class Shards:
         Extent of a chunk in a shard.
     counts : tuple of int
         Chunks of a shard along each axis.
+    total : int
+        Chunks of a shard.
     index_range : tuple
         Where the index is: ``(0, n)``, or ``(-n, None)`` at the end.
     pipeline : Pipeline
@@ -470,6 +481,7 @@ class Shards:
         self.grain, self.chunk_size = grain, size
         self.counts = tuple(g // c for g, c in zip(grain, size, strict=True))
         self.pipeline = Pipeline(inner, dtype, size, where)
+        self.total = math.prod(self.counts)
         self._at_start = location == "start"
         codecs = specs.get("index_codecs", [])
         order = next((s for s in codecs if _name(s) == "bytes"), {})
@@ -492,6 +504,9 @@ class Shards:
             raise CodecError(f"an index has {self.index_size} bytes, and there are {len(data)}")
         found = self._index.decode(data, np.empty(0, np.uint8)).reshape(-1, 2)
         listed: list[list[int]] = found.tolist()
+        for start, size in listed:
+            if start != NO_CHUNK and (size == 0 or start + size >= 1 << 63):
+                raise CodecError(f"the index tells of {size} bytes from {start} on")
         return listed
 
     def index_of(self, shard: memoryview) -> list[list[int]]:
@@ -534,6 +549,10 @@ class Shards:
         for i, n in zip(local, self.counts, strict=True):
             place = place * n + i
         return place
+
+    def chunk(self, shard: Shape, local: Shape) -> Shape:
+        """Give the index in the array of a chunk of a shard."""
+        return tuple([s * n + i for s, n, i in zip(shard, self.counts, local, strict=True)])
 
     def locals(self) -> Iterator[Shape]:
         """Give the chunks of a shard, in the order of the index."""

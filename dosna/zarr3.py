@@ -31,6 +31,7 @@ __all__ = [
     "new_array",
     "node_type",
     "options_of",
+    "stored_alike",
     "to_json",
 ]
 
@@ -77,8 +78,6 @@ class Layout:
     ----------
     grain : tuple of int
         Extent of a stored object: of a chunk, or of a shard.
-    grid : tuple of int
-        Stored objects along each axis.
     pipeline : Pipeline
         Of a chunk.
     shards : Shards or None
@@ -87,7 +86,6 @@ class Layout:
     """
 
     grain: Shape
-    grid: Shape
     pipeline: Pipeline
     shards: Shards | None
     template: str
@@ -112,9 +110,25 @@ def layout(metadata: DatasetMetadata) -> Layout:
         pipeline = shards.pipeline
     else:
         pipeline = Pipeline(codecs, metadata.dtype, grain, where)
-    grid = tuple(-(-n // g) for n, g in zip(metadata.shape, grain, strict=True))
     template = _template(document["chunk_key_encoding"], metadata.ndim, where)
-    return Layout(grain, grid, pipeline, shards, template)
+    return Layout(grain, pipeline, shards, template)
+
+
+def stored_alike(one: DatasetMetadata, other: DatasetMetadata) -> bool:
+    """Whether the chunks of two arrays are stored in the same way."""
+    fields = ("data_type", "chunk_grid", "chunk_key_encoding", "codecs")
+    a, b = one.storage["zarr"], other.storage["zarr"]
+    return all(_plain(a[f]) == _plain(b[f]) for f in fields) and one.ndim == other.ndim
+
+
+def _plain(spec: Any) -> Any:
+    """Give a spec as every writer would spell it."""
+    if isinstance(spec, list):
+        return [_plain(s) for s in spec]
+    if isinstance(spec, Mapping):
+        plain = {k: _plain(v) for k, v in spec.items() if v not in ({}, [])}
+        return plain["name"] if plain.keys() == {"name"} else plain
+    return spec
 
 
 def new_array(

@@ -10,6 +10,7 @@ from support import require
 
 import dosna as dn
 from dosna.testing import BackendTests, MemoryStore, SlowStore, use_store
+from dosna.testing.samples import ZARR_DTYPES
 
 
 class TestRam(BackendTests):
@@ -60,6 +61,8 @@ class TestHdf5Compressed(Hdf5Tests):
 
 class TestStore(BackendTests):
     """A third party's object store, through `dosna.backends.store`."""
+
+    dtypes = ZARR_DTYPES
 
     @pytest.fixture
     def make_connection(self):
