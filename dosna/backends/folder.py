@@ -36,6 +36,7 @@ __all__ = [
     "remove_folder",
     "replace_file",
     "sync_file_system",
+    "sync_folder",
 ]
 
 LOCK = ".lock"

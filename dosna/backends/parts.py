@@ -11,10 +11,28 @@ import numpy as np
 from dosna.backends.base import Array, Slices
 from dosna.metadata import DatasetMetadata, Shape
 
-__all__ = ["Scratch", "byte_range", "byte_ranges", "piece", "read_fully", "within"]
+__all__ = ["METADATA_LOCK", "PIECE", "Scratch", "byte_range", "byte_ranges", "bytes_like", "lock_place",
+    "read_fully", "within"]
 
-piece = 16 << 10
+PIECE = 16 << 10
 """Bytes that a file gives in the time that one more read of it takes."""
+
+
+METADATA_LOCK = 1 << 62
+"""Position of the lock on a dataset's metadata; stored objects have the places below."""
+
+
+def lock_place(idx: Shape) -> int:
+    """Give the position of a stored object's lock; that two share one does no harm."""
+    place = 0
+    for i in idx:
+        place = place * 0x9E3779B97F4A7C15 + i + 1
+    return place & (METADATA_LOCK - 1)
+
+
+def bytes_like(array: Array) -> Array:
+    """Give a view that the system reads and writes: M, m and V have no buffers."""
+    return array.view(f"V{array.dtype.itemsize}") if array.dtype.kind in "MmV" else array
 
 
 class Scratch(threading.local):

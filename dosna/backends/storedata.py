@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import threading
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, NoReturn, TypeVar
@@ -40,6 +40,7 @@ __all__ = [
     "StoreDataset",
     "VersionConflict",
     "lock",
+    "scratch",
 ]
 
 ABSENT = ""
@@ -49,7 +50,7 @@ ByteRange = tuple[int, int | None]
 
 MOST_ATTEMPTS = 1000
 _STRIPES = 64
-_MOST_INDEXES = 1024
+MOST_INDEXES = 1024
 
 T = TypeVar("T")
 
@@ -143,7 +144,7 @@ def _renew_locks() -> None:
 
 os.register_at_fork(after_in_child=_renew_locks)
 
-_scratch = Scratch()
+scratch = Scratch()
 _NOTHING: Array = np.empty(0, np.uint8)
 
 
@@ -185,12 +186,21 @@ class StoreDataset(BackendDataset):
         """Keep others out who change the stored object."""
         return lock(self.name, idx)
 
-    def check_there(self) -> None:
-        """Raise DatasetNotFoundError if the dataset is gone: then no absence is fill."""
+    def check_absent(self, absent: Iterable[Shape]) -> None:
+        """Prove that stored objects which were not found were never written.
+
+        They are fill if the dataset is still there, and otherwise DatasetNotFoundError.
+        """
         self.connection.read_metadata(self.name)
 
-    def check_inside(self, idx: Shape, key: Slices | None) -> None:
-        """Look at a write that is about to be done, under `hold`; None is a whole chunk."""
+    def check_inside(
+        self, start: Sequence[int], size: Shape, key: Slices | None, whole: bool
+    ) -> None:
+        """Look at a write that is about to be done, under `hold`.
+
+        It is of the part `key` of a box of `size` at `start`: of all that was inside the array
+        when the write was planned, if it is `whole`; None is all that is inside now.
+        """
 
     # -- description ----------------------------------------------------------------------
 
@@ -311,7 +321,7 @@ class StoreDataset(BackendDataset):
         try:
             if not self.has_chunk(idx):
                 return "never written"
-            self._read_chunk(idx, None)
+            self.read_chunk(idx, None)
         except ChunkCorruptError:
             return "corrupt"
         return "ok" if self.layout.pipeline.checks else "unchecked"
@@ -320,9 +330,9 @@ class StoreDataset(BackendDataset):
 
     def get_chunk_data(self, idx: Shape, slices: Slices | None = None) -> Any:
         key = self.metadata.bounds(idx).chunk if slices is None else slices
-        chunk = self._read_chunk(idx, key)
+        chunk = self.read_chunk(idx, key)
         if chunk is None:
-            self.check_there()
+            self.check_absent([idx if self.layout.shards is None else self._place(idx)[0]])
             fill = np.asarray(self.metadata.fillvalue, self.metadata.dtype)
             chunk = np.broadcast_to(fill, self.metadata.chunk_size)
         part = chunk[key]
@@ -333,20 +343,19 @@ class StoreDataset(BackendDataset):
         read = self._read_task if self.layout.shards is None else self._read_shard_task
         self.store.for_each(partial(read, out, absent), tasks)
         if absent:
-            # Only a dataset that is still there proves that they were never written.
-            self.check_there()
+            self.check_absent(absent)
 
     def _read_task(self, out: Array, absent: list[Shape], task: ChunkTask) -> None:
         idx, key, where, whole = task
-        raw = self._straight(out, where) if whole else None
-        chunk = self._read_chunk(idx, key, raw)
+        raw = self.straight(out, where) if whole else None
+        chunk = self.read_chunk(idx, key, raw)
         if chunk is None:
             absent.append(idx)
             out[where] = self.metadata.fillvalue
         elif raw is None:
             out[where] = chunk[key]
 
-    def _straight(self, out: Array, where: Any) -> Array | None:
+    def straight(self, out: Array, where: Any) -> Array | None:
         """Give the bytes of a part of `out`, if a decoder can write a chunk there."""
         if not self.layout.pipeline.direct or out.dtype != self.metadata.dtype:
             return None
@@ -360,7 +369,7 @@ class StoreDataset(BackendDataset):
             return None
         return bytes_of(target)
 
-    def _read_chunk(
+    def read_chunk(
         self, idx: Shape, key: Slices | None, raw: Array | None = None
     ) -> Array | None:
         """Read the part `key` of a chunk (None: all) to its place in a whole chunk.
@@ -372,7 +381,7 @@ class StoreDataset(BackendDataset):
         """
         if self.layout.shards is not None:
             shard, number = self._place(idx)
-            return self._read_from_shard(shard, number, idx, raw)
+            return self.read_from_shard(shard, number, idx, raw)
         meta = self.metadata
         pipeline = self.layout.pipeline
         wanted = None
@@ -385,18 +394,18 @@ class StoreDataset(BackendDataset):
             return None
         if wanted is None:
             return self.decode(idx, blob.data, raw)
-        scratch = _scratch.raw(meta.chunk_nbytes)
+        memory = scratch.raw(meta.chunk_nbytes)
         first, last = wanted
         if len(blob.data) != last - first:
             self.corrupt(idx, f"it ends within bytes {first} to {last}")
-        scratch[first:last] = np.frombuffer(blob.data, np.uint8)
-        return pipeline.array(scratch)
+        memory[first:last] = np.frombuffer(blob.data, np.uint8)
+        return pipeline.array(memory)
 
     def decode(self, idx: Shape, data: Any, raw: Array | None = None) -> Array:
         """Decode a chunk, or raise ChunkCorruptError."""
         pipeline = self.layout.pipeline
         if raw is None:
-            raw = _scratch.raw(pipeline.nbytes) if pipeline.compressed else _NOTHING
+            raw = scratch.raw(pipeline.nbytes) if pipeline.compressed else _NOTHING
         try:
             return pipeline.decode(data, raw)
         except CodecError as error:
@@ -416,11 +425,12 @@ class StoreDataset(BackendDataset):
     def set_chunk_data(self, idx: Shape, values: Any, slices: Slices | None = None) -> None:
         values = np.asarray(values)
         if self.layout.shards is None:
-            self._write(idx, values, slices)
+            self._write(idx, values, slices, False)
             return
         shard, number = self._place(idx)
 
         def changed(chunks: list[Any]) -> None:
+            self._check(idx, slices, False)
             chunks[number] = self._changed(idx, values, slices, chunks[number])
 
         self._change_shard(shard, changed)
@@ -431,15 +441,25 @@ class StoreDataset(BackendDataset):
 
     def _write_task(self, values: Array, task: ChunkTask) -> None:
         idx, key, where, whole = task
-        self._write(idx, values[where], None if whole else key)
+        self._write(idx, values[where], key, whole)
 
-    def _write(self, idx: Shape, values: Array, key: Slices | None) -> None:
-        if key is None:
+    def _write(self, idx: Shape, values: Array, key: Slices | None, whole: bool) -> None:
+        if key is None or whole:
             with self.hold(idx):
-                self.check_inside(idx, None)
+                self._check(idx, key, whole)
                 self.put(idx, self._encoded(idx, values), None)
-        else:
-            self.modify(idx, lambda data: self._changed(idx, values, key, data))
+            return
+
+        def changed(data: bytes | None) -> list[Any]:
+            self._check(idx, key, False)
+            return self._changed(idx, values, key, data)
+
+        self.modify(idx, changed)
+
+    def _check(self, idx: Shape, key: Slices | None, whole: bool) -> None:
+        size = self.metadata.chunk_size
+        start = [i * c for i, c in zip(idx, size, strict=True)]
+        self.check_inside(start, size, key, whole)
 
     def _encoded(self, idx: Shape, values: Array) -> list[Any]:
         """Encode a whole chunk: `values` inside the array, fill outside."""
@@ -457,7 +477,7 @@ class StoreDataset(BackendDataset):
         if key is None:
             return self._encoded(idx, values)
         meta, pipeline = self.metadata, self.layout.pipeline
-        raw = _scratch.raw(meta.chunk_nbytes)
+        raw = scratch.raw(meta.chunk_nbytes)
         if data is None:
             chunk = raw.view(meta.dtype).reshape(meta.chunk_size)
             chunk[...] = meta.fillvalue
@@ -477,7 +497,6 @@ class StoreDataset(BackendDataset):
         """Replace a stored object by what is made of it, whoever else changes it."""
         key = self.key(idx)
         with self.hold(idx):
-            self.check_inside(idx, ())
             for _ in range(MOST_ATTEMPTS):
                 blob = self.store.get(key)
                 parts = change(None if blob is None else blob.data)
@@ -515,12 +534,12 @@ class StoreDataset(BackendDataset):
             found = blob.version, shards.index(blob.data)
         except CodecError as error:
             self.corrupt(shards.chunk(shard, (0,) * self.metadata.ndim), f"the index of its shard is: {error}")
-        if len(self._indexes) >= _MOST_INDEXES:
+        if len(self._indexes) >= MOST_INDEXES:
             self._indexes.clear()
         self._indexes[shard] = found
         return found
 
-    def _read_from_shard(
+    def read_from_shard(
         self, shard: Shape, number: int, idx: Shape, raw: Array | None = None
     ) -> Array | None:
         """Read a chunk by its range, with the index that was read before if that still holds."""
@@ -575,15 +594,15 @@ class StoreDataset(BackendDataset):
         for local, key, where, whole in parts:
             number = shards.number(local)
             idx = shards.chunk(shard, local)
-            raw = self._straight(out, where) if whole else None
+            raw = self.straight(out, where) if whole else None
             found: Array | None = None
             if chunks is None:
-                found = self._read_from_shard(shard, number, idx, raw)
+                found = self.read_from_shard(shard, number, idx, raw)
             else:
                 data = chunks[number]
                 found = None if data is None else self.decode(idx, data, raw)
             if found is None:
-                absent.append(idx)
+                absent.append(shard)
                 out[where] = self.metadata.fillvalue
             elif raw is None:
                 out[where] = found[key]
@@ -619,6 +638,9 @@ class StoreDataset(BackendDataset):
         parts = plan(selection, self.metadata.chunk_size)
 
         def change(chunks: list[Any]) -> None:
+            grain = self.layout.grain
+            start = [i * g for i, g in zip(shard, grain, strict=True)]
+            self.check_inside(start, grain, key, whole)
             for local, part, place, all_of_it in parts:
                 number = shards.number(local)
                 chunks[number] = self._changed(
@@ -632,9 +654,8 @@ class StoreDataset(BackendDataset):
             self._change_shard(shard, change)
             return
         chunks: list[Any] = [None] * shards.total
-        change(chunks)
         with self.hold(shard):
-            self.check_inside(shard, None)
+            change(chunks)
             self.put(shard, shards.join(chunks), None)
 
     def trim_object(self, idx: Shape) -> None:
