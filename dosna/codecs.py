@@ -16,7 +16,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 from itertools import product
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -29,8 +29,9 @@ __all__ = [
     "CodecError",
     "Pipeline",
     "Shards",
-    "bytes_of",
+    "byte_order",
     "byte_order_matters",
+    "bytes_of",
     "compressor",
     "named",
 ]
@@ -243,7 +244,7 @@ def compressor(option: Any, dtype: np.dtype[Any]) -> dict[str, Any] | None:
             f"{{'name': 'zstd', 'level': 3}}, and {option!r} was given"
         )
     name = given["name"]
-    configuration: dict[str, Any] = {
+    defaults: dict[str, dict[str, Any]] = {
         "gzip": {"level": 5},
         "zstd": {"level": 3, "checksum": False},
         "blosc": {
@@ -254,8 +255,8 @@ def compressor(option: Any, dtype: np.dtype[Any]) -> dict[str, Any] | None:
             # The format's field has one byte.
             "typesize": dtype.itemsize if dtype.itemsize < 256 else 1,
         },
-    }[name]
-    configuration |= {k: v for k, v in given.items() if k != "name"}
+    }
+    configuration = defaults[name] | {k: v for k, v in given.items() if k != "name"}
     spec = {"name": name, "configuration": configuration}
     try:
         _parse_one(spec, "compression=")
@@ -295,6 +296,14 @@ def _parse_one(spec: Spec, where: str) -> _Codec:
     if given:
         raise FormatError(f"{where}: codec {name!r} has unknown options: {', '.join(given)}")
     return codec
+
+
+def byte_order(codecs: Any) -> Literal["<", ">"]:
+    """Give the byte order of the elements that codecs encode."""
+    for spec in codecs:
+        if isinstance(spec, Mapping) and spec.get("name") == "bytes":
+            return ">" if spec.get("configuration", {}).get("endian") == "big" else "<"
+    return "<"
 
 
 class Pipeline:
@@ -484,9 +493,7 @@ class Shards:
         self.total = math.prod(self.counts)
         self._at_start = location == "start"
         codecs = specs.get("index_codecs", [])
-        order = next((s for s in codecs if _name(s) == "bytes"), {})
-        endian = order.get("configuration", {}) if isinstance(order, Mapping) else {}
-        kind = np.dtype(">u8" if endian.get("endian") == "big" else "<u8")
+        kind = np.dtype("u8").newbyteorder(byte_order(codecs))
         self._index = Pipeline(codecs, kind, (*self.counts, 2), where)
         if not self._index.plain or self._index.size is None:
             raise FormatError(f"{where}: index_codecs are bytes and crc32c, and not {codecs!r}")
@@ -523,9 +530,7 @@ class Shards:
         index = self.index_of(view)
         if any(start + size > len(view) for start, size in index if start != NO_CHUNK):
             raise CodecError("the index of the shard points beyond its end")
-        return [
-            None if start == NO_CHUNK else view[start : start + size] for start, size in index
-        ]
+        return [None if start == NO_CHUNK else view[start : start + size] for start, size in index]
 
     def join(self, chunks: Sequence[list[Buffer] | None]) -> list[Buffer]:
         """Make a shard of its encoded chunks, each in parts, in C order."""

@@ -25,14 +25,15 @@ Words = npt.NDArray[np.uint32]
 @cache
 def _tables() -> tuple[Words, Words]:
     """What the low and the high half of a register become after 32 more bits."""
-    table = np.arange(256, dtype=np.uint32)
+    table: Words = np.arange(256, dtype=np.uint32)
     for _ in range(8):
-        table = (table >> 1) ^ np.where(table & 1, np.uint32(_POLYNOMIAL), np.uint32(0))
-    halves = np.arange(1 << 16, dtype=np.uint32)
-    registers = (halves, halves << 16)
+        table = (table >> np.uint32(1)) ^ np.where(table & 1, np.uint32(_POLYNOMIAL), np.uint32(0))
+    low: Words = np.arange(1 << 16, dtype=np.uint32)
+    high: Words = low << np.uint32(16)
     for _ in range(4):
-        registers = tuple(table[r & 255] ^ (r >> 8) for r in registers)  # type: ignore[assignment]
-    return registers
+        low = table[low & 255] ^ (low >> np.uint32(8))
+        high = table[high & 255] ^ (high >> np.uint32(8))
+    return low, high
 
 
 def _advance(registers: Words) -> Words:
@@ -102,10 +103,11 @@ def _bytewise(data: bytes) -> int:
     return register ^ 0xFFFFFFFF
 
 
+crc32c: Callable[[Any], int] = crc32c_numpy
 try:
-    from crc32c import crc32c as _compiled
-except ImportError:
-    _compiled = None
+    import crc32c as _compiled
 
-crc32c: Callable[[Any], int] = crc32c_numpy if _compiled is None else _compiled
+    crc32c = _compiled.crc32c
+except ImportError:
+    pass
 """CRC-32C of a buffer: the package's, which releases the GIL, or else NumPy's."""

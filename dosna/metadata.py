@@ -412,7 +412,9 @@ def decode_value(value: Any) -> Any:
         return array[()] if value["scalar"] else array
     if value.keys() == {"__float__"}:
         return float(value["__float__"])
-    inner = value.get("__map__")
     # Attributes of other programs are none of our tags, whatever they are called.
-    wrapped = value.keys() == {"__map__"} and isinstance(inner, dict) and _TAGS & inner.keys()
-    return {k: decode_value(v) for k, v in (inner if wrapped else value).items()}
+    if value.keys() == {"__map__"}:
+        inner = value["__map__"]
+        if isinstance(inner, dict) and _TAGS & inner.keys():
+            value = inner
+    return {k: decode_value(v) for k, v in value.items()}

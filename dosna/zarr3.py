@@ -13,11 +13,11 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
-from dosna.codecs import Pipeline, Shards, byte_order_matters, compressor, named
+from dosna.codecs import Pipeline, Shards, byte_order, byte_order_matters, compressor, named
 from dosna.errors import ConfigurationError, FormatError
 from dosna.metadata import DatasetMetadata, Shape
 
@@ -329,7 +329,7 @@ def _described(document: Document, where: str) -> DatasetMetadata:
     grain = _chunk_shape(document, len(shape), where)
     specs = _sharding(document["codecs"], where)
     codecs = document["codecs"] if specs is None else specs["codecs"]
-    dtype = _dtype(document["data_type"], _byte_order(codecs), where)
+    dtype = _dtype(document["data_type"], byte_order(codecs), where)
     names = document.get("dimension_names")
     if names is not None and (
         len(names) != len(shape) or not all(n is None or isinstance(n, str) for n in names)
@@ -377,13 +377,6 @@ def _sharding(codecs: Any, where: str) -> dict[str, Any] | None:
     return named(codecs[0], "codec", where, ("sharding_indexed",))[1]
 
 
-def _byte_order(codecs: Any) -> str:
-    for spec in codecs:
-        if isinstance(spec, Mapping) and spec.get("name") == "bytes":
-            return ">" if spec.get("configuration", {}).get("endian") == "big" else "<"
-    return "<"
-
-
 def _template(spec: Any, ndim: int, where: str) -> str:
     name, configuration = named(spec, "chunk key encoding", where, ("default", "v2"))
     separator = configuration.pop("separator", "/" if name == "default" else ".")
@@ -391,8 +384,8 @@ def _template(spec: Any, ndim: int, where: str) -> str:
         raise FormatError(f"{where}: the chunk key encoding {spec!r} is unknown")
     parts = ["%d"] * ndim
     if name == "default":
-        return separator.join(["c", *parts])
-    return separator.join(parts) if parts else "0"
+        return str(separator.join(["c", *parts]))
+    return str(separator.join(parts)) if parts else "0"
 
 
 # Data types
@@ -439,11 +432,11 @@ def _fields(dtype: np.dtype[Any]) -> list[Any]:
     return listed
 
 
-def _dtype(spec: Any, order: str, where: str) -> np.dtype[Any]:
+def _dtype(spec: Any, order: Literal["<", ">"], where: str) -> np.dtype[Any]:
     """Read a JSON value that `_data_type` or another writer gave."""
     if isinstance(spec, str):
         if spec in _CORE:
-            return np.dtype(_CORE[spec]).newbyteorder(order)  # type: ignore[arg-type]
+            return np.dtype(_CORE[spec]).newbyteorder(order)
         if re.fullmatch(r"r[1-9]\d*", spec) and int(spec[1:]) % 8 == 0:
             return np.dtype(f"V{int(spec[1:]) // 8}")
     known = (*_CORE, "r<bits>", *_TIMES, *_TEXTS, "structured")

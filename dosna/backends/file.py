@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import json
 import os
+import secrets
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any, ClassVar
@@ -26,6 +27,7 @@ from dosna import zarr3
 from dosna.backends.filedata import FileDataset
 from dosna.backends.folder import (
     CLOSE_ON_EXEC,
+    CREATING,
     LOCK,
     TEMPORARY,
     FolderConnection,
@@ -137,6 +139,7 @@ class FileConnection(FolderConnection):
             with disk(f"{what} {self.path}"):
                 if _read(self.path) is None:
                     _found(self.path)
+                    continue
                 file = os.open(path, os.O_RDWR | CLOSE_ON_EXEC)
                 locks = RangeLocks(lambda file=file: file, path)  # type: ignore[misc]
                 with locks.exclusive():
@@ -165,15 +168,15 @@ def _write(path: str, document: bytes) -> None:
 
 def _found(path: str) -> None:
     """Make a folder a group; of several that try, one wins."""
-    own = os.path.join(path, f"{zarr3.DOCUMENT}.{os.getpid()}{TEMPORARY}")
+    own = os.path.join(path, CREATING + secrets.token_hex(8))
     with open(own, "wb") as file:
         file.write(zarr3.GROUP)
         file.flush()
         os.fsync(file.fileno())
-    try:
-        with suppress(FileExistsError):
-            os.link(own, os.path.join(path, zarr3.DOCUMENT))
-    finally:
+    # Another one may have been faster, and have swept this one away.
+    with suppress(FileExistsError, FileNotFoundError):
+        os.link(own, os.path.join(path, zarr3.DOCUMENT))
+    with suppress(FileNotFoundError):
         os.unlink(own)
 
 

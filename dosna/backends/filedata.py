@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any, ClassVar
 
-
 from dosna import zarr3
 from dosna.backends.base import Array, Guarantees, Slices
 from dosna.backends.folder import (
@@ -341,9 +340,7 @@ class FileDataset(StoreDataset):
                         count = readv(file, (target, tail, beyond), 0)  # type: ignore[arg-type]
                     finally:
                         close(file)
-                    if count == length and (
-                        not checked or _CRC.unpack(tail)[0] == crc32c(target)
-                    ):
+                    if count == length and (not checked or _CRC.unpack(tail)[0] == crc32c(target)):
                         if target is data:
                             out[where] = chunk[key]
                         continue
@@ -434,5 +431,3 @@ def _make_folders(folder: int, path: str, durable: bool) -> None:
         return
     if durable:
         sync_folder(above or ".", folder)
-
-

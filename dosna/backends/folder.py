@@ -24,6 +24,7 @@ from dosna.metadata import parents
 
 __all__ = [
     "CLOSE_ON_EXEC",
+    "CREATING",
     "LOCK",
     "TEMPORARY",
     "Folder",
@@ -43,7 +44,7 @@ LOCK = ".lock"
 TEMPORARY = ".tmp"
 CLOSE_ON_EXEC: int = getattr(os, "O_CLOEXEC", 0)
 
-_CREATING, _DELETING = ".creating-", ".deleting-"
+CREATING, DELETING = ".creating-", ".deleting-"
 
 _ADVICE = {
     errno.ENOSPC: "free some space; what was stored before is intact",
@@ -190,13 +191,17 @@ def _write_rest(file: int, parts: Sequence[Any], count: int) -> None:
 
 
 def remove_folder(path: str, first: str = "") -> None:
-    """Remove a folder with what it holds.
+    """Remove a folder with what it holds, or a file.
 
     The file `first` goes first and the lock file last: who waits for the lock finds no dataset.
     """
     try:
         names = os.listdir(path)
     except FileNotFoundError:
+        return
+    except NotADirectoryError:
+        with suppress(FileNotFoundError):
+            os.unlink(path)
         return
     order = {first: 0, LOCK: 2}
     for name in sorted(names, key=lambda n: order.get(n, 1)):
@@ -333,7 +338,7 @@ class FolderConnection(BackendConnection):
         with self.names_held(f"create dataset {name!r} in"):
             self._sweep()
             self._check_free(name, path)
-            fresh = os.path.join(self.path, _CREATING + secrets.token_hex(8))
+            fresh = os.path.join(self.path, CREATING + secrets.token_hex(8))
             os.mkdir(fresh)
             try:
                 fill(fresh)
@@ -373,7 +378,7 @@ class FolderConnection(BackendConnection):
             if not self.holds_dataset(path):
                 raise DatasetNotFoundError(f"there is no dataset {name!r} in {self.path}")
             with lock_file(path).exclusive():
-                gone = os.path.join(self.path, _DELETING + secrets.token_hex(8))
+                gone = os.path.join(self.path, DELETING + secrets.token_hex(8))
                 os.rename(path, gone)
                 remove_folder(gone, self.description)
             self._remove_empty_parents(name)
@@ -405,7 +410,7 @@ class FolderConnection(BackendConnection):
             yield
 
     def _leftovers(self) -> list[str]:
-        return [n for n in os.listdir(self.path) if n.startswith((_CREATING, _DELETING))]
+        return [n for n in os.listdir(self.path) if n.startswith((CREATING, DELETING))]
 
     def _sweep(self) -> None:
         """Remove what died inside create_dataset or del_dataset: the living hold the lock."""

@@ -11,8 +11,17 @@ import numpy as np
 from dosna.backends.base import Array, Slices
 from dosna.metadata import DatasetMetadata, Shape
 
-__all__ = ["METADATA_LOCK", "PIECE", "Scratch", "byte_range", "byte_ranges", "bytes_like", "lock_place",
-    "read_fully", "within"]
+__all__ = [
+    "METADATA_LOCK",
+    "PIECE",
+    "Scratch",
+    "byte_range",
+    "byte_ranges",
+    "bytes_like",
+    "lock_place",
+    "read_fully",
+    "within",
+]
 
 PIECE = 16 << 10
 """Bytes that a file gives in the time that one more read of it takes."""

@@ -153,9 +153,7 @@ class StoreDataset(BackendDataset):
 
     connection: StoreConnection
 
-    def __init__(
-        self, connection: StoreConnection, name: str, metadata: DatasetMetadata
-    ) -> None:
+    def __init__(self, connection: StoreConnection, name: str, metadata: DatasetMetadata) -> None:
         super().__init__(connection, name, metadata)
         self.prepare()
 
@@ -369,9 +367,7 @@ class StoreDataset(BackendDataset):
             return None
         return bytes_of(target)
 
-    def read_chunk(
-        self, idx: Shape, key: Slices | None, raw: Array | None = None
-    ) -> Array | None:
+    def read_chunk(self, idx: Shape, key: Slices | None, raw: Array | None = None) -> Array | None:
         """Read the part `key` of a chunk (None: all) to its place in a whole chunk.
 
         None if there is no such chunk.
@@ -533,7 +529,10 @@ class StoreDataset(BackendDataset):
         try:
             found = blob.version, shards.index(blob.data)
         except CodecError as error:
-            self.corrupt(shards.chunk(shard, (0,) * self.metadata.ndim), f"the index of its shard is: {error}")
+            self.corrupt(
+                shards.chunk(shard, (0,) * self.metadata.ndim),
+                f"the index of its shard is: {error}",
+            )
         if len(self._indexes) >= MOST_INDEXES:
             self._indexes.clear()
         self._indexes[shard] = found

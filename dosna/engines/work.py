@@ -129,7 +129,9 @@ class Map:
             block = read(self.source, task)
 
             def one(place: tuple[slice, ...], block: Array = block) -> Array:
-                seen = block[(*place, ...)]
+                # The ellipsis keeps an array of no axes an array.
+                inside: Any = (*place, ...)
+                seen = block[inside]
                 return result_of(self.func, seen, seen.shape)
 
             whole = by_chunk(block.shape, meta.chunk_size, meta.dtype, one)
@@ -149,7 +151,8 @@ class Apply:
             block = read_object(self.dataset, task)
 
             def one(place: tuple[slice, ...], block: Array = block) -> Array:
-                return self._result(block[(*place, ...)])
+                inside: Any = (*place, ...)
+                return self._result(block[inside])
 
             whole = by_chunk(block.shape, meta.chunk_size, meta.dtype, one)
             write_object(self.dataset, task, whole)

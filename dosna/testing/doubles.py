@@ -180,7 +180,7 @@ class FolderStore(Store):
     def _path(self, key: str) -> Path:
         return self.folder / quote(key, safe="")
 
-    def get(self, key: str, byte_range: tuple[int, int] | None = None) -> Blob | None:
+    def get(self, key: str, byte_range: ByteRange | None = None) -> Blob | None:
         try:
             content = self._path(key).read_bytes()
         except FileNotFoundError:
