@@ -26,13 +26,15 @@ from dosna.backends.folder import (
 from dosna.backends.parts import (
     METADATA_LOCK,
     PIECE,
+    SMALL,
     byte_ranges,
     bytes_like,
     lock_place,
     read_fully,
+    scratch,
     within,
 )
-from dosna.backends.storedata import MOST_INDEXES, Blob, ByteRange, Store, StoreDataset, scratch
+from dosna.backends.storedata import MOST_INDEXES, Blob, ByteRange, Store, StoreDataset
 from dosna.codecs import NO_CHUNK, CodecError
 from dosna.crc32c import crc32c
 from dosna.errors import StaleDatasetError
@@ -48,7 +50,6 @@ __all__ = ["FileDataset"]
 _FLAGS = os.O_RDONLY | CLOSE_ON_EXEC
 _GONE = (FileNotFoundError, NotADirectoryError)
 _CRC = struct.Struct("<I")
-_SMALL = 2 * PIECE
 
 
 class _Files(Store):
@@ -318,9 +319,8 @@ class FileDataset(StoreDataset):
         # Parts of arrays without axes are scalars, which cannot be read into.
         direct = out.dtype == meta.dtype and meta.ndim > 0
         raw = bytes_like(out) if direct else out
-        data = scratch.raw(size)
-        chunk = data.view(meta.dtype).reshape(meta.chunk_size)
-        small = checked or size <= _SMALL
+        chunk, data = scratch.chunk(meta)
+        small = checked or size <= SMALL
         tail, beyond = bytearray(_CRC.size * checked), bytearray(1)
         open_, readv, close = os.open, os.preadv, os.close
         absent: list[Shape] = []
@@ -379,7 +379,7 @@ class FileDataset(StoreDataset):
         memory = scratch.raw(length)
         data = memoryview(memory)  # type: ignore[arg-type]
         ranges = [(0, length)]
-        if key is not None and not pipeline.checks and length > _SMALL:
+        if key is not None and not pipeline.checks and length > SMALL:
             ranges = byte_ranges(meta, key, PIECE)
         for first, last in ranges:
             if not read_fully(file, [data[first:last]], first):
@@ -387,11 +387,11 @@ class FileDataset(StoreDataset):
         return self.decode(idx, data, memory)
 
     def read_from_shard(
-        self, shard: Shape, number: int, idx: Shape, raw: Array | None = None
+        self, shard: Shape, local: Shape, raw: Array | None = None
     ) -> Array | None:
         shards = self.layout.shards
         assert shards is not None
-        with disk(f"read chunk {idx} of dataset {self.name!r}"):
+        try:
             try:
                 file = os.open(self._template % shard, _FLAGS, dir_fd=self._opened().fd)
             except _GONE:
@@ -405,16 +405,21 @@ class FileDataset(StoreDataset):
                     try:
                         known = head, shards.index(head)
                     except CodecError as error:
-                        self.corrupt(idx, f"the index of its shard is: {error}")
+                        self.corrupt(
+                            shards.chunk(shard, local), f"the index of its shard is: {error}"
+                        )
                     if len(self._raw_indexes) >= MOST_INDEXES:
                         self._raw_indexes.clear()
                     self._raw_indexes[shard] = known
-                place, size = known[1][number]
+                place, size = known[1][shards.number(local)]
                 if place == NO_CHUNK:
                     return None
-                return self.decode(idx, os.pread(file, size, place), raw)
+                data = os.pread(file, size, place)
+                return self.decode_from_shard(shard, local, data, raw)
             finally:
                 os.close(file)
+        except OSError as error:
+            raise failure(f"read shard {shard} of dataset {self.name!r}", error) from error
 
 
 def _make_folders(folder: int, path: str, durable: bool) -> None:

@@ -276,7 +276,7 @@ class FolderConnection(BackendConnection):
     """
 
     shared_between_processes: ClassVar[bool] = True
-    parallel_bytes: ClassVar[int] = 1 << 20
+    parallel_bytes: ClassVar[int] = 1 << 22
 
     description: ClassVar[str]
     """The file that makes a folder a dataset."""
@@ -318,7 +318,7 @@ class FolderConnection(BackendConnection):
 
     @abstractmethod
     def holds_dataset(self, path: str) -> bool:
-        """Whether a folder is a dataset."""
+        """Whether a folder is a dataset; an OSError if that cannot be seen."""
 
     def make_parents(self, name: str) -> None:
         """Make the folders above a dataset."""

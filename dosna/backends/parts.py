@@ -14,18 +14,22 @@ from dosna.metadata import DatasetMetadata, Shape
 __all__ = [
     "METADATA_LOCK",
     "PIECE",
-    "Scratch",
+    "SMALL",
     "byte_range",
     "byte_ranges",
     "bytes_like",
     "lock_place",
     "read_fully",
+    "scratch",
     "within",
 ]
 
 PIECE = 16 << 10
 """Bytes that a file gives in the time that one more read of it takes."""
 
+
+SMALL = 2 * PIECE
+"""Chunks of up to so many bytes are read whole."""
 
 METADATA_LOCK = 1 << 62
 """Position of the lock on a dataset's metadata; stored objects have the places below."""
@@ -44,8 +48,8 @@ def bytes_like(array: Array) -> Array:
     return array.view(f"V{array.dtype.itemsize}") if array.dtype.kind in "MmV" else array
 
 
-class Scratch(threading.local):
-    """A chunk's worth of memory per thread: fresh memory costs more than reading into it."""
+class _Scratch(threading.local):
+    """Memory per thread, for a chunk: fresh memory costs more than reading into it."""
 
     memory: Array = np.empty(0, np.uint8)
 
@@ -54,6 +58,14 @@ class Scratch(threading.local):
         if len(self.memory) < size:
             self.memory = np.empty(size, np.uint8)
         return self.memory[:size]
+
+    def chunk(self, metadata: DatasetMetadata) -> tuple[Array, Array]:
+        """Give an array of a chunk and its bytes, valid until the thread's next call."""
+        raw = self.raw(metadata.chunk_nbytes)
+        return raw.view(metadata.dtype).reshape(metadata.chunk_size), raw
+
+
+scratch = _Scratch()
 
 
 def _hull(k: Any, length: int) -> tuple[int, int] | None:

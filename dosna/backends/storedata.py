@@ -21,7 +21,7 @@ from dosna.backends.base import (
     Guarantees,
     Slices,
 )
-from dosna.backends.parts import Scratch, byte_range
+from dosna.backends.parts import byte_range, scratch
 from dosna.codecs import NO_CHUNK, CodecError, bytes_of
 from dosna.errors import ChunkCorruptError, StaleDatasetError, StorageError
 from dosna.metadata import DatasetMetadata, Shape
@@ -40,7 +40,6 @@ __all__ = [
     "StoreDataset",
     "VersionConflict",
     "lock",
-    "scratch",
 ]
 
 ABSENT = ""
@@ -144,7 +143,6 @@ def _renew_locks() -> None:
 
 os.register_at_fork(after_in_child=_renew_locks)
 
-scratch = Scratch()
 _NOTHING: Array = np.empty(0, np.uint8)
 
 
@@ -271,14 +269,15 @@ class StoreDataset(BackendDataset):
         shards = self.layout.shards
         if shards is None:
             return self.store.get(self.key(idx), (0, 1)) is not None
-        shard, number = self._place(idx)
+        shard, local = self._place(idx)
         index = self._index(shard)
-        return index is not None and index[1][number][0] != NO_CHUNK
+        return index is not None and index[1][shards.number(local)][0] != NO_CHUNK
 
     def del_chunk(self, idx: Shape) -> bool:
         if self.layout.shards is None:
             return self.del_object(idx)
-        shard, number = self._place(idx)
+        shard, local = self._place(idx)
+        number = self.layout.shards.number(local)
         found = False
 
         def without(chunks: list[Any]) -> None:
@@ -376,8 +375,7 @@ class StoreDataset(BackendDataset):
         written to. A compressed chunk is decoded into `raw`, if that is given.
         """
         if self.layout.shards is not None:
-            shard, number = self._place(idx)
-            return self.read_from_shard(shard, number, idx, raw)
+            return self.read_from_shard(*self._place(idx), raw)
         meta = self.metadata
         pipeline = self.layout.pipeline
         wanted = None
@@ -423,7 +421,8 @@ class StoreDataset(BackendDataset):
         if self.layout.shards is None:
             self._write(idx, values, slices, False)
             return
-        shard, number = self._place(idx)
+        shard, local = self._place(idx)
+        number = self.layout.shards.number(local)
 
         def changed(chunks: list[Any]) -> None:
             self._check(idx, slices, False)
@@ -473,16 +472,15 @@ class StoreDataset(BackendDataset):
         if key is None:
             return self._encoded(idx, values)
         meta, pipeline = self.metadata, self.layout.pipeline
-        raw = scratch.raw(meta.chunk_nbytes)
         if data is None:
-            chunk = raw.view(meta.dtype).reshape(meta.chunk_size)
+            chunk = scratch.chunk(meta)[0]
             chunk[...] = meta.fillvalue
         else:
             stored = self.decode(idx, data[0] if isinstance(data, list) else data)
             if pipeline.direct:
                 chunk = stored
             else:
-                chunk = raw.view(meta.dtype).reshape(meta.chunk_size)
+                chunk = scratch.chunk(meta)[0]
                 chunk[...] = stored
         chunk[key] = values
         parts = pipeline.encode(chunk)
@@ -511,12 +509,12 @@ class StoreDataset(BackendDataset):
 
     # -- shards ---------------------------------------------------------------------------
 
-    def _place(self, idx: Shape) -> tuple[Shape, int]:
-        """Give the shard of a chunk, and its number there."""
+    def _place(self, idx: Shape) -> tuple[Shape, Shape]:
+        """Give the shard of a chunk, and its place there."""
         shards = self.layout.shards
         assert shards is not None
         pairs = [divmod(i, n) for i, n in zip(idx, shards.counts, strict=True)]
-        return tuple(p[0] for p in pairs), shards.number(tuple(p[1] for p in pairs))
+        return tuple([p[0] for p in pairs]), tuple([p[1] for p in pairs])
 
     def _index(self, shard: Shape) -> tuple[str, list[list[int]]] | None:
         """Read the index of a shard, with the version of the shard; None if there is none."""
@@ -539,10 +537,12 @@ class StoreDataset(BackendDataset):
         return found
 
     def read_from_shard(
-        self, shard: Shape, number: int, idx: Shape, raw: Array | None = None
+        self, shard: Shape, local: Shape, raw: Array | None = None
     ) -> Array | None:
         """Read a chunk by its range, with the index that was read before if that still holds."""
-        key = self.key(shard)
+        shards = self.layout.shards
+        assert shards is not None
+        key, number = self.key(shard), shards.number(local)
         index = self._indexes.get(shard)
         for _ in range(MOST_ATTEMPTS):
             known = index is not None
@@ -558,12 +558,26 @@ class StoreDataset(BackendDataset):
             else:
                 blob = self.store.get(key, (start, start + size))
                 if blob is not None and blob.version == index[0]:
-                    return self.decode(idx, blob.data, raw)
+                    return self.decode_from_shard(shard, local, blob.data, raw)
             index = None
         raise StorageError(
             f"shard {key!r} of dataset {self.name!r} changed {MOST_ATTEMPTS} times while a chunk "
             "of it was being read"
         )
+
+    def decode_from_shard(
+        self, shard: Shape, local: Shape, data: Any, raw: Array | None = None
+    ) -> Array:
+        """Decode a chunk of a shard, or raise ChunkCorruptError."""
+        pipeline = self.layout.pipeline
+        if raw is None:
+            raw = scratch.raw(pipeline.nbytes) if pipeline.compressed else _NOTHING
+        try:
+            return pipeline.decode(data, raw)
+        except CodecError as error:
+            shards = self.layout.shards
+            assert shards is not None
+            self.corrupt(shards.chunk(shard, local), str(error))
 
     def _read_shard_task(self, out: Array, absent: list[Shape], task: ChunkTask) -> None:
         shard, key, where, _ = task
@@ -591,15 +605,13 @@ class StoreDataset(BackendDataset):
                 return
             chunks = self._split(shard, blob.data)
         for local, key, where, whole in parts:
-            number = shards.number(local)
-            idx = shards.chunk(shard, local)
             raw = self.straight(out, where) if whole else None
             found: Array | None = None
             if chunks is None:
-                found = self.read_from_shard(shard, number, idx, raw)
+                found = self.read_from_shard(shard, local, raw)
             else:
-                data = chunks[number]
-                found = None if data is None else self.decode(idx, data, raw)
+                data = chunks[shards.number(local)]
+                found = None if data is None else self.decode_from_shard(shard, local, data, raw)
             if found is None:
                 absent.append(shard)
                 out[where] = self.metadata.fillvalue
