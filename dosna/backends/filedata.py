@@ -37,7 +37,7 @@ from dosna.backends.parts import (
 from dosna.backends.storedata import MOST_INDEXES, Blob, ByteRange, Store, StoreDataset
 from dosna.codecs import NO_CHUNK, CodecError
 from dosna.crc32c import crc32c
-from dosna.errors import StaleDatasetError
+from dosna.errors import DosnaError, StaleDatasetError
 from dosna.locks import RangeLocks
 from dosna.metadata import DatasetMetadata, Shape
 from dosna.plan import ChunkTask
@@ -164,6 +164,10 @@ class FileDataset(StoreDataset):
         folder = self._opened()
         return folder if folder.is_current() else self._reopen()
 
+    @property
+    def _what(self) -> str:
+        return "chunk" if self.layout.shards is None else "shard"
+
     # -- StoreDataset's own words for it --------------------------------------------------
 
     @property
@@ -176,7 +180,7 @@ class FileDataset(StoreDataset):
     @contextmanager
     def _held(self, idx: Shape) -> Iterator[None]:
         place = lock_place(idx)
-        with disk(f"write object {idx} of dataset {self.name!r}"):
+        with disk(f"write {self._what} {idx} of dataset {self.name!r}"):
             held = self._locks.acquire(place)
             try:
                 self._current()
@@ -366,6 +370,8 @@ class FileDataset(StoreDataset):
                 return self._read_plain(idx, file, key)
             finally:
                 os.close(file)
+        except DosnaError:
+            raise
         except OSError as error:
             raise failure(f"read chunk {idx} of dataset {self.name!r}", error) from error
 
@@ -418,6 +424,8 @@ class FileDataset(StoreDataset):
                 return self.decode_from_shard(shard, local, data, raw)
             finally:
                 os.close(file)
+        except DosnaError:
+            raise
         except OSError as error:
             raise failure(f"read shard {shard} of dataset {self.name!r}", error) from error
 
