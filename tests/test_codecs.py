@@ -31,6 +31,7 @@ COMPRESSORS = [
         },
     },
 ]
+CHECKED = [{"name": "crc32c"}]
 LITTLE = {"name": "bytes", "configuration": {"endian": "little"}}
 
 
@@ -82,11 +83,8 @@ def test_any_shard_gives_back_its_chunks(data):
     grain = tuple(n * c for n, c in zip(counts, chunks, strict=True))
     configuration = {
         "chunk_shape": list(chunks),
-        "codecs": [
-            LITTLE,
-            *data.draw(st.sampled_from([[], COMPRESSORS[:1], [{"name": "crc32c"}]])),
-        ],
-        "index_codecs": [LITTLE, *data.draw(st.sampled_from([[], [{"name": "crc32c"}]]))],
+        "codecs": [LITTLE, *data.draw(st.sampled_from([[], COMPRESSORS[:1], CHECKED]))],
+        "index_codecs": [LITTLE, *data.draw(st.sampled_from([[], CHECKED]))],
         "index_location": data.draw(st.sampled_from(["start", "end"])),
     }
     shards = Shards(configuration, grain, np.dtype("<i2"), "it")
@@ -120,6 +118,17 @@ def test_bytes_of_other_lengths_are_refused(spec):
     for data in (b"", b"\0", bytes(300)):
         with pytest.raises(CodecError):
             pipeline.decode(data, memory)
+
+
+def test_zstd_that_does_not_say_how_long_it_is():
+    require("numcodecs")
+    # The bytes 0 to 7, as a raw block of a frame without a content size.
+    frame = b"\x28\xb5\x2f\xfd\x00\x58" + bytes([8 << 3 | 1, 0, 0]) + bytes(range(8))
+    pipeline = Pipeline([LITTLE, COMPRESSORS[1]], np.dtype("u1"), (8,), "it")
+    assert pipeline.decode(frame, np.empty(8, np.uint8)).tolist() == list(range(8))
+    longer = Pipeline([LITTLE, COMPRESSORS[1]], np.dtype("u1"), (9,), "it")
+    with pytest.raises(CodecError, match="8 bytes instead of 9"):
+        longer.decode(frame, np.empty(9, np.uint8))
 
 
 def test_gzip_of_several_members_and_with_rubbish_behind():
@@ -178,10 +187,8 @@ def test_decoders_run_in_parallel_threads():
     require("numcodecs")
     from concurrent.futures import ThreadPoolExecutor
 
-    pipelines = [
-        Pipeline([LITTLE, s, {"name": "crc32c"}], np.dtype("<i4"), (50_000,), "")
-        for s in COMPRESSORS
-    ]
+    kind = np.dtype("<i4")
+    pipelines = [Pipeline([LITTLE, s, *CHECKED], kind, (50_000,), "") for s in COMPRESSORS]
     chunks = [np.arange(50_000, dtype="<i4") + n for n in range(12)]
 
     def there_and_back(number):
@@ -252,11 +259,8 @@ def test_without_the_extra(tmp_path):
 
 def test_options_of_blosc_follow_the_elements():
     require("numcodecs")
-    for dtype, shuffle, typesize in [
-        ("f8", "shuffle", 8),
-        ("u1", "bitshuffle", 1),
-        ("U99", "shuffle", 1),
-    ]:
+    expected = [("f8", "shuffle", 8), ("u1", "bitshuffle", 1), ("U99", "shuffle", 1)]
+    for dtype, shuffle, typesize in expected:
         made = compressor("blosc", np.dtype(dtype))["configuration"]
         assert (made["shuffle"], made["typesize"]) == (shuffle, typesize)
     with pytest.raises(errors.ConfigurationError, match="typesize"):
