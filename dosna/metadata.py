@@ -406,10 +406,15 @@ def decode_value(value: Any) -> Any:
         return [decode_value(v) for v in value]
     if not isinstance(value, dict):
         return value
-    if "__numpy__" in value:
+    if value.keys() == {"__numpy__", "dtype", "shape", "scalar"}:
         raw = base64.b64decode(value["__numpy__"])
         array = np.frombuffer(bytearray(raw), decode_dtype(value["dtype"])).reshape(value["shape"])
         return array[()] if value["scalar"] else array
-    if "__float__" in value:
+    if value.keys() == {"__float__"}:
         return float(value["__float__"])
-    return {k: decode_value(v) for k, v in value.get("__map__", value).items()}
+    # Attributes of other programs are none of our tags, whatever they are called.
+    if value.keys() == {"__map__"}:
+        inner = value["__map__"]
+        if isinstance(inner, dict) and _TAGS & inner.keys():
+            value = inner
+    return {k: decode_value(v) for k, v in value.items()}

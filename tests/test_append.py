@@ -28,7 +28,7 @@ with dn.Connection(sys.argv[1], backend="hdf5", engine="cpu") as con:
 """
 
 
-@pytest.fixture(params=["ram", "hdf5"])
+@pytest.fixture(params=["ram", "hdf5", "file"])
 def connection(request: Any, tmp_path: Path) -> Any:
     if request.param == "hdf5":
         require("h5py")

@@ -6,10 +6,12 @@ import secrets
 from typing import ClassVar
 
 import pytest
+from sharded import SHARDED
 from support import require
 
 import dosna as dn
 from dosna.testing import BackendTests, MemoryStore, SlowStore, use_store
+from dosna.testing.samples import ZARR_DTYPES
 
 
 class TestRam(BackendTests):
@@ -58,8 +60,71 @@ class TestHdf5Compressed(Hdf5Tests):
     examples = 5
 
 
+class FileTests(BackendTests):
+    dtypes = ZARR_DTYPES
+    engine: ClassVar = ("cpu", {})
+    backend = "file"
+
+    @pytest.fixture
+    def make_connection(self, tmp_path):
+        name, options = self.engine
+        if name == "joblib":
+            require("joblib")
+        return lambda: dn.Connection(
+            str(tmp_path), backend=self.backend, engine=name, engine_kw=options
+        )
+
+
+class TestFile(FileTests):
+    pass
+
+
+class TestFileThreads(FileTests):
+    engine = ("joblib", {"njobs": 3})
+    create_options: ClassVar = {"compression": "gzip"}
+
+
+class TestFileLoky(FileTests):
+    engine = ("joblib", {"njobs": 2, "jlbackend": "loky"})
+    examples = 3
+
+
+class TestFileUnchecked(FileTests):
+    create_options: ClassVar = {"checksum": False}
+    examples = 5
+
+
+class TestFileShards(FileTests):
+    backend = SHARDED
+    examples = 10
+
+    @pytest.fixture(autouse=True, params=[None, "zstd"])
+    def _codec(self, request, monkeypatch):
+        if request.param:
+            require("numcodecs")
+        monkeypatch.setattr(type(self), "create_options", {"compression": request.param})
+
+
+class TestFileShardsLoky(FileTests):
+    backend = SHARDED
+    engine = ("joblib", {"njobs": 2, "jlbackend": "loky"})
+    examples = 3
+
+
+class TestStoreShards(BackendTests):
+    dtypes = ZARR_DTYPES
+    examples = 5
+
+    @pytest.fixture
+    def make_connection(self):
+        namespace = secrets.token_hex(8)
+        return lambda: dn.Connection(namespace, backend="memory-shards", engine="cpu")
+
+
 class TestStore(BackendTests):
     """A third party's object store, through `dosna.backends.store`."""
+
+    dtypes = ZARR_DTYPES
 
     @pytest.fixture
     def make_connection(self):
@@ -68,6 +133,7 @@ class TestStore(BackendTests):
 
 
 class TestStoreWithoutConditionalPuts(BackendTests):
+    dtypes = ZARR_DTYPES
     create_options: ClassVar = {"checksum": False}
     examples = 5
 
@@ -82,6 +148,7 @@ class TestStoreWithoutConditionalPuts(BackendTests):
 
 
 class TestStoreOfProcesses(BackendTests):
+    dtypes = ZARR_DTYPES
     examples = 3
 
     @pytest.fixture

@@ -180,6 +180,15 @@ class BackendDataset(ABC):
         """The backend's own keywords of `create_dataset` that would make one stored alike."""
         return dict(self.metadata.storage)
 
+    @property
+    def grain(self) -> Shape:
+        """Extent of a stored object: of a chunk, or of the many that a shard holds.
+
+        The tasks of `read_many` and `write_many` are planned by it, and their ``idx`` counts
+        such objects.
+        """
+        return self.metadata.chunk_size
+
     @abstractmethod
     def get_chunk(self, idx: Shape) -> BackendDataChunk:
         """Give a handle on a chunk of the grid, written or not; touches nothing."""
@@ -262,19 +271,34 @@ class BackendDataset(ABC):
         return chunk
 
     def read_many(self, out: Array, tasks: Iterable[ChunkTask]) -> None:
-        """Read the part ``task.chunk`` of each chunk into ``out[task.out]``."""
+        """Read the part ``task.chunk`` of each stored object into ``out[task.out]``.
+
+        As it stands here, and in `write_many`, a stored object is a chunk.
+        """
         read = self.get_chunk_data
         for idx, chunk, where, _ in tasks:
             out[where] = read(idx, chunk)
 
     def write_many(self, values: Array, tasks: Iterable[ChunkTask]) -> None:
-        """Write ``values[task.out]`` to the part ``task.chunk`` of each chunk.
+        """Write ``values[task.out]`` to the part ``task.chunk`` of each stored object.
 
-        A task that is ``whole`` replaces the chunk without reading it.
+        A task that is ``whole`` replaces the object without reading it.
         """
         write = self.set_chunk_data
         for idx, chunk, where, whole in tasks:
             write(idx, values[where], None if whole else chunk)
+
+    def object_indices(self) -> Iterator[Shape]:
+        """Indices of all stored objects, by the `grain`."""
+        return self.chunk_indices()
+
+    def del_object(self, idx: Shape) -> bool:
+        """Delete a stored object; False if it was not there."""
+        return self.del_chunk(idx)
+
+    def trim_object(self, idx: Shape) -> None:
+        """Make fill of what a stored object holds outside of the shape."""
+        self.set_chunk_data(idx, self.get_chunk_data(idx))
 
     def resize(self, shape: Shape) -> None:
         """Change the extents; what is cut off is gone, also when the array grows again."""
@@ -319,15 +343,14 @@ class BackendDataset(ABC):
         return before
 
     def _trim(self) -> None:
-        """Delete what lies outside of the shape: whole chunks, and the rims of others."""
-        meta = self.metadata
-        for idx in list(self.chunk_indices()):
-            if not meta.contains(idx):
-                self.del_chunk(idx)
-            elif any(
-                s.stop < c for s, c in zip(meta.bounds(idx).chunk, meta.chunk_size, strict=True)
-            ):
-                self.set_chunk_data(idx, self.get_chunk_data(idx))
+        """Delete what lies outside of the shape: whole objects, and the rims of others."""
+        shape, grain = self.metadata.shape, self.grain
+        for idx in list(self.object_indices()):
+            inside = [n - i * g for i, g, n in zip(idx, grain, shape, strict=True)]
+            if min(inside, default=1) <= 0:
+                self.del_object(idx)
+            elif any(n < g for n, g in zip(inside, grain, strict=True)):
+                self.trim_object(idx)
 
 
 class BackendDataChunk(ABC):

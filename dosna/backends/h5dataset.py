@@ -20,19 +20,19 @@ from dosna.backends.base import (
     Guarantees,
     Slices,
 )
-from dosna.backends.h5folder import (
+from dosna.backends.folder import (
     CLOSE_ON_EXEC,
-    DESCRIPTION,
     LOCK,
     TEMPORARY,
-    Folder,
     disk,
     failure,
     read_all,
     replace_file,
     sync_file_system,
 )
-from dosna.backends.h5plain import SMALL, bytes_like, read_plain, scratch, within
+from dosna.backends.h5folder import DESCRIPTION, H5Folder
+from dosna.backends.h5plain import read_plain
+from dosna.backends.parts import METADATA_LOCK, SMALL, bytes_like, lock_place, scratch, within
 from dosna.errors import (
     ChunkCorruptError,
     ChunkNotFoundError,
@@ -48,8 +48,6 @@ if TYPE_CHECKING:
 
 __all__ = ["H5DataChunk", "H5Dataset"]
 
-_METADATA = 1 << 62  # position of the metadata's lock; chunks have the places below
-
 
 class H5Dataset(BackendDataset):
     """A folder with ``dataset.h5`` and a file for each chunk that was written.
@@ -61,7 +59,7 @@ class H5Dataset(BackendDataset):
 
     def __init__(self, connection: H5Connection, name: str) -> None:
         self._path = os.path.join(connection.path, name)
-        self._folder: Folder | None = Folder(self._path, name)
+        self._folder: H5Folder | None = H5Folder(self._path, name)
         super().__init__(connection, name, self._folder.metadata)
         self._prepare()
 
@@ -86,13 +84,13 @@ class H5Dataset(BackendDataset):
             self._reopen()
             raise
 
-    def _opened(self) -> Folder:
+    def _opened(self) -> H5Folder:
         return self._folder or self._reopen()
 
-    def _reopen(self) -> Folder:
+    def _reopen(self) -> H5Folder:
         """Open the folder again, after a change by somebody else."""
         before = self._folder
-        folder = Folder(self._path, self.name)
+        folder = H5Folder(self._path, self.name)
         new, old = folder.metadata, self.metadata
         if (
             (before is not None and folder.identity != before.identity)
@@ -106,7 +104,7 @@ class H5Dataset(BackendDataset):
         self._folder, self.metadata = folder, new
         return folder
 
-    def _current(self) -> Folder:
+    def _current(self) -> H5Folder:
         folder = self._opened()
         return folder if folder.is_current() else self._reopen()
 
@@ -149,7 +147,10 @@ class H5Dataset(BackendDataset):
             folder = again
 
     def del_chunk(self, idx: Shape) -> bool:
-        with disk(f"delete chunk {idx} of dataset {self.name!r}"), self._locks.hold(_place(idx)):
+        with (
+            disk(f"delete chunk {idx} of dataset {self.name!r}"),
+            self._locks.hold(lock_place(idx)),
+        ):
             folder = self._current()
             if folder.metadata.contains(idx):
                 folder.record.erase(idx)
@@ -171,7 +172,7 @@ class H5Dataset(BackendDataset):
                 yield tuple(map(int, found.groups()))
 
     def update(self, change: Callable[[DatasetMetadata], DatasetMetadata]) -> None:
-        with disk(f"change dataset {self.name!r}"), self._locks.hold(_METADATA):
+        with disk(f"change dataset {self.name!r}"), self._locks.hold(METADATA_LOCK):
             folder = self._current()
             old = folder.metadata
             new = change(old)
@@ -213,10 +214,10 @@ class H5Dataset(BackendDataset):
                 self._remove_temporaries(folder)
             sync_file_system(folder.fd)
 
-    def _remove_temporaries(self, folder: Folder) -> None:
+    def _remove_temporaries(self, folder: H5Folder) -> None:
         """Remove the files of writers that died; those of the living are locked."""
         for idx in self._indices(folder.list(), TEMPORARY):
-            with self._locks.attempt(_place(idx), 1) as dead:
+            with self._locks.attempt(lock_place(idx), 1) as dead:
                 if dead:
                     folder.remove(self._template % idx + TEMPORARY)
 
@@ -281,7 +282,7 @@ class H5Dataset(BackendDataset):
         for idx, key, where, whole in tasks:
             put(idx, values[where], key, whole)
 
-    def _fetch(self, folder: Folder, idx: Shape, key: Slices | None) -> Array | None:
+    def _fetch(self, folder: H5Folder, idx: Shape, key: Slices | None) -> Array | None:
         """Read the part `key` of a chunk (None: all) to its place in an array of a whole chunk.
 
         None if the chunk was never written. Valid until the thread's next call.
@@ -315,7 +316,7 @@ class H5Dataset(BackendDataset):
                 "del_chunk to have fill values"
             ) from error
 
-    def _judge_absent(self, folder: Folder, idx: Shape) -> Folder | None:
+    def _judge_absent(self, folder: H5Folder, idx: Shape) -> H5Folder | None:
         """Decide about a chunk without a file: None if it was never written.
 
         Otherwise the folder to look in once more, because something changed meanwhile.
@@ -338,7 +339,7 @@ class H5Dataset(BackendDataset):
             "the chunk"
         )
 
-    def _stale(self, folder: Folder, idx: Shape) -> NoReturn:
+    def _stale(self, folder: H5Folder, idx: Shape) -> NoReturn:
         raise StaleDatasetError(
             f"chunk {idx} of dataset {self.name!r} does not fit its shape "
             f"{folder.metadata.shape}, to which somebody else may have resized it: try again"
@@ -354,7 +355,7 @@ class H5Dataset(BackendDataset):
         """
         if hasattr(values, "__array__"):  # before the scratch memory and the lock are in use
             values = np.asarray(values)
-        place = _place(idx)
+        place = lock_place(idx)
         try:
             held = self._locks.acquire(place)
             try:
@@ -369,7 +370,7 @@ class H5Dataset(BackendDataset):
 
     def _changed(
         self,
-        folder: Folder,
+        folder: H5Folder,
         idx: Shape,
         values: Any,
         key: Slices | None,
@@ -409,7 +410,7 @@ class H5Dataset(BackendDataset):
         chunk[inside] = np.broadcast_to(values, size)[inside] if full else values
         return chunk
 
-    def _store(self, folder: Folder, idx: Shape, chunk: Array) -> None:
+    def _store(self, folder: H5Folder, idx: Shape, chunk: Array) -> None:
         metadata = folder.metadata
         if folder.header:
             parts, size = [folder.header, bytes_like(chunk)], folder.length
@@ -432,11 +433,3 @@ class H5DataChunk(BackendDataChunk):
 
     def set_data(self, values: Any, slices: Slices | None = None) -> None:
         self.dataset._put(self.idx, values, slices, full=slices is None)
-
-
-def _place(idx: Shape) -> int:
-    """Give the position of a chunk's lock; that two chunks share one does no harm."""
-    place = 0
-    for i in idx:
-        place = place * 0x9E3779B97F4A7C15 + i + 1
-    return place & (_METADATA - 1)

@@ -1,124 +1,58 @@
 """Backends over stores of bytes: whoever can get, put, delete and list is a backend.
 
 A subclass of `StoreConnection` says how its `Store` is opened, and that is all. A dataset
-``entry/data`` is the object ``entry/data/dosna.json``, its metadata, beside
-``entry/data/c/0/1/2``, one object for each chunk: the elements in C order, followed by their
-CRC-32 (4 bytes, little-endian) unless the dataset was made with ``checksum=False``.
+``entry/data`` is a Zarr v3 array: the object ``entry/data/zarr.json`` beside
+``entry/data/c/0/1/2``, one for each chunk, or for each shard of many. ``zarr.json`` and
+``entry/zarr.json`` are groups, so that other programs find their way.
 """
 
 from __future__ import annotations
 
-import os
-import struct
-import threading
-import zlib
-from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator
-from typing import Any, ClassVar, NamedTuple
+import json
+import secrets
+import time
+from abc import abstractmethod
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from typing import Any, ClassVar
 
-import numpy as np
-
-from dosna.backends.base import (
-    Array,
-    BackendConnection,
-    BackendDataChunk,
-    BackendDataset,
-    ChunkState,
-    Guarantees,
-    Slices,
+from dosna import zarr3
+from dosna.backends.base import BackendConnection
+from dosna.backends.storedata import (
+    ABSENT,
+    Blob,
+    ByteRange,
+    Store,
+    StoreDataChunk,
+    StoreDataset,
+    VersionConflict,
+    lock,
 )
-from dosna.errors import (
-    ChunkCorruptError,
-    DatasetExistsError,
-    DatasetNotFoundError,
-    StorageError,
-)
+from dosna.errors import DatasetExistsError, DatasetNotFoundError, FormatError, StorageError
 from dosna.metadata import DatasetMetadata, Shape, check_nesting, parents
-from dosna.plan import ChunkTask
 
-ABSENT = ""
-"""The version of an object that does not exist."""
+__all__ = [
+    "ABSENT",
+    "Blob",
+    "ByteRange",
+    "Store",
+    "StoreConnection",
+    "StoreDataChunk",
+    "StoreDataset",
+    "VersionConflict",
+]
 
-_METADATA = "dosna.json"
-_CRC = struct.Struct("<I")
-_STRIPES = 64
-_MOST_ATTEMPTS = 1000
-
-
-class Blob(NamedTuple):
-    """The bytes of an object and its version, which changes with every put."""
-
-    data: bytes
-    version: str
-
-
-class VersionConflict(StorageError):
-    """A conditional put found another version than it expected; nothing was changed."""
-
-
-class Store(ABC):
-    """Bytes by key. Keys are parts of printable characters, joined by '/'.
-
-    Anything that fails raises `StorageError` or another error of `dosna.errors`. Only what is
-    proven to be absent may be reported as absent.
-    """
-
-    shared_between_processes: ClassVar[bool]
-    """Whether another process that opens it sees the same objects."""
-
-    conditional_puts: ClassVar[bool]
-    """Whether `put` honours ``expected`` atomically among all who write."""
-
-    @abstractmethod
-    def get(self, key: str, byte_range: tuple[int, int] | None = None) -> Blob | None:
-        """Get an object, or its bytes ``start:stop``; None if there is none."""
-
-    @abstractmethod
-    def put(self, key: str, data: bytes, expected: str | None = None) -> None:
-        """Write a whole object, so that it is seen old or new and never mixed.
-
-        Parameters
-        ----------
-        key : str
-        data : bytes
-        expected : str, optional
-            Write only over this version; `ABSENT` only where there is no object.
-
-        Raises
-        ------
-        VersionConflict
-            Another version is there.
-        """
-
-    @abstractmethod
-    def delete(self, key: str) -> bool:
-        """Delete an object; False if there was none."""
-
-    @abstractmethod
-    def list(self, prefix: str) -> Iterator[str]:
-        """List all keys that begin with `prefix`, completely or with an error."""
-
-    def close(self) -> None:  # noqa: B027  a store without a connection has nothing to close
-        """Let go of what the store holds."""
-
-
-# By chunk and not by handle, because a store may have no conditional puts.
-_locks = [threading.Lock() for _ in range(_STRIPES)]
-
-
-def _lock(*what: Any) -> threading.Lock:
-    return _locks[hash(what) % _STRIPES]
-
-
-def _renew_locks() -> None:
-    _locks[:] = [threading.Lock() for _ in range(_STRIPES)]
-
-
-os.register_at_fork(after_in_child=_renew_locks)
+_DELETED = "dosna.deleted"
 
 
 class StoreConnection(BackendConnection):
     """A connection to a store of bytes."""
+
+    lease: ClassVar[float] = 10.0
+    """Seconds without a sign of life after which who deletes a dataset is taken for dead.
+
+    Longer than any request may take.
+    """
 
     @abstractmethod
     def open_store(self) -> Store:
@@ -153,241 +87,180 @@ class StoreConnection(BackendConnection):
         return {k: v for k, v in self.__dict__.items() if k != "_store"}
 
     def create_dataset(
-        self, name: str, metadata: DatasetMetadata, *, checksum: bool = True
+        self,
+        name: str,
+        metadata: DatasetMetadata,
+        *,
+        compression: Any = None,
+        checksum: bool = True,
+        shards: Shape | None = None,
+        dims: Sequence[str | None] | None = None,
     ) -> StoreDataset:
-        metadata = metadata.replace(storage={"checksum": checksum})
-        key = _key(name, _METADATA)
-        try:
-            with _lock(name):
-                found = self.store.get(key)
-                if found is None:
-                    check_nesting(name, self._neighbours(name))
-                    # A write that outlived a deletion left chunks.
-                    if any(self.chunk_keys(name)):
-                        self._remove(name, metadata, ABSENT)
-                elif self._is_deleting(name):
-                    self._remove(name, metadata, found.version)
-                self.store.put(key, metadata.to_json().encode(), ABSENT)
-        except VersionConflict:
-            raise DatasetExistsError(f"dataset {name!r} exists in {self.name!r}") from None
-        return StoreDataset(self, name, metadata)
+        """Make a dataset, or raise DatasetExistsError: of several that try, one wins.
 
-    def _neighbours(self, name: str) -> Iterator[str]:
+        Parameters
+        ----------
+        name : str
+        metadata : DatasetMetadata
+        compression : None, {'gzip', 'zstd', 'blosc'} or mapping
+            A mapping has the codec's ``name`` and its options, as Zarr calls them:
+            ``{'name': 'blosc', 'cname': 'zstd', 'clevel': 3}``.
+        checksum : bool
+            Whether each chunk ends with a CRC-32C, which is checked whenever it is read.
+        shards : tuple of int, optional
+            Extent of a shard, multiples of the chunk's: all chunks within one are one object.
+        dims : sequence of str or None, optional
+            Names of the axes.
+        """
+        metadata = zarr3.new_array(metadata, compression, checksum, shards, dims)
+        key, document = _document(name), zarr3.to_json(metadata)
+        self.make_groups(name)
+        while True:
+            # Seen by another thread where the store itself excludes nobody.
+            with suppress(VersionConflict), lock(name):  # and then look again
+                found = self.store.get(key)
+                kind = _kind(found)
+                below = list(self.store.list(name + "/"))
+                check_nesting(name, self._neighbours(name, below))
+                if found is None:
+                    if not below:
+                        self.store.put(key, document, ABSENT)
+                        break
+                    # Writes that outlived a deletion left them.
+                    self._remove(name, ABSENT)
+                elif kind == "group":
+                    self.store.put(key, document, found.version)
+                    break
+                elif kind == _DELETED:
+                    self._take_over(name, found)
+                else:
+                    raise DatasetExistsError(f"dataset {name!r} exists in {self.name!r}")
+        return self.open_dataset(name, metadata)
+
+    def _neighbours(self, name: str, below: list[str]) -> Iterator[str]:
         """Give the datasets around and inside a name, for each of which it would be taken."""
         yield from filter(self.has_dataset, parents(name))
-        end = "/" + _METADATA
-        for key in self.store.list(name + "/"):
-            if key.endswith(end) and key != _key(name, _METADATA):
-                yield key.removesuffix(end)
+        end = "/" + zarr3.DOCUMENT
+        inner = [key.removesuffix(end) for key in below if key.endswith(end)]
+        yield from filter(self.has_dataset, (other for other in inner if other != name))
+
+    def open_dataset(self, name: str, metadata: DatasetMetadata) -> StoreDataset:
+        """Make the handle on a dataset."""
+        return StoreDataset(self, name, metadata)
+
+    def make_groups(self, name: str) -> None:
+        """Describe what is above a dataset as Zarr groups."""
+        for group in ["", *parents(name)]:
+            with suppress(VersionConflict):
+                if self.store.get(_document(group)) is None:
+                    self.store.put(_document(group), zarr3.GROUP, ABSENT)
 
     def get_dataset(self, name: str) -> StoreDataset:
-        return StoreDataset(self, name, self.read_metadata(name)[0])
+        return self.open_dataset(name, self.read_metadata(name)[0])
 
     def del_dataset(self, name: str) -> None:
-        # Readers must not see chunks vanish one by one as fill: the dataset goes first.
-        key = _key(name, _METADATA)
-        blob = self.store.get(key)
-        if blob is None:
-            raise self.not_found(name)
-        metadata = DatasetMetadata.from_json(blob.data.decode(), f"metadata of {name!r}")
-        self._remove(name, metadata, None)
+        while True:
+            found = self.store.get(_document(name))
+            if found is None or zarr3.node_type(found.data, _document(name)) != "array":
+                raise self.not_found(name)
+            with suppress(VersionConflict):  # and then look again
+                self._remove(name, found.version)
+                return
 
-    def _remove(self, name: str, metadata: DatasetMetadata, version: str | None) -> None:
-        key = _key(name, _METADATA)
-        storage = {**metadata.storage, "deleting": True}
-        self.store.put(key, metadata.replace(storage=storage).to_json().encode(), version)
-        for chunk in list(self.chunk_keys(name)):
-            self.store.delete(chunk)
-        self.store.delete(key)
+    # Deleting goes object by object. Readers must not see chunks vanish one by one as fill,
+    # and who creates the dataset again must not have its chunks deleted: so the document goes
+    # first, and what stands in its place is renewed while the deletion lives.
+
+    def _remove(self, name: str, version: str) -> None:
+        """Delete what there is of a dataset, if its document is still of this version."""
+        key, token = _document(name), secrets.token_hex(8)
+        self._mark(key, token, version)
+        renewed = time.monotonic()
+        try:
+            for made in list(self.store.list(name + "/")):
+                if made == key:
+                    continue
+                if time.monotonic() - renewed > self.lease / 4:
+                    self._renew(key, token)
+                    renewed = time.monotonic()
+                self.store.delete(made)
+            self._renew(key, token)
+            self.store.delete(key)
+        except BaseException:
+            with suppress(Exception):  # let the next one begin at once
+                self._renew(key, token, abandoned=True)
+            raise
+
+    def _mark(self, key: str, token: str, version: str, abandoned: bool = False) -> None:
+        mark = {
+            "zarr_format": 3,
+            "node_type": _DELETED,
+            "token": token,
+            "abandoned": abandoned,
+            "sign_of_life": secrets.token_hex(8),
+        }
+        self.store.put(key, json.dumps(mark).encode(), version)
+
+    def _renew(self, key: str, token: str, abandoned: bool = False) -> None:
+        found = self.store.get(key)
+        mark = {} if found is None else json.loads(found.data)
+        if found is None or mark.get("token") != token:
+            raise StorageError(
+                f"{key!r} was deleted by somebody else, who took this process for dead: it had "
+                f"not been heard of for {self.lease} seconds"
+            )
+        self._mark(key, token, found.version, abandoned)
+
+    def _take_over(self, name: str, found: Blob) -> None:
+        """Finish a deletion whose process is dead."""
+        key, mark = _document(name), json.loads(found.data)
+        end = time.monotonic() + (0 if mark.get("abandoned") else self.lease)
+        while time.monotonic() < end:
+            time.sleep(min(0.05, self.lease / 10))
+            now = self.store.get(key)
+            if now is None or json.loads(now.data).get("token") != mark.get("token"):
+                return
+            if now.version != found.version:
+                raise DatasetExistsError(
+                    f"dataset {name!r} in {self.name!r} is being deleted: create it when that "
+                    "is done"
+                )
+        self._remove(name, found.version)
 
     def dataset_names(self) -> list[str]:
-        end = "/" + _METADATA
+        end = "/" + zarr3.DOCUMENT
         names = [key.removesuffix(end) for key in self.store.list("") if key.endswith(end)]
-        return sorted(name for name in names if not self._is_deleting(name))
+        return sorted(name for name in names if self.has_dataset(name))
 
     def has_dataset(self, name: str) -> bool:
-        blob = self.store.get(_key(name, _METADATA))
-        return blob is not None and not self._is_deleting(name)
+        # To open one that is broken tells what is wrong with it.
+        return _kind(self.store.get(_document(name))) in ("array", "broken")
 
     def not_found(self, name: str) -> DatasetNotFoundError:
         return DatasetNotFoundError(f"no dataset {name!r} in connection {self.name!r}")
 
     def read_metadata(self, name: str) -> tuple[DatasetMetadata, str]:
         """Read a dataset's metadata and their version, or raise DatasetNotFoundError."""
-        blob = self.store.get(_key(name, _METADATA))
-        if blob is None:
+        found = self.store.get(_document(name))
+        where = f"{_document(name)} in {self.name!r}"
+        if found is None or zarr3.node_type(found.data, where) in ("group", _DELETED):
             raise self.not_found(name)
-        metadata = DatasetMetadata.from_json(blob.data.decode(), f"metadata of {name!r}")
-        if metadata.storage.get("deleting"):
-            raise self.not_found(name)
-        return metadata, blob.version
+        return zarr3.from_json(found.data, where), found.version
 
-    def chunk_keys(self, name: str) -> Iterator[str]:
-        """List the keys of a dataset's chunks."""
-        first = _key(name, "c")  # The only one of a scalar dataset.
-        return (k for k in self.store.list(first) if k == first or k.startswith(first + "/"))
-
-    def _is_deleting(self, name: str) -> bool:
-        try:
-            self.read_metadata(name)
-        except DatasetNotFoundError:
-            return True
-        return False
+    def object_keys(self, name: str) -> Iterator[str]:
+        """List the keys of what a dataset consists of."""
+        return self.store.list(name + "/")
 
 
-class StoreDataset(BackendDataset):
-    """A dataset of a store of bytes: every chunk is one object."""
-
-    connection: StoreConnection
-
-    @property
-    def guarantees(self) -> Guarantees:
-        store = self.connection.store
-        conditional = store.conditional_puts
-        shared = self.connection.shared_between_processes
-        return Guarantees(
-            partial_writes="processes" if conditional and shared else "threads",
-            atomic_chunks=True,
-            durable=shared,
-            checksum=self._checksum,
-            notes=()
-            if conditional or not shared
-            else (
-                "the store has no conditional puts: partial writes of several processes can "
-                "be lost",
-            ),
-        )
-
-    @property
-    def _checksum(self) -> bool:
-        return bool(self.metadata.storage["checksum"])
-
-    def get_chunk(self, idx: Shape) -> StoreDataChunk:
-        return StoreDataChunk(self, idx)
-
-    def has_chunk(self, idx: Shape) -> bool:
-        return self.connection.store.get(self.key(idx), (0, 1)) is not None
-
-    def del_chunk(self, idx: Shape) -> bool:
-        with _lock(self.name, idx):
-            return self.connection.store.delete(self.key(idx))
-
-    def chunk_indices(self) -> Iterator[Shape]:
-        for key in self.connection.chunk_keys(self.name):
-            parts = key[len(self.name) :].split("/")[2:]
-            if len(parts) == self.metadata.ndim and all(map(str.isdecimal, parts)):
-                yield tuple(map(int, parts))
-
-    def update(self, change: Callable[[DatasetMetadata], DatasetMetadata]) -> None:
-        key = _key(self.name, _METADATA)
-        for _ in range(_MOST_ATTEMPTS):
-            try:
-                with _lock(self.name):
-                    old, version = self.connection.read_metadata(self.name)
-                    new = change(old)
-                    self.connection.store.put(key, new.to_json().encode(), version)
-            except VersionConflict:
-                continue
-            self.metadata = new
-            return
-        raise StorageError(f"metadata of {self.name!r} changed {_MOST_ATTEMPTS} times meanwhile")
-
-    def refresh(self) -> None:
-        self.metadata, _ = self.connection.read_metadata(self.name)
-
-    def verify_chunk(self, idx: Shape) -> ChunkState:
-        blob = self.connection.store.get(self.key(idx))
-        if blob is None:
-            return "never written"
-        try:
-            self._decode(idx, blob.data)
-        except ChunkCorruptError:
-            return "corrupt"
-        return "ok" if self._checksum else "unchecked"
-
-    def key(self, idx: Shape) -> str:
-        """Key of a chunk's object."""
-        return _key(self.name, "/".join(["c", *map(str, idx)]))
-
-    def get_chunk_data(self, idx: Shape, slices: Slices | None = None) -> Any:
-        part = self._read(idx)[self.metadata.bounds(idx).chunk if slices is None else slices]
-        return part.copy() if isinstance(part, np.ndarray) else part
-
-    def set_chunk_data(self, idx: Shape, values: Any, slices: Slices | None = None) -> None:
-        if slices is None:
-            values = np.asarray(values)
-            self._write_whole(idx, self.padded(idx, values))
-        else:
-            self._change(idx, values, slices)
-
-    def read_many(self, out: Array, tasks: Iterable[ChunkTask]) -> None:
-        for idx, chunk, where, _ in tasks:
-            out[where] = self._read(idx)[chunk]
-
-    def _read(self, idx: Shape) -> Array:
-        """Read a whole chunk; the array may not be written to."""
-        blob = self.connection.store.get(self.key(idx))
-        if blob is None:
-            # Only a dataset that is still there proves that the chunk was never written.
-            self.connection.read_metadata(self.name)
-            blank: Array = np.broadcast_to(self.metadata.fillvalue, self.metadata.chunk_size)
-            return blank
-        return self._decode(idx, blob.data)
-
-    def _write_whole(self, idx: Shape, chunk: Array) -> None:
-        with _lock(self.name, idx):
-            self.connection.store.put(self.key(idx), self._encode(chunk))
-
-    def _change(self, idx: Shape, values: Any, slices: Slices) -> None:
-        store, key = self.connection.store, self.key(idx)
-        with _lock(self.name, idx):
-            for _ in range(_MOST_ATTEMPTS):
-                blob = store.get(key)
-                if blob is None:
-                    chunk = self.metadata.empty_chunk()
-                else:
-                    chunk = self._decode(idx, blob.data).copy()
-                chunk[slices] = values
-                version = ABSENT if blob is None else blob.version
-                try:
-                    store.put(
-                        key, self._encode(chunk), version if store.conditional_puts else None
-                    )
-                except VersionConflict:
-                    continue
-                return
-        raise StorageError(
-            f"chunk {idx} of {self.name!r} changed {_MOST_ATTEMPTS} times while part of it was "
-            "being written: too many writers on one chunk"
-        )
-
-    def _encode(self, chunk: Array) -> bytes:
-        data = chunk.tobytes()
-        return data + _CRC.pack(zlib.crc32(data)) if self._checksum else data
-
-    def _decode(self, idx: Shape, data: bytes) -> Array:
-        meta = self.metadata
-        expected = meta.chunk_nbytes + (_CRC.size if self._checksum else 0)
-        where = f"chunk {idx} of dataset {self.name!r} in {self.connection.name!r}"
-        if len(data) != expected:
-            raise ChunkCorruptError(f"{where} has {len(data)} bytes instead of {expected}")
-        body = memoryview(data)[: meta.chunk_nbytes]
-        if self._checksum and zlib.crc32(body) != _CRC.unpack_from(data, meta.chunk_nbytes)[0]:
-            raise ChunkCorruptError(f"{where} fails its checksum: its bytes were changed")
-        return np.frombuffer(body, meta.dtype).reshape(meta.chunk_size)
+def _kind(found: Blob | None) -> Any:
+    """Give the ``node_type`` of a document; None if there is none."""
+    if found is None:
+        return None
+    try:
+        return zarr3.node_type(found.data, "")
+    except FormatError:
+        return "broken"
 
 
-class StoreDataChunk(BackendDataChunk):
-    """A handle on one object."""
-
-    dataset: StoreDataset
-
-    def get_data(self, slices: Slices | None = None) -> Any:
-        return self.dataset.get_chunk_data(self.idx, (...,) if slices is None else slices)
-
-    def set_data(self, values: Any, slices: Slices | None = None) -> None:
-        self.dataset.set_chunk_data(self.idx, values, (...,) if slices is None else slices)
-
-
-def _key(dataset: str, part: str) -> str:
-    return f"{dataset}/{part}"
+def _document(name: str) -> str:
+    return f"{name}/{zarr3.DOCUMENT}" if name else zarr3.DOCUMENT

@@ -223,15 +223,15 @@ class ArrayAccess:
 
     def _read_into(self, canonical: Array, selection: Selection) -> None:
         work = partial(self.instance.read_many, canonical)
-        self._in_parallel(work, plan(selection, self.chunk_size), canonical.nbytes)
+        self._in_parallel(work, plan(selection, self.instance.grain), canonical.nbytes)
 
     def _write(self, key: Any, values: Any, *, shared_edge: bool = False) -> None:
         """Write a selection; with `shared_edge` others may be writing beyond the array's end."""
         meta = self.instance.metadata
         selection = select(key, meta.shape)
-        tasks: Tasks[ChunkTask] = plan(selection, meta.chunk_size)
+        tasks: Tasks[ChunkTask] = plan(selection, self.instance.grain)
         if shared_edge:
-            tasks = [t._replace(whole=t.whole and _is_full(t, meta.chunk_size)) for t in tasks]
+            tasks = [t._replace(whole=t.whole and _is_full(t, self.instance.grain)) for t in tasks]
         nbytes = selection.size * meta.dtype.itemsize
         if is_source(values):
             # Slices of the source are those of the tasks where no axis came, went or turned.
@@ -320,7 +320,8 @@ class ArrayAccess:
         """Read a NumPy index of the first `extent` elements of a stored chunk."""
         selection = select(... if key is None else key, extent)
         result, canonical = selection.allocate(self.dtype)
-        self.instance.read_many(canonical, _one_chunk(selection, idx))
+        for task in _one_chunk(selection, idx):
+            canonical[task.out] = self.instance.get_chunk_data(idx, task.chunk)
         return selection.finish(result)
 
     def write_chunk(self, idx: Shape, values: Any, key: Any, extent: Shape) -> None:
@@ -335,7 +336,9 @@ class ArrayAccess:
         tasks = _one_chunk(selection, idx)
         if inside != extent and tasks:
             tasks = [_clipped(tasks[0], selection, inside)]
-        self.instance.write_many(canonical, tasks)
+        for task in tasks:
+            part = None if task.whole else task.chunk
+            self.instance.set_chunk_data(idx, canonical[task.out], part)
 
     def has_chunk(self, idx: Any) -> bool:
         """Whether the chunk was written."""

@@ -152,7 +152,7 @@ class EngineDataset(ArrayAccess):
         else:
             work = partial(self.instance.write_many, np.asarray(data))
         itemsize = max(np.dtype(data.dtype).itemsize, self.dtype.itemsize)
-        block = self.instance.metadata.chunk_nbytes // self.dtype.itemsize * itemsize
+        block = _nbytes(self.instance.grain, itemsize)
         self._spread("load", work, 3 * block, progress, memory_limit, travels=travels)
 
     @collective
@@ -209,16 +209,15 @@ class EngineDataset(ArrayAccess):
         if dtype is None:
             dtype = self.runner.once(partial(_first_dtype, self.instance, probe))
         out = self.connection.create_like(self, output_name, np.dtype(dtype))
-        grain: Shape = meta.chunk_size
-        block = 4 * max(meta.chunk_nbytes, out.instance.metadata.chunk_nbytes)
+        grain = out.instance.grain
+        itemsize = max(self.dtype.itemsize, out.dtype.itemsize)
+        block = 4 * _nbytes(grain, itemsize)
         work: Callable[[Any], None] = Map(self.instance, out.instance, func)
         if with_halo:
-            grain = halo_group(self.instance, widths, most, 4 * self.runner.workers)
+            grain = halo_group(out.instance, widths, most, 4 * self.runner.workers)
             work = HaloMap(self.instance, out.instance, func, widths, boundary, cval)
-            extended = _nbytes(grain, widths, self.dtype.itemsize)
-            block = extended + 3 * _nbytes(
-                meta.chunk_size, widths, max(self.dtype.itemsize, out.dtype.itemsize)
-            )
+            block = _nbytes(grain, self.dtype.itemsize, widths)
+            block += 3 * _nbytes(out.instance.grain, itemsize, widths)
         try:
             self._spread("map", work, block, progress, memory_limit, grain=grain)
         except BaseException:
@@ -244,7 +243,7 @@ class EngineDataset(ArrayAccess):
             An unsafe cast. As after any other error, chunks that were done stay changed.
         """
         self.connection.check_writable()
-        block = 4 * self.instance.metadata.chunk_nbytes
+        block = 4 * _nbytes(self.instance.grain, self.dtype.itemsize)
         self._spread("apply", Apply(self.instance, func), block, progress, memory_limit)
 
     @collective
@@ -284,7 +283,7 @@ class EngineDataset(ArrayAccess):
         elif op == "mean" and self.dtype.kind in "biu":
             wide = np.dtype(np.float64)
         work = Reduce(self.instance, ufunc, wide)
-        block = 2 * self.instance.metadata.chunk_nbytes
+        block = 2 * _nbytes(self.instance.grain, self.dtype.itemsize)
         parts = self._spread("reduce", work, block, progress, memory_limit)
         pairs = sorted((pair for part in parts for pair in part), key=lambda pair: pair[0])
         total = ufunc.reduce(np.array([value for _, value in pairs]), dtype=wide)
@@ -377,7 +376,7 @@ class EngineDataset(ArrayAccess):
     def clear(self, *, progress: Progress = None) -> None:
         """Delete all chunks, so that the array reads as fill."""
         self.connection.check_writable()
-        written = self.runner.once(lambda: sorted(self.instance.chunk_indices()))
+        written = self.runner.once(lambda: sorted(self.instance.object_indices()))
         with self.runner.reporting(progress, len(written), "clear") as report:
             self.runner.spread(Clear(self.instance), written, report=report)
 
@@ -487,9 +486,9 @@ class EngineDataset(ArrayAccess):
         grain: Shape | None = None,
         travels: bool = True,
     ) -> list[Any]:
-        """Run `work` over all chunks, or over groups of them of extent `grain`."""
+        """Run `work` over all stored objects, or over boxes of extent `grain`."""
         workers = workers_within(memory_limit, task_bytes, what)
-        tasks = every_chunk(self.shape, grain or self.chunk_size)
+        tasks = every_chunk(self.shape, grain or self.instance.grain)
         with self.runner.reporting(progress, len(tasks), what) as report:
             return self.runner.spread(work, tasks, workers=workers, travels=travels, report=report)
 
@@ -501,8 +500,8 @@ def _take_back(dataset: BackendDataset, before: Shape, after: Shape) -> None:
         dataset.resize(before)
 
 
-def _nbytes(extent: Shape, halo: Shape, itemsize: int) -> int:
-    for n, h in zip(extent, halo, strict=True):
+def _nbytes(extent: Shape, itemsize: int, halo: Shape | None = None) -> int:
+    for n, h in zip(extent, halo or (0,) * len(extent), strict=True):
         itemsize *= n + 2 * h
     return itemsize
 

@@ -31,8 +31,44 @@ def read_box(dataset: BackendDataset, box: tuple[slice, ...]) -> Array:
     """Read a box of the array, in this thread."""
     selection = select(box, dataset.metadata.shape)
     result, canonical = selection.allocate(dataset.metadata.dtype)
-    dataset.read_many(canonical, plan(selection, dataset.metadata.chunk_size))
+    dataset.read_many(canonical, plan(selection, dataset.grain))
     return result
+
+
+def read_object(dataset: BackendDataset, task: ChunkTask) -> Array:
+    """Read all of a stored object, by a task of a plan over every one."""
+    block = np.empty(extent_of(task.out), dataset.metadata.dtype)
+    dataset.read_many(block, [task._replace(out=(...,))])
+    return block
+
+
+def write_object(dataset: BackendDataset, task: ChunkTask, values: Array) -> None:
+    """Write all of a stored object, by a task of a plan over every one."""
+    dataset.write_many(values, [task._replace(out=(...,))])
+
+
+def by_chunk(
+    extent: Shape,
+    chunk_size: Shape,
+    dtype: np.dtype[Any],
+    make: Callable[[tuple[slice, ...]], Array],
+) -> Array:
+    """Put together what `make` gives for the place of each chunk in a stored object."""
+    if all(n <= c for n, c in zip(extent, chunk_size, strict=True)):
+        return make(tuple(map(slice, extent)))
+    whole = np.empty(extent, dtype)
+    for part in every_chunk(extent, chunk_size):
+        whole[part.out] = make(part.out)
+    return whole
+
+
+def _read_place(dataset: BackendDataset, task: ChunkTask) -> Array:
+    return read_box(dataset, task.out)
+
+
+def extent_of(box: Sequence[slice]) -> Shape:
+    """Give the shape of a box."""
+    return tuple(s.stop - s.start for s in box)
 
 
 @dataclass
@@ -45,7 +81,7 @@ class Load:
     def __call__(self, tasks: Iterable[ChunkTask]) -> None:
         target, source = self.target, self.source
         for task in tasks:
-            target.set_chunk_data(task.idx, read_source(source, task.out))
+            write_object(target, task, read_source(source, task.out))
 
 
 def read_source(source: Any, box: tuple[slice, ...]) -> Array:
@@ -53,7 +89,7 @@ def read_source(source: Any, box: tuple[slice, ...]) -> Array:
     if isinstance(source, BackendDataset):
         return read_box(source, box)
     block = np.asarray(source[box])
-    extent = tuple(s.stop - s.start for s in box)
+    extent = extent_of(box)
     if block.shape != extent:
         raise ValueError(
             f"{type(source).__name__} of shape {tuple(source.shape)} gave a block of shape "
@@ -87,9 +123,19 @@ class Map:
     func: Func
 
     def __call__(self, tasks: Iterable[ChunkTask]) -> None:
+        meta = self.target.metadata
+        read = read_object if self.source.grain == self.target.grain else _read_place
         for task in tasks:
-            block = self.source.get_chunk_data(task.idx)
-            self.target.set_chunk_data(task.idx, result_of(self.func, block, block.shape))
+            block = read(self.source, task)
+
+            def one(place: tuple[slice, ...], block: Array = block) -> Array:
+                # The ellipsis keeps an array of no axes an array.
+                inside: Any = (*place, ...)
+                seen = block[inside]
+                return result_of(self.func, seen, seen.shape)
+
+            whole = by_chunk(block.shape, meta.chunk_size, meta.dtype, one)
+            write_object(self.target, task, whole)
 
 
 @dataclass
@@ -100,17 +146,27 @@ class Apply:
     func: Func
 
     def __call__(self, tasks: Iterable[ChunkTask]) -> None:
-        dtype = self.dataset.metadata.dtype
+        meta = self.dataset.metadata
         for task in tasks:
-            block = self.dataset.get_chunk_data(task.idx)
-            result = result_of(self.func, block, block.shape)
-            if not np.can_cast(result.dtype, dtype, "same_kind"):
-                raise TypeError(
-                    f"{name_of(self.func)} gave {result.dtype}, which dataset "
-                    f"{self.dataset.name!r} of {dtype} would have to cut down: "
-                    "use map, whose output takes the dtype of the result"
-                )
-            self.dataset.set_chunk_data(task.idx, result)
+            block = read_object(self.dataset, task)
+
+            def one(place: tuple[slice, ...], block: Array = block) -> Array:
+                inside: Any = (*place, ...)
+                return self._result(block[inside])
+
+            whole = by_chunk(block.shape, meta.chunk_size, meta.dtype, one)
+            write_object(self.dataset, task, whole)
+
+    def _result(self, block: Array) -> Array:
+        dtype = self.dataset.metadata.dtype
+        result = result_of(self.func, block, block.shape)
+        if not np.can_cast(result.dtype, dtype, "same_kind"):
+            raise TypeError(
+                f"{name_of(self.func)} gave {result.dtype}, which dataset "
+                f"{self.dataset.name!r} of {dtype} would have to cut down: "
+                "use map, whose output takes the dtype of the result"
+            )
+        return result
 
 
 @dataclass
@@ -129,24 +185,31 @@ class HaloMap:
 
     def __call__(self, tasks: Iterable[ChunkTask]) -> None:
         for task in tasks:
-            group = self.extended(task.out)
-            extent = tuple(s.stop - s.start for s in task.out)
-            for part in every_chunk(extent, self.source.metadata.chunk_size):
-                self._one(group, task.out, part)
-            # Not while the next one is read: two would break a memory limit.
-            del group
+            # Nothing of it is left while the next one is read: two would break a memory limit.
+            self._one(task.out)
 
-    def _one(self, group: Array, place: Sequence[slice], part: ChunkTask) -> None:
-        block = group[
-            tuple(slice(s.start, s.stop + 2 * h) for s, h in zip(part.out, self.halo, strict=True))
-        ].copy()
-        inner = tuple(slice(h, n - h) for h, n in zip(self.halo, block.shape, strict=True))
-        result = result_of(self.func, block, block.shape)[inner]
-        chunk_size = self.source.metadata.chunk_size
-        idx = tuple(
-            (p.start + s.start) // c for p, s, c in zip(place, part.out, chunk_size, strict=True)
+    def _one(self, box: Sequence[slice]) -> None:
+        meta, grain = self.target.metadata, self.target.grain
+        group = self.extended(box)
+        for stored in every_chunk(extent_of(box), grain):
+            seen = group[self._around(stored.out)]
+
+            def one(place: tuple[slice, ...], seen: Array = seen) -> Array:
+                return self._result(seen[self._around(place)].copy())
+
+            whole = by_chunk(extent_of(stored.out), meta.chunk_size, meta.dtype, one)
+            idx = tuple(s.start // g + i for s, g, i in zip(box, grain, stored.idx, strict=True))
+            write_object(self.target, stored._replace(idx=idx), whole)
+
+    def _around(self, box: Sequence[slice]) -> tuple[slice, ...]:
+        """Give the place of a box with its halo, in what was read with its halo."""
+        return tuple(
+            slice(s.start or 0, s.stop + 2 * h) for s, h in zip(box, self.halo, strict=True)
         )
-        self.target.set_chunk_data(idx, result)
+
+    def _result(self, block: Array) -> Array:
+        inner = tuple(slice(h, n - h) for h, n in zip(self.halo, block.shape, strict=True))
+        return result_of(self.func, block, block.shape)[inner]
 
     def extended(self, place: Sequence[slice]) -> Array:
         """Read a box of the array with its halo, whose far side the mode makes up."""
@@ -176,7 +239,7 @@ class HaloMap:
 
     def _read(self, box: tuple[slice, ...], where: Array) -> None:
         meta = self.source.metadata
-        self.source.read_many(where, plan(select(box, meta.shape), meta.chunk_size))
+        self.source.read_many(where, plan(select(box, meta.shape), self.source.grain))
 
 
 def _moved(block: Array, box: tuple[slice, ...], corner: Sequence[int]) -> Array:
@@ -188,13 +251,14 @@ def _moved(block: Array, box: tuple[slice, ...], corner: Sequence[int]) -> Array
 
 
 def halo_group(dataset: BackendDataset, halo: Shape, limit: int, at_least: int) -> Shape:
-    """Choose how many elements of each axis to read together, in whole chunks.
+    """Choose how many elements of each axis to read together, in whole stored objects.
 
-    Grown axis by axis while it saves reading and stays within `limit` bytes with its halo,
-    and while there stay `at_least` groups to share out; these are then made of equal size.
+    `dataset` is the one that is written. Grown axis by axis while it saves reading and stays
+    within `limit` bytes with its halo, and while there stay `at_least` groups to share out;
+    these are then made of equal size.
     """
-    meta = dataset.metadata
-    group = list(meta.chunk_size)
+    meta, grain = dataset.metadata, dataset.grain
+    group = list(grain)
 
     def nbytes() -> int:
         size = meta.dtype.itemsize
@@ -217,11 +281,11 @@ def halo_group(dataset: BackendDataset, halo: Shape, limit: int, at_least: int) 
         # The axis on which most of what is read is halo.
         axis = max(open_axes, key=lambda a: halo[a] / group[a])
         before = group[axis]
-        group[axis] += meta.chunk_size[axis]
+        group[axis] += grain[axis]
         if nbytes() > limit or count() < at_least:
             group[axis] = before
             break
-    for axis, (g, n, c) in enumerate(zip(group, meta.shape, meta.chunk_size, strict=True)):
+    for axis, (g, n, c) in enumerate(zip(group, meta.shape, grain, strict=True)):
         if n:
             groups, chunks = -(-n // g), -(-n // c)
             group[axis] = -(-chunks // groups) * c
@@ -237,19 +301,24 @@ class Reduce:
     dtype: np.dtype[Any] | None
 
     def __call__(self, tasks: Iterable[ChunkTask]) -> list[tuple[Shape, Any]]:
-        reduce, read = self.ufunc.reduce, self.dataset.get_chunk_data
-        return [(t.idx, reduce(read(t.idx), axis=None, dtype=self.dtype)) for t in tasks]
+        reduce, chunk_size = self.ufunc.reduce, self.dataset.metadata.chunk_size
+        found = []
+        for task in tasks:
+            block = read_object(self.dataset, task)
+            for idx, place in _chunks_of(task, block.shape, chunk_size):
+                found.append((idx, reduce(block[place], axis=None, dtype=self.dtype)))
+        return found
 
 
 @dataclass
 class Clear:
-    """Delete chunks; its tasks are chunk indices."""
+    """Delete stored objects; its tasks are their indices."""
 
     dataset: BackendDataset
 
     def __call__(self, tasks: Iterable[Shape]) -> None:
         for idx in tasks:
-            self.dataset.del_chunk(idx)
+            self.dataset.del_object(idx)
 
 
 @dataclass
@@ -259,7 +328,24 @@ class Verify:
     dataset: BackendDataset
 
     def __call__(self, tasks: Iterable[ChunkTask]) -> list[tuple[Shape, ChunkState]]:
-        return [(task.idx, self.dataset.verify_chunk(task.idx)) for task in tasks]
+        chunk_size, verify = self.dataset.metadata.chunk_size, self.dataset.verify_chunk
+        return [
+            (idx, verify(idx))
+            for task in tasks
+            for idx, _ in _chunks_of(task, extent_of(task.out), chunk_size)
+        ]
+
+
+def _chunks_of(
+    task: ChunkTask, extent: Shape, chunk_size: Shape
+) -> Iterable[tuple[Shape, tuple[Any, ...]]]:
+    """Give the chunks of a stored object: index in the array, place in the object."""
+    first = [s.start // c for s, c in zip(task.out, chunk_size, strict=True)]
+    if all(n <= c for n, c in zip(extent, chunk_size, strict=True)):
+        yield tuple(first), (...,)
+        return
+    for part in every_chunk(extent, chunk_size):
+        yield tuple(f + i for f, i in zip(first, part.idx, strict=True)), part.out
 
 
 def workers_within(limit: int | str | None, task_bytes: int, what: str) -> int | None:

@@ -13,7 +13,14 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote, unquote
 
-from dosna.backends.store import ABSENT, Blob, Store, StoreConnection, VersionConflict
+from dosna.backends.store import (
+    ABSENT,
+    Blob,
+    ByteRange,
+    Store,
+    StoreConnection,
+    VersionConflict,
+)
 from dosna.errors import OutcomeUnknown, StorageError
 from dosna.registry import Backend, backends
 
@@ -31,7 +38,7 @@ class MemoryStore(Store):
         self._versions = count(1)
         self._lock = threading.Lock()
 
-    def get(self, key: str, byte_range: tuple[int, int] | None = None) -> Blob | None:
+    def get(self, key: str, byte_range: ByteRange | None = None) -> Blob | None:
         blob = self.blobs.get(key)
         if blob is None or byte_range is None:
             return blob
@@ -64,7 +71,7 @@ class WrappedStore(Store):
         """Make one request; `kind` is the name of the method."""
         return call()
 
-    def get(self, key: str, byte_range: tuple[int, int] | None = None) -> Blob | None:
+    def get(self, key: str, byte_range: ByteRange | None = None) -> Blob | None:
         found: Blob | None = self.request("get", key, lambda: self.inner.get(key, byte_range))
         return found
 
@@ -173,7 +180,7 @@ class FolderStore(Store):
     def _path(self, key: str) -> Path:
         return self.folder / quote(key, safe="")
 
-    def get(self, key: str, byte_range: tuple[int, int] | None = None) -> Blob | None:
+    def get(self, key: str, byte_range: ByteRange | None = None) -> Blob | None:
         try:
             content = self._path(key).read_bytes()
         except FileNotFoundError:

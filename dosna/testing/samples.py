@@ -32,6 +32,12 @@ DTYPES: tuple[Any, ...] = (
 )
 """One of each kind that can be stored, in both byte orders."""
 
+ZARR_DTYPES: tuple[Any, ...] = (
+    *DTYPES[:-1],
+    [("id", "<i4"), ("energy", "<f8"), ("hit", "?"), ("name", "<U3"), ("xy", [("x", "<f4")])],
+)
+"""The same for backends over stores of bytes, whose datasets are Zarr arrays."""
+
 SHAPE, CHUNKS = (7, 10, 9), (3, 4, 5)
 """An array whose chunks divide no axis."""
 

@@ -64,6 +64,11 @@ class StoreTests:
             assert part is not None
             assert part.data == b"0123456789"[start:stop]
             assert part.version == whole.version
+        for count in (1, 4, 10):
+            part = store.get(key, (-count, None))
+            assert part is not None
+            assert part.data == b"0123456789"[-count:]
+            assert part.version == whole.version
 
     def test_versions_change_with_every_put(self, store: Store, key: str) -> None:
         versions = set()

@@ -1,0 +1,188 @@
+"""Datasets as Zarr v3 arrays in a folder of a local file system.
+
+::
+
+    directory/name/            the connection: a Zarr group
+        zarr.json
+        entry/                 a group
+            zarr.json
+            tomo/              a dataset: a Zarr array
+                zarr.json
+                c/0/1/2        a chunk, or a shard of many
+                .lock          nothing; byte ranges of it are locked
+
+Every file is replaced by renaming a complete one over it, under the lock of its object.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from typing import Any, ClassVar
+
+from dosna import zarr3
+from dosna.backends.filedata import FileDataset
+from dosna.backends.folder import (
+    CLOSE_ON_EXEC,
+    CREATING,
+    LOCK,
+    TEMPORARY,
+    FolderConnection,
+    disk,
+    open_folder,
+    replace_file,
+)
+from dosna.errors import ConnectionError, FormatError
+from dosna.locks import RangeLocks
+from dosna.metadata import DatasetMetadata, Shape, parents
+from dosna.registry import Backend
+
+__all__ = ["BACKEND", "FileConnection", "FileDataset"]
+
+
+class FileConnection(FolderConnection):
+    """A folder that is a Zarr group, whose arrays are datasets.
+
+    Parameters
+    ----------
+    name : str
+        The folder, in `directory`; an absolute path stands for itself. It must exist.
+    directory : path, default '.'
+    mode : {'a', 'r'}
+    durable : bool, default False
+        Whether each write has reached the disk (fsync of the file and of its folder) when it
+        returns. Without it, what was written in the last seconds before a power loss may be
+        lost: a chunk is then as it was before, or fill if it was never there (never a mixture
+        on file systems that, like ext4, xfs and btrfs, order a rename after the data).
+        ``zarr.json`` is always synchronized. `FileDataset.flush` makes everything so far
+        durable.
+    """
+
+    description: ClassVar[str] = zarr3.DOCUMENT
+
+    def __init__(
+        self,
+        name: str,
+        directory: str | os.PathLike[str] = ".",
+        mode: str = "a",
+        durable: bool = False,
+    ) -> None:
+        super().__init__(name, directory, mode, durable)
+
+    def connect(self) -> None:
+        with disk(f"connect to {self.path}"):
+            if self.holds_dataset(self.path):
+                raise ConnectionError(
+                    f"{self.path} is a Zarr array: connect to the folder above it, and open it by "
+                    f"its name there, {os.path.basename(self.path)!r}"
+                )
+        super().connect()
+
+    def create_dataset(
+        self,
+        name: str,
+        metadata: DatasetMetadata,
+        *,
+        compression: Any = None,
+        checksum: bool = True,
+        shards: Shape | None = None,
+        dims: Sequence[str | None] | None = None,
+    ) -> FileDataset:
+        """Make a dataset; the options are those of `dosna.backends.store.StoreConnection`."""
+        image = zarr3.to_json(zarr3.new_array(metadata, compression, checksum, shards, dims))
+
+        def fill(path: str) -> None:
+            _write(path, image)
+            os.close(os.open(os.path.join(path, LOCK), os.O_CREAT | os.O_WRONLY, 0o666))
+
+        self.make_folder(name, fill)
+        return self.get_dataset(name)
+
+    def get_dataset(self, name: str) -> FileDataset:
+        return FileDataset(self, name)
+
+    def holds_dataset(self, path: str) -> bool:
+        document = _read(path)
+        if document is None:
+            return False
+        try:
+            return bool(zarr3.node_type(document, path) == "array")
+        except FormatError:
+            return True  # To open it tells what is wrong.
+
+    def make_parents(self, name: str) -> None:
+        for above in parents(name):
+            path = os.path.join(self.path, above)
+            with suppress(FileExistsError):
+                os.mkdir(path)
+            if _read(path) is None:
+                _write(path, zarr3.GROUP)
+
+    def clear_empty(self, path: str) -> bool:
+        with suppress(OSError):
+            if set(os.listdir(path)) <= {zarr3.DOCUMENT, zarr3.DOCUMENT + TEMPORARY}:
+                document = _read(path)
+                if document is not None and json.loads(document) == json.loads(zarr3.GROUP):
+                    os.unlink(os.path.join(path, zarr3.DOCUMENT))
+        return super().clear_empty(path)
+
+    @contextmanager
+    def names_held(self, what: str) -> Iterator[None]:
+        # The group's own document is locked: any other file there would look to Zarr like a
+        # member that is broken. Somebody who replaces it takes the lock away, as it were; and
+        # then only one of two renames to one name can succeed.
+        path = os.path.join(self.path, zarr3.DOCUMENT)
+        while True:
+            with disk(f"{what} {self.path}"):
+                if _read(self.path) is None:
+                    _found(self.path)
+                    continue
+                file = os.open(path, os.O_RDWR | CLOSE_ON_EXEC)
+                locks = RangeLocks(lambda file=file: file, path)  # type: ignore[misc]
+                with locks.exclusive():
+                    if os.path.samestat(os.fstat(file), os.stat(path)):
+                        yield
+                        return
+                locks.close()
+
+
+def _read(path: str) -> bytes | None:
+    """Read the document of a folder; None if there is none."""
+    try:
+        with open(os.path.join(path, zarr3.DOCUMENT), "rb") as file:
+            return file.read()
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+
+
+def _write(path: str, document: bytes) -> None:
+    folder = open_folder(path)
+    try:
+        replace_file(folder, zarr3.DOCUMENT, [document], len(document), durable=True)
+    finally:
+        os.close(folder)
+
+
+def _found(path: str) -> None:
+    """Make a folder a group; of several that try, one wins."""
+    own = os.path.join(path, CREATING + secrets.token_hex(8))
+    with open(own, "wb") as file:
+        file.write(zarr3.GROUP)
+        file.flush()
+        os.fsync(file.fileno())
+    # Another one may have been faster, and have swept this one away.
+    with suppress(FileExistsError, FileNotFoundError):
+        os.link(own, os.path.join(path, zarr3.DOCUMENT))
+    with suppress(FileNotFoundError):
+        os.unlink(own)
+
+
+BACKEND = Backend(
+    name="file",
+    connection=FileConnection,
+    description="a folder of Zarr v3 arrays",
+    url="https://zarr.dev",
+)

@@ -1,0 +1,446 @@
+"""A Zarr array in a folder: reading and writing its files."""
+
+from __future__ import annotations
+
+import os
+import struct
+import weakref
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from dosna import zarr3
+from dosna.backends.base import Array, Guarantees, Slices
+from dosna.backends.folder import (
+    CLOSE_ON_EXEC,
+    LOCK,
+    TEMPORARY,
+    Folder,
+    disk,
+    failure,
+    read_all,
+    replace_file,
+    sync_file_system,
+    sync_folder,
+)
+from dosna.backends.parts import (
+    METADATA_LOCK,
+    PIECE,
+    SMALL,
+    byte_ranges,
+    bytes_like,
+    lock_place,
+    read_fully,
+    scratch,
+    within,
+)
+from dosna.backends.storedata import MOST_INDEXES, Blob, ByteRange, Store, StoreDataset
+from dosna.codecs import NO_CHUNK, CodecError
+from dosna.crc32c import crc32c
+from dosna.errors import DosnaError, StaleDatasetError
+from dosna.locks import RangeLocks
+from dosna.metadata import DatasetMetadata, Shape
+from dosna.plan import ChunkTask
+
+if TYPE_CHECKING:
+    from dosna.backends.file import FileConnection
+
+__all__ = ["FileDataset"]
+
+_FLAGS = os.O_RDONLY | CLOSE_ON_EXEC
+_GONE = (FileNotFoundError, NotADirectoryError)
+_CRC = struct.Struct("<I")
+
+
+class _Files(Store):
+    """The files of a folder; who writes them holds a lock."""
+
+    shared_between_processes: ClassVar[bool] = True
+    conditional_puts: ClassVar[bool] = False
+
+    def __init__(self, folder: int) -> None:
+        self._folder = folder
+
+    def get(self, key: str, byte_range: ByteRange | None = None) -> Blob | None:
+        with disk(f"read {key}"):
+            try:
+                file = os.open(key, _FLAGS, dir_fd=self._folder)
+            except _GONE:
+                return None
+            try:
+                status = os.fstat(file)
+                version = f"{status.st_ino}-{status.st_mtime_ns}-{status.st_size}"
+                if byte_range is None:
+                    return Blob(read_all(file), version)
+                start, stop, _ = slice(*byte_range).indices(status.st_size)
+                return Blob(os.pread(file, max(0, stop - start), start), version)
+            finally:
+                os.close(file)
+
+    def put(self, key: str, data: bytes, expected: str | None = None) -> None:
+        raise NotImplementedError("FileDataset.put writes in parts")
+
+    def delete(self, key: str) -> bool:
+        try:
+            os.unlink(key, dir_fd=self._folder)
+        except _GONE:
+            return False
+        return True
+
+    def list(self, prefix: str) -> Iterator[str]:
+        for path, _, names, _ in os.fwalk(".", onerror=_raise, dir_fd=self._folder):
+            for name in names:
+                key = os.path.normpath(os.path.join(path, name))
+                if key.startswith(prefix):
+                    yield key
+
+
+def _raise(error: OSError) -> None:
+    # Folders without chunks go while others are listed.
+    if not isinstance(error, FileNotFoundError):
+        raise error
+
+
+class _ArrayFolder(Folder):
+    """What is open of an array's folder, and the metadata it had then."""
+
+    def __init__(self, path: str, name: str) -> None:
+        super().__init__(path, name, zarr3.DOCUMENT)
+        self.metadata = zarr3.from_json(self.image(), self.where)
+        self.files = _Files(self.fd)
+
+
+class FileDataset(StoreDataset):
+    """A folder with ``zarr.json`` and a file for each chunk or shard.
+
+    Handles may be pickled and forked; each process opens the folder for itself.
+    """
+
+    connection: FileConnection  # type: ignore[assignment]
+
+    def __init__(self, connection: FileConnection, name: str) -> None:
+        self._path = os.path.join(connection.path, name)
+        self._folder: _ArrayFolder | None = _ArrayFolder(self._path, name)
+        super().__init__(connection, name, self._folder.metadata)  # type: ignore[arg-type]
+
+    def prepare(self) -> None:
+        super().prepare()
+        self._template = self.layout.template
+        self._raw_indexes: dict[Shape, tuple[bytes, list[list[int]]]] = {}
+        # Not a cycle: the descriptors are to be closed with the last reference to the dataset.
+        opener = weakref.WeakMethod(self._open_lock)
+        self._locks = RangeLocks(lambda: opener()(), os.path.join(self._path, LOCK))  # type: ignore[misc]
+
+    def __getstate__(self) -> dict[str, Any]:
+        gone = ("_locks", "_raw_indexes")
+        state = {k: v for k, v in super().__getstate__().items() if k not in gone}
+        return {**state, "_folder": None}
+
+    def _open_lock(self) -> int:
+        flags = os.O_RDWR | os.O_CREAT | CLOSE_ON_EXEC
+        try:
+            return os.open(LOCK, flags, 0o666, dir_fd=self._opened().fd)
+        except FileNotFoundError:  # the folder was deleted
+            self._reopen()
+            raise
+
+    def _opened(self) -> _ArrayFolder:
+        return self._folder or self._reopen()
+
+    def _reopen(self) -> _ArrayFolder:
+        """Open the folder again, after a change by somebody else."""
+        before = self._folder
+        folder = _ArrayFolder(self._path, self.name)
+        if before is not None and folder.identity != before.identity:
+            raise StaleDatasetError(
+                f"dataset {self.name!r} was deleted and made again since this handle was opened: "
+                "get it again from its connection"
+            )
+        self.adopt(folder.metadata)
+        self._folder = folder
+        return folder
+
+    def _current(self) -> _ArrayFolder:
+        folder = self._opened()
+        return folder if folder.is_current() else self._reopen()
+
+    @property
+    def _what(self) -> str:
+        return "chunk" if self.layout.shards is None else "shard"
+
+    # -- StoreDataset's own words for it --------------------------------------------------
+
+    @property
+    def store(self) -> Store:
+        return self._opened().files
+
+    def key(self, idx: Shape) -> str:
+        return self._template % idx
+
+    @contextmanager
+    def _held(self, idx: Shape) -> Iterator[None]:
+        place = lock_place(idx)
+        with disk(f"write {self._what} {idx} of dataset {self.name!r}"):
+            held = self._locks.acquire(place)
+            try:
+                self._current()
+                yield
+            finally:
+                self._locks.release(held, place)
+
+    def hold(self, idx: Shape) -> AbstractContextManager[None]:
+        return self._held(idx)
+
+    def put(self, idx: Shape, parts: list[Any], version: str | None) -> None:
+        folder, key, durable = self._opened().fd, self.key(idx), self.connection.durable
+        size = sum(len(part) for part in parts)
+        try:
+            replace_file(folder, key, parts, size, durable)
+        except FileNotFoundError:
+            _make_folders(folder, os.path.dirname(key), durable)
+            replace_file(folder, key, parts, size, durable)
+
+    def del_object(self, idx: Shape) -> bool:
+        with self.hold(idx):
+            folder, key = self._opened(), self.key(idx)
+            if not folder.remove(key):
+                return False
+            if self.connection.durable:
+                sync_folder(os.path.dirname(key) or ".", folder.fd)
+        return True
+
+    def object_indices(self) -> Iterator[Shape]:
+        with disk(f"list the chunks of dataset {self.name!r}"):
+            found = map(self.layout.index, list(self._current().files.list("")))
+            return iter([idx for idx in found if idx is not None])
+
+    def check_absent(self, absent: Iterable[Shape]) -> None:
+        grain, shape = self.grain, self._current().metadata.shape
+        for idx in absent:
+            if any(i * g >= n for i, g, n in zip(idx, grain, shape, strict=True)):
+                self._stale([i * g for i, g in zip(idx, grain, strict=True)])
+
+    def check_inside(
+        self, start: Sequence[int], size: Shape, key: Slices | None, whole: bool
+    ) -> None:
+        shape = self.metadata.shape
+        extent = tuple([min(c, n - s) for s, c, n in zip(start, size, shape, strict=True)])
+        if min(extent, default=1) <= 0 or min(start, default=0) < 0:
+            self._stale(start)
+        if key is None:
+            return
+        if whole:
+            if tuple([k.stop for k in key]) != extent:
+                self._stale(start)
+        elif extent != size and not within(key, size, extent):
+            self._stale(start)
+
+    def _stale(self, start: Sequence[int]) -> None:
+        raise StaleDatasetError(
+            f"the part of dataset {self.name!r} at {tuple(start)} does not fit its shape "
+            f"{self.metadata.shape}, to which somebody else may have resized it: try again"
+        )
+
+    @property
+    def guarantees(self) -> Guarantees:
+        return Guarantees(
+            partial_writes="processes",
+            atomic_chunks=True,
+            durable=self.connection.durable,
+            checksum=self.layout.pipeline.checks > 0,
+            notes=(
+                "locks are open file description locks on byte ranges: on a network file system, "
+                "writers on several machines are safe only where locks are cluster-wide",
+                "programs other than dosna that write the array take no locks",
+            ),
+        )
+
+    def update(self, change: Callable[[DatasetMetadata], DatasetMetadata]) -> None:
+        with disk(f"change dataset {self.name!r}"), self._locks.hold(METADATA_LOCK):
+            folder = self._current()
+            image = zarr3.to_json(change(folder.metadata))
+            replace_file(folder.fd, zarr3.DOCUMENT, [image], len(image), durable=True)
+            self._reopen()
+
+    def refresh(self) -> None:
+        with disk(f"open dataset {self.name!r}"):
+            self._current()
+
+    def exclusive(self) -> AbstractContextManager[None]:
+        return self._exclusive()
+
+    @contextmanager
+    def _exclusive(self) -> Iterator[None]:
+        with ExitStack() as stack:
+            with disk(f"lock dataset {self.name!r}"):
+                stack.enter_context(self._locks.exclusive())
+                self._current()
+            yield
+
+    def flush(self) -> None:
+        """Return when everything written so far would survive a power loss.
+
+        Synchronizes the file system that holds the folder (syncfs), where the platform can,
+        and else each file and folder.
+        """
+        with disk(f"flush dataset {self.name!r}"):
+            folder = self._current()
+            if self.connection.mode == "a":
+                self._remove_temporaries(folder)
+            sync_file_system(folder.fd)
+
+    def _remove_temporaries(self, folder: _ArrayFolder) -> None:
+        """Remove the files of writers that died; those of the living are locked."""
+        for name in folder.files.list(""):
+            key = name.removesuffix(TEMPORARY)
+            idx = self.layout.index(key)
+            if key == name or (idx is None and key != zarr3.DOCUMENT):
+                continue
+            place = METADATA_LOCK if idx is None else lock_place(idx)
+            with self._locks.attempt(place, 1) as dead:
+                if dead:
+                    folder.remove(name)
+
+    # -- reading --------------------------------------------------------------------------
+
+    def has_chunk(self, idx: Shape) -> bool:
+        if self.layout.shards is not None:
+            return super().has_chunk(idx)
+        with disk(f"look for chunk {idx} of dataset {self.name!r}"):
+            if self._opened().has(self.key(idx)):
+                return True
+            self.check_absent([idx])
+            return False
+
+    def read_many(self, out: Array, tasks: Iterable[ChunkTask]) -> None:
+        pipeline, meta = self.layout.pipeline, self.metadata
+        size = meta.chunk_nbytes
+        if self.layout.shards is not None or not pipeline.plain or pipeline.checks > 1:
+            super().read_many(out, tasks)
+            return
+        template, fd = self._template, self._opened().fd
+        checked, length = pipeline.checks == 1, pipeline.size
+        # Parts of arrays without axes are scalars, which cannot be read into.
+        direct = out.dtype == meta.dtype and meta.ndim > 0
+        raw = bytes_like(out) if direct else out
+        chunk, data = scratch.chunk(meta)
+        small = checked or size <= SMALL
+        tail, beyond = bytearray(_CRC.size * checked), bytearray(1)
+        open_, readv, close = os.open, os.preadv, os.close
+        absent: list[Shape] = []
+        for idx, key, where, whole in tasks:
+            if small or whole:
+                target = raw[where] if whole and direct else data
+                if target is not data and not (
+                    target.nbytes == size and target.flags.c_contiguous
+                ):
+                    target = data
+                try:
+                    file = open_(template % idx, _FLAGS, dir_fd=fd)
+                except OSError:
+                    pass  # told apart below
+                else:
+                    try:
+                        count = readv(file, (target, tail, beyond), 0)  # type: ignore[arg-type]
+                    finally:
+                        close(file)
+                    if count == length and (not checked or _CRC.unpack(tail)[0] == crc32c(target)):
+                        if target is data:
+                            out[where] = chunk[key]
+                        continue
+            found = self.read_chunk(idx, key)
+            if found is None:
+                absent.append(idx)
+                out[where] = meta.fillvalue
+            else:
+                out[where] = found[key]
+        if absent:
+            self.check_absent(absent)
+
+    def read_chunk(self, idx: Shape, key: Slices | None, raw: Array | None = None) -> Array | None:
+        pipeline = self.layout.pipeline
+        if self.layout.shards is not None or not pipeline.plain:
+            return super().read_chunk(idx, key, raw)
+        try:
+            try:
+                file = os.open(self._template % idx, _FLAGS, dir_fd=self._opened().fd)
+            except _GONE:
+                return None
+            try:
+                return self._read_plain(idx, file, key)
+            finally:
+                os.close(file)
+        except DosnaError:
+            raise
+        except OSError as error:
+            raise failure(f"read chunk {idx} of dataset {self.name!r}", error) from error
+
+    def _read_plain(self, idx: Shape, file: int, key: Slices | None) -> Array:
+        pipeline, meta = self.layout.pipeline, self.metadata
+        length = pipeline.size
+        assert length is not None
+        found = os.fstat(file).st_size
+        if found != length:
+            self.corrupt(idx, f"it has {found} bytes instead of {length}")
+        memory = scratch.raw(length)
+        data = memoryview(memory)  # type: ignore[arg-type]
+        ranges = [(0, length)]
+        if key is not None and not pipeline.checks and length > SMALL:
+            ranges = byte_ranges(meta, key, PIECE)
+        for first, last in ranges:
+            if not read_fully(file, [data[first:last]], first):
+                self.corrupt(idx, f"it ends before byte {last}")
+        return self.decode(idx, data, memory)
+
+    def read_from_shard(
+        self, shard: Shape, local: Shape, raw: Array | None = None
+    ) -> Array | None:
+        shards = self.layout.shards
+        assert shards is not None
+        try:
+            try:
+                file = os.open(self._template % shard, _FLAGS, dir_fd=self._opened().fd)
+            except _GONE:
+                return None
+            try:
+                start, stop, _ = slice(*shards.index_range).indices(os.fstat(file).st_size)
+                # Comparing is faster than a look at the clock of the file would be safe.
+                head = os.pread(file, stop - start, start)
+                known = self._raw_indexes.get(shard)
+                if known is None or known[0] != head:
+                    try:
+                        known = head, shards.index(head)
+                    except CodecError as error:
+                        self.corrupt(
+                            shards.chunk(shard, local), f"the index of its shard is: {error}"
+                        )
+                    if len(self._raw_indexes) >= MOST_INDEXES:
+                        self._raw_indexes.clear()
+                    self._raw_indexes[shard] = known
+                place, size = known[1][shards.number(local)]
+                if place == NO_CHUNK:
+                    return None
+                data = os.pread(file, size, place)
+                return self.decode_from_shard(shard, local, data, raw)
+            finally:
+                os.close(file)
+        except DosnaError:
+            raise
+        except OSError as error:
+            raise failure(f"read shard {shard} of dataset {self.name!r}", error) from error
+
+
+def _make_folders(folder: int, path: str, durable: bool) -> None:
+    above = os.path.dirname(path)
+    try:
+        os.mkdir(path, dir_fd=folder)
+    except FileExistsError:
+        return
+    except FileNotFoundError:
+        if not above:
+            raise
+        _make_folders(folder, above, durable)
+        _make_folders(folder, path, durable)
+        return
+    if durable:
+        sync_folder(above or ".", folder)

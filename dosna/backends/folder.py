@@ -1,0 +1,423 @@
+"""Folders of a file system: descriptors, replacing files, datasets that come and go whole."""
+
+from __future__ import annotations
+
+import errno
+import os
+import secrets
+from abc import abstractmethod
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from typing import Any, ClassVar
+
+from dosna.backends.base import BackendConnection
+from dosna.errors import (
+    ConnectionError,
+    DatasetExistsError,
+    DatasetNameError,
+    DatasetNotFoundError,
+    DosnaError,
+    StorageError,
+)
+from dosna.locks import RangeLocks
+from dosna.metadata import parents
+
+__all__ = [
+    "CLOSE_ON_EXEC",
+    "CREATING",
+    "LOCK",
+    "TEMPORARY",
+    "Folder",
+    "FolderConnection",
+    "disk",
+    "failure",
+    "lock_file",
+    "open_folder",
+    "read_all",
+    "remove_folder",
+    "replace_file",
+    "sync_file_system",
+    "sync_folder",
+]
+
+LOCK = ".lock"
+TEMPORARY = ".tmp"
+CLOSE_ON_EXEC: int = getattr(os, "O_CLOEXEC", 0)
+
+CREATING, DELETING = ".creating-", ".deleting-"
+
+_ADVICE = {
+    errno.ENOSPC: "free some space; what was stored before is intact",
+    errno.EDQUOT: "free some of your quota; what was stored before is intact",
+    errno.EACCES: "check the permissions of the folder",
+    errno.EROFS: "the file system is mounted read-only",
+    errno.EMFILE: "close files, or raise the limit (ulimit -n)",
+}
+
+
+def failure(what: str, error: OSError) -> StorageError:
+    """Make the error that says "cannot `what`", and why."""
+    reason = error.strerror or str(error)
+    advice = _ADVICE.get(error.errno or 0, "check the file system")
+    return StorageError(error.errno, f"cannot {what}: {reason}; {advice}")
+
+
+@contextmanager
+def disk(what: str) -> Iterator[None]:
+    """Turn errors of the operating system into StorageError."""
+    try:
+        yield
+    except DosnaError:
+        raise
+    except OSError as error:
+        raise failure(what, error) from error
+
+
+class Folder:
+    """What is open of a dataset's folder.
+
+    Never changed: a dataset that finds it out of date opens another, and operations under way
+    go on with the one that they began with. The open descriptors keep their inodes from being
+    reused, so that comparing inodes tells whether a file is still the same.
+
+    Parameters
+    ----------
+    path : str
+    name : str
+        Of the dataset.
+    description : str
+        The file that makes the folder a dataset.
+    """
+
+    fd = -1
+    _description = -1
+
+    def __init__(self, path: str, name: str, description: str) -> None:
+        flags = os.O_RDONLY | CLOSE_ON_EXEC
+        self.where = os.path.join(path, description)
+        self._file_name = description
+        with disk(f"open {self.where}"):
+            try:
+                self.fd = open_folder(path)
+                self._description = os.open(description, flags, dir_fd=self.fd)
+            except (FileNotFoundError, NotADirectoryError):
+                raise DatasetNotFoundError(
+                    f"there is no dataset {name!r}: {self.where} does not exist"
+                ) from None
+            status = os.fstat(self._description)
+            self._stamp = (status.st_dev, status.st_ino, status.st_mtime_ns)
+            status = os.fstat(self.fd)
+            self.identity = (status.st_dev, status.st_ino)
+
+    def __del__(self) -> None:
+        for file in (self._description, self.fd):
+            if file >= 0:
+                os.close(file)
+
+    def image(self) -> bytes:
+        """Read the description as it was when the folder was opened."""
+        return read_all(self._description)
+
+    def is_current(self) -> bool:
+        """Whether the description is still there and the same."""
+        try:
+            status = os.stat(self._file_name, dir_fd=self.fd)
+        except FileNotFoundError:
+            return False
+        return (status.st_dev, status.st_ino, status.st_mtime_ns) == self._stamp
+
+    def has(self, name: str) -> bool:
+        try:
+            os.stat(name, dir_fd=self.fd)
+        except FileNotFoundError:
+            return False
+        return True
+
+    def remove(self, name: str) -> bool:
+        """Remove a file; False if it was not there."""
+        try:
+            os.unlink(name, dir_fd=self.fd)
+        except (FileNotFoundError, NotADirectoryError):
+            return False
+        return True
+
+
+def read_all(file: int) -> bytes:
+    """Read a file from its beginning to its end."""
+    size = os.fstat(file).st_size
+    blocks: list[bytes] = []
+    offset = 0
+    while block := os.pread(file, min(max(size - offset, 1), 1 << 30), offset):
+        blocks.append(block)
+        offset += len(block)
+    return b"".join(blocks)
+
+
+def replace_file(folder: int, name: str, parts: Sequence[Any], size: int, durable: bool) -> None:
+    """Put a file of these parts, of `size` bytes, into a folder, whole or not at all.
+
+    The caller holds a lock on the name, so that its temporary is nobody else's.
+    """
+    temporary = name + TEMPORARY
+    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | CLOSE_ON_EXEC
+    file = os.open(temporary, flags, 0o666, dir_fd=folder)
+    try:
+        try:
+            count = os.writev(file, parts)
+            if count != size:
+                _write_rest(file, parts, count)
+            if durable:
+                os.fsync(file)
+        finally:
+            os.close(file)
+        os.rename(temporary, name, src_dir_fd=folder, dst_dir_fd=folder)
+    except BaseException:
+        with suppress(OSError):
+            os.unlink(temporary, dir_fd=folder)
+        raise
+    if durable:
+        sync_folder(os.path.dirname(name) or ".", folder)
+
+
+def _write_rest(file: int, parts: Sequence[Any], count: int) -> None:
+    rest = [memoryview(part).cast("B") for part in parts]
+    while True:
+        while rest and count >= len(rest[0]):
+            count -= len(rest.pop(0))
+        if not rest:
+            return
+        rest[0] = rest[0][count:]
+        count = os.writev(file, rest)
+
+
+def remove_folder(path: str, first: str = "") -> None:
+    """Remove a folder with what it holds, or a file.
+
+    The file `first` goes first and the lock file last: who waits for the lock finds no dataset.
+    """
+    try:
+        names = os.listdir(path)
+    except FileNotFoundError:
+        return
+    except NotADirectoryError:
+        with suppress(FileNotFoundError):
+            os.unlink(path)
+        return
+    order = {first: 0, LOCK: 2}
+    for name in sorted(names, key=lambda n: order.get(n, 1)):
+        with suppress(FileNotFoundError):
+            try:
+                os.unlink(os.path.join(path, name))
+            except (IsADirectoryError, PermissionError):
+                if not os.path.isdir(os.path.join(path, name)):
+                    raise
+                remove_folder(os.path.join(path, name))
+    with suppress(FileNotFoundError):
+        os.rmdir(path)
+
+
+def lock_file(path: str, name: str = LOCK) -> RangeLocks:
+    """Give the locks of a folder; the file is made when the first is taken."""
+    file = os.path.join(path, name)
+    return RangeLocks(lambda: os.open(file, os.O_RDWR | os.O_CREAT | CLOSE_ON_EXEC, 0o666), file)
+
+
+def open_folder(path: str, parent: int | None = None) -> int:
+    """Open a folder for what takes one as ``dir_fd``."""
+    return os.open(path, os.O_RDONLY | os.O_DIRECTORY | CLOSE_ON_EXEC, dir_fd=parent)
+
+
+def sync_folder(path: str, parent: int | None = None) -> None:
+    """Make durable which files a folder has."""
+    folder = open_folder(path, parent)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+def sync_file_system(folder: int) -> None:
+    """Make everything durable that was written to the folder's file system."""
+    import ctypes
+
+    sync = getattr(ctypes.CDLL(None, use_errno=True), "syncfs", None)
+    if sync is not None:
+        if sync(folder):
+            code = ctypes.get_errno()
+            raise OSError(code, os.strerror(code))
+        return
+    listing = open_folder(".", folder)
+    try:
+        for name in os.listdir(listing):
+            file = os.open(name, os.O_RDONLY | CLOSE_ON_EXEC, dir_fd=folder)
+            try:
+                if os.path.isdir(file):
+                    sync_file_system(file)
+                else:
+                    os.fsync(file)
+            finally:
+                os.close(file)
+        os.fsync(folder)
+    finally:
+        os.close(listing)
+
+
+class FolderConnection(BackendConnection):
+    """A folder whose subfolders are datasets, which come and go by renaming.
+
+    Parameters
+    ----------
+    name : str
+        The folder, in `directory`; an absolute path stands for itself. It must exist.
+    directory : path
+    mode : {'a', 'r'}
+    durable : bool
+        Whether each write has reached the disk when it returns.
+    """
+
+    shared_between_processes: ClassVar[bool] = True
+    parallel_bytes: ClassVar[int] = 1 << 22
+
+    description: ClassVar[str]
+    """The file that makes a folder a dataset."""
+
+    def __init__(
+        self,
+        name: str,
+        directory: str | os.PathLike[str] = ".",
+        mode: str = "a",
+        durable: bool = False,
+    ) -> None:
+        super().__init__(name, mode)
+        self.path = os.path.abspath(os.path.join(os.fspath(directory), name))
+        self.durable = durable
+        self._locks = lock_file(self.path)
+
+    @property
+    def location(self) -> str:
+        return self.path
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {k: v for k, v in self.__dict__.items() if k != "_locks"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._locks = lock_file(self.path)
+
+    def connect(self) -> None:
+        if not os.path.isdir(self.path):
+            raise ConnectionError(
+                f"{self.path} is not a folder: make it, or give the one that holds the datasets"
+            )
+        super().connect()
+        if self.mode == "a" and self._leftovers():
+            with suppress(StorageError), self.names_held("connect to"):
+                self._sweep()
+
+    # -- what a backend does in its own way -----------------------------------------------
+
+    @abstractmethod
+    def holds_dataset(self, path: str) -> bool:
+        """Whether a folder is a dataset; an OSError if that cannot be seen."""
+
+    def make_parents(self, name: str) -> None:
+        """Make the folders above a dataset."""
+        os.makedirs(os.path.dirname(self._path(name)), exist_ok=True)
+
+    def clear_empty(self, path: str) -> bool:
+        """Remove a folder, if it holds nothing that was not made for datasets below it."""
+        with suppress(OSError):
+            os.rmdir(path)
+        return not os.path.lexists(path)
+
+    # -------------------------------------------------------------------------------------
+
+    def make_folder(self, name: str, fill: Callable[[str], None]) -> None:
+        """Make the folder of a dataset, which `fill` fills before it shows."""
+        path = self._path(name)
+        with self.names_held(f"create dataset {name!r} in"):
+            self._sweep()
+            self._check_free(name, path)
+            fresh = os.path.join(self.path, CREATING + secrets.token_hex(8))
+            os.mkdir(fresh)
+            try:
+                fill(fresh)
+                self.make_parents(name)
+                os.rename(fresh, path)
+            except BaseException:
+                remove_folder(fresh)
+                self._remove_empty_parents(name)
+                raise
+            if self.durable:
+                for above in ["", *parents(name)]:
+                    sync_folder(self._path(above))
+
+    def _check_free(self, name: str, path: str) -> None:
+        for above in parents(name):
+            if self.holds_dataset(self._path(above)):
+                raise DatasetNameError(
+                    f"dataset name {name!r} lies inside {above!r}, which is a dataset and holds "
+                    "no others: choose another name"
+                )
+        if self.holds_dataset(path):
+            raise DatasetExistsError(
+                f"dataset {name!r} exists in {self.path}: open it with get_dataset, or delete it"
+            )
+        if os.path.lexists(path) and not self.clear_empty(path):
+            raise DatasetNameError(
+                f"{path} exists and is not a dataset (does it hold some?): choose another name"
+            )
+
+    def has_dataset(self, name: str) -> bool:
+        with disk(f"look for dataset {name!r} in {self.path}"):
+            return self.holds_dataset(self._path(name))
+
+    def del_dataset(self, name: str) -> None:
+        path = self._path(name)
+        with self.names_held(f"delete dataset {name!r} in"):
+            if not self.holds_dataset(path):
+                raise DatasetNotFoundError(f"there is no dataset {name!r} in {self.path}")
+            with lock_file(path).exclusive():
+                gone = os.path.join(self.path, DELETING + secrets.token_hex(8))
+                os.rename(path, gone)
+                remove_folder(gone, self.description)
+            self._remove_empty_parents(name)
+            self._sweep()
+            if self.durable:
+                sync_folder(self.path)
+
+    def dataset_names(self) -> list[str]:
+        with disk(f"list {self.path}"):
+            return sorted(self._names_below(self.path, ""))
+
+    def _names_below(self, path: str, prefix: str) -> Iterator[str]:
+        with os.scandir(path) as entries:
+            folders = [e for e in entries if e.is_dir() and not e.name.startswith(".")]
+        for folder in folders:
+            with suppress(FileNotFoundError, PermissionError):
+                if self.holds_dataset(folder.path):
+                    yield prefix + folder.name
+                else:
+                    yield from self._names_below(folder.path, f"{prefix}{folder.name}/")
+
+    def _path(self, name: str) -> str:
+        return os.path.join(self.path, name)
+
+    @contextmanager
+    def names_held(self, what: str) -> Iterator[None]:
+        """Hold the lock under which datasets come and go."""
+        with disk(f"{what} {self.path}"), self._locks.exclusive():
+            yield
+
+    def _leftovers(self) -> list[str]:
+        return [n for n in os.listdir(self.path) if n.startswith((CREATING, DELETING))]
+
+    def _sweep(self) -> None:
+        """Remove what died inside create_dataset or del_dataset: the living hold the lock."""
+        for leftover in self._leftovers():
+            remove_folder(os.path.join(self.path, leftover), self.description)
+
+    def _remove_empty_parents(self, name: str) -> None:
+        for above in reversed(parents(name)):
+            if not self.clear_empty(self._path(above)):
+                return

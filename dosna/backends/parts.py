@@ -1,0 +1,131 @@
+"""Parts of stored chunks: which bytes they are, and memory to read them into."""
+
+from __future__ import annotations
+
+import os
+import threading
+from typing import Any
+
+import numpy as np
+
+from dosna.backends.base import Array, Slices
+from dosna.metadata import DatasetMetadata, Shape
+
+__all__ = [
+    "METADATA_LOCK",
+    "PIECE",
+    "SMALL",
+    "byte_range",
+    "byte_ranges",
+    "bytes_like",
+    "lock_place",
+    "read_fully",
+    "scratch",
+    "within",
+]
+
+PIECE = 16 << 10
+"""Bytes that a file gives in the time that one more read of it takes."""
+
+
+SMALL = 2 * PIECE
+"""Chunks of up to so many bytes are read whole."""
+
+METADATA_LOCK = 1 << 62
+"""Position of the lock on a dataset's metadata; stored objects have the places below."""
+
+
+def lock_place(idx: Shape) -> int:
+    """Give the position of a stored object's lock; that two share one does no harm."""
+    place = 0
+    for i in idx:
+        place = place * 0x9E3779B97F4A7C15 + i + 1
+    return place & (METADATA_LOCK - 1)
+
+
+def bytes_like(array: Array) -> Array:
+    """Give a view that the system reads and writes: M, m and V have no buffers."""
+    return array.view(f"V{array.dtype.itemsize}") if array.dtype.kind in "MmV" else array
+
+
+class _Scratch(threading.local):
+    """Memory per thread, for a chunk: fresh memory costs more than reading into it."""
+
+    memory: Array = np.empty(0, np.uint8)
+
+    def raw(self, size: int) -> Array:
+        """Give bytes, valid until the thread's next call."""
+        if len(self.memory) < size:
+            self.memory = np.empty(size, np.uint8)
+        return self.memory[:size]
+
+    def chunk(self, metadata: DatasetMetadata) -> tuple[Array, Array]:
+        """Give an array of a chunk and its bytes, valid until the thread's next call."""
+        raw = self.raw(metadata.chunk_nbytes)
+        return raw.view(metadata.dtype).reshape(metadata.chunk_size), raw
+
+
+scratch = _Scratch()
+
+
+def _hull(k: Any, length: int) -> tuple[int, int] | None:
+    """Give the first and the last place that an index touches on an axis."""
+    if isinstance(k, slice):
+        chosen = range(length)[k]
+        return (chosen[0], chosen[-1]) if chosen else None
+    if isinstance(k, int):
+        return k, k
+    return (int(k.min()), int(k.max())) if len(k) else None
+
+
+def within(key: Slices, size: Shape, extent: Shape) -> bool:
+    """Whether an index of a chunk of `size` touches nothing beyond `extent`."""
+    hulls = [_hull(k, c) for k, c in zip(key, size, strict=True)]
+    return all(hull is None or hull[1] < e for hull, e in zip(hulls, extent, strict=True))
+
+
+def byte_range(metadata: DatasetMetadata, key: Slices) -> tuple[int, int]:
+    """Give the range of a chunk's bytes that holds the part `key`."""
+    ranges = byte_ranges(metadata, key, 1 << 62)
+    return ranges[0] if ranges else (0, 0)
+
+
+def byte_ranges(metadata: DatasetMetadata, key: Slices, cost: int) -> list[tuple[int, int]]:
+    """Give the byte ranges of a chunk that hold the part `key`.
+
+    Few rather than small: `cost` is how many bytes one more range has to save.
+    """
+    bounds: list[tuple[int, int]] = []
+    for k, c in zip(key, metadata.chunk_size, strict=True):
+        hull = _hull(k, c)
+        if hull is None:
+            return []
+        bounds.append(hull)
+    strides = [metadata.dtype.itemsize] * metadata.ndim
+    for axis in range(metadata.ndim - 1, 0, -1):
+        strides[axis - 1] = strides[axis] * metadata.chunk_size[axis]
+    first = sum(b[0] * s for b, s in zip(bounds, strides, strict=True))
+    last = sum(b[1] * s for b, s in zip(bounds, strides, strict=True)) + metadata.dtype.itemsize
+    if not bounds:
+        return [(first, last)]
+    begin, end = bounds[0]
+    step = strides[0]
+    inner = last - (end - begin) * step - first
+    if (end - begin + 1) * (cost + inner) < last - first:
+        places = range(first, first + (end - begin + 1) * step, step)
+        return [(place, place + inner) for place in places]
+    return [(first, last)]
+
+
+def read_fully(file: int, parts: list[memoryview], offset: int) -> bool:
+    """Fill all parts, none of them empty, from a file; False if it ends before."""
+    while parts:
+        count = os.preadv(file, parts, offset)
+        if not count:
+            return False
+        offset += count
+        while parts and count >= len(parts[0]):
+            count -= len(parts.pop(0))
+        if parts:
+            parts[0] = parts[0][count:]
+    return True

@@ -1,0 +1,598 @@
+"""Chunks as bytes and back: the codecs of Zarr v3 (https://zarr-specs.readthedocs.io/en/latest/v3).
+
+A `Pipeline` is made of the ``codecs`` of a ``zarr.json``: ``transpose``, then ``bytes``, then any
+of ``gzip``, ``zstd``, ``blosc`` and ``crc32c``. `Shards` is the codec ``sharding_indexed``: many
+chunks, each through a pipeline of its own, and an index of them in one object.
+
+gzip is Python's; zstd and blosc are those of numcodecs, which zarr-python uses too.
+"""
+
+from __future__ import annotations
+
+import math
+import struct
+import zlib
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cache
+from itertools import product
+from typing import Any, Literal
+
+import numpy as np
+
+from dosna.crc32c import crc32c
+from dosna.errors import ConfigurationError, FormatError, MissingDependencyError
+
+__all__ = [
+    "COMPRESSORS",
+    "NO_CHUNK",
+    "CodecError",
+    "Pipeline",
+    "Shards",
+    "byte_order",
+    "byte_order_matters",
+    "bytes_of",
+    "compressor",
+    "named",
+]
+
+Array = np.ndarray[Any, Any]
+Shape = tuple[int, ...]
+Spec = str | Mapping[str, Any]
+"""A codec in a ``zarr.json``: its name, or an object with name and configuration."""
+
+Buffer = Any
+"""Anything with a buffer of bytes."""
+
+COMPRESSORS = ("gzip", "zstd", "blosc")
+NO_CHUNK = 2**64 - 1
+"""Offset and length of a chunk that a shard does not hold."""
+
+_CRC = struct.Struct("<I")
+_WRONG = "the CRC-32C checksum is wrong: bytes were changed"
+
+
+class CodecError(ValueError):
+    """Bytes that no encoder of the codec has made; says what is wrong with them."""
+
+
+def bytes_of(array: Array) -> Array:
+    """View a C-contiguous array as bytes."""
+    return array.reshape(-1).view(np.uint8)
+
+
+def byte_order_matters(dtype: np.dtype[Any]) -> bool:
+    """Whether ``bytes`` needs its ``endian`` for elements of a dtype."""
+    return dtype.kind in "iufcmMU" and (dtype.itemsize > 1 or dtype.kind == "U")
+
+
+def named(spec: Any, what: str, where: str, known: Sequence[str]) -> tuple[str, dict[str, Any]]:
+    """Give name and configuration of an extension object.
+
+    Raises
+    ------
+    FormatError
+        It is not one of `known`, or has members that the specification does not.
+    """
+    if isinstance(spec, str):
+        spec = {"name": spec}
+    if not isinstance(spec, Mapping) or not isinstance(spec.get("name"), str):
+        raise FormatError(f"{where} has the {what} {spec!r}, which has no name")
+    name, configuration = spec["name"], spec.get("configuration", {})
+    unknown = set(spec) - {"name", "configuration", "must_understand"}
+    if name not in known:
+        raise FormatError(
+            f"{where} has the {what} {name!r}, which dosna does not know: it knows "
+            f"{', '.join(known)}"
+        )
+    if unknown or not isinstance(configuration, Mapping):
+        raise FormatError(f"{where}: the {what} {name!r} has an unknown part: {dict(spec)!r}")
+    return name, dict(configuration)
+
+
+class _Codec(ABC):
+    """Bytes to bytes."""
+
+    def encoded_size(self, size: int | None) -> int | None:
+        """Give the length of what `size` bytes become, if that is always the same."""
+        return None
+
+    @abstractmethod
+    def encode(self, parts: list[Buffer]) -> list[Buffer]:
+        """Encode bytes that come in parts."""
+
+    @abstractmethod
+    def decode(self, data: memoryview, into: Array | None) -> Buffer:
+        """Decode; if `into` is given, exactly so many bytes, into it."""
+
+
+class _Crc32c(_Codec):
+    def encoded_size(self, size: int | None) -> int | None:
+        return None if size is None else size + _CRC.size
+
+    def encode(self, parts: list[Buffer]) -> list[Buffer]:
+        data = _joined(parts)
+        return [data, _CRC.pack(crc32c(data))]
+
+    def decode(self, data: memoryview, into: Array | None) -> Buffer:
+        if len(data) < _CRC.size:
+            raise CodecError(f"{len(data)} bytes are too few for a checksum")
+        body = data[: -_CRC.size]
+        if _CRC.unpack(data[-_CRC.size :])[0] != crc32c(body):
+            raise CodecError(_WRONG)
+        return body
+
+
+class _Gzip(_Codec):
+    def __init__(self, level: int) -> None:
+        self.level = level
+
+    def encode(self, parts: list[Buffer]) -> list[Buffer]:
+        return [zlib.compress(_joined(parts), self.level, 31)]
+
+    def decode(self, data: memoryview, into: Array | None) -> Buffer:
+        most = 0 if into is None else len(into) + 1
+        found = b""
+        while True:
+            member = zlib.decompressobj(31)
+            try:
+                found += member.decompress(data, max(0, most - len(found)))
+            except zlib.error as error:
+                raise CodecError(f"gzip cannot decode it: {error}") from None
+            if not member.eof or (most and len(found) >= most):
+                raise CodecError("the gzip stream is cut off or too long")
+            if not member.unused_data:
+                break
+            data = memoryview(member.unused_data)
+        if into is None:
+            return found
+        if len(found) != len(into):
+            raise CodecError(f"gzip decodes to {len(found)} bytes instead of {len(into)}")
+        into[:] = np.frombuffer(found, np.uint8)
+        return into
+
+
+class _Zstd(_Codec):
+    def __init__(self, level: int, checksum: bool) -> None:
+        self.level, self.checksum = level, checksum
+        _numcodecs("zstd")
+
+    def encode(self, parts: list[Buffer]) -> list[Buffer]:
+        data = _joined(parts)
+        return [_numcodecs("zstd").compress(data, self.level, self.checksum)]
+
+    def decode(self, data: memoryview, into: Array | None) -> Buffer:
+        if into is None:
+            return _decompress("zstd", data, None)
+        # The library is content with less than there is room for.
+        size = _zstd_content_size(data)
+        if size is None:
+            found = _decompress("zstd", data, None)
+            size = len(found)
+            if size == len(into):
+                into[:] = np.frombuffer(found, np.uint8)
+        elif size == len(into):
+            _decompress("zstd", data, into)
+        if size != len(into):
+            raise CodecError(f"zstd decodes to {size} bytes instead of {len(into)}")
+        return into
+
+
+def _zstd_content_size(data: memoryview) -> int | None:
+    """Read how long the content of a frame is, if it says so (RFC 8878, 3.1.1.1)."""
+    if len(data) < 6 or data[:4] != b"\x28\xb5\x2f\xfd":
+        raise CodecError("it does not begin as zstd does")
+    flags = data[4]
+    single = flags >> 5 & 1
+    place = 6 - single + (0, 1, 2, 4)[flags & 3]
+    width = (single, 2, 4, 8)[flags >> 6]
+    if not width:
+        return None
+    return int.from_bytes(data[place : place + width], "little") + 256 * (width == 2)
+
+
+class _Blosc(_Codec):
+    def __init__(self, cname: str, clevel: int, shuffle: str, blocksize: int, typesize: int):
+        self.options = (cname.encode(), clevel, _SHUFFLES[shuffle], blocksize, typesize)
+        _numcodecs("blosc")
+
+    def encode(self, parts: list[Buffer]) -> list[Buffer]:
+        return [_numcodecs("blosc").compress(_joined(parts), *self.options)]
+
+    def decode(self, data: memoryview, into: Array | None) -> Buffer:
+        # The library trusts these lengths, and would read or write beyond the buffers.
+        if len(data) < 16:
+            raise CodecError(f"{len(data)} bytes are too few for blosc")
+        decoded, _, encoded = struct.unpack_from("<III", data, 4)
+        if encoded != len(data) or (into is not None and decoded != len(into)):
+            raise CodecError(
+                f"blosc's header tells of {encoded} bytes that decode to {decoded}, and these are "
+                f"{len(data)}" + (f" for {len(into)}" if into is not None else "")
+            )
+        return _decompress("blosc", data, into)
+
+
+_SHUFFLES = {"noshuffle": 0, "shuffle": 1, "bitshuffle": 2}
+_BLOSC_NAMES = ("lz4", "lz4hc", "blosclz", "zstd", "snappy", "zlib")
+
+
+@cache
+def _numcodecs(name: str) -> Any:
+    """Give the module of a compressor."""
+    try:
+        if name == "zstd":
+            from numcodecs import zstd
+
+            return zstd
+        from numcodecs import blosc
+    except ImportError as error:
+        raise MissingDependencyError(
+            f"the codec {name!r} needs numcodecs, which cannot be imported ({error}): "
+            "pip install 'dosna[zarr]'"
+        ) from error
+    # The engine's threads are enough, and a fork does not survive blosc's own.
+    blosc.use_threads = False
+    return blosc
+
+
+def _decompress(name: str, data: memoryview, into: Array | None) -> Buffer:
+    try:
+        found = _numcodecs(name).decompress(data, into)
+    except (RuntimeError, ValueError) as error:
+        raise CodecError(f"{name} cannot decode it: {error}") from None
+    return found if into is None else into
+
+
+def _joined(parts: list[Buffer]) -> Buffer:
+    return parts[0] if len(parts) == 1 else b"".join(parts)
+
+
+def compressor(option: Any, dtype: np.dtype[Any]) -> dict[str, Any] | None:
+    """Give the codec that ``compression=`` asks for, as it stands in a ``zarr.json``.
+
+    Parameters
+    ----------
+    option : None, str or mapping
+        'gzip', 'zstd' or 'blosc', or a mapping with ``name`` and options of the codec.
+    dtype : dtype
+        Of the elements, for what blosc adapts to them.
+
+    Raises
+    ------
+    ConfigurationError
+        Another name or option, or a value that the codec does not take.
+    """
+    if option is None:
+        return None
+    given = {"name": option} if isinstance(option, str) else option
+    if not isinstance(given, Mapping) or given.get("name") not in COMPRESSORS:
+        raise ConfigurationError(
+            f"compression is None, one of {', '.join(COMPRESSORS)}, or a mapping such as "
+            f"{{'name': 'zstd', 'level': 3}}, and {option!r} was given"
+        )
+    name = given["name"]
+    defaults: dict[str, dict[str, Any]] = {
+        "gzip": {"level": 5},
+        "zstd": {"level": 3, "checksum": False},
+        "blosc": {
+            "cname": "lz4",
+            "clevel": 5,
+            "shuffle": "shuffle" if dtype.itemsize > 1 else "bitshuffle",
+            "blocksize": 0,
+            # The format's field has one byte.
+            "typesize": dtype.itemsize if dtype.itemsize < 256 else 1,
+        },
+    }
+    configuration = defaults[name] | {k: v for k, v in given.items() if k != "name"}
+    spec = {"name": name, "configuration": configuration}
+    try:
+        _parse_one(spec, "compression=")
+    except FormatError as error:
+        raise ConfigurationError(str(error)) from None
+    return spec
+
+
+def _parse_one(spec: Spec, where: str) -> _Codec:
+    """Make a codec of bytes to bytes."""
+    name, given = named(spec, "codec", where, ("bytes", "transpose", *COMPRESSORS, "crc32c"))
+
+    def take(key: str, kind: type, allowed: Any, default: Any = None) -> Any:
+        value = given.pop(key, default)
+        if type(value) is not kind or (allowed is not None and value not in allowed):
+            raise FormatError(f"{where}: codec {name!r} has {key} {value!r}")
+        return value
+
+    codec: _Codec
+    if name == "crc32c":
+        codec = _Crc32c()
+    elif name == "gzip":
+        codec = _Gzip(take("level", int, range(10)))
+    elif name == "zstd":
+        codec = _Zstd(take("level", int, range(-131072, 23)), take("checksum", bool, None, False))
+    elif name == "blosc":
+        shuffle = take("shuffle", str, _SHUFFLES, "noshuffle")
+        codec = _Blosc(
+            take("cname", str, _BLOSC_NAMES),
+            take("clevel", int, range(10)),
+            shuffle,
+            take("blocksize", int, range(1 << 31), 0),
+            take("typesize", int, range(1, 256), 1 if shuffle == "noshuffle" else None),
+        )
+    else:
+        raise FormatError(f"{where}: codec {name!r} stands after 'bytes', and belongs before it")
+    if given:
+        raise FormatError(f"{where}: codec {name!r} has unknown options: {', '.join(given)}")
+    return codec
+
+
+def byte_order(codecs: Any) -> Literal["<", ">"]:
+    """Give the byte order of the elements that codecs encode."""
+    for spec in codecs:
+        if isinstance(spec, Mapping) and spec.get("name") == "bytes":
+            return ">" if spec.get("configuration", {}).get("endian") == "big" else "<"
+    return "<"
+
+
+class Pipeline:
+    """How a chunk becomes bytes.
+
+    Parameters
+    ----------
+    specs : sequence
+        The ``codecs`` of a ``zarr.json``, without ``sharding_indexed``.
+    dtype : dtype
+        Of the elements; its byte order is that of ``bytes``.
+    shape : tuple of int
+        Of a chunk.
+    where : str
+        How errors call the document.
+
+    Attributes
+    ----------
+    nbytes : int
+        Of a chunk.
+    size : int or None
+        Of an encoded chunk, if all have the same.
+    plain : bool
+        Whether an encoded chunk begins with its elements in C order, and nothing but checksums
+        follows.
+    checks : int
+        How many checksums there are.
+    compressed : bool
+        Whether there are compressors.
+    direct : bool
+        Whether `decode` leaves the chunk in `raw`, in C order.
+
+    Raises
+    ------
+    FormatError
+        An unknown codec or option, or codecs in an order that makes no sense.
+    """
+
+    def __init__(
+        self, specs: Sequence[Spec], dtype: np.dtype[Any], shape: Shape, where: str
+    ) -> None:
+        self.dtype, self.shape = dtype, shape
+        self.nbytes = math.prod(shape) * dtype.itemsize
+        specs = list(specs)
+        axes = list(range(len(shape)))
+        while specs and _name(specs[0]) == "transpose":
+            order = _order(specs.pop(0), len(shape), where)
+            axes = [axes[axis] for axis in order]
+        if not specs or _name(specs[0]) != "bytes":
+            found = "nothing" if not specs else repr(specs[0])
+            if specs:
+                _parse_one(specs[0], where)  # which names it if it is unknown
+            raise FormatError(f"{where}: codec 'bytes' is expected, and there is {found}")
+        _check_endian(specs.pop(0), dtype, where)
+        self._codecs = [_parse_one(spec, where) for spec in specs]
+        sizes: list[int | None] = [self.nbytes]
+        for codec in self._codecs:
+            sizes.append(codec.encoded_size(sizes[-1]))
+        self.size, self._sizes = sizes[-1], sizes
+        self._axes = None if axes == sorted(axes) else tuple(axes)
+        self._back = np.argsort(axes)
+        self._stored_shape = tuple(shape[axis] for axis in axes)
+        self.checks = sum(isinstance(codec, _Crc32c) for codec in self._codecs)
+        self.plain = self._axes is None and self.checks == len(self._codecs)
+        self.compressed = self.checks < len(self._codecs)
+        self.direct = (
+            self._axes is None and self.compressed and not isinstance(self._codecs[0], _Crc32c)
+        )
+
+    def encode(self, chunk: Array) -> list[Buffer]:
+        """Encode a chunk; the parts of the result are to be written one after the other.
+
+        Parameters
+        ----------
+        chunk : ndarray
+            Of `shape` and `dtype`. Parts may be views of it.
+        """
+        if self._axes is not None:
+            chunk = chunk.transpose(self._axes)
+        parts: list[Buffer] = [bytes_of(np.ascontiguousarray(chunk))]
+        for codec in self._codecs:
+            parts = codec.encode(parts)
+        return parts
+
+    def decode(self, data: Buffer, raw: Array) -> Array:
+        """Decode a chunk.
+
+        Parameters
+        ----------
+        data : buffer
+        raw : ndarray of uint8
+            `nbytes` of memory for the decompressed chunk; of a pipeline that does not
+            compress, anything.
+
+        Returns
+        -------
+        ndarray
+            A view: of `raw`, of `data`, or of memory of its own.
+
+        Raises
+        ------
+        CodecError
+        """
+        view = memoryview(data)
+        if self.plain and self.checks < 2:
+            if len(view) != self.size:
+                raise CodecError(f"a chunk has {self.size} bytes, and there are {len(view)}")
+            body = view[: self.nbytes]
+            if self.checks and _CRC.unpack_from(view, self.nbytes)[0] != crc32c(body):
+                raise CodecError(_WRONG)
+            return np.frombuffer(body, self.dtype).reshape(self.shape)
+        for codec, size in zip(self._codecs[::-1], self._sizes[-2::-1], strict=True):
+            into = None
+            if size is not None and not isinstance(codec, _Crc32c):
+                into = raw if codec is self._codecs[0] else np.empty(size, np.uint8)
+            view = memoryview(codec.decode(view, into))
+        if len(view) != self.nbytes:
+            raise CodecError(f"a chunk has {self.nbytes} bytes, and there are {len(view)}")
+        return self.array(view)
+
+    def array(self, raw: Buffer) -> Array:
+        """View the elements' bytes as a chunk."""
+        found = np.frombuffer(raw, self.dtype).reshape(self._stored_shape)
+        return found if self._axes is None else found.transpose(self._back)
+
+
+def _name(spec: Any) -> Any:
+    return spec.get("name") if isinstance(spec, Mapping) else spec
+
+
+def _order(spec: Spec, ndim: int, where: str) -> list[int]:
+    _, configuration = named(spec, "codec", where, ("transpose",))
+    order = configuration.pop("order", None)
+    if configuration or not isinstance(order, (list, tuple)) or sorted(order) != list(range(ndim)):
+        raise FormatError(f"{where}: codec {spec!r} does not order {ndim} axes")
+    return list(order)
+
+
+def _check_endian(spec: Spec, dtype: np.dtype[Any], where: str) -> None:
+    _, configuration = named(spec, "codec", where, ("bytes",))
+    endian = configuration.pop("endian", None)
+    if configuration or endian not in ("little", "big", None):
+        raise FormatError(f"{where}: codec 'bytes' has unknown options: {spec!r}")
+    if byte_order_matters(dtype) and endian is None:
+        raise FormatError(f"{where}: codec 'bytes' lacks the endian that {dtype} needs")
+
+
+class Shards:
+    """Objects that hold many chunks each, and an index of them.
+
+    Parameters
+    ----------
+    grain : tuple of int
+        Extent of a shard.
+    specs : mapping
+        The configuration of ``sharding_indexed``.
+    dtype, where
+        As of `Pipeline`.
+
+    Attributes
+    ----------
+    chunk_size : tuple of int
+        Extent of a chunk in a shard.
+    counts : tuple of int
+        Chunks of a shard along each axis.
+    total : int
+        Chunks of a shard.
+    index_range : tuple
+        Where the index is: ``(0, n)``, or ``(-n, None)`` at the end.
+    pipeline : Pipeline
+        Of the chunks.
+    """
+
+    def __init__(
+        self, specs: Mapping[str, Any], grain: Shape, dtype: np.dtype[Any], where: str
+    ) -> None:
+        unknown = set(specs) - {"chunk_shape", "codecs", "index_codecs", "index_location"}
+        if unknown:
+            raise FormatError(f"{where}: sharding_indexed has unknown options: {sorted(unknown)}")
+        size = tuple(specs.get("chunk_shape", ()))
+        if len(size) != len(grain) or any(
+            type(c) is not int or c < 1 or g % c for g, c in zip(grain, size, strict=True)
+        ):
+            raise FormatError(f"{where}: shards of {grain} cannot be cut into chunks of {size}")
+        location = specs.get("index_location", "end")
+        if location not in ("start", "end"):
+            raise FormatError(f"{where}: sharding_indexed has index_location {location!r}")
+        inner = specs.get("codecs", [])
+        if any(_name(spec) == "sharding_indexed" for spec in inner):
+            raise FormatError(f"{where}: shards within shards are not supported")
+        self.grain, self.chunk_size = grain, size
+        self.counts = tuple(g // c for g, c in zip(grain, size, strict=True))
+        self.pipeline = Pipeline(inner, dtype, size, where)
+        self.total = math.prod(self.counts)
+        self._at_start = location == "start"
+        codecs = specs.get("index_codecs", [])
+        kind = np.dtype("u8").newbyteorder(byte_order(codecs))
+        self._index = Pipeline(codecs, kind, (*self.counts, 2), where)
+        if not self._index.plain or self._index.size is None:
+            raise FormatError(f"{where}: index_codecs are bytes and crc32c, and not {codecs!r}")
+        self.index_size = self._index.size
+        self.index_range = (0, self.index_size) if self._at_start else (-self.index_size, None)
+
+    def index(self, data: Buffer) -> list[list[int]]:
+        """Read the bytes of an index: offset and length of each chunk, in C order.
+
+        Raises
+        ------
+        CodecError
+        """
+        if len(data) != self.index_size:
+            raise CodecError(f"an index has {self.index_size} bytes, and there are {len(data)}")
+        found = self._index.decode(data, np.empty(0, np.uint8)).reshape(-1, 2)
+        listed: list[list[int]] = found.tolist()
+        for start, size in listed:
+            if start != NO_CHUNK and (size == 0 or start + size >= 1 << 63):
+                raise CodecError(f"the index tells of {size} bytes from {start} on")
+        return listed
+
+    def index_of(self, shard: memoryview) -> list[list[int]]:
+        """Read the index of a whole shard."""
+        if len(shard) < self.index_size:
+            raise CodecError(f"{len(shard)} bytes are too few for a shard")
+        return self.index(
+            shard[: self.index_size] if self._at_start else shard[-self.index_size :]
+        )
+
+    def split(self, shard: Buffer) -> list[memoryview | None]:
+        """Give the encoded chunks of a whole shard, in C order; None where there is none."""
+        view = memoryview(shard)
+        index = self.index_of(view)
+        if any(start + size > len(view) for start, size in index if start != NO_CHUNK):
+            raise CodecError("the index of the shard points beyond its end")
+        return [None if start == NO_CHUNK else view[start : start + size] for start, size in index]
+
+    def join(self, chunks: Sequence[list[Buffer] | None]) -> list[Buffer]:
+        """Make a shard of its encoded chunks, each in parts, in C order."""
+        index = np.empty((len(chunks), 2), self._index.dtype)
+        place = self.index_size if self._at_start else 0
+        parts: list[Buffer] = []
+        for number, chunk in enumerate(chunks):
+            if chunk is None:
+                index[number] = NO_CHUNK
+                continue
+            size = sum(len(part) for part in chunk)
+            index[number] = place, size
+            place += size
+            parts += chunk
+        head = self._index.encode(index.reshape(self._index.shape))
+        return [*head, *parts] if self._at_start else [*parts, *head]
+
+    def number(self, local: Shape) -> int:
+        """Give the place in the index of a chunk of a shard."""
+        place = 0
+        for i, n in zip(local, self.counts, strict=True):
+            place = place * n + i
+        return place
+
+    def chunk(self, shard: Shape, local: Shape) -> Shape:
+        """Give the index in the array of a chunk of a shard."""
+        return tuple([s * n + i for s, n, i in zip(shard, self.counts, local, strict=True)])
+
+    def locals(self) -> Iterator[Shape]:
+        """Give the chunks of a shard, in the order of the index."""
+        return product(*map(range, self.counts))

@@ -1,0 +1,536 @@
+"""Datasets as Zarr v3 arrays: ``zarr.json``, data types, fill values, keys of chunks.
+
+https://zarr-specs.readthedocs.io/en/latest/v3/core/index.html; data types beyond it as
+zarr-python 3 writes them. What dosna does not know is refused by its name, but for what may be
+ignored (``must_understand: false``), which an update leaves as it is.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+
+from dosna.codecs import Pipeline, Shards, byte_order, byte_order_matters, compressor, named
+from dosna.errors import ConfigurationError, FormatError
+from dosna.metadata import DatasetMetadata, Shape
+
+__all__ = [
+    "DOCUMENT",
+    "GROUP",
+    "Layout",
+    "dims_of",
+    "from_json",
+    "layout",
+    "new_array",
+    "node_type",
+    "options_of",
+    "stored_alike",
+    "to_json",
+]
+
+DOCUMENT = "zarr.json"
+"""The name of the object that describes an array or a group."""
+
+GROUP = json.dumps({"zarr_format": 3, "node_type": "group", "attributes": {}}, indent=2).encode()
+"""The description of a new group."""
+
+Document = dict[str, Any]
+
+_OWN = "dosna"
+_FIELDS = {
+    "zarr_format",
+    "node_type",
+    "shape",
+    "data_type",
+    "chunk_grid",
+    "chunk_key_encoding",
+    "fill_value",
+    "codecs",
+    "attributes",
+    "storage_transformers",
+    "dimension_names",
+    _OWN,
+}
+_CORE = {
+    "bool": "?",
+    **{f"int{8 * n}": f"i{n}" for n in (1, 2, 4, 8)},
+    **{f"uint{8 * n}": f"u{n}" for n in (1, 2, 4, 8)},
+    **{f"float{8 * n}": f"f{n}" for n in (2, 4, 8)},
+    **{f"complex{8 * n}": f"c{n}" for n in (8, 16)},
+}
+_TIMES = {"numpy.datetime64": "M8", "numpy.timedelta64": "m8"}
+_TEXTS = {"fixed_length_utf32": "U", "null_terminated_bytes": "S", "raw_bytes": "V"}
+_UNITS = ("Y", "M", "W", "D", "h", "m", "s", "ms", "us", "ns", "ps", "fs", "as", "generic")
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How the chunks of an array are stored.
+
+    Parameters
+    ----------
+    grain : tuple of int
+        Extent of a stored object: of a chunk, or of a shard.
+    pipeline : Pipeline
+        Of a chunk.
+    shards : Shards or None
+    template : str
+        ``template % idx`` is the key of a stored object, below the array's.
+    """
+
+    grain: Shape
+    pipeline: Pipeline
+    shards: Shards | None
+    template: str
+
+    def index(self, key: str) -> Shape | None:
+        """Give the index of the stored object of a key below the array's; None if it is none."""
+        pattern = re.escape(self.template).replace("%d", r"(0|[1-9]\d*)")
+        found = re.fullmatch(pattern, key)
+        return tuple(map(int, found.groups())) if found else None
+
+
+def layout(metadata: DatasetMetadata) -> Layout:
+    """Give the layout of an array that `from_json` or `new_array` described."""
+    document = metadata.storage["zarr"]
+    where = "zarr.json"
+    grain = _chunk_shape(document, metadata.ndim, where)
+    shards = None
+    codecs = document["codecs"]
+    specs = _sharding(codecs, where)
+    if specs is not None:
+        shards = Shards(specs, grain, metadata.dtype, where)
+        pipeline = shards.pipeline
+    else:
+        pipeline = Pipeline(codecs, metadata.dtype, grain, where)
+    template = _template(document["chunk_key_encoding"], metadata.ndim, where)
+    return Layout(grain, pipeline, shards, template)
+
+
+def stored_alike(one: DatasetMetadata, other: DatasetMetadata) -> bool:
+    """Whether the chunks of two arrays are stored in the same way."""
+    fields = ("data_type", "chunk_grid", "chunk_key_encoding", "codecs")
+    a, b = one.storage["zarr"], other.storage["zarr"]
+    return all(_plain(a[f]) == _plain(b[f]) for f in fields) and one.ndim == other.ndim
+
+
+def _plain(spec: Any) -> Any:
+    """Give a spec as every writer would spell it."""
+    if isinstance(spec, list):
+        return [_plain(s) for s in spec]
+    if isinstance(spec, Mapping):
+        plain = {k: _plain(v) for k, v in spec.items() if v not in ({}, [])}
+        return plain["name"] if plain.keys() == {"name"} else plain
+    return spec
+
+
+def new_array(
+    metadata: DatasetMetadata,
+    compression: Any = None,
+    checksum: bool = True,
+    shards: Shape | None = None,
+    dims: Sequence[str | None] | None = None,
+) -> DatasetMetadata:
+    """Describe a new array.
+
+    Parameters
+    ----------
+    metadata : DatasetMetadata
+    compression : None, str or mapping
+        See `dosna.codecs.compressor`.
+    checksum : bool
+        Whether chunks, and the index of shards, end with a CRC-32C.
+    shards : tuple of int, optional
+        Extent of a shard, multiples of the chunks'.
+    dims : sequence of str or None, optional
+        Names of the axes.
+
+    Returns
+    -------
+    DatasetMetadata
+        With the document in ``storage``.
+
+    Raises
+    ------
+    ConfigurationError
+        An option that does not fit.
+    TypeError
+        A dtype that Zarr does not have.
+    """
+    dtype, ndim = metadata.dtype, metadata.ndim
+    data_type = _data_type(dtype)
+    codecs: list[Any] = [{"name": "bytes"}]
+    if byte_order_matters(dtype):
+        big = dtype.newbyteorder("=") != dtype
+        codecs[0]["configuration"] = {"endian": "big" if big else "little"}
+    compressed = compressor(compression, dtype)
+    if compressed is not None:
+        codecs.append(compressed)
+    if not isinstance(checksum, bool):
+        raise ConfigurationError(f"checksum is True or False, and {checksum!r} was given")
+    if checksum:
+        codecs.append({"name": "crc32c"})
+    grain = metadata.chunk_size
+    if shards is not None:
+        grain = _check_shards(shards, metadata.chunk_size)
+        little = {"name": "bytes", "configuration": {"endian": "little"}}
+        configuration = {
+            "chunk_shape": list(metadata.chunk_size),
+            "codecs": codecs,
+            "index_codecs": [little, {"name": "crc32c"}],
+            "index_location": "end",
+        }
+        codecs = [{"name": "sharding_indexed", "configuration": configuration}]
+    document = {
+        "zarr_format": 3,
+        "node_type": "array",
+        "shape": list(metadata.shape),
+        "data_type": data_type,
+        "chunk_grid": {"name": "regular", "configuration": {"chunk_shape": list(grain)}},
+        "chunk_key_encoding": {"name": "default", "configuration": {"separator": "/"}},
+        "fill_value": _encode_fill(metadata.fillvalue, dtype),
+        "codecs": codecs,
+        "attributes": {},
+    }
+    if dims is not None:
+        names = list(dims)
+        if (
+            isinstance(dims, str)
+            or len(names) != ndim
+            or not all(name is None or isinstance(name, str) for name in names)
+        ):
+            raise ConfigurationError(f"dims names {ndim} axes by str or None, not {dims!r}")
+        document["dimension_names"] = names
+    return metadata.replace(storage={"zarr": document})
+
+
+def _check_shards(shards: Any, chunk_size: Shape) -> Shape:
+    grain = (shards,) if isinstance(shards, (int, np.integer)) else tuple(shards)
+    if len(grain) != len(chunk_size) or any(
+        isinstance(g, bool) or not isinstance(g, (int, np.integer)) or g < 1 or g % c
+        for g, c in zip(grain, chunk_size, strict=False)
+    ):
+        raise ConfigurationError(
+            f"shards {shards!r} are not made of whole chunks of {chunk_size}: give a multiple of "
+            "the chunk's extent on each axis"
+        )
+    if not grain:
+        raise ConfigurationError("a dataset without axes has one chunk, and no shards")
+    return tuple(map(int, grain))
+
+
+def options_of(metadata: DatasetMetadata) -> dict[str, Any]:
+    """Give the options of `new_array` that describe an array stored alike."""
+    document = metadata.storage["zarr"]
+    made = layout(metadata)
+    codecs = document["codecs"]
+    if made.shards is not None:
+        codecs = codecs[0]["configuration"]["codecs"]
+    compression = None
+    for spec in codecs:
+        if isinstance(spec, Mapping) and spec["name"] in ("gzip", "zstd", "blosc"):
+            compression = {"name": spec["name"], **spec.get("configuration", {})}
+            # That of another dtype is another.
+            compression.pop("typesize", None)
+    return {
+        "compression": compression,
+        "checksum": made.pipeline.checks > 0,
+        "shards": None if made.shards is None else made.grain,
+        "dims": dims_of(metadata),
+    }
+
+
+def dims_of(metadata: DatasetMetadata) -> tuple[str | None, ...] | None:
+    """Give the names of the axes, if they have any."""
+    names = metadata.storage["zarr"].get("dimension_names")
+    return None if names is None else tuple(names)
+
+
+def to_json(metadata: DatasetMetadata) -> bytes:
+    """Give the ``zarr.json`` of an array that `from_json` or `new_array` described."""
+    document = dict(metadata.storage["zarr"])
+    document["shape"] = list(metadata.shape)
+    document["attributes"] = dict(metadata.attrs)
+    # Of a shape that somebody else gives the array, nothing will be known.
+    own = {**document.get(_OWN, {}), "must_understand": False, "trimmed": list(metadata.shape)}
+    if not metadata.trimmed:
+        del own["trimmed"]
+    document[_OWN] = own
+    return json.dumps(document, indent=2).encode()
+
+
+def node_type(data: bytes, where: str) -> Any:
+    """Tell an array from a group.
+
+    Raises
+    ------
+    FormatError
+        It is not JSON of Zarr v3.
+    """
+    return _parse(data, where).get("node_type")
+
+
+def _parse(data: bytes, where: str) -> Document:
+    try:
+        document = json.loads(data)
+    except ValueError as error:
+        raise FormatError(f"{where} is not JSON: {error}") from None
+    if not isinstance(document, dict):
+        raise FormatError(f"{where} is not a JSON object")
+    found = document.get("zarr_format")
+    if found != 3:
+        raise FormatError(f"{where} has zarr_format {found!r}, and dosna reads 3")
+    return document
+
+
+def from_json(data: bytes, where: str) -> DatasetMetadata:
+    """Read the ``zarr.json`` of an array.
+
+    Parameters
+    ----------
+    data : bytes
+    where : str
+        How errors call it.
+
+    Raises
+    ------
+    FormatError
+        It is broken, or has something that dosna does not know; says what.
+    """
+    document = _parse(data, where)
+    try:
+        return _described(document, where)
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
+        if isinstance(error, FormatError):
+            raise
+        raise FormatError(f"{where} is broken: {error!r}") from error
+
+
+def _described(document: Document, where: str) -> DatasetMetadata:
+    if document["node_type"] != "array":
+        raise FormatError(f"{where} describes a {document['node_type']!r}, and not an array")
+    for name in document.keys() - _FIELDS:
+        field = document[name]
+        if not isinstance(field, Mapping) or field.get("must_understand") is not False:
+            raise FormatError(
+                f"{where} has the field {name!r}, which dosna does not know, and which is not "
+                "marked as one to ignore"
+            )
+    for transformer in document.get("storage_transformers", ()):
+        named(transformer, "storage transformer", where, ())
+    shape = _extents(document["shape"], 0, f"{where}: shape")
+    grain = _chunk_shape(document, len(shape), where)
+    specs = _sharding(document["codecs"], where)
+    codecs = document["codecs"] if specs is None else specs["codecs"]
+    dtype = _dtype(document["data_type"], byte_order(codecs), where)
+    names = document.get("dimension_names")
+    if names is not None and (
+        len(names) != len(shape) or not all(n is None or isinstance(n, str) for n in names)
+    ):
+        raise FormatError(f"{where}: dimension_names {names!r} do not name {len(shape)} axes")
+    own = document.get(_OWN, {})
+    if not isinstance(own, Mapping):
+        raise FormatError(f"{where}: {_OWN!r} is not an object")
+    described = DatasetMetadata(
+        shape,
+        dtype,
+        _decode_fill(document["fill_value"], dtype, where),
+        grain if specs is None else _extents(specs["chunk_shape"], 1, f"{where}: chunk_shape"),
+        dict(document.get("attributes", {})),
+        {"zarr": document},
+        own.get("trimmed") == list(shape),
+    )
+    layout(described)
+    return described
+
+
+def _extents(value: Any, least: int, what: str) -> Shape:
+    if not isinstance(value, list) or any(type(n) is not int or n < least for n in value):
+        raise FormatError(f"{what} is {value!r}, and should be integers from {least} on")
+    return tuple(value)
+
+
+def _chunk_shape(document: Document, ndim: int, where: str) -> Shape:
+    _, configuration = named(document["chunk_grid"], "chunk grid", where, ("regular",))
+    shape = _extents(configuration.pop("chunk_shape", None), 1, f"{where}: chunk_shape")
+    if configuration or len(shape) != ndim:
+        raise FormatError(f"{where}: the chunk grid {document['chunk_grid']!r} is broken")
+    return shape
+
+
+def _sharding(codecs: Any, where: str) -> dict[str, Any] | None:
+    """Give the configuration of ``sharding_indexed``, if that is what the array has."""
+    if not isinstance(codecs, list) or not codecs:
+        raise FormatError(f"{where} has no codecs")
+    names = [spec.get("name") if isinstance(spec, Mapping) else spec for spec in codecs]
+    if "sharding_indexed" not in names:
+        return None
+    if len(codecs) > 1:
+        raise FormatError(f"{where}: codecs around sharding_indexed are not supported: {names}")
+    return named(codecs[0], "codec", where, ("sharding_indexed",))[1]
+
+
+def _template(spec: Any, ndim: int, where: str) -> str:
+    name, configuration = named(spec, "chunk key encoding", where, ("default", "v2"))
+    separator = configuration.pop("separator", "/" if name == "default" else ".")
+    if configuration or separator not in ("/", "."):
+        raise FormatError(f"{where}: the chunk key encoding {spec!r} is unknown")
+    parts = ["%d"] * ndim
+    if name == "default":
+        return str(separator.join(["c", *parts]))
+    return str(separator.join(parts)) if parts else "0"
+
+
+# Data types
+
+
+def _data_type(dtype: np.dtype[Any], within: str = "") -> Any:
+    """Give the JSON value of a dtype, or raise TypeError."""
+    name = next((n for n, code in _CORE.items() if np.dtype(code) == dtype.newbyteorder("=")), "")
+    if dtype.names is not None:
+        return {"name": "structured", "configuration": {"fields": _fields(dtype)}}
+    if dtype.subdtype is not None:
+        raise TypeError(f"{within}Zarr has no arrays in elements, like {dtype}: give it an axis")
+    if within and dtype.newbyteorder("=") != dtype:
+        raise TypeError(
+            f"{within}fields of Zarr arrays are little-endian, and {dtype.str} is not: convert it"
+        )
+    if name:
+        return name
+    if dtype.kind in "mM":
+        unit, count = np.datetime_data(dtype)
+        kind = "numpy.datetime64" if dtype.kind == "M" else "numpy.timedelta64"
+        return {"name": kind, "configuration": {"unit": unit, "scale_factor": count}}
+    for kind, code in _TEXTS.items():
+        if dtype.kind == code:
+            return {"name": kind, "configuration": {"length_bytes": dtype.itemsize}}
+    raise TypeError(f"{within}Zarr has no data type for {dtype}: convert it, to float64 perhaps")
+
+
+def _fields(dtype: np.dtype[Any]) -> list[Any]:
+    assert dtype.names is not None
+    assert dtype.fields is not None
+    listed, place = [], 0
+    for name in dtype.names:
+        kind, offset = dtype.fields[name][:2]
+        if offset != place:
+            break
+        place += kind.itemsize
+        listed.append([name, _data_type(kind, f"field {name!r}: ")])
+    if place != dtype.itemsize or len(listed) != len(dtype.names):
+        raise TypeError(
+            f"dtype {dtype} has gaps or fields out of order, which Zarr has not: "
+            "numpy.lib.recfunctions.repack_fields makes one without"
+        )
+    return listed
+
+
+def _dtype(spec: Any, order: Literal["<", ">"], where: str) -> np.dtype[Any]:
+    """Read a JSON value that `_data_type` or another writer gave."""
+    if isinstance(spec, str):
+        if spec in _CORE:
+            return np.dtype(_CORE[spec]).newbyteorder(order)
+        if re.fullmatch(r"r[1-9]\d*", spec) and int(spec[1:]) % 8 == 0:
+            return np.dtype(f"V{int(spec[1:]) // 8}")
+    known = (*_CORE, "r<bits>", *_TIMES, *_TEXTS, "structured")
+    name, configuration = named(spec, "data type", where, known)
+    if name in _CORE and not configuration:
+        return _dtype(name, order, where)
+    problem = FormatError(f"{where}: the data type {spec!r} is broken")
+    if name in _TIMES and configuration.keys() == {"unit", "scale_factor"}:
+        unit, count = configuration["unit"], configuration["scale_factor"]
+        if unit not in _UNITS or type(count) is not int or not 0 < count < 1 << 31:
+            raise problem
+        suffix = "" if unit == "generic" else f"[{count}{unit}]"
+        return np.dtype(f"{order}{_TIMES[name]}{suffix}")
+    if name in _TEXTS and configuration.keys() == {"length_bytes"}:
+        length, width = configuration["length_bytes"], 4 if name == "fixed_length_utf32" else 1
+        if type(length) is not int or length < 1 or length % width:
+            raise problem
+        return np.dtype(f"{order if width == 4 else '|'}{_TEXTS[name]}{length // width}")
+    if name == "structured" and configuration.keys() == {"fields"}:
+        fields = [(field, _dtype(kind, "<", where)) for field, kind in configuration["fields"]]
+        return np.dtype(fields)
+    raise problem
+
+
+# Fill values
+
+
+def _encode_fill(value: Any, dtype: np.dtype[Any]) -> Any:
+    scalar = np.asarray(value, dtype.newbyteorder("=") if dtype.names is None else dtype)
+    kind = dtype.kind
+    if kind == "f":
+        return _encode_float(scalar)
+    if kind == "c":
+        return [_encode_float(scalar.real), _encode_float(scalar.imag)]
+    if kind in "mM":
+        return int(scalar.view("i8"))
+    if kind in "SV":
+        return base64.b64encode(scalar.tobytes()).decode()
+    return scalar.item()
+
+
+def _encode_float(value: np.ndarray[Any, Any]) -> Any:
+    number = float(value)
+    if math.isnan(number):
+        bits = int(value.copy().view(f"u{value.itemsize}"))
+        usual = int(np.array(np.nan, value.dtype).view(f"u{value.itemsize}"))
+        return "NaN" if bits == usual else f"0x{bits:0{2 * value.itemsize}x}"
+    if math.isinf(number):
+        return "Infinity" if number > 0 else "-Infinity"
+    return number
+
+
+def _decode_fill(value: Any, dtype: np.dtype[Any], where: str) -> Any:
+    """Read what `_encode_fill` or another writer gave: a scalar of `dtype`."""
+    problem = FormatError(f"{where}: fill_value {value!r} is none of {dtype}")
+    kind = dtype.kind
+    filled = np.empty((), dtype)
+    if kind == "b" and isinstance(value, bool):
+        filled[...] = value
+    elif kind in "iu" and type(value) in (int, float) and int(value) == value:
+        try:
+            filled[...] = int(value)
+        except OverflowError:
+            raise problem from None
+    elif kind == "f":
+        filled[...] = _decode_float(value, dtype, problem)
+    elif kind == "c" and isinstance(value, list) and len(value) == 2:
+        for part, number in zip((filled.real, filled.imag), value, strict=True):
+            part[...] = _decode_float(number, part.dtype, problem)
+    elif kind in "mM" and value == "NaT":
+        filled[...] = "NaT"
+    elif kind in "mM" and type(value) is int and -(2**63) <= value < 2**63:
+        filled[...] = np.int64(value).view(dtype.newbyteorder("="))
+    elif kind == "U" and isinstance(value, str) and len(value) <= dtype.itemsize // 4:
+        filled[...] = value
+    elif kind in "SV" and isinstance(value, (str, list)):
+        raw = bytes(value) if isinstance(value, list) else base64.b64decode(value, validate=True)
+        if len(raw) > dtype.itemsize or (kind == "V" and len(raw) != dtype.itemsize):
+            raise problem
+        filled = np.frombuffer(raw.ljust(dtype.itemsize, b"\0"), dtype).reshape(())
+    else:
+        raise problem
+    return filled[()]
+
+
+def _decode_float(value: Any, dtype: np.dtype[Any], problem: FormatError) -> Any:
+    if isinstance(value, str) and value.startswith("0x"):
+        if len(value) != 2 + 2 * dtype.itemsize:
+            raise problem
+        bits = np.array(int(value, 16), f"u{dtype.itemsize}")
+        return bits.view(f"f{dtype.itemsize}")
+    if value in ("NaN", "Infinity", "-Infinity"):
+        return float(value.replace("Infinity", "inf"))
+    if type(value) not in (int, float):
+        raise problem
+    with np.errstate(over="ignore"):
+        return np.float64(value).astype(dtype)

@@ -1,0 +1,34 @@
+"""Backends whose datasets are all of shards, so that the conformance kit tries them."""
+
+from __future__ import annotations
+
+from dosna.backends.file import FileConnection
+from dosna.registry import Backend, backends
+from dosna.testing.doubles import MemoryConnection
+
+SHARDED = "file-shards"
+
+
+class _Sharded:
+    """Two or three chunks to a shard on each axis, unless told otherwise."""
+
+    def create_dataset(
+        self, name, metadata, *, compression=None, checksum=True, shards=None, dims=None
+    ):
+        if shards is None and metadata.ndim:
+            shards = tuple(c * (2 + axis % 2) for axis, c in enumerate(metadata.chunk_size))
+        return super().create_dataset(
+            name, metadata, compression=compression, checksum=checksum, shards=shards, dims=dims
+        )
+
+
+class ShardedFiles(_Sharded, FileConnection):
+    pass
+
+
+class ShardedMemory(_Sharded, MemoryConnection):
+    pass
+
+
+backends.register(Backend(SHARDED, ShardedFiles))
+backends.register(Backend("memory-shards", ShardedMemory))

@@ -1,0 +1,313 @@
+"""Datasets of stores of bytes: which requests they make, and what they survive."""
+
+from __future__ import annotations
+
+import json
+import secrets
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+
+import dosna as dn
+from dosna import errors
+from dosna.backends.store import StoreConnection
+from dosna.testing import CountingStore, FaultyStore, MemoryStore, use_store
+from dosna.testing.samples import check
+
+
+@pytest.fixture
+def store():
+    return CountingStore(MemoryStore())
+
+
+@pytest.fixture
+def connect(store):
+    name = secrets.token_hex(8)
+    use_store(name, store)
+    return lambda: dn.Connection(name, backend="memory", engine="cpu")
+
+
+@pytest.fixture
+def con(connect):
+    with connect() as connection:
+        yield connection
+
+
+def requests(store, use):
+    """Give what a call asks of the store, by kind."""
+    store.reset()
+    use()
+    return dict(store.requests)
+
+
+DATA = np.arange(96.0).reshape(8, 12)
+
+
+# Requests
+
+
+def test_what_each_operation_asks_of_the_store(con, store):
+    ds = con.create_dataset("x", data=DATA, chunk_size=(4, 4))
+    sparse = con.create_dataset("y", shape=(8, 12), chunk_size=(4, 4))
+    for use, expected in [
+        (lambda: ds[...], {"get": 6}),
+        (lambda: ds[1, 1], {"get": 1}),
+        (lambda: ds[2:6, 5:7], {"get": 2}),
+        (lambda: ds.get_chunk_data((0, 0)), {"get": 1}),
+        (lambda: ds.get_chunk((0, 0)), {}),
+        (lambda: ds.has_chunk((0, 0)), {"get": 1}),
+        (lambda: ds.__setitem__(..., DATA), {"put": 6}),
+        (lambda: ds.__setitem__((slice(4), slice(4)), 1), {"put": 1}),
+        (lambda: ds.__setitem__((1, 1), 1), {"get": 1, "put": 1}),
+        (lambda: ds.attrs.__setitem__("a", 1), {"get": 1, "put": 1}),
+        (lambda: ds.attrs["a"], {}),
+        (lambda: ds.written_chunks(), {"list": 1}),
+        (lambda: con["x"], {"get": 1}),
+        (lambda: ds.clear(), {"list": 1, "delete": 6}),
+        # However many chunks are absent, one look proves them fill.
+        (lambda: sparse[...], {"get": 7}),
+        (lambda: sparse[1, 1], {"get": 2}),
+    ]:
+        assert requests(store, use) == expected
+
+
+def test_what_each_operation_asks_of_a_store_with_shards(con, store):
+    ds = con.create_dataset("x", data=DATA, chunk_size=(2, 2), shards=(4, 12))
+    other = con["x"]
+    for use, expected in [
+        (lambda: ds[...], {"get": 2}),
+        (lambda: ds.__setitem__(..., DATA), {"put": 2}),
+        (lambda: ds.__setitem__((slice(4), slice(12)), 1), {"put": 1}),
+        (lambda: ds.__setitem__((slice(2), slice(2)), 1), {"get": 1, "put": 1}),
+        (lambda: ds.load(DATA), {"put": 2}),
+        (lambda: ds.apply(np.negative), {"get": 2, "put": 2}),
+        (lambda: ds.sum(), {"get": 2}),
+        (lambda: other[1, 1], {"get": 2}),  # the index, and the chunk
+        (lambda: other[2, 3], {"get": 1}),
+        (lambda: other[0:4, 5], {"get": 2}),
+        (lambda: ds.written_chunks(), {"list": 1, "get": 2}),
+        (lambda: ds.clear(), {"list": 1, "delete": 2}),
+    ]:
+        assert requests(store, use) == expected
+
+
+def test_parts_of_unchecked_chunks_are_read_by_their_range(con, store):
+    data = np.arange(10_000, dtype="f4").reshape(100, 100)
+    for checksum in (False, True):
+        ds = con.create_dataset(f"{checksum}", data=data, chunk_size=(50, 100), checksum=checksum)
+        sizes = []
+        inner_get = store.inner.get
+
+        def get(key, byte_range=None, sizes=sizes, inner_get=inner_get):
+            blob = inner_get(key, byte_range)
+            sizes.append(len(blob.data))
+            return blob
+
+        store.inner.get = get
+        try:
+            check(ds[60, 7], data[60, 7])
+            check(ds[52:54, 3:5], data[52:54, 3:5])
+            check(ds[[51, 53], [4, 9]], data[[51, 53], [4, 9]])
+        finally:
+            del store.inner.get
+        assert sizes == ([20_004] * 3 if checksum else [4, 408, 824])
+
+
+def test_a_range_beyond_the_end_is_corruption(con, store):
+    ds = con.create_dataset("x", data=DATA, chunk_size=(8, 12), checksum=False)
+    store.inner.put("x/c/0/0", DATA.tobytes()[:-8])
+    for key in [(7, 11), (slice(6, 8), 11), ...]:
+        with pytest.raises(errors.ChunkCorruptError, match=r"\(0, 0\) of dataset 'x'.*x/c/0/0"):
+            ds[key]
+
+
+# Shards
+
+
+def test_writers_in_one_shard_lose_nothing(con, connect):
+    con.create_dataset("x", shape=(16,), dtype="i8", chunk_size=2, shards=16)
+
+    def write(number):
+        with connect() as own:
+            ds = own["x"]
+            for value in range(1, 26):
+                ds[4 * number + value % 4] = value
+                ds[4 * number : 4 * number + 4] = value
+        return True
+
+    with ThreadPoolExecutor(4) as pool:
+        assert all(pool.map(write, range(4)))
+    check(con["x"][...], np.full(16, 25))
+
+
+def test_a_shard_that_changes_is_read_with_its_own_index(con, connect):
+    ds = con.create_dataset(
+        "x", data=np.zeros(64, "i8"), chunk_size=8, shards=64, compression="gzip"
+    )
+    stop = threading.Event()
+
+    def write():
+        rng = np.random.default_rng(0)
+        with connect() as own:
+            target = own["x"]
+            while not stop.is_set():
+                value = int(rng.integers(100))
+                target[...] = np.where(np.arange(64) % 8 < value % 8, value, -1)
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    try:
+        for _ in range(300):
+            part = ds[16:24]
+            assert len(set(part.tolist())) <= 2
+    finally:
+        stop.set()
+        writer.join()
+
+
+def test_chunks_of_shards_are_absent_until_they_are_written(con):
+    ds = con.create_dataset("x", shape=(10, 10), chunk_size=(2, 2), shards=(6, 6), fillvalue=7)
+    ds[3, 3] = 1
+    assert ds.written_chunks() == [(1, 1)]
+    assert not ds.has_chunk((0, 0))
+    check(ds[...], np.where(np.eye(10) * (np.arange(10) == 3), 1, 7).astype("f4"))
+    ds[:6, :6] = 2
+    assert len(ds.written_chunks()) == 9
+    assert ds.del_chunk((1, 1))
+    assert not ds.del_chunk((1, 1))
+    assert np.all(ds[2:4, 2:4] == 7)
+    found = ds.verify()
+    assert (len(found.ok), len(found.never_written)) == (8, 17)
+
+
+# Creating and deleting, when it does not go to its end
+
+
+@pytest.fixture
+def short_lease(monkeypatch):
+    monkeypatch.setattr(StoreConnection, "lease", 0.4)
+
+
+def names(store):
+    return sorted(key for key in store.list("") if not key.endswith("zarr.json"))
+
+
+@pytest.mark.parametrize("fault", ["error", "lost"])
+def test_a_deletion_that_fails_is_finished_by_who_creates(connect, store, fault, short_lease):
+    for at in range(1, 30):
+        name = f"x{at}"
+        with connect() as con:
+            con.create_dataset(name, data=DATA, chunk_size=(4, 4))
+            faulty = FaultyStore(store, lambda number, *_, at=at: fault if number == at else None)
+            con.instance._store = faulty
+            try:
+                con.del_dataset(name)
+                failed = False
+            except errors.StorageError:
+                failed = True
+            con.instance._store = store
+            if name in con:
+                check(con[name][...], DATA)
+                con.del_dataset(name)
+            made = con.create_dataset(name, shape=(8, 12), chunk_size=(4, 4))
+            assert made.written_chunks() == []
+            check(made[...], np.zeros((8, 12), "f4"))
+            con.del_dataset(name)
+        if not failed:
+            break
+    assert at > 8
+    assert names(store) == []
+
+
+def test_who_died_while_deleting_is_outlived(con, store, short_lease):
+    con.create_dataset("x", data=DATA, chunk_size=(4, 4))
+    died = FaultyStore(store, lambda number, kind, key: SystemExit() if kind == "delete" else None)
+    con.instance._store = died
+    died.put = lambda *args: store.put(*args) if 'abandoned": true' not in str(args) else None
+    with pytest.raises(SystemExit):
+        con.del_dataset("x")
+    con.instance._store = store
+    assert json.loads(store.get("x/zarr.json").data)["node_type"] == "dosna.deleted"
+    assert "x" not in con
+    with pytest.raises(errors.DatasetNotFoundError):
+        con["x"]
+    made = con.create_dataset("x", shape=4)
+    assert made.written_chunks() == []
+
+
+def test_a_deletion_that_lives_is_not_disturbed(con, connect, store, short_lease):
+    con.create_dataset("x", data=np.zeros(20), chunk_size=1)
+    slow = FaultyStore(store, lambda number, kind, key: 0.1 if kind == "delete" else None)
+    con.instance._store = slow
+    deleting = threading.Thread(target=con.del_dataset, args=("x",))
+    deleting.start()
+    with connect() as other:
+        while "x" in other:
+            pass
+        with pytest.raises(errors.DatasetExistsError, match="being deleted"):
+            other.create_dataset("x", shape=3)
+        deleting.join()
+        made = other.create_dataset("x", data=np.ones(3))
+        check(made[...], np.ones(3))
+
+
+def test_who_was_taken_for_dead_deletes_nothing_more(con, connect, store, short_lease):
+    con.create_dataset("x", data=np.zeros(6), chunk_size=1)
+    asleep, awake = threading.Event(), threading.Event()
+
+    def pause(number, kind, key):
+        if kind == "delete" and not asleep.is_set():
+            asleep.set()
+            awake.wait(10)
+
+    con.instance._store = FaultyStore(store, pause)
+    caught = []
+
+    def delete():
+        try:
+            con.del_dataset("x")
+        except errors.StorageError as error:
+            caught.append(str(error))
+
+    sleeper = threading.Thread(target=delete)
+    sleeper.start()
+    asleep.wait(10)
+    with connect() as other:
+        made = other.create_dataset("x", shape=8, dtype="f8", chunk_size=1)
+        made[2:] = 5
+        awake.set()
+        sleeper.join()
+        assert "taken" in caught[0] or "took" in caught[0]
+        assert made.written_chunks() == [(n,) for n in range(2, 8)]
+        check(other["x"][...], np.array([0, 0, 5, 5, 5, 5, 5, 5.0]))
+
+
+def test_groups_are_described_and_may_become_datasets(con, store):
+    con.create_dataset("a/b/c", shape=3)
+    for group in ("", "a/", "a/b/"):
+        assert json.loads(store.get(f"{group}zarr.json").data)["node_type"] == "group"
+    assert list(con) == ["a/b/c"]
+    assert "a/b" not in con
+    with pytest.raises(errors.DatasetNotFoundError):
+        con["a/b"]
+    with pytest.raises(errors.DatasetNotFoundError):
+        con.del_dataset("a/b")
+    with pytest.raises(errors.DatasetNameError):
+        con.create_dataset("a/b", shape=3)
+    con.del_dataset("a/b/c")
+    con.create_dataset("a/b", data=np.ones(3))
+    assert list(con) == ["a/b"]
+
+
+def test_a_broken_document_is_seen_and_never_deleted(con, store):
+    store.put("x/zarr.json", b"{")
+    assert "x" in con
+    assert list(con) == ["x"]
+    for use in [lambda: con["x"], lambda: con.del_dataset("x")]:
+        with pytest.raises(errors.FormatError, match=r"x/zarr\.json"):
+            use()
+    with pytest.raises(errors.DatasetExistsError):
+        con.create_dataset("x", shape=3)
+    assert store.get("x/zarr.json").data == b"{"
