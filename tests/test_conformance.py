@@ -11,10 +11,12 @@ from support import require
 
 import dosna as dn
 from dosna.testing import BackendTests, MemoryStore, SlowStore, use_store
-from dosna.testing.samples import ZARR_DTYPES
+from dosna.testing.samples import ALL_DTYPES
 
 
 class TestRam(BackendTests):
+    dtypes = ALL_DTYPES
+
     @pytest.fixture
     def make_connection(self):
         namespace = secrets.token_hex(8)
@@ -30,6 +32,7 @@ class TestRamThreads(BackendTests):
 
 
 class Hdf5Tests(BackendTests):
+    dtypes = ALL_DTYPES
     engine: ClassVar = ("cpu", {})
 
     @pytest.fixture
@@ -61,7 +64,6 @@ class TestHdf5Compressed(Hdf5Tests):
 
 
 class FileTests(BackendTests):
-    dtypes = ZARR_DTYPES
     engine: ClassVar = ("cpu", {})
     backend = "file"
 
@@ -112,7 +114,6 @@ class TestFileShardsLoky(FileTests):
 
 
 class TestStoreShards(BackendTests):
-    dtypes = ZARR_DTYPES
     examples = 5
 
     @pytest.fixture
@@ -124,8 +125,6 @@ class TestStoreShards(BackendTests):
 class TestStore(BackendTests):
     """A third party's object store, through `dosna.backends.store`."""
 
-    dtypes = ZARR_DTYPES
-
     @pytest.fixture
     def make_connection(self):
         namespace = secrets.token_hex(8)
@@ -133,7 +132,6 @@ class TestStore(BackendTests):
 
 
 class TestStoreWithoutConditionalPuts(BackendTests):
-    dtypes = ZARR_DTYPES
     create_options: ClassVar = {"checksum": False}
     examples = 5
 
@@ -148,7 +146,6 @@ class TestStoreWithoutConditionalPuts(BackendTests):
 
 
 class TestStoreOfProcesses(BackendTests):
-    dtypes = ZARR_DTYPES
     examples = 3
 
     @pytest.fixture
