@@ -18,7 +18,7 @@ import numpy as np
 import tensorstore as ts
 import zarr
 from zarr.buffer.cpu import NDBuffer
-from zarr.codecs import Crc32cCodec, GzipCodec
+from zarr.codecs import Crc32cCodec, GzipCodec, ZstdCodec
 from zarr.storage import LocalStore, MemoryStore
 
 import dosna as dn
@@ -28,6 +28,7 @@ Array = np.ndarray[Any, Any]
 Index = tuple[Any, ...]
 
 GZIP_LEVEL = 4
+ZSTD_LEVEL = 3
 
 
 class Peer:
@@ -48,7 +49,7 @@ class Dosna(Peer):
     def __init__(self, stack: ExitStack, name: str, data: Array, chunks: Index, **options: Any):
         made = {
             k: options.pop(k)
-            for k in ("compression", "compression_level", "checksum")
+            for k in ("compression", "compression_level", "checksum", "shards")
             if k in options
         }
         connection = stack.enter_context(dn.Connection(name, **options))
@@ -65,9 +66,16 @@ class Dosna(Peer):
 class Zarr(Peer):
     """zarr-python."""
 
-    def __init__(self, store: Any, data: Array, chunks: Index, compressors: Any):
+    def __init__(
+        self, store: Any, data: Array, chunks: Index, compressors: Any, shards: Index | None = None
+    ):
         self.array = zarr.create_array(
-            store, shape=data.shape, dtype=data.dtype, chunks=chunks, compressors=compressors
+            store,
+            shape=data.shape,
+            dtype=data.dtype,
+            chunks=chunks,
+            compressors=compressors,
+            shards=shards,
         )
         self.array[...] = data
 
@@ -78,15 +86,31 @@ class Zarr(Peer):
 class TensorStore(Peer):
     """TensorStore, in the Zarr format too."""
 
-    def __init__(self, kvstore: Any, data: Array, chunks: Index, threads: int, codecs: list[Any]):
+    def __init__(
+        self,
+        kvstore: Any,
+        data: Array,
+        chunks: Index,
+        threads: int,
+        codecs: list[Any],
+        shards: Index | None = None,
+    ):
+        little = {"name": "bytes", "configuration": {"endian": "little"}}
+        codecs = [little, *codecs]
+        if shards is not None:
+            inner = {"chunk_shape": chunks, "codecs": codecs}
+            codecs = [{"name": "sharding_indexed", "configuration": inner}]
         spec = {
             "driver": "zarr3",
             "kvstore": kvstore,
             "metadata": {
                 "shape": data.shape,
                 "data_type": data.dtype.name,
-                "chunk_grid": {"name": "regular", "configuration": {"chunk_shape": chunks}},
-                "codecs": [{"name": "bytes", "configuration": {"endian": "little"}}, *codecs],
+                "chunk_grid": {
+                    "name": "regular",
+                    "configuration": {"chunk_shape": shards or chunks},
+                },
+                "codecs": codecs,
             },
             "context": {
                 "data_copy_concurrency": {"limit": threads},
@@ -181,6 +205,57 @@ def in_memory(
         "dosna": lambda stack: Dosna(stack, "memory", data, chunks, backend="ram", engine="cpu"),
         "TensorStore": lambda _: TensorStore({"driver": "memory"}, data, chunks, 1, []),
         "zarr": lambda _: Zarr(MemoryStore(), data, chunks, None),
+    }
+    with ExitStack() as stack:
+        yield {name: makers[name](stack) for name in names}
+
+
+@contextmanager
+def in_zarr(
+    folder: Path,
+    data: Array,
+    chunks: Index,
+    *,
+    names: tuple[str, ...] = ("dosna", "bare files", "TensorStore", "zarr"),
+    threads: int = 1,
+    zstd: bool = False,
+    checksum: bool = False,
+    shards: Index | None = None,
+) -> Iterator[dict[str, Any]]:
+    """Make a Zarr v3 array by each library, all with the same codecs."""
+    level = {"level": ZSTD_LEVEL, "checksum": False}
+    ts_level = {"level": ZSTD_LEVEL}
+    ts_codecs = [{"name": "zstd", "configuration": ts_level}] * zstd
+    ts_codecs += [{"name": "crc32c"}] * checksum
+    zarr_codecs: Any = [ZstdCodec(**level)] * zstd + [Crc32cCodec()] * checksum
+    ours = {"compression": {"name": "zstd", **level} if zstd else None}
+    engine: dict[str, Any] = {"engine": "cpu"}
+    if threads > 1:
+        engine = {"engine": "joblib", "engine_kw": {"njobs": threads, "jlbackend": "threading"}}
+    makers: dict[str, Callable[[ExitStack], Any]] = {
+        "dosna": lambda stack: Dosna(
+            stack,
+            str(folder),
+            data,
+            chunks,
+            backend="file",
+            checksum=checksum,
+            shards=shards,
+            **ours,
+            **engine,
+        ),
+        "bare files": lambda _: BareFiles(folder / "bare", data, chunks),
+        "TensorStore": lambda _: TensorStore(
+            {"driver": "file", "path": f"{folder}/tensorstore/"},
+            data,
+            chunks,
+            threads,
+            ts_codecs,
+            shards,
+        ),
+        "zarr": lambda _: Zarr(
+            LocalStore(folder / "zarr"), data, chunks, zarr_codecs or None, shards
+        ),
     }
     with ExitStack() as stack:
         yield {name: makers[name](stack) for name in names}

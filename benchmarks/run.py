@@ -21,7 +21,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from rows import ROWS, Row, Setting
 from timing import OURS, Case, cores, minima
 
-for _module in ("rows_ram", "rows_hdf5", "rows_work"):
+for _module in ("rows_ram", "rows_hdf5", "rows_file", "rows_work"):
     import_module(_module)
 
 SECONDS, QUICK_SECONDS = 1.5, 0.3

@@ -7,19 +7,19 @@ ignored (``must_understand: false``), which an update leaves as it is.
 
 from __future__ import annotations
 
-import base64
 import json
-import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
-from dosna.codecs import Pipeline, Shards, byte_order, byte_order_matters, compressor, named
+from dosna.codecs import Pipeline, byte_order, byte_order_matters, compressor, name_of, named
 from dosna.errors import ConfigurationError, FormatError
 from dosna.metadata import DatasetMetadata, Shape
+from dosna.shards import Shards
+from dosna.zarr3types import data_type_of, decode_fill, dtype_of, encode_fill
 
 __all__ = [
     "DOCUMENT",
@@ -27,6 +27,7 @@ __all__ = [
     "Layout",
     "dims_of",
     "from_json",
+    "is_sharded",
     "layout",
     "new_array",
     "node_type",
@@ -58,16 +59,6 @@ _FIELDS = {
     "dimension_names",
     _OWN,
 }
-_CORE = {
-    "bool": "?",
-    **{f"int{8 * n}": f"i{n}" for n in (1, 2, 4, 8)},
-    **{f"uint{8 * n}": f"u{n}" for n in (1, 2, 4, 8)},
-    **{f"float{8 * n}": f"f{n}" for n in (2, 4, 8)},
-    **{f"complex{8 * n}": f"c{n}" for n in (8, 16)},
-}
-_TIMES = {"numpy.datetime64": "M8", "numpy.timedelta64": "m8"}
-_TEXTS = {"fixed_length_utf32": "U", "null_terminated_bytes": "S", "raw_bytes": "V"}
-_UNITS = ("Y", "M", "W", "D", "h", "m", "s", "ms", "us", "ns", "ps", "fs", "as", "generic")
 
 
 @dataclass(frozen=True)
@@ -112,6 +103,11 @@ def layout(metadata: DatasetMetadata) -> Layout:
         pipeline = Pipeline(codecs, metadata.dtype, grain, where)
     template = _template(document["chunk_key_encoding"], metadata.ndim, where)
     return Layout(grain, pipeline, shards, template)
+
+
+def is_sharded(metadata: DatasetMetadata) -> bool:
+    """Whether the chunks of an array share objects."""
+    return _sharding(metadata.storage["zarr"]["codecs"], DOCUMENT) is not None
 
 
 def stored_alike(one: DatasetMetadata, other: DatasetMetadata) -> bool:
@@ -165,7 +161,7 @@ def new_array(
         A dtype that Zarr does not have.
     """
     dtype, ndim = metadata.dtype, metadata.ndim
-    data_type = _data_type(dtype)
+    data_type = data_type_of(dtype)
     codecs: list[Any] = [{"name": "bytes"}]
     if byte_order_matters(dtype):
         big = dtype.newbyteorder("=") != dtype
@@ -195,7 +191,7 @@ def new_array(
         "data_type": data_type,
         "chunk_grid": {"name": "regular", "configuration": {"chunk_shape": list(grain)}},
         "chunk_key_encoding": {"name": "default", "configuration": {"separator": "/"}},
-        "fill_value": _encode_fill(metadata.fillvalue, dtype),
+        "fill_value": encode_fill(metadata.fillvalue, dtype),
         "codecs": codecs,
         "attributes": {},
     }
@@ -329,7 +325,7 @@ def _described(document: Document, where: str) -> DatasetMetadata:
     grain = _chunk_shape(document, len(shape), where)
     specs = _sharding(document["codecs"], where)
     codecs = document["codecs"] if specs is None else specs["codecs"]
-    dtype = _dtype(document["data_type"], byte_order(codecs), where)
+    dtype = dtype_of(document["data_type"], byte_order(codecs), where)
     names = document.get("dimension_names")
     if names is not None and (
         len(names) != len(shape) or not all(n is None or isinstance(n, str) for n in names)
@@ -341,7 +337,7 @@ def _described(document: Document, where: str) -> DatasetMetadata:
     described = DatasetMetadata(
         shape,
         dtype,
-        _decode_fill(document["fill_value"], dtype, where),
+        decode_fill(document["fill_value"], dtype, where),
         grain if specs is None else _extents(specs["chunk_shape"], 1, f"{where}: chunk_shape"),
         dict(document.get("attributes", {})),
         {"zarr": document},
@@ -369,7 +365,7 @@ def _sharding(codecs: Any, where: str) -> dict[str, Any] | None:
     """Give the configuration of ``sharding_indexed``, if that is what the array has."""
     if not isinstance(codecs, list) or not codecs:
         raise FormatError(f"{where} has no codecs")
-    names = [spec.get("name") if isinstance(spec, Mapping) else spec for spec in codecs]
+    names = [name_of(spec) for spec in codecs]
     if "sharding_indexed" not in names:
         return None
     if len(codecs) > 1:
@@ -386,151 +382,3 @@ def _template(spec: Any, ndim: int, where: str) -> str:
     if name == "default":
         return str(separator.join(["c", *parts]))
     return str(separator.join(parts)) if parts else "0"
-
-
-# Data types
-
-
-def _data_type(dtype: np.dtype[Any], within: str = "") -> Any:
-    """Give the JSON value of a dtype, or raise TypeError."""
-    name = next((n for n, code in _CORE.items() if np.dtype(code) == dtype.newbyteorder("=")), "")
-    if dtype.names is not None:
-        return {"name": "structured", "configuration": {"fields": _fields(dtype)}}
-    if dtype.subdtype is not None:
-        raise TypeError(f"{within}Zarr has no arrays in elements, like {dtype}: give it an axis")
-    if within and dtype.newbyteorder("=") != dtype:
-        raise TypeError(
-            f"{within}fields of Zarr arrays are little-endian, and {dtype.str} is not: convert it"
-        )
-    if name:
-        return name
-    if dtype.kind in "mM":
-        unit, count = np.datetime_data(dtype)
-        kind = "numpy.datetime64" if dtype.kind == "M" else "numpy.timedelta64"
-        return {"name": kind, "configuration": {"unit": unit, "scale_factor": count}}
-    for kind, code in _TEXTS.items():
-        if dtype.kind == code:
-            return {"name": kind, "configuration": {"length_bytes": dtype.itemsize}}
-    raise TypeError(f"{within}Zarr has no data type for {dtype}: convert it, to float64 perhaps")
-
-
-def _fields(dtype: np.dtype[Any]) -> list[Any]:
-    assert dtype.names is not None
-    assert dtype.fields is not None
-    listed, place = [], 0
-    for name in dtype.names:
-        kind, offset = dtype.fields[name][:2]
-        if offset != place:
-            break
-        place += kind.itemsize
-        listed.append([name, _data_type(kind, f"field {name!r}: ")])
-    if place != dtype.itemsize or len(listed) != len(dtype.names):
-        raise TypeError(
-            f"dtype {dtype} has gaps or fields out of order, which Zarr has not: "
-            "numpy.lib.recfunctions.repack_fields makes one without"
-        )
-    return listed
-
-
-def _dtype(spec: Any, order: Literal["<", ">"], where: str) -> np.dtype[Any]:
-    """Read a JSON value that `_data_type` or another writer gave."""
-    if isinstance(spec, str):
-        if spec in _CORE:
-            return np.dtype(_CORE[spec]).newbyteorder(order)
-        if re.fullmatch(r"r[1-9]\d*", spec) and int(spec[1:]) % 8 == 0:
-            return np.dtype(f"V{int(spec[1:]) // 8}")
-    known = (*_CORE, "r<bits>", *_TIMES, *_TEXTS, "structured")
-    name, configuration = named(spec, "data type", where, known)
-    if name in _CORE and not configuration:
-        return _dtype(name, order, where)
-    problem = FormatError(f"{where}: the data type {spec!r} is broken")
-    if name in _TIMES and configuration.keys() == {"unit", "scale_factor"}:
-        unit, count = configuration["unit"], configuration["scale_factor"]
-        if unit not in _UNITS or type(count) is not int or not 0 < count < 1 << 31:
-            raise problem
-        suffix = "" if unit == "generic" else f"[{count}{unit}]"
-        return np.dtype(f"{order}{_TIMES[name]}{suffix}")
-    if name in _TEXTS and configuration.keys() == {"length_bytes"}:
-        length, width = configuration["length_bytes"], 4 if name == "fixed_length_utf32" else 1
-        if type(length) is not int or length < 1 or length % width:
-            raise problem
-        return np.dtype(f"{order if width == 4 else '|'}{_TEXTS[name]}{length // width}")
-    if name == "structured" and configuration.keys() == {"fields"}:
-        fields = [(field, _dtype(kind, "<", where)) for field, kind in configuration["fields"]]
-        return np.dtype(fields)
-    raise problem
-
-
-# Fill values
-
-
-def _encode_fill(value: Any, dtype: np.dtype[Any]) -> Any:
-    scalar = np.asarray(value, dtype.newbyteorder("=") if dtype.names is None else dtype)
-    kind = dtype.kind
-    if kind == "f":
-        return _encode_float(scalar)
-    if kind == "c":
-        return [_encode_float(scalar.real), _encode_float(scalar.imag)]
-    if kind in "mM":
-        return int(scalar.view("i8"))
-    if kind in "SV":
-        return base64.b64encode(scalar.tobytes()).decode()
-    return scalar.item()
-
-
-def _encode_float(value: np.ndarray[Any, Any]) -> Any:
-    number = float(value)
-    if math.isnan(number):
-        bits = int(value.copy().view(f"u{value.itemsize}"))
-        usual = int(np.array(np.nan, value.dtype).view(f"u{value.itemsize}"))
-        return "NaN" if bits == usual else f"0x{bits:0{2 * value.itemsize}x}"
-    if math.isinf(number):
-        return "Infinity" if number > 0 else "-Infinity"
-    return number
-
-
-def _decode_fill(value: Any, dtype: np.dtype[Any], where: str) -> Any:
-    """Read what `_encode_fill` or another writer gave: a scalar of `dtype`."""
-    problem = FormatError(f"{where}: fill_value {value!r} is none of {dtype}")
-    kind = dtype.kind
-    filled = np.empty((), dtype)
-    if kind == "b" and isinstance(value, bool):
-        filled[...] = value
-    elif kind in "iu" and type(value) in (int, float) and int(value) == value:
-        try:
-            filled[...] = int(value)
-        except OverflowError:
-            raise problem from None
-    elif kind == "f":
-        filled[...] = _decode_float(value, dtype, problem)
-    elif kind == "c" and isinstance(value, list) and len(value) == 2:
-        for part, number in zip((filled.real, filled.imag), value, strict=True):
-            part[...] = _decode_float(number, part.dtype, problem)
-    elif kind in "mM" and value == "NaT":
-        filled[...] = "NaT"
-    elif kind in "mM" and type(value) is int and -(2**63) <= value < 2**63:
-        filled[...] = np.int64(value).view(dtype.newbyteorder("="))
-    elif kind == "U" and isinstance(value, str) and len(value) <= dtype.itemsize // 4:
-        filled[...] = value
-    elif kind in "SV" and isinstance(value, (str, list)):
-        raw = bytes(value) if isinstance(value, list) else base64.b64decode(value, validate=True)
-        if len(raw) > dtype.itemsize or (kind == "V" and len(raw) != dtype.itemsize):
-            raise problem
-        filled = np.frombuffer(raw.ljust(dtype.itemsize, b"\0"), dtype).reshape(())
-    else:
-        raise problem
-    return filled[()]
-
-
-def _decode_float(value: Any, dtype: np.dtype[Any], problem: FormatError) -> Any:
-    if isinstance(value, str) and value.startswith("0x"):
-        if len(value) != 2 + 2 * dtype.itemsize:
-            raise problem
-        bits = np.array(int(value, 16), f"u{dtype.itemsize}")
-        return bits.view(f"f{dtype.itemsize}")
-    if value in ("NaN", "Infinity", "-Infinity"):
-        return float(value.replace("Infinity", "inf"))
-    if type(value) not in (int, float):
-        raise problem
-    with np.errstate(over="ignore"):
-        return np.float64(value).astype(dtype)

@@ -14,8 +14,9 @@ from hypothesis.extra import numpy as hnp
 from support import require
 
 from dosna import errors
-from dosna.codecs import CodecError, Pipeline, Shards, compressor
+from dosna.codecs import CodecError, Pipeline, compressor
 from dosna.crc32c import crc32c_numpy
+from dosna.shards import Shards
 
 COMPRESSORS = [
     {"name": "gzip", "configuration": {"level": 1}},

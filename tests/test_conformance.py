@@ -11,11 +11,11 @@ from support import require
 
 import dosna as dn
 from dosna.testing import BackendTests, MemoryStore, SlowStore, use_store
-from dosna.testing.samples import DTYPES
+from dosna.testing.samples import ALL_DTYPES
 
 
 class TestRam(BackendTests):
-    dtypes = DTYPES
+    dtypes = ALL_DTYPES
 
     @pytest.fixture
     def make_connection(self):
@@ -24,8 +24,6 @@ class TestRam(BackendTests):
 
 
 class TestRamThreads(BackendTests):
-    dtypes = DTYPES
-
     @pytest.fixture
     def make_connection(self):
         require("joblib")
@@ -34,7 +32,7 @@ class TestRamThreads(BackendTests):
 
 
 class Hdf5Tests(BackendTests):
-    dtypes = DTYPES
+    dtypes = ALL_DTYPES
     engine: ClassVar = ("cpu", {})
 
     @pytest.fixture

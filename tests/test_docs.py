@@ -188,7 +188,7 @@ def test_all_backends_agree(tmp_path):
     run = run_example("all_backends.py", "--side", "30", cwd=tmp_path)
     assert (run.returncode, run.stderr) == (0, "")
     assert re.search(r"^ram +joblib loky +not possible", run.stdout, re.M)
-    assert run.stdout.endswith("5 results, all equal\n")
+    assert run.stdout.endswith("8 results, all equal\n")
 
 
 @pytest.fixture

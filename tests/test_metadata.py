@@ -14,7 +14,7 @@ from hypothesis.extra import numpy as hnp
 from dosna import metadata
 from dosna.errors import DatasetNameError, FormatError
 from dosna.metadata import DatasetMetadata, new_metadata
-from dosna.testing.samples import DTYPES, sample
+from dosna.testing.samples import ALL_DTYPES, sample
 
 DTYPE = st.one_of(
     hnp.boolean_dtypes(),
@@ -57,7 +57,7 @@ def test_any_metadata_survive_their_json(data):
     assert found.dtype.str == made.dtype.str
 
 
-@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("dtype", ALL_DTYPES, ids=str)
 def test_attributes_keep_arrays_and_scalars(dtype):
     array = sample((3, 2), dtype)
     for value in (array, array[1:], array[::-1, ::2], array[0, 0], array[:0]):

@@ -29,7 +29,7 @@ from zarr.codecs import (  # noqa: E402
 import dosna as dn  # noqa: E402
 from dosna import errors, zarr3  # noqa: E402
 from dosna.metadata import new_metadata  # noqa: E402
-from dosna.testing.samples import ZARR_DTYPES, check, sample  # noqa: E402
+from dosna.testing.samples import DTYPES, check, sample  # noqa: E402
 
 pytestmark = pytest.mark.filterwarnings("ignore::zarr.errors.UnstableSpecificationWarning")
 
@@ -77,7 +77,7 @@ def change(model, write):
 
 @pytest.mark.parametrize("options", OPTIONS)
 def test_zarr_python_reads_and_updates_what_dosna_writes(con, tmp_path, options):
-    for number, dtype in enumerate(ZARR_DTYPES):
+    for number, dtype in enumerate(DTYPES):
         if "shards" in options and np.dtype(dtype).kind == "V":
             continue  # https://github.com/zarr-developers/zarr-python/issues/3054
         model = sample(SHAPE, dtype, 1)

@@ -24,7 +24,7 @@ from contextlib import contextmanager, suppress
 from typing import Any, ClassVar
 
 from dosna import zarr3
-from dosna.backends.filedata import FileDataset
+from dosna.backends.filedata import FileDataset, open_dataset
 from dosna.backends.folder import (
     CLOSE_ON_EXEC,
     CREATING,
@@ -102,7 +102,7 @@ class FileConnection(FolderConnection):
         return self.get_dataset(name)
 
     def get_dataset(self, name: str) -> FileDataset:
-        return FileDataset(self, name)
+        return open_dataset(self, name)
 
     def holds_dataset(self, path: str) -> bool:
         document = _read(path)

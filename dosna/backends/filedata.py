@@ -11,18 +11,18 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from dosna import zarr3
 from dosna.backends.base import Array, Guarantees, Slices
+from dosna.backends.filefolder import FLAGS, GONE, ArrayFolder, make_folders
 from dosna.backends.folder import (
     CLOSE_ON_EXEC,
     LOCK,
     TEMPORARY,
-    Folder,
     disk,
     failure,
-    read_all,
     replace_file,
     sync_file_system,
     sync_folder,
 )
+from dosna.backends.objects import Store
 from dosna.backends.parts import (
     METADATA_LOCK,
     PIECE,
@@ -34,80 +34,22 @@ from dosna.backends.parts import (
     scratch,
     within,
 )
-from dosna.backends.storedata import MOST_INDEXES, Blob, ByteRange, Store, StoreDataset
-from dosna.codecs import NO_CHUNK, CodecError
+from dosna.backends.shardeddata import MOST_INDEXES, ShardedDataset
+from dosna.backends.storedata import StoreDataset
+from dosna.codecs import CodecError
 from dosna.crc32c import crc32c
 from dosna.errors import DosnaError, StaleDatasetError
 from dosna.locks import RangeLocks
 from dosna.metadata import DatasetMetadata, Shape
 from dosna.plan import ChunkTask
+from dosna.shards import NO_CHUNK
 
 if TYPE_CHECKING:
     from dosna.backends.file import FileConnection
 
-__all__ = ["FileDataset"]
+__all__ = ["FileDataset", "ShardedFileDataset", "open_dataset"]
 
-_FLAGS = os.O_RDONLY | CLOSE_ON_EXEC
-_GONE = (FileNotFoundError, NotADirectoryError)
 _CRC = struct.Struct("<I")
-
-
-class _Files(Store):
-    """The files of a folder; who writes them holds a lock."""
-
-    shared_between_processes: ClassVar[bool] = True
-    conditional_puts: ClassVar[bool] = False
-
-    def __init__(self, folder: int) -> None:
-        self._folder = folder
-
-    def get(self, key: str, byte_range: ByteRange | None = None) -> Blob | None:
-        with disk(f"read {key}"):
-            try:
-                file = os.open(key, _FLAGS, dir_fd=self._folder)
-            except _GONE:
-                return None
-            try:
-                status = os.fstat(file)
-                version = f"{status.st_ino}-{status.st_mtime_ns}-{status.st_size}"
-                if byte_range is None:
-                    return Blob(read_all(file), version)
-                start, stop, _ = slice(*byte_range).indices(status.st_size)
-                return Blob(os.pread(file, max(0, stop - start), start), version)
-            finally:
-                os.close(file)
-
-    def put(self, key: str, data: bytes, expected: str | None = None) -> None:
-        raise NotImplementedError("FileDataset.put writes in parts")
-
-    def delete(self, key: str) -> bool:
-        try:
-            os.unlink(key, dir_fd=self._folder)
-        except _GONE:
-            return False
-        return True
-
-    def list(self, prefix: str) -> Iterator[str]:
-        for path, _, names, _ in os.fwalk(".", onerror=_raise, dir_fd=self._folder):
-            for name in names:
-                key = os.path.normpath(os.path.join(path, name))
-                if key.startswith(prefix):
-                    yield key
-
-
-def _raise(error: OSError) -> None:
-    # Folders without chunks go while others are listed.
-    if not isinstance(error, FileNotFoundError):
-        raise error
-
-
-class _ArrayFolder(Folder):
-    """What is open of an array's folder, and the metadata it had then."""
-
-    def __init__(self, path: str, name: str) -> None:
-        super().__init__(path, name, zarr3.DOCUMENT)
-        self.metadata = zarr3.from_json(self.image(), self.where)
-        self.files = _Files(self.fd)
 
 
 class FileDataset(StoreDataset):
@@ -118,22 +60,20 @@ class FileDataset(StoreDataset):
 
     connection: FileConnection  # type: ignore[assignment]
 
-    def __init__(self, connection: FileConnection, name: str) -> None:
+    def __init__(self, connection: FileConnection, name: str, folder: ArrayFolder) -> None:
         self._path = os.path.join(connection.path, name)
-        self._folder: _ArrayFolder | None = _ArrayFolder(self._path, name)
-        super().__init__(connection, name, self._folder.metadata)  # type: ignore[arg-type]
+        self._folder: ArrayFolder | None = folder
+        super().__init__(connection, name, folder.metadata)  # type: ignore[arg-type]
 
     def prepare(self) -> None:
         super().prepare()
         self._template = self.layout.template
-        self._raw_indexes: dict[Shape, tuple[bytes, list[list[int]]]] = {}
         # Not a cycle: the descriptors are to be closed with the last reference to the dataset.
         opener = weakref.WeakMethod(self._open_lock)
         self._locks = RangeLocks(lambda: opener()(), os.path.join(self._path, LOCK))  # type: ignore[misc]
 
     def __getstate__(self) -> dict[str, Any]:
-        gone = ("_locks", "_raw_indexes")
-        state = {k: v for k, v in super().__getstate__().items() if k not in gone}
+        state = {k: v for k, v in super().__getstate__().items() if k != "_locks"}
         return {**state, "_folder": None}
 
     def _open_lock(self) -> int:
@@ -144,13 +84,13 @@ class FileDataset(StoreDataset):
             self._reopen()
             raise
 
-    def _opened(self) -> _ArrayFolder:
+    def _opened(self) -> ArrayFolder:
         return self._folder or self._reopen()
 
-    def _reopen(self) -> _ArrayFolder:
+    def _reopen(self) -> ArrayFolder:
         """Open the folder again, after a change by somebody else."""
         before = self._folder
-        folder = _ArrayFolder(self._path, self.name)
+        folder = ArrayFolder(self._path, self.name)
         if before is not None and folder.identity != before.identity:
             raise StaleDatasetError(
                 f"dataset {self.name!r} was deleted and made again since this handle was opened: "
@@ -160,13 +100,12 @@ class FileDataset(StoreDataset):
         self._folder = folder
         return folder
 
-    def _current(self) -> _ArrayFolder:
+    def _current(self) -> ArrayFolder:
         folder = self._opened()
         return folder if folder.is_current() else self._reopen()
 
-    @property
-    def _what(self) -> str:
-        return "chunk" if self.layout.shards is None else "shard"
+    what: ClassVar[str] = "chunk"
+    """What a stored object is called."""
 
     # -- StoreDataset's own words for it --------------------------------------------------
 
@@ -180,7 +119,7 @@ class FileDataset(StoreDataset):
     @contextmanager
     def _held(self, idx: Shape) -> Iterator[None]:
         place = lock_place(idx)
-        with disk(f"write {self._what} {idx} of dataset {self.name!r}"):
+        with disk(f"write {self.what} {idx} of dataset {self.name!r}"):
             held = self._locks.acquire(place)
             try:
                 self._current()
@@ -197,7 +136,7 @@ class FileDataset(StoreDataset):
         try:
             replace_file(folder, key, parts, size, durable)
         except FileNotFoundError:
-            _make_folders(folder, os.path.dirname(key), durable)
+            make_folders(folder, os.path.dirname(key), durable)
             replace_file(folder, key, parts, size, durable)
 
     def del_object(self, idx: Shape) -> bool:
@@ -289,7 +228,7 @@ class FileDataset(StoreDataset):
                 self._remove_temporaries(folder)
             sync_file_system(folder.fd)
 
-    def _remove_temporaries(self, folder: _ArrayFolder) -> None:
+    def _remove_temporaries(self, folder: ArrayFolder) -> None:
         """Remove the files of writers that died; those of the living are locked."""
         for name in folder.files.list(""):
             key = name.removesuffix(TEMPORARY)
@@ -304,8 +243,6 @@ class FileDataset(StoreDataset):
     # -- reading --------------------------------------------------------------------------
 
     def has_chunk(self, idx: Shape) -> bool:
-        if self.layout.shards is not None:
-            return super().has_chunk(idx)
         with disk(f"look for chunk {idx} of dataset {self.name!r}"):
             if self._opened().has(self.key(idx)):
                 return True
@@ -315,7 +252,7 @@ class FileDataset(StoreDataset):
     def read_many(self, out: Array, tasks: Iterable[ChunkTask]) -> None:
         pipeline, meta = self.layout.pipeline, self.metadata
         size = meta.chunk_nbytes
-        if self.layout.shards is not None or not pipeline.plain or pipeline.checks > 1:
+        if not pipeline.plain or pipeline.checks > 1:
             super().read_many(out, tasks)
             return
         template, fd = self._template, self._opened().fd
@@ -336,7 +273,7 @@ class FileDataset(StoreDataset):
                 ):
                     target = data
                 try:
-                    file = open_(template % idx, _FLAGS, dir_fd=fd)
+                    file = open_(template % idx, FLAGS, dir_fd=fd)
                 except OSError:
                     pass  # told apart below
                 else:
@@ -359,12 +296,12 @@ class FileDataset(StoreDataset):
 
     def read_chunk(self, idx: Shape, key: Slices | None, raw: Array | None = None) -> Array | None:
         pipeline = self.layout.pipeline
-        if self.layout.shards is not None or not pipeline.plain:
+        if not pipeline.plain:
             return super().read_chunk(idx, key, raw)
         try:
             try:
-                file = os.open(self._template % idx, _FLAGS, dir_fd=self._opened().fd)
-            except _GONE:
+                file = os.open(self._template % idx, FLAGS, dir_fd=self._opened().fd)
+            except GONE:
                 return None
             try:
                 return self._read_plain(idx, file, key)
@@ -392,15 +329,29 @@ class FileDataset(StoreDataset):
                 self.corrupt(idx, f"it ends before byte {last}")
         return self.decode(idx, data, memory)
 
+
+class ShardedFileDataset(ShardedDataset, FileDataset):
+    """A folder with ``zarr.json`` and files of many chunks each."""
+
+    what: ClassVar[str] = "shard"
+    # What `FileDataset` does faster is done with files of a chunk each.
+    read_many = StoreDataset.read_many
+
+    def prepare(self) -> None:
+        super().prepare()
+        self._raw_indexes: dict[Shape, tuple[bytes, list[list[int]]]] = {}
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {k: v for k, v in super().__getstate__().items() if k != "_raw_indexes"}
+
     def read_from_shard(
         self, shard: Shape, local: Shape, raw: Array | None = None
     ) -> Array | None:
-        shards = self.layout.shards
-        assert shards is not None
+        shards = self.format
         try:
             try:
-                file = os.open(self._template % shard, _FLAGS, dir_fd=self._opened().fd)
-            except _GONE:
+                file = os.open(self._template % shard, FLAGS, dir_fd=self._opened().fd)
+            except GONE:
                 return None
             try:
                 start, stop, _ = slice(*shards.index_range).indices(os.fstat(file).st_size)
@@ -430,17 +381,8 @@ class FileDataset(StoreDataset):
             raise failure(f"read shard {shard} of dataset {self.name!r}", error) from error
 
 
-def _make_folders(folder: int, path: str, durable: bool) -> None:
-    above = os.path.dirname(path)
-    try:
-        os.mkdir(path, dir_fd=folder)
-    except FileExistsError:
-        return
-    except FileNotFoundError:
-        if not above:
-            raise
-        _make_folders(folder, above, durable)
-        _make_folders(folder, path, durable)
-        return
-    if durable:
-        sync_folder(above or ".", folder)
+def open_dataset(connection: FileConnection, name: str) -> FileDataset:
+    """Open the folder of a dataset, or raise DatasetNotFoundError."""
+    folder = ArrayFolder(os.path.join(connection.path, name), name)
+    kind = ShardedFileDataset if zarr3.is_sharded(folder.metadata) else FileDataset
+    return kind(connection, name, folder)

@@ -18,16 +18,9 @@ from typing import Any, ClassVar
 
 from dosna import zarr3
 from dosna.backends.base import BackendConnection, BackendDataset
-from dosna.backends.storedata import (
-    ABSENT,
-    Blob,
-    ByteRange,
-    Store,
-    StoreDataChunk,
-    StoreDataset,
-    VersionConflict,
-    lock,
-)
+from dosna.backends.objects import ABSENT, Blob, ByteRange, Store, VersionConflict, lock
+from dosna.backends.shardeddata import ShardedDataset
+from dosna.backends.storedata import StoreDataChunk, StoreDataset
 from dosna.errors import DatasetExistsError, DatasetNotFoundError, FormatError, StorageError
 from dosna.metadata import DatasetMetadata, Shape, check_nesting, parents
 
@@ -146,7 +139,8 @@ class StoreConnection(BackendConnection):
 
     def open_dataset(self, name: str, metadata: DatasetMetadata) -> StoreDataset:
         """Make the handle on a dataset."""
-        return StoreDataset(self, name, metadata)
+        kind = ShardedDataset if zarr3.is_sharded(metadata) else StoreDataset
+        return kind(self, name, metadata)
 
     def make_groups(self, name: str) -> None:
         """Describe what is above a dataset as Zarr groups."""

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import pytest
 
 import dosna as dn
-from dosna.testing.samples import ZARR_DTYPES
+from dosna.testing.samples import DTYPES
 
 MakeConnection = Callable[[], dn.Connection]
 
@@ -21,7 +21,7 @@ class Kit:
     other datasets keeps them.
     """
 
-    dtypes: ClassVar[tuple[Any, ...]] = ZARR_DTYPES
+    dtypes: ClassVar[tuple[Any, ...]] = DTYPES
     """Element types that the store takes."""
 
     create_options: ClassVar[dict[str, Any]] = {}

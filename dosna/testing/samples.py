@@ -28,15 +28,15 @@ DTYPES: tuple[Any, ...] = (
     "<U4",
     ">U3",
     "V6",
-    [("id", "<i4"), ("energy", ">f8"), ("hit", "?"), ("name", "<U3"), ("xy", "<f4", (2,))],
-)
-"""One of each kind that can be stored, in both byte orders."""
-
-ZARR_DTYPES: tuple[Any, ...] = (
-    *DTYPES[:-1],
     [("id", "<i4"), ("energy", "<f8"), ("hit", "?"), ("name", "<U3"), ("xy", [("x", "<f4")])],
 )
-"""The same for backends over stores of bytes, whose datasets are Zarr arrays."""
+"""One of each kind that every backend stores, in both byte orders."""
+
+ALL_DTYPES: tuple[Any, ...] = (
+    *DTYPES,
+    [("id", "<i4"), ("energy", ">f8"), ("hit", "?"), ("name", "<U3"), ("xy", "<f4", (2,))],
+)
+"""The same and one more, which NumPy has and Zarr has not."""
 
 SHAPE, CHUNKS = (7, 10, 9), (3, 4, 5)
 """An array whose chunks divide no axis."""

@@ -1,0 +1,149 @@
+"""Rows about the file backend, against other libraries' Zarr arrays. Nobody synchronizes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from peers import in_zarr
+from rows import Array, Setting, random, row, tiles
+from timing import Case
+
+Index = tuple[int, ...]
+
+SMALL = (32, 32)
+# A quarter of a MiB and a whole one, of float32.
+LARGE = {"256k": (16, 64, 64), "1m": (64, 64, 64)}
+PEERS = ("dosna", "TensorStore", "zarr")
+WITH_BARE = ("dosna", "bare files", "TensorStore", "zarr")
+# Preparing 10^5 files takes zarr a minute.
+MANY = ("dosna", "bare files")
+
+
+def reading(
+    folder: Path, data: Array, chunks: Index, aims: dict[str, float], **options: Any
+) -> Iterator[Case]:
+    out = np.empty_like(data)
+    flat = options.pop("flat", False)
+    with in_zarr(folder, data, chunks, **options) as peers:
+        work = {n: partial(p.read, ..., out) for n, p in peers.items()}
+        count = peers["dosna"].array.total_chunks
+        yield Case(f"{count} chunks", count, "chunk", work, aims, flat=flat)
+
+
+def writing(
+    folder: Path, data: Array, chunks: Index, aims: dict[str, float], **options: Any
+) -> Iterator[Case]:
+    flat = options.pop("flat", False)
+    with in_zarr(folder, data, chunks, **options) as peers:
+        work = {n: partial(p.write, data) for n, p in peers.items()}
+        count = peers["dosna"].array.total_chunks
+        yield Case(f"{count} chunks", count, "chunk", work, aims, flat=flat)
+
+
+def small(setting: Setting, cases: Any, aims: Any, most: int, checksum: bool) -> Iterator[Case]:
+    for count in setting.counts:
+        if count <= most:
+            names = WITH_BARE if count <= 1000 else MANY
+            with setting.fresh() as folder:
+                yield from cases(
+                    folder, tiles(count), SMALL, aims, names=names, checksum=checksum, flat=True
+                )
+
+
+@row("file-read-4k", "file: read all 4 KiB chunks into an array, unchecked")
+def read_small(setting: Setting) -> Iterator[Case]:
+    aims = {"bare files": 1.25, "TensorStore": 0.9, "zarr": 0.1}
+    return small(setting, reading, aims, 100_000, checksum=False)
+
+
+@row("file-read-4k-checked", "file: the same, with a CRC-32C on all sides but the bare files")
+def read_small_checked(setting: Setting) -> Iterator[Case]:
+    return small(setting, reading, {"TensorStore": 0.9, "zarr": 0.1}, 1000, checksum=True)
+
+
+@row("file-write-4k", "file: overwrite all 4 KiB chunks, unchecked, replaced by rename")
+def write_small(setting: Setting) -> Iterator[Case]:
+    return small(setting, writing, {"TensorStore": 1.8}, 10_000, checksum=False)
+
+
+def volume(setting: Setting) -> Array:
+    return random((128 if setting.quick else 256, 256, 256))
+
+
+def add_large(size: str, threads: int) -> None:
+    where = f"{threads} core{'s' * (threads > 1)}"
+    suffix = "" if threads == 1 else f"-{threads}-threads"
+    names = WITH_BARE if threads == 1 else PEERS
+    most = 1.0 if threads == 1 else 1.1
+    options: dict[str, Any] = {"names": names, "threads": threads}
+
+    @row(f"file-read-{size}{suffix}", f"file: read all chunks of {size}, {where}", threads)
+    def read(setting: Setting) -> Iterator[Case]:
+        aims = dict.fromkeys(names, most) | {"bare files": 1.15}
+        with setting.fresh() as folder:
+            yield from reading(folder, volume(setting), LARGE[size], aims, **options)
+
+    @row(
+        f"file-write-{size}{suffix}",
+        f"file: overwrite all chunks of {size}, {where}, replaced by rename",
+        threads,
+    )
+    def write(setting: Setting) -> Iterator[Case]:
+        aims = {"TensorStore": 1.8} | ({"bare files": 1.15} if threads == 1 else {})
+        with setting.fresh() as folder:
+            yield from writing(folder, volume(setting), LARGE[size], aims, **options)
+
+
+for _threads in (1, 2):
+    for _size in LARGE:
+        add_large(_size, _threads)
+
+
+def compressible(setting: Setting) -> Array:
+    shape = (128, 128, 128) if setting.quick else (128, 256, 256)
+    return np.round(random(shape) * 200) + np.arange(shape[-1], dtype=np.float32)
+
+
+@row("file-zstd", "file: 1 MiB chunks, zstd of level 3 and CRC-32C on all sides")
+def zstd(setting: Setting) -> Iterator[Case]:
+    for cases in (reading, writing):
+        with setting.fresh() as folder:
+            for case in cases(
+                folder,
+                compressible(setting),
+                LARGE["1m"],
+                {"TensorStore": 1.1, "zarr": 1.0},
+                names=PEERS,
+                zstd=True,
+                checksum=True,
+            ):
+                yield Case(cases.__name__, case.units, case.unit, case.work, case.aims)
+
+
+@row("file-shards", "file: 64 KiB chunks in shards of 4 MiB, CRC-32C on all sides")
+def shards(setting: Setting) -> Iterator[Case]:
+    data, chunks, grain = volume(setting), (16, 32, 32), (64, 128, 128)
+    corners = (np.random.default_rng(1).integers(0, 100, (100, 3))).tolist()
+    keys = [tuple(slice(c, c + 8) for c in corner) for corner in corners]
+
+    def boxes(array: Any) -> None:
+        for key in keys:
+            np.asarray(array[key])
+
+    with (
+        setting.fresh() as folder,
+        in_zarr(folder, data, chunks, names=PEERS, checksum=True, shards=grain) as peers,
+    ):
+        out = np.empty_like(data)
+        count = peers["dosna"].array.total_chunks
+        aims = {"TensorStore": 1.0, "zarr": 1.0}
+        reads = {n: partial(p.read, ..., out) for n, p in peers.items()}
+        yield Case(f"read {count} chunks", count, "chunk", reads, aims)
+        writes = {n: partial(p.write, data) for n, p in peers.items()}
+        yield Case(f"write {count} chunks", count, "chunk", writes, {"TensorStore": 1.8})
+        small_boxes = {n: partial(boxes, p.array) for n, p in peers.items()}
+        yield Case("read boxes of 8 x 8 x 8", 100, "box", small_boxes, aims)

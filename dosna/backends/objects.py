@@ -1,0 +1,112 @@
+"""What a store of bytes is: objects by key."""
+
+from __future__ import annotations
+
+import os
+import threading
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, ClassVar, NamedTuple, TypeVar
+
+from dosna.errors import StorageError
+
+__all__ = ["ABSENT", "Blob", "ByteRange", "Store", "VersionConflict", "lock"]
+
+ABSENT = ""
+"""The version of an object that does not exist."""
+
+ByteRange = tuple[int, int | None]
+
+_STRIPES = 64
+
+T = TypeVar("T")
+
+
+class Blob(NamedTuple):
+    """The bytes of an object and its version, which changes with every put."""
+
+    data: bytes
+    version: str
+
+
+class VersionConflict(StorageError):
+    """A conditional put found another version than it expected; nothing was changed."""
+
+
+class Store(ABC):
+    """Bytes by key. Keys are parts of printable characters, joined by '/'.
+
+    Anything that fails raises `StorageError` or another error of `dosna.errors`. Only what is
+    proven to be absent may be reported as absent.
+    """
+
+    shared_between_processes: ClassVar[bool]
+    """Whether another process that opens it sees the same objects."""
+
+    conditional_puts: ClassVar[bool]
+    """Whether `put` honours ``expected`` atomically among all who write."""
+
+    @abstractmethod
+    def get(self, key: str, byte_range: ByteRange | None = None) -> Blob | None:
+        """Get an object or a part of its bytes; None if there is no object.
+
+        Parameters
+        ----------
+        key : str
+        byte_range : tuple, optional
+            ``(start, stop)``, of which what lies beyond the end is left out; or ``(-n, None)``,
+            the last `n` bytes.
+        """
+
+    @abstractmethod
+    def put(self, key: str, data: bytes, expected: str | None = None) -> None:
+        """Write a whole object, so that it is seen old or new and never mixed.
+
+        Parameters
+        ----------
+        key : str
+        data : bytes
+        expected : str, optional
+            Write only over this version; `ABSENT` only where there is no object.
+
+        Raises
+        ------
+        VersionConflict
+            Another version is there.
+        """
+
+    @abstractmethod
+    def delete(self, key: str) -> bool:
+        """Delete an object; False if there was none."""
+
+    @abstractmethod
+    def list(self, prefix: str) -> Iterator[str]:
+        """List all keys that begin with `prefix`, completely or with an error."""
+
+    def for_each(self, work: Callable[[T], object], items: Iterable[T]) -> None:
+        """Do `work`, which makes requests, on each item; the first error is raised.
+
+        One after the other. A store to which requests take long does several at a time, in
+        threads of its own, whatever the engine: `work` is made for that.
+        """
+        for item in items:
+            work(item)
+
+    def close(self) -> None:  # noqa: B027  a store without a connection has nothing to close
+        """Let go of what the store holds."""
+
+
+# By chunk and not by handle, because a store may have no conditional puts.
+_locks = [threading.Lock() for _ in range(_STRIPES)]
+
+
+def lock(*what: Any) -> threading.Lock:
+    """Give the lock, within this process, on a dataset's metadata or a stored object."""
+    return _locks[hash(what) % _STRIPES]
+
+
+def _renew_locks() -> None:
+    _locks[:] = [threading.Lock() for _ in range(_STRIPES)]
+
+
+os.register_at_fork(after_in_child=_renew_locks)
