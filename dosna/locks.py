@@ -169,7 +169,7 @@ class RangeLocks:
         file = self._open_file()
         if not isinstance(file, Descriptor):
             file = Descriptor(file)
-        self._files[file] = os.fstat(file)
+        self._files[int(file)] = os.fstat(file)  # without a reference to it
         return partial(fcntl.fcntl, file, _SET, _NOTHING_LOCKED)
 
     def _lock(self, file: int, start: int, length: int, wait: bool = True) -> bool:

@@ -272,7 +272,7 @@ def test_ctrl_c_at_any_bytecode_leaves_no_lock_and_no_descriptor(con):
         ]
         for act in acts:
             number = 0
-            for number in interrupted_before_each_bytecode(act):  # noqa: B007
+            for number in interrupted_before_each_bytecode(act):
                 with backend._locks.attempt() as free:
                     assert free, number
                 assert len(os.listdir("/proc/self/fd")) <= before, number
@@ -289,6 +289,8 @@ def test_a_fork_inside_a_lock_leaves_the_child_usable(con):
         if child == 0:
             with other._locks.attempt(0, 1) as free:
                 os.write(write, b"free" if free else b"held")
+        else:
+            assert os.read(read, 4) == b"held"
     if child == 0:
         try:
             ds[0] = 3  # not with the parent's descriptor, which is none of a lock file now
@@ -298,7 +300,7 @@ def test_a_fork_inside_a_lock_leaves_the_child_usable(con):
             os._exit(0)
     os.close(write)
     os.waitpid(child, 0)
-    assert os.read(read, 20) == b"held free"
+    assert os.read(read, 20) == b" free"
     os.close(read)
     assert ds[0] == 3
 

@@ -108,17 +108,6 @@ class H5Dataset(BackendDataset):
         self._folder, self.metadata = folder, new
         return folder
 
-    def is_at(self, path: str) -> bool:
-        """Whether the folder there is still the one of this handle."""
-        try:
-            status = os.stat(path)
-        except (FileNotFoundError, NotADirectoryError):
-            return False
-        folder = self._folder
-        if folder is None:
-            return status.st_ino == self._inode
-        return (status.st_dev, status.st_ino) == folder.identity
-
     def _current(self) -> H5Folder:
         folder = self._opened()
         return folder if folder.is_current() else self._reopen()

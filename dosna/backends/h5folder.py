@@ -105,10 +105,11 @@ class Record:
         size = prod(self._grid)
         for places in _places(self._file):
             inside = places[places < size]  # what a record that somebody damaged has beyond
-            for idx in zip(*np.unravel_index(inside, self._grid), strict=True):
-                yield tuple(map(int, idx))
-            if not self._grid and len(inside):
-                yield ()
+            if not self._grid:
+                yield from [()] * len(inside)
+            else:
+                axes = [axis.tolist() for axis in np.unravel_index(inside, self._grid)]
+                yield from zip(*axes, strict=True)
 
     def regrid(
         self, folder: int, old: DatasetMetadata, new: DatasetMetadata

@@ -21,11 +21,10 @@ from contextlib import suppress
 from typing import Any, ClassVar
 
 from dosna.backends import h5format
-from dosna.backends.base import BackendDataset
 from dosna.backends.folder import LOCK, FolderConnection, replace_file
 from dosna.backends.h5dataset import H5DataChunk, H5Dataset
 from dosna.backends.h5folder import DESCRIPTION, Record
-from dosna.errors import ConfigurationError, DatasetNotFoundError
+from dosna.errors import ConfigurationError
 from dosna.locks import open_descriptor
 from dosna.metadata import DatasetMetadata
 from dosna.registry import Backend
@@ -97,23 +96,6 @@ class H5Connection(FolderConnection):
 
     def get_dataset(self, name: str) -> H5Dataset:
         return H5Dataset(self, name)
-
-    def del_dataset(self, name: str, only: BackendDataset | None = None) -> None:
-        """Delete a dataset with all its chunks, or raise DatasetNotFoundError.
-
-        Parameters
-        ----------
-        name : str
-        only : BackendDataset, optional
-            A handle: what was made anew by its name since then is not deleted.
-        """
-        with self.names_held(f"delete dataset {name!r} in"):
-            if isinstance(only, H5Dataset) and not only.is_at(self._path(name)):
-                raise DatasetNotFoundError(
-                    f"the dataset {name!r} of this handle is not in {self.path} any more: it was "
-                    "deleted, and perhaps made anew"
-                )
-            super().del_dataset(name)
 
     def disconnect(self) -> None:
         super().disconnect()
