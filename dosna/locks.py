@@ -127,11 +127,6 @@ class RangeLocks:
         if isinstance(held, partial) and held.args[0] in self._files:
             self._free.append(held)
 
-    def release(self, held: Held, start: int, length: int = 1) -> None:
-        """Let go of what `acquire` gave."""
-        held()
-        self.keep(held)
-
     @contextmanager
     def exclusive(self) -> Iterator[None]:
         """Hold the whole file, against every other holder of any range."""

@@ -392,7 +392,7 @@ def test_delete_only_the_dataset_of_a_handle(con):
             con.instance.del_dataset("x", only=handle)
     new = con.create_dataset("x", data=np.zeros(4))
     for handle in (old.instance, pickled):
-        with pytest.raises(errors.DatasetNotFoundError, match="made anew"):
+        with pytest.raises(errors.DatasetNotFoundError):
             con.instance.del_dataset("x", only=handle)
     assert "x" in con
     con.instance.del_dataset("x", only=new.instance)

@@ -125,7 +125,8 @@ class FileDataset(StoreDataset):
                 self._current()
                 yield
             finally:
-                self._locks.release(held, place)
+                held()
+                self._locks.keep(held)
 
     def hold(self, idx: Shape) -> AbstractContextManager[None]:
         return self._held(idx)

@@ -8,6 +8,8 @@ import secrets
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from functools import partial
+from io import FileIO
 from typing import Any, ClassVar
 
 from dosna.backends.base import BackendConnection, BackendDataset
@@ -19,7 +21,7 @@ from dosna.errors import (
     DosnaError,
     StorageError,
 )
-from dosna.locks import RangeLocks
+from dosna.locks import RangeLocks, open_descriptor
 from dosna.metadata import parents
 
 __all__ = [
@@ -89,17 +91,13 @@ class Folder:
         The file that makes the folder a dataset.
     """
 
-    fd = -1
-    _description = -1
-
     def __init__(self, path: str, name: str, description: str) -> None:
-        flags = os.O_RDONLY | CLOSE_ON_EXEC
         self.where = os.path.join(path, description)
         self._file_name = description
         with disk(f"open {self.where}"):
             try:
-                self.fd = open_folder(path)
-                self._description = os.open(description, flags, dir_fd=self.fd)
+                self.fd = open_descriptor(path, os.O_RDONLY | os.O_DIRECTORY)
+                self._description = open_descriptor(description, os.O_RDONLY, dir_fd=self.fd)
             except (FileNotFoundError, NotADirectoryError):
                 raise DatasetNotFoundError(
                     f"there is no dataset {name!r}: {self.where} does not exist"
@@ -108,11 +106,6 @@ class Folder:
             self._stamp = (status.st_dev, status.st_ino, status.st_mtime_ns)
             status = os.fstat(self.fd)
             self.identity = (status.st_dev, status.st_ino)
-
-    def __del__(self) -> None:
-        for file in (self._description, self.fd):
-            if file >= 0:
-                os.close(file)
 
     def is_at(self, path: str) -> bool:
         """Whether the folder at `path` is still this one."""
@@ -167,17 +160,17 @@ def replace_file(folder: int, name: str, parts: Sequence[Any], size: int, durabl
     The caller holds a lock on the name, so that its temporary is nobody else's.
     """
     temporary = name + TEMPORARY
-    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | CLOSE_ON_EXEC
-    file = os.open(temporary, flags, 0o666, dir_fd=folder)
+    # Closed by itself if Ctrl-C comes in between; open() would ask more of the system.
+    file = FileIO(temporary, "w", opener=partial(os.open, mode=0o666, dir_fd=folder))
     try:
         try:
-            count = os.writev(file, parts)
+            count = os.writev(file.fileno(), parts)
             if count != size:
-                _write_rest(file, parts, count)
+                _write_rest(file.fileno(), parts, count)
             if durable:
-                os.fsync(file)
+                os.fsync(file.fileno())
         finally:
-            os.close(file)
+            file.close()
         os.rename(temporary, name, src_dir_fd=folder, dst_dir_fd=folder)
     except BaseException:
         with suppress(OSError):
@@ -227,7 +220,7 @@ def remove_folder(path: str, first: str = "") -> None:
 def lock_file(path: str, name: str = LOCK) -> RangeLocks:
     """Give the locks of a folder; the file is made when the first is taken."""
     file = os.path.join(path, name)
-    return RangeLocks(lambda: os.open(file, os.O_RDWR | os.O_CREAT | CLOSE_ON_EXEC, 0o666), file)
+    return RangeLocks(lambda: open_descriptor(file, os.O_RDWR | os.O_CREAT), file)
 
 
 def open_folder(path: str, parent: int | None = None) -> int:
@@ -268,6 +261,16 @@ def sync_file_system(folder: int) -> None:
         os.fsync(folder)
     finally:
         os.close(listing)
+
+
+def _is_at(dataset: BackendDataset | None, path: str) -> bool:
+    """Whether a handle is of the folder at `path`, as far as it has ever seen its own."""
+    folder: Folder | None = getattr(dataset, "_folder", None)
+    if folder is not None:
+        return folder.is_at(path)
+    # Unpickled, and not opened yet in this process.
+    inode = getattr(dataset, "_inode", None)
+    return inode is None or os.stat(path).st_ino == inode
 
 
 class FolderConnection(BackendConnection):
@@ -382,9 +385,8 @@ class FolderConnection(BackendConnection):
 
     def del_dataset(self, name: str, only: BackendDataset | None = None) -> None:
         path = self._path(name)
-        opened: Folder | None = getattr(only, "_folder", None)
         with self.names_held(f"delete dataset {name!r} in"):
-            if not self.holds_dataset(path) or not (opened is None or opened.is_at(path)):
+            if not self.holds_dataset(path) or not _is_at(only, path):
                 raise DatasetNotFoundError(f"there is no dataset {name!r} in {self.path}")
             with lock_file(path).exclusive():
                 gone = os.path.join(self.path, DELETING + secrets.token_hex(8))
