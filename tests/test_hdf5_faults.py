@@ -294,8 +294,8 @@ def test_a_fork_inside_a_lock_leaves_the_child_usable(con):
     if child == 0:
         try:
             ds[0] = 3  # not with the parent's descriptor, which is none of a lock file now
-            with other._locks.attempt() as free:
-                os.write(write, b" free" if free else b" held")
+            with other._locks.hold(0):  # once the parent has let go
+                os.write(write, b" free")
         finally:
             os._exit(0)
     os.close(write)
