@@ -14,11 +14,12 @@ import threading
 import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 from dosna.errors import LockError
 
-__all__ = ["RangeLocks"]
+__all__ = ["Descriptor", "Held", "RangeLocks", "open_descriptor"]
 
 _SET, _SET_WAIT = getattr(fcntl, "F_OFD_SETLK", None), getattr(fcntl, "F_OFD_SETLKW", None)
 _NOT_SUPPORTED = {
@@ -28,6 +29,32 @@ _BUSY = {errno.EAGAIN, errno.EACCES}
 
 
 _range = struct.Struct("hhqqi").pack  # struct flock: type, whence, start, length, pid
+_NOTHING_LOCKED = _range(fcntl.F_UNLCK, os.SEEK_SET, 0, 0, 0)
+
+Held = Callable[[], object]
+"""A lock that is held; the call lets go of it."""
+
+
+class Descriptor(int):
+    """A file descriptor, closed with the last reference to it and in no other way.
+
+    KeyboardInterrupt comes between two bytecodes. None are run between `os.open` and the
+    instance in `open_descriptor`, nor by its end, so that no descriptor is ever left open.
+    """
+
+    __slots__ = ()
+
+    # A partial, because a finalizer in Python could be interrupted before its first line.
+    __del__ = property(partial(partial, os.close))
+
+
+def open_descriptor(
+    path: str, flags: int, mode: int = 0o666, dir_fd: int | None = None
+) -> Descriptor:
+    """Open a file as `os.open` does, never inherited by programs that are started."""
+    flags |= getattr(os, "O_CLOEXEC", 0)
+    open_ = partial(os.open, flags=flags, mode=mode, dir_fd=dir_fd)
+    return next(map(Descriptor, map(open_, (path,))))
 
 
 class RangeLocks:
@@ -39,7 +66,8 @@ class RangeLocks:
     Parameters
     ----------
     open_file : callable
-        Opens the lock file for reading and writing and returns the descriptor.
+        Opens the lock file for reading and writing and returns the descriptor, which it gives
+        away.
     name : str
         What to call the file in errors.
     """
@@ -51,8 +79,9 @@ class RangeLocks:
         _living.add(self)
 
     def _forget(self) -> None:
-        self._files: set[int] = set()
-        self._free: list[int] = []
+        # Where descriptors were opened, and the file; the number may be another's by now.
+        self._files: dict[int, os.stat_result] = {}
+        self._free: list[partial[object]] = []
         self._owner: int | None = None
 
     @contextmanager
@@ -62,15 +91,17 @@ class RangeLocks:
         try:
             yield
         finally:
-            self.release(held, start, length)
+            held()
+            self.keep(held)
 
-    def acquire(self, start: int, length: int = 1) -> int | None:
+    def acquire(self, start: int, length: int = 1) -> Held:
         """Wait for the lock on a range; free within `exclusive` of this thread.
 
         Returns
         -------
-        held : int or None
-            What `release` takes.
+        held : callable
+            Call it to let go, as the first thing in a ``finally``, where no interrupt comes
+            in between, and then `keep` it. The lock also ends with the last reference to it.
 
         Raises
         ------
@@ -78,26 +109,28 @@ class RangeLocks:
             The file system cannot lock.
         """
         if self._owner == threading.get_ident():
-            return None
-        file = self._take()
+            return _NOTHING
+        held = self._take()
         try:
-            self._set(file, fcntl.F_WRLCK, start, length)
+            self._lock(held.args[0], start, length)
         except BaseException:
-            self.release(file, start, length)
+            try:  # noqa: SIM105  in C, unlike suppress
+                held()
+            except OSError:
+                pass  # what it could not lock, it need not unlock
             raise
-        return file
+        return held
 
-    def release(self, held: int | None, start: int, length: int = 1) -> None:
+    def keep(self, held: Held) -> None:
+        """Keep the descriptor of a lock that was let go, for the next."""
+        # A lock from before a fork has no use in the child.
+        if isinstance(held, partial) and held.args[0] in self._files:
+            self._free.append(held)
+
+    def release(self, held: Held, start: int, length: int = 1) -> None:
         """Let go of what `acquire` gave."""
-        if held not in self._files:  # nothing, or closed by a fork in between
-            return
-        try:
-            self._set(held, fcntl.F_UNLCK, start, length)
-        except BaseException:
-            self._files.discard(held)
-            os.close(held)
-            raise
-        self._free.append(held)
+        held()
+        self.keep(held)
 
     @contextmanager
     def exclusive(self) -> Iterator[None]:
@@ -115,22 +148,18 @@ class RangeLocks:
     @contextmanager
     def attempt(self, start: int = 0, length: int = 0) -> Iterator[bool]:
         """Hold a range if nobody else does; yields whether it is held."""
-        file = self._take()
+        held = self._take()
         try:
-            yield self._set(file, fcntl.F_WRLCK, start, length, wait=False)
+            yield self._lock(held.args[0], start, length, wait=False)
         finally:
-            self.release(file, start, length)
+            held()
+            self.keep(held)
 
     def close(self) -> None:
-        """Close the lock file; what is held is let go."""
-        files, self._files, self._free = self._files, set(), []
-        for file in files:
-            os.close(file)
+        """Close the lock file; what is held at the time stays so until its holder ends."""
+        self._free.clear()
 
-    def __del__(self) -> None:
-        self.close()
-
-    def _take(self) -> int:
+    def _take(self) -> partial[object]:
         try:
             return self._free.pop()
         except IndexError:
@@ -138,13 +167,15 @@ class RangeLocks:
         if _SET is None:
             raise LockError(errno.ENOSYS, "this platform has no open file description locks")
         file = self._open_file()
-        self._files.add(file)
-        return file
+        if not isinstance(file, Descriptor):
+            file = Descriptor(file)
+        self._files[int(file)] = os.fstat(file)  # without a reference to it
+        return partial(fcntl.fcntl, file, _SET, _NOTHING_LOCKED)
 
-    def _set(self, file: int, kind: int, start: int, length: int, wait: bool = True) -> bool:
+    def _lock(self, file: int, start: int, length: int, wait: bool = True) -> bool:
         command: Any = _SET_WAIT if wait else _SET
         try:
-            fcntl.fcntl(file, command, _range(kind, os.SEEK_SET, start, length, 0))
+            fcntl.fcntl(file, command, _range(fcntl.F_WRLCK, os.SEEK_SET, start, length, 0))
         except OSError as error:
             if not wait and error.errno in _BUSY:
                 return False
@@ -159,14 +190,28 @@ class RangeLocks:
         return True
 
 
+_NOTHING: Held = bool  # gives False, which nobody looks at
+
 _living: weakref.WeakSet[RangeLocks] = weakref.WeakSet()
 
 
 def _forget_in_child() -> None:
     """Close what a fork inherited, or the child would keep the parent's locks alive."""
-    for locks in list(_living):
-        locks.close()
+    inherited = list(_living)
+    if not any(locks._files for locks in inherited):
+        return
+    # The numbers stay in use: frames of the parent that go on in the child have them yet.
+    nothing = os.open(os.devnull, os.O_RDWR)
+    for locks in inherited:
+        for file, status in locks._files.items():
+            try:
+                same = os.path.samestat(os.fstat(file), status)
+            except OSError:
+                continue
+            if same:
+                os.dup2(nothing, file, inheritable=False)
         locks._forget()
+    os.close(nothing)
 
 
 os.register_at_fork(after_in_child=_forget_in_child)

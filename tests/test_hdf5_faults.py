@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import os
+import pickle
+import subprocess
+import sys
 import threading
 import time
 from typing import ClassVar
 
 import numpy as np
 import pytest
-from faults import CHUNKS, LENGTH, WRITES, FolderFaults, explained, numbers, plan_writes
+from faults import CHUNKS, LENGTH, START, WRITES, FolderFaults, explained, numbers, plan_writes
 from support import require
 
 h5py = require("h5py")
@@ -222,6 +225,202 @@ def test_a_refusal_to_lock_is_an_error(locks):
         pass
     with locks.hold(0, 5):
         pass
+
+
+TRACED = ("locks.py", "h5dataset.py", "h5folder.py", "h5plain.py")
+
+
+def interrupted_before_each_bytecode(act):
+    """Run `act` again and again, each time with Ctrl-C before the next of its bytecodes."""
+
+    def trace(frame, event, arg):
+        nonlocal left
+        if event == "call":
+            frame.f_trace_opcodes = os.path.basename(frame.f_code.co_filename) in TRACED
+        elif event == "opcode":
+            left -= 1
+            if left < 0:
+                raise KeyboardInterrupt
+        return trace
+
+    before, number, interrupted = sys.gettrace(), 0, True
+    while interrupted:
+        left = number
+        sys.settrace(trace)
+        try:
+            act()
+            interrupted = False
+        except KeyboardInterrupt:
+            pass
+        finally:
+            sys.settrace(before)
+        number += 1
+        yield number
+
+
+def test_ctrl_c_at_any_bytecode_leaves_no_lock_and_no_descriptor(con):
+    for length in (4, 10_000):  # read in one piece or not
+        ds = con.create_dataset(f"x{length}", data=np.zeros(length), chunk_size=(length,))
+        ds[1] = 1
+        backend = ds.instance
+        before = len(os.listdir("/proc/self/fd"))
+        acts = [
+            lambda b=backend: b.set_chunk_data((0,), 5, (1,)),
+            lambda b=backend: b.get_chunk_data((0,), (slice(0, 2),)),
+            lambda d=ds: d[...],
+            lambda b=backend: b.del_chunk((0,)),
+        ]
+        for act in acts:
+            number = 0
+            for number in interrupted_before_each_bytecode(act):
+                with backend._locks.attempt() as free:
+                    assert free, number
+                assert len(os.listdir("/proc/self/fd")) <= before, number
+            assert number > 50
+        ds[...] = 2
+
+
+def test_a_fork_inside_a_lock_leaves_the_child_usable(con):
+    ds = con.create_dataset("x", data=np.zeros(4), chunk_size=(2,))
+    other = con["x"].instance
+    read, write = os.pipe()
+    with ds.instance._locks.hold(0):
+        child = os.fork()
+        if child == 0:
+            with other._locks.attempt(0, 1) as free:
+                os.write(write, b"free" if free else b"held")
+        else:
+            assert os.read(read, 4) == b"held"
+    if child == 0:
+        try:
+            ds[0] = 3  # not with the parent's descriptor, which is none of a lock file now
+            with other._locks.attempt() as free:
+                os.write(write, b" free" if free else b" held")
+        finally:
+            os._exit(0)
+    os.close(write)
+    os.waitpid(child, 0)
+    assert os.read(read, 20) == b" free"
+    os.close(read)
+    assert ds[0] == 3
+
+
+def test_missing_chunks_can_be_cleared_and_resized(con, tmp_path):
+    ds = con.create_dataset("x", data=np.ones((4, 4)), chunk_size=(2, 2), fillvalue=9)
+    (tmp_path / "x" / "chunk_1_1.h5").unlink()
+    assert (1, 1) in ds.written_chunks()
+    ds.resize((3, 3))
+    assert ds.verify().missing == ((1, 1),)
+    assert ds.del_chunk((1, 1)) is True
+    assert ds.del_chunk((1, 1)) is False
+    (tmp_path / "x" / "chunk_0_0.h5").unlink()
+    ds.clear()
+    assert ds.written_chunks() == []
+    assert not ds.has_chunk((0, 0))
+    assert np.all(ds[...] == 9)
+    point = con.create_dataset("point", data=np.float64(3))
+    (tmp_path / "point" / "chunk_.h5").unlink()
+    assert point.written_chunks() == [()]
+    point.clear()
+    assert point[()] == 0
+
+
+def test_a_damaged_type_is_a_corrupt_chunk(con, tmp_path):
+    ds = con.create_dataset("x", data=np.arange(4).astype("M8[s]"), chunk_size=(2,))
+    path = tmp_path / "x" / "chunk_0.h5"
+    path.write_bytes(path.read_bytes().replace(b"M8[s]", b"M8[sr"))
+    with pytest.raises(errors.ChunkCorruptError):
+        ds[...]
+    assert ds.verify().corrupt == ((0,),)
+
+
+def test_a_resize_that_fails_leaves_no_record(con, tmp_path, start_small):
+    ds = con.create_dataset("x", data=np.ones((20, 20)), chunk_size=(1, 1))
+    before = sorted(os.listdir(tmp_path / "x"))
+    start_small("""
+try:
+    con["x"].resize((20, 21))
+    sys.exit("no error")
+except errors.StorageError:
+    pass
+""")
+    assert sorted(os.listdir(tmp_path / "x")) == before
+    ds.resize((20, 21))
+    assert np.all(ds[:, :20] == 1)
+
+
+@pytest.fixture
+def start_small(tmp_path):
+    """Run code in a process whose files cannot grow beyond 2000 bytes."""
+
+    def run(code):
+        limit = "import resource\nresource.setrlimit(resource.RLIMIT_FSIZE, (2000, 2000))\n"
+        subprocess.run(
+            [sys.executable, "-c", START + limit + code, str(tmp_path), "hdf5"], check=True
+        )
+
+    return run
+
+
+def test_folders_left_by_one_who_died_block_no_name(con, tmp_path):
+    (tmp_path / "a" / "b" / "c").mkdir(parents=True)
+    con.create_dataset("a", data=np.ones(3))
+    (tmp_path / "d" / "e").mkdir(parents=True)
+    (tmp_path / "d" / "notes").write_text("")
+    with pytest.raises(errors.DatasetNameError):
+        con.create_dataset("d", data=np.ones(3))
+    assert (tmp_path / "d" / "e").exists()
+
+
+def test_a_pickled_handle_notices_that_its_dataset_was_made_again(con):
+    old = con.create_dataset("x", data=np.ones(4), chunk_size=(2,))
+    pickled = pickle.dumps(old.instance)
+    assert pickle.loads(pickled).get_chunk_data((0,))[0] == 1
+    con.del_dataset("x")
+    con.create_dataset("x", data=np.zeros(4), chunk_size=(2,))
+    for use in [lambda h: h.get_chunk_data((0,)), lambda h: h.set_chunk_data((0,), 1)]:
+        with pytest.raises(errors.StaleDatasetError):
+            use(pickle.loads(pickled))
+
+
+def test_delete_only_the_dataset_of_a_handle(con):
+    old = con.create_dataset("x", data=np.ones(4))
+    pickled = pickle.loads(pickle.dumps(old.instance))
+    con.del_dataset("x")
+    for handle in (old.instance, pickled):
+        with pytest.raises(errors.DatasetNotFoundError):
+            con.instance.del_dataset("x", only=handle)
+    new = con.create_dataset("x", data=np.zeros(4))
+    for handle in (old.instance, pickled):
+        with pytest.raises(errors.DatasetNotFoundError, match="made anew"):
+            con.instance.del_dataset("x", only=handle)
+    assert "x" in con
+    con.instance.del_dataset("x", only=new.instance)
+    assert "x" not in con
+
+
+def test_disconnecting_closes_the_lock_file(tmp_path):
+    before = len(os.listdir("/proc/self/fd"))
+    con = dn.Connection(str(tmp_path), backend="hdf5", engine="cpu")
+    con.connect()
+    con.create_dataset("x", shape=(3,))
+    con.disconnect()
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
+@pytest.mark.parametrize(
+    ("old", "new"), [(b'"shape": [4', b'"shape": [5'), (b'"chunk_size": [2', b'"chunk_size": [3')]
+)
+def test_a_flipped_byte_of_the_document_is_noticed(con, tmp_path, old, new):
+    con.create_dataset("x", data=np.ones((4, 6)), chunk_size=(2, 3))
+    path = tmp_path / "x" / "dataset.h5"
+    raw = path.read_bytes()
+    if old not in raw:
+        old, new = old.replace(b": ", b":"), new.replace(b": ", b":")
+    assert raw.count(old) == 1
+    path.write_bytes(raw.replace(old, new))
+    with pytest.raises(errors.FormatError, match="attribute"):
+        con["x"]
 
 
 def test_the_check_of_serial_orders_finds_a_lost_write():

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any, ClassVar
 
-from dosna.backends.base import BackendConnection
+from dosna.backends.base import BackendConnection, BackendDataset
 from dosna.errors import (
     ConnectionError,
     DatasetExistsError,
@@ -113,6 +113,14 @@ class Folder:
         for file in (self._description, self.fd):
             if file >= 0:
                 os.close(file)
+
+    def is_at(self, path: str) -> bool:
+        """Whether the folder at `path` is still this one."""
+        try:
+            status = os.stat(path)
+        except (FileNotFoundError, NotADirectoryError):
+            return False
+        return (status.st_dev, status.st_ino) == self.identity
 
     def image(self) -> bytes:
         """Read the description as it was when the folder was opened."""
@@ -372,10 +380,11 @@ class FolderConnection(BackendConnection):
         with disk(f"look for dataset {name!r} in {self.path}"):
             return self.holds_dataset(self._path(name))
 
-    def del_dataset(self, name: str) -> None:
+    def del_dataset(self, name: str, only: BackendDataset | None = None) -> None:
         path = self._path(name)
+        opened: Folder | None = getattr(only, "_folder", None)
         with self.names_held(f"delete dataset {name!r} in"):
-            if not self.holds_dataset(path):
+            if not self.holds_dataset(path) or not (opened is None or opened.is_at(path)):
                 raise DatasetNotFoundError(f"there is no dataset {name!r} in {self.path}")
             with lock_file(path).exclusive():
                 gone = os.path.join(self.path, DELETING + secrets.token_hex(8))

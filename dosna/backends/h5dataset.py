@@ -6,7 +6,8 @@ import os
 import re
 import weakref
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
+from functools import partial
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
@@ -39,7 +40,7 @@ from dosna.errors import (
     DosnaError,
     StaleDatasetError,
 )
-from dosna.locks import RangeLocks
+from dosna.locks import Descriptor, RangeLocks, open_descriptor
 from dosna.metadata import DatasetMetadata, Shape
 from dosna.plan import ChunkTask
 
@@ -60,6 +61,7 @@ class H5Dataset(BackendDataset):
     def __init__(self, connection: H5Connection, name: str) -> None:
         self._path = os.path.join(connection.path, name)
         self._folder: H5Folder | None = H5Folder(self._path, name)
+        self._inode: int = self._folder.identity[1]
         super().__init__(connection, name, self._folder.metadata)
         self._prepare()
 
@@ -77,9 +79,9 @@ class H5Dataset(BackendDataset):
         self._prepare()
 
     def _open_lock(self) -> int:
-        flags = os.O_RDWR | os.O_CREAT | CLOSE_ON_EXEC
+        flags = os.O_RDWR | os.O_CREAT
         try:
-            return os.open(LOCK, flags, 0o666, dir_fd=self._opened().fd)
+            return open_descriptor(LOCK, flags, dir_fd=self._opened().fd)
         except FileNotFoundError:  # the folder was deleted
             self._reopen()
             raise
@@ -94,6 +96,8 @@ class H5Dataset(BackendDataset):
         new, old = folder.metadata, self.metadata
         if (
             (before is not None and folder.identity != before.identity)
+            # A device has another number on another machine.
+            or folder.identity[1] != self._inode
             or (new.dtype, new.chunk_size) != (old.dtype, old.chunk_size)
             or h5format.filters_of(new) != h5format.filters_of(old)
         ):
@@ -152,18 +156,25 @@ class H5Dataset(BackendDataset):
             self._locks.hold(lock_place(idx)),
         ):
             folder = self._current()
+            recorded = False
             if folder.metadata.contains(idx):
-                folder.record.erase(idx)
+                recorded = folder.record.erase(idx)
             if not folder.remove(self._template % idx):
-                return False
+                return recorded
             if self.connection.durable:
                 os.fsync(folder.fd)
         return True
 
     def chunk_indices(self) -> Iterator[Shape]:
         with disk(f"list the chunks of dataset {self.name!r}"):
-            names = self._current().list()
-        return self._indices(names)
+            folder = self._current()
+            stored = dict.fromkeys(self._indices(folder.list()))
+            # Those whose files are gone too: they were written, and can be deleted.
+            return iter(stored | dict.fromkeys(folder.record.written()))
+
+    def trim_object(self, idx: Shape) -> None:
+        with suppress(ChunkNotFoundError):  # without its file there is nothing to trim
+            super().trim_object(idx)
 
     def _indices(self, names: list[str], suffix: str = "") -> Iterator[Shape]:
         parts = "_".join([r"(\d+)"] * self.metadata.ndim)
@@ -177,12 +188,18 @@ class H5Dataset(BackendDataset):
             old = folder.metadata
             new = change(old)
             superseded = None
-            if new.shape == old.shape:
-                image = h5format.redescribe(folder.image(), new)
-            else:
-                new, superseded = folder.record.regrid(folder.fd, old, new)
-                image = h5format.describe(new, folder.stored_header)
-            replace_file(folder.fd, DESCRIPTION, [image], len(image), durable=True)
+            try:
+                if new.shape == old.shape:
+                    image = h5format.redescribe(folder.image(), new)
+                else:
+                    new, superseded = folder.record.regrid(folder.fd, old, new)
+                    image = h5format.describe(new, folder.stored_header)
+                replace_file(folder.fd, DESCRIPTION, [image], len(image), durable=True)
+            except BaseException:
+                unused = folder.record.next_name
+                if unused is not None and folder.is_current():
+                    folder.remove(unused)
+                raise
             if superseded is not None:
                 folder.remove(superseded)
             self._reopen()
@@ -255,21 +272,20 @@ class H5Dataset(BackendDataset):
         chunk, data = scratch.chunk(metadata)
         small = bool(start) and size <= SMALL
         head, beyond = bytearray(len(start)), bytearray(1)
-        flags, open_, readv, close = os.O_RDONLY | CLOSE_ON_EXEC, os.open, os.preadv, os.close
+        readv, open_ = os.preadv, partial(os.open, flags=os.O_RDONLY | CLOSE_ON_EXEC, dir_fd=fd)
         for idx, key, where, whole in tasks:
             if small or (whole and start):
                 target = raw[where] if whole and direct else data
                 straight = whole and direct and target.nbytes == size and target.flags.c_contiguous
                 try:
-                    file = open_(template % idx, flags, dir_fd=fd)
+                    # As open_descriptor does, which would be one more call.
+                    file = next(map(Descriptor, map(open_, (template % idx,))))
                 except OSError:
                     pass  # told apart below
                 else:
-                    try:
-                        into = (head, target if straight else data, beyond)
-                        count = readv(file, into, 0)  # type: ignore[arg-type]
-                    finally:
-                        close(file)
+                    into = (head, target if straight else data, beyond)
+                    count = readv(file, into, 0)  # type: ignore[arg-type]
+                    del file
                     if count == length and head == start:
                         if not straight:
                             out[where] = chunk[key]
@@ -291,20 +307,17 @@ class H5Dataset(BackendDataset):
         try:
             while True:
                 try:
-                    file = os.open(name, os.O_RDONLY | CLOSE_ON_EXEC, dir_fd=folder.fd)
+                    file = open_descriptor(name, os.O_RDONLY, dir_fd=folder.fd)
                     break
                 except FileNotFoundError:
                     again = self._judge_absent(folder, idx)
                     if again is None:
                         return None
                     folder = again
-            try:
-                chunk = read_plain(folder, file, key) if folder.header else None
-                if chunk is not None:
-                    return chunk
-                return h5format.decode(read_all(file), folder.metadata)
-            finally:
-                os.close(file)
+            chunk = read_plain(folder, file, key) if folder.header else None
+            if chunk is not None:
+                return chunk
+            return h5format.decode(read_all(file), folder.metadata)
         except DosnaError:
             raise
         except OSError as error:
@@ -362,7 +375,8 @@ class H5Dataset(BackendDataset):
                 folder = self._current()
                 self._store(folder, idx, self._changed(folder, idx, values, key, whole, full))
             finally:
-                self._locks.release(held, place)
+                held()
+                self._locks.keep(held)
         except DosnaError:
             raise
         except OSError as error:

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from contextlib import suppress
+from math import prod
+from typing import Any
 
 import numpy as np
 
 from dosna.backends import h5format
-from dosna.backends.folder import CLOSE_ON_EXEC, Folder, disk, open_folder
+from dosna.backends.folder import Folder, disk
+from dosna.locks import Descriptor, open_descriptor
 from dosna.metadata import DatasetMetadata, Shape
 
 __all__ = ["DESCRIPTION", "H5Folder", "Record"]
@@ -31,11 +35,7 @@ class H5Folder(Folder):
 
     def list(self) -> list[str]:
         # A descriptor of its own, because listing moves its position.
-        listing = open_folder(".", self.fd)
-        try:
-            return os.listdir(listing)
-        finally:
-            os.close(listing)
+        return os.listdir(open_descriptor(".", os.O_RDONLY | os.O_DIRECTORY, dir_fd=self.fd))
 
 
 class Record:
@@ -46,7 +46,7 @@ class Record:
     so that a full disk shows before the chunk is there.
     """
 
-    _file = -1
+    _file: Descriptor | None = None
 
     def __init__(self, folder: int, metadata: DatasetMetadata) -> None:
         self._grid = metadata.chunk_grid
@@ -56,12 +56,13 @@ class Record:
         name = self.file_name(self._generation)
         for flags in (os.O_RDWR, os.O_RDONLY):
             with suppress(OSError):
-                self._file = os.open(name, flags | CLOSE_ON_EXEC, dir_fd=folder)
+                self._file = open_descriptor(name, flags, dir_fd=folder)
                 break
 
-    def __del__(self) -> None:
-        if self._file >= 0:
-            os.close(self._file)
+    @property
+    def next_name(self) -> str | None:
+        """The file that `regrid` makes."""
+        return None if self._generation is None else self.file_name(self._generation + 1)
 
     @staticmethod
     def file_name(generation: int) -> str:
@@ -74,23 +75,41 @@ class Record:
         return position
 
     def has(self, idx: Shape) -> bool:
-        return self._file >= 0 and os.pread(self._file, 1, self._position(idx)) == b"\1"
+        file = self._file
+        return file is not None and os.pread(file, 1, self._position(idx)) == b"\1"
 
     def begin(self, idx: Shape) -> bool:
         """Announce a first write; False if the chunk was written before."""
-        if self._file < 0 or self.has(idx):
+        if self._file is None or self.has(idx):
             return False
         os.pwrite(self._file, b"\2", self._position(idx))
         return True
 
     def finish(self, idx: Shape, durable: bool) -> None:
+        assert self._file is not None
         os.pwrite(self._file, b"\1", self._position(idx))
         if durable:
             os.fdatasync(self._file)
 
-    def erase(self, idx: Shape) -> None:
-        if self.has(idx):
-            os.pwrite(self._file, b"\0", self._position(idx))
+    def erase(self, idx: Shape) -> bool:
+        """Forget a chunk; False if it was not written."""
+        if self._file is None or not self.has(idx):
+            return False
+        os.pwrite(self._file, b"\0", self._position(idx))
+        return True
+
+    def written(self) -> Iterator[Shape]:
+        """Give the indices of all chunks that were written."""
+        if self._file is None:
+            return
+        size = prod(self._grid)
+        for places in _places(self._file):
+            inside = places[places < size]  # what a record that somebody damaged has beyond
+            if not self._grid:
+                yield from [()] * len(inside)
+            else:
+                axes = [axis.tolist() for axis in np.unravel_index(inside, self._grid)]
+                yield from zip(*axes, strict=True)
 
     def regrid(
         self, folder: int, old: DatasetMetadata, new: DatasetMetadata
@@ -109,33 +128,36 @@ class Record:
         # Growing along the first axis leaves all positions as they are.
         if (
             generation is None
-            or self._file < 0
+            or self._file is None
             or (before[1:] == after[1:] and before[0] <= after[0])
         ):
             return new, None
-        flags = os.O_RDWR | os.O_CREAT | os.O_TRUNC | CLOSE_ON_EXEC
-        file = os.open(self.file_name(generation + 1), flags, 0o666, dir_fd=folder)
-        try:
-            if before and 0 not in after:
-                self._copy(file, before, after)
-            os.fsync(file)
-        finally:
-            os.close(file)
+        flags = os.O_RDWR | os.O_CREAT | os.O_TRUNC
+        file = open_descriptor(self.file_name(generation + 1), flags, dir_fd=folder)
+        if before and 0 not in after:
+            _copy(self._file, file, before, after)
+        os.fsync(file)
         storage = {**new.storage, "record": generation + 1}
         return new.replace(storage=storage), self.file_name(generation)
 
-    def _copy(self, file: int, before: Shape, after: Shape) -> None:
-        step = 1 << 20
-        for start in range(0, os.fstat(self._file).st_size, step):
-            block = np.frombuffer(os.pread(self._file, step, start), np.uint8)
-            written = np.flatnonzero(block == 1) + start
-            if not len(written):
-                continue
-            idx = np.unravel_index(written, before)
-            kept = np.all([i < n for i, n in zip(idx, after, strict=True)], axis=0)
-            places = np.ravel_multi_index([i[kept] for i in idx], after)
-            # Runs of neighbours are written at once.
-            cuts = np.flatnonzero(np.diff(places) != 1) + 1
-            for run in np.split(places, cuts):
-                if len(run):
-                    os.pwrite(file, b"\1" * len(run), int(run[0]))
+
+def _places(record: int) -> Iterator[np.ndarray[Any, np.dtype[np.int64]]]:
+    """Give the positions of the chunks that were written, in pieces."""
+    step = 1 << 20
+    for start in range(0, os.fstat(record).st_size, step):
+        block = np.frombuffer(os.pread(record, step, start), np.uint8)
+        written = np.flatnonzero(block == 1)
+        if len(written):
+            yield written + start
+
+
+def _copy(record: int, file: int, before: Shape, after: Shape) -> None:
+    for written in _places(record):
+        idx = np.unravel_index(written, before)
+        kept = np.all([i < n for i, n in zip(idx, after, strict=True)], axis=0)
+        places = np.ravel_multi_index([i[kept] for i in idx], after)
+        # Runs of neighbours are written at once.
+        cuts = np.flatnonzero(np.diff(places) != 1) + 1
+        for run in np.split(places, cuts):
+            if len(run):
+                os.pwrite(file, b"\1" * len(run), int(run[0]))

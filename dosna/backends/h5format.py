@@ -198,7 +198,7 @@ def decode(image: bytes, metadata: DatasetMetadata) -> Array:
     try:
         with h5py.File(h5f.open_file_image(image, _READ_ONLY)) as file:
             return _decode(file["data"], image, metadata)
-    except (OSError, RuntimeError, KeyError, AttributeError, zlib.error) as error:
+    except (OSError, RuntimeError, KeyError, AttributeError, TypeError, zlib.error) as error:
         raise ValueError(f"HDF5 cannot read it: {error}") from error
 
 
@@ -360,6 +360,7 @@ def read_description(image: bytes, where: str) -> tuple[DatasetMetadata, bytes]:
             if "format_version" in file.attrs:
                 check_format_version(int(file.attrs["format_version"]), where)
                 metadata = DatasetMetadata.from_json(file["metadata"][()].decode(), where)
+                _check_attributes(file.attrs, metadata)
                 return metadata, file["chunk_header"][
                     ()
                 ].tobytes() if "chunk_header" in file else b""
@@ -370,6 +371,24 @@ def read_description(image: bytes, where: str) -> tuple[DatasetMetadata, bytes]:
         raise FormatError(
             f"{where} does not describe a dataset ({error}): restore it from a copy"
         ) from error
+
+
+def _check_attributes(attrs: Any, metadata: DatasetMetadata) -> None:
+    """Compare the attributes, which were written together with the document."""
+    for name, document in {
+        "shape": metadata.shape,
+        "chunk_size": metadata.chunk_size,
+        "dtype": metadata.dtype.str,
+    }.items():
+        found = attrs[name]
+        if name == "dtype":
+            found = found.decode() if isinstance(found, bytes) else str(found)
+        else:
+            found = tuple(int(n) for n in found)
+        if found != document:
+            raise ValueError(
+                f"its attribute {name} is {found}, and its metadata document says {document}"
+            )
 
 
 def _read_attributes(attrs: Any) -> DatasetMetadata:

@@ -17,19 +17,19 @@ Every file is replaced by renaming a complete one over it, under the chunk's loc
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from typing import Any, ClassVar
 
 from dosna.backends import h5format
-from dosna.backends.folder import LOCK, FolderConnection, open_folder, replace_file
+from dosna.backends.folder import LOCK, FolderConnection, replace_file
 from dosna.backends.h5dataset import H5DataChunk, H5Dataset
 from dosna.backends.h5folder import DESCRIPTION, Record
 from dosna.errors import ConfigurationError
+from dosna.locks import open_descriptor
 from dosna.metadata import DatasetMetadata
 from dosna.registry import Backend
 
 __all__ = ["BACKEND", "H5Connection", "H5DataChunk", "H5Dataset"]
-
-_CREATING, _DELETING = ".creating-", ".deleting-"
 
 
 class H5Connection(FolderConnection):
@@ -97,6 +97,18 @@ class H5Connection(FolderConnection):
     def get_dataset(self, name: str) -> H5Dataset:
         return H5Dataset(self, name)
 
+    def disconnect(self) -> None:
+        super().disconnect()
+        self._locks.close()
+
+    def clear_empty(self, path: str) -> bool:
+        # One who died inside create_dataset leaves the folders above it.
+        if not any(files for _, _, files in os.walk(path)):
+            for below, _, _ in os.walk(path, topdown=False):
+                with suppress(OSError):
+                    os.rmdir(below)
+        return not os.path.lexists(path)
+
     def holds_dataset(self, path: str) -> bool:
         try:
             os.stat(os.path.join(path, DESCRIPTION))
@@ -134,13 +146,10 @@ def _storage(
 
 
 def _fill_folder(path: str, image: bytes, generation: int) -> None:
-    folder = open_folder(path)
-    try:
-        for name in (LOCK, Record.file_name(generation)):
-            os.close(os.open(name, os.O_CREAT | os.O_WRONLY, 0o666, dir_fd=folder))
-        replace_file(folder, DESCRIPTION, [image], len(image), durable=True)
-    finally:
-        os.close(folder)
+    folder = open_descriptor(path, os.O_RDONLY | os.O_DIRECTORY)
+    for name in (LOCK, Record.file_name(generation)):
+        open_descriptor(name, os.O_CREAT | os.O_WRONLY, dir_fd=folder)
+    replace_file(folder, DESCRIPTION, [image], len(image), durable=True)
 
 
 BACKEND = Backend(
