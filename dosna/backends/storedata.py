@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import threading
 from abc import ABC, abstractmethod
@@ -55,9 +56,9 @@ T = TypeVar("T")
 
 
 class Blob(NamedTuple):
-    """The bytes of an object and its version, which changes with every put."""
+    """The bytes of an object, and its version: as long as that is the same, so are they."""
 
-    data: bytes
+    data: bytes | memoryview
     version: str
 
 
@@ -115,11 +116,37 @@ class Store(ABC):
     def list(self, prefix: str) -> Iterator[str]:
         """List all keys that begin with `prefix`, completely or with an error."""
 
-    def for_each(self, work: Callable[[T], object], items: Iterable[T]) -> None:
+    # What follows is written over the methods above; a store replaces what it does better.
+
+    def folders(self, prefix: str) -> Iterator[str]:
+        """List what stands between `prefix` and the next '/' of the keys, each once."""
+        seen = set()
+        for key in self.list(prefix):
+            folder, slash, _ = key[len(prefix) :].partition("/")
+            if slash and folder not in seen:
+                seen.add(folder)
+                yield folder
+
+    def delete_many(self, keys: Iterable[str]) -> None:
+        """Delete objects, some of which may be gone already."""
+        for key in keys:
+            self.delete(key)
+
+    def for_each(
+        self, work: Callable[[T], object], items: Iterable[T], nbytes: int = 0
+    ) -> None:
         """Do `work`, which makes requests, on each item; the first error is raised.
 
         One after the other. A store to which requests take long does several at a time, in
         threads of its own, whatever the engine: `work` is made for that.
+
+        Parameters
+        ----------
+        work : callable
+        items : iterable
+            Taken in the caller's thread, no sooner than their turn comes.
+        nbytes : int
+            What each holds in memory while it is worked on.
         """
         for item in items:
             work(item)
@@ -176,7 +203,7 @@ class StoreDataset(BackendDataset):
 
     def key(self, idx: Shape) -> str:
         """Key of a stored object: of chunk `idx`, or of shard `idx`."""
-        return f"{self.name}/{self.layout.template % idx}"
+        return f"{self.connection.root(self.name)}/{self.layout.template % idx}"
 
     def hold(self, idx: Shape) -> AbstractContextManager[Any]:
         """Keep others out who change the stored object."""
@@ -237,7 +264,7 @@ class StoreDataset(BackendDataset):
         return None if self.layout.shards is None else self.layout.grain
 
     def update(self, change: Callable[[DatasetMetadata], DatasetMetadata]) -> None:
-        key = f"{self.name}/{zarr3.DOCUMENT}"
+        key = self.connection.document(self.name)
         for _ in range(MOST_ATTEMPTS):
             with suppress(VersionConflict), lock(self.name):
                 old, version = self.connection.read_metadata(self.name)
@@ -294,7 +321,7 @@ class StoreDataset(BackendDataset):
             return self.store.delete(self.key(idx))
 
     def object_indices(self) -> Iterator[Shape]:
-        start = len(self.name) + 1
+        start = len(self.connection.root(self.name)) + 1
         for key in self.connection.object_keys(self.name):
             idx = self.layout.index(key[start:])
             if idx is not None:
@@ -338,7 +365,7 @@ class StoreDataset(BackendDataset):
     def read_many(self, out: Array, tasks: Iterable[ChunkTask]) -> None:
         absent: list[Shape] = []
         read = self._read_task if self.layout.shards is None else self._read_shard_task
-        self.store.for_each(partial(read, out, absent), tasks)
+        self.store.for_each(partial(read, out, absent), tasks, self._object_nbytes)
         if absent:
             self.check_absent(absent)
 
@@ -432,7 +459,7 @@ class StoreDataset(BackendDataset):
 
     def write_many(self, values: Array, tasks: Iterable[ChunkTask]) -> None:
         work = self._write_task if self.layout.shards is None else self._write_shard_task
-        self.store.for_each(partial(work, values), tasks)
+        self.store.for_each(partial(work, values), tasks, self._object_nbytes)
 
     def _write_task(self, values: Array, task: ChunkTask) -> None:
         idx, key, where, whole = task
@@ -445,7 +472,7 @@ class StoreDataset(BackendDataset):
                 self.put(idx, self._encoded(idx, values), None)
             return
 
-        def changed(data: bytes | None) -> list[Any]:
+        def changed(data: bytes | memoryview | None) -> list[Any]:
             self._check(idx, key, False)
             return self._changed(idx, values, key, data)
 
@@ -487,7 +514,9 @@ class StoreDataset(BackendDataset):
         # A shard keeps the parts of many chunks, and scratch memory is that of one.
         return [b"".join(parts)] if self.layout.shards is not None else parts
 
-    def modify(self, idx: Shape, change: Callable[[bytes | None], list[Any]]) -> None:
+    def modify(
+        self, idx: Shape, change: Callable[[bytes | memoryview | None], list[Any]]
+    ) -> None:
         """Replace a stored object by what is made of it, whoever else changes it."""
         key = self.key(idx)
         with self.hold(idx):
@@ -504,8 +533,15 @@ class StoreDataset(BackendDataset):
 
     def put(self, idx: Shape, parts: list[Any], version: str | None) -> None:
         """Write a stored object, over a version if the store knows how."""
-        expected = version if self.store.conditional_puts else None
-        self.store.put(self.key(idx), b"".join(parts), expected)
+        if version is not None and not self.store.conditional_puts:
+            version = None
+            if self.connection.shared_between_processes:
+                self.connection.warn_of_lost_writes()
+        self.store.put(self.key(idx), b"".join(parts), version)
+
+    @property
+    def _object_nbytes(self) -> int:
+        return math.prod(self.grain) * self.metadata.dtype.itemsize
 
     # -- shards ---------------------------------------------------------------------------
 
@@ -631,7 +667,7 @@ class StoreDataset(BackendDataset):
         shards = self.layout.shards
         assert shards is not None
 
-        def changed(data: bytes | None) -> list[Any]:
+        def changed(data: bytes | memoryview | None) -> list[Any]:
             chunks: list[Any] = [None] * shards.total
             if data is not None:
                 chunks = [None if c is None else [c] for c in self._split(shard, data)]
