@@ -6,12 +6,13 @@ import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import hypothesis
 import pytest
-from services import Ceph, aws_environment, start_ceph
-from services.moto import start_moto
-from support import require, require_program
+
+if TYPE_CHECKING:
+    from services import Ceph
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -55,9 +56,15 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
                 item.add_marker(pytest.mark.skip(reason="a slow test of a fault: use --faults"))
 
 
+# What runs services is imported where it is needed: most tests need none.
+
+
 @pytest.fixture(scope="session")
 def gateway() -> Iterator[Ceph]:
     """Give a small Ceph cluster with an S3 gateway, whose keys are in the environment."""
+    from services import aws_environment, start_ceph
+    from support import require_program
+
     for program in ("ceph-mon", "ceph-osd", "radosgw", "radosgw-admin"):
         require_program(program)
     with start_ceph("--gateway") as ceph, aws_environment(ceph.access_key, ceph.secret_key):
@@ -67,6 +74,9 @@ def gateway() -> Iterator[Ceph]:
 @pytest.fixture(scope="session")
 def moto_url() -> Iterator[str]:
     """Give the URL of a mock of S3 in this process, which takes any keys."""
+    from services.moto import start_moto
+    from support import require
+
     require("moto.server")
     with start_moto() as url:
         yield url
@@ -74,6 +84,8 @@ def moto_url() -> Iterator[str]:
 
 @pytest.fixture
 def _any_keys() -> Iterator[None]:
+    from services import aws_environment
+
     with aws_environment("an-access-key", "a-secret-key"):
         yield
 

@@ -132,9 +132,7 @@ class Store(ABC):
         for key in keys:
             self.delete(key)
 
-    def for_each(
-        self, work: Callable[[T], object], items: Iterable[T], nbytes: int = 0
-    ) -> None:
+    def for_each(self, work: Callable[[T], object], items: Iterable[T], nbytes: int = 0) -> None:
         """Do `work`, which makes requests, on each item; the first error is raised.
 
         One after the other. A store to which requests take long does several at a time, in
@@ -514,9 +512,7 @@ class StoreDataset(BackendDataset):
         # A shard keeps the parts of many chunks, and scratch memory is that of one.
         return [b"".join(parts)] if self.layout.shards is not None else parts
 
-    def modify(
-        self, idx: Shape, change: Callable[[bytes | memoryview | None], list[Any]]
-    ) -> None:
+    def modify(self, idx: Shape, change: Callable[[bytes | memoryview | None], list[Any]]) -> None:
         """Replace a stored object by what is made of it, whoever else changes it."""
         key = self.key(idx)
         with self.hold(idx):
