@@ -89,6 +89,11 @@ class DatasetMetadata:
         return math.prod(self.chunk_grid)
 
     @cached_property
+    def tiled(self) -> bool:
+        """Whether all chunks lie inside of the array with their full extent."""
+        return not any(n % c for n, c in zip(self.shape, self.chunk_size, strict=True))
+
+    @cached_property
     def chunk_nbytes(self) -> int:
         """Bytes of one whole chunk, uncompressed."""
         return math.prod(self.chunk_size) * self.dtype.itemsize

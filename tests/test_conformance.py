@@ -11,10 +11,12 @@ from support import require
 
 import dosna as dn
 from dosna.testing import BackendTests, MemoryStore, SlowStore, use_store
-from dosna.testing.samples import ZARR_DTYPES
+from dosna.testing.samples import DTYPES
 
 
 class TestRam(BackendTests):
+    dtypes = DTYPES
+
     @pytest.fixture
     def make_connection(self):
         namespace = secrets.token_hex(8)
@@ -22,6 +24,8 @@ class TestRam(BackendTests):
 
 
 class TestRamThreads(BackendTests):
+    dtypes = DTYPES
+
     @pytest.fixture
     def make_connection(self):
         require("joblib")
@@ -30,6 +34,7 @@ class TestRamThreads(BackendTests):
 
 
 class Hdf5Tests(BackendTests):
+    dtypes = DTYPES
     engine: ClassVar = ("cpu", {})
 
     @pytest.fixture
@@ -61,7 +66,6 @@ class TestHdf5Compressed(Hdf5Tests):
 
 
 class FileTests(BackendTests):
-    dtypes = ZARR_DTYPES
     engine: ClassVar = ("cpu", {})
     backend = "file"
 
@@ -112,7 +116,6 @@ class TestFileShardsLoky(FileTests):
 
 
 class TestStoreShards(BackendTests):
-    dtypes = ZARR_DTYPES
     examples = 5
 
     @pytest.fixture
@@ -124,8 +127,6 @@ class TestStoreShards(BackendTests):
 class TestStore(BackendTests):
     """A third party's object store, through `dosna.backends.store`."""
 
-    dtypes = ZARR_DTYPES
-
     @pytest.fixture
     def make_connection(self):
         namespace = secrets.token_hex(8)
@@ -133,7 +134,6 @@ class TestStore(BackendTests):
 
 
 class TestStoreWithoutConditionalPuts(BackendTests):
-    dtypes = ZARR_DTYPES
     create_options: ClassVar = {"checksum": False}
     examples = 5
 
@@ -148,7 +148,6 @@ class TestStoreWithoutConditionalPuts(BackendTests):
 
 
 class TestStoreOfProcesses(BackendTests):
-    dtypes = ZARR_DTYPES
     examples = 3
 
     @pytest.fixture

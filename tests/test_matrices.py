@@ -10,7 +10,7 @@ from support import require
 
 import dosna as dn
 import dosna.testing  # registers the stores that tests use
-from dosna.testing.samples import DTYPES, check, sample
+from dosna.testing.samples import ZARR_DTYPES, check, sample
 
 ENGINES = {
     "cpu": ("cpu", {}),
@@ -59,7 +59,7 @@ def test_engines_read_what_others_wrote(tmp_path, writer, reader):
             del expected[name]
 
 
-@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("dtype", ZARR_DTYPES, ids=str)
 def test_copies_between_backends_keep_everything(tmp_path, dtype):
     require("h5py")
     data = sample((7, 5), dtype, 2)

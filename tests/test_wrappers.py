@@ -135,7 +135,7 @@ def test_a_crash_while_deleting_leaves_the_name_usable(faulty):
             del con["a"]
         check(con.create_dataset("a", (20,), chunk_size=5)[...], np.zeros(20, "f4"))
         del con["a"]
-    assert list(store.inner.list("")) == []
+    assert set(store.inner.list("")) <= {"zarr.json"}  # the group of all datasets
 
 
 def test_a_flipped_bit_is_an_error_that_names_the_chunk(counting):

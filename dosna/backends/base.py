@@ -137,8 +137,12 @@ class BackendConnection(ABC):
         """Open a dataset, or raise DatasetNotFoundError."""
 
     @abstractmethod
-    def del_dataset(self, name: str) -> None:
-        """Delete a dataset with all its chunks, or raise DatasetNotFoundError."""
+    def del_dataset(self, name: str, only: BackendDataset | None = None) -> None:
+        """Delete a dataset with all its chunks, or raise DatasetNotFoundError.
+
+        With `only`, delete just what this handle was opened on, as far as the store can tell,
+        and not what somebody else has made under its name since.
+        """
 
     @abstractmethod
     def dataset_names(self) -> list[str]:

@@ -24,6 +24,7 @@ from dosna.backends.base import (
     Guarantees,
     Slices,
 )
+from dosna.backends.parts import within
 from dosna.errors import DatasetExistsError, DatasetNotFoundError, StaleDatasetError
 from dosna.metadata import DatasetMetadata, Shape, check_nesting
 from dosna.plan import ChunkTask, Columns, Plan
@@ -89,10 +90,13 @@ class RamConnection(BackendConnection):
                 f"which has {sorted(self._datasets)}"
             ) from None
 
-    def del_dataset(self, name: str) -> None:
+    def del_dataset(self, name: str, only: BackendDataset | None = None) -> None:
         dataset = self.get_dataset(name)
-        with dataset.exclusive():
-            self._datasets.pop(name, None)
+        with dataset.exclusive(), _stores_lock:
+            datasets = _stores[self.name]
+            if datasets.get(name) is not dataset or only not in (None, dataset):
+                raise DatasetNotFoundError(f"dataset {name!r} was deleted or replaced meanwhile")
+            del datasets[name]
             dataset.deleted = True
             dataset.chunks.clear()
 
@@ -179,7 +183,7 @@ class RamDataset(BackendDataset):
 
     def read_many(self, out: Array, tasks: Iterable[ChunkTask]) -> None:
         self.refresh()
-        if isinstance(tasks, Plan) and not self._in_place:
+        if isinstance(tasks, Plan) and not self._in_place and self.metadata.ndim:
             for batch in tasks.batches(_BATCH):
                 self._read_batch(out, batch)
             return
@@ -232,9 +236,8 @@ class RamDataset(BackendDataset):
     def _full(self, columns: Columns) -> bool:
         """Whether tasks cover stored chunks from end to end; uses up their `whole`."""
         meta = self.metadata
-        return all(columns.whole) and not any(
-            n % c for n, c in zip(meta.shape, meta.chunk_size, strict=True)
-        )
+        # An element of an array without axes would be a scalar.
+        return meta.ndim > 0 and meta.tiled and all(columns.whole)
 
     def set_chunk_data(self, idx: Shape, values: Any, slices: Slices | None = None) -> None:
         if slices is None:
@@ -250,15 +253,14 @@ class RamDataset(BackendDataset):
                 self.refresh()
             # Somebody may have resized since this was planned.
             if not all(map(lt, idx, meta.chunk_grid)):
-                raise StaleDatasetError(
-                    f"chunk {idx} of dataset {self.name!r} does not fit its shape {meta.shape}, "
-                    "to which it was resized meanwhile: try again"
-                )
+                raise self._stale(idx)
             stored = self.chunks.get(idx)
             full = whole and values.shape == meta.chunk_size
-            if whole and not full and stored is not None:
-                extent = [s.stop for s in meta.bounds(idx).chunk]
-                whole = [s.stop for s in slices] == extent
+            if (not meta.tiled or (whole and not full)) and slices != (...,):
+                inside = tuple([s.stop for s in meta.bounds(idx).chunk])
+                if not within(slices, meta.chunk_size, inside):
+                    raise self._stale(idx)
+                whole = whole and tuple([s.stop for s in slices]) == inside
             if full and not self._in_place:
                 self.chunks[idx] = np.array(values, meta.dtype, order="C")
                 return
@@ -272,6 +274,12 @@ class RamDataset(BackendDataset):
                 changed[...] = meta.fillvalue
             changed[slices] = values
             self.chunks[idx] = changed
+
+    def _stale(self, idx: Shape) -> StaleDatasetError:
+        return StaleDatasetError(
+            f"part of chunk {idx} of dataset {self.name!r} lies outside of its shape "
+            f"{self.metadata.shape}, to which it was resized meanwhile: try again"
+        )
 
     def _carve(self) -> Array:
         """Make room for a chunk, in a slab shared with its neighbours."""

@@ -20,7 +20,7 @@ from itertools import islice
 from typing import Any, ClassVar
 
 from dosna import zarr3
-from dosna.backends.base import BackendConnection
+from dosna.backends.base import BackendConnection, BackendDataset
 from dosna.backends.storedata import (
     ABSENT,
     Blob,
@@ -187,11 +187,17 @@ class StoreConnection(BackendConnection):
     def get_dataset(self, name: str) -> StoreDataset:
         return self.open_dataset(name, self.read_metadata(name)[0])
 
-    def del_dataset(self, name: str) -> None:
+    def del_dataset(self, name: str, only: BackendDataset | None = None) -> None:
         while True:
             found = self.store.get(self.document(name))
             if found is None or zarr3.node_type(found.data, self.document(name)) != "array":
                 raise self.not_found(name)
+            if only is not None:
+                there, mine = zarr3.from_json(found.data, _document(name)), only.metadata
+                if (there.shape, there.dtype, there.chunk_size) != (
+                    (mine.shape, mine.dtype, mine.chunk_size)
+                ):
+                    raise self.not_found(name)
             with suppress(VersionConflict):  # and then look again
                 self._remove(name, found.version)
                 return

@@ -6,7 +6,7 @@ a plan, and the plan is read or written by the backend in this process.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, MutableMapping
+from collections.abc import Callable, Iterator, Mapping, MutableMapping
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -67,7 +67,9 @@ class ArrayAccess:
         def changed() -> tuple[R, DatasetMetadata]:
             return make(), self.instance.metadata
 
-        result, self.instance.metadata = self.runner.once(changed)
+        result, metadata = self.runner.once(changed)
+        if metadata is not self.instance.metadata:
+            self.instance.metadata = metadata
         return result
 
     # -- description ----------------------------------------------------------------------
@@ -412,9 +414,12 @@ class Attributes(MutableMapping[str, Any]):
 
     @collective
     def __delitem__(self, name: str) -> None:
-        if name not in self._stored:
-            raise KeyError(name)
-        self._change(lambda attrs: {k: v for k, v in attrs.items() if k != name})
+        def without(attrs: Mapping[str, Any]) -> dict[str, Any]:
+            if name not in attrs:
+                raise KeyError(name)
+            return {k: v for k, v in attrs.items() if k != name}
+
+        self._change(without)
 
     def __iter__(self) -> Iterator[str]:
         return iter(list(self._stored))

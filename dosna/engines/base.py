@@ -13,7 +13,7 @@ import sys
 import traceback
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from typing import Any, ClassVar, Protocol, TypeVar
 
 from dosna.errors import WorkerError
@@ -143,7 +143,7 @@ def reported(tasks: Iterable[T], report: Report) -> Iterator[T]:
 def pack_error(error: BaseException, where: str = "In a worker") -> bytes:
     """Pickle an exception with the text of its traceback, whatever it is made of.
 
-    What comes out of `pickle.loads` is of the same type and text where that can be done at
+    What comes out of `unpack_error` is of the same type and text where that can be done at
     all, and a `WorkerError` with the type's name otherwise.
     """
     kind, text = type(error), "".join(traceback.format_exception(error))
@@ -159,10 +159,21 @@ def pack_error(error: BaseException, where: str = "In a worker") -> bytes:
             try:
                 packed = dumps(form)
                 if type(pickle.loads(packed)) is kind:
-                    return packed
+                    return pickle.dumps((packed, f"{kind.__qualname__}: {error}\n{note}"))
             except Exception:
                 continue
-    return pickle.dumps(WorkerError(f"{kind.__qualname__}: {error}\n{note}"))
+    return pickle.dumps((None, f"{kind.__qualname__}: {error}\n{note}"))
+
+
+def unpack_error(packed: bytes) -> BaseException:
+    """Give the exception that `pack_error` packed, perhaps in another process."""
+    inner, text = pickle.loads(packed)
+    if inner is not None:
+        # Its class may be one that only the other process can import.
+        with suppress(Exception):
+            error: BaseException = pickle.loads(inner)
+            return error
+    return WorkerError(text)
 
 
 class _Described:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -234,9 +235,18 @@ class EngineConnection:
             try:
                 made.load(data, progress=progress, memory_limit=memory_limit)
             except BaseException:
-                self.del_dataset(made.name)
+                self.discard(made)
                 raise
         return made
+
+    def discard(self, made: EngineDataset) -> None:
+        """Delete what was made in vain, unless somebody else has replaced it since."""
+
+        def delete() -> None:
+            with suppress(DatasetNotFoundError):
+                self.instance.del_dataset(made.name, made.instance)
+
+        self.runner.once(delete)
 
     def _create(
         self, name: str, metadata: DatasetMetadata, options: Mapping[str, Any]

@@ -31,6 +31,7 @@ from dosna.engines.work import (
     result_of,
     workers_within,
 )
+from dosna.errors import StaleDatasetError
 from dosna.metadata import Shape
 from dosna.plan import every_chunk
 from dosna.util.progress import Progress
@@ -178,7 +179,8 @@ class EngineDataset(ArrayAccess):
         output_name : str
             Of a dataset that does not exist; chunked and stored as this one is.
         dtype : dtype, optional
-            Of the output; by default of what `func` makes of the first chunk.
+            Of the output; by default of what `func` makes of the first chunk, and then a later
+            result that this would cut down is a TypeError.
         halo : int or sequence of int
             Elements to see beyond the chunk, on all axes or on each; it may be larger than a
             chunk. What `func` makes of them is dropped.
@@ -204,7 +206,8 @@ class EngineDataset(ArrayAccess):
             most = min(most, parse_size(memory_limit) // (3 * self.runner.workers))
         meta = self.instance.metadata
         with_halo = any(widths) and meta.size > 0
-        probe = HaloMap(self.instance, self.instance, func, widths, boundary, cval)
+        given = dtype is not None
+        probe = HaloMap(self.instance, self.instance, func, widths, boundary, cval, given)
         self.runner.once(lambda: self.connection.check_free(output_name))
         if dtype is None:
             dtype = self.runner.once(partial(_first_dtype, self.instance, probe))
@@ -212,16 +215,16 @@ class EngineDataset(ArrayAccess):
         grain = out.instance.grain
         itemsize = max(self.dtype.itemsize, out.dtype.itemsize)
         block = 4 * _nbytes(grain, itemsize)
-        work: Callable[[Any], None] = Map(self.instance, out.instance, func)
+        work: Callable[[Any], None] = Map(self.instance, out.instance, func, given)
         if with_halo:
             grain = halo_group(out.instance, widths, most, 4 * self.runner.workers)
-            work = HaloMap(self.instance, out.instance, func, widths, boundary, cval)
+            work = HaloMap(self.instance, out.instance, func, widths, boundary, cval, given)
             block = _nbytes(grain, self.dtype.itemsize, widths)
             block += 3 * _nbytes(out.instance.grain, itemsize, widths)
         try:
             self._spread("map", work, block, progress, memory_limit, grain=grain)
         except BaseException:
-            self.connection.del_dataset(output_name)
+            self.connection.discard(out)
             raise
         return out
 
@@ -366,8 +369,7 @@ class EngineDataset(ArrayAccess):
                 chunk_size=self.chunk_size if chunk_size is None else chunk_size,
                 **options,
             )
-            if self.attrs:
-                made.attrs.update(self.attrs)
+            made.attrs.update(self.attrs)
             return made
 
         return connection.create_filled(create, self, progress, memory_limit)
@@ -443,6 +445,13 @@ class EngineDataset(ArrayAccess):
         begin = before[axis]
         key = (*[slice(None)] * axis, slice(begin, begin + given[axis]))
         try:
+            if any(
+                n != m for a, (n, m) in enumerate(zip(given, before, strict=True)) if a != axis
+            ):
+                raise StaleDatasetError(
+                    f"dataset {self.name!r} was resized to {before} by somebody else, and data of "
+                    f"shape {given} no longer fit along axis {axis}"
+                )
             self.runner.once(partial(self._write, key, values, shared_edge=True))
         except BaseException:
             self.change(partial(_take_back, self.instance, before, after))

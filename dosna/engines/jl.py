@@ -25,9 +25,9 @@ from typing import Any, Generic
 
 import cloudpickle
 import joblib
-from joblib.externals.loky import get_reusable_executor
+from joblib.externals.loky import ProcessPoolExecutor as LokyExecutor
 
-from dosna.engines.base import R, Report, Runner, T, Tasks, pack_error, reported
+from dosna.engines.base import R, Report, Runner, T, Tasks, pack_error, reported, unpack_error
 from dosna.errors import ConfigurationError, WorkerError
 from dosna.registry import Engine
 
@@ -105,27 +105,29 @@ class JoblibRunner(Runner):
         workers: int,
         report: Report | None,
     ) -> list[R]:
-        if getattr(_in_worker, "yes", False):
-            return [work(tasks)]
         shared = _SharedTasks(tasks)
         pool = self._pool("threading")
-        workers = max(1, min(workers, len(tasks)))
-        running = {pool.submit(_work_in_thread, work, shared) for _ in range(workers)}
-        futures = list(running)
+        # The caller works too and waits for no helper that has not begun: calls from within
+        # helpers, in whatever thread, then go on even when all of the pool is taken.
+        helpers = [
+            pool.submit(_work_in_thread, work, shared) for _ in range(min(workers, len(tasks)) - 1)
+        ]
         try:
+            results = [work(shared if report is None else _watched(shared, report))]
+            running = {helper for helper in helpers if not helper.cancel()}
             while running:
                 done, running = wait(running, _REPORT_SECONDS if report else None, FIRST_EXCEPTION)
-                for future in done:
-                    future.result()
-                if report and shared.done:
+                results += [helper.result() for helper in done]
+                if report:
                     report(shared.done)
         except BaseException as error:
             shared.stop()
+            running = {helper for helper in helpers if not helper.cancel()}
             # A thread cannot be interrupted: Ctrl-C leaves it to end by itself, later.
-            if wait(futures, _patience(error)).not_done:
+            if wait(running, _patience(error)).not_done:
                 self._forget_pool("threading")
             raise
-        return [future.result() for future in futures]
+        return results
 
     def _in_processes(
         self,
@@ -156,7 +158,7 @@ class JoblibRunner(Runner):
                     count = running.pop(future)
                     seconds, error, result = future.result()
                     if error is not None:
-                        raise pickle.loads(error)
+                        raise unpack_error(error)
                     results.append(result)
                     finished += count
                     if report:
@@ -183,37 +185,25 @@ class JoblibRunner(Runner):
         global _started_in
         if kind != "threading":
             _started_in = os.getpid()
-        if kind == "loky":
-            pool: Executor = get_reusable_executor(
-                max_workers=self.njobs, timeout=_IDLE_SECONDS, initializer=_ignore_interrupts
-            )
-            return pool
         with _pools_lock:
             if (kind, self.njobs) not in _pools:
-                _pools[kind, self.njobs] = (
-                    ThreadPoolExecutor(self.njobs, thread_name_prefix="dosna")
-                    if kind == "threading"
-                    else ProcessPoolExecutor(
-                        self.njobs, get_context("forkserver"), _ignore_interrupts
-                    )
-                )
+                _pools[kind, self.njobs] = _EXECUTORS[kind](self.njobs)
             return _pools[kind, self.njobs]
 
     def _kill(self, pool: Executor) -> None:
-        if self.jlbackend == "loky":
-            # Also keeps loky from handing out the same pool again.
-            pool.shutdown(wait=False, kill_workers=True)  # type: ignore[call-arg]
-            return
-        for process in list(pool._processes.values()):  # type: ignore[attr-defined]
+        """End workers in the middle of their work, and their pool."""
+        workers = list(pool._processes.values())  # type: ignore[attr-defined]
+        self._forget_pool(self.jlbackend)
+        for process in workers:
             with suppress(ProcessLookupError):
                 os.kill(process.pid, signal.SIGKILL)
-        self._forget_pool(self.jlbackend)
 
     def _forget_pool(self, kind: str) -> None:
         with _pools_lock:
             forgotten = _pools.pop((kind, self.njobs), None)
         if forgotten is not None:
-            forgotten.shutdown(wait=False, cancel_futures=True)
+            # Threads that others wait for end their work; nothing new is begun.
+            forgotten.shutdown(wait=False)
 
 
 def _renew_pools() -> None:
@@ -234,6 +224,18 @@ def _patience(error: BaseException) -> float | None:
 def _ignore_interrupts() -> None:
     # A terminal sends Ctrl-C to workers too; who stops them is the process that started them.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+# Pools of our own: loky's reusable one is joblib's too, which expects it as it left it.
+_EXECUTORS: dict[str, Callable[[int], Executor]] = {
+    "threading": lambda njobs: ThreadPoolExecutor(njobs, thread_name_prefix="dosna"),
+    "loky": lambda njobs: LokyExecutor(
+        njobs, timeout=_IDLE_SECONDS, initializer=_ignore_interrupts
+    ),
+    "multiprocessing": lambda njobs: ProcessPoolExecutor(
+        njobs, get_context("forkserver"), _ignore_interrupts
+    ),
+}
 
 
 class _SharedTasks(Generic[T]):
@@ -258,6 +260,13 @@ class _SharedTasks(Generic[T]):
             yield task  # type: ignore[misc]
             with self._lock:
                 self.done += 1
+
+
+def _watched(shared: _SharedTasks[T], report: Report) -> Iterator[T]:
+    """Hand tasks on, and report after each how many are done by all."""
+    for task in shared:
+        yield task
+        report(shared.done)
 
 
 def _work_in_thread(work: Callable[[Iterable[T]], R], shared: _SharedTasks[T]) -> R:

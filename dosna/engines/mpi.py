@@ -30,7 +30,7 @@ except RuntimeError as error:
         name="an MPI library",
     ) from error
 
-from dosna.engines.base import R, Report, Runner, T, Tasks, pack_error, reported
+from dosna.engines.base import R, Report, Runner, T, Tasks, pack_error, reported, unpack_error
 from dosna.engines.connection import EngineConnection
 from dosna.engines.dataset import EngineDataset
 from dosna.errors import CollectiveError, ConfigurationError
@@ -104,8 +104,13 @@ class MpiRunner(Runner):
                 "after"
             )
         self._call = what
-        shown = f"{what}{tuple(_summary(a) for a in arguments)}"
-        digest = hashlib.sha256(shown.encode()).hexdigest()
+        try:
+            shown = f"{what}{tuple(_summary(a) for a in arguments)}"
+            digest = hashlib.sha256(shown.encode()).hexdigest()
+        except Exception as error:
+            # An argument that cannot even be looked at, such as a closed file.
+            shown = f"{what}: {type(error).__name__}: {error}"
+            digest = f"failed on rank {self.rank}"
         with self._deadline(what):
             digests = self.own_comm.allgather(digest)
         if len(set(digests)) == 1:
@@ -179,7 +184,7 @@ class MpiRunner(Runner):
             return result  # type: ignore[return-value]
         failed, value = pickle.loads(self.own_comm.bcast(None, ROOT))
         if failed is not None:
-            raise pickle.loads(failed)
+            raise unpack_error(failed)
         return value  # type: ignore[no-any-return]
 
     @contextmanager
@@ -219,7 +224,7 @@ class MpiRunner(Runner):
             if error is not None:
                 if own is not None and rank == self.rank:
                     raise own
-                raise pickle.loads(error)
+                raise unpack_error(error)
 
     def same_ranks(self, other: Runner) -> bool:
         """Whether another runner shares work out over the same ranks."""

@@ -109,9 +109,25 @@ def result_of(func: Func, block: Array, extent: Shape) -> Array:
     return result
 
 
+def check_cast(func: Func, result: Array, dtype: np.dtype[Any], advice: str) -> Array:
+    """Give a function's result back, or raise TypeError if `dtype` would cut it down."""
+    longer = result.dtype.kind in "SU" and result.dtype.itemsize > dtype.itemsize
+    if longer or not np.can_cast(result.dtype, dtype, "same_kind"):
+        raise TypeError(
+            f"{name_of(func)} gave {result.dtype}, which {dtype} would cut down: {advice}"
+        )
+    return result
+
+
 def name_of(func: Func) -> str:
     """How error messages call a user's function."""
     return getattr(func, "__qualname__", None) or repr(func)
+
+
+def check_first(func: Func, result: Array, dtype: np.dtype[Any]) -> Array:
+    """As `check_cast`, for a dtype that the first chunk's result has settled."""
+    advice = f"the first chunk's result was {dtype}; say with dtype= what the output shall be"
+    return check_cast(func, result, dtype, advice)
 
 
 @dataclass
@@ -121,6 +137,7 @@ class Map:
     source: BackendDataset
     target: BackendDataset
     func: Func
+    dtype_given: bool
 
     def __call__(self, tasks: Iterable[ChunkTask]) -> None:
         meta = self.target.metadata
@@ -132,7 +149,8 @@ class Map:
                 # The ellipsis keeps an array of no axes an array.
                 inside: Any = (*place, ...)
                 seen = block[inside]
-                return result_of(self.func, seen, seen.shape)
+                result = result_of(self.func, seen, seen.shape)
+                return result if self.dtype_given else check_first(self.func, result, meta.dtype)
 
             whole = by_chunk(block.shape, meta.chunk_size, meta.dtype, one)
             write_object(self.target, task, whole)
@@ -158,15 +176,9 @@ class Apply:
             write_object(self.dataset, task, whole)
 
     def _result(self, block: Array) -> Array:
-        dtype = self.dataset.metadata.dtype
         result = result_of(self.func, block, block.shape)
-        if not np.can_cast(result.dtype, dtype, "same_kind"):
-            raise TypeError(
-                f"{name_of(self.func)} gave {result.dtype}, which dataset "
-                f"{self.dataset.name!r} of {dtype} would have to cut down: "
-                "use map, whose output takes the dtype of the result"
-            )
-        return result
+        advice = "use map, whose output takes the dtype of the result"
+        return check_cast(self.func, result, self.dataset.metadata.dtype, advice)
 
 
 @dataclass
@@ -182,6 +194,7 @@ class HaloMap:
     halo: Shape
     mode: str
     cval: Any
+    dtype_given: bool
 
     def __call__(self, tasks: Iterable[ChunkTask]) -> None:
         for task in tasks:
@@ -209,7 +222,10 @@ class HaloMap:
 
     def _result(self, block: Array) -> Array:
         inner = tuple(slice(h, n - h) for h, n in zip(self.halo, block.shape, strict=True))
-        return result_of(self.func, block, block.shape)[inner]
+        result = result_of(self.func, block, block.shape)[inner]
+        if self.dtype_given:
+            return result
+        return check_first(self.func, result, self.target.metadata.dtype)
 
     def extended(self, place: Sequence[slice]) -> Array:
         """Read a box of the array with its halo, whose far side the mode makes up."""

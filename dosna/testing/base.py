@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import pytest
 
 import dosna as dn
-from dosna.testing.samples import DTYPES
+from dosna.testing.samples import ZARR_DTYPES
 
 MakeConnection = Callable[[], dn.Connection]
 
@@ -24,6 +24,8 @@ class Kit:
     pytestmark = pytest.mark.filterwarnings("ignore:the store of connection .* has no conditional")
 
     dtypes: ClassVar[tuple[Any, ...]] = DTYPES
+
+    dtypes: ClassVar[tuple[Any, ...]] = ZARR_DTYPES
     """Element types that the store takes."""
 
     create_options: ClassVar[dict[str, Any]] = {}
