@@ -16,6 +16,7 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from dosna.backends.base import BackendDataset
 from dosna.backends.s3_client import Failure, S3Client, Settings
 from dosna.backends.s3_store import Conditions, S3Store
 from dosna.backends.store import Store, StoreConnection, StoreDataset
@@ -277,12 +278,12 @@ class S3Connection(StoreConnection):
         if found.code != "BucketAlreadyOwnedByYou":
             raise self._s3.error(found, f"making bucket {bucket!r}")
 
-    def del_dataset(self, name: str) -> None:
+    def del_dataset(self, name: str, only: BackendDataset | None = None) -> None:
         if self.bucket is not None:
-            super().del_dataset(name)
+            super().del_dataset(name, only)
             return
         self.read_metadata(name)
-        super().del_dataset(name)
+        super().del_dataset(name, only)
         self._delete_bucket(name)
 
     def _delete_bucket(self, name: str) -> None:

@@ -193,7 +193,7 @@ class StoreConnection(BackendConnection):
             if found is None or zarr3.node_type(found.data, self.document(name)) != "array":
                 raise self.not_found(name)
             if only is not None:
-                there, mine = zarr3.from_json(found.data, _document(name)), only.metadata
+                there, mine = zarr3.from_json(found.data, self.document(name)), only.metadata
                 if (there.shape, there.dtype, there.chunk_size) != (
                     (mine.shape, mine.dtype, mine.chunk_size)
                 ):

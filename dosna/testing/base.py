@@ -23,8 +23,6 @@ class Kit:
 
     pytestmark = pytest.mark.filterwarnings("ignore:the store of connection .* has no conditional")
 
-    dtypes: ClassVar[tuple[Any, ...]] = DTYPES
-
     dtypes: ClassVar[tuple[Any, ...]] = ZARR_DTYPES
     """Element types that the store takes."""
 
