@@ -17,7 +17,6 @@ from dosna.errors import DatasetNotFoundError, DosnaError, StorageError
 T = TypeVar("T")
 
 _BYTES_IN_FLIGHT = 64 << 20
-_PAGE = 1000
 
 
 class Conditions(NamedTuple):
@@ -44,6 +43,7 @@ class S3Store(Store):
     """
 
     shared_between_processes = True
+    deletes_at_once = 1000
 
     def __init__(
         self,
@@ -137,7 +137,7 @@ class S3Store(Store):
 
     def delete_many(self, keys: Iterable[str]) -> None:
         paths = map(self._path, keys)
-        while page := list(islice(paths, _PAGE)):
+        while page := list(islice(paths, self.deletes_at_once)):
             by_bucket: dict[str, list[dict[str, str]]] = {}
             for bucket, _, key in (path.partition("/") for path in page):
                 by_bucket.setdefault(bucket, []).append({"Key": key})

@@ -47,7 +47,6 @@ __all__ = [
 
 _DELETED = "dosna.deleted"
 _LEFT = re.compile(r"c(/\d+)*|\d+([./]\d+)*|\.dosna-\w+")
-_PAGE = 1000
 
 
 class StoreConnection(BackendConnection):
@@ -213,7 +212,7 @@ class StoreConnection(BackendConnection):
         renewed = time.monotonic()
         try:
             made = (k for k in self.object_keys(name) if k != key)
-            while page := list(islice(made, _PAGE)):
+            while page := list(islice(made, self.store.deletes_at_once)):
                 if time.monotonic() - renewed > self.lease / 4:
                     self._renew(key, token)
                     renewed = time.monotonic()

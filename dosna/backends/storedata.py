@@ -79,6 +79,9 @@ class Store(ABC):
     conditional_puts: ClassVar[bool]
     """Whether `put` honours ``expected`` atomically among all who write."""
 
+    deletes_at_once: ClassVar[int] = 1
+    """How many objects `delete_many` deletes by one request."""
+
     @abstractmethod
     def get(self, key: str, byte_range: ByteRange | None = None) -> Blob | None:
         """Get an object or a part of its bytes; None if there is no object.
