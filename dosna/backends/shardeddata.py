@@ -212,7 +212,7 @@ class ShardedDataset(StoreDataset):
         """Change encoded chunks of a shard, in a list, and write the shard."""
         shards = self.format
 
-        def changed(data: bytes | None) -> list[Any]:
+        def changed(data: bytes | memoryview | None) -> list[Any]:
             chunks: list[Any] = [None] * shards.total
             if data is not None:
                 chunks = [None if c is None else [c] for c in self._split(shard, data)]
