@@ -201,9 +201,9 @@ class EngineDataset(ArrayAccess):
         check_mode(boundary)
         most = HALO_BLOCK_BYTES
         if memory_limit is not None:
-            # A third of a worker's share, so that all of them find work, and because an
-            # allocator may keep as much as it gave.
-            most = min(most, parse_size(memory_limit) // (3 * self.runner.workers))
+            # A fifth of a worker's share, so that all of them find work, and because an
+            # allocator may keep more than it gave.
+            most = min(most, parse_size(memory_limit) // (5 * self.runner.workers))
         meta = self.instance.metadata
         with_halo = any(widths) and meta.size > 0
         given = dtype is not None
