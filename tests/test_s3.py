@@ -19,7 +19,7 @@ from support import require
 import dosna as dn
 from dosna import errors
 from dosna.testing import BackendTests, StoreTests
-from dosna.testing.samples import ZARR_DTYPES
+from dosna.testing.samples import DTYPES
 
 boto3 = require("boto3")
 require("obstore")
@@ -70,7 +70,7 @@ class TestStoreOnMoto(StoreTests):
 
 
 class TestOneBucket(BackendTests):
-    dtypes = ZARR_DTYPES
+    dtypes = DTYPES
     examples = 5
 
     @pytest.fixture
@@ -80,7 +80,7 @@ class TestOneBucket(BackendTests):
 
 
 class TestBuckets(BackendTests):
-    dtypes = ZARR_DTYPES
+    dtypes = DTYPES
     examples = 5
 
     @pytest.fixture
@@ -91,7 +91,7 @@ class TestBuckets(BackendTests):
 class TestWithoutConditions(BackendTests):
     """A server that answers 501 to a conditional put."""
 
-    dtypes = ZARR_DTYPES
+    dtypes = DTYPES
     examples = 3
 
     @pytest.fixture

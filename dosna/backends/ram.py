@@ -39,6 +39,7 @@ _STRIPES = 64
 # Tasks that are worked on without returning to the interpreter: milliseconds, in which
 # neither Ctrl-C nor another thread is heard.
 _BATCH = 2048
+_ALL: Slices = (...,)
 
 _stores: dict[str, dict[str, RamDataset]] = {}
 _stores_lock = threading.Lock()
@@ -256,7 +257,7 @@ class RamDataset(BackendDataset):
                 raise self._stale(idx)
             stored = self.chunks.get(idx)
             full = whole and values.shape == meta.chunk_size
-            if (not meta.tiled or (whole and not full)) and slices != (...,):
+            if (not meta.tiled or (whole and not full)) and slices is not _ALL:
                 inside = tuple([s.stop for s in meta.bounds(idx).chunk])
                 if not within(slices, meta.chunk_size, inside):
                     raise self._stale(idx)
@@ -300,10 +301,10 @@ class RamDataChunk(BackendDataChunk):
     dataset: RamDataset
 
     def get_data(self, slices: Slices | None = None) -> Any:
-        return self.dataset.get_chunk_data(self.idx, (...,) if slices is None else slices)
+        return self.dataset.get_chunk_data(self.idx, _ALL if slices is None else slices)
 
     def set_data(self, values: Any, slices: Slices | None = None) -> None:
-        self.dataset.set_chunk_data(self.idx, values, (...,) if slices is None else slices)
+        self.dataset.set_chunk_data(self.idx, values, _ALL if slices is None else slices)
 
 
 def _copy(part: Any) -> Any:

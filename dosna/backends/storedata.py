@@ -295,8 +295,15 @@ class StoreDataset(BackendDataset):
     def write_task(self, values: Array, task: ChunkTask) -> None:
         """Write a part of a stored object, or all of it."""
         idx, key, where, whole = task
-        # Others may have made the array longer: at its end their part of a chunk is kept.
-        self._write(idx, values[where], key, whole and is_full(key, self.metadata.chunk_size))
+        self._write(idx, values[where], key, whole and self.replaces(key, self.grain))
+
+    def replaces(self, key: Slices, extent: Shape) -> bool:
+        """Whether a part that was planned to be all of an object is written without reading it.
+
+        Others may have made the array longer since: at its end their part is kept, where the
+        store can do so.
+        """
+        return is_full(key, extent) or not self.store.conditional_puts
 
     def _write(self, idx: Shape, values: Array, key: Slices | None, whole: bool) -> None:
         if key is None or whole:
