@@ -262,7 +262,7 @@ def to_json(metadata: DatasetMetadata) -> bytes:
     return json.dumps(document, indent=2).encode()
 
 
-def node_type(data: bytes, where: str) -> Any:
+def node_type(data: bytes | memoryview, where: str) -> Any:
     """Tell an array from a group.
 
     Raises
@@ -273,9 +273,9 @@ def node_type(data: bytes, where: str) -> Any:
     return _parse(data, where).get("node_type")
 
 
-def _parse(data: bytes, where: str) -> Document:
+def _parse(data: bytes | memoryview, where: str) -> Document:
     try:
-        document = json.loads(data)
+        document = json.loads(bytes(data))
     except ValueError as error:
         raise FormatError(f"{where} is not JSON: {error}") from None
     if not isinstance(document, dict):
@@ -286,12 +286,12 @@ def _parse(data: bytes, where: str) -> Document:
     return document
 
 
-def from_json(data: bytes, where: str) -> DatasetMetadata:
+def from_json(data: bytes | memoryview, where: str) -> DatasetMetadata:
     """Read the ``zarr.json`` of an array.
 
     Parameters
     ----------
-    data : bytes
+    data : bytes or memoryview
     where : str
         How errors call it.
 

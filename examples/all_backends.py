@@ -32,7 +32,9 @@ def main(arguments: list[str] | None = None) -> int:
     cube = volume(parser.parse_args(arguments).side)
     expected = uniform_filter(cube, 5)
 
-    pairs = [(backend, *engine) for backend in dn.backends.AVAILABLE for engine in engines()]
+    # s3 would need a server, and could find one that costs.
+    local = [backend for backend in dn.backends.AVAILABLE if backend != "s3"]
+    pairs = [(backend, *engine) for backend in local for engine in engines()]
     results = []
     for number, (backend, engine, engine_kw) in enumerate(pairs):
         label = " ".join([engine, *map(str, engine_kw.values())])

@@ -6,9 +6,13 @@ import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import hypothesis
 import pytest
+
+if TYPE_CHECKING:
+    from services import Ceph
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -29,6 +33,7 @@ hypothesis.settings.load_profile("ci" if os.environ.get("CI") else "dosna")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--faults", action="store_true", help="also run the slow tests of faults")
     group = parser.getgroup("dosna", "a backend of your own (tests/test_backend_runner.py)")
     group.addoption("--backend", help="name of the backend to test")
     group.addoption("--engine", help="name of the engine to test it under")
@@ -42,6 +47,47 @@ def pytest_addoption(parser: pytest.Parser) -> None:
             metavar="KEY=VALUE",
             help=f"parameters of the {of}, each of the type the parameter declares",
         )
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if not config.getoption("--faults"):
+        for item in items:
+            if item.get_closest_marker("fault"):
+                item.add_marker(pytest.mark.skip(reason="a slow test of a fault: use --faults"))
+
+
+# What runs services is imported where it is needed: most tests need none.
+
+
+@pytest.fixture(scope="session")
+def gateway() -> Iterator[Ceph]:
+    """Give a small Ceph cluster with an S3 gateway, whose keys are in the environment."""
+    from services import aws_environment, start_ceph
+    from support import require_program
+
+    for program in ("ceph-mon", "ceph-osd", "radosgw", "radosgw-admin"):
+        require_program(program)
+    with start_ceph("--gateway") as ceph, aws_environment(ceph.access_key, ceph.secret_key):
+        yield ceph
+
+
+@pytest.fixture(scope="session")
+def moto_url() -> Iterator[str]:
+    """Give the URL of a mock of S3 in this process, which takes any keys."""
+    from services.moto import start_moto
+    from support import require
+
+    require("moto.server")
+    with start_moto() as url:
+        yield url
+
+
+@pytest.fixture
+def _any_keys() -> Iterator[None]:
+    from services import aws_environment
+
+    with aws_environment("an-access-key", "a-secret-key"):
+        yield
 
 
 @pytest.fixture(autouse=True)

@@ -23,9 +23,9 @@ T = TypeVar("T")
 
 
 class Blob(NamedTuple):
-    """The bytes of an object and its version, which changes with every put."""
+    """The bytes of an object, and its version: as long as that is the same, so are they."""
 
-    data: bytes
+    data: bytes | memoryview
     version: str
 
 
@@ -45,6 +45,9 @@ class Store(ABC):
 
     conditional_puts: ClassVar[bool]
     """Whether `put` honours ``expected`` atomically among all who write."""
+
+    deletes_at_once: ClassVar[int] = 1
+    """How many objects `delete_many` deletes by one request."""
 
     @abstractmethod
     def get(self, key: str, byte_range: ByteRange | None = None) -> Blob | None:
@@ -83,11 +86,35 @@ class Store(ABC):
     def list(self, prefix: str) -> Iterator[str]:
         """List all keys that begin with `prefix`, completely or with an error."""
 
-    def for_each(self, work: Callable[[T], object], items: Iterable[T]) -> None:
+    # What follows is written over the methods above; a store replaces what it does better.
+
+    def folders(self, prefix: str) -> Iterator[str]:
+        """List what stands between `prefix` and the next '/' of the keys, each once."""
+        seen = set()
+        for key in self.list(prefix):
+            folder, slash, _ = key[len(prefix) :].partition("/")
+            if slash and folder not in seen:
+                seen.add(folder)
+                yield folder
+
+    def delete_many(self, keys: Iterable[str]) -> None:
+        """Delete objects, some of which may be gone already."""
+        for key in keys:
+            self.delete(key)
+
+    def for_each(self, work: Callable[[T], object], items: Iterable[T], nbytes: int = 0) -> None:
         """Do `work`, which makes requests, on each item; the first error is raised.
 
         One after the other. A store to which requests take long does several at a time, in
         threads of its own, whatever the engine: `work` is made for that.
+
+        Parameters
+        ----------
+        work : callable
+        items : iterable
+            Taken in the caller's thread, no sooner than their turn comes.
+        nbytes : int
+            What each holds in memory while it is worked on.
         """
         for item in items:
             work(item)

@@ -9,7 +9,7 @@ import numpy as np
 
 from dosna.backends.base import Array, Slices
 from dosna.backends.parts import scratch
-from dosna.backends.storedata import MOST_ATTEMPTS, NOTHING, StoreDataset, is_full
+from dosna.backends.storedata import MOST_ATTEMPTS, NOTHING, StoreDataset
 from dosna.codecs import CodecError
 from dosna.errors import StorageError
 from dosna.metadata import Shape
@@ -212,7 +212,7 @@ class ShardedDataset(StoreDataset):
         """Change encoded chunks of a shard, in a list, and write the shard."""
         shards = self.format
 
-        def changed(data: bytes | None) -> list[Any]:
+        def changed(data: bytes | memoryview | None) -> list[Any]:
             chunks: list[Any] = [None] * shards.total
             if data is not None:
                 chunks = [None if c is None else [c] for c in self._split(shard, data)]
@@ -224,8 +224,7 @@ class ShardedDataset(StoreDataset):
     def write_task(self, values: Array, task: ChunkTask) -> None:
         shard, key, where, whole = task
         shards = self.format
-        # Others may have made the array longer: at its end their part of a shard is kept.
-        whole = whole and is_full(key, self.layout.grain)
+        whole = whole and self.replaces(key, self.layout.grain)
         chunk_size = self.metadata.chunk_size
         selection = select(key, self.layout.grain)
         canonical = selection.spread(values[where], self.metadata.dtype)
@@ -240,7 +239,7 @@ class ShardedDataset(StoreDataset):
                 chunks[number] = self.changed(
                     shards.chunk(shard, local),
                     canonical[place],
-                    None if whole or (all_of_it and is_full(part, chunk_size)) else part,
+                    None if whole or (all_of_it and self.replaces(part, chunk_size)) else part,
                     chunks[number],
                 )
 

@@ -9,11 +9,14 @@ A subclass of `StoreConnection` says how its `Store` is opened, and that is all.
 from __future__ import annotations
 
 import json
+import re
 import secrets
 import time
+import warnings
 from abc import abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
+from itertools import islice
 from typing import Any, ClassVar
 
 from dosna import zarr3
@@ -36,6 +39,7 @@ __all__ = [
 ]
 
 _DELETED = "dosna.deleted"
+_LEFT = re.compile(r"c(/\d+)*|\d+([./]\d+)*|\.dosna-\w+")
 
 
 class StoreConnection(BackendConnection):
@@ -105,21 +109,23 @@ class StoreConnection(BackendConnection):
         dims : sequence of str or None, optional
             Names of the axes.
         """
-        metadata = zarr3.new_array(metadata, compression, checksum, shards, dims)
-        key, document = _document(name), zarr3.to_json(metadata)
+        metadata = self.describe(
+            name, zarr3.new_array(metadata, compression, checksum, shards, dims)
+        )
+        key, document = self.document(name), zarr3.to_json(metadata)
         self.make_groups(name)
         while True:
             # Seen by another thread where the store itself excludes nobody.
             with suppress(VersionConflict), lock(name):  # and then look again
                 found = self.store.get(key)
                 kind = _kind(found)
-                below = list(self.store.list(name + "/"))
-                check_nesting(name, self._neighbours(name, below))
+                below = list(self.object_keys(name))
+                check_nesting(name, self.neighbours(name, below))
                 if found is None:
                     if not below:
                         self.store.put(key, document, ABSENT)
                         break
-                    # Writes that outlived a deletion left them.
+                    self._check_left(name, below)
                     self._remove(name, ABSENT)
                 elif kind == "group":
                     self.store.put(key, document, found.version)
@@ -130,7 +136,29 @@ class StoreConnection(BackendConnection):
                     raise DatasetExistsError(f"dataset {name!r} exists in {self.name!r}")
         return self.open_dataset(name, metadata)
 
-    def _neighbours(self, name: str, below: list[str]) -> Iterator[str]:
+    def root(self, name: str) -> str:
+        """Give what the keys of a dataset begin with, before a '/'."""
+        return name
+
+    def document(self, name: str) -> str:
+        """Key of the metadata of a dataset, or of a group; the outermost is called ''."""
+        return f"{self.root(name)}/{zarr3.DOCUMENT}" if name else zarr3.DOCUMENT
+
+    def describe(self, name: str, metadata: DatasetMetadata) -> DatasetMetadata:
+        """Add what this backend has to remember of a new dataset."""
+        return metadata
+
+    def _check_left(self, name: str, below: list[str]) -> None:
+        """Refuse to make a dataset among what is not left from one that was deleted."""
+        start = len(self.root(name)) + 1
+        for key in below:
+            if not _LEFT.fullmatch(key[start:]):
+                raise DatasetExistsError(
+                    f"dataset {name!r} in {self.name!r} cannot be made, for where it would be "
+                    f"there is {key!r}, which is not dosna's: use another name"
+                )
+
+    def neighbours(self, name: str, below: list[str]) -> Iterator[str]:
         """Give the datasets around and inside a name, for each of which it would be taken."""
         yield from filter(self.has_dataset, parents(name))
         end = "/" + zarr3.DOCUMENT
@@ -146,19 +174,19 @@ class StoreConnection(BackendConnection):
         """Describe what is above a dataset as Zarr groups."""
         for group in ["", *parents(name)]:
             with suppress(VersionConflict):
-                if self.store.get(_document(group)) is None:
-                    self.store.put(_document(group), zarr3.GROUP, ABSENT)
+                if self.store.get(self.document(group)) is None:
+                    self.store.put(self.document(group), zarr3.GROUP, ABSENT)
 
     def get_dataset(self, name: str) -> StoreDataset:
         return self.open_dataset(name, self.read_metadata(name)[0])
 
     def del_dataset(self, name: str, only: BackendDataset | None = None) -> None:
         while True:
-            found = self.store.get(_document(name))
-            if found is None or zarr3.node_type(found.data, _document(name)) != "array":
+            found = self.store.get(self.document(name))
+            if found is None or zarr3.node_type(found.data, self.document(name)) != "array":
                 raise self.not_found(name)
             if only is not None:
-                there, mine = zarr3.from_json(found.data, _document(name)), only.metadata
+                there, mine = zarr3.from_json(found.data, self.document(name)), only.metadata
                 if (there.shape, there.dtype, there.chunk_size) != (
                     (mine.shape, mine.dtype, mine.chunk_size)
                 ):
@@ -173,19 +201,18 @@ class StoreConnection(BackendConnection):
 
     def _remove(self, name: str, version: str) -> None:
         """Delete what there is of a dataset, if its document is still of this version."""
-        key, token = _document(name), secrets.token_hex(8)
+        key, token = self.document(name), secrets.token_hex(8)
         self._mark(key, token, version)
         renewed = time.monotonic()
         try:
-            for made in list(self.store.list(name + "/")):
-                if made == key:
-                    continue
+            made = (k for k in self.object_keys(name) if k != key)
+            while page := list(islice(made, self.store.deletes_at_once)):
                 if time.monotonic() - renewed > self.lease / 4:
                     self._renew(key, token)
                     renewed = time.monotonic()
-                self.store.delete(made)
+                self.store.delete_many(page)
             self._renew(key, token)
-            self.store.delete(key)
+            self.store.delete_many([key])
         except BaseException:
             with suppress(Exception):  # let the next one begin at once
                 self._renew(key, token, abandoned=True)
@@ -203,7 +230,7 @@ class StoreConnection(BackendConnection):
 
     def _renew(self, key: str, token: str, abandoned: bool = False) -> None:
         found = self.store.get(key)
-        mark = {} if found is None else json.loads(found.data)
+        mark = {} if found is None else json.loads(bytes(found.data))
         if found is None or mark.get("token") != token:
             raise StorageError(
                 f"{key!r} was deleted by somebody else, who took this process for dead: it had "
@@ -213,12 +240,12 @@ class StoreConnection(BackendConnection):
 
     def _take_over(self, name: str, found: Blob) -> None:
         """Finish a deletion whose process is dead."""
-        key, mark = _document(name), json.loads(found.data)
+        key, mark = self.document(name), json.loads(bytes(found.data))
         end = time.monotonic() + (0 if mark.get("abandoned") else self.lease)
         while time.monotonic() < end:
             time.sleep(min(0.05, self.lease / 10))
             now = self.store.get(key)
-            if now is None or json.loads(now.data).get("token") != mark.get("token"):
+            if now is None or json.loads(bytes(now.data)).get("token") != mark.get("token"):
                 return
             if now.version != found.version:
                 raise DatasetExistsError(
@@ -228,28 +255,48 @@ class StoreConnection(BackendConnection):
         self._remove(name, found.version)
 
     def dataset_names(self) -> list[str]:
-        end = "/" + zarr3.DOCUMENT
-        names = [key.removesuffix(end) for key in self.store.list("") if key.endswith(end)]
-        return sorted(name for name in names if self.has_dataset(name))
+        return sorted(self._names_below(""))
+
+    def _names_below(self, folder: str) -> Iterator[str]:
+        for part in self.store.folders(folder):
+            name = folder + part
+            kind = _kind(self.store.get(self.document(name)))
+            if kind in ("array", "broken"):
+                yield name
+            elif kind != _DELETED:
+                yield from self._names_below(name + "/")
 
     def has_dataset(self, name: str) -> bool:
         # To open one that is broken tells what is wrong with it.
-        return _kind(self.store.get(_document(name))) in ("array", "broken")
+        return _kind(self.store.get(self.document(name))) in ("array", "broken")
 
     def not_found(self, name: str) -> DatasetNotFoundError:
         return DatasetNotFoundError(f"no dataset {name!r} in connection {self.name!r}")
 
     def read_metadata(self, name: str) -> tuple[DatasetMetadata, str]:
         """Read a dataset's metadata and their version, or raise DatasetNotFoundError."""
-        found = self.store.get(_document(name))
-        where = f"{_document(name)} in {self.name!r}"
+        found = self.store.get(self.document(name))
+        where = f"{self.document(name)} in {self.name!r}"
         if found is None or zarr3.node_type(found.data, where) in ("group", _DELETED):
             raise self.not_found(name)
         return zarr3.from_json(found.data, where), found.version
 
     def object_keys(self, name: str) -> Iterator[str]:
         """List the keys of what a dataset consists of."""
-        return self.store.list(name + "/")
+        return self.store.list(self.root(name) + "/")
+
+    _warned = False
+
+    def warn_of_lost_writes(self) -> None:
+        """Say, once for a connection, that other processes may undo a partial write."""
+        if not self._warned:
+            self._warned = True
+            warnings.warn(
+                f"the store of connection {self.name!r} has no conditional writes: when several "
+                "processes write parts of one chunk at a time, some of it can be lost; write "
+                "whole chunks, or let one process write",
+                stacklevel=2,
+            )
 
 
 def _kind(found: Blob | None) -> Any:
@@ -260,7 +307,3 @@ def _kind(found: Blob | None) -> Any:
         return zarr3.node_type(found.data, "")
     except FormatError:
         return "broken"
-
-
-def _document(name: str) -> str:
-    return f"{name}/{zarr3.DOCUMENT}" if name else zarr3.DOCUMENT

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, suppress
 from functools import partial
@@ -74,7 +75,7 @@ class StoreDataset(BackendDataset):
 
     def key(self, idx: Shape) -> str:
         """Key of a stored object."""
-        return f"{self.name}/{self.layout.template % idx}"
+        return f"{self.connection.root(self.name)}/{self.layout.template % idx}"
 
     def object_of(self, idx: Shape) -> Shape:
         """Give the stored object that a chunk is in."""
@@ -139,7 +140,7 @@ class StoreDataset(BackendDataset):
         return None
 
     def update(self, change: Callable[[DatasetMetadata], DatasetMetadata]) -> None:
-        key = f"{self.name}/{zarr3.DOCUMENT}"
+        key = self.connection.document(self.name)
         for _ in range(MOST_ATTEMPTS):
             with suppress(VersionConflict), lock(self.name):
                 old, version = self.connection.read_metadata(self.name)
@@ -178,7 +179,7 @@ class StoreDataset(BackendDataset):
             return self.store.delete(self.key(idx))
 
     def object_indices(self) -> Iterator[Shape]:
-        start = len(self.name) + 1
+        start = len(self.connection.root(self.name)) + 1
         for key in self.connection.object_keys(self.name):
             idx = self.layout.index(key[start:])
             if idx is not None:
@@ -209,7 +210,7 @@ class StoreDataset(BackendDataset):
 
     def read_many(self, out: Array, tasks: Iterable[ChunkTask]) -> None:
         absent: list[Shape] = []
-        self.store.for_each(partial(self.read_task, out, absent), tasks)
+        self.store.for_each(partial(self.read_task, out, absent), tasks, self._object_nbytes)
         if absent:
             self.check_absent(absent)
 
@@ -289,13 +290,20 @@ class StoreDataset(BackendDataset):
         self._write(idx, np.asarray(values), slices, False)
 
     def write_many(self, values: Array, tasks: Iterable[ChunkTask]) -> None:
-        self.store.for_each(partial(self.write_task, values), tasks)
+        self.store.for_each(partial(self.write_task, values), tasks, self._object_nbytes)
 
     def write_task(self, values: Array, task: ChunkTask) -> None:
         """Write a part of a stored object, or all of it."""
         idx, key, where, whole = task
-        # Others may have made the array longer: at its end their part of a chunk is kept.
-        self._write(idx, values[where], key, whole and is_full(key, self.metadata.chunk_size))
+        self._write(idx, values[where], key, whole and self.replaces(key, self.grain))
+
+    def replaces(self, key: Slices, extent: Shape) -> bool:
+        """Whether a part that was planned to be all of an object is written without reading it.
+
+        Others may have made the array longer since: at its end their part is kept, where the
+        store can do so.
+        """
+        return is_full(key, extent) or not self.store.conditional_puts
 
     def _write(self, idx: Shape, values: Array, key: Slices | None, whole: bool) -> None:
         if key is None or whole:
@@ -304,7 +312,7 @@ class StoreDataset(BackendDataset):
                 self.put(idx, self.encoded(idx, values), None)
             return
 
-        def change(data: bytes | None) -> list[Any]:
+        def change(data: bytes | memoryview | None) -> list[Any]:
             self.check(idx, key, False)
             return self.changed(idx, values, key, data)
 
@@ -345,7 +353,7 @@ class StoreDataset(BackendDataset):
         chunk[key] = values
         return pipeline.encode(chunk)
 
-    def modify(self, idx: Shape, change: Callable[[bytes | None], list[Any]]) -> None:
+    def modify(self, idx: Shape, change: Callable[[bytes | memoryview | None], list[Any]]) -> None:
         """Replace a stored object by what is made of it, whoever else changes it."""
         key = self.key(idx)
         with self.hold(idx):
@@ -362,8 +370,15 @@ class StoreDataset(BackendDataset):
 
     def put(self, idx: Shape, parts: list[Any], version: str | None) -> None:
         """Write a stored object, over a version if the store knows how."""
-        expected = version if self.store.conditional_puts else None
-        self.store.put(self.key(idx), b"".join(parts), expected)
+        if version is not None and not self.store.conditional_puts:
+            version = None
+            if self.connection.shared_between_processes:
+                self.connection.warn_of_lost_writes()
+        self.store.put(self.key(idx), b"".join(parts), version)
+
+    @property
+    def _object_nbytes(self) -> int:
+        return math.prod(self.grain) * self.metadata.dtype.itemsize
 
 
 class StoreDataChunk(BackendDataChunk):

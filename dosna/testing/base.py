@@ -21,6 +21,8 @@ class Kit:
     other datasets keeps them.
     """
 
+    pytestmark = pytest.mark.filterwarnings("ignore:the store of connection .* has no conditional")
+
     dtypes: ClassVar[tuple[Any, ...]] = DTYPES
     """Element types that the store takes."""
 

@@ -42,7 +42,7 @@ class StoreTests:
             store.put(key, data)
             blob = store.get(key)
             assert blob is not None
-            assert (type(blob.data), blob.data) == (bytes, data)
+            assert bytes(blob.data) == data
             assert isinstance(blob.version, str)
             assert blob.version != ABSENT
 
@@ -70,15 +70,15 @@ class StoreTests:
             assert part.data == b"0123456789"[-count:]
             assert part.version == whole.version
 
-    def test_versions_change_with_every_put(self, store: Store, key: str) -> None:
+    def test_other_bytes_have_another_version(self, store: Store, key: str) -> None:
         versions = set()
-        for _ in range(5):
-            store.put(key, b"the same")
+        for number in range(5):
+            store.put(key, b"%d" % number)
             blob = store.get(key)
             assert blob is not None
             versions.add(blob.version)
         assert store.delete(key)
-        store.put(key, b"the same")
+        store.put(key, b"anew")
         blob = store.get(key)
         assert blob is not None
         assert len(versions | {blob.version}) == 6
@@ -146,7 +146,7 @@ class StoreTests:
             added = 0
             while added < 20:
                 blob = store.get(key)
-                data = b"" if blob is None else blob.data
+                data = b"" if blob is None else bytes(blob.data)
                 try:
                     store.put(key, data + b"%d" % number, ABSENT if blob is None else blob.version)
                 except VersionConflict:

@@ -1,0 +1,168 @@
+"""Compare dosna's s3 backend with others, on one radosgw on loopback.
+
+Run ``python benchmarks/s3.py [--quick]``; it needs what ``run_tests.sh --install`` installs. Each
+row is one array, written and read whole by everybody in turn, in rounds; the shortest times count.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+import boto3
+import numpy as np
+import obstore
+import tensorstore
+import zarr
+from botocore.config import Config
+from obstore.store import S3Store
+from services import Ceph, aws_environment, start_ceph
+from timing import OURS
+from zarr.storage import ObjectStore
+
+import dosna as dn
+
+BUCKET = "benchmark"
+IN_FLIGHT = 16
+Work = Callable[[], object]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--quick", action="store_true", help="less data and fewer rounds")
+    quick = parser.parse_args().quick
+    zarr.config.set({"async.concurrency": IN_FLIGHT})
+    with start_ceph("--gateway") as ceph, aws_environment(ceph.access_key, ceph.secret_key):
+        client = boto3.Session().client(
+            "s3",
+            endpoint_url=ceph.endpoint_url,
+            region_name="us-east-1",
+            config=Config(max_pool_connections=IN_FLIGHT),
+        )
+        client.create_bucket(Bucket=BUCKET)
+        print("MB/s (client CPU in ms for each request); x: dosna's speed divided by theirs")
+        for nbytes, count in ((4 << 20, 16 if quick else 32), (256 << 10, 64 if quick else 256)):
+            for checksum in (False, True):
+                row(ceph, client, nbytes, count, checksum, 3 if quick else 7)
+
+
+def row(ceph: Ceph, client: Any, nbytes: int, count: int, checksum: bool, rounds: int) -> None:
+    """Print a row for chunks of some size."""
+    width = nbytes // 4
+    values = np.random.default_rng(0).random((count, width), np.float32)
+    out = np.empty_like(values)
+    with dn.Connection(
+        "benchmark", backend="s3", engine="cpu", endpoint_url=ceph.endpoint_url, bucket=BUCKET
+    ) as con:
+        name = f"{nbytes}-{checksum}"
+        ds = con.create_dataset(name, values.shape, "f4", chunk_size=(1, width), checksum=checksum)
+        objects = S3Store(
+            BUCKET,
+            endpoint=ceph.endpoint_url,
+            access_key_id=ceph.access_key,
+            secret_access_key=ceph.secret_key,
+            region="us-east-1",
+            client_options={"allow_http": True},
+        )
+        unsigned = S3Store(
+            BUCKET,
+            endpoint=ceph.endpoint_url,
+            access_key_id=ceph.access_key,
+            secret_access_key=ceph.secret_key,
+            region="us-east-1",
+            client_options={"allow_http": True},
+            unsigned_payload=True,
+        )
+        path = f"benchmark/{name}"
+        theirs = zarr.open_array(ObjectStore(objects), path=path)
+        tensors = tensorstore.open(
+            {
+                "driver": "zarr3",
+                "kvstore": {
+                    "driver": "s3",
+                    "bucket": BUCKET,
+                    "path": path + "/",
+                    "endpoint": ceph.endpoint_url,
+                    "aws_region": "us-east-1",
+                    "aws_credentials": {"type": "environment"},
+                },
+                "context": {"s3_request_concurrency": {"limit": IN_FLIGHT}},
+            }
+        ).result()
+        pool = ThreadPoolExecutor(IN_FLIGHT)
+        keys = [f"bare/{n}" for n in range(count)]
+
+        def put(n: int) -> None:
+            obstore.put(unsigned, keys[n], values[n].tobytes(), use_multipart=False)
+
+        def get(n: int) -> None:
+            out[n] = np.frombuffer(obstore.get(unsigned, keys[n]).bytes(), np.float32)
+
+        def put_boto(n: int) -> None:
+            client.put_object(Bucket=BUCKET, Key=keys[n], Body=values[n].tobytes())
+
+        def get_boto(n: int) -> None:
+            body = client.get_object(Bucket=BUCKET, Key=keys[n])["Body"].read()
+            out[n] = np.frombuffer(body, np.float32)
+
+        def all_of(work: Callable[[int], None]) -> Work:
+            return lambda: list(pool.map(work, range(count)))
+
+        writing: dict[str, Work] = {
+            OURS: lambda: ds.__setitem__(..., values),
+            "tensorstore": lambda: tensors.write(values).result(),
+            "zarr over obstore": lambda: theirs.__setitem__(..., values),
+            "bare obstore": all_of(put),
+            "bare boto3": all_of(put_boto),
+        }
+        reading: dict[str, Work] = {
+            OURS: lambda: ds.read(out=out),
+            "tensorstore": lambda: tensorstore.array(out).write(tensors).result(),
+            "zarr over obstore": lambda: theirs[...],
+            "bare obstore": all_of(get),
+            "bare boto3": all_of(get_boto),
+        }
+        for what, work in (("write", writing), ("read", reading)):
+            report(
+                f"{what} {nbytes >> 10} KiB, checksum {checksum}",
+                work,
+                values.nbytes,
+                count,
+                rounds,
+            )
+        np.testing.assert_array_equal(ds[...], values)
+        pool.shutdown()
+
+
+def report(label: str, work: dict[str, Work], nbytes: int, count: int, rounds: int) -> None:
+    """Let everybody do the work in turn, and print what the quickest rounds took."""
+    best = dict.fromkeys(work, float("inf"))
+    cpu = dict.fromkeys(work, float("inf"))
+    names = list(work)
+    for turn in range(rounds + 1):
+        for name in names[turn % len(names) :] + names[: turn % len(names)]:
+            begin, used = time.perf_counter(), time.process_time()
+            work[name]()
+            seconds, used = time.perf_counter() - begin, time.process_time() - used
+            if turn and seconds < best[name]:
+                best[name] = seconds
+            if turn:
+                cpu[name] = min(cpu[name], used)
+    cells = [
+        f"{name} {nbytes / best[name] / 1e6:.0f} ({cpu[name] / count * 1e3:.2f})"
+        + ("" if name == OURS else f" {best[name] / best[OURS]:.2f} x")
+        for name in names
+    ]
+    print(f"{label}: {'; '.join(cells)}", flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,403 @@
+"""Requests to an S3 endpoint: who sends them, what their failures mean, when to try again.
+
+boto3 knows credentials, lists, deletes and makes buckets; objects go through obstore, a client
+in Rust, which costs a fifth of boto3's processor time and keeps many requests under way in
+threads. Both are told to try once: what is tried again, and when, is decided here.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import re
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import Any, NamedTuple, TypeVar
+
+import boto3
+import botocore.exceptions as boto
+import obstore
+from botocore.config import Config
+from obstore.auth.boto3 import Boto3CredentialProvider
+from obstore.exceptions import BaseError
+from obstore.store import S3Store as ObstoreS3
+
+from dosna.errors import (
+    ConfigurationError,
+    ConnectionError,
+    DosnaError,
+    OutcomeUnknown,
+    StorageError,
+    StoreTimeoutError,
+)
+
+T = TypeVar("T")
+
+IN_FLIGHT = 16
+TOKEN = "dosna-put"
+"""Key of an object's own metadata that tells who put it."""
+
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 5.0
+_CONNECT_SECONDS = 5.0
+_TRANSIENT = {408, 429, 500, 502, 503, 504}
+_TRANSIENT_CODES = {
+    "ConditionalRequestConflict",
+    "InternalError",
+    "OperationAborted",
+    "RequestTimeout",
+    "SlowDown",
+}
+_NEVER_DONE = {429, 503}
+_WRONG_KEY = {
+    "ExpiredToken",
+    "InvalidAccessKeyId",
+    "InvalidToken",
+    "RequestTimeTooSkewed",
+    "SignatureDoesNotMatch",
+    "TokenRefreshRequired",
+}
+# The runtime of the Rust client does not survive a fork: its threads are gone, and a child that
+# touched its sockets would disturb the parent.
+_used_by: set[int] = set()
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How to reach an endpoint. Holds no secrets, and may travel.
+
+    Parameters
+    ----------
+    endpoint_url, profile_name, region_name : str, optional
+        As boto3 finds them, where they are None.
+    verify : bool or str
+        Whether certificates are verified, or a file of authorities to trust.
+    timeout : float
+        Seconds for one request, all of its bytes included.
+    retries : int
+        How often a request is repeated after a failure that may pass.
+    """
+
+    endpoint_url: str | None
+    profile_name: str | None
+    region_name: str | None
+    verify: bool | str
+    timeout: float
+    retries: int
+
+
+class Failure(Exception):
+    """Why one request failed, without anything of what was sent."""
+
+    def __init__(
+        self, kind: str, status: int = 0, code: str = "", error: type[DosnaError] = StorageError
+    ) -> None:
+        super().__init__(kind, status, code)
+        self.kind = kind
+        self.status = status
+        self.code = code
+        self.error = error
+
+    def __str__(self) -> str:
+        found = " ".join(filter(None, (self.code, f"HTTP {self.status}" if self.status else "")))
+        return f"{self.kind} ({found})" if found else self.kind
+
+    @property
+    def transient(self) -> bool:
+        """Whether the same request may work later."""
+        if self.status:
+            return self.status in _TRANSIENT or self.code in _TRANSIENT_CODES
+        return self.kind in _PASSING
+
+    @property
+    def may_be_done(self) -> bool:
+        """Whether a write may have happened, or may still happen."""
+        return self.transient and self.status not in _NEVER_DONE and self.kind != _UNREACHABLE
+
+    @property
+    def conflict(self) -> bool:
+        """Whether a condition on what is there did not hold."""
+        return self.status == 412 or self.code == "NoSuchKey"
+
+
+_UNREACHABLE = "the endpoint cannot be reached"
+_TIMED_OUT = "no answer in time"
+_CUT = "the connection broke"
+_PASSING = {_UNREACHABLE, _TIMED_OUT, _CUT}
+
+
+class Object(NamedTuple):
+    """What a GET brings."""
+
+    data: memoryview
+    etag: str
+    token: str | None
+
+
+class S3Client:
+    """Requests to one endpoint, each repeated while that can help.
+
+    Raises
+    ------
+    ConfigurationError
+        A profile that does not exist, or settings that boto3 refuses.
+    dosna.errors.ConnectionError
+        There are no credentials.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.timeout = settings.timeout
+        connect = min(_CONNECT_SECONDS, settings.timeout)
+        config = Config(
+            connect_timeout=connect,
+            read_timeout=settings.timeout,
+            retries={"total_max_attempts": 1},
+            max_pool_connections=IN_FLIGHT,
+            s3={"addressing_style": "path"},
+        )
+        try:
+            session = boto3.Session(
+                profile_name=settings.profile_name, region_name=settings.region_name
+            )
+            self.region = session.region_name or "us-east-1"
+            self._boto = session.client(
+                "s3",
+                endpoint_url=settings.endpoint_url,
+                region_name=self.region,
+                verify=None if settings.verify is True else settings.verify,
+                config=config,
+            )
+            credentials = session.get_credentials()
+            if credentials is None:
+                raise boto.NoCredentialsError
+            provider = Boto3CredentialProvider(session)
+        except (boto.BotoCoreError, ValueError) as error:
+            raise _setup_error(error, settings) from None
+        self.endpoint: str = self._boto.meta.endpoint_url
+        options: Any = {
+            "allow_http": True,
+            "allow_invalid_certificates": settings.verify is False,
+            "timeout": timedelta(seconds=settings.timeout),
+            "connect_timeout": timedelta(seconds=connect),
+        }
+        authorities = settings.verify if isinstance(settings.verify, str) else _authorities()
+        if authorities is not None:
+            options["root_certificate"] = Path(authorities).read_bytes()
+        # An endpoint that is taken for a bucket's own lets one pool of connections serve every
+        # bucket, as the first part of the key. The payload is left out of the signature, which
+        # would cost more time than all else: chunks have checksums of their own.
+        self._objects: ObstoreS3 = ObstoreS3(
+            "any",
+            endpoint=self.endpoint,
+            virtual_hosted_style_request=True,
+            region=self.region,
+            unsigned_payload=True,
+            credential_provider=provider,
+            client_options=options,
+            retry_config={"max_retries": 0, "retry_timeout": timedelta(days=1)},
+        )
+
+    # -- objects --------------------------------------------------------------------------
+
+    def get(
+        self, path: str, byte_range: tuple[int, int | None] | None = None, *, head: bool = False
+    ) -> Object:
+        """Get ``bucket/key``, or part of its bytes (see `Store.get`), or with `head` none."""
+        options: Any = {"head": head}
+        if byte_range is not None:
+            start, stop = byte_range
+            options = {"range": {"suffix": -start} if stop is None else (start, stop)}
+
+        def get() -> Object:
+            result = obstore.get(self._objects, path, options=options)
+            data = memoryview(result.bytes())
+            token: Any = result.attributes.get(TOKEN)
+            return Object(data, result.meta["e_tag"] or "", token)
+
+        return self.repeat(get)
+
+    def put_once(
+        self, path: str, data: bytes, mode: Any = "overwrite", token: str | None = None
+    ) -> str:
+        """Put an object, in one attempt; give its ETag."""
+        attributes: Any = {} if token is None else {TOKEN: token}
+
+        def put() -> str:
+            result = obstore.put(
+                self._objects,
+                path,
+                data,
+                mode=mode,
+                attributes=attributes,
+                use_multipart=False,
+            )
+            return result["e_tag"] or ""
+
+        return attempt(put)
+
+    def put(self, path: str, data: bytes) -> None:
+        """Put an object.
+
+        Raises
+        ------
+        OutcomeUnknown
+            It may or may not have been put.
+        """
+        unknown = False
+        for last in self.attempts():
+            try:
+                self.put_once(path, data)
+                return
+            except Failure as failure:
+                found = failure
+            unknown = unknown or found.may_be_done
+            if last or not found.transient:
+                break
+        raise self.lost(path) if unknown else found
+
+    def lost(self, path: str) -> OutcomeUnknown:
+        """Give the error for a write whose fate is not known."""
+        return OutcomeUnknown(
+            f"{self.endpoint}: the answer to writing {path!r} was lost, and it may or may not "
+            "have been written: read it before writing it again"
+        )
+
+    # -- lists and buckets ----------------------------------------------------------------
+
+    def call(self, operation: str, **arguments: Any) -> Mapping[str, Any]:
+        """Make a request of boto3's client."""
+        method = getattr(self._boto, operation)
+        found: Mapping[str, Any] = self.repeat(lambda: method(**arguments))
+        return found
+
+    def pages(self, bucket: str, prefix: str, delimiter: str = "") -> Iterator[Mapping[str, Any]]:
+        """List a bucket, a thousand keys at a time."""
+        arguments = {"Bucket": bucket, "Prefix": prefix, "Delimiter": delimiter}
+        while True:
+            page = self.call("list_objects_v2", **arguments)
+            yield page
+            if not page.get("IsTruncated"):
+                return
+            arguments["ContinuationToken"] = page["NextContinuationToken"]
+
+    def close(self) -> None:
+        """Let go of the connections."""
+        self._boto.close()
+
+    # -- repeating ------------------------------------------------------------------------
+
+    def attempts(self) -> Iterator[bool]:
+        """Yield before each attempt whether it is the last; pause before all but the first."""
+        for number in range(self.settings.retries + 1):
+            if number:
+                longest = min(_LONGEST_PAUSE, _FIRST_PAUSE * 2.0 ** (number - 1))
+                time.sleep(random.uniform(longest / 4, longest))
+            yield number == self.settings.retries
+
+    def repeat(self, request: Callable[[], T]) -> T:
+        """Make a request that may be made twice, until it works or there is no hope."""
+        for last in self.attempts():
+            try:
+                return attempt(request)
+            except Failure as failure:
+                found = failure
+            if last or not found.transient:
+                break
+        raise found
+
+
+def check_process() -> None:
+    """Raise in a process that was forked from one that made requests."""
+    if not _used_by:
+        _used_by.add(os.getpid())
+    elif os.getpid() not in _used_by:
+        raise ConnectionError(
+            "this process was forked from one that uses S3, whose connections it cannot share: "
+            "start processes by 'spawn' or 'forkserver'"
+        )
+
+
+def attempt(request: Callable[[], T]) -> T:
+    """Make a request; what goes wrong is a `Failure`."""
+    check_process()
+    try:
+        return request()
+    except (BaseError, FileNotFoundError) as error:
+        found = _obstore_failure(str(error))
+    except boto.ClientError as error:
+        found = _answered(
+            error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0),
+            error.response.get("Error", {}).get("Code", ""),
+        )
+    except boto.BotoCoreError as error:
+        found = _boto_failure(error)
+    # Outside of the handlers: what servers answer can repeat what was signed.
+    raise found
+
+
+_STATUS = re.compile(r"status code: (\d{3})")
+_CODE = re.compile(r"<Code>(\w+)</Code>")
+_KIND = re.compile(r"HttpError \{\s*kind: (\w+)")
+
+
+def _obstore_failure(text: str) -> Failure:
+    status, code, kind = _STATUS.search(text), _CODE.search(text), _KIND.search(text)
+    if status is not None:
+        return _answered(int(status[1]), code[1] if code else "")
+    if "certificate" in text.lower():
+        return _bad_certificate()
+    if kind is not None and kind[1] == "Connect":
+        return Failure(_UNREACHABLE, error=ConnectionError)
+    if (kind is not None and kind[1] == "Timeout") or "TimedOut" in text:
+        return Failure(_TIMED_OUT, error=StoreTimeoutError)
+    if kind is not None or "error decoding response body" in text or "HTTP error" in text:
+        return Failure(_CUT)
+    return Failure(f"the request cannot be made: {text.splitlines()[0]}")
+
+
+def _boto_failure(error: boto.BotoCoreError) -> Failure:
+    if isinstance(error, boto.SSLError):
+        return _bad_certificate()
+    if isinstance(error, (boto.ReadTimeoutError,)):
+        return Failure(_TIMED_OUT, error=StoreTimeoutError)
+    if isinstance(error, (boto.EndpointConnectionError, boto.ConnectTimeoutError)):
+        return Failure(_UNREACHABLE, error=ConnectionError)
+    if isinstance(error, boto.HTTPClientError):
+        return Failure(_CUT)
+    return Failure(f"the request cannot be made ({type(error).__name__})")
+
+
+def _bad_certificate() -> Failure:
+    return Failure(
+        "its certificate does not verify: trust its authority by verify='authorities.pem'",
+        error=ConnectionError,
+    )
+
+
+def _answered(status: int, code: str) -> Failure:
+    if code in _WRONG_KEY:
+        return Failure("the credentials are refused", status, code, ConnectionError)
+    if status in (401, 403):
+        return Failure("access is denied", status, code)
+    return Failure("the request failed", status, code)
+
+
+def _authorities() -> str | None:
+    return os.environ.get("AWS_CA_BUNDLE") or os.environ.get("REQUESTS_CA_BUNDLE")
+
+
+def _setup_error(error: Exception, settings: Settings) -> DosnaError:
+    if isinstance(error, boto.ProfileNotFound):
+        return ConfigurationError(
+            f"there is no profile {settings.profile_name or os.environ.get('AWS_PROFILE')!r} in "
+            "~/.aws/credentials or ~/.aws/config: name another by profile_name="
+        )
+    if isinstance(error, (boto.NoCredentialsError, boto.PartialCredentialsError)):
+        return ConnectionError(
+            "no S3 credentials were found: put them into ~/.aws/credentials, or set "
+            "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
+        )
+    return ConfigurationError(f"S3 cannot be set up: {type(error).__name__}: {error}")

@@ -1,0 +1,169 @@
+"""An HTTP proxy on loopback that counts requests, and breaks what it is told to break."""
+
+from __future__ import annotations
+
+import socket
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable
+from contextlib import suppress
+from typing import BinaryIO, NamedTuple, Self
+from urllib.parse import urlsplit
+
+Fault = str | int | float | None
+
+
+class Request(NamedTuple):
+    """A request as it came; `headers` have names in small letters."""
+
+    method: str
+    path: str
+    headers: dict[str, str]
+
+
+class Proxy:
+    """Hands requests on to a server and its answers back.
+
+    ``fault`` is called with each request, and gives None or what is to go wrong:
+
+    - 'refuse': the connection is closed and nothing was handed on;
+    - 'lose': the request is done, and the connection closed without an answer;
+    - 'cut': the request is done, and half of the answer's body comes back;
+    - 'stall': nothing is handed on, and no answer ever comes;
+    - 'ignore': conditions are taken out of the request;
+    - a float: seconds to wait before it is handed on;
+    - an int: nothing is handed on, and this status is the answer.
+
+    Parameters
+    ----------
+    url : str
+        Of the server.
+    fault : callable, optional
+    """
+
+    def __init__(self, url: str, fault: Callable[[Request], Fault] | None = None) -> None:
+        parts = urlsplit(url)
+        assert parts.hostname is not None
+        assert parts.port is not None
+        self._server = (parts.hostname, parts.port)
+        self.fault = fault
+        self.requests: list[Request] = []
+        self._open: set[socket.socket] = set()
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.url = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
+
+    def __enter__(self) -> Self:
+        threading.Thread(target=self._accept, daemon=True).start()
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        for sock in (self._listener, *self._open):
+            with_shutdown(sock)
+
+    def reset(self) -> None:
+        """Forget the requests and do as the server does."""
+        self.requests.clear()
+        self.fault = None
+
+    @property
+    def counts(self) -> Counter[str]:
+        """How many requests of each method came."""
+        return Counter(request.method for request in self.requests)
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                client, _ = self._listener.accept()
+            except OSError:
+                return
+            threading.Thread(target=self._serve, args=(client,), daemon=True).start()
+
+    def _serve(self, client: socket.socket) -> None:
+        server = None
+        self._open.add(client)
+        try:
+            server = socket.create_connection(self._server)
+            for sock in (client, server):
+                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            with client.makefile("rb") as asks, server.makefile("rb") as answers:
+                while self._exchange(client, asks, server, answers):
+                    pass
+        except OSError:
+            pass
+        finally:
+            self._open.discard(client)
+            for sock in (client, server):
+                if sock is not None:
+                    with_shutdown(sock)
+
+    def _exchange(
+        self, client: socket.socket, asks: BinaryIO, server: socket.socket, answers: BinaryIO
+    ) -> bool:
+        """Serve one request; False if there is none, or the connection shall end."""
+        head, headers = read_head(asks)
+        if not head:
+            return False
+        method, path, _ = head.decode("latin-1").split(" ", 2)
+        request = Request(method, path, headers)
+        self.requests.append(request)
+        fault = self.fault(request) if self.fault is not None else None
+        body = b""
+        if headers.get("expect") == "100-continue":
+            client.sendall(b"HTTP/1.1 100 Continue\r\n\r\n")
+            del headers["expect"]
+        body = read_body(asks, headers)
+        if fault == "refuse":
+            return False
+        if fault == "stall":
+            asks.read(1)  # Until the client gives up.
+            return False
+        if type(fault) is int:
+            client.sendall(f"HTTP/1.1 {fault} Told\r\nContent-Length: 0\r\n\r\n".encode())
+            return True
+        if fault == "ignore":
+            headers = {k: v for k, v in headers.items() if k not in ("if-match", "if-none-match")}
+        if isinstance(fault, float):
+            time.sleep(fault)
+        lines = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
+        server.sendall(head + lines.encode("latin-1") + b"\r\n" + body)
+        head, headers = read_head(answers)
+        body = b"" if method == "HEAD" else read_body(answers, headers)
+        if not head or fault == "lose":
+            return False
+        lines = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
+        whole = head + lines.encode("latin-1") + b"\r\n" + body
+        if fault == "cut":
+            client.sendall(whole[: len(whole) - (len(body) + 1) // 2])
+            return False
+        client.sendall(whole)
+        return True
+
+
+def read_head(file: BinaryIO) -> tuple[bytes, dict[str, str]]:
+    """Read the first line and the headers; the line is empty at the end."""
+    first, headers = file.readline(), {}
+    while (line := file.readline().decode("latin-1").strip()) != "":
+        name, _, value = line.partition(":")
+        headers[name.lower()] = value.strip()
+    return first, headers
+
+
+def read_body(file: BinaryIO, headers: dict[str, str]) -> bytes:
+    """Read a body as it stands, with the sizes of its pieces if it comes in pieces."""
+    if headers.get("transfer-encoding") != "chunked":
+        return file.read(int(headers.get("content-length", 0)))
+    body = b""
+    while True:
+        line = file.readline()
+        piece = file.read(int(line, 16) + 2)
+        body += line + piece
+        if int(line, 16) == 0:
+            return body
+
+
+def with_shutdown(sock: socket.socket) -> None:
+    """Close a socket for all threads that wait for it."""
+    with suppress(OSError):
+        sock.shutdown(socket.SHUT_RDWR)
+    sock.close()

@@ -1,0 +1,335 @@
+"""The s3 backend when answers are lost, connections break and servers die."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import secrets
+import threading
+import time
+import warnings
+from contextlib import closing
+
+import numpy as np
+import pytest
+from services.proxy import Proxy
+from support import require
+
+import dosna as dn
+from dosna import errors
+from dosna.backends.store import ABSENT, VersionConflict
+
+boto3 = require("boto3")
+require("obstore")
+
+
+@pytest.fixture
+def proxy(moto_url, _any_keys):
+    with Proxy(moto_url) as proxy:
+        yield proxy
+
+
+@pytest.fixture
+def bucket(proxy):
+    return make_bucket(proxy.url)
+
+
+@pytest.fixture
+def con(proxy, bucket):
+    with connection(proxy.url, bucket) as con:
+        con.create_dataset("first", (1,))  # so that groups and conditions are known
+        proxy.reset()
+        yield con
+        proxy.reset()
+
+
+def make_bucket(url):
+    name = f"bucket-{secrets.token_hex(6)}"
+    with closing(boto3.Session().client("s3", endpoint_url=url, region_name="us-east-1")) as s3:
+        s3.create_bucket(Bucket=name)
+    return name
+
+
+def connection(url, bucket, retries=3, timeout=10.0, **kwargs):
+    return dn.Connection(
+        "tests",
+        backend="s3",
+        engine="cpu",
+        endpoint_url=url,
+        bucket=bucket,
+        retries=retries,
+        timeout=timeout,
+        **kwargs,
+    )
+
+
+def once(method, fault):
+    """Let the first request of a method go wrong."""
+    left = [fault]
+    return lambda request: left.pop() if left and request.method == method else None
+
+
+def always(method, fault):
+    return lambda request: fault if request.method == method else None
+
+
+# -- always run: a lost answer, a server without conditions, a gateway that dies -------------
+
+
+@pytest.mark.parametrize("fault", ["lose", "refuse", "cut", 500, 503])
+def test_a_partial_write_survives_one_fault(con, proxy, fault):
+    ds = con.create_dataset("data", data=np.arange(10), chunk_size=10)
+    proxy.reset()
+    proxy.fault = once("PUT", fault)
+    ds[2:4] = -1
+    # The answer to a put has no body that could be cut.
+    assert proxy.counts["PUT"] == (1 if fault == "cut" else 2)
+    assert ds[...].tolist() == [0, 1, -1, -1, 4, 5, 6, 7, 8, 9]
+    proxy.fault = once("GET", fault)
+    assert ds[3:5].tolist() == [-1, 4]
+
+
+def test_ones_own_success_is_recognised(con, proxy):
+    """Though the second attempt is refused, because the first one changed the object."""
+    store = con.store
+    store.put("key", b"old")
+    version = store.get("key").version
+    proxy.requests.clear()
+    proxy.fault = once("PUT", "lose")
+    store.put("key", b"new", version)
+    assert store.get("key").data == b"new"
+    assert proxy.counts["PUT"] == 2
+    proxy.fault = once("PUT", "lose")
+    store.put("another", b"made", ABSENT)
+    with pytest.raises(VersionConflict):
+        store.put("another", b"again", ABSENT)
+
+
+def test_anothers_success_is_not_taken_for_ones_own(con, proxy):
+    """Not even if it wrote the same bytes."""
+    store = con.store
+    store.put("key", b"old")
+    version = store.get("key").version
+
+    def meddle(request):
+        if request.method == "PUT" and not meddled:
+            meddled.append(True)
+            proxy.fault = None
+            store.put("key", b"new", version)
+            return "refuse"
+        return None
+
+    meddled = []
+    proxy.fault = meddle
+    with pytest.raises(VersionConflict):
+        store.put("key", b"new", version)
+
+
+@pytest.mark.parametrize("fault", [501, "ignore"])
+def test_a_server_without_conditions(proxy, bucket, fault):
+    def without(request):
+        return fault if {"if-match", "if-none-match"} & request.headers.keys() else None
+
+    proxy.fault = without
+    with connection(proxy.url, bucket) as con:
+        ds = con.create_dataset("data", data=np.arange(8), chunk_size=8)
+        assert ds.guarantees.partial_writes == "threads"
+        assert "conditional" in ds.guarantees.notes[0]
+        with pytest.warns(UserWarning, match="no conditional writes"):
+            ds[2] = -1
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            ds[3] = -1
+        assert ds[1:5].tolist() == [1, -1, -1, 4]
+        with pytest.raises(errors.DatasetExistsError):
+            con.create_dataset("data", (1,))
+
+
+def test_a_gateway_that_dies_and_comes_back(gateway):
+    url = gateway.endpoint_url
+    with connection(url, make_bucket(url), retries=8) as con:
+        ds = con.create_dataset("data", (200, 4096), "f8", chunk_size=(1, 4096))
+        done = threading.Event()
+
+        def die():
+            while not done.is_set():
+                time.sleep(0.3)
+                gateway.kill("rgw")
+                time.sleep(0.3)
+                gateway.start("rgw")
+                return
+
+        values = np.random.default_rng(0).random((200, 4096))
+        killer = threading.Thread(target=die)
+        killer.start()
+        try:
+            ds[...] = values
+            while killer.is_alive():
+                np.testing.assert_array_equal(ds[...], values)
+        finally:
+            done.set()
+            killer.join()
+        np.testing.assert_array_equal(ds[...], values)
+
+
+# -- outcomes ------------------------------------------------------------------------------
+
+
+def test_a_write_whose_answers_are_all_lost(proxy, bucket):
+    with connection(proxy.url, bucket, retries=1) as con:
+        ds = con.create_dataset("data", data=np.zeros(4), chunk_size=4)
+        proxy.fault = always("PUT", "lose")
+        with pytest.raises(errors.OutcomeUnknown, match="data/c/0"):
+            ds[...] = 1
+        proxy.reset()
+        assert ds[...].tolist() == [1, 1, 1, 1]
+        # A conditional one can be told by its token.
+        proxy.fault = always("PUT", "lose")
+        ds[0] = 5
+        assert ds[...].tolist() == [5, 1, 1, 1]
+        proxy.fault = lambda request: "lose"
+        with pytest.raises(errors.StorageError):
+            ds[1] = 6
+        proxy.reset()
+
+
+def test_a_write_that_is_not_answered(proxy, bucket):
+    with connection(proxy.url, bucket, retries=0, timeout=0.5) as con:
+        ds = con.create_dataset("data", data=np.zeros(4), chunk_size=4)
+        proxy.fault = always("PUT", "stall")
+        for key in (slice(None), 0):
+            with pytest.raises(errors.OutcomeUnknown):
+                ds[key] = 1
+        proxy.fault = always("GET", "stall")
+        with pytest.raises(errors.StoreTimeoutError):
+            print(ds[...])
+        proxy.reset()
+        assert ds[...].tolist() == [0, 0, 0, 0]
+
+
+def test_a_write_that_was_surely_not_done_is_not_unknown(proxy, bucket):
+    with connection(proxy.url, bucket, retries=1) as con:
+        ds = con.create_dataset("data", data=np.zeros(4), chunk_size=4)
+        proxy.fault = always("PUT", 503)
+        for key in (slice(None), 0):
+            with pytest.raises(errors.StorageError, match="503") as caught:
+                ds[key] = 1
+            assert not isinstance(caught.value, errors.OutcomeUnknown)
+        assert proxy.counts["PUT"] >= 4
+
+
+def test_an_error_in_a_batch_waits_for_the_others(con, proxy):
+    ds = con.create_dataset("data", (40,), "f4", chunk_size=1)
+    ds[...] = 1
+    out = np.zeros(40, "f4")
+    seen = []
+
+    def fail(request):
+        seen.append(request)
+        return 403 if len(seen) == 5 else 0.02
+
+    proxy.fault = fail
+    with pytest.raises(errors.StorageError, match="403"):
+        ds.read(out=out)
+    proxy.reset()
+    before = out.copy()
+    time.sleep(0.1)
+    np.testing.assert_array_equal(out, before)
+    assert proxy.requests == []
+
+
+def test_a_deletion_that_fails_can_be_repeated(con, proxy):
+    con.create_dataset("data", data=np.arange(20), chunk_size=2)
+    proxy.fault = always("POST", 403)
+    with pytest.raises(errors.StorageError, match="403"):
+        con.del_dataset("data")
+    assert "data" not in con
+    proxy.reset()
+    ds = con.create_dataset("data", (20,), "i8", chunk_size=2)
+    assert ds[...].tolist() == [0] * 20
+
+
+# -- slow ----------------------------------------------------------------------------------
+
+
+@pytest.mark.fault
+@pytest.mark.timeout(60)
+def test_a_gateway_that_is_paused(gateway):
+    url = gateway.endpoint_url
+    with connection(url, make_bucket(url), retries=2, timeout=1.0) as con:
+        ds = con.create_dataset("data", data=np.arange(100.0), chunk_size=10)
+        gateway.pause("rgw")
+        try:
+            with pytest.raises(errors.StoreTimeoutError):
+                print(ds[...])
+            with pytest.raises(errors.OutcomeUnknown):
+                ds[...] = 1
+        finally:
+            gateway.resume("rgw")
+        assert ds.shape == (100,)
+        assert set(ds[...].tolist()) <= {1.0, *map(float, range(100))}
+
+
+@pytest.mark.fault
+@pytest.mark.timeout(120)
+def test_two_processes_lose_nothing_in_500_rounds(gateway):
+    url = gateway.endpoint_url
+    with connection(url, make_bucket(url), retries=5) as con:
+        ds = con.create_dataset("data", (2,), "i8", chunk_size=2)
+        spawn = multiprocessing.get_context("spawn")
+        with spawn.Pool(2) as pool:
+            lost = pool.starmap(add_up, [(ds, 0, 500), (ds, 1, 500)])
+        assert lost == [0, 0]
+        assert ds[...].tolist() == [500, 500]
+
+
+def add_up(ds, mine, rounds):
+    lost = 0
+    for value in range(1, rounds + 1):
+        ds[mine] = value
+        lost += ds[mine] != value
+    return lost
+
+
+@pytest.mark.fault
+@pytest.mark.timeout(120)
+def test_two_processes_lose_nothing_though_answers_are_lost(gateway):
+    numbers = iter(range(1_000_000))
+
+    def fault(request):
+        return "lose" if request.method == "PUT" and next(numbers) % 7 == 6 else None
+
+    bucket = make_bucket(gateway.endpoint_url)
+    with Proxy(gateway.endpoint_url, fault) as proxy, connection(proxy.url, bucket, 8) as con:
+        ds = con.create_dataset("data", (2,), "i8", chunk_size=2)
+        spawn = multiprocessing.get_context("spawn")
+        with spawn.Pool(2) as pool:
+            lost = pool.starmap(add_up, [(ds, 0, 60), (ds, 1, 60)])
+        assert lost == [0, 0]
+        assert ds[...].tolist() == [60, 60]
+
+
+@pytest.mark.fault
+@pytest.mark.timeout(60)
+def test_a_killed_writer_leaves_whole_chunks(gateway):
+    url = gateway.endpoint_url
+    with connection(url, make_bucket(url)) as con:
+        ds = con.create_dataset("data", (4, 1 << 18), "f8", chunk_size=(1, 1 << 18))
+        ds[...] = 0
+        spawn = multiprocessing.get_context("spawn")
+        for _ in range(3):
+            writer = spawn.Process(target=write_for_ever, args=(ds,))
+            writer.start()
+            time.sleep(1.2)
+            os.kill(writer.pid, 9)
+            writer.join()
+            rows = ds[...]
+            assert all(len(set(row.tolist())) == 1 for row in rows)
+        assert rows.max() > 0
+
+
+def write_for_ever(ds):
+    value = 1.0
+    while True:
+        ds[...] = value
+        value += 1
