@@ -86,6 +86,8 @@ class _Known:
     target: str
     extra: str = ""
     aliases: tuple[str, ...] = ()
+    hint: str = ""
+    """How to install what no package index has."""
 
 
 P = TypeVar("P", Backend, Engine)
@@ -150,12 +152,12 @@ class Registry(Generic[P]):
             loaded: P = getattr(importlib.import_module(module), attribute)
         except (ImportError, RuntimeError) as error:
             # mpi4py without an MPI library is a RuntimeError.
-            if not known.extra:
+            if not known.extra and not known.hint:
                 raise
             package = getattr(error, "name", None) or "a package"
             raise MissingDependencyError(
                 f"{self.kind} {key!r} needs {package}, which cannot be imported ({error}): "
-                f"pip install 'dosna[{known.extra}]'"
+                + (known.hint or f"pip install 'dosna[{known.extra}]'")
             ) from error
         return loaded
 
@@ -176,6 +178,11 @@ backends: Registry[Backend] = Registry(
         "hdf5": _Known("dosna.backends.hdf5:BACKEND", "hdf5"),
         "s3": _Known("dosna.backends.s3:BACKEND", "s3"),
         "file": _Known("dosna.backends.file:BACKEND", "zarr", ("zarr",)),
+        "ceph": _Known(
+            "dosna.backends.ceph:BACKEND",
+            hint="install your system's package python3-rados; docs/ceph.md tells how a virtual "
+            "environment gets it",
+        ),
     },
 )
 engines: Registry[Engine] = Registry(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import threading
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, ClassVar, NamedTuple, TypeVar
 
 from dosna.errors import StorageError
@@ -48,6 +48,9 @@ class Store(ABC):
 
     deletes_at_once: ClassVar[int] = 1
     """How many objects `delete_many` deletes by one request."""
+
+    most_ranges: ClassVar[int] = 0
+    """How many parts `put_ranges` takes; 0 where objects are only written whole."""
 
     @abstractmethod
     def get(self, key: str, byte_range: ByteRange | None = None) -> Blob | None:
@@ -96,6 +99,13 @@ class Store(ABC):
             if slash and folder not in seen:
                 seen.add(folder)
                 yield folder
+
+    def put_ranges(self, key: str, parts: Sequence[tuple[int, bytes]]) -> bool:
+        """Write parts of an object, each of which begins somewhere: all of them at once or none.
+
+        False, and nothing is done, where there is no object, or none that takes it.
+        """
+        return False
 
     def delete_many(self, keys: Iterable[str]) -> None:
         """Delete objects, some of which may be gone already."""

@@ -119,15 +119,17 @@ class StoreConnection(BackendConnection):
             with suppress(VersionConflict), lock(name):  # and then look again
                 found = self.store.get(key)
                 kind = _kind(found)
-                below = list(self.object_keys(name))
+                below = self.keys_left(name)
                 check_nesting(name, self.neighbours(name, below))
                 if found is None:
                     if not below:
+                        self.remember(name, metadata)
                         self.store.put(key, document, ABSENT)
                         break
                     self._check_left(name, below)
                     self._remove(name, ABSENT)
                 elif kind == "group":
+                    self.remember(name, metadata)
                     self.store.put(key, document, found.version)
                     break
                 elif kind == _DELETED:
@@ -147,6 +149,20 @@ class StoreConnection(BackendConnection):
     def describe(self, name: str, metadata: DatasetMetadata) -> DatasetMetadata:
         """Add what this backend has to remember of a new dataset."""
         return metadata
+
+    def keys_left(self, name: str) -> list[str]:
+        """List the keys of what there is where a dataset is to be made."""
+        return list(self.object_keys(name))
+
+    def keys_to_delete(self, name: str) -> Iterator[str]:
+        """List the keys of what a dataset consists of; some may have no object."""
+        return self.object_keys(name)
+
+    def remember(self, name: str, metadata: DatasetMetadata) -> None:
+        """Note a dataset that is about to be made or resized, where nothing can be listed."""
+
+    def forget(self, name: str) -> None:
+        """Undo `remember`: of the dataset there is but the mark that it is being deleted."""
 
     def _check_left(self, name: str, below: list[str]) -> None:
         """Refuse to make a dataset among what is not left from one that was deleted."""
@@ -205,13 +221,14 @@ class StoreConnection(BackendConnection):
         self._mark(key, token, version)
         renewed = time.monotonic()
         try:
-            made = (k for k in self.object_keys(name) if k != key)
+            made = (k for k in self.keys_to_delete(name) if k != key)
             while page := list(islice(made, self.store.deletes_at_once)):
                 if time.monotonic() - renewed > self.lease / 4:
                     self._renew(key, token)
                     renewed = time.monotonic()
                 self.store.delete_many(page)
             self._renew(key, token)
+            self.forget(name)
             self.store.delete_many([key])
         except BaseException:
             with suppress(Exception):  # let the next one begin at once

@@ -20,7 +20,7 @@ from dosna.backends.base import (
     Slices,
 )
 from dosna.backends.objects import ABSENT, Store, VersionConflict, lock
-from dosna.backends.parts import byte_range, scratch
+from dosna.backends.parts import byte_range, byte_runs, scratch
 from dosna.codecs import CodecError, bytes_of
 from dosna.errors import ChunkCorruptError, StaleDatasetError, StorageError
 from dosna.metadata import DatasetMetadata, Shape
@@ -146,6 +146,8 @@ class StoreDataset(BackendDataset):
                 old, version = self.connection.read_metadata(self.name)
                 self.adopt(old)
                 new = change(old)
+                if new.shape != old.shape:
+                    self.connection.remember(self.name, new)
                 self.store.put(key, zarr3.to_json(new), version)
                 self.metadata = new
                 return
@@ -311,12 +313,33 @@ class StoreDataset(BackendDataset):
                 self.check(idx, key, whole)
                 self.put(idx, self.encoded(idx, values), None)
             return
+        if self._write_ranges(idx, values, key):
+            return
 
         def change(data: bytes | memoryview | None) -> list[Any]:
             self.check(idx, key, False)
             return self.changed(idx, values, key, data)
 
         self.modify(idx, change)
+
+    def _write_ranges(self, idx: Shape, values: Array, key: Slices) -> bool:
+        """Write just the bytes of a part; False if they are to be written with all others."""
+        meta, pipeline, store = self.metadata, self.layout.pipeline, self.store
+        if not store.most_ranges or not pipeline.plain or pipeline.checks:
+            return False
+        runs = byte_runs(meta, key, store.most_ranges)
+        if runs is None:
+            return False
+        part = np.empty([k.stop - (k.start or 0) for k in key if type(k) is slice], meta.dtype)
+        part[...] = values
+        data = memoryview(part.tobytes())
+        length = len(data) // max(1, len(runs))
+        with self.hold(idx):
+            self.check(idx, key, False)
+            return not runs or store.put_ranges(
+                self.key(idx),
+                [(first, bytes(data[n * length :][:length])) for n, (first, _) in enumerate(runs)],
+            )
 
     def check(self, idx: Shape, key: Slices | None, whole: bool) -> None:
         """Look at a write of a chunk that is about to be done; see `check_inside`."""
