@@ -20,57 +20,15 @@ from dosna.metadata import Shape
 from dosna.plan import ChunkTask, plan
 from dosna.selection import select
 from dosna.sources.base import Array, Box
+from dosna.sources.contiguous import ContiguousReader, bytes_of
 from dosna.sources.files import ByteFile
 from dosna.sources.h5types import is_stored_as
 
-__all__ = ["ChunkedReader", "ContiguousReader", "direct_reader"]
+__all__ = ["ChunkedReader", "direct_reader"]
 
-_LEAST_RUN = 4096
-"""Shorter runs of bytes are not worth a request of their own."""
 _MOST_CHUNKS = 1 << 24
 
 Decoder = Callable[[Any, int], Any]
-
-
-class ContiguousReader:
-    """Elements that lie in the file as they do in memory."""
-
-    def __init__(self, file: ByteFile, offset: int, shape: Shape, dtype: np.dtype[Any]) -> None:
-        self.file, self.offset, self.shape, self.dtype = file, offset, shape, dtype
-
-    def read_into(self, box: Box, out: Array) -> bool:
-        """Read a box; False if it is in too many pieces."""
-        extent = out.shape
-        # The axes from `axis` on, but for it, are read all.
-        axis = len(extent)
-        while axis and extent[axis - 1] == self.shape[axis - 1]:
-            axis -= 1
-        axis = max(axis - 1, 0)
-        run = prod(extent[axis:]) * self.dtype.itemsize
-        count = prod(extent[:axis])
-        if not out.flags.c_contiguous or (count > 1 and run < _LEAST_RUN):
-            return False
-        strides = [prod(self.shape[a + 1 :]) * self.dtype.itemsize for a in range(len(extent))]
-        starts = np.array(
-            self.offset + sum(b.start * s for b, s in zip(box, strides, strict=True))
-        )
-        for a in range(axis):
-            starts = np.add.outer(starts, np.arange(extent[a]) * strides[a])
-        memory = _bytes_of(out)
-        pieces = list(zip(starts.reshape(-1).tolist(), range(0, run * count, run), strict=True))
-
-        def read(piece: tuple[int, int]) -> None:
-            self.file.read_into(piece[0], memory[piece[1] : piece[1] + run])
-
-        if len(pieces) == 1:
-            read(pieces[0])
-        else:
-            self.file.for_each(read, pieces)
-        return True
-
-
-def _bytes_of(array: Array) -> memoryview:
-    return memoryview(array.reshape(-1).view(np.uint8).data)
 
 
 class _Scratch(threading.local):
@@ -126,8 +84,8 @@ class ChunkedReader:
 
         dataset.id.chunk_iter(note)
 
-    def read_into(self, box: Box, out: Array) -> bool:
-        """Read a box, all of which can be read."""
+    def read_into(self, box: Box, out: Array) -> None:
+        """Read a box to memory of its shape."""
 
         def read(task: ChunkTask) -> None:
             # The ellipsis keeps an array of no axes an array.
@@ -139,7 +97,6 @@ class ChunkedReader:
             read(next(iter(tasks)))
         else:
             self.file.for_each(read, tasks)
-        return True
 
     def _read_chunk(self, task: ChunkTask, out: Array) -> None:
         at = 0
@@ -153,10 +110,10 @@ class ChunkedReader:
         if not active and size != self.nbytes:
             raise SourceError(f"{size} bytes are stored for a chunk of {self.nbytes}")
         if not active and out.nbytes == self.nbytes and out.flags.c_contiguous:
-            self.file.read_into(offset, _bytes_of(out))
+            self.file.read_into(offset, bytes_of(out))
             return
         data: Any = _scratch.get("stored", size)
-        self.file.read_into(offset, _bytes_of(data))
+        self.file.read_into(offset, bytes_of(data))
         for decode in active:
             data = decode(data, self.nbytes)
         if len(data) != self.nbytes:

@@ -12,7 +12,7 @@ from h5py import h5t
 
 from dosna.metadata import Shape, check_dtype, encode_value
 
-__all__ = ["Representation", "attributes", "decode_strings", "represent", "text_dtype"]
+__all__ = ["Representation", "attributes", "is_stored_as", "represent"]
 
 Array = np.ndarray[Any, Any]
 
@@ -131,27 +131,6 @@ def is_stored_as(dataset: Any, dtype: np.dtype[Any]) -> bool:
         )
     except (TypeError, ValueError):
         return False
-
-
-def text_dtype(strings: Array) -> np.dtype[Any]:
-    """Give the least dtype for byte strings: U if all are UTF-8, and else S."""
-    longest, raw, text = 1, 1, True
-    for value in strings.flat:
-        raw = max(raw, len(value))
-        if text:
-            try:
-                longest = max(longest, len(value.decode()))
-            except UnicodeDecodeError:
-                text = False
-    return np.dtype(f"U{longest}" if text else f"S{raw}")
-
-
-def decode_strings(strings: Array, dtype: np.dtype[Any]) -> Array:
-    """Turn an array of bytes objects into one of a dtype that `text_dtype` gave."""
-    values: list[Any] = list(strings.flat)
-    if dtype.kind == "U":
-        values = [value.decode() for value in values]
-    return np.array(values, dtype).reshape(strings.shape)
 
 
 def attributes(owner: Any) -> dict[str, Any]:

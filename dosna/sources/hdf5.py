@@ -12,19 +12,18 @@ import h5py
 import numpy as np
 
 from dosna.errors import DatasetNameError, DosnaError, SourceError, SourceNotFoundError
-from dosna.metadata import Shape, check_name
+from dosna.metadata import check_name
 from dosna.registry import SourceKind, sources
 from dosna.sources.base import Array, ArrayDescription, Box, Source
+from dosna.sources.contiguous import rows
 from dosna.sources.files import ByteFile, CachedReader, S3Options, open_bytes
 from dosna.sources.h5direct import direct_reader
 from dosna.sources.h5tree import Tree, walk
-from dosna.sources.h5types import attributes, decode_strings, represent, text_dtype
+from dosna.sources.h5types import attributes, represent
+from dosna.sources.strings import blocks, fixed, measure
 
 __all__ = ["KIND", "H5Source"]
 
-_PIECE_BYTES = 1 << 16
-_STRING_BLOCK = 1 << 16
-_MOST_PADDED = 1 << 30
 _BEING_WRITTEN = ("unable to lock file", "already open for", "consistency flag")
 
 
@@ -196,45 +195,16 @@ class _Reader:
         self.as_ = represent(dataset)
         self.refused = self.as_.refused
         self.dtype, self.shape = self.as_.dtype, self.as_.shape
-        self._direct = None
+        self._direct: Any = None
+        if not self.refused and not self.as_.empty:
+            self.refused = _missing_filter(dataset)
         if self.refused:
             return
         if self.as_.strings:
-            self._measure()
+            parts = (self._strings(box) for box in blocks(self.shape))
+            self.dtype, self.refused = measure(self.shape, parts)
         elif self.shape == dataset.shape:
             self._direct = direct_reader(file, dataset, self.dtype)
-        if not self.as_.empty:
-            self.refused = _missing_filter(dataset)
-
-    def _measure(self) -> None:
-        """Find the length of the longest string."""
-        total, longest = 0, np.dtype("U1")
-        raw = np.dtype("S1")
-        for start in range(0, max(1, self.shape[0] if self.shape else 1), self._rows):
-            key = slice(start, start + self._rows) if self.shape else ()
-            strings = self._strings(key)
-            found = text_dtype(strings)
-            total += sum(map(len, strings.flat))
-            if found.kind == "S":
-                raw = max(raw, found, key=lambda d: d.itemsize)
-                longest = np.dtype("S1") if longest.kind == "U" else longest
-            elif found.itemsize > longest.itemsize and longest.kind == "U":
-                longest = found
-            raw = max(
-                raw, np.dtype(f"S{max([1, *map(len, strings.flat)])}"), key=lambda d: d.itemsize
-            )
-        self.dtype = longest if longest.kind == "U" else raw
-        size = int(np.prod(self.shape, dtype=object)) * self.dtype.itemsize
-        if size > _MOST_PADDED and size > 16 * total:
-            self.refused = (
-                f"its strings of variable length would take {size} bytes, each as long as the "
-                f"longest, and they are {total}"
-            )
-
-    @property
-    def _rows(self) -> int:
-        inner = int(np.prod(self.shape[1:], dtype=object))
-        return max(1, _STRING_BLOCK // max(1, inner))
 
     def _strings(self, key: Any) -> Array:
         if self.as_.empty:
@@ -260,7 +230,7 @@ class _Reader:
             self.dtype,
             {**attributes(dataset), **(found.attrs or {})},
             chunks=chunks,
-            pieces=None if chunks else _rows(self.shape, self.dtype.itemsize),
+            pieces=None if chunks else rows(self.shape, self.dtype.itemsize),
             fillvalue=fill,
             links=links,
             notes=notes,
@@ -270,12 +240,12 @@ class _Reader:
         if self._direct is not None:
             # What is damaged, or stored as this module does not expect, libhdf5 judges.
             with suppress(SourceError, zlib.error, ValueError):
-                if self._direct.read_into(box, out):
-                    return
+                self._direct.read_into(box, out)
+                return
         if not out.size:
             return
         if self.as_.strings:
-            out[...] = decode_strings(self._strings(box), self.dtype)
+            out[...] = fixed(self._strings(box), self.dtype)
         elif (
             self.shape == self.dataset.shape
             and out.flags.c_contiguous
@@ -287,17 +257,6 @@ class _Reader:
             found = np.asarray(self.dataset[box[:axes]])
             inner: Any = (..., *box[axes:])
             out[...] = found[inner] if len(box) > axes else found
-
-
-def _rows(shape: Shape, itemsize: int) -> Shape | None:
-    """Give the extent of some rows that lie together in a file."""
-    pieces = list(shape)
-    for axis, extent in enumerate(shape):
-        inner = int(np.prod(shape[axis + 1 :], dtype=object)) * itemsize
-        pieces[axis] = max(1, min(extent, _PIECE_BYTES // max(1, inner)))
-        if pieces[axis] > 1:
-            break
-    return tuple(pieces) if pieces else None
 
 
 def _missing_filter(dataset: Any) -> str:
