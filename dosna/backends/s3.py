@@ -135,6 +135,10 @@ class S3Connection(StoreConnection):
         self.lease = 2.0 * timeout  # type: ignore[misc]
 
     @property
+    def holds_trees(self) -> bool:
+        return self.bucket is not None
+
+    @property
     def location(self) -> str:
         return f"{self.settings.endpoint_url or 's3'}/{self.bucket or ''}/{self.name}"
 
