@@ -253,7 +253,9 @@ sources: Registry[SourceKind] = Registry(
             "dosna.sources.hdf5:KIND",
             "hdf5",
             ("nexus",),
-            claims=Claims((".h5", ".hdf5", ".hdf", ".nxs", ".nx5", ".he5", ".nc"), packages=("h5py",)),
+            claims=Claims(
+                (".h5", ".hdf5", ".hdf", ".nxs", ".nx5", ".he5", ".nc"), packages=("h5py",)
+            ),
         ),
         "zarr": _Known(
             "dosna.sources.zarr:KIND", "zarr", claims=Claims((".zarr",), packages=("zarr",))
