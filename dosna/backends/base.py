@@ -178,6 +178,17 @@ class BackendDataset(ABC):
         self.connection = connection
         self.name = name
         self.metadata = metadata
+        self.prepare()
+
+    def prepare(self) -> None:  # noqa: B027  most have nothing that cannot travel
+        """Make what `__getstate__` leaves out, because another process needs its own."""
+
+    def __getstate__(self) -> dict[str, Any]:
+        return dict(self.__dict__)
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self.prepare()
 
     @property
     @abstractmethod

@@ -51,20 +51,12 @@ class StoreDataset(BackendDataset):
 
     connection: StoreConnection
 
-    def __init__(self, connection: StoreConnection, name: str, metadata: DatasetMetadata) -> None:
-        super().__init__(connection, name, metadata)
-        self.prepare()
-
     def prepare(self) -> None:
-        """Make what is not sent to another process."""
+        super().prepare()
         self.layout = zarr3.layout(self.metadata)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {k: v for k, v in self.__dict__.items() if k != "layout"}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state)
-        self.prepare()
+        return {k: v for k, v in super().__getstate__().items() if k != "layout"}
 
     # -- what a subclass may do in another way --------------------------------------------
 
