@@ -112,7 +112,7 @@ class Store(ABC):
         ----------
         work : callable
         items : iterable
-            Taken in the caller's thread, no sooner than their turn comes.
+            Taken one at a time, no more of them ahead than are under way.
         nbytes : int
             What each holds in memory while it is worked on.
         """

@@ -5,9 +5,8 @@ from __future__ import annotations
 import secrets
 import threading
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from itertools import chain, islice
-from queue import SimpleQueue
 from typing import Any, NamedTuple, TypeVar
 
 from dosna.backends.s3_client import IN_FLIGHT, Failure, S3Client, check_process
@@ -17,6 +16,12 @@ from dosna.errors import DatasetNotFoundError, DosnaError, StorageError
 T = TypeVar("T")
 
 _BYTES_IN_FLIGHT = 64 << 20
+_END: Any = object()
+
+
+def _window(nbytes: int) -> int:
+    """Give how many requests of so many bytes each are under way at a time."""
+    return max(1, min(IN_FLIGHT, _BYTES_IN_FLIGHT // max(1, nbytes)))
 
 
 class Conditions(NamedTuple):
@@ -183,40 +188,42 @@ class S3Store(Store):
     def for_each(self, work: Callable[[T], object], items: Iterable[T], nbytes: int = 0) -> None:
         check_process()  # The threads of a pool do not survive a fork either.
         source = iter(items)
-        head = list(islice(source, 2))
-        if len(head) < 2:
-            for item in head:
-                work(item)
-            return
-        if self._pool is None:
-            self._pool = ThreadPoolExecutor(IN_FLIGHT, thread_name_prefix="dosna-s3")
-        errors: SimpleQueue[BaseException | None] = SimpleQueue()
+        head: list[T] = list(islice(source, _window(nbytes)))
+        source = chain(head, source)
+        turn = threading.Lock()
+        errors: list[BaseException] = []
 
-        def attempt(item: T) -> None:
+        def share() -> None:
             try:
-                work(item)
-                errors.put(None)
-            except BaseException as error:
-                errors.put(error)
-
-        window = max(1, min(IN_FLIGHT, _BYTES_IN_FLIGHT // max(1, nbytes)))
-        under_way = 0
-        failed: BaseException | None = None
-        try:
-            for item in chain(head, source):
-                if under_way == window:
-                    failed = errors.get()
-                    under_way -= 1
-                    if failed is not None:
+                while not errors:
+                    with turn:
+                        item = next(source, _END)
+                    if item is _END:
                         break
-                self._pool.submit(attempt, item)
-                under_way += 1
-        finally:
-            # Nobody writes into the caller's arrays after this returns.
-            for _ in range(under_way):
-                failed = errors.get() or failed
-        if failed is not None:
-            raise failed
+                    work(item)
+            except BaseException as error:
+                errors.append(error)
+
+        # A thread takes one item after the other, the caller's too: to wake another for each
+        # would cost as much as a small request does. One that never began has nothing to do.
+        helpers = [self._threads().submit(share) for _ in head[1:]]
+
+        def finish() -> None:
+            wait([helper for helper in helpers if not helper.cancel()])
+
+        try:
+            share()
+            finish()
+        except BaseException as error:
+            errors.append(error)
+            finish()  # Nobody writes into the caller's arrays after this returns.
+        if errors:
+            raise errors[0]
+
+    def _threads(self) -> ThreadPoolExecutor:
+        if self._pool is None:
+            self._pool = ThreadPoolExecutor(IN_FLIGHT - 1, thread_name_prefix="dosna-s3")
+        return self._pool
 
     def close(self) -> None:
         if self._pool is not None:
