@@ -73,6 +73,22 @@ def test_what_each_operation_asks_of_the_store(con, store):
         assert requests(store, use) == expected
 
 
+def test_names_are_listed_once(con, store):
+    for name in ("a", "b", "c"):
+        con.create_dataset(name, (1,))
+    once = requests(store, lambda: con.instance.dataset_names())
+    for use in (lambda: list(con), lambda: sorted(con), lambda: set(con), lambda: len(con)):
+        assert requests(store, use) == once
+    names = iter(con)
+    assert next(names) == "a"
+    con.create_dataset("d", (1,))
+    assert len(con) == 4
+    assert list(names) == ["b", "c"]
+    iter(con)
+    con.del_dataset("d")
+    assert (len(con), list(con)) == (3, ["a", "b", "c"])
+
+
 def test_what_each_operation_asks_of_a_store_with_shards(con, store):
     ds = con.create_dataset("x", data=DATA, chunk_size=(2, 2), shards=(4, 12))
     other = con["x"]
