@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import math
 import os
 import threading
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, ClassVar, NamedTuple, TypeVar
 
-from dosna.errors import StorageError
+from dosna.errors import StorageError, StoreTimeoutError
 
 __all__ = ["ABSENT", "Blob", "ByteRange", "Store", "VersionConflict", "lock"]
 
@@ -97,9 +99,23 @@ class Store(ABC):
                 seen.add(folder)
                 yield folder
 
-    def delete_many(self, keys: Iterable[str]) -> None:
-        """Delete objects, some of which may be gone already."""
+    def delete_many(self, keys: Iterable[str], until: float = math.inf) -> None:
+        """Delete objects, some of which may be gone already.
+
+        Parameters
+        ----------
+        keys : iterable of str
+        until : float
+            The ``time.monotonic()`` after which nothing is begun, not even again.
+
+        Raises
+        ------
+        StoreTimeoutError
+            Some had not been begun by then.
+        """
         for key in keys:
+            if time.monotonic() > until:
+                raise StoreTimeoutError(f"deleting took too long, and stopped before {key!r}")
             self.delete(key)
 
     def for_each(self, work: Callable[[T], object], items: Iterable[T], nbytes: int = 0) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import secrets
 import threading
 from collections.abc import Callable, Iterable, Iterator
@@ -140,7 +141,7 @@ class S3Store(Store):
         self.delete_many([key])
         return True
 
-    def delete_many(self, keys: Iterable[str]) -> None:
+    def delete_many(self, keys: Iterable[str], until: float = math.inf) -> None:
         paths = map(self._path, keys)
         while page := list(islice(paths, self.deletes_at_once)):
             by_bucket: dict[str, list[dict[str, str]]] = {}
@@ -148,7 +149,7 @@ class S3Store(Store):
                 by_bucket.setdefault(bucket, []).append({"Key": key})
             for bucket, objects in by_bucket.items():
                 wanted = {"Objects": objects, "Quiet": True}
-                answer = self.call("delete_objects", Bucket=bucket, Delete=wanted)
+                answer = self.call("delete_objects", until, Bucket=bucket, Delete=wanted)
                 for failed in answer.get("Errors", []):
                     raise StorageError(
                         f"{self.client.endpoint}: deleting {bucket + '/' + failed['Key']!r} "
@@ -177,10 +178,10 @@ class S3Store(Store):
             error = self.error(failure, f"listing {bucket + '/' + rest!r}")
         raise error
 
-    def call(self, operation: str, **arguments: Any) -> Any:
+    def call(self, operation: str, until: float = math.inf, **arguments: Any) -> Any:
         """Make a request of boto3's client, but with errors of dosna."""
         try:
-            return self.client.call(operation, **arguments)
+            return self.client.call(operation, until, **arguments)
         except Failure as failure:
             error = self.error(failure, f"{operation} of {arguments.get('Bucket', 'all')!r}")
         raise error
