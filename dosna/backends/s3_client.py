@@ -239,26 +239,6 @@ class S3Client:
 
         return attempt(put)
 
-    def put(self, path: str, data: bytes) -> None:
-        """Put an object.
-
-        Raises
-        ------
-        OutcomeUnknown
-            It may or may not have been put.
-        """
-        unknown = False
-        for last in self.attempts():
-            try:
-                self.put_once(path, data)
-                return
-            except Failure as failure:
-                found = failure
-            unknown = unknown or found.may_be_done
-            if last or not found.transient:
-                break
-        raise self.lost(path) if unknown else found
-
     def lost(self, path: str) -> OutcomeUnknown:
         """Give the error for a write whose fate is not known."""
         return OutcomeUnknown(

@@ -86,14 +86,14 @@ class S3Store(Store):
         path = self._path(key)
         try:
             if expected is None:
-                self.client.put(path, data)
+                self._put(path, data, None)
             elif (conditions := self._conditions(path)).supported:
-                self._put_if(path, data, expected, conditions.bare)
+                self._put(path, data, expected, conditions.bare)
             else:
                 found = self.get(key)
                 if (ABSENT if found is None else found.version) != expected:
                     raise VersionConflict(f"{path!r} is not of version {expected!r} any more")
-                self.client.put(path, data)
+                self._put(path, data, None)
             return
         except Failure as failure:
             error: DosnaError = self.error(failure, f"writing {path!r}")
@@ -101,11 +101,13 @@ class S3Store(Store):
                 error = DatasetNotFoundError(f"there is no bucket for {path!r} any more")
         raise error
 
-    def _put_if(self, path: str, data: bytes, expected: str, bare: bool) -> None:
+    def _put(self, path: str, data: bytes, expected: str | None, bare: bool = False) -> None:
+        """Put an object; of attempts that were not answered its token tells which was done."""
         token = secrets.token_hex(16)
-        mode: Any = "create"
-        if expected != ABSENT:
-            mode = {"e_tag": expected.strip('"') if bare else expected}
+        mode: Any = "overwrite"
+        if expected is not None:
+            etag = expected.strip('"') if bare else expected
+            mode = "create" if expected == ABSENT else {"e_tag": etag}
         unknown = False
         for last in self.client.attempts():
             try:
