@@ -331,9 +331,6 @@ class CephStore(Store):
                 return False
         return True
 
-    def delete_many(self, keys: Iterable[str]) -> None:
-        self.for_each(self.delete, keys)
-
     def list(self, prefix: str) -> Iterator[str]:
         end = self._end()
         last = None

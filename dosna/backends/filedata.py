@@ -254,7 +254,7 @@ class FileDataset(FolderDataset[ArrayFolder], StoreDataset):
         for first, last in ranges:
             if not read_fully(file, [data[first:last]], first):
                 self.corrupt(idx, f"it ends before byte {last}")
-        return self.decode(idx, data, memory)
+        return self.decode(idx, data)
 
 
 class ShardedFileDataset(ShardedDataset, FileDataset):

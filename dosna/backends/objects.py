@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import math
 import os
 import threading
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, ClassVar, NamedTuple, TypeVar
 
-from dosna.errors import StorageError
+from dosna.errors import StorageError, StoreTimeoutError
 
 __all__ = ["ABSENT", "Blob", "ByteRange", "Store", "VersionConflict", "lock"]
 
@@ -107,10 +109,27 @@ class Store(ABC):
         """
         return False
 
-    def delete_many(self, keys: Iterable[str]) -> None:
-        """Delete objects, some of which may be gone already."""
-        for key in keys:
+    def delete_many(self, keys: Iterable[str], until: float = math.inf) -> None:
+        """Delete objects, some of which may be gone already.
+
+        Parameters
+        ----------
+        keys : iterable of str
+        until : float
+            The ``time.monotonic()`` after which nothing is begun, not even again.
+
+        Raises
+        ------
+        StoreTimeoutError
+            Some had not been begun by then.
+        """
+
+        def delete(key: str) -> None:
+            if time.monotonic() > until:
+                raise StoreTimeoutError(f"deleting took too long, and stopped before {key!r}")
             self.delete(key)
+
+        self.for_each(delete, keys)
 
     def for_each(self, work: Callable[[T], object], items: Iterable[T], nbytes: int = 0) -> None:
         """Do `work`, which makes requests, on each item; the first error is raised.
@@ -122,7 +141,7 @@ class Store(ABC):
         ----------
         work : callable
         items : iterable
-            Taken in the caller's thread, no sooner than their turn comes.
+            Taken one at a time, no more of them ahead than are under way.
         nbytes : int
             What each holds in memory while it is worked on.
         """

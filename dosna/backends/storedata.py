@@ -29,13 +29,10 @@ from dosna.plan import ChunkTask
 if TYPE_CHECKING:
     from dosna.backends.store import StoreConnection
 
-__all__ = ["MOST_ATTEMPTS", "NOTHING", "StoreDataChunk", "StoreDataset"]
+__all__ = ["MOST_ATTEMPTS", "StoreDataChunk", "StoreDataset"]
 
 MOST_ATTEMPTS = 1000
 """Of a change that others keep making impossible."""
-
-NOTHING: Array = np.empty(0, np.uint8)
-"""Memory for a decoder that needs none."""
 
 
 def is_full(key: Slices, extent: Shape) -> bool:
@@ -239,7 +236,7 @@ class StoreDataset(BackendDataset):
         None if there is no such chunk.
 
         The array may be of the thread's scratch memory, or of bytes: it is not to be kept or
-        written to. A compressed chunk is decoded into `raw`, if that is given.
+        written to. If `raw` is given the chunk is decoded into it.
         """
         meta = self.metadata
         pipeline = self.layout.pipeline
@@ -263,8 +260,8 @@ class StoreDataset(BackendDataset):
     def decode(self, idx: Shape, data: Any, raw: Array | None = None) -> Array:
         """Decode a chunk, or raise ChunkCorruptError."""
         pipeline = self.layout.pipeline
-        if raw is None:
-            raw = scratch.raw(pipeline.nbytes) if pipeline.compressed else NOTHING
+        if raw is None and pipeline.compressed:
+            raw = scratch.raw(pipeline.nbytes)
         try:
             return pipeline.decode(data, raw)
         except CodecError as error:
@@ -359,7 +356,8 @@ class StoreDataset(BackendDataset):
             chunk = scratch.chunk(meta)[0]
             chunk[...] = meta.fillvalue
         else:
-            stored = self.decode(idx, data)
+            raw = scratch.raw(pipeline.nbytes) if pipeline.direct else None
+            stored = self.decode(idx, data, raw)
             if pipeline.direct:
                 chunk = stored
             else:

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from itertools import chain, islice
-from queue import SimpleQueue
-from typing import TypeVar
+from typing import Any, TypeVar
 
 __all__ = ["Workers"]
 
 T = TypeVar("T")
+
+_END: Any = object()
 
 
 class Workers:
@@ -22,7 +24,7 @@ class Workers:
     name : str
         What the threads' names begin with.
     most : int
-        Of tasks under way for one caller.
+        Of tasks under way for one caller, whose own thread works too.
     most_bytes : int
         Of what these hold together.
     """
@@ -35,44 +37,42 @@ class Workers:
     def for_each(self, work: Callable[[T], object], items: Iterable[T], nbytes: int) -> None:
         """Do work on each item; as `dosna.backends.store.Store.for_each`."""
         source = iter(items)
-        head = list(islice(source, 2))
-        if len(head) < 2:
-            for item in head:
-                work(item)
-            return
-        pool = self._threads()
-        ends: SimpleQueue[BaseException | None] = SimpleQueue()
+        head = list(islice(source, max(1, min(self._most, self._most_bytes // max(1, nbytes)))))
+        source = chain(head, source)
+        turn = threading.Lock()
+        errors: list[BaseException] = []
 
-        def attempt(item: T) -> None:
+        def share() -> None:
             try:
-                work(item)
-                ends.put(None)
-            except BaseException as error:
-                ends.put(error)
-
-        window = max(1, min(self._most, self._most_bytes // max(1, nbytes)))
-        under_way = 0
-        failed: BaseException | None = None
-        try:
-            for item in chain(head, source):
-                if under_way == window:
-                    failed = ends.get()
-                    under_way -= 1
-                    if failed is not None:
+                while not errors:
+                    with turn:
+                        item: Any = next(source, _END)
+                    if item is _END:
                         break
-                pool.submit(attempt, item)
-                under_way += 1
-        finally:
-            # Nobody writes into the caller's arrays after this returns.
-            for _ in range(under_way):
-                failed = ends.get() or failed
-        if failed is not None:
-            raise failed
+                    work(item)
+            except BaseException as error:
+                errors.append(error)
+
+        # A thread takes one item after the other, the caller's too: to wake another for each
+        # would cost as much as a small request does. One that never began has nothing to do.
+        helpers = [self._threads().submit(share) for _ in head[1:]]
+
+        def finish() -> None:
+            wait([helper for helper in helpers if not helper.cancel()])
+
+        try:
+            share()
+            finish()
+        except BaseException as error:
+            errors.append(error)
+            finish()  # Nobody writes into the caller's arrays after this returns.
+        if errors:
+            raise errors[0]
 
     def _threads(self) -> ThreadPoolExecutor:
         # Threads do not survive a fork: a pool made before it would never answer.
         if self._pool is None or self._process != os.getpid():
-            self._pool = ThreadPoolExecutor(self._most, thread_name_prefix=self._name)
+            self._pool = ThreadPoolExecutor(self._most - 1, thread_name_prefix=self._name)
             self._process = os.getpid()
         return self._pool
 
