@@ -79,6 +79,19 @@ def test_what_each_operation_asks_of_the_store(con, store):
         assert requests(store, use) == expected
 
 
+@pytest.mark.parametrize("shards", [None, (8,)])
+def test_without_conditional_puts_rows_of_others_are_kept(tmp_path, shards):
+    con, other = (dn.Connection(str(tmp_path), backend="folder", engine="cpu") for _ in "ab")
+    with con, other:
+        ds = con.create_dataset("x", data=np.zeros(5), chunk_size=4, shards=shards)
+        with pytest.warns(UserWarning, match="no conditional writes"):
+            other["x"].append([7, 8])
+        ds[...] = 1  # without a warning: it is all that this handle knows of
+        assert con["x"][...].tolist() == [1, 1, 1, 1, 1, 7, 8]
+        with pytest.warns(UserWarning, match="no conditional writes"):
+            ds[1] = 2
+
+
 def test_names_are_listed_once(con, store):
     for name in ("a", "b", "c"):
         con.create_dataset(name, (1,))
