@@ -6,6 +6,10 @@ two names that would mean one bucket are told apart.
 
 With `bucket`, a dataset is the objects whose keys begin with ``<connection name>/<dataset>/`` in
 that bucket, which has to exist.
+
+Here a dataset is made a bucket or a prefix; `s3_store` is the store of bytes below, with
+conditional writes and many requests under way; `s3_client` makes a request, again if need be; and
+`s3_errors` says what its failure means.
 """
 
 from __future__ import annotations
@@ -17,7 +21,8 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from dosna.backends.base import BackendDataset
-from dosna.backends.s3_client import Failure, S3Client, Settings
+from dosna.backends.s3_client import S3Client, Settings
+from dosna.backends.s3_errors import Failure
 from dosna.backends.s3_store import Conditions, S3Store
 from dosna.backends.store import Store, StoreConnection, StoreDataset
 from dosna.errors import (

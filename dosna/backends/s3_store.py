@@ -10,7 +10,8 @@ from concurrent.futures import ThreadPoolExecutor, wait
 from itertools import chain, islice
 from typing import Any, NamedTuple, TypeVar
 
-from dosna.backends.s3_client import IN_FLIGHT, Failure, S3Client, check_process
+from dosna.backends.s3_client import IN_FLIGHT, S3Client, check_process
+from dosna.backends.s3_errors import Failure
 from dosna.backends.store import ABSENT, Blob, ByteRange, Store, VersionConflict
 from dosna.errors import DatasetNotFoundError, DosnaError, StorageError
 
