@@ -24,7 +24,13 @@ from dosna.backends.base import BackendDataset
 from dosna.backends.s3_client import S3Client, Settings
 from dosna.backends.s3_errors import Failure
 from dosna.backends.s3_store import Conditions, S3Store
-from dosna.backends.store import Store, StoreConnection, StoreDataset
+from dosna.backends.store import (
+    ABSENT,
+    Store,
+    StoreConnection,
+    StoreDataset,
+    VersionConflict,
+)
 from dosna.errors import (
     ConfigurationError,
     ConnectionError,
@@ -307,10 +313,13 @@ class S3Connection(StoreConnection):
                 return
             if found.code != "BucketNotEmpty":
                 break
-            if self.has_dataset(name):
-                return  # It was made anew meanwhile.
-            # A write that had been under way when the objects were listed.
-            self.store.delete_many(self.object_keys(name))
+            # A write that had been under way when the objects were listed, or a new dataset.
+            try:
+                self._deletion(name).run(lambda: self.object_keys(name), ABSENT)
+            except VersionConflict:
+                return
+            except DatasetNotFoundError:
+                continue  # The bucket is gone.
         raise self._s3.error(found, f"deleting bucket {bucket_name(name)!r}")
 
     def dataset_names(self) -> list[str]:
