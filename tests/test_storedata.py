@@ -333,8 +333,15 @@ def test_who_waits_for_a_sign_of_life_says_so(con, store, monkeypatch):
     ],
 )
 def test_only_processes_of_this_machine_are_known_to_be_dead(change, dead):
-    assert deletion._is_dead({**deletion._process(os.getpid()), **change}) is dead
-    assert deletion._is_dead(None) is False
+    parent = deletion._process(os.getppid())
+    assert deletion._has_ended({"token": "theirs", "process": {**parent, **change}}) is dead
+
+
+def test_a_process_knows_its_own_deletions(monkeypatch):
+    mark = {"token": "mine", "process": deletion._process(os.getpid())}
+    assert deletion._has_ended(mark)
+    monkeypatch.setattr(deletion, "_under_way", {"mine"})
+    assert not deletion._has_ended(mark)
 
 
 def test_nothing_is_deleted_after_its_time(store):
