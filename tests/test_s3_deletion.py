@@ -57,3 +57,34 @@ def test_a_deletion_that_was_killed_is_finished_within_seconds(gateway, layout, 
         assert time.monotonic() - begin < 20
         assert name not in con
         assert list(con.store.list(name + "/")) == []
+
+
+@pytest.mark.parametrize("late", ["a write", "a dataset"])
+def test_what_comes_before_the_bucket_is_deleted(gateway, late):
+    url, name = gateway.endpoint_url, f"x-{secrets.token_hex(6)}"
+    options = {"backend": "s3", "engine": "cpu"}
+    came = []
+
+    def come(request):
+        if request.method == "DELETE" and request.path.strip("/") == name and not came:
+            came.append(True)
+            if late == "a write":
+                other.store.put(name + "/c/0", b"")
+            else:
+                other.create_dataset(name, data=np.arange(3))
+
+    with (
+        Proxy(url) as proxy,
+        dn.Connection("tests", endpoint_url=proxy.url, **options) as con,
+        dn.Connection("others", endpoint_url=url, **options) as other,
+    ):
+        con.create_dataset(name, data=np.ones(6), chunk_size=2)
+        proxy.fault = come
+        con.del_dataset(name)
+        assert came
+        if late == "a write":
+            assert name not in con
+            assert name not in [b["Name"] for b in con.store.call("list_buckets")["Buckets"]]
+        else:
+            assert con[name][...].tolist() == [0, 1, 2]
+            con.del_dataset(name)

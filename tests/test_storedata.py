@@ -79,6 +79,19 @@ def test_what_each_operation_asks_of_the_store(con, store):
         assert requests(store, use) == expected
 
 
+@pytest.mark.parametrize("shards", [None, (8,)])
+def test_without_conditional_puts_rows_of_others_are_kept(tmp_path, shards):
+    con, other = (dn.Connection(str(tmp_path), backend="folder", engine="cpu") for _ in "ab")
+    with con, other:
+        ds = con.create_dataset("x", data=np.zeros(5), chunk_size=4, shards=shards)
+        with pytest.warns(UserWarning, match="no conditional writes"):
+            other["x"].append([7, 8])
+        ds[...] = 1  # without a warning: it is all that this handle knows of
+        assert con["x"][...].tolist() == [1, 1, 1, 1, 1, 7, 8]
+        with pytest.warns(UserWarning, match="no conditional writes"):
+            ds[1] = 2
+
+
 def test_names_are_listed_once(con, store):
     for name in ("a", "b", "c"):
         con.create_dataset(name, (1,))
@@ -320,8 +333,15 @@ def test_who_waits_for_a_sign_of_life_says_so(con, store, monkeypatch):
     ],
 )
 def test_only_processes_of_this_machine_are_known_to_be_dead(change, dead):
-    assert deletion._is_dead({**deletion._process(os.getpid()), **change}) is dead
-    assert deletion._is_dead(None) is False
+    parent = deletion._process(os.getppid())
+    assert deletion._has_ended({"token": "theirs", "process": {**parent, **change}}) is dead
+
+
+def test_a_process_knows_its_own_deletions(monkeypatch):
+    mark = {"token": "mine", "process": deletion._process(os.getpid())}
+    assert deletion._has_ended(mark)
+    monkeypatch.setattr(deletion, "_under_way", {"mine"})
+    assert not deletion._has_ended(mark)
 
 
 def test_nothing_is_deleted_after_its_time(store):

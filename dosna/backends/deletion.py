@@ -29,6 +29,9 @@ DELETED = "dosna.deleted"
 _SILENT = 2.0
 """Seconds of waiting that are not worth a warning."""
 
+_under_way: set[str] = set()
+"""Tokens of the deletions that this process is at."""
+
 
 class Deletion:
     """The deletion of one dataset, by this process or by another.
@@ -75,6 +78,13 @@ class Deletion:
         VersionConflict
             It is not, and nothing was deleted.
         """
+        _under_way.add(self._token)
+        try:
+            self._run(keys, version)
+        finally:
+            _under_way.discard(self._token)
+
+    def _run(self, keys: Callable[[], Iterable[str]], version: str) -> None:
         renewed = time.monotonic()
         self._put(version)
         try:
@@ -121,7 +131,7 @@ class Deletion:
         """Wait until nobody works on a deletion, of which a mark was found; False if it lives."""
         mark, begin, warned = _read(found), time.monotonic(), False
         while True:
-            ended = mark.get("abandoned") or _is_dead(mark.get("process"))
+            ended = mark.get("abandoned") or _has_ended(mark)
             longest = min(self._settle, self._lease) if ended else self._lease
             waited = time.monotonic() - begin
             if waited >= longest:
@@ -167,19 +177,28 @@ def _machine() -> str | None:
 
 
 def _process(pid: int) -> dict[str, Any] | None:
-    """Describe a process; None if there is none that runs."""
+    """Describe a process; None if that is not to be seen."""
     try:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:
         return None
-    if fields[0] in "ZX":
-        return None
-    # A number may be used again, but not at the same time since the machine's start.
-    return {"machine": _machine(), "host": os.uname().nodename, "pid": pid, "began": fields[19]}
+    # A number may be used again, but not by a process that began at the same time.
+    began = "" if fields[0] in "ZX" else fields[19]
+    return {"machine": _machine(), "host": os.uname().nodename, "pid": pid, "began": began}
 
 
-def _is_dead(process: dict[str, Any] | None) -> bool:
-    """Whether a process is known not to run any more; nothing is known of other machines."""
+def _has_ended(mark: dict[str, Any]) -> bool:
+    """Whether nobody is at a deletion any more; nothing is known of other machines."""
+    process = mark.get("process")
     if not process or process.get("machine") is None or process["machine"] != _machine():
         return False
-    return _process(process["pid"]) != process
+    pid: int = process["pid"]
+    if pid == os.getpid():
+        return mark.get("token") not in _under_way
+    try:
+        os.kill(pid, 0)  # no signal; sees those too that /proc hides
+    except ProcessLookupError:
+        return True
+    except PermissionError:
+        pass
+    return _process(pid) not in (process, None)

@@ -6,6 +6,10 @@ two names that would mean one bucket are told apart.
 
 With `bucket`, a dataset is the objects whose keys begin with ``<connection name>/<dataset>/`` in
 that bucket, which has to exist.
+
+Here a dataset is made a bucket or a prefix; `s3_store` is the store of bytes below, with
+conditional writes and many requests under way; `s3_client` makes a request, again if need be; and
+`s3_errors` says what its failure means.
 """
 
 from __future__ import annotations
@@ -17,9 +21,16 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from dosna.backends.base import BackendDataset
-from dosna.backends.s3_client import Failure, S3Client, Settings
+from dosna.backends.s3_client import S3Client, Settings
+from dosna.backends.s3_errors import Failure
 from dosna.backends.s3_store import Conditions, S3Store
-from dosna.backends.store import Store, StoreConnection, StoreDataset
+from dosna.backends.store import (
+    ABSENT,
+    Store,
+    StoreConnection,
+    StoreDataset,
+    VersionConflict,
+)
 from dosna.errors import (
     ConfigurationError,
     ConnectionError,
@@ -306,10 +317,13 @@ class S3Connection(StoreConnection):
                 return
             if found.code != "BucketNotEmpty":
                 break
-            if self.has_dataset(name):
-                return  # It was made anew meanwhile.
-            # A write that had been under way when the objects were listed.
-            self.store.delete_many(self.object_keys(name))
+            # A write that had been under way when the objects were listed, or a new dataset.
+            try:
+                self._deletion(name).run(lambda: self.object_keys(name), ABSENT)
+            except VersionConflict:
+                return
+            except DatasetNotFoundError:
+                continue  # The bucket is gone.
         raise self._s3.error(found, f"deleting bucket {bucket_name(name)!r}")
 
     def dataset_names(self) -> list[str]:

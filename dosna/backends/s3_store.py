@@ -9,7 +9,8 @@ from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
 from typing import Any, NamedTuple, TypeVar
 
-from dosna.backends.s3_client import IN_FLIGHT, Failure, S3Client, check_process
+from dosna.backends.s3_client import IN_FLIGHT, S3Client, check_process
+from dosna.backends.s3_errors import Failure
 from dosna.backends.store import ABSENT, Blob, ByteRange, Store, VersionConflict
 from dosna.backends.workers import Workers
 from dosna.errors import DatasetNotFoundError, DosnaError, StorageError

@@ -274,7 +274,7 @@ class StoreConnection(BackendConnection):
 
     def warn_of_lost_writes(self) -> None:
         """Say, once for a connection, that other processes may undo a partial write."""
-        if not self._warned:
+        if self.shared_between_processes and not self._warned:
             self._warned = True
             warnings.warn(
                 f"the store of connection {self.name!r} has no conditional writes: when several "

@@ -36,7 +36,10 @@ MOST_ATTEMPTS = 1000
 
 
 def is_full(key: Slices, extent: Shape) -> bool:
-    """Whether a key that is whole reaches the end of an object of that extent."""
+    """Whether a key that was planned to be all of an object is so.
+
+    At the end of an array it is not: others may have made it longer since, and keep their part.
+    """
     return all(k.stop == n for k, n in zip(key, extent, strict=True))
 
 
@@ -106,7 +109,7 @@ class StoreDataset(BackendDataset):
             if conditional or not shared
             else (
                 "the store has no conditional puts: partial writes of several processes can "
-                "be lost",
+                "be lost, and so can those to the last chunk of an axis while it grows",
             ),
         )
 
@@ -286,17 +289,11 @@ class StoreDataset(BackendDataset):
     def write_task(self, values: Array, task: ChunkTask) -> None:
         """Write a part of a stored object, or all of it."""
         idx, key, where, whole = task
-        self._write(idx, values[where], key, whole and self.replaces(key, self.grain))
+        self._write(idx, values[where], key, whole and is_full(key, self.grain), whole)
 
-    def replaces(self, key: Slices, extent: Shape) -> bool:
-        """Whether a part that was planned to be all of an object is written without reading it.
-
-        Others may have made the array longer since: at its end their part is kept, where the
-        store can do so.
-        """
-        return is_full(key, extent) or not self.store.conditional_puts
-
-    def _write(self, idx: Shape, values: Array, key: Slices | None, whole: bool) -> None:
+    def _write(
+        self, idx: Shape, values: Array, key: Slices | None, whole: bool, planned: bool = False
+    ) -> None:
         if key is None or whole:
             with self.hold(idx):
                 self.check(idx, key, whole)
@@ -309,7 +306,7 @@ class StoreDataset(BackendDataset):
             self.check(idx, key, False)
             return self.changed(idx, values, key, data)
 
-        self.modify(idx, change)
+        self.modify(idx, change, planned)
 
     def _write_ranges(self, idx: Shape, values: Array, key: Slices) -> bool:
         """Write just the bytes of a part; False if they are to be written with all others."""
@@ -366,8 +363,19 @@ class StoreDataset(BackendDataset):
         chunk[key] = values
         return pipeline.encode(chunk)
 
-    def modify(self, idx: Shape, change: Callable[[bytes | memoryview | None], list[Any]]) -> None:
-        """Replace a stored object by what is made of it, whoever else changes it."""
+    def modify(
+        self,
+        idx: Shape,
+        change: Callable[[bytes | memoryview | None], list[Any]],
+        whole: bool = False,
+    ) -> None:
+        """Replace a stored object by what is made of it, whoever else changes it.
+
+        Where the store cannot prevent that others' changes are lost, a warning says so; but not
+        if `whole`: it is then all of the object that this handle knows of.
+        """
+        if not whole and self.guarantees.partial_writes == "threads":
+            self.connection.warn_of_lost_writes()
         key = self.key(idx)
         with self.hold(idx):
             for _ in range(MOST_ATTEMPTS):
@@ -385,8 +393,6 @@ class StoreDataset(BackendDataset):
         """Write a stored object, over a version if the store knows how."""
         if version is not None and not self.store.conditional_puts:
             version = None
-            if self.connection.shared_between_processes:
-                self.connection.warn_of_lost_writes()
         self.store.put(self.key(idx), b"".join(parts), version)
 
     @property
