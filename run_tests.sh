@@ -172,7 +172,8 @@ if [ -n "$rank" ] && [ "$engine" = mpi ]; then
     # One rank speaks for all: each knows what failed on the others.
     [ "$rank" = 0 ] || exec >/dev/null
     PYTHONPATH=$here${PYTHONPATH:+:$PYTHONPATH} exec "$python" -m mpi4py -m pytest \
-        -c "$here/pyproject.toml" -o timeout_method=thread "$@" "$here/tests/mpi/suite.py"
+        -c "$here/pyproject.toml" -o timeout_method=thread "$@" \
+        "$here/tests/mpi/suite.py" "$here/tests/mpi/kit.py"
 fi
 if [ "$choosing" = yes ]; then
     run_pytest "$@" "$here/tests/test_backend_runner.py"

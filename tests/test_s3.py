@@ -7,13 +7,15 @@ import os
 import pickle
 import secrets
 import time
-from contextlib import closing
+from typing import ClassVar
 
 import numpy as np
 import pytest
 from services import aws_environment
 from services.proxy import Proxy
+from services.s3 import make_bucket, make_client
 from services.tls import start_tls
+from sharded import SHARDED_S3
 from support import require
 
 import dosna as dn
@@ -21,25 +23,13 @@ from dosna import errors
 from dosna.testing import BackendTests, StoreTests
 from dosna.testing.samples import DTYPES
 
-boto3 = require("boto3")
+require("boto3")
 require("obstore")
 
 from dosna.backends.s3 import S3Connection, bucket_name  # noqa: E402
 from dosna.backends.s3_store import S3Store  # noqa: E402
 
 LAYOUTS = ["buckets", "one bucket"]
-
-
-def make_client(url):
-    # boto3's default session would remember the first test's keys.
-    return boto3.Session().client("s3", endpoint_url=url, region_name="us-east-1")
-
-
-def make_bucket(url):
-    name = f"bucket-{secrets.token_hex(6)}"
-    with closing(make_client(url)) as client:
-        client.create_bucket(Bucket=name)
-    return name
 
 
 def connection(url, *args, engine="cpu", **kwargs):
@@ -69,23 +59,77 @@ class TestStoreOnMoto(StoreTests):
         con.disconnect()
 
 
-class TestOneBucket(BackendTests):
+@pytest.fixture(scope="session")
+def bucket(gateway):
+    return make_bucket(gateway.endpoint_url)
+
+
+class S3Tests(BackendTests):
     dtypes = DTYPES
     examples = 5
+    backend = "s3"
+    engine: ClassVar = ("cpu", {})
 
     @pytest.fixture
-    def make_connection(self, gateway):
-        bucket = make_bucket(gateway.endpoint_url)
-        return lambda: connection(gateway.endpoint_url, bucket=bucket)
-
-
-class TestBuckets(BackendTests):
-    dtypes = DTYPES
-    examples = 5
+    def options(self):
+        raise NotImplementedError
 
     @pytest.fixture
-    def make_connection(self, gateway):
-        return lambda: connection(gateway.endpoint_url)
+    def make_connection(self, gateway, options):
+        name, engine_kw = self.engine
+        if name == "joblib":
+            require("joblib")
+        return lambda: dn.Connection(
+            "tests",
+            backend=self.backend,
+            engine=name,
+            engine_kw=engine_kw,
+            endpoint_url=gateway.endpoint_url,
+            **options,
+        )
+
+
+class TestBuckets(S3Tests):
+    @pytest.fixture
+    def options(self):
+        return {}
+
+
+class TestBucketsThreads(TestBuckets):
+    engine = ("joblib", {"njobs": 3})
+    examples = 3
+    thorough = False
+
+
+class TestBucketsLoky(TestBuckets):
+    engine = ("joblib", {"njobs": 2, "jlbackend": "loky"})
+    examples = 2
+    thorough = False
+
+
+class TestOneBucket(S3Tests):
+    @pytest.fixture
+    def options(self, bucket):
+        return {"bucket": bucket}
+
+
+class TestOneBucketThreads(TestOneBucket):
+    engine = ("joblib", {"njobs": 3})
+    examples = 3
+    thorough = False
+
+
+class TestOneBucketLoky(TestOneBucket):
+    engine = ("joblib", {"njobs": 2, "jlbackend": "loky"})
+    examples = 2
+    thorough = False
+
+
+class TestShards(TestOneBucket):
+    backend = SHARDED_S3
+    create_options: ClassVar = {"compression": "zstd"}
+    examples = 3
+    thorough = False
 
 
 class TestWithoutConditions(BackendTests):
@@ -188,6 +232,21 @@ def test_a_deleted_dataset_leaves_no_bucket(moto_url):
         con.del_dataset(name)
     assert name not in _buckets(client)
     client.close()
+
+
+@pytest.mark.usefixtures("_any_keys")
+def test_conditions_are_not_asked_for_in_a_bucket_that_is_gone(moto_url):
+    name = f"stays-{secrets.token_hex(4)}"
+    with connection(moto_url) as con:
+        con.create_dataset(name, (2,), chunk_size=3)
+    with connection(moto_url) as con:
+        ds = con[name]
+        assert "went-away" not in con
+        ds[...] = 1
+        ds[1] = 2
+        assert ds[...].tolist() == [1, 2]
+        assert ds.guarantees.partial_writes == "processes"
+        con.del_dataset(name)
 
 
 def _buckets(client):

@@ -4,22 +4,21 @@ from __future__ import annotations
 
 import multiprocessing
 import os
-import secrets
 import threading
 import time
 import warnings
-from contextlib import closing
 
 import numpy as np
 import pytest
 from services.proxy import Proxy
+from services.s3 import make_bucket
 from support import require
 
 import dosna as dn
 from dosna import errors
 from dosna.backends.store import ABSENT, VersionConflict
 
-boto3 = require("boto3")
+require("boto3")
 require("obstore")
 
 
@@ -41,13 +40,6 @@ def con(proxy, bucket):
         proxy.reset()
         yield con
         proxy.reset()
-
-
-def make_bucket(url):
-    name = f"bucket-{secrets.token_hex(6)}"
-    with closing(boto3.Session().client("s3", endpoint_url=url, region_name="us-east-1")) as s3:
-        s3.create_bucket(Bucket=name)
-    return name
 
 
 def connection(url, bucket, retries=3, timeout=10.0, **kwargs):
