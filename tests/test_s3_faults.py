@@ -241,6 +241,34 @@ def test_a_deletion_that_fails_can_be_repeated(con, proxy):
     assert ds[...].tolist() == [0] * 20
 
 
+# -- two processes ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("shape", "options", "rounds"),
+    [((2,), {"chunk_size": 2}, 500), ((4,), {"chunk_size": 2, "shards": 4}, 100)],
+    ids=["one chunk", "one shard"],
+)
+def test_two_processes_lose_nothing(gateway, shape, options, rounds):
+    url = gateway.endpoint_url
+    with connection(url, make_bucket(url), retries=5) as con:
+        ds = con.create_dataset("data", shape, "i8", **options)
+        places = [0, shape[0] - 1]
+        spawn = multiprocessing.get_context("spawn")
+        with spawn.Pool(2) as pool:
+            lost = pool.starmap(add_up, [(ds, place, rounds) for place in places])
+        assert lost == [0, 0]
+        assert ds[...][places].tolist() == [rounds, rounds]
+
+
+def add_up(ds, mine, rounds):
+    lost = 0
+    for value in range(1, rounds + 1):
+        ds[mine] = value
+        lost += ds[mine] != value
+    return lost
+
+
 # -- slow ----------------------------------------------------------------------------------
 
 
@@ -260,27 +288,6 @@ def test_a_gateway_that_is_paused(gateway):
             gateway.resume("rgw")
         assert ds.shape == (100,)
         assert set(ds[...].tolist()) <= {1.0, *map(float, range(100))}
-
-
-@pytest.mark.fault
-@pytest.mark.timeout(120)
-def test_two_processes_lose_nothing_in_500_rounds(gateway):
-    url = gateway.endpoint_url
-    with connection(url, make_bucket(url), retries=5) as con:
-        ds = con.create_dataset("data", (2,), "i8", chunk_size=2)
-        spawn = multiprocessing.get_context("spawn")
-        with spawn.Pool(2) as pool:
-            lost = pool.starmap(add_up, [(ds, 0, 500), (ds, 1, 500)])
-        assert lost == [0, 0]
-        assert ds[...].tolist() == [500, 500]
-
-
-def add_up(ds, mine, rounds):
-    lost = 0
-    for value in range(1, rounds + 1):
-        ds[mine] = value
-        lost += ds[mine] != value
-    return lost
 
 
 @pytest.mark.fault
