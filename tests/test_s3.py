@@ -275,7 +275,7 @@ def test_datasets_beyond_a_page_of_objects_are_deleted_completely(gateway):
 # In a bucket of its own, and in one bucket. The README and docs/s3.md state these.
 REQUESTS = {
     "create": ({"GET": 4, "PUT": 2}, {"GET": 4, "PUT": 1}),
-    "delete": ({"GET": 4, "PUT": 2, "POST": 1, "DELETE": 1}, {"GET": 3, "PUT": 2, "POST": 1}),
+    "delete": ({"GET": 4, "PUT": 2, "POST": 2, "DELETE": 1}, {"GET": 3, "PUT": 2, "POST": 2}),
 }
 # In both alike.
 REQUESTS |= {
@@ -349,6 +349,8 @@ def test_requests_of_each_operation(gateway, layout):
         count("append", lambda: ds.append(np.ones((2, 4))))
         count("shrink by four chunks", lambda: ds.resize((4, 4)))
         count("clear", ds.clear)
+        ds[...] = 1
+        proxy.reset()
         count("delete", lambda: con.del_dataset(name))
     which = LAYOUTS.index(layout)
     assert found == {what: counts[which] for what, counts in REQUESTS.items()}
@@ -503,6 +505,25 @@ class TestErrors:
             client.close()
             with pytest.raises(errors.StorageError, match="NoSuchBucket"):
                 print(ds[...])
+
+    @pytest.mark.usefixtures("_any_keys")
+    @pytest.mark.parametrize("shards", [None, 8])
+    def test_a_flipped_bit_is_noticed(self, moto_url, shards):
+        bucket = make_bucket(moto_url)
+        with connection(moto_url, bucket=bucket) as con:
+            data = np.arange(8.0)
+            ds = con.create_dataset(
+                "data", data=data, chunk_size=8 // (2 if shards else 1), shards=shards
+            )
+            raw = bytes(con.store.get("data/c/0").data)
+            for place in (0, len(raw) // 2, len(raw) - 1):
+                flipped = bytearray(raw)
+                flipped[place] ^= 4
+                con.store.put("data/c/0", bytes(flipped))
+                with pytest.raises(errors.ChunkCorruptError, match=r"'data'.*data/c/0"):
+                    print(ds[...])
+            con.store.put("data/c/0", raw)
+            np.testing.assert_array_equal(ds[...], data)
 
     @pytest.mark.usefixtures("_any_keys")
     @pytest.mark.parametrize("status", [403, 404])

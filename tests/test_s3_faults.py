@@ -276,7 +276,7 @@ def add_up(ds, mine, rounds):
 @pytest.mark.timeout(60)
 def test_a_gateway_that_is_paused(gateway):
     url = gateway.endpoint_url
-    with connection(url, make_bucket(url), retries=2, timeout=1.0) as con:
+    with connection(url, make_bucket(url), retries=1, timeout=0.7) as con:
         ds = con.create_dataset("data", data=np.arange(100.0), chunk_size=10)
         gateway.pause("rgw")
         try:
@@ -316,19 +316,22 @@ def test_a_killed_writer_leaves_whole_chunks(gateway):
         ds = con.create_dataset("data", (4, 1 << 18), "f8", chunk_size=(1, 1 << 18))
         ds[...] = 0
         spawn = multiprocessing.get_context("spawn")
-        for _ in range(3):
-            writer = spawn.Process(target=write_for_ever, args=(ds,))
+        for number in range(3):
+            before = ds[...].max()
+            writer = spawn.Process(target=write_for_ever, args=(ds, before + 1))
             writer.start()
-            time.sleep(1.2)
+            while ds[0, 0] <= before:
+                assert writer.is_alive()
+                time.sleep(0.01)
+            time.sleep(0.05 * number)
             os.kill(writer.pid, 9)
             writer.join()
             rows = ds[...]
             assert all(len(set(row.tolist())) == 1 for row in rows)
-        assert rows.max() > 0
+        assert rows.max() >= 3
 
 
-def write_for_ever(ds):
-    value = 1.0
+def write_for_ever(ds, value):
     while True:
         ds[...] = value
         value += 1
