@@ -28,8 +28,9 @@ python3. A test that needs a missing component is skipped, and says which.
             value takes the type that its parameter declares.
 --help      prints this
 
-Under mpiexec all ranks run the tests of the mpi engine together: on hdf5 in a scratch folder
-below $TMPDIR, which all must see, or on the backend and connection that are named.
+Under mpiexec all ranks run the tests of the mpi engine and the conformance kit together: on
+hdf5 in a scratch folder below $TMPDIR, which all must see, or on the backend and connection
+that are named.
 
 The exit status is 0 if all passed, 2 for a wrong argument.
 END
