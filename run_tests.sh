@@ -28,8 +28,9 @@ python3. A test that needs a missing component is skipped, and says which.
             value takes the type that its parameter declares.
 --help      prints this
 
-Under mpiexec all ranks run the tests of the mpi engine together: on hdf5 in a scratch folder
-below $TMPDIR, which all must see, or on the backend and connection that are named.
+Under mpiexec all ranks run the tests of the mpi engine and the conformance kit together: on
+hdf5 in a scratch folder below $TMPDIR, which all must see, or on the backend and connection
+that are named.
 
 The exit status is 0 if all passed, 2 for a wrong argument.
 END
@@ -172,7 +173,8 @@ if [ -n "$rank" ] && [ "$engine" = mpi ]; then
     # One rank speaks for all: each knows what failed on the others.
     [ "$rank" = 0 ] || exec >/dev/null
     PYTHONPATH=$here${PYTHONPATH:+:$PYTHONPATH} exec "$python" -m mpi4py -m pytest \
-        -c "$here/pyproject.toml" -o timeout_method=thread "$@" "$here/tests/mpi/suite.py"
+        -c "$here/pyproject.toml" -o timeout_method=thread "$@" \
+        "$here/tests/mpi/suite.py" "$here/tests/mpi/kit.py"
 fi
 if [ "$choosing" = yes ]; then
     run_pytest "$@" "$here/tests/test_backend_runner.py"

@@ -11,12 +11,15 @@ import time
 from pathlib import Path
 
 import pytest
+from services.s3 import make_bucket
 from support import mpiexec, require
 
 ROOT = Path(__file__).resolve().parent.parent
 
+pytestmark = pytest.mark.timeout(240)
 
-def run(ranks, *command, cwd=None, timeout=100):
+
+def run(ranks, *command, cwd=None, timeout=200):
     return subprocess.run(
         [*mpiexec(ranks), *command],
         cwd=cwd,
@@ -27,12 +30,58 @@ def run(ranks, *command, cwd=None, timeout=100):
     )
 
 
-@pytest.mark.parametrize("ranks", [2, 3, 5])
+def passes(ran):
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+    assert re.findall(r"(?m)^=* ?\d+ (\w+)", ran.stdout)[-1:] == ["passed"], ran.stdout
+
+
+def run_part(ranks, part, *arguments):
+    options = ["-c", ROOT / "pyproject.toml", "-o", "timeout_method=thread"]
+    tests = ROOT / "tests" / "mpi" / part
+    return run(ranks, sys.executable, "-m", "mpi4py", "-m", "pytest", *options, *arguments, tests)
+
+
+@pytest.mark.parametrize("ranks", [2, 5])
 def test_suite(ranks):
     require("h5py")
-    ran = run(ranks, "sh", ROOT / "run_tests.sh")
-    assert ran.returncode == 0, ran.stdout + ran.stderr
-    assert re.findall(r"(?m)^=* ?\d\d (\w+) in ", ran.stdout) == ["passed"]
+    passes(run_part(ranks, "suite.py"))
+
+
+def test_suite_and_kit():
+    require("h5py")
+    passes(run(3, "sh", ROOT / "run_tests.sh"))
+
+
+def test_kit_of_engines_on_one_rank():
+    require("h5py")
+    passes(run_part(1, "kit.py::TestEngine"))
+
+
+@pytest.mark.parametrize("ranks", [1, 3])
+def test_kit_on_file(ranks, tmp_path):
+    where = ["--backend", "file", "--connection", tmp_path]
+    passes(run_part(ranks, "kit.py", *where))
+
+
+@pytest.mark.parametrize("layout", ["buckets", "one bucket"])
+@pytest.mark.parametrize("ranks", [1, 3])
+def test_kit_on_s3(gateway, ranks, layout):
+    require("boto3")
+    require("obstore")
+    options = [f"endpoint_url={gateway.endpoint_url}"]
+    if layout == "one bucket":
+        options.append(f"bucket={make_bucket(gateway.endpoint_url)}")
+    passes(run_part(ranks, "kit.py", "--backend", "s3", "--connection-options", *options, "--"))
+
+
+def test_ranks_lose_nothing_on_s3(gateway):
+    require("boto3")
+    require("obstore")
+    options = [f"endpoint_url={gateway.endpoint_url}"]
+    options.append(f"bucket={make_bucket(gateway.endpoint_url)}")
+    few = ["-k", "parts_of_one_chunk or one_rank_alone or copy"]
+    where = ["--backend", "s3", "--connection-options", *options]
+    passes(run_part(3, "suite.py", *few, *where, "--"))
 
 
 def test_suite_of_one_rank_on_a_named_backend(tmp_path):

@@ -19,8 +19,10 @@ from typing import Any, NamedTuple, TypeVar
 
 import boto3
 import botocore.exceptions as boto
+import botocore.session
 import obstore
 from botocore.config import Config
+from botocore.loaders import create_loader
 from obstore.auth.boto3 import Boto3CredentialProvider
 from obstore.exceptions import BaseError
 from obstore.store import S3Store as ObstoreS3
@@ -36,6 +38,8 @@ TOKEN = "dosna-put"
 
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 5.0
 _CONNECT_SECONDS = 5.0
+# What botocore knows of services, read once: that takes longer than all else of a connection.
+_boto_data = create_loader()
 # The runtime of the Rust client does not survive a fork: its threads are gone, and a child that
 # touched its sockets would disturb the parent.
 _used_by: set[int] = set()
@@ -96,8 +100,12 @@ class S3Client:
             s3={"addressing_style": "path"},
         )
         try:
+            core = botocore.session.Session()
+            core.register_component("data_loader", _boto_data)
             session = boto3.Session(
-                profile_name=settings.profile_name, region_name=settings.region_name
+                profile_name=settings.profile_name,
+                region_name=settings.region_name,
+                botocore_session=core,
             )
             self.region = session.region_name or "us-east-1"
             self._boto = session.client(

@@ -202,6 +202,8 @@ class S3Store(Store):
         try:
             return self._conditions(f"{self._seen}/").supported
         except Failure as failure:
+            if self._is_gone(failure):
+                return True  # Another dataset's bucket: who writes will ask in its own.
             error = self.error(failure, "asking for conditional writes")
         raise error
 
