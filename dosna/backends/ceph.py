@@ -110,7 +110,10 @@ class CephConnection(StoreConnection):
         limit = int(store.cluster.option("osd_max_object_name_len"))
         last = [n - 1 for n in _grid(metadata)]
         if len(f"{self.root(name)}/{layout.template % tuple(last)}".encode()) > limit:
-            raise DatasetNameError(f"dataset name {name!r} is too long: keys have {limit} bytes")
+            raise DatasetNameError(
+                f"the keys of chunks have at most {limit} bytes in this Ceph cluster "
+                f"(osd_max_object_name_len), too few for the dataset name {name!r}"
+            )
         return metadata
 
     # -- names ----------------------------------------------------------------------------

@@ -34,6 +34,7 @@ from dosna.engines.base import R, Report, Runner, T, Tasks, pack_error, reported
 from dosna.engines.connection import EngineConnection
 from dosna.engines.dataset import EngineDataset
 from dosna.errors import CollectiveError, ConfigurationError
+from dosna.metadata import encode_dtype
 from dosna.plan import Plan
 from dosna.registry import Engine
 from dosna.settings import current
@@ -236,8 +237,10 @@ class MpiRunner(Runner):
 
 def _summary(value: Any) -> Any:
     """Describe an argument so that equal ones on two ranks are described equally."""
-    if value is None or isinstance(value, (bool, int, float, complex, str, bytes, np.dtype)):
+    if value is None or isinstance(value, (bool, int, float, complex, str, bytes)):
         return value
+    if isinstance(value, np.dtype):  # equal ones may show themselves as '<f4' and as 'float32'
+        return "dtype", encode_dtype(value)
     if isinstance(value, (list, tuple)):
         return tuple(_summary(v) for v in value)
     if isinstance(value, slice):
