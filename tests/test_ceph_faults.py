@@ -48,8 +48,8 @@ def active(cluster, osds=3):
             assert time.monotonic() < end
             time.sleep(0.05)
         with admin.open_ioctx("faults") as objects:
-            for number in range(32):
-                objects.write_full(f"active-{number}", b"")
+            for number in range(32):  # which also waits for room
+                objects.write_full(f"active-{number}", b"x")
                 objects.remove_object(f"active-{number}")
 
 
@@ -304,28 +304,31 @@ def test_a_full_cluster(cluster):
                 assert admin.mon_command(json.dumps(message), b"")[0] == 0
 
     with connection(cluster) as con:
-        ds = con.create_dataset("full", data=values(1000), chunk_size=(10, 4096))
+        ds = con.create_dataset("full", (3000, 4096), "f8", chunk_size=(10, 4096))
+        ds[:1000] = 1
         set_ratios(0.001)
         try:
-            for key in (slice(None), slice(2, 4)):
-                with pytest.raises(errors.StorageError, match="full"):
-                    write_until_an_error(ds, key)
-            assert ds[3, :2].shape == (2,)
-            # Deleting makes room.
+            with pytest.raises(errors.StorageError, match="full"):
+                write_more(ds)
+            with pytest.raises(errors.StorageError, match="full"):
+                ds[2995, 3] = 1
+            assert ds[2995, 3] == 0
+            # What takes no more room is done, and deleting makes some.
+            ds[3:5] = 2
+            assert ds[2:6, 7].tolist() == [1, 2, 2, 1]
             ds.del_chunk((7, 0))
         finally:
             set_ratios(1)
         active(cluster)
-        ds[...] = 5
-        assert ds[7, 0] == 5
+        ds[2990:] = 5
+        assert ds[2995, 3] == 5
         con.del_dataset("full")
 
 
-def write_until_an_error(ds, key):
-    end = time.monotonic() + 60  # until everybody has heard of it
-    while time.monotonic() < end:
-        ds[key] = 1
-        time.sleep(0.2)
+def write_more(ds):
+    for row in range(1000, 2990, 10):  # until everybody has heard of it
+        ds[row : row + 10] = 1
+        time.sleep(0.1)
 
 
 @pytest.mark.fault
