@@ -1,8 +1,8 @@
 """Objects of a Ceph pool, through librados' own binding.
 
-Each thread has an I/O context of its own, because librados keeps there the version of what was
-read last. As many threads as there are requests under way are as fast as librados' ``aio_``
-calls, whose results come without a version.
+In a batch, objects are written by asynchronous operations. Reading is done by threads, because
+what is read is decoded there too, and with versions: librados keeps the version of what was read
+last in an I/O context, of which each thread has its own, and tells none of asynchronous reads.
 """
 
 from __future__ import annotations
@@ -20,10 +20,11 @@ from typing import Any, ClassVar, TypeVar
 import rados
 
 from dosna.backends.objects import ABSENT, Blob, ByteRange, Store, VersionConflict
-from dosna.backends.workers import Workers
+from dosna.backends.workers import Batch, Workers
 from dosna.errors import (
     ConfigurationError,
     ConnectionError,
+    DatasetNameError,
     DosnaError,
     NotConnectedError,
     OutcomeUnknown,
@@ -131,7 +132,7 @@ def _configured(settings: Settings) -> Any:
         why = (
             "is not a Ceph configuration"
             if error.errno == errno.EINVAL
-            else f"cannot be read ({_reason(error)})"
+            else f"cannot be read ({_reason(error.errno)})"
         )
         raise ConfigurationError(
             f"{settings.conffile} {why}: give conffile= the path of the cluster's ceph.conf"
@@ -171,10 +172,11 @@ def _why_not(settings: Settings, error: rados.Error) -> str:
             "see mon_host and keyring in that file"
         )
     if error.errno in _FORBIDDEN:
-        return f"{cannot}: its key is refused ({_reason(error)}); see the keyring that file names"
+        why = _reason(error.errno)
+        return f"{cannot}: its key is refused ({why}); see the keyring which that file names"
     if error.errno == errno.ETIMEDOUT:
         return f"{cannot}: no monitor answered within {math.ceil(settings.timeout)} s"
-    return f"{cannot}: {_reason(error)}"
+    return f"{cannot}: {_reason(error.errno)}"
 
 
 def _within(settings: Settings, call: Callable[[], T]) -> T:
@@ -201,8 +203,8 @@ def _within(settings: Settings, call: Callable[[], T]) -> T:
     return value
 
 
-def _reason(error: rados.Error) -> str:
-    return os.strerror(error.errno) if error.errno else type(error).__name__
+def _reason(number: int | None) -> str:
+    return os.strerror(number) if number else "librados does not say why"
 
 
 class CephStore(Store):
@@ -241,8 +243,12 @@ class CephStore(Store):
             raise NotConnectedError("the connection to Ceph was closed")
         return self._cluster
 
-    def _handle(self) -> _Handle:
+    def _handle(self, waits: bool = True) -> _Handle:
+        """Give this thread's I/O context, for a request for whose answer it waits or not."""
         cluster = self.cluster
+        batch = self._workers.batch
+        if waits and batch is not None:
+            batch.widen()
         handle: _Handle | None = getattr(self._local, "handle", None)
         if handle is None:
             handle = self._local.handle = _Handle(cluster)
@@ -281,6 +287,10 @@ class CephStore(Store):
             self._sizes[folder] = guess
 
     def put(self, key: str, data: bytes, expected: str | None = None) -> None:
+        batch = self._workers.batch
+        if batch is not None and expected is None:
+            self._put_in(batch, key, data)
+            return
         handle = self._handle()
         with self._failures(f"writing {key!r}", writes=True):
             if expected is None:
@@ -300,6 +310,22 @@ class CephStore(Store):
                     raise VersionConflict(
                         f"{key!r} is not of version {expected!r} any more"
                     ) from None
+
+    def _put_in(self, batch: Batch, key: str, data: bytes) -> None:
+        """Begin to write an object; the batch waits for the end."""
+        handle = self._handle(waits=False)
+
+        def ended(completion: Any) -> None:
+            status = completion.get_return_value()
+            batch.end(self._failure(what, -status, True) if status else None)
+
+        what = f"writing {key!r}"
+        batch.begin()
+        try:
+            with self._failures(what, writes=True):
+                handle.objects.aio_write_full(key, data, ended)
+        except BaseException as error:
+            batch.end(error)
 
     def put_ranges(self, key: str, parts: Sequence[tuple[int, bytes]]) -> bool:
         handle = self._handle()
@@ -372,12 +398,14 @@ class CephStore(Store):
             yield
             return
         except rados.Error as error:
-            found = self._failure(what, error, writes)
+            found = self._failure(what, error.errno or 0, writes)
         raise found
 
-    def _failure(self, what: str, error: rados.Error, writes: bool) -> DosnaError:
-        settings, number = self.settings, error.errno
-        failed = f"pool {settings.pool!r}: {what} failed: {_reason(error)}"
+    def _failure(self, what: str, number: int, writes: bool) -> DosnaError:
+        settings = self.settings
+        failed = f"pool {settings.pool!r}: {what} failed: {_reason(number)}"
+        if number == errno.ENAMETOOLONG:
+            return DatasetNameError(f"{failed}: the name of its dataset is too long for Ceph")
         if number in _LOST and writes:
             return OutcomeUnknown(
                 f"{failed}; it may have been done, or may still be: read before writing again"
