@@ -179,6 +179,18 @@ def test_objects_are_named_as_zarr_names_them(con, name):
     assert bytes(con.store.get(f"{name}/data/c/0").data[:32]) == np.arange(4).tobytes()
 
 
+def test_copied_into_files_it_is_what_zarr_opens(con, name, tmp_path):
+    zarr = require("zarr")
+    data = np.arange(70, dtype=">f4").reshape(7, 10)
+    con.create_dataset(f"{name}/data", data=data, chunk_size=(3, 4), compression="zstd")
+    for key in con.store.list(name):
+        (tmp_path / key).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / key).write_bytes(con.store.get(key).data)
+    np.testing.assert_array_equal(zarr.open_array(tmp_path / name / "data")[...], data)
+    with dn.Connection(str(tmp_path / name), backend="file") as files:
+        np.testing.assert_array_equal(files["data"][...], data)
+
+
 def test_deleting_leaves_nothing(con, name):
     before = keys(con)
     for shards in (None, (8, 8)):
@@ -291,6 +303,8 @@ REQUESTS = {
     "write four chunks": {"write_full": 4},
     "write part of a chunk": {"read": 1, "operate_write_op": 1},
     "write part of an unchecked chunk": {"operate_write_op": 1},
+    "read a chunk of a shard": {"read": 2, "stat": 1},
+    "read another of it": {"read": 1},
     "has_chunk": {"read": 1},
     "del_chunk": {"remove_object": 1},
     "set an attribute": {"read": 1, "operate_write_op": 1},
@@ -313,6 +327,8 @@ def test_requests_of_each_operation(ceph, counts, name):
         con.create_dataset(name + "-before", **options)
         plain = con.create_dataset(name + "-plain", **options, checksum=False)
         plain[...] = 0
+        sharded = con.create_dataset(name + "-shards", **options, shards=(4, 4))
+        sharded[...] = 0
         ds = count("create", lambda: con.create_dataset(name, **options))
         count("open", lambda: con[name])
         count("read four that were never written", lambda: ds[...])
@@ -323,6 +339,8 @@ def test_requests_of_each_operation(ceph, counts, name):
         count("read a chunk", lambda: ds[:2, :2])
         count("read four chunks", lambda: ds[...])
         count("read part of a chunk", lambda: plain[0, 1])
+        count("read a chunk of a shard", lambda: sharded[0, 0])
+        count("read another of it", lambda: sharded[3, 3])
         count("has_chunk", lambda: ds.has_chunk((0, 0)))
         count("del_chunk", lambda: ds.del_chunk((0, 0)))
         count("set an attribute", lambda: ds.attrs.__setitem__("unit", "mm"))
