@@ -27,7 +27,8 @@ from dosna.testing.samples import DTYPES
 rados = require("rados")
 
 from dosna.backends.ceph import NAMES, CephConnection  # noqa: E402
-from dosna.backends.ceph_store import END, CephStore, Cluster  # noqa: E402
+from dosna.backends.ceph_cluster import Cluster  # noqa: E402
+from dosna.backends.ceph_store import END, CephStore  # noqa: E402
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -583,7 +584,7 @@ def test_a_closed_store_says_so(ceph):
         store.get("key")
 
 
-def test_disconnecting_while_others_read_ends_no_process(ceph):
+def test_disconnecting_while_others_work_ends_no_process(ceph):
     code = f"""
 import threading, dosna as dn, numpy as np
 from dosna import errors
@@ -593,13 +594,17 @@ for _ in range(5):
     store = con.store
     store.put("busy", bytes(1 << 20))
     def read():
+        store.get("busy")
+    def write():
+        store.for_each(lambda n: store.put(f"busy-{{n}}", bytes(1 << 18)), range(20))
+    def work(call):
         try:
             while True:
-                store.get("busy")
+                call()
         except errors.NotConnectedError:
             ended.append(True)
     ended = []
-    threads = [threading.Thread(target=read) for _ in range(4)]
+    threads = [threading.Thread(target=work, args=(call,)) for call in (read, write) * 2]
     for thread in threads: thread.start()
     con.disconnect()
     for thread in threads: thread.join()

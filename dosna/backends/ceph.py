@@ -17,7 +17,8 @@ from itertools import islice
 from typing import NamedTuple
 
 from dosna import zarr3
-from dosna.backends.ceph_store import CephStore, Settings
+from dosna.backends.ceph_cluster import Settings
+from dosna.backends.ceph_store import CephStore
 from dosna.backends.objects import ABSENT, Store, VersionConflict
 from dosna.backends.store import StoreConnection
 from dosna.backends.storedata import MOST_ATTEMPTS

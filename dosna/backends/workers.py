@@ -43,7 +43,12 @@ class Batch:
             for _ in range(self._most):
                 self._slots.acquire()
         if self._failures:
-            raise self._failures[0]
+            # Nobody keeps them, for a traceback knows much that should end when it is done.
+            failures, self._failures = self._failures, []
+            try:
+                raise failures[0]
+            finally:
+                failures.clear()
 
     def _run(self) -> None:
         current, before = self._workers.current, self._workers.batch
