@@ -41,6 +41,13 @@ wrong() {
     exit 2
 }
 
+has_ceph() {
+    for program in ceph-mon ceph-osd radosgw radosgw-admin; do
+        command -v "$program" >/dev/null || return 1
+    done
+    /usr/bin/python3 -c 'import rados' 2>/dev/null
+}
+
 install() {
     require_all=1
     if ! command -v h5dump >/dev/null; then
@@ -53,17 +60,23 @@ install() {
     fi
 
     services="ceph-mon ceph-osd radosgw python3-rados ceph-common"
-    if ! command -v radosgw >/dev/null; then
+    if ! has_ceph; then
         if can_apt; then
             # shellcheck disable=SC2086  # a list of packages
             apt_install --no-install-recommends $services
         else
-            say "radosgw is missing and only root can install it here: its tests are skipped"
+            say "Ceph is missing and only root can install it here: the tests of the backends" \
+                "s3 and ceph that need it are skipped"
             require_all=0
         fi
     fi
 
     make_venv
+    if ! link_rados; then
+        say "Ceph's binding rados is not there for $("$python" --version), but only for the" \
+            "system's Python: the tests of the backend ceph are skipped"
+        require_all=0
+    fi
 }
 
 has_test_tools() {

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -72,8 +74,8 @@ def gateway() -> Iterator[Ceph]:
 
 
 @pytest.fixture(scope="session")
-def ceph() -> Iterator[Ceph]:
-    """Give a Ceph cluster of three OSDs, with pools of three copies."""
+def start_cluster() -> Callable[..., AbstractContextManager[Ceph]]:
+    """Give a function that starts a Ceph cluster of three OSDs, with pools of three copies."""
     from services import start_ceph
     from support import require, require_program
 
@@ -81,7 +83,13 @@ def ceph() -> Iterator[Ceph]:
     for program in ("ceph-mon", "ceph-osd"):
         require_program(program)
     pools = [f"--pool={pool}" for pool in ("kit", "store", "faults")]
-    with start_ceph("--osds=3", "--size=3", *pools) as ceph:
+    return partial(start_ceph, "--osds=3", "--size=3", *pools)
+
+
+@pytest.fixture(scope="session")
+def ceph(start_cluster: Callable[..., AbstractContextManager[Ceph]]) -> Iterator[Ceph]:
+    """Give such a cluster, without authentication."""
+    with start_cluster() as ceph:
         yield ceph
 
 

@@ -10,14 +10,19 @@ import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 import dosna as dn
 from dosna import errors
 from dosna.backends import deletion
+from dosna.backends.parts import byte_runs
 from dosna.backends.store import StoreConnection
+from dosna.metadata import DatasetMetadata
 from dosna.testing import CountingStore, FaultyStore, MemoryStore, use_store
 from dosna.testing.doubles import FolderStore
 from dosna.testing.samples import check
@@ -148,6 +153,37 @@ def test_parts_of_unchecked_chunks_are_read_by_their_range(con, store):
         finally:
             del store.inner.get
         assert sizes == ([20_004] * 3 if checksum else [4, 408, 824])
+
+
+@st.composite
+def boxes(draw):
+    """Give the shape of a chunk, and slices and integers for each of its axes."""
+    shape = tuple(draw(st.lists(st.integers(1, 5), max_size=4)))
+    key = []
+    for length in shape:
+        start = draw(st.integers(0, length - 1))
+        stop = draw(st.integers(start, length))
+        key.append(draw(st.sampled_from([start, slice(start, stop), slice(0, length)])))
+    return shape, tuple(key)
+
+
+@given(boxes(), st.integers(1, 40))
+def test_the_runs_of_a_part_are_its_bytes_and_no_others(box, most):
+    shape, key = box
+    chunk = np.arange(np.prod(shape, dtype=int), dtype="i4").reshape(shape)
+    metadata = DatasetMetadata(shape, chunk.dtype, np.int32(0), shape)
+    runs = byte_runs(metadata, key, most)
+    data = chunk.tobytes()
+    fewest = byte_runs(metadata, key, 1 << 30)
+    assert b"".join(data[first:last] for first, last in fewest) == np.array(chunk[key]).tobytes()
+    assert all(a[1] < b[0] for a, b in pairwise(fewest))
+    assert runs == (fewest if len(fewest) <= most else None)
+
+
+@pytest.mark.parametrize("key", [(slice(0, 4, 2),), ([1, 2],), (np.array([0, 3]),)])
+def test_parts_with_gaps_are_no_runs(key):
+    metadata = DatasetMetadata((4,), np.dtype("i4"), np.int32(0), (4,))
+    assert byte_runs(metadata, key, 100) is None
 
 
 def test_a_range_beyond_the_end_is_corruption(con, store):

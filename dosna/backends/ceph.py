@@ -17,7 +17,8 @@ from itertools import islice
 from typing import NamedTuple
 
 from dosna import zarr3
-from dosna.backends.ceph_store import CephStore, Settings
+from dosna.backends.ceph_cluster import Settings
+from dosna.backends.ceph_store import CephStore
 from dosna.backends.objects import ABSENT, Store, VersionConflict
 from dosna.backends.store import StoreConnection
 from dosna.backends.storedata import MOST_ATTEMPTS
@@ -110,7 +111,10 @@ class CephConnection(StoreConnection):
         limit = int(store.cluster.option("osd_max_object_name_len"))
         last = [n - 1 for n in _grid(metadata)]
         if len(f"{self.root(name)}/{layout.template % tuple(last)}".encode()) > limit:
-            raise DatasetNameError(f"dataset name {name!r} is too long: keys have {limit} bytes")
+            raise DatasetNameError(
+                f"the keys of chunks have at most {limit} bytes in this Ceph cluster "
+                f"(osd_max_object_name_len), too few for the dataset name {name!r}"
+            )
         return metadata
 
     # -- names ----------------------------------------------------------------------------

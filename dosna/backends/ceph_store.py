@@ -1,8 +1,8 @@
 """Objects of a Ceph pool, through librados' own binding.
 
-Each thread has an I/O context of its own, because librados keeps there the version of what was
-read last. As many threads as there are requests under way are as fast as librados' ``aio_``
-calls, whose results come without a version.
+In a batch, objects are written by asynchronous operations. Reading is done by threads, because
+what is read is decoded there too, and with versions: librados keeps the version of what was read
+last in an I/O context, of which each thread has its own, and tells none of asynchronous reads.
 """
 
 from __future__ import annotations
@@ -13,17 +13,16 @@ import os
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from queue import Empty, SimpleQueue
 from typing import Any, ClassVar, TypeVar
 
 import rados
 
+from dosna.backends.ceph_cluster import FORBIDDEN, Cluster, Settings, reason
 from dosna.backends.objects import ABSENT, Blob, ByteRange, Store, VersionConflict
-from dosna.backends.workers import Workers
+from dosna.backends.workers import Batch, Workers
 from dosna.errors import (
-    ConfigurationError,
     ConnectionError,
+    DatasetNameError,
     DosnaError,
     NotConnectedError,
     OutcomeUnknown,
@@ -31,7 +30,7 @@ from dosna.errors import (
     StoreTimeoutError,
 )
 
-__all__ = ["CephStore", "Cluster", "Settings"]
+__all__ = ["CephStore"]
 
 T = TypeVar("T")
 
@@ -42,167 +41,19 @@ _IN_FLIGHT = 16
 _BYTES_IN_FLIGHT = 64 << 20
 _FIRST_GUESS = 64 << 10
 _MOST_SIZES = 1024
-_TIMEOUTS = ("rados_osd_op_timeout", "rados_mon_op_timeout", "client_mount_timeout")
 _CONFLICTS = {errno.EEXIST, errno.ERANGE, errno.EOVERFLOW}
 _FULL = {errno.ENOSPC, errno.EDQUOT}
-_FORBIDDEN = {errno.EPERM, errno.EACCES}
 _TOO_LARGE = {errno.EMSGSIZE, errno.EFBIG}
 # The answer did not come: nobody knows what became of a write.
 _LOST = {errno.ETIMEDOUT, errno.EINTR, errno.ENOTCONN, errno.ESHUTDOWN}
 
 
-@dataclass(frozen=True)
-class Settings:
-    """How to reach a pool. Holds no secrets, and may travel.
-
-    Parameters
-    ----------
-    pool, conffile : str
-    client_id : str or None
-        'dosna' for ``client.dosna``; librados' own default, 'admin', for None.
-    timeout : float
-        Seconds for each request.
-    """
-
-    pool: str
-    conffile: str
-    client_id: str | None
-    timeout: float
-
-    @property
-    def client(self) -> str:
-        """What Ceph calls who connects."""
-        return f"client.{self.client_id or 'admin'}"
-
-
-class Cluster:
-    """A connection to a cluster; it ends with the last reference to it.
-
-    So that it never ends under a thread that still uses it, which would crash librados.
-    """
-
-    def __init__(self, settings: Settings) -> None:
-        self._process = os.getpid()
-        self._rados: Any = None
-        made = _configured(settings)
-        # Neither call minds its own timeout in all cases.
-        self._pool = _within(settings, lambda: _connect(made, settings))
-        self._rados = made
-
-    def __del__(self) -> None:
-        # A forked child has none of the threads that this would wait for.
-        if self._rados is not None and self._process == os.getpid():
-            self._rados.shutdown()
-
-    def option(self, name: str) -> str:
-        """Give an option of Ceph's, as this client knows it."""
-        value: str = self._rados.conf_get(name)
-        return value
-
-    def open_pool(self) -> Any:
-        """Open an I/O context."""
-        objects = self._rados.open_ioctx2(self._pool)
-        # A full cluster would otherwise keep writes until there is room.
-        objects.set_osdmap_full_try()
-        return objects
-
-    def has_pool(self) -> bool:
-        """Whether the pool is still there, by the map that the last answer came with."""
-        return self._rados.pool_reverse_lookup(self._pool) is not None
-
-
 class _Handle:
-    """A thread's I/O context."""
+    """A thread's I/O context, and what it is of."""
 
     def __init__(self, cluster: Cluster) -> None:
         self.cluster = cluster
         self.objects = cluster.open_pool()
-        self._process = os.getpid()
-
-    def __del__(self) -> None:
-        if self._process == os.getpid() and hasattr(self, "objects"):
-            self.objects.close()
-
-
-def _configured(settings: Settings) -> Any:
-    try:
-        cluster = rados.Rados(rados_id=settings.client_id, conffile=settings.conffile)
-    except rados.Error as error:
-        why = (
-            "is not a Ceph configuration"
-            if error.errno == errno.EINVAL
-            else f"cannot be read ({_reason(error)})"
-        )
-        raise ConfigurationError(
-            f"{settings.conffile} {why}: give conffile= the path of the cluster's ceph.conf"
-        ) from None
-    # librados 16 takes whole seconds.
-    for option in _TIMEOUTS:
-        cluster.conf_set(option, str(math.ceil(settings.timeout)))
-    return cluster
-
-
-def _connect(cluster: Any, settings: Settings) -> int:
-    """Connect, and give the number of the pool."""
-    try:
-        cluster.connect()
-        pool: int | None = cluster.pool_lookup(settings.pool)
-        if pool is None:
-            # It may have been made a moment ago.
-            cluster.wait_for_latest_osdmap()
-            pool = cluster.pool_lookup(settings.pool)
-    except rados.Error as error:
-        cluster.shutdown()
-        raise ConnectionError(_why_not(settings, error)) from None
-    if pool is None:
-        cluster.shutdown()
-        raise ConnectionError(
-            f"the cluster of {settings.conffile} has no pool {settings.pool!r}: make it with "
-            f"`ceph osd pool create {settings.pool}`, or name another one as the connection"
-        )
-    return pool
-
-
-def _why_not(settings: Settings, error: rados.Error) -> str:
-    cannot = f"{settings.client} cannot connect to the cluster of {settings.conffile}"
-    if error.errno == errno.ENOENT:
-        return (
-            f"{cannot}: there are no mon_host, or no keyring with its key that can be read; "
-            "see mon_host and keyring in that file"
-        )
-    if error.errno in _FORBIDDEN:
-        return f"{cannot}: its key is refused ({_reason(error)}); see the keyring that file names"
-    if error.errno == errno.ETIMEDOUT:
-        return f"{cannot}: no monitor answered within {math.ceil(settings.timeout)} s"
-    return f"{cannot}: {_reason(error)}"
-
-
-def _within(settings: Settings, call: Callable[[], T]) -> T:
-    """Wait for a call that may never return, but not for ever."""
-    ends: SimpleQueue[tuple[bool, Any]] = SimpleQueue()
-
-    def run() -> None:
-        try:
-            ends.put((True, call()))
-        except BaseException as error:
-            ends.put((False, error))
-
-    threading.Thread(target=run, name="dosna-ceph-connect", daemon=True).start()
-    seconds = math.ceil(settings.timeout) + 1
-    try:
-        done, result = ends.get(timeout=seconds)
-    except Empty:
-        raise ConnectionError(
-            f"the cluster of {settings.conffile} did not answer within {seconds} s"
-        ) from None
-    if not done:
-        raise result
-    value: T = result
-    return value
-
-
-def _reason(error: rados.Error) -> str:
-    return os.strerror(error.errno) if error.errno else type(error).__name__
 
 
 class CephStore(Store):
@@ -241,8 +92,12 @@ class CephStore(Store):
             raise NotConnectedError("the connection to Ceph was closed")
         return self._cluster
 
-    def _handle(self) -> _Handle:
+    def _handle(self, waits: bool = True) -> _Handle:
+        """Give this thread's I/O context, for a request for whose answer it waits or not."""
         cluster = self.cluster
+        batch = self._workers.batch
+        if waits and batch is not None:
+            batch.widen()
         handle: _Handle | None = getattr(self._local, "handle", None)
         if handle is None:
             handle = self._local.handle = _Handle(cluster)
@@ -281,6 +136,10 @@ class CephStore(Store):
             self._sizes[folder] = guess
 
     def put(self, key: str, data: bytes, expected: str | None = None) -> None:
+        batch = self._workers.batch
+        if batch is not None and expected is None:
+            self._put_in(batch, key, data)
+            return
         handle = self._handle()
         with self._failures(f"writing {key!r}", writes=True):
             if expected is None:
@@ -300,6 +159,22 @@ class CephStore(Store):
                     raise VersionConflict(
                         f"{key!r} is not of version {expected!r} any more"
                     ) from None
+
+    def _put_in(self, batch: Batch, key: str, data: bytes) -> None:
+        """Begin to write an object; the batch waits for the end."""
+        handle = self._handle(waits=False)
+
+        def ended(completion: Any) -> None:
+            status = completion.get_return_value()
+            batch.end(self._failure(what, -status, True) if status else None)
+
+        what = f"writing {key!r}"
+        batch.begin()
+        try:
+            with self._failures(what, writes=True):
+                handle.objects.aio_write_full(key, data, ended)
+        except BaseException as error:
+            batch.end(error)
 
     def put_ranges(self, key: str, parts: Sequence[tuple[int, bytes]]) -> bool:
         handle = self._handle()
@@ -353,7 +228,8 @@ class CephStore(Store):
         return END
 
     def for_each(self, work: Callable[[T], object], items: Iterable[T], nbytes: int = 0) -> None:
-        _ = self.cluster  # so that a forked process raises, and does not wait for threads
+        # Held, so that it does not end under a write that goes on without a thread.
+        _ = self.cluster
         self._workers.for_each(work, items, nbytes)
 
     def close(self) -> None:
@@ -367,14 +243,14 @@ class CephStore(Store):
         """Turn librados' errors into dosna's."""
         try:
             yield
-            return
         except rados.Error as error:
-            found = self._failure(what, error, writes)
-        raise found
+            raise self._failure(what, error.errno or 0, writes) from None
 
-    def _failure(self, what: str, error: rados.Error, writes: bool) -> DosnaError:
-        settings, number = self.settings, error.errno
-        failed = f"pool {settings.pool!r}: {what} failed: {_reason(error)}"
+    def _failure(self, what: str, number: int, writes: bool) -> DosnaError:
+        settings = self.settings
+        failed = f"pool {settings.pool!r}: {what} failed: {reason(number)}"
+        if number == errno.ENAMETOOLONG:
+            return DatasetNameError(f"{failed}: the name of its dataset is too long for Ceph")
         if number in _LOST and writes:
             return OutcomeUnknown(
                 f"{failed}; it may have been done, or may still be: read before writing again"
@@ -388,7 +264,7 @@ class CephStore(Store):
             return ConnectionError(f"{failed}: connect again")
         if number in _FULL:
             failed += ": the cluster or the pool's quota is full; delete something or add room"
-        elif number in _FORBIDDEN:
+        elif number in FORBIDDEN:
             failed += (
                 f": {settings.client} may not do this; `ceph auth get {settings.client}` shows "
                 "what it may"

@@ -80,11 +80,11 @@ class Deletion:
         """
         _under_way.add(self._token)
         try:
-            self._run(keys, version)
+            self._run(version)
         finally:
             _under_way.discard(self._token)
 
-    def _run(self, keys: Callable[[], Iterable[str]], version: str) -> None:
+    def _run(self, version: str) -> None:
         renewed = time.monotonic()
         self._put(version)
         try:

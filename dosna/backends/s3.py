@@ -319,7 +319,7 @@ class S3Connection(StoreConnection):
                 break
             # A write that had been under way when the objects were listed, or a new dataset.
             try:
-                self._deletion(name).run(lambda: self.object_keys(name), ABSENT)
+                self._deletion(name).run(ABSENT)
             except VersionConflict:
                 return
             except DatasetNotFoundError:

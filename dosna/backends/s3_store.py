@@ -61,7 +61,7 @@ class S3Store(Store):
         self._learning = threading.Lock()
         self._writable = writable
         self._seen = bucket
-        self._workers = Workers("dosna-s3", IN_FLIGHT, _BYTES_IN_FLIGHT)
+        self._workers = Workers("dosna-s3", IN_FLIGHT, _BYTES_IN_FLIGHT, blocking=True)
 
     def get(self, key: str, byte_range: ByteRange | None = None) -> Blob | None:
         path = self._path(key)
