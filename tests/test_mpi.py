@@ -106,11 +106,32 @@ def test_a_failure_on_one_rank_is_shown_by_the_first(tmp_path):
         "def test_a():\n    assert WORLD.rank != 1, 'only there'\n"
         "def test_b():\n    assert WORLD.allreduce(1) == 2\n"
     )
+    # In lockstep no rank waits for one that has ended the test, and all read the same.
+    (clone / "tests/mpi/kit.py").write_text(
+        "import dosna as dn\n"
+        "import lockstep\n"
+        "import numpy as np\n"
+        "import pytest\n"
+        "from conftest import WORLD\n"
+        "@pytest.fixture\n"
+        "def ds(folder):\n"
+        "    with dn.Connection(str(folder), backend='hdf5', engine=lockstep.NAME) as con:\n"
+        "        yield con.create_dataset('a', data=np.arange(4))\n"
+        "def test_c(ds):\n"
+        "    assert WORLD.rank != 1, 'before the others'\n"
+        "    ds.apply(np.negative)\n"
+        "def test_d(ds):\n"
+        "    assert ds[WORLD.rank] == WORLD.rank\n"
+        "def test_e(ds):\n"
+        "    ds[0] = 5 + WORLD.rank  # by one rank\n"
+        "    assert WORLD.allgather(int(ds[0])) == [6, 6]\n"
+    )
     ran = run(2, "sh", clone / "run_tests.sh")
     assert ran.returncode == 1
-    assert "1 failed, 1 passed" in ran.stdout
+    assert "3 failed, 2 passed" in ran.stdout, ran.stdout
     assert "on rank 1:" in ran.stdout
-    assert "only there" in ran.stdout
+    for text in ("only there", "before the others", "rank 0: np.int64(0)", "rank 1: np.int64(1)"):
+        assert text in ran.stdout
 
 
 def test_a_rank_that_never_calls_is_bounded(tmp_path):
