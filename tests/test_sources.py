@@ -198,6 +198,14 @@ def test_options(con):
         con.ingest(Planes(), endpoint_url="http://localhost")
 
 
+def test_an_extent_of_chunks_is_for_arrays_of_so_many_axes(con):
+    report = con.ingest(Planes(), on_error="skip", chunk_size=(3, 2, 5))
+    assert report.made == ["a/scalar", "a/volume"]
+    assert con["a/volume"].chunk_size == (3, 2, 5)
+    with pytest.raises(ValueError, match=r"\(3, 2\) has 2 axes, and the arrays of .* have 0, 3"):
+        con.ingest(Planes(), "b", on_error="skip", chunk_size=(3, 2))
+
+
 def test_arrays_of_this_process(con):
     con.ingest(VOLUME, "direct")
     np.testing.assert_array_equal(con["direct"][...], VOLUME)

@@ -183,6 +183,14 @@ class _Ingest:
                 + "; ".join(f"{name!r}: {why}" for name, why in skipped.items())
                 + ". Leave them out by on_error='skip', or select= the others"
             )
+        sizes = self.chunk_size
+        if sizes is not None and not isinstance(sizes, (int, str)):
+            axes = {len(a.description.shape) for a in found}
+            if found and len(sizes) not in axes:
+                raise ValueError(
+                    f"chunk_size {tuple(sizes)} has {len(sizes)} axes, and the arrays of "
+                    f"{self.source!r} have {', '.join(map(str, sorted(axes)))}"
+                )
         if len(found) > 1 and not self.con.instance.holds_trees:
             raise ConfigurationError(
                 f"{self.source!r} has {len(found)} arrays, and connection {self.con.name!r} makes "
@@ -307,9 +315,9 @@ def choose_chunks(description: ArrayDescription, wanted: ChunkSize = None) -> Sh
     ----------
     description : ArrayDescription
     wanted : None, sequence of int, int or str
-        An extent for each axis; or a size in bytes, such as '4 MiB', to which chunks come
-        close. None takes the source's own chunks, several together where they are smaller than
-        256 KiB.
+        An extent for each axis, for arrays of so many axes; or a size in bytes, such as
+        '4 MiB', to which chunks come close. None takes the source's own chunks, several
+        together where they are smaller than 256 KiB.
 
     Returns
     -------
@@ -320,7 +328,9 @@ def choose_chunks(description: ArrayDescription, wanted: ChunkSize = None) -> Sh
     shape, itemsize = description.shape, description.dtype.itemsize
     own = description.chunks
     if wanted is not None and not isinstance(wanted, (int, str)):
-        return tuple(wanted)
+        if len(wanted) == len(shape):
+            return tuple(wanted)
+        wanted = None
     target = TARGET_CHUNK_BYTES if wanted is None else parse_size(wanted)
     if own is None:
         return choose_chunk_size(shape, itemsize, target)
