@@ -82,6 +82,9 @@ def test_a_tree_becomes_datasets(con):
     assert con["run1/a/scalar"][()] == 5
     np.testing.assert_array_equal(con["run1/a/volume"][...], VOLUME)
     assert con["run1/a/volume"].attrs["unit"] == "mm"
+    assert con.get_group_attrs("run1") == {"made": "here"}
+    assert con.get_group_attrs("run1/a") == {"NX_class": "NXdata"}
+    assert con.get_group_attrs() == {}
     assert told[0] == (0, report.nbytes)
     assert told[-1] == (report.nbytes, report.nbytes)
     assert [done for done, _ in told] == sorted(done for done, _ in told)
