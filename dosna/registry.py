@@ -249,7 +249,7 @@ sources: Registry[SourceKind] = Registry(
             Claims((".h5", ".hdf5", ".hdf", ".nxs", ".nx5", ".he5", ".nc"), packages=("h5py",)),
         ),
         "zarr": _Known(
-            "dosna.sources.zarr:KIND", "zarr", claims=Claims((".zarr",), packages=("zarr",))
+            "dosna.sources.zarr:KIND", "ingest", claims=Claims((".zarr",), packages=("zarr",))
         ),
         "npy": _Known(
             "dosna.sources.npy:KIND",
