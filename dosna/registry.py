@@ -258,7 +258,7 @@ sources: Registry[SourceKind] = Registry(
             ),
         ),
         "zarr": _Known(
-            "dosna.sources.zarr:KIND", "zarr", claims=Claims((".zarr",), packages=("zarr",))
+            "dosna.sources.zarr:KIND", "ingest", claims=Claims((".zarr",), packages=("zarr",))
         ),
         "npy": _Known(
             "dosna.sources.npy:KIND",

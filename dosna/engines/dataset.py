@@ -169,18 +169,22 @@ class EngineDataset(ArrayAccess):
                 travels = data.instance.connection.shared_between_processes
             else:
                 travels = getattr(data, "travels", False)
-                held += _nbytes(chunks or (), itemsize) if chunks else 0
+                # As it is stored, and after one filter and the next.
+                held += 3 * _nbytes(chunks, itemsize) if chunks else 0
             work = Load(self.instance, source)
             most = BLOCK_BYTES
             if memory_limit is not None:
                 most = min(most, parse_size(memory_limit) // self.runner.workers - held)
-            block = load_block(self.instance, chunks, most, 4 * self.runner.workers)
+            shares = 4 * self.runner.workers if self.runner.workers > 1 else 1
+            block = load_block(self.instance, chunks, most, shares)
         else:
             work = partial(self.instance.write_many, np.asarray(data))
         tasks: Tasks[ChunkTask] = every_chunk(self.shape, block)
+        before = 0
         if missing:
             done = self.runner.once(lambda: set(self.instance.finished_objects()))
-            tasks = [t for t in tasks if any(o.idx not in done for o in objects_of(t.out, grain))]
+            left = [t for t in tasks if any(o.idx not in done for o in objects_of(t.out, grain))]
+            tasks, before = left, len(tasks) - len(left)
         self._spread(
             "load",
             work,
@@ -188,6 +192,7 @@ class EngineDataset(ArrayAccess):
             progress,
             memory_limit,
             tasks=tasks,
+            before=before,
             travels=travels,
         )
 
@@ -532,13 +537,18 @@ class EngineDataset(ArrayAccess):
         memory_limit: Limit,
         *,
         tasks: Tasks[ChunkTask] | None = None,
+        before: int = 0,
         travels: bool = True,
     ) -> list[Any]:
-        """Run `work` over all stored objects, or over `tasks` of boxes of several."""
+        """Run `work` over all stored objects, or over `tasks` of boxes of several.
+
+        `before` is how many more tasks there were, which are done.
+        """
         workers = workers_within(memory_limit, task_bytes, what)
         if tasks is None:
             tasks = every_chunk(self.shape, self.instance.grain)
-        with self.runner.reporting(progress, len(tasks), what) as report:
+        with self.runner.reporting(progress, before + len(tasks), what) as tell:
+            report = None if tell is None else lambda done: tell(before + done)
             return self.runner.spread(work, tasks, workers=workers, travels=travels, report=report)
 
 

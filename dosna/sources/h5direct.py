@@ -5,6 +5,7 @@ Where the bytes are, libhdf5 says once; what is stored in another way is left to
 
 from __future__ import annotations
 
+import importlib
 import threading
 import zlib
 from collections.abc import Callable, Sequence
@@ -14,7 +15,6 @@ from typing import Any
 import numpy as np
 from h5py import h5d, h5z
 
-from dosna.errors import SourceError
 from dosna.fletcher32 import fletcher32
 from dosna.metadata import Shape
 from dosna.plan import ChunkTask, plan
@@ -24,11 +24,15 @@ from dosna.sources.contiguous import ContiguousReader, bytes_of
 from dosna.sources.files import ByteFile
 from dosna.sources.h5types import is_stored_as
 
-__all__ = ["ChunkedReader", "direct_reader"]
+__all__ = ["ChunkedReader", "UndecodableError", "direct_reader"]
 
 _MOST_CHUNKS = 1 << 24
 
 Decoder = Callable[[Any, int], Any]
+
+
+class UndecodableError(Exception):
+    """What is stored is damaged, or not as this module expects it: libhdf5 may know better."""
 
 
 class _Scratch(threading.local):
@@ -108,7 +112,7 @@ class ChunkedReader:
             return
         active = [decode for bit, decode in self._decoders if not mask & bit]
         if not active and size != self.nbytes:
-            raise SourceError(f"{size} bytes are stored for a chunk of {self.nbytes}")
+            raise UndecodableError(f"{size} bytes are stored for a chunk of {self.nbytes}")
         if not active and out.nbytes == self.nbytes and out.flags.c_contiguous:
             self.file.read_into(offset, bytes_of(out))
             return
@@ -117,7 +121,7 @@ class ChunkedReader:
         for decode in active:
             data = decode(data, self.nbytes)
         if len(data) != self.nbytes:
-            raise SourceError(f"it decodes to {len(data)} bytes, and not to {self.nbytes}")
+            raise UndecodableError(f"it decodes to {len(data)} bytes, and not to {self.nbytes}")
         chunk = np.frombuffer(data, np.uint8).view(self.dtype).reshape(self.chunks)
         out[...] = chunk[task.chunk]
 
@@ -159,15 +163,58 @@ def _decoder(code: int, values: Sequence[int], itemsize: int) -> Decoder | None:
         return lambda data, nbytes: _unshuffle(data, size)
     if code == h5z.FILTER_FLETCHER32:
         return _check_fletcher32
-    return None
+    name = _CODECS.get(code)
+    if name is None:
+        return None
+    try:
+        module = importlib.import_module(f"numcodecs.{name}")
+    except ImportError:
+        return None
+    decompress = module.decompress
+    if code == _LZ4:
+        return lambda data, nbytes: _unlz4(data, nbytes, decompress)
+    return lambda data, nbytes: _decoded(decompress, data)
+
+
+# Filters as registered: https://github.com/HDFGroup/hdf5_plugins/blob/master/docs/RegisteredFilterPlugins.md.
+_LZ4 = 32004
+_CODECS = {32001: "blosc", _LZ4: "lz4", 32015: "zstd"}
+
+
+def _decoded(decompress: Callable[..., Any], data: Any) -> Any:
+    try:
+        return decompress(data)
+    except (RuntimeError, ValueError) as error:
+        raise UndecodableError(str(error)) from None
+
+
+def _unlz4(data: Any, nbytes: int, decompress: Callable[..., Any]) -> Any:
+    """Take apart the blocks of HDF5's lz4 filter, each with its size before it, big-endian."""
+    raw = bytes(data)
+    total, block = int.from_bytes(raw[:8], "big"), int.from_bytes(raw[8:12], "big")
+    if total != nbytes or not block:
+        raise UndecodableError(f"it has {total} bytes in blocks of {block}")
+    out, at = bytearray(), 12
+    while len(out) < total:
+        size, length = int.from_bytes(raw[at : at + 4], "big"), min(block, total - len(out))
+        part = raw[at + 4 : at + 4 + size]
+        # A block that would not become smaller is stored as it is.
+        if size == length:
+            out += part
+        else:
+            out += _decoded(decompress, length.to_bytes(4, "little") + part)
+        at += 4 + size
+        if not size:
+            raise UndecodableError("its blocks end too early")
+    return out
 
 
 def _inflate(data: Any, nbytes: int) -> Any:
-    plain = zlib.decompressobj()
-    found = plain.decompress(data, nbytes + 4)
-    if not plain.eof:
-        raise SourceError("its compressed bytes are damaged")
-    return found
+    try:
+        # Room for a checksum too: a buffer that has to grow is copied.
+        return zlib.decompress(data, bufsize=nbytes + 4)
+    except zlib.error as error:
+        raise UndecodableError(str(error)) from None
 
 
 def _unshuffle(data: Any, size: int) -> Any:
@@ -184,5 +231,5 @@ def _unshuffle(data: Any, size: int) -> Any:
 def _check_fletcher32(data: Any, nbytes: int) -> Any:
     found, checksum = memoryview(data)[:-4], bytes(memoryview(data)[-4:])
     if checksum != fletcher32(found):
-        raise SourceError("its Fletcher-32 checksum is wrong")
+        raise UndecodableError("its Fletcher-32 checksum is wrong")
     return found

@@ -64,9 +64,12 @@ def _by_name(text: str, kind: str | None) -> tuple[str, str, SourceKind]:
             if scheme[1] in claim.schemes:
                 return text, "", sources.get(name)
     for location, inner in _splits(text):
+        if "://" not in location:
+            # It is noted with the datasets, and other processes may be in another folder.
+            location = os.path.abspath(location)
         if kind is not None:
             return location, inner, sources.get(kind)
-        end = location.rstrip("/").lower()
+        end = location.lower()
         for name, claim in claims.items():
             if claim.suffixes and end.endswith(claim.suffixes):
                 return location, inner, sources.get(name)
@@ -95,12 +98,12 @@ def _is_there(path: str) -> bool:
 
 
 def _by_object(what: Any) -> SourceKind:
-    if isinstance(what, Mapping):
-        return sources.get("npy")
     packages = {kind.__module__.partition(".")[0] for kind in type(what).__mro__}
     for name, claim in sources.claims().items():
         if packages & set(claim.packages):
             return sources.get(name)
+    if isinstance(what, Mapping):
+        return sources.get("npy")
     raise SourceError(
         f"a {type(what).__module__}.{type(what).__qualname__} is no source that is known: give a "
         "path, a URL, or an object of h5py, zarr or NumPy"
