@@ -71,7 +71,7 @@ class Motr(Protocol):
     def create(self, oid: ObjectId, data: bytes) -> bool:
         """Make an object of whole blocks; False if there is one of that id."""
 
-    def read(self, oid: ObjectId, start: int, stop: int) -> bytes | None:
+    def read(self, oid: ObjectId, start: int, stop: int) -> bytes | bytearray | None:
         """Read whole blocks that were written; None if there is no such object."""
 
     def remove(self, oid: ObjectId) -> bool:

@@ -51,6 +51,9 @@ class StoreConnection(BackendConnection):
     Longer than any request may take.
     """
 
+    notes: ClassVar[tuple[str, ...]] = ()
+    """What the guarantees of every dataset say in their small print."""
+
     @abstractmethod
     def open_store(self) -> Store:
         """Open the store; its keys are this connection's own."""
