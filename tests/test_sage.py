@@ -6,7 +6,7 @@ import secrets
 from typing import ClassVar
 
 import pytest
-from motr_stand_in import MotrStandIn
+from motr_stand_in import Cluster, MotrStandIn
 from support import require
 
 import dosna as dn
@@ -23,16 +23,10 @@ class StandInConnection(SageConnection):
     clusters: ClassVar = {}
 
     def open_motr(self):
-        return self.clusters.setdefault(self.conffile, MotrStandIn())
+        return MotrStandIn(self.clusters.setdefault(self.conffile, Cluster()))
 
 
 backends.register(Backend("sage-stand-in", StandInConnection, "a stand-in, for tests"))
-
-
-@pytest.fixture
-def cluster():
-    name = secrets.token_hex(8)
-    return name
 
 
 class TestStore(StoreTests):

@@ -456,8 +456,13 @@ class MotrClient:
         return vector, (memory, buffers, counts)
 
     def insert(self, key: bytes, value: bytes) -> bool:
-        what = f"inserting {key!r} into the catalogue"
-        flags = self._lib.M0_OIF_SYNC_WAIT
+        return self._put(key, value, self._lib.M0_OIF_SYNC_WAIT)
+
+    def replace(self, key: bytes, value: bytes) -> None:
+        self._put(key, value, self._lib.M0_OIF_OVERWRITE)
+
+    def _put(self, key: bytes, value: bytes, flags: int) -> bool:
+        what = f"writing {key!r} to the catalogue"
         ((rc, _, _),) = self._query(self._lib.M0_IC_PUT, [key], [value], what, flags)
         if rc not in (0, -errno.EEXIST):
             self._fail(rc, what)
@@ -478,14 +483,27 @@ class MotrClient:
             if rc not in (0, -errno.ENOENT):
                 self._fail(rc, what)
 
-    def following(self, start: bytes, most: int) -> Records:
+    def following(self, start: bytes, most: int) -> tuple[Records, bytes | None]:
         what = f"listing the catalogue from {start!r}"
-        keys, values = [start] + [b""] * (most - 1), [b""] * most
-        records = []
-        for rc, key, value in self._query(self._lib.M0_IC_NEXT, keys, values, what):
-            if rc == -errno.ENOENT:
+        code = self._lib.M0_IC_NEXT
+        while True:
+            keys, values = [start] + [b""] * (most - 1), [b""] * most
+            try:
+                found = self._query(code, keys, values, what)
                 break
+            except StorageError as error:
+                # The answer was to be longer than a message may be.
+                if error.errno != errno.E2BIG or most == 1:
+                    raise
+            most = (most + 1) // 2
+        records: Records = []
+        last = start
+        for rc, key, value in found:
+            if rc == -errno.ENOENT:
+                return records, None
             if rc:
                 self._fail(rc, what)
-            records.append((key, value))
-        return records
+            last = key
+            if value:  # Of deleted records, Motr gives the key alone.
+                records.append((key, value))
+        return records, last + b"\0"

@@ -6,15 +6,18 @@ index, the catalogue, has all that is known about it::
     n connection 0 dataset            the dataset's id, 1 to 2**32 - 1
     d id                              whose id that is
     k id object 0 ~generation         an entry: where the bytes are, or the bytes themselves
-    p id number                       an object that is being written, or was when a process died
+    p id token                        the object that a thread is writing, or wrote last
 
 Bytes are never written over. A change writes them to a new object of Motr, whose id is the
 dataset's and a number that none had before, and then makes the entry of the next generation by
-a PUT that does not overwrite: of several that try, one wins. The newest entry, which is the
-first in the order of keys, is the one that counts. The winner deletes older entries and their
-objects. Each entry names those before it, so that one who was late, and made the entry of a
-generation that was deleted already, finds out. An object that is deleted leaves an entry that
+an insert that does not overwrite: of several that try, one wins. The newest entry, which is
+the first in the order of keys, is the one that counts. The winner deletes older entries and
+their objects. Each entry names those before it, so that one who was late, and made the entry of
+a generation that was deleted already, finds out. An object that is deleted leaves an entry that
 says so, until the dataset is deleted.
+
+Motr dates each change by the clock of the client, and passes over one that is older than what is
+there, without saying so. Hence every insert is read back, and every delete that matters.
 """
 
 from __future__ import annotations
@@ -22,9 +25,10 @@ from __future__ import annotations
 import re
 import secrets
 import struct
+import time
 from collections.abc import Iterator
 from contextlib import suppress
-from typing import NamedTuple, Protocol
+from typing import ClassVar, NamedTuple, Protocol
 
 from dosna.backends.objects import ABSENT, Blob, ByteRange, Store, VersionConflict
 from dosna.errors import DatasetNameError, DosnaError, OutcomeUnknown, StorageError
@@ -78,7 +82,13 @@ class Motr(Protocol):
         """Delete an object; False if there was none."""
 
     def insert(self, key: bytes, value: bytes) -> bool:
-        """Make a record of the index; False, and no change, if there is one of that key."""
+        """Make a record of the index; False, and no change, if there is one of that key.
+
+        True may be said of what was passed over, too: only to read it back tells.
+        """
+
+    def replace(self, key: bytes, value: bytes) -> None:
+        """Make or replace a record that no other client changes."""
 
     def lookup(self, key: bytes) -> bytes | None:
         """Give the value of a record; None if there is none."""
@@ -86,8 +96,16 @@ class Motr(Protocol):
     def discard(self, keys: Keys) -> None:
         """Delete records, some of which may be gone already."""
 
-    def following(self, start: bytes, most: int) -> Records:
-        """Give the first records whose keys are `start` or come after it, at most so many."""
+    def following(self, start: bytes, most: int) -> tuple[Records, bytes | None]:
+        """Look at records from the key `start` on, at most so many.
+
+        Returns
+        -------
+        records : list of tuple
+            Key and value of those that are not deleted: deleted ones count too.
+        start : bytes or None
+            Where to go on; None at the end of the index.
+        """
 
     def close(self) -> None:
         """Let go of Motr."""
@@ -163,10 +181,14 @@ class SageStore(Store):
     shared_between_processes = True
     conditional_puts = True
 
+    patience: ClassVar[float] = 10.0
+    """Seconds that a client may be behind the clock of another."""
+
     def __init__(self, motr: Motr, namespace: str) -> None:
         self.motr = motr
         self._names = b"n" + namespace.encode() + b"\0"
         self._ids: dict[str, int] = {}
+        self._notes: dict[int, Keys] = {}
 
     # -- reading --------------------------------------------------------------------------
 
@@ -223,7 +245,7 @@ class SageStore(Store):
             base = self._newest(dataset, rest)
             found = ABSENT if base is None else base.version
             if expected is not None and found != expected:
-                self._check_id(root, dataset)
+                self._look_up(root)  # Who looks again looks at what is there now.
                 raise _conflict(key, expected)
             if self._replace(root, dataset, rest, base, data):
                 return
@@ -253,36 +275,59 @@ class SageStore(Store):
         if base is not None:
             generation = base.generation + 1
             ancestors = (base.token, *base.ancestors)[:_MOST_ANCESTORS]
-        token = secrets.token_bytes(_TOKEN_BYTES)
-        entry = Entry(generation, token, ancestors, b"d")
-        pending = None
-        if data is not None:
-            if not data or (rest == _DOCUMENT and len(data) <= MOST_IN_ENTRY):
-                entry = entry._replace(kind=b"i", data=bytes(data))
-            else:
-                oid, pending = self._write(dataset, data)
-                entry = entry._replace(kind=b"o", oid=oid, nbytes=len(data))
-        slot = _slot(dataset, rest, generation)
+        entry = Entry(generation, secrets.token_bytes(_TOKEN_BYTES), ancestors, b"d")
+        if data is None:
+            return self._publish(root, dataset, rest, entry)
+        if not data or (rest == _DOCUMENT and len(data) <= MOST_IN_ENTRY):
+            entry = entry._replace(kind=b"i", data=bytes(data))
+            return self._publish(root, dataset, rest, entry)
+        notes = self._notes.setdefault(dataset, [])
+        try:
+            note = notes.pop()
+        except IndexError:
+            note = b"p" + dataset.to_bytes(4) + secrets.token_bytes(_TOKEN_BYTES)
+        oid = self._write(dataset, data, note)
+        done = self._publish(
+            root, dataset, rest, entry._replace(kind=b"o", oid=oid, nbytes=len(data))
+        )
+        # What fails leaves the note as it is: by it the object is found when the dataset goes.
+        notes.append(note)
+        return done
+
+    def _write(self, dataset: int, data: bytes, note: bytes) -> ObjectId:
+        """Write a new object, after a note of its id."""
+        padded = data + bytes(-len(data) % self.motr.block)
+        while True:
+            oid = ObjectId(dataset, secrets.randbits(64))
+            self.motr.replace(note, oid.number.to_bytes(8))
+            if self.motr.create(oid, padded):
+                return oid
+
+    def _publish(self, root: str, dataset: int, rest: str, entry: Entry) -> bool:
+        """Make an entry; False, and nothing is left of it, if it does not count."""
+        slot = _slot(dataset, rest, entry.generation)
         if not self.motr.insert(slot, entry.encode()):
-            self._clear([], entry, pending)
+            self._remove(entry)
             return False
         # From here on the change may have been seen.
         try:
             slots = self._slots(dataset, rest)
-            late = not self._is_ancestor(entry, slots[0] if slots else None)
-            if late or not self._check_id(root, dataset):
-                self._clear([slot], entry, pending)
-                return False
+            counts = self._is_ancestor(entry, slots[0] if slots else None)
+            alive = self._look_up(root) == dataset
         except DosnaError as error:
             raise OutcomeUnknown(
                 f"object {rest!r} of {root!r} was written, and may count or not: {error}"
             ) from error
+        if not counts or not alive:
+            self._remove(entry)
+            if any(s.token == entry.token for s in slots):
+                self.motr.discard([slot])
+            return False
         with suppress(StorageError):  # The next writer finds what is left here.
-            old = [s for s in slots if s.generation < generation]
+            old = [s for s in slots if s.generation < entry.generation]
             for other in old:
                 self._remove(other)
-            done = [_slot(dataset, rest, other.generation) for other in old]
-            self.motr.discard([*done, *([pending] if pending else [])])
+            self.motr.discard([_slot(dataset, rest, other.generation) for other in old])
         return True
 
     def _is_ancestor(self, entry: Entry, newest: Entry | None) -> bool:
@@ -297,22 +342,6 @@ class SageStore(Store):
         if between >= len(newest.ancestors):
             raise StorageError(f"{between} others have changed it since")
         return newest.ancestors[between] == entry.token
-
-    def _write(self, dataset: int, data: bytes) -> tuple[ObjectId, bytes]:
-        """Write a new object; the record that says so is to be deleted when it counts."""
-        padded = data + bytes(-len(data) % self.motr.block)
-        while True:
-            oid = ObjectId(dataset, secrets.randbits(64))
-            pending = _pending(oid)
-            if self.motr.insert(pending, b"p"):
-                if self.motr.create(oid, padded):
-                    return oid, pending
-                self.motr.discard([pending])
-
-    def _clear(self, slots: Keys, entry: Entry, pending: bytes | None) -> None:
-        with suppress(StorageError):  # It does not count, and goes when its dataset does.
-            self._remove(entry)
-            self.motr.discard([*slots, *([pending] if pending else [])])
 
     def _remove(self, entry: Entry) -> None:
         if entry.kind == b"o":
@@ -368,16 +397,10 @@ class SageStore(Store):
                     yield rest
 
     def _scan(self, prefix: bytes) -> Iterator[tuple[bytes, bytes]]:
-        start = prefix
-        while True:
-            page = self.motr.following(start, _PAGE)
-            for key, value in page:
-                if not key.startswith(prefix):
-                    return
-                yield key, value
-            if not page:
-                return
-            start = page[-1][0] + b"\0"
+        start: bytes | None = prefix
+        while start is not None and start.startswith(prefix):
+            page, start = self.motr.following(start, _PAGE)
+            yield from [(key, value) for key, value in page if key.startswith(prefix)]
 
     # -- entries --------------------------------------------------------------------------
 
@@ -388,7 +411,8 @@ class SageStore(Store):
     def _slots(self, dataset: int, rest: str, most: int = 8) -> tuple[Entry, ...]:
         """Give entries of an object, the newest first."""
         start = _slot(dataset, rest, _LAST_GENERATION)
-        found = self.motr.following(start, most)
+        # Of what is deleted nothing is newer than the newest, except where all is deleted.
+        found, _ = self.motr.following(start, most)
         mine = [(key, value) for key, value in found if key[:-8] == start[:-8]]
         return tuple([Entry.decode(_parse(key)[1], value) for key, value in mine])
 
@@ -405,37 +429,45 @@ class SageStore(Store):
         self._ids[root] = int.from_bytes(found)
         return self._ids[root]
 
-    def _check_id(self, root: str, dataset: int) -> bool:
-        """Whether an id is still the dataset's."""
-        return self._look_up(root) == dataset
-
     def _make_id(self, root: str) -> int:
         """Give the id of a dataset, which has one from now on."""
-        while True:
+        name = self._name(root)
+        for _ in self._tries(f"giving {root!r} an id"):
             found = self._look_up(root)
             if found is not None:
                 return found
             dataset = 1 + secrets.randbelow(_MOST_DATASETS)
-            own, name = b"d" + dataset.to_bytes(4), self._name(root)
-            if self.motr.insert(own, name) and not self.motr.insert(name, dataset.to_bytes(4)):
+            own = b"d" + dataset.to_bytes(4)
+            token = secrets.token_bytes(_TOKEN_BYTES)
+            if self.motr.insert(own, token + name) and self.motr.lookup(own) == token + name:
+                self.motr.insert(name, dataset.to_bytes(4))
+                if self._look_up(root) == dataset:
+                    return dataset
                 self.motr.discard([own])
+        raise AssertionError
 
     def _delete_all(self, root: str, dataset: int) -> None:
         """Delete a dataset; what a process leaves that dies meanwhile, deleting again finds."""
         self._sweep(dataset, keep=_DOCUMENT)
-        self.motr.discard([self._name(root)])
-        self._ids.pop(root, None)
+        for _ in self._tries(f"deleting {root!r}"):
+            self.motr.discard([self._name(root)])
+            if self._look_up(root) != dataset:
+                break
         # Whoever made an entry before this looks for the name after it, and withdraws.
-        self._sweep(dataset)
+        for _ in self._tries(f"deleting what dataset {dataset:#x} of {root!r} had"):
+            if not self._sweep(dataset):
+                break
+        self._notes.pop(dataset, None)
         self.motr.discard([b"d" + dataset.to_bytes(4)])
 
-    def _sweep(self, dataset: int, keep: str | None = None) -> None:
-        """Delete the objects and entries of a dataset, and what was never finished."""
+    def _sweep(self, dataset: int, keep: str | None = None) -> int:
+        """Delete the objects and entries of a dataset; give how many records there were."""
+        count = 0
         for kind in (b"p", b"k"):
             gone: Keys = []
             for key, value in self._scan(kind + dataset.to_bytes(4)):
                 if kind == b"p":
-                    self.motr.remove(ObjectId(dataset, int.from_bytes(key[5:])))
+                    self.motr.remove(ObjectId(dataset, int.from_bytes(value)))
                 else:
                     rest, generation = _parse(key)
                     if rest == keep:
@@ -444,10 +476,32 @@ class SageStore(Store):
                 gone.append(key)
                 if len(gone) == _PAGE:
                     self.motr.discard(gone)
+                    count += len(gone)
                     gone = []
             self.motr.discard(gone)
+            count += len(gone)
+        return count
+
+    def _tries(self, what: str) -> Iterator[None]:
+        """Give turns until one succeeds, at once and then with pauses, or raise StorageError."""
+        end = time.monotonic() + self.patience
+        pause = 0.0
+        while True:
+            yield
+            if time.monotonic() > end:
+                raise StorageError(
+                    f"{what} had no effect in {self.patience} seconds: Motr goes by the clocks "
+                    "of its clients, and that of another is ahead of this one's; set them right"
+                )
+            time.sleep(pause)
+            pause = min(1.0, 2 * pause + 0.001)
 
     def close(self) -> None:
+        notes = [note for notes in self._notes.values() for note in notes]
+        self._notes.clear()
+        with suppress(DosnaError):
+            for at in range(0, len(notes), _PAGE):
+                self.motr.discard(notes[at : at + _PAGE])
         self.motr.close()
 
 
@@ -472,10 +526,6 @@ def _slot(dataset: int, rest: str, generation: int) -> bytes:
 
 def _parse(key: bytes) -> tuple[str, int]:
     return key[5:-9].decode(), _LAST_GENERATION - int.from_bytes(key[-8:])
-
-
-def _pending(oid: ObjectId) -> bytes:
-    return b"p" + oid.dataset.to_bytes(4) + oid.number.to_bytes(8)
 
 
 def _bounds(byte_range: ByteRange | None, entry: Entry) -> tuple[int, int]:

@@ -66,7 +66,7 @@ enum m0_idx_opcode { M0_IC_GET, M0_IC_PUT, M0_IC_DEL, M0_IC_NEXT, ... };
 enum m0_op_state { M0_OS_STABLE, M0_OS_FAILED, ... };
 enum m0_idx_service_type { M0_IDX_DIX, ... };
 enum m0_op_obj_flags { M0_OOF_SYNC, ... };
-enum m0_op_idx_flags { M0_OIF_SYNC_WAIT, ... };
+enum m0_op_idx_flags { M0_OIF_OVERWRITE, M0_OIF_SYNC_WAIT, ... };
 
 extern const struct m0_uint128 M0_UBER_REALM;
 
