@@ -33,6 +33,7 @@ __all__ = ["MotrClient", "client"]
 # which of two inserts wins. The letters of its fid are "dosna".
 _CATALOGUE = (ord("i") << 56 | 0x646F736E61, 1)
 _LONGEST_IO = 16 << 20
+_MOST_DELETED = 8  # Of 44 in one transaction the servers said that it was too large.
 _FINI_SECONDS = 5.0
 _TCP = re.compile(r"inet6?:tcp:(.+)@(\d+)")
 
@@ -476,12 +477,12 @@ class MotrClient:
         return None if rc else value
 
     def discard(self, keys: Keys) -> None:
-        if not keys:
-            return
-        what = f"deleting {len(keys)} records of the catalogue"
-        for rc, _, _ in self._query(self._lib.M0_IC_DEL, keys, None, what):
-            if rc not in (0, -errno.ENOENT):
-                self._fail(rc, what)
+        for at in range(0, len(keys), _MOST_DELETED):
+            page = keys[at : at + _MOST_DELETED]
+            what = f"deleting {len(page)} records of the catalogue"
+            for rc, _, _ in self._query(self._lib.M0_IC_DEL, page, None, what):
+                if rc not in (0, -errno.ENOENT):
+                    self._fail(rc, what)
 
     def following(self, start: bytes, most: int) -> tuple[Records, bytes | None]:
         what = f"listing the catalogue from {start!r}"
