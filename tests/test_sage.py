@@ -358,6 +358,15 @@ def test_a_client_behind_the_clock_of_another_waits_for_it():
     assert bytes(ahead.get(DOCUMENT).data) == b"[]"
 
 
+def test_entries_of_a_client_ahead_are_deleted_with_the_dataset():
+    cluster = Cluster()
+    behind = store_of(cluster)
+    behind.put(DOCUMENT, b"{}")
+    store_of(cluster, ahead=0.3).put(CHUNK, b"data")
+    assert behind.delete(DOCUMENT)
+    assert [key for key in cluster.alive if key[:1] in b"knd"] == []
+
+
 def test_clocks_that_differ_by_much_are_an_error(monkeypatch):
     monkeypatch.setattr(SageStore, "patience", 0.05)
     cluster = Cluster()
