@@ -1,20 +1,24 @@
 """A client of Motr: `dosna.backends.sage_store.Motr` by the library itself.
 
 The library allows one client in a process, which all connections share and which lives as long
-as the process does. It is started in a thread that is given up if it takes too long, for a start
-without a high-availability agent hangs for minutes.
+as the process does. A start can hang for minutes, or end the process where the cluster does not
+know its fid: a process of its own tries first.
 """
 
 from __future__ import annotations
 
 import atexit
 import errno
+import json
 import os
 import re
 import socket
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from typing import Any, NoReturn
 
 from dosna.backends.sage_conf import SageConfiguration
@@ -35,6 +39,7 @@ _CATALOGUE = (ord("i") << 56 | 0x646F736E61, 1)
 _LONGEST_IO = 16 << 20
 _MOST_DELETED = 8  # Of 44 in one transaction the servers said that it was too large.
 _FINI_SECONDS = 5.0
+_REFUSED = 3
 _TCP = re.compile(r"inet6?:tcp:(.+)@(\d+)")
 
 _lock = threading.Lock()
@@ -80,6 +85,7 @@ def _start(conf: SageConfiguration, timeout: float) -> MotrClient:
     binding = _binding()
     _reach(conf.ha_addr, min(timeout, 5.0))
     address, claim = _take_endpoint(conf.laddr)
+    _try_elsewhere(conf, address, timeout)
     started = MotrClient(binding, conf, address, claim, timeout)
     try:
         started.start()
@@ -140,6 +146,53 @@ def _take_endpoint(addresses: tuple[str, ...]) -> tuple[str, socket.socket]:
     )
 
 
+def _try_elsewhere(conf: SageConfiguration, address: str, timeout: float) -> None:
+    """Start a client in another process, and end it."""
+    code = (
+        "import json, sys; given = json.load(sys.stdin); sys.path[:] = given.pop('path'); "
+        "from dosna.backends.sage_client import try_here; try_here(given)"
+    )
+    given = {**asdict(conf), "address": address, "timeout": timeout, "path": sys.path}
+    try:
+        tried = subprocess.run(
+            [sys.executable, "-c", code],
+            input=json.dumps(given).encode(),
+            capture_output=True,
+            timeout=timeout + _FINI_SECONDS,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        raise ConnectionError(_late(conf, address, timeout)) from None
+    if tried.returncode == 0:
+        return
+    if tried.returncode == _REFUSED:
+        raise ConnectionError(tried.stdout.decode(errors="replace").splitlines()[-1])
+    words = tried.stderr.decode(errors="replace").splitlines()
+    said = next((line for line in words if "panic:" in line), words[-1] if words else "nothing")
+    raise ConnectionError(
+        f"Motr's library ended a process that tried to start a client at {address} with proc_fid "
+        f"{conf.proc_fid}: does the cluster's configuration have this process? It said: {said}"
+    )
+
+
+def try_here(given: dict[str, Any]) -> None:
+    """Start a client in this process, which ends; the status tells whether it could."""
+    address, timeout = given.pop("address"), given.pop("timeout")
+    conf = SageConfiguration(**{**given, "laddr": tuple(given["laddr"])})
+    try:
+        MotrClient(_binding(), conf, address, None, timeout).start()
+    except (ConnectionError, MissingDependencyError, StorageError) as error:
+        print(error, flush=True)
+        os._exit(_REFUSED)  # A thread that hangs is not to be waited for.
+
+
+def _late(conf: SageConfiguration, address: str, timeout: float) -> str:
+    return (
+        f"Motr did not start a client at {address} within {timeout} seconds: does the agent at "
+        f"{conf.ha_addr} answer, and are prof_id and proc_fid the cluster's?"
+    )
+
+
 class MotrClient:
     """The library, one client of it and the catalogue.
 
@@ -149,7 +202,7 @@ class MotrClient:
     conf : SageConfiguration
     address : str
         The endpoint, which is this process's.
-    claim : socket
+    claim : socket, optional
         What keeps it.
     timeout : float
         Seconds for the start, and for each request.
@@ -160,7 +213,7 @@ class MotrClient:
         binding: Any,
         conf: SageConfiguration,
         address: str,
-        claim: socket.socket,
+        claim: socket.socket | None,
         timeout: float,
     ) -> None:
         self.conf = conf
@@ -192,11 +245,7 @@ class MotrClient:
         thread = threading.Thread(target=live, name="dosna-motr", daemon=True)
         thread.start()
         if not ready.wait(self.timeout):
-            raise ConnectionError(
-                f"Motr did not start a client at {self._address} within {self.timeout} seconds: "
-                f"does the agent at {self.conf.ha_addr} answer, and are prof_id and proc_fid the "
-                "cluster's?"
-            )
+            raise ConnectionError(_late(self.conf, self._address, self.timeout))
         if problem:
             raise ConnectionError(problem[0])
 
