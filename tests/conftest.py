@@ -72,6 +72,20 @@ def gateway() -> Iterator[Ceph]:
 
 
 @pytest.fixture(scope="session")
+def ceph() -> Iterator[Ceph]:
+    """Give a Ceph cluster of three OSDs, with pools of three copies."""
+    from services import start_ceph
+    from support import require, require_program
+
+    require("rados")
+    for program in ("ceph-mon", "ceph-osd"):
+        require_program(program)
+    pools = [f"--pool={pool}" for pool in ("kit", "store", "faults")]
+    with start_ceph("--osds=3", "--size=3", *pools) as ceph:
+        yield ceph
+
+
+@pytest.fixture(scope="session")
 def moto_url() -> Iterator[str]:
     """Give the URL of a mock of S3 in this process, which takes any keys."""
     from services.moto import start_moto

@@ -102,6 +102,9 @@ class MotrStandIn:
         records = [(key, value) for key, value in found if value is not None]
         return records, keys[-1] + b"\0" if len(keys) == most else None
 
+    def check_process(self):
+        """Nothing: it is of memory, which a fork copies."""
+
     def close(self):
         self.request("close")
 

@@ -106,6 +106,11 @@ class BackendConnection(ABC):
         self.connected = False
 
     @property
+    def holds_trees(self) -> bool:
+        """Whether many datasets are as cheap as one: False where each takes, say, a bucket."""
+        return True
+
+    @property
     def location(self) -> str:
         """Where the datasets are, so that two processes can tell whether they mean the same."""
         return self.name
@@ -173,6 +178,17 @@ class BackendDataset(ABC):
         self.connection = connection
         self.name = name
         self.metadata = metadata
+        self.prepare()
+
+    def prepare(self) -> None:  # noqa: B027  most have nothing that cannot travel
+        """Make what `__getstate__` leaves out, because another process needs its own."""
+
+    def __getstate__(self) -> dict[str, Any]:
+        return dict(self.__dict__)
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self.prepare()
 
     @property
     @abstractmethod
@@ -295,6 +311,10 @@ class BackendDataset(ABC):
     def object_indices(self) -> Iterator[Shape]:
         """Indices of all stored objects, by the `grain`."""
         return self.chunk_indices()
+
+    def finished_objects(self) -> Iterator[Shape]:
+        """Indices of the stored objects that an interrupted load need not write again."""
+        return self.object_indices()
 
     def del_object(self, idx: Shape) -> bool:
         """Delete a stored object; False if it was not there."""

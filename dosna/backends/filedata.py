@@ -4,24 +4,21 @@ from __future__ import annotations
 
 import os
 import struct
-import weakref
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from dosna import zarr3
-from dosna.backends.base import Array, Guarantees, Slices
+from dosna.backends.base import Array, Slices
 from dosna.backends.filefolder import FLAGS, GONE, ArrayFolder, make_folders
 from dosna.backends.folder import (
-    CLOSE_ON_EXEC,
-    LOCK,
     TEMPORARY,
     disk,
     failure,
     replace_file,
-    sync_file_system,
     sync_folder,
 )
+from dosna.backends.folderdata import FolderDataset
 from dosna.backends.objects import Store
 from dosna.backends.parts import (
     METADATA_LOCK,
@@ -39,7 +36,6 @@ from dosna.backends.storedata import StoreDataset, is_full
 from dosna.codecs import CodecError
 from dosna.crc32c import crc32c
 from dosna.errors import DosnaError, StaleDatasetError
-from dosna.locks import RangeLocks
 from dosna.metadata import DatasetMetadata, Shape
 from dosna.plan import ChunkTask
 from dosna.shards import NO_CHUNK
@@ -52,57 +48,37 @@ __all__ = ["FileDataset", "ShardedFileDataset", "open_dataset"]
 _CRC = struct.Struct("<I")
 
 
-class FileDataset(StoreDataset):
-    """A folder with ``zarr.json`` and a file for each chunk or shard.
-
-    Handles may be pickled and forked; each process opens the folder for itself.
-    """
+class FileDataset(FolderDataset[ArrayFolder], StoreDataset):
+    """A folder with ``zarr.json`` and a file for each chunk or shard."""
 
     connection: FileConnection  # type: ignore[assignment]
 
     def __init__(self, connection: FileConnection, name: str, folder: ArrayFolder) -> None:
-        self._path = os.path.join(connection.path, name)
-        self._folder: ArrayFolder | None = folder
-        super().__init__(connection, name, folder.metadata)  # type: ignore[arg-type]
+        self._begin(os.path.join(connection.path, name), folder)
+        super().__init__(connection, name, folder.metadata)
 
     def prepare(self) -> None:
         super().prepare()
         self._template = self.layout.template
-        # Not a cycle: the descriptors are to be closed with the last reference to the dataset.
-        opener = weakref.WeakMethod(self._open_lock)
-        self._locks = RangeLocks(lambda: opener()(), os.path.join(self._path, LOCK))  # type: ignore[misc]
 
-    def __getstate__(self) -> dict[str, Any]:
-        state = {k: v for k, v in super().__getstate__().items() if k != "_locks"}
-        return {**state, "_folder": None}
+    # -- FolderDataset's own words for it -------------------------------------------------
 
-    def _open_lock(self) -> int:
-        flags = os.O_RDWR | os.O_CREAT | CLOSE_ON_EXEC
-        try:
-            return os.open(LOCK, flags, 0o666, dir_fd=self._opened().fd)
-        except FileNotFoundError:  # the folder was deleted
-            self._reopen()
-            raise
+    def _open_folder(self) -> ArrayFolder:
+        return ArrayFolder(self._path, self.name)
 
-    def _opened(self) -> ArrayFolder:
-        return self._folder or self._reopen()
-
-    def _reopen(self) -> ArrayFolder:
-        """Open the folder again, after a change by somebody else."""
-        before = self._folder
-        folder = ArrayFolder(self._path, self.name)
-        if before is not None and folder.identity != before.identity:
-            raise StaleDatasetError(
-                f"dataset {self.name!r} was deleted and made again since this handle was opened: "
-                "get it again from its connection"
-            )
+    def _take_over(self, folder: ArrayFolder) -> None:
         self.adopt(folder.metadata)
-        self._folder = folder
-        return folder
 
-    def _current(self) -> ArrayFolder:
-        folder = self._opened()
-        return folder if folder.is_current() else self._reopen()
+    def _temporaries(self, folder: ArrayFolder) -> Iterator[tuple[str, int]]:
+        for name in folder.files.list(""):
+            key = name.removesuffix(TEMPORARY)
+            idx = self.layout.index(key)
+            if key != name and (idx is not None or key == zarr3.DOCUMENT):
+                yield name, METADATA_LOCK if idx is None else lock_place(idx)
+
+    @property
+    def _checked(self) -> bool:
+        return self.layout.pipeline.checks > 0
 
     what: ClassVar[str] = "chunk"
     """What a stored object is called."""
@@ -184,65 +160,12 @@ class FileDataset(StoreDataset):
             f"{self.metadata.shape}, to which somebody else may have resized it: try again"
         )
 
-    @property
-    def guarantees(self) -> Guarantees:
-        return Guarantees(
-            partial_writes="processes",
-            atomic_chunks=True,
-            durable=self.connection.durable,
-            checksum=self.layout.pipeline.checks > 0,
-            notes=(
-                "locks are open file description locks on byte ranges: on a network file system, "
-                "writers on several machines are safe only where locks are cluster-wide",
-                "programs other than dosna that write the array take no locks",
-            ),
-        )
-
     def update(self, change: Callable[[DatasetMetadata], DatasetMetadata]) -> None:
         with disk(f"change dataset {self.name!r}"), self._locks.hold(METADATA_LOCK):
             folder = self._current()
             image = zarr3.to_json(change(folder.metadata))
             replace_file(folder.fd, zarr3.DOCUMENT, [image], len(image), durable=True)
             self._reopen()
-
-    def refresh(self) -> None:
-        with disk(f"open dataset {self.name!r}"):
-            self._current()
-
-    def exclusive(self) -> AbstractContextManager[None]:
-        return self._exclusive()
-
-    @contextmanager
-    def _exclusive(self) -> Iterator[None]:
-        with ExitStack() as stack:
-            with disk(f"lock dataset {self.name!r}"):
-                stack.enter_context(self._locks.exclusive())
-                self._current()
-            yield
-
-    def flush(self) -> None:
-        """Return when everything written so far would survive a power loss.
-
-        Synchronizes the file system that holds the folder (syncfs), where the platform can,
-        and else each file and folder.
-        """
-        with disk(f"flush dataset {self.name!r}"):
-            folder = self._current()
-            if self.connection.mode == "a":
-                self._remove_temporaries(folder)
-            sync_file_system(folder.fd)
-
-    def _remove_temporaries(self, folder: ArrayFolder) -> None:
-        """Remove the files of writers that died; those of the living are locked."""
-        for name in folder.files.list(""):
-            key = name.removesuffix(TEMPORARY)
-            idx = self.layout.index(key)
-            if key == name or (idx is None and key != zarr3.DOCUMENT):
-                continue
-            place = METADATA_LOCK if idx is None else lock_place(idx)
-            with self._locks.attempt(place, 1) as dead:
-                if dead:
-                    folder.remove(name)
 
     # -- reading --------------------------------------------------------------------------
 
@@ -331,7 +254,7 @@ class FileDataset(StoreDataset):
         for first, last in ranges:
             if not read_fully(file, [data[first:last]], first):
                 self.corrupt(idx, f"it ends before byte {last}")
-        return self.decode(idx, data, memory)
+        return self.decode(idx, data)
 
 
 class ShardedFileDataset(ShardedDataset, FileDataset):

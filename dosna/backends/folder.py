@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import partial
 from io import FileIO
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 from dosna.backends.base import BackendConnection, BackendDataset
 from dosna.errors import (
@@ -23,6 +23,9 @@ from dosna.errors import (
 )
 from dosna.locks import RangeLocks, open_descriptor
 from dosna.metadata import parents
+
+if TYPE_CHECKING:
+    from dosna.backends.folderdata import FolderDataset
 
 __all__ = [
     "CLOSE_ON_EXEC",
@@ -263,16 +266,6 @@ def sync_file_system(folder: int) -> None:
         os.close(listing)
 
 
-def _is_at(dataset: BackendDataset | None, path: str) -> bool:
-    """Whether a handle is of the folder at `path`, as far as it has ever seen its own."""
-    folder: Folder | None = getattr(dataset, "_folder", None)
-    if folder is not None:
-        return folder.is_at(path)
-    # Unpickled, and not opened yet in this process.
-    inode = getattr(dataset, "_inode", None)
-    return inode is None or os.stat(path).st_ino == inode
-
-
 class FolderConnection(BackendConnection):
     """A folder whose subfolders are datasets, which come and go by renaming.
 
@@ -386,7 +379,8 @@ class FolderConnection(BackendConnection):
     def del_dataset(self, name: str, only: BackendDataset | None = None) -> None:
         path = self._path(name)
         with self.names_held(f"delete dataset {name!r} in"):
-            if not self.holds_dataset(path) or not _is_at(only, path):
+            mine = cast("FolderDataset[Any] | None", only)
+            if not self.holds_dataset(path) or not (mine is None or mine.is_at(path)):
                 raise DatasetNotFoundError(f"there is no dataset {name!r} in {self.path}")
             with lock_file(path).exclusive():
                 gone = os.path.join(self.path, DELETING + secrets.token_hex(8))

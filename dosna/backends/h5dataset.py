@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import os
 import re
-import weakref
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
+from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -16,21 +15,18 @@ from dosna.backends import h5format
 from dosna.backends.base import (
     Array,
     BackendDataChunk,
-    BackendDataset,
     ChunkState,
-    Guarantees,
     Slices,
 )
 from dosna.backends.folder import (
     CLOSE_ON_EXEC,
-    LOCK,
     TEMPORARY,
     disk,
     failure,
     read_all,
     replace_file,
-    sync_file_system,
 )
+from dosna.backends.folderdata import FolderDataset
 from dosna.backends.h5folder import DESCRIPTION, H5Folder
 from dosna.backends.h5plain import read_plain
 from dosna.backends.parts import METADATA_LOCK, SMALL, bytes_like, lock_place, scratch, within
@@ -40,7 +36,7 @@ from dosna.errors import (
     DosnaError,
     StaleDatasetError,
 )
-from dosna.locks import Descriptor, RangeLocks, open_descriptor
+from dosna.locks import Descriptor, open_descriptor
 from dosna.metadata import DatasetMetadata, Shape
 from dosna.plan import ChunkTask
 
@@ -50,67 +46,43 @@ if TYPE_CHECKING:
 __all__ = ["H5DataChunk", "H5Dataset"]
 
 
-class H5Dataset(BackendDataset):
-    """A folder with ``dataset.h5`` and a file for each chunk that was written.
-
-    Handles may be pickled and forked; each process opens the folder for itself.
-    """
+class H5Dataset(FolderDataset[H5Folder]):
+    """A folder with ``dataset.h5`` and a file for each chunk that was written."""
 
     connection: H5Connection
 
     def __init__(self, connection: H5Connection, name: str) -> None:
-        self._path = os.path.join(connection.path, name)
-        self._folder: H5Folder | None = H5Folder(self._path, name)
-        self._inode: int = self._folder.identity[1]
-        super().__init__(connection, name, self._folder.metadata)
-        self._prepare()
+        path = os.path.join(connection.path, name)
+        folder = H5Folder(path, name)
+        self._begin(path, folder)
+        super().__init__(connection, name, folder.metadata)
 
-    def _prepare(self) -> None:
+    def prepare(self) -> None:
+        super().prepare()
         self._template = h5format.chunk_name(self.metadata.ndim)
-        # Not a cycle: the descriptors are to be closed with the last reference to the dataset.
-        opener = weakref.WeakMethod(self._open_lock)
-        self._locks = RangeLocks(lambda: opener()(), os.path.join(self._path, LOCK))  # type: ignore[misc]
 
-    def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_folder": None, "_locks": None}
+    # -- FolderDataset's own words for it -------------------------------------------------
 
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state)
-        self._prepare()
+    def _open_folder(self) -> H5Folder:
+        return H5Folder(self._path, self.name)
 
-    def _open_lock(self) -> int:
-        flags = os.O_RDWR | os.O_CREAT
-        try:
-            return open_descriptor(LOCK, flags, dir_fd=self._opened().fd)
-        except FileNotFoundError:  # the folder was deleted
-            self._reopen()
-            raise
-
-    def _opened(self) -> H5Folder:
-        return self._folder or self._reopen()
-
-    def _reopen(self) -> H5Folder:
-        """Open the folder again, after a change by somebody else."""
-        before = self._folder
-        folder = H5Folder(self._path, self.name)
+    def _take_over(self, folder: H5Folder) -> None:
         new, old = folder.metadata, self.metadata
-        if (
-            (before is not None and folder.identity != before.identity)
-            # A device has another number on another machine.
-            or folder.identity[1] != self._inode
-            or (new.dtype, new.chunk_size) != (old.dtype, old.chunk_size)
-            or h5format.filters_of(new) != h5format.filters_of(old)
-        ):
-            raise StaleDatasetError(
-                f"dataset {self.name!r} was deleted and made again since this handle was opened: "
-                "get it again from its connection"
-            )
-        self._folder, self.metadata = folder, new
-        return folder
+        if (new.dtype, new.chunk_size) != (old.dtype, old.chunk_size) or h5format.filters_of(
+            new
+        ) != h5format.filters_of(old):
+            self._replaced()
+        self.metadata = new
 
-    def _current(self) -> H5Folder:
-        folder = self._opened()
-        return folder if folder.is_current() else self._reopen()
+    def _temporaries(self, folder: H5Folder) -> Iterator[tuple[str, int]]:
+        for idx in self._indices(folder.list(), TEMPORARY):
+            yield self._template % idx + TEMPORARY, lock_place(idx)
+
+    @property
+    def _checked(self) -> bool:
+        return bool(self.metadata.storage.get("checksum"))
+
+    # -------------------------------------------------------------------------------------
 
     @property
     def create_options(self) -> dict[str, Any]:
@@ -118,21 +90,7 @@ class H5Dataset(BackendDataset):
         options = {"compression": storage.get("compression"), "virtual": storage.get("virtual")}
         if storage.get("compression"):
             options["compression_level"] = storage["level"]
-        return {**options, "checksum": bool(storage.get("checksum"))}
-
-    @property
-    def guarantees(self) -> Guarantees:
-        return Guarantees(
-            partial_writes="processes",
-            atomic_chunks=True,
-            durable=self.connection.durable,
-            checksum=bool(self.metadata.storage.get("checksum")),
-            notes=(
-                "locks are open file description locks on byte ranges: on a network file system, "
-                "writers on several machines are safe only where locks are cluster-wide",
-                "programs other than dosna that write chunk files take no locks",
-            ),
-        )
+        return {**options, "checksum": self._checked}
 
     def get_chunk(self, idx: Shape) -> H5DataChunk:
         return H5DataChunk(self, idx)
@@ -172,6 +130,14 @@ class H5Dataset(BackendDataset):
             # Those whose files are gone too: they were written, and can be deleted.
             return iter(stored | dict.fromkeys(folder.record.written()))
 
+    def finished_objects(self) -> Iterator[Shape]:
+        # Who died between writing a file and recording it left a chunk whose loss would not
+        # be noticed: it is written again.
+        with disk(f"list the chunks of dataset {self.name!r}"):
+            folder = self._current()
+            recorded = set(folder.record.written())
+            return iter([idx for idx in self._indices(folder.list()) if idx in recorded])
+
     def trim_object(self, idx: Shape) -> None:
         with suppress(ChunkNotFoundError):  # without its file there is nothing to trim
             super().trim_object(idx)
@@ -204,40 +170,6 @@ class H5Dataset(BackendDataset):
                 folder.remove(superseded)
             self._reopen()
 
-    def refresh(self) -> None:
-        with disk(f"open dataset {self.name!r}"):
-            self._current()
-
-    def exclusive(self) -> AbstractContextManager[None]:
-        return self._exclusive()
-
-    @contextmanager
-    def _exclusive(self) -> Iterator[None]:
-        with ExitStack() as stack:
-            with disk(f"lock dataset {self.name!r}"):
-                stack.enter_context(self._locks.exclusive())
-                self._current()
-            yield
-
-    def flush(self) -> None:
-        """Return when everything written so far would survive a power loss.
-
-        Synchronizes the file system that holds the folder (syncfs), where the platform can,
-        and else each file and the folder.
-        """
-        with disk(f"flush dataset {self.name!r}"):
-            folder = self._current()
-            if self.connection.mode == "a":
-                self._remove_temporaries(folder)
-            sync_file_system(folder.fd)
-
-    def _remove_temporaries(self, folder: H5Folder) -> None:
-        """Remove the files of writers that died; those of the living are locked."""
-        for idx in self._indices(folder.list(), TEMPORARY):
-            with self._locks.attempt(lock_place(idx), 1) as dead:
-                if dead:
-                    folder.remove(self._template % idx + TEMPORARY)
-
     def verify_chunk(self, idx: Shape) -> ChunkState:
         try:
             found = self._fetch(self._opened(), idx, None)
@@ -247,7 +179,7 @@ class H5Dataset(BackendDataset):
             return "corrupt"
         if found is None:
             return "never written"
-        return "ok" if self.metadata.storage.get("checksum") else "unchecked"
+        return "ok" if self._checked else "unchecked"
 
     def get_chunk_data(self, idx: Shape, slices: Slices | None = None) -> Any:
         return self._get(idx, self.metadata.bounds(idx).chunk if slices is None else slices)

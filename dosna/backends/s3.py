@@ -132,7 +132,11 @@ class S3Connection(StoreConnection):
             retries=retries,
         )
         self._learnt: dict[str, Conditions] = {}
-        self.lease = 2.0 * timeout  # type: ignore[misc]
+        self.lease = 1.5 * timeout  # type: ignore[misc]
+
+    @property
+    def holds_trees(self) -> bool:
+        return self.bucket is not None
 
     @property
     def location(self) -> str:
@@ -282,7 +286,12 @@ class S3Connection(StoreConnection):
         if self.bucket is not None:
             super().del_dataset(name, only)
             return
-        self.read_metadata(name)
+        try:
+            self.read_metadata(name)
+        except OtherNameError:
+            raise
+        except DatasetNotFoundError:
+            pass  # What is left of a deletion that died has no name any more.
         super().del_dataset(name, only)
         self._delete_bucket(name)
 

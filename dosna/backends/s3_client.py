@@ -7,6 +7,7 @@ threads. Both are told to try once: what is tried again, and when, is decided he
 
 from __future__ import annotations
 
+import math
 import os
 import random
 import re
@@ -238,26 +239,6 @@ class S3Client:
 
         return attempt(put)
 
-    def put(self, path: str, data: bytes) -> None:
-        """Put an object.
-
-        Raises
-        ------
-        OutcomeUnknown
-            It may or may not have been put.
-        """
-        unknown = False
-        for last in self.attempts():
-            try:
-                self.put_once(path, data)
-                return
-            except Failure as failure:
-                found = failure
-            unknown = unknown or found.may_be_done
-            if last or not found.transient:
-                break
-        raise self.lost(path) if unknown else found
-
     def lost(self, path: str) -> OutcomeUnknown:
         """Give the error for a write whose fate is not known."""
         return OutcomeUnknown(
@@ -267,15 +248,15 @@ class S3Client:
 
     # -- lists and buckets ----------------------------------------------------------------
 
-    def call(self, operation: str, **arguments: Any) -> Mapping[str, Any]:
+    def call(self, operation: str, until: float = math.inf, **arguments: Any) -> Mapping[str, Any]:
         """Make a request of boto3's client."""
         method = getattr(self._boto, operation)
-        found: Mapping[str, Any] = self.repeat(lambda: method(**arguments))
+        found: Mapping[str, Any] = self.repeat(lambda: method(**arguments), until)
         return found
 
     def pages(self, bucket: str, prefix: str, delimiter: str = "") -> Iterator[Mapping[str, Any]]:
         """List a bucket, a thousand keys at a time."""
-        arguments = {"Bucket": bucket, "Prefix": prefix, "Delimiter": delimiter}
+        arguments: dict[str, Any] = {"Bucket": bucket, "Prefix": prefix, "Delimiter": delimiter}
         while True:
             page = self.call("list_objects_v2", **arguments)
             yield page
@@ -289,17 +270,22 @@ class S3Client:
 
     # -- repeating ------------------------------------------------------------------------
 
-    def attempts(self) -> Iterator[bool]:
-        """Yield before each attempt whether it is the last; pause before all but the first."""
+    def attempts(self, until: float = math.inf) -> Iterator[bool]:
+        """Yield before each attempt whether it is the last; pause before all but the first.
+
+        None but the first begins after the ``time.monotonic()`` of `until`.
+        """
         for number in range(self.settings.retries + 1):
             if number:
                 longest = min(_LONGEST_PAUSE, _FIRST_PAUSE * 2.0 ** (number - 1))
                 time.sleep(random.uniform(longest / 4, longest))
+                if time.monotonic() > until:
+                    return
             yield number == self.settings.retries
 
-    def repeat(self, request: Callable[[], T]) -> T:
+    def repeat(self, request: Callable[[], T], until: float = math.inf) -> T:
         """Make a request that may be made twice, until it works or there is no hope."""
-        for last in self.attempts():
+        for last in self.attempts(until):
             try:
                 return attempt(request)
             except Failure as failure:

@@ -26,11 +26,12 @@ import re
 import secrets
 import struct
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
-from typing import ClassVar, NamedTuple, Protocol
+from typing import ClassVar, NamedTuple, Protocol, TypeVar
 
 from dosna.backends.objects import ABSENT, Blob, ByteRange, Store, VersionConflict
+from dosna.backends.workers import Workers
 from dosna.errors import DatasetNameError, DosnaError, OutcomeUnknown, StorageError
 
 __all__ = ["MOST_IN_ENTRY", "Motr", "ObjectId", "SageStore"]
@@ -38,6 +39,8 @@ __all__ = ["MOST_IN_ENTRY", "Motr", "ObjectId", "SageStore"]
 MOST_IN_ENTRY = 8000
 """Bytes of metadata that are kept in the catalogue; Motr's servers take values of twice that."""
 
+_IN_FLIGHT = 8
+_BYTES_IN_FLIGHT = 64 << 20
 _LONGEST_KEY = 1000
 _MOST_ATTEMPTS = 1000
 _MOST_ANCESTORS = 64
@@ -51,6 +54,7 @@ _HEADER = struct.Struct(">cB")
 _PLACE = struct.Struct(">IQQ")
 
 
+T = TypeVar("T")
 Keys = list[bytes]
 Records = list[tuple[bytes, bytes]]
 
@@ -106,6 +110,9 @@ class Motr(Protocol):
         start : bytes or None
             Where to go on; None at the end of the index.
         """
+
+    def check_process(self) -> None:
+        """Raise ConnectionError in a process that was forked from that of the client."""
 
     def close(self) -> None:
         """Let go of Motr."""
@@ -189,6 +196,7 @@ class SageStore(Store):
         self._names = b"n" + namespace.encode() + b"\0"
         self._ids: dict[str, int] = {}
         self._notes: dict[int, Keys] = {}
+        self._workers = Workers("dosna-sage", _IN_FLIGHT, _BYTES_IN_FLIGHT)
 
     # -- reading --------------------------------------------------------------------------
 
@@ -450,9 +458,9 @@ class SageStore(Store):
         """Delete a dataset; what a process leaves that dies meanwhile, deleting again finds."""
         self._sweep(dataset, keep=_DOCUMENT)
         for _ in self._tries(f"deleting {root!r}"):
-            self.motr.discard([self._name(root)])
             if self._look_up(root) != dataset:
                 break
+            self.motr.discard([self._name(root)])
         # Whoever made an entry before this looks for the name after it, and withdraws.
         for _ in self._tries(f"deleting what dataset {dataset:#x} of {root!r} had"):
             if not self._sweep(dataset):
@@ -496,7 +504,12 @@ class SageStore(Store):
             time.sleep(pause)
             pause = min(1.0, 2 * pause + 0.001)
 
+    def for_each(self, work: Callable[[T], object], items: Iterable[T], nbytes: int = 0) -> None:
+        self.motr.check_process()  # Threads do not survive a fork either.
+        self._workers.for_each(work, items, nbytes)
+
     def close(self) -> None:
+        self._workers.close()
         notes = [note for notes in self._notes.values() for note in notes]
         self._notes.clear()
         with suppress(DosnaError):

@@ -9,7 +9,7 @@ import numpy as np
 
 from dosna.backends.base import Array, Slices
 from dosna.backends.parts import scratch
-from dosna.backends.storedata import MOST_ATTEMPTS, NOTHING, StoreDataset
+from dosna.backends.storedata import MOST_ATTEMPTS, StoreDataset
 from dosna.codecs import CodecError
 from dosna.errors import StorageError
 from dosna.metadata import Shape
@@ -155,8 +155,8 @@ class ShardedDataset(StoreDataset):
     ) -> Array:
         """Decode a chunk of a shard, or raise ChunkCorruptError."""
         pipeline = self.layout.pipeline
-        if raw is None:
-            raw = scratch.raw(pipeline.nbytes) if pipeline.compressed else NOTHING
+        if raw is None and pipeline.compressed:
+            raw = scratch.raw(pipeline.nbytes)
         try:
             return pipeline.decode(data, raw)
         except CodecError as error:

@@ -20,7 +20,7 @@ from dosna.backends.base import (
     Slices,
 )
 from dosna.backends.objects import ABSENT, Store, VersionConflict, lock
-from dosna.backends.parts import byte_range, scratch
+from dosna.backends.parts import byte_range, byte_runs, scratch
 from dosna.codecs import CodecError, bytes_of
 from dosna.errors import ChunkCorruptError, StaleDatasetError, StorageError
 from dosna.metadata import DatasetMetadata, Shape
@@ -29,13 +29,10 @@ from dosna.plan import ChunkTask
 if TYPE_CHECKING:
     from dosna.backends.store import StoreConnection
 
-__all__ = ["MOST_ATTEMPTS", "NOTHING", "StoreDataChunk", "StoreDataset"]
+__all__ = ["MOST_ATTEMPTS", "StoreDataChunk", "StoreDataset"]
 
 MOST_ATTEMPTS = 1000
 """Of a change that others keep making impossible."""
-
-NOTHING: Array = np.empty(0, np.uint8)
-"""Memory for a decoder that needs none."""
 
 
 def is_full(key: Slices, extent: Shape) -> bool:
@@ -51,20 +48,12 @@ class StoreDataset(BackendDataset):
 
     connection: StoreConnection
 
-    def __init__(self, connection: StoreConnection, name: str, metadata: DatasetMetadata) -> None:
-        super().__init__(connection, name, metadata)
-        self.prepare()
-
     def prepare(self) -> None:
-        """Make what is not sent to another process."""
+        super().prepare()
         self.layout = zarr3.layout(self.metadata)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {k: v for k, v in self.__dict__.items() if k != "layout"}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state)
-        self.prepare()
+        return {k: v for k, v in super().__getstate__().items() if k != "layout"}
 
     # -- what a subclass may do in another way --------------------------------------------
 
@@ -147,6 +136,8 @@ class StoreDataset(BackendDataset):
                 old, version = self.connection.read_metadata(self.name)
                 self.adopt(old)
                 new = change(old)
+                if new.shape != old.shape:
+                    self.connection.remember(self.name, new)
                 self.store.put(key, zarr3.to_json(new), version)
                 self.metadata = new
                 return
@@ -246,7 +237,7 @@ class StoreDataset(BackendDataset):
         None if there is no such chunk.
 
         The array may be of the thread's scratch memory, or of bytes: it is not to be kept or
-        written to. A compressed chunk is decoded into `raw`, if that is given.
+        written to. If `raw` is given the chunk is decoded into it.
         """
         meta = self.metadata
         pipeline = self.layout.pipeline
@@ -270,8 +261,8 @@ class StoreDataset(BackendDataset):
     def decode(self, idx: Shape, data: Any, raw: Array | None = None) -> Array:
         """Decode a chunk, or raise ChunkCorruptError."""
         pipeline = self.layout.pipeline
-        if raw is None:
-            raw = scratch.raw(pipeline.nbytes) if pipeline.compressed else NOTHING
+        if raw is None and pipeline.compressed:
+            raw = scratch.raw(pipeline.nbytes)
         try:
             return pipeline.decode(data, raw)
         except CodecError as error:
@@ -312,12 +303,33 @@ class StoreDataset(BackendDataset):
                 self.check(idx, key, whole)
                 self.put(idx, self.encoded(idx, values), None)
             return
+        if self._write_ranges(idx, values, key):
+            return
 
         def change(data: bytes | memoryview | None) -> list[Any]:
             self.check(idx, key, False)
             return self.changed(idx, values, key, data)
 
         self.modify(idx, change)
+
+    def _write_ranges(self, idx: Shape, values: Array, key: Slices) -> bool:
+        """Write just the bytes of a part; False if they are to be written with all others."""
+        meta, pipeline, store = self.metadata, self.layout.pipeline, self.store
+        if not store.most_ranges or not pipeline.plain or pipeline.checks:
+            return False
+        runs = byte_runs(meta, key, store.most_ranges)
+        if runs is None:
+            return False
+        part = np.empty([k.stop - (k.start or 0) for k in key if type(k) is slice], meta.dtype)
+        part[...] = values
+        data = memoryview(part.tobytes())
+        length = len(data) // max(1, len(runs))
+        with self.hold(idx):
+            self.check(idx, key, False)
+            return not runs or store.put_ranges(
+                self.key(idx),
+                [(first, bytes(data[n * length :][:length])) for n, (first, _) in enumerate(runs)],
+            )
 
     def check(self, idx: Shape, key: Slices | None, whole: bool) -> None:
         """Look at a write of a chunk that is about to be done; see `check_inside`."""
@@ -345,7 +357,8 @@ class StoreDataset(BackendDataset):
             chunk = scratch.chunk(meta)[0]
             chunk[...] = meta.fillvalue
         else:
-            stored = self.decode(idx, data)
+            raw = scratch.raw(pipeline.nbytes) if pipeline.direct else None
+            stored = self.decode(idx, data, raw)
             if pipeline.direct:
                 chunk = stored
             else:
