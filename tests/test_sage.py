@@ -237,6 +237,32 @@ def test_names_of_connections_are_checked(name):
         dn.Connection(name, backend="sage")
 
 
+def test_requests_of_each_operation(con):
+    """The figures of docs/sage.md, as requests of the catalogue and calls for objects."""
+    ds = con.create_dataset("entry/tomo", (4, 6), "i4", chunk_size=(2, 3))
+    motr = con.instance.store.motr
+    log = []
+    motr.request = log.append
+
+    def count(func):
+        log.clear()
+        func()
+        objects = [kind for kind in log if kind in ("create", "read", "remove")]
+        return len(log) - len(objects), sorted(objects)
+
+    def write(key, value):
+        return lambda: ds.__setitem__(key, value)
+
+    assert count(lambda: con["entry/tomo"]) == (1, [])
+    assert count(write(..., 1)) == (4 * 5, ["create"] * 4)
+    assert count(write(..., 2)) == (4 * 6, ["create"] * 4 + ["remove"] * 4)
+    assert count(lambda: ds[...]) == (4 * 2, ["read"] * 4)
+    assert count(write((0, 0), 3)) == (8, ["create", "read", "remove"])
+    assert count(lambda: ds.has_chunk((0, 0))) == (2, ["read"])
+    assert count(lambda: ds.attrs.update(unit="mm")) == (6, [])
+    assert count(lambda: ds.del_chunk((0, 0))) == (6, ["remove"])
+
+
 # -- others at the same time --------------------------------------------------------------
 
 ACTIONS = st.lists(
@@ -316,7 +342,7 @@ def test_a_conditional_put_counts_only_if_nothing_changed(before, during, later,
     assert cluster.objects == {}
 
 
-@pytest.mark.parametrize("ahead", [0.0, 0.2, -0.2])
+@pytest.mark.parametrize("ahead", [0.0, 0.2, -0.2, 100.0])
 def test_many_writers_whose_clocks_differ_lose_nothing(ahead):
     cluster = Cluster()
 

@@ -45,6 +45,7 @@ _LONGEST_KEY = 1000
 _MOST_ATTEMPTS = 1000
 _MOST_ANCESTORS = 64
 _PAGE = 64
+_LONG_PAGE = 512  # of short records, many of which may be deleted
 _TOKEN_BYTES = 8
 _LAST_GENERATION = 2**64 - 1
 _MOST_DATASETS = 2**32 - 1
@@ -335,7 +336,8 @@ class SageStore(Store):
             old = [s for s in slots if s.generation < entry.generation]
             for other in old:
                 self._remove(other)
-            self.motr.discard([_slot(dataset, rest, other.generation) for other in old])
+            if old:
+                self.motr.discard([_slot(dataset, rest, other.generation) for other in old])
         return True
 
     def _is_ancestor(self, entry: Entry, newest: Entry | None) -> bool:
@@ -391,7 +393,7 @@ class SageStore(Store):
 
     def _roots(self, prefix: str) -> Iterator[tuple[str, int]]:
         """Give the datasets whose names begin with `prefix`."""
-        for key, value in self._scan(self._names + prefix.encode()):
+        for key, value in self._scan(self._names + prefix.encode(), _LONG_PAGE):
             yield key[len(self._names) :].decode(), int.from_bytes(value)
 
     def _objects(self, dataset: int, prefix: str) -> Iterator[str]:
@@ -404,10 +406,10 @@ class SageStore(Store):
                 if Entry.decode(generation, value).kind != b"d":
                     yield rest
 
-    def _scan(self, prefix: bytes) -> Iterator[tuple[bytes, bytes]]:
+    def _scan(self, prefix: bytes, most: int = _PAGE) -> Iterator[tuple[bytes, bytes]]:
         start: bytes | None = prefix
         while start is not None and start.startswith(prefix):
-            page, start = self.motr.following(start, _PAGE)
+            page, start = self.motr.following(start, most)
             yield from [(key, value) for key, value in page if key.startswith(prefix)]
 
     # -- entries --------------------------------------------------------------------------
@@ -486,8 +488,9 @@ class SageStore(Store):
                     self.motr.discard(gone)
                     count += len(gone)
                     gone = []
-            self.motr.discard(gone)
-            count += len(gone)
+            if gone:
+                self.motr.discard(gone)
+                count += len(gone)
         return count
 
     def _tries(self, what: str) -> Iterator[None]:
