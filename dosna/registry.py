@@ -230,6 +230,7 @@ backends: Registry[Backend] = Registry(
         "ram": _Known("dosna.backends.ram:BACKEND"),
         "hdf5": _Known("dosna.backends.hdf5:BACKEND", "hdf5"),
         "s3": _Known("dosna.backends.s3:BACKEND", "s3"),
+        "sage": _Known("dosna.backends.sage:BACKEND", "sage"),
         "file": _Known("dosna.backends.file:BACKEND", "zarr", ("zarr",)),
         "ceph": _Known(
             "dosna.backends.ceph:BACKEND",

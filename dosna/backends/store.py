@@ -47,6 +47,9 @@ class StoreConnection(BackendConnection):
     At least 4/3 of what a request may take.
     """
 
+    notes: ClassVar[tuple[str, ...]] = ()
+    """What the guarantees of every dataset say in their small print."""
+
     settle: ClassVar[float] = 5.0
     """Seconds in which the store does what a process asked for before it died."""
 
@@ -133,11 +136,8 @@ class StoreConnection(BackendConnection):
                     break
                 elif kind != DELETED:
                     raise DatasetExistsError(f"dataset {name!r} exists in {self.name!r}")
-            if found and kind == DELETED and not self._finish(name, found):
-                raise DatasetExistsError(
-                    f"dataset {name!r} in {self.name!r} is being deleted: create it when that "
-                    "is done"
-                )
+            if found and kind == DELETED:
+                self._make_way(name, found)
         return self.open_dataset(name, metadata)
 
     def root(self, name: str) -> str:
@@ -219,13 +219,12 @@ class StoreConnection(BackendConnection):
             self.make_groups(f"{name}/x" if name else "x")
             with suppress(VersionConflict), lock(name):
                 found = self.store.get(key)
-                if _kind(found) == "group":
-                    assert found is not None
+                if found and _kind(found) == "group":
                     document = zarr3.with_attributes(found.data, attrs, key)
                     self.store.put(key, document, found.version)
                     return
-                if found is not None:
-                    self._take_over(name, found)
+            if found and _kind(found) == DELETED:
+                self._make_way(name, found)
 
     def get_dataset(self, name: str) -> StoreDataset:
         return self.open_dataset(name, self.read_metadata(name)[0])
@@ -270,6 +269,13 @@ class StoreConnection(BackendConnection):
         with suppress(VersionConflict):  # somebody else does it
             deletion.run(found.version)
         return True
+
+    def _make_way(self, name: str, found: Blob) -> None:
+        """Finish a deletion that stands in the way; DatasetExistsError if its process lives."""
+        if not self._finish(name, found):
+            raise DatasetExistsError(
+                f"dataset {name!r} in {self.name!r} is being deleted: create it when that is done"
+            )
 
     def dataset_names(self) -> list[str]:
         return sorted(self._names_below(""))

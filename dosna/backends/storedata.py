@@ -105,9 +105,10 @@ class StoreDataset(BackendDataset):
             atomic_chunks=True,
             durable=shared,
             checksum=self.layout.pipeline.checks > 0,
-            notes=()
+            notes=self.connection.notes
             if conditional or not shared
             else (
+                *self.connection.notes,
                 "the store has no conditional puts: partial writes of several processes can "
                 "be lost, and so can those to the last chunk of an axis while it grows",
             ),
