@@ -21,6 +21,7 @@ from dosna.engines.work import (
     HALO_BLOCK_BYTES,
     Apply,
     Clear,
+    Compare,
     Func,
     HaloMap,
     Load,
@@ -29,6 +30,7 @@ from dosna.engines.work import (
     Verify,
     halo_group,
     result_of,
+    unequal,
     workers_within,
 )
 from dosna.errors import StaleDatasetError
@@ -62,6 +64,41 @@ class Verification:
     def __str__(self) -> str:
         counts = [(f.name.replace("_", " "), getattr(self, f.name)) for f in fields(self)]
         return ", ".join(f"{len(found)} {state}" for state, found in counts if found) or "empty"
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What `EngineDataset.compare` found.
+
+    Parameters
+    ----------
+    chunks : int
+        How many chunks were compared.
+    different : tuple
+        Indices of the chunks that differ, sorted.
+    elements : int
+        How many elements differ.
+    first : tuple of int or None
+        Index of the first element that differs, in C order.
+    """
+
+    chunks: int
+    different: tuple[Shape, ...] = ()
+    elements: int = 0
+    first: Shape | None = None
+
+    @property
+    def equal(self) -> bool:
+        """Whether nothing differs."""
+        return not self.elements
+
+    def __str__(self) -> str:
+        if self.equal:
+            return f"{self.chunks} of {self.chunks} chunks equal"
+        return (
+            f"{len(self.different)} of {self.chunks} chunks differ, in {self.elements} elements: "
+            f"first at {self.first}"
+        )
 
 
 class EngineDataset(ArrayAccess):
@@ -473,6 +510,59 @@ class EngineDataset(ArrayAccess):
         for idx, state in sorted(pair for part in parts for pair in part):
             states.setdefault(state, []).append(idx)
         return Verification(**{k.replace(" ", "_"): tuple(v) for k, v in states.items()})
+
+    @collective
+    def compare(
+        self, other: Any, *, progress: Progress = None, memory_limit: Limit = None
+    ) -> Comparison:
+        """Compare with what should be equal, chunk by chunk, and say where it differs.
+
+        Values are compared, as by NumPy's ``!=``, and not types; NaN and NaT are equal to
+        themselves. To learn whether the chunks are sound at all, see `verify`.
+
+        Parameters
+        ----------
+        other : array_like
+            Another dataset, or anything with shape, dtype and slicing; of the same shape.
+        progress, memory_limit
+            As in `load`.
+
+        Returns
+        -------
+        Comparison
+
+        Raises
+        ------
+        ValueError
+            `other` has another shape.
+        TypeError
+            Of another kind, such as text and numbers, or with other fields.
+        """
+        self.connection.check_connected()
+        if not is_source(other):
+            other = np.asarray(other)
+        if tuple(other.shape) != self.shape:
+            raise ValueError(
+                f"dataset {self.name!r} of shape {self.shape} cannot be compared with shape "
+                f"{tuple(other.shape)}"
+            )
+        source, travels = other, False
+        if isinstance(other, ArrayAccess):
+            other.connection.check_connected()
+            source = other.instance
+            travels = other.instance.connection.shared_between_processes
+        # Refuses types that cannot be compared before anything is read.
+        unequal(np.empty(0, self.dtype), np.empty(0, other.dtype))
+        work = Compare(self.instance, source)
+        block = 4 * _nbytes(self.instance.grain, max(self.dtype.itemsize, other.dtype.itemsize))
+        parts = self._spread("compare", work, block, progress, memory_limit, travels=travels)
+        found = sorted(entry for part in parts for entry in part)
+        return Comparison(
+            self.total_chunks,
+            tuple(idx for idx, _, _ in found),
+            sum(count for _, count, _ in found),
+            min((first for _, _, first in found), default=None),
+        )
 
     def flush(self) -> None:
         """Return when everything written so far would survive a power loss."""
