@@ -5,6 +5,7 @@ Every method here is collective under engines of several processes: all of them 
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, fields
 from functools import partial
@@ -410,6 +411,35 @@ class EngineDataset(ArrayAccess):
             return made
 
         return connection.create_filled(create, self, progress, memory_limit)
+
+    @collective
+    def export(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        chunk_size: int | Sequence[int] | None = None,
+        compression: str | None = None,
+        overwrite: bool = False,
+        progress: Progress = None,
+        memory_limit: Limit = None,
+    ) -> None:
+        """Write the dataset to a file for other programs: HDF5, Zarr or NumPy's format.
+
+        It has its name and attributes there too, but for an ``.npy`` file, which has neither.
+        Parameters and errors are those of `EngineConnection.export`.
+        """
+        from dosna.export import export
+
+        self.connection.check_connected()
+        export(
+            [self],
+            path,
+            chunk_size=chunk_size,
+            compression=compression,
+            overwrite=overwrite,
+            progress=progress,
+            memory_limit=memory_limit,
+        )
 
     @collective
     def clear(self, *, progress: Progress = None) -> None:

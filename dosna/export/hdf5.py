@@ -1,0 +1,216 @@
+"""One HDF5 file with datasets by their names, chunked, with their attributes.
+
+Chunks are read, and compressed, by the threads of one process, and put into the file as they
+are: HDF5's filters would work under its lock, one chunk at a time.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+import zlib
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
+
+import h5py
+import numpy as np
+from h5py import h5d, h5p, h5t
+
+from dosna.backends import h5format
+from dosna.backends.base import Array, BackendDataset
+from dosna.engines.base import Report
+from dosna.engines.work import read_box, workers_within
+from dosna.errors import ConfigurationError, StorageError
+from dosna.export import Job, share_of
+from dosna.metadata import DatasetMetadata, encode_value, new_metadata
+from dosna.plan import ChunkTask, every_chunk
+
+__all__ = ["write"]
+
+_LEVEL = 4
+
+
+def write(job: Job, path: str, report: Report | None) -> None:
+    """Write all datasets into a new file, by one process."""
+    if job.compression not in (None, "gzip"):
+        raise ConfigurationError(
+            f"compression of an HDF5 file is None or 'gzip', not {job.compression!r}"
+        )
+    job.runner.once(lambda: _write_file(job, path, report))
+
+
+def _write_file(job: Job, path: str, report: Report | None) -> None:
+    file = h5py.File(path, "x", libver=("v108", "v110"))
+    try:
+        _write_all(job, file, report)
+    except BaseException:
+        # On a disk that is full closing fails too, and would hide why.
+        with suppress(Exception):
+            file.close()
+        raise
+    try:
+        file.close()
+    except RuntimeError as error:
+        raise StorageError(f"cannot write {path}: {error}") from error
+
+
+def _write_all(job: Job, file: h5py.File, report: Report | None) -> None:
+    done = 0
+    for ds in job.datasets:
+        metadata = _stored(ds.instance.metadata, job.chunk_size)
+        chunked = metadata.size > 0 and metadata.ndim > 0
+        made = _create(file, ds.name, metadata, ds.dtype, chunked and job.compression)
+        _set_attributes(file[ds.name], ds.attrs, getattr(ds, "dims", None))
+        if chunked:
+            tell = share_of(report, done, ds.total_chunks)
+            count = _Counter(tell, metadata.total_chunks)
+            work = _WriteChunks(ds.instance, made, metadata, bool(job.compression), count)
+            _fill(job, work, metadata)
+        elif metadata.size:
+            raw = _encoded(np.asarray(ds[()], ds.dtype), metadata.dtype)
+            made.write(h5py.h5s.ALL, h5py.h5s.ALL, raw.reshape(1).view("u1"), made.get_type())
+        done += ds.total_chunks
+
+
+def _stored(metadata: DatasetMetadata, chunk_size: Any) -> DatasetMetadata:
+    """Describe the array as it will be in the file."""
+    chunks = metadata.chunk_size
+    if chunk_size is not None:
+        chunks = new_metadata(metadata.shape, metadata.dtype, None, chunk_size).chunk_size
+    # A chunk of an HDF5 dataset is not larger than the array.
+    chunks = tuple(max(1, min(c, n)) for c, n in zip(chunks, metadata.shape, strict=True))
+    dtype, fillvalue = metadata.dtype, metadata.fillvalue
+    if dtype.kind == "U":
+        dtype = np.dtype(f"S{dtype.itemsize}")  # UTF-8 takes at most as much as UTF-32.
+        fillvalue = dtype.type(str(fillvalue).encode())
+    return metadata.replace(dtype=dtype, fillvalue=fillvalue, chunk_size=chunks)
+
+
+def _create(
+    file: h5py.File,
+    name: str,
+    metadata: DatasetMetadata,
+    dtype: np.dtype[Any],
+    compression: Any,
+) -> h5d.DatasetID:
+    if dtype.kind == "U":
+        kind = h5t.C_S1.copy()
+        kind.set_size(metadata.dtype.itemsize)
+        kind.set_cset(h5t.CSET_UTF8)
+        kind.set_strpad(h5t.STR_NULLPAD)
+        creation = h5p.create(h5p.DATASET_CREATE)
+        creation.set_obj_track_times(False)
+    else:
+        kind = h5format.type_id(dtype)
+        creation = h5format.creation_list(metadata, kind)
+    if metadata.size and metadata.ndim:
+        creation.set_chunk(metadata.chunk_size)
+        if compression:
+            if metadata.dtype.itemsize > 1:
+                creation.set_shuffle()
+            creation.set_deflate(_LEVEL)
+    links = h5p.create(h5p.LINK_CREATE)
+    links.set_create_intermediate_group(True)
+    space = h5format.dataspace(metadata.shape)
+    return h5d.create(file.id, name.encode(), kind, space, dcpl=creation, lcpl=links)
+
+
+def _fill(job: Job, work: _WriteChunks, metadata: DatasetMetadata) -> None:
+    tasks = every_chunk(metadata.shape, metadata.chunk_size)
+    workers = workers_within(job.memory_limit, 4 * metadata.chunk_nbytes, "export")
+    if workers is not None and workers < job.runner.threads:
+        work(tasks)
+    else:
+        job.runner.map(work, tasks)
+
+
+class _Counter:
+    """Counts what several threads have done; the thread that made it reports it.
+
+    Parameters
+    ----------
+    tell : callable or None
+        Takes the number done, and `total`.
+    total : int
+    """
+
+    def __init__(self, tell: Callable[[int, int], None] | None, total: int) -> None:
+        self._tell, self._total = tell, total
+        self._done = 0
+        self._lock = threading.Lock()
+        self._owner = threading.get_ident()
+
+    def one_more(self) -> None:
+        with self._lock:
+            self._done += 1
+            done = self._done
+        if self._tell is not None and threading.get_ident() == self._owner:
+            self._tell(done, self._total)
+
+
+@dataclass
+class _WriteChunks:
+    """Copy chunks into an HDF5 dataset, in the form in which HDF5 stores them."""
+
+    dataset: BackendDataset
+    target: h5d.DatasetID
+    metadata: DatasetMetadata
+    compress: bool
+    count: _Counter
+
+    def __call__(self, tasks: Iterable[ChunkTask]) -> None:
+        for task in tasks:
+            start = tuple(s.start for s in task.out)
+            self.target.write_direct_chunk(start, self._image(read_box(self.dataset, task.out)))
+            self.count.one_more()
+
+    def _image(self, block: Array) -> Any:
+        meta = self.metadata
+        block = _encoded(block, meta.dtype)
+        if block.shape != meta.chunk_size:
+            whole = meta.empty_chunk()
+            whole[tuple(map(slice, block.shape))] = block
+            block = whole
+        raw = np.ascontiguousarray(block).reshape(-1).view(np.uint8)
+        if not self.compress:
+            return raw
+        if meta.dtype.itemsize > 1:
+            raw = np.ascontiguousarray(raw.reshape(-1, meta.dtype.itemsize).T)
+        return zlib.compress(raw.data, _LEVEL)
+
+
+def _encoded(block: Array, dtype: np.dtype[Any]) -> Array:
+    """Give text as UTF-8, and other elements as they are."""
+    return np.strings.encode(block, "utf-8").astype(dtype) if block.dtype.kind == "U" else block
+
+
+def _set_attributes(
+    data: h5py.Dataset, attrs: Mapping[str, Any], dims: Iterable[str | None] | None
+) -> None:
+    for name, value in attrs.items():
+        try:
+            _set_attribute(data, name, value)
+        except (TypeError, ValueError, OverflowError, RuntimeError):
+            # What HDF5 has no type for is kept as text that says it all.
+            data.attrs[name] = json.dumps(encode_value(value))
+    for axis, label in enumerate(dims or ()):
+        if label is not None:
+            data.dims[axis].label = label
+
+
+def _set_attribute(data: h5py.Dataset, name: str, value: Any) -> None:
+    if value is None:
+        value = h5py.Empty("f8")
+    elif isinstance(value, list):
+        kinds = {type(v) for v in value}
+        value = np.asarray(value)
+        if len(kinds) != 1 or value.dtype.kind not in ("U" if kinds == {str} else "biufc"):
+            raise TypeError("an array of something else would come back")
+    if not isinstance(value, (np.ndarray, np.generic)):
+        data.attrs[name] = value
+    elif value.dtype.kind == "U":
+        data.attrs[name] = np.asarray(value).astype(object) if value.shape else str(value)
+    else:
+        data.attrs.create(name, value, dtype=h5format.stored_dtype(value.dtype))
