@@ -24,12 +24,17 @@
     │   ├── LockError                          a file system without locks
     │   ├── StoreTimeoutError (TimeoutError)
     │   └── OutcomeUnknown                     a write that may or may not have happened
+    ├── SourceError (ValueError)               what data come from: unknown, damaged, changed
+    │   ├── SourceNotFoundError (FileNotFoundError)
+    │   ├── SourceChangedError                 no longer what an interrupted ingest began with
+    │   └── RefusedError (TypeError)           an array that a dataset cannot represent
     ├── MemoryLimitError (ValueError)          a memory limit too small for one chunk
     ├── WorkerError (RuntimeError)             a worker process died or could not start
     └── CollectiveError (ValueError)           processes called different things together
 
 Each is also the built-in exception that a caller would reach for, so ``except KeyError``
-and ``except dosna.errors.DatasetNotFoundError`` both work.
+and ``except dosna.errors.DatasetNotFoundError`` both work. There is one warning of its own,
+IncompleteDatasetWarning (UserWarning): a dataset is read before all of its data were written.
 """
 
 from __future__ import annotations
@@ -52,12 +57,17 @@ __all__ = [
     "DosnaError",
     "FormatError",
     "IncompatibleError",
+    "IncompleteDatasetWarning",
     "LockError",
     "MemoryLimitError",
     "MissingDependencyError",
     "NotConnectedError",
     "OutcomeUnknown",
     "ReadOnlyError",
+    "RefusedError",
+    "SourceChangedError",
+    "SourceError",
+    "SourceNotFoundError",
     "StaleDatasetError",
     "StorageError",
     "StoreTimeoutError",
@@ -157,12 +167,32 @@ class OutcomeUnknown(StorageError):
     """A write may or may not have happened: the answer was lost. Read back before retrying."""
 
 
+class SourceError(DosnaError, ValueError):
+    """A source of data cannot be read: of an unknown kind, damaged, or still being written."""
+
+
+class SourceNotFoundError(SourceError, FileNotFoundError):
+    """There is no such source, or it has nothing of that name."""
+
+
+class SourceChangedError(SourceError):
+    """The source is no longer what it was when an interrupted ingest began."""
+
+
+class RefusedError(SourceError, TypeError):
+    """An array of a source that a dataset cannot represent."""
+
+
 class MemoryLimitError(DosnaError, ValueError):
     """``memory_limit`` is smaller than what one chunk needs."""
 
 
 class WorkerError(DosnaError, RuntimeError):
     """A worker process died, or could not be started."""
+
+
+class IncompleteDatasetWarning(UserWarning):
+    """A dataset is read before all of its data have been written."""
 
 
 class CollectiveError(DosnaError, ValueError):

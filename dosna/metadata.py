@@ -57,6 +57,11 @@ class DatasetMetadata:
     trimmed : bool
         False while a shrink has published its new shape but may not have deleted yet what
         it cut off. Whoever extends the array finishes that first.
+    incomplete : bool
+        True from its creation until all of a dataset's data have been written, where that may
+        be interrupted.
+    origin : mapping, optional
+        Where the data are from, in JSON values.
     """
 
     shape: Shape
@@ -66,6 +71,8 @@ class DatasetMetadata:
     attrs: Mapping[str, Any] = field(default_factory=dict)
     storage: Mapping[str, Any] = field(default_factory=dict)
     trimmed: bool = True
+    incomplete: bool = False
+    origin: Mapping[str, Any] | None = None
 
     @property
     def ndim(self) -> int:
@@ -134,8 +141,15 @@ class DatasetMetadata:
                 "attrs": dict(self.attrs),
                 "storage": dict(self.storage),
                 "trimmed": self.trimmed,
+                **self.loading,
             }
         )
+
+    @property
+    def loading(self) -> dict[str, Any]:
+        """What a document says of `incomplete` and `origin`; nothing where there is nothing."""
+        found: dict[str, Any] = {"incomplete": True} if self.incomplete else {}
+        return found if self.origin is None else {**found, "origin": dict(self.origin)}
 
     @classmethod
     def from_json(cls, text: str, where: str = "metadata") -> DatasetMetadata:
@@ -162,11 +176,18 @@ class DatasetMetadata:
                 doc["attrs"],
                 doc["storage"],
                 bool(doc["trimmed"]),
+                *loading_of(doc),
             )
         except FormatError:
             raise
         except (ValueError, KeyError, TypeError) as error:
             raise FormatError(f"{where} is broken: {error!r}") from error
+
+
+def loading_of(document: Mapping[str, Any]) -> tuple[bool, Mapping[str, Any] | None]:
+    """Read what `DatasetMetadata.loading` gave: `incomplete` and `origin`."""
+    origin = document.get("origin")
+    return document.get("incomplete") is True, origin if isinstance(origin, Mapping) else None
 
 
 def check_format_version(found: Any, where: str) -> None:
@@ -185,6 +206,7 @@ def new_metadata(
     dtype: DTypeLike | None,
     fillvalue: Any = None,
     chunk_size: int | Sequence[int] | None = None,
+    attrs: Mapping[str, Any] | None = None,
 ) -> DatasetMetadata:
     """Check what a user asked for and fill in what was left open.
 
@@ -206,7 +228,10 @@ def new_metadata(
                 f"chunk_size {chunks} has {len(chunks)} axes and shape {full_shape} has "
                 f"{len(full_shape)}: give one extent per axis"
             )
-    return DatasetMetadata(full_shape, kind, check_fillvalue(fillvalue, kind), chunks)
+    encoded = {name: encode_value(value) for name, value in (attrs or {}).items()}
+    if not all(isinstance(name, str) for name in encoded):
+        raise TypeError(f"attributes are named by str, and these by {sorted(map(repr, encoded))}")
+    return DatasetMetadata(full_shape, kind, check_fillvalue(fillvalue, kind), chunks, encoded)
 
 
 def _extents(value: int | Sequence[int], what: str, least: int) -> Shape:

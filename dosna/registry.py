@@ -1,7 +1,7 @@
-"""Names and aliases of backends and engines, loaded when they are first used.
+"""Names and aliases of backends, engines and sources, loaded when they are first used.
 
-Packages from outside register by the entry points ``dosna.backends`` and ``dosna.engines``,
-each naming a `Backend` or an `Engine`::
+Packages from outside register by the entry points ``dosna.backends``, ``dosna.engines`` and
+``dosna.sources``, each naming a `Backend`, an `Engine` or a `SourceKind`::
 
     [project.entry-points."dosna.backends"]
     mystore = "mypackage.mystore:BACKEND"
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from dosna.backends.base import BackendConnection
     from dosna.engines.base import Runner
     from dosna.engines.connection import EngineConnection
+    from dosna.sources.base import Source
 
 
 @dataclass(frozen=True)
@@ -80,15 +81,58 @@ class Engine:
 
 
 @dataclass(frozen=True)
+class Claims:
+    """What a kind of source takes, told without loading it.
+
+    Parameters
+    ----------
+    suffixes : tuple of str
+        Ends of names of files, such as ``.h5``, in lower case. The files may lie wherever
+        dosna reads bytes: on a local file system, in S3.
+    schemes : tuple of str
+        What precedes the first ':' of its own URLs, such as ``hdf5`` of ``hdf5://…``.
+    packages : tuple of str
+        The top-level packages whose objects it takes, such as ``h5py``.
+    """
+
+    suffixes: tuple[str, ...] = ()
+    schemes: tuple[str, ...] = ()
+    packages: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class SourceKind:
+    """A kind of source: where data come from.
+
+    Parameters
+    ----------
+    name : str
+        In lower case.
+    source : type
+        A subclass of `dosna.sources.Source`; the keywords of its constructor are its options.
+    claims : Claims
+        By what it is recognised.
+    description, url : str
+    """
+
+    name: str
+    source: type[Source]
+    claims: Claims
+    description: str = ""
+    url: str = ""
+
+
+@dataclass(frozen=True)
 class _Known:
     """A plug-in of our own: which attribute of which module, and what it needs."""
 
     target: str
     extra: str = ""
     aliases: tuple[str, ...] = ()
+    claims: Claims = Claims()
 
 
-P = TypeVar("P", Backend, Engine)
+P = TypeVar("P", Backend, Engine, SourceKind)
 
 
 class Registry(Generic[P]):
@@ -97,7 +141,7 @@ class Registry(Generic[P]):
     Parameters
     ----------
     kind : str
-        ``backend`` or ``engine``, as error messages call it.
+        ``backend``, ``engine`` or ``source``, as error messages call it.
     known : mapping of str to _Known
     """
 
@@ -115,6 +159,15 @@ class Registry(Generic[P]):
     def register(self, plugin: P) -> None:
         """Make a plug-in known in this process, under its own name."""
         self._loaded[plugin.name.lower()] = plugin
+
+    def claims(self) -> dict[str, Claims]:
+        """What each source takes. Those of other packages are loaded to be asked."""
+        found = {name: known.claims for name, known in self._known.items()}
+        others = {*_entry_points(self.kind), *self._loaded} - found.keys()
+        for plugin in map(self.get, sorted(others)):
+            if isinstance(plugin, SourceKind):
+                found[plugin.name] = plugin.claims
+        return found
 
     def get(self, name: str) -> P:
         """Load the plug-in of that name or alias, in any case.
@@ -184,5 +237,23 @@ engines: Registry[Engine] = Registry(
         "cpu": _Known("dosna.engines.cpu:ENGINE"),
         "joblib": _Known("dosna.engines.jl:ENGINE", "jl", ("jl",)),
         "mpi": _Known("dosna.engines.mpi:ENGINE", "mpi"),
+    },
+)
+sources: Registry[SourceKind] = Registry(
+    "source",
+    {
+        "hdf5": _Known(
+            "dosna.sources.hdf5:KIND",
+            "hdf5",
+            ("nexus",),
+            Claims((".h5", ".hdf5", ".hdf", ".nxs", ".nx5", ".he5", ".nc"), packages=("h5py",)),
+        ),
+        "zarr": _Known(
+            "dosna.sources.zarr:KIND", "zarr", claims=Claims((".zarr",), packages=("zarr",))
+        ),
+        "npy": _Known(
+            "dosna.sources.npy:KIND",
+            claims=Claims((".npy", ".npz"), packages=("numpy",)),
+        ),
     },
 )

@@ -129,6 +129,11 @@ class BackendConnection(ABC):
         """Make what `connect` needs to be there, if what is around it is."""
 
     @property
+    def holds_trees(self) -> bool:
+        """Whether many datasets are as cheap as one: False where each takes, say, a bucket."""
+        return True
+
+    @property
     def location(self) -> str:
         """Where the datasets are, so that two processes can tell whether they mean the same."""
         return self.name
@@ -329,6 +334,10 @@ class BackendDataset(ABC):
     def object_indices(self) -> Iterator[Shape]:
         """Indices of all stored objects, by the `grain`."""
         return self.chunk_indices()
+
+    def finished_objects(self) -> Iterator[Shape]:
+        """Indices of the stored objects that an interrupted load need not write again."""
+        return self.object_indices()
 
     def del_object(self, idx: Shape) -> bool:
         """Delete a stored object; False if it was not there."""

@@ -130,6 +130,14 @@ class H5Dataset(FolderDataset[H5Folder]):
             # Those whose files are gone too: they were written, and can be deleted.
             return iter(stored | dict.fromkeys(folder.record.written()))
 
+    def finished_objects(self) -> Iterator[Shape]:
+        # Who died between writing a file and recording it left a chunk whose loss would not
+        # be noticed: it is written again.
+        with disk(f"list the chunks of dataset {self.name!r}"):
+            folder = self._current()
+            recorded = set(folder.record.written())
+            return iter([idx for idx in self._indices(folder.list()) if idx in recorded])
+
     def trim_object(self, idx: Shape) -> None:
         with suppress(ChunkNotFoundError):  # without its file there is nothing to trim
             super().trim_object(idx)

@@ -15,6 +15,7 @@ import numpy as np
 from h5py import h5d, h5f, h5p, h5s, h5t, h5z
 
 from dosna.errors import DosnaError, FormatError
+from dosna.fletcher32 import fletcher32
 from dosna.metadata import (
     FORMAT_VERSION,
     DatasetMetadata,
@@ -153,30 +154,13 @@ def encode(chunk: Array, metadata: DatasetMetadata) -> bytes:
         data = zlib.compress(data, metadata.storage["level"])
     if metadata.storage.get("checksum"):
         creation.set_fletcher32()
-        data += _fletcher32(data)
+        data += fletcher32(data)
     with _new_file() as file:
         space = dataspace(metadata.chunk_size)
         made = h5d.create(file.id, b"data", kind, space, dcpl=creation)
         made.write_direct_chunk((0,) * metadata.ndim, data)
         del made
         return _image(file)
-
-
-def _fletcher32(data: bytes) -> bytes:
-    """Give the checksum that HDF5's filter appends: Fletcher-32 of big-endian 16-bit words.
-
-    Source: H5_checksum_fletcher32 of HDF5. Sums are modulo 65535, and 0 only if all is 0.
-    """
-    words = np.frombuffer(data + b"\0" * (len(data) % 2), ">u2")
-    first = second = 0
-    step = 1 << 13  # short enough for BLAS to stay in this thread
-    weights = np.arange(step, 0, -1, dtype=np.float64)
-    for start in range(0, len(words), step):
-        block = words[start : start + step].astype(np.float64)  # exact up to 2**53
-        second += len(block) * first + int(block @ weights[step - len(block) :])
-        first += int(block.sum())
-    sums = [(n - 1) % 65535 + 1 if n else 0 for n in (first, second)]
-    return (sums[1] << 16 | sums[0]).to_bytes(4, "little")
 
 
 def decode(image: bytes, metadata: DatasetMetadata) -> Array:
@@ -250,7 +234,7 @@ def _unfiltered(data: Any, image: bytes, metadata: DatasetMetadata) -> bytes:
     found = image[info.byte_offset : info.byte_offset + info.size]
     if metadata.storage.get("checksum"):
         found, checksum = found[:-4], found[-4:]
-        if checksum != _fletcher32(found):
+        if checksum != fletcher32(found):
             raise ValueError("its checksum is wrong")
     size = metadata.chunk_nbytes
     if metadata.storage.get("compression"):

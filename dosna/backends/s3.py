@@ -155,6 +155,10 @@ class S3Connection(StoreConnection):
         return place, name, {**options, "bucket": bucket}
 
     @property
+    def holds_trees(self) -> bool:
+        return self.bucket is not None
+
+    @property
     def location(self) -> str:
         return f"{self.settings.endpoint_url or 's3'}/{self.bucket or ''}/{self.name}"
 

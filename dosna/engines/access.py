@@ -6,6 +6,7 @@ a plan, and the plan is read or written by the backend in this process.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterator, Mapping, MutableMapping
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -16,7 +17,7 @@ from numpy.typing import DTypeLike
 from dosna.backends.base import Array, BackendDataset, Guarantees
 from dosna.engines.base import R, Runner, Tasks, collective
 from dosna.engines.work import read_source
-from dosna.errors import ChunkIndexError
+from dosna.errors import ChunkIndexError, IncompleteDatasetWarning
 from dosna.metadata import DatasetMetadata, Shape, decode_value, encode_value
 from dosna.plan import ChunkTask, Index, plan, single
 from dosna.selection import Selection, select
@@ -150,6 +151,41 @@ class ArrayAccess:
             raise TypeError(f"dataset {self.name!r} is a scalar and has no len()")
         return self.shape[0]
 
+    # -- a dataset whose data are still to come -------------------------------------------
+
+    @property
+    def incomplete(self) -> bool:
+        """Whether data of it are still to come, or never came because that was interrupted."""
+        return self.instance.metadata.incomplete
+
+    @property
+    def origin(self) -> dict[str, Any] | None:
+        """Where the data were ingested from, as `EngineConnection.ingest` noted it."""
+        origin = self.instance.metadata.origin
+        return None if origin is None else dict(origin)
+
+    @collective
+    def mark_complete(self) -> None:
+        """Say that all data of an `incomplete` dataset have been written."""
+        self.connection.check_writable()
+        self.change(lambda: self.instance.update(lambda m: m.replace(incomplete=False)))
+
+    _noted = False
+
+    def note_reading(self) -> None:
+        """Warn, once for a handle, about a dataset that is read before it is complete."""
+        if self.instance.metadata.incomplete and not self._noted:
+            self._noted = True
+            origin = self.instance.metadata.origin or {}
+            source = f" from {origin['source']}" if "source" in origin else ""
+            warnings.warn(
+                f"dataset {self.name!r} is incomplete: writing its data{source} is not finished, "
+                "and what is missing reads as fill; run what was interrupted once more, or call "
+                "mark_complete()",
+                IncompleteDatasetWarning,
+                stacklevel=3,
+            )
+
     # -- indexing -------------------------------------------------------------------------
 
     def __getitem__(self, key: Any) -> Any:
@@ -158,6 +194,8 @@ class ArrayAccess:
         if not self.connection.instance.connected:
             self.connection.check_connected()
         meta = instance.metadata
+        if meta.incomplete:
+            self.note_reading()
         one = single(key, meta.shape, meta.chunk_size)
         if one is not None:
             return instance.get_chunk_data(*one)
@@ -206,6 +244,7 @@ class ArrayAccess:
             A chunk that cannot be what was written.
         """
         self.connection.check_connected()
+        self.note_reading()
         meta = self.instance.metadata
         selection = select(key, meta.shape)
         if out is None:
@@ -320,6 +359,7 @@ class ArrayAccess:
 
     def read_chunk(self, idx: Shape, key: Any, extent: Shape) -> Any:
         """Read a NumPy index of the first `extent` elements of a stored chunk."""
+        self.note_reading()
         selection = select(... if key is None else key, extent)
         result, canonical = selection.allocate(self.dtype)
         for task in _one_chunk(selection, idx):

@@ -100,10 +100,10 @@ class Runner(ABC):
         return func()
 
     def reporting(
-        self, progress: Progress, total: int, what: str
+        self, progress: Progress, total: int, what: str, unit: str = "chunk"
     ) -> AbstractContextManager[Report | None]:
         """Open what shows progress; see `dosna.util.progress.reporting`."""
-        return reporting(progress, total, what)
+        return reporting(progress, total, what, unit)
 
     def __reduce__(self) -> tuple[Any, ...]:
         # Pools and locks stay here; the other side makes its own.

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import DTypeLike
@@ -27,6 +27,9 @@ from dosna.settings import current, works_together
 from dosna.util.options import refuse_unknown
 from dosna.util.patterns import matching
 from dosna.util.progress import Progress
+
+if TYPE_CHECKING:
+    from dosna.sources.ingest import IngestReport
 
 
 class EngineConnection:
@@ -172,6 +175,9 @@ class EngineConnection:
         data: Any = None,
         chunk_size: int | Sequence[int] | None = None,
         *,
+        attrs: Mapping[str, Any] | None = None,
+        incomplete: bool = False,
+        origin: Mapping[str, Any] | None = None,
         progress: Progress = None,
         memory_limit: Limit = None,
         **options: Any,
@@ -194,6 +200,13 @@ class EngineConnection:
         chunk_size : int or sequence of int, optional
             Extent of a chunk; by default about 1 MiB, see
             `dosna.metadata.choose_chunk_size`.
+        attrs : mapping, optional
+            Its attributes from the beginning.
+        incomplete : bool
+            Mark it as one whose data are still to come: reading it warns, once for each
+            handle, until its `mark_complete` was called.
+        origin : mapping, optional
+            Where the data are from, in JSON values; kept with the dataset.
         progress, memory_limit
             For loading, see `EngineDataset.load`.
         **options
@@ -218,7 +231,8 @@ class EngineConnection:
                 raise ValueError(f"shape {tuple(wanted)} is not that of data, {tuple(data.shape)}")
             shape = tuple(data.shape)
             dtype = data.dtype if dtype is None else dtype
-        metadata = new_metadata(shape, dtype, fillvalue, chunk_size)
+        metadata = new_metadata(shape, dtype, fillvalue, chunk_size, attrs)
+        metadata = metadata.replace(incomplete=incomplete, origin=origin)
         return self.create_filled(
             lambda: self._create(name, metadata, options), data, progress, memory_limit
         )
@@ -328,6 +342,83 @@ class EngineConnection:
         if dtype is not None and not np.can_cast(dtype, found.dtype, "no" if exact else "safe"):
             raise TypeError(f"dataset {name!r} has dtype {found.dtype}, not {np.dtype(dtype)}")
         return found
+
+    @collective
+    def ingest(
+        self,
+        source: Any,
+        name: str | None = None,
+        *,
+        select: str | Iterable[str] | None = None,
+        chunk_size: int | str | Sequence[int] | None = None,
+        on_error: Literal["raise", "skip"] = "raise",
+        overwrite: bool = False,
+        kind: str | None = None,
+        progress: Progress = None,
+        memory_limit: Limit = None,
+        **options: Any,
+    ) -> IngestReport:
+        """Make datasets of the arrays of a file or another source.
+
+        A dataset is marked incomplete until all of it is there. After an interruption the
+        same call goes on where it stopped, if the source is still the same; what it has
+        completed stays.
+
+        Parameters
+        ----------
+        source : str, path, object or Source
+            See `dosna.sources.open_source`.
+        name : str, optional
+            Of the dataset, if the source is one array; else what precedes the names of all,
+            and a '/'. By default datasets have the names that arrays have in the source.
+        select : str or iterable of str, optional
+            Patterns of names, such as ``entry1/*/data``; the name of a group stands for all
+            that is in it.
+        chunk_size : int, str or sequence of int, optional
+            An extent for each axis, or a size in bytes such as '4 MiB', to which chunks come
+            close that suit the source's. By default the source's own, see
+            `dosna.sources.ingest.choose_chunks`.
+        on_error : {'raise', 'skip'}
+            What to do about an array that cannot be represented or read.
+        overwrite : bool
+            Replace datasets that are not from the same source, or from another state of it.
+        kind : str, optional
+            Of the source, where its name does not tell: 'hdf5', 'zarr', 'npy', ….
+        progress : bool or callable, optional
+            True for a bar, or a callback ``(done, total)`` in bytes of all arrays.
+        memory_limit : int or str, optional
+            Most bytes of blocks held at a time, such as '512M'.
+        **options
+            Of the source, such as ``endpoint_url``, and of the backend's `create_dataset`,
+            such as ``compression``.
+
+        Returns
+        -------
+        IngestReport
+
+        Raises
+        ------
+        SourceError
+            The source cannot be read; RefusedError, SourceChangedError, SourceNotFoundError.
+        DatasetExistsError
+            A dataset is there that is not from this source.
+        """
+        from dosna.sources.ingest import ingest
+
+        self.check_writable()
+        return ingest(
+            self,
+            source,
+            name,
+            select,
+            chunk_size,
+            on_error,
+            overwrite,
+            kind,
+            progress,
+            memory_limit,
+            options,
+        )
 
     def get_dataset(self, name: str) -> EngineDataset:
         """Open a dataset. The same as ``con[name]``.

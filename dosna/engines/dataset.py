@@ -16,10 +16,10 @@ from numpy.typing import ArrayLike, DTypeLike
 
 from dosna.backends.base import BackendDataset, ChunkState
 from dosna.engines.access import ArrayAccess, EngineDataChunk, is_source
-from dosna.engines.base import collective
+from dosna.engines.base import Tasks, collective
 from dosna.engines.halo import check_halo, check_mode
 from dosna.engines.work import (
-    HALO_BLOCK_BYTES,
+    BLOCK_BYTES,
     Apply,
     Clear,
     Compare,
@@ -30,13 +30,15 @@ from dosna.engines.work import (
     Reduce,
     Verify,
     halo_group,
+    load_block,
+    objects_of,
     result_of,
     unequal,
     workers_within,
 )
 from dosna.errors import StaleDatasetError
 from dosna.metadata import Shape
-from dosna.plan import every_chunk
+from dosna.plan import ChunkTask, every_chunk
 from dosna.util.progress import Progress
 from dosna.util.sizes import parse_size
 
@@ -152,14 +154,25 @@ class EngineDataset(ArrayAccess):
     # -- all chunks -----------------------------------------------------------------------
 
     @collective
-    def load(self, data: Any, *, progress: Progress = None, memory_limit: Limit = None) -> None:
+    def load(
+        self,
+        data: Any,
+        *,
+        missing: bool = False,
+        progress: Progress = None,
+        memory_limit: Limit = None,
+    ) -> None:
         """Write the whole array from something of the same shape, chunk by chunk.
 
         Parameters
         ----------
         data : array_like
             NumPy, memmap, h5py, another dataset: anything with shape, dtype and slicing. It
-            is read in blocks of a chunk's extent, a bounded number at a time.
+            is read in blocks of whole chunks, a bounded number at a time. Where it says by
+            ``chunks`` how it is chunked itself, they are chosen so that each of its chunks is
+            read once, as far as memory allows.
+        missing : bool
+            Only what is not stored yet: an earlier load of the same data was interrupted.
         progress : bool or callable, optional
             True for a bar, or a callback ``(done, total)`` in chunks.
         memory_limit : int or str, optional
@@ -182,17 +195,33 @@ class EngineDataset(ArrayAccess):
             )
         travels = False
         work: Callable[[Any], None]
-        if isinstance(data, ArrayAccess):
-            data.connection.check_connected()
-            work = Load(self.instance, data.instance)
-            travels = data.instance.connection.shared_between_processes
-        elif is_source(data):
-            work = Load(self.instance, data)
+        itemsize = max(np.dtype(data.dtype).itemsize, self.dtype.itemsize)
+        grain = block = self.instance.grain
+        held = 2 * _nbytes(grain, itemsize)
+        if is_source(data):
+            source, chunks, travels = _opened(data)
+            if source is data and chunks:
+                held += _nbytes(chunks, itemsize)
+            work = Load(self.instance, source)
+            most = BLOCK_BYTES
+            if memory_limit is not None:
+                most = min(most, parse_size(memory_limit) // self.runner.workers - held)
+            block = load_block(self.instance, chunks, most, 4 * self.runner.workers)
         else:
             work = partial(self.instance.write_many, np.asarray(data))
-        itemsize = max(np.dtype(data.dtype).itemsize, self.dtype.itemsize)
-        block = _nbytes(self.instance.grain, itemsize)
-        self._spread("load", work, 3 * block, progress, memory_limit, travels=travels)
+        tasks: Tasks[ChunkTask] = every_chunk(self.shape, block)
+        if missing:
+            done = self.runner.once(lambda: set(self.instance.finished_objects()))
+            tasks = [t for t in tasks if any(o.idx not in done for o in objects_of(t.out, grain))]
+        self.spread(
+            "load",
+            work,
+            held + _nbytes(block, itemsize),
+            progress,
+            memory_limit,
+            tasks=tasks,
+            travels=travels,
+        )
 
     @collective
     def map(
@@ -235,9 +264,10 @@ class EngineDataset(ArrayAccess):
             The output. If anything fails, it is deleted again.
         """
         self.connection.check_writable()
+        self.note_reading()
         widths = check_halo(halo, self.ndim)
         check_mode(boundary)
-        most = HALO_BLOCK_BYTES
+        most = BLOCK_BYTES
         if memory_limit is not None:
             # A fifth of a worker's share, so that all of them find work, and because an
             # allocator may keep more than it gave.
@@ -260,7 +290,8 @@ class EngineDataset(ArrayAccess):
             block = _nbytes(grain, self.dtype.itemsize, widths)
             block += 3 * _nbytes(out.instance.grain, itemsize, widths)
         try:
-            self._spread("map", work, block, progress, memory_limit, grain=grain)
+            tasks = every_chunk(self.shape, grain)
+            self.spread("map", work, block, progress, memory_limit, tasks=tasks)
         except BaseException:
             self.connection.discard(out)
             raise
@@ -284,8 +315,9 @@ class EngineDataset(ArrayAccess):
             An unsafe cast. As after any other error, chunks that were done stay changed.
         """
         self.connection.check_writable()
+        self.note_reading()
         block = 4 * _nbytes(self.instance.grain, self.dtype.itemsize)
-        self._spread("apply", Apply(self.instance, func), block, progress, memory_limit)
+        self.spread("apply", Apply(self.instance, func), block, progress, memory_limit)
 
     @collective
     def reduce(
@@ -312,6 +344,7 @@ class EngineDataset(ArrayAccess):
             Of the dtype that NumPy gives.
         """
         self.connection.check_connected()
+        self.note_reading()
         if op not in ("sum", "mean", "min", "max"):
             raise ValueError(f"reduce does sum, mean, min and max, not {op!r}")
         model = getattr(np, op)(np.zeros(1, self.dtype))
@@ -325,7 +358,7 @@ class EngineDataset(ArrayAccess):
             wide = np.dtype(np.float64)
         work = Reduce(self.instance, ufunc, wide)
         block = 2 * _nbytes(self.instance.grain, self.dtype.itemsize)
-        parts = self._spread("reduce", work, block, progress, memory_limit)
+        parts = self.spread("reduce", work, block, progress, memory_limit)
         pairs = sorted((pair for part in parts for pair in part), key=lambda pair: pair[0])
         total = ufunc.reduce(np.array([value for _, value in pairs]), dtype=wide)
         if op == "mean":
@@ -535,7 +568,7 @@ class EngineDataset(ArrayAccess):
             checksum), ``never_written``, ``missing`` or ``corrupt``.
         """
         self.connection.check_connected()
-        parts = self._spread("verify", Verify(self.instance), 0, progress, None)
+        parts = self.spread("verify", Verify(self.instance), 0, progress, None)
         states: dict[ChunkState, list[Shape]] = {}
         for idx, state in sorted(pair for part in parts for pair in part):
             states.setdefault(state, []).append(idx)
@@ -576,16 +609,24 @@ class EngineDataset(ArrayAccess):
                 f"dataset {self.name!r} of shape {self.shape} cannot be compared with shape "
                 f"{tuple(other.shape)}"
             )
-        source, travels = other, False
-        if isinstance(other, ArrayAccess):
-            other.connection.check_connected()
-            source = other.instance
-            travels = other.instance.connection.shared_between_processes
         # Refuses types that cannot be compared before anything is read.
         unequal(np.empty(0, self.dtype), np.empty(0, other.dtype))
-        work = Compare(self.instance, source)
-        block = 4 * _nbytes(self.instance.grain, max(self.dtype.itemsize, other.dtype.itemsize))
-        parts = self._spread("compare", work, block, progress, memory_limit, travels=travels)
+        self.note_reading()
+        source, chunks, travels = _opened(other)
+        itemsize = max(self.dtype.itemsize, other.dtype.itemsize)
+        most = BLOCK_BYTES
+        if memory_limit is not None:
+            most = min(most, parse_size(memory_limit) // (4 * self.runner.workers))
+        block = load_block(self.instance, chunks, most, 4 * self.runner.workers)
+        parts = self.spread(
+            "compare",
+            Compare(self.instance, source),
+            4 * _nbytes(block, itemsize),
+            progress,
+            memory_limit,
+            tasks=every_chunk(self.shape, block),
+            travels=travels,
+        )
         found = sorted(entry for part in parts for entry in part)
         return Comparison(
             self.total_chunks,
@@ -604,7 +645,7 @@ class EngineDataset(ArrayAccess):
         self.connection.check_connected()
         self.instance.refresh()
 
-    def _spread(
+    def spread(
         self,
         what: str,
         work: Callable[[Any], Any],
@@ -612,12 +653,34 @@ class EngineDataset(ArrayAccess):
         progress: Progress,
         memory_limit: Limit,
         *,
-        grain: Shape | None = None,
+        tasks: Tasks[ChunkTask] | None = None,
         travels: bool = True,
     ) -> list[Any]:
-        """Run `work` over all stored objects, or over boxes of extent `grain`."""
+        """Share work on all chunks out over all workers; collective, as `load` and the like are.
+
+        Parameters
+        ----------
+        what : str
+            What it is called where progress is shown.
+        work : callable
+            See `dosna.engines.base.Runner.spread`.
+        task_bytes : int
+            What it holds for one task.
+        progress, memory_limit
+            As in `load`.
+        tasks : sized iterable, optional
+            Boxes; by default the stored objects.
+        travels : bool
+            Whether `work` can be sent to another process.
+
+        Returns
+        -------
+        list
+            What `work` returned, part by part, in no particular order.
+        """
         workers = workers_within(memory_limit, task_bytes, what)
-        tasks = every_chunk(self.shape, grain or self.instance.grain)
+        if tasks is None:
+            tasks = every_chunk(self.shape, self.instance.grain)
         with self.runner.reporting(progress, len(tasks), what) as report:
             return self.runner.spread(work, tasks, workers=workers, travels=travels, report=report)
 
@@ -627,6 +690,29 @@ def _take_back(dataset: BackendDataset, before: Shape, after: Shape) -> None:
     dataset.refresh()
     if dataset.metadata.shape == after:
         dataset.resize(before)
+
+
+def _opened(data: Any) -> tuple[Any, Shape | None, bool]:
+    """Give what reads a source in any thread, its chunks, and whether processes may be sent it."""
+    if not isinstance(data, ArrayAccess):
+        return data, _chunks_of(data), getattr(data, "travels", False)
+    data.connection.check_connected()
+    data.note_reading()
+    instance = data.instance
+    return instance, instance.grain, instance.connection.shared_between_processes
+
+
+def _chunks_of(source: Any) -> Shape | None:
+    """Give the extent of a source's own chunks, if it says that in the usual way."""
+    for name in ("shards", "chunks"):
+        chunks = getattr(source, name, None)
+        if (
+            isinstance(chunks, tuple)
+            and len(chunks) == len(source.shape)
+            and all(isinstance(c, int) and c > 0 for c in chunks)
+        ):
+            return chunks
+    return None
 
 
 def _nbytes(extent: Shape, itemsize: int, halo: Shape | None = None) -> int:

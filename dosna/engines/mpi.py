@@ -188,13 +188,15 @@ class MpiRunner(Runner):
         return value  # type: ignore[no-any-return]
 
     @contextmanager
-    def reporting(self, progress: Progress, total: int, what: str) -> Iterator[Report | None]:
+    def reporting(
+        self, progress: Progress, total: int, what: str, unit: str = "chunk"
+    ) -> Iterator[Report | None]:
         # What fails in showing it, before and after the work too, fails everywhere.
         with ExitStack() as stack:
             reports: list[Report | None] = [None]
 
             def begin() -> bool:
-                reports[0] = stack.enter_context(reporting(progress, total, what))
+                reports[0] = stack.enter_context(reporting(progress, total, what, unit))
                 return reports[0] is not None
 
             shown = self.once(begin)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from math import gcd, prod
 from typing import Any
 
 import numpy as np
@@ -23,8 +24,8 @@ from dosna.util.sizes import parse_size
 Func = Callable[[Any], Any]
 
 # Chunks are grouped for a halo, so that a neighbour is read once for the group and not once
-# for each chunk beside it.
-HALO_BLOCK_BYTES = 32 << 20
+# for each chunk beside it; and for a source whose chunks lie across them.
+BLOCK_BYTES = 32 << 20
 
 
 def read_box(dataset: BackendDataset, box: tuple[slice, ...]) -> Array:
@@ -71,17 +72,39 @@ def extent_of(box: Sequence[slice]) -> Shape:
     return tuple(s.stop - s.start for s in box)
 
 
+def objects_of(box: Sequence[slice], grain: Shape) -> list[ChunkTask]:
+    """Plan the stored objects in a box that begins with one; `out` is their place in the box."""
+    first = [s.start // g for s, g in zip(box, grain, strict=True)]
+    return [
+        task._replace(idx=tuple(f + i for f, i in zip(first, task.idx, strict=True)))
+        for task in every_chunk(extent_of(box), grain)
+    ]
+
+
 @dataclass
 class Load:
-    """Write chunks from a source that has shape, dtype and slicing."""
+    """Write boxes of stored objects from a source that has shape, dtype and slicing."""
 
     target: BackendDataset
     source: Any
 
     def __call__(self, tasks: Iterable[ChunkTask]) -> None:
-        target, source = self.target, self.source
+        target = self.target
+        memory: Array | None = None
         for task in tasks:
-            write_object(target, task, read_source(source, task.out))
+            box = task.out
+            if memory is None and hasattr(self.source, "read_into"):
+                memory = np.empty(prod(extent_of(box)), self.source.dtype)
+            target.write_many(self._read(box, memory), objects_of(box, target.grain))
+
+    def _read(self, box: tuple[slice, ...], memory: Array | None) -> Array:
+        # Memory that was used before costs less than fresh memory, by half.
+        extent = extent_of(box)
+        if memory is None or memory.size < prod(extent):
+            return read_source(self.source, box)
+        block = memory[: prod(extent)].reshape(extent)
+        self.source.read_into(box, block)
+        return block
 
 
 def read_source(source: Any, box: tuple[slice, ...]) -> Array:
@@ -204,15 +227,14 @@ class HaloMap:
     def _one(self, box: Sequence[slice]) -> None:
         meta, grain = self.target.metadata, self.target.grain
         group = self.extended(box)
-        for stored in every_chunk(extent_of(box), grain):
+        for stored in objects_of(box, grain):
             seen = group[self._around(stored.out)]
 
             def one(place: tuple[slice, ...], seen: Array = seen) -> Array:
                 return self._result(seen[self._around(place)].copy())
 
             whole = by_chunk(extent_of(stored.out), meta.chunk_size, meta.dtype, one)
-            idx = tuple(s.start // g + i for s, g, i in zip(box, grain, stored.idx, strict=True))
-            write_object(self.target, stored._replace(idx=idx), whole)
+            write_object(self.target, stored, whole)
 
     def _around(self, box: Sequence[slice]) -> tuple[slice, ...]:
         """Give the place of a box with its halo, in what was read with its halo."""
@@ -308,6 +330,42 @@ def halo_group(dataset: BackendDataset, halo: Shape, limit: int, at_least: int) 
     return tuple(group)
 
 
+def load_block(target: BackendDataset, chunks: Shape | None, limit: int, at_least: int) -> Shape:
+    """Choose how many elements of each axis to load together, in whole stored objects.
+
+    Grown until each chunk of the source is read once, as far as that stays within `limit` bytes
+    of the target's elements and leaves `at_least` blocks to share out.
+    """
+    meta, grain = target.metadata, target.grain
+    block = list(grain)
+    if chunks is None:
+        return grain
+
+    def excess(axis: int) -> float:
+        """How many elements of the source are read for one that is written."""
+        size, chunk = block[axis], min(chunks[axis], meta.shape[axis])
+        return 1.0 if size >= meta.shape[axis] else (size + chunk - gcd(size, chunk)) / size
+
+    def count() -> int:
+        return prod(-(-n // b) for n, b in zip(meta.shape, block, strict=True))
+
+    axes = {axis for axis in range(meta.ndim) if excess(axis) > 1}
+    while axes:
+        axis = max(axes, key=excess)
+        before = block[axis]
+        most = -(-meta.shape[axis] // grain[axis]) * grain[axis]
+        # By doubling, and by less where that would be too much.
+        for grown in (2 * before, before + grain[axis]):
+            block[axis] = min(grown, most)
+            fits = prod(block) * meta.dtype.itemsize <= limit and count() >= at_least
+            if fits:
+                break
+            block[axis] = before
+        if block[axis] == before or excess(axis) == 1:
+            axes.discard(axis)
+    return tuple(block)
+
+
 @dataclass
 class Reduce:
     """Reduce each chunk to one value; gives ``(chunk index, value)`` pairs."""
@@ -397,7 +455,7 @@ class Compare:
         chunk_size = self.dataset.metadata.chunk_size
         found = []
         for task in tasks:
-            block = read_object(self.dataset, task)
+            block = read_box(self.dataset, task.out)
             other = read_source(self.other, task.out)
             for idx, place in _chunks_of(task, block.shape, chunk_size):
                 differ = unequal(block[place], other[place])

@@ -67,4 +67,4 @@ def write(job: Job, path: str, report: Report | None) -> None:
     if ds.shape:
         block = 2 * prod(ds.instance.grain) * ds.dtype.itemsize
         progress = share_of(report, 0, ds.total_chunks)
-        ds._spread("export", _WriteBoxes(ds.instance, path), block, progress, job.memory_limit)
+        ds.spread("export", _WriteBoxes(ds.instance, path), block, progress, job.memory_limit)

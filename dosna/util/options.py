@@ -12,6 +12,9 @@ __all__ = ["parse_options", "refuse_unknown"]
 
 Value = int | float | bool | str | None
 
+_POSITIONAL = {"self", "name", "metadata", "location", "inner"}
+"""What is given to a plug-in of any kind, and so is no option of one."""
+
 _BOOLEANS = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
 
 
@@ -118,7 +121,7 @@ def refuse_unknown(options: Mapping[str, Any], func: Callable[..., Any], what: s
     parameters = inspect.signature(func).parameters.values()
     if any(p.kind is p.VAR_KEYWORD for p in parameters):
         raise ConfigurationError(f"{what} takes **kwargs: name its options instead")
-    own = [p.name for p in parameters if p.name not in ("self", "name", "metadata")]
+    own = [p.name for p in parameters if p.name not in _POSITIONAL]
     for option in options:
         if option not in own:
             raise TypeError(

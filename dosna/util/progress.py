@@ -12,8 +12,10 @@ Progress = bool | Callable[[int, int], object] | None
 
 
 @contextmanager
-def reporting(progress: Progress, total: int, what: str) -> Iterator[Callable[[int], None] | None]:
-    """Give a function that takes the number of chunks done, or None if nobody listens.
+def reporting(
+    progress: Progress, total: int, what: str, unit: str = "chunk"
+) -> Iterator[Callable[[int], None] | None]:
+    """Give a function that takes the number of units done, or None if nobody listens.
 
     Raises
     ------
@@ -32,7 +34,7 @@ def reporting(progress: Progress, total: int, what: str) -> Iterator[Callable[[i
                 "progress=True draws its bar with tqdm: pip install 'dosna[progress]', "
                 "or pass a callback (done, total)"
             ) from error
-        with tqdm(total=total, desc=what, unit="chunk") as bar:
+        with tqdm(total=total, desc=what, unit=unit, unit_scale=unit == "B") as bar:
             yield lambda done: bar.update(done - bar.n) and None
             bar.update(total - bar.n)
     elif callable(progress):

@@ -1,0 +1,281 @@
+"""What a source is: named arrays that describe themselves and are read in boxes."""
+
+from __future__ import annotations
+
+import threading
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+import numpy as np
+
+from dosna.errors import RefusedError
+from dosna.metadata import Shape, choose_chunk_size
+from dosna.plan import plan
+from dosna.selection import select
+
+__all__ = ["Array", "ArrayDescription", "Box", "Source", "SourceArray"]
+
+Array = np.ndarray[Any, Any]
+Box = tuple[slice, ...]
+"""A slice for each axis, with start and stop inside of the array and step 1."""
+
+
+@dataclass(frozen=True)
+class ArrayDescription:
+    """What a source says of one of its arrays. It may travel to other processes.
+
+    Parameters
+    ----------
+    name : str
+        Parts joined by '/', as of a dataset.
+    shape : tuple of int
+        Extent of each axis; an empty tuple is a scalar.
+    dtype : numpy.dtype
+        Of what reading gives: one that a dataset can have.
+    attrs : mapping
+        Attributes: None, bool, int, float, str, lists, mappings, NumPy scalars and arrays.
+    chunks : tuple of int, optional
+        Extent of what the source stores or sends in one piece; None if it can as well read
+        any part.
+    pieces : tuple of int, optional
+        Extent of what is best read together, where that is not the `chunks`: rows of a file
+        without chunks.
+    dims : tuple of str or None, optional
+        Names of the axes.
+    fillvalue : scalar, optional
+        What parts read as that nobody ever wrote; the dtype's zero by default.
+    links : tuple of str
+        Other names of the same array.
+    notes : tuple of str
+        What was converted, or what else somebody should know who uses the array.
+    refused : str
+        Why a dataset cannot represent it; empty for an array that can be read.
+    """
+
+    name: str
+    shape: Shape = ()
+    dtype: np.dtype[Any] = field(default_factory=lambda: np.dtype("V1"))
+    attrs: Mapping[str, Any] = field(default_factory=dict)
+    chunks: Shape | None = None
+    pieces: Shape | None = None
+    dims: tuple[str | None, ...] | None = None
+    fillvalue: Any = None
+    links: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+    refused: str = ""
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the whole array in memory."""
+        return int(np.prod(self.shape, dtype=object)) * self.dtype.itemsize
+
+
+class Source(ABC):
+    """Arrays by name, to be read from.
+
+    A source opens what it needs when it is first used, in each process for itself: it may be
+    pickled, and then sends how it is opened and no open file. Its constructor takes where it
+    is (`location`), which part of it is meant (`inner`), and its options as plain keywords.
+
+    Parameters
+    ----------
+    location : str
+        A path or a URL.
+    inner : str
+        What followed the location, after a ':': a path inside of a file. Empty for all.
+    """
+
+    parallel: ClassVar[bool] = True
+    """Whether several threads may read at a time. Otherwise reads wait for each other."""
+
+    def __init__(self, location: str, inner: str = "") -> None:
+        self.location = location
+        self.inner = inner
+        self._lock = threading.RLock()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {k: v for k, v in self.__dict__.items() if k != "_lock"}
+
+    def __setstate__(self, state: Mapping[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._lock = threading.RLock()
+
+    def __enter__(self) -> Source:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        inner = f":{self.inner}" if self.inner else ""
+        return f"<{type(self).__name__} {self.location}{inner}>"
+
+    def close(self) -> None:  # noqa: B027  a source without open files has nothing to do
+        """Let go of open files. What is used afterwards is opened again."""
+
+    @property
+    def travels(self) -> bool:
+        """Whether it can be sent to another process; not, for instance, around an open file."""
+        return True
+
+    @property
+    def single(self) -> bool:
+        """Whether it is one array, so that who ingests it names the dataset, not a prefix."""
+        return False
+
+    @abstractmethod
+    def names(self) -> list[str]:
+        """Names of its arrays, also of those that it refuses, in an order that stays."""
+
+    @abstractmethod
+    def describe(self, name: str) -> ArrayDescription:
+        """Describe an array.
+
+        Raises
+        ------
+        dosna.errors.SourceNotFoundError
+            There is none of that name.
+        """
+
+    def groups(self) -> Mapping[str, Mapping[str, Any]]:
+        """Attributes of what holds the arrays, by group, '' for the outermost; none by default.
+
+        A group is named as the arrays in it are, without the last part.
+        """
+        return {}
+
+    @abstractmethod
+    def fingerprint(self) -> str:
+        """Tell this state of the source from another: a size and a time, an ETag, a digest.
+
+        An interrupted ingest goes on only if it finds the same.
+        """
+
+    @abstractmethod
+    def read(self, name: str, box: Box) -> Array:
+        """Read a box of an array.
+
+        Returns
+        -------
+        ndarray
+            Of the box's shape and the dtype that `describe` said. It may be a view of
+            something; the caller does not write to it.
+
+        Raises
+        ------
+        dosna.errors.SourceError
+            It is damaged, or of another shape than was described.
+        """
+
+    def read_into(self, name: str, box: Box, out: Array) -> None:
+        """Read a box of an array to where the caller has memory of its shape."""
+        out[...] = self.read(name, box)
+
+    def __getitem__(self, name: str) -> SourceArray:
+        return SourceArray(self, self.describe(name))
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.names())
+
+    def __len__(self) -> int:
+        return len(self.names())
+
+
+class SourceArray:
+    """An array of a source, read by indexing as NumPy's; what `EngineDataset.load` takes.
+
+    Parameters
+    ----------
+    source : Source
+    description : ArrayDescription
+
+    Raises
+    ------
+    RefusedError
+        The array cannot be represented.
+    """
+
+    def __init__(self, source: Source, description: ArrayDescription) -> None:
+        if description.refused:
+            raise RefusedError(f"{description.name!r} of {source!r}: {description.refused}")
+        self.source = source
+        self.description = description
+
+    @property
+    def shape(self) -> Shape:
+        """Extent of each axis."""
+        return self.description.shape
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Type of the elements."""
+        return self.description.dtype
+
+    @property
+    def ndim(self) -> int:
+        """Number of axes."""
+        return len(self.shape)
+
+    @property
+    def chunks(self) -> Shape | None:
+        """Extent of what the source reads in one piece, if it does."""
+        return self.description.pieces or self.description.chunks
+
+    @property
+    def travels(self) -> bool:
+        """Whether it can be sent to another process."""
+        return self.source.travels
+
+    def __len__(self) -> int:
+        if not self.shape:
+            raise TypeError(f"{self.description.name!r} is a scalar and has no len()")
+        return self.shape[0]
+
+    def __repr__(self) -> str:
+        return f"<{self.description.name!r} of {self.source!r}: {self.shape}, {self.dtype}>"
+
+    def read_into(self, box: Box, out: Array) -> None:
+        """Read a box to where the caller has memory of its shape."""
+        with nullcontext() if self.source.parallel else self.source._lock:
+            self.source.read_into(self.description.name, box, out)
+
+    def __getitem__(self, key: Any) -> Any:
+        selection = select(key, self.shape)
+        result, canonical = selection.allocate(self.dtype)
+        if selection.points is None and all(r and r[2] == 1 for r in selection.ranges):
+            if selection.size:
+                box = tuple(slice(r[0], r[0] + r[1]) for r in selection.ranges if r)
+                self.read_into(box, canonical)
+            return selection.finish(result)
+        # Chunk by chunk, so that scattered points do not read all that lies between them.
+        pieces = self.description.chunks or choose_chunk_size(self.shape, self.dtype.itemsize)
+        for task in plan(selection, pieces):
+            box, inside = _bounding(task.idx, task.chunk, pieces)
+            block = np.empty([s.stop - s.start for s in box], self.dtype)
+            self.read_into(box, block)
+            canonical[task.out] = block[inside]
+        return selection.finish(result)
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> Array:
+        if copy is False:
+            raise ValueError(f"{self.description.name!r} is not in memory: an array is a copy")
+        return np.asarray(self[...], dtype)
+
+
+def _bounding(idx: Shape, chunk: Sequence[Any], pieces: Shape) -> tuple[Box, tuple[Any, ...]]:
+    """Give the box around a part of a chunk, and the part in it."""
+    box: list[slice] = []
+    inside: list[Any] = []
+    for i, part, size in zip(idx, chunk, pieces, strict=True):
+        start = i * size
+        if isinstance(part, slice):
+            first, last = part.start, part.stop
+            inside.append(slice(0, last - first, part.step))
+        else:
+            first, last = int(part.min()), int(part.max()) + 1
+            inside.append(part - first)
+        box.append(slice(start + first, start + last))
+    return tuple(box), tuple(inside)

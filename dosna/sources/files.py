@@ -1,0 +1,317 @@
+"""Bytes of a file, local or in S3: read anywhere, by several threads at a time."""
+
+from __future__ import annotations
+
+import io
+import os
+import threading
+from abc import ABC, abstractmethod
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from dosna.errors import MissingDependencyError, SourceChangedError, SourceError
+from dosna.errors import SourceNotFoundError as NotFound
+from dosna.locks import Descriptor, open_descriptor
+
+if TYPE_CHECKING:
+    from dosna.backends.s3_client import S3Client
+
+__all__ = ["ByteFile", "LocalFile", "S3File", "S3Options", "open_bytes"]
+
+_CACHE_BLOCK = 1 << 18
+_CACHE_BLOCKS = 128
+_IN_FLIGHT = 8
+
+
+class ByteFile(ABC):
+    """Bytes that do not change. May be pickled, and is then opened again."""
+
+    location: str
+
+    @property
+    @abstractmethod
+    def size(self) -> int:
+        """How many bytes there are."""
+
+    @abstractmethod
+    def fingerprint(self) -> str:
+        """Tell this state of the file from another."""
+
+    @abstractmethod
+    def read(self, offset: int, size: int) -> bytes | memoryview:
+        """Read bytes; SourceError if the file ends before."""
+
+    def read_into(self, offset: int, out: memoryview) -> None:
+        """Read as many bytes as `out` has."""
+        out[:] = self.read(offset, len(out))
+
+    def for_each(self, work: Callable[[Any], object], items: Iterable[Any]) -> None:
+        """Do work that reads, for one item after the other or for several at a time."""
+        for item in items:
+            work(item)
+
+    @abstractmethod
+    def close(self) -> None:
+        """Let go of it; it is opened again when it is used."""
+
+    def _ends(self, offset: int, size: int) -> SourceError:
+        return SourceError(
+            f"{self.location} is truncated: bytes {offset} to {offset + size} are not all there; "
+            "copy the file again"
+        )
+
+
+class LocalFile(ByteFile):
+    """A file of this machine.
+
+    Parameters
+    ----------
+    path : str
+    """
+
+    def __init__(self, path: str) -> None:
+        self.location = path
+        self._file: Descriptor | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_file": None}
+
+    def _opened(self) -> Descriptor:
+        file = self._file
+        if file is None:
+            try:
+                file = self._file = open_descriptor(self.location, os.O_RDONLY)
+            except FileNotFoundError:
+                raise NotFound(f"there is no file {self.location}") from None
+            except OSError as error:
+                raise SourceError(f"{self.location} cannot be opened: {error.strerror}") from error
+        return file
+
+    @property
+    def size(self) -> int:
+        return os.fstat(self._opened()).st_size
+
+    def fingerprint(self) -> str:
+        # Of the path and not of what is open: it may have been replaced.
+        try:
+            status = os.stat(self.location)
+        except FileNotFoundError:
+            raise NotFound(f"there is no file {self.location}") from None
+        return f"size {status.st_size}, mtime {status.st_mtime_ns}"
+
+    def read(self, offset: int, size: int) -> bytes:
+        data = os.pread(self._opened(), size, offset)
+        if len(data) != size:
+            raise self._ends(offset, size)
+        return data
+
+    def read_into(self, offset: int, out: memoryview) -> None:
+        file, done = self._opened(), 0
+        while done < len(out):
+            count = os.preadv(file, [out[done:]], offset + done)
+            if count == 0:
+                raise self._ends(offset, len(out))
+            done += count
+
+    def close(self) -> None:
+        self._file = None
+
+
+@dataclass(frozen=True)
+class S3Options:
+    """How to reach an S3 server; see `dosna.backends.s3.S3Connection`."""
+
+    endpoint_url: str | None = None
+    profile_name: str = "default"
+    region_name: str | None = None
+    verify: bool | str = True
+    timeout: float = 30.0
+    retries: int = 5
+
+
+class S3File(ByteFile):
+    """An object of an S3 server.
+
+    Parameters
+    ----------
+    url : str
+        ``s3://bucket/key``
+    options : S3Options
+    """
+
+    def __init__(self, url: str, options: S3Options) -> None:
+        self.location = url
+        self.options = options
+        self.bucket, _, self.key = url.removeprefix("s3://").partition("/")
+        if not self.bucket or not self.key:
+            raise SourceError(f"{url!r} names no object: use s3://bucket/key")
+        self._client: S3Client | None = None
+        self._found: Mapping[str, Any] | None = None
+        self._lock = threading.Lock()
+
+    def __getstate__(self) -> dict[str, Any]:
+        kept = {k: v for k, v in self.__dict__.items() if k != "_lock"}
+        return {**kept, "_client": None}
+
+    def __setstate__(self, state: Mapping[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._lock = threading.Lock()
+
+    def _opened(self) -> S3Client:
+        with self._lock:
+            if self._client is None:
+                try:
+                    from dosna.backends.s3_client import S3Client, Settings
+                except ImportError as error:
+                    raise MissingDependencyError(
+                        f"reading {self.location} needs {error.name}: pip install 'dosna[s3]'"
+                    ) from error
+                chosen = self.options
+                profile = None if chosen.profile_name == "default" else chosen.profile_name
+                self._client = S3Client(
+                    Settings(
+                        chosen.endpoint_url,
+                        profile,
+                        chosen.region_name,
+                        chosen.verify,
+                        chosen.timeout,
+                        chosen.retries,
+                    )
+                )
+            return self._client
+
+    def _head(self) -> Mapping[str, Any]:
+        from dosna.backends.s3_client import Failure
+
+        client = self._opened()
+        try:
+            found = client.call("head_object", Bucket=self.bucket, Key=self.key)
+        except Failure as failure:
+            if failure.status == 404:
+                raise NotFound(f"{client.endpoint} has no object {self.location}") from None
+            raise failure.error(
+                f"{self.location} cannot be read at {client.endpoint}: {failure}"
+            ) from None
+        return {"size": int(found["ContentLength"]), "etag": found["ETag"]}
+
+    def _description(self) -> Mapping[str, Any]:
+        if self._found is None:
+            self._found = self._head()
+        return self._found
+
+    @property
+    def size(self) -> int:
+        return int(self._description()["size"])
+
+    def fingerprint(self) -> str:
+        self._found = found = self._head()
+        return f"size {found['size']}, ETag {found['etag']}"
+
+    def read(self, offset: int, size: int) -> memoryview:
+        from dosna.backends.s3_client import Failure
+
+        known = self._description()
+        if not 0 <= offset <= offset + size <= known["size"]:
+            raise self._ends(offset, size)
+        if not size:
+            return memoryview(b"")
+        client = self._opened()
+        try:
+            got = client.get(f"{self.bucket}/{self.key}", (offset, offset + size))
+        except Failure as failure:
+            raise failure.error(
+                f"bytes {offset} to {offset + size} of {self.location} cannot be read at "
+                f"{client.endpoint}: {failure}"
+            ) from None
+        if got.etag.strip('"') != known["etag"].strip('"'):
+            raise SourceChangedError(
+                f"{self.location} was replaced while it was being read: begin again"
+            )
+        if len(got.data) != size:
+            raise self._ends(offset, size)
+        return got.data
+
+    def for_each(self, work: Callable[[Any], object], items: Iterable[Any]) -> None:
+        with ThreadPoolExecutor(_IN_FLIGHT) as pool:
+            for _ in pool.map(work, items):
+                pass
+
+    def close(self) -> None:
+        with self._lock:
+            if self._client is not None:
+                self._client.close()
+                self._client = None
+        self._found = None
+
+
+def open_bytes(location: str, options: S3Options) -> ByteFile:
+    """Give the file at a path or an ``s3://`` URL; it is opened when it is first used.
+
+    Raises
+    ------
+    SourceError
+        A URL of another kind.
+    """
+    if location.startswith("s3://"):
+        return S3File(location, options)
+    if "://" in location:
+        raise SourceError(
+            f"{location} cannot be read: files are read from paths and from s3:// URLs"
+        )
+    return LocalFile(location)
+
+
+class CachedReader(io.RawIOBase):
+    """A file object over a `ByteFile`, for libraries that want one; keeps some blocks."""
+
+    def __init__(self, file: ByteFile) -> None:
+        self._bytes = file
+        self._position = 0
+        self._blocks: OrderedDict[int, bytes | memoryview] = OrderedDict()
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return self._position
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        start = {os.SEEK_SET: 0, os.SEEK_CUR: self._position, os.SEEK_END: self._bytes.size}
+        self._position = start[whence] + offset
+        return self._position
+
+    def readinto(self, buffer: Any) -> int:
+        out = memoryview(buffer).cast("B")
+        start = self._position
+        stop = min(start + len(out), self._bytes.size)
+        if stop <= start:
+            return 0
+        if stop - start > _CACHE_BLOCK * _CACHE_BLOCKS // 4:
+            self._bytes.read_into(start, out[: stop - start])
+        else:
+            for number in range(start // _CACHE_BLOCK, (stop - 1) // _CACHE_BLOCK + 1):
+                begin = number * _CACHE_BLOCK
+                first, last = max(start, begin), min(stop, begin + _CACHE_BLOCK)
+                out[first - start : last - start] = self._block(number)[
+                    first - begin : last - begin
+                ]
+        self._position = stop
+        return stop - start
+
+    def _block(self, number: int) -> bytes | memoryview:
+        block = self._blocks.get(number)
+        if block is None:
+            begin = number * _CACHE_BLOCK
+            block = self._bytes.read(begin, min(_CACHE_BLOCK, self._bytes.size - begin))
+            self._blocks[number] = block
+            if len(self._blocks) > _CACHE_BLOCKS:
+                self._blocks.popitem(last=False)
+        else:
+            self._blocks.move_to_end(number)
+        return block

@@ -1,0 +1,305 @@
+"""HDF5 and NeXus files, local or in S3."""
+
+from __future__ import annotations
+
+import os
+import zlib
+from collections.abc import Mapping
+from contextlib import suppress
+from typing import Any
+
+import h5py
+import numpy as np
+
+from dosna.errors import DatasetNameError, DosnaError, SourceError, SourceNotFoundError
+from dosna.metadata import check_name
+from dosna.registry import SourceKind, sources
+from dosna.sources.base import Array, ArrayDescription, Box, Source
+from dosna.sources.contiguous import rows
+from dosna.sources.files import ByteFile, CachedReader, S3Options, open_bytes
+from dosna.sources.h5direct import direct_reader
+from dosna.sources.h5tree import Tree, walk
+from dosna.sources.h5types import attributes, represent
+from dosna.sources.strings import blocks, fixed, measure
+
+__all__ = ["KIND", "H5Source"]
+
+_BEING_WRITTEN = ("unable to lock file", "already open for", "consistency flag")
+
+
+class H5Source(Source):
+    """The datasets of an HDF5 file, by their paths in it.
+
+    Each dataset is one array, under the first of its names; other hard links and soft and
+    external links to it are noted. Elements are read from the file's bytes and decoded in the
+    reading thread, where gzip, shuffle and Fletcher-32 are all the filters, and by libhdf5
+    otherwise.
+
+    Parameters
+    ----------
+    location : str or h5py.File, h5py.Group, h5py.Dataset
+        A path, an ``s3://bucket/key`` URL, or something open, which stays open.
+    inner : str
+        A group or a dataset of the file; all of it by default.
+    endpoint_url, profile_name, region_name, verify, timeout, retries
+        Of an S3 server, as of a connection of the backend s3.
+    """
+
+    def __init__(
+        self,
+        location: Any,
+        inner: str = "",
+        *,
+        endpoint_url: str | None = None,
+        profile_name: str = "default",
+        region_name: str | None = None,
+        verify: bool | str = True,
+        timeout: float = 30.0,
+        retries: int = 5,
+    ) -> None:
+        self._given = not isinstance(location, str)
+        self._bytes: ByteFile | None = None
+        self._file: Any = None
+        if isinstance(location, str):
+            options = S3Options(endpoint_url, profile_name, region_name, verify, timeout, retries)
+            self._bytes = open_bytes(location, options)
+        else:
+            self._file, inner = location.file, location.name
+            location = str(location.file.filename)
+        super().__init__(location, "" if inner == "/" else inner)
+        self._forget()
+
+    def _forget(self) -> None:
+        self._tree: Tree | None = None
+        self._readers: dict[str, _Reader] = {}
+
+    def __getstate__(self) -> dict[str, Any]:
+        if self._given:
+            raise TypeError(f"{self!r} is an open file, and cannot be sent to another process")
+        return {**super().__getstate__(), "_file": None, "_tree": None, "_readers": {}}
+
+    @property
+    def travels(self) -> bool:
+        return not self._given
+
+    def close(self) -> None:
+        with self._lock:
+            self._forget()
+            if not self._given and self._file is not None:
+                self._file.close()
+                self._file = None
+            if self._bytes is not None:
+                self._bytes.close()
+
+    @property
+    def single(self) -> bool:
+        return bool(self.inner) and isinstance(self._node(self.inner), h5py.Dataset)
+
+    def fingerprint(self) -> str:
+        if self._bytes is not None:
+            return self._bytes.fingerprint()
+        with suppress(OSError):
+            status = os.stat(self.location)
+            return f"size {status.st_size}, mtime {status.st_mtime_ns}"
+        return f"open file of {self._opened().id.get_filesize()} bytes"
+
+    def names(self) -> list[str]:
+        tree = self._walked()
+        return sorted([*tree.arrays, *tree.broken])
+
+    def groups(self) -> Mapping[str, Mapping[str, Any]]:
+        return self._walked().groups
+
+    def describe(self, name: str) -> ArrayDescription:
+        tree = self._walked()
+        if name in tree.broken:
+            return ArrayDescription(name, refused=tree.broken[name])
+        if name not in tree.arrays:
+            raise SourceNotFoundError(f"{self!r} has no array {name!r}")
+        try:
+            check_name(name)
+        except DatasetNameError as error:
+            return ArrayDescription(name, refused=str(error))
+        with _reading(self, name):
+            return self._reader(name).describe(name, tuple(tree.arrays[name]))
+
+    def read(self, name: str, box: Box) -> Array:
+        reader = self._reader(name)
+        out = np.empty([s.stop - s.start for s in box], reader.dtype)
+        self.read_into(name, box, out)
+        return out
+
+    def read_into(self, name: str, box: Box, out: Array) -> None:
+        with _reading(self, name):
+            self._reader(name).read_into(box, out)
+
+    def _opened(self) -> Any:
+        with self._lock:
+            if self._file is None:
+                self._file = self._open()
+            return self._file
+
+    def _open(self) -> Any:
+        assert self._bytes is not None
+        local = "://" not in self.location
+        _ = self._bytes.size  # tells whether it is there
+        try:
+            if local:
+                return h5py.File(self.location, "r")
+            return h5py.File(CachedReader(self._bytes), "r")
+        except OSError as error:
+            text = str(error)
+            if any(part in text for part in _BEING_WRITTEN):
+                advice = "another program is writing it: close it there first"
+            elif "truncated" in text:
+                advice = "it is truncated: wait until it is written, or copy it again"
+            elif "signature not found" in text:
+                advice = "it is no HDF5 file"
+            else:
+                advice = "it is damaged, or no HDF5 file"
+            raise SourceError(f"{self.location} cannot be opened: {advice} ({error})") from error
+
+    def _node(self, name: str) -> Any:
+        try:
+            return self._opened()[name]
+        except (KeyError, RuntimeError) as error:
+            raise SourceNotFoundError(f"{self.location} has no {name!r}: {error}") from None
+
+    def _walked(self) -> Tree:
+        with self._lock:
+            if self._tree is None:
+                if self.inner:
+                    self._node(self.inner)
+                with _reading(self, self.inner or "/"):
+                    self._tree = walk(self._opened(), self.inner)
+            return self._tree
+
+    def _reader(self, name: str) -> _Reader:
+        with self._lock:
+            found = self._readers.get(name)
+            if found is None:
+                node = self._node(name)
+                # What lies in another file is left to libhdf5.
+                own = node.file.filename == self._opened().filename
+                writable = self._opened().mode != "r"
+                found = _Reader(node, self._bytes if own and not writable else None)
+                self._readers[name] = found
+            return found
+
+
+class _Reader:
+    """Reads one dataset."""
+
+    def __init__(self, dataset: Any, file: ByteFile | None) -> None:
+        self.dataset = dataset
+        self.as_ = represent(dataset)
+        self.refused = self.as_.refused
+        self.dtype, self.shape = self.as_.dtype, self.as_.shape
+        self._direct: Any = None
+        if not self.refused and not self.as_.empty:
+            self.refused = _missing_filter(dataset)
+        if self.refused:
+            return
+        if self.as_.strings:
+            parts = (self._strings(box) for box in blocks(self.shape))
+            self.dtype, self.refused = measure(self.shape, parts)
+        elif self.shape == dataset.shape:
+            self._direct = direct_reader(file, dataset, self.dtype)
+
+    def _strings(self, key: Any) -> Array:
+        if self.as_.empty:
+            return np.empty(0, object)
+        found = np.asarray(self.dataset[key], object)
+        return found
+
+    def describe(self, name: str, links: tuple[str, ...]) -> ArrayDescription:
+        dataset, found = self.dataset, self.as_
+        if self.refused:
+            return ArrayDescription(name, refused=self.refused, links=links)
+        inner = self.shape[len(dataset.shape or ()) :] if not found.empty else ()
+        chunks = (*dataset.chunks, *inner) if dataset.chunks else None
+        notes = found.notes
+        if found.strings:
+            notes += (f"its strings of variable length are kept as {self.dtype}",)
+        fill = None
+        if not found.strings and not found.empty and self.dtype.kind in "biufc":
+            fill = dataset.fillvalue if not inner else None
+        return ArrayDescription(
+            name,
+            self.shape,
+            self.dtype,
+            {**attributes(dataset), **(found.attrs or {})},
+            chunks=chunks,
+            pieces=None if chunks else rows(self.shape, self.dtype.itemsize),
+            fillvalue=fill,
+            links=links,
+            notes=notes,
+        )
+
+    def read_into(self, box: Box, out: Array) -> None:
+        if self._direct is not None:
+            # What is damaged, or stored as this module does not expect, libhdf5 judges.
+            with suppress(SourceError, zlib.error, ValueError):
+                self._direct.read_into(box, out)
+                return
+        if not out.size:
+            return
+        if self.as_.strings:
+            out[...] = fixed(self._strings(box), self.dtype)
+        elif (
+            self.shape == self.dataset.shape
+            and out.flags.c_contiguous
+            and out.dtype == self.dataset.dtype
+        ):
+            self.dataset.read_direct(out, box)
+        else:
+            axes = len(self.dataset.shape)
+            found = np.asarray(self.dataset[box[:axes]])
+            inner: Any = (..., *box[axes:])
+            out[...] = found[inner] if len(box) > axes else found
+
+
+def _missing_filter(dataset: Any) -> str:
+    creation = dataset.id.get_create_plist()
+    for number in range(creation.get_nfilters()):
+        code, _, _, label = creation.get_filter(number)
+        if h5py.h5z.filter_avail(code):
+            continue
+        with suppress(ImportError):
+            import hdf5plugin  # noqa: F401  brings filters by being imported
+
+            if h5py.h5z.filter_avail(code):
+                continue
+        return (
+            f"it needs HDF5's filter {code} ({label.decode(errors='replace')}), which is not "
+            "there: pip install hdf5plugin"
+        )
+    return ""
+
+
+class _reading:
+    """Turns errors of HDF5 into SourceError."""
+
+    def __init__(self, source: H5Source, name: str) -> None:
+        self.source, self.name = source, name
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
+        if isinstance(error, (OSError, RuntimeError, KeyError)) and not isinstance(
+            error, DosnaError
+        ):
+            raise SourceError(
+                f"{self.name!r} of {self.source.location} cannot be read: the file is damaged, or "
+                f"is being written ({error})"
+            ) from error
+
+
+KIND = SourceKind(
+    name="hdf5",
+    source=H5Source,
+    claims=sources.claims()["hdf5"],
+    description="HDF5 and NeXus files, local or in S3",
+    url="https://www.hdfgroup.org/solutions/hdf5/",
+)

@@ -1,0 +1,339 @@
+"""Making datasets of what a source holds, so that an interruption loses nothing."""
+
+from __future__ import annotations
+
+import inspect
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal
+
+from dosna.errors import (
+    ConfigurationError,
+    DatasetExistsError,
+    DosnaError,
+    RefusedError,
+    SourceChangedError,
+    SourceNotFoundError,
+)
+from dosna.metadata import TARGET_CHUNK_BYTES, Shape, check_name, choose_chunk_size
+from dosna.sources.base import ArrayDescription, Source, SourceArray
+from dosna.sources.opening import open_source
+from dosna.util.patterns import matching
+from dosna.util.sizes import parse_size
+
+if TYPE_CHECKING:
+    from dosna.engines.connection import EngineConnection
+    from dosna.util.progress import Progress
+
+__all__ = ["IngestReport", "choose_chunks", "ingest"]
+
+_LEAST_CHUNK_BYTES = 256 << 10
+_MOST_CHUNK_BYTES = 64 << 20
+
+ChunkSize = int | str | Sequence[int] | None
+
+
+@dataclass
+class IngestReport:
+    """What `Connection.ingest` has done.
+
+    Parameters
+    ----------
+    source : str
+    made : list of str
+        Names of datasets that are now complete.
+    resumed : list of str
+        Those of them that an interrupted ingest had begun.
+    present : list of str
+        Names of datasets that an earlier ingest of the same source had completed.
+    skipped : dict of str to str
+        Names of arrays that were left out, and why.
+    links : dict of str to str
+        Further names that the source has for an array, each with the dataset's.
+    notes : dict of str to list of str
+        What was converted, by dataset.
+    nbytes : int
+        Bytes of the elements of `made`.
+    """
+
+    source: str
+    made: list[str] = field(default_factory=list)
+    resumed: list[str] = field(default_factory=list)
+    present: list[str] = field(default_factory=list)
+    skipped: dict[str, str] = field(default_factory=dict)
+    links: dict[str, str] = field(default_factory=dict)
+    notes: dict[str, list[str]] = field(default_factory=dict)
+    nbytes: int = 0
+
+    def __str__(self) -> str:
+        lines = [f"{self.source}: {len(self.made)} datasets, {self.nbytes} bytes"]
+        if self.resumed:
+            lines[0] += f", {len(self.resumed)} of them begun before"
+        if self.present:
+            lines[0] += f", and {len(self.present)} were there"
+        lines += [f"skipped {name}: {why}" for name, why in self.skipped.items()]
+        return "\n".join(lines)
+
+
+@dataclass(frozen=True)
+class _Array:
+    """One array, and the dataset that it becomes."""
+
+    target: str
+    description: ArrayDescription
+    origin: dict[str, Any]
+
+
+def ingest(
+    con: EngineConnection,
+    what: Any,
+    name: str | None,
+    select: str | Iterable[str] | None,
+    chunk_size: ChunkSize,
+    on_error: Literal["raise", "skip"],
+    overwrite: bool,
+    kind: str | None,
+    progress: Progress,
+    memory_limit: int | str | None,
+    options: Mapping[str, Any],
+) -> IngestReport:
+    """Do what `EngineConnection.ingest` says."""
+    if on_error not in ("raise", "skip"):
+        raise ConfigurationError(f"on_error is 'raise' or 'skip', not {on_error!r}")
+    create = con.instance.create_dataset
+    own = {k: v for k, v in options.items() if k in inspect.signature(create).parameters}
+    given = isinstance(what, Source)
+    source = open_source(what, kind=kind, **{k: v for k, v in options.items() if k not in own})
+    try:
+        return _Ingest(con, source, name, chunk_size, on_error == "skip", overwrite, own).run(
+            select, progress, memory_limit
+        )
+    finally:
+        if not given:
+            source.close()
+
+
+@dataclass
+class _Ingest:
+    con: EngineConnection
+    source: Source
+    name: str | None
+    chunk_size: ChunkSize
+    skips: bool
+    overwrite: bool
+    options: Mapping[str, Any]
+
+    def run(
+        self,
+        select: str | Iterable[str] | None,
+        progress: Progress,
+        memory_limit: int | str | None,
+    ) -> IngestReport:
+        once = self.con.runner.once
+        report = IngestReport(self.source.location)
+        patterns = [select] if isinstance(select, str) else select
+        arrays, skipped = once(lambda: self._planned(patterns))
+        report.skipped.update(skipped)
+        report.links = {link: a.target for a in arrays for link in a.description.links}
+        report.notes = {a.target: list(a.description.notes) for a in arrays if a.description.notes}
+        total = sum(a.description.nbytes for a in arrays)
+        with self.con.runner.reporting(progress, total, "ingest", "B") as tell:
+            done = 0
+            for array in arrays:
+                size = array.description.nbytes
+                try:
+                    self._one(array, report, _share(tell, done, size), memory_limit)
+                except DosnaError as error:
+                    if not self.skips:
+                        raise
+                    report.skipped[array.description.name] = str(error)
+                done += size
+                if tell is not None:
+                    tell(done)
+        return report
+
+    def _planned(self, patterns: Iterable[str] | None) -> tuple[list[_Array], dict[str, str]]:
+        """Describe what is to be ingested, and say of the rest why it is not.
+
+        Raises RefusedError before anything is made, unless arrays may be skipped.
+        """
+        skipped: dict[str, str] = {}
+        single = self.source.single
+        fingerprint = self.source.fingerprint()
+        found: list[_Array] = []
+        for name in _selected(self.source, patterns):
+            description = self.source.describe(name)
+            if description.refused:
+                skipped[name] = description.refused
+                continue
+            target = self._target(name, single)
+            check_name(target)
+            origin: dict[str, Any] = {
+                "source": self.source.location,
+                "name": name,
+                "fingerprint": fingerprint,
+            }
+            if description.links:
+                origin["links"] = list(description.links)
+            found.append(_Array(target, description, origin))
+        if skipped and not self.skips:
+            raise RefusedError(
+                f"{self.source!r} has arrays that a dataset cannot represent: "
+                + "; ".join(f"{name!r}: {why}" for name, why in skipped.items())
+                + ". Leave them out by on_error='skip', or select= the others"
+            )
+        if len(found) > 1 and not self.con.instance.holds_trees:
+            raise ConfigurationError(
+                f"{self.source!r} has {len(found)} arrays, and connection {self.con.name!r} makes "
+                "a bucket of each dataset: give the connection bucket=, so that all are in one, "
+                "or select= one array"
+            )
+        return found, skipped
+
+    def _target(self, name: str, single: bool) -> str:
+        if self.name is None:
+            return name
+        return self.name if single else f"{self.name.rstrip('/')}/{name}"
+
+    def _one(
+        self,
+        array: _Array,
+        report: IngestReport,
+        progress: Callable[[int, int], object] | None,
+        memory_limit: int | str | None,
+    ) -> None:
+        con, description = self.con, array.description
+        state = con.runner.once(lambda: self._state(array))
+        if state == "complete":
+            report.present.append(array.target)
+            return
+        if state == "replace":
+            con.del_dataset(array.target)
+        if state == "resume":
+            report.resumed.append(array.target)
+            made = con.get_dataset(array.target)
+        else:
+            options = dict(self.options)
+            if description.dims is not None and "dims" in _parameters(con):
+                options.setdefault("dims", description.dims)
+            if not description.shape:
+                options = {k: v for k, v in options.items() if k == "dims"}
+            made = con.create_dataset(
+                array.target,
+                description.shape,
+                description.dtype,
+                description.fillvalue,
+                chunk_size=choose_chunks(description, self.chunk_size),
+                attrs=description.attrs,
+                incomplete=True,
+                origin=array.origin,
+                **options,
+            )
+        made.load(
+            SourceArray(self.source, description),
+            missing=state == "resume",
+            progress=progress,
+            memory_limit=memory_limit,
+        )
+        before, now = array.origin["fingerprint"], con.runner.once(self.source.fingerprint)
+        if now != before:
+            raise SourceChangedError(
+                f"{self.source!r} changed while it was ingested (from {before} "
+                f"to {now}): dataset {array.target!r} stays incomplete; ingest it again with "
+                "overwrite=True when the source is finished"
+            )
+        made.mark_complete()
+        report.made.append(array.target)
+        report.nbytes += description.nbytes
+
+    def _state(self, array: _Array) -> Literal["absent", "resume", "complete", "replace"]:
+        if not self.con.has_dataset(array.target):
+            return "absent"
+        there = self.con.instance.get_dataset(array.target).metadata
+        origin, mine = there.origin or {}, array.origin
+        same = all(origin.get(k) == mine[k] for k in ("name", "fingerprint"))
+        fits = (there.shape, there.dtype) == (array.description.shape, array.description.dtype)
+        if same and fits and origin.get("source") == mine["source"]:
+            return "resume" if there.incomplete else "complete"
+        if self.overwrite:
+            return "replace"
+        if (origin.get("source"), origin.get("name")) == (mine["source"], mine["name"]):
+            raise SourceChangedError(
+                f"dataset {array.target!r} was {'begun' if there.incomplete else 'made'} from "
+                f"{mine['source']} when that was of {origin.get('fingerprint')}, and now it is of "
+                f"{mine['fingerprint']}: make it anew by overwrite=True"
+            )
+        raise DatasetExistsError(
+            f"dataset {array.target!r} exists in connection {self.con.name!r}, and is not from "
+            f"{mine['source']}: give another name=, or overwrite=True"
+        )
+
+
+def _parameters(con: EngineConnection) -> Any:
+    return inspect.signature(con.instance.create_dataset).parameters
+
+
+def _share(
+    tell: Callable[[int], object] | None, done: int, size: int
+) -> Callable[[int, int], object] | None:
+    """Give what turns the progress of one array into that of all, in bytes."""
+    if tell is None:
+        return None
+    return lambda chunks, total: tell(done + (size * chunks // total if total else 0))
+
+
+def _selected(source: Source, patterns: Iterable[str] | None) -> list[str]:
+    names = source.names()
+    if not names:
+        raise SourceNotFoundError(f"{source!r} has no arrays")
+    chosen, vain = matching(names, patterns)
+    if vain:
+        some = ", ".join(names[:10]) + (", …" if len(names) > 10 else "")
+        raise SourceNotFoundError(f"{source!r} has nothing like {vain[0]!r}: it has {some}")
+    return chosen
+
+
+def choose_chunks(description: ArrayDescription, wanted: ChunkSize = None) -> Shape:
+    """Choose the chunks of the dataset that an array becomes.
+
+    Parameters
+    ----------
+    description : ArrayDescription
+    wanted : None, sequence of int, int or str
+        An extent for each axis; or a size in bytes, such as '4 MiB', to which chunks come
+        close. None takes the source's own chunks, several together where they are smaller than
+        256 KiB.
+
+    Returns
+    -------
+    tuple of int
+        Where a size was given or chosen: multiples of the source's chunks, or else such as
+        several of them make up one.
+    """
+    shape, itemsize = description.shape, description.dtype.itemsize
+    own = description.chunks
+    if wanted is not None and not isinstance(wanted, (int, str)):
+        return tuple(wanted)
+    target = TARGET_CHUNK_BYTES if wanted is None else parse_size(wanted)
+    if own is None:
+        return choose_chunk_size(shape, itemsize, target)
+    own = tuple(max(1, min(c, n)) for c, n in zip(own, shape, strict=True))
+    size = math.prod(own) * itemsize
+    if wanted is None and _LEAST_CHUNK_BYTES <= size <= _MOST_CHUNK_BYTES:
+        return own
+    if size > target:
+        return choose_chunk_size(own, itemsize, target)
+    # Whole chunks together, the axis of the smallest extent first.
+    chunks = list(own)
+    while True:
+        grown = [
+            axis
+            for axis in range(len(shape))
+            if chunks[axis] < shape[axis] and 2 * math.prod(chunks) * itemsize <= target
+        ]
+        if not grown:
+            return tuple(chunks)
+        axis = min(grown, key=lambda a: (chunks[a], -a))
+        most = -(-shape[axis] // own[axis]) * own[axis]
+        chunks[axis] = min(2 * chunks[axis], most)

@@ -1,0 +1,288 @@
+"""NumPy's files ``.npy`` and ``.npz``, local or in S3, and arrays in memory."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+from typing import Any
+
+import numpy as np
+from numpy.lib import format as npy
+
+from dosna.errors import DatasetNameError, SourceError, SourceNotFoundError
+from dosna.metadata import Shape, check_dtype, check_name
+from dosna.registry import SourceKind, sources
+from dosna.sources.base import Array, ArrayDescription, Box, Source
+from dosna.sources.contiguous import ContiguousReader, rows
+from dosna.sources.files import ByteFile, CachedReader, S3Options, open_bytes
+
+__all__ = ["KIND", "NpySource"]
+
+_SAMPLED = 1 << 20
+_SKIPPED_AT_ONCE = 1 << 20
+
+
+class NpySource(Source):
+    """The arrays of an ``.npy`` or ``.npz`` file, or in memory.
+
+    An ``.npy`` file is one array, with the name of the file; the arrays of an ``.npz`` have
+    theirs. Compressed ones are read forward: that is quickest in the order of their rows.
+    Arrays of Python objects are refused, for they would have to be unpickled.
+
+    Parameters
+    ----------
+    location : str, ndarray or mapping of str to ndarray
+    inner : str
+        An array of an ``.npz``; all by default.
+    endpoint_url, profile_name, region_name, verify, timeout, retries
+        Of an S3 server, as of a connection of the backend s3.
+    """
+
+    def __init__(
+        self,
+        location: Any,
+        inner: str = "",
+        *,
+        endpoint_url: str | None = None,
+        profile_name: str = "default",
+        region_name: str | None = None,
+        verify: bool | str = True,
+        timeout: float = 30.0,
+        retries: int = 5,
+    ) -> None:
+        self._file: ByteFile | None = None
+        self._arrays: dict[str, Any] = {}
+        self._members: dict[str, _Member] | None = None
+        if isinstance(location, str):
+            options = S3Options(endpoint_url, profile_name, region_name, verify, timeout, retries)
+            self._file = open_bytes(location, options)
+        elif isinstance(location, Mapping):
+            self._arrays = {name: np.asarray(array) for name, array in location.items()}
+            location = "memory"
+        else:
+            self._arrays, location = {"array": np.asarray(location)}, "memory"
+            inner = "array"
+        super().__init__(location, inner.strip("/"))
+
+    def __getstate__(self) -> dict[str, Any]:
+        if self._file is None:
+            raise TypeError("arrays in memory are not sent to other processes")
+        return {**super().__getstate__(), "_members": None}
+
+    @property
+    def travels(self) -> bool:
+        return self._file is not None
+
+    @property
+    def single(self) -> bool:
+        return bool(self.inner) or self._is_npy
+
+    @property
+    def _is_npy(self) -> bool:
+        return self._file is not None and not self.location.lower().endswith(".npz")
+
+    def close(self) -> None:
+        with self._lock:
+            self._members = None
+            if self._file is not None:
+                self._file.close()
+
+    def fingerprint(self) -> str:
+        if self._file is not None:
+            return self._file.fingerprint()
+        digest = hashlib.sha256()
+        for name, array in sorted(self._arrays.items()):
+            step = max(1, array.nbytes // _SAMPLED)
+            digest.update(f"{name} {array.shape} {array.dtype.str} ".encode())
+            if not array.dtype.hasobject:
+                digest.update(array.reshape(-1)[::step].tobytes())
+        return digest.hexdigest()
+
+    def names(self) -> list[str]:
+        if self._file is None:
+            return sorted(self._arrays) if not self.inner else [self.inner]
+        return sorted(self._found())
+
+    def describe(self, name: str) -> ArrayDescription:
+        try:
+            check_name(name)
+            if self._file is None:
+                found = self._arrays[name]
+                shape, dtype, pieces = found.shape, found.dtype, None
+            else:
+                member = self._found()[name]
+                shape, dtype, pieces = member.shape, member.dtype, member.pieces
+            check_dtype(dtype)
+        except KeyError:
+            raise SourceNotFoundError(f"{self!r} has no array {name!r}") from None
+        except (TypeError, DatasetNameError) as error:
+            return ArrayDescription(name, refused=str(error))
+        return ArrayDescription(name, shape, dtype, pieces=pieces)
+
+    def read(self, name: str, box: Box) -> Array:
+        if self._file is None:
+            # The ellipsis keeps an array of no axes an array.
+            key: Any = (*box, ...)
+            part: Array = self._arrays[name][key]
+            return part
+        out = np.empty([s.stop - s.start for s in box], self._found()[name].dtype)
+        self.read_into(name, box, out)
+        return out
+
+    def read_into(self, name: str, box: Box, out: Array) -> None:
+        if self._file is None:
+            out[...] = self.read(name, box)
+            return
+        member = self._found()[name]
+        with _reading(self.location, name):
+            if member.deflated:
+                with self._lock:
+                    member.read_forward(box, out)
+            elif member.fortran:
+                member.reader.read_into(box[::-1], out.T)
+            else:
+                member.reader.read_into(box, out)
+
+    def _found(self) -> dict[str, _Member]:
+        with self._lock:
+            if self._members is None:
+                with _reading(self.location, self.inner):
+                    self._members = self._look()
+            return self._members
+
+    def _look(self) -> dict[str, _Member]:
+        assert self._file is not None
+        if self._is_npy:
+            name = PurePosixPath(self.location).name.removesuffix(".npy")
+            return {name: _Member(self._file, CachedReader(self._file), 0, self._file.size)}
+        archive = zipfile.ZipFile(io.BufferedReader(CachedReader(self._file)))
+        found = {}
+        for info in archive.infolist():
+            name = info.filename.removesuffix(".npy")
+            if info.is_dir() or (self.inner and name != self.inner):
+                continue
+            deflated = info.compress_type != zipfile.ZIP_STORED
+            with archive.open(info) as stream:
+                offset = 0 if deflated else _data_offset(self._file, info)
+                found[name] = _Member(self._file, stream, offset, info.file_size)
+            if deflated:
+                found[name].deflated = _Forward(archive, info)
+        if self.inner and not found:
+            raise SourceNotFoundError(f"{self.location} has no array {self.inner!r}")
+        return found
+
+
+class _Member:
+    """One array of a file.
+
+    Parameters
+    ----------
+    file : ByteFile
+    stream : file object
+        Of the array with its header, from the beginning.
+    offset, size : int
+        Where that is in the file, and its bytes.
+    """
+
+    def __init__(self, file: ByteFile, stream: Any, offset: int, size: int) -> None:
+        version = npy.read_magic(stream)
+        read = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}
+        if version not in read and version != (3, 0):
+            raise ValueError(f"its format is of version {version}")
+        header: Any = read.get(version, npy._read_array_header)  # type: ignore[attr-defined]
+        found = header(stream) if version in read else header(stream, version)
+        self.shape: Shape = found[0]
+        self.fortran: bool = found[1] and len(self.shape) > 1
+        self.dtype: np.dtype[Any] = found[2]
+        self.start = stream.tell()
+        self.deflated: _Forward | None = None
+        stored = self.shape[::-1] if self.fortran else self.shape
+        self.reader = ContiguousReader(file, offset + self.start, stored, self.dtype)
+        pieces = rows(stored, self.dtype.itemsize)
+        self.pieces = pieces[::-1] if pieces and self.fortran else pieces
+        nbytes = int(np.prod(self.shape, dtype=object)) * self.dtype.itemsize
+        if not self.dtype.hasobject and size - self.start < nbytes:
+            raise ValueError(f"it has {size - self.start} bytes of data, and its header {nbytes}")
+
+    def read_forward(self, box: Box, out: Array) -> None:
+        """Read a box of compressed elements, whose rows are read whole."""
+        assert self.deflated is not None
+        if self.fortran:
+            box, out = box[::-1], out.T
+        if not out.size:
+            return
+        if not box:
+            raw = self.deflated.read(self.start, self.dtype.itemsize)
+            out[...] = np.frombuffer(raw, self.dtype)[0]
+            return
+        shape = self.shape[::-1] if self.fortran else self.shape
+        row = int(np.prod(shape[1:], dtype=object)) * self.dtype.itemsize
+        for number, index in enumerate(range(box[0].start, box[0].stop)):
+            raw = self.deflated.read(self.start + index * row, row)
+            out[number] = np.frombuffer(raw, self.dtype).reshape(shape[1:])[box[1:]]
+
+
+@dataclass
+class _Forward:
+    """A compressed member of an archive, read at growing offsets, or else from its beginning."""
+
+    archive: zipfile.ZipFile
+    info: zipfile.ZipInfo
+    stream: Any = None
+    position: int = 0
+
+    def read(self, offset: int, size: int) -> bytes:
+        if self.stream is None or offset < self.position:
+            self.stream, self.position = self.archive.open(self.info), 0
+        while self.position < offset:
+            self.position += len(self._next(min(_SKIPPED_AT_ONCE, offset - self.position)))
+        data = self._next(size)
+        self.position += len(data)
+        return data
+
+    def _next(self, size: int) -> bytes:
+        data: bytes = self.stream.read(size)
+        if len(data) != size:
+            raise ValueError("its compressed bytes end too early")
+        return data
+
+
+def _data_offset(file: ByteFile, info: zipfile.ZipInfo) -> int:
+    # The local header repeats the name and has extra fields of its own: APPNOTE.TXT, 4.3.7.
+    head = bytes(file.read(info.header_offset, 30))
+    name, extra = int.from_bytes(head[26:28], "little"), int.from_bytes(head[28:30], "little")
+    return info.header_offset + 30 + name + extra
+
+
+class _reading:
+    """Turns what is wrong with a file into SourceError."""
+
+    def __init__(self, location: str, name: str) -> None:
+        self.location, self.name = location, name
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
+        import zlib
+
+        known = (ValueError, EOFError, zipfile.BadZipFile, zlib.error, NotImplementedError)
+        if isinstance(error, known) and not isinstance(error, SourceError):
+            raise SourceError(
+                f"{self.name!r} of {self.location} cannot be read: {error}"
+                if self.name
+                else f"{self.location} is damaged, or none of NumPy's files: {error}"
+            ) from error
+
+
+KIND = SourceKind(
+    name="npy",
+    source=NpySource,
+    claims=sources.claims()["npy"],
+    description="NumPy's .npy and .npz files, and arrays in memory",
+    url="https://numpy.org/doc/stable/reference/generated/numpy.lib.format.html",
+)

@@ -1,0 +1,107 @@
+"""Which source a path, a URL or an object means."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from dosna.errors import SourceError
+from dosna.registry import SourceKind, sources
+from dosna.sources.base import Source
+from dosna.util.options import refuse_unknown
+
+__all__ = ["open_source"]
+
+
+def open_source(what: Any, *, kind: str | None = None, **options: Any) -> Source:
+    """Open a source by where it is, or around an object of its own library.
+
+    Parameters
+    ----------
+    what : str, path, object or Source
+        A path (``scan.nxs``), with a path inside of it if wanted (``scan.nxs:/entry1``), a URL
+        (``s3://bucket/scan.h5``), or something open: an `h5py.File`, a Zarr array or group, a
+        NumPy array, a mapping of names to NumPy arrays.
+    kind : str, optional
+        Which kind of source it is, where its name does not tell.
+    **options
+        Of that kind of source.
+
+    Returns
+    -------
+    Source
+        Nothing is opened before it is used.
+
+    Raises
+    ------
+    SourceError
+        No kind of source takes it.
+    TypeError
+        An option that it does not have.
+    MissingDependencyError
+        A package that it needs is not installed.
+    """
+    if isinstance(what, Source):
+        if kind is not None or options:
+            raise TypeError(f"{what!r} is open already, and takes neither kind nor options")
+        return what
+    location, inner = what, ""
+    if isinstance(what, (str, os.PathLike)):
+        location, inner, found = _by_name(os.fspath(what), kind)
+    else:
+        found = sources.get(kind) if kind is not None else _by_object(what)
+    refuse_unknown(options, found.source.__init__, f"source {found.name!r}")
+    return found.source(location, inner, **options)
+
+
+def _by_name(text: str, kind: str | None) -> tuple[str, str, SourceKind]:
+    scheme = re.match(r"([a-z][a-z0-9+.-]*):", text)
+    claims = sources.claims()
+    if kind is None and scheme:
+        for name, claim in claims.items():
+            if scheme[1] in claim.schemes:
+                return text, "", sources.get(name)
+    for location, inner in _splits(text):
+        if kind is not None:
+            return location, inner, sources.get(kind)
+        end = location.rstrip("/").lower()
+        for name, claim in claims.items():
+            if claim.suffixes and end.endswith(claim.suffixes):
+                return location, inner, sources.get(name)
+    known = sorted(
+        {*(s for c in claims.values() for s in c.suffixes)}
+        | {f"{s}:" for c in claims.values() for s in c.schemes}
+    )
+    raise SourceError(
+        f"{text!r} is none of the sources that are known by {', '.join(known)}: say which kind it "
+        f"is by kind=, one of {', '.join(sorted(claims))}"
+    )
+
+
+def _splits(text: str) -> list[tuple[str, str]]:
+    """Give the ways to read a text as a location and a path inside, the likeliest first."""
+    if "://" not in text and os.path.exists(text):
+        return [(text, "")]
+    head, colon, tail = text.rpartition(":")
+    if colon and not tail.startswith("//"):
+        return [(head, tail), (text, "")] if _is_there(head) else [(text, ""), (head, tail)]
+    return [(text, "")]
+
+
+def _is_there(path: str) -> bool:
+    return "://" in path or os.path.exists(path)
+
+
+def _by_object(what: Any) -> SourceKind:
+    if isinstance(what, Mapping):
+        return sources.get("npy")
+    packages = {kind.__module__.partition(".")[0] for kind in type(what).__mro__}
+    for name, claim in sources.claims().items():
+        if packages & set(claim.packages):
+            return sources.get(name)
+    raise SourceError(
+        f"a {type(what).__module__}.{type(what).__qualname__} is no source that is known: give a "
+        "path, a URL, or an object of h5py, zarr or NumPy"
+    )

@@ -1,0 +1,274 @@
+"""Data enter: what every source and every engine has in common."""
+
+from __future__ import annotations
+
+import warnings
+
+import numpy as np
+import pytest
+from support import require
+
+import dosna as dn
+from dosna.errors import (
+    DatasetExistsError,
+    IncompleteDatasetWarning,
+    RefusedError,
+    SourceChangedError,
+    SourceError,
+    SourceNotFoundError,
+)
+from dosna.sources import ArrayDescription, Source, SourceArray, open_source
+from dosna.sources.ingest import choose_chunks
+
+BACKENDS = ["ram", "hdf5", "file"]
+
+
+@pytest.fixture(params=BACKENDS)
+def con(request, tmp_path):
+    if request.param != "ram":
+        require("h5py")
+        (tmp_path / "store").mkdir()
+    with dn.Connection(str(tmp_path / "store"), backend=request.param) as made:
+        yield made
+
+
+class Planes(Source):
+    """Planes of their own numbers, of which some cannot be read for a while."""
+
+    def __init__(self, location="planes", inner=""):
+        super().__init__(location, inner)
+        self.broken = set()
+        self.state = "1"
+        self.seen = []
+
+    def names(self):
+        return ["a/refused", "a/scalar", "a/volume"]
+
+    def groups(self):
+        return {"": {"made": "here"}, "a": {"NX_class": "NXdata"}}
+
+    def fingerprint(self):
+        return self.state
+
+    def describe(self, name):
+        if name == "a/refused":
+            return ArrayDescription(name, refused="it is made of jelly")
+        shape = () if name == "a/scalar" else (7, 6, 5)
+        chunks = (1, 6, 5) if shape else None
+        return ArrayDescription(name, shape, np.dtype("i4"), {"unit": "mm"}, chunks=chunks)
+
+    def read(self, name, box):
+        if not box:
+            return np.array(5, "i4")
+        self.seen.append(box[0].start)
+        if self.broken & set(range(box[0].start, box[0].stop)):
+            raise SourceError("the source went away")
+        whole = np.arange(7 * 6 * 5, dtype="i4").reshape(7, 6, 5)
+        return whole[box]
+
+
+VOLUME = np.arange(7 * 6 * 5, dtype="i4").reshape(7, 6, 5)
+
+
+def test_a_tree_becomes_datasets(con):
+    told = []
+    report = con.ingest(
+        Planes(), "run1", on_error="skip", progress=lambda done, total: told.append((done, total))
+    )
+    assert report.made == ["run1/a/scalar", "run1/a/volume"]
+    assert report.skipped == {"a/refused": "it is made of jelly"}
+    assert report.nbytes == VOLUME.nbytes + 4
+    assert sorted(con) == report.made
+    assert con["run1/a/scalar"][()] == 5
+    np.testing.assert_array_equal(con["run1/a/volume"][...], VOLUME)
+    assert con["run1/a/volume"].attrs["unit"] == "mm"
+    assert told[0] == (0, report.nbytes)
+    assert told[-1] == (report.nbytes, report.nbytes)
+    assert [done for done, _ in told] == sorted(done for done, _ in told)
+
+
+def test_what_cannot_be_represented_is_refused_before_anything_is_made(con):
+    with pytest.raises(RefusedError, match="'a/refused': it is made of jelly"):
+        con.ingest(Planes())
+    assert list(con) == []
+    con.ingest(Planes(), select="a/s*")
+    assert list(con) == ["a/scalar"]
+
+
+def test_select(con):
+    with pytest.raises(SourceNotFoundError, match=r"nothing like 'b'.*a/refused, a/scalar"):
+        con.ingest(Planes(), select=["a/scalar", "b"])
+    with pytest.raises(RefusedError):
+        con.ingest(Planes(), select="/a/")
+    assert list(con) == []
+
+
+def test_an_interrupted_ingest_goes_on(con):
+    source = Planes()
+    source.broken = {4}
+    with pytest.raises(SourceError, match="went away"):
+        con.ingest(source, select="a/volume", chunk_size=(1, 6, 5))
+    ds = con["a/volume"]
+    assert ds.incomplete
+    with pytest.warns(IncompleteDatasetWarning, match="'a/volume' is incomplete.*from planes"):
+        np.testing.assert_array_equal(ds[:4], VOLUME[:4])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert ds[4].sum() == 0  # told once
+    source.broken, source.seen = set(), []
+    report = con.ingest(source, select="a/volume", chunk_size=(1, 6, 5))
+    assert report.resumed == report.made == ["a/volume"]
+    assert source.seen == [4, 5, 6]
+    ds = con["a/volume"]
+    assert not ds.incomplete
+    np.testing.assert_array_equal(ds[...], VOLUME)
+    again = con.ingest(source, select="a/volume", chunk_size=(1, 6, 5))
+    assert (again.made, again.present, source.seen) == ([], ["a/volume"], [4, 5, 6])
+
+
+def test_each_way_to_read_an_incomplete_dataset_tells(con):
+    con.create_dataset("some", data=VOLUME, chunk_size=(2, 3, 5), incomplete=True)
+    ways = {
+        "item": lambda ds: ds[0, 0, 0],
+        "read": lambda ds: ds.read((0, slice(2))),
+        "array": np.asarray,
+        "chunk": lambda ds: ds.get_chunk((0, 0, 0)).get_data(),
+        "chunk data": lambda ds: ds.get_chunk_data((0, 0, 0)),
+        "sum": lambda ds: ds.sum(),
+        "map": lambda ds: ds.map(np.negative, "mapped"),
+        "apply": lambda ds: ds.apply(np.negative),
+        "clone": lambda ds: ds.clone("cloned", data=True),
+        "copy": lambda ds: ds.copy(con, "copied"),
+    }
+    for way in ways.values():
+        with pytest.warns(IncompleteDatasetWarning, match="'some' is incomplete"):
+            way(con["some"])
+    assert not con["mapped"].incomplete
+    assert not con["copied"].incomplete
+    con["some"].mark_complete()
+    assert con["some"].incomplete is False
+    con["some"].sum()
+
+
+def test_a_source_that_changed_is_refused(con):
+    source = Planes()
+    source.broken = {4}
+    with pytest.raises(SourceError):
+        con.ingest(source, select="a/volume", chunk_size=(1, 6, 5))
+    source.broken, source.state = set(), "2"
+    with pytest.raises(SourceChangedError, match="was begun from planes when that was of 1, and"):
+        con.ingest(source, select="a/volume")
+    report = con.ingest(source, select="a/volume", overwrite=True)
+    assert (report.made, report.resumed) == (["a/volume"], [])
+    np.testing.assert_array_equal(con["a/volume"][...], VOLUME)
+    source.state = "3"
+    with pytest.raises(SourceChangedError, match="was made from planes"):
+        con.ingest(source, select="a/volume")
+
+
+def test_a_source_that_changes_meanwhile_leaves_no_dataset_that_looks_complete(con):
+    class Growing(Planes):
+        def read(self, name, box):
+            self.state = "2"
+            return super().read(name, box)
+
+    with pytest.raises(SourceChangedError, match="changed while it was ingested"):
+        con.ingest(Growing(), select="a/volume")
+    assert con["a/volume"].incomplete
+
+
+def test_what_is_there_from_elsewhere_stays(con):
+    con.create_dataset("a/volume", data=np.ones(3))
+    with pytest.raises(DatasetExistsError, match="is not from planes"):
+        con.ingest(Planes(), select="a/volume")
+    assert con["a/volume"].shape == (3,)
+    report = con.ingest(Planes(), select="a", on_error="skip")
+    assert report.made == ["a/scalar"]
+    assert "is not from planes" in report.skipped["a/volume"]
+    con.ingest(Planes(), select="a/volume", overwrite=True)
+    np.testing.assert_array_equal(con["a/volume"][...], VOLUME)
+
+
+def test_options(con):
+    with pytest.raises(TypeError, match=r"source 'hdf5' has no option 'compresion': it has .*end"):
+        con.ingest("a.h5", compresion="gzip")
+    with pytest.raises(ValueError, match="on_error is 'raise' or 'skip'"):
+        con.ingest(Planes(), on_error="ignore")
+    with pytest.raises(TypeError, match="neither kind nor options"):
+        con.ingest(Planes(), endpoint_url="http://localhost")
+
+
+def test_arrays_of_this_process(con):
+    con.ingest(VOLUME, "direct")
+    np.testing.assert_array_equal(con["direct"][...], VOLUME)
+    report = con.ingest({"x": np.arange(3), "y": np.float64(2)}, "both")
+    assert report.made == ["both/x", "both/y"]
+    assert con["both/y"][()] == 2
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("scan.nxs", ("hdf5", "scan.nxs", "")),
+        ("dir.v1/scan.NXS", ("hdf5", "dir.v1/scan.NXS", "")),
+        ("scan.h5:/entry/data", ("hdf5", "scan.h5", "/entry/data")),
+        ("s3://bucket/scan.h5", ("hdf5", "s3://bucket/scan.h5", "")),
+        ("s3://bucket/scan.h5:/entry", ("hdf5", "s3://bucket/scan.h5", "/entry")),
+        ("a/b.zarr/", ("zarr", "a/b.zarr/", "")),
+        ("b.zarr:sub/array", ("zarr", "b.zarr", "sub/array")),
+        ("x.npz:first", ("npy", "x.npz", "first")),
+    ],
+)
+def test_names_that_mean_a_source(text, expected):
+    for package in ("h5py", "zarr"):
+        require(package)
+    source = open_source(text)
+    kind = type(source).__name__.removesuffix("Source").lower().replace("h5", "hdf5")
+    assert (kind, source.location, source.inner.strip("/")) == (
+        *expected[:2],
+        expected[2].strip("/"),
+    )
+
+
+def test_what_means_no_source():
+    with pytest.raises(SourceError, match=r"'scan.tiff' is none of the sources .*\.h5.*kind="):
+        open_source("scan.tiff")
+    with pytest.raises(SourceError, match=r"builtins.object is no source"):
+        open_source(object())
+    with pytest.raises(ValueError, match="unknown source 'tiff': use one of hdf5"):
+        open_source("scan.tiff", kind="tiff")
+
+
+@pytest.mark.parametrize(
+    ("shape", "own", "wanted", "expected"),
+    [
+        ((100, 2048, 2048), (1, 2048, 2048), None, (1, 2048, 2048)),
+        ((23, 1100, 1, 9), (1, 1, 1, 9), None, (23, 1024, 1, 9)),
+        ((100, 100), None, None, (100, 100)),
+        ((1000, 1000, 1000), (64, 64, 64), "4 MiB", (64, 128, 128)),
+        ((1000, 1000), (1000, 1000), "256 KiB", (250, 250)),
+        ((10, 10), (4, 4), (3, 5), (3, 5)),
+        ((0, 5), (4, 5), None, (1, 5)),
+        ((), None, "1 MiB", ()),
+    ],
+)
+def test_chunks_suit_those_of_the_source(shape, own, wanted, expected):
+    description = ArrayDescription("a", shape, np.dtype("f4"), chunks=own)
+    assert choose_chunks(description, wanted) == expected
+
+
+def test_a_source_array_is_indexed_as_numpy_is():
+    array = SourceArray(Planes(), Planes().describe("a/volume"))
+    for key in (
+        np.s_[...],
+        np.s_[2],
+        np.s_[1:5:2, ::-1, -1],
+        np.s_[[3, 0, 3], :, [1, 1, 0]],
+        np.s_[:, None, 2:2],
+        VOLUME[:, 0, 0] > 60,
+    ):
+        np.testing.assert_array_equal(array[key], VOLUME[key])
+    assert array[2, 1, 3] == VOLUME[2, 1, 3]
+    np.testing.assert_array_equal(np.asarray(array, "f8"), VOLUME)
+    with pytest.raises(RefusedError, match="jelly"):
+        Planes()["a/refused"]
