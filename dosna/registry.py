@@ -251,6 +251,7 @@ sources: Registry[SourceKind] = Registry(
         "zarr": _Known(
             "dosna.sources.zarr:KIND", "zarr", claims=Claims((".zarr",), packages=("zarr",))
         ),
+        "dosna": _Known("dosna.sources.datasets:KIND", claims=Claims(packages=("dosna",))),
         "npy": _Known(
             "dosna.sources.npy:KIND",
             claims=Claims((".npy", ".npz"), packages=("numpy",)),

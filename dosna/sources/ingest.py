@@ -318,6 +318,8 @@ def choose_chunks(description: ArrayDescription, wanted: ChunkSize = None) -> Sh
     target = TARGET_CHUNK_BYTES if wanted is None else parse_size(wanted)
     if own is None:
         return choose_chunk_size(shape, itemsize, target)
+    if wanted is None and description.chunks_kept:
+        return own
     own = tuple(max(1, min(c, n)) for c, n in zip(own, shape, strict=True))
     size = math.prod(own) * itemsize
     if wanted is None and _LEAST_CHUNK_BYTES <= size <= _MOST_CHUNK_BYTES:
