@@ -156,6 +156,11 @@ class Registry(Generic[P]):
         """Names that `get` takes, without aliases."""
         return (*self._known, *sorted(set(_entry_points(self.kind)) - set(self._known)))
 
+    @property
+    def aliases(self) -> tuple[str, ...]:
+        """Further names that `get` takes."""
+        return tuple(self._alias)
+
     def register(self, plugin: P) -> None:
         """Make a plug-in known in this process, under its own name."""
         self._loaded[plugin.name.lower()] = plugin

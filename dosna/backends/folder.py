@@ -338,6 +338,12 @@ class FolderConnection(BackendConnection):
             raise ConnectionError(
                 f"{self.path} is not a folder: make it, or give the one that holds the datasets"
             )
+        with disk(f"connect to {self.path}"):
+            if self.holds_dataset(self.path):
+                raise ConnectionError(
+                    f"{self.path} is a dataset: connect to the folder above it, and open it by "
+                    f"its name there, {os.path.basename(self.path)!r}"
+                )
         super().connect()
         if self.mode == "a" and self._leftovers():
             with suppress(StorageError), self.names_held("connect to"):
