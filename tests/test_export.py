@@ -54,7 +54,8 @@ def volume(con):
 
 def as_numpy(found, dtype):
     if dtype.kind == "U":
-        return np.strings.decode(found, "utf-8").astype(dtype)
+        texts = [text.decode() for text in found.flat]
+        return np.array(texts, dtype).reshape(found.shape)
     return found.view(dtype) if found.dtype != dtype else found
 
 

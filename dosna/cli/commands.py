@@ -29,7 +29,7 @@ def ls(arguments: argparse.Namespace, console: Console) -> int:
     """List datasets."""
     listed: list[dict[str, Any]] = []
     with connected(arguments.url, arguments) as (con, name):
-        for found in chosen(con, name, arguments.select)[0]:
+        for found in chosen(con, name, arguments)[0]:
             try:
                 listed.append(_short(con[found]))
             except DosnaError as error:
@@ -52,7 +52,7 @@ def ls(arguments: argparse.Namespace, console: Console) -> int:
 def info(arguments: argparse.Namespace, console: Console) -> int:
     """Describe a dataset or a connection."""
     with connected(arguments.url, arguments) as (con, name):
-        names, single = chosen(con, name, None)
+        names, single = chosen(con, name, arguments)
         if single:
             ds = con[name]
             described = _described(ds, arguments.written)
@@ -163,7 +163,7 @@ def export(arguments: argparse.Namespace, console: Console) -> int:
     if isinstance(arguments.chunk_size, str):
         raise ConfigurationError("export takes --chunk-size in extents, like 64,64,64")
     with connected(arguments.url, arguments) as (con, name):
-        names, _ = chosen(con, name, arguments.select)
+        names, _ = chosen(con, name, arguments)
         with console.progress("export", "chunk") as progress:
             con.export(
                 arguments.path,
@@ -182,7 +182,7 @@ def export(arguments: argparse.Namespace, console: Console) -> int:
 def verify(arguments: argparse.Namespace, console: Console) -> int:
     """Check the chunks of datasets, or compare them with something."""
     with connected(arguments.url, arguments) as (con, name):
-        names, single = chosen(con, name, arguments.select)
+        names, single = chosen(con, name, arguments)
         if arguments.against is not None:
             with source_of(arguments.against, None) as source:
                 pairs, missing = _pairs(names, single, name, source, arguments.select)
@@ -271,7 +271,7 @@ def _compared(
 def rm(arguments: argparse.Namespace, console: Console) -> int:
     """Delete datasets."""
     with connected(arguments.url, arguments, mode=None) as (con, name):
-        names, single = chosen(con, name, None)
+        names, single = chosen(con, name, arguments)
         if not single and not arguments.recursive:
             raise ConfigurationError(
                 f"{arguments.url} names {_count(len(names), 'dataset')} and not one: add "

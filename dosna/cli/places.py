@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import inspect
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -51,7 +51,7 @@ def new_place(url: str, many: bool, arguments: argparse.Namespace) -> Iterator[t
         yield con, name
 
 
-def chosen(con: Connection, name: str, patterns: Sequence[str] | None) -> tuple[list[str], bool]:
+def chosen(con: Connection, name: str, arguments: argparse.Namespace) -> tuple[list[str], bool]:
     """Find the datasets that a URL and patterns name, and whether the URL names just one.
 
     Raises
@@ -63,10 +63,12 @@ def chosen(con: Connection, name: str, patterns: Sequence[str] | None) -> tuple[
         return [name], True
     names = [n for n in con if not name or n.startswith(name + "/")]
     if name and not names:
-        raise DatasetNotFoundError(f"no dataset {name!r} in connection {con.name!r}")
-    names, vain = matching(names, patterns)
+        raise DatasetNotFoundError(
+            f"{arguments.url} is neither a dataset nor a place that holds some"
+        )
+    names, vain = matching(names, getattr(arguments, "select", None))
     if vain:
-        raise DatasetNotFoundError(f"no dataset has a name like {vain[0]!r}")
+        raise DatasetNotFoundError(f"{arguments.url} has no dataset of a name like {vain[0]!r}")
     return names, False
 
 

@@ -609,8 +609,13 @@ class EngineDataset(ArrayAccess):
                 f"dataset {self.name!r} of shape {self.shape} cannot be compared with shape "
                 f"{tuple(other.shape)}"
             )
-        # Refuses types that cannot be compared before anything is read.
-        unequal(np.empty(0, self.dtype), np.empty(0, other.dtype))
+        try:
+            unequal(np.empty(0, self.dtype), np.empty(0, other.dtype))
+        except TypeError as error:
+            raise TypeError(
+                f"dataset {self.name!r} of dtype {self.dtype} cannot be compared with dtype "
+                f"{other.dtype}"
+            ) from error
         self.note_reading()
         source, chunks, travels = _opened(other)
         itemsize = max(self.dtype.itemsize, other.dtype.itemsize)

@@ -61,16 +61,14 @@ def _write_all(job: Job, file: h5py.File, report: Report | None) -> None:
     for ds in job.datasets:
         metadata = _stored(ds.instance.metadata, job.chunk_size)
         chunked = metadata.size > 0 and metadata.ndim > 0
-        made = _create(file, ds.name, metadata, ds.dtype, chunked and job.compression)
-        _set_attributes(file[ds.name], ds.attrs, getattr(ds, "dims", None))
+        made = _create(file, ds.name, metadata, bool(chunked and job.compression))
+        _set_attributes(made, ds.attrs, getattr(ds, "dims", None))
         if chunked:
-            tell = share_of(report, done, ds.total_chunks)
-            count = _Counter(tell, metadata.total_chunks)
+            count = _Counter(share_of(report, done, ds.total_chunks), metadata.total_chunks)
             work = _WriteChunks(ds.instance, made, metadata, bool(job.compression), count)
             _fill(job, work, metadata)
         elif metadata.size:
-            raw = _encoded(np.asarray(ds[()], ds.dtype), metadata.dtype)
-            made.write(h5py.h5s.ALL, h5py.h5s.ALL, raw.reshape(1).view("u1"), made.get_type())
+            _write_box(made, (), np.asarray(ds[()], ds.dtype))
         done += ds.total_chunks
 
 
@@ -81,40 +79,37 @@ def _stored(metadata: DatasetMetadata, chunk_size: Any) -> DatasetMetadata:
         chunks = new_metadata(metadata.shape, metadata.dtype, None, chunk_size).chunk_size
     # A chunk of an HDF5 dataset is not larger than the array.
     chunks = tuple(max(1, min(c, n)) for c, n in zip(chunks, metadata.shape, strict=True))
-    dtype, fillvalue = metadata.dtype, metadata.fillvalue
-    if dtype.kind == "U":
-        dtype = np.dtype(f"S{dtype.itemsize}")  # UTF-8 takes at most as much as UTF-32.
-        fillvalue = dtype.type(str(fillvalue).encode())
-    return metadata.replace(dtype=dtype, fillvalue=fillvalue, chunk_size=chunks)
+    return metadata.replace(chunk_size=chunks)
 
 
-def _create(
-    file: h5py.File,
-    name: str,
-    metadata: DatasetMetadata,
-    dtype: np.dtype[Any],
-    compression: Any,
-) -> h5d.DatasetID:
-    if dtype.kind == "U":
-        kind = h5t.C_S1.copy()
-        kind.set_size(metadata.dtype.itemsize)
-        kind.set_cset(h5t.CSET_UTF8)
-        kind.set_strpad(h5t.STR_NULLPAD)
+def _create(file: h5py.File, name: str, metadata: DatasetMetadata, compress: bool) -> h5py.Dataset:
+    if metadata.dtype.kind == "U":
+        kind = h5t.py_create(h5py.string_dtype(), logical=True)
         creation = h5p.create(h5p.DATASET_CREATE)
         creation.set_obj_track_times(False)
     else:
-        kind = h5format.type_id(dtype)
+        kind = h5format.type_id(metadata.dtype)
         creation = h5format.creation_list(metadata, kind)
     if metadata.size and metadata.ndim:
         creation.set_chunk(metadata.chunk_size)
-        if compression:
-            if metadata.dtype.itemsize > 1:
+        if compress:
+            if kind.get_size() > 1:
                 creation.set_shuffle()
             creation.set_deflate(_LEVEL)
     links = h5p.create(h5p.LINK_CREATE)
     links.set_create_intermediate_group(True)
     space = h5format.dataspace(metadata.shape)
-    return h5d.create(file.id, name.encode(), kind, space, dcpl=creation, lcpl=links)
+    h5d.create(file.id, name.encode(), kind, space, dcpl=creation, lcpl=links)
+    return file[name]
+
+
+def _write_box(data: h5py.Dataset, box: tuple[slice, ...], block: Array) -> None:
+    """Write through HDF5's own conversion."""
+    if block.dtype.kind == "U":
+        data[box] = block.astype(object)
+    else:
+        raw = np.ascontiguousarray(block).reshape(-1).view("u1")
+        data.id.write(h5py.h5s.ALL, h5py.h5s.ALL, raw, data.id.get_type())
 
 
 def _fill(job: Job, work: _WriteChunks, metadata: DatasetMetadata) -> None:
@@ -155,20 +150,23 @@ class _WriteChunks:
     """Copy chunks into an HDF5 dataset, in the form in which HDF5 stores them."""
 
     dataset: BackendDataset
-    target: h5d.DatasetID
+    target: h5py.Dataset
     metadata: DatasetMetadata
     compress: bool
     count: _Counter
 
     def __call__(self, tasks: Iterable[ChunkTask]) -> None:
         for task in tasks:
-            start = tuple(s.start for s in task.out)
-            self.target.write_direct_chunk(start, self._image(read_box(self.dataset, task.out)))
+            block = read_box(self.dataset, task.out)
+            if block.dtype.kind == "U":  # of variable length, and so not in the chunk itself
+                _write_box(self.target, task.out, block)
+            else:
+                start = tuple(s.start for s in task.out)
+                self.target.id.write_direct_chunk(start, self._image(block))
             self.count.one_more()
 
     def _image(self, block: Array) -> Any:
         meta = self.metadata
-        block = _encoded(block, meta.dtype)
         if block.shape != meta.chunk_size:
             whole = meta.empty_chunk()
             whole[tuple(map(slice, block.shape))] = block
@@ -179,11 +177,6 @@ class _WriteChunks:
         if meta.dtype.itemsize > 1:
             raw = np.ascontiguousarray(raw.reshape(-1, meta.dtype.itemsize).T)
         return zlib.compress(raw.data, _LEVEL)
-
-
-def _encoded(block: Array, dtype: np.dtype[Any]) -> Array:
-    """Give text as UTF-8, and other elements as they are."""
-    return np.strings.encode(block, "utf-8").astype(dtype) if block.dtype.kind == "U" else block
 
 
 def _set_attributes(

@@ -44,6 +44,7 @@ class DatasetsSource(Source):
             self._con, within = open_url(location, mode="r", engine="cpu")
             inner = inner or within
         self._state = "unchanged" if unchanged else secrets.token_hex(8)
+        self._digest: str | None = None
         self._open: dict[str, EngineDataset] = {}
         super().__init__(
             f"{type(self._con.instance).__name__} {self._con.instance.location}", inner.strip("/")
@@ -89,6 +90,11 @@ class DatasetsSource(Source):
         )
 
     def fingerprint(self) -> str:
+        if self._digest is None:
+            self._digest = self._digested()
+        return self._digest
+
+    def _digested(self) -> str:
         digest = hashlib.sha256(self._state.encode())
         for name in self.names():
             metadata = self._connected().instance.get_dataset(name).metadata
