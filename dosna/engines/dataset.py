@@ -206,7 +206,8 @@ class EngineDataset(ArrayAccess):
             most = BLOCK_BYTES
             if memory_limit is not None:
                 most = min(most, parse_size(memory_limit) // self.runner.workers - held)
-            block = load_block(self.instance, chunks, most, 4 * self.runner.workers)
+            shares = 4 * self.runner.workers if self.runner.workers > 1 else 1
+            block = load_block(self.instance, chunks, most, shares)
         else:
             work = partial(self.instance.write_many, np.asarray(data))
         tasks: Tasks[ChunkTask] = every_chunk(self.shape, block)

@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 from h5py import h5d, h5z
 
-from dosna.errors import SourceError
 from dosna.fletcher32 import fletcher32
 from dosna.metadata import Shape
 from dosna.plan import ChunkTask, plan
@@ -24,11 +23,15 @@ from dosna.sources.contiguous import ContiguousReader, bytes_of
 from dosna.sources.files import ByteFile
 from dosna.sources.h5types import is_stored_as
 
-__all__ = ["ChunkedReader", "direct_reader"]
+__all__ = ["ChunkedReader", "UndecodableError", "direct_reader"]
 
 _MOST_CHUNKS = 1 << 24
 
 Decoder = Callable[[Any, int], Any]
+
+
+class UndecodableError(Exception):
+    """What is stored is damaged, or not as this module expects it: libhdf5 may know better."""
 
 
 class _Scratch(threading.local):
@@ -108,7 +111,7 @@ class ChunkedReader:
             return
         active = [decode for bit, decode in self._decoders if not mask & bit]
         if not active and size != self.nbytes:
-            raise SourceError(f"{size} bytes are stored for a chunk of {self.nbytes}")
+            raise UndecodableError(f"{size} bytes are stored for a chunk of {self.nbytes}")
         if not active and out.nbytes == self.nbytes and out.flags.c_contiguous:
             self.file.read_into(offset, bytes_of(out))
             return
@@ -117,7 +120,7 @@ class ChunkedReader:
         for decode in active:
             data = decode(data, self.nbytes)
         if len(data) != self.nbytes:
-            raise SourceError(f"it decodes to {len(data)} bytes, and not to {self.nbytes}")
+            raise UndecodableError(f"it decodes to {len(data)} bytes, and not to {self.nbytes}")
         chunk = np.frombuffer(data, np.uint8).view(self.dtype).reshape(self.chunks)
         out[...] = chunk[task.chunk]
 
@@ -164,9 +167,12 @@ def _decoder(code: int, values: Sequence[int], itemsize: int) -> Decoder | None:
 
 def _inflate(data: Any, nbytes: int) -> Any:
     plain = zlib.decompressobj()
-    found = plain.decompress(data, nbytes + 4)
+    try:
+        found = plain.decompress(data, nbytes + 4)
+    except zlib.error as error:
+        raise UndecodableError(str(error)) from None
     if not plain.eof:
-        raise SourceError("its compressed bytes are damaged")
+        raise UndecodableError("its compressed bytes are damaged")
     return found
 
 
@@ -184,5 +190,5 @@ def _unshuffle(data: Any, size: int) -> Any:
 def _check_fletcher32(data: Any, nbytes: int) -> Any:
     found, checksum = memoryview(data)[:-4], bytes(memoryview(data)[-4:])
     if checksum != fletcher32(found):
-        raise SourceError("its Fletcher-32 checksum is wrong")
+        raise UndecodableError("its Fletcher-32 checksum is wrong")
     return found

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import zlib
 from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any
@@ -17,7 +16,7 @@ from dosna.registry import SourceKind, sources
 from dosna.sources.base import Array, ArrayDescription, Box, Source
 from dosna.sources.contiguous import rows
 from dosna.sources.files import ByteFile, CachedReader, S3Options, open_bytes
-from dosna.sources.h5direct import direct_reader
+from dosna.sources.h5direct import UndecodableError, direct_reader
 from dosna.sources.h5tree import Tree, walk
 from dosna.sources.h5types import attributes, represent
 from dosna.sources.strings import blocks, fixed, measure
@@ -238,8 +237,8 @@ class _Reader:
 
     def read_into(self, box: Box, out: Array) -> None:
         if self._direct is not None:
-            # What is damaged, or stored as this module does not expect, libhdf5 judges.
-            with suppress(SourceError, zlib.error, ValueError):
+            # Not where the file ends too early: libhdf5 would read zeros.
+            with suppress(UndecodableError):
                 self._direct.read_into(box, out)
                 return
         if not out.size:
@@ -250,6 +249,7 @@ class _Reader:
             self.shape == self.dataset.shape
             and out.flags.c_contiguous
             and out.dtype == self.dataset.dtype
+            and out.dtype.kind in "biufcS"
         ):
             self.dataset.read_direct(out, box)
         else:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import hashlib
 import io
 import zipfile
@@ -11,7 +12,7 @@ from pathlib import PurePosixPath
 from typing import Any
 
 import numpy as np
-from numpy.lib import format as npy
+from numpy.lib.format import descr_to_dtype
 
 from dosna.errors import DatasetNameError, SourceError, SourceNotFoundError
 from dosna.metadata import Shape, check_dtype, check_name
@@ -189,15 +190,10 @@ class _Member:
     """
 
     def __init__(self, file: ByteFile, stream: Any, offset: int, size: int) -> None:
-        version = npy.read_magic(stream)
-        read = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}
-        if version not in read and version != (3, 0):
-            raise ValueError(f"its format is of version {version}")
-        header: Any = read.get(version, npy._read_array_header)  # type: ignore[attr-defined]
-        found = header(stream) if version in read else header(stream, version)
-        self.shape: Shape = found[0]
-        self.fortran: bool = found[1] and len(self.shape) > 1
-        self.dtype: np.dtype[Any] = found[2]
+        found = _header(stream)
+        self.shape: Shape = tuple(found["shape"])
+        self.fortran: bool = found["fortran_order"] and len(self.shape) > 1
+        self.dtype: np.dtype[Any] = descr_to_dtype(found["descr"])
         self.start = stream.tell()
         self.deflated: _Forward | None = None
         stored = self.shape[::-1] if self.fortran else self.shape
@@ -249,6 +245,22 @@ class _Forward:
         if len(data) != size:
             raise ValueError("its compressed bytes end too early")
         return data
+
+
+def _header(stream: Any) -> dict[str, Any]:
+    """Read the description of an array, as `numpy.lib.format` specifies it."""
+    head = stream.read(8)
+    if head[:6] != b"\x93NUMPY" or head[6] not in (1, 2, 3):
+        raise ValueError("it does not begin as an .npy file of version 1 to 3 does")
+    length = int.from_bytes(stream.read(2 if head[6] == 1 else 4), "little")
+    text = stream.read(length).decode("utf-8" if head[6] == 3 else "latin1")
+    try:
+        found = ast.literal_eval(text)
+        if found.keys() == {"descr", "fortran_order", "shape"}:
+            return dict(found)
+    except (SyntaxError, AttributeError, MemoryError, RecursionError):
+        pass
+    raise ValueError("its header is damaged")
 
 
 def _data_offset(file: ByteFile, info: zipfile.ZipInfo) -> int:

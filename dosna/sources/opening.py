@@ -95,12 +95,12 @@ def _is_there(path: str) -> bool:
 
 
 def _by_object(what: Any) -> SourceKind:
-    if isinstance(what, Mapping):
-        return sources.get("npy")
     packages = {kind.__module__.partition(".")[0] for kind in type(what).__mro__}
     for name, claim in sources.claims().items():
         if packages & set(claim.packages):
             return sources.get(name)
+    if isinstance(what, Mapping):
+        return sources.get("npy")
     raise SourceError(
         f"a {type(what).__module__}.{type(what).__qualname__} is no source that is known: give a "
         "path, a URL, or an object of h5py, zarr or NumPy"

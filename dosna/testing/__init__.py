@@ -1,16 +1,16 @@
 """Conformance tests for backends, engines and stores, to be subclassed by whoever writes one.
 
-`BackendTests` (one fixture, ``make_connection``), `EngineTests` (one fixture, ``engine``) and
-`StoreTests` (one fixture, ``store``); and `dosna.testing.doubles`, stores that count, fail or
-take their time. Needs pytest and hypothesis (``pip install 'dosna[test]'``), and is imported
-by nothing else.
+`BackendTests` (one fixture, ``make_connection``), `EngineTests` (one fixture, ``engine``),
+`StoreTests` (one fixture, ``store``) and `SourceTests` (two, ``arrays`` and ``make_source``);
+and `dosna.testing.doubles`, stores that count, fail or take their time. Needs pytest and
+hypothesis (``pip install 'dosna[test]'``), and is imported by nothing else.
 """
 
 import pytest
 
 _PARTS = (
     *("arrays", "connections", "engine", "machine", "operations"),
-    *("samples", "sharing", "store"),
+    *("samples", "sharing", "source", "store"),
 )
 pytest.register_assert_rewrite(*(f"dosna.testing.{part}" for part in _PARTS))
 
@@ -24,6 +24,7 @@ from dosna.testing.doubles import (  # noqa: E402
     use_store,
 )
 from dosna.testing.engine import EngineTests  # noqa: E402
+from dosna.testing.source import SourceTests  # noqa: E402
 from dosna.testing.store import StoreTests  # noqa: E402
 
 __all__ = [
@@ -34,6 +35,7 @@ __all__ = [
     "FolderStore",
     "MemoryStore",
     "SlowStore",
+    "SourceTests",
     "StoreTests",
     "use_store",
 ]

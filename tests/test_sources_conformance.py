@@ -1,0 +1,206 @@
+"""Every source of dosna passes the kit."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import numpy as np
+import pytest
+from support import require
+
+from dosna.sources import open_source
+from dosna.testing import SourceTests
+
+SAMPLES = {
+    "entry/image": np.random.default_rng(1).integers(0, 99, (33, 70, 41), "u2"),
+    "entry/big_endian": np.arange(60, dtype=">f4").reshape(5, 12),
+    "entry/flag": np.array([True, False, True]),
+    "entry/complex": np.array([[1 + 2j, 3], [4, 5j]]),
+    "entry/record": np.array([(1, 2.5), (3, 4.5)], [("n", "i2"), ("x", "f8")]),
+    "text": np.array([b"some", b"bytes"]),
+    "none": np.zeros((0, 3), "i4"),
+    "scalar": np.array(2.5),
+    "z/large": np.random.default_rng(2).random((64, 128, 128), "f4"),
+}
+
+
+class FileTests(SourceTests):
+    """The samples, in a file that `write` makes once."""
+
+    file_name = ""
+
+    @staticmethod
+    def write(path, arrays):
+        raise NotImplementedError
+
+    @pytest.fixture
+    def path(self, tmp_path_factory):
+        kind = type(self)
+        if "written" not in vars(kind):
+            path = tmp_path_factory.mktemp("source") / self.file_name
+            self.write(str(path), SAMPLES)
+            kind.written = str(path)
+        return kind.written
+
+    @pytest.fixture
+    def arrays(self):
+        return SAMPLES
+
+    @pytest.fixture
+    def make_source(self, path):
+        return lambda: open_source(path)
+
+
+def write_hdf5(path, arrays, **options):
+    h5py = require("h5py")
+    with h5py.File(path, "w") as file:
+        for name, array in arrays.items():
+            large = array.ndim == 3
+            file.create_dataset(name, data=array, **(options if large else {}))
+
+
+class TestHDF5Contiguous(FileTests):
+    file_name = "contiguous.h5"
+    write = staticmethod(write_hdf5)
+
+
+class TestHDF5Chunked(FileTests):
+    file_name = "chunked.nxs"
+
+    @staticmethod
+    def write(path, arrays):
+        write_hdf5(path, arrays, chunks=(4, 32, 32))
+
+
+class TestHDF5Filtered(FileTests):
+    file_name = "filtered.h5"
+
+    @staticmethod
+    def write(path, arrays):
+        write_hdf5(
+            path, arrays, chunks=(8, 17, 41), compression="gzip", shuffle=True, fletcher32=True
+        )
+
+
+class TestHDF5LeftToLibhdf5(FileTests):
+    file_name = "lzf.h5"
+
+    @staticmethod
+    def write(path, arrays):
+        write_hdf5(path, arrays, chunks=(8, 17, 41), compression="lzf")
+
+
+class TestHDF5Open(FileTests):
+    file_name = "open.h5"
+    write = staticmethod(write_hdf5)
+
+    @pytest.fixture
+    def make_source(self, path):
+        with require("h5py").File(path) as file:
+            yield lambda: open_source(file)
+
+
+class TestHDF5UserBlock(FileTests):
+    file_name = "userblock.h5"
+
+    @staticmethod
+    def write(path, arrays):
+        h5py = require("h5py")
+        with h5py.File(path, "w", userblock_size=1024) as file:
+            for name, array in arrays.items():
+                chunks = (16, 32, 32) if name == "z/large" else None
+                file.create_dataset(name, data=array, chunks=chunks)
+
+
+class TestNpz(FileTests):
+    file_name = "samples.npz"
+
+    @staticmethod
+    def write(path, arrays):
+        np.savez(path, **arrays)
+
+
+class TestNpzCompressed(FileTests):
+    file_name = "compressed.npz"
+
+    @staticmethod
+    def write(path, arrays):
+        np.savez_compressed(path, **arrays)
+
+
+class NpyTests(FileTests):
+    file_name = "volume.npy"
+    volume = SAMPLES["entry/image"]
+
+    @classmethod
+    def write(cls, path, arrays):
+        np.save(path, cls.volume)
+
+    @pytest.fixture
+    def arrays(self):
+        return {"volume": self.volume}
+
+
+class TestNpy(NpyTests):
+    pass
+
+
+class TestNpyFortran(NpyTests):
+    volume = np.asfortranarray(SAMPLES["z/large"])
+
+
+class TestNpyScalar(NpyTests):
+    volume = SAMPLES["scalar"]
+
+
+class TestMemory(SourceTests):
+    @pytest.fixture
+    def arrays(self):
+        return SAMPLES
+
+    @pytest.fixture
+    def make_source(self):
+        return lambda: open_source(SAMPLES)
+
+
+class ZarrTests(FileTests):
+    file_name = "samples.zarr"
+    version = 3
+    options: ClassVar = {}
+
+    @pytest.fixture
+    def arrays(self):
+        # zarr-python warns of what other programs may not read.
+        samples = {n: array for n, array in SAMPLES.items() if array.dtype.kind not in "SV"}
+        if self.version == 3:  # which has one byte order for all
+            samples["entry/big_endian"] = SAMPLES["entry/big_endian"].astype("f4")
+        return samples
+
+    @classmethod
+    def write(cls, path, arrays):
+        zarr = require("zarr")
+        group = zarr.create_group(path, zarr_format=cls.version)
+        for name, array in arrays.items():
+            if array.dtype.kind not in "SV":
+                large = cls.options if array.ndim == 3 else {}
+                group.create_array(name, data=array, **large)
+
+
+class TestZarr2(ZarrTests):
+    version = 2
+    options: ClassVar = {"chunks": (16, 32, 32)}
+
+
+class TestZarr3(ZarrTests):
+    options: ClassVar = {"chunks": (16, 32, 32)}
+
+
+class TestZarr3Sharded(ZarrTests):
+    options: ClassVar = {"chunks": (8, 16, 16), "shards": (16, 32, 32)}
+
+
+class TestZarrOpen(ZarrTests):
+    @pytest.fixture
+    def make_source(self, path):
+        zarr = require("zarr")
+        return lambda: open_source(zarr.open(path, mode="r"))
