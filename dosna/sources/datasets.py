@@ -6,6 +6,8 @@ import hashlib
 import secrets
 from typing import Any
 
+import numpy as np
+
 from dosna.engines.connection import EngineConnection
 from dosna.engines.dataset import EngineDataset
 from dosna.errors import SourceNotFoundError
@@ -51,6 +53,8 @@ class DatasetsSource(Source):
         )
 
     def __getstate__(self) -> dict[str, Any]:
+        if not self.travels:
+            raise TypeError(f"{self!r} is of this process, and cannot be sent to another")
         return {**super().__getstate__(), "_open": {}}
 
     @property
@@ -102,8 +106,8 @@ class DatasetsSource(Source):
         return digest.hexdigest()
 
     def read(self, name: str, box: Box) -> Array:
-        found: Array = self._dataset(name).read(box)
-        return found
+        ds = self._dataset(name)
+        return np.asarray(ds.read(box), ds.dtype)
 
     def read_into(self, name: str, box: Box, out: Array) -> None:
         self._dataset(name).read(box, out=out)
