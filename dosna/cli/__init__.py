@@ -53,7 +53,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         ranks = ranks_of(arguments)
     except (ConfigurationError, MissingDependencyError) as error:
-        print(f"dosna: {error}", file=sys.stderr)
+        print(f"dosna: {_explained(_line(error), arguments)}", file=sys.stderr)
         return USAGE
     console = Console(
         speaks=ranks.first, quiet=arguments.quiet, as_json=arguments.json, debug=arguments.debug

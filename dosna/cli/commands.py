@@ -15,6 +15,7 @@ from dosna.cli.console import Console
 from dosna.cli.places import chosen, connected, is_url, new_place, source_of
 from dosna.errors import ConfigurationError, DosnaError, SourceChangedError
 from dosna.sources import Source
+from dosna.util.options import refuse_unknown
 from dosna.util.sizes import format_size
 
 __all__ = ["COMMANDS"]
@@ -109,6 +110,10 @@ def _ingested(
     options = dict(arguments.option)
     if arguments.compression is not None:
         options["compression"] = arguments.compression
+    try:
+        refuse_unknown(options, con.instance.create_dataset, f"a dataset of {arguments.target}")
+    except TypeError as error:
+        raise ConfigurationError(str(error)) from None
     began = time.monotonic()
     with console.progress(arguments.command, "B") as progress:
         report = con.ingest(

@@ -44,6 +44,9 @@ class Console(AbstractContextManager["Console"]):
         self._caught = warnings.catch_warnings()
         self._caught.__enter__()
         if not self.debug:
+            # Those for people; others are for who develops.
+            warnings.simplefilter("ignore")
+            warnings.simplefilter("always", UserWarning)
             warnings.showwarning = lambda message, *rest, **more: self.remark(
                 f"warning: {message}"
             )

@@ -104,6 +104,8 @@ def export(
         )
     if not datasets:
         raise ConfigurationError(f"there is no dataset to write to {path}")
+    for ds in datasets:
+        ds.note_reading()
     job = Job(datasets, chunk_size, compression, memory_limit)
     write = _FORMATS[suffix]()
     total = sum(ds.total_chunks for ds in datasets)
