@@ -9,7 +9,7 @@ from __future__ import annotations
 import base64
 import json
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, NamedTuple
@@ -228,10 +228,8 @@ def new_metadata(
                 f"chunk_size {chunks} has {len(chunks)} axes and shape {full_shape} has "
                 f"{len(full_shape)}: give one extent per axis"
             )
-    encoded = {name: encode_value(value) for name, value in (attrs or {}).items()}
-    if not all(isinstance(name, str) for name in encoded):
-        raise TypeError(f"attributes are named by str, and these by {sorted(map(repr, encoded))}")
-    return DatasetMetadata(full_shape, kind, check_fillvalue(fillvalue, kind), chunks, encoded)
+    fill = check_fillvalue(fillvalue, kind)
+    return DatasetMetadata(full_shape, kind, fill, chunks, encode_attrs(attrs or {}))
 
 
 def _extents(value: int | Sequence[int], what: str, least: int) -> Shape:
@@ -361,6 +359,20 @@ def check_nesting(name: str, others: Iterable[str]) -> None:
             )
 
 
+def check_group(name: str, datasets: Container[str]) -> None:
+    """Refuse the name of a group that is, or lies inside, one of the datasets.
+
+    Raises
+    ------
+    DatasetNameError
+    """
+    for above in [*parents(name), name] if name else []:
+        if above in datasets:
+            raise DatasetNameError(
+                f"{name!r} is no group, for {above!r} is a dataset: datasets have attrs"
+            )
+
+
 def encode_dtype(dtype: np.dtype[Any]) -> Any:
     """Give a JSON value for a dtype: its ``str``, or the description of its fields."""
     if dtype.names is None:
@@ -428,6 +440,20 @@ def encode_value(value: Any) -> Any:
         f"a {type(value).__name__} cannot be kept in attributes: "
         "use None, bool, int, float, str, lists, mappings, NumPy scalars or arrays"
     )
+
+
+def encode_attrs(attrs: Mapping[str, Any]) -> dict[str, Any]:
+    """Give the JSON form of attributes.
+
+    Raises
+    ------
+    TypeError
+        A name that is no str, or a value that `encode_value` does not take.
+    """
+    for name in attrs:
+        if not isinstance(name, str):
+            raise TypeError(f"an attribute is named by a str, not {name!r}")
+    return {name: encode_value(value) for name, value in attrs.items()}
 
 
 def decode_value(value: Any) -> Any:

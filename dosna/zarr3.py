@@ -27,6 +27,7 @@ __all__ = [
     "Layout",
     "dims_of",
     "from_json",
+    "group_attributes",
     "is_sharded",
     "layout",
     "new_array",
@@ -34,6 +35,7 @@ __all__ = [
     "options_of",
     "stored_alike",
     "to_json",
+    "with_attributes",
 ]
 
 DOCUMENT = "zarr.json"
@@ -273,6 +275,19 @@ def node_type(data: bytes | memoryview, where: str) -> Any:
         It is not JSON of Zarr v3.
     """
     return _parse(data, where).get("node_type")
+
+
+def group_attributes(data: bytes | memoryview, where: str) -> dict[str, Any]:
+    """Give the attributes in the description of a group."""
+    found = _parse(data, where).get("attributes", {})
+    if not isinstance(found, dict):
+        raise FormatError(f"{where}: its attributes are not an object")
+    return found
+
+
+def with_attributes(data: bytes | memoryview, attrs: Mapping[str, Any], where: str) -> bytes:
+    """Give the description of a group with other attributes."""
+    return json.dumps({**_parse(data, where), "attributes": dict(attrs)}, indent=2).encode()
 
 
 def _parse(data: bytes | memoryview, where: str) -> Document:

@@ -147,6 +147,23 @@ def contents(folder):
     return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
+@pytest.mark.parametrize("name", ["out.h5", "out.zarr"])
+def test_attributes_of_groups_are_kept(con, volume, tmp_path, name):
+    con.set_group_attrs("", {"NX_class": "NXroot"})
+    con.set_group_attrs("entry", {"NX_class": "NXentry"})
+    con.export(tmp_path / name)
+    found = (
+        h5py.File(tmp_path / name) if name == "out.h5" else require("zarr").open(tmp_path / name)
+    )
+    assert (found.attrs["NX_class"], found["entry"].attrs["NX_class"]) == ("NXroot", "NXentry")
+    with dn.Connection("export-back", backend="ram") as back:
+        back.ingest(str(tmp_path / name))
+        assert back.get_group_attrs("entry") == {"NX_class": "NXentry"}
+        assert back["entry/tomo"].compare(volume).equal
+        back.del_dataset("entry/tomo")
+    con.set_group_attrs("", {})
+
+
 # -- whole or not at all -------------------------------------------------------------------
 
 

@@ -82,6 +82,9 @@ def test_a_tree_becomes_datasets(con):
     assert con["run1/a/scalar"][()] == 5
     np.testing.assert_array_equal(con["run1/a/volume"][...], VOLUME)
     assert con["run1/a/volume"].attrs["unit"] == "mm"
+    assert con.get_group_attrs("run1") == {"made": "here"}
+    assert con.get_group_attrs("run1/a") == {"NX_class": "NXdata"}
+    assert con.get_group_attrs() == {}
     assert told[0] == (0, report.nbytes)
     assert told[-1] == (report.nbytes, report.nbytes)
     assert [done for done, _ in told] == sorted(done for done, _ in told)
@@ -196,6 +199,14 @@ def test_options(con):
         con.ingest(Planes(), on_error="ignore")
     with pytest.raises(TypeError, match="neither kind nor options"):
         con.ingest(Planes(), endpoint_url="http://localhost")
+
+
+def test_an_extent_of_chunks_is_for_arrays_of_so_many_axes(con):
+    report = con.ingest(Planes(), on_error="skip", chunk_size=(3, 2, 5))
+    assert report.made == ["a/scalar", "a/volume"]
+    assert con["a/volume"].chunk_size == (3, 2, 5)
+    with pytest.raises(ValueError, match=r"\(3, 2\) has 2 axes, and the arrays of .* have 0, 3"):
+        con.ingest(Planes(), "b", on_error="skip", chunk_size=(3, 2))
 
 
 def test_arrays_of_this_process(con):

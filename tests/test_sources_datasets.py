@@ -77,8 +77,10 @@ def test_datasets_are_ingested_as_they_are(ram):
     ds = source.create_dataset("a/x", data=np.arange(60.0), chunk_size=7, fillvalue=-1)
     ds.attrs.update(unit="mm", origin=np.array([1, 2]))
     source.create_dataset("b", data=1)
+    source.set_group_attrs("a", {"NX_class": "NXentry"})
     report = target.ingest(source, "copy")
     assert sorted(report.made) == ["copy/a/x", "copy/b"] == sorted(target)
+    assert target.get_group_attrs("copy/a") == {"NX_class": "NXentry"}
     made = target["copy/a/x"]
     assert (made.chunk_size, made.fillvalue, made.attrs["unit"]) == ((7,), -1, "mm")
     assert made.compare(ds).equal

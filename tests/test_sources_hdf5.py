@@ -71,6 +71,7 @@ def test_a_nexus_tree(con, path):
     assert ds.attrs["none"] is None
     assert ds.attrs["where"] == "/entry1"
     assert con["entry1/title"][()] == "a scan"
+    assert con.get_group_attrs("entry1") == {"NX_class": "NXentry"}
     assert ds.chunk_size == (12, 30, 20)  # small chunks of the file are put together
 
 

@@ -15,7 +15,7 @@ as NumPy uses it. None stands for the part of the chunk that lies inside the arr
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
@@ -175,6 +175,27 @@ class BackendConnection(ABC):
     @abstractmethod
     def dataset_names(self) -> list[str]:
         """Names of all datasets, sorted."""
+
+    @property
+    def keeps_groups(self) -> bool:
+        """Whether what is above datasets has attributes; then the two methods below work."""
+        return False
+
+    def group_attrs(self, name: str) -> dict[str, Any]:
+        """Give the attributes of a group in JSON form; '' is the outermost."""
+        raise self._no_groups()
+
+    def set_group_attrs(self, name: str, attrs: Mapping[str, Any]) -> None:
+        """Replace them, and make the group; one that has lost them goes with its last dataset.
+
+        DatasetNameError if there is a dataset of that name, or around it.
+        """
+        raise self._no_groups()
+
+    def _no_groups(self) -> ConfigurationError:
+        return ConfigurationError(
+            f"connection {self.name!r} keeps no attributes of groups: keep them with the datasets"
+        )
 
     def has_dataset(self, name: str) -> bool:
         """Whether there is a dataset of that name."""

@@ -19,7 +19,7 @@ from __future__ import annotations
 import json
 import os
 import secrets
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any, ClassVar
 
@@ -37,7 +37,7 @@ from dosna.backends.folder import (
 )
 from dosna.errors import FormatError
 from dosna.locks import RangeLocks
-from dosna.metadata import DatasetMetadata, Shape, parents
+from dosna.metadata import DatasetMetadata, Shape, check_group, parents
 from dosna.registry import Backend
 
 __all__ = ["BACKEND", "FileConnection", "FileDataset"]
@@ -111,6 +111,28 @@ class FileConnection(FolderConnection):
                 os.mkdir(path)
             if _read(path) is None:
                 _write(path, zarr3.GROUP)
+
+    @property
+    def keeps_groups(self) -> bool:
+        return True
+
+    def group_attrs(self, name: str) -> dict[str, Any]:
+        path = self._path(name)
+        with disk(f"read group {name!r} in {self.path}"):
+            document = _read(path)
+            if document is None or self.holds_dataset(path):
+                return {}
+            return zarr3.group_attributes(document, os.path.join(path, zarr3.DOCUMENT))
+
+    def set_group_attrs(self, name: str, attrs: Mapping[str, Any]) -> None:
+        with self.names_held(f"change group {name!r} in"):
+            check_group(name, self)
+            path = self._path(name)
+            self.make_parents(f"{name}/x" if name else "x")
+            where = os.path.join(path, zarr3.DOCUMENT)
+            _write(path, zarr3.with_attributes(_read(path) or zarr3.GROUP, attrs, where))
+            if not attrs and name:
+                self._remove_empty_parents(f"{name}/x")
 
     def clear_empty(self, path: str) -> bool:
         with suppress(OSError):

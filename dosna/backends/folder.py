@@ -367,6 +367,9 @@ class FolderConnection(BackendConnection):
 
     # -------------------------------------------------------------------------------------
 
+    def __contains__(self, name: object) -> bool:
+        return self.holds_dataset(self._path(str(name)))
+
     def make_folder(self, name: str, fill: Callable[[str], None]) -> None:
         """Make the folder of a dataset, which `fill` fills before it shows."""
         path = self._path(name)

@@ -8,6 +8,7 @@
             chunk_0_1_2.h5     /data: one chunk
             .lock              nothing; byte ranges of it are locked
             .written-0         a byte for each chunk: whether it was written
+            .group.json        in a folder above datasets: its attributes
 
 A chunk file without filters is a constant header and the raw elements, so it is read and
 written as plain bytes; HDF5 itself is asked only where the header is not the expected one.
@@ -16,20 +17,25 @@ Every file is replaced by renaming a complete one over it, under the chunk's loc
 
 from __future__ import annotations
 
+import json
 import os
+from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any, ClassVar
 
 from dosna.backends import h5format
-from dosna.backends.folder import LOCK, FolderConnection, replace_file
+from dosna.backends.folder import LOCK, FolderConnection, disk, replace_file
 from dosna.backends.h5dataset import H5DataChunk, H5Dataset
 from dosna.backends.h5folder import DESCRIPTION, Record
-from dosna.errors import ConfigurationError
+from dosna.errors import ConfigurationError, FormatError
 from dosna.locks import open_descriptor
-from dosna.metadata import DatasetMetadata
+from dosna.metadata import FORMAT_VERSION, DatasetMetadata, check_format_version, check_group
 from dosna.registry import Backend
 
 __all__ = ["BACKEND", "H5Connection", "H5DataChunk", "H5Dataset"]
+
+GROUP = ".group.json"
+"""The file with the attributes of a group."""
 
 
 class H5Connection(FolderConnection):
@@ -108,6 +114,38 @@ class H5Connection(FolderConnection):
                 with suppress(OSError):
                     os.rmdir(below)
         return not os.path.lexists(path)
+
+    @property
+    def keeps_groups(self) -> bool:
+        return True
+
+    def group_attrs(self, name: str) -> dict[str, Any]:
+        path = os.path.join(self.path, name, GROUP)
+        with disk(f"read {path}"):
+            try:
+                with open(path, "rb") as file:
+                    found = json.loads(file.read())
+                check_format_version(found["dosna_format"], path)
+                return dict(found["attrs"])
+            except (FileNotFoundError, NotADirectoryError):
+                return {}
+            except (ValueError, KeyError, TypeError) as error:
+                raise FormatError(f"{path} is broken: {error!r}") from error
+
+    def set_group_attrs(self, name: str, attrs: Mapping[str, Any]) -> None:
+        document = json.dumps({"dosna_format": FORMAT_VERSION, "attrs": dict(attrs)}).encode()
+        with self.names_held(f"change group {name!r} in"):
+            check_group(name, self)
+            folder = os.path.join(self.path, name)
+            if attrs:
+                os.makedirs(folder, exist_ok=True)
+                at = open_descriptor(folder, os.O_RDONLY | os.O_DIRECTORY)
+                replace_file(at, GROUP, [document], len(document), durable=True)
+                return
+            with suppress(FileNotFoundError, NotADirectoryError):
+                os.unlink(os.path.join(folder, GROUP))
+            if name:
+                self._remove_empty_parents(f"{name}/x")
 
     def holds_dataset(self, path: str) -> bool:
         try:

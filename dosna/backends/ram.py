@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from itertools import repeat
 from operator import getitem, lt, methodcaller, setitem
@@ -26,7 +26,7 @@ from dosna.backends.base import (
 )
 from dosna.backends.parts import within
 from dosna.errors import DatasetExistsError, DatasetNotFoundError, StaleDatasetError
-from dosna.metadata import DatasetMetadata, Shape, check_nesting
+from dosna.metadata import DatasetMetadata, Shape, check_group, check_nesting
 from dosna.plan import ChunkTask, Columns, Plan
 from dosna.registry import Backend
 
@@ -42,6 +42,7 @@ _BATCH = 2048
 _ALL: Slices = (...,)
 
 _stores: dict[str, dict[str, RamDataset]] = {}
+_groups: dict[tuple[str, str], dict[str, Any]] = {}
 _stores_lock = threading.Lock()
 
 
@@ -103,6 +104,22 @@ class RamConnection(BackendConnection):
 
     def dataset_names(self) -> list[str]:
         return sorted(self._datasets)
+
+    @property
+    def keeps_groups(self) -> bool:
+        return True
+
+    def group_attrs(self, name: str) -> dict[str, Any]:
+        with _stores_lock:
+            return dict(_groups.get((self.name, name), {}))
+
+    def set_group_attrs(self, name: str, attrs: Mapping[str, Any]) -> None:
+        datasets = self._datasets
+        with _stores_lock:
+            check_group(name, datasets)
+            _groups[self.name, name] = dict(attrs)
+            if not attrs:
+                del _groups[self.name, name]
 
 
 class RamDataset(BackendDataset):

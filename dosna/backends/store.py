@@ -14,7 +14,7 @@ import secrets
 import time
 import warnings
 from abc import abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from itertools import islice
 from typing import Any, ClassVar
@@ -25,7 +25,7 @@ from dosna.backends.objects import ABSENT, Blob, ByteRange, Store, VersionConfli
 from dosna.backends.shardeddata import ShardedDataset
 from dosna.backends.storedata import StoreDataChunk, StoreDataset
 from dosna.errors import DatasetExistsError, DatasetNotFoundError, FormatError, StorageError
-from dosna.metadata import DatasetMetadata, Shape, check_nesting, parents
+from dosna.metadata import DatasetMetadata, Shape, check_group, check_nesting, parents
 
 __all__ = [
     "ABSENT",
@@ -176,6 +176,38 @@ class StoreConnection(BackendConnection):
             with suppress(VersionConflict):
                 if self.store.get(self.document(group)) is None:
                     self.store.put(self.document(group), zarr3.GROUP, ABSENT)
+
+    @property
+    def keeps_groups(self) -> bool:
+        return self.holds_trees
+
+    def group_attrs(self, name: str) -> dict[str, Any]:
+        if not self.keeps_groups:
+            raise self._no_groups()
+        found = self.store.get(self.document(name))
+        if _kind(found) != "group":
+            return {}
+        assert found is not None
+        return zarr3.group_attributes(found.data, self.document(name))
+
+    def set_group_attrs(self, name: str, attrs: Mapping[str, Any]) -> None:
+        if not self.keeps_groups:
+            raise self._no_groups()
+        key = self.document(name)
+        while True:
+            check_group(
+                name, list(filter(self.has_dataset, [*parents(name), name])) if name else ()
+            )
+            self.make_groups(f"{name}/x" if name else "x")
+            with suppress(VersionConflict), lock(name):
+                found = self.store.get(key)
+                if _kind(found) == "group":
+                    assert found is not None
+                    document = zarr3.with_attributes(found.data, attrs, key)
+                    self.store.put(key, document, found.version)
+                    return
+                if found is not None:
+                    self._take_over(name, found)
 
     def get_dataset(self, name: str) -> StoreDataset:
         return self.open_dataset(name, self.read_metadata(name)[0])

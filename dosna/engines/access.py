@@ -18,7 +18,7 @@ from dosna.backends.base import Array, BackendDataset, Guarantees
 from dosna.engines.base import R, Runner, Tasks, collective
 from dosna.engines.work import read_source
 from dosna.errors import ChunkIndexError, IncompleteDatasetWarning
-from dosna.metadata import DatasetMetadata, Shape, decode_value, encode_value
+from dosna.metadata import DatasetMetadata, Shape, decode_value, encode_attrs, encode_value
 from dosna.plan import ChunkTask, Index, plan, single
 from dosna.selection import Selection, select
 
@@ -473,11 +473,7 @@ class Attributes(MutableMapping[str, Any]):
     @collective
     def update(self, *args: Any, **kwargs: Any) -> None:
         """Set several attributes in one change."""
-        encoded = {}
-        for name, value in dict(*args, **kwargs).items():
-            if not isinstance(name, str):
-                raise TypeError(f"an attribute is named by a str, not {name!r}")
-            encoded[name] = encode_value(value)
+        encoded = encode_attrs(dict(*args, **kwargs))
         self._change(lambda attrs: {**attrs, **encoded})
 
     @property

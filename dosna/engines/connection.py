@@ -22,7 +22,14 @@ from dosna.errors import (
     NotConnectedError,
     ReadOnlyError,
 )
-from dosna.metadata import DatasetMetadata, check_fillvalue, check_name, new_metadata
+from dosna.metadata import (
+    DatasetMetadata,
+    check_fillvalue,
+    check_name,
+    decode_value,
+    encode_attrs,
+    new_metadata,
+)
 from dosna.settings import current, works_together
 from dosna.util.options import refuse_unknown
 from dosna.util.patterns import matching
@@ -375,9 +382,9 @@ class EngineConnection:
             Patterns of names, such as ``entry1/*/data``; the name of a group stands for all
             that is in it.
         chunk_size : int, str or sequence of int, optional
-            An extent for each axis, or a size in bytes such as '4 MiB', to which chunks come
-            close that suit the source's. By default the source's own, see
-            `dosna.sources.ingest.choose_chunks`.
+            An extent for each axis, for arrays of so many axes; or a size in bytes such as
+            '4 MiB', to which chunks come close that suit the source's. By default the source's
+            own, see `dosna.sources.ingest.choose_chunks`.
         on_error : {'raise', 'skip'}
             What to do about an array that cannot be represented or read.
         overwrite : bool
@@ -520,6 +527,52 @@ class EngineConnection:
                 f"no dataset of connection {self.name!r} has a name like {vain[0]!r}"
             )
         return names
+
+    def get_group_attrs(self, name: str = "") -> dict[str, Any]:
+        """Give the attributes of a group, which is what names of datasets begin with.
+
+        Parameters
+        ----------
+        name : str
+            Such as ``entry`` for a dataset ``entry/data``; '' is the connection itself.
+
+        Returns
+        -------
+        dict
+            Empty for a group that has none, or that there is not.
+
+        Raises
+        ------
+        ConfigurationError
+            The backend keeps none: with s3, a connection without ``bucket``.
+        """
+        self.check_connected()
+        found = self.instance.group_attrs(check_name(name) if name else "")
+        return {key: decode_value(value) for key, value in found.items()}
+
+    @collective
+    def set_group_attrs(self, name: str, attrs: Mapping[str, Any]) -> None:
+        """Replace the attributes of a group, and make it if there is none.
+
+        Parameters
+        ----------
+        name : str
+            As in `get_group_attrs`.
+        attrs : mapping
+            What attributes of datasets may be. An empty one leaves a group that goes with its
+            last dataset.
+
+        Raises
+        ------
+        DatasetNameError
+            The name is, or lies inside, a dataset's.
+        ConfigurationError
+            The backend keeps none.
+        """
+        self.check_writable()
+        encoded = encode_attrs(attrs)
+        checked = check_name(name) if name else ""
+        self.runner.once(lambda: self.instance.set_group_attrs(checked, encoded))
 
     def __getitem__(self, name: str) -> EngineDataset:
         return self.get_dataset(name)

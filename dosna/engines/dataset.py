@@ -201,7 +201,8 @@ class EngineDataset(ArrayAccess):
         if is_source(data):
             source, chunks, travels = _opened(data)
             if source is data and chunks:
-                held += _nbytes(chunks, itemsize)
+                # As it is stored, and after one filter and the next.
+                held += 3 * _nbytes(chunks, itemsize)
             work = Load(self.instance, source)
             most = BLOCK_BYTES
             if memory_limit is not None:
@@ -211,9 +212,11 @@ class EngineDataset(ArrayAccess):
         else:
             work = partial(self.instance.write_many, np.asarray(data))
         tasks: Tasks[ChunkTask] = every_chunk(self.shape, block)
+        before = 0
         if missing:
             done = self.runner.once(lambda: set(self.instance.finished_objects()))
-            tasks = [t for t in tasks if any(o.idx not in done for o in objects_of(t.out, grain))]
+            left = [t for t in tasks if any(o.idx not in done for o in objects_of(t.out, grain))]
+            tasks, before = left, len(tasks) - len(left)
         self.spread(
             "load",
             work,
@@ -221,6 +224,7 @@ class EngineDataset(ArrayAccess):
             progress,
             memory_limit,
             tasks=tasks,
+            before=before,
             travels=travels,
         )
 
@@ -660,6 +664,7 @@ class EngineDataset(ArrayAccess):
         memory_limit: Limit,
         *,
         tasks: Tasks[ChunkTask] | None = None,
+        before: int = 0,
         travels: bool = True,
     ) -> list[Any]:
         """Share work on all chunks out over all workers; collective, as `load` and the like are.
@@ -676,6 +681,8 @@ class EngineDataset(ArrayAccess):
             As in `load`.
         tasks : sized iterable, optional
             Boxes; by default the stored objects.
+        before : int
+            How many more tasks there were, which are done.
         travels : bool
             Whether `work` can be sent to another process.
 
@@ -687,7 +694,8 @@ class EngineDataset(ArrayAccess):
         workers = workers_within(memory_limit, task_bytes, what)
         if tasks is None:
             tasks = every_chunk(self.shape, self.instance.grain)
-        with self.runner.reporting(progress, len(tasks), what) as report:
+        with self.runner.reporting(progress, before + len(tasks), what) as tell:
+            report = None if tell is None else lambda done: tell(before + done)
             return self.runner.spread(work, tasks, workers=workers, travels=travels, report=report)
 
 

@@ -26,6 +26,7 @@ from dosna.errors import ConfigurationError, StorageError
 from dosna.export import Job, share_of
 from dosna.metadata import DatasetMetadata, encode_value, new_metadata
 from dosna.plan import ChunkTask, every_chunk
+from dosna.sources.datasets import groups_above
 
 __all__ = ["write"]
 
@@ -62,7 +63,10 @@ def _write_all(job: Job, file: h5py.File, report: Report | None) -> None:
         metadata = _stored(ds.instance.metadata, job.chunk_size)
         chunked = metadata.size > 0 and metadata.ndim > 0
         made = _create(file, ds.name, metadata, bool(chunked and job.compression))
-        _set_attributes(made, ds.attrs, getattr(ds, "dims", None))
+        _set_attributes(made, ds.attrs)
+        for axis, label in enumerate(getattr(ds, "dims", None) or ()):
+            if label is not None:
+                made.dims[axis].label = label
         if chunked:
             count = _Counter(share_of(report, done, ds.total_chunks), metadata.total_chunks)
             work = _WriteChunks(ds.instance, made, metadata, bool(job.compression), count)
@@ -70,6 +74,9 @@ def _write_all(job: Job, file: h5py.File, report: Report | None) -> None:
         elif metadata.size:
             _write_box(made, (), np.asarray(ds[()], ds.dtype))
         done += ds.total_chunks
+    connection, names = job.datasets[0].connection, [ds.name for ds in job.datasets]
+    for group, attrs in groups_above(connection, names).items():
+        _set_attributes(file[group or "/"], attrs)
 
 
 def _stored(metadata: DatasetMetadata, chunk_size: Any) -> DatasetMetadata:
@@ -179,21 +186,16 @@ class _WriteChunks:
         return zlib.compress(raw.data, _LEVEL)
 
 
-def _set_attributes(
-    data: h5py.Dataset, attrs: Mapping[str, Any], dims: Iterable[str | None] | None
-) -> None:
+def _set_attributes(to: h5py.Dataset | h5py.Group, attrs: Mapping[str, Any]) -> None:
     for name, value in attrs.items():
         try:
-            _set_attribute(data, name, value)
+            _set_attribute(to, name, value)
         except (TypeError, ValueError, OverflowError, RuntimeError):
             # What HDF5 has no type for is kept as text that says it all.
-            data.attrs[name] = json.dumps(encode_value(value))
-    for axis, label in enumerate(dims or ()):
-        if label is not None:
-            data.dims[axis].label = label
+            to.attrs[name] = json.dumps(encode_value(value))
 
 
-def _set_attribute(data: h5py.Dataset, name: str, value: Any) -> None:
+def _set_attribute(to: h5py.Dataset | h5py.Group, name: str, value: Any) -> None:
     if value is None:
         value = h5py.Empty("f8")
     elif isinstance(value, list):
@@ -202,8 +204,8 @@ def _set_attribute(data: h5py.Dataset, name: str, value: Any) -> None:
         if len(kinds) != 1 or value.dtype.kind not in ("U" if kinds == {str} else "biufc"):
             raise TypeError("an array of something else would come back")
     if not isinstance(value, (np.ndarray, np.generic)):
-        data.attrs[name] = value
+        to.attrs[name] = value
     elif value.dtype.kind == "U":
-        data.attrs[name] = np.asarray(value).astype(object) if value.shape else str(value)
+        to.attrs[name] = np.asarray(value).astype(object) if value.shape else str(value)
     else:
-        data.attrs.create(name, value, dtype=h5format.stored_dtype(value.dtype))
+        to.attrs.create(name, value, dtype=h5format.stored_dtype(value.dtype))

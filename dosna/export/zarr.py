@@ -8,6 +8,7 @@ from typing import Any
 from dosna.engines.base import Report
 from dosna.export import Job, share_of
 from dosna.registry import backends
+from dosna.sources.datasets import groups_above
 
 __all__ = ["write"]
 
@@ -31,4 +32,7 @@ def write(job: Job, path: str, report: Report | None) -> None:
                 **options,
             )
             done += ds.total_chunks
+        groups = job.runner.once(lambda: groups_above(source, [ds.name for ds in job.datasets]))
+        for name, attrs in groups.items():
+            target.set_group_attrs(name, attrs)
         job.runner.once(copied.flush)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import secrets
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -11,11 +12,12 @@ import numpy as np
 from dosna.engines.connection import EngineConnection
 from dosna.engines.dataset import EngineDataset
 from dosna.errors import SourceNotFoundError
+from dosna.metadata import parents
 from dosna.registry import SourceKind, sources
 from dosna.sources.base import Array, ArrayDescription, Box, Source
 from dosna.urls import open_url
 
-__all__ = ["KIND", "DatasetsSource"]
+__all__ = ["KIND", "DatasetsSource", "groups_above"]
 
 
 class DatasetsSource(Source):
@@ -93,6 +95,9 @@ class DatasetsSource(Source):
             fillvalue=ds.fillvalue,
         )
 
+    def groups(self) -> Mapping[str, Mapping[str, Any]]:
+        return groups_above(self._connected(), self.names())
+
     def fingerprint(self) -> str:
         if self._digest is None:
             self._digest = self._digested()
@@ -124,6 +129,15 @@ class DatasetsSource(Source):
                 raise SourceNotFoundError(f"{self!r} has no dataset {name!r}")
             found = self._open[name] = self._connected()[name]
         return found
+
+
+def groups_above(con: EngineConnection, names: Iterable[str]) -> dict[str, dict[str, Any]]:
+    """Give the attributes of the groups that datasets lie in, of those that have some."""
+    if not con.instance.keeps_groups:
+        return {}
+    above = sorted({"", *(group for name in names for group in parents(name))})
+    found = {group: con.get_group_attrs(group) for group in above}
+    return {group: attrs for group, attrs in found.items() if attrs}
 
 
 KIND = SourceKind(

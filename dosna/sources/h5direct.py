@@ -166,14 +166,11 @@ def _decoder(code: int, values: Sequence[int], itemsize: int) -> Decoder | None:
 
 
 def _inflate(data: Any, nbytes: int) -> Any:
-    plain = zlib.decompressobj()
     try:
-        found = plain.decompress(data, nbytes + 4)
+        # Room for a checksum too: a buffer that has to grow is copied.
+        return zlib.decompress(data, bufsize=nbytes + 4)
     except zlib.error as error:
         raise UndecodableError(str(error)) from None
-    if not plain.eof:
-        raise UndecodableError("its compressed bytes are damaged")
-    return found
 
 
 def _unshuffle(data: Any, size: int) -> Any:

@@ -5,18 +5,28 @@ from __future__ import annotations
 import inspect
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
 from dosna.errors import (
     ConfigurationError,
     DatasetExistsError,
+    DatasetNameError,
     DosnaError,
     RefusedError,
     SourceChangedError,
     SourceNotFoundError,
 )
-from dosna.metadata import TARGET_CHUNK_BYTES, Shape, check_name, choose_chunk_size
+from dosna.metadata import (
+    TARGET_CHUNK_BYTES,
+    Shape,
+    check_name,
+    choose_chunk_size,
+    encode_attrs,
+    parents,
+)
 from dosna.sources.base import ArrayDescription, Source, SourceArray
 from dosna.sources.opening import open_source
 from dosna.util.patterns import matching
@@ -133,10 +143,15 @@ class _Ingest:
         once = self.con.runner.once
         report = IngestReport(self.source.location)
         patterns = [select] if isinstance(select, str) else select
-        arrays, skipped = once(lambda: self._planned(patterns))
+        arrays, skipped, groups = once(lambda: self._planned(patterns))
         report.skipped.update(skipped)
         report.links = {link: a.target for a in arrays for link in a.description.links}
         report.notes = {a.target: list(a.description.notes) for a in arrays if a.description.notes}
+        for name, attrs in groups.items():
+            there = once(partial(self.con.get_group_attrs, name))
+            wanted = {**there, **attrs}
+            if encode_attrs(wanted) != encode_attrs(there):
+                self.con.set_group_attrs(name, wanted)
         total = sum(a.description.nbytes for a in arrays)
         with self.con.runner.reporting(progress, total, "ingest", "B") as tell:
             done = 0
@@ -153,7 +168,9 @@ class _Ingest:
                     tell(done)
         return report
 
-    def _planned(self, patterns: Iterable[str] | None) -> tuple[list[_Array], dict[str, str]]:
+    def _planned(
+        self, patterns: Iterable[str] | None
+    ) -> tuple[list[_Array], dict[str, str], dict[str, Mapping[str, Any]]]:
         """Describe what is to be ingested, and say of the rest why it is not.
 
         Raises RefusedError before anything is made, unless arrays may be skipped.
@@ -183,13 +200,35 @@ class _Ingest:
                 + "; ".join(f"{name!r}: {why}" for name, why in skipped.items())
                 + ". Leave them out by on_error='skip', or select= the others"
             )
+        sizes = self.chunk_size
+        if sizes is not None and not isinstance(sizes, (int, str)):
+            axes = {len(a.description.shape) for a in found}
+            if found and len(sizes) not in axes:
+                raise ValueError(
+                    f"chunk_size {tuple(sizes)} has {len(sizes)} axes, and the arrays of "
+                    f"{self.source!r} have {', '.join(map(str, sorted(axes)))}"
+                )
         if len(found) > 1 and not self.con.instance.holds_trees:
             raise ConfigurationError(
                 f"{self.source!r} has {len(found)} arrays, and connection {self.con.name!r} makes "
                 "a bucket of each dataset: give the connection bucket=, so that all are in one, "
                 "or select= one array"
             )
-        return found, skipped
+        return found, skipped, self._groups(found, patterns is None)
+
+    def _groups(self, arrays: Iterable[_Array], every: bool) -> dict[str, Mapping[str, Any]]:
+        """Give the attributes of groups: of every one, or of those above what is ingested."""
+        if self.source.single or not self.con.instance.keeps_groups:
+            return {}
+        above = {a for array in arrays for a in ["", *parents(array.origin["name"])]}
+        found = {}
+        for name, attrs in self.source.groups().items():
+            if attrs and (every or name in above):
+                # Without a prefix, the outermost group is the connection, which may have more.
+                target = "/".join(filter(None, [(self.name or "").rstrip("/"), name]))
+                with suppress(DatasetNameError):
+                    found[check_name(target) if target else ""] = attrs
+        return found
 
     def _target(self, name: str, single: bool) -> str:
         if self.name is None:
@@ -301,9 +340,9 @@ def choose_chunks(description: ArrayDescription, wanted: ChunkSize = None) -> Sh
     ----------
     description : ArrayDescription
     wanted : None, sequence of int, int or str
-        An extent for each axis; or a size in bytes, such as '4 MiB', to which chunks come
-        close. None takes the source's own chunks, several together where they are smaller than
-        256 KiB.
+        An extent for each axis, for arrays of so many axes; or a size in bytes, such as
+        '4 MiB', to which chunks come close. None takes the source's own chunks, several
+        together where they are smaller than 256 KiB.
 
     Returns
     -------
@@ -314,7 +353,9 @@ def choose_chunks(description: ArrayDescription, wanted: ChunkSize = None) -> Sh
     shape, itemsize = description.shape, description.dtype.itemsize
     own = description.chunks
     if wanted is not None and not isinstance(wanted, (int, str)):
-        return tuple(wanted)
+        if len(wanted) == len(shape):
+            return tuple(wanted)
+        wanted = None
     target = TARGET_CHUNK_BYTES if wanted is None else parse_size(wanted)
     if own is None:
         return choose_chunk_size(shape, itemsize, target)

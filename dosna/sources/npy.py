@@ -18,13 +18,13 @@ from dosna.errors import DatasetNameError, SourceError, SourceNotFoundError
 from dosna.metadata import Shape, check_dtype, check_name
 from dosna.registry import SourceKind, sources
 from dosna.sources.base import Array, ArrayDescription, Box, Source
-from dosna.sources.contiguous import ContiguousReader, rows
+from dosna.sources.contiguous import ContiguousReader, bytes_of, rows
 from dosna.sources.files import ByteFile, CachedReader, S3Options, open_bytes
 
 __all__ = ["KIND", "NpySource"]
 
 _SAMPLED = 1 << 20
-_SKIPPED_AT_ONCE = 1 << 20
+_PIECE = 1 << 18
 
 
 class NpySource(Source):
@@ -171,7 +171,7 @@ class NpySource(Source):
                 offset = 0 if deflated else _data_offset(self._file, info)
                 found[name] = _Member(self._file, stream, offset, info.file_size)
             if deflated:
-                found[name].deflated = _Forward(archive, info)
+                found[name].compressed(_Forward(archive, info))
         if self.inner and not found:
             raise SourceNotFoundError(f"{self.location} has no array {self.inner!r}")
         return found
@@ -204,6 +204,16 @@ class _Member:
         if not self.dtype.hasobject and size - self.start < nbytes:
             raise ValueError(f"it has {size - self.start} bytes of data, and its header {nbytes}")
 
+    def compressed(self, forward: _Forward) -> None:
+        """Take the elements, which are compressed, from a stream."""
+        self.deflated = forward
+        stored = self.shape[::-1] if self.fortran else self.shape
+        if stored:
+            row = int(np.prod(stored[1:], dtype=object)) * self.dtype.itemsize
+            # Whole rows, or else all would be decompressed once for each part of them.
+            pieces = (max(1, min(stored[0], _PIECE // max(1, row))), *map(_least, stored[1:]))
+            self.pieces = pieces[::-1] if self.fortran else pieces
+
     def read_forward(self, box: Box, out: Array) -> None:
         """Read a box of compressed elements, whose rows are read whole."""
         assert self.deflated is not None
@@ -212,14 +222,18 @@ class _Member:
         if not out.size:
             return
         if not box:
-            raw = self.deflated.read(self.start, self.dtype.itemsize)
-            out[...] = np.frombuffer(raw, self.dtype)[0]
+            one = self.deflated.read(self.start, self.dtype.itemsize)
+            out[...] = np.frombuffer(one, self.dtype)[0]
             return
         shape = self.shape[::-1] if self.fortran else self.shape
-        row = int(np.prod(shape[1:], dtype=object)) * self.dtype.itemsize
+        whole = np.empty(shape[1:], self.dtype)
+        raw = bytes_of(whole)
         for number, index in enumerate(range(box[0].start, box[0].stop)):
-            raw = self.deflated.read(self.start + index * row, row)
-            out[number] = np.frombuffer(raw, self.dtype).reshape(shape[1:])[box[1:]]
+            at = self.start + index * len(raw)
+            for start in range(0, len(raw), _PIECE):
+                piece = raw[start : start + _PIECE]
+                piece[:] = self.deflated.read(at + start, len(piece))
+            out[number] = whole[box[1:]]
 
 
 @dataclass
@@ -235,7 +249,7 @@ class _Forward:
         if self.stream is None or offset < self.position:
             self.stream, self.position = self.archive.open(self.info), 0
         while self.position < offset:
-            self.position += len(self._next(min(_SKIPPED_AT_ONCE, offset - self.position)))
+            self.position += len(self._next(min(_PIECE, offset - self.position)))
         data = self._next(size)
         self.position += len(data)
         return data
@@ -245,6 +259,10 @@ class _Forward:
         if len(data) != size:
             raise ValueError("its compressed bytes end too early")
         return data
+
+
+def _least(extent: int) -> int:
+    return max(1, extent)
 
 
 def _header(stream: Any) -> dict[str, Any]:

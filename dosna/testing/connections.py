@@ -275,6 +275,80 @@ class ConnectionTests(Kit):
             assert ds[0] == 9
             assert name in pickle.loads(pickle.dumps(con))
 
+    def test_a_dataset_whose_data_are_still_to_come(
+        self, make_connection: MakeConnection, name: str
+    ) -> None:
+        origin = {"source": "scan.h5", "size": 5}
+        with make_connection() as con:
+            options: dict[str, Any] = {"incomplete": True, "origin": origin, "attrs": {"a": 1}}
+            ds = self.create(con, name, data=np.arange(6.0), chunk_size=4, **options)
+            assert set(ds.instance.finished_objects()) == set(ds.instance.object_indices())
+            assert ds.incomplete
+        with make_connection() as con:
+            ds = con[name]
+            assert (ds.incomplete, ds.origin, dict(ds.attrs)) == (True, origin, {"a": 1})
+            with pytest.warns(errors.IncompleteDatasetWarning, match=r"incomplete.*scan\.h5"):
+                check(ds[...], np.arange(6.0))
+            ds.attrs["b"] = 2
+            assert con[name].incomplete
+            ds.load(np.arange(6.0), missing=True)
+            assert con[name].incomplete
+            ds.mark_complete()
+            assert not ds.incomplete
+        with make_connection() as con:
+            assert (con[name].incomplete, con[name].origin) == (False, origin)
+            check(con[name][...], np.arange(6.0))
+
+    def test_a_load_of_what_is_missing(self, con: dn.Connection, name: str) -> None:
+        ds = self.create(con, name, (9, 4), "i4", chunk_size=(2, 4))
+        data = np.arange(36, dtype="i4").reshape(9, 4)
+        ds.load(-data)
+        size = ds.instance.grain[0]
+        ds.instance.del_object((0, 0))
+        told: list[tuple[int, int]] = []
+        ds.load(data, missing=True, progress=lambda *at: told.append(at))
+        total = -(-9 // size)
+        assert told[0] == (0, total)
+        assert told[-1] == (total, total)
+        check(ds[:size], data[:size])
+        check(ds[size:], -data[size:])
+
+    def test_attributes_of_groups(self, make_connection: MakeConnection, name: str) -> None:
+        attrs = {"NX_class": "NXentry", "size": np.arange(3), "deep": {"a": [1, None]}}
+        with make_connection() as con:
+            if not con.instance.keeps_groups:
+                with pytest.raises(errors.ConfigurationError, match="no attributes of groups"):
+                    con.set_group_attrs(name, attrs)
+                return
+            assert con.get_group_attrs(name) == {}
+            self.create(con, name + "/a/b", data=[1])
+            con.set_group_attrs(name + "/a", {"b": 2})
+            con.set_group_attrs(name, attrs)
+            con.set_group_attrs(name + "/empty/inner", {"c": 3})
+            with pytest.raises(errors.DatasetNameError, match="is a dataset"):
+                con.set_group_attrs(name + "/a/b", {})
+            with pytest.raises(errors.DatasetNameError, match="is a dataset"):
+                con.set_group_attrs(name + "/a/b/c", {})
+            with pytest.raises(TypeError):
+                con.set_group_attrs(name, {"a": object()})
+        with make_connection() as con:
+            assert [n for n in con if n.startswith(name)] == [name + "/a/b"]
+            found = con.get_group_attrs(name)
+            assert found.keys() == attrs.keys()
+            check(found["size"], np.arange(3))
+            assert found["deep"] == attrs["deep"]
+            assert con.get_group_attrs(name + "/a") == {"b": 2}
+            assert con.get_group_attrs(name + "/empty/inner") == {"c": 3}
+            assert con.get_group_attrs(name + "/a/b") == {}
+            self.create(con, name + "/empty/d", data=[2])
+            con.del_dataset(name + "/a/b")
+            assert con.get_group_attrs(name + "/a") == {"b": 2}
+            for group in ("/a", "/empty/inner", ""):
+                con.set_group_attrs(name + group, {})
+                assert con.get_group_attrs(name + group) == {}
+            con.del_dataset(name + "/empty/d")
+            self.create(con, name, data=[3])
+
     def test_guarantees_agree_with_the_backend(self, con: dn.Connection, name: str) -> None:
         promised = self.create(con, name, (3,)).guarantees
         assert promised.partial_writes in ("processes", "threads", "none")
