@@ -370,21 +370,29 @@ class EngineDataset(ArrayAccess):
             total = total / self.size
         return np.asarray(total).astype(np.asarray(model).dtype)[()]
 
-    def sum(self) -> Any:
-        """Sum of all elements, see `reduce`."""
-        return self.reduce("sum")
+    def sum(self, axis: None = None, dtype: None = None, out: None = None) -> Any:
+        """Sum of all elements, see `reduce`; ``np.sum(ds)`` comes here too."""
+        return self._reduced("sum", axis, dtype, out)
 
-    def mean(self) -> Any:
+    def mean(self, axis: None = None, dtype: None = None, out: None = None) -> Any:
         """Mean of all elements, see `reduce`."""
-        return self.reduce("mean")
+        return self._reduced("mean", axis, dtype, out)
 
-    def min(self) -> Any:
+    def min(self, axis: None = None, out: None = None) -> Any:
         """Smallest element, see `reduce`."""
-        return self.reduce("min")
+        return self._reduced("min", axis, out)
 
-    def max(self) -> Any:
+    def max(self, axis: None = None, out: None = None) -> Any:
         """Largest element, see `reduce`."""
-        return self.reduce("max")
+        return self._reduced("max", axis, out)
+
+    def _reduced(self, op: Literal["sum", "mean", "min", "max"], *of_numpy: None) -> Any:
+        if any(argument is not None for argument in of_numpy):
+            raise TypeError(
+                f"{op} of a dataset is over all of it, and takes no axis, dtype or out: use "
+                f"np.{op}(ds[...], …) if it fits into memory, or dask.array.from_array(ds)"
+            )
+        return self.reduce(op)
 
     @collective
     def clone(
