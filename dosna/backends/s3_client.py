@@ -189,15 +189,18 @@ class S3Client:
         # An endpoint that is taken for a bucket's own lets one pool of connections serve every
         # bucket, as the first part of the key. The payload is left out of the signature, which
         # would cost more time than all else: chunks have checksums of their own.
+        self._options: Any = {
+            "endpoint": self.endpoint,
+            "region": self.region,
+            "unsigned_payload": True,
+            "credential_provider": provider,
+            "client_options": options,
+        }
         self._objects: ObstoreS3 = ObstoreS3(
             "any",
-            endpoint=self.endpoint,
             virtual_hosted_style_request=True,
-            region=self.region,
-            unsigned_payload=True,
-            credential_provider=provider,
-            client_options=options,
             retry_config={"max_retries": 0, "retry_timeout": timedelta(days=1)},
+            **self._options,
         )
 
     # -- objects --------------------------------------------------------------------------
@@ -218,6 +221,16 @@ class S3Client:
             return Object(data, result.meta["e_tag"] or "", token)
 
         return self.repeat(get)
+
+    def objects_of(self, bucket: str, prefix: str) -> ObstoreS3:
+        """Give obstore's own store of the keys below a prefix, for a library that takes one."""
+        return ObstoreS3(
+            bucket,
+            prefix=prefix,
+            virtual_hosted_style_request=False,
+            retry_config={"max_retries": self.settings.retries},
+            **self._options,
+        )
 
     def put_once(
         self, path: str, data: bytes, mode: Any = "overwrite", token: str | None = None

@@ -122,7 +122,10 @@ class LocalFile(ByteFile):
 
 @dataclass(frozen=True)
 class S3Options:
-    """How to reach an S3 server; see `dosna.backends.s3.S3Connection`."""
+    """How to reach an S3 server; see `dosna.backends.s3.S3Connection`.
+
+    It may travel; `client` makes what holds connections.
+    """
 
     endpoint_url: str | None = None
     profile_name: str = "default"
@@ -130,6 +133,26 @@ class S3Options:
     verify: bool | str = True
     timeout: float = 30.0
     retries: int = 5
+
+    def client(self, what: str) -> S3Client:
+        """Make a client, to read `what`."""
+        try:
+            from dosna.backends.s3_client import S3Client, Settings
+        except ImportError as error:
+            raise MissingDependencyError(
+                f"reading {what} needs {error.name}: pip install 'dosna[s3]'"
+            ) from error
+        profile = None if self.profile_name == "default" else self.profile_name
+        return S3Client(
+            Settings(
+                self.endpoint_url,
+                profile,
+                self.region_name,
+                self.verify,
+                self.timeout,
+                self.retries,
+            )
+        )
 
 
 class S3File(ByteFile):
@@ -163,24 +186,7 @@ class S3File(ByteFile):
     def _opened(self) -> S3Client:
         with self._lock:
             if self._client is None:
-                try:
-                    from dosna.backends.s3_client import S3Client, Settings
-                except ImportError as error:
-                    raise MissingDependencyError(
-                        f"reading {self.location} needs {error.name}: pip install 'dosna[s3]'"
-                    ) from error
-                chosen = self.options
-                profile = None if chosen.profile_name == "default" else chosen.profile_name
-                self._client = S3Client(
-                    Settings(
-                        chosen.endpoint_url,
-                        profile,
-                        chosen.region_name,
-                        chosen.verify,
-                        chosen.timeout,
-                        chosen.retries,
-                    )
-                )
+                self._client = self.options.client(self.location)
             return self._client
 
     def _head(self) -> Mapping[str, Any]:

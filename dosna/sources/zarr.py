@@ -10,11 +10,13 @@ from typing import Any
 import numpy as np
 import zarr
 from zarr.core.dtype import VariableLengthUTF8
+from zarr.storage import ObjectStore
 
 from dosna.errors import DatasetNameError, DosnaError, SourceError, SourceNotFoundError
 from dosna.metadata import check_dtype, check_name
 from dosna.registry import SourceKind, sources
 from dosna.sources.base import Array, ArrayDescription, Box, Source
+from dosna.sources.files import S3Options
 from dosna.sources.strings import blocks, fixed, measure
 
 __all__ = ["KIND", "ZarrSource"]
@@ -26,12 +28,28 @@ class ZarrSource(Source):
     Parameters
     ----------
     location : str or zarr.Array, zarr.Group
-        A folder, or something open.
+        A folder, an ``s3://bucket/prefix`` URL, or something open.
     inner : str
         An array or a group in it; all by default.
+    endpoint_url, profile_name, region_name, verify, timeout, retries
+        Of an S3 server, as of a connection of the backend s3.
     """
 
-    def __init__(self, location: Any, inner: str = "") -> None:
+    def __init__(
+        self,
+        location: Any,
+        inner: str = "",
+        *,
+        endpoint_url: str | None = None,
+        profile_name: str = "default",
+        region_name: str | None = None,
+        verify: bool | str = True,
+        timeout: float = 30.0,
+        retries: int = 5,
+    ) -> None:
+        self._options = S3Options(
+            endpoint_url, profile_name, region_name, verify, timeout, retries
+        )
         self._given = not isinstance(location, str)
         self._node: Any = location if self._given else None
         super().__init__(str(location.store_path) if self._given else location, inner.strip("/"))
@@ -48,12 +66,33 @@ class ZarrSource(Source):
         return not self._given
 
     @property
+    def _remote(self) -> bool:
+        return not self._given and self.location.startswith("s3://")
+
+    @property
+    def _place(self) -> tuple[str, str]:
+        bucket, _, prefix = self.location.removeprefix("s3://").partition("/")
+        return bucket, prefix.strip("/")
+
+    def close(self) -> None:
+        with self._lock:
+            if not self._given:
+                self._node = self._arrays = None
+
+    @property
     def single(self) -> bool:
         return isinstance(self._opened(), zarr.Array)
 
     def fingerprint(self) -> str:
         digest = hashlib.sha256()
-        if not self._given:
+        if self._remote:
+            bucket, prefix = self._place
+            client = self._options.client(self.location)
+            for page in client.pages(bucket, prefix + "/"):
+                for found in page.get("Contents", ()):
+                    digest.update(f"{found['Key']} {found['ETag']}\n".encode())
+            client.close()
+        elif not self._given:
             for folder, folders, files in os.walk(self.location):
                 folders.sort()
                 for name in sorted(files):
@@ -136,10 +175,14 @@ class ZarrSource(Source):
     def _opened(self) -> Any:
         with self._lock:
             if self._node is None:
-                if not os.path.isdir(self.location):
+                store: Any = self.location
+                if self._remote:
+                    client = self._options.client(self.location)
+                    store = ObjectStore(client.objects_of(*self._place), read_only=True)
+                elif not os.path.isdir(self.location):
                     raise SourceNotFoundError(f"there is no folder {self.location}")
                 try:
-                    self._node = zarr.open(self.location, mode="r", path=self.inner or None)
+                    self._node = zarr.open(store, mode="r", path=self.inner or None)
                 except (FileNotFoundError, KeyError) as error:
                     raise SourceNotFoundError(
                         f"{self.location} has no Zarr array or group {self.inner!r}: {error}"
