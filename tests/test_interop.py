@@ -116,30 +116,35 @@ def test_dask_does_not_take_one_state_of_a_dataset_for_another(ds):
     assert da.from_array(ds).name != before.name
 
 
-@pytest.mark.parametrize("backend", ["hdf5", "file"])
-def test_datasets_travel_to_workers_of_dask(tmp_path, backend):
+def test_datasets_travel_to_workers_of_dask(tmp_path):
     distributed = require("dask.distributed")
     require("h5py")
     with (
         distributed.LocalCluster(
             n_workers=2,
             threads_per_worker=1,
-            processes=True,
-            dashboard_address=None,
+            host="127.0.0.1",
+            dashboard_address="127.0.0.1:0",
             local_directory=str(tmp_path / "dask"),
         ) as cluster,
         distributed.Client(cluster) as client,
-        dn.Connection(str(tmp_path), backend=backend) as con,
     ):
-        ds = con.create_dataset("a", data=VOLUME, chunk_size=CHUNKS)
-        array = da.from_array(ds, chunks=CHUNKS)
-        assert np.isclose(array.sum().compute(), VOLUME.sum())
-        out = con.create_dataset("b", shape=SHAPE, dtype="f8", chunk_size=(7, 7, 7))
-        da.store(array * 2, out, lock=False)
-        assert np.array_equal(out, VOLUME * 2)
-        assert client.submit(lambda d: float(d[3, 4, 5]), ds).result() == VOLUME[3, 4, 5]
-        opened = xr.open_dataset(con, engine=DosnaEntrypoint, chunks={})
-        assert np.isclose(float(opened["a"].mean().compute()), VOLUME.mean())
+        for backend in ("hdf5", "file"):
+            (tmp_path / backend).mkdir()
+            with dn.Connection(str(tmp_path / backend), backend=backend) as con:
+                check_workers(client, con)
+
+
+def check_workers(client, con):
+    ds = con.create_dataset("a", data=VOLUME, chunk_size=CHUNKS)
+    array = da.from_array(ds, chunks=CHUNKS)
+    assert np.isclose(array.sum().compute(), VOLUME.sum())
+    out = con.create_dataset("b", shape=SHAPE, dtype="f8", chunk_size=(7, 7, 7))
+    da.store(array * 2, out, lock=False)
+    assert np.array_equal(out, VOLUME * 2)
+    assert client.submit(lambda d: float(d[3, 4, 5]), ds).result() == VOLUME[3, 4, 5]
+    opened = xr.open_dataset(con, engine=DosnaEntrypoint, chunks={})
+    assert np.isclose(float(opened["a"].mean().compute()), VOLUME.mean())
 
 
 def test_datasets_in_memory_do_not_travel():
