@@ -254,7 +254,7 @@ sources: Registry[SourceKind] = Registry(
             Claims((".h5", ".hdf5", ".hdf", ".nxs", ".nx5", ".he5", ".nc"), packages=("h5py",)),
         ),
         "zarr": _Known(
-            "dosna.sources.zarr:KIND", "zarr", claims=Claims((".zarr",), packages=("zarr",))
+            "dosna.sources.zarr:KIND", "ingest", claims=Claims((".zarr",), packages=("zarr",))
         ),
         "dosna": _Known("dosna.sources.datasets:KIND", claims=Claims(packages=("dosna",))),
         "npy": _Known(

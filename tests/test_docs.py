@@ -239,6 +239,14 @@ def test_the_backend_of_the_guide_to_extending_passes_the_kit(tmp_path):
     assert_passes_the_kit(written, tmp_path)
 
 
+def test_the_source_of_the_guide_to_ingest_passes_the_kit(tmp_path):
+    require("h5py")
+    written = tmp_path / "test_ingest.py"
+    found = blocks(ROOT / "docs" / "ingest.md", "python")
+    written.write_text("\n".join(source for _, source in found))
+    assert_passes_the_kit(written, tmp_path)
+
+
 def assert_passes_the_kit(proof, folder):
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--timeout", "60"]
     command += ["-c", ROOT / "pyproject.toml", "--basetemp", folder / "proof", proof]

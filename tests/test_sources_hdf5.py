@@ -13,7 +13,7 @@ from support import require
 
 import dosna as dn
 from dosna.errors import IncompleteDatasetWarning, RefusedError, SourceError, SourceNotFoundError
-from dosna.sources import open_source
+from dosna.sources import h5direct, open_source
 
 h5py = require("h5py")
 
@@ -221,6 +221,30 @@ def test_chunks_that_bypass_a_filter(con, path):
     assert (con["a"][2:] == 5).all()
 
 
+@pytest.mark.parametrize("shuffle", [False, True])
+@pytest.mark.parametrize("name", ["LZ4", "Zstd", "Blosc", "Bitshuffle"])
+def test_filters_of_plugins(con, path, monkeypatch, name, shuffle):
+    hdf5plugin = require("hdf5plugin")
+    direct = name != "Bitshuffle"
+    if direct:
+        require("numcodecs")
+    random = np.random.default_rng(0)
+    arrays = {"volume": VOLUME, "noise": random.integers(0, 256, (50, 4000), "u1")}
+    codec = getattr(hdf5plugin, name)()
+    with h5py.File(path, "w") as file:
+        for key, array in arrays.items():
+            chunks = (5, *array.shape[1:])
+            file.create_dataset(key, data=array, chunks=chunks, shuffle=shuffle, **codec)
+    with open_source(path) as source:
+        for key, array in arrays.items():
+            reader = source._reader(key)
+            assert bool(reader._direct) is direct
+            if direct:
+                monkeypatch.setattr(reader, "dataset", None)  # so that libhdf5 cannot help
+            box = tuple(slice(0, n) for n in array.shape)
+            np.testing.assert_array_equal(source.read(key, box), array)
+
+
 @pytest.mark.parametrize("options", [{"fletcher32": True}, {"compression": "gzip"}])
 def test_a_damaged_chunk(con, path, options):
     with h5py.File(path, "w") as file:
@@ -294,8 +318,6 @@ def test_what_is_open_for_writing_is_read_through_it(con, path):
 
 
 def test_little_is_read_of_a_file_whose_chunks_lie_across(path, monkeypatch):
-    from dosna.sources import h5direct
-
     with h5py.File(path, "w") as file:
         file.create_dataset("a", data=VOLUME, chunks=(1, 30, 20), compression="gzip")
     decoded = []

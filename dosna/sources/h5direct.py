@@ -5,6 +5,7 @@ Where the bytes are, libhdf5 says once; what is stored in another way is left to
 
 from __future__ import annotations
 
+import importlib
 import threading
 import zlib
 from collections.abc import Callable, Sequence
@@ -162,7 +163,50 @@ def _decoder(code: int, values: Sequence[int], itemsize: int) -> Decoder | None:
         return lambda data, nbytes: _unshuffle(data, size)
     if code == h5z.FILTER_FLETCHER32:
         return _check_fletcher32
-    return None
+    name = _CODECS.get(code)
+    if name is None:
+        return None
+    try:
+        module = importlib.import_module(f"numcodecs.{name}")
+    except ImportError:
+        return None
+    decompress = module.decompress
+    if code == _LZ4:
+        return lambda data, nbytes: _unlz4(data, nbytes, decompress)
+    return lambda data, nbytes: _decoded(decompress, data)
+
+
+# Filters as registered: https://github.com/HDFGroup/hdf5_plugins/blob/master/docs/RegisteredFilterPlugins.md.
+_LZ4 = 32004
+_CODECS = {32001: "blosc", _LZ4: "lz4", 32015: "zstd"}
+
+
+def _decoded(decompress: Callable[..., Any], data: Any) -> Any:
+    try:
+        return decompress(data)
+    except (RuntimeError, ValueError) as error:
+        raise UndecodableError(str(error)) from None
+
+
+def _unlz4(data: Any, nbytes: int, decompress: Callable[..., Any]) -> Any:
+    """Take apart the blocks of HDF5's lz4 filter, each with its size before it, big-endian."""
+    raw = bytes(data)
+    total, block = int.from_bytes(raw[:8], "big"), int.from_bytes(raw[8:12], "big")
+    if total != nbytes or not block:
+        raise UndecodableError(f"it has {total} bytes in blocks of {block}")
+    out, at = bytearray(), 12
+    while len(out) < total:
+        size, length = int.from_bytes(raw[at : at + 4], "big"), min(block, total - len(out))
+        part = raw[at + 4 : at + 4 + size]
+        # A block that would not become smaller is stored as it is.
+        if size == length:
+            out += part
+        else:
+            out += _decoded(decompress, length.to_bytes(4, "little") + part)
+        at += 4 + size
+        if not size:
+            raise UndecodableError("its blocks end too early")
+    return out
 
 
 def _inflate(data: Any, nbytes: int) -> Any:

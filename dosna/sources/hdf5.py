@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any
@@ -23,6 +24,7 @@ from dosna.sources.strings import blocks, fixed, measure
 
 __all__ = ["KIND", "H5Source"]
 
+_MOST_READERS = 256
 _BEING_WRITTEN = ("unable to lock file", "already open for", "consistency flag")
 
 
@@ -182,6 +184,9 @@ class H5Source(Source):
                 own = node.file.filename == self._opened().filename
                 writable = self._opened().mode != "r"
                 found = _Reader(node, self._bytes if own and not writable else None)
+                # Each may hold the places of millions of chunks.
+                while len(self._readers) >= _MOST_READERS:
+                    del self._readers[next(iter(self._readers))]
                 self._readers[name] = found
             return found
 
@@ -194,22 +199,33 @@ class _Reader:
         self.as_ = represent(dataset)
         self.refused = self.as_.refused
         self.dtype, self.shape = self.as_.dtype, self.as_.shape
-        self._direct: Any = None
+        self._file, self._lock = file, threading.Lock()
+        self._found_direct: Any = None
         if not self.refused and not self.as_.empty:
-            self.refused = _missing_filter(dataset)
+            missing = _missing_filter(dataset)
+            if missing and not self._direct:
+                self.refused = missing
         if self.refused:
             return
         if self.as_.strings:
             parts = (self._strings(box) for box in blocks(self.shape))
             self.dtype, self.refused = measure(self.shape, parts)
-        elif self.shape == dataset.shape:
-            self._direct = direct_reader(file, dataset, self.dtype)
 
     def _strings(self, key: Any) -> Array:
         if self.as_.empty:
             return np.empty(0, object)
         found = np.asarray(self.dataset[key], object)
         return found
+
+    @property
+    def _direct(self) -> Any:
+        """What reads without libhdf5, or False; found when it is needed, for it lists chunks."""
+        with self._lock:
+            if self._found_direct is None:
+                possible = not self.as_.strings and self.shape == self.dataset.shape
+                found = direct_reader(self._file, self.dataset, self.dtype) if possible else None
+                self._found_direct = found or False
+            return self._found_direct
 
     def describe(self, name: str, links: tuple[str, ...]) -> ArrayDescription:
         dataset, found = self.dataset, self.as_
@@ -220,6 +236,9 @@ class _Reader:
         notes = found.notes
         if found.strings:
             notes += (f"its strings of variable length are kept as {self.dtype}",)
+        missing = _missing_sources(dataset)
+        if missing:
+            notes += (f"{missing} files of which it is a view are missing: they show as fill",)
         fill = None
         if not found.strings and not found.empty and self.dtype.kind in "biufc":
             fill = dataset.fillvalue if not inner else None
@@ -236,10 +255,11 @@ class _Reader:
         )
 
     def read_into(self, box: Box, out: Array) -> None:
-        if self._direct is not None:
+        direct = self._direct
+        if direct:
             # Not where the file ends too early: libhdf5 would read zeros.
             with suppress(UndecodableError):
-                self._direct.read_into(box, out)
+                direct.read_into(box, out)
                 return
         if not out.size:
             return
@@ -257,6 +277,17 @@ class _Reader:
             found = np.asarray(self.dataset[box[:axes]])
             inner: Any = (..., *box[axes:])
             out[...] = found[inner] if len(box) > axes else found
+
+
+def _missing_sources(dataset: Any) -> int:
+    """Count the files that a virtual dataset shows and that are not there."""
+    if not dataset.is_virtual:
+        return 0
+    folder = os.path.dirname(os.path.abspath(dataset.file.filename))
+    names = {source.file_name for source in dataset.virtual_sources()}
+    # '.' is the file itself, and '%' stands for a number.
+    files = [n for n in names if n != "." and "%" not in n]
+    return sum(not os.path.exists(os.path.join(folder, name)) for name in files)
 
 
 def _missing_filter(dataset: Any) -> str:

@@ -258,17 +258,26 @@ class _Ingest:
                 options.setdefault("dims", description.dims)
             if not description.shape:
                 options = {k: v for k, v in options.items() if k == "dims"}
-            made = con.create_dataset(
-                array.target,
-                description.shape,
-                description.dtype,
-                description.fillvalue,
-                chunk_size=choose_chunks(description, self.chunk_size),
-                attrs=description.attrs,
-                incomplete=True,
-                origin=array.origin,
-                **options,
-            )
+            try:
+                made = con.create_dataset(
+                    array.target,
+                    description.shape,
+                    description.dtype,
+                    description.fillvalue,
+                    chunk_size=choose_chunks(description, self.chunk_size),
+                    attrs=description.attrs,
+                    incomplete=True,
+                    origin=array.origin,
+                    **options,
+                )
+            except (TypeError, ValueError) as error:
+                if isinstance(error, DosnaError):
+                    raise
+                # What backends cannot store is not the same for all.
+                raise RefusedError(
+                    f"{description.name!r} of {self.source!r} cannot be a dataset of this "
+                    f"backend: {error}"
+                ) from error
         made.load(
             SourceArray(self.source, description),
             missing=state == "resume",

@@ -64,9 +64,12 @@ def _by_name(text: str, kind: str | None) -> tuple[str, str, SourceKind]:
             if scheme[1] in claim.schemes:
                 return text, "", sources.get(name)
     for location, inner in _splits(text):
+        if "://" not in location:
+            # It is noted with the datasets, and other processes may be in another folder.
+            location = os.path.abspath(location)
         if kind is not None:
             return location, inner, sources.get(kind)
-        end = location.rstrip("/").lower()
+        end = location.lower()
         for name, claim in claims.items():
             if claim.suffixes and end.endswith(claim.suffixes):
                 return location, inner, sources.get(name)
