@@ -19,6 +19,7 @@ from dosna.engines.access import EngineDataChunk as DataChunk
 from dosna.engines.connection import EngineConnection as Connection
 from dosna.engines.dataset import EngineDataset as Dataset
 from dosna.settings import Status, compatible, status, use
+from dosna.urls import open_url
 
 __version__ = "0.1.0"
 
@@ -36,6 +37,7 @@ __all__ = [
     "connection",
     "engines",
     "errors",
+    "open_url",
     "status",
     "use",
 ]

@@ -158,6 +158,11 @@ class Registry(Generic[P]):
         """Names that `get` takes, without aliases."""
         return (*self._known, *sorted(set(_entry_points(self.kind)) - set(self._known)))
 
+    @property
+    def aliases(self) -> tuple[str, ...]:
+        """Further names that `get` takes."""
+        return tuple(self._alias)
+
     def register(self, plugin: P) -> None:
         """Make a plug-in known in this process, under its own name."""
         self._loaded[plugin.name.lower()] = plugin
@@ -261,6 +266,7 @@ sources: Registry[SourceKind] = Registry(
         "zarr": _Known(
             "dosna.sources.zarr:KIND", "ingest", claims=Claims((".zarr",), packages=("zarr",))
         ),
+        "dosna": _Known("dosna.sources.datasets:KIND", claims=Claims(packages=("dosna",))),
         "npy": _Known(
             "dosna.sources.npy:KIND",
             claims=Claims((".npy", ".npz"), packages=("numpy",)),

@@ -10,6 +10,7 @@ from __future__ import annotations
 import ast
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -22,6 +23,7 @@ import pytest
 from support import require
 
 from dosna import errors
+from dosna.cli import main
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
@@ -73,7 +75,16 @@ def run_block(source, line, name, namespace):
     exec(compile(ast.increment_lineno(tree, line), name, "exec"), namespace)
 
 
-def run_blocks(found, name):
+def run_console(source, name, run):
+    """Run each line that begins with ``$``; where it shows ``...`` anything may be printed."""
+    for entry in re.split(r"^\$ ", source, flags=re.M)[1:]:
+        command, _, shown = entry.partition("\n")
+        pattern = re.escape(shown).replace(r"\.\.\.", "(?s:.*)")
+        printed = run(command)
+        assert re.fullmatch(pattern, printed), f"{name}: {command} printed\n{printed}"
+
+
+def run_blocks(found, name, run=None):
     printed = []
 
     def show(*values, sep=" "):
@@ -84,7 +95,10 @@ def run_blocks(found, name):
 
     namespace = {"__name__": "__main__", "print": show, "compare_": compare}
     for line, source in found:
-        run_block(source, line, name, namespace)
+        if source.startswith("$ "):
+            run_console(source, name, run)
+        else:
+            run_block(source, line, name, namespace)
 
 
 def test_a_wrong_output_is_noticed():
@@ -94,17 +108,26 @@ def test_a_wrong_output_is_noticed():
         run_blocks([(0, "print(1)  # -> 2\n")], "doc")
     with pytest.raises(AssertionError):
         run_blocks([(0, "x = 1  # -> 1\n")], "doc")
+    run_blocks([(0, "$ dosna ls\na ...\nc\n")], "doc", lambda command: "a b\nc\n")
+    with pytest.raises(AssertionError):
+        run_blocks([(0, "$ dosna ls\na ...\n")], "doc", lambda command: "b\n")
 
 
 @pytest.mark.parametrize(
-    "path", [path for path in DOCUMENTS if blocks(path, "python")], ids=name_of
+    "path", [path for path in DOCUMENTS if blocks(path, "python", "console")], ids=name_of
 )
-def test_python_of_the_documents_runs(path, tmp_path, monkeypatch):
-    for package in ("h5py", "joblib", "cloudpickle", "scipy", "mpi4py"):
+def test_blocks_of_the_documents_run(path, tmp_path, monkeypatch, capsys):
+    for package in ("h5py", "joblib", "cloudpickle", "scipy", "mpi4py", "dask", "xarray"):
         if package in text_of(path):
             require(package)
     monkeypatch.chdir(tmp_path)
-    run_blocks(blocks(path, "python"), name_of(path))
+
+    def printed(command):
+        program, *arguments = shlex.split(command)
+        assert (program, main(arguments)) == ("dosna", 0), command
+        return capsys.readouterr().out
+
+    run_blocks(blocks(path, "python", "console"), name_of(path), printed)
 
 
 @pytest.mark.parametrize("path", DOCUMENTS, ids=name_of)

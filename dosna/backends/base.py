@@ -105,6 +105,29 @@ class BackendConnection(ABC):
         self.mode = mode
         self.connected = False
 
+    @classmethod
+    def split_url(cls, path: str, options: dict[str, Any]) -> tuple[str, str, dict[str, Any]]:
+        """Say what the path of a URL means, see `dosna.open_url`.
+
+        Parameters
+        ----------
+        path : str
+            What follows ``BACKEND:``.
+        options : dict
+            Of the connection, from the rest of the URL.
+
+        Returns
+        -------
+        tuple
+            The connection's name ('' if the path has none), the dataset's ('' if the path is
+            the connection's), and the options.
+        """
+        place, _, name = path.removeprefix("//").partition("/")
+        return place, name.rstrip("/"), options
+
+    def make_place(self) -> None:  # noqa: B027  most need nothing to be there
+        """Make what `connect` needs to be there, if what is around it is."""
+
     @property
     def holds_trees(self) -> bool:
         """Whether many datasets are as cheap as one: False where each takes, say, a bucket."""

@@ -35,7 +35,7 @@ from dosna.backends.folder import (
     open_folder,
     replace_file,
 )
-from dosna.errors import ConnectionError, FormatError
+from dosna.errors import FormatError
 from dosna.locks import RangeLocks
 from dosna.metadata import DatasetMetadata, Shape, check_group, parents
 from dosna.registry import Backend
@@ -71,15 +71,6 @@ class FileConnection(FolderConnection):
         durable: bool = False,
     ) -> None:
         super().__init__(name, directory, mode, durable)
-
-    def connect(self) -> None:
-        with disk(f"connect to {self.path}"):
-            if self.holds_dataset(self.path):
-                raise ConnectionError(
-                    f"{self.path} is a Zarr array: connect to the folder above it, and open it by "
-                    f"its name there, {os.path.basename(self.path)!r}"
-                )
-        super().connect()
 
     def create_dataset(
         self,

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 from dosna.backends.base import BackendConnection, BackendDataset
 from dosna.errors import (
+    ConfigurationError,
     ConnectionError,
     DatasetExistsError,
     DatasetNameError,
@@ -297,6 +298,30 @@ class FolderConnection(BackendConnection):
         self.durable = durable
         self._locks = lock_file(self.path)
 
+    @classmethod
+    def split_url(cls, path: str, options: dict[str, Any]) -> tuple[str, str, dict[str, Any]]:
+        if path.startswith("//") and not path.startswith("///"):
+            raise ConfigurationError(
+                f"a folder is not on a host: write {path[1:]!r} for an absolute path, "
+                f"{path[2:]!r} for a relative one"
+            )
+        folder, border, name = path.removeprefix("//").partition("//")
+        if border:
+            return folder or "/", name.rstrip("/"), options
+        folder = folder.rstrip("/") or folder[:1] or "."
+        above, last = os.path.split(folder)
+        probe = cls(above or ".", options.get("directory", "."))
+        there = os.path.join(probe.path, last)
+        with disk(f"look into {there}"):
+            is_place = last in ("", ".", "..") or os.path.isdir(there)
+            if is_place and not probe.holds_dataset(there):
+                return folder, "", options
+        return above or ".", last, options
+
+    def make_place(self) -> None:
+        with disk(f"make {self.path}"), suppress(FileExistsError):
+            os.mkdir(self.path)
+
     @property
     def location(self) -> str:
         return self.path
@@ -313,6 +338,12 @@ class FolderConnection(BackendConnection):
             raise ConnectionError(
                 f"{self.path} is not a folder: make it, or give the one that holds the datasets"
             )
+        with disk(f"connect to {self.path}"):
+            if self.holds_dataset(self.path):
+                raise ConnectionError(
+                    f"{self.path} is a dataset: connect to the folder above it, and open it by "
+                    f"its name there, {os.path.basename(self.path)!r}"
+                )
         super().connect()
         if self.mode == "a" and self._leftovers():
             with suppress(StorageError), self.names_held("connect to"):

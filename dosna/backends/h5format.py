@@ -26,12 +26,15 @@ from dosna.metadata import (
 __all__ = [
     "VIRTUAL_CHUNKS",
     "chunk_name",
+    "creation_list",
+    "dataspace",
     "decode",
     "describe",
     "encode",
     "header",
     "read_description",
     "redescribe",
+    "type_id",
 ]
 
 VIRTUAL_CHUNKS = 10_000
@@ -64,7 +67,7 @@ def stored_dtype(dtype: np.dtype[Any]) -> np.dtype[Any]:
     return h5py.opaque_dtype(dtype) if dtype.kind in "UMm" else dtype
 
 
-def _type_id(dtype: np.dtype[Any]) -> Any:
+def type_id(dtype: np.dtype[Any]) -> Any:
     """Find the HDF5 type whose elements are the same bytes as those of `dtype`."""
     try:
         found = h5t.py_create(stored_dtype(dtype), logical=True)
@@ -109,11 +112,13 @@ def _image(file: h5py.File) -> bytes:
     return image
 
 
-def _space(shape: tuple[int, ...]) -> Any:
+def dataspace(shape: tuple[int, ...]) -> Any:
+    """Give the HDF5 space of an array of that shape."""
     return h5s.create_simple(shape) if shape else h5s.create(h5s.SCALAR)
 
 
-def _creation(metadata: DatasetMetadata, kind: Any) -> Any:
+def creation_list(metadata: DatasetMetadata, kind: Any) -> Any:
+    """Give the properties with which an array of type `kind` is made: its fill value."""
     creation = h5p.create(h5p.DATASET_CREATE)
     creation.set_obj_track_times(False)
     _set_fill(creation, metadata, kind)
@@ -122,13 +127,13 @@ def _creation(metadata: DatasetMetadata, kind: Any) -> Any:
 
 def header(metadata: DatasetMetadata) -> bytes:
     """Make what precedes the raw elements in every chunk file without filters."""
-    kind = _type_id(metadata.dtype)
-    creation = _creation(metadata, kind)
+    kind = type_id(metadata.dtype)
+    creation = creation_list(metadata, kind)
     creation.set_layout(h5d.CONTIGUOUS)
     creation.set_alloc_time(h5d.ALLOC_TIME_EARLY)
     creation.set_fill_time(h5d.FILL_TIME_NEVER)
     with _new_file() as file:
-        data = h5d.create(file.id, b"data", kind, _space(metadata.chunk_size), dcpl=creation)
+        data = h5d.create(file.id, b"data", kind, dataspace(metadata.chunk_size), dcpl=creation)
         offset: int = data.get_offset()
         del data
         image = _image(file)
@@ -139,8 +144,8 @@ def header(metadata: DatasetMetadata) -> bytes:
 
 def encode(chunk: Array, metadata: DatasetMetadata) -> bytes:
     """Make the chunk file of a dataset with filters: one HDF5 chunk that is the whole chunk."""
-    kind = _type_id(metadata.dtype)
-    creation = _creation(metadata, kind)
+    kind = type_id(metadata.dtype)
+    creation = creation_list(metadata, kind)
     creation.set_chunk(metadata.chunk_size)
     # Filtered here, outside of HDF5's global lock.
     data = chunk.tobytes()
@@ -151,7 +156,7 @@ def encode(chunk: Array, metadata: DatasetMetadata) -> bytes:
         creation.set_fletcher32()
         data += fletcher32(data)
     with _new_file() as file:
-        space = _space(metadata.chunk_size)
+        space = dataspace(metadata.chunk_size)
         made = h5d.create(file.id, b"data", kind, space, dcpl=creation)
         made.write_direct_chunk((0,) * metadata.ndim, data)
         del made
@@ -197,7 +202,7 @@ def _end_of_file(image: bytes) -> int:
 def _decode(data: Any, image: bytes, metadata: DatasetMetadata) -> Array:
     if not isinstance(data, h5py.Dataset):
         raise ValueError("it has no dataset /data")
-    kind = _type_id(metadata.dtype)
+    kind = type_id(metadata.dtype)
     if data.shape != metadata.chunk_size:
         raise ValueError(f"its /data has shape {data.shape}, not {metadata.chunk_size}")
     stored = data.id.get_type()
@@ -295,10 +300,10 @@ def _set_attributes(file: h5py.File, metadata: DatasetMetadata) -> None:
     attrs["dtype"] = metadata.dtype.str
     attrs["chunk_grid"] = np.array(metadata.chunk_grid, np.int64)
     attrs["chunk_size"] = np.array(metadata.chunk_size, np.int64)
-    kind = _type_id(metadata.dtype)
+    kind = type_id(metadata.dtype)
     if metadata.dtype.itemsize < 1 << 15:
         raw = np.frombuffer(np.asarray(metadata.fillvalue, metadata.dtype).tobytes(), np.uint8)
-        h5py.h5a.create(file.id, b"fillvalue", kind, _space(())).write(raw, mtype=kind)
+        h5py.h5a.create(file.id, b"fillvalue", kind, dataspace(())).write(raw, mtype=kind)
 
 
 def _set_document(file: h5py.File, metadata: DatasetMetadata) -> None:
@@ -313,16 +318,16 @@ def _add_virtual(file: h5py.File, metadata: DatasetMetadata) -> None:
     if not shape:
         file["data"] = h5py.ExternalLink(template, "/data")
         return
-    kind = _type_id(metadata.dtype)
-    creation = _creation(metadata, kind)
-    whole, block = _space(shape), _space(chunk_size)
+    kind = type_id(metadata.dtype)
+    creation = creation_list(metadata, kind)
+    whole, block = dataspace(shape), dataspace(chunk_size)
     for idx in product(*map(range, metadata.chunk_grid)):
         start = tuple(i * c for i, c in zip(idx, chunk_size, strict=True))
         count = tuple(min(c, n - s) for s, c, n in zip(start, chunk_size, shape, strict=True))
         whole.select_hyperslab(start, (1,) * len(shape), block=count)
         block.select_hyperslab((0,) * len(shape), (1,) * len(shape), block=count)
         creation.set_virtual(whole, (template % idx).encode(), b"/data", block)
-    h5d.create(file.id, b"data", kind, _space(shape), dcpl=creation)
+    h5d.create(file.id, b"data", kind, dataspace(shape), dcpl=creation)
 
 
 def read_description(image: bytes, where: str) -> tuple[DatasetMetadata, bytes]:

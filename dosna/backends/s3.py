@@ -145,6 +145,26 @@ class S3Connection(StoreConnection):
         self._learnt: dict[str, Conditions] = {}
         self.lease = 1.5 * timeout  # type: ignore[misc]
 
+    @classmethod
+    def split_url(cls, path: str, options: dict[str, Any]) -> tuple[str, str, dict[str, Any]]:
+        if not path.startswith("//"):
+            if "bucket" in options:
+                return super().split_url(path, options)
+            return "", path.strip("/"), options
+        bucket, _, rest = path[2:].partition("/")
+        place, name, options = super().split_url(rest, options)
+        if options.get("bucket", bucket) != bucket:
+            raise ConfigurationError(
+                f"bucket {bucket!r} and the option bucket={options['bucket']} differ: leave one "
+                "out"
+            )
+        if not place:
+            raise ConfigurationError(
+                f"names the bucket {bucket!r} alone: add the connection, s3://{bucket}/NAME, or "
+                f"write s3:{bucket} for a dataset that is a bucket of its own"
+            )
+        return place, name, {**options, "bucket": bucket}
+
     @property
     def holds_trees(self) -> bool:
         return self.bucket is not None

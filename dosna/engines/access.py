@@ -6,6 +6,7 @@ a plan, and the plan is read or written by the backend in this process.
 
 from __future__ import annotations
 
+import os
 import warnings
 from collections.abc import Callable, Iterator, Mapping, MutableMapping
 from functools import partial
@@ -301,6 +302,11 @@ class ArrayAccess:
         if copy is False:
             raise ValueError(f"dataset {self.name!r} is not in memory: an array of it is a copy")
         return np.asarray(self.read(...), dtype)
+
+    def __dask_tokenize__(self) -> bytes:
+        # Of two graphs over one dataset the second may be about other values: Dask must not
+        # take what it holds of the first for it.
+        return os.urandom(16)
 
     def __iter__(self) -> Iterator[Any]:
         # A row of chunks at a time, so that no chunk is read twice.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -32,6 +33,7 @@ from dosna.metadata import (
 )
 from dosna.settings import current, works_together
 from dosna.util.options import refuse_unknown
+from dosna.util.patterns import matching
 from dosna.util.progress import Progress
 
 if TYPE_CHECKING:
@@ -126,6 +128,18 @@ class EngineConnection:
     def __repr__(self) -> str:
         state = "connected" if self.connected else "not connected"
         return f"<dosna.Connection {self.name!r} ({type(self.instance).__name__}): {state}>"
+
+    def beside(self, instance: BackendConnection) -> EngineConnection:
+        """Make a connection under the same engine to another place.
+
+        Parameters
+        ----------
+        instance : BackendConnection
+            What a backend has made; it need not be connected.
+        """
+        made: EngineConnection = object.__new__(type(self))
+        made.instance, made.runner = instance, self.runner
+        return made
 
     @property
     def name(self) -> str:
@@ -463,6 +477,74 @@ class EngineConnection:
         self.check_writable()
         check_name(name)
         self.runner.once(lambda: self.instance.del_dataset(name))
+
+    @collective
+    def export(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        select: str | Sequence[str] | None = None,
+        chunk_size: int | Sequence[int] | None = None,
+        compression: str | None = None,
+        overwrite: bool = False,
+        progress: Progress = None,
+        memory_limit: Limit = None,
+    ) -> list[str]:
+        """Write datasets to one file for other programs, under their names.
+
+        Parameters
+        ----------
+        path : path
+            Its ending says what is written: ``.h5``, ``.hdf5``, ``.nxs`` or ``.nx5`` an HDF5
+            file, ``.zarr`` a folder with a Zarr v3 group, ``.npy`` (of one dataset) NumPy's
+            format. It appears when all is in it, and not at all if anything fails.
+        select : str or sequence of str, optional
+            Names, with ``*``, ``?`` and ``[…]`` as in a shell; all by default.
+        chunk_size : int or sequence of int, optional
+            Extent of a chunk in the file; the datasets' own by default.
+        compression : str, optional
+            ``'gzip'`` for HDF5; for Zarr as in the backend ``file``. None by default.
+        overwrite : bool
+            Whether to replace what is at `path`.
+        progress, memory_limit
+            As in `EngineDataset.load`.
+
+        Returns
+        -------
+        list of str
+            The names of the datasets that were written.
+
+        Raises
+        ------
+        DatasetNotFoundError
+            Nothing has a name of `select`.
+        FileExistsError
+            There is something at `path`.
+        ConfigurationError
+            An unknown ending, or an option that its format does not have.
+        """
+        self.check_connected()
+        from dosna.export import export
+
+        names = self.runner.once(lambda: self._chosen(select))
+        export(
+            [self.get_dataset(name) for name in names],
+            path,
+            chunk_size=chunk_size,
+            compression=compression,
+            overwrite=overwrite,
+            progress=progress,
+            memory_limit=memory_limit,
+        )
+        return names
+
+    def _chosen(self, patterns: str | Sequence[str] | None) -> list[str]:
+        names, vain = matching(list(self), patterns)
+        if vain:
+            raise DatasetNotFoundError(
+                f"no dataset of connection {self.name!r} has a name like {vain[0]!r}"
+            )
+        return names
 
     def get_group_attrs(self, name: str = "") -> dict[str, Any]:
         """Give the attributes of a group, which is what names of datasets begin with.

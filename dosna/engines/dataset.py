@@ -5,6 +5,7 @@ Every method here is collective under engines of several processes: all of them 
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, fields
 from functools import partial
@@ -21,6 +22,7 @@ from dosna.engines.work import (
     BLOCK_BYTES,
     Apply,
     Clear,
+    Compare,
     Func,
     HaloMap,
     Load,
@@ -31,6 +33,7 @@ from dosna.engines.work import (
     load_block,
     objects_of,
     result_of,
+    unequal,
     workers_within,
 )
 from dosna.errors import StaleDatasetError
@@ -64,6 +67,41 @@ class Verification:
     def __str__(self) -> str:
         counts = [(f.name.replace("_", " "), getattr(self, f.name)) for f in fields(self)]
         return ", ".join(f"{len(found)} {state}" for state, found in counts if found) or "empty"
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What `EngineDataset.compare` found.
+
+    Parameters
+    ----------
+    chunks : int
+        How many chunks were compared.
+    different : tuple
+        Indices of the chunks that differ, sorted.
+    elements : int
+        How many elements differ.
+    first : tuple of int or None
+        Index of the first element that differs, in C order.
+    """
+
+    chunks: int
+    different: tuple[Shape, ...] = ()
+    elements: int = 0
+    first: Shape | None = None
+
+    @property
+    def equal(self) -> bool:
+        """Whether nothing differs."""
+        return not self.elements
+
+    def __str__(self) -> str:
+        if self.equal:
+            return f"{self.chunks} of {self.chunks} chunks equal"
+        return (
+            f"{len(self.different)} of {self.chunks} chunks differ, in {self.elements} elements: "
+            f"first at {self.first}"
+        )
 
 
 class EngineDataset(ArrayAccess):
@@ -161,16 +199,10 @@ class EngineDataset(ArrayAccess):
         grain = block = self.instance.grain
         held = 2 * _nbytes(grain, itemsize)
         if is_source(data):
-            source, chunks = data, _chunks_of(data)
-            if isinstance(data, ArrayAccess):
-                data.connection.check_connected()
-                data.note_reading()
-                source, chunks = data.instance, data.instance.grain
-                travels = data.instance.connection.shared_between_processes
-            else:
-                travels = getattr(data, "travels", False)
+            source, chunks, travels = _opened(data)
+            if source is data and chunks:
                 # As it is stored, and after one filter and the next.
-                held += 3 * _nbytes(chunks, itemsize) if chunks else 0
+                held += 3 * _nbytes(chunks, itemsize)
             work = Load(self.instance, source)
             most = BLOCK_BYTES
             if memory_limit is not None:
@@ -185,7 +217,7 @@ class EngineDataset(ArrayAccess):
             done = self.runner.once(lambda: set(self.instance.finished_objects()))
             left = [t for t in tasks if any(o.idx not in done for o in objects_of(t.out, grain))]
             tasks, before = left, len(tasks) - len(left)
-        self._spread(
+        self.spread(
             "load",
             work,
             held + _nbytes(block, itemsize),
@@ -264,7 +296,7 @@ class EngineDataset(ArrayAccess):
             block += 3 * _nbytes(out.instance.grain, itemsize, widths)
         try:
             tasks = every_chunk(self.shape, grain)
-            self._spread("map", work, block, progress, memory_limit, tasks=tasks)
+            self.spread("map", work, block, progress, memory_limit, tasks=tasks)
         except BaseException:
             self.connection.discard(out)
             raise
@@ -290,7 +322,7 @@ class EngineDataset(ArrayAccess):
         self.connection.check_writable()
         self.note_reading()
         block = 4 * _nbytes(self.instance.grain, self.dtype.itemsize)
-        self._spread("apply", Apply(self.instance, func), block, progress, memory_limit)
+        self.spread("apply", Apply(self.instance, func), block, progress, memory_limit)
 
     @collective
     def reduce(
@@ -331,28 +363,36 @@ class EngineDataset(ArrayAccess):
             wide = np.dtype(np.float64)
         work = Reduce(self.instance, ufunc, wide)
         block = 2 * _nbytes(self.instance.grain, self.dtype.itemsize)
-        parts = self._spread("reduce", work, block, progress, memory_limit)
+        parts = self.spread("reduce", work, block, progress, memory_limit)
         pairs = sorted((pair for part in parts for pair in part), key=lambda pair: pair[0])
         total = ufunc.reduce(np.array([value for _, value in pairs]), dtype=wide)
         if op == "mean":
             total = total / self.size
         return np.asarray(total).astype(np.asarray(model).dtype)[()]
 
-    def sum(self) -> Any:
-        """Sum of all elements, see `reduce`."""
-        return self.reduce("sum")
+    def sum(self, axis: None = None, dtype: None = None, out: None = None) -> Any:
+        """Sum of all elements, see `reduce`; ``np.sum(ds)`` comes here too."""
+        return self._reduced("sum", axis, dtype, out)
 
-    def mean(self) -> Any:
+    def mean(self, axis: None = None, dtype: None = None, out: None = None) -> Any:
         """Mean of all elements, see `reduce`."""
-        return self.reduce("mean")
+        return self._reduced("mean", axis, dtype, out)
 
-    def min(self) -> Any:
+    def min(self, axis: None = None, out: None = None) -> Any:
         """Smallest element, see `reduce`."""
-        return self.reduce("min")
+        return self._reduced("min", axis, out)
 
-    def max(self) -> Any:
+    def max(self, axis: None = None, out: None = None) -> Any:
         """Largest element, see `reduce`."""
-        return self.reduce("max")
+        return self._reduced("max", axis, out)
+
+    def _reduced(self, op: Literal["sum", "mean", "min", "max"], *of_numpy: None) -> Any:
+        if any(argument is not None for argument in of_numpy):
+            raise TypeError(
+                f"{op} of a dataset is over all of it, and takes no axis, dtype or out: use "
+                f"np.{op}(ds[...], …) if it fits into memory, or dask.array.from_array(ds)"
+            )
+        return self.reduce(op)
 
     @collective
     def clone(
@@ -417,6 +457,35 @@ class EngineDataset(ArrayAccess):
             return made
 
         return connection.create_filled(create, self, progress, memory_limit)
+
+    @collective
+    def export(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        chunk_size: int | Sequence[int] | None = None,
+        compression: str | None = None,
+        overwrite: bool = False,
+        progress: Progress = None,
+        memory_limit: Limit = None,
+    ) -> None:
+        """Write the dataset to a file for other programs: HDF5, Zarr or NumPy's format.
+
+        It has its name and attributes there too, but for an ``.npy`` file, which has neither.
+        Parameters and errors are those of `EngineConnection.export`.
+        """
+        from dosna.export import export
+
+        self.connection.check_connected()
+        export(
+            [self],
+            path,
+            chunk_size=chunk_size,
+            compression=compression,
+            overwrite=overwrite,
+            progress=progress,
+            memory_limit=memory_limit,
+        )
 
     @collective
     def clear(self, *, progress: Progress = None) -> None:
@@ -512,11 +581,77 @@ class EngineDataset(ArrayAccess):
             checksum), ``never_written``, ``missing`` or ``corrupt``.
         """
         self.connection.check_connected()
-        parts = self._spread("verify", Verify(self.instance), 0, progress, None)
+        parts = self.spread("verify", Verify(self.instance), 0, progress, None)
         states: dict[ChunkState, list[Shape]] = {}
         for idx, state in sorted(pair for part in parts for pair in part):
             states.setdefault(state, []).append(idx)
         return Verification(**{k.replace(" ", "_"): tuple(v) for k, v in states.items()})
+
+    @collective
+    def compare(
+        self, other: Any, *, progress: Progress = None, memory_limit: Limit = None
+    ) -> Comparison:
+        """Compare with what should be equal, chunk by chunk, and say where it differs.
+
+        Values are compared, as by NumPy's ``!=``, and not types; NaN and NaT are equal to
+        themselves. To learn whether the chunks are sound at all, see `verify`.
+
+        Parameters
+        ----------
+        other : array_like
+            Another dataset, or anything with shape, dtype and slicing; of the same shape.
+        progress, memory_limit
+            As in `load`.
+
+        Returns
+        -------
+        Comparison
+
+        Raises
+        ------
+        ValueError
+            `other` has another shape.
+        TypeError
+            Of another kind, such as text and numbers, or with other fields.
+        """
+        self.connection.check_connected()
+        if not is_source(other):
+            other = np.asarray(other)
+        if tuple(other.shape) != self.shape:
+            raise ValueError(
+                f"dataset {self.name!r} of shape {self.shape} cannot be compared with shape "
+                f"{tuple(other.shape)}"
+            )
+        try:
+            unequal(np.empty(0, self.dtype), np.empty(0, other.dtype))
+        except TypeError as error:
+            raise TypeError(
+                f"dataset {self.name!r} of dtype {self.dtype} cannot be compared with dtype "
+                f"{other.dtype}"
+            ) from error
+        self.note_reading()
+        source, chunks, travels = _opened(other)
+        itemsize = max(self.dtype.itemsize, other.dtype.itemsize)
+        most = BLOCK_BYTES
+        if memory_limit is not None:
+            most = min(most, parse_size(memory_limit) // (4 * self.runner.workers))
+        block = load_block(self.instance, chunks, most, 4 * self.runner.workers)
+        parts = self.spread(
+            "compare",
+            Compare(self.instance, source),
+            4 * _nbytes(block, itemsize),
+            progress,
+            memory_limit,
+            tasks=every_chunk(self.shape, block),
+            travels=travels,
+        )
+        found = sorted(entry for part in parts for entry in part)
+        return Comparison(
+            self.total_chunks,
+            tuple(idx for idx, _, _ in found),
+            sum(count for _, count, _ in found),
+            min((first for _, _, first in found), default=None),
+        )
 
     def flush(self) -> None:
         """Return when everything written so far would survive a power loss."""
@@ -528,7 +663,7 @@ class EngineDataset(ArrayAccess):
         self.connection.check_connected()
         self.instance.refresh()
 
-    def _spread(
+    def spread(
         self,
         what: str,
         work: Callable[[Any], Any],
@@ -540,9 +675,29 @@ class EngineDataset(ArrayAccess):
         before: int = 0,
         travels: bool = True,
     ) -> list[Any]:
-        """Run `work` over all stored objects, or over `tasks` of boxes of several.
+        """Share work on all chunks out over all workers; collective, as `load` and the like are.
 
-        `before` is how many more tasks there were, which are done.
+        Parameters
+        ----------
+        what : str
+            What it is called where progress is shown.
+        work : callable
+            See `dosna.engines.base.Runner.spread`.
+        task_bytes : int
+            What it holds for one task.
+        progress, memory_limit
+            As in `load`.
+        tasks : sized iterable, optional
+            Boxes; by default the stored objects.
+        before : int
+            How many more tasks there were, which are done.
+        travels : bool
+            Whether `work` can be sent to another process.
+
+        Returns
+        -------
+        list
+            What `work` returned, part by part, in no particular order.
         """
         workers = workers_within(memory_limit, task_bytes, what)
         if tasks is None:
@@ -557,6 +712,16 @@ def _take_back(dataset: BackendDataset, before: Shape, after: Shape) -> None:
     dataset.refresh()
     if dataset.metadata.shape == after:
         dataset.resize(before)
+
+
+def _opened(data: Any) -> tuple[Any, Shape | None, bool]:
+    """Give what reads a source in any thread, its chunks, and whether processes may be sent it."""
+    if not isinstance(data, ArrayAccess):
+        return data, _chunks_of(data), getattr(data, "travels", False)
+    data.connection.check_connected()
+    data.note_reading()
+    instance = data.instance
+    return instance, instance.grain, instance.connection.shared_between_processes
 
 
 def _chunks_of(source: Any) -> Shape | None:

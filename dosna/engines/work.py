@@ -439,3 +439,49 @@ def workers_within(limit: int | str | None, task_bytes: int, what: str) -> int |
             "raise the limit, or use smaller chunks"
         )
     return max(1, size // max(1, task_bytes))
+
+
+@dataclass
+class Compare:
+    """Compare chunks with what should be equal to them, of the same shape.
+
+    Gives ``(chunk index, how many elements differ, index of the first)`` for those that do.
+    """
+
+    dataset: BackendDataset
+    other: Any
+
+    def __call__(self, tasks: Iterable[ChunkTask]) -> list[tuple[Shape, int, Shape]]:
+        chunk_size = self.dataset.metadata.chunk_size
+        found = []
+        for task in tasks:
+            block = read_box(self.dataset, task.out)
+            other = read_source(self.other, task.out)
+            for idx, place in _chunks_of(task, block.shape, chunk_size):
+                differ = unequal(block[place], other[place])
+                count = int(np.count_nonzero(differ))
+                if count:
+                    at = np.unravel_index(int(np.argmax(differ)), differ.shape)
+                    start = (i * c for i, c in zip(idx, chunk_size, strict=True))
+                    first = tuple(int(s + a) for s, a in zip(start, at, strict=True))
+                    found.append((idx, count, first))
+        return found
+
+
+def unequal(one: Array, other: Array) -> Array:
+    """Say of each element whether it differs; NaN and NaT are equal to themselves."""
+    if one.dtype.names is not None:
+        if one.dtype.names != other.dtype.names:
+            raise TypeError(f"cannot compare {one.dtype} with {other.dtype}: fields differ")
+        differ = np.zeros(one.shape, bool)
+        for name in one.dtype.names:
+            within = unequal(one[name], other[name])
+            differ |= within.any(axis=tuple(range(one.ndim, within.ndim)))
+        return differ
+    if one.dtype.kind == other.dtype.kind == "V":
+        return np.asarray(one != other)
+    # The operator would call a text and a number different; the function refuses them.
+    differ = np.asarray(np.not_equal(one, other))
+    if one.dtype.kind in "fcmM" and differ.any():
+        differ &= ~((one != one) & (other != other))
+    return differ

@@ -40,6 +40,8 @@ class ArrayDescription:
     chunks : tuple of int, optional
         Extent of what the source stores or sends in one piece; None if it can as well read
         any part.
+    chunks_kept : bool
+        Whether datasets take these chunks as they are, also where larger ones would be quicker.
     pieces : tuple of int, optional
         Extent of what is best read together, where that is not the `chunks`: rows of a file
         without chunks.
@@ -60,6 +62,7 @@ class ArrayDescription:
     dtype: np.dtype[Any] = field(default_factory=lambda: np.dtype("V1"))
     attrs: Mapping[str, Any] = field(default_factory=dict)
     chunks: Shape | None = None
+    chunks_kept: bool = False
     pieces: Shape | None = None
     dims: tuple[str | None, ...] | None = None
     fillvalue: Any = None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fnmatch
 import inspect
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -30,6 +29,7 @@ from dosna.metadata import (
 )
 from dosna.sources.base import ArrayDescription, Source, SourceArray
 from dosna.sources.opening import open_source
+from dosna.util.patterns import matching
 from dosna.util.sizes import parse_size
 
 if TYPE_CHECKING:
@@ -335,17 +335,11 @@ def _selected(source: Source, patterns: Iterable[str] | None) -> list[str]:
     names = source.names()
     if not names:
         raise SourceNotFoundError(f"{source!r} has no arrays")
-    if patterns is None:
-        return names
-    chosen: set[str] = set()
-    for pattern in patterns:
-        plain = pattern.strip("/")
-        found = {n for n in names for p in (plain, plain + "/*") if fnmatch.fnmatchcase(n, p)}
-        if not found:
-            some = ", ".join(names[:10]) + (", …" if len(names) > 10 else "")
-            raise SourceNotFoundError(f"{source!r} has nothing like {pattern!r}: it has {some}")
-        chosen |= found
-    return [name for name in names if name in chosen]
+    chosen, vain = matching(names, patterns)
+    if vain:
+        some = ", ".join(names[:10]) + (", …" if len(names) > 10 else "")
+        raise SourceNotFoundError(f"{source!r} has nothing like {vain[0]!r}: it has {some}")
+    return chosen
 
 
 def choose_chunks(description: ArrayDescription, wanted: ChunkSize = None) -> Shape:
@@ -374,6 +368,8 @@ def choose_chunks(description: ArrayDescription, wanted: ChunkSize = None) -> Sh
     target = TARGET_CHUNK_BYTES if wanted is None else parse_size(wanted)
     if own is None:
         return choose_chunk_size(shape, itemsize, target)
+    if wanted is None and description.chunks_kept:
+        return own
     own = tuple(max(1, min(c, n)) for c, n in zip(own, shape, strict=True))
     size = math.prod(own) * itemsize
     if wanted is None and _LEAST_CHUNK_BYTES <= size <= _MOST_CHUNK_BYTES:

@@ -389,6 +389,27 @@ class OperationTests(Kit):
         assert name + "-e" not in ds.connection
         check(ds[...], -data)
 
+    def test_compare_says_where_they_differ(
+        self, con: dn.Connection, ds: dn.Dataset, data: Array, name: str
+    ) -> None:
+        other = ds.clone(name + "-other", data=True)
+        for equal in (data, other, Sliced(data)):
+            found = ds.compare(equal)
+            assert (found.equal, found.chunks, found.first) == (True, ds.total_chunks, None)
+        last = tuple(n - 1 for n in data.shape)
+        other[last] = other[last] + 1
+        first = (0,) * (data.ndim - 1) + (1,)
+        other[first] = other[first] - 1
+        idx = tuple(i // c for i, c in zip(last, ds.chunk_size, strict=True))
+        found = ds.compare(other, memory_limit="1M")
+        assert (found.different, found.elements) == ((tuple(0 for _ in idx), idx), 2)
+        assert (found.equal, found.first) == (False, first)
+        assert str(first) in str(found)
+        with pytest.raises(ValueError, match="shape"):
+            ds.compare(data[1:])
+        with pytest.raises(TypeError):
+            ds.compare(data.astype("S"))
+
     def test_flush_and_verify(self, ds: dn.Dataset) -> None:
         ds.flush()
         found = ds.verify()

@@ -26,3 +26,12 @@ def parse_size(size: int | str) -> int:
     if value <= 0:
         raise ValueError(f"{size!r} is not a size: use a number of bytes or a text like '512M'")
     return value
+
+
+def format_size(size: float) -> str:
+    """Write a number of bytes for people: '1.5 GiB'."""
+    for unit in ("B", "KiB", "MiB", "GiB", "TiB"):
+        if size < 1024 or unit == "TiB":
+            break
+        size /= 1024
+    return f"{size:.{0 if unit == 'B' or size >= 100 else 1}f} {unit}"

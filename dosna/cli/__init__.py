@@ -1,0 +1,109 @@
+"""The command ``dosna``: look at datasets, move them in, out and around, check and delete them.
+
+It uses dosna as any program does. Exit codes are 0, 1 (it failed, or a difference was found),
+2 (wrong arguments), 130 (interrupted) and 141 (nobody reads the output).
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+from contextlib import suppress
+
+from dosna.cli.commands import COMMANDS
+from dosna.cli.console import Console
+from dosna.cli.parser import make_parser
+from dosna.cli.ranks import ranks_of
+from dosna.errors import ConfigurationError, MissingDependencyError
+
+__all__ = ["main"]
+
+FAILED, USAGE, INTERRUPTED, BROKEN_PIPE = 1, 2, 130, 141
+
+# How the errors of the Python interface name what is an option here.
+_IN_OPTIONS = {
+    "on_error='skip'": "--skip",
+    "overwrite=True": "--overwrite",
+    "memory_limit": "--memory-limit",
+    "select=": "--select",
+    "kind=": "--kind",
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command.
+
+    Parameters
+    ----------
+    argv : sequence of str, optional
+        Its arguments; those of the process by default.
+
+    Returns
+    -------
+    int
+        The exit code.
+    """
+    try:
+        arguments = make_parser().parse_args(argv)
+    except SystemExit as end:
+        return end.code if isinstance(end.code, int) else USAGE
+    try:
+        ranks = ranks_of(arguments)
+    except (ConfigurationError, MissingDependencyError) as error:
+        print(f"dosna: {_explained(_line(error), arguments)}", file=sys.stderr)
+        return USAGE
+    console = Console(
+        speaks=ranks.first, quiet=arguments.quiet, as_json=arguments.json, debug=arguments.debug
+    )
+    with console:
+        code, message = _run(arguments, console)
+        code, message = ranks.settle(code, message)
+        if message is not None:
+            console.complain(message)
+        return _finish(code)
+
+
+def _run(arguments: argparse.Namespace, console: Console) -> tuple[int, str | None]:
+    """Run a command; give its exit code and what is to be said about a failure."""
+    try:
+        return COMMANDS[arguments.command](arguments, console), None
+    except KeyboardInterrupt:
+        return INTERRUPTED, _explained("interrupted", arguments)
+    except BrokenPipeError:
+        return BROKEN_PIPE, None
+    except ConfigurationError as error:
+        return USAGE, _explained(_line(error), arguments)
+    except Exception as error:
+        return FAILED, _explained(_line(error), arguments)
+
+
+def _line(error: Exception) -> str:
+    """Say in a line what an error is about."""
+    text = str(error)
+    if isinstance(error, OSError) and error.strerror:
+        text = error.strerror + (f": {error.filename}" if error.filename else "")
+    if type(error).__module__.partition(".")[0] != "dosna":
+        text = f"{type(error).__name__}: {text}" if text else type(error).__name__
+    for python, option in _IN_OPTIONS.items():
+        text = text.replace(python, option)
+    return text
+
+
+def _explained(line: str, arguments: argparse.Namespace) -> str:
+    return f"{line}\n{traceback.format_exc().rstrip()}" if arguments.debug else line
+
+
+def _finish(code: int) -> int:
+    """Hand over what was printed, while there is somebody to complain to."""
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        code = BROKEN_PIPE
+    if code == BROKEN_PIPE:
+        # What Python still holds would fail again at exit.
+        with suppress(OSError, ValueError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return code

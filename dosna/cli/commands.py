@@ -1,0 +1,374 @@
+"""What each command does; each gives its exit code."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from dosna import Connection, Dataset
+from dosna.cli.console import Console
+from dosna.cli.places import chosen, connected, is_url, new_place, source_of
+from dosna.errors import ConfigurationError, DosnaError, SourceChangedError
+from dosna.sources import Source
+from dosna.util.options import refuse_unknown
+from dosna.util.sizes import format_size
+
+__all__ = ["COMMANDS"]
+
+OK, FAILED = 0, 1
+_MOST_NOTES = 3
+
+Command = Callable[[argparse.Namespace, Console], int]
+
+
+def ls(arguments: argparse.Namespace, console: Console) -> int:
+    """List datasets."""
+    listed: list[dict[str, Any]] = []
+    with connected(arguments.url, arguments) as (con, name):
+        for found in chosen(con, name, arguments)[0]:
+            try:
+                listed.append(_short(con[found]))
+            except DosnaError as error:
+                listed.append({"name": found, "error": str(error)})
+    rows = []
+    for entry in listed:
+        if "error" in entry:
+            rows.append([entry["name"], "cannot be opened:", entry["error"], "", ""])
+            continue
+        size = format_size(entry["nbytes"])
+        note = "incomplete" if entry["incomplete"] else ""
+        shape = "x".join(map(str, entry["shape"])) or "scalar"
+        rows.append([entry["name"], shape, entry["dtype"], size, note])
+    if rows:
+        console.table(rows)
+    console.give(listed)
+    return FAILED if any("error" in entry for entry in listed) else OK
+
+
+def info(arguments: argparse.Namespace, console: Console) -> int:
+    """Describe a dataset or a connection."""
+    with connected(arguments.url, arguments) as (con, name):
+        names, single = chosen(con, name, arguments)
+        if single:
+            ds = con[name]
+            described = _described(ds, arguments.written)
+            _show(described, console)
+            if arguments.plot is not None:
+                from dosna.cli.plot import draw
+
+                con.runner.once(lambda: draw(ds, arguments.plot))
+                console.remark(f"drawn to {arguments.plot}")
+            return OK
+        if arguments.plot is not None:
+            raise ConfigurationError("--plot draws one dataset: name it in the URL")
+        sizes = [con[found].nbytes for found in names]
+        described = {
+            "connection": con.name,
+            "backend": type(con.instance).__name__,
+            "location": con.instance.location,
+            "datasets": len(names),
+            "nbytes": sum(sizes),
+        }
+        _show(described, console)
+    return OK
+
+
+def ingest(arguments: argparse.Namespace, console: Console) -> int:
+    """Make datasets of the arrays of a file."""
+    if arguments.kind is None and is_url(arguments.source):
+        raise ConfigurationError(f"{arguments.source} is no file, but datasets: use dosna copy")
+    with (
+        source_of(arguments.source, arguments.kind) as source,
+        new_place(arguments.target, not source.single, arguments) as (con, name),
+    ):
+        report = _ingested(con, source, name, arguments, console)
+    return OK if report.made or report.present else FAILED
+
+
+def copy(arguments: argparse.Namespace, console: Console) -> int:
+    """Copy datasets into another connection."""
+    if not is_url(arguments.source):
+        raise ConfigurationError(f"{arguments.source!r} is no URL of datasets: use dosna ingest")
+    with (
+        source_of(arguments.source, None) as source,
+        new_place(arguments.target, not source.single, arguments) as (con, name),
+    ):
+        report = _ingested(con, source, name, arguments, console)
+        for target in [*report.present, *report.resumed]:
+            _check_copied(con[target], source, arguments, console)
+    return OK
+
+
+def _ingested(
+    con: Connection, source: Source, name: str, arguments: argparse.Namespace, console: Console
+) -> Any:
+    options = dict(arguments.option)
+    if arguments.compression is not None:
+        options["compression"] = arguments.compression
+    try:
+        refuse_unknown(options, con.instance.create_dataset, f"a dataset of {arguments.target}")
+    except TypeError as error:
+        raise ConfigurationError(str(error)) from None
+    began = time.monotonic()
+    with console.progress(arguments.command, "B") as progress:
+        report = con.ingest(
+            source,
+            name or None,
+            select=arguments.select,
+            chunk_size=arguments.chunk_size,
+            on_error="skip" if getattr(arguments, "skip", False) else "raise",
+            overwrite=arguments.overwrite,
+            progress=progress,
+            memory_limit=arguments.memory_limit,
+            **options,
+        )
+    seconds = time.monotonic() - began
+    if len(report.notes) > _MOST_NOTES:
+        console.remark(f"{len(report.notes)} arrays were converted: --json lists how")
+    else:
+        for target, notes in report.notes.items():
+            console.remark(f"{target}: {'; '.join(notes)}")
+    for skipped, why in report.skipped.items():
+        console.remark(f"left out {skipped}: {why}")
+    speed = f" in {seconds:.1f} s ({format_size(report.nbytes / max(seconds, 1e-9))}/s)"
+    console.say(
+        f"{arguments.source}: {_count(len(report.made), 'dataset')}, {format_size(report.nbytes)}"
+        + (speed if report.made else "")
+        + (f", {len(report.resumed)} begun before" if report.resumed else "")
+        + (f", {len(report.present)} there already" if report.present else "")
+        + (f", {len(report.skipped)} left out" if report.skipped else "")
+    )
+    console.give(report)
+    return report
+
+
+def _check_copied(
+    ds: Dataset, source: Source, arguments: argparse.Namespace, console: Console
+) -> None:
+    """Make sure that what an earlier command copied is still what the source holds."""
+    origin = ds.origin or {}
+    with console.progress(f"compare {ds.name}", "chunk") as progress:
+        found = ds.compare(
+            source[origin["name"]], progress=progress, memory_limit=arguments.memory_limit
+        )
+    if not found.equal:
+        raise SourceChangedError(
+            f"{ds.name!r} was copied, wholly or in part, by an earlier command, and "
+            f"{arguments.source} has changed since ({found}): copy it anew by overwrite=True"
+        )
+
+
+def export(arguments: argparse.Namespace, console: Console) -> int:
+    """Write datasets to a file."""
+    if isinstance(arguments.chunk_size, str):
+        raise ConfigurationError("export takes --chunk-size in extents, like 64,64,64")
+    with connected(arguments.url, arguments) as (con, name):
+        names, _ = chosen(con, name, arguments)
+        with console.progress("export", "chunk") as progress:
+            con.export(
+                arguments.path,
+                select=names,
+                chunk_size=arguments.chunk_size,
+                compression=arguments.compression,
+                overwrite=arguments.overwrite,
+                progress=progress,
+                memory_limit=arguments.memory_limit,
+            )
+    console.say(f"{arguments.path}: {_count(len(names), 'dataset')}")
+    console.give({"path": arguments.path, "datasets": names})
+    return OK
+
+
+def verify(arguments: argparse.Namespace, console: Console) -> int:
+    """Check the chunks of datasets, or compare them with something."""
+    with connected(arguments.url, arguments) as (con, name):
+        names, single = chosen(con, name, arguments)
+        if arguments.against is not None:
+            with source_of(arguments.against, None) as source:
+                pairs, missing = _pairs(names, single, name, source, arguments.select)
+                results = [_compared(con, a, source, b, arguments, console) for a, b in pairs]
+                results += [{"name": b, "good": False, "found": "not there"} for b in missing]
+        else:
+            results = [_verified(con, found, console) for found in names]
+    for result in results:
+        console.say(f"{result['name']}: {result['found']}")
+    console.give(results)
+    return OK if all(result["good"] for result in results) else FAILED
+
+
+def _verified(con: Connection, name: str, console: Console) -> dict[str, Any]:
+    try:
+        ds = con[name]
+        with console.progress(f"verify {name}", "chunk") as progress:
+            found = ds.verify(progress=progress)
+    except DosnaError as error:
+        return {"name": name, "good": False, "found": str(error)}
+    states = {
+        "missing": found.missing,
+        "corrupt": found.corrupt,
+    }
+    text = str(found)
+    for state, chunks in states.items():
+        if chunks:
+            text += f"; {state}: {', '.join(map(str, chunks[:5]))}" + (", …" * (len(chunks) > 5))
+    if ds.incomplete:
+        text += "; incomplete: writing its data is not finished"
+    return {
+        "name": name,
+        "good": found.good and not ds.incomplete,
+        "found": text,
+        "incomplete": ds.incomplete,
+        **{state: list(chunks) for state, chunks in states.items()},
+    }
+
+
+def _pairs(
+    names: list[str], single: bool, within: str, source: Source, patterns: Any
+) -> tuple[list[tuple[str, str]], list[str]]:
+    """Say what is compared with what, and what is missing."""
+    others = [other for other in source.names() if not source.describe(other).refused]
+    if single and len(others) == 1:
+        return [(names[0], others[0])], []
+    below = {name[len(within) + 1 :] if within else name: name for name in names}
+    full = {name: name for name in names}
+    # Under a prefix of their own, or under the names that they had before.
+    there = below if any(other in below for other in others) else full
+    pairs = [(there[other], other) for other in others if other in there]
+    missing = [] if single or patterns else [other for other in others if other not in there]
+    if not pairs and not missing:
+        raise ConfigurationError("there is nothing of the same name to compare")
+    return pairs, missing
+
+
+def _compared(
+    con: Connection,
+    name: str,
+    source: Source,
+    other: str,
+    arguments: argparse.Namespace,
+    console: Console,
+) -> dict[str, Any]:
+    ds, against = con[name], source[other]
+    if ds.shape != against.shape:
+        text = f"shape {ds.shape}, and {against.shape} in {arguments.against}"
+        return {"name": name, "good": False, "found": text}
+    try:
+        with console.progress(f"compare {name}", "chunk") as progress:
+            found = ds.compare(against, progress=progress, memory_limit=arguments.memory_limit)
+    except TypeError as error:
+        return {"name": name, "good": False, "found": str(error)}
+    return {
+        "name": name,
+        "good": found.equal,
+        "found": str(found),
+        "chunks": found.chunks,
+        "different": list(found.different),
+        "elements": found.elements,
+        "first": found.first,
+    }
+
+
+def rm(arguments: argparse.Namespace, console: Console) -> int:
+    """Delete datasets."""
+    with connected(arguments.url, arguments, mode=None) as (con, name):
+        names, single = chosen(con, name, arguments)
+        if not single and not arguments.recursive:
+            raise ConfigurationError(
+                f"{arguments.url} names {_count(len(names), 'dataset')} and not one: add "
+                "--recursive to delete all of them"
+            )
+        what = names[0] if single else _count(len(names), "dataset")
+        if not arguments.yes and not con.runner.once(lambda: _agreed(what, arguments.url)):
+            console.remark("nothing was deleted")
+            return FAILED
+        for found in names:
+            con.del_dataset(found)
+    console.say(f"deleted {what}")
+    console.give({"deleted": names})
+    return OK
+
+
+def _agreed(what: str, url: str) -> bool:
+    if not sys.stdin.isatty():
+        raise ConfigurationError(f"say --yes to delete {what} without being asked")
+    print(f"delete {what} of {url}? [y/N] ", end="", file=sys.stderr, flush=True)
+    return sys.stdin.readline().strip().lower() in ("y", "yes")
+
+
+def _short(ds: Dataset) -> dict[str, Any]:
+    return {
+        "name": ds.name,
+        "shape": ds.shape,
+        "dtype": _name_of(ds.dtype),
+        "chunk_size": ds.chunk_size,
+        "nbytes": ds.nbytes,
+        "incomplete": ds.incomplete,
+    }
+
+
+def _described(ds: Dataset, written: bool) -> dict[str, Any]:
+    described: dict[str, Any] = {
+        **_short(ds),
+        "fillvalue": ds.fillvalue,
+        "dims": getattr(ds, "dims", None),
+        "chunk_grid": ds.chunk_grid,
+        "chunks": ds.total_chunks,
+        "chunk_nbytes": ds.instance.metadata.chunk_nbytes,
+        "storage": {k: v for k, v in ds.instance.create_options.items() if k != "dims"},
+        "guarantees": ds.guarantees,
+        "origin": ds.origin,
+        "attrs": dict(ds.attrs),
+    }
+    if written:
+        described["written"] = len(ds.written_chunks())
+    return described
+
+
+def _name_of(dtype: np.dtype[Any]) -> str:
+    if dtype.names is None:
+        return str(dtype)
+    return "{" + ", ".join(f"{n}: {_name_of(dtype[n])}" for n in dtype.names) + "}"
+
+
+def _show(described: dict[str, Any], console: Console) -> None:
+    """Print a description: a line for each, below each other where there are several."""
+    console.give(described)
+    for key, value in described.items():
+        if value is None or value == {} or (key == "incomplete" and not value):
+            continue
+        if key == "guarantees":
+            value = {f: getattr(value, f) for f in value.__dataclass_fields__ if f != "notes"}
+        if key.endswith("nbytes"):
+            value = f"{format_size(value)} ({value})"
+        if isinstance(value, dict):
+            console.say(f"{key}:")
+            for name, inner in value.items():
+                console.say(f"  {name}: {_brief(inner)}")
+        else:
+            console.say(f"{key}: {_brief(value)}")
+
+
+def _brief(value: Any) -> str:
+    text = str(value) if isinstance(value, (str, np.generic)) else repr(value)
+    text = " ".join(text.split())
+    return text if len(text) <= 200 else text[:199] + "…"
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}" + "s" * (number != 1)
+
+
+COMMANDS: dict[str, Command] = {
+    "ls": ls,
+    "info": info,
+    "ingest": ingest,
+    "copy": copy,
+    "export": export,
+    "verify": verify,
+    "rm": rm,
+}

@@ -1,0 +1,104 @@
+"""What the URLs and files of a command line lead to."""
+
+from __future__ import annotations
+
+import argparse
+import inspect
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from dosna import Connection, open_url, registry
+from dosna.errors import ConfigurationError, DatasetNotFoundError, SourceError
+from dosna.sources import Source, open_source
+from dosna.sources.datasets import DatasetsSource
+from dosna.urls import Url
+from dosna.util.options import parse_options
+from dosna.util.patterns import matching
+
+__all__ = ["chosen", "connected", "is_url", "new_place", "source_of"]
+
+
+def _engine(arguments: argparse.Namespace) -> dict[str, Any]:
+    engine_kw = None
+    if arguments.njobs is not None:
+        if registry.engines.get(arguments.engine).name != "joblib":
+            raise ConfigurationError("--njobs is of the engine joblib: add --engine joblib")
+        engine_kw = {"njobs": arguments.njobs}
+    return {"engine": arguments.engine, "engine_kw": engine_kw}
+
+
+@contextmanager
+def connected(
+    url: str, arguments: argparse.Namespace, mode: str | None = "r"
+) -> Iterator[tuple[Connection, str]]:
+    """Connect to where a URL leads; give the connection and the rest of the URL."""
+    con, name = open_url(url, mode=mode, **_engine(arguments))
+    with con:
+        yield con, name
+
+
+@contextmanager
+def new_place(url: str, many: bool, arguments: argparse.Namespace) -> Iterator[tuple[Any, str]]:
+    """Connect to where datasets are to be made; `many` are in the place itself."""
+    if many:
+        parsed = Url.parse(url)
+        url = str(Url(parsed.backend, parsed.path.rstrip("/") + "//", parsed.options))
+    con, name = open_url(url, **_engine(arguments))
+    if many:
+        con.runner.once(con.make_place)
+    with con:
+        yield con, name
+
+
+def chosen(con: Connection, name: str, arguments: argparse.Namespace) -> tuple[list[str], bool]:
+    """Find the datasets that a URL and patterns name, and whether the URL names just one.
+
+    Raises
+    ------
+    DatasetNotFoundError
+        There is none.
+    """
+    if name and name in con:
+        return [name], True
+    names = [n for n in con if not name or n.startswith(name + "/")]
+    if name and not names:
+        raise DatasetNotFoundError(
+            f"{arguments.url} is neither a dataset nor a place that holds some"
+        )
+    names, vain = matching(names, getattr(arguments, "select", None))
+    if vain:
+        raise DatasetNotFoundError(f"{arguments.url} has no dataset of a name like {vain[0]!r}")
+    return names, False
+
+
+def is_url(text: str) -> bool:
+    """Whether a text is the URL of datasets, and not a file nor a URL of one."""
+    scheme, colon, rest = text.partition(":")
+    if not colon or scheme.lower() not in _backends():
+        return False
+    if not rest.startswith("//"):
+        return True
+    try:
+        open_source(text.partition("?")[0])
+    except SourceError:
+        return True
+    return False
+
+
+def _backends() -> set[str]:
+    return {*registry.backends.names, *registry.backends.aliases}
+
+
+def source_of(text: str, kind: str | None) -> Source:
+    """Open what a text names: datasets by their URL, a file, a URL of a file with options."""
+    if kind is None and is_url(text):
+        return DatasetsSource(text, unchanged=True)
+    options: dict[str, Any] = {}
+    if "://" in text and "?" in text:
+        parsed = Url.parse(text)
+        text = text.partition("?")[0]
+        found = type(open_source(text, kind=kind))
+        given = [f"{k}={v}" for k, v in parsed.options.items()]
+        options = dict(parse_options(inspect.signature(found), given))
+    return open_source(text, kind=kind, **options)

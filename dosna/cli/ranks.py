@@ -1,0 +1,71 @@
+"""A command on the ranks of an MPI program: one speaks, and all end with the same code."""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import os
+import time
+from typing import Any
+
+from dosna.registry import engines
+
+__all__ = ["Ranks", "default_engine", "ranks_of"]
+
+_SIZES = ("PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "PMIX_SIZE", "MPI_LOCALNRANKS")
+_PATIENCE_SECONDS = 5.0
+_POLL_SECONDS = 0.01
+
+
+class Ranks:
+    """One process alone."""
+
+    first = True
+
+    def settle(self, code: int, message: str | None) -> tuple[int, str | None]:
+        """End together: give the worst code, and what the first that has one has to say."""
+        return code, message
+
+
+class MpiRanks(Ranks):
+    """All ranks of the world."""
+
+    def __init__(self) -> None:
+        from mpi4py import MPI
+
+        self._world: Any = MPI.COMM_WORLD.Dup()
+        self.first = self._world.rank == 0
+
+    def settle(self, code: int, message: str | None) -> tuple[int, str | None]:
+        world, began = self._world, time.monotonic()
+        arrived = world.Ibarrier()
+        while not arrived.Test():
+            # Those that have not failed may be waiting for this one, for ever.
+            if code and time.monotonic() - began > _PATIENCE_SECONDS:
+                print(f"dosna: rank {world.rank}: {message}", flush=True)
+                world.Abort(code)
+            time.sleep(_POLL_SECONDS)
+        outcomes = world.allgather((code, message))
+        said = next((text for _, text in outcomes if text is not None), None)
+        return max(code for code, _ in outcomes), said
+
+
+def default_engine() -> str:
+    """Choose an engine: mpi under mpiexec, else threads where joblib is, else one thread."""
+    if any(int(os.environ.get(name) or 1) > 1 for name in _SIZES):
+        return "mpi"
+    there = all(importlib.util.find_spec(name) for name in ("joblib", "cloudpickle"))
+    return "joblib" if there else "cpu"
+
+
+def ranks_of(arguments: argparse.Namespace) -> Ranks:
+    """Give the ranks that a command runs on, and settle which engine it uses.
+
+    Raises
+    ------
+    ConfigurationError, MissingDependencyError
+        There is no such engine.
+    """
+    found = engines.get(arguments.engine or default_engine())
+    arguments.engine = found.name
+    return MpiRanks() if found.name == "mpi" else Ranks()

@@ -1,0 +1,202 @@
+"""Writing datasets to one file that other programs read: HDF5, Zarr, NumPy's format.
+
+What is written appears under its name when it is complete: until then it is beside it, under
+a hidden name that ends in ``.part``.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import secrets
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from dosna.backends.folder import disk, sync_folder
+from dosna.errors import ConfigurationError, DatasetExistsError, StorageError
+
+if TYPE_CHECKING:
+    from dosna.engines.base import Report, Runner
+    from dosna.engines.dataset import EngineDataset, Limit
+    from dosna.util.progress import Progress
+
+__all__ = ["SUFFIXES", "Job", "export", "share_of"]
+
+
+@dataclass(frozen=True)
+class Job:
+    """What is asked of a format.
+
+    Parameters
+    ----------
+    datasets : sequence of EngineDataset
+        Of one connection.
+    chunk_size : int, sequence of int or None
+    compression : str or None
+    memory_limit : int, str or None
+    """
+
+    datasets: Sequence[EngineDataset]
+    chunk_size: int | Sequence[int] | None
+    compression: str | None
+    memory_limit: Limit
+
+    @property
+    def runner(self) -> Runner:
+        """Who does the work."""
+        return self.datasets[0].runner
+
+
+Writer = Callable[[Job, str, "Report | None"], None]
+"""Writes a job to a path, where nothing is, and reports the number of chunks done."""
+
+
+def _hdf5() -> Writer:
+    from dosna.export.hdf5 import write
+
+    return write
+
+
+def _zarr() -> Writer:
+    from dosna.export.zarr import write
+
+    return write
+
+
+def _npy() -> Writer:
+    from dosna.export.npy import write
+
+    return write
+
+
+_FORMATS = {
+    ".h5": _hdf5,
+    ".hdf5": _hdf5,
+    ".nxs": _hdf5,
+    ".nx5": _hdf5,
+    ".zarr": _zarr,
+    ".npy": _npy,
+}
+
+SUFFIXES = tuple(_FORMATS)
+"""The ends of names by which formats are known."""
+
+
+def export(
+    datasets: Sequence[EngineDataset],
+    path: str | os.PathLike[str],
+    *,
+    chunk_size: int | Sequence[int] | None,
+    compression: str | None,
+    overwrite: bool,
+    progress: Progress,
+    memory_limit: Limit,
+) -> None:
+    """Do what `EngineConnection.export` says, on all processes that work together."""
+    path = os.path.abspath(os.fspath(path))
+    suffix = os.path.splitext(path)[1].lower()
+    if suffix not in _FORMATS:
+        raise ConfigurationError(
+            f"{path} ends in {suffix!r}, which says no format: use one of {', '.join(SUFFIXES)}"
+        )
+    if not datasets:
+        raise ConfigurationError(f"there is no dataset to write to {path}")
+    for ds in datasets:
+        ds.note_reading()
+    job = Job(datasets, chunk_size, compression, memory_limit)
+    write = _FORMATS[suffix]()
+    total = sum(ds.total_chunks for ds in datasets)
+    with (
+        _appearing(path, job.runner, overwrite) as part,
+        job.runner.reporting(progress, total, "export") as report,
+    ):
+        write(job, part, report)
+
+
+def share_of(report: Report | None, done: int, count: int) -> Callable[[int, int], None] | None:
+    """Turn the progress of one dataset into that of all.
+
+    Parameters
+    ----------
+    report : callable or None
+        Takes the number of all chunks that are done.
+    done, count : int
+        How many were done before, and how many this dataset counts for.
+    """
+    if report is None:
+        return None
+    tell = report
+
+    def part(chunks: int, total: int) -> None:
+        tell(done + (count * chunks // total if total else 0))
+
+    return part
+
+
+@contextmanager
+def _appearing(path: str, runner: Runner, overwrite: bool) -> Iterator[str]:
+    """Give a path beside `path` that becomes it at the end, and vanishes if that fails."""
+    folder, name = os.path.split(path)
+
+    def begin() -> str:
+        _check_free(path, overwrite)
+        if not os.path.isdir(folder):
+            raise StorageError(
+                errno.ENOENT, f"cannot write {path}: {folder} is not a folder; make it first"
+            )
+        return os.path.join(folder, f".{name}.{secrets.token_hex(4)}.part")
+
+    def finish() -> None:
+        with disk(f"write {path}"):
+            if os.path.isfile(part):
+                with open(part, "rb") as file:
+                    os.fsync(file.fileno())
+            _check_free(path, overwrite)
+            if os.path.isdir(path) or os.path.isdir(part):
+                _replace_folder(part, path)
+            else:
+                os.replace(part, path)
+            sync_folder(folder)
+
+    part = runner.once(begin)
+    try:
+        with disk(f"write {path}"):
+            yield part
+        runner.once(finish)
+    except BaseException:
+        # Not through the runner: after an interruption others may not come to it.
+        _remove(part)
+        raise
+
+
+def _check_free(path: str, overwrite: bool) -> None:
+    if os.path.lexists(path) and not overwrite:
+        raise DatasetExistsError(
+            f"{path} exists: choose another name, or say by overwrite=True that it is to be "
+            "replaced"
+        )
+
+
+def _replace_folder(part: str, path: str) -> None:
+    """Put a folder into the place of what cannot be replaced by renaming."""
+    old = part + ".old"
+    with suppress(FileNotFoundError):
+        os.rename(path, old)
+    try:
+        os.rename(part, path)
+    except BaseException:
+        with suppress(OSError):
+            os.rename(old, path)
+        raise
+    _remove(old)
+
+
+def _remove(path: str) -> None:
+    if os.path.isdir(path):
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        with suppress(OSError):
+            os.unlink(path)

@@ -1,0 +1,211 @@
+"""One HDF5 file with datasets by their names, chunked, with their attributes.
+
+Chunks are read, and compressed, by the threads of one process, and put into the file as they
+are: HDF5's filters would work under its lock, one chunk at a time.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+import zlib
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
+
+import h5py
+import numpy as np
+from h5py import h5d, h5p, h5t
+
+from dosna.backends import h5format
+from dosna.backends.base import Array, BackendDataset
+from dosna.engines.base import Report
+from dosna.engines.work import read_box, workers_within
+from dosna.errors import ConfigurationError, StorageError
+from dosna.export import Job, share_of
+from dosna.metadata import DatasetMetadata, encode_value, new_metadata
+from dosna.plan import ChunkTask, every_chunk
+from dosna.sources.datasets import groups_above
+
+__all__ = ["write"]
+
+_LEVEL = 4
+
+
+def write(job: Job, path: str, report: Report | None) -> None:
+    """Write all datasets into a new file, by one process."""
+    if job.compression not in (None, "gzip"):
+        raise ConfigurationError(
+            f"compression of an HDF5 file is None or 'gzip', not {job.compression!r}"
+        )
+    job.runner.once(lambda: _write_file(job, path, report))
+
+
+def _write_file(job: Job, path: str, report: Report | None) -> None:
+    file = h5py.File(path, "x", libver=("v108", "v110"))
+    try:
+        _write_all(job, file, report)
+    except BaseException:
+        # On a disk that is full closing fails too, and would hide why.
+        with suppress(Exception):
+            file.close()
+        raise
+    try:
+        file.close()
+    except RuntimeError as error:
+        raise StorageError(f"cannot write {path}: {error}") from error
+
+
+def _write_all(job: Job, file: h5py.File, report: Report | None) -> None:
+    done = 0
+    for ds in job.datasets:
+        metadata = _stored(ds.instance.metadata, job.chunk_size)
+        chunked = metadata.size > 0 and metadata.ndim > 0
+        made = _create(file, ds.name, metadata, bool(chunked and job.compression))
+        _set_attributes(made, ds.attrs)
+        for axis, label in enumerate(getattr(ds, "dims", None) or ()):
+            if label is not None:
+                made.dims[axis].label = label
+        if chunked:
+            count = _Counter(share_of(report, done, ds.total_chunks), metadata.total_chunks)
+            work = _WriteChunks(ds.instance, made, metadata, bool(job.compression), count)
+            _fill(job, work, metadata)
+        elif metadata.size:
+            _write_box(made, (), np.asarray(ds[()], ds.dtype))
+        done += ds.total_chunks
+    connection, names = job.datasets[0].connection, [ds.name for ds in job.datasets]
+    for group, attrs in groups_above(connection, names).items():
+        _set_attributes(file[group or "/"], attrs)
+
+
+def _stored(metadata: DatasetMetadata, chunk_size: Any) -> DatasetMetadata:
+    """Describe the array as it will be in the file."""
+    chunks = metadata.chunk_size
+    if chunk_size is not None:
+        chunks = new_metadata(metadata.shape, metadata.dtype, None, chunk_size).chunk_size
+    # A chunk of an HDF5 dataset is not larger than the array.
+    chunks = tuple(max(1, min(c, n)) for c, n in zip(chunks, metadata.shape, strict=True))
+    return metadata.replace(chunk_size=chunks)
+
+
+def _create(file: h5py.File, name: str, metadata: DatasetMetadata, compress: bool) -> h5py.Dataset:
+    if metadata.dtype.kind == "U":
+        kind = h5t.py_create(h5py.string_dtype(), logical=True)
+        creation = h5p.create(h5p.DATASET_CREATE)
+        creation.set_obj_track_times(False)
+    else:
+        kind = h5format.type_id(metadata.dtype)
+        creation = h5format.creation_list(metadata, kind)
+    if metadata.size and metadata.ndim:
+        creation.set_chunk(metadata.chunk_size)
+        if compress:
+            if kind.get_size() > 1:
+                creation.set_shuffle()
+            creation.set_deflate(_LEVEL)
+    links = h5p.create(h5p.LINK_CREATE)
+    links.set_create_intermediate_group(True)
+    space = h5format.dataspace(metadata.shape)
+    h5d.create(file.id, name.encode(), kind, space, dcpl=creation, lcpl=links)
+    return file[name]
+
+
+def _write_box(data: h5py.Dataset, box: tuple[slice, ...], block: Array) -> None:
+    """Write through HDF5's own conversion."""
+    if block.dtype.kind == "U":
+        data[box] = block.astype(object)
+    else:
+        raw = np.ascontiguousarray(block).reshape(-1).view("u1")
+        data.id.write(h5py.h5s.ALL, h5py.h5s.ALL, raw, data.id.get_type())
+
+
+def _fill(job: Job, work: _WriteChunks, metadata: DatasetMetadata) -> None:
+    tasks = every_chunk(metadata.shape, metadata.chunk_size)
+    workers = workers_within(job.memory_limit, 4 * metadata.chunk_nbytes, "export")
+    if workers is not None and workers < job.runner.threads:
+        work(tasks)
+    else:
+        job.runner.map(work, tasks)
+
+
+class _Counter:
+    """Counts what several threads have done; the thread that made it reports it.
+
+    Parameters
+    ----------
+    tell : callable or None
+        Takes the number done, and `total`.
+    total : int
+    """
+
+    def __init__(self, tell: Callable[[int, int], None] | None, total: int) -> None:
+        self._tell, self._total = tell, total
+        self._done = 0
+        self._lock = threading.Lock()
+        self._owner = threading.get_ident()
+
+    def one_more(self) -> None:
+        with self._lock:
+            self._done += 1
+            done = self._done
+        if self._tell is not None and threading.get_ident() == self._owner:
+            self._tell(done, self._total)
+
+
+@dataclass
+class _WriteChunks:
+    """Copy chunks into an HDF5 dataset, in the form in which HDF5 stores them."""
+
+    dataset: BackendDataset
+    target: h5py.Dataset
+    metadata: DatasetMetadata
+    compress: bool
+    count: _Counter
+
+    def __call__(self, tasks: Iterable[ChunkTask]) -> None:
+        for task in tasks:
+            block = read_box(self.dataset, task.out)
+            if block.dtype.kind == "U":  # of variable length, and so not in the chunk itself
+                _write_box(self.target, task.out, block)
+            else:
+                start = tuple(s.start for s in task.out)
+                self.target.id.write_direct_chunk(start, self._image(block))
+            self.count.one_more()
+
+    def _image(self, block: Array) -> Any:
+        meta = self.metadata
+        if block.shape != meta.chunk_size:
+            whole = meta.empty_chunk()
+            whole[tuple(map(slice, block.shape))] = block
+            block = whole
+        raw = np.ascontiguousarray(block).reshape(-1).view(np.uint8)
+        if not self.compress:
+            return raw
+        if meta.dtype.itemsize > 1:
+            raw = np.ascontiguousarray(raw.reshape(-1, meta.dtype.itemsize).T)
+        return zlib.compress(raw.data, _LEVEL)
+
+
+def _set_attributes(to: h5py.Dataset | h5py.Group, attrs: Mapping[str, Any]) -> None:
+    for name, value in attrs.items():
+        try:
+            _set_attribute(to, name, value)
+        except (TypeError, ValueError, OverflowError, RuntimeError):
+            # What HDF5 has no type for is kept as text that says it all.
+            to.attrs[name] = json.dumps(encode_value(value))
+
+
+def _set_attribute(to: h5py.Dataset | h5py.Group, name: str, value: Any) -> None:
+    if value is None:
+        value = h5py.Empty("f8")
+    elif isinstance(value, list):
+        kinds = {type(v) for v in value}
+        value = np.asarray(value)
+        if len(kinds) != 1 or value.dtype.kind not in ("U" if kinds == {str} else "biufc"):
+            raise TypeError("an array of something else would come back")
+    if not isinstance(value, (np.ndarray, np.generic)):
+        to.attrs[name] = value
+    elif value.dtype.kind == "U":
+        to.attrs[name] = np.asarray(value).astype(object) if value.shape else str(value)
+    else:
+        to.attrs.create(name, value, dtype=h5format.stored_dtype(value.dtype))

@@ -1,0 +1,70 @@
+"""NumPy's own format: one array, which may be mapped into memory."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass
+from math import prod
+from typing import Any
+
+import numpy as np
+
+from dosna.backends.base import BackendDataset
+from dosna.engines.base import Report
+from dosna.engines.work import read_box
+from dosna.errors import ConfigurationError
+from dosna.export import Job, share_of
+from dosna.plan import ChunkTask
+
+__all__ = ["write"]
+
+
+@dataclass
+class _WriteBoxes:
+    """Copy boxes of a dataset into a file that is there with its full length."""
+
+    dataset: BackendDataset
+    path: str
+
+    def __call__(self, tasks: Iterable[ChunkTask]) -> None:
+        whole: Any = None
+        for task in tasks:
+            if whole is None:
+                whole = np.lib.format.open_memmap(self.path, "r+")
+            whole[task.out] = read_box(self.dataset, task.out)
+
+
+def write(job: Job, path: str, report: Report | None) -> None:
+    """Write one dataset; all processes copy, each its share."""
+    if len(job.datasets) > 1:
+        names = ", ".join(repr(ds.name) for ds in job.datasets[:5])
+        raise ConfigurationError(
+            f"an .npy file holds one array, and there are {len(job.datasets)} ({names}, …): name "
+            "the dataset, or export to .h5 or .zarr"
+        )
+    if job.compression is not None or job.chunk_size is not None:
+        raise ConfigurationError("an .npy file has neither chunks nor compression")
+    (ds,) = job.datasets
+
+    def begin() -> None:
+        with open(path, "xb") as file:
+            header = {
+                "descr": np.lib.format.dtype_to_descr(ds.dtype),
+                "fortran_order": False,
+                "shape": ds.shape,
+            }
+            np.lib.format.write_array_header_2_0(file, header)
+            if not ds.shape:
+                file.write(np.asarray(ds[()], ds.dtype).tobytes())
+            elif ds.nbytes:
+                # A disk that is full is found out now, and not by a signal when pages are
+                # written.
+                file.flush()
+                os.posix_fallocate(file.fileno(), file.tell(), ds.nbytes)
+
+    ds.runner.once(begin)
+    if ds.shape:
+        block = 2 * prod(ds.instance.grain) * ds.dtype.itemsize
+        progress = share_of(report, 0, ds.total_chunks)
+        ds.spread("export", _WriteBoxes(ds.instance, path), block, progress, job.memory_limit)

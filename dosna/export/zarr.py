@@ -1,0 +1,38 @@
+"""A folder that is a Zarr v3 group, as the backend ``file`` makes it."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from dosna.engines.base import Report
+from dosna.export import Job, share_of
+from dosna.registry import backends
+from dosna.sources.datasets import groups_above
+
+__all__ = ["write"]
+
+
+def write(job: Job, path: str, report: Report | None) -> None:
+    """Copy datasets into a new folder, by all processes."""
+    source = job.datasets[0].connection
+    job.runner.once(lambda: os.mkdir(path))
+    done = 0
+    with source.beside(backends.get("file").connection(path)) as target:
+        for ds in job.datasets:
+            options: dict[str, Any] = {"compression": job.compression}
+            dims = getattr(ds, "dims", None)
+            if dims is not None:
+                options["dims"] = dims
+            copied = ds.copy(
+                target,
+                chunk_size=job.chunk_size,
+                progress=share_of(report, done, ds.total_chunks),
+                memory_limit=job.memory_limit,
+                **options,
+            )
+            done += ds.total_chunks
+        groups = job.runner.once(lambda: groups_above(source, [ds.name for ds in job.datasets]))
+        for name, attrs in groups.items():
+            target.set_group_attrs(name, attrs)
+        job.runner.once(copied.flush)

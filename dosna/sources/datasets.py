@@ -1,0 +1,148 @@
+"""Datasets of another connection, as a source: copies that go on after an interruption."""
+
+from __future__ import annotations
+
+import hashlib
+import secrets
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import numpy as np
+
+from dosna.engines.connection import EngineConnection
+from dosna.engines.dataset import EngineDataset
+from dosna.errors import SourceNotFoundError
+from dosna.metadata import parents
+from dosna.registry import SourceKind, sources
+from dosna.sources.base import Array, ArrayDescription, Box, Source
+from dosna.urls import open_url
+
+__all__ = ["KIND", "DatasetsSource", "groups_above"]
+
+
+class DatasetsSource(Source):
+    """The datasets of a connection.
+
+    They have the chunks that they have there, unless the ingest says otherwise.
+
+    Parameters
+    ----------
+    location : Connection, Dataset or str
+        Connected; or a URL, see `dosna.open_url`.
+    inner : str
+        A dataset, or what its datasets' names begin with, before a '/'; all by default.
+    unchanged : bool
+        Whether the caller vouches that nobody has written to the datasets since an interrupted
+        ingest of them began. A dataset does not tell, and so a second ingest is refused without
+        this where something is there already.
+    """
+
+    def __init__(self, location: Any, inner: str = "", *, unchanged: bool = False) -> None:
+        if isinstance(location, EngineDataset):
+            location, inner = location.connection, location.name
+        self._given = isinstance(location, EngineConnection)
+        self._con: EngineConnection
+        if self._given:
+            self._con = location
+        else:
+            self._con, within = open_url(location, mode="r", engine="cpu")
+            inner = inner or within
+        self._state = "unchanged" if unchanged else secrets.token_hex(8)
+        self._digest: str | None = None
+        self._open: dict[str, EngineDataset] = {}
+        super().__init__(
+            f"{type(self._con.instance).__name__} {self._con.instance.location}", inner.strip("/")
+        )
+
+    def __getstate__(self) -> dict[str, Any]:
+        if not self.travels:
+            raise TypeError(f"{self!r} is of this process, and cannot be sent to another")
+        return {**super().__getstate__(), "_open": {}}
+
+    @property
+    def travels(self) -> bool:
+        return self._con.instance.shared_between_processes
+
+    @property
+    def single(self) -> bool:
+        return bool(self.inner) and self._connected().has_dataset(self.inner)
+
+    def close(self) -> None:
+        self._open.clear()
+        if not self._given:
+            self._con.disconnect()
+
+    def names(self) -> list[str]:
+        if self.single:
+            return [self.inner]
+        within = self.inner and self.inner + "/"
+        names = [name for name in self._connected() if name.startswith(within)]
+        if self.inner and not names:
+            raise SourceNotFoundError(f"{self!r} has no dataset {self.inner!r}, nor any in it")
+        return names
+
+    def describe(self, name: str) -> ArrayDescription:
+        ds = self._dataset(name)
+        return ArrayDescription(
+            name,
+            ds.shape,
+            ds.dtype,
+            dict(ds.attrs),
+            chunks=ds.chunk_size,
+            chunks_kept=True,
+            pieces=ds.instance.grain,
+            dims=getattr(ds, "dims", None),
+            fillvalue=ds.fillvalue,
+        )
+
+    def groups(self) -> Mapping[str, Mapping[str, Any]]:
+        return groups_above(self._connected(), self.names())
+
+    def fingerprint(self) -> str:
+        if self._digest is None:
+            self._digest = self._digested()
+        return self._digest
+
+    def _digested(self) -> str:
+        digest = hashlib.sha256(self._state.encode())
+        for name in self.names():
+            metadata = self._connected().instance.get_dataset(name).metadata
+            digest.update(f"{name} {metadata.replace(storage={}).to_json()}\n".encode())
+        return digest.hexdigest()
+
+    def read(self, name: str, box: Box) -> Array:
+        ds = self._dataset(name)
+        return np.asarray(ds.read(box), ds.dtype)
+
+    def read_into(self, name: str, box: Box, out: Array) -> None:
+        self._dataset(name).read(box, out=out)
+
+    def _connected(self) -> EngineConnection:
+        if not self._given:
+            self._con.connect()
+        return self._con
+
+    def _dataset(self, name: str) -> EngineDataset:
+        found = self._open.get(name)
+        if found is None:
+            if name not in self._connected():
+                raise SourceNotFoundError(f"{self!r} has no dataset {name!r}")
+            found = self._open[name] = self._connected()[name]
+        return found
+
+
+def groups_above(con: EngineConnection, names: Iterable[str]) -> dict[str, dict[str, Any]]:
+    """Give the attributes of the groups that datasets lie in, of those that have some."""
+    if not con.instance.keeps_groups:
+        return {}
+    above = sorted({"", *(group for name in names for group in parents(name))})
+    found = {group: con.get_group_attrs(group) for group in above}
+    return {group: attrs for group, attrs in found.items() if attrs}
+
+
+KIND = SourceKind(
+    name="dosna",
+    source=DatasetsSource,
+    claims=sources.claims()["dosna"],
+    description="datasets of another connection",
+)

@@ -1,0 +1,64 @@
+"""Comparing elements: what NumPy's != says, but that NaN and NaT are equal to themselves."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+import dosna as dn
+from dosna.engines.work import unequal
+
+NESTED = np.dtype([("a", "f4", (2,)), ("b", [("c", "M8[s]"), ("d", "S3")])])
+
+
+def as_seen(value):
+    """What a person would call the same value: one NaN is as good as another."""
+    if isinstance(value, (list, tuple, np.ndarray, np.void)):
+        return tuple(map(as_seen, value.tolist() if isinstance(value, np.ndarray) else value))
+    parts = [value.real, value.imag] if isinstance(value, complex) else [value]
+    return "not a value" if any(part != part for part in parts) or value is None else value
+
+
+@given(
+    st.sampled_from(["?", "i2", "u8", "f2", "f8", "c8", "M8[s]", "S2", "U2", NESTED]).flatmap(
+        lambda dtype: st.tuples(
+            *[hnp.arrays(dtype, (3,), elements=hnp.from_dtype(np.dtype(dtype)))] * 2
+        )
+    )
+)
+def test_each_element_is_compared(arrays):
+    one, other = arrays
+    mixed = np.array([one[0], other[1], one[2]], one.dtype)
+    wanted = [as_seen(a.tolist()) != as_seen(b.tolist()) for a, b in zip(one, mixed, strict=True)]
+    assert unequal(one, mixed).tolist() == wanted
+
+
+def test_plain_bytes():
+    one = np.array([b"abc", b"ab\0", b"\0bc"], "V3")
+    other = np.array([b"abc", b"abc", b"\0bc"], "V3")
+    assert unequal(one, other).tolist() == [False, True, False]
+
+
+def test_fields_that_differ_are_refused():
+    with pytest.raises(TypeError, match="fields"):
+        unequal(np.zeros(2, [("a", "i4")]), np.zeros(2, [("b", "i4")]))
+    with pytest.raises(TypeError):
+        unequal(np.zeros(2, [("a", "i4")]), np.zeros(2))
+
+
+@pytest.mark.parametrize("shape", [(), (0,), (0, 3), (1,)])
+def test_small_arrays(shape):
+    with dn.Connection("compare", backend="ram") as con:
+        ds = con.create_dataset("a", data=np.zeros(shape))
+        try:
+            assert ds.compare(np.zeros(shape)).equal
+            found = ds.compare(np.ones(shape))
+            assert (found.elements, found.first) == (
+                ds.size,
+                (0,) * len(shape) if ds.size else None,
+            )
+        finally:
+            ds.delete()

@@ -1,0 +1,294 @@
+"""Export: what other programs read is what the datasets hold, and appears whole or not at all."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from support import require
+
+import dosna as dn
+from dosna import errors
+from dosna.testing.samples import ALL_DTYPES, DTYPES, check, sample
+
+h5py = require("h5py")
+
+SHAPE, CHUNKS = (7, 10, 9), (3, 4, 5)
+ATTRIBUTES = {
+    "size": 6.5e-6,
+    "count": 3,
+    "flag": True,
+    "unit": "µm",
+    "nothing": None,
+    "origin": np.array([0.5, 0.5, 2]),
+    "scalar": np.float32(1.5),
+    "when": np.array(["2020-01-01", "NaT"], "M8[D]"),
+    "axes": ["z", "y", "x"],
+    "nested": {"a": [1, {"b": None}]},
+    "mixed": [1, "two"],
+    "huge": 1 << 80,
+    "words": np.array(["a", "bé"]),
+    "large": np.arange(20_000),
+}
+
+
+@pytest.fixture
+def con():
+    with dn.Connection("export", backend="ram") as con:
+        yield con
+        for name in list(con):
+            con.del_dataset(name)
+
+
+@pytest.fixture
+def volume(con):
+    data = sample(SHAPE, "f4")
+    ds = con.create_dataset("entry/tomo", data=data, chunk_size=CHUNKS, fillvalue=-1)
+    ds.attrs.update(ATTRIBUTES)
+    return ds
+
+
+def as_numpy(found, dtype):
+    if dtype.kind == "U":
+        texts = [text.decode() for text in found.flat]
+        return np.array(texts, dtype).reshape(found.shape)
+    return found.view(dtype) if found.dtype != dtype else found
+
+
+@pytest.mark.parametrize("compression", [None, "gzip"])
+@pytest.mark.parametrize("dtype", ALL_DTYPES, ids=str)
+def test_each_dtype_in_hdf5(con, tmp_path, dtype, compression):
+    data = sample(SHAPE, dtype)
+    con.create_dataset("a", data=data, chunk_size=CHUNKS)
+    con.export(tmp_path / "out.h5", compression=compression)
+    with h5py.File(tmp_path / "out.h5") as file:
+        check(as_numpy(file["a"][...], data.dtype), data)
+        assert file["a"].chunks == CHUNKS
+        assert file["a"].compression == compression
+
+
+@pytest.mark.parametrize("dtype", ALL_DTYPES, ids=str)
+def test_each_dtype_in_npy(con, tmp_path, dtype):
+    data = sample(SHAPE, dtype)
+    con.create_dataset("a", data=data, chunk_size=CHUNKS).export(tmp_path / "out.npy")
+    check(np.asarray(np.load(tmp_path / "out.npy", mmap_mode="r")), data)
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_each_dtype_in_zarr(con, tmp_path, dtype):
+    data = sample(SHAPE, dtype)
+    con.create_dataset("a", data=data, chunk_size=CHUNKS).export(tmp_path / "out.zarr")
+    with dn.Connection(str(tmp_path / "out.zarr"), backend="file", mode="r") as written:
+        check(written["a"][...], data)
+
+
+@pytest.mark.parametrize("suffix", [".h5", ".zarr", ".npy"])
+@pytest.mark.parametrize("shape", [(), (0, 3), (1,), (5,)])
+def test_small_shapes(con, tmp_path, shape, suffix):
+    data = np.full(shape, 3, "i2")
+    path = tmp_path / f"out{suffix}"
+    con.create_dataset("a", data=data, chunk_size=[4] * len(shape)).export(path)
+    if suffix == ".npy":
+        found = np.load(path)
+    elif suffix == ".h5":
+        with h5py.File(path) as file:
+            found = np.asarray(file["a"][()])
+    else:
+        found = np.asarray(require("zarr").open(path, mode="r")["a"][...])
+    check(found, data)
+
+
+def test_a_tree_with_attributes_in_hdf5(con, volume, tmp_path):
+    con.create_dataset("entry/mean", data=3.5)
+    assert con.export(tmp_path / "out.nxs", chunk_size=(5, 5, 5), select="entry/tomo") == [
+        "entry/tomo"
+    ]
+    con.export(tmp_path / "out.nxs", overwrite=True)
+    with h5py.File(tmp_path / "out.nxs") as file:
+        assert sorted(file["entry"]) == ["mean", "tomo"]
+        assert file["entry/tomo"].fillvalue == -1
+        attrs = dict(file["entry/tomo"].attrs)
+    assert attrs.pop("nothing").shape is None
+    assert attrs.pop("axes").tolist() == ["z", "y", "x"]
+    assert attrs.pop("words").tolist() == ["a", "bé"]
+    assert attrs.pop("nested") == '{"a": [1, {"b": null}]}'
+    assert attrs.pop("mixed") == '[1, "two"]'
+    assert attrs.pop("huge") == str(1 << 80)
+    assert attrs.keys() <= ATTRIBUTES.keys()
+    for name, value in attrs.items():
+        assert np.array_equal(value, ATTRIBUTES[name], equal_nan=name == "when"), name
+        assert np.asarray(value).dtype == np.asarray(ATTRIBUTES[name]).dtype or name == "unit"
+
+
+def test_names_of_axes_are_kept(tmp_path):
+    zarr = require("zarr")
+    with dn.Connection(str(tmp_path), backend="file") as con:
+        ds = con.create_dataset("a", data=np.zeros((2, 3)), dims=("y", None))
+        ds.export(tmp_path / "out.h5")
+        ds.export(tmp_path / "out.zarr")
+    with h5py.File(tmp_path / "out.h5") as file:
+        assert [dim.label for dim in file["a"].dims] == ["y", ""]
+    assert zarr.open(tmp_path / "out.zarr")["a"].metadata.dimension_names == ("y", None)
+
+
+def test_a_tree_in_zarr(con, volume, tmp_path):
+    zarr = require("zarr")
+    con.export(tmp_path / "out.zarr", compression="zstd", chunk_size=(4, 4, 4))
+    array = zarr.open(tmp_path / "out.zarr", mode="r")["entry/tomo"]
+    check(array[...], volume[...])
+    assert (array.chunks, array.attrs["unit"]) == ((4, 4, 4), "µm")
+
+
+def contents(folder):
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.mark.parametrize("name", ["out.h5", "out.zarr"])
+def test_attributes_of_groups_are_kept(con, volume, tmp_path, name):
+    con.set_group_attrs("", {"NX_class": "NXroot"})
+    con.set_group_attrs("entry", {"NX_class": "NXentry"})
+    con.export(tmp_path / name)
+    found = (
+        h5py.File(tmp_path / name) if name == "out.h5" else require("zarr").open(tmp_path / name)
+    )
+    assert (found.attrs["NX_class"], found["entry"].attrs["NX_class"]) == ("NXroot", "NXentry")
+    with dn.Connection("export-back", backend="ram") as back:
+        back.ingest(str(tmp_path / name))
+        assert back.get_group_attrs("entry") == {"NX_class": "NXentry"}
+        assert back["entry/tomo"].compare(volume).equal
+        back.del_dataset("entry/tomo")
+    con.set_group_attrs("", {})
+
+
+# -- whole or not at all -------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("suffix", [".h5", ".zarr", ".npy"])
+class TestAppearing:
+    def test_what_is_there_is_kept_unless_told(self, volume, tmp_path, suffix):
+        path = tmp_path / f"out{suffix}"
+        for _ in range(2):
+            path.write_text("kept")
+            with pytest.raises(FileExistsError, match="overwrite=True"):
+                volume.export(path)
+            assert path.read_text() == "kept"
+            volume.export(path, overwrite=True)
+            assert os.listdir(tmp_path) == [path.name]
+            volume.export(path, overwrite=True)
+            assert os.listdir(tmp_path) == [path.name]
+            if path.is_dir():
+                return
+            path.unlink()
+
+    @pytest.mark.parametrize("kind", [ValueError, KeyboardInterrupt])
+    def test_an_interruption_leaves_nothing(self, volume, tmp_path, suffix, kind):
+        path = tmp_path / f"out{suffix}"
+        volume.export(path)
+
+        def stop(done, total):
+            if done > 2:
+                raise kind
+
+        before = contents(tmp_path)
+        with pytest.raises(kind):
+            volume.export(path, overwrite=True, progress=stop)
+        assert os.listdir(tmp_path) == [path.name]
+        assert contents(tmp_path) == before
+
+    def test_a_chunk_that_cannot_be_read_fails_it(self, tmp_path, suffix):
+        with dn.Connection(str(tmp_path), backend="file") as con:
+            ds = con.create_dataset("a", data=np.arange(20), chunk_size=5)
+            (tmp_path / "a/c/2").write_bytes(b"broken")
+            with pytest.raises(errors.ChunkCorruptError):
+                ds.export(tmp_path / f"out{suffix}")
+        assert sorted(p for p in os.listdir(tmp_path) if "out" in p) == []
+
+    def test_a_full_disk_is_an_error_and_leaves_nothing(self, tmp_path, suffix):
+        code = (
+            "import numpy as np, dosna as dn, resource, signal, sys\n"
+            "with dn.Connection('x', backend='ram') as con:\n"
+            "    ds = con.create_dataset('a', data=np.random.default_rng(0).random(100_000),"
+            " chunk_size=90_000)\n"
+            "    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))\n"
+            "    try:\n"
+            "        ds.export(sys.argv[1])\n"
+            "    except dn.errors.StorageError as error:\n"
+            "        print(error)\n"
+        )
+        path = tmp_path / f"out{suffix}"
+        ran = subprocess.run(
+            [sys.executable, "-c", code, path],
+            capture_output=True,
+            text=True,
+            preexec_fn=lambda: signal.signal(signal.SIGXFSZ, signal.SIG_IGN),
+        )
+        assert "File too large" in ran.stdout, ran.stderr
+        assert (os.listdir(tmp_path), ran.returncode) == ([], 0)
+
+    def test_a_missing_folder_is_named(self, volume, tmp_path, suffix):
+        with pytest.raises(errors.StorageError, match="make it first"):
+            volume.export(tmp_path / "no" / f"out{suffix}")
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "says"),
+    [
+        ("out.csv", {}, "'.csv'"),
+        ("out", {}, "''"),
+        ("out.h5", {"compression": "zstd"}, "'gzip'"),
+        ("out.zarr", {"compression": "bogus"}, "bogus"),
+        ("out.npy", {"compression": "gzip"}, "neither"),
+        ("out.npy", {"chunk_size": 4}, "neither"),
+    ],
+)
+def test_what_a_format_does_not_have_is_refused(volume, tmp_path, name, options, says):
+    with pytest.raises(errors.ConfigurationError, match=says):
+        volume.export(tmp_path / name, **options)
+    assert os.listdir(tmp_path) == []
+
+
+def test_several_arrays_are_no_npy(con, volume, tmp_path):
+    con.create_dataset("b", data=1)
+    with pytest.raises(errors.ConfigurationError, match="one array"):
+        con.export(tmp_path / "out.npy")
+    con.export(tmp_path / "out.npy", select="b")
+    with pytest.raises(KeyError, match="'c\\*'"):
+        con.export(tmp_path / "out.h5", select=["b", "c*"])
+    with pytest.raises(errors.ConfigurationError, match="no dataset"):
+        con.export(tmp_path / "out.h5", select=[])
+
+
+# -- under every engine, in bounded memory -------------------------------------------------
+
+
+@pytest.mark.parametrize("suffix", [".h5", ".zarr", ".npy"])
+@pytest.mark.parametrize("workers", ["threading", "loky"])
+def test_engines_of_several_workers(tmp_path, suffix, workers):
+    require("joblib")
+    data = sample((30, 20), "f8")
+    path = tmp_path / f"out{suffix}"
+    told = []
+    with dn.Connection(
+        str(tmp_path),
+        backend="hdf5",
+        engine="joblib",
+        engine_kw={"njobs": 2, "jlbackend": workers},
+    ) as con:
+        ds = con.create_dataset("a", data=data, chunk_size=(4, 3))
+        ds.export(path, progress=lambda done, total: told.append((done, total)), memory_limit="1M")
+        assert told == sorted(told)
+        assert told[-1] == (ds.total_chunks, ds.total_chunks)
+        with pytest.raises(errors.MemoryLimitError):
+            ds.export(path, overwrite=True, memory_limit=100)
+    found = np.load(path) if suffix == ".npy" else None
+    if suffix == ".h5":
+        with h5py.File(path) as file:
+            found = file["a"][...]
+    if suffix == ".zarr":
+        with dn.Connection(str(path), backend="file") as written:
+            found = written["a"][...]
+    check(found, data)

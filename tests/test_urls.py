@@ -1,0 +1,207 @@
+"""URLs: taken apart and put together, and what each backend makes of a path."""
+
+from __future__ import annotations
+
+import os
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from support import require
+
+import dosna as dn
+from dosna.errors import ConfigurationError, ConnectionError
+from dosna.urls import Url
+
+TEXT = st.text(max_size=20)
+
+
+@given(
+    st.from_regex(r"[A-Za-z][A-Za-z0-9_.+-]{0,8}", fullmatch=True),
+    TEXT,
+    st.dictionaries(TEXT, TEXT, max_size=3),
+)
+def test_what_is_put_together_is_taken_apart_again(backend, path, options):
+    url = Url(backend, path, options)
+    assert Url.parse(str(url)) == url
+
+
+def test_a_path_of_bytes_that_are_not_utf_8_survives():
+    url = Url("hdf5", os.fsdecode(b"/data/\xff"), {"directory": os.fsdecode(b"\xfe")})
+    assert str(url).isascii()
+    assert Url.parse(str(url)) == url
+
+
+@pytest.mark.parametrize(
+    ("text", "parts"),
+    [
+        ("hdf5:/data/scans", ("hdf5", "/data/scans", {})),
+        ("ram:", ("ram", "", {})),
+        ("file:a b?durable=yes", ("file", "a b", {"durable": "yes"})),
+        ("file:50%25%3F", ("file", "50%?", {})),
+        (
+            "s3://b/c/d?endpoint_url=http://h:80/p?q=1&verify=/etc/ca+1.pem",
+            ("s3", "//b/c/d", {"endpoint_url": "http://h:80/p?q=1", "verify": "/etc/ca+1.pem"}),
+        ),
+        ("ceph:pool/name?conffile=/etc/c%26d", ("ceph", "pool/name", {"conffile": "/etc/c&d"})),
+    ],
+)
+def test_parts(text, parts):
+    assert Url.parse(text) == Url(*parts)
+
+
+@pytest.mark.parametrize("text", ["", "scan.nxs", "/data/scans", ":x", "1a:x", "a b:c"])
+def test_what_is_no_url_is_refused(text):
+    with pytest.raises(ConfigurationError, match="BACKEND:PATH"):
+        Url.parse(text)
+
+
+@pytest.mark.parametrize(
+    ("url", "says"),
+    [
+        ("nowhere:x", "unknown backend 'nowhere'"),
+        ("ram:x?bogus=1", "unknown option 'bogus'"),
+        ("ram:x?name=y", "unknown option 'name'"),
+        ("ram:x?mode=w", "mode is 'a' or 'r'"),
+        ("ram:x?mode", "key=value"),
+        ("ram:x?mode=a&mode=r", "twice"),
+    ],
+)
+def test_options_are_checked(url, says):
+    with pytest.raises(ConfigurationError, match=says):
+        dn.open_url(url)
+
+
+@pytest.mark.parametrize(
+    ("url", "place", "name"),
+    [
+        ("ram:", "ram", ""),
+        ("ram:trial", "trial", ""),
+        ("ram:trial/", "trial", ""),
+        ("RAM:trial/entry/tomo", "trial", "entry/tomo"),
+        ("ram://trial/entry/", "trial", "entry"),
+    ],
+)
+def test_names_of_a_namespace(url, place, name):
+    con, found = dn.open_url(url)
+    assert (con.name, found, con.connected, con.mode) == (place, name, False, "a")
+
+
+def test_a_url_leads_to_the_data():
+    with dn.Connection("url-test", backend="ram") as con:
+        con.create_dataset("entry/tomo", data=[1, 2, 3])
+        other, name = dn.open_url("ram:url-test/entry/tomo?mode=r", engine="cpu")
+        with other:
+            assert other[name][1:].tolist() == [2, 3]
+            assert other.mode == "r"
+        con.del_dataset("entry/tomo")
+    again, _ = dn.open_url("ram:url-test?mode=r", mode="a")
+    assert again.mode == "a"
+
+
+@pytest.mark.parametrize("backend", ["hdf5", "file"])
+class TestFolders:
+    @pytest.fixture
+    def scans(self, backend, tmp_path, monkeypatch):
+        require("h5py" if backend == "hdf5" else "numcodecs")
+        (tmp_path / "scans").mkdir()
+        monkeypatch.chdir(tmp_path)
+        with dn.Connection("scans", backend=backend) as con:
+            con.create_dataset("entry/tomo", data=np.arange(6), chunk_size=2)
+        return tmp_path / "scans"
+
+    @pytest.mark.parametrize(
+        ("path", "place", "name"),
+        [
+            ("scans", "scans", ""),
+            ("{}", "{}", ""),
+            ("//{}", "{}", ""),
+            ("{}/", "{}", ""),
+            ("{}/entry", "{}/entry", ""),
+            ("{}/entry/tomo", "{}/entry", "tomo"),
+            ("{}/entry/tomo/", "{}/entry", "tomo"),
+            ("//{}/entry/tomo", "{}/entry", "tomo"),
+            ("scans/new", "scans", "new"),
+            ("{}//entry/tomo", "{}", "entry/tomo"),
+            ("//{}//new/one", "{}", "new/one"),
+            ("new", ".", "new"),
+            ("", ".", ""),
+            (".", ".", ""),
+            ("scans/..", "scans/..", ""),
+            ("/", "/", ""),
+            ("entry/tomo?directory=scans", "entry", "tomo"),
+            ("entry?directory=scans", "entry", ""),
+        ],
+    )
+    def test_where_the_folder_ends(self, backend, scans, path, place, name):
+        con, found = dn.open_url(f"{backend}:{path.format(scans)}")
+        assert (con.name, found) == (place.format(scans), name)
+
+    def test_each_way_to_a_dataset_leads_there(self, backend, scans):
+        for path in ("scans/entry/tomo", f"//{scans}/entry/tomo", "scans//entry/tomo"):
+            con, name = dn.open_url(f"{backend}:{path}")
+            with con:
+                assert con[name][...].tolist() == list(range(6))
+
+    def test_a_host_is_refused(self, backend):
+        with pytest.raises(ConfigurationError, match="not on a host"):
+            dn.open_url(f"{backend}://server/data")
+
+    def test_options_take_their_types(self, backend, scans):
+        con, _ = dn.open_url(f"{backend}:{scans}?durable=yes")
+        assert con.durable is True
+        with pytest.raises(ConfigurationError, match="bool"):
+            dn.open_url(f"{backend}:{scans}?durable=perhaps")
+
+    def test_the_folder_is_made_if_the_one_above_is_there(self, backend, scans):
+        con = dn.Connection(f"{scans}/sub", backend=backend)
+        for _ in range(2):
+            con.make_place()
+        with con:
+            assert len(con) == 0
+        nowhere = dn.Connection(f"{scans}/no/sub", backend=backend)
+        with pytest.raises(dn.errors.StorageError, match="No such file"):
+            nowhere.make_place()
+        with pytest.raises(ConnectionError, match="not a folder"):
+            nowhere.connect()
+
+
+@pytest.mark.parametrize(
+    ("url", "place", "bucket", "name"),
+    [
+        ("s3://beam/scans", "scans", "beam", ""),
+        ("s3://beam/scans/entry/tomo", "scans", "beam", "entry/tomo"),
+        ("s3://beam/scans/tomo?bucket=beam", "scans", "beam", "tomo"),
+        ("s3:scans/tomo?bucket=beam", "scans", "beam", "tomo"),
+        ("s3:", "s3", None, ""),
+        ("s3:entry/tomo", "s3", None, "entry/tomo"),
+    ],
+)
+def test_s3_in_both_layouts(url, place, bucket, name):
+    require("boto3")
+    require("obstore")
+    con, found = dn.open_url(url)
+    assert (con.name, con.bucket, found) == (place, bucket, name)
+
+
+def test_options_of_s3_take_their_types():
+    require("boto3")
+    require("obstore")
+    con, _ = dn.open_url("s3:x?endpoint_url=http://127.0.0.1:1/&timeout=2.5&retries=0&verify=no")
+    settings = con.settings
+    assert (settings.endpoint_url, settings.timeout, settings.retries, settings.verify) == (
+        *("http://127.0.0.1:1/", 2.5, 0),
+        False,
+    )
+
+
+@pytest.mark.parametrize(
+    ("url", "says"),
+    [("s3://beam", "s3:beam"), ("s3://a/c?bucket=b", "differ"), ("s3://A_/c", "not legal")],
+)
+def test_wrong_urls_of_s3_are_refused(url, says):
+    require("boto3")
+    require("obstore")
+    with pytest.raises(ConfigurationError, match=says):
+        dn.open_url(url)
