@@ -16,10 +16,10 @@ from support import mpiexec, require
 
 ROOT = Path(__file__).resolve().parent.parent
 
-pytestmark = pytest.mark.timeout(240)
+pytestmark = pytest.mark.timeout(330)
 
 
-def run(ranks, *command, cwd=None, timeout=200):
+def run(ranks, *command, cwd=None, timeout=300):
     return subprocess.run(
         [*mpiexec(ranks), *command],
         cwd=cwd,
