@@ -122,7 +122,7 @@ class Store(ABC):
         ----------
         work : callable
         items : iterable
-            Taken in the caller's thread, no sooner than their turn comes.
+            Taken one after the other, by any thread, no sooner than their turn comes.
         nbytes : int
             What each holds in memory while it is worked on.
         """
