@@ -22,7 +22,10 @@ from support import mpiexec, require
 import dosna as dn
 from dosna import errors
 from dosna.testing import BackendTests, StoreTests
+from dosna.testing.arrays import ArrayTests
+from dosna.testing.machine import MachineTests
 from dosna.testing.samples import DTYPES
+from dosna.testing.sharing import SharingTests
 
 rados = require("rados")
 
@@ -121,11 +124,16 @@ class TestCpu(CephTests):
     examples = 5
 
 
-class TestUnchecked(CephTests):
+class TestUnchecked(ArrayTests, SharingTests, MachineTests):
     """Parts of chunks are written as such."""
 
+    dtypes = DTYPES
     create_options: ClassVar = {"checksum": False}
     examples = 5
+
+    @pytest.fixture
+    def make_connection(self, ceph):
+        return lambda: connection(ceph)
 
 
 class TestThreads(CephTests):
@@ -210,6 +218,17 @@ def test_what_a_stale_handle_wrote_is_not_in_the_next_dataset(con, ceph, name):
         second.del_dataset(name)
     ds[...] = 1
     assert con.create_dataset(name, (30,), "u1", chunk_size=2)[...].tolist() == [0] * 30
+
+
+def test_all_is_deleted_though_others_were_about_to_make_it(con, name):
+    """With another number of axes, and noted its name after the one that made it in the end."""
+    ds = con.create_dataset(name, (20, 20), "u1", chunk_size=(4, 4))
+    ds[...] = 1
+    other = con.create_dataset(name + "-other", (9,), "u1", chunk_size=3)
+    con.instance.remember(name, other.instance.metadata)
+    con.del_dataset(name)
+    con.del_dataset(other.name)
+    assert not [key for key in keys(con) if key.startswith(name)]
 
 
 def test_names_are_listed_without_listing_the_pool(con, name, monkeypatch):

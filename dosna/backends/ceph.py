@@ -44,14 +44,18 @@ _MOST_ASKED = 100_000
 # in another of the same name.
 _MOST_DELETED = 1000
 
-Grid = list[int]
+Grids = dict[str, list[int]]
+"""By the template of keys: the most stored objects there ever were on each axis."""
 
 
 class Names(NamedTuple):
-    """Which datasets there are, and which there were: the most stored objects on each axis."""
+    """Which datasets there are and which there were, and where their objects can be.
 
-    datasets: dict[str, Grid]
-    deleted: dict[str, Grid]
+    Usually one has one template, but of two that were being made at once both are kept.
+    """
+
+    datasets: dict[str, Grids]
+    deleted: dict[str, Grids]
 
 
 class CephConnection(StoreConnection):
@@ -145,11 +149,9 @@ class CephConnection(StoreConnection):
         raise StorageError(f"object {NAMES!r} changed {MOST_ATTEMPTS} times meanwhile")
 
     def remember(self, name: str, metadata: DatasetMetadata) -> None:
-        grid = list(_grid(metadata))
-
         def add(names: Names) -> Names:
-            most = _union(names.datasets.get(name), grid)
-            return Names({**names.datasets, name: most}, _without(names.deleted, name))
+            grids = _union(names.datasets.get(name, {}), metadata)
+            return Names({**names.datasets, name: grids}, _without(names.deleted, name))
 
         self._change_names(add)
 
@@ -203,26 +205,28 @@ class CephConnection(StoreConnection):
     def _possible_keys(self, name: str) -> Iterator[str]:
         """Give the keys that a dataset's objects have or may have."""
         names = self._names()[0]
-        grid = names.datasets.get(name, names.deleted.get(name))
-        template = "/".join(["c", *["%d" for _ in grid or ()]])
+        grids = names.datasets.get(name) or names.deleted.get(name) or {}
         with suppress(DatasetNotFoundError, FormatError):
-            metadata = self.read_metadata(name)[0]
-            template, own = zarr3.layout(metadata).template, _grid(metadata)
-            grid = _union(grid, list(own))
-        if grid is None or math.prod(grid) > _MOST_ASKED:
+            grids = _union(grids, self.read_metadata(name)[0])
+        if not grids or sum(map(math.prod, grids.values())) > _MOST_ASKED:
             return self.store.list(self.root(name) + "/")
-        places = itertools.product(*map(range, grid))
-        keys = (f"{self.root(name)}/{template % place}" for place in places)
+        places = (
+            template % place
+            for template, grid in grids.items()
+            for place in itertools.product(*map(range, grid))
+        )
+        keys = (f"{self.root(name)}/{place}" for place in places)
         return itertools.chain([self.document(name)], keys)
 
 
-def _union(known: Grid | None, grid: Grid) -> Grid:
-    # Of another number of axes are those of a dataset that was not made in the end.
-    return grid if known is None or len(known) != len(grid) else [*map(max, known, grid)]
+def _union(grids: Grids, metadata: DatasetMetadata) -> Grids:
+    """Add where the objects of a dataset are now."""
+    template, grid = zarr3.layout(metadata).template, _grid(metadata)
+    return {**grids, template: [*map(max, grids.get(template, grid), grid)]}
 
 
-def _without(grids: dict[str, Grid], name: str) -> dict[str, Grid]:
-    return {n: grid for n, grid in grids.items() if n != name}
+def _without(names: dict[str, Grids], name: str) -> dict[str, Grids]:
+    return {n: grids for n, grids in names.items() if n != name}
 
 
 def _grid(metadata: DatasetMetadata) -> Shape:
