@@ -19,7 +19,8 @@ import dosna as dn
 from dosna import errors
 from dosna.backends import sage_store
 from dosna.backends.sage import SageConnection
-from dosna.backends.sage_store import ObjectId, SageStore
+from dosna.backends.sage_records import ObjectId
+from dosna.backends.sage_store import SageStore
 from dosna.backends.store import ABSENT, VersionConflict
 from dosna.registry import Backend, backends
 from dosna.testing import BackendTests, StoreTests
