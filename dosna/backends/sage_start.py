@@ -63,6 +63,14 @@ def client(conf: SageConfiguration, timeout: float) -> MotrClient:
     return found
 
 
+def _renew_lock() -> None:
+    global _lock
+    _lock = threading.Lock()
+
+
+os.register_at_fork(after_in_child=_renew_lock)
+
+
 def _start(conf: SageConfiguration, timeout: float) -> MotrClient:
     global _why_not
     if _why_not is not None:

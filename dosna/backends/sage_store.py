@@ -37,7 +37,7 @@ from dosna.backends.sage_records import (
     split,
 )
 from dosna.backends.workers import Workers
-from dosna.errors import DosnaError, OutcomeUnknown, StorageError
+from dosna.errors import DosnaError, OutcomeUnknown, StorageError, StoreTimeoutError
 
 __all__ = ["MOST_IN_ENTRY", "SageStore"]
 
@@ -187,11 +187,14 @@ class SageStore(Store):
     def _write(self, dataset: int, data: bytes, note: bytes) -> ObjectId:
         """Write a new object, after a note of its id."""
         padded = data + bytes(-len(data) % self.motr.block)
-        while True:
-            oid = ObjectId(dataset, secrets.randbits(64))
-            self.motr.replace(note, oid.number.to_bytes(8))
-            if self.motr.create(oid, padded):
-                return oid
+        try:
+            while True:
+                oid = ObjectId(dataset, secrets.randbits(64))
+                self.motr.replace(note, oid.number.to_bytes(8))
+                if self.motr.create(oid, padded):
+                    return oid
+        except OutcomeUnknown as error:
+            raise StoreTimeoutError(f"{error}; what was there before is still there") from error
 
     def _publish(self, root: str, dataset: int, rest: str, entry: Entry) -> bool:
         """Make an entry; False, and nothing is left of it, if it does not count."""
