@@ -19,7 +19,8 @@ import dosna as dn
 from dosna import errors
 from dosna.backends import sage_store
 from dosna.backends.sage import SageConnection
-from dosna.backends.sage_store import ObjectId, SageStore
+from dosna.backends.sage_records import ObjectId
+from dosna.backends.sage_store import SageStore
 from dosna.backends.store import ABSENT, VersionConflict
 from dosna.registry import Backend, backends
 from dosna.testing import BackendTests, StoreTests
@@ -485,9 +486,10 @@ def test_a_process_killed_while_it_deletes_a_dataset_leaves_it_to_be_deleted():
     assert [a for a, b in pairwise(finished) if a != b] == [False]
 
 
-def test_a_request_that_fails_leaves_old_or_new_or_says_that_it_does_not_know():
+@pytest.mark.parametrize("error", [errors.StorageError, errors.OutcomeUnknown])
+def test_a_request_that_fails_leaves_old_or_new_or_says_that_it_does_not_know(error):
     def fail():
-        raise errors.StorageError("told to fail")
+        raise error("told to fail")
 
     change, new = CHANGES["replace"]
     outcomes = set()

@@ -14,7 +14,7 @@ from support import require
 
 import dosna as dn
 from dosna import errors
-from dosna.backends import sage_client, sage_conf
+from dosna.backends import sage_conf, sage_start
 from dosna.support import motr
 
 GOOD = {
@@ -180,7 +180,7 @@ def test_without_the_binding_the_message_says_how_to_compile_it(tmp_path, monkey
 def test_an_agent_that_is_down_is_an_error_at_once(free_port):
     began = time.monotonic()
     with pytest.raises(errors.ConnectionError, match="high-availability agent"):
-        sage_client._reach(f"inet:tcp:127.0.0.1@{free_port}", 5.0)
+        sage_start._reach(f"inet:tcp:127.0.0.1@{free_port}", 5.0)
     assert time.monotonic() - began < 4
 
 
@@ -188,27 +188,27 @@ def test_an_agent_that_listens_is_reached():
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         listener.listen()
-        sage_client._reach(f"inet:tcp:127.0.0.1@{listener.getsockname()[1]}", 5.0)
+        sage_start._reach(f"inet:tcp:127.0.0.1@{listener.getsockname()[1]}", 5.0)
 
 
 def test_each_process_takes_an_endpoint_of_its_own(free_port):
     addresses = (f"inet:tcp:127.0.0.1@{free_port}", "192.0.2.1@tcp:12345:34:7")
     code = (
-        "import sys; from dosna.backends import sage_client\n"
-        f"address, claim = sage_client._take_endpoint({addresses!r})\n"
+        "import sys; from dosna.backends import sage_start\n"
+        f"address, claim = sage_start._take_endpoint({addresses!r})\n"
         "print(address, flush=True); sys.stdin.read()"
     )
     with subprocess.Popen(
         [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as process:
         assert process.stdout.readline().strip() == addresses[0]
-        second, claim = sage_client._take_endpoint(addresses)
+        second, claim = sage_start._take_endpoint(addresses)
         assert second == addresses[1]
         with pytest.raises(errors.ConnectionError, match=r"no endpoint is free.*prefix_conffile"):
-            sage_client._take_endpoint(addresses)
+            sage_start._take_endpoint(addresses)
         process.stdin.close()
         process.wait(30)
-    first, again = sage_client._take_endpoint(addresses)
+    first, again = sage_start._take_endpoint(addresses)
     assert first == addresses[0]
     again.close()
     claim.close()
@@ -220,7 +220,7 @@ def test_an_endpoint_that_another_program_has_is_passed_over():
         listener.listen()
         address = f"inet:tcp:127.0.0.1@{listener.getsockname()[1]}"
         with pytest.raises(errors.ConnectionError, match="in use"):
-            sage_client._take_endpoint((address,))
+            sage_start._take_endpoint((address,))
 
 
 # -- the binding --------------------------------------------------------------------------

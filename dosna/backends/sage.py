@@ -9,9 +9,10 @@ from __future__ import annotations
 import os
 from typing import ClassVar
 
-from dosna.backends.sage_client import client
 from dosna.backends.sage_conf import find, load
-from dosna.backends.sage_store import Motr, SageStore
+from dosna.backends.sage_records import Motr
+from dosna.backends.sage_start import client
+from dosna.backends.sage_store import SageStore
 from dosna.backends.store import Store, StoreConnection
 from dosna.errors import ConfigurationError
 from dosna.registry import Backend

@@ -1,12 +1,7 @@
 """Objects and an index of Motr as a store of bytes with compare-and-swap.
 
 A key such as ``entry/tomo/c/0/1`` is the object ``c/0/1`` of the dataset ``entry/tomo``. One
-index, the catalogue, has all that is known about it::
-
-    n connection 0 dataset            the dataset's id, 1 to 2**32 - 1
-    d id                              whose id that is
-    k id object 0 ~generation         an entry: where the bytes are, or the bytes themselves
-    p id token                        the object that a thread is writing, or wrote last
+index, the catalogue, has all that is known about it: see `dosna.backends.sage_records`.
 
 Bytes are never written over. A change writes them to a new object of Motr, whose id is the
 dataset's and a number that none had before, and then makes the entry of the next generation by
@@ -22,156 +17,42 @@ there, without saying so. Hence every insert is read back, and every delete that
 
 from __future__ import annotations
 
-import re
 import secrets
-import struct
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
-from typing import ClassVar, NamedTuple, Protocol, TypeVar
+from typing import ClassVar, TypeVar
 
 from dosna.backends.objects import ABSENT, Blob, ByteRange, Store, VersionConflict
+from dosna.backends.sage_records import (
+    DOCUMENT,
+    LAST_GENERATION,
+    TOKEN_BYTES,
+    Entry,
+    Keys,
+    Motr,
+    ObjectId,
+    parse,
+    slot,
+    split,
+)
 from dosna.backends.workers import Workers
-from dosna.errors import DatasetNameError, DosnaError, OutcomeUnknown, StorageError
+from dosna.errors import DosnaError, OutcomeUnknown, StorageError, StoreTimeoutError
 
-__all__ = ["MOST_IN_ENTRY", "Motr", "ObjectId", "SageStore"]
+__all__ = ["MOST_IN_ENTRY", "SageStore"]
+
+T = TypeVar("T")
 
 MOST_IN_ENTRY = 8000
 """Bytes of metadata that are kept in the catalogue; Motr's servers take values of twice that."""
 
 _IN_FLIGHT = 8
 _BYTES_IN_FLIGHT = 64 << 20
-_LONGEST_KEY = 1000
 _MOST_ATTEMPTS = 1000
 _MOST_ANCESTORS = 64
 _PAGE = 64
 _LONG_PAGE = 512  # of short records, many of which may be deleted
-_TOKEN_BYTES = 8
-_LAST_GENERATION = 2**64 - 1
 _MOST_DATASETS = 2**32 - 1
-_DOCUMENT = "zarr.json"
-_OBJECT = re.compile(r"(?:(?P<root>.*)/)?(?P<rest>zarr\.json|c(?:/\d+)*)")
-_HEADER = struct.Struct(">cB")
-_PLACE = struct.Struct(">IQQ")
-
-
-T = TypeVar("T")
-Keys = list[bytes]
-Records = list[tuple[bytes, bytes]]
-
-
-class ObjectId(NamedTuple):
-    """The 128 bits of an object's id: those of the dataset, and the object's own."""
-
-    dataset: int
-    number: int
-
-
-class Motr(Protocol):
-    """What is needed of Motr: whole objects, and one ordered index.
-
-    Every method raises an error of `dosna.errors` if it fails; one that changes something raises
-    `OutcomeUnknown` if there is no telling whether it did.
-    """
-
-    block: int
-    """Objects are of whole blocks of so many bytes."""
-
-    def create(self, oid: ObjectId, data: bytes) -> bool:
-        """Make an object of whole blocks; False if there is one of that id."""
-
-    def read(self, oid: ObjectId, start: int, stop: int) -> bytes | bytearray | None:
-        """Read whole blocks that were written; None if there is no such object."""
-
-    def remove(self, oid: ObjectId) -> bool:
-        """Delete an object; False if there was none."""
-
-    def insert(self, key: bytes, value: bytes) -> bool:
-        """Make a record of the index; False, and no change, if there is one of that key.
-
-        True may be said of what was passed over, too: only to read it back tells.
-        """
-
-    def replace(self, key: bytes, value: bytes) -> None:
-        """Make or replace a record that no other client changes."""
-
-    def lookup(self, key: bytes) -> bytes | None:
-        """Give the value of a record; None if there is none."""
-
-    def discard(self, keys: Keys) -> None:
-        """Delete records, some of which may be gone already."""
-
-    def following(self, start: bytes, most: int) -> tuple[Records, bytes | None]:
-        """Look at records from the key `start` on, at most so many.
-
-        Returns
-        -------
-        records : list of tuple
-            Key and value of those that are not deleted: deleted ones count too.
-        start : bytes or None
-            Where to go on; None at the end of the index.
-        """
-
-    def check_process(self) -> None:
-        """Raise ConnectionError in a process that was forked from that of the client."""
-
-    def close(self) -> None:
-        """Let go of Motr."""
-
-
-class Entry(NamedTuple):
-    """What the catalogue says about an object of the store.
-
-    Parameters
-    ----------
-    generation : int
-    token : bytes
-        Of this entry alone.
-    ancestors : tuple of bytes
-        Tokens of the generations before it, the last first.
-    kind : bytes
-        b'o' if the bytes are in an object of Motr, b'i' if they are in the entry, b'd' if the
-        object was deleted.
-    oid : ObjectId
-    nbytes : int
-        Length without what fills the last block.
-    data : bytes
-    """
-
-    generation: int
-    token: bytes
-    ancestors: tuple[bytes, ...]
-    kind: bytes
-    oid: ObjectId = ObjectId(0, 0)
-    nbytes: int = 0
-    data: bytes = b""
-
-    @property
-    def version(self) -> str:
-        return ABSENT if self.kind == b"d" else f"{self.generation:x}.{self.token.hex()}"
-
-    def encode(self) -> bytes:
-        """Give the value of the record, which its key adds the generation to."""
-        parts = [_HEADER.pack(self.kind, len(self.ancestors)), self.token, *self.ancestors]
-        if self.kind == b"o":
-            parts.append(_PLACE.pack(*self.oid, self.nbytes))
-        return b"".join([*parts, self.data])
-
-    @classmethod
-    def decode(cls, generation: int, value: bytes) -> Entry:
-        """Read the value of a record."""
-        try:
-            kind, count = _HEADER.unpack_from(value)
-            at = _HEADER.size
-            end = at + (count + 1) * _TOKEN_BYTES
-            tokens = [value[i : i + _TOKEN_BYTES] for i in range(at, end, _TOKEN_BYTES)]
-            if kind != b"o":
-                return cls(generation, tokens[0], tuple(tokens[1:]), kind, data=value[end:])
-            dataset, number, nbytes = _PLACE.unpack_from(value, end)
-        except (struct.error, IndexError) as error:
-            raise StorageError(f"an entry of the catalogue is damaged: {value!r}") from error
-        oid = ObjectId(dataset, number)
-        return cls(generation, tokens[0], tuple(tokens[1:]), kind, oid, nbytes)
 
 
 class SageStore(Store):
@@ -269,7 +150,7 @@ class SageStore(Store):
             base = None if dataset is None else self._newest(dataset, rest)
             if dataset is None or base is None or base.kind == b"d":
                 return False
-            if rest == _DOCUMENT:
+            if rest == DOCUMENT:
                 self._delete_all(root, dataset)
                 return True
             if self._replace(root, dataset, rest, base, None):
@@ -284,17 +165,17 @@ class SageStore(Store):
         if base is not None:
             generation = base.generation + 1
             ancestors = (base.token, *base.ancestors)[:_MOST_ANCESTORS]
-        entry = Entry(generation, secrets.token_bytes(_TOKEN_BYTES), ancestors, b"d")
+        entry = Entry(generation, secrets.token_bytes(TOKEN_BYTES), ancestors, b"d")
         if data is None:
             return self._publish(root, dataset, rest, entry)
-        if not data or (rest == _DOCUMENT and len(data) <= MOST_IN_ENTRY):
+        if not data or (rest == DOCUMENT and len(data) <= MOST_IN_ENTRY):
             entry = entry._replace(kind=b"i", data=bytes(data))
             return self._publish(root, dataset, rest, entry)
         notes = self._notes.setdefault(dataset, [])
         try:
             note = notes.pop()
         except IndexError:
-            note = b"p" + dataset.to_bytes(4) + secrets.token_bytes(_TOKEN_BYTES)
+            note = b"p" + dataset.to_bytes(4) + secrets.token_bytes(TOKEN_BYTES)
         oid = self._write(dataset, data, note)
         done = self._publish(
             root, dataset, rest, entry._replace(kind=b"o", oid=oid, nbytes=len(data))
@@ -306,16 +187,19 @@ class SageStore(Store):
     def _write(self, dataset: int, data: bytes, note: bytes) -> ObjectId:
         """Write a new object, after a note of its id."""
         padded = data + bytes(-len(data) % self.motr.block)
-        while True:
-            oid = ObjectId(dataset, secrets.randbits(64))
-            self.motr.replace(note, oid.number.to_bytes(8))
-            if self.motr.create(oid, padded):
-                return oid
+        try:
+            while True:
+                oid = ObjectId(dataset, secrets.randbits(64))
+                self.motr.replace(note, oid.number.to_bytes(8))
+                if self.motr.create(oid, padded):
+                    return oid
+        except OutcomeUnknown as error:
+            raise StoreTimeoutError(f"{error}; what was there before is still there") from error
 
     def _publish(self, root: str, dataset: int, rest: str, entry: Entry) -> bool:
         """Make an entry; False, and nothing is left of it, if it does not count."""
-        slot = _slot(dataset, rest, entry.generation)
-        if not self.motr.insert(slot, entry.encode()):
+        key = slot(dataset, rest, entry.generation)
+        if not self.motr.insert(key, entry.encode()):
             self._remove(entry)
             return False
         # From here on the change may have been seen.
@@ -330,14 +214,14 @@ class SageStore(Store):
         if not counts or not alive:
             self._remove(entry)
             if any(s.token == entry.token for s in slots):
-                self.motr.discard([slot])
+                self.motr.discard([key])
             return False
         with suppress(StorageError):  # The next writer finds what is left here.
             old = [s for s in slots if s.generation < entry.generation]
             for other in old:
                 self._remove(other)
             if old:
-                self.motr.discard([_slot(dataset, rest, other.generation) for other in old])
+                self.motr.discard([slot(dataset, rest, other.generation) for other in old])
         return True
 
     def _is_ancestor(self, entry: Entry, newest: Entry | None) -> bool:
@@ -400,7 +284,7 @@ class SageStore(Store):
         start = b"k" + dataset.to_bytes(4)
         last = None
         for key, value in self._scan(start + prefix.encode()):
-            rest, generation = _parse(key)
+            rest, generation = parse(key)
             if rest != last:
                 last = rest
                 if Entry.decode(generation, value).kind != b"d":
@@ -420,11 +304,11 @@ class SageStore(Store):
 
     def _slots(self, dataset: int, rest: str, most: int = 8) -> tuple[Entry, ...]:
         """Give entries of an object, the newest first."""
-        start = _slot(dataset, rest, _LAST_GENERATION)
+        start = slot(dataset, rest, LAST_GENERATION)
         # Of what is deleted nothing is newer than the newest, except where all is deleted.
         found, _ = self.motr.following(start, most)
         mine = [(key, value) for key, value in found if key[:-8] == start[:-8]]
-        return tuple([Entry.decode(_parse(key)[1], value) for key, value in mine])
+        return tuple([Entry.decode(parse(key)[1], value) for key, value in mine])
 
     # -- ids of datasets ------------------------------------------------------------------
 
@@ -448,7 +332,7 @@ class SageStore(Store):
                 return found
             dataset = 1 + secrets.randbelow(_MOST_DATASETS)
             own = b"d" + dataset.to_bytes(4)
-            token = secrets.token_bytes(_TOKEN_BYTES)
+            token = secrets.token_bytes(TOKEN_BYTES)
             if self.motr.insert(own, token + name) and self.motr.lookup(own) == token + name:
                 self.motr.insert(name, dataset.to_bytes(4))
                 if self._look_up(root) == dataset:
@@ -458,7 +342,7 @@ class SageStore(Store):
 
     def _delete_all(self, root: str, dataset: int) -> None:
         """Delete a dataset; what a process leaves that dies meanwhile, deleting again finds."""
-        self._sweep(dataset, keep=_DOCUMENT)
+        self._sweep(dataset, keep=DOCUMENT)
         for _ in self._tries(f"deleting {root!r}"):
             if self._look_up(root) != dataset:
                 break
@@ -479,7 +363,7 @@ class SageStore(Store):
                 if kind == b"p":
                     self.motr.remove(ObjectId(dataset, int.from_bytes(value)))
                 else:
-                    rest, generation = _parse(key)
+                    rest, generation = parse(key)
                     if rest == keep:
                         continue
                     self._remove(Entry.decode(generation, value))
@@ -519,29 +403,6 @@ class SageStore(Store):
             for at in range(0, len(notes), _PAGE):
                 self.motr.discard(notes[at : at + _PAGE])
         self.motr.close()
-
-
-def split(key: str) -> tuple[str, str]:
-    """Split a key into a dataset's and what remains: its metadata, a chunk, anything else."""
-    if len(key.encode()) > _LONGEST_KEY:
-        raise DatasetNameError(
-            f"{key[:40]!r}… is of {len(key.encode())} bytes, and Motr's index takes {_LONGEST_KEY}"
-        )
-    found = _OBJECT.fullmatch(key)
-    if found:
-        return found["root"] or "", found["rest"]
-    root, _, rest = key.rpartition("/")
-    return root, rest
-
-
-def _slot(dataset: int, rest: str, generation: int) -> bytes:
-    """Key of an entry; the newest generation is the first in order."""
-    number = (_LAST_GENERATION - generation).to_bytes(8)
-    return b"k" + dataset.to_bytes(4) + rest.encode() + b"\0" + number
-
-
-def _parse(key: bytes) -> tuple[str, int]:
-    return key[5:-9].decode(), _LAST_GENERATION - int.from_bytes(key[-8:])
 
 
 def _bounds(byte_range: ByteRange | None, entry: Entry) -> tuple[int, int]:
