@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
+import math
 import os
 import warnings
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from support import require
 
 import dosna as dn
@@ -200,6 +204,36 @@ def test_options(con):
         con.ingest(Planes(), on_error="ignore")
     with pytest.raises(TypeError, match="neither kind nor options"):
         con.ingest(Planes(), endpoint_url="http://localhost")
+
+
+extents = st.lists(st.tuples(*[st.integers(1, n) for n in (20, 9, 9)]), min_size=3, max_size=3)
+
+
+@given(extents, st.sampled_from([300, 2000, 1 << 20]))
+def test_blocks_of_a_load_read_each_chunk_of_the_source_once(sizes, limit):
+    shape, chunks, target = sizes
+    data = np.random.default_rng(0).integers(0, 99, shape, "i4")
+    read = []
+
+    class Chunked:
+        dtype = data.dtype
+
+        def __init__(self):
+            self.shape, self.chunks = shape, chunks
+
+        def __getitem__(self, box):
+            grid = [range(s.start // c, -(-s.stop // c)) for s, c in zip(box, chunks, strict=True)]
+            read.extend(itertools.product(*grid))
+            return data[box]
+
+    with dn.Connection("blocks", backend="ram") as con:
+        ds = con.create_dataset("a", shape, "i4", chunk_size=target)
+        held = 4 * (2 * math.prod(target) + 3 * math.prod(chunks))
+        ds.load(Chunked(), memory_limit=held + max(limit, 4 * math.prod(target)))
+        np.testing.assert_array_equal(ds[...], data)
+        del con["a"]
+    if limit >= 1 << 20:
+        assert len(read) == len(set(read))
 
 
 def test_an_extent_of_chunks_is_for_arrays_of_so_many_axes(con):

@@ -75,6 +75,34 @@ def test_a_nexus_tree(con, path):
     assert ds.chunk_size == (12, 30, 20)  # small chunks of the file are put together
 
 
+def test_names_of_axes(path, tmp_path):
+    with h5py.File(path, "w") as file:
+        file["time"], file["x"] = np.arange(12), np.arange(30)
+        made = file.create_dataset("a", data=VOLUME)
+        made.attrs["units"] = "K"
+        for axis, name in enumerate(["time", "x"]):
+            file[name].make_scale(name)
+            made.dims[axis].attach_scale(file[name])
+        made.dims[1].label = "across"
+    (tmp_path / "store").mkdir()
+    with dn.Connection(str(tmp_path / "store"), backend="file") as con:
+        con.ingest(path)
+        assert con["a"].dims == ("time", "across", None)
+        assert dict(con["a"].attrs) == {"units": "K"}
+        assert con["x"].dims is None
+
+
+def test_a_view_of_files_that_are_missing(con, path):
+    with h5py.File(path, "w") as file:
+        layout = h5py.VirtualLayout((2, 5), "i4")
+        for row in range(2):
+            layout[row] = h5py.VirtualSource(f"part{row}.h5", "a", (5,))
+        file.create_virtual_dataset("view", layout, fillvalue=-1)
+    report = con.ingest(path)
+    assert report.notes["view"] == ["2 files of which it is a view are missing: they show as fill"]
+    assert (con["view"][...] == -1).all()
+
+
 def test_part_of_a_file(con, path):
     with h5py.File(path, "w") as file:
         file["entry/a/x"] = np.arange(3)

@@ -12,7 +12,7 @@ from h5py import h5t
 
 from dosna.metadata import Shape, check_dtype, encode_value
 
-__all__ = ["Representation", "attributes", "is_stored_as", "represent"]
+__all__ = ["Representation", "attributes", "axis_names", "is_stored_as", "represent"]
 
 Array = np.ndarray[Any, Any]
 
@@ -133,6 +133,19 @@ def is_stored_as(dataset: Any, dtype: np.dtype[Any]) -> bool:
         return False
 
 
+# What HDF5's dimension scales note about each other, which `axis_names` has read.
+_OF_SCALES = {"DIMENSION_LABELS", "DIMENSION_LIST", "REFERENCE_LIST"}
+
+
+def axis_names(dataset: Any) -> tuple[str | None, ...] | None:
+    """Give the labels of the axes, or the names of their dimension scales; None without any."""
+    names: list[str | None] = []
+    for axis in dataset.dims if dataset.shape else ():
+        scale = axis[0].name if not axis.label and len(axis) else None
+        names.append(axis.label or (scale and scale.rpartition("/")[2]) or None)
+    return tuple(names) if any(names) else None
+
+
 def attributes(owner: Any) -> dict[str, Any]:
     """Read the attributes of a group or a dataset, as far as they can be kept.
 
@@ -140,6 +153,8 @@ def attributes(owner: Any) -> dict[str, Any]:
     """
     found: dict[str, Any] = {}
     for name in owner.attrs:
+        if name in _OF_SCALES:
+            continue
         try:
             value = _attribute(owner, owner.attrs[name])
             encode_value(value)

@@ -19,7 +19,7 @@ from dosna.sources.contiguous import rows
 from dosna.sources.files import ByteFile, CachedReader, S3Options, open_bytes
 from dosna.sources.h5direct import UndecodableError, direct_reader
 from dosna.sources.h5tree import Tree, walk
-from dosna.sources.h5types import attributes, represent
+from dosna.sources.h5types import attributes, axis_names, represent
 from dosna.sources.strings import blocks, fixed, measure
 
 __all__ = ["KIND", "H5Source"]
@@ -249,6 +249,7 @@ class _Reader:
             {**attributes(dataset), **(found.attrs or {})},
             chunks=chunks,
             pieces=None if chunks else rows(self.shape, self.dtype.itemsize),
+            dims=None if inner else axis_names(dataset),
             fillvalue=fill,
             links=links,
             notes=notes,
