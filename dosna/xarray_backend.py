@@ -118,8 +118,10 @@ decode_timedelta
                 found, group = {name: con[name]}, ""
             else:
                 group = "/".join(filter(None, [name, (group or "").strip("/")]))
-                found = {n: con[n] for n in _members(con, group)}
-                if group and not found and not any(n.startswith(group + "/") for n in con):
+                names = con.names_in(group)
+                depth = group.count("/") + 1 if group else 0
+                found = {n: con[n] for n in names if n.count("/") == depth}
+                if group and not names:
                     raise DatasetNotFoundError(
                         f"{filename_or_obj!r} has no dataset {group!r}, nor any in it"
                     )
@@ -144,7 +146,7 @@ decode_timedelta
         **decoders: Any,
     ) -> dict[str, xr.Dataset]:
         with _opened(filename_or_obj) as (con, name, close):
-            names = [n for n in con if not name or n.startswith(name + "/")]
+            names = con.names_in(name)
         close()
         within = len(name) + 1 if name else 0
         groups = {""}
@@ -192,11 +194,6 @@ def _url(text: str) -> str:
     # xarray takes 'hdf5:/data' for a path, and makes it an absolute one.
     here = os.getcwd() + "/"
     return text.removeprefix(here) if text.startswith(here) else text
-
-
-def _members(con: EngineConnection, group: str) -> list[str]:
-    above = group + "/" if group else ""
-    return [n for n in con if n.startswith(above) and "/" not in n[len(above) :]]
 
 
 def _dataset(

@@ -6,6 +6,7 @@ import json
 import os
 import pty
 import re
+import secrets
 import signal
 import subprocess
 import sys
@@ -548,7 +549,7 @@ def test_under_mpiexec_one_rank_speaks(scan, folder):
         [*command, "ingest", "no.h5", "hdf5:new"], capture_output=True, text=True, timeout=60
     )
     assert ran.returncode == 1
-    assert re.findall("dosna: .*", ran.stderr) == ["dosna: there is no file no.h5"]
+    assert re.findall("dosna: .*", ran.stderr) == [f"dosna: there is no file {folder}/no.h5"]
     for name in ("out.h5", "out.npy", "out.zarr"):
         ran = subprocess.run(
             [*command, "export", "hdf5:new", name, "--select", "entry/data"],
@@ -558,3 +559,69 @@ def test_under_mpiexec_one_rank_speaks(scan, folder):
         )
         assert (ran.returncode, ran.stdout) == (0, f"{name}: 1 dataset\n"), ran.stderr
     assert np.array_equal(np.load("out.npy"), VOLUME)
+
+
+RANKS = """
+import os, sys
+from mpi4py import MPI
+import dosna.cli, dosna.cli.ranks
+dosna.cli.ranks._PATIENCE_SECONDS = 0.5
+if MPI.COMM_WORLD.rank == 1:
+    os.chdir("/")
+sys.exit(dosna.cli.main(sys.argv[1:]))
+"""
+
+
+@pytest.mark.parametrize(
+    ("command", "says"), [("ls", r"dosna: .*is neither"), ("verify", r"dosna: rank 1: .*neither")]
+)
+def test_what_fails_on_one_rank_ends_all(scans, command, says):
+    """Those that list are done; those that verify wait for the one that failed."""
+    require("mpi4py")
+    ran = subprocess.run(
+        [*mpiexec(2), sys.executable, "-c", RANKS, command, scans],
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert ran.returncode == 1
+    assert re.search(says, ran.stderr), ran.stderr
+
+
+# -- S3 ------------------------------------------------------------------------------------
+
+
+@pytest.mark.usefixtures("_any_keys")
+def test_every_command_on_s3(run, scan, moto_url):
+    boto3 = require("boto3")
+    require("obstore")
+    bucket = f"bucket-{secrets.token_hex(6)}"
+    client = boto3.Session().client("s3", endpoint_url=moto_url, region_name="us-east-1")
+    client.create_bucket(Bucket=bucket)
+    client.upload_file(scan, bucket, "raw/scan.h5")
+    raw, options = (
+        f"s3://{bucket}/raw/scan.h5?endpoint_url={moto_url}",
+        f"?endpoint_url={moto_url}",
+    )
+    url = f"s3://{bucket}/scans{options}"
+    one = f"s3://{bucket}/scans/entry/data{options}"
+
+    assert run("ingest", raw, url).startswith(f"{raw}: 3 datasets")
+    assert len(run("ls", url).splitlines()) == 3
+    assert "unit: counts" in run("info", one)
+    assert run("verify", url, "--against", raw).count("equal") == 3
+    run("copy", one, "file:copied")
+    assert "equal" in run("verify", "file:copied", "--against", one)
+    run("copy", "file:copied", f"s3://{bucket}/back/again{options}")
+    assert run("ls", f"s3://{bucket}/back{options}").split()[0] == "again"
+    run("export", one, "out.npy")
+    assert np.array_equal(np.load("out.npy"), VOLUME)
+    run("rm", "-r", "-y", f"s3://{bucket}/scans/entry{options}")
+    assert run("ls", url) == ""
+
+    assert "a bucket of each dataset" in run("ingest", scan, f"s3:{options}", code=2)
+    lone = f"lone-{secrets.token_hex(6)}"
+    run("copy", "file:copied", f"s3:{lone}{options}")
+    assert "20x30x25" in run("ls", f"s3:{options}", "--select", lone)
+    run("rm", "-y", f"s3:{lone}{options}")
+    client.close()

@@ -197,6 +197,10 @@ class BackendConnection(ABC):
             f"connection {self.name!r} keeps no attributes of groups: keep them with the datasets"
         )
 
+    def names_in(self, group: str) -> list[str]:
+        """Names of the datasets in a group, sorted: those that begin with it and a '/'."""
+        return [name for name in self.dataset_names() if name.startswith(group + "/")]
+
     def has_dataset(self, name: str) -> bool:
         """Whether there is a dataset of that name."""
         try:

@@ -429,6 +429,13 @@ class FolderConnection(BackendConnection):
         with disk(f"list {self.path}"):
             return sorted(self._names_below(self.path, ""))
 
+    def names_in(self, group: str) -> list[str]:
+        path = self._path(group)
+        with disk(f"list {path}"):
+            if not os.path.isdir(path) or self.holds_dataset(path):
+                return []
+            return sorted(self._names_below(path, group + "/"))
+
     def _names_below(self, path: str, prefix: str) -> Iterator[str]:
         with os.scandir(path) as entries:
             folders = [e for e in entries if e.is_dir() and not e.name.startswith(".")]

@@ -20,7 +20,7 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from dosna.backends.base import BackendDataset
+from dosna.backends.base import BackendConnection, BackendDataset
 from dosna.backends.s3_client import S3Client, Settings
 from dosna.backends.s3_errors import Failure
 from dosna.backends.s3_store import Conditions, S3Store
@@ -348,6 +348,11 @@ class S3Connection(StoreConnection):
 
     def dataset_names(self) -> list[str]:
         return super().dataset_names() if self.bucket is not None else sorted(self._names(""))
+
+    def names_in(self, group: str) -> list[str]:
+        if self.bucket is not None:
+            return super().names_in(group)
+        return BackendConnection.names_in(self, group)
 
     def _names(self, begin: str) -> list[str]:
         """Find the datasets whose buckets' names begin so."""

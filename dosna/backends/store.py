@@ -280,6 +280,9 @@ class StoreConnection(BackendConnection):
     def dataset_names(self) -> list[str]:
         return sorted(self._names_below(""))
 
+    def names_in(self, group: str) -> list[str]:
+        return [] if self.has_dataset(group) else sorted(self._names_below(group + "/"))
+
     def _names_below(self, folder: str) -> Iterator[str]:
         for part in self.store.folders(folder):
             name = folder + part

@@ -41,8 +41,8 @@ def connected(
 @contextmanager
 def new_place(url: str, many: bool, arguments: argparse.Namespace) -> Iterator[tuple[Any, str]]:
     """Connect to where datasets are to be made; `many` are in the place itself."""
-    if many:
-        parsed = Url.parse(url)
+    parsed = Url.parse(url)
+    if many and parsed.path.strip("/"):
         url = str(Url(parsed.backend, parsed.path.rstrip("/") + "//", parsed.options))
     con, name = open_url(url, **_engine(arguments))
     if many:
@@ -61,7 +61,7 @@ def chosen(con: Connection, name: str, arguments: argparse.Namespace) -> tuple[l
     """
     if name and name in con:
         return [name], True
-    names = [n for n in con if not name or n.startswith(name + "/")]
+    names = con.names_in(name)
     if name and not names:
         raise DatasetNotFoundError(
             f"{arguments.url} is neither a dataset nor a place that holds some"

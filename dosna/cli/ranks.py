@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import importlib.util
 import os
+import sys
 import time
 from typing import Any
 
@@ -15,6 +16,7 @@ __all__ = ["Ranks", "default_engine", "ranks_of"]
 _SIZES = ("PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "PMIX_SIZE", "MPI_LOCALNRANKS")
 _PATIENCE_SECONDS = 5.0
 _POLL_SECONDS = 0.01
+_FORWARDED_SECONDS = 0.5
 
 
 class Ranks:
@@ -42,7 +44,9 @@ class MpiRanks(Ranks):
         while not arrived.Test():
             # Those that have not failed may be waiting for this one, for ever.
             if code and time.monotonic() - began > _PATIENCE_SECONDS:
-                print(f"dosna: rank {world.rank}: {message}", flush=True)
+                print(f"dosna: rank {world.rank}: {message}", file=sys.stderr, flush=True)
+                # What mpiexec has not forwarded yet it may drop.
+                time.sleep(_FORWARDED_SECONDS)
                 world.Abort(code)
             time.sleep(_POLL_SECONDS)
         outcomes = world.allgather((code, message))

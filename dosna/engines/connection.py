@@ -617,6 +617,23 @@ class EngineConnection:
             return len(asked.names)
         return len(self.instance.dataset_names())
 
+    def names_in(self, group: str) -> list[str]:
+        """Names of the datasets in a group, sorted; looks at nothing else.
+
+        Parameters
+        ----------
+        group : str
+            What precedes their last parts, such as ``entry`` for ``entry/data`` and
+            ``entry/deep/data``; '' for all.
+        """
+        self.check_connected()
+        if not group:
+            return self.instance.dataset_names()
+        try:
+            return self.instance.names_in(check_name(group))
+        except DatasetNameError:
+            return []
+
     def __bool__(self) -> bool:
         return True
 

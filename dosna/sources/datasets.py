@@ -75,8 +75,7 @@ class DatasetsSource(Source):
     def names(self) -> list[str]:
         if self.single:
             return [self.inner]
-        within = self.inner and self.inner + "/"
-        names = [name for name in self._connected() if name.startswith(within)]
+        names = self._connected().names_in(self.inner)
         if self.inner and not names:
             raise SourceNotFoundError(f"{self!r} has no dataset {self.inner!r}, nor any in it")
         return names

@@ -39,6 +39,7 @@ class ConnectionTests(Kit):
             lambda: con.del_dataset(name),
             lambda: list(con),
             lambda: len(con),
+            lambda: con.names_in(name),
             lambda: ds[0],
             lambda: ds.__setitem__(0, 1),
             lambda: ds.get_chunk((0,)),
@@ -116,6 +117,11 @@ class ConnectionTests(Kit):
         assert name + "-g" not in con
         assert name + "-g/entry" not in con
         assert 3 not in con
+        assert con.names_in("") == list(con)
+        for group in (name + "-g", name + "-g/entry"):
+            assert con.names_in(group) == [nested.name]
+        for group in (name, nested.name, name[:-1], name + "-g/e", name + "-g/", ".."):
+            assert con.names_in(group) == [], group
         check(con[nested.name][...], np.array([1, 2]))
         for bad in ("", "/", name + "/", "/" + name, name + "//x", name + "/../x", ".", ".."):
             with pytest.raises(errors.DatasetNameError):
