@@ -44,7 +44,7 @@ def main() -> None:
     ):
         print("MB/s; x: dosna's speed divided by the bare loop's")
         for nbytes, count in ((4 << 20, 16 if quick else 32), (256 << 10, 64 if quick else 256)):
-            row(ceph, objects, nbytes, count, 3 if quick else 41)
+            row(ceph, objects, nbytes, count, 3 if quick else 25)
 
 
 def row(ceph: Ceph, objects: Any, nbytes: int, count: int, rounds: int) -> None:
