@@ -69,6 +69,7 @@ class SageStore(Store):
 
     shared_between_processes = True
     conditional_puts = True
+    deletes_at_once = _PAGE  # by several threads
 
     patience: ClassVar[float] = 10.0
     """Seconds that a client may be behind the clock of another."""
