@@ -262,6 +262,7 @@ def test_requests_of_each_operation(con):
     assert count(lambda: ds.has_chunk((0, 0))) == (2, ["read"])
     assert count(lambda: ds.attrs.update(unit="mm")) == (6, [])
     assert count(lambda: ds.del_chunk((0, 0))) == (6, ["remove"])
+    assert count(lambda: con.instance.store.get("entry/tomo/c/0/0")) == (3, [])
 
 
 # -- others at the same time --------------------------------------------------------------
@@ -486,7 +487,9 @@ def test_a_process_killed_while_it_deletes_a_dataset_leaves_it_to_be_deleted():
     assert [a for a, b in pairwise(finished) if a != b] == [False]
 
 
-@pytest.mark.parametrize("error", [errors.StorageError, errors.OutcomeUnknown])
+@pytest.mark.parametrize(
+    "error", [errors.StorageError, errors.OutcomeUnknown, errors.ConnectionError]
+)
 def test_a_request_that_fails_leaves_old_or_new_or_says_that_it_does_not_know(error):
     def fail():
         raise error("told to fail")
@@ -502,7 +505,7 @@ def test_a_request_that_fails_leaves_old_or_new_or_says_that_it_does_not_know(er
             outcome = "done"
         except errors.OutcomeUnknown:
             outcome = "unknown"
-        except errors.StorageError:
+        except (errors.StorageError, errors.ConnectionError):
             outcome = "failed"
         outcomes.add(outcome)
         data = bytes(store_of(cluster).get(CHUNK).data)

@@ -90,6 +90,8 @@ class MotrClient:
             if self.pid == os.getpid() and not self._abandoned:
                 self._stop.set()
                 thread.join(_FINI_SECONDS)
+            if self._claim is not None:
+                self._claim.close()
 
         atexit.register(stop)
         self._open_catalogue()

@@ -69,6 +69,7 @@ class SageStore(Store):
 
     shared_between_processes = True
     conditional_puts = True
+    deletes_at_once = _PAGE  # by several threads
 
     patience: ClassVar[float] = 10.0
     """Seconds that a client may be behind the clock of another."""
@@ -216,7 +217,7 @@ class SageStore(Store):
             if any(s.token == entry.token for s in slots):
                 self.motr.discard([key])
             return False
-        with suppress(StorageError):  # The next writer finds what is left here.
+        with suppress(DosnaError):  # It counts; the next writer finds what is left here.
             old = [s for s in slots if s.generation < entry.generation]
             for other in old:
                 self._remove(other)
