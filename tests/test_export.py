@@ -251,6 +251,17 @@ def test_what_a_format_does_not_have_is_refused(volume, tmp_path, name, options,
     assert os.listdir(tmp_path) == []
 
 
+@pytest.mark.parametrize("inside", ["", "below"])
+def test_the_store_itself_is_not_replaced(tmp_path, inside):
+    store = tmp_path / "store.zarr"
+    (store / inside).mkdir(parents=True)
+    with dn.Connection(str(store / inside), backend="file") as con:
+        con.create_dataset("b", data=1)
+        with pytest.raises(errors.ConfigurationError, match="another place"):
+            con.create_dataset("a", data=[1, 2]).export(store, overwrite=True)
+        assert con["a"][...].tolist() == [1, 2]
+
+
 def test_several_arrays_are_no_npy(con, volume, tmp_path):
     con.create_dataset("b", data=1)
     with pytest.raises(errors.ConfigurationError, match="one array"):

@@ -120,6 +120,33 @@ def test_an_interrupted_ingest_goes_on_if_the_caller_vouches(ram):
     assert target.ingest(begin()).present == ["x"]
 
 
+def test_a_dataset_is_not_replaced_by_itself(ram, folder, tmp_path):
+    source, _ = ram
+    source.create_dataset("x", data=[1, 2])
+    with pytest.raises(ConfigurationError, match="itself"):
+        source.ingest(source, overwrite=True)
+    assert source["x"][...].tolist() == [1, 2]
+    (tmp_path / "link").symlink_to(folder)
+    with dn.Connection(str(tmp_path / "link"), backend="hdf5") as con:
+        for url, name in (
+            (f"hdf5:{folder}", None),
+            (f"hdf5:{folder}/entry/scalar", "entry/scalar"),
+        ):
+            with pytest.raises(ConfigurationError, match="itself"):
+                con.ingest(DatasetsSource(url), name, overwrite=True)
+        assert con["entry/scalar"][()] == 3.5
+
+
+def test_a_zarr_array_is_not_replaced_by_itself(tmp_path):
+    require("zarr")
+    (tmp_path / "a.zarr").mkdir()
+    with dn.Connection(str(tmp_path / "a.zarr"), backend="file") as con:
+        con.create_dataset("x", data=[1, 2])
+        with pytest.raises(ConfigurationError, match="itself"):
+            con.ingest(str(tmp_path / "a.zarr"), overwrite=True)
+        assert con["x"][...].tolist() == [1, 2]
+
+
 def test_what_is_not_there_is_named(ram):
     source, _ = ram
     with pytest.raises(SourceNotFoundError, match="nothing"):

@@ -106,6 +106,11 @@ def export(
         raise ConfigurationError(f"there is no dataset to write to {path}")
     for ds in datasets:
         ds.note_reading()
+    location = os.path.realpath(datasets[0].connection.instance.location)
+    if os.path.exists(path) and f"{location}/".startswith(f"{os.path.realpath(path)}/"):
+        raise ConfigurationError(
+            f"{path} is where the datasets are, or holds it: export to another place"
+        )
     job = Job(datasets, chunk_size, compression, memory_limit)
     write = _FORMATS[suffix]()
     total = sum(ds.total_chunks for ds in datasets)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
@@ -15,6 +16,9 @@ from dosna.errors import RefusedError
 from dosna.metadata import Shape, choose_chunk_size
 from dosna.plan import plan
 from dosna.selection import select
+
+if TYPE_CHECKING:
+    from dosna.backends.base import BackendConnection
 
 __all__ = ["Array", "ArrayDescription", "Box", "Source", "SourceArray"]
 
@@ -128,6 +132,13 @@ class Source(ABC):
     def single(self) -> bool:
         """Whether it is one array, so that who ingests it names the dataset, not a prefix."""
         return False
+
+    def keeps_its_data_in(self, name: str, connection: BackendConnection, dataset: str) -> bool:
+        """Whether an array is stored as a dataset of a connection, which must not be replaced."""
+        there = os.path.join(self.location, name)
+        return os.path.exists(there) and os.path.realpath(there) == os.path.realpath(
+            os.path.join(connection.location, dataset)
+        )
 
     @abstractmethod
     def names(self) -> list[str]:

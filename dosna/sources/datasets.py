@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import secrets
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
 
+from dosna.backends.base import BackendConnection
 from dosna.engines.connection import EngineConnection
 from dosna.engines.dataset import EngineDataset
 from dosna.errors import SourceNotFoundError
@@ -71,6 +73,12 @@ class DatasetsSource(Source):
         self._open.clear()
         if not self._given:
             self._con.disconnect()
+
+    def keeps_its_data_in(self, name: str, connection: BackendConnection, dataset: str) -> bool:
+        own = self._con.instance
+        # A path above both, or a link, may lead to one folder under two names.
+        here, there = f"{own.location}/{name}", f"{connection.location}/{dataset}"
+        return type(own) is type(connection) and os.path.realpath(here) == os.path.realpath(there)
 
     def names(self) -> list[str]:
         if self.single:

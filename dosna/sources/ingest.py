@@ -186,6 +186,11 @@ class _Ingest:
                 continue
             target = self._target(name, single)
             check_name(target)
+            if self.source.keeps_its_data_in(name, self.con.instance, target):
+                raise ConfigurationError(
+                    f"{name!r} of {self.source!r} is dataset {target!r} of connection "
+                    f"{self.con.name!r} itself: give another name="
+                )
             origin: dict[str, Any] = {
                 "source": self.source.location,
                 "name": name,
