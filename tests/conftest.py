@@ -94,6 +94,17 @@ def ceph(start_cluster: Callable[..., AbstractContextManager[Ceph]]) -> Iterator
 
 
 @pytest.fixture(scope="session")
+def secured(start_cluster: Callable[..., AbstractContextManager[Ceph]]) -> Iterator[Ceph]:
+    """Give one with cephx, where client.dosna may use two pools and client.reader read."""
+    with start_cluster("--auth=cephx") as ceph:
+        from services.admin import add_clients
+
+        pools = "allow rw pool=kit, allow rw pool=store"
+        add_clients(ceph, {"dosna": pools, "reader": "allow r pool=kit"})
+        yield ceph
+
+
+@pytest.fixture(scope="session")
 def moto_url() -> Iterator[str]:
     """Give the URL of a mock of S3 in this process, which takes any keys."""
     from services.moto import start_moto

@@ -11,13 +11,12 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from contextlib import contextmanager
 from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
 import pytest
-from support import mpiexec, require
+from support import require
 
 import dosna as dn
 from dosna import errors
@@ -29,6 +28,8 @@ from dosna.testing.sharing import SharingTests
 
 rados = require("rados")
 
+from services.admin import administrator, command  # noqa: E402
+
 from dosna.backends.ceph import NAMES, CephConnection  # noqa: E402
 from dosna.backends.ceph_cluster import Cluster  # noqa: E402
 from dosna.backends.ceph_store import END, CephStore  # noqa: E402
@@ -39,37 +40,6 @@ ROOT = Path(__file__).resolve().parent.parent
 def connection(ceph, pool="kit", engine="cpu", engine_kw=None, **kwargs):
     kwargs = {"conffile": ceph.conf, **kwargs}
     return dn.Connection(pool, backend="ceph", engine=engine, engine_kw=engine_kw, **kwargs)
-
-
-@contextmanager
-def administrator(ceph):
-    """Give a connection of Ceph's own administrator."""
-    with rados.Rados(conffile=ceph.conf) as cluster:
-        yield cluster
-
-
-def command(ceph, prefix, **arguments):
-    """Send the monitor a command, and give its answer."""
-    with administrator(ceph) as cluster:
-        message = json.dumps({"prefix": prefix, "format": "json", **arguments})
-        status, out, error = cluster.mon_command(message, b"", timeout=30)
-    assert status == 0, error
-    return json.loads(out) if out.strip() else None
-
-
-@pytest.fixture(scope="session")
-def secured(start_cluster):
-    """Give a cluster with cephx, where client.dosna may use two pools and client.reader read."""
-    with start_cluster("--auth=cephx") as ceph:
-        clients = {"dosna": "allow rw pool=kit, allow rw pool=store", "reader": "allow r pool=kit"}
-        for name, may in clients.items():
-            entity = f"client.{name}"
-            made = command(
-                ceph, "auth get-or-create", entity=entity, caps=["mon", "allow r", "osd", may]
-            )
-            with open(f"{ceph.folder}/keyring", "a") as file:
-                file.write(f"[{entity}]\n\tkey = {made[0]['key']}\n")
-        yield ceph
 
 
 @pytest.fixture
@@ -149,25 +119,6 @@ class TestLokyWithCephx(BackendTests):
         require("joblib")
         processes = {"njobs": 2, "jlbackend": "loky"}
         return lambda: connection(secured, "kit", "joblib", processes, client_id="dosna")
-
-
-@pytest.mark.parametrize(("ranks", "auth"), [(1, "none"), (3, "cephx")])
-def test_mpi(request, ranks, auth):
-    require("h5py")
-    ceph = request.getfixturevalue("ceph" if auth == "none" else "secured")
-    options = [f"conffile={ceph.conf}", *(["client_id=dosna"] if auth == "cephx" else [])]
-    ran = subprocess.run(
-        [
-            *(*mpiexec(ranks), "sh", ROOT / "run_tests.sh", "--backend", "ceph"),
-            *("--connection", "kit", "--connection-options", *options),
-        ],
-        env={**os.environ, "PYTHON": sys.executable},
-        capture_output=True,
-        text=True,
-        timeout=100,
-    )
-    assert ran.returncode == 0, ran.stdout + ran.stderr
-    assert re.findall(r"(?m)^=* ?\d\d (\w+) in ", ran.stdout) == ["passed"]
 
 
 # -- names ---------------------------------------------------------------------------------
@@ -753,36 +704,3 @@ def test_a_map_of_twenty_times_the_memory_limit_stays_within_it(ceph):
     )
     assert ran.returncode == 0, ran.stderr
     assert float(ran.stdout) < 16
-
-
-def test_convolutions_equal_those_on_hdf5(ceph, tmp_path):
-    for package in ("h5py", "scipy", "matplotlib", "mpi4py", "joblib"):
-        require(package)
-    volume = tmp_path / "volume.npy"
-    np.save(volume, np.random.default_rng(1).integers(0, 1000, (21, 30, 25)).astype("i2"))
-    script = [ROOT / "examples" / "convolutions.py", "--volume", volume, "--check"]
-    printed = {}
-    for start, engine in ((mpiexec(2), "mpi"), ([], "joblib")):
-        for backend in ("hdf5", "ceph"):
-            where = ["--connection", "kit", "--connection-options", f"conffile={ceph.conf}"]
-            ran = subprocess.run(
-                [
-                    *(*start, sys.executable, *script, "--engine", engine, "--backend", backend),
-                    *(
-                        "--chunk-sizes",
-                        "8",
-                        "--ntest",
-                        "1",
-                        "--out",
-                        tmp_path / f"{engine}-{backend}",
-                    ),
-                    *(where if backend == "ceph" else []),
-                ],
-                capture_output=True,
-                text=True,
-                timeout=100,
-            )
-            assert ran.returncode == 0, ran.stdout + ran.stderr
-            printed[engine, backend] = re.findall("largest difference.*", ran.stdout)
-    assert len(set(map(tuple, printed.values()))) == 1
-    assert len(printed["mpi", "ceph"]) == 3

@@ -110,18 +110,29 @@ sys.exit(convolutions.main())
 """
 
 
-def test_results_on_s3_equal_those_on_hdf5(tmp_path, volume, gateway):
+@pytest.fixture(params=["s3", "ceph"])
+def stores(request):
+    """Give the arguments that name a store, for each engine."""
+    if request.param == "ceph":
+        conf = request.getfixturevalue("ceph").conf
+        where = ["--connection", "kit", "--connection-options", f"conffile={conf}"]
+        where = ["--backend", "ceph", *where]
+        return {"joblib": where, "mpi": where}
     require("boto3")
     require("obstore")
+    url = request.getfixturevalue("gateway").endpoint_url
+    where = ["--backend", "s3", "--connection-options", f"endpoint_url={url}"]
+    return {"joblib": where, "mpi": [*where, f"bucket={make_bucket(url)}"]}
+
+
+def test_results_equal_those_on_hdf5(tmp_path, volume, stores):
     script = tmp_path / "script.py"
     script.write_text(KEEPS_RESULTS)
     sizes = ["--volume", volume, "--chunk-sizes", "9", "16", "--ntest", "1"]
-    s3 = ["--backend", "s3", "--connection-options", f"endpoint_url={gateway.endpoint_url}"]
-    bucket = f"bucket={make_bucket(gateway.endpoint_url)}"
     run(tmp_path / "expected", *sizes, "--engine", "cpu", "--check", script=script)
-    run(tmp_path / "joblib", *sizes, "--engine", "joblib", *s3, script=script)
+    run(tmp_path / "joblib", *sizes, "--engine", "joblib", *stores["joblib"], script=script)
     start = (*mpiexec(2), sys.executable)
-    run(tmp_path / "mpi", *sizes, *s3, bucket, script=script, start=start)
+    run(tmp_path / "mpi", *sizes, *stores["mpi"], script=script, start=start)
     for engine, chunk in product(("joblib", "mpi"), (9, 16)):
         found, expected = (
             dict(np.load(tmp_path / where / "out" / f"results-{chunk}.npz"))

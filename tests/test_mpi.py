@@ -74,6 +74,14 @@ def test_kit_on_s3(gateway, ranks, layout):
     passes(run_part(ranks, "kit.py", "--backend", "s3", "--connection-options", *options, "--"))
 
 
+@pytest.mark.parametrize(("ranks", "auth"), [(1, "none"), (3, "cephx")])
+def test_suite_and_kit_on_ceph(request, ranks, auth):
+    ceph = request.getfixturevalue("ceph" if auth == "none" else "secured")
+    options = [f"conffile={ceph.conf}", *(["client_id=dosna"] if auth == "cephx" else [])]
+    where = ["--backend", "ceph", "--connection", "kit", "--connection-options", *options]
+    passes(run(ranks, "sh", ROOT / "run_tests.sh", *where))
+
+
 def test_ranks_lose_nothing_on_s3(gateway):
     require("boto3")
     require("obstore")
