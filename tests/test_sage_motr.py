@@ -124,6 +124,13 @@ def test_another_configuration_in_one_process_is_refused(con, tmp_path):
         connect(str(path)).connect()
 
 
+def test_each_connection_has_its_own_timeout(con):
+    with connect(timeout=7) as other:
+        assert other.instance.store.motr.timeout == 7
+        assert con.instance.store.motr.timeout == 30
+        assert sorted(other) == sorted(con)
+
+
 @pytest.mark.parametrize("nbytes", [1, 4095, 4096, 4097, 1_000_001, 20_000_000])
 def test_objects_of_any_length(con, nbytes):
     store = con.instance.store

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import copy
 import errno
 import os
 import socket
@@ -126,6 +127,12 @@ class MotrClient:
         rc = self._realm.re_entity.en_sm.sm_rc
         if rc:
             raise ConnectionError(f"Motr's realm cannot be opened: {os.strerror(-rc)} ({rc})")
+
+    def with_timeout(self, timeout: float) -> MotrClient:
+        """Give the same client, but with another time for requests."""
+        other = copy.copy(self)
+        other.timeout = timeout
+        return other
 
     def close(self) -> None:
         """Nothing: the client is the process's."""

@@ -19,7 +19,7 @@ from typing import Any
 
 from dosna.backends.sage_client import MotrClient, late
 from dosna.backends.sage_conf import SageConfiguration
-from dosna.errors import ConnectionError, MissingDependencyError, StorageError
+from dosna.errors import ConnectionError, DosnaError, MissingDependencyError, StorageError
 
 __all__ = ["client", "try_here"]
 
@@ -60,7 +60,7 @@ def client(conf: SageConfiguration, timeout: float) -> MotrClient:
             "use another process"
         )
     found.check_process()
-    return found
+    return found.with_timeout(timeout)
 
 
 def _renew_lock() -> None:
@@ -82,7 +82,7 @@ def _start(conf: SageConfiguration, timeout: float) -> MotrClient:
     started = MotrClient(binding, conf, address, claim, timeout)
     try:
         started.start()
-    except ConnectionError as error:
+    except DosnaError as error:
         # What the library has begun cannot be undone in this process.
         _why_not = str(error)
         raise
