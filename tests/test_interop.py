@@ -32,7 +32,7 @@ VOLUME = np.random.default_rng(0).random(SHAPE)
 def con(request, tmp_path):
     if request.param == "hdf5":
         require("h5py")
-    name = "interop" if request.param == "ram" else str(tmp_path)
+    name = "interop-tests" if request.param == "ram" else str(tmp_path)
     with dn.Connection(name, backend=request.param) as con:
         yield con
         for name in list(con):
@@ -148,7 +148,7 @@ def check_workers(client, con):
 
 
 def test_datasets_in_memory_do_not_travel():
-    with dn.Connection("interop", backend="ram") as con:
+    with dn.Connection("interop-tests", backend="ram") as con:
         ds = con.create_dataset("a", data=VOLUME)
         with pytest.raises(TypeError, match="memory"):
             pickle.dumps(ds)

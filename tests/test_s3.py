@@ -303,8 +303,8 @@ REQUESTS |= {
         "written_chunks": {"GET": 1},
         "grow": {"GET": 2, "PUT": 1},
         "append": {"GET": 2, "PUT": 3},
-        "shrink by four chunks": {"GET": 6, "PUT": 2, "POST": 2},
-        "clear": {"GET": 4, "POST": 3},
+        "shrink by four chunks": {"GET": 4, "PUT": 2, "POST": 1},
+        "clear": {"GET": 1, "POST": 1},
     }.items()
 }
 

@@ -368,6 +368,11 @@ class BackendDataset(ABC):
         """Delete a stored object; False if it was not there."""
         return self.del_chunk(idx)
 
+    def del_objects(self, indices: Iterable[Shape]) -> None:
+        """Delete stored objects, some of which may be gone already."""
+        for idx in indices:
+            self.del_object(idx)
+
     def trim_object(self, idx: Shape) -> None:
         """Make fill of what a stored object holds outside of the shape."""
         self.set_chunk_data(idx, self.get_chunk_data(idx))
@@ -417,12 +422,14 @@ class BackendDataset(ABC):
     def _trim(self) -> None:
         """Delete what lies outside of the shape: whole objects, and the rims of others."""
         shape, grain = self.metadata.shape, self.grain
+        outside = []
         for idx in list(self.object_indices()):
             inside = [n - i * g for i, g, n in zip(idx, grain, shape, strict=True)]
             if min(inside, default=1) <= 0:
-                self.del_object(idx)
+                outside.append(idx)
             elif any(n < g for n, g in zip(inside, grain, strict=True)):
                 self.trim_object(idx)
+        self.del_objects(outside)
 
 
 class BackendDataChunk(ABC):

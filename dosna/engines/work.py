@@ -391,8 +391,7 @@ class Clear:
     dataset: BackendDataset
 
     def __call__(self, tasks: Iterable[Shape]) -> None:
-        for idx in tasks:
-            self.dataset.del_object(idx)
+        self.dataset.del_objects(tasks)
 
 
 @dataclass
