@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -247,6 +248,25 @@ def test_chunks_that_bypass_a_filter(con, path):
     con.ingest(path)
     assert con["a"][:2].tolist() == np.arange(16).reshape(2, 8).tolist()
     assert (con["a"][2:] == 5).all()
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"chunks": (3, 30, 20)},
+        {"chunks": (3, 30, 20), "compression": "gzip", "shuffle": True, "fletcher32": True},
+    ],
+)
+def test_elements_are_read_while_another_thread_is_in_libhdf5(path, options):
+    with h5py.File(path, "w") as file:
+        file.create_dataset("a", data=VOLUME, **options)
+    with open_source(path) as source, ThreadPoolExecutor(1) as pool:
+        array = source["a"]
+        assert array[0, 0, 0] == VOLUME[0, 0, 0]
+        with h5py._objects.phil:  # which every call of libhdf5 takes
+            whole = pool.submit(lambda: array[...]).result(timeout=20)
+    np.testing.assert_array_equal(whole, VOLUME)
 
 
 @pytest.mark.parametrize("shuffle", [False, True])
