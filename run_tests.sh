@@ -28,8 +28,9 @@ python3. A test that needs a missing component is skipped, and says which.
             value takes the type that its parameter declares.
 --help      prints this
 
-Under mpiexec all ranks run the tests of the mpi engine together: on hdf5 in a scratch folder
-below $TMPDIR, which all must see, or on the backend and connection that are named.
+Under mpiexec all ranks run the tests of the mpi engine and the conformance kit together: on
+hdf5 in a scratch folder below $TMPDIR, which all must see, or on the backend and connection
+that are named.
 
 The exit status is 0 if all passed, 2 for a wrong argument.
 END
@@ -38,6 +39,13 @@ END
 wrong() {
     printf 'run_tests.sh: %s (see --help)\n' "$1" >&2
     exit 2
+}
+
+has_ceph() {
+    for program in ceph-mon ceph-osd radosgw radosgw-admin; do
+        command -v "$program" >/dev/null || return 1
+    done
+    /usr/bin/python3 -c 'import rados' 2>/dev/null
 }
 
 install() {
@@ -52,17 +60,23 @@ install() {
     fi
 
     services="ceph-mon ceph-osd radosgw python3-rados ceph-common"
-    if ! command -v radosgw >/dev/null; then
+    if ! has_ceph; then
         if can_apt; then
             # shellcheck disable=SC2086  # a list of packages
             apt_install --no-install-recommends $services
         else
-            say "radosgw is missing and only root can install it here: its tests are skipped"
+            say "Ceph is missing and only root can install it here: the tests of the backends" \
+                "s3 and ceph that need it are skipped"
             require_all=0
         fi
     fi
 
     make_venv
+    if ! link_rados; then
+        say "Ceph's binding rados is not there for $("$python" --version), but only for the" \
+            "system's Python: the tests of the backend ceph are skipped"
+        require_all=0
+    fi
 }
 
 has_test_tools() {
@@ -172,7 +186,8 @@ if [ -n "$rank" ] && [ "$engine" = mpi ]; then
     # One rank speaks for all: each knows what failed on the others.
     [ "$rank" = 0 ] || exec >/dev/null
     PYTHONPATH=$here${PYTHONPATH:+:$PYTHONPATH} exec "$python" -m mpi4py -m pytest \
-        -c "$here/pyproject.toml" -o timeout_method=thread "$@" "$here/tests/mpi/suite.py"
+        -c "$here/pyproject.toml" -o timeout_method=thread "$@" \
+        "$here/tests/mpi/suite.py" "$here/tests/mpi/kit.py"
 fi
 if [ "$choosing" = yes ]; then
     run_pytest "$@" "$here/tests/test_backend_runner.py"

@@ -62,3 +62,23 @@ make_venv() {
     "$python" -m pip install --quiet --disable-pip-version-check --editable "$here[all,dev]"
     printf '%s\n' "$wanted" >"$venv/dosna-installed"
 }
+
+# Ceph's Python binding is in no package index: ./.venv borrows that of the system's Python, if
+# that is of the same version.
+link_rados() {
+    if "$python" -c 'import rados' 2>/dev/null; then
+        return
+    fi
+    file=rados$("$python" -c 'import sysconfig; print(sysconfig.get_config_var("EXT_SUFFIX"))')
+    site=$("$python" -c 'import sysconfig; print(sysconfig.get_path("platlib"))')
+    for found in /usr/lib/python3/dist-packages/"$file" /usr/lib*/python3.*/site-packages/"$file"; do
+        if [ -e "$found" ]; then
+            ln -sf "$found" "$site/$file"
+            if "$python" -c 'import rados' 2>/dev/null; then
+                return
+            fi
+            rm -f "$site/$file"
+        fi
+    done
+    return 1
+}

@@ -43,6 +43,7 @@ Buffer = Any
 
 COMPRESSORS = ("gzip", "zstd", "blosc")
 _CRC = struct.Struct("<I")
+_BLOCK = 256 << 10
 _WRONG = "the CRC-32C checksum is wrong: bytes were changed"
 
 
@@ -355,7 +356,7 @@ class Pipeline:
     compressed : bool
         Whether there are compressors.
     direct : bool
-        Whether `decode` leaves the chunk in `raw`, in C order.
+        Whether `decode` leaves the chunk in `raw`, in C order, if that is given.
 
     Raises
     ------
@@ -390,8 +391,8 @@ class Pipeline:
         self.checks = sum(isinstance(codec, _Crc32c) for codec in self._codecs)
         self.plain = self._axes is None and self.checks == len(self._codecs)
         self.compressed = self.checks < len(self._codecs)
-        self.direct = (
-            self._axes is None and self.compressed and not isinstance(self._codecs[0], _Crc32c)
+        self.direct = self._axes is None and (
+            len(self._codecs) == self.checks < 2 or not isinstance(self._codecs[0], _Crc32c)
         )
 
     def encode(self, chunk: Array) -> list[Buffer]:
@@ -409,15 +410,14 @@ class Pipeline:
             parts = codec.encode(parts)
         return parts
 
-    def decode(self, data: Buffer, raw: Array) -> Array:
+    def decode(self, data: Buffer, raw: Array | None) -> Array:
         """Decode a chunk.
 
         Parameters
         ----------
         data : buffer
-        raw : ndarray of uint8
-            `nbytes` of memory for the decompressed chunk; of a pipeline that does not
-            compress, anything.
+        raw : ndarray of uint8 or None
+            `nbytes` of memory for the chunk; a pipeline that compresses needs it.
 
         Returns
         -------
@@ -433,9 +433,10 @@ class Pipeline:
             if len(view) != self.size:
                 raise CodecError(f"a chunk has {self.size} bytes, and there are {len(view)}")
             body = view[: self.nbytes]
-            if self.checks and _CRC.unpack_from(view, self.nbytes)[0] != crc32c(body):
+            found = _copied(body, raw, self.checks > 0)
+            if self.checks and _CRC.unpack_from(view, self.nbytes)[0] != found:
                 raise CodecError(_WRONG)
-            return np.frombuffer(body, self.dtype).reshape(self.shape)
+            return self.array(body if raw is None else raw)
         for codec, size in zip(self._codecs[::-1], self._sizes[-2::-1], strict=True):
             into = None
             if size is not None and not isinstance(codec, _Crc32c):
@@ -449,6 +450,21 @@ class Pipeline:
         """View the elements' bytes as a chunk."""
         found = np.frombuffer(raw, self.dtype).reshape(self._stored_shape)
         return found if self._axes is None else found.transpose(self._back)
+
+
+def _copied(data: memoryview, into: Array | None, checked: bool) -> int:
+    """Copy bytes, if `into` is given, and compute their CRC-32C, if `checked`."""
+    if into is None:
+        return crc32c(data) if checked else 0
+    source, found = np.frombuffer(data, np.uint8), 0
+    # Of a block, the second reading is from the processor's cache.
+    step = _BLOCK if checked else len(data)
+    for start in range(0, len(data), step or 1):
+        block = source[start : start + step]
+        if checked:
+            found = crc32c(block, found)
+        into[start : start + step] = block
+    return found
 
 
 def name_of(spec: Any) -> Any:

@@ -61,28 +61,31 @@ def _apply(operator: Words, registers: Words) -> Words:
     return result
 
 
-def crc32c_numpy(data: Any) -> int:
+def crc32c_numpy(data: Any, value: int = 0) -> int:
     """Compute the CRC-32C of anything with a buffer of bytes.
 
     Parameters
     ----------
     data : buffer
         C-contiguous.
+    value : int
+        The CRC-32C of what comes before these bytes.
 
     Returns
     -------
     int
     """
     raw = np.frombuffer(data, np.uint8)
+    register = value ^ 0xFFFFFFFF
     if len(raw) < 4:
-        return _bytewise(raw.tobytes())
-    # Leading zeros leave a register of zero as it is, and ones in the register are the same
-    # as ones in the first four bytes.
+        return _bytewise(raw.tobytes(), register)
+    # Leading zeros leave a register of zero as it is, and bits in the register are the same
+    # as bits in the first four bytes.
     lane = 4 * _LANE_WORDS
     lanes = 1 << ((len(raw) - 1) // lane).bit_length()
     padded = np.zeros(lanes * lane, np.uint8)
     padded[len(padded) - len(raw) :] = raw
-    padded[len(padded) - len(raw) :][:4] ^= 0xFF
+    padded[len(padded) - len(raw) :][:4] ^= np.frombuffer(register.to_bytes(4, "little"), np.uint8)
     columns = np.ascontiguousarray(padded.view("<u4").reshape(lanes, _LANE_WORDS).T)
     registers = np.zeros(lanes, np.uint32)
     for column in columns:
@@ -94,8 +97,7 @@ def crc32c_numpy(data: Any) -> int:
     return int(registers[0]) ^ 0xFFFFFFFF
 
 
-def _bytewise(data: bytes) -> int:
-    register = 0xFFFFFFFF
+def _bytewise(data: bytes, register: int) -> int:
     for byte in data:
         register ^= byte
         for _ in range(8):
@@ -103,7 +105,7 @@ def _bytewise(data: bytes) -> int:
     return register ^ 0xFFFFFFFF
 
 
-crc32c: Callable[[Any], int] = crc32c_numpy
+crc32c: Callable[..., int] = crc32c_numpy
 try:
     import crc32c as _compiled
 

@@ -129,6 +129,8 @@ class _Known:
     target: str
     extra: str = ""
     aliases: tuple[str, ...] = ()
+    hint: str = ""
+    """How to install what no package index has."""
     claims: Claims = Claims()
 
 
@@ -208,12 +210,12 @@ class Registry(Generic[P]):
             loaded: P = getattr(importlib.import_module(module), attribute)
         except (ImportError, RuntimeError) as error:
             # mpi4py without an MPI library is a RuntimeError.
-            if not known.extra:
+            if not known.extra and not known.hint:
                 raise
             package = getattr(error, "name", None) or "a package"
             raise MissingDependencyError(
                 f"{self.kind} {key!r} needs {package}, which cannot be imported ({error}): "
-                f"pip install 'dosna[{known.extra}]'"
+                + (known.hint or f"pip install 'dosna[{known.extra}]'")
             ) from error
         return loaded
 
@@ -233,7 +235,13 @@ backends: Registry[Backend] = Registry(
         "ram": _Known("dosna.backends.ram:BACKEND"),
         "hdf5": _Known("dosna.backends.hdf5:BACKEND", "hdf5"),
         "s3": _Known("dosna.backends.s3:BACKEND", "s3"),
+        "sage": _Known("dosna.backends.sage:BACKEND", "sage"),
         "file": _Known("dosna.backends.file:BACKEND", "zarr", ("zarr",)),
+        "ceph": _Known(
+            "dosna.backends.ceph:BACKEND",
+            hint="install your system's package python3-rados; docs/ceph.md tells how a virtual "
+            "environment gets it",
+        ),
     },
 )
 engines: Registry[Engine] = Registry(
@@ -251,7 +259,9 @@ sources: Registry[SourceKind] = Registry(
             "dosna.sources.hdf5:KIND",
             "hdf5",
             ("nexus",),
-            Claims((".h5", ".hdf5", ".hdf", ".nxs", ".nx5", ".he5", ".nc"), packages=("h5py",)),
+            claims=Claims(
+                (".h5", ".hdf5", ".hdf", ".nxs", ".nx5", ".he5", ".nc"), packages=("h5py",)
+            ),
         ),
         "zarr": _Known(
             "dosna.sources.zarr:KIND", "ingest", claims=Claims((".zarr",), packages=("zarr",))

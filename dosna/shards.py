@@ -87,7 +87,7 @@ class Shards:
         """
         if len(data) != self.index_size:
             raise CodecError(f"an index has {self.index_size} bytes, and there are {len(data)}")
-        found = self._index.decode(data, np.empty(0, np.uint8)).reshape(-1, 2)
+        found = self._index.decode(data, None).reshape(-1, 2)
         listed: list[list[int]] = found.tolist()
         for start, size in listed:
             if start != NO_CHUNK and (size == 0 or start + size >= 1 << 63):

@@ -41,6 +41,7 @@ class DosnaArray(BackendArray):
 
     def __getitem__(self, key: indexing.ExplicitIndexer) -> Any:
         arrays = sum(isinstance(k, np.ndarray) for k in key.tuple)
+        key = type(key)(tuple(map(_without_a_step, key.tuple, self.shape)))
         if not isinstance(key, indexing.VectorizedIndexer) and arrays < 2:
             return self._read(key.tuple)
         return indexing.explicit_indexing_adapter(
@@ -55,6 +56,13 @@ class DosnaArray(BackendArray):
             kept[axis] = slice(key[axis], key[axis] + 1 or None)
         block = np.asarray(self.dataset.read(tuple(kept)), self.dtype)
         return block.squeeze(axis=tuple(numbers))
+
+
+def _without_a_step(key: Any, extent: int) -> Any:
+    """Give an empty slice without its step: xarray reads one element for one that goes back."""
+    if isinstance(key, slice) and not range(*key.indices(extent)):
+        return slice(0, 0)
+    return key
 
 
 class DosnaEntrypoint(BackendEntrypoint):

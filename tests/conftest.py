@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -68,6 +70,37 @@ def gateway() -> Iterator[Ceph]:
     for program in ("ceph-mon", "ceph-osd", "radosgw", "radosgw-admin"):
         require_program(program)
     with start_ceph("--gateway") as ceph, aws_environment(ceph.access_key, ceph.secret_key):
+        yield ceph
+
+
+@pytest.fixture(scope="session")
+def start_cluster() -> Callable[..., AbstractContextManager[Ceph]]:
+    """Give a function that starts a Ceph cluster of three OSDs, with pools of three copies."""
+    from services import start_ceph
+    from support import require, require_program
+
+    require("rados")
+    for program in ("ceph-mon", "ceph-osd"):
+        require_program(program)
+    pools = [f"--pool={pool}" for pool in ("kit", "store", "faults")]
+    return partial(start_ceph, "--osds=3", "--size=3", *pools)
+
+
+@pytest.fixture(scope="session")
+def ceph(start_cluster: Callable[..., AbstractContextManager[Ceph]]) -> Iterator[Ceph]:
+    """Give such a cluster, without authentication."""
+    with start_cluster() as ceph:
+        yield ceph
+
+
+@pytest.fixture(scope="session")
+def secured(start_cluster: Callable[..., AbstractContextManager[Ceph]]) -> Iterator[Ceph]:
+    """Give one with cephx, where client.dosna may use two pools and client.reader read."""
+    with start_cluster("--auth=cephx") as ceph:
+        from services.admin import add_clients
+
+        pools = "allow rw pool=kit, allow rw pool=store"
+        add_clients(ceph, {"dosna": pools, "reader": "allow r pool=kit"})
         yield ceph
 
 

@@ -6,7 +6,7 @@ from dosna.backends.file import FileConnection
 from dosna.registry import Backend, backends
 from dosna.testing.doubles import MemoryConnection
 
-SHARDED = "file-shards"
+SHARDED, SHARDED_S3 = "file-shards", "s3-shards"
 
 
 class _Sharded:
@@ -32,3 +32,14 @@ class ShardedMemory(_Sharded, MemoryConnection):
 
 backends.register(Backend(SHARDED, ShardedFiles))
 backends.register(Backend("memory-shards", ShardedMemory))
+
+try:
+    from dosna.backends.s3 import S3Connection
+except ImportError:
+    pass  # boto3 or obstore is missing.
+else:
+
+    class ShardedS3(_Sharded, S3Connection):
+        pass
+
+    backends.register(Backend(SHARDED_S3, ShardedS3))

@@ -144,6 +144,21 @@ def test_gzip_of_several_members_and_with_rubbish_behind():
         pipeline.decode(zlib.compress(bytes(10**7), 9, 31), memory)
 
 
+def test_a_checked_chunk_of_many_blocks():
+    chunk = np.random.default_rng(0).random((200, 1000))
+    pipeline = Pipeline([LITTLE, *CHECKED], chunk.dtype, chunk.shape, "it")
+    encoded = bytearray(b"".join(pipeline.encode(chunk)))
+    memory = np.empty(chunk.nbytes, np.uint8)
+    for raw in (memory, None):
+        assert np.array_equal(pipeline.decode(encoded, raw), chunk)
+    for place in (0, 300_000, chunk.nbytes - 1, chunk.nbytes):
+        encoded[place] ^= 1
+        for raw in (memory, None):
+            with pytest.raises(CodecError, match="checksum"):
+                pipeline.decode(encoded, raw)
+        encoded[place] ^= 1
+
+
 FLIP = """
 import sys
 import numpy as np
@@ -206,6 +221,8 @@ def test_decoders_run_in_parallel_threads():
 def test_crc32c_without_a_package(data):
     package = require("crc32c")
     assert crc32c_numpy(data) == package.crc32c(data)
+    half = len(data) // 2
+    assert crc32c_numpy(data[half:], crc32c_numpy(data[:half])) == package.crc32c(data)
 
 
 def test_crc32c_of_the_standard():

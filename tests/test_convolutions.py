@@ -5,10 +5,12 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from itertools import product
 from pathlib import Path
 
 import numpy as np
 import pytest
+from services.s3 import make_bucket
 from support import mpiexec, require
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -28,11 +30,11 @@ def volume(tmp_path):
     return path
 
 
-def run(tmp_path, *arguments, start=(sys.executable,), succeeds=True):
+def run(tmp_path, *arguments, start=(sys.executable,), script=SCRIPT, succeeds=True):
     scratch = tmp_path / "scratch"
-    scratch.mkdir(exist_ok=True)
+    scratch.mkdir(parents=True, exist_ok=True)
     ran = subprocess.run(
-        [*start, "-W", "error", SCRIPT, "--out", tmp_path / "out", "--tmp", scratch, *arguments],
+        [*start, "-W", "error", script, "--out", tmp_path / "out", "--tmp", scratch, *arguments],
         capture_output=True,
         text=True,
         timeout=100,
@@ -88,6 +90,58 @@ def test_engines_and_backends_are_compared_in_one_file(tmp_path, volume):
     pictures = {path.name for path in (tmp_path / "out").glob("*.png")}
     assert {"times_hdf5.png", "times_ram.png", "hdf5_2_3d_30_8.png"} <= pictures
     assert len(pictures) == 2 + 4 * 2 * 2
+
+
+KEEPS_RESULTS = f"""
+import sys
+import numpy as np
+sys.path.insert(0, {str(SCRIPT.parent)!r})
+import convolutions
+
+compare = convolutions.Run.compare
+
+def keep(self, volume, whole, passed):
+    chunk = whole.chunk_size[0]
+    np.savez(self.chosen.out / f"results-{{chunk}}.npz", whole=whole[...], passed=passed[...])
+    return compare(self, volume, whole, passed)
+
+convolutions.Run.compare = keep
+sys.exit(convolutions.main())
+"""
+
+
+@pytest.fixture(params=["s3", "ceph"])
+def stores(request):
+    """Give the arguments that name a store, for each engine."""
+    if request.param == "ceph":
+        conf = request.getfixturevalue("ceph").conf
+        where = ["--connection", "kit", "--connection-options", f"conffile={conf}"]
+        where = ["--backend", "ceph", *where]
+        return {"joblib": where, "mpi": where}
+    require("boto3")
+    require("obstore")
+    url = request.getfixturevalue("gateway").endpoint_url
+    where = ["--backend", "s3", "--connection-options", f"endpoint_url={url}"]
+    return {"joblib": where, "mpi": [*where, f"bucket={make_bucket(url)}"]}
+
+
+def test_results_equal_those_on_hdf5(tmp_path, volume, stores):
+    script = tmp_path / "script.py"
+    script.write_text(KEEPS_RESULTS)
+    sizes = ["--volume", volume, "--chunk-sizes", "9", "16", "--ntest", "1"]
+    run(tmp_path / "expected", *sizes, "--engine", "cpu", "--check", script=script)
+    run(tmp_path / "joblib", *sizes, "--engine", "joblib", *stores["joblib"], script=script)
+    start = (*mpiexec(2), sys.executable)
+    run(tmp_path / "mpi", *sizes, *stores["mpi"], script=script, start=start)
+    for engine, chunk in product(("joblib", "mpi"), (9, 16)):
+        found, expected = (
+            dict(np.load(tmp_path / where / "out" / f"results-{chunk}.npz"))
+            for where in (engine, "expected")
+        )
+        assert sorted(found) == ["passed", "whole"]
+        for name, values in found.items():
+            assert values.dtype == np.float32
+            assert values.tobytes() == expected[name].tobytes(), (engine, name, chunk)
 
 
 def test_sizes_options_and_volumes_of_other_kinds(tmp_path, volume):

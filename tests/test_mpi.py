@@ -11,12 +11,15 @@ import time
 from pathlib import Path
 
 import pytest
+from services.s3 import make_bucket
 from support import mpiexec, require
 
 ROOT = Path(__file__).resolve().parent.parent
 
+pytestmark = pytest.mark.timeout(330)
 
-def run(ranks, *command, cwd=None, timeout=100):
+
+def run(ranks, *command, cwd=None, timeout=300):
     return subprocess.run(
         [*mpiexec(ranks), *command],
         cwd=cwd,
@@ -27,12 +30,66 @@ def run(ranks, *command, cwd=None, timeout=100):
     )
 
 
-@pytest.mark.parametrize("ranks", [2, 3, 5])
+def passes(ran):
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+    assert re.findall(r"(?m)^=* ?\d+ (\w+)", ran.stdout)[-1:] == ["passed"], ran.stdout
+
+
+def run_part(ranks, part, *arguments):
+    options = ["-c", ROOT / "pyproject.toml", "-o", "timeout_method=thread"]
+    tests = ROOT / "tests" / "mpi" / part
+    return run(ranks, sys.executable, "-m", "mpi4py", "-m", "pytest", *options, *arguments, tests)
+
+
+@pytest.mark.parametrize("ranks", [2, 5])
 def test_suite(ranks):
     require("h5py")
-    ran = run(ranks, "sh", ROOT / "run_tests.sh")
-    assert ran.returncode == 0, ran.stdout + ran.stderr
-    assert re.findall(r"(?m)^=* ?\d\d (\w+) in ", ran.stdout) == ["passed"]
+    passes(run_part(ranks, "suite.py"))
+
+
+def test_suite_and_kit():
+    require("h5py")
+    passes(run(3, "sh", ROOT / "run_tests.sh"))
+
+
+def test_kit_of_engines_on_one_rank():
+    require("h5py")
+    passes(run_part(1, "kit.py::TestEngine"))
+
+
+@pytest.mark.parametrize("ranks", [1, 3])
+def test_kit_on_file(ranks, tmp_path):
+    where = ["--backend", "file", "--connection", tmp_path]
+    passes(run_part(ranks, "kit.py", *where))
+
+
+@pytest.mark.parametrize("layout", ["buckets", "one bucket"])
+@pytest.mark.parametrize("ranks", [1, 3])
+def test_kit_on_s3(gateway, ranks, layout):
+    require("boto3")
+    require("obstore")
+    options = [f"endpoint_url={gateway.endpoint_url}"]
+    if layout == "one bucket":
+        options.append(f"bucket={make_bucket(gateway.endpoint_url)}")
+    passes(run_part(ranks, "kit.py", "--backend", "s3", "--connection-options", *options, "--"))
+
+
+@pytest.mark.parametrize(("ranks", "auth"), [(1, "none"), (3, "cephx")])
+def test_suite_and_kit_on_ceph(request, ranks, auth):
+    ceph = request.getfixturevalue("ceph" if auth == "none" else "secured")
+    options = [f"conffile={ceph.conf}", *(["client_id=dosna"] if auth == "cephx" else [])]
+    where = ["--backend", "ceph", "--connection", "kit", "--connection-options", *options]
+    passes(run(ranks, "sh", ROOT / "run_tests.sh", *where))
+
+
+def test_ranks_lose_nothing_on_s3(gateway):
+    require("boto3")
+    require("obstore")
+    options = [f"endpoint_url={gateway.endpoint_url}"]
+    options.append(f"bucket={make_bucket(gateway.endpoint_url)}")
+    few = ["-k", "parts_of_one_chunk or one_rank_alone or copy"]
+    where = ["--backend", "s3", "--connection-options", *options]
+    passes(run_part(3, "suite.py", *few, *where, "--"))
 
 
 def test_suite_of_one_rank_on_a_named_backend(tmp_path):
@@ -57,11 +114,32 @@ def test_a_failure_on_one_rank_is_shown_by_the_first(tmp_path):
         "def test_a():\n    assert WORLD.rank != 1, 'only there'\n"
         "def test_b():\n    assert WORLD.allreduce(1) == 2\n"
     )
+    # In lockstep no rank waits for one that has ended the test, and all read the same.
+    (clone / "tests/mpi/kit.py").write_text(
+        "import dosna as dn\n"
+        "import lockstep\n"
+        "import numpy as np\n"
+        "import pytest\n"
+        "from conftest import WORLD\n"
+        "@pytest.fixture\n"
+        "def ds(folder):\n"
+        "    with dn.Connection(str(folder), backend='hdf5', engine=lockstep.NAME) as con:\n"
+        "        yield con.create_dataset('a', data=np.arange(4))\n"
+        "def test_c(ds):\n"
+        "    assert WORLD.rank != 1, 'before the others'\n"
+        "    ds.apply(np.negative)\n"
+        "def test_d(ds):\n"
+        "    assert ds[WORLD.rank] == WORLD.rank\n"
+        "def test_e(ds):\n"
+        "    ds[0] = 5 + WORLD.rank  # by one rank\n"
+        "    assert WORLD.allgather(int(ds[0])) == [6, 6]\n"
+    )
     ran = run(2, "sh", clone / "run_tests.sh")
     assert ran.returncode == 1
-    assert "1 failed, 1 passed" in ran.stdout
+    assert "3 failed, 2 passed" in ran.stdout, ran.stdout
     assert "on rank 1:" in ran.stdout
-    assert "only there" in ran.stdout
+    for text in ("only there", "before the others", "rank 0: np.int64(0)", "rank 1: np.int64(1)"):
+        assert text in ran.stdout
 
 
 def test_a_rank_that_never_calls_is_bounded(tmp_path):

@@ -158,6 +158,24 @@ def test_run_tests_hands_the_choice_of_a_backend_to_pytest(tmp_path, outcome):
     assert ("1 passed" if outcome == "passes" else "assert 'fails' == 'passes'") in run.stdout
 
 
+def test_a_virtual_environment_borrows_the_binding_of_ceph(tmp_path):
+    require("rados")
+    venv = tmp_path / ".venv"
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", venv], check=True)
+    script = f"here={tmp_path}; . {ROOT}/venv.sh; python=$venv/bin/python; link_rados"
+    env = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    for _ in range(2):
+        subprocess.run(["sh", "-euc", script], check=True, env=env)
+        found = subprocess.run(
+            [venv / "bin/python", "-c", "import rados; print(rados.__file__)"],
+            check=True,
+            capture_output=True,
+            text=True,
+            env=env,
+        )
+        assert found.stdout.startswith(str(venv))
+
+
 @pytest.mark.serial
 def test_wheel_holds_the_package_and_needs_numpy_only(tmp_path):
     setuptools = require("setuptools")

@@ -3,17 +3,28 @@
 from __future__ import annotations
 
 import json
+import os
 import secrets
+import subprocess
+import sys
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 import dosna as dn
 from dosna import errors
+from dosna.backends import deletion
+from dosna.backends.parts import byte_runs
 from dosna.backends.store import StoreConnection
+from dosna.metadata import DatasetMetadata
 from dosna.testing import CountingStore, FaultyStore, MemoryStore, use_store
+from dosna.testing.doubles import FolderStore
 from dosna.testing.samples import check
 
 
@@ -73,6 +84,35 @@ def test_what_each_operation_asks_of_the_store(con, store):
         assert requests(store, use) == expected
 
 
+@pytest.mark.parametrize("shards", [None, (8,)])
+def test_without_conditional_puts_rows_of_others_are_kept(tmp_path, shards):
+    con, other = (dn.Connection(str(tmp_path), backend="folder", engine="cpu") for _ in "ab")
+    with con, other:
+        ds = con.create_dataset("x", data=np.zeros(5), chunk_size=4, shards=shards)
+        with pytest.warns(UserWarning, match="no conditional writes"):
+            other["x"].append([7, 8])
+        ds[...] = 1  # without a warning: it is all that this handle knows of
+        assert con["x"][...].tolist() == [1, 1, 1, 1, 1, 7, 8]
+        with pytest.warns(UserWarning, match="no conditional writes"):
+            ds[1] = 2
+
+
+def test_names_are_listed_once(con, store):
+    for name in ("a", "b", "c"):
+        con.create_dataset(name, (1,))
+    once = requests(store, lambda: con.instance.dataset_names())
+    for use in (lambda: list(con), lambda: sorted(con), lambda: set(con), lambda: len(con)):
+        assert requests(store, use) == once
+    names = iter(con)
+    assert next(names) == "a"
+    con.create_dataset("d", (1,))
+    assert len(con) == 4
+    assert list(names) == ["b", "c"]
+    iter(con)
+    con.del_dataset("d")
+    assert (len(con), list(con)) == (3, ["a", "b", "c"])
+
+
 def test_what_each_operation_asks_of_a_store_with_shards(con, store):
     ds = con.create_dataset("x", data=DATA, chunk_size=(2, 2), shards=(4, 12))
     other = con["x"]
@@ -113,6 +153,37 @@ def test_parts_of_unchecked_chunks_are_read_by_their_range(con, store):
         finally:
             del store.inner.get
         assert sizes == ([20_004] * 3 if checksum else [4, 408, 824])
+
+
+@st.composite
+def boxes(draw):
+    """Give the shape of a chunk, and slices and integers for each of its axes."""
+    shape = tuple(draw(st.lists(st.integers(1, 5), max_size=4)))
+    key = []
+    for length in shape:
+        start = draw(st.integers(0, length - 1))
+        stop = draw(st.integers(start, length))
+        key.append(draw(st.sampled_from([start, slice(start, stop), slice(0, length)])))
+    return shape, tuple(key)
+
+
+@given(boxes(), st.integers(1, 40))
+def test_the_runs_of_a_part_are_its_bytes_and_no_others(box, most):
+    shape, key = box
+    chunk = np.arange(np.prod(shape, dtype=int), dtype="i4").reshape(shape)
+    metadata = DatasetMetadata(shape, chunk.dtype, np.int32(0), shape)
+    runs = byte_runs(metadata, key, most)
+    data = chunk.tobytes()
+    fewest = byte_runs(metadata, key, 1 << 30)
+    assert b"".join(data[first:last] for first, last in fewest) == np.array(chunk[key]).tobytes()
+    assert all(a[1] < b[0] for a, b in pairwise(fewest))
+    assert runs == (fewest if len(fewest) <= most else None)
+
+
+@pytest.mark.parametrize("key", [(slice(0, 4, 2),), ([1, 2],), (np.array([0, 3]),)])
+def test_parts_with_gaps_are_no_runs(key):
+    metadata = DatasetMetadata((4,), np.dtype("i4"), np.int32(0), (4,))
+    assert byte_runs(metadata, key, 100) is None
 
 
 def test_a_range_beyond_the_end_is_corruption(con, store):
@@ -188,6 +259,7 @@ def test_chunks_of_shards_are_absent_until_they_are_written(con):
 @pytest.fixture
 def short_lease(monkeypatch):
     monkeypatch.setattr(StoreConnection, "lease", 0.4)
+    monkeypatch.setattr(StoreConnection, "settle", 0.02)
 
 
 def names(store):
@@ -235,6 +307,86 @@ def test_who_died_while_deleting_is_outlived(con, store, short_lease):
         con["x"]
     made = con.create_dataset("x", shape=4)
     assert made.written_chunks() == []
+
+
+DELETE = """
+import sys
+import dosna as dn
+import dosna.testing.doubles
+with dn.Connection(sys.argv[1], backend="folder", engine="cpu", seconds=0.05) as con:
+    con.del_dataset("x")
+"""
+
+
+@pytest.mark.parametrize("finish", ["create", "delete"])
+def test_a_deletion_whose_process_was_killed_here_is_finished_at_once(
+    tmp_path, monkeypatch, finish
+):
+    monkeypatch.setattr(StoreConnection, "lease", 1000.0)
+    monkeypatch.setattr(StoreConnection, "settle", 0.1)
+    store = FolderStore(tmp_path)
+    with dn.Connection(str(tmp_path), backend="folder", engine="cpu") as con:
+        con.create_dataset("x", data=np.zeros(100), chunk_size=1)
+        with subprocess.Popen([sys.executable, "-c", DELETE, str(tmp_path)]) as deleting:
+            while len(list(store.list("x/c/"))) == 100:
+                time.sleep(0.01)
+            deleting.kill()  # and not yet waited for: it is a zombie
+            left = len(list(store.list("x/c/")))
+            assert "x" not in con
+            if finish == "create":
+                assert con.create_dataset("x", shape=4, dtype="f8").written_chunks() == []
+            else:
+                con.del_dataset("x")
+                assert list(store.list("x/")) == []
+    assert 0 < left < 100
+
+
+def test_who_waits_for_a_sign_of_life_says_so(con, store, monkeypatch):
+    monkeypatch.setattr(StoreConnection, "lease", 0.2)
+    monkeypatch.setattr("dosna.backends.deletion._SILENT", 0.1)
+    con.create_dataset("x", data=DATA, chunk_size=(4, 4))
+    mark = {
+        "zarr_format": 3,
+        "node_type": "dosna.deleted",
+        "token": "theirs",
+        "process": {"machine": "another", "host": "node7", "pid": 1, "began": "2"},
+        "abandoned": False,
+    }
+    store.put("x/zarr.json", json.dumps(mark).encode())
+    with pytest.warns(UserWarning, match="process 1 on node7"):
+        made = con.create_dataset("x", shape=4)
+    assert made.written_chunks() == []
+
+
+@pytest.mark.parametrize(
+    ("change", "dead"),
+    [
+        ({}, False),
+        ({"began": "1"}, True),
+        ({"pid": 2**22 + 1}, True),
+        ({"machine": "another", "pid": 2**22 + 1}, False),
+        ({"machine": None}, False),
+    ],
+)
+def test_only_processes_of_this_machine_are_known_to_be_dead(change, dead):
+    parent = deletion._process(os.getppid())
+    assert deletion._has_ended({"token": "theirs", "process": {**parent, **change}}) is dead
+
+
+def test_a_process_knows_its_own_deletions(monkeypatch):
+    mark = {"token": "mine", "process": deletion._process(os.getpid())}
+    assert deletion._has_ended(mark)
+    monkeypatch.setattr(deletion, "_under_way", {"mine"})
+    assert not deletion._has_ended(mark)
+
+
+def test_nothing_is_deleted_after_its_time(store):
+    for key in ("a", "b", "c"):
+        store.put(key, b"")
+    with pytest.raises(errors.StoreTimeoutError, match="'a'"):
+        store.delete_many(["a", "b"], until=time.monotonic() - 1)
+    store.delete_many(["a", "b"], until=time.monotonic() + 60)
+    assert list(store.list("")) == ["c"]
 
 
 def test_a_deletion_that_lives_is_not_disturbed(con, connect, store, short_lease):

@@ -121,6 +121,7 @@ def test_a_lost_answer_says_that_the_outcome_is_unknown(faulty):
 
 def test_a_crash_while_deleting_leaves_the_name_usable(faulty):
     con, store = faulty
+    con.instance.settle = 0.05
     for crash in range(8):
         ds = con.create_dataset("a", data=np.arange(20.0), chunk_size=5)
         start = next(store._numbers)

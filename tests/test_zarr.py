@@ -144,6 +144,22 @@ def test_names_of_axes(con, tmp_path):
             con.create_dataset("w", shape=(2, 3, 4), dims=wrong)
 
 
+def test_xarray_opens_a_connection(con, tmp_path):
+    xarray = require("xarray")
+    image = np.arange(12.0).reshape(3, 4)
+    ds = con.create_dataset("image", data=image, chunk_size=(2, 2), dims=("y", "x"))
+    ds.attrs["unit"] = "counts"
+    con.create_dataset("y", data=[10, 20, 30], dims=("y",))
+    con.create_dataset("entry/other", data=np.arange(2), dims=("t",))
+    with xarray.open_zarr(tmp_path, consolidated=False, chunks=None) as opened:
+        assert opened["image"].dims == ("y", "x")
+        assert opened["image"].attrs == {"unit": "counts"}
+        np.testing.assert_array_equal(opened["image"], image)
+        assert opened["image"].sel(y=20, x=3) == 7
+    with xarray.open_zarr(tmp_path, group="entry", consolidated=False, chunks=None) as opened:
+        assert opened["other"].dims == ("t",)
+
+
 def test_a_copy_is_stored_alike(con, tmp_path):
     for number, options in enumerate(OPTIONS.values()):
         ds = con.create_dataset(f"{number}", shape=SHAPE, chunk_size=CHUNKS, **options)

@@ -32,7 +32,7 @@ from dosna.backends.parts import (
     within,
 )
 from dosna.backends.shardeddata import MOST_INDEXES, ShardedDataset
-from dosna.backends.storedata import StoreDataset, is_full
+from dosna.backends.storedata import StoreDataset
 from dosna.codecs import CodecError
 from dosna.crc32c import crc32c
 from dosna.errors import DosnaError, StaleDatasetError
@@ -103,9 +103,6 @@ class FileDataset(FolderDataset[ArrayFolder], StoreDataset):
             finally:
                 held()
                 self._locks.keep(held)
-
-    def replaces(self, key: Slices, extent: Shape) -> bool:
-        return is_full(key, extent)  # under its lock any object can be changed in part
 
     def hold(self, idx: Shape) -> AbstractContextManager[None]:
         return self._held(idx)
@@ -254,7 +251,7 @@ class FileDataset(FolderDataset[ArrayFolder], StoreDataset):
         for first, last in ranges:
             if not read_fully(file, [data[first:last]], first):
                 self.corrupt(idx, f"it ends before byte {last}")
-        return self.decode(idx, data, memory)
+        return self.decode(idx, data)
 
 
 class ShardedFileDataset(ShardedDataset, FileDataset):

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import math
 import os
 import threading
+import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, ClassVar, NamedTuple, TypeVar
 
-from dosna.errors import StorageError
+from dosna.errors import StorageError, StoreTimeoutError
 
 __all__ = ["ABSENT", "Blob", "ByteRange", "Store", "VersionConflict", "lock"]
 
@@ -48,6 +50,9 @@ class Store(ABC):
 
     deletes_at_once: ClassVar[int] = 1
     """How many objects `delete_many` deletes by one request."""
+
+    most_ranges: ClassVar[int] = 0
+    """How many parts `put_ranges` takes; 0 where objects are only written whole."""
 
     @abstractmethod
     def get(self, key: str, byte_range: ByteRange | None = None) -> Blob | None:
@@ -97,10 +102,34 @@ class Store(ABC):
                 seen.add(folder)
                 yield folder
 
-    def delete_many(self, keys: Iterable[str]) -> None:
-        """Delete objects, some of which may be gone already."""
-        for key in keys:
+    def put_ranges(self, key: str, parts: Sequence[tuple[int, bytes]]) -> bool:
+        """Write parts of an object, each of which begins somewhere: all of them at once or none.
+
+        False, and nothing is done, where there is no object, or none that takes it.
+        """
+        return False
+
+    def delete_many(self, keys: Iterable[str], until: float = math.inf) -> None:
+        """Delete objects, some of which may be gone already.
+
+        Parameters
+        ----------
+        keys : iterable of str
+        until : float
+            The ``time.monotonic()`` after which nothing is begun, not even again.
+
+        Raises
+        ------
+        StoreTimeoutError
+            Some had not been begun by then.
+        """
+
+        def delete(key: str) -> None:
+            if time.monotonic() > until:
+                raise StoreTimeoutError(f"deleting took too long, and stopped before {key!r}")
             self.delete(key)
+
+        self.for_each(delete, keys)
 
     def for_each(self, work: Callable[[T], object], items: Iterable[T], nbytes: int = 0) -> None:
         """Do `work`, which makes requests, on each item; the first error is raised.
@@ -112,7 +141,7 @@ class Store(ABC):
         ----------
         work : callable
         items : iterable
-            Taken in the caller's thread, no sooner than their turn comes.
+            Taken one at a time, no more of them ahead than are under way.
         nbytes : int
             What each holds in memory while it is worked on.
         """

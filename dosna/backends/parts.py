@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import math
 import os
 import threading
 from typing import Any
@@ -17,6 +19,7 @@ __all__ = [
     "SMALL",
     "byte_range",
     "byte_ranges",
+    "byte_runs",
     "bytes_like",
     "lock_place",
     "read_fully",
@@ -115,6 +118,39 @@ def byte_ranges(metadata: DatasetMetadata, key: Slices, cost: int) -> list[tuple
         places = range(first, first + (end - begin + 1) * step, step)
         return [(place, place + inner) for place in places]
     return [(first, last)]
+
+
+def byte_runs(metadata: DatasetMetadata, key: Slices, most: int) -> list[tuple[int, int]] | None:
+    """Give the byte ranges of a chunk that are the part `key` and nothing else, in its order.
+
+    None if they are more than `most`, or if the part is not made of slices of step 1 and integers.
+    """
+    box = []
+    for k in key:
+        if isinstance(k, slice) and k.step in (None, 1):
+            box.append((k.start or 0, k.stop))
+        elif isinstance(k, int):
+            box.append((k, k + 1))
+        else:
+            return None
+    counts = [stop - start for start, stop in box]
+    if min(counts, default=1) <= 0:
+        return []
+    strides = [metadata.dtype.itemsize]
+    for c in metadata.chunk_size[::-1]:
+        strides.append(strides[-1] * c)
+    strides = strides[-2::-1]  # of each axis
+    split = metadata.ndim  # axes from here on are of one run
+    while split and counts[split:] == list(metadata.chunk_size[split:]):
+        split -= 1
+    if math.prod(counts[:split]) > most:
+        return None
+    length = counts[split] * strides[split] if counts else metadata.dtype.itemsize
+    first = sum(start * s for (start, _), s in zip(box, strides, strict=True))
+    steps = itertools.product(
+        *(range(0, n * s, s) for n, s in zip(counts[:split], strides[:split], strict=True))
+    )
+    return [(first + sum(step), first + sum(step) + length) for step in steps]
 
 
 def read_fully(file: int, parts: list[memoryview], offset: int) -> bool:

@@ -6,6 +6,10 @@ two names that would mean one bucket are told apart.
 
 With `bucket`, a dataset is the objects whose keys begin with ``<connection name>/<dataset>/`` in
 that bucket, which has to exist.
+
+Here a dataset is made a bucket or a prefix; `s3_store` is the store of bytes below, with
+conditional writes and many requests under way; `s3_client` makes a request, again if need be; and
+`s3_errors` says what its failure means.
 """
 
 from __future__ import annotations
@@ -17,9 +21,16 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from dosna.backends.base import BackendConnection, BackendDataset
-from dosna.backends.s3_client import Failure, S3Client, Settings
+from dosna.backends.s3_client import S3Client, Settings
+from dosna.backends.s3_errors import Failure
 from dosna.backends.s3_store import Conditions, S3Store
-from dosna.backends.store import Store, StoreConnection, StoreDataset
+from dosna.backends.store import (
+    ABSENT,
+    Store,
+    StoreConnection,
+    StoreDataset,
+    VersionConflict,
+)
 from dosna.errors import (
     ConfigurationError,
     ConnectionError,
@@ -132,7 +143,7 @@ class S3Connection(StoreConnection):
             retries=retries,
         )
         self._learnt: dict[str, Conditions] = {}
-        self.lease = 2.0 * timeout  # type: ignore[misc]
+        self.lease = 1.5 * timeout  # type: ignore[misc]
 
     @classmethod
     def split_url(cls, path: str, options: dict[str, Any]) -> tuple[str, str, dict[str, Any]]:
@@ -306,7 +317,12 @@ class S3Connection(StoreConnection):
         if self.bucket is not None:
             super().del_dataset(name, only)
             return
-        self.read_metadata(name)
+        try:
+            self.read_metadata(name)
+        except OtherNameError:
+            raise
+        except DatasetNotFoundError:
+            pass  # What is left of a deletion that died has no name any more.
         super().del_dataset(name, only)
         self._delete_bucket(name)
 
@@ -321,10 +337,13 @@ class S3Connection(StoreConnection):
                 return
             if found.code != "BucketNotEmpty":
                 break
-            if self.has_dataset(name):
-                return  # It was made anew meanwhile.
-            # A write that had been under way when the objects were listed.
-            self.store.delete_many(self.object_keys(name))
+            # A write that had been under way when the objects were listed, or a new dataset.
+            try:
+                self._deletion(name).run(ABSENT)
+            except VersionConflict:
+                return
+            except DatasetNotFoundError:
+                continue  # The bucket is gone.
         raise self._s3.error(found, f"deleting bucket {bucket_name(name)!r}")
 
     def dataset_names(self) -> list[str]:

@@ -1,4 +1,4 @@
-"""Requests to an S3 endpoint: who sends them, what their failures mean, when to try again.
+"""Requests to an S3 endpoint: who sends them, and when they are sent again.
 
 boto3 knows credentials, lists, deletes and makes buckets; objects go through obstore, a client
 in Rust, which costs a fifth of boto3's processor time and keeps many requests under way in
@@ -7,9 +7,9 @@ threads. Both are told to try once: what is tried again, and when, is decided he
 
 from __future__ import annotations
 
+import math
 import os
 import random
-import re
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -19,20 +19,16 @@ from typing import Any, NamedTuple, TypeVar
 
 import boto3
 import botocore.exceptions as boto
+import botocore.session
 import obstore
 from botocore.config import Config
+from botocore.loaders import create_loader
 from obstore.auth.boto3 import Boto3CredentialProvider
 from obstore.exceptions import BaseError
 from obstore.store import S3Store as ObstoreS3
 
-from dosna.errors import (
-    ConfigurationError,
-    ConnectionError,
-    DosnaError,
-    OutcomeUnknown,
-    StorageError,
-    StoreTimeoutError,
-)
+from dosna.backends.s3_errors import Failure, boto_failure, obstore_failure, setup_error
+from dosna.errors import ConnectionError, OutcomeUnknown
 
 T = TypeVar("T")
 
@@ -42,23 +38,8 @@ TOKEN = "dosna-put"
 
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 5.0
 _CONNECT_SECONDS = 5.0
-_TRANSIENT = {408, 429, 500, 502, 503, 504}
-_TRANSIENT_CODES = {
-    "ConditionalRequestConflict",
-    "InternalError",
-    "OperationAborted",
-    "RequestTimeout",
-    "SlowDown",
-}
-_NEVER_DONE = {429, 503}
-_WRONG_KEY = {
-    "ExpiredToken",
-    "InvalidAccessKeyId",
-    "InvalidToken",
-    "RequestTimeTooSkewed",
-    "SignatureDoesNotMatch",
-    "TokenRefreshRequired",
-}
+# What botocore knows of services, read once: that takes longer than all else of a connection.
+_boto_data = create_loader()
 # The runtime of the Rust client does not survive a fork: its threads are gone, and a child that
 # touched its sockets would disturb the parent.
 _used_by: set[int] = set()
@@ -86,46 +67,6 @@ class Settings:
     verify: bool | str
     timeout: float
     retries: int
-
-
-class Failure(Exception):
-    """Why one request failed, without anything of what was sent."""
-
-    def __init__(
-        self, kind: str, status: int = 0, code: str = "", error: type[DosnaError] = StorageError
-    ) -> None:
-        super().__init__(kind, status, code)
-        self.kind = kind
-        self.status = status
-        self.code = code
-        self.error = error
-
-    def __str__(self) -> str:
-        found = " ".join(filter(None, (self.code, f"HTTP {self.status}" if self.status else "")))
-        return f"{self.kind} ({found})" if found else self.kind
-
-    @property
-    def transient(self) -> bool:
-        """Whether the same request may work later."""
-        if self.status:
-            return self.status in _TRANSIENT or self.code in _TRANSIENT_CODES
-        return self.kind in _PASSING
-
-    @property
-    def may_be_done(self) -> bool:
-        """Whether a write may have happened, or may still happen."""
-        return self.transient and self.status not in _NEVER_DONE and self.kind != _UNREACHABLE
-
-    @property
-    def conflict(self) -> bool:
-        """Whether a condition on what is there did not hold."""
-        return self.status == 412 or self.code == "NoSuchKey"
-
-
-_UNREACHABLE = "the endpoint cannot be reached"
-_TIMED_OUT = "no answer in time"
-_CUT = "the connection broke"
-_PASSING = {_UNREACHABLE, _TIMED_OUT, _CUT}
 
 
 class Object(NamedTuple):
@@ -159,8 +100,12 @@ class S3Client:
             s3={"addressing_style": "path"},
         )
         try:
+            core = botocore.session.Session()
+            core.register_component("data_loader", _boto_data)
             session = boto3.Session(
-                profile_name=settings.profile_name, region_name=settings.region_name
+                profile_name=settings.profile_name,
+                region_name=settings.region_name,
+                botocore_session=core,
             )
             self.region = session.region_name or "us-east-1"
             self._boto = session.client(
@@ -175,7 +120,7 @@ class S3Client:
                 raise boto.NoCredentialsError
             provider = Boto3CredentialProvider(session)
         except (boto.BotoCoreError, ValueError) as error:
-            raise _setup_error(error, settings) from None
+            raise setup_error(error, settings.profile_name) from None
         self.endpoint: str = self._boto.meta.endpoint_url
         options: Any = {
             "allow_http": True,
@@ -251,26 +196,6 @@ class S3Client:
 
         return attempt(put)
 
-    def put(self, path: str, data: bytes) -> None:
-        """Put an object.
-
-        Raises
-        ------
-        OutcomeUnknown
-            It may or may not have been put.
-        """
-        unknown = False
-        for last in self.attempts():
-            try:
-                self.put_once(path, data)
-                return
-            except Failure as failure:
-                found = failure
-            unknown = unknown or found.may_be_done
-            if last or not found.transient:
-                break
-        raise self.lost(path) if unknown else found
-
     def lost(self, path: str) -> OutcomeUnknown:
         """Give the error for a write whose fate is not known."""
         return OutcomeUnknown(
@@ -280,15 +205,15 @@ class S3Client:
 
     # -- lists and buckets ----------------------------------------------------------------
 
-    def call(self, operation: str, **arguments: Any) -> Mapping[str, Any]:
+    def call(self, operation: str, until: float = math.inf, **arguments: Any) -> Mapping[str, Any]:
         """Make a request of boto3's client."""
         method = getattr(self._boto, operation)
-        found: Mapping[str, Any] = self.repeat(lambda: method(**arguments))
+        found: Mapping[str, Any] = self.repeat(lambda: method(**arguments), until)
         return found
 
     def pages(self, bucket: str, prefix: str, delimiter: str = "") -> Iterator[Mapping[str, Any]]:
         """List a bucket, a thousand keys at a time."""
-        arguments = {"Bucket": bucket, "Prefix": prefix, "Delimiter": delimiter}
+        arguments: dict[str, Any] = {"Bucket": bucket, "Prefix": prefix, "Delimiter": delimiter}
         while True:
             page = self.call("list_objects_v2", **arguments)
             yield page
@@ -302,17 +227,22 @@ class S3Client:
 
     # -- repeating ------------------------------------------------------------------------
 
-    def attempts(self) -> Iterator[bool]:
-        """Yield before each attempt whether it is the last; pause before all but the first."""
+    def attempts(self, until: float = math.inf) -> Iterator[bool]:
+        """Yield before each attempt whether it is the last; pause before all but the first.
+
+        None but the first begins after the ``time.monotonic()`` of `until`.
+        """
         for number in range(self.settings.retries + 1):
             if number:
                 longest = min(_LONGEST_PAUSE, _FIRST_PAUSE * 2.0 ** (number - 1))
                 time.sleep(random.uniform(longest / 4, longest))
+                if time.monotonic() > until:
+                    return
             yield number == self.settings.retries
 
-    def repeat(self, request: Callable[[], T]) -> T:
+    def repeat(self, request: Callable[[], T], until: float = math.inf) -> T:
         """Make a request that may be made twice, until it works or there is no hope."""
-        for last in self.attempts():
+        for last in self.attempts(until):
             try:
                 return attempt(request)
             except Failure as failure:
@@ -339,78 +269,12 @@ def attempt(request: Callable[[], T]) -> T:
     try:
         return request()
     except (BaseError, FileNotFoundError) as error:
-        found = _obstore_failure(str(error))
-    except boto.ClientError as error:
-        found = _answered(
-            error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0),
-            error.response.get("Error", {}).get("Code", ""),
-        )
-    except boto.BotoCoreError as error:
-        found = _boto_failure(error)
+        found = obstore_failure(str(error))
+    except (boto.BotoCoreError, boto.ClientError) as error:
+        found = boto_failure(error)
     # Outside of the handlers: what servers answer can repeat what was signed.
     raise found
 
 
-_STATUS = re.compile(r"status code: (\d{3})")
-_CODE = re.compile(r"<Code>(\w+)</Code>")
-_KIND = re.compile(r"HttpError \{\s*kind: (\w+)")
-
-
-def _obstore_failure(text: str) -> Failure:
-    status, code, kind = _STATUS.search(text), _CODE.search(text), _KIND.search(text)
-    if status is not None:
-        return _answered(int(status[1]), code[1] if code else "")
-    if "certificate" in text.lower():
-        return _bad_certificate()
-    if kind is not None and kind[1] == "Connect":
-        return Failure(_UNREACHABLE, error=ConnectionError)
-    if (kind is not None and kind[1] == "Timeout") or "TimedOut" in text:
-        return Failure(_TIMED_OUT, error=StoreTimeoutError)
-    if kind is not None or "error decoding response body" in text or "HTTP error" in text:
-        return Failure(_CUT)
-    return Failure(f"the request cannot be made: {text.splitlines()[0]}")
-
-
-def _boto_failure(error: boto.BotoCoreError) -> Failure:
-    if isinstance(error, boto.SSLError):
-        return _bad_certificate()
-    if isinstance(error, (boto.ReadTimeoutError,)):
-        return Failure(_TIMED_OUT, error=StoreTimeoutError)
-    if isinstance(error, (boto.EndpointConnectionError, boto.ConnectTimeoutError)):
-        return Failure(_UNREACHABLE, error=ConnectionError)
-    if isinstance(error, boto.HTTPClientError):
-        return Failure(_CUT)
-    return Failure(f"the request cannot be made ({type(error).__name__})")
-
-
-def _bad_certificate() -> Failure:
-    return Failure(
-        "its certificate does not verify: trust its authority by verify='authorities.pem'",
-        error=ConnectionError,
-    )
-
-
-def _answered(status: int, code: str) -> Failure:
-    if code in _WRONG_KEY:
-        return Failure("the credentials are refused", status, code, ConnectionError)
-    if status in (401, 403):
-        return Failure("access is denied", status, code)
-    return Failure("the request failed", status, code)
-
-
 def _authorities() -> str | None:
     return os.environ.get("AWS_CA_BUNDLE") or os.environ.get("REQUESTS_CA_BUNDLE")
-
-
-def _setup_error(error: Exception, settings: Settings) -> DosnaError:
-    if isinstance(error, boto.ProfileNotFound):
-        return ConfigurationError(
-            f"there is no profile {settings.profile_name or os.environ.get('AWS_PROFILE')!r} in "
-            "~/.aws/credentials or ~/.aws/config: name another by profile_name="
-        )
-    if isinstance(error, (boto.NoCredentialsError, boto.PartialCredentialsError)):
-        return ConnectionError(
-            "no S3 credentials were found: put them into ~/.aws/credentials, or set "
-            "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
-        )
-    return ConfigurationError(f"S3 cannot be set up: {type(error).__name__}: {error}")

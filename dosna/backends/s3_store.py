@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import math
 import secrets
 import threading
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from itertools import chain, islice
-from queue import SimpleQueue
+from itertools import islice
 from typing import Any, NamedTuple, TypeVar
 
-from dosna.backends.s3_client import IN_FLIGHT, Failure, S3Client, check_process
+from dosna.backends.s3_client import IN_FLIGHT, S3Client, check_process
+from dosna.backends.s3_errors import Failure
 from dosna.backends.store import ABSENT, Blob, ByteRange, Store, VersionConflict
+from dosna.backends.workers import Workers
 from dosna.errors import DatasetNotFoundError, DosnaError, StorageError
 
 T = TypeVar("T")
@@ -60,7 +61,7 @@ class S3Store(Store):
         self._learning = threading.Lock()
         self._writable = writable
         self._seen = bucket
-        self._pool: ThreadPoolExecutor | None = None
+        self._workers = Workers("dosna-s3", IN_FLIGHT, _BYTES_IN_FLIGHT, blocking=True)
 
     def get(self, key: str, byte_range: ByteRange | None = None) -> Blob | None:
         path = self._path(key)
@@ -80,14 +81,14 @@ class S3Store(Store):
         path = self._path(key)
         try:
             if expected is None:
-                self.client.put(path, data)
+                self._put(path, data, None)
             elif (conditions := self._conditions(path)).supported:
-                self._put_if(path, data, expected, conditions.bare)
+                self._put(path, data, expected, conditions.bare)
             else:
                 found = self.get(key)
                 if (ABSENT if found is None else found.version) != expected:
                     raise VersionConflict(f"{path!r} is not of version {expected!r} any more")
-                self.client.put(path, data)
+                self._put(path, data, None)
             return
         except Failure as failure:
             error: DosnaError = self.error(failure, f"writing {path!r}")
@@ -95,11 +96,13 @@ class S3Store(Store):
                 error = DatasetNotFoundError(f"there is no bucket for {path!r} any more")
         raise error
 
-    def _put_if(self, path: str, data: bytes, expected: str, bare: bool) -> None:
+    def _put(self, path: str, data: bytes, expected: str | None, bare: bool = False) -> None:
+        """Put an object; of attempts that were not answered its token tells which was done."""
         token = secrets.token_hex(16)
-        mode: Any = "create"
-        if expected != ABSENT:
-            mode = {"e_tag": expected.strip('"') if bare else expected}
+        mode: Any = "overwrite"
+        if expected is not None:
+            etag = expected.strip('"') if bare else expected
+            mode = "create" if expected == ABSENT else {"e_tag": etag}
         unknown = False
         for last in self.client.attempts():
             try:
@@ -135,7 +138,7 @@ class S3Store(Store):
         self.delete_many([key])
         return True
 
-    def delete_many(self, keys: Iterable[str]) -> None:
+    def delete_many(self, keys: Iterable[str], until: float = math.inf) -> None:
         paths = map(self._path, keys)
         while page := list(islice(paths, self.deletes_at_once)):
             by_bucket: dict[str, list[dict[str, str]]] = {}
@@ -143,7 +146,7 @@ class S3Store(Store):
                 by_bucket.setdefault(bucket, []).append({"Key": key})
             for bucket, objects in by_bucket.items():
                 wanted = {"Objects": objects, "Quiet": True}
-                answer = self.call("delete_objects", Bucket=bucket, Delete=wanted)
+                answer = self.call("delete_objects", until, Bucket=bucket, Delete=wanted)
                 for failed in answer.get("Errors", []):
                     raise StorageError(
                         f"{self.client.endpoint}: deleting {bucket + '/' + failed['Key']!r} "
@@ -172,56 +175,20 @@ class S3Store(Store):
             error = self.error(failure, f"listing {bucket + '/' + rest!r}")
         raise error
 
-    def call(self, operation: str, **arguments: Any) -> Any:
+    def call(self, operation: str, until: float = math.inf, **arguments: Any) -> Any:
         """Make a request of boto3's client, but with errors of dosna."""
         try:
-            return self.client.call(operation, **arguments)
+            return self.client.call(operation, until, **arguments)
         except Failure as failure:
             error = self.error(failure, f"{operation} of {arguments.get('Bucket', 'all')!r}")
         raise error
 
     def for_each(self, work: Callable[[T], object], items: Iterable[T], nbytes: int = 0) -> None:
         check_process()  # The threads of a pool do not survive a fork either.
-        source = iter(items)
-        head = list(islice(source, 2))
-        if len(head) < 2:
-            for item in head:
-                work(item)
-            return
-        if self._pool is None:
-            self._pool = ThreadPoolExecutor(IN_FLIGHT, thread_name_prefix="dosna-s3")
-        errors: SimpleQueue[BaseException | None] = SimpleQueue()
-
-        def attempt(item: T) -> None:
-            try:
-                work(item)
-                errors.put(None)
-            except BaseException as error:
-                errors.put(error)
-
-        window = max(1, min(IN_FLIGHT, _BYTES_IN_FLIGHT // max(1, nbytes)))
-        under_way = 0
-        failed: BaseException | None = None
-        try:
-            for item in chain(head, source):
-                if under_way == window:
-                    failed = errors.get()
-                    under_way -= 1
-                    if failed is not None:
-                        break
-                self._pool.submit(attempt, item)
-                under_way += 1
-        finally:
-            # Nobody writes into the caller's arrays after this returns.
-            for _ in range(under_way):
-                failed = errors.get() or failed
-        if failed is not None:
-            raise failed
+        self._workers.for_each(work, items, nbytes)
 
     def close(self) -> None:
-        if self._pool is not None:
-            self._pool.shutdown()
-            self._pool = None
+        self._workers.close()
         self.client.close()
 
     # -- conditions -----------------------------------------------------------------------
@@ -235,6 +202,8 @@ class S3Store(Store):
         try:
             return self._conditions(f"{self._seen}/").supported
         except Failure as failure:
+            if self._is_gone(failure):
+                return True  # Another dataset's bucket: who writes will ask in its own.
             error = self.error(failure, "asking for conditional writes")
         raise error
 

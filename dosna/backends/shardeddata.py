@@ -9,7 +9,7 @@ import numpy as np
 
 from dosna.backends.base import Array, Slices
 from dosna.backends.parts import scratch
-from dosna.backends.storedata import MOST_ATTEMPTS, NOTHING, StoreDataset
+from dosna.backends.storedata import MOST_ATTEMPTS, StoreDataset, is_full
 from dosna.codecs import CodecError
 from dosna.errors import StorageError
 from dosna.metadata import Shape
@@ -155,8 +155,8 @@ class ShardedDataset(StoreDataset):
     ) -> Array:
         """Decode a chunk of a shard, or raise ChunkCorruptError."""
         pipeline = self.layout.pipeline
-        if raw is None:
-            raw = scratch.raw(pipeline.nbytes) if pipeline.compressed else NOTHING
+        if raw is None and pipeline.compressed:
+            raw = scratch.raw(pipeline.nbytes)
         try:
             return pipeline.decode(data, raw)
         except CodecError as error:
@@ -208,7 +208,9 @@ class ShardedDataset(StoreDataset):
         except CodecError as error:
             self.corrupt(shards.chunk(shard, (0,) * self.metadata.ndim), f"its shard is: {error}")
 
-    def _change_shard(self, shard: Shape, change: Callable[[list[Any]], None]) -> None:
+    def _change_shard(
+        self, shard: Shape, change: Callable[[list[Any]], None], whole: bool = False
+    ) -> None:
         """Change encoded chunks of a shard, in a list, and write the shard."""
         shards = self.format
 
@@ -219,12 +221,12 @@ class ShardedDataset(StoreDataset):
             change(chunks)
             return shards.join(chunks)
 
-        self.modify(shard, changed)
+        self.modify(shard, changed, whole)
 
     def write_task(self, values: Array, task: ChunkTask) -> None:
         shard, key, where, whole = task
         shards = self.format
-        whole = whole and self.replaces(key, self.layout.grain)
+        planned, whole = whole, whole and is_full(key, self.layout.grain)
         chunk_size = self.metadata.chunk_size
         selection = select(key, self.layout.grain)
         canonical = selection.spread(values[where], self.metadata.dtype)
@@ -239,12 +241,12 @@ class ShardedDataset(StoreDataset):
                 chunks[number] = self.changed(
                     shards.chunk(shard, local),
                     canonical[place],
-                    None if whole or (all_of_it and self.replaces(part, chunk_size)) else part,
+                    None if whole or (all_of_it and is_full(part, chunk_size)) else part,
                     chunks[number],
                 )
 
         if not whole:
-            self._change_shard(shard, change)
+            self._change_shard(shard, change, planned)
             return
         chunks: list[Any] = [None] * shards.total
         with self.hold(shard):

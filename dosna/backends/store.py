@@ -8,23 +8,20 @@ A subclass of `StoreConnection` says how its `Store` is opened, and that is all.
 
 from __future__ import annotations
 
-import json
 import re
-import secrets
-import time
 import warnings
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
-from itertools import islice
 from typing import Any, ClassVar
 
 from dosna import zarr3
 from dosna.backends.base import BackendConnection, BackendDataset
+from dosna.backends.deletion import DELETED, Deletion
 from dosna.backends.objects import ABSENT, Blob, ByteRange, Store, VersionConflict, lock
 from dosna.backends.shardeddata import ShardedDataset
 from dosna.backends.storedata import StoreDataChunk, StoreDataset
-from dosna.errors import DatasetExistsError, DatasetNotFoundError, FormatError, StorageError
+from dosna.errors import DatasetExistsError, DatasetNotFoundError, FormatError
 from dosna.metadata import DatasetMetadata, Shape, check_group, check_nesting, parents
 
 __all__ = [
@@ -38,7 +35,6 @@ __all__ = [
     "VersionConflict",
 ]
 
-_DELETED = "dosna.deleted"
 _LEFT = re.compile(r"c(/\d+)*|\d+([./]\d+)*|\.dosna-\w+")
 
 
@@ -48,8 +44,14 @@ class StoreConnection(BackendConnection):
     lease: ClassVar[float] = 10.0
     """Seconds without a sign of life after which who deletes a dataset is taken for dead.
 
-    Longer than any request may take.
+    At least 4/3 of what a request may take.
     """
+
+    notes: ClassVar[tuple[str, ...]] = ()
+    """What the guarantees of every dataset say in their small print."""
+
+    settle: ClassVar[float] = 5.0
+    """Seconds in which the store does what a process asked for before it died."""
 
     @abstractmethod
     def open_store(self) -> Store:
@@ -119,21 +121,23 @@ class StoreConnection(BackendConnection):
             with suppress(VersionConflict), lock(name):  # and then look again
                 found = self.store.get(key)
                 kind = _kind(found)
-                below = list(self.object_keys(name))
+                below = self.keys_left(name)
                 check_nesting(name, self.neighbours(name, below))
                 if found is None:
                     if not below:
+                        self.remember(name, metadata)
                         self.store.put(key, document, ABSENT)
                         break
                     self._check_left(name, below)
-                    self._remove(name, ABSENT)
+                    self._deletion(name).run(ABSENT)
                 elif kind == "group":
+                    self.remember(name, metadata)
                     self.store.put(key, document, found.version)
                     break
-                elif kind == _DELETED:
-                    self._take_over(name, found)
-                else:
+                elif kind != DELETED:
                     raise DatasetExistsError(f"dataset {name!r} exists in {self.name!r}")
+            if found and kind == DELETED:
+                self._make_way(name, found)
         return self.open_dataset(name, metadata)
 
     def root(self, name: str) -> str:
@@ -147,6 +151,20 @@ class StoreConnection(BackendConnection):
     def describe(self, name: str, metadata: DatasetMetadata) -> DatasetMetadata:
         """Add what this backend has to remember of a new dataset."""
         return metadata
+
+    def keys_left(self, name: str) -> list[str]:
+        """List the keys of what there is where a dataset is to be made."""
+        return list(self.object_keys(name))
+
+    def keys_to_delete(self, name: str) -> Iterator[str]:
+        """List the keys of what a dataset consists of; some may have no object."""
+        return self.object_keys(name)
+
+    def remember(self, name: str, metadata: DatasetMetadata) -> None:
+        """Note a dataset that is about to be made or resized, where nothing can be listed."""
+
+    def forget(self, name: str) -> None:
+        """Undo `remember`: of the dataset there is but the mark that it is being deleted."""
 
     def _check_left(self, name: str, below: list[str]) -> None:
         """Refuse to make a dataset among what is not left from one that was deleted."""
@@ -201,13 +219,12 @@ class StoreConnection(BackendConnection):
             self.make_groups(f"{name}/x" if name else "x")
             with suppress(VersionConflict), lock(name):
                 found = self.store.get(key)
-                if _kind(found) == "group":
-                    assert found is not None
+                if found and _kind(found) == "group":
                     document = zarr3.with_attributes(found.data, attrs, key)
                     self.store.put(key, document, found.version)
                     return
-                if found is not None:
-                    self._take_over(name, found)
+            if found and _kind(found) == DELETED:
+                self._make_way(name, found)
 
     def get_dataset(self, name: str) -> StoreDataset:
         return self.open_dataset(name, self.read_metadata(name)[0])
@@ -215,7 +232,12 @@ class StoreConnection(BackendConnection):
     def del_dataset(self, name: str, only: BackendDataset | None = None) -> None:
         while True:
             found = self.store.get(self.document(name))
-            if found is None or zarr3.node_type(found.data, self.document(name)) != "array":
+            if found is None:
+                raise self.not_found(name)
+            kind = zarr3.node_type(found.data, self.document(name))
+            if kind == DELETED and self._finish(name, found):
+                return
+            if kind != "array":
                 raise self.not_found(name)
             if only is not None:
                 there, mine = zarr3.from_json(found.data, self.document(name)), only.metadata
@@ -224,67 +246,36 @@ class StoreConnection(BackendConnection):
                 ):
                     raise self.not_found(name)
             with suppress(VersionConflict):  # and then look again
-                self._remove(name, found.version)
+                self._deletion(name).run(found.version)
                 return
 
-    # Deleting goes object by object. Readers must not see chunks vanish one by one as fill,
-    # and who creates the dataset again must not have its chunks deleted: so the document goes
-    # first, and what stands in its place is renewed while the deletion lives.
+    def _deletion(self, name: str) -> Deletion:
+        what = f"dataset {name!r} in {self.name!r}"
+        return Deletion(
+            self.store,
+            self.document(name),
+            what,
+            self.lease,
+            self.settle,
+            keys=lambda: self.keys_to_delete(name),
+            forget=lambda: self.forget(name),
+        )
 
-    def _remove(self, name: str, version: str) -> None:
-        """Delete what there is of a dataset, if its document is still of this version."""
-        key, token = self.document(name), secrets.token_hex(8)
-        self._mark(key, token, version)
-        renewed = time.monotonic()
-        try:
-            made = (k for k in self.object_keys(name) if k != key)
-            while page := list(islice(made, self.store.deletes_at_once)):
-                if time.monotonic() - renewed > self.lease / 4:
-                    self._renew(key, token)
-                    renewed = time.monotonic()
-                self.store.delete_many(page)
-            self._renew(key, token)
-            self.store.delete_many([key])
-        except BaseException:
-            with suppress(Exception):  # let the next one begin at once
-                self._renew(key, token, abandoned=True)
-            raise
+    def _finish(self, name: str, found: Blob) -> bool:
+        """Finish a deletion whose process is dead; False if it lives."""
+        deletion = self._deletion(name)
+        if not deletion.outlived(found):
+            return False
+        with suppress(VersionConflict):  # somebody else does it
+            deletion.run(found.version)
+        return True
 
-    def _mark(self, key: str, token: str, version: str, abandoned: bool = False) -> None:
-        mark = {
-            "zarr_format": 3,
-            "node_type": _DELETED,
-            "token": token,
-            "abandoned": abandoned,
-            "sign_of_life": secrets.token_hex(8),
-        }
-        self.store.put(key, json.dumps(mark).encode(), version)
-
-    def _renew(self, key: str, token: str, abandoned: bool = False) -> None:
-        found = self.store.get(key)
-        mark = {} if found is None else json.loads(bytes(found.data))
-        if found is None or mark.get("token") != token:
-            raise StorageError(
-                f"{key!r} was deleted by somebody else, who took this process for dead: it had "
-                f"not been heard of for {self.lease} seconds"
+    def _make_way(self, name: str, found: Blob) -> None:
+        """Finish a deletion that stands in the way; DatasetExistsError if its process lives."""
+        if not self._finish(name, found):
+            raise DatasetExistsError(
+                f"dataset {name!r} in {self.name!r} is being deleted: create it when that is done"
             )
-        self._mark(key, token, found.version, abandoned)
-
-    def _take_over(self, name: str, found: Blob) -> None:
-        """Finish a deletion whose process is dead."""
-        key, mark = self.document(name), json.loads(bytes(found.data))
-        end = time.monotonic() + (0 if mark.get("abandoned") else self.lease)
-        while time.monotonic() < end:
-            time.sleep(min(0.05, self.lease / 10))
-            now = self.store.get(key)
-            if now is None or json.loads(bytes(now.data)).get("token") != mark.get("token"):
-                return
-            if now.version != found.version:
-                raise DatasetExistsError(
-                    f"dataset {name!r} in {self.name!r} is being deleted: create it when that "
-                    "is done"
-                )
-        self._remove(name, found.version)
 
     def dataset_names(self) -> list[str]:
         return sorted(self._names_below(""))
@@ -298,7 +289,7 @@ class StoreConnection(BackendConnection):
             kind = _kind(self.store.get(self.document(name)))
             if kind in ("array", "broken"):
                 yield name
-            elif kind != _DELETED:
+            elif kind != DELETED:
                 yield from self._names_below(name + "/")
 
     def has_dataset(self, name: str) -> bool:
@@ -312,7 +303,7 @@ class StoreConnection(BackendConnection):
         """Read a dataset's metadata and their version, or raise DatasetNotFoundError."""
         found = self.store.get(self.document(name))
         where = f"{self.document(name)} in {self.name!r}"
-        if found is None or zarr3.node_type(found.data, where) in ("group", _DELETED):
+        if found is None or zarr3.node_type(found.data, where) in ("group", DELETED):
             raise self.not_found(name)
         return zarr3.from_json(found.data, where), found.version
 
@@ -324,7 +315,7 @@ class StoreConnection(BackendConnection):
 
     def warn_of_lost_writes(self) -> None:
         """Say, once for a connection, that other processes may undo a partial write."""
-        if not self._warned:
+        if self.shared_between_processes and not self._warned:
             self._warned = True
             warnings.warn(
                 f"the store of connection {self.name!r} has no conditional writes: when several "

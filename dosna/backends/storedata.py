@@ -20,7 +20,7 @@ from dosna.backends.base import (
     Slices,
 )
 from dosna.backends.objects import ABSENT, Store, VersionConflict, lock
-from dosna.backends.parts import byte_range, scratch
+from dosna.backends.parts import byte_range, byte_runs, scratch
 from dosna.codecs import CodecError, bytes_of
 from dosna.errors import ChunkCorruptError, StaleDatasetError, StorageError
 from dosna.metadata import DatasetMetadata, Shape
@@ -29,17 +29,17 @@ from dosna.plan import ChunkTask
 if TYPE_CHECKING:
     from dosna.backends.store import StoreConnection
 
-__all__ = ["MOST_ATTEMPTS", "NOTHING", "StoreDataChunk", "StoreDataset"]
+__all__ = ["MOST_ATTEMPTS", "StoreDataChunk", "StoreDataset"]
 
 MOST_ATTEMPTS = 1000
 """Of a change that others keep making impossible."""
 
-NOTHING: Array = np.empty(0, np.uint8)
-"""Memory for a decoder that needs none."""
-
 
 def is_full(key: Slices, extent: Shape) -> bool:
-    """Whether a key that is whole reaches the end of an object of that extent."""
+    """Whether a key that was planned to be all of an object is so.
+
+    At the end of an array it is not: others may have made it longer since, and keep their part.
+    """
     return all(k.stop == n for k, n in zip(key, extent, strict=True))
 
 
@@ -105,11 +105,12 @@ class StoreDataset(BackendDataset):
             atomic_chunks=True,
             durable=shared,
             checksum=self.layout.pipeline.checks > 0,
-            notes=()
+            notes=self.connection.notes
             if conditional or not shared
             else (
+                *self.connection.notes,
                 "the store has no conditional puts: partial writes of several processes can "
-                "be lost",
+                "be lost, and so can those to the last chunk of an axis while it grows",
             ),
         )
 
@@ -138,6 +139,8 @@ class StoreDataset(BackendDataset):
                 old, version = self.connection.read_metadata(self.name)
                 self.adopt(old)
                 new = change(old)
+                if new.shape != old.shape:
+                    self.connection.remember(self.name, new)
                 self.store.put(key, zarr3.to_json(new), version)
                 self.metadata = new
                 return
@@ -237,7 +240,7 @@ class StoreDataset(BackendDataset):
         None if there is no such chunk.
 
         The array may be of the thread's scratch memory, or of bytes: it is not to be kept or
-        written to. A compressed chunk is decoded into `raw`, if that is given.
+        written to. If `raw` is given the chunk is decoded into it.
         """
         meta = self.metadata
         pipeline = self.layout.pipeline
@@ -261,8 +264,8 @@ class StoreDataset(BackendDataset):
     def decode(self, idx: Shape, data: Any, raw: Array | None = None) -> Array:
         """Decode a chunk, or raise ChunkCorruptError."""
         pipeline = self.layout.pipeline
-        if raw is None:
-            raw = scratch.raw(pipeline.nbytes) if pipeline.compressed else NOTHING
+        if raw is None and pipeline.compressed:
+            raw = scratch.raw(pipeline.nbytes)
         try:
             return pipeline.decode(data, raw)
         except CodecError as error:
@@ -287,28 +290,43 @@ class StoreDataset(BackendDataset):
     def write_task(self, values: Array, task: ChunkTask) -> None:
         """Write a part of a stored object, or all of it."""
         idx, key, where, whole = task
-        self._write(idx, values[where], key, whole and self.replaces(key, self.grain))
+        self._write(idx, values[where], key, whole and is_full(key, self.grain), whole)
 
-    def replaces(self, key: Slices, extent: Shape) -> bool:
-        """Whether a part that was planned to be all of an object is written without reading it.
-
-        Others may have made the array longer since: at its end their part is kept, where the
-        store can do so.
-        """
-        return is_full(key, extent) or not self.store.conditional_puts
-
-    def _write(self, idx: Shape, values: Array, key: Slices | None, whole: bool) -> None:
+    def _write(
+        self, idx: Shape, values: Array, key: Slices | None, whole: bool, planned: bool = False
+    ) -> None:
         if key is None or whole:
             with self.hold(idx):
                 self.check(idx, key, whole)
                 self.put(idx, self.encoded(idx, values), None)
+            return
+        if self._write_ranges(idx, values, key):
             return
 
         def change(data: bytes | memoryview | None) -> list[Any]:
             self.check(idx, key, False)
             return self.changed(idx, values, key, data)
 
-        self.modify(idx, change)
+        self.modify(idx, change, planned)
+
+    def _write_ranges(self, idx: Shape, values: Array, key: Slices) -> bool:
+        """Write just the bytes of a part; False if they are to be written with all others."""
+        meta, pipeline, store = self.metadata, self.layout.pipeline, self.store
+        if not store.most_ranges or not pipeline.plain or pipeline.checks:
+            return False
+        runs = byte_runs(meta, key, store.most_ranges)
+        if runs is None:
+            return False
+        part = np.empty([k.stop - (k.start or 0) for k in key if type(k) is slice], meta.dtype)
+        part[...] = values
+        data = memoryview(part.tobytes())
+        length = len(data) // max(1, len(runs))
+        with self.hold(idx):
+            self.check(idx, key, False)
+            return not runs or store.put_ranges(
+                self.key(idx),
+                [(first, bytes(data[n * length :][:length])) for n, (first, _) in enumerate(runs)],
+            )
 
     def check(self, idx: Shape, key: Slices | None, whole: bool) -> None:
         """Look at a write of a chunk that is about to be done; see `check_inside`."""
@@ -336,7 +354,8 @@ class StoreDataset(BackendDataset):
             chunk = scratch.chunk(meta)[0]
             chunk[...] = meta.fillvalue
         else:
-            stored = self.decode(idx, data)
+            raw = scratch.raw(pipeline.nbytes) if pipeline.direct else None
+            stored = self.decode(idx, data, raw)
             if pipeline.direct:
                 chunk = stored
             else:
@@ -345,8 +364,19 @@ class StoreDataset(BackendDataset):
         chunk[key] = values
         return pipeline.encode(chunk)
 
-    def modify(self, idx: Shape, change: Callable[[bytes | memoryview | None], list[Any]]) -> None:
-        """Replace a stored object by what is made of it, whoever else changes it."""
+    def modify(
+        self,
+        idx: Shape,
+        change: Callable[[bytes | memoryview | None], list[Any]],
+        whole: bool = False,
+    ) -> None:
+        """Replace a stored object by what is made of it, whoever else changes it.
+
+        Where the store cannot prevent that others' changes are lost, a warning says so; but not
+        if `whole`: it is then all of the object that this handle knows of.
+        """
+        if not whole and self.guarantees.partial_writes == "threads":
+            self.connection.warn_of_lost_writes()
         key = self.key(idx)
         with self.hold(idx):
             for _ in range(MOST_ATTEMPTS):
@@ -364,8 +394,6 @@ class StoreDataset(BackendDataset):
         """Write a stored object, over a version if the store knows how."""
         if version is not None and not self.store.conditional_puts:
             version = None
-            if self.connection.shared_between_processes:
-                self.connection.warn_of_lost_writes()
         self.store.put(self.key(idx), b"".join(parts), version)
 
     @property

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Literal
@@ -37,6 +38,18 @@ from dosna.util.progress import Progress
 
 if TYPE_CHECKING:
     from dosna.sources.ingest import IngestReport
+
+
+class _Names(Iterator[str]):
+    """An iterator that knows whether it has begun."""
+
+    def __init__(self, names: list[str]) -> None:
+        self.names, self.begun = names, False
+        self._rest = iter(names)
+
+    def __next__(self) -> str:
+        self.begun = True
+        return next(self._rest)
 
 
 class EngineConnection:
@@ -92,6 +105,11 @@ class EngineConnection:
         refuse_unknown(options, made.__init__, f"backend {chosen.backend.name!r}")
         self.instance = made(name, **options)
         self.runner = chosen.engine.runner(**chosen.engine.params)
+
+    _asked: weakref.ref[_Names] | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {k: v for k, v in self.__dict__.items() if k != "_asked"}
 
     def __getnewargs_ex__(self) -> tuple[tuple[str], dict[str, Any]]:
         return (self.name,), {}
@@ -585,10 +603,18 @@ class EngineConnection:
 
     def __iter__(self) -> Iterator[str]:
         self.check_connected()
-        return iter(self.instance.dataset_names())
+        names = _Names(self.instance.dataset_names())
+        self._asked = weakref.ref(names)
+        return names
 
     def __len__(self) -> int:
         self.check_connected()
+        # list() and sorted() ask for the length before the first step of the iterator that they
+        # have just made, and to list a store a second time for that would cost requests.
+        names, self._asked = self._asked, None
+        asked = None if names is None else names()
+        if asked is not None and not asked.begun:
+            return len(asked.names)
         return len(self.instance.dataset_names())
 
     def names_in(self, group: str) -> list[str]:

@@ -238,8 +238,10 @@ class MpiRunner(Runner):
 
 def _summary(value: Any) -> Any:
     """Describe an argument so that equal ones on two ranks are described equally."""
-    if value is None or isinstance(value, (bool, int, float, complex, str, bytes, np.dtype)):
+    if value is None or isinstance(value, (bool, int, float, complex, str, bytes)):
         return value
+    if isinstance(value, np.dtype):
+        return str(value)  # Equal ones may have different reprs.
     if isinstance(value, (list, tuple)):
         return tuple(_summary(v) for v in value)
     if isinstance(value, slice):

@@ -190,7 +190,7 @@ class S3File(ByteFile):
             return self._client
 
     def _head(self) -> Mapping[str, Any]:
-        from dosna.backends.s3_client import Failure
+        from dosna.backends.s3_errors import Failure
 
         client = self._opened()
         try:
@@ -217,7 +217,7 @@ class S3File(ByteFile):
         return f"size {found['size']}, ETag {found['etag']}"
 
     def read(self, offset: int, size: int) -> memoryview:
-        from dosna.backends.s3_client import Failure
+        from dosna.backends.s3_errors import Failure
 
         known = self._description()
         if not 0 <= offset <= offset + size <= known["size"]:

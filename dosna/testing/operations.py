@@ -72,6 +72,11 @@ class OperationTests(Kit):
         """Give a dataset of `data`."""
         return self.create(con, name, data=data, chunk_size=(4, 3), fillvalue=-5)
 
+    @pytest.fixture
+    def other(self, name: str) -> dn.Connection:
+        """Give a connection to another store, for an engine that works with the first one's."""
+        return dn.Connection(name, backend="ram", engine="cpu")
+
     # -- load -----------------------------------------------------------------------------
 
     def test_load_takes_anything_with_shape_dtype_and_slicing(
@@ -87,7 +92,8 @@ class OperationTests(Kit):
             ds.load(given)
             check(ds[...], data, number)
             assert len(ds.written_chunks()) == ds.total_chunks
-        assert source.largest == largest_object(ds)
+        # Of several processes some may hold smaller ones alone.
+        assert source.largest <= largest_object(ds)
         target = self.create(con, name + "-t", data.shape, "f4", chunk_size=(4, 3))
         target.load(data[::-1, ::-1])
         check(target[...], data[::-1, ::-1].astype("f4"))
@@ -183,9 +189,9 @@ class OperationTests(Kit):
     ) -> None:
         data = sample((11, 7), "<f8", 2)
         whole: Any
-        for number, chunks in enumerate([(4, 3), (2, 7), (11, 7), (1, 2)]):
+        for number, chunks in enumerate(self.some([(4, 3), (2, 7), (11, 7), (1, 2)])):
             ds = self.create(con, f"{name}-{number}", data=data, chunk_size=chunks)
-            for halo in [(3, 3), (3, 0), (5, 4), (13, 9)]:
+            for halo in self.some([(3, 3), (3, 0), (5, 4), (13, 9)]):
                 func = neighbours if halo[1] else rows
                 own = f"{name}-{number}-out"
                 out = ds.map(func, own, halo=halo, boundary=mode, cval=2.5)
@@ -246,10 +252,15 @@ class OperationTests(Kit):
             ds.clone(name)
 
     def test_copy_into_another_connection(
-        self, con: dn.Connection, ds: dn.Dataset, data: Array, name: str
+        self,
+        con: dn.Connection,
+        other: dn.Connection,
+        ds: dn.Dataset,
+        data: Array,
+        name: str,
     ) -> None:
         ds.attrs["unit"] = "mm"
-        with dn.Connection(name, backend="ram", engine="cpu") as other:
+        with other:
             copied = ds.copy(other, chunk_size=(6, 6))
             check(copied[...], data)
             assert (copied.name, copied.chunk_size) == (name, (6, 6))

@@ -172,3 +172,32 @@ class StoreTests:
 
         with ThreadPoolExecutor(3) as pool:
             assert list(pool.map(look, range(3))) == [0, 0, 0]
+
+    def test_parts_are_written_all_at_once(self, store: Store, key: str) -> None:
+        if not store.most_ranges:
+            pytest.skip("the store writes objects only whole")
+        assert store.put_ranges(key, [(0, b"x")]) is False
+        assert store.get(key) is None
+        store.put(key, b"0123456789")
+        before = store.get(key)
+        assert before is not None
+        assert store.put_ranges(key, [(1, b"ab"), (8, b"z")]) is True
+        after = store.get(key)
+        assert after is not None
+        assert after.data == b"0ab34567z9"
+        assert after.version != before.version
+        if store.conditional_puts:
+            with pytest.raises(VersionConflict):
+                store.put(key, b"old", before.version)
+        size, places = 4096, range(0, 4096 * store.most_ranges, 4096)
+        store.put(key, bytes(size * store.most_ranges))
+
+        def look(number: int) -> int:
+            if number == 0:
+                for value in range(1, 30):
+                    assert store.put_ranges(key, [(p, bytes([value]) * size) for p in places])
+            seen = [store.get(key) for _ in range(30)]
+            return sum(blob is None or len(set(bytes(blob.data))) != 1 for blob in seen)
+
+        with ThreadPoolExecutor(3) as pool:
+            assert list(pool.map(look, range(3))) == [0, 0, 0]

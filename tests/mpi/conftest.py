@@ -7,8 +7,9 @@ import secrets
 import shutil
 import tempfile
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+import hypothesis
 import pytest
 from mpi4py import MPI
 
@@ -19,6 +20,10 @@ from dosna.util.options import parse_options
 WORLD = MPI.COMM_WORLD.Dup()
 PATIENCE = 30.0
 """Seconds after which a rank that waits in a collective call ends all."""
+
+# All ranks try the same cases.
+hypothesis.settings.register_profile("mpi", deadline=None, derandomize=True, database=None)
+hypothesis.settings.load_profile("mpi")
 
 
 @pytest.fixture(autouse=True)
@@ -88,14 +93,32 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         items[:] = [item for item in items if item.get_closest_marker("several") is None]
 
 
+class Ended(NamedTuple):
+    """How a step of a test ended on some rank."""
+
+    step: tuple[str, str]
+    text: str | None
+
+
+def together(value: Any = None) -> list[Any]:
+    """Exchange something, and fail where some rank has ended the test already."""
+    found = WORLD.allgather(value)
+    ended = {rank: it for rank, it in enumerate(found) if isinstance(it, Ended)}
+    if ended:
+        pytest.fail(f"the test has ended on ranks {list(ended)}", pytrace=False)
+    return found
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item, call: Any) -> Any:
     """Fail everywhere what failed on one rank, so that all go on with the same test."""
     report = yield
-    text = f"{report.longrepr}" if report.failed else None
-    steps, texts = zip(*WORLD.allgather(((item.nodeid, report.when), text)), strict=True)
-    assert len(set(steps)) == 1, steps
-    failed = {rank: text for rank, text in enumerate(texts) if text is not None}
+    ended = Ended((item.nodeid, report.when), f"{report.longrepr}" if report.failed else None)
+    found = WORLD.allgather(ended)
+    while not all(isinstance(it, Ended) for it in found):
+        found = WORLD.allgather(ended)  # Some rank has only just learnt of it, in `together`.
+    assert len({it.step for it in found}) == 1, found
+    failed = {rank: it.text for rank, it in enumerate(found) if it.text is not None}
     if failed:
         report.outcome = "failed"
         report.longrepr = "\n".join(f"on rank {rank}:\n{text}" for rank, text in failed.items())

@@ -178,6 +178,11 @@ def test_require_dataset(con, name):
     raises_everywhere(TypeError, lambda: con.require_dataset(name, (5,)), "shape")
 
 
+def test_a_dtype_may_be_spelt_in_two_ways(con, name):
+    dtype = np.dtype("i4").newbyteorder("<") if RANK else np.dtype("i4")
+    assert same(str(con.create_dataset(name, (3,), dtype).dtype)) == "int32"
+
+
 def test_sources_of_other_kinds(con, ds, name, folder):
     path = folder / "in.h5"
     if RANK == 0:

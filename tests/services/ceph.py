@@ -35,6 +35,7 @@ ACCESS_KEY, SECRET_KEY = "dosna-test-access", "dosna-test-secret-0123456789"
 
 # paxos_*: changes of the map wait a second for company by default, and a start has a dozen.
 # ms_mon_client_mode: the gateway insists on encryption, which auth=none has not; it would hang.
+# osd_client_watch_timeout: so long a killed gateway holds up the making of buckets.
 # tcp_nodelay: without it each answer with a body waits 40 ms for a delayed ACK.
 CONF = """
 [global]
@@ -84,6 +85,7 @@ osd_objectstore = memstore
 memstore_device_bytes = {osd_bytes}
 osd_heartbeat_interval = 1
 osd_heartbeat_grace = 6
+osd_client_watch_timeout = 3
 
 [client.rgw]
 log_file = {folder}/log/rgw.log

@@ -1,0 +1,191 @@
+"""A connection to a Ceph cluster, with a limit to all that it waits for."""
+
+from __future__ import annotations
+
+import atexit
+import errno
+import math
+import os
+import threading
+import weakref
+from collections.abc import Callable
+from dataclasses import dataclass
+from queue import Empty, SimpleQueue
+from typing import Any, TypeVar
+
+import rados
+
+from dosna.errors import ConfigurationError, ConnectionError
+
+__all__ = ["FORBIDDEN", "Cluster", "Settings", "reason"]
+
+T = TypeVar("T")
+
+FORBIDDEN = {errno.EPERM, errno.EACCES}
+"""Errors of a client whose key or capabilities do not do."""
+
+_TIMEOUTS = ("rados_osd_op_timeout", "rados_mon_op_timeout", "client_mount_timeout")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How to reach a pool. Holds no secrets, and may travel.
+
+    Parameters
+    ----------
+    pool, conffile : str
+    client_id : str or None
+        'dosna' for ``client.dosna``; librados' own default, 'admin', for None.
+    timeout : float
+        Seconds for each request.
+    """
+
+    pool: str
+    conffile: str
+    client_id: str | None
+    timeout: float
+
+    @property
+    def client(self) -> str:
+        """What Ceph calls who connects."""
+        return f"client.{self.client_id or 'admin'}"
+
+
+class Cluster:
+    """A connection to a cluster; it ends with the last reference to it.
+
+    So that it never ends under a thread that still uses it, which would crash librados.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self._process = os.getpid()
+        self._rados: Any = None
+        made = _configured(settings)
+        # Neither call minds its own timeout in all cases.
+        self._pool = _within(settings, lambda: _connect(made, settings))
+        self._rados = made
+        _open.add(self)
+
+    def end(self) -> None:
+        """Close the connection, which nobody uses any more."""
+        # A forked child has none of the threads that this would wait for.
+        if self._rados is not None and self._process == os.getpid():
+            made, self._rados = self._rados, None
+            made.shutdown()
+
+    def __del__(self) -> None:
+        if isinstance(threading.current_thread(), threading._DummyThread):
+            # One of librados' own, in which Python collects garbage, and which cannot wait for
+            # itself to end.
+            threading.Thread(target=self.end, name="dosna-ceph-end").start()
+        else:
+            self.end()
+
+    def option(self, name: str) -> str:
+        """Give an option of Ceph's, as this client knows it."""
+        value: str = self._rados.conf_get(name)
+        return value
+
+    def open_pool(self) -> Any:
+        """Open an I/O context."""
+        objects = self._rados.open_ioctx2(self._pool)
+        # A full cluster would otherwise keep writes until there is room.
+        objects.set_osdmap_full_try()
+        return objects
+
+    def has_pool(self) -> bool:
+        """Whether the pool is still there, by the map that the last answer came with."""
+        return self._rados.pool_reverse_lookup(self._pool) is not None
+
+
+_open: weakref.WeakSet[Cluster] = weakref.WeakSet()
+
+
+@atexit.register
+def _end_all() -> None:
+    """End what is still open, for a process that ends with threads of librados is aborted."""
+    for cluster in list(_open):
+        cluster.end()
+
+
+def _configured(settings: Settings) -> Any:
+    try:
+        cluster = rados.Rados(rados_id=settings.client_id, conffile=settings.conffile)
+    except rados.Error as error:
+        why = (
+            "is not a Ceph configuration"
+            if error.errno == errno.EINVAL
+            else f"cannot be read ({reason(error.errno)})"
+        )
+        raise ConfigurationError(
+            f"{settings.conffile} {why}: give conffile= the path of the cluster's ceph.conf"
+        ) from None
+    # librados 16 takes whole seconds.
+    for option in _TIMEOUTS:
+        cluster.conf_set(option, str(math.ceil(settings.timeout)))
+    return cluster
+
+
+def _connect(cluster: Any, settings: Settings) -> int:
+    """Connect, and give the number of the pool."""
+    try:
+        cluster.connect()
+        pool: int | None = cluster.pool_lookup(settings.pool)
+        if pool is None:
+            # It may have been made a moment ago.
+            cluster.wait_for_latest_osdmap()
+            pool = cluster.pool_lookup(settings.pool)
+    except rados.Error as error:
+        cluster.shutdown()
+        raise ConnectionError(_why_not(settings, error)) from None
+    if pool is None:
+        cluster.shutdown()
+        raise ConnectionError(
+            f"the cluster of {settings.conffile} has no pool {settings.pool!r}: make it with "
+            f"`ceph osd pool create {settings.pool}`, or name another one as the connection"
+        )
+    return pool
+
+
+def _why_not(settings: Settings, error: rados.Error) -> str:
+    cannot = f"{settings.client} cannot connect to the cluster of {settings.conffile}"
+    if error.errno == errno.ENOENT:
+        return (
+            f"{cannot}: there are no mon_host, or no keyring with its key that can be read; "
+            "see mon_host and keyring in that file"
+        )
+    if error.errno in FORBIDDEN:
+        why = reason(error.errno)
+        return f"{cannot}: its key is refused ({why}); see the keyring which that file names"
+    if error.errno == errno.ETIMEDOUT:
+        return f"{cannot}: no monitor answered within {math.ceil(settings.timeout)} s"
+    return f"{cannot}: {reason(error.errno)}"
+
+
+def _within(settings: Settings, call: Callable[[], T]) -> T:
+    """Wait for a call that may never return, but not for ever."""
+    ends: SimpleQueue[tuple[bool, Any]] = SimpleQueue()
+
+    def run() -> None:
+        try:
+            ends.put((True, call()))
+        except BaseException as error:
+            ends.put((False, error))
+
+    threading.Thread(target=run, name="dosna-ceph-connect", daemon=True).start()
+    seconds = math.ceil(settings.timeout) + 1
+    try:
+        done, result = ends.get(timeout=seconds)
+    except Empty:
+        raise ConnectionError(
+            f"the cluster of {settings.conffile} did not answer within {seconds} s"
+        ) from None
+    if not done:
+        raise result
+    value: T = result
+    return value
+
+
+def reason(number: int | None) -> str:
+    """Say what an error number means."""
+    return os.strerror(number) if number else "librados does not say why"

@@ -1,0 +1,1 @@
+"""What compiles or prepares something once, on the machine where it is used."""

@@ -1,0 +1,143 @@
+"""Threads of stores that are far away: what is under way at once, and what errors do."""
+
+from __future__ import annotations
+
+import threading
+import time
+
+import pytest
+
+from dosna.backends.workers import Workers
+
+
+@pytest.fixture
+def workers():
+    workers = Workers("test", 4, 100)
+    yield workers
+    workers.close()
+
+
+def waits(workers, seconds=0.0):
+    """Do what a store does before a request."""
+    if workers.batch is not None:
+        workers.batch.widen()
+    time.sleep(seconds)
+
+
+def test_each_item_is_worked_on_once(workers):
+    done = []
+
+    def work(item):
+        waits(workers)
+        done.append(item)
+
+    for count in (0, 1, 2, 100):
+        workers.for_each(work, iter(range(count)), 1)
+        assert sorted(done) == list(range(count))
+        done.clear()
+
+
+@pytest.mark.parametrize(("nbytes", "most"), [(0, 4), (50, 2), (99, 1), (1000, 1)])
+def test_threads_are_bounded_by_number_and_bytes(workers, nbytes, most):
+    threads = set()
+
+    def work(item):
+        threads.add(threading.get_ident())
+        waits(workers, 0.005)
+
+    workers.for_each(work, range(20), nbytes)
+    assert len(threads) == most
+
+
+def test_work_that_waits_for_nothing_stays_in_its_thread(workers):
+    threads = set()
+    workers.for_each(lambda item: threads.add(threading.get_ident()), range(50), 1)
+    assert threads == {threading.get_ident()}
+
+
+def test_items_are_taken_when_their_turn_comes(workers):
+    taken, done = [], []
+
+    def items():
+        for item in range(30):
+            taken.append(item)
+            yield item
+
+    def work(item):
+        waits(workers, 0.001)
+        done.append(item)
+        assert len(taken) - len(done) <= 4
+
+    workers.for_each(work, items(), 1)
+
+
+def test_an_error_ends_the_work_and_waits_for_what_is_under_way(workers):
+    under_way, done = [0], []
+
+    def work(item):
+        under_way[0] += 1
+        waits(workers, 0.02)
+        under_way[0] -= 1
+        if item == 5:
+            raise LookupError(item)
+        done.append(item)
+
+    with pytest.raises(LookupError, match="5"):
+        workers.for_each(work, range(100), 1)
+    assert under_way == [0]
+    assert len(done) < 12
+    assert workers.batch is None
+
+
+def test_an_error_of_the_items_is_raised(workers):
+    def items():
+        yield from range(10)
+        raise LookupError("no more")
+
+    with pytest.raises(LookupError, match="no more"):
+        workers.for_each(lambda item: waits(workers, 0.001), items(), 1)
+
+
+def test_requests_without_a_thread_are_waited_for_and_bounded(workers):
+    ended, most = [], []
+
+    def work(item):
+        batch = workers.batch
+        batch.begin()
+        under_way.add(item)
+        most.append(len(under_way))
+
+        def end():
+            under_way.remove(item)
+            ended.append(item)
+            batch.end(LookupError("lost") if item == fails else None)
+
+        threading.Timer(0.01, end).start()
+
+    under_way, fails = set(), None
+    workers.for_each(work, range(20), 1)
+    assert sorted(ended) == list(range(20))
+    assert max(most) == 4
+    ended.clear()
+    fails = 3
+    with pytest.raises(LookupError, match="lost"):
+        workers.for_each(work, range(100), 1)
+    assert not under_way
+    assert 4 <= len(ended) < 20
+
+
+def test_callers_share_the_threads(workers):
+    done = []
+
+    def work(item):
+        waits(workers, 0.002)
+        done.append(item)
+
+    callers = [
+        threading.Thread(target=workers.for_each, args=(work, range(20), 1)) for _ in range(6)
+    ]
+    for caller in callers:
+        caller.start()
+    for caller in callers:
+        caller.join()
+    assert sorted(done) == sorted(list(range(20)) * 6)
