@@ -558,6 +558,12 @@ def test_under_mpiexec_one_rank_speaks(scan, folder):
             timeout=60,
         )
         assert (ran.returncode, ran.stdout) == (0, f"{name}: 1 dataset\n"), ran.stderr
+    ran = subprocess.run(
+        [*command, "copy", "hdf5:new", "file:copied"], capture_output=True, text=True, timeout=60
+    )
+    assert (ran.returncode, ran.stdout.count("3 datasets")) == (0, 1), ran.stderr
+    with opened("file:copied") as con:
+        assert np.array_equal(con["entry/data"], VOLUME)
     assert np.array_equal(np.load("out.npy"), VOLUME)
 
 

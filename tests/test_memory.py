@@ -51,6 +51,11 @@ def work(con, name, rows, side):
     yield "halo", lambda: ds.map(np.negative, name + "-h", halo=(1, 2, 2), memory_limit=LIMIT)
     yield "apply", lambda: ds.apply(np.negative, memory_limit=LIMIT)
     yield "copy", lambda: ds.copy(con, name + "-c", virtual=False, memory_limit=LIMIT)
+    yield "compare", lambda: ds.compare(Source(shape), memory_limit=LIMIT)
+    for path, options in (("x.h5", {"compression": "gzip"}), ("x.npy", {})):
+        yield path, lambda: ds.export(
+            f"{directory}/{path}", overwrite=True, memory_limit=LIMIT, **options
+        )
     yield "reduce", lambda: ds.reduce("sum", memory_limit=LIMIT)
 
 with dn.Connection(directory, backend="hdf5", engine=engine, engine_kw=options) as con:

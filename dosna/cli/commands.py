@@ -66,13 +66,13 @@ def info(arguments: argparse.Namespace, console: Console) -> int:
             return OK
         if arguments.plot is not None:
             raise ConfigurationError("--plot draws one dataset: name it in the URL")
-        sizes = [con[found].nbytes for found in names]
         described = {
             "connection": con.name,
             "backend": type(con.instance).__name__,
             "location": con.instance.location,
             "datasets": len(names),
-            "nbytes": sum(sizes),
+            "nbytes": sum(con[found].nbytes for found in names),
+            "attrs": con.get_group_attrs(name) if con.instance.keeps_groups else {},
         }
         _show(described, console)
     return OK

@@ -13,7 +13,8 @@ from dosna.registry import engines
 
 __all__ = ["Ranks", "default_engine", "ranks_of"]
 
-_SIZES = ("PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "PMIX_SIZE", "MPI_LOCALNRANKS")
+# Of MPICH and Intel MPI, Open MPI, and Slurm's srun.
+_SIZES = ("PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "SLURM_STEP_NUM_TASKS")
 _PATIENCE_SECONDS = 5.0
 _POLL_SECONDS = 0.01
 _FORWARDED_SECONDS = 0.5

@@ -6,7 +6,6 @@ import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 from math import prod
-from typing import Any
 
 import numpy as np
 
@@ -22,17 +21,19 @@ __all__ = ["write"]
 
 @dataclass
 class _WriteBoxes:
-    """Copy boxes of a dataset into a file that is there with its full length."""
+    """Copy boxes of a dataset into a file that has its full length, from `offset` on."""
 
     dataset: BackendDataset
     path: str
+    offset: int
 
     def __call__(self, tasks: Iterable[ChunkTask]) -> None:
-        whole: Any = None
+        meta = self.dataset.metadata
         for task in tasks:
-            if whole is None:
-                whole = np.lib.format.open_memmap(self.path, "r+")
-            whole[task.out] = read_box(self.dataset, task.out)
+            block = read_box(self.dataset, task.out)
+            # Mapped for each box anew: what was written is no longer this process's memory.
+            whole = np.memmap(self.path, meta.dtype, "r+", self.offset, meta.shape)
+            whole[task.out] = block
 
 
 def write(job: Job, path: str, report: Report | None) -> None:
@@ -47,7 +48,7 @@ def write(job: Job, path: str, report: Report | None) -> None:
         raise ConfigurationError("an .npy file has neither chunks nor compression")
     (ds,) = job.datasets
 
-    def begin() -> None:
+    def begin() -> int:
         with open(path, "xb") as file:
             header = {
                 "descr": np.lib.format.dtype_to_descr(ds.dtype),
@@ -55,16 +56,19 @@ def write(job: Job, path: str, report: Report | None) -> None:
                 "shape": ds.shape,
             }
             np.lib.format.write_array_header_2_0(file, header)
+            offset = file.tell()
             if not ds.shape:
                 file.write(np.asarray(ds[()], ds.dtype).tobytes())
             elif ds.nbytes:
                 # A disk that is full is found out now, and not by a signal when pages are
                 # written.
                 file.flush()
-                os.posix_fallocate(file.fileno(), file.tell(), ds.nbytes)
+                os.posix_fallocate(file.fileno(), offset, ds.nbytes)
+            return offset
 
-    ds.runner.once(begin)
+    offset = ds.runner.once(begin)
     if ds.shape:
         block = 2 * prod(ds.instance.grain) * ds.dtype.itemsize
         progress = share_of(report, 0, ds.total_chunks)
-        ds.spread("export", _WriteBoxes(ds.instance, path), block, progress, job.memory_limit)
+        work = _WriteBoxes(ds.instance, path, offset)
+        ds.spread("export", work, block, progress, job.memory_limit)
