@@ -34,9 +34,13 @@ def text_files():
                 continue
 
 
-def python(code):
+def python(code, **environment):
     return subprocess.run(
-        [sys.executable, "-c", code], check=True, capture_output=True, text=True
+        [sys.executable, "-c", code],
+        env={**os.environ, **environment},
+        check=True,
+        capture_output=True,
+        text=True,
     ).stdout
 
 
@@ -50,12 +54,14 @@ def test_import_loads_nothing_beyond_numpy_and_light_standard_modules():
 
 
 @pytest.mark.serial
-def test_import_takes_less_than_50_ms_beyond_numpy():
+def test_import_takes_less_than_50_ms_beyond_numpy(tmp_path):
     code = (
         "import time, numpy; start = time.perf_counter(); import dosna;"
         "print(time.perf_counter() - start)"
     )
-    assert min(float(python(code)) for _ in range(5)) < 0.05
+    # What was installed is compiled, whatever the environment says of this tree.
+    cached = {"PYTHONDONTWRITEBYTECODE": "", "PYTHONPYCACHEPREFIX": str(tmp_path)}
+    assert min(float(python(code, **cached)) for _ in range(6)) < 0.05
 
 
 @pytest.mark.parametrize(
