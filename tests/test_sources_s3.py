@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import io
 import secrets
+import subprocess
+import sys
+from contextlib import closing
 
 import numpy as np
 import pytest
+from services.s3 import make_bucket, make_client
 from support import require
 from test_sources_conformance import SAMPLES, write_hdf5
 
@@ -15,23 +19,22 @@ from dosna.errors import ConfigurationError, SourceChangedError, SourceError, So
 from dosna.sources import open_source
 from dosna.testing import SourceTests
 
-for package in ("h5py", "boto3", "obstore", "moto.server"):
+for package in ("h5py", "boto3", "obstore"):
     require(package)
-
-import boto3  # noqa: E402
 
 SMALL = {name: SAMPLES[name] for name in ("entry/image", "scalar", "text", "none")}
 
-pytestmark = pytest.mark.usefixtures("_any_keys")
+
+@pytest.fixture
+def endpoint_url(gateway):
+    return gateway.endpoint_url
 
 
 @pytest.fixture
-def bucket(moto_url):
-    client = boto3.client("s3", endpoint_url=moto_url, region_name="us-east-1")
-    name = f"bucket-{secrets.token_hex(6)}"
-    client.create_bucket(Bucket=name)
-    client.name = name
-    return client
+def bucket(endpoint_url):
+    with closing(make_client(endpoint_url)) as client:
+        client.name = make_bucket(endpoint_url)
+        yield client
 
 
 def put(bucket, key, data):
@@ -47,32 +50,27 @@ def image():
 
 
 class TestHDF5(SourceTests):
-    # The mock of S3 takes its memory in this process.
-    test_little_memory = None
-
     @pytest.fixture
     def arrays(self):
         return SMALL
 
     @pytest.fixture
-    def make_source(self, bucket, moto_url, image):
+    def make_source(self, bucket, endpoint_url, image):
         url = put(bucket, "scans/scan.nxs", image)
-        return lambda: open_source(url, endpoint_url=moto_url)
+        return lambda: open_source(url, endpoint_url=endpoint_url)
 
 
 class TestNpz(SourceTests):
-    test_little_memory = None
-
     @pytest.fixture
     def arrays(self):
         return SMALL
 
     @pytest.fixture
-    def make_source(self, bucket, moto_url):
+    def make_source(self, bucket, endpoint_url):
         written = io.BytesIO()
         np.savez(written, **SMALL)
         url = put(bucket, "samples.npz", written.getvalue())
-        return lambda: open_source(url, endpoint_url=moto_url)
+        return lambda: open_source(url, endpoint_url=endpoint_url)
 
 
 class TestZarr(SourceTests):
@@ -81,7 +79,7 @@ class TestZarr(SourceTests):
         return {"a/image": SMALL["entry/image"], "scalar": SMALL["scalar"]}
 
     @pytest.fixture
-    def make_source(self, bucket, moto_url, arrays, tmp_path):
+    def make_source(self, bucket, endpoint_url, arrays, tmp_path):
         zarr = require("zarr")
         group = zarr.create_group(tmp_path / "a.zarr", zarr_format=2)
         for name, array in arrays.items():
@@ -90,47 +88,57 @@ class TestZarr(SourceTests):
             if path.is_file():
                 put(bucket, f"{path.relative_to(tmp_path)}", path.read_bytes())
         url = f"s3://{bucket.name}/a.zarr"
-        return lambda: open_source(url, endpoint_url=moto_url)
+        return lambda: open_source(url, endpoint_url=endpoint_url)
 
 
-def test_from_one_bucket_into_another(bucket, moto_url, image):
+def test_from_one_bucket_into_another(bucket, endpoint_url, image):
     url = put(bucket, "scan.h5", image)
-    with dn.Connection("in", backend="s3", endpoint_url=moto_url, bucket=bucket.name) as con:
-        report = con.ingest(url, "scan", endpoint_url=moto_url, compression="gzip")
+    with dn.Connection("in", backend="s3", endpoint_url=endpoint_url, bucket=bucket.name) as con:
+        report = con.ingest(url, "scan", endpoint_url=endpoint_url, compression="gzip")
         assert sorted(con) == report.made == sorted(f"scan/{name}" for name in SMALL)
         for name, array in SMALL.items():
             np.testing.assert_array_equal(con[f"scan/{name}"][...], array)
 
 
-def test_a_tree_is_not_made_of_buckets(moto_url, bucket, image):
+def test_a_tree_is_not_made_of_buckets(endpoint_url, bucket, image):
     url = put(bucket, "scan.h5", image)
     before = len(bucket.list_buckets()["Buckets"])
-    with dn.Connection("in", backend="s3", endpoint_url=moto_url) as con:
+    with dn.Connection("in", backend="s3", endpoint_url=endpoint_url) as con:
         with pytest.raises(
             ConfigurationError, match="makes a bucket of each dataset: give the con"
         ):
-            con.ingest(url, endpoint_url=moto_url)
+            con.ingest(url, endpoint_url=endpoint_url)
         assert len(bucket.list_buckets()["Buckets"]) == before
         name = f"one-{secrets.token_hex(4)}"
-        con.ingest(url + ":entry/image", name, endpoint_url=moto_url)
+        con.ingest(url + ":entry/image", name, endpoint_url=endpoint_url)
         np.testing.assert_array_equal(con[name][...], SMALL["entry/image"])
         del con[name]
 
 
-def test_a_killed_ingest_from_s3_goes_on(moto_url, bucket, image):
+KILLED = """
+import os, signal, sys
+import dosna as dn
+
+url, endpoint_url, bucket = sys.argv[1:]
+
+def tell(done, total):
+    if done > total / 2:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+given = {"select": "entry/image", "chunk_size": (4, 35, 41), "endpoint_url": endpoint_url}
+with dn.Connection("in", backend="s3", endpoint_url=endpoint_url, bucket=bucket) as con:
+    con.ingest(url, memory_limit="500K", progress=tell, **given)
+"""
+
+
+def test_a_killed_ingest_from_s3_into_s3_goes_on(endpoint_url, bucket, image):
     url = put(bucket, "scan.h5", image)
-
-    class Interruption(Exception):
-        pass
-
-    def stop(done, total):
-        if done > total / 2:
-            raise Interruption
-
-    given = {"select": "entry/image", "chunk_size": (4, 35, 41), "endpoint_url": moto_url}
-    with dn.Connection("in", backend="s3", endpoint_url=moto_url, bucket=bucket.name) as con:
-        with pytest.raises(Interruption):
-            con.ingest(url, memory_limit="500K", progress=stop, **given)
+    command = [sys.executable, "-c", KILLED, url, endpoint_url, bucket.name]
+    ran = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert ran.returncode == -9, ran.stderr
+    given = {"select": "entry/image", "chunk_size": (4, 35, 41), "endpoint_url": endpoint_url}
+    where = {"endpoint_url": endpoint_url, "bucket": bucket.name}
+    with dn.Connection("in", backend="s3", **where) as con:
         ds = con["entry/image"]
         assert ds.incomplete
         there = len(list(ds.instance.object_indices()))
@@ -139,19 +147,19 @@ def test_a_killed_ingest_from_s3_goes_on(moto_url, bucket, image):
         np.testing.assert_array_equal(con["entry/image"][...], SMALL["entry/image"])
 
 
-def test_what_is_not_there(bucket, moto_url):
+def test_what_is_not_there(bucket, endpoint_url):
     with pytest.raises(SourceNotFoundError, match=f"no object s3://{bucket.name}/none.h5"):
-        open_source(f"s3://{bucket.name}/none.h5", endpoint_url=moto_url).names()
+        open_source(f"s3://{bucket.name}/none.h5", endpoint_url=endpoint_url).names()
     with pytest.raises(SourceError, match="names no object: use s3://bucket/key"):
-        open_source("s3://.h5", endpoint_url=moto_url)
+        open_source("s3://.h5", endpoint_url=endpoint_url)
     url = put(bucket, "text.h5", b"no HDF5 at all")
     with pytest.raises(SourceError, match="it is no HDF5 file"):
-        open_source(url, endpoint_url=moto_url).names()
+        open_source(url, endpoint_url=endpoint_url).names()
 
 
-def test_an_object_that_is_replaced_while_it_is_read(bucket, moto_url, image):
+def test_an_object_that_is_replaced_while_it_is_read(bucket, endpoint_url, image):
     url = put(bucket, "scan.h5", image)
-    with open_source(url, endpoint_url=moto_url) as source:
+    with open_source(url, endpoint_url=endpoint_url) as source:
         assert source["scalar"][()] == 2.5
         put(bucket, "scan.h5", image + b"more")
         with pytest.raises(SourceChangedError, match="was replaced while it was being read"):
