@@ -12,9 +12,11 @@ import subprocess
 import sys
 import termios
 import time
+from contextlib import closing
 
 import numpy as np
 import pytest
+from services.s3 import make_bucket, make_client
 from support import mpiexec, require
 
 import dosna as dn
@@ -597,19 +599,15 @@ def test_what_fails_on_one_rank_ends_all(scans, command, says):
 # -- S3 ------------------------------------------------------------------------------------
 
 
-@pytest.mark.usefixtures("_any_keys")
-def test_every_command_on_s3(run, scan, moto_url):
-    boto3 = require("boto3")
+def test_every_command_on_s3(run, scan, gateway):
+    require("boto3")
     require("obstore")
-    bucket = f"bucket-{secrets.token_hex(6)}"
-    client = boto3.Session().client("s3", endpoint_url=moto_url, region_name="us-east-1")
-    client.create_bucket(Bucket=bucket)
-    client.upload_file(scan, bucket, "raw/scan.h5")
-    raw, options = (
-        f"s3://{bucket}/raw/scan.h5?endpoint_url={moto_url}",
-        f"?endpoint_url={moto_url}",
-    )
-    url = f"s3://{bucket}/scans{options}"
+    endpoint_url = gateway.endpoint_url
+    bucket = make_bucket(endpoint_url)
+    with closing(make_client(endpoint_url)) as client:
+        client.upload_file(scan, bucket, "raw/scan.h5")
+    options = f"?endpoint_url={endpoint_url}"
+    raw, url = f"s3://{bucket}/raw/scan.h5{options}", f"s3://{bucket}/scans{options}"
     one = f"s3://{bucket}/scans/entry/data{options}"
 
     assert run("ingest", raw, url).startswith(f"{raw}: 3 datasets")
@@ -630,4 +628,20 @@ def test_every_command_on_s3(run, scan, moto_url):
     run("copy", "file:copied", f"s3:{lone}{options}")
     assert "20x30x25" in run("ls", f"s3:{options}", "--select", lone)
     run("rm", "-y", f"s3:{lone}{options}")
-    client.close()
+
+
+def test_every_command_on_ceph(run, scan, ceph):
+    options = f"?conffile={ceph.conf}"
+    url, one = (f"ceph:kit/{name}{options}" for name in ("run7", "run7/entry/data"))
+    run("ingest", scan, url)
+    assert len(run("ls", url).splitlines()) == 3
+    assert "unit: counts" in run("info", one)
+    assert run("verify", url, "--against", scan).count("equal") == 3
+    run("copy", one, "file:copied", "--chunk-size", "7,30,25")
+    assert "equal" in run("verify", "file:copied", "--against", one)
+    run("copy", "file:copied", f"ceph:kit/again{options}")
+    run("export", f"ceph:kit/again{options}", "out.npy")
+    assert np.array_equal(np.load("out.npy"), VOLUME)
+    run("rm", "-y", f"ceph:kit/again{options}")
+    run("rm", "-r", "-y", url)
+    run("ls", f"ceph:kit{options}", "--select", "run7", code=1)
