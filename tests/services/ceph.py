@@ -301,6 +301,8 @@ def main() -> None:
             cluster.do(*line.split())
             print(json.dumps(cluster.description()), flush=True)
     finally:
+        # Its owner's end comes as the end of the input too.
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
         cluster.stop()
         shutil.rmtree(folder, ignore_errors=True)
 
