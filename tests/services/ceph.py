@@ -226,11 +226,13 @@ class Cluster:
             process.wait()
             del self.daemons[name]
 
-    def stop(self) -> None:
+    def clean(self) -> None:
+        """Stop all daemons and remove the folder; may be called again."""
         for process in self.daemons.values():
             process.kill()
         for process in self.daemons.values():
             process.wait()
+        shutil.rmtree(self.folder, ignore_errors=True)
 
     def ask(self, prefix: str, given: bytes = b"", **arguments: Any) -> Any:
         """Send the monitor a command."""
@@ -290,7 +292,7 @@ def main() -> None:
     parser.add_argument("--pool", action="append", default=[])
     parser.add_argument("--gateway", action="store_true")
     options = parser.parse_args()
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    signal.signal(signal.SIGTERM, end)
     # Short, because the paths of sockets within may have 107 bytes.
     folder = Path(tempfile.mkdtemp(prefix="dosna-ceph-", dir="/tmp"))
     cluster = Cluster(folder, options.osds, options.size, options.auth)
@@ -301,10 +303,17 @@ def main() -> None:
             cluster.do(*line.split())
             print(json.dumps(cluster.description()), flush=True)
     finally:
-        # Its owner's end comes as the end of the input too.
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)
-        cluster.stop()
-        shutil.rmtree(folder, ignore_errors=True)
+        # The owner's death comes as the end of the input and as a signal, which may interrupt
+        # the first of the two.
+        try:
+            cluster.clean()
+        finally:
+            cluster.clean()
+
+
+def end(*_: Any) -> None:
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    sys.exit(0)
 
 
 if __name__ == "__main__":
