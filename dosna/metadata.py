@@ -322,6 +322,8 @@ def check_name(name: str) -> str:
             reason = f"the part {part!r}, which starts with a dot"
         elif any(ord(c) < 32 or c == "\x7f" or c == "\\" for c in part):
             reason = f"a control character or backslash in {part!r}"
+        elif any("\ud800" <= c <= "\udfff" for c in part):
+            reason = f"a half of a character in {part!r}"
         elif len(part.encode()) > 200:
             reason = f"a part of {len(part.encode())} bytes, and 200 is the most"
         else:

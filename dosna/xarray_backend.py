@@ -181,13 +181,17 @@ decode_timedelta
         return xr.DataTree.from_dict(groups)
 
 
+def _leave_open() -> None:
+    """Close nothing: what was given is closed by who gave it."""
+
+
 @contextmanager
 def _opened(what: Any) -> Iterator[tuple[EngineConnection, str, Callable[[], None]]]:
     """Give a connection, the rest of the URL, and what closes the connection if it is ours."""
     if isinstance(what, EngineDataset):
-        yield what.connection, what.name, lambda: None
+        yield what.connection, what.name, _leave_open
     elif isinstance(what, EngineConnection):
-        yield what, "", lambda: None
+        yield what, "", _leave_open
     else:
         con, name = open_url(_url(os.fspath(what)), mode="r")
         con.connect()

@@ -62,3 +62,14 @@ def test_small_arrays(shape):
             )
         finally:
             ds.delete()
+
+
+def test_integers_that_no_float_has_differ_from_floats():
+    big = np.array([2**53 + 1, 2**53, -(2**63)], "i8")
+    with dn.Connection("large", backend="ram") as con:
+        ds = con.create_dataset("a", data=big)
+        assert ds.compare(big.astype("f8")).elements == 1
+        top = con.create_dataset("b", data=np.array([2**64 - 1, 7], "u8"))
+        assert top.compare(np.array([2.0**64, 7])).elements == 1
+        for name in ("a", "b"):
+            con.del_dataset(name)

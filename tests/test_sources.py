@@ -317,3 +317,57 @@ def test_a_source_array_is_indexed_as_numpy_is():
     np.testing.assert_array_equal(np.asarray(array, "f8"), VOLUME)
     with pytest.raises(RefusedError, match="jelly"):
         Planes()["a/refused"]
+
+
+# -- what data must not become -------------------------------------------------------------
+
+
+def test_an_array_that_changed_is_not_taken_for_the_same(con):
+    array = np.zeros((1500, 1500))
+    con.ingest(array, "t")
+    assert con.ingest(array, "t").present == ["t"]
+    array[3, 7] = 5
+    with pytest.raises(SourceChangedError, match="overwrite=True"):
+        con.ingest(array, "t")
+    con.ingest(array, "t", overwrite=True)
+    assert con["t"][3, 7] == 5
+
+
+def test_an_open_array_of_zarr_that_changed(con):
+    zarr = require("zarr")
+    array = zarr.create_array(zarr.storage.MemoryStore(), shape=(4,), dtype="i4")
+    con.ingest(array, "t")
+    array[...] = 2
+    con.ingest(array, "t", overwrite=True)
+    assert (con["t"][...] == 2).all()
+
+
+def test_a_file_that_is_replaced_while_it_is_open(con, tmp_path):
+    h5py = require("h5py")
+    for name, value in (("a.h5", 0), ("b.h5", 1)):
+        with h5py.File(tmp_path / name, "w") as file:
+            file["x"] = np.full(4, value)
+    with open_source(tmp_path / "a.h5") as source:
+        assert source["x"][0] == 0
+        (tmp_path / "b.h5").replace(tmp_path / "a.h5")
+        with pytest.raises(SourceChangedError, match="was replaced since it was opened"):
+            con.ingest(source)
+    con.ingest(tmp_path / "a.h5")
+    assert con["x"][0] == 1
+
+
+def test_masks_are_refused(con):
+    masked = np.ma.array([1, 2, 3], mask=[False, True, False])
+    for make in (lambda: con.ingest(masked, "m"), lambda: con.create_dataset("m", data=masked)):
+        with pytest.raises(TypeError, match=r"has no mask.*filled"):
+            make()
+    assert "m" not in con
+    con.ingest(masked.filled(9), "m")
+
+
+def test_what_is_incomplete_is_not_copied(con):
+    con.create_dataset("a/part", shape=(4,), dtype="i4", incomplete=True)
+    with dn.Connection("another", backend="ram") as other:
+        with pytest.raises(TypeError, match="incomplete"):
+            other.ingest(con)
+        assert list(other) == []

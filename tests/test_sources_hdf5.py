@@ -90,7 +90,7 @@ def test_names_of_axes(path, tmp_path):
         con.ingest(path)
         assert con["a"].dims == ("time", "across", None)
         assert dict(con["a"].attrs) == {"units": "K"}
-        assert con["x"].dims is None
+        assert con["x"].dims == ("x",)
 
 
 def test_a_view_of_files_that_are_missing(con, path):
@@ -377,3 +377,23 @@ def test_little_is_read_of_a_file_whose_chunks_lie_across(path, monkeypatch):
         assert con["a"].chunk_size == (4, 10, 10)
         del con["a"]
     assert len(decoded) == 12
+
+
+def test_fixed_strings_of_utf8(tmp_path):
+    kind = h5py.string_dtype("utf-8", 8)
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file.create_dataset("u", data=np.array(["ü".encode(), b"abc"], kind))
+    with dn.Connection("utf8", backend="ram") as con:
+        con.ingest(tmp_path / "a.h5")
+        assert con["u"][...].tolist() == ["ü".encode(), b"abc"]
+        con.del_dataset("u")
+
+
+def test_scales_name_their_own_axis(tmp_path):
+    with h5py.File(tmp_path / "a.nc", "w") as file:
+        file["time"] = np.arange(3)
+        file["time"].make_scale("time")
+        file["v"] = np.zeros(3)
+        file["v"].dims[0].attach_scale(file["time"])
+    with open_source(tmp_path / "a.nc") as source:
+        assert source.describe("time").dims == source.describe("v").dims == ("time",)

@@ -49,10 +49,10 @@ def test_threads_are_bounded_by_number_and_bytes(workers, nbytes, most):
     assert len(threads) == most
 
 
-def test_work_that_waits_for_nothing_stays_in_its_thread(workers):
+def test_work_that_waits_for_nothing_stays_in_one_thread(workers):
     threads = set()
     workers.for_each(lambda item: threads.add(threading.get_ident()), range(50), 1)
-    assert threads == {threading.get_ident()}
+    assert len(threads) == 1
 
 
 def test_items_are_taken_when_their_turn_comes(workers):

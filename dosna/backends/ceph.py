@@ -112,6 +112,12 @@ class CephConnection(StoreConnection):
                     f"{what} of {layout.grain} would have up to {nbytes} bytes, and {option} of "
                     f"this Ceph cluster allows {limit}: make them smaller"
                 )
+        self._check_keys(name, metadata)
+        return metadata
+
+    def _check_keys(self, name: str, metadata: DatasetMetadata) -> None:
+        store, layout = self.store, zarr3.layout(metadata)
+        assert isinstance(store, CephStore)
         limit = int(store.cluster.option("osd_max_object_name_len"))
         last = [n - 1 for n in _grid(metadata)]
         if len(f"{self.root(name)}/{layout.template % tuple(last)}".encode()) > limit:
@@ -119,7 +125,6 @@ class CephConnection(StoreConnection):
                 f"the keys of chunks have at most {limit} bytes in this Ceph cluster "
                 f"(osd_max_object_name_len), too few for the dataset name {name!r}"
             )
-        return metadata
 
     # -- names ----------------------------------------------------------------------------
 
@@ -148,9 +153,14 @@ class CephConnection(StoreConnection):
                 return
         raise StorageError(f"object {NAMES!r} changed {MOST_ATTEMPTS} times meanwhile")
 
-    def remember(self, name: str, metadata: DatasetMetadata) -> None:
+    def remember(self, name: str, *described: DatasetMetadata) -> None:
+        self._check_keys(name, described[-1])
+
         def add(names: Names) -> Names:
-            grids = _union(names.datasets.get(name, {}), metadata)
+            # Handles on an earlier dataset of that name may write where its objects were.
+            grids = names.datasets.get(name) or names.deleted.get(name) or {}
+            for metadata in described:
+                grids = _union(grids, metadata)
             return Names({**names.datasets, name: grids}, _without(names.deleted, name))
 
         self._change_names(add)

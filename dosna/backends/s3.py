@@ -35,11 +35,12 @@ from dosna.errors import (
     ConfigurationError,
     ConnectionError,
     DatasetExistsError,
+    DatasetNameError,
     DatasetNotFoundError,
     FormatError,
     StorageError,
 )
-from dosna.metadata import DatasetMetadata, Shape, check_nesting, parents
+from dosna.metadata import DatasetMetadata, Shape, check_name, check_nesting, parents
 from dosna.registry import Backend
 
 _MOST_ATTEMPTS = 10
@@ -132,6 +133,11 @@ class S3Connection(StoreConnection):
             raise ConfigurationError(
                 f"bucket {bucket!r} is not legal by AWS's rules: {bucket_name(bucket)!r} is"
             )
+        if bucket is not None:
+            try:
+                check_name(name)
+            except DatasetNameError as error:
+                raise ConfigurationError(f"as the prefix of all keys: {error}") from None
         self.bucket = bucket
         # boto3's own default looks into the environment too, as its 'default' does not.
         self.settings = Settings(

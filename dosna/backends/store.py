@@ -160,8 +160,8 @@ class StoreConnection(BackendConnection):
         """List the keys of what a dataset consists of; some may have no object."""
         return self.object_keys(name)
 
-    def remember(self, name: str, metadata: DatasetMetadata) -> None:
-        """Note a dataset that is about to be made or resized, where nothing can be listed."""
+    def remember(self, name: str, *described: DatasetMetadata) -> None:
+        """Note what a dataset is and is about to be, where nothing can be listed."""
 
     def forget(self, name: str) -> None:
         """Undo `remember`: of the dataset there is but the mark that it is being deleted."""

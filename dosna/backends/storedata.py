@@ -140,7 +140,7 @@ class StoreDataset(BackendDataset):
                 self.adopt(old)
                 new = change(old)
                 if new.shape != old.shape:
-                    self.connection.remember(self.name, new)
+                    self.connection.remember(self.name, old, new)
                 self.store.put(key, zarr3.to_json(new), version)
                 self.metadata = new
                 return

@@ -10,6 +10,8 @@ from itertools import chain, islice
 from queue import SimpleQueue
 from typing import Any
 
+from dosna.errors import NotConnectedError
+
 __all__ = ["Batch", "Workers"]
 
 _END = object()
@@ -33,18 +35,22 @@ class Batch:
         self._slots: SimpleQueue[None] = SimpleQueue()
         for _ in range(most):
             self._slots.put(None)
-        self._ended = 0
+        self._closed = False
         self._helpers: list[Future[None]] = []
         self._failures: list[BaseException] = []
 
     def do(self) -> None:
         """Do all of it; the first error is raised when nothing is under way any more."""
-        try:
-            self._run()
-            self._finish()
-        except BaseException as error:
-            self._failures.append(error)
-            self._finish()
+        if threading.current_thread() is threading.main_thread():
+            # Ctrl-C interrupts only this thread, at any place: here nothing can get lost by it.
+            task = self._workers.submit(self._do)
+            while not task.done():
+                try:
+                    wait([task])
+                except BaseException as error:
+                    self._failures.append(error)  # nothing more is begun
+        else:
+            self._do()
         if self._failures:
             # Nobody keeps them, for a traceback knows much that should end when it is done.
             failures, self._failures = self._failures, []
@@ -53,13 +59,14 @@ class Batch:
             finally:
                 failures.clear()
 
-    def _finish(self) -> None:
-        """Wait for what is under way: nobody writes into the caller's arrays afterwards."""
+    def _do(self) -> None:
+        self._run()
+        with self._lock:
+            self._closed = True
         # A thread that never began has nothing to do.
         wait([helper for helper in self._helpers if not helper.cancel()])
-        while self._ended < self._most:
+        for _ in range(self._most):
             self._slots.get()
-            self._ended += 1
 
     def _run(self) -> None:
         current, before = self._workers.current, self._workers.batch
@@ -79,7 +86,7 @@ class Batch:
     def widen(self) -> None:
         """Let one more thread take items."""
         with self._lock:
-            if len(self._helpers) < self._most - 1:
+            if not self._closed and len(self._helpers) < self._most - 1:
                 self._helpers.append(self._workers.submit(self._run))
 
     def begin(self) -> None:
@@ -112,6 +119,7 @@ class Workers:
         self._name, self._most, self._most_bytes = name, most, most_bytes
         self._blocking = blocking
         self._pool: ThreadPoolExecutor | None = None
+        self._closed = False
         self._lock = threading.Lock()
         self._process = os.getpid()
         self.current = threading.local()
@@ -141,12 +149,16 @@ class Workers:
     def submit(self, run: Callable[[], None]) -> Future[None]:
         """Let a thread run something."""
         with self._lock:
+            if self._closed:
+                raise NotConnectedError("the connection was closed while it was in use")
             if self._pool is None:
                 self._pool = ThreadPoolExecutor(self._most, thread_name_prefix=self._name)
             return self._pool.submit(run)
 
     def close(self) -> None:
         """End the threads, when what is under way is done."""
+        with self._lock:
+            self._closed = True
         if self._pool is not None and self._process == os.getpid():
             self._pool.shutdown()
         self._pool = None

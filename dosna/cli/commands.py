@@ -95,7 +95,7 @@ def copy(arguments: argparse.Namespace, console: Console) -> int:
     if not is_url(arguments.source):
         raise ConfigurationError(f"{arguments.source!r} is no URL of datasets: use dosna ingest")
     with (
-        source_of(arguments.source, None) as source,
+        source_of(arguments.source, None, not arguments.overwrite) as source,
         new_place(arguments.target, not source.single, arguments) as (con, name),
     ):
         report = _ingested(con, source, name, arguments, console)

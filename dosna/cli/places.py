@@ -90,10 +90,13 @@ def _backends() -> set[str]:
     return {*registry.backends.names, *registry.backends.aliases}
 
 
-def source_of(text: str, kind: str | None) -> Source:
-    """Open what a text names: datasets by their URL, a file, a URL of a file with options."""
+def source_of(text: str, kind: str | None, unchanged: bool = True) -> Source:
+    """Open what a text names: datasets by their URL, a file, a URL of a file with options.
+
+    Datasets are taken for `unchanged` since an earlier copy of them, or for others.
+    """
     if kind is None and is_url(text):
-        return DatasetsSource(text, unchanged=True)
+        return DatasetsSource(text, unchanged=unchanged)
     options: dict[str, Any] = {}
     if "://" in text and "?" in text:
         parsed = Url.parse(text)

@@ -15,6 +15,7 @@ from dosna.backends.base import BackendConnection, BackendDataset
 from dosna.engines.access import is_source
 from dosna.engines.base import Runner, collective
 from dosna.engines.dataset import EngineDataset, Limit
+from dosna.engines.work import plain
 from dosna.errors import (
     DatasetExistsError,
     DatasetNameError,
@@ -250,7 +251,7 @@ class EngineConnection:
         self.check_writable()
         if data is not None:
             if not is_source(data):
-                data = np.asarray(data)
+                data = plain(data)
             wanted = (shape,) if isinstance(shape, (int, np.integer)) else shape
             if wanted is not None and tuple(wanted) != tuple(data.shape):
                 raise ValueError(f"shape {tuple(wanted)} is not that of data, {tuple(data.shape)}")

@@ -32,6 +32,7 @@ from dosna.engines.work import (
     halo_group,
     load_block,
     objects_of,
+    plain,
     result_of,
     unequal,
     workers_within,
@@ -187,7 +188,7 @@ class EngineDataset(ArrayAccess):
         """
         self.connection.check_writable()
         if not hasattr(data, "shape") or not hasattr(data, "dtype"):
-            data = np.asarray(data)
+            data = plain(data)
         if tuple(data.shape) != self.shape:
             raise ValueError(
                 f"load needs data of shape {self.shape}, and this has {tuple(data.shape)}: "
@@ -543,7 +544,7 @@ class EngineDataset(ArrayAccess):
         if not -self.ndim <= axis < self.ndim:
             raise ValueError(f"axis {axis} is outside of the {self.ndim} axes of {self.name!r}")
         axis %= self.ndim
-        values = data if is_source(data) else np.asarray(data)
+        values = data if is_source(data) else plain(data)
         given: Shape = tuple(values.shape)  # type: ignore[union-attr]
         before = self.shape
         if len(given) != self.ndim or any(

@@ -107,6 +107,13 @@ class Load:
         return block
 
 
+def plain(data: Any) -> Array:
+    """Give what is in memory as an array; TypeError for a mask, which would be lost."""
+    if isinstance(data, np.ma.MaskedArray) and np.ma.is_masked(data):
+        raise TypeError("a dataset has no mask: fill the array first, data.filled(value)")
+    return np.asarray(data)
+
+
 def read_source(source: Any, box: tuple[slice, ...]) -> Array:
     """Read a box of a source, and notice one that gives another shape than it promised."""
     if isinstance(source, BackendDataset):
@@ -481,6 +488,12 @@ def unequal(one: Array, other: Array) -> Array:
         return np.asarray(one != other)
     # The operator would call a text and a number different; the function refuses them.
     differ = np.asarray(np.not_equal(one, other))
+    if {one.dtype.kind, other.dtype.kind} in ({"i", "f"}, {"u", "f"}):
+        # NumPy compares them as floats, to which large integers are rounded.
+        integers, floats = (one, other) if other.dtype.kind == "f" else (other, one)
+        limits = np.iinfo(integers.dtype)
+        inside = (floats >= float(limits.min)) & (floats < float(limits.max) + 1)
+        differ |= ~inside | (np.where(inside, floats, 0).astype(integers.dtype) != integers)
     if one.dtype.kind in "fcmM" and differ.any():
         differ &= ~((one != one) & (other != other))
     return differ

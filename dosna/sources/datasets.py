@@ -90,6 +90,8 @@ class DatasetsSource(Source):
 
     def describe(self, name: str) -> ArrayDescription:
         ds = self._dataset(name)
+        if ds.incomplete:
+            return ArrayDescription(name, refused="it is incomplete: its data are still to come")
         return ArrayDescription(
             name,
             ds.shape,

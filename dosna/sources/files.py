@@ -100,6 +100,10 @@ class LocalFile(ByteFile):
             status = os.stat(self.location)
         except FileNotFoundError:
             raise NotFound(f"there is no file {self.location}") from None
+        if self._file is not None and not os.path.samestat(status, os.fstat(self._file)):
+            raise SourceChangedError(
+                f"{self.location} was replaced since it was opened: open it again"
+            )
         return f"size {status.st_size}, mtime {status.st_mtime_ns}"
 
     def read(self, offset: int, size: int) -> bytes:

@@ -143,6 +143,8 @@ def axis_names(dataset: Any) -> tuple[str | None, ...] | None:
     for axis in dataset.dims if dataset.shape else ():
         scale = axis[0].name if not axis.label and len(axis) else None
         names.append(axis.label or (scale and scale.rpartition("/")[2]) or None)
+    if names == [None] and dataset.is_scale:
+        names = [dataset.name.rpartition("/")[2]]
     return tuple(names) if any(names) else None
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import secrets
 import threading
 from collections.abc import Mapping
 from contextlib import suppress
@@ -59,6 +60,7 @@ class H5Source(Source):
         retries: int = 5,
     ) -> None:
         self._given = not isinstance(location, str)
+        self._opening = secrets.token_hex(8)
         self._bytes: ByteFile | None = None
         self._file: Any = None
         if isinstance(location, str):
@@ -99,6 +101,8 @@ class H5Source(Source):
     def fingerprint(self) -> str:
         if self._bytes is not None:
             return self._bytes.fingerprint()
+        if self._opened().mode != "r":
+            return f"open for writing, {self._opening}"
         with suppress(OSError):
             status = os.stat(self.location)
             return f"size {status.st_size}, mtime {status.st_mtime_ns}"
@@ -270,7 +274,7 @@ class _Reader:
             self.shape == self.dataset.shape
             and out.flags.c_contiguous
             and out.dtype == self.dataset.dtype
-            and out.dtype.kind in "biufcS"
+            and out.dtype.kind in "biufc"
         ):
             self.dataset.read_direct(out, box)
         else:

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.lib.format import descr_to_dtype
 
-from dosna.errors import DatasetNameError, SourceError, SourceNotFoundError
+from dosna.errors import DatasetNameError, RefusedError, SourceError, SourceNotFoundError
 from dosna.metadata import Shape, check_dtype, check_name
 from dosna.registry import SourceKind, sources
 from dosna.sources.base import Array, ArrayDescription, Box, Source
@@ -23,7 +23,6 @@ from dosna.sources.files import ByteFile, CachedReader, S3Options, open_bytes
 
 __all__ = ["KIND", "NpySource"]
 
-_SAMPLED = 1 << 20
 _PIECE = 1 << 18
 
 
@@ -62,10 +61,10 @@ class NpySource(Source):
             options = S3Options(endpoint_url, profile_name, region_name, verify, timeout, retries)
             self._file = open_bytes(location, options)
         elif isinstance(location, Mapping):
-            self._arrays = {name: np.asarray(array) for name, array in location.items()}
+            self._arrays = {name: _plain(array) for name, array in location.items()}
             location = "memory"
         else:
-            self._arrays, location = {"array": np.asarray(location)}, "memory"
+            self._arrays, location = {"array": _plain(location)}, "memory"
             inner = "array"
         super().__init__(location, inner.strip("/"))
 
@@ -97,10 +96,12 @@ class NpySource(Source):
             return self._file.fingerprint()
         digest = hashlib.sha256()
         for name, array in sorted(self._arrays.items()):
-            step = max(1, array.nbytes // _SAMPLED)
             digest.update(f"{name} {array.shape} {array.dtype.str} ".encode())
             if not array.dtype.hasobject:
-                digest.update(array.reshape(-1)[::step].tobytes())
+                for block in np.nditer(
+                    array, ["external_loop", "buffered", "zerosize_ok"], order="C"
+                ):
+                    digest.update(np.ascontiguousarray(block).view(np.uint8).data)
         return digest.hexdigest()
 
     def names(self) -> list[str]:
@@ -175,6 +176,12 @@ class NpySource(Source):
         if self.inner and not found:
             raise SourceNotFoundError(f"{self.location} has no array {self.inner!r}")
         return found
+
+
+def _plain(array: Any) -> Array:
+    if isinstance(array, np.ma.MaskedArray) and np.ma.is_masked(array):
+        raise RefusedError("a dataset has no mask: fill the array first, array.filled(value)")
+    return np.asarray(array)
 
 
 class _Member:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import secrets
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -51,6 +52,7 @@ class ZarrSource(Source):
             endpoint_url, profile_name, region_name, verify, timeout, retries
         )
         self._given = not isinstance(location, str)
+        self._opening = secrets.token_hex(8)
         self._node: Any = location if self._given else None
         super().__init__(str(location.store_path) if self._given else location, inner.strip("/"))
         self._arrays: dict[str, Any] | None = None
@@ -100,7 +102,8 @@ class ZarrSource(Source):
                     path = os.path.relpath(os.path.join(folder, name), self.location)
                     digest.update(f"{path} {status.st_size} {status.st_mtime_ns}\n".encode())
         else:
-            # What is open may be in any store: only its description is known.
+            # What is open may be in any store, and nobody tells whether it was written to since.
+            digest.update(self._opening.encode())
             for name, array in sorted(self._found().items()):
                 known = (name, array.shape, str(array.dtype), array.chunks, sorted(array.attrs))
                 digest.update(repr(known).encode())
