@@ -5,6 +5,8 @@ from __future__ import annotations
 import secrets
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from itertools import pairwise
 from typing import ClassVar
 
@@ -522,3 +524,33 @@ def test_a_request_that_fails_leaves_old_or_new_or_says_that_it_does_not_know(er
 def test_object_ids():
     with pytest.raises(AssertionError):
         MotrStandIn().create(ObjectId(2**32, 1), bytes(4096))
+
+
+def test_writers_beside_deletions_leave_nothing():
+    cluster = Cluster()
+    one, other = store_of(cluster), store_of(cluster)
+    one.put("d/zarr.json", b"{}")
+    ends = threading.Event()
+
+    def write(store, number):
+        while not ends.is_set():
+            # Whether it counts is not known where many others deleted what it changed.
+            with suppress(errors.DatasetNotFoundError, errors.OutcomeUnknown):
+                store.put(f"d/c/{number % 3}", b"x" * 100)
+                number += 1
+
+    with ThreadPoolExecutor(4) as pool:
+        writers = [pool.submit(write, [one, other][n % 2], n) for n in range(4)]
+        try:
+            for _ in range(20):
+                time.sleep(0.02)
+                one.delete("d/zarr.json")
+                other.put("d/zarr.json", b"{}")
+        finally:
+            ends.set()
+        for writer in writers:
+            writer.result()
+    one.delete("d/zarr.json")
+    one.close()
+    other.close()
+    assert (cluster.objects, cluster.alive) == ({}, [])

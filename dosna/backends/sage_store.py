@@ -182,7 +182,10 @@ class SageStore(Store):
             root, dataset, rest, entry._replace(kind=b"o", oid=oid, nbytes=len(data))
         )
         # What fails leaves the note as it is: by it the object is found when the dataset goes.
-        notes.append(note)
+        if self._notes.get(dataset) is notes:
+            notes.append(note)
+        else:  # It went meanwhile, and its notes with it.
+            self.motr.discard([note])
         return done
 
     def _write(self, dataset: int, data: bytes, note: bytes) -> ObjectId:
@@ -214,7 +217,8 @@ class SageStore(Store):
             ) from error
         if not counts or not alive:
             self._remove(entry)
-            if any(s.token == entry.token for s in slots):
+            # Marks of deletion may hide an entry of a dataset that is gone.
+            if not alive or any(s.token == entry.token for s in slots):
                 self.motr.discard([key])
             return False
         with suppress(DosnaError):  # It counts; the next writer finds what is left here.
