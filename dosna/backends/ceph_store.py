@@ -100,7 +100,11 @@ class CephStore(Store):
             batch.widen()
         handle: _Handle | None = getattr(self._local, "handle", None)
         if handle is None:
-            handle = self._local.handle = _Handle(cluster)
+            with self._failures("opening it"):
+                try:
+                    handle = self._local.handle = _Handle(cluster)
+                except rados.ObjectNotFound:
+                    raise self._no_pool() from None
         return handle
 
     def get(self, key: str, byte_range: ByteRange | None = None) -> Blob | None:
@@ -119,7 +123,10 @@ class CephStore(Store):
             except rados.ObjectNotFound:
                 if handle.cluster.has_pool():
                     return None
-        raise StorageError(f"pool {self.settings.pool!r} is not there any more")
+        raise self._no_pool()
+
+    def _no_pool(self) -> StorageError:
+        return StorageError(f"pool {self.settings.pool!r} is not there any more")
 
     def _read(self, objects: Any, key: str) -> Any:
         """Read all of an object by one request, if its size is that of others beside it."""

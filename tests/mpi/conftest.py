@@ -85,6 +85,10 @@ def con(connect):
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    # pytest's own folders are for processes that clean up after each other, at the same time.
+    if config.option.basetemp is None:
+        config.option.basetemp = tempfile.mkdtemp(prefix="dosna-rank-")
+        config.add_cleanup(lambda: shutil.rmtree(config.option.basetemp, ignore_errors=True))
     config.addinivalue_line("markers", "several: one rank alone cannot do it")
 
 
