@@ -6,6 +6,7 @@ import argparse
 import sys
 import time
 from collections.abc import Callable
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -234,15 +235,21 @@ def _pairs(
     others = [other for other in source.names() if not source.describe(other).refused]
     if single and len(others) == 1:
         return [(names[0], others[0])], []
-    below = {name[len(within) + 1 :] if within else name: name for name in names}
-    full = {name: name for name in names}
-    # Under a prefix of their own, or under the names that they had before.
-    there = below if any(other in below for other in others) else full
-    pairs = [(there[other], other) for other in others if other in there]
-    missing = [] if single or patterns else [other for other in others if other not in there]
+    # Under the names that they have, or below what each side begins with.
+    mine = [{n: n for n in names}, _below(names, within)]
+    theirs = [{o: o for o in others}, _below(others, source.inner.strip("/"))]
+    here, there = max(product(mine, theirs), key=lambda both: len(both[0].keys() & both[1].keys()))
+    pairs = [(here[key], other) for key, other in there.items() if key in here]
+    missing = [] if single or patterns else [o for key, o in there.items() if key not in here]
     if not pairs and not missing:
         raise ConfigurationError("there is nothing of the same name to compare")
     return pairs, missing
+
+
+def _below(names: list[str], within: str) -> dict[str, str]:
+    """Give names by what follows a prefix that all of them have."""
+    start = within.rstrip("/") + "/" if within.strip("/") else ""
+    return {name[len(start) :]: name for name in names if name.startswith(start)}
 
 
 def _compared(

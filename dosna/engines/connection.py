@@ -263,7 +263,9 @@ class EngineConnection:
             lambda: self._create(name, metadata, options), data, progress, memory_limit
         )
 
-    def create_like(self, model: EngineDataset, name: str, dtype: Any) -> EngineDataset:
+    def create_like(
+        self, model: EngineDataset, name: str, dtype: Any, *, incomplete: bool = False
+    ) -> EngineDataset:
         """Make an empty dataset chunked and stored as `model` is, with its attributes."""
         self.check_writable()
         like = model.instance.metadata
@@ -272,9 +274,8 @@ class EngineConnection:
         except ValueError:
             fillvalue = None
         metadata = new_metadata(like.shape, dtype, fillvalue, like.chunk_size)
-        return self._create(
-            name, metadata.replace(attrs=like.attrs), model.instance.create_options
-        )
+        metadata = metadata.replace(attrs=like.attrs, incomplete=incomplete)
+        return self._create(name, metadata, model.instance.create_options)
 
     def create_filled(
         self,
@@ -523,6 +524,8 @@ class EngineConnection:
             There is something at `path`.
         ConfigurationError
             An unknown ending, or an option that its format does not have.
+        RefusedError
+            A dataset is incomplete, or has what the format cannot represent.
         """
         self.check_connected()
         from dosna.export import export

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from dosna.backends.folder import disk, sync_folder
-from dosna.errors import ConfigurationError, DatasetExistsError, StorageError
+from dosna.errors import ConfigurationError, DatasetExistsError, RefusedError, StorageError
 
 if TYPE_CHECKING:
     from dosna.engines.base import Report, Runner
@@ -105,7 +105,11 @@ def export(
     if not datasets:
         raise ConfigurationError(f"there is no dataset to write to {path}")
     for ds in datasets:
-        ds.note_reading()
+        if ds.incomplete:
+            raise RefusedError(
+                f"dataset {ds.name!r} is incomplete, and would look complete in {path}: run what "
+                "was interrupted once more, or call mark_complete()"
+            )
     location = os.path.realpath(datasets[0].connection.instance.location)
     if os.path.exists(path) and f"{location}/".startswith(f"{os.path.realpath(path)}/"):
         raise ConfigurationError(

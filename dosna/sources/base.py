@@ -154,6 +154,10 @@ class Source(ABC):
             There is none of that name.
         """
 
+    def links(self) -> Mapping[str, str]:
+        """Further names of arrays, each with the one of `names`; none by default."""
+        return {}
+
     def groups(self) -> Mapping[str, Mapping[str, Any]]:
         """Attributes of what holds the arrays, by group, '' for the outermost; none by default.
 

@@ -25,6 +25,7 @@ from dosna.metadata import (
     check_name,
     choose_chunk_size,
     encode_attrs,
+    new_metadata,
     parents,
 )
 from dosna.sources.base import ArrayDescription, Source, SourceArray
@@ -42,6 +43,7 @@ _LEAST_CHUNK_BYTES = 256 << 10
 _MOST_CHUNK_BYTES = 64 << 20
 
 ChunkSize = int | str | Sequence[int] | None
+State = Literal["absent", "resume", "complete", "replace"]
 
 
 @dataclass
@@ -93,6 +95,8 @@ class _Array:
     target: str
     description: ArrayDescription
     origin: dict[str, Any]
+    chunk_size: Shape
+    state: State
 
 
 def ingest(
@@ -178,7 +182,7 @@ class _Ingest:
         skipped: dict[str, str] = {}
         single = self.source.single
         fingerprint = self.source.fingerprint()
-        found: list[_Array] = []
+        described: list[tuple[str, ArrayDescription, dict[str, Any]]] = []
         for name in _selected(self.source, patterns):
             description = self.source.describe(name)
             if description.refused:
@@ -198,7 +202,7 @@ class _Ingest:
             }
             if description.links:
                 origin["links"] = list(description.links)
-            found.append(_Array(target, description, origin))
+            described.append((target, description, origin))
         if skipped and not self.skips:
             raise RefusedError(
                 f"{self.source!r} has arrays that a dataset cannot represent: "
@@ -207,19 +211,39 @@ class _Ingest:
             )
         sizes = self.chunk_size
         if sizes is not None and not isinstance(sizes, (int, str)):
-            axes = {len(a.description.shape) for a in found}
-            if found and len(sizes) not in axes:
+            axes = {len(description.shape) for _, description, _ in described}
+            if described and len(sizes) not in axes:
                 raise ValueError(
                     f"chunk_size {tuple(sizes)} has {len(sizes)} axes, and the arrays of "
                     f"{self.source!r} have {', '.join(map(str, sorted(axes)))}"
                 )
-        if len(found) > 1 and not self.con.instance.holds_trees:
+        if len(described) > 1 and not self.con.instance.holds_trees:
             raise ConfigurationError(
-                f"{self.source!r} has {len(found)} arrays, and connection {self.con.name!r} makes "
-                "a bucket of each dataset: give the connection bucket=, so that all are in one, "
-                "or select= one array"
+                f"{self.source!r} has {len(described)} arrays, and connection {self.con.name!r} "
+                "makes a bucket of each dataset: give the connection bucket=, so that all are in "
+                "one, or select= one array"
             )
+        self._check_nesting(target for target, _, _ in described)
+        found: list[_Array] = []
+        for target, description, origin in described:
+            chunks = choose_chunks(description, self.chunk_size)
+            try:
+                state = self._state(target, description, origin, chunks)
+            except DosnaError as error:
+                if not self.skips:
+                    raise
+                skipped[description.name] = str(error)
+            else:
+                found.append(_Array(target, description, origin, chunks, state))
         return found, skipped, self._groups(found, patterns is None)
+
+    def _check_nesting(self, targets: Iterable[str]) -> None:
+        for above in sorted({group for target in targets for group in parents(target)}):
+            if self.con.has_dataset(above):
+                raise DatasetNameError(
+                    f"datasets of {self.source!r} would lie in {above!r}, which is a dataset of "
+                    f"connection {self.con.name!r}: give another name="
+                )
 
     def _groups(self, arrays: Iterable[_Array], every: bool) -> dict[str, Mapping[str, Any]]:
         """Give the attributes of groups: of every one, or of those above what is ingested."""
@@ -247,8 +271,7 @@ class _Ingest:
         progress: Callable[[int, int], object] | None,
         memory_limit: int | str | None,
     ) -> None:
-        con, description = self.con, array.description
-        state = con.runner.once(lambda: self._state(array))
+        con, description, state = self.con, array.description, array.state
         if state == "complete":
             report.present.append(array.target)
             return
@@ -269,7 +292,7 @@ class _Ingest:
                     description.shape,
                     description.dtype,
                     description.fillvalue,
-                    chunk_size=choose_chunks(description, self.chunk_size),
+                    chunk_size=array.chunk_size,
                     attrs=description.attrs,
                     incomplete=True,
                     origin=array.origin,
@@ -300,25 +323,38 @@ class _Ingest:
         report.made.append(array.target)
         report.nbytes += description.nbytes
 
-    def _state(self, array: _Array) -> Literal["absent", "resume", "complete", "replace"]:
-        if not self.con.has_dataset(array.target):
+    def _state(
+        self,
+        target: str,
+        description: ArrayDescription,
+        mine: Mapping[str, Any],
+        chunks: Shape,
+    ) -> State:
+        if not self.con.has_dataset(target):
             return "absent"
-        there = self.con.instance.get_dataset(array.target).metadata
-        origin, mine = there.origin or {}, array.origin
-        same = all(origin.get(k) == mine[k] for k in ("name", "fingerprint"))
-        fits = (there.shape, there.dtype) == (array.description.shape, array.description.dtype)
-        if same and fits and origin.get("source") == mine["source"]:
-            return "resume" if there.incomplete else "complete"
+        there = self.con.instance.get_dataset(target).metadata
+        origin = there.origin or {}
+        same = all(origin.get(k) == mine[k] for k in ("source", "name", "fingerprint"))
+        if same and (there.shape, there.dtype) == (description.shape, description.dtype):
+            wanted = new_metadata(there.shape, there.dtype, None, chunks).chunk_size
+            if self.chunk_size is None or wanted == there.chunk_size:
+                return "resume" if there.incomplete else "complete"
+            if not self.overwrite:
+                raise DatasetExistsError(
+                    f"dataset {target!r} was {'begun' if there.incomplete else 'made'} from "
+                    f"{mine['source']} with chunks of {there.chunk_size}, and now they are to be "
+                    f"{wanted}: leave chunk_size= out, or make it anew by overwrite=True"
+                )
         if self.overwrite:
             return "replace"
         if (origin.get("source"), origin.get("name")) == (mine["source"], mine["name"]):
             raise SourceChangedError(
-                f"dataset {array.target!r} was {'begun' if there.incomplete else 'made'} from "
+                f"dataset {target!r} was {'begun' if there.incomplete else 'made'} from "
                 f"{mine['source']} when that was of {origin.get('fingerprint')}, and now it is of "
                 f"{mine['fingerprint']}: make it anew by overwrite=True"
             )
         raise DatasetExistsError(
-            f"dataset {array.target!r} exists in connection {self.con.name!r}, and is not from "
+            f"dataset {target!r} exists in connection {self.con.name!r}, and is not from "
             f"{mine['source']}: give another name=, or overwrite=True"
         )
 
@@ -340,7 +376,10 @@ def _selected(source: Source, patterns: Iterable[str] | None) -> list[str]:
     names = source.names()
     if not names:
         raise SourceNotFoundError(f"{source!r} has no arrays")
-    chosen, vain = matching(names, patterns)
+    links = source.links() if patterns is not None else {}
+    found, vain = matching([*names, *links], patterns)
+    wanted = {links.get(name, name) for name in found}
+    chosen = [name for name in names if name in wanted]
     if vain:
         some = ", ".join(names[:10]) + (", …" if len(names) > 10 else "")
         raise SourceNotFoundError(f"{source!r} has nothing like {vain[0]!r}: it has {some}")
@@ -361,8 +400,8 @@ def choose_chunks(description: ArrayDescription, wanted: ChunkSize = None) -> Sh
     Returns
     -------
     tuple of int
-        Where a size was given or chosen: multiples of the source's chunks, or else such as
-        several of them make up one.
+        Where a size was given or chosen: multiples of the source's chunks, or such as several
+        of them make up one, unless their extents have no small divisors.
     """
     shape, itemsize = description.shape, description.dtype.itemsize
     own = description.chunks
@@ -380,7 +419,7 @@ def choose_chunks(description: ArrayDescription, wanted: ChunkSize = None) -> Sh
     if wanted is None and _LEAST_CHUNK_BYTES <= size <= _MOST_CHUNK_BYTES:
         return own
     if size > target:
-        return choose_chunk_size(own, itemsize, target)
+        return _divided(own, itemsize, target) or choose_chunk_size(own, itemsize, target)
     # Whole chunks together, the axis of the smallest extent first.
     chunks = list(own)
     while True:
@@ -394,3 +433,16 @@ def choose_chunks(description: ArrayDescription, wanted: ChunkSize = None) -> Sh
         axis = min(grown, key=lambda a: (chunks[a], -a))
         most = -(-shape[axis] // own[axis]) * own[axis]
         chunks[axis] = min(2 * chunks[axis], most)
+
+
+def _divided(own: Shape, itemsize: int, target: int) -> Shape | None:
+    """Divide chunks evenly, the longest axis first, until they are below a size."""
+    chunks = list(own)
+    while math.prod(chunks) * itemsize > target:
+        # By small factors only, or else chunks become much smaller than was asked for.
+        factors = {a: f for a, n in enumerate(chunks) for f in (7, 5, 3, 2) if n % f == 0}
+        if not factors:
+            return None
+        axis = max(factors, key=chunks.__getitem__)
+        chunks[axis] //= factors[axis]
+    return tuple(chunks)
