@@ -177,8 +177,10 @@ class JoblibRunner(Runner):
         except BaseException as error:
             for future in running:
                 future.cancel()
-            if wait(running, _patience(error)).not_done:
-                # Whatever a worker is writing, a chunk stays old or becomes new.
+            unfinished = wait(running, _patience(error)).not_done
+            # Ctrl-C ends a worker that had only just begun, and with it, sooner or later, the
+            # pool. Whatever a worker is writing, a chunk stays old or becomes new.
+            if unfinished or not isinstance(error, Exception):
                 self._kill(pool)
             raise
 
