@@ -18,7 +18,8 @@ from dosna.registry import SourceKind, sources
 from dosna.sources.base import Array, ArrayDescription, Box, Source
 from dosna.sources.contiguous import rows
 from dosna.sources.files import ByteFile, CachedReader, S3Options, open_bytes
-from dosna.sources.h5direct import UndecodableError, direct_reader
+from dosna.sources.h5chunks import UndecodableError
+from dosna.sources.h5direct import direct_reader
 from dosna.sources.h5tree import Tree, walk
 from dosna.sources.h5types import attributes, axis_names, represent
 from dosna.sources.strings import blocks, fixed, measure
