@@ -9,12 +9,17 @@ from abc import ABC, abstractmethod
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import lru_cache
 from itertools import islice
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from dosna.errors import MissingDependencyError, SourceChangedError, SourceError
+from dosna.errors import (
+    ConfigurationError,
+    MissingDependencyError,
+    SourceChangedError,
+    SourceError,
+)
 from dosna.errors import SourceNotFoundError as NotFound
 from dosna.locks import Descriptor, open_descriptor
 
@@ -189,6 +194,27 @@ class S3Options:
     verify: bool | str = True
     timeout: float = 30.0
     retries: int = 5
+
+    def portable(self) -> dict[str, Any]:
+        """Give what is to be kept with what is read by them: all but the defaults, no secrets.
+
+        Raises
+        ------
+        ConfigurationError
+            `endpoint_url` has a password in it.
+        """
+        kept = {k: v for k, v in asdict(self).items() if v != getattr(S3Options, k)}
+        # The environment of who reads may name none, or another.
+        endpoint = self.endpoint_url or os.environ.get("AWS_ENDPOINT_URL_S3")
+        endpoint = endpoint or os.environ.get("AWS_ENDPOINT_URL")
+        if endpoint:
+            kept["endpoint_url"] = endpoint
+            if "@" in endpoint.partition("://")[2].partition("/")[0]:
+                raise ConfigurationError(
+                    "endpoint_url has a user or a password in it, which would be kept with what "
+                    "is linked: put keys into ~/.aws/credentials or the environment"
+                )
+        return kept
 
     def client(self, what: str) -> S3Client:
         """Make a client, to read `what`."""

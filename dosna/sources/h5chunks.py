@@ -173,11 +173,10 @@ class ChunkReader:
     def _read_one(self, out: Array, part: _Part) -> None:
         task, start, size = part.task, part.start, part.stop - part.start
         if task.whole and not part.active:
-            # The ellipsis keeps an array of no axes an array.
-            where: Any = (*task.out, ...)
-            target = out[where]
+            target = out[task.out]
             if (
-                target.nbytes == size
+                isinstance(target, np.ndarray)
+                and target.nbytes == size
                 and target.dtype == self.metadata.dtype
                 and target.flags.c_contiguous
             ):

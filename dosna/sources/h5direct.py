@@ -22,7 +22,7 @@ from dosna.sources.files import ByteFile
 from dosna.sources.h5chunks import SHUFFLE, ChunkReader, Filter, Records, decoders_of, numbers_of
 from dosna.sources.h5types import is_stored_as
 
-__all__ = ["DirectChunks", "chunk_records", "direct_reader", "filters_of"]
+__all__ = ["DirectChunks", "chunk_records", "direct_reader", "filters_of", "offset_of"]
 
 _MOST_CHUNKS = 1 << 24
 
@@ -67,7 +67,7 @@ def direct_reader(
     creation = dataset.id.get_create_plist()
     layout = creation.get_layout()
     if layout == h5d.CONTIGUOUS and not creation.get_external_count():
-        offset = dataset.id.get_offset()
+        offset = offset_of(dataset)
         if offset is None:
             return None
         return ContiguousReader(file, offset, dataset.shape, dtype)
@@ -87,6 +87,13 @@ def direct_reader(
             return None
         return DirectChunks(file, dataset, dtype, decoders)
     return None
+
+
+def offset_of(dataset: Any) -> int | None:
+    """Give where a contiguous dataset begins; None if nothing of it was ever written."""
+    # After a user block, libhdf5 gives an offset also of what is nowhere.
+    found: int | None = dataset.id.get_offset() if dataset.id.get_storage_size() else None
+    return found
 
 
 def filters_of(dataset: Any) -> tuple[Filter, ...]:
