@@ -219,9 +219,9 @@ def _neighbours(parts: list[_Part], most: int) -> Iterator[list[_Part]]:
         yield group
 
 
-def numbers_of(indices: Sequence[Shape], grid: Shape) -> npt.NDArray[np.int64]:
+def numbers_of(indices: Sequence[Shape] | Array, grid: Shape) -> npt.NDArray[np.int64]:
     """Number chunks in C order of their grid."""
-    columns = np.array(indices, np.int64).reshape(len(indices), len(grid))
+    columns = np.asarray(indices, np.int64).reshape(len(indices), len(grid))
     numbers = np.zeros(len(indices), np.int64)
     for axis, count in enumerate(grid):
         numbers = numbers * count + columns[:, axis]

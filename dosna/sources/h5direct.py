@@ -5,6 +5,7 @@ Where the bytes are, libhdf5 says once; what is stored in another way is left to
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Sequence
 from math import prod
 from typing import Any
@@ -105,16 +106,18 @@ def filters_of(dataset: Any) -> tuple[Filter, ...]:
 
 def chunk_records(dataset: Any) -> tuple[npt.NDArray[np.int64], Records]:
     """List the chunks that are stored: their numbers, in C order of the grid, and records."""
-    grid = [-(-n // c) for n, c in zip(dataset.shape, dataset.chunks, strict=True)]
-    chunks = dataset.chunks
-    found: list[tuple[int, int, int, int]] = []
+    # There may be millions: numbers in an array take a tenth of the memory of objects.
+    found = array("q")
+    extend = found.extend
 
     def note(info: Any) -> None:
-        at = 0
-        for start, c, n in zip(info.chunk_offset, chunks, grid, strict=True):
-            at = at * n + start // c
-        found.append((at, info.byte_offset, info.size, info.filter_mask))
+        start, mask, offset, size = info
+        extend(start)
+        extend((offset, size, mask))
 
     dataset.id.chunk_iter(note)
-    table = np.array(found, np.int64).reshape(-1, 4).T
-    return table[0], table[1:]
+    axes = len(dataset.shape)
+    table = np.frombuffer(found, np.int64).reshape(-1, axes + 3).T
+    grid = tuple(-(-n // c) for n, c in zip(dataset.shape, dataset.chunks, strict=True))
+    indices = table[:axes].T // np.array(dataset.chunks, np.int64)
+    return numbers_of(indices, grid), table[axes:]
