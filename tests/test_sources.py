@@ -25,7 +25,7 @@ from dosna.errors import (
     SourceNotFoundError,
 )
 from dosna.sources import ArrayDescription, Source, SourceArray, open_source
-from dosna.sources.ingest import choose_chunks
+from dosna.sources.chunking import choose_chunks
 
 BACKENDS = ["ram", "hdf5", "file"]
 

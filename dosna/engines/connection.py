@@ -404,7 +404,7 @@ class EngineConnection:
         chunk_size : int, str or sequence of int, optional
             An extent for each axis, for arrays of so many axes; or a size in bytes such as
             '4 MiB', to which chunks come close that suit the source's. By default the source's
-            own, see `dosna.sources.ingest.choose_chunks`.
+            own, see `dosna.sources.chunking.choose_chunks`.
         on_error : {'raise', 'skip'}
             What to do about an array that cannot be represented or read.
         overwrite : bool
