@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import threading
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from dosna.errors import RefusedError
-from dosna.metadata import Shape, choose_chunk_size
+from dosna.metadata import Shape, choose_chunk_size, parents
 from dosna.plan import plan
 from dosna.selection import select
+from dosna.util.patterns import matching
 
 if TYPE_CHECKING:
     from dosna.backends.base import BackendConnection
@@ -145,6 +146,22 @@ class Source(ABC):
     def names(self) -> list[str]:
         """Names of its arrays, also of those that it refuses, in an order that stays."""
 
+    def chosen(self, patterns: str | Iterable[str] | None) -> tuple[list[str], list[str]]:
+        """Choose arrays by patterns of names, also of `links`.
+
+        See `dosna.util.patterns.matching`.
+
+        Returns
+        -------
+        chosen, vain : list of str
+            Names of arrays in the order of `names`, and patterns that match nothing.
+        """
+        names = self.names()
+        links = self.links() if patterns is not None else {}
+        found, vain = matching([*names, *links], patterns)
+        wanted = {links.get(name, name) for name in found}
+        return [name for name in names if name in wanted], vain
+
     @abstractmethod
     def describe(self, name: str) -> ArrayDescription:
         """Describe an array.
@@ -165,6 +182,11 @@ class Source(ABC):
         A group is named as the arrays in it are, without the last part.
         """
         return {}
+
+    def groups_of(self, names: Iterable[str]) -> Mapping[str, Mapping[str, Any]]:
+        """Attributes of the groups that some of the arrays are in."""
+        above = {group for name in names for group in ["", *parents(name)]}
+        return {group: attrs for group, attrs in self.groups().items() if group in above}
 
     @abstractmethod
     def fingerprint(self) -> str:

@@ -28,7 +28,6 @@ from dosna.metadata import (
 from dosna.sources.base import ArrayDescription, Source, SourceArray
 from dosna.sources.chunking import ChunkSize, choose_chunks
 from dosna.sources.opening import open_source
-from dosna.util.patterns import matching
 
 if TYPE_CHECKING:
     from dosna.engines.connection import EngineConnection
@@ -264,10 +263,10 @@ class _Ingest:
         """Give the attributes of groups: of every one, or of those above what is ingested."""
         if self.source.single or not self.con.instance.keeps_groups:
             return {}
-        above = {a for array in arrays for a in ["", *parents(array.origin["name"])]}
-        found = {}
-        for name, attrs in self.source.groups().items():
-            if attrs and (every or name in above):
+        source, found = self.source, {}
+        names = [array.origin["name"] for array in arrays]
+        for name, attrs in (source.groups() if every else source.groups_of(names)).items():
+            if attrs:
                 # Without a prefix, the outermost group is the connection, which may have more.
                 target = "/".join(filter(None, [(self.name or "").rstrip("/"), name]))
                 with suppress(DatasetNameError):
@@ -426,10 +425,7 @@ def _selected(source: Source, patterns: Iterable[str] | None) -> list[str]:
     names = source.names()
     if not names:
         raise SourceNotFoundError(f"{source!r} has no arrays")
-    links = source.links() if patterns is not None else {}
-    found, vain = matching([*names, *links], patterns)
-    wanted = {links.get(name, name) for name in found}
-    chosen = [name for name in names if name in wanted]
+    chosen, vain = source.chosen(patterns)
     if vain:
         some = ", ".join(names[:10]) + (", …" if len(names) > 10 else "")
         raise SourceNotFoundError(f"{source!r} has nothing like {vain[0]!r}: it has {some}")
