@@ -9,7 +9,7 @@ from abc import ABC, abstractmethod
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from dosna.errors import MissingDependencyError, SourceChangedError, SourceError
@@ -137,6 +137,8 @@ class S3Options:
     verify: bool | str = True
     timeout: float = 30.0
     retries: int = 5
+    keys: tuple[str, str] | None = field(default=None, repr=False)
+    """Access key and secret key, where they do not come from the environment."""
 
     def client(self, what: str) -> S3Client:
         """Make a client, to read `what`."""
@@ -155,7 +157,8 @@ class S3Options:
                 self.verify,
                 self.timeout,
                 self.retries,
-            )
+            ),
+            self.keys,
         )
 
 
@@ -167,11 +170,14 @@ class S3File(ByteFile):
     url : str
         ``s3://bucket/key``
     options : S3Options
+    client : S3Client, optional
+        One that others use too, and who gave it closes; it does not travel.
     """
 
-    def __init__(self, url: str, options: S3Options) -> None:
+    def __init__(self, url: str, options: S3Options, client: S3Client | None = None) -> None:
         self.location = url
         self.options = options
+        self._shared = client
         self.bucket, _, self.key = url.removeprefix("s3://").partition("/")
         if not self.bucket or not self.key:
             raise SourceError(f"{url!r} names no object: use s3://bucket/key")
@@ -181,7 +187,7 @@ class S3File(ByteFile):
 
     def __getstate__(self) -> dict[str, Any]:
         kept = {k: v for k, v in self.__dict__.items() if k != "_lock"}
-        return {**kept, "_client": None}
+        return {**kept, "_client": None, "_shared": None}
 
     def __setstate__(self, state: Mapping[str, Any]) -> None:
         self.__dict__.update(state)
@@ -189,6 +195,8 @@ class S3File(ByteFile):
 
     def _opened(self) -> S3Client:
         with self._lock:
+            if self._shared is not None:
+                return self._shared
             if self._client is None:
                 self._client = self.options.client(self.location)
             return self._client
