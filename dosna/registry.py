@@ -269,6 +269,11 @@ sources: Registry[SourceKind] = Registry(
         "zarr": _Known(
             "dosna.sources.zarr:KIND", "ingest", claims=Claims((".zarr",), packages=("zarr",))
         ),
+        "servicex": _Known(
+            "dosna.sources.servicex:KIND",
+            "servicex",
+            claims=Claims(schemes=("servicex",), packages=("servicex",)),
+        ),
         "dosna": _Known("dosna.sources.datasets:KIND", claims=Claims(packages=("dosna",))),
         "npy": _Known(
             "dosna.sources.npy:KIND",

@@ -14,6 +14,7 @@ from numpy.typing import DTypeLike
 from dosna.backends.base import BackendConnection, BackendDataset
 from dosna.engines.access import is_source
 from dosna.engines.base import Runner, collective
+from dosna.engines.cpu import CpuRunner
 from dosna.engines.dataset import EngineDataset, Limit
 from dosna.engines.work import plain
 from dosna.errors import (
@@ -140,6 +141,12 @@ class EngineConnection:
         """
         made: EngineConnection = object.__new__(type(self))
         made.instance, made.runner = instance, self.runner
+        return made
+
+    def in_this_process(self) -> EngineConnection:
+        """Make a connection to the same place whose work is all done by this process."""
+        made: EngineConnection = object.__new__(EngineConnection)
+        made.instance, made.runner = self.instance, CpuRunner()
         return made
 
     @property

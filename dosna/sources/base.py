@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from dosna.errors import RefusedError
+from dosna.errors import RefusedError, SourceError
 from dosna.metadata import Shape, choose_chunk_size, parents
 from dosna.plan import plan
 from dosna.selection import select
@@ -20,9 +20,12 @@ from dosna.util.patterns import matching
 
 if TYPE_CHECKING:
     from dosna.backends.base import BackendConnection
+    from dosna.engines.connection import EngineConnection
+    from dosna.sources.ingest import IngestReport
     from dosna.sources.links import Link
+    from dosna.util.progress import Progress
 
-__all__ = ["Array", "ArrayDescription", "Box", "Source", "SourceArray"]
+__all__ = ["Array", "ArrayDescription", "Box", "Source", "SourceArray", "Stream"]
 
 Array = np.ndarray[Any, Any]
 Box = tuple[slice, ...]
@@ -247,6 +250,57 @@ class Source(ABC):
 
     def __len__(self) -> int:
         return len(self.names())
+
+
+class Stream(Source):
+    """A source that is not all there yet: files of events that a service makes one by one.
+
+    Its arrays have no shape before the last of them, so that it cannot be read in boxes; it is
+    ingested as it comes.
+    """
+
+    @abstractmethod
+    def ingest_into(
+        self,
+        con: EngineConnection,
+        name: str | None,
+        *,
+        select: Iterable[str] | None,
+        chunk_bytes: int | None,
+        skips: bool,
+        overwrite: bool,
+        progress: Progress,
+        memory_limit: int | None,
+        options: Mapping[str, Any],
+    ) -> IngestReport:
+        """Do what `EngineConnection.ingest` says.
+
+        Parameters
+        ----------
+        con : Connection
+            Under an engine of this process alone.
+        chunk_bytes : int, optional
+            About the size of chunks.
+        skips : bool
+            Whether ``on_error='skip'`` was asked for.
+        options : mapping
+            Of the backend's `create_dataset`.
+        """
+
+    def names(self) -> list[str]:
+        raise self._not_in_boxes()
+
+    def describe(self, name: str) -> ArrayDescription:
+        raise self._not_in_boxes()
+
+    def read(self, name: str, box: Box) -> Array:
+        raise self._not_in_boxes()
+
+    def _not_in_boxes(self) -> SourceError:
+        return SourceError(
+            f"{self!r} is known when all of it has come: con.ingest takes it, and what it has "
+            "made can be read and compared"
+        )
 
 
 class SourceArray:

@@ -25,9 +25,10 @@ from dosna.metadata import (
     new_metadata,
     parents,
 )
-from dosna.sources.base import ArrayDescription, Source, SourceArray
+from dosna.sources.base import ArrayDescription, Source, SourceArray, Stream
 from dosna.sources.chunking import ChunkSize, choose_chunks
 from dosna.sources.opening import open_source
+from dosna.util.sizes import parse_size
 
 if TYPE_CHECKING:
     from dosna.engines.connection import EngineConnection
@@ -122,12 +123,69 @@ def ingest(
     given = isinstance(what, Source)
     source = open_source(what, kind=kind, **{k: v for k, v in options.items() if k not in own})
     try:
+        if isinstance(source, Stream):
+            if unlinkable is not None:
+                raise RefusedError(f"{source!r} cannot be linked to: ingest it")
+            skips = on_error == "skip"
+            return _streamed(
+                con,
+                source,
+                name,
+                select,
+                chunk_size,
+                skips,
+                overwrite,
+                progress,
+                memory_limit,
+                own,
+            )
         work = _Ingest(con, source, name, chunk_size, on_error == "skip", overwrite, own)
         work.links, work.ingests_rest = unlinkable is not None, unlinkable == "ingest"
         return work.run(select, progress, memory_limit)
     finally:
         if not given:
             source.close()
+
+
+def _streamed(
+    con: EngineConnection,
+    source: Stream,
+    name: str | None,
+    select: str | Iterable[str] | None,
+    chunk_size: ChunkSize,
+    skips: bool,
+    overwrite: bool,
+    progress: Progress,
+    memory_limit: int | str | None,
+    options: Mapping[str, Any],
+) -> IngestReport:
+    """Ingest a stream in one process, whose engine's threads help it."""
+    if chunk_size is not None and not isinstance(chunk_size, (int, str)):
+        raise ConfigurationError(
+            f"chunk_size of what {source!r} makes is a size in bytes, such as '1 MiB', and not "
+            f"{chunk_size!r}: its columns have different lengths"
+        )
+    if not con.instance.keeps_groups:
+        raise ConfigurationError(
+            f"{source!r} makes a tree of datasets, and connection {con.name!r} makes a bucket of "
+            "each dataset: give the connection bucket=, so that all are in one"
+        )
+
+    def alone() -> IngestReport:
+        here = con if con.runner.shares_memory else con.in_this_process()
+        return source.ingest_into(
+            here,
+            name,
+            select=[select] if isinstance(select, str) else select,
+            chunk_bytes=None if chunk_size is None else parse_size(chunk_size),
+            skips=skips,
+            overwrite=overwrite,
+            progress=progress,
+            memory_limit=None if memory_limit is None else parse_size(memory_limit),
+            options=options,
+        )
+
+    return con.runner.once(alone)
 
 
 @dataclass
