@@ -14,7 +14,7 @@ import hypothesis
 import pytest
 
 if TYPE_CHECKING:
-    from services import Ceph
+    from services import Ceph, Hsds
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -102,6 +102,27 @@ def secured(start_cluster: Callable[..., AbstractContextManager[Ceph]]) -> Itera
         pools = "allow rw pool=kit, allow rw pool=store"
         add_clients(ceph, {"dosna": pools, "reader": "allow r pool=kit"})
         yield ceph
+
+
+@pytest.fixture(scope="session")
+def start_hsds() -> Callable[..., AbstractContextManager[Hsds]]:
+    """Give a function that starts an HSDS server of one's own."""
+    from services import hsds_program, start_hsds
+    from support import require, require_program
+
+    require("h5pyd")
+    if hsds_program() is None:
+        require_program("hsds")
+    return start_hsds
+
+
+@pytest.fixture(scope="session")
+def hsds(start_hsds: Callable[..., AbstractContextManager[Hsds]]) -> Iterator[Hsds]:
+    """Give an HSDS server, where the environment leads as the user test."""
+    from services import hsds_environment
+
+    with start_hsds() as hsds, hsds_environment(hsds):
+        yield hsds
 
 
 @pytest.fixture(scope="session")
