@@ -6,7 +6,7 @@ import inspect
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -39,6 +39,7 @@ __all__ = ["IngestReport", "choose_chunks", "ingest"]
 _LEAST_CHUNK_BYTES = 256 << 10
 _MOST_CHUNK_BYTES = 64 << 20
 
+State = Literal["absent", "resume", "complete", "replace"]
 ChunkSize = int | str | Sequence[int] | None
 
 
@@ -91,6 +92,7 @@ class _Array:
     target: str
     description: ArrayDescription
     origin: dict[str, Any]
+    state: State = "absent"
 
 
 def ingest(
@@ -217,7 +219,17 @@ class _Ingest:
                 "a bucket of each dataset: give the connection bucket=, so that all are in one, "
                 "or select= one array"
             )
-        return found, skipped, self._groups(found, patterns is None)
+        # Nothing is changed, not even attributes of groups, where what is there is something else.
+        arrays: list[_Array] = []
+        for array in found:
+            try:
+                arrays.append(replace(array, state=self._state(array)))
+            except DosnaError as error:
+                if not self.skips:
+                    raise
+                skipped[array.description.name] = str(error)
+        every = patterns is None and len(arrays) == len(found)
+        return arrays, skipped, self._groups(arrays, every)
 
     def _groups(self, arrays: Iterable[_Array], every: bool) -> dict[str, Mapping[str, Any]]:
         """Give the attributes of groups: of every one, or of those above what is ingested."""
@@ -245,8 +257,7 @@ class _Ingest:
         progress: Callable[[int, int], object] | None,
         memory_limit: int | str | None,
     ) -> None:
-        con, description = self.con, array.description
-        state = con.runner.once(lambda: self._state(array))
+        con, description, state = self.con, array.description, array.state
         if state == "complete":
             report.present.append(array.target)
             return
@@ -298,7 +309,7 @@ class _Ingest:
         report.made.append(array.target)
         report.nbytes += description.nbytes
 
-    def _state(self, array: _Array) -> Literal["absent", "resume", "complete", "replace"]:
+    def _state(self, array: _Array) -> State:
         if not self.con.has_dataset(array.target):
             return "absent"
         there = self.con.instance.get_dataset(array.target).metadata
