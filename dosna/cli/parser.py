@@ -126,8 +126,8 @@ def make_parser() -> argparse.ArgumentParser:
         commands,
         "info",
         "describe a dataset, or a connection; draw it",
-        "Describe a dataset (shape, chunks, storage, promises, attributes), a tree of columns with\n"
-        "its branches, or a connection.",
+        "Describe a dataset (shape, chunks, storage, promises, attributes), a tree with the\n"
+        "types of its branches, or a connection.",
         "examples:\n  dosna info hdf5:/data/scans/entry/tomo --plot tomo.png\n"
         "  dosna info file:/data/events/Events\n",
     )

@@ -14,6 +14,7 @@ import uproot
 from uproot.interpretation.grouped import AsGrouped
 from uproot.interpretation.identify import UnknownInterpretation
 from uproot.interpretation.jagged import AsJagged
+from uproot.interpretation.objects import AsStridedObjects
 from uproot.models.TBasket import Model_TBasket
 
 from dosna.columns.layout import columns, counted_contents, form_of, plain_form
@@ -193,8 +194,13 @@ class TTreePart(TreePart):
         raise AssertionError("unreachable")
 
     def read(self, name: str, start: int, stop: int) -> Any:
-        found = self._found[name].array(entry_start=start, entry_stop=stop, library="ak")
-        return found.layout
+        branch = self._found[name]
+        most = stop
+        if isinstance(branch.interpretation, AsStridedObjects):
+            # uproot 5.7 looks for a basket beyond entries that end with one.
+            most = min(stop + 1, self.entries)
+        found = branch.array(entry_start=start, entry_stop=most, library="ak")
+        return found.layout[: stop - start]
 
     def cluster(self) -> int | None:
         lengths: Counter[int] = Counter()
