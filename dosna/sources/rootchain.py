@@ -14,7 +14,7 @@ import numpy as np
 from dosna.columns.chunking import choose_chunk_entries, column_chunks
 from dosna.columns.description import Branch, FileRange, Tree
 from dosna.columns.layout import Column, columns, decompose, form_of
-from dosna.errors import SourceError
+from dosna.errors import FormatError, SourceError
 from dosna.metadata import Shape
 from dosna.sources.base import Array, Box
 from dosna.sources.caching import Cache
@@ -245,7 +245,7 @@ class Chain:
             name = laid.branch.name
             with reading(f"branch {name!r} of {file.url}"):
                 layout = self._part(number).read(name, start - file.start, stop - file.start)
-                unit = decompose(layout, form_of(laid.branch.form))
+                unit = _taken_apart(layout, laid)
             for path, column in laid.columns.items():
                 if column.is_offsets:
                     self._decoded.offsets.put((*key, path), _small(unit[path]))
@@ -324,6 +324,17 @@ class Chain:
                     place[...] = part[inner]
                 row = end
             at += 1
+
+
+def _taken_apart(layout: Any, laid: Laid) -> Unit:
+    try:
+        return decompose(layout, form_of(laid.branch.form))
+    except FormatError as error:
+        # uproot knows a class by its name, also where another file has another of that name.
+        raise SourceError(
+            f"branch {laid.branch.name!r} was read as something else than its description says: "
+            f"{error}"
+        ) from error
 
 
 def _small(offsets: Array) -> Array:

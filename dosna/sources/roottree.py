@@ -64,6 +64,17 @@ class TreePart(ABC):
         self.name = str(tree.name)
         self.entries = int(tree.num_entries)
         self._found: dict[str, Any] = {}
+        self._again: list[str] = []
+
+    def _add(self, name: str, found: Any) -> None:
+        count = 1
+        while name in self._found or name in self._again:
+            count += 1
+            name = f"{name.removesuffix(f' ({count - 1})')} ({count})"
+        if count == 1:
+            self._found[name] = found
+        else:
+            self._again.append(name)
 
     @property
     def cycle(self) -> int:
@@ -72,12 +83,14 @@ class TreePart(ABC):
 
     def branches(self) -> list[BranchHere]:
         """Describe the branches, in the tree's order."""
-        return [self._describe(name) for name in self._found]
+        return [self._describe(name) for name in (*self._found, *self._again)]
 
     def _describe(self, name: str) -> BranchHere:
-        found = self._found[name]
-        form, refused = None, ""
+        if name in self._again:
+            return BranchHere(name, "", "", refused="an earlier branch has the same name")
+        form, typename, refused = None, "", ""
         try:
+            typename = str(self._found[name].typename)
             form = self.form(name)
             columns(form_of(form))
         except RefusedError as error:
@@ -86,7 +99,6 @@ class TreePart(ABC):
             if isinstance(error, DosnaError):
                 raise
             refused = f"uproot has no awkward form of it ({type(error).__name__}: {error})"
-        typename = str(found.typename)
         return BranchHere(name, typename, self.title_of(name), form, " ".join(refused.split()))
 
     @abstractmethod
@@ -128,7 +140,7 @@ class TTreePart(TreePart):
         self.title = str(tree.title)
         for name, branch in tree.iteritems(recursive=True, full_paths=True):
             if not isinstance(branch.interpretation, AsGrouped):
-                self._found.setdefault(name, branch)
+                self._add(name, branch)
 
     def form(self, name: str) -> Any:
         branch = self._found[name]
@@ -224,7 +236,7 @@ class RNTuplePart(TreePart):
         for field in tree.fields:
             # What ROOT's importer makes to hold the offsets of others has no type.
             if not (field.name.startswith("_") and not field.typename):
-                self._found.setdefault(field.name, field)
+                self._add(field.name, field)
         self._clusters = tree.cluster_summaries
         self._edges = [0]
         for cluster in self._clusters:
