@@ -209,18 +209,13 @@ class _Ingest:
         once = self.con.runner.once
         report = IngestReport(self.source.location)
         patterns = [select] if isinstance(select, str) else select
-        arrays, skipped, groups = once(lambda: self._planned(patterns))
+        arrays, skipped = once(lambda: self._planned(patterns))
         report.skipped.update(skipped)
         report.links = {link: a.target for a in arrays for link in a.description.links}
         report.notes = {a.target: list(a.description.notes) for a in arrays if a.description.notes}
-        for name, attrs in groups.items():
-            there = once(partial(self.con.get_group_attrs, name))
-            wanted = {**there, **attrs}
-            if encode_attrs(wanted) != encode_attrs(there):
-                self.con.set_group_attrs(name, wanted)
         total = sum(a.description.nbytes for a in arrays)
         with self.con.runner.reporting(progress, total, "ingest", "B") as tell:
-            done = 0
+            done, there = 0, list[_Array]()
             for array in arrays:
                 size = array.description.nbytes
                 try:
@@ -229,14 +224,24 @@ class _Ingest:
                     if not self.skips:
                         raise
                     report.skipped[array.description.name] = str(error)
+                else:
+                    there.append(array)
                 done += size
                 if tell is not None:
                     tell(done)
+        every = patterns is None and len(there) == len(arrays)
+        self._set_groups(once(lambda: self._groups(there, every)))
         return report
 
-    def _planned(
-        self, patterns: Iterable[str] | None
-    ) -> tuple[list[_Array], dict[str, str], dict[str, Mapping[str, Any]]]:
+    def _set_groups(self, groups: Mapping[str, Mapping[str, Any]]) -> None:
+        """Add attributes of groups to those that are there."""
+        for name, attrs in groups.items():
+            there = self.con.runner.once(partial(self.con.get_group_attrs, name))
+            wanted = {**there, **attrs}
+            if encode_attrs(wanted) != encode_attrs(there):
+                self.con.set_group_attrs(name, wanted)
+
+    def _planned(self, patterns: Iterable[str] | None) -> tuple[list[_Array], dict[str, str]]:
         """Describe what is to be ingested, and say of the rest why it is not.
 
         Raises RefusedError before anything is made, unless arrays may be skipped.
@@ -307,7 +312,7 @@ class _Ingest:
                 if not self.skips:
                     raise
                 skipped[array.description.name] = str(error)
-        return found, skipped, self._groups(found, patterns is None)
+        return found, skipped
 
     def _check_nesting(self, targets: Iterable[str]) -> None:
         for above in sorted({group for target in targets for group in parents(target)}):

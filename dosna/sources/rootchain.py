@@ -14,7 +14,7 @@ import numpy as np
 from dosna.columns.chunking import choose_chunk_entries, column_chunks
 from dosna.columns.description import Branch, FileRange, Tree
 from dosna.columns.layout import Column, columns, decompose, form_of
-from dosna.errors import SourceError
+from dosna.errors import FormatError, SourceError
 from dosna.metadata import Shape
 from dosna.sources.base import Array, Box
 from dosna.sources.caching import Cache
@@ -33,18 +33,18 @@ Unit = dict[str, Array]
 class Decoded:
     """What the chains of a source have decoded lately, for all threads.
 
-    Whole units, and longer what of them is small: the lengths of lists, so that the offsets of
-    a branch need not be decoded once more after its contents.
+    Whole units, and longer their offsets, so that those of a branch need not be decoded once
+    more after its contents.
     """
 
     def __init__(self) -> None:
         self.units: Cache[Unit] = Cache(32 << 20, lambda u: sum(a.nbytes for a in u.values()))
-        self.lengths: Cache[Array] = Cache(32 << 20, lambda lengths: lengths.nbytes)
+        self.offsets: Cache[Array] = Cache(32 << 20, lambda offsets: offsets.nbytes)
 
     def clear(self) -> None:
         """Keep nothing."""
         self.units.clear()
-        self.lengths.clear()
+        self.offsets.clear()
 
 
 @dataclass
@@ -245,10 +245,10 @@ class Chain:
             name = laid.branch.name
             with reading(f"branch {name!r} of {file.url}"):
                 layout = self._part(number).read(name, start - file.start, stop - file.start)
-                unit = decompose(layout, form_of(laid.branch.form))
+                unit = _taken_apart(layout, laid)
             for path, column in laid.columns.items():
                 if column.is_offsets:
-                    self._decoded.lengths.put((*key, path), _small(np.diff(unit[path])))
+                    self._decoded.offsets.put((*key, path), _small(unit[path]))
             return unit
 
         return self._decoded.units.get(key, make)
@@ -269,12 +269,10 @@ class Chain:
         return unit
 
     def _rows(self, laid: Laid, column: Column, at: int) -> Array:
-        """Give the rows of a column in a unit; offsets as lengths."""
-        if not column.is_offsets:
-            return self._unit(laid, at)[column.path]
+        """Give the rows of a column in a unit; offsets from the unit's beginning."""
         key = (self.name, laid.branch.name, at, column.path)
-        found = self._decoded.lengths.peek(key)
-        return np.diff(self._unit(laid, at)[column.path]) if found is None else found
+        kept = self._decoded.offsets.peek(key) if column.is_offsets else None
+        return self._unit(laid, at)[column.path] if kept is None else kept
 
     def shape(self, name: str, path: str) -> Shape:
         """Extents of a column."""
@@ -319,20 +317,29 @@ class Chain:
                 rows = self._rows(laid, column, at)
                 place = out[row - begin : end - begin]
                 first = row - int(positions[at])
+                part = rows[first : first + end - row]
                 if column.is_offsets:
-                    before = int(laid.counted[path][at]) + int(rows[:first].sum(dtype=np.int64))
-                    place[0] = before
-                    np.cumsum(rows[first : first + end - row - 1], out=place[1:])
-                    place[1:] += before
+                    np.add(part, laid.counted[path][at], out=place)
                 else:
-                    place[...] = rows[first : first + end - row][inner]
+                    place[...] = part[inner]
                 row = end
             at += 1
 
 
-def _small(lengths: Array) -> Array:
-    """Give lengths of lists in as few bytes as take them."""
-    return lengths.astype(np.min_scalar_type(int(lengths.max()) if lengths.size else 0))
+def _taken_apart(layout: Any, laid: Laid) -> Unit:
+    try:
+        return decompose(layout, form_of(laid.branch.form))
+    except FormatError as error:
+        # uproot knows a class by its name, also where another file has another of that name.
+        raise SourceError(
+            f"branch {laid.branch.name!r} was read as something else than its description says: "
+            f"{error}"
+        ) from error
+
+
+def _small(offsets: Array) -> Array:
+    """Give offsets in half of the bytes, where these take them."""
+    return offsets.astype(np.int32) if offsets[-1] <= np.iinfo(np.int32).max else offsets
 
 
 def _place(found: list[Array], at: int, value: int) -> None:
