@@ -31,7 +31,16 @@ from dosna.columns.description import escape
 from dosna.errors import FormatError, RefusedError
 from dosna.metadata import Shape
 
-__all__ = ["OFFSETS", "Column", "columns", "compose", "decompose", "form_of", "plain_form"]
+__all__ = [
+    "OFFSETS",
+    "Column",
+    "columns",
+    "compose",
+    "counted_contents",
+    "decompose",
+    "form_of",
+    "plain_form",
+]
 
 OFFSETS = np.dtype(np.int64)
 
@@ -132,6 +141,22 @@ def _columns(form: Any, path: str, counted_by: str | None, factor: int) -> Itera
             yield from _columns(_as_list(content), _below(path, str(number)), counted_by, factor)
     elif not form.is_unknown:
         raise RefusedError(f"there is no layout for awkward's {type(form).__name__}")
+
+
+def counted_contents(form: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+    """Give the path of each of the offsets of a branch, and the form of what they count."""
+    if _fixed(form) is not None or form.is_unknown:
+        return
+    if form.is_record:
+        for name, content in _fields(form):
+            yield from counted_contents(content, _below(path, name))
+    elif form.is_union:
+        for number, content in enumerate(form.contents):
+            yield from counted_contents(_as_list(content), _below(path, str(number)))
+    else:
+        if not form.is_regular:
+            yield _below(path, "offsets"), form.content
+        yield from counted_contents(form.content, _below(path, "content"))
 
 
 def _as_list(content: Any) -> Any:

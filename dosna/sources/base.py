@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from dosna.errors import RefusedError, SourceError
-from dosna.metadata import Shape, choose_chunk_size
+from dosna.metadata import Shape, choose_chunk_size, parents
 from dosna.plan import plan
 from dosna.selection import select
+from dosna.util.patterns import matching
 
 if TYPE_CHECKING:
     from dosna.backends.base import BackendConnection
@@ -147,6 +148,16 @@ class Source(ABC):
     def names(self) -> list[str]:
         """Names of its arrays, also of those that it refuses, in an order that stays."""
 
+    def chosen(self, patterns: str | Iterable[str] | None) -> tuple[list[str], list[str]]:
+        """Choose arrays by patterns; see `dosna.util.patterns.matching`.
+
+        Returns
+        -------
+        chosen, vain : list of str
+            Names of arrays in the order of `names`, and patterns that match nothing.
+        """
+        return matching(self.names(), patterns)
+
     @abstractmethod
     def describe(self, name: str) -> ArrayDescription:
         """Describe an array.
@@ -163,6 +174,11 @@ class Source(ABC):
         A group is named as the arrays in it are, without the last part.
         """
         return {}
+
+    def groups_of(self, names: Iterable[str]) -> Mapping[str, Mapping[str, Any]]:
+        """Attributes of the groups that some of the arrays are in."""
+        above = {group for name in names for group in ["", *parents(name)]}
+        return {group: attrs for group, attrs in self.groups().items() if group in above}
 
     @abstractmethod
     def fingerprint(self) -> str:

@@ -25,11 +25,9 @@ from dosna.metadata import (
     check_name,
     choose_chunk_size,
     encode_attrs,
-    parents,
 )
 from dosna.sources.base import ArrayDescription, Source, SourceArray, Stream
 from dosna.sources.opening import open_source
-from dosna.util.patterns import matching
 from dosna.util.sizes import parse_size
 
 if TYPE_CHECKING:
@@ -280,10 +278,10 @@ class _Ingest:
         """Give the attributes of groups: of every one, or of those above what is ingested."""
         if self.source.single or not self.con.instance.keeps_groups:
             return {}
-        above = {a for array in arrays for a in ["", *parents(array.origin["name"])]}
-        found = {}
-        for name, attrs in self.source.groups().items():
-            if attrs and (every or name in above):
+        source, found = self.source, {}
+        names = [array.origin["name"] for array in arrays]
+        for name, attrs in (source.groups() if every else source.groups_of(names)).items():
+            if attrs:
                 # Without a prefix, the outermost group is the connection, which may have more.
                 target = "/".join(filter(None, [(self.name or "").rstrip("/"), name]))
                 with suppress(DatasetNameError):
@@ -395,7 +393,7 @@ def _selected(source: Source, patterns: Iterable[str] | None) -> list[str]:
     names = source.names()
     if not names:
         raise SourceNotFoundError(f"{source!r} has no arrays")
-    chosen, vain = matching(names, patterns)
+    chosen, vain = source.chosen(patterns)
     if vain:
         some = ", ".join(names[:10]) + (", …" if len(names) > 10 else "")
         raise SourceNotFoundError(f"{source!r} has nothing like {vain[0]!r}: it has {some}")
