@@ -53,6 +53,7 @@ examples:
   dosna ingest scan.nxs:/entry1 file:/data/scans --select 'entry1/*/data' --chunk-size '4 MiB'
   dosna ingest tomo.npy hdf5:/data/scans/tomo --chunk-size 64,64,64 --compression gzip
   dosna ingest 's3://raw/scan.h5?endpoint_url=https://s3.example.org' hdf5:/data/scans --skip
+  dosna ingest 'servicex:REQUEST-ID?endpoint=NAME&config_path=servicex.yaml' hdf5:/data/events
   mpiexec -n 8 dosna ingest scan.nxs hdf5:/data/scans
 
 A folder that TARGET names is made, if the one above it exists.
