@@ -56,6 +56,7 @@ examples:
   dosna ingest 's3://raw/scan.h5?endpoint_url=https://s3.example.org' hdf5:/data/scans --skip
   dosna ingest --link scan.nxs hdf5:/data/scans
   dosna ingest data.root:Events file:/data/events --select nMuon --select 'Muon_*'
+  dosna ingest 'servicex:REQUEST-ID?endpoint=NAME&config_path=servicex.yaml' hdf5:/data/events
   mpiexec -n 8 dosna ingest scan.nxs hdf5:/data/scans
 
 A folder that TARGET names is made, if the one above it exists.

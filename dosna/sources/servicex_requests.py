@@ -73,7 +73,9 @@ def adapter_for(endpoint: str | None, config_path: str | None) -> ServiceXAdapte
     if config_path is not None and not os.path.exists(config_path):
         raise ConfigurationError(f"there is no configuration of ServiceX at {config_path}")
     try:
-        return ServiceXClient(backend=endpoint, config_path=config_path).servicex
+        client = ServiceXClient(backend=endpoint, config_path=config_path)
+        client.query_cache.close()
+        return client.servicex
     except Exception as error:
         # A NameError if there is no configuration, a ValueError if it lacks the endpoint, and
         # whatever YAML and pydantic raise for what it says.

@@ -103,7 +103,7 @@ class ServiceX:
         return made
 
     def _run(self, transform: Transform) -> None:
-        with closing(make_client(self.s3_url)) as client:
+        with closing(make_client(self.s3_url, self.keys)) as client:
             client.create_bucket(Bucket=transform.id)
             for number, path in enumerate(transform.inputs):
                 time.sleep(self.pause)
