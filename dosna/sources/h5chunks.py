@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from dosna.backends.parts import byte_range
+from dosna.backends.parts import byte_ranges
 from dosna.fletcher32 import fletcher32
 from dosna.metadata import DatasetMetadata, Shape
 from dosna.plan import ChunkTask
@@ -81,9 +81,11 @@ class _Part(NamedTuple):
     task: ChunkTask
     start: int
     stop: int
-    first: int
-    """Where in the chunk the first of these bytes is; the chunk is unfiltered if not 0."""
     active: list[Decoder]
+    offset: int = 0
+    """Of the chunk in the file."""
+    ranges: Sequence[tuple[int, int]] = ()
+    """Those bytes of an unfiltered chunk that are wanted, if not all are."""
 
 
 class ChunkReader:
@@ -146,20 +148,22 @@ class ChunkReader:
     def _part(self, task: ChunkTask, offset: int, size: int, mask: int) -> _Part:
         active = [decode for bit, decode in self._decoders if not mask & bit]
         if active:
-            return _Part(task, offset, offset + size, 0, active)
+            return _Part(task, offset, offset + size, active)
         nbytes = prod(self._extent(task.idx)) * self.metadata.dtype.itemsize
         if size != nbytes:
             raise UndecodableError(f"{size} bytes are stored for a chunk of {nbytes}")
-        if not task.whole:
-            first, last = byte_range(self.metadata, task.chunk)
-            if 2 * (last - first) < nbytes:
-                return _Part(task, offset + first, offset + last, first, active)
-        return _Part(task, offset, offset + size, 0, active)
+        if task.whole:
+            return _Part(task, offset, offset + size, active)
+        ranges = byte_ranges(self.metadata, task.chunk, self.file.range_bytes)
+        start, stop = offset + ranges[0][0], offset + ranges[-1][1]
+        return _Part(task, start, stop, active, offset, ranges)
 
     def _extent(self, idx: Shape) -> Shape:
-        if not self._trimmed:
-            return self.metadata.chunk_size
-        return tuple(s.stop for s in self.metadata.bounds(idx).chunk)
+        meta = self.metadata
+        if not self._trimmed or meta.tiled:
+            return meta.chunk_size
+        axes = zip(idx, meta.chunk_size, meta.shape, strict=True)
+        return tuple([min(c, n - i * c) for i, c, n in axes])
 
     def _read(self, out: Array, parts: list[_Part]) -> None:
         if len(parts) == 1:
@@ -172,7 +176,11 @@ class ChunkReader:
 
     def _read_one(self, out: Array, part: _Part) -> None:
         task, start, size = part.task, part.start, part.stop - part.start
-        if task.whole and not part.active:
+        # Of slices as many bytes as elements are these; of points perhaps in another order.
+        if not part.active and (
+            task.whole
+            or (len(part.ranges) == 1 and not any(type(k) is np.ndarray for k in task.chunk))
+        ):
             target = out[task.out]
             if (
                 isinstance(target, np.ndarray)
@@ -185,20 +193,29 @@ class ChunkReader:
         if self.file.most_span:
             self._put(out, part, self.file.read(start, size))
             return
-        data = _scratch.get("stored", size)
-        self.file.read_into(start, bytes_of(data))
+        data = _scratch.get("stored", max(size, self._nbytes(part)))
+        if part.ranges:
+            for first, last in part.ranges:
+                self.file.read_into(part.offset + first, bytes_of(data[first:last]))
+        else:
+            data = data[:size]
+            self.file.read_into(start, bytes_of(data))
         self._put(out, part, data)
+
+    def _nbytes(self, part: _Part) -> int:
+        return prod(self._extent(part.task.idx)) * self.metadata.dtype.itemsize
 
     def _put(self, out: Array, part: _Part, data: Any) -> None:
         """Take what was read through its filters, and to its place."""
         task, dtype = part.task, self.metadata.dtype
         extent = self._extent(task.idx)
-        nbytes = prod(extent) * dtype.itemsize
+        nbytes = self._nbytes(part)
         for decode in part.active:
             data = decode(data, nbytes)
-        if part.stop - part.start < nbytes and not part.active:
+        if part.ranges and len(data) < nbytes:
             whole = _scratch.get("whole", nbytes)
-            whole[part.first : part.first + len(data)] = np.frombuffer(data, np.uint8)
+            first = part.start - part.offset
+            whole[first : first + len(data)] = np.frombuffer(data, np.uint8)
             data = whole
         if len(data) != nbytes:
             raise UndecodableError(f"it decodes to {len(data)} bytes, and not to {nbytes}")

@@ -301,20 +301,18 @@ class LinkedDataset(BackendDataset):
 
     def _find_rows(self, indices: Sequence[Shape]) -> Records:
         """Give the places of rows of an array that lies together."""
-        meta, offset = self.metadata, self.link.offset
-        records = np.zeros((3, len(indices)), np.int64)
+        meta, offset = self.metadata, self.link.offset or 0
         strides = [meta.dtype.itemsize]
         for n in meta.shape[:0:-1]:
             strides.insert(0, strides[0] * n)
-        for column, idx in enumerate(indices):
-            box = meta.bounds(idx).array
-            records[0, column] = offset + sum(
-                b.start * s for b, s in zip(box, strides, strict=True)
-            )
-            records[1, column] = (
-                np.prod([b.stop - b.start for b in box], dtype=np.int64) * meta.dtype.itemsize
-            )
-        return records
+        records = []
+        for idx in indices:
+            start, size = offset, meta.dtype.itemsize
+            for i, c, n, s in zip(idx, meta.chunk_size, meta.shape, strides, strict=True):
+                start += i * c * s
+                size *= min(c, n - i * c)
+            records.append((start, size, 0))
+        return np.array(records, np.int64).reshape(-1, 3).T
 
     def _find(self, indices: Sequence[Shape]) -> Records:
         """Look places up in the table."""
@@ -366,17 +364,18 @@ class LinkedDataset(BackendDataset):
         return LinkedDataChunk(self, idx)
 
     def get_chunk_data(self, idx: Shape, slices: Slices | None = None) -> Any:
-        meta = self.metadata
-        inside = meta.bounds(idx).chunk
-        key = inside if slices is None else slices
-        extent = tuple(s.stop for s in inside)
-        if extent != meta.chunk_size and not within(key, meta.chunk_size, extent):
-            chunk = meta.empty_chunk()
-            chunk[inside] = self.get_chunk_data(idx)
-            return chunk[key]
+        meta, key = self.metadata, slices
+        if key is None or not meta.tiled:
+            inside = meta.bounds(idx).chunk
+            key = inside if key is None else key
+            extent = tuple([s.stop for s in inside])
+            if extent != meta.chunk_size and not within(key, meta.chunk_size, extent):
+                chunk = meta.empty_chunk()
+                chunk[inside] = self.get_chunk_data(idx)
+                return chunk[key]
         shape = np.broadcast_to(_NOTHING, meta.chunk_size)[key].shape
         part = np.empty(shape, meta.dtype)
-        self.read_many(part, [ChunkTask(idx, key, (...,), key == inside)])
+        self.read_many(part, [ChunkTask(idx, key, (...,), False)])
         return part if shape else part[()]
 
     def read_many(self, out: Array, tasks: Iterable[ChunkTask]) -> None:
