@@ -91,6 +91,7 @@ FILTERS = [
     "Zstd",
     "LZ4",
     "Blosc",
+    "Bitshuffle",
 ]
 DTYPES = [
     "?",
@@ -164,6 +165,55 @@ def test_every_kind_of_index(con, path, name):
     con.link(path)
     for key in indices():
         check(con[name][key], values[key], key)
+
+
+@pytest.mark.parametrize("how", ["none", "lz4", "zstd"])
+def test_bitshuffle(con, path, how):
+    plugin = require("hdf5plugin")
+    cases = [
+        (dtype, chunks, elements)
+        for dtype in ("u1", ">i2", "u4", "<f8", "<c16")
+        for chunks in ((333,), (5,), (8,), (1000,))
+        for elements in (0, 8, 64, 2048)
+    ]
+    values = np.random.default_rng(0).integers(0, 100, 1000)
+    with h5py.File(path, "w") as file:
+        for number, (dtype, chunks, elements) in enumerate(cases):
+            options = plugin.Bitshuffle(nelems=elements, cname=how)
+            made = file.create_dataset(f"{number}", (1000,), dtype, chunks=chunks, **options)
+            made[:700] = values[:700].astype(dtype)
+    assert len(con.link(path).linked) == len(cases)
+    with h5py.File(path) as file:
+        for number, case in enumerate(cases):
+            check(con[f"{number}"][...], file[f"{number}"][...], case)
+
+
+@pytest.mark.parametrize("how", ["lz4", "zstd"])
+def test_damaged_bitshuffle(con, path, how):
+    plugin = require("hdf5plugin")
+    with h5py.File(path, "w") as file:
+        options = plugin.Bitshuffle(cname=how)
+        made = file.create_dataset("a", data=VOLUME, chunks=VOLUME.shape, **options)
+        stored = made.id.read_direct_chunk((0, 0, 0))[1]
+        for number, damaged in enumerate(
+            (
+                b"",
+                stored[:10],
+                stored[:40],
+                stored[:-1],
+                b"\0" * 12 + stored[12:],
+                stored[:8] + b"\0\0\0\7" + stored[12:],
+                stored[:12] + b"\xff" * 4 + stored[16:],
+            )
+        ):
+            bad = file.create_dataset(
+                f"bad{number}", made.shape, "i4", chunks=made.shape, **options
+            )
+            bad.id.write_direct_chunk((0, 0, 0), damaged or b"\0")
+    con.link(path, select="bad*")
+    for name in con:
+        with pytest.raises(ChunkCorruptError):
+            con[name][...]
 
 
 def test_an_array_that_is_contiguous_has_chunks_of_rows(con, path, monkeypatch):
@@ -379,7 +429,7 @@ def test_what_cannot_be_linked_is_named(con, path, tmp_path, monkeypatch):
     text = h5py.string_dtype()
     with h5py.File(path, "w") as file:
         file["fine"] = VOLUME
-        file.create_dataset("shuffled", data=VOLUME, **plugin.Bitshuffle())
+        file.create_dataset("shuffled", data=VOLUME, **plugin.Blosc2())
         file.create_dataset("words", data=["a", "bc"], dtype=text)
         file.create_dataset("pairs", data=np.zeros((3, 2)), dtype=np.dtype("f8"))
         file.create_dataset("inner", (3,), np.dtype(("f8", (2,))))
@@ -393,7 +443,7 @@ def test_what_cannot_be_linked_is_named(con, path, tmp_path, monkeypatch):
     with pytest.raises(RefusedError, match="cannot link to or represent") as raised:
         con.link(path)
     reasons = {
-        "shuffled": "the filter 32008",
+        "shuffled": "the filter 32026",
         "words": "strings of variable length",
         "inner": "its elements are arrays",
         "refs": "references",

@@ -18,11 +18,13 @@ from dosna.backends.parts import byte_ranges
 from dosna.fletcher32 import fletcher32
 from dosna.metadata import DatasetMetadata, Shape
 from dosna.plan import ChunkTask
+from dosna.sources import bitshuffle
 from dosna.sources.base import Array
 from dosna.sources.contiguous import bytes_of
 from dosna.sources.files import ByteFile
 
 __all__ = [
+    "BITSHUFFLE",
     "DEFLATE",
     "FLETCHER32",
     "SHUFFLE",
@@ -39,6 +41,8 @@ __all__ = [
 
 DEFLATE, SHUFFLE, FLETCHER32 = 1, 2, 3
 """Numbers of HDF5's own filters."""
+
+BITSHUFFLE = 32008
 
 UNFILTERED = 0xFFFFFFFF
 """The mask of a chunk that no filter was applied to."""
@@ -265,17 +269,24 @@ def decoder_of(code: int, values: Sequence[int], itemsize: int) -> Decoder | Non
         return lambda data, nbytes: _unshuffle(data, size)
     if code == FLETCHER32:
         return _check_fletcher32
-    name = _CODECS.get(code)
-    if name is None:
+    if code == BITSHUFFLE:
+        return _bitshuffle_decoder(values)
+    decompress = _decompressor(_CODECS.get(code))
+    if decompress is None:
         return None
-    try:
-        module = importlib.import_module(f"numcodecs.{name}")
-    except ImportError:
-        return None
-    decompress = module.decompress
     if code == _LZ4:
         return lambda data, nbytes: _unlz4(data, nbytes, decompress)
     return lambda data, nbytes: _decoded(decompress, data)
+
+
+def _decompressor(name: str | None) -> Callable[[Any], Any] | None:
+    if name is None:
+        return None
+    try:
+        found: Callable[[Any], Any] = importlib.import_module(f"numcodecs.{name}").decompress
+    except ImportError:
+        return None
+    return found
 
 
 # Filters as registered: https://github.com/HDFGroup/hdf5_plugins/blob/master/docs/RegisteredFilterPlugins.md.
@@ -301,14 +312,42 @@ def _unlz4(data: Any, nbytes: int, decompress: Callable[..., Any]) -> Any:
         size, length = int.from_bytes(raw[at : at + 4], "big"), min(block, total - len(out))
         part = raw[at + 4 : at + 4 + size]
         # A block that would not become smaller is stored as it is.
-        if size == length:
-            out += part
-        else:
-            out += _decoded(decompress, length.to_bytes(4, "little") + part)
+        out += part if size == length else _lz4_block(decompress, part, length)
         at += 4 + size
         if not size:
             raise UndecodableError("its blocks end too early")
     return out
+
+
+def _lz4_block(decompress: Callable[[Any], Any], block: Any, length: int) -> Any:
+    # numcodecs has blocks begin with how long they are when decompressed.
+    return _decoded(decompress, length.to_bytes(4, "little") + bytes(block))
+
+
+def _bitshuffle_decoder(values: Sequence[int]) -> Decoder | None:
+    itemsize, elements, how = (*values[2:5], 0, 0, 0)[:3]
+    decompress = _decompressor({bitshuffle.LZ4: "lz4", bitshuffle.ZSTD: "zstd"}.get(how))
+    if not itemsize or elements % 8 or (decompress is None and how != bitshuffle.PLAIN):
+        return None
+
+    def block(data: Any, length: int) -> Any:
+        assert decompress is not None
+        if how == bitshuffle.LZ4:
+            return _lz4_block(decompress, data, length)
+        return _decoded(decompress, data)
+
+    def undo(data: Any, nbytes: int) -> Any:
+        size = elements or bitshuffle.block_elements(itemsize)
+        if how != bitshuffle.PLAIN:
+            try:
+                data, size = bitshuffle.bytes_in_blocks(data, nbytes, itemsize, block)
+            except ValueError as error:
+                raise UndecodableError(str(error)) from None
+        out = _scratch.get("bits", len(data))
+        bitshuffle.bitunshuffle(data, itemsize, size, out)
+        return out
+
+    return undo
 
 
 def _inflate(data: Any, nbytes: int) -> Any:
