@@ -276,6 +276,8 @@ def decoder_of(code: int, values: Sequence[int], itemsize: int) -> Decoder | Non
         return None
     if code == _LZ4:
         return lambda data, nbytes: _unlz4(data, nbytes, decompress)
+    if code == _BLOSC:
+        return lambda data, nbytes: _unblosc(data, nbytes, decompress)
     return lambda data, nbytes: _decoded(decompress, data)
 
 
@@ -290,8 +292,8 @@ def _decompressor(name: str | None) -> Callable[[Any], Any] | None:
 
 
 # Filters as registered: https://github.com/HDFGroup/hdf5_plugins/blob/master/docs/RegisteredFilterPlugins.md.
-_LZ4 = 32004
-_CODECS = {32001: "blosc", _LZ4: "lz4", 32015: "zstd"}
+_BLOSC, _LZ4 = 32001, 32004
+_CODECS = {_BLOSC: "blosc", _LZ4: "lz4", 32015: "zstd"}
 
 
 def _decoded(decompress: Callable[..., Any], data: Any) -> Any:
@@ -299,6 +301,15 @@ def _decoded(decompress: Callable[..., Any], data: Any) -> Any:
         return decompress(data)
     except (RuntimeError, ValueError) as error:
         raise UndecodableError(str(error)) from None
+
+
+def _unblosc(data: Any, nbytes: int, decompress: Callable[..., Any]) -> Any:
+    # The library trusts these lengths, and would read or write beyond the buffers.
+    header = bytes(memoryview(data)[:16])
+    found, _, stored = (int.from_bytes(header[at : at + 4], "little") for at in (4, 8, 12))
+    if len(header) < 16 or (found, stored) != (nbytes, len(data)):
+        raise UndecodableError(f"it says that {found} bytes are in {stored} of {len(data)}")
+    return _decoded(decompress, data)
 
 
 def _unlz4(data: Any, nbytes: int, decompress: Callable[..., Any]) -> Any:
