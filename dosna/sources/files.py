@@ -14,6 +14,7 @@ from functools import lru_cache
 from itertools import islice
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from dosna.backends.parts import PIECE
 from dosna.errors import (
     ConfigurationError,
     MissingDependencyError,
@@ -41,6 +42,9 @@ class ByteFile(ABC):
 
     most_span: ClassVar[int] = 0
     """Bytes that one request may be for, to get several parts; 0 where requests cost nothing."""
+
+    range_bytes: ClassVar[int] = PIECE
+    """Bytes that one more request should save."""
 
     @abstractmethod
     def pin(self, fingerprint: str) -> None:
@@ -260,6 +264,7 @@ class S3File(ByteFile):
     """
 
     most_span = 4 << 20
+    range_bytes = 1 << 62
 
     def __init__(self, url: str, options: S3Options, client: S3Client | None = None) -> None:
         self.location = url
