@@ -12,6 +12,7 @@ import numpy as np
 
 from dosna import Connection, Dataset
 from dosna.cli.console import Console
+from dosna.cli.loader import loader
 from dosna.cli.places import chosen, connected, is_url, new_place, source_of
 from dosna.errors import ConfigurationError, DosnaError, SourceChangedError
 from dosna.sources import Source
@@ -371,4 +372,5 @@ COMMANDS: dict[str, Command] = {
     "export": export,
     "verify": verify,
     "rm": rm,
+    "loader": loader,
 }

@@ -19,7 +19,15 @@ from dosna.locks import Descriptor, open_descriptor
 if TYPE_CHECKING:
     from dosna.backends.s3_client import S3Client
 
-__all__ = ["ByteFile", "LocalFile", "S3File", "S3Options", "open_bytes"]
+__all__ = [
+    "ByteFile",
+    "LocalFile",
+    "MemoryFile",
+    "S3File",
+    "S3Options",
+    "open_bytes",
+    "s3_fingerprint",
+]
 
 _CACHE_BLOCK = 1 << 18
 _CACHE_BLOCKS = 128
@@ -52,6 +60,10 @@ class ByteFile(ABC):
         """Do work that reads, for one item after the other or for several at a time."""
         for item in items:
             work(item)
+
+    def stream(self) -> io.RawIOBase | io.BufferedIOBase:
+        """Give a file object, for libraries that want one."""
+        return CachedReader(self)
 
     @abstractmethod
     def close(self) -> None:
@@ -124,6 +136,42 @@ class LocalFile(ByteFile):
         self._file = None
 
 
+class MemoryFile(ByteFile):
+    """All bytes of a small file, as they were when it was read.
+
+    Parameters
+    ----------
+    location : str
+        Where they are from.
+    data : bytes or memoryview
+    fingerprint : str
+        Of the file that had them.
+    """
+
+    def __init__(self, location: str, data: bytes | memoryview, fingerprint: str) -> None:
+        self.location = location
+        self._data, self._fingerprint = bytes(data), fingerprint
+
+    @property
+    def size(self) -> int:
+        return len(self._data)
+
+    def fingerprint(self) -> str:
+        return self._fingerprint
+
+    def read(self, offset: int, size: int) -> memoryview:
+        found = memoryview(self._data)[offset : offset + size]
+        if len(found) != size:
+            raise self._ends(offset, size)
+        return found
+
+    def stream(self) -> io.BytesIO:
+        return io.BytesIO(self._data)
+
+    def close(self) -> None:
+        """Keep the bytes: there is nothing to open again."""
+
+
 @dataclass(frozen=True)
 class S3Options:
     """How to reach an S3 server; see `dosna.backends.s3.S3Connection`.
@@ -167,11 +215,14 @@ class S3File(ByteFile):
     url : str
         ``s3://bucket/key``
     options : S3Options
+    client : S3Client, optional
+        Whose connections are used, and stay open; else those of its own.
     """
 
-    def __init__(self, url: str, options: S3Options) -> None:
+    def __init__(self, url: str, options: S3Options, client: S3Client | None = None) -> None:
         self.location = url
         self.options = options
+        self._shared = client
         self.bucket, _, self.key = url.removeprefix("s3://").partition("/")
         if not self.bucket or not self.key:
             raise SourceError(f"{url!r} names no object: use s3://bucket/key")
@@ -181,13 +232,15 @@ class S3File(ByteFile):
 
     def __getstate__(self) -> dict[str, Any]:
         kept = {k: v for k, v in self.__dict__.items() if k != "_lock"}
-        return {**kept, "_client": None}
+        return {**kept, "_client": None, "_shared": None}
 
     def __setstate__(self, state: Mapping[str, Any]) -> None:
         self.__dict__.update(state)
         self._lock = threading.Lock()
 
     def _opened(self) -> S3Client:
+        if self._shared is not None:
+            return self._shared
         with self._lock:
             if self._client is None:
                 self._client = self.options.client(self.location)
@@ -218,7 +271,7 @@ class S3File(ByteFile):
 
     def fingerprint(self) -> str:
         self._found = found = self._head()
-        return f"size {found['size']}, ETag {found['etag']}"
+        return s3_fingerprint(found["size"], found["etag"])
 
     def read(self, offset: int, size: int) -> memoryview:
         from dosna.backends.s3_errors import Failure
@@ -255,6 +308,11 @@ class S3File(ByteFile):
                 self._client.close()
                 self._client = None
         self._found = None
+
+
+def s3_fingerprint(size: int, etag: str) -> str:
+    """Tell a state of an object from others; servers and clients quote ETags, or do not."""
+    return f'size {size}, ETag "{etag.strip(chr(34))}"'
 
 
 def open_bytes(location: str, options: S3Options) -> ByteFile:
