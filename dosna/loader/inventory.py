@@ -282,11 +282,23 @@ class Inventory:
                         "give each its own inventory"
                     )
 
-    def add(self, entries: Sequence[Entry]) -> tuple[int, int]:
+    def time(self) -> float:
+        """Give the time of the database, in seconds since 1970."""
+        with self._look() as connection:
+            return float(connection.execute(sa.select(_now())).scalar_one())
+
+    def add(self, entries: Sequence[Entry], asked: float | None = None) -> tuple[int, int]:
         """Note files that were listed.
 
         A file of another ETag than the noted one is to be loaded again; one that a worker is
         loading, when that has ended.
+
+        Parameters
+        ----------
+        entries : sequence of Entry
+        asked : float, optional
+            The `time` before the list was asked for: it says nothing new of a file that a
+            worker has opened since.
 
         Returns
         -------
@@ -296,6 +308,7 @@ class Inventory:
         with self._look() as connection:
             known = sa.select(c.key, c.etag).where(c.key.in_([entry.key for entry in entries]))
             there: dict[str, str] = dict(connection.execute(known).tuples().all())
+        older = sa.true() if asked is None else sa.func.coalesce(c.load_start, 0) < asked
         rows = [
             {
                 "key": entry.key,
@@ -320,12 +333,12 @@ class Inventory:
             if rows:
                 # Another watcher may have come first.
                 insert = self._insert(_files).on_conflict_do_nothing(index_elements=["key"])
-                new = connection.execute(insert, rows).rowcount
-            loading = c.load_status == RUNNING
+                new = len(connection.execute(insert.returning(c.id), rows).all())
+            loading, replaced = c.load_status == RUNNING, 0
             for entry in changed:
-                connection.execute(
+                found = connection.execute(
                     _files.update()
-                    .where(c.key == entry.key)
+                    .where(c.key == entry.key, older)
                     .values(
                         size=entry.size,
                         etag=entry.etag,
@@ -337,7 +350,8 @@ class Inventory:
                         diff_attempts=0,
                     )
                 )
-        return new, len(changed)
+                replaced += found.rowcount
+        return new, replaced
 
     # -- claims ---------------------------------------------------------------------------
 

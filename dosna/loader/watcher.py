@@ -26,8 +26,13 @@ def watch(
     new = changed = rounds = 0
     while not stop.is_set():
         try:
-            for page in bucket.pages():
-                added, others = inventory.add(page)
+            pages = bucket.pages()
+            while True:
+                asked = inventory.time()
+                page = next(pages, None)
+                if page is None:
+                    break
+                added, others = inventory.add(page, asked)
                 new, changed = new + added, changed + others
                 if added or others:
                     log.info("%d new files, %d changed", added, others)
