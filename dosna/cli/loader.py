@@ -94,23 +94,31 @@ def loader(arguments: argparse.Namespace, console: Console) -> int:
         secrets=arguments.secrets,
         **{key: getattr(arguments, f"key_{key}", None) for key in KEYS},
     )
-    _log(config, arguments.quiet)
-    return _DO[arguments.role](config, arguments, console)
+    with _logging(config, arguments.quiet):
+        return _DO[arguments.role](config, arguments, console)
 
 
-def _log(config: Config, quiet: bool) -> None:
+@contextmanager
+def _logging(config: Config, quiet: bool) -> Iterator[None]:
+    """Let the log of the loader go to standard error."""
     log = logging.getLogger("dosna.loader")
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    before = log.level, log.propagate
     log.setLevel(logging.ERROR if quiet else config.log_level.upper())
-    if not log.handlers:
-        handler = logging.StreamHandler(sys.stderr)
-        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
-        log.addHandler(handler)
     log.propagate = False
+    log.addHandler(handler)
     if config.inventory_domain is not None:
         log.warning(
             "inventory_domain is not used: the inventory is the database %s",
             config.shown()["inventory"],
         )
+    try:
+        yield
+    finally:
+        log.removeHandler(handler)
+        log.setLevel(before[0])
+        log.propagate = before[1]
 
 
 @contextmanager
@@ -174,7 +182,7 @@ def _diff(config: Config, arguments: argparse.Namespace, console: Console) -> in
 
 def _status(config: Config, arguments: argparse.Namespace, console: Console) -> int:
     from dosna.loader import open_inventory
-    from dosna.loader.status import Status
+    from dosna.loader.report import Status
 
     with open_inventory(config) as inventory:
         while True:

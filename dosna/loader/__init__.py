@@ -22,7 +22,7 @@ from dosna.loader.config import Config
 
 if TYPE_CHECKING:
     from dosna.loader.inventory import Inventory
-    from dosna.loader.status import Status
+    from dosna.loader.report import Status
 
 __all__ = ["Config", "diff", "init", "load", "open_inventory", "reset", "status", "watch"]
 
@@ -163,7 +163,7 @@ def status(config: Config, *, most: int | None = 10) -> Status:
     ConfigurationError
     StorageError
     """
-    from dosna.loader.status import Status
+    from dosna.loader.report import Status
 
     with open_inventory(config) as inventory:
         return Status.of(inventory, most)

@@ -307,7 +307,7 @@ class Inventory:
         c = _files.c
         with self._look() as connection:
             known = sa.select(c.key, c.etag).where(c.key.in_([entry.key for entry in entries]))
-            there: dict[str, str] = dict(connection.execute(known).tuples().all())
+            there = {row.key: row.etag for row in connection.execute(known)}
         older = sa.true() if asked is None else sa.func.coalesce(c.load_start, 0) < asked
         rows = [
             {
