@@ -394,7 +394,7 @@ class ManyKeys(Bucket):
         for start in range(0, self.count, 1000):
             yield [Entry(f"raw/{n:09}.h5", n, f"{n:032}") for n in range(start, start + 1000)]
 
-    def open(self, key, size):
+    def open(self, key, size, whole=True):
         raise NotImplementedError
 
     def entry(self, key, file):
@@ -620,6 +620,26 @@ def test_what_cannot_be_loaded_is_said(config, tmp_path):
     with loader.open_inventory(skipping) as inventory:
         (row,) = [row for row in inventory.rows() if row.key == "refs.h5"]
     assert (row.load_status, row.message) == ("done", "PASSED")
+
+
+@pytest.mark.parametrize("backend", ["hdf5", "file"])
+def test_files_are_linked(tmp_path, backend):
+    write_folder(tmp_path / "raw", FILES)
+    given = {"src_bucket": f"{tmp_path}/raw", "inventory": f"sqlite:///{tmp_path}/i"}
+    config = Config(**given, target=f"{backend}:{tmp_path}/out", link_files=True)
+    loader.watch(config, once=True)
+    assert loader.load(config, once=True) == 3
+    assert verify(config) == PASSED
+    with connect(config.target) as con:
+        assert con[FRAMES].linked
+        for key, (number, large) in FILES.items():
+            check_loaded(con, key, number, large)
+    write_folder(tmp_path / "raw", {"one.h5": (5, False)})
+    assert loader.watch(config, once=True) == (0, 1)
+    assert loader.load(config, once=True) == 1
+    assert verify(config) == PASSED
+    with connect(config.target) as con:
+        check_loaded(con, "one.h5", 5)
 
 
 # -- the command --------------------------------------------------------------------------

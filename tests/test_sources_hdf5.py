@@ -14,7 +14,7 @@ from support import require
 
 import dosna as dn
 from dosna.errors import IncompleteDatasetWarning, RefusedError, SourceError, SourceNotFoundError
-from dosna.sources import h5direct, open_source
+from dosna.sources import h5chunks, open_source
 
 h5py = require("h5py")
 
@@ -369,8 +369,8 @@ def test_little_is_read_of_a_file_whose_chunks_lie_across(path, monkeypatch):
     with h5py.File(path, "w") as file:
         file.create_dataset("a", data=VOLUME, chunks=(1, 30, 20), compression="gzip")
     decoded = []
-    inflate = h5direct._inflate
-    monkeypatch.setattr(h5direct, "_inflate", lambda *given: decoded.append(1) or inflate(*given))
+    inflate = h5chunks._inflate
+    monkeypatch.setattr(h5chunks, "_inflate", lambda *given: decoded.append(1) or inflate(*given))
     with dn.Connection("across", backend="ram") as con:
         con.ingest(path, chunk_size=(4, 10, 10))
         np.testing.assert_array_equal(con["a"][...], VOLUME)

@@ -6,6 +6,7 @@ import argparse
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -42,7 +43,7 @@ def ls(arguments: argparse.Namespace, console: Console) -> int:
             rows.append([entry["name"], "cannot be opened:", entry["error"], "", ""])
             continue
         size = format_size(entry["nbytes"])
-        note = "incomplete" if entry["incomplete"] else ""
+        note = ", ".join(what for what in ("incomplete", "linked") if entry[what])
         shape = "x".join(map(str, entry["shape"])) or "scalar"
         rows.append([entry["name"], shape, entry["dtype"], size, note])
     if rows:
@@ -115,13 +116,18 @@ def _ingested(
         refuse_unknown(options, con.instance.create_dataset, f"a dataset of {arguments.target}")
     except TypeError as error:
         raise ConfigurationError(str(error)) from None
+    bring: Callable[..., Any] = partial(con.ingest, chunk_size=arguments.chunk_size)
+    only = getattr(arguments, "link_only", False)
+    if only or getattr(arguments, "link", False):
+        if arguments.chunk_size is not None:
+            raise ConfigurationError("what is linked has the file's chunks: omit --chunk-size")
+        bring = partial(con.link, unlinkable="raise" if only else "ingest")
     began = time.monotonic()
     with console.progress(arguments.command, "B") as progress:
-        report = con.ingest(
+        report = bring(
             source,
             name or None,
             select=arguments.select,
-            chunk_size=arguments.chunk_size,
             on_error="skip" if getattr(arguments, "skip", False) else "raise",
             overwrite=arguments.overwrite,
             progress=progress,
@@ -142,6 +148,7 @@ def _ingested(
         + (speed if report.made else "")
         + (f", {len(report.resumed)} begun before" if report.resumed else "")
         + (f", {len(report.present)} there already" if report.present else "")
+        + (f", {len(report.linked)} linked" if report.linked else "")
         + (f", {len(report.skipped)} left out" if report.skipped else "")
     )
     console.give(report)
@@ -309,6 +316,7 @@ def _short(ds: Dataset) -> dict[str, Any]:
         "chunk_size": ds.chunk_size,
         "nbytes": ds.nbytes,
         "incomplete": ds.incomplete,
+        "linked": ds.linked is not None,
     }
 
 
@@ -323,11 +331,19 @@ def _described(ds: Dataset, written: bool) -> dict[str, Any]:
         "storage": {k: v for k, v in ds.instance.create_options.items() if k != "dims"},
         "guarantees": ds.guarantees,
         "origin": ds.origin,
+        "linked": _linked(ds),
         "attrs": dict(ds.attrs),
     }
     if written:
         described["written"] = len(ds.written_chunks())
     return described
+
+
+def _linked(ds: Dataset) -> dict[str, Any] | None:
+    """Say where the chunks of a linked dataset lie, and what the description has not said."""
+    return ds.linked and {
+        key: ds.linked[key] for key in ("url", "name", "fingerprint", "options") if ds.linked[key]
+    }
 
 
 def _name_of(dtype: np.dtype[Any]) -> str:

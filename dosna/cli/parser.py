@@ -54,6 +54,7 @@ examples:
   dosna ingest scan.nxs:/entry1 file:/data/scans --select 'entry1/*/data' --chunk-size '4 MiB'
   dosna ingest tomo.npy hdf5:/data/scans/tomo --chunk-size 64,64,64 --compression gzip
   dosna ingest 's3://raw/scan.h5?endpoint_url=https://s3.example.org' hdf5:/data/scans --skip
+  dosna ingest --link scan.nxs hdf5:/data/scans
   mpiexec -n 8 dosna ingest scan.nxs hdf5:/data/scans
 
 A folder that TARGET names is made, if the one above it exists.
@@ -152,6 +153,16 @@ def make_parser() -> argparse.ArgumentParser:
         "--skip",
         action="store_true",
         help="leave out arrays that cannot be kept or read, and say which",
+    )
+    linking = command.add_mutually_exclusive_group()
+    linking.add_argument(
+        "--link",
+        action="store_true",
+        help="leave the data of an HDF5 file where they are, and keep only the places of chunks; "
+        "what cannot be linked is ingested",
+    )
+    linking.add_argument(
+        "--link-only", action="store_true", help="the same, and what cannot be linked is an error"
     )
     _add_making(command)
 

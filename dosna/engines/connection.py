@@ -446,6 +446,74 @@ class EngineConnection:
             options,
         )
 
+    @collective
+    def link(
+        self,
+        source: Any,
+        name: str | None = None,
+        *,
+        select: str | Iterable[str] | None = None,
+        unlinkable: Literal["raise", "ingest"] = "raise",
+        on_error: Literal["raise", "skip"] = "raise",
+        overwrite: bool = False,
+        kind: str | None = None,
+        progress: Progress = None,
+        memory_limit: Limit = None,
+        **options: Any,
+    ) -> IngestReport:
+        """Make datasets that show the arrays of an HDF5 file, whose data stay where they are.
+
+        A linked dataset reads like any other, by ranges of bytes of the file, and is never
+        written to. It has the chunks that the array has, or rows of about 1 MiB. The file must
+        stay as it is: once it has changed or gone, reading is an error. Scalars and other small
+        arrays that do not lie in chunks are ingested.
+
+        Parameters
+        ----------
+        source : str or path
+            Of a local file, or an ``s3://bucket/key`` URL; with a path inside if wanted.
+        name, select, on_error, overwrite, kind, progress
+            As in `ingest`.
+        unlinkable : {'raise', 'ingest'}
+            What to do about an array that cannot be linked, such as one of strings of variable
+            length, or with a filter that dosna does not know: an error (or with ``on_error=
+            'skip'`` leaving it out), or ingesting it.
+        memory_limit : int or str, optional
+            For what is ingested.
+        **options
+            As in `ingest`; those of the backend's `create_dataset` are for what is ingested.
+            Those of the source are kept with the datasets, to read by; none is a secret.
+
+        Returns
+        -------
+        IngestReport
+            `linked` has the names of the datasets that are.
+
+        Raises
+        ------
+        SourceError
+            As `ingest`; RefusedError names what cannot be linked, and why.
+        DatasetExistsError
+            A dataset is there that is not a link to this array.
+        """
+        from dosna.sources.ingest import ingest
+
+        self.check_writable()
+        return ingest(
+            self,
+            source,
+            name,
+            select,
+            None,
+            on_error,
+            overwrite,
+            kind,
+            progress,
+            memory_limit,
+            options,
+            unlinkable,
+        )
+
     def get_dataset(self, name: str) -> EngineDataset:
         """Open a dataset. The same as ``con[name]``.
 
@@ -646,4 +714,8 @@ class EngineConnection:
     def _wrap(self, instance: BackendDataset) -> EngineDataset:
         # What another process opened and sent brings a copy of its connection.
         instance.connection = self.instance
+        if instance.metadata.link is not None:
+            from dosna.sources.links import LinkedDataset
+
+            instance = LinkedDataset(instance)
         return self.dataset_class(self, instance, self.runner)

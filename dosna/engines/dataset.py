@@ -141,7 +141,7 @@ class EngineDataset(ArrayAccess):
         ------
         ChunkExistsError
         """
-        self.connection.check_writable()
+        self.check_writable()
         at = self.check_idx(idx)
         meta = self.instance.metadata
         chunk = meta.empty_chunk()
@@ -186,7 +186,7 @@ class EngineDataset(ArrayAccess):
         MemoryLimitError
             The limit is below what one chunk needs.
         """
-        self.connection.check_writable()
+        self.check_writable()
         if not hasattr(data, "shape") or not hasattr(data, "dtype"):
             data = plain(data)
         if tuple(data.shape) != self.shape:
@@ -320,7 +320,7 @@ class EngineDataset(ArrayAccess):
         TypeError
             An unsafe cast. As after any other error, chunks that were done stay changed.
         """
-        self.connection.check_writable()
+        self.check_writable()
         self.note_reading()
         block = 4 * _nbytes(self.instance.grain, self.dtype.itemsize)
         self.spread("apply", Apply(self.instance, func), block, progress, memory_limit)
@@ -491,7 +491,7 @@ class EngineDataset(ArrayAccess):
     @collective
     def clear(self, *, progress: Progress = None) -> None:
         """Delete all chunks, so that the array reads as fill."""
-        self.connection.check_writable()
+        self.check_writable()
         written = self.runner.once(lambda: sorted(self.instance.object_indices()))
         with self.runner.reporting(progress, len(written), "clear") as report:
             self.runner.spread(Clear(self.instance), written, report=report)
@@ -510,7 +510,7 @@ class EngineDataset(ArrayAccess):
         ----------
         shape : int or sequence of int
         """
-        self.connection.check_writable()
+        self.check_writable()
         wanted = (shape,) if isinstance(shape, (int, np.integer)) else tuple(shape)
         if len(wanted) != self.ndim:
             raise ValueError(
@@ -540,7 +540,7 @@ class EngineDataset(ArrayAccess):
             `data` has another shape. If the write fails, the array gets its extent back, unless
             somebody else appended meanwhile: then there is fill in between.
         """
-        self.connection.check_writable()
+        self.check_writable()
         if not -self.ndim <= axis < self.ndim:
             raise ValueError(f"axis {axis} is outside of the {self.ndim} axes of {self.name!r}")
         axis %= self.ndim

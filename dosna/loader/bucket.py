@@ -85,8 +85,8 @@ class Bucket(ABC):
         return f"{self.location}/{key}"
 
     @abstractmethod
-    def open(self, key: str, size: int) -> ByteFile:
-        """Open a file of about this many bytes.
+    def open(self, key: str, size: int, whole: bool = True) -> ByteFile:
+        """Open a file of about this many bytes; if it is small, read them all at once.
 
         Raises
         ------
@@ -125,7 +125,7 @@ class FolderBucket(Bucket):
                     elif item.is_file():
                         yield _entry_of(key, item.stat())
 
-    def open(self, key: str, size: int) -> ByteFile:
+    def open(self, key: str, size: int, whole: bool = True) -> ByteFile:
         return LocalFile(self.url(key))
 
     def entry(self, key: str, file: ByteFile) -> Entry:
@@ -179,9 +179,9 @@ class S3Bucket(Bucket):
                 f"bucket {self.name!r} cannot be listed at {self.client.endpoint}: {failure}"
             ) from None
 
-    def open(self, key: str, size: int) -> ByteFile:
+    def open(self, key: str, size: int, whole: bool = True) -> ByteFile:
         url = self.url(key)
-        if size > _WHOLE_BYTES:
+        if size > _WHOLE_BYTES or not whole:
             return S3File(url, self.options, self.client)
         from dosna.backends.s3_errors import Failure
 

@@ -80,7 +80,7 @@ class Target(ABC):
     @contextmanager
     def source(self, claim: Claim) -> Iterator[tuple[Source, Entry]]:
         """Open a file, and describe the state in which it is."""
-        file = self.bucket.open(claim.key, claim.size)
+        file = self.bucket.open(claim.key, claim.size, whole=not self.config.link_files)
         entry = self.bucket.entry(claim.key, file)
         with H5Source(file) as source:
             yield source, entry
@@ -122,18 +122,16 @@ class DosnaTarget(Target):
 
     def _ingest(self, source: Source, key: str, check: Check) -> Any:
         check()
-        options: dict[str, Any] = {}
+        options: dict[str, Any] = {
+            "on_error": self.config.on_error,
+            "progress": lambda done, total: check(),
+            "memory_limit": self.memory_limit,
+        }
         if self.config.compression is not None:
             options["compression"] = self.config.compression
-        return self.con.ingest(
-            source,
-            key,
-            chunk_size=self.config.chunk_size,
-            on_error="skip" if self.config.on_error == "skip" else "raise",
-            progress=lambda done, total: check(),
-            memory_limit=self.memory_limit,
-            **options,
-        )
+        if self.config.link_files:
+            return self.con.link(source, key, unlinkable="ingest", **options)
+        return self.con.ingest(source, key, chunk_size=self.config.chunk_size, **options)
 
     def _remove_outdated(self, source: Source, key: str, check: Check) -> None:
         """Delete the datasets that were made of another state of the file."""

@@ -19,6 +19,7 @@ from dosna.selection import select
 
 if TYPE_CHECKING:
     from dosna.backends.base import BackendConnection
+    from dosna.sources.links import Link
 
 __all__ = ["Array", "ArrayDescription", "Box", "Source", "SourceArray"]
 
@@ -167,6 +168,30 @@ class Source(ABC):
 
         An interrupted ingest goes on only if it finds the same.
         """
+
+    def link(self, name: str) -> Link | None:
+        """Say where the elements of an array lie, for a dataset that shows them there.
+
+        None for an array that is better ingested, because it is small.
+
+        Raises
+        ------
+        RefusedError
+            It cannot be linked; says why.
+        """
+        raise RefusedError(f"{type(self).__name__} has none of the files that can be linked")
+
+    def chunk_records(self, name: str) -> tuple[Array, Array]:
+        """List the stored chunks of an array that `link` gave without an offset.
+
+        Returns
+        -------
+        numbers : ndarray
+            Of int64: the place of each in the grid of chunks, in C order.
+        records : ndarray
+            Of int64 and shape (3, n), see `dosna.sources.h5chunks.Records`.
+        """
+        raise NotImplementedError
 
     @abstractmethod
     def read(self, name: str, box: Box) -> Array:

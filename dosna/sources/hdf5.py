@@ -12,15 +12,30 @@ from typing import Any
 import h5py
 import numpy as np
 
-from dosna.errors import DatasetNameError, DosnaError, SourceError, SourceNotFoundError
+from dosna.errors import (
+    DatasetNameError,
+    DosnaError,
+    RefusedError,
+    SourceError,
+    SourceNotFoundError,
+)
 from dosna.metadata import check_name
 from dosna.registry import SourceKind, sources
 from dosna.sources.base import Array, ArrayDescription, Box, Source
 from dosna.sources.contiguous import rows
-from dosna.sources.files import ByteFile, LocalFile, S3Options, open_bytes
-from dosna.sources.h5direct import UndecodableError, direct_reader
+from dosna.sources.files import (
+    ByteFile,
+    LocalFile,
+    S3File,
+    S3Options,
+    open_bytes,
+)
+from dosna.sources.h5chunks import UndecodableError
+from dosna.sources.h5direct import direct_reader
+from dosna.sources.h5links import stored_layout, stored_records
 from dosna.sources.h5tree import Tree, walk
 from dosna.sources.h5types import attributes, axis_names, represent
+from dosna.sources.links import Link
 from dosna.sources.strings import blocks, fixed, measure
 
 __all__ = ["KIND", "H5Source"]
@@ -63,6 +78,7 @@ class H5Source(Source):
         self._given = not isinstance(location, (str, ByteFile))
         self._opening = secrets.token_hex(8)
         self._bytes: ByteFile | None = None
+        self._state: str | None = None
         self._file: Any = None
         if isinstance(location, str):
             options = S3Options(endpoint_url, profile_name, region_name, verify, timeout, retries)
@@ -76,6 +92,7 @@ class H5Source(Source):
         self._forget()
 
     def _forget(self) -> None:
+        self._state = None
         self._tree: Tree | None = None
         self._readers: dict[str, _Reader] = {}
 
@@ -103,7 +120,8 @@ class H5Source(Source):
 
     def fingerprint(self) -> str:
         if self._bytes is not None:
-            return self._bytes.fingerprint()
+            self._state = self._bytes.fingerprint()
+            return self._state
         if self._opened().mode != "r":
             return f"open for writing, {self._opening}"
         with suppress(OSError):
@@ -140,6 +158,40 @@ class H5Source(Source):
     def read_into(self, name: str, box: Box, out: Array) -> None:
         with _reading(self, name):
             self._reader(name).read_into(box, out)
+
+    def link(self, name: str) -> Link | None:
+        if self._bytes is None:
+            raise RefusedError("it is of a file that is open: give its path")
+        with _reading(self, name):
+            reader = self._reader(name)
+            layout = stored_layout(reader.dataset, reader.as_)
+            if layout is None:
+                return None
+            file = self._bytes
+            own = reader.dataset.file.filename
+            if own != self._opened().filename:
+                file = LocalFile(os.path.abspath(os.fsdecode(own)))
+            return Link(
+                file.location,
+                reader.dataset.name,
+                file.fingerprint() if file is not self._bytes else self._fingerprint(),
+                reader.shape,
+                reader.dtype,
+                layout.fillvalue,
+                layout.chunk_size,
+                layout.filters,
+                layout.offset,
+                axis_names(reader.dataset),
+                file.options.portable() if isinstance(file, S3File) else {},
+            )
+
+    def _fingerprint(self) -> str:
+        """Give the fingerprint as it was taken first, and so before what was read since."""
+        return self._state or self.fingerprint()
+
+    def chunk_records(self, name: str) -> tuple[Array, Array]:
+        with _reading(self, name):
+            return stored_records(self._reader(name).dataset)
 
     def _opened(self) -> Any:
         with self._lock:

@@ -34,6 +34,7 @@ from dosna.util.sizes import parse_size
 
 if TYPE_CHECKING:
     from dosna.engines.connection import EngineConnection
+    from dosna.sources.links import Link
     from dosna.util.progress import Progress
 
 __all__ = ["IngestReport", "choose_chunks", "ingest"]
@@ -46,7 +47,7 @@ ChunkSize = int | str | Sequence[int] | None
 
 @dataclass
 class IngestReport:
-    """What `Connection.ingest` has done.
+    """What `Connection.ingest` or `Connection.link` has done.
 
     Parameters
     ----------
@@ -57,6 +58,8 @@ class IngestReport:
         Those of them that an interrupted ingest had begun.
     present : list of str
         Names of datasets that an earlier ingest of the same source had completed.
+    linked : list of str
+        Those of `made` and `present` whose data stay where they are.
     skipped : dict of str to str
         Names of arrays that were left out, and why.
     links : dict of str to str
@@ -64,13 +67,14 @@ class IngestReport:
     notes : dict of str to list of str
         What was converted, by dataset.
     nbytes : int
-        Bytes of the elements of `made`.
+        Bytes of the elements of `made`, but for those that are linked.
     """
 
     source: str
     made: list[str] = field(default_factory=list)
     resumed: list[str] = field(default_factory=list)
     present: list[str] = field(default_factory=list)
+    linked: list[str] = field(default_factory=list)
     skipped: dict[str, str] = field(default_factory=dict)
     links: dict[str, str] = field(default_factory=dict)
     notes: dict[str, list[str]] = field(default_factory=dict)
@@ -82,6 +86,8 @@ class IngestReport:
             lines[0] += f", {len(self.resumed)} of them begun before"
         if self.present:
             lines[0] += f", and {len(self.present)} were there"
+        if self.linked:
+            lines[0] += f", {len(self.linked)} linked"
         lines += [f"skipped {name}: {why}" for name, why in self.skipped.items()]
         return "\n".join(lines)
 
@@ -93,6 +99,7 @@ class _Array:
     target: str
     description: ArrayDescription
     origin: dict[str, Any]
+    link: Link | None = None
 
 
 def ingest(
@@ -107,8 +114,11 @@ def ingest(
     progress: Progress,
     memory_limit: int | str | None,
     options: Mapping[str, Any],
+    unlinkable: Literal["raise", "ingest"] | None = None,
 ) -> IngestReport:
-    """Do what `EngineConnection.ingest` says."""
+    """Do what `EngineConnection.ingest` says, or `link` if `unlinkable` is given."""
+    if unlinkable not in (None, "raise", "ingest"):
+        raise ConfigurationError(f"unlinkable is 'raise' or 'ingest', not {unlinkable!r}")
     if on_error not in ("raise", "skip"):
         raise ConfigurationError(f"on_error is 'raise' or 'skip', not {on_error!r}")
     create = con.instance.create_dataset
@@ -116,9 +126,9 @@ def ingest(
     given = isinstance(what, Source)
     source = open_source(what, kind=kind, **{k: v for k, v in options.items() if k not in own})
     try:
-        return _Ingest(con, source, name, chunk_size, on_error == "skip", overwrite, own).run(
-            select, progress, memory_limit
-        )
+        work = _Ingest(con, source, name, chunk_size, on_error == "skip", overwrite, own)
+        work.links, work.ingests_rest = unlinkable is not None, unlinkable == "ingest"
+        return work.run(select, progress, memory_limit)
     finally:
         if not given:
             source.close()
@@ -133,6 +143,8 @@ class _Ingest:
     skips: bool
     overwrite: bool
     options: Mapping[str, Any]
+    links: bool = False
+    ingests_rest: bool = False
 
     def run(
         self,
@@ -176,14 +188,22 @@ class _Ingest:
         Raises RefusedError before anything is made, unless arrays may be skipped.
         """
         skipped: dict[str, str] = {}
+        fingerprint = self.source.fingerprint()  # first: what is read later is of it or noticed
         single = self.source.single
-        fingerprint = self.source.fingerprint()
         found: list[_Array] = []
         for name in _selected(self.source, patterns):
             description = self.source.describe(name)
             if description.refused:
                 skipped[name] = description.refused
                 continue
+            link = None
+            if self.links:
+                try:
+                    link = self.source.link(name)
+                except RefusedError as error:
+                    if not self.ingests_rest:
+                        skipped[name] = str(error)
+                        continue
             target = self._target(name, single)
             check_name(target)
             if self.source.keeps_its_data_in(name, self.con.instance, target):
@@ -198,12 +218,16 @@ class _Ingest:
             }
             if description.links:
                 origin["links"] = list(description.links)
-            found.append(_Array(target, description, origin))
+            found.append(_Array(target, description, origin, link))
         if skipped and not self.skips:
             raise RefusedError(
-                f"{self.source!r} has arrays that a dataset cannot represent: "
+                f"{self.source!r} has arrays that a dataset cannot "
+                + ("link to or " if self.links else "")
+                + "represent: "
                 + "; ".join(f"{name!r}: {why}" for name, why in skipped.items())
-                + ". Leave them out by on_error='skip', or select= the others"
+                + ". Leave them out by on_error='skip', "
+                + ("ingest by unlinkable='ingest' what can only be copied, " * self.links)
+                + "or select= the others"
             )
         sizes = self.chunk_size
         if sizes is not None and not isinstance(sizes, (int, str)):
@@ -249,11 +273,19 @@ class _Ingest:
     ) -> None:
         con, description = self.con, array.description
         state = con.runner.once(lambda: self._state(array))
+        if array.link is not None and state == "resume":
+            state = "replace"  # to begin anew takes no longer
         if state == "complete":
             report.present.append(array.target)
+            report.linked += [array.target] * (array.link is not None)
             return
         if state == "replace":
             con.del_dataset(array.target)
+        if array.link is not None:
+            con.runner.once(lambda: self._link(array))
+            report.made.append(array.target)
+            report.linked.append(array.target)
+            return
         if state == "resume":
             report.resumed.append(array.target)
             made = con.get_dataset(array.target)
@@ -300,17 +332,50 @@ class _Ingest:
         report.made.append(array.target)
         report.nbytes += description.nbytes
 
+    def _link(self, array: _Array) -> None:
+        """Make the table of a linked dataset.
+
+        That the source changes meanwhile does no harm: reading will find another fingerprint
+        than that which was taken first.
+        """
+        from dosna.sources.links import new_table, write_records
+
+        con, link = self.con, array.link
+        assert link is not None
+        con.check_free(array.target)
+        # A table that needs no records is complete as it is made.
+        incomplete = link.offset is None
+        table = new_table(link, encode_attrs(array.description.attrs))
+        made = con.instance.create_dataset(
+            array.target,
+            table.replace(incomplete=incomplete, origin=array.origin),
+            **({"compression": "gzip"} if "compression" in _parameters(con) else {}),
+        )
+        if incomplete:
+            write_records(made, *self.source.chunk_records(array.description.name))
+            made.update(lambda m: m.replace(incomplete=False))
+
     def _state(self, array: _Array) -> Literal["absent", "resume", "complete", "replace"]:
         if not self.con.has_dataset(array.target):
             return "absent"
         there = self.con.instance.get_dataset(array.target).metadata
         origin, mine = there.origin or {}, array.origin
         same = all(origin.get(k) == mine[k] for k in ("name", "fingerprint"))
-        fits = (there.shape, there.dtype) == (array.description.shape, array.description.dtype)
+        if array.link is None:
+            shape, dtype = array.description.shape, array.description.dtype
+            fits = there.link is None and (there.shape, there.dtype) == (shape, dtype)
+        else:
+            fits = there.link == array.link.to_json()
         if same and fits and origin.get("source") == mine["source"]:
             return "resume" if there.incomplete else "complete"
         if self.overwrite:
             return "replace"
+        if same and (there.link is None) != (array.link is None):
+            raise DatasetExistsError(
+                f"dataset {array.target!r} of connection {self.con.name!r} is "
+                f"{'ingested' if there.link is None else 'linked'} from there already: give "
+                "another name=, or overwrite=True"
+            )
         if (origin.get("source"), origin.get("name")) == (mine["source"], mine["name"]):
             raise SourceChangedError(
                 f"dataset {array.target!r} was {'begun' if there.incomplete else 'made'} from "
