@@ -72,6 +72,7 @@ install() {
     fi
 
     make_venv
+    make_hsds
     if ! link_rados; then
         say "Ceph's binding rados is not there for $("$python" --version), but only for the" \
             "system's Python: the tests of the backend ceph are skipped"

@@ -63,6 +63,16 @@ make_venv() {
     printf '%s\n' "$wanted" >"$venv/dosna-installed"
 }
 
+# The tests' HSDS server needs older packages than dosna, and so has an environment of its own.
+make_hsds() {
+    if [ -x "$venv/hsds/bin/hsds" ]; then
+        return
+    fi
+    say "installing hsds into $venv/hsds"
+    "$python" -m venv "$venv/hsds"
+    "$venv/hsds/bin/python" -m pip install --quiet --disable-pip-version-check 'hsds>=1.0.2,<2'
+}
+
 # Ceph's Python binding is in no package index: ./.venv borrows that of the system's Python, if
 # that is of the same version.
 link_rados() {

@@ -263,6 +263,11 @@ sources: Registry[SourceKind] = Registry(
                 (".h5", ".hdf5", ".hdf", ".nxs", ".nx5", ".he5", ".nc"), packages=("h5py",)
             ),
         ),
+        "hsds": _Known(
+            "dosna.sources.hsds:KIND",
+            "hsds",
+            claims=Claims(schemes=("hdf5",), packages=("h5pyd",)),
+        ),
         "zarr": _Known(
             "dosna.sources.zarr:KIND", "ingest", claims=Claims((".zarr",), packages=("zarr",))
         ),

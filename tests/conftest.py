@@ -14,7 +14,7 @@ import hypothesis
 import pytest
 
 if TYPE_CHECKING:
-    from services import Ceph
+    from services import Ceph, Hsds
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -129,6 +129,27 @@ def postgres(postgres_server: str) -> str:
     with psycopg.connect(postgres_server, autocommit=True) as admin:
         admin.execute(f"CREATE DATABASE {name}")
     return postgres_server.replace("/postgres?", f"/{name}?")
+
+
+@pytest.fixture(scope="session")
+def start_hsds() -> Callable[..., AbstractContextManager[Hsds]]:
+    """Give a function that starts an HSDS server of one's own."""
+    from services import hsds_program, start_hsds
+    from support import require, require_program
+
+    require("h5pyd")
+    if hsds_program() is None:
+        require_program("hsds")
+    return start_hsds
+
+
+@pytest.fixture(scope="session")
+def hsds(start_hsds: Callable[..., AbstractContextManager[Hsds]]) -> Iterator[Hsds]:
+    """Give an HSDS server, where the environment leads as the user test."""
+    from services import hsds_environment
+
+    with start_hsds() as hsds, hsds_environment(hsds):
+        yield hsds
 
 
 @pytest.fixture(scope="session")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -10,7 +11,34 @@ from h5py import h5o
 
 from dosna.sources.h5types import attributes
 
-__all__ = ["Tree", "walk"]
+__all__ = ["BrokenLinkError", "Node", "Tree", "walk", "walk_nodes"]
+
+
+class BrokenLinkError(LookupError):
+    """Why a name leads nowhere."""
+
+
+@dataclass(frozen=True)
+class Node:
+    """What a name leads to.
+
+    Parameters
+    ----------
+    place : hashable
+        The same for each name of it.
+    kind : str
+        ``array``, ``group`` or something else.
+    attrs : mapping
+        Of a group.
+    hard, linked : sequence of str
+        Of a group: the keys of hard links in it, and of others.
+    """
+
+    place: Hashable
+    kind: str
+    attrs: Mapping[str, Any] = field(default_factory=dict)
+    hard: Sequence[str] = ()
+    linked: Sequence[str] = ()
 
 
 @dataclass
@@ -32,42 +60,67 @@ class Tree:
     broken: dict[str, str] = field(default_factory=dict)
 
 
-def walk(file: Any, inner: str) -> Tree:
-    """Find what is below a group of a file, or the one dataset that `inner` names.
+def walk_nodes(look: Callable[[str], Node], inner: str) -> Tree:
+    """Find what is below a group, or the one dataset that `inner` names.
 
     Hard links come first, in the order of their names; then soft and external ones, which are
     other names of what is known, or lead to more.
+
+    Parameters
+    ----------
+    look : callable
+        Gives what a name leads to, or raises BrokenLinkError.
+    inner : str
     """
     tree = Tree()
-    known: dict[tuple[int, int], str] = {}
-    # Numbers of files are given again when a file was closed: external ones stay open.
-    kept: dict[int, Any] = {}
+    known: dict[Hashable, str] = {}
     name = inner.strip("/")
     hard, linked = [name], list[str]()
     while hard or linked:
         name = (hard or linked).pop()
         try:
-            found = file[name] if name else file["/"]
-        except (KeyError, OSError, RuntimeError) as error:
-            tree.broken[name] = f"{_target(file, name)} cannot be opened: {error}"
+            found = look(name)
+        except BrokenLinkError as error:
+            tree.broken[name] = str(error)
             continue
-        info = h5o.get_info(found.id)
-        kept.setdefault(info.fileno, found.file)
-        first = known.setdefault((info.fileno, info.addr), name)
+        first = known.setdefault(found.place, name)
         if first != name:
             tree.arrays.get(first, []).append(name)
-        elif isinstance(found, h5py.Dataset):
+        elif found.kind == "array":
             tree.arrays[name] = []
-        elif isinstance(found, h5py.Group):
-            tree.groups[name] = attributes(found)
-            links = [
-                (f"{name}/{key}" if name else key, found.get(key, getlink=True)) for key in found
-            ]
-            hard += [path for path, at in reversed(links) if isinstance(at, h5py.HardLink)]
-            later = [path for path, at in reversed(links) if not isinstance(at, h5py.HardLink)]
-            linked[:0] = later
+        elif found.kind == "group":
+            tree.groups[name] = dict(found.attrs)
+            above = f"{name}/" if name else ""
+            hard += [above + key for key in reversed(found.hard)]
+            linked[:0] = [above + key for key in reversed(found.linked)]
     tree.arrays = dict(sorted(tree.arrays.items()))
     return tree
+
+
+def walk(file: Any, inner: str) -> Tree:
+    """Find what is below a group of an h5py file, or the one dataset that `inner` names."""
+    # Numbers of files are given again when a file was closed: external ones stay open.
+    kept: dict[int, Any] = {}
+
+    def look(name: str) -> Node:
+        try:
+            found = file[name] if name else file["/"]
+        except (KeyError, OSError, RuntimeError) as error:
+            raise BrokenLinkError(f"{_target(file, name)} cannot be opened: {error}") from None
+        info = h5o.get_info(found.id)
+        kept.setdefault(info.fileno, found.file)
+        place = (info.fileno, info.addr)
+        if isinstance(found, h5py.Dataset):
+            return Node(place, "array")
+        if not isinstance(found, h5py.Group):
+            return Node(place, "type")
+        hard, linked = list[str](), list[str]()
+        for key in found:
+            link = found.get(key, getlink=True)
+            (hard if isinstance(link, h5py.HardLink) else linked).append(key)
+        return Node(place, "group", attributes(found), hard, linked)
+
+    return walk_nodes(look, inner)
 
 
 def _target(file: Any, name: str) -> str:

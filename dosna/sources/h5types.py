@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import h5py
@@ -12,7 +13,15 @@ from h5py import h5t
 
 from dosna.metadata import Shape, check_dtype, encode_value
 
-__all__ = ["Representation", "attributes", "axis_names", "is_stored_as", "represent"]
+__all__ = [
+    "Representation",
+    "attributes",
+    "axis_names",
+    "is_stored_as",
+    "kept",
+    "represent",
+    "represent_as",
+]
 
 Array = np.ndarray[Any, Any]
 
@@ -47,13 +56,27 @@ class Representation:
 
 def represent(dataset: Any) -> Representation:
     """Say how a dataset is represented; what is not, by `Representation.refused`."""
-    unknown = np.dtype("V1")
-    empty = dataset.shape is None
-    shape: Shape = (0,) if empty else tuple(map(int, dataset.shape))
+    shape = dataset.shape
     try:
         found = dataset.dtype
     except TypeError as error:
-        return Representation(unknown, shape, refused=f"its HDF5 type has no NumPy dtype: {error}")
+        refused = f"its HDF5 type has no NumPy dtype: {error}"
+        return Representation(np.dtype("V1"), shape or (0,), refused=refused)
+    return represent_as(found, None if shape is None else tuple(map(int, shape)))
+
+
+def represent_as(found: np.dtype[Any], extent: Shape | None) -> Representation:
+    """Say how elements are represented whose dtype has h5py's notes.
+
+    Parameters
+    ----------
+    found : numpy.dtype
+    extent : tuple of int, or None
+        The shape; None for a null dataspace.
+    """
+    unknown = np.dtype("V1")
+    empty = extent is None
+    shape: Shape = extent if extent is not None else (0,)
     notes: tuple[str, ...] = ()
     attrs: dict[str, Any] = {}
     refused = _refusal(found)
@@ -153,12 +176,28 @@ def attributes(owner: Any) -> dict[str, Any]:
 
     References become the names of what they refer to; what cannot be kept, a text that says so.
     """
+    readers = {name: partial(owner.attrs.__getitem__, name) for name in owner.attrs}
+    return kept(readers, lambda reference: owner.file[reference].name)
+
+
+def kept(
+    readers: Mapping[str, Callable[[], Any]], named: Callable[[Any], str | None]
+) -> dict[str, Any]:
+    """Read attributes as `attributes` does.
+
+    Parameters
+    ----------
+    readers : mapping of str to callable
+        Each gives a value as h5py would.
+    named : callable
+        Gives the name of what a reference leads to.
+    """
     found: dict[str, Any] = {}
-    for name in owner.attrs:
+    for name, read in readers.items():
         if name in _OF_SCALES:
             continue
         try:
-            value = _attribute(owner, owner.attrs[name])
+            value = _attribute(named, read())
             encode_value(value)
         except (TypeError, OSError, RuntimeError, KeyError, ValueError) as error:
             value = f"<not kept: {error}>"
@@ -166,11 +205,11 @@ def attributes(owner: Any) -> dict[str, Any]:
     return found
 
 
-def _attribute(owner: Any, value: Any) -> Any:
+def _attribute(named: Callable[[Any], str | None], value: Any) -> Any:
     if isinstance(value, h5py.Empty):
         return None
     if isinstance(value, h5py.Reference):
-        return owner.file[value].name if value else None
+        return named(value) if value else None
     if isinstance(value, bytes):
         return value.decode("utf-8", "replace")
     if isinstance(value, np.str_):
@@ -178,7 +217,7 @@ def _attribute(owner: Any, value: Any) -> Any:
     if isinstance(value, np.ndarray) and value.dtype.hasobject:
         if value.dtype.names is not None:
             raise TypeError(f"an attribute of {value.dtype}")
-        return [_attribute(owner, v) for v in value]
+        return [_attribute(named, v) for v in value]
     if isinstance(value, (np.ndarray, np.generic)):
         return value.astype(_plain(value.dtype)) if value.dtype.names is None else value
     return value

@@ -105,6 +105,11 @@ class H5Source(Source):
     def travels(self) -> bool:
         return not self._given
 
+    @property
+    def file(self) -> Any:
+        """The file, as h5py opens it."""
+        return self._opened()
+
     def close(self) -> None:
         with self._lock:
             self._forget()

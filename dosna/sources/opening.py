@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from dosna.errors import SourceError
-from dosna.registry import SourceKind, sources
+from dosna.registry import SourceKind, backends, sources
 from dosna.sources.base import Source
 from dosna.util.options import refuse_unknown
 
@@ -59,6 +59,9 @@ def open_source(what: Any, *, kind: str | None = None, **options: Any) -> Source
 def _by_name(text: str, kind: str | None) -> tuple[str, str, SourceKind]:
     scheme = re.match(r"([a-z][a-z0-9+.-]*):", text)
     claims = sources.claims()
+    if scheme and scheme[1] in backends.names and not text.startswith("//", scheme.end()):
+        # Of datasets: ``hdf5:/data/scans``.
+        scheme = None
     if kind is None and scheme:
         for name, claim in claims.items():
             if scheme[1] in claim.schemes:

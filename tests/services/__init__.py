@@ -4,35 +4,32 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
+import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from typing import Any, Self
+from typing import Self, TypeVar
 
 CEPH = Path(__file__).with_name("ceph.py")
+HSDS = Path(__file__).with_name("hsds.py")
 DEBIAN_PYTHON = "/usr/bin/python3"
 
 
-class Ceph:
-    """A cluster that was started by `start_ceph`.
+class Service:
+    """Daemons that a process was started to look after.
 
     Attributes
     ----------
-    conf, folder : str
-        The configuration file, and the folder of everything.
+    folder : str
+        Of everything.
     pids : dict of str to int
-        By the daemon's name: ``mon.a``, ``osd.0``, ``rgw``.
-    endpoint_url, access_key, secret_key : str
-        Of the S3 gateway.
+        By the daemon's name.
     """
 
-    conf: str
     folder: str
     pids: dict[str, int]
-    endpoint_url: str
-    access_key: str
-    secret_key: str
 
     def __init__(self, process: subprocess.Popen[str]) -> None:
         self._process = process
@@ -42,7 +39,7 @@ class Ceph:
         assert self._process.stdout is not None
         line = self._process.stdout.readline()
         if not line:
-            raise RuntimeError(f"the Ceph cluster did not start: {self._process.wait()}")
+            raise RuntimeError(f"the service did not start: {self._process.wait()}")
         self.__dict__.update(json.loads(line))
 
     def _do(self, command: str, name: str) -> Self:
@@ -57,7 +54,7 @@ class Ceph:
         self._do("kill", name)
 
     def start(self, name: str) -> None:
-        """Start a daemon that was killed; a gateway listens when this returns."""
+        """Start a daemon that was killed; one that speaks HTTP listens when this returns."""
         self._do("start", name)
 
     def pause(self, name: str) -> None:
@@ -69,17 +66,92 @@ class Ceph:
         self._do("resume", name)
 
 
+class Ceph(Service):
+    """A cluster that was started by `start_ceph`, with ``mon.a``, ``osd.0``, …, ``rgw``.
+
+    Attributes
+    ----------
+    conf : str
+        The configuration file.
+    endpoint_url, access_key, secret_key : str
+        Of the S3 gateway.
+    """
+
+    conf: str
+    endpoint_url: str
+    access_key: str
+    secret_key: str
+
+
+class Hsds(Service):
+    """A server that was started by `start_hsds`: ``hsds``, with all its nodes.
+
+    Attributes
+    ----------
+    endpoint : str
+        Another one after each start.
+    users : dict of str to str
+        Passwords by name. ``admin`` may do everything, and each has a folder in ``/home``.
+    data : str
+        The folder in which paths of linked files begin.
+    """
+
+    endpoint: str
+    users: dict[str, str]
+    data: str
+
+
+S = TypeVar("S", bound=Service)
+
+
 @contextmanager
-def start_ceph(*arguments: str) -> Iterator[Ceph]:
-    """Start a cluster with the arguments of ``ceph.py``; it ends with the block."""
+def _start(kind: type[S], *command: str | Path, **environment: str) -> Iterator[S]:
     die_with_me = ["setpriv", "--pdeathsig", "TERM", "--"]
-    command: list[Any] = [*die_with_me, DEBIAN_PYTHON, CEPH, *arguments]
     with subprocess.Popen(
-        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        [*die_with_me, *command],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**os.environ, **environment},
     ) as process:
-        yield Ceph(process)
+        yield kind(process)
         assert process.stdin is not None
         process.stdin.close()
+
+
+def start_ceph(*arguments: str) -> AbstractContextManager[Ceph]:
+    """Start a cluster with the arguments of ``ceph.py``; it ends with the block."""
+    return _start(Ceph, DEBIAN_PYTHON, CEPH, *arguments)
+
+
+def hsds_program() -> str | None:
+    """Find the program ``hsds``: of this environment's own for it, or on the path.
+
+    It needs older packages than dosna, and is installed apart.
+    """
+    places = [str(Path(sys.prefix, "hsds", "bin")), os.environ.get("PATH", os.defpath)]
+    return shutil.which("hsds", path=os.pathsep.join(places))
+
+
+def start_hsds(**environment: str) -> AbstractContextManager[Hsds]:
+    """Start an HSDS server, with further variables of its environment; it ends with the block."""
+    program = hsds_program()
+    assert program is not None
+    return _start(Hsds, sys.executable, HSDS, program, **environment)
+
+
+@contextmanager
+def hsds_environment(hsds: Hsds, user: str = "test") -> Iterator[None]:
+    """Let h5pyd find this server and nothing else of this machine's."""
+    changed = {
+        "HS_ENDPOINT": hsds.endpoint,
+        "HS_USERNAME": user,
+        "HS_PASSWORD": hsds.users[user],
+        "HS_BUCKET": None,
+        "HS_API_KEY": None,
+    }
+    with _environment(changed):
+        yield
 
 
 @contextmanager
@@ -96,6 +168,12 @@ def aws_environment(access_key: str | None, secret_key: str | None) -> Iterator[
         "AWS_DEFAULT_REGION": None,
         "AWS_ENDPOINT_URL": None,
     }
+    with _environment(changed):
+        yield
+
+
+@contextmanager
+def _environment(changed: dict[str, str | None]) -> Iterator[None]:
     before = {name: os.environ.get(name) for name in changed}
     set_environment(changed)
     try:

@@ -1,0 +1,221 @@
+"""Whole HDF5 files in domains of HSDS: with their data, or linked to where these lie."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from support import require
+
+from dosna import errors
+
+h5py = require("h5py")
+h5pyd = require("h5pyd")
+
+from dosna.export.hsds import link_domain, load_domain  # noqa: E402
+from dosna.hsds import HsdsClient, HsdsOptions  # noqa: E402
+
+
+def small_integers(shape):
+    return np.random.default_rng(0).integers(0, 9, shape, "i4")
+
+
+LINKED = {
+    "contiguous": {},
+    "chunked": {"chunks": (8, 16, 53)},
+    "gzip": {"chunks": (8, 16, 20), "compression": "gzip"},
+    "shuffled": {"chunks": (8, 16, 20), "shuffle": True},
+    "both": {"chunks": (8, 16, 20), "compression": "gzip", "shuffle": True},
+    "checked": {"chunks": (8, 16, 20), "compression": "gzip", "fletcher32": True},
+}
+COPIED = {
+    "lzf": {"chunks": (8, 16, 20), "compression": "lzf"},
+    "only checked": {"chunks": (8, 16, 20), "fletcher32": True},
+}
+
+
+def write_sample(path):
+    with h5py.File(path, "w") as file:
+        file.attrs["title"] = "rött"
+        entry = file.create_group("entry1")
+        entry.attrs["NX_class"] = "NXentry"
+        for name, options in {**LINKED, **COPIED}.items():
+            entry.create_dataset(name, data=small_integers((37, 45, 53)), **options)
+        entry["big_endian"] = np.arange(10, dtype=">f4")
+        entry["flags"] = np.array([True, False])
+        entry["fixed"] = np.array([b"some", b"by"])
+        record = np.dtype([("n", "i2"), ("x", ">f8"), ("s", "S3")])
+        entry["record"] = np.array([(1, 2.5, b"xy")], record)
+        padded = {"names": ["a", "b"], "formats": ["u1", "i4"], "offsets": [0, 4], "itemsize": 12}
+        entry["padded"] = np.array([(1, 2), (3, 4)], np.dtype(padded))
+        entry.create_dataset("texts", data=["aé", "bcd", ""], dtype=h5py.string_dtype())
+        entry["title"] = "a scan"
+        entry["number"] = 2.5
+        entry["none"] = np.zeros((0, 3), "i4")
+        entry["null"] = h5py.Empty("f4")
+        kind = h5py.enum_dtype({"A": 1, "B": 2}, "i1")
+        entry.create_dataset("enum", data=np.array([1, 2], "i1"), dtype=kind)
+        ragged = entry.create_dataset("ragged", (2,), dtype=h5py.vlen_dtype("i4"))
+        ragged[0], ragged[1] = [1, 2], [3]
+        refer = entry.create_dataset("refer", (3,), dtype=h5py.ref_dtype)
+        refer[0], refer[1] = entry["number"].ref, entry.ref
+        arrays = entry.create_dataset("arrays", (2,), dtype=np.dtype(("i4", (3,))))
+        arrays[...] = np.arange(6).reshape(2, 3)
+        filled = entry.create_dataset("filled", (20, 20), "i4", chunks=(10, 10), fillvalue=7)
+        filled[:3] = 1
+        entry.create_dataset("grows", data=np.arange(35.0).reshape(5, 7), maxshape=(None, 7))
+        entry["soft"] = h5py.SoftLink("/entry1/number")
+        entry["hard"] = entry["number"]
+        entry["outside"] = h5py.ExternalLink("other.h5", "/x")
+        entry["dead"] = h5py.SoftLink("/nothing")
+        entry["x"] = np.arange(37.0)
+        entry["x"].make_scale("x")
+        entry["contiguous"].dims[0].attach_scale(entry["x"])
+        attrs = entry["number"].attrs
+        attrs["count"], attrs["nan"], attrs["yes"] = 1, np.nan, True
+        attrs["list"], attrs["words"] = np.arange(3.0), ["x", "yy"]
+        attrs["nothing"], attrs["group"] = h5py.Empty("f4"), entry.ref
+        attrs["record"] = np.array([(1, 2.5)], [("n", "i2"), ("x", "f8")])
+
+
+def compare(path, domain):
+    """Compare all of a file and a domain, as h5py and h5pyd read them."""
+
+    def same(one, other):
+        if isinstance(one, h5py.Empty):
+            return isinstance(other, h5pyd.Empty)
+        try:
+            return np.array_equal(one, other, equal_nan=True)
+        except TypeError:
+            return np.array_equal(one, other)
+
+    def look(name, one):
+        other = there[name]
+        assert set(one.attrs) == set(other.attrs)
+        for key in set(one.attrs) - {"group", "DIMENSION_LIST", "REFERENCE_LIST"}:
+            assert same(one.attrs[key], other.attrs[key]), (name, key)
+        if not isinstance(one, h5py.Dataset):
+            assert list(one) == list(other)
+            return
+        assert one.shape == other.shape
+        if one.shape is None or name.endswith(("refer", "ragged")):
+            return
+        if not name.endswith("padded"):
+            assert one.dtype == other.dtype
+        assert same(one[()], other[()]), name
+
+    with h5py.File(path) as here, h5pyd.File(domain, "r") as there:
+        look("/", here)
+        here.visititems(look)
+        entry = there["entry1"]
+        assert entry.get("soft", getlink=True).path == "/entry1/number"
+        assert entry.get("outside", getlink=True).filename == "other.h5"
+        assert entry["hard"] == entry["number"]
+        assert [row.tolist() for row in entry["ragged"][...]] == [[1, 2], [3]]
+        assert entry[entry["number"].attrs["group"]] == entry
+        assert there[entry["refer"][0]] == entry["number"]
+        assert entry["grows"].maxshape[0] in (None, 5)
+
+
+@pytest.fixture
+def domain(hsds, request):
+    name = request.node.name.replace("[", "-").replace("]", "").replace(" ", "-")
+    yield f"/home/test/{name}.h5"
+    client = HsdsClient(HsdsOptions())
+    for found in list(client.domains("/home/test")):
+        if name in found["name"]:
+            client.delete("/", found["name"])
+
+
+def names_in(folder="/home/test"):
+    return {d["name"].rpartition("/")[2] for d in HsdsClient(HsdsOptions()).domains(folder)}
+
+
+@pytest.fixture(scope="module")
+def raw(hsds):
+    """Give a folder whose files the server reads, and how it calls the folder."""
+    folder = Path(hsds.data) / "raw"
+    folder.mkdir()
+    write_sample(folder / "sample.h5")
+    return folder
+
+
+def test_a_file_with_its_data(raw, domain):
+    report = load_domain(raw / "sample.h5", f"hdf5:/{domain}")
+    assert (report.linked, report.copied, report.left_out) == ([], {}, {})
+    compare(raw / "sample.h5", domain)
+
+
+def test_a_file_that_is_linked(raw, domain):
+    report = link_domain(raw / "sample.h5", domain, "dosna/raw/sample.h5")
+    assert {f"entry1/{name}" for name in LINKED} <= set(report.linked)
+    texts = {"lzf", "only checked", "padded", "texts", "ragged", "refer"}
+    assert set(report.copied) == {f"entry1/{name}" for name in texts}
+    compare(raw / "sample.h5", domain)
+    assert report.nbytes < 4 * 2 * small_integers((37, 45, 53)).size + 1000
+
+
+def test_what_is_there_stays_unless_it_is_to_be_replaced(raw, domain, tmp_path):
+    other = tmp_path / "other.h5"
+    with h5py.File(other, "w") as file:
+        file["x"] = 1
+    load_domain(other, domain)
+    with pytest.raises(FileExistsError, match="overwrite=True"):
+        load_domain(other, domain)
+    with h5py.File(other, "w") as file:
+        file["x"] = 2
+    load_domain(other, domain, overwrite=True)
+    with h5pyd.File(domain, "r") as there:
+        assert there["x"][()] == 2
+    assert not [name for name in names_in() if name.startswith(".")]
+
+
+def test_what_fails_leaves_nothing(domain, tmp_path):
+    path = tmp_path / "refused.h5"
+    with h5py.File(path, "w") as file:
+        file["x"] = np.arange(5)
+        regions = file.create_dataset("regions", (1,), dtype=h5py.regionref_dtype)
+        regions[0] = file["x"].regionref[1:3]
+    before = names_in()
+    with pytest.raises(errors.RefusedError, match="regions"):
+        load_domain(path, domain)
+    assert names_in() == before
+    assert set(load_domain(path, domain, on_error="skip").left_out) == {"regions"}
+
+
+def test_a_filter_that_was_left_out_for_a_chunk_is_not_linked(raw, domain):
+    path = raw / "masked.h5"
+    frames = np.arange(200, dtype="i4").reshape(2, 100)
+    with h5py.File(path, "w") as file:
+        made = file.create_dataset("x", (2, 100), "i4", chunks=(1, 100), compression="gzip")
+        made.id.write_direct_chunk((0, 0), frames[0].tobytes(), filter_mask=1)
+        made[1] = frames[1]
+    report = link_domain(path, domain, "dosna/raw/masked.h5")
+    assert "left out" in report.copied["x"]
+    with h5pyd.File(domain, "r") as there:
+        np.testing.assert_array_equal(there["x"][...], frames)
+    with pytest.raises(errors.RefusedError, match="'x' cannot be linked"):
+        link_domain(path, domain, "dosna/raw/masked.h5", unlinkable="raise", overwrite=True)
+
+
+def test_another_file_than_was_said_is_noticed(raw, domain):
+    path = raw / "swapped.h5"
+    for start in (0, 1):
+        with h5py.File(path, "w") as file:
+            file["x"] = np.arange(start, start + 5000)
+        path = raw / "first.h5"
+    with pytest.raises(errors.StorageError, match="is it the same file"):
+        link_domain(path, domain, "dosna/raw/swapped.h5")
+
+
+def test_what_a_killed_writer_left_goes_with_its_token(domain, tmp_path):
+    path = tmp_path / "x.h5"
+    with h5py.File(path, "w") as file:
+        file["x"] = 1
+    folder, _, name = domain.rpartition("/")
+    HsdsClient(HsdsOptions()).put("/", f"{folder}/.{name}.mine.part", {})
+    load_domain(path, domain, token="yours")
+    assert f".{name}.mine.part" in names_in()
+    load_domain(path, domain, token="mine", overwrite=True)
+    assert f".{name}.mine.part" not in names_in()
