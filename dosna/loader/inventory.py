@@ -463,15 +463,15 @@ class Inventory:
             },
         )
 
-    def compared(self, claim: Claim, difference: str | None) -> bool:
-        """Note what verifying a file has found: None, or the first difference."""
+    def compared(self, claim: Claim, passed: bool, message: str) -> bool:
+        """Note what verifying a file has found."""
         c = _files.c
         return self._end(
             claim,
             {
-                c.diff_status: DONE if difference is None else DIFFERENT,
+                c.diff_status: DONE if passed else DIFFERENT,
                 c.diff_finish: _now(),
-                c.message: "PASSED" if difference is None else difference,
+                c.message: message,
             },
         )
 

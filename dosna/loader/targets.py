@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 from dosna import open_url
@@ -13,8 +14,8 @@ from dosna.errors import (
     ChunkError,
     ConfigurationError,
     DatasetNotFoundError,
-    DosnaError,
     FormatError,
+    MissingDependencyError,
     SourceChangedError,
 )
 from dosna.loader.bucket import Bucket, Entry
@@ -25,10 +26,33 @@ from dosna.sources.base import ArrayDescription, Source
 from dosna.sources.hdf5 import H5Source
 from dosna.urls import Url
 
-__all__ = ["OutdatedError", "Target", "open_target"]
+__all__ = ["OutdatedError", "Target", "Verdict", "open_target", "other_attribute"]
 
 Check = Callable[[], None]
 """Called now and then; raises if the work is to be stopped."""
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What comparing a file has found.
+
+    Parameters
+    ----------
+    difference : str or None
+        The first; None if there is none.
+    unseen : sequence of str
+        What was not compared, and why.
+    """
+
+    difference: str | None
+    unseen: Sequence[str] = ()
+
+    @property
+    def message(self) -> str:
+        """What is said of the file."""
+        if self.difference is not None:
+            return self.difference
+        return "PASSED" + (f"; not compared: {'; '.join(self.unseen)}" if self.unseen else "")
 
 
 class OutdatedError(Exception):
@@ -61,8 +85,8 @@ class Target(ABC):
         """
 
     @abstractmethod
-    def compare(self, claim: Claim, check: Check) -> str | None:
-        """Compare a file with what was made of it; give the first difference.
+    def compare(self, claim: Claim, check: Check) -> Verdict:
+        """Compare a file with what was made of it.
 
         Raises
         ------
@@ -142,28 +166,27 @@ class DosnaTarget(Target):
                 check()
                 self.con.del_dataset(name)
 
-    def compare(self, claim: Claim, check: Check) -> str | None:
+    def compare(self, claim: Claim, check: Check) -> Verdict:
+        unseen = []
         with self.source(claim) as (source, _):
             there = set(self.con.names_in(claim.key))
             fingerprint = source.fingerprint()
-            skips = self.config.on_error == "skip"
             for name in source.names():
                 check()
                 target = f"{claim.key}/{name}"
                 described = source.describe(name)
                 if described.refused:
-                    if skips:
-                        continue
-                    return f"{name}: {described.refused}"
-                if target not in there:
-                    return f"{name}: not in the target"
+                    unseen.append(f"{name} ({described.refused})")
+                elif target not in there:
+                    return Verdict(f"{name}: not in the target")
+                else:
+                    found = self._difference(target, source, described, fingerprint, check)
+                    if found is not None:
+                        return Verdict(f"{name}: {found}")
                 there.discard(target)
-                found = self._difference(target, source, described, fingerprint, check)
-                if found is not None:
-                    return f"{name}: {found}"
             if there:
-                return f"{min(there)}: in the target, and not in the file"
-            return self._other_groups(source, claim.key)
+                return Verdict(f"{min(there)}: in the target, and not in the file")
+            return Verdict(self._other_groups(source, claim.key), unseen)
 
     def _difference(
         self,
@@ -188,7 +211,7 @@ class DosnaTarget(Target):
         for what, wanted, found in pairs:
             if wanted != found:
                 return f"{what} is {wanted} in the file, and {found} in the target"
-        if (other := _other_attribute(described.attrs, dict(ds.attrs))) is not None:
+        if (other := other_attribute(described.attrs, dict(ds.attrs))) is not None:
             return other
         return self._other_value(ds, source, described.name, check)
 
@@ -218,12 +241,12 @@ class DosnaTarget(Target):
             if name not in kept and self.config.on_error == "skip":
                 continue
             there = self.con.get_group_attrs(f"{key}/{name}" if name else key)
-            if (other := _other_attribute(attrs, there)) is not None:
+            if (other := other_attribute(attrs, there)) is not None:
                 return f"group {name or '/'}: {other}"
         return None
 
 
-def _other_attribute(wanted: Any, there: Any) -> str | None:
+def other_attribute(wanted: Any, there: Any) -> str | None:
     """Say in which attribute two owners differ first, if in any."""
     one, other = encode_attrs(wanted), encode_attrs(there)
     for name in sorted({*one, *other}):
@@ -252,4 +275,10 @@ def open_target(config: Config, bucket: Bucket) -> Target:
     if config.tgt_folder is None:
         config.require("target")
         return DosnaTarget(config, bucket)
-    raise DosnaError("not yet")
+    try:
+        from dosna.loader.hsds import HsdsTarget
+    except ImportError as error:
+        raise MissingDependencyError(
+            f"HSDS as a target needs {error.name}: pip install 'dosna[hsds]'"
+        ) from error
+    return HsdsTarget(config, bucket)

@@ -302,12 +302,8 @@ class Differ(Worker):
             text = f"to be loaded again: {error}"
             log.info("%s: %s", claim.key, text)
             return self.note(lease, lambda: self.inventory.outdated(claim, text))
-        noted = self.note(lease, lambda: self.inventory.compared(claim, found))
+        passed = found.difference is None
+        noted = self.note(lease, lambda: self.inventory.compared(claim, passed, found.message))
         if noted:
-            log.log(
-                logging.INFO if found is None else logging.ERROR,
-                "%s: %s",
-                claim.key,
-                found or "PASSED",
-            )
+            log.log(logging.INFO if passed else logging.ERROR, "%s: %s", claim.key, found.message)
         return noted
