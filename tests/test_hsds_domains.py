@@ -121,14 +121,14 @@ def compare(path, domain):
 @pytest.fixture
 def domain(hsds, request):
     name = request.node.name.replace("[", "-").replace("]", "").replace(" ", "-")
-    yield f"/home/test/{name}.h5"
+    yield f"{hsds.home}/{name}.h5"
     client = HsdsClient(HsdsOptions())
-    for found in list(client.domains("/home/test")):
+    for found in list(client.domains(hsds.home)):
         if name in found["name"]:
             client.delete("/", found["name"])
 
 
-def names_in(folder="/home/test"):
+def names_in(folder):
     return {d["name"].rpartition("/")[2] for d in HsdsClient(HsdsOptions()).domains(folder)}
 
 
@@ -156,7 +156,7 @@ def test_a_file_that_is_linked(raw, domain):
     assert report.nbytes < 4 * 2 * small_integers((37, 45, 53)).size + 1000
 
 
-def test_what_is_there_stays_unless_it_is_to_be_replaced(raw, domain, tmp_path):
+def test_what_is_there_stays_unless_it_is_to_be_replaced(hsds, raw, domain, tmp_path):
     other = tmp_path / "other.h5"
     with h5py.File(other, "w") as file:
         file["x"] = 1
@@ -168,19 +168,19 @@ def test_what_is_there_stays_unless_it_is_to_be_replaced(raw, domain, tmp_path):
     load_domain(other, domain, overwrite=True)
     with h5pyd.File(domain, "r") as there:
         assert there["x"][()] == 2
-    assert not [name for name in names_in() if name.startswith(".")]
+    assert not [name for name in names_in(hsds.home) if name.startswith(".")]
 
 
-def test_what_fails_leaves_nothing(domain, tmp_path):
+def test_what_fails_leaves_nothing(hsds, domain, tmp_path):
     path = tmp_path / "refused.h5"
     with h5py.File(path, "w") as file:
         file["x"] = np.arange(5)
         regions = file.create_dataset("regions", (1,), dtype=h5py.regionref_dtype)
         regions[0] = file["x"].regionref[1:3]
-    before = names_in()
+    before = names_in(hsds.home)
     with pytest.raises(errors.RefusedError, match="regions"):
         load_domain(path, domain)
-    assert names_in() == before
+    assert names_in(hsds.home) == before
     assert set(load_domain(path, domain, on_error="skip").left_out) == {"regions"}
 
 
@@ -209,13 +209,13 @@ def test_another_file_than_was_said_is_noticed(raw, domain):
         link_domain(path, domain, "dosna/raw/swapped.h5")
 
 
-def test_what_a_killed_writer_left_goes_with_its_token(domain, tmp_path):
+def test_what_a_killed_writer_left_goes_with_its_token(hsds, domain, tmp_path):
     path = tmp_path / "x.h5"
     with h5py.File(path, "w") as file:
         file["x"] = 1
     folder, _, name = domain.rpartition("/")
     HsdsClient(HsdsOptions()).put("/", f"{folder}/.{name}.mine.part", {})
     load_domain(path, domain, token="yours")
-    assert f".{name}.mine.part" in names_in()
+    assert f".{name}.mine.part" in names_in(hsds.home)
     load_domain(path, domain, token="mine", overwrite=True)
-    assert f".{name}.mine.part" not in names_in()
+    assert f".{name}.mine.part" not in names_in(hsds.home)

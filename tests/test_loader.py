@@ -84,7 +84,7 @@ def test_the_keys_of_the_loader_of_hdf_group_are_there():
         ("src_bucket: [a, b]", "src_bucket is a single value"),
         ("just words", "holds no keys"),
         ("a: b: c", "config.yml is not YAML, line 1"),
-        ("target: ram:a\ntgt_folder: /home/", "are both given"),
+        ("target: ram:a\ntgt_folder: hdf5://home/", "are both given"),
         ("hs_password: pa55", "config.yml has a secret, hs_password"),
         ("inventory: postgresql://u:pa55@h/d", "config.yml has a secret, inventory"),
         ("aws_secret_access_key: pa55", "has a secret"),
@@ -652,7 +652,7 @@ def test_the_command(tmp_path, monkeypatch, capsys):
     (tmp_path / "raw/c.h5").write_text("no HDF5")
     (tmp_path / "config.yml").write_text(
         "src_bucket: ./raw\ntarget: file:out\nretry_time: 0\nmax_attempts: 2\nlog_level: error\n"
-        "inventory_domain: /home/x\nheartbeat: alive\n"
+        "inventory_domain: hdf5://home/x\nheartbeat: alive\n"
     )
 
     def do(*arguments, code=0):

@@ -35,7 +35,7 @@ def config(bucket, hsds, tmp_path):
         "src_bucket": bucket.name,
         "src_prefix": f"{secrets.token_hex(4)}/",
         "aws_s3_gateway": bucket.endpoint_url,
-        "tgt_folder": f"/home/test/{secrets.token_hex(4)}/",
+        "tgt_folder": f"hdf5://home/test/{secrets.token_hex(4)}/",
         "inventory": f"sqlite:///{tmp_path}/loader.sqlite",
         "retry_time": 0.0,
         "max_attempts": 20,

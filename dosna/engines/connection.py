@@ -566,13 +566,15 @@ class EngineConnection:
         path : path
             Its ending says what is written: ``.h5``, ``.hdf5``, ``.nxs`` or ``.nx5`` an HDF5
             file, ``.zarr`` a folder with a Zarr v3 group, ``.npy`` (of one dataset) NumPy's
-            format. It appears when all is in it, and not at all if anything fails.
+            format. It appears when all is in it, and not at all if anything fails. So does
+            ``hdf5://home/user/scan.h5``, a domain of HSDS, of the server that the environment
+            names or ``?endpoint=…``; what was written is read back there.
         select : str or sequence of str, optional
             Names, with ``*``, ``?`` and ``[…]`` as in a shell; all by default.
         chunk_size : int or sequence of int, optional
             Extent of a chunk in the file; the datasets' own by default.
         compression : str, optional
-            ``'gzip'`` for HDF5; for Zarr as in the backend ``file``. None by default.
+            ``'gzip'`` for HDF5 and HSDS; for Zarr as in the backend ``file``. None by default.
         overwrite : bool
             Whether to replace what is at `path`.
         progress, memory_limit

@@ -1,7 +1,7 @@
 """Writing datasets to one file that other programs read: HDF5, Zarr, NumPy's format.
 
 What is written appears under its name when it is complete: until then it is beside it, under
-a hidden name that ends in ``.part``.
+a hidden name that ends in ``.part``. So it is with a domain of HSDS, which is no file.
 """
 
 from __future__ import annotations
@@ -96,22 +96,25 @@ def export(
     memory_limit: Limit,
 ) -> None:
     """Do what `EngineConnection.export` says, on all processes that work together."""
-    path = os.path.abspath(os.fspath(path))
+    path = os.fspath(path)
+    if path.startswith("hdf5://"):
+        job = _job(datasets, path, chunk_size, compression, memory_limit)
+        from dosna.export.hsds import write as write_domain
+
+        write_domain(job, path, overwrite, progress)
+        return
+    path = os.path.abspath(path)
     suffix = os.path.splitext(path)[1].lower()
     if suffix not in _FORMATS:
         raise ConfigurationError(
             f"{path} ends in {suffix!r}, which says no format: use one of {', '.join(SUFFIXES)}"
         )
-    if not datasets:
-        raise ConfigurationError(f"there is no dataset to write to {path}")
-    for ds in datasets:
-        ds.note_reading()
+    job = _job(datasets, path, chunk_size, compression, memory_limit)
     location = os.path.realpath(datasets[0].connection.instance.location)
     if os.path.exists(path) and f"{location}/".startswith(f"{os.path.realpath(path)}/"):
         raise ConfigurationError(
             f"{path} is where the datasets are, or holds it: export to another place"
         )
-    job = Job(datasets, chunk_size, compression, memory_limit)
     write = _FORMATS[suffix]()
     total = sum(ds.total_chunks for ds in datasets)
     with (
@@ -119,6 +122,20 @@ def export(
         job.runner.reporting(progress, total, "export") as report,
     ):
         write(job, part, report)
+
+
+def _job(
+    datasets: Sequence[EngineDataset],
+    path: str,
+    chunk_size: int | Sequence[int] | None,
+    compression: str | None,
+    memory_limit: Limit,
+) -> Job:
+    if not datasets:
+        raise ConfigurationError(f"there is no dataset to write to {path}")
+    for ds in datasets:
+        ds.note_reading()
+    return Job(datasets, chunk_size, compression, memory_limit)
 
 
 def share_of(report: Report | None, done: int, count: int) -> Callable[[int, int], None] | None:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import os
 import random
-import threading
+import sys
 import time
+import weakref
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,7 +17,6 @@ import requests
 import urllib3
 from h5pyd.config import get_config
 from h5pyd.httpconn import HttpConn
-from requests_unixsocket.adapters import UnixAdapter
 
 from dosna.errors import (
     ConfigurationError,
@@ -24,6 +25,7 @@ from dosna.errors import (
     StorageError,
     StoreTimeoutError,
 )
+from dosna.hsds.sockets import SocketAdapter
 
 __all__ = ["Failure", "HsdsClient", "HsdsOptions", "domain_of"]
 
@@ -66,7 +68,7 @@ class HsdsOptions:
 
 
 def domain_of(location: str) -> str:
-    """Give the path of a domain: ``/home/user/scan.h5`` of ``hdf5://home/user/scan.h5``.
+    """Give the path of a domain: what follows ``hdf5:/``.
 
     Raises
     ------
@@ -101,7 +103,8 @@ class Failure(Exception):
     @property
     def absent(self) -> bool:
         """Whether there is no such domain or object, or no longer."""
-        return self.status in (404, 410)
+        # The last: a domain of that name was made anew.
+        return self.status in (404, 410) or "not a member" in self.reason
 
     @property
     def transient(self) -> bool:
@@ -116,15 +119,8 @@ class Failure(Exception):
         return self.transient and self.status not in _NEVER_DONE and self.kind != _UNREACHABLE
 
 
-class _OneSocket(UnixAdapter):  # type: ignore[misc]
-    """Keeps a connection to the server, where requests_unixsocket keeps one for each URL."""
-
-    def get_connection(self, url: str, proxies: Any = None) -> Any:
-        return super().get_connection("/".join(url.split("/", 3)[:3]), proxies)
-
-
 class HsdsClient:
-    """Requests to one server, by any number of threads.
+    """Requests to one server, by any number of threads; ``close()`` ends its connections.
 
     Raises
     ------
@@ -157,7 +153,9 @@ class HsdsClient:
         self.endpoint = str(self._known.endpoint)
         self.username = self._known.username or "nobody"
         self._bucket = found(options.bucket, "HS_BUCKET")
-        self._local = threading.local()
+        # A connection is one thread's at a time.
+        self._idle: list[requests.Session] = []
+        self.close = weakref.finalize(self, _close, self._idle)
 
     def error(self, failure: Failure, what: str) -> DosnaError:
         """Give the error that says what could not be done."""
@@ -253,8 +251,10 @@ class HsdsClient:
         headers = {"accept": accept}
         if data is not None:
             headers["Content-Type"] = content
+        session = self._session()
+        answer = None
         try:
-            answer = self._session().request(
+            answer = session.request(
                 method,
                 self.endpoint + path,
                 params=asked,
@@ -273,23 +273,36 @@ class HsdsClient:
                 raise urllib3.exceptions.ProtocolError("the answer ends early")
         except (requests.RequestException, urllib3.exceptions.HTTPError, OSError) as error:
             raise _broken(error) from None
+        finally:
+            # Whose answer was not read to its end has a connection of no more use.
+            if answer is not None:
+                answer.close()
+            if sys.exception() is not None:
+                session.close()
+        self._idle.append(session)
         if answer.status_code not in (200, 201, 204):
             raise _answered(answer.status_code, str(answer.reason or ""))
         return found
 
     def _session(self) -> Any:
-        found = getattr(self._local, "session", None)
-        if found is None:
-            found = requests.Session()
-            found.mount("http+unix://", _OneSocket())
-            # Instead of what ~/.netrc may have for this host.
-            found.auth = self._authorized
-            self._local.session = found
-        return found
+        with suppress(IndexError):
+            return self._idle.pop()
+        made = requests.Session()
+        if self.endpoint.startswith("http+unix://"):
+            made.mount("http+unix://", SocketAdapter(self.endpoint))
+        # Instead of what ~/.netrc may have for this host.
+        made.auth = self._authorized
+        return made
 
     def _authorized(self, request: Any) -> Any:
         request.headers.update(self._known.getHeaders(headers={"Accept-Encoding": "identity"}))
         return request
+
+
+def _close(sessions: list[requests.Session]) -> None:
+    for session in sessions:
+        session.close()
+    sessions.clear()
 
 
 def _broken(error: Exception) -> Failure:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from math import prod
 from typing import Any
 
 from h5json.objid import createObjId
@@ -17,7 +18,7 @@ from dosna.errors import DatasetExistsError, StorageError
 from dosna.hsds.client import Failure, HsdsClient, Json
 from dosna.metadata import Shape
 
-__all__ = ["NewDomain", "in_flight", "new_domain", "select_of"]
+__all__ = ["NewDomain", "grown", "in_flight", "new_domain", "select_of"]
 
 Box = tuple[slice, ...]
 
@@ -29,6 +30,16 @@ def select_of(box: Box) -> dict[str, str]:
     if not box:
         return {}
     return {"select": "[" + ",".join(f"{s.start}:{s.stop}" for s in box) + "]"}
+
+
+def grown(chunks: Shape, extent: Sequence[int], itemsize: int, most: int) -> Shape:
+    """Give the extent of whole chunks that one request is for, as far as they are small."""
+    unit = list(chunks)
+    # Along the last axes first, where elements lie together.
+    for axis in reversed(range(len(unit))):
+        while unit[axis] < extent[axis] and 2 * prod(unit) * itemsize <= most:
+            unit[axis] *= 2
+    return tuple(unit)
 
 
 def in_flight(work: Callable[[Any], object], items: Iterable[Any], count: int) -> None:

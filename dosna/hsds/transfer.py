@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from math import prod
 from typing import Any, Literal
@@ -229,7 +229,7 @@ class _Transfer:
     def run(
         self, source: Any, overwrite: bool, token: str | None, progress: Progress
     ) -> DomainReport:
-        with _opened(source) as opened:
+        with closing(self.client), _opened(source) as opened:
             report = DomainReport(opened.location, self.domain)
             with new_domain(self.client, self.domain, overwrite, token) as made:
                 self._fill(opened, made, report, progress)

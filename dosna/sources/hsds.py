@@ -18,7 +18,7 @@ from dosna.errors import (
     SourceNotFoundError,
 )
 from dosna.hsds.client import IN_FLIGHT, Failure, HsdsClient, HsdsOptions, Json, domain_of
-from dosna.hsds.domain import select_of
+from dosna.hsds.domain import grown, select_of
 from dosna.hsds.tree import DomainTree, Place, attributes, domains_in
 from dosna.hsds.types import dtype_of, elements, shape_of
 from dosna.metadata import Shape, check_name
@@ -95,7 +95,9 @@ class HsdsSource(Source):
         with self._lock:
             if self._pool is not None:
                 self._pool.shutdown()
-            self._known = None
+            if self._known is not None:
+                self._known.close()
+                self._known = None
             self._forget()
 
     @property
@@ -118,7 +120,7 @@ class HsdsSource(Source):
         client = self._client
         states = []
         for domain in self._domains().values():
-            there = client.get("/", domain)
+            there = self._domain(domain)
             root = client.get(f"/groups/{there['root']}", domain)
             states.append(f"{there['root']} {there['lastModified']} {root['lastModified']}")
         return f"root, lastModified, its root's: {'; '.join(states)}"
@@ -172,6 +174,15 @@ class HsdsSource(Source):
         found = domains_in(self._client, self._path)
         return {path.removeprefix(prefix): path for path in found if not _unfinished(path)}
 
+    def _domain(self, path: str) -> Json:
+        found = self._client.get("/", path)
+        if "root" not in found:
+            raise SourceNotFoundError(
+                f"{path} at {self._client.endpoint} is a folder: for all of its domains write "
+                f"{self.location}/"
+            )
+        return found
+
     def _all(self) -> _Found:
         with self._lock, self._asking(self.inner or self._path):
             if self._found is None:
@@ -182,11 +193,7 @@ class HsdsSource(Source):
             return self._found
 
     def _walk(self, found: _Found, prefix: str, domain: str) -> None:
-        if self._client.get("/", domain).get("class") == "folder":
-            raise SourceNotFoundError(
-                f"{domain} at {self._client.endpoint} is a folder: for all of its domains write "
-                f"{self.location}/"
-            )
+        self._domain(domain)
         tree = DomainTree(self._client, domain)
         try:
             walked = tree.walk(self.inner)
@@ -351,11 +358,8 @@ class _Reader:
         extent = [s.stop - s.start for s in box]
         if prod(extent) * size <= _REQUEST_BYTES:
             return [box]
-        unit = list(self._chunks() or (1,) * len(box))
-        # Along the last axes first, where elements lie together.
-        for axis in reversed(range(len(box))):
-            while unit[axis] < extent[axis] and 2 * prod(unit) * size <= _REQUEST_BYTES:
-                unit[axis] *= 2
+        chunks = self._chunks() or (1,) * len(box)
+        unit = grown(chunks, extent, size, _REQUEST_BYTES)
         parts = []
         starts = [s.start - s.start % u for s, u in zip(box, unit, strict=True)]
         covered = [s.stop - start for s, start in zip(box, starts, strict=True)]

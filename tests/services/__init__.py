@@ -94,11 +94,14 @@ class Hsds(Service):
         Passwords by name. ``admin`` may do everything, and each has a folder in ``/home``.
     data : str
         The folder in which paths of linked files begin.
+    home : str
+        The folder of domains of the user ``test``.
     """
 
     endpoint: str
     users: dict[str, str]
     data: str
+    home: str
 
 
 S = TypeVar("S", bound=Service)

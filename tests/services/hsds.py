@@ -24,7 +24,8 @@ from urllib.parse import quote
 
 SECONDS = 60
 BUCKET = "dosna"
-USERS = {"admin": "for-admin", "test": "for-test", "other": "for-other"}
+TESTER = "test"
+USERS = {"admin": "for-admin", TESTER: "for-test", "other": "for-other"}
 
 # By default an object is written a second after its last change, and a flush looks once a second.
 # These are whole numbers in its settings, and taken as they are only in that file.
@@ -133,6 +134,7 @@ class Server:
             "pids": {} if self.process is None else {"hsds": self.process.pid},
             "endpoint": f"http+unix://{quote(str(self.sockets / 'sn_1.sock'), '')}",
             "users": USERS,
+            "home": f"/home/{TESTER}",
         }
 
     def do(self, command: str, _: str) -> None:
