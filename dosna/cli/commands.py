@@ -14,6 +14,7 @@ import numpy as np
 
 from dosna import Connection, Dataset
 from dosna.cli.console import Console
+from dosna.cli.loader import loader
 from dosna.cli.places import chosen, connected, is_url, new_place, source_of
 from dosna.columns import Tree, find_trees
 from dosna.errors import ConfigurationError, DosnaError, SourceChangedError
@@ -429,4 +430,5 @@ COMMANDS: dict[str, Command] = {
     "export": export,
     "verify": verify,
     "rm": rm,
+    "loader": loader,
 }

@@ -7,6 +7,7 @@ import json
 import re
 from typing import Any
 
+from dosna.cli.loader import add_loader
 from dosna.util.sizes import parse_size
 
 __all__ = ["make_parser"]
@@ -202,6 +203,7 @@ def make_parser() -> argparse.ArgumentParser:
     command.add_argument("url", metavar="URL")
     command.add_argument("-r", "--recursive", action="store_true", help="all datasets of a place")
     command.add_argument("-y", "--yes", action="store_true", help="do not ask")
+    add_loader(commands)
     return parser
 
 

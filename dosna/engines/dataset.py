@@ -596,7 +596,12 @@ class EngineDataset(ArrayAccess):
 
     @collective
     def compare(
-        self, other: Any, *, progress: Progress = None, memory_limit: Limit = None
+        self,
+        other: Any,
+        *,
+        exact: bool = False,
+        progress: Progress = None,
+        memory_limit: Limit = None,
     ) -> Comparison:
         """Compare with what should be equal, chunk by chunk, and say where it differs.
 
@@ -607,6 +612,9 @@ class EngineDataset(ArrayAccess):
         ----------
         other : array_like
             Another dataset, or anything with shape, dtype and slicing; of the same shape.
+        exact : bool
+            Compare the bytes of the values instead, of the same dtype: 0.0 is not -0.0, nor one
+            NaN another.
         progress, memory_limit
             As in `load`.
 
@@ -619,7 +627,8 @@ class EngineDataset(ArrayAccess):
         ValueError
             `other` has another shape.
         TypeError
-            Of another kind, such as text and numbers, or with other fields.
+            Of another kind, such as text and numbers, or with other fields; with `exact` of
+            another dtype.
         """
         self.connection.check_connected()
         if not is_source(other):
@@ -628,6 +637,11 @@ class EngineDataset(ArrayAccess):
             raise ValueError(
                 f"dataset {self.name!r} of shape {self.shape} cannot be compared with shape "
                 f"{tuple(other.shape)}"
+            )
+        if exact and other.dtype != self.dtype:
+            raise TypeError(
+                f"dataset {self.name!r} of dtype {self.dtype} is compared exactly with dtype "
+                f"{other.dtype}: leave out exact=True to compare values alone"
             )
         try:
             unequal(np.empty(0, self.dtype), np.empty(0, other.dtype))
@@ -645,7 +659,7 @@ class EngineDataset(ArrayAccess):
         block = load_block(self.instance, chunks, most, 4 * self.runner.workers)
         parts = self.spread(
             "compare",
-            Compare(self.instance, source),
+            Compare(self.instance, source, exact),
             4 * _nbytes(block, itemsize),
             progress,
             memory_limit,

@@ -27,7 +27,15 @@ from dosna.locks import Descriptor, open_descriptor
 if TYPE_CHECKING:
     from dosna.backends.s3_client import S3Client
 
-__all__ = ["ByteFile", "LocalFile", "S3File", "S3Options", "open_bytes"]
+__all__ = [
+    "ByteFile",
+    "LocalFile",
+    "MemoryFile",
+    "S3File",
+    "S3Options",
+    "open_bytes",
+    "s3_fingerprint",
+]
 
 _CACHE_BLOCK = 1 << 18
 _CACHE_BLOCKS = 128
@@ -71,6 +79,10 @@ class ByteFile(ABC):
         """Do work that reads, for one item after the other or for several at a time."""
         for item in items:
             work(item)
+
+    def stream(self) -> io.RawIOBase | io.BufferedIOBase:
+        """Give a file object, for libraries that want one."""
+        return CachedReader(self)
 
     @abstractmethod
     def close(self) -> None:
@@ -179,6 +191,46 @@ class LocalFile(ByteFile):
 
     def close(self) -> None:
         self._file = None
+
+
+class MemoryFile(ByteFile):
+    """All bytes of a small file, as they were when it was read.
+
+    Parameters
+    ----------
+    location : str
+        Where they are from.
+    data : bytes or memoryview
+    fingerprint : str
+        Of the file that had them.
+    """
+
+    def __init__(self, location: str, data: bytes | memoryview, fingerprint: str) -> None:
+        self.location = location
+        self._data, self._fingerprint = bytes(data), fingerprint
+
+    @property
+    def size(self) -> int:
+        return len(self._data)
+
+    def fingerprint(self) -> str:
+        return self._fingerprint
+
+    def pin(self, fingerprint: str) -> None:
+        if fingerprint != self._fingerprint:
+            raise self._changed(fingerprint, self._fingerprint)
+
+    def read(self, offset: int, size: int) -> memoryview:
+        found = memoryview(self._data)[offset : offset + size]
+        if len(found) != size:
+            raise self._ends(offset, size)
+        return found
+
+    def stream(self) -> io.BytesIO:
+        return io.BytesIO(self._data)
+
+    def close(self) -> None:
+        """Keep the bytes: there is nothing to open again."""
 
 
 def _state(status: os.stat_result) -> str:
@@ -292,11 +344,11 @@ class S3File(ByteFile):
         self._pinned = fingerprint
 
     def _opened(self) -> S3Client:
+        if self._shared is not None:
+            return self._shared
         if self._pinned is not None:
             return _shared_client(self.options)
         with self._lock:
-            if self._shared is not None:
-                return self._shared
             if self._client is None:
                 self._client = self.options.client(self.location)
             return self._client
@@ -326,7 +378,7 @@ class S3File(ByteFile):
 
     def fingerprint(self) -> str:
         self._found = found = self._head()
-        return f"size {found['size']}, ETag {found['etag']}"
+        return s3_fingerprint(found["size"], found["etag"])
 
     def read(self, offset: int, size: int) -> memoryview:
         from dosna.backends.s3_errors import Failure
@@ -377,6 +429,11 @@ class S3File(ByteFile):
                 self._client = None
         if self._pinned is None:
             self._found = None
+
+
+def s3_fingerprint(size: int, etag: str) -> str:
+    """Tell a state of an object from others; servers and clients quote ETags, or do not."""
+    return f'size {size}, ETag "{etag.strip(chr(34))}"'
 
 
 def open_bytes(location: str, options: S3Options) -> ByteFile:

@@ -25,7 +25,6 @@ from dosna.sources.base import Array, ArrayDescription, Box, Source
 from dosna.sources.contiguous import rows
 from dosna.sources.files import (
     ByteFile,
-    CachedReader,
     LocalFile,
     S3File,
     S3Options,
@@ -55,8 +54,9 @@ class H5Source(Source):
 
     Parameters
     ----------
-    location : str or h5py.File, h5py.Group, h5py.Dataset
-        A path, an ``s3://bucket/key`` URL, or something open, which stays open.
+    location : str, ByteFile or h5py.File, h5py.Group, h5py.Dataset
+        A path, an ``s3://bucket/key`` URL, the file's bytes, or something open, which stays
+        open.
     inner : str
         A group or a dataset of the file; all of it by default.
     endpoint_url, profile_name, region_name, verify, timeout, retries
@@ -75,7 +75,7 @@ class H5Source(Source):
         timeout: float = 30.0,
         retries: int = 5,
     ) -> None:
-        self._given = not isinstance(location, str)
+        self._given = not isinstance(location, (str, ByteFile))
         self._opening = secrets.token_hex(8)
         self._bytes: ByteFile | None = None
         self._state: str | None = None
@@ -83,6 +83,8 @@ class H5Source(Source):
         if isinstance(location, str):
             options = S3Options(endpoint_url, profile_name, region_name, verify, timeout, retries)
             self._bytes = open_bytes(location, options)
+        elif isinstance(location, ByteFile):
+            self._bytes, location = location, location.location
         else:
             self._file, inner = location.file, location.name
             location = str(location.file.filename)
@@ -208,12 +210,11 @@ class H5Source(Source):
 
     def _open(self) -> Any:
         assert self._bytes is not None
-        local = "://" not in self.location
         _ = self._bytes.size  # tells whether it is there
         try:
-            if local:
+            if isinstance(self._bytes, LocalFile):
                 return h5py.File(self.location, "r")
-            return h5py.File(CachedReader(self._bytes), "r")
+            return h5py.File(self._bytes.stream(), "r")
         except OSError as error:
             text = str(error)
             if any(part in text for part in _BEING_WRITTEN):
