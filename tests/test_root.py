@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import threading
+import tracemalloc
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from itertools import pairwise
 
@@ -32,6 +33,7 @@ ak, uproot = require("awkward"), require("uproot")
 
 from dosna.columns.layout import decompose, form_of, plain_form  # noqa: E402
 from dosna.sources.root import to_arrow, to_awkward  # noqa: E402
+from dosna.sources.rootchain import Decoded  # noqa: E402
 from dosna.sources.roottree import TTreePart  # noqa: E402
 
 N = 3000
@@ -242,6 +244,29 @@ def test_select(con, path):
     check(con, path, "Events")
     with pytest.raises(SourceNotFoundError, match=r"nothing like 'Tau_\*'"):
         con.ingest(path, select=["run", "Tau_*"])
+
+
+def test_all_arrays_of_a_branch_or_none(con, path):
+    con.ingest(path, select="*/content")
+    assert [b.name for b in get_tree(con, "Events").branches] == ["Muon_pt", "Muon_charge"]
+    check(con, path, "Events")
+
+
+def test_little_is_held(tmp_path, monkeypatch):
+    monkeypatch.setattr(chunking, "TARGET_CHUNK_ENTRIES", 20_000)
+    monkeypatch.setattr(Decoded, "most", 2 << 20)
+    rows = 400_000
+    x = ak.unflatten(np.arange(2 * rows, dtype="f8"), np.full(rows, 2))
+    path = write(tmp_path / "many.root", arrays={"x": x}, steps=range(0, rows + 1, 10_000))
+    with dn.Connection(str(tmp_path), backend="file", engine="cpu") as con:
+        con.ingest(path, "first", select="x")
+        tracemalloc.start()
+        con.ingest(path, "second")
+        most = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        assert same(to_awkward(con, "second/Events", "x")["x"], x)
+    # Of 9.6 MB: the caches, a unit and a block.
+    assert most < 6 << 20
 
 
 def test_the_tree_is_kept(con, path):

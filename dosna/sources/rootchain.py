@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from math import prod
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -24,7 +24,8 @@ from dosna.sources.roottree import TreePart
 __all__ = ["Chain", "Decoded"]
 
 _MOST_UNIT_BYTES = 8 << 20
-_MOST_PARTS = 16
+_MOST_BRANCHES = 50_000
+"""Of open files: uproot has about 13 KiB for each."""
 
 Unit = dict[str, Array]
 """Rows of each column of a branch, by its path; offsets count from the unit's beginning."""
@@ -37,9 +38,12 @@ class Decoded:
     more after its contents.
     """
 
+    most: ClassVar[int] = 32 << 20
+    """Bytes of units, and bytes of offsets."""
+
     def __init__(self) -> None:
-        self.units: Cache[Unit] = Cache(32 << 20, lambda u: sum(a.nbytes for a in u.values()))
-        self.offsets: Cache[Array] = Cache(32 << 20, lambda offsets: offsets.nbytes)
+        self.units: Cache[Unit] = Cache(self.most, lambda u: sum(a.nbytes for a in u.values()))
+        self.offsets: Cache[Array] = Cache(self.most, lambda offsets: offsets.nbytes)
 
     def clear(self) -> None:
         """Keep nothing."""
@@ -100,7 +104,7 @@ class Chain:
     ) -> None:
         self.name, self.locations = name, locations
         self._opens, self._decoded = opens, decoded
-        self._parts: Cache[TreePart] = Cache(_MOST_PARTS, lambda part: 1)
+        self._parts: Cache[TreePart] = Cache(_MOST_BRANCHES, lambda part: part.width)
         self._lock = threading.RLock()
         self._measured: set[str] = set()
 
@@ -111,7 +115,7 @@ class Chain:
     def __setstate__(self, state: Mapping[str, Any]) -> None:
         self.__dict__.update(state)
         self._decoded = Decoded()
-        self._parts = Cache(_MOST_PARTS, lambda part: 1)
+        self._parts = Cache(_MOST_BRANCHES, lambda part: part.width)
         self._lock = threading.RLock()
 
     def _part(self, number: int) -> TreePart:
@@ -121,7 +125,7 @@ class Chain:
     def _described(self) -> tuple[Tree, dict[str, Laid]]:
         """Describe the tree and its branches, as far as that needs no data."""
         bounds, found, clusters = [0], {}, []
-        order: dict[str, str] = {}
+        refused: dict[str, str] = {}
         first = self._part(0)
         for number, location in enumerate(self.locations):
             part = self._part(number)
@@ -131,22 +135,24 @@ class Chain:
                 here = {branch.name: branch for branch in part.branches()}
             for name, branch in here.items():
                 if number == 0:
-                    found[name], order[name] = branch, branch.refused
+                    found[name], refused[name] = branch, branch.refused
                 elif name not in found:
                     found[name] = branch
-                    order[name] = f"{self.locations[0]} has no such branch, and {location} has"
-                elif not order[name]:
+                    refused[name] = f"{self.locations[0]} has no such branch, and {location} has"
+                elif not refused[name]:
                     form = found[name].form
                     if branch.refused or branch.form != form:
                         other = branch.refused or f"it is {branch.typename} there"
-                        order[name] = f"{location} has another such branch: {other}"
+                        refused[name] = f"{location} has another such branch: {other}"
             for name in found.keys() - here.keys():
-                order[name] = order[name] or f"{location} has no such branch"
+                refused[name] = refused[name] or f"{location} has no such branch"
         laid = {}
         for index, (name, branch) in enumerate(found.items()):
             described = Branch(name, branch.form or "", branch.typename, branch.title, index)
-            own = {} if order[name] else {c.path: c for c in columns(form_of(branch.form))}
-            laid[name] = Laid(described, own, order[name])
+            own = {} if refused[name] else {c.path: c for c in columns(form_of(branch.form))}
+            if not own and not refused[name]:
+                refused[name] = f"its elements ({described.type}) have nothing in them to be kept"
+            laid[name] = Laid(described, own, refused[name])
         usual = max(clusters, key=lambda c: c[0])[1]
         tree = Tree(
             first.kind,

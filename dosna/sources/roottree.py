@@ -77,6 +77,11 @@ class TreePart(ABC):
             self._again.append(name)
 
     @property
+    def width(self) -> int:
+        """How many branches uproot has made objects for."""
+        return 1 + len(self._found)
+
+    @property
     def cycle(self) -> int:
         """Its number among trees of the name."""
         return int(str(self.tree.object_path).rpartition(";")[2] or 1)
