@@ -9,7 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import closing, suppress
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,7 @@ from dosna.errors import (
     SourceChangedError,
     SourceError,
     SourceNotFoundError,
+    StorageError,
 )
 
 require("servicex")
@@ -164,14 +165,9 @@ def check(con: Any, group: str, wanted: ak.Array) -> None:
 
 
 @pytest.fixture
-def con() -> Iterator[Any]:
-    with dn.Connection("servicex", backend="ram", engine="cpu") as made:
+def con(tmp_path: Path) -> Iterator[Any]:
+    with dn.Connection(str(tmp_path), backend="ram", engine="cpu") as made:
         yield made
-        for name in list(made):
-            del made[name]
-        for group in ("servicex", "Events", "Runs"):
-            with suppress(Exception):
-                made.set_group_attrs(group, {})
 
 
 SOON = {"polling_interval": 0.05, "timeout": 20.0}
@@ -239,15 +235,14 @@ class Crash(BaseException):
     """Nothing of dosna catches it."""
 
 
-@pytest.mark.parametrize("form", ["parquet", "root-file"])
 def test_an_interrupted_ingest_goes_on_wherever_it_was(
-    servicex: ServiceX, config: str, inputs: list[str], monkeypatch: Any, form: str
+    servicex: ServiceX, config: str, inputs: list[str], monkeypatch: Any
 ) -> None:
-    """Crash before each of the changes to the store, and go on: with files in another order."""
+    """Crash before some of the changes to the store, and go on: with files in another order."""
     from dosna.engines.connection import EngineConnection
     from dosna.engines.dataset import EngineDataset
 
-    request = submitted(servicex, inputs, form)
+    request = submitted(servicex, inputs)
     transform = servicex.transforms[request]
     left = [1 << 30]
 
@@ -266,11 +261,10 @@ def test_an_interrupted_ingest_goes_on_wherever_it_was(
     }.items():
         for name in names:
             monkeypatch.setattr(owner, name, counted(getattr(owner, name)))
-    group = "servicex" if form == "parquet" else "Events"
-    given = {"config_path": config, "memory_limit": 4000, **SOON}
+    given = {"config_path": config, "memory_limit": 4000, "select": ["met", "Muon_pt"], **SOON}
     rows, crashes, number = list(transform.rows), 0, 1
     while True:
-        with dn.Connection(f"crash {form} {number}", backend="ram", engine="cpu") as con:
+        with dn.Connection(f"crash {number}", backend="ram", engine="cpu") as con:
             left[0] = number
             try:
                 con.ingest(f"servicex:{request}", **given)
@@ -282,15 +276,16 @@ def test_an_interrupted_ingest_goes_on_wherever_it_was(
             con.ingest(f"servicex:{request}", **given)
             transform.rows[:] = rows
             results = dict(zip(inputs, transform.results, strict=True))
-            order = [f.url for f in get_tree(con, group).files]
+            order = [f.url for f in get_tree(con, "servicex").files]
             assert sorted(order) == inputs
-            check(con, group, ak.concatenate([results[path]["Events"] for path in order]))
+            wanted = ak.concatenate([results[path]["Events"] for path in order])
+            check(con, "servicex", wanted[["met", "Muon_pt"]])
             for name in list(con):
                 assert not con[name].incomplete
                 del con[name]
         if finished:
             break
-        number += 5 if number > 12 else 3
+        number += 6 if number > 8 else 2
     assert crashes > 5
 
 
@@ -520,6 +515,10 @@ def test_what_is_there_already_is_kept(
         con.ingest(second, config_path=config, **SOON)
     con.ingest(second, config_path=config, overwrite=True, **SOON)
     check(con, "servicex", expected(servicex, second))
+    for name in list(con):
+        del con[name]
+    con.ingest(first, config_path=config, **SOON)
+    check(con, "servicex", expected(servicex, first))
     with pytest.raises(SourceNotFoundError, match="no column of tree 'none' like 'Jet"):
         con.ingest(second, "none", config_path=config, select="Jet*", **SOON)
 
@@ -579,8 +578,6 @@ def test_what_cannot_be_reached_is_said_in_time(
     (tmp_path / "servicex.yaml").unlink()
     with pytest.raises(ConfigurationError, match="configuration of ServiceX cannot be used"):
         con.ingest(request, **soon)
-    with pytest.raises(ConnectionError, match="refuses the token"):
-        con.ingest(request, endpoint=servicex.url, **soon)
     for bad in ("servicex:", "servicex:/"):
         with pytest.raises(ConfigurationError, match="names no request"):
             con.ingest(bad)
@@ -672,7 +669,7 @@ def test_the_results_are_ours_alone_to_read(
     keys = servicex.keys
     servicex.keys = (keys[0], "wrong")
     try:
-        with pytest.raises(ConnectionError, match="the credentials are refused"):
+        with pytest.raises(StorageError, match="access is denied"):
             con.ingest(f"servicex:{request}", config_path=config, **SOON)
     finally:
         servicex.keys = keys

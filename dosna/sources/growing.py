@@ -13,6 +13,7 @@ from dosna.columns.chunking import choose_chunk_entries
 from dosna.columns.layout import columns
 from dosna.columns.writing import TreeWriter, branches_of
 from dosna.errors import (
+    FormatError,
     RefusedError,
     SourceChangedError,
     SourceError,
@@ -100,14 +101,14 @@ class GrowingTrees:
             return True
         try:
             found = TreeWriter.find(self.con, group, self.fingerprint)
-        except SourceChangedError:
+            if found is None:
+                return False
+            found.open(self.source, self.options)
+        except (SourceChangedError, FormatError):
             if not self.overwrite:
                 raise
             TreeWriter.remove(self.con, group)
-            found = None
-        if found is None:
             return False
-        found.open(self.source, self.options)
         self.writers[group] = found
         self._entries[group] = found.entries
         kept = found.about.get(_ABOUT, {})
