@@ -43,6 +43,13 @@ from servicex.servicex_client import ServiceXClient  # noqa: E402
 
 FILES = 4
 CUT = [{"treename": "Events", "filter_name": ["Muon_pt", "met", "run"], "cut": "met > 0.5"}]
+NOTHING_CHOSEN = {
+    "expressions": None,
+    "cut": None,
+    "filter_name": None,
+    "aliases": None,
+    "fail_on_missing_trees": None,
+}
 PYTHON = """
 def run_query(path):
     import awkward as ak
@@ -80,7 +87,7 @@ def inputs(tmp_path_factory: Any) -> list[str]:
         paths.append(str(folder / f"events_{number}.root"))
         with uproot.recreate(paths[-1]) as file:
             file.mktree("Events", events)
-            if number != 1:
+            if number > 1:
                 file.mktree("Runs", {"number": np.array([number], "i8")})
     return paths
 
@@ -141,8 +148,8 @@ def ask(config: str, inputs: list[str], selection: Any = None, form: str = "parq
 def submitted(servicex: ServiceX, inputs: list[str], form: str = "parquet", **more: Any) -> str:
     """Submit a request without the client, and wait until as much is done as is allowed."""
     body = {"file-list": inputs, "codegen": "uproot-raw", "result-format": form, "title": None}
-    cut = [{"fail_on_missing_trees": None, "expressions": None, "aliases": None, **CUT[0]}]
-    transform = servicex.submit({**body, "selection": json.dumps(cut), **more})
+    selection = json.dumps([{**NOTHING_CHOSEN, **CUT[0]}])
+    transform = servicex.submit({**body, "selection": selection, **more})
     done_by = time.monotonic() + 20
     while transform.status != "Complete" and len(transform.rows) < servicex.allowed:
         assert time.monotonic() < done_by
@@ -242,7 +249,9 @@ def test_an_interrupted_ingest_goes_on_wherever_it_was(
     from dosna.engines.connection import EngineConnection
     from dosna.engines.dataset import EngineDataset
 
-    request = submitted(servicex, inputs)
+    queries = [{**CUT[0], "filter_name": ["Muon_pt"]}, {"treename": "Runs"}]
+    selection = json.dumps([{**NOTHING_CHOSEN, **query} for query in queries])
+    request = submitted(servicex, inputs, "root-file", selection=selection)
     transform = servicex.transforms[request]
     left = [1 << 30]
 
@@ -261,7 +270,7 @@ def test_an_interrupted_ingest_goes_on_wherever_it_was(
     }.items():
         for name in names:
             monkeypatch.setattr(owner, name, counted(getattr(owner, name)))
-    given = {"config_path": config, "memory_limit": 4000, "select": ["met", "Muon_pt"], **SOON}
+    given = {"config_path": config, "memory_limit": 4000, **SOON}
     rows, crashes, number = list(transform.rows), 0, 1
     while True:
         with dn.Connection(f"crash {number}", backend="ram", engine="cpu") as con:
@@ -276,10 +285,11 @@ def test_an_interrupted_ingest_goes_on_wherever_it_was(
             con.ingest(f"servicex:{request}", **given)
             transform.rows[:] = rows
             results = dict(zip(inputs, transform.results, strict=True))
-            order = [f.url for f in get_tree(con, "servicex").files]
-            assert sorted(order) == inputs
-            wanted = ak.concatenate([results[path]["Events"] for path in order])
-            check(con, "servicex", wanted[["met", "Muon_pt"]])
+            for tree in ("Events", "Runs"):
+                order = [f.url for f in get_tree(con, tree).files]
+                assert sorted(order) == inputs
+                parts = [results[path][tree] for path in order if tree in results[path]]
+                check(con, tree, ak.concatenate(parts))
             for name in list(con):
                 assert not con[name].incomplete
                 del con[name]
@@ -472,9 +482,9 @@ def test_several_trees_of_which_one_is_not_in_each_file(
     cut = [*CUT, {"treename": {"Runs": "More/Runs"}}]
     report = con.ingest(ask(config, inputs, query.UprootRaw(cut), "root-file"), **SOON)
     check(con, "Events", expected(servicex, report.source))
-    assert read_columns(con, "More/Runs").number.to_list() == [0, 2, 3]
+    assert read_columns(con, "More/Runs").number.to_list() == [2, 3]
     ranges = [(f.start, f.stop) for f in get_tree(con, "More/Runs").files]
-    assert ranges == [(0, 1), (1, 1), (1, 2), (2, 3)]
+    assert ranges == [(0, 0), (0, 0), (0, 1), (1, 2)]
     for name in [n for n in con if n.startswith("More")]:
         del con[name]
     none = query.UprootRaw([{"treename": "Nothing"}])

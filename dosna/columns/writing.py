@@ -235,7 +235,7 @@ class TreeWriter:
             form = form_of(branch.form)
             try:
                 decompose(array[branch.name][:0], form)
-            except FormatError:
+            except (FormatError, ValueError):
                 found = ak.type(array[branch.name]).content
                 return f"has {found} in column {branch.name!r}, where others have {form.type}"
         return None

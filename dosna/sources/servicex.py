@@ -378,9 +378,10 @@ class _Following:
         """Raise unless all has come that there should be."""
         status, where = self.status, f"{self.source.location} at {self.requests.url}"
         state, log = status.status.value, f" (its log: {status.log_url})" if status.log_url else ""
+        lost = status.files_completed - len(self.done - self.failed.keys())
+        if self.source.query is not None and (state != "Complete" or lost > 0):
+            self.source.query.cache.delete_record_by_request_id(self.request_id)
         if state != "Complete":
-            if self.source.query is not None:
-                self.source.query.cache.delete_record_by_request_id(self.request_id)
             why = {"Fatal": "failed", "Canceled": "was canceled"}.get(
                 state, f"failed, for its dataset {status.did!r} cannot be used"
             )
@@ -388,7 +389,6 @@ class _Following:
                 f"{where} {why}, with {status.files_completed} of {status.files} files "
                 f"done{log}: submit it again"
             )
-        lost = status.files_completed - len(self.done - self.failed.keys())
         if lost > 0:
             raise SourceError(
                 f"{where} is complete, and {lost} of {status.files_completed} results are not "
