@@ -67,7 +67,7 @@ class TreeWriter:
 
     @classmethod
     def find(cls, con: EngineConnection, group: str, fingerprint: str) -> TreeWriter | None:
-        """Go on with a tree; None if there is none.
+        """Go on with a tree; None if there is none, or its datasets were deleted.
 
         Raises
         ------
@@ -79,6 +79,8 @@ class TreeWriter:
         try:
             tree = get_tree(con, group)
         except DatasetNotFoundError:
+            return None
+        if not con.names_in(group):
             return None
         if tree.fingerprint != fingerprint:
             raise SourceChangedError(
@@ -233,7 +235,7 @@ class TreeWriter:
             form = form_of(branch.form)
             try:
                 decompose(array[branch.name][:0], form)
-            except FormatError:
+            except (FormatError, ValueError):
                 found = ak.type(array[branch.name]).content
                 return f"has {found} in column {branch.name!r}, where others have {form.type}"
         return None

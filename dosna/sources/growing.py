@@ -13,6 +13,7 @@ from dosna.columns.chunking import choose_chunk_entries
 from dosna.columns.layout import columns
 from dosna.columns.writing import TreeWriter, branches_of
 from dosna.errors import (
+    FormatError,
     RefusedError,
     SourceChangedError,
     SourceError,
@@ -100,18 +101,18 @@ class GrowingTrees:
             return True
         try:
             found = TreeWriter.find(self.con, group, self.fingerprint)
-        except SourceChangedError:
+            if found is None:
+                return False
+            found.open(self.source, self.options)
+        except (SourceChangedError, FormatError):
             if not self.overwrite:
                 raise
             TreeWriter.remove(self.con, group)
-            found = None
-        if found is None:
             return False
-        found.open(self.source, self.options)
         self.writers[group] = found
         self._entries[group] = found.entries
         kept = found.about.get(_ABOUT, {})
-        self.skipped.update(kept.get(_LEFT_OUT, {}))
+        self._note(kept.get(_LEFT_OUT, {}))
         for beside in kept.get(_TREES, []):
             self.find(beside)
         self.present = all(writer.complete for writer in self.writers.values())
@@ -214,7 +215,10 @@ class GrowingTrees:
         writer.open(self.source, self.options, sample)
         self.writers[group] = writer
         self._entries[group] = 0
-        self.skipped.update({k: v for k, v in left_out.items() if v})
+        self._note(left_out)
+
+    def _note(self, left_out: Mapping[str, str]) -> None:
+        self.skipped.update({name: why for name, why in left_out.items() if why})
 
     def _chosen(self, group: str, array: ak.Array) -> tuple[list[str], dict[str, str]]:
         """Choose columns; give those that are left out with the reason, which may be empty."""
@@ -289,6 +293,8 @@ class GrowingTrees:
                 if file not in writer.files
             ]
             if ranges:
+                # Who goes on with one of the trees must know of the others.
+                writer.about[_ABOUT][_TREES] = list(self.writers)
                 writer.commit(ranges)
         if self.writers:
             self._ended.clear()

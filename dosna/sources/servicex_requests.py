@@ -32,6 +32,7 @@ _LISTS_RESULTS = "poll_local_transformation_results"
 # Rows of results are dated when the server begins to write them, and seen when it has.
 _LATE = timedelta(minutes=2)
 _RETRY_SECONDS = 0.5
+_CANCEL_SECONDS = 0.05
 _PASSING = frozenset({408, 429, 500, 502, 503, 504})
 
 
@@ -224,7 +225,16 @@ def in_time(call: Callable[[], Awaitable[T]], timeout: float) -> T:
     """Run a coroutine to its end, or raise TimeoutError; also where a loop is running."""
 
     async def limited() -> T:
-        return await asyncio.wait_for(call(), timeout)
+        task = asyncio.ensure_future(call())
+        await asyncio.wait({task}, timeout=timeout)
+        if not task.done():
+            # Not by wait_for: the client takes a cancellation for one more failed attempt.
+            while not task.done():
+                task.cancel()
+                await asyncio.wait({task}, timeout=_CANCEL_SECONDS)
+            if task.cancelled() or task.exception() is not None:
+                raise TimeoutError
+        return task.result()
 
     try:
         asyncio.get_running_loop()
