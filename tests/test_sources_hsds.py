@@ -350,6 +350,24 @@ def test_a_server_that_ends_during_an_export_has_no_such_domain(start_hsds, con)
             np.testing.assert_array_equal(open_source(url)["x"][...], con["x"][...])
 
 
+def test_the_command_line(con, url, tmp_path, capsys):
+    from dosna.cli import main
+
+    def run(*arguments):
+        assert main(list(arguments)) == 0, capsys.readouterr()
+        return capsys.readouterr().out
+
+    with h5py.File(tmp_path / "x.h5", "w") as file:
+        file["entry/x"] = np.arange(20)
+    here, back = f"file:{tmp_path}/here", f"file:{tmp_path}/back"
+    run("ingest", str(tmp_path / "x.h5"), here)
+    assert url in run("export", here, f"{url}?timeout=20")
+    assert "1 dataset" in run("ingest", f"{url}?retries=2", back)
+    run("verify", back, "--against", url)
+    assert main(["ingest", "hdf5://home/test/nothing.h5", back]) == 1
+    assert "nothing.h5" in capsys.readouterr().err
+
+
 def test_it_travels_with_its_password_and_does_not_show_it(hsds, samples):
     where = "hdf5://home/test/source/samples.h5"
     given = {"endpoint": hsds.endpoint, "username": "test", "password": "for-test"}
