@@ -6,9 +6,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from services import hsds_environment
 from support import require
 
 from dosna import errors
+from dosna.sources import open_source
 
 h5py = require("h5py")
 h5pyd = require("h5pyd")
@@ -207,6 +209,30 @@ def test_another_file_than_was_said_is_noticed(raw, domain):
         path = raw / "first.h5"
     with pytest.raises(errors.StorageError, match="is it the same file"):
         link_domain(path, domain, "dosna/raw/swapped.h5")
+
+
+@pytest.mark.fault
+def test_a_file_in_s3_is_linked(gateway, start_hsds, tmp_path):
+    boto3 = require("boto3")
+    write_sample(tmp_path / "sample.h5")
+    client = boto3.client("s3", endpoint_url=gateway.endpoint_url, region_name="us-east-1")
+    client.create_bucket(Bucket="raw")
+    client.upload_file(str(tmp_path / "sample.h5"), "raw", "in/sample.h5")
+    server = start_hsds(
+        AWS_S3_GATEWAY=gateway.endpoint_url,
+        AWS_ACCESS_KEY_ID=gateway.access_key,
+        AWS_SECRET_ACCESS_KEY=gateway.secret_key,
+        AWS_REGION="us-east-1",
+    )
+    with server as hsds, hsds_environment(hsds):
+        domain = f"{hsds.home}/linked.h5"
+        source = open_source("s3://raw/in/sample.h5", endpoint_url=gateway.endpoint_url)
+        with source:
+            report = link_domain(source, domain, "s3://raw/in/sample.h5")
+        assert {f"entry1/{name}" for name in LINKED} <= set(report.linked)
+        with open_source(f"hdf5:/{domain}") as linked, open_source(tmp_path / "sample.h5") as file:
+            for name in report.linked:
+                np.testing.assert_array_equal(linked[name][...], file[name][...])
 
 
 def test_what_a_killed_writer_left_goes_with_its_token(hsds, domain, tmp_path):

@@ -31,7 +31,9 @@ from dosna.sources.strings import blocks, fixed, measure
 
 __all__ = ["KIND", "HsdsSource"]
 
-_REQUEST_BYTES = 4 << 20
+_REQUEST_BYTES = 2 << 20
+_TOGETHER_BYTES = 2 * _REQUEST_BYTES
+"""What an ingest reads at a time, in memory thrice: so that two requests are under way."""
 _ASKED_AGAIN_AFTER = 20
 """How many times as long as it took to ask for it a fingerprint of many domains is used."""
 
@@ -298,7 +300,10 @@ class _Reader:
         if self.refused:
             return ArrayDescription(name, refused=self.refused, links=links)
         inner = self.shape[len(self.extent or ()) :] if not found.empty else ()
-        chunks = self._chunks()
+        chunks, pieces = self._chunks(), None
+        if chunks is not None:
+            chunks = (*chunks, *inner)
+            pieces = grown(chunks, self.shape, self.dtype.itemsize, _TOGETHER_BYTES)
         notes = found.notes
         if found.strings:
             notes += (f"its strings of variable length are kept as {self.dtype}",)
@@ -310,7 +315,8 @@ class _Reader:
             self.shape,
             self.dtype,
             {**attributes(self.described, self._tree), **(found.attrs or {})},
-            chunks=None if chunks is None else (*chunks, *inner),
+            chunks=chunks,
+            pieces=pieces,
             fillvalue=None if fill is None else self.dtype.type(fill),
             links=links,
             notes=notes,
