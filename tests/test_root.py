@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import secrets
 import signal
 import subprocess
@@ -11,6 +12,7 @@ import threading
 import tracemalloc
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -509,6 +511,26 @@ def test_in_s3(con, path, gateway):
     with dn.Connection("root", backend="s3", bucket=bucket, endpoint_url=url) as other:
         other.ingest(path, select=["run", "Muon_pt"])
         check(other, path, "Events")
+
+
+def test_the_benchmark_runs(tmp_path):
+    require("psutil")
+    script = Path(__file__).resolve().parent.parent / "benchmarks" / "root.py"
+    code = (
+        "import pathlib, sys, root, uproot; "
+        "folder = pathlib.Path(sys.argv[1]); root.CLUSTER = 500; "
+        "root.write(folder / 'f.root', 2, uproot.LZ4(1)); "
+        "root.compare(folder, folder / 'f.root', 0)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path)],
+        cwd=script.parent,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 0, done.stderr
+    assert re.search(r"uproot and write: [\d.]+ s, dosna takes [\d.]+ x", done.stdout)
 
 
 class Ranges(BaseHTTPRequestHandler):

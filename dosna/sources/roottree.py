@@ -157,7 +157,9 @@ class TTreePart(TreePart):
                 f"it has {int(branch.num_entries)} entries, and the tree has {self.entries}"
             )
         branch.entry_offsets  # noqa: B018  raises where baskets are missing
-        return plain_form(interpretation.awkward_form(branch.file))
+        form = plain_form(interpretation.awkward_form(branch.file))
+        content = interpretation.content if type(interpretation) is AsJagged else interpretation
+        return _shown(form) if isinstance(content, AsStridedObjects) else form
 
     def title_of(self, name: str) -> str:
         return str(self._found[name].title)
@@ -228,6 +230,18 @@ class TTreePart(TreePart):
         for start, stop in pairwise(edges):
             lengths[int(stop - start)] += 1
         return max(lengths, key=lambda n: (lengths[n] * n, n)) if lengths else None
+
+
+def _shown(form: Any) -> Any:
+    """Leave out what uproot names in forms of strided objects and leaves out of their arrays."""
+    if not isinstance(form, dict):
+        return form
+    form = {key: _shown(value) if key == "content" else value for key, value in form.items()}
+    if form.get("fields"):
+        pairs = zip(form["fields"], form["contents"], strict=True)
+        kept = [(name, _shown(content)) for name, content in pairs if not name.startswith("@")]
+        form |= {"fields": [n for n, _ in kept], "contents": [c for _, c in kept]}
+    return form
 
 
 class RNTuplePart(TreePart):
