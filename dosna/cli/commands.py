@@ -13,6 +13,7 @@ import numpy as np
 from dosna import Connection, Dataset
 from dosna.cli.console import Console
 from dosna.cli.places import chosen, connected, is_url, new_place, source_of
+from dosna.columns import Tree, find_trees
 from dosna.errors import ConfigurationError, DosnaError, SourceChangedError
 from dosna.sources import Source
 from dosna.util.options import refuse_unknown
@@ -66,16 +67,50 @@ def info(arguments: argparse.Namespace, console: Console) -> int:
             return OK
         if arguments.plot is not None:
             raise ConfigurationError("--plot draws one dataset: name it in the URL")
+        trees = find_trees(con, name)
+        if name in trees:
+            _show_tree(name or arguments.url, trees[name], console)
+            return OK
         described = {
             "connection": con.name,
             "backend": type(con.instance).__name__,
             "location": con.instance.location,
             "datasets": len(names),
             "nbytes": sum(con[found].nbytes for found in names),
+            "trees": {found: _summary(tree) for found, tree in trees.items()},
             "attrs": con.get_group_attrs(name) if con.instance.keeps_groups else {},
         }
         _show(described, console)
     return OK
+
+
+def _show_tree(name: str, tree: Tree, console: Console) -> None:
+    """Print a tree's branches with their types, as physicists know it from uproot's show()."""
+    console.say(f"{name}: {_summary(tree)}")
+    if tree.title:
+        console.say(f"title: {tree.title}")
+    for file in tree.files:
+        console.say(f"entries {file.start} to {file.stop} from {file.url}")
+    heads = ["name", "typename", "type"]
+    rows = [[_brief(b.name), _brief(b.typename), _brief(b.type)] for b in tree.branches]
+    console.table([heads, ["-" * len(head) for head in heads], *rows])
+    console.give(
+        {
+            "tree": name,
+            **{k: v for k, v in tree.to_attrs()["tree"].items() if k != "version"},
+            "branches": [
+                {"name": b.name, "typename": b.typename, "type": b.type, "title": b.title}
+                for b in tree.branches
+            ],
+        }
+    )
+
+
+def _summary(tree: Tree) -> str:
+    return (
+        f"{tree.kind} {tree.name!r}, cycle {tree.cycle}, {tree.entries} entries, "
+        f"{_count(len(tree.branches), 'branch', 'branches')}"
+    )
 
 
 def ingest(arguments: argparse.Namespace, console: Console) -> int:
@@ -359,8 +394,8 @@ def _brief(value: Any) -> str:
     return text if len(text) <= 200 else text[:199] + "…"
 
 
-def _count(number: int, what: str) -> str:
-    return f"{number} {what}" + "s" * (number != 1)
+def _count(number: int, what: str, many: str = "") -> str:
+    return f"{number} {what if number == 1 else many or what + 's'}"
 
 
 COMMANDS: dict[str, Command] = {

@@ -41,7 +41,8 @@ examples:
 """
 
 _INGEST = """\
-Make datasets of the arrays of a file: HDF5 or NeXus, Zarr, .npy or .npz, on this machine or in S3.
+Make datasets of the arrays of a file: HDF5 or NeXus, ROOT, Zarr, .npy or .npz, on this machine or
+in S3; ROOT also by HTTP and XRootD.
 
 Datasets have the names that the arrays have in the file. They are marked incomplete until all of
 their data are there: after an interruption the same command goes on where it stopped.
@@ -53,6 +54,7 @@ examples:
   dosna ingest scan.nxs:/entry1 file:/data/scans --select 'entry1/*/data' --chunk-size '4 MiB'
   dosna ingest tomo.npy hdf5:/data/scans/tomo --chunk-size 64,64,64 --compression gzip
   dosna ingest 's3://raw/scan.h5?endpoint_url=https://s3.example.org' hdf5:/data/scans --skip
+  dosna ingest data.root:Events file:/data/events --select nMuon --select 'Muon_*'
   dosna ingest 'servicex:REQUEST-ID?endpoint=NAME&config_path=servicex.yaml' hdf5:/data/events
   mpiexec -n 8 dosna ingest scan.nxs hdf5:/data/scans
 
@@ -125,8 +127,10 @@ def make_parser() -> argparse.ArgumentParser:
         commands,
         "info",
         "describe a dataset, or a connection; draw it",
-        "Describe a dataset (shape, chunks, storage, promises, attributes) or a connection.",
-        "example:\n  dosna info hdf5:/data/scans/entry/tomo --plot tomo.png\n",
+        "Describe a dataset (shape, chunks, storage, promises, attributes), a tree with the\n"
+        "types of its branches, or a connection.",
+        "examples:\n  dosna info hdf5:/data/scans/entry/tomo --plot tomo.png\n"
+        "  dosna info file:/data/events/Events\n",
     )
     command.add_argument("url", metavar="URL")
     command.add_argument(

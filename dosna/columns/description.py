@@ -75,6 +75,37 @@ class Branch:
         """Name of its dataset, or of the group of its datasets, in the tree's group."""
         return escape(self.name)
 
+    @property
+    def type(self) -> str:
+        """What its elements are, as awkward writes types: ``var * float32``."""
+        return _type(self.form)
+
+
+def _type(form: Mapping[str, Any] | str) -> str:
+    if isinstance(form, str):
+        return form
+    kind, name = form["class"], (form.get("parameters") or {}).get("__array__")
+    if name in ("string", "bytestring"):
+        return "bytes" if name == "bytestring" else "string"
+    if kind == "NumpyArray":
+        return "".join(f"{n} * " for n in form.get("inner_shape", ())) + str(form["primitive"])
+    if kind == "RecordArray":
+        inside = [_type(content) for content in form["contents"]]
+        if form["fields"] is None:
+            return f"({', '.join(inside)})"
+        pairs = zip(form["fields"], inside, strict=True)
+        return "{" + ", ".join(f"{field}: {of}" for field, of in pairs) + "}"
+    if kind == "UnionArray":
+        return f"union[{', '.join(_type(content) for content in form['contents'])}]"
+    if kind == "EmptyArray":
+        return "unknown"
+    inside_one = _type(form["content"])
+    if kind == "RegularArray":
+        return f"{form['size']} * {inside_one}"
+    if kind == "ListOffsetArray":
+        return f"var * {inside_one}"
+    return f"?{inside_one}"
+
 
 @dataclass(frozen=True)
 class FileRange:

@@ -6,7 +6,7 @@ import inspect
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -39,6 +39,7 @@ __all__ = ["IngestReport", "choose_chunks", "ingest"]
 _LEAST_CHUNK_BYTES = 256 << 10
 _MOST_CHUNK_BYTES = 64 << 20
 
+State = Literal["absent", "resume", "complete", "replace"]
 ChunkSize = int | str | Sequence[int] | None
 
 
@@ -91,6 +92,7 @@ class _Array:
     target: str
     description: ArrayDescription
     origin: dict[str, Any]
+    state: State = "absent"
 
 
 def ingest(
@@ -196,18 +198,13 @@ class _Ingest:
         once = self.con.runner.once
         report = IngestReport(self.source.location)
         patterns = [select] if isinstance(select, str) else select
-        arrays, skipped, groups = once(lambda: self._planned(patterns))
+        arrays, skipped = once(lambda: self._planned(patterns))
         report.skipped.update(skipped)
         report.links = {link: a.target for a in arrays for link in a.description.links}
         report.notes = {a.target: list(a.description.notes) for a in arrays if a.description.notes}
-        for name, attrs in groups.items():
-            there = once(partial(self.con.get_group_attrs, name))
-            wanted = {**there, **attrs}
-            if encode_attrs(wanted) != encode_attrs(there):
-                self.con.set_group_attrs(name, wanted)
         total = sum(a.description.nbytes for a in arrays)
         with self.con.runner.reporting(progress, total, "ingest", "B") as tell:
-            done = 0
+            done, there = 0, list[_Array]()
             for array in arrays:
                 size = array.description.nbytes
                 try:
@@ -216,14 +213,24 @@ class _Ingest:
                     if not self.skips:
                         raise
                     report.skipped[array.description.name] = str(error)
+                else:
+                    there.append(array)
                 done += size
                 if tell is not None:
                     tell(done)
+        every = patterns is None and len(there) == len(arrays)
+        self._set_groups(once(lambda: self._groups(there, every)))
         return report
 
-    def _planned(
-        self, patterns: Iterable[str] | None
-    ) -> tuple[list[_Array], dict[str, str], dict[str, Mapping[str, Any]]]:
+    def _set_groups(self, groups: Mapping[str, Mapping[str, Any]]) -> None:
+        """Add attributes of groups to those that are there."""
+        for name, attrs in groups.items():
+            there = self.con.runner.once(partial(self.con.get_group_attrs, name))
+            wanted = {**there, **attrs}
+            if encode_attrs(wanted) != encode_attrs(there):
+                self.con.set_group_attrs(name, wanted)
+
+    def _planned(self, patterns: Iterable[str] | None) -> tuple[list[_Array], dict[str, str]]:
         """Describe what is to be ingested, and say of the rest why it is not.
 
         Raises RefusedError before anything is made, unless arrays may be skipped.
@@ -272,7 +279,16 @@ class _Ingest:
                 "a bucket of each dataset: give the connection bucket=, so that all are in one, "
                 "or select= one array"
             )
-        return found, skipped, self._groups(found, patterns is None)
+        # Nothing is changed where what is there is something else.
+        arrays: list[_Array] = []
+        for array in found:
+            try:
+                arrays.append(replace(array, state=self._state(array)))
+            except DosnaError as error:
+                if not self.skips:
+                    raise
+                skipped[array.description.name] = str(error)
+        return arrays, skipped
 
     def _groups(self, arrays: Iterable[_Array], every: bool) -> dict[str, Mapping[str, Any]]:
         """Give the attributes of groups: of every one, or of those above what is ingested."""
@@ -300,8 +316,7 @@ class _Ingest:
         progress: Callable[[int, int], object] | None,
         memory_limit: int | str | None,
     ) -> None:
-        con, description = self.con, array.description
-        state = con.runner.once(lambda: self._state(array))
+        con, description, state = self.con, array.description, array.state
         if state == "complete":
             report.present.append(array.target)
             return
@@ -353,7 +368,7 @@ class _Ingest:
         report.made.append(array.target)
         report.nbytes += description.nbytes
 
-    def _state(self, array: _Array) -> Literal["absent", "resume", "complete", "replace"]:
+    def _state(self, array: _Array) -> State:
         if not self.con.has_dataset(array.target):
             return "absent"
         there = self.con.instance.get_dataset(array.target).metadata

@@ -138,7 +138,8 @@ class RootSource(Source):
                 for whole in (branch, f"{chain.name}/{branch}")
                 if whole == pattern or fnmatch.fnmatchcase(whole, pattern)
             }
-            known |= set(matching(names, pattern)[0])
+            # All of a branch or nothing: its arrays are of no use without each other.
+            known |= _whole(places, matching(names, pattern)[0])
             found |= known
             if not known:
                 vain.append(pattern)
@@ -171,9 +172,11 @@ class RootSource(Source):
     def groups_of(self, names: Iterable[str]) -> Mapping[str, Mapping[str, Any]]:
         """Give the attributes of the trees, with those branches that the arrays belong to."""
         wanted: dict[str, set[str]] = {}
-        for name in names:
+        given = set(names)
+        for name in given:
             chain, branch, _ = self._place(name)
-            wanted.setdefault(chain.name, set()).add(branch)
+            if _whole(self._arrays(), [name]) <= given:
+                wanted.setdefault(chain.name, set()).add(branch)
         return {name: self.tree(name, branches).to_attrs() for name, branches in wanted.items()}
 
     def tree(self, name: str, branches: Iterable[str] | None = None) -> Tree:
@@ -272,6 +275,17 @@ class RootSource(Source):
             return self._arrays()[name]
         except KeyError:
             raise SourceNotFoundError(f"{self!r} has no array {name!r}") from None
+
+
+def _whole(places: Mapping[str, tuple[Chain, str, str]], names: Iterable[str]) -> set[str]:
+    """Give all arrays of the branches that some arrays belong to."""
+    found = set()
+    for name in names:
+        chain, branch, path = places[name]
+        own = name.removesuffix(f"/{path}") if path else name
+        paths = chain.branches[branch].columns
+        found |= {f"{own}/{path}" if path else own for path in paths} or {name}
+    return found
 
 
 def _open(file: RootFile, path: str) -> TreePart:

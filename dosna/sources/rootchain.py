@@ -7,14 +7,14 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from math import prod
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
 from dosna.columns.chunking import choose_chunk_entries, column_chunks
 from dosna.columns.description import Branch, FileRange, Tree
 from dosna.columns.layout import Column, columns, decompose, form_of
-from dosna.errors import SourceError
+from dosna.errors import FormatError, SourceError
 from dosna.metadata import Shape
 from dosna.sources.base import Array, Box
 from dosna.sources.caching import Cache
@@ -24,7 +24,8 @@ from dosna.sources.roottree import TreePart
 __all__ = ["Chain", "Decoded"]
 
 _MOST_UNIT_BYTES = 8 << 20
-_MOST_PARTS = 16
+_MOST_BRANCHES = 50_000
+"""Of open files: uproot has about 13 KiB for each."""
 
 Unit = dict[str, Array]
 """Rows of each column of a branch, by its path; offsets count from the unit's beginning."""
@@ -33,18 +34,21 @@ Unit = dict[str, Array]
 class Decoded:
     """What the chains of a source have decoded lately, for all threads.
 
-    Whole units, and longer what of them is small: the lengths of lists, so that the offsets of
-    a branch need not be decoded once more after its contents.
+    Whole units, and longer their offsets, so that those of a branch need not be decoded once
+    more after its contents.
     """
 
+    most: ClassVar[int] = 32 << 20
+    """Bytes of units, and bytes of offsets."""
+
     def __init__(self) -> None:
-        self.units: Cache[Unit] = Cache(32 << 20, lambda u: sum(a.nbytes for a in u.values()))
-        self.lengths: Cache[Array] = Cache(32 << 20, lambda lengths: lengths.nbytes)
+        self.units: Cache[Unit] = Cache(self.most, lambda u: sum(a.nbytes for a in u.values()))
+        self.offsets: Cache[Array] = Cache(self.most, lambda offsets: offsets.nbytes)
 
     def clear(self) -> None:
         """Keep nothing."""
         self.units.clear()
-        self.lengths.clear()
+        self.offsets.clear()
 
 
 @dataclass
@@ -100,7 +104,7 @@ class Chain:
     ) -> None:
         self.name, self.locations = name, locations
         self._opens, self._decoded = opens, decoded
-        self._parts: Cache[TreePart] = Cache(_MOST_PARTS, lambda part: 1)
+        self._parts: Cache[TreePart] = Cache(_MOST_BRANCHES, lambda part: part.width)
         self._lock = threading.RLock()
         self._measured: set[str] = set()
 
@@ -111,7 +115,7 @@ class Chain:
     def __setstate__(self, state: Mapping[str, Any]) -> None:
         self.__dict__.update(state)
         self._decoded = Decoded()
-        self._parts = Cache(_MOST_PARTS, lambda part: 1)
+        self._parts = Cache(_MOST_BRANCHES, lambda part: part.width)
         self._lock = threading.RLock()
 
     def _part(self, number: int) -> TreePart:
@@ -121,7 +125,7 @@ class Chain:
     def _described(self) -> tuple[Tree, dict[str, Laid]]:
         """Describe the tree and its branches, as far as that needs no data."""
         bounds, found, clusters = [0], {}, []
-        order: dict[str, str] = {}
+        refused: dict[str, str] = {}
         first = self._part(0)
         for number, location in enumerate(self.locations):
             part = self._part(number)
@@ -131,22 +135,24 @@ class Chain:
                 here = {branch.name: branch for branch in part.branches()}
             for name, branch in here.items():
                 if number == 0:
-                    found[name], order[name] = branch, branch.refused
+                    found[name], refused[name] = branch, branch.refused
                 elif name not in found:
                     found[name] = branch
-                    order[name] = f"{self.locations[0]} has no such branch, and {location} has"
-                elif not order[name]:
+                    refused[name] = f"{self.locations[0]} has no such branch, and {location} has"
+                elif not refused[name]:
                     form = found[name].form
                     if branch.refused or branch.form != form:
                         other = branch.refused or f"it is {branch.typename} there"
-                        order[name] = f"{location} has another such branch: {other}"
+                        refused[name] = f"{location} has another such branch: {other}"
             for name in found.keys() - here.keys():
-                order[name] = order[name] or f"{location} has no such branch"
+                refused[name] = refused[name] or f"{location} has no such branch"
         laid = {}
         for index, (name, branch) in enumerate(found.items()):
             described = Branch(name, branch.form or "", branch.typename, branch.title, index)
-            own = {} if order[name] else {c.path: c for c in columns(form_of(branch.form))}
-            laid[name] = Laid(described, own, order[name])
+            own = {} if refused[name] else {c.path: c for c in columns(form_of(branch.form))}
+            if not own and not refused[name]:
+                refused[name] = f"its elements ({described.type}) have nothing in them to be kept"
+            laid[name] = Laid(described, own, refused[name])
         usual = max(clusters, key=lambda c: c[0])[1]
         tree = Tree(
             first.kind,
@@ -245,10 +251,10 @@ class Chain:
             name = laid.branch.name
             with reading(f"branch {name!r} of {file.url}"):
                 layout = self._part(number).read(name, start - file.start, stop - file.start)
-                unit = decompose(layout, form_of(laid.branch.form))
+                unit = _taken_apart(layout, laid)
             for path, column in laid.columns.items():
                 if column.is_offsets:
-                    self._decoded.lengths.put((*key, path), _small(np.diff(unit[path])))
+                    self._decoded.offsets.put((*key, path), _small(unit[path]))
             return unit
 
         return self._decoded.units.get(key, make)
@@ -269,12 +275,10 @@ class Chain:
         return unit
 
     def _rows(self, laid: Laid, column: Column, at: int) -> Array:
-        """Give the rows of a column in a unit; offsets as lengths."""
-        if not column.is_offsets:
-            return self._unit(laid, at)[column.path]
+        """Give the rows of a column in a unit; offsets from the unit's beginning."""
         key = (self.name, laid.branch.name, at, column.path)
-        found = self._decoded.lengths.peek(key)
-        return np.diff(self._unit(laid, at)[column.path]) if found is None else found
+        kept = self._decoded.offsets.peek(key) if column.is_offsets else None
+        return self._unit(laid, at)[column.path] if kept is None else kept
 
     def shape(self, name: str, path: str) -> Shape:
         """Extents of a column."""
@@ -319,20 +323,29 @@ class Chain:
                 rows = self._rows(laid, column, at)
                 place = out[row - begin : end - begin]
                 first = row - int(positions[at])
+                part = rows[first : first + end - row]
                 if column.is_offsets:
-                    before = int(laid.counted[path][at]) + int(rows[:first].sum(dtype=np.int64))
-                    place[0] = before
-                    np.cumsum(rows[first : first + end - row - 1], out=place[1:])
-                    place[1:] += before
+                    np.add(part, laid.counted[path][at], out=place)
                 else:
-                    place[...] = rows[first : first + end - row][inner]
+                    place[...] = part[inner]
                 row = end
             at += 1
 
 
-def _small(lengths: Array) -> Array:
-    """Give lengths of lists in as few bytes as take them."""
-    return lengths.astype(np.min_scalar_type(int(lengths.max()) if lengths.size else 0))
+def _taken_apart(layout: Any, laid: Laid) -> Unit:
+    try:
+        return decompose(layout, form_of(laid.branch.form))
+    except FormatError as error:
+        # uproot knows a class by its name, also where another file has another of that name.
+        raise SourceError(
+            f"branch {laid.branch.name!r} was read as something else than its description says: "
+            f"{error}"
+        ) from error
+
+
+def _small(offsets: Array) -> Array:
+    """Give offsets in half of the bytes, where these take them."""
+    return offsets.astype(np.int32) if offsets[-1] <= np.iinfo(np.int32).max else offsets
 
 
 def _place(found: list[Array], at: int, value: int) -> None:

@@ -78,15 +78,19 @@ class RootFile:
 
     def __init__(self, location: str, options: S3Options) -> None:
         self.location = location
+        self._timeout = options.timeout
         own = location.startswith("s3://") or "://" not in location
         self._bytes: ByteFile | None = open_bytes(location, options) if own else None
 
     def open(self) -> Any:
         """Open it anew; gives an `uproot.ReadOnlyDirectory`."""
         handler = None if self._bytes is None else _handler(self._bytes)
+        if self._bytes is None:
+            # A server that is not there is noticed in time; uproot itself would wait for minutes.
+            self._info()
         with reading(self.location):
             if self._bytes is not None and self._bytes.size == 0:
-                raise SourceError(f"{self.location} is empty")
+                raise SourceError(f"{self.location} is empty: copy the file again")
             # What is decoded is kept by who asked for it, within a bound.
             return uproot.open(
                 {self.location: None}, handler=handler, array_cache=None, object_cache=None
@@ -96,14 +100,18 @@ class RootFile:
         """Tell this state of the file from another."""
         if self._bytes is not None:
             return self._bytes.fingerprint()
-        import fsspec
-
-        with reading(self.location):
-            system, path = fsspec.core.url_to_fs(self.location)
-            system.invalidate_cache()
-            info = system.info(path)
+        info = self._info()
         told = ("size", "ETag", "mtime", "LastModified", "Last-Modified")
         return ", ".join(f"{key} {info[key]}" for key in told if info.get(key) is not None)
+
+    def _info(self) -> dict[str, Any]:
+        import fsspec
+
+        limit = {"timeout": int(self._timeout)} if self.location.startswith("root") else {}
+        with reading(self.location):
+            system, path = fsspec.core.url_to_fs(self.location, **limit)
+            system.invalidate_cache()
+            return dict(system.info(path))
 
     def close(self) -> None:
         """Let go of it."""

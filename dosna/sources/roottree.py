@@ -14,6 +14,7 @@ import uproot
 from uproot.interpretation.grouped import AsGrouped
 from uproot.interpretation.identify import UnknownInterpretation
 from uproot.interpretation.jagged import AsJagged
+from uproot.interpretation.objects import AsStridedObjects
 from uproot.models.TBasket import Model_TBasket
 
 from dosna.columns.layout import columns, counted_contents, form_of, plain_form
@@ -63,6 +64,22 @@ class TreePart(ABC):
         self.name = str(tree.name)
         self.entries = int(tree.num_entries)
         self._found: dict[str, Any] = {}
+        self._again: list[str] = []
+
+    def _add(self, name: str, found: Any) -> None:
+        count = 1
+        while name in self._found or name in self._again:
+            count += 1
+            name = f"{name.removesuffix(f' ({count - 1})')} ({count})"
+        if count == 1:
+            self._found[name] = found
+        else:
+            self._again.append(name)
+
+    @property
+    def width(self) -> int:
+        """How many branches uproot has made objects for."""
+        return 1 + len(self._found)
 
     @property
     def cycle(self) -> int:
@@ -71,12 +88,14 @@ class TreePart(ABC):
 
     def branches(self) -> list[BranchHere]:
         """Describe the branches, in the tree's order."""
-        return [self._describe(name) for name in self._found]
+        return [self._describe(name) for name in (*self._found, *self._again)]
 
     def _describe(self, name: str) -> BranchHere:
-        found = self._found[name]
-        form, refused = None, ""
+        if name in self._again:
+            return BranchHere(name, "", "", refused="an earlier branch has the same name")
+        form, typename, refused = None, "", ""
         try:
+            typename = str(self._found[name].typename)
             form = self.form(name)
             columns(form_of(form))
         except RefusedError as error:
@@ -85,7 +104,6 @@ class TreePart(ABC):
             if isinstance(error, DosnaError):
                 raise
             refused = f"uproot has no awkward form of it ({type(error).__name__}: {error})"
-        typename = str(found.typename)
         return BranchHere(name, typename, self.title_of(name), form, " ".join(refused.split()))
 
     @abstractmethod
@@ -127,7 +145,7 @@ class TTreePart(TreePart):
         self.title = str(tree.title)
         for name, branch in tree.iteritems(recursive=True, full_paths=True):
             if not isinstance(branch.interpretation, AsGrouped):
-                self._found.setdefault(name, branch)
+                self._add(name, branch)
 
     def form(self, name: str) -> Any:
         branch = self._found[name]
@@ -193,8 +211,13 @@ class TTreePart(TreePart):
         raise AssertionError("unreachable")
 
     def read(self, name: str, start: int, stop: int) -> Any:
-        found = self._found[name].array(entry_start=start, entry_stop=stop, library="ak")
-        return found.layout
+        branch = self._found[name]
+        most = stop
+        if isinstance(branch.interpretation, AsStridedObjects):
+            # uproot 5.7 looks for a basket beyond entries that end with one.
+            most = min(stop + 1, self.entries)
+        found = branch.array(entry_start=start, entry_stop=most, library="ak")
+        return found.layout[: stop - start]
 
     def cluster(self) -> int | None:
         lengths: Counter[int] = Counter()
@@ -218,7 +241,7 @@ class RNTuplePart(TreePart):
         for field in tree.fields:
             # What ROOT's importer makes to hold the offsets of others has no type.
             if not (field.name.startswith("_") and not field.typename):
-                self._found.setdefault(field.name, field)
+                self._add(field.name, field)
         self._clusters = tree.cluster_summaries
         self._edges = [0]
         for cluster in self._clusters:
