@@ -14,8 +14,12 @@ from dosna.sources.files import ByteFile, CachedReader
 
 __all__ = ["EventFile", "open_events"]
 
-_FIRST = 1 << 13
-"""Entries that are read to learn how large they are."""
+_BATCH = 1 << 13
+"""Entries of Parquet that are read at a time, to see how large they are."""
+_UNPACKED = 4
+"""How much larger an RNTuple is thought to be without its compression."""
+_SPLIT = 4
+"""A range of so many times the wanted size is split, at the cost of reading baskets twice."""
 
 
 class EventFile(ABC):
@@ -73,7 +77,7 @@ class ParquetFile(EventFile):
 
         schema = self._parquet.schema_arrow
         with reading(self.file):
-            batches = self._parquet.iter_batches(batch_size=_FIRST)
+            batches = self._parquet.iter_batches(batch_size=_BATCH)
             some: list[Any] = []
             size, last = 0, True
             for batch in batches:
@@ -113,17 +117,33 @@ class RootFile(EventFile):
         with reading(self.file):
             found = self._root[tree]
             columns = found.keys(recursive=False)
-            stop, total = min(_FIRST, found.num_entries), int(found.num_entries)
-            start = 0
-            while True:
+            for start, stop in self._ranges(found, self.kinds[tree] == "RNTuple", nbytes):
                 array = found.arrays(columns, entry_start=start, entry_stop=stop)[columns]
                 # Of an RNTuple these are views of whole clusters.
-                array = ak.to_packed(array)
-                yield array
-                if stop >= total:
-                    return
-                each = max(1, array.nbytes // max(1, stop - start))
-                start, stop = stop, min(total, stop + max(1, nbytes // each))
+                yield ak.to_packed(array)
+
+    def _ranges(self, found: Any, is_ntuple: bool, nbytes: int) -> Iterator[tuple[int, int]]:
+        """Give ranges of entries that need no basket or cluster twice, if there are such."""
+        total = int(found.num_entries)
+        if is_ntuple:
+            bounds = [int(c.num_first_entry) for c in found.cluster_summaries]
+            size, splits = _UNPACKED * self.file.size, False
+        else:
+            bounds = list(map(int, found.common_entry_offsets()))
+            size = found.uncompressed_bytes
+            splits = any(branch.num_baskets > 1 for branch in found.branches)
+        most = max(1, nbytes * total // max(1, size))
+        start = last = 0
+        for bound in [*bounds, total]:
+            if bound - start > most and last > start:
+                yield start, last
+                start = last
+            last = bound
+            while splits and last - start > _SPLIT * most:
+                yield start, start + most
+                start += most
+        if last > start or not total:
+            yield start, last
 
 
 def _tree(classname: str) -> bool:
