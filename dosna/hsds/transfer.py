@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
@@ -261,15 +262,16 @@ class _Transfer:
                 + ". Leave it out by on_error='skip'"
             )
         total = sum(_nbytes(found) for _, found in loaded)
-        done = 0
+        done, lock = 0, threading.Lock()
         with reporting(progress, total, "load", "B") as tell:
 
             def send(block: _Block) -> None:
                 nonlocal done
                 data = bytes_of(_read(source, copy, block))
                 made.write(block.id, block.box, data)
-                done += block.nbytes
-                report.nbytes += len(data)
+                with lock:
+                    done += block.nbytes
+                    report.nbytes += len(data)
 
             def all_blocks() -> Iterator[_Block]:
                 for made_id, found in loaded:
