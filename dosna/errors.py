@@ -8,7 +8,7 @@
     ├── MissingDependencyError (ImportError)   a package that is not installed; names the extra
     ├── ConnectionError (builtin ConnectionError)
     │   └── NotConnectedError                  used before connect or after disconnect
-    ├── ReadOnlyError (PermissionError)        a change through a connection of mode 'r'
+    ├── ReadOnlyError (PermissionError)        a change by mode 'r', or of a linked dataset
     ├── DatasetNameError (ValueError)          a dataset name that is not legal
     ├── DatasetError
     │   ├── DatasetNotFoundError (KeyError)
@@ -26,7 +26,7 @@
     │   └── OutcomeUnknown                     a write that may or may not have happened
     ├── SourceError (ValueError)               what data come from: unknown, damaged, changed
     │   ├── SourceNotFoundError (FileNotFoundError)
-    │   ├── SourceChangedError                 no longer what an interrupted ingest began with
+    │   ├── SourceChangedError                 no longer what was ingested or linked
     │   └── RefusedError (TypeError)           an array that a dataset cannot represent
     ├── MemoryLimitError (ValueError)          a memory limit too small for one chunk
     ├── WorkerError (RuntimeError)             a worker process died or could not start
@@ -104,7 +104,7 @@ class NotConnectedError(ConnectionError):
 
 
 class ReadOnlyError(DosnaError, PermissionError):
-    """A change was asked of a connection opened with mode 'r'."""
+    """A change was asked of a connection opened with mode 'r', or of a linked dataset."""
 
 
 class DatasetNameError(DosnaError, ValueError):
@@ -176,7 +176,7 @@ class SourceNotFoundError(SourceError, FileNotFoundError):
 
 
 class SourceChangedError(SourceError):
-    """The source is no longer what it was when an interrupted ingest began."""
+    """A source is no longer what it was when its ingest began, or when it was linked."""
 
 
 class RefusedError(SourceError, TypeError):

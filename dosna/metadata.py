@@ -62,6 +62,9 @@ class DatasetMetadata:
         be interrupted.
     origin : mapping, optional
         Where the data are from, in JSON values.
+    link : mapping, optional
+        What a linked dataset shows, in JSON values, see `dosna.sources.links`; what is stored is
+        then the table of the places of its chunks, of which all else is said here.
     """
 
     shape: Shape
@@ -73,6 +76,7 @@ class DatasetMetadata:
     trimmed: bool = True
     incomplete: bool = False
     origin: Mapping[str, Any] | None = None
+    link: Mapping[str, Any] | None = None
 
     @property
     def ndim(self) -> int:
@@ -147,9 +151,13 @@ class DatasetMetadata:
 
     @property
     def loading(self) -> dict[str, Any]:
-        """What a document says of `incomplete` and `origin`; nothing where there is nothing."""
+        """What a document says of `LOADING`; nothing where there is nothing."""
         found: dict[str, Any] = {"incomplete": True} if self.incomplete else {}
-        return found if self.origin is None else {**found, "origin": dict(self.origin)}
+        if self.origin is not None:
+            found["origin"] = dict(self.origin)
+        if self.link is not None:
+            found["link"] = dict(self.link)
+        return found
 
     @classmethod
     def from_json(cls, text: str, where: str = "metadata") -> DatasetMetadata:
@@ -184,10 +192,19 @@ class DatasetMetadata:
             raise FormatError(f"{where} is broken: {error!r}") from error
 
 
-def loading_of(document: Mapping[str, Any]) -> tuple[bool, Mapping[str, Any] | None]:
-    """Read what `DatasetMetadata.loading` gave: `incomplete` and `origin`."""
-    origin = document.get("origin")
-    return document.get("incomplete") is True, origin if isinstance(origin, Mapping) else None
+LOADING = ("incomplete", "origin", "link")
+"""The fields of `DatasetMetadata` that `loading_of` reads, in order."""
+
+
+def loading_of(
+    document: Mapping[str, Any],
+) -> tuple[bool, Mapping[str, Any] | None, Mapping[str, Any] | None]:
+    """Read what `DatasetMetadata.loading` gave."""
+    origin, link = (
+        found if isinstance(found, Mapping) else None
+        for found in (document.get("origin"), document.get("link"))
+    )
+    return document.get("incomplete") is True, origin, link
 
 
 def check_format_version(found: Any, where: str) -> None:

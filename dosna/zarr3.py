@@ -17,7 +17,7 @@ import numpy as np
 
 from dosna.codecs import Pipeline, byte_order, byte_order_matters, compressor, name_of, named
 from dosna.errors import ConfigurationError, FormatError
-from dosna.metadata import DatasetMetadata, Shape, loading_of
+from dosna.metadata import LOADING, DatasetMetadata, Shape, loading_of
 from dosna.shards import Shards
 from dosna.zarr3types import data_type_of, decode_fill, dtype_of, encode_fill
 
@@ -260,7 +260,7 @@ def to_json(metadata: DatasetMetadata) -> bytes:
     own = {**document.get(_OWN, {}), "must_understand": False, "trimmed": list(metadata.shape)}
     if not metadata.trimmed:
         del own["trimmed"]
-    for name in ("incomplete", "origin"):
+    for name in LOADING:
         own.pop(name, None)
     document[_OWN] = {**own, **metadata.loading}
     return json.dumps(document, indent=2).encode()

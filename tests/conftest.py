@@ -105,6 +105,33 @@ def secured(start_cluster: Callable[..., AbstractContextManager[Ceph]]) -> Itera
 
 
 @pytest.fixture(scope="session")
+def postgres_server() -> Iterator[str]:
+    """Give the URL of the database ``postgres`` of a PostgreSQL server."""
+    from services.postgres import find_program, start_postgres
+    from support import require, require_program
+
+    require("psycopg")
+    for program in ("initdb", "postgres", "pg_isready"):
+        if find_program(program) is None:
+            require_program(program)
+    with start_postgres() as url:
+        yield url
+
+
+@pytest.fixture
+def postgres(postgres_server: str) -> str:
+    """Give the URL of an empty database of a PostgreSQL server."""
+    import secrets
+
+    import psycopg
+
+    name = f"test_{secrets.token_hex(6)}"
+    with psycopg.connect(postgres_server, autocommit=True) as admin:
+        admin.execute(f"CREATE DATABASE {name}")
+    return postgres_server.replace("/postgres?", f"/{name}?")
+
+
+@pytest.fixture(scope="session")
 def start_hsds() -> Callable[..., AbstractContextManager[Hsds]]:
     """Give a function that starts an HSDS server of one's own."""
     from services import hsds_program, start_hsds

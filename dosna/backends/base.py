@@ -288,6 +288,9 @@ class BackendDataset(ABC):
         """Keep every other writer out, where the store can; a resize holds this."""
         return nullcontext()
 
+    def check_writable(self) -> None:  # noqa: B027  most are
+        """Raise ReadOnlyError if no chunk of it can ever be written."""
+
     def flush(self) -> None:  # noqa: B027  a store that is always durable has nothing to do
         """Return when everything written so far would survive a power loss."""
 

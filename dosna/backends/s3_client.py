@@ -75,10 +75,18 @@ class Object(NamedTuple):
     data: memoryview
     etag: str
     token: str | None
+    size: int
+    """Bytes of the whole object."""
 
 
 class S3Client:
     """Requests to one endpoint, each repeated while that can help.
+
+    Parameters
+    ----------
+    settings : Settings
+    keys : tuple of str, optional
+        The access key and the secret key; by default boto3 finds them.
 
     Raises
     ------
@@ -88,8 +96,9 @@ class S3Client:
         There are no credentials.
     """
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, keys: tuple[str, str] | None = None) -> None:
         self.settings = settings
+        access_key, secret_key = keys or (None, None)
         self.timeout = settings.timeout
         connect = min(_CONNECT_SECONDS, settings.timeout)
         config = Config(
@@ -103,6 +112,8 @@ class S3Client:
             core = botocore.session.Session()
             core.register_component("data_loader", _boto_data)
             session = boto3.Session(
+                access_key,
+                secret_key,
                 profile_name=settings.profile_name,
                 region_name=settings.region_name,
                 botocore_session=core,
@@ -163,7 +174,7 @@ class S3Client:
             result = obstore.get(self._objects, path, options=options)
             data = memoryview(result.bytes())
             token: Any = result.attributes.get(TOKEN)
-            return Object(data, result.meta["e_tag"] or "", token)
+            return Object(data, result.meta["e_tag"] or "", token, result.meta["size"])
 
         return self.repeat(get)
 

@@ -26,6 +26,7 @@ FAILED, USAGE, INTERRUPTED, BROKEN_PIPE = 1, 2, 130, 141
 # How the errors of the Python interface name what is an option here.
 _IN_OPTIONS = {
     "on_error='skip'": "--skip",
+    "unlinkable='ingest'": "--link",
     "overwrite=True": "--overwrite",
     "memory_limit": "--memory-limit",
     "select=": "--select",

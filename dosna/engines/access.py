@@ -141,6 +141,11 @@ class ArrayAccess:
         """The user's attributes: a mapping that is stored with the dataset."""
         return Attributes(self)
 
+    def check_writable(self) -> None:
+        """Raise ReadOnlyError if chunks cannot be written."""
+        self.connection.check_writable()
+        self.instance.check_writable()
+
     def __repr__(self) -> str:
         return (
             f"<dosna.Dataset {self.name!r}: shape {self.shape}, dtype {self.dtype}, "
@@ -164,6 +169,12 @@ class ArrayAccess:
         """Where the data were ingested from, as `EngineConnection.ingest` noted it."""
         origin = self.instance.metadata.origin
         return None if origin is None else dict(origin)
+
+    @property
+    def linked(self) -> dict[str, Any] | None:
+        """Where the chunks lie, if not in the connection: 'url', 'name', 'fingerprint', …."""
+        link = self.instance.metadata.link
+        return None if link is None else dict(link)
 
     @collective
     def mark_complete(self) -> None:
@@ -358,7 +369,7 @@ class ArrayAccess:
 
     def set_chunk_data(self, idx: Any, values: Any, slices: Any = None) -> None:
         """Write part of a chunk; `slices` index the part of it that lies inside the array."""
-        self.connection.check_writable()
+        self.check_writable()
         at = self.check_idx(idx)
         extent = tuple(s.stop for s in self.instance.metadata.bounds(at).chunk)
         self.write_chunk(at, values, slices, extent)
@@ -395,7 +406,7 @@ class ArrayAccess:
 
     def del_chunk(self, idx: Any) -> bool:
         """Delete a chunk, so that it reads as fill; False if it was not written."""
-        self.connection.check_writable()
+        self.check_writable()
         return self.instance.del_chunk(self.check_idx(idx))
 
     def written_chunks(self) -> list[Shape]:
@@ -542,7 +553,7 @@ class EngineDataChunk:
 
     def set_data(self, values: Any, slices: Any = None) -> None:
         """Write part of the chunk, or all of it. The same as ``chunk[slices] = values``."""
-        self.dataset.connection.check_writable()
+        self.dataset.check_writable()
         self.dataset.write_chunk(self.idx, values, slices, self.shape)
 
     def __getitem__(self, key: Any) -> Any:

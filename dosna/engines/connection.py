@@ -14,6 +14,7 @@ from numpy.typing import DTypeLike
 from dosna.backends.base import BackendConnection, BackendDataset
 from dosna.engines.access import is_source
 from dosna.engines.base import Runner, collective
+from dosna.engines.cpu import CpuRunner
 from dosna.engines.dataset import EngineDataset, Limit
 from dosna.engines.work import plain
 from dosna.errors import (
@@ -142,6 +143,12 @@ class EngineConnection:
         made.instance, made.runner = instance, self.runner
         return made
 
+    def in_this_process(self) -> EngineConnection:
+        """Make a connection to the same place whose work is all done by this process."""
+        made: EngineConnection = object.__new__(EngineConnection)
+        made.instance, made.runner = self.instance, CpuRunner()
+        return made
+
     @property
     def name(self) -> str:
         """What the connection was made with."""
@@ -263,7 +270,9 @@ class EngineConnection:
             lambda: self._create(name, metadata, options), data, progress, memory_limit
         )
 
-    def create_like(self, model: EngineDataset, name: str, dtype: Any) -> EngineDataset:
+    def create_like(
+        self, model: EngineDataset, name: str, dtype: Any, *, incomplete: bool = False
+    ) -> EngineDataset:
         """Make an empty dataset chunked and stored as `model` is, with its attributes."""
         self.check_writable()
         like = model.instance.metadata
@@ -272,9 +281,8 @@ class EngineConnection:
         except ValueError:
             fillvalue = None
         metadata = new_metadata(like.shape, dtype, fillvalue, like.chunk_size)
-        return self._create(
-            name, metadata.replace(attrs=like.attrs), model.instance.create_options
-        )
+        metadata = metadata.replace(attrs=like.attrs, incomplete=incomplete)
+        return self._create(name, metadata, model.instance.create_options)
 
     def create_filled(
         self,
@@ -403,7 +411,7 @@ class EngineConnection:
         chunk_size : int, str or sequence of int, optional
             An extent for each axis, for arrays of so many axes; or a size in bytes such as
             '4 MiB', to which chunks come close that suit the source's. By default the source's
-            own, see `dosna.sources.ingest.choose_chunks`.
+            own, see `dosna.sources.chunking.choose_chunks`.
         on_error : {'raise', 'skip'}
             What to do about an array that cannot be represented or read.
         overwrite : bool
@@ -444,6 +452,74 @@ class EngineConnection:
             progress,
             memory_limit,
             options,
+        )
+
+    @collective
+    def link(
+        self,
+        source: Any,
+        name: str | None = None,
+        *,
+        select: str | Iterable[str] | None = None,
+        unlinkable: Literal["raise", "ingest"] = "raise",
+        on_error: Literal["raise", "skip"] = "raise",
+        overwrite: bool = False,
+        kind: str | None = None,
+        progress: Progress = None,
+        memory_limit: Limit = None,
+        **options: Any,
+    ) -> IngestReport:
+        """Make datasets that show the arrays of an HDF5 file, whose data stay where they are.
+
+        A linked dataset reads like any other, by ranges of bytes of the file, and is never
+        written to. It has the chunks that the array has, or rows of about 1 MiB. The file must
+        stay as it is: once it has changed or gone, reading is an error. Scalars and other small
+        arrays that do not lie in chunks are ingested.
+
+        Parameters
+        ----------
+        source : str or path
+            Of a local file, or an ``s3://bucket/key`` URL; with a path inside if wanted.
+        name, select, on_error, overwrite, kind, progress
+            As in `ingest`.
+        unlinkable : {'raise', 'ingest'}
+            What to do about an array that cannot be linked, such as one of strings of variable
+            length, or with a filter that dosna does not know: an error (or with ``on_error=
+            'skip'`` leaving it out), or ingesting it.
+        memory_limit : int or str, optional
+            For what is ingested.
+        **options
+            As in `ingest`; those of the backend's `create_dataset` are for what is ingested.
+            Those of the source are kept with the datasets, to read by; none is a secret.
+
+        Returns
+        -------
+        IngestReport
+            `linked` has the names of the datasets that are.
+
+        Raises
+        ------
+        SourceError
+            As `ingest`; RefusedError names what cannot be linked, and why.
+        DatasetExistsError
+            A dataset is there that is not a link to this array.
+        """
+        from dosna.sources.ingest import ingest
+
+        self.check_writable()
+        return ingest(
+            self,
+            source,
+            name,
+            select,
+            None,
+            on_error,
+            overwrite,
+            kind,
+            progress,
+            memory_limit,
+            options,
+            unlinkable,
         )
 
     def get_dataset(self, name: str) -> EngineDataset:
@@ -525,6 +601,8 @@ class EngineConnection:
             There is something at `path`.
         ConfigurationError
             An unknown ending, or an option that its format does not have.
+        RefusedError
+            A dataset is incomplete, or has what the format cannot represent.
         """
         self.check_connected()
         from dosna.export import export
@@ -648,4 +726,8 @@ class EngineConnection:
     def _wrap(self, instance: BackendDataset) -> EngineDataset:
         # What another process opened and sent brings a copy of its connection.
         instance.connection = self.instance
+        if instance.metadata.link is not None:
+            from dosna.sources.links import LinkedDataset
+
+            instance = LinkedDataset(instance)
         return self.dataset_class(self, instance, self.runner)

@@ -141,7 +141,7 @@ class EngineDataset(ArrayAccess):
         ------
         ChunkExistsError
         """
-        self.connection.check_writable()
+        self.check_writable()
         at = self.check_idx(idx)
         meta = self.instance.metadata
         chunk = meta.empty_chunk()
@@ -186,7 +186,7 @@ class EngineDataset(ArrayAccess):
         MemoryLimitError
             The limit is below what one chunk needs.
         """
-        self.connection.check_writable()
+        self.check_writable()
         if not hasattr(data, "shape") or not hasattr(data, "dtype"):
             data = plain(data)
         if tuple(data.shape) != self.shape:
@@ -320,7 +320,7 @@ class EngineDataset(ArrayAccess):
         TypeError
             An unsafe cast. As after any other error, chunks that were done stay changed.
         """
-        self.connection.check_writable()
+        self.check_writable()
         self.note_reading()
         block = 4 * _nbytes(self.instance.grain, self.dtype.itemsize)
         self.spread("apply", Apply(self.instance, func), block, progress, memory_limit)
@@ -404,9 +404,13 @@ class EngineDataset(ArrayAccess):
         progress: Progress = None,
         memory_limit: Limit = None,
     ) -> EngineDataset:
-        """Make a dataset like this one, attributes included; with its data on request."""
+        """Make a dataset like this one, attributes included; with its data on request.
+
+        With the data of an `incomplete` one it is incomplete too.
+        """
+        part = data and self.incomplete
         return self.connection.create_filled(
-            lambda: self.connection.create_like(self, output_name, self.dtype),
+            lambda: self.connection.create_like(self, output_name, self.dtype, incomplete=part),
             self if data else None,
             progress,
             memory_limit,
@@ -440,7 +444,8 @@ class EngineDataset(ArrayAccess):
         Returns
         -------
         EngineDataset
-            The copy. If anything fails, it is deleted again.
+            The copy. If anything fails, it is deleted again. That of an `incomplete` dataset is
+            incomplete too.
         """
         self.connection.check_connected()
         target = self.name if name is None else name
@@ -452,6 +457,7 @@ class EngineDataset(ArrayAccess):
                 self.dtype,
                 self.fillvalue,
                 chunk_size=self.chunk_size if chunk_size is None else chunk_size,
+                incomplete=self.incomplete,
                 **options,
             )
             made.attrs.update(self.attrs)
@@ -491,7 +497,7 @@ class EngineDataset(ArrayAccess):
     @collective
     def clear(self, *, progress: Progress = None) -> None:
         """Delete all chunks, so that the array reads as fill."""
-        self.connection.check_writable()
+        self.check_writable()
         written = self.runner.once(lambda: sorted(self.instance.object_indices()))
         with self.runner.reporting(progress, len(written), "clear") as report:
             self.runner.spread(Clear(self.instance), written, report=report)
@@ -510,7 +516,7 @@ class EngineDataset(ArrayAccess):
         ----------
         shape : int or sequence of int
         """
-        self.connection.check_writable()
+        self.check_writable()
         wanted = (shape,) if isinstance(shape, (int, np.integer)) else tuple(shape)
         if len(wanted) != self.ndim:
             raise ValueError(
@@ -540,7 +546,7 @@ class EngineDataset(ArrayAccess):
             `data` has another shape. If the write fails, the array gets its extent back, unless
             somebody else appended meanwhile: then there is fill in between.
         """
-        self.connection.check_writable()
+        self.check_writable()
         if not -self.ndim <= axis < self.ndim:
             raise ValueError(f"axis {axis} is outside of the {self.ndim} axes of {self.name!r}")
         axis %= self.ndim
@@ -590,7 +596,12 @@ class EngineDataset(ArrayAccess):
 
     @collective
     def compare(
-        self, other: Any, *, progress: Progress = None, memory_limit: Limit = None
+        self,
+        other: Any,
+        *,
+        exact: bool = False,
+        progress: Progress = None,
+        memory_limit: Limit = None,
     ) -> Comparison:
         """Compare with what should be equal, chunk by chunk, and say where it differs.
 
@@ -601,6 +612,9 @@ class EngineDataset(ArrayAccess):
         ----------
         other : array_like
             Another dataset, or anything with shape, dtype and slicing; of the same shape.
+        exact : bool
+            Compare the bytes of the values instead, of the same dtype: 0.0 is not -0.0, nor one
+            NaN another.
         progress, memory_limit
             As in `load`.
 
@@ -613,7 +627,8 @@ class EngineDataset(ArrayAccess):
         ValueError
             `other` has another shape.
         TypeError
-            Of another kind, such as text and numbers, or with other fields.
+            Of another kind, such as text and numbers, or with other fields; with `exact` of
+            another dtype.
         """
         self.connection.check_connected()
         if not is_source(other):
@@ -622,6 +637,11 @@ class EngineDataset(ArrayAccess):
             raise ValueError(
                 f"dataset {self.name!r} of shape {self.shape} cannot be compared with shape "
                 f"{tuple(other.shape)}"
+            )
+        if exact and other.dtype != self.dtype:
+            raise TypeError(
+                f"dataset {self.name!r} of dtype {self.dtype} is compared exactly with dtype "
+                f"{other.dtype}: leave out exact=True to compare values alone"
             )
         try:
             unequal(np.empty(0, self.dtype), np.empty(0, other.dtype))
@@ -639,7 +659,7 @@ class EngineDataset(ArrayAccess):
         block = load_block(self.instance, chunks, most, 4 * self.runner.workers)
         parts = self.spread(
             "compare",
-            Compare(self.instance, source),
+            Compare(self.instance, source, exact),
             4 * _nbytes(block, itemsize),
             progress,
             memory_limit,

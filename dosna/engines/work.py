@@ -456,6 +456,7 @@ class Compare:
 
     dataset: BackendDataset
     other: Any
+    exact: bool = False
 
     def __call__(self, tasks: Iterable[ChunkTask]) -> list[tuple[Shape, int, Shape]]:
         chunk_size = self.dataset.metadata.chunk_size
@@ -464,7 +465,7 @@ class Compare:
             block = read_box(self.dataset, task.out)
             other = read_source(self.other, task.out)
             for idx, place in _chunks_of(task, block.shape, chunk_size):
-                differ = unequal(block[place], other[place])
+                differ = (other_bytes if self.exact else unequal)(block[place], other[place])
                 count = int(np.count_nonzero(differ))
                 if count:
                     at = np.unravel_index(int(np.argmax(differ)), differ.shape)
@@ -497,3 +498,18 @@ def unequal(one: Array, other: Array) -> Array:
     if one.dtype.kind in "fcmM" and differ.any():
         differ &= ~((one != one) & (other != other))
     return differ
+
+
+def other_bytes(one: Array, other: Array) -> Array:
+    """Say of each element of two arrays of one dtype whether any byte of its value differs."""
+    if one.dtype.names is not None:
+        # Field by field, for what lies between them is no value.
+        differ = np.zeros(one.shape, bool)
+        for name in one.dtype.names:
+            within = other_bytes(one[name], other[name])
+            differ |= within.any(axis=tuple(range(one.ndim, within.ndim)))
+        return differ
+    size = one.dtype.itemsize
+    bytes_of = [np.ascontiguousarray(a).reshape(-1).view(np.uint8) for a in (one, other)]
+    unlike = bytes_of[0] != bytes_of[1]
+    return np.asarray(unlike.reshape(*one.shape, size).any(axis=-1))

@@ -80,12 +80,12 @@ def bytes_of(array: Array) -> memoryview:
     return memoryview(array.reshape(-1).view(np.uint8).data)
 
 
-def rows(shape: Shape, itemsize: int) -> Shape | None:
-    """Give the extent of some rows that lie together; None without axes."""
+def rows(shape: Shape, itemsize: int, nbytes: int = _PIECE_BYTES) -> Shape | None:
+    """Give the extent of rows of about `nbytes` that lie together; None without axes."""
     pieces = [1] * len(shape)
     for axis in reversed(range(len(shape))):
         inner = prod(shape[axis + 1 :]) * itemsize
-        pieces[axis] = max(1, min(shape[axis], _PIECE_BYTES // max(1, inner)))
+        pieces[axis] = max(1, min(shape[axis], nbytes // max(1, inner)))
         if pieces[axis] < shape[axis]:
             break
     return tuple(pieces) if pieces else None

@@ -4,32 +4,58 @@ from __future__ import annotations
 
 import io
 import os
-import threading
 from abc import ABC, abstractmethod
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from dataclasses import asdict, dataclass, field
+from functools import lru_cache
+from itertools import islice
+from typing import TYPE_CHECKING, Any, ClassVar
 
-from dosna.errors import MissingDependencyError, SourceChangedError, SourceError
+from dosna.backends.parts import PIECE
+from dosna.errors import (
+    ConfigurationError,
+    MissingDependencyError,
+    SourceChangedError,
+    SourceError,
+)
 from dosna.errors import SourceNotFoundError as NotFound
 from dosna.locks import Descriptor, open_descriptor
 
 if TYPE_CHECKING:
     from dosna.backends.s3_client import S3Client
 
-__all__ = ["ByteFile", "LocalFile", "S3File", "S3Options", "open_bytes"]
+__all__ = [
+    "ByteFile",
+    "LocalFile",
+    "MemoryFile",
+    "S3File",
+    "S3Options",
+    "open_bytes",
+    "s3_fingerprint",
+]
 
 _CACHE_BLOCK = 1 << 18
 _CACHE_BLOCKS = 128
 _IN_FLIGHT = 8
+_SUBMITTED = 1024
 
 
 class ByteFile(ABC):
     """Bytes that do not change. May be pickled, and is then opened again."""
 
     location: str
+
+    most_span: ClassVar[int] = 0
+    """Bytes that one request may be for, to get several parts; 0 where requests cost nothing."""
+
+    range_bytes: ClassVar[int] = PIECE
+    """Bytes that one more request should save."""
+
+    @abstractmethod
+    def pin(self, fingerprint: str) -> None:
+        """Hold it to a state: to read another one is a SourceChangedError."""
 
     @property
     @abstractmethod
@@ -53,6 +79,10 @@ class ByteFile(ABC):
         for item in items:
             work(item)
 
+    def stream(self) -> io.RawIOBase | io.BufferedIOBase:
+        """Give a file object, for libraries that want one."""
+        return CachedReader(self)
+
     @abstractmethod
     def close(self) -> None:
         """Let go of it; it is opened again when it is used."""
@@ -61,6 +91,17 @@ class ByteFile(ABC):
         return SourceError(
             f"{self.location} is truncated: bytes {offset} to {offset + size} are not all there; "
             "copy the file again"
+        )
+
+    def _changed(self, pinned: str, found: str) -> SourceChangedError:
+        return SourceChangedError(
+            f"{self.location} has changed since it was linked: then it was of {pinned}, and now "
+            f"it is of {found}; restore it, or link it again with overwrite=True"
+        )
+
+    def _gone(self) -> NotFound:
+        return NotFound(
+            f"{self.location} is gone, which was linked: restore it, or delete what links to it"
         )
 
 
@@ -75,9 +116,13 @@ class LocalFile(ByteFile):
     def __init__(self, path: str) -> None:
         self.location = path
         self._file: Descriptor | None = None
+        self._pinned: str | None = None
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_file": None}
+
+    def pin(self, fingerprint: str) -> None:
+        self._pinned = fingerprint
 
     def _opened(self) -> Descriptor:
         file = self._file
@@ -85,6 +130,8 @@ class LocalFile(ByteFile):
             try:
                 file = self._file = open_descriptor(self.location, os.O_RDONLY)
             except FileNotFoundError:
+                if self._pinned is not None:
+                    raise self._gone() from None
                 raise NotFound(f"there is no file {self.location}") from None
             except OSError as error:
                 raise SourceError(f"{self.location} cannot be opened: {error.strerror}") from error
@@ -104,24 +151,89 @@ class LocalFile(ByteFile):
             raise SourceChangedError(
                 f"{self.location} was replaced since it was opened: open it again"
             )
-        return f"size {status.st_size}, mtime {status.st_mtime_ns}"
+        return _state(status)
 
-    def read(self, offset: int, size: int) -> bytes:
+    def read(self, offset: int, size: int) -> bytes | memoryview:
         data = os.pread(self._opened(), size, offset)
-        if len(data) != size:
-            raise self._ends(offset, size)
-        return data
+        if len(data) == size and self._as_pinned():
+            return data
+        again = memoryview(bytearray(size))
+        self.read_into(offset, again)
+        return again
 
     def read_into(self, offset: int, out: memoryview) -> None:
-        file, done = self._opened(), 0
-        while done < len(out):
-            count = os.preadv(file, [out[done:]], offset + done)
-            if count == 0:
-                raise self._ends(offset, len(out))
-            done += count
+        while True:
+            file, done, count = self._opened(), 0, 1
+            while done < len(out) and count:
+                count = os.preadv(file, [out[done:]], offset + done)
+                done += count
+            if self._as_pinned():
+                break
+        if done < len(out):
+            raise self._ends(offset, len(out))
+
+    def _as_pinned(self) -> bool:
+        """Whether what was just read is of the pinned state; False if it must be read again."""
+        if self._pinned is None:
+            return True
+        try:
+            status = os.stat(self.location)
+        except (FileNotFoundError, NotADirectoryError):
+            raise self._gone() from None
+        if _state(status) != self._pinned:
+            raise self._changed(self._pinned, _state(status))
+        file = self._file
+        if file is not None and os.path.samestat(status, os.fstat(file)):
+            return True
+        self._file = None  # put back, by another file of the same state
+        return False
 
     def close(self) -> None:
         self._file = None
+
+
+class MemoryFile(ByteFile):
+    """All bytes of a small file, as they were when it was read.
+
+    Parameters
+    ----------
+    location : str
+        Where they are from.
+    data : bytes or memoryview
+    fingerprint : str
+        Of the file that had them.
+    """
+
+    def __init__(self, location: str, data: bytes | memoryview, fingerprint: str) -> None:
+        self.location = location
+        self._data, self._fingerprint = bytes(data), fingerprint
+
+    @property
+    def size(self) -> int:
+        return len(self._data)
+
+    def fingerprint(self) -> str:
+        return self._fingerprint
+
+    def pin(self, fingerprint: str) -> None:
+        if fingerprint != self._fingerprint:
+            raise self._changed(fingerprint, self._fingerprint)
+
+    def read(self, offset: int, size: int) -> memoryview:
+        found = memoryview(self._data)[offset : offset + size]
+        if len(found) != size:
+            raise self._ends(offset, size)
+        return found
+
+    def stream(self) -> io.BytesIO:
+        return io.BytesIO(self._data)
+
+    def close(self) -> None:
+        """Keep the bytes: there is nothing to open again."""
+
+
+def _state(status: os.stat_result) -> str:
+    return f"size {status.st_size}, mtime {status.st_mtime_ns}"
 
 
 @dataclass(frozen=True)
@@ -137,6 +249,30 @@ class S3Options:
     verify: bool | str = True
     timeout: float = 30.0
     retries: int = 5
+    keys: tuple[str, str] | None = field(default=None, repr=False)
+    """Access key and secret key, where they do not come from the environment."""
+
+    def portable(self) -> dict[str, Any]:
+        """Give what is to be kept with what is read by them: all but the defaults, no secrets.
+
+        Raises
+        ------
+        ConfigurationError
+            `endpoint_url` has a password in it.
+        """
+        kept = {k: v for k, v in asdict(self).items() if v != getattr(S3Options, k)}
+        kept.pop("keys", None)
+        # The environment of who reads may name none, or another.
+        endpoint = self.endpoint_url or os.environ.get("AWS_ENDPOINT_URL_S3")
+        endpoint = endpoint or os.environ.get("AWS_ENDPOINT_URL")
+        if endpoint:
+            kept["endpoint_url"] = endpoint
+            if "@" in endpoint.partition("://")[2].partition("/")[0]:
+                raise ConfigurationError(
+                    "endpoint_url has a user or a password in it, which would be kept with what "
+                    "is linked: put keys into ~/.aws/credentials or the environment"
+                )
+        return kept
 
     def client(self, what: str) -> S3Client:
         """Make a client, to read `what`."""
@@ -155,8 +291,15 @@ class S3Options:
                 self.verify,
                 self.timeout,
                 self.retries,
-            )
+            ),
+            self.keys,
         )
+
+
+@lru_cache(maxsize=16)
+def _shared_client(options: S3Options, environment: tuple[tuple[str, str], ...]) -> S3Client:
+    """Give the client for an environment: to make one takes longer than to read a small file."""
+    return options.client("from S3")
 
 
 class S3File(ByteFile):
@@ -167,45 +310,51 @@ class S3File(ByteFile):
     url : str
         ``s3://bucket/key``
     options : S3Options
+    client : S3Client, optional
+        One that others use too, and who gave it closes; it does not travel.
     """
 
-    def __init__(self, url: str, options: S3Options) -> None:
+    most_span = 4 << 20
+    range_bytes = 1 << 62
+
+    def __init__(self, url: str, options: S3Options, client: S3Client | None = None) -> None:
         self.location = url
         self.options = options
         self.bucket, _, self.key = url.removeprefix("s3://").partition("/")
         if not self.bucket or not self.key:
             raise SourceError(f"{url!r} names no object: use s3://bucket/key")
-        self._client: S3Client | None = None
+        self._client = client
         self._found: Mapping[str, Any] | None = None
-        self._lock = threading.Lock()
+        self._pinned: str | None = None
 
     def __getstate__(self) -> dict[str, Any]:
-        kept = {k: v for k, v in self.__dict__.items() if k != "_lock"}
-        return {**kept, "_client": None}
+        return {**self.__dict__, "_client": None}
 
-    def __setstate__(self, state: Mapping[str, Any]) -> None:
-        self.__dict__.update(state)
-        self._lock = threading.Lock()
+    def pin(self, fingerprint: str) -> None:
+        size, _, etag = fingerprint.removeprefix("size ").partition(", ETag ")
+        self._found = {"size": int(size), "etag": etag}
+        self._pinned = fingerprint
 
     def _opened(self) -> S3Client:
-        with self._lock:
-            if self._client is None:
-                self._client = self.options.client(self.location)
-            return self._client
+        client = self._client
+        if client is None:
+            keys = sorted((k, v) for k, v in os.environ.items() if k.startswith("AWS_"))
+            client = self._client = _shared_client(self.options, tuple(keys))
+        return client
 
     def _head(self) -> Mapping[str, Any]:
         from dosna.backends.s3_errors import Failure
 
         client = self._opened()
         try:
-            found = client.call("head_object", Bucket=self.bucket, Key=self.key)
+            found = client.get(f"{self.bucket}/{self.key}", head=True)
         except Failure as failure:
             if failure.status == 404:
                 raise NotFound(f"{client.endpoint} has no object {self.location}") from None
             raise failure.error(
                 f"{self.location} cannot be read at {client.endpoint}: {failure}"
             ) from None
-        return {"size": int(found["ContentLength"]), "etag": found["ETag"]}
+        return {"size": found.size, "etag": found.etag}
 
     def _description(self) -> Mapping[str, Any]:
         if self._found is None:
@@ -218,7 +367,7 @@ class S3File(ByteFile):
 
     def fingerprint(self) -> str:
         self._found = found = self._head()
-        return f"size {found['size']}, ETag {found['etag']}"
+        return s3_fingerprint(found["size"], found["etag"])
 
     def read(self, offset: int, size: int) -> memoryview:
         from dosna.backends.s3_errors import Failure
@@ -232,10 +381,16 @@ class S3File(ByteFile):
         try:
             got = client.get(f"{self.bucket}/{self.key}", (offset, offset + size))
         except Failure as failure:
+            if self._pinned is not None and failure.status == 404:
+                raise self._gone() from None
+            if self._pinned is not None and failure.status == 416:
+                raise self._changed(self._pinned, "fewer bytes") from None
             raise failure.error(
                 f"bytes {offset} to {offset + size} of {self.location} cannot be read at "
                 f"{client.endpoint}: {failure}"
             ) from None
+        if self._pinned is not None and got.etag.strip('"') != known["etag"].strip('"'):
+            raise self._changed(self._pinned, f"ETag {got.etag}")
         if got.etag.strip('"') != known["etag"].strip('"'):
             raise SourceChangedError(
                 f"{self.location} was replaced while it was being read: begin again"
@@ -245,16 +400,26 @@ class S3File(ByteFile):
         return got.data
 
     def for_each(self, work: Callable[[Any], object], items: Iterable[Any]) -> None:
+        waiting = iter(items)
+        batch = list(islice(waiting, _SUBMITTED))
+        if len(batch) == 1:
+            work(batch[0])
+            return
         with ThreadPoolExecutor(_IN_FLIGHT) as pool:
-            for _ in pool.map(work, items):
-                pass
+            while batch:
+                for _ in pool.map(work, batch):
+                    pass
+                batch = list(islice(waiting, _SUBMITTED))
 
     def close(self) -> None:
-        with self._lock:
-            if self._client is not None:
-                self._client.close()
-                self._client = None
-        self._found = None
+        self._client = None
+        if self._pinned is None:
+            self._found = None
+
+
+def s3_fingerprint(size: int, etag: str) -> str:
+    """Tell a state of an object from others; servers and clients quote ETags, or do not."""
+    return f'size {size}, ETag "{etag.strip(chr(34))}"'
 
 
 def open_bytes(location: str, options: S3Options) -> ByteFile:

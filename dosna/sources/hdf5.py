@@ -12,15 +12,30 @@ from typing import Any
 import h5py
 import numpy as np
 
-from dosna.errors import DatasetNameError, DosnaError, SourceError, SourceNotFoundError
+from dosna.errors import (
+    DatasetNameError,
+    DosnaError,
+    RefusedError,
+    SourceError,
+    SourceNotFoundError,
+)
 from dosna.metadata import check_name
 from dosna.registry import SourceKind, sources
 from dosna.sources.base import Array, ArrayDescription, Box, Source
 from dosna.sources.contiguous import rows
-from dosna.sources.files import ByteFile, CachedReader, S3Options, open_bytes
-from dosna.sources.h5direct import UndecodableError, direct_reader
+from dosna.sources.files import (
+    ByteFile,
+    LocalFile,
+    S3File,
+    S3Options,
+    open_bytes,
+)
+from dosna.sources.h5chunks import UndecodableError
+from dosna.sources.h5direct import direct_reader
+from dosna.sources.h5links import stored_layout, stored_records
 from dosna.sources.h5tree import Tree, walk
 from dosna.sources.h5types import attributes, axis_names, represent
+from dosna.sources.links import Link
 from dosna.sources.strings import blocks, fixed, measure
 
 __all__ = ["KIND", "H5Source"]
@@ -39,8 +54,9 @@ class H5Source(Source):
 
     Parameters
     ----------
-    location : str or h5py.File, h5py.Group, h5py.Dataset
-        A path, an ``s3://bucket/key`` URL, or something open, which stays open.
+    location : str, ByteFile or h5py.File, h5py.Group, h5py.Dataset
+        A path, an ``s3://bucket/key`` URL, the file's bytes, or something open, which stays
+        open.
     inner : str
         A group or a dataset of the file; all of it by default.
     endpoint_url, profile_name, region_name, verify, timeout, retries
@@ -59,20 +75,24 @@ class H5Source(Source):
         timeout: float = 30.0,
         retries: int = 5,
     ) -> None:
-        self._given = not isinstance(location, str)
+        self._given = not isinstance(location, (str, ByteFile))
         self._opening = secrets.token_hex(8)
         self._bytes: ByteFile | None = None
+        self._state: str | None = None
         self._file: Any = None
         if isinstance(location, str):
             options = S3Options(endpoint_url, profile_name, region_name, verify, timeout, retries)
             self._bytes = open_bytes(location, options)
+        elif isinstance(location, ByteFile):
+            self._bytes, location = location, location.location
         else:
             self._file, inner = location.file, location.name
             location = str(location.file.filename)
-        super().__init__(location, "" if inner == "/" else inner)
+        super().__init__(location, "/".join(filter(None, inner.split("/"))))
         self._forget()
 
     def _forget(self) -> None:
+        self._state = None
         self._tree: Tree | None = None
         self._readers: dict[str, _Reader] = {}
 
@@ -105,7 +125,8 @@ class H5Source(Source):
 
     def fingerprint(self) -> str:
         if self._bytes is not None:
-            return self._bytes.fingerprint()
+            self._state = self._bytes.fingerprint()
+            return self._state
         if self._opened().mode != "r":
             return f"open for writing, {self._opening}"
         with suppress(OSError):
@@ -116,6 +137,9 @@ class H5Source(Source):
     def names(self) -> list[str]:
         tree = self._walked()
         return sorted([*tree.arrays, *tree.broken])
+
+    def links(self) -> Mapping[str, str]:
+        return {link: name for name, links in self._walked().arrays.items() for link in links}
 
     def groups(self) -> Mapping[str, Mapping[str, Any]]:
         return self._walked().groups
@@ -143,6 +167,41 @@ class H5Source(Source):
         with _reading(self, name):
             self._reader(name).read_into(box, out)
 
+    def link(self, name: str) -> Link | None:
+        if self._bytes is None:
+            raise RefusedError("it is of a file that is open: give its path")
+        with _reading(self, name):
+            reader = self._reader(name)
+            layout = stored_layout(reader.dataset, reader.as_)
+            if layout is None:
+                return None
+            file = self._bytes
+            own = reader.dataset.file.filename
+            if own != self._opened().filename:
+                file = LocalFile(os.path.abspath(os.fsdecode(own)))
+            return Link(
+                file.location,
+                reader.dataset.name,
+                file.fingerprint() if file is not self._bytes else self._fingerprint(),
+                reader.shape,
+                reader.dtype,
+                layout.fillvalue,
+                layout.chunk_size,
+                layout.filters,
+                layout.offset,
+                layout.records,
+                axis_names(reader.dataset),
+                file.options.portable() if isinstance(file, S3File) else {},
+            )
+
+    def _fingerprint(self) -> str:
+        """Give the fingerprint as it was taken first, and so before what was read since."""
+        return self._state or self.fingerprint()
+
+    def chunk_records(self, name: str) -> tuple[Array, Array]:
+        with _reading(self, name):
+            return stored_records(self._reader(name).dataset)
+
     def _opened(self) -> Any:
         with self._lock:
             if self._file is None:
@@ -151,12 +210,11 @@ class H5Source(Source):
 
     def _open(self) -> Any:
         assert self._bytes is not None
-        local = "://" not in self.location
         _ = self._bytes.size  # tells whether it is there
         try:
-            if local:
+            if isinstance(self._bytes, LocalFile):
                 return h5py.File(self.location, "r")
-            return h5py.File(CachedReader(self._bytes), "r")
+            return h5py.File(self._bytes.stream(), "r")
         except OSError as error:
             text = str(error)
             if any(part in text for part in _BEING_WRITTEN):
@@ -211,7 +269,7 @@ class _Reader:
         self._file, self._lock = file, threading.Lock()
         self._found_direct: Any = None
         if not self.refused and not self.as_.empty:
-            missing = _missing_filter(dataset)
+            missing = _missing_raw(dataset) or _missing_filter(dataset)
             if missing and not self._direct:
                 self.refused = missing
         if self.refused:
@@ -247,9 +305,10 @@ class _Reader:
             notes += (f"its strings of variable length are kept as {self.dtype}",)
         missing = _missing_sources(dataset)
         if missing:
-            notes += (f"{missing} files of which it is a view are missing: they show as fill",)
+            some = ", ".join(missing[:3]) + (", …" if len(missing) > 3 else "")
+            notes += (f"what it is a view of is missing, and shows as fill: {some}",)
         fill = None
-        if not found.strings and not found.empty and self.dtype.kind in "biufc":
+        if not found.strings and not found.empty and self.dtype.kind in "biufcS":
             fill = dataset.fillvalue if not inner else None
         return ArrayDescription(
             name,
@@ -289,15 +348,34 @@ class _Reader:
             out[...] = found[inner] if len(box) > axes else found
 
 
-def _missing_sources(dataset: Any) -> int:
-    """Count the files that a virtual dataset shows and that are not there."""
+def _missing_sources(dataset: Any) -> list[str]:
+    """Name what a virtual dataset shows and that is not there: files, or datasets of one."""
     if not dataset.is_virtual:
-        return 0
+        return []
+    shown: dict[str, set[str]] = {}
+    for source in dataset.virtual_sources():
+        # '%' stands for a number.
+        if "%" not in source.file_name + source.dset_name:
+            shown.setdefault(source.file_name, set()).add(source.dset_name)
     folder = os.path.dirname(os.path.abspath(dataset.file.filename))
-    names = {source.file_name for source in dataset.virtual_sources()}
-    # '.' is the file itself, and '%' stands for a number.
-    files = [n for n in names if n != "." and "%" not in n]
-    return sum(not os.path.exists(os.path.join(folder, name)) for name in files)
+    missing = []
+    for name, inside in sorted(shown.items()):
+        if name == ".":
+            missing += [each for each in sorted(inside) if each not in dataset.file]
+            continue
+        try:
+            with h5py.File(os.path.join(folder, name), "r") as file:
+                missing += [f"{name}:{each}" for each in sorted(inside) if each not in file]
+        except OSError:
+            missing.append(name)
+    return missing
+
+
+def _missing_raw(dataset: Any) -> str:
+    folder = os.path.dirname(os.path.abspath(dataset.file.filename))
+    names = [os.path.join(folder, name) for name, _, _ in dataset.external or ()]
+    gone = [name for name in names if not os.path.exists(name)]
+    return f"its elements lie in {gone[0]}, which is not there" if gone else ""
 
 
 def _missing_filter(dataset: Any) -> str:

@@ -1,0 +1,212 @@
+"""The files of a bucket or a folder: listed page by page, and opened."""
+
+from __future__ import annotations
+
+import os
+import threading
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from itertools import islice
+from typing import TYPE_CHECKING
+
+from dosna.errors import ConfigurationError, SourceNotFoundError, StorageError
+from dosna.loader.config import Config
+from dosna.sources.files import (
+    ByteFile,
+    LocalFile,
+    MemoryFile,
+    S3File,
+    S3Options,
+    s3_fingerprint,
+)
+
+if TYPE_CHECKING:
+    from dosna.backends.s3_client import S3Client
+
+__all__ = ["Bucket", "Entry", "open_bucket"]
+
+PAGE = 1000
+_WHOLE_BYTES = 4 << 20
+"""Files up to this size are read by one request."""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A file as it was listed.
+
+    Parameters
+    ----------
+    key : str
+        Its name in the bucket.
+    size : int
+        In bytes.
+    etag : str
+        Tells this state of it from others.
+    """
+
+    key: str
+    size: int
+    etag: str
+
+
+class Bucket(ABC):
+    """Where files are.
+
+    Parameters
+    ----------
+    config : Config
+        Its `src_bucket`, `src_prefix` and `src_suffix`.
+    """
+
+    location: str
+    """Of the whole, as a path or a URL."""
+
+    def __init__(self, config: Config) -> None:
+        self.prefix = config.src_prefix or ""
+        self.suffix = config.src_suffix or ""
+
+    def pages(self) -> Iterator[list[Entry]]:
+        """List the files, at most a thousand at a time; holds no more than that."""
+        for page in self._pages():
+            chosen = [entry for entry in page if self._is_wanted(entry.key)]
+            if chosen:
+                yield chosen
+
+    def _is_wanted(self, key: str) -> bool:
+        return key.startswith(self.prefix) and key.endswith(self.suffix)
+
+    @abstractmethod
+    def _pages(self) -> Iterator[list[Entry]]: ...
+
+    def url(self, key: str) -> str:
+        """Give the path or the URL of a file."""
+        return f"{self.location}/{key}"
+
+    @abstractmethod
+    def open(self, key: str, size: int, whole: bool = True) -> ByteFile:
+        """Open a file of about this many bytes; if it is small, read them all at once.
+
+        Raises
+        ------
+        SourceNotFoundError
+            It is gone.
+        """
+
+    @abstractmethod
+    def entry(self, key: str, file: ByteFile) -> Entry:
+        """Describe what was opened, as a listing would."""
+
+
+class FolderBucket(Bucket):
+    """A folder with all that is below it."""
+
+    def __init__(self, config: Config) -> None:
+        super().__init__(config)
+        self.location = os.path.abspath(config.src_bucket.removeprefix("file://"))
+
+    def _pages(self) -> Iterator[list[Entry]]:
+        if not os.path.isdir(self.location):
+            raise StorageError(f"src_bucket {self.location} is not a folder that exists")
+        found = self._below(self.location, "")
+        while page := list(islice(found, PAGE)):
+            yield page
+
+    def _below(self, path: str, within: str) -> Iterator[Entry]:
+        with os.scandir(path) as listed:
+            for item in listed:
+                key = within + item.name
+                # Files come and go while they are listed.
+                with suppress(FileNotFoundError, UnicodeEncodeError):
+                    key.encode()
+                    if item.is_dir(follow_symlinks=False):
+                        yield from self._below(item.path, key + "/")
+                    elif item.is_file():
+                        yield _entry_of(key, item.stat())
+
+    def open(self, key: str, size: int, whole: bool = True) -> ByteFile:
+        return LocalFile(self.url(key))
+
+    def entry(self, key: str, file: ByteFile) -> Entry:
+        try:
+            return _entry_of(key, os.stat(file.location))
+        except FileNotFoundError:
+            raise SourceNotFoundError(f"there is no file {file.location}") from None
+
+
+def _entry_of(key: str, status: os.stat_result) -> Entry:
+    return Entry(key, status.st_size, str(status.st_mtime_ns))
+
+
+class S3Bucket(Bucket):
+    """A bucket of an S3 server."""
+
+    def __init__(self, config: Config) -> None:
+        super().__init__(config)
+        config.export_keys()
+        self.name = config.src_bucket.removeprefix("s3://").rstrip("/")
+        if not self.name or "/" in self.name:
+            raise ConfigurationError(
+                f"src_bucket {config.src_bucket!r} is no bucket: give its name alone, and "
+                "src_prefix for what keys begin with"
+            )
+        self.location = f"s3://{self.name}"
+        self.options = S3Options(config.aws_s3_gateway, region_name=config.aws_region)
+        self._client: S3Client | None = None
+        self._lock = threading.Lock()
+
+    @property
+    def client(self) -> S3Client:
+        """Who makes the requests, of all threads."""
+        with self._lock:
+            if self._client is None:
+                self._client = self.options.client(self.location)
+            return self._client
+
+    def _pages(self) -> Iterator[list[Entry]]:
+        from dosna.backends.s3_errors import Failure
+
+        try:
+            for page in self.client.pages(self.name, self.prefix):
+                yield [
+                    Entry(found["Key"], int(found["Size"]), found["ETag"].strip('"'))
+                    for found in page.get("Contents", ())
+                    if not found["Key"].endswith("/")
+                ]
+        except Failure as failure:
+            raise failure.error(
+                f"bucket {self.name!r} cannot be listed at {self.client.endpoint}: {failure}"
+            ) from None
+
+    def open(self, key: str, size: int, whole: bool = True) -> ByteFile:
+        url = self.url(key)
+        if size > _WHOLE_BYTES or not whole:
+            return S3File(url, self.options, self.client)
+        from dosna.backends.s3_errors import Failure
+
+        try:
+            got = self.client.get(f"{self.name}/{key}")
+        except Failure as failure:
+            if failure.status == 404:
+                raise SourceNotFoundError(f"{self.client.endpoint} has no object {url}") from None
+            raise failure.error(
+                f"{url} cannot be read at {self.client.endpoint}: {failure}"
+            ) from None
+        return MemoryFile(url, got.data, s3_fingerprint(len(got.data), got.etag))
+
+    def entry(self, key: str, file: ByteFile) -> Entry:
+        etag = file.fingerprint().partition("ETag")[2].strip(' "')
+        return Entry(key, file.size, etag)
+
+
+def open_bucket(config: Config) -> Bucket:
+    """Give the bucket or the folder that the configuration names.
+
+    Raises
+    ------
+    ConfigurationError
+        It names none.
+    """
+    config.require("src_bucket")
+    return FolderBucket(config) if config.in_folder else S3Bucket(config)

@@ -1,0 +1,279 @@
+"""What the loader is told, in ``config.yml``, secrets, the environment and the command line.
+
+Each is stronger than those before it. The keys of HDF Group's bucket loader mean what they mean
+there; the others are dosna's own.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from dosna.errors import ConfigurationError, MissingDependencyError
+from dosna.util.options import parse_options
+from dosna.util.sizes import parse_size
+
+__all__ = ["KEYS", "SECRET", "Config", "Key"]
+
+_LEVELS = ("debug", "info", "warning", "error")
+
+
+def _key(default: Any, help: str, *, secret: bool = False, size: bool = False) -> Any:
+    return field(
+        default=default,
+        repr=not secret,
+        metadata={"help": help, "secret": secret, "size": size},
+    )
+
+
+@dataclass(frozen=True)
+class Config:
+    """Where files come from, where they go, and how; see ``docs/loader.md``.
+
+    `Config.read` makes one; null means the default. Secrets are left out of its ``repr``.
+
+    Raises
+    ------
+    ConfigurationError
+        A value that cannot be, or values that contradict each other.
+    """
+
+    src_bucket: str = _key("", "a bucket in S3, or a folder: what has a '/' in it")
+    src_prefix: str | None = _key(None, "only files whose keys begin so")
+    src_suffix: str | None = _key(None, "only files whose keys end so, like .h5; null: all")
+    target: str | None = _key(None, "URL of a dosna connection, like hdf5:/data or s3://bucket/a")
+    tgt_bucket: str | None = _key(None, "HSDS's own bucket, where it is not its default")
+    tgt_folder: str | None = _key(None, "a folder of HSDS's, instead of target")
+    link_files: bool = _key(False, "store where chunks lie in the files, and not their data")
+    inventory: str = _key("sqlite:///loader.sqlite", "database URL of the inventory")
+    inventory_domain: str | None = _key(None, "not used: the inventory is a database")
+    hs_username: str | None = _key(None, "a user of HSDS")
+    hs_password: str | None = _key(None, "that user's password", secret=True)
+    public_read: bool = _key(False, "let everybody read the HSDS domains that are made")
+    aws_s3_gateway: str | None = _key(None, "endpoint URL of the S3 server; Amazon's by default")
+    aws_region: str | None = _key(None, "of the S3 server")
+    aws_access_key_id: str | None = _key(None, "else found as boto3 does", secret=True)
+    aws_secret_access_key: str | None = _key(None, "else found as boto3 does", secret=True)
+    hsds_global: str | None = _key(None, "endpoint of HSDS")
+    hsds_local: str | None = _key(None, "endpoint of an HSDS nearby, for what is written")
+    watchdog_sleep_time: float = _key(60.0, "seconds from one listing of the bucket to the next")
+    log_level: str = _key("info", "debug, info, warning or error")
+    jobs: int = _key(4, "files that a process works on at a time")
+    lease_time: float = _key(60.0, "seconds after which the files of a dead worker are free")
+    max_attempts: int = _key(3, "how often a file is tried before it counts as failed")
+    retry_time: float = _key(10.0, "seconds before the second attempt; doubled for each more")
+    memory_limit: str | int = _key("512m", "most bytes of blocks of data of a process", size=True)
+    on_error: str = _key("raise", "'skip': leave out arrays that a dataset cannot represent")
+    chunk_size: str | None = _key(None, "of datasets, like '4 MiB'; the source's by default")
+    compression: str | None = _key(None, "of datasets, like gzip")
+    heartbeat: str | None = _key(None, "a file that is touched while the work goes on")
+
+    def __post_init__(self) -> None:
+        def wrong(key: str, wanted: str) -> ConfigurationError:
+            return ConfigurationError(f"{key} is {wanted}, not {getattr(self, key)!r}")
+
+        if self.log_level.lower() not in _LEVELS:
+            raise wrong("log_level", f"one of {', '.join(_LEVELS)}")
+        if self.on_error not in ("raise", "skip"):
+            raise wrong("on_error", "'raise' or 'skip'")
+        for key in ("jobs", "max_attempts"):
+            if getattr(self, key) < 1:
+                raise wrong(key, "at least 1")
+        for key in ("lease_time", "watchdog_sleep_time"):
+            if not getattr(self, key) > 0:
+                raise wrong(key, "a positive number of seconds")
+        if not self.retry_time >= 0:
+            raise wrong("retry_time", "a number of seconds")
+        for key in ("memory_limit", "chunk_size"):
+            value = getattr(self, key)
+            if value is not None:
+                try:
+                    parse_size(value)
+                except ValueError as error:
+                    raise ConfigurationError(f"{key}: {error}") from None
+        if self.target is not None and self.tgt_folder is not None:
+            raise ConfigurationError(
+                "target (a dosna URL) and tgt_folder (a folder of HSDS) are both given: leave "
+                "one out"
+            )
+
+    @property
+    def memory_bytes(self) -> int:
+        """`memory_limit` in bytes."""
+        return parse_size(self.memory_limit)
+
+    @property
+    def in_folder(self) -> bool:
+        """Whether files come from a folder, and not from S3."""
+        return not self.src_bucket.startswith("s3://") and (
+            "/" in self.src_bucket or self.src_bucket in (".", "..")
+        )
+
+    def require(self, *keys: str) -> None:
+        """Raise ConfigurationError if one of these was not given."""
+        for key in keys:
+            if not getattr(self, key):
+                raise ConfigurationError(
+                    f"{key} is not given: put it into config.yml, or into the environment as "
+                    f"{key.upper()}, or give --{key.replace('_', '-')}"
+                )
+
+    def shown(self) -> dict[str, Any]:
+        """Give every value, with stars for secrets."""
+        found = {key: getattr(self, key) for key in KEYS}
+        for key, value in found.items():
+            if key in SECRET and value is not None:
+                found[key] = "***"
+        found["inventory"] = without_password(self.inventory)
+        return found
+
+    def export_keys(self) -> None:
+        """Put the keys of S3 where boto3 looks, unless it has some there."""
+        for key in ("aws_access_key_id", "aws_secret_access_key"):
+            value = getattr(self, key)
+            if value is not None:
+                os.environ.setdefault(key.upper(), value)
+
+    @classmethod
+    def read(
+        cls,
+        config: str | os.PathLike[str] | None = None,
+        *,
+        override: str | os.PathLike[str] | None = None,
+        secrets: str | os.PathLike[str] | None = None,
+        environ: Mapping[str, str] | None = None,
+        **given: Any,
+    ) -> Config:
+        """Read everything that says what to do, the weakest first.
+
+        The defaults; ``config.yml``; ``override.yml`` beside it; the file of secrets;
+        the environment, where keys are in capitals (and HSDS_ENDPOINT is hsds_global); and
+        what is `given`, as on the command line.
+
+        Parameters
+        ----------
+        config : path, optional
+            By default ``config.yml`` of the present folder, if it is there.
+        override : path, optional
+            By default ``override.yml`` beside it, if it is there.
+        secrets : path, optional
+            By default the file that DOSNA_LOADER_SECRETS names.
+        environ : mapping, optional
+            `os.environ` by default.
+        **given
+            Values; None is not given.
+
+        Returns
+        -------
+        Config
+
+        Raises
+        ------
+        ConfigurationError
+            A file that is not there or no YAML, an unknown key, a value of another type, or a
+            secret where others read it.
+        """
+        environ = os.environ if environ is None else environ
+        values: dict[str, Any] = {}
+        path = os.fspath(config) if config is not None else "config.yml"
+        if config is not None or os.path.exists(path):
+            _take(values, path, _from_yaml(path))
+        beside = os.path.join(os.path.dirname(path), "override.yml")
+        changed = os.fspath(override) if override is not None else beside
+        if override is not None or os.path.exists(changed):
+            _take(values, changed, _from_yaml(changed))
+        hidden = os.fspath(secrets) if secrets is not None else environ.get("DOSNA_LOADER_SECRETS")
+        if hidden:
+            _take(values, hidden, _from_yaml(hidden), secret=True)
+        found = {key: environ[key.upper()] for key in KEYS if environ.get(key.upper())}
+        if environ.get("HSDS_ENDPOINT"):
+            found.setdefault("hsds_global", environ["HSDS_ENDPOINT"])
+        _take(values, "the environment", found, secret=True)
+        _take(values, "the arguments", {k: v for k, v in given.items() if v is not None})
+        return cls(**values)
+
+
+@dataclass(frozen=True)
+class Key:
+    """One key of the configuration: what it says, and its type and default as text."""
+
+    help: str
+    type: str
+    default: str
+
+
+KEYS = {
+    f.name: Key(f.metadata["help"], str(f.type), "null" if f.default is None else str(f.default))
+    for f in dataclasses.fields(Config)
+}
+"""All keys, in the order of the documentation."""
+
+SECRET = frozenset(f.name for f in dataclasses.fields(Config) if f.metadata["secret"])
+"""Those that only the environment and the file of secrets may have."""
+
+
+def _take(
+    values: dict[str, Any], where: str, found: Mapping[str, Any], secret: bool = False
+) -> None:
+    """Put what was found at a place over what weaker places said."""
+    for key, value in found.items():
+        if value is None:
+            values.pop(key, None)
+            continue
+        reveals = key in SECRET or (key == "inventory" and _password(str(value)))
+        if reveals and not secret:
+            raise ConfigurationError(
+                f"{where} has a secret, {key}: put it into the environment as {key.upper()}, or "
+                "into a file of secrets (--secrets)"
+            )
+        try:
+            values.update(parse_options(_SIGNATURE, [f"{key}={value}"]))
+        except ConfigurationError as error:
+            # What was given for a secret is not repeated.
+            text = f"{key} has a wrong value" if reveals else str(error)
+            raise ConfigurationError(f"{where}: {text}") from None
+
+
+_SIGNATURE = inspect.signature(Config)
+
+
+def _from_yaml(path: str) -> dict[str, Any]:
+    try:
+        import yaml
+    except ImportError as error:
+        raise MissingDependencyError(
+            f"reading {path} needs PyYAML: pip install 'dosna[loader]'"
+        ) from error
+    try:
+        with open(path, encoding="utf-8") as file:
+            found = yaml.safe_load(file)
+    except OSError as error:
+        raise ConfigurationError(f"{path} cannot be read: {error.strerror}") from None
+    except yaml.YAMLError as error:
+        # Its own words would repeat what is there, which may be secret.
+        mark = getattr(error, "problem_mark", None)
+        line = f", line {mark.line + 1}" if mark is not None else ""
+        raise ConfigurationError(f"{path} is not YAML{line}: write KEY: VALUE in lines") from None
+    if found is None:
+        return {}
+    if not isinstance(found, dict):
+        raise ConfigurationError(f"{path} holds no keys and values: write KEY: VALUE in lines")
+    for key, value in found.items():
+        if isinstance(value, (dict, list)):
+            raise ConfigurationError(f"{path}: {key} is a single value, not several")
+    return {str(key): value for key, value in found.items()}
+
+
+def _password(url: str) -> str | None:
+    match = re.match(r"[\w+]+://[^/@:]*:([^@]*)@", url)
+    return match[1] if match else None
+
+
+def without_password(url: str) -> str:
+    """Give a database URL with stars for its password."""
+    return re.sub(r"^([\w+]+://[^/@:]*:)[^@]*@", r"\1***@", url)

@@ -1,0 +1,247 @@
+"""The loader on a real S3 server, with workers that are killed: every file once, nothing half."""
+
+from __future__ import annotations
+
+import random
+import signal
+import time
+from contextlib import closing
+
+import pytest
+from loading import Inventory, arrays_of, check_loaded, connect, image_of, roles, write_folder
+from services.s3 import make_bucket, make_client
+from support import require
+
+for package in ("boto3", "obstore"):
+    require(package)
+
+LARGE = 3
+REPLACED = 100_000
+"""What the number of a file grows by when it is replaced."""
+
+
+@pytest.fixture
+def bucket(gateway):
+    with closing(make_client(gateway.endpoint_url)) as client:
+        client.name = make_bucket(gateway.endpoint_url)
+        client.endpoint_url = gateway.endpoint_url
+        yield client
+
+
+@pytest.fixture
+def inventory_url(request, tmp_path):
+    if request.param == "postgresql":
+        return request.getfixturevalue("postgres")
+    return f"sqlite:///{tmp_path}/inventory.sqlite"
+
+
+@pytest.fixture
+def target(request, tmp_path, bucket):
+    if request.param == "s3":
+        return f"s3://{make_bucket(bucket.endpoint_url)}/scans?endpoint_url={bucket.endpoint_url}"
+    return f"{request.param}:{tmp_path}/out"
+
+
+ALWAYS = [110, "sqlite", "file"], [80, "postgresql", "s3"]
+FULL = [2000, "sqlite", "file"], [2000, "postgresql", "s3"], [500, "postgresql", "hdf5"]
+
+
+@pytest.mark.timeout(1200)
+@pytest.mark.parametrize(
+    ("count", "inventory_url", "target"),
+    [*ALWAYS, *(pytest.param(*case, marks=pytest.mark.fault) for case in FULL)],
+    indirect=["inventory_url", "target"],
+)
+def test_killed_workers_leave_every_file_loaded_once(
+    count, inventory_url, target, bucket, tmp_path, capsys
+):
+    rng = random.Random(count)
+    keys = {f"raw/{n % 7}/scan-{n}.nxs": n for n in range(count)}
+    large = set(rng.sample(sorted(keys), LARGE))
+
+    def put(key, number):
+        bucket.put_object(Bucket=bucket.name, Key=key, Body=image_of(number, key in large))
+
+    for key, number in list(keys.items())[: count * 2 // 3]:
+        put(key, number)
+    config = {
+        "src_bucket": bucket.name,
+        "src_prefix": "raw/",
+        "src_suffix": ".nxs",
+        "aws_s3_gateway": bucket.endpoint_url,
+        "target": target,
+        "inventory": inventory_url,
+        "watchdog_sleep_time": 0.5,
+        "lease_time": 3,
+        "max_attempts": 50,
+        "retry_time": 0.1,
+        "memory_limit": "8m",
+        "jobs": 2,
+        "log_level": "warning",
+    }
+    bucket.put_object(Bucket=bucket.name, Key="raw/readme.txt", Body=b"no file of HDF5")
+    with roles(tmp_path, **config) as made, Inventory(inventory_url) as inventory:
+        watcher = made.start("watch")
+        loaders = [made.start("load") for _ in range(4)]
+        differs = [made.start("diff") for _ in range(2)]
+        later = list(keys.items())[count * 2 // 3 :]
+        changed = sorted(set(keys) - large)[: max(3, count // 50)]
+        kills = {"load": 0, "diff": 0}
+        began = time.monotonic()
+        while True:
+            time.sleep(rng.uniform(0.05, 0.3))
+            for key, number in later[: count // 6]:
+                put(key, number)
+            del later[: count // 6]
+            rows = {row.key: row for row in inventory.rows()} if there(inventory) else {}
+            if changed and changed[0] in rows and rows[changed[0]].load_status == "done":
+                key = changed.pop(0)
+                keys[key] += REPLACED
+                put(key, keys[key])
+                continue
+            if not changed and len(rows) == count and inventory.unsettled("diff") == 0:
+                # What was replaced last has to be listed first.
+                if all(rows[key].loads > 1 for key in keys if keys[key] >= REPLACED):
+                    break
+                continue
+            if sum(kills.values()) < count // 12:
+                which = "diff" if sum(kills.values()) % 4 == 3 else "load"
+                of = loaders if which == "load" else differs
+                at_work = {pid_of(row, which) for row in rows.values()}
+                victims = [n for n, process in enumerate(of) if process.pid in at_work]
+                if victims:
+                    victim = rng.choice(victims)
+                    of[victim].send_signal(signal.SIGKILL)
+                    of[victim].wait()
+                    kills[which] += 1
+                    of[victim] = made.start(which)
+        seconds = time.monotonic() - began
+        found = made.status()
+        made.end(watcher, *loaders, *differs)
+        rows = inventory.rows()
+        with capsys.disabled():
+            print(
+                f"\n{count} files, {kills['load']} loaders and {kills['diff']} verifiers killed, "
+                f"{sum(row.load_attempts > 1 for row in rows)} files begun again, "
+                f"{sum(row.loads > 1 for row in rows)} replaced meanwhile, "
+                f"{found['diff']['done']} passed, {seconds:.0f} s"
+            )
+    assert kills["load"] > 2
+    assert found["load"] == {"pending": 0, "running": 0, "done": count, "failed": 0}
+    assert found["diff"]["done"] == count
+    assert {row.message for row in rows} == {"PASSED"}
+    assert {row.key for row in rows} == set(keys)
+    assert {row.key: row.loads for row in rows} == {
+        key: 2 if number >= REPLACED else 1 for key, number in keys.items()
+    }
+    with connect(target) as con:
+        assert len(list(con)) == sum(len(arrays_of(0, key in large)) for key in keys)
+        for key, number in keys.items():
+            check_loaded(con, key, number, key in large)
+
+
+def pid_of(row, which):
+    """Give the process that works on a file, or None."""
+    state, worker = getattr(row, f"{which}_status"), getattr(row, f"{which}_worker")
+    return int(worker.rpartition("/")[2]) if state == "running" else None
+
+
+def there(inventory):
+    try:
+        inventory.counts()
+    except OSError:
+        return False
+    return True
+
+
+def test_a_worker_that_sleeps_over_its_lease_leaves_the_file_to_another(tmp_path, bucket):
+    bucket.put_object(Bucket=bucket.name, Key="large.nxs", Body=image_of(1, True))
+    out = make_bucket(bucket.endpoint_url)
+    config = {
+        "src_bucket": bucket.name,
+        "aws_s3_gateway": bucket.endpoint_url,
+        "target": f"s3://{out}/scans?endpoint_url={bucket.endpoint_url}",
+        "lease_time": 1.5,
+        "memory_limit": "1m",
+        "chunk_size": "32k",
+        "jobs": 1,
+    }
+
+    def stored():
+        prefix = "scans/large.nxs/entry/data/frames/c/"
+        return bucket.list_objects_v2(Bucket=out, Prefix=prefix)["KeyCount"]
+
+    with roles(tmp_path, **config) as made, Inventory(url_of(tmp_path)) as inventory:
+        made.do("watch", "--once")
+        sleeper = made.start("load")
+        wait_until(lambda: stored() > 3)
+        sleeper.send_signal(signal.SIGSTOP)
+        assert inventory.rows()[0].load_status == "running"
+        assert made.do("load", "--once") == "1 files loaded\n"
+        assert made.do("diff", "--once") == "1 files verified\n"
+        before = inventory.rows()
+        sleeper.send_signal(signal.SIGCONT)
+        wait_until(lambda: "the lease was lost" in sleeper.log.read_text())
+        made.end(sleeper)
+        assert inventory.rows() == before
+        assert (before[0].loads, before[0].message, before[0].load_attempts) == (1, "PASSED", 2)
+    with connect(config["target"]) as con:
+        check_loaded(con, "large.nxs", 1, True)
+
+
+def test_sigterm_gives_a_file_back_at_once(tmp_path):
+    files = {"large.nxs": (1, True)}
+    write_folder(tmp_path / "raw", files)
+    config = {
+        "src_bucket": f"{tmp_path}/raw",
+        "target": f"hdf5:{tmp_path}/out",
+        "lease_time": 3600,
+        "memory_limit": "1m",
+        "chunk_size": "32k",
+    }
+    with roles(tmp_path, **config) as made, Inventory(url_of(tmp_path)) as inventory:
+        made.do("watch", "--once")
+        loader = made.start("load")
+        stored = tmp_path / "out/large.nxs/entry/data/frames"
+        wait_until(lambda: len(list(stored.glob("chunk_*"))) > 3)
+        made.end(loader)
+        (row,) = inventory.rows()
+        assert (row.load_status, row.load_attempts, row.loads) == ("pending", 0, 0)
+        there = {path: path.stat().st_mtime_ns for path in stored.glob("chunk_*")}
+        made.do("load", "--once")
+        assert made.do("diff", "--once") == "1 files verified\n"
+        assert inventory.rows()[0].message == "PASSED"
+        # It went on, and did not begin again.
+        kept = [path for path, time_ns in there.items() if path.stat().st_mtime_ns == time_ns]
+        assert len(kept) >= len(there) - 1 > 0
+    with connect(config["target"]) as con:
+        check_loaded(con, "large.nxs", *files["large.nxs"])
+
+
+def test_a_worker_that_died_after_the_last_chunk_is_not_missed(tmp_path):
+    """Its successor finds all in place, and only notes it."""
+    write_folder(tmp_path / "raw", {"a.nxs": (1, False)})
+    config = {"src_bucket": f"{tmp_path}/raw", "target": f"file:{tmp_path}/out"}
+    with roles(tmp_path, **config) as made, Inventory(url_of(tmp_path)) as inventory:
+        made.do("watch", "--once")
+        made.do("load", "--once")
+        path = tmp_path / "out/a.nxs/entry/energy/zarr.json"
+        before = path.stat().st_mtime_ns
+        inventory.reset(every=True)
+        lost = inventory.claim("load", "somebody who died", -1, 3)
+        made.do("load", "--once")
+        assert path.stat().st_mtime_ns == before
+        (row,) = inventory.rows()
+        assert (row.load_status, row.loads, row.load_attempts) == ("done", 2, 2)
+        assert not inventory.release("load", lost)
+
+
+def url_of(tmp_path):
+    return f"sqlite:///{tmp_path}/loader.sqlite"
+
+
+def wait_until(true, seconds=30):
+    end = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < end
+        time.sleep(0.02)
