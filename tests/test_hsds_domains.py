@@ -201,6 +201,20 @@ def test_a_filter_that_was_left_out_for_a_chunk_is_not_linked(raw, domain):
         link_domain(path, domain, "dosna/raw/masked.h5", unlinkable="raise", overwrite=True)
 
 
+def test_places_of_many_chunks_are_in_a_table(raw, domain):
+    path = raw / "many.h5"
+    expected = small_integers((60, 700))
+    with h5py.File(path, "w") as file:
+        options = {"compression": "gzip", "shuffle": True}
+        made = file.create_dataset("x", (60, 700), "i4", chunks=(1, 10), fillvalue=5, **options)
+        made[:50] = expected[:50]
+    expected[50:] = 5
+    assert link_domain(path, domain, "dosna/raw/many.h5").linked == ["x"]
+    with open_source(f"hdf5:/{domain}") as source:
+        np.testing.assert_array_equal(source["x"][...], expected)
+        assert source.names() == ["x"]
+
+
 def test_another_file_than_was_said_is_noticed(raw, domain):
     path = raw / "swapped.h5"
     for start in (0, 1):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import pickle
 import time
 
@@ -366,6 +367,36 @@ def test_the_command_line(con, url, tmp_path, capsys):
     run("verify", back, "--against", url)
     assert main(["ingest", "hdf5://home/test/nothing.h5", back]) == 1
     assert "nothing.h5" in capsys.readouterr().err
+
+
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+def test_a_forked_child_reads_too(samples):
+    with open_source("hdf5://home/test/source/samples.h5") as source:
+        expected = source["z/large"][...]
+        with multiprocessing.get_context("fork").Pool(2) as pool:
+            found = pool.map_async(_read_all, [source] * 2).get(60)
+        assert [np.array_equal(expected, one) for one in found] == [True, True]
+        code = multiprocessing.get_context("fork").Process(target=_check, args=(source, expected))
+        code.start()
+        np.testing.assert_array_equal(source["z/large"][...], expected)
+        code.join(60)
+        assert code.exitcode == 0
+
+
+def _read_all(source):
+    return source["z/large"][...]
+
+
+def _check(source, expected):
+    np.testing.assert_array_equal(source["z/large"][...], expected)
+
+
+def test_a_long_folder_is_listed_page_by_page(samples, monkeypatch):
+    with open_source("hdf5://home/test/source/") as source:
+        names = source.names()
+    monkeypatch.setattr("dosna.hsds.client._PAGE", 1)
+    with open_source("hdf5://home/test/source/") as source:
+        assert source.names() == names
 
 
 def test_it_travels_with_its_password_and_does_not_show_it(hsds, samples):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -81,6 +82,7 @@ class HsdsSource(Source):
         self._path = domain_of(location)
         self._options = HsdsOptions(endpoint, username, password, bucket, timeout, retries)
         self._known: HsdsClient | None = None
+        self._process = os.getpid()
         self._forget()
 
     def _forget(self) -> None:
@@ -214,6 +216,9 @@ class HsdsSource(Source):
     def _reader(self, name: str) -> _Reader:
         found = self._all()
         with self._lock:
+            if self._process != os.getpid():
+                # Threads do not come through a fork.
+                self._process, self._pool, self._readers = os.getpid(), None, {}
             reader = self._readers.get(name)
             if reader is None:
                 if name not in found.trees:
