@@ -8,6 +8,7 @@ page cache; the shortest times count. ``x`` is the time of the linked dataset di
 from __future__ import annotations
 
 import argparse
+import shutil
 import sys
 import tempfile
 import time
@@ -64,9 +65,10 @@ def row(folder: Path, layout: str, how: dict[str, Any], planes: int, seconds: fl
         file.create_dataset("data", data=values, **how)
     print(f"{layout}: {values.nbytes / 1e6:.0f} MB", flush=True)
     with dn.Connection("links", backend="ram") as con, open_source(path) as source:
+        shutil.copy(path, folder / "other.h5")
         con.link(path, overwrite=True)
         linked, direct = con["data"], source["data"]
-        with h5py.File(path, rdcc_nbytes=0) as file:
+        with h5py.File(folder / "other.h5", rdcc_nbytes=0) as file:
             for what, key in KEYS.items():
                 work: dict[str, Callable[[], object]] = {
                     "linked": lambda key=key: linked[key],

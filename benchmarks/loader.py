@@ -22,8 +22,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+sys.path.insert(1, str(Path(__file__).resolve().parent.parent / "tests"))
 
 import numpy as np
 from services import aws_environment, start_ceph
@@ -32,6 +32,8 @@ from services.s3 import make_client
 
 from dosna.loader import Config, open_inventory, watch
 from dosna.sources.files import S3Options
+
+ROOT = Path(__file__).resolve().parent.parent
 
 
 def main() -> None:

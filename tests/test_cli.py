@@ -101,6 +101,7 @@ def test_ls(run, scans):
             "chunk_size": [8, 8, 8],
             "nbytes": VOLUME.nbytes,
             "incomplete": False,
+            "linked": False,
         }
     ]
     assert run("ls", f"{scans}/entry/tomo").startswith("tomo ")

@@ -36,7 +36,7 @@ from dosna.errors import (
     SourceNotFoundError,
     StaleDatasetError,
 )
-from dosna.sources import h5chunks, links
+from dosna.sources import h5chunks, h5links, links
 from dosna.testing.samples import check, indices, keys, sample
 
 h5py = require("h5py")
@@ -56,6 +56,12 @@ def con():
 @pytest.fixture
 def path(tmp_path):
     return str(tmp_path / "scan.nxs")
+
+
+@pytest.fixture
+def tabled(monkeypatch):
+    """Have the records of few chunks in a table too."""
+    monkeypatch.setattr("dosna.sources.h5links.MOST_KEPT", 0)
 
 
 @pytest.fixture
@@ -91,6 +97,7 @@ FILTERS = [
     "Zstd",
     "LZ4",
     "Blosc",
+    "Bitshuffle",
 ]
 DTYPES = [
     "?",
@@ -117,6 +124,7 @@ def arrays(draw):
     return shape, chunks, filters, draw(st.sampled_from(DTYPES)), written, draw(keys(shape))
 
 
+@pytest.mark.usefixtures("tabled")
 @settings(max_examples=40 if os.environ.get("CI") else 25)
 @given(
     arrays(), st.sampled_from(["ram", "ram", "file", "hdf5"]), st.sampled_from([0, 512]), st.data()
@@ -125,6 +133,7 @@ def test_any_array_reads_as_with_h5py(tmp_path_factory, made, backend, userblock
     shape, chunks, filters, dtype, _, key = made
     folder = tmp_path_factory.mktemp("links")
     values = sample(shape, dtype)
+    h5links.MOST_KEPT = data.draw(st.sampled_from([0, 64]))
     with h5py.File(folder / "a.h5", "w", userblock_size=userblock) as file:
         maxshape = (None,) * len(shape) if chunks else None
         options = {"chunks": chunks, "maxshape": maxshape, **filters}
@@ -164,6 +173,55 @@ def test_every_kind_of_index(con, path, name):
     con.link(path)
     for key in indices():
         check(con[name][key], values[key], key)
+
+
+@pytest.mark.parametrize("how", ["none", "lz4", "zstd"])
+def test_bitshuffle(con, path, how):
+    plugin = require("hdf5plugin")
+    cases = [
+        (dtype, chunks, elements)
+        for dtype in ("u1", ">i2", "u4", "<f8", "<c16")
+        for chunks in ((333,), (5,), (8,), (1000,))
+        for elements in (0, 8, 64, 2048)
+    ]
+    values = np.random.default_rng(0).integers(0, 100, 1000)
+    with h5py.File(path, "w") as file:
+        for number, (dtype, chunks, elements) in enumerate(cases):
+            options = plugin.Bitshuffle(nelems=elements, cname=how)
+            made = file.create_dataset(f"{number}", (1000,), dtype, chunks=chunks, **options)
+            made[:700] = values[:700].astype(dtype)
+    assert len(con.link(path).linked) == len(cases)
+    with h5py.File(path) as file:
+        for number, case in enumerate(cases):
+            check(con[f"{number}"][...], file[f"{number}"][...], case)
+
+
+@pytest.mark.parametrize("how", ["lz4", "zstd"])
+def test_damaged_bitshuffle(con, path, how):
+    plugin = require("hdf5plugin")
+    with h5py.File(path, "w") as file:
+        options = plugin.Bitshuffle(cname=how)
+        made = file.create_dataset("a", data=VOLUME, chunks=VOLUME.shape, **options)
+        stored = made.id.read_direct_chunk((0, 0, 0))[1]
+        for number, damaged in enumerate(
+            (
+                b"",
+                stored[:10],
+                stored[:40],
+                stored[:-1],
+                b"\0" * 12 + stored[12:],
+                stored[:8] + b"\0\0\0\7" + stored[12:],
+                stored[:12] + b"\xff" * 4 + stored[16:],
+            )
+        ):
+            bad = file.create_dataset(
+                f"bad{number}", made.shape, "i4", chunks=made.shape, **options
+            )
+            bad.id.write_direct_chunk((0, 0, 0), damaged or b"\0")
+    con.link(path, select="bad*")
+    for name in con:
+        with pytest.raises(ChunkCorruptError):
+            con[name][...]
 
 
 def test_an_array_that_is_contiguous_has_chunks_of_rows(con, path, monkeypatch):
@@ -248,8 +306,11 @@ def test_a_tree_of_a_file(con, scan):
 
 
 @pytest.mark.parametrize("backend", ["ram", "hdf5", "file"])
-@pytest.mark.parametrize("name", ["entry/zipped", "entry/flat"])
-def test_what_datasets_do(scan, tmp_path, backend, name):
+@pytest.mark.parametrize("name", ["entry/zipped", "entry/flat", "table"])
+def test_what_datasets_do(scan, tmp_path, backend, name, request):
+    if name == "table":
+        name = "entry/zipped"
+        request.getfixturevalue("tabled")
     with make_connection(backend, tmp_path) as con:
         con.link(scan)
         ds = con[name]
@@ -357,11 +418,12 @@ if __name__ == "__main__":
 
 
 @pytest.mark.parametrize("engine", ["joblib", "mpi"])
-def test_processes_read_it(scan, tmp_path, engine):
+def test_processes_read_it(scan, tmp_path, engine, request):
     require("joblib")
     (tmp_path / "work.py").write_text(WORK)
     with make_connection("file", tmp_path) as con:
         if engine == "joblib":
+            request.getfixturevalue("tabled")
             con.link(scan)
             sent = pickle.dumps(con["entry/zipped"])
             np.testing.assert_array_equal(pickle.loads(sent)[...], VOLUME)
@@ -379,7 +441,7 @@ def test_what_cannot_be_linked_is_named(con, path, tmp_path, monkeypatch):
     text = h5py.string_dtype()
     with h5py.File(path, "w") as file:
         file["fine"] = VOLUME
-        file.create_dataset("shuffled", data=VOLUME, **plugin.Bitshuffle())
+        file.create_dataset("shuffled", data=VOLUME, **plugin.Blosc2())
         file.create_dataset("words", data=["a", "bc"], dtype=text)
         file.create_dataset("pairs", data=np.zeros((3, 2)), dtype=np.dtype("f8"))
         file.create_dataset("inner", (3,), np.dtype(("f8", (2,))))
@@ -393,7 +455,7 @@ def test_what_cannot_be_linked_is_named(con, path, tmp_path, monkeypatch):
     with pytest.raises(RefusedError, match="cannot link to or represent") as raised:
         con.link(path)
     reasons = {
-        "shuffled": "the filter 32008",
+        "shuffled": "the filter 32026",
         "words": "strings of variable length",
         "inner": "its elements are arrays",
         "refs": "references",
@@ -515,7 +577,7 @@ def test_to_link_again(con, scan):
         con.link(scan, select="entry/zipped")
 
 
-def test_a_handle_does_not_take_the_places_of_another_link(tmp_path, scan):
+def test_a_handle_does_not_take_the_places_of_another_link(tmp_path, scan, tabled):
     other = str(tmp_path / "other.h5")
     with h5py.File(other, "w") as file:
         file["first"] = np.zeros(999)
@@ -530,7 +592,7 @@ def test_a_handle_does_not_take_the_places_of_another_link(tmp_path, scan):
         check(con["entry/zipped"][...], VOLUME[::-1])
 
 
-def test_a_link_that_was_begun_is_made_anew(tmp_path, scan, monkeypatch):
+def test_a_link_that_was_begun_is_made_anew(tmp_path, scan, tabled, monkeypatch):
     with make_connection("file", tmp_path) as con:
         with monkeypatch.context() as patched:
             patched.setattr(links, "write_records", lambda *_: 1 / 0)
@@ -695,7 +757,7 @@ def test_a_file_in_s3_and_the_requests_for_it(con, gateway, bucket, path):
         assert dict(proxy.counts) == {"GET": 6}
 
 
-def test_an_object_that_changes_or_goes(con, gateway, bucket, scan):
+def test_an_object_that_changes_or_goes(con, gateway, bucket, scan, tabled):
     url = put(bucket, "scan.h5", scan)
     con.link(url, endpoint_url=gateway.endpoint_url)
     ds = con["entry/zipped"]

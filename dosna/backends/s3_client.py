@@ -75,6 +75,8 @@ class Object(NamedTuple):
     data: memoryview
     etag: str
     token: str | None
+    size: int
+    """Bytes of the whole object."""
 
 
 class S3Client:
@@ -163,7 +165,7 @@ class S3Client:
             result = obstore.get(self._objects, path, options=options)
             data = memoryview(result.bytes())
             token: Any = result.attributes.get(TOKEN)
-            return Object(data, result.meta["e_tag"] or "", token)
+            return Object(data, result.meta["e_tag"] or "", token, result.meta["size"])
 
         return self.repeat(get)
 

@@ -182,7 +182,7 @@ class Source(ABC):
         raise RefusedError(f"{type(self).__name__} has none of the files that can be linked")
 
     def chunk_records(self, name: str) -> tuple[Array, Array]:
-        """List the stored chunks of an array that `link` gave without an offset.
+        """List the stored chunks of an array, where `link` said neither offset nor records.
 
         Returns
         -------

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import os
-import threading
 from abc import ABC, abstractmethod
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping
@@ -14,6 +13,7 @@ from functools import lru_cache
 from itertools import islice
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from dosna.backends.parts import PIECE
 from dosna.errors import (
     ConfigurationError,
     MissingDependencyError,
@@ -49,6 +49,9 @@ class ByteFile(ABC):
 
     most_span: ClassVar[int] = 0
     """Bytes that one request may be for, to get several parts; 0 where requests cost nothing."""
+
+    range_bytes: ClassVar[int] = PIECE
+    """Bytes that one more request should save."""
 
     @abstractmethod
     def pin(self, fingerprint: str) -> None:
@@ -290,9 +293,9 @@ class S3Options:
 
 
 @lru_cache(maxsize=16)
-def _shared_client(options: S3Options) -> S3Client:
-    """Make a client that is never closed: what is linked may lie in thousands of objects."""
-    return options.client("what is linked")
+def _shared_client(options: S3Options, environment: tuple[tuple[str, str], ...]) -> S3Client:
+    """Give the client for an environment: to make one takes longer than to read a small file."""
+    return options.client("from S3")
 
 
 class S3File(ByteFile):
@@ -303,31 +306,23 @@ class S3File(ByteFile):
     url : str
         ``s3://bucket/key``
     options : S3Options
-    client : S3Client, optional
-        Whose connections are used, and stay open; else those of its own.
     """
 
     most_span = 4 << 20
+    range_bytes = 1 << 62
 
-    def __init__(self, url: str, options: S3Options, client: S3Client | None = None) -> None:
+    def __init__(self, url: str, options: S3Options) -> None:
         self.location = url
         self.options = options
-        self._shared = client
         self.bucket, _, self.key = url.removeprefix("s3://").partition("/")
         if not self.bucket or not self.key:
             raise SourceError(f"{url!r} names no object: use s3://bucket/key")
         self._client: S3Client | None = None
         self._found: Mapping[str, Any] | None = None
         self._pinned: str | None = None
-        self._lock = threading.Lock()
 
     def __getstate__(self) -> dict[str, Any]:
-        kept = {k: v for k, v in self.__dict__.items() if k != "_lock"}
-        return {**kept, "_client": None, "_shared": None}
-
-    def __setstate__(self, state: Mapping[str, Any]) -> None:
-        self.__dict__.update(state)
-        self._lock = threading.Lock()
+        return {**self.__dict__, "_client": None}
 
     def pin(self, fingerprint: str) -> None:
         size, _, etag = fingerprint.removeprefix("size ").partition(", ETag ")
@@ -335,28 +330,25 @@ class S3File(ByteFile):
         self._pinned = fingerprint
 
     def _opened(self) -> S3Client:
-        if self._shared is not None:
-            return self._shared
-        if self._pinned is not None:
-            return _shared_client(self.options)
-        with self._lock:
-            if self._client is None:
-                self._client = self.options.client(self.location)
-            return self._client
+        client = self._client
+        if client is None:
+            keys = sorted((k, v) for k, v in os.environ.items() if k.startswith("AWS_"))
+            client = self._client = _shared_client(self.options, tuple(keys))
+        return client
 
     def _head(self) -> Mapping[str, Any]:
         from dosna.backends.s3_errors import Failure
 
         client = self._opened()
         try:
-            found = client.call("head_object", Bucket=self.bucket, Key=self.key)
+            found = client.get(f"{self.bucket}/{self.key}", head=True)
         except Failure as failure:
             if failure.status == 404:
                 raise NotFound(f"{client.endpoint} has no object {self.location}") from None
             raise failure.error(
                 f"{self.location} cannot be read at {client.endpoint}: {failure}"
             ) from None
-        return {"size": int(found["ContentLength"]), "etag": found["ETag"]}
+        return {"size": found.size, "etag": found.etag}
 
     def _description(self) -> Mapping[str, Any]:
         if self._found is None:
@@ -414,10 +406,7 @@ class S3File(ByteFile):
                 batch = list(islice(waiting, _SUBMITTED))
 
     def close(self) -> None:
-        with self._lock:
-            if self._client is not None:
-                self._client.close()
-                self._client = None
+        self._client = None
         if self._pinned is None:
             self._found = None
 

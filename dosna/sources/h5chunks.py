@@ -14,15 +14,17 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from dosna.backends.parts import byte_range
+from dosna.backends.parts import byte_ranges
 from dosna.fletcher32 import fletcher32
 from dosna.metadata import DatasetMetadata, Shape
 from dosna.plan import ChunkTask
+from dosna.sources import bitshuffle
 from dosna.sources.base import Array
 from dosna.sources.contiguous import bytes_of
 from dosna.sources.files import ByteFile
 
 __all__ = [
+    "BITSHUFFLE",
     "DEFLATE",
     "FLETCHER32",
     "SHUFFLE",
@@ -39,6 +41,8 @@ __all__ = [
 
 DEFLATE, SHUFFLE, FLETCHER32 = 1, 2, 3
 """Numbers of HDF5's own filters."""
+
+BITSHUFFLE = 32008
 
 UNFILTERED = 0xFFFFFFFF
 """The mask of a chunk that no filter was applied to."""
@@ -81,9 +85,11 @@ class _Part(NamedTuple):
     task: ChunkTask
     start: int
     stop: int
-    first: int
-    """Where in the chunk the first of these bytes is; the chunk is unfiltered if not 0."""
     active: list[Decoder]
+    offset: int = 0
+    """Of the chunk in the file."""
+    ranges: Sequence[tuple[int, int]] = ()
+    """Those bytes of an unfiltered chunk that are wanted, if not all are."""
 
 
 class ChunkReader:
@@ -146,20 +152,22 @@ class ChunkReader:
     def _part(self, task: ChunkTask, offset: int, size: int, mask: int) -> _Part:
         active = [decode for bit, decode in self._decoders if not mask & bit]
         if active:
-            return _Part(task, offset, offset + size, 0, active)
+            return _Part(task, offset, offset + size, active)
         nbytes = prod(self._extent(task.idx)) * self.metadata.dtype.itemsize
         if size != nbytes:
             raise UndecodableError(f"{size} bytes are stored for a chunk of {nbytes}")
-        if not task.whole:
-            first, last = byte_range(self.metadata, task.chunk)
-            if 2 * (last - first) < nbytes:
-                return _Part(task, offset + first, offset + last, first, active)
-        return _Part(task, offset, offset + size, 0, active)
+        if task.whole:
+            return _Part(task, offset, offset + size, active)
+        ranges = byte_ranges(self.metadata, task.chunk, self.file.range_bytes)
+        start, stop = offset + ranges[0][0], offset + ranges[-1][1]
+        return _Part(task, start, stop, active, offset, ranges)
 
     def _extent(self, idx: Shape) -> Shape:
-        if not self._trimmed:
-            return self.metadata.chunk_size
-        return tuple(s.stop for s in self.metadata.bounds(idx).chunk)
+        meta = self.metadata
+        if not self._trimmed or meta.tiled:
+            return meta.chunk_size
+        axes = zip(idx, meta.chunk_size, meta.shape, strict=True)
+        return tuple([min(c, n - i * c) for i, c, n in axes])
 
     def _read(self, out: Array, parts: list[_Part]) -> None:
         if len(parts) == 1:
@@ -172,7 +180,11 @@ class ChunkReader:
 
     def _read_one(self, out: Array, part: _Part) -> None:
         task, start, size = part.task, part.start, part.stop - part.start
-        if task.whole and not part.active:
+        # Of slices as many bytes as elements are these; of points perhaps in another order.
+        if not part.active and (
+            task.whole
+            or (len(part.ranges) == 1 and not any(type(k) is np.ndarray for k in task.chunk))
+        ):
             target = out[task.out]
             if (
                 isinstance(target, np.ndarray)
@@ -185,20 +197,29 @@ class ChunkReader:
         if self.file.most_span:
             self._put(out, part, self.file.read(start, size))
             return
-        data = _scratch.get("stored", size)
-        self.file.read_into(start, bytes_of(data))
+        data = _scratch.get("stored", max(size, self._nbytes(part)))
+        if part.ranges:
+            for first, last in part.ranges:
+                self.file.read_into(part.offset + first, bytes_of(data[first:last]))
+        else:
+            data = data[:size]
+            self.file.read_into(start, bytes_of(data))
         self._put(out, part, data)
+
+    def _nbytes(self, part: _Part) -> int:
+        return prod(self._extent(part.task.idx)) * self.metadata.dtype.itemsize
 
     def _put(self, out: Array, part: _Part, data: Any) -> None:
         """Take what was read through its filters, and to its place."""
         task, dtype = part.task, self.metadata.dtype
         extent = self._extent(task.idx)
-        nbytes = prod(extent) * dtype.itemsize
+        nbytes = self._nbytes(part)
         for decode in part.active:
             data = decode(data, nbytes)
-        if part.stop - part.start < nbytes and not part.active:
+        if part.ranges and len(data) < nbytes:
             whole = _scratch.get("whole", nbytes)
-            whole[part.first : part.first + len(data)] = np.frombuffer(data, np.uint8)
+            first = part.start - part.offset
+            whole[first : first + len(data)] = np.frombuffer(data, np.uint8)
             data = whole
         if len(data) != nbytes:
             raise UndecodableError(f"it decodes to {len(data)} bytes, and not to {nbytes}")
@@ -248,22 +269,31 @@ def decoder_of(code: int, values: Sequence[int], itemsize: int) -> Decoder | Non
         return lambda data, nbytes: _unshuffle(data, size)
     if code == FLETCHER32:
         return _check_fletcher32
-    name = _CODECS.get(code)
-    if name is None:
+    if code == BITSHUFFLE:
+        return _bitshuffle_decoder(values)
+    decompress = _decompressor(_CODECS.get(code))
+    if decompress is None:
         return None
-    try:
-        module = importlib.import_module(f"numcodecs.{name}")
-    except ImportError:
-        return None
-    decompress = module.decompress
     if code == _LZ4:
         return lambda data, nbytes: _unlz4(data, nbytes, decompress)
+    if code == _BLOSC:
+        return lambda data, nbytes: _unblosc(data, nbytes, decompress)
     return lambda data, nbytes: _decoded(decompress, data)
 
 
+def _decompressor(name: str | None) -> Callable[[Any], Any] | None:
+    if name is None:
+        return None
+    try:
+        found: Callable[[Any], Any] = importlib.import_module(f"numcodecs.{name}").decompress
+    except ImportError:
+        return None
+    return found
+
+
 # Filters as registered: https://github.com/HDFGroup/hdf5_plugins/blob/master/docs/RegisteredFilterPlugins.md.
-_LZ4 = 32004
-_CODECS = {32001: "blosc", _LZ4: "lz4", 32015: "zstd"}
+_BLOSC, _LZ4 = 32001, 32004
+_CODECS = {_BLOSC: "blosc", _LZ4: "lz4", 32015: "zstd"}
 
 
 def _decoded(decompress: Callable[..., Any], data: Any) -> Any:
@@ -271,6 +301,15 @@ def _decoded(decompress: Callable[..., Any], data: Any) -> Any:
         return decompress(data)
     except (RuntimeError, ValueError) as error:
         raise UndecodableError(str(error)) from None
+
+
+def _unblosc(data: Any, nbytes: int, decompress: Callable[..., Any]) -> Any:
+    # The library trusts these lengths, and would read or write beyond the buffers.
+    header = bytes(memoryview(data)[:16])
+    found, _, stored = (int.from_bytes(header[at : at + 4], "little") for at in (4, 8, 12))
+    if len(header) < 16 or (found, stored) != (nbytes, len(data)):
+        raise UndecodableError(f"it says that {found} bytes are in {stored} of {len(data)}")
+    return _decoded(decompress, data)
 
 
 def _unlz4(data: Any, nbytes: int, decompress: Callable[..., Any]) -> Any:
@@ -284,14 +323,42 @@ def _unlz4(data: Any, nbytes: int, decompress: Callable[..., Any]) -> Any:
         size, length = int.from_bytes(raw[at : at + 4], "big"), min(block, total - len(out))
         part = raw[at + 4 : at + 4 + size]
         # A block that would not become smaller is stored as it is.
-        if size == length:
-            out += part
-        else:
-            out += _decoded(decompress, length.to_bytes(4, "little") + part)
+        out += part if size == length else _lz4_block(decompress, part, length)
         at += 4 + size
         if not size:
             raise UndecodableError("its blocks end too early")
     return out
+
+
+def _lz4_block(decompress: Callable[[Any], Any], block: Any, length: int) -> Any:
+    # numcodecs has blocks begin with how long they are when decompressed.
+    return _decoded(decompress, length.to_bytes(4, "little") + bytes(block))
+
+
+def _bitshuffle_decoder(values: Sequence[int]) -> Decoder | None:
+    itemsize, elements, how = (*values[2:5], 0, 0, 0)[:3]
+    decompress = _decompressor({bitshuffle.LZ4: "lz4", bitshuffle.ZSTD: "zstd"}.get(how))
+    if not itemsize or elements % 8 or (decompress is None and how != bitshuffle.PLAIN):
+        return None
+
+    def block(data: Any, length: int) -> Any:
+        assert decompress is not None
+        if how == bitshuffle.LZ4:
+            return _lz4_block(decompress, data, length)
+        return _decoded(decompress, data)
+
+    def undo(data: Any, nbytes: int) -> Any:
+        size = elements or bitshuffle.block_elements(itemsize)
+        if how != bitshuffle.PLAIN:
+            try:
+                data, size = bitshuffle.bytes_in_blocks(data, nbytes, itemsize, block)
+            except ValueError as error:
+                raise UndecodableError(str(error)) from None
+        out = _scratch.get("bits", len(data))
+        bitshuffle.bitunshuffle(data, itemsize, size, out)
+        return out
+
+    return undo
 
 
 def _inflate(data: Any, nbytes: int) -> Any:

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from h5py import h5d
+from h5py import h5d, h5z
 
 from dosna.metadata import DatasetMetadata, Shape
 from dosna.plan import plan
@@ -20,7 +20,15 @@ from dosna.selection import select
 from dosna.sources.base import Array, Box
 from dosna.sources.contiguous import ContiguousReader
 from dosna.sources.files import ByteFile
-from dosna.sources.h5chunks import SHUFFLE, ChunkReader, Filter, Records, decoders_of, numbers_of
+from dosna.sources.h5chunks import (
+    BITSHUFFLE,
+    SHUFFLE,
+    ChunkReader,
+    Filter,
+    Records,
+    decoders_of,
+    numbers_of,
+)
 from dosna.sources.h5types import is_stored_as
 
 __all__ = ["DirectChunks", "chunk_records", "direct_reader", "filters_of", "offset_of"]
@@ -78,6 +86,8 @@ def direct_reader(
         <= _MOST_CHUNKS
     ):
         filters = filters_of(dataset)
+        if any(code == BITSHUFFLE for code, _ in filters) and h5z.filter_avail(BITSHUFFLE):
+            return None  # libhdf5's is several times as fast
         decoders = decoders_of(filters, dtype.itemsize)
         if decoders is None:
             return None

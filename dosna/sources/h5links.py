@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import prod
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -22,6 +23,7 @@ from dosna.sources.h5chunks import (
 )
 from dosna.sources.h5direct import chunk_records, filters_of, offset_of
 from dosna.sources.h5types import Representation, is_stored_as
+from dosna.sources.links import MOST_KEPT
 
 __all__ = ["Layout", "stored_layout", "stored_records"]
 
@@ -33,6 +35,7 @@ class Layout(NamedTuple):
     filters: tuple[Filter, ...]
     offset: int | None
     fillvalue: Any
+    records: tuple[int, ...] | None = None
 
 
 def stored_layout(dataset: Any, as_: Representation) -> Layout | None:
@@ -67,10 +70,20 @@ def stored_layout(dataset: Any, as_: Representation) -> Layout | None:
             )
     fillvalue = np.asarray(dataset.fillvalue).astype(as_.dtype)[()]
     if layout == h5d.CHUNKED:
-        return Layout(tuple(dataset.chunks), filters, None, fillvalue)
+        return Layout(tuple(dataset.chunks), filters, None, fillvalue, _few_records(dataset))
     chunk_size = rows(as_.shape, as_.dtype.itemsize, TARGET_CHUNK_BYTES)
     assert chunk_size is not None
     return Layout(chunk_size, (), offset_of(dataset), fillvalue)
+
+
+def _few_records(dataset: Any) -> tuple[int, ...] | None:
+    count = prod(-(-n // c) for n, c in zip(dataset.shape, dataset.chunks, strict=True))
+    if count > MOST_KEPT:
+        return None
+    numbers, records = stored_records(dataset)
+    found = np.zeros((count, 3), np.int64)
+    found[numbers] = records.T
+    return tuple(found.reshape(-1).tolist())
 
 
 def stored_records(dataset: Any) -> tuple[npt.NDArray[np.int64], Records]:

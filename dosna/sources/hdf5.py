@@ -186,6 +186,7 @@ class H5Source(Source):
                 layout.chunk_size,
                 layout.filters,
                 layout.offset,
+                layout.records,
                 axis_names(reader.dataset),
                 file.options.portable() if isinstance(file, S3File) else {},
             )

@@ -343,8 +343,8 @@ class _Ingest:
         con, link = self.con, array.link
         assert link is not None
         con.check_free(array.target)
-        # A table that needs no records is complete as it is made.
-        incomplete = link.offset is None
+        # A table without records is complete as it is made.
+        incomplete = link.tabled
         table = new_table(link, encode_attrs(array.description.attrs))
         made = con.instance.create_dataset(
             array.target,

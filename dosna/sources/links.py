@@ -3,7 +3,8 @@
 What a connection stores of one is a dataset of its own, of int64 and shape (3, n): the offset in
 the file, the bytes stored (0 for a chunk that was never written) and the filter mask of each of
 the n chunks of the grid, in C order. Its metadata say by `DatasetMetadata.link` what it shows, as
-`Link.to_json` gives it. An array that is contiguous in its file has no such records (n is 0).
+`Link.to_json` gives it. Few records are kept there, and an array that is contiguous in its file
+has none: then n is 0.
 """
 
 from __future__ import annotations
@@ -58,7 +59,10 @@ from dosna.sources.h5chunks import (
     numbers_of,
 )
 
-__all__ = ["Link", "LinkedDataset", "new_table", "write_records"]
+__all__ = ["MOST_KEPT", "Link", "LinkedDataset", "new_table", "write_records"]
+
+MOST_KEPT = 64
+"""Chunks whose records are kept with the metadata: to make and open a table takes requests."""
 
 RECORDS_PER_CHUNK = 1 << 14
 _BLOCKS_KEPT = 64
@@ -85,6 +89,8 @@ class Link:
         Numbers and parameters of HDF5's filters, in the order of writing.
     offset : int, optional
         Of the first element, if all lie together in C order.
+    records : tuple of int, optional
+        Those of all chunks, one after the other, if there are few chunks.
     dims : tuple of str or None, optional
         Names of the axes.
     options : mapping
@@ -100,6 +106,7 @@ class Link:
     chunk_size: Shape
     filters: tuple[Filter, ...] = ()
     offset: int | None = None
+    records: tuple[int, ...] | None = None
     dims: tuple[str | None, ...] | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
 
@@ -115,6 +122,7 @@ class Link:
             "chunk_size": list(self.chunk_size),
             "filters": [[code, list(values)] for code, values in self.filters],
             "offset": self.offset,
+            "records": None if self.records is None else list(self.records),
             "dims": None if self.dims is None else list(self.dims),
             "options": dict(self.options),
         }
@@ -134,6 +142,7 @@ class Link:
                 tuple(found["chunk_size"]),
                 tuple((code, tuple(values)) for code, values in found["filters"]),
                 found["offset"],
+                None if found["records"] is None else tuple(found["records"]),
                 None if found["dims"] is None else tuple(found["dims"]),
                 dict(found["options"]),
             )
@@ -149,6 +158,11 @@ class Link:
             chunk_size=self.chunk_size,
             storage={},
         )
+
+    @property
+    def tabled(self) -> bool:
+        """Whether a table has the records."""
+        return self.offset is None and self.records is None
 
     def open(self) -> ByteFile:
         """Open the file, held to its fingerprint; it is shared by all in this process."""
@@ -174,7 +188,7 @@ _files: dict[tuple[Any, ...], ByteFile] = {}
 def new_table(link: Link, attrs: Mapping[str, Any]) -> DatasetMetadata:
     """Describe the dataset that is to be stored for a link; its records are still to come."""
     grid = link.metadata(new_metadata((), "u1")).total_chunks
-    count = grid if link.offset is None else 0
+    count = grid if link.tabled else 0
     records = max(1, min(count, RECORDS_PER_CHUNK))
     made = new_metadata((3, count), "<i8", chunk_size=(3, records), attrs=attrs)
     return made.replace(link=link.to_json())
@@ -228,7 +242,8 @@ class LinkedDataset(BackendDataset):
         if self._seen is None or stored.link != self._seen.link:
             self.link = Link.from_json(stored.link, f"{self.name!r} of {self.connection.name!r}")
             self._blocks.clear()
-            self.__dict__.pop("_decoders", None)
+            for derived in ("_decoders", "_kept"):
+                self.__dict__.pop(derived, None)
         self._seen, self._metadata = stored, self.link.metadata(stored)
 
     @property
@@ -296,28 +311,37 @@ class LinkedDataset(BackendDataset):
     def _reader(self) -> ChunkReader:
         # Made for each read: a handle that kept its file open could be one of thousands.
         meta, link = self.metadata, self.link
-        find = self._find if link.offset is None else self._find_rows
-        return ChunkReader(link.open(), meta, self._decoders, find, link.offset is not None)
+        rows = link.offset is not None
+        return ChunkReader(link.open(), meta, self._decoders, self._find, rows)
+
+    def _find(self, indices: Sequence[Shape]) -> Records:
+        if self.link.offset is not None:
+            return self._find_rows(indices)
+        if self._kept is None:
+            return self._find_in_table(indices)
+        return self._kept[:, numbers_of(indices, self.metadata.chunk_grid)]
+
+    @cached_property
+    def _kept(self) -> Records | None:
+        kept = self.link.records
+        return None if kept is None else np.array(kept, np.int64).reshape(-1, 3).T
 
     def _find_rows(self, indices: Sequence[Shape]) -> Records:
         """Give the places of rows of an array that lies together."""
-        meta, offset = self.metadata, self.link.offset
-        records = np.zeros((3, len(indices)), np.int64)
+        meta, offset = self.metadata, self.link.offset or 0
         strides = [meta.dtype.itemsize]
         for n in meta.shape[:0:-1]:
             strides.insert(0, strides[0] * n)
-        for column, idx in enumerate(indices):
-            box = meta.bounds(idx).array
-            records[0, column] = offset + sum(
-                b.start * s for b, s in zip(box, strides, strict=True)
-            )
-            records[1, column] = (
-                np.prod([b.stop - b.start for b in box], dtype=np.int64) * meta.dtype.itemsize
-            )
-        return records
+        records = []
+        for idx in indices:
+            start, size = offset, meta.dtype.itemsize
+            for i, c, n, s in zip(idx, meta.chunk_size, meta.shape, strides, strict=True):
+                start += i * c * s
+                size *= min(c, n - i * c)
+            records.append((start, size, 0))
+        return np.array(records, np.int64).reshape(-1, 3).T
 
-    def _find(self, indices: Sequence[Shape]) -> Records:
-        """Look places up in the table."""
+    def _find_in_table(self, indices: Sequence[Shape]) -> Records:
         numbers = numbers_of(indices, self.metadata.chunk_grid)
         blocks, columns = np.divmod(numbers, self.table.metadata.chunk_size[1])
         first = int(blocks[0]) if len(blocks) else 0
@@ -366,17 +390,18 @@ class LinkedDataset(BackendDataset):
         return LinkedDataChunk(self, idx)
 
     def get_chunk_data(self, idx: Shape, slices: Slices | None = None) -> Any:
-        meta = self.metadata
-        inside = meta.bounds(idx).chunk
-        key = inside if slices is None else slices
-        extent = tuple(s.stop for s in inside)
-        if extent != meta.chunk_size and not within(key, meta.chunk_size, extent):
-            chunk = meta.empty_chunk()
-            chunk[inside] = self.get_chunk_data(idx)
-            return chunk[key]
+        meta, key = self.metadata, slices
+        if key is None or not meta.tiled:
+            inside = meta.bounds(idx).chunk
+            key = inside if key is None else key
+            extent = tuple([s.stop for s in inside])
+            if extent != meta.chunk_size and not within(key, meta.chunk_size, extent):
+                chunk = meta.empty_chunk()
+                chunk[inside] = self.get_chunk_data(idx)
+                return chunk[key]
         shape = np.broadcast_to(_NOTHING, meta.chunk_size)[key].shape
         part = np.empty(shape, meta.dtype)
-        self.read_many(part, [ChunkTask(idx, key, (...,), key == inside)])
+        self.read_many(part, [ChunkTask(idx, key, (...,), False)])
         return part if shape else part[()]
 
     def read_many(self, out: Array, tasks: Iterable[ChunkTask]) -> None:
@@ -387,13 +412,12 @@ class LinkedDataset(BackendDataset):
         return bool(self._record(idx)[1])
 
     def _record(self, idx: Shape) -> list[int]:
-        find = self._find if self.link.offset is None else self._find_rows
-        return [int(n) for n in find([idx])[:, 0]]
+        return [int(n) for n in self._find([idx])[:, 0]]
 
     def chunk_indices(self) -> Iterator[Shape]:
         grid = self.metadata.chunk_grid
-        if self.link.offset is not None:
-            yield from np.ndindex(grid)
+        if not self.link.tabled:
+            yield from (idx for idx in np.ndindex(grid) if self.has_chunk(idx))
             return
         size = self.table.metadata.chunk_size[1]
         for block in range(self.table.metadata.chunk_grid[1]):
