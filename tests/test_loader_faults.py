@@ -107,7 +107,7 @@ def test_killed_workers_leave_every_file_loaded_once(
                 if all(rows[key].loads > 1 for key in keys if keys[key] >= REPLACED):
                     break
                 continue
-            if sum(kills.values()) < count // 12:
+            if sum(kills.values()) < min(count // 12, 60):
                 which = "diff" if sum(kills.values()) % 4 == 3 else "load"
                 of = loaders if which == "load" else differs
                 at_work = {pid_of(row, which) for row in rows.values()}
