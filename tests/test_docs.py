@@ -116,10 +116,12 @@ def test_a_wrong_output_is_noticed():
 @pytest.mark.parametrize(
     "path", [path for path in DOCUMENTS if blocks(path, "python", "console")], ids=name_of
 )
-def test_blocks_of_the_documents_run(path, tmp_path, monkeypatch, capsys):
+def test_blocks_of_the_documents_run(path, tmp_path, monkeypatch, capsys, request):
     for package in ("h5py", "joblib", "cloudpickle", "scipy", "mpi4py", "dask", "xarray"):
         if package in text_of(path):
             require(package)
+    if "hdf5://home/test" in text_of(path):
+        request.getfixturevalue("hsds")
     monkeypatch.chdir(tmp_path)
 
     def printed(command):

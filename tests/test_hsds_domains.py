@@ -6,9 +6,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from services import hsds_environment
 from support import require
 
 from dosna import errors
+from dosna.sources import open_source
 
 h5py = require("h5py")
 h5pyd = require("h5pyd")
@@ -199,6 +201,20 @@ def test_a_filter_that_was_left_out_for_a_chunk_is_not_linked(raw, domain):
         link_domain(path, domain, "dosna/raw/masked.h5", unlinkable="raise", overwrite=True)
 
 
+def test_places_of_many_chunks_are_in_a_table(raw, domain):
+    path = raw / "many.h5"
+    expected = small_integers((60, 700))
+    with h5py.File(path, "w") as file:
+        options = {"compression": "gzip", "shuffle": True}
+        made = file.create_dataset("x", (60, 700), "i4", chunks=(1, 10), fillvalue=5, **options)
+        made[:50] = expected[:50]
+    expected[50:] = 5
+    assert link_domain(path, domain, "dosna/raw/many.h5").linked == ["x"]
+    with open_source(f"hdf5:/{domain}") as source:
+        np.testing.assert_array_equal(source["x"][...], expected)
+        assert source.names() == ["x"]
+
+
 def test_another_file_than_was_said_is_noticed(raw, domain):
     path = raw / "swapped.h5"
     for start in (0, 1):
@@ -207,6 +223,30 @@ def test_another_file_than_was_said_is_noticed(raw, domain):
         path = raw / "first.h5"
     with pytest.raises(errors.StorageError, match="is it the same file"):
         link_domain(path, domain, "dosna/raw/swapped.h5")
+
+
+@pytest.mark.fault
+def test_a_file_in_s3_is_linked(gateway, start_hsds, tmp_path):
+    boto3 = require("boto3")
+    write_sample(tmp_path / "sample.h5")
+    client = boto3.client("s3", endpoint_url=gateway.endpoint_url, region_name="us-east-1")
+    client.create_bucket(Bucket="raw")
+    client.upload_file(str(tmp_path / "sample.h5"), "raw", "in/sample.h5")
+    server = start_hsds(
+        AWS_S3_GATEWAY=gateway.endpoint_url,
+        AWS_ACCESS_KEY_ID=gateway.access_key,
+        AWS_SECRET_ACCESS_KEY=gateway.secret_key,
+        AWS_REGION="us-east-1",
+    )
+    with server as hsds, hsds_environment(hsds):
+        domain = f"{hsds.home}/linked.h5"
+        source = open_source("s3://raw/in/sample.h5", endpoint_url=gateway.endpoint_url)
+        with source:
+            report = link_domain(source, domain, "s3://raw/in/sample.h5")
+        assert {f"entry1/{name}" for name in LINKED} <= set(report.linked)
+        with open_source(f"hdf5:/{domain}") as linked, open_source(tmp_path / "sample.h5") as file:
+            for name in report.linked:
+                np.testing.assert_array_equal(linked[name][...], file[name][...])
 
 
 def test_what_a_killed_writer_left_goes_with_its_token(hsds, domain, tmp_path):

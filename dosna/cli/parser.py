@@ -145,7 +145,7 @@ def make_parser() -> argparse.ArgumentParser:
     command.add_argument(
         "source",
         metavar="SOURCE",
-        help="a file, FILE:/path/in/it, or s3://bucket/key?endpoint_url=…",
+        help="a file, FILE:/path/in/it, s3://bucket/key?endpoint_url=…, or hdf5://… (HSDS)",
     )
     command.add_argument("target", metavar="TARGET", help="URL of a connection or a new dataset")
     command.add_argument("--kind", help="kind of source, where its name does not tell")
@@ -173,7 +173,7 @@ def make_parser() -> argparse.ArgumentParser:
 
     command = _add(commands, "export", "write to a file", _EXPORT, _EXPORT_EXAMPLES)
     command.add_argument("url", metavar="URL", help="of a dataset or a connection")
-    command.add_argument("path", metavar="FILE", help="its ending says the format")
+    command.add_argument("path", metavar="FILE", help="its ending says the format; or hdf5://…")
     _add_select(command)
     _add_chunk_size(command)
     command.add_argument("--compression", metavar="NAME", help="gzip; for .zarr also zstd, blosc")

@@ -153,7 +153,8 @@ class HsdsClient:
         self.endpoint = str(self._known.endpoint)
         self.username = self._known.username or "nobody"
         self._bucket = found(options.bucket, "HS_BUCKET")
-        # A connection is one thread's at a time.
+        # A connection is one thread's at a time, and of one process.
+        self._process = os.getpid()
         self._idle: list[requests.Session] = []
         self.close = weakref.finalize(self, _close, self._idle)
 
@@ -285,6 +286,8 @@ class HsdsClient:
         return found
 
     def _session(self) -> Any:
+        if self._process != os.getpid():
+            self._process, self._idle = os.getpid(), []
         with suppress(IndexError):
             return self._idle.pop()
         made = requests.Session()

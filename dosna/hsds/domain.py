@@ -85,6 +85,7 @@ class NewDomain:
     _types: list[Json] = field(default_factory=list)
     _links: dict[str, Json] = field(default_factory=dict)
     _written: dict[tuple[str, str], int] = field(default_factory=dict)
+    _flushed: bool = False
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def group(self, parent: str, name: str) -> str:
@@ -135,6 +136,7 @@ class NewDomain:
 
     def commit(self) -> None:
         """Send what was added."""
+        self._flushed = False
         for collection, queue in (
             ("groups", self._groups),
             ("datatypes", self._types),
@@ -151,6 +153,7 @@ class NewDomain:
 
     def attributes(self, owners: Mapping[str, Mapping[str, Json]]) -> None:
         """Set attributes of objects that are there, by their ids."""
+        self._flushed = False
         wanted = [(owner, attrs) for owner, attrs in owners.items() if attrs]
         for start in range(0, len(wanted), _AT_ONCE):
             some = {o: {"attributes": dict(a)} for o, a in wanted[start : start + _AT_ONCE]}
@@ -160,14 +163,17 @@ class NewDomain:
         """Write a box of a dataset that is there; may be called by several threads."""
         if not len(data):
             return
+        self._flushed = False
         select = select_of(box)
         self.client.put_bytes(f"/datasets/{dataset}/value", self.path, data, **select)
         with self._lock:
             self._written[dataset, select.get("select", "")] = zlib.crc32(data)
 
     def flush(self) -> None:
-        """Wait until all of it is in the server's storage."""
-        self.client.put("/", self.path, flush=1)
+        """Wait until all that was sent is in the server's storage."""
+        if not self._flushed:
+            self.client.put("/", self.path, flush=1)
+            self._flushed = True
 
     def verify(self, count: int) -> None:
         """Read all that was written, and compare it.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
@@ -16,7 +17,7 @@ from dosna.errors import ConfigurationError, RefusedError, StorageError
 from dosna.hsds.client import IN_FLIGHT, HsdsClient, HsdsOptions, Json, domain_of
 from dosna.hsds.domain import Box, NewDomain, in_flight, new_domain, select_of
 from dosna.hsds.h5copy import Copied, H5Copy, filters_of, is_stored_so
-from dosna.hsds.types import bytes_of
+from dosna.hsds.types import bytes_of, type_of
 from dosna.metadata import Shape, choose_chunk_size
 from dosna.plan import every_chunk
 from dosna.sources.base import ArrayDescription, Source
@@ -33,6 +34,9 @@ _HELD = 3
 """Copies of a block that are in memory while it is sent."""
 _MOST_CHUNK_BYTES = 32 << 20
 _ONE_CHUNK = 1 << 20
+_MOST_INLINE = 2000
+"""Chunks whose places a dataset's own description holds; more are in a dataset beside it."""
+_PLACES = np.dtype([("offset", "<i8"), ("size", "<i4")])
 # In this order only. Of a checksum the server knows nothing: what inflates leaves it aside.
 _READ = {
     (),
@@ -225,6 +229,7 @@ class _Transfer:
     memory_limit: int | str | None
     file_uri: str | None = None
     copies: bool = True
+    _tables: list[tuple[str, Any]] = field(default_factory=list)
 
     def run(
         self, source: Any, overwrite: bool, token: str | None, progress: Progress
@@ -253,6 +258,10 @@ class _Transfer:
             copy.made(found.dataset, there)
         made.commit()
         made.attributes(copy.attributes())
+        for there, table in self._tables:
+            for task in every_chunk(table.shape, _table_chunks(table)):
+                made.write(there, task.out, bytes_of(table[task.out]))
+        self._tables.clear()
         report.left_out.update(copy.left_out)
         if report.left_out and not self.skips:
             raise RefusedError(
@@ -261,15 +270,16 @@ class _Transfer:
                 + ". Leave it out by on_error='skip'"
             )
         total = sum(_nbytes(found) for _, found in loaded)
-        done = 0
+        done, lock = 0, threading.Lock()
         with reporting(progress, total, "load", "B") as tell:
 
             def send(block: _Block) -> None:
                 nonlocal done
                 data = bytes_of(_read(source, copy, block))
                 made.write(block.id, block.box, data)
-                done += block.nbytes
-                report.nbytes += len(data)
+                with lock:
+                    done += block.nbytes
+                    report.nbytes += len(data)
 
             def all_blocks() -> Iterator[_Block]:
                 for made_id, found in loaded:
@@ -295,6 +305,10 @@ class _Transfer:
                 raise RefusedError(f"{found.name!r} cannot be linked: {why}")
             report.copied[found.name] = why
             return None
+        table = layout.get("chunk_table")
+        if table is not None:
+            layout["chunk_table"] = there = _create_table(table, made)
+            self._tables.append((there, table))
         properties: Json = {"layout": layout, **found.fill}
         if filters:
             properties["filters"] = filters
@@ -360,6 +374,16 @@ def _create(found: Copied, made: NewDomain) -> str:
     name = _last(found.name)
     maxdims = found.dataset.maxshape if found.dataset.chunks else None
     return made.dataset(found.parent, name, found.type_json, found.shape, properties, maxdims)
+
+
+def _table_chunks(table: Any) -> Shape:
+    return choose_chunk_size(table.shape, table.itemsize, _ONE_CHUNK)
+
+
+def _create_table(table: Any, made: NewDomain) -> str:
+    """Add a dataset without a name, for the places of chunks."""
+    layout = {"class": "H5D_CHUNKED", "dims": list(_table_chunks(table))}
+    return made.dataset(made.root, "", type_of(table.dtype), table.shape, {"layout": layout})
 
 
 def _chunks(found: Copied) -> Shape | None:
@@ -442,21 +466,25 @@ def _layout(found: Copied, uri: str) -> tuple[Json | None, list[Json], str]:
     names = tuple(f["name"] for f in filters)
     if names not in _READ:
         return None, [], f"HSDS does not read chunks with the filters {', '.join(names)}"
-    chunks: dict[str, list[int]] = {}
+    grid = tuple(-(-n // c) for n, c in zip(dataset.shape, dataset.chunks, strict=True))
+    table = np.zeros(grid, _PLACES)
     masked = False
 
     def note(info: Any) -> None:
         nonlocal masked
         masked = masked or bool(info.filter_mask)
-        key = "_".join(str(o // c) for o, c in zip(info.chunk_offset, dataset.chunks, strict=True))
-        chunks[key] = [int(info.byte_offset), int(info.size)]
+        at = tuple(o // c for o, c in zip(info.chunk_offset, dataset.chunks, strict=True))
+        table[at] = info.byte_offset, info.size
 
     dataset.id.chunk_iter(note)
     if masked:
         return None, [], "filters were left out for some of its chunks"
-    dims = list(map(int, dataset.chunks))
-    return (
-        {"class": "H5D_CHUNKED_REF", "file_uri": uri, "dims": dims, "chunks": chunks},
-        filters,
-        "",
-    )
+    place = {"file_uri": uri, "dims": list(map(int, dataset.chunks))}
+    if table.size > _MOST_INLINE:
+        return {"class": "H5D_CHUNKED_REF_INDIRECT", **place, "chunk_table": table}, filters, ""
+    chunks = {
+        "_".join(map(str, at)): [int(table["offset"][at]), int(table["size"][at])]
+        for at in np.ndindex(grid)
+        if table["size"][at]
+    }
+    return {"class": "H5D_CHUNKED_REF", **place, "chunks": chunks}, filters, ""

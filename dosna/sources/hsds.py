@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -31,7 +32,9 @@ from dosna.sources.strings import blocks, fixed, measure
 
 __all__ = ["KIND", "HsdsSource"]
 
-_REQUEST_BYTES = 4 << 20
+_REQUEST_BYTES = 2 << 20
+_TOGETHER_BYTES = 2 * _REQUEST_BYTES
+"""What an ingest reads at a time, in memory thrice: so that two requests are under way."""
 _ASKED_AGAIN_AFTER = 20
 """How many times as long as it took to ask for it a fingerprint of many domains is used."""
 
@@ -79,6 +82,7 @@ class HsdsSource(Source):
         self._path = domain_of(location)
         self._options = HsdsOptions(endpoint, username, password, bucket, timeout, retries)
         self._known: HsdsClient | None = None
+        self._process = os.getpid()
         self._forget()
 
     def _forget(self) -> None:
@@ -212,6 +216,9 @@ class HsdsSource(Source):
     def _reader(self, name: str) -> _Reader:
         found = self._all()
         with self._lock:
+            if self._process != os.getpid():
+                # Threads do not come through a fork.
+                self._process, self._pool, self._readers = os.getpid(), None, {}
             reader = self._readers.get(name)
             if reader is None:
                 if name not in found.trees:
@@ -298,7 +305,10 @@ class _Reader:
         if self.refused:
             return ArrayDescription(name, refused=self.refused, links=links)
         inner = self.shape[len(self.extent or ()) :] if not found.empty else ()
-        chunks = self._chunks()
+        chunks, pieces = self._chunks(), None
+        if chunks is not None:
+            chunks = (*chunks, *inner)
+            pieces = grown(chunks, self.shape, self.dtype.itemsize, _TOGETHER_BYTES)
         notes = found.notes
         if found.strings:
             notes += (f"its strings of variable length are kept as {self.dtype}",)
@@ -310,7 +320,8 @@ class _Reader:
             self.shape,
             self.dtype,
             {**attributes(self.described, self._tree), **(found.attrs or {})},
-            chunks=None if chunks is None else (*chunks, *inner),
+            chunks=chunks,
+            pieces=pieces,
             fillvalue=None if fill is None else self.dtype.type(fill),
             links=links,
             notes=notes,

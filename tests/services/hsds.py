@@ -18,6 +18,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -51,6 +52,15 @@ class Server:
         self.process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
+        end = time.monotonic() + SECONDS
+        while not self.launch(end):
+            if time.monotonic() > end:
+                logs = [self.folder / name for name in ("out", "log")]
+                said = "".join(p.read_text(errors="replace") for p in logs if p.exists())
+                raise SystemExit(f"HSDS is not ready: {said[-3000:]}")
+
+    def launch(self, end: float) -> bool:
+        """Start it, and wait until it answers; it gives up where its nodes take 10 seconds."""
         # The nodes find sockets of an earlier server ready, and clients nobody behind them.
         self.starts += 1
         self.sockets = self.folder / f"s{self.starts}"
@@ -82,17 +92,12 @@ class Server:
                 stderr=out,
                 start_new_session=True,
             )
-        self.wait()
-
-    def wait(self) -> None:
-        assert self.process is not None
-        end = time.monotonic() + SECONDS
         while not self.ready():
             if self.process.poll() is not None or time.monotonic() > end:
-                logs = [self.folder / name for name in ("out", "log")]
-                said = "".join(p.read_text(errors="replace") for p in logs if p.exists())
-                raise SystemExit(f"HSDS is not ready: {said[-3000:]}")
+                self.send(signal.SIGKILL)
+                return False
             time.sleep(0.02)
+        return True
 
     def ready(self) -> bool:
         try:
@@ -148,7 +153,8 @@ class Server:
     def send(self, number: int) -> None:
         if self.process is None:
             return
-        os.killpg(self.process.pid, number)
+        with suppress(ProcessLookupError):
+            os.killpg(self.process.pid, number)
         if number == signal.SIGKILL:
             self.process.wait()
             self.process = None
