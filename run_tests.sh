@@ -48,6 +48,13 @@ has_ceph() {
     /usr/bin/python3 -c 'import rados' 2>/dev/null
 }
 
+has_postgres() {
+    for program in /usr/lib/postgresql/*/bin/postgres "$(command -v postgres)"; do
+        [ ! -x "$program" ] || return 0
+    done
+    return 1
+}
+
 install() {
     require_all=1
     if ! command -v h5dump >/dev/null; then
@@ -67,6 +74,17 @@ install() {
         else
             say "Ceph is missing and only root can install it here: the tests of the backends" \
                 "s3 and ceph that need it are skipped"
+            require_all=0
+        fi
+    fi
+
+    if ! has_postgres; then
+        if can_apt; then
+            # In runlevel 1 Debian starts no server of the system's: the tests have their own.
+            (export RUNLEVEL=1 && apt_install --no-install-recommends postgresql)
+        else
+            say "PostgreSQL is missing and only root can install it here: the tests of the" \
+                "loader that need it are skipped"
             require_all=0
         fi
     fi

@@ -10,6 +10,7 @@ from contextlib import closing
 import numpy as np
 import pytest
 from loading import Inventory, arrays_of, image_of, roles
+from services import hsds_environment
 from services.s3 import make_bucket, make_client
 from support import require
 
@@ -125,3 +126,19 @@ def test_what_differs_in_a_domain_is_found(bucket, config, hsds):
     with h5pyd.File(f"{config['tgt_folder']}{first}", "r+") as file:
         file["entry"].attrs["more"] = 1
     assert "group entry: attribute 'more' is in the target, and not in the file" in said()[first]
+
+
+def test_files_in_s3_are_linked_to(bucket, config, start_hsds):
+    """The server reads the chunks itself, from the gateway."""
+    keys = put_files(bucket, config, 2, {1})
+    with (
+        start_hsds(AWS_S3_GATEWAY=bucket.endpoint_url, AWS_REGION="us-east-1") as server,
+        hsds_environment(server),
+    ):
+        given = Config(**config, link_files=True)
+        loader.watch(given, once=True)
+        assert loader.load(given, once=True) == 2
+        assert loader.diff(given, once=True) == 2
+        with loader.open_inventory(given) as inventory:
+            assert {row.message for row in inventory.rows()} == {"PASSED"}
+        check_domains(config, keys, {1})

@@ -182,7 +182,7 @@ class S3Bucket(Bucket):
     def open(self, key: str, size: int, whole: bool = True) -> ByteFile:
         url = self.url(key)
         if size > _WHOLE_BYTES or not whole:
-            return S3File(url, self.options, self.client)
+            return S3File(url, self.options)
         from dosna.backends.s3_errors import Failure
 
         try:
