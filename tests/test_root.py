@@ -36,7 +36,7 @@ ak, uproot = require("awkward"), require("uproot")
 from dosna.columns.layout import decompose, form_of, plain_form  # noqa: E402
 from dosna.sources.root import to_arrow, to_awkward  # noqa: E402
 from dosna.sources.rootchain import Decoded  # noqa: E402
-from dosna.sources.roottree import TTreePart  # noqa: E402
+from dosna.sources.roottree import TTreePart, _shown  # noqa: E402
 
 N = 3000
 RANDOM = np.random.default_rng(5)
@@ -220,6 +220,18 @@ def test_written_files(con, path, ntuple, engine):
     for name, array in EVENTS.items():
         assert np.array_equal(ak.flatten(whole[name], None), ak.flatten(ak.Array(array), None))
     assert con["Events/Muon_pt/offsets"].chunk_size == con["Events/run"].chunk_size
+
+
+def test_fields_that_uproot_does_not_show():
+    # Of a branch of TRef, as in Delphes' files.
+    record = {
+        "class": "RecordArray",
+        "fields": ["ref", "@other1"],
+        "contents": ["uint32", "uint16"],
+    }
+    shown = _shown({"class": "ListOffsetArray", "offsets": "i64", "content": record})
+    assert shown["content"] == {**record, "fields": ["ref"], "contents": ["uint32"]}
+    assert _shown("float32") == "float32"
 
 
 def test_arrow(con, path):
