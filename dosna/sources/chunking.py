@@ -9,12 +9,17 @@ from dosna.metadata import TARGET_CHUNK_BYTES, Shape, choose_chunk_size
 from dosna.sources.base import ArrayDescription
 from dosna.util.sizes import parse_size
 
-__all__ = ["ChunkSize", "choose_chunks"]
+__all__ = ["ChunkSize", "choose_chunks", "chosen_for"]
 
 _LEAST_CHUNK_BYTES = 256 << 10
 _MOST_CHUNK_BYTES = 64 << 20
 
 ChunkSize = int | str | Sequence[int] | None
+
+
+def chosen_for(shape: Shape, wanted: ChunkSize) -> bool:
+    """Whether chunks that are asked for are those of an array of this shape."""
+    return isinstance(wanted, (int, str)) or (wanted is not None and len(wanted) == len(shape))
 
 
 def choose_chunks(description: ArrayDescription, wanted: ChunkSize = None) -> Shape:
@@ -36,10 +41,10 @@ def choose_chunks(description: ArrayDescription, wanted: ChunkSize = None) -> Sh
     """
     shape, itemsize = description.shape, description.dtype.itemsize
     own = description.chunks
-    if wanted is not None and not isinstance(wanted, (int, str)):
-        if len(wanted) == len(shape):
-            return tuple(wanted)
+    if not chosen_for(shape, wanted):
         wanted = None
+    if wanted is not None and not isinstance(wanted, (int, str)):
+        return tuple(wanted)
     target = TARGET_CHUNK_BYTES if wanted is None else parse_size(wanted)
     if own is None:
         return choose_chunk_size(shape, itemsize, target)

@@ -26,7 +26,7 @@ from dosna.metadata import (
     parents,
 )
 from dosna.sources.base import ArrayDescription, Source, SourceArray, Stream
-from dosna.sources.chunking import ChunkSize, choose_chunks
+from dosna.sources.chunking import ChunkSize, choose_chunks, chosen_for
 from dosna.sources.opening import open_source
 from dosna.util.sizes import parse_size
 
@@ -443,7 +443,7 @@ class _Ingest:
         fits = (there.shape, there.dtype) == (shape, dtype)
         if same and fits and array.link is None and there.link is None:
             wanted = new_metadata(shape, dtype, None, array.chunk_size).chunk_size
-            if self.chunk_size is None or wanted == there.chunk_size:
+            if not chosen_for(shape, self.chunk_size) or wanted == there.chunk_size:
                 return "resume" if there.incomplete else "complete"
             if not self.overwrite:
                 raise DatasetExistsError(
