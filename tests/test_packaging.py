@@ -219,9 +219,9 @@ def test_wheel_holds_the_package_and_needs_numpy_only(tmp_path):
     needed = metadata.get_all("Requires-Dist")
     always = [need for need in needed if "extra ==" not in need]
     assert [re.split(r"[<>=~! ]", need)[0] for need in always] == ["numpy"]
-    assert {"hdf5", "jl", "joblib", "mpi", "zarr", "s3", "ceph", "sage", "all", "dev"} <= set(
-        metadata.get_all("Provides-Extra")
-    )
+    extras = {name.lower() for name in metadata.get_all("Provides-Extra")}
+    assert {"hdf5", "jl", "joblib", "mpi", "zarr", "s3", "ceph", "sage", "all", "dev"} <= extras
+    assert {"root", "servicex"} <= extras
     assert [need for need in needed if need.startswith("rados")] == []
 
 

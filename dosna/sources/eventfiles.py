@@ -117,10 +117,18 @@ class RootFile(EventFile):
         with reading(self.file):
             found = self._root[tree]
             columns = found.keys(recursive=False)
-            for start, stop in self._ranges(found, self.kinds[tree] == "RNTuple", nbytes):
-                array = found.arrays(columns, entry_start=start, entry_stop=stop)[columns]
-                # Of an RNTuple these are views of whole clusters.
-                yield ak.to_packed(array)
+            is_ntuple = self.kinds[tree] == "RNTuple"
+            for start, stop in self._ranges(found, is_ntuple, nbytes):
+                if is_ntuple:
+                    array = found.arrays(columns, entry_start=start, entry_stop=stop)[columns]
+                    # They are views of whole clusters.
+                    yield ak.to_packed(array)
+                    continue
+                # One after the other, so that the baskets of one at a time are in memory.
+                arrays = {
+                    name: found[name].array(entry_start=start, entry_stop=stop) for name in columns
+                }
+                yield ak.zip(arrays, depth_limit=1)
 
     def _ranges(self, found: Any, is_ntuple: bool, nbytes: int) -> Iterator[tuple[int, int]]:
         """Give ranges of entries that need no basket or cluster twice, if there are such."""
