@@ -8,9 +8,10 @@ import os
 import signal
 import subprocess
 import sys
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 
 import numpy as np
+from services.s3 import make_bucket, make_client
 from support import require
 
 import dosna as dn
@@ -126,6 +127,15 @@ def roles(folder, **config):
         yield made
     finally:
         made.close()
+
+
+@contextmanager
+def source_bucket(gateway):
+    """Make a bucket at an S3 gateway; give boto3's client with its name and URL."""
+    with closing(make_client(gateway.endpoint_url)) as client:
+        client.name = make_bucket(gateway.endpoint_url)
+        client.endpoint_url = gateway.endpoint_url
+        yield client
 
 
 def write_folder(folder, files):

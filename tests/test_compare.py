@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 import dosna as dn
-from dosna.engines.work import unequal
+from dosna.engines.work import other_bytes, unequal
 
 NESTED = np.dtype([("a", "f4", (2,)), ("b", [("c", "M8[s]"), ("d", "S3")])])
 
@@ -73,3 +73,35 @@ def test_integers_that_no_float_has_differ_from_floats():
         assert top.compare(np.array([2.0**64, 7])).elements == 1
         for name in ("a", "b"):
             con.del_dataset(name)
+
+
+@given(
+    st.sampled_from(["?", "i2", "f8", "c8", "M8[s]", "S3", "U2", "V5", NESTED]).flatmap(
+        lambda dtype: hnp.arrays(dtype, (3, 2), elements=hnp.from_dtype(np.dtype(dtype)))
+    ),
+    st.data(),
+)
+def test_a_byte_that_differs_is_found_in_its_element(array, data):
+    assert not other_bytes(array, array.copy()).any()
+    place = data.draw(st.integers(0, array.nbytes - 1))
+    changed = bytearray(array.tobytes())
+    changed[place] ^= data.draw(st.integers(1, 255))
+    other = np.frombuffer(changed, array.dtype).reshape(array.shape)
+    found = np.flatnonzero(other_bytes(array, other))
+    assert found.tolist() == [place // array.dtype.itemsize]
+
+
+def test_what_lies_between_fields_is_no_value():
+    padded = np.dtype({"names": ["a"], "formats": ["u1"], "offsets": [0], "itemsize": 4})
+    one = np.zeros(2, padded)
+    other = np.frombuffer(b"\0xyz\1xyz", padded)
+    assert other_bytes(one, other).tolist() == [False, True]
+
+
+def test_exactly_is_of_the_same_dtype():
+    with dn.Connection("compared exactly", backend="ram") as con:
+        ds = con.create_dataset("x", data=np.array([0.0, np.nan]), chunk_size=1)
+        assert ds.compare(np.array([-0.0, np.nan])).equal
+        assert ds.compare(np.array([-0.0, np.nan]), exact=True).first == (0,)
+        with pytest.raises(TypeError, match="dtype float64 is compared exactly with dtype float"):
+            ds.compare(np.array([0, np.nan], "f4"), exact=True)

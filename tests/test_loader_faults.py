@@ -5,11 +5,19 @@ from __future__ import annotations
 import random
 import signal
 import time
-from contextlib import closing
 
 import pytest
-from loading import Inventory, arrays_of, check_loaded, connect, image_of, roles, write_folder
-from services.s3 import make_bucket, make_client
+from loading import (
+    Inventory,
+    arrays_of,
+    check_loaded,
+    connect,
+    image_of,
+    roles,
+    source_bucket,
+    write_folder,
+)
+from services.s3 import make_bucket
 from support import require
 
 from dosna import loader
@@ -25,10 +33,8 @@ REPLACED = 100_000
 
 @pytest.fixture
 def bucket(gateway):
-    with closing(make_client(gateway.endpoint_url)) as client:
-        client.name = make_bucket(gateway.endpoint_url)
-        client.endpoint_url = gateway.endpoint_url
-        yield client
+    with source_bucket(gateway) as made:
+        yield made
 
 
 @pytest.fixture

@@ -5,13 +5,11 @@ from __future__ import annotations
 import secrets
 import signal
 import time
-from contextlib import closing
 
 import numpy as np
 import pytest
-from loading import Inventory, arrays_of, image_of, roles
+from loading import Inventory, arrays_of, image_of, roles, source_bucket
 from services import hsds_environment
-from services.s3 import make_bucket, make_client
 from support import require
 
 from dosna import loader
@@ -24,10 +22,22 @@ for package in ("boto3", "obstore"):
 
 @pytest.fixture(scope="module")
 def bucket(gateway):
-    with closing(make_client(gateway.endpoint_url)) as client:
-        client.name = make_bucket(gateway.endpoint_url)
-        client.endpoint_url = gateway.endpoint_url
-        yield client
+    with source_bucket(gateway) as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def hsds(gateway, start_hsds):
+    """Give an HSDS server that reaches the gateway too, and where h5pyd is to look for it."""
+    reaching = {"AWS_S3_GATEWAY": gateway.endpoint_url, "AWS_REGION": "us-east-1"}
+    with start_hsds(**reaching) as server, hsds_environment(server):
+        # h5pyd looks at the environment once, perhaps for another server.
+        server.where = {"endpoint": server.endpoint, **user_of(server, "test")}
+        yield server
+
+
+def user_of(server, name):
+    return {"username": name, "password": server.users[name]}
 
 
 @pytest.fixture
@@ -65,7 +75,8 @@ def check_domains(config, keys, large=(), **options):
             assert file["entry"].attrs["NX_class"] == "NXentry"
 
 
-def test_killed_workers_leave_every_file_in_its_domain(bucket, config, tmp_path, capsys):
+@pytest.mark.timeout(300)
+def test_killed_workers_leave_every_file_in_its_domain(bucket, config, hsds, tmp_path, capsys):
     large = {3}
     keys = put_files(bucket, config, 16, large)
     kills = 0
@@ -94,9 +105,9 @@ def test_killed_workers_leave_every_file_in_its_domain(bucket, config, tmp_path,
     assert kills
     assert {row.message for row in rows} == {"PASSED"}
     assert {(row.load_status, row.diff_status, row.loads) for row in rows} == {("done", "done", 1)}
-    check_domains(config, keys, large)
+    check_domains(config, keys, large, **hsds.where)
     folder = f"{config['tgt_folder']}{config['src_prefix']}deep/"
-    assert len(list(h5pyd.Folder(folder))) == len(keys)
+    assert len(list(h5pyd.Folder(folder, **hsds.where))) == len(keys)
 
 
 def test_what_differs_in_a_domain_is_found(bucket, config, hsds):
@@ -105,8 +116,7 @@ def test_what_differs_in_a_domain_is_found(bucket, config, hsds):
     loader.watch(given, once=True)
     assert loader.load(given, once=True) == 2
     assert loader.diff(given, once=True) == 2
-    other = {"username": "other", "password": hsds.users["other"]}
-    check_domains(config, keys, **other)
+    check_domains(config, keys, **{**hsds.where, **user_of(hsds, "other")})
     first = next(iter(keys))
 
     def said():
@@ -116,29 +126,25 @@ def test_what_differs_in_a_domain_is_found(bucket, config, hsds):
             return {row.key: row.message for row in inventory.rows()}
 
     assert set(said().values()) == {"PASSED"}
-    with h5pyd.File(f"{config['tgt_folder']}{first}", "r+") as file:
+    with h5pyd.File(f"{config['tgt_folder']}{first}", "r+", **hsds.where) as file:
         file["entry/data/frames"][1, 2, 3] ^= 1
     assert "elements differ, first at (1, 2, 3)" in said()[first]
     # It is loaded again, and what was there is replaced.
     assert loader.reset(given) == 1
     assert loader.load(given, once=True) == 1
     assert set(said().values()) == {"PASSED"}
-    with h5pyd.File(f"{config['tgt_folder']}{first}", "r+") as file:
+    with h5pyd.File(f"{config['tgt_folder']}{first}", "r+", **hsds.where) as file:
         file["entry"].attrs["more"] = 1
     assert "group entry: attribute 'more' is in the target, and not in the file" in said()[first]
 
 
-def test_files_in_s3_are_linked_to(bucket, config, start_hsds):
+def test_files_in_s3_are_linked_to(bucket, config, hsds):
     """The server reads the chunks itself, from the gateway."""
     keys = put_files(bucket, config, 2, {1})
-    with (
-        start_hsds(AWS_S3_GATEWAY=bucket.endpoint_url, AWS_REGION="us-east-1") as server,
-        hsds_environment(server),
-    ):
-        given = Config(**config, link_files=True)
-        loader.watch(given, once=True)
-        assert loader.load(given, once=True) == 2
-        assert loader.diff(given, once=True) == 2
-        with loader.open_inventory(given) as inventory:
-            assert {row.message for row in inventory.rows()} == {"PASSED"}
-        check_domains(config, keys, {1})
+    given = Config(**config, link_files=True)
+    loader.watch(given, once=True)
+    assert loader.load(given, once=True) == 2
+    assert loader.diff(given, once=True) == 2
+    with loader.open_inventory(given) as inventory:
+        assert {row.message for row in inventory.rows()} == {"PASSED"}
+    check_domains(config, keys, {1}, **hsds.where)
