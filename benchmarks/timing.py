@@ -41,24 +41,38 @@ class Case:
     flat: bool = False
 
 
-def minima(work: Mapping[str, Callable[[], object]], seconds: float) -> dict[str, float]:
+def minima(
+    work: Mapping[str, Callable[[], object]],
+    seconds: float,
+    after: Mapping[str, Callable[[], object]] | None = None,
+) -> dict[str, float]:
     """Shortest time of each, in seconds, of at least three rounds.
+
+    What `after` has of a name is done after its work, and not timed.
 
     Each round lets everybody work once, and begins with another one: what disturbs the machine
     for a while, or what one leaves in the caches for the next, falls on all alike.
     """
     names = list(work)
-    for name in names:
+    after = after or {}
+
+    def once(name: str) -> float:
+        begin = time.perf_counter()
         work[name]()
+        taken = time.perf_counter() - begin
+        if name in after:
+            after[name]()
+        return taken
+
+    for name in names:
+        once(name)
     best = dict.fromkeys(names, float("inf"))
     end = time.perf_counter() + seconds
     rounds = 0
     while rounds < 3 or time.perf_counter() < end:
         turn = rounds % len(names)
         for name in names[turn:] + names[:turn]:
-            begin = time.perf_counter()
-            work[name]()
-            best[name] = min(best[name], time.perf_counter() - begin)
+            best[name] = min(best[name], once(name))
         rounds += 1
     return best
 

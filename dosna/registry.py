@@ -113,6 +113,8 @@ class SourceKind:
     claims : Claims
         By what it is recognised.
     description, url : str
+    many : bool
+        Whether it takes a list of files as its location.
     """
 
     name: str
@@ -120,6 +122,7 @@ class SourceKind:
     claims: Claims
     description: str = ""
     url: str = ""
+    many: bool = False
 
 
 @dataclass(frozen=True)
@@ -271,10 +274,18 @@ sources: Registry[SourceKind] = Registry(
         "zarr": _Known(
             "dosna.sources.zarr:KIND", "ingest", claims=Claims((".zarr",), packages=("zarr",))
         ),
+        "servicex": _Known(
+            "dosna.sources.servicex:KIND",
+            "servicex",
+            claims=Claims(schemes=("servicex",), packages=("servicex",)),
+        ),
         "dosna": _Known("dosna.sources.datasets:KIND", claims=Claims(packages=("dosna",))),
         "npy": _Known(
             "dosna.sources.npy:KIND",
             claims=Claims((".npy", ".npz"), packages=("numpy",)),
+        ),
+        "root": _Known(
+            "dosna.sources.root:KIND", "root", claims=Claims((".root",), packages=("uproot",))
         ),
     },
 )

@@ -8,6 +8,7 @@ from __future__ import annotations
 import base64
 import os
 import struct
+import warnings
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -216,10 +217,11 @@ def _dataset(
 ) -> xr.Dataset:
     dropped = {drop_variables} if isinstance(drop_variables, str) else set(drop_variables or ())
     variables = {}
+    extents: dict[str, int] = {}
     for name, dataset in found.items():
         last = name.rpartition("/")[2]
         if last not in dropped:
-            variables[last] = _variable(dataset)
+            variables[last] = _variable(dataset, _distinct(name, dataset, extents))
     attrs = con.get_group_attrs(group) if con.instance.keeps_groups else {}
     return xr.Dataset(variables, attrs=attrs)
 
@@ -236,8 +238,23 @@ def _dims(dataset: EngineDataset) -> list[str]:
     return dims
 
 
-def _variable(dataset: EngineDataset) -> xr.Variable:
+def _distinct(name: str, dataset: EngineDataset, extents: dict[str, int]) -> list[str]:
+    """Name axes so that those of one name have one extent, as xarray wants it in a group."""
     dims = _dims(dataset)
+    for axis, (dim, extent) in enumerate(zip(dims, dataset.shape, strict=True)):
+        if extents.setdefault(dim, extent) != extent:
+            dims[axis] = f"{dim}_{extent}"
+            extents.setdefault(dims[axis], extent)
+            warnings.warn(
+                f"axis {dim!r} of {name!r} has {extent} elements, and that of other arrays of its "
+                f"group {extents[dim]}: it is called {dims[axis]!r}",
+                UserWarning,
+                stacklevel=5,
+            )
+    return dims
+
+
+def _variable(dataset: EngineDataset, dims: list[str]) -> xr.Variable:
     attrs = dict(dataset.attrs)
     fill = attrs.get("_FillValue")
     if isinstance(fill, str) and dataset.dtype.kind == "f":

@@ -421,6 +421,50 @@ def test_verify_of_a_part_under_another_name(run, scan, folder):
     assert run("verify", "file:one//run7", "--against", "file:two//run7").count("equal") == 3
 
 
+def test_verify_of_a_part_against_a_part(run, scan, folder):
+    os.mkdir("one")
+    run("ingest", scan, "file:one//run7")
+    for part in ("", "/entry", "/entry/data"):
+        against = f"{scan}:{part}" if part else scan
+        says = run("verify", f"file:one//run7{part}", "--against", against)
+        assert says.count("equal") == (1 if part.endswith("data") else 3)
+    assert run("verify", "file:one//run7/entry", "--against", "file:one//run7/entry")
+
+
+def test_copy_anew(run, scans):
+    run("copy", scans, "file:new")
+    with dn.Connection("scans", backend="hdf5") as con:
+        con["angles"][3] = -1
+    run("copy", scans, "file:new", "--overwrite")
+    with opened("file:new") as con:
+        assert con["angles"][3] == -1
+
+
+def test_a_killed_copy_goes_on(run, scans):
+    script = """
+import os, signal, sys
+from dosna.cli import main
+from dosna.sources.datasets import DatasetsSource
+
+reads, read_into = [], DatasetsSource.read_into
+
+def killed(self, name, box, out):
+    reads.append(box)
+    if len(reads) == 20:
+        os.kill(os.getpid(), signal.SIGKILL)
+    read_into(self, name, box, out)
+
+DatasetsSource.read_into = killed
+main(sys.argv[1:])
+"""
+    arguments = ("copy", "hdf5:scans/entry", "file:new", *ENGINE)
+    killed = subprocess.run([sys.executable, "-c", script, *arguments], timeout=60)
+    assert killed.returncode == -9
+    assert "incomplete" in run("ls", "file:new")
+    assert "1 begun before" in run(*arguments)
+    assert run("verify", "file:new", "--against", "hdf5:scans/entry").count("equal") == 1
+
+
 def test_verify_of_what_is_incomplete(run, scans, capsys):
     with dn.Connection("scans", backend="hdf5") as con:
         con.create_dataset("part", shape=(4,), incomplete=True)
@@ -528,8 +572,12 @@ def test_a_pipe_that_nobody_reads(scans):
 def test_an_incomplete_dataset_warns_in_a_line(run, scans, capsys):
     with dn.Connection("scans", backend="hdf5") as con:
         con.create_dataset("part", shape=(4,), incomplete=True)
-    assert main(["export", f"{scans}/part", "out.npy"]) == 0
-    assert re.match(r"dosna: warning: dataset 'part' is incomplete.*\n$", capsys.readouterr().err)
+    assert run("export", f"{scans}/part", "out.npy", code=1).startswith(
+        "dosna: dataset 'part' is inc"
+    )
+    assert main(["info", f"{scans}/part", "--plot", "out.png"]) == 0
+    first = capsys.readouterr().err.splitlines()[0]
+    assert first.startswith("dosna: warning: dataset 'part' is incomplete")
 
 
 def test_under_mpiexec_one_rank_speaks(scan, folder):

@@ -13,6 +13,8 @@ from support import require
 
 import dosna as dn
 from dosna import errors
+from dosna.errors import RefusedError
+from dosna.export import SUFFIXES
 from dosna.testing.samples import ALL_DTYPES, DTYPES, check, sample
 
 h5py = require("h5py")
@@ -303,3 +305,18 @@ def test_engines_of_several_workers(tmp_path, suffix, workers):
         with dn.Connection(str(path), backend="file") as written:
             found = written["a"][...]
     check(found, data)
+
+
+def test_what_hdf5_cannot_represent_is_refused(con, tmp_path):
+    con.create_dataset("text", data=np.array(["a\0b", "c"]))
+    with pytest.raises(RefusedError, match="'text' has a string that HDF5 does not represent"):
+        con.export(tmp_path / "out.h5")
+    assert not list(tmp_path.glob("*out.h5*"))
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_what_is_incomplete_is_refused(con, tmp_path, suffix):
+    con.create_dataset("part", shape=(4,), incomplete=True)
+    with pytest.raises(RefusedError, match="'part' is incomplete, and would look complete"):
+        con.export(tmp_path / f"out{suffix}")
+    assert not list(tmp_path.glob("*out*"))

@@ -187,6 +187,22 @@ def test_xarray_opens_a_dataset_and_a_group(folder):
         assert opened["counts"].values.tolist() == [1, 2, 3]
 
 
+def test_xarray_opens_axes_of_one_name_and_other_extents(folder):
+    with dn.Connection(str(folder), backend="file") as con:
+        con.create_dataset("longer", data=np.arange(25), dims=("z",))
+    with pytest.warns(UserWarning, match="axis 'z' of '.*' has .* elements, and that of other"):
+        made = xr.open_dataset(f"file:{folder}", engine=DosnaEntrypoint)
+    assert made["longer"].dims == ("z",)
+    assert made["z"].dims == ("z_20",)
+    np.testing.assert_array_equal(made["longer"], np.arange(25))
+
+
+def test_what_xarray_opened_of_a_connection_travels(folder):
+    with dn.Connection(str(folder), backend="file") as con:
+        made = pickle.loads(pickle.dumps(xr.open_dataset(con, engine=DosnaEntrypoint)))
+        np.testing.assert_array_equal(made["tomo"], VOLUME)
+
+
 def test_xarray_opens_a_tree(folder):
     with xr.open_datatree(f"file:{folder}", engine=DosnaEntrypoint) as tree:
         assert set(tree.groups) == {"/", "/entry", "/entry/deep"}

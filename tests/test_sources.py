@@ -6,6 +6,7 @@ import itertools
 import math
 import os
 import warnings
+import zipfile
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ from support import require
 import dosna as dn
 from dosna.errors import (
     DatasetExistsError,
+    DatasetNameError,
     IncompleteDatasetWarning,
     RefusedError,
     SourceChangedError,
@@ -23,7 +25,7 @@ from dosna.errors import (
     SourceNotFoundError,
 )
 from dosna.sources import ArrayDescription, Source, SourceArray, open_source
-from dosna.sources.ingest import choose_chunks
+from dosna.sources.chunking import choose_chunks
 
 BACKENDS = ["ram", "hdf5", "file"]
 
@@ -152,7 +154,8 @@ def test_each_way_to_read_an_incomplete_dataset_tells(con):
         with pytest.warns(IncompleteDatasetWarning, match="'some' is incomplete"):
             way(con["some"])
     assert not con["mapped"].incomplete
-    assert not con["copied"].incomplete
+    assert con["cloned"].incomplete
+    assert con["copied"].incomplete
     con["some"].mark_complete()
     assert con["some"].incomplete is False
     con["some"].sum()
@@ -292,6 +295,9 @@ def test_what_means_no_source():
         ((100, 100), None, None, (100, 100)),
         ((1000, 1000, 1000), (64, 64, 64), "4 MiB", (64, 128, 128)),
         ((1000, 1000), (1000, 1000), "256 KiB", (250, 250)),
+        ((50, 2167, 2070), (1, 2167, 2070), "1 MiB", (1, 2167, 115)),
+        ((50, 2160, 2070), (1, 2160, 2070), "1 MiB", (1, 540, 345)),
+        ((4099, 4099), (4099, 4099), "1 MiB", (257, 513)),
         ((10, 10), (4, 4), (3, 5), (3, 5)),
         ((0, 5), (4, 5), None, (1, 5)),
         ((), None, "1 MiB", ()),
@@ -371,3 +377,45 @@ def test_what_is_incomplete_is_not_copied(con):
         with pytest.raises(TypeError, match="incomplete"):
             other.ingest(con)
         assert list(other) == []
+
+
+def test_conflicts_show_before_anything_is_made(con):
+    con.create_dataset("a/volume", data=[1, 2])
+    with Planes() as source:
+        with pytest.raises(DatasetExistsError, match="'a/volume' exists"):
+            con.ingest(source, select=["a/scalar", "a/volume"])
+        assert list(con) == ["a/volume"]
+        report = con.ingest(source, on_error="skip")
+        assert report.made == ["a/scalar"]
+        assert "exists" in report.skipped["a/volume"]
+        with pytest.raises(DatasetNameError, match="would lie in 'a/volume'"):
+            con.ingest(source, "a/volume/deep", select="a/scalar")
+        assert list(con) == ["a/scalar", "a/volume"]
+
+
+def test_other_chunks_are_not_ignored(con):
+    with Planes() as source:
+        con.ingest(source, select="a/volume", chunk_size=(2, 3, 5))
+        for same in (None, (2, 3, 5)):
+            report = con.ingest(source, select="a/volume", chunk_size=same)
+            assert report.present == ["a/volume"]
+        with pytest.raises(DatasetExistsError, match=r"chunks of \(2, 3, 5\).*to be \(1, 6, 5\)"):
+            con.ingest(source, select="a/volume", chunk_size=(1, 6, 5))
+        con.ingest(source, select="a/volume", chunk_size=(1, 6, 5), overwrite=True)
+        assert con["a/volume"].chunk_size == (1, 6, 5)
+        np.testing.assert_array_equal(con["a/volume"][...], VOLUME)
+
+
+def test_members_of_an_archive_that_are_damaged_or_foreign(con, tmp_path):
+    path = tmp_path / "all.npz"
+    np.savez(path, a=np.tile(VOLUME, (2000, 1, 1)), b=np.arange(4.0))
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.writestr("read.me", "not an array")
+    with pytest.raises(RefusedError, match=r"'read\.me': it is no array of NumPy's"):
+        con.ingest(path)
+    assert con.ingest(path, on_error="skip").made == ["a", "b"]
+    data = path.read_bytes()
+    at = data.index(VOLUME.tobytes()[-64:])
+    (tmp_path / "bad.npz").write_bytes(data[:at] + b"\xff" + data[at + 1 :])
+    with pytest.raises(SourceError, match="CRC-32"):
+        con.ingest(tmp_path / "bad.npz", "bad", select="a")

@@ -36,12 +36,14 @@ import os, signal, sys
 import dosna as dn
 
 path, backend, engine, share = sys.argv[1:]
+engine, _, workers = engine.partition("-")
+engine_kw = {"jlbackend": workers, "njobs": 2} if workers else None
 
 def tell(done, total):
     if done > float(share) * total:
         os.kill(os.getpid(), signal.SIGKILL)
 
-with dn.Connection("store", backend=backend, engine=engine) as con:
+with dn.Connection("store", backend=backend, engine=engine, engine_kw=engine_kw) as con:
     con.ingest(path, select="entry/data", chunk_size=(1, 64, 48), progress=tell)
 """
 
@@ -88,6 +90,23 @@ def test_a_killed_ingest_goes_on(path, tmp_path, monkeypatch, backend, engine):
         assert not ds.incomplete
         np.testing.assert_array_equal(ds[...], VOLUME)
         assert ds.verify().good
+
+
+@pytest.mark.parametrize(
+    ("engine", "ranks"), [("joblib-loky", None), ("joblib-multiprocessing", None), ("mpi", 2)]
+)
+def test_an_ingest_of_several_processes_goes_on_after_a_kill(path, tmp_path, engine, ranks):
+    require("joblib" if ranks is None else "mpi4py")
+    done = run(KILLED, path, "hdf5", engine, 0.3, cwd=tmp_path, ranks=ranks)
+    assert done.returncode != 0
+    with dn.Connection(str(tmp_path / "store"), backend="hdf5") as con:
+        assert con["entry/data"].incomplete
+    done = run(KILLED, path, "hdf5", engine, 2, cwd=tmp_path, ranks=ranks)
+    assert done.returncode == 0, done.stderr
+    with dn.Connection(str(tmp_path / "store"), backend="hdf5") as con:
+        assert not con["entry/data"].incomplete
+        np.testing.assert_array_equal(con["entry/data"][...], VOLUME)
+        assert con["entry/data"].verify().good
 
 
 def test_a_killed_ingest_does_not_go_on_with_another_file(path, tmp_path, monkeypatch):

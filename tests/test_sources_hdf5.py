@@ -99,9 +99,38 @@ def test_a_view_of_files_that_are_missing(con, path):
         for row in range(2):
             layout[row] = h5py.VirtualSource(f"part{row}.h5", "a", (5,))
         file.create_virtual_dataset("view", layout, fillvalue=-1)
-    report = con.ingest(path)
-    assert report.notes["view"] == ["2 files of which it is a view are missing: they show as fill"]
+    says = "what it is a view of is missing, and shows as fill: "
+    assert con.ingest(path).notes["view"] == [says + "part0.h5, part1.h5"]
     assert (con["view"][...] == -1).all()
+    with h5py.File(os.path.join(os.path.dirname(path), "part0.h5"), "w") as part:
+        part["b"] = np.arange(5)
+    assert con.ingest(path, "again").notes["again/view"] == [says + "part0.h5:a, part1.h5"]
+
+
+def test_raw_files_that_are_missing(con, path, tmp_path):
+    with h5py.File(path, "w") as file:
+        raw = [(str(tmp_path / "raw.bin"), 0, VOLUME.nbytes)]
+        file.create_dataset("raw", VOLUME.shape, "i4", external=raw)
+    with pytest.raises(RefusedError, match=r"its elements lie in .*raw\.bin, which is not there"):
+        con.ingest(path)
+
+
+def test_names_of_links_select(con, path):
+    with h5py.File(path, "w") as file:
+        file["entry/detector/data"] = np.arange(5)
+        file["entry/other"] = np.arange(3)
+        file["entry/data/data"] = h5py.SoftLink("/entry/detector/data")
+    report = con.ingest(path, select="entry/data")
+    assert report.made == ["entry/detector/data"]
+    assert report.links == {"entry/data/data": "entry/detector/data"}
+
+
+def test_fill_values_of_strings(con, path):
+    with h5py.File(path, "w") as file:
+        file.create_dataset("s", (4,), "S3", chunks=(2,), fillvalue=b"abc")
+    con.ingest(path)
+    assert con["s"].fillvalue == b"abc"
+    assert con["s"][3] == b"abc"
 
 
 def test_part_of_a_file(con, path):
@@ -114,7 +143,8 @@ def test_part_of_a_file(con, path):
         assert con.ingest(file["entry/b"], "again").made == ["again/entry/b/x"]
         assert con.ingest(file["entry/b/x"]).made == ["entry/b/x"]
     assert con["alone"].shape == (4,)
-    with pytest.raises(SourceNotFoundError, match="has no '/entry/c'"):
+    assert con.ingest(path + ":entry//a/", "slashes").made == ["slashes/entry/a/x"]
+    with pytest.raises(SourceNotFoundError, match="has no 'entry/c'"):
         con.ingest(path + ":/entry/c")
 
 

@@ -82,6 +82,12 @@ class Object(NamedTuple):
 class S3Client:
     """Requests to one endpoint, each repeated while that can help.
 
+    Parameters
+    ----------
+    settings : Settings
+    keys : tuple of str, optional
+        The access key and the secret key; by default boto3 finds them.
+
     Raises
     ------
     ConfigurationError
@@ -90,8 +96,9 @@ class S3Client:
         There are no credentials.
     """
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, keys: tuple[str, str] | None = None) -> None:
         self.settings = settings
+        access_key, secret_key = keys or (None, None)
         self.timeout = settings.timeout
         connect = min(_CONNECT_SECONDS, settings.timeout)
         config = Config(
@@ -105,6 +112,8 @@ class S3Client:
             core = botocore.session.Session()
             core.register_component("data_loader", _boto_data)
             session = boto3.Session(
+                access_key,
+                secret_key,
                 profile_name=settings.profile_name,
                 region_name=settings.region_name,
                 botocore_session=core,

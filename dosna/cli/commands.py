@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Callable
 from functools import partial
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from dosna import Connection, Dataset
 from dosna.cli.console import Console
 from dosna.cli.loader import loader
 from dosna.cli.places import chosen, connected, is_url, new_place, source_of
+from dosna.columns import Tree, find_trees
 from dosna.errors import ConfigurationError, DosnaError, SourceChangedError
 from dosna.sources import Source
 from dosna.util.options import refuse_unknown
@@ -68,16 +70,50 @@ def info(arguments: argparse.Namespace, console: Console) -> int:
             return OK
         if arguments.plot is not None:
             raise ConfigurationError("--plot draws one dataset: name it in the URL")
+        trees = find_trees(con, name)
+        if name in trees:
+            _show_tree(name or arguments.url, trees[name], console)
+            return OK
         described = {
             "connection": con.name,
             "backend": type(con.instance).__name__,
             "location": con.instance.location,
             "datasets": len(names),
             "nbytes": sum(con[found].nbytes for found in names),
+            "trees": {found: _summary(tree) for found, tree in trees.items()},
             "attrs": con.get_group_attrs(name) if con.instance.keeps_groups else {},
         }
         _show(described, console)
     return OK
+
+
+def _show_tree(name: str, tree: Tree, console: Console) -> None:
+    """Print a tree's branches with their types, as physicists know it from uproot's show()."""
+    console.say(f"{name}: {_summary(tree)}")
+    if tree.title:
+        console.say(f"title: {tree.title}")
+    for file in tree.files:
+        console.say(f"entries {file.start} to {file.stop} from {file.url}")
+    heads = ["name", "typename", "type"]
+    rows = [[_brief(b.name), _brief(b.typename), _brief(b.type)] for b in tree.branches]
+    console.table([heads, ["-" * len(head) for head in heads], *rows])
+    console.give(
+        {
+            "tree": name,
+            **{k: v for k, v in tree.to_attrs()["tree"].items() if k != "version"},
+            "branches": [
+                {"name": b.name, "typename": b.typename, "type": b.type, "title": b.title}
+                for b in tree.branches
+            ],
+        }
+    )
+
+
+def _summary(tree: Tree) -> str:
+    return (
+        f"{tree.kind} {tree.name!r}, cycle {tree.cycle}, {tree.entries} entries, "
+        f"{_count(len(tree.branches), 'branch', 'branches')}"
+    )
 
 
 def ingest(arguments: argparse.Namespace, console: Console) -> int:
@@ -242,15 +278,21 @@ def _pairs(
     others = [other for other in source.names() if not source.describe(other).refused]
     if single and len(others) == 1:
         return [(names[0], others[0])], []
-    below = {name[len(within) + 1 :] if within else name: name for name in names}
-    full = {name: name for name in names}
-    # Under a prefix of their own, or under the names that they had before.
-    there = below if any(other in below for other in others) else full
-    pairs = [(there[other], other) for other in others if other in there]
-    missing = [] if single or patterns else [other for other in others if other not in there]
+    # Under the names that they have, or below what each side begins with.
+    mine = [{n: n for n in names}, _below(names, within)]
+    theirs = [{o: o for o in others}, _below(others, source.inner.strip("/"))]
+    here, there = max(product(mine, theirs), key=lambda both: len(both[0].keys() & both[1].keys()))
+    pairs = [(here[key], other) for key, other in there.items() if key in here]
+    missing = [] if single or patterns else [o for key, o in there.items() if key not in here]
     if not pairs and not missing:
         raise ConfigurationError("there is nothing of the same name to compare")
     return pairs, missing
+
+
+def _below(names: list[str], within: str) -> dict[str, str]:
+    """Give names by what follows a prefix that all of them have."""
+    start = within.rstrip("/") + "/" if within.strip("/") else ""
+    return {name[len(start) :]: name for name in names if name.startswith(start)}
 
 
 def _compared(
@@ -376,8 +418,8 @@ def _brief(value: Any) -> str:
     return text if len(text) <= 200 else text[:199] + "…"
 
 
-def _count(number: int, what: str) -> str:
-    return f"{number} {what}" + "s" * (number != 1)
+def _count(number: int, what: str, many: str = "") -> str:
+    return f"{number} {what if number == 1 else many or what + 's'}"
 
 
 COMMANDS: dict[str, Command] = {

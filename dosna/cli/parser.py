@@ -42,7 +42,8 @@ examples:
 """
 
 _INGEST = """\
-Make datasets of the arrays of a file: HDF5 or NeXus, Zarr, .npy or .npz, on this machine or in S3.
+Make datasets of the arrays of a file: HDF5 or NeXus, ROOT, Zarr, .npy or .npz, on this machine or
+in S3; ROOT also by HTTP and XRootD.
 
 Datasets have the names that the arrays have in the file. They are marked incomplete until all of
 their data are there: after an interruption the same command goes on where it stopped.
@@ -55,6 +56,8 @@ examples:
   dosna ingest tomo.npy hdf5:/data/scans/tomo --chunk-size 64,64,64 --compression gzip
   dosna ingest 's3://raw/scan.h5?endpoint_url=https://s3.example.org' hdf5:/data/scans --skip
   dosna ingest --link scan.nxs hdf5:/data/scans
+  dosna ingest data.root:Events file:/data/events --select nMuon --select 'Muon_*'
+  dosna ingest 'servicex:REQUEST-ID?endpoint=NAME&config_path=servicex.yaml' hdf5:/data/events
   mpiexec -n 8 dosna ingest scan.nxs hdf5:/data/scans
 
 A folder that TARGET names is made, if the one above it exists.
@@ -126,8 +129,10 @@ def make_parser() -> argparse.ArgumentParser:
         commands,
         "info",
         "describe a dataset, or a connection; draw it",
-        "Describe a dataset (shape, chunks, storage, promises, attributes) or a connection.",
-        "example:\n  dosna info hdf5:/data/scans/entry/tomo --plot tomo.png\n",
+        "Describe a dataset (shape, chunks, storage, promises, attributes), a tree with the\n"
+        "types of its branches, or a connection.",
+        "examples:\n  dosna info hdf5:/data/scans/entry/tomo --plot tomo.png\n"
+        "  dosna info file:/data/events/Events\n",
     )
     command.add_argument("url", metavar="URL")
     command.add_argument(

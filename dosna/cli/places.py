@@ -90,6 +90,10 @@ def _backends() -> set[str]:
     return {*registry.backends.names, *registry.backends.aliases}
 
 
+def _source_schemes() -> set[str]:
+    return {scheme for claims in registry.sources.claims().values() for scheme in claims.schemes}
+
+
 def source_of(text: str, kind: str | None, unchanged: bool = True) -> Source:
     """Open what a text names: datasets by their URL, a file, a URL of a file with options.
 
@@ -98,7 +102,7 @@ def source_of(text: str, kind: str | None, unchanged: bool = True) -> Source:
     if kind is None and is_url(text):
         return DatasetsSource(text, unchanged=unchanged)
     options: dict[str, Any] = {}
-    if "://" in text and "?" in text:
+    if "?" in text and ("://" in text or text.partition(":")[0] in _source_schemes()):
         parsed = Url.parse(text)
         text = text.partition("?")[0]
         found = type(open_source(text, kind=kind))

@@ -14,6 +14,7 @@ from numpy.typing import DTypeLike
 from dosna.backends.base import BackendConnection, BackendDataset
 from dosna.engines.access import is_source
 from dosna.engines.base import Runner, collective
+from dosna.engines.cpu import CpuRunner
 from dosna.engines.dataset import EngineDataset, Limit
 from dosna.engines.work import plain
 from dosna.errors import (
@@ -142,6 +143,12 @@ class EngineConnection:
         made.instance, made.runner = instance, self.runner
         return made
 
+    def in_this_process(self) -> EngineConnection:
+        """Make a connection to the same place whose work is all done by this process."""
+        made: EngineConnection = object.__new__(EngineConnection)
+        made.instance, made.runner = self.instance, CpuRunner()
+        return made
+
     @property
     def name(self) -> str:
         """What the connection was made with."""
@@ -263,7 +270,9 @@ class EngineConnection:
             lambda: self._create(name, metadata, options), data, progress, memory_limit
         )
 
-    def create_like(self, model: EngineDataset, name: str, dtype: Any) -> EngineDataset:
+    def create_like(
+        self, model: EngineDataset, name: str, dtype: Any, *, incomplete: bool = False
+    ) -> EngineDataset:
         """Make an empty dataset chunked and stored as `model` is, with its attributes."""
         self.check_writable()
         like = model.instance.metadata
@@ -272,9 +281,8 @@ class EngineConnection:
         except ValueError:
             fillvalue = None
         metadata = new_metadata(like.shape, dtype, fillvalue, like.chunk_size)
-        return self._create(
-            name, metadata.replace(attrs=like.attrs), model.instance.create_options
-        )
+        metadata = metadata.replace(attrs=like.attrs, incomplete=incomplete)
+        return self._create(name, metadata, model.instance.create_options)
 
     def create_filled(
         self,
@@ -403,7 +411,7 @@ class EngineConnection:
         chunk_size : int, str or sequence of int, optional
             An extent for each axis, for arrays of so many axes; or a size in bytes such as
             '4 MiB', to which chunks come close that suit the source's. By default the source's
-            own, see `dosna.sources.ingest.choose_chunks`.
+            own, see `dosna.sources.chunking.choose_chunks`.
         on_error : {'raise', 'skip'}
             What to do about an array that cannot be represented or read.
         overwrite : bool
@@ -593,6 +601,8 @@ class EngineConnection:
             There is something at `path`.
         ConfigurationError
             An unknown ending, or an option that its format does not have.
+        RefusedError
+            A dataset is incomplete, or has what the format cannot represent.
         """
         self.check_connected()
         from dosna.export import export

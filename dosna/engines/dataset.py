@@ -404,9 +404,13 @@ class EngineDataset(ArrayAccess):
         progress: Progress = None,
         memory_limit: Limit = None,
     ) -> EngineDataset:
-        """Make a dataset like this one, attributes included; with its data on request."""
+        """Make a dataset like this one, attributes included; with its data on request.
+
+        With the data of an `incomplete` one it is incomplete too.
+        """
+        part = data and self.incomplete
         return self.connection.create_filled(
-            lambda: self.connection.create_like(self, output_name, self.dtype),
+            lambda: self.connection.create_like(self, output_name, self.dtype, incomplete=part),
             self if data else None,
             progress,
             memory_limit,
@@ -440,7 +444,8 @@ class EngineDataset(ArrayAccess):
         Returns
         -------
         EngineDataset
-            The copy. If anything fails, it is deleted again.
+            The copy. If anything fails, it is deleted again. That of an `incomplete` dataset is
+            incomplete too.
         """
         self.connection.check_connected()
         target = self.name if name is None else name
@@ -452,6 +457,7 @@ class EngineDataset(ArrayAccess):
                 self.dtype,
                 self.fillvalue,
                 chunk_size=self.chunk_size if chunk_size is None else chunk_size,
+                incomplete=self.incomplete,
                 **options,
             )
             made.attrs.update(self.attrs)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import select
 import signal
 import threading
 import time
@@ -176,8 +177,10 @@ class JoblibRunner(Runner):
         except BaseException as error:
             for future in running:
                 future.cancel()
-            if wait(running, _patience(error)).not_done:
-                # Whatever a worker is writing, a chunk stays old or becomes new.
+            unfinished = wait(running, _patience(error)).not_done
+            # Ctrl-C ends a worker that had only just begun, and with it, sooner or later, the
+            # pool. Whatever a worker is writing, a chunk stays old or becomes new.
+            if unfinished or not isinstance(error, Exception):
                 self._kill(pool)
             raise
 
@@ -221,19 +224,28 @@ def _patience(error: BaseException) -> float | None:
     return None if isinstance(error, Exception) else _INTERRUPT_SECONDS
 
 
-def _ignore_interrupts() -> None:
+def _begin_worker(owner: int) -> None:
     # A terminal sends Ctrl-C to workers too; who stops them is the process that started them.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # If that is killed, nobody tells its workers, which would wait for minutes.
+    with suppress(OSError):
+        handle = os.pidfd_open(owner)
+        threading.Thread(target=_end_with, args=(handle,), daemon=True).start()
+
+
+def _end_with(process: int) -> None:
+    select.select([process], [], [])
+    os._exit(1)
 
 
 # Pools of our own: loky's reusable one is joblib's too, which expects it as it left it.
 _EXECUTORS: dict[str, Callable[[int], Executor]] = {
     "threading": lambda njobs: ThreadPoolExecutor(njobs, thread_name_prefix="dosna"),
     "loky": lambda njobs: LokyExecutor(
-        njobs, timeout=_IDLE_SECONDS, initializer=_ignore_interrupts
+        njobs, timeout=_IDLE_SECONDS, initializer=_begin_worker, initargs=(os.getpid(),)
     ),
     "multiprocessing": lambda njobs: ProcessPoolExecutor(
-        njobs, get_context("forkserver"), _ignore_interrupts
+        njobs, get_context("forkserver"), _begin_worker, (os.getpid(),)
     ),
 }
 

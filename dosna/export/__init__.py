@@ -20,6 +20,7 @@ from dosna.errors import (
     ConfigurationError,
     DatasetExistsError,
     MissingDependencyError,
+    RefusedError,
     StorageError,
 )
 
@@ -143,7 +144,11 @@ def _job(
     if not datasets:
         raise ConfigurationError(f"there is no dataset to write to {path}")
     for ds in datasets:
-        ds.note_reading()
+        if ds.incomplete:
+            raise RefusedError(
+                f"dataset {ds.name!r} is incomplete, and would look complete in {path}: run what "
+                "was interrupted once more, or call mark_complete()"
+            )
     return Job(datasets, chunk_size, compression, memory_limit)
 
 

@@ -22,7 +22,7 @@ from dosna.backends import h5format
 from dosna.backends.base import Array, BackendDataset
 from dosna.engines.base import Report
 from dosna.engines.work import read_box, workers_within
-from dosna.errors import ConfigurationError, StorageError
+from dosna.errors import ConfigurationError, RefusedError, StorageError
 from dosna.export import Job, share_of
 from dosna.metadata import DatasetMetadata, encode_value, new_metadata
 from dosna.plan import ChunkTask, every_chunk
@@ -113,7 +113,13 @@ def _create(file: h5py.File, name: str, metadata: DatasetMetadata, compress: boo
 def _write_box(data: h5py.Dataset, box: tuple[slice, ...], block: Array) -> None:
     """Write through HDF5's own conversion."""
     if block.dtype.kind == "U":
-        data[box] = block.astype(object)
+        try:
+            data[box] = block.astype(object)
+        except ValueError as error:  # of a NUL inside of a string
+            raise RefusedError(
+                f"dataset {data.name.lstrip('/')!r} has a string that HDF5 does not represent: "
+                f"{error}"
+            ) from error
     else:
         raw = np.ascontiguousarray(block).reshape(-1).view("u1")
         data.id.write(h5py.h5s.ALL, h5py.h5s.ALL, raw, data.id.get_type())

@@ -21,8 +21,8 @@ from dosna.hsds.types import bytes_of, type_of
 from dosna.metadata import Shape, choose_chunk_size
 from dosna.plan import every_chunk
 from dosna.sources.base import ArrayDescription, Source
+from dosna.sources.chunking import choose_chunks
 from dosna.sources.hdf5 import H5Source
-from dosna.sources.ingest import choose_chunks
 from dosna.sources.opening import open_source
 from dosna.sources.strings import blocks
 from dosna.util.progress import Progress, reporting

@@ -6,7 +6,7 @@
 """
 
 from dosna.registry import Claims, SourceKind
-from dosna.sources.base import ArrayDescription, Source, SourceArray
+from dosna.sources.base import ArrayDescription, Source, SourceArray, Stream
 from dosna.sources.opening import open_source
 
 __all__ = [
@@ -15,5 +15,6 @@ __all__ = [
     "Source",
     "SourceArray",
     "SourceKind",
+    "Stream",
     "open_source",
 ]

@@ -5,23 +5,27 @@ from __future__ import annotations
 import os
 import threading
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from dosna.errors import RefusedError
-from dosna.metadata import Shape, choose_chunk_size
+from dosna.errors import RefusedError, SourceError
+from dosna.metadata import Shape, choose_chunk_size, parents
 from dosna.plan import plan
 from dosna.selection import select
+from dosna.util.patterns import matching
 
 if TYPE_CHECKING:
     from dosna.backends.base import BackendConnection
+    from dosna.engines.connection import EngineConnection
+    from dosna.sources.ingest import IngestReport
     from dosna.sources.links import Link
+    from dosna.util.progress import Progress
 
-__all__ = ["Array", "ArrayDescription", "Box", "Source", "SourceArray"]
+__all__ = ["Array", "ArrayDescription", "Box", "Source", "SourceArray", "Stream"]
 
 Array = np.ndarray[Any, Any]
 Box = tuple[slice, ...]
@@ -145,6 +149,22 @@ class Source(ABC):
     def names(self) -> list[str]:
         """Names of its arrays, also of those that it refuses, in an order that stays."""
 
+    def chosen(self, patterns: str | Iterable[str] | None) -> tuple[list[str], list[str]]:
+        """Choose arrays by patterns of names, also of `links`.
+
+        See `dosna.util.patterns.matching`.
+
+        Returns
+        -------
+        chosen, vain : list of str
+            Names of arrays in the order of `names`, and patterns that match nothing.
+        """
+        names = self.names()
+        links = self.links() if patterns is not None else {}
+        found, vain = matching([*names, *links], patterns)
+        wanted = {links.get(name, name) for name in found}
+        return [name for name in names if name in wanted], vain
+
     @abstractmethod
     def describe(self, name: str) -> ArrayDescription:
         """Describe an array.
@@ -155,12 +175,21 @@ class Source(ABC):
             There is none of that name.
         """
 
+    def links(self) -> Mapping[str, str]:
+        """Further names of arrays, each with the one of `names`; none by default."""
+        return {}
+
     def groups(self) -> Mapping[str, Mapping[str, Any]]:
         """Attributes of what holds the arrays, by group, '' for the outermost; none by default.
 
         A group is named as the arrays in it are, without the last part.
         """
         return {}
+
+    def groups_of(self, names: Iterable[str]) -> Mapping[str, Mapping[str, Any]]:
+        """Attributes of the groups that some of the arrays are in."""
+        above = {group for name in names for group in ["", *parents(name)]}
+        return {group: attrs for group, attrs in self.groups().items() if group in above}
 
     @abstractmethod
     def fingerprint(self) -> str:
@@ -221,6 +250,57 @@ class Source(ABC):
 
     def __len__(self) -> int:
         return len(self.names())
+
+
+class Stream(Source):
+    """A source that is not all there yet: files of events that a service makes one by one.
+
+    Its arrays have no shape before the last of them, so that it cannot be read in boxes; it is
+    ingested as it comes.
+    """
+
+    @abstractmethod
+    def ingest_into(
+        self,
+        con: EngineConnection,
+        name: str | None,
+        *,
+        select: Iterable[str] | None,
+        chunk_bytes: int | None,
+        skips: bool,
+        overwrite: bool,
+        progress: Progress,
+        memory_limit: int | None,
+        options: Mapping[str, Any],
+    ) -> IngestReport:
+        """Do what `EngineConnection.ingest` says.
+
+        Parameters
+        ----------
+        con : Connection
+            Under an engine of this process alone.
+        chunk_bytes : int, optional
+            About the size of chunks.
+        skips : bool
+            Whether ``on_error='skip'`` was asked for.
+        options : mapping
+            Of the backend's `create_dataset`.
+        """
+
+    def names(self) -> list[str]:
+        raise self._not_in_boxes()
+
+    def describe(self, name: str) -> ArrayDescription:
+        raise self._not_in_boxes()
+
+    def read(self, name: str, box: Box) -> Array:
+        raise self._not_in_boxes()
+
+    def _not_in_boxes(self) -> SourceError:
+        return SourceError(
+            f"{self!r} is known when all of it has come: con.ingest takes it, and what it has "
+            "made can be read and compared"
+        )
 
 
 class SourceArray:

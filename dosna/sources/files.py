@@ -8,7 +8,7 @@ from abc import ABC, abstractmethod
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from functools import lru_cache
 from itertools import islice
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -249,6 +249,8 @@ class S3Options:
     verify: bool | str = True
     timeout: float = 30.0
     retries: int = 5
+    keys: tuple[str, str] | None = field(default=None, repr=False)
+    """Access key and secret key, where they do not come from the environment."""
 
     def portable(self) -> dict[str, Any]:
         """Give what is to be kept with what is read by them: all but the defaults, no secrets.
@@ -259,6 +261,7 @@ class S3Options:
             `endpoint_url` has a password in it.
         """
         kept = {k: v for k, v in asdict(self).items() if v != getattr(S3Options, k)}
+        kept.pop("keys", None)
         # The environment of who reads may name none, or another.
         endpoint = self.endpoint_url or os.environ.get("AWS_ENDPOINT_URL_S3")
         endpoint = endpoint or os.environ.get("AWS_ENDPOINT_URL")
@@ -288,7 +291,8 @@ class S3Options:
                 self.verify,
                 self.timeout,
                 self.retries,
-            )
+            ),
+            self.keys,
         )
 
 
@@ -306,18 +310,20 @@ class S3File(ByteFile):
     url : str
         ``s3://bucket/key``
     options : S3Options
+    client : S3Client, optional
+        One that others use too, and who gave it closes; it does not travel.
     """
 
     most_span = 4 << 20
     range_bytes = 1 << 62
 
-    def __init__(self, url: str, options: S3Options) -> None:
+    def __init__(self, url: str, options: S3Options, client: S3Client | None = None) -> None:
         self.location = url
         self.options = options
         self.bucket, _, self.key = url.removeprefix("s3://").partition("/")
         if not self.bucket or not self.key:
             raise SourceError(f"{url!r} names no object: use s3://bucket/key")
-        self._client: S3Client | None = None
+        self._client: S3Client | None = client
         self._found: Mapping[str, Any] | None = None
         self._pinned: str | None = None
 

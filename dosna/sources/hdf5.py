@@ -88,7 +88,7 @@ class H5Source(Source):
         else:
             self._file, inner = location.file, location.name
             location = str(location.file.filename)
-        super().__init__(location, "" if inner == "/" else inner)
+        super().__init__(location, "/".join(filter(None, inner.split("/"))))
         self._forget()
 
     def _forget(self) -> None:
@@ -137,6 +137,9 @@ class H5Source(Source):
     def names(self) -> list[str]:
         tree = self._walked()
         return sorted([*tree.arrays, *tree.broken])
+
+    def links(self) -> Mapping[str, str]:
+        return {link: name for name, links in self._walked().arrays.items() for link in links}
 
     def groups(self) -> Mapping[str, Mapping[str, Any]]:
         return self._walked().groups
@@ -266,7 +269,7 @@ class _Reader:
         self._file, self._lock = file, threading.Lock()
         self._found_direct: Any = None
         if not self.refused and not self.as_.empty:
-            missing = _missing_filter(dataset)
+            missing = _missing_raw(dataset) or _missing_filter(dataset)
             if missing and not self._direct:
                 self.refused = missing
         if self.refused:
@@ -302,9 +305,10 @@ class _Reader:
             notes += (f"its strings of variable length are kept as {self.dtype}",)
         missing = _missing_sources(dataset)
         if missing:
-            notes += (f"{missing} files of which it is a view are missing: they show as fill",)
+            some = ", ".join(missing[:3]) + (", …" if len(missing) > 3 else "")
+            notes += (f"what it is a view of is missing, and shows as fill: {some}",)
         fill = None
-        if not found.strings and not found.empty and self.dtype.kind in "biufc":
+        if not found.strings and not found.empty and self.dtype.kind in "biufcS":
             fill = dataset.fillvalue if not inner else None
         return ArrayDescription(
             name,
@@ -344,15 +348,34 @@ class _Reader:
             out[...] = found[inner] if len(box) > axes else found
 
 
-def _missing_sources(dataset: Any) -> int:
-    """Count the files that a virtual dataset shows and that are not there."""
+def _missing_sources(dataset: Any) -> list[str]:
+    """Name what a virtual dataset shows and that is not there: files, or datasets of one."""
     if not dataset.is_virtual:
-        return 0
+        return []
+    shown: dict[str, set[str]] = {}
+    for source in dataset.virtual_sources():
+        # '%' stands for a number.
+        if "%" not in source.file_name + source.dset_name:
+            shown.setdefault(source.file_name, set()).add(source.dset_name)
     folder = os.path.dirname(os.path.abspath(dataset.file.filename))
-    names = {source.file_name for source in dataset.virtual_sources()}
-    # '.' is the file itself, and '%' stands for a number.
-    files = [n for n in names if n != "." and "%" not in n]
-    return sum(not os.path.exists(os.path.join(folder, name)) for name in files)
+    missing = []
+    for name, inside in sorted(shown.items()):
+        if name == ".":
+            missing += [each for each in sorted(inside) if each not in dataset.file]
+            continue
+        try:
+            with h5py.File(os.path.join(folder, name), "r") as file:
+                missing += [f"{name}:{each}" for each in sorted(inside) if each not in file]
+        except OSError:
+            missing.append(name)
+    return missing
+
+
+def _missing_raw(dataset: Any) -> str:
+    folder = os.path.dirname(os.path.abspath(dataset.file.filename))
+    names = [os.path.join(folder, name) for name, _, _ in dataset.external or ()]
+    gone = [name for name in names if not os.path.exists(name)]
+    return f"its elements lie in {gone[0]}, which is not there" if gone else ""
 
 
 def _missing_filter(dataset: Any) -> str:

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import inspect
-import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -20,16 +19,15 @@ from dosna.errors import (
     SourceNotFoundError,
 )
 from dosna.metadata import (
-    TARGET_CHUNK_BYTES,
     Shape,
     check_name,
-    choose_chunk_size,
     encode_attrs,
+    new_metadata,
     parents,
 )
-from dosna.sources.base import ArrayDescription, Source, SourceArray
+from dosna.sources.base import ArrayDescription, Source, SourceArray, Stream
+from dosna.sources.chunking import ChunkSize, choose_chunks
 from dosna.sources.opening import open_source
-from dosna.util.patterns import matching
 from dosna.util.sizes import parse_size
 
 if TYPE_CHECKING:
@@ -37,12 +35,9 @@ if TYPE_CHECKING:
     from dosna.sources.links import Link
     from dosna.util.progress import Progress
 
-__all__ = ["IngestReport", "choose_chunks", "ingest"]
+__all__ = ["IngestReport", "ingest"]
 
-_LEAST_CHUNK_BYTES = 256 << 10
-_MOST_CHUNK_BYTES = 64 << 20
-
-ChunkSize = int | str | Sequence[int] | None
+State = Literal["absent", "resume", "complete", "replace"]
 
 
 @dataclass
@@ -99,7 +94,9 @@ class _Array:
     target: str
     description: ArrayDescription
     origin: dict[str, Any]
+    chunk_size: Shape
     link: Link | None = None
+    state: State = "absent"
 
 
 def ingest(
@@ -126,12 +123,69 @@ def ingest(
     given = isinstance(what, Source)
     source = open_source(what, kind=kind, **{k: v for k, v in options.items() if k not in own})
     try:
+        if isinstance(source, Stream):
+            if unlinkable is not None:
+                raise RefusedError(f"{source!r} cannot be linked to: ingest it")
+            skips = on_error == "skip"
+            return _streamed(
+                con,
+                source,
+                name,
+                select,
+                chunk_size,
+                skips,
+                overwrite,
+                progress,
+                memory_limit,
+                own,
+            )
         work = _Ingest(con, source, name, chunk_size, on_error == "skip", overwrite, own)
         work.links, work.ingests_rest = unlinkable is not None, unlinkable == "ingest"
         return work.run(select, progress, memory_limit)
     finally:
         if not given:
             source.close()
+
+
+def _streamed(
+    con: EngineConnection,
+    source: Stream,
+    name: str | None,
+    select: str | Iterable[str] | None,
+    chunk_size: ChunkSize,
+    skips: bool,
+    overwrite: bool,
+    progress: Progress,
+    memory_limit: int | str | None,
+    options: Mapping[str, Any],
+) -> IngestReport:
+    """Ingest a stream in one process, whose engine's threads help it."""
+    if chunk_size is not None and not isinstance(chunk_size, (int, str)):
+        raise ConfigurationError(
+            f"chunk_size of what {source!r} makes is a size in bytes, such as '1 MiB', and not "
+            f"{chunk_size!r}: its columns have different lengths"
+        )
+    if not con.instance.keeps_groups:
+        raise ConfigurationError(
+            f"{source!r} makes a tree of datasets, and connection {con.name!r} makes a bucket of "
+            "each dataset: give the connection bucket=, so that all are in one"
+        )
+
+    def alone() -> IngestReport:
+        here = con if con.runner.shares_memory else con.in_this_process()
+        return source.ingest_into(
+            here,
+            name,
+            select=[select] if isinstance(select, str) else select,
+            chunk_bytes=None if chunk_size is None else parse_size(chunk_size),
+            skips=skips,
+            overwrite=overwrite,
+            progress=progress,
+            memory_limit=None if memory_limit is None else parse_size(memory_limit),
+            options=options,
+        )
+
+    return con.runner.once(alone)
 
 
 @dataclass
@@ -155,18 +209,13 @@ class _Ingest:
         once = self.con.runner.once
         report = IngestReport(self.source.location)
         patterns = [select] if isinstance(select, str) else select
-        arrays, skipped, groups = once(lambda: self._planned(patterns))
+        arrays, skipped = once(lambda: self._planned(patterns))
         report.skipped.update(skipped)
         report.links = {link: a.target for a in arrays for link in a.description.links}
         report.notes = {a.target: list(a.description.notes) for a in arrays if a.description.notes}
-        for name, attrs in groups.items():
-            there = once(partial(self.con.get_group_attrs, name))
-            wanted = {**there, **attrs}
-            if encode_attrs(wanted) != encode_attrs(there):
-                self.con.set_group_attrs(name, wanted)
         total = sum(a.description.nbytes for a in arrays)
         with self.con.runner.reporting(progress, total, "ingest", "B") as tell:
-            done = 0
+            done, there = 0, list[_Array]()
             for array in arrays:
                 size = array.description.nbytes
                 try:
@@ -175,14 +224,24 @@ class _Ingest:
                     if not self.skips:
                         raise
                     report.skipped[array.description.name] = str(error)
+                else:
+                    there.append(array)
                 done += size
                 if tell is not None:
                     tell(done)
+        every = patterns is None and len(there) == len(arrays)
+        self._set_groups(once(lambda: self._groups(there, every)))
         return report
 
-    def _planned(
-        self, patterns: Iterable[str] | None
-    ) -> tuple[list[_Array], dict[str, str], dict[str, Mapping[str, Any]]]:
+    def _set_groups(self, groups: Mapping[str, Mapping[str, Any]]) -> None:
+        """Add attributes of groups to those that are there."""
+        for name, attrs in groups.items():
+            there = self.con.runner.once(partial(self.con.get_group_attrs, name))
+            wanted = {**there, **attrs}
+            if encode_attrs(wanted) != encode_attrs(there):
+                self.con.set_group_attrs(name, wanted)
+
+    def _planned(self, patterns: Iterable[str] | None) -> tuple[list[_Array], dict[str, str]]:
         """Describe what is to be ingested, and say of the rest why it is not.
 
         Raises RefusedError before anything is made, unless arrays may be skipped.
@@ -190,7 +249,7 @@ class _Ingest:
         skipped: dict[str, str] = {}
         fingerprint = self.source.fingerprint()  # first: what is read later is of it or noticed
         single = self.source.single
-        found: list[_Array] = []
+        planned: list[_Array] = []
         for name in _selected(self.source, patterns):
             description = self.source.describe(name)
             if description.refused:
@@ -218,7 +277,8 @@ class _Ingest:
             }
             if description.links:
                 origin["links"] = list(description.links)
-            found.append(_Array(target, description, origin, link))
+            chunks = choose_chunks(description, self.chunk_size)
+            planned.append(_Array(target, description, origin, chunks, link))
         if skipped and not self.skips:
             raise RefusedError(
                 f"{self.source!r} has arrays that a dataset cannot "
@@ -231,28 +291,45 @@ class _Ingest:
             )
         sizes = self.chunk_size
         if sizes is not None and not isinstance(sizes, (int, str)):
-            axes = {len(a.description.shape) for a in found}
-            if found and len(sizes) not in axes:
+            axes = {len(array.description.shape) for array in planned}
+            if planned and len(sizes) not in axes:
                 raise ValueError(
                     f"chunk_size {tuple(sizes)} has {len(sizes)} axes, and the arrays of "
                     f"{self.source!r} have {', '.join(map(str, sorted(axes)))}"
                 )
-        if len(found) > 1 and not self.con.instance.holds_trees:
+        if len(planned) > 1 and not self.con.instance.holds_trees:
             raise ConfigurationError(
-                f"{self.source!r} has {len(found)} arrays, and connection {self.con.name!r} makes "
-                "a bucket of each dataset: give the connection bucket=, so that all are in one, "
-                "or select= one array"
+                f"{self.source!r} has {len(planned)} arrays, and connection {self.con.name!r} "
+                "makes a bucket of each dataset: give the connection bucket=, so that all are in "
+                "one, or select= one array"
             )
-        return found, skipped, self._groups(found, patterns is None)
+        self._check_nesting(array.target for array in planned)
+        found: list[_Array] = []
+        for array in planned:
+            try:
+                found.append(replace(array, state=self._state(array)))
+            except DosnaError as error:
+                if not self.skips:
+                    raise
+                skipped[array.description.name] = str(error)
+        return found, skipped
+
+    def _check_nesting(self, targets: Iterable[str]) -> None:
+        for above in sorted({group for target in targets for group in parents(target)}):
+            if self.con.has_dataset(above):
+                raise DatasetNameError(
+                    f"datasets of {self.source!r} would lie in {above!r}, which is a dataset of "
+                    f"connection {self.con.name!r}: give another name="
+                )
 
     def _groups(self, arrays: Iterable[_Array], every: bool) -> dict[str, Mapping[str, Any]]:
         """Give the attributes of groups: of every one, or of those above what is ingested."""
         if self.source.single or not self.con.instance.keeps_groups:
             return {}
-        above = {a for array in arrays for a in ["", *parents(array.origin["name"])]}
-        found = {}
-        for name, attrs in self.source.groups().items():
-            if attrs and (every or name in above):
+        source, found = self.source, {}
+        names = [array.origin["name"] for array in arrays]
+        for name, attrs in (source.groups() if every else source.groups_of(names)).items():
+            if attrs:
                 # Without a prefix, the outermost group is the connection, which may have more.
                 target = "/".join(filter(None, [(self.name or "").rstrip("/"), name]))
                 with suppress(DatasetNameError):
@@ -271,10 +348,7 @@ class _Ingest:
         progress: Callable[[int, int], object] | None,
         memory_limit: int | str | None,
     ) -> None:
-        con, description = self.con, array.description
-        state = con.runner.once(lambda: self._state(array))
-        if array.link is not None and state == "resume":
-            state = "replace"  # to begin anew takes no longer
+        con, description, state = self.con, array.description, array.state
         if state == "complete":
             report.present.append(array.target)
             report.linked += [array.target] * (array.link is not None)
@@ -301,7 +375,7 @@ class _Ingest:
                     description.shape,
                     description.dtype,
                     description.fillvalue,
-                    chunk_size=choose_chunks(description, self.chunk_size),
+                    chunk_size=array.chunk_size,
                     attrs=description.attrs,
                     incomplete=True,
                     origin=array.origin,
@@ -355,19 +429,28 @@ class _Ingest:
             write_records(made, *self.source.chunk_records(array.description.name))
             made.update(lambda m: m.replace(incomplete=False))
 
-    def _state(self, array: _Array) -> Literal["absent", "resume", "complete", "replace"]:
-        if not self.con.has_dataset(array.target):
+    def _state(self, array: _Array) -> State:
+        target, mine = array.target, array.origin
+        if not self.con.has_dataset(target):
             return "absent"
-        there = self.con.instance.get_dataset(array.target).metadata
-        origin, mine = there.origin or {}, array.origin
-        same = all(origin.get(k) == mine[k] for k in ("name", "fingerprint"))
-        if array.link is None:
-            shape, dtype = array.description.shape, array.description.dtype
-            fits = there.link is None and (there.shape, there.dtype) == (shape, dtype)
-        else:
-            fits = there.link == array.link.to_json()
-        if same and fits and origin.get("source") == mine["source"]:
-            return "resume" if there.incomplete else "complete"
+        there = self.con.instance.get_dataset(target).metadata
+        origin = there.origin or {}
+        same = all(origin.get(k) == mine[k] for k in ("source", "name", "fingerprint"))
+        if same and array.link is not None and there.link == array.link.to_json():
+            # To begin anew takes no longer than to go on.
+            return "replace" if there.incomplete else "complete"
+        shape, dtype = array.description.shape, array.description.dtype
+        fits = (there.shape, there.dtype) == (shape, dtype)
+        if same and fits and array.link is None and there.link is None:
+            wanted = new_metadata(shape, dtype, None, array.chunk_size).chunk_size
+            if self.chunk_size is None or wanted == there.chunk_size:
+                return "resume" if there.incomplete else "complete"
+            if not self.overwrite:
+                raise DatasetExistsError(
+                    f"dataset {target!r} was {'begun' if there.incomplete else 'made'} from "
+                    f"{mine['source']} with chunks of {there.chunk_size}, and now they are to be "
+                    f"{wanted}: leave chunk_size= out, or make it anew by overwrite=True"
+                )
         if self.overwrite:
             return "replace"
         if same and (there.link is None) != (array.link is None):
@@ -378,12 +461,12 @@ class _Ingest:
             )
         if (origin.get("source"), origin.get("name")) == (mine["source"], mine["name"]):
             raise SourceChangedError(
-                f"dataset {array.target!r} was {'begun' if there.incomplete else 'made'} from "
+                f"dataset {target!r} was {'begun' if there.incomplete else 'made'} from "
                 f"{mine['source']} when that was of {origin.get('fingerprint')}, and now it is of "
                 f"{mine['fingerprint']}: make it anew by overwrite=True"
             )
         raise DatasetExistsError(
-            f"dataset {array.target!r} exists in connection {self.con.name!r}, and is not from "
+            f"dataset {target!r} exists in connection {self.con.name!r}, and is not from "
             f"{mine['source']}: give another name=, or overwrite=True"
         )
 
@@ -405,57 +488,8 @@ def _selected(source: Source, patterns: Iterable[str] | None) -> list[str]:
     names = source.names()
     if not names:
         raise SourceNotFoundError(f"{source!r} has no arrays")
-    chosen, vain = matching(names, patterns)
+    chosen, vain = source.chosen(patterns)
     if vain:
         some = ", ".join(names[:10]) + (", …" if len(names) > 10 else "")
         raise SourceNotFoundError(f"{source!r} has nothing like {vain[0]!r}: it has {some}")
     return chosen
-
-
-def choose_chunks(description: ArrayDescription, wanted: ChunkSize = None) -> Shape:
-    """Choose the chunks of the dataset that an array becomes.
-
-    Parameters
-    ----------
-    description : ArrayDescription
-    wanted : None, sequence of int, int or str
-        An extent for each axis, for arrays of so many axes; or a size in bytes, such as
-        '4 MiB', to which chunks come close. None takes the source's own chunks, several
-        together where they are smaller than 256 KiB.
-
-    Returns
-    -------
-    tuple of int
-        Where a size was given or chosen: multiples of the source's chunks, or else such as
-        several of them make up one.
-    """
-    shape, itemsize = description.shape, description.dtype.itemsize
-    own = description.chunks
-    if wanted is not None and not isinstance(wanted, (int, str)):
-        if len(wanted) == len(shape):
-            return tuple(wanted)
-        wanted = None
-    target = TARGET_CHUNK_BYTES if wanted is None else parse_size(wanted)
-    if own is None:
-        return choose_chunk_size(shape, itemsize, target)
-    if wanted is None and description.chunks_kept:
-        return own
-    own = tuple(max(1, min(c, n)) for c, n in zip(own, shape, strict=True))
-    size = math.prod(own) * itemsize
-    if wanted is None and _LEAST_CHUNK_BYTES <= size <= _MOST_CHUNK_BYTES:
-        return own
-    if size > target:
-        return choose_chunk_size(own, itemsize, target)
-    # Whole chunks together, the axis of the smallest extent first.
-    chunks = list(own)
-    while True:
-        grown = [
-            axis
-            for axis in range(len(shape))
-            if chunks[axis] < shape[axis] and 2 * math.prod(chunks) * itemsize <= target
-        ]
-        if not grown:
-            return tuple(chunks)
-        axis = min(grown, key=lambda a: (chunks[a], -a))
-        most = -(-shape[axis] // own[axis]) * own[axis]
-        chunks[axis] = min(2 * chunks[axis], most)

@@ -6,6 +6,7 @@ import ast
 import hashlib
 import io
 import zipfile
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import PurePosixPath
@@ -24,6 +25,7 @@ from dosna.sources.files import ByteFile, CachedReader, S3Options, open_bytes
 __all__ = ["KIND", "NpySource"]
 
 _PIECE = 1 << 18
+_CHECKED = 1 << 20
 
 
 class NpySource(Source):
@@ -57,6 +59,7 @@ class NpySource(Source):
         self._file: ByteFile | None = None
         self._arrays: dict[str, Any] = {}
         self._members: dict[str, _Member] | None = None
+        self._foreign: dict[str, str] = {}
         if isinstance(location, str):
             options = S3Options(endpoint_url, profile_name, region_name, verify, timeout, retries)
             self._file = open_bytes(location, options)
@@ -107,7 +110,7 @@ class NpySource(Source):
     def names(self) -> list[str]:
         if self._file is None:
             return sorted(self._arrays) if not self.inner else [self.inner]
-        return sorted(self._found())
+        return sorted([*self._found(), *self._foreign])
 
     def describe(self, name: str) -> ArrayDescription:
         try:
@@ -116,7 +119,10 @@ class NpySource(Source):
                 found = self._arrays[name]
                 shape, dtype, pieces = found.shape, found.dtype, None
             else:
-                member = self._found()[name]
+                members = self._found()
+                if name in self._foreign:
+                    return ArrayDescription(name, refused=self._foreign[name])
+                member = members[name]
                 shape, dtype, pieces = member.shape, member.dtype, member.pieces
             check_dtype(dtype)
         except KeyError:
@@ -144,7 +150,10 @@ class NpySource(Source):
             if member.deflated:
                 with self._lock:
                     member.read_forward(box, out)
-            elif member.fortran:
+                return
+            with self._lock:
+                member.check()
+            if member.fortran:
                 member.reader.read_into(box[::-1], out.T)
             else:
                 member.reader.read_into(box, out)
@@ -163,9 +172,13 @@ class NpySource(Source):
             return {name: _Member(self._file, CachedReader(self._file), 0, self._file.size)}
         archive = zipfile.ZipFile(io.BufferedReader(CachedReader(self._file)))
         found = {}
+        self._foreign = {}
         for info in archive.infolist():
             name = info.filename.removesuffix(".npy")
             if info.is_dir() or (self.inner and name != self.inner):
+                continue
+            if not info.filename.endswith(".npy"):
+                self._foreign[name] = "it is no array of NumPy's, but another file of the archive"
                 continue
             deflated = info.compress_type != zipfile.ZIP_STORED
             with archive.open(info) as stream:
@@ -173,7 +186,9 @@ class NpySource(Source):
                 found[name] = _Member(self._file, stream, offset, info.file_size)
             if deflated:
                 found[name].compressed(_Forward(archive, info))
-        if self.inner and not found:
+            else:
+                found[name].stored(offset, info)
+        if self.inner and not found and not self._foreign:
             raise SourceNotFoundError(f"{self.location} has no array {self.inner!r}")
         return found
 
@@ -203,6 +218,8 @@ class _Member:
         self.dtype: np.dtype[Any] = descr_to_dtype(found["descr"])
         self.start = stream.tell()
         self.deflated: _Forward | None = None
+        self._file = file
+        self._unchecked: tuple[int, zipfile.ZipInfo] | None = None
         stored = self.shape[::-1] if self.fortran else self.shape
         self.reader = ContiguousReader(file, offset + self.start, stored, self.dtype)
         pieces = rows(stored, self.dtype.itemsize)
@@ -210,6 +227,23 @@ class _Member:
         nbytes = int(np.prod(self.shape, dtype=object)) * self.dtype.itemsize
         if not self.dtype.hasobject and size - self.start < nbytes:
             raise ValueError(f"it has {size - self.start} bytes of data, and its header {nbytes}")
+
+    def stored(self, offset: int, info: zipfile.ZipInfo) -> None:
+        """Say that the member of an archive lies at an offset as it is."""
+        self._unchecked = offset, info
+
+    def check(self) -> None:
+        """Read all of a member that is stored as it is once, for the archive's checksum of it."""
+        if self._unchecked is None:
+            return
+        offset, info = self._unchecked
+        found = 0
+        for start in range(0, info.file_size, _CHECKED):
+            size = min(_CHECKED, info.file_size - start)
+            found = zlib.crc32(self._file.read(offset + start, size), found)
+        if found != info.CRC:
+            raise ValueError(f"its CRC-32 is {found:08x}, and {info.CRC:08x} in the archive")
+        self._unchecked = None
 
     def compressed(self, forward: _Forward) -> None:
         """Take the elements, which are compressed, from a stream."""
@@ -305,8 +339,6 @@ class _reading:
         pass
 
     def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
-        import zlib
-
         known = (ValueError, EOFError, zipfile.BadZipFile, zlib.error, NotImplementedError)
         if isinstance(error, known) and not isinstance(error, SourceError):
             raise SourceError(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from dosna.errors import SourceError
@@ -23,7 +23,8 @@ def open_source(what: Any, *, kind: str | None = None, **options: Any) -> Source
     what : str, path, object or Source
         A path (``scan.nxs``), with a path inside of it if wanted (``scan.nxs:/entry1``), a URL
         (``s3://bucket/scan.h5``), or something open: an `h5py.File`, a Zarr array or group, a
-        NumPy array, a mapping of names to NumPy arrays.
+        NumPy array, a mapping of names to NumPy arrays, a tree of uproot. Several paths or URLs
+        for the kinds of source that make one of many files.
     kind : str, optional
         Which kind of source it is, where its name does not tell.
     **options
@@ -50,6 +51,8 @@ def open_source(what: Any, *, kind: str | None = None, **options: Any) -> Source
     location, inner = what, ""
     if isinstance(what, (str, os.PathLike)):
         location, inner, found = _by_name(os.fspath(what), kind)
+    elif isinstance(what, (list, tuple)) and all(isinstance(w, (str, os.PathLike)) for w in what):
+        location, inner, found = _by_names([os.fspath(w) for w in what], kind)
     else:
         found = sources.get(kind) if kind is not None else _by_object(what)
     refuse_unknown(options, found.source.__init__, f"source {found.name!r}")
@@ -84,6 +87,22 @@ def _by_name(text: str, kind: str | None) -> tuple[str, str, SourceKind]:
         f"{text!r} is none of the sources that are known by {', '.join(known)}: say which kind it "
         f"is by kind=, one of {', '.join(sorted(claims))}"
     )
+
+
+def _by_names(texts: Sequence[str], kind: str | None) -> tuple[list[str], str, SourceKind]:
+    """Read the names of several files, of one kind and with one path inside."""
+    found = [_by_name(text, kind) for text in texts]
+    if len({(inner, of.name) for _, inner, of in found}) != 1:
+        raise SourceError(
+            f"{', '.join(texts[:5])} are to be one source, and are not of one kind with the same "
+            "path inside: ingest them one after the other"
+        )
+    _, inner, of = found[0]
+    if not of.many:
+        raise SourceError(
+            f"a source {of.name!r} is one file: ingest {texts[0]} and others in turn"
+        )
+    return [location for location, _, _ in found], inner, of
 
 
 def _splits(text: str) -> list[tuple[str, str]]:

@@ -7,11 +7,12 @@ from contextlib import closing
 from typing import Any
 
 
-def make_client(url: str) -> Any:
+def make_client(url: str, keys: tuple[str, str] | None = None) -> Any:
     import boto3
 
     # boto3's default session would remember the first test's keys.
-    return boto3.Session().client("s3", endpoint_url=url, region_name="us-east-1")
+    session = boto3.Session(*(keys or ()))
+    return session.client("s3", endpoint_url=url, region_name="us-east-1")
 
 
 def make_bucket(url: str) -> str:

@@ -1,0 +1,170 @@
+"""Compare ingest of a NanoAOD-like ROOT file with uproot reading it plus writing the bytes.
+
+Run ``python benchmarks/root.py [--quick] [--folder F]``; it needs what ``run_tests.sh --install``
+installs. dosna makes Zarr arrays without checksums; uproot reads all branches, by entry ranges of
+the same size, and every buffer of its arrays is appended to a file. They take turns; the shortest
+times count. Then how much memory a process takes in addition to ingest a file, and one of ten
+times the size.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+import awkward as ak
+import numpy as np
+import uproot
+from timing import minima
+
+import dosna as dn
+
+Work = Callable[[], object]
+
+CLUSTER = 50_000
+COLLECTIONS = {"Muon": 1.2, "Electron": 0.8, "Jet": 5.5, "Tau": 0.9}
+FIELDS = ("pt", "eta", "phi", "mass")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--quick", action="store_true", help="less data and fewer rounds")
+    parser.add_argument("--folder", type=Path, help="where to work; a temporary one by default")
+    parser.add_argument("--measure", type=Path, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.measure:
+        return measure(options.measure)
+    clusters = 1 if options.quick else 8
+    with tempfile.TemporaryDirectory(dir=options.folder) as name:
+        folder = Path(name)
+        for compression in ("ZLIB", "LZ4"):
+            path = folder / f"{compression}.root"
+            write(path, clusters, getattr(uproot, compression)(1))
+            compare(folder, path, 0.1 if options.quick else 20.0)
+        for factor in (1, 10):
+            path = folder / f"{factor}.root"
+            write(path, clusters * factor, uproot.LZ4(1))
+            memory(path)
+    return None
+
+
+def write(path: Path, clusters: int, compression: object) -> None:
+    """Write a file of so many clusters."""
+    random = np.random.default_rng(0)
+    with uproot.recreate(path, compression=compression) as file:
+        types = {"run": "u4", "event": "u8", "MET_pt": "f4", "HLT_IsoMu24": "bool"}
+        lists = {
+            name: ak.types.from_datashape(
+                "var * {" + ", ".join(f"{field}: float32" for field in FIELDS) + "}",
+                highlevel=False,
+            )
+            for name in COLLECTIONS
+        }
+        tree = file.mktree("Events", {**types, **lists})
+        for number in range(clusters):
+            flat = {
+                "run": np.full(CLUSTER, 1, "u4"),
+                "event": np.arange(CLUSTER, dtype="u8") + number * CLUSTER,
+                "MET_pt": random.exponential(30, CLUSTER).astype("f4"),
+                "HLT_IsoMu24": random.random(CLUSTER) < 0.2,
+            }
+            for name, mean in COLLECTIONS.items():
+                counts = random.poisson(mean, CLUSTER)
+                total = int(counts.sum())
+                values = {f: random.normal(0, 20, total).astype("f4") for f in FIELDS}
+                # As measured: a few significant bits, which compress.
+                rounded = {f: np.round(v, 1) for f, v in values.items()}
+                flat[name] = ak.unflatten(ak.zip(rounded), counts)
+            tree.extend(flat)
+
+
+def ingest(path: Path, store: Path, engine: str, jobs: int) -> None:
+    """Ingest all trees of a file."""
+    engine_kw = {"njobs": jobs} if engine == "joblib" else {}
+    with dn.Connection(str(store), backend="file", engine=engine, engine_kw=engine_kw) as con:
+        con.ingest(str(path), checksum=False)
+
+
+def compare(folder: Path, path: Path, seconds: float) -> None:
+    """Print the times for a file."""
+
+    def with_dosna(engine: str, jobs: int) -> Work:
+        def work() -> None:
+            store = folder / "store"
+            store.mkdir()
+            ingest(path, store, engine, jobs)
+            shutil.rmtree(store)
+
+        return work
+
+    def with_uproot() -> None:
+        (folder / "peer").mkdir()
+        with uproot.open({path: None}) as file:
+            tree = file["Events"]
+            for start in range(0, int(tree.num_entries), 2 * CLUSTER):
+                arrays = tree.arrays(
+                    entry_start=start, entry_stop=start + 2 * CLUSTER, array_cache=None
+                )
+                for field in arrays.fields:
+                    _, _, buffers = ak.to_buffers(arrays[field])
+                    for part, buffer in buffers.items():
+                        with open(folder / "peer" / f"{field}-{part}", "ab") as out:
+                            out.write(memoryview(buffer).cast("B"))
+        shutil.rmtree(folder / "peer")
+
+    times = minima(
+        {
+            "dosna": with_dosna("cpu", 1),
+            "dosna, 2 threads": with_dosna("joblib", 2),
+            "uproot and write": with_uproot,
+        },
+        seconds,
+    )
+    best = min(times["dosna"], times["dosna, 2 threads"])
+    print(f"{path.stem}: {path.stat().st_size / 1e6:.0f} MB compressed", flush=True)
+    for name, time in times.items():
+        ratio = "" if name.startswith("dosna") else f", dosna takes {best / time:.2f} x"
+        print(f"    {name}: {time:.2f} s{ratio}", flush=True)
+
+
+def memory(path: Path) -> None:
+    """Print what an ingest takes in addition, in a process of its own."""
+    command = [sys.executable, __file__, "--measure", str(path)]
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    size = path.stat().st_size / 1e6
+    print(f"{size:.0f} MB: {done.stdout.strip()} MiB of memory in addition", flush=True)
+
+
+def measure(path: Path) -> None:
+    import psutil
+
+    with tempfile.TemporaryDirectory(dir=path.parent) as name:
+        small, store = Path(name) / "small.root", Path(name) / "store"
+        write(small, 1, uproot.LZ4(1))
+        store.mkdir()
+        ingest(small, store, "joblib", 2)
+        shutil.rmtree(store)
+        store.mkdir()
+        process = psutil.Process()
+        before, most = process.memory_info().rss, 0
+
+        def watch(done: int, total: int) -> None:
+            nonlocal most
+            most = max(most, process.memory_info().rss)
+
+        with dn.Connection(
+            str(store), backend="file", engine="joblib", engine_kw={"njobs": 2}
+        ) as con:
+            con.ingest(str(path), checksum=False, progress=watch)
+        print(round((most - before) / (1 << 20)))
+
+
+if __name__ == "__main__":
+    main()

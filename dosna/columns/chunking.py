@@ -1,0 +1,72 @@
+"""How the datasets of a tree are cut into chunks: the same entries for all branches."""
+
+from __future__ import annotations
+
+import math
+
+from dosna.metadata import Shape, choose_chunk_size
+
+__all__ = ["choose_chunk_entries", "column_chunks"]
+
+TARGET_CHUNK_ENTRIES = 1 << 17
+"""Entries of a chunk: 1 MiB of 8-byte numbers."""
+
+_MOST_CHUNK_BYTES = 8 << 20
+
+
+def choose_chunk_entries(entries: int | None, cluster: int | None = None) -> int:
+    """Choose how many entries a chunk shall have.
+
+    Parameters
+    ----------
+    entries : int or None
+        Of the tree, where that is known.
+    cluster : int or None
+        Entries that the source usually keeps together: those of a cluster, or between places
+        where the baskets of all branches end.
+
+    Returns
+    -------
+    int
+        Several clusters, or one of several equal parts of one.
+    """
+    if entries is not None and entries <= TARGET_CHUNK_ENTRIES:
+        return max(1, entries)
+    if not cluster:
+        return TARGET_CHUNK_ENTRIES
+    if cluster <= TARGET_CHUNK_ENTRIES:
+        return cluster * (TARGET_CHUNK_ENTRIES // cluster)
+    return -(-cluster // -(-cluster // TARGET_CHUNK_ENTRIES))
+
+
+def column_chunks(
+    chunk_entries: int, inner: Shape, itemsize: int, rows_per_entry: float = 1.0
+) -> Shape:
+    """Choose the chunks of a dataset of a branch.
+
+    Parameters
+    ----------
+    chunk_entries : int
+        Of the tree, see `choose_chunk_entries`.
+    inner : tuple of int
+        Extents of the axes after the first.
+    itemsize : int
+        Bytes of a number.
+    rows_per_entry : float
+        1 for what has a row for each entry; the mean for contents of lists.
+
+    Returns
+    -------
+    tuple of int
+        Rows for so many entries, halved until a chunk has at most 8 MiB.
+    """
+    inner = tuple(max(1, extent) for extent in inner)
+    rows = max(1, math.ceil(chunk_entries * rows_per_entry))
+    size = itemsize
+    for extent in inner:
+        size *= extent
+    while rows > 1 and rows * size > _MOST_CHUNK_BYTES:
+        rows = -(-rows // 2)
+    if size > _MOST_CHUNK_BYTES:
+        return choose_chunk_size((1, *inner), itemsize, _MOST_CHUNK_BYTES)
+    return (rows, *inner)

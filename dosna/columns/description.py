@@ -1,0 +1,300 @@
+"""What a tree is, and how that is kept in the attributes of its group."""
+
+from __future__ import annotations
+
+import fnmatch
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from dosna.errors import DatasetNotFoundError, FormatError
+from dosna.metadata import check_name, parents
+
+if TYPE_CHECKING:
+    from dosna.engines.connection import EngineConnection
+
+__all__ = ["Branch", "FileRange", "Tree", "escape", "find_trees", "get_tree", "unescape"]
+
+TREE_VERSION = 1
+"""Version of the description. A reader refuses a newer one."""
+
+_TREE = "tree"
+_BRANCH = "branch "
+_ESCAPED = re.compile(r"^\.|[%/\\\x00-\x1f\x7f\ud800-\udfff]")
+
+
+def escape(name: str) -> str:
+    """Give the one part of a dataset's name that stands for the name of a branch or a field.
+
+    Names that can be parts of names of datasets stay; other characters become ``%`` and two
+    hexadecimal digits for each byte of UTF-8, as in URLs. `unescape` takes it back.
+    """
+    if not name:
+        return "%"
+    return _ESCAPED.sub(
+        lambda m: "".join(f"%{b:02X}" for b in m[0].encode("utf-8", "surrogatepass")), name
+    )
+
+
+def unescape(part: str) -> str:
+    """Give the name that `escape` was given."""
+    if part == "%":
+        return ""
+    raw = re.sub(
+        rb"%([0-9A-F]{2})", lambda m: bytes.fromhex(m[1].decode()), part.encode(errors="strict")
+    )
+    return raw.decode("utf-8", "surrogatepass")
+
+
+@dataclass(frozen=True)
+class Branch:
+    """A column of a tree.
+
+    Parameters
+    ----------
+    name : str
+        As the tree's source calls it, with any characters.
+    form : mapping or str
+        What elements are: awkward's form in its JSON, without keys of its nodes.
+    typename : str
+        What they are in the source, such as ``std::vector<float>``.
+    title : str
+    index : int
+        Its place among the branches of the source.
+    """
+
+    name: str
+    form: Mapping[str, Any] | str
+    typename: str = ""
+    title: str = ""
+    index: int = 0
+
+    @property
+    def path(self) -> str:
+        """Name of its dataset, or of the group of its datasets, in the tree's group."""
+        return escape(self.name)
+
+    @property
+    def type(self) -> str:
+        """What its elements are, as awkward writes types: ``var * float32``."""
+        return _type(self.form)
+
+
+def _type(form: Mapping[str, Any] | str) -> str:
+    if isinstance(form, str):
+        return form
+    kind, name = form["class"], (form.get("parameters") or {}).get("__array__")
+    if name in ("string", "bytestring"):
+        return "bytes" if name == "bytestring" else "string"
+    if kind == "NumpyArray":
+        return "".join(f"{n} * " for n in form.get("inner_shape", ())) + str(form["primitive"])
+    if kind == "RecordArray":
+        inside = [_type(content) for content in form["contents"]]
+        if form["fields"] is None:
+            return f"({', '.join(inside)})"
+        pairs = zip(form["fields"], inside, strict=True)
+        return "{" + ", ".join(f"{field}: {of}" for field, of in pairs) + "}"
+    if kind == "UnionArray":
+        return f"union[{', '.join(_type(content) for content in form['contents'])}]"
+    if kind == "EmptyArray":
+        return "unknown"
+    inside_one = _type(form["content"])
+    if kind == "RegularArray":
+        return f"{form['size']} * {inside_one}"
+    if kind == "ListOffsetArray":
+        return f"var * {inside_one}"
+    return f"?{inside_one}"
+
+
+@dataclass(frozen=True)
+class FileRange:
+    """Which entries of a tree are from which file: ``start <= entry < stop``."""
+
+    url: str
+    start: int
+    stop: int
+
+
+@dataclass(frozen=True)
+class Tree:
+    """A tree of columns.
+
+    Parameters
+    ----------
+    kind : str
+        What it was: ``TTree``, ``RNTuple``, ….
+    name : str
+        As its source calls it; the group may be called otherwise.
+    entries : int
+        Entries of each branch. Datasets may have more already while a tree grows: they are
+        extended first, and then this.
+    branches : tuple of Branch
+        In the source's order.
+    cycle : int
+    title : str
+    files : tuple of FileRange
+        In the order of entries.
+    chunk_entries : int
+        Entries for each chunk of the datasets that have a row for each entry.
+    fingerprint : str
+        Of the source, as in the `origin` of the datasets; empty where there is none.
+    """
+
+    kind: str
+    name: str
+    entries: int
+    branches: tuple[Branch, ...] = ()
+    cycle: int = 1
+    title: str = ""
+    files: tuple[FileRange, ...] = ()
+    chunk_entries: int = 1
+    fingerprint: str = ""
+    by_name: Mapping[str, Branch] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "by_name", {b.name: b for b in self.branches})
+
+    def to_attrs(self) -> dict[str, Any]:
+        """Give the attributes of the tree's group.
+
+        Each branch is an attribute of its own, so that branches which are added later join those
+        that are there.
+        """
+        own = {
+            "version": TREE_VERSION,
+            "kind": self.kind,
+            "name": self.name,
+            "entries": self.entries,
+            "cycle": self.cycle,
+            "title": self.title,
+            "files": [[f.url, f.start, f.stop] for f in self.files],
+            "chunk_entries": self.chunk_entries,
+            "fingerprint": self.fingerprint,
+        }
+        return {_TREE: own} | {
+            f"{_BRANCH}{b.name}": {
+                "index": b.index,
+                "typename": b.typename,
+                "title": b.title,
+                "form": b.form,
+            }
+            for b in self.branches
+        }
+
+    @classmethod
+    def from_attrs(cls, attrs: Mapping[str, Any], where: str = "group") -> Tree | None:
+        """Read what `to_attrs` gave; None for the attributes of another group.
+
+        Raises
+        ------
+        FormatError
+            The description is of a newer version, or broken; names `where`.
+        """
+        own = attrs.get(_TREE)
+        if not isinstance(own, Mapping) or not {"version", "entries"} <= own.keys():
+            return None
+        if own["version"] != TREE_VERSION:
+            raise FormatError(
+                f"{where} is a tree of version {own['version']!r}, and this dosna reads "
+                f"{TREE_VERSION}: update dosna to read it"
+            )
+        try:
+            branches = [
+                Branch(key[len(_BRANCH) :], b["form"], b["typename"], b["title"], b["index"])
+                for key, b in attrs.items()
+                if key.startswith(_BRANCH)
+            ]
+            return cls(
+                own["kind"],
+                own["name"],
+                int(own["entries"]),
+                tuple(sorted(branches, key=lambda b: b.index)),
+                own["cycle"],
+                own["title"],
+                tuple(FileRange(*f) for f in own["files"]),
+                own["chunk_entries"],
+                own["fingerprint"],
+            )
+        except (KeyError, TypeError, ValueError) as error:
+            raise FormatError(f"{where} has a broken description of a tree: {error!r}") from error
+
+    def chosen(self, patterns: str | Iterable[str] | None, where: str = "tree") -> list[Branch]:
+        """Choose branches by names or patterns, in the order in which they are asked for.
+
+        Parameters
+        ----------
+        patterns : str, iterable of str or None
+            Names, or patterns with ``*``, ``?`` and ``[…]`` that stand for what they match in the
+            tree's order. None chooses all.
+
+        Raises
+        ------
+        DatasetNotFoundError
+            A name or a pattern that nothing is like.
+        """
+        if patterns is None:
+            return list(self.branches)
+        found: dict[str, Branch] = {}
+        for pattern in [patterns] if isinstance(patterns, str) else patterns:
+            if pattern in self.by_name:
+                found[pattern] = self.by_name[pattern]
+                continue
+            alike = {b.name: b for b in self.branches if fnmatch.fnmatchcase(b.name, pattern)}
+            if not alike:
+                some = ", ".join([b.name for b in self.branches[:10]])
+                more = ", …" if len(self.branches) > 10 else ""
+                raise DatasetNotFoundError(
+                    f"{where} has no branch like {pattern!r}: it has {some}{more}"
+                )
+            found |= {name: branch for name, branch in alike.items() if name not in found}
+        return list(found.values())
+
+
+def get_tree(con: EngineConnection, name: str) -> Tree:
+    """Read the description of a tree.
+
+    Parameters
+    ----------
+    con : Connection
+    name : str
+        Of its group, such as ``Events``.
+
+    Raises
+    ------
+    DatasetNotFoundError
+        There is none of that name.
+    """
+    found = _tree_at(con, name)
+    if found is None:
+        trees = ", ".join(find_trees(con))
+        raise DatasetNotFoundError(
+            f"connection {con.name!r} has no tree {name!r}: it has {trees or 'none'}"
+        )
+    return found
+
+
+def find_trees(con: EngineConnection, group: str = "") -> dict[str, Tree]:
+    """Find the trees of a connection, or those in a group or above it, by their names."""
+    found: dict[str, Tree] = {}
+    if not con.instance.keeps_groups:
+        return found
+    seen: set[str] = set()
+    for dataset in con.names_in(group):
+        for above in ["", *parents(dataset)]:
+            if above not in seen:
+                seen.add(above)
+                tree = _tree_at(con, above)
+                if tree is not None:
+                    found[above] = tree
+            if above in found:
+                break
+    return found
+
+
+def _tree_at(con: EngineConnection, name: str) -> Tree | None:
+    if not con.instance.keeps_groups:
+        return None
+    if name:
+        check_name(name)
+    return Tree.from_attrs(con.get_group_attrs(name), f"{name!r} of connection {con.name!r}")

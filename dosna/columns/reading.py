@@ -1,0 +1,129 @@
+"""Awkward arrays and Arrow tables of entries of a tree."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+import awkward as ak
+import numpy as np
+
+from dosna.columns.description import Branch, Tree, get_tree
+from dosna.columns.layout import compose, form_of
+from dosna.errors import DatasetError, DatasetNotFoundError, FormatError, SourceChangedError
+
+if TYPE_CHECKING:
+    from dosna.engines.connection import EngineConnection
+    from dosna.engines.dataset import EngineDataset
+
+__all__ = ["read_columns", "to_arrow"]
+
+Array = np.ndarray[Any, Any]
+
+
+def read_columns(
+    con: EngineConnection,
+    tree: str,
+    branches: str | Iterable[str] | None = None,
+    entry_start: int | None = None,
+    entry_stop: int | None = None,
+) -> ak.Array:
+    """Read entries of a tree.
+
+    Only the chunks in which they lie are read, those of several branches in parallel where the
+    engine has threads.
+
+    Parameters
+    ----------
+    con : Connection
+    tree : str
+        Its group, such as ``Events``.
+    branches : str or iterable of str, optional
+        Names or patterns such as ``Muon_*``; all by default.
+    entry_start, entry_stop : int, optional
+        Which entries, as in a slice: negative ones count from the end.
+
+    Returns
+    -------
+    awkward.Array
+        Of records, whose fields are the branches.
+
+    Raises
+    ------
+    DatasetNotFoundError
+        There is no such tree or branch.
+    DatasetError
+        A branch is not complete, or is of another state of the source than the tree.
+    """
+    found = get_tree(con, tree)
+    chosen = found.chosen(branches, f"tree {tree!r}")
+    start, stop, _ = slice(entry_start, entry_stop).indices(found.entries)
+    stop = max(start, stop)
+    contents: dict[str, Any] = {}
+
+    def read(some: Iterable[Branch]) -> None:
+        for branch in some:
+            column = _BranchReader(con, tree, found, branch)
+            contents[branch.name] = compose(form_of(branch.form), start, stop, column.read)
+
+    con.runner.map(read, chosen)
+    return ak.Array(
+        ak.contents.RecordArray(
+            [contents[branch.name] for branch in chosen],
+            [branch.name for branch in chosen],
+            length=stop - start,
+        )
+    )
+
+
+def to_arrow(
+    con: EngineConnection,
+    tree: str,
+    branches: str | Iterable[str] | None = None,
+    entry_start: int | None = None,
+    entry_stop: int | None = None,
+) -> Any:
+    """Read entries of a tree as a `pyarrow.Table`; see `read_columns`.
+
+    Its types are Arrow's own, without awkward's extensions.
+    """
+    array = read_columns(con, tree, branches, entry_start, entry_stop)
+    return ak.to_arrow_table(array, extensionarray=False)
+
+
+class _BranchReader:
+    """Reads rows of the datasets of a branch."""
+
+    def __init__(self, con: EngineConnection, group: str, tree: Tree, branch: Branch) -> None:
+        self._con, self._tree = con, tree
+        self._name = f"{group}/{branch.path}" if group else branch.path
+
+    def read(self, path: str, start: int, stop: int) -> Array:
+        ds = self._dataset(f"{self._name}/{path}" if path else self._name)
+        if len(ds) < stop:
+            raise FormatError(
+                f"dataset {ds.name!r} ends at row {len(ds)}, and its tree has rows up to {stop}: "
+                "it is damaged, or was replaced"
+            )
+        rows: Array = ds[start:stop]
+        return rows
+
+    def _dataset(self, name: str) -> EngineDataset:
+        try:
+            ds = self._con[name]
+        except DatasetNotFoundError:
+            raise DatasetNotFoundError(
+                f"tree {self._tree.name!r} has no dataset {name!r}: ingesting it was skipped or "
+                "interrupted, or it was deleted"
+            ) from None
+        if ds.incomplete:
+            raise DatasetError(
+                f"dataset {name!r} is incomplete: run the interrupted ingest once more"
+            )
+        fingerprint = (ds.origin or {}).get("fingerprint")
+        if self._tree.fingerprint and fingerprint not in (None, self._tree.fingerprint):
+            raise SourceChangedError(
+                f"dataset {name!r} is of another state of {self._tree.name!r}'s source than the "
+                "tree: ingest the branch anew with overwrite=True"
+            )
+        return ds

@@ -1,0 +1,325 @@
+"""Trees that grow: entries are written to the ends of the branches' datasets, and then counted."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+import awkward as ak
+import numpy as np
+
+from dosna.columns.chunking import column_chunks
+from dosna.columns.description import Branch, FileRange, Tree, get_tree
+from dosna.columns.layout import Column, columns, decompose, form_of, plain_form
+from dosna.engines.work import read_box
+from dosna.errors import DatasetExistsError, DatasetNotFoundError, FormatError, SourceChangedError
+
+if TYPE_CHECKING:
+    from dosna.engines.connection import EngineConnection
+    from dosna.engines.dataset import EngineDataset
+
+__all__ = ["TreeWriter", "branches_of"]
+
+
+@dataclass
+class _Column:
+    """A dataset of a branch, and how far it is written."""
+
+    layout: Column
+    ds: EngineDataset
+    rows: int = 0
+    last: int = 0
+    """The last of offsets."""
+
+
+@dataclass
+class TreeWriter:
+    """Writes entries to a tree, one batch after the other.
+
+    The tree's own attributes say how many entries it has and from which files; they are written
+    after the entries (`commit`). What a writer that was interrupted has written beyond them is
+    written over by the next. Its datasets are incomplete until `finish`.
+
+    Parameters
+    ----------
+    con : Connection
+        Under an engine of one process.
+    group : str
+    tree : Tree
+        Whose entries are those that were committed.
+    about : mapping
+        Further attributes of the group, which the caller may change before a `commit`.
+    """
+
+    con: EngineConnection
+    group: str
+    tree: Tree
+    about: dict[str, Any]
+    resumed: bool = False
+    files: set[str] = field(default_factory=set)
+    """The files whose entries are counted."""
+    _columns: dict[str, list[_Column]] = field(default_factory=dict, repr=False)
+    _written: int = 0
+
+    def __post_init__(self) -> None:
+        self.files.update(file.url for file in self.tree.files)
+
+    @classmethod
+    def find(cls, con: EngineConnection, group: str, fingerprint: str) -> TreeWriter | None:
+        """Go on with a tree; None if there is none, or its datasets were deleted.
+
+        Raises
+        ------
+        SourceChangedError
+            It is of another source, or another state of it.
+        FormatError
+            Its datasets do not fit its description.
+        """
+        try:
+            tree = get_tree(con, group)
+        except DatasetNotFoundError:
+            return None
+        if not con.names_in(group):
+            return None
+        if tree.fingerprint != fingerprint:
+            raise SourceChangedError(
+                f"tree {group!r} of connection {con.name!r} is from {tree.fingerprint}, and not "
+                f"from {fingerprint}: give another name=, or overwrite=True"
+            )
+        own = tree.to_attrs().keys()
+        about = {k: v for k, v in con.get_group_attrs(group).items() if k not in own}
+        return cls(con, group, tree, about, resumed=True)
+
+    @classmethod
+    def begin(
+        cls, con: EngineConnection, group: str, tree: Tree, about: Mapping[str, Any]
+    ) -> TreeWriter:
+        """Begin a tree that has no entries.
+
+        Raises
+        ------
+        DatasetExistsError
+            There are datasets in the group.
+        """
+        there = con.names_in(group)
+        if group in con or there:
+            raise DatasetExistsError(
+                f"{there[0] if there else group!r} exists in connection {con.name!r}: give the "
+                "tree another name=, or overwrite=True"
+            )
+        made = cls(con, group, tree, dict(about))
+        made._describe()
+        return made
+
+    @staticmethod
+    def remove(con: EngineConnection, group: str) -> None:
+        """Delete the datasets of a tree, and what its group says of it."""
+        try:
+            tree = get_tree(con, group)
+        except DatasetNotFoundError:
+            return
+        for branch in tree.branches:
+            name = f"{group}/{branch.path}"
+            for dataset in [name, *con.names_in(name)]:
+                if dataset in con:
+                    con.del_dataset(dataset)
+        con.set_group_attrs(group, {})
+
+    @property
+    def datasets(self) -> list[str]:
+        """Names of the datasets."""
+        return [column.ds.name for found in self._columns.values() for column in found]
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the elements of the datasets."""
+        return sum(column.ds.nbytes for found in self._columns.values() for column in found)
+
+    @property
+    def complete(self) -> bool:
+        """Whether it was finished."""
+        return bool(self._columns) and not any(
+            column.ds.incomplete for found in self._columns.values() for column in found
+        )
+
+    def open(
+        self,
+        source: str,
+        options: Mapping[str, Any],
+        sample: ak.Array | None = None,
+    ) -> None:
+        """Open the datasets, and make those that there are not.
+
+        Parameters
+        ----------
+        source : str
+            For the datasets' `origin`.
+        options : mapping
+            Of `create_dataset`.
+        sample : awkward.Array, optional
+            Some entries: how long lists are tells how many of their elements make up a chunk.
+        """
+        for branch in self.tree.branches:
+            layouts = columns(form_of(branch.form))
+            parts = {} if sample is None else decompose(sample[branch.name], form_of(branch.form))
+            made = []
+            for layout in layouts:
+                name = "/".join(filter(None, [self.group, branch.path, layout.path]))
+                ratio = 1.0
+                if sample is not None and len(sample) and not layout.is_offsets:
+                    ratio = len(parts[layout.path]) / len(sample)
+                if name in self.con:
+                    ds = self._there(name, layout)
+                else:
+                    origin = {
+                        "source": source,
+                        "name": "/".join(filter(None, [branch.name, layout.path])),
+                        "fingerprint": self.tree.fingerprint,
+                    }
+                    ds = self.con.create_dataset(
+                        name,
+                        (int(layout.is_offsets), *layout.inner),
+                        layout.dtype,
+                        chunk_size=column_chunks(
+                            self.tree.chunk_entries, layout.inner, layout.dtype.itemsize, ratio
+                        ),
+                        incomplete=True,
+                        origin=origin,
+                        **options,
+                    )
+                made.append(_Column(layout, ds))
+            self._columns[branch.name] = made
+        self.rewind()
+
+    def _there(self, name: str, layout: Column) -> EngineDataset:
+        ds = self.con[name]
+        fingerprint = (ds.origin or {}).get("fingerprint")
+        if fingerprint != self.tree.fingerprint:
+            raise DatasetExistsError(
+                f"dataset {name!r} exists, and is not from {self.tree.fingerprint}: give the tree "
+                "another name=, or overwrite=True"
+            )
+        if (ds.shape[1:], ds.dtype) != (layout.inner, layout.dtype):
+            raise FormatError(
+                f"dataset {name!r} is of {ds.dtype} and {ds.shape}, where its tree says "
+                f"{layout.dtype} and {('n', *layout.inner)}: it is damaged; ingest the tree anew "
+                "with overwrite=True"
+            )
+        return ds
+
+    def rewind(self) -> None:
+        """Forget what was written and not committed: it will be written over."""
+        self._written = self.tree.entries
+        for found in self._columns.values():
+            known: dict[str | None, int] = {None: self.tree.entries}
+            # A column comes before the offsets that count it.
+            for column in reversed(found):
+                layout, ds = column.layout, column.ds
+                column.rows = layout.rows(known[layout.counted_by])
+                if len(ds) < column.rows:
+                    raise FormatError(
+                        f"dataset {ds.name!r} has {len(ds)} rows where its tree has "
+                        f"{column.rows}: ingest the tree anew with overwrite=True"
+                    )
+                if layout.is_offsets:
+                    column.last = known[layout.path] = _row(ds, column.rows - 1)
+
+    def check(self, array: ak.Array) -> str | None:
+        """Say why entries do not fit, naming the column; None if they do."""
+        fields = set(array.fields)
+        missing = [name for name in self._columns if name not in fields]
+        if missing:
+            return f"has no column {missing[0]!r}"
+        for branch in self.tree.branches:
+            form = form_of(branch.form)
+            try:
+                decompose(array[branch.name][:0], form)
+            except (FormatError, ValueError):
+                found = ak.type(array[branch.name]).content
+                return f"has {found} in column {branch.name!r}, where others have {form.type}"
+        return None
+
+    def write(self, arrays: Sequence[ak.Array]) -> None:
+        """Write entries behind those that are written. They fit, as `check` says."""
+        if not sum(map(len, arrays)):
+            return
+        forms = {branch.name: form_of(branch.form) for branch in self.tree.branches}
+
+        def work(names: Iterable[str]) -> None:
+            for name in names:
+                parts = [decompose(array[name], forms[name]) for array in arrays]
+                for column in self._columns[name]:
+                    self._extend(column, [part[column.layout.path] for part in parts])
+
+        self.con.runner.map(work, list(self._columns))
+        self._written += sum(map(len, arrays))
+
+    def _extend(self, column: _Column, parts: list[np.ndarray[Any, Any]]) -> None:
+        ds, start = column.ds, column.rows
+        if column.layout.is_offsets:
+            # Counted from the beginning of the tree, and without the first, which is there.
+            for number, part in enumerate(parts):
+                parts[number] = part[1:] + column.last
+                column.last += int(part[-1])
+        rows = np.concatenate(parts)
+        stop = start + len(rows)
+        if stop > len(ds):
+            # Seldom, for it is a request or more; what is too much goes with `finish`.
+            longer = max(stop, 2 * len(ds), ds.chunk_size[0])
+            ds.resize((longer, *column.layout.inner))
+        if len(rows):
+            ds[start:stop] = rows
+        column.rows = stop
+
+    def commit(self, files: Iterable[FileRange]) -> None:
+        """Count what was written, which is from these files."""
+        files = list(files)
+        self.tree = replace(self.tree, entries=self._written, files=(*self.tree.files, *files))
+        self._describe()
+        self.files.update(file.url for file in files)
+
+    @property
+    def entries(self) -> int:
+        """How many are written, committed or not."""
+        return self._written
+
+    def finish(self) -> None:
+        """Cut what lies beyond the last entry, and say that all is there."""
+        for found in self._columns.values():
+            for column in found:
+                if len(column.ds) != column.rows:
+                    column.ds.resize((column.rows, *column.layout.inner))
+        for found in self._columns.values():
+            for column in found:
+                if column.ds.incomplete:
+                    column.ds.mark_complete()
+
+    def _describe(self) -> None:
+        self.con.set_group_attrs(self.group, {**self.about, **self.tree.to_attrs()})
+
+
+def branches_of(array: ak.Array, typenames: Mapping[str, str]) -> tuple[Branch, ...]:
+    """Describe the branches that the fields of an array are.
+
+    Parameters
+    ----------
+    array : awkward.Array
+        Of records.
+    typenames : mapping of str to str
+        What they are called where the array is from, where that is known.
+    """
+    return tuple(
+        Branch(
+            name,
+            plain_form(ak.to_layout(array[name]).form),
+            typenames.get(name, str(ak.type(array[name]).content)),
+            index=index,
+        )
+        for index, name in enumerate(array.fields)
+    )
+
+
+def _row(ds: EngineDataset, row: int) -> int:
+    # Of the backend's dataset: reading an incomplete one would warn.
+    return int(read_box(ds.instance, (slice(row, row + 1),))[0])
