@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from dosna.engines.work import other_bytes
-from dosna.errors import ConfigurationError, DosnaError, SourceNotFoundError
+from dosna.errors import ConfigurationError, SourceChangedError, SourceNotFoundError
 from dosna.export.hsds import link_domain, load_domain
 from dosna.hsds import Failure, HsdsClient, HsdsOptions
 from dosna.loader.bucket import Bucket, Entry
@@ -98,7 +98,7 @@ class HsdsTarget(Target):
         if self.config.public_read:
             self._let_all_read(domain)
         if entry.etag not in now:
-            raise DosnaError(f"{claim.key} changed while it was loaded: it is loaded again")
+            raise SourceChangedError(f"{claim.key} changed while it was loaded")
         return entry, "; ".join(f"left out {n}: {why}" for n, why in report.left_out.items())
 
     def _let_all_read(self, domain: str) -> None:

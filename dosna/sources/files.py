@@ -323,7 +323,7 @@ class S3File(ByteFile):
         self.bucket, _, self.key = url.removeprefix("s3://").partition("/")
         if not self.bucket or not self.key:
             raise SourceError(f"{url!r} names no object: use s3://bucket/key")
-        self._client = client
+        self._client: S3Client | None = client
         self._found: Mapping[str, Any] | None = None
         self._pinned: str | None = None
 
