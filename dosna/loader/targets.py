@@ -160,11 +160,22 @@ class DosnaTarget(Target):
     def _remove_outdated(self, source: Source, key: str, check: Check) -> None:
         """Delete the datasets that were made of another state of the file."""
         now = source.fingerprint()
+        outdated = []
         for name in self.con.names_in(key):
             origin = self.con[name].origin or {}
             if origin.get("source") == source.location and origin.get("fingerprint") != now:
+                outdated.append(name)
+        if outdated and self.con.instance.keeps_groups:
+            # Before the datasets, which tell the next worker that there is something to remove.
+            groups = {key, *(f"{key}/{name}" for name in source.groups() if name)}
+            groups |= {g for name in outdated for g in parents(name) if g.startswith(f"{key}/")}
+            for group in sorted(groups):
                 check()
-                self.con.del_dataset(name)
+                if self.con.get_group_attrs(group):
+                    self.con.set_group_attrs(group, {})
+        for name in outdated:
+            check()
+            self.con.del_dataset(name)
 
     def compare(self, claim: Claim, check: Check) -> Verdict:
         unseen = []
