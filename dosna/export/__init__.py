@@ -16,7 +16,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from dosna.backends.folder import disk, sync_folder
-from dosna.errors import ConfigurationError, DatasetExistsError, RefusedError, StorageError
+from dosna.errors import (
+    ConfigurationError,
+    DatasetExistsError,
+    MissingDependencyError,
+    RefusedError,
+    StorageError,
+)
 
 if TYPE_CHECKING:
     from dosna.engines.base import Report, Runner
@@ -99,8 +105,12 @@ def export(
     path = os.fspath(path)
     if path.startswith("hdf5://"):
         job = _job(datasets, path, chunk_size, compression, memory_limit)
-        from dosna.export.hsds import write as write_domain
-
+        try:
+            from dosna.export.hsds import write as write_domain
+        except ImportError as error:
+            raise MissingDependencyError(
+                f"export to {path} needs {error.name}: pip install 'dosna[hsds]'"
+            ) from error
         write_domain(job, path, overwrite, progress)
         return
     path = os.path.abspath(path)

@@ -165,10 +165,11 @@ class S3Bucket(Bucket):
             return self._client
 
     def _pages(self) -> Iterator[list[Entry]]:
+        client = self.client
         from dosna.backends.s3_errors import Failure
 
         try:
-            for page in self.client.pages(self.name, self.prefix):
+            for page in client.pages(self.name, self.prefix):
                 yield [
                     Entry(found["Key"], int(found["Size"]), found["ETag"].strip('"'))
                     for found in page.get("Contents", ())
