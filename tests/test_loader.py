@@ -628,6 +628,31 @@ def test_what_groups_said_of_a_former_state_is_gone(config, tmp_path, link_files
         assert verify(config) == {"groups.h5": "PASSED"}
 
 
+@pytest.mark.parametrize("link_files", [False, True])
+def test_what_was_damaged_is_loaded_anew_after_a_reset(config, tmp_path, monkeypatch, link_files):
+    monkeypatch.setattr("dosna.sources.h5links.MOST_KEPT", 0)
+    config = replace(config, link_files=link_files)
+    loader.watch(config, once=True)
+    loader.load(config, once=True)
+    assert verify(config) == PASSED
+    for path in (tmp_path / "out" / FRAMES).rglob("*"):
+        if is_chunk(path):
+            flip(path, path.stat().st_size - 9)
+    assert verify(config)["one.h5"] != "PASSED"
+    assert loader.reset(config) == 1
+    assert loader.load(config, once=True) == 1
+    assert verify(config) == PASSED
+
+
+def test_a_file_of_the_same_time_and_another_size_has_changed(config, tmp_path):
+    loader.watch(config, once=True)
+    path = tmp_path / "raw/one.h5"
+    time = path.stat().st_mtime_ns
+    path.write_bytes(path.read_bytes() + b"more")
+    os.utime(path, ns=(time, time))
+    assert loader.watch(config, once=True) == (0, 1)
+
+
 def verify_once(config):
     """Verify as one process does that nobody loads beside."""
     loader.reset(config, every=True, diff_only=True)

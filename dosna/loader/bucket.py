@@ -136,7 +136,7 @@ class FolderBucket(Bucket):
 
 
 def _entry_of(key: str, status: os.stat_result) -> Entry:
-    return Entry(key, status.st_size, str(status.st_mtime_ns))
+    return Entry(key, status.st_size, f"size {status.st_size}, mtime {status.st_mtime_ns}")
 
 
 class S3Bucket(Bucket):
