@@ -528,6 +528,30 @@ def test_progress_is_for_who_watches(scans):
     assert piped.communicate()[1] == ""
 
 
+WITHOUT = """
+import sys
+for name in sys.argv[1].split(","):
+    sys.modules[name] = None
+from dosna.cli import main
+main(["ls", "hdf5:scans"])
+main(["export", "hdf5:scans", "hdf5://home/me/scans.h5"])
+main(["ingest", "s3://bucket/scan.nxs", "hdf5:scans"])
+main(["loader", "watch", "--once", "--src-bucket", "bucket", "--target", "hdf5:scans"])
+"""
+
+
+def test_what_is_not_installed_is_said(scans):
+    away = "requests,h5pyd,boto3,botocore,obstore,uproot,awkward,servicex"
+    found = subprocess.run(
+        [sys.executable, "-c", WITHOUT, away], capture_output=True, text=True, timeout=60
+    )
+    lines = [line for line in found.stderr.splitlines() if line.startswith("dosna: ")]
+    wanted = ["pip install 'dosna[hsds]'", "pip install 'dosna[s3]'", "pip install 'dosna[s3]'"]
+    assert len(lines) == len(wanted), found.stderr
+    assert all(want in line for want, line in zip(wanted, lines, strict=True)), lines
+    assert "entry/tomo" in found.stdout
+
+
 def test_progress_without_tqdm(scans, folder):
     (folder / "tqdm.py").write_text("raise ImportError('none')\n")
     env = {**os.environ, "PYTHONPATH": f"{folder}:{os.environ['PYTHONPATH']}"}

@@ -37,6 +37,7 @@ from dosna.errors import (
     StaleDatasetError,
 )
 from dosna.sources import h5chunks, h5links, links
+from dosna.sources.hdf5 import H5Source
 from dosna.testing.samples import check, indices, keys, sample
 
 h5py = require("h5py")
@@ -604,6 +605,44 @@ def test_a_link_that_was_begun_is_made_anew(tmp_path, scan, tabled, monkeypatch)
         check(con["entry/zipped"][...], VOLUME)
 
 
+def test_a_file_behind_a_master_that_is_replaced_while_it_is_open(con, tmp_path):
+    with h5py.File(tmp_path / "data.h5", "w") as file:
+        file.create_dataset("x", data=VOLUME, chunks=VOLUME.shape)
+    with h5py.File(tmp_path / "master.h5", "w") as file:
+        file["x"] = h5py.ExternalLink("data.h5", "/x")
+    with H5Source(str(tmp_path / "master.h5")) as source:
+        assert source.describe("x").shape == VOLUME.shape
+        with h5py.File(tmp_path / "other.h5", "w") as file:
+            file["first"] = np.zeros(999)
+            file.create_dataset("x", data=VOLUME + 1, chunks=VOLUME.shape)
+        os.replace(tmp_path / "other.h5", tmp_path / "data.h5")
+        with pytest.raises(SourceChangedError, match=r"data\.h5 was replaced"):
+            con.link(source)
+    con.link(str(tmp_path / "master.h5"))
+    check(con["x"][...], VOLUME + 1)
+
+
+def test_a_source_by_a_relative_path_is_linked_by_an_absolute_one(con, scan, monkeypatch):
+    monkeypatch.chdir(os.path.dirname(scan))
+    with H5Source(os.path.basename(scan)) as source:
+        con.link(source)
+    monkeypatch.chdir("/")
+    assert con["entry/zipped"].linked["url"] == scan
+    check(con["entry/zipped"][...], VOLUME)
+
+
+def test_a_table_that_is_damaged(tmp_path, scan, tabled):
+    with make_connection("file", tmp_path) as con:
+        con.link(scan, select="entry/zipped")
+        (block,) = (tmp_path / "file/entry/zipped/c/0").iterdir()
+        block.write_bytes(block.read_bytes()[:-9])
+        with pytest.raises(ChunkCorruptError, match="delete it, and link it again"):
+            con["entry/zipped"][...]
+        del con["entry/zipped"]
+        con.link(scan, select="entry/zipped")
+        check(con["entry/zipped"][...], VOLUME)
+
+
 def test_a_chunk_that_is_damaged(con, scan):
     with h5py.File(scan) as file:
         place = file["entry/zipped"].id.get_chunk_info(0)
@@ -664,6 +703,20 @@ def test_places_of_many_chunks(tmp_path, path, backend, monkeypatch):
         assert len(list(sparse.instance.table.chunk_indices())) == 1
         assert sparse.written_chunks() == [(500, 7)]
         assert (sparse[500, 7], sparse[499:502, 7].tolist()) == (3, [-1, 3, -1])
+
+
+def test_a_huge_grid_with_one_chunk_is_gone_through_quickly(tmp_path, path):
+    with h5py.File(path, "w") as file:
+        sparse = file.create_dataset("sparse", (1 << 40,), "u2", chunks=(1024,), fillvalue=5)
+        sparse[12345678901] = 9
+    with make_connection("file", tmp_path) as con:
+        con.link(path)
+        ds = con["sparse"]
+        reads, read = [], ds.instance.table.get_chunk_data
+        ds.instance.table.get_chunk_data = lambda *a: reads.append(a) or read(*a)
+        assert list(ds.instance.chunk_indices()) == [(12345678901 // 1024,)]
+        assert len(reads) == 1
+        assert ds[12345678900:12345678902].tolist() == [5, 9]
 
 
 def test_the_places_of_a_hundred_thousand_chunks_take_little(tmp_path, path):

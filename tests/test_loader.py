@@ -8,6 +8,7 @@ import re
 import threading
 import tracemalloc
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -113,6 +114,42 @@ def test_secrets_are_not_printed(tmp_path, monkeypatch, capsys):
         loader.status(config)
     assert "user:***@nowhere.invalid" in str(found.value)
     assert "pa55word" not in str(found.value)
+
+
+def test_values_are_taken_as_they_are_written(tmp_path):
+    """YAML 1.1 takes 0123 for 83, 12:30 for 750 and 2024_01 for 202401."""
+    values = {"src_prefix": "2024_01", "src_suffix": "1.10", "tgt_bucket": "12:30"}
+    values |= {"hs_username": "no", "aws_region": "0123"}
+    text = "".join(f"{key}: {value}\n" for key, value in values.items())
+    config = write(tmp_path / "config.yml", f"{text}link_files: on\ntgt_folder: ~\n")
+    secrets = write(tmp_path / "secrets.yml", "hs_password: 0123\n")
+    found = Config.read(config, secrets=secrets, environ={})
+    assert {key: getattr(found, key) for key in values} == values
+    assert (found.link_files, found.tgt_folder, found.hs_password) == (True, None, "0123")
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "postgresql://user:pa55word@h/d",
+        "postgresql://user:with@pa55word@h/d",
+        "postgresql://h/d?user=me&password=pa55word",
+        "postgresql://user:pa55word@h:port/d",
+    ],
+)
+def test_passwords_in_urls_are_not_printed(tmp_path, url):
+    text = f"inventory: {url}\n"
+    with pytest.raises(ConfigurationError, match="has a secret, inventory"):
+        Config.read(write(tmp_path / "config.yml", text), environ={})
+    place = "s3://b/a?endpoint_url=http://me:pa55word@h:9000"
+    gateway = "http://me:pa55word@h"
+    config = Config(inventory=url, target=place, aws_s3_gateway=gateway, hsds_global=gateway)
+    assert "pa55word" not in f"{config!r} {config.shown()}"
+    assert config.shown()["target"] == "s3://b/a?endpoint_url=http://me:***@h:9000"
+    if "port" in url.rpartition(":")[2]:
+        with pytest.raises(ConfigurationError, match="no URL of a database") as found:
+            Inventory(url)
+        assert "pa55word" not in str(found.value)
 
 
 def test_sizes_and_places():
@@ -274,6 +311,10 @@ def test_reset_chooses(inventory):
     assert inventory.reset() == 1
     assert states(inventory)[2] == ("pending", "not yet")
     assert inventory.reset("a*", every=True) == 3
+    inventory.add([Entry("A/[1]", 1, "e")])
+    assert inventory.reset("a/*", every=True) == 2
+    assert inventory.reset("?/[[]?]", every=True) == 0
+    assert inventory.reset("?/[?]", every=True) == 1
 
 
 def test_an_inventory_is_of_one_place(inventory, inventory_url):
@@ -571,6 +612,45 @@ def test_files_that_change_are_loaded_again(loaded, tmp_path):
     assert verify(loaded) == {**PASSED, "four.h5": "PASSED"}
     with connect(loaded.target) as con:
         check_loaded(con, "one.h5", 1)
+
+
+@pytest.mark.parametrize("link_files", [False, True])
+def test_what_groups_said_of_a_former_state_is_gone(config, tmp_path, link_files):
+    config = replace(config, link_files=link_files, src_suffix="groups.h5")
+    path = tmp_path / "raw" / "groups.h5"
+    for attrs in ({"title": "first", "run": 1}, {"title": "second"}):
+        with h5py.File(path, "w") as file:
+            file["entry/data"] = np.arange(20) + len(attrs)
+            for group in ("/", "entry", "entry/notes"):
+                file.require_group(group).attrs.update(attrs)
+        assert sum(loader.watch(config, once=True)) == 1
+        assert loader.load(config, once=True) == 1
+        assert verify(config) == {"groups.h5": "PASSED"}
+
+
+@pytest.mark.parametrize("link_files", [False, True])
+def test_what_was_damaged_is_loaded_anew_after_a_reset(config, tmp_path, monkeypatch, link_files):
+    monkeypatch.setattr("dosna.sources.h5links.MOST_KEPT", 0)
+    config = replace(config, link_files=link_files)
+    loader.watch(config, once=True)
+    loader.load(config, once=True)
+    assert verify(config) == PASSED
+    for path in (tmp_path / "out" / FRAMES).rglob("*"):
+        if is_chunk(path):
+            flip(path, path.stat().st_size - 9)
+    assert verify(config)["one.h5"] != "PASSED"
+    assert loader.reset(config) == 1
+    assert loader.load(config, once=True) == 1
+    assert verify(config) == PASSED
+
+
+def test_a_file_of_the_same_time_and_another_size_has_changed(config, tmp_path):
+    loader.watch(config, once=True)
+    path = tmp_path / "raw/one.h5"
+    time = path.stat().st_mtime_ns
+    path.write_bytes(path.read_bytes() + b"more")
+    os.utime(path, ns=(time, time))
+    assert loader.watch(config, once=True) == (0, 1)
 
 
 def verify_once(config):

@@ -446,6 +446,27 @@ def test_a_file_that_changes(con, tmp_path):
         to_awkward(con, "later/Events")
 
 
+def test_a_changed_file_that_is_left_out_leaves_the_tree_as_it_was(con, tmp_path):
+    path = write(tmp_path / "events.root")
+    con.ingest(path)
+    less = {name: array[:2000] for name, array in EVENTS.items()}
+    write(tmp_path / "events.root", arrays=less, steps=[0, 2000])
+    report = con.ingest(path, on_error="skip")
+    assert not report.made
+    assert len(report.skipped) == len(con)
+    assert same(to_awkward(con, "Events")["Muon_pt"], EVENTS["Muon_pt"])
+
+
+def test_branches_that_a_file_has_no_more_are_not_of_its_tree(con, tmp_path):
+    path = write(tmp_path / "events.root")
+    con.ingest(path)
+    less = {name: array[:2000] for name, array in EVENTS.items() if name != "flag"}
+    write(tmp_path / "events.root", arrays=less, steps=[0, 2000])
+    con.ingest(path, overwrite=True)
+    assert "flag" not in to_awkward(con, "Events").fields
+    check(con, path, "Events")
+
+
 def test_an_interrupted_ingest_goes_on(con, path):
     def stop(done, total):
         if done > total * 0.6:

@@ -200,6 +200,24 @@ def test_what_is_there_from_elsewhere_stays(con):
     np.testing.assert_array_equal(con["a/volume"][...], VOLUME)
 
 
+def test_a_dataset_that_was_resized_is_not_said_to_be_of_another_state(con):
+    con.ingest(Planes(), select="a/volume")
+    con["a/volume"].resize((1, *VOLUME.shape[1:]))
+    with pytest.raises(DatasetExistsError, match="its shape, its type"):
+        con.ingest(Planes(), select="a/volume")
+    con.ingest(Planes(), select="a/volume", overwrite=True)
+    np.testing.assert_array_equal(con["a/volume"][...], VOLUME)
+
+
+def test_what_is_resumed_and_fails_again_is_not_reported_as_made(con):
+    source = Planes()
+    source.broken = set(range(VOLUME.shape[0]))
+    for _ in range(2):
+        report = con.ingest(source, select="a/volume", on_error="skip")
+        assert (report.made, report.resumed) == ([], [])
+        assert "a/volume" in report.skipped
+
+
 def test_options(con):
     with pytest.raises(TypeError, match=r"source 'hdf5' has no option 'compresion': it has .*end"):
         con.ingest("a.h5", compresion="gzip")

@@ -251,6 +251,11 @@ class Tree:
         return list(found.values())
 
 
+def without_branches(attrs: Mapping[str, Any]) -> dict[str, Any]:
+    """Give the attributes of a tree's group but for those that describe branches."""
+    return {key: value for key, value in attrs.items() if not key.startswith(_BRANCH)}
+
+
 def get_tree(con: EngineConnection, name: str) -> Tree:
     """Read the description of a tree.
 

@@ -109,7 +109,7 @@ def export(
             from dosna.export.hsds import write as write_domain
         except ImportError as error:
             raise MissingDependencyError(
-                f"{path} needs {error.name}: pip install 'dosna[hsds]'"
+                f"export to {path} needs {error.name}: pip install 'dosna[hsds]'"
             ) from error
         write_domain(job, path, overwrite, progress)
         return

@@ -136,7 +136,7 @@ class FolderBucket(Bucket):
 
 
 def _entry_of(key: str, status: os.stat_result) -> Entry:
-    return Entry(key, status.st_size, str(status.st_mtime_ns))
+    return Entry(key, status.st_size, f"size {status.st_size}, mtime {status.st_mtime_ns}")
 
 
 class S3Bucket(Bucket):
@@ -165,10 +165,11 @@ class S3Bucket(Bucket):
             return self._client
 
     def _pages(self) -> Iterator[list[Entry]]:
+        client = self.client
         from dosna.backends.s3_errors import Failure
 
         try:
-            for page in self.client.pages(self.name, self.prefix):
+            for page in client.pages(self.name, self.prefix):
                 yield [
                     Entry(found["Key"], int(found["Size"]), found["ETag"].strip('"'))
                     for found in page.get("Contents", ())

@@ -85,9 +85,9 @@ class Config:
             if getattr(self, key) < 1:
                 raise wrong(key, "at least 1")
         for key in ("lease_time", "watchdog_sleep_time"):
-            if not getattr(self, key) > 0:
+            if not 0 < getattr(self, key) < float("inf"):
                 raise wrong(key, "a positive number of seconds")
-        if not self.retry_time >= 0:
+        if not 0 <= self.retry_time < float("inf"):
             raise wrong("retry_time", "a number of seconds")
         for key in ("memory_limit", "chunk_size"):
             value = getattr(self, key)
@@ -129,8 +129,13 @@ class Config:
         for key, value in found.items():
             if key in SECRET and value is not None:
                 found[key] = "***"
-        found["inventory"] = without_password(self.inventory)
+            elif isinstance(value, str):
+                found[key] = without_password(value)
         return found
+
+    def __repr__(self) -> str:
+        values = ", ".join(f"{key}={value!r}" for key, value in self.shown().items())
+        return f"Config({values})"
 
     def export_keys(self) -> None:
         """Put the keys of S3 where boto3 looks, unless it has some there."""
@@ -225,7 +230,7 @@ def _take(
         if value is None:
             values.pop(key, None)
             continue
-        reveals = key in SECRET or (key == "inventory" and _password(str(value)))
+        reveals = key in SECRET or (key == "inventory" and _PASSWORD.search(str(value)))
         if reveals and not secret:
             raise ConfigurationError(
                 f"{where} has a secret, {key}: put it into the environment as {key.upper()}, or "
@@ -249,12 +254,20 @@ def _from_yaml(path: str) -> dict[str, Any]:
         raise MissingDependencyError(
             f"reading {path} needs PyYAML: pip install 'dosna[loader]'"
         ) from error
+
+    class Texts(yaml.SafeLoader):
+        """Takes values as they are written: 0123, 1.10, 12:30 and 2024_01 are no numbers here."""
+
+    Texts.yaml_implicit_resolvers = {
+        first: [pair for pair in known if pair[0].endswith(":null")]
+        for first, known in Texts.yaml_implicit_resolvers.items()
+    }
     try:
         with open(path, encoding="utf-8") as file:
-            found = yaml.safe_load(file)
+            found = yaml.load(file, Texts)
     except OSError as error:
         raise ConfigurationError(f"{path} cannot be read: {error.strerror}") from None
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
         # Its own words would repeat what is there, which may be secret.
         mark = getattr(error, "problem_mark", None)
         line = f", line {mark.line + 1}" if mark is not None else ""
@@ -269,11 +282,13 @@ def _from_yaml(path: str) -> dict[str, Any]:
     return {str(key): value for key, value in found.items()}
 
 
-def _password(url: str) -> str | None:
-    match = re.match(r"[\w+]+://[^/@:]*:([^@]*)@", url)
-    return match[1] if match else None
+_PASSWORD = re.compile(
+    # Up to the last '@': a password should not, but may have others.
+    r"(?<=://)([^/@:?#\s]*:)[^\s]*(?=@)|([?&](?:ssl)?password=)[^&#\s]*",
+    re.IGNORECASE,
+)
 
 
 def without_password(url: str) -> str:
-    """Give a database URL with stars for its password."""
-    return re.sub(r"^([\w+]+://[^/@:]*:)[^@]*@", r"\1***@", url)
+    """Give a URL with stars for passwords in it."""
+    return _PASSWORD.sub(lambda found: f"{found[1] or found[2]}***", url)

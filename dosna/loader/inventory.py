@@ -187,7 +187,7 @@ class Inventory:
         self.shown = without_password(url)
         try:
             parsed = sa.make_url(url)
-        except sa.exc.ArgumentError:
+        except (sa.exc.ArgumentError, ValueError):
             raise ConfigurationError(
                 f"inventory {self.shown!r} is no URL of a database: write sqlite:///path or "
                 "postgresql://user@host/database"
@@ -588,9 +588,7 @@ class Inventory:
         verify = (c.diff_status.in_([FAILED, DIFFERENT]), c.load_status == DONE)
         where = [idle]
         if pattern is not None:
-            escaped = "".join("\\" + x if x in "%_\\" else x for x in pattern)
-            like = escaped.replace("*", "%").replace("?", "_")
-            where.append(c.key.like(like, escape="\\"))
+            where.append(self._is_like(pattern))
         values: dict[str, Any] = {"not_before": 0.0, "diff_attempts": 0, "message": ""}
         if diff_only:
             where.append(c.load_status == DONE)
@@ -602,6 +600,14 @@ class Inventory:
             where.append(failed if diff_only else sa.or_(failed, c.load_status == FAILED))
         with self._change() as connection:
             return connection.execute(_files.update().where(*where).values(values)).rowcount
+
+    def _is_like(self, pattern: str) -> sa.ColumnElement[bool]:
+        key = _files.c.key
+        if self._sqlite:
+            # Its LIKE takes capitals for small letters.
+            return key.op("GLOB", is_comparison=True)(pattern.replace("[", "[[]"))
+        escaped = "".join("\\" + x if x in "%_\\" else x for x in pattern)
+        return key.like(escaped.replace("*", "%").replace("?", "_"), escape="\\")
 
 
 def _prepare_sqlite(connection: Any, record: object) -> None:

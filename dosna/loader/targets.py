@@ -133,13 +133,16 @@ class DosnaTarget(Target):
     def load(self, claim: Claim, check: Check) -> tuple[Entry, str]:
         check_name(claim.key)
         with self.source(claim) as (source, entry):
-            if claim.loads or claim.attempts > 1:
-                self._remove_outdated(source, claim.key, check)
+            if claim.loads and claim.attempts == 1:
+                # It was loaded to its end, and is to be loaded once more: it may be damaged.
+                self._remove(source, claim.key, check, None)
+            elif claim.loads or claim.attempts > 1:
+                self._remove(source, claim.key, check, source.fingerprint())
             try:
                 report = self._ingest(source, claim.key, check)
             except SourceChangedError:
                 # Of a state of the file that an earlier inventory knew.
-                self._remove_outdated(source, claim.key, check)
+                self._remove(source, claim.key, check, source.fingerprint())
                 report = self._ingest(source, claim.key, check)
         left_out = [f"left out {name}: {why}" for name, why in report.skipped.items()]
         return entry, "; ".join(left_out)
@@ -157,14 +160,24 @@ class DosnaTarget(Target):
             return self.con.link(source, key, unlinkable="ingest", **options)
         return self.con.ingest(source, key, chunk_size=self.config.chunk_size, **options)
 
-    def _remove_outdated(self, source: Source, key: str, check: Check) -> None:
-        """Delete the datasets that were made of another state of the file."""
-        now = source.fingerprint()
+    def _remove(self, source: Source, key: str, check: Check, kept: str | None) -> None:
+        """Delete the datasets that were made of the file, but for those of one state of it."""
+        outdated = []
         for name in self.con.names_in(key):
             origin = self.con[name].origin or {}
-            if origin.get("source") == source.location and origin.get("fingerprint") != now:
+            if origin.get("source") == source.location and origin.get("fingerprint") != kept:
+                outdated.append(name)
+        if outdated and self.con.instance.keeps_groups:
+            # Before the datasets, which tell the next worker that there is something to remove.
+            groups = {key, *(f"{key}/{name}" for name in source.groups() if name)}
+            groups |= {g for name in outdated for g in parents(name) if g.startswith(f"{key}/")}
+            for group in sorted(groups):
                 check()
-                self.con.del_dataset(name)
+                if self.con.get_group_attrs(group):
+                    self.con.set_group_attrs(group, {})
+        for name in outdated:
+            check()
+            self.con.del_dataset(name)
 
     def compare(self, claim: Claim, check: Check) -> Verdict:
         unseen = []

@@ -191,6 +191,19 @@ class Source(ABC):
         above = {group for name in names for group in ["", *parents(name)]}
         return {group: attrs for group, attrs in self.groups().items() if group in above}
 
+    def merged_group(
+        self, there: Mapping[str, Any], attrs: Mapping[str, Any], every: bool
+    ) -> dict[str, Any]:
+        """Join attributes of a group, as `groups` gives them, to those that a connection has.
+
+        Parameters
+        ----------
+        there, attrs : mapping
+        every : bool
+            Whether all that the source has is ingested, and not a part of it.
+        """
+        return {**there, **attrs}
+
     @abstractmethod
     def fingerprint(self) -> str:
         """Tell this state of the source from another: a size and a time, an ETag, a digest.

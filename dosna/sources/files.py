@@ -343,9 +343,9 @@ class S3File(ByteFile):
         return client
 
     def _head(self) -> Mapping[str, Any]:
+        client = self._opened()  # first, for it says what is to be installed
         from dosna.backends.s3_errors import Failure
 
-        client = self._opened()
         try:
             found = client.get(f"{self.bucket}/{self.key}", head=True)
         except Failure as failure:
@@ -370,14 +370,14 @@ class S3File(ByteFile):
         return s3_fingerprint(found["size"], found["etag"])
 
     def read(self, offset: int, size: int) -> memoryview:
-        from dosna.backends.s3_errors import Failure
-
         known = self._description()
         if not 0 <= offset <= offset + size <= known["size"]:
             raise self._ends(offset, size)
         if not size:
             return memoryview(b"")
         client = self._opened()
+        from dosna.backends.s3_errors import Failure
+
         try:
             got = client.get(f"{self.bucket}/{self.key}", (offset, offset + size))
         except Failure as failure:

@@ -16,6 +16,7 @@ from dosna.errors import (
     DatasetNameError,
     DosnaError,
     RefusedError,
+    SourceChangedError,
     SourceError,
     SourceNotFoundError,
 )
@@ -172,17 +173,23 @@ class H5Source(Source):
             raise RefusedError("it is of a file that is open: give its path")
         with _reading(self, name):
             reader = self._reader(name)
-            layout = stored_layout(reader.dataset, reader.as_)
-            if layout is None:
-                return None
-            file = self._bytes
+            file, state = self._bytes, None
             own = reader.dataset.file.filename
             if own != self._opened().filename:
                 file = LocalFile(os.path.abspath(os.fsdecode(own)))
+                state = file.fingerprint()  # before its places are read
+                opened = os.fstat(reader.dataset.file.id.get_vfd_handle())
+                if not os.path.samestat(opened, os.stat(file.location)):
+                    raise SourceChangedError(
+                        f"{file.location} was replaced since it was opened: open it again"
+                    )
+            layout = stored_layout(reader.dataset, reader.as_)
+            if layout is None:
+                return None
             return Link(
-                file.location,
+                os.path.abspath(file.location) if isinstance(file, LocalFile) else file.location,
                 reader.dataset.name,
-                file.fingerprint() if file is not self._bytes else self._fingerprint(),
+                state or self._fingerprint(),
                 reader.shape,
                 reader.dtype,
                 layout.fillvalue,

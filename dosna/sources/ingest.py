@@ -209,7 +209,7 @@ class _Ingest:
         once = self.con.runner.once
         report = IngestReport(self.source.location)
         patterns = [select] if isinstance(select, str) else select
-        arrays, skipped = once(lambda: self._planned(patterns))
+        arrays, skipped, count = once(lambda: self._planned(patterns))
         report.skipped.update(skipped)
         report.links = {link: a.target for a in arrays for link in a.description.links}
         report.notes = {a.target: list(a.description.notes) for a in arrays if a.description.notes}
@@ -229,20 +229,22 @@ class _Ingest:
                 done += size
                 if tell is not None:
                     tell(done)
-        every = patterns is None and len(there) == len(arrays)
-        self._set_groups(once(lambda: self._groups(there, every)))
+        every = patterns is None and len(there) == count
+        self._set_groups(once(lambda: self._groups(there, every)), every)
         return report
 
-    def _set_groups(self, groups: Mapping[str, Mapping[str, Any]]) -> None:
+    def _set_groups(self, groups: Mapping[str, Mapping[str, Any]], every: bool) -> None:
         """Add attributes of groups to those that are there."""
         for name, attrs in groups.items():
             there = self.con.runner.once(partial(self.con.get_group_attrs, name))
-            wanted = {**there, **attrs}
+            wanted = self.source.merged_group(there, attrs, every)
             if encode_attrs(wanted) != encode_attrs(there):
                 self.con.set_group_attrs(name, wanted)
 
-    def _planned(self, patterns: Iterable[str] | None) -> tuple[list[_Array], dict[str, str]]:
+    def _planned(self, patterns: Iterable[str] | None) -> tuple[list[_Array], dict[str, str], int]:
         """Describe what is to be ingested, and say of the rest why it is not.
+
+        Last comes how many could be, if there were nothing else under their names.
 
         Raises RefusedError before anything is made, unless arrays may be skipped.
         """
@@ -312,7 +314,7 @@ class _Ingest:
                 if not self.skips:
                     raise
                 skipped[array.description.name] = str(error)
-        return found, skipped
+        return found, skipped, len(planned)
 
     def _check_nesting(self, targets: Iterable[str]) -> None:
         for above in sorted({group for target in targets for group in parents(target)}):
@@ -361,7 +363,6 @@ class _Ingest:
             report.linked.append(array.target)
             return
         if state == "resume":
-            report.resumed.append(array.target)
             made = con.get_dataset(array.target)
         else:
             options = dict(self.options)
@@ -404,6 +405,7 @@ class _Ingest:
             )
         made.mark_complete()
         report.made.append(array.target)
+        report.resumed += [array.target] * (state == "resume")
         report.nbytes += description.nbytes
 
     def _link(self, array: _Array) -> None:
@@ -458,6 +460,16 @@ class _Ingest:
                 f"dataset {array.target!r} of connection {self.con.name!r} is "
                 f"{'ingested' if there.link is None else 'linked'} from there already: give "
                 "another name=, or overwrite=True"
+            )
+        held_to = [
+            None if there.link is None else there.link["fingerprint"],
+            None if array.link is None else array.link.fingerprint,
+        ]
+        if same and held_to[0] == held_to[1]:
+            raise DatasetExistsError(
+                f"dataset {target!r} was {'begun' if there.incomplete else 'made'} from "
+                f"{mine['source']}, and is not as it would be made now: its shape, its type or "
+                "the way to what it links to is another; make it anew by overwrite=True"
             )
         if (origin.get("source"), origin.get("name")) == (mine["source"], mine["name"]):
             raise SourceChangedError(

@@ -357,7 +357,13 @@ class LinkedDataset(BackendDataset):
         found = self._blocks.get(number)
         if found is None:
             link = self.table.metadata.link
-            found = np.asarray(self.table.get_chunk_data((0, number)))
+            try:
+                found = np.asarray(self.table.get_chunk_data((0, number)))
+            except ChunkCorruptError as error:
+                raise ChunkCorruptError(
+                    f"what dataset {self.name!r} knows of where its chunks lie in {self.link.url} "
+                    f"is damaged: delete it, and link it again ({error})"
+                ) from error
             # What was read is of this link, if it still is that of the dataset afterwards.
             self.table.refresh()
             if self.table.metadata.link != link:
@@ -420,7 +426,8 @@ class LinkedDataset(BackendDataset):
             yield from (idx for idx in np.ndindex(grid) if self.has_chunk(idx))
             return
         size = self.table.metadata.chunk_size[1]
-        for block in range(self.table.metadata.chunk_grid[1]):
+        # Blocks of a table in which no chunk is stored are none themselves.
+        for block in sorted(idx[1] for idx in self.table.chunk_indices()):
             for column in np.flatnonzero(self._block(block)[1]).tolist():
                 yield tuple(int(i) for i in np.unravel_index(block * size + column, grid))
 

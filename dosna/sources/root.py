@@ -13,7 +13,7 @@ import numpy as np
 import uproot
 
 from dosna.columns import Tree, read_columns, to_arrow
-from dosna.columns.description import escape
+from dosna.columns.description import escape, without_branches
 from dosna.errors import DatasetNameError, SourceError, SourceNotFoundError
 from dosna.metadata import check_dtype, check_name
 from dosna.registry import SourceKind, sources
@@ -178,6 +178,12 @@ class RootSource(Source):
             if _whole(self._arrays(), [name]) <= given:
                 wanted.setdefault(chain.name, set()).add(branch)
         return {name: self.tree(name, branches).to_attrs() for name, branches in wanted.items()}
+
+    def merged_group(
+        self, there: Mapping[str, Any], attrs: Mapping[str, Any], every: bool
+    ) -> dict[str, Any]:
+        """Join branches to those of the tree, which has no others when it has all."""
+        return {**(without_branches(there) if every else there), **attrs}
 
     def tree(self, name: str, branches: Iterable[str] | None = None) -> Tree:
         """Describe a tree.

@@ -15,7 +15,10 @@ Value = int | float | bool | str | None
 _POSITIONAL = {"self", "name", "metadata", "location", "inner"}
 """What is given to a plug-in of any kind, and so is no option of one."""
 
-_BOOLEANS = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
+_BOOLEANS = {
+    **dict.fromkeys(("true", "yes", "on", "1"), True),
+    **dict.fromkeys(("false", "no", "off", "0"), False),
+}
 
 
 def _none(text: str) -> None:
@@ -44,7 +47,7 @@ def parse_options(signature: inspect.Signature, options: Iterable[str]) -> dict[
     """Return keyword arguments from texts of the form ``key=value``.
 
     A value takes the type that the parameter declares: int, float, bool (true/false, yes/no,
-    1/0), str, None, or a union of these, whose members are tried in the order None, int,
+    on/off, 1/0), str, None, or a union of these, whose members are tried in the order None, int,
     float, bool, str. Other members of a union, such as ``os.PathLike[str]``, are passed over.
     Annotations are read as text, so their names need not be importable.
 
