@@ -709,8 +709,11 @@ def test_a_huge_grid_with_one_chunk_is_gone_through_quickly(tmp_path, path):
     with h5py.File(path, "w") as file:
         sparse = file.create_dataset("sparse", (1 << 40,), "u2", chunks=(1024,), fillvalue=5)
         sparse[12345678901] = 9
+        file.create_dataset("endless", (1 << 40, 1 << 40), "u2", chunks=(256, 256))
     with make_connection("file", tmp_path) as con:
-        con.link(path)
+        with pytest.raises(RefusedError, match="too many to be counted"):
+            con.link(path)
+        con.link(path, select="sparse")
         ds = con["sparse"]
         reads, read = [], ds.instance.table.get_chunk_data
         ds.instance.table.get_chunk_data = lambda *a: reads.append(a) or read(*a)

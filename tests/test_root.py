@@ -457,6 +457,20 @@ def test_a_changed_file_that_is_left_out_leaves_the_tree_as_it_was(con, tmp_path
     assert same(to_awkward(con, "Events")["Muon_pt"], EVENTS["Muon_pt"])
 
 
+def test_branches_of_two_states_do_not_make_a_tree(con, tmp_path):
+    path = write(tmp_path / "events.root")
+    con.ingest(path, select="run")
+    less = {name: array[:2000] for name, array in EVENTS.items()}
+    write(tmp_path / "events.root", arrays=less, steps=[0, 2000])
+    with pytest.raises(SourceChangedError, match="branches of both"):
+        con.ingest(path, select="Muon_pt")
+    assert list(con) == ["Events/run"]
+    assert con.ingest(path, select="Muon_pt", on_error="skip").made == []
+    assert same(to_awkward(con, "Events")["run"], ak.Array(EVENTS["run"]))
+    con.ingest(path, select="Muon_pt", overwrite=True)
+    assert len(to_awkward(con, "Events", "Muon_pt")) == 2000
+
+
 def test_branches_that_a_file_has_no_more_are_not_of_its_tree(con, tmp_path):
     path = write(tmp_path / "events.root")
     con.ingest(path)

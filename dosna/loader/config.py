@@ -96,6 +96,13 @@ class Config:
                     parse_size(value)
                 except ValueError as error:
                     raise ConfigurationError(f"{key}: {error}") from None
+        for key in set(KEYS) - SECRET - {"inventory"}:
+            if _PASSWORD.search(str(getattr(self, key))):
+                # It would be in messages, and be noted in the inventory.
+                raise ConfigurationError(
+                    f"{key} has a password in it: give those of S3 and HSDS by "
+                    + ", ".join(sorted(SECRET))
+                )
         if self.target is not None and self.tgt_folder is not None:
             raise ConfigurationError(
                 "target (a dosna URL) and tgt_folder (a folder of HSDS) are both given: leave "
@@ -129,8 +136,7 @@ class Config:
         for key, value in found.items():
             if key in SECRET and value is not None:
                 found[key] = "***"
-            elif isinstance(value, str):
-                found[key] = without_password(value)
+        found["inventory"] = without_password(self.inventory)
         return found
 
     def __repr__(self) -> str:

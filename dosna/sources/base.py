@@ -191,6 +191,10 @@ class Source(ABC):
         above = {group for name in names for group in ["", *parents(name)]}
         return {group: attrs for group, attrs in self.groups().items() if group in above}
 
+    def tree_of(self, name: str) -> str | None:
+        """Give the group of the tree whose branch an array is; None if it is of no tree."""
+        return None
+
     def merged_group(
         self, there: Mapping[str, Any], attrs: Mapping[str, Any], every: bool
     ) -> dict[str, Any]:

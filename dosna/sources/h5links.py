@@ -28,6 +28,10 @@ from dosna.sources.links import MOST_KEPT
 __all__ = ["Layout", "stored_layout", "stored_records"]
 
 
+_MOST_CHUNKS = 1 << 56
+"""Their table has 24 bytes for each, whose number has to be one of 64 bits."""
+
+
 class Layout(NamedTuple):
     """How the elements of a dataset lie in its file; see `dosna.sources.links.Link`."""
 
@@ -70,14 +74,20 @@ def stored_layout(dataset: Any, as_: Representation) -> Layout | None:
             )
     fillvalue = np.asarray(dataset.fillvalue).astype(as_.dtype)[()]
     if layout == h5d.CHUNKED:
+        if _count(dataset) > _MOST_CHUNKS:
+            raise RefusedError(f"it has room for {_count(dataset)} chunks, too many to be counted")
         return Layout(tuple(dataset.chunks), filters, None, fillvalue, _few_records(dataset))
     chunk_size = rows(as_.shape, as_.dtype.itemsize, TARGET_CHUNK_BYTES)
     assert chunk_size is not None
     return Layout(chunk_size, (), offset_of(dataset), fillvalue)
 
 
+def _count(dataset: Any) -> int:
+    return prod(-(-n // c) for n, c in zip(dataset.shape, dataset.chunks, strict=True))
+
+
 def _few_records(dataset: Any) -> tuple[int, ...] | None:
-    count = prod(-(-n // c) for n, c in zip(dataset.shape, dataset.chunks, strict=True))
+    count = _count(dataset)
     if count > MOST_KEPT:
         return None
     numbers, records = stored_records(dataset)

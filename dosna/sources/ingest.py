@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
+from dosna.columns.description import Tree
 from dosna.errors import (
     ConfigurationError,
     DatasetExistsError,
@@ -199,6 +200,7 @@ class _Ingest:
     options: Mapping[str, Any]
     links: bool = False
     ingests_rest: bool = False
+    _trees: dict[str, Tree | None] = field(default_factory=dict)
 
     def run(
         self,
@@ -431,9 +433,30 @@ class _Ingest:
             write_records(made, *self.source.chunk_records(array.description.name))
             made.update(lambda m: m.replace(incomplete=False))
 
+    def _check_tree(self, array: _Array) -> None:
+        """Raise if other branches of the array's tree are of another state of the source."""
+        group = self.source.tree_of(array.origin["name"])
+        if group is None or self.overwrite:
+            return
+        group = "/".join(filter(None, [(self.name or "").rstrip("/"), group]))
+        if group not in self._trees:
+            names = self.con.names_in(group) if self.con.instance.keeps_groups else []
+            attrs = self.con.get_group_attrs(group) if names else {}
+            self._trees[group] = Tree.from_attrs(attrs, f"group {group!r}")
+        tree = self._trees[group]
+        if tree is None or tree.fingerprint in ("", array.origin["fingerprint"]):
+            return
+        raise SourceChangedError(
+            f"tree {group!r} of connection {self.con.name!r} was made of {tree.fingerprint}, "
+            f"and {self.source.location} is now of {array.origin['fingerprint']}: branches of "
+            "both are of no use together; make the tree anew by overwrite=True, or give "
+            "another name="
+        )
+
     def _state(self, array: _Array) -> State:
         target, mine = array.target, array.origin
         if not self.con.has_dataset(target):
+            self._check_tree(array)
             return "absent"
         there = self.con.instance.get_dataset(target).metadata
         origin = there.origin or {}

@@ -179,6 +179,9 @@ class RootSource(Source):
                 wanted.setdefault(chain.name, set()).add(branch)
         return {name: self.tree(name, branches).to_attrs() for name, branches in wanted.items()}
 
+    def tree_of(self, name: str) -> str | None:
+        return self._place(name)[0].name
+
     def merged_group(
         self, there: Mapping[str, Any], attrs: Mapping[str, Any], every: bool
     ) -> dict[str, Any]:
