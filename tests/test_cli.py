@@ -594,6 +594,7 @@ def test_a_pipe_that_nobody_reads(scans):
 
 
 def test_an_incomplete_dataset_warns_in_a_line(run, scans, capsys):
+    require("matplotlib")
     with dn.Connection("scans", backend="hdf5") as con:
         con.create_dataset("part", shape=(4,), incomplete=True)
     assert run("export", f"{scans}/part", "out.npy", code=1).startswith(

@@ -68,7 +68,7 @@ DTYPES = {
     "long double": ("g", 0.1),
     "complex": ("c8", 1 + 2j),
     "big-endian complex": (">c16", complex(np.nan, 1)),
-    "datetime": ("M8[ns]", np.datetime64("NaT")),
+    "datetime": ("M8[ns]", np.datetime64("NaT", "ns")),
     "big-endian timedelta": (">m8[s]", 5),
     "bytes": ("S5", b"abc"),
     "bytes, no ASCII": ("S3", b"\xff\xfe"),

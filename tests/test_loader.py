@@ -23,6 +23,7 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 from loading import Inventory, check_loaded, connect, flip, h5py, write_folder
+from support import require
 
 import dosna as dn
 from dosna import loader
@@ -99,6 +100,7 @@ def test_what_is_wrong_is_said_without_secrets(tmp_path, text, words):
 
 
 def test_secrets_are_not_printed(tmp_path, monkeypatch, capsys):
+    require("psycopg")
     monkeypatch.chdir(tmp_path)
     for key in ("HS_PASSWORD", "AWS_SECRET_ACCESS_KEY", "AWS_ACCESS_KEY_ID"):
         monkeypatch.setenv(key, "pa55word")

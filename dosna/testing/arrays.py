@@ -50,7 +50,7 @@ class ArrayTests(Kit):
             (">f4", -np.inf),
             ("f8", -0.0),
             ("c16", complex(np.nan, 2)),
-            ("M8[s]", np.datetime64("NaT")),
+            ("M8[s]", np.datetime64("NaT", "s")),
             ("M8[s]", np.datetime64("2020-02-29T12:00:00")),
             ("u8", 2**64 - 1),
             ("i8", -(2**63)),
