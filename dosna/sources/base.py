@@ -237,7 +237,7 @@ class Source(ABC):
         records : ndarray
             Of int64 and shape (3, n), see `dosna.sources.h5chunks.Records`.
         """
-        raise NotImplementedError
+        raise NotImplementedError(f"{type(self).__name__}.link gives places, or this lists them")
 
     @abstractmethod
     def read(self, name: str, box: Box) -> Array:

@@ -260,8 +260,8 @@ class S3Options:
         ConfigurationError
             `endpoint_url` has a password in it.
         """
-        kept = {k: v for k, v in asdict(self).items() if v != getattr(S3Options, k)}
-        kept.pop("keys", None)
+        fields = {k: v for k, v in asdict(self).items() if k != "keys"}
+        kept = {k: v for k, v in fields.items() if v != getattr(S3Options, k)}
         # The environment of who reads may name none, or another.
         endpoint = self.endpoint_url or os.environ.get("AWS_ENDPOINT_URL_S3")
         endpoint = endpoint or os.environ.get("AWS_ENDPOINT_URL")

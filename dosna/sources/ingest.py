@@ -14,6 +14,7 @@ from dosna.errors import (
     ConfigurationError,
     DatasetExistsError,
     DatasetNameError,
+    DatasetNotFoundError,
     DosnaError,
     RefusedError,
     SourceChangedError,
@@ -140,8 +141,8 @@ def ingest(
                 memory_limit,
                 own,
             )
-        work = _Ingest(con, source, name, chunk_size, on_error == "skip", overwrite, own)
-        work.links, work.ingests_rest = unlinkable is not None, unlinkable == "ingest"
+        skips, links, rest = on_error == "skip", unlinkable is not None, unlinkable == "ingest"
+        work = _Ingest(con, source, name, chunk_size, skips, overwrite, own, links, rest)
         return work.run(select, progress, memory_limit)
     finally:
         if not given:
@@ -198,8 +199,8 @@ class _Ingest:
     skips: bool
     overwrite: bool
     options: Mapping[str, Any]
-    links: bool = False
-    ingests_rest: bool = False
+    links: bool
+    ingests_rest: bool
     _trees: dict[str, Tree | None] = field(default_factory=dict)
 
     def run(
@@ -455,10 +456,11 @@ class _Ingest:
 
     def _state(self, array: _Array) -> State:
         target, mine = array.target, array.origin
-        if not self.con.has_dataset(target):
+        try:
+            there = self.con.instance.get_dataset(target).metadata
+        except DatasetNotFoundError:
             self._check_tree(array)
             return "absent"
-        there = self.con.instance.get_dataset(target).metadata
         origin = there.origin or {}
         same = all(origin.get(k) == mine[k] for k in ("source", "name", "fingerprint"))
         if same and array.link is not None and there.link == array.link.to_json():
