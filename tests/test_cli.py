@@ -149,11 +149,95 @@ def test_info_of_what_json_lacks(run, folder):
     os.mkdir("odd")
     with dn.Connection("odd", backend="file") as con:
         kind = [("a", "<i4"), ("b", "<c8")]
-        ds = con.create_dataset("x", shape=3, dtype=kind)
+        ds = con.create_dataset("x", shape=3, dtype=kind, fillvalue=(1, complex(np.inf, 2)))
         ds.attrs.update(nan=float("nan"), z=np.complex64(1j), when=np.datetime64("2020-01-01"))
-    described = json.loads(run("info", "file:odd/x", "--json"))
-    assert described["dtype"] == "{a: int32, b: complex64}"
-    assert described["attrs"]["nan"] == {"__float__": "nan"}
+        ds.attrs.update(low=np.float32("-inf"), raw=np.void(b"\x00a"), text=np.bytes_(b"\xffz"))
+        ds.attrs.update(list=[np.nan, {"k": np.arange(2.0)}], wide=np.longdouble("nan"), no=None)
+        ds.attrs.update(flags=np.array([[True, False]]), for_=np.timedelta64(5, "s"))
+        con.create_dataset("d", data=np.array(["2020-02-03", "NaT"], "M8[D]"), fillvalue="NaT")
+        con.create_dataset("n", data=np.zeros(2), fillvalue=np.nan)
+    # Neither NaN nor Infinity, which Python takes, is JSON.
+    described = json.loads(run("info", "file:odd/x", "--json"), parse_constant=pytest.fail)
+    assert described["dtype"].startswith("{a: int32, b: complex64}")
+    assert described["fillvalue"] == {"a": 1, "b": ["Infinity", 2.0]}
+    assert described["attrs"] == {
+        "nan": "NaN",
+        "z": [0.0, 1.0],
+        "when": "2020-01-01",
+        "low": "-Infinity",
+        "raw": "\x00a",
+        "text": "\\xffz",
+        "list": ["NaN", {"k": [0.0, 1.0]}],
+        "wide": "NaN",
+        "no": None,
+        "flags": [[True, False]],
+        "for_": "5 seconds",
+    }
+    assert json.loads(run("info", "file:odd/d", "--json"))["fillvalue"] == "NaT"
+    assert json.loads(run("info", "file:odd/n", "--json"))["fillvalue"] == "NaN"
+
+
+def _started(*arguments, **how):
+    """Run the command in a process of its own."""
+    return subprocess.run(
+        [sys.executable, "-m", "dosna", *arguments], capture_output=True, timeout=60, **how
+    )
+
+
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
+def test_standard_streams_that_are_closed(scans, scan, closed):
+    def run_closed(command):
+        words = f"{sys.executable} -m dosna {command} {closed}"
+        return subprocess.run(["sh", "-c", words], capture_output=True, timeout=60)
+
+    ended = run_closed("ls hdf5:scans")
+    assert (ended.returncode, ended.stderr) == (0, b"")
+    assert (b"angles" in ended.stdout) == (">&-" not in closed.replace("2>&-", ""))
+    assert run_closed("ls hdf5:scans/nothing").returncode == 1
+    # Files do not get the numbers of the streams, in which printed text would end up.
+    ended = run_closed("ingest scan.nxs hdf5:new")
+    assert (ended.returncode, b"Traceback" in ended.stderr) == (0, False)
+    with dn.Connection("new", backend="hdf5") as con:
+        assert np.array_equal(con["entry/data"][...], VOLUME)
+
+
+def test_control_characters_do_not_reach_the_terminal(folder):
+    os.mkdir("odd")
+    with dn.Connection("odd", backend="file") as con:
+        ds = con.create_dataset("x", data=np.zeros(2))
+        ds.attrs.update(red="\x1b[31mred\x9b0m", turned="a\u202eb", tab="a\tb", name="\udcb5m")
+    ended = _started("info", "file:odd/x", "--engine", "cpu")
+    assert ended.returncode == 0
+    lines = ended.stdout.decode().splitlines()
+    assert "  red: \\x1b[31mred\\x9b0m" in lines
+    assert "  turned: a\\u202eb" in lines
+    assert "  name: \\udcb5m" in lines
+    ended = _started("info", "file:odd/\x1b[31mred", "--engine", "cpu")
+    assert (ended.returncode, b"\x1b" in ended.stderr) == (1, False)
+    found = json.loads(_started("info", "file:odd/x", "--json", "--engine", "cpu").stdout)
+    assert found["attrs"]["red"] == "\x1b[31mred\x9b0m"
+    assert found["attrs"]["name"] == "\udcb5m"
+
+
+def test_a_terminal_that_knows_ascii_only(folder):
+    os.mkdir("odd")
+    with dn.Connection("odd", backend="file") as con:
+        con.create_dataset("µ/ü", data=np.zeros(2)).attrs["unit"] = "Å"
+    ascii_only = {**os.environ, "PYTHONIOENCODING": "ascii"}
+    ended = _started("info", "file:odd/µ/ü", "--engine", "cpu", env=ascii_only)
+    assert (ended.returncode, ended.stderr) == (0, b"")
+    assert b"  unit: \\xc5" in ended.stdout
+    ended = _started("info", "file:odd/µ/ü", "--engine", "cpu", "--json", env=ascii_only)
+    assert json.loads(ended.stdout.decode("ascii"))["attrs"] == {"unit": "Å"}
+
+
+@pytest.mark.parametrize("name", ["kind=a.h5", "a kind=.h5", "select=", "memory_limit.h5"])
+def test_messages_leave_names_of_files_as_they_are(capsys, folder, name):
+    assert main(["ingest", name, "hdf5:new"]) == 1
+    message = capsys.readouterr().err
+    assert name in message
+    assert main(["ingest", "unknown.suffix", "hdf5:new"]) == 1
+    assert "by --kind" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

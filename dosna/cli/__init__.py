@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import sys
 import traceback
 from collections.abc import Sequence
 from contextlib import suppress
 
 from dosna.cli.commands import COMMANDS
-from dosna.cli.console import Console
+from dosna.cli.console import Console, open_standard_streams
 from dosna.cli.parser import make_parser
 from dosna.cli.ranks import ranks_of
 from dosna.errors import ConfigurationError, MissingDependencyError
@@ -32,6 +33,10 @@ _IN_OPTIONS = {
     "select=": "--select",
     "kind=": "--kind",
 }
+# Such words stand alone; within names of files, which are quoted, they are part of the name.
+_IN_WORDS = re.compile(
+    r"(?<![\w'\"/.=-])(" + "|".join(map(re.escape, _IN_OPTIONS)) + r")(?!\.?[\w'\"/])"
+)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -47,6 +52,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     int
         The exit code.
     """
+    open_standard_streams()
     try:
         arguments = make_parser().parse_args(argv)
     except SystemExit as end:
@@ -88,9 +94,7 @@ def _line(error: Exception) -> str:
         text = error.strerror + (f": {error.filename}" if error.filename else "")
     if type(error).__module__.partition(".")[0] != "dosna":
         text = f"{type(error).__name__}: {text}" if text else type(error).__name__
-    for python, option in _IN_OPTIONS.items():
-        text = text.replace(python, option)
-    return text
+    return _IN_WORDS.sub(lambda found: _IN_OPTIONS[found[1]], text)
 
 
 def _explained(line: str, arguments: argparse.Namespace) -> str:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import io
 import json
+import os
+import re
 import sys
 import time
 import warnings
@@ -13,12 +16,33 @@ from typing import Any
 
 import numpy as np
 
-from dosna.metadata import encode_value
 from dosna.util.sizes import format_size
 
-__all__ = ["Console"]
+__all__ = ["Console", "open_standard_streams"]
 
 _EVERY_SECONDS = 0.1
+# Control characters (C0 but for tab and newline, DEL, C1) would move the cursor or worse; those
+# that change the direction of text, and surrogates, are shown in the same way.
+_UNPRINTABLE = re.compile(
+    r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]"
+)
+
+
+def open_standard_streams() -> None:
+    """Open the null device in place of standard streams that are closed.
+
+    Otherwise the next file that is opened takes the number of a standard stream, and what a
+    library prints goes into that file.
+    """
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            # The lowest number that is free, which is this one.
+            os.open(os.devnull, os.O_RDWR)
+    for name, number in (("stdout", 1), ("stderr", 2)):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(number, "w", closefd=False))  # noqa: SIM115
 
 
 class Console(AbstractContextManager["Console"]):
@@ -43,6 +67,10 @@ class Console(AbstractContextManager["Console"]):
     def __enter__(self) -> Console:
         self._caught = warnings.catch_warnings()
         self._caught.__enter__()
+        for stream in (sys.stdout, sys.stderr):
+            # What a terminal cannot show, it shows as an escape.
+            if isinstance(stream, io.TextIOWrapper):
+                stream.reconfigure(errors="backslashreplace")
         if not self.debug:
             # Those for people; others are for who develops.
             warnings.simplefilter("ignore")
@@ -66,7 +94,7 @@ class Console(AbstractContextManager["Console"]):
     def say(self, text: str) -> None:
         """Print a result for people."""
         if self.speaks and not self.as_json:
-            print(text)
+            print(printable(text))
 
     def table(self, rows: Sequence[Sequence[str]]) -> None:
         """Print rows of a result in columns."""
@@ -77,17 +105,22 @@ class Console(AbstractContextManager["Console"]):
     def give(self, value: Any) -> None:
         """Print a result for programs."""
         if self.speaks and self.as_json:
-            print(json.dumps(plain(value), indent=2, ensure_ascii=False))
+            text = json.dumps(plain(value), indent=2, ensure_ascii=False, allow_nan=False)
+            try:
+                text.encode(getattr(sys.stdout, "encoding", None) or "utf-8")
+            except UnicodeEncodeError:
+                text = json.dumps(json.loads(text), indent=2)
+            print(text)
 
     def remark(self, text: str) -> None:
         """Print what is not the result."""
         if self.speaks and not self.quiet:
-            print(f"dosna: {text}", file=sys.stderr)
+            print(f"dosna: {printable(text)}", file=sys.stderr)
 
     def complain(self, text: str) -> None:
         """Print what went wrong."""
         if self.speaks:
-            print(f"dosna: {text}", file=sys.stderr)
+            print(f"dosna: {printable(text)}", file=sys.stderr)
 
     @contextmanager
     def progress(self, what: str, unit: str) -> Iterator[Callable[[int, int], None] | None]:
@@ -155,18 +188,45 @@ def _bar(what: str, unit: str) -> _Line | _Bar:
     return _Bar(make)
 
 
+def printable(text: str) -> str:
+    """Return `text` with escapes in place of characters that control a terminal."""
+    return _UNPRINTABLE.sub(lambda found: ascii(found[0])[1:-1], text)
+
+
 def plain(value: Any) -> Any:
-    """Give what JSON takes; NumPy's numbers and arrays become numbers and lists of these."""
+    r"""Return `value` as JSON has it.
+
+    Numbers that JSON lacks are texts (``"NaN"``, ``"-Infinity"``), as in Zarr's metadata; complex
+    numbers are pairs of numbers; dates and times are texts of ISO 8601; records are objects by
+    field; bytes are texts with ``\xNN`` for what is not UTF-8; arrays are lists.
+    """
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         value = {f.name: getattr(value, f.name) for f in dataclasses.fields(value)}
+    if isinstance(value, np.ndarray) and not value.ndim:
+        value = value[()]
+    if isinstance(value, np.void):
+        names = value.dtype.names
+        value = value.tobytes() if names is None else {name: value[name] for name in names}
+    elif isinstance(value, np.longdouble):
+        value = float(value)
+    elif isinstance(value, np.clongdouble):
+        value = complex(value)
+    elif isinstance(value, np.generic) and value.dtype.kind not in "Mm":
+        value = value.item()
     if isinstance(value, Mapping):
         return {str(k): plain(v) for k, v in value.items()}
-    if isinstance(value, (list, tuple)):
+    if isinstance(value, (list, tuple, np.ndarray)):
         return [plain(v) for v in value]
-    if isinstance(value, (np.ndarray, np.generic)):
-        if value.dtype.kind in "biuU" or (value.dtype.kind == "f" and np.isfinite(value).all()):
-            return value.tolist()
-        return encode_value(value)
+    if isinstance(value, bytes):
+        return value.decode("utf-8", "backslashreplace")
+    if isinstance(value, complex):
+        return [plain(value.real), plain(value.imag)]
     if isinstance(value, float):
-        return encode_value(value)
+        return _number(value)
     return value if isinstance(value, (bool, int, str, type(None))) else str(value)
+
+
+def _number(value: float) -> float | str:
+    if np.isfinite(value):
+        return value
+    return "NaN" if np.isnan(value) else "Infinity" if value > 0 else "-Infinity"
