@@ -560,3 +560,17 @@ def test_handles_travel_to_other_processes(con, tmp_path):
     )
     subprocess.run([sys.executable, "-c", code], input=pickle.dumps(ds.instance), check=True)
     assert np.array_equal(ds[2:, 3:], numbers((4, 6))[:2, :3] + 100)
+
+
+def test_a_chunk_file_without_data_that_is_never_filled_reads_as_fill(con, tmp_path):
+    ds = con.create_dataset("x", (6,), "f8", fillvalue=3, chunk_size=3)
+    ds[...] = 1
+    with h5py.File(tmp_path / "x" / "chunk_1.h5", "w") as file:
+        creation = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+        creation.set_fill_time(h5py.h5d.FILL_TIME_NEVER)
+        space = h5py.h5s.create_simple((3,))
+        h5py.h5d.create(file.id, b"data", h5py.h5t.IEEE_F64LE, space, creation)
+    # Memory that is likely to be handed out again.
+    del [np.full(3, 7.0) for _ in range(100)][:]
+    assert ds[...].tolist() == [1, 1, 1, 3, 3, 3]
+    assert ds[4] == 3

@@ -43,6 +43,7 @@ from dosna.testing.samples import check, indices, keys, sample
 h5py = require("h5py")
 
 VOLUME = np.random.default_rng(0).integers(0, 1000, (12, 30, 20), "i4")
+ZIPPED_ROWS = {"compression": "gzip", "shuffle": True}
 ZIPPED = {"chunks": (2, 7, 20), "compression": "gzip", "shuffle": True, "fletcher32": True}
 
 
@@ -174,6 +175,25 @@ def test_every_kind_of_index(con, path, name):
     con.link(path)
     for key in indices():
         check(con[name][key], values[key], key)
+
+
+@pytest.mark.parametrize("options", [{}, {"chunks": (5,)}, {"chunks": (5,), **ZIPPED_ROWS}])
+def test_elements_that_were_read_stay_as_they_were(con, path, options):
+    values = sample((23,), DTYPES[-1])
+    with h5py.File(path, "w") as file:
+        file.create_dataset("a", data=values, **options)
+    con.link(path)
+    ds = con["a"]
+    elements = [ds[i] for i in range(23)]
+    parts = [ds.get_chunk(idx)[...] for idx in np.ndindex(ds.chunk_grid)]
+    for part, start in zip(parts, range(0, 23, ds.chunk_size[0]), strict=True):
+        expected = values[start : start + len(part)]
+        check(part[: len(expected)], expected)
+    for found, expected in zip(elements, values, strict=True):
+        check(found, expected)
+    made = ds.clone("b", data=True)
+    made[0] = ds[22]
+    check(made[0], values[22])
 
 
 @pytest.mark.parametrize("how", ["none", "lz4", "zstd"])

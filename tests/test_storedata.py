@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 import dosna as dn
 from dosna import errors
 from dosna.backends import deletion
-from dosna.backends.parts import byte_runs
+from dosna.backends.parts import byte_runs, scratch
 from dosna.backends.store import StoreConnection
 from dosna.metadata import DatasetMetadata
 from dosna.testing import CountingStore, FaultyStore, MemoryStore, use_store
@@ -463,3 +463,27 @@ def test_a_broken_document_is_seen_and_never_deleted(con, store):
     with pytest.raises(errors.DatasetExistsError):
         con.create_dataset("x", shape=3)
     assert store.get("x/zarr.json").data == b"{"
+
+
+@pytest.mark.parametrize(
+    "keep",
+    [
+        lambda raw: raw,
+        lambda raw: raw[3:5],
+        lambda raw: raw.view([("a", "i4")])[1],
+        memoryview,
+        lambda raw: raw[:8].view("f8").reshape(()),
+    ],
+)
+def test_scratch_memory_that_somebody_keeps_is_not_used_again(keep):
+    before = scratch.raw(80)
+    before[...] = 1
+    kept, place = keep(before), before.__array_interface__["data"][0]
+    image = bytes(memoryview(before))
+    again = scratch.raw(80)
+    again[...] = 2
+    assert bytes(memoryview(before)) == image
+    del before, kept, again
+    once = scratch.raw(80).__array_interface__["data"][0]
+    assert once == scratch.raw(80).__array_interface__["data"][0], "free memory is used again"
+    assert once != place

@@ -8,6 +8,8 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from typing import TYPE_CHECKING, Any, ClassVar
 
+import numpy as np
+
 from dosna import zarr3
 from dosna.backends.base import Array, Slices
 from dosna.backends.filefolder import FLAGS, GONE, ArrayFolder, make_folders
@@ -46,6 +48,7 @@ if TYPE_CHECKING:
 __all__ = ["FileDataset", "ShardedFileDataset", "open_dataset"]
 
 _CRC = struct.Struct("<I")
+_NOTHING = np.empty(0, np.uint8)
 
 
 class FileDataset(FolderDataset[ArrayFolder], StoreDataset):
@@ -184,17 +187,18 @@ class FileDataset(FolderDataset[ArrayFolder], StoreDataset):
         # Parts of arrays without axes are scalars, which cannot be read into.
         direct = out.dtype == meta.dtype and meta.ndim > 0
         raw = bytes_like(out) if direct else out
-        chunk, data = scratch.chunk(meta)
         small = checked or size <= SMALL
+        chunk, data = scratch.chunk(meta) if small else (_NOTHING, _NOTHING)
         tail, beyond = bytearray(_CRC.size * checked), bytearray(1)
         open_, readv, close = os.open, os.preadv, os.close
         absent: list[Shape] = []
         for idx, key, where, whole in tasks:
-            if small or whole:
-                target = raw[where] if whole and direct else data
-                if target is not data and not (
-                    target.nbytes == size and target.flags.c_contiguous
-                ):
+            target, straight = data, False
+            if whole and direct:
+                target = raw[where]
+                straight = target.nbytes == size and target.flags.c_contiguous
+            if small or straight:
+                if not straight:
                     target = data
                 try:
                     file = open_(template % idx, FLAGS, dir_fd=fd)
@@ -206,7 +210,7 @@ class FileDataset(FolderDataset[ArrayFolder], StoreDataset):
                     finally:
                         close(file)
                     if count == length and (not checked or _CRC.unpack(tail)[0] == crc32c(target)):
-                        if target is data:
+                        if not straight:
                             out[where] = chunk[key]
                         continue
             found = self.read_chunk(idx, key)
@@ -215,6 +219,7 @@ class FileDataset(FolderDataset[ArrayFolder], StoreDataset):
                 out[where] = meta.fillvalue
             else:
                 out[where] = found[key]
+                found = None  # which lets its memory be used again
         if absent:
             self.check_absent(absent)
 

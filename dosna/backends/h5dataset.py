@@ -29,7 +29,15 @@ from dosna.backends.folder import (
 from dosna.backends.folderdata import FolderDataset
 from dosna.backends.h5folder import DESCRIPTION, H5Folder
 from dosna.backends.h5plain import read_plain
-from dosna.backends.parts import METADATA_LOCK, SMALL, bytes_like, lock_place, scratch, within
+from dosna.backends.parts import (
+    METADATA_LOCK,
+    SMALL,
+    bytes_like,
+    lock_place,
+    owned,
+    scratch,
+    within,
+)
 from dosna.errors import (
     ChunkCorruptError,
     ChunkNotFoundError,
@@ -44,6 +52,8 @@ if TYPE_CHECKING:
     from dosna.backends.hdf5 import H5Connection
 
 __all__ = ["H5DataChunk", "H5Dataset"]
+
+_NOTHING = np.empty(0, np.uint8)
 
 
 class H5Dataset(FolderDataset[H5Folder]):
@@ -189,7 +199,7 @@ class H5Dataset(FolderDataset[H5Folder]):
         if chunk is None:
             fill = np.asarray(self.metadata.fillvalue, self.metadata.dtype)
             chunk = np.broadcast_to(fill, self.metadata.chunk_size)
-        return chunk.copy() if key is None else chunk[key].copy()
+        return owned(chunk if key is None else chunk[key])
 
     def set_chunk_data(self, idx: Shape, values: Any, slices: Slices | None = None) -> None:
         self._put(idx, values, slices)
@@ -201,14 +211,19 @@ class H5Dataset(FolderDataset[H5Folder]):
         # Parts of arrays without axes are scalars, which cannot be read into.
         direct = out.dtype == metadata.dtype and metadata.ndim > 0
         raw = bytes_like(out) if direct else out
-        chunk, data = scratch.chunk(metadata)
         small = bool(start) and size <= SMALL
+        # A large chunk that has no place of its own in `out` is left to `_fetch`.
+        chunk = data = _NOTHING
+        if small:
+            chunk, data = scratch.chunk(metadata)
         head, beyond = bytearray(len(start)), bytearray(1)
         readv, open_ = os.preadv, partial(os.open, flags=os.O_RDONLY | CLOSE_ON_EXEC, dir_fd=fd)
         for idx, key, where, whole in tasks:
-            if small or (whole and start):
-                target = raw[where] if whole and direct else data
-                straight = whole and direct and target.nbytes == size and target.flags.c_contiguous
+            target, straight = data, False
+            if whole and direct and start:
+                target = raw[where]
+                straight = target.nbytes == size and target.flags.c_contiguous
+            if small or straight:
                 try:
                     # As open_descriptor does, which would be one more call.
                     file = next(map(Descriptor, map(open_, (template % idx,))))
@@ -224,6 +239,7 @@ class H5Dataset(FolderDataset[H5Folder]):
                         continue
             found = self._fetch(folder, idx, key)
             out[where] = metadata.fillvalue if found is None else found[key]
+            found = None  # which lets its memory be used again
 
     def write_many(self, values: Array, tasks: Iterable[ChunkTask]) -> None:
         put = self._put

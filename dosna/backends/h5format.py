@@ -219,7 +219,8 @@ def _decode(data: Any, image: bytes, metadata: DatasetMetadata) -> Array:
             raise ValueError("its /data has no place in the file")
         if offset is not None and offset + size != len(image):
             raise ValueError("its /data is not where a writer puts it")
-    chunk = np.empty(metadata.chunk_size, metadata.dtype)
+    # Where a file holds no data and is not to be filled, libhdf5 leaves the buffer as it is.
+    chunk = metadata.empty_chunk()
     raw = chunk.reshape(-1).view(np.uint8)
     if filtered:
         raw[:] = np.frombuffer(_unfiltered(data, image, metadata), np.uint8)

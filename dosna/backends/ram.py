@@ -24,7 +24,7 @@ from dosna.backends.base import (
     Guarantees,
     Slices,
 )
-from dosna.backends.parts import within
+from dosna.backends.parts import owned, within
 from dosna.errors import DatasetExistsError, DatasetNotFoundError, StaleDatasetError
 from dosna.metadata import DatasetMetadata, Shape, check_group, check_nesting
 from dosna.plan import ChunkTask, Columns, Plan
@@ -196,8 +196,8 @@ class RamDataset(BackendDataset):
             chunk = np.broadcast_to(self.metadata.fillvalue, self.metadata.chunk_size)
         if self._in_place:
             with self.lock(idx):
-                return _copy(chunk[slices])
-        return _copy(chunk[slices])
+                return owned(chunk[slices])
+        return owned(chunk[slices])
 
     def read_many(self, out: Array, tasks: Iterable[ChunkTask]) -> None:
         self.refresh()
@@ -322,11 +322,6 @@ class RamDataChunk(BackendDataChunk):
 
     def set_data(self, values: Any, slices: Slices | None = None) -> None:
         self.dataset.set_chunk_data(self.idx, values, _ALL if slices is None else slices)
-
-
-def _copy(part: Any) -> Any:
-    """Give an array of its own, or the scalar that indexing gave."""
-    return part.copy() if isinstance(part, (np.ndarray, np.void)) else part
 
 
 BACKEND = Backend(

@@ -20,7 +20,7 @@ from dosna.backends.base import (
     Slices,
 )
 from dosna.backends.objects import ABSENT, Store, VersionConflict, lock
-from dosna.backends.parts import byte_range, byte_runs, scratch
+from dosna.backends.parts import byte_range, byte_runs, owned, scratch
 from dosna.codecs import CodecError, bytes_of
 from dosna.errors import ChunkCorruptError, StaleDatasetError, StorageError
 from dosna.metadata import DatasetMetadata, Shape
@@ -207,8 +207,7 @@ class StoreDataset(BackendDataset):
             self.check_absent([self.object_of(idx)])
             fill = np.asarray(self.metadata.fillvalue, self.metadata.dtype)
             chunk = np.broadcast_to(fill, self.metadata.chunk_size)
-        part = chunk[key]
-        return part.copy() if isinstance(part, np.ndarray) else part
+        return owned(chunk[key])
 
     def read_many(self, out: Array, tasks: Iterable[ChunkTask]) -> None:
         absent: list[Shape] = []
@@ -246,8 +245,9 @@ class StoreDataset(BackendDataset):
 
         None if there is no such chunk.
 
-        The array may be of the thread's scratch memory, or of bytes: it is not to be kept or
-        written to. If `raw` is given the chunk is decoded into it.
+        The array may be of the thread's scratch memory, or of the store's: it is not to be
+        written to, and what is kept of it is to be `owned`. If `raw` is given the chunk is
+        decoded into it.
         """
         meta = self.metadata
         pipeline = self.layout.pipeline

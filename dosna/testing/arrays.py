@@ -225,6 +225,96 @@ class ArrayTests(Kit):
         source[...] = -1
         check(ds[...], np.ones(6))
 
+    def test_what_was_read_stays_as_it_was(self, con: dn.Connection, name: str) -> None:
+        # Read in every way, keep all of it, read on and write, and only then compare: a view of
+        # memory that is used again, a record for instance, would have changed by now.
+        for number, dtype in enumerate([*self.some(self.dtypes[:-1]), self.dtypes[-1]]):
+            model = sample((4, 6), dtype, number)
+            own = f"{name}-{number}"
+            ds = self.create(con, own, data=model, chunk_size=(2, 2))
+            kept: list[tuple[Any, Any, Any]] = []
+            for key in [(i, j) for i in range(4) for j in range(6)]:
+                i, j = key
+                kept.append((key, ds[key], model[key]))
+                kept.append(("get_data", ds.get_data(key), model[key]))
+                kept.append(("read", ds.read(key), model[key]))
+                kept.append(("part", ds[i : i + 1, j:j], model[i : i + 1, j:j]))
+                kept.append(("part", ds[i, j : j + 1], model[i, j : j + 1]))
+                kept.append(("0-d", ds[i, j, ...], model[i, j, ...]))
+                at, part = (i // 2, j // 2), (i % 2, j % 2)
+                chunk = ds.get_chunk(at)
+                kept.append(("chunk", ds.get_chunk_data(at, part), model[key]))
+                kept.append(("handle", chunk[part], model[key]))
+                kept.append(("handle", chunk.get_data(part), model[key]))
+                square = model[at[0] * 2 :, at[1] * 2 :][:2, :2]
+                kept.append(("chunk", ds.get_chunk_data(at), square))
+                kept.append(("handle", chunk[...], square))
+            kept += [("row", *pair) for pair in zip(ds, model, strict=True)]
+            kept += [
+                ("of a row", *pair)
+                for rows in zip(list(ds), model, strict=True)
+                for pair in zip(*rows, strict=True)
+            ]
+            kept = [(key, found, expected.copy()) for key, found, expected in kept]
+            other = self.create(con, own + "-o", data=model[::-1, ::-1], chunk_size=(3, 3))
+            check(other[...], model[::-1, ::-1])
+            ds[...] = model[0, 0]
+            ds[1, 1] = model[3, 3]
+            check(ds[0, 0], model[0, 0])
+            for key, found, expected in kept:
+                check(found, expected, (dtype, key))
+
+    def test_records_of_large_chunks_stay_as_they_were(
+        self, con: dn.Connection, name: str
+    ) -> None:
+        # Of which only some of the bytes are read.
+        dtype = [("id", "<i4"), ("energy", "<f8")]
+        model = sample((12_000,), dtype, 1)
+        ds = self.create(con, name, data=model, chunk_size=5_000)
+        places = [0, 4_999, 5_000, 11_999, 7_777, 3]
+        kept = [(at, ds[at], ds[at : at + 1]) for at in places]
+        for at, one, few in kept:
+            check(one, model[at], at)
+            check(few, model[at : at + 1], at)
+        ds[0] = ds[11_999]
+        model[0] = model[11_999]
+        check(ds[...], model)
+
+    def test_elements_are_assigned_to_others(self, con: dn.Connection, name: str) -> None:
+        numbers = iter(range(10**9))
+
+        @settings(
+            max_examples=self.examples, deadline=None, suppress_health_check=list(HealthCheck)
+        )
+        @given(
+            st.sampled_from(self.dtypes),
+            st.integers(1, 9),
+            st.integers(1, 4),
+            st.lists(st.tuples(st.integers(0, 8), st.integers(0, 8)), max_size=8),
+        )
+        def property_(dtype: Any, length: int, chunk: int, moves: list[tuple[int, int]]) -> None:
+            model = sample((length,), dtype, length)
+            own = f"{name}-{next(numbers)}"
+            ds = self.create(con, own, data=model, chunk_size=chunk)
+            for to, start in moves:
+                i, j = to % length, start % length
+                ds[i] = ds[j]
+                model[i] = model[j]
+                one, two = ds[i], ds[j]
+                ds[j], ds[i] = one, two
+                one, two = model[i].copy(), model[j].copy()
+                model[j], model[i] = one, two
+                ds[i : i + 2] = ds[j : j + 1]
+                model[i : i + 2] = model[j : j + 1].copy()
+                ds[i:i] = ds[j:j]
+            elements = [ds[i] for i in range(length)]
+            for i in range(length):
+                check(elements[i], model[i], i)
+            check(ds[...], model)
+            ds.delete()
+
+        property_()
+
     # -- chunks ---------------------------------------------------------------------------
 
     def test_reading_writes_nothing(self, con: dn.Connection, name: str) -> None:
