@@ -9,6 +9,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tracemalloc
 import zlib
 from contextlib import closing
 from pathlib import Path
@@ -36,6 +37,7 @@ from dosna.errors import (
     SourceNotFoundError,
     StaleDatasetError,
 )
+from dosna.fletcher32 import fletcher32
 from dosna.sources import h5chunks, h5links, links
 from dosna.sources.hdf5 import H5Source
 from dosna.testing.samples import check, indices, keys, sample
@@ -300,6 +302,131 @@ def test_what_is_read_of_an_unfiltered_chunk(con, scan, monkeypatch):
         assert con[name][3, 4, 5] == VOLUME[3, 4, 5]
         np.testing.assert_array_equal(con[name][3, 2:4], VOLUME[3, 2:4])
     assert read == [4, 160, 4, 160]
+
+
+PIPELINES = [
+    ["fletcher32", "deflate"],
+    ["fletcher32", "shuffle", "deflate"],
+    ["fletcher32", 32001],
+    ["shuffle", "fletcher32", 32001],
+    ["fletcher32", "shuffle", "fletcher32", 32004],
+    ["fletcher32", 32015],
+    ["fletcher32", 32008],
+    ["fletcher32", "lz4 in bitshuffle"],
+    ["deflate", "fletcher32", "deflate"],
+    ["deflate", "shuffle", "deflate"],
+]
+PARAMETERS = {32001: (0, 0, 0, 0, 5, 1, 0), 32004: (), 32015: (3,), 32008: (0, 0)}
+
+
+@pytest.mark.parametrize("pipeline", PIPELINES, ids=lambda p: "+".join(map(str, p)))
+def test_filters_in_any_order(con, path, pipeline):
+    if not {"shuffle", "fletcher32", "deflate"}.issuperset(pipeline):
+        require("hdf5plugin")
+        require("numcodecs")
+    creation = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+    creation.set_chunk((3, 30, 20))
+    for step in pipeline:
+        if step == "deflate":
+            creation.set_deflate(5)
+        elif step == "lz4 in bitshuffle":
+            creation.set_filter(32008, h5py.h5z.FLAG_OPTIONAL, (0, 2))
+        elif isinstance(step, int):
+            creation.set_filter(step, h5py.h5z.FLAG_OPTIONAL, PARAMETERS[step])
+        else:
+            getattr(creation, f"set_{step}")()
+    with h5py.File(path, "w") as file:
+        kind, space = h5py.h5t.py_create(VOLUME.dtype), h5py.h5s.create_simple(VOLUME.shape)
+        h5py.Dataset(h5py.h5d.create(file.id, b"a", kind, space, creation))[...] = VOLUME
+    assert con.link(path).linked == ["a"]
+    np.testing.assert_array_equal(con["a"][...], VOLUME)
+
+
+@pytest.mark.parametrize("pipeline", [[2, 2], [2, 3, 2], [3, 2, 3, 2]])
+def test_a_filter_that_occurs_twice(pipeline):
+    # h5py refuses to make the first, and other programs do not.
+    data = plain = VOLUME.tobytes()
+    for code in pipeline:
+        if code == h5chunks.SHUFFLE:
+            count = len(data) // 4
+            whole = np.frombuffer(data[: 4 * count], "u1").reshape(-1, 4).T.tobytes()
+            data = whole + data[4 * count :]
+        else:
+            data += fletcher32(data)
+    decoders = h5chunks.decoders_of([(code, (4,) * (code == 2)) for code in pipeline], 4)
+    found = h5chunks.undone(data, [decode for _, decode in decoders], len(plain))
+    assert bytes(found) == plain
+
+
+def test_a_compressor_of_what_is_compressed_is_left_to_libhdf5(con, path):
+    require("numcodecs")
+    assert h5chunks.decoders_of([(1, (5,)), (32001, ())], 4) is None
+    assert h5chunks.decoders_of([(32004, ()), (32015, ())], 4) is None
+    require("hdf5plugin")
+    creation = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+    creation.set_chunk((12, 30, 20))
+    creation.set_deflate(5)
+    creation.set_filter(32015, h5py.h5z.FLAG_OPTIONAL, (3,))
+    with h5py.File(path, "w") as file:
+        kind, space = h5py.h5t.py_create(VOLUME.dtype), h5py.h5s.create_simple(VOLUME.shape)
+        h5py.Dataset(h5py.h5d.create(file.id, b"a", kind, space, creation))[...] = VOLUME
+    with pytest.raises(RefusedError, match=r"the filters 1, 32015 in this order"):
+        con.link(path)
+    con.ingest(path)
+    np.testing.assert_array_equal(con["a"][...], VOLUME)
+
+
+@pytest.mark.parametrize("code", [h5chunks.DEFLATE, 32001, 32004, 32015])
+def test_what_decodes_to_more_than_a_chunk_takes_no_memory(code):
+    # A few bytes may claim to be gigabytes.
+    zeros = bytes(50_000_000)
+    if code == h5chunks.DEFLATE:
+        data = zlib.compress(zeros)
+    else:
+        codec = require("numcodecs").get_codec({"id": h5chunks._CODECS[code]})
+        data = codec.encode(zeros)
+        data = bytes(4) + data if code == 32004 else data
+    [(_, decode)] = h5chunks.decoders_of([(code, ())], 4)
+    tracemalloc.start()
+    try:
+        with pytest.raises(h5chunks.UndecodableError):
+            decode(data, 4096)
+        assert tracemalloc.get_traced_memory()[1] < 2_000_000
+    finally:
+        tracemalloc.stop()
+
+
+def test_attributes_are_those_of_the_file(scan, tmp_path, con):
+    attrs = {
+        "unitSI": np.float64(2.5),
+        "count": np.int16(-3),
+        "scale": np.array([1.5, 2.5]),
+        "fixed": np.array([b"ab", b"c"]),
+        "axes": ["x", "y"],
+        "units": "counts",
+        "hit": np.bool_(True),
+    }
+    with h5py.File(scan, "a") as file:
+        for name, value in attrs.items():
+            file["entry/zipped"].attrs[name] = value
+    con.link(scan)
+    for backend in ("hdf5", "file"):
+        with make_connection(backend, tmp_path) as other:
+            other.link(scan)
+            check_attributes(other["entry/zipped"].attrs, attrs)
+    check_attributes(con["entry/zipped"].attrs, attrs)
+    con["entry/zipped"].export(tmp_path / "out.h5")
+    with h5py.File(tmp_path / "out.h5") as file:
+        assert file["zipped" if "zipped" in file else "entry/zipped"].attrs["unitSI"] == 2.5
+
+
+def check_attributes(found, expected):
+    assert set(found) == set(expected)
+    for name, value in expected.items():
+        np.testing.assert_array_equal(found[name], value)
+        assert type(found[name]) is type(value)
+        if isinstance(value, (np.ndarray, np.generic)):
+            assert found[name].dtype == value.dtype
 
 
 # -- a dataset like any other --------------------------------------------------------------

@@ -37,6 +37,7 @@ __all__ = [
     "decoder_of",
     "decoders_of",
     "numbers_of",
+    "undone",
 ]
 
 DEFLATE, SHUFFLE, FLETCHER32 = 1, 2, 3
@@ -74,6 +75,12 @@ class _Scratch(threading.local):
         if found is None or found.size < nbytes:
             found = self._arrays[use] = np.empty(nbytes, np.uint8)
         return found[:nbytes]
+
+    def beside(self, data: Array, use: str) -> Array:
+        """Return as much memory as some data take, and other than theirs."""
+        found = self.get(use, len(data))
+        # A filter may occur twice in a pipeline.
+        return self.get(f"{use} again", len(data)) if np.may_share_memory(found, data) else found
 
 
 _scratch = _Scratch()
@@ -214,8 +221,7 @@ class ChunkReader:
         task, dtype = part.task, self.metadata.dtype
         extent = self._extent(task.idx)
         nbytes = self._nbytes(part)
-        for decode in part.active:
-            data = decode(data, nbytes)
+        data = undone(data, part.active, nbytes)
         if part.ranges and len(data) < nbytes:
             whole = _scratch.get("whole", nbytes)
             first = part.start - part.offset
@@ -249,15 +255,50 @@ def numbers_of(indices: Sequence[Shape] | Array, grid: Shape) -> npt.NDArray[np.
     return numbers
 
 
+def undone(data: Any, active: Sequence[Decoder], nbytes: int) -> Any:
+    """Return a chunk of `nbytes` bytes without its filters.
+
+    Parameters
+    ----------
+    data : bytes-like
+        The chunk as it is stored.
+    active : sequence of callable
+        What undoes the filters that were applied to it, in the order of reading.
+    nbytes : int
+
+    Raises
+    ------
+    UndecodableError
+        A filter cannot have written it.
+    """
+    # Each checksum makes a chunk longer by 4 bytes for the filters that are applied after it.
+    longer = 4 * active.count(_check_fletcher32)
+    for decode in active:
+        if decode is _check_fletcher32:
+            longer -= 4
+        data = decode(data, nbytes + longer)
+    return data
+
+
 def decoders_of(filters: Sequence[Filter], itemsize: int) -> list[tuple[int, Decoder]] | None:
-    """Give what undoes filters, in the order of reading; None if that is not known here."""
+    """Return what undoes filters, in the order of reading; None if that is not known here."""
     decoders: list[tuple[int, Decoder]] = []
+    compressed = False
     for number, (code, values) in enumerate(filters):
         decoder = decoder_of(code, values, itemsize)
-        if decoder is None:
+        compresses = _compresses(code, values)
+        # All but gzip's are told how long their chunk is, which is unknown of a compressed one.
+        if decoder is None or (compressed and code not in (DEFLATE, SHUFFLE, FLETCHER32)):
             return None
+        compressed = compressed or compresses
         decoders.insert(0, (1 << number, decoder))
     return decoders
+
+
+def _compresses(code: int, values: Sequence[int]) -> bool:
+    if code == BITSHUFFLE:
+        return (*values, 0, 0, 0, 0, 0)[4] != bitshuffle.PLAIN
+    return code == DEFLATE or code in _CODECS
 
 
 def decoder_of(code: int, values: Sequence[int], itemsize: int) -> Decoder | None:
@@ -278,29 +319,45 @@ def decoder_of(code: int, values: Sequence[int], itemsize: int) -> Decoder | Non
         return lambda data, nbytes: _unlz4(data, nbytes, decompress)
     if code == _BLOSC:
         return lambda data, nbytes: _unblosc(data, nbytes, decompress)
-    return lambda data, nbytes: _decoded(decompress, data)
+    return lambda data, nbytes: _unzstd(data, nbytes, decompress)
 
 
-def _decompressor(name: str | None) -> Callable[[Any], Any] | None:
+def _decompressor(name: str | None) -> Callable[..., Any] | None:
     if name is None:
         return None
     try:
-        found: Callable[[Any], Any] = importlib.import_module(f"numcodecs.{name}").decompress
+        found: Callable[..., Any] = importlib.import_module(f"numcodecs.{name}").decompress
     except ImportError:
         return None
     return found
 
 
 # Filters as registered: https://github.com/HDFGroup/hdf5_plugins/blob/master/docs/RegisteredFilterPlugins.md.
-_BLOSC, _LZ4 = 32001, 32004
-_CODECS = {_BLOSC: "blosc", _LZ4: "lz4", 32015: "zstd"}
+_BLOSC, _LZ4, _ZSTD = 32001, 32004, 32015
+_CODECS = {_BLOSC: "blosc", _LZ4: "lz4", _ZSTD: "zstd"}
 
 
-def _decoded(decompress: Callable[..., Any], data: Any) -> Any:
+def _decoded(decompress: Callable[..., Any], *data: Any) -> Any:
     try:
-        return decompress(data)
+        return decompress(*data)
     except (RuntimeError, ValueError) as error:
         raise UndecodableError(str(error)) from None
+
+
+_ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
+
+
+def _unzstd(data: Any, nbytes: int, decompress: Callable[..., Any]) -> Any:
+    # The library makes as much memory as a frame says that it needs (RFC 8878, 3.1.1.1).
+    header = bytes(memoryview(data)[:18])
+    flags = header[4] if len(header) > 5 else 0
+    alone = flags >> 5 & 1
+    size = (alone, 2, 4, 8)[flags >> 6]
+    at = 6 - alone + (0, 1, 2, 4)[flags & 3]
+    found = int.from_bytes(header[at : at + size], "little") + 256 * (size == 2)
+    if header[:4] != _ZSTD_MAGIC or len(header) < at + size or (size and found != nbytes):
+        raise UndecodableError(f"no frame of Zstandard for {nbytes} bytes begins it")
+    return _decoded(decompress, data, *([] if size else [np.zeros(nbytes, np.uint8)]))
 
 
 def _unblosc(data: Any, nbytes: int, decompress: Callable[..., Any]) -> Any:
@@ -345,7 +402,7 @@ def _bitshuffle_decoder(values: Sequence[int]) -> Decoder | None:
         assert decompress is not None
         if how == bitshuffle.LZ4:
             return _lz4_block(decompress, data, length)
-        return _decoded(decompress, data)
+        return _unzstd(data, length, decompress)
 
     def undo(data: Any, nbytes: int) -> Any:
         size = elements or bitshuffle.block_elements(itemsize)
@@ -354,19 +411,24 @@ def _bitshuffle_decoder(values: Sequence[int]) -> Decoder | None:
                 data, size = bitshuffle.bytes_in_blocks(data, nbytes, itemsize, block)
             except ValueError as error:
                 raise UndecodableError(str(error)) from None
-        out = _scratch.get("bits", len(data))
-        bitshuffle.bitunshuffle(data, itemsize, size, out)
+        raw = np.frombuffer(data, np.uint8)
+        out = _scratch.beside(raw, "bits")
+        bitshuffle.bitunshuffle(raw, itemsize, size, out)
         return out
 
     return undo
 
 
 def _inflate(data: Any, nbytes: int) -> Any:
+    stream = zlib.decompressobj()
     try:
-        # Room for a checksum too: a buffer that has to grow is copied.
-        return zlib.decompress(data, bufsize=nbytes + 4)
+        # No more than a chunk may be, which is longer when what is compressed is so already.
+        found = stream.decompress(data, nbytes + (nbytes >> 3) + 1024)
     except zlib.error as error:
         raise UndecodableError(str(error)) from None
+    if not stream.eof:
+        raise UndecodableError("its stream of zlib is cut off, or longer than a chunk")
+    return found
 
 
 def _unshuffle(data: Any, size: int) -> Any:
@@ -374,7 +436,7 @@ def _unshuffle(data: Any, size: int) -> Any:
         return data
     raw = np.frombuffer(data, np.uint8)
     count = len(raw) // size
-    out = _scratch.get("shuffled", len(raw))
+    out = _scratch.beside(raw, "shuffled")
     elements = out[: count * size].reshape(count, size)
     # Byte by byte: a transposed copy takes up to five times as long.
     for byte in range(size):

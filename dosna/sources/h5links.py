@@ -20,6 +20,7 @@ from dosna.sources.h5chunks import (
     Records,
     UndecodableError,
     decoders_of,
+    undone,
 )
 from dosna.sources.h5direct import chunk_records, filters_of, offset_of
 from dosna.sources.h5types import Representation, is_stored_as
@@ -72,6 +73,11 @@ def stored_layout(dataset: Any, as_: Representation) -> Layout | None:
             raise RefusedError(
                 f"its chunks have the filter {code}, which dosna undoes only by libhdf5"
             )
+    if decoders_of(filters, as_.dtype.itemsize) is None:
+        codes = ", ".join(str(code) for code, _ in filters)
+        raise RefusedError(
+            f"its chunks have the filters {codes} in this order, which only libhdf5 undoes"
+        )
     fillvalue = np.asarray(dataset.fillvalue).astype(as_.dtype)[()]
     if layout == h5d.CHUNKED:
         if _count(dataset) > _MOST_CHUNKS:
@@ -149,11 +155,8 @@ def _filtered(
     mask: int,
     nbytes: int,
 ) -> bytes | None:
-    data: Any = raw
     try:
-        for bit, decode in decoders:
-            if not mask & bit:
-                data = decode(data, nbytes)
+        data = undone(raw, [decode for bit, decode in decoders if not mask & bit], nbytes)
     except UndecodableError:
         return None
     return _elements(data, dataset, inside) if len(data) == nbytes else None

@@ -424,7 +424,7 @@ class _Ingest:
         con.check_free(array.target)
         # A table without records is complete as it is made.
         incomplete = link.tabled
-        table = new_table(link, encode_attrs(array.description.attrs))
+        table = new_table(link, array.description.attrs)
         made = con.instance.create_dataset(
             array.target,
             table.replace(incomplete=incomplete, origin=array.origin),
