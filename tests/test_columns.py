@@ -300,3 +300,31 @@ def test_chunks_follow_clusters(entries, cluster, chunk):
 )
 def test_chunks_have_a_bounded_size(inner, itemsize, rows_per_entry, chunks):
     assert column_chunks(1000, inner, itemsize, rows_per_entry) == chunks
+
+
+TEXT, RAW = ak.Array(["a", "bc"]), ak.Array([b"a", b"bc"])
+NUMBERS = ak.values_astype(ak.Array([[97], [98, 99]]), "u1")
+FIXED = ak.to_regular(ak.Array([b"abc", b"def"]), axis=1)
+
+
+@pytest.mark.parametrize("inside", [lambda a: a, lambda a: ak.unflatten(a, [2]), lambda a: a[:0]])
+def test_texts_bytes_and_numbers_are_not_each_other(inside):
+    for one in (TEXT, RAW, NUMBERS):
+        form = ak.to_layout(inside(one)).form
+        for other in (TEXT, RAW, NUMBERS):
+            if one is other:
+                assert decompose(inside(other), form)
+            else:
+                with pytest.raises(FormatError, match="was given where a branch has"):
+                    decompose(inside(other), form)
+
+
+def test_bytes_of_a_fixed_length(con):
+    numbers = ak.to_regular(ak.from_numpy(np.zeros((2, 3), "u1")), axis=1)
+    assert [c.inner for c in columns(FIXED.layout.form)] == [(3,)]
+    with pytest.raises(FormatError, match="was given where a branch has"):
+        decompose(numbers, FIXED.layout.form)
+    put(con, "T", {"f": FIXED})
+    found = read_columns(con, "T").f
+    assert found.type == FIXED.type
+    assert found.to_list() == [b"abc", b"def"]

@@ -204,17 +204,24 @@ def decompose(array: Any, form: Any) -> dict[str, Array]:
         The array is of another type than the form's.
     """
     out: dict[str, Array] = {}
-    _decompose(ak.to_layout(array), form, "", out)
+    layout = ak.to_layout(array)
+    _decompose(layout, layout.length, form, "", out)
     return out
 
 
-def _decompose(layout: Any, form: Any, path: str, out: dict[str, Array]) -> None:
+def _decompose(layout: Any, length: int, form: Any, path: str, out: dict[str, Array]) -> None:
     layout = _projected(layout)
+    if layout.length != length:
+        raise FormatError(f"{path!r} has {layout.length} elements where {length} are counted")
     fixed = _fixed(form)
     if layout.is_unknown and not form.is_unknown:
         layout = form.length_zero_array(highlevel=False) if layout.length == 0 else layout
-    if fixed is not None:
+    if form.is_list and _text_of(layout) != _text_of(form):
+        pass  # The same bytes, and nevertheless of another type.
+    elif fixed is not None:
         if layout.is_list or layout.is_numpy:
+            if _text_of(layout):
+                layout = ak.without_parameters(layout, highlevel=False)
             found = layout.to_backend_array(allow_missing=False)
             if found.shape[1:] == fixed[1] and np.can_cast(found.dtype, fixed[0], "equiv"):
                 out[path] = np.ascontiguousarray(found, fixed[0])
@@ -224,31 +231,31 @@ def _decompose(layout: Any, form: Any, path: str, out: dict[str, Array]) -> None
         counted = np.asarray(lists.offsets.data)
         out[_below(path, "offsets")] = counted
         content = lists.content[: counted[-1]]
-        _decompose(content, form.content, _below(path, "content"), out)
+        _decompose(content, int(counted[-1]), form.content, _below(path, "content"), out)
         return
     elif form.is_regular and layout.is_list:
         lists = layout.to_RegularArray()
         if lists.size == form.size:
-            content = lists.content[: lists.size * lists.length]
-            _decompose(content, form.content, _below(path, "content"), out)
+            count = lists.size * lists.length
+            _decompose(lists.content[:count], count, form.content, _below(path, "content"), out)
             return
     elif form.is_record and layout.is_record and layout.is_tuple == form.is_tuple:
         if layout.fields == form.fields:
             for number, (name, content) in enumerate(_fields(form)):
                 part = layout.contents[number][: layout.length]
-                _decompose(part, content, _below(path, name), out)
+                _decompose(part, length, content, _below(path, name), out)
             return
     elif form.is_option:
         there = ~np.asarray(layout.mask_as_bool(valid_when=False)) if layout.is_option else None
         content = layout.project() if there is not None else layout
-        _chosen(there, layout.length, content, form.content, path, out)
+        _chosen(there, length, content, form.content, path, out)
         return
     elif form.is_union and layout.is_union and len(layout.contents) == len(form.contents):
         tags = np.asarray(layout.tags.data)[: layout.length]
         for number, content in enumerate(form.contents):
             part = layout.project(number)
             inner = _below(path, str(number))
-            _chosen(tags == number, layout.length, part, content, inner, out)
+            _chosen(tags == number, length, part, content, inner, out)
         return
     elif form.is_unknown and layout.length == 0:
         return
@@ -256,6 +263,12 @@ def _decompose(layout: Any, form: Any, path: str, out: dict[str, Array]) -> None
         f"an array of {layout.form.type} was given where a branch has {form.type}"
         + (f" at {path!r}" if path else "")
     )
+
+
+def _text_of(form: Any) -> str | None:
+    """Tell texts and bytes from each other and from lists of numbers."""
+    kind = form.parameter("__array__")
+    return str(kind) if kind in ("string", "bytestring") else None
 
 
 def _projected(layout: Any) -> Any:
@@ -269,7 +282,7 @@ def _chosen(
     counted = np.zeros(length + 1, OFFSETS)
     counted[1:] = np.arange(1, length + 1) if there is None else np.cumsum(there)
     out[_below(path, "offsets")] = counted
-    _decompose(content, form, _below(path, "content"), out)
+    _decompose(content, int(counted[-1]), form, _below(path, "content"), out)
 
 
 def compose(form: Any, start: int, stop: int, read: Read) -> Any:
