@@ -147,6 +147,8 @@ class RootSource(Source):
 
     def describe(self, name: str) -> ArrayDescription:
         chain, branch, path = self._place(name)
+        if chain.unreadable:
+            return ArrayDescription(name, refused=str(chain.unreadable))
         laid = chain.branches[branch]
         if not laid.refused:
             laid = chain.measured(branch)
@@ -175,7 +177,7 @@ class RootSource(Source):
         given = set(names)
         for name in given:
             chain, branch, _ = self._place(name)
-            if _whole(self._arrays(), [name]) <= given:
+            if not chain.unreadable and _whole(self._arrays(), [name]) <= given:
                 wanted.setdefault(chain.name, set()).add(branch)
         return {name: self.tree(name, branches).to_attrs() for name, branches in wanted.items()}
 
@@ -252,7 +254,8 @@ class RootSource(Source):
             opens = [
                 partial(_open, file, found[name]) for file, found in zip(files, paths, strict=True)
             ]
-            chains[name] = Chain(name, [file.location for file in files], opens, self._decoded)
+            group = _group(name)
+            chains[group] = Chain(group, [file.location for file in files], opens, self._decoded)
         return chains
 
     def _given_trees(self) -> dict[str, Chain]:
@@ -260,10 +263,12 @@ class RootSource(Source):
         if isinstance(given, uproot.ReadOnlyDirectory):
             paths = tree_paths(given, self.inner)
             return {
-                name: Chain(name, [location], [partial(open_part, given, path)], self._decoded)
+                _group(name): Chain(
+                    _group(name), [location], [partial(open_part, given, path)], self._decoded
+                )
                 for name, path in paths.items()
             }
-        name = str(given.name)
+        name = _group(str(given.name))
         return {name: Chain(name, [location], [partial(part_of, given)], self._decoded)}
 
     def _arrays(self) -> dict[str, tuple[Chain, str, str]]:
@@ -271,7 +276,13 @@ class RootSource(Source):
         with self._lock:
             if self._places is None:
                 places = {}
-                for group, chain in self._found().items():
+                chains = self._found()
+                if all(chain.unreadable for chain in chains.values()):
+                    raise next(c.unreadable for c in chains.values() if c.unreadable)
+                for group, chain in chains.items():
+                    if chain.unreadable:
+                        places[group] = (chain, "", "")
+                        continue
                     for branch, laid in chain.branches.items():
                         own = f"{group}/{escape(branch)}"
                         for path in laid.columns or ("",):
@@ -291,10 +302,18 @@ def _whole(places: Mapping[str, tuple[Chain, str, str]], names: Iterable[str]) -
     found = set()
     for name in names:
         chain, branch, path = places[name]
+        if chain.unreadable:
+            found.add(name)
+            continue
         own = name.removesuffix(f"/{path}") if path else name
         paths = chain.branches[branch].columns
         found |= {f"{own}/{path}" if path else own for path in paths} or {name}
     return found
+
+
+def _group(path: str) -> str:
+    """Return the name of the group of a tree, of which some parts may not be names of datasets."""
+    return "/".join(map(escape, path.split("/")))
 
 
 def _open(file: RootFile, path: str) -> TreePart:

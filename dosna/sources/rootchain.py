@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from math import prod
@@ -14,7 +16,7 @@ import numpy as np
 from dosna.columns.chunking import choose_chunk_entries, column_chunks
 from dosna.columns.description import Branch, FileRange, Tree
 from dosna.columns.layout import Column, columns, decompose, form_of
-from dosna.errors import FormatError, SourceError
+from dosna.errors import FormatError, SourceError, SourceNotFoundError
 from dosna.metadata import Shape
 from dosna.sources.base import Array, Box
 from dosna.sources.caching import Cache
@@ -126,24 +128,28 @@ class Chain:
         """Describe the tree and its branches, as far as that needs no data."""
         bounds, found, clusters = [0], {}, []
         refused: dict[str, str] = {}
-        first = self._part(0)
+        first, first_location = None, ""
         for number, location in enumerate(self.locations):
             part = self._part(number)
             bounds.append(bounds[-1] + part.entries)
             clusters.append((part.entries, part.cluster()))
             with reading(f"tree {self.name!r} of {location}"):
                 here = {branch.name: branch for branch in part.branches()}
+            if not here and not part.entries:
+                continue  # Made, and never filled: there are no columns that others could lack.
+            if first is None:
+                first, first_location = part, location
             for name, branch in here.items():
-                if number == 0:
+                if part is first:
                     found[name], refused[name] = branch, branch.refused
                 elif name not in found:
                     found[name] = branch
-                    refused[name] = f"{self.locations[0]} has no such branch, and {location} has"
-                elif not refused[name]:
-                    form = found[name].form
-                    if branch.refused or branch.form != form:
-                        other = branch.refused or f"it is {branch.typename} there"
-                        refused[name] = f"{location} has another such branch: {other}"
+                    refused[name] = f"{first_location} has no such branch, and {location} has"
+                elif not refused[name] and (
+                    branch.refused or not _same_type(branch.form, found[name].form)
+                ):
+                    other = branch.refused or f"it is {branch.typename} there"
+                    refused[name] = f"{location} has another such branch: {other}"
             for name in found.keys() - here.keys():
                 refused[name] = refused[name] or f"{location} has no such branch"
         laid = {}
@@ -153,6 +159,7 @@ class Chain:
             if not own and not refused[name]:
                 refused[name] = f"its elements ({described.type}) have nothing in them to be kept"
             laid[name] = Laid(described, own, refused[name])
+        first = first or self._part(0)
         usual = max(clusters, key=lambda c: c[0])[1]
         tree = Tree(
             first.kind,
@@ -183,10 +190,22 @@ class Chain:
         with self._lock:
             return self._described[1]
 
+    @cached_property
+    def unreadable(self) -> SourceError | None:
+        """Why the tree cannot be described; None if it can."""
+        try:
+            self.branches  # noqa: B018
+        except SourceNotFoundError:
+            raise
+        except SourceError as error:
+            return error
+        return None
+
     def forget(self) -> None:
         """Close what is open; what is known of the tree is found again."""
         with self._lock:
-            self.__dict__.pop("_described", None)
+            for found in ("_described", "unreadable"):
+                self.__dict__.pop(found, None)
             self._parts.clear()
             self._measured.clear()
 
@@ -209,9 +228,12 @@ class Chain:
         name = laid.branch.name
         for number, file in enumerate(self.tree.files):
             part = self._part(number)
-            with reading(f"branch {name!r} of {file.url}"):
+            if not part.entries:
+                continue
+            with _reading_branch(name, file.url):
                 pieces = part.edges(name)
-                kept = self._grouped(pieces, file.start, part.nbytes(name))
+                size = part.nbytes(name) if part.joins(name) else sys.maxsize
+                kept = self._grouped(pieces, file.start, size)
                 counts = part.counts(name) if lengths else {}
             units = len(edges) - 1
             edges += [file.start + pieces[at] for at in kept[1:]]
@@ -249,7 +271,7 @@ class Chain:
         def make() -> Unit:
             file = self.tree.files[number]
             name = laid.branch.name
-            with reading(f"branch {name!r} of {file.url}"):
+            with _reading_branch(name, file.url):
                 layout = self._part(number).read(name, start - file.start, stop - file.start)
                 unit = _taken_apart(layout, laid)
             for path, column in laid.columns.items():
@@ -330,6 +352,28 @@ class Chain:
                     place[...] = part[inner]
                 row = end
             at += 1
+
+
+@contextmanager
+def _reading_branch(name: str, location: str) -> Iterator[None]:
+    """Turn what a branch raises into its own error, which costs no other branch."""
+    what = f"branch {name!r} of {location}"
+    try:
+        with reading(what):
+            yield
+    except MemoryError as error:
+        raise SourceError(
+            f"{what} cannot be read: it takes more memory than there is, or uproot takes "
+            "something else for its size"
+        ) from error
+
+
+def _same_type(one: Any, other: Any) -> bool:
+    """Compare forms in JSON by what they mean, for they may be spelt differently."""
+    if one == other:
+        return True
+    left, right = form_of(one), form_of(other)
+    return bool(left.type == right.type) and columns(left) == columns(right)
 
 
 def _taken_apart(layout: Any, laid: Laid) -> Unit:

@@ -12,7 +12,13 @@ from typing import Any
 import uproot
 import uproot.source.chunk
 
-from dosna.errors import DosnaError, MissingDependencyError, SourceError, SourceNotFoundError
+from dosna.errors import (
+    DosnaError,
+    MissingDependencyError,
+    RefusedError,
+    SourceError,
+    SourceNotFoundError,
+)
 from dosna.sources.files import ByteFile, S3Options, open_bytes
 
 __all__ = ["RootFile", "expand", "reading", "tree_paths"]
@@ -20,6 +26,9 @@ __all__ = ["RootFile", "expand", "reading", "tree_paths"]
 TREES = ("TTree", "TNtuple", "TNtupleD", "ROOT::RNTuple", "ROOT::Experimental::RNTuple")
 
 _PATTERN = frozenset("*?[")
+
+_UNSUPPORTED = "unsupported compression algorithm"
+"""As uproot says of what the oldest ROOT has written."""
 
 # So much beyond the end of a small file uproot asks for at first.
 _SLACK = 1 << 10
@@ -55,6 +64,8 @@ def reading(what: object) -> Iterator[None]:
     except MemoryError:
         raise
     except Exception as error:
+        if isinstance(error, ValueError) and _UNSUPPORTED in str(error):
+            raise RefusedError(f"{what} cannot be read by uproot: {_line(error)}") from error
         raise SourceError(
             f"{what} cannot be read: it is damaged, truncated or out of reach "
             f"({type(error).__name__}: {_line(error)})"

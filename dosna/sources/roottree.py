@@ -14,11 +14,13 @@ import uproot
 from uproot.interpretation.grouped import AsGrouped
 from uproot.interpretation.identify import UnknownInterpretation
 from uproot.interpretation.jagged import AsJagged
+from uproot.interpretation.numerical import AsDtype
 from uproot.interpretation.objects import AsStridedObjects
 from uproot.models.TBasket import Model_TBasket
 
 from dosna.columns.layout import columns, counted_contents, form_of, plain_form
 from dosna.errors import DosnaError, RefusedError
+from dosna.sources.rootchecks import checked, misread
 from dosna.sources.rootfile import reading
 
 __all__ = ["BranchHere", "TreePart", "open_part", "part_of"]
@@ -106,6 +108,10 @@ class TreePart(ABC):
             refused = f"uproot has no awkward form of it ({type(error).__name__}: {error})"
         return BranchHere(name, typename, self.title_of(name), form, " ".join(refused.split()))
 
+    def joins(self, name: str) -> bool:
+        """Tell whether pieces may be read together."""
+        return True
+
     @abstractmethod
     def form(self, name: str) -> Any:
         """Give the form of a branch in JSON; RefusedError if there is none."""
@@ -143,13 +149,16 @@ class TTreePart(TreePart):
     def __init__(self, tree: Any) -> None:
         super().__init__(tree)
         self.title = str(tree.title)
+        self._checked: dict[str, Any] = {}
         for name, branch in tree.iteritems(recursive=True, full_paths=True):
-            if not isinstance(branch.interpretation, AsGrouped):
+            if not _is_group(branch):
                 self._add(name, branch)
 
     def form(self, name: str) -> Any:
         branch = self._found[name]
         interpretation = branch.interpretation
+        if why := misread(interpretation):
+            raise RefusedError(why)
         if isinstance(interpretation, UnknownInterpretation):
             raise RefusedError(f"uproot cannot interpret it: {interpretation.reason}")
         if int(branch.num_entries) != self.entries:
@@ -157,7 +166,7 @@ class TTreePart(TreePart):
                 f"it has {int(branch.num_entries)} entries, and the tree has {self.entries}"
             )
         branch.entry_offsets  # noqa: B018  raises where baskets are missing
-        form = plain_form(interpretation.awkward_form(branch.file))
+        form = plain_form(_form_of(branch, interpretation))
         content = interpretation.content if type(interpretation) is AsJagged else interpretation
         return _shown(form) if isinstance(content, AsStridedObjects) else form
 
@@ -179,6 +188,8 @@ class TTreePart(TreePart):
         interpretation = branch.interpretation
         if type(interpretation) is not AsJagged or offsets != ["offsets"]:
             return None
+        if isinstance(interpretation.content, AsStridedObjects) and branch.num_baskets:
+            self.read(name, 0, self.edges(name)[1])  # ROOT may have written them otherwise
         itemsize = interpretation.content.itemsize
         counted = np.zeros(branch.num_baskets, np.int64)
         for number in range(branch.num_baskets):
@@ -218,7 +229,9 @@ class TTreePart(TreePart):
         if isinstance(branch.interpretation, AsStridedObjects):
             # uproot 5.7 looks for a basket beyond entries that end with one.
             most = min(stop + 1, self.entries)
-        found = branch.array(entry_start=start, entry_stop=most, library="ak")
+        if name not in self._checked:
+            self._checked[name] = checked(branch.interpretation)
+        found = branch.array(self._checked[name], entry_start=start, entry_stop=most, library="ak")
         return found.layout[: stop - start]
 
     def cluster(self) -> int | None:
@@ -230,6 +243,24 @@ class TTreePart(TreePart):
         for start, stop in pairwise(edges):
             lengths[int(stop - start)] += 1
         return max(lengths, key=lambda n: (lengths[n] * n, n)) if lengths else None
+
+
+def _is_group(branch: Any) -> bool:
+    """Tell whether a branch is only the others that are in it."""
+    try:
+        return isinstance(branch.interpretation, AsGrouped)
+    except Exception:
+        return False  # It is refused when it is described, and costs no other.
+
+
+def _form_of(branch: Any, interpretation: Any) -> Any:
+    try:
+        return interpretation.awkward_form(branch.file)
+    except AssertionError:
+        if not isinstance(interpretation, AsDtype):
+            raise
+        # uproot 5.7 reads leaves that are arrays beside others, and has no form of them.
+        return branch.array(entry_start=0, entry_stop=0, library="ak").layout.form
 
 
 def _shown(form: Any) -> Any:
@@ -265,7 +296,21 @@ class RNTuplePart(TreePart):
         return plain_form(self._keyed(name))
 
     def _keyed(self, name: str) -> Any:
-        return self._found[name].to_akform()[0].contents[0]
+        field = self._found[name]
+        if "." not in field.name:
+            return field.to_akform()[0].contents[0]
+        # uproot takes the name for a path, and finds nothing there.
+        own = (field.name, f"{field.name}.")
+        form, _ = self.tree.to_akform(
+            filter_field=lambda f: (
+                f.path is not None and (f.path == own[0] or f.path.startswith(own[1]))
+            )
+        )
+        return form.contents[form.fields.index(field.name)]
+
+    def joins(self, name: str) -> bool:
+        # The elements of a variant are counted from the beginning of their cluster.
+        return not _has_union(self._keyed(name))
 
     def title_of(self, name: str) -> str:
         return str(self._found[name].description)
@@ -318,7 +363,7 @@ class RNTuplePart(TreePart):
 
     def read(self, name: str, start: int, stop: int) -> Any:
         first, last = self._edges.index(start), len(self._edges) - self._edges[::-1].index(stop)
-        form = self._found[name].to_akform()[0]
+        form = self._keyed(name)
         buffers: dict[str, Array] = {}
         for key in _keys(form):
             number = int(key.split("-")[1])
@@ -328,7 +373,7 @@ class RNTuplePart(TreePart):
             )
             _fill(buffers, key, data)
         found = ak.from_buffers(form, stop - start, buffers, highlevel=False)
-        return found.contents[0][: stop - start]
+        return found[: stop - start]
 
     def cluster(self) -> int | None:
         lengths = Counter(int(cluster.num_entries) for cluster in self._clusters)
@@ -345,6 +390,10 @@ def _keys(form: Any) -> list[str]:
 
 def _numbers(form: Any) -> list[int]:
     return sorted({int(key.split("-")[1]) for key in _keys(form)})
+
+
+def _has_union(form: Any) -> bool:
+    return bool(form.is_union) or any(map(_has_union, _contents(form)))
 
 
 def _number(form: Any) -> int | None:
@@ -388,5 +437,21 @@ def open_part(directory: Any, path: str) -> TreePart:
 
 
 def part_of(tree: Any) -> TreePart:
-    """Give the part that is around a tree of uproot."""
-    return TTreePart(tree) if isinstance(tree, uproot.TTree) else RNTuplePart(tree)
+    """Return the part that is around a tree of uproot.
+
+    Raises
+    ------
+    RefusedError
+        uproot reads no trees of this kind.
+    """
+    if isinstance(tree, uproot.TTree):
+        return TTreePart(tree)
+    if isinstance(tree, uproot.behaviors.RNTuple.RNTuple):
+        return RNTuplePart(tree)
+    kind = str(tree.classname)
+    if "RNTuple" not in kind:
+        raise RefusedError(f"a {kind} is no tree")
+    raise RefusedError(
+        f"it is a {kind} from before version 1.0 of RNTuple's format, and uproot reads none of "
+        "these: write it anew by ROOT 6.34 or later"
+    )

@@ -1,0 +1,121 @@
+"""What is checked before uproot decodes a basket: that its bytes are what they are taken for."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from uproot import containers
+from uproot.interpretation.jagged import AsJagged
+from uproot.interpretation.known_forth import known_forth_of
+from uproot.interpretation.numerical import TruncatedNumerical
+from uproot.interpretation.objects import AsObjects
+from uproot.source.cursor import Cursor
+
+from dosna.errors import RefusedError
+
+__all__ = ["checked", "misread"]
+
+_VECTOR_HEADER = 10
+"""Bytes before the elements of a std::vector: its length, its version, and last its count."""
+_COUNT = containers._stl_container_size
+
+
+def misread(interpretation: Any) -> str:
+    """Say why uproot gives wrong values for all branches of a kind; empty if it does not."""
+    if type(interpretation) is not AsJagged:
+        return ""
+    content = interpretation.content
+    if isinstance(content, TruncatedNumerical) and content.to_dims:
+        extents = "".join(f"[{n}]" for n in content.to_dims)
+        return (
+            f"uproot misreads lists of {content.typename}: it takes each number of their extents "
+            f"{extents} for an element"
+        )
+    return ""
+
+
+def checked(interpretation: Any) -> Any:
+    """Return what reads the same and refuses bytes that cannot be of its type.
+
+    Parameters
+    ----------
+    interpretation : uproot.interpretation.Interpretation
+        Of a branch.
+    """
+    if type(interpretation) is AsJagged:
+        return _Lists(
+            interpretation.content,
+            interpretation.header_bytes,
+            interpretation.typename,
+            interpretation.original,
+        )
+    if type(interpretation) is AsObjects and known_forth_of(interpretation.model) is None:
+        return AsObjects(_Bounded(interpretation), interpretation.branch)
+    return interpretation
+
+
+class _Lists(AsJagged):  # type: ignore[misc]
+    """Lists whose elements must make up the bytes of each of them, as their headers count them.
+
+    uproot rounds off what remains, and so reads what ROOT has written member by member as if it
+    were object by object.
+    """
+
+    def hook_before_basket_array(self, **given: Any) -> None:
+        ends = given["byte_offsets"]
+        if ends is None or len(ends) < 2:
+            return
+        sizes = np.diff(ends) - self.header_bytes
+        itemsize = self.content.itemsize
+        wrong = (sizes < 0) | (sizes % itemsize != 0)
+        if self.header_bytes == _VECTOR_HEADER and not wrong.any():
+            counts = given["data"][ends[:-1, np.newaxis] + np.arange(6, 10)]
+            wrong = np.ascontiguousarray(counts).view(">u4")[:, 0] != sizes // itemsize
+        if wrong.any():
+            at = int(wrong.argmax())
+            raise RefusedError(
+                f"uproot would misread it: entry {at} of basket {given['basket'].basket_num} has "
+                f"{sizes[at]} bytes, which are not its elements of {itemsize} bytes one after "
+                "the other; ROOT may have written them member by member"
+            )
+
+
+class _Bounded(containers.AsContainer):  # type: ignore[misc]
+    """A model whose counts of elements must fit the bytes of the entry that they are in."""
+
+    def __init__(self, objects: Any) -> None:
+        self._objects = objects
+
+    @property
+    def cache_key(self) -> str:
+        return str(self._objects.cache_key)
+
+    @property
+    def typename(self) -> str:
+        return str(self._objects.typename)
+
+    def awkward_form(self, file: Any, context: Any) -> Any:
+        return self._objects.model.awkward_form(file, context)
+
+    def read(self, chunk: Any, cursor: Any, *rest: Any, **options: Any) -> Any:
+        bounded = _BoundedCursor(cursor.index, cursor.origin)
+        found = self._objects.model.read(chunk, bounded, *rest, **options)
+        cursor.move_to(bounded.index)
+        return found
+
+
+class _BoundedCursor(Cursor):  # type: ignore[misc]
+    """Refuses a count of elements before memory is taken for them.
+
+    Each of them has at least a byte.
+    """
+
+    def field(self, chunk: Any, format: Any, context: Any, move: bool = True) -> Any:
+        found = super().field(chunk, format, context, move)
+        if format is _COUNT and found > (left := chunk.stop - self.index):
+            raise RefusedError(
+                f"uproot would misread it: {found} elements are said to follow, where an entry "
+                f"has {left} bytes more"
+            )
+        return found
