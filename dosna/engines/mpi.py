@@ -15,11 +15,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from functools import partial
-from types import CodeType, FunctionType
 from typing import Any, ClassVar
-
-import numpy as np
 
 try:
     from mpi4py import MPI
@@ -30,6 +26,7 @@ except RuntimeError as error:
         name="an MPI library",
     ) from error
 
+from dosna.engines.agreement import meaning
 from dosna.engines.base import R, Report, Runner, T, Tasks, pack_error, reported, unpack_error
 from dosna.engines.connection import EngineConnection
 from dosna.engines.dataset import EngineDataset
@@ -42,7 +39,6 @@ from dosna.util.progress import Progress, reporting
 ROOT = 0
 _SHOWN = 500
 _FORWARDED_SECONDS = 0.5
-_COMPARED_BYTES, _COMPARED_ELEMENTS = 1 << 16, 256
 
 # The duplicate lives as an attribute of the communicator that it was made from.
 _keyval = MPI.Comm.Create_keyval(delete_fn=lambda comm, keyval, duplicate: duplicate.Free())
@@ -105,7 +101,7 @@ class MpiRunner(Runner):
             )
         self._call = what
         try:
-            shown = f"{what}{tuple(_summary(a) for a in arguments)}"
+            shown = f"{what}{tuple(meaning(a) for a in arguments)}"
             digest = hashlib.sha256(shown.encode()).hexdigest()
         except Exception as error:
             # An argument that cannot even be looked at, such as a closed file.
@@ -234,57 +230,6 @@ class MpiRunner(Runner):
             MPI.IDENT,
             MPI.CONGRUENT,
         )
-
-
-def _summary(value: Any) -> Any:
-    """Describe an argument so that equal ones on two ranks are described equally."""
-    if value is None or isinstance(value, (bool, int, float, complex, str, bytes)):
-        return value
-    if isinstance(value, np.dtype):
-        return str(value)  # Equal ones may have different reprs.
-    if isinstance(value, (list, tuple)):
-        return tuple(_summary(v) for v in value)
-    if isinstance(value, slice):
-        return "slice", _summary((value.start, value.stop, value.step))
-    if isinstance(value, Mapping):
-        return tuple((str(k), _summary(v)) for k, v in value.items())
-    if isinstance(value, (EngineConnection, EngineDataset)):
-        return value.identity
-    if isinstance(value, np.generic):
-        return str(value.dtype), value.item()
-    if isinstance(value, np.ndarray):
-        return "array", value.shape, str(value.dtype), _digest(value)
-    if hasattr(value, "shape") and hasattr(value, "dtype"):
-        return type(value).__name__, tuple(value.shape), str(value.dtype)
-    if isinstance(value, partial):
-        return "partial", _summary((value.func, value.args, value.keywords))
-    if isinstance(value, FunctionType):
-        return value.__qualname__, *_code(value.__code__)
-    if isinstance(value, type):
-        return value.__qualname__
-    return getattr(value, "__qualname__", None) or type(value).__qualname__
-
-
-def _digest(array: np.ndarray[Any, Any]) -> str:
-    """Digest a small array, or a few elements of a large one: enough to tell random ones."""
-    if array.dtype.hasobject:
-        return ""
-    if array.nbytes > _COMPARED_BYTES:
-        array = array.flat[:: -(-array.size // _COMPARED_ELEMENTS)]
-    return hashlib.sha256(array.tobytes()).hexdigest()[:16]
-
-
-def _code(code: CodeType) -> tuple[Any, ...]:
-    """Tell lambdas apart; what they close over may rightly differ, a rank for instance."""
-    inner: list[Any] = []
-    for constant in code.co_consts:
-        if isinstance(constant, CodeType):
-            inner.append(_code(constant))
-        elif isinstance(constant, frozenset):
-            inner.append(sorted(map(repr, constant)))  # Sets have another order in each process.
-        else:
-            inner.append(repr(constant))
-    return hashlib.sha256(code.co_code).hexdigest()[:16], code.co_names, *inner
 
 
 class _Ranks:

@@ -125,6 +125,11 @@ class Source(ABC):
         inner = f":{self.inner}" if self.inner else ""
         return f"<{type(self).__name__} {self.location}{inner}>"
 
+    @property
+    def identity(self) -> tuple[Any, ...]:
+        """What processes that read it together must agree on before they start."""
+        return (type(self).__qualname__, self.location, self.inner)
+
     def close(self) -> None:  # noqa: B027  a source without open files has nothing to do
         """Let go of open files. What is used afterwards is opened again."""
 

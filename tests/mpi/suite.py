@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import time
 from functools import partial
+from pathlib import Path
 
 import h5py
 import numpy as np
@@ -54,6 +55,16 @@ def check(ds, expected):
 @pytest.fixture
 def ds(con, name):
     return con.create_dataset(name, data=volume(), chunk_size=CHUNKS, fillvalue=-1)
+
+
+@pytest.fixture
+def beside(folder):
+    """Give a folder of all ranks that is not the connection's."""
+    where = Path(f"{folder}-beside")
+    if RANK == 0:
+        where.mkdir()
+    WORLD.Barrier()
+    return where
 
 
 @pytest.fixture
@@ -348,6 +359,42 @@ def test_read_only(connect, ds, name):
 
 
 @several
+def test_equal_arguments_may_be_spelt_differently(con, ds, name, beside):
+    odd = RANK == SIZE - 1
+    made = con.create_dataset(name + "-b", (3,), np.float32, fillvalue=np.float32(2))
+    assert made.dtype == np.dtype("f4")
+    records = [("id", np.int32), ("energy", np.float64)]
+    assert con.create_dataset(name + "-r", (3,), records).dtype == np.dtype(records)
+    assert con.require_dataset(name + "-b", (3,), np.float32).shape == (3,)
+    check(ds.map(np.sqrt, name + "-m", dtype=np.float64), np.sqrt(volume()).astype("f8"))
+    made.apply(np.float32)
+    check(made, np.full(3, 2, "f4"))
+    attrs = {"b": 2, "a": [1]} if odd else {"a": [1], "b": 2}
+    made.attrs.update(attrs)
+    made.attrs["set"] = sorted({"x", "y"})
+    assert dict(made.attrs) == {"a": [1], "b": 2, "set": ["x", "y"]}
+    if RANK == 0:
+        np.save(beside / "a.npy", np.arange(4))
+    con.mpi_barrier()
+    assert con.ingest(beside / "a.npy", name + "-i").made == [name + "-i"]
+    by = 3
+    check(con[name + "-i"].map(lambda b: b + by, name + "-j"), np.arange(4) + 3)
+
+
+@several
+def test_paths_of_each_rank_are_refused_everywhere(con, name, beside, monkeypatch):
+    (beside / f"{RANK}").mkdir()
+    path = beside / f"{RANK}" / "a.npy"
+    np.save(path, np.full(8, RANK))
+    os.utime(path, ns=(1, 1))
+    for mine in (path, str(path)):
+        raises_everywhere(errors.CollectiveError, lambda m=mine: con.ingest(m, name), "rank 0")
+    monkeypatch.chdir(beside / f"{RANK}")
+    raises_everywhere(errors.CollectiveError, lambda: con.ingest(Path("a.npy"), name), "rank 0")
+    assert same(name in con) is False
+
+
+@several
 def test_different_arguments_are_refused_everywhere(con, ds, name):
     odd = RANK == SIZE - 1
     random = np.random.default_rng(RANK).random(SHAPE)
@@ -361,6 +408,11 @@ def test_different_arguments_are_refused_everywhere(con, ds, name):
         lambda: ds.map(np.sqrt if odd else np.abs, name + "-b"),
         lambda: ds.map((lambda b: b) if odd else (lambda b: b + 1), name + "-b"),
         lambda: ds.map(partial(np.add, float(odd)), name + "-b"),
+        lambda: ds.map(lambda b: b + odd, name + "-b"),
+        lambda: ds.map(lambda b, by=float(odd): b + by, name + "-b"),
+        lambda: con.create_dataset(name + "-b", (3,), np.float32 if odd else np.float64),
+        lambda: con.ingest(Path(f"/nowhere/{odd}.npy"), name + "-b"),
+        lambda: con.export(Path(f"/nowhere/{odd}.npy"), select={name, f"{odd}"}),
         lambda: ds.map(np.abs, name + "-b", halo=1 + odd),
         lambda: ds.apply(np.abs, memory_limit="1M" if odd else None),
         lambda: ds.resize((4, 4, 4 + odd)),
