@@ -9,16 +9,19 @@ import pickle
 import shutil
 import subprocess
 import sys
+import tempfile
 
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from support import require, require_program
 
 h5py = require("h5py")
 
 import dosna as dn  # noqa: E402
 from dosna import errors  # noqa: E402
-from dosna.backends import h5format  # noqa: E402
+from dosna.backends import h5folder, h5virtual  # noqa: E402
 
 
 @pytest.fixture
@@ -215,7 +218,7 @@ def test_virtual_dataset_works_from_any_folder_and_after_moving(con, tmp_path, m
 
 
 def test_virtual_dataset_is_left_out_for_very_many_chunks_or_on_request(con, tmp_path):
-    many = h5format.VIRTUAL_CHUNKS + 1
+    many = h5virtual.VIRTUAL_CHUNKS + 1
     for name, shape, option, made in [
         ("many", (many,), None, False),
         ("many on request", (many,), True, True),
@@ -237,6 +240,144 @@ def test_an_attribute_does_not_rebuild_the_mappings_and_old_ones_take_no_room(co
     assert found["n"] == 19
     assert np.array_equal(found["array"], np.arange(5))
     assert np.array_equal(virtual(tmp_path / "x"), numbers((100, 10)))
+
+
+@pytest.mark.parametrize(
+    ("shape", "chunk_size", "longer", "wider"),
+    [
+        ((41,), (1,), (43,), (30,)),
+        ((33, 3), (2, 1), (41, 3), (31, 7)),
+        ((5, 30), (2, 1), (9, 30), (3, 28)),
+        ((10, 11, 3), (2, 2, 3), (13, 11, 3), (10, 15, 2)),
+    ],
+    ids=str,
+)
+def test_virtual_dataset_of_many_chunks(
+    con, tmp_path, monkeypatch, shape, chunk_size, longer, wider
+):
+    monkeypatch.setattr(h5virtual, "MAPPED_CHUNKS", 12)
+    path = tmp_path / "x"
+    data = numbers(shape, "i4")
+    ds = con.create_dataset("x", shape=shape, dtype="i4", chunk_size=chunk_size, fillvalue=-1)
+    assert any(name.startswith("rows_") for name in os.listdir(path))
+    assert (virtual(path) == -1).all()
+    ds[...] = data
+    ds.del_chunk((0,) * len(shape))
+    assert np.array_equal(virtual(path), ds[...])
+    for wanted in (longer, wider, shape):
+        ds.resize(wanted)
+        assert virtual(path).shape == wanted
+        assert np.array_equal(virtual(path), ds[...])
+        ds[-1:] = 7
+        assert np.array_equal(virtual(path), ds[...])
+    ds.resize((1,) * len(shape))
+    assert not any(name.startswith("rows_") for name in os.listdir(path))
+    assert np.array_equal(virtual(path), ds[...])
+
+
+def test_hdf5_tools_read_a_virtual_dataset_of_many_chunks(con, tmp_path):
+    require_program("h5dump")
+    con.create_dataset("x", data=numbers((700,), "i4"), chunk_size=(1,))
+    command = ["h5dump", "-d", "/data", "-y", "-w", "1", "dataset.h5"]
+    out = subprocess.run(command, cwd=tmp_path / "x", capture_output=True, text=True, check=True)
+    found = [line.strip().rstrip(",") for line in out.stdout.splitlines()]
+    assert [int(line) for line in found if line.isdigit()] == list(range(700))
+
+
+def test_an_append_writes_as_little_to_a_long_array_as_to_a_short_one(con, tmp_path):
+    path = tmp_path / "x"
+    ds = con.create_dataset("x", shape=(9000,), dtype="i4", chunk_size=(1,))
+    assert os.path.getsize(path / "dataset.h5") < 25_000  # 9000 mappings take 600 KB
+    before = {name: os.stat(path / name).st_ino for name in os.listdir(path)}
+    for n in range(9000, 9220, 20):
+        ds.append(range(n, n + 20))
+    after = {name: os.stat(path / name).st_ino for name in os.listdir(path)}
+    changed = {name for name, inode in before.items() if after[name] != inode}
+    assert changed == {"dataset.h5"}
+    assert len([name for name in set(after) - set(before) if "chunk" not in name]) == 1
+    assert np.array_equal(virtual(path)[9000:], np.arange(9000, 9220))
+
+
+def test_mappings_that_an_earlier_version_wrote_are_renewed(con, tmp_path, monkeypatch):
+    monkeypatch.setattr(h5virtual, "MAPPED_CHUNKS", 1 << 40)
+    ds = con.create_dataset("x", data=numbers((600,), "i4"), chunk_size=(1,))
+    path = tmp_path / "x"
+    assert not any(name.startswith("rows_") for name in os.listdir(path))
+    monkeypatch.undo()
+    ds = con["x"]
+    assert np.array_equal(virtual(path), numbers((600,), "i4"))
+    ds.append([600])
+    assert np.array_equal(virtual(path), np.arange(601))
+    assert any(name.startswith("rows_") for name in os.listdir(path))
+
+
+@pytest.mark.timeout(20)
+@pytest.mark.parametrize(
+    ("shape", "chunk_size", "less"),
+    [
+        ((2**31, 2**31), (1024, 1024), (2**30, 2**31)),
+        ((2**31, 2**31), (1024, 1024), (2**31, 2**30)),
+        ((2**44,), (1,), (2**43,)),
+        ((2**62,), (1,), (2**61,)),
+        ((2**40, 2**40, 2**40), (2**10, 2**10, 1), (2**40, 2**40, 2**39)),
+    ],
+    ids=str,
+)
+def test_grids_without_end_cost_what_was_written(con, tmp_path, shape, chunk_size, less):
+    ds = con.create_dataset("x", shape=shape, dtype="u1", chunk_size=chunk_size)
+    first, last = (0,) * len(shape), tuple(n - 1 for n in shape)
+    middle = tuple(n // 2 - 1 for n in shape)
+    ends = [
+        tuple(i // c for i, c in zip(at, chunk_size, strict=True)) for at in (first, middle, last)
+    ]
+    for value, at in enumerate((first, middle, last), 1):
+        ds[at] = value
+    assert ds.written_chunks() == ends
+    # Of a lost chunk it is known that it was written.
+    lost = next(name for name in os.listdir(tmp_path / "x") if str(ends[2][-1]) in name)
+    os.rename(tmp_path / "x" / lost, tmp_path / "lost")
+    with pytest.raises(errors.ChunkNotFoundError):
+        con["x"][last]
+    os.rename(tmp_path / "lost", tmp_path / "x" / lost)
+    ds.resize(less)
+    assert ds.written_chunks() == ends[:2]
+    ds.resize(shape)
+    assert [ds[at] for at in (first, middle, last)] == [1, 2, 0]
+    ds[last] = 3
+    assert con["x"].written_chunks() == ends
+    ds.clear()
+    assert ds.written_chunks() == []
+    assert ds[first] == 0
+
+
+@given(
+    before=st.lists(st.integers(1, 9), min_size=1, max_size=3),
+    extents=st.lists(st.lists(st.integers(0, 9), min_size=3, max_size=3), min_size=1, max_size=4),
+    part=st.sampled_from([1, 3, 7, 1 << 40]),
+    data=st.data(),
+)
+@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_a_record_in_several_files(monkeypatch, before, extents, part, data):
+    """Chunks that are written, lost or cut off, of records in parts of any size."""
+    monkeypatch.setattr(h5folder, "PART_CHUNKS", part)
+    with tempfile.TemporaryDirectory() as path, dn.Connection(path, backend="hdf5") as con:
+        shape = tuple(before)
+        ds = con.create_dataset("x", shape=shape, dtype="u1", chunk_size=(2,) * len(shape))
+        model = np.zeros(shape, "u1")
+        for extent in extents:
+            some = data.draw(st.lists(st.tuples(*[st.integers(0, 8)] * len(shape)), max_size=5))
+            for at in some:
+                if all(i < n for i, n in zip(at, model.shape, strict=True)):
+                    ds[at] = model[at] = 1 + data.draw(st.integers(0, 9))
+            wanted = tuple(extent[: len(shape)])
+            ds.resize(wanted)
+            kept = tuple(map(slice, map(min, wanted, model.shape)))
+            new = np.zeros(wanted, "u1")
+            new[kept] = model[kept]
+            model = new
+            assert np.array_equal(con["x"][...], model)
+            recorded = sorted(con["x"].instance._opened().record.written())
+            assert recorded == ds.written_chunks()
 
 
 # What others wrote

@@ -363,6 +363,14 @@ class BackendDataset(ABC):
         """Indices of all stored objects, by the `grain`."""
         return self.chunk_indices()
 
+    def objects_around(self, before: Shape | None) -> Iterator[Shape]:
+        """Indices of stored objects, with all that are not wholly inside of the shape.
+
+        `before` is a shape outside of which nothing is stored, or None if none is known. A
+        backend that finds objects by name at less cost than by listing them may use it.
+        """
+        return self.object_indices()
+
     def finished_objects(self) -> Iterator[Shape]:
         """Indices of the stored objects that an interrupted load need not write again."""
         return self.object_indices()
@@ -387,13 +395,14 @@ class BackendDataset(ABC):
             old = self.metadata
             grows = any(new > was for new, was in zip(shape, old.shape, strict=True))
             shrinks = any(new < was for new, was in zip(shape, old.shape, strict=True))
+            before = old.shape if old.trimmed else None
             if grows and not old.trimmed:
-                self._trim()
+                self._trim(None)
             # A growing axis must not bring back what a shrinking one is about to cut off.
             least = tuple(map(min, shape, old.shape))
             if shrinks:
                 self.update(lambda m: m.replace(shape=least, trimmed=False))
-                self._trim()
+                self._trim(before)
             if grows or shrinks:
                 self.update(lambda m: m.replace(shape=shape, trimmed=True))
 
@@ -417,16 +426,19 @@ class BackendDataset(ABC):
         with self.exclusive():
             self.refresh()
             if not self.metadata.trimmed:
-                self._trim()
+                self._trim(None)
                 self.update(lambda m: m.replace(trimmed=True))
             self.update(longer)
         return before
 
-    def _trim(self) -> None:
-        """Delete what lies outside of the shape: whole objects, and the rims of others."""
+    def _trim(self, before: Shape | None) -> None:
+        """Delete what lies outside of the shape: whole objects, and the rims of others.
+
+        Outside of the shape `before` nothing is stored; None if that is not known.
+        """
         shape, grain = self.metadata.shape, self.grain
         outside = []
-        for idx in list(self.object_indices()):
+        for idx in list(self.objects_around(before)):
             inside = [n - i * g for i, g, n in zip(idx, grain, shape, strict=True)]
             if min(inside, default=1) <= 0:
                 outside.append(idx)

@@ -7,6 +7,8 @@ import re
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from functools import partial
+from itertools import product
+from math import prod
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
@@ -27,8 +29,9 @@ from dosna.backends.folder import (
     replace_file,
 )
 from dosna.backends.folderdata import FolderDataset
-from dosna.backends.h5folder import DESCRIPTION, H5Folder
+from dosna.backends.h5folder import DESCRIPTION, H5Folder, write_rows
 from dosna.backends.h5plain import read_plain
+from dosna.backends.h5virtual import rows_of
 from dosna.backends.parts import (
     METADATA_LOCK,
     SMALL,
@@ -52,6 +55,8 @@ if TYPE_CHECKING:
     from dosna.backends.hdf5 import H5Connection
 
 __all__ = ["H5DataChunk", "H5Dataset"]
+
+_FEW = 1000  # files that are looked for by their names
 
 _NOTHING = np.empty(0, np.uint8)
 
@@ -164,21 +169,47 @@ class H5Dataset(FolderDataset[H5Folder]):
             old = folder.metadata
             new = change(old)
             superseded = None
+            mapped: list[str] = []
             try:
                 if new.shape == old.shape:
                     image = h5format.redescribe(folder.image(), new)
                 else:
                     new, superseded = folder.record.regrid(folder.fd, old, new)
                     image = h5format.describe(new, folder.stored_header)
+                    write_rows(folder.fd, new, mapped)
                 replace_file(folder.fd, DESCRIPTION, [image], len(image), durable=True)
             except BaseException:
-                unused = folder.record.next_name
-                if unused is not None and folder.is_current():
-                    folder.remove(unused)
+                if folder.is_current():
+                    folder.record.remove_next()
+                    for name in mapped:
+                        folder.remove(name)
                 raise
             if superseded is not None:
-                folder.remove(superseded)
+                folder.record.remove(superseded)
+            if new.shape != old.shape:
+                for rows in {*rows_of(old)} - {*rows_of(new)}:
+                    folder.remove(rows.name)
             self._reopen()
+
+    def objects_around(self, before: Shape | None) -> Iterator[Shape]:
+        if before is None:
+            return self.object_indices()
+        whole, grid = [], []
+        for now, was, c in zip(self.metadata.shape, before, self.metadata.chunk_size, strict=True):
+            grid.append(-(-was // c))
+            whole.append(min(now // c, grid[-1]))
+        if prod(grid) - prod(whole) > _FEW:
+            return self.object_indices()
+        # Their names are known, which is less work than to list all.
+        folder = self._current()
+        return (
+            idx
+            for axis, first in enumerate(whole)
+            for idx in product(
+                *map(range, whole[:axis]), range(first, grid[axis]), *map(range, grid[axis + 1 :])
+            )
+            if folder.has(self._template % idx)
+        )
 
     def verify_chunk(self, idx: Shape) -> ChunkState:
         try:

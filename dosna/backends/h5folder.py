@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Iterator
 from contextlib import suppress
@@ -11,13 +12,21 @@ from typing import Any
 import numpy as np
 
 from dosna.backends import h5format
-from dosna.backends.folder import Folder, disk
+from dosna.backends.folder import Folder, disk, replace_file
+from dosna.backends.h5virtual import rows_of
 from dosna.locks import Descriptor, open_descriptor
 from dosna.metadata import DatasetMetadata, Shape
 
-__all__ = ["DESCRIPTION", "H5Folder", "Record"]
+__all__ = ["DESCRIPTION", "H5Folder", "Record", "write_rows"]
 
 DESCRIPTION = "dataset.h5"
+
+PART_CHUNKS = 1 << 40
+"""Chunks for which a file of a record has bytes: ext4, with a limit of 16 TiB, has the least."""
+
+Positions = np.ndarray[Any, np.dtype[Any]]
+_MOST = 1 << 62
+_PIECE = 1 << 20
 
 
 class H5Folder(Folder):
@@ -38,126 +47,219 @@ class H5Folder(Folder):
         return os.listdir(open_descriptor(".", os.O_RDONLY | os.O_DIRECTORY, dir_fd=self.fd))
 
 
+def write_rows(folder: int, metadata: DatasetMetadata, made: list[str]) -> None:
+    """Write the files between a virtual dataset and its chunks that are missing.
+
+    `made` gets their names.
+    """
+    for rows in rows_of(metadata):
+        try:
+            os.stat(rows.name, dir_fd=folder)
+        except FileNotFoundError:
+            made.append(rows.name)
+            image = h5format.rows_image(metadata, rows)
+            replace_file(folder, rows.name, [image], len(image), durable=False)
+    # The folder is synchronized with the description, which is written next.
+    for name in made:
+        os.fsync(open_descriptor(name, os.O_RDONLY, dir_fd=folder))
+
+
 class Record:
-    """Which chunks were written: a byte for each, in C order of the grid, in a sparse file.
+    """Which chunks were written: a byte for each, in C order of the grid, in sparse files.
 
     It tells a chunk that was never written from one whose file is gone. Folders of DosNa have
     none, and then nothing is known. A byte is 2 while its chunk is written for the first time,
-    so that a full disk shows before the chunk is there.
+    so that a full disk shows before the chunk is there. File systems limit the size of files, so
+    each file has as many bytes as all of them take; most datasets have one file.
     """
 
-    _file: Descriptor | None = None
-
     def __init__(self, folder: int, metadata: DatasetMetadata) -> None:
+        self._folder = folder
         self._grid = metadata.chunk_grid
         self._generation: int | None = metadata.storage.get("record")
-        if self._generation is None:
-            return
-        name = self.file_name(self._generation)
-        for flags in (os.O_RDWR, os.O_RDONLY):
-            with suppress(OSError):
-                self._file = open_descriptor(name, flags, dir_fd=folder)
-                break
-
-    @property
-    def next_name(self) -> str | None:
-        """The file that `regrid` makes."""
-        return None if self._generation is None else self.file_name(self._generation + 1)
+        self._files: dict[int, Descriptor] = {}
+        if self._generation is not None:
+            self._open(0)
 
     @staticmethod
-    def file_name(generation: int) -> str:
-        return f".written-{generation}"
+    def file_name(generation: int, part: int = 0) -> str:
+        return f".written-{generation}-{part}" if part else f".written-{generation}"
 
-    def _position(self, idx: Shape) -> int:
+    def remove_next(self) -> None:
+        """Remove what `regrid` has made."""
+        if self._generation is not None:
+            self.remove(self._generation + 1)
+
+    def remove(self, generation: int) -> None:
+        """Remove the files of another generation."""
+        for part in [0, *self._parts(generation)]:
+            with suppress(FileNotFoundError):
+                os.unlink(self.file_name(generation, part), dir_fd=self._folder)
+
+    def _open(self, part: int, *, create: bool = False) -> Descriptor | None:
+        assert self._generation is not None
+        name = self.file_name(self._generation, part)
+        for flags in (os.O_RDWR | os.O_CREAT * create, os.O_RDONLY):
+            with suppress(OSError):
+                return self._files.setdefault(
+                    part, open_descriptor(name, flags, dir_fd=self._folder)
+                )
+        return None
+
+    def _parts(self, generation: int | None) -> list[int]:
+        """List the further files of a generation, which only huge grids have."""
+        if prod(self._grid) <= PART_CHUNKS:
+            return []
+        start = f".written-{generation}-"
+        names = os.listdir(open_descriptor(".", os.O_RDONLY | os.O_DIRECTORY, dir_fd=self._folder))
+        return sorted(int(n[len(start) :]) for n in names if n.startswith(start))
+
+    def _place(self, idx: Shape) -> tuple[int, int]:
+        """Return the file of a chunk's byte, and where it is in there."""
         position = 0
         for i, n in zip(idx, self._grid, strict=True):
             position = position * n + i
-        return position
+        return divmod(position, PART_CHUNKS)
+
+    def _file(self, part: int, *, create: bool = False) -> Descriptor | None:
+        found = self._files.get(part)
+        # Without its first file a record knows nothing, so it has no others.
+        return (
+            found if found is not None or 0 not in self._files else self._open(part, create=create)
+        )
 
     def has(self, idx: Shape) -> bool:
-        file = self._file
-        return file is not None and os.pread(file, 1, self._position(idx)) == b"\1"
+        part, at = self._place(idx)
+        file = self._file(part)
+        return file is not None and os.pread(file, 1, at) == b"\1"
 
     def begin(self, idx: Shape) -> bool:
         """Announce a first write; False if the chunk was written before."""
-        if self._file is None or self.has(idx):
+        part, at = self._place(idx)
+        file = self._file(part, create=True)
+        if file is None or os.pread(file, 1, at) == b"\1":
             return False
-        os.pwrite(self._file, b"\2", self._position(idx))
+        os.pwrite(file, b"\2", at)
         return True
 
     def finish(self, idx: Shape, durable: bool) -> None:
-        assert self._file is not None
-        os.pwrite(self._file, b"\1", self._position(idx))
+        part, at = self._place(idx)
+        file = self._files[part]
+        os.pwrite(file, b"\1", at)
         if durable:
-            os.fdatasync(self._file)
+            os.fdatasync(file)
 
     def erase(self, idx: Shape) -> bool:
         """Forget a chunk; False if it was not written."""
-        if self._file is None or not self.has(idx):
+        if not self.has(idx):
             return False
-        os.pwrite(self._file, b"\0", self._position(idx))
+        part, at = self._place(idx)
+        os.pwrite(self._files[part], b"\0", at)
         return True
 
     def written(self) -> Iterator[Shape]:
-        """Give the indices of all chunks that were written."""
-        if self._file is None:
-            return
-        size = prod(self._grid)
-        for places in _places(self._file):
-            inside = places[places < size]  # what a record that somebody damaged has beyond
-            if not self._grid:
-                yield from [()] * len(inside)
+        """Yield the indices of all chunks that were written, at the cost of these alone."""
+        for axes in self._written():
+            if self._grid:
+                yield from zip(*[axis.tolist() for axis in axes], strict=True)
             else:
-                axes = [axis.tolist() for axis in np.unravel_index(inside, self._grid)]
-                yield from zip(*axes, strict=True)
+                yield ()
+
+    def _written(self) -> Iterator[list[Positions]]:
+        """Yield the indices of chunks that were written, an array for each axis."""
+        size = prod(self._grid)
+        for part in [0, *self._parts(self._generation)]:
+            file = self._file(part)
+            if file is None:
+                continue
+            for places in _places(file):
+                if part:
+                    # Python's integers, because these positions may exceed 64 bits.
+                    places = places.astype(object) + part * PART_CHUNKS
+                places = places[places < size]  # what a damaged record has beyond
+                if len(places):
+                    yield _unravel(places, self._grid)
 
     def regrid(
         self, folder: int, old: DatasetMetadata, new: DatasetMetadata
-    ) -> tuple[DatasetMetadata, str | None]:
+    ) -> tuple[DatasetMetadata, int | None]:
         """Write the record of a resized dataset under a new name.
 
         Returns
         -------
         metadata : DatasetMetadata
-            `new`, with the name of the record.
-        superseded : str or None
-            The file to delete once `new` is in force.
+            `new`, with the number of the record.
+        superseded : int or None
+            The number of the record to `remove` once `new` is in force.
         """
         generation = self._generation
         before, after = old.chunk_grid, new.chunk_grid
         # Growing along the first axis leaves all positions as they are.
         if (
             generation is None
-            or self._file is None
+            or 0 not in self._files
             or (before[1:] == after[1:] and before[0] <= after[0])
         ):
             return new, None
+        new = new.replace(storage={**new.storage, "record": generation + 1})
+        self.remove(generation + 1)
         flags = os.O_RDWR | os.O_CREAT | os.O_TRUNC
-        file = open_descriptor(self.file_name(generation + 1), flags, dir_fd=folder)
+        open_descriptor(self.file_name(generation + 1), flags, dir_fd=folder)
+        other = Record(folder, new)
         if before and 0 not in after:
-            _copy(self._file, file, before, after)
-        os.fsync(file)
-        storage = {**new.storage, "record": generation + 1}
-        return new.replace(storage=storage), self.file_name(generation)
+            for axes in self._written():
+                other._add(axes)
+        for file in other._files.values():
+            os.fsync(file)
+        return new, generation
 
-
-def _places(record: int) -> Iterator[np.ndarray[Any, np.dtype[np.int64]]]:
-    """Give the positions of the chunks that were written, in pieces."""
-    step = 1 << 20
-    for start in range(0, os.fstat(record).st_size, step):
-        block = np.frombuffer(os.pread(record, step, start), np.uint8)
-        written = np.flatnonzero(block == 1)
-        if len(written):
-            yield written + start
-
-
-def _copy(record: int, file: int, before: Shape, after: Shape) -> None:
-    for written in _places(record):
-        idx = np.unravel_index(written, before)
-        kept = np.all([i < n for i, n in zip(idx, after, strict=True)], axis=0)
-        places = np.ravel_multi_index([i[kept] for i in idx], after)
+    def _add(self, axes: list[Positions]) -> None:
+        """Record chunks as written; those outside of the grid are left out."""
+        kept = np.ones(len(axes[0]), bool)
+        for axis, n in zip(axes, self._grid, strict=True):
+            kept &= (axis < n).astype(bool)
+        huge = prod(self._grid) > _MOST
+        places: Positions = np.zeros(int(kept.sum()), object if huge else np.int64)
+        for axis, n in zip(axes, self._grid, strict=True):
+            places = places * n + axis[kept]
         # Runs of neighbours are written at once.
-        cuts = np.flatnonzero(np.diff(places) != 1) + 1
+        cuts = np.flatnonzero((np.diff(places) != 1) | (places[1:] % PART_CHUNKS == 0)) + 1
         for run in np.split(places, cuts):
             if len(run):
-                os.pwrite(file, b"\1" * len(run), int(run[0]))
+                part, at = divmod(int(run[0]), PART_CHUNKS)
+                file = self._file(part, create=True)
+                assert file is not None
+                os.pwrite(file, b"\1" * len(run), at)
+
+
+def _unravel(places: Positions, grid: Shape) -> list[Positions]:
+    """Return the indices of positions in C order, as `numpy.unravel_index` does for any size."""
+    axes = []
+    for n in reversed(grid):
+        axes.append(places % n)
+        places = places // n
+    return axes[::-1]
+
+
+def _places(record: int) -> Iterator[Positions]:
+    """Yield the positions of the bytes that are 1, in pieces, without reading holes."""
+    for start, stop in _stored(record):
+        for first in range(start, stop, _PIECE):
+            read = os.pread(record, min(_PIECE, stop - first), first)
+            written = np.flatnonzero(np.frombuffer(read, np.uint8) == 1)
+            if len(written):
+                yield written + first
+
+
+def _stored(file: int) -> Iterator[tuple[int, int]]:
+    """Yield the ranges of a sparse file that are stored."""
+    stop = 0
+    while True:
+        try:
+            start = os.lseek(file, stop, os.SEEK_DATA)
+            stop = os.lseek(file, start, os.SEEK_HOLE)
+        except OSError as error:
+            if error.errno == errno.ENXIO:  # there is nothing beyond
+                return
+            raise
+        yield start, stop

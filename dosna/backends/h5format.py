@@ -7,13 +7,14 @@ then the raw elements; this module makes and checks headers, and decodes what di
 from __future__ import annotations
 
 import zlib
-from itertools import count, product
+from itertools import count
 from typing import Any
 
 import h5py
 import numpy as np
 from h5py import h5d, h5f, h5p, h5s, h5t, h5z
 
+from dosna.backends.h5virtual import Rows, is_virtual, map_all, mappings, rows_mappings, rows_shape
 from dosna.errors import DosnaError, FormatError
 from dosna.fletcher32 import fletcher32
 from dosna.metadata import (
@@ -24,7 +25,6 @@ from dosna.metadata import (
 )
 
 __all__ = [
-    "VIRTUAL_CHUNKS",
     "chunk_name",
     "creation_list",
     "dataspace",
@@ -34,11 +34,9 @@ __all__ = [
     "header",
     "read_description",
     "redescribe",
+    "rows_image",
     "type_id",
 ]
-
-VIRTUAL_CHUNKS = 10_000
-"""Arrays of up to so many chunks get a virtual dataset unless told otherwise."""
 
 Array = np.ndarray[Any, Any]
 _READ_ONLY, _READ_WRITE = 0, 1  # flags of H5LTopen_file_image
@@ -273,13 +271,13 @@ def describe(metadata: DatasetMetadata, start: bytes) -> bytes:
     """Make ``dataset.h5``.
 
     It holds the attributes of DosNa, the metadata document, the header `start` of chunk files,
-    and ``/data``: the whole array as a virtual dataset over the chunk files beside it.
+    and ``/data``: the whole array as a virtual dataset over the chunk files beside it, or over
+    the files of `rows_image`, which must be there before.
     """
     with _new_file() as file:
         _set_attributes(file, metadata)
         _set_document(file, metadata)
-        virtual = metadata.storage.get("virtual")
-        if virtual or (virtual is None and metadata.total_chunks <= VIRTUAL_CHUNKS):
+        if is_virtual(metadata):
             _add_virtual(file, metadata)
         if start:
             file["chunk_header"] = np.frombuffer(start, np.uint8)
@@ -314,21 +312,25 @@ def _set_document(file: h5py.File, metadata: DatasetMetadata) -> None:
 
 
 def _add_virtual(file: h5py.File, metadata: DatasetMetadata) -> None:
-    shape, chunk_size = metadata.shape, metadata.chunk_size
     template = chunk_name(metadata.ndim)
-    if not shape:
+    if not metadata.shape:
         file["data"] = h5py.ExternalLink(template, "/data")
         return
     kind = type_id(metadata.dtype)
     creation = creation_list(metadata, kind)
-    whole, block = dataspace(shape), dataspace(chunk_size)
-    for idx in product(*map(range, metadata.chunk_grid)):
-        start = tuple(i * c for i, c in zip(idx, chunk_size, strict=True))
-        count = tuple(min(c, n - s) for s, c, n in zip(start, chunk_size, shape, strict=True))
-        whole.select_hyperslab(start, (1,) * len(shape), block=count)
-        block.select_hyperslab((0,) * len(shape), (1,) * len(shape), block=count)
-        creation.set_virtual(whole, (template % idx).encode(), b"/data", block)
-    h5d.create(file.id, b"data", kind, dataspace(shape), dcpl=creation)
+    space = map_all(creation, metadata.shape, mappings(metadata, template))
+    h5d.create(file.id, b"data", kind, space, dcpl=creation)
+
+
+def rows_image(metadata: DatasetMetadata, rows: Rows) -> bytes:
+    """Make a file whose ``/data`` is a virtual dataset over rows of the chunk grid."""
+    kind = type_id(metadata.dtype)
+    creation = creation_list(metadata, kind)
+    found = rows_mappings(metadata, chunk_name(metadata.ndim), rows)
+    space = map_all(creation, rows_shape(metadata, rows), found)
+    with _new_file() as file:
+        h5d.create(file.id, b"data", kind, space, dcpl=creation)
+        return _image(file)
 
 
 def read_description(image: bytes, where: str) -> tuple[DatasetMetadata, bytes]:

@@ -26,7 +26,7 @@ from typing import Any, ClassVar
 from dosna.backends import h5format
 from dosna.backends.folder import LOCK, FolderConnection, disk, replace_file
 from dosna.backends.h5dataset import H5DataChunk, H5Dataset
-from dosna.backends.h5folder import DESCRIPTION, Record
+from dosna.backends.h5folder import DESCRIPTION, Record, write_rows
 from dosna.errors import ConfigurationError, FormatError
 from dosna.locks import open_descriptor
 from dosna.metadata import FORMAT_VERSION, DatasetMetadata, check_format_version, check_group
@@ -90,14 +90,13 @@ class H5Connection(FolderConnection):
             Whether chunks carry HDF5's Fletcher-32 checksum, checked at every read.
         virtual : bool, optional
             Whether ``dataset.h5`` shows the whole array as a virtual dataset ``/data``. By
-            default up to 10,000 chunks; each costs about 20 µs when the dataset is made or
-            resized.
+            default up to 10,000 chunks; each costs about 10 µs when the dataset is made.
         """
         storage = _storage(metadata, compression, compression_level, checksum, virtual)
         metadata = metadata.replace(storage={**metadata.storage, **storage})
         start = b"" if h5format.filters_of(metadata) else h5format.header(metadata)
         image = h5format.describe(metadata, start)
-        self.make_folder(name, lambda path: _fill_folder(path, image, storage["record"]))
+        self.make_folder(name, lambda path: _fill_folder(path, image, metadata))
         return self.get_dataset(name)
 
     def get_dataset(self, name: str) -> H5Dataset:
@@ -183,10 +182,11 @@ def _storage(
     }
 
 
-def _fill_folder(path: str, image: bytes, generation: int) -> None:
+def _fill_folder(path: str, image: bytes, metadata: DatasetMetadata) -> None:
     folder = open_descriptor(path, os.O_RDONLY | os.O_DIRECTORY)
-    for name in (LOCK, Record.file_name(generation)):
+    for name in (LOCK, Record.file_name(metadata.storage["record"])):
         open_descriptor(name, os.O_CREAT | os.O_WRONLY, dir_fd=folder)
+    write_rows(folder, metadata, [])
     replace_file(folder, DESCRIPTION, [image], len(image), durable=True)
 
 
