@@ -762,3 +762,19 @@ def test_the_command(tmp_path, monkeypatch, capsys):
     assert "unknown option 'nothing'" in do("status", "--override", "other.yml", code=2).err
     write(tmp_path / "other.yml", "src_bucket: ./raw\ninventory: sqlite:///x\n")
     assert "target is not given" in do("load", "--config", "other.yml", code=2).err
+
+
+def test_a_key_that_the_target_calls_a_document_costs_only_that_file(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    keys = ["2024/dataset.h5", "2024/scan.h5"]
+    write_folder(tmp_path / "raw", {key: (n, False) for n, key in enumerate(keys)})
+    (tmp_path / "tgt").mkdir()
+    config = tmp_path / "config.yml"
+    config.write_text(
+        "src_bucket: raw\ntarget: hdf5:tgt\ninventory: sqlite:///l.sqlite\nmax_attempts: 1\n"
+    )
+    for role in ("init", "watch --once", "load --once"):
+        main(["loader", *role.split(), "--config", str(config)])
+    with dn.Connection("tgt", backend="hdf5") as con:
+        check_loaded(con, "2024/scan.h5", 1)
+        assert con.names_in("2024/dataset.h5") == []

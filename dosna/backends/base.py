@@ -27,9 +27,10 @@ from dosna.errors import (
     ConfigurationError,
     ConnectionError,
     DatasetExistsError,
+    DatasetNameError,
     DatasetNotFoundError,
 )
-from dosna.metadata import DatasetMetadata, Shape
+from dosna.metadata import DatasetMetadata, Shape, check_name
 from dosna.plan import ChunkTask
 
 __all__ = [
@@ -151,6 +152,31 @@ class BackendConnection(ABC):
     def disconnect(self) -> None:
         """Let go of the store. Disconnecting twice does nothing."""
         self.connected = False
+
+    @property
+    def reserved(self) -> frozenset[str]:
+        """What the layout's own documents are called beside or above datasets."""
+        return frozenset()
+
+    def check_name(self, name: str) -> str:
+        """Return the name of a new dataset or group, or refuse it.
+
+        Raises
+        ------
+        DatasetNameError
+            It is not legal (see `dosna.metadata.check_name`), or a part of it is one of
+            `reserved`: it would hide what is beside it. Case does not count, as on some file
+            systems.
+        """
+        check_name(name)
+        reserved = self.reserved
+        for part in name.split("/"):
+            if part.lower() in reserved:
+                raise DatasetNameError(
+                    f"dataset name {name!r} has the part {part!r}, by which this backend calls "
+                    "one of its own documents: choose another name"
+                )
+        return name
 
     @abstractmethod
     def create_dataset(self, name: str, metadata: DatasetMetadata) -> BackendDataset:

@@ -19,6 +19,7 @@ from __future__ import annotations
 import json
 import os
 import secrets
+import stat
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any, ClassVar
@@ -32,6 +33,7 @@ from dosna.backends.folder import (
     TEMPORARY,
     FolderConnection,
     disk,
+    is_absent,
     open_folder,
     replace_file,
 )
@@ -134,13 +136,12 @@ class FileConnection(FolderConnection):
             if not attrs and name:
                 self._remove_empty_parents(f"{name}/x")
 
-    def clear_empty(self, path: str) -> bool:
+    def clear_group(self, path: str) -> None:
         with suppress(OSError):
             if set(os.listdir(path)) <= {zarr3.DOCUMENT, zarr3.DOCUMENT + TEMPORARY}:
                 document = _read(path)
                 if document is not None and json.loads(document) == json.loads(zarr3.GROUP):
                     os.unlink(os.path.join(path, zarr3.DOCUMENT))
-        return super().clear_empty(path)
 
     @contextmanager
     def names_held(self, what: str) -> Iterator[None]:
@@ -164,11 +165,16 @@ class FileConnection(FolderConnection):
 
 def _read(path: str) -> bytes | None:
     """Read the document of a folder; None if there is none."""
+    where = os.path.join(path, zarr3.DOCUMENT)
     try:
-        with open(os.path.join(path, zarr3.DOCUMENT), "rb") as file:
+        if not stat.S_ISREG(os.stat(where).st_mode):
+            return None
+        with open(where, "rb") as file:
             return file.read()
-    except (FileNotFoundError, NotADirectoryError):
-        return None
+    except OSError as error:
+        if is_absent(error):
+            return None
+        raise
 
 
 def _write(path: str, document: bytes) -> None:

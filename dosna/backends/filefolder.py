@@ -9,6 +9,7 @@ from typing import ClassVar
 from dosna import zarr3
 from dosna.backends.folder import CLOSE_ON_EXEC, Folder, disk, read_all, sync_folder
 from dosna.backends.objects import Blob, ByteRange, Store
+from dosna.errors import DatasetNotFoundError
 
 __all__ = ["FLAGS", "GONE", "ArrayFolder", "Files", "make_folders"]
 
@@ -71,7 +72,10 @@ class ArrayFolder(Folder):
 
     def __init__(self, path: str, name: str) -> None:
         super().__init__(path, name, zarr3.DOCUMENT)
-        self.metadata = zarr3.from_json(self.image(), self.where)
+        document = self.image()
+        if zarr3.node_type(document, self.where) == "group":
+            raise DatasetNotFoundError(f"there is no dataset {name!r}: {self.where} is a group")
+        self.metadata = zarr3.from_json(document, self.where)
         self.files = Files(self.fd)
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import errno
 import os
 import secrets
+import stat
+import warnings
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -37,6 +39,7 @@ __all__ = [
     "FolderConnection",
     "disk",
     "failure",
+    "is_absent",
     "lock_file",
     "open_folder",
     "read_all",
@@ -51,6 +54,13 @@ TEMPORARY = ".tmp"
 CLOSE_ON_EXEC: int = getattr(os, "O_CLOEXEC", 0)
 
 CREATING, DELETING = ".creating-", ".deleting-"
+
+_PASSES = 3
+"""How often a folder is emptied, into which somebody may put something meanwhile."""
+_STILL_OPEN = (errno.ENOTEMPTY, errno.EEXIST, errno.EBUSY)
+"""Errors of removing what somebody has open, on NFS and FUSE."""
+_MOST_LINKS = 8
+"""How many symbolic links a listing follows on the way to a dataset."""
 
 _ADVICE = {
     errno.ENOSPC: "free some space; what was stored before is intact",
@@ -101,12 +111,20 @@ class Folder:
         with disk(f"open {self.where}"):
             try:
                 self.fd = open_descriptor(path, os.O_RDONLY | os.O_DIRECTORY)
-                self._description = open_descriptor(description, os.O_RDONLY, dir_fd=self.fd)
-            except (FileNotFoundError, NotADirectoryError):
+                # Not blocking, because it may be a pipe.
+                flags = os.O_RDONLY | os.O_NONBLOCK
+                self._description = open_descriptor(description, flags, dir_fd=self.fd)
+            except OSError as error:
+                if not is_absent(error):
+                    raise
                 raise DatasetNotFoundError(
                     f"there is no dataset {name!r}: {self.where} does not exist"
                 ) from None
             status = os.fstat(self._description)
+            if not stat.S_ISREG(status.st_mode):
+                raise DatasetNotFoundError(
+                    f"there is no dataset {name!r}: {self.where} is not a file"
+                )
             self._stamp = (status.st_dev, status.st_ino, status.st_mtime_ns)
             status = os.fstat(self.fd)
             self.identity = (status.st_dev, status.st_ino)
@@ -195,30 +213,60 @@ def _write_rest(file: int, parts: Sequence[Any], count: int) -> None:
         count = os.writev(file, rest)
 
 
-def remove_folder(path: str, first: str = "") -> None:
-    """Remove a folder with what it holds, or a file.
+def remove_folder(path: str) -> None:
+    """Remove a folder with what it holds, a file, or a symbolic link, which is never followed.
 
-    The file `first` goes first and the lock file last: who waits for the lock finds no dataset.
+    The lock file goes last. Whatever can be removed is, before the first error is raised; what
+    stays is left to a later call: network file systems keep open files under another name.
     """
+    for _ in range(_PASSES - 1):
+        with suppress(OSError):
+            _remove_folder(path)
+            return
+    _remove_folder(path)
+
+
+def _remove_folder(path: str) -> None:
+    errors: list[OSError] = []
+    folders, last = [path], list[str]()
+    for folder in folders:  # grows
+        try:
+            if os.path.islink(folder):
+                raise NotADirectoryError
+            with os.scandir(folder) as entries:
+                for entry in list(entries):
+                    if entry.is_dir(follow_symlinks=False):
+                        folders.append(entry.path)
+                    elif entry.name == LOCK:
+                        last.append(entry.path)
+                    else:
+                        _attempt(errors, os.unlink, entry.path)
+        except NotADirectoryError:
+            _attempt(errors, os.unlink, folder)
+        except FileNotFoundError:
+            pass
+        except OSError as error:
+            errors.append(error)
+    for file in last:
+        _attempt(errors, os.unlink, file)
+    for folder in reversed(folders):
+        _attempt(errors, os.rmdir, folder)
+    if errors and os.path.lexists(path):
+        raise errors[0]
+
+
+def _attempt(errors: list[OSError], remove: Callable[[str], None], path: str) -> None:
     try:
-        names = os.listdir(path)
+        remove(path)
     except FileNotFoundError:
-        return
-    except NotADirectoryError:
-        with suppress(FileNotFoundError):
-            os.unlink(path)
-        return
-    order = {first: 0, LOCK: 2}
-    for name in sorted(names, key=lambda n: order.get(n, 1)):
-        with suppress(FileNotFoundError):
-            try:
-                os.unlink(os.path.join(path, name))
-            except (IsADirectoryError, PermissionError):
-                if not os.path.isdir(os.path.join(path, name)):
-                    raise
-                remove_folder(os.path.join(path, name))
-    with suppress(FileNotFoundError):
-        os.rmdir(path)
+        pass
+    except OSError as error:
+        errors.append(error)
+
+
+def is_absent(error: OSError) -> bool:
+    """Return whether an error proves that a path leads to nothing."""
+    return error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP)
 
 
 def lock_file(path: str, name: str = LOCK) -> RangeLocks:
@@ -351,6 +399,10 @@ class FolderConnection(BackendConnection):
 
     # -- what a backend does in its own way -----------------------------------------------
 
+    @property
+    def reserved(self) -> frozenset[str]:
+        return frozenset({self.description, self.description + TEMPORARY})
+
     @abstractmethod
     def holds_dataset(self, path: str) -> bool:
         """Whether a folder is a dataset; an OSError if that cannot be seen."""
@@ -359,16 +411,21 @@ class FolderConnection(BackendConnection):
         """Make the folders above a dataset."""
         os.makedirs(os.path.dirname(self._path(name)), exist_ok=True)
 
-    def clear_empty(self, path: str) -> bool:
-        """Remove a folder, if it holds nothing that was not made for datasets below it."""
-        with suppress(OSError):
-            os.rmdir(path)
-        return not os.path.lexists(path)
+    def clear_group(self, path: str) -> None:
+        """Remove what was made in a folder for datasets below it, if there is nothing else."""
 
     # -------------------------------------------------------------------------------------
 
     def __contains__(self, name: object) -> bool:
         return self.holds_dataset(self._path(str(name)))
+
+    def clear_empty(self, path: str) -> bool:
+        """Remove a folder, if it holds nothing that was not made for datasets below it."""
+        if not os.path.islink(path):
+            self.clear_group(path)
+            with suppress(OSError):
+                os.rmdir(path)
+        return not os.path.lexists(path)
 
     def make_folder(self, name: str, fill: Callable[[str], None]) -> None:
         """Make the folder of a dataset, which `fill` fills before it shows."""
@@ -383,7 +440,8 @@ class FolderConnection(BackendConnection):
                 self.make_parents(name)
                 os.rename(fresh, path)
             except BaseException:
-                remove_folder(fresh)
+                with suppress(OSError):  # a sweep will do it
+                    remove_folder(fresh)
                 self._remove_empty_parents(name)
                 raise
             if self.durable:
@@ -416,14 +474,48 @@ class FolderConnection(BackendConnection):
             mine = cast("FolderDataset[Any] | None", only)
             if not self.holds_dataset(path) or not (mine is None or mine.is_at(path)):
                 raise DatasetNotFoundError(f"there is no dataset {name!r} in {self.path}")
-            with lock_file(path).exclusive():
-                gone = os.path.join(self.path, DELETING + secrets.token_hex(8))
-                os.rename(path, gone)
-                remove_folder(gone, self.description)
+            self._remove(name, self._hide(name, path))
             self._remove_empty_parents(name)
             self._sweep()
             if self.durable:
                 sync_folder(self.path)
+
+    def _hide(self, name: str, path: str) -> str:
+        """Move a dataset to a hidden name, where nothing of it is of use to an old handle."""
+        above = os.path.dirname(path)
+        if not self._is_inside(above):
+            raise StorageError(
+                errno.EXDEV,
+                f"dataset {name!r} is in {os.path.realpath(above)}, to which a symbolic link "
+                f"leads out of {self.path}: delete it there, or remove the link",
+            )
+        hidden = os.path.join(self.path, DELETING + secrets.token_hex(8))
+        if os.path.islink(path):
+            os.rename(path, hidden)
+            return hidden
+        with lock_file(path).exclusive():
+            os.rename(path, hidden)
+            # Who waits for the lock finds no dataset.
+            with suppress(FileNotFoundError):
+                os.unlink(os.path.join(hidden, self.description))
+        return hidden
+
+    def _remove(self, name: str, hidden: str) -> None:
+        """Remove what was hidden, or leave it to a sweep."""
+        try:
+            remove_folder(hidden)
+        except OSError as error:
+            if error.errno not in _STILL_OPEN:
+                warnings.warn(
+                    f"dataset {name!r} is deleted, but {hidden} cannot be removed: "
+                    f"{error.strerror}. Remove it; until then it takes up room",
+                    stacklevel=2,
+                )
+
+    def _is_inside(self, path: str) -> bool:
+        """Return whether a path leads to nowhere outside of the connection's folder."""
+        base = os.path.realpath(self.path)
+        return os.path.commonpath([base, os.path.realpath(path)]) == base
 
     def dataset_names(self) -> list[str]:
         with disk(f"list {self.path}"):
@@ -437,14 +529,43 @@ class FolderConnection(BackendConnection):
             return sorted(self._names_below(path, group + "/"))
 
     def _names_below(self, path: str, prefix: str) -> Iterator[str]:
-        with os.scandir(path) as entries:
-            folders = [e for e in entries if e.is_dir() and not e.name.startswith(".")]
-        for folder in folders:
-            with suppress(FileNotFoundError, PermissionError):
-                if self.holds_dataset(folder.path):
-                    yield prefix + folder.name
-                else:
-                    yield from self._names_below(folder.path, f"{prefix}{folder.name}/")
+        """List the datasets below a folder. What cannot be read is left out with a warning."""
+        groups: list[tuple[str, str, frozenset[tuple[int, int]], int]]
+        groups = [(path, prefix, frozenset(), 0)]
+        while groups:
+            path, prefix, above, links = groups.pop()
+            try:
+                status = os.stat(path)
+                identity = (status.st_dev, status.st_ino)
+                if identity in above:
+                    continue  # a symbolic link leads back
+                with os.scandir(path) as entries:
+                    found = [e for e in entries if not e.name.startswith(".")]
+            except OSError as error:
+                if above:
+                    self._left_out(path, error)
+                    continue
+                raise
+            for entry in found:
+                name = prefix + entry.name
+                try:
+                    if not entry.is_dir():
+                        continue
+                    if self.holds_dataset(entry.path):
+                        yield name
+                        continue
+                    more = links + entry.is_symlink()
+                    if more <= _MOST_LINKS:
+                        groups.append((entry.path, name + "/", above | {identity}, more))
+                except OSError as error:
+                    self._left_out(entry.path, error)
+
+    def _left_out(self, path: str, error: OSError) -> None:
+        if not is_absent(error):  # deleted meanwhile, or a link that leads nowhere
+            warnings.warn(
+                f"{path} cannot be read ({error.strerror}): datasets in it are not listed",
+                stacklevel=2,
+            )
 
     def _path(self, name: str) -> str:
         return os.path.join(self.path, name)
@@ -461,9 +582,12 @@ class FolderConnection(BackendConnection):
     def _sweep(self) -> None:
         """Remove what died inside create_dataset or del_dataset: the living hold the lock."""
         for leftover in self._leftovers():
-            remove_folder(os.path.join(self.path, leftover), self.description)
+            # Files that are open, or another user's, shall not hinder what is under way.
+            with suppress(OSError):
+                remove_folder(os.path.join(self.path, leftover))
 
     def _remove_empty_parents(self, name: str) -> None:
         for above in reversed(parents(name)):
-            if not self.clear_empty(self._path(above)):
+            path = self._path(above)
+            if not self._is_inside(path) or not self.clear_empty(path):
                 return

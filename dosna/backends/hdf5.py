@@ -19,12 +19,13 @@ from __future__ import annotations
 
 import json
 import os
+import stat
 from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any, ClassVar
 
 from dosna.backends import h5format
-from dosna.backends.folder import LOCK, FolderConnection, disk, replace_file
+from dosna.backends.folder import LOCK, FolderConnection, disk, is_absent, replace_file
 from dosna.backends.h5dataset import H5DataChunk, H5Dataset
 from dosna.backends.h5folder import DESCRIPTION, Record, write_rows
 from dosna.errors import ConfigurationError, FormatError
@@ -106,13 +107,16 @@ class H5Connection(FolderConnection):
         super().disconnect()
         self._locks.close()
 
-    def clear_empty(self, path: str) -> bool:
+    def clear_group(self, path: str) -> None:
         # One who died inside create_dataset leaves the folders above it.
-        if not any(files for _, _, files in os.walk(path)):
-            for below, _, _ in os.walk(path, topdown=False):
-                with suppress(OSError):
-                    os.rmdir(below)
-        return not os.path.lexists(path)
+        folders = []
+        for below, _, files in os.walk(path):
+            if files:
+                return
+            folders.append(below)
+        for below in reversed(folders):
+            with suppress(OSError):
+                os.rmdir(below)
 
     @property
     def keeps_groups(self) -> bool:
@@ -148,10 +152,12 @@ class H5Connection(FolderConnection):
 
     def holds_dataset(self, path: str) -> bool:
         try:
-            os.stat(os.path.join(path, DESCRIPTION))
-        except (FileNotFoundError, NotADirectoryError):
-            return False
-        return True
+            status = os.stat(os.path.join(path, DESCRIPTION))
+        except OSError as error:
+            if is_absent(error):
+                return False
+            raise
+        return stat.S_ISREG(status.st_mode)
 
 
 def _storage(

@@ -53,6 +53,10 @@ class StoreConnection(BackendConnection):
     settle: ClassVar[float] = 5.0
     """Seconds in which the store does what a process asked for before it died."""
 
+    @property
+    def reserved(self) -> frozenset[str]:
+        return frozenset({zarr3.DOCUMENT})
+
     @abstractmethod
     def open_store(self) -> Store:
         """Open the store; its keys are this connection's own."""

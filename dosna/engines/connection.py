@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -21,6 +22,7 @@ from dosna.errors import (
     DatasetExistsError,
     DatasetNameError,
     DatasetNotFoundError,
+    DosnaError,
     IncompatibleError,
     NotConnectedError,
     ReadOnlyError,
@@ -308,7 +310,14 @@ class EngineConnection:
             with suppress(DatasetNotFoundError):
                 self.instance.del_dataset(made.name, made.instance)
 
-        self.runner.once(delete)
+        why = sys.exception()
+        try:
+            self.runner.once(delete)
+        except DosnaError as error:
+            if why is None:
+                raise
+            # Not in the place of what went wrong first.
+            why.add_note(f"dataset {made.name!r} could not be deleted again: {error}")
 
     def _create(
         self, name: str, metadata: DatasetMetadata, options: Mapping[str, Any]
@@ -328,7 +337,7 @@ class EngineConnection:
     def check_free(self, name: str) -> None:
         """Refuse a name that is taken or illegal; whether it clashes, the backend knows."""
         self.check_writable()
-        check_name(name)
+        self.instance.check_name(name)
         if self.instance.has_dataset(name):
             raise DatasetExistsError(
                 f"dataset {name!r} exists in connection {self.name!r}: delete it first, or use "
@@ -670,7 +679,7 @@ class EngineConnection:
         """
         self.check_writable()
         encoded = encode_attrs(attrs)
-        checked = check_name(name) if name else ""
+        checked = self.instance.check_name(name) if name else ""
         self.runner.once(lambda: self.instance.set_group_attrs(checked, encoded))
 
     def __getitem__(self, name: str) -> EngineDataset:

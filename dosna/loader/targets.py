@@ -21,7 +21,7 @@ from dosna.errors import (
 from dosna.loader.bucket import Bucket, Entry
 from dosna.loader.config import Config
 from dosna.loader.inventory import Claim
-from dosna.metadata import check_name, encode_attrs, parents
+from dosna.metadata import encode_attrs, parents
 from dosna.sources.base import ArrayDescription, Source
 from dosna.sources.hdf5 import H5Source
 from dosna.urls import Url
@@ -131,7 +131,7 @@ class DosnaTarget(Target):
         self.con.disconnect()
 
     def load(self, claim: Claim, check: Check) -> tuple[Entry, str]:
-        check_name(claim.key)
+        self.con.instance.check_name(claim.key)
         with self.source(claim) as (source, entry):
             if claim.loads and claim.attempts == 1:
                 # It was loaded to its end, and is to be loaded once more: it may be damaged.

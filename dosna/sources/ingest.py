@@ -22,7 +22,6 @@ from dosna.errors import (
 )
 from dosna.metadata import (
     Shape,
-    check_name,
     encode_attrs,
     new_metadata,
     parents,
@@ -269,7 +268,7 @@ class _Ingest:
                         skipped[name] = str(error)
                         continue
             target = self._target(name, single)
-            check_name(target)
+            self.con.instance.check_name(target)
             if self.source.keeps_its_data_in(name, self.con.instance, target):
                 raise ConfigurationError(
                     f"{name!r} of {self.source!r} is dataset {target!r} of connection "
@@ -338,7 +337,8 @@ class _Ingest:
                 # Without a prefix, the outermost group is the connection, which may have more.
                 target = "/".join(filter(None, [(self.name or "").rstrip("/"), name]))
                 with suppress(DatasetNameError):
-                    found[check_name(target) if target else ""] = attrs
+                    check = self.con.instance.check_name
+                    found[check(target) if target else ""] = attrs
         return found
 
     def _target(self, name: str, single: bool) -> str:

@@ -5,11 +5,14 @@ from __future__ import annotations
 from dosna.testing.arrays import ArrayTests
 from dosna.testing.connections import ConnectionTests
 from dosna.testing.machine import MachineTests
+from dosna.testing.names import NameTests
 from dosna.testing.operations import OperationTests
 from dosna.testing.sharing import SharingTests
 
 
-class BackendTests(ConnectionTests, ArrayTests, OperationTests, SharingTests, MachineTests):
+class BackendTests(
+    ConnectionTests, NameTests, ArrayTests, OperationTests, SharingTests, MachineTests
+):
     """Tests that every backend passes; subclass it with one fixture.
 
     ::

@@ -1,0 +1,310 @@
+"""Folders of datasets that others have a hand in: links, open files, names of documents."""
+
+from __future__ import annotations
+
+import gc
+import os
+import stat
+
+import numpy as np
+import pytest
+from support import require
+
+import dosna as dn
+from dosna import errors
+
+require("h5py")
+
+BACKENDS = ["hdf5", "file"]
+
+
+@pytest.fixture(params=BACKENDS)
+def backend(request):
+    return request.param
+
+
+@pytest.fixture
+def base(tmp_path):
+    (tmp_path / "base").mkdir()
+    return tmp_path / "base"
+
+
+@pytest.fixture
+def con(base, backend):
+    with dn.Connection(str(base), backend=backend, engine="cpu") as connection:
+        yield connection
+
+
+@pytest.fixture
+def other(tmp_path, backend):
+    """Give another store, with datasets 'real' and 'group/deep'."""
+    (tmp_path / "other").mkdir()
+    with dn.Connection(str(tmp_path / "other"), backend=backend, engine="cpu") as there:
+        there.create_dataset("real", data=np.arange(4.0), chunk_size=2)
+        there.create_dataset("group/deep", data=np.arange(3.0), chunk_size=2)
+    return tmp_path / "other"
+
+
+def files_of(folder):
+    """Give each file and link below a folder, with what is in it."""
+    found = {}
+    for path in sorted(folder.rglob("*")):
+        mode = path.lstat().st_mode
+        found[str(path.relative_to(folder))] = (
+            os.readlink(path)
+            if stat.S_ISLNK(mode)
+            else path.read_bytes()
+            if stat.S_ISREG(mode)
+            else None
+        )
+    return found
+
+
+def replace(con, tmp_path):
+    np.save(tmp_path / "new.npy", np.arange(9.0))
+    con.ingest(tmp_path / "new.npy", "link", overwrite=True)
+
+
+def empty_name(con, tmp_path):
+    con["link"].delete()
+
+
+REMOVALS = {
+    "del_dataset": lambda con, tmp_path: con.del_dataset("link"),
+    "delete": empty_name,
+    "ingest": replace,
+}
+
+
+@pytest.mark.parametrize("removal", REMOVALS)
+def test_a_link_to_a_dataset_is_removed_as_a_link(con, base, other, tmp_path, removal):
+    before = files_of(other)
+    (base / "link").symlink_to(other / "real")
+    assert list(con) == ["link"]
+    REMOVALS[removal](con, tmp_path)
+    assert files_of(other) == before
+    assert list(con) == (["link"] if removal == "ingest" else [])
+    assert not (base / "link").is_symlink()
+    assert not [n for n in os.listdir(base) if n.startswith((".deleting", ".replacing"))]
+
+
+def test_nothing_is_deleted_behind_a_link_that_leads_out(con, base, other):
+    (base / "link").symlink_to(other)
+    before = files_of(other)
+    assert list(con) == ["link/group/deep", "link/real"]
+    for name in list(con):
+        with pytest.raises(errors.StorageError, match="leads out"):
+            con.del_dataset(name)
+    assert files_of(other) == before
+    with pytest.raises(ZeroDivisionError):
+        con.create_dataset("link/group/new", data=Failing())
+    assert "link/group/deep" in con
+    # Groups without a dataset are not cleared away there either.
+    with pytest.raises(errors.DatasetNameError):
+        con.create_dataset("link", (2,))
+    assert (base / "link").is_symlink()
+
+
+def test_an_empty_group_behind_a_link_stays(con, base, tmp_path):
+    (tmp_path / "outside" / "empty").mkdir(parents=True)
+    (base / "link").symlink_to(tmp_path / "outside")
+    with pytest.raises(errors.DatasetNameError):
+        con.create_dataset("link", (2,))
+    assert (tmp_path / "outside" / "empty").is_dir()
+
+
+class Failing:
+    shape, dtype = (4,), np.dtype("f8")
+
+    def __getitem__(self, key):
+        raise ZeroDivisionError
+
+
+def test_a_dataset_behind_a_link_within_the_store_is_deleted(con, base):
+    con.create_dataset("real/a", data=[1])
+    (base / "link").symlink_to("real")
+    con.del_dataset("link/a")
+    assert list(con) == []
+
+
+def test_links_within_a_dataset_are_removed_as_links(con, base, tmp_path, backend):
+    con.create_dataset("x", data=np.arange(4.0), chunk_size=2)
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "file").write_bytes(b"kept")
+    part = base / "x" / ("c" if backend == "file" else "folder")
+    if backend == "file":
+        part.rename(tmp_path / "elsewhere" / "c")
+        part.symlink_to(tmp_path / "elsewhere" / "c")
+    else:
+        part.symlink_to(tmp_path / "elsewhere")
+        chunk = base / "x" / "chunk_1.h5"
+        chunk.rename(tmp_path / "elsewhere" / "chunk_1.h5")
+        chunk.symlink_to(tmp_path / "elsewhere" / "chunk_1.h5")
+    assert con["x"][...].tolist() == [0, 1, 2, 3]
+    before = files_of(tmp_path / "elsewhere")
+    con.del_dataset("x")
+    assert files_of(tmp_path / "elsewhere") == before
+    assert not (base / "x").exists()
+
+
+def test_a_leftover_that_is_a_link_is_swept_as_a_link(base, other, backend):
+    before = files_of(other)
+    for number, step in enumerate(("creating", "deleting")):
+        (base / f".{step}-0{number}").symlink_to(other / "real")
+    with dn.Connection(str(base), backend=backend) as con:
+        assert list(con) == []
+    assert files_of(other) == before
+    assert not [n for n in os.listdir(base) if n.startswith((".creating", ".deleting"))]
+
+
+def test_links_that_lead_back_or_nowhere_do_not_end_a_listing(con, base):
+    con.create_dataset("x", data=[1])
+    con.create_dataset("group/y", data=[1])
+    (base / "self").symlink_to(base)
+    (base / "again").symlink_to(base)
+    (base / "group" / "up").symlink_to(base)
+    (base / "loop").symlink_to(base / "loop")
+    (base / "gone").symlink_to(base / "nothing")
+    assert list(con) == ["group/y", "x"]
+    assert con.names_in("group") == ["group/up/x", "group/y"]
+    for name in ("loop", "gone"):
+        assert name not in con
+        with pytest.raises(errors.DatasetNotFoundError):
+            con[name]
+        with pytest.raises(errors.DatasetNameError):
+            con.create_dataset(name, (2,))
+
+
+def test_a_folder_that_cannot_be_read_is_left_out_of_listings_with_a_warning(
+    con, base, monkeypatch
+):
+    con.create_dataset("x", data=[1])
+    con.create_dataset("secret/y", data=[1])
+    scandir = os.scandir
+
+    def refuse(path):
+        if str(path).endswith("secret"):
+            raise PermissionError(13, "Permission denied", path)
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    with pytest.warns(UserWarning, match="secret cannot be read .*not listed"):
+        assert list(con) == ["x"]
+
+
+def test_what_is_no_file_makes_no_dataset(con, base):
+    for make in (os.mkdir, os.mkfifo):
+        name = f"odd-{make.__name__}"
+        (base / name).mkdir()
+        make(base / name / con.instance.description)
+        assert name not in con
+        with pytest.raises(errors.DatasetNotFoundError):
+            con[name]
+        with pytest.raises(errors.DatasetNotFoundError):
+            con.del_dataset(name)
+    with pytest.raises(errors.DatasetNameError):
+        con.create_dataset("odd-mkfifo", (2,))
+    assert list(con) == []
+
+
+def test_datasets_of_names_that_are_refused_now_are_read_and_deleted(con, base, backend):
+    if backend == "file":
+        pytest.skip("such names could never be made on it")
+    con.create_dataset("group/one", data=[1, 2])
+    con.create_dataset("group/two", data=[3, 4])
+    (base / "group" / "two").rename(base / "group" / "dataset.h5")
+    assert list(con) == ["group/dataset.h5", "group/one"]
+    assert con["group/dataset.h5"][...].tolist() == [3, 4]
+    con.create_dataset("group/three", data=[5])
+    con.del_dataset("group/dataset.h5")
+    assert con["group/one"][...].tolist() == [1, 2]
+    assert list(con) == ["group/one", "group/three"]
+
+
+class KeptOpen:
+    """Doubles `os.unlink` as on NFS, where files that are open stay under another name."""
+
+    def __init__(self, monkeypatch):
+        self.unlink, self.count = os.unlink, 0
+        monkeypatch.setattr(os, "unlink", self)
+
+    def __call__(self, path, *, dir_fd=None):
+        where = os.fspath(path) if dir_fd is None else f"/proc/self/fd/{dir_fd}/{path}"
+        if not self.is_open(os.lstat(where)):
+            self.unlink(where)
+        elif os.path.basename(where).startswith(".nfs"):
+            raise OSError(16, "Device or resource busy", where)
+        else:
+            self.count += 1
+            os.rename(where, os.path.join(os.path.dirname(where), f".nfs{self.count:08}"))
+
+    @staticmethod
+    def is_open(status):
+        for number in os.listdir("/proc/self/fd"):
+            try:
+                if os.path.samestat(os.stat(f"/proc/self/fd/{number}"), status):
+                    return True
+            except OSError:
+                pass
+        return False
+
+
+def test_deleting_while_handles_are_open_on_a_network_file_system(
+    con, base, backend, tmp_path, monkeypatch
+):
+    if not os.path.isdir("/proc/self/fd"):
+        pytest.skip("the double needs /proc")
+    double = KeptOpen(monkeypatch)
+    ds = con.create_dataset("x", data=np.arange(40), chunk_size=10)
+    ds[3:7] = 1
+    con.del_dataset("x")
+    assert double.count > 0
+    assert [n for n in os.listdir(base) if n.startswith(".deleting-")]
+    assert "x" not in con
+    with pytest.raises(errors.DatasetNotFoundError):
+        ds[...]
+    again = con.create_dataset("x", data=[1])
+    assert con.require_dataset("z", (3,)).shape == (3,)
+    np.save(tmp_path / "v.npy", np.arange(5))
+    con.ingest(tmp_path / "v.npy")
+    with dn.Connection(str(base), backend=backend) as second:
+        second.create_dataset("o", data=[1])
+    with pytest.raises(ZeroDivisionError) as caught:
+        con.create_dataset("bad", data=Failing())
+    assert not hasattr(caught.value, "__notes__")
+    again.delete()
+    del ds, again, caught
+    gc.collect()  # the error's traceback has a handle
+    con.create_dataset("last", data=[1])
+    con.del_dataset("last")
+    assert not [n for n in os.listdir(base) if n.startswith(".deleting-")]
+    assert sorted(con) == ["o", "v", "z"]
+
+
+def test_an_error_of_cleaning_up_does_not_take_the_place_of_the_first(con, monkeypatch):
+    def fail(name, only=None):
+        raise errors.StorageError(5, "the disk is gone")
+
+    monkeypatch.setattr(con.instance, "del_dataset", fail)
+    with pytest.raises(ZeroDivisionError) as caught:
+        con.create_dataset("bad", data=Failing())
+    assert "the disk is gone" in caught.value.__notes__[0]
+
+
+def test_what_cannot_be_removed_is_a_warning_and_in_nobodys_way(con, base, monkeypatch):
+    con.create_dataset("x", data=np.arange(4), chunk_size=2)
+    unlink = os.unlink
+
+    def refuse(path, *, dir_fd=None):
+        if str(path).endswith(".lock") and ".deleting-" in str(path):
+            raise PermissionError(13, "Permission denied", path)
+        unlink(path, dir_fd=dir_fd)
+
+    monkeypatch.setattr(os, "unlink", refuse)
+    with pytest.warns(UserWarning, match="'x' is deleted, but .* cannot be removed: Permission"):
+        con.del_dataset("x")
+    assert "x" not in con
+    con.create_dataset("x", data=[1])
+    monkeypatch.undo()
+    con.create_dataset("y", data=[1])
+    assert not [n for n in os.listdir(base) if n.startswith(".deleting-")]
