@@ -46,7 +46,7 @@ __all__ = [
 
 Array = np.ndarray[Any, Any]
 Slices = tuple[Any, ...]
-ChunkState = Literal["ok", "unchecked", "never written", "missing", "corrupt"]
+ChunkState = Literal["ok", "unchecked", "never written", "missing", "corrupt", "unreadable"]
 """What `verify` finds: ``ok`` (its checksum is right), ``unchecked`` (well-formed, but
 stored without a checksum), ``never written`` (reads as fill), ``missing`` (was written and
 is gone) or ``corrupt``."""

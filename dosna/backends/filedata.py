@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from dosna import zarr3
-from dosna.backends.base import Array, Slices
+from dosna.backends.base import Array, ChunkState, Slices
 from dosna.backends.filefolder import FLAGS, GONE, ArrayFolder, make_folders
 from dosna.backends.folder import (
     TEMPORARY,
     disk,
     failure,
+    read_range,
     replace_file,
     sync_folder,
 )
@@ -37,7 +38,7 @@ from dosna.backends.shardeddata import MOST_INDEXES, ShardedDataset
 from dosna.backends.storedata import StoreDataset
 from dosna.codecs import CodecError
 from dosna.crc32c import crc32c
-from dosna.errors import DosnaError, StaleDatasetError
+from dosna.errors import DosnaError, StaleDatasetError, StorageError
 from dosna.metadata import DatasetMetadata, Shape
 from dosna.plan import ChunkTask
 from dosna.shards import NO_CHUNK
@@ -169,6 +170,12 @@ class FileDataset(FolderDataset[ArrayFolder], StoreDataset):
 
     # -- reading --------------------------------------------------------------------------
 
+    def verify_chunk(self, idx: Shape) -> ChunkState:
+        try:
+            return super().verify_chunk(idx)
+        except StorageError:
+            return "unreadable"
+
     def has_chunk(self, idx: Shape) -> bool:
         with disk(f"look for chunk {idx} of dataset {self.name!r}"):
             if self._opened().has(self.key(idx)):
@@ -202,13 +209,13 @@ class FileDataset(FolderDataset[ArrayFolder], StoreDataset):
                     target = data
                 try:
                     file = open_(template % idx, FLAGS, dir_fd=fd)
-                except OSError:
-                    pass  # told apart below
-                else:
                     try:
                         count = readv(file, (target, tail, beyond), 0)  # type: ignore[arg-type]
                     finally:
                         close(file)
+                except OSError:
+                    pass  # told apart below
+                else:
                     if count == length and (not checked or _CRC.unpack(tail)[0] == crc32c(target)):
                         if not straight:
                             out[where] = chunk[key]
@@ -283,7 +290,8 @@ class ShardedFileDataset(ShardedDataset, FileDataset):
             except GONE:
                 return None
             try:
-                start, stop, _ = slice(*shards.index_range).indices(os.fstat(file).st_size)
+                length = os.fstat(file).st_size
+                start, stop, _ = slice(*shards.index_range).indices(length)
                 # Comparing is faster than a look at the clock of the file would be safe.
                 head = os.pread(file, stop - start, start)
                 known = self._raw_indexes.get(shard)
@@ -300,7 +308,11 @@ class ShardedFileDataset(ShardedDataset, FileDataset):
                 place, size = known[1][shards.number(local)]
                 if place == NO_CHUNK:
                     return None
-                data = os.pread(file, size, place)
+                if place + size > length:
+                    self.corrupt(
+                        shards.chunk(shard, local), "the index of its shard points beyond its end"
+                    )
+                data = read_range(file, place, size)
                 return self.decode_from_shard(shard, local, data, raw)
             finally:
                 os.close(file)

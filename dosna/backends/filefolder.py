@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import ClassVar
 
 from dosna import zarr3
-from dosna.backends.folder import CLOSE_ON_EXEC, Folder, disk, read_all, sync_folder
+from dosna.backends.folder import CLOSE_ON_EXEC, Folder, disk, read_all, read_range, sync_folder
 from dosna.backends.objects import Blob, ByteRange, Store
 from dosna.errors import DatasetNotFoundError
 
@@ -39,7 +39,7 @@ class Files(Store):
                 if byte_range is None:
                     return Blob(read_all(file), version)
                 start, stop, _ = slice(*byte_range).indices(status.st_size)
-                return Blob(os.pread(file, max(0, stop - start), start), version)
+                return Blob(read_range(file, start, max(0, stop - start)), version)
             finally:
                 os.close(file)
 
@@ -47,11 +47,12 @@ class Files(Store):
         raise NotImplementedError("FileDataset.put writes in parts")
 
     def delete(self, key: str) -> bool:
-        try:
-            os.unlink(key, dir_fd=self._folder)
-        except GONE:
-            return False
-        return True
+        with disk(f"delete {key}"):
+            try:
+                os.unlink(key, dir_fd=self._folder)
+            except GONE:
+                return False
+            return True
 
     def list(self, prefix: str) -> Iterator[str]:
         for path, _, names, _ in os.fwalk(".", onerror=_raise, dir_fd=self._folder):

@@ -8,10 +8,12 @@ import secrets
 import stat
 import warnings
 from abc import abstractmethod
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import partial
 from io import FileIO
+from itertools import islice
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 from dosna.backends.base import BackendConnection, BackendDataset
@@ -87,6 +89,13 @@ def disk(what: str) -> Iterator[None]:
         raise
     except OSError as error:
         raise failure(what, error) from error
+
+
+MOST_PARTS = 1024
+"""Parts that one call writes: IOV_MAX of Linux."""
+
+MOST_BYTES = 1 << 30
+"""Bytes that one call reads; Linux reads at most 0x7ffff000."""
 
 
 class Folder:
@@ -176,6 +185,22 @@ def read_all(file: int) -> bytes:
     return b"".join(blocks)
 
 
+def read_range(file: int, start: int, size: int) -> bytes:
+    """Read `size` bytes from `start` on; fewer where the file ends before.
+
+    One call reads at most 2 GiB, and less where a signal comes in between.
+    """
+    data = os.pread(file, min(size, MOST_BYTES), start)
+    if len(data) == size:
+        return data
+    blocks = [data]
+    while data and (size := size - len(data)):
+        start += len(data)
+        data = os.pread(file, min(size, MOST_BYTES), start)
+        blocks.append(data)
+    return b"".join(blocks)
+
+
 def replace_file(folder: int, name: str, parts: Sequence[Any], size: int, durable: bool) -> None:
     """Put a file of these parts, of `size` bytes, into a folder, whole or not at all.
 
@@ -186,7 +211,7 @@ def replace_file(folder: int, name: str, parts: Sequence[Any], size: int, durabl
     file = FileIO(temporary, "w", opener=partial(os.open, mode=0o666, dir_fd=folder))
     try:
         try:
-            count = os.writev(file.fileno(), parts)
+            count = os.writev(file.fileno(), parts) if len(parts) <= MOST_PARTS else 0
             if count != size:
                 _write_rest(file.fileno(), parts, count)
             if durable:
@@ -203,14 +228,14 @@ def replace_file(folder: int, name: str, parts: Sequence[Any], size: int, durabl
 
 
 def _write_rest(file: int, parts: Sequence[Any], count: int) -> None:
-    rest = [memoryview(part).cast("B") for part in parts]
+    rest = deque(memoryview(part).cast("B") for part in parts)
     while True:
         while rest and count >= len(rest[0]):
-            count -= len(rest.pop(0))
+            count -= len(rest.popleft())
         if not rest:
             return
         rest[0] = rest[0][count:]
-        count = os.writev(file, rest)
+        count = os.writev(file, list(islice(rest, MOST_PARTS)))
 
 
 def remove_folder(path: str) -> None:

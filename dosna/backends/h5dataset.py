@@ -46,6 +46,7 @@ from dosna.errors import (
     ChunkNotFoundError,
     DosnaError,
     StaleDatasetError,
+    StorageError,
 )
 from dosna.locks import Descriptor, open_descriptor
 from dosna.metadata import DatasetMetadata, Shape
@@ -111,17 +112,18 @@ class H5Dataset(FolderDataset[H5Folder]):
         return H5DataChunk(self, idx)
 
     def has_chunk(self, idx: Shape) -> bool:
-        folder = self._opened()
-        while True:
-            if folder.has(self._template % idx):
-                return True
-            try:
-                again = self._judge_absent(folder, idx)
-            except ChunkNotFoundError:
-                return True
-            if again is None:
-                return False
-            folder = again
+        with disk(f"look for chunk {idx} of dataset {self.name!r}"):
+            folder = self._opened()
+            while True:
+                if folder.has(self._template % idx):
+                    return True
+                try:
+                    again = self._judge_absent(folder, idx)
+                except ChunkNotFoundError:
+                    return True
+                if again is None:
+                    return False
+                folder = again
 
     def del_chunk(self, idx: Shape) -> bool:
         with (
@@ -218,6 +220,8 @@ class H5Dataset(FolderDataset[H5Folder]):
             return "missing"
         except ChunkCorruptError:
             return "corrupt"
+        except StorageError:
+            return "unreadable"
         if found is None:
             return "never written"
         return "ok" if self._checked else "unchecked"
@@ -258,12 +262,12 @@ class H5Dataset(FolderDataset[H5Folder]):
                 try:
                     # As open_descriptor does, which would be one more call.
                     file = next(map(Descriptor, map(open_, (template % idx,))))
-                except OSError:
-                    pass  # told apart below
-                else:
                     into = (head, target if straight else data, beyond)
                     count = readv(file, into, 0)  # type: ignore[arg-type]
                     del file
+                except OSError:
+                    pass  # told apart below
+                else:
                     if count == length and head == start:
                         if not straight:
                             out[where] = chunk[key]

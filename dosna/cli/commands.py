@@ -255,6 +255,7 @@ def _verified(con: Connection, name: str, console: Console) -> dict[str, Any]:
     states = {
         "missing": found.missing,
         "corrupt": found.corrupt,
+        "unreadable": found.unreadable,
     }
     text = str(found)
     for state, chunks in states.items():

@@ -59,11 +59,12 @@ class Verification:
     never_written: tuple[Shape, ...] = ()
     missing: tuple[Shape, ...] = ()
     corrupt: tuple[Shape, ...] = ()
+    unreadable: tuple[Shape, ...] = ()
 
     @property
     def good(self) -> bool:
-        """Whether nothing is missing or corrupt."""
-        return not (self.missing or self.corrupt)
+        """True if no chunk is missing, corrupt or unreadable."""
+        return not (self.missing or self.corrupt or self.unreadable)
 
     def __str__(self) -> str:
         counts = [(f.name.replace("_", " "), getattr(self, f.name)) for f in fields(self)]
@@ -585,7 +586,8 @@ class EngineDataset(ArrayAccess):
         -------
         Verification
             Chunk indices that are ``ok`` (checksum right), ``unchecked`` (well-formed, no
-            checksum), ``never_written``, ``missing`` or ``corrupt``.
+            checksum), ``never_written``, ``missing``, ``corrupt``, or ``unreadable``: the
+            operating system gives an error for the file.
         """
         self.connection.check_connected()
         parts = self.spread("verify", Verify(self.instance), 0, progress, None)

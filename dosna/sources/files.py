@@ -134,8 +134,13 @@ class LocalFile(ByteFile):
                     raise self._gone() from None
                 raise NotFound(f"there is no file {self.location}") from None
             except OSError as error:
-                raise SourceError(f"{self.location} cannot be opened: {error.strerror}") from error
+                raise self._failed("opened", error) from error
         return file
+
+    def _failed(self, how: str, error: OSError) -> SourceError:
+        return SourceError(
+            f"{self.location} cannot be {how}: {error.strerror}. Check the file and the disk"
+        )
 
     @property
     def size(self) -> int:
@@ -145,8 +150,10 @@ class LocalFile(ByteFile):
         # Of the path and not of what is open: it may have been replaced.
         try:
             status = os.stat(self.location)
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             raise NotFound(f"there is no file {self.location}") from None
+        except OSError as error:
+            raise self._failed("looked up", error) from error
         if self._file is not None and not os.path.samestat(status, os.fstat(self._file)):
             raise SourceChangedError(
                 f"{self.location} was replaced since it was opened: open it again"
@@ -154,7 +161,10 @@ class LocalFile(ByteFile):
         return _state(status)
 
     def read(self, offset: int, size: int) -> bytes | memoryview:
-        data = os.pread(self._opened(), size, offset)
+        try:
+            data = os.pread(self._opened(), size, offset)
+        except OSError as error:
+            raise self._failed("read", error) from error
         if len(data) == size and self._as_pinned():
             return data
         again = memoryview(bytearray(size))
@@ -165,7 +175,10 @@ class LocalFile(ByteFile):
         while True:
             file, done, count = self._opened(), 0, 1
             while done < len(out) and count:
-                count = os.preadv(file, [out[done:]], offset + done)
+                try:
+                    count = os.preadv(file, [out[done:]], offset + done)
+                except OSError as error:
+                    raise self._failed("read", error) from error
                 done += count
             if self._as_pinned():
                 break
@@ -180,6 +193,8 @@ class LocalFile(ByteFile):
             status = os.stat(self.location)
         except (FileNotFoundError, NotADirectoryError):
             raise self._gone() from None
+        except OSError as error:
+            raise self._failed("looked up", error) from error
         if _state(status) != self._pinned:
             raise self._changed(self._pinned, _state(status))
         file = self._file
