@@ -446,6 +446,8 @@ def encode_value(value: Any) -> Any:
             "shape": list(array.shape),
             "scalar": isinstance(value, np.generic),
         }
+    if isinstance(value, complex):
+        return encode_value(np.complex128(value))
     if isinstance(value, (list, tuple)):
         return [encode_value(v) for v in value]
     if isinstance(value, Mapping):
@@ -457,7 +459,7 @@ def encode_value(value: Any) -> Any:
         return {"__map__": encoded} if _TAGS & encoded.keys() else encoded
     raise TypeError(
         f"a {type(value).__name__} cannot be kept in attributes: "
-        "use None, bool, int, float, str, lists, mappings, NumPy scalars or arrays"
+        "use None, bool, int, float, complex, str, lists, mappings, NumPy scalars or arrays"
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 from services import hsds_environment
 from support import require
 
+import dosna as dn
 from dosna import errors
 from dosna.sources import open_source
 
@@ -259,3 +261,98 @@ def test_what_a_killed_writer_left_goes_with_its_token(hsds, domain, tmp_path):
     assert f".{name}.mine.part" in names_in(hsds.home)
     load_domain(path, domain, token="mine", overwrite=True)
     assert f".{name}.mine.part" not in names_in(hsds.home)
+
+
+@pytest.fixture
+def con():
+    with dn.Connection(secrets.token_hex(8), backend="ram") as con:
+        yield con
+        for name in list(con):
+            del con[name]
+
+
+EMPTY = {
+    "none": np.zeros(0),
+    "rows": np.zeros((2, 0), "i4"),
+    "columns": np.zeros((0, 3), "f4"),
+    "fixed": np.zeros(0, "S3"),
+    "complex": np.zeros(0, "c16"),
+    "flags": np.zeros((0, 2), bool),
+    "record": np.zeros(0, [("n", "i2"), ("x", "f8")]),
+}
+
+
+def test_empty_attributes_stay_empty(hsds, domain, tmp_path):
+    path = tmp_path / "empty.h5"
+    with h5py.File(path, "w") as file:
+        for name, value in EMPTY.items():
+            file.attrs[name] = value
+        file.attrs.create("texts", np.zeros(0, object), dtype=h5py.string_dtype())
+        file.attrs.create("refers", np.zeros((2, 0), object), dtype=h5py.ref_dtype)
+        file["x"] = np.arange(3)
+    load_domain(path, domain)
+    with h5pyd.File(domain, "r") as there, h5py.File(path) as here:
+        assert set(there.attrs) == set(here.attrs)
+        for name in here.attrs:
+            assert np.shape(there.attrs[name]) == here.attrs[name].shape, name
+    with open_source(f"hdf5:/{domain}") as source:
+        for name, value in EMPTY.items():
+            found = source.groups()[""][name]
+            assert (found.shape, found.dtype) == (value.shape, value.dtype), name
+
+
+def test_empty_attributes_are_exported_as_such(hsds, con, domain):
+    con.create_dataset("x", data=np.arange(3), attrs={**EMPTY, "words": np.zeros(0, "U3")})
+    con.export(f"hdf5:/{domain}")
+    with h5pyd.File(domain, "r") as there:
+        for name, value in EMPTY.items():
+            assert np.shape(there["x"].attrs[name]) == value.shape, name
+        assert there["x"].attrs["words"].shape == (0,)
+
+
+def test_requests_while_an_exception_is_handled(hsds):
+    client = HsdsClient(HsdsOptions())
+    client.get("/", hsds.home)
+    (session,) = client._idle
+    ended = []
+    session.close = lambda: ended.append(1)
+    try:
+        raise ValueError("of the caller")
+    except ValueError:
+        for _ in range(3):
+            client.get("/", hsds.home)
+            root = client.put("/", f"{hsds.home}/while.h5", {})["root"]
+            client.post("/groups", f"{hsds.home}/while.h5", {"link": {"id": root, "name": "g"}})
+            client.delete("/", f"{hsds.home}/while.h5")
+    assert (client._idle, ended) == ([session], [])
+    client.close()
+    assert ended == [1]
+
+
+def test_a_forked_child_closes_its_own_connections(hsds):
+    client = HsdsClient(HsdsOptions())
+    client.get("/", hsds.home)
+    parents = client._idle[0]
+    ended = []
+    parents.close = lambda: ended.append("the parent's")
+    # As in a child: another process, with a copy of what the parent had.
+    client._process -= 1
+    client.get("/", hsds.home)
+    (childs,) = client._idle
+    assert childs is not parents
+    childs.close = lambda: ended.append("the child's")
+    client.close()
+    assert ended == ["the child's"]
+
+
+@pytest.mark.parametrize("dtype", ["g", "G", [("n", "i4"), ("x", "g")]])
+def test_what_hsds_has_no_type_for_is_named(hsds, con, domain, dtype):
+    values = np.zeros(3, dtype)
+    if values.dtype.itemsize == np.dtype("f8").itemsize:
+        pytest.skip("a long double is a double here")
+    con.create_dataset("fine", data=np.arange(3), attrs={"long": np.longdouble(1) / 3})
+    con.create_dataset("entry/long", data=values)
+    with pytest.raises(errors.RefusedError, match=r"'entry/long'.*HSDS.*float128"):
+        con.export(f"hdf5:/{domain}")
+    con["fine"].export(f"hdf5:/{domain}")
+    assert open_source(f"hdf5:/{domain}").names() == ["fine"]

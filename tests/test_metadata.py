@@ -89,10 +89,17 @@ def test_attributes_keep_json_values_even_those_that_look_like_tags(value):
     assert metadata.decode_value(json.loads(text)) == value
 
 
-@pytest.mark.parametrize("value", [object(), {1}, b"x", {1: 2}, 1j, np.array([None]), [object()]])
+@pytest.mark.parametrize("value", [object(), {1}, b"x", {1: 2}, np.array([None]), [object()]])
 def test_attributes_refuse_what_json_and_numpy_have_not(value):
     with pytest.raises(TypeError, match=r"kept|keys"):
         metadata.encode_value(value)
+
+
+@pytest.mark.parametrize("value", [1j, complex(np.nan, -0.0), 1 + 2j])
+def test_attributes_keep_complex_numbers_of_python(value):
+    found = metadata.decode_value(json.loads(json.dumps(metadata.encode_value([value]))))[0]
+    assert isinstance(found, complex)
+    assert np.complex128(value).tobytes() == np.complex128(found).tobytes()
 
 
 def document(**changes):

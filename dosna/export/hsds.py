@@ -14,7 +14,7 @@ import numpy as np
 
 from dosna.engines.dataset import EngineDataset
 from dosna.engines.work import read_box, workers_within
-from dosna.errors import ConfigurationError
+from dosna.errors import ConfigurationError, RefusedError
 from dosna.export import Job
 from dosna.hsds.client import IN_FLIGHT, HsdsClient, HsdsOptions, Json, domain_of
 from dosna.hsds.domain import Box, NewDomain, grown, in_flight, new_domain
@@ -123,7 +123,13 @@ class _Export:
                     {"class": "H5Z_FILTER_SHUFFLE", "id": 2, "name": "shuffle"},
                     {**deflate, "name": "deflate"},
                 ]
-        kind = type_of(_TEXT if text else ds.dtype)
+        try:
+            kind = type_of(_TEXT if text else ds.dtype)
+        except (TypeError, ValueError, KeyError) as error:
+            raise RefusedError(
+                f"dataset {ds.name!r} cannot be written to HSDS, which has no type for "
+                f"{ds.dtype} ({error}): leave it out by select=, or write another format"
+            ) from error
         return self.made.dataset(self._group(above), key, kind, ds.shape, properties)
 
     def _blocks(

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import random
-import sys
 import time
 import weakref
 from collections.abc import Iterator, Mapping
@@ -253,41 +252,54 @@ class HsdsClient:
         if data is not None:
             headers["Content-Type"] = content
         session = self._session()
-        answer = None
         try:
-            answer = session.request(
-                method,
-                self.endpoint + path,
-                params=asked,
-                data=data,
-                headers=headers,
-                timeout=(min(_CONNECT_SECONDS, self.options.timeout), self.options.timeout),
-                verify=self._known.verifyCert(),
-                stream=True,
-                allow_redirects=False,
-            )
+            answer, found = self._asked(session, method, path, asked, headers, data)
+        except BaseException as error:
+            # Whose answer was not read to its end has a connection of no more use.
+            session.close()
+            broken = (requests.RequestException, urllib3.exceptions.HTTPError, OSError)
+            if isinstance(error, broken):
+                raise _broken(error) from None
+            raise
+        self._idle.append(session)
+        if answer.status_code not in (200, 201, 204):
+            raise _answered(answer.status_code, str(answer.reason or ""))
+        return found
+
+    def _asked(
+        self,
+        session: requests.Session,
+        method: str,
+        path: str,
+        params: Json,
+        headers: Mapping[str, str],
+        data: Any,
+    ) -> tuple[requests.Response, bytes]:
+        """Send a request, and read its answer to the end."""
+        with session.request(
+            method,
+            self.endpoint + path,
+            params=params,
+            data=data,
+            headers=headers,
+            timeout=(min(_CONNECT_SECONDS, self.options.timeout), self.options.timeout),
+            verify=self._known.verifyCert(),
+            stream=True,
+            allow_redirects=False,
+        ) as answer:
             # Of a piece: requests' own way is by 10 KiB.
             found: bytes = answer.raw.read(decode_content=True)
             expected = answer.headers.get("Content-Length")
             encoded = "Content-Encoding" in answer.headers
             if expected is not None and not encoded and len(found) < int(expected):
                 raise urllib3.exceptions.ProtocolError("the answer ends early")
-        except (requests.RequestException, urllib3.exceptions.HTTPError, OSError) as error:
-            raise _broken(error) from None
-        finally:
-            # Whose answer was not read to its end has a connection of no more use.
-            if answer is not None:
-                answer.close()
-            if sys.exception() is not None:
-                session.close()
-        self._idle.append(session)
-        if answer.status_code not in (200, 201, 204):
-            raise _answered(answer.status_code, str(answer.reason or ""))
-        return found
+        return answer, found
 
     def _session(self) -> Any:
         if self._process != os.getpid():
-            self._process, self._idle = os.getpid(), []
+            # The parent's connections are not this process's; what closes them has this list.
+            self._process = os.getpid()
+            self._idle.clear()
         with suppress(IndexError):
             return self._idle.pop()
         made = requests.Session()

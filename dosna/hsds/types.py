@@ -149,8 +149,8 @@ def attribute(value: Any, dtype: np.dtype[Any] | None = None) -> Json:
     made: Json = {"type": type_of(dtype), "value": _listed(array, dtype)}
     made["shape"] = list(array.shape) if array.shape else "H5S_SCALAR"
     if array.size == 0:
-        # An empty list would be taken for no value at all.
-        del made["value"]
+        # Without a value, readers get zeros, and as many as the server pleases.
+        made["value"] = []
     return made
 
 
