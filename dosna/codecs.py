@@ -26,9 +26,9 @@ __all__ = [
     "CodecError",
     "Pipeline",
     "byte_order",
-    "byte_order_matters",
     "bytes_of",
     "compressor",
+    "endian_of",
     "name_of",
     "named",
 ]
@@ -56,9 +56,16 @@ def bytes_of(array: Array) -> Array:
     return array.reshape(-1).view(np.uint8)
 
 
-def byte_order_matters(dtype: np.dtype[Any]) -> bool:
-    """Whether ``bytes`` needs its ``endian`` for elements of a dtype."""
-    return dtype.kind in "iufcmMU" and (dtype.itemsize > 1 or dtype.kind == "U")
+def endian_of(dtype: np.dtype[Any]) -> Literal["little", "big"] | None:
+    """Give the ``endian`` that the codec ``bytes`` has for a dtype; None if it has none.
+
+    With fields there is always one, for zarr-python warns where it is missing.
+    """
+    if dtype.names is not None:
+        return "little"
+    if dtype.kind not in "iufcmMU" or (dtype.itemsize == 1 and dtype.kind != "U"):
+        return None
+    return "little" if dtype.newbyteorder("=") == dtype else "big"
 
 
 def named(spec: Any, what: str, where: str, known: Sequence[str]) -> tuple[str, dict[str, Any]]:
@@ -485,5 +492,6 @@ def _check_endian(spec: Spec, dtype: np.dtype[Any], where: str) -> None:
     endian = configuration.pop("endian", None)
     if configuration or endian not in ("little", "big", None):
         raise FormatError(f"{where}: codec 'bytes' has unknown options: {spec!r}")
-    if byte_order_matters(dtype) and endian is None:
+    # Before zarr-python 3.2, dtypes with fields had none, and were little-endian.
+    if endian is None and dtype.names is None and endian_of(dtype) is not None:
         raise FormatError(f"{where}: codec 'bytes' lacks the endian that {dtype} needs")

@@ -483,15 +483,32 @@ def decode_value(value: Any) -> Any:
         return [decode_value(v) for v in value]
     if not isinstance(value, dict):
         return value
-    if value.keys() == {"__numpy__", "dtype", "shape", "scalar"}:
-        raw = base64.b64decode(value["__numpy__"])
-        array = np.frombuffer(bytearray(raw), decode_dtype(value["dtype"])).reshape(value["shape"])
-        return array[()] if value["scalar"] else array
-    if value.keys() == {"__float__"}:
-        return float(value["__float__"])
-    # Attributes of other programs are none of our tags, whatever they are called.
+    found = decode_tagged(value)
+    return {k: decode_value(v) for k, v in found.items()} if isinstance(found, dict) else found
+
+
+def decode_tagged(value: dict[str, Any]) -> Any:
+    """Read a tagged object of `encode_value`.
+
+    Returns
+    -------
+    float, numpy scalar, ndarray or dict
+        A dict is a mapping whose values are still to be read. Attributes of other programs are
+        none of our tags, whatever they are called.
+    """
+    try:
+        if value.keys() == {"__numpy__", "dtype", "shape", "scalar"}:
+            raw = base64.b64decode(value["__numpy__"], validate=True)
+            flat = np.frombuffer(bytearray(raw), decode_dtype(value["dtype"]))
+            array = flat.reshape(value["shape"])
+            return array[()] if value["scalar"] else array
+        if value.keys() == {"__float__"}:
+            number = float(value["__float__"])
+            return value if math.isfinite(number) else number
+    except (ValueError, TypeError, KeyError, IndexError):
+        return value
     if value.keys() == {"__map__"}:
         inner = value["__map__"]
         if isinstance(inner, dict) and _TAGS & inner.keys():
-            value = inner
-    return {k: decode_value(v) for k, v in value.items()}
+            return inner
+    return value

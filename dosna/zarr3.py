@@ -15,16 +15,18 @@ from typing import Any
 
 import numpy as np
 
-from dosna.codecs import Pipeline, byte_order, byte_order_matters, compressor, name_of, named
+from dosna.codecs import Pipeline, byte_order, compressor, endian_of, name_of, named
 from dosna.errors import ConfigurationError, FormatError
 from dosna.metadata import LOADING, DatasetMetadata, Shape, loading_of
 from dosna.shards import Shards
+from dosna.zarr3attrs import from_document, from_group, to_document, to_group
 from dosna.zarr3types import data_type_of, decode_fill, dtype_of, encode_fill
 
 __all__ = [
     "DOCUMENT",
     "GROUP",
     "Layout",
+    "attributes_in",
     "dims_of",
     "from_json",
     "group_attributes",
@@ -33,9 +35,12 @@ __all__ = [
     "new_array",
     "node_type",
     "options_of",
+    "revised",
+    "revision_of",
     "stored_alike",
     "to_json",
     "with_attributes",
+    "without_consolidated",
 ]
 
 DOCUMENT = "zarr.json"
@@ -47,6 +52,11 @@ GROUP = json.dumps({"zarr_format": 3, "node_type": "group", "attributes": {}}, i
 Document = dict[str, Any]
 
 _OWN = "dosna"
+_EXACT = "exact"
+_CONSOLIDATED = "consolidated_metadata"
+_DEEPEST = 100
+"""Of what is nested in a document: objects and lists in each other."""
+
 _FIELDS = {
     "zarr_format",
     "node_type",
@@ -114,18 +124,25 @@ def is_sharded(metadata: DatasetMetadata) -> bool:
 
 def stored_alike(one: DatasetMetadata, other: DatasetMetadata) -> bool:
     """Whether the chunks of two arrays are stored in the same way."""
-    fields = ("data_type", "chunk_grid", "chunk_key_encoding", "codecs")
+    fields = ("chunk_grid", "chunk_key_encoding", "codecs")
     a, b = one.storage["zarr"], other.storage["zarr"]
-    return all(_plain(a[f]) == _plain(b[f]) for f in fields) and one.ndim == other.ndim
+    # The data types as they are read: zarr-python spells one of fields in another way when it
+    # writes a document again. They have the byte order too.
+    return (one.dtype, one.ndim) == (other.dtype, other.ndim) and all(
+        _usual(a[f]) == _usual(b[f]) for f in fields
+    )
 
 
-def _plain(spec: Any) -> Any:
-    """Give a spec as every writer would spell it."""
+def _usual(spec: Any, ordered: bool = False) -> Any:
+    """Give a spec as every writer would spell it, with its byte order if it is `ordered`."""
     if isinstance(spec, list):
-        return [_plain(s) for s in spec]
+        return [_usual(s, ordered) for s in spec]
     if isinstance(spec, Mapping):
-        plain = {k: _plain(v) for k, v in spec.items() if v not in ({}, [])}
-        return plain["name"] if plain.keys() == {"name"} else plain
+        usual = {k: _usual(v, ordered or k == "index_codecs") for k, v in spec.items()}
+        usual = {k: v for k, v in usual.items() if v not in ({}, [])}
+        if not ordered:
+            usual.pop("endian", None)
+        return usual["name"] if usual.keys() == {"name"} else usual
     return spec
 
 
@@ -165,9 +182,9 @@ def new_array(
     dtype, ndim = metadata.dtype, metadata.ndim
     data_type = data_type_of(dtype)
     codecs: list[Any] = [{"name": "bytes"}]
-    if byte_order_matters(dtype):
-        big = dtype.newbyteorder("=") != dtype
-        codecs[0]["configuration"] = {"endian": "big" if big else "little"}
+    endian = endian_of(dtype)
+    if endian is not None:
+        codecs[0]["configuration"] = {"endian": endian}
     compressed = compressor(compression, dtype)
     if compressed is not None:
         codecs.append(compressed)
@@ -255,15 +272,43 @@ def to_json(metadata: DatasetMetadata) -> bytes:
     """Give the ``zarr.json`` of an array that `from_json` or `new_array` described."""
     document = dict(metadata.storage["zarr"])
     document["shape"] = list(metadata.shape)
-    document["attributes"] = dict(metadata.attrs)
+    document["attributes"], exact = to_document(metadata.attrs, metadata.dtype)
     # Of a shape that somebody else gives the array, nothing will be known.
-    own = {**document.get(_OWN, {}), "must_understand": False, "trimmed": list(metadata.shape)}
+    own = {**document.pop(_OWN, {}), "must_understand": False, "trimmed": list(metadata.shape)}
     if not metadata.trimmed:
         del own["trimmed"]
-    for name in LOADING:
+    for name in (*LOADING, _EXACT):
         own.pop(name, None)
-    document[_OWN] = {**own, **metadata.loading}
-    return json.dumps(document, indent=2).encode()
+    if exact:
+        own[_EXACT] = exact
+    return json.dumps(document, indent=2)[:-2].encode() + _end({**own, **metadata.loading})
+
+
+def _end(own: Mapping[str, Any]) -> bytes:
+    """Give the end of a document that dosna wrote.
+
+    Nobody else puts all of an object on one line in a document of many. So it tells whether
+    another program has written the document since, which may have kept the object and changed
+    the shape twice, or brought back an older document whole.
+    """
+    return f',\n  "{_OWN}": {json.dumps(own)}\n}}'.encode()
+
+
+def revised(metadata: DatasetMetadata) -> DatasetMetadata:
+    """Give an array that is about to be written its next revision; see `revision_of`."""
+    document = metadata.storage["zarr"]
+    own = {**document.get(_OWN, {}), "revision": revision_of(metadata) + 1}
+    return metadata.replace(storage={"zarr": {**document, _OWN: own}})
+
+
+def revision_of(metadata: DatasetMetadata) -> int:
+    """Tell how often dosna has changed the document of an array.
+
+    A document of a lower revision than one that was seen before is an older copy, which another
+    program has written back.
+    """
+    found = metadata.storage["zarr"].get(_OWN, {}).get("revision")
+    return found if type(found) is int and found > 0 else 0
 
 
 def node_type(data: bytes | memoryview, where: str) -> Any:
@@ -279,15 +324,51 @@ def node_type(data: bytes | memoryview, where: str) -> Any:
 
 def group_attributes(data: bytes | memoryview, where: str) -> dict[str, Any]:
     """Give the attributes in the description of a group."""
-    found = _parse(data, where).get("attributes", {})
+    return attributes_in(_parse(data, where), where)
+
+
+def attributes_in(
+    document: Mapping[str, Any], where: str, dtype: np.dtype[Any] | None = None
+) -> dict[str, Any]:
+    """Give the attributes in a document, as `dosna.metadata.decode_value` reads them.
+
+    Parameters
+    ----------
+    document : mapping
+        Of an array or a group.
+    where : str
+        How errors call it.
+    dtype : numpy.dtype, optional
+        Of the array; None for a group.
+    """
+    found = document.get("attributes", {})
     if not isinstance(found, dict):
         raise FormatError(f"{where}: its attributes are not an object")
-    return found
+    if dtype is None:
+        return from_group(found)
+    own = document.get(_OWN, {})
+    return from_document(found, own.get(_EXACT) if isinstance(own, Mapping) else None, dtype)
 
 
 def with_attributes(data: bytes | memoryview, attrs: Mapping[str, Any], where: str) -> bytes:
     """Give the description of a group with other attributes."""
-    return json.dumps({**_parse(data, where), "attributes": dict(attrs)}, indent=2).encode()
+    document = {**_parse(data, where), "attributes": to_group(attrs)}
+    document.pop(_CONSOLIDATED, None)
+    return json.dumps(document, indent=2).encode()
+
+
+def without_consolidated(data: bytes | memoryview, where: str) -> bytes | None:
+    """Give the description of a group without copies of what lies below; None if it has none.
+
+    Other programs believe these copies, and whoever changes what lies below leaves them wrong.
+    """
+    if f'"{_CONSOLIDATED}"'.encode() not in bytes(data):
+        return None
+    document = _parse(data, where)
+    if document.get("node_type") != "group" or _CONSOLIDATED not in document:
+        return None
+    del document[_CONSOLIDATED]
+    return json.dumps(document, indent=2).encode()
 
 
 def _parse(data: bytes | memoryview, where: str) -> Document:
@@ -295,12 +376,28 @@ def _parse(data: bytes | memoryview, where: str) -> Document:
         document = json.loads(bytes(data))
     except ValueError as error:
         raise FormatError(f"{where} is not JSON: {error}") from None
+    except RecursionError:
+        raise _too_deep(where) from None
     if not isinstance(document, dict):
         raise FormatError(f"{where} is not a JSON object")
+    _check_depth(document, _DEEPEST, where)
     found = document.get("zarr_format")
     if found != 3:
         raise FormatError(f"{where} has zarr_format {found!r}, and dosna reads 3")
     return document
+
+
+def _check_depth(value: Any, left: int, where: str) -> None:
+    if isinstance(value, (dict, list)):
+        if not left:
+            raise _too_deep(where)
+        for inner in value.values() if isinstance(value, dict) else value:
+            if isinstance(inner, (dict, list)):
+                _check_depth(inner, left - 1, where)
+
+
+def _too_deep(where: str) -> FormatError:
+    return FormatError(f"{where} has objects in each other, more than {_DEEPEST} deep")
 
 
 def from_json(data: bytes | memoryview, where: str) -> DatasetMetadata:
@@ -319,14 +416,16 @@ def from_json(data: bytes | memoryview, where: str) -> DatasetMetadata:
     """
     document = _parse(data, where)
     try:
-        return _described(document, where)
+        # What another program has written since, it may have done more than tell.
+        ours = bytes(data).endswith(_end(document.get(_OWN, {})))
+        return _described(document, where, ours)
     except (KeyError, TypeError, ValueError, OverflowError) as error:
         if isinstance(error, FormatError):
             raise
         raise FormatError(f"{where} is broken: {error!r}") from error
 
 
-def _described(document: Document, where: str) -> DatasetMetadata:
+def _described(document: Document, where: str, ours: bool) -> DatasetMetadata:
     if document["node_type"] != "array":
         raise FormatError(f"{where} describes a {document['node_type']!r}, and not an array")
     for name in document.keys() - _FIELDS:
@@ -356,9 +455,9 @@ def _described(document: Document, where: str) -> DatasetMetadata:
         dtype,
         decode_fill(document["fill_value"], dtype, where),
         grain if specs is None else _extents(specs["chunk_shape"], 1, f"{where}: chunk_shape"),
-        dict(document.get("attributes", {})),
+        attributes_in(document, where, dtype),
         {"zarr": document},
-        own.get("trimmed") == list(shape),
+        ours and own.get("trimmed") == list(shape),
         *loading_of(own),
     )
     layout(described)

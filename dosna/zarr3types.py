@@ -90,7 +90,7 @@ def dtype_of(spec: Any, order: Literal["<", ">"], where: str) -> np.dtype[Any]:
             return np.dtype(_CORE[spec]).newbyteorder(order)
         if re.fullmatch(r"r[1-9]\d*", spec) and int(spec[1:]) % 8 == 0:
             return np.dtype(f"V{int(spec[1:]) // 8}")
-    known = (*_CORE, "r<bits>", *_TIMES, *_TEXTS, "structured")
+    known = (*_CORE, "r<bits>", *_TIMES, *_TEXTS, "structured", "struct")
     name, configuration = named(spec, "data type", where, known)
     if name in _CORE and not configuration:
         return dtype_of(name, order, where)
@@ -106,10 +106,24 @@ def dtype_of(spec: Any, order: Literal["<", ">"], where: str) -> np.dtype[Any]:
         if type(length) is not int or length < 1 or length % width:
             raise problem
         return np.dtype(f"{order if width == 4 else '|'}{_TEXTS[name]}{length // width}")
-    if name == "structured" and configuration.keys() == {"fields"}:
-        fields = [(field, dtype_of(kind, "<", where)) for field, kind in configuration["fields"]]
-        return np.dtype(fields)
+    if name in ("structured", "struct") and configuration.keys() == {"fields"}:
+        # zarr-python writes pairs before version 3.2, and objects from then on.
+        fields = [_field(field, order, where) for field in configuration["fields"]]
+        if not fields:
+            raise problem
+        try:
+            return np.dtype(fields)
+        except (ValueError, TypeError):
+            raise problem from None
     raise problem
+
+
+def _field(spec: Any, order: Literal["<", ">"], where: str) -> tuple[str, np.dtype[Any]]:
+    if isinstance(spec, dict) and spec.keys() == {"name", "data_type"}:
+        spec = spec["name"], spec["data_type"]
+    if not isinstance(spec, (list, tuple)) or len(spec) != 2 or not isinstance(spec[0], str):
+        raise FormatError(f"{where}: {spec!r} is no field of a data type")
+    return spec[0], dtype_of(spec[1], order, where)
 
 
 def encode_fill(value: Any, dtype: np.dtype[Any]) -> Any:
@@ -153,7 +167,7 @@ def decode_fill(value: Any, dtype: np.dtype[Any], where: str) -> Any:
     """
     problem = FormatError(f"{where}: fill_value {value!r} is none of {dtype}")
     kind = dtype.kind
-    filled = np.empty((), dtype)
+    filled = np.zeros((), dtype)
     if kind == "b" and isinstance(value, bool):
         filled[...] = value
     elif kind in "iu" and type(value) in (int, float) and int(value) == value:
@@ -172,11 +186,19 @@ def decode_fill(value: Any, dtype: np.dtype[Any], where: str) -> Any:
         filled[...] = np.int64(value).view(dtype.newbyteorder("="))
     elif kind == "U" and isinstance(value, str) and len(value) <= dtype.itemsize // 4:
         filled[...] = value
+    elif dtype.names is not None and isinstance(value, dict):
+        # As zarr-python 3.2 and later spell it; those before wrote the bytes.
+        if value.keys() != set(dtype.names):
+            raise problem
+        for field in dtype.names:
+            filled[field] = decode_fill(value[field], dtype[field], where)
     elif kind in "SV" and isinstance(value, (str, list)):
         raw = bytes(value) if isinstance(value, list) else base64.b64decode(value, validate=True)
         if len(raw) > dtype.itemsize or (kind == "V" and len(raw) != dtype.itemsize):
             raise problem
-        filled = np.frombuffer(raw.ljust(dtype.itemsize, b"\0"), dtype).reshape(())
+        # With fields, these are little-endian whatever the chunks are.
+        stored = dtype if dtype.names is None else dtype.newbyteorder("<")
+        filled[...] = np.frombuffer(raw.ljust(dtype.itemsize, b"\0"), stored).reshape(())
     else:
         raise problem
     return filled[()]

@@ -279,9 +279,9 @@ REQUESTS = {
     "read another of it": {"read": 1},
     "has_chunk": {"read": 1},
     "del_chunk": {"remove_object": 1},
-    "set an attribute": {"read": 1, "operate_write_op": 1},
+    "set an attribute": {"read": 2, "operate_write_op": 1},
     "written_chunks": {"read": 7},
-    "delete": {"read": 5, "operate_write_op": 3, "remove_object": 5},
+    "delete": {"read": 6, "operate_write_op": 3, "remove_object": 5},
 }
 
 

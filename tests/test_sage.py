@@ -262,7 +262,7 @@ def test_requests_of_each_operation(con):
     assert count(lambda: ds[...]) == (4 * 2, ["read"] * 4)
     assert count(write((0, 0), 3)) == (8, ["create", "read", "remove"])
     assert count(lambda: ds.has_chunk((0, 0))) == (2, ["read"])
-    assert count(lambda: ds.attrs.update(unit="mm")) == (6, [])
+    assert count(lambda: ds.attrs.update(unit="mm")) == (8, [])
     assert count(lambda: ds.del_chunk((0, 0))) == (6, ["remove"])
     assert count(lambda: con.instance.store.get("entry/tomo/c/0/0")) == (3, [])
 

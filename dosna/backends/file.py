@@ -20,11 +20,13 @@ import json
 import os
 import secrets
 import stat
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any, ClassVar
 
 from dosna import zarr3
+from dosna.backends.base import BackendDataset
 from dosna.backends.filedata import FileDataset, open_dataset
 from dosna.backends.folder import (
     CLOSE_ON_EXEC,
@@ -37,7 +39,7 @@ from dosna.backends.folder import (
     open_folder,
     replace_file,
 )
-from dosna.errors import FormatError
+from dosna.errors import DosnaError, FormatError
 from dosna.locks import RangeLocks
 from dosna.metadata import DatasetMetadata, Shape, check_group, parents
 from dosna.registry import Backend
@@ -86,6 +88,7 @@ class FileConnection(FolderConnection):
     ) -> FileDataset:
         """Make a dataset; the options are those of `dosna.backends.store.StoreConnection`."""
         image = zarr3.to_json(zarr3.new_array(metadata, compression, checksum, shards, dims))
+        self.drop_consolidated(name)
 
         def fill(path: str) -> None:
             _write(path, image)
@@ -114,6 +117,36 @@ class FileConnection(FolderConnection):
             if _read(path) is None:
                 _write(path, zarr3.GROUP)
 
+    def del_dataset(self, name: str, only: BackendDataset | None = None) -> None:
+        self.drop_consolidated(name)
+        super().del_dataset(name, only)
+
+    def drop_consolidated(self, name: str) -> None:
+        """Remove copies of metadata from the groups above what is about to be changed.
+
+        Also from those that the folder of the connection is in.
+        """
+        path = self.path
+        places = [os.path.join(path, above) for above in ["", *parents(name)]]
+        while (path := os.path.dirname(path)) != os.path.dirname(path) and _read(path):
+            places.append(path)
+        for place in places:
+            document = _read(place)
+            if document is None or zarr3.without_consolidated(document, place) is None:
+                continue
+            try:
+                with self.names_held("change group in"):
+                    document = zarr3.without_consolidated(_read(place) or b"", place)
+                    if document is not None:
+                        _write(place, document)
+            except (OSError, DosnaError) as error:
+                warnings.warn(
+                    f"{place} has consolidated metadata, which other programs believe and which "
+                    f"are going to be wrong, and they cannot be removed ({error}): call "
+                    "zarr.consolidate_metadata there",
+                    stacklevel=2,
+                )
+
     @property
     def keeps_groups(self) -> bool:
         return True
@@ -127,6 +160,7 @@ class FileConnection(FolderConnection):
             return zarr3.group_attributes(document, os.path.join(path, zarr3.DOCUMENT))
 
     def set_group_attrs(self, name: str, attrs: Mapping[str, Any]) -> None:
+        self.drop_consolidated(name)
         with self.names_held(f"change group {name!r} in"):
             check_group(name, self)
             path = self._path(name)

@@ -162,9 +162,10 @@ class FileDataset(FolderDataset[ArrayFolder], StoreDataset):
         )
 
     def update(self, change: Callable[[DatasetMetadata], DatasetMetadata]) -> None:
+        self.connection.drop_consolidated(self.name)
         with disk(f"change dataset {self.name!r}"), self._locks.hold(METADATA_LOCK):
             folder = self._current()
-            image = zarr3.to_json(change(folder.metadata))
+            image = zarr3.to_json(zarr3.revised(change(folder.metadata)))
             replace_file(folder.fd, zarr3.DOCUMENT, [image], len(image), durable=True)
             self._reopen()
 

@@ -20,8 +20,8 @@ from dosna.backends.base import BackendConnection, BackendDataset
 from dosna.backends.deletion import DELETED, Deletion
 from dosna.backends.objects import ABSENT, Blob, ByteRange, Store, VersionConflict, lock
 from dosna.backends.shardeddata import ShardedDataset
-from dosna.backends.storedata import StoreDataChunk, StoreDataset
-from dosna.errors import DatasetExistsError, DatasetNotFoundError, FormatError
+from dosna.backends.storedata import MOST_ATTEMPTS, StoreDataChunk, StoreDataset
+from dosna.errors import DatasetExistsError, DatasetNotFoundError, FormatError, StorageError
 from dosna.metadata import DatasetMetadata, Shape, check_group, check_nesting, parents
 
 __all__ = [
@@ -193,11 +193,33 @@ class StoreConnection(BackendConnection):
         return kind(self, name, metadata)
 
     def make_groups(self, name: str) -> None:
-        """Describe what is above a dataset as Zarr groups."""
+        """Describe what is above a dataset as Zarr groups, without copies of what is below."""
         for group in ["", *parents(name)]:
-            with suppress(VersionConflict):
-                if self.store.get(self.document(group)) is None:
+            found = self._drop_consolidated(group)
+            if found is None:
+                with suppress(VersionConflict):
                     self.store.put(self.document(group), zarr3.GROUP, ABSENT)
+
+    def drop_consolidated(self, name: str) -> None:
+        """Remove copies of metadata from the groups above what is about to be changed.
+
+        One request for each group above.
+        """
+        if self.holds_trees:
+            for group in ["", *parents(name)]:
+                self._drop_consolidated(group)
+
+    def _drop_consolidated(self, group: str) -> Blob | None:
+        key = self.document(group)
+        for _ in range(MOST_ATTEMPTS):
+            found = self.store.get(key)
+            other = zarr3.without_consolidated(found.data, key) if found is not None else None
+            if found is None or other is None:
+                return found
+            with suppress(VersionConflict), lock(group):
+                self.store.put(key, other, found.version)
+                return found
+        raise StorageError(f"object {key!r} changed {MOST_ATTEMPTS} times meanwhile")
 
     @property
     def keeps_groups(self) -> bool:
@@ -234,6 +256,7 @@ class StoreConnection(BackendConnection):
         return self.open_dataset(name, self.read_metadata(name)[0])
 
     def del_dataset(self, name: str, only: BackendDataset | None = None) -> None:
+        self.drop_consolidated(name)
         while True:
             found = self.store.get(self.document(name))
             if found is None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, suppress
 from functools import partial
@@ -134,11 +135,12 @@ class StoreDataset(BackendDataset):
 
     def update(self, change: Callable[[DatasetMetadata], DatasetMetadata]) -> None:
         key = self.connection.document(self.name)
+        self.connection.drop_consolidated(self.name)
         for _ in range(MOST_ATTEMPTS):
             with suppress(VersionConflict), lock(self.name):
                 old, version = self.connection.read_metadata(self.name)
                 self.adopt(old)
-                new = change(old)
+                new = zarr3.revised(change(old))
                 if new.shape != old.shape:
                     self.connection.remember(self.name, old, new)
                 self.store.put(key, zarr3.to_json(new), version)
@@ -155,6 +157,15 @@ class StoreDataset(BackendDataset):
             raise StaleDatasetError(
                 f"dataset {self.name!r} was deleted and made again since this handle was opened: "
                 "get it again from its connection"
+            )
+        before, now = zarr3.revision_of(self.metadata), zarr3.revision_of(metadata)
+        if now < before:
+            warnings.warn(
+                f"the description of dataset {self.name!r} is an older one again (revision {now} "
+                f"after {before}; the shape was {self.metadata.shape}, and is {metadata.shape}): "
+                "another program has written back what it had read before dosna changed the "
+                "shape or attributes; do that change again, and open the array there anew",
+                stacklevel=2,
             )
         self.metadata = metadata
 
