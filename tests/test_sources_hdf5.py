@@ -246,15 +246,6 @@ def test_one_very_long_string_is_refused(con, path, monkeypatch):
         con.ingest(path)
 
 
-def test_names_that_datasets_cannot_have(con, path):
-    with h5py.File(path, "w") as file:
-        file["entry/.hidden"] = 1
-        file["entry/shown"] = 2
-    report = con.ingest(path, on_error="skip")
-    assert report.made == ["entry/shown"]
-    assert "starts with a dot" in report.skipped["entry/.hidden"]
-
-
 def test_fill_values_and_chunks_that_were_never_written(con, path):
     with h5py.File(path, "w") as file:
         made = file.create_dataset("a", (40, 40), "i2", chunks=(10, 10), fillvalue=-7)

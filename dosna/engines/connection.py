@@ -415,14 +415,14 @@ class EngineConnection:
             Of the dataset, if the source is one array; else what precedes the names of all,
             and a '/'. By default datasets have the names that arrays have in the source.
         select : str or iterable of str, optional
-            Patterns of names, such as ``entry1/*/data``; the name of a group stands for all
-            that is in it.
+            Names, or patterns of names such as ``entry1/*/data``; the name of a group stands for
+            all that is in it.
         chunk_size : int, str or sequence of int, optional
             An extent for each axis, for arrays of so many axes; or a size in bytes such as
             '4 MiB', to which chunks come close that suit the source's. By default the source's
             own, see `dosna.sources.chunking.choose_chunks`.
         on_error : {'raise', 'skip'}
-            What to do about an array that cannot be represented or read.
+            What to do about an array that cannot be represented or read, for whatever reason.
         overwrite : bool
             Replace datasets that are not from the same source, or from another state of it.
         kind : str, optional
@@ -587,7 +587,7 @@ class EngineConnection:
             ``hdf5://home/user/scan.h5``, a domain of HSDS, of the server that the environment
             names or ``?endpoint=…``; what was written is read back there.
         select : str or sequence of str, optional
-            Names, with ``*``, ``?`` and ``[…]`` as in a shell; all by default.
+            Names, or patterns with ``*``, ``?`` and ``[…]`` as in a shell; all by default.
         chunk_size : int or sequence of int, optional
             Extent of a chunk in the file; the datasets' own by default.
         compression : str, optional

@@ -196,6 +196,10 @@ class Source(ABC):
         above = {group for name in names for group in ["", *parents(name)]}
         return {group: attrs for group, attrs in self.groups().items() if group in above}
 
+    def groups_without(self, names: Iterable[str]) -> Mapping[str, Mapping[str, Any]]:
+        """Attributes of all groups, where these arrays were left out."""
+        return self.groups()
+
     def tree_of(self, name: str) -> str | None:
         """Give the group of the tree whose branch an array is; None if it is of no tree."""
         return None

@@ -16,9 +16,9 @@ from dosna.metadata import Shape, check_dtype, encode_value
 __all__ = [
     "Representation",
     "attributes",
-    "axis_names",
     "is_stored_as",
     "kept",
+    "name_of",
     "represent",
     "represent_as",
 ]
@@ -156,19 +156,8 @@ def is_stored_as(dataset: Any, dtype: np.dtype[Any]) -> bool:
         return False
 
 
-# What HDF5's dimension scales note about each other, which `axis_names` has read.
+# What HDF5's dimension scales note about each other, see `dosna.sources.h5scales`.
 _OF_SCALES = {"DIMENSION_LABELS", "DIMENSION_LIST", "REFERENCE_LIST"}
-
-
-def axis_names(dataset: Any) -> tuple[str | None, ...] | None:
-    """Give the labels of the axes, or the names of their dimension scales; None without any."""
-    names: list[str | None] = []
-    for axis in dataset.dims if dataset.shape else ():
-        scale = axis[0].name if not axis.label and len(axis) else None
-        names.append(axis.label or (scale and scale.rpartition("/")[2]) or None)
-    if names == [None] and dataset.is_scale:
-        names = [dataset.name.rpartition("/")[2]]
-    return tuple(names) if any(names) else None
 
 
 def attributes(owner: Any) -> dict[str, Any]:
@@ -177,23 +166,31 @@ def attributes(owner: Any) -> dict[str, Any]:
     References become the names of what they refer to; what cannot be kept, a text that says so.
     """
     readers = {name: partial(owner.attrs.__getitem__, name) for name in owner.attrs}
-    return kept(readers, lambda reference: owner.file[reference].name)
+    return kept(readers, lambda reference: name_of(owner.file[reference]))
+
+
+def name_of(opened: Any) -> str | None:
+    """Return the name of an open object: of what is no UTF-8, the bytes as Python escapes them."""
+    found = opened.name
+    return found.decode("utf-8", "surrogateescape") if isinstance(found, bytes) else found
 
 
 def kept(
-    readers: Mapping[str, Callable[[], Any]], named: Callable[[Any], str | None]
+    readers: Mapping[str | bytes, Callable[[], Any]], named: Callable[[Any], str | None]
 ) -> dict[str, Any]:
     """Read attributes as `attributes` does.
 
     Parameters
     ----------
-    readers : mapping of str to callable
+    readers : mapping of str, or bytes that are not of UTF-8, to callable
         Each gives a value as h5py would.
     named : callable
         Gives the name of what a reference leads to.
     """
     found: dict[str, Any] = {}
-    for name, read in readers.items():
+    for key, read in readers.items():
+        # HDF5 does not say that names are of UTF-8; most of the others are of Latin-1.
+        name = key if isinstance(key, str) else key.decode("latin-1")
         if name in _OF_SCALES:
             continue
         try:

@@ -13,14 +13,13 @@ import h5py
 import numpy as np
 
 from dosna.errors import (
-    DatasetNameError,
     DosnaError,
     RefusedError,
     SourceChangedError,
     SourceError,
     SourceNotFoundError,
 )
-from dosna.metadata import check_name
+from dosna.metadata import Shape
 from dosna.registry import SourceKind, sources
 from dosna.sources.base import Array, ArrayDescription, Box, Source
 from dosna.sources.contiguous import rows
@@ -34,14 +33,16 @@ from dosna.sources.files import (
 from dosna.sources.h5chunks import UndecodableError
 from dosna.sources.h5direct import direct_reader
 from dosna.sources.h5links import stored_layout, stored_records
-from dosna.sources.h5tree import Tree, walk
-from dosna.sources.h5types import attributes, axis_names, represent
+from dosna.sources.h5scales import Scales, is_hidden
+from dosna.sources.h5tree import Tree, key_of, place_of, walk
+from dosna.sources.h5types import attributes, name_of, represent
 from dosna.sources.links import Link
 from dosna.sources.strings import blocks, fixed, measure
 
 __all__ = ["KIND", "H5Source"]
 
 _MOST_READERS = 256
+_NON_COORDINATE = "_nc4_non_coord_"
 _BEING_WRITTEN = ("unable to lock file", "already open for", "consistency flag")
 
 
@@ -96,11 +97,21 @@ class H5Source(Source):
         self._state = None
         self._tree: Tree | None = None
         self._readers: dict[str, _Reader] = {}
+        self._scales = Scales(self._name_of)
+
+    def _name_of(self, opened: Any) -> str | None:
+        tree = self._tree
+        return None if tree is None else tree.places.get(place_of(opened))
 
     def __getstate__(self) -> dict[str, Any]:
         if self._given:
             raise TypeError(f"{self!r} is an open file, and cannot be sent to another process")
-        return {**super().__getstate__(), "_file": None, "_tree": None, "_readers": {}}
+        forgotten = dict.fromkeys(("_file", "_tree", "_scales"))
+        return {**super().__getstate__(), **forgotten, "_readers": {}}
+
+    def __setstate__(self, state: Mapping[str, Any]) -> None:
+        super().__setstate__(state)
+        self._scales = Scales(self._name_of)
 
     @property
     def travels(self) -> bool:
@@ -151,10 +162,6 @@ class H5Source(Source):
             return ArrayDescription(name, refused=tree.broken[name])
         if name not in tree.arrays:
             raise SourceNotFoundError(f"{self!r} has no array {name!r}")
-        try:
-            check_name(name)
-        except DatasetNameError as error:
-            return ArrayDescription(name, refused=str(error))
         with _reading(self, name):
             return self._reader(name).describe(name, tuple(tree.arrays[name]))
 
@@ -188,16 +195,16 @@ class H5Source(Source):
                 return None
             return Link(
                 os.path.abspath(file.location) if isinstance(file, LocalFile) else file.location,
-                reader.dataset.name,
+                name_of(reader.dataset) or name,
                 state or self._fingerprint(),
-                reader.shape,
+                reader.as_.shape,
                 reader.dtype,
                 layout.fillvalue,
                 layout.chunk_size,
                 layout.filters,
                 layout.offset,
                 layout.records,
-                axis_names(reader.dataset),
+                self._scales.names(reader.dataset),
                 file.options.portable() if isinstance(file, S3File) else {},
             )
 
@@ -236,7 +243,7 @@ class H5Source(Source):
 
     def _node(self, name: str) -> Any:
         try:
-            return self._opened()[name]
+            return self._opened()[key_of(name)]
         except (KeyError, RuntimeError) as error:
             raise SourceNotFoundError(f"{self.location} has no {name!r}: {error}") from None
 
@@ -257,7 +264,8 @@ class H5Source(Source):
                 # What lies in another file is left to libhdf5.
                 own = node.file.filename == self._opened().filename
                 writable = self._opened().mode != "r"
-                found = _Reader(node, self._bytes if own and not writable else None)
+                direct = self._bytes if own and not writable else None
+                found = _Reader(node, direct, self._scales)
                 # Each may hold the places of millions of chunks.
                 while len(self._readers) >= _MOST_READERS:
                     del self._readers[next(iter(self._readers))]
@@ -268,8 +276,8 @@ class H5Source(Source):
 class _Reader:
     """Reads one dataset."""
 
-    def __init__(self, dataset: Any, file: ByteFile | None) -> None:
-        self.dataset = dataset
+    def __init__(self, dataset: Any, file: ByteFile | None, scales: Scales) -> None:
+        self.dataset, self._scales = dataset, scales
         self.as_ = represent(dataset)
         self.refused = self.as_.refused
         self.dtype, self.shape = self.as_.dtype, self.as_.shape
@@ -284,6 +292,9 @@ class _Reader:
         if self.as_.strings:
             parts = (self._strings(box) for box in blocks(self.shape))
             self.dtype, self.refused = measure(self.shape, parts)
+        if dataset.shape and not self.as_.empty:
+            own = len(dataset.shape)
+            self.shape = (*scales.shape(dataset), *self.as_.shape[own:])
 
     def _strings(self, key: Any) -> Array:
         if self.as_.empty:
@@ -296,7 +307,7 @@ class _Reader:
         """What reads without libhdf5, or False; found when it is needed, for it lists chunks."""
         with self._lock:
             if self._found_direct is None:
-                possible = not self.as_.strings and self.shape == self.dataset.shape
+                possible = not self.as_.strings and self.as_.shape == self.dataset.shape
                 found = direct_reader(self._file, self.dataset, self.dtype) if possible else None
                 self._found_direct = found or False
             return self._found_direct
@@ -314,6 +325,12 @@ class _Reader:
         if missing:
             some = ", ".join(missing[:3]) + (", …" if len(missing) > 3 else "")
             notes += (f"what it is a view of is missing, and shows as fill: {some}",)
+        if self.shape != found.shape:
+            notes += (
+                f"it was written up to {found.shape}, and is fill up to the longest along its "
+                "unlimited dimensions, as netCDF shows it",
+            )
+        notes += _conventions(dataset, name)
         fill = None
         if not found.strings and not found.empty and self.dtype.kind in "biufcS":
             fill = dataset.fillvalue if not inner else None
@@ -324,13 +341,29 @@ class _Reader:
             {**attributes(dataset), **(found.attrs or {})},
             chunks=chunks,
             pieces=None if chunks else rows(self.shape, self.dtype.itemsize),
-            dims=None if inner else axis_names(dataset),
+            dims=self._dims(inner),
             fillvalue=fill,
             links=links,
             notes=notes,
         )
 
+    def _dims(self, inner: Shape) -> tuple[str | None, ...] | None:
+        names = None if self.as_.empty else self._scales.names(self.dataset)
+        return None if names is None else (*names, *(None for _ in inner))
+
     def read_into(self, box: Box, out: Array) -> None:
+        stored = self.as_.shape
+        if stored != self.shape:
+            # What netCDF shows, and the file does not have.
+            ends = [min(b.stop, n) for b, n in zip(box, stored, strict=True)]
+            box = tuple(slice(min(b.start, e), e) for b, e in zip(box, ends, strict=True))
+            extent = tuple(b.stop - b.start for b in box)
+            if extent != out.shape:
+                out[...] = "" if self.as_.strings else self.dataset.fillvalue
+                out = out[tuple(map(slice, extent))]
+        self._read_into(box, out)
+
+    def _read_into(self, box: Box, out: Array) -> None:
         direct = self._direct
         if direct:
             # Not where the file ends too early: libhdf5 would read zeros.
@@ -353,6 +386,27 @@ class _Reader:
             found = np.asarray(self.dataset[box[:axes]])
             inner: Any = (..., *box[axes:])
             out[...] = found[inner] if len(box) > axes else found
+
+
+def _conventions(dataset: Any, name: str) -> tuple[str, ...]:
+    """Say what netCDF and MATLAB mean by a dataset, where it is not what HDF5 shows."""
+    notes: tuple[str, ...] = ()
+    last = name.rpartition("/")[2]
+    if last.startswith(_NON_COORDINATE):
+        notes += (f"netCDF calls this variable {last.removeprefix(_NON_COORDINATE)!r}",)
+    if is_hidden(dataset):
+        notes += ("it is a dimension of netCDF without a variable: its elements mean nothing",)
+    if "MATLAB_class" not in dataset.attrs:
+        return notes
+    kind = dataset.attrs["MATLAB_class"]
+    kind = kind.decode("utf-8", "replace") if isinstance(kind, bytes) else str(kind)
+    if dataset.attrs.get("MATLAB_empty"):
+        notes += (f"it is MATLAB's empty {kind}: its elements are the extents, of which one is 0",)
+    elif kind == "char":
+        notes += ("it is text of MATLAB, kept as the numbers of its characters (UTF-16)",)
+    elif dataset.dtype.names == ("real", "imag"):
+        notes += ("it is complex in MATLAB, kept as a compound of real and imag",)
+    return notes
 
 
 def _missing_sources(dataset: Any) -> list[str]:

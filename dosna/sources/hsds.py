@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 
 from dosna.errors import (
-    DatasetNameError,
     SourceChangedError,
     SourceNotFoundError,
 )
@@ -22,7 +21,7 @@ from dosna.hsds.client import IN_FLIGHT, Failure, HsdsClient, HsdsOptions, Json,
 from dosna.hsds.domain import grown, select_of
 from dosna.hsds.tree import DomainTree, Place, attributes, domains_in
 from dosna.hsds.types import dtype_of, elements, shape_of
-from dosna.metadata import Shape, check_name
+from dosna.metadata import Shape
 from dosna.plan import every_chunk
 from dosna.registry import SourceKind, sources
 from dosna.sources.base import Array, ArrayDescription, Box, Source
@@ -142,10 +141,6 @@ class HsdsSource(Source):
             return ArrayDescription(name, refused=found.broken[name])
         if name not in found.arrays:
             raise SourceNotFoundError(f"{self!r} has no array {name!r}")
-        try:
-            check_name(name)
-        except DatasetNameError as error:
-            return ArrayDescription(name, refused=str(error))
         with self._asking(name):
             return self._reader(name).describe(name, found.arrays[name])
 

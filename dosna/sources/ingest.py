@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
@@ -18,6 +17,7 @@ from dosna.errors import (
     DosnaError,
     RefusedError,
     SourceChangedError,
+    SourceError,
     SourceNotFoundError,
 )
 from dosna.metadata import (
@@ -28,6 +28,7 @@ from dosna.metadata import (
 )
 from dosna.sources.base import ArrayDescription, Source, SourceArray, Stream
 from dosna.sources.chunking import ChunkSize, choose_chunks, chosen_for
+from dosna.sources.naming import legal_name, legal_names, printable
 from dosna.sources.opening import open_source
 from dosna.util.sizes import parse_size
 
@@ -57,7 +58,8 @@ class IngestReport:
     linked : list of str
         Those of `made` and `present` whose data stay where they are.
     skipped : dict of str to str
-        Names of arrays that were left out, and why.
+        Names of arrays that were left out, and why; also of groups, with a '/' at the end, whose
+        attributes were.
     links : dict of str to str
         Further names that the source has for an array, each with the dataset's.
     notes : dict of str to list of str
@@ -84,7 +86,7 @@ class IngestReport:
             lines[0] += f", and {len(self.present)} were there"
         if self.linked:
             lines[0] += f", {len(self.linked)} linked"
-        lines += [f"skipped {name}: {why}" for name, why in self.skipped.items()]
+        lines += [printable(f"skipped {name}: {why}") for name, why in self.skipped.items()]
         return "\n".join(lines)
 
 
@@ -201,6 +203,8 @@ class _Ingest:
     links: bool
     ingests_rest: bool
     _trees: dict[str, Tree | None] = field(default_factory=dict)
+    _datasets: dict[str, bool] = field(default_factory=dict)
+    _stopped: BaseException | None = None
 
     def run(
         self,
@@ -211,7 +215,7 @@ class _Ingest:
         once = self.con.runner.once
         report = IngestReport(self.source.location)
         patterns = [select] if isinstance(select, str) else select
-        arrays, skipped, count = once(lambda: self._planned(patterns))
+        arrays, skipped, failed = once(lambda: self._planned(patterns))
         report.skipped.update(skipped)
         report.links = {link: a.target for a in arrays for link in a.description.links}
         report.notes = {a.target: list(a.description.notes) for a in arrays if a.description.notes}
@@ -219,70 +223,110 @@ class _Ingest:
         with self.con.runner.reporting(progress, total, "ingest", "B") as tell:
             done, there = 0, list[_Array]()
             for array in arrays:
-                size = array.description.nbytes
+                name, size = array.description.name, array.description.nbytes
                 try:
-                    self._one(array, report, _share(tell, done, size), memory_limit)
-                except DosnaError as error:
-                    if not self.skips:
+                    self._one(array, report, self._share(tell, done, size), memory_limit)
+                except Exception as error:
+                    if error is self._stopped:
                         raise
-                    report.skipped[array.description.name] = str(error)
+                    report.skipped[name] = self._left_out(name, error)
+                    failed.add(name)
                 else:
                     there.append(array)
                 done += size
                 if tell is not None:
                     tell(done)
-        every = patterns is None and len(there) == count
-        self._set_groups(once(lambda: self._groups(there, every)), every)
+        self._set_groups(there, patterns is None, failed, report)
         return report
 
-    def _set_groups(self, groups: Mapping[str, Mapping[str, Any]], every: bool) -> None:
-        """Add attributes of groups to those that are there."""
-        for name, attrs in groups.items():
-            there = self.con.runner.once(partial(self.con.get_group_attrs, name))
-            wanted = self.source.merged_group(there, attrs, every)
-            if encode_attrs(wanted) != encode_attrs(there):
-                self.con.set_group_attrs(name, wanted)
+    def _left_out(self, name: str, error: Exception) -> str:
+        """Say why an array is left out; or raise, if none may be."""
+        if self.skips:
+            return str(error) if isinstance(error, DosnaError) else _why(error)
+        if isinstance(error, DosnaError):
+            raise error
+        raise SourceError(
+            f"{name!r} of {self.source!r} cannot be ingested: {_why(error)}"
+        ) from error
 
-    def _planned(self, patterns: Iterable[str] | None) -> tuple[list[_Array], dict[str, str], int]:
+    def _share(
+        self, tell: Callable[[int], object] | None, done: int, size: int
+    ) -> Callable[[int, int], object] | None:
+        """Return what turns the progress of one array into that of all, in bytes."""
+        if tell is None:
+            return None
+
+        def share(chunks: int, total: int) -> None:
+            try:
+                tell(done + (size * chunks // total if total else 0))
+            except Exception as error:
+                # Who watches wants to stop: that is not the array's fault.
+                self._stopped = error
+                raise
+
+        return share
+
+    def _set_groups(
+        self, arrays: Iterable[_Array], whole: bool, failed: Set[str], report: IngestReport
+    ) -> None:
+        """Add attributes of groups to those that are there."""
+        once = self.con.runner.once
+        try:
+            groups = once(lambda: self._groups(arrays, whole, failed))
+        except Exception as error:
+            report.skipped["/"] = self._left_out("/", error)
+            return
+        for name, attrs in groups.items():
+            try:
+                there = once(partial(self.con.get_group_attrs, name))
+                wanted = self.source.merged_group(there, attrs, whole and not failed)
+                if encode_attrs(wanted) != encode_attrs(there):
+                    self.con.set_group_attrs(name, wanted)
+            except DatasetNameError as error:
+                report.skipped[f"{name}/"] = str(error)
+            except Exception as error:
+                report.skipped[f"{name}/"] = self._left_out(f"{name}/", error)
+
+    def _planned(
+        self, patterns: Iterable[str] | None
+    ) -> tuple[list[_Array], dict[str, str], set[str]]:
         """Describe what is to be ingested, and say of the rest why it is not.
 
-        Last comes how many could be, if there were nothing else under their names.
+        Last come those that could be, if nothing had gone wrong, or were under their names.
 
         Raises RefusedError before anything is made, unless arrays may be skipped.
         """
         skipped: dict[str, str] = {}
-        fingerprint = self.source.fingerprint()  # first: what is read later is of it or noticed
-        single = self.source.single
-        planned: list[_Array] = []
-        for name in _selected(self.source, patterns):
-            description = self.source.describe(name)
+        failed: set[str] = set()
+        try:
+            # First: what is read later is of it, or noticed.
+            fingerprint = self.source.fingerprint()
+            single = self.source.single
+            mapped = legal_names(self.source.names())
+            chosen = _selected(self.source, patterns)
+        except DosnaError:
+            raise
+        except Exception as error:
+            raise SourceError(f"{self.source!r} cannot be read: {_why(error)}") from error
+        described: list[tuple[ArrayDescription, Link | None]] = []
+        for name in chosen:
+            try:
+                description = self.source.describe(name)
+                link = None
+                if not description.refused and self.links:
+                    try:
+                        link = self.source.link(name)
+                    except RefusedError as error:
+                        if not self.ingests_rest:
+                            description = replace(description, refused=str(error))
+            except Exception as error:
+                skipped[name] = self._left_out(name, error)
+                failed.add(name)
+                continue
             if description.refused:
                 skipped[name] = description.refused
                 continue
-            link = None
-            if self.links:
-                try:
-                    link = self.source.link(name)
-                except RefusedError as error:
-                    if not self.ingests_rest:
-                        skipped[name] = str(error)
-                        continue
-            target = self._target(name, single)
-            self.con.instance.check_name(target)
-            if self.source.keeps_its_data_in(name, self.con.instance, target):
-                raise ConfigurationError(
-                    f"{name!r} of {self.source!r} is dataset {target!r} of connection "
-                    f"{self.con.name!r} itself: give another name="
-                )
-            origin: dict[str, Any] = {
-                "source": self.source.location,
-                "name": name,
-                "fingerprint": fingerprint,
-            }
-            if description.links:
-                origin["links"] = list(description.links)
-            chunks = choose_chunks(description, self.chunk_size)
-            planned.append(_Array(target, description, origin, chunks, link))
+            described.append((description, link))
         if skipped and not self.skips:
             raise RefusedError(
                 f"{self.source!r} has arrays that a dataset cannot "
@@ -293,52 +337,90 @@ class _Ingest:
                 + ("ingest by unlinkable='ingest' what can only be copied, " * self.links)
                 + "or select= the others"
             )
+        self._check_request([description for description, _ in described])
+        found: list[_Array] = []
+        for description, link in described:
+            name = description.name
+            try:
+                array = self._array(description, link, fingerprint, single, mapped.get(name))
+                found.append(replace(array, state=self._state(array)))
+            except Exception as error:
+                skipped[name] = self._left_out(name, error)
+                failed.add(name)
+        return found, skipped, failed
+
+    def _check_request(self, described: Sequence[ArrayDescription]) -> None:
+        """Refuse what cannot be right for any of the arrays."""
         sizes = self.chunk_size
         if sizes is not None and not isinstance(sizes, (int, str)):
-            axes = {len(array.description.shape) for array in planned}
-            if planned and len(sizes) not in axes:
+            axes = {len(description.shape) for description in described}
+            if described and len(sizes) not in axes:
                 raise ValueError(
                     f"chunk_size {tuple(sizes)} has {len(sizes)} axes, and the arrays of "
                     f"{self.source!r} have {', '.join(map(str, sorted(axes)))}"
                 )
-        if len(planned) > 1 and not self.con.instance.holds_trees:
+        if len(described) > 1 and not self.con.instance.holds_trees:
             raise ConfigurationError(
-                f"{self.source!r} has {len(planned)} arrays, and connection {self.con.name!r} "
+                f"{self.source!r} has {len(described)} arrays, and connection {self.con.name!r} "
                 "makes a bucket of each dataset: give the connection bucket=, so that all are in "
                 "one, or select= one array"
             )
-        self._check_nesting(array.target for array in planned)
-        found: list[_Array] = []
-        for array in planned:
-            try:
-                found.append(replace(array, state=self._state(array)))
-            except DosnaError as error:
-                if not self.skips:
-                    raise
-                skipped[array.description.name] = str(error)
-        return found, skipped, len(planned)
 
-    def _check_nesting(self, targets: Iterable[str]) -> None:
-        for above in sorted({group for target in targets for group in parents(target)}):
-            if self.con.has_dataset(above):
+    def _array(
+        self,
+        description: ArrayDescription,
+        link: Link | None,
+        fingerprint: str,
+        single: bool,
+        mapped: str | None,
+    ) -> _Array:
+        """Say which dataset an array becomes."""
+        name = description.name
+        target = self._target(mapped or name, single)
+        self.con.instance.check_name(target)
+        if mapped is not None and not single:
+            called = f"it is called {name!r} there, which no dataset can be"
+            description = replace(description, notes=(*description.notes, called))
+        self._check_nesting(target)
+        if self.source.keeps_its_data_in(name, self.con.instance, target):
+            raise ConfigurationError(
+                f"{name!r} of {self.source!r} is dataset {target!r} of connection "
+                f"{self.con.name!r} itself: give another name="
+            )
+        origin: dict[str, Any] = {
+            "source": self.source.location,
+            "name": name,
+            "fingerprint": fingerprint,
+        }
+        if description.links:
+            origin["links"] = list(description.links)
+        chunks = choose_chunks(description, self.chunk_size)
+        return _Array(target, description, origin, chunks, link)
+
+    def _check_nesting(self, target: str) -> None:
+        for above in parents(target):
+            if above not in self._datasets:
+                self._datasets[above] = self.con.has_dataset(above)
+            if self._datasets[above]:
                 raise DatasetNameError(
                     f"datasets of {self.source!r} would lie in {above!r}, which is a dataset of "
                     f"connection {self.con.name!r}: give another name="
                 )
 
-    def _groups(self, arrays: Iterable[_Array], every: bool) -> dict[str, Mapping[str, Any]]:
-        """Give the attributes of groups: of every one, or of those above what is ingested."""
+    def _groups(
+        self, arrays: Iterable[_Array], whole: bool, failed: Set[str]
+    ) -> dict[str, Mapping[str, Any]]:
+        """Return the attributes of groups: of every one, or of those above what is ingested."""
         if self.source.single or not self.con.instance.keeps_groups:
             return {}
         source, found = self.source, {}
         names = [array.origin["name"] for array in arrays]
-        for name, attrs in (source.groups() if every else source.groups_of(names)).items():
+        groups = source.groups_without(failed) if whole else source.groups_of(names)
+        for name, attrs in groups.items():
             if attrs:
                 # Without a prefix, the outermost group is the connection, which may have more.
-                target = "/".join(filter(None, [(self.name or "").rstrip("/"), name]))
-                with suppress(DatasetNameError):
-                    check = self.con.instance.check_name
-                    found[check(target) if target else ""] = attrs
+                above = (self.name or "").rstrip("/")
+                found["/".join(filter(None, [above, name and legal_name(name)]))] = attrs
         return found
 
     def _target(self, name: str, single: bool) -> str:
@@ -512,13 +594,8 @@ def _parameters(con: EngineConnection) -> Any:
     return inspect.signature(con.instance.create_dataset).parameters
 
 
-def _share(
-    tell: Callable[[int], object] | None, done: int, size: int
-) -> Callable[[int, int], object] | None:
-    """Give what turns the progress of one array into that of all, in bytes."""
-    if tell is None:
-        return None
-    return lambda chunks, total: tell(done + (size * chunks // total if total else 0))
+def _why(error: BaseException) -> str:
+    return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
 
 
 def _selected(source: Source, patterns: Iterable[str] | None) -> list[str]:

@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 from numpy.lib.format import descr_to_dtype
 
-from dosna.errors import DatasetNameError, RefusedError, SourceError, SourceNotFoundError
-from dosna.metadata import Shape, check_dtype, check_name
+from dosna.errors import RefusedError, SourceError, SourceNotFoundError
+from dosna.metadata import Shape, check_dtype
 from dosna.registry import SourceKind, sources
 from dosna.sources.base import Array, ArrayDescription, Box, Source
 from dosna.sources.contiguous import ContiguousReader, bytes_of, rows
@@ -114,7 +114,6 @@ class NpySource(Source):
 
     def describe(self, name: str) -> ArrayDescription:
         try:
-            check_name(name)
             if self._file is None:
                 found = self._arrays[name]
                 shape, dtype, pieces = found.shape, found.dtype, None
@@ -127,7 +126,7 @@ class NpySource(Source):
             check_dtype(dtype)
         except KeyError:
             raise SourceNotFoundError(f"{self!r} has no array {name!r}") from None
-        except (TypeError, DatasetNameError) as error:
+        except TypeError as error:
             return ArrayDescription(name, refused=str(error))
         return ArrayDescription(name, shape, dtype, pieces=pieces)
 

@@ -109,10 +109,14 @@ def _splits(text: str) -> list[tuple[str, str]]:
     """Give the ways to read a text as a location and a path inside, the likeliest first."""
     if "://" not in text and os.path.exists(text):
         return [(text, "")]
-    head, colon, tail = text.rpartition(":")
-    if colon and not tail.startswith("//"):
-        return [(head, tail), (text, "")] if _is_there(head) else [(text, ""), (head, tail)]
-    return [(text, "")]
+    # A path inside may have colons too.
+    ways = [
+        (text[:at], text[at + 1 :])
+        for at in range(len(text) - 1, 0, -1)
+        if text[at] == ":" and not text.startswith("//", at + 1)
+    ]
+    there = [way for way in ways if _is_there(way[0])]
+    return [*there, (text, ""), *(way for way in ways if way not in there)]
 
 
 def _is_there(path: str) -> bool:

@@ -181,6 +181,10 @@ class RootSource(Source):
                 wanted.setdefault(chain.name, set()).add(branch)
         return {name: self.tree(name, branches).to_attrs() for name, branches in wanted.items()}
 
+    def groups_without(self, names: Iterable[str]) -> Mapping[str, Mapping[str, Any]]:
+        """Give the attributes of the trees, without the branches that these arrays belong to."""
+        return self.groups_of(set(self.names()) - set(names))
+
     def tree_of(self, name: str) -> str | None:
         return self._place(name)[0].name
 

@@ -13,8 +13,8 @@ import zarr
 from zarr.core.dtype import VariableLengthUTF8
 from zarr.storage import ObjectStore
 
-from dosna.errors import DatasetNameError, DosnaError, SourceError, SourceNotFoundError
-from dosna.metadata import check_dtype, check_name
+from dosna.errors import DosnaError, SourceError, SourceNotFoundError
+from dosna.metadata import check_dtype
 from dosna.registry import SourceKind, sources
 from dosna.sources.base import Array, ArrayDescription, Box, Source
 from dosna.sources.files import S3Options
@@ -126,10 +126,9 @@ class ZarrSource(Source):
         dtype, notes = self._dtype(name, array)
         refused = ""
         try:
-            check_name(name)
             check_dtype(dtype)
             refused = self._texts[name][1] if name in self._texts else ""
-        except (TypeError, DatasetNameError) as error:
+        except TypeError as error:
             refused = str(error)
         if refused:
             return ArrayDescription(name, refused=refused)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import pickle
+import re
 import tracemalloc
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -14,8 +15,8 @@ import pytest
 
 import dosna as dn
 from dosna.backends.base import Array
-from dosna.errors import SourceNotFoundError
-from dosna.metadata import check_dtype, check_name, encode_value
+from dosna.errors import DosnaError, SourceNotFoundError
+from dosna.metadata import check_dtype, encode_value
 from dosna.sources import Source
 
 MakeSource = Callable[[], Source]
@@ -65,8 +66,6 @@ class SourceTests:
             assert len(source) == len(set(names)) == len(names)
             refused = {name for name in names if source.describe(name).refused}
             assert sorted(set(names) - refused) == sorted(arrays)
-            for name in arrays:
-                check_name(name)
         with make_source() as other:
             assert other.names() == names
 
@@ -192,6 +191,64 @@ class SourceTests:
                     np.testing.assert_array_equal(ds[...], array)
                 for name in list(con):
                     del con[name]
+
+    @pytest.mark.parametrize("where", ["describe", "read"])
+    def test_what_one_array_raises_costs_no_other(
+        self,
+        make_source: MakeSource,
+        arrays: Mapping[str, Array],
+        monkeypatch: pytest.MonkeyPatch,
+        where: str,
+    ) -> None:
+        bad = max(arrays, key=lambda name: arrays[name].nbytes)
+        for number, error in enumerate(_ODD_ERRORS):
+            with (
+                dn.Connection(f"odd-{id(self)}", backend="ram", engine="cpu") as con,
+                make_source() as source,
+                monkeypatch.context() as patch,
+            ):
+                for method in ("describe",) if where == "describe" else ("read", "read_into"):
+                    patch.setattr(source, method, _raising(getattr(source, method), bad, error))
+                single = source.single
+                try:
+                    with pytest.raises(DosnaError, match=re.escape(bad)):
+                        con.ingest(source, "strict", select=[bad])
+                    report = con.ingest(source, "all", on_error="skip")
+                    assert bad in report.skipped
+                    assert type(error).__name__ in report.skipped[bad]
+                    if not single:
+                        # An array may come and go with others, as those of a jagged one.
+                        good = [n for n in arrays if f"all/{n}" in report.made]
+                        assert number or len(good) >= len(arrays) / 2
+                        for name in good:
+                            np.testing.assert_array_equal(con[f"all/{name}"][...], arrays[name])
+                        if good:
+                            con.ingest(source, "some", select=good[:1])
+                            np.testing.assert_array_equal(
+                                con[f"some/{good[0]}"][...], arrays[good[0]]
+                            )
+                finally:
+                    for name in list(con):
+                        del con[name]
+
+
+_ODD_ERRORS = (
+    MemoryError(),
+    OverflowError("too large"),
+    UnicodeDecodeError("utf-8", b"\xe9", 0, 1, "odd"),
+    AssertionError("not so"),
+    RecursionError("too deep"),
+    LookupError("what"),
+)
+
+
+def _raising(method: Callable[..., Any], bad: str, error: Exception) -> Callable[..., Any]:
+    def call(name: str, *args: Any) -> Any:
+        if name == bad:
+            raise error
+        return method(name, *args)
+
+    return call
 
 
 def _some_box(random: np.random.Generator, array: Array) -> tuple[slice, ...]:

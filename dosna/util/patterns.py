@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import fnmatch
-from collections.abc import Iterable, Sequence
+import re
+from collections.abc import Iterable, Mapping, Sequence
 
 __all__ = ["matching"]
+
+_WILD = re.compile(r"[*?[]")
 
 
 def matching(
@@ -18,8 +21,9 @@ def matching(
     names : sequence of str
         Parts joined by '/'.
     patterns : str, iterable of str or None
-        With ``*``, ``?`` and ``[…]``, which match '/' too; the name of a group stands for all
-        that is in it. None chooses all.
+        Names, each of which stands for itself, whatever characters it has, and of a group for all
+        that is in it; and what is no name, with ``*``, ``?`` and ``[…]``, which match '/' too.
+        None chooses all.
 
     Returns
     -------
@@ -30,12 +34,52 @@ def matching(
     """
     if patterns is None:
         return list(names), []
-    chosen: set[str] = set()
+    below: dict[str, list[int]] = {}
+    for number, name in enumerate(names):
+        below.setdefault(name, []).append(number)
+        end = name.rfind("/")
+        while end > 0:
+            below.setdefault(name[:end], []).append(number)
+            end = name.rfind("/", 0, end)
+    chosen: set[int] = set()
     vain = []
+    wild: dict[str, str] = {}
     for pattern in [patterns] if isinstance(patterns, str) else patterns:
         plain = pattern.strip("/")
-        found = {n for n in names for p in (plain, plain + "/*") if fnmatch.fnmatchcase(n, p)}
-        chosen |= found
-        if not found:
+        if plain in below:
+            chosen.update(below[plain])
+        elif _WILD.search(plain):
+            wild[pattern] = _expression(plain)
+        else:
             vain.append(pattern)
-    return [name for name in names if name in chosen], vain
+    if wild:
+        found, without = _matching(names, wild)
+        chosen |= found
+        vain += without
+    return [name for number, name in enumerate(names) if number in chosen], vain
+
+
+def _expression(pattern: str) -> str:
+    return f"(?:{fnmatch.translate(pattern)}|{fnmatch.translate(pattern + '/*')})"
+
+
+def _matching(names: Sequence[str], wild: Mapping[str, str]) -> tuple[set[int], list[str]]:
+    """Choose by expressions: the numbers of the names, and the patterns that match nothing."""
+    each = list(wild)
+    every = re.compile("|".join(f"({expression})" for expression in wild.values()))
+    chosen: set[int] = set()
+    used: set[int | None] = set()
+    for number, name in enumerate(names):
+        found = every.match(name)
+        if found:
+            chosen.add(number)
+            used.add(found.lastindex)
+    # An earlier one may have taken all that a later one matches.
+    taken = [names[number] for number in sorted(chosen)]
+    vain = []
+    for place, pattern in enumerate(each, 1):
+        if place not in used:
+            match = re.compile(wild[pattern]).match
+            if not any(map(match, taken)):
+                vain.append(pattern)
+    return chosen, vain
