@@ -90,6 +90,74 @@ class TestHDF5LeftToLibhdf5(FileTests):
         write_hdf5(path, arrays, chunks=(8, 17, 41), compression="lzf")
 
 
+class TestHDF5NeverWritten(SourceTests):
+    """What nobody wrote is fill, also where libhdf5 leaves memory as it is."""
+
+    ROWS = 64
+    KINDS: ClassVar = {
+        "integers": ("<i4", 7),
+        "floats": (">f8", 2.5),
+        "text": ("S3", b"abc"),
+        "hits": ("?", True),
+        "points": ([("x", "<f8"), ("n", "i1")], (1.5, 3)),
+        "gaps": (
+            {"names": ["x", "n"], "formats": ["<f8", "i1"], "offsets": [8, 3], "itemsize": 24},
+            (1.5, 3),
+        ),
+    }
+    OPTIONS: ClassVar = {
+        "flat": {},
+        "plain": {"chunks": (8, 4)},
+        "gzip": {"chunks": (8, 4), "compression": "gzip"},
+        "lzf": {"chunks": (8, 4), "compression": "lzf"},
+    }
+
+    def _all(self):
+        for how, options in self.OPTIONS.items():
+            for name, (kind, fill) in self.KINDS.items():
+                for filled in (True, False):
+                    dtype = np.dtype(kind)
+                    value = np.array(fill, dtype)[()] if filled else np.zeros((), dtype)[()]
+                    yield f"{how}/{name}/{filled}", dtype, value if filled else None, options
+
+    def _gaps(self):
+        values = np.zeros((self.ROWS, 4), np.dtype(self.KINDS["gaps"][0]))
+        values["n"] = np.arange(self.ROWS)[:, None]
+        return values
+
+    @pytest.fixture
+    def arrays(self):
+        found = {"bits20": np.zeros((self.ROWS, 4), "i4"), "gaps": self._gaps()}
+        for name, dtype, fill, options in self._all():
+            found[name] = np.zeros((self.ROWS, 4), dtype)
+            if fill is not None:
+                found[name][...] = fill
+            if options:
+                found[name][8:24] = np.ones((16, 4), dtype)
+        return found
+
+    @pytest.fixture
+    def make_source(self, tmp_path):
+        h5py = require("h5py")
+        with h5py.File(tmp_path / "a.h5", "w") as file:
+            for name, dtype, fill, options in self._all():
+                creation = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+                creation.set_fill_time(h5py.h5d.FILL_TIME_NEVER)
+                made = file.create_dataset(
+                    name, (self.ROWS, 4), dtype, fillvalue=fill, dcpl=creation, **options
+                )
+                if options:
+                    made[8:24] = np.ones((16, 4), dtype)
+            kind = h5py.h5t.STD_I32LE.copy()
+            kind.set_precision(20)
+            creation = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+            creation.set_fill_time(h5py.h5d.FILL_TIME_NEVER)
+            space = h5py.h5s.create_simple((self.ROWS, 4))
+            h5py.h5d.create(file.id, b"bits20", kind, space, creation)
+            file["gaps"] = self._gaps()
+        return lambda: open_source(tmp_path / "a.h5")
+
+
 class TestHDF5Open(FileTests):
     file_name = "open.h5"
     write = staticmethod(write_hdf5)

@@ -56,6 +56,11 @@ class ContiguousReader:
             axis, span = axis - 1, longer
         start = self.offset + sum(b.start * s for b, s in zip(box, strides, strict=True))
         straight = gapless and out.flags.c_contiguous and out.dtype == self.dtype
+        kind = self.dtype
+        if kind.names is not None and out.dtype == kind:
+            # NumPy copies field by field, and leaves what is between them as memory had it.
+            kind = np.dtype(f"V{kind.itemsize}")
+            out = out.view(kind)
 
         def read(idx: Shape) -> None:
             place = start + sum(i * s for i, s in zip(idx, strides, strict=False))
@@ -65,7 +70,7 @@ class ContiguousReader:
                 return
             raw = np.empty(span, np.uint8)
             self.file.read_into(place, bytes_of(raw))
-            first = raw[: self.dtype.itemsize].view(self.dtype)
+            first = raw[: kind.itemsize].view(kind)
             out[where] = as_strided(first, extent[axis:], strides[axis:])
 
         requests = product(*map(range, extent[:axis]))

@@ -125,6 +125,11 @@ class ChunkReader:
     ) -> None:
         self.file, self.metadata = file, metadata
         self._decoders, self._find, self._trimmed = decoders, find, trimmed
+        # NumPy copies field by field, and leaves what is between them as memory had it.
+        dtype, self._fill = metadata.dtype, metadata.fillvalue
+        self._kind = dtype if dtype.names is None else np.dtype(f"V{dtype.itemsize}")
+        if self._kind is not dtype:
+            self._fill = np.asarray(self._fill, dtype).reshape(1).view(self._kind)[0]
 
     def read_many(self, out: Array, tasks: Iterable[ChunkTask]) -> None:
         """Read the part ``task.chunk`` of each chunk into ``out[task.out]``.
@@ -134,6 +139,8 @@ class ChunkReader:
         UndecodableError
             A chunk is not what its filters and its record say.
         """
+        if out.dtype == self.metadata.dtype and out.dtype != self._kind:
+            out = out.view(self._kind)
         self.file.for_each(partial(self._read, out), self._requests(out, tasks))
 
     def is_checked(self, mask: int) -> bool:
@@ -150,7 +157,7 @@ class ChunkReader:
                 if size:
                     parts.append(self._part(task, offset, size, mask))
                 else:
-                    out[task.out] = self.metadata.fillvalue
+                    out[task.out] = self._fill
             if self.file.most_span:
                 yield from _neighbours(parts, self.file.most_span)
             else:
@@ -196,7 +203,7 @@ class ChunkReader:
             if (
                 isinstance(target, np.ndarray)
                 and target.nbytes == size
-                and target.dtype == self.metadata.dtype
+                and target.dtype == self._kind
                 and target.flags.c_contiguous
             ):
                 self.file.read_into(start, bytes_of(target))
@@ -218,7 +225,7 @@ class ChunkReader:
 
     def _put(self, out: Array, part: _Part, data: Any) -> None:
         """Take what was read through its filters, and to its place."""
-        task, dtype = part.task, self.metadata.dtype
+        task = part.task
         extent = self._extent(task.idx)
         nbytes = self._nbytes(part)
         data = undone(data, part.active, nbytes)
@@ -229,7 +236,7 @@ class ChunkReader:
             data = whole
         if len(data) != nbytes:
             raise UndecodableError(f"it decodes to {len(data)} bytes, and not to {nbytes}")
-        chunk = np.frombuffer(data, np.uint8).view(dtype).reshape(extent)
+        chunk = np.frombuffer(data, np.uint8).view(self._kind).reshape(extent)
         out[task.out] = chunk[task.chunk]
 
 

@@ -6,31 +6,25 @@ from math import prod
 from typing import Any, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 from h5py import h5d
 
 from dosna.errors import RefusedError
 from dosna.metadata import TARGET_CHUNK_BYTES, Shape
-from dosna.sources.base import Array
 from dosna.sources.contiguous import rows
-from dosna.sources.h5chunks import (
-    UNFILTERED,
-    Decoder,
-    Filter,
-    Records,
-    UndecodableError,
-    decoders_of,
-    undone,
-)
-from dosna.sources.h5direct import chunk_records, filters_of, offset_of
-from dosna.sources.h5types import Representation, is_stored_as
+from dosna.sources.h5chunks import Filter, decoders_of
+from dosna.sources.h5direct import filters_of, offset_of, read_by_libhdf5, stored_records
+from dosna.sources.h5types import Representation, is_stored_as, stored_fill
 from dosna.sources.links import MOST_KEPT
+from dosna.sources.strings import blocks
 
-__all__ = ["Layout", "stored_layout", "stored_records"]
+__all__ = ["Layout", "stored_layout"]
 
 
 _MOST_CHUNKS = 1 << 56
 """Their table has 24 bytes for each, whose number has to be one of 64 bits."""
+
+
+_MOST_COMPARED = 64 << 20
 
 
 class Layout(NamedTuple):
@@ -65,7 +59,7 @@ def stored_layout(dataset: Any, as_: Representation) -> Layout | None:
         raise RefusedError("its elements are strings of variable length, which lie elsewhere")
     if as_.shape != dataset.shape:
         raise RefusedError("its elements are arrays")
-    if not is_stored_as(dataset, as_.dtype):
+    if not is_stored_as(dataset, as_.dtype) and not _is_padded_so(dataset, as_.dtype):
         raise RefusedError(f"its elements are not stored as those of {as_.dtype} in memory")
     filters = filters_of(dataset)
     for code, values in filters:
@@ -78,7 +72,7 @@ def stored_layout(dataset: Any, as_: Representation) -> Layout | None:
         raise RefusedError(
             f"its chunks have the filters {codes} in this order, which only libhdf5 undoes"
         )
-    fillvalue = np.asarray(dataset.fillvalue).astype(as_.dtype)[()]
+    fillvalue = stored_fill(dataset, as_.dtype)
     if layout == h5d.CHUNKED:
         if _count(dataset) > _MOST_CHUNKS:
             raise RefusedError(f"it has room for {_count(dataset)} chunks, too many to be counted")
@@ -86,6 +80,23 @@ def stored_layout(dataset: Any, as_: Representation) -> Layout | None:
     chunk_size = rows(as_.shape, as_.dtype.itemsize, TARGET_CHUNK_BYTES)
     assert chunk_size is not None
     return Layout(chunk_size, (), offset_of(dataset), fillvalue)
+
+
+def _is_padded_so(dataset: Any, dtype: np.dtype[Any]) -> bool:
+    """Tell whether strings that may be padded in another way than NumPy's are so all the same.
+
+    A file that is linked stays as it is, so that it is enough to look at all of them once.
+    """
+    if not is_stored_as(dataset, dtype, padded=False) or dataset.nbytes > _MOST_COMPARED:
+        return False
+    for box in blocks(dataset.shape):
+        extent = [s.stop - s.start for s in box]
+        stored, seen = np.zeros(extent, dtype), np.zeros(extent, dtype)
+        read_by_libhdf5(dataset, box, stored, True)
+        read_by_libhdf5(dataset, box, seen, False)
+        if stored.tobytes() != seen.tobytes():
+            return False
+    return True
 
 
 def _count(dataset: Any) -> int:
@@ -100,68 +111,3 @@ def _few_records(dataset: Any) -> tuple[int, ...] | None:
     found = np.zeros((count, 3), np.int64)
     found[numbers] = records.T
     return tuple(found.reshape(-1).tolist())
-
-
-def stored_records(dataset: Any) -> tuple[npt.NDArray[np.int64], Records]:
-    """List the chunks of a dataset that are stored: their numbers, and where they lie.
-
-    A file may leave chunks at the edge unfiltered without saying so of each
-    (``H5Pset_chunk_opts``), and h5py cannot ask whether it does. They are then marked as such.
-    """
-    if dataset.chunks is None:
-        return np.zeros(0, np.int64), np.zeros((3, 0), np.int64)
-    numbers, records = chunk_records(dataset)
-    filters = filters_of(dataset)
-    partial = [n % c != 0 for n, c in zip(dataset.shape, dataset.chunks, strict=True)]
-    if filters and any(partial):
-        grid = tuple(-(-n // c) for n, c in zip(dataset.shape, dataset.chunks, strict=True))
-        places = np.array(np.unravel_index(numbers, grid))
-        at_edge = np.zeros(len(numbers), bool)
-        for axis, cut in enumerate(partial):
-            at_edge |= cut & (places[axis] == grid[axis] - 1)
-        if _leaves_edges(dataset, filters, places[:, at_edge].T, records[:, at_edge]):
-            records[2, at_edge] = UNFILTERED
-    return numbers, records
-
-
-def _leaves_edges(
-    dataset: Any, filters: tuple[Filter, ...], indices: Array, records: Records
-) -> bool:
-    """Whether chunks at the edge are unfiltered, by what libhdf5 reads of them."""
-    nbytes = int(np.prod(dataset.chunks)) * dataset.dtype.itemsize
-    if (records[1] != nbytes).any():
-        return False
-    decoders = decoders_of(filters, dataset.dtype.itemsize) or []
-    for idx, (_, _, mask) in zip(indices.tolist(), records.T.tolist(), strict=True):
-        box = tuple(
-            slice(i * c, min(n, (i + 1) * c))
-            for i, c, n in zip(idx, dataset.chunks, dataset.shape, strict=True)
-        )
-        expected = dataset[box].tobytes()
-        _, raw = dataset.id.read_direct_chunk(tuple(s.start for s in box))
-        inside = tuple(slice(0, s.stop - s.start) for s in box)
-        plain = _elements(raw, dataset, inside)
-        filtered = _filtered(raw, dataset, inside, decoders, mask, nbytes)
-        if (plain == expected) != (filtered == expected):
-            return bool(plain == expected)
-    return False
-
-
-def _filtered(
-    raw: bytes,
-    dataset: Any,
-    inside: tuple[slice, ...],
-    decoders: list[tuple[int, Decoder]],
-    mask: int,
-    nbytes: int,
-) -> bytes | None:
-    try:
-        data = undone(raw, [decode for bit, decode in decoders if not mask & bit], nbytes)
-    except UndecodableError:
-        return None
-    return _elements(data, dataset, inside) if len(data) == nbytes else None
-
-
-def _elements(data: Any, dataset: Any, inside: tuple[slice, ...]) -> bytes:
-    chunk: Array = np.frombuffer(data, np.uint8).view(dataset.dtype).reshape(dataset.chunks)
-    return bytes(chunk[inside].tobytes())

@@ -7,6 +7,7 @@ import secrets
 import threading
 from collections.abc import Mapping
 from contextlib import suppress
+from functools import cached_property
 from typing import Any
 
 import h5py
@@ -22,7 +23,7 @@ from dosna.errors import (
 from dosna.metadata import Shape
 from dosna.registry import SourceKind, sources
 from dosna.sources.base import Array, ArrayDescription, Box, Source
-from dosna.sources.contiguous import rows
+from dosna.sources.contiguous import bytes_of, rows
 from dosna.sources.files import (
     ByteFile,
     LocalFile,
@@ -31,11 +32,20 @@ from dosna.sources.files import (
     open_bytes,
 )
 from dosna.sources.h5chunks import UndecodableError
-from dosna.sources.h5direct import direct_reader
-from dosna.sources.h5links import stored_layout, stored_records
+from dosna.sources.h5direct import direct_reader, read_by_libhdf5, stored_records
+from dosna.sources.h5links import stored_layout
+from dosna.sources.h5outside import missing_raw_file, raw_reader, view_notes
 from dosna.sources.h5scales import Scales, is_hidden
 from dosna.sources.h5tree import Tree, key_of, place_of, walk
-from dosna.sources.h5types import attributes, name_of, represent
+from dosna.sources.h5types import (
+    attributes,
+    is_never_written,
+    is_partly_undefined,
+    is_stored_as,
+    name_of,
+    represent,
+    stored_fill,
+)
 from dosna.sources.links import Link
 from dosna.sources.strings import blocks, fixed, measure
 
@@ -146,6 +156,17 @@ class H5Source(Source):
             return f"size {status.st_size}, mtime {status.st_mtime_ns}"
         return f"open file of {self._opened().id.get_filesize()} bytes"
 
+    def has_changed(self) -> bool:
+        """Tell whether the file is known to be another than when it was opened."""
+        with suppress(DosnaError, OSError):
+            before = self._state
+            return (
+                before is not None
+                and self._bytes is not None
+                and (self._bytes.fingerprint() != before)
+            )
+        return False
+
     def names(self) -> list[str]:
         tree = self._walked()
         return sorted([*tree.arrays, *tree.broken])
@@ -162,12 +183,18 @@ class H5Source(Source):
             return ArrayDescription(name, refused=tree.broken[name])
         if name not in tree.arrays:
             raise SourceNotFoundError(f"{self!r} has no array {name!r}")
-        with _reading(self, name):
-            return self._reader(name).describe(name, tuple(tree.arrays[name]))
+        links = tuple(tree.arrays[name])
+        try:
+            return self._reader(name).describe(name, links)
+        except SourceChangedError:
+            raise
+        except Exception as error:
+            # Whatever libraries raise of what is in a file: it concerns this array alone.
+            return ArrayDescription(name, refused=f"it cannot be read: {_why(error)}", links=links)
 
     def read(self, name: str, box: Box) -> Array:
         reader = self._reader(name)
-        out = np.empty([s.stop - s.start for s in box], reader.dtype)
+        out = np.empty([s.stop - s.start for s in box], reader.dtype)  # all of which is written
         self.read_into(name, box, out)
         return out
 
@@ -284,9 +311,15 @@ class _Reader:
         self._file, self._lock = file, threading.Lock()
         self._found_direct: Any = None
         if not self.refused and not self.as_.empty:
-            missing = _missing_raw(dataset) or _missing_filter(dataset)
+            missing = missing_raw_file(dataset) or _missing_filter(dataset)
             if missing and not self._direct:
                 self.refused = missing
+        self._undefined = self.as_.strings and is_partly_undefined(dataset)
+        if self._undefined and dataset.id.get_storage_size():
+            # Of chunks that are not there, h5py would take memory for the places of strings.
+            self.refused = (
+                "its file does not define what those of its strings are that are missing"
+            )
         if self.refused:
             return
         if self.as_.strings:
@@ -299,6 +332,8 @@ class _Reader:
     def _strings(self, key: Any) -> Array:
         if self.as_.empty:
             return np.empty(0, object)
+        if self._undefined:
+            return np.full([s.stop - s.start for s in key], b"", object)
         found = np.asarray(self.dataset[key], object)
         return found
 
@@ -308,7 +343,11 @@ class _Reader:
         with self._lock:
             if self._found_direct is None:
                 possible = not self.as_.strings and self.as_.shape == self.dataset.shape
-                found = direct_reader(self._file, self.dataset, self.dtype) if possible else None
+                found: Any = None
+                if possible and self.dataset.external:
+                    found = raw_reader(self.dataset, self.dtype)
+                elif possible:
+                    found = direct_reader(self._file, self.dataset, self.dtype)
                 self._found_direct = found or False
             return self._found_direct
 
@@ -321,19 +360,19 @@ class _Reader:
         notes = found.notes
         if found.strings:
             notes += (f"its strings of variable length are kept as {self.dtype}",)
-        missing = _missing_sources(dataset)
-        if missing:
-            some = ", ".join(missing[:3]) + (", …" if len(missing) > 3 else "")
-            notes += (f"what it is a view of is missing, and shows as fill: {some}",)
+        with suppress(OSError, RuntimeError, ValueError, KeyError):
+            notes += view_notes(dataset)
+            notes += _conventions(dataset, name)
+        if not found.empty and is_partly_undefined(dataset):
+            notes += ("its file does not define what was never written: that is zero here",)
         if self.shape != found.shape:
             notes += (
                 f"it was written up to {found.shape}, and is fill up to the longest along its "
                 "unlimited dimensions, as netCDF shows it",
             )
-        notes += _conventions(dataset, name)
         fill = None
-        if not found.strings and not found.empty and self.dtype.kind in "biufcS":
-            fill = dataset.fillvalue if not inner else None
+        if not found.strings and not found.empty and not inner and self.dtype.kind in "biufcS":
+            fill = stored_fill(dataset, self.dtype)
         return ArrayDescription(
             name,
             self.shape,
@@ -359,33 +398,57 @@ class _Reader:
             box = tuple(slice(min(b.start, e), e) for b, e in zip(box, ends, strict=True))
             extent = tuple(b.stop - b.start for b in box)
             if extent != out.shape:
-                out[...] = "" if self.as_.strings else self.dataset.fillvalue
+                out[...] = "" if self.as_.strings else self._fill
                 out = out[tuple(map(slice, extent))]
         self._read_into(box, out)
 
     def _read_into(self, box: Box, out: Array) -> None:
-        direct = self._direct
+        direct, undecodable = self._direct, ""
         if direct:
             # Not where the file ends too early: libhdf5 would read zeros.
-            with suppress(UndecodableError):
+            try:
                 direct.read_into(box, out)
                 return
+            except UndecodableError as error:
+                undecodable = str(error)
         if not out.size:
             return
+        try:
+            self._read_by_libhdf5(box, out)
+        except (OSError, RuntimeError) as error:
+            if not undecodable:
+                raise
+            missing = _missing_filter(self.dataset)
+            raise _UnreadableError(
+                f"a chunk of it is damaged: {undecodable} ({missing or error})"
+            ) from error
+
+    def _read_by_libhdf5(self, box: Box, out: Array) -> None:
+        dataset, axes = self.dataset, len(self.dataset.shape)
         if self.as_.strings:
             out[...] = fixed(self._strings(box), self.dtype)
-        elif (
-            self.shape == self.dataset.shape
-            and out.flags.c_contiguous
-            and out.dtype == self.dataset.dtype
-            and out.dtype.kind in "biufc"
-        ):
-            self.dataset.read_direct(out, box)
+        elif axes < len(box):
+            # Elements that are arrays; h5py has zeros where nothing is stored.
+            out[...] = dataset[box[:axes]][(..., *box[axes:])]
         else:
-            axes = len(self.dataset.shape)
-            found = np.asarray(self.dataset[box[:axes]])
-            inner: Any = (..., *box[axes:])
-            out[...] = found[inner] if len(box) > axes else found
+            straight = out.flags.c_contiguous and out.dtype == self.dtype
+            target = out if straight else np.empty(out.shape, self.dtype)
+            # Where nothing is stored, libhdf5 may leave memory as it is (H5D_FILL_TIME_NEVER).
+            if self.dtype.names is None:
+                target[...] = self._fill
+            else:  # also between the fields
+                raw = np.frombuffer(bytes_of(target), np.uint8).reshape(-1, self.dtype.itemsize)
+                raw[...] = np.frombuffer(self._fill.tobytes(), np.uint8)
+            if not is_never_written(dataset):
+                read_by_libhdf5(dataset, box, target, is_stored_as(dataset, self.dtype))
+            if not straight:
+                same = out.dtype == self.dtype and self.dtype.names is not None
+                kind = f"V{self.dtype.itemsize}"
+                (out.view(kind) if same else out)[...] = target.view(kind) if same else target
+
+    @cached_property
+    def _fill(self) -> Any:
+        return stored_fill(self.dataset, self.dtype)
 
 
 def _conventions(dataset: Any, name: str) -> tuple[str, ...]:
@@ -409,34 +472,10 @@ def _conventions(dataset: Any, name: str) -> tuple[str, ...]:
     return notes
 
 
-def _missing_sources(dataset: Any) -> list[str]:
-    """Name what a virtual dataset shows and that is not there: files, or datasets of one."""
-    if not dataset.is_virtual:
-        return []
-    shown: dict[str, set[str]] = {}
-    for source in dataset.virtual_sources():
-        # '%' stands for a number.
-        if "%" not in source.file_name + source.dset_name:
-            shown.setdefault(source.file_name, set()).add(source.dset_name)
-    folder = os.path.dirname(os.path.abspath(dataset.file.filename))
-    missing = []
-    for name, inside in sorted(shown.items()):
-        if name == ".":
-            missing += [each for each in sorted(inside) if each not in dataset.file]
-            continue
-        try:
-            with h5py.File(os.path.join(folder, name), "r") as file:
-                missing += [f"{name}:{each}" for each in sorted(inside) if each not in file]
-        except OSError:
-            missing.append(name)
-    return missing
-
-
-def _missing_raw(dataset: Any) -> str:
-    folder = os.path.dirname(os.path.abspath(dataset.file.filename))
-    names = [os.path.join(folder, name) for name, _, _ in dataset.external or ()]
-    gone = [name for name in names if not os.path.exists(name)]
-    return f"its elements lie in {gone[0]}, which is not there" if gone else ""
+# What hdf5plugin 7 brings, and before it but for the last.
+_OF_HDF5PLUGIN = {
+    *(307, 32001, 32004, 32008, 32013, 32015, 32017, 32018, 32024, 32026, 32028, 32033)
+}
 
 
 def _missing_filter(dataset: Any) -> str:
@@ -451,14 +490,33 @@ def _missing_filter(dataset: Any) -> str:
             if h5py.h5z.filter_avail(code):
                 continue
         return (
-            f"it needs HDF5's filter {code} ({label.decode(errors='replace')}), which is not "
-            "there: pip install hdf5plugin"
+            f"it needs HDF5's filter {code} ({label.decode(errors='backslashreplace')}), which is "
+            "not there: "
+            + (
+                "pip install hdf5plugin"
+                if code in _OF_HDF5PLUGIN
+                else "install its maker's plugin, and set HDF5_PLUGIN_PATH to the folder"
+            )
         )
     return ""
 
 
+class _UnreadableError(Exception):
+    """An array cannot be read; says why."""
+
+
+def _why(error: BaseException) -> str:
+    if isinstance(error, (_UnreadableError, DosnaError)):
+        return str(error)
+    if isinstance(error, MemoryError):
+        return f"it takes more memory than there is ({error})"
+    if isinstance(error, (OSError, RuntimeError, KeyError)):
+        return f"HDF5 cannot read it ({error})"
+    return f"{type(error).__name__}: {error}"
+
+
 class _reading:
-    """Turns errors of HDF5 into SourceError."""
+    """Turns what libraries raise into SourceError."""
 
     def __init__(self, source: H5Source, name: str) -> None:
         self.source, self.name = source, name
@@ -467,12 +525,10 @@ class _reading:
         pass
 
     def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
-        if isinstance(error, (OSError, RuntimeError, KeyError)) and not isinstance(
-            error, DosnaError
-        ):
+        if isinstance(error, Exception) and not isinstance(error, DosnaError):
+            changed = ", and its file has changed since it was opened" * self.source.has_changed()
             raise SourceError(
-                f"{self.name!r} of {self.source.location} cannot be read: the file is damaged, or "
-                f"is being written ({error})"
+                f"{self.name!r} of {self.source.location} cannot be read: {_why(error)}{changed}"
             ) from error
 
 
