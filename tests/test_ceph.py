@@ -126,7 +126,7 @@ class TestLokyWithCephx(BackendTests):
 
 
 def keys(con):
-    return set(con.store.list(""))
+    return set(con.instance.store.list(""))
 
 
 def test_objects_are_named_as_zarr_names_them(con, name):
@@ -135,18 +135,18 @@ def test_objects_are_named_as_zarr_names_them(con, name):
     assert made == {f"{name}/zarr.json"} | {
         f"{name}/data/{k}" for k in ("zarr.json", "c/0", "c/1")
     }
-    document = json.loads(con.store.get(f"{name}/data/zarr.json").data)
+    document = json.loads(con.instance.store.get(f"{name}/data/zarr.json").data)
     assert (document["zarr_format"], document["shape"]) == (3, [6])
-    assert bytes(con.store.get(f"{name}/data/c/0").data[:32]) == np.arange(4).tobytes()
+    assert bytes(con.instance.store.get(f"{name}/data/c/0").data[:32]) == np.arange(4).tobytes()
 
 
 def test_copied_into_files_it_is_what_zarr_opens(con, name, tmp_path):
     zarr = require("zarr")
     data = np.arange(70, dtype=">f4").reshape(7, 10)
     con.create_dataset(f"{name}/data", data=data, chunk_size=(3, 4), compression="zstd")
-    for key in con.store.list(name):
+    for key in con.instance.store.list(name):
         (tmp_path / key).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / key).write_bytes(con.store.get(key).data)
+        (tmp_path / key).write_bytes(con.instance.store.get(key).data)
     np.testing.assert_array_equal(zarr.open_array(tmp_path / name / "data")[...], data)
     with dn.Connection(str(tmp_path / name), backend="file") as files:
         np.testing.assert_array_equal(files["data"][...], data)
@@ -228,13 +228,13 @@ def test_very_many_chunks_are_listed_and_not_asked_for(con, name, monkeypatch):
 
 def test_damaged_names_are_an_error(con, name):
     con.create_dataset(name, (1,))
-    image = con.store.get(NAMES).data
-    con.store.put(NAMES, b"{}")
+    image = con.instance.store.get(NAMES).data
+    con.instance.store.put(NAMES, b"{}")
     try:
         with pytest.raises(errors.FormatError, match=re.escape(NAMES)):
             list(con)
     finally:
-        con.store.put(NAMES, image)
+        con.instance.store.put(NAMES, image)
 
 
 # -- requests ------------------------------------------------------------------------------
@@ -324,7 +324,7 @@ def test_requests_of_each_operation(ceph, counts, name):
 def test_a_part_of_an_unchecked_chunk_moves_only_its_bytes(con, name):
     data = np.arange(1 << 16)
     ds = con.create_dataset(name, data=data, chunk_size=1 << 16, checksum=False)
-    objects = con.store._handle().objects
+    objects = con.instance.store._handle().objects
     asked = []
 
     class Objects:
@@ -335,7 +335,7 @@ def test_a_part_of_an_unchecked_chunk_moves_only_its_bytes(con, name):
             asked.append(arguments)
             return objects.read(*arguments)
 
-    con.store._handle().objects = Objects()
+    con.instance.store._handle().objects = Objects()
     assert ds[10:20].tolist() == data[10:20].tolist()
     ds[3:5] = -1
     assert asked == [(f"{name}/c/0", 80, 80)]
@@ -343,7 +343,7 @@ def test_a_part_of_an_unchecked_chunk_moves_only_its_bytes(con, name):
 
 
 def test_large_objects_of_differing_sizes_are_read_whole(con):
-    store = con.store
+    store = con.instance.store
     for size in (0, 1, 65_536, 65_537, 300_000, 5, 1 << 20, (1 << 20) + 1):
         data = os.urandom(size)
         store.put("sizes/c/0", data)
@@ -357,12 +357,12 @@ def test_requests_under_way_are_bounded(con, nbytes, most):
 
     def work(item):
         under_way.add(item)
-        con.store.get("nothing")
+        con.instance.store.get("nothing")
         seen.append(len(under_way))
         time.sleep(0.01)
         under_way.remove(item)
 
-    con.store.for_each(work, range(64), nbytes)
+    con.instance.store.for_each(work, range(64), nbytes)
     assert max(seen) == most
 
 
@@ -381,7 +381,7 @@ def test_writes_under_way_are_bounded(con, monkeypatch):
             most.append(sum(not write.is_complete() for write in begun))
 
     def write():
-        handle, store = con.store._handle(), con.store
+        handle, store = con.instance.store._handle(), con.instance.store
         monkeypatch.setattr(handle, "objects", Objects(handle.objects))
         store.for_each(lambda n: store.put(f"bounded-{n}", bytes(1 << 20)), range(60), 8 << 20)
 
@@ -390,7 +390,7 @@ def test_writes_under_way_are_bounded(con, monkeypatch):
     assert len(begun) == 60
     assert all(write.is_complete() for write in begun)
     assert 1 < max(most) <= 8
-    con.store.delete_many(f"bounded-{n}" for n in range(60))
+    con.instance.store.delete_many(f"bounded-{n}" for n in range(60))
 
 
 # -- errors --------------------------------------------------------------------------------
@@ -496,7 +496,7 @@ class TestErrors:
         ds[...] = 7
         assert ds[-3:].tolist() == [7, 7, 7]
         with pytest.raises(errors.StorageError, match="osd_max_write_size"):
-            con.store.put(name + "/c/too-large", bytes((90 << 20) + 1))
+            con.instance.store.put(name + "/c/too-large", bytes((90 << 20) + 1))
 
     def test_names_beyond_the_limit(self, con):
         for last in (200, 20):  # of which the shorter leaves room for zarr.json
@@ -537,8 +537,13 @@ def test_secrets_stay_secret(secured):
     assert len(found) >= 5
     with connection(secured, client_id="dosna") as con:
         ds = con.create_dataset("secret", data=[1, 2])
-        seen = [repr(con), repr(ds), repr(con.instance.__dict__), repr(con.store.__dict__)]
-        seen += [repr(con.store.cluster.__dict__), pickle.dumps(ds).decode("latin-1")]
+        seen = [
+            repr(con),
+            repr(ds),
+            repr(con.instance.__dict__),
+            repr(con.instance.store.__dict__),
+        ]
+        seen += [repr(con.instance.store.cluster.__dict__), pickle.dumps(ds).decode("latin-1")]
         con.del_dataset("secret")
     assert not [key for key in found for text in seen if key in text]
 
@@ -547,7 +552,7 @@ def test_a_pickled_connection_opens_its_own(con, name):
     ds = con.create_dataset(name, data=np.arange(4))
     other = pickle.loads(pickle.dumps(ds))
     assert other[...].tolist() == [0, 1, 2, 3]
-    assert other.connection.store is not con.store
+    assert other.connection.instance.store is not con.instance.store
 
 
 def test_a_closed_store_says_so(ceph):
@@ -566,7 +571,7 @@ from dosna import errors
 for _ in range(5):
     con = dn.Connection("kit", backend="ceph", engine="cpu", conffile={ceph.conf!r})
     con.connect()
-    store = con.store
+    store = con.instance.store
     store.put("busy", bytes(1 << 20))
     def read():
         store.get("busy")

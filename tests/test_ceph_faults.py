@@ -233,7 +233,7 @@ def test_all_osds_dead(start_cluster):
             lambda: ds[...],
             lambda: ds.has_chunk((0,)),
             lambda: list(con),
-            lambda: list(con.store.get("dead/zarr.json")),
+            lambda: list(con.instance.store.get("dead/zarr.json")),
         ):
             with within(5), pytest.raises(errors.StoreTimeoutError):
                 call()
@@ -242,7 +242,7 @@ def test_all_osds_dead(start_cluster):
         for call in (
             lambda: con.create_dataset("other", (2,)),
             lambda: con.del_dataset("dead"),
-            lambda: list(con.store.list("")),
+            lambda: list(con.instance.store.list("")),
         ):
             with within(8), pytest.raises(errors.StorageError):
                 call()
@@ -253,7 +253,7 @@ def test_all_osds_dead(start_cluster):
 @pytest.mark.fault
 def test_a_listing_that_is_cut_short_is_an_error(cluster):
     with connection(cluster, timeout=1) as con:
-        store = con.store
+        store = con.instance.store
         for number in range(100):
             store.put(f"listed-{number}", b"")
         assert len(list(store.list("listed-"))) == 100

@@ -421,7 +421,7 @@ def test_a_batch_has_many_requests_under_way(moto_url, engine):
 def test_requests_under_way_are_bounded_by_their_bytes(moto_url):
     with Proxy(moto_url) as proxy, connection(proxy.url, bucket=make_bucket(moto_url)) as con:
         ds = con.create_dataset("large", (6, 6 << 20), "f4", chunk_size=(1, 6 << 20))
-        store, under_way, most = ds.connection.store, [0], [0]
+        store, under_way, most = ds.connection.instance.store, [0], [0]
 
         def work(item):
             under_way[0] += 1
@@ -519,14 +519,14 @@ class TestErrors:
             ds = con.create_dataset(
                 "data", data=data, chunk_size=8 // (2 if shards else 1), shards=shards
             )
-            raw = bytes(con.store.get("data/c/0").data)
+            raw = bytes(con.instance.store.get("data/c/0").data)
             for place in (0, len(raw) // 2, len(raw) - 1):
                 flipped = bytearray(raw)
                 flipped[place] ^= 4
-                con.store.put("data/c/0", bytes(flipped))
+                con.instance.store.put("data/c/0", bytes(flipped))
                 with pytest.raises(errors.ChunkCorruptError, match=r"'data'.*data/c/0"):
                     print(ds[...])
-            con.store.put("data/c/0", raw)
+            con.instance.store.put("data/c/0", raw)
             np.testing.assert_array_equal(ds[...], data)
 
     @pytest.mark.usefixtures("_any_keys")
@@ -575,10 +575,15 @@ def test_secrets_stay_secret(gateway, caplog):
     con = connection(gateway.endpoint_url, bucket=make_bucket(gateway.endpoint_url))
     with con:
         ds = con.create_dataset("data", data=[1, 2])
-        seen = [repr(con), repr(ds), repr(con.instance.__dict__), repr(con.store.__dict__)]
-        seen += [str(vars(con.store.client)), pickle.dumps(ds).decode("latin-1")]
+        seen = [
+            repr(con),
+            repr(ds),
+            repr(con.instance.__dict__),
+            repr(con.instance.store.__dict__),
+        ]
+        seen += [str(vars(con.instance.store.client)), pickle.dumps(ds).decode("latin-1")]
         with pytest.raises(errors.StorageError) as caught:
-            S3Store(con.store.client, "no-such-bucket", "", {}).put("key", b"")
+            S3Store(con.instance.store.client, "no-such-bucket", "", {}).put("key", b"")
         error = caught.value
         while error is not None:
             seen += [str(error), repr(error)]

@@ -56,7 +56,7 @@ def test_a_deletion_that_was_killed_is_finished_within_seconds(gateway, layout, 
         con.del_dataset(name)
         assert time.monotonic() - begin < 20
         assert name not in con
-        assert list(con.store.list(name + "/")) == []
+        assert list(con.instance.store.list(name + "/")) == []
 
 
 @pytest.mark.parametrize("late", ["a write", "a dataset"])
@@ -69,7 +69,7 @@ def test_what_comes_before_the_bucket_is_deleted(gateway, late):
         if request.method == "DELETE" and request.path.strip("/") == name and not came:
             came.append(True)
             if late == "a write":
-                other.store.put(name + "/c/0", b"")
+                other.instance.store.put(name + "/c/0", b"")
             else:
                 other.create_dataset(name, data=np.arange(3))
 
@@ -84,7 +84,9 @@ def test_what_comes_before_the_bucket_is_deleted(gateway, late):
         assert came
         if late == "a write":
             assert name not in con
-            assert name not in [b["Name"] for b in con.store.call("list_buckets")["Buckets"]]
+            assert name not in [
+                b["Name"] for b in con.instance.store.call("list_buckets")["Buckets"]
+            ]
         else:
             assert con[name][...].tolist() == [0, 1, 2]
             con.del_dataset(name)

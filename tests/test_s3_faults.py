@@ -83,7 +83,7 @@ def test_a_partial_write_survives_one_fault(con, proxy, fault):
 
 def test_ones_own_success_is_recognised(con, proxy):
     """Though the second attempt is refused, because the first one changed the object."""
-    store = con.store
+    store = con.instance.store
     store.put("key", b"old")
     version = store.get("key").version
     proxy.requests.clear()
@@ -99,7 +99,7 @@ def test_ones_own_success_is_recognised(con, proxy):
 
 def test_anothers_success_is_not_taken_for_ones_own(con, proxy):
     """Not even if it wrote the same bytes."""
-    store = con.store
+    store = con.instance.store
     store.put("key", b"old")
     version = store.get("key").version
 

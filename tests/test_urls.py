@@ -150,7 +150,7 @@ class TestFolders:
 
     def test_options_take_their_types(self, backend, scans):
         con, _ = dn.open_url(f"{backend}:{scans}?durable=yes")
-        assert con.durable is True
+        assert con.instance.durable is True
         with pytest.raises(ConfigurationError, match="bool"):
             dn.open_url(f"{backend}:{scans}?durable=perhaps")
 
@@ -182,14 +182,14 @@ def test_s3_in_both_layouts(url, place, bucket, name):
     require("boto3")
     require("obstore")
     con, found = dn.open_url(url)
-    assert (con.name, con.bucket, found) == (place, bucket, name)
+    assert (con.name, con.instance.bucket, found) == (place, bucket, name)
 
 
 def test_options_of_s3_take_their_types():
     require("boto3")
     require("obstore")
     con, _ = dn.open_url("s3:x?endpoint_url=http://127.0.0.1:1/&timeout=2.5&retries=0&verify=no")
-    settings = con.settings
+    settings = con.instance.settings
     assert (settings.endpoint_url, settings.timeout, settings.retries, settings.verify) == (
         *("http://127.0.0.1:1/", 2.5, 0),
         False,

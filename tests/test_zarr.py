@@ -170,7 +170,7 @@ def test_a_copy_is_stored_alike(con, tmp_path):
         )
         assert one == other
     small = ds.map(lambda block: block.astype("i2"), "small")
-    assert small.create_options == ds.create_options
+    assert small.instance.create_options == ds.instance.create_options
 
 
 # Another program makes the array

@@ -18,7 +18,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, NoReturn
 
 import numpy as np
 
@@ -29,6 +29,7 @@ from dosna.errors import (
     DatasetExistsError,
     DatasetNameError,
     DatasetNotFoundError,
+    ReadOnlyError,
 )
 from dosna.metadata import DatasetMetadata, Shape, check_name
 from dosna.plan import ChunkTask
@@ -85,7 +86,8 @@ class BackendConnection(ABC):
     name : str
         What it means is the backend's: a namespace, a folder, a pool.
     mode : {'a', 'r'}
-        'r' refuses every change; it is enforced by the engine's wrapper.
+        'r' refuses every change: whatever would change something calls `check_writable` first,
+        of the connection or of the dataset.
     """
 
     shared_between_processes: ClassVar[bool]
@@ -105,6 +107,18 @@ class BackendConnection(ABC):
         self.name = name
         self.mode = mode
         self.connected = False
+
+    def check_writable(self) -> None:
+        """Raise ReadOnlyError for mode 'r'."""
+        if self.mode == "r":
+            self.refuse()
+
+    def refuse(self) -> NoReturn:
+        """Raise the ReadOnlyError of mode 'r'."""
+        raise ReadOnlyError(
+            f"connection {self.name!r} was opened with mode 'r': open it with mode 'a' to "
+            "change something"
+        )
 
     @classmethod
     def split_url(cls, path: str, options: dict[str, Any]) -> tuple[str, str, dict[str, Any]]:
@@ -275,6 +289,16 @@ class BackendDataset(ABC):
         return dict(self.metadata.storage)
 
     @property
+    def dims(self) -> tuple[str | None, ...] | None:
+        """Names of the axes, or None if they have none."""
+        return None
+
+    @property
+    def shards(self) -> Shape | None:
+        """Extent of a shard, or None if each chunk is an object."""
+        return None
+
+    @property
     def grain(self) -> Shape:
         """Extent of a stored object: of a chunk, or of the many that a shard holds.
 
@@ -314,8 +338,9 @@ class BackendDataset(ABC):
         """Keep every other writer out, where the store can; a resize holds this."""
         return nullcontext()
 
-    def check_writable(self) -> None:  # noqa: B027  most are
-        """Raise ReadOnlyError if no chunk of it can ever be written."""
+    def check_writable(self) -> None:
+        """Raise ReadOnlyError if no chunk of it can be written, by mode 'r' for instance."""
+        self.connection.check_writable()
 
     def flush(self) -> None:  # noqa: B027  a store that is always durable has nothing to do
         """Return when everything written so far would survive a power loss."""

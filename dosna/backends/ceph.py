@@ -100,7 +100,7 @@ class CephConnection(StoreConnection):
         return CephStore(self.settings)
 
     def describe(self, name: str, metadata: DatasetMetadata) -> DatasetMetadata:
-        store = self.store
+        store = self.raw_store
         assert isinstance(store, CephStore)
         layout = zarr3.layout(metadata)
         nbytes = _most_bytes(layout)
@@ -116,7 +116,7 @@ class CephConnection(StoreConnection):
         return metadata
 
     def _check_keys(self, name: str, metadata: DatasetMetadata) -> None:
-        store, layout = self.store, zarr3.layout(metadata)
+        store, layout = self.raw_store, zarr3.layout(metadata)
         assert isinstance(store, CephStore)
         limit = int(store.cluster.option("osd_max_object_name_len"))
         last = [n - 1 for n in _grid(metadata)]

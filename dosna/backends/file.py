@@ -110,6 +110,7 @@ class FileConnection(FolderConnection):
             return True  # To open it tells what is wrong.
 
     def make_parents(self, name: str) -> None:
+        self.check_writable()
         for above in parents(name):
             path = os.path.join(self.path, above)
             with suppress(FileExistsError):
@@ -126,6 +127,7 @@ class FileConnection(FolderConnection):
 
         Also from those that the folder of the connection is in.
         """
+        self.check_writable()
         path = self.path
         places = [os.path.join(path, above) for above in ["", *parents(name)]]
         while (path := os.path.dirname(path)) != os.path.dirname(path) and _read(path):
@@ -179,6 +181,7 @@ class FileConnection(FolderConnection):
 
     @contextmanager
     def names_held(self, what: str) -> Iterator[None]:
+        self.check_writable()
         # The group's own document is locked: any other file there would look to Zarr like a
         # member that is broken. Somebody who replaces it takes the lock away, as it were; and
         # then only one of two renames to one name can succeed.

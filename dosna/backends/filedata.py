@@ -22,7 +22,7 @@ from dosna.backends.folder import (
     sync_folder,
 )
 from dosna.backends.folderdata import FolderDataset
-from dosna.backends.objects import Store
+from dosna.backends.objects import ReadOnlyStore, Store
 from dosna.backends.parts import (
     METADATA_LOCK,
     PIECE,
@@ -91,7 +91,9 @@ class FileDataset(FolderDataset[ArrayFolder], StoreDataset):
 
     @property
     def store(self) -> Store:
-        return self._opened().files
+        files = self._opened().files
+        connection = self.connection
+        return files if connection.mode == "a" else ReadOnlyStore(files, connection.refuse)
 
     def key(self, idx: Shape) -> str:
         return self._template % idx
@@ -112,6 +114,7 @@ class FileDataset(FolderDataset[ArrayFolder], StoreDataset):
         return self._held(idx)
 
     def put(self, idx: Shape, parts: list[Any], version: str | None) -> None:
+        self.check_writable()
         folder, key, durable = self._opened().fd, self.key(idx), self.connection.durable
         size = sum(len(part) for part in parts)
         try:

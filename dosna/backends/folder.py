@@ -392,6 +392,7 @@ class FolderConnection(BackendConnection):
         return above or ".", last, options
 
     def make_place(self) -> None:
+        self.check_writable()
         with disk(f"make {self.path}"), suppress(FileExistsError):
             os.mkdir(self.path)
 
@@ -434,6 +435,7 @@ class FolderConnection(BackendConnection):
 
     def make_parents(self, name: str) -> None:
         """Make the folders above a dataset."""
+        self.check_writable()
         os.makedirs(os.path.dirname(self._path(name)), exist_ok=True)
 
     def clear_group(self, path: str) -> None:
@@ -446,6 +448,7 @@ class FolderConnection(BackendConnection):
 
     def clear_empty(self, path: str) -> bool:
         """Remove a folder, if it holds nothing that was not made for datasets below it."""
+        self.check_writable()
         if not os.path.islink(path):
             self.clear_group(path)
             with suppress(OSError):
@@ -598,6 +601,7 @@ class FolderConnection(BackendConnection):
     @contextmanager
     def names_held(self, what: str) -> Iterator[None]:
         """Hold the lock under which datasets come and go."""
+        self.check_writable()
         with disk(f"{what} {self.path}"), self._locks.exclusive():
             yield
 

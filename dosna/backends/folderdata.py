@@ -65,6 +65,8 @@ class FolderDataset(BackendDataset, Generic[F]):
         return {**state, "_folder": None}
 
     def _open_lock(self) -> int:
+        # Whatever changes a dataset holds its lock.
+        self.connection.check_writable()
         flags = os.O_RDWR | os.O_CREAT
         try:
             return open_descriptor(LOCK, flags, dir_fd=self._opened().fd)

@@ -8,11 +8,11 @@ import threading
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any, ClassVar, NamedTuple, TypeVar
+from typing import Any, ClassVar, NamedTuple, NoReturn, TypeVar
 
 from dosna.errors import StorageError, StoreTimeoutError
 
-__all__ = ["ABSENT", "Blob", "ByteRange", "Store", "VersionConflict", "lock"]
+__all__ = ["ABSENT", "Blob", "ByteRange", "ReadOnlyStore", "Store", "VersionConflict", "lock"]
 
 ABSENT = ""
 """The version of an object that does not exist."""
@@ -150,6 +150,53 @@ class Store(ABC):
 
     def close(self) -> None:  # noqa: B027  a store without a connection has nothing to close
         """Let go of what the store holds."""
+
+
+class ReadOnlyStore(Store):
+    """The objects of a store, of which nothing can be changed through this.
+
+    Parameters
+    ----------
+    store : Store
+    refuse : callable
+        Raises the ReadOnlyError.
+    """
+
+    def __init__(self, store: Store, refuse: Callable[[], NoReturn]) -> None:
+        self._store, self._refuse = store, refuse
+        self.shared_between_processes = store.shared_between_processes  # type: ignore[misc]
+
+    @property
+    def conditional_puts(self) -> bool:  # type: ignore[override]
+        # A store may have to try it out.
+        return self._store.conditional_puts
+
+    def get(self, key: str, byte_range: ByteRange | None = None) -> Blob | None:
+        return self._store.get(key, byte_range)
+
+    def list(self, prefix: str) -> Iterator[str]:
+        return self._store.list(prefix)
+
+    def folders(self, prefix: str) -> Iterator[str]:
+        return self._store.folders(prefix)
+
+    def for_each(self, work: Callable[[T], object], items: Iterable[T], nbytes: int = 0) -> None:
+        self._store.for_each(work, items, nbytes)
+
+    def close(self) -> None:
+        self._store.close()
+
+    def put(self, key: str, data: bytes, expected: str | None = None) -> None:
+        self._refuse()
+
+    def delete(self, key: str) -> bool:
+        self._refuse()
+
+    def put_ranges(self, key: str, parts: Sequence[tuple[int, bytes]]) -> bool:
+        self._refuse()
+
+    def delete_many(self, keys: Iterable[str], until: float = math.inf) -> None:
+        self._refuse()
 
 
 # By chunk and not by handle, because a store may have no conditional puts.

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from itertools import repeat
 from operator import getitem, lt, methodcaller, setitem
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 
@@ -73,6 +73,7 @@ class RamConnection(BackendConnection):
             return _stores.setdefault(self.name, {})
 
     def create_dataset(self, name: str, metadata: DatasetMetadata) -> RamDataset:
+        self.check_writable()
         datasets = self._datasets
         with _stores_lock:
             if name in datasets:
@@ -84,6 +85,10 @@ class RamConnection(BackendConnection):
             return datasets[name]
 
     def get_dataset(self, name: str) -> RamDataset:
+        found = self._find(name)
+        return found if self.mode == "a" else RamReader(self, found)
+
+    def _find(self, name: str) -> RamDataset:
         try:
             return self._datasets[name]
         except KeyError:
@@ -93,7 +98,8 @@ class RamConnection(BackendConnection):
             ) from None
 
     def del_dataset(self, name: str, only: BackendDataset | None = None) -> None:
-        dataset = self.get_dataset(name)
+        self.check_writable()
+        dataset = self._find(name)
         with dataset.exclusive(), _stores_lock:
             datasets = _stores[self.name]
             if datasets.get(name) is not dataset or only not in (None, dataset):
@@ -114,6 +120,7 @@ class RamConnection(BackendConnection):
             return dict(_groups.get((self.name, name), {}))
 
     def set_group_attrs(self, name: str, attrs: Mapping[str, Any]) -> None:
+        self.check_writable()
         datasets = self._datasets
         with _stores_lock:
             check_group(name, datasets)
@@ -310,6 +317,37 @@ class RamDataset(BackendDataset):
                 )
             mine, self._slab = self._slab[: meta.chunk_nbytes], self._slab[size:]
         return mine.view(meta.dtype).reshape(meta.chunk_size)
+
+
+class RamReader(RamDataset):
+    """A dataset of a connection of mode 'r'. Others share one object for all connections."""
+
+    def __init__(self, connection: RamConnection, dataset: RamDataset) -> None:
+        self.connection, self.name = connection, dataset.name
+        self._in_place = dataset._in_place
+        self._of = dataset
+
+    @property
+    def metadata(self) -> DatasetMetadata:  # type: ignore[override]
+        return self._of.metadata
+
+    @property
+    def chunks(self) -> dict[Shape, Array]:  # type: ignore[override]
+        return self._of.chunks
+
+    @property
+    def deleted(self) -> bool:  # type: ignore[override]
+        return self._of.deleted
+
+    @property
+    def _locks(self) -> list[threading.RLock]:  # type: ignore[override]
+        return self._of._locks
+
+    def _refuse(self, *_: Any, **__: Any) -> NoReturn:
+        self.connection.refuse()
+
+    set_chunk_data = write_many = _put = _write_batch = _refuse
+    del_chunk = update = resize = extend = _refuse
 
 
 class RamDataChunk(BackendDataChunk):

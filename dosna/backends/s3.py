@@ -186,7 +186,7 @@ class S3Connection(StoreConnection):
 
     @property
     def _s3(self) -> S3Store:
-        store = self.store
+        store = self.raw_store
         assert isinstance(store, S3Store)
         return store
 
@@ -258,6 +258,7 @@ class S3Connection(StoreConnection):
         if self.bucket is not None:
             super().make_groups(name)
             return
+        self.check_writable()
         check_nesting(name, filter(self.has_dataset, parents(name)))
         # Names inside of this one begin alike, and so do their buckets.
         inside = [bucket_name(f"{name}/{letter * 63}") for letter in "ab"]
@@ -323,6 +324,7 @@ class S3Connection(StoreConnection):
         if self.bucket is not None:
             super().del_dataset(name, only)
             return
+        self.check_writable()
         try:
             self.read_metadata(name)
         except OtherNameError:

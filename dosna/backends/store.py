@@ -18,7 +18,15 @@ from typing import Any, ClassVar
 from dosna import zarr3
 from dosna.backends.base import BackendConnection, BackendDataset
 from dosna.backends.deletion import DELETED, Deletion
-from dosna.backends.objects import ABSENT, Blob, ByteRange, Store, VersionConflict, lock
+from dosna.backends.objects import (
+    ABSENT,
+    Blob,
+    ByteRange,
+    ReadOnlyStore,
+    Store,
+    VersionConflict,
+    lock,
+)
 from dosna.backends.shardeddata import ShardedDataset
 from dosna.backends.storedata import MOST_ATTEMPTS, StoreDataChunk, StoreDataset
 from dosna.errors import DatasetExistsError, DatasetNotFoundError, FormatError, StorageError
@@ -68,7 +76,7 @@ class StoreConnection(BackendConnection):
 
     def disconnect(self) -> None:
         if self.connected:
-            self.store.close()
+            self.raw_store.close()
             self._store = None
         super().disconnect()
 
@@ -76,7 +84,16 @@ class StoreConnection(BackendConnection):
 
     @property
     def store(self) -> Store:
-        """The open store; a process that got this by pickling opens its own."""
+        """The open store, which refuses every change in mode 'r'."""
+        raw = self.raw_store
+        return raw if self.mode == "a" else ReadOnlyStore(raw, self.refuse)
+
+    @property
+    def raw_store(self) -> Store:
+        """What `open_store` gave: for a backend that asks it for more than a `Store` has.
+
+        A process that got this by pickling opens its own.
+        """
         if self._store is None:
             self._store = self.open_store()
         return self._store
@@ -115,6 +132,7 @@ class StoreConnection(BackendConnection):
         dims : sequence of str or None, optional
             Names of the axes.
         """
+        self.check_writable()
         metadata = self.describe(
             name, zarr3.new_array(metadata, compression, checksum, shards, dims)
         )
@@ -205,6 +223,7 @@ class StoreConnection(BackendConnection):
 
         One request for each group above.
         """
+        self.check_writable()
         if self.holds_trees:
             for group in ["", *parents(name)]:
                 self._drop_consolidated(group)
@@ -235,6 +254,7 @@ class StoreConnection(BackendConnection):
         return zarr3.group_attributes(found.data, self.document(name))
 
     def set_group_attrs(self, name: str, attrs: Mapping[str, Any]) -> None:
+        self.check_writable()
         if not self.keeps_groups:
             raise self._no_groups()
         key = self.document(name)
@@ -256,6 +276,7 @@ class StoreConnection(BackendConnection):
         return self.open_dataset(name, self.read_metadata(name)[0])
 
     def del_dataset(self, name: str, only: BackendDataset | None = None) -> None:
+        self.check_writable()
         self.drop_consolidated(name)
         while True:
             found = self.store.get(self.document(name))

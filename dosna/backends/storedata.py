@@ -125,13 +125,7 @@ class StoreDataset(BackendDataset):
 
     @property
     def dims(self) -> tuple[str | None, ...] | None:
-        """Names of the axes, or None if they have none."""
         return zarr3.dims_of(self.metadata)
-
-    @property
-    def shards(self) -> Shape | None:
-        """Extent of a shard, or None if each chunk is an object."""
-        return None
 
     def update(self, change: Callable[[DatasetMetadata], DatasetMetadata]) -> None:
         key = self.connection.document(self.name)

@@ -47,17 +47,6 @@ class ArrayAccess:
         self.instance = instance
         self.runner = runner
 
-    def __getattr__(self, name: str) -> Any:
-        # Only for what a backend has beyond the template.
-        if name.startswith("__") or name == "instance":
-            raise AttributeError(name)
-        try:
-            return getattr(self.instance, name)
-        except AttributeError:
-            raise AttributeError(
-                f"a dataset has no attribute {name!r}, on any backend or on this one"
-            ) from None
-
     @property
     def identity(self) -> tuple[Any, ...]:
         """What processes that work together must agree on before they start."""
@@ -130,6 +119,16 @@ class ArrayAccess:
     def total_chunks(self) -> int:
         """Number of chunks in the grid, written or not."""
         return self.instance.metadata.total_chunks
+
+    @property
+    def dims(self) -> tuple[str | None, ...] | None:
+        """Names of the axes, or None where they have none."""
+        return self.instance.dims
+
+    @property
+    def shards(self) -> Shape | None:
+        """Extent of a stored object of many chunks, or None where each chunk is one."""
+        return self.instance.shards
 
     @property
     def guarantees(self) -> Guarantees:

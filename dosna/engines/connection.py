@@ -25,7 +25,6 @@ from dosna.errors import (
     DosnaError,
     IncompatibleError,
     NotConnectedError,
-    ReadOnlyError,
 )
 from dosna.metadata import (
     DatasetMetadata,
@@ -118,17 +117,6 @@ class EngineConnection:
     def __getnewargs_ex__(self) -> tuple[tuple[str], dict[str, Any]]:
         return (self.name,), {}
 
-    def __getattr__(self, name: str) -> Any:
-        # Only for what a backend has beyond the template.
-        if name.startswith("__") or name == "instance":
-            raise AttributeError(name)
-        try:
-            return getattr(self.instance, name)
-        except AttributeError:
-            raise AttributeError(
-                f"a connection has no attribute {name!r}, on any backend or on this one"
-            ) from None
-
     def __repr__(self) -> str:
         state = "connected" if self.connected else "not connected"
         return f"<dosna.Connection {self.name!r} ({type(self.instance).__name__}): {state}>"
@@ -161,6 +149,10 @@ class EngineConnection:
         """'a', or 'r' for a connection that refuses every change."""
         return self.instance.mode
 
+    def make_place(self) -> None:
+        """Make what `connect` needs to be there, such as a folder, if what is around it is."""
+        self.instance.make_place()
+
     @property
     def connected(self) -> bool:
         """Whether it is connected."""
@@ -192,11 +184,7 @@ class EngineConnection:
     def check_writable(self) -> None:
         """Raise ReadOnlyError for mode 'r', and as `check_connected`."""
         self.check_connected()
-        if self.instance.mode == "r":
-            raise ReadOnlyError(
-                f"connection {self.name!r} was opened with mode 'r': open it with mode 'a' to "
-                "change something"
-            )
+        self.instance.check_writable()
 
     # -- datasets -------------------------------------------------------------------------
 

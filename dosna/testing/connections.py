@@ -11,6 +11,8 @@ import pytest
 
 import dosna as dn
 from dosna import errors
+from dosna.plan import ChunkTask, plan
+from dosna.selection import select
 from dosna.testing.base import Kit, MakeConnection
 from dosna.testing.samples import check, sample
 
@@ -228,8 +230,9 @@ class ConnectionTests(Kit):
         with make_connection() as con:
             assert con.mode == "a"
             self.create(con, name, data=data, chunk_size=4).attrs["unit"] = "mm"
-        with make_connection() as con:
-            con.instance.mode = "r"
+        con = make_connection()
+        con.instance.mode = "r"
+        with con:
             ds = con[name]
             check(ds[...], data)
             chunk = ds.get_chunk((0,))
@@ -266,6 +269,91 @@ class ConnectionTests(Kit):
             check(con[name][...], data)
             assert dict(con[name].attrs) == {"unit": "mm"}
             assert name + "-b" not in con
+
+    def test_what_is_read_only_refuses_every_change_by_itself(
+        self, make_connection: MakeConnection, name: str
+    ) -> None:
+        # Below the engine: a service that hands out reading must not depend on its callers.
+        data = np.arange(10.0)
+        with make_connection() as con:
+            writer = self.create(con, name, data=data, chunk_size=4, attrs={"a": 1})
+            assert writer.written_chunks() == [(0,), (1,), (2,)]
+            groups = con.instance.keeps_groups
+            if groups:
+                con.set_group_attrs(f"{name}-g", {"b": 2})
+        con = make_connection()
+        con.instance.mode = "r"
+        with con:
+            ds = con[name]
+            handles = [ds]
+            if con.instance.shared_between_processes:
+                handles.append(pickle.loads(pickle.dumps(ds)))
+            for handle in handles:
+                self._refuses_every_change(handle.instance, name)
+            assert not hasattr(ds, "del_object")
+            assert not hasattr(con, "dataset_names")
+            place: Any = con.instance
+            metadata = ds.instance.metadata
+            changes: list[Any] = [
+                lambda: place.create_dataset(name + "-b", metadata),
+                lambda: place.del_dataset(name),
+                lambda: place.del_dataset(name, ds.instance),
+                lambda: place.check_writable(),
+            ]
+            if groups:
+                changes.append(lambda: place.set_group_attrs(f"{name}-g", {}))
+            for own in ("make_parents", "make_groups", "drop_consolidated"):
+                if hasattr(place, own):
+                    changes.append(lambda own=own: getattr(place, own)(f"{name}-c/d/e"))
+            store = getattr(place, "store", None)
+            if store is not None:
+                key = place.document(name)
+                changes += [
+                    lambda: store.put(key, b""),
+                    lambda: store.put_ranges(key, [(0, b"x")]),
+                    lambda: store.delete(key),
+                    lambda: store.delete_many([key]),
+                ]
+            for number, change in enumerate(changes):
+                with pytest.raises(errors.ReadOnlyError):
+                    print(number, change())
+        with make_connection() as con:
+            again = con[name]
+            check(again[...], data)
+            assert dict(again.attrs) == {"a": 1}
+            again[0] = 5
+            assert con[name][0] == 5
+            assert [n for n in con if n.startswith(name)] == [name]
+            if groups:
+                assert con.get_group_attrs(f"{name}-g") == {"b": 2}
+                assert con.get_group_attrs(f"{name}-c/d") == {}
+                con.set_group_attrs(f"{name}-g", {})
+
+    def _refuses_every_change(self, backend: Any, name: str) -> None:
+        part = slice(0, min(10, backend.grain[0]))
+        values, task = np.ones(10), ChunkTask((0,), (part,), (part,), True)
+        chunk = backend.get_chunk((0,))
+        changes: list[Any] = [
+            lambda: backend.set_chunk_data((0,), 1.0, (slice(0, 2),)),
+            lambda: backend.set_chunk_data((0,), np.ones(4)),
+            lambda: backend.write_many(values, [task]),
+            lambda: backend.write_many(values, plan(select(..., (10,)), backend.grain)),
+            lambda: backend.write_many(values, [ChunkTask((0,), (0,), (0,), False)]),
+            lambda: backend.del_chunk((0,)),
+            lambda: backend.del_object((0,)),
+            lambda: backend.del_objects([(0,)]),
+            lambda: backend.trim_object((0,)),
+            lambda: backend.resize((3,)),
+            lambda: backend.resize((30,)),
+            lambda: backend.extend(0, 2),
+            lambda: backend.update(lambda m: m.replace(attrs={})),
+            lambda: backend.check_writable(),
+            lambda: chunk.set_data(1.0),
+            lambda: chunk.set_data(1.0, (slice(0, 2),)),
+        ]
+        for number, change in enumerate(changes):
+            with pytest.raises(errors.ReadOnlyError):
+                print(number, change())
 
     def test_a_connection_travels(self, make_connection: MakeConnection, name: str) -> None:
         with make_connection() as con:
