@@ -771,7 +771,7 @@ def test_a_key_that_the_target_calls_a_document_costs_only_that_file(tmp_path, m
     (tmp_path / "tgt").mkdir()
     config = tmp_path / "config.yml"
     config.write_text(
-        "src_bucket: raw\ntarget: hdf5:tgt\ninventory: sqlite:///l.sqlite\nmax_attempts: 1\n"
+        "src_bucket: ./raw\ntarget: hdf5:tgt\ninventory: sqlite:///l.sqlite\nmax_attempts: 1\n"
     )
     for role in ("init", "watch --once", "load --once"):
         main(["loader", *role.split(), "--config", str(config)])
