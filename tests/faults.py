@@ -15,11 +15,13 @@ import numpy as np
 import pytest
 
 import dosna as dn
+from dosna import errors
 
 START = """
 import os, sys, time, random, signal
 import numpy as np
 import dosna as dn
+from dosna import errors
 from dosna import errors
 con = dn.Connection(sys.argv[1], backend=sys.argv.pop(), engine="cpu")
 con.connect()
@@ -391,3 +393,148 @@ print(won)
         wins = [int(racer.stdout.readline()) for racer in racers]
         finish(*racers)
         assert sum(wins) == 30
+
+    # Replacing
+
+    def test_killed_at_any_step_of_replacing(self, con, tmp_path, start):
+        """With a fork for each step, at which the child ends as by a kill."""
+        con.create_dataset("a/x", data=np.zeros((6, 6)), chunk_size=(2, 2), **self.options)
+        code = """
+import dosna.backends.exchange as module
+steps, last = 0, 0
+def counted(function):
+    def call(*args, **options):
+        global steps
+        found = function(*args, **options)
+        steps += 1
+        if steps == last:
+            os._exit(1)
+        return found
+    return call
+def replace(n):
+    with dn.Connection(sys.argv[1], backend=con.instance.__module__.rpartition(".")[2]) as mine:
+        mine.ingest(np.full((6, 6), n, "f8"), "a/x", chunk_size=(2, 2), overwrite=True)
+replace(-1.0)
+for last in range(1, 200):
+    child = os.fork()
+    if child == 0:
+        for name in ("rename", "unlink", "mkdir", "rmdir", "open"):
+            setattr(os, name, counted(getattr(os, name)))
+        module.exchange = counted(module.exchange)
+        replace(float(last))
+        os._exit(0)
+    ended = os.waitpid(child, 0)[1] == 0
+    assert list(con) == ["a/x"], list(con)
+    ds = con["a/x"]
+    found = ds[...]
+    assert not ds.incomplete and found.shape == (6, 6) and (found == found[0, 0]).all()
+    assert found[0, 0] == last or not ended
+    if ended:
+        break
+assert ended and last > 20, last
+"""
+        finish(start(code))
+        with dn.Connection(str(tmp_path), backend=self.backend):
+            assert set(os.listdir(tmp_path)) <= {*self.left, "a"}
+
+    def test_killed_while_replacing(self, con, tmp_path, start):
+        con.create_dataset("a/x", data=np.zeros((6, 6)), chunk_size=(2, 2), **self.options)
+        code = """
+n = int(sys.argv[2])
+while True:
+    n += 1
+    con.ingest(np.full((6, 6), n, "f8"), "a/x", chunk_size=(2, 2), overwrite=True)
+    print("ready", flush=True)
+"""
+        rng = random.Random(0)
+        seen = 0
+        for _ in range(4):
+            victim = start(code, int(seen))
+            assert victim.stdout.readline() == "ready\n"
+            time.sleep(rng.uniform(0, 0.05))
+            victim.kill()
+            victim.wait()
+            assert list(con) == ["a/x"]
+            ds = con["a/x"]
+            found = ds[...]
+            assert not ds.incomplete
+            assert found.shape == (6, 6)
+            assert np.all(found == found[0, 0])
+            assert found[0, 0] > seen
+            seen = found[0, 0]
+        with dn.Connection(str(tmp_path), backend=self.backend):
+            assert set(os.listdir(tmp_path)) <= {*self.left, "a"}
+
+    def test_a_full_disk_leaves_what_was_to_be_replaced(self, con, tmp_path, start):
+        data = np.ones((4, 1000))
+        con.create_dataset("x", data=data, chunk_size=(1, 1000), **self.options)
+        code = """
+import resource
+con["x"]
+resource.setrlimit(resource.RLIMIT_FSIZE, (300_000, resource.RLIM_INFINITY))
+try:
+    con.ingest(np.full((2, 100_000), 2.0), "x", chunk_size=(1, 100_000), overwrite=True)
+    sys.exit("no error")
+except errors.StorageError as error:
+    assert "'x'" in str(error) and ".replacing" not in str(error), error
+"""
+        finish(start(code))
+        assert list(con) == ["x"]
+        assert np.array_equal(con["x"][...], data)
+        assert set(os.listdir(tmp_path)) <= {*self.left, "x"}
+
+    def test_what_the_living_replace_is_not_swept(self, con, tmp_path, start):
+        code = """
+def wait(done, total):
+    print("ready", flush=True)
+    sys.stdin.readline()
+con.ingest(np.full((6, 6), 2.0), "x", chunk_size=(2, 2), overwrite=True, progress=wait)
+"""
+        con.create_dataset("x", data=np.ones((6, 6)), chunk_size=(2, 2), **self.options)
+        other = start(code)
+        assert other.stdout.readline() == "ready\n"
+        for _ in range(2):
+            with dn.Connection(str(tmp_path), backend=self.backend) as second:
+                second.create_dataset("y", data=[1])
+                second.del_dataset("y")
+                assert np.all(second["x"][...] == 1)
+        other.stdin.write("go\n" * 100)
+        other.stdin.close()
+        other.stdin = open(os.devnull)  # noqa: SIM115  closed by the fixture
+        other.stdout.read()
+        finish(other)
+        assert np.all(con["x"][...] == 2)
+
+    @pytest.mark.parametrize("step", [1, 2, 3])
+    def test_killed_while_replacing_in_two_steps(self, con, tmp_path, start, step):
+        """On a file system that cannot exchange two names, as NFS cannot."""
+        con.create_dataset("a/x", data=np.ones((6, 6)), chunk_size=(2, 2), **self.options)
+        code = """
+import dosna.backends.exchange as module
+module.exchange = lambda one, other: False
+step, rename = int(sys.argv[2]), os.rename
+def counting(source, target, **options):
+    global step
+    rename(source, target, **options)
+    if options == {} and "/.replacing-" in source + target and "/.creating-" not in source:
+        step -= 1
+        if step == 0:
+            os._exit(0)
+os.rename = counting
+con.ingest(np.full((6, 6), 2.0), "a/x", chunk_size=(2, 2), overwrite=True)
+sys.exit("nothing was renamed")
+"""
+        finish(start(code, step))
+        with dn.Connection(str(tmp_path), backend=self.backend) as second:
+            assert list(second) == ["a/x"]
+            assert np.all(second["a/x"][...] == 2)
+            assert set(os.listdir(tmp_path)) <= {*self.left, "a"}
+
+    def test_replacing_in_two_steps(self, con, tmp_path, monkeypatch):
+        monkeypatch.setattr("dosna.backends.exchange.exchange", lambda one, other: False)
+        ds = con.create_dataset("x", data=np.ones((6, 6)), chunk_size=(2, 2), **self.options)
+        con.ingest(np.full((6, 6), 2.0), "x", chunk_size=(2, 2), overwrite=True)
+        assert np.all(con["x"][...] == 2)
+        with pytest.raises(errors.StaleDatasetError):
+            ds[...]
+        assert set(os.listdir(tmp_path)) <= {*self.left, "x"}

@@ -212,6 +212,40 @@ class BackendConnection(ABC):
         and not what somebody else has made under its name since.
         """
 
+    def check_dataset(self, name: str, metadata: DatasetMetadata, **options: Any) -> None:  # noqa: B027
+        """Raise what `create_dataset` would raise of a description and its options.
+
+        Makes nothing, and need not see what only making it tells.
+        """
+
+    def begin_replacement(self, name: str) -> str | None:
+        """Return a name, in no listing, under which a dataset can be made to replace another.
+
+        What is made under it has the replaced one's name for its `name`, and is removed by
+        `end_replacement`, or by others when this process has died.
+
+        Returns
+        -------
+        str or None
+            None where two datasets cannot be exchanged: the old one is then deleted first.
+        """
+        return None
+
+    def replace_dataset(self, temporary: str, name: str) -> None:
+        """Put a complete dataset into the place of another in one step, and delete that.
+
+        Parameters
+        ----------
+        temporary : str
+            From `begin_replacement`; it ends with this.
+        name : str
+            If there is no such dataset any more, it is that of the new one all the same.
+        """
+        raise NotImplementedError("begin_replacement gave no name")
+
+    def end_replacement(self, temporary: str) -> None:  # noqa: B027  most have none
+        """Remove what there is of a replacement that is not to be."""
+
     @abstractmethod
     def dataset_names(self) -> list[str]:
         """Names of all datasets, sorted."""

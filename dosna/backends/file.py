@@ -97,6 +97,9 @@ class FileConnection(FolderConnection):
         self.make_folder(name, fill)
         return self.get_dataset(name)
 
+    def check_dataset(self, name: str, metadata: DatasetMetadata, **options: Any) -> None:
+        zarr3.to_json(zarr3.new_array(metadata, **options))
+
     def get_dataset(self, name: str) -> FileDataset:
         return open_dataset(self, name)
 

@@ -17,6 +17,7 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 from dosna.backends.base import BackendConnection, BackendDataset
+from dosna.backends.exchange import REPLACING, Replacements
 from dosna.errors import (
     ConfigurationError,
     ConnectionError,
@@ -369,7 +370,11 @@ class FolderConnection(BackendConnection):
         super().__init__(name, mode)
         self.path = os.path.abspath(os.path.join(os.fspath(directory), name))
         self.durable = durable
+        self._prepare()
+
+    def _prepare(self) -> None:
         self._locks = lock_file(self.path)
+        self._replacements = Replacements(self.path)
 
     @classmethod
     def split_url(cls, path: str, options: dict[str, Any]) -> tuple[str, str, dict[str, Any]]:
@@ -401,11 +406,12 @@ class FolderConnection(BackendConnection):
         return self.path
 
     def __getstate__(self) -> dict[str, Any]:
-        return {k: v for k, v in self.__dict__.items() if k != "_locks"}
+        own = ("_locks", "_replacements")
+        return {k: v for k, v in self.__dict__.items() if k not in own}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
-        self._locks = lock_file(self.path)
+        self._prepare()
 
     def connect(self) -> None:
         if not os.path.isdir(self.path):
@@ -419,7 +425,7 @@ class FolderConnection(BackendConnection):
                     f"its name there, {os.path.basename(self.path)!r}"
                 )
         super().connect()
-        if self.mode == "a" and self._leftovers():
+        if self.mode == "a" and self._leftovers(CREATING, DELETING, REPLACING):
             with suppress(StorageError), self.names_held("connect to"):
                 self._sweep()
 
@@ -510,23 +516,55 @@ class FolderConnection(BackendConnection):
 
     def _hide(self, name: str, path: str) -> str:
         """Move a dataset to a hidden name, where nothing of it is of use to an old handle."""
-        above = os.path.dirname(path)
+        self._check_inside(name)
+        hidden = os.path.join(self.path, DELETING + secrets.token_hex(8))
+        self._retire(path, hidden, lambda: os.rename(path, hidden))
+        return hidden
+
+    def _retire(self, path: str, hidden: str, move: Callable[[], None]) -> None:
+        """Move a dataset, so that who waits for one of its locks finds none."""
+        if os.path.islink(path):
+            move()
+            return
+        with lock_file(path).exclusive():
+            move()
+            with suppress(FileNotFoundError):
+                os.unlink(os.path.join(hidden, self.description))
+
+    def _check_inside(self, name: str) -> None:
+        above = os.path.dirname(self._path(name))
         if not self._is_inside(above):
             raise StorageError(
                 errno.EXDEV,
                 f"dataset {name!r} is in {os.path.realpath(above)}, to which a symbolic link "
                 f"leads out of {self.path}: delete it there, or remove the link",
             )
-        hidden = os.path.join(self.path, DELETING + secrets.token_hex(8))
-        if os.path.islink(path):
-            os.rename(path, hidden)
-            return hidden
-        with lock_file(path).exclusive():
-            os.rename(path, hidden)
-            # Who waits for the lock finds no dataset.
-            with suppress(FileNotFoundError):
-                os.unlink(os.path.join(hidden, self.description))
-        return hidden
+
+    def begin_replacement(self, name: str) -> str:
+        with self.names_held(f"replace dataset {name!r} in"):
+            self._sweep()
+            self._check_inside(name)
+            return self._replacements.begin()
+
+    def replace_dataset(self, temporary: str, name: str) -> None:
+        path, new = self._path(name), self._path(temporary)
+        with self.names_held(f"replace dataset {name!r} in"):
+            folder = open_descriptor(new, os.O_RDONLY | os.O_DIRECTORY)
+            sync_file_system(folder)
+            if self.holds_dataset(path):
+                self._check_inside(name)
+                swap = partial(self._replacements.swap, temporary, path, name)
+                self._retire(path, new, swap)
+            else:  # somebody has deleted it
+                self._check_free(name, path)
+                self.make_parents(name)
+                os.rename(new, path)
+            sync_folder(os.path.dirname(path))
+        self.end_replacement(temporary)
+
+    def end_replacement(self, temporary: str) -> None:
+        with suppress(OSError):  # a sweep will do it
+            self._replacements.end(temporary)
 
     def _remove(self, name: str, hidden: str) -> None:
         """Remove what was hidden, or leave it to a sweep."""
@@ -605,15 +643,16 @@ class FolderConnection(BackendConnection):
         with disk(f"{what} {self.path}"), self._locks.exclusive():
             yield
 
-    def _leftovers(self) -> list[str]:
-        return [n for n in os.listdir(self.path) if n.startswith((CREATING, DELETING))]
+    def _leftovers(self, *steps: str) -> list[str]:
+        return [n for n in os.listdir(self.path) if n.startswith(steps)]
 
     def _sweep(self) -> None:
         """Remove what died inside create_dataset or del_dataset: the living hold the lock."""
-        for leftover in self._leftovers():
+        left = [os.path.join(self.path, n) for n in self._leftovers(CREATING, DELETING)]
+        for leftover in [*left, *self._replacements.dead()]:
             # Files that are open, or another user's, shall not hinder what is under way.
             with suppress(OSError):
-                remove_folder(os.path.join(self.path, leftover))
+                remove_folder(leftover)
 
     def _remove_empty_parents(self, name: str) -> None:
         for above in reversed(parents(name)):

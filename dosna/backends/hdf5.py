@@ -93,12 +93,14 @@ class H5Connection(FolderConnection):
             Whether ``dataset.h5`` shows the whole array as a virtual dataset ``/data``. By
             default up to 10,000 chunks; each costs about 10 µs when the dataset is made.
         """
-        storage = _storage(metadata, compression, compression_level, checksum, virtual)
-        metadata = metadata.replace(storage={**metadata.storage, **storage})
-        start = b"" if h5format.filters_of(metadata) else h5format.header(metadata)
-        image = h5format.describe(metadata, start)
+        metadata, image = _described(
+            metadata, compression, compression_level, checksum=checksum, virtual=virtual
+        )
         self.make_folder(name, lambda path: _fill_folder(path, image, metadata))
         return self.get_dataset(name)
+
+    def check_dataset(self, name: str, metadata: DatasetMetadata, **options: Any) -> None:
+        _described(metadata, **options)
 
     def get_dataset(self, name: str) -> H5Dataset:
         return H5Dataset(self, name)
@@ -158,6 +160,21 @@ class H5Connection(FolderConnection):
                 return False
             raise
         return stat.S_ISREG(status.st_mode)
+
+
+def _described(
+    metadata: DatasetMetadata,
+    compression: str | None = None,
+    compression_level: int = 4,
+    *,
+    checksum: bool = False,
+    virtual: bool | None = None,
+) -> tuple[DatasetMetadata, bytes]:
+    """Return what a new dataset is, and its description."""
+    storage = _storage(metadata, compression, compression_level, checksum, virtual)
+    metadata = metadata.replace(storage={**metadata.storage, **storage})
+    start = b"" if h5format.filters_of(metadata) else h5format.header(metadata)
+    return metadata, h5format.describe(metadata, start)
 
 
 def _storage(

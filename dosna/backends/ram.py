@@ -6,10 +6,11 @@ Connections of one name share their datasets for as long as the process lives.
 from __future__ import annotations
 
 import os
+import secrets
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from itertools import repeat
 from operator import getitem, lt, methodcaller, setitem
 from typing import Any, NoReturn
@@ -108,8 +109,32 @@ class RamConnection(BackendConnection):
             dataset.deleted = True
             dataset.chunks.clear()
 
+    def begin_replacement(self, name: str) -> str:
+        return f".replacing-{secrets.token_hex(8)}"
+
+    def replace_dataset(self, temporary: str, name: str) -> None:
+        new, old = self.get_dataset(temporary), self._datasets.get(name)
+        with ExitStack() as stack:
+            if old is not None:
+                stack.enter_context(old.exclusive())
+            stack.enter_context(_stores_lock)
+            datasets = _stores[self.name]
+            if datasets.get(name) is not old:
+                raise DatasetExistsError(f"dataset {name!r} was made or replaced meanwhile")
+            if old is None:
+                check_nesting(name, datasets)
+            else:
+                old.deleted = True
+                old.chunks.clear()
+            datasets[name] = datasets.pop(temporary)
+            new.name = name
+
+    def end_replacement(self, temporary: str) -> None:
+        with suppress(DatasetNotFoundError):
+            self.del_dataset(temporary)
+
     def dataset_names(self) -> list[str]:
-        return sorted(self._datasets)
+        return sorted(name for name in self._datasets if not name.startswith("."))
 
     @property
     def keeps_groups(self) -> bool:

@@ -162,6 +162,9 @@ class StoreConnection(BackendConnection):
                 self._make_way(name, found)
         return self.open_dataset(name, metadata)
 
+    def check_dataset(self, name: str, metadata: DatasetMetadata, **options: Any) -> None:
+        zarr3.to_json(self.describe(name, zarr3.new_array(metadata, **options)))
+
     def root(self, name: str) -> str:
         """Give what the keys of a dataset begin with, before a '/'."""
         return name

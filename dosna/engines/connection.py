@@ -6,7 +6,7 @@ import os
 import sys
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -257,7 +257,7 @@ class EngineConnection:
         metadata = new_metadata(shape, dtype, fillvalue, chunk_size, attrs)
         metadata = metadata.replace(incomplete=incomplete, origin=origin)
         return self.create_filled(
-            lambda: self._create(name, metadata, options), data, progress, memory_limit
+            lambda: self.create_described(name, metadata, options), data, progress, memory_limit
         )
 
     def create_like(
@@ -272,7 +272,7 @@ class EngineConnection:
             fillvalue = None
         metadata = new_metadata(like.shape, dtype, fillvalue, like.chunk_size)
         metadata = metadata.replace(attrs=like.attrs, incomplete=incomplete)
-        return self._create(name, metadata, model.instance.create_options)
+        return self.create_described(name, metadata, model.instance.create_options)
 
     def create_filled(
         self,
@@ -298,6 +298,9 @@ class EngineConnection:
             with suppress(DatasetNotFoundError):
                 self.instance.del_dataset(made.name, made.instance)
 
+        self._undo(made.name, delete)
+
+    def _undo(self, name: str, delete: Callable[[], None]) -> None:
         why = sys.exception()
         try:
             self.runner.once(delete)
@@ -305,22 +308,81 @@ class EngineConnection:
             if why is None:
                 raise
             # Not in the place of what went wrong first.
-            why.add_note(f"dataset {made.name!r} could not be deleted again: {error}")
+            why.add_note(f"dataset {name!r} could not be deleted again: {error}")
 
-    def _create(
+    @contextmanager
+    def replacing(
+        self, name: str, metadata: DatasetMetadata, options: Mapping[str, Any]
+    ) -> Iterator[BackendDataset]:
+        """Make a dataset that takes the place of another at the end of the block; collective.
+
+        If the block raises, the old one is as it was. Where the backend cannot exchange two, it
+        is deleted before the block begins, but not before the description of the new one was
+        checked; and what the block has made of the new one stays.
+
+        Parameters
+        ----------
+        name : str
+            Of both.
+        metadata : DatasetMetadata
+            Of the new one.
+        options : mapping
+            Of the backend's `create_dataset`.
+
+        Yields
+        ------
+        BackendDataset
+            To be wrapped by `wrap`; not to be used after the block.
+        """
+        self.check_writable()
+        self._refuse_unknown(options)
+
+        def begin() -> tuple[BackendDataset, str | None]:
+            store = self.instance
+            store.check_name(name)
+            store.check_dataset(name, metadata, **options)
+            temporary = store.begin_replacement(name)
+            if temporary is None:
+                with suppress(DatasetNotFoundError):
+                    store.del_dataset(name)
+                return store.create_dataset(name, metadata, **options), None
+            try:
+                made = store.create_dataset(temporary, metadata, **options)
+            except BaseException:
+                store.end_replacement(temporary)
+                raise
+            made.name = name
+            return made, temporary
+
+        made, temporary = self.runner.once(begin)
+        if temporary is None:
+            yield made
+            return
+        try:
+            yield made
+            self.runner.once(lambda: self.instance.replace_dataset(temporary, name))
+        except BaseException:
+            self._undo(name, lambda: self.instance.end_replacement(temporary))
+            raise
+
+    def create_described(
         self, name: str, metadata: DatasetMetadata, options: Mapping[str, Any]
     ) -> EngineDataset:
-        refuse_unknown(
-            options,
-            self.instance.create_dataset,
-            f"create_dataset of {type(self.instance).__name__}",
-        )
+        """Make an empty dataset; collective, as `create_dataset` is."""
+        self._refuse_unknown(options)
 
         def create() -> BackendDataset:
             self.check_free(name)
             return self.instance.create_dataset(name, metadata, **options)
 
-        return self._wrap(self.runner.once(create))
+        return self.wrap(self.runner.once(create))
+
+    def _refuse_unknown(self, options: Mapping[str, Any]) -> None:
+        refuse_unknown(
+            options,
+            self.instance.create_dataset,
+            f"create_dataset of {type(self.instance).__name__}",
+        )
 
     def check_free(self, name: str) -> None:
         """Refuse a name that is taken or illegal; whether it clashes, the backend knows."""
@@ -363,7 +425,7 @@ class EngineConnection:
                 return self.create_dataset(name, shape, dtype, **options)
         except DatasetExistsError:
             pass  # Somebody else made it just now.
-        found = self._wrap(self.runner.once(lambda: self.instance.get_dataset(check_name(name))))
+        found = self.wrap(self.runner.once(lambda: self.instance.get_dataset(check_name(name))))
         data = options.get("data")
         if shape is None and data is not None:
             shape = np.shape(data)
@@ -528,7 +590,7 @@ class EngineConnection:
         """
         self.check_connected()
         try:
-            return self._wrap(self.instance.get_dataset(check_name(name)))
+            return self.wrap(self.instance.get_dataset(check_name(name)))
         except DatasetNameError as error:
             raise DatasetNotFoundError(str(error)) from None
 
@@ -720,7 +782,8 @@ class EngineConnection:
         """What processes that work together must agree on before they start."""
         return (type(self.instance).__name__, self.instance.location, self.mode, self.connected)
 
-    def _wrap(self, instance: BackendDataset) -> EngineDataset:
+    def wrap(self, instance: BackendDataset) -> EngineDataset:
+        """Make the dataset that users see of a backend's, which may be from another process."""
         # What another process opened and sent brings a copy of its connection.
         instance.connection = self.instance
         if instance.metadata.link is not None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterable, Mapping, Sequence, Set
+from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
@@ -33,7 +34,9 @@ from dosna.sources.opening import open_source
 from dosna.util.sizes import parse_size
 
 if TYPE_CHECKING:
+    from dosna.backends.base import BackendDataset
     from dosna.engines.connection import EngineConnection
+    from dosna.engines.dataset import EngineDataset
     from dosna.sources.links import Link
     from dosna.util.progress import Progress
 
@@ -435,49 +438,33 @@ class _Ingest:
         progress: Callable[[int, int], object] | None,
         memory_limit: int | str | None,
     ) -> None:
-        con, description, state = self.con, array.description, array.state
+        description, state = array.description, array.state
         if state == "complete":
             report.present.append(array.target)
             report.linked += [array.target] * (array.link is not None)
             return
-        if state == "replace":
-            con.del_dataset(array.target)
-        if array.link is not None:
-            con.runner.once(lambda: self._link(array))
-            report.made.append(array.target)
-            report.linked.append(array.target)
-            return
-        if state == "resume":
-            made = con.get_dataset(array.target)
-        else:
-            options = dict(self.options)
-            if description.dims is not None and "dims" in _parameters(con):
-                options.setdefault("dims", description.dims)
-            if not description.shape:
-                options = {k: v for k, v in options.items() if k == "dims"}
-            try:
-                made = con.create_dataset(
-                    array.target,
-                    description.shape,
-                    description.dtype,
-                    description.fillvalue,
-                    chunk_size=array.chunk_size,
-                    attrs=description.attrs,
-                    incomplete=True,
-                    origin=array.origin,
-                    **options,
-                )
-            except (TypeError, ValueError) as error:
-                if isinstance(error, DosnaError):
-                    raise
-                # What backends cannot store is not the same for all.
-                raise RefusedError(
-                    f"{description.name!r} of {self.source!r} cannot be a dataset of this "
-                    f"backend: {error}"
-                ) from error
+        with ExitStack() as stack:  # at whose end the new dataset takes the place of an old one
+            if array.link is not None:
+                self._link(array, stack)
+                report.linked.append(array.target)
+            else:
+                self._load(array, stack, progress, memory_limit)
+                report.nbytes += description.nbytes
+        report.made.append(array.target)
+        report.resumed += [array.target] * (state == "resume")
+
+    def _load(
+        self,
+        array: _Array,
+        stack: ExitStack,
+        progress: Callable[[int, int], object] | None,
+        memory_limit: int | str | None,
+    ) -> None:
+        con, description, resumes = self.con, array.description, array.state == "resume"
+        made = con.get_dataset(array.target) if resumes else self._create(array, stack)
         made.load(
             SourceArray(self.source, description),
-            missing=state == "resume",
+            missing=resumes,
             progress=progress,
             memory_limit=memory_limit,
         )
@@ -485,15 +472,41 @@ class _Ingest:
         if now != before:
             raise SourceChangedError(
                 f"{self.source!r} changed while it was ingested (from {before} "
-                f"to {now}): dataset {array.target!r} stays incomplete; ingest it again with "
-                "overwrite=True when the source is finished"
+                f"to {now}): dataset {array.target!r} "
+                + ("is not replaced" if array.state == "replace" else "stays incomplete")
+                + "; ingest it again with overwrite=True when the source is finished"
             )
         made.mark_complete()
-        report.made.append(array.target)
-        report.resumed += [array.target] * (state == "resume")
-        report.nbytes += description.nbytes
 
-    def _link(self, array: _Array) -> None:
+    def _create(self, array: _Array, stack: ExitStack) -> EngineDataset:
+        con, description = self.con, array.description
+        options = dict(self.options)
+        if description.dims is not None and "dims" in _parameters(con):
+            options.setdefault("dims", description.dims)
+        if not description.shape:
+            options = {k: v for k, v in options.items() if k == "dims"}
+        try:
+            metadata = new_metadata(
+                description.shape,
+                description.dtype,
+                description.fillvalue,
+                array.chunk_size,
+                description.attrs,
+            ).replace(incomplete=True, origin=array.origin)
+            if array.state == "replace":
+                new = con.replacing(array.target, metadata, options)
+                return con.wrap(stack.enter_context(new))
+            return con.create_described(array.target, metadata, options)
+        except (TypeError, ValueError) as error:
+            if isinstance(error, DosnaError):
+                raise
+            # What backends cannot store is not the same for all.
+            raise RefusedError(
+                f"{description.name!r} of {self.source!r} cannot be a dataset of this "
+                f"backend: {error}"
+            ) from error
+
+    def _link(self, array: _Array, stack: ExitStack) -> None:
         """Make the table of a linked dataset.
 
         That the source changes meanwhile does no harm: reading will find another fingerprint
@@ -503,18 +516,26 @@ class _Ingest:
 
         con, link = self.con, array.link
         assert link is not None
-        con.check_free(array.target)
         # A table without records is complete as it is made.
         incomplete = link.tabled
         table = new_table(link, array.description.attrs)
-        made = con.instance.create_dataset(
-            array.target,
-            table.replace(incomplete=incomplete, origin=array.origin),
-            **({"compression": "gzip"} if "compression" in _parameters(con) else {}),
-        )
-        if incomplete:
+        table = table.replace(incomplete=incomplete, origin=array.origin)
+        options = {"compression": "gzip"} if "compression" in _parameters(con) else {}
+
+        def create() -> BackendDataset:
+            con.check_free(array.target)
+            return con.instance.create_dataset(array.target, table, **options)
+
+        def write(made: BackendDataset) -> None:
             write_records(made, *self.source.chunk_records(array.description.name))
             made.update(lambda m: m.replace(incomplete=False))
+
+        if array.state == "replace":
+            made = stack.enter_context(con.replacing(array.target, table, options))
+        else:
+            made = con.runner.once(create)
+        if incomplete:
+            con.runner.once(lambda: write(made))
 
     def _check_tree(self, array: _Array) -> None:
         """Raise if other branches of the array's tree are of another state of the source."""

@@ -7,11 +7,18 @@ from dosna.testing.connections import ConnectionTests
 from dosna.testing.machine import MachineTests
 from dosna.testing.names import NameTests
 from dosna.testing.operations import OperationTests
+from dosna.testing.replacing import ReplacingTests
 from dosna.testing.sharing import SharingTests
 
 
 class BackendTests(
-    ConnectionTests, NameTests, ArrayTests, OperationTests, SharingTests, MachineTests
+    ConnectionTests,
+    NameTests,
+    ReplacingTests,
+    ArrayTests,
+    OperationTests,
+    SharingTests,
+    MachineTests,
 ):
     """Tests that every backend passes; subclass it with one fixture.
 
