@@ -180,6 +180,78 @@ class TestHDF5UserBlock(FileTests):
                 file.create_dataset(name, data=array, chunks=chunks)
 
 
+def sparse(array):
+    """Leave the fill value, 7, in all but some blocks of an array."""
+    sparse = np.full_like(array, 7)
+    sparse[:9, 40:41, 3:] = array[:9, 40:41, 3:]
+    return sparse
+
+
+SPARSE = {name: sparse(SAMPLES[name]) for name in ("entry/image", "z/large")}
+SPARSE["never"] = np.full((40, 50), 7, "f4")
+
+
+class SparseTests(FileTests):
+    @pytest.fixture
+    def arrays(self):
+        return SPARSE
+
+    def test_little_is_stored(self, make_source):
+        with make_source() as source:
+            assert len(source.stored("never")) == 0
+            assert 0 < len(source.stored("z/large")) < 20
+
+
+class TestHDF5Sparse(SparseTests):
+    file_name = "sparse.h5"
+
+    @staticmethod
+    def write(path, arrays):
+        h5py = require("h5py")
+        with h5py.File(path, "w") as file:
+            for name, array in SPARSE.items():
+                chunks = (8, 16, 32) if array.ndim == 3 else None
+                made = file.create_dataset(
+                    name, array.shape, array.dtype, chunks=chunks, fillvalue=7
+                )
+                if chunks:
+                    made[:9, 40:41, 3:] = array[:9, 40:41, 3:]
+
+
+class TestZarrSparse(SparseTests):
+    file_name = "sparse.zarr"
+    options: ClassVar = {}
+
+    @classmethod
+    def write(cls, path, arrays):
+        zarr = require("zarr")
+        group = zarr.create_group(path, zarr_format=cls.options.get("zarr_format", 3))
+        options = {n: v for n, v in cls.options.items() if n != "zarr_format"}
+        for name, array in SPARSE.items():
+            chunks = (8, 16, 16) if array.ndim == 3 else (40, 40)
+            given = options if array.ndim == 3 else {}
+            made = group.create_array(
+                name, shape=array.shape, dtype=array.dtype, chunks=chunks, fill_value=7, **given
+            )
+            if array.ndim == 3:
+                made[:9, 40:41, 3:] = array[:9, 40:41, 3:]
+
+
+class TestZarr2Sparse(TestZarrSparse):
+    file_name = "sparse2.zarr"
+    options: ClassVar = {"zarr_format": 2}
+
+
+class TestZarrShardsSparse(TestZarrSparse):
+    file_name = "shards.zarr"
+    options: ClassVar = {"shards": (16, 32, 32)}
+
+
+class TestZarrDotsSparse(TestZarrSparse):
+    file_name = "dots.zarr"
+    options: ClassVar = {"chunk_key_encoding": {"name": "v2", "separator": "."}}
+
+
 class TestNpz(FileTests):
     file_name = "samples.npz"
 

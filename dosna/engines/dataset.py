@@ -9,12 +9,13 @@ import os
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, fields
 from functools import partial
+from math import prod
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
 
-from dosna.backends.base import BackendDataset, ChunkState
+from dosna.backends.base import Array, BackendDataset, ChunkState
 from dosna.engines.access import ArrayAccess, EngineDataChunk, is_source
 from dosna.engines.base import Tasks, collective
 from dosna.engines.halo import check_halo, check_mode
@@ -29,6 +30,7 @@ from dosna.engines.work import (
     Map,
     Reduce,
     Verify,
+    box_of,
     halo_group,
     load_block,
     objects_of,
@@ -213,12 +215,19 @@ class EngineDataset(ArrayAccess):
             block = load_block(self.instance, chunks, most, shares)
         else:
             work = partial(self.instance.write_many, np.asarray(data))
-        tasks: Tasks[ChunkTask] = every_chunk(self.shape, block)
-        before = 0
+        tasks: Tasks[ChunkTask]
+        total = prod(-(-n // b) for n, b in zip(self.shape, block, strict=True))
+        found = self.runner.once(lambda: self._stored_at(data, block, missing))
+        if found is None or len(found) == total:
+            tasks = every_chunk(self.shape, block)
+            before = 0
+        else:
+            tasks = [box_of(idx, self.shape, block) for idx in found.tolist()]
+            before = total - len(tasks)
         if missing:
             done = self.runner.once(lambda: set(self.instance.finished_objects()))
             left = [t for t in tasks if any(o.idx not in done for o in objects_of(t.out, grain))]
-            tasks, before = left, len(tasks) - len(left)
+            tasks, before = left, before + len(tasks) - len(left)
         self.spread(
             "load",
             work,
@@ -229,6 +238,16 @@ class EngineDataset(ArrayAccess):
             before=before,
             travels=travels,
         )
+
+    def _stored_at(self, data: Any, block: Shape, missing: bool) -> Array | None:
+        """Say which blocks to load; None for all, as where something else may be in the way."""
+        stored_in = getattr(data, "stored_in", None)
+        if stored_in is None or not self.shape:
+            return None
+        found: Array | None = stored_in(block, self.fillvalue)
+        if found is None or missing:
+            return found
+        return None if any(True for _ in self.instance.object_indices()) else found
 
     @collective
     def map(

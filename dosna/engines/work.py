@@ -81,6 +81,14 @@ def objects_of(box: Sequence[slice], grain: Shape) -> list[ChunkTask]:
     ]
 
 
+def box_of(idx: Sequence[int], shape: Shape, block: Shape) -> ChunkTask:
+    """Plan one block of an array, as `every_chunk` does each."""
+    box = tuple(
+        slice(i * b, min(n, (i + 1) * b)) for i, n, b in zip(idx, shape, block, strict=True)
+    )
+    return ChunkTask(tuple(idx), tuple(slice(0, s.stop - s.start) for s in box), box, True)
+
+
 @dataclass
 class Load:
     """Write boxes of stored objects from a source that has shape, dtype and slicing."""

@@ -8,6 +8,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
+from math import prod
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from dosna.sources.links import Link
     from dosna.util.progress import Progress
 
-__all__ = ["Array", "ArrayDescription", "Box", "Source", "SourceArray", "Stream"]
+__all__ = ["Array", "ArrayDescription", "Box", "Source", "SourceArray", "Stream", "touched"]
 
 Array = np.ndarray[Any, Any]
 Box = tuple[slice, ...]
@@ -248,6 +249,21 @@ class Source(ABC):
         """
         raise NotImplementedError(f"{type(self).__name__}.link gives places, or this lists them")
 
+    def stored(self, name: str) -> Array | None:
+        """Say which chunks of an array there are, where all others are its fill value.
+
+        A dataset that is made of it then stores no others either: an array may be large that
+        little was ever written to.
+
+        Returns
+        -------
+        ndarray of int64, or None
+            Of shape (n, axes): their places in the grid of the chunks that `describe` says. Of an
+            array without chunks either nothing is stored, and n is 0, or all. None if all is
+            stored, or if nobody knows.
+        """
+        return None
+
     @abstractmethod
     def read(self, name: str, box: Box) -> Array:
         """Read a box of an array.
@@ -374,6 +390,31 @@ class SourceArray:
         """Whether it can be sent to another process."""
         return self.source.travels
 
+    def stored_in(self, block: Shape, fillvalue: Any) -> Array | None:
+        """Say which blocks of a grid something is stored in, if all others are a fill value.
+
+        Parameters
+        ----------
+        block : tuple of int
+            Extent of a block.
+        fillvalue : scalar
+
+        Returns
+        -------
+        ndarray of int64, or None
+            Of shape (n, axes): their places in the grid. None for all.
+        """
+        found, own = self.description, self.description.fillvalue
+        fill = np.zeros((), self.dtype) if own is None else np.asarray(own, self.dtype)
+        if fill.tobytes() != np.asarray(fillvalue, self.dtype).tobytes():
+            return None
+        stored = self.source.stored(found.name)
+        if stored is None or not self.shape:
+            return None
+        if not len(stored) or found.chunks is None:
+            return np.zeros((0, self.ndim), np.int64)
+        return touched(stored, found.chunks, self.shape, block)
+
     def __len__(self) -> int:
         if not self.shape:
             raise TypeError(f"{self.description.name!r} is a scalar and has no len()")
@@ -424,3 +465,28 @@ def _bounding(idx: Shape, chunk: Sequence[Any], pieces: Shape) -> tuple[Box, tup
             inside.append(part - first)
         box.append(slice(start + first, start + last))
     return tuple(box), tuple(inside)
+
+
+def touched(stored: Array, chunks: Shape, shape: Shape, block: Shape) -> Array:
+    """Return which blocks some chunks lie in: places in one grid, of places in another."""
+    found = np.asarray(stored, np.int64)
+    grid = [-(-n // c) for n, c in zip(shape, chunks, strict=True)]
+    for axis, (c, n, b) in enumerate(zip(chunks, shape, block, strict=True)):
+        first = found[:, axis] * c // b
+        last = (np.minimum((found[:, axis] + 1) * c, n) - 1) // b
+        count = np.maximum(last - first + 1, 0)
+        rows = np.repeat(np.arange(len(found)), count)
+        place = np.arange(len(rows)) - np.repeat(np.cumsum(count) - count, count)
+        found = found[rows]
+        found[:, axis] = first[rows] + place
+        grid[axis] = -(-n // b)
+        # Of many chunks in one block, one is enough from here on.
+        found = _distinct(found, grid)
+    return found
+
+
+def _distinct(places: Array, grid: Sequence[int]) -> Array:
+    if prod(grid) < 1 << 62:
+        numbers = np.unique(np.ravel_multi_index(tuple(places.T), grid))
+        return np.stack(np.unravel_index(numbers, grid), axis=-1)
+    return np.unique(places, axis=0)

@@ -169,7 +169,42 @@ def stored_records(dataset: Any) -> tuple[npt.NDArray[np.int64], Records]:
     return numbers, records
 
 
+def nothing_stored(dataset: Any) -> bool:
+    """Whether nobody ever wrote to a dataset, and so all of it is its fill value."""
+    creation = dataset.id.get_create_plist()
+    return (
+        creation.get_layout() in (h5d.CONTIGUOUS, h5d.CHUNKED)
+        and not creation.get_external_count()
+        and not dataset.id.get_storage_size()
+    )
+
+
+def stored_chunks(dataset: Any) -> npt.NDArray[np.int64] | None:
+    """List the places, in the grid, of the chunks that are stored; None for all of them.
+
+    Of a dataset without chunks there are none, if nothing of it is stored.
+    """
+    axes = len(dataset.shape)
+    if nothing_stored(dataset):
+        return np.zeros((0, axes), np.int64)
+    if dataset.id.get_create_plist().get_layout() != h5d.CHUNKED:
+        return None
+    found = _listed(dataset)[:axes].T // np.array(dataset.chunks, np.int64)
+    count = prod(-(-n // c) for n, c in zip(dataset.shape, dataset.chunks, strict=True))
+    return found if len(found) < count else None
+
+
 def _chunk_records(dataset: Any) -> tuple[npt.NDArray[np.int64], Records]:
+    """List the chunks that are stored: their numbers, in C order of the grid, and records."""
+    axes = len(dataset.shape)
+    table = _listed(dataset)
+    grid = tuple(-(-n // c) for n, c in zip(dataset.shape, dataset.chunks, strict=True))
+    indices = table[:axes].T // np.array(dataset.chunks, np.int64)
+    return numbers_of(indices, grid), table[axes:]
+
+
+def _listed(dataset: Any) -> npt.NDArray[np.int64]:
+    """List the chunks that are stored: of each where it starts, its offset, size and mask."""
     # There may be millions: numbers in an array take a tenth of the memory of objects.
     found = array("q")
     extend = found.extend
@@ -182,11 +217,7 @@ def _chunk_records(dataset: Any) -> tuple[npt.NDArray[np.int64], Records]:
         extend((offset + base, size, mask))
 
     _for_each_chunk(dataset.id, note)
-    axes = len(dataset.shape)
-    table = np.frombuffer(found, np.int64).reshape(-1, axes + 3).T
-    grid = tuple(-(-n // c) for n, c in zip(dataset.shape, dataset.chunks, strict=True))
-    indices = table[:axes].T // np.array(dataset.chunks, np.int64)
-    return numbers_of(indices, grid), table[axes:]
+    return np.frombuffer(found, np.int64).reshape(-1, len(dataset.shape) + 3).T
 
 
 def _for_each_chunk(dataset_id: Any, note: Callable[[Any], None]) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 
 import h5py
 import numpy as np
+from h5py import h5d
 
 from dosna.errors import (
     DosnaError,
@@ -32,7 +33,13 @@ from dosna.sources.files import (
     open_bytes,
 )
 from dosna.sources.h5chunks import UndecodableError
-from dosna.sources.h5direct import direct_reader, read_by_libhdf5, stored_records
+from dosna.sources.h5direct import (
+    direct_reader,
+    nothing_stored,
+    read_by_libhdf5,
+    stored_chunks,
+    stored_records,
+)
 from dosna.sources.h5links import stored_layout
 from dosna.sources.h5outside import missing_raw_file, raw_reader, view_notes
 from dosna.sources.h5scales import Scales, is_hidden
@@ -202,6 +209,10 @@ class H5Source(Source):
         with _reading(self, name):
             self._reader(name).read_into(box, out)
 
+    def stored(self, name: str) -> Array | None:
+        with _reading(self, name):
+            return self._reader(name).stored()
+
     def link(self, name: str) -> Link | None:
         if self._bytes is None:
             raise RefusedError("it is of a file that is open: give its path")
@@ -322,12 +333,34 @@ class _Reader:
             )
         if self.refused:
             return
-        if self.as_.strings:
+        if self.as_.strings and nothing_stored(dataset):
+            self.dtype = np.dtype("U1")
+        elif self.as_.strings:
             parts = (self._strings(box) for box in blocks(self.shape))
             self.dtype, self.refused = measure(self.shape, parts)
         if dataset.shape and not self.as_.empty:
             own = len(dataset.shape)
             self.shape = (*scales.shape(dataset), *self.as_.shape[own:])
+
+    def stored(self) -> Array | None:
+        """Say which chunks are stored, if the others are the fill value that `describe` says."""
+        dataset = self.dataset
+        if self.as_.empty or not dataset.shape or not dataset.size:
+            return None
+        if not self._fill_is_described and dataset.id.get_create_plist().fill_value_defined() == (
+            h5d.FILL_VALUE_USER_DEFINED
+        ):
+            return None
+        found = stored_chunks(dataset)
+        if found is None or self.shape == dataset.shape:
+            return found
+        inner = np.zeros((len(found), len(self.shape) - len(dataset.shape)), np.int64)
+        return np.concatenate([found, inner], axis=1)
+
+    @property
+    def _fill_is_described(self) -> bool:
+        plain = self.dtype.kind in "biufcS" and len(self.as_.shape) == len(self.dataset.shape)
+        return plain and not self.as_.strings and not self.as_.empty
 
     def _strings(self, key: Any) -> Array:
         if self.as_.empty:

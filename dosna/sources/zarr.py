@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import secrets
+from array import array as ints
 from collections.abc import Iterator, Mapping
+from math import prod
 from typing import Any
 
 import numpy as np
 import zarr
 from zarr.core.dtype import VariableLengthUTF8
+from zarr.core.sync import sync
 from zarr.storage import ObjectStore
 
 from dosna.errors import DosnaError, SourceError, SourceNotFoundError
@@ -147,6 +151,28 @@ class ZarrSource(Source):
             notes=notes,
         )
 
+    def stored(self, name: str) -> Array | None:
+        array = self._array(name)
+        chunks = array.shards or array.chunks
+        store, path = array.store_path.store, array.store_path.path
+        if name in self._texts or not array.shape or not store.supports_listing:
+            return None
+        pattern = re.compile(_keys_of(array))
+        prefix = f"{path}/" if path else ""
+        axes, found = len(array.shape), ints("q")
+        grid = [-(-n // c) for n, c in zip(array.shape, chunks, strict=True)]
+
+        async def look() -> None:
+            async for key in store.list_prefix(prefix):
+                known = pattern.fullmatch(key.removeprefix(prefix))
+                idx = [int(part) for part in re.findall(r"\d+", known[1])] if known else []
+                if len(idx) == axes and all(i < n for i, n in zip(idx, grid, strict=True)):
+                    found.extend(idx)
+
+        sync(look())
+        places = np.frombuffer(found, np.int64).reshape(-1, axes)
+        return places if len(places) < prod(grid) else None
+
     def read(self, name: str, box: Box) -> Array:
         array = self._array(name)
         try:
@@ -218,6 +244,18 @@ class ZarrSource(Source):
             return self._found()[name]
         except KeyError:
             raise SourceNotFoundError(f"{self!r} has no array {name!r}") from None
+
+
+def _keys_of(array: Any) -> str:
+    """Return an expression for the keys of chunks, whose group has the numbers."""
+    encoding = getattr(array.metadata, "chunk_key_encoding", None)
+    if encoding is None:
+        kind, separator = "v2", array.metadata.dimension_separator
+    else:
+        kind, separator = encoding.name, encoding.separator
+    between = re.escape(separator)
+    numbers = rf"(\d{{1,18}}(?:{between}\d{{1,18}})*)"
+    return numbers if kind == "v2" else f"c{between}{numbers}"
 
 
 def _members(group: Any) -> Iterator[tuple[str, Any]]:

@@ -133,6 +133,25 @@ class SourceTests:
                     # Also between the fields, what memory had before does not stay.
                     assert found[0] == found[1]
 
+    def test_what_is_not_stored_is_the_fill_value(
+        self, make_source: MakeSource, arrays: Mapping[str, Array]
+    ) -> None:
+        with make_source() as source:
+            for name, array in arrays.items():
+                stored, found = source.stored(name), source.describe(name)
+                if stored is None:
+                    continue
+                assert stored.shape == (len(stored), array.ndim)
+                left = np.ones(array.shape, bool)
+                for place in stored:
+                    assert found.chunks is not None
+                    box = zip(place, found.chunks, strict=True)
+                    left[tuple(slice(i * c, (i + 1) * c) for i, c in box)] = False
+                fill = found.fillvalue
+                fill = np.zeros((), array.dtype)[()] if fill is None else fill
+                expected = np.full(int(left.sum()), fill, array.dtype)
+                np.testing.assert_array_equal(array[left], expected)
+
     def test_indexing(self, make_source: MakeSource, arrays: Mapping[str, Array]) -> None:
         random = np.random.default_rng(self.seed)
         with make_source() as source:
