@@ -395,7 +395,6 @@ class _Reader:
             notes += (f"its strings of variable length are kept as {self.dtype}",)
         with suppress(OSError, RuntimeError, ValueError, KeyError):
             notes += view_notes(dataset)
-            notes += _conventions(dataset, name)
         if not found.empty and is_partly_undefined(dataset):
             notes += ("its file does not define what was never written: that is zero here",)
         if self.shape != found.shape:
@@ -403,6 +402,8 @@ class _Reader:
                 f"it was written up to {found.shape}, and is fill up to the longest along its "
                 "unlimited dimensions, as netCDF shows it",
             )
+        with suppress(OSError, RuntimeError, ValueError, KeyError):
+            notes += _conventions(dataset, name)
         fill = None
         if not found.strings and not found.empty and not inner and self.dtype.kind in "biufcS":
             fill = stored_fill(dataset, self.dtype)
