@@ -448,6 +448,29 @@ def test_columns_that_differ_between_files(
     assert [f.url for f in get_tree(con, "servicex").files] == [*inputs[:2], inputs[3]]
 
 
+@pytest.mark.parametrize("form", ["parquet", "root-rntuple"])
+def test_a_column_that_has_a_none_in_a_later_file(
+    servicex: ServiceX, config: str, inputs: list[str], con: Any, form: str
+) -> None:
+    """What came before is taken in once more."""
+    code = "events['met'] = ak.mask(events.met, events.met > 5) if number == 2 else events.met"
+    selection = to_python("run", "met", code=code)
+    request = submitted(servicex, inputs, form, codegen="python", selection=selection)
+    con.ingest(f"servicex:{request}", config_path=config, **SOON)
+    group = "servicex"
+    found = read_columns(con, group)
+    assert str(found.met.type.content).startswith("?float")
+    assert ak.any(ak.is_none(found.met))
+    values = []
+    for path in inputs:
+        with uproot.open(path) as file:
+            met = file["Events"]["met"].array()
+        values += (ak.mask(met, met > 5) if int(path[-6]) == 2 else met).to_list()
+    ranges = get_tree(con, group).files
+    assert [f.url for f in ranges] == inputs
+    assert found.met.to_list() == values
+
+
 @pytest.mark.parametrize("form", ["parquet", "root-file", "root-rntuple"])
 def test_files_of_which_nothing_is_left(
     servicex: ServiceX, config: str, inputs: list[str], con: Any, form: str

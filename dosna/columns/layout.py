@@ -39,7 +39,9 @@ __all__ = [
     "counted_contents",
     "decompose",
     "form_of",
+    "grows",
     "plain_form",
+    "widened",
 ]
 
 OFFSETS = np.dtype(np.int64)
@@ -214,6 +216,8 @@ def _decompose(layout: Any, length: int, form: Any, path: str, out: dict[str, Ar
     if layout.length != length:
         raise FormatError(f"{path!r} has {layout.length} elements where {length} are counted")
     fixed = _fixed(form)
+    if layout.is_option and not form.is_option and not layout.mask_as_bool(valid_when=False).any():
+        layout = _projected(layout.project())
     if layout.is_unknown and not form.is_unknown:
         layout = form.length_zero_array(highlevel=False) if layout.length == 0 else layout
     if form.is_list and _text_of(layout) != _text_of(form):
@@ -263,6 +267,68 @@ def _decompose(layout: Any, length: int, form: Any, path: str, out: dict[str, Ar
         f"an array of {layout.form.type} was given where a branch has {form.type}"
         + (f" at {path!r}" if path else "")
     )
+
+
+def widened(form: Any, other: Any) -> Any:
+    """Return the form of a branch that takes arrays of two forms.
+
+    Where one of them is of no type, having no elements, it is the other's; where one is an
+    option, so is it. `form` itself is returned where it takes arrays of the other already.
+
+    Raises
+    ------
+    FormatError
+        There is none.
+    """
+    if other.is_unknown:
+        return form
+    if form.is_unknown:
+        return other
+    if form.is_option or other.is_option:
+        content = widened(
+            form.content if form.is_option else form, other.content if other.is_option else other
+        )
+        if form.is_option:
+            return form.copy(content=content)
+        return ak.forms.IndexedOptionForm("i64", content, parameters=other.parameters)
+    if form.is_indexed or other.is_indexed:
+        return widened(
+            form.content if form.is_indexed else form, other.content if other.is_indexed else other
+        )
+    if _text_of(form) == _text_of(other):
+        fixed = _fixed(form), _fixed(other)
+        if fixed[0] is not None and fixed[0] == fixed[1]:
+            return form
+        if form.is_list and other.is_list and _size_of(form) == _size_of(other):
+            return form.copy(content=widened(form.content, other.content))
+        alike = form.is_record and other.is_record and form.is_tuple == other.is_tuple
+        if alike and form.fields == other.fields:
+            return form.copy(contents=_each_widened(form, other))
+        if form.is_union and other.is_union and len(form.contents) == len(other.contents):
+            return form.copy(contents=_each_widened(form, other))
+    raise FormatError(f"there is no type for both {form.type} and {other.type}")
+
+
+def grows(form: Any, wide: Any) -> bool:
+    """Tell whether a wider form differs only where the other is of no type.
+
+    What is stored of the branch may stay then: there are only further columns, without rows.
+    """
+    if form.is_unknown:
+        return True
+    if form.is_option != wide.is_option:
+        return False
+    if form.is_record or form.is_union:
+        return all(map(grows, form.contents, wide.contents))
+    return form.is_numpy or bool(grows(form.content, wide.content))
+
+
+def _size_of(form: Any) -> int | None:
+    return int(form.size) if form.is_regular else None
+
+
+def _each_widened(form: Any, other: Any) -> list[Any]:
+    return [widened(a, b) for a, b in zip(form.contents, other.contents, strict=True)]
 
 
 def _text_of(form: Any) -> str | None:

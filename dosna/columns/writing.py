@@ -11,9 +11,15 @@ import numpy as np
 
 from dosna.columns.chunking import column_chunks
 from dosna.columns.description import Branch, FileRange, Tree, get_tree
-from dosna.columns.layout import Column, columns, decompose, form_of, plain_form
+from dosna.columns.layout import Column, columns, decompose, form_of, grows, plain_form, widened
 from dosna.engines.work import read_box
-from dosna.errors import DatasetExistsError, DatasetNotFoundError, FormatError, SourceChangedError
+from dosna.errors import (
+    DatasetExistsError,
+    DatasetNotFoundError,
+    FormatError,
+    RefusedError,
+    SourceChangedError,
+)
 
 if TYPE_CHECKING:
     from dosna.engines.connection import EngineConnection
@@ -162,35 +168,63 @@ class TreeWriter:
         """
         for branch in self.tree.branches:
             layouts = columns(form_of(branch.form))
-            parts = {} if sample is None else decompose(sample[branch.name], form_of(branch.form))
-            made = []
-            for layout in layouts:
-                name = "/".join(filter(None, [self.group, branch.path, layout.path]))
-                ratio = 1.0
-                if sample is not None and len(sample) and not layout.is_offsets:
-                    ratio = len(parts[layout.path]) / len(sample)
-                if name in self.con:
-                    ds = self._there(name, layout)
-                else:
-                    origin = {
-                        "source": source,
-                        "name": "/".join(filter(None, [branch.name, layout.path])),
-                        "fingerprint": self.tree.fingerprint,
-                    }
-                    ds = self.con.create_dataset(
-                        name,
-                        (int(layout.is_offsets), *layout.inner),
-                        layout.dtype,
-                        chunk_size=column_chunks(
-                            self.tree.chunk_entries, layout.inner, layout.dtype.itemsize, ratio
-                        ),
-                        incomplete=True,
-                        origin=origin,
-                        **options,
-                    )
-                made.append(_Column(layout, ds))
-            self._columns[branch.name] = made
+            if not self.tree.entries:
+                self._remove_others(branch, layouts)
+            ratios = self._ratios(branch, sample)
+            self._columns[branch.name] = [
+                _Column(layout, self._dataset(branch, layout, source, options, ratios))
+                for layout in layouts
+            ]
         self.rewind()
+
+    def _remove_others(self, branch: Branch, layouts: Iterable[Column]) -> None:
+        """Delete datasets that the branch had before it was begun again, if it was."""
+        own = {self._name(branch, layout) for layout in layouts}
+        above = f"{self.group}/{branch.path}"
+        for name in [above, *self.con.names_in(above)]:
+            if name in self.con and name not in own:
+                origin = self.con[name].origin or {}
+                if origin.get("fingerprint") == self.tree.fingerprint:
+                    self.con.del_dataset(name)
+
+    def _name(self, branch: Branch, layout: Column) -> str:
+        return "/".join(filter(None, [self.group, branch.path, layout.path]))
+
+    @staticmethod
+    def _ratios(branch: Branch, sample: ak.Array | None) -> Mapping[str, float]:
+        """Tell how many rows there are for each entry, by the path of the column."""
+        if sample is None or not len(sample):
+            return {}
+        parts = decompose(sample[branch.name], form_of(branch.form))
+        return {path: len(part) / len(sample) for path, part in parts.items()}
+
+    def _dataset(
+        self,
+        branch: Branch,
+        layout: Column,
+        source: str,
+        options: Mapping[str, Any],
+        ratios: Mapping[str, float],
+    ) -> EngineDataset:
+        name = self._name(branch, layout)
+        if name in self.con:
+            return self._there(name, layout)
+        ratio = 1.0 if layout.is_offsets else ratios.get(layout.path, 1.0)
+        return self.con.create_dataset(
+            name,
+            (int(layout.is_offsets), *layout.inner),
+            layout.dtype,
+            chunk_size=column_chunks(
+                self.tree.chunk_entries, layout.inner, layout.dtype.itemsize, ratio
+            ),
+            incomplete=True,
+            origin={
+                "source": source,
+                "name": "/".join(filter(None, [branch.name, layout.path])),
+                "fingerprint": self.tree.fingerprint,
+            },
+            **options,
+        )
 
     def _there(self, name: str, layout: Column) -> EngineDataset:
         ds = self.con[name]
@@ -225,20 +259,101 @@ class TreeWriter:
                 if layout.is_offsets:
                     column.last = known[layout.path] = _row(ds, column.rows - 1)
 
-    def check(self, array: ak.Array) -> str | None:
-        """Say why entries do not fit, naming the column; None if they do."""
+    def check(self, array: ak.Array, refused: Mapping[str, str]) -> dict[str, Any]:
+        """Compare entries with the tree.
+
+        Parameters
+        ----------
+        array : awkward.Array
+        refused : mapping of str to str
+            Columns that cannot be read there, and why.
+
+        Returns
+        -------
+        dict of str to awkward.forms.Form
+            Of branches that are to be wider, for there was no element or no None until now.
+
+        Raises
+        ------
+        FormatError
+            They do not fit; names the column.
+        """
         fields = set(array.fields)
-        missing = [name for name in self._columns if name not in fields]
-        if missing:
-            return f"has no column {missing[0]!r}"
+        for name in self._columns:
+            if name not in fields:
+                why = f" that can be read: {refused[name]}" if name in refused else ""
+                raise FormatError(f"has no column {name!r}{why}")
+        wider: dict[str, Any] = {}
         for branch in self.tree.branches:
-            form = form_of(branch.form)
+            form, layout = form_of(branch.form), ak.to_layout(array[branch.name])
             try:
-                decompose(array[branch.name][:0], form)
-            except (FormatError, ValueError):
-                found = ak.type(array[branch.name]).content
-                return f"has {found} in column {branch.name!r}, where others have {form.type}"
-        return None
+                wide = widened(form, layout.form)
+                if columns(wide) != columns(form) and not _fits(layout, form):
+                    wider[branch.name] = wide
+            except (FormatError, RefusedError):
+                raise FormatError(
+                    f"has {layout.form.type} in column {branch.name!r}, where others have "
+                    f"{form.type}"
+                ) from None
+        return wider
+
+    def adopt(
+        self,
+        wider: Mapping[str, Any],
+        source: str,
+        options: Mapping[str, Any],
+        sample: ak.Array,
+    ) -> bool:
+        """Make branches wider whose datasets can stay: those that had no elements until now.
+
+        Returns
+        -------
+        bool
+            False if there are others: nothing was changed.
+        """
+        if not all(grows(form_of(self.tree.by_name[n].form), form) for n, form in wider.items()):
+            return False
+        layouts = {name: columns(form) for name, form in wider.items()}
+        self.tree = replace(self.tree, branches=self._with(wider))
+        for name, after in layouts.items():
+            branch, known = self.tree.by_name[name], {c.layout: c for c in self._columns[name]}
+            ratios = self._ratios(branch, sample)
+            self._columns[name] = [
+                known.get(layout)
+                or _Column(
+                    layout,
+                    self._dataset(branch, layout, source, options, ratios),
+                    layout.rows(0),
+                )
+                for layout in after
+            ]
+        self._describe()
+        return True
+
+    def restart(
+        self,
+        wider: Mapping[str, Any],
+        source: str,
+        options: Mapping[str, Any],
+        sample: ak.Array,
+    ) -> None:
+        """Make branches wider, and forget all entries: they are to be written once more."""
+        self.tree = replace(self.tree, branches=self._with(wider), entries=0, files=())
+        self.files.clear()
+        # Before anything is deleted, so that who goes on after a kill begins anew as well.
+        self._describe()
+        self.open(source, options, sample)
+
+    def _with(self, wider: Mapping[str, Any]) -> tuple[Branch, ...]:
+        found = []
+        for branch in self.tree.branches:
+            form = wider.get(branch.name)
+            if form is not None:
+                own = branch.typename == str(form_of(branch.form).type)
+                typename = str(form.type) if own else branch.typename
+                branch = replace(branch, form=plain_form(form), typename=typename)
+            found.append(branch)
+        return tuple(found)
 
     def write(self, arrays: Sequence[ak.Array]) -> None:
         """Write entries behind those that are written. They fit, as `check` says."""
@@ -318,6 +433,15 @@ def branches_of(array: ak.Array, typenames: Mapping[str, str]) -> tuple[Branch, 
         )
         for index, name in enumerate(array.fields)
     )
+
+
+def _fits(layout: Any, form: Any) -> bool:
+    """Tell whether entries are of a narrower type than they say."""
+    try:
+        decompose(layout, form)
+    except (FormatError, ValueError):
+        return False
+    return True
 
 
 def _row(ds: EngineDataset, row: int) -> int:

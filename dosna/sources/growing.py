@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import awkward as ak
@@ -24,11 +25,28 @@ from dosna.util.patterns import matching
 if TYPE_CHECKING:
     from dosna.engines.connection import EngineConnection
 
-__all__ = ["GrowingTrees"]
+__all__ = ["GrowingTrees", "WiderError"]
 
 _LEAST_ENTRIES = 1 << 12
 _ABOUT = "ingest"
 _LEFT_OUT, _SKIPPED, _TREES = "left_out", "skipped", "trees"
+
+
+class WiderError(SourceError):
+    """Entries are of a type that takes those of the tree too, and not the other way round.
+
+    Parameters
+    ----------
+    text : str
+    group : str
+    wider : mapping of str to awkward.forms.Form
+        By branch.
+    array : awkward.Array
+    """
+
+    def __init__(self, text: str, group: str, wider: Mapping[str, Any], array: ak.Array) -> None:
+        super().__init__(text)
+        self.group, self.wider, self.array = group, wider, array
 
 
 @dataclass
@@ -88,7 +106,7 @@ class GrowingTrees:
     _whole: bool = True
     _began: dict[str, int] = field(default_factory=dict)
     _marks: dict[str, tuple[int, int]] = field(default_factory=dict)
-    _empty: dict[str, tuple[str, str, ak.Array, Mapping[str, str]]] = field(default_factory=dict)
+    _empty: dict[str, tuple[Any, ...]] = field(default_factory=dict)
 
     @property
     def has_columns(self) -> bool:
@@ -123,8 +141,19 @@ class GrowingTrees:
         writers = list(self.writers.values())
         return bool(writers) and all(file in writer.files for writer in writers)
 
+    def wanted(self, group: str, names: Sequence[str]) -> list[str]:
+        """Choose columns of a tree; any thread may ask."""
+        return self._matching(group, names)[0]
+
     def prepare(
-        self, group: str, name: str, kind: str, array: ak.Array, typenames: Mapping[str, str]
+        self,
+        group: str,
+        name: str,
+        kind: str,
+        array: ak.Array,
+        typenames: Mapping[str, str],
+        names: Sequence[str] | None = None,
+        refused: Mapping[str, str] = MappingProxyType({}),
     ) -> None:
         """Begin a tree, or go on with it, whose first entries these may be.
 
@@ -136,6 +165,10 @@ class GrowingTrees:
         array : awkward.Array
         typenames : mapping of str to str
             What the file calls the types of columns.
+        names : sequence of str, optional
+            All columns that the file has, if the array does not have all.
+        refused : mapping of str to str
+            Those that cannot be read, and why.
 
         Raises
         ------
@@ -148,10 +181,11 @@ class GrowingTrees:
         """
         if self.find(group):
             return
+        given = (name, kind, array, typenames, array.fields if names is None else names, refused)
         if len(array):
-            self._begin_tree(group, name, kind, array, typenames)
+            self._begin_tree(group, *given)
         else:
-            self._empty.setdefault(group, (name, kind, array, typenames))
+            self._empty.setdefault(group, given)
 
     def begin(self, file: str, whole: bool) -> None:
         """Begin a file; `whole` if it is added in one piece for each tree."""
@@ -162,37 +196,73 @@ class GrowingTrees:
         self._whole = whole
         self._began = dict(self._entries)
 
-    def add(self, group: str, array: ak.Array) -> None:
-        """Take in entries of a tree of the file.
+    def add(
+        self,
+        group: str,
+        array: ak.Array,
+        names: Sequence[str] | None = None,
+        refused: Mapping[str, str] = MappingProxyType({}),
+    ) -> None:
+        """Take in entries of a tree of the file; `names` and `refused` as for `prepare`.
 
         Raises
         ------
         SourceError
             The columns are not those of the tree, or not of the same types.
+        WiderError
+            They are with `restart`.
         """
         if not len(array):
             return
         writer = self.writers[group]
         if self._file in writer.files:
             return  # Another tree of the file was not counted any more.
-        problem = self._unknown(group, array) or writer.check(array)
-        if problem is not None:
-            raise SourceError(f"{self._file} {problem}, in tree {group!r}")
+        try:
+            self._check_known(group, array.fields if names is None else names)
+            wider = writer.check(array, refused)
+        except FormatError as error:
+            raise SourceError(f"{self._file} {error}, in tree {group!r}") from None
+        if wider and not writer.adopt(wider, self.source, self.options, array):
+            name, form = next(iter(wider.items()))
+            raise WiderError(
+                f"{self._file} has {form.type} in column {name!r}, where others have "
+                f"{writer.tree.by_name[name].type}, in tree {group!r}",
+                group,
+                wider,
+                array,
+            )
         self._held.setdefault(group, []).append(array)
         self._entries[group] += len(array)
         if not self._whole and self._nbytes() > self.batch_bytes:
             self._write()
 
-    def _unknown(self, group: str, array: ak.Array) -> str | None:
+    def restart(self, error: WiderError) -> None:
+        """Make branches of a tree wider, and forget its entries: all files come once more.
+
+        The file that was begun has been abandoned.
+        """
+        self.flush()
+        self.writers[error.group].restart(error.wider, self.source, self.options, error.array)
+        self._entries[error.group] = 0
+
+    def _check_known(self, group: str, names: Iterable[str]) -> None:
         writer = self.writers[group]
         known = {*writer.tree.by_name, *writer.about[_ABOUT][_LEFT_OUT]}
-        more = [name for name in array.fields if name not in known]
-        return f"has a column {more[0]!r} that others have not" if more else None
+        for name in names:
+            if name not in known:
+                raise FormatError(f"has a column {name!r} that others have not")
 
     def _begin_tree(
-        self, group: str, name: str, kind: str, array: ak.Array, typenames: Mapping[str, str]
+        self,
+        group: str,
+        name: str,
+        kind: str,
+        array: ak.Array,
+        typenames: Mapping[str, str],
+        names: Sequence[str],
+        refused: Mapping[str, str],
     ) -> None:
-        chosen, left_out = self._chosen(group, array)
+        chosen, left_out = self._chosen(group, array, names, refused)
         sample = array[chosen]
         # The first file may be a small one.
         expected = max(_LEAST_ENTRIES, len(array) * self.expected_files)
@@ -220,14 +290,19 @@ class GrowingTrees:
     def _note(self, left_out: Mapping[str, str]) -> None:
         self.skipped.update({name: why for name, why in left_out.items() if why})
 
-    def _chosen(self, group: str, array: ak.Array) -> tuple[list[str], dict[str, str]]:
-        """Choose columns; give those that are left out with the reason, which may be empty."""
-        names = list(array.fields)
+    def _matching(self, group: str, names: Sequence[str]) -> tuple[list[str], list[str]]:
         chosen, vain = matching(names, self.select)
         if vain:
             within, vain = matching([f"{group}/{n}" for n in names], self.select)
             wanted = {*chosen, *(n[len(group) + 1 :] for n in within)}
             chosen = [n for n in names if n in wanted]
+        return chosen, vain
+
+    def _chosen(
+        self, group: str, array: ak.Array, names: Sequence[str], refused: Mapping[str, str]
+    ) -> tuple[list[str], dict[str, str]]:
+        """Choose columns; give those that are left out with the reason, which may be empty."""
+        chosen, vain = self._matching(group, names)
         if not chosen:
             raise SourceNotFoundError(
                 f"{self.source} has no column of tree {group!r} like "
@@ -236,6 +311,8 @@ class GrowingTrees:
         left_out = {name: "" for name in names if name not in chosen}
         for name in list(chosen):
             try:
+                if name in refused:
+                    raise RefusedError(refused[name])
                 columns(ak.to_layout(array[name]).form)
             except RefusedError as error:
                 if not self.skips:
@@ -302,9 +379,9 @@ class GrowingTrees:
     def finish(self, skipped: Mapping[str, str]) -> None:
         """Say that all is there, but for the files that were skipped."""
         self.flush()
-        for group, (name, kind, array, typenames) in self._empty.items():
+        for group, given in self._empty.items():
             if not self.find(group):
-                self._begin_tree(group, name, kind, array, typenames)
+                self._begin_tree(group, *given)
         self.flush()
         for writer in self.writers.values():
             writer.about[_ABOUT][_SKIPPED] = dict(skipped)

@@ -78,6 +78,10 @@ class TreePart(ABC):
         else:
             self._again.append(name)
 
+    def has(self, name: str) -> bool:
+        """Tell whether there is such a branch, and not only a group of branches."""
+        return name in self._found
+
     @property
     def width(self) -> int:
         """How many branches uproot has made objects for."""

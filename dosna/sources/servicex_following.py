@@ -17,7 +17,7 @@ from dosna.columns import escape
 from dosna.errors import SourceError, SourceNotFoundError
 from dosna.sources.eventfiles import open_events
 from dosna.sources.files import S3File, S3Options
-from dosna.sources.growing import GrowingTrees
+from dosna.sources.growing import GrowingTrees, WiderError
 from dosna.sources.ingest import IngestReport
 from dosna.sources.servicex_requests import ENDED, Requests, ResultFile
 
@@ -56,6 +56,8 @@ class Following:
         self.broken: dict[str, str] = {}
         """what came of it, but cannot be taken in."""
         self.notes: list[str] = []
+        self.taken: list[ResultFile] = []
+        """Those that were read, in the order of the trees' entries."""
 
     def run(self, con: EngineConnection, progress: Progress) -> IngestReport:
         """Take in all that comes, and say what has come of it."""
@@ -139,17 +141,32 @@ class Following:
         missing = []
         for file in files:
             if self.trees.has(file.source):
+                self.taken.append(file)
                 self.done.add(file.source)
             else:
                 missing.append(file)
         tell()
-        for file, future in self._ahead(missing):
+        while missing:
+            missing = self._take_until_wider(missing, tell)
+
+    def _take_until_wider(
+        self, files: list[ResultFile], tell: Callable[[], object]
+    ) -> list[ResultFile]:
+        """Take files in, and give those that are to be taken once more, if a type has changed."""
+        for number, (file, future) in enumerate(self._ahead(files)):
             if self.trees.present or self.trees.has(file.source):
                 future.cancel()  # Found out when the first file of an earlier ingest was opened.
             else:
-                self._one(file, future)
+                try:
+                    self._one(file, future)
+                except WiderError as error:
+                    self.trees.restart(error)
+                    again, self.taken = [*self.taken, *files[number:]], []
+                    return again
+            self.taken.append(file)
             self.done.add(file.source)
             tell()
+        return []
 
     def _ahead(
         self, files: list[ResultFile]
@@ -184,11 +201,14 @@ class Following:
         opened = _Opened(list(events.others.items()), [])
         room = self.batch
         for name, kind in events.kinds.items():
-            pieces = events.pieces(name, self.batch)
+            group, names = self._group(name), events.columns(name)
+            refused = events.refused(name)
+            wanted = [n for n in self.trees.wanted(group, names) if n not in refused]
+            pieces = events.pieces(name, self.batch, wanted)
             first = next(pieces)
             room -= first.nbytes
             whole = room > 0 and len(first) >= events.entries(name)
-            tree = _Tree(self._group(name), name, kind, first, events.typenames(name))
+            tree = _Tree(group, name, kind, first, events.typenames(name), names, refused)
             opened.trees.append((tree, iter(()) if whole else pieces))
             opened.whole &= whole
         return opened
@@ -210,14 +230,25 @@ class Following:
             return
         self.notes += [f"{n} is a {c}, and no tree" for n, c in opened.others]
         for tree, _ in opened.trees:
-            self.trees.prepare(tree.group, tree.name, tree.kind, tree.first, tree.typenames)
+            self.trees.prepare(
+                tree.group,
+                tree.name,
+                tree.kind,
+                tree.first,
+                tree.typenames,
+                tree.names,
+                tree.refused,
+            )
         if self.trees.present or self.trees.has(file.source):
             return
         self.trees.begin(file.source, opened.whole)
         try:
             for tree, rest in opened.trees:
                 for piece in chain([tree.first], rest):
-                    self.trees.add(tree.group, piece)
+                    self.trees.add(tree.group, piece, tree.names, tree.refused)
+        except WiderError:
+            self.trees.abandon()
+            raise
         except SourceError as error:
             self.trees.abandon()
             self._broken(file, error)
@@ -303,6 +334,8 @@ class _Tree:
     kind: str
     first: ak.Array
     typenames: Mapping[str, str]
+    names: list[str]
+    refused: Mapping[str, str]
 
 
 @dataclass
