@@ -386,8 +386,8 @@ class LinkedDataset(BackendDataset):
             yield
         except UndecodableError as error:
             raise ChunkCorruptError(
-                f"a chunk of dataset {self.name!r}, which lies in {self.link.url}, is damaged: "
-                f"{error}. Restore that file from a copy"
+                f"a chunk of dataset {self.name!r}, which lies in {self.link.url}, cannot be "
+                f"decoded: {error}. Restore that file from a copy, if h5py cannot read it either"
             ) from error
         except SourceError as error:
             raise type(error)(f"dataset {self.name!r} cannot be read: {error}") from error
