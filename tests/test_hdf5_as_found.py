@@ -442,6 +442,24 @@ def test_texts_that_are_not_of_utf8(con, path, tmp_path, capsys):
     capsys.readouterr().out.encode()
 
 
+def test_references_in_attributes_cost_no_search(con, path, monkeypatch):
+    with h5py.File(path, "w") as file:
+        file["z/target"] = np.arange(3)
+        for name in "abc":
+            file[name] = np.arange(3)
+            file[name].attrs["of"] = file["z/target"].ref
+            file[name].attrs["in"] = file["z"].ref
+            file[name].attrs["all"] = file.ref
+    searched = []
+    monkeypatch.setattr("dosna.sources.h5types.name_of", searched.append)
+    con.ingest(path)
+    for name in "abc":
+        assert con[name].attrs["of"] == "/z/target"
+        assert con[name].attrs["in"] == "/z"
+        assert con[name].attrs["all"] == "/"
+    assert searched == []
+
+
 # -- damage --------------------------------------------------------------------------------
 
 

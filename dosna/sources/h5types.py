@@ -273,13 +273,27 @@ def decoded(text: bytes | str) -> str:
         return raw.decode("latin-1")
 
 
-def attributes(owner: Any) -> dict[str, Any]:
+def attributes(
+    owner: Any, known: Callable[[Any], str | None] = lambda opened: None
+) -> dict[str, Any]:
     """Read the attributes of a group or a dataset, as far as they can be kept.
 
     References become the names of what they refer to; what cannot be kept, a text that says so.
+
+    Parameters
+    ----------
+    owner : h5py.Group, h5py.Dataset or h5py.Datatype
+    known : callable
+        Returns the name of an open object without its first '/', or None. libhdf5 searches the
+        file for one each time.
     """
-    readers = {name: partial(owner.attrs.__getitem__, name) for name in owner.attrs}
-    return kept(readers, lambda reference: name_of(owner.file[reference]))
+
+    def named(reference: Any) -> str | None:
+        opened = owner.file[reference]
+        name = known(opened)
+        return name_of(opened) if name is None else f"/{name}"
+
+    return kept({name: partial(owner.attrs.__getitem__, name) for name in owner.attrs}, named)
 
 
 def name_of(opened: Any) -> str | None:

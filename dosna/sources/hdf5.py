@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import secrets
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from functools import cached_property
 from typing import Any
@@ -192,7 +192,7 @@ class H5Source(Source):
             raise SourceNotFoundError(f"{self!r} has no array {name!r}")
         links = tuple(tree.arrays[name])
         try:
-            return self._reader(name).describe(name, links)
+            return self._reader(name).describe(name, links, self._name_of)
         except SourceChangedError:
             raise
         except Exception as error:
@@ -384,7 +384,9 @@ class _Reader:
                 self._found_direct = found or False
             return self._found_direct
 
-    def describe(self, name: str, links: tuple[str, ...]) -> ArrayDescription:
+    def describe(
+        self, name: str, links: tuple[str, ...], known: Callable[[Any], str | None]
+    ) -> ArrayDescription:
         dataset, found = self.dataset, self.as_
         if self.refused:
             return ArrayDescription(name, refused=self.refused, links=links)
@@ -411,7 +413,7 @@ class _Reader:
             name,
             self.shape,
             self.dtype,
-            {**attributes(dataset), **(found.attrs or {})},
+            {**attributes(dataset, known), **(found.attrs or {})},
             chunks=chunks,
             pieces=None if chunks else rows(self.shape, self.dtype.itemsize),
             dims=self._dims(inner),
