@@ -93,11 +93,14 @@ class Claims:
         What precedes the first ':' of its own URLs, such as ``hdf5`` of ``hdf5://…``.
     packages : tuple of str
         The top-level packages whose objects it takes, such as ``h5py``.
+    members : tuple of str
+        Names of files of which its folders have one, whatever the folders are called.
     """
 
     suffixes: tuple[str, ...] = ()
     schemes: tuple[str, ...] = ()
     packages: tuple[str, ...] = ()
+    members: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -272,7 +275,11 @@ sources: Registry[SourceKind] = Registry(
             claims=Claims(schemes=("hdf5",), packages=("h5pyd",)),
         ),
         "zarr": _Known(
-            "dosna.sources.zarr:KIND", "ingest", claims=Claims((".zarr",), packages=("zarr",))
+            "dosna.sources.zarr:KIND",
+            "ingest",
+            claims=Claims(
+                (".zarr",), packages=("zarr",), members=("zarr.json", ".zgroup", ".zarray")
+            ),
         ),
         "servicex": _Known(
             "dosna.sources.servicex:KIND",

@@ -5,9 +5,7 @@ https://docs.xarray.dev/en/stable/internals/how-to-add-new-backend.html
 
 from __future__ import annotations
 
-import base64
 import os
-import struct
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
@@ -21,8 +19,9 @@ from xarray.core import indexing
 
 from dosna.engines.connection import EngineConnection
 from dosna.engines.dataset import EngineDataset
-from dosna.errors import DatasetNotFoundError
+from dosna.errors import DatasetNotFoundError, DosnaError, FormatError, MissingDependencyError
 from dosna.urls import open_url
+from dosna.zarr3attrs import FILL_VALUE, decode_fill_value
 
 __all__ = ["DosnaEntrypoint"]
 
@@ -129,7 +128,7 @@ decode_timedelta
                 group = "/".join(filter(None, [name, (group or "").strip("/")]))
                 names = con.names_in(group)
                 depth = group.count("/") + 1 if group else 0
-                found = {n: con[n] for n in names if n.count("/") == depth}
+                found = _readable(con, [n for n in names if n.count("/") == depth])
                 if group and not names:
                     raise DatasetNotFoundError(
                         f"{filename_or_obj!r} has no dataset {group!r}, nor any in it"
@@ -226,6 +225,21 @@ def _dataset(
     return xr.Dataset(variables, attrs=attrs)
 
 
+def _readable(con: EngineConnection, names: list[str]) -> dict[str, EngineDataset]:
+    """Open datasets; of those that cannot be opened a warning tells, unless they are all."""
+    found, failed = {}, dict[str, DosnaError]()
+    for name in names:
+        try:
+            found[name] = con[name]
+        except (FormatError, MissingDependencyError) as error:
+            failed[name] = error
+    if failed and not found:
+        raise next(iter(failed.values()))
+    for name, why in failed.items():
+        warnings.warn(f"{name!r} is left out: {why}", UserWarning, stacklevel=4)
+    return found
+
+
 def _dims(dataset: EngineDataset) -> list[str]:
     names = getattr(dataset, "dims", None) or (None,) * dataset.ndim
     seen: Counter[int] = Counter()
@@ -256,10 +270,9 @@ def _distinct(name: str, dataset: EngineDataset, extents: dict[str, int]) -> lis
 
 def _variable(dataset: EngineDataset, dims: list[str]) -> xr.Variable:
     attrs = dict(dataset.attrs)
-    fill = attrs.get("_FillValue")
-    if isinstance(fill, str) and dataset.dtype.kind == "f":
-        # So xarray itself writes it to Zarr v3.
-        (attrs["_FillValue"],) = struct.unpack("<d", base64.standard_b64decode(fill))
+    if FILL_VALUE in attrs:
+        # Datasets of other backends may have it as xarray writes it to Zarr v3.
+        attrs[FILL_VALUE] = decode_fill_value(attrs[FILL_VALUE], dataset.dtype)
     encoding = {
         "chunks": dataset.chunk_size,
         "preferred_chunks": dict(zip(dims, dataset.chunk_size, strict=True)),

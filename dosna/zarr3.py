@@ -25,6 +25,7 @@ from dosna.zarr3types import data_type_of, decode_fill, dtype_of, encode_fill
 __all__ = [
     "DOCUMENT",
     "GROUP",
+    "VERSION_2",
     "Layout",
     "attributes_in",
     "dims_of",
@@ -48,6 +49,9 @@ DOCUMENT = "zarr.json"
 
 GROUP = json.dumps({"zarr_format": 3, "node_type": "group", "attributes": {}}, indent=2).encode()
 """The description of a new group."""
+
+VERSION_2 = (".zarray", ".zgroup")
+"""The names of what describes arrays and groups of Zarr version 2."""
 
 Document = dict[str, Any]
 

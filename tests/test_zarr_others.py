@@ -231,6 +231,7 @@ CHANGES = {
     "create beside": lambda con: con.create_dataset("b", data=[1, 2]),
     "attributes of a group": lambda con: con.set_group_attrs("g", {"of": 1}),
     "resize": lambda con: con["g/a"].resize(2),
+    "replace": lambda con: con.ingest({"g/a": np.arange(3.0)}, overwrite=True),
 }
 
 

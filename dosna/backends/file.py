@@ -39,7 +39,13 @@ from dosna.backends.folder import (
     open_folder,
     replace_file,
 )
-from dosna.errors import DosnaError, FormatError
+from dosna.errors import (
+    ConnectionError,
+    DatasetNameError,
+    DatasetNotFoundError,
+    DosnaError,
+    FormatError,
+)
 from dosna.locks import RangeLocks
 from dosna.metadata import DatasetMetadata, Shape, check_group, parents
 from dosna.registry import Backend
@@ -100,8 +106,25 @@ class FileConnection(FolderConnection):
     def check_dataset(self, name: str, metadata: DatasetMetadata, **options: Any) -> None:
         zarr3.to_json(zarr3.new_array(metadata, **options))
 
+    def connect(self) -> None:
+        if os.path.isdir(self.path) and _is_version_2(self.path):
+            raise ConnectionError(
+                f"{self.path} is of Zarr version 2, and the backend file is of version 3: "
+                f"con.ingest({self.path!r}) reads it into another connection"
+            )
+        super().connect()
+
     def get_dataset(self, name: str) -> FileDataset:
-        return open_dataset(self, name)
+        try:
+            return open_dataset(self, name)
+        except DatasetNotFoundError as error:
+            path = self._path(name)
+            if not _is_version_2(path):
+                raise
+            raise DatasetNotFoundError(
+                f"there is no dataset {name!r}: {path} is of Zarr version 2, which con.ingest "
+                "reads into a connection"
+            ) from error
 
     def holds_dataset(self, path: str) -> bool:
         document = _read(path)
@@ -118,12 +141,21 @@ class FileConnection(FolderConnection):
             path = os.path.join(self.path, above)
             with suppress(FileExistsError):
                 os.mkdir(path)
+            if _is_version_2(path):
+                raise DatasetNameError(
+                    f"{path} is of Zarr version 2: what other programs find there would be hidden "
+                    "by datasets, which are of version 3; use another name"
+                )
             if _read(path) is None:
                 _write(path, zarr3.GROUP)
 
     def del_dataset(self, name: str, only: BackendDataset | None = None) -> None:
         self.drop_consolidated(name)
         super().del_dataset(name, only)
+
+    def replace_dataset(self, temporary: str, name: str) -> None:
+        self.drop_consolidated(name)
+        super().replace_dataset(temporary, name)
 
     def drop_consolidated(self, name: str) -> None:
         """Remove copies of metadata from the groups above what is about to be changed.
@@ -215,6 +247,12 @@ def _read(path: str) -> bytes | None:
         if is_absent(error):
             return None
         raise
+
+
+def _is_version_2(path: str) -> bool:
+    """Whether a folder is an array or a group of Zarr version 2, and not of 3 as well."""
+    old = any(os.path.exists(os.path.join(path, name)) for name in zarr3.VERSION_2)
+    return old and _read(path) is None
 
 
 def _write(path: str, document: bytes) -> None:

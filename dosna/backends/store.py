@@ -218,6 +218,7 @@ class StoreConnection(BackendConnection):
         for group in ["", *parents(name)]:
             found = self._drop_consolidated(group)
             if found is None:
+                self._check_version(group)
                 with suppress(VersionConflict):
                     self.store.put(self.document(group), zarr3.GROUP, ABSENT)
 
@@ -329,7 +330,20 @@ class StoreConnection(BackendConnection):
             )
 
     def dataset_names(self) -> list[str]:
-        return sorted(self._names_below(""))
+        found = sorted(self._names_below(""))
+        if not found and self.holds_trees and self.store.get(self.document("")) is None:
+            self._check_version("")
+        return found
+
+    def _check_version(self, group: str) -> None:
+        """Raise if there is a group or an array of Zarr version 2, which datasets would hide."""
+        for name in zarr3.VERSION_2:
+            key = f"{self.root(group)}/{name}" if group else name
+            if self.store.get(key) is not None:
+                raise FormatError(
+                    f"{key} in {self.name!r} is of Zarr version 2, and datasets are of version 3: "
+                    "con.ingest reads it into another connection"
+                )
 
     def names_in(self, group: str) -> list[str]:
         return [] if self.has_dataset(group) else sorted(self._names_below(group + "/"))

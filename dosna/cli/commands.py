@@ -74,12 +74,18 @@ def info(arguments: argparse.Namespace, console: Console) -> int:
         if name in trees:
             _show_tree(name or arguments.url, trees[name], console)
             return OK
+        sizes = {}
+        for found in names:
+            try:
+                sizes[found] = con[found].nbytes
+            except DosnaError as error:
+                console.remark(f"{found} cannot be opened: {error}")
         described = {
             "connection": con.name,
             "backend": type(con.instance).__name__,
             "location": con.instance.location,
             "datasets": len(names),
-            "nbytes": sum(con[found].nbytes for found in names),
+            "nbytes": sum(sizes.values()),
             "trees": {found: _summary(tree) for found, tree in trees.items()},
             "attrs": con.get_group_attrs(name) if con.instance.keeps_groups else {},
         }

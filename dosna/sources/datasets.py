@@ -13,7 +13,7 @@ import numpy as np
 from dosna.backends.base import BackendConnection
 from dosna.engines.connection import EngineConnection
 from dosna.engines.dataset import EngineDataset
-from dosna.errors import SourceNotFoundError
+from dosna.errors import FormatError, MissingDependencyError, SourceNotFoundError
 from dosna.metadata import parents
 from dosna.registry import SourceKind, sources
 from dosna.sources.base import Array, ArrayDescription, Box, Source
@@ -89,7 +89,10 @@ class DatasetsSource(Source):
         return names
 
     def describe(self, name: str) -> ArrayDescription:
-        ds = self._dataset(name)
+        try:
+            ds = self._dataset(name)
+        except (FormatError, MissingDependencyError) as error:
+            return ArrayDescription(name, refused=str(error))
         if ds.incomplete:
             return ArrayDescription(name, refused="it is incomplete: its data are still to come")
         return ArrayDescription(
@@ -115,8 +118,12 @@ class DatasetsSource(Source):
     def _digested(self) -> str:
         digest = hashlib.sha256(self._state.encode())
         for name in self.names():
-            metadata = self._connected().instance.get_dataset(name).metadata
-            digest.update(f"{name} {metadata.replace(storage={}).to_json()}\n".encode())
+            try:
+                metadata = self._connected().instance.get_dataset(name).metadata
+                known = metadata.replace(storage={}).to_json()
+            except (FormatError, MissingDependencyError) as error:
+                known = str(error)
+            digest.update(f"{name} {known}\n".encode())
         return digest.hexdigest()
 
     def read(self, name: str, box: Box) -> Array:

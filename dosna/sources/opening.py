@@ -79,6 +79,9 @@ def _by_name(text: str, kind: str | None) -> tuple[str, str, SourceKind]:
         for name, claim in claims.items():
             if claim.suffixes and end.endswith(claim.suffixes):
                 return location, inner, sources.get(name)
+        for name, claim in claims.items():
+            if any(os.path.exists(os.path.join(location, member)) for member in claim.members):
+                return location, inner, sources.get(name)
     known = sorted(
         {*(s for c in claims.values() for s in c.suffixes)}
         | {f"{s}:" for c in claims.values() for s in c.schemes}
