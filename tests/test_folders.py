@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+import pickle
 import stat
 
 import numpy as np
@@ -11,7 +12,7 @@ import pytest
 from support import require
 
 import dosna as dn
-from dosna import errors
+from dosna import errors, zarr3
 
 require("h5py")
 
@@ -308,3 +309,156 @@ def test_what_cannot_be_removed_is_a_warning_and_in_nobodys_way(con, base, monke
     monkeypatch.undo()
     con.create_dataset("y", data=[1])
     assert not [n for n in os.listdir(base) if n.startswith(".deleting-")]
+
+
+def copy_by_links(source, target):
+    """Do what ``cp -al`` does."""
+    for path in sorted([source, *source.rglob("*")]):
+        made = target / path.relative_to(source)
+        if path.is_dir():
+            made.mkdir()
+        else:
+            os.link(path, made)
+
+
+@pytest.mark.parametrize("other_handle", ["none", "opened before", "of another connection"])
+def test_copies_by_hard_links_are_independent(con, base, backend, tmp_path, other_handle):
+    start = np.repeat([0, 1, -1, -1], 10)
+    ds = con.create_dataset("x", data=start, chunk_size=10, fillvalue=-1)
+    ds.del_chunk((2,))
+    ds.del_chunk((3,))
+    second = {
+        "none": lambda: None,
+        "opened before": lambda: con["x"],
+        "of another connection": lambda: dn.open_url(f"{backend}:{base}")[0],
+    }[other_handle]()
+    if other_handle == "of another connection":
+        second.connect()
+        second = second["x"]
+    if second is not None:
+        second[...]
+    copy_by_links(base, tmp_path / "snap")
+    before = files_of(tmp_path / "snap")
+    ds[20:30] = 5  # a first write
+    (second or ds)[30:] = 6
+    ds[:10] = 100
+    ds[15] = 3
+    ds.attrs["n"] = 2
+    assert files_of(tmp_path / "snap") == before
+    ds.clear()
+    (second or ds)[0] = 8
+    ds.resize(25)
+    ds.resize((45,))
+    ds.append(np.arange(10))
+    assert files_of(tmp_path / "snap") == before
+    with dn.Connection(str(tmp_path / "snap"), backend=backend) as snap:
+        copy = snap["x"]
+        assert copy[...].tolist() == start.tolist()
+        assert copy.verify().good
+        assert copy.written_chunks() == [(0,), (1,)]
+        mine = files_of(base)
+        copy[25] = 9
+        copy.clear()
+        copy.resize(100)
+        assert files_of(base) == mine
+    again = con["x"]
+    assert again.verify().good
+    assert again[45:].tolist() == list(range(10))
+    assert again[:1].tolist() == [8]
+    if backend == "hdf5":
+        (base / "x" / "chunk_0.h5").unlink()
+        with pytest.raises(errors.ChunkNotFoundError):
+            again[0]
+
+
+def test_what_a_dead_writer_left_is_not_written_to(con, base, backend, tmp_path):
+    ds = con.create_dataset("x", data=np.zeros(4), chunk_size=2)
+    chunk = "c/1" if backend == "file" else "chunk_1.h5"
+    (tmp_path / "kept").write_bytes(b"another file")
+    for make in (os.link, os.symlink):
+        make(tmp_path / "kept", base / "x" / f"{chunk}.tmp")
+        ds[2:] = 7
+        assert (tmp_path / "kept").read_bytes() == b"another file"
+        assert ds[...].tolist() == [0, 0, 7, 7]
+
+
+def test_a_pickled_handle_is_not_of_what_was_made_since(con, base, backend, monkeypatch):
+    if backend == "file" and not hasattr(zarr3, "id_of"):
+        pytest.skip("zarr.json has no id yet")
+    ds = con.create_dataset("x", data=np.arange(4.0), chunk_size=2)
+    text = pickle.dumps(ds)
+    con.del_dataset("x")
+    del ds
+    con.create_dataset("x", data=np.arange(10.0, 14.0), chunk_size=2)
+    uses = [
+        lambda old: old[0],
+        lambda old: old.__setitem__(0, 1),
+        lambda old: old.__setitem__(slice(0, 2), 1),
+        lambda old: old.append([1.0]),
+        lambda old: old.attrs.update(a=1),
+        lambda old: con.instance.del_dataset("x", old.instance),
+    ]
+    for use in uses:
+        old = pickle.loads(text)
+        # As on ext4, which uses an inode again at once, be it that others have taken it here.
+        monkeypatch.setattr(old.instance, "_inode", os.stat(base / "x").st_ino)
+        with pytest.raises((errors.StaleDatasetError, errors.DatasetNotFoundError)):
+            use(old)
+    assert con["x"][...].tolist() == [10, 11, 12, 13]
+    assert dict(con["x"].attrs) == {}
+
+
+def test_datasets_without_an_id_open(con, base, backend):
+    if backend == "file":
+        pytest.skip("those of other programs have none: tested with them")
+    con.create_dataset("x", data=np.arange(4.0), chunk_size=2)
+    from dosna.backends import h5format
+
+    path = base / "x" / "dataset.h5"
+    metadata, _ = h5format.read_description(path.read_bytes(), "x")
+    storage = {k: v for k, v in metadata.storage.items() if k != "id"}
+    path.write_bytes(h5format.redescribe(path.read_bytes(), metadata.replace(storage=storage)))
+    old = pickle.loads(pickle.dumps(con["x"]))
+    old[0] = 5
+    assert old[...].tolist() == [5, 1, 2, 3]
+
+
+def test_a_record_that_may_not_be_written_is_named(con, backend, monkeypatch):
+    if backend == "file":
+        pytest.skip("it has no record")
+    from dosna.backends import h5folder
+
+    ds = con.create_dataset("x", (4,), chunk_size=2)
+    ds[:2] = 1
+    open_descriptor = h5folder.open_descriptor
+
+    def refuse(path, flags, **options):
+        if path == ".written-0" and flags & os.O_RDWR:
+            raise PermissionError(13, "Permission denied")
+        return open_descriptor(path, flags, **options)
+
+    monkeypatch.setattr(h5folder, "open_descriptor", refuse)
+    mine = con["x"]
+    for change in (lambda: mine.__setitem__(3, 1), lambda: mine.del_chunk((0,))):
+        with pytest.raises(errors.StorageError, match=r"Permission denied \(\.written-0 may only"):
+            change()
+    mine[0] = 2  # written before, so the record stays as it is
+    assert mine[...].tolist() == [2, 1, 0, 0]
+
+
+def test_a_record_that_cannot_be_read_is_an_error_and_not_fill(con, backend, monkeypatch):
+    if backend == "file":
+        pytest.skip("it has no record")
+    from dosna.backends import h5folder
+
+    con.create_dataset("x", (4,), chunk_size=2)
+    open_descriptor = h5folder.open_descriptor
+
+    def refuse(path, flags, **options):
+        if path == ".written-0":
+            raise PermissionError(13, "Permission denied")
+        return open_descriptor(path, flags, **options)
+
+    monkeypatch.setattr(h5folder, "open_descriptor", refuse)
+    with pytest.raises(errors.StorageError, match="Permission denied"):
+        con["x"]

@@ -208,8 +208,14 @@ def replace_file(folder: int, name: str, parts: Sequence[Any], size: int, durabl
     The caller holds a lock on the name, so that its temporary is nobody else's.
     """
     temporary = name + TEMPORARY
+    opener = partial(os.open, mode=0o666, dir_fd=folder)
     # Closed by itself if Ctrl-C comes in between; open() would ask more of the system.
-    file = FileIO(temporary, "w", opener=partial(os.open, mode=0o666, dir_fd=folder))
+    try:
+        file = FileIO(temporary, "x", opener=opener)
+    except FileExistsError:
+        # A dead writer's. It is not written to: a copy by hard links may have it as a chunk.
+        os.unlink(temporary, dir_fd=folder)
+        file = FileIO(temporary, "x", opener=opener)
     try:
         try:
             count = os.writev(file.fileno(), parts) if len(parts) <= MOST_PARTS else 0

@@ -6,12 +6,12 @@ import os
 import weakref
 from abc import abstractmethod
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from typing import TYPE_CHECKING, Any, Generic, NoReturn, TypeVar
 
 from dosna.backends.base import BackendDataset, Guarantees
 from dosna.backends.folder import LOCK, Folder, disk, sync_file_system
-from dosna.errors import StaleDatasetError
+from dosna.errors import DatasetNotFoundError, StaleDatasetError
 from dosna.locks import RangeLocks, open_descriptor
 
 if TYPE_CHECKING:
@@ -104,7 +104,9 @@ class FolderDataset(BackendDataset, Generic[F]):
         if self._folder is not None:
             return self._folder.is_at(path)
         # Unpickled, and not opened yet in this process.
-        return os.stat(path).st_ino == self._inode
+        with suppress(DatasetNotFoundError, StaleDatasetError):
+            return self._reopen().is_at(path)
+        return False
 
     @property
     def guarantees(self) -> Guarantees:

@@ -29,7 +29,7 @@ from dosna.backends.folder import (
     replace_file,
 )
 from dosna.backends.folderdata import FolderDataset
-from dosna.backends.h5folder import DESCRIPTION, H5Folder, write_rows
+from dosna.backends.h5folder import DESCRIPTION, H5Folder, SharedRecord, write_rows
 from dosna.backends.h5plain import read_plain
 from dosna.backends.h5virtual import rows_of
 from dosna.backends.parts import (
@@ -57,6 +57,7 @@ if TYPE_CHECKING:
 
 __all__ = ["H5DataChunk", "H5Dataset"]
 
+_TRIES = 5  # of a change, while somebody copies the folder
 _FEW = 1000  # files that are looked for by their names
 
 _NOTHING = np.empty(0, np.uint8)
@@ -84,9 +85,11 @@ class H5Dataset(FolderDataset[H5Folder]):
 
     def _take_over(self, folder: H5Folder) -> None:
         new, old = folder.metadata, self.metadata
-        if (new.dtype, new.chunk_size) != (old.dtype, old.chunk_size) or h5format.filters_of(
-            new
-        ) != h5format.filters_of(old):
+        if (
+            (new.dtype, new.chunk_size) != (old.dtype, old.chunk_size)
+            or new.storage.get("id") != old.storage.get("id")
+            or h5format.filters_of(new) != h5format.filters_of(old)
+        ):
             self._replaced()
         self.metadata = new
 
@@ -126,10 +129,15 @@ class H5Dataset(FolderDataset[H5Folder]):
                 folder = again
 
     def del_chunk(self, idx: Shape) -> bool:
-        with (
-            disk(f"delete chunk {idx} of dataset {self.name!r}"),
-            self._locks.hold(lock_place(idx)),
-        ):
+        with disk(f"delete chunk {idx} of dataset {self.name!r}"):
+            for _ in range(_TRIES):
+                with suppress(SharedRecord):
+                    return self._delete(idx)
+                self._unshare()
+        raise self._copied_over_and_over()
+
+    def _delete(self, idx: Shape) -> bool:
+        with self._locks.hold(lock_place(idx)):
             folder = self._current()
             recorded = False
             if folder.metadata.contains(idx):
@@ -139,6 +147,27 @@ class H5Dataset(FolderDataset[H5Folder]):
             if self.connection.durable:
                 os.fsync(folder.fd)
         return True
+
+    def _copied_over_and_over(self) -> StorageError:
+        return StorageError(
+            f"the folder of dataset {self.name!r} is copied by hard links over and over: try again"
+        )
+
+    def _unshare(self) -> None:
+        """Write the record anew, under a name that a copy by hard links does not have.
+
+        Who waits for a lock meanwhile finds another description, and opens the new record.
+        """
+        with self._exclusive():
+            folder = self._opened()
+            if not folder.record.is_shared:
+                return  # another thread or process has done it
+            metadata = folder.metadata
+            new, superseded = folder.record.renew(folder.fd, metadata.chunk_grid, metadata)
+            image = h5format.redescribe(folder.image(), new)
+            replace_file(folder.fd, DESCRIPTION, [image], len(image), durable=True)
+            folder.record.remove(superseded)
+            self._reopen()
 
     def chunk_indices(self) -> Iterator[Shape]:
         with disk(f"list the chunks of dataset {self.name!r}"):
@@ -353,17 +382,23 @@ class H5Dataset(FolderDataset[H5Folder]):
             values = np.asarray(values)
         place = lock_place(idx)
         try:
-            held = self._locks.acquire(place)
-            try:
-                folder = self._current()
-                self._store(folder, idx, self._changed(folder, idx, values, key, whole, full))
-            finally:
-                held()
-                self._locks.keep(held)
+            for _ in range(_TRIES):
+                held = self._locks.acquire(place)
+                try:
+                    folder = self._current()
+                    self._store(folder, idx, self._changed(folder, idx, values, key, whole, full))
+                    return
+                except SharedRecord:
+                    pass
+                finally:
+                    held()
+                    self._locks.keep(held)
+                self._unshare()
         except DosnaError:
             raise
         except OSError as error:
             raise failure(f"write chunk {idx} of dataset {self.name!r}", error) from error
+        raise self._copied_over_and_over()
 
     def _changed(
         self,

@@ -17,7 +17,7 @@ from dosna.backends.h5virtual import rows_of
 from dosna.locks import Descriptor, open_descriptor
 from dosna.metadata import DatasetMetadata, Shape
 
-__all__ = ["DESCRIPTION", "H5Folder", "Record", "write_rows"]
+__all__ = ["DESCRIPTION", "H5Folder", "Record", "SharedRecord", "write_rows"]
 
 DESCRIPTION = "dataset.h5"
 
@@ -64,6 +64,10 @@ def write_rows(folder: int, metadata: DatasetMetadata, made: list[str]) -> None:
         os.fsync(open_descriptor(name, os.O_RDONLY, dir_fd=folder))
 
 
+class SharedRecord(Exception):
+    """A record is not to be changed, because a copy by hard links has the same file."""
+
+
 class Record:
     """Which chunks were written: a byte for each, in C order of the grid, in sparse files.
 
@@ -78,6 +82,7 @@ class Record:
         self._grid = metadata.chunk_grid
         self._generation: int | None = metadata.storage.get("record")
         self._files: dict[int, Descriptor] = {}
+        self._refused: dict[int, int] = {}
         if self._generation is not None:
             self._open(0)
 
@@ -99,12 +104,38 @@ class Record:
     def _open(self, part: int, *, create: bool = False) -> Descriptor | None:
         assert self._generation is not None
         name = self.file_name(self._generation, part)
-        for flags in (os.O_RDWR | os.O_CREAT * create, os.O_RDONLY):
-            with suppress(OSError):
-                return self._files.setdefault(
-                    part, open_descriptor(name, flags, dir_fd=self._folder)
-                )
-        return None
+        try:
+            flags = os.O_RDWR | os.O_CREAT * create
+            file = open_descriptor(name, flags, dir_fd=self._folder)
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            # What is another user's, or on a file system that is mounted read-only, is read.
+            file = open_descriptor(name, os.O_RDONLY, dir_fd=self._folder)
+            self._refused[part] = error.errno or errno.EACCES
+        return self._files.setdefault(part, file)
+
+    @property
+    def is_shared(self) -> bool:
+        """Whether a copy by hard links has one of its files, as far as they are open."""
+        return any(os.fstat(file).st_nlink > 1 for file in self._files.values())
+
+    def _to_change(self, part: int) -> Descriptor:
+        """Return a file that may be changed.
+
+        Raises
+        ------
+        SharedRecord
+        """
+        refused = self._refused.get(part)
+        if refused is not None:
+            assert self._generation is not None
+            name = self.file_name(self._generation, part)
+            raise OSError(refused, f"{os.strerror(refused)} ({name} may only be read)")
+        file = self._files[part]
+        if os.fstat(file).st_nlink > 1:
+            raise SharedRecord
+        return file
 
     def _parts(self, generation: int | None) -> list[int]:
         """List the further files of a generation, which only huge grids have."""
@@ -139,12 +170,12 @@ class Record:
         file = self._file(part, create=True)
         if file is None or os.pread(file, 1, at) == b"\1":
             return False
-        os.pwrite(file, b"\2", at)
+        os.pwrite(self._to_change(part), b"\2", at)
         return True
 
     def finish(self, idx: Shape, durable: bool) -> None:
         part, at = self._place(idx)
-        file = self._files[part]
+        file = self._to_change(part)
         os.pwrite(file, b"\1", at)
         if durable:
             os.fdatasync(file)
@@ -154,7 +185,7 @@ class Record:
         if not self.has(idx):
             return False
         part, at = self._place(idx)
-        os.pwrite(self._files[part], b"\0", at)
+        os.pwrite(self._to_change(part), b"\0", at)
         return True
 
     def written(self) -> Iterator[Shape]:
@@ -201,9 +232,17 @@ class Record:
             or (before[1:] == after[1:] and before[0] <= after[0])
         ):
             return new, None
+        return self.renew(folder, before, new)
+
+    def renew(
+        self, folder: int, before: Shape, new: DatasetMetadata
+    ) -> tuple[DatasetMetadata, int]:
+        """Write the record under a new name, of what was a grid `before`; returns as `regrid`."""
+        generation, after = self._generation, new.chunk_grid
+        assert generation is not None
         new = new.replace(storage={**new.storage, "record": generation + 1})
         self.remove(generation + 1)
-        flags = os.O_RDWR | os.O_CREAT | os.O_TRUNC
+        flags = os.O_RDWR | os.O_CREAT | os.O_EXCL
         open_descriptor(self.file_name(generation + 1), flags, dir_fd=folder)
         other = Record(folder, new)
         if before and 0 not in after:

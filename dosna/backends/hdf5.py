@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import json
 import os
+import secrets
 import stat
 from collections.abc import Mapping
 from contextlib import suppress
@@ -202,6 +203,8 @@ def _storage(
         "checksum": bool(checksum),
         "virtual": virtual,
         "record": 0,
+        # An inode may be used again at once by the next dataset of this name.
+        "id": secrets.token_hex(8),
     }
 
 
