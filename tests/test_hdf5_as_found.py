@@ -178,6 +178,37 @@ def test_filters_that_are_missing(con, path, code, says, monkeypatch):
     assert ("hdf5plugin" in report.skipped["a"]) == (code == 32015)
 
 
+def test_places_that_hsds_is_told(path):
+    transfer = pytest.importorskip("dosna.hsds.transfer")
+    h5copy = pytest.importorskip("dosna.hsds.h5copy")
+    noise = np.random.default_rng(1).integers(0, 1 << 30, (10, 10), "i4")
+    with h5py.File(path, "w", libver="latest", userblock_size=512) as file:
+        file.create_dataset("never", (3,), "i4")
+        file.create_dataset("chunked", data=np.arange(32, dtype="i4"), chunks=(8,))
+        creation = new_creation((4, 4))
+        creation.set_deflate(4)
+        unfiltered_edges(creation)
+        make(file, "edges", h5t.NATIVE_INT32, (10, 10), creation)[...] = noise
+        creation = new_creation()
+        undefined_fill(creation, h5t.NATIVE_INT32)
+        make(file, "undefined", h5t.NATIVE_INT32, (3,), creation)
+    with h5py.File(path) as file, open(path, "rb") as raw:
+
+        def layout(name):
+            copied = h5copy.Copied(name, file[name], {}, "")
+            return transfer._layout(copied, "uri")
+
+        assert layout("never")[0] is None
+        assert layout("edges")[0] is None
+        found, _, _ = layout("chunked")
+        for number in range(4):
+            offset, size = found["chunks"][str(number)]
+            raw.seek(offset)
+            expected = np.arange(8 * number, 8 * number + 8, dtype="i4")
+            assert raw.read(size) == expected.tobytes()
+        assert h5copy.Copied("undefined", file["undefined"], {}, "").fill == {}
+
+
 # -- what was never written ----------------------------------------------------------------
 
 

@@ -17,6 +17,7 @@ from dosna.hsds.client import Json
 from dosna.hsds.domain import NewDomain
 from dosna.hsds.types import attribute, packed, type_of
 from dosna.metadata import Shape
+from dosna.sources.h5types import stored_fill
 
 __all__ = ["Copied", "H5Copy", "filters_of", "is_stored_so"]
 
@@ -54,7 +55,7 @@ class Copied:
         """Its fill value, as a creation property, if JSON has it."""
         if self.dataset.dtype.kind not in "iuf" or self.dataset.shape is None:
             return {}
-        value = self.dataset.fillvalue
+        value = stored_fill(self.dataset, self.dataset.dtype)
         return {"fillValue": value.item()} if value else {}
 
 

@@ -22,6 +22,7 @@ from dosna.metadata import Shape, choose_chunk_size
 from dosna.plan import every_chunk
 from dosna.sources.base import ArrayDescription, Source
 from dosna.sources.chunking import choose_chunks
+from dosna.sources.h5direct import offset_of, stored_records
 from dosna.sources.hdf5 import H5Source
 from dosna.sources.opening import open_source
 from dosna.sources.strings import blocks
@@ -450,7 +451,7 @@ def _layout(found: Copied, uri: str) -> tuple[Json | None, list[Json], str]:
     creation = dataset.id.get_create_plist()
     kind = creation.get_layout()
     if kind == h5py.h5d.CONTIGUOUS and not creation.get_external_count():
-        offset = dataset.id.get_offset()
+        offset = offset_of(dataset)
         if offset is None:
             return None, [], "nothing of it was ever written"
         size = dataset.id.get_storage_size()
@@ -468,16 +469,10 @@ def _layout(found: Copied, uri: str) -> tuple[Json | None, list[Json], str]:
         return None, [], f"HSDS does not read chunks with the filters {', '.join(names)}"
     grid = tuple(-(-n // c) for n, c in zip(dataset.shape, dataset.chunks, strict=True))
     table = np.zeros(grid, _PLACES)
-    masked = False
-
-    def note(info: Any) -> None:
-        nonlocal masked
-        masked = masked or bool(info.filter_mask)
-        at = tuple(o // c for o, c in zip(info.chunk_offset, dataset.chunks, strict=True))
-        table[at] = info.byte_offset, info.size
-
-    dataset.id.chunk_iter(note)
-    if masked:
+    numbers, (offsets, sizes, masks) = stored_records(dataset)
+    places = table.reshape(-1)
+    places["offset"][numbers], places["size"][numbers] = offsets, sizes
+    if masks.any():
         return None, [], "filters were left out for some of its chunks"
     place = {"file_uri": uri, "dims": list(map(int, dataset.chunks))}
     if table.size > _MOST_INLINE:
