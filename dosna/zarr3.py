@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import re
+import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -31,6 +32,7 @@ __all__ = [
     "dims_of",
     "from_json",
     "group_attributes",
+    "id_of",
     "is_sharded",
     "layout",
     "new_array",
@@ -127,7 +129,7 @@ def is_sharded(metadata: DatasetMetadata) -> bool:
 
 
 def stored_alike(one: DatasetMetadata, other: DatasetMetadata) -> bool:
-    """Whether the chunks of two arrays are stored in the same way."""
+    """Return whether chunks of two arrays are stored alike, and mean the same where absent."""
     fields = ("chunk_grid", "chunk_key_encoding", "codecs")
     a, b = one.storage["zarr"], other.storage["zarr"]
     # The data types as they are read: zarr-python spells one of fields in another way when it
@@ -135,6 +137,15 @@ def stored_alike(one: DatasetMetadata, other: DatasetMetadata) -> bool:
     return (one.dtype, one.ndim) == (other.dtype, other.ndim) and all(
         _usual(a[f]) == _usual(b[f]) for f in fields
     )
+
+
+def id_of(metadata: DatasetMetadata) -> str | None:
+    """Return the id of an array, which no other has: one that is made again has another.
+
+    Arrays of other programs, and of dosna before it wrote ids, have None.
+    """
+    found = metadata.storage["zarr"].get(_OWN, {}).get("id")
+    return found if isinstance(found, str) else None
 
 
 def _usual(spec: Any, ordered: bool = False) -> Any:
@@ -217,6 +228,7 @@ def new_array(
         "fill_value": encode_fill(metadata.fillvalue, dtype),
         "codecs": codecs,
         "attributes": {},
+        _OWN: {"id": secrets.token_hex(8)},
     }
     if dims is not None:
         names = list(dims)

@@ -21,6 +21,7 @@ from support import require
 
 import dosna as dn
 from dosna import errors
+from dosna.backends import storedata
 from dosna.testing import BackendTests, StoreTests
 from dosna.testing.arrays import ArrayTests
 from dosna.testing.machine import MachineTests
@@ -267,25 +268,26 @@ def counts(monkeypatch):
 REQUESTS = {
     "create": {"read": 6, "operate_write_op": 2},
     "open": {"read": 1},
-    "read a chunk": {"read": 1},
-    "read four chunks": {"read": 4},
-    "read part of a chunk": {"read": 1},
+    "read a chunk": {"read": 2},
+    "read four chunks": {"read": 5},
+    "read part of a chunk": {"read": 2},
     "read four that were never written": {"read": 5},
-    "write a chunk": {"write_full": 1},
-    "write four chunks": {"write_full": 4},
-    "write part of a chunk": {"read": 1, "operate_write_op": 1},
-    "write part of an unchecked chunk": {"operate_write_op": 1},
-    "read a chunk of a shard": {"read": 2, "stat": 1},
-    "read another of it": {"read": 1},
-    "has_chunk": {"read": 1},
-    "del_chunk": {"remove_object": 1},
+    "write a chunk": {"read": 1, "write_full": 1},
+    "write four chunks": {"read": 1, "write_full": 4},
+    "write part of a chunk": {"read": 2, "operate_write_op": 1},
+    "write part of an unchecked chunk": {"read": 1, "operate_write_op": 1},
+    "read a chunk of a shard": {"read": 3, "stat": 1},
+    "read another of it": {"read": 2},
+    "has_chunk": {"read": 2},
+    "del_chunk": {"read": 1, "remove_object": 1},
     "set an attribute": {"read": 2, "operate_write_op": 1},
-    "written_chunks": {"read": 7},
+    "written_chunks": {"read": 8},
     "delete": {"read": 6, "operate_write_op": 3, "remove_object": 5},
 }
 
 
-def test_requests_of_each_operation(ceph, counts, name):
+def test_requests_of_each_operation(ceph, counts, name, monkeypatch):
+    monkeypatch.setattr(storedata, "LOOK_SECONDS", 60)
     found = {}
 
     def count(what, operation):
@@ -338,7 +340,7 @@ def test_a_part_of_an_unchecked_chunk_moves_only_its_bytes(con, name):
     con.instance.store._handle().objects = Objects()
     assert ds[10:20].tolist() == data[10:20].tolist()
     ds[3:5] = -1
-    assert asked == [(f"{name}/c/0", 80, 80)]
+    assert [a for a in asked if "/c/" in a[0]] == [(f"{name}/c/0", 80, 80)]
     assert ds[:6].tolist() == [0, 1, 2, -1, -1, 5]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import pickle
 import secrets
 import subprocess
 import sys
@@ -19,12 +20,14 @@ from hypothesis import strategies as st
 
 import dosna as dn
 from dosna import errors
-from dosna.backends import deletion
+from dosna.backends import deletion, storedata
 from dosna.backends.parts import byte_runs, scratch
 from dosna.backends.store import StoreConnection
+from dosna.backends.storedata import StoreDataset
 from dosna.metadata import DatasetMetadata
+from dosna.registry import Backend, backends
 from dosna.testing import CountingStore, FaultyStore, MemoryStore, use_store
-from dosna.testing.doubles import FolderStore
+from dosna.testing.doubles import FolderStore, MemoryConnection
 from dosna.testing.samples import check
 
 
@@ -59,7 +62,8 @@ DATA = np.arange(96.0).reshape(8, 12)
 # Requests
 
 
-def test_what_each_operation_asks_of_the_store(con, store):
+def test_what_each_operation_asks_of_the_store(con, store, monkeypatch):
+    monkeypatch.setattr(storedata, "LOOK_SECONDS", 60)
     ds = con.create_dataset("x", data=DATA, chunk_size=(4, 4))
     sparse = con.create_dataset("y", shape=(8, 12), chunk_size=(4, 4))
     for use, expected in [
@@ -69,14 +73,15 @@ def test_what_each_operation_asks_of_the_store(con, store):
         (lambda: ds.get_chunk_data((0, 0)), {"get": 1}),
         (lambda: ds.get_chunk((0, 0)), {}),
         (lambda: ds.has_chunk((0, 0)), {"get": 1}),
-        (lambda: ds.__setitem__(..., DATA), {"put": 6}),
-        (lambda: ds.__setitem__((slice(4), slice(4)), 1), {"put": 1}),
+        # A look at the document comes before a write that reads nothing.
+        (lambda: ds.__setitem__(..., DATA), {"get": 1, "put": 6}),
+        (lambda: ds.__setitem__((slice(4), slice(4)), 1), {"get": 1, "put": 1}),
         (lambda: ds.__setitem__((1, 1), 1), {"get": 1, "put": 1}),
         (lambda: ds.attrs.__setitem__("a", 1), {"get": 2, "put": 1}),
         (lambda: ds.attrs["a"], {}),
-        (lambda: ds.written_chunks(), {"list": 1}),
+        (lambda: ds.written_chunks(), {"list": 1, "get": 1}),
         (lambda: con["x"], {"get": 1}),
-        (lambda: ds.clear(), {"list": 1, "delete": 6}),
+        (lambda: ds.clear(), {"list": 1, "get": 1, "delete": 6}),
         # However many chunks are absent, one look proves them fill.
         (lambda: sparse[...], {"get": 7}),
         (lambda: sparse[1, 1], {"get": 2}),
@@ -113,24 +118,142 @@ def test_names_are_listed_once(con, store):
     assert (len(con), list(con)) == (3, ["a", "b", "c"])
 
 
-def test_what_each_operation_asks_of_a_store_with_shards(con, store):
+def test_what_each_operation_asks_of_a_store_with_shards(con, store, monkeypatch):
+    monkeypatch.setattr(storedata, "LOOK_SECONDS", 60)
     ds = con.create_dataset("x", data=DATA, chunk_size=(2, 2), shards=(4, 12))
     other = con["x"]
     for use, expected in [
         (lambda: ds[...], {"get": 2}),
-        (lambda: ds.__setitem__(..., DATA), {"put": 2}),
-        (lambda: ds.__setitem__((slice(4), slice(12)), 1), {"put": 1}),
+        (lambda: ds.__setitem__(..., DATA), {"get": 1, "put": 2}),
+        (lambda: ds.__setitem__((slice(4), slice(12)), 1), {"get": 1, "put": 1}),
         (lambda: ds.__setitem__((slice(2), slice(2)), 1), {"get": 1, "put": 1}),
-        (lambda: ds.load(DATA), {"put": 2}),
-        (lambda: ds.apply(np.negative), {"get": 2, "put": 2}),
+        (lambda: ds.load(DATA), {"get": 1, "put": 2}),
+        (lambda: ds.apply(np.negative), {"get": 3, "put": 2}),
         (lambda: ds.sum(), {"get": 2}),
         (lambda: other[1, 1], {"get": 2}),  # the index, and the chunk
         (lambda: other[2, 3], {"get": 1}),
         (lambda: other[0:4, 5], {"get": 2}),
-        (lambda: ds.written_chunks(), {"list": 1, "get": 2}),
-        (lambda: ds.clear(), {"list": 1, "delete": 2}),
+        (lambda: ds.written_chunks(), {"list": 1, "get": 3}),
+        (lambda: ds.clear(), {"list": 1, "get": 1, "delete": 2}),
     ]:
         assert requests(store, use) == expected
+
+
+class SharedMemory(MemoryConnection):
+    """As if another process saw the same, so that handles may be pickled."""
+
+    shared_between_processes = True
+
+
+backends.register(Backend("shared-memory", SharedMemory))
+
+
+class Unmarked(FaultyStore):
+    """A store that keeps no marks."""
+
+    def put_marked(self, key, data, expected, mark):
+        self.put(key, data, expected)
+
+
+@pytest.mark.parametrize("shards", [None, 10, 20])
+@pytest.mark.parametrize("kind", [CountingStore, Unmarked])
+@pytest.mark.parametrize("key", [25, 19, slice(15, 20), slice(None), [3, 18], slice(20, 30)])
+def test_what_was_cut_off_is_not_read_by_an_old_handle(kind, key, shards):
+    inner = MemoryStore()
+    use_store("cut", kind(inner))
+    with dn.Connection("cut", backend="memory", engine="cpu") as con:
+        data = np.arange(30)
+        chunks = 10 if shards is None else 5
+        ds = con.create_dataset("x", data=data, chunk_size=chunks, shards=shards)
+        other = con["x"]
+        other.resize(17)
+        with pytest.raises(errors.StaleDatasetError):
+            print(ds[key])
+        # By now it knows.
+        check(ds[...], data[:17])
+        ds = con["x"]
+        other.resize(12)
+        check(ds[2:8], data[2:8])
+        check(ds[:12], data[:12])
+
+
+@pytest.mark.parametrize("kind", [CountingStore, Unmarked])
+@pytest.mark.parametrize("dtype", ["<f4", "<i4", ">f4", "<f8"])
+@pytest.mark.parametrize("shards", [None, 10])
+def test_a_pickled_handle_is_of_one_dataset(kind, dtype, shards):
+    inner = MemoryStore()
+    inner.shared_between_processes = True
+    use_store("pickled", kind(inner))
+    with dn.Connection("pickled", backend="shared-memory", engine="cpu") as con:
+        ds = con.create_dataset("x", data=np.arange(20, dtype="<f4"), chunk_size=5, shards=shards)
+        text = pickle.dumps(ds)
+        check(pickle.loads(text)[...], np.arange(20, dtype="<f4"))
+        con.del_dataset("x")
+        anew = np.arange(100, 120, dtype=dtype)
+        con.create_dataset("x", data=anew, chunk_size=5, shards=shards)
+        for use in (
+            lambda ds: ds[3],
+            lambda ds: ds[:10],
+            lambda ds: ds[...],
+            lambda ds: ds.__setitem__(slice(0, 10), 7),
+            lambda ds: ds.__setitem__(3, 7),
+            lambda ds: ds.attrs.update(a=1),
+            lambda ds: ds.append(np.zeros(3, "<f4")),
+        ):
+            with pytest.raises(errors.StaleDatasetError):
+                use(pickle.loads(text))
+        check(con["x"][...], anew)
+
+
+def test_what_comes_too_late_is_seen_by_who_reads(monkeypatch):
+    """A write that passed its look when the dataset was there, and is done when it is another."""
+    inner = MemoryStore()
+    use_store("late", CountingStore(inner))
+    with dn.Connection("late", backend="memory", engine="cpu") as con:
+        ds = con.create_dataset("x", data=np.arange(4.0), chunk_size=2)
+        look = StoreDataset.look
+
+        def then_others(self):
+            look(self)
+            monkeypatch.setattr(StoreDataset, "look", look)
+            con.del_dataset("x")
+            con.create_dataset("x", data=np.arange(10.0, 14.0), chunk_size=2)
+
+        monkeypatch.setattr(StoreDataset, "look", then_others)
+        ds[:2] = 7
+        new = con["x"]
+        with pytest.raises(errors.ChunkCorruptError, match=r"chunk \(0,\).*another dataset"):
+            print(new[...])
+        with pytest.raises(errors.ChunkCorruptError, match="another dataset"):
+            new[0] = 1
+        assert new.verify().corrupt == ((0,),)
+        assert new[2:].tolist() == [12, 13]
+        new[:2] = [10, 11]
+        assert new[...].tolist() == [10, 11, 12, 13]
+
+
+def test_what_other_programs_write_is_read_and_looked_into(con, store):
+    """Chunks without a mark, and an array without an id."""
+    ds = con.create_dataset("x", data=np.arange(8), chunk_size=2)
+    plain = store.get("x/c/1").data
+    store.put("x/c/0", plain)
+    assert ds[...].tolist() == [2, 3, 2, 3, 4, 5, 6, 7]
+    assert requests(store, lambda: ds[2:4]) == {"get": 1}
+    assert requests(store, lambda: ds[:4]) == {"get": 3}
+    document = json.loads(store.get("x/zarr.json").data)
+    del document["dosna"]
+    store.put("x/zarr.json", json.dumps(document).encode())
+    with pytest.raises(errors.StaleDatasetError):
+        print(ds[:2])
+    theirs = con["x"]
+    assert requests(store, lambda: theirs[2:8]) == {"get": 4}
+    assert theirs[2:8].tolist() == [2, 3, 4, 5, 6, 7]
+    theirs[3:5] = -1
+    assert theirs[...].tolist() == [2, 3, 2, -1, -1, 5, 6, 7]
+    document["fill_value"] = 9
+    store.put("x/zarr.json", json.dumps(document).encode())
+    with pytest.raises(errors.StaleDatasetError):
+        print(theirs[:2])
 
 
 def test_parts_of_unchecked_chunks_are_read_by_their_range(con, store):

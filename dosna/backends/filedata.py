@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import struct
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -22,7 +22,7 @@ from dosna.backends.folder import (
     sync_folder,
 )
 from dosna.backends.folderdata import FolderDataset
-from dosna.backends.objects import ReadOnlyStore, Store
+from dosna.backends.objects import Blob, ReadOnlyStore, Store
 from dosna.backends.parts import (
     METADATA_LOCK,
     PIECE,
@@ -32,13 +32,12 @@ from dosna.backends.parts import (
     lock_place,
     read_fully,
     scratch,
-    within,
 )
 from dosna.backends.shardeddata import MOST_INDEXES, ShardedDataset
 from dosna.backends.storedata import StoreDataset
 from dosna.codecs import CodecError
 from dosna.crc32c import crc32c
-from dosna.errors import DosnaError, StaleDatasetError, StorageError
+from dosna.errors import DosnaError, StorageError
 from dosna.metadata import DatasetMetadata, Shape
 from dosna.plan import ChunkTask
 from dosna.shards import NO_CHUNK
@@ -143,26 +142,16 @@ class FileDataset(FolderDataset[ArrayFolder], StoreDataset):
             if any(i * g >= n for i, g, n in zip(idx, grain, shape, strict=True)):
                 self._stale([i * g for i, g in zip(idx, grain, strict=True)])
 
-    def check_inside(
-        self, start: Sequence[int], size: Shape, key: Slices | None, whole: bool
-    ) -> None:
-        shape = self.metadata.shape
-        extent = tuple([min(c, n - s) for s, c, n in zip(start, size, shape, strict=True)])
-        if min(extent, default=1) <= 0 or min(start, default=0) < 0:
-            self._stale(start)
-        if key is None:
-            return
-        if whole:
-            if tuple([k.stop for k in key]) != extent:
-                self._stale(start)
-        elif extent != size and not within(key, size, extent):
-            self._stale(start)
+    # Who holds a lock has looked whether the folder is the same.
 
-    def _stale(self, start: Sequence[int]) -> None:
-        raise StaleDatasetError(
-            f"the part of dataset {self.name!r} at {tuple(start)} does not fit its shape "
-            f"{self.metadata.shape}, to which somebody else may have resized it: try again"
-        )
+    def look(self) -> None:
+        pass
+
+    def look_again(self) -> None:
+        pass
+
+    def vouch(self, idx: Shape, blob: Blob | None, writes: bool = False) -> None:
+        pass
 
     def update(self, change: Callable[[DatasetMetadata], DatasetMetadata]) -> None:
         self.connection.drop_consolidated(self.name)

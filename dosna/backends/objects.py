@@ -25,10 +25,14 @@ T = TypeVar("T")
 
 
 class Blob(NamedTuple):
-    """The bytes of an object, and its version: as long as that is the same, so are they."""
+    """The bytes of an object, and its version: as long as that is the same, so are they.
+
+    `mark` is what the object was marked with when it was put; None if it was not.
+    """
 
     data: bytes | memoryview
     version: str
+    mark: str | None = None
 
 
 class VersionConflict(StorageError):
@@ -101,6 +105,14 @@ class Store(ABC):
             if slash and folder not in seen:
                 seen.add(folder)
                 yield folder
+
+    def put_marked(self, key: str, data: bytes, expected: str | None, mark: str | None) -> None:
+        """Write an object as `put` does, with a mark of some 20 ASCII characters beside it.
+
+        A store keeps marks only if `get` then brings them at no further request, also with a part
+        of the bytes; another does without.
+        """
+        self.put(key, data, expected)
 
     def put_ranges(self, key: str, parts: Sequence[tuple[int, bytes]]) -> bool:
         """Write parts of an object, each of which begins somewhere: all of them at once or none.

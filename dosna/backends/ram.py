@@ -191,13 +191,16 @@ class RamDataset(BackendDataset):
         return RamDataChunk(self, idx)
 
     def has_chunk(self, idx: Shape) -> bool:
+        self.refresh()
         return idx in self.chunks
 
     def del_chunk(self, idx: Shape) -> bool:
         with self.lock(idx):
+            self.refresh()
             return self.chunks.pop(idx, None) is not None
 
     def chunk_indices(self) -> Iterator[Shape]:
+        self.refresh()
         return iter(list(self.chunks))
 
     def update(self, change: Callable[[DatasetMetadata], DatasetMetadata]) -> None:
@@ -206,8 +209,14 @@ class RamDataset(BackendDataset):
             self.metadata = change(self.metadata)
 
     def refresh(self) -> None:
-        if self.deleted:
-            raise DatasetNotFoundError(f"dataset {self.name!r} was deleted")
+        if not self.deleted:
+            return
+        if self.connection.has_dataset(self.name):
+            raise StaleDatasetError(
+                f"dataset {self.name!r} was deleted and made again since this handle was opened: "
+                "get it again from its connection"
+            )
+        raise DatasetNotFoundError(f"dataset {self.name!r} was deleted")
 
     @contextmanager
     def exclusive(self) -> Iterator[None]:

@@ -35,6 +35,8 @@ T = TypeVar("T")
 IN_FLIGHT = 16
 TOKEN = "dosna-put"
 """Key of an object's own metadata that tells who put it."""
+MARK = "dosna-of"
+"""Key of an object's own metadata for the mark of `Store.put`."""
 
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 5.0
 _CONNECT_SECONDS = 5.0
@@ -75,6 +77,7 @@ class Object(NamedTuple):
     data: memoryview
     etag: str
     token: str | None
+    mark: str | None
     size: int
     """Bytes of the whole object."""
 
@@ -173,8 +176,8 @@ class S3Client:
         def get() -> Object:
             result = obstore.get(self._objects, path, options=options)
             data = memoryview(result.bytes())
-            token: Any = result.attributes.get(TOKEN)
-            return Object(data, result.meta["e_tag"] or "", token, result.meta["size"])
+            token, mark = (result.attributes.get(k) for k in (TOKEN, MARK))
+            return Object(data, result.meta["e_tag"] or "", token, mark, result.meta["size"])
 
         return self.repeat(get)
 
@@ -189,10 +192,15 @@ class S3Client:
         )
 
     def put_once(
-        self, path: str, data: bytes, mode: Any = "overwrite", token: str | None = None
+        self,
+        path: str,
+        data: bytes,
+        mode: Any = "overwrite",
+        token: str | None = None,
+        mark: str | None = None,
     ) -> str:
         """Put an object, in one attempt; give its ETag."""
-        attributes: Any = {} if token is None else {TOKEN: token}
+        attributes: Any = {k: v for k, v in ((TOKEN, token), (MARK, mark)) if v is not None}
 
         def put() -> str:
             result = obstore.put(

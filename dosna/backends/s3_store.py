@@ -69,26 +69,30 @@ class S3Store(Store):
             found = self.client.get(path, byte_range)
         except Failure as failure:
             if failure.status == 416:  # No such bytes, so that there are none at all.
-                return Blob(b"", self.client.get(path, head=True).etag)
+                head = self.client.get(path, head=True)
+                return Blob(b"", head.etag, head.mark)
             if failure.code == "NoSuchKey" or self._is_gone(failure):
                 return None
             error = self.error(failure, f"reading {path!r}")
         else:
-            return Blob(found.data, found.etag)
+            return Blob(found.data, found.etag, found.mark)
         raise error
 
     def put(self, key: str, data: bytes, expected: str | None = None) -> None:
+        self.put_marked(key, data, expected, None)
+
+    def put_marked(self, key: str, data: bytes, expected: str | None, mark: str | None) -> None:
         path = self._path(key)
         try:
             if expected is None:
-                self._put(path, data, None)
+                self._put(path, data, None, mark)
             elif (conditions := self._conditions(path)).supported:
-                self._put(path, data, expected, conditions.bare)
+                self._put(path, data, expected, mark, conditions.bare)
             else:
                 found = self.get(key)
                 if (ABSENT if found is None else found.version) != expected:
                     raise VersionConflict(f"{path!r} is not of version {expected!r} any more")
-                self._put(path, data, None)
+                self._put(path, data, None, mark)
             return
         except Failure as failure:
             error: DosnaError = self.error(failure, f"writing {path!r}")
@@ -96,7 +100,14 @@ class S3Store(Store):
                 error = DatasetNotFoundError(f"there is no bucket for {path!r} any more")
         raise error
 
-    def _put(self, path: str, data: bytes, expected: str | None, bare: bool = False) -> None:
+    def _put(
+        self,
+        path: str,
+        data: bytes,
+        expected: str | None,
+        mark: str | None = None,
+        bare: bool = False,
+    ) -> None:
         """Put an object; of attempts that were not answered its token tells which was done."""
         token = secrets.token_hex(16)
         mode: Any = "overwrite"
@@ -106,7 +117,7 @@ class S3Store(Store):
         unknown = False
         for last in self.client.attempts():
             try:
-                self.client.put_once(path, data, mode, token)
+                self.client.put_once(path, data, mode, token, mark)
                 return
             except Failure as failure:
                 found = failure

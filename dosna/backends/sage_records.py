@@ -120,6 +120,7 @@ class Entry(NamedTuple):
     nbytes : int
         Length without what fills the last block.
     data : bytes
+        The bytes themselves, or the mark of those that are in an object.
     """
 
     generation: int
@@ -155,7 +156,8 @@ class Entry(NamedTuple):
         except (struct.error, IndexError) as error:
             raise StorageError(f"an entry of the catalogue is damaged: {value!r}") from error
         oid = ObjectId(dataset, number)
-        return cls(generation, tokens[0], tuple(tokens[1:]), kind, oid, nbytes)
+        mark = value[end + _PLACE.size :]
+        return cls(generation, tokens[0], tuple(tokens[1:]), kind, oid, nbytes, mark)
 
 
 def split(key: str) -> tuple[str, str]:

@@ -111,7 +111,7 @@ class SageStore(Store):
                     f"{entry.oid.dataset:#x}:{entry.oid.number:#x}: it was lost; restore it from "
                     "a copy, or delete it to have fill values"
                 )
-            return Blob(data, entry.version)
+            return Blob(data, entry.version, entry.data.decode() or None)
         raise _too_many(key)
 
     def _read(self, entry: Entry, start: int, stop: int) -> memoryview | None:
@@ -125,6 +125,9 @@ class SageStore(Store):
     # -- writing --------------------------------------------------------------------------
 
     def put(self, key: str, data: bytes, expected: str | None = None) -> None:
+        self.put_marked(key, data, expected, None)
+
+    def put_marked(self, key: str, data: bytes, expected: str | None, mark: str | None) -> None:
         root, rest = split(key)
         for _ in range(_MOST_ATTEMPTS):
             known = self._ids.get(root)
@@ -138,7 +141,7 @@ class SageStore(Store):
             if expected is not None and found != expected:
                 self._look_up(root)  # Who looks again looks at what is there now.
                 raise _conflict(key, expected)
-            if self._replace(root, dataset, rest, base, data):
+            if self._replace(root, dataset, rest, base, data, mark):
                 return
             if expected is not None:
                 raise _conflict(key, expected)
@@ -159,7 +162,13 @@ class SageStore(Store):
         raise _too_many(key)
 
     def _replace(
-        self, root: str, dataset: int, rest: str, base: Entry | None, data: bytes | None
+        self,
+        root: str,
+        dataset: int,
+        rest: str,
+        base: Entry | None,
+        data: bytes | None,
+        mark: str | None = None,
     ) -> bool:
         """Make the entry after `base`; False, and no change, if another did or it is too late."""
         generation, ancestors = 1, tuple[bytes, ...]()
@@ -178,9 +187,8 @@ class SageStore(Store):
         except IndexError:
             note = b"p" + dataset.to_bytes(4) + secrets.token_bytes(TOKEN_BYTES)
         oid = self._write(dataset, data, note)
-        done = self._publish(
-            root, dataset, rest, entry._replace(kind=b"o", oid=oid, nbytes=len(data))
-        )
+        place = entry._replace(kind=b"o", oid=oid, nbytes=len(data), data=(mark or "").encode())
+        done = self._publish(root, dataset, rest, place)
         # What fails leaves the note as it is: by it the object is found when the dataset goes.
         if self._notes.get(dataset) is notes:
             notes.append(note)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -50,7 +51,9 @@ class ShardedDataset(StoreDataset):
 
     def has_chunk(self, idx: Shape) -> bool:
         shard, local = self.place(idx)
+        began = time.monotonic()
         index = self._index(shard)
+        self.settle(began, [shard] if index is None else ())
         return index is not None and index[1][self.format.number(local)][0] != NO_CHUNK
 
     def del_chunk(self, idx: Shape) -> bool:
@@ -110,6 +113,7 @@ class ShardedDataset(StoreDataset):
         if blob is None:
             self._indexes.pop(shard, None)
             return None
+        self.vouch(shards.chunk(shard, (0,) * self.metadata.ndim), blob)
         try:
             found = blob.version, shards.index(blob.data)
         except CodecError as error:
@@ -143,6 +147,7 @@ class ShardedDataset(StoreDataset):
             else:
                 blob = self.store.get(key, (start, start + size))
                 if blob is not None and blob.version == index[0]:
+                    self.vouch(shards.chunk(shard, local), blob)
                     return self.decode_from_shard(shard, local, blob.data, raw)
             index = None
         raise StorageError(
@@ -186,6 +191,7 @@ class ShardedDataset(StoreDataset):
                 absent.append(shard)
                 out[...] = self.metadata.fillvalue
                 return
+            self.vouch(shards.chunk(shard, (0,) * self.metadata.ndim), blob)
             chunks = self._split(shard, blob.data)
         for local, key, where, whole in parts:
             raw = self.straight(out, where) if whole else None
@@ -249,6 +255,7 @@ class ShardedDataset(StoreDataset):
             self._change_shard(shard, change, planned)
             return
         chunks: list[Any] = [None] * shards.total
+        self.look()
         with self.hold(shard):
             change(chunks)
             self.put(shard, shards.join(chunks), None)

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import math
+import re
+import threading
+import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, suppress
@@ -20,8 +23,8 @@ from dosna.backends.base import (
     Guarantees,
     Slices,
 )
-from dosna.backends.objects import ABSENT, Store, VersionConflict, lock
-from dosna.backends.parts import byte_range, byte_runs, owned, scratch
+from dosna.backends.objects import ABSENT, Blob, Store, VersionConflict, lock
+from dosna.backends.parts import byte_range, byte_runs, owned, scratch, within
 from dosna.codecs import CodecError, bytes_of
 from dosna.errors import ChunkCorruptError, StaleDatasetError, StorageError
 from dosna.metadata import DatasetMetadata, Shape
@@ -34,6 +37,9 @@ __all__ = ["MOST_ATTEMPTS", "StoreDataChunk", "StoreDataset"]
 
 MOST_ATTEMPTS = 1000
 """Of a change that others keep making impossible."""
+
+LOOK_SECONDS = 1.0
+"""Seconds for which a look at the document holds, within one operation that writes."""
 
 
 def is_full(key: Slices, extent: Shape) -> bool:
@@ -55,9 +61,15 @@ class StoreDataset(BackendDataset):
     def prepare(self) -> None:
         super().prepare()
         self.layout = zarr3.layout(self.metadata)
+        self._id = zarr3.id_of(self.metadata)
+        self._revision = zarr3.revision_of(self.metadata)
+        self._looking = threading.Lock()
+        # By the clock: when the document was last looked at, an operation that writes began, a
+        # read brought what has no mark, and the array was found to be smaller.
+        self._looked = self._began = self._doubted = self._shrunk = -math.inf
 
     def __getstate__(self) -> dict[str, Any]:
-        return {k: v for k, v in super().__getstate__().items() if k != "layout"}
+        return {k: v for k, v in super().__getstate__().items() if k not in _OWN_STATE}
 
     # -- what a subclass may do in another way --------------------------------------------
 
@@ -81,9 +93,14 @@ class StoreDataset(BackendDataset):
     def check_absent(self, absent: Iterable[Shape]) -> None:
         """Prove that stored objects which were not found were never written.
 
-        They are fill if the dataset is still there, and otherwise DatasetNotFoundError.
+        They are fill if the dataset is still there and as large, and otherwise
+        DatasetNotFoundError or StaleDatasetError.
         """
-        self.connection.read_metadata(self.name)
+        self.look_again()
+        for idx in absent:
+            start = [i * g for i, g in zip(idx, self.grain, strict=True)]
+            if any(s >= n for s, n in zip(start, self.metadata.shape, strict=True)):
+                self._stale(start)
 
     def check_inside(
         self, start: Sequence[int], size: Shape, key: Slices | None, whole: bool
@@ -92,7 +109,118 @@ class StoreDataset(BackendDataset):
 
         It is of the part `key` of a box of `size` at `start`: of all that was inside the array
         when the write was planned, if it is `whole`; None is all that is inside now.
+
+        Raises
+        ------
+        StaleDatasetError
+            It is not inside the array any more, as far as this handle knows.
         """
+        shape = self.metadata.shape
+        extent = tuple([min(c, n - s) for s, c, n in zip(start, size, shape, strict=True)])
+        if min(extent, default=1) <= 0 or min(start, default=0) < 0:
+            self._stale(start)
+        if key is None:
+            return
+        if whole:
+            if tuple([k.stop for k in key]) != extent:
+                self._stale(start)
+        elif extent != size and not within(key, size, extent):
+            self._stale(start)
+
+    def _stale(self, start: Sequence[int]) -> NoReturn:
+        raise StaleDatasetError(
+            f"the part of dataset {self.name!r} at {tuple(start)} does not fit its shape "
+            f"{self.metadata.shape}, to which somebody else may have resized it: try again"
+        )
+
+    # -- whether this is still what the handle was opened on -------------------------------
+    #
+    # See docs/design/stale.md. Objects are marked with the id of their dataset and the revision
+    # of its document, so that what is read tells by itself whose it is. Where that does not
+    # help, the document is looked at: before a write, and after a read.
+
+    def check_writable(self) -> None:
+        """Begin an operation that writes: what was looked at before does not hold for it."""
+        self._began = time.monotonic()
+
+    def look(self) -> None:
+        """Look at the document, if that was not done in this operation, or too long ago."""
+        now, looked = time.monotonic(), self._looked
+        if looked >= self._began and now - looked <= LOOK_SECONDS / 2:
+            return
+        # While a look still holds one thread renews it, and others need not wait.
+        due = looked < self._began or now - looked > LOOK_SECONDS
+        if self._looking.acquire(blocking=due):
+            try:
+                if self._looked == looked:
+                    self._look()
+            finally:
+                self._looking.release()
+
+    def look_late(self) -> None:
+        """Look at the document after a write that took so long that it may have come too late."""
+        if time.monotonic() - max(self._looked, self._began) > LOOK_SECONDS:
+            self.look_again()
+
+    def look_again(self) -> None:
+        """Look at the document, unless somebody began to after this was called."""
+        asked = time.monotonic()
+        with self._looking:
+            if self._looked < asked:
+                self._look()
+
+    def _look(self) -> None:
+        begin = time.monotonic()
+        self.adopt(self.connection.read_metadata(self.name)[0])
+        self._looked = begin
+
+    def vouch(self, idx: Shape, blob: Blob | None, writes: bool = False) -> None:
+        """Make sure that what was got of an object is of this dataset as the handle knows it.
+
+        What carries no mark is looked into by `settle`, once for all that was read; what is to be
+        written over, at once.
+        """
+        mark = "" if blob is None or blob.mark is None else blob.mark
+        whose, _, revision = mark.partition(".")
+        if self._id is None or not _REVISION.fullmatch(revision):
+            if writes:
+                self.look()
+            else:
+                self._doubted = time.monotonic()
+            return
+        if whose == self._id and int(revision) <= self._revision:
+            return
+        self.look_again()
+        if whose != self._id:
+            raise self._damaged(
+                idx,
+                "it was written through a handle on another dataset of this name, which had been "
+                "deleted",
+            )
+        self._revision = max(self._revision, int(revision))
+
+    def settle(
+        self, began: float, absent: Sequence[Shape] = (), parts: Iterable[Any] | None = None
+    ) -> None:
+        """Make sure that what was read since `began` was this dataset's, and inside of it.
+
+        `absent` are the stored objects that were not found; `parts` are the indices of all, each
+        with the part of it that was read.
+        """
+        if absent:
+            self.check_absent(absent)
+        elif self._doubted > self._looked:
+            self.look_again()
+        if self._shrunk < began or parts is None:
+            return
+        if iter(parts) is parts:  # It is used up.
+            raise StaleDatasetError(
+                f"dataset {self.name!r} was made smaller by somebody else, to shape "
+                f"{self.metadata.shape}, before it was read through this handle: try again"
+            )
+        for idx, key, *_ in parts:
+            start = [i * g for i, g in zip(idx, self.grain, strict=True)]
+            self.check_inside(start, self.grain, key, False)
 
     # -- description ----------------------------------------------------------------------
 
@@ -137,31 +265,45 @@ class StoreDataset(BackendDataset):
                 new = zarr3.revised(change(old))
                 if new.shape != old.shape:
                     self.connection.remember(self.name, old, new)
+                begin = time.monotonic()
                 self.store.put(key, zarr3.to_json(new), version)
-                self.metadata = new
+                self._keep(new)
+                self._looked = begin
                 return
         raise StorageError(f"metadata of {self.name!r} changed {MOST_ATTEMPTS} times meanwhile")
 
     def refresh(self) -> None:
-        self.adopt(self.connection.read_metadata(self.name)[0])
+        self.look_again()
 
     def adopt(self, metadata: DatasetMetadata) -> None:
-        """Take over metadata that were read again."""
-        if not zarr3.stored_alike(metadata, self.metadata):
+        """Take over metadata that were read again; StaleDatasetError if they are another's."""
+        was = self.metadata
+        if (
+            zarr3.id_of(metadata) != self._id
+            or not zarr3.stored_alike(metadata, was)
+            or repr(metadata.fillvalue) != repr(was.fillvalue)
+        ):
             raise StaleDatasetError(
                 f"dataset {self.name!r} was deleted and made again since this handle was opened: "
                 "get it again from its connection"
             )
-        before, now = zarr3.revision_of(self.metadata), zarr3.revision_of(metadata)
+        before, now = zarr3.revision_of(was), zarr3.revision_of(metadata)
         if now < before:
             warnings.warn(
                 f"the description of dataset {self.name!r} is an older one again (revision {now} "
-                f"after {before}; the shape was {self.metadata.shape}, and is {metadata.shape}): "
+                f"after {before}; the shape was {was.shape}, and is {metadata.shape}): "
                 "another program has written back what it had read before dosna changed the "
                 "shape or attributes; do that change again, and open the array there anew",
                 stacklevel=2,
             )
+        if any(n < o for n, o in zip(metadata.shape, was.shape, strict=True)):
+            self._shrunk = time.monotonic()
+        self._keep(metadata)
+
+    def _keep(self, metadata: DatasetMetadata) -> None:
         self.metadata = metadata
+        # Somebody may have brought back an older document, and objects keep their marks.
+        self._revision = max(self._revision, zarr3.revision_of(metadata))
 
     # -- chunks ---------------------------------------------------------------------------
 
@@ -169,18 +311,27 @@ class StoreDataset(BackendDataset):
         return StoreDataChunk(self, idx)
 
     def has_chunk(self, idx: Shape) -> bool:
-        return self.store.get(self.key(idx), (0, 1)) is not None
+        began = time.monotonic()
+        blob = self.store.get(self.key(idx), (0, 1))
+        if blob is None:
+            self.settle(began, [idx])
+            return False
+        self.vouch(idx, blob)
+        self.settle(began)
+        return True
 
     def del_chunk(self, idx: Shape) -> bool:
         return self.del_object(idx)
 
     def del_object(self, idx: Shape) -> bool:
+        self.look()
         with self.hold(idx):
             return self.store.delete(self.key(idx))
 
     def del_objects(self, indices: Iterable[Shape]) -> None:
         # A change that began with what is deleted here is refused by its condition.
         if self.store.conditional_puts:
+            self.look()
             self.store.delete_many(map(self.key, indices))
         else:
             super().del_objects(indices)
@@ -191,6 +342,7 @@ class StoreDataset(BackendDataset):
             idx = self.layout.index(key[start:])
             if idx is not None:
                 yield idx
+        self.look_again()
 
     def chunk_indices(self) -> Iterator[Shape]:
         return self.object_indices()
@@ -198,7 +350,10 @@ class StoreDataset(BackendDataset):
     def verify_chunk(self, idx: Shape) -> ChunkState:
         try:
             if self.read_chunk(idx, None) is None:
+                self.look()
                 return "never written"
+            if self._doubted > self._looked:
+                self.look()
         except ChunkCorruptError:
             return "corrupt"
         return "ok" if self.layout.pipeline.checks else "unchecked"
@@ -207,18 +362,21 @@ class StoreDataset(BackendDataset):
 
     def get_chunk_data(self, idx: Shape, slices: Slices | None = None) -> Any:
         key = self.metadata.bounds(idx).chunk if slices is None else slices
+        began = time.monotonic()
         chunk = self.read_chunk(idx, key)
+        self.settle(began, [self.object_of(idx)] if chunk is None else ())
+        if self._shrunk >= began:
+            self.check(idx, key, False)
         if chunk is None:
-            self.check_absent([self.object_of(idx)])
             fill = np.asarray(self.metadata.fillvalue, self.metadata.dtype)
             chunk = np.broadcast_to(fill, self.metadata.chunk_size)
         return owned(chunk[key])
 
     def read_many(self, out: Array, tasks: Iterable[ChunkTask]) -> None:
         absent: list[Shape] = []
+        began = time.monotonic()
         self.store.for_each(partial(self.read_task, out, absent), tasks, self._object_nbytes)
-        if absent:
-            self.check_absent(absent)
+        self.settle(began, absent, tasks)
 
     def read_task(self, out: Array, absent: list[Shape], task: ChunkTask) -> None:
         """Read a part of a stored object, and note it if there is none."""
@@ -264,6 +422,7 @@ class StoreDataset(BackendDataset):
         blob = self.store.get(self.key(idx), wanted)
         if blob is None:
             return None
+        self.vouch(idx, blob)
         if wanted is None:
             return self.decode(idx, blob.data, raw)
         memory = scratch.raw(meta.chunk_nbytes)
@@ -284,8 +443,12 @@ class StoreDataset(BackendDataset):
             self.corrupt(idx, str(error))
 
     def corrupt(self, idx: Shape, why: str) -> NoReturn:
-        """Raise the error about a chunk."""
-        raise ChunkCorruptError(
+        """Raise the error about a chunk; StaleDatasetError if it is another dataset's."""
+        self.look_again()
+        raise self._damaged(idx, why)
+
+    def _damaged(self, idx: Shape, why: str) -> ChunkCorruptError:
+        return ChunkCorruptError(
             f"chunk {idx} of dataset {self.name!r} in {self.connection.name!r} is damaged: {why}. "
             f"Restore its object {self.key(self.object_of(idx))!r} from a copy, or delete the "
             "chunk with del_chunk to have fill values"
@@ -308,6 +471,7 @@ class StoreDataset(BackendDataset):
         self, idx: Shape, values: Array, key: Slices | None, whole: bool, planned: bool = False
     ) -> None:
         if key is None or whole:
+            self.look()
             with self.hold(idx):
                 self.check(idx, key, whole)
                 self.put(idx, self.encoded(idx, values), None)
@@ -333,12 +497,13 @@ class StoreDataset(BackendDataset):
         part[...] = values
         data = memoryview(part.tobytes())
         length = len(data) // max(1, len(runs))
+        parts = [(first, bytes(data[n * length :][:length])) for n, (first, _) in enumerate(runs)]
+        self.look()
         with self.hold(idx):
             self.check(idx, key, False)
-            return not runs or store.put_ranges(
-                self.key(idx),
-                [(first, bytes(data[n * length :][:length])) for n, (first, _) in enumerate(runs)],
-            )
+            done = not runs or store.put_ranges(self.key(idx), parts)
+        self.look_late()
+        return done
 
     def check(self, idx: Shape, key: Slices | None, whole: bool) -> None:
         """Look at a write of a chunk that is about to be done; see `check_inside`."""
@@ -393,6 +558,7 @@ class StoreDataset(BackendDataset):
         with self.hold(idx):
             for _ in range(MOST_ATTEMPTS):
                 blob = self.store.get(key)
+                self.vouch(idx, blob, writes=True)
                 parts = change(None if blob is None else blob.data)
                 with suppress(VersionConflict):
                     self.put(idx, parts, ABSENT if blob is None else blob.version)
@@ -406,11 +572,19 @@ class StoreDataset(BackendDataset):
         """Write a stored object, over a version if the store knows how."""
         if version is not None and not self.store.conditional_puts:
             version = None
-        self.store.put(self.key(idx), b"".join(parts), version)
+        key, data = self.key(idx), b"".join(parts)
+        mark = None if self._id is None else f"{self._id}.{self._revision}"
+        self.store.put_marked(key, data, version, mark)
+        self.look_late()
 
     @property
     def _object_nbytes(self) -> int:
         return math.prod(self.grain) * self.metadata.dtype.itemsize
+
+
+_REVISION = re.compile(r"[0-9]{1,18}")
+_OWN_STATE = {"layout", "_looking", "_looked", "_began", "_doubted", "_shrunk"}
+"""What each process has of its own."""
 
 
 class StoreDataChunk(BackendDataChunk):

@@ -213,7 +213,7 @@ class ArrayAccess:
         return self.read(key)
 
     def __setitem__(self, key: Any, values: Any) -> None:
-        self.connection.check_writable()
+        self.check_writable()
         instance = self.instance
         meta = instance.metadata
         one = single(key, meta.shape, meta.chunk_size)

@@ -42,14 +42,17 @@ class MemoryStore(Store):
         blob = self.blobs.get(key)
         if blob is None or byte_range is None:
             return blob
-        return Blob(blob.data[slice(*byte_range)], blob.version)
+        return Blob(blob.data[slice(*byte_range)], blob.version, blob.mark)
 
     def put(self, key: str, data: bytes, expected: str | None = None) -> None:
+        self.put_marked(key, data, expected, None)
+
+    def put_marked(self, key: str, data: bytes, expected: str | None, mark: str | None) -> None:
         with self._lock:
             found = self.blobs[key].version if key in self.blobs else ABSENT
             if expected is not None and found != expected:
                 raise VersionConflict(f"{key} has version {found!r}, not {expected!r}")
-            self.blobs[key] = Blob(bytes(data), str(next(self._versions)))
+            self.blobs[key] = Blob(bytes(data), str(next(self._versions)), mark)
 
     def delete(self, key: str) -> bool:
         with self._lock:
@@ -77,6 +80,9 @@ class WrappedStore(Store):
 
     def put(self, key: str, data: bytes, expected: str | None = None) -> None:
         self.request("put", key, lambda: self.inner.put(key, data, expected))
+
+    def put_marked(self, key: str, data: bytes, expected: str | None, mark: str | None) -> None:
+        self.request("put", key, lambda: self.inner.put_marked(key, data, expected, mark))
 
     def delete(self, key: str) -> bool:
         return bool(self.request("delete", key, lambda: self.inner.delete(key)))

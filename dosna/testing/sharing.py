@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import threading
+from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from typing import Any
 
@@ -132,3 +133,82 @@ class SharingTests(Kit):
             ds.attrs["unit"] = "mm"
             other.refresh()
             assert other.attrs["unit"] == "mm"
+
+    @pytest.mark.parametrize("dtype", ["<f4", "<i4", ">f4", "<f8"])
+    def test_a_handle_never_works_on_another_dataset_of_its_name(
+        self, make_connection: MakeConnection, name: str, dtype: str
+    ) -> None:
+        """The dataset was deleted and made again, perhaps with another dtype of the same size."""
+        with make_connection() as con, make_connection() as second:
+            ds = self.create(con, name, data=np.arange(20, dtype="<f4"), chunk_size=10)
+            check(ds[...], np.arange(20, dtype="<f4"))
+            second.del_dataset(name)
+            anew = np.arange(100, 120, dtype=dtype)
+            self.create(second, name, data=anew, chunk_size=10)
+            for use in _uses(ds):
+                with pytest.raises(errors.StaleDatasetError):
+                    use()
+            check(second[name][...], anew)
+            second.del_dataset(name)
+            for use in _uses(ds):
+                with pytest.raises((errors.StaleDatasetError, errors.DatasetNotFoundError)):
+                    use()
+
+    def test_a_handle_never_works_on_what_was_cut_off(
+        self, make_connection: MakeConnection, name: str
+    ) -> None:
+        with make_connection() as con, make_connection() as second:
+            ds = self.create(con, name, data=np.arange(30), chunk_size=10, fillvalue=-1)
+            other = second[name]
+            if ds.instance is other.instance:
+                pytest.skip("all handles of the process know a new shape at once")
+            gone = errors.StaleDatasetError, IndexError, ValueError
+
+            def write(key: object, value: object) -> None:
+                handle = con[name]
+                other.resize(17)
+                with pytest.raises(gone):
+                    handle[key] = value
+                other.resize(30)
+                check(other[17:], np.full(13, -1))
+                other[17:] = np.arange(17, 30)
+
+            write(25, 7)
+            write(19, 7)
+            write(slice(20, 30), 7)
+            write(slice(10, 20), np.full(10, 7))
+            write(slice(16, 20), 7)
+            write([16, 18], 7)
+            check(other[...], np.arange(30))
+            # What is still there is read and written as ever.
+            handle = con[name]
+            other.resize(17)
+            handle[2:4] = 5
+            check(handle[2:4], np.array([5, 5]))
+            other.resize(25)
+            expected = np.concatenate([np.arange(17), np.full(8, -1)])
+            expected[2:4] = 5
+            check(ds[:25], expected)
+
+
+def _uses(ds: dn.Dataset) -> list[Callable[[], object]]:
+    """List what may be done by a handle on a dataset of 20 elements in chunks of 10."""
+    return [
+        lambda: ds[:3],
+        lambda: ds[...],
+        lambda: ds[13],
+        lambda: ds.sum(),
+        lambda: ds.__setitem__(slice(0, 10), 7),
+        lambda: ds.__setitem__(slice(12, 14), 7),
+        lambda: ds.__setitem__(..., 7),
+        lambda: ds.load(np.zeros(20, ds.dtype)),
+        lambda: ds.apply(np.negative),
+        lambda: ds.get_chunk((0,)).set_data(1),
+        lambda: ds.get_chunk((0,))[...],
+        lambda: ds.del_chunk((0,)),
+        lambda: ds.clear(),
+        lambda: ds.append(np.zeros(3, ds.dtype)),
+        lambda: ds.resize(10),
+        lambda: ds.attrs.update(a=1),
+        lambda: ds.refresh(),
+    ]

@@ -201,3 +201,26 @@ class StoreTests:
 
         with ThreadPoolExecutor(3) as pool:
             assert list(pool.map(look, range(3))) == [0, 0, 0]
+
+    def test_a_mark_comes_with_the_bytes_or_not_at_all(self, store: Store, key: str) -> None:
+        store.put_marked(key, b"0123456789", None, "0123abcd.1")
+        whole, part, end = store.get(key), store.get(key, (2, 4)), store.get(key, (-3, None))
+        assert whole is not None
+        assert part is not None
+        assert end is not None
+        assert [bytes(b.data) for b in (whole, part, end)] == [b"0123456789", b"23", b"789"]
+        assert whole.mark == part.mark == end.mark
+        assert whole.mark in ("0123abcd.1", None)
+        keeps = whole.mark is not None
+        store.put_marked(key, b"x", None, "0123abcd.2")
+        again = store.get(key)
+        assert again is not None
+        assert again.mark == ("0123abcd.2" if keeps else None)
+        store.put(key, b"y")
+        bare = store.get(key)
+        assert bare is not None
+        assert bare.mark is None
+        if store.conditional_puts:
+            with pytest.raises(VersionConflict):
+                store.put_marked(key, b"z", ABSENT, "0123abcd.3")
+            store.put_marked(key, b"z", bare.version, "0123abcd.3")
