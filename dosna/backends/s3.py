@@ -26,6 +26,7 @@ from dosna.backends.s3_errors import Failure
 from dosna.backends.s3_store import Conditions, S3Store
 from dosna.backends.store import (
     ABSENT,
+    Blob,
     Store,
     StoreConnection,
     StoreDataset,
@@ -232,8 +233,8 @@ class S3Connection(StoreConnection):
         own = {**document.get("dosna", {}), "name": name}
         return metadata.replace(storage={"zarr": {**document, "dosna": own}})
 
-    def read_metadata(self, name: str) -> tuple[DatasetMetadata, str]:
-        metadata, version = super().read_metadata(name)
+    def metadata_in(self, name: str, found: Blob | None) -> DatasetMetadata:
+        metadata = super().metadata_in(name, found)
         if self.bucket is None:
             bucket = bucket_name(name)
             owner = _owner(metadata, bucket)
@@ -241,7 +242,7 @@ class S3Connection(StoreConnection):
                 raise OtherNameError(
                     f"no dataset {name!r}: its bucket {bucket!r} is that of dataset {owner!r}"
                 )
-        return metadata, version
+        return metadata
 
     def has_dataset(self, name: str) -> bool:
         if self.bucket is not None:
@@ -368,7 +369,8 @@ class S3Connection(StoreConnection):
 
         def look(bucket: str) -> None:
             try:
-                metadata, _ = super(S3Connection, self).read_metadata(bucket)
+                found = self.store.get(self.document(bucket))
+                metadata = super(S3Connection, self).metadata_in(bucket, found)
             except (DatasetNotFoundError, FormatError, StorageError):
                 return  # Of something else, or not ours to read.
             name = _owner(metadata, bucket)

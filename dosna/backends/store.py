@@ -367,10 +367,14 @@ class StoreConnection(BackendConnection):
     def read_metadata(self, name: str) -> tuple[DatasetMetadata, str]:
         """Read a dataset's metadata and their version, or raise DatasetNotFoundError."""
         found = self.store.get(self.document(name))
+        return self.metadata_in(name, found), "" if found is None else found.version
+
+    def metadata_in(self, name: str, found: Blob | None) -> DatasetMetadata:
+        """Return the metadata in what was got of a document, or raise DatasetNotFoundError."""
         where = f"{self.document(name)} in {self.name!r}"
         if found is None or zarr3.node_type(found.data, where) in ("group", DELETED):
             raise self.not_found(name)
-        return zarr3.from_json(found.data, where), found.version
+        return zarr3.from_json(found.data, where)
 
     def object_keys(self, name: str) -> Iterator[str]:
         """List the keys of what a dataset consists of."""

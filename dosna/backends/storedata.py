@@ -63,6 +63,7 @@ class StoreDataset(BackendDataset):
         self.layout = zarr3.layout(self.metadata)
         self._id = zarr3.id_of(self.metadata)
         self._revision = zarr3.revision_of(self.metadata)
+        self._version: str | None = None
         self._looking = threading.Lock()
         # By the clock: when the document was last looked at, an operation that writes began, a
         # read brought what has no mark, and the array was found to be smaller.
@@ -171,7 +172,10 @@ class StoreDataset(BackendDataset):
 
     def _look(self) -> None:
         begin = time.monotonic()
-        self.adopt(self.connection.read_metadata(self.name)[0])
+        found = self.store.get(self.connection.document(self.name))
+        if found is None or found.version != self._version:
+            self.adopt(self.connection.metadata_in(self.name, found))
+            self._version = None if found is None else found.version
         self._looked = begin
 
     def vouch(self, idx: Shape, blob: Blob | None, writes: bool = False) -> None:
@@ -301,7 +305,7 @@ class StoreDataset(BackendDataset):
         self._keep(metadata)
 
     def _keep(self, metadata: DatasetMetadata) -> None:
-        self.metadata = metadata
+        self.metadata, self._version = metadata, None
         # Somebody may have brought back an older document, and objects keep their marks.
         self._revision = max(self._revision, zarr3.revision_of(metadata))
 
@@ -583,7 +587,7 @@ class StoreDataset(BackendDataset):
 
 
 _REVISION = re.compile(r"[0-9]{1,18}")
-_OWN_STATE = {"layout", "_looking", "_looked", "_began", "_doubted", "_shrunk"}
+_OWN_STATE = {"layout", "_version", "_looking", "_looked", "_began", "_doubted", "_shrunk"}
 """What each process has of its own."""
 
 
