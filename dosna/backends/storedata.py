@@ -142,6 +142,7 @@ class StoreDataset(BackendDataset):
 
     def check_writable(self) -> None:
         """Begin an operation that writes: what was looked at before does not hold for it."""
+        super().check_writable()
         self._began = time.monotonic()
 
     def look(self) -> None:
