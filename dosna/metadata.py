@@ -276,6 +276,62 @@ def check_dtype(dtype: np.dtype[Any]) -> np.dtype[Any]:
     return dtype
 
 
+_MOST_FIELDS = 1000
+
+
+def plain_fields(dtype: np.dtype[Any]) -> tuple[np.dtype[Any], np.dtype[Any]]:
+    """Return what Zarr can store of a structured dtype: little-endian fields without gaps.
+
+    A field that is an array becomes one for each of its elements, ``a_0``, ``a_1`` and so on;
+    one of a single element keeps its name.
+
+    Parameters
+    ----------
+    dtype : numpy.dtype
+        Any; one without fields stays.
+
+    Returns
+    -------
+    packed, view : numpy.dtype
+        The dtype to store, and one with the same fields that are where they are in `dtype`.
+
+    Raises
+    ------
+    TypeError
+        That would be more than 1,000 fields.
+    """
+    if dtype.names is None:
+        return dtype, dtype
+    names: list[str] = []
+    packed: list[np.dtype[Any]] = []
+    views: list[np.dtype[Any]] = []
+    offsets: list[int] = []
+    assert dtype.fields is not None
+    for name in dtype.names:
+        kind, start = dtype.fields[name][:2]
+        single = kind.base
+        one, as_is = plain_fields(single) if single.names is not None else (single, single)
+        count = math.prod(kind.shape)
+        if len(names) + count > _MOST_FIELDS:
+            raise TypeError(
+                f"its fields, and the elements of those that are arrays, are over {_MOST_FIELDS}"
+            )
+        for number, idx in enumerate(np.ndindex(kind.shape)):
+            own = name if count == 1 else "_".join([name, *map(str, idx)])
+            while own in names or (own != name and own in dtype.names):
+                own += "_"
+            names.append(own)
+            packed.append(one.newbyteorder("<"))
+            views.append(as_is)
+            offsets.append(start + number * single.itemsize)
+    return (
+        np.dtype(list(zip(names, packed, strict=True))),
+        np.dtype(
+            {"names": names, "formats": views, "offsets": offsets, "itemsize": dtype.itemsize}
+        ),
+    )
+
+
 def check_fillvalue(fillvalue: Any, dtype: np.dtype[Any]) -> Any:
     """Turn a fill value into a scalar of `dtype`; None is the dtype's zero.
 

@@ -212,6 +212,16 @@ class BackendConnection(ABC):
         and not what somebody else has made under its name since.
         """
 
+    def storable(self, dtype: np.dtype[Any]) -> np.dtype[Any]:
+        """Return the dtype as which values of another are stored without loss; it by default.
+
+        Raises
+        ------
+        TypeError
+            There is none.
+        """
+        return dtype
+
     def check_dataset(self, name: str, metadata: DatasetMetadata, **options: Any) -> None:  # noqa: B027
         """Raise what `create_dataset` would raise of a description and its options.
 

@@ -25,6 +25,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any, ClassVar
 
+import numpy as np
+
 from dosna import zarr3
 from dosna.backends.base import BackendDataset
 from dosna.backends.filedata import FileDataset, open_dataset
@@ -47,7 +49,7 @@ from dosna.errors import (
     FormatError,
 )
 from dosna.locks import RangeLocks
-from dosna.metadata import DatasetMetadata, Shape, check_group, parents
+from dosna.metadata import DatasetMetadata, Shape, check_group, parents, plain_fields
 from dosna.registry import Backend
 
 __all__ = ["BACKEND", "FileConnection", "FileDataset"]
@@ -102,6 +104,9 @@ class FileConnection(FolderConnection):
 
         self.make_folder(name, fill)
         return self.get_dataset(name)
+
+    def storable(self, dtype: np.dtype[Any]) -> np.dtype[Any]:
+        return plain_fields(dtype)[0]
 
     def check_dataset(self, name: str, metadata: DatasetMetadata, **options: Any) -> None:
         zarr3.to_json(zarr3.new_array(metadata, **options))

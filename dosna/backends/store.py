@@ -15,6 +15,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from typing import Any, ClassVar
 
+import numpy as np
+
 from dosna import zarr3
 from dosna.backends.base import BackendConnection, BackendDataset
 from dosna.backends.deletion import DELETED, Deletion
@@ -30,7 +32,14 @@ from dosna.backends.objects import (
 from dosna.backends.shardeddata import ShardedDataset
 from dosna.backends.storedata import MOST_ATTEMPTS, StoreDataChunk, StoreDataset
 from dosna.errors import DatasetExistsError, DatasetNotFoundError, FormatError, StorageError
-from dosna.metadata import DatasetMetadata, Shape, check_group, check_nesting, parents
+from dosna.metadata import (
+    DatasetMetadata,
+    Shape,
+    check_group,
+    check_nesting,
+    parents,
+    plain_fields,
+)
 
 __all__ = [
     "ABSENT",
@@ -161,6 +170,9 @@ class StoreConnection(BackendConnection):
             if found and kind == DELETED:
                 self._make_way(name, found)
         return self.open_dataset(name, metadata)
+
+    def storable(self, dtype: np.dtype[Any]) -> np.dtype[Any]:
+        return plain_fields(dtype)[0]
 
     def check_dataset(self, name: str, metadata: DatasetMetadata, **options: Any) -> None:
         zarr3.to_json(self.describe(name, zarr3.new_array(metadata, **options)))

@@ -654,6 +654,8 @@ class EngineDataset(ArrayAccess):
         self.connection.check_connected()
         if not is_source(other):
             other = np.asarray(other)
+        if hasattr(other, "as_stored"):
+            other = other.as_stored(self.dtype)
         if tuple(other.shape) != self.shape:
             raise ValueError(
                 f"dataset {self.name!r} of shape {self.shape} cannot be compared with shape "

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from dosna.errors import RefusedError, SourceError
-from dosna.metadata import Shape, choose_chunk_size, parents
+from dosna.metadata import Shape, choose_chunk_size, parents, plain_fields
 from dosna.plan import plan
 from dosna.selection import select
 from dosna.util.patterns import matching
@@ -390,6 +390,15 @@ class SourceArray:
         """Whether it can be sent to another process."""
         return self.source.travels
 
+    def as_stored(self, dtype: np.dtype[Any]) -> SourceArray:
+        """Return this array as what a backend makes of its dtype, if `dtype` is that."""
+        from dosna.sources.converting import ConvertedArray
+
+        packed, view = plain_fields(self.dtype)
+        if dtype == self.dtype or dtype != packed:
+            return self
+        return ConvertedArray(self.source, self.description, packed, view)
+
     def stored_in(self, block: Shape, fillvalue: Any) -> Array | None:
         """Say which blocks of a grid something is stored in, if all others are a fill value.
 
@@ -404,10 +413,15 @@ class SourceArray:
         ndarray of int64, or None
             Of shape (n, axes): their places in the grid. None for all.
         """
-        found, own = self.description, self.description.fillvalue
+        own = self.description.fillvalue
         fill = np.zeros((), self.dtype) if own is None else np.asarray(own, self.dtype)
         if fill.tobytes() != np.asarray(fillvalue, self.dtype).tobytes():
             return None
+        return self.touched_in(block)
+
+    def touched_in(self, block: Shape) -> Array | None:
+        """Say which blocks of a grid something is stored in; None for all, or if unknown."""
+        found = self.description
         stored = self.source.stored(found.name)
         if stored is None or not self.shape:
             return None

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterable, Mapping, Sequence, Set
-from contextlib import ExitStack
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
 
 from dosna.columns.description import Tree
 from dosna.errors import (
@@ -22,13 +24,16 @@ from dosna.errors import (
     SourceNotFoundError,
 )
 from dosna.metadata import (
+    DatasetMetadata,
     Shape,
     encode_attrs,
     new_metadata,
     parents,
+    plain_fields,
 )
 from dosna.sources.base import ArrayDescription, Source, SourceArray, Stream
 from dosna.sources.chunking import ChunkSize, choose_chunks, chosen_for
+from dosna.sources.converting import ConvertedArray
 from dosna.sources.naming import legal_name, legal_names, printable
 from dosna.sources.opening import open_source
 from dosna.util.sizes import parse_size
@@ -103,6 +108,8 @@ class _Array:
     chunk_size: Shape
     link: Link | None = None
     state: State = "absent"
+    read_as: ArrayDescription | None = None
+    """What the source says of it, where the backend stores another dtype."""
 
 
 def ingest(
@@ -397,8 +404,66 @@ class _Ingest:
         }
         if description.links:
             origin["links"] = list(description.links)
+        read_as = None
+        if link is None:
+            stored = self._storable(description)
+            read_as = description if stored is not description else None
+            description = stored
         chunks = choose_chunks(description, self.chunk_size)
-        return _Array(target, description, origin, chunks, link)
+        array = _Array(target, description, origin, chunks, link, read_as=read_as)
+        if link is None:
+            # Before anything is made.
+            metadata, options = self._described(array)
+            with self._refusing(description):
+                self.con.instance.check_dataset(target, metadata, **options)
+        return array
+
+    def _storable(self, description: ArrayDescription) -> ArrayDescription:
+        """Describe an array as the backend stores it; the same if it does so as it is."""
+        with self._refusing(description):
+            dtype = self.con.instance.storable(description.dtype)
+        if dtype == description.dtype:
+            return description
+        fill = description.fillvalue
+        if fill is not None:
+            fill = self._array_of(description, dtype).filled(fill)[()]
+        note = f"its elements are kept as {dtype}: fields little-endian, without gaps or arrays"
+        return replace(description, dtype=dtype, fillvalue=fill, notes=(*description.notes, note))
+
+    def _array_of(self, description: ArrayDescription, dtype: np.dtype[Any]) -> ConvertedArray:
+        view = plain_fields(description.dtype)[1]
+        return ConvertedArray(self.source, description, dtype, view)
+
+    @contextmanager
+    def _refusing(self, description: ArrayDescription) -> Iterator[None]:
+        try:
+            yield
+        except (TypeError, ValueError) as error:
+            if isinstance(error, DosnaError):
+                raise
+            # What backends cannot store is not the same for all.
+            raise RefusedError(
+                f"{description.name!r} of {self.source!r} cannot be a dataset of this "
+                f"backend: {error}"
+            ) from error
+
+    def _described(self, array: _Array) -> tuple[DatasetMetadata, dict[str, Any]]:
+        """Say what is asked of the backend for an array, and by which options."""
+        description = array.description
+        options = dict(self.options)
+        if description.dims is not None and "dims" in _parameters(self.con):
+            options.setdefault("dims", description.dims)
+        if not description.shape:
+            options = {k: v for k, v in options.items() if k == "dims"}
+        with self._refusing(description):
+            metadata = new_metadata(
+                description.shape,
+                description.dtype,
+                description.fillvalue,
+                array.chunk_size,
+                description.attrs,
+            )
+        return metadata.replace(incomplete=True, origin=array.origin), options
 
     def _check_nesting(self, target: str) -> None:
         for above in parents(target):
@@ -462,8 +527,11 @@ class _Ingest:
     ) -> None:
         con, description, resumes = self.con, array.description, array.state == "resume"
         made = con.get_dataset(array.target) if resumes else self._create(array, stack)
+        data = SourceArray(self.source, description)
+        if array.read_as is not None:
+            data = self._array_of(array.read_as, description.dtype)
         made.load(
-            SourceArray(self.source, description),
+            data,
             missing=resumes,
             progress=progress,
             memory_limit=memory_limit,
@@ -479,32 +547,13 @@ class _Ingest:
         made.mark_complete()
 
     def _create(self, array: _Array, stack: ExitStack) -> EngineDataset:
-        con, description = self.con, array.description
-        options = dict(self.options)
-        if description.dims is not None and "dims" in _parameters(con):
-            options.setdefault("dims", description.dims)
-        if not description.shape:
-            options = {k: v for k, v in options.items() if k == "dims"}
-        try:
-            metadata = new_metadata(
-                description.shape,
-                description.dtype,
-                description.fillvalue,
-                array.chunk_size,
-                description.attrs,
-            ).replace(incomplete=True, origin=array.origin)
+        con = self.con
+        metadata, options = self._described(array)
+        with self._refusing(array.description):
             if array.state == "replace":
                 new = con.replacing(array.target, metadata, options)
                 return con.wrap(stack.enter_context(new))
             return con.create_described(array.target, metadata, options)
-        except (TypeError, ValueError) as error:
-            if isinstance(error, DosnaError):
-                raise
-            # What backends cannot store is not the same for all.
-            raise RefusedError(
-                f"{description.name!r} of {self.source!r} cannot be a dataset of this "
-                f"backend: {error}"
-            ) from error
 
     def _link(self, array: _Array, stack: ExitStack) -> None:
         """Make the table of a linked dataset.
