@@ -18,6 +18,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from dosna import text
 from dosna.crc32c import crc32c
 from dosna.errors import ConfigurationError, FormatError, MissingDependencyError
 
@@ -133,7 +134,7 @@ class _Gzip(_Codec):
         return [zlib.compress(_joined(parts), self.level, 31)]
 
     def decode(self, data: memoryview, into: Array | None) -> Buffer:
-        most = 0 if into is None else len(into) + 1
+        most = (text.MOST_BYTES if into is None else len(into)) + 1
         found = b""
         while True:
             member = zlib.decompressobj(31)
@@ -141,7 +142,7 @@ class _Gzip(_Codec):
                 found += member.decompress(data, max(0, most - len(found)))
             except zlib.error as error:
                 raise CodecError(f"gzip cannot decode it: {error}") from None
-            if not member.eof or (most and len(found) >= most):
+            if not member.eof or len(found) >= most:
                 raise CodecError("the gzip stream is cut off or too long")
             if not member.unused_data:
                 break
@@ -164,10 +165,11 @@ class _Zstd(_Codec):
         return [_numcodecs("zstd").compress(data, self.level, self.checksum)]
 
     def decode(self, data: memoryview, into: Array | None) -> Buffer:
-        if into is None:
-            return _decompress("zstd", data, None)
         # The library is content with less than there is room for.
         size = _zstd_content_size(data)
+        if into is None:
+            _check_size("zstd", size or 0, data)
+            return _decompress("zstd", data, None)
         if size is None:
             found = _decompress("zstd", data, None)
             size = len(found)
@@ -211,7 +213,16 @@ class _Blosc(_Codec):
                 f"blosc's header tells of {encoded} bytes that decode to {decoded}, and these are "
                 f"{len(data)}" + (f" for {len(into)}" if into is not None else "")
             )
+        if into is None:
+            _check_size("blosc", decoded, data)
         return _decompress("blosc", data, into)
+
+
+def _check_size(name: str, decoded: int, data: memoryview) -> None:
+    """Refuse a length that no encoder has made of what is not known to be longer or shorter."""
+    # Four bytes of zstd stand for at most 128 KiB, and those of the others for less.
+    if decoded > min(text.MOST_BYTES, len(data) << 16):
+        raise CodecError(f"{name}'s header tells of {decoded} bytes in {len(data)}")
 
 
 _SHUFFLES = {"noshuffle": 0, "shuffle": 1, "bitshuffle": 2}
@@ -285,6 +296,8 @@ def compressor(option: Any, dtype: np.dtype[Any]) -> dict[str, Any] | None:
             "typesize": dtype.itemsize if dtype.itemsize < 256 else 1,
         },
     }
+    if text.is_text(dtype):
+        defaults["blosc"] |= {"shuffle": "noshuffle", "typesize": 1}
     configuration = defaults[name] | {k: v for k, v in given.items() if k != "name"}
     spec = {"name": name, "configuration": configuration}
     try:
@@ -296,7 +309,8 @@ def compressor(option: Any, dtype: np.dtype[Any]) -> dict[str, Any] | None:
 
 def _parse_one(spec: Spec, where: str) -> _Codec:
     """Make a codec of bytes to bytes."""
-    name, given = named(spec, "codec", where, ("bytes", "transpose", *COMPRESSORS, "crc32c"))
+    known = ("bytes", "vlen-utf8", "transpose", *COMPRESSORS, "crc32c")
+    name, given = named(spec, "codec", where, known)
 
     def take(key: str, kind: type, allowed: Any, default: Any = None) -> Any:
         value = given.pop(key, default)
@@ -352,7 +366,7 @@ class Pipeline:
     Attributes
     ----------
     nbytes : int
-        Of a chunk.
+        Of a chunk; 0 for one of text, which has no fixed number.
     size : int or None
         Of an encoded chunk, if all have the same.
     plain : bool
@@ -375,20 +389,24 @@ class Pipeline:
         self, specs: Sequence[Spec], dtype: np.dtype[Any], shape: Shape, where: str
     ) -> None:
         self.dtype, self.shape = dtype, shape
-        self.nbytes = math.prod(shape) * dtype.itemsize
+        self._text = text.is_text(dtype)
+        self.nbytes = 0 if self._text else math.prod(shape) * dtype.itemsize
+        first = "vlen-utf8" if self._text else "bytes"
         specs = list(specs)
         axes = list(range(len(shape)))
         while specs and name_of(specs[0]) == "transpose":
             order = _order(specs.pop(0), len(shape), where)
             axes = [axes[axis] for axis in order]
-        if not specs or name_of(specs[0]) != "bytes":
+        if not specs or name_of(specs[0]) != first:
             found = "nothing" if not specs else repr(specs[0])
-            if specs:
+            if specs and name_of(specs[0]) not in ("bytes", "vlen-utf8"):
                 _parse_one(specs[0], where)  # which names it if it is unknown
-            raise FormatError(f"{where}: codec 'bytes' is expected, and there is {found}")
-        _check_endian(specs.pop(0), dtype, where)
+            raise FormatError(
+                f"{where}: codec {first!r} is expected for {dtype}, and there is {found}"
+            )
+        _check_first(specs.pop(0), dtype, where)
         self._codecs = [_parse_one(spec, where) for spec in specs]
-        sizes: list[int | None] = [self.nbytes]
+        sizes: list[int | None] = [None if self._text else self.nbytes]
         for codec in self._codecs:
             sizes.append(codec.encoded_size(sizes[-1]))
         self.size, self._sizes = sizes[-1], sizes
@@ -396,9 +414,10 @@ class Pipeline:
         self._back = np.argsort(axes)
         self._stored_shape = tuple(shape[axis] for axis in axes)
         self.checks = sum(isinstance(codec, _Crc32c) for codec in self._codecs)
-        self.plain = self._axes is None and self.checks == len(self._codecs)
         self.compressed = self.checks < len(self._codecs)
-        self.direct = self._axes is None and (
+        ordered = self._axes is None and not self._text
+        self.plain = ordered and not self.compressed
+        self.direct = ordered and (
             len(self._codecs) == self.checks < 2 or not isinstance(self._codecs[0], _Crc32c)
         )
 
@@ -412,7 +431,9 @@ class Pipeline:
         """
         if self._axes is not None:
             chunk = chunk.transpose(self._axes)
-        parts: list[Buffer] = [bytes_of(np.ascontiguousarray(chunk))]
+        parts: list[Buffer] = [
+            text.encode(chunk) if self._text else bytes_of(np.ascontiguousarray(chunk))
+        ]
         for codec in self._codecs:
             parts = codec.encode(parts)
         return parts
@@ -429,7 +450,7 @@ class Pipeline:
         Returns
         -------
         ndarray
-            A view: of `raw`, of `data`, or of memory of its own.
+            A view: of `raw`, of `data`, or of memory of its own, as always with text.
 
         Raises
         ------
@@ -449,9 +470,18 @@ class Pipeline:
             if size is not None and not isinstance(codec, _Crc32c):
                 into = raw if codec is self._codecs[0] else np.empty(size, np.uint8)
             view = memoryview(codec.decode(view, into))
+        if self._text:
+            return self._texts(view)
         if len(view) != self.nbytes:
             raise CodecError(f"a chunk has {self.nbytes} bytes, and there are {len(view)}")
         return self.array(view)
+
+    def _texts(self, data: memoryview) -> Array:
+        try:
+            found = text.decode(data, math.prod(self.shape)).reshape(self._stored_shape)
+        except ValueError as error:
+            raise CodecError(str(error)) from None
+        return found if self._axes is None else found.transpose(self._back)
 
     def array(self, raw: Buffer) -> Array:
         """View the elements' bytes as a chunk."""
@@ -487,8 +517,13 @@ def _order(spec: Spec, ndim: int, where: str) -> list[int]:
     return list(order)
 
 
-def _check_endian(spec: Spec, dtype: np.dtype[Any], where: str) -> None:
-    _, configuration = named(spec, "codec", where, ("bytes",))
+def _check_first(spec: Spec, dtype: np.dtype[Any], where: str) -> None:
+    """Check the options of the codec that makes bytes of elements."""
+    name, configuration = named(spec, "codec", where, ("bytes", "vlen-utf8"))
+    if name == "vlen-utf8":
+        if configuration:
+            raise FormatError(f"{where}: codec 'vlen-utf8' has unknown options: {spec!r}")
+        return
     endian = configuration.pop("endian", None)
     if configuration or endian not in ("little", "big", None):
         raise FormatError(f"{where}: codec 'bytes' has unknown options: {spec!r}")

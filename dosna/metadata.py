@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 from dosna.errors import DatasetNameError, FormatError
+from dosna.text import TEXT, as_text, decode, element_bytes, encode, is_text
 
 FORMAT_VERSION = 1
 """Version of the metadata document. A reader refuses a newer one by its number."""
@@ -28,6 +29,7 @@ TARGET_CHUNK_BYTES = 1 << 20
 Shape = tuple[int, ...]
 
 _TAGS = {"__numpy__", "__float__", "__map__"}
+_TEXT = "string"  # which NumPy does not know: a dosna that has no text refuses it
 
 
 class ChunkBounds(NamedTuple):
@@ -128,7 +130,9 @@ class DatasetMetadata:
 
     def empty_chunk(self) -> np.ndarray[Any, Any]:
         """Make a whole chunk of fill values."""
-        return np.full(self.chunk_size, self.fillvalue, self.dtype)
+        chunk = np.empty(self.chunk_size, self.dtype)
+        chunk[...] = self.fillvalue
+        return chunk
 
     def replace(self, **changes: Any) -> DatasetMetadata:
         return replace(self, **changes)
@@ -179,7 +183,7 @@ class DatasetMetadata:
             return cls(
                 shape,
                 dtype,
-                np.asarray(decode_value(doc["fillvalue"])).astype(dtype)[()],
+                _scalar(decode_value(doc["fillvalue"]), dtype),
                 chunk_size,
                 doc["attrs"],
                 doc["storage"],
@@ -190,6 +194,13 @@ class DatasetMetadata:
             raise
         except (ValueError, KeyError, TypeError) as error:
             raise FormatError(f"{where} is broken: {error!r}") from error
+
+
+def _scalar(value: Any, dtype: np.dtype[Any]) -> Any:
+    """Return a fill value that `encode_value` encoded."""
+    if is_text(dtype):
+        return check_fillvalue(value, dtype)
+    return np.asarray(value).astype(dtype)[()]
 
 
 LOADING = ("incomplete", "origin", "link")
@@ -235,9 +246,9 @@ def new_metadata(
     if shape is None:
         raise ValueError("create_dataset needs shape= or data=, and neither was given")
     full_shape = _extents(shape, "shape", 0)
-    kind = check_dtype(np.dtype(np.float32 if dtype is None else dtype))
+    kind = check_dtype(as_dtype(np.float32 if dtype is None else dtype))
     if chunk_size is None:
-        chunks = choose_chunk_size(full_shape, kind.itemsize)
+        chunks = choose_chunk_size(full_shape, element_bytes(kind))
     else:
         chunks = _extents(chunk_size, "chunk_size", 1)
         if len(chunks) != len(full_shape):
@@ -259,16 +270,38 @@ def _extents(value: int | Sequence[int], what: str, least: int) -> Shape:
     return tuple(map(int, values))
 
 
+def as_dtype(dtype: DTypeLike) -> np.dtype[Any]:
+    """Return the dtype that is meant: ``str`` and 'string' are text of variable length."""
+    found = TEXT if isinstance(dtype, str) and dtype == "string" else np.dtype(dtype)
+    # As zarr-python takes it.
+    return TEXT if found.kind == "U" and not found.itemsize else found
+
+
 def check_dtype(dtype: np.dtype[Any]) -> np.dtype[Any]:
-    """Refuse a dtype whose elements are not plain bytes.
+    """Refuse a dtype whose elements are neither plain bytes nor text.
+
+    Returns
+    -------
+    dtype
+        As it is stored: of text the one without options.
 
     Raises
     ------
     TypeError
-        Object dtypes, variable-length strings, and types of no bytes.
+        Object dtypes, text with missing values, and types of no bytes.
     """
+    if is_text(dtype):
+        if hasattr(dtype, "na_object"):
+            raise TypeError(
+                f"dtype {dtype} has missing values, and neither Zarr's nor HDF5's strings have "
+                "them: choose a text for them, and use dtype=str"
+            )
+        return TEXT
     if dtype.hasobject:
-        raise TypeError(f"dtype {dtype} holds Python objects, which have no bytes to store")
+        raise TypeError(
+            f"dtype {dtype} holds Python objects, which have no bytes to store: text is stored "
+            "by dtype=str"
+        )
     if dtype.itemsize == 0:
         raise TypeError(f"dtype {dtype!r} has elements of no bytes: give it a length")
     if dtype.kind not in "biufcmMSUV" or dtype.num >= 256 or dtype.subdtype is not None:
@@ -343,6 +376,10 @@ def check_fillvalue(fillvalue: Any, dtype: np.dtype[Any]) -> Any:
     if fillvalue is None:
         return np.zeros((), dtype)[()]
     problem = f"fillvalue {fillvalue!r} does not fit dtype {dtype}"
+    if is_text(dtype):
+        if not isinstance(fillvalue, str):
+            raise ValueError(f"{problem}: it is a {type(fillvalue).__name__}, and not a str")
+        return as_text(fillvalue)[()]
     try:
         with np.errstate(all="raise"):
             filled = np.array(fillvalue, dtype=dtype)
@@ -450,6 +487,8 @@ def check_group(name: str, datasets: Container[str]) -> None:
 
 def encode_dtype(dtype: np.dtype[Any]) -> Any:
     """Give a JSON value for a dtype: its ``str``, or the description of its fields."""
+    if is_text(dtype):
+        return _TEXT
     if dtype.names is None:
         return dtype.str if dtype.subdtype is None else [encode_dtype(dtype.base), dtype.shape]
     assert dtype.fields is not None
@@ -466,7 +505,7 @@ def encode_dtype(dtype: np.dtype[Any]) -> Any:
 def decode_dtype(value: Any) -> np.dtype[Any]:
     """Read what `encode_dtype` gave."""
     if isinstance(value, str):
-        return np.dtype(value)
+        return TEXT if value == _TEXT else np.dtype(value)
     if isinstance(value, list):
         return np.dtype((decode_dtype(value[0]), tuple(value[1])))
     names, formats, offsets = zip(*value["fields"], strict=True)
@@ -494,10 +533,13 @@ def encode_value(value: Any) -> Any:
         return value if math.isfinite(value) else {"__float__": repr(value)}
     if isinstance(value, (np.ndarray, np.generic)):
         array = np.asarray(value)
-        if array.dtype.hasobject:
+        if is_text(array.dtype):
+            array = as_text(array)
+        elif array.dtype.hasobject:
             raise TypeError(f"an array of dtype {array.dtype} cannot be kept in attributes")
+        raw = encode(array) if is_text(array.dtype) else array.tobytes()
         return {
-            "__numpy__": base64.b64encode(array.tobytes()).decode(),
+            "__numpy__": base64.b64encode(raw).decode(),
             "dtype": encode_dtype(array.dtype),
             "shape": list(array.shape),
             "scalar": isinstance(value, np.generic),
@@ -555,8 +597,10 @@ def decode_tagged(value: dict[str, Any]) -> Any:
     try:
         if value.keys() == {"__numpy__", "dtype", "shape", "scalar"}:
             raw = base64.b64decode(value["__numpy__"], validate=True)
-            flat = np.frombuffer(bytearray(raw), decode_dtype(value["dtype"]))
-            array = flat.reshape(value["shape"])
+            dtype, shape = decode_dtype(value["dtype"]), value["shape"]
+            if is_text(dtype):
+                return decode(raw, math.prod(shape)).reshape(shape)
+            array = np.frombuffer(bytearray(raw), dtype).reshape(shape)
             return array[()] if value["scalar"] else array
         if value.keys() == {"__float__"}:
             number = float(value["__float__"])

@@ -95,7 +95,7 @@ class Selection:
         Parameters
         ----------
         dtype : dtype
-            Type of the elements; no Python objects.
+            Type of the elements; no Python objects, but text of variable length.
 
         Returns
         -------
@@ -423,7 +423,7 @@ def _join(shape: tuple[int, ...]) -> str:
 
 def _empty(shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
     nbytes = prod(shape) * dtype.itemsize
-    if nbytes < _ALIGN_FROM:
+    if nbytes < _ALIGN_FROM or dtype.hasobject:
         return np.empty(shape, dtype)
     buffer = np.empty(nbytes + _ALIGN, np.uint8)
     skip = -buffer.__array_interface__["data"][0] % _ALIGN

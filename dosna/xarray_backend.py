@@ -273,9 +273,11 @@ def _variable(dataset: EngineDataset, dims: list[str]) -> xr.Variable:
     if FILL_VALUE in attrs:
         # Datasets of other backends may have it as xarray writes it to Zarr v3.
         attrs[FILL_VALUE] = decode_fill_value(attrs[FILL_VALUE], dataset.dtype)
-    encoding = {
+    encoding: dict[str, Any] = {
         "chunks": dataset.chunk_size,
         "preferred_chunks": dict(zip(dims, dataset.chunk_size, strict=True)),
     }
+    if dataset.dtype.kind == "T":
+        encoding["dtype"] = dataset.dtype  # without which xarray makes objects of it
     data = indexing.LazilyIndexedArray(DosnaArray(dataset))
     return xr.Variable(dims, data, attrs, encoding)

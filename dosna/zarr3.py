@@ -20,6 +20,7 @@ from dosna.codecs import Pipeline, byte_order, compressor, endian_of, name_of, n
 from dosna.errors import ConfigurationError, FormatError
 from dosna.metadata import LOADING, DatasetMetadata, Shape, loading_of
 from dosna.shards import Shards
+from dosna.text import is_text
 from dosna.zarr3attrs import from_document, from_group, to_document, to_group
 from dosna.zarr3types import data_type_of, decode_fill, dtype_of, encode_fill
 
@@ -196,7 +197,7 @@ def new_array(
     """
     dtype, ndim = metadata.dtype, metadata.ndim
     data_type = data_type_of(dtype)
-    codecs: list[Any] = [{"name": "bytes"}]
+    codecs: list[Any] = [{"name": "vlen-utf8" if is_text(dtype) else "bytes"}]
     endian = endian_of(dtype)
     if endian is not None:
         codecs[0]["configuration"] = {"endian": endian}

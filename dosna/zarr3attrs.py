@@ -203,7 +203,7 @@ def _number(value: float) -> Any:
 
 def _elements(array: np.ndarray[Any, Any]) -> Any:
     kind = array.dtype.kind
-    if kind in "biuU":
+    if kind in "biuUT":
         return array.tolist()
     if kind == "f":
         with np.errstate(over="ignore"):

@@ -15,6 +15,7 @@ import numpy as np
 
 from dosna.codecs import named
 from dosna.errors import FormatError
+from dosna.text import TEXT, is_text
 
 __all__ = ["data_type_of", "decode_fill", "dtype_of", "encode_fill"]
 
@@ -26,6 +27,7 @@ _CORE = {
     **{f"complex{8 * n}": f"c{n}" for n in (8, 16)},
 }
 _TIMES = {"numpy.datetime64": "M8", "numpy.timedelta64": "m8"}
+_TEXT = "string"
 _TEXTS = {"fixed_length_utf32": "U", "null_terminated_bytes": "S", "raw_bytes": "V"}
 _UNITS = ("Y", "M", "W", "D", "h", "m", "s", "ms", "us", "ns", "ps", "fs", "as", "generic")
 
@@ -38,6 +40,8 @@ def data_type_of(dtype: np.dtype[Any], within: str = "") -> Any:
     TypeError
         Zarr has none for it; `within` says of which field.
     """
+    if is_text(dtype):
+        return _TEXT
     name = next((n for n, code in _CORE.items() if np.dtype(code) == dtype.newbyteorder("=")), "")
     if dtype.names is not None:
         return {"name": "structured", "configuration": {"fields": _fields(dtype)}}
@@ -86,13 +90,15 @@ def dtype_of(spec: Any, order: Literal["<", ">"], where: str) -> np.dtype[Any]:
         It is unknown or broken.
     """
     if isinstance(spec, str):
+        if spec == _TEXT:
+            return TEXT
         if spec in _CORE:
             return np.dtype(_CORE[spec]).newbyteorder(order)
         if re.fullmatch(r"r[1-9]\d*", spec) and int(spec[1:]) % 8 == 0:
             return np.dtype(f"V{int(spec[1:]) // 8}")
-    known = (*_CORE, "r<bits>", *_TIMES, *_TEXTS, "structured", "struct")
+    known = (*_CORE, _TEXT, "r<bits>", *_TIMES, *_TEXTS, "structured", "struct")
     name, configuration = named(spec, "data type", where, known)
-    if name in _CORE and not configuration:
+    if name in (_TEXT, *_CORE) and not configuration:
         return dtype_of(name, order, where)
     problem = FormatError(f"{where}: the data type {spec!r} is broken")
     if name in _TIMES and configuration.keys() == {"unit", "scale_factor"}:
@@ -128,6 +134,8 @@ def _field(spec: Any, order: Literal["<", ">"], where: str) -> tuple[str, np.dty
 
 def encode_fill(value: Any, dtype: np.dtype[Any]) -> Any:
     """Give the JSON value of a fill value."""
+    if is_text(dtype):
+        return str(value)
     scalar = np.asarray(value, dtype.newbyteorder("=") if dtype.names is None else dtype)
     kind = dtype.kind
     if kind == "f":
@@ -166,6 +174,10 @@ def decode_fill(value: Any, dtype: np.dtype[Any], where: str) -> Any:
         The value is none of that type.
     """
     problem = FormatError(f"{where}: fill_value {value!r} is none of {dtype}")
+    if is_text(dtype):
+        if not isinstance(value, str) or any("\ud800" <= c <= "\udfff" for c in value):
+            raise problem
+        return value
     kind = dtype.kind
     filled = np.zeros((), dtype)
     if kind == "b" and isinstance(value, bool):

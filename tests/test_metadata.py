@@ -31,7 +31,9 @@ DTYPE = st.one_of(
 
 def same(a, b):
     a, b = np.asarray(a), np.asarray(b)
-    return a.dtype == b.dtype and a.shape == b.shape and a.tobytes() == b.tobytes()
+    # What text has in memory are places of it.
+    values = [x.tolist() if x.dtype.kind == "T" else x.tobytes() for x in (a, b)]
+    return a.dtype == b.dtype and a.shape == b.shape and values[0] == values[1]
 
 
 @given(st.data())
@@ -219,7 +221,7 @@ def test_fill_values_that_fit(dtype, value, kept):
     assert found.dtype == np.dtype(dtype)
 
 
-@pytest.mark.parametrize("dtype", [object, "S0", "U", "V0", [("a", "O")], ("i4", (2,))])
+@pytest.mark.parametrize("dtype", [object, "S0", "V0", [("a", "O")], ("i4", (2,))])
 def test_dtypes_that_are_not_plain_bytes(dtype):
     with pytest.raises(TypeError, match="dtype"):
         new_metadata((2,), dtype)

@@ -378,7 +378,21 @@ ODD = {what: ({"codecs": found}, text) for what, (found, text) in ODD.items()} |
     "a newer format": ({"zarr_format": 4}, "zarr_format 4"),
     "an older format": ({"zarr_format": 2}, "zarr_format 2"),
     "an unknown data type": ({"data_type": "float8_e5m2"}, "'float8_e5m2'"),
-    "strings of any length": ({"data_type": "string", "fill_value": ""}, "'string'"),
+    "text without its codec": ({"data_type": "string", "fill_value": ""}, "'vlen-utf8'"),
+    "text with options": ({"data_type": {"name": "string", "configuration": {"a": 1}}}, "broken"),
+    "text whose fill value is none": (
+        {"data_type": "string", "fill_value": 0, "codecs": ["vlen-utf8"]},
+        "fill_value 0",
+    ),
+    "text whose fill value is half a character": (
+        {"data_type": "string", "fill_value": "\ud800", "codecs": ["vlen-utf8"]},
+        "fill_value",
+    ),
+    "a codec of text for numbers": ({"codecs": ["vlen-utf8"]}, "'bytes' is expected"),
+    "a codec of text with options": (
+        {"data_type": "string", "fill_value": "", "codecs": [spelt(name="vlen-utf8", a=1)]},
+        "unknown options",
+    ),
     "an unknown kind of data type": ({"data_type": {"name": "q", "configuration": {}}}, "'q'"),
     "a broken data type": (
         {"data_type": spelt(name="numpy.datetime64", unit="year", scale_factor=1)},

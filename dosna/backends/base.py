@@ -93,6 +93,9 @@ class BackendConnection(ABC):
     shared_between_processes: ClassVar[bool]
     """Whether another process that connects by the same name sees the same data."""
 
+    stores_text: ClassVar[bool] = False
+    """Whether datasets may be of text, whose elements (`dosna.text.TEXT`) are no plain bytes."""
+
     parallel_bytes: ClassVar[int] = 0
     """Requests of fewer bytes are not worth a second thread; 0 where waiting dominates."""
 

@@ -361,6 +361,7 @@ class FolderConnection(BackendConnection):
     """
 
     shared_between_processes: ClassVar[bool] = True
+    stores_text: ClassVar[bool] = True
     parallel_bytes: ClassVar[int] = 1 << 22
 
     description: ClassVar[str]

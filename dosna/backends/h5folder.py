@@ -37,7 +37,7 @@ class H5Folder(Folder):
         with disk(f"open {self.where}"):
             self.metadata, self.stored_header = h5format.read_description(self.image(), self.where)
             self.header = self.stored_header
-            if not self.header and not h5format.filters_of(self.metadata):
+            if not self.header and h5format.is_plain(self.metadata):
                 self.header = h5format.header(self.metadata)
             self.length = len(self.header) + self.metadata.chunk_nbytes
             self.record = Record(self.fd, self.metadata)

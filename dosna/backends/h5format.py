@@ -14,6 +14,7 @@ import h5py
 import numpy as np
 from h5py import h5d, h5f, h5p, h5s, h5t, h5z
 
+from dosna.backends import h5text
 from dosna.backends.h5virtual import Rows, is_virtual, map_all, mappings, rows_mappings, rows_shape
 from dosna.errors import DosnaError, FormatError
 from dosna.fletcher32 import fletcher32
@@ -23,6 +24,7 @@ from dosna.metadata import (
     check_dtype,
     check_format_version,
 )
+from dosna.text import is_text
 
 __all__ = [
     "chunk_name",
@@ -32,6 +34,7 @@ __all__ = [
     "describe",
     "encode",
     "header",
+    "is_plain",
     "read_description",
     "redescribe",
     "rows_image",
@@ -66,7 +69,9 @@ def stored_dtype(dtype: np.dtype[Any]) -> np.dtype[Any]:
 
 
 def type_id(dtype: np.dtype[Any]) -> Any:
-    """Find the HDF5 type whose elements are the same bytes as those of `dtype`."""
+    """Find the HDF5 type whose elements are the same bytes as those of `dtype`; or text's."""
+    if is_text(dtype):
+        return h5text.type_of_text()
     try:
         found = h5t.py_create(stored_dtype(dtype), logical=True)
         if found.get_size() == dtype.itemsize and found.dtype == dtype:
@@ -79,6 +84,9 @@ def type_id(dtype: np.dtype[Any]) -> Any:
 
 
 def _set_fill(creation: Any, metadata: DatasetMetadata, kind: Any) -> None:
+    if is_text(metadata.dtype):
+        creation.set_fill_value(h5text.fill(metadata.fillvalue))
+        return
     if kind.get_class() == h5t.OPAQUE and metadata.dtype.names is not None:
         memory = np.dtype(f"V{metadata.dtype.itemsize}")
     else:
@@ -144,6 +152,11 @@ def encode(chunk: Array, metadata: DatasetMetadata) -> bytes:
     """Make the chunk file of a dataset with filters: one HDF5 chunk that is the whole chunk."""
     kind = type_id(metadata.dtype)
     creation = creation_list(metadata, kind)
+    if is_text(metadata.dtype):
+        with _new_file() as file:
+            h5d.create(file.id, b"data", kind, dataspace(metadata.chunk_size), dcpl=creation)
+            h5text.store(file["data"], chunk, bool(metadata.storage.get("checksum")))
+            return _image(file)
     creation.set_chunk(metadata.chunk_size)
     # Filtered here, outside of HDF5's global lock.
     data = chunk.tobytes()
@@ -204,6 +217,8 @@ def _decode(data: Any, image: bytes, metadata: DatasetMetadata) -> Array:
     if data.shape != metadata.chunk_size:
         raise ValueError(f"its /data has shape {data.shape}, not {metadata.chunk_size}")
     stored = data.id.get_type()
+    if is_text(metadata.dtype):
+        return h5text.load(data, image, metadata)
     if not stored.equal(kind) and data.dtype != metadata.dtype:
         raise ValueError(f"its /data has dtype {data.dtype}, not {metadata.dtype}")
     creation = data.id.get_create_plist()
@@ -259,8 +274,15 @@ def _check_filtered(data: Any, creation: Any, metadata: DatasetMetadata, end: in
         raise ValueError("its data bypasses the filters")
 
 
+def is_plain(metadata: DatasetMetadata) -> bool:
+    """Say whether chunk files are a header and the raw elements."""
+    return not filters_of(metadata) and not is_text(metadata.dtype)
+
+
 def filters_of(metadata: DatasetMetadata) -> list[int]:
     """List the HDF5 filters of a dataset's chunk files, in the order of writing."""
+    if is_text(metadata.dtype):
+        return []
     storage = metadata.storage
     return [h5z.FILTER_DEFLATE] * bool(storage.get("compression")) + [
         h5z.FILTER_FLETCHER32
@@ -296,13 +318,20 @@ def redescribe(image: bytes, metadata: DatasetMetadata) -> bytes:
 def _set_attributes(file: h5py.File, metadata: DatasetMetadata) -> None:
     attrs = file.attrs
     attrs["shape"] = np.array(metadata.shape, np.int64)
-    attrs["dtype"] = metadata.dtype.str
+    attrs["dtype"] = _name_of(metadata.dtype)
     attrs["chunk_grid"] = np.array(metadata.chunk_grid, np.int64)
     attrs["chunk_size"] = np.array(metadata.chunk_size, np.int64)
+    if is_text(metadata.dtype):
+        attrs["fillvalue"] = metadata.fillvalue
+        return
     kind = type_id(metadata.dtype)
     if metadata.dtype.itemsize < 1 << 15:
         raw = np.frombuffer(np.asarray(metadata.fillvalue, metadata.dtype).tobytes(), np.uint8)
         h5py.h5a.create(file.id, b"fillvalue", kind, dataspace(())).write(raw, mtype=kind)
+
+
+def _name_of(dtype: np.dtype[Any]) -> str:
+    return "string" if is_text(dtype) else dtype.str
 
 
 def _set_document(file: h5py.File, metadata: DatasetMetadata) -> None:
@@ -370,7 +399,7 @@ def _check_attributes(attrs: Any, metadata: DatasetMetadata) -> None:
     for name, document in {
         "shape": metadata.shape,
         "chunk_size": metadata.chunk_size,
-        "dtype": metadata.dtype.str,
+        "dtype": _name_of(metadata.dtype),
     }.items():
         found = attrs[name]
         if name == "dtype":

@@ -174,7 +174,7 @@ def _described(
     """Return what a new dataset is, and its description."""
     storage = _storage(metadata, compression, compression_level, checksum, virtual)
     metadata = metadata.replace(storage={**metadata.storage, **storage})
-    start = b"" if h5format.filters_of(metadata) else h5format.header(metadata)
+    start = h5format.header(metadata) if h5format.is_plain(metadata) else b""
     return metadata, h5format.describe(metadata, start)
 
 

@@ -6,6 +6,7 @@ import itertools
 import math
 import os
 import threading
+from collections.abc import Iterable
 from sys import getrefcount
 from typing import Any
 
@@ -13,11 +14,13 @@ import numpy as np
 
 from dosna.backends.base import Array, Slices
 from dosna.metadata import DatasetMetadata, Shape
+from dosna.plan import ChunkTask
 
 __all__ = [
     "METADATA_LOCK",
     "PIECE",
     "SMALL",
+    "as_arrays",
     "byte_range",
     "byte_ranges",
     "byte_runs",
@@ -53,6 +56,11 @@ def bytes_like(array: Array) -> Array:
     return array.view(f"V{array.dtype.itemsize}") if array.dtype.kind in "MmV" else array
 
 
+def as_arrays(tasks: Iterable[ChunkTask]) -> list[ChunkTask]:
+    """Return the tasks of an array without axes so that its element is taken as an array."""
+    return [task._replace(out=(...,)) for task in tasks]
+
+
 def owned(part: Any) -> Any:
     """Return a part of a chunk in memory of its own.
 
@@ -80,7 +88,9 @@ class _Scratch(threading.local):
         return self.memory[:size]
 
     def chunk(self, metadata: DatasetMetadata) -> tuple[Array, Array]:
-        """Return an array of a chunk and its bytes, as `raw` does."""
+        """Return an array of a chunk and its bytes, as `raw` does; of text, a new one and none."""
+        if metadata.dtype.hasobject:
+            return np.empty(metadata.chunk_size, metadata.dtype), self.raw(0)
         raw = self.raw(metadata.chunk_nbytes)
         return raw.view(metadata.dtype).reshape(metadata.chunk_size), raw
 

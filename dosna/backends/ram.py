@@ -25,7 +25,7 @@ from dosna.backends.base import (
     Guarantees,
     Slices,
 )
-from dosna.backends.parts import owned, within
+from dosna.backends.parts import as_arrays, owned, within
 from dosna.errors import DatasetExistsError, DatasetNotFoundError, StaleDatasetError
 from dosna.metadata import DatasetMetadata, Shape, check_group, check_nesting
 from dosna.plan import ChunkTask, Columns, Plan
@@ -63,6 +63,7 @@ class RamConnection(BackendConnection):
     """A namespace in this process's memory."""
 
     shared_between_processes = False
+    stores_text = True
     # Copies run at the speed of memory: threads pay only for large requests, and for small
     # chunks they cost more than the copies.
     parallel_bytes = 8 << 20
@@ -234,7 +235,7 @@ class RamDataset(BackendDataset):
         chunk = self.chunks.get(idx)
         if chunk is None:
             self.refresh()
-            chunk = np.broadcast_to(self.metadata.fillvalue, self.metadata.chunk_size)
+            chunk = _filled(self.metadata)
         if self._in_place:
             with self.lock(idx):
                 return owned(chunk[slices])
@@ -263,7 +264,7 @@ class RamDataset(BackendDataset):
         # Loops that run in C, which halves what a small chunk costs beyond its copy.
         meta = self.metadata
         columns = batch.columns()
-        fill = np.broadcast_to(meta.fillvalue, meta.chunk_size)
+        fill = _filled(meta)
         stored: Iterator[Any] = map(self.chunks.get, columns.idx, repeat(fill))
         if not self._full(columns):
             stored = map(getitem, stored, columns.chunk)
@@ -271,6 +272,8 @@ class RamDataset(BackendDataset):
         deque(assigned, maxlen=0)
 
     def write_many(self, values: Array, tasks: Iterable[ChunkTask]) -> None:
+        if not self.metadata.ndim:
+            tasks = as_arrays(tasks)
         if isinstance(tasks, Plan) and not self._in_place:
             grid = self.metadata.chunk_grid
             for batch in tasks.batches(_BATCH):
@@ -343,6 +346,8 @@ class RamDataset(BackendDataset):
     def _carve(self) -> Array:
         """Make room for a chunk, in a slab shared with its neighbours."""
         meta = self.metadata
+        if meta.dtype.hasobject:  # text, which is no view of bytes
+            return np.empty(meta.chunk_size, meta.dtype)
         size = -(-meta.chunk_nbytes // 64) * 64
         with self._slab_lock:
             if self._slab.nbytes < size:
@@ -382,6 +387,11 @@ class RamReader(RamDataset):
 
     set_chunk_data = write_many = _put = _write_batch = _refuse
     del_chunk = update = resize = extend = _refuse
+
+
+def _filled(metadata: DatasetMetadata) -> Array:
+    """Return a chunk of fill values, without the memory of one."""
+    return np.broadcast_to(np.asarray(metadata.fillvalue, metadata.dtype), metadata.chunk_size)
 
 
 class RamDataChunk(BackendDataChunk):

@@ -160,7 +160,7 @@ class ShardedDataset(StoreDataset):
     ) -> Array:
         """Decode a chunk of a shard, or raise ChunkCorruptError."""
         pipeline = self.layout.pipeline
-        if raw is None and pipeline.compressed:
+        if raw is None and pipeline.compressed and pipeline.nbytes:
             raw = scratch.raw(pipeline.nbytes)
         try:
             return pipeline.decode(data, raw)

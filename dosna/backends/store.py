@@ -64,6 +64,8 @@ class StoreConnection(BackendConnection):
     At least 4/3 of what a request may take.
     """
 
+    stores_text = True
+
     notes: ClassVar[tuple[str, ...]] = ()
     """What the guarantees of every dataset say in their small print."""
 

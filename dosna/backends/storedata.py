@@ -24,11 +24,12 @@ from dosna.backends.base import (
     Slices,
 )
 from dosna.backends.objects import ABSENT, Blob, Store, VersionConflict, lock
-from dosna.backends.parts import byte_range, byte_runs, owned, scratch, within
+from dosna.backends.parts import as_arrays, byte_range, byte_runs, owned, scratch, within
 from dosna.codecs import CodecError, bytes_of
 from dosna.errors import ChunkCorruptError, StaleDatasetError, StorageError
 from dosna.metadata import DatasetMetadata, Shape
 from dosna.plan import ChunkTask
+from dosna.text import element_bytes
 
 if TYPE_CHECKING:
     from dosna.backends.store import StoreConnection
@@ -440,7 +441,7 @@ class StoreDataset(BackendDataset):
     def decode(self, idx: Shape, data: Any, raw: Array | None = None) -> Array:
         """Decode a chunk, or raise ChunkCorruptError."""
         pipeline = self.layout.pipeline
-        if raw is None and pipeline.compressed:
+        if raw is None and pipeline.compressed and pipeline.nbytes:
             raw = scratch.raw(pipeline.nbytes)
         try:
             return pipeline.decode(data, raw)
@@ -465,6 +466,8 @@ class StoreDataset(BackendDataset):
         self._write(idx, np.asarray(values), slices, False)
 
     def write_many(self, values: Array, tasks: Iterable[ChunkTask]) -> None:
+        if not self.metadata.ndim:
+            tasks = as_arrays(tasks)
         self.store.for_each(partial(self.write_task, values), tasks, self._object_nbytes)
 
     def write_task(self, values: Array, task: ChunkTask) -> None:
@@ -538,7 +541,7 @@ class StoreDataset(BackendDataset):
         else:
             raw = scratch.raw(pipeline.nbytes) if pipeline.direct else None
             stored = self.decode(idx, data, raw)
-            if pipeline.direct:
+            if pipeline.direct or meta.dtype.hasobject:
                 chunk = stored
             else:
                 chunk = scratch.chunk(meta)[0]
@@ -584,7 +587,7 @@ class StoreDataset(BackendDataset):
 
     @property
     def _object_nbytes(self) -> int:
-        return math.prod(self.grain) * self.metadata.dtype.itemsize
+        return math.prod(self.grain) * element_bytes(self.metadata.dtype)
 
 
 _REVISION = re.compile(r"[0-9]{1,18}")

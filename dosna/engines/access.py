@@ -22,6 +22,7 @@ from dosna.errors import ChunkIndexError, IncompleteDatasetWarning
 from dosna.metadata import DatasetMetadata, Shape, decode_value, encode_attrs, encode_value
 from dosna.plan import ChunkTask, Index, plan, single
 from dosna.selection import Selection, select
+from dosna.text import as_text, element_bytes, elements
 
 if TYPE_CHECKING:
     from dosna.engines.connection import EngineConnection
@@ -217,8 +218,14 @@ class ArrayAccess:
         instance = self.instance
         meta = instance.metadata
         one = single(key, meta.shape, meta.chunk_size)
-        # What covers the chunk goes the general way: it needs no reading first.
-        if one is not None and _is_part(*one, meta) and not is_source(values):
+        # What covers the chunk goes the general way: it needs no reading first. So does text,
+        # for NumPy makes one text of a list that is assigned to one element.
+        if (
+            one is not None
+            and _is_part(*one, meta)
+            and not is_source(values)
+            and meta.dtype.kind != "T"
+        ):
             instance.set_chunk_data(one[0], assignable(values, meta.dtype), one[1])
         else:
             self._write(key, values)
@@ -284,7 +291,7 @@ class ArrayAccess:
         tasks: Tasks[ChunkTask] = plan(selection, self.instance.grain)
         if shared_edge:
             tasks = [t._replace(whole=t.whole and _is_full(t, self.instance.grain)) for t in tasks]
-        nbytes = selection.size * meta.dtype.itemsize
+        nbytes = selection.size * element_bytes(meta.dtype)
         if is_source(values):
             # Slices of the source are those of the tasks where no axis came, went or turned.
             if selection.in_order and selection.out_shape == tuple(values.shape):
@@ -436,7 +443,10 @@ class AsType:
         return len(self.dataset)
 
     def __getitem__(self, key: Any) -> Any:
-        return self.dataset[key].astype(self.dtype)
+        found = self.dataset[key]
+        if isinstance(found, str):  # what an element of text is, and none of NumPy's scalars
+            return np.asarray(found, self.dataset.dtype).astype(self.dtype)[()]
+        return found.astype(self.dtype)
 
     def __array__(self, dtype: DTypeLike | None = None, copy: bool | None = None) -> Array:
         return np.asarray(self.dataset.__array__(copy=copy).astype(self.dtype), dtype)
@@ -582,11 +592,13 @@ def is_source(values: Any) -> bool:
 
 def assignable(values: Any, dtype: np.dtype[Any]) -> Array:
     """Give values as an array whose cast to `dtype` cannot fail halfway through a chunk."""
+    if dtype.kind == "T":
+        return as_text(values)
     if not isinstance(values, (np.ndarray, np.generic)) and not hasattr(values, "__array__"):
         # Numbers, lists and records are converted as NumPy does when they are assigned.
         return np.asarray(values, dtype)
     array = np.asarray(values)
-    if array.dtype.kind in "OSUV" and array.dtype != dtype:
+    if array.dtype.kind in "OSTUV" and array.dtype != dtype:
         return array.astype(dtype)
     return array
 
@@ -602,7 +614,8 @@ def _is_part(idx: Shape, local: Index, meta: DatasetMetadata) -> bool:
 
 def _write_from(target: BackendDataset, source: Any, tasks: Any) -> None:
     for task in tasks:
-        target.write_many(read_source(source, task.out), [task._replace(out=(...,))])
+        block = elements(read_source(source, task.out), target.metadata.dtype)
+        target.write_many(block, [task._replace(out=(...,))])
 
 
 def _is_full(task: ChunkTask, chunk_size: Shape) -> bool:

@@ -28,6 +28,7 @@ from dosna.errors import (
 )
 from dosna.metadata import (
     DatasetMetadata,
+    as_dtype,
     check_fillvalue,
     check_name,
     decode_value,
@@ -35,6 +36,7 @@ from dosna.metadata import (
     new_metadata,
 )
 from dosna.settings import current, works_together
+from dosna.text import TEXT, is_text
 from dosna.util.options import refuse_unknown
 from dosna.util.patterns import matching
 from dosna.util.progress import Progress
@@ -215,6 +217,7 @@ class EngineConnection:
             Extent of each axis; the data's by default.
         dtype : dtype, optional
             The data's by default, or float32 without data. Data of another dtype are converted.
+            ``str`` is text of variable length, as is ``np.dtypes.StringDType()``.
         fillvalue : scalar, optional
             What reads where nothing was written; the dtype's zero by default.
         data : array_like, optional
@@ -253,7 +256,9 @@ class EngineConnection:
             if wanted is not None and tuple(wanted) != tuple(data.shape):
                 raise ValueError(f"shape {tuple(wanted)} is not that of data, {tuple(data.shape)}")
             shape = tuple(data.shape)
-            dtype = data.dtype if dtype is None else dtype
+            if dtype is None:
+                # Missing values are refused where there are some.
+                dtype = TEXT if is_text(data.dtype) else data.dtype
         metadata = new_metadata(shape, dtype, fillvalue, chunk_size, attrs)
         metadata = metadata.replace(incomplete=incomplete, origin=origin)
         return self.create_filled(
@@ -371,6 +376,12 @@ class EngineConnection:
         """Make an empty dataset; collective, as `create_dataset` is."""
         self._refuse_unknown(options)
 
+        if is_text(metadata.dtype) and not self.instance.stores_text:
+            raise TypeError(
+                f"{type(self.instance).__name__} has no datasets of text of variable length: "
+                "give a dtype of fixed length, such as 'U20'"
+            )
+
         def create() -> BackendDataset:
             self.check_free(name)
             return self.instance.create_dataset(name, metadata, **options)
@@ -432,8 +443,10 @@ class EngineConnection:
         wanted = (shape,) if isinstance(shape, (int, np.integer)) else shape
         if wanted is not None and tuple(wanted) != found.shape:
             raise TypeError(f"dataset {name!r} has shape {found.shape}, not {tuple(wanted)}")
-        if dtype is not None and not np.can_cast(dtype, found.dtype, "no" if exact else "safe"):
-            raise TypeError(f"dataset {name!r} has dtype {found.dtype}, not {np.dtype(dtype)}")
+        if dtype is not None:
+            kind = as_dtype(dtype)
+            if not np.can_cast(kind, found.dtype, "no" if exact else "safe"):
+                raise TypeError(f"dataset {name!r} has dtype {found.dtype}, not {kind}")
         return found
 
     @collective

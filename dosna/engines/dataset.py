@@ -40,8 +40,9 @@ from dosna.engines.work import (
     workers_within,
 )
 from dosna.errors import StaleDatasetError
-from dosna.metadata import Shape
+from dosna.metadata import Shape, as_dtype, check_fillvalue
 from dosna.plan import ChunkTask, every_chunk
+from dosna.text import element_bytes, elements, is_text
 from dosna.util.progress import Progress
 from dosna.util.sizes import parse_size
 
@@ -150,6 +151,7 @@ class EngineDataset(ArrayAccess):
         chunk = meta.empty_chunk()
         inside = chunk[meta.bounds(at).chunk]
         if data is not None:
+            data = elements(data, meta.dtype)
             part = inside if slices is None and np.shape(data) != meta.chunk_size else chunk
             part[... if slices is None else slices] = data
         self.runner.once(lambda: self.instance.create_chunk(at, inside) and None)
@@ -199,7 +201,7 @@ class EngineDataset(ArrayAccess):
             )
         travels = False
         work: Callable[[Any], None]
-        itemsize = max(np.dtype(data.dtype).itemsize, self.dtype.itemsize)
+        itemsize = max(element_bytes(np.dtype(data.dtype)), element_bytes(self.dtype))
         grain = block = self.instance.grain
         held = 2 * _nbytes(grain, itemsize)
         if is_source(data):
@@ -214,7 +216,7 @@ class EngineDataset(ArrayAccess):
             shares = 4 * self.runner.workers if self.runner.workers > 1 else 1
             block = load_block(self.instance, chunks, most, shares)
         else:
-            work = partial(self.instance.write_many, np.asarray(data))
+            work = partial(self.instance.write_many, elements(np.asarray(data), self.dtype))
         tasks: Tasks[ChunkTask]
         total = prod(-(-n // b) for n, b in zip(self.shape, block, strict=True))
         found = self.runner.once(lambda: self._stored_at(data, block, missing))
@@ -300,20 +302,22 @@ class EngineDataset(ArrayAccess):
             most = min(most, parse_size(memory_limit) // (5 * self.runner.workers))
         meta = self.instance.metadata
         with_halo = any(widths) and meta.size > 0
+        if boundary == "constant" and is_text(meta.dtype):
+            cval = "" if isinstance(cval, int) and cval == 0 else check_fillvalue(cval, meta.dtype)
         given = dtype is not None
         probe = HaloMap(self.instance, self.instance, func, widths, boundary, cval, given)
         self.runner.once(lambda: self.connection.check_free(output_name))
         if dtype is None:
             dtype = self.runner.once(partial(_first_dtype, self.instance, probe))
-        out = self.connection.create_like(self, output_name, np.dtype(dtype))
+        out = self.connection.create_like(self, output_name, as_dtype(dtype))
         grain = out.instance.grain
-        itemsize = max(self.dtype.itemsize, out.dtype.itemsize)
+        itemsize = max(element_bytes(self.dtype), element_bytes(out.dtype))
         block = 4 * _nbytes(grain, itemsize)
         work: Callable[[Any], None] = Map(self.instance, out.instance, func, given)
         if with_halo:
             grain = halo_group(out.instance, widths, most, 4 * self.runner.workers)
             work = HaloMap(self.instance, out.instance, func, widths, boundary, cval, given)
-            block = _nbytes(grain, self.dtype.itemsize, widths)
+            block = _nbytes(grain, element_bytes(self.dtype), widths)
             block += 3 * _nbytes(out.instance.grain, itemsize, widths)
         try:
             tasks = every_chunk(self.shape, grain)
@@ -342,7 +346,7 @@ class EngineDataset(ArrayAccess):
         """
         self.check_writable()
         self.note_reading()
-        block = 4 * _nbytes(self.instance.grain, self.dtype.itemsize)
+        block = 4 * _nbytes(self.instance.grain, element_bytes(self.dtype))
         self.spread("apply", Apply(self.instance, func), block, progress, memory_limit)
 
     @collective
@@ -373,6 +377,8 @@ class EngineDataset(ArrayAccess):
         self.note_reading()
         if op not in ("sum", "mean", "min", "max"):
             raise ValueError(f"reduce does sum, mean, min and max, not {op!r}")
+        if is_text(self.dtype):
+            raise TypeError(f"{op} of dataset {self.name!r}: it holds text, and reduce numbers")
         model = getattr(np, op)(np.zeros(1, self.dtype))
         if self.size == 0:
             return getattr(np, op)(np.empty(self.shape, self.dtype))
@@ -675,7 +681,7 @@ class EngineDataset(ArrayAccess):
             ) from error
         self.note_reading()
         source, chunks, travels = _opened(other)
-        itemsize = max(self.dtype.itemsize, other.dtype.itemsize)
+        itemsize = max(element_bytes(self.dtype), element_bytes(other.dtype))
         most = BLOCK_BYTES
         if memory_limit is not None:
             most = min(most, parse_size(memory_limit) // (4 * self.runner.workers))

@@ -19,6 +19,7 @@ from dosna.errors import MemoryLimitError
 from dosna.metadata import Shape
 from dosna.plan import ChunkTask, every_chunk, plan
 from dosna.selection import select
+from dosna.text import element_bytes, elements, is_text
 from dosna.util.sizes import parse_size
 
 Func = Callable[[Any], Any]
@@ -98,12 +99,14 @@ class Load:
 
     def __call__(self, tasks: Iterable[ChunkTask]) -> None:
         target = self.target
+        dtype = target.metadata.dtype
         memory: Array | None = None
         for task in tasks:
             box = task.out
             if memory is None and hasattr(self.source, "read_into"):
                 memory = np.empty(prod(extent_of(box)), self.source.dtype)
-            target.write_many(self._read(box, memory), objects_of(box, target.grain))
+            block = elements(self._read(box, memory), dtype)
+            target.write_many(block, objects_of(box, target.grain))
 
     def _read(self, box: tuple[slice, ...], memory: Array | None) -> Array:
         # Memory that was used before costs less than fresh memory, by half.
@@ -149,7 +152,10 @@ def result_of(func: Func, block: Array, extent: Shape) -> Array:
 
 def check_cast(func: Func, result: Array, dtype: np.dtype[Any], advice: str) -> Array:
     """Give a function's result back, or raise TypeError if `dtype` would cut it down."""
+    if is_text(dtype):
+        return elements(result, dtype)  # type: ignore[no-any-return]
     longer = result.dtype.kind in "SU" and result.dtype.itemsize > dtype.itemsize
+    longer = longer or is_text(result.dtype)
     if longer or not np.can_cast(result.dtype, dtype, "same_kind"):
         raise TypeError(
             f"{name_of(func)} gave {result.dtype}, which {dtype} would cut down: {advice}"
@@ -188,7 +194,9 @@ class Map:
                 inside: Any = (*place, ...)
                 seen = block[inside]
                 result = result_of(self.func, seen, seen.shape)
-                return result if self.dtype_given else check_first(self.func, result, meta.dtype)
+                if self.dtype_given:
+                    return elements(result, meta.dtype)  # type: ignore[no-any-return]
+                return check_first(self.func, result, meta.dtype)
 
             whole = by_chunk(block.shape, meta.chunk_size, meta.dtype, one)
             write_object(self.target, task, whole)
@@ -260,16 +268,18 @@ class HaloMap:
     def _result(self, block: Array) -> Array:
         inner = tuple(slice(h, n - h) for h, n in zip(self.halo, block.shape, strict=True))
         result = result_of(self.func, block, block.shape)[inner]
+        dtype = self.target.metadata.dtype
         if self.dtype_given:
-            return result
-        return check_first(self.func, result, self.target.metadata.dtype)
+            return elements(result, dtype)  # type: ignore[no-any-return]
+        return check_first(self.func, result, dtype)
 
     def extended(self, place: Sequence[slice]) -> Array:
         """Read a box of the array with its halo, whose far side the mode makes up."""
         meta = self.source.metadata
         extent = [s.stop - s.start + 2 * h for s, h in zip(place, self.halo, strict=True)]
         if self.mode == "constant":
-            block = np.full(extent, self.cval, meta.dtype)
+            block = np.empty(extent, meta.dtype)
+            block[...] = self.cval
         else:
             block = np.empty(extent, meta.dtype)
         corner = [s.start - h for s, h in zip(place, self.halo, strict=True)]
@@ -314,7 +324,7 @@ def halo_group(dataset: BackendDataset, halo: Shape, limit: int, at_least: int) 
     group = list(grain)
 
     def nbytes() -> int:
-        size = meta.dtype.itemsize
+        size = element_bytes(meta.dtype)
         for g, h in zip(group, halo, strict=True):
             size *= g + 2 * h
         return size
@@ -372,7 +382,7 @@ def load_block(target: BackendDataset, chunks: Shape | None, limit: int, at_leas
         # By doubling, and by less where that would be too much.
         for grown in (2 * before, before + grain[axis]):
             block[axis] = min(grown, most)
-            fits = prod(block) * meta.dtype.itemsize <= limit and count() >= at_least
+            fits = prod(block) * element_bytes(meta.dtype) <= limit and count() >= at_least
             if fits:
                 break
             block[axis] = before
@@ -517,6 +527,8 @@ def other_bytes(one: Array, other: Array) -> Array:
             within = other_bytes(one[name], other[name])
             differ |= within.any(axis=tuple(range(one.ndim, within.ndim)))
         return differ
+    if is_text(one.dtype):
+        return np.asarray(one != other)
     size = one.dtype.itemsize
     bytes_of = [np.ascontiguousarray(a).reshape(-1).view(np.uint8) for a in (one, other)]
     unlike = bytes_of[0] != bytes_of[1]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import copy
 from typing import Any
 
 import numpy as np
@@ -255,7 +256,7 @@ class ArrayTests(Kit):
                 for rows in zip(list(ds), model, strict=True)
                 for pair in zip(*rows, strict=True)
             ]
-            kept = [(key, found, expected.copy()) for key, found, expected in kept]
+            kept = [(key, found, copy(expected)) for key, found, expected in kept]
             other = self.create(con, own + "-o", data=model[::-1, ::-1], chunk_size=(3, 3))
             check(other[...], model[::-1, ::-1])
             ds[...] = model[0, 0]
@@ -302,7 +303,7 @@ class ArrayTests(Kit):
                 model[i] = model[j]
                 one, two = ds[i], ds[j]
                 ds[j], ds[i] = one, two
-                one, two = model[i].copy(), model[j].copy()
+                one, two = copy(model[i]), copy(model[j])
                 model[j], model[i] = one, two
                 ds[i : i + 2] = ds[j : j + 1]
                 model[i : i + 2] = model[j : j + 1].copy()

@@ -9,6 +9,7 @@ from dosna.testing.names import NameTests
 from dosna.testing.operations import OperationTests
 from dosna.testing.replacing import ReplacingTests
 from dosna.testing.sharing import SharingTests
+from dosna.testing.text import TextTests
 
 
 class BackendTests(
@@ -17,6 +18,7 @@ class BackendTests(
     ReplacingTests,
     ArrayTests,
     OperationTests,
+    TextTests,
     SharingTests,
     MachineTests,
 ):
