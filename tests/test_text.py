@@ -231,6 +231,15 @@ def test_xarray_opens_text_alike(con, tmp_path):
     assert list(con["again.zarr/words"].attrs["of"]) == ["a", "b"]
 
 
+def test_attributes_of_text_are_lists_to_others(con, tmp_path):
+    ds = con.create_dataset("x", WORDS.shape, str, attrs={"words": WORDS})
+    assert require("zarr").open_array(tmp_path / "x").attrs["words"] == WORDS.tolist()
+    check(ds.attrs["words"], WORDS)
+    con.set_group_attrs("", {"words": WORDS[0]})
+    assert require("zarr").open_group(tmp_path).attrs["words"] == WORDS[0].tolist()
+    check(con.get_group_attrs("")["words"], WORDS[0])
+
+
 def test_text_of_pandas(con, tmp_path):
     pd = require("pandas")
     frame = pd.DataFrame({"name": ["a", "bc", "\u00e4" * 20]})
