@@ -16,6 +16,7 @@ from dosna import errors
 from dosna.errors import RefusedError
 from dosna.export import SUFFIXES
 from dosna.testing.samples import ALL_DTYPES, DTYPES, check, sample
+from dosna.util import processes
 
 h5py = require("h5py")
 
@@ -234,6 +235,91 @@ class TestAppearing:
     def test_a_missing_folder_is_named(self, volume, tmp_path, suffix):
         with pytest.raises(errors.StorageError, match="make it first"):
             volume.export(tmp_path / "no" / f"out{suffix}")
+
+
+def killed(code, *arguments):
+    """Run code that kills its own process."""
+    code = "import os, signal, sys\nimport numpy as np\nimport dosna as dn\n" + code
+    ran = subprocess.run([sys.executable, "-c", code, *map(str, arguments)], capture_output=True)
+    assert ran.returncode == -signal.SIGKILL, ran.stderr
+
+
+KILLED = """
+def stop(done, total):
+    if done > 2:
+        os.kill(os.getpid(), signal.SIGKILL)
+with dn.Connection("x", backend="ram") as con:
+    ds = con.create_dataset("a", data=np.arange(20.0), chunk_size=2)
+    ds.export(sys.argv[1], overwrite=True, progress=stop)
+"""
+
+
+@pytest.mark.parametrize("suffix", [".h5", ".zarr", ".npy"])
+def test_what_a_killed_export_left_is_swept_by_the_next(volume, tmp_path, suffix):
+    path = tmp_path / f"out{suffix}"
+    volume.export(path)
+    before = contents(path) if path.is_dir() else path.read_bytes()
+    killed(KILLED, path)
+    left = set(os.listdir(tmp_path)) - {path.name}
+    assert [name for name in left if name.startswith(f".{path.name}.") and name.endswith(".part")]
+    assert (contents(path) if path.is_dir() else path.read_bytes()) == before
+    # Of the living, of other machines, and of other paths.
+    others = {
+        f".{path.name}.{processes.maker()}.part",
+        f".{path.name}.01234567-1-1-89ab.part",
+        f".{path.name}.0123abcd.part",
+        f".other{path.name}.part",
+    }
+    for name in others:
+        (tmp_path / name).mkdir()
+    volume.export(path, overwrite=True)
+    assert set(os.listdir(tmp_path)) == {path.name} | others
+
+
+@pytest.mark.parametrize("step", ["part", "old"])
+def test_killed_between_two_steps_of_replacing_a_folder(volume, tmp_path, step):
+    """On a file system that cannot exchange two names."""
+    path = tmp_path / "out.zarr"
+    code = """
+import dosna.export as module
+module.exchange = lambda one, other: False
+rename, step = os.rename, sys.argv[2]
+def renamed(source, target, **options):
+    rename(source, target, **options)
+    if os.fspath(source).endswith("out.zarr") or (step == "old" and target == sys.argv[1]):
+        if step == "part" or target == sys.argv[1]:
+            os.kill(os.getpid(), signal.SIGKILL)
+os.rename = renamed
+with dn.Connection("x", backend="ram") as con:
+    con.create_dataset("a", data=np.arange(20.0)).export(sys.argv[1], overwrite=True)
+"""
+    volume.export(path)
+    killed(code, path, step)
+    assert path.exists() == (step == "old")
+    with pytest.raises(errors.DatasetExistsError):
+        volume.export(path)
+    with dn.Connection(str(path), backend="file") as con:
+        assert con["a"][...].tolist() == list(range(20))
+    assert os.listdir(tmp_path) == [path.name]
+
+
+def test_an_export_replaces_a_link_and_not_what_it_leads_to(volume, tmp_path):
+    (tmp_path / "kept").mkdir()
+    for suffix in (".zarr", ".h5"):
+        target, path = tmp_path / "kept" / f"old{suffix}", tmp_path / f"out{suffix}"
+        volume.export(target)
+        before = contents(tmp_path / "kept")
+        path.symlink_to(target)
+        volume.export(path, overwrite=True)
+        assert not path.is_symlink()
+        assert contents(tmp_path / "kept") == before
+    assert sorted(os.listdir(tmp_path)) == ["kept", "out.h5", "out.zarr"]
+
+
+def test_long_names_of_exports(volume, tmp_path):
+    name = "n" * 240 + ".h5"
+    volume.export(tmp_path / name)
+    assert os.listdir(tmp_path) == [name]
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import secrets
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +21,7 @@ h5pyd = require("h5pyd")
 
 from dosna.export.hsds import link_domain, load_domain  # noqa: E402
 from dosna.hsds import HsdsClient, HsdsOptions  # noqa: E402
+from dosna.util.processes import maker  # noqa: E402
 
 
 def small_integers(shape):
@@ -356,3 +359,32 @@ def test_what_hsds_has_no_type_for_is_named(hsds, con, domain, dtype):
         con.export(f"hdf5:/{domain}")
     con["fine"].export(f"hdf5:/{domain}")
     assert open_source(f"hdf5:/{domain}").names() == ["fine"]
+
+
+def test_what_a_killed_export_left_is_swept_by_the_next(hsds, domain, tmp_path):
+    client = HsdsClient(HsdsOptions())
+    folder, _, name = domain.rpartition("/")
+    process = subprocess.run(
+        [sys.executable, "-c", "from dosna.util.processes import maker; print(maker())"],
+        capture_output=True,
+        text=True,
+    )
+    dead, living = process.stdout.strip(), maker()
+    foreign = "01234567-1-1-89ab"
+    for token in (dead, living, foreign):
+        client.put("/", f"{folder}/.{name}.{token}.part", {})
+    with dn.Connection("x", backend="ram") as con:
+        ds = con.create_dataset("a", data=np.arange(5))
+        ds.export(f"hdf5:/{domain}")
+        left = {n for n in names_in(hsds.home) if name in n}
+        assert left == {name, f".{name}.{living}.part", f".{name}.{foreign}.part"}
+        # Killed after the old domain's path was taken away.
+        root = client.get("/", domain)["root"]
+        client.put("/", f"{folder}/.{name}.{dead}.part.old", {"linked_domain": domain})
+        client.delete("/", domain, keep_root=1)
+        client.put("/", f"{folder}/.{name}.{dead}.part", {})
+        with pytest.raises(errors.DatasetExistsError):
+            ds.export(f"hdf5:/{domain}")
+        assert client.get("/", domain)["root"] != root
+        assert {n for n in names_in(hsds.home) if name in n} == left
+        con.del_dataset("a")

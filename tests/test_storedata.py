@@ -29,6 +29,7 @@ from dosna.registry import Backend, backends
 from dosna.testing import CountingStore, FaultyStore, MemoryStore, use_store
 from dosna.testing.doubles import FolderStore, MemoryConnection
 from dosna.testing.samples import check
+from dosna.util import processes
 
 
 @pytest.fixture
@@ -492,12 +493,12 @@ def test_who_waits_for_a_sign_of_life_says_so(con, store, monkeypatch):
     ],
 )
 def test_only_processes_of_this_machine_are_known_to_be_dead(change, dead):
-    parent = deletion._process(os.getppid())
+    parent = processes.describe(os.getppid())
     assert deletion._has_ended({"token": "theirs", "process": {**parent, **change}}) is dead
 
 
 def test_a_process_knows_its_own_deletions(monkeypatch):
-    mark = {"token": "mine", "process": deletion._process(os.getpid())}
+    mark = {"token": "mine", "process": processes.describe(os.getpid())}
     assert deletion._has_ended(mark)
     monkeypatch.setattr(deletion, "_under_way", {"mine"})
     assert not deletion._has_ended(mark)

@@ -15,11 +15,11 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from itertools import islice
-from pathlib import Path
 from typing import Any
 
 from dosna.backends.objects import Blob, Store
 from dosna.errors import StorageError
+from dosna.util.processes import describe, has_ended, machine
 
 __all__ = ["DELETED", "Deletion"]
 
@@ -112,7 +112,7 @@ class Deletion:
             "zarr_format": 3,
             "node_type": DELETED,
             "token": self._token,
-            "process": _process(os.getpid()),
+            "process": describe(os.getpid()),
             "abandoned": abandoned,
             "sign_of_life": secrets.token_hex(8),
         }
@@ -167,38 +167,12 @@ def _named(mark: dict[str, Any]) -> str:
 # -- processes of this machine ----------------------------------------------------------------
 
 
-def _machine() -> str | None:
-    """Name what has process numbers of its own, until its next start; None if nothing does."""
-    try:
-        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-        return f"{boot} {os.readlink('/proc/self/ns/pid')}"
-    except OSError:
-        return None
-
-
-def _process(pid: int) -> dict[str, Any] | None:
-    """Describe a process; None if that is not to be seen."""
-    try:
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    except OSError:
-        return None
-    # A number may be used again, but not by a process that began at the same time.
-    began = "" if fields[0] in "ZX" else fields[19]
-    return {"machine": _machine(), "host": os.uname().nodename, "pid": pid, "began": began}
-
-
 def _has_ended(mark: dict[str, Any]) -> bool:
     """Whether nobody is at a deletion any more; nothing is known of other machines."""
     process = mark.get("process")
-    if not process or process.get("machine") is None or process["machine"] != _machine():
+    if not process or process.get("machine") is None or process["machine"] != machine():
         return False
     pid: int = process["pid"]
     if pid == os.getpid():
         return mark.get("token") not in _under_way
-    try:
-        os.kill(pid, 0)  # no signal; sees those too that /proc hides
-    except ProcessLookupError:
-        return True
-    except PermissionError:
-        pass
-    return _process(pid) not in (process, None)
+    return has_ended(pid, process.get("began", ""))

@@ -7,15 +7,15 @@ a hidden name that ends in ``.part``. So it is with a domain of HSDS, which is n
 from __future__ import annotations
 
 import errno
+import hashlib
 import os
-import secrets
-import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from dosna.backends.folder import disk, sync_folder
+from dosna.backends.exchange import exchange
+from dosna.backends.folder import disk, remove_folder, sync_folder
 from dosna.errors import (
     ConfigurationError,
     DatasetExistsError,
@@ -23,6 +23,7 @@ from dosna.errors import (
     RefusedError,
     StorageError,
 )
+from dosna.util.processes import maker, maker_has_ended
 
 if TYPE_CHECKING:
     from dosna.engines.base import Report, Runner
@@ -55,6 +56,9 @@ class Job:
         """Who does the work."""
         return self.datasets[0].runner
 
+
+_PART, _OLD = ".part", ".old"
+_LONGEST = 180
 
 Writer = Callable[[Job, str, "Report | None"], None]
 """Writes a job to a path, where nothing is, and reports the number of chunks done."""
@@ -178,12 +182,14 @@ def _appearing(path: str, runner: Runner, overwrite: bool) -> Iterator[str]:
     folder, name = os.path.split(path)
 
     def begin() -> str:
-        _check_free(path, overwrite)
         if not os.path.isdir(folder):
             raise StorageError(
                 errno.ENOENT, f"cannot write {path}: {folder} is not a folder; make it first"
             )
-        return os.path.join(folder, f".{name}.{secrets.token_hex(4)}.part")
+        with disk(f"look into {folder}"):
+            _sweep(folder, path)
+        _check_free(path, overwrite)
+        return os.path.join(folder, f"{_hidden(name)}{maker()}{_PART}")
 
     def finish() -> None:
         with disk(f"write {path}"):
@@ -216,11 +222,42 @@ def _check_free(path: str, overwrite: bool) -> None:
         )
 
 
+def _hidden(name: str) -> str:
+    """Return what the names of unfinished files begin with."""
+    if len(os.fsencode(name)) > _LONGEST:
+        name = hashlib.sha256(os.fsencode(name)).hexdigest()[:16]
+    return f".{name}."
+
+
+def _sweep(folder: str, path: str) -> None:
+    """Remove what processes have left that were killed when they exported to this path.
+
+    It is another's if it does not tell its maker, or that is not certain to have ended.
+    """
+    start = _hidden(os.path.basename(path))
+    left = {name.removesuffix(_OLD) for name in os.listdir(folder) if name.startswith(start)}
+    for name in left:
+        if not name.endswith(_PART) or not maker_has_ended(name[len(start) : -len(_PART)]):
+            continue
+        part = os.path.join(folder, name)
+        old = part + _OLD
+        if os.path.lexists(old) and not os.path.lexists(path):
+            # Killed between the two steps of `_replace_folder`: the new one is whole.
+            os.rename(part if os.path.lexists(part) else old, path)
+        _remove(part)
+        _remove(old)
+
+
 def _replace_folder(part: str, path: str) -> None:
     """Put a folder into the place of what cannot be replaced by renaming."""
-    old = part + ".old"
-    with suppress(FileNotFoundError):
-        os.rename(path, old)
+    if not os.path.lexists(path):
+        os.rename(part, path)
+        return
+    if exchange(part, path):
+        _remove(part)
+        return
+    old = part + _OLD
+    os.rename(path, old)
     try:
         os.rename(part, path)
     except BaseException:
@@ -231,8 +268,5 @@ def _replace_folder(part: str, path: str) -> None:
 
 
 def _remove(path: str) -> None:
-    if os.path.isdir(path):
-        shutil.rmtree(path, ignore_errors=True)
-    else:
-        with suppress(OSError):
-            os.unlink(path)
+    with suppress(OSError):  # the next export to that path will do it
+        remove_folder(path)

@@ -194,11 +194,16 @@ class HsdsClient:
             if not failure.absent:
                 raise
 
-    def domains(self, folder: str) -> Iterator[Json]:
-        """List what is in a folder, without what is in its folders."""
+    def domains(self, folder: str, pattern: str | None = None) -> Iterator[Json]:
+        """List what is in a folder, without what is in its folders.
+
+        Servers that do not know of patterns (with one ``*``) give all.
+        """
         marker: Json = {}
+        chosen = {} if pattern is None else {"pattern": pattern}
         while True:
-            found = self.get("/domains", f"{folder.rstrip('/')}/", Limit=_PAGE, **marker)
+            path = f"{folder.rstrip('/')}/"
+            found = self.get("/domains", path, Limit=_PAGE, **chosen, **marker)
             listed = found["domains"]
             yield from listed
             if len(listed) < _PAGE:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import secrets
 import threading
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -17,12 +16,14 @@ from h5json.objid import createObjId
 from dosna.errors import DatasetExistsError, StorageError
 from dosna.hsds.client import Failure, HsdsClient, Json
 from dosna.metadata import Shape
+from dosna.util.processes import maker, maker_has_ended
 
 __all__ = ["NewDomain", "grown", "in_flight", "new_domain", "select_of"]
 
 Box = tuple[slice, ...]
 
 _AT_ONCE = 100
+_PART, _OLD = ".part", ".old"
 
 
 def select_of(box: Box) -> dict[str, str]:
@@ -222,8 +223,10 @@ def new_domain(
         The server refuses, fails, or cannot be reached.
     """
     folder, _, name = path.rpartition("/")
-    part = f"{folder}/.{name}.{token or secrets.token_hex(4)}.part"
+    part = f"{folder}/.{name}.{token or maker()}{_PART}"
     try:
+        if token is None:
+            _sweep(client, path)
         _check_free(client, path, overwrite)
         if token is not None:
             _remove(client, part, path)
@@ -266,7 +269,7 @@ def _check_free(client: HsdsClient, path: str, overwrite: bool) -> None:
 def _appear(client: HsdsClient, part: str, path: str, root: str, overwrite: bool) -> None:
     """Let two paths lead to one root, and then only the right one."""
     _check_free(client, path, overwrite)
-    old = f"{part}.old"
+    old = f"{part}{_OLD}"
     before = _root(client, path)
     if before is not None:
         client.put("/", old, {"linked_domain": path})
@@ -287,6 +290,27 @@ def _appear(client: HsdsClient, part: str, path: str, root: str, overwrite: bool
     client.delete("/", part, keep_root=1)
     if before is not None:
         client.delete("/", old)
+
+
+def _sweep(client: HsdsClient, path: str) -> None:
+    """Delete what processes of this machine have left that were killed; of others it is unknown.
+
+    One that was killed between the two steps of `_appear` leaves the old domain and the new, of
+    which the new one, which is complete, gets the path.
+    """
+    folder, _, name = path.rpartition("/")
+    start = f"{folder}/.{name}."
+    # Of domains that are not hidden there may be many.
+    listed = [str(found["name"]) for found in client.domains(folder or "/", pattern=".*")]
+    left = {found.removesuffix(_OLD) for found in listed if found.startswith(start)}
+    for part in left:
+        if not part.endswith(_PART) or not maker_has_ended(part[len(start) : -len(_PART)]):
+            continue
+        old = f"{part}{_OLD}"
+        if old in listed and _root(client, path) is None:
+            client.put("/", path, {"linked_domain": part if part in listed else old})
+        _remove(client, part, path)
+        _remove(client, old, path)
 
 
 def _remove(client: HsdsClient, part: str, path: str) -> None:
