@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import DTypeLike
 
+from dosna.casting import lost
 from dosna.errors import DatasetNameError, FormatError
 from dosna.text import TEXT, as_text, decode, element_bytes, encode, is_text
 
@@ -387,14 +388,17 @@ def check_fillvalue(fillvalue: Any, dtype: np.dtype[Any]) -> Any:
                 raise ValueError("it is not a scalar")
     except (TypeError, ValueError, OverflowError, FloatingPointError) as error:
         raise ValueError(f"{problem}: {error}") from None
-    if dtype.kind in "SU":
-        lossy = isinstance(fillvalue, (str, bytes)) and len(filled[()]) < len(fillvalue)
-    elif dtype.kind in "biu":
-        given = np.asarray(fillvalue)
-        lossy = given.dtype.kind not in "biuf" or bool(filled.astype(given.dtype) != given)
-    else:
-        lossy = False
-    if lossy:
+    if dtype.names is not None and isinstance(fillvalue, tuple):
+        for value, name in zip(fillvalue, dtype.names, strict=True):
+            if dtype[name].shape == ():
+                check_fillvalue(value, dtype[name])
+        return filled[()]
+    given = np.asarray(fillvalue)
+    if dtype.kind == "M" and given.dtype.kind not in "mM":
+        # Numbers are in the dtype's own unit; what is read in another may be finer.
+        given = filled if given.dtype.kind in "biuf" else np.asarray(np.datetime64(fillvalue))
+    lossy = dtype.kind in "biu" and given.dtype.kind not in "biuf"
+    if lossy or lost(given, dtype).any():
         raise ValueError(f"{problem}: it would become {filled[()]!r}")
     return filled[()]
 

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 from dosna.backends.base import Array, BackendDataset, Guarantees
+from dosna.casting import check_values
 from dosna.engines.base import R, Runner, Tasks, collective
 from dosna.engines.work import read_source
 from dosna.errors import ChunkIndexError, IncompleteDatasetWarning
@@ -450,6 +451,28 @@ class AsType:
 
     def __array__(self, dtype: DTypeLike | None = None, copy: bool | None = None) -> Array:
         return np.asarray(self.dataset.__array__(copy=copy).astype(self.dtype), dtype)
+
+
+class Appended:
+    """A source that is appended, which may be the dataset itself, or a view of it.
+
+    It keeps the extent that it had before, and has no values that `dtype` would change.
+
+    Parameters
+    ----------
+    source : object
+    shape : tuple of int
+    dtype : dtype
+        Of the dataset.
+    """
+
+    def __init__(self, source: Any, shape: Shape, dtype: np.dtype[Any]) -> None:
+        self.source = source.instance if isinstance(source, ArrayAccess) else source
+        self.shape, self.dtype = shape, np.dtype(source.dtype)
+        self._target = dtype
+
+    def __getitem__(self, key: tuple[slice, ...]) -> Array:
+        return check_values(read_source(self.source, key), self._target, "data to append")
 
 
 class Attributes(MutableMapping[str, Any]):

@@ -290,7 +290,8 @@ class EngineConnection:
         made = create()
         if data is not None:
             try:
-                made.load(data, progress=progress, memory_limit=memory_limit)
+                # A dtype that was asked for is meant.
+                made.load_values(data, progress=progress, memory_limit=memory_limit)
             except BaseException:
                 self.discard(made)
                 raise

@@ -16,7 +16,8 @@ import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
 
 from dosna.backends.base import Array, BackendDataset, ChunkState
-from dosna.engines.access import ArrayAccess, EngineDataChunk, is_source
+from dosna.casting import check_values
+from dosna.engines.access import Appended, ArrayAccess, EngineDataChunk, is_source
 from dosna.engines.base import Tasks, collective
 from dosna.engines.halo import check_halo, check_mode
 from dosna.engines.work import (
@@ -187,9 +188,33 @@ class EngineDataset(ArrayAccess):
         Raises
         ------
         ValueError
-            `data` has another shape.
+            `data` has another shape, or values that the dataset's dtype does not have: text that
+            is too long, numbers out of range, fractions for integers. Chunks that were done by
+            then stay changed.
         MemoryLimitError
             The limit is below what one chunk needs.
+        """
+        self.load_values(
+            data, missing=missing, progress=progress, memory_limit=memory_limit, checked=True
+        )
+
+    def load_values(
+        self,
+        data: Any,
+        *,
+        missing: bool = False,
+        progress: Progress = None,
+        memory_limit: Limit = None,
+        checked: bool = False,
+    ) -> None:
+        """Do what `load` does, within a collective call; convert values as NumPy does.
+
+        Parameters
+        ----------
+        data, missing, progress, memory_limit
+            As in `load`.
+        checked : bool
+            Whether values that would be changed are an error instead.
         """
         self.check_writable()
         if not hasattr(data, "shape") or not hasattr(data, "dtype"):
@@ -204,17 +229,20 @@ class EngineDataset(ArrayAccess):
         itemsize = max(element_bytes(np.dtype(data.dtype)), element_bytes(self.dtype))
         grain = block = self.instance.grain
         held = 2 * _nbytes(grain, itemsize)
+        checked = checked and data.dtype != self.dtype
         if is_source(data):
             source, chunks, travels = _opened(data)
             if source is data and chunks:
                 # As it is stored, and after one filter and the next.
                 held += 3 * _nbytes(chunks, itemsize)
-            work = Load(self.instance, source)
+            work = Load(self.instance, source, checked)
             most = BLOCK_BYTES
             if memory_limit is not None:
                 most = min(most, parse_size(memory_limit) // self.runner.workers - held)
             shares = 4 * self.runner.workers if self.runner.workers > 1 else 1
             block = load_block(self.instance, chunks, most, shares)
+        elif checked:
+            work = Load(self.instance, np.asarray(data), checked)
         else:
             work = partial(self.instance.write_many, elements(np.asarray(data), self.dtype))
         tasks: Tasks[ChunkTask]
@@ -569,15 +597,16 @@ class EngineDataset(ArrayAccess):
         Raises
         ------
         ValueError
-            `data` has another shape. If the write fails, the array gets its extent back, unless
-            somebody else appended meanwhile: then there is fill in between.
+            `data` has another shape, or values that the dataset's dtype does not have, as in
+            `load`. If the write fails, the array gets its extent back, unless somebody else
+            appended meanwhile: then there is fill in between.
         """
         self.check_writable()
         if not -self.ndim <= axis < self.ndim:
             raise ValueError(f"axis {axis} is outside of the {self.ndim} axes of {self.name!r}")
         axis %= self.ndim
-        values = data if is_source(data) else plain(data)
-        given: Shape = tuple(values.shape)  # type: ignore[union-attr]
+        values: Any = data if is_source(data) else plain(data)
+        given: Shape = tuple(values.shape)
         before = self.shape
         if len(given) != self.ndim or any(
             n != m for a, (n, m) in enumerate(zip(given, before, strict=True)) if a != axis
@@ -586,6 +615,10 @@ class EngineDataset(ArrayAccess):
                 f"append along axis {axis} needs data of shape {before} but for that axis, and "
                 f"this has {given}"
             )
+        if isinstance(values, np.ndarray):
+            values = check_values(values, self.dtype, "data to append")
+        else:
+            values = Appended(values, given, self.dtype)
         before = self.change(lambda: self.instance.extend(axis, given[axis]))
         after = self.shape
         begin = before[axis]

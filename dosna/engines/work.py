@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from dosna.backends.base import Array, BackendDataset, ChunkState
+from dosna.casting import check_values
 from dosna.engines.halo import pieces
 from dosna.errors import MemoryLimitError
 from dosna.metadata import Shape
@@ -96,6 +97,8 @@ class Load:
 
     target: BackendDataset
     source: Any
+    checked: bool = False
+    """Whether it is an error if values do not fit the target's dtype."""
 
     def __call__(self, tasks: Iterable[ChunkTask]) -> None:
         target = self.target
@@ -105,7 +108,10 @@ class Load:
             box = task.out
             if memory is None and hasattr(self.source, "read_into"):
                 memory = np.empty(prod(extent_of(box)), self.source.dtype)
-            block = elements(self._read(box, memory), dtype)
+            block = self._read(box, memory)
+            if self.checked:
+                block = check_values(block, dtype, "data to load")
+            block = elements(block, dtype)
             target.write_many(block, objects_of(box, target.grain))
 
     def _read(self, box: tuple[slice, ...], memory: Array | None) -> Array:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from itertools import pairwise
 from typing import Any
@@ -334,6 +335,69 @@ class OperationTests(Kit):
         with pytest.raises(ValueError, match="invalid literal"):
             ds.append([["text"] * 9])
         check(con[name][...], model)
+
+    def test_append_of_itself(
+        self, con: dn.Connection, ds: dn.Dataset, data: Array, name: str
+    ) -> None:
+        model = data
+        itself: list[Callable[[], Any]] = [
+            lambda: ds,
+            lambda: con[name],
+            lambda: ds.astype("f4"),
+            lambda: con[name].astype("<i4"),
+        ]
+        for number, given in enumerate(itself):
+            ds.append(given(), axis=number % 2)
+            model = np.concatenate([model, model], axis=number % 2)
+            check(ds[...], model, number)
+        flat = self.create(con, name + "-f", data=np.arange(5.0), chunk_size=3)
+        other = con[name + "-f"]
+        other.append(flat)
+        flat.refresh()
+        flat.append(other)
+        check(flat[...], np.tile(np.arange(5.0), 4))
+
+    def test_values_that_do_not_fit_are_refused_and_others_converted(
+        self, con: dn.Connection, name: str
+    ) -> None:
+        cases: list[tuple[Any, Any, Any]] = [
+            (["foo"], ["foobar"], np.array(["bar"], "U9")),
+            (np.array([1, 2], "<i4"), [1.5, 2.0], [-1.0, 7.0]),
+            (np.array([1, 2], "<i4"), [np.nan], [3]),
+            (np.array([1], "u1"), [256], [255, 0]),
+            (np.array([1.0]), [1 + 2j], [1 + 0j]),
+            (np.array([1.0], "f4"), [1e300], [0.1]),
+            (np.array(["2020-01-01"], "M8[s]"), np.array(["2020-01-01T00:00:00.5"], "M8[ms]"),
+             np.array(["2021-01-01"], "M8[D]")),
+        ]  # fmt: skip
+        for number, (first, bad, good) in enumerate(cases):
+            first, bad, good = np.asarray(first), np.asarray(bad), np.asarray(good)
+            ds = self.create(con, f"{name}-{number}", data=first, chunk_size=2)
+            # In memory, and as something that is read by slicing.
+            source = self.create(con, f"{name}-{number}-s", data=bad, chunk_size=2)
+            with warnings.catch_warnings():
+                warnings.simplefilter("error", RuntimeWarning)
+                for given in (bad, source):
+                    with pytest.raises(ValueError, match="do not fit"):
+                        ds.append(given)
+                    check(ds[...], first, number)
+                    grown = self.create(con, f"{name}-{number}-t", bad.shape, first.dtype)
+                    with pytest.raises(ValueError, match="do not fit"):
+                        grown.load(given)
+                    grown.delete()
+                ds.append(good)
+            real = good.real if good.dtype.kind == "c" else good
+            model = np.concatenate([first, real.astype(first.dtype)])
+            check(ds[...], model, number)
+            # Assignment, and a dtype that was asked for, convert as NumPy does.
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                model[:1] = bad[:1]
+                ds[:1] = bad[:1]
+                made = self.create(con, f"{name}-{number}-c", data=bad, dtype=first.dtype)
+                expected = bad.astype(first.dtype)
+            check(ds[...], model, number)
+            check(made[...], expected, number)
 
     # -- how it is done -------------------------------------------------------------------
 
