@@ -95,12 +95,18 @@ class Claims:
         The top-level packages whose objects it takes, such as ``h5py``.
     members : tuple of str
         Names of files of which its folders have one, whatever the folders are called.
+    signatures : tuple of bytes
+        What its files begin with, whatever they are called.
+    block : bool
+        Whether that may also come after a block of 512 bytes, or of 1024, 2048 and so on.
     """
 
     suffixes: tuple[str, ...] = ()
     schemes: tuple[str, ...] = ()
     packages: tuple[str, ...] = ()
     members: tuple[str, ...] = ()
+    signatures: tuple[bytes, ...] = ()
+    block: bool = False
 
 
 @dataclass(frozen=True)
@@ -235,6 +241,14 @@ def _entry_points(kind: str) -> dict[str, EntryPoint]:
     return {entry.name.lower(): entry for entry in found}
 
 
+# What files of HDF5 are called: in general, by NeXus, netCDF and MATLAB, and field by field.
+_HDF5 = (
+    *(".h5", ".hdf5", ".hdf", ".he5", ".nxs", ".nx5", ".nc", ".nc4", ".mat"),
+    *(".bag", ".biom", ".cgns", ".cool", ".cxi", ".emd", ".exo", ".fast5", ".h5ad", ".h5m"),
+    *(".h5md", ".hspy", ".ilp", ".ims", ".loom", ".mcool", ".mda", ".med", ".nwb", ".rtdc"),
+    *(".rtout", ".scool", ".silo", ".snirf", ".vtkhdf"),
+)
+
 backends: Registry[Backend] = Registry(
     "backend",
     {
@@ -266,7 +280,7 @@ sources: Registry[SourceKind] = Registry(
             "hdf5",
             ("nexus",),
             claims=Claims(
-                (".h5", ".hdf5", ".hdf", ".nxs", ".nx5", ".he5", ".nc"), packages=("h5py",)
+                _HDF5, packages=("h5py",), signatures=(b"\x89HDF\r\n\x1a\n",), block=True
             ),
         ),
         "hsds": _Known(
@@ -289,10 +303,12 @@ sources: Registry[SourceKind] = Registry(
         "dosna": _Known("dosna.sources.datasets:KIND", claims=Claims(packages=("dosna",))),
         "npy": _Known(
             "dosna.sources.npy:KIND",
-            claims=Claims((".npy", ".npz"), packages=("numpy",)),
+            claims=Claims((".npy", ".npz"), packages=("numpy",), signatures=(b"\x93NUMPY",)),
         ),
         "root": _Known(
-            "dosna.sources.root:KIND", "root", claims=Claims((".root",), packages=("uproot",))
+            "dosna.sources.root:KIND",
+            "root",
+            claims=Claims((".root",), packages=("uproot",), signatures=(b"root",)),
         ),
     },
 )

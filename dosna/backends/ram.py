@@ -11,7 +11,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
-from itertools import repeat
+from itertools import islice, repeat
 from operator import getitem, lt, methodcaller, setitem
 from typing import Any, NoReturn
 
@@ -27,7 +27,7 @@ from dosna.backends.base import (
 )
 from dosna.backends.parts import as_arrays, owned, within
 from dosna.errors import DatasetExistsError, DatasetNotFoundError, StaleDatasetError
-from dosna.metadata import DatasetMetadata, Shape, check_group, check_nesting
+from dosna.metadata import DatasetMetadata, Shape, check_group, check_nesting, parents
 from dosna.plan import ChunkTask, Columns, Plan
 from dosna.registry import Backend
 
@@ -37,12 +37,41 @@ _IN_PLACE_BYTES = 64 << 10
 # Large allocations are backed by huge pages: a first load is about twice as fast.
 _SLAB_BYTES = 32 << 20
 _STRIPES = 64
+_MOST_NAMED = 10
+"""Of the datasets that there are, in the message that there is no such one."""
 # Tasks that are worked on without returning to the interpreter: milliseconds, in which
 # neither Ctrl-C nor another thread is heard.
 _BATCH = 2048
 _ALL: Slices = (...,)
 
-_stores: dict[str, dict[str, RamDataset]] = {}
+
+class _Datasets(dict[str, "RamDataset"]):
+    """Datasets by name, and how many there are in each group: to look costs the same for all."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._counts: dict[str, int] = {}
+
+    def __setitem__(self, name: str, dataset: RamDataset) -> None:
+        if name not in self:
+            for group in parents(name):
+                self._counts[group] = self._counts.get(group, 0) + 1
+        super().__setitem__(name, dataset)
+
+    def __delitem__(self, name: str) -> None:
+        super().__delitem__(name)
+        for group in parents(name):
+            self._counts[group] -= 1
+            if not self._counts[group]:
+                del self._counts[group]
+
+    def around(self, name: str) -> Iterable[str]:
+        """Return the datasets that a new one would lie in, or that would lie in it."""
+        above = [group for group in parents(name) if group in self]
+        return above or (self if name in self._counts else ())
+
+
+_stores: dict[str, _Datasets] = {}
 _groups: dict[tuple[str, str], dict[str, Any]] = {}
 _stores_lock = threading.Lock()
 
@@ -70,9 +99,9 @@ class RamConnection(BackendConnection):
     parallel_chunk_bytes = 16 << 10
 
     @property
-    def _datasets(self) -> dict[str, RamDataset]:
+    def _datasets(self) -> _Datasets:
         with _stores_lock:
-            return _stores.setdefault(self.name, {})
+            return _stores.setdefault(self.name, _Datasets())
 
     def create_dataset(self, name: str, metadata: DatasetMetadata) -> RamDataset:
         self.check_writable()
@@ -82,7 +111,7 @@ class RamConnection(BackendConnection):
                 raise DatasetExistsError(
                     f"dataset {name!r} exists in ram connection {self.name!r}"
                 )
-            check_nesting(name, datasets)
+            check_nesting(name, datasets.around(name))
             datasets[name] = RamDataset(self, name, metadata)
             return datasets[name]
 
@@ -91,13 +120,20 @@ class RamConnection(BackendConnection):
         return found if self.mode == "a" else RamReader(self, found)
 
     def _find(self, name: str) -> RamDataset:
+        datasets = self._datasets
         try:
-            return self._datasets[name]
+            return datasets[name]
         except KeyError:
+            with _stores_lock:
+                some = sorted(islice(datasets, _MOST_NAMED))
             raise DatasetNotFoundError(
                 f"no dataset {name!r} in ram connection {self.name!r}, "
-                f"which has {sorted(self._datasets)}"
+                f"which has {', '.join(map(repr, some)) or 'none'}"
+                + (", …" if len(datasets) > _MOST_NAMED else "")
             ) from None
+
+    def has_dataset(self, name: str) -> bool:
+        return name in self._datasets
 
     def del_dataset(self, name: str, only: BackendDataset | None = None) -> None:
         self.check_writable()
@@ -123,11 +159,13 @@ class RamConnection(BackendConnection):
             if datasets.get(name) is not old:
                 raise DatasetExistsError(f"dataset {name!r} was made or replaced meanwhile")
             if old is None:
-                check_nesting(name, datasets)
+                check_nesting(name, datasets.around(name))
             else:
                 old.deleted = True
                 old.chunks.clear()
-            datasets[name] = datasets.pop(temporary)
+            moved = datasets[temporary]
+            del datasets[temporary]
+            datasets[name] = moved
             new.name = name
 
     def end_replacement(self, temporary: str) -> None:

@@ -32,6 +32,7 @@ __all__ = [
     "MemoryFile",
     "S3File",
     "S3Options",
+    "foreign_format",
     "open_bytes",
     "s3_fingerprint",
 ]
@@ -505,3 +506,23 @@ class CachedReader(io.RawIOBase):
         else:
             self._blocks.move_to_end(number)
         return block
+
+
+_FOREIGN = {
+    **dict.fromkeys(
+        (b"CDF\x01", b"CDF\x02", b"CDF\x05"),
+        "netCDF-3 classic, which is no HDF5: convert it by nccopy -k nc4 OLD.nc NEW.nc",
+    ),
+    b"MATLAB 5.0": "a MATLAB file of a version before 7.3, which is no HDF5: save it with -v7.3",
+    b"\x0e\x03\x13\x01": "HDF4, which is no HDF5: convert it by h4toh5",
+}
+
+
+def foreign_format(path: str) -> str:
+    """Say what a local file is that is easily taken for HDF5, and what to do; '' if unknown."""
+    try:
+        with open(path, "rb") as file:
+            head = file.read(16)
+    except OSError:
+        return ""
+    return next((text for start, text in _FOREIGN.items() if head.startswith(start)), "")

@@ -30,6 +30,7 @@ from dosna.sources.files import (
     LocalFile,
     S3File,
     S3Options,
+    foreign_format,
     open_bytes,
 )
 from dosna.sources.h5chunks import UndecodableError
@@ -274,7 +275,7 @@ class H5Source(Source):
             elif "truncated" in text:
                 advice = "it is truncated: wait until it is written, or copy it again"
             elif "signature not found" in text:
-                advice = "it is no HDF5 file"
+                advice = f"it is {foreign_format(self.location) or 'no HDF5 file'}"
             else:
                 advice = "it is damaged, or no HDF5 file"
             raise SourceError(f"{self.location} cannot be opened: {advice} ({error})") from error

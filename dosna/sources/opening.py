@@ -8,8 +8,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from dosna.errors import SourceError
-from dosna.registry import SourceKind, backends, sources
+from dosna.registry import Claims, SourceKind, backends, sources
 from dosna.sources.base import Source
+from dosna.sources.files import foreign_format
 from dosna.util.options import refuse_unknown
 
 __all__ = ["open_source"]
@@ -65,6 +66,8 @@ def _by_name(text: str, kind: str | None) -> tuple[str, str, SourceKind]:
     if scheme and scheme[1] in backends.names and not text.startswith("//", scheme.end()):
         # Of datasets: ``hdf5:/data/scans``.
         scheme = None
+    if kind is not None and sources.get(kind).name == "dosna":
+        return text, "", sources.get(kind)
     if kind is None and scheme:
         for name, claim in claims.items():
             if scheme[1] in claim.schemes:
@@ -82,6 +85,12 @@ def _by_name(text: str, kind: str | None) -> tuple[str, str, SourceKind]:
         for name, claim in claims.items():
             if any(os.path.exists(os.path.join(location, member)) for member in claim.members):
                 return location, inner, sources.get(name)
+        by_signature = _signed(location, claims)
+        if by_signature:
+            return location, inner, sources.get(by_signature)
+    foreign = next(filter(None, (foreign_format(way) for way, _ in _splits(text))), "")
+    if foreign:
+        raise SourceError(f"{text!r} cannot be opened: it is {foreign}")
     known = sorted(
         {*(s for c in claims.values() for s in c.suffixes)}
         | {f"{s}:" for c in claims.values() for s in c.schemes}
@@ -90,6 +99,24 @@ def _by_name(text: str, kind: str | None) -> tuple[str, str, SourceKind]:
         f"{text!r} is none of the sources that are known by {', '.join(known)}: say which kind it "
         f"is by kind=, one of {', '.join(sorted(claims))}"
     )
+
+
+def _signed(path: str, claims: Mapping[str, Claims]) -> str:
+    """Return the kind of source whose signature a local file has; '' for none."""
+    try:
+        size = os.path.getsize(path)
+        with open(path, "rb") as file:
+            offset = 0
+            while offset < size:
+                file.seek(offset)
+                head = file.read(16)
+                for name, claim in claims.items():
+                    if head.startswith(claim.signatures) and (claim.block or not offset):
+                        return name
+                offset = 2 * offset or 512
+    except OSError:
+        pass
+    return ""
 
 
 def _by_names(texts: Sequence[str], kind: str | None) -> tuple[list[str], str, SourceKind]:
