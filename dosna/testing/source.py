@@ -121,6 +121,8 @@ class SourceTests:
         random = np.random.default_rng(self.seed)
         with make_source() as source:
             for name, array in arrays.items():
+                if array.dtype.hasobject:
+                    continue  # NumPy makes no elements of it of bytes.
                 for box in (tuple(slice(0, n) for n in array.shape), _some_box(random, array)):
                     found = []
                     for before in (0x55, 0xAA):
