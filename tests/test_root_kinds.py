@@ -246,7 +246,7 @@ def test_an_unreadable_tree_hides_no_other(con, path):
     with pytest.raises(RefusedError, match="'first'"):
         con.ingest(path, "raises")
     damage(path, "second")
-    with pytest.raises(SourceError, match="cannot be read"):
+    with pytest.raises(SourceError, match="cannot be read by uproot"):
         con.ingest(path, "none", on_error="skip")
 
 
@@ -381,3 +381,21 @@ def test_strided_objects_pass_the_check(con):
         expected = branch.array()
     assert con.ingest(path, select="muonp4").skipped == {}
     assert ak.array_equal(to_awkward(con, "events").muonp4, expected)
+
+
+def test_objects_that_root_has_written_member_by_member(con):
+    path = require("skhep_testdata").data_path("uproot-issue475.root")
+    (branch,) = [name for name in open_source(path).names() if "fmc_tepos" in name][:1]
+    report = con.ingest(path, select=branch, on_error="skip")
+    assert report.made == []
+    assert all("ROOT may have written them member by member" in w for w in report.skipped.values())
+
+
+def test_real_leaves_that_are_arrays_beside_others(con):
+    path = require("skhep_testdata").data_path("uproot-issue429.root")
+    with uproot.open({path: None}) as file:
+        expected = file["data_tr"]["data_ana_kk"].array()
+    con.ingest(path, select="data_ana_kk")
+    found = to_awkward(con, "data_tr").data_ana_kk
+    assert found.type == expected.type
+    assert ak.array_equal(found, expected, equal_nan=True)

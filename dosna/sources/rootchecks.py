@@ -66,14 +66,19 @@ class _Lists(AsJagged):  # type: ignore[misc]
         ends = given["byte_offsets"]
         if ends is None or len(ends) < 2:
             return
-        sizes = np.diff(ends) - self.header_bytes
-        itemsize = self.content.itemsize
-        wrong = (sizes < 0) | (sizes % itemsize != 0)
-        if self.header_bytes == _VECTOR_HEADER and not wrong.any():
+        sizes, itemsize = np.diff(ends), int(self.content.itemsize)
+        if self.header_bytes:
+            sizes -= self.header_bytes
+        # Of powers of two that is several times as fast as division.
+        even = itemsize & (itemsize - 1) == 0
+        wrong = (sizes & (itemsize - 1)) if even else (sizes % itemsize)
+        if sizes.min() < 0:
+            wrong = sizes < 0
+        elif self.header_bytes == _VECTOR_HEADER and not wrong.any():
             counts = given["data"][ends[:-1, np.newaxis] + np.arange(6, 10)]
             wrong = np.ascontiguousarray(counts).view(">u4")[:, 0] != sizes // itemsize
         if wrong.any():
-            at = int(wrong.argmax())
+            at = int((wrong != 0).argmax())
             raise RefusedError(
                 f"uproot would misread it: entry {at} of basket {given['basket'].basket_num} has "
                 f"{sizes[at]} bytes, which are not its elements of {itemsize} bytes one after "

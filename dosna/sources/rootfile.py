@@ -67,8 +67,8 @@ def reading(what: object) -> Iterator[None]:
         if isinstance(error, ValueError) and _UNSUPPORTED in str(error):
             raise RefusedError(f"{what} cannot be read by uproot: {_line(error)}") from error
         raise SourceError(
-            f"{what} cannot be read: it is damaged, truncated or out of reach "
-            f"({type(error).__name__}: {_line(error)})"
+            f"{what} cannot be read by uproot ({type(error).__name__}: {_line(error)}): it may be "
+            "damaged, truncated or out of reach, or of a kind that uproot does not read"
         ) from error
 
 
