@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 import os
 import random
+import re
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -23,11 +24,19 @@ import botocore.session
 import obstore
 from botocore.config import Config
 from botocore.loaders import create_loader
+from botocore.parsers import ResponseParserError
 from obstore.auth.boto3 import Boto3CredentialProvider
 from obstore.exceptions import BaseError
 from obstore.store import S3Store as ObstoreS3
 
-from dosna.backends.s3_errors import Failure, boto_failure, obstore_failure, setup_error
+from dosna.backends.s3_errors import (
+    Failure,
+    NotS3Error,
+    boto_failure,
+    not_s3,
+    obstore_failure,
+    setup_error,
+)
 from dosna.errors import ConnectionError, OutcomeUnknown
 
 T = TypeVar("T")
@@ -129,6 +138,7 @@ class S3Client:
                 verify=None if settings.verify is True else settings.verify,
                 config=config,
             )
+            self._boto.meta.events.register("response-received.s3", _check_answer)
             credentials = session.get_credentials()
             if credentials is None:
                 raise boto.NoCredentialsError
@@ -176,10 +186,30 @@ class S3Client:
         def get() -> Object:
             result = obstore.get(self._objects, path, options=options)
             data = memoryview(result.bytes())
-            token, mark = (result.attributes.get(k) for k in (TOKEN, MARK))
-            return Object(data, result.meta["e_tag"] or "", token, mark, result.meta["size"])
+            attributes, meta = result.attributes, result.meta
+            token, mark = attributes.get(TOKEN), attributes.get(MARK)
+            # Every S3 server gives an ETag; and it keeps no data as web pages.
+            if not meta["e_tag"] or (token is None and _is_page(attributes.get("Content-Type"))):
+                raise not_s3()
+            return Object(data, meta["e_tag"], token, mark, meta["size"])
 
-        return self.repeat(get)
+        try:
+            return self.repeat(get)
+        except Failure as failure:
+            if not failure.unclear:
+                raise
+            found = failure
+        raise self._explained(path, found)
+
+    def _explained(self, path: str, failure: Failure) -> Failure:
+        """Ask for the reason of a refusal that came without one, by one more request."""
+        bucket, _, key = path.partition("/")
+        try:
+            attempt(lambda: self._boto.get_object(Bucket=bucket, Key=key, Range="bytes=0-0"))
+        except Failure as other:
+            if other.status == failure.status or other.code:
+                return other
+        return failure
 
     def objects_of(self, bucket: str, prefix: str) -> ObstoreS3:
         """Give obstore's own store of the keys below a prefix, for a library that takes one."""
@@ -240,6 +270,15 @@ class S3Client:
                 return
             arguments["ContinuationToken"] = page["NextContinuationToken"]
 
+    def listed(self, bucket: str, prefix: str, what: str) -> Iterator[Mapping[str, Any]]:
+        """List as `pages` does, with an error of dosna that says that `what` cannot be listed."""
+        try:
+            yield from self.pages(bucket, prefix)
+            return
+        except Failure as failure:
+            error = failure.error(f"{what} cannot be listed at {self.endpoint}: {failure}")
+        raise error
+
     def close(self) -> None:
         """Let go of the connections."""
         self._boto.close()
@@ -288,11 +327,38 @@ def attempt(request: Callable[[], T]) -> T:
     try:
         return request()
     except (BaseError, FileNotFoundError) as error:
-        found = obstore_failure(str(error))
-    except (boto.BotoCoreError, boto.ClientError) as error:
+        found = obstore_failure(error)
+    except (boto.BotoCoreError, boto.ClientError, ResponseParserError) as error:
         found = boto_failure(error)
     # Outside of the handlers: what servers answer can repeat what was signed.
     raise found
+
+
+# What the answers of S3 are called that have something in them, even where it is nothing.
+_ROOTS = {
+    "DeleteObjects": b"DeleteResult",
+    "ListBuckets": b"ListAllMyBucketsResult",
+    "ListObjectsV2": b"ListBucketResult",
+}
+_ROOT = re.compile(rb"(?:\xef\xbb\xbf)?\s*(?:<\?xml[^>]*\?>\s*)?<(?:\w+:)?([\w!]+)")
+
+
+def _check_answer(event_name: str, response_dict: Any = None, **_: Any) -> None:
+    """Raise NotS3Error for what boto3 would take for an empty answer: a web page, for instance."""
+    if response_dict is None or response_dict.get("status_code", 0) >= 300:
+        return
+    body, headers = response_dict.get("body"), response_dict.get("headers", {})
+    found = _ROOT.match(body) if isinstance(body, bytes) else None
+    root = found[1] if found else b""
+    wanted = _ROOTS.get(event_name.rpartition(".")[2])
+    if root != wanted if wanted else root.lower() in (b"!doctype", b"html"):
+        raise NotS3Error
+    if wanted is None and body and _is_page(headers.get("content-type")):
+        raise NotS3Error
+
+
+def _is_page(content_type: Any) -> bool:
+    return str(content_type).lower().startswith(("text/html", "application/xhtml"))
 
 
 def _authorities() -> str | None:

@@ -1,6 +1,7 @@
 """Why requests to S3 fail: what two clients and many servers say, in words of dosna.
 
-None of what was sent is repeated here: servers' answers can contain what was signed.
+None of what was sent is repeated here: servers' answers can contain what was signed. Of an answer
+only its status, its code and the region that it names are taken.
 """
 
 from __future__ import annotations
@@ -9,6 +10,8 @@ import os
 import re
 
 import botocore.exceptions as boto
+import obstore.exceptions as obs
+from botocore.parsers import ResponseParserError
 
 from dosna.errors import (
     ConfigurationError,
@@ -27,13 +30,28 @@ _TRANSIENT_CODES = {
     "SlowDown",
 }
 _NEVER_DONE = {429, 503}
+_REFUSED = "the credentials are refused"
+_EXPIRED = "the credentials have expired: get new ones"
 _WRONG_KEY = {
-    "ExpiredToken",
-    "InvalidAccessKeyId",
-    "InvalidToken",
-    "RequestTimeTooSkewed",
-    "SignatureDoesNotMatch",
-    "TokenRefreshRequired",
+    "ExpiredToken": _EXPIRED,
+    "InvalidAccessKeyId": _REFUSED,
+    "InvalidToken": _REFUSED,
+    "RequestExpired": "the clocks of this machine and of the server differ too much: set this one",
+    "RequestTimeTooSkewed": (
+        "the clocks of this machine and of the server differ too much: set this one"
+    ),
+    "SignatureDoesNotMatch": (
+        f"{_REFUSED}: the secret key is not that of the access key, or a proxy changes requests"
+    ),
+    "TokenRefreshRequired": _EXPIRED,
+}
+"""What a server says of who asks, and not of what is asked for."""
+
+_ELSEWHERE = {
+    "AuthorizationHeaderMalformed",
+    "IllegalLocationConstraintException",
+    "PermanentRedirect",
+    "TemporaryRedirect",
 }
 
 _UNREACHABLE = "the endpoint cannot be reached"
@@ -46,17 +64,30 @@ class Failure(Exception):
     """Why one request failed, without anything of what was sent."""
 
     def __init__(
-        self, kind: str, status: int = 0, code: str = "", error: type[DosnaError] = StorageError
+        self,
+        kind: str,
+        status: int = 0,
+        code: str = "",
+        error: type[DosnaError] = StorageError,
+        region: str = "",
     ) -> None:
         super().__init__(kind, status, code)
         self.kind = kind
         self.status = status
         self.code = code
         self.error = error
+        self.region = region
 
     def __str__(self) -> str:
         found = " ".join(filter(None, (self.code, f"HTTP {self.status}" if self.status else "")))
         return f"{self.kind} ({found})" if found else self.kind
+
+    @property
+    def unclear(self) -> bool:
+        """Whether the server refused without a word why: an answer to HEAD has no body."""
+        if self.code in _ELSEWHERE:
+            return not self.region
+        return not self.code and (300 <= self.status < 400 or self.status in (400, 401, 403, 404))
 
     @property
     def transient(self) -> bool:
@@ -71,21 +102,51 @@ class Failure(Exception):
         return self.transient and self.status not in _NEVER_DONE and self.kind != _UNREACHABLE
 
     @property
+    def gone(self) -> bool:
+        """Whether an S3 server said that there is none; the 404 of a web server is no proof."""
+        return self.status == 404 and self.code.startswith("NoSuch")
+
+    @property
     def conflict(self) -> bool:
         """Whether a condition on what is there did not hold."""
         return self.status == 412 or self.code == "NoSuchKey"
 
 
+class NotS3Error(boto.BotoCoreError):  # type: ignore[misc]  # botocore has no types
+    """What answered one of boto3's requests is no S3 server."""
+
+    fmt = "the answer is not of S3"
+
+
 _STATUS = re.compile(r"status code: (\d{3})")
+_REGION = re.compile(r"<Region>([a-z0-9-]{1,40})</Region>")
+_PLACE = re.compile(r"\bs3[.-]([a-z]{2}(?:-[a-z]+)+-\d)\.")
+_CLASSES = {
+    obs.AlreadyExistsError: 412,
+    obs.PreconditionError: 412,
+    obs.NotFoundError: 404,
+    FileNotFoundError: 404,
+    obs.PermissionDeniedError: 403,
+    obs.UnauthenticatedError: 401,
+}
 _CODE = re.compile(r"<Code>(\w+)</Code>")
 _KIND = re.compile(r"HttpError \{\s*kind: (\w+)")
 
 
-def obstore_failure(text: str) -> Failure:
-    """Tell from the words of obstore's error what happened: it has nothing else."""
+def obstore_failure(error: Exception) -> Failure:
+    """Tell what an error of obstore means: by its class, and by its words, for it has no more."""
+    text = str(error)
     status, code, kind = _STATUS.search(text), _CODE.search(text), _KIND.search(text)
-    if status is not None:
-        return _answered(int(status[1]), code[1] if code else "")
+    number = int(status[1]) if status is not None else _CLASSES.get(type(error), 0)
+    if number:
+        region = _REGION.search(text) or _PLACE.search(text)
+        return _answered(number, code[1] if code else "", region[1] if region else "")
+    if "BareRedirect" in text:
+        return _answered(301, "PermanentRedirect")
+    if "ETag Header missing" in text:
+        return not_s3()
+    if "InvalidContentType" in text:
+        return _plain_http()
     if "certificate" in text.lower():
         return _bad_certificate()
     if kind is not None and kind[1] == "Connect":
@@ -97,16 +158,24 @@ def obstore_failure(text: str) -> Failure:
     return Failure(f"the request cannot be made: {text.splitlines()[0]}")
 
 
-def boto_failure(error: boto.BotoCoreError | boto.ClientError) -> Failure:
+def boto_failure(error: Exception) -> Failure:
     """Tell what an error of boto3 means."""
     if isinstance(error, boto.ClientError):
         answer = error.response
-        return _answered(
-            answer.get("ResponseMetadata", {}).get("HTTPStatusCode", 0),
-            answer.get("Error", {}).get("Code", ""),
+        found, meta = answer.get("Error", {}), answer.get("ResponseMetadata", {})
+        places = (
+            f"<Region>{found.get('Region')}</Region>",
+            f"<Region>{meta.get('HTTPHeaders', {}).get('x-amz-bucket-region')}</Region>",
+            str(found.get("Endpoint")),
         )
+        regions = [r[1] for p in places if (r := _REGION.search(p) or _PLACE.search(p))]
+        status, code = meta.get("HTTPStatusCode", 0), found.get("Code", "")
+        # Of an answer without a body boto3 takes the status for the code.
+        return _answered(status, "" if code.isdecimal() else code, "".join(regions[:1]))
+    if isinstance(error, (NotS3Error, ResponseParserError)):
+        return not_s3()
     if isinstance(error, boto.SSLError):
-        return _bad_certificate()
+        return _plain_http() if "WRONG_VERSION_NUMBER" in str(error) else _bad_certificate()
     if isinstance(error, boto.ReadTimeoutError):
         return Failure(_TIMED_OUT, error=StoreTimeoutError)
     if isinstance(error, (boto.EndpointConnectionError, boto.ConnectTimeoutError)):
@@ -123,9 +192,31 @@ def _bad_certificate() -> Failure:
     )
 
 
-def _answered(status: int, code: str) -> Failure:
+def _plain_http() -> Failure:
+    return Failure(
+        "the endpoint does not speak https: give its endpoint_url= with http://",
+        error=ConnectionError,
+    )
+
+
+def not_s3() -> Failure:
+    """Return the failure of a request that something else than an S3 server answered."""
+    return Failure(
+        "what answered is no S3 server but perhaps a web server, a proxy or the page of a login: "
+        "see endpoint_url= and the network",
+        200,
+        error=ConnectionError,
+    )
+
+
+def _answered(status: int, code: str, region: str = "") -> Failure:
     if code in _WRONG_KEY:
-        return Failure("the credentials are refused", status, code, ConnectionError)
+        return Failure(_WRONG_KEY[code], status, code, ConnectionError)
+    if code in _ELSEWHERE or 300 <= status < 400:
+        where = f"in the region {region!r}" if region else "in another region"
+        hint = f"region_name={region!r}" if region else "its own by region_name="
+        kind = f"the bucket is {where}, or at another endpoint: give {hint}"
+        return Failure(kind, status, code, region=region)
     if status in (401, 403):
         return Failure("access is denied", status, code)
     return Failure("the request failed", status, code)

@@ -165,20 +165,12 @@ class S3Bucket(Bucket):
             return self._client
 
     def _pages(self) -> Iterator[list[Entry]]:
-        client = self.client
-        from dosna.backends.s3_errors import Failure
-
-        try:
-            for page in client.pages(self.name, self.prefix):
-                yield [
-                    Entry(found["Key"], int(found["Size"]), found["ETag"].strip('"'))
-                    for found in page.get("Contents", ())
-                    if not found["Key"].endswith("/")
-                ]
-        except Failure as failure:
-            raise failure.error(
-                f"bucket {self.name!r} cannot be listed at {self.client.endpoint}: {failure}"
-            ) from None
+        for page in self.client.listed(self.name, self.prefix, f"bucket {self.name!r}"):
+            yield [
+                Entry(found["Key"], int(found["Size"]), found["ETag"].strip('"'))
+                for found in page.get("Contents", ())
+                if not found["Key"].endswith("/")
+            ]
 
     def open(self, key: str, size: int, whole: bool = True) -> ByteFile:
         url = self.url(key)
@@ -189,7 +181,7 @@ class S3Bucket(Bucket):
         try:
             got = self.client.get(f"{self.name}/{key}")
         except Failure as failure:
-            if failure.status == 404:
+            if failure.gone:
                 raise SourceNotFoundError(f"{self.client.endpoint} has no object {url}") from None
             raise failure.error(
                 f"{url} cannot be read at {self.client.endpoint}: {failure}"

@@ -365,7 +365,7 @@ class S3File(ByteFile):
         try:
             found = client.get(f"{self.bucket}/{self.key}", head=True)
         except Failure as failure:
-            if failure.status == 404:
+            if failure.gone:
                 raise NotFound(f"{client.endpoint} has no object {self.location}") from None
             raise failure.error(
                 f"{self.location} cannot be read at {client.endpoint}: {failure}"
@@ -397,7 +397,7 @@ class S3File(ByteFile):
         try:
             got = client.get(f"{self.bucket}/{self.key}", (offset, offset + size))
         except Failure as failure:
-            if self._pinned is not None and failure.status == 404:
+            if self._pinned is not None and failure.gone:
                 raise self._gone() from None
             if self._pinned is not None and failure.status == 416:
                 raise self._changed(self._pinned, "fewer bytes") from None

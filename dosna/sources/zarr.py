@@ -111,7 +111,7 @@ class ZarrSource(Source):
         if self._remote:
             bucket, prefix = self._place
             client = self._options.client(self.location)
-            for page in client.pages(bucket, prefix + "/"):
+            for page in client.listed(bucket, prefix + "/", self.location):
                 for found in page.get("Contents", ()):
                     digest.update(f"{found['Key']} {found['ETag']}\n".encode())
             client.close()
@@ -207,6 +207,11 @@ class ZarrSource(Source):
         except DosnaError:
             raise
         except Exception as error:
+            if self._remote and type(error).__module__.startswith("obstore"):
+                from dosna.backends.s3_errors import obstore_failure
+
+                failure = obstore_failure(error)
+                raise failure.error(f"{self.location} cannot be read: {failure}") from None
             raise SourceError(
                 f"{name!r} of {self.location} cannot be read: it is damaged, or its codecs are "
                 f"missing ({type(error).__name__}: {error})"
@@ -278,7 +283,7 @@ class ZarrSource(Source):
             begin = "/".join(filter(None, [prefix, top]))
             keys = [
                 found["Key"][len(prefix) :].lstrip("/")
-                for page in client.pages(bucket, begin + "/" if begin else "")
+                for page in client.listed(bucket, begin + "/" if begin else "", self.location)
                 for found in page.get("Contents", ())
                 if found["Key"].endswith(_DOCUMENTS)
             ]
