@@ -15,6 +15,7 @@ from support import require, require_program
 import dosna as dn
 from dosna import errors, text
 from dosna.metadata import DatasetMetadata, new_metadata
+from dosna.sources import open_source
 from dosna.testing.samples import check
 
 TEXT = np.dtypes.StringDType()
@@ -349,3 +350,145 @@ def test_a_damaged_chunk_file_of_text(folder, tmp_path):
         ds[...] = PLAIN
         assert ds.verify().good
         check(ds[...], PLAIN)
+
+
+# -- sources and exports -------------------------------------------------------------------
+
+
+@pytest.fixture(params=["ram", "file", "hdf5"])
+def target(request, tmp_path):
+    if request.param == "hdf5":
+        require("h5py")
+    (tmp_path / "target").mkdir()
+    with dn.Connection(str(tmp_path / "target"), backend=request.param, engine="cpu") as made:
+        yield made
+        for name in list(made):
+            del made[name]
+
+
+@pytest.fixture
+def scan(tmp_path):
+    h5py = require("h5py")
+    path = tmp_path / "scan.h5"
+    with h5py.File(path, "w") as file:
+        kind = h5py.string_dtype()
+        file.create_dataset("words", data=PLAIN.astype(object), dtype=kind, chunks=(1, 2))
+        file.create_dataset("latin", data=np.array([b"caf\xe9", b"b"], object), dtype=kind)
+        file.create_dataset("one", data="text without axes", dtype=kind)
+        part = file.create_dataset("part", (6,), kind, chunks=(2,), fillvalue="fill")
+        part[2:4] = ["a", "b"]
+        file["words"].attrs["units"] = np.array(["a", "bc"], object)
+    return path
+
+
+def test_ingest_of_strings_of_hdf5(target, scan):
+    report = target.ingest(scan)
+    assert not report.skipped
+    check(target["words"][...], PLAIN)
+    assert target["words"].attrs["units"] == ["a", "bc"]
+    assert target["one"][()] == "text without axes"
+    assert target["one"].dtype == TEXT
+    assert target["latin"][...].tolist() == [b"caf\xe9", b"b"]
+    part = target["part"]
+    check(part[...], np.array(["fill", "fill", "a", "b", "fill", "fill"], TEXT))
+    assert part.fillvalue == "fill"
+    assert part.chunk_size == (6,) or part.written_chunks() == [(1,)]
+    assert list(target.ingest(scan).present) == report.made
+    for name in report.made:
+        with open_source(f"{scan}:{name}") as source:
+            assert target[name].compare(source[name]).equal
+
+
+def test_ingest_goes_on_where_text_was_kept_as_fixed(target, scan):
+    # As earlier versions kept it.
+    target.ingest(scan, select="words")
+    origin = target["words"].origin
+    del target["words"]
+    longest = f"U{max(map(len, PLAIN.ravel().tolist()))}"
+    made = target.create_dataset(
+        "words", PLAIN.shape, longest, chunk_size=(1, 4), incomplete=True, origin=origin
+    )
+    made[0] = PLAIN[0].astype(longest)
+    report = target.ingest(scan, select="words")
+    assert report.resumed == ["words"]
+    check(target["words"][...], PLAIN.astype(longest))
+    assert target.ingest(scan, select="words").present == ["words"]
+    target.ingest(scan, select="words", overwrite=True)
+    check(target["words"][...], PLAIN)
+
+
+@pytest.mark.parametrize("version", [2, 3])
+def test_ingest_of_strings_of_zarr(target, tmp_path, version):
+    zarr = require("zarr")
+    data = PLAIN if type(target.instance).__name__ == "H5Connection" else WORDS
+    theirs = zarr.create_array(
+        tmp_path / "scan.zarr",
+        name="words",
+        shape=data.shape,
+        chunks=(1, 4),
+        dtype=str,
+        zarr_format=version,
+        fill_value="fill",
+    )
+    theirs[0] = data[0]
+    report = target.ingest(tmp_path / "scan.zarr")
+    assert (report.made, report.notes) == (["words"], {})
+    expected = data.copy()
+    expected[1] = "fill"
+    check(target["words"][...], expected)
+    assert target["words"].fillvalue == "fill"
+    with open_source(tmp_path / "scan.zarr") as source:
+        assert target["words"].compare(source["words"]).equal
+        check(source["words"][::-1, [0, 3]], expected[::-1, [0, 3]])
+
+
+def test_ingest_of_nul_into_hdf5_is_refused(folder, tmp_path):
+    zarr = require("zarr")
+    zarr.create_array(tmp_path / "scan.zarr", name="words", data=WORDS)
+    report = folder.ingest(tmp_path / "scan.zarr", on_error="skip")
+    assert "NUL" in report.skipped["words"]
+
+
+def test_ingest_of_arrays_in_memory_and_of_datasets(target, con):
+    target.ingest({"words": PLAIN, "coerced": PLAIN.astype(np.dtypes.StringDType(coerce=False))})
+    check(target["words"][...], PLAIN)
+    check(target["coerced"][...], PLAIN)
+    con.create_dataset("from", data=PLAIN, chunk_size=(1, 4), fillvalue="fill")
+    target.ingest(con["from"], "copied")
+    check(target["copied"][...], PLAIN)
+    assert target["copied"].fillvalue == "fill"
+
+
+def test_exports_of_text(target, tmp_path):
+    h5py, zarr = require("h5py"), require("zarr")
+    ds = target.create_dataset("words", PLAIN.shape, str, "fill", chunk_size=(1, 3))
+    ds[0] = PLAIN[0]
+    ds.attrs["words"] = PLAIN
+    expected = PLAIN.copy()
+    expected[1] = "fill"
+    one = target.create_dataset("one", (), str)
+    one[...] = "without axes"
+    target.export(tmp_path / "out.h5", compression="gzip")
+    with h5py.File(tmp_path / "out.h5") as file:
+        assert h5py.check_string_dtype(file["words"].dtype) == ("utf-8", None)
+        assert file["words"].asstr()[...].tolist() == expected.tolist()
+        assert file["words"].fillvalue in (b"fill", "fill")
+        assert file["one"].asstr()[()] == "without axes"
+        assert file["words"].attrs["words"].tolist() == PLAIN.tolist()
+    target.export(tmp_path / "out.zarr", compression="gzip")
+    theirs = zarr.open_group(tmp_path / "out.zarr")["words"]
+    check(theirs[...], expected)
+    assert theirs.fill_value == "fill"
+    with pytest.raises(errors.RefusedError, match="pickled"):
+        ds.export(tmp_path / "out.npy")
+    assert not (tmp_path / "out.npy").exists()
+
+
+def test_exports_to_hdf5_refuse_nul(con, tmp_path):
+    require("h5py")
+    con.create_dataset("words", data=WORDS)
+    con.create_dataset("fill", (3,), str, "a\0")
+    for name in ("words", "fill"):
+        with pytest.raises(errors.RefusedError, match=name):
+            con[name].export(tmp_path / "out.h5")
+        assert not (tmp_path / "out.h5").exists()

@@ -12,13 +12,14 @@ import zlib
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from math import prod
 from typing import Any
 
 import h5py
 import numpy as np
 from h5py import h5d, h5p, h5t
 
-from dosna.backends import h5format
+from dosna.backends import h5format, h5text
 from dosna.backends.base import Array, BackendDataset
 from dosna.engines.base import Report
 from dosna.engines.work import read_box, workers_within
@@ -27,6 +28,7 @@ from dosna.export import Job, share_of
 from dosna.metadata import DatasetMetadata, encode_value, new_metadata
 from dosna.plan import ChunkTask, every_chunk
 from dosna.sources.datasets import groups_above
+from dosna.text import element_bytes, is_text
 
 __all__ = ["write"]
 
@@ -90,7 +92,13 @@ def _stored(metadata: DatasetMetadata, chunk_size: Any) -> DatasetMetadata:
 
 
 def _create(file: h5py.File, name: str, metadata: DatasetMetadata, compress: bool) -> h5py.Dataset:
-    if metadata.dtype.kind == "U":
+    if is_text(metadata.dtype):
+        kind = h5text.type_of_text()
+        try:
+            creation = h5format.creation_list(metadata, kind)
+        except ValueError as error:
+            raise RefusedError(f"the fill value of dataset {name!r}: {error}") from error
+    elif metadata.dtype.kind == "U":
         kind = h5t.py_create(h5py.string_dtype(), logical=True)
         creation = h5p.create(h5p.DATASET_CREATE)
         creation.set_obj_track_times(False)
@@ -112,7 +120,7 @@ def _create(file: h5py.File, name: str, metadata: DatasetMetadata, compress: boo
 
 def _write_box(data: h5py.Dataset, box: tuple[slice, ...], block: Array) -> None:
     """Write through HDF5's own conversion."""
-    if block.dtype.kind == "U":
+    if block.dtype.kind in "UT":
         try:
             data[box] = block.astype(object)
         except ValueError as error:  # of a NUL inside of a string
@@ -127,7 +135,8 @@ def _write_box(data: h5py.Dataset, box: tuple[slice, ...], block: Array) -> None
 
 def _fill(job: Job, work: _WriteChunks, metadata: DatasetMetadata) -> None:
     tasks = every_chunk(metadata.shape, metadata.chunk_size)
-    workers = workers_within(job.memory_limit, 4 * metadata.chunk_nbytes, "export")
+    held = prod(metadata.chunk_size) * element_bytes(metadata.dtype)
+    workers = workers_within(job.memory_limit, 4 * held, "export")
     if workers is not None and workers < job.runner.threads:
         work(tasks)
     else:
@@ -171,7 +180,7 @@ class _WriteChunks:
     def __call__(self, tasks: Iterable[ChunkTask]) -> None:
         for task in tasks:
             block = read_box(self.dataset, task.out)
-            if block.dtype.kind == "U":  # of variable length, and so not in the chunk itself
+            if block.dtype.kind in "UT":  # of variable length, and so not in the chunk itself
                 _write_box(self.target, task.out, block)
             else:
                 start = tuple(s.start for s in task.out)
@@ -211,7 +220,7 @@ def _set_attribute(to: h5py.Dataset | h5py.Group, name: str, value: Any) -> None
             raise TypeError("an array of something else would come back")
     if not isinstance(value, (np.ndarray, np.generic)):
         to.attrs[name] = value
-    elif value.dtype.kind == "U":
+    elif value.dtype.kind in "UT":
         to.attrs[name] = np.asarray(value).astype(object) if value.shape else str(value)
     else:
         to.attrs.create(name, value, dtype=h5format.stored_dtype(value.dtype))

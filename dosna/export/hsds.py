@@ -111,7 +111,7 @@ class _Export:
 
     def _create(self, ds: EngineDataset, chunks: Shape) -> str:
         above, _, key = ds.name.rpartition("/")
-        text = ds.dtype.kind == "U"
+        text = ds.dtype.kind in "UT"
         properties: Json = {}
         if ds.dtype.kind in "iuf" and ds.fillvalue:
             properties["fillValue"] = ds.fillvalue.item()
@@ -147,7 +147,7 @@ class _Export:
     def _send(self, item: tuple[EngineDataset, str, Box]) -> None:
         ds, made, box = item
         block = read_box(ds.instance, box)
-        if block.dtype.kind == "U":
+        if block.dtype.kind in "UT":
             block = block.astype(_TEXT)
         self.made.write(made, box, bytes_of(block))
 

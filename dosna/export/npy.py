@@ -12,9 +12,10 @@ import numpy as np
 from dosna.backends.base import BackendDataset
 from dosna.engines.base import Report
 from dosna.engines.work import read_box
-from dosna.errors import ConfigurationError
+from dosna.errors import ConfigurationError, RefusedError
 from dosna.export import Job, share_of
 from dosna.plan import ChunkTask
+from dosna.text import is_text
 
 __all__ = ["write"]
 
@@ -47,6 +48,11 @@ def write(job: Job, path: str, report: Report | None) -> None:
     if job.compression is not None or job.chunk_size is not None:
         raise ConfigurationError("an .npy file has neither chunks nor compression")
     (ds,) = job.datasets
+    if is_text(ds.dtype):
+        raise RefusedError(
+            f"dataset {ds.name!r} is text of variable length, which NumPy's format has only as "
+            "pickled objects: export to .h5 or .zarr, or numpy.save what ds.astype('U20')[...] is"
+        )
 
     def begin() -> int:
         with open(path, "xb") as file:

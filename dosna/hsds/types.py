@@ -143,7 +143,7 @@ def attribute(value: Any, dtype: np.dtype[Any] | None = None) -> Json:
         dtype, array = _text(), np.asarray(value, object)
     else:
         array = np.asarray(value)
-        if array.dtype.kind == "U":
+        if array.dtype.kind in "UT":
             dtype, array = _text(), array.astype(object)
     dtype = dtype or array.dtype
     made: Json = {"type": type_of(dtype), "value": _listed(array, dtype)}

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from dosna.metadata import TARGET_CHUNK_BYTES, Shape, choose_chunk_size
 from dosna.sources.base import ArrayDescription
+from dosna.text import element_bytes
 from dosna.util.sizes import parse_size
 
 __all__ = ["ChunkSize", "choose_chunks", "chosen_for"]
@@ -39,7 +40,7 @@ def choose_chunks(description: ArrayDescription, wanted: ChunkSize = None) -> Sh
         Where a size was given or chosen: multiples of the source's chunks, or such as several
         of them make up one, unless their extents have no small divisors.
     """
-    shape, itemsize = description.shape, description.dtype.itemsize
+    shape, itemsize = description.shape, element_bytes(description.dtype)
     own = description.chunks
     if not chosen_for(shape, wanted):
         wanted = None

@@ -26,6 +26,7 @@ __all__ = [
     "represent",
     "represent_as",
     "stored_fill",
+    "stored_text",
 ]
 
 Array = np.ndarray[Any, Any]
@@ -180,6 +181,14 @@ def stored_fill(dataset: Any, dtype: np.dtype[Any]) -> Any:
     if dataset.id.get_create_plist().fill_value_defined() != h5d.FILL_VALUE_USER_DEFINED:
         return np.zeros((), dtype)[()]
     return np.asarray(dataset.fillvalue).astype(dtype)[()]
+
+
+def stored_text(dataset: Any) -> bytes:
+    """Return what strings of variable length read as that nobody wrote."""
+    if dataset.id.get_create_plist().fill_value_defined() != h5d.FILL_VALUE_USER_DEFINED:
+        return b""
+    found = dataset.fillvalue
+    return found.encode() if isinstance(found, str) else bytes(found or b"")
 
 
 def is_partly_undefined(dataset: Any) -> bool:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 import secrets
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from functools import cached_property
+from itertools import chain
 from typing import Any
 
 import h5py
@@ -22,7 +23,9 @@ from dosna.errors import (
     SourceNotFoundError,
 )
 from dosna.metadata import Shape
+from dosna.plan import plan
 from dosna.registry import SourceKind, sources
+from dosna.selection import select
 from dosna.sources.base import Array, ArrayDescription, Box, Source
 from dosna.sources.contiguous import bytes_of, rows
 from dosna.sources.files import (
@@ -53,9 +56,11 @@ from dosna.sources.h5types import (
     name_of,
     represent,
     stored_fill,
+    stored_text,
 )
 from dosna.sources.links import Link
-from dosna.sources.strings import blocks, fixed, measure
+from dosna.sources.strings import as_dtype, blocks, measure
+from dosna.text import TEXT
 
 __all__ = ["KIND", "H5Source"]
 
@@ -335,10 +340,10 @@ class _Reader:
         if self.refused:
             return
         if self.as_.strings and nothing_stored(dataset):
-            self.dtype = np.dtype("U1")
+            self.dtype, _ = measure((), iter([self._text_fill]))
         elif self.as_.strings:
-            parts = (self._strings(box) for box in blocks(self.shape))
-            self.dtype, self.refused = measure(self.shape, parts)
+            parts = map(self._strings, self._written())
+            self.dtype, self.refused = measure(self.shape, chain([self._text_fill], parts))
         if dataset.shape and not self.as_.empty:
             own = len(dataset.shape)
             self.shape = (*scales.shape(dataset), *self.as_.shape[own:])
@@ -360,16 +365,47 @@ class _Reader:
 
     @property
     def _fill_is_described(self) -> bool:
-        plain = self.dtype.kind in "biufcS" and len(self.as_.shape) == len(self.dataset.shape)
-        return plain and not self.as_.strings and not self.as_.empty
+        plain = self.dtype.kind in "biufcST" and len(self.as_.shape) == len(self.dataset.shape)
+        return plain and not self.as_.empty
 
     def _strings(self, key: Any) -> Array:
         if self.as_.empty:
             return np.empty(0, object)
         if self._undefined:
             return np.full([s.stop - s.start for s in key], b"", object)
-        found = np.asarray(self.dataset[key], object)
+        if self._stored_strings is None:
+            return np.asarray(self.dataset[key], object)
+        found = np.full([s.stop - s.start for s in key], self._text_fill[()], object)
+        chunks = self.dataset.chunks
+        for task in plan(select(key, self.dataset.shape), chunks):
+            if task.idx in self._stored_strings:
+                at = zip(task.idx, chunks, task.chunk, strict=True)
+                box = tuple(slice(i * c + s.start, i * c + s.stop) for i, c, s in at)
+                found[task.out] = self.dataset[box]
         return found
+
+    def _written(self) -> Iterator[Box]:
+        """List boxes that cover what is stored."""
+        found = stored_chunks(self.dataset) if self.dataset.chunks else None
+        if found is None:
+            yield from blocks(self.shape)
+            return
+        for idx in found.tolist():
+            along = zip(idx, self.dataset.chunks, self.dataset.shape, strict=True)
+            yield tuple(slice(i * c, min(i * c + c, n)) for i, c, n in along)
+
+    @cached_property
+    def _stored_strings(self) -> set[Shape] | None:
+        """The chunks that are stored, where libhdf5 does not read others: it would write there.
+
+        Of a file that is not opened for writing it does not make the fill values of strings.
+        """
+        creation = self.dataset.id.get_create_plist()
+        defined = creation.fill_value_defined() == h5d.FILL_VALUE_USER_DEFINED
+        if not defined or creation.get_layout() != h5d.CHUNKED:
+            return None
+        found = stored_chunks(self.dataset)
+        return None if found is None else set(map(tuple, found.tolist()))
 
     @property
     def _direct(self) -> Any:
@@ -394,7 +430,7 @@ class _Reader:
         inner = self.shape[len(dataset.shape or ()) :] if not found.empty else ()
         chunks = (*dataset.chunks, *inner) if dataset.chunks else None
         notes = found.notes
-        if found.strings:
+        if found.strings and self.dtype != TEXT:
             notes += (f"its strings of variable length are kept as {self.dtype}",)
         with suppress(OSError, RuntimeError, ValueError, KeyError):
             notes += view_notes(dataset)
@@ -408,8 +444,8 @@ class _Reader:
         with suppress(OSError, RuntimeError, ValueError, KeyError):
             notes += _conventions(dataset, name)
         fill = None
-        if not found.strings and not found.empty and not inner and self.dtype.kind in "biufcS":
-            fill = stored_fill(dataset, self.dtype)
+        if not found.empty and not inner and self.dtype.kind in "biufcST":
+            fill = self._fill
         return ArrayDescription(
             name,
             self.shape,
@@ -435,7 +471,7 @@ class _Reader:
             box = tuple(slice(min(b.start, e), e) for b, e in zip(box, ends, strict=True))
             extent = tuple(b.stop - b.start for b in box)
             if extent != out.shape:
-                out[...] = "" if self.as_.strings else self._fill
+                out[...] = self._fill
                 out = out[tuple(map(slice, extent))]
         self._read_into(box, out)
 
@@ -463,7 +499,7 @@ class _Reader:
     def _read_by_libhdf5(self, box: Box, out: Array) -> None:
         dataset, axes = self.dataset, len(self.dataset.shape)
         if self.as_.strings:
-            out[...] = fixed(self._strings(box), self.dtype)
+            out[...] = as_dtype(self._strings(box), self.dtype)
         elif axes < len(box):
             # Elements that are arrays; h5py has zeros where nothing is stored.
             out[...] = dataset[box[:axes]][(..., *box[axes:])]
@@ -485,7 +521,13 @@ class _Reader:
 
     @cached_property
     def _fill(self) -> Any:
+        if self.as_.strings:
+            return as_dtype(self._text_fill, self.dtype)[()]
         return stored_fill(self.dataset, self.dtype)
+
+    @property
+    def _text_fill(self) -> Array:
+        return np.array(b"" if self.as_.empty else stored_text(self.dataset), object)
 
 
 def _conventions(dataset: Any, name: str) -> tuple[str, ...]:

@@ -27,7 +27,8 @@ from dosna.registry import SourceKind, sources
 from dosna.sources.base import Array, ArrayDescription, Box, Source
 from dosna.sources.h5tree import BrokenLinkError
 from dosna.sources.h5types import Representation, represent_as
-from dosna.sources.strings import blocks, fixed, measure
+from dosna.sources.strings import as_dtype, blocks, measure
+from dosna.text import TEXT
 
 __all__ = ["KIND", "HsdsSource"]
 
@@ -305,7 +306,7 @@ class _Reader:
             chunks = (*chunks, *inner)
             pieces = grown(chunks, self.shape, self.dtype.itemsize, _TOGETHER_BYTES)
         notes = found.notes
-        if found.strings:
+        if found.strings and self.dtype != TEXT:
             notes += (f"its strings of variable length are kept as {self.dtype}",)
         fill = None
         if not found.strings and not found.empty and not inner and self.dtype.kind in "biuf":
@@ -343,7 +344,7 @@ class _Reader:
             )
             within: Any = (..., *inner)
             if self.as_.strings:
-                out[(*place, ...)] = fixed(self._strings(part), self.dtype)
+                out[(*place, ...)] = as_dtype(self._strings(part), self.dtype)
             else:
                 out[(*place, ...)] = self._elements(part)[within]
 

@@ -36,6 +36,7 @@ from dosna.sources.chunking import ChunkSize, choose_chunks, chosen_for
 from dosna.sources.converting import ConvertedArray
 from dosna.sources.naming import legal_name, legal_names, printable
 from dosna.sources.opening import open_source
+from dosna.text import is_text
 from dosna.util.sizes import parse_size
 
 if TYPE_CHECKING:
@@ -620,6 +621,10 @@ class _Ingest:
             return "replace" if there.incomplete else "complete"
         shape, dtype = array.description.shape, array.description.dtype
         fits = (there.shape, there.dtype) == (shape, dtype)
+        # Earlier versions kept text as U of the longest's length.
+        older = is_text(dtype) and there.dtype.kind == "U" and there.shape == shape
+        if same and older and array.link is None and there.link is None and not self.overwrite:
+            return "resume" if there.incomplete else "complete"
         if same and fits and array.link is None and there.link is None:
             wanted = new_metadata(shape, dtype, None, array.chunk_size).chunk_size
             if not chosen_for(shape, self.chunk_size) or wanted == there.chunk_size:

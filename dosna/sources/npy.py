@@ -21,6 +21,7 @@ from dosna.registry import SourceKind, sources
 from dosna.sources.base import Array, ArrayDescription, Box, Source
 from dosna.sources.contiguous import ContiguousReader, bytes_of, rows
 from dosna.sources.files import ByteFile, CachedReader, S3Options, open_bytes
+from dosna.text import encode, is_text
 
 __all__ = ["KIND", "NpySource"]
 
@@ -100,7 +101,9 @@ class NpySource(Source):
         digest = hashlib.sha256()
         for name, array in sorted(self._arrays.items()):
             digest.update(f"{name} {array.shape} {array.dtype.str} ".encode())
-            if not array.dtype.hasobject:
+            if is_text(array.dtype) and not hasattr(array.dtype, "na_object"):
+                digest.update(encode(array))
+            elif not array.dtype.hasobject:
                 for block in np.nditer(
                     array, ["external_loop", "buffered", "zerosize_ok"], order="C"
                 ):
@@ -123,7 +126,7 @@ class NpySource(Source):
                     return ArrayDescription(name, refused=self._foreign[name])
                 member = members[name]
                 shape, dtype, pieces = member.shape, member.dtype, member.pieces
-            check_dtype(dtype)
+            dtype = check_dtype(dtype)
         except KeyError:
             raise SourceNotFoundError(f"{self!r} has no array {name!r}") from None
         except TypeError as error:

@@ -1,4 +1,4 @@
-"""Strings of variable length as ones of fixed length."""
+"""Strings of variable length: as text, or of fixed length where they are bytes of another kind."""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ import numpy as np
 
 from dosna.metadata import Shape
 from dosna.sources.base import Array, Box
+from dosna.text import TEXT, as_text
 
-__all__ = ["blocks", "fixed", "measure"]
+__all__ = ["as_dtype", "blocks", "measure"]
 
 _BLOCK = 1 << 16
 _MOST_PADDED = 1 << 30
@@ -39,21 +40,25 @@ def measure(shape: Shape, parts: Iterator[Array]) -> tuple[np.dtype[Any], str]:
     Returns
     -------
     dtype : numpy.dtype
-        U, or S if some are bytes that are not UTF-8.
+        That of text, or S if some are bytes that are not UTF-8.
     refused : str
-        Why they are not to be kept so: one is much longer than the rest.
+        Why they are not to be kept so: they are none of text, and one is much longer than the
+        rest.
     """
-    longest, raw, total, text = 1, 1, 0, True
+    raw, total, text = 1, 0, True
     for part in parts:
-        for value in part.flat:
+        for value in part.ravel().tolist():
             encoded = value.encode() if isinstance(value, str) else value
             total += len(encoded)
             raw = max(raw, len(encoded))
-            try:
-                longest = max(longest, len(encoded.decode()))
-            except UnicodeDecodeError:
-                text = False
-    dtype = np.dtype(f"U{longest}" if text else f"S{raw}")
+            if text:
+                try:
+                    encoded.decode()
+                except UnicodeDecodeError:
+                    text = False
+    if text:
+        return TEXT, ""
+    dtype = np.dtype(f"S{raw}")
     size = prod(shape) * dtype.itemsize
     if size > _MOST_PADDED and size > 16 * total:
         return dtype, (
@@ -63,12 +68,10 @@ def measure(shape: Shape, parts: Iterator[Array]) -> tuple[np.dtype[Any], str]:
     return dtype, ""
 
 
-def fixed(strings: Any, dtype: np.dtype[Any]) -> Array:
+def as_dtype(strings: Any, dtype: np.dtype[Any]) -> Array:
     """Turn an array of str or bytes objects into one of a dtype that `measure` gave."""
     array = np.asarray(strings, object)
-    values: list[Any] = list(array.flat)
-    if dtype.kind == "U":
-        values = [v.decode() if isinstance(v, bytes) else v for v in values]
-    else:
-        values = [v.encode() if isinstance(v, str) else v for v in values]
+    if dtype == TEXT:
+        return as_text(array)
+    values = [v.encode() if isinstance(v, str) else v for v in array.ravel().tolist()]
     return np.array(values, dtype).reshape(array.shape)

@@ -26,7 +26,7 @@ from dosna.metadata import Shape, check_dtype, decode_value
 from dosna.registry import SourceKind, sources
 from dosna.sources.base import Array, ArrayDescription, Box, Source
 from dosna.sources.files import S3Options
-from dosna.sources.strings import blocks, fixed, measure
+from dosna.text import TEXT, as_text
 from dosna.zarr3attrs import FILL_VALUE
 
 __all__ = ["KIND", "ZarrSource"]
@@ -76,7 +76,6 @@ class ZarrSource(Source):
         super().__init__(str(location.store_path) if self._given else location, inner.strip("/"))
         self._found: dict[str, _Node] | None = None
         self._single = False
-        self._texts: dict[str, tuple[np.dtype[Any], str]] = {}
 
     def __getstate__(self) -> dict[str, Any]:
         if self._given:
@@ -148,20 +147,16 @@ class ZarrSource(Source):
 
     def _described(self, name: str, node: _Node) -> ArrayDescription:
         array = node.array
-        dtype, notes = self._dtype(name, array)
-        refused = ""
+        dtype = _dtype(array)
         try:
             check_dtype(dtype)
-            refused = self._texts[name][1] if name in self._texts else ""
         except TypeError as error:
-            refused = str(error)
-        if refused:
-            return ArrayDescription(name, refused=refused)
+            return ArrayDescription(name, refused=str(error))
         fill = array.fill_value
         attrs = _decoded(node.attributes(self._where(name), dtype))
         dims = _dims(array, attrs)
         missing = dims is not None and array.metadata.zarr_format == 2 and fill is not None
-        if missing and dtype.kind in "biufcSU" and not notes:
+        if missing and dtype.kind in "biufcSU":
             # What xarray says is missing has no other place in version 2.
             attrs[FILL_VALUE] = np.asarray(fill, dtype)[()]
         return ArrayDescription(
@@ -171,15 +166,14 @@ class ZarrSource(Source):
             attrs,
             chunks=_chunks(array),
             dims=dims,
-            fillvalue=None if notes or fill is None else np.asarray(fill, dtype)[()],
-            notes=notes,
+            fillvalue=None if fill is None else np.asarray(fill, dtype)[()],
         )
 
     def stored(self, name: str) -> Array | None:
         array = self._node(name).array
         chunks = _chunks(array)
         store, path = array.store_path.store, array.store_path.path
-        if name in self._texts or chunks is None or not store.supports_listing:
+        if chunks is None or not store.supports_listing:
             return None
         pattern = re.compile(_keys_of(array))
         prefix = f"{path}/" if path else ""
@@ -216,21 +210,7 @@ class ZarrSource(Source):
                 f"{name!r} of {self.location} cannot be read: it is damaged, or its codecs are "
                 f"missing ({type(error).__name__}: {error})"
             ) from error
-        if name in self._texts:
-            return fixed(found, self._texts[name][0])
-        return found
-
-    def _dtype(self, name: str, array: Any) -> tuple[np.dtype[Any], tuple[str, ...]]:
-        kind = array.metadata.dtype if hasattr(array.metadata, "dtype") else None
-        if kind is None:
-            kind = array.metadata.data_type
-        if not isinstance(kind, VariableLengthUTF8):
-            return np.dtype(array.dtype), ()
-        if name not in self._texts:
-            parts = (np.asarray(array[box if box else ...]) for box in blocks(array.shape))
-            self._texts[name] = measure(array.shape, parts)
-        dtype = self._texts[name][0]
-        return dtype, (f"its strings of variable length are kept as {dtype}",)
+        return as_text(found) if _dtype(array) == TEXT else found
 
     def _where(self, name: str) -> str:
         return f"{self.location}/{name}" if name else self.location
@@ -483,6 +463,13 @@ def _chunks(array: Any) -> Shape | None:
 
 def _said(error: BaseException) -> str:
     return f"{type(error).__name__}: {str(error)[:300]}"
+
+
+def _dtype(array: Any) -> np.dtype[Any]:
+    kind = array.metadata.dtype if hasattr(array.metadata, "dtype") else None
+    if kind is None:
+        kind = array.metadata.data_type
+    return TEXT if isinstance(kind, VariableLengthUTF8) else np.dtype(array.dtype)
 
 
 KIND = SourceKind(
