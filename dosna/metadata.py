@@ -403,6 +403,18 @@ def check_fillvalue(fillvalue: Any, dtype: np.dtype[Any]) -> Any:
     return filled[()]
 
 
+def same_fill(fill: Any, wanted: np.ndarray[Any, Any]) -> bool:
+    """Return whether a fill value is another, bit by bit, once it has the dtype of that."""
+    try:
+        with np.errstate(all="ignore"):
+            cast = np.asarray(fill).astype(wanted.dtype)
+    except (TypeError, ValueError, OverflowError):
+        return False
+    if cast.dtype.kind == "T":  # whose bytes are places in memory
+        return bool(cast[()] == wanted[()])
+    return cast.tobytes() == wanted.tobytes()
+
+
 def choose_chunk_size(shape: Shape, itemsize: int, target: int = TARGET_CHUNK_BYTES) -> Shape:
     """Pick chunks of about `target` bytes: the longest axis is halved until they fit.
 

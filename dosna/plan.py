@@ -20,10 +20,23 @@ import numpy.typing as npt
 
 from dosna.selection import Points, Range, Selection
 
-__all__ = ["ChunkTask", "Columns", "Index", "Plan", "every_chunk", "plan", "single"]
+__all__ = [
+    "ChunkTask",
+    "Columns",
+    "Index",
+    "Plan",
+    "every_chunk",
+    "plan",
+    "single",
+    "touched",
+]
 
 Index = tuple[Any, ...]
 """An index of slices and, at points, of integer arrays."""
+
+
+Places = npt.NDArray[np.int64]
+"""Places in a grid of chunks, a row for each."""
 
 
 class ChunkTask(NamedTuple):
@@ -472,3 +485,30 @@ def _whole(box: Sequence[_Column]) -> Iterator[bool]:
     if all(axis.all_whole for axis in axes):
         return repeat(True, prod(axis.length for axis in axes))
     return map(all, product(*(axis.whole for axis in axes)))
+
+
+def touched(
+    stored: Places, chunks: Sequence[int], shape: Sequence[int], block: Sequence[int]
+) -> Places:
+    """Return which blocks some chunks lie in: places in one grid, of places in another."""
+    found = np.asarray(stored, np.int64)
+    grid = [-(-n // c) for n, c in zip(shape, chunks, strict=True)]
+    for axis, (c, n, b) in enumerate(zip(chunks, shape, block, strict=True)):
+        first = found[:, axis] * c // b
+        last = (np.minimum((found[:, axis] + 1) * c, n) - 1) // b
+        count = np.maximum(last - first + 1, 0)
+        rows = np.repeat(np.arange(len(found)), count)
+        place = np.arange(len(rows)) - np.repeat(np.cumsum(count) - count, count)
+        found = found[rows]
+        found[:, axis] = first[rows] + place
+        grid[axis] = -(-n // b)
+        # Of many chunks in one block, one is enough from here on.
+        found = _distinct(found, grid)
+    return found
+
+
+def _distinct(places: Places, grid: Sequence[int]) -> Places:
+    if prod(grid) < 1 << 62:
+        numbers = np.unique(np.ravel_multi_index(tuple(places.T), grid))
+        return np.stack(np.unravel_index(numbers, grid), axis=-1)
+    return np.unique(places, axis=0)

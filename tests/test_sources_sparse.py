@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from support import require
 
 import dosna as dn
+from dosna.plan import touched
 from dosna.sources import open_source
-from dosna.sources.base import touched
 
 
 @pytest.fixture(params=["ram", "hdf5", "file"])
@@ -130,3 +130,74 @@ def test_touched_blocks(given_):
     found = touched(stored, chunks, shape, block)
     assert len(found) == len(wanted) <= prod(shape)
     assert set(map(tuple, found.tolist())) == wanted
+
+
+# Copies of datasets
+
+
+@pytest.mark.parametrize("how", ["copy", "export", "ingest", "clone", "load"])
+@pytest.mark.parametrize("shards", [None, (2000,)])
+def test_copies_of_datasets_store_what_is_stored(con, tmp_path, how, shards):
+    if how == "export" or shards:
+        require("zarr")
+    options = {"shards": shards} if shards and "FileC" in repr(con) else {}
+    ds = con.create_dataset("x", (10**13,), "i4", 7, chunk_size=(1000,), **options)
+    ds[105:112] = 1
+    ds[10**13 - 3 :] = 2
+    ds.attrs["a"] = 1
+    (tmp_path / "other").mkdir()
+    with dn.Connection(str(tmp_path / "other"), backend="file") as other:
+        if how == "copy":
+            made = ds.copy(other, chunk_size=(1600,))
+        elif how == "ingest":
+            other.ingest(con)
+            made = other["x"]
+        elif how == "clone":
+            made = ds.clone("y", data=True)
+        elif how == "load":
+            made = other.create_dataset("x", ds.shape, "f8", 7, chunk_size=(1600,))
+            made.load(ds)
+        else:
+            con.export(tmp_path / "x.zarr")
+            other.disconnect()
+            other = dn.Connection(str(tmp_path / "x.zarr"), backend="file")
+            other.connect()
+            made = other["x"]
+        grain = made.instance.grain[0]
+        stored = {(i // grain,) for i in (*range(105, 112), *range(10**13 - 3, 10**13))}
+        assert stored <= set(made.instance.object_indices())
+        assert len(list(made.instance.object_indices())) <= 6
+        assert made[100:115].tolist() == [7] * 5 + [1] * 7 + [7] * 3
+        assert made[10**13 - 5 :].tolist() == [7, 7, 2, 2, 2]
+
+
+@pytest.mark.parametrize(
+    ("dtype", "fill", "other", "otherfill"),
+    [
+        ("i4", 1, "f8", 1.5),
+        ("f4", np.nan, "f8", np.nan),
+        ("U1", "a", "U3", "abc"),
+        ("f8", 0.0, "f8", -0.0),
+    ],
+)
+def test_what_was_never_written_is_not_another_fill_value(con, dtype, fill, other, otherfill):
+    ds = con.create_dataset("x", (4,), dtype, fill, chunk_size=(2,))
+    with dn.Connection("others", backend="ram") as ram:
+        for name in list(ram):
+            del ram[name]
+        made = ram.create_dataset("x", (4,), other, otherfill)
+        wanted = np.full(4, fill, dtype).astype(other)
+        made.load(ds)
+        assert made[...].tobytes() == wanted.tobytes()
+        again = ram.create_dataset("y", (4,), other, otherfill)
+        again.load(open_source(con)["x"])
+        assert again[...].tobytes() == wanted.tobytes()
+
+
+def test_a_dataset_that_is_gone_is_not_taken_for_an_empty_one(con):
+    ds = con.create_dataset("x", data=np.arange(4), chunk_size=(2,))
+    del con["x"]
+    with dn.Connection("gone", backend="ram") as ram:
+        with pytest.raises(dn.errors.DosnaError):
+            ds.copy(ram)
+        assert "x" not in ram

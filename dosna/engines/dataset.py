@@ -6,6 +6,7 @@ Every method here is collective under engines of several processes: all of them 
 from __future__ import annotations
 
 import os
+from array import array as ints
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, fields
 from functools import partial
@@ -41,8 +42,8 @@ from dosna.engines.work import (
     workers_within,
 )
 from dosna.errors import StaleDatasetError
-from dosna.metadata import Shape, as_dtype, check_fillvalue
-from dosna.plan import ChunkTask, every_chunk
+from dosna.metadata import Shape, as_dtype, check_fillvalue, same_fill
+from dosna.plan import ChunkTask, every_chunk, touched
 from dosna.text import element_bytes, elements, is_text
 from dosna.util.progress import Progress
 from dosna.util.sizes import parse_size
@@ -248,6 +249,8 @@ class EngineDataset(ArrayAccess):
         tasks: Tasks[ChunkTask]
         total = prod(-(-n // b) for n, b in zip(self.shape, block, strict=True))
         found = self.runner.once(lambda: self._stored_at(data, block, missing))
+        if found is not None and isinstance(work, Load):
+            work.sparse = True
         if found is None or len(found) == total:
             tasks = every_chunk(self.shape, block)
             before = 0
@@ -271,10 +274,13 @@ class EngineDataset(ArrayAccess):
 
     def _stored_at(self, data: Any, block: Shape, missing: bool) -> Array | None:
         """Say which blocks to load; None for all, as where something else may be in the way."""
+        fill = np.asarray(self.fillvalue, self.dtype)
         stored_in = getattr(data, "stored_in", None)
-        if stored_in is None or not self.shape:
-            return None
-        found: Array | None = stored_in(block, self.fillvalue)
+        found: Array | None = None
+        if isinstance(data, EngineDataset):
+            found = stored_in_dataset(data.instance, block, fill)
+        elif stored_in is not None and self.shape:
+            found = stored_in(block, fill)
         if found is None or missing:
             return found
         return None if any(True for _ in self.instance.object_indices()) else found
@@ -805,6 +811,28 @@ def _opened(data: Any) -> tuple[Any, Shape | None, bool]:
     data.note_reading()
     instance = data.instance
     return instance, instance.grain, instance.connection.shared_between_processes
+
+
+def stored_in_dataset(instance: BackendDataset, block: Shape, fillvalue: Array) -> Array | None:
+    """Say which blocks a dataset has something stored in, if all others are a fill value.
+
+    As `dosna.sources.SourceArray.stored_in`.
+    """
+    meta = instance.metadata
+    fill = np.asarray(meta.fillvalue, meta.dtype)
+    # Links tell at the cost of reading.
+    if not meta.shape or meta.link is not None or not same_fill(fill, fillvalue):
+        return None
+    found = ints("q")
+    for idx in instance.object_indices():
+        found.extend(idx)
+    instance.refresh()  # of one that is gone, nothing is stored either
+    places = np.frombuffer(found, np.int64).reshape(-1, meta.ndim)
+    grid = [-(-n // g) for n, g in zip(meta.shape, instance.grain, strict=True)]
+    places = places[(places < grid).all(axis=1)]
+    if len(places) == prod(grid):
+        return None
+    return touched(places, instance.grain, meta.shape, block)
 
 
 def _chunks_of(source: Any) -> Shape | None:

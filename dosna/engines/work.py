@@ -17,7 +17,7 @@ from dosna.backends.base import Array, BackendDataset, ChunkState
 from dosna.casting import check_values
 from dosna.engines.halo import pieces
 from dosna.errors import MemoryLimitError
-from dosna.metadata import Shape
+from dosna.metadata import Shape, same_fill
 from dosna.plan import ChunkTask, every_chunk, plan
 from dosna.selection import select
 from dosna.text import element_bytes, elements, is_text
@@ -93,12 +93,16 @@ def box_of(idx: Sequence[int], shape: Shape, block: Shape) -> ChunkTask:
 
 @dataclass
 class Load:
-    """Write boxes of stored objects from a source that has shape, dtype and slicing."""
+    """Write boxes of stored objects from a source that has shape, dtype and slicing.
+
+    Where only some of the source is stored (`sparse`), objects of fill values are left out.
+    """
 
     target: BackendDataset
     source: Any
     checked: bool = False
     """Whether it is an error if values do not fit the target's dtype."""
+    sparse: bool = False
 
     def __call__(self, tasks: Iterable[ChunkTask]) -> None:
         target = self.target
@@ -112,7 +116,11 @@ class Load:
             if self.checked:
                 block = check_values(block, dtype, "data to load")
             block = elements(block, dtype)
-            target.write_many(block, objects_of(box, target.grain))
+            objects = objects_of(box, target.grain)
+            if self.sparse:
+                fill = np.asarray(target.metadata.fillvalue, dtype)
+                objects = [part for part in objects if not _is_fill(block[part.out], fill)]
+            target.write_many(block, objects)
 
     def _read(self, box: tuple[slice, ...], memory: Array | None) -> Array:
         # Memory that was used before costs less than fresh memory, by half.
@@ -122,6 +130,16 @@ class Load:
         block = memory[: prod(extent)].reshape(extent)
         self.source.read_into(box, block)
         return block
+
+
+def _is_fill(values: Array, fill: Array) -> bool:
+    """Return whether all values are a fill value, bit by bit, once they have its dtype."""
+    if not same_fill(values[(0,) * values.ndim], fill):
+        return False
+    if fill.dtype.kind == "T":
+        return bool((values == fill).all())
+    cast = np.ascontiguousarray(values, fill.dtype).reshape(-1).view(f"V{fill.dtype.itemsize}")
+    return bool((cast == np.frombuffer(fill.tobytes(), cast.dtype)[0]).all())
 
 
 def plain(data: Any) -> Array:

@@ -8,14 +8,13 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
-from math import prod
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
 from dosna.errors import RefusedError, SourceError
-from dosna.metadata import Shape, choose_chunk_size, parents, plain_fields
-from dosna.plan import plan
+from dosna.metadata import Shape, choose_chunk_size, parents, plain_fields, same_fill
+from dosna.plan import plan, touched
 from dosna.selection import select
 from dosna.util.patterns import matching
 
@@ -26,7 +25,7 @@ if TYPE_CHECKING:
     from dosna.sources.links import Link
     from dosna.util.progress import Progress
 
-__all__ = ["Array", "ArrayDescription", "Box", "Source", "SourceArray", "Stream", "touched"]
+__all__ = ["Array", "ArrayDescription", "Box", "Source", "SourceArray", "Stream"]
 
 Array = np.ndarray[Any, Any]
 Box = tuple[slice, ...]
@@ -406,7 +405,8 @@ class SourceArray:
         ----------
         block : tuple of int
             Extent of a block.
-        fillvalue : scalar
+        fillvalue : ndarray
+            Without axes, of the dtype that the blocks are to have.
 
         Returns
         -------
@@ -415,7 +415,7 @@ class SourceArray:
         """
         own = self.description.fillvalue
         fill = np.zeros((), self.dtype) if own is None else np.asarray(own, self.dtype)
-        if fill.tobytes() != np.asarray(fillvalue, self.dtype).tobytes():
+        if not same_fill(fill, fillvalue):
             return None
         return self.touched_in(block)
 
@@ -479,28 +479,3 @@ def _bounding(idx: Shape, chunk: Sequence[Any], pieces: Shape) -> tuple[Box, tup
             inside.append(part - first)
         box.append(slice(start + first, start + last))
     return tuple(box), tuple(inside)
-
-
-def touched(stored: Array, chunks: Shape, shape: Shape, block: Shape) -> Array:
-    """Return which blocks some chunks lie in: places in one grid, of places in another."""
-    found = np.asarray(stored, np.int64)
-    grid = [-(-n // c) for n, c in zip(shape, chunks, strict=True)]
-    for axis, (c, n, b) in enumerate(zip(chunks, shape, block, strict=True)):
-        first = found[:, axis] * c // b
-        last = (np.minimum((found[:, axis] + 1) * c, n) - 1) // b
-        count = np.maximum(last - first + 1, 0)
-        rows = np.repeat(np.arange(len(found)), count)
-        place = np.arange(len(rows)) - np.repeat(np.cumsum(count) - count, count)
-        found = found[rows]
-        found[:, axis] = first[rows] + place
-        grid[axis] = -(-n // b)
-        # Of many chunks in one block, one is enough from here on.
-        found = _distinct(found, grid)
-    return found
-
-
-def _distinct(places: Array, grid: Sequence[int]) -> Array:
-    if prod(grid) < 1 << 62:
-        numbers = np.unique(np.ravel_multi_index(tuple(places.T), grid))
-        return np.stack(np.unravel_index(numbers, grid), axis=-1)
-    return np.unique(places, axis=0)

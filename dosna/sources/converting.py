@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from dosna.metadata import Shape
+from dosna.metadata import Shape, same_fill
 from dosna.sources.base import Array, ArrayDescription, Box, Source, SourceArray
 
 __all__ = ["ConvertedArray"]
@@ -48,7 +48,7 @@ class ConvertedArray(SourceArray):
         own = self.description.fillvalue
         if own is None:
             own = np.zeros((), self.description.dtype)
-        if self.filled(own).tobytes() != np.asarray(fillvalue, self._dtype).tobytes():
+        if not same_fill(self.filled(own), fillvalue):
             return None
         return self.touched_in(block)
 

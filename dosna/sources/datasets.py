@@ -12,7 +12,7 @@ import numpy as np
 
 from dosna.backends.base import BackendConnection
 from dosna.engines.connection import EngineConnection
-from dosna.engines.dataset import EngineDataset
+from dosna.engines.dataset import EngineDataset, stored_in_dataset
 from dosna.errors import FormatError, MissingDependencyError, SourceNotFoundError
 from dosna.metadata import parents
 from dosna.registry import SourceKind, sources
@@ -106,6 +106,11 @@ class DatasetsSource(Source):
             dims=getattr(ds, "dims", None),
             fillvalue=ds.fillvalue,
         )
+
+    def stored(self, name: str) -> Array | None:
+        ds = self._dataset(name)
+        fill = np.asarray(ds.fillvalue, ds.dtype)
+        return stored_in_dataset(ds.instance, ds.chunk_size, fill)
 
     def groups(self) -> Mapping[str, Mapping[str, Any]]:
         return groups_above(self._connected(), self.names())
