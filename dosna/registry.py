@@ -5,13 +5,18 @@ Packages from outside register by the entry points ``dosna.backends``, ``dosna.e
 
     [project.entry-points."dosna.backends"]
     mystore = "mypackage.mystore:BACKEND"
+
+A source says by further entry points, with the same value, what it takes, so that it is loaded
+only for that: ``dosna.sources.suffixes``, ``dosna.sources.schemes``, ``dosna.sources.packages``
+and ``dosna.sources.members``, in which the names are those of `Claims`.
 """
 
 from __future__ import annotations
 
 import importlib
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+import warnings
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from functools import cache
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
@@ -164,11 +169,12 @@ class Registry(Generic[P]):
         self._known = known
         self._alias = {a: name for name, k in known.items() for a in k.aliases}
         self._loaded: dict[str, P] = {}
+        self._broken: set[str] = set()
 
     @property
     def names(self) -> tuple[str, ...]:
         """Names that `get` takes, without aliases."""
-        return (*self._known, *sorted(set(_entry_points(self.kind)) - set(self._known)))
+        return (*self._known, *sorted({*_entry_points(self.kind), *self._loaded} - {*self._known}))
 
     @property
     def aliases(self) -> tuple[str, ...]:
@@ -179,14 +185,37 @@ class Registry(Generic[P]):
         """Make a plug-in known in this process, under its own name."""
         self._loaded[plugin.name.lower()] = plugin
 
-    def claims(self) -> dict[str, Claims]:
-        """What each source takes. Those of other packages are loaded to be asked."""
+    def claims(self, load: bool = False) -> dict[str, Claims]:
+        """Return what each source takes, by name.
+
+        Parameters
+        ----------
+        load : bool
+            Also load those of other packages whose entry points do not say it. One that cannot be
+            loaded is left out, with a warning.
+        """
         found = {name: known.claims for name, known in self._known.items()}
-        others = {*_entry_points(self.kind), *self._loaded} - found.keys()
-        for plugin in map(self.get, sorted(others)):
-            if isinstance(plugin, SourceKind):
-                found[plugin.name] = plugin.claims
+        told = _claimed(self.kind)
+        for name in sorted({*_entry_points(self.kind), *self._loaded} - found.keys()):
+            if name not in self._loaded and name in told:
+                found[name] = told[name]
+            elif name in self._loaded or (load and self._loads(name)):
+                plugin = self._loaded[name]
+                if isinstance(plugin, SourceKind):
+                    found[name] = plugin.claims
         return found
+
+    def _loads(self, name: str) -> bool:
+        """Load a plug-in of another package, or warn, once, that it cannot be."""
+        if name in self._broken:
+            return False
+        try:
+            self.get(name)
+        except (ConfigurationError, MissingDependencyError) as error:
+            self._broken.add(name)
+            warnings.warn(f"{error}. It is left out", stacklevel=2)
+            return False
+        return True
 
     def get(self, name: str) -> P:
         """Load the plug-in of that name or alias, in any case.
@@ -215,8 +244,7 @@ class Registry(Generic[P]):
                     f"unknown {self.kind} {asked!r}: "
                     f"use one of {', '.join(sorted({*self.names, *self._loaded}))}"
                 )
-            plugin: P = entries[key].load()
-            return plugin
+            return self._load_foreign(key, entries[key])
         module, _, attribute = known.target.partition(":")
         try:
             loaded: P = getattr(importlib.import_module(module), attribute)
@@ -231,14 +259,58 @@ class Registry(Generic[P]):
             ) from error
         return loaded
 
+    def _load_foreign(self, key: str, entry: EntryPoint) -> P:
+        owner = "" if entry.dist is None else f" of {entry.dist.name} {entry.dist.version}"
+        what = f"the plug-in {entry.value!r}{owner} for {self.kind} {key!r}"
+        try:
+            plugin = entry.load()
+        except ImportError as error:
+            raise MissingDependencyError(
+                f"{what} cannot be imported ({error}): install what it needs, a version of it for "
+                "this dosna, or remove it"
+            ) from error
+        except (Exception, SystemExit) as error:
+            raise ConfigurationError(
+                f"{what} cannot be loaded ({type(error).__name__}: {error}): install a version of "
+                "it for this dosna, or remove it"
+            ) from error
+        if not isinstance(plugin, (Backend, Engine, SourceKind)) or not isinstance(
+            plugin, _PLUGINS[self.kind]
+        ):
+            raise ConfigurationError(
+                f"{what} is a {type(plugin).__name__}, and not a {_PLUGINS[self.kind].__name__}"
+            )
+        return plugin  # type: ignore[return-value]
+
+
+_PLUGINS: dict[str, type] = {"backend": Backend, "engine": Engine, "source": SourceKind}
+
+
+@cache
+def _claimed(kind: str) -> dict[str, Claims]:
+    """Read what entry points say that plug-ins take, without loading them."""
+    names = {entry.value.replace(" ", ""): name for name, entry in _entry_points(kind).items()}
+    told: dict[str, Claims] = {}
+    for claim in ("suffixes", "schemes", "packages", "members"):
+        for entry in _entries(f"dosna.{kind}s.{claim}"):
+            name = names.get(entry.value.replace(" ", ""))
+            if name is not None:
+                known = told.get(name, Claims())
+                more: Any = {claim: (*getattr(known, claim), entry.name)}
+                told[name] = replace(known, **more)
+    return told
+
 
 @cache
 def _entry_points(kind: str) -> dict[str, EntryPoint]:
+    return {entry.name.lower(): entry for entry in _entries(f"dosna.{kind}s")}
+
+
+def _entries(group: str) -> Iterable[EntryPoint]:
     # Late, because it takes longer to import than all of dosna.
     from importlib.metadata import entry_points
 
-    found = entry_points(group=f"dosna.{kind}s")
-    return {entry.name.lower(): entry for entry in found}
+    return entry_points(group=group)
 
 
 # What files of HDF5 are called: in general, by NeXus, netCDF and MATLAB, and field by field.

@@ -90,8 +90,12 @@ def _backends() -> set[str]:
     return {*registry.backends.names, *registry.backends.aliases}
 
 
-def _source_schemes() -> set[str]:
-    return {scheme for claims in registry.sources.claims().values() for scheme in claims.schemes}
+def _is_source(scheme: str) -> bool:
+    return any(
+        scheme in claim.schemes
+        for load in (False, True)
+        for claim in registry.sources.claims(load).values()
+    )
 
 
 def source_of(text: str, kind: str | None, unchanged: bool = True) -> Source:
@@ -102,7 +106,7 @@ def source_of(text: str, kind: str | None, unchanged: bool = True) -> Source:
     if kind is None and is_url(text):
         return DatasetsSource(text, unchanged=unchanged)
     options: dict[str, Any] = {}
-    if "?" in text and ("://" in text or text.partition(":")[0] in _source_schemes()):
+    if "?" in text and ("://" in text or _is_source(text.partition(":")[0])):
         parsed = Url.parse(text)
         text = text.partition("?")[0]
         found = type(open_source(text, kind=kind))

@@ -68,6 +68,13 @@ def _by_name(text: str, kind: str | None) -> tuple[str, str, SourceKind]:
         scheme = None
     if kind is not None and sources.get(kind).name == "dosna":
         return text, "", sources.get(kind)
+    if kind is None and not any(
+        (scheme and scheme[1] in claim.schemes)
+        or any(way.lower().endswith(claim.suffixes) for way, _ in _splits(text))
+        for claim in claims.values()
+    ):
+        # It may be what a plug-in takes that does not say so before it is loaded.
+        claims = sources.claims(load=True)
     if kind is None and scheme:
         for name, claim in claims.items():
             if scheme[1] in claim.schemes:
@@ -155,9 +162,13 @@ def _is_there(path: str) -> bool:
 
 def _by_object(what: Any) -> SourceKind:
     packages = {kind.__module__.partition(".")[0] for kind in type(what).__mro__}
-    for name, claim in sources.claims().items():
-        if packages & set(claim.packages):
-            return sources.get(name)
+    for load in (False, True):
+        # A plug-in that does not say what it takes before it is loaded takes no plain dict.
+        if load and packages <= {"builtins", "collections"}:
+            break
+        for name, claim in sources.claims(load).items():
+            if packages & set(claim.packages):
+                return sources.get(name)
     if isinstance(what, Mapping):
         return sources.get("npy")
     raise SourceError(
