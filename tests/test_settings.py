@@ -199,7 +199,7 @@ except Exception as error:
     print(type(error).__name__)
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=30)
-    assert (done.stdout, done.stderr) == ("6\nAttributeError\n", "")
+    assert (done.stdout, done.stderr) == ("6\nConfigurationError\n", "")
 
 
 def test_a_backend_that_takes_any_option_is_refused():
