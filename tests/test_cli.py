@@ -291,6 +291,29 @@ def test_ingest_a_tree_into_a_new_folder(run, scan, folder, backend):
     assert run("verify", url, "--against", scan).count("chunks equal") == 3
 
 
+@pytest.mark.parametrize("backend", ["hdf5", "file"])
+def test_an_ingest_that_makes_nothing_leaves_no_folder(run, scan, folder, backend):
+    before = sorted(os.listdir())
+    with h5py.File("refused.h5", "w") as file:
+        file.create_dataset("wide", data=np.zeros(3, np.longdouble))
+        file.create_dataset("bits", (3,), h5py.regionref_dtype)
+    np.savez("wide.npz", a=np.zeros(3, np.longdouble))
+    for source in ("missing.h5", "refused.h5", "scan.nxs --compression bogus"):
+        assert main(["ingest", *source.split(), f"{backend}:new"]) in (1, 2)
+        assert sorted(os.listdir()) == sorted([*before, "refused.h5", "wide.npz"]), source
+    if backend == "file":  # which has no such type
+        assert main(["ingest", "wide.npz", "file:new"]) == 1
+        assert sorted(os.listdir()) == sorted([*before, "refused.h5", "wide.npz"])
+    os.mkdir("new")
+    assert main(["ingest", "missing.h5", f"{backend}:new"]) == 1
+    assert "new" in os.listdir()
+    os.rmdir("new")
+    run("ingest", scan, f"{backend}:new")
+    assert main(["ingest", "missing.h5", f"{backend}:new"]) == 1
+    with opened(f"{backend}:new") as con:
+        assert len(con) == 3
+
+
 def test_ingest_with_options(run, scan):
     run(
         *("ingest", scan, "file:new", "--select", "entry/data", "--chunk-size", "10,10,10"),

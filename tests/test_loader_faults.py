@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import io
 import random
 import signal
 import time
 
+import numpy as np
 import pytest
 from loading import (
     Inventory,
     arrays_of,
     check_loaded,
     connect,
+    h5py,
     image_of,
     roles,
     source_bucket,
@@ -20,8 +23,11 @@ from loading import (
 from services.s3 import make_bucket
 from support import require
 
+import dosna as dn
 from dosna import loader
 from dosna.loader import Config
+from dosna.loader.bucket import open_bucket
+from dosna.loader.targets import open_target
 
 for package in ("boto3", "obstore"):
     require(package)
@@ -260,16 +266,81 @@ def test_a_worker_that_died_after_the_last_chunk_is_not_missed(tmp_path):
     config = {"src_bucket": f"{tmp_path}/raw", "target": f"file:{tmp_path}/out"}
     with roles(tmp_path, **config) as made, Inventory(url_of(tmp_path)) as inventory:
         made.do("watch", "--once")
-        made.do("load", "--once")
+        (tmp_path / "out").mkdir()
+        read = Config.read(tmp_path / "config.yml", environ={})
+        target = open_target(read, open_bucket(read))
         path = tmp_path / "out/a.nxs/entry/energy/zarr.json"
-        before = path.stat().st_mtime_ns
-        inventory.reset(every=True)
-        lost = inventory.claim("load", "somebody who died", -1, 3)
+        for loads in (0, 1):
+            if loads:
+                inventory.reset(every=True)
+            lost = inventory.claim("load", "somebody who died", -1, 3)
+            assert (lost.loads, lost.attempts) == (loads, 1)
+            target.load(lost, lambda: None)
+            before = path.stat()
+            made.do("load", "--once")
+            assert path.stat() == before
+            (row,) = inventory.rows()
+            assert (row.load_status, row.loads, row.load_attempts) == ("done", loads + 1, 2)
+            assert not inventory.release("load", lost)
+        target.close()
+
+
+def test_a_worker_that_died_at_once_has_not_renewed_what_may_be_damaged(tmp_path):
+    write_folder(tmp_path / "raw", {"a.nxs": (1, False)})
+    config = {"src_bucket": f"{tmp_path}/raw", "target": f"file:{tmp_path}/out"}
+    with roles(tmp_path, **config) as made, Inventory(url_of(tmp_path)) as inventory:
+        made.do("watch", "--once")
         made.do("load", "--once")
-        assert path.stat().st_mtime_ns == before
-        (row,) = inventory.rows()
-        assert (row.load_status, row.loads, row.load_attempts) == ("done", 2, 2)
-        assert not inventory.release("load", lost)
+        with dn.Connection(str(tmp_path / "out"), backend="file") as con:
+            con["a.nxs/entry/data/frames"][0, 0, 0] += 1
+        inventory.reset(every=True)
+        assert inventory.claim("load", "somebody who died", -1, 3)
+        made.do("load", "--once")
+    with connect(config["target"]) as con:
+        check_loaded(con, "a.nxs", 1)
+
+
+@pytest.mark.parametrize("backend", ["hdf5", "file"])
+def test_what_was_loaded_stays_until_its_successor_is_whole(tmp_path, backend):
+    source = tmp_path / "raw" / "a.nxs"
+    write_folder(tmp_path / "raw", {"a.nxs": (1, False)})
+    config = {
+        "src_bucket": f"{tmp_path}/raw",
+        "target": f"{backend}:{tmp_path}/out",
+        "max_attempts": 1,
+        "retry_time": 0,
+    }
+    with roles(tmp_path, **config) as made:
+        made.do("watch", "--once")
+        made.do("load", "--once")
+        # Another state of the file, of which chunks cannot be read.
+        whole = image_of(2)
+        with h5py.File(io.BytesIO(whole)) as file:
+            places = [file["entry/data/frames"].id.get_chunk_info(n) for n in range(3)]
+        broken = bytearray(whole)
+        for place in places:
+            broken[place.byte_offset : place.byte_offset + place.size] = bytes(place.size)
+        source.write_bytes(broken)
+        made.do("watch", "--once")
+        made.do("load", "--once", code=None)
+        with connect(config["target"]) as con:
+            frames = con["a.nxs/entry/data/frames"]
+            assert not frames.incomplete
+            np.testing.assert_array_equal(frames[...], arrays_of(1)["entry/data/frames"])
+            assert len(con) == 2
+        # One that has another array where there was a group, and other attributes.
+        with h5py.File(source, "w") as file:
+            file["entry/data"] = np.arange(5)
+            file["entry/energy/value"] = 3.5
+            file.attrs["new"] = 1
+        made.do("watch", "--once")
+        made.do("load", "--once")
+        made.do("diff", "--once")
+        with connect(config["target"]) as con:
+            assert list(con) == ["a.nxs/entry/data", "a.nxs/entry/energy/value"]
+            assert con["a.nxs/entry/data"][...].tolist() == list(range(5))
+            assert con.get_group_attrs("a.nxs/entry") == {}
+            assert con.get_group_attrs("a.nxs") == {"new": 1}
 
 
 def url_of(tmp_path):

@@ -143,8 +143,12 @@ class BackendConnection(ABC):
         place, _, name = path.removeprefix("//").partition("/")
         return place, name.rstrip("/"), options
 
-    def make_place(self) -> None:  # noqa: B027  most need nothing to be there
-        """Make what `connect` needs to be there, if what is around it is."""
+    def make_place(self) -> bool:
+        """Make what `connect` needs to be there, if what is around it is; True if it was not."""
+        return False
+
+    def remove_place(self) -> None:  # noqa: B027  most made nothing
+        """Remove what `make_place` has made, if nothing has come into it."""
 
     @property
     def holds_trees(self) -> bool:

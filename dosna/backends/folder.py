@@ -403,10 +403,21 @@ class FolderConnection(BackendConnection):
                 return folder, "", options
         return above or ".", last, options
 
-    def make_place(self) -> None:
+    def make_place(self) -> bool:
         self.check_writable()
         with disk(f"make {self.path}"), suppress(FileExistsError):
             os.mkdir(self.path)
+            return True
+        return False
+
+    def remove_place(self) -> None:
+        self.check_writable()
+        with suppress(OSError):
+            if os.listdir(self.path) == [LOCK]:
+                with self._locks.exclusive():
+                    if os.listdir(self.path) == [LOCK]:
+                        os.unlink(os.path.join(self.path, LOCK))
+            self.clear_empty(self.path)
 
     @property
     def location(self) -> str:

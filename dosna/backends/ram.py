@@ -147,9 +147,11 @@ class RamConnection(BackendConnection):
             dataset.chunks.clear()
 
     def begin_replacement(self, name: str) -> str:
+        self.check_writable()
         return f".replacing-{secrets.token_hex(8)}"
 
     def replace_dataset(self, temporary: str, name: str) -> None:
+        self.check_writable()
         new, old = self.get_dataset(temporary), self._datasets.get(name)
         with ExitStack() as stack:
             if old is not None:

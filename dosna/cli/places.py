@@ -40,15 +40,22 @@ def connected(
 
 @contextmanager
 def new_place(url: str, many: bool, arguments: argparse.Namespace) -> Iterator[tuple[Any, str]]:
-    """Connect to where datasets are to be made; `many` are in the place itself."""
+    """Connect to where datasets are to be made; `many` are in the place itself.
+
+    A place that was made for them goes again, if the block fails and nothing is in it.
+    """
     parsed = Url.parse(url)
     if many and parsed.path.strip("/"):
         url = str(Url(parsed.backend, parsed.path.rstrip("/") + "//", parsed.options))
     con, name = open_url(url, **_engine(arguments))
-    if many:
-        con.runner.once(con.make_place)
-    with con:
-        yield con, name
+    made = many and con.runner.once(con.make_place)
+    try:
+        with con:
+            yield con, name
+    except BaseException:
+        if made:
+            con.runner.once(con.remove_place)
+        raise
 
 
 def chosen(con: Connection, name: str, arguments: argparse.Namespace) -> tuple[list[str], bool]:

@@ -151,9 +151,16 @@ class EngineConnection:
         """'a', or 'r' for a connection that refuses every change."""
         return self.instance.mode
 
-    def make_place(self) -> None:
-        """Make what `connect` needs to be there, such as a folder, if what is around it is."""
-        self.instance.make_place()
+    def make_place(self) -> bool:
+        """Make what `connect` needs to be there, such as a folder, if what is around it is.
+
+        True if it was not there.
+        """
+        return self.instance.make_place()
+
+    def remove_place(self) -> None:
+        """Remove what `make_place` has made, if nothing has come into it."""
+        self.instance.remove_place()
 
     @property
     def connected(self) -> bool:

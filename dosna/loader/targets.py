@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -21,9 +21,10 @@ from dosna.errors import (
 from dosna.loader.bucket import Bucket, Entry
 from dosna.loader.config import Config
 from dosna.loader.inventory import Claim
-from dosna.metadata import encode_attrs, parents
+from dosna.metadata import DatasetMetadata, encode_attrs, parents
 from dosna.sources.base import ArrayDescription, Source
 from dosna.sources.hdf5 import H5Source
+from dosna.sources.ingest import IngestReport, ingest
 from dosna.urls import Url
 
 __all__ = ["OutdatedError", "Target", "Verdict", "open_target", "other_attribute"]
@@ -110,6 +111,37 @@ class Target(ABC):
             yield source, entry
 
 
+@dataclass
+class _Outdated:
+    """Finds the datasets that were made of other states of a file, or when it was loaded before.
+
+    Parameters
+    ----------
+    location, fingerprint : str
+        Of the file.
+    loads : int
+        How often it was loaded to its end. Then it is loaded once more because it has changed,
+        or because what was made of it may be damaged.
+    """
+
+    location: str
+    fingerprint: str
+    loads: int
+    found: bool = False
+
+    @property
+    def note(self) -> Mapping[str, Any]:
+        return {"loads": self.loads} if self.loads else {}
+
+    def is_outdated(self, there: DatasetMetadata) -> bool:
+        origin = there.origin or {}
+        outdated: bool = origin.get("source") == self.location and (
+            origin.get("fingerprint") != self.fingerprint or origin.get("loads", 0) < self.loads
+        )
+        self.found = self.found or outdated
+        return outdated
+
+
 class DosnaTarget(Target):
     """A connection of dosna; the datasets of a file have its key before their names."""
 
@@ -133,48 +165,65 @@ class DosnaTarget(Target):
     def load(self, claim: Claim, check: Check) -> tuple[Entry, str]:
         self.con.instance.check_name(claim.key)
         with self.source(claim) as (source, entry):
-            if claim.loads and claim.attempts == 1:
-                # It was loaded to its end, and is to be loaded once more: it may be damaged.
-                self._remove(source, claim.key, check, None)
-            elif claim.loads or claim.attempts > 1:
-                self._remove(source, claim.key, check, source.fingerprint())
             try:
-                report = self._ingest(source, claim.key, check)
-            except SourceChangedError:
-                # Of a state of the file that an earlier inventory knew.
-                self._remove(source, claim.key, check, source.fingerprint())
-                report = self._ingest(source, claim.key, check)
+                report = self._ingest(source, claim, check)
+            except SourceChangedError:  # while it was read
+                report = self._ingest(source, claim, check)
         left_out = [f"left out {name}: {why}" for name, why in report.skipped.items()]
         return entry, "; ".join(left_out)
 
-    def _ingest(self, source: Source, key: str, check: Check) -> Any:
+    def _ingest(self, source: Source, claim: Claim, check: Check) -> IngestReport:
+        """Make the file's datasets, each in the place of what is there of another load."""
         check()
-        options: dict[str, Any] = {
-            "on_error": self.config.on_error,
-            "progress": lambda done, total: check(),
-            "memory_limit": self.memory_limit,
-        }
-        if self.config.compression is not None:
-            options["compression"] = self.config.compression
-        if self.config.link_files:
-            return self.con.link(source, key, unlinkable="ingest", **options)
-        return self.con.ingest(source, key, chunk_size=self.config.chunk_size, **options)
+        con, config = self.con, self.config
+        renewal = _Outdated(source.location, source.fingerprint(), claim.loads)
+        if claim.loads or claim.attempts > 1:
+            self._clear_ways(source, claim.key, renewal, check)
+        options = {} if config.compression is None else {"compression": config.compression}
+        report = ingest(
+            con,
+            source,
+            claim.key,
+            None,
+            None if config.link_files else config.chunk_size,
+            "skip" if config.on_error == "skip" else "raise",
+            False,
+            None,
+            lambda done, total: check(),
+            self.memory_limit,
+            options,
+            "ingest" if config.link_files else None,
+            renewal,
+        )
+        if claim.loads or claim.attempts > 1 or renewal.found:
+            self._settle(source, claim.key, renewal, check)
+        return report
 
-    def _remove(self, source: Source, key: str, check: Check, kept: str | None) -> None:
-        """Delete the datasets that were made of the file, but for those of one state of it."""
-        outdated = []
-        for name in self.con.names_in(key):
-            origin = self.con[name].origin or {}
-            if origin.get("source") == source.location and origin.get("fingerprint") != kept:
-                outdated.append(name)
-        if outdated and self.con.instance.keeps_groups:
-            # Before the datasets, which tell the next worker that there is something to remove.
-            groups = {key, *(f"{key}/{name}" for name in source.groups() if name)}
+    def _outdated(self, key: str, renewal: _Outdated) -> list[str]:
+        names = self.con.names_in(key)
+        return [n for n in names if renewal.is_outdated(self.con[n].instance.metadata)]
+
+    def _clear_ways(self, source: Source, key: str, renewal: _Outdated, check: Check) -> None:
+        """Delete outdated datasets that are where a group is to be, or the other way about."""
+        wanted = {f"{key}/{name}" for name in source.names()}
+        groups = {group for name in wanted for group in parents(name)}
+        for name in self._outdated(key, renewal):
+            if name in groups or not wanted.isdisjoint(parents(name)):
+                check()
+                self.con.del_dataset(name)
+
+    def _settle(self, source: Source, key: str, renewal: _Outdated, check: Check) -> None:
+        """Delete what the file has no more: attributes of its groups, and datasets."""
+        outdated = self._outdated(key, renewal)
+        if self.con.instance.keeps_groups:
+            wanted = {f"{key}/{name}" if name else key: a for name, a in source.groups().items()}
+            groups = {key, *wanted}
             groups |= {g for name in outdated for g in parents(name) if g.startswith(f"{key}/")}
             for group in sorted(groups):
                 check()
-                if self.con.get_group_attrs(group):
-                    self.con.set_group_attrs(group, {})
+                there, new = self.con.get_group_attrs(group), wanted.get(group, {})
+                if there and encode_attrs(there) != encode_attrs(new):
+                    self.con.set_group_attrs(group, new)
         for name in outdated:
             check()
             self.con.del_dataset(name)

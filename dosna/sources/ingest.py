@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import numpy as np
 
@@ -46,7 +46,7 @@ if TYPE_CHECKING:
     from dosna.sources.links import Link
     from dosna.util.progress import Progress
 
-__all__ = ["IngestReport", "ingest"]
+__all__ = ["IngestReport", "Renewal", "ingest"]
 
 State = Literal["absent", "resume", "complete", "replace"]
 
@@ -113,6 +113,17 @@ class _Array:
     """What the source says of it, where the backend stores another dtype."""
 
 
+class Renewal(Protocol):
+    """Knows which datasets that are there are of no use any more."""
+
+    @property
+    def note(self) -> Mapping[str, Any]:
+        """What the origins of new datasets say besides."""
+
+    def is_outdated(self, there: DatasetMetadata) -> bool:
+        """Return whether a dataset is to be made anew."""
+
+
 def ingest(
     con: EngineConnection,
     what: Any,
@@ -126,8 +137,12 @@ def ingest(
     memory_limit: int | str | None,
     options: Mapping[str, Any],
     unlinkable: Literal["raise", "ingest"] | None = None,
+    renewal: Renewal | None = None,
 ) -> IngestReport:
-    """Do what `EngineConnection.ingest` says, or `link` if `unlinkable` is given."""
+    """Do what `EngineConnection.ingest` says, or `link` if `unlinkable` is given.
+
+    With `renewal`, also datasets are replaced that this finds outdated.
+    """
     if unlinkable not in (None, "raise", "ingest"):
         raise ConfigurationError(f"unlinkable is 'raise' or 'ingest', not {unlinkable!r}")
     if on_error not in ("raise", "skip"):
@@ -154,7 +169,7 @@ def ingest(
                 own,
             )
         skips, links, rest = on_error == "skip", unlinkable is not None, unlinkable == "ingest"
-        work = _Ingest(con, source, name, chunk_size, skips, overwrite, own, links, rest)
+        work = _Ingest(con, source, name, chunk_size, skips, overwrite, own, links, rest, renewal)
         return work.run(select, progress, memory_limit)
     finally:
         if not given:
@@ -213,6 +228,7 @@ class _Ingest:
     options: Mapping[str, Any]
     links: bool
     ingests_rest: bool
+    renewal: Renewal | None = None
     _trees: dict[str, Tree | None] = field(default_factory=dict)
     _datasets: dict[str, bool] = field(default_factory=dict)
     _stopped: BaseException | None = None
@@ -402,6 +418,7 @@ class _Ingest:
             "source": self.source.location,
             "name": name,
             "fingerprint": fingerprint,
+            **({} if self.renewal is None else self.renewal.note),
         }
         if description.links:
             origin["links"] = list(description.links)
@@ -590,7 +607,7 @@ class _Ingest:
     def _check_tree(self, array: _Array) -> None:
         """Raise if other branches of the array's tree are of another state of the source."""
         group = self.source.tree_of(array.origin["name"])
-        if group is None or self.overwrite:
+        if group is None or self.overwrite or self.renewal is not None:
             return
         group = "/".join(filter(None, [(self.name or "").rstrip("/"), group]))
         if group not in self._trees:
@@ -614,6 +631,8 @@ class _Ingest:
         except DatasetNotFoundError:
             self._check_tree(array)
             return "absent"
+        if self.renewal is not None and self.renewal.is_outdated(there):
+            return "replace"
         origin = there.origin or {}
         same = all(origin.get(k) == mine[k] for k in ("source", "name", "fingerprint"))
         if same and array.link is not None and there.link == array.link.to_json():
