@@ -676,7 +676,7 @@ def test_a_line_of_progress_counts_bytes(capsys):
 
 def test_ctrl_c(folder):
     with h5py.File("large.h5", "w") as file:
-        file.create_dataset("a", (2000, 100, 100), "f8", chunks=(1, 100, 100))
+        file.create_dataset("a", data=np.ones((1000, 100, 100), "u1"), chunks=(1, 100, 100))
     process = start(
         *("ingest", "large.h5", "hdf5:new", "--chunk-size", "1,10,10"),
         process_group=0,
