@@ -15,7 +15,7 @@ import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
-from typing import Any
+from typing import Any, NoReturn
 
 from dosna.errors import LockError
 
@@ -43,6 +43,10 @@ class Descriptor(int):
     """
 
     __slots__ = ()
+
+    def __reduce_ex__(self, version: object) -> NoReturn:
+        # A copy would close the file once more, when its number may be another file's.
+        raise TypeError("a file descriptor is neither copied nor sent to another process")
 
     # A partial, because a finalizer in Python could be interrupted before its first line.
     __del__ = property(partial(partial, os.close))

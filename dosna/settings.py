@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import os
+import threading
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, NamedTuple
@@ -21,7 +23,25 @@ class Status(NamedTuple):
     backend: Backend
 
 
-_chosen: dict[str, Any] = {"engine": "cpu", "backend": "ram", "engine_kw": {}}
+class _Chosen(NamedTuple):
+    engine: str
+    backend: str
+    engine_kw: Mapping[str, Any]
+
+
+# For all threads, as of a program's first lines. Replaced as a whole, so that whoever reads it
+# sees one choice and never parts of two.
+_chosen = _Chosen("cpu", "ram", {})
+_choosing = threading.Lock()
+
+
+def _renew_lock() -> None:
+    """Give a forked child a lock of its own: nobody there would release the parent's."""
+    global _choosing
+    _choosing = threading.Lock()
+
+
+os.register_at_fork(after_in_child=_renew_lock)
 
 
 def use(
@@ -32,7 +52,9 @@ def use(
     """Choose engine and backend of the connections that are made from now on.
 
     What is not named stays. A pair that cannot work together is refused when a connection is
-    made, so that the two may be set one after the other.
+    made, so that the two may be set one after the other. The choice is the whole process's, all
+    of its threads included: a service that works for several passes engine and backend to each
+    `dosna.Connection`.
 
     Parameters
     ----------
@@ -52,10 +74,13 @@ def use(
     MissingDependencyError
         A package that the engine or the backend needs is not installed.
     """
-    chosen = current(engine, backend, engine_kw)
-    _chosen.update(
-        engine=chosen.engine.name, backend=chosen.backend.name, engine_kw=chosen.engine.params
-    )
+    global _chosen
+    found = current(engine, backend, engine_kw)  # imports, and so not under the lock
+    with _choosing:
+        if engine is not None or engine_kw is not None:
+            _chosen = _chosen._replace(engine=found.engine.name, engine_kw=found.engine.params)
+        if backend is not None:
+            _chosen = _chosen._replace(backend=found.backend.name)
 
 
 def current(
@@ -64,13 +89,14 @@ def current(
     engine_kw: Mapping[str, Any] | None = None,
 ) -> Status:
     """Give what was chosen by `use`, except for what is named here."""
-    found = registry.engines.get(_chosen["engine"] if engine is None else engine)
+    chosen = _chosen
+    found = registry.engines.get(chosen.engine if engine is None else engine)
     if engine_kw is None:
-        engine_kw = _chosen["engine_kw"] if found.name == _chosen["engine"] else {}
+        engine_kw = chosen.engine_kw if found.name == chosen.engine else {}
     refuse_unknown(engine_kw, found.runner.__init__, f"engine {found.name!r}")
     return Status(
         replace(found, params=found.runner(**engine_kw).params),
-        registry.backends.get(_chosen["backend"] if backend is None else backend),
+        registry.backends.get(chosen.backend if backend is None else backend),
     )
 
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import copy
+import gc
 import os
+import pickle
 from typing import ClassVar
 
 import numpy as np
@@ -13,6 +16,7 @@ from support import require
 
 import dosna as dn
 from dosna import errors
+from dosna.locks import open_descriptor
 
 
 class TestFile(FolderFaults):
@@ -208,3 +212,13 @@ def test_who_replaces_the_group_while_datasets_are_made_does_no_harm(con, tmp_pa
         with pytest.raises(errors.DatasetExistsError):
             con.create_dataset(f"x{number}", data=numbers((2,)))
     assert len(con) == 20
+
+
+def test_a_descriptor_is_not_copied(tmp_path):
+    (tmp_path / "a").write_text("a")
+    file = open_descriptor(str(tmp_path / "a"), os.O_RDONLY)
+    for use in (copy.copy, copy.deepcopy, pickle.dumps):
+        with pytest.raises(TypeError, match="file descriptor"):
+            use(file)
+    gc.collect()
+    assert os.read(file, 1) == b"a", "no copy has closed it"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import threading
 
 import pytest
 from support import require
@@ -212,3 +213,30 @@ def test_a_backend_that_takes_any_option_is_refused():
     registry.backends.register(registry.Backend("sloppy", Sloppy, "a test"))
     with pytest.raises(errors.ConfigurationError, match="kwargs"):
         dn.Connection("a", backend="sloppy", misspelt=1)
+
+
+def test_threads_never_see_parts_of_two_choices():
+    require("joblib")
+    before = dn.status()
+    choices = [("cpu", {}), ("joblib", {"njobs": 2, "jlbackend": "threading"})]
+    wrong, ended = [], threading.Event()
+
+    def look():
+        while not ended.is_set():
+            found = dn.status().engine
+            if (found.name == "cpu") != (not found.params):
+                wrong.append(found)
+
+    readers = [threading.Thread(target=look) for _ in range(2)]
+    for reader in readers:
+        reader.start()
+    try:
+        for number in range(300):
+            engine, keywords = choices[number % 2]
+            dn.use(engine=engine, engine_kw=keywords)
+    finally:
+        ended.set()
+        for reader in readers:
+            reader.join()
+        dn.use(before.engine.name, before.backend.name, before.engine.params)
+    assert not wrong

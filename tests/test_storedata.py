@@ -611,3 +611,34 @@ def test_scratch_memory_that_somebody_keeps_is_not_used_again(keep):
     once = scratch.raw(80).__array_interface__["data"][0]
     assert once == scratch.raw(80).__array_interface__["data"][0], "free memory is used again"
     assert once != place
+
+
+@pytest.mark.parametrize("process", [None, "7", {}, {"machine": None}, {"pid": "7"}])
+@pytest.mark.parametrize("then", ["gone", "another", "the same"])
+def test_a_mark_that_says_little_is_waited_for(store, connect, monkeypatch, process, then):
+    """As others write it, or earlier versions did."""
+    monkeypatch.setattr(StoreConnection, "lease", 0.2)
+    with connect() as con:
+        con.create_dataset("x", data=DATA, chunk_size=(4, 4))
+        mark = {"zarr_format": 3, "node_type": "dosna.deleted", "process": process}
+        store.put("x/zarr.json", json.dumps(mark).encode())
+        asked = []
+
+        def look(key, byte_range=None, get=store.get):
+            asked.append(key)
+            if key == "x/zarr.json" and asked.count(key) == 3:
+                if then == "gone":
+                    for left in list(store.list("x/")):
+                        store.delete(left)
+                elif then == "another":
+                    store.put(key, json.dumps({**mark, "more": 1}).encode())
+            return get(key, byte_range)
+
+        monkeypatch.setattr(store, "get", look)
+        for _ in range(20):
+            try:
+                made = con.create_dataset("x", shape=4)
+                break
+            except errors.DatasetExistsError:
+                continue
+        assert made[...].tolist() == [0, 0, 0, 0]

@@ -146,8 +146,10 @@ class Deletion:
             time.sleep(min(0.05, self._lease / 10))
             now = self._store.get(self._document)
             if now is None or now.version != found.version:
-                changed = {} if now is None else _read(now)
-                return changed.get("token") != mark.get("token") or changed["abandoned"]
+                if now is None:
+                    return True
+                changed = _read(now)
+                return changed.get("token") != mark.get("token") or bool(changed.get("abandoned"))
 
 
 def _read(found: Blob) -> dict[str, Any]:
@@ -159,8 +161,14 @@ def _read(found: Blob) -> dict[str, Any]:
     return mark if isinstance(mark, dict) else {}
 
 
+def _process(mark: dict[str, Any]) -> dict[str, Any]:
+    """Return what a mark says of its process: nothing, if it is another's."""
+    process = mark.get("process")
+    return process if isinstance(process, dict) else {}
+
+
 def _named(mark: dict[str, Any]) -> str:
-    process = mark.get("process") or {}
+    process = _process(mark)
     return f"process {process.get('pid')} on {process.get('host')}"
 
 
@@ -169,10 +177,10 @@ def _named(mark: dict[str, Any]) -> str:
 
 def _has_ended(mark: dict[str, Any]) -> bool:
     """Whether nobody is at a deletion any more; nothing is known of other machines."""
-    process = mark.get("process")
-    if not process or process.get("machine") is None or process["machine"] != machine():
+    process = _process(mark)
+    pid = process.get("pid")
+    if process.get("machine") is None or process["machine"] != machine() or type(pid) is not int:
         return False
-    pid: int = process["pid"]
     if pid == os.getpid():
         return mark.get("token") not in _under_way
     return has_ended(pid, process.get("began", ""))

@@ -46,14 +46,20 @@ if TYPE_CHECKING:
 
 
 class _Names(Iterator[str]):
-    """An iterator that knows whether it has begun."""
+    """An iterator over names that are listed when the first is asked for, or before."""
 
-    def __init__(self, names: list[str]) -> None:
-        self.names, self.begun = names, False
-        self._rest = iter(names)
+    def __init__(self, listed: Callable[[], list[str]]) -> None:
+        self._listed = listed
+        self._rest: Iterator[str] | None = None
+
+    def take(self, names: list[str]) -> None:
+        """Use names that were listed just now, unless it has begun."""
+        if self._rest is None:
+            self._rest = iter(names)
 
     def __next__(self) -> str:
-        self.begun = True
+        if self._rest is None:
+            self._rest = iter(self._listed())
         return next(self._rest)
 
 
@@ -764,19 +770,20 @@ class EngineConnection:
 
     def __iter__(self) -> Iterator[str]:
         self.check_connected()
-        names = _Names(self.instance.dataset_names())
+        names = _Names(self.instance.dataset_names)
         self._asked = weakref.ref(names)
         return names
 
     def __len__(self) -> int:
         self.check_connected()
+        names = self.instance.dataset_names()
         # list() and sorted() ask for the length before the first step of the iterator that they
         # have just made, and to list a store a second time for that would cost requests.
-        names, self._asked = self._asked, None
-        asked = None if names is None else names()
-        if asked is not None and not asked.begun:
-            return len(asked.names)
-        return len(self.instance.dataset_names())
+        asked, self._asked = self._asked, None
+        iterator = None if asked is None else asked()
+        if iterator is not None:
+            iterator.take(names)
+        return len(names)
 
     def names_in(self, group: str) -> list[str]:
         """Names of the datasets in a group, sorted; looks at nothing else.

@@ -270,6 +270,22 @@ class ConnectionTests(Kit):
             assert dict(con[name].attrs) == {"unit": "mm"}
             assert name + "-b" not in con
 
+    def test_the_number_of_datasets_is_that_of_the_moment(
+        self, con: dn.Connection, name: str
+    ) -> None:
+        before = len(con)
+        self.create(con, name, (2,))
+        names = iter(con)
+        self.create(con, name + "-b", (2,))
+        assert len(con) == before + 2
+        again = iter(con)
+        assert len(con) == before + 2
+        con.del_dataset(name + "-b")
+        assert len(con) == before + 1
+        assert name in list(again)
+        assert name in list(names)
+        assert len(list(con)) == len(sorted(con)) == before + 1
+
     def test_what_is_read_only_refuses_every_change_by_itself(
         self, make_connection: MakeConnection, name: str
     ) -> None:
