@@ -19,15 +19,13 @@ from typing import NamedTuple
 from dosna import zarr3
 from dosna.backends.ceph_cluster import Settings
 from dosna.backends.ceph_store import CephStore
-from dosna.backends.objects import ABSENT, Store, VersionConflict
+from dosna.backends.objects import ABSENT, Store, Turns
 from dosna.backends.store import StoreConnection
-from dosna.backends.storedata import MOST_ATTEMPTS
 from dosna.errors import (
     ConfigurationError,
     DatasetNameError,
     DatasetNotFoundError,
     FormatError,
-    StorageError,
 )
 from dosna.metadata import DatasetMetadata, Shape, parents
 from dosna.registry import Backend
@@ -143,15 +141,16 @@ class CephConnection(StoreConnection):
             ) from error
 
     def _change_names(self, change: Callable[[Names], Names]) -> None:
-        for _ in range(MOST_ATTEMPTS):
+        turns = Turns(f"object {NAMES!r}")
+        for _ in turns:
             names, version = self._names()
             new = change(names)
             if new == names:
                 return
-            with suppress(VersionConflict):
+            with turns.unless_conflict():
+                turns.expected = version
                 self.store.put(NAMES, json.dumps(new._asdict()).encode(), version)
                 return
-        raise StorageError(f"object {NAMES!r} changed {MOST_ATTEMPTS} times meanwhile")
 
     def remember(self, name: str, *described: DatasetMetadata) -> None:
         self._check_keys(name, described[-1])
@@ -210,7 +209,10 @@ class CephConnection(StoreConnection):
             yield from (key for key in page if key in there)
 
     def keys_to_delete(self, name: str) -> Iterator[str]:
-        return self._possible_keys(name)
+        return self.own_keys(name, self._possible_keys(name))
+
+    def check_foreign(self, name: str) -> None:
+        """Do nothing: what else there is in the pool is not looked for."""
 
     def _possible_keys(self, name: str) -> Iterator[str]:
         """Give the keys that a dataset's objects have or may have."""

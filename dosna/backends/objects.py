@@ -8,14 +8,30 @@ import threading
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, ClassVar, NamedTuple, NoReturn, TypeVar
 
 from dosna.errors import StorageError, StoreTimeoutError
 
-__all__ = ["ABSENT", "Blob", "ByteRange", "ReadOnlyStore", "Store", "VersionConflict", "lock"]
+__all__ = [
+    "ABSENT",
+    "MOST_ATTEMPTS",
+    "Blob",
+    "ByteRange",
+    "ReadOnlyStore",
+    "Store",
+    "Turns",
+    "VersionConflict",
+    "lock",
+]
 
 ABSENT = ""
 """The version of an object that does not exist."""
+
+MOST_ATTEMPTS = 1000
+"""Of a change that others keep making impossible."""
+
+_MOST_REFUSALS = 10
 
 ByteRange = tuple[int, int | None]
 
@@ -162,6 +178,53 @@ class Store(ABC):
 
     def close(self) -> None:  # noqa: B027  a store without a connection has nothing to close
         """Let go of what the store holds."""
+
+
+class Turns:
+    """Turns at a change that is made on condition that nobody else was faster.
+
+    Iterating gives so many, and then raises StorageError. One is made ``with unless_conflict()``,
+    after which the next begins if it is not over.
+
+    Parameters
+    ----------
+    what : str
+        The object, as the error calls it.
+    """
+
+    def __init__(self, what: str) -> None:
+        self._what = what
+        self._refused: str | None = None
+        self._times = 0
+        self.expected: str | None = None
+        """The version that this turn found, and on which its change is conditional."""
+
+    def __iter__(self) -> Iterator[None]:
+        for _ in range(MOST_ATTEMPTS):
+            yield
+        raise StorageError(
+            f"{self._what} changed {MOST_ATTEMPTS} times while it was being changed: too many "
+            "writers on one object"
+        )
+
+    @contextmanager
+    def unless_conflict(self) -> Iterator[None]:
+        """Take a VersionConflict for the end of a turn, unless it cannot be one."""
+        self.expected = None
+        try:
+            yield
+        except VersionConflict as error:
+            # Nobody was faster if the version is still the one that was refused.
+            again = self.expected is not None and self.expected == self._refused
+            self._times = self._times + 1 if again else 1
+            self._refused = self.expected
+            if self._times >= _MOST_REFUSALS:
+                raise StorageError(
+                    f"{self._what} cannot be changed: the store refused {self._times} times to "
+                    "write over the version that it has. It honours conditions no more, as "
+                    "radosgw does not in a bucket for which versioning was switched on: connect "
+                    "again, so that dosna finds that out"
+                ) from error
 
 
 class ReadOnlyStore(Store):

@@ -17,7 +17,9 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+import warnings
 from collections.abc import Iterator, Sequence
+from itertools import islice
 from typing import Any
 
 from dosna.backends.base import BackendConnection, BackendDataset
@@ -336,9 +338,10 @@ class S3Connection(StoreConnection):
         self._delete_bucket(name)
 
     def _delete_bucket(self, name: str) -> None:
+        bucket = bucket_name(name)
         for _ in range(_MOST_ATTEMPTS):
             try:
-                self._s3.client.call("delete_bucket", Bucket=bucket_name(name))
+                self._s3.client.call("delete_bucket", Bucket=bucket)
                 return
             except Failure as failure:
                 found = failure
@@ -346,6 +349,15 @@ class S3Connection(StoreConnection):
                 return
             if found.code != "BucketNotEmpty":
                 break
+            if self._keeps_versions(bucket) and not list(islice(self.object_keys(name), 1)):
+                warnings.warn(
+                    f"dataset {name!r} was deleted, and its bucket {bucket!r} stays: versioning "
+                    "is switched on, so that it holds the older versions of what was deleted. "
+                    "Delete these and then the bucket by your tool for S3, or make the dataset "
+                    "anew in it",
+                    stacklevel=2,
+                )
+                return
             # A write that had been under way when the objects were listed, or a new dataset.
             try:
                 self._deletion(name).run(ABSENT)
@@ -353,7 +365,13 @@ class S3Connection(StoreConnection):
                 return
             except DatasetNotFoundError:
                 continue  # The bucket is gone.
-        raise self._s3.error(found, f"deleting bucket {bucket_name(name)!r}")
+        raise self._s3.error(found, f"deleting bucket {bucket!r}")
+
+    def _keeps_versions(self, bucket: str) -> bool:
+        try:
+            return bool(self._s3.client.call("get_bucket_versioning", Bucket=bucket).get("Status"))
+        except Failure:
+            return False  # A server without versions, or who asks may not know.
 
     def dataset_names(self) -> list[str]:
         return super().dataset_names() if self.bucket is not None else sorted(self._names(""))

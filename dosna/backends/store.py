@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 import warnings
 from abc import abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from typing import Any, ClassVar
 
@@ -26,11 +26,12 @@ from dosna.backends.objects import (
     ByteRange,
     ReadOnlyStore,
     Store,
+    Turns,
     VersionConflict,
     lock,
 )
 from dosna.backends.shardeddata import ShardedDataset
-from dosna.backends.storedata import MOST_ATTEMPTS, StoreDataChunk, StoreDataset
+from dosna.backends.storedata import StoreDataChunk, StoreDataset
 from dosna.errors import DatasetExistsError, DatasetNotFoundError, FormatError, StorageError
 from dosna.metadata import (
     DatasetMetadata,
@@ -52,7 +53,9 @@ __all__ = [
     "VersionConflict",
 ]
 
-_LEFT = re.compile(r"c(/\d+)*|\d+([./]\d+)*|\.dosna-\w+")
+_NUMBER = r"(0|[1-9]\d*)"
+_OWN = re.compile(rf"zarr\.json|(c([./]{_NUMBER})*|{_NUMBER}([./]{_NUMBER})*)?/?|\.dosna-\w+")
+"""Keys of an array, below it, with the empty objects by which S3's tools make folders."""
 
 
 class StoreConnection(BackendConnection):
@@ -149,13 +152,16 @@ class StoreConnection(BackendConnection):
         )
         key, document = self.document(name), zarr3.to_json(metadata)
         self.make_groups(name)
-        while True:
+        turns = Turns(f"object {key!r}")
+        for _ in turns:
             # Seen by another thread where the store itself excludes nobody.
-            with suppress(VersionConflict), lock(name):  # and then look again
+            with turns.unless_conflict(), lock(name):  # and then look again
                 found = self.store.get(key)
                 kind = _kind(found)
-                below = self.keys_left(name)
+                # Who makes a folder by a tool for S3 makes an object of that name.
+                below = [key for key in self.keys_left(name) if not key.endswith("/")]
                 check_nesting(name, self.neighbours(name, below))
+                turns.expected = ABSENT if found is None else found.version
                 if found is None:
                     if not below:
                         self.remember(name, metadata)
@@ -197,7 +203,24 @@ class StoreConnection(BackendConnection):
 
     def keys_to_delete(self, name: str) -> Iterator[str]:
         """List the keys of what a dataset consists of; some may have no object."""
-        return self.object_keys(name)
+        return self.own_keys(name, self.object_keys(name))
+
+    def own_keys(self, name: str, keys: Iterable[str]) -> Iterator[str]:
+        """Choose the keys that those of a dataset can be."""
+        start, document = len(self.root(name)) + 1, "/" + zarr3.DOCUMENT
+        return (k for k in keys if _OWN.fullmatch(k[start:]) or k.endswith(document))
+
+    def check_foreign(self, name: str) -> None:
+        """Raise StorageError if there are objects among those of a dataset that are not its."""
+        start = len(self.root(name)) + 1
+        for key in self.object_keys(name):
+            if not _OWN.fullmatch(key[start:]):
+                if key.endswith("/" + zarr3.DOCUMENT) and _kind(self.store.get(key)) == "group":
+                    continue  # A group that lost its last dataset before this one was made.
+                raise StorageError(
+                    f"dataset {name!r} in {self.name!r} was not deleted: among its objects there "
+                    f"is {key!r}, which is not dosna's. Move or delete what is not first"
+                )
 
     def remember(self, name: str, *described: DatasetMetadata) -> None:
         """Note what a dataset is and is about to be, where nothing can be listed."""
@@ -209,7 +232,7 @@ class StoreConnection(BackendConnection):
         """Refuse to make a dataset among what is not left from one that was deleted."""
         start = len(self.root(name)) + 1
         for key in below:
-            if not _LEFT.fullmatch(key[start:]):
+            if not _OWN.fullmatch(key[start:]):
                 raise DatasetExistsError(
                     f"dataset {name!r} in {self.name!r} cannot be made, for where it would be "
                     f"there is {key!r}, which is not dosna's: use another name"
@@ -248,15 +271,17 @@ class StoreConnection(BackendConnection):
 
     def _drop_consolidated(self, group: str) -> Blob | None:
         key = self.document(group)
-        for _ in range(MOST_ATTEMPTS):
+        turns = Turns(f"object {key!r}")
+        for _ in turns:
             found = self.store.get(key)
             other = zarr3.without_consolidated(found.data, key) if found is not None else None
             if found is None or other is None:
                 return found
-            with suppress(VersionConflict), lock(group):
+            with turns.unless_conflict(), lock(group):
+                turns.expected = found.version
                 self.store.put(key, other, found.version)
                 return found
-        raise StorageError(f"object {key!r} changed {MOST_ATTEMPTS} times meanwhile")
+        raise AssertionError
 
     @property
     def keeps_groups(self) -> bool:
@@ -276,14 +301,16 @@ class StoreConnection(BackendConnection):
         if not self.keeps_groups:
             raise self._no_groups()
         key = self.document(name)
-        while True:
+        turns = Turns(f"object {key!r}")
+        for _ in turns:
             check_group(
                 name, list(filter(self.has_dataset, [*parents(name), name])) if name else ()
             )
             self.make_groups(f"{name}/x" if name else "x")
-            with suppress(VersionConflict), lock(name):
+            with turns.unless_conflict(), lock(name):
                 found = self.store.get(key)
                 if found and _kind(found) == "group":
+                    turns.expected = found.version
                     document = zarr3.with_attributes(found.data, attrs, key)
                     self.store.put(key, document, found.version)
                     return
@@ -296,7 +323,8 @@ class StoreConnection(BackendConnection):
     def del_dataset(self, name: str, only: BackendDataset | None = None) -> None:
         self.check_writable()
         self.drop_consolidated(name)
-        while True:
+        turns = Turns(f"object {self.document(name)!r}")
+        for _ in turns:
             found = self.store.get(self.document(name))
             if found is None:
                 raise self.not_found(name)
@@ -307,11 +335,13 @@ class StoreConnection(BackendConnection):
                 raise self.not_found(name)
             if only is not None:
                 there, mine = zarr3.from_json(found.data, self.document(name)), only.metadata
-                if (there.shape, there.dtype, there.chunk_size) != (
-                    (mine.shape, mine.dtype, mine.chunk_size)
+                if (zarr3.id_of(there), there.dtype, there.chunk_size) != (
+                    (zarr3.id_of(mine), mine.dtype, mine.chunk_size)
                 ):
                     raise self.not_found(name)
-            with suppress(VersionConflict):  # and then look again
+            self.check_foreign(name)
+            with turns.unless_conflict():  # and then look again
+                turns.expected = found.version
                 self._deletion(name).run(found.version)
                 return
 
@@ -362,14 +392,28 @@ class StoreConnection(BackendConnection):
     def names_in(self, group: str) -> list[str]:
         return [] if self.has_dataset(group) else sorted(self._names_below(group + "/"))
 
-    def _names_below(self, folder: str) -> Iterator[str]:
-        for part in self.store.folders(folder):
-            name = folder + part
-            kind = _kind(self.store.get(self.document(name)))
-            if kind in ("array", "broken"):
-                yield name
-            elif kind != DELETED:
-                yield from self._names_below(name + "/")
+    def _names_below(self, folder: str) -> list[str]:
+        """Find the datasets below a folder: level by level, with many requests under way."""
+        names: list[str] = []
+        level = [folder]
+        while level:
+            found: list[str] = []
+            inner: list[str] = []
+
+            def expand(above: str, found: list[str] = found) -> None:
+                found.extend(above + part for part in self.store.folders(above))
+
+            def look(name: str, inner: list[str] = inner) -> None:
+                kind = _kind(self.store.get(self.document(name)))
+                if kind in ("array", "broken"):
+                    names.append(name)
+                elif kind != DELETED:
+                    inner.append(name + "/")
+
+            self.store.for_each(expand, level)
+            self.store.for_each(look, found)
+            level = inner
+        return names
 
     def has_dataset(self, name: str) -> bool:
         # To open one that is broken tells what is wrong with it.

@@ -8,7 +8,7 @@ import threading
 import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, suppress
+from contextlib import AbstractContextManager
 from functools import partial
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -23,10 +23,10 @@ from dosna.backends.base import (
     Guarantees,
     Slices,
 )
-from dosna.backends.objects import ABSENT, Blob, Store, VersionConflict, lock
+from dosna.backends.objects import ABSENT, MOST_ATTEMPTS, Blob, Store, Turns, lock
 from dosna.backends.parts import as_arrays, byte_range, byte_runs, owned, scratch, within
 from dosna.codecs import CodecError, bytes_of
-from dosna.errors import ChunkCorruptError, StaleDatasetError, StorageError
+from dosna.errors import ChunkCorruptError, StaleDatasetError
 from dosna.metadata import DatasetMetadata, Shape
 from dosna.plan import ChunkTask
 from dosna.text import element_bytes
@@ -35,9 +35,6 @@ if TYPE_CHECKING:
     from dosna.backends.store import StoreConnection
 
 __all__ = ["MOST_ATTEMPTS", "StoreDataChunk", "StoreDataset"]
-
-MOST_ATTEMPTS = 1000
-"""Of a change that others keep making impossible."""
 
 LOOK_SECONDS = 1.0
 """Seconds for which a look at the document holds, within one operation that writes."""
@@ -264,9 +261,11 @@ class StoreDataset(BackendDataset):
     def update(self, change: Callable[[DatasetMetadata], DatasetMetadata]) -> None:
         key = self.connection.document(self.name)
         self.connection.drop_consolidated(self.name)
-        for _ in range(MOST_ATTEMPTS):
-            with suppress(VersionConflict), lock(self.name):
+        turns = Turns(f"the metadata of {self.name!r}")
+        for _ in turns:
+            with turns.unless_conflict(), lock(self.name):
                 old, version = self.connection.read_metadata(self.name)
+                turns.expected = version
                 self.adopt(old)
                 new = zarr3.revised(change(old))
                 if new.shape != old.shape:
@@ -276,7 +275,6 @@ class StoreDataset(BackendDataset):
                 self._keep(new)
                 self._looked = begin
                 return
-        raise StorageError(f"metadata of {self.name!r} changed {MOST_ATTEMPTS} times meanwhile")
 
     def refresh(self) -> None:
         self.look_again()
@@ -563,18 +561,16 @@ class StoreDataset(BackendDataset):
         if not whole and self.guarantees.partial_writes == "threads":
             self.connection.warn_of_lost_writes()
         key = self.key(idx)
+        turns = Turns(f"object {key!r} of dataset {self.name!r}")
         with self.hold(idx):
-            for _ in range(MOST_ATTEMPTS):
+            for _ in turns:
                 blob = self.store.get(key)
                 self.vouch(idx, blob, writes=True)
                 parts = change(None if blob is None else blob.data)
-                with suppress(VersionConflict):
-                    self.put(idx, parts, ABSENT if blob is None else blob.version)
+                with turns.unless_conflict():
+                    turns.expected = ABSENT if blob is None else blob.version
+                    self.put(idx, parts, turns.expected)
                     return
-        raise StorageError(
-            f"object {key!r} of dataset {self.name!r} changed {MOST_ATTEMPTS} times while part of "
-            "it was being written: too many writers on one object"
-        )
 
     def put(self, idx: Shape, parts: list[Any], version: str | None) -> None:
         """Write a stored object, over a version if the store knows how."""

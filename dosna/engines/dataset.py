@@ -562,9 +562,19 @@ class EngineDataset(ArrayAccess):
         with self.runner.reporting(progress, len(written), "clear") as report:
             self.runner.spread(Clear(self.instance), written, report=report)
 
+    @collective
     def delete(self) -> None:
-        """Delete the dataset."""
-        self.connection.del_dataset(self.name)
+        """Delete the dataset.
+
+        Raises
+        ------
+        DatasetNotFoundError
+            It is gone, or somebody else has made another of its name.
+        """
+        self.connection.check_writable()
+        # A link's metadata are not those of what is stored.
+        only = None if self.instance.metadata.link else self.instance
+        self.runner.once(lambda: self.connection.instance.del_dataset(self.name, only))
 
     @collective
     def resize(self, shape: int | Sequence[int]) -> None:

@@ -149,6 +149,9 @@ class SharingTests(Kit):
                 with pytest.raises(errors.StaleDatasetError):
                     use()
             check(second[name][...], anew)
+            with pytest.raises((errors.StaleDatasetError, errors.DatasetNotFoundError)):
+                ds.delete()
+            check(second[name][...], anew)
             second.del_dataset(name)
             for use in _uses(ds):
                 with pytest.raises((errors.StaleDatasetError, errors.DatasetNotFoundError)):
