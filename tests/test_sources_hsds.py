@@ -110,6 +110,7 @@ def test_datasets_are_exported_and_come_back(hsds, con, url):
     arrays = {
         **SAMPLES,
         "words": np.array(["ä", "bcd"]),
+        "texts": np.array([["ä", "bcd" * 20, ""]], "T"),
         "dates": np.array(["2020-01-01", "NaT"], "M8[s]"),
         "halves": np.arange(3, dtype="f2"),
     }
@@ -124,7 +125,8 @@ def test_datasets_are_exported_and_come_back(hsds, con, url):
         assert source.groups()["all"] == {"NX_class": "NXentry"}
         for name, array in arrays.items():
             found = source.describe(f"all/{name}")
-            assert (found.shape, found.dtype) == (array.shape, array.dtype)
+            kind = np.dtype("T") if array.dtype.kind == "U" else array.dtype
+            assert (found.shape, found.dtype) == (array.shape, kind)
             np.testing.assert_array_equal(np.asarray(source[f"all/{name}"]), array)
             expected = {**attrs, "mixed": '[1, "a"]'}
             np.testing.assert_equal(dict(found.attrs), expected)
