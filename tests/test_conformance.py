@@ -33,7 +33,6 @@ class TestRamThreads(BackendTests):
 
 class Hdf5Tests(BackendTests):
     dtypes = ALL_DTYPES
-    nul_in_text = False
     engine: ClassVar = ("cpu", {})
 
     @pytest.fixture

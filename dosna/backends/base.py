@@ -96,6 +96,9 @@ class BackendConnection(ABC):
     stores_text: ClassVar[bool] = False
     """Whether datasets may be of text, whose elements (`dosna.text.TEXT`) are no plain bytes."""
 
+    nul_in_text: ClassVar[bool] = True
+    """Whether that text may have the character NUL in it; otherwise it is refused."""
+
     parallel_bytes: ClassVar[int] = 0
     """Requests of fewer bytes are not worth a second thread; 0 where waiting dominates."""
 

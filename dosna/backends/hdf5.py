@@ -58,6 +58,7 @@ class H5Connection(FolderConnection):
     """
 
     description: ClassVar[str] = DESCRIPTION
+    nul_in_text: ClassVar[bool] = False
 
     def __init__(
         self,

@@ -27,9 +27,6 @@ class Kit:
     dtypes: ClassVar[tuple[Any, ...]] = DTYPES
     """Element types that the store takes."""
 
-    nul_in_text: ClassVar[bool] = True
-    """False where text may not have the character NUL in it, and is refused for it."""
-
     create_options: ClassVar[dict[str, Any]] = {}
     """Keywords for each `create_dataset`, such as ``{'compression': 'gzip'}``."""
 

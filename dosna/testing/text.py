@@ -150,7 +150,7 @@ class TextTests(Kit):
         self, con: dn.Connection, words: Array, name: str
     ) -> None:
         numbers = count()
-        banned = "" if self.nul_in_text else "\0"
+        banned = "" if con.instance.nul_in_text else "\0"
         characters = st.characters(codec="utf-8", exclude_characters=banned)
         texts = st.lists(st.text(characters, max_size=40), min_size=1, max_size=6)
 
@@ -211,7 +211,7 @@ class TextTests(Kit):
 
     def test_nul_in_text(self, con: dn.Connection, words: Array, name: str) -> None:
         data = np.array(["\0", "a\0b", "c\0", "d", "\0\0"], TEXT)
-        if not self.nul_in_text:
+        if not con.instance.nul_in_text:
             ds = self.create(con, name, (5,), str, chunk_size=2)
             ds[3] = "d"
             with pytest.raises(ValueError, match="NUL"):
@@ -367,9 +367,14 @@ class TextTests(Kit):
         check(text[...], model)
 
     def test_text_is_copied(
-        self, text: dn.Dataset, words: Array, name: str, con: dn.Connection
+        self,
+        con: dn.Connection,
+        other: dn.Connection,
+        text: dn.Dataset,
+        words: Array,
+        name: str,
     ) -> None:
-        with dn.Connection(name, backend="ram", engine="cpu") as other:
+        with other:
             copied = text.copy(other, chunk_size=(6, 6))
             check(copied[...], words)
             assert copied.fillvalue == "fill"

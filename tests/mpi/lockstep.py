@@ -94,7 +94,9 @@ def by_all(method: Any) -> Any:
 
 def _digest(result: Any) -> str:
     if isinstance(result, (np.ndarray, np.generic)):
-        digest = hashlib.sha256(result.tobytes()).hexdigest()
+        # The bytes of texts and objects are where they lie in this rank's memory.
+        raw = repr(result.tolist()).encode() if result.dtype.hasobject else result.tobytes()
+        digest = hashlib.sha256(raw).hexdigest()
         return f"{type(result).__name__} {result.dtype} {result.shape} {digest}"
     return repr(result.identity if isinstance(result, EngineDataset) else result)
 
