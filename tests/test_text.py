@@ -247,6 +247,14 @@ def test_text_of_pandas(con, tmp_path):
     ds = con.create_dataset("name", data=frame["name"].to_numpy(), dtype=str)
     check(ds[...], np.array(["a", "bc", "\u00e4" * 20], TEXT))
     assert pd.Series(ds[...]).tolist() == frame["name"].tolist()
+    for number, data in enumerate([frame["name"], pd.Index(frame["name"])]):
+        check(con.create_dataset(f"as it is {number}", data=data, dtype=str)[...], ds[...])
+    ds[...] = frame["name"][::-1]
+    assert ds[0] == "\u00e4" * 20
+    ds.load(frame["name"])
+    assert ds[2] == "\u00e4" * 20
+    with pytest.raises(TypeError, match="dtype=str"):
+        con.create_dataset("objects", data=frame["name"])
     frame.loc[1, "name"] = None
     with pytest.raises(TypeError, match="missing"):
         ds[...] = frame["name"].to_numpy()

@@ -610,7 +610,17 @@ def is_source(values: Any) -> bool:
         and hasattr(values, "dtype")
         and hasattr(values, "__getitem__")
         and not isinstance(values, (np.ndarray, np.generic))
+        and _is_of_numpy(values.dtype)
     )
+
+
+def _is_of_numpy(dtype: Any) -> bool:
+    """Say whether NumPy has a type: pandas and others have some of their own, in memory."""
+    try:
+        np.dtype(dtype)
+    except TypeError:
+        return False
+    return True
 
 
 def assignable(values: Any, dtype: np.dtype[Any]) -> Array:

@@ -218,7 +218,7 @@ class EngineDataset(ArrayAccess):
             Whether values that would be changed are an error instead.
         """
         self.check_writable()
-        if not hasattr(data, "shape") or not hasattr(data, "dtype"):
+        if not is_source(data):
             data = plain(data)
         if tuple(data.shape) != self.shape:
             raise ValueError(
