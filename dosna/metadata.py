@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 from dosna.casting import lost
-from dosna.errors import DatasetNameError, FormatError
+from dosna.errors import ConfigurationError, DatasetNameError, FormatError
 from dosna.text import TEXT, as_text, decode, element_bytes, encode, is_text
 
 FORMAT_VERSION = 1
@@ -308,6 +308,25 @@ def check_dtype(dtype: np.dtype[Any]) -> np.dtype[Any]:
     if dtype.kind not in "biufcmMSUV" or dtype.num >= 256 or dtype.subdtype is not None:
         raise TypeError(f"dtype {dtype!r} cannot be stored: use one of NumPy's fixed-size types")
     return dtype
+
+
+def check_dims(dims: Sequence[str | None] | None, ndim: int) -> tuple[str | None, ...] | None:
+    """Refuse names of axes that are not one str or None for each.
+
+    Raises
+    ------
+    ConfigurationError
+    """
+    if dims is None:
+        return None
+    names = list(dims)
+    if (
+        isinstance(dims, str)
+        or len(names) != ndim
+        or not all(name is None or isinstance(name, str) for name in names)
+    ):
+        raise ConfigurationError(f"dims names {ndim} axes by str or None, not {dims!r}")
+    return tuple(names)
 
 
 _MOST_FIELDS = 1000

@@ -18,7 +18,7 @@ import numpy as np
 
 from dosna.codecs import Pipeline, byte_order, compressor, endian_of, name_of, named
 from dosna.errors import ConfigurationError, FormatError
-from dosna.metadata import LOADING, DatasetMetadata, Shape, loading_of
+from dosna.metadata import LOADING, DatasetMetadata, Shape, check_dims, loading_of
 from dosna.shards import Shards
 from dosna.text import is_text
 from dosna.zarr3attrs import from_document, from_group, to_document, to_group
@@ -232,14 +232,7 @@ def new_array(
         _OWN: {"id": secrets.token_hex(8)},
     }
     if dims is not None:
-        names = list(dims)
-        if (
-            isinstance(dims, str)
-            or len(names) != ndim
-            or not all(name is None or isinstance(name, str) for name in names)
-        ):
-            raise ConfigurationError(f"dims names {ndim} axes by str or None, not {dims!r}")
-        document["dimension_names"] = names
+        document["dimension_names"] = list(check_dims(dims, ndim) or ())
     return metadata.replace(storage={"zarr": document})
 
 

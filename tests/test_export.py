@@ -406,3 +406,65 @@ def test_what_is_incomplete_is_refused(con, tmp_path, suffix):
     with pytest.raises(RefusedError, match="'part' is incomplete, and would look complete"):
         con.export(tmp_path / f"out{suffix}")
     assert not list(tmp_path.glob("*out*"))
+
+
+def netcdf(path):
+    """Write as netCDF-4 does: a coordinate, a dimension without one, a variable along both."""
+    with h5py.File(path, "w") as file:
+        file.attrs["_NCProperties"] = np.bytes_("version=2,netcdf=4.9.2,hdf5=1.14.2")
+        file["x"] = [1.0, 2.0, 3.0]
+        file["x"].make_scale("x")
+        file["n"] = np.zeros(2, ">f4")
+        file["n"].make_scale("This is a netCDF dimension but not a netCDF variable.         2")
+        file["group/v"] = np.arange(6, dtype="i2").reshape(3, 2)
+        file["group/v"].attrs["units"] = "K"
+        for number, name in enumerate("xn"):
+            file[name].attrs["_Netcdf4Dimid"] = np.int32(number)
+            file["group/v"].dims[number].attach_scale(file[name])
+        file["labelled"] = np.zeros((3, 4))
+        file["labelled"].dims[0].label = "along"
+        file["labelled"].dims[1].label = "x"  # which is of another length
+
+
+@pytest.mark.parametrize("backend", ["ram", "hdf5", "file"])
+def test_dimension_scales_are_made_anew(tmp_path, backend):
+    netcdf(tmp_path / "in.nc")
+    (tmp_path / "store").mkdir()
+    with dn.Connection(str(tmp_path / "store"), backend=backend) as con:
+        con.ingest(tmp_path / "in.nc")
+        assert con["group/v"].dims == ("x", "n")
+        con.export(tmp_path / "out.h5")
+        for name in list(con):
+            del con[name]
+    with h5py.File(tmp_path / "out.h5") as file:
+        assert {name for name in ("x", "n", "group/v", "labelled") if file[name].is_scale} == {
+            "x",
+            "n",
+        }
+        assert [[s.name for s in dim.values()] for dim in file["group/v"].dims] == [["/x"], ["/n"]]
+        assert [dim.label for dim in file["labelled"].dims] == ["along", "x"]
+        assert file["n"].attrs["NAME"].startswith(b"This is a netCDF dimension but not a")
+        assert "_Netcdf4Dimid" not in file["x"].attrs
+        assert file["group/v"].attrs["units"] == "K"
+        assert "_NCProperties" not in file.attrs
+    with dn.Connection("scales", backend="ram") as con:
+        con.ingest(tmp_path / "out.h5")
+        assert con["group/v"].dims == ("x", "n")
+        assert con["x"].dims == ("x",)
+        assert con["labelled"].dims == ("along", "x")
+        for name in list(con):
+            del con[name]
+
+
+@pytest.mark.parametrize("backend", ["ram", "hdf5", "file"])
+def test_axes_have_names_on_every_backend(tmp_path, backend):
+    with dn.Connection(str(tmp_path), backend=backend) as con:
+        ds = con.create_dataset("a", data=np.zeros((2, 3)), dims=("y", None))
+        assert ds.dims == con["a"].dims == ("y", None)
+        assert ds.clone("b").dims == ("y", None)
+        assert con.create_dataset("c", data=np.zeros(2)).dims is None
+        with pytest.raises(dn.errors.ConfigurationError, match="dims names 2 axes"):
+            con.create_dataset("d", data=np.zeros((2, 3)), dims=("y",))
+        assert sorted(con) == ["a", "b", "c"]
+        for name in list(con):
+            del con[name]

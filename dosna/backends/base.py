@@ -345,7 +345,8 @@ class BackendDataset(ABC):
     @property
     def dims(self) -> tuple[str | None, ...] | None:
         """Names of the axes, or None if they have none."""
-        return None
+        found = self.metadata.storage.get("dims")
+        return None if found is None else tuple(found)
 
     @property
     def shards(self) -> Shape | None:

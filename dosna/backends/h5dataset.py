@@ -109,6 +109,8 @@ class H5Dataset(FolderDataset[H5Folder]):
         options = {"compression": storage.get("compression"), "virtual": storage.get("virtual")}
         if storage.get("compression"):
             options["compression_level"] = storage["level"]
+        if self.dims is not None:
+            options["dims"] = self.dims
         return {**options, "checksum": self._checked}
 
     def get_chunk(self, idx: Shape) -> H5DataChunk:

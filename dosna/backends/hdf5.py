@@ -21,7 +21,7 @@ import json
 import os
 import secrets
 import stat
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import Any, ClassVar
 
@@ -31,7 +31,13 @@ from dosna.backends.h5dataset import H5DataChunk, H5Dataset
 from dosna.backends.h5folder import DESCRIPTION, Record, write_rows
 from dosna.errors import ConfigurationError, FormatError
 from dosna.locks import open_descriptor
-from dosna.metadata import FORMAT_VERSION, DatasetMetadata, check_format_version, check_group
+from dosna.metadata import (
+    FORMAT_VERSION,
+    DatasetMetadata,
+    check_dims,
+    check_format_version,
+    check_group,
+)
 from dosna.registry import Backend
 
 __all__ = ["BACKEND", "H5Connection", "H5DataChunk", "H5Dataset"]
@@ -78,6 +84,7 @@ class H5Connection(FolderConnection):
         compression_level: int = 4,
         checksum: bool = False,
         virtual: bool | None = None,
+        dims: Sequence[str | None] | None = None,
     ) -> H5Dataset:
         """Make a dataset, or raise DatasetExistsError: of several that try, one wins.
 
@@ -94,9 +101,16 @@ class H5Connection(FolderConnection):
         virtual : bool, optional
             Whether ``dataset.h5`` shows the whole array as a virtual dataset ``/data``. By
             default up to 10,000 chunks; each costs about 10 µs when the dataset is made.
+        dims : sequence of str or None, optional
+            Names of the axes.
         """
         metadata, image = _described(
-            metadata, compression, compression_level, checksum=checksum, virtual=virtual
+            metadata,
+            compression,
+            compression_level,
+            checksum=checksum,
+            virtual=virtual,
+            dims=dims,
         )
         self.make_folder(name, lambda path: _fill_folder(path, image, metadata))
         return self.get_dataset(name)
@@ -171,9 +185,13 @@ def _described(
     *,
     checksum: bool = False,
     virtual: bool | None = None,
+    dims: Sequence[str | None] | None = None,
 ) -> tuple[DatasetMetadata, bytes]:
     """Return what a new dataset is, and its description."""
     storage = _storage(metadata, compression, compression_level, checksum, virtual)
+    names = check_dims(dims, metadata.ndim)
+    if names is not None:
+        storage["dims"] = list(names)
     metadata = metadata.replace(storage={**metadata.storage, **storage})
     start = h5format.header(metadata) if h5format.is_plain(metadata) else b""
     return metadata, h5format.describe(metadata, start)

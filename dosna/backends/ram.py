@@ -9,7 +9,7 @@ import os
 import secrets
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from itertools import islice, repeat
 from operator import getitem, lt, methodcaller, setitem
@@ -27,7 +27,7 @@ from dosna.backends.base import (
 )
 from dosna.backends.parts import as_arrays, owned, within
 from dosna.errors import DatasetExistsError, DatasetNotFoundError, StaleDatasetError
-from dosna.metadata import DatasetMetadata, Shape, check_group, check_nesting, parents
+from dosna.metadata import DatasetMetadata, Shape, check_dims, check_group, check_nesting, parents
 from dosna.plan import ChunkTask, Columns, Plan
 from dosna.registry import Backend
 
@@ -103,8 +103,18 @@ class RamConnection(BackendConnection):
         with _stores_lock:
             return _stores.setdefault(self.name, _Datasets())
 
-    def create_dataset(self, name: str, metadata: DatasetMetadata) -> RamDataset:
+    def create_dataset(
+        self,
+        name: str,
+        metadata: DatasetMetadata,
+        *,
+        dims: Sequence[str | None] | None = None,
+    ) -> RamDataset:
+        """Make a dataset, whose axes may have names."""
         self.check_writable()
+        names = check_dims(dims, metadata.ndim)
+        if names is not None:
+            metadata = metadata.replace(storage={**metadata.storage, "dims": list(names)})
         datasets = self._datasets
         with _stores_lock:
             if name in datasets:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import threading
 import zlib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from math import prod
@@ -22,10 +22,11 @@ from h5py import h5d, h5p, h5t
 from dosna.backends import h5format, h5text
 from dosna.backends.base import Array, BackendDataset
 from dosna.engines.base import Report
+from dosna.engines.dataset import EngineDataset
 from dosna.engines.work import read_box, workers_within
 from dosna.errors import ConfigurationError, RefusedError, StorageError
 from dosna.export import Job, share_of
-from dosna.metadata import DatasetMetadata, encode_value, new_metadata
+from dosna.metadata import DatasetMetadata, encode_value, new_metadata, parents
 from dosna.plan import ChunkTask, every_chunk
 from dosna.sources.datasets import groups_above
 from dosna.text import element_bytes, is_text
@@ -33,6 +34,10 @@ from dosna.text import element_bytes, is_text
 __all__ = ["write"]
 
 _LEVEL = 4
+_SCALE = "DIMENSION_SCALE"
+_PROVENANCE = "_NCProperties"
+_MARKERS = {"_Netcdf4Dimid", "_Netcdf4Coordinates"}
+"""What the libraries of HDF5 and netCDF note for themselves, and is of the file it was in."""
 
 
 def write(job: Job, path: str, report: Report | None) -> None:
@@ -65,10 +70,8 @@ def _write_all(job: Job, file: h5py.File, report: Report | None) -> None:
         metadata = _stored(ds.instance.metadata, job.chunk_size)
         chunked = metadata.size > 0 and metadata.ndim > 0
         made = _create(file, ds.name, metadata, bool(chunked and job.compression))
-        _set_attributes(made, ds.attrs)
-        for axis, label in enumerate(getattr(ds, "dims", None) or ()):
-            if label is not None:
-                made.dims[axis].label = label
+        own = _MARKERS | ({"CLASS", "NAME"} if ds.attrs.get("CLASS") == _SCALE else set())
+        _set_attributes(made, {k: v for k, v in ds.attrs.items() if k not in own})
         if chunked:
             count = _Counter(share_of(report, done, ds.total_chunks), metadata.total_chunks)
             work = _WriteChunks(ds.instance, made, metadata, bool(job.compression), count)
@@ -78,7 +81,35 @@ def _write_all(job: Job, file: h5py.File, report: Report | None) -> None:
         done += ds.total_chunks
     connection, names = job.datasets[0].connection, [ds.name for ds in job.datasets]
     for group, attrs in groups_above(connection, names).items():
-        _set_attributes(file[group or "/"], attrs)
+        kept = {k: v for k, v in attrs.items() if group or k != _PROVENANCE}
+        _set_attributes(file[group or "/"], kept)
+    _name_axes(job.datasets, file)
+
+
+def _name_axes(datasets: Sequence[EngineDataset], file: h5py.File) -> None:
+    """Make dimension scales of what was one or names its own axis, and attach them."""
+    scales: dict[str, h5py.Dataset] = {}
+    for ds in datasets:
+        last = ds.name.rpartition("/")[2]
+        if ds.shape and (ds.attrs.get("CLASS") == _SCALE or ds.dims == (last,)):
+            text = ds.attrs.get("NAME")
+            scales[ds.name] = file[ds.name]
+            scales[ds.name].make_scale(text if isinstance(text, str) else last)
+    for ds in datasets:
+        if ds.name in scales and ds.ndim == 1:
+            continue
+        made, groups = file[ds.name], [*reversed(parents(ds.name)), ""]
+        for axis, name in enumerate(ds.dims or ()):
+            if name is None:
+                continue
+            known = (scales.get(f"{group}/{name}" if group else name) for group in groups)
+            fitting = (s for s in known if s is not None and s.shape == (ds.shape[axis],))
+            scale = next(fitting, None)
+            # HDF5 attaches none to what is one itself.
+            if scale is None or ds.name in scales:
+                made.dims[axis].label = name
+            else:
+                made.dims[axis].attach_scale(scale)
 
 
 def _stored(metadata: DatasetMetadata, chunk_size: Any) -> DatasetMetadata:
