@@ -79,7 +79,8 @@ def server():
 
         def do(self):
             self.rfile.read(int(self.headers.get("content-length") or 0))
-            status, headers, body = self.server.answer
+            answers = self.server.answers
+            status, headers, body = answers.pop(0) if answers else self.server.answer
             self.send_response(status)
             for name, value in headers.items():
                 self.send_header(name, value)
@@ -95,6 +96,7 @@ def server():
 
     with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as made:
         made.url = f"http://127.0.0.1:{made.server_address[1]}"
+        made.answers = []  # before all others
         threading.Thread(target=made.serve_forever, daemon=True).start()
         with aws_environment("an-access-key", "a-secret-key"):
             yield made
@@ -258,3 +260,15 @@ def test_what_others_store_is_read_whatever_its_type(moto_url):
     with dn.Connection("c", backend="s3", bucket=bucket, endpoint_url=moto_url) as con:
         con.create_dataset("page.html/index.html", data=np.arange(4))
         assert con["page.html/index.html"][...].tolist() == [0, 1, 2, 3]
+
+
+def test_no_failure_of_a_client_escapes_bare(server):
+    """A range beyond the end of an object, which is gone a moment later, or then refused."""
+    con, _ = ways(server, one=True)
+    beyond = (416, {}, error("InvalidRange"))
+    server.answers = [beyond, (404, {}, ""), (404, {}, error("NoSuchKey"))]
+    assert con.instance.store.get("x", (5, 6)) is None
+    server.answers = [beyond, (403, {}, ""), (403, {}, error("AccessDenied"))]
+    with pytest.raises(errors.StorageError, match="AccessDenied"):
+        print(con.instance.store.get("x", (5, 6)))
+    con.disconnect()

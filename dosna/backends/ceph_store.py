@@ -18,7 +18,7 @@ from typing import Any, ClassVar, TypeVar
 import rados
 
 from dosna.backends.ceph_cluster import FORBIDDEN, Cluster, Settings, reason
-from dosna.backends.objects import ABSENT, Blob, ByteRange, Store, VersionConflict
+from dosna.backends.objects import ABSENT, MOST_ATTEMPTS, Blob, ByteRange, Store, VersionConflict
 from dosna.backends.workers import Batch, Workers
 from dosna.errors import (
     ConnectionError,
@@ -132,7 +132,7 @@ class CephStore(Store):
         """Read all of an object by one request, if its size is that of others beside it."""
         folder = key.partition("/c/")[0]
         guess = self._sizes.get(folder, _FIRST_GUESS)
-        while True:
+        for _ in range(MOST_ATTEMPTS):
             # One byte more shows whether that was all.
             data = objects.read(key, guess + 1)
             if len(data) <= guess:
@@ -141,6 +141,7 @@ class CephStore(Store):
             if len(self._sizes) >= _MOST_SIZES:
                 self._sizes.clear()
             self._sizes[folder] = guess
+        raise _grows(key)
 
     def put(self, key: str, data: bytes, expected: str | None = None) -> None:
         batch = self._workers.batch
@@ -285,9 +286,14 @@ class CephStore(Store):
 
 def _read_end(objects: Any, key: str, count: int) -> Any:
     """Read the last bytes of an object, of one version of it."""
-    while True:
+    for _ in range(MOST_ATTEMPTS):
         size, _ = objects.stat(key)
         count = min(count, size)
         data = objects.read(key, count + 1, size - count)
         if len(data) == count:  # else it has another size by now
             return data
+    raise _grows(key)
+
+
+def _grows(key: str) -> StorageError:
+    return StorageError(f"object {key!r} had another size {MOST_ATTEMPTS} times while it was read")

@@ -66,11 +66,15 @@ class S3Store(Store):
     def get(self, key: str, byte_range: ByteRange | None = None) -> Blob | None:
         path = self._path(key)
         try:
-            found = self.client.get(path, byte_range)
-        except Failure as failure:
-            if failure.status == 416:  # No such bytes, so that there are none at all.
+            try:
+                found = self.client.get(path, byte_range)
+            except Failure as failure:
+                if failure.status != 416:
+                    raise
+                # No such bytes, so that there are none at all.
                 head = self.client.get(path, head=True)
                 return Blob(b"", head.etag, head.mark)
+        except Failure as failure:
             if failure.code == "NoSuchKey" or self._is_gone(failure):
                 return None
             error = self.error(failure, f"reading {path!r}")
