@@ -425,8 +425,13 @@ def check_fillvalue(fillvalue: Any, dtype: np.dtype[Any]) -> Any:
 def same_fill(fill: Any, wanted: np.ndarray[Any, Any]) -> bool:
     """Return whether a fill value is another, bit by bit, once it has the dtype of that."""
     try:
+        given = np.asarray(fill)
+        if given.dtype.kind == "c" and wanted.dtype.kind != "c":
+            if given.imag != 0:
+                return False
+            given = given.real  # NumPy warns of imaginary parts even where there are none
         with np.errstate(all="ignore"):
-            cast = np.asarray(fill).astype(wanted.dtype)
+            cast = given.astype(wanted.dtype)
     except (TypeError, ValueError, OverflowError):
         return False
     if cast.dtype.kind == "T":  # whose bytes are places in memory
