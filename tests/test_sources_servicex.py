@@ -528,7 +528,7 @@ def test_a_dataset_id_and_the_cache_of_the_client(
 
 
 def test_what_is_there_already_is_kept(
-    servicex: ServiceX, config: str, inputs: list[str], con: Any
+    servicex: ServiceX, config: str, inputs: list[str], con: Any, tmp_path: Path
 ) -> None:
     first, second = (f"servicex:{submitted(servicex, inputs[i : i + 2])}" for i in (0, 2))
     con.create_dataset("servicex/run", data=np.arange(3))
@@ -545,6 +545,14 @@ def test_what_is_there_already_is_kept(
         del con[name]
     con.ingest(first, config_path=config, **SOON)
     check(con, "servicex", expected(servicex, first))
+    folder = tmp_path / "kept"
+    folder.mkdir()
+    with dn.Connection(str(folder), backend="file") as files:
+        files.ingest(first, config_path=config, **SOON)
+        for wrong in ({"compression": "no such"}, {"shards": (3, 3)}, {"select": "Jet*"}):
+            with pytest.raises((ConfigurationError, SourceNotFoundError)):
+                files.ingest(second, config_path=config, overwrite=True, **wrong, **SOON)
+            check(files, "servicex", expected(servicex, first))
     with pytest.raises(SourceNotFoundError, match="no column of tree 'none' like 'Jet"):
         con.ingest(second, "none", config_path=config, select="Jet*", **SOON)
 

@@ -155,6 +155,7 @@ class FileConnection(FolderConnection):
                 _write(path, zarr3.GROUP)
 
     def del_dataset(self, name: str, only: BackendDataset | None = None) -> None:
+        self._check_inside(name)
         self.drop_consolidated(name)
         super().del_dataset(name, only)
 

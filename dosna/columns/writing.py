@@ -20,6 +20,7 @@ from dosna.errors import (
     RefusedError,
     SourceChangedError,
 )
+from dosna.metadata import new_metadata
 
 if TYPE_CHECKING:
     from dosna.engines.connection import EngineConnection
@@ -117,6 +118,17 @@ class TreeWriter:
         made = cls(con, group, tree, dict(about))
         made._describe()
         return made
+
+    @classmethod
+    def check_new(
+        cls, con: EngineConnection, group: str, tree: Tree, options: Mapping[str, Any]
+    ) -> None:
+        """Raise what can be known of a tree that cannot be made, whatever is in its place."""
+        made = cls(con, group, tree, {})
+        for branch in tree.branches:
+            for layout in columns(form_of(branch.form)):
+                metadata = new_metadata((1, *layout.inner), layout.dtype)
+                con.check_described(made._name(branch, layout), metadata, options)
 
     @staticmethod
     def remove(con: EngineConnection, group: str) -> None:

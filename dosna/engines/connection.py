@@ -354,12 +354,10 @@ class EngineConnection:
             To be wrapped by `wrap`; not to be used after the block.
         """
         self.check_writable()
-        self._refuse_unknown(options)
 
         def begin() -> tuple[BackendDataset, str | None]:
             store = self.instance
-            store.check_name(name)
-            store.check_dataset(name, metadata, **options)
+            self.check_described(name, metadata, options)
             temporary = store.begin_replacement(name)
             if temporary is None:
                 with suppress(DatasetNotFoundError):
@@ -388,13 +386,7 @@ class EngineConnection:
         self, name: str, metadata: DatasetMetadata, options: Mapping[str, Any]
     ) -> EngineDataset:
         """Make an empty dataset; collective, as `create_dataset` is."""
-        self._refuse_unknown(options)
-
-        if is_text(metadata.dtype) and not self.instance.stores_text:
-            raise TypeError(
-                f"{type(self.instance).__name__} has no datasets of text of variable length: "
-                "give a dtype of fixed length, such as 'U20'"
-            )
+        self._refuse(metadata, options)
 
         def create() -> BackendDataset:
             self.check_free(name)
@@ -402,12 +394,22 @@ class EngineConnection:
 
         return self.wrap(self.runner.once(create))
 
-    def _refuse_unknown(self, options: Mapping[str, Any]) -> None:
-        refuse_unknown(
-            options,
-            self.instance.create_dataset,
-            f"create_dataset of {type(self.instance).__name__}",
-        )
+    def check_described(
+        self, name: str, metadata: DatasetMetadata, options: Mapping[str, Any]
+    ) -> None:
+        """Raise what can be known of a dataset that cannot be made, whatever is in its place."""
+        self._refuse(metadata, options)
+        self.instance.check_name(name)
+        self.instance.check_dataset(name, metadata, **options)
+
+    def _refuse(self, metadata: DatasetMetadata, options: Mapping[str, Any]) -> None:
+        kind = type(self.instance).__name__
+        refuse_unknown(options, self.instance.create_dataset, f"create_dataset of {kind}")
+        if is_text(metadata.dtype) and not self.instance.stores_text:
+            raise TypeError(
+                f"{kind} has no datasets of text of variable length: give a dtype of fixed "
+                "length, such as 'U20'"
+            )
 
     def check_free(self, name: str) -> None:
         """Refuse a name that is taken or illegal; whether it clashes, the backend knows."""

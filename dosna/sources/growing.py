@@ -125,8 +125,7 @@ class GrowingTrees:
         except (SourceChangedError, FormatError):
             if not self.overwrite:
                 raise
-            TreeWriter.remove(self.con, group)
-            return False
+            return False  # removed when the new one begins
         self.writers[group] = found
         self._entries[group] = found.entries
         kept = found.about.get(_ABOUT, {})
@@ -280,6 +279,7 @@ class GrowingTrees:
         )
         about = {_ABOUT: {**self.about, _LEFT_OUT: left_out, _TREES: [*self.writers, group]}}
         if self.overwrite:
+            TreeWriter.check_new(self.con, group, tree, self.options)
             TreeWriter.remove(self.con, group)
         writer = TreeWriter.begin(self.con, group, tree, about)
         writer.open(self.source, self.options, sample)
