@@ -118,7 +118,8 @@ def test_deleting_never_deletes_what_is_not_its_own(moto_url, one, foreign):
             con.del_dataset(name)
         assert ds[...].tolist() == list(range(40))
         client.delete_object(Bucket=bucket, Key=prefix + foreign)
-        for folder in ("", "c/"):
+        # And the lock of a folder of the backend file, which was uploaded.
+        for folder in ("", "c/", ".lock"):
             if prefix + folder:
                 client.put_object(Bucket=bucket, Key=prefix + folder, Body=b"")
         con.del_dataset(name)

@@ -54,8 +54,13 @@ __all__ = [
 ]
 
 _NUMBER = r"(0|[1-9]\d*)"
-_OWN = re.compile(rf"zarr\.json|(c([./]{_NUMBER})*|{_NUMBER}([./]{_NUMBER})*)?/?|\.dosna-\w+")
-"""Keys of an array, below it, with the empty objects by which S3's tools make folders."""
+_OWN = re.compile(
+    rf"zarr\.json|\.lock|(c([./]{_NUMBER})*|{_NUMBER}([./]{_NUMBER})*)?/?|\.dosna-\w+"
+)
+"""Keys of an array, below it, with the empty objects by which S3's tools make folders.
+
+A folder of the backend file that was uploaded has its lock.
+"""
 
 
 class StoreConnection(BackendConnection):
