@@ -215,10 +215,11 @@ fi
 
 cd "$here"
 if [ "$installing" = yes ]; then
-    say "ruff and mypy"
+    say "ruff, mypy and codespell"
     "$python" -m ruff check . || failed=1
     "$python" -m ruff format --check . || failed=1
     "$python" -m mypy || failed=1
+    "$python" -m codespell_lib -- *.* docs dosna tests examples benchmarks || failed=1
 fi
 if "$python" -c 'import xdist' 2>/dev/null; then
     say "tests that measure time or memory, one at a time"

@@ -90,7 +90,11 @@ def test_scripts_are_posix(script):
     assert [line for line in lines if bashism.search(line)] == []
 
 
-@pytest.mark.parametrize("script", [*SCRIPTS, ROOT / ".ci/run"], ids=lambda path: path.name)
+@pytest.mark.parametrize(
+    "script",
+    [*SCRIPTS, ROOT / ".ci/run", ROOT / ".ci/with_venv"],
+    ids=lambda path: path.name,
+)
 def test_scripts_are_executable(script):
     assert os.access(script, os.X_OK)
 
@@ -233,6 +237,16 @@ def test_nothing_refers_to_the_machine_it_was_written_on():
         for match in local.finditer(text)
     ]
     assert found == []
+
+
+def test_files_that_git_knows_are_small_and_known_at_the_top():
+    check = [sys.executable, ROOT / ".ci/check_files.py"]
+    if (ROOT / ".git").exists():
+        run = subprocess.run(check, capture_output=True, text=True)
+        assert (run.returncode, run.stdout) == (0, "")
+    run = subprocess.run([*check, "core.1234"], capture_output=True, text=True)
+    assert run.returncode == 1
+    assert "core.1234" in run.stdout
 
 
 def test_relative_links_of_the_documents_lead_to_files_of_the_repository():
