@@ -23,7 +23,8 @@ HEAVY_STANDARD = {"asyncio", "ctypes", "email", "http", "multiprocessing", "sqli
 
 
 def text_files():
-    found = [path for path in ROOT.iterdir() if path.is_file()]
+    # In a worktree .git is a file, which names the clone.
+    found = [path for path in ROOT.iterdir() if path.is_file() and path.name != ".git"]
     for folder in SOURCE_FOLDERS:
         found += [path for path in (ROOT / folder).rglob("*") if path.is_file()]
     for path in found:
