@@ -424,6 +424,10 @@ def check_fillvalue(fillvalue: Any, dtype: np.dtype[Any]) -> Any:
 
 def same_fill(fill: Any, wanted: np.ndarray[Any, Any]) -> bool:
     """Return whether a fill value is another, bit by bit, once it has the dtype of that."""
+    if is_text(wanted.dtype):
+        # Of which the bytes are places in memory. By itself NumPy takes a str for one of fixed
+        # length, which has no NULs at its end.
+        return bool(np.asarray(fill, wanted.dtype)[()] == wanted[()])
     try:
         given = np.asarray(fill)
         if given.dtype.kind == "c" and wanted.dtype.kind != "c":
@@ -434,8 +438,6 @@ def same_fill(fill: Any, wanted: np.ndarray[Any, Any]) -> bool:
             cast = given.astype(wanted.dtype)
     except (TypeError, ValueError, OverflowError):
         return False
-    if cast.dtype.kind == "T":  # whose bytes are places in memory
-        return bool(cast[()] == wanted[()])
     return cast.tobytes() == wanted.tobytes()
 
 

@@ -500,3 +500,12 @@ def test_exports_to_hdf5_refuse_nul(con, tmp_path):
         with pytest.raises(errors.RefusedError, match=name):
             con[name].export(tmp_path / "out.h5")
         assert not (tmp_path / "out.h5").exists()
+
+
+def test_another_fill_value_is_not_left_out(con, tmp_path):
+    zarr = require("zarr")
+    zarr.create_array(tmp_path / "in.zarr", shape=(4,), chunks=(2,), dtype=str, fill_value="f\0")
+    ds = con.create_dataset("words", (4,), str, "f", chunk_size=2)
+    with open_source(tmp_path / "in.zarr") as source:
+        ds.load(source["in"])
+    check(ds[...], np.array(["f\0"] * 4, TEXT))

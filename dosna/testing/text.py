@@ -234,6 +234,13 @@ class TextTests(Kit):
         ds.resize(5)
         check(ds[...], np.array([*data[:3], "f\0", "f\0"], TEXT))
         assert con[name].fillvalue == "f\0"
+        # Another fill value, which is not left out of a copy as the same would be.
+        sparse = self.create(con, name + "-s", (4,), str, chunk_size=2, fillvalue="f\0")
+        other = self.create(con, name + "-o", (4,), str, chunk_size=2, fillvalue="f")
+        other.load(sparse)
+        check(other[...], np.array(["f\0"] * 4, TEXT))
+        sparse.load(self.create(con, name + "-p", (4,), str, chunk_size=2, fillvalue="f"))
+        check(sparse[...], np.array(["f"] * 4, TEXT))
 
     def test_text_is_converted(
         self, con: dn.Connection, text: dn.Dataset, words: Array, name: str
