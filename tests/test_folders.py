@@ -460,3 +460,22 @@ def test_a_record_that_cannot_be_read_is_an_error_and_not_fill(con, backend, mon
     monkeypatch.setattr(h5folder, "open_descriptor", refuse)
     with pytest.raises(errors.StorageError, match="Permission denied"):
         con["x"]
+
+
+def test_a_replacement_whose_maker_removes_it_while_others_sweep(con, base, backend, monkeypatch):
+    from dosna.backends import exchange
+
+    con.create_dataset("x", data=[1])
+    temporary = con.instance.begin_replacement("x")
+    isdir = os.path.isdir
+
+    def late(path):
+        found = isdir(path)
+        if str(path).endswith(temporary.partition("/")[0]):
+            con.instance.end_replacement(temporary)
+        return found
+
+    monkeypatch.setattr(exchange.os.path, "isdir", late)
+    with dn.Connection(str(base), backend=backend) as second:
+        second.create_dataset("y", data=[1])
+        assert list(second) == ["x", "y"]

@@ -100,21 +100,21 @@ class Replacements:
 
     def dead(self) -> Iterator[str]:
         """List the folders whose makers have died, with what they were about finished."""
+        for hidden in os.listdir(self._path):
+            if hidden.startswith(REPLACING):
+                folder = os.path.join(self._path, hidden)
+                if os.path.islink(folder) or not os.path.isdir(folder) or self._is_dead(folder):
+                    yield folder
+
+    def _is_dead(self, folder: str) -> bool:
         from dosna.backends.folder import lock_file
 
-        for hidden in os.listdir(self._path):
-            if not hidden.startswith(REPLACING):
-                continue
-            folder = os.path.join(self._path, hidden)
-            if os.path.islink(folder) or not os.path.isdir(folder):
-                yield folder
-                continue
-            with suppress(OSError), lock_file(folder, _ALIVE).attempt() as is_dead:
-                if not is_dead:
-                    continue
-                self._finish(folder)
+        # An error: its maker removes it at this moment, or it is another user's.
+        with suppress(OSError), lock_file(folder, _ALIVE).attempt() as is_dead:
             if is_dead:
-                yield folder
+                self._finish(folder)
+            return is_dead
+        return False
 
     def _finish(self, folder: str) -> None:
         """Put a complete dataset into its place, of which the old one has been taken away."""

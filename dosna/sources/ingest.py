@@ -254,7 +254,8 @@ class _Ingest:
                 try:
                     self._one(array, report, self._share(tell, done, size), memory_limit)
                 except Exception as error:
-                    if error is self._stopped:
+                    # Progress is told to one process, and they must agree.
+                    if self.con.runner.once(lambda: self._stopped is not None):
                         raise
                     report.skipped[name] = self._left_out(name, error)
                     failed.add(name)

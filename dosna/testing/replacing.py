@@ -76,7 +76,7 @@ class ReplacingTests(Kit):
             check(con[name][...], data)
             assert dict(con[name].attrs) == {"unit": "mm"}
         if np.longdouble().itemsize > 8:  # some backends take it
-            wide = np.arange(3, dtype=np.longdouble)
+            wide = np.zeros(3, np.longdouble)
             try:
                 con.ingest(wide, name, overwrite=True, **self.create_options)
             except (errors.RefusedError, errors.ConfigurationError):
