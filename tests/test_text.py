@@ -14,7 +14,7 @@ from support import require, require_program
 
 import dosna as dn
 from dosna import errors, text
-from dosna.metadata import DatasetMetadata, new_metadata
+from dosna.metadata import DatasetMetadata, new_metadata, same_fill
 from dosna.sources import open_source
 from dosna.testing.samples import check
 
@@ -502,10 +502,7 @@ def test_exports_to_hdf5_refuse_nul(con, tmp_path):
         assert not (tmp_path / "out.h5").exists()
 
 
-def test_another_fill_value_is_not_left_out(con, tmp_path):
-    zarr = require("zarr")
-    zarr.create_array(tmp_path / "in.zarr", shape=(4,), chunks=(2,), dtype=str, fill_value="f\0")
-    ds = con.create_dataset("words", (4,), str, "f", chunk_size=2)
-    with open_source(tmp_path / "in.zarr") as source:
-        ds.load(source["in"])
-    check(ds[...], np.array(["f\0"] * 4, TEXT))
+def test_fill_values_of_text_are_compared_to_their_ends():
+    for one, other, same in [("f\0", "f", False), ("f", "f\0", False), ("f\0", "f\0", True)]:
+        assert same_fill(one, np.asarray(other, TEXT)) == same
+        assert same_fill(np.asarray(one, TEXT), np.asarray(other, TEXT)) == same
