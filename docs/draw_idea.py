@@ -2,48 +2,18 @@
 
 from __future__ import annotations
 
-from html import escape
-from pathlib import Path
-
-# A light card of its own, so that the picture reads the same on light and dark pages.
-PAPER, INK, SOFT = "#ffffff", "#1f2933", "#5f6c7b"
-ENGINE, BACKEND, CHUNK, PICKED = "#2a6f97", "#3d7a4a", "#dbe9f4", "#ffd166"
-SANS = "font-family='Helvetica, Arial, sans-serif'"
-MONO = "font-family='ui-monospace, Menlo, Consolas, monospace'"
-
-
-def text(
-    x: float,
-    y: float,
-    words: str,
-    size: int = 14,
-    color: str = INK,
-    *,
-    font: str = SANS,
-    **more: str,
-) -> str:
-    """Give a line of text."""
-    style = "".join(f" {name.replace('_', '-')}='{value}'" for name, value in more.items())
-    place = f"x='{x}' y='{y}' font-size='{size}' fill='{color}'"
-    return f"<text {place} {font}{style}>{escape(words)}</text>"
-
-
-def box(
-    x: float, y: float, width: float, height: float, fill: str, edge: str, radius: int = 8
-) -> str:
-    """Give a rectangle."""
-    return (
-        f"<rect x='{x}' y='{y}' width='{width}' height='{height}' rx='{radius}' "
-        f"fill='{fill}' stroke='{edge}' stroke-width='1.5'/>"
-    )
-
-
-def arrow(x1: float, y1: float, x2: float, y2: float, color: str = SOFT) -> str:
-    """Give a line with a head."""
-    return (
-        f"<line x1='{x1}' y1='{y1}' x2='{x2}' y2='{y2}' stroke='{color}' stroke-width='2' "
-        "marker-end='url(#head)'/>"
-    )
+from drawing import (
+    BACKEND,
+    CHUNK,
+    ENGINE,
+    MONO,
+    PICKED,
+    SOFT,
+    arrow,
+    box,
+    text,
+    write,
+)
 
 
 def grid() -> list[str]:
@@ -65,12 +35,6 @@ def grid() -> list[str]:
 def main() -> None:
     """Write the picture."""
     parts = [
-        "<svg xmlns='http://www.w3.org/2000/svg' viewBox='0 0 900 470' role='img' "
-        "aria-label='Connection, Dataset and DataChunk between an engine and a backend'>",
-        "<defs><marker id='head' viewBox='0 0 10 10' refX='9' refY='5' markerWidth='7' "
-        f"markerHeight='7' orient='auto'><path d='M0 0L10 5L0 10z' fill='{SOFT}'/></marker>",
-        "</defs>",
-        box(1, 1, 898, 468, PAPER, "#c5ced6", 14),
         # Who does the work.
         box(30, 24, 840, 62, ENGINE, ENGINE),
         text(50, 61, "engine", 19, "white", font_weight="bold"),
@@ -118,17 +82,24 @@ def main() -> None:
         text(50, 404, "backend", 19, "white", font_weight="bold"),
         text(50, 428, "where chunks live", 15, "white"),
     ]
-    for x, width, name, note in (
-        (230, 220, "ram", "this process's memory"),
-        (470, 382, "hdf5", "a folder per dataset, a file per chunk"),
+    for n, (name, note) in enumerate(
+        (
+            ("ram", "this process"),
+            ("hdf5", "chunk files"),
+            ("file", "a Zarr folder"),
+            ("s3", "a bucket"),
+            ("ceph", "a pool"),
+            ("sage", "Motr"),
+        )
     ):
+        x = 196 + 112 * n
         parts += [
-            box(x, 388, width, 40, "white", BACKEND, 6),
-            text(x + 12, 413, name, 15, font=MONO, font_weight="bold"),
-            text(x + 62, 413, note, 12, SOFT),
+            box(x, 384, 106, 48, "white", BACKEND, 6),
+            text(x + 10, 404, name, 15, font=MONO, font_weight="bold"),
+            text(x + 10, 422, note, 12, SOFT),
         ]
-    parts.append("</svg>")
-    Path(__file__).with_name("idea.svg").write_text("\n".join(parts) + "\n", encoding="utf-8")
+    label = "Connection, Dataset and DataChunk between an engine and a backend"
+    write("idea.svg", 900, 470, label, parts)
 
 
 if __name__ == "__main__":

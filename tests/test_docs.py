@@ -117,7 +117,10 @@ def test_a_wrong_output_is_noticed():
     "path", [path for path in DOCUMENTS if blocks(path, "python", "console")], ids=name_of
 )
 def test_blocks_of_the_documents_run(path, tmp_path, monkeypatch, capsys, request):
-    for package in ("h5py", "joblib", "cloudpickle", "scipy", "mpi4py", "dask", "xarray"):
+    for package in (
+        *("h5py", "joblib", "cloudpickle", "scipy", "mpi4py", "dask", "xarray"),
+        *("matplotlib", "uproot", "awkward"),
+    ):
         if package in text_of(path):
             require(package)
     if "hdf5://home/test" in text_of(path):
@@ -268,7 +271,13 @@ def test_the_tree_of_errors_is_the_one_of_the_code():
     assert textwrap.indent(tree[0], "    ") in errors.__doc__
 
 
-def test_the_pictures_of_the_documents_are_what_the_scripts_draw(tmp_path):
-    shutil.copy(ROOT / "docs" / "draw_idea.py", tmp_path)
-    subprocess.run([sys.executable, tmp_path / "draw_idea.py"], check=True)
-    assert (tmp_path / "idea.svg").read_text() == (ROOT / "docs" / "idea.svg").read_text()
+@pytest.mark.parametrize("picture", sorted((ROOT / "docs").glob("*.svg")), ids=name_of)
+def test_the_pictures_of_the_documents_are_what_the_scripts_draw(picture, tmp_path):
+    folder = tmp_path / "docs"
+    folder.mkdir()
+    for script in ("drawing.py", f"draw_{picture.stem}.py"):
+        shutil.copy(ROOT / "docs" / script, folder)
+    (tmp_path / "benchmarks").mkdir()
+    shutil.copy(ROOT / "benchmarks/README.md", tmp_path / "benchmarks")  # what draw_speed.py draws
+    subprocess.run([sys.executable, folder / f"draw_{picture.stem}.py"], check=True)
+    assert (folder / picture.name).read_text() == picture.read_text()
