@@ -273,7 +273,7 @@ def test_datasets_beyond_a_page_of_objects_are_deleted_completely(gateway):
 
 # -- requests ------------------------------------------------------------------------------
 
-# In a bucket of its own, and in one bucket. The README and docs/s3.md state these.
+# In a bucket of its own, and in one bucket. docs/backends.md and docs/s3.md state these.
 REQUESTS = {
     "create": ({"GET": 4, "PUT": 2}, {"GET": 4, "PUT": 1}),
     "delete": ({"GET": 5, "PUT": 2, "POST": 2, "DELETE": 1}, {"GET": 5, "PUT": 2, "POST": 2}),
