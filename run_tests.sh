@@ -16,8 +16,9 @@ Without arguments: runs the tests with what is there, which is $PYTHON, or ./.ve
 python3. A test that needs a missing component is skipped, and says which.
 
 --install   sets up ./.venv with everything that PyPI has (and, as root on Debian, the
-            system packages that are missing), then runs everything: ruff, mypy and the
-            tests, where a missing component is now a failure
+            system packages that are missing), then runs everything: ruff, mypy, codespell,
+            the build of the documentation and the tests, where a missing component is now
+            a failure
 --backend   runs the backend tests on a store of your own instead: the conformance kit on
             the connection NAME, for instance
 
@@ -220,6 +221,8 @@ if [ "$installing" = yes ]; then
     "$python" -m ruff format --check . || failed=1
     "$python" -m mypy || failed=1
     "$python" -m codespell_lib -- *.* docs dosna tests examples benchmarks || failed=1
+    say "the documentation site"
+    NO_MKDOCS_2_WARNING=1 "$python" -m mkdocs build --strict --quiet || failed=1
 fi
 if "$python" -c 'import xdist' 2>/dev/null; then
     say "tests that measure time or memory, one at a time"

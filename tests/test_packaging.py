@@ -69,6 +69,7 @@ def test_import_takes_less_than_50_ms_beyond_numpy(tmp_path):
     "name",
     [
         *["README.md", "CONTRIBUTING.md", "CHANGELOG.md", "LICENSE", "pyproject.toml"],
+        *["mkdocs.yml", "docs/index.md"],
         *["setup.cfg", "run_tests.sh", "run_mpi.sh", "ceph.sample.conf", "sage.sample.conf"],
         *[".ci/run", "dosna/__init__.py", "dosna/py.typed", "examples/new_backend.py"],
     ],
