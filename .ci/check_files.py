@@ -1,7 +1,7 @@
 """Check names and sizes of files that git knows: python .ci/check_files.py [FILE ...].
 
 Without names all tracked files are checked. A picture of the documentation has at most 512 KB;
-larger data do not belong into the repository, for every clone takes them along for ever.
+larger data do not belong in the repository, because every clone carries them for ever.
 """
 
 from __future__ import annotations
