@@ -144,6 +144,11 @@ class RangeLocks:
             finally:
                 self._owner = None
 
+    @property
+    def is_exclusive(self) -> bool:
+        """Whether this thread is within `exclusive`."""
+        return self._owner == threading.get_ident()
+
     @contextmanager
     def attempt(self, start: int = 0, length: int = 0) -> Iterator[bool]:
         """Hold a range if nobody else does; yields whether it is held."""

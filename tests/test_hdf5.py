@@ -715,3 +715,36 @@ def test_a_chunk_file_without_data_that_is_never_filled_reads_as_fill(con, tmp_p
     del [np.full(3, 7.0) for _ in range(100)][:]
     assert ds[...].tolist() == [1, 1, 1, 3, 3, 3]
     assert ds[4] == 3
+
+
+def test_deleting_does_not_list_the_chunks_of_a_neighbour(tmp_path, monkeypatch):
+    seen = 0
+
+    class Counted:
+        def __init__(self, path):
+            self.entries = scandir(path)
+
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *_):
+            self.entries.close()
+
+        def __iter__(self):
+            return self
+
+        def __next__(self):
+            nonlocal seen
+            entry = next(self.entries)
+            seen += "/g/big/" in entry.path
+            return entry
+
+    with dn.Connection(str(tmp_path), backend="hdf5", engine="cpu") as con:
+        con.create_dataset("g/big", data=np.arange(60), chunk_size=1)
+        con.create_dataset("g/small", data=[1])
+        scandir = os.scandir
+        monkeypatch.setattr(os, "scandir", Counted)
+        con.del_dataset("g/small")
+        monkeypatch.undo()
+        assert list(con) == ["g/big"]
+    assert seen <= 3

@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import base64
 import json
+import os
 import secrets
 import struct
+import threading
 import warnings
 
 import numpy as np
@@ -500,3 +502,69 @@ def test_what_xarray_says_is_missing_is_a_number_of_the_dtype(con, tmp_path, dty
     found = con["v"].attrs["_FillValue"]
     assert found == value or np.isnan(found)
     assert np.asarray(found).dtype.kind == np.dtype(dtype).kind
+
+
+def test_a_resize_and_a_deletion_do_not_wait_for_each_other(tmp_path, monkeypatch):
+    # Copies of metadata appear while the one is in the dataset's lock and the other in that of
+    # the names, as they do when another program makes them.
+    path = str(tmp_path)
+    with (
+        dn.Connection(path, backend="file", engine="cpu") as con,
+        dn.Connection(path, backend="file", engine="cpu") as other,
+    ):
+        dataset = con.create_dataset("a", data=np.arange(10), chunk_size=4)
+        document = json.loads((tmp_path / "zarr.json").read_text())
+        document["consolidated_metadata"] = {"kind": "inline", "metadata": {}}
+        waits, holds = threading.Event(), threading.Event()
+        trim, retire = type(dataset.instance)._trim, type(other.instance)._retire
+
+        def trim_late(self, before):
+            waits.set()
+            assert holds.wait(20)
+            trim(self, before)
+
+        def retire_late(self, *args):
+            (tmp_path / "zarr.json").write_text(json.dumps(document))
+            holds.set()
+            retire(self, *args)
+
+        monkeypatch.setattr(type(dataset.instance), "_trim", trim_late)
+        monkeypatch.setattr(type(other.instance), "_retire", retire_late)
+        shrink = threading.Thread(target=dataset.resize, args=(5,), daemon=True)
+        shrink.start()
+        assert waits.wait(20)
+        remove = threading.Thread(target=other.del_dataset, args=("a",), daemon=True)
+        remove.start()
+        shrink.join(20)
+        remove.join(20)
+        assert not shrink.is_alive()
+        assert not remove.is_alive()
+        assert list(other) == []
+
+
+@pytest.mark.parametrize("kind", ["folder", "broken link", "pipe"])
+def test_a_document_of_the_group_that_is_no_file_is_an_error(tmp_path, kind):
+    place = tmp_path / "zarr.json"
+    if kind == "folder":
+        place.mkdir()
+    elif kind == "pipe":
+        os.mkfifo(place)
+    else:
+        place.symlink_to("nowhere")
+    with (
+        dn.Connection(str(tmp_path), backend="file", engine="cpu") as con,
+        pytest.raises(errors.StorageError, match="is not a file"),
+    ):
+        con.create_dataset("a", shape=3)
+    assert [p.name for p in tmp_path.iterdir()] == ["zarr.json"]
+
+
+def test_a_broken_document_above_the_connection_is_in_nobodys_way(tmp_path):
+    (tmp_path / "zarr.json").write_text('{"consolidated_metadata": ')
+    (tmp_path / "in").mkdir()
+    with dn.Connection(str(tmp_path / "in"), backend="file", engine="cpu") as con:
+        with pytest.warns(UserWarning, match="zarr.consolidate_metadata"):
+            dataset = con.create_dataset("a", data=[1, 2])
+        with pytest.warns(UserWarning, match="zarr.consolidate_metadata"):
+            dataset.append([3])
+        assert con["a"][...].tolist() == [1, 2, 3]

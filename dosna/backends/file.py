@@ -16,6 +16,7 @@ Every file is replaced by renaming a complete one over it, under the lock of its
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import secrets
@@ -47,6 +48,7 @@ from dosna.errors import (
     DatasetNotFoundError,
     DosnaError,
     FormatError,
+    StorageError,
 )
 from dosna.locks import RangeLocks
 from dosna.metadata import DatasetMetadata, Shape, check_group, parents, plain_fields
@@ -174,18 +176,18 @@ class FileConnection(FolderConnection):
         while (path := os.path.dirname(path)) != os.path.dirname(path) and _read(path):
             places.append(path)
         for place in places:
-            document = _read(place)
-            if document is None or zarr3.without_consolidated(document, place) is None:
-                continue
             try:
+                document = _read(place)
+                if document is None or zarr3.without_consolidated(document, place) is None:
+                    continue
                 with self.names_held("change group in"):
                     document = zarr3.without_consolidated(_read(place) or b"", place)
                     if document is not None:
                         _write(place, document)
             except (OSError, DosnaError) as error:
                 warnings.warn(
-                    f"{place} has consolidated metadata, which other programs believe and which "
-                    f"are going to be wrong, and they cannot be removed ({error}): call "
+                    f"if {place} has consolidated metadata, other programs believe them, and they "
+                    f"are going to be wrong; they cannot be removed ({error}): call "
                     "zarr.consolidate_metadata there",
                     stacklevel=2,
                 )
@@ -230,6 +232,12 @@ class FileConnection(FolderConnection):
         while True:
             with disk(f"{what} {self.path}"):
                 if _read(self.path) is None:
+                    if os.path.lexists(path) and not os.path.isfile(path):
+                        raise StorageError(
+                            errno.EINVAL,
+                            f"{what} {self.path}: {path} is not a file, so that the folder "
+                            "cannot be a group: move it away",
+                        )
                     _found(self.path)
                     continue
                 file = os.open(path, os.O_RDWR | CLOSE_ON_EXEC)

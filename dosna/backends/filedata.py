@@ -153,8 +153,17 @@ class FileDataset(FolderDataset[ArrayFolder], StoreDataset):
     def vouch(self, idx: Shape, blob: Blob | None, writes: bool = False) -> None:
         pass
 
-    def update(self, change: Callable[[DatasetMetadata], DatasetMetadata]) -> None:
+    @contextmanager
+    def exclusive(self) -> Iterator[None]:
+        # Not within the lock: who deletes the dataset holds that of the names, and waits for it.
         self.connection.drop_consolidated(self.name)
+        with self._exclusive():
+            yield
+        self.connection.drop_consolidated(self.name)
+
+    def update(self, change: Callable[[DatasetMetadata], DatasetMetadata]) -> None:
+        if not self._locks.is_exclusive:
+            self.connection.drop_consolidated(self.name)
         with disk(f"change dataset {self.name!r}"), self._locks.hold(METADATA_LOCK):
             folder = self._current()
             image = zarr3.to_json(zarr3.revised(change(folder.metadata)))

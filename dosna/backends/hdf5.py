@@ -127,13 +127,15 @@ class H5Connection(FolderConnection):
 
     def clear_group(self, path: str) -> None:
         # One who died inside create_dataset leaves the folders above it.
-        folders = []
-        for below, _, files in os.walk(path):
-            if files:
-                return
-            folders.append(below)
-        for below in reversed(folders):
-            with suppress(OSError):
+        folders = [path]
+        with suppress(OSError):
+            for folder in folders:  # grows
+                with os.scandir(folder) as entries:
+                    for entry in entries:  # The first file ends it, however many there are.
+                        if not entry.is_dir(follow_symlinks=False):
+                            return
+                        folders.append(entry.path)
+            for below in reversed(folders):
                 os.rmdir(below)
 
     @property
