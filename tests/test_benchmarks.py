@@ -33,3 +33,16 @@ def test_an_unknown_row_is_refused() -> None:
     assert done.returncode == 2
     assert "no row begins with" in done.stderr
     assert "ram-points" in done.stderr
+
+
+def test_growth_prints_ratios(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, str(RUN.parent / "growth.py"), "--quick", "--folder", str(tmp_path)],
+        capture_output=True,
+        text=True,
+        timeout=100,
+    )
+    assert done.returncode == 0, done.stderr
+    for row in ("hdf5: append a chunk", "ram: create a dataset"):
+        assert re.search(rf"{row}: .* [\d.]+ ms, [\d.]+ x", done.stdout)
+    assert list(tmp_path.iterdir()) == []

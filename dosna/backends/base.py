@@ -18,6 +18,8 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from itertools import chain, product
+from math import prod
 from typing import Any, ClassVar, Literal, NoReturn
 
 import numpy as np
@@ -469,13 +471,33 @@ class BackendDataset(ABC):
         """Indices of all stored objects, by the `grain`."""
         return self.chunk_indices()
 
+    few_objects: ClassVar[int] = 0
+    """Stored objects that are found by name, one by one, at less cost than by listing all."""
+
+    def has_object(self, idx: Shape) -> bool:
+        """Return True if there is a stored object, inside of the shape or not."""
+        return self.has_chunk(idx)
+
     def objects_around(self, before: Shape | None) -> Iterator[Shape]:
         """Indices of stored objects, with all that are not wholly inside of the shape.
 
-        `before` is a shape outside of which nothing is stored, or None if none is known. A
-        backend that finds objects by name at less cost than by listing them may use it.
+        `before` is a shape outside of which nothing is stored, or None if none is known.
         """
-        return self.object_indices()
+        if before is None:
+            return self.object_indices()
+        whole, grid = [], []
+        for now, was, g in zip(self.metadata.shape, before, self.grain, strict=True):
+            grid.append(-(-was // g))
+            whole.append(min(now // g, grid[-1]))
+        if prod(grid) - prod(whole) > self.few_objects:
+            return self.object_indices()
+        outside = (
+            product(
+                *map(range, whole[:axis]), range(first, grid[axis]), *map(range, grid[axis + 1 :])
+            )
+            for axis, first in enumerate(whole)
+        )
+        return filter(self.has_object, chain.from_iterable(outside))
 
     def finished_objects(self) -> Iterator[Shape]:
         """Indices of the stored objects that an interrupted load need not write again."""

@@ -178,6 +178,11 @@ class FileDataset(FolderDataset[ArrayFolder], StoreDataset):
         except StorageError:
             return "unreadable"
 
+    few_objects: ClassVar[int] = 1000
+
+    def has_object(self, idx: Shape) -> bool:
+        return self._opened().has(self.key(idx))
+
     def has_chunk(self, idx: Shape) -> bool:
         with disk(f"look for chunk {idx} of dataset {self.name!r}"):
             if self._opened().has(self.key(idx)):

@@ -7,9 +7,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from functools import partial
-from itertools import product
-from math import prod
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
 
 import numpy as np
 
@@ -58,7 +56,6 @@ if TYPE_CHECKING:
 __all__ = ["H5DataChunk", "H5Dataset"]
 
 _TRIES = 5  # of a change, while somebody copies the folder
-_FEW = 1000  # files that are looked for by their names
 
 _NOTHING = np.empty(0, np.uint8)
 
@@ -224,25 +221,10 @@ class H5Dataset(FolderDataset[H5Folder]):
                     folder.remove(rows.name)
             self._reopen()
 
-    def objects_around(self, before: Shape | None) -> Iterator[Shape]:
-        if before is None:
-            return self.object_indices()
-        whole, grid = [], []
-        for now, was, c in zip(self.metadata.shape, before, self.metadata.chunk_size, strict=True):
-            grid.append(-(-was // c))
-            whole.append(min(now // c, grid[-1]))
-        if prod(grid) - prod(whole) > _FEW:
-            return self.object_indices()
-        # Their names are known, which is less work than to list all.
-        folder = self._current()
-        return (
-            idx
-            for axis, first in enumerate(whole)
-            for idx in product(
-                *map(range, whole[:axis]), range(first, grid[axis]), *map(range, grid[axis + 1 :])
-            )
-            if folder.has(self._template % idx)
-        )
+    few_objects: ClassVar[int] = 1000
+
+    def has_object(self, idx: Shape) -> bool:
+        return self._current().has(self._template % idx)
 
     def verify_chunk(self, idx: Shape) -> ChunkState:
         try:

@@ -241,6 +241,8 @@ class RamDataset(BackendDataset):
     def get_chunk(self, idx: Shape) -> RamDataChunk:
         return RamDataChunk(self, idx)
 
+    few_objects: ClassVar[int] = 1000
+
     def has_chunk(self, idx: Shape) -> bool:
         self.refresh()
         return idx in self.chunks
