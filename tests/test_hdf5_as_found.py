@@ -179,8 +179,9 @@ def test_filters_that_are_missing(con, path, code, says, monkeypatch):
 
 
 def test_places_that_hsds_is_told(path):
-    transfer = pytest.importorskip("dosna.hsds.transfer")
-    h5copy = pytest.importorskip("dosna.hsds.h5copy")
+    require("h5pyd")
+    from dosna.hsds import h5copy, transfer
+
     noise = np.random.default_rng(1).integers(0, 1 << 30, (10, 10), "i4")
     with h5py.File(path, "w", libver="latest", userblock_size=512) as file:
         file.create_dataset("never", (3,), "i4")

@@ -233,7 +233,7 @@ def test_https_to_a_server_of_plain_http(server):
 
 
 def test_the_loader_takes_no_page_for_an_empty_bucket(server, tmp_path, monkeypatch):
-    pytest.importorskip("sqlalchemy")
+    require("sqlalchemy")
     from dosna.loader.bucket import open_bucket
     from dosna.loader.config import Config
 
