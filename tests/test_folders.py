@@ -13,6 +13,7 @@ from support import require
 
 import dosna as dn
 from dosna import errors
+from dosna.backends import folder
 
 require("h5py")
 
@@ -479,3 +480,21 @@ def test_a_replacement_whose_maker_removes_it_while_others_sweep(con, base, back
     with dn.Connection(str(base), backend=backend) as second:
         second.create_dataset("y", data=[1])
         assert list(second) == ["x", "y"]
+
+
+def test_who_opens_what_is_replaced_meanwhile_gets_what_replaced_it(con, monkeypatch):
+    con.ingest({"a": np.arange(3)})
+    opened = folder.open_descriptor
+    armed = True
+
+    def slow(path, *args, **kwargs):
+        nonlocal armed
+        found = opened(path, *args, **kwargs)
+        if armed and str(path).endswith(f"{os.sep}a"):
+            armed = False
+            con.ingest({"a": np.arange(4.0)}, overwrite=True)
+        return found
+
+    monkeypatch.setattr(folder, "open_descriptor", slow)
+    assert con["a"][...].tolist() == [0.0, 1.0, 2.0, 3.0]
+    assert not armed

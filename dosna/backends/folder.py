@@ -59,7 +59,7 @@ CLOSE_ON_EXEC: int = getattr(os, "O_CLOEXEC", 0)
 CREATING, DELETING = ".creating-", ".deleting-"
 
 _PASSES = 3
-"""How often a folder is emptied, into which somebody may put something meanwhile."""
+"""How often a folder is emptied or opened, which somebody may fill or replace meanwhile."""
 _STILL_OPEN = (errno.ENOTEMPTY, errno.EEXIST, errno.EBUSY)
 """Errors of removing what somebody has open, on NFS and FUSE."""
 _MOST_LINKS = 8
@@ -120,10 +120,7 @@ class Folder:
         self._file_name = description
         with disk(f"open {self.where}"):
             try:
-                self.fd = open_descriptor(path, os.O_RDONLY | os.O_DIRECTORY)
-                # Not blocking, because it may be a pipe.
-                flags = os.O_RDONLY | os.O_NONBLOCK
-                self._description = open_descriptor(description, flags, dir_fd=self.fd)
+                self._open(path, description)
             except OSError as error:
                 if not is_absent(error):
                     raise
@@ -138,6 +135,20 @@ class Folder:
             self._stamp = (status.st_dev, status.st_ino, status.st_mtime_ns)
             status = os.fstat(self.fd)
             self.identity = (status.st_dev, status.st_ino)
+
+    def _open(self, path: str, description: str) -> None:
+        for _ in range(_PASSES):
+            self.fd = open_descriptor(path, os.O_RDONLY | os.O_DIRECTORY)
+            try:
+                # Not blocking, because it may be a pipe.
+                flags = os.O_RDONLY | os.O_NONBLOCK
+                self._description = open_descriptor(description, flags, dir_fd=self.fd)
+                return
+            except FileNotFoundError:
+                # It was there when another took its place, which is there now.
+                if os.path.samestat(os.fstat(self.fd), os.stat(path)):
+                    raise
+        raise FileNotFoundError
 
     def is_at(self, path: str) -> bool:
         """Whether the folder at `path` is still this one."""
