@@ -17,7 +17,7 @@ from support import require
 
 ROOT = Path(__file__).resolve().parent.parent
 SCRIPTS = sorted(ROOT.glob("*.sh"))
-SOURCE_FOLDERS = ("dosna", "tests", "examples", "docs", "benchmarks", ".ci")
+SOURCE_FOLDERS = ("dosna", "findings", "tests", "examples", "docs", "benchmarks", ".ci")
 
 HEAVY_STANDARD = {"asyncio", "ctypes", "email", "http", "multiprocessing", "sqlite3", "ssl"}
 

@@ -26,7 +26,6 @@ from dosna.errors import (
     SourceChangedError,
     SourceError,
     SourceNotFoundError,
-    StorageError,
 )
 
 require("servicex")
@@ -703,7 +702,7 @@ def test_the_results_are_ours_alone_to_read(
     keys = servicex.keys
     servicex.keys = (keys[0], "wrong")
     try:
-        with pytest.raises(StorageError, match="access is denied"):
+        with pytest.raises(dn.errors.ConnectionError, match="credentials are refused"):
             con.ingest(f"servicex:{request}", config_path=config, **SOON)
     finally:
         servicex.keys = keys
