@@ -498,3 +498,11 @@ def test_who_opens_what_is_replaced_meanwhile_gets_what_replaced_it(con, monkeyp
     monkeypatch.setattr(folder, "open_descriptor", slow)
     assert con["a"][...].tolist() == [0.0, 1.0, 2.0, 3.0]
     assert not armed
+
+
+def test_verify_through_a_handle_on_what_was_replaced_is_an_error(con):
+    con.ingest({"a": np.arange(1, 6)})
+    handle = con["a"]
+    con.ingest({"a": np.arange(1.0, 6.0)}, overwrite=True)
+    with pytest.raises(errors.StaleDatasetError):
+        handle.verify()

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 import dosna as dn
+from dosna import errors
 from dosna.backends import ram
 from dosna.engines.connection import EngineConnection
 
@@ -59,3 +60,25 @@ def test_a_box_that_covers_a_chunk_or_not(connection: EngineConnection, side: in
         ds[box] = value
         model[box] = value
         np.testing.assert_array_equal(ds[...], model)
+
+
+@pytest.mark.parametrize("dtype", ["f8", str])
+@pytest.mark.parametrize("key", [np.s_[...], np.s_[1:3]])
+def test_what_is_replaced_while_it_is_read_is_not_read_as_fill(monkeypatch, dtype, key):
+    with dn.Connection("replaced-while-read", backend="ram", engine="cpu") as con:
+        con.ingest({"a": np.full((4, 4), 7, dtype)}, chunk_size=(2, 2), overwrite=True)
+        handle = con["a"]
+        kind = type(handle.instance)
+        for name in ("_read_batch", "_read_each"):
+            whole = getattr(kind, name)
+
+            def late(self, *args, read=whole):
+                con.ingest({"a": np.full((4, 4), 8, dtype)}, chunk_size=(2, 2), overwrite=True)
+                read(self, *args)
+
+            monkeypatch.setattr(kind, name, late)
+        with pytest.raises(errors.StaleDatasetError):
+            handle[key]
+        monkeypatch.undo()
+        assert con["a"][0, 0] == np.full(1, 8, dtype)[0]
+        con.del_dataset("a")

@@ -174,9 +174,12 @@ class FileDataset(FolderDataset[ArrayFolder], StoreDataset):
 
     def verify_chunk(self, idx: Shape) -> ChunkState:
         try:
-            return super().verify_chunk(idx)
+            state = super().verify_chunk(idx)
+            if state == "never written":
+                self.check_absent([self.object_of(idx)])
         except StorageError:
             return "unreadable"
+        return state
 
     few_objects: ClassVar[int] = 1000
 

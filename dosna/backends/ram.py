@@ -244,8 +244,9 @@ class RamDataset(BackendDataset):
     few_objects: ClassVar[int] = 1000
 
     def has_chunk(self, idx: Shape) -> bool:
+        found = idx in self.chunks
         self.refresh()
-        return idx in self.chunks
+        return found
 
     def del_chunk(self, idx: Shape) -> bool:
         with self.lock(idx):
@@ -253,8 +254,9 @@ class RamDataset(BackendDataset):
             return self.chunks.pop(idx, None) is not None
 
     def chunk_indices(self) -> Iterator[Shape]:
+        found = list(self.chunks)
         self.refresh()
-        return iter(list(self.chunks))
+        return iter(found)
 
     def update(self, change: Callable[[DatasetMetadata], DatasetMetadata]) -> None:
         with self._locks[0]:
@@ -294,11 +296,15 @@ class RamDataset(BackendDataset):
         return owned(chunk[slices])
 
     def read_many(self, out: Array, tasks: Iterable[ChunkTask]) -> None:
-        self.refresh()
         if isinstance(tasks, Plan) and not self._in_place and self.metadata.ndim:
             for batch in tasks.batches(_BATCH):
                 self._read_batch(out, batch)
-            return
+        else:
+            self._read_each(out, tasks)
+        # Afterwards, for chunks that were deleted meanwhile were taken for ones never written.
+        self.refresh()
+
+    def _read_each(self, out: Array, tasks: Iterable[ChunkTask]) -> None:
         get = self.chunks.get
         fill = self.metadata.fillvalue
         in_place = self._in_place
