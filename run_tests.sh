@@ -220,6 +220,7 @@ if [ "$installing" = yes ]; then
     "$python" -m ruff check . || failed=1
     "$python" -m ruff format --check . || failed=1
     "$python" -m mypy || failed=1
+    PYTHONPATH=$here${PYTHONPATH:+:$PYTHONPATH} "$(dirname "$python")/lint-imports" || failed=1
     "$python" -m codespell_lib -- *.* docs dosna tests examples benchmarks || failed=1
     say "the documentation site"
     NO_MKDOCS_2_WARNING=1 "$python" -m mkdocs build --strict --quiet || failed=1

@@ -22,7 +22,7 @@ from services import Hsds, hsds_environment, start_hsds
 from timing import minima
 
 import dosna as dn
-import dosna.sources.hsds
+import dosna.sources.hsds.source
 from dosna.hsds import HsdsClient, HsdsOptions
 
 PLANE = (512, 512)
@@ -77,7 +77,7 @@ def ingest(url: str) -> None:
 
 
 def one_at_a_time(url: str) -> None:
-    with mock.patch.object(dosna.sources.hsds, "IN_FLIGHT", 1):
+    with mock.patch.object(dosna.sources.hsds.source, "IN_FLIGHT", 1):
         ingest(url)
 
 

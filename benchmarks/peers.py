@@ -22,7 +22,7 @@ from zarr.codecs import Crc32cCodec, GzipCodec, ZstdCodec
 from zarr.storage import LocalStore, MemoryStore
 
 import dosna as dn
-from dosna.plan import every_chunk
+from dosna.core.plan import every_chunk
 
 Array = np.ndarray[Any, Any]
 Index = tuple[Any, ...]

@@ -12,7 +12,7 @@ from peers import in_memory
 from rows import Setting, random, row, tiles
 from timing import Case
 
-from dosna.plan import every_chunk
+from dosna.core.plan import every_chunk
 
 SMALL, CUBE = (32, 32), (64, 64, 64)
 IN_PLACE = 64 << 10

@@ -14,12 +14,12 @@ is chosen.
 
 import logging
 
-from dosna import backends, engines, errors
-from dosna.engines.access import EngineDataChunk as DataChunk
-from dosna.engines.connection import EngineConnection as Connection
-from dosna.engines.dataset import EngineDataset as Dataset
+from dosna import _moved, backends, engines, errors
+from dosna.array.chunk import EngineDataChunk as DataChunk
+from dosna.array.connection import EngineConnection as Connection
+from dosna.array.dataset import EngineDataset as Dataset
+from dosna.array.opening import open_url
 from dosna.settings import Status, compatible, status, use
-from dosna.urls import open_url
 
 __version__ = "0.1.0"
 
@@ -43,3 +43,5 @@ __all__ = [
 ]
 
 logging.getLogger("dosna").addHandler(logging.NullHandler())
+
+_moved.install()

@@ -9,9 +9,11 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, NamedTuple
 
-from dosna import registry
-from dosna.registry import Backend, Engine
-from dosna.util.options import refuse_unknown
+from dosna.backends import registry as backends
+from dosna.backends.base import Backend
+from dosna.core.options import refuse_unknown
+from dosna.engines import registry as engines
+from dosna.engines.base import Engine
 
 log = logging.getLogger("dosna")
 
@@ -90,13 +92,13 @@ def current(
 ) -> Status:
     """Give what was chosen by `use`, except for what is named here."""
     chosen = _chosen
-    found = registry.engines.get(chosen.engine if engine is None else engine)
+    found = engines.get(chosen.engine if engine is None else engine)
     if engine_kw is None:
         engine_kw = chosen.engine_kw if found.name == chosen.engine else {}
     refuse_unknown(engine_kw, found.runner.__init__, f"engine {found.name!r}")
     return Status(
         replace(found, params=found.runner(**engine_kw).params),
-        registry.backends.get(chosen.backend if backend is None else backend),
+        backends.get(chosen.backend if backend is None else backend),
     )
 
 
@@ -132,7 +134,7 @@ def compatible(engine: str | Engine, backend: str | Backend) -> bool:
     if isinstance(engine, str):
         engine = current(engine=engine).engine
     if isinstance(backend, str):
-        backend = registry.backends.get(backend)
+        backend = backends.get(backend)
     return works_together(engine, backend)
 
 

@@ -23,7 +23,6 @@ import numpy as np
 from scipy.ndimage import uniform_filter
 
 import dosna as dn
-from dosna import registry
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -69,7 +68,7 @@ def engines() -> list[tuple[str, dict[str, Any]]]:
 def connection(name: str, backend: str, engine: str, engine_kw: Any) -> Iterator[Any]:
     options: dict[str, Any] = {}
     with tempfile.TemporaryDirectory() as folder:
-        if "directory" in signature(registry.backends.get(backend).connection).parameters:
+        if "directory" in signature(dn.backends.registry.get(backend).connection).parameters:
             Path(folder, name).mkdir()
             options["directory"] = folder
         made = dn.Connection(name, backend=backend, engine=engine, engine_kw=engine_kw, **options)

@@ -30,8 +30,9 @@ import numpy as np
 from scipy.ndimage import gaussian_filter, gaussian_filter1d
 
 import dosna as dn
-from dosna.registry import backends
-from dosna.util.mpi import (
+from dosna.backends import registry as backends
+from dosna.core.options import parse_options
+from dosna.engines.mpi.scripts import (
     MpiTimer,
     mpi_barrier,
     mpi_comm,
@@ -39,7 +40,6 @@ from dosna.util.mpi import (
     mpi_size,
     pprint,
 )
-from dosna.util.options import parse_options
 
 mpl.use("agg")
 from matplotlib import pyplot as plt

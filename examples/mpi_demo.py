@@ -14,7 +14,15 @@ import tempfile
 import numpy as np
 
 import dosna as dn
-from dosna.util.mpi import MpiTimer, mpi_barrier, mpi_comm, mpi_is_root, mpi_rank, mpi_size, pprint
+from dosna.engines.mpi.scripts import (
+    MpiTimer,
+    mpi_barrier,
+    mpi_comm,
+    mpi_is_root,
+    mpi_rank,
+    mpi_size,
+    pprint,
+)
 
 SHAPE, CHUNKS = (200, 128, 128), (32, 64, 64)
 

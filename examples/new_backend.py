@@ -21,9 +21,9 @@ import numpy as np
 import pytest
 
 import dosna as dn
-from dosna.backends.store import Blob, Store, StoreConnection, VersionConflict
+from dosna.backends import Backend, registry
+from dosna.backends.stores import Blob, Store, StoreConnection, VersionConflict
 from dosna.errors import StorageError
-from dosna.registry import Backend, backends
 from dosna.testing import BackendTests
 
 
@@ -79,7 +79,7 @@ class SqliteConnection(StoreConnection):
 
 
 # A package of its own would name this in an entry point instead (docs/extending.md).
-backends.register(Backend("sqlite", SqliteConnection, "a SQLite database"))
+registry.register(Backend("sqlite", SqliteConnection, "a SQLite database"))
 
 
 class TestSqlite(BackendTests):

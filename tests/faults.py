@@ -400,7 +400,7 @@ print(won)
         """With a fork for each step, at which the child ends as by a kill."""
         con.create_dataset("a/x", data=np.zeros((6, 6)), chunk_size=(2, 2), **self.options)
         code = """
-import dosna.backends.exchange as module
+import dosna.backends.folders.exchange as module
 steps, last = 0, 0
 def counted(function):
     def call(*args, **options):
@@ -510,7 +510,7 @@ con.ingest(np.full((6, 6), 2.0), "x", chunk_size=(2, 2), overwrite=True, progres
         """On a file system that cannot exchange two names, as NFS cannot."""
         con.create_dataset("a/x", data=np.ones((6, 6)), chunk_size=(2, 2), **self.options)
         code = """
-import dosna.backends.exchange as module
+import dosna.backends.folders.exchange as module
 module.exchange = lambda one, other: False
 step, rename = int(sys.argv[2]), os.rename
 def counting(source, target, **options):
@@ -531,7 +531,7 @@ sys.exit("nothing was renamed")
             assert set(os.listdir(tmp_path)) <= {*self.left, "a"}
 
     def test_replacing_in_two_steps(self, con, tmp_path, monkeypatch):
-        monkeypatch.setattr("dosna.backends.exchange.exchange", lambda one, other: False)
+        monkeypatch.setattr("dosna.backends.folders.exchange.exchange", lambda one, other: False)
         ds = con.create_dataset("x", data=np.ones((6, 6)), chunk_size=(2, 2), **self.options)
         con.ingest(np.full((6, 6), 2.0), "x", chunk_size=(2, 2), overwrite=True)
         assert np.all(con["x"][...] == 2)

@@ -15,7 +15,7 @@ from services.s3 import make_bucket, make_client
 from support import require
 
 import dosna as dn
-from dosna.urls import Url
+from dosna.core.url import Url
 
 h5py = require("h5py")
 require("yaml")

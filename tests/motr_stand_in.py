@@ -1,4 +1,4 @@
-"""A stand-in, in memory, for the thin interface to Motr (`dosna.backends.sage_records.Motr`).
+"""A stand-in, in memory, for the thin interface to Motr (`dosna.backends.sage.records.Motr`).
 
 It refuses what would end the process in the real library, and does what was seen of a real one:
 the index goes by the clocks of its clients. A change that is dated before what is there is passed

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dosna.backends.file import FileConnection
-from dosna.registry import Backend, backends
+from dosna.backends import Backend
+from dosna.backends import registry as backends
+from dosna.backends.zarr.connection import FileConnection
 from dosna.testing.doubles import MemoryConnection
 
 SHARDED, SHARDED_S3 = "file-shards", "s3-shards"
@@ -34,7 +35,7 @@ backends.register(Backend(SHARDED, ShardedFiles))
 backends.register(Backend("memory-shards", ShardedMemory))
 
 try:
-    from dosna.backends.s3 import S3Connection
+    from dosna.backends.s3.connection import S3Connection
 except ImportError:
     pass  # boto3 or obstore is missing.
 else:

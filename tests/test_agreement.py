@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from support import require
 
 import dosna as dn
-from dosna.engines.agreement import meaning
+from dosna.engines.mpi.agreement import meaning
 from dosna.sources import open_source
 
 

@@ -10,9 +10,8 @@ import inspect
 import pytest
 
 import dosna as dn
-from dosna import registry
+from dosna.core.options import parse_options
 from dosna.testing import BackendTests
-from dosna.util.options import parse_options
 
 
 class TestBackend(BackendTests):
@@ -21,8 +20,8 @@ class TestBackend(BackendTests):
         option = pytestconfig.getoption
         backend = option("--backend") or "ram"
         engine = option("--engine") or "cpu"
-        connection = registry.backends.get(backend).connection
-        runner = registry.engines.get(engine).runner
+        connection = dn.backends.registry.get(backend).connection
+        runner = dn.engines.registry.get(engine).runner
         options = parse_options(inspect.signature(connection), option("--connection-options"))
         engine_kw = parse_options(inspect.signature(runner), option("--engine-options"))
         name = option("--connection") or "dosna-tests"

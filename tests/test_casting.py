@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from dosna.casting import lost
-from dosna.metadata import check_fillvalue
+from dosna.core.casting import lost
+from dosna.core.values import check_fillvalue
 
 NUMBERS = ["?", "i1", "u1", "<i4", ">i8", "<u8", "f2", ">f4", "<f8", "c8", ">c16", "g"]
 

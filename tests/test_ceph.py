@@ -21,7 +21,7 @@ from support import require
 
 import dosna as dn
 from dosna import errors
-from dosna.backends import storedata
+from dosna.backends.stores import dataset as storedata
 from dosna.testing import BackendTests, StoreTests
 from dosna.testing.arrays import ArrayTests
 from dosna.testing.machine import MachineTests
@@ -32,9 +32,9 @@ rados = require("rados")
 
 from services.admin import administrator, command  # noqa: E402
 
-from dosna.backends.ceph import NAMES, CephConnection  # noqa: E402
-from dosna.backends.ceph_cluster import Cluster  # noqa: E402
-from dosna.backends.ceph_store import END, CephStore  # noqa: E402
+from dosna.backends.ceph.cluster import Cluster  # noqa: E402
+from dosna.backends.ceph.connection import NAMES, CephConnection  # noqa: E402
+from dosna.backends.ceph.store import END, CephStore  # noqa: E402
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -219,7 +219,7 @@ def test_arrays_that_others_put_there_are_opened_and_deleted(con, name):
 
 
 def test_very_many_chunks_are_listed_and_not_asked_for(con, name, monkeypatch):
-    monkeypatch.setattr("dosna.backends.ceph._MOST_ASKED", 100)
+    monkeypatch.setattr("dosna.backends.ceph.connection._MOST_ASKED", 100)
     ds = con.create_dataset(name, (1 << 40,), "u1", chunk_size=1)
     ds[5], ds[1 << 39] = 1, 2
     assert sorted(ds.written_chunks()) == [(5,), (1 << 39,)]

@@ -19,7 +19,7 @@ from dosna import errors
 
 rados = require("rados")
 
-from dosna.backends.ceph_store import END  # noqa: E402
+from dosna.backends.ceph.store import END  # noqa: E402
 
 
 @pytest.fixture(scope="module")

@@ -14,9 +14,10 @@ from hypothesis.extra import numpy as hnp
 from support import require
 
 from dosna import errors
-from dosna.codecs import CodecError, Pipeline, compressor
-from dosna.crc32c import crc32c_numpy
-from dosna.shards import Shards
+from dosna.codecs.compressors import CodecError
+from dosna.codecs.crc32c import crc32c_numpy
+from dosna.codecs.pipeline import Pipeline, compressor
+from dosna.codecs.zarr.shards import Shards
 
 COMPRESSORS = [
     {"name": "gzip", "configuration": {"level": 1}},
@@ -162,7 +163,8 @@ def test_a_checked_chunk_of_many_blocks():
 FLIP = """
 import sys
 import numpy as np
-from dosna.codecs import CodecError, Pipeline
+from dosna.codecs.compressors import CodecError
+from dosna.codecs.pipeline import Pipeline
 from test_codecs import COMPRESSORS, LITTLE
 
 rng = np.random.default_rng(int(sys.argv[1]))

@@ -14,6 +14,7 @@ import dosna as dn
 from dosna.columns import Branch, FileRange, Tree, escape, find_trees, get_tree, read_columns
 from dosna.columns.chunking import choose_chunk_entries, column_chunks
 from dosna.columns.description import unescape
+from dosna.core.names import check_name
 from dosna.errors import (
     DatasetError,
     DatasetNotFoundError,
@@ -21,7 +22,6 @@ from dosna.errors import (
     RefusedError,
     SourceChangedError,
 )
-from dosna.metadata import check_name
 from dosna.testing import CountingStore, MemoryStore, use_store
 
 ak = require("awkward")

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 import dosna as dn
-from dosna.engines.work import other_bytes, unequal
+from dosna.core.compare import other_bytes, unequal
 
 NESTED = np.dtype([("a", "f4", (2,)), ("b", [("c", "M8[s]"), ("d", "S3")])])
 

@@ -123,7 +123,7 @@ class TestStoreShards(BackendTests):
 
 
 class TestStore(BackendTests):
-    """A third party's object store, through `dosna.backends.store`."""
+    """A third party's object store, through `dosna.backends.stores.connection`."""
 
     @pytest.fixture
     def make_connection(self):

@@ -15,8 +15,8 @@ import dosna as dn
 from dosna import errors
 from dosna.errors import RefusedError
 from dosna.export import SUFFIXES
+from dosna.io import processes as processes
 from dosna.testing.samples import ALL_DTYPES, DTYPES, check, sample
-from dosna.util import processes
 
 h5py = require("h5py")
 

@@ -16,7 +16,7 @@ from support import require
 
 import dosna as dn
 from dosna import errors
-from dosna.locks import open_descriptor
+from dosna.io.locks import open_descriptor
 
 
 class TestFile(FolderFaults):

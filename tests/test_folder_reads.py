@@ -15,8 +15,8 @@ require("numcodecs")
 
 import dosna as dn  # noqa: E402
 from dosna import errors  # noqa: E402
-from dosna.crc32c import crc32c  # noqa: E402
-from dosna.sources.files import LocalFile  # noqa: E402
+from dosna.codecs.crc32c import crc32c  # noqa: E402
+from dosna.io.local import LocalFile  # noqa: E402
 
 
 @pytest.fixture(params=["hdf5", "file"])

@@ -13,7 +13,7 @@ from support import require
 
 import dosna as dn
 from dosna import errors
-from dosna.backends import folder
+from dosna.backends.folders import connection as folder
 
 require("h5py")
 
@@ -411,7 +411,7 @@ def test_datasets_without_an_id_open(con, base, backend):
     if backend == "file":
         pytest.skip("those of other programs have none: tested with them")
     con.create_dataset("x", data=np.arange(4.0), chunk_size=2)
-    from dosna.backends import h5format
+    from dosna.backends.hdf5 import chunkfile as h5format
 
     path = base / "x" / "dataset.h5"
     metadata, _ = h5format.read_description(path.read_bytes(), "x")
@@ -425,7 +425,7 @@ def test_datasets_without_an_id_open(con, base, backend):
 def test_a_record_that_may_not_be_written_is_named(con, backend, monkeypatch):
     if backend == "file":
         pytest.skip("it has no record")
-    from dosna.backends import h5folder
+    from dosna.backends.hdf5 import folder as h5folder
 
     ds = con.create_dataset("x", (4,), chunk_size=2)
     ds[:2] = 1
@@ -448,7 +448,7 @@ def test_a_record_that_may_not_be_written_is_named(con, backend, monkeypatch):
 def test_a_record_that_cannot_be_read_is_an_error_and_not_fill(con, backend, monkeypatch):
     if backend == "file":
         pytest.skip("it has no record")
-    from dosna.backends import h5folder
+    from dosna.backends.hdf5 import folder as h5folder
 
     con.create_dataset("x", (4,), chunk_size=2)
     open_descriptor = h5folder.open_descriptor
@@ -464,7 +464,7 @@ def test_a_record_that_cannot_be_read_is_an_error_and_not_fill(con, backend, mon
 
 
 def test_a_replacement_whose_maker_removes_it_while_others_sweep(con, base, backend, monkeypatch):
-    from dosna.backends import exchange
+    from dosna.backends.folders import exchange as exchange
 
     con.create_dataset("x", data=[1])
     temporary = con.instance.begin_replacement("x")

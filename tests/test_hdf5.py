@@ -21,7 +21,8 @@ h5py = require("h5py")
 
 import dosna as dn  # noqa: E402
 from dosna import errors  # noqa: E402
-from dosna.backends import h5folder, h5virtual  # noqa: E402
+from dosna.backends.hdf5 import folder as h5folder  # noqa: E402
+from dosna.backends.hdf5 import virtual as h5virtual  # noqa: E402
 
 
 @pytest.fixture

@@ -16,7 +16,9 @@ from support import require
 import dosna as dn
 from dosna.cli import main
 from dosna.errors import RefusedError, SourceError
-from dosna.sources import h5direct, h5types, open_source
+from dosna.sources import open_source
+from dosna.sources.hdf5 import direct as h5direct
+from dosna.sources.hdf5 import types as h5types
 
 h5py = require("h5py")
 from h5py import h5d, h5p, h5s, h5t  # noqa: E402
@@ -169,7 +171,7 @@ def test_filters_that_are_missing(con, path, code, says, monkeypatch):
         creation.set_filter(code, h5py.h5z.FLAG_OPTIONAL, ())
         make(file, "a", h5t.NATIVE_INT32, (8,), creation)
         file["b"] = 1
-    monkeypatch.setattr("dosna.sources.h5chunks._CODECS", {})
+    monkeypatch.setattr("dosna.backends.linked.reader._CODECS", {})
     monkeypatch.setattr(h5py.h5z, "filter_avail", lambda found: found != code)
     report = con.ingest(path, on_error="skip")
     assert report.made == ["b"]
@@ -180,7 +182,8 @@ def test_filters_that_are_missing(con, path, code, says, monkeypatch):
 
 def test_places_that_hsds_is_told(path):
     require("h5pyd")
-    from dosna.hsds import h5copy, transfer
+    from dosna.transfer import copying as h5copy
+    from dosna.transfer import files as transfer
 
     noise = np.random.default_rng(1).integers(0, 1 << 30, (10, 10), "i4")
     with h5py.File(path, "w", libver="latest", userblock_size=512) as file:
@@ -261,7 +264,7 @@ def test_strings_of_which_some_are_undefined_are_refused(con, path, monkeypatch)
     with h5py.File(path, "w") as file:
         file["n"] = np.arange(3)
         file["v"] = ["abc", "d"]
-    monkeypatch.setattr("dosna.sources.hdf5.is_partly_undefined", lambda dataset: True)
+    monkeypatch.setattr("dosna.sources.hdf5.source.is_partly_undefined", lambda dataset: True)
     report = con.ingest(path, on_error="skip")
     assert report.made == ["n"]
     assert "does not define what those of its strings are that are missing" in report.skipped["v"]
@@ -483,7 +486,7 @@ def test_references_in_attributes_cost_no_search(con, path, monkeypatch):
             file[name].attrs["in"] = file["z"].ref
             file[name].attrs["all"] = file.ref
     searched = []
-    monkeypatch.setattr("dosna.sources.h5types.name_of", searched.append)
+    monkeypatch.setattr("dosna.sources.hdf5.types.name_of", searched.append)
     con.ingest(path)
     for name in "abc":
         assert con[name].attrs["of"] == "/z/target"
@@ -506,7 +509,7 @@ def test_what_describing_one_array_raises(con, path, monkeypatch, kind):
             raise kind(*(("utf-8", b"x", 0, 1, "why") if kind is UnicodeDecodeError else ("why",)))
         return real(dataset)
 
-    monkeypatch.setattr("dosna.sources.hdf5.represent", represent)
+    monkeypatch.setattr("dosna.sources.hdf5.source.represent", represent)
     for how in (con.ingest, con.link):
         report = how(path, how.__name__, on_error="skip")
         assert report.made == [f"{how.__name__}/good"]
@@ -533,7 +536,7 @@ def test_damage_is_said_only_of_what_is_damaged(con, path, monkeypatch):
         def fails(*given):
             raise OSError("filter returned failure")
 
-        monkeypatch.setattr("dosna.sources.hdf5.read_by_libhdf5", fails)
+        monkeypatch.setattr("dosna.sources.hdf5.source.read_by_libhdf5", fails)
         with pytest.raises(SourceError, match=r"HDF5 cannot read it \(filter returned") as raised:
             source.read("lzf", whole)
     assert "damaged" not in str(raised.value)

@@ -19,7 +19,7 @@ h5py = require("h5py")
 
 import dosna as dn  # noqa: E402
 from dosna import errors  # noqa: E402
-from dosna.locks import RangeLocks  # noqa: E402
+from dosna.io.locks import RangeLocks  # noqa: E402
 
 
 @pytest.fixture
@@ -227,7 +227,7 @@ def test_a_refusal_to_lock_is_an_error(locks):
         pass
 
 
-TRACED = ("locks.py", "h5dataset.py", "h5folder.py", "h5plain.py")
+TRACED = ("io/locks.py", "hdf5/dataset.py", "hdf5/folder.py", "hdf5/plain.py")
 
 
 def interrupted_before_each_bytecode(act):
@@ -236,7 +236,7 @@ def interrupted_before_each_bytecode(act):
     def trace(frame, event, arg):
         nonlocal left
         if event == "call":
-            frame.f_trace_opcodes = os.path.basename(frame.f_code.co_filename) in TRACED
+            frame.f_trace_opcodes = frame.f_code.co_filename.endswith(TRACED)
         elif event == "opcode":
             left -= 1
             if left < 0:

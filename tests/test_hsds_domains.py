@@ -21,7 +21,7 @@ h5pyd = require("h5pyd")
 
 from dosna.export.hsds import link_domain, load_domain  # noqa: E402
 from dosna.hsds import HsdsClient, HsdsOptions  # noqa: E402
-from dosna.util.processes import maker  # noqa: E402
+from dosna.io.processes import maker  # noqa: E402
 
 
 def small_integers(shape):
@@ -365,7 +365,7 @@ def test_what_a_killed_export_left_is_swept_by_the_next(hsds, domain, tmp_path):
     client = HsdsClient(HsdsOptions())
     folder, _, name = domain.rpartition("/")
     process = subprocess.run(
-        [sys.executable, "-c", "from dosna.util.processes import maker; print(maker())"],
+        [sys.executable, "-c", "from dosna.io.processes import maker; print(maker())"],
         capture_output=True,
         text=True,
     )

@@ -21,7 +21,7 @@ da = require("dask.array")
 xr = require("xarray")
 require("numcodecs")
 
-from dosna.xarray_backend import DosnaEntrypoint  # noqa: E402
+from dosna.integrations.xarray import DosnaEntrypoint  # noqa: E402
 
 ROOT = Path(__file__).resolve().parent.parent
 SHAPE, CHUNKS = (20, 30, 25), (8, 8, 8)

@@ -23,7 +23,10 @@ from services.s3 import make_bucket, make_client
 from support import mpiexec, require
 
 import dosna as dn
+from dosna.backends.linked import dataset as links
+from dosna.backends.linked import reader as h5chunks
 from dosna.cli import main
+from dosna.codecs.fletcher32 import fletcher32
 from dosna.errors import (
     ChunkCorruptError,
     ConfigurationError,
@@ -38,9 +41,8 @@ from dosna.errors import (
     SourceNotFoundError,
     StaleDatasetError,
 )
-from dosna.fletcher32 import fletcher32
-from dosna.sources import h5chunks, h5links, links
-from dosna.sources.hdf5 import H5Source
+from dosna.sources.hdf5 import layout as h5links
+from dosna.sources.hdf5.source import H5Source
 from dosna.testing.samples import check, indices, keys, sample
 
 h5py = require("h5py")
@@ -66,7 +68,7 @@ def path(tmp_path):
 @pytest.fixture
 def tabled(monkeypatch):
     """Have the records of few chunks in a table too."""
-    monkeypatch.setattr("dosna.sources.h5links.MOST_KEPT", 0)
+    monkeypatch.setattr("dosna.sources.hdf5.layout.MOST_KEPT", 0)
 
 
 @pytest.fixture
@@ -249,7 +251,7 @@ def test_damaged_bitshuffle(con, path, how):
 
 
 def test_an_array_that_is_contiguous_has_chunks_of_rows(con, path, monkeypatch):
-    monkeypatch.setattr("dosna.sources.h5links.TARGET_CHUNK_BYTES", 200)
+    monkeypatch.setattr("dosna.sources.hdf5.layout.TARGET_CHUNK_BYTES", 200)
     values = sample((7, 10, 9), "<i4")
     with h5py.File(path, "w") as file:
         file["a"], file["long"] = values, np.arange(1000.0)
@@ -529,7 +531,7 @@ def test_xarray_and_dask_read_it(con, scan):
     con.link(scan)
     import dask.array
 
-    from dosna.xarray_backend import DosnaEntrypoint
+    from dosna.integrations.xarray import DosnaEntrypoint
 
     lazy = dask.array.from_array(con["entry/zipped"], chunks=con["entry/zipped"].chunks)
     assert lazy.chunks[0] == (2,) * 6

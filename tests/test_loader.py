@@ -636,7 +636,7 @@ def test_what_groups_said_of_a_former_state_is_gone(config, tmp_path, link_files
 
 @pytest.mark.parametrize("link_files", [False, True])
 def test_what_was_damaged_is_loaded_anew_after_a_reset(config, tmp_path, monkeypatch, link_files):
-    monkeypatch.setattr("dosna.sources.h5links.MOST_KEPT", 0)
+    monkeypatch.setattr("dosna.sources.hdf5.layout.MOST_KEPT", 0)
     config = replace(config, link_files=link_files)
     loader.watch(config, once=True)
     loader.load(config, once=True)

@@ -11,9 +11,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from dosna import metadata
+from dosna.core import metadata as metadata
+from dosna.core.metadata import DatasetMetadata, new_metadata
+from dosna.core.names import check_name, parents
+from dosna.core.values import check_fillvalue, decode_value, encode_value
 from dosna.errors import DatasetNameError, FormatError
-from dosna.metadata import DatasetMetadata, new_metadata
 from dosna.testing.samples import ALL_DTYPES, sample
 
 DTYPE = st.one_of(
@@ -46,7 +48,7 @@ def test_any_metadata_survive_their_json(data):
         dtype,
         fill,
         tuple(data.draw(st.integers(1, 2**20)) for _ in shape),
-        {"a": metadata.encode_value(np.arange(3))},
+        {"a": encode_value(np.arange(3))},
         {"compression": "gzip"},
         data.draw(st.booleans()),
     )
@@ -63,7 +65,7 @@ def test_any_metadata_survive_their_json(data):
 def test_attributes_keep_arrays_and_scalars(dtype):
     array = sample((3, 2), dtype)
     for value in (array, array[1:], array[::-1, ::2], array[0, 0], array[:0]):
-        found = metadata.decode_value(json.loads(json.dumps(metadata.encode_value(value))))
+        found = decode_value(json.loads(json.dumps(encode_value(value))))
         if isinstance(value, str):  # NumPy's text is a str, which JSON has.
             assert found == value
             continue
@@ -87,19 +89,19 @@ JSON = st.recursive(
 
 @given(JSON)
 def test_attributes_keep_json_values_even_those_that_look_like_tags(value):
-    text = json.dumps(metadata.encode_value(value), allow_nan=False)
-    assert metadata.decode_value(json.loads(text)) == value
+    text = json.dumps(encode_value(value), allow_nan=False)
+    assert decode_value(json.loads(text)) == value
 
 
 @pytest.mark.parametrize("value", [object(), {1}, b"x", {1: 2}, np.array([None]), [object()]])
 def test_attributes_refuse_what_json_and_numpy_have_not(value):
     with pytest.raises(TypeError, match=r"kept|keys"):
-        metadata.encode_value(value)
+        encode_value(value)
 
 
 @pytest.mark.parametrize("value", [1j, complex(np.nan, -0.0), 1 + 2j])
 def test_attributes_keep_complex_numbers_of_python(value):
-    found = metadata.decode_value(json.loads(json.dumps(metadata.encode_value([value]))))[0]
+    found = decode_value(json.loads(json.dumps(encode_value([value]))))[0]
     assert isinstance(found, complex)
     assert np.complex128(value).tobytes() == np.complex128(found).tobytes()
 
@@ -165,7 +167,7 @@ def test_chosen_chunks_are_near_cubes():
 
 @pytest.mark.parametrize("name", ["a", "entry/data", "a b", "ä/ö", "chunk_0", "x" * 200, "a.b/c"])
 def test_legal_names(name):
-    assert metadata.check_name(name) == name
+    assert check_name(name) == name
 
 
 @pytest.mark.parametrize(
@@ -174,12 +176,12 @@ def test_legal_names(name):
 )
 def test_illegal_names(name):
     with pytest.raises(DatasetNameError, match="name"):
-        metadata.check_name(name)
+        check_name(name)
 
 
 def test_parents():
-    assert metadata.parents("a/b/c") == ["a", "a/b"]
-    assert metadata.parents("a") == []
+    assert parents("a/b/c") == ["a", "a/b"]
+    assert parents("a") == []
 
 
 @pytest.mark.parametrize(
@@ -200,7 +202,7 @@ def test_parents():
 )
 def test_fill_values_that_do_not_fit(dtype, value):
     with pytest.raises(ValueError, match="fillvalue"):
-        metadata.check_fillvalue(value, np.dtype(dtype))
+        check_fillvalue(value, np.dtype(dtype))
 
 
 @pytest.mark.parametrize(
@@ -216,7 +218,7 @@ def test_fill_values_that_do_not_fit(dtype, value):
     ],
 )
 def test_fill_values_that_fit(dtype, value, kept):
-    found = metadata.check_fillvalue(value, np.dtype(dtype))
+    found = check_fillvalue(value, np.dtype(dtype))
     assert found == kept
     assert found.dtype == np.dtype(dtype)
 

@@ -165,7 +165,7 @@ def test_a_timeout_does_not_bound_the_work_itself(tmp_path):
     require("h5py")
     (tmp_path / "script.py").write_text(
         "import time\n"
-        "import dosna as dn, dosna.util.mpi as dn_mpi\n"
+        "import dosna as dn, dosna.engines.mpi.scripts as dn_mpi\n"
         "dn.use('mpi', 'hdf5', {'collective_timeout': 0.2})\n"
         "with dn.Connection('.') as con:\n"
         "    ds = con.create_dataset('a', (2,), chunk_size=1)\n"
@@ -182,7 +182,7 @@ def test_run_mpi_ends_all_ranks_when_one_fails(tmp_path):
     require("mpi4py")
     (tmp_path / "script.py").write_text(
         "import sys\n"
-        "from dosna.util.mpi import mpi_barrier, mpi_rank\n"
+        "from dosna.engines.mpi.scripts import mpi_barrier, mpi_rank\n"
         "assert sys.argv[1:] == ['a b', '--c'], sys.argv\n"
         "if mpi_rank() == 1:\n"
         "    raise ValueError('only here')\n"
@@ -214,7 +214,7 @@ def test_without_an_mpi_library_the_error_says_what_to_do(tmp_path):
     (package / "MPI.py").write_text("raise RuntimeError('cannot load MPI library')")
     code = (
         "import dosna as dn\n"
-        "from dosna.util.mpi import mpi_comm, mpi_size\n"
+        "from dosna.engines.mpi.scripts import mpi_comm, mpi_size\n"
         "assert (mpi_comm(), mpi_size()) == (None, 1)\n"
         "try:\n    dn.use('mpi')\n"
         "except dn.errors.MissingDependencyError as error:\n    print(error)\n"

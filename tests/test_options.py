@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from dosna.util.options import parse_options
+from dosna.core.options import parse_options
 
 if TYPE_CHECKING:
     from elsewhere import Unimportable

@@ -9,9 +9,9 @@ import pytest
 from support import require
 
 import dosna as dn
+from dosna.core.plan import plan
+from dosna.core.selection import select
 from dosna.errors import DatasetNotFoundError, StaleDatasetError
-from dosna.plan import plan
-from dosna.selection import select
 
 
 @pytest.fixture(params=["ram", "hdf5", "file"])

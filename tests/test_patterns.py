@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import dosna as dn
-from dosna.util.patterns import matching
+from dosna.core.patterns import matching
 
 NAMES = ["a[1]", "a1", "g/x", "g/y/z", "g[1]/x", "h*", "hat", "x"]
 

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from dosna.plan import ChunkTask, every_chunk, plan, single
-from dosna.selection import select
+from dosna.core.plan import ChunkTask, every_chunk, plan, single
+from dosna.core.selection import select
 from tests.test_selection import array_of, keys, numpy_result, same, shapes
 
 quick = settings(max_examples=250, deadline=None)

@@ -15,7 +15,8 @@ from support import require
 ROOT = Path(__file__).resolve().parent.parent
 
 RAW = """
-from dosna.registry import Claims, SourceKind
+from dosna.sources import Claims
+from dosna.sources import SourceKind
 from dosna.sources import ArrayDescription, Source
 import numpy as np
 
@@ -34,8 +35,9 @@ print("LOADED raw")
 """
 
 SUBCLASS = """
-from dosna.registry import Claims, SourceKind
-from dosna.sources.hdf5 import H5Source
+from dosna.sources import Claims
+from dosna.sources import SourceKind
+from dosna.sources.hdf5.source import H5Source
 
 class Mine(H5Source):
     pass
@@ -156,7 +158,7 @@ def test_one_that_says_what_it_takes_is_loaded_for_that_alone(site):
     site.source("broken", SLOW)
     lines, err = site.prints(
         """
-    from dosna.registry import sources
+    from dosna.sources import registry as sources
     assert sources.claims()["raw"].suffixes == (".raw",)
     with dn.Connection("x", backend="ram") as con:
         con.ingest("a.npy")
@@ -210,7 +212,10 @@ def test_registered_ones_are_available(site):
     lines, _ = site.prints(
         """
     import dosna.backends, dosna.engines
-    from dosna.registry import Backend, Engine, backends, engines
+    from dosna.backends import Backend
+    from dosna.engines import Engine
+    from dosna.backends import registry as backends
+    from dosna.engines import registry as engines
     from dosna.backends.ram import RamConnection
     from dosna.engines.cpu import CpuRunner
     backends.register(Backend("mine", RamConnection))

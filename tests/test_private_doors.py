@@ -20,92 +20,95 @@ DOORS = {
     "uproot": {
         "uproot.models.TBasket:Model_TBasket.read": (
             ("chunk", "cursor", "context", "file", "selffile", "parent"),
-            "sources/roottree.py",
+            "sources/root/tree.py",
         ),
         "uproot.models.RNTuple:Model_ROOT_3a3a_RNTuple.page_link_list": (
             None,
-            "sources/roottree.py",
+            "sources/root/tree.py",
         ),
         "uproot.models.RNTuple:Model_ROOT_3a3a_RNTuple.column_records": (
             None,
-            "sources/roottree.py",
+            "sources/root/tree.py",
         ),
         "uproot.models.RNTuple:Model_ROOT_3a3a_RNTuple.cluster_summaries": (
             None,
-            "sources/roottree.py",
+            "sources/root/tree.py",
         ),
         "uproot.models.RNTuple:Model_ROOT_3a3a_RNTuple.read_cluster_range": (
             ("col_idx", "cluster_start", "cluster_stop", "missing_element_padding"),
-            "sources/roottree.py",
+            "sources/root/tree.py",
         ),
-        "uproot.behaviors.RNTuple:HasFields.to_akform": (("filter_field",), "sources/roottree.py"),
+        "uproot.behaviors.RNTuple:HasFields.to_akform": (
+            ("filter_field",),
+            "sources/root/tree.py",
+        ),
         "uproot.behaviors.TBranch:TBranch.basket_compressed_bytes": (
             ("basket_num",),
-            "sources/roottree.py",
+            "sources/root/tree.py",
         ),
-        "uproot.containers:_stl_container_size": (None, "sources/rootchecks.py"),
-        "uproot.containers:AsContainer": (None, "sources/rootchecks.py"),
+        "uproot.containers:_stl_container_size": (None, "sources/root/checks.py"),
+        "uproot.containers:AsContainer": (None, "sources/root/checks.py"),
         "uproot.source.cursor:Cursor.field": (
             ("chunk", "format", "context", "move"),
-            "sources/rootchecks.py",
+            "sources/root/checks.py",
         ),
         "uproot.interpretation:Interpretation.hook_before_basket_array": (
             None,
-            "sources/rootchecks.py",
+            "sources/root/checks.py",
         ),
-        "uproot.interpretation.known_forth:known_forth_of": (("model",), "sources/rootchecks.py"),
+        "uproot.interpretation.known_forth:known_forth_of": (("model",), "sources/root/checks.py"),
         "uproot.interpretation.numerical:TruncatedNumerical.to_dims": (
             None,
-            "sources/rootchecks.py",
+            "sources/root/checks.py",
         ),
-        "uproot.source.chunk:Chunk.wrap": (("source", "data", "start"), "sources/rootfile.py"),
+        "uproot.source.chunk:Chunk.wrap": (("source", "data", "start"), "sources/root/file.py"),
     },
     "awkward": {
         "awkward._connect.pyarrow:convert_native_arrow_table_to_awkward": (
             ("table",),
-            "sources/eventfiles.py",
+            "sources/servicex/eventfiles.py",
         ),
     },
     "servicex": {
         "servicex.servicex_adapter:ServiceXAdapter._get_authorization": (
             (),
-            "sources/servicex_requests.py",
+            "sources/servicex/requests.py",
         ),
         "servicex.servicex_adapter:ServiceXAdapter.get_transform_status": (
             ("request_id",),
-            "sources/servicex_requests.py",
+            "sources/servicex/requests.py",
         ),
         "servicex.servicex_adapter:ServiceXAdapter.get_servicex_capabilities": (
             (),
-            "sources/servicex_requests.py",
+            "sources/servicex/requests.py",
         ),
         "servicex.servicex_adapter:ServiceXAdapter.get_code_generators_async": (
             (),
-            "sources/servicex_requests.py",
+            "sources/servicex/requests.py",
         ),
         "servicex.servicex_adapter:ServiceXAdapter.submit_transform": (
             ("transform_request",),
-            "sources/servicex_requests.py",
+            "sources/servicex/requests.py",
         ),
         "servicex.query_cache:QueryCache.is_transform_request_submitted": (
             ("hash_value",),
-            "sources/servicex_requests.py",
+            "sources/servicex/requests.py",
         ),
         "servicex.query_cache:QueryCache.get_transform_request_id": (
             ("hash_value",),
-            "sources/servicex_requests.py",
+            "sources/servicex/requests.py",
         ),
         "servicex.query_cache:QueryCache.get_transform_by_hash": (
             ("hash",),
-            "sources/servicex_requests.py",
+            "sources/servicex/requests.py",
         ),
         "servicex.query_cache:QueryCache.cache_submitted_transform": (
             ("transform", "request_id"),
-            "sources/servicex_requests.py",
+            "sources/servicex/requests.py",
         ),
         "servicex.query_cache:QueryCache.delete_record_by_request_id": (
             ("request_id",),
-            "sources/servicex.py",
+            "sources/servicex/source.py",
         ),
     },
     "h5pyd": {

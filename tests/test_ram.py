@@ -10,8 +10,8 @@ import pytest
 
 import dosna as dn
 from dosna import errors
+from dosna.array.connection import EngineConnection
 from dosna.backends import ram
-from dosna.engines.connection import EngineConnection
 
 
 @pytest.fixture

@@ -34,9 +34,9 @@ from dosna.testing import SourceTests
 ak, uproot = require("awkward"), require("uproot")
 
 from dosna.columns.layout import decompose, form_of, plain_form  # noqa: E402
-from dosna.sources.root import to_arrow, to_awkward  # noqa: E402
-from dosna.sources.rootchain import Decoded  # noqa: E402
-from dosna.sources.roottree import TTreePart, _shown  # noqa: E402
+from dosna.sources.root.chain import Decoded  # noqa: E402
+from dosna.sources.root.source import to_arrow, to_awkward  # noqa: E402
+from dosna.sources.root.tree import TTreePart, _shown  # noqa: E402
 
 N = 3000
 RANDOM = np.random.default_rng(5)
@@ -339,7 +339,7 @@ def test_each_basket_is_read_once(path, monkeypatch):
 
 
 def test_lengths_are_known_without_decoding(path, ntuple, monkeypatch):
-    from dosna.sources.roottree import RNTuplePart
+    from dosna.sources.root.tree import RNTuplePart
 
     for kind in (TTreePart, RNTuplePart):
         monkeypatch.setattr(kind, "read", lambda *args: pytest.fail("it was decoded"))

@@ -20,15 +20,15 @@ from support import require
 
 import dosna as dn
 from dosna import errors
-from dosna.backends import storedata
+from dosna.backends.stores import dataset as storedata
 from dosna.testing import BackendTests, StoreTests
 from dosna.testing.samples import DTYPES
 
 require("boto3")
 require("obstore")
 
-from dosna.backends.s3 import S3Connection, bucket_name  # noqa: E402
-from dosna.backends.s3_store import S3Store  # noqa: E402
+from dosna.backends.s3.connection import S3Connection, bucket_name  # noqa: E402
+from dosna.backends.s3.store import S3Store  # noqa: E402
 
 LAYOUTS = ["buckets", "one bucket"]
 

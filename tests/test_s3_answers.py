@@ -18,8 +18,8 @@ from dosna import errors
 require("boto3")
 require("obstore")
 
-from dosna.backends.s3_client import S3Client, Settings  # noqa: E402
-from dosna.sources.files import S3File, S3Options  # noqa: E402
+from dosna.io.s3.client import S3Client, Settings  # noqa: E402
+from dosna.io.s3file import S3File, S3Options  # noqa: E402
 
 
 def error(code, more=""):

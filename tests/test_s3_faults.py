@@ -16,7 +16,7 @@ from support import require
 
 import dosna as dn
 from dosna import errors
-from dosna.backends.store import ABSENT, VersionConflict
+from dosna.backends.stores.connection import ABSENT, VersionConflict
 
 require("boto3")
 require("obstore")

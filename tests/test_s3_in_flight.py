@@ -13,7 +13,7 @@ from support import require
 boto3 = require("boto3")
 require("obstore")
 
-from dosna.backends.s3 import S3Connection  # noqa: E402
+from dosna.backends.s3.connection import S3Connection  # noqa: E402
 
 
 @pytest.fixture

@@ -19,12 +19,15 @@ from support import require
 
 import dosna as dn
 from dosna import errors
-from dosna.backends import sage_store, storedata
-from dosna.backends.sage import SageConnection
-from dosna.backends.sage_records import ObjectId
-from dosna.backends.sage_store import SageStore
-from dosna.backends.store import ABSENT, VersionConflict
-from dosna.registry import Backend, backends
+from dosna.backends import Backend
+from dosna.backends import registry as backends
+from dosna.backends.sage import store as sage_store
+from dosna.backends.sage.connection import SageConnection
+from dosna.backends.sage.records import ObjectId
+from dosna.backends.sage.store import SageStore
+from dosna.backends.stores import dataset as storedata
+from dosna.backends.stores.connection import ABSENT, VersionConflict
+from dosna.core.metadata import new_metadata
 from dosna.testing import BackendTests, StoreTests
 
 CHUNK = "entry/tomo/c/0/1"
@@ -220,7 +223,7 @@ def test_guarantees():
     con = SageConnection("trial", secrets.token_hex(8))
     con.open_motr = MotrStandIn
     con.connect()
-    ds = con.create_dataset("tomo", dn.metadata.new_metadata((4,), "i4", 0, (2,)))
+    ds = con.create_dataset("tomo", new_metadata((4,), "i4", 0, (2,)))
     assert ds.guarantees.partial_writes == "processes"
     assert "does not replicate" in ds.guarantees.notes[0]
 

@@ -14,8 +14,9 @@ from support import require
 
 import dosna as dn
 from dosna import errors
-from dosna.backends import sage_conf, sage_start
-from dosna.support import motr
+from dosna.backends.sage import binding as motr
+from dosna.backends.sage import configuration as sage_conf
+from dosna.backends.sage import start as sage_start
 
 GOOD = {
     "laddr": "inet:tcp:192.0.2.10@4001",

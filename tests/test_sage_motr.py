@@ -18,7 +18,7 @@ import pytest
 
 import dosna as dn
 from dosna import errors
-from dosna.backends import sage_conf
+from dosna.backends.sage import configuration as sage_conf
 
 CONF = os.environ.get("DOSNA_SAGE_CONF")
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from dosna.selection import select
+from dosna.core.selection import select
 
 quick = settings(max_examples=300, deadline=None)
 

@@ -10,7 +10,7 @@ import pytest
 from support import require
 
 import dosna as dn
-from dosna import errors, registry
+from dosna import errors
 
 
 def chosen():
@@ -210,7 +210,7 @@ def test_a_backend_that_takes_any_option_is_refused():
         def __init__(self, name, **options):
             super().__init__(name)
 
-    registry.backends.register(registry.Backend("sloppy", Sloppy, "a test"))
+    dn.backends.registry.register(dn.backends.Backend("sloppy", Sloppy, "a test"))
     with pytest.raises(errors.ConfigurationError, match="kwargs"):
         dn.Connection("a", backend="sloppy", misspelt=1)
 
@@ -220,17 +220,17 @@ def test_a_choice_is_never_seen_in_parts(monkeypatch):
     require("joblib")
     before = dn.status()
     dn.use(engine="joblib", engine_kw={"njobs": 3})
-    get = registry.engines.get
+    get = dn.engines.registry.get
 
     def meanwhile(name):
-        monkeypatch.setattr(registry.engines, "get", get)
+        monkeypatch.setattr(dn.engines.registry, "get", get)
         other = threading.Thread(target=dn.use, args=("cpu",))
         other.start()
         other.join()
         return get(name)
 
     try:
-        monkeypatch.setattr(registry.engines, "get", meanwhile)
+        monkeypatch.setattr(dn.engines.registry, "get", meanwhile)
         found = dn.status().engine
         assert (found.name, found.params["njobs"]) == ("joblib", 3)
         assert dn.status().engine.name == "cpu"

@@ -13,8 +13,9 @@ import pytest
 from support import require
 
 import dosna as dn
+from dosna.backends.linked import reader as h5chunks
 from dosna.errors import IncompleteDatasetWarning, RefusedError, SourceError, SourceNotFoundError
-from dosna.sources import h5chunks, open_source
+from dosna.sources import open_source
 
 h5py = require("h5py")
 
@@ -239,7 +240,7 @@ def test_types(con, path):
 
 
 def test_one_very_long_string_is_refused(con, path, monkeypatch):
-    monkeypatch.setattr("dosna.sources.strings._MOST_PADDED", 1 << 20)
+    monkeypatch.setattr("dosna.sources.hdf5.strings._MOST_PADDED", 1 << 20)
     with h5py.File(path, "w") as file:
         file["log"] = np.array(["x" * 10_000, *["short"] * 100], object)
         file["bytes"] = np.array([b"\xff" * 40_000, *[b"short"] * 100], object)

@@ -8,8 +8,8 @@ from support import require
 
 import dosna as dn
 from dosna.cli import main
+from dosna.core.values import plain_fields
 from dosna.errors import RefusedError
-from dosna.metadata import plain_fields
 from dosna.sources import open_source
 
 INNER = np.dtype([("re", ">f4"), ("im", "<f4", (2,))])

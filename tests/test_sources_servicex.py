@@ -245,8 +245,8 @@ def test_an_interrupted_ingest_goes_on_wherever_it_was(
     servicex: ServiceX, config: str, inputs: list[str], monkeypatch: Any
 ) -> None:
     """Crash before some of the changes to the store, and go on: with files in another order."""
-    from dosna.engines.connection import EngineConnection
-    from dosna.engines.dataset import EngineDataset
+    from dosna.array.connection import EngineConnection
+    from dosna.array.dataset import EngineDataset
 
     queries = [{**CUT[0], "filter_name": ["Muon_pt"]}, {"treename": "Runs"}]
     selection = json.dumps([{**NOTHING_CHOSEN, **query} for query in queries])

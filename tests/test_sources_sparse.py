@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from support import require
 
 import dosna as dn
-from dosna.plan import touched
+from dosna.core.plan import touched
 from dosna.sources import open_source
 
 

@@ -167,7 +167,7 @@ def test_datasets_beside_one_that_cannot_be_opened(con, tmp_path, how, capsys):
         assert report.made == ["g/fine", "ok"]
         assert report.skipped.keys() == {"x"}
         xr = require("xarray")
-        from dosna.xarray_backend import DosnaEntrypoint
+        from dosna.integrations.xarray import DosnaEntrypoint
 
         with pytest.warns(UserWarning, match="'x' is left out"):
             opened = xr.open_dataset(broken, engine=DosnaEntrypoint)
@@ -193,7 +193,7 @@ def test_damaged_text_is_found_when_it_is_read(con, tmp_path):
 
 def test_all_that_cannot_be_opened_is_an_error_in_xarray(tmp_path):
     xr = require("xarray")
-    from dosna.xarray_backend import DosnaEntrypoint
+    from dosna.integrations.xarray import DosnaEntrypoint
 
     spoil(tmp_path / "in.zarr", "codec")
     with dn.Connection(str(tmp_path / "in.zarr"), backend="file", engine="cpu") as broken:
@@ -226,7 +226,7 @@ CASES = {
 @pytest.mark.parametrize("case", CASES)
 def test_what_is_missing_for_xarray_is_missing_afterwards(con, tmp_path, case, version):
     xr = require("xarray")
-    from dosna.xarray_backend import DosnaEntrypoint
+    from dosna.integrations.xarray import DosnaEntrypoint
 
     values, encoding = CASES[case]
     path = tmp_path / "in.zarr"

@@ -20,16 +20,19 @@ from hypothesis import strategies as st
 
 import dosna as dn
 from dosna import errors
-from dosna.backends import deletion, storedata
-from dosna.backends.parts import byte_runs, scratch
-from dosna.backends.store import StoreConnection
-from dosna.backends.storedata import StoreDataset
-from dosna.metadata import DatasetMetadata
-from dosna.registry import Backend, backends
+from dosna.backends import Backend
+from dosna.backends import registry as backends
+from dosna.backends.stores import dataset as storedata
+from dosna.backends.stores import deletion as deletion
+from dosna.backends.stores.connection import StoreConnection
+from dosna.backends.stores.dataset import StoreDataset
+from dosna.core.metadata import DatasetMetadata
+from dosna.io import processes as processes
+from dosna.io.ranges import byte_runs
+from dosna.io.scratch import scratch
 from dosna.testing import CountingStore, FaultyStore, MemoryStore, use_store
 from dosna.testing.doubles import FolderStore, MemoryConnection
 from dosna.testing.samples import check
-from dosna.util import processes
 
 
 @pytest.fixture
@@ -467,7 +470,7 @@ def test_a_deletion_whose_process_was_killed_here_is_finished_at_once(
 
 def test_who_waits_for_a_sign_of_life_says_so(con, store, monkeypatch):
     monkeypatch.setattr(StoreConnection, "lease", 0.2)
-    monkeypatch.setattr("dosna.backends.deletion._SILENT", 0.1)
+    monkeypatch.setattr("dosna.backends.stores.deletion._SILENT", 0.1)
     con.create_dataset("x", data=DATA, chunk_size=(4, 4))
     mark = {
         "zarr_format": 3,

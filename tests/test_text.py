@@ -13,8 +13,10 @@ from hypothesis import strategies as st
 from support import require, require_program
 
 import dosna as dn
-from dosna import errors, text
-from dosna.metadata import DatasetMetadata, new_metadata, same_fill
+from dosna import errors
+from dosna.core import text as text
+from dosna.core.metadata import DatasetMetadata, new_metadata
+from dosna.core.values import same_fill
 from dosna.sources import open_source
 from dosna.testing.samples import check
 

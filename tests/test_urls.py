@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from support import require
 
 import dosna as dn
+from dosna.core.url import Url
 from dosna.errors import ConfigurationError, ConnectionError
-from dosna.urls import Url
 
 TEXT = st.text(max_size=20)
 

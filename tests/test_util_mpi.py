@@ -35,7 +35,7 @@ def run(script, *command, path=str(ROOT)):
 
 
 SCRIPT = """
-from dosna.util.mpi import *
+from dosna.engines.mpi.scripts import *
 import time
 assert mpi_root() == mpi_is_root() == (mpi_rank() == 0)
 pprint("all", mpi_size())

@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from dosna.backends.workers import Workers
+from dosna.io.parallel import Workers
 
 
 @pytest.fixture

@@ -27,8 +27,9 @@ from zarr.codecs import (  # noqa: E402
 )
 
 import dosna as dn  # noqa: E402
-from dosna import errors, zarr3  # noqa: E402
-from dosna.metadata import new_metadata  # noqa: E402
+from dosna import errors  # noqa: E402
+from dosna.codecs.zarr import document as zarr3  # noqa: E402
+from dosna.core.metadata import new_metadata  # noqa: E402
 from dosna.testing.samples import DTYPES, check, sample  # noqa: E402
 
 pytestmark = pytest.mark.filterwarnings("ignore::zarr.errors.UnstableSpecificationWarning")

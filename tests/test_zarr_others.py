@@ -23,8 +23,10 @@ zarr = require("zarr")
 require("numcodecs")
 
 import dosna as dn  # noqa: E402
-from dosna import errors, zarr3  # noqa: E402
-from dosna.metadata import decode_value, encode_attrs, new_metadata  # noqa: E402
+from dosna import errors  # noqa: E402
+from dosna.codecs.zarr import document as zarr3  # noqa: E402
+from dosna.core.metadata import new_metadata  # noqa: E402
+from dosna.core.values import decode_value, encode_attrs  # noqa: E402
 from dosna.testing import MemoryStore, use_store  # noqa: E402
 from dosna.testing.samples import check  # noqa: E402
 

@@ -2,7 +2,7 @@
 
 A backend implements the abstract methods below and nothing else. Slicing, checking of
 arguments, parallel work and everything that a user sees stands once in `dosna.engines`.
-An object store needs still less: see `dosna.backends.store`.
+An object store needs still less: see `dosna.backends.stores.connection`.
 
 Part of a chunk
 ---------------
@@ -24,6 +24,10 @@ from typing import Any, ClassVar, Literal, NoReturn
 
 import numpy as np
 
+from dosna.core.metadata import DatasetMetadata
+from dosna.core.names import check_name
+from dosna.core.plan import ChunkTask
+from dosna.core.types import Array, Shape, Slices
 from dosna.errors import (
     ChunkExistsError,
     ConfigurationError,
@@ -33,10 +37,9 @@ from dosna.errors import (
     DatasetNotFoundError,
     ReadOnlyError,
 )
-from dosna.metadata import DatasetMetadata, Shape, check_name
-from dosna.plan import ChunkTask
 
 __all__ = [
+    "Backend",
     "BackendConnection",
     "BackendDataChunk",
     "BackendDataset",
@@ -47,8 +50,6 @@ __all__ = [
     "Guarantees",
 ]
 
-Array = np.ndarray[Any, Any]
-Slices = tuple[Any, ...]
 ChunkState = Literal["ok", "unchecked", "never written", "missing", "corrupt", "unreadable"]
 """What `verify` finds: ``ok`` (its checksum is right), ``unchecked`` (well-formed, but
 stored without a checksum), ``never written`` (reads as fill), ``missing`` (was written and
@@ -80,6 +81,35 @@ class Guarantees:
     notes: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True)
+class Backend:
+    """A backend: where chunks live.
+
+    Parameters
+    ----------
+    name : str
+        In lower case.
+    connection : type
+        Its connection class; the rest follows from it.
+    description : str
+        One line for people.
+    url : str
+        Where to read more.
+    """
+
+    name: str
+    connection: type[BackendConnection]
+    description: str = ""
+    url: str = ""
+
+    def __post_init__(self) -> None:
+        if not hasattr(self.connection, "shared_between_processes"):
+            raise TypeError(
+                f"{self.connection.__name__} must say whether other processes see its data: "
+                "set shared_between_processes = True or False in the class"
+            )
+
+
 class BackendConnection(ABC):
     """A place with named datasets.
 
@@ -96,7 +126,7 @@ class BackendConnection(ABC):
     """Whether another process that connects by the same name sees the same data."""
 
     stores_text: ClassVar[bool] = False
-    """Whether datasets may be of text, whose elements (`dosna.text.TEXT`) are no plain bytes."""
+    """True if datasets may be of text, whose elements (`dosna.core.text.TEXT`) vary in length."""
 
     nul_in_text: ClassVar[bool] = True
     """Whether that text may have the character NUL in it; otherwise it is refused."""
@@ -190,7 +220,7 @@ class BackendConnection(ABC):
         Raises
         ------
         DatasetNameError
-            It is not legal (see `dosna.metadata.check_name`), or a part of it is one of
+            It is not legal (see `dosna.core.names.check_name`), or a part of it is one of
             `reserved`: it would hide what is beside it. Case does not count, as on some file
             systems.
         """

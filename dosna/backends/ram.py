@@ -18,18 +18,19 @@ from typing import Any, ClassVar, NoReturn
 import numpy as np
 
 from dosna.backends.base import (
-    Array,
+    Backend,
     BackendConnection,
     BackendDataChunk,
     BackendDataset,
     Guarantees,
-    Slices,
 )
-from dosna.backends.parts import as_arrays, owned, within
+from dosna.core.metadata import DatasetMetadata, check_dims
+from dosna.core.names import check_group, check_nesting, parents
+from dosna.core.plan import ChunkTask, Columns, Plan
+from dosna.core.types import Array, Shape, Slices
 from dosna.errors import DatasetExistsError, DatasetNotFoundError, StaleDatasetError
-from dosna.metadata import DatasetMetadata, Shape, check_dims, check_group, check_nesting, parents
-from dosna.plan import ChunkTask, Columns, Plan
-from dosna.registry import Backend
+from dosna.io.ranges import as_arrays, within
+from dosna.io.scratch import owned
 
 # Below this a chunk is replaced as a whole when it changes, so that readers need no lock;
 # above, copying all of it for a small change would cost more than locking.

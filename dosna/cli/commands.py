@@ -17,10 +17,10 @@ from dosna.cli.console import Console
 from dosna.cli.loader import loader
 from dosna.cli.places import chosen, connected, is_url, new_place, source_of
 from dosna.columns import Tree, find_trees
+from dosna.core.options import refuse_unknown
+from dosna.core.sizes import format_size
 from dosna.errors import ConfigurationError, DosnaError, SourceChangedError
 from dosna.sources import Source
-from dosna.util.options import refuse_unknown
-from dosna.util.sizes import format_size
 
 __all__ = ["COMMANDS"]
 

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from dosna.util.sizes import format_size
+from dosna.core.sizes import format_size
 
 __all__ = ["Console", "open_standard_streams"]
 

@@ -8,7 +8,7 @@ import re
 from typing import Any
 
 from dosna.cli.loader import add_loader
-from dosna.util.sizes import parse_size
+from dosna.core.sizes import parse_size
 
 __all__ = ["make_parser"]
 

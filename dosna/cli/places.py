@@ -8,13 +8,16 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from dosna import Connection, open_url, registry
+from dosna import Connection, open_url
+from dosna.backends import registry as backends
+from dosna.core.options import parse_options
+from dosna.core.patterns import matching
+from dosna.core.url import Url
+from dosna.engines import registry as engines
 from dosna.errors import ConfigurationError, DatasetNotFoundError, SourceError
 from dosna.sources import Source, open_source
+from dosna.sources import registry as sources
 from dosna.sources.datasets import DatasetsSource
-from dosna.urls import Url
-from dosna.util.options import parse_options
-from dosna.util.patterns import matching
 
 __all__ = ["chosen", "connected", "is_url", "new_place", "source_of"]
 
@@ -22,7 +25,7 @@ __all__ = ["chosen", "connected", "is_url", "new_place", "source_of"]
 def _engine(arguments: argparse.Namespace) -> dict[str, Any]:
     engine_kw = None
     if arguments.njobs is not None:
-        if registry.engines.get(arguments.engine).name != "joblib":
+        if engines.get(arguments.engine).name != "joblib":
             raise ConfigurationError("--njobs is of the engine joblib: add --engine joblib")
         engine_kw = {"njobs": arguments.njobs}
     return {"engine": arguments.engine, "engine_kw": engine_kw}
@@ -94,14 +97,14 @@ def is_url(text: str) -> bool:
 
 
 def _backends() -> set[str]:
-    return {*registry.backends.names, *registry.backends.aliases}
+    return {*backends.names, *backends.aliases}
 
 
 def _is_source(scheme: str) -> bool:
     return any(
         scheme in claim.schemes
         for load in (False, True)
-        for claim in registry.sources.claims(load).values()
+        for claim in sources.claims(load).values()
     )
 
 

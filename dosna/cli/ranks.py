@@ -9,7 +9,7 @@ import sys
 import time
 from typing import Any
 
-from dosna.registry import engines
+from dosna.engines import registry as engines
 
 __all__ = ["Ranks", "default_engine", "ranks_of"]
 

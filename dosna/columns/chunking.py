@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 
-from dosna.metadata import Shape, choose_chunk_size
+from dosna.core.metadata import choose_chunk_size
+from dosna.core.types import Shape
 
 __all__ = ["choose_chunk_entries", "column_chunks"]
 

@@ -8,11 +8,11 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from dosna.core.names import check_name, parents
 from dosna.errors import DatasetNotFoundError, FormatError
-from dosna.metadata import check_name, parents
 
 if TYPE_CHECKING:
-    from dosna.engines.connection import EngineConnection
+    from dosna.array.connection import EngineConnection
 
 __all__ = ["Branch", "FileRange", "Tree", "escape", "find_trees", "get_tree", "unescape"]
 

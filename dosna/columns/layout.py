@@ -28,8 +28,8 @@ import awkward as ak
 import numpy as np
 
 from dosna.columns.description import escape
+from dosna.core.types import Array, Shape
 from dosna.errors import FormatError, RefusedError
-from dosna.metadata import Shape
 
 __all__ = [
     "OFFSETS",
@@ -46,7 +46,6 @@ __all__ = [
 
 OFFSETS = np.dtype(np.int64)
 
-Array = np.ndarray[Any, Any]
 Read = Callable[[str, int, int], Array]
 """Gives rows ``start`` to ``stop`` of a column, by its path."""
 

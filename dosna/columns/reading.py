@@ -6,19 +6,17 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 import awkward as ak
-import numpy as np
 
 from dosna.columns.description import Branch, Tree, get_tree
 from dosna.columns.layout import compose, form_of
+from dosna.core.types import Array
 from dosna.errors import DatasetError, DatasetNotFoundError, FormatError, SourceChangedError
 
 if TYPE_CHECKING:
-    from dosna.engines.connection import EngineConnection
-    from dosna.engines.dataset import EngineDataset
+    from dosna.array.connection import EngineConnection
+    from dosna.array.dataset import EngineDataset
 
 __all__ = ["read_columns", "to_arrow"]
-
-Array = np.ndarray[Any, Any]
 
 
 def read_columns(

@@ -12,7 +12,8 @@ import numpy as np
 from dosna.columns.chunking import column_chunks
 from dosna.columns.description import Branch, FileRange, Tree, get_tree
 from dosna.columns.layout import Column, columns, decompose, form_of, grows, plain_form, widened
-from dosna.engines.work import read_box
+from dosna.core.metadata import new_metadata
+from dosna.engines.work.boxes import read_box
 from dosna.errors import (
     DatasetExistsError,
     DatasetNotFoundError,
@@ -20,11 +21,10 @@ from dosna.errors import (
     RefusedError,
     SourceChangedError,
 )
-from dosna.metadata import new_metadata
 
 if TYPE_CHECKING:
-    from dosna.engines.connection import EngineConnection
-    from dosna.engines.dataset import EngineDataset
+    from dosna.array.connection import EngineConnection
+    from dosna.array.dataset import EngineDataset
 
 __all__ = ["TreeWriter", "branches_of"]
 

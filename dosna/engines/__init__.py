@@ -1,10 +1,25 @@
 """Who does the work. `AVAILABLE` names the engines that `dosna.use` takes."""
 
-from dosna.registry import engines as _registry
+from __future__ import annotations
+
+from dosna.engines.base import Engine
+from dosna.registry import Known, Registry
+
+__all__ = ["Engine", "registry"]
+
+registry: Registry[Engine] = Registry(
+    "engine",
+    Engine,
+    {
+        "cpu": Known("dosna.engines.cpu:ENGINE"),
+        "joblib": Known("dosna.engines.joblib:ENGINE", "jl", ("jl",)),
+        "mpi": Known("dosna.engines.mpi.runner:ENGINE", "mpi"),
+    },
+)
 
 
 def __getattr__(name: str) -> tuple[str, ...]:
     # Lazy, because it asks the installed packages for their entry points.
     if name == "AVAILABLE":
-        return _registry.names
+        return registry.names
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

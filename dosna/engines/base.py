@@ -14,10 +14,11 @@ import traceback
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, suppress
+from dataclasses import dataclass, field
 from typing import Any, ClassVar, Protocol, TypeVar
 
+from dosna.core.progress import Progress, reporting
 from dosna.errors import WorkerError
-from dosna.util.progress import Progress, reporting
 
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
@@ -28,7 +29,7 @@ Report = Callable[[int], object]
 
 
 class Tasks(Protocol[T_co]):
-    """Something to iterate over whose length is known, for instance a `dosna.plan.Plan`."""
+    """Something to iterate over whose length is known, for instance a `dosna.core.plan.Plan`."""
 
     def __len__(self) -> int: ...
     def __iter__(self) -> Iterator[T_co]: ...
@@ -102,7 +103,7 @@ class Runner(ABC):
     def reporting(
         self, progress: Progress, total: int, what: str, unit: str = "chunk"
     ) -> AbstractContextManager[Report | None]:
-        """Open what shows progress; see `dosna.util.progress.reporting`."""
+        """Open what shows progress; see `dosna.core.progress.reporting`."""
         return reporting(progress, total, what, unit)
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -212,3 +213,29 @@ def _picklers() -> Iterator[Callable[[Any], bytes]]:
     cloudpickle = sys.modules.get("cloudpickle")
     if cloudpickle is not None:
         yield cloudpickle.dumps
+
+
+@dataclass(frozen=True)
+class Engine:
+    """An engine: who does the work.
+
+    Parameters
+    ----------
+    name : str
+        In lower case.
+    runner : type
+        Its runner class; `params` are the keywords of its constructor.
+    connection : type or str, optional
+        A subclass of `dosna.Connection`, for an engine that wraps in its own way; or where it
+        is, as ``module:attribute``.
+    description, url : str
+    params : mapping
+        The keywords chosen by ``engine_kw``; empty for the engine's defaults.
+    """
+
+    name: str
+    runner: type[Runner]
+    connection: type | str | None = None
+    description: str = ""
+    url: str = ""
+    params: Mapping[str, Any] = field(default_factory=dict)

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
-from dosna.engines.base import R, Report, Runner, T, Tasks, reported
-from dosna.registry import Engine
+from dosna.engines.base import Engine, R, Report, Runner, T, Tasks, reported
 
 
 class CpuRunner(Runner):

@@ -11,11 +11,9 @@ import hashlib
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from dosna.backends.exchange import exchange
-from dosna.backends.folder import disk, remove_folder, sync_folder
+from dosna.backends.folders.exchange import exchange
 from dosna.errors import (
     ConfigurationError,
     DatasetExistsError,
@@ -23,38 +21,16 @@ from dosna.errors import (
     RefusedError,
     StorageError,
 )
-from dosna.util.processes import maker, maker_has_ended
+from dosna.export.job import Job
+from dosna.io.files import disk, remove_folder, sync_folder
+from dosna.io.processes import maker, maker_has_ended
 
 if TYPE_CHECKING:
+    from dosna.array.dataset import EngineDataset, Limit
+    from dosna.core.progress import Progress
     from dosna.engines.base import Report, Runner
-    from dosna.engines.dataset import EngineDataset, Limit
-    from dosna.util.progress import Progress
 
-__all__ = ["SUFFIXES", "Job", "export", "share_of"]
-
-
-@dataclass(frozen=True)
-class Job:
-    """What is asked of a format.
-
-    Parameters
-    ----------
-    datasets : sequence of EngineDataset
-        Of one connection.
-    chunk_size : int, sequence of int or None
-    compression : str or None
-    memory_limit : int, str or None
-    """
-
-    datasets: Sequence[EngineDataset]
-    chunk_size: int | Sequence[int] | None
-    compression: str | None
-    memory_limit: Limit
-
-    @property
-    def runner(self) -> Runner:
-        """Who does the work."""
-        return self.datasets[0].runner
+__all__ = ["SUFFIXES", "export"]
 
 
 _PART, _OLD = ".part", ".old"
@@ -154,26 +130,6 @@ def _job(
                 "was interrupted once more, or call mark_complete()"
             )
     return Job(datasets, chunk_size, compression, memory_limit)
-
-
-def share_of(report: Report | None, done: int, count: int) -> Callable[[int, int], None] | None:
-    """Turn the progress of one dataset into that of all.
-
-    Parameters
-    ----------
-    report : callable or None
-        Takes the number of all chunks that are done.
-    done, count : int
-        How many were done before, and how many this dataset counts for.
-    """
-    if report is None:
-        return None
-    tell = report
-
-    def part(chunks: int, total: int) -> None:
-        tell(done + (count * chunks // total if total else 0))
-
-    return part
 
 
 @contextmanager

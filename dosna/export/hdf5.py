@@ -19,17 +19,21 @@ import h5py
 import numpy as np
 from h5py import h5d, h5p, h5t
 
-from dosna.backends import h5format, h5text
-from dosna.backends.base import Array, BackendDataset
+from dosna.array.dataset import EngineDataset
+from dosna.backends.base import BackendDataset
+from dosna.backends.hdf5 import chunkfile as h5format
+from dosna.backends.hdf5 import text as h5text
+from dosna.core.metadata import DatasetMetadata, new_metadata
+from dosna.core.names import parents
+from dosna.core.plan import ChunkTask, every_chunk
+from dosna.core.text import element_bytes, is_text
+from dosna.core.types import Array
+from dosna.core.values import encode_value
 from dosna.engines.base import Report
-from dosna.engines.dataset import EngineDataset
-from dosna.engines.work import read_box, workers_within
+from dosna.engines.work.boxes import read_box, workers_within
 from dosna.errors import ConfigurationError, RefusedError, StorageError
-from dosna.export import Job, share_of
-from dosna.metadata import DatasetMetadata, encode_value, new_metadata, parents
-from dosna.plan import ChunkTask, every_chunk
+from dosna.export.job import Job, share_of
 from dosna.sources.datasets import groups_above
-from dosna.text import element_bytes, is_text
 
 __all__ = ["write"]
 

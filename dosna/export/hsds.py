@@ -12,20 +12,22 @@ from typing import Any
 
 import numpy as np
 
-from dosna.engines.dataset import EngineDataset
-from dosna.engines.work import read_box, workers_within
+from dosna.array.dataset import EngineDataset
+from dosna.core.metadata import choose_chunk_size, new_metadata
+from dosna.core.options import parse_options
+from dosna.core.plan import every_chunk
+from dosna.core.progress import Progress, reporting
+from dosna.core.types import Box, Json, Shape
+from dosna.core.url import Url
+from dosna.core.values import encode_value
+from dosna.engines.work.boxes import read_box, workers_within
 from dosna.errors import ConfigurationError, RefusedError
-from dosna.export import Job
-from dosna.hsds.client import IN_FLIGHT, HsdsClient, HsdsOptions, Json, domain_of
-from dosna.hsds.domain import Box, NewDomain, grown, in_flight, new_domain
-from dosna.hsds.transfer import DomainReport, link_domain, load_domain
+from dosna.export.job import Job
+from dosna.hsds.client import IN_FLIGHT, HsdsClient, HsdsOptions, domain_of
+from dosna.hsds.domain import NewDomain, grown, in_flight, new_domain
 from dosna.hsds.types import attribute, bytes_of, type_of
-from dosna.metadata import Shape, choose_chunk_size, encode_value, new_metadata
-from dosna.plan import every_chunk
 from dosna.sources.datasets import groups_above
-from dosna.urls import Url
-from dosna.util.options import parse_options
-from dosna.util.progress import Progress, reporting
+from dosna.transfer.files import DomainReport, link_domain, load_domain
 
 __all__ = ["DomainReport", "link_domain", "load_domain", "write"]
 

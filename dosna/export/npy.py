@@ -10,12 +10,12 @@ from math import prod
 import numpy as np
 
 from dosna.backends.base import BackendDataset
+from dosna.core.plan import ChunkTask
+from dosna.core.text import is_text
 from dosna.engines.base import Report
-from dosna.engines.work import read_box
+from dosna.engines.work.boxes import read_box
 from dosna.errors import ConfigurationError, RefusedError
-from dosna.export import Job, share_of
-from dosna.plan import ChunkTask
-from dosna.text import is_text
+from dosna.export.job import Job, share_of
 
 __all__ = ["write"]
 

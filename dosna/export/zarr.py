@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 from typing import Any
 
+from dosna.backends import registry as backends
 from dosna.engines.base import Report
-from dosna.export import Job, share_of
-from dosna.registry import backends
+from dosna.export.job import Job, share_of
 from dosna.sources.datasets import groups_above
 
 __all__ = ["write"]

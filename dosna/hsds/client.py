@@ -17,6 +17,7 @@ import urllib3
 from h5pyd.config import get_config
 from h5pyd.httpconn import HttpConn
 
+from dosna.core.types import Json
 from dosna.errors import (
     ConfigurationError,
     ConnectionError,
@@ -40,8 +41,6 @@ _PAGE = 1000
 _UNREACHABLE = "the server cannot be reached"
 _TIMED_OUT = "no answer in time"
 _CUT = "the connection broke"
-
-Json = dict[str, Any]
 
 
 @dataclass(frozen=True)

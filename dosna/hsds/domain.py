@@ -13,14 +13,13 @@ from typing import Any
 
 from h5json.objid import createObjId
 
+from dosna.core.types import Box, Json, Shape
 from dosna.errors import DatasetExistsError, StorageError
-from dosna.hsds.client import Failure, HsdsClient, Json
-from dosna.metadata import Shape
-from dosna.util.processes import maker, maker_has_ended
+from dosna.hsds.client import Failure, HsdsClient
+from dosna.io.processes import maker, maker_has_ended
 
 __all__ = ["NewDomain", "grown", "in_flight", "new_domain", "select_of"]
 
-Box = tuple[slice, ...]
 
 _AT_ONCE = 100
 _PART, _OLD = ".part", ".old"

@@ -8,10 +8,11 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from dosna.hsds.client import Failure, HsdsClient, Json
+from dosna.core.types import Json
+from dosna.hsds.client import Failure, HsdsClient
 from dosna.hsds.types import value_of
-from dosna.sources.h5tree import BrokenLinkError, Node, Tree, walk_nodes
-from dosna.sources.h5types import kept
+from dosna.sources.hdf5.tree import BrokenLinkError, Node, Tree, walk_nodes
+from dosna.sources.hdf5.types import kept
 
 __all__ = ["DomainTree", "Place", "attributes", "domains_in"]
 

@@ -9,7 +9,7 @@ import numpy as np
 from h5json.array_util import arrayToBytes, bytesArrayToList, bytesToArray, jsonToArray
 from h5json.hdf5dtype import createDataType, getTypeItem
 
-from dosna.metadata import Shape
+from dosna.core.types import Array, Json, Shape
 
 __all__ = [
     "attribute",
@@ -22,8 +22,6 @@ __all__ = [
     "value_of",
 ]
 
-Array = np.ndarray[Any, Any]
-Json = dict[str, Any]
 
 # As h5py calls opaque types that are NumPy's dates.
 _DATES = "NUMPY:"

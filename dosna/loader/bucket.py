@@ -12,18 +12,13 @@ from itertools import islice
 from typing import TYPE_CHECKING
 
 from dosna.errors import ConfigurationError, SourceNotFoundError, StorageError
+from dosna.io.bytefile import ByteFile, MemoryFile
+from dosna.io.local import LocalFile
+from dosna.io.s3file import S3File, S3Options, s3_fingerprint
 from dosna.loader.config import Config
-from dosna.sources.files import (
-    ByteFile,
-    LocalFile,
-    MemoryFile,
-    S3File,
-    S3Options,
-    s3_fingerprint,
-)
 
 if TYPE_CHECKING:
-    from dosna.backends.s3_client import S3Client
+    from dosna.io.s3.client import S3Client
 
 __all__ = ["Bucket", "Entry", "open_bucket"]
 
@@ -176,7 +171,7 @@ class S3Bucket(Bucket):
         url = self.url(key)
         if size > _WHOLE_BYTES or not whole:
             return S3File(url, self.options)
-        from dosna.backends.s3_errors import Failure
+        from dosna.io.s3.errors import Failure
 
         try:
             got = self.client.get(f"{self.name}/{key}")

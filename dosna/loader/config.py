@@ -14,9 +14,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from dosna.core.options import parse_options
+from dosna.core.sizes import parse_size
 from dosna.errors import ConfigurationError, MissingDependencyError
-from dosna.util.options import parse_options
-from dosna.util.sizes import parse_size
 
 __all__ = ["KEYS", "SECRET", "Config", "Key"]
 

@@ -8,18 +8,20 @@ from typing import Any
 
 import numpy as np
 
-from dosna.engines.work import other_bytes
+from dosna.core.compare import other_bytes
+from dosna.core.metadata import choose_chunk_size
+from dosna.core.names import check_name
+from dosna.core.plan import every_chunk
+from dosna.core.types import Shape
 from dosna.errors import ConfigurationError, SourceChangedError, SourceNotFoundError
 from dosna.export.hsds import link_domain, load_domain
 from dosna.hsds import Failure, HsdsClient, HsdsOptions
 from dosna.loader.bucket import Bucket, Entry
 from dosna.loader.config import Config
 from dosna.loader.inventory import Claim
-from dosna.loader.targets import Check, OutdatedError, Target, Verdict, other_attribute
-from dosna.metadata import Shape, check_name, choose_chunk_size
-from dosna.plan import every_chunk
+from dosna.loader.target import Check, OutdatedError, Target, Verdict, other_attribute
 from dosna.sources.base import ArrayDescription, Source
-from dosna.sources.hsds import HsdsSource
+from dosna.sources.hsds.source import HsdsSource
 
 __all__ = ["HsdsTarget"]
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from dosna.core.sizes import format_size
 from dosna.loader.inventory import (
     DIFFERENT,
     DONE,
@@ -16,7 +17,6 @@ from dosna.loader.inventory import (
     Inventory,
     Row,
 )
-from dosna.util.sizes import format_size
 
 __all__ = ["Status"]
 

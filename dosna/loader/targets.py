@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from dosna import open_url
-from dosna.engines.dataset import EngineDataset
+from dosna.array.dataset import EngineDataset
+from dosna.core.metadata import DatasetMetadata
+from dosna.core.names import parents
+from dosna.core.report import IngestReport
+from dosna.core.url import Url
+from dosna.core.values import encode_attrs
 from dosna.errors import (
     ChunkError,
     ConfigurationError,
@@ -18,97 +21,14 @@ from dosna.errors import (
     MissingDependencyError,
     SourceChangedError,
 )
+from dosna.ingest.running import ingest
 from dosna.loader.bucket import Bucket, Entry
 from dosna.loader.config import Config
 from dosna.loader.inventory import Claim
-from dosna.metadata import DatasetMetadata, encode_attrs, parents
+from dosna.loader.target import Check, OutdatedError, Target, Verdict, other_attribute
 from dosna.sources.base import ArrayDescription, Source
-from dosna.sources.hdf5 import H5Source
-from dosna.sources.ingest import IngestReport, ingest
-from dosna.urls import Url
 
-__all__ = ["OutdatedError", "Target", "Verdict", "open_target", "other_attribute"]
-
-Check = Callable[[], None]
-"""Called now and then; raises if the work is to be stopped."""
-
-
-@dataclass(frozen=True)
-class Verdict:
-    """What comparing a file has found.
-
-    Parameters
-    ----------
-    difference : str or None
-        The first; None if there is none.
-    unseen : sequence of str
-        What was not compared, and why.
-    """
-
-    difference: str | None
-    unseen: Sequence[str] = ()
-
-    @property
-    def message(self) -> str:
-        """What is said of the file."""
-        if self.difference is not None:
-            return self.difference
-        return "PASSED" + (f"; not compared: {'; '.join(self.unseen)}" if self.unseen else "")
-
-
-class OutdatedError(Exception):
-    """The file has changed since it was loaded."""
-
-
-class Target(ABC):
-    """Where files of a bucket go.
-
-    Parameters
-    ----------
-    config : Config
-    bucket : Bucket
-    """
-
-    def __init__(self, config: Config, bucket: Bucket) -> None:
-        self.config = config
-        self.bucket = bucket
-
-    @abstractmethod
-    def load(self, claim: Claim, check: Check) -> tuple[Entry, str]:
-        """Load a file, or go on where an earlier attempt has stopped.
-
-        Returns
-        -------
-        entry : Entry
-            The state of the file that is loaded now.
-        message : str
-            What was left out, if anything was.
-        """
-
-    @abstractmethod
-    def compare(self, claim: Claim, check: Check) -> Verdict:
-        """Compare a file with what was made of it.
-
-        Raises
-        ------
-        OutdatedError
-        """
-
-    def close(self) -> None:  # noqa: B027  not every target has something to let go of
-        """Let go of connections."""
-
-    @property
-    def memory_limit(self) -> int:
-        """Bytes of blocks for one file."""
-        return max(1 << 20, self.config.memory_bytes // self.config.jobs)
-
-    @contextmanager
-    def source(self, claim: Claim) -> Iterator[tuple[Source, Entry]]:
-        """Open a file, and describe the state in which it is."""
-        file = self.bucket.open(claim.key, claim.size, whole=not self.config.link_files)
-        entry = self.bucket.entry(claim.key, file)
-        with H5Source(file) as source:
-            yield source, entry
+__all__ = ["open_target"]
 
 
 @dataclass
@@ -306,22 +226,6 @@ class DosnaTarget(Target):
             if (other := other_attribute(attrs, there)) is not None:
                 return f"group {name or '/'}: {other}"
         return None
-
-
-def other_attribute(wanted: Any, there: Any) -> str | None:
-    """Say in which attribute two owners differ first, if in any."""
-    one, other = encode_attrs(wanted), encode_attrs(there)
-    for name in sorted({*one, *other}):
-        if name not in other:
-            return f"attribute {name!r} is not in the target"
-        if name not in one:
-            return f"attribute {name!r} is in the target, and not in the file"
-        if one[name] != other[name]:
-            return (
-                f"attribute {name!r} is {wanted[name]!r} in the file, and {there[name]!r} in the "
-                "target"
-            )
-    return None
 
 
 def open_target(config: Config, bucket: Bucket) -> Target:

@@ -22,7 +22,8 @@ from dosna.errors import (
 from dosna.loader.bucket import Bucket
 from dosna.loader.config import Config
 from dosna.loader.inventory import Claim, Inventory, Phase
-from dosna.loader.targets import Check, OutdatedError, Target, open_target
+from dosna.loader.target import Check, OutdatedError, Target
+from dosna.loader.targets import open_target
 
 __all__ = ["Differ", "Heartbeat", "Loader", "Worker"]
 

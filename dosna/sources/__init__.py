@@ -5,8 +5,8 @@
 `Source`, registered by the entry point ``dosna.sources``.
 """
 
-from dosna.registry import Claims, SourceKind
 from dosna.sources.base import ArrayDescription, Source, SourceArray, Stream
+from dosna.sources.kinds import Claims, SourceKind, registry
 from dosna.sources.opening import open_source
 
 __all__ = [
@@ -17,4 +17,5 @@ __all__ = [
     "SourceKind",
     "Stream",
     "open_source",
+    "registry",
 ]

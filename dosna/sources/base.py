@@ -12,23 +12,24 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
+from dosna.core.metadata import choose_chunk_size
+from dosna.core.names import parents
+from dosna.core.patterns import matching
+from dosna.core.plan import plan, touched
+from dosna.core.selection import select
+from dosna.core.types import Array, Box, Shape
+from dosna.core.values import plain_fields, same_fill
 from dosna.errors import RefusedError, SourceError
-from dosna.metadata import Shape, choose_chunk_size, parents, plain_fields, same_fill
-from dosna.plan import plan, touched
-from dosna.selection import select
-from dosna.util.patterns import matching
 
 if TYPE_CHECKING:
+    from dosna.array.connection import EngineConnection
     from dosna.backends.base import BackendConnection
-    from dosna.engines.connection import EngineConnection
-    from dosna.sources.ingest import IngestReport
-    from dosna.sources.links import Link
-    from dosna.util.progress import Progress
+    from dosna.backends.linked.dataset import Link
+    from dosna.core.progress import Progress
+    from dosna.core.report import IngestReport
 
-__all__ = ["Array", "ArrayDescription", "Box", "Source", "SourceArray", "Stream"]
+__all__ = ["ArrayDescription", "ConvertedArray", "Source", "SourceArray", "Stream"]
 
-Array = np.ndarray[Any, Any]
-Box = tuple[slice, ...]
 """A slice for each axis, with start and stop inside of the array and step 1."""
 
 
@@ -157,7 +158,7 @@ class Source(ABC):
     def chosen(self, patterns: str | Iterable[str] | None) -> tuple[list[str], list[str]]:
         """Choose arrays by patterns of names, also of `links`.
 
-        See `dosna.util.patterns.matching`.
+        See `dosna.core.patterns.matching`.
 
         Returns
         -------
@@ -244,7 +245,7 @@ class Source(ABC):
         numbers : ndarray
             Of int64: the place of each in the grid of chunks, in C order.
         records : ndarray
-            Of int64 and shape (3, n), see `dosna.sources.h5chunks.Records`.
+            Of int64 and shape (3, n), see `dosna.backends.linked.reader.Records`.
         """
         raise NotImplementedError(f"{type(self).__name__}.link gives places, or this lists them")
 
@@ -391,8 +392,6 @@ class SourceArray:
 
     def as_stored(self, dtype: np.dtype[Any]) -> SourceArray:
         """Return this array as what a backend makes of its dtype, if `dtype` is that."""
-        from dosna.sources.converting import ConvertedArray
-
         packed, view = plain_fields(self.dtype)
         if dtype == self.dtype or dtype != packed:
             return self
@@ -479,3 +478,50 @@ def _bounding(idx: Shape, chunk: Sequence[Any], pieces: Shape) -> tuple[Box, tup
             inside.append(part - first)
         box.append(slice(start + first, start + last))
     return tuple(box), tuple(inside)
+
+
+class ConvertedArray(SourceArray):
+    """An array of a source, given as a dtype whose fields are in the order of its own.
+
+    Parameters
+    ----------
+    source : Source
+    description : ArrayDescription
+    dtype : numpy.dtype
+        See `dosna.core.values.plain_fields`.
+    view : numpy.dtype
+        Of the source's elements: the same fields at their places there.
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        description: ArrayDescription,
+        dtype: np.dtype[Any],
+        view: np.dtype[Any],
+    ) -> None:
+        super().__init__(source, description)
+        self._dtype, self._view = dtype, view
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        return self._dtype
+
+    def read_into(self, box: Box, out: Array) -> None:
+        block = np.empty(out.shape, self.description.dtype)
+        super().read_into(box, block)
+        out[...] = block.view(self._view)
+
+    def stored_in(self, block: Shape, fillvalue: Any) -> Array | None:
+        own = self.description.fillvalue
+        if own is None:
+            own = np.zeros((), self.description.dtype)
+        if not same_fill(self.filled(own), fillvalue):
+            return None
+        return self.touched_in(block)
+
+    def filled(self, value: Any) -> Array:
+        """Return a value of the source's as a scalar array of the dtype."""
+        made = np.zeros((), self._dtype)
+        made[...] = np.array(value, self.description.dtype).reshape(1).view(self._view)[0]
+        return made

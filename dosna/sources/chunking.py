@@ -5,10 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from dosna.metadata import TARGET_CHUNK_BYTES, Shape, choose_chunk_size
+from dosna.core.metadata import TARGET_CHUNK_BYTES, choose_chunk_size
+from dosna.core.sizes import parse_size
+from dosna.core.text import element_bytes
+from dosna.core.types import Shape
 from dosna.sources.base import ArrayDescription
-from dosna.text import element_bytes
-from dosna.util.sizes import parse_size
 
 __all__ = ["ChunkSize", "choose_chunks", "chosen_for"]
 

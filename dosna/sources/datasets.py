@@ -10,14 +10,16 @@ from typing import Any
 
 import numpy as np
 
+from dosna.array.connection import EngineConnection
+from dosna.array.dataset import EngineDataset, stored_in_dataset
+from dosna.array.home import ArrayHome
+from dosna.array.opening import open_url
 from dosna.backends.base import BackendConnection
-from dosna.engines.connection import EngineConnection
-from dosna.engines.dataset import EngineDataset, stored_in_dataset
+from dosna.core.names import parents
+from dosna.core.types import Array, Box
 from dosna.errors import FormatError, MissingDependencyError, SourceNotFoundError
-from dosna.metadata import parents
-from dosna.registry import SourceKind, sources
-from dosna.sources.base import Array, ArrayDescription, Box, Source
-from dosna.urls import open_url
+from dosna.sources.base import ArrayDescription, Source
+from dosna.sources.kinds import SourceKind, registry
 
 __all__ = ["KIND", "DatasetsSource", "groups_above"]
 
@@ -152,7 +154,7 @@ class DatasetsSource(Source):
         return found
 
 
-def groups_above(con: EngineConnection, names: Iterable[str]) -> dict[str, dict[str, Any]]:
+def groups_above(con: ArrayHome, names: Iterable[str]) -> dict[str, dict[str, Any]]:
     """Give the attributes of the groups that datasets lie in, of those that have some."""
     if not con.instance.keeps_groups:
         return {}
@@ -164,6 +166,6 @@ def groups_above(con: EngineConnection, names: Iterable[str]) -> dict[str, dict[
 KIND = SourceKind(
     name="dosna",
     source=DatasetsSource,
-    claims=sources.claims()["dosna"],
+    claims=registry.known["dosna"].about,
     description="datasets of another connection",
 )

@@ -6,10 +6,10 @@ import hashlib
 from collections.abc import Iterable
 
 from dosna.columns.description import escape
+from dosna.core.names import check_name
 from dosna.errors import DatasetNameError
-from dosna.metadata import check_name
 
-__all__ = ["legal_name", "legal_names", "printable"]
+__all__ = ["legal_name", "legal_names"]
 
 _MOST_BYTES = 200
 
@@ -40,11 +40,6 @@ def legal_names(names: Iterable[str]) -> dict[str, str]:
         taken.add(own)
         found[name] = own
     return found
-
-
-def printable(text: str) -> str:
-    """Return text that every stream takes: halves of characters are escaped."""
-    return text.encode("utf-8", "backslashreplace").decode()
 
 
 def _legal_part(part: str) -> str:

@@ -7,11 +7,13 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from dosna.backends import registry as backends
+from dosna.core.options import refuse_unknown
 from dosna.errors import SourceError
-from dosna.registry import Claims, SourceKind, backends, sources
+from dosna.io.opening import foreign_format
 from dosna.sources.base import Source
-from dosna.sources.files import foreign_format
-from dosna.util.options import refuse_unknown
+from dosna.sources.kinds import Claims, SourceKind
+from dosna.sources.kinds import registry as sources
 
 __all__ = ["open_source"]
 

@@ -11,8 +11,8 @@ import pytest
 
 import dosna as dn
 from dosna import errors
-from dosna.plan import ChunkTask, plan
-from dosna.selection import select
+from dosna.core.plan import ChunkTask, plan
+from dosna.core.selection import select
 from dosna.testing.base import Kit, MakeConnection
 from dosna.testing.samples import check, sample
 

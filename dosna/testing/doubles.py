@@ -13,7 +13,9 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote, unquote
 
-from dosna.backends.store import (
+from dosna.backends import registry as backends
+from dosna.backends.base import Backend
+from dosna.backends.stores.connection import (
     ABSENT,
     Blob,
     ByteRange,
@@ -22,7 +24,6 @@ from dosna.backends.store import (
     VersionConflict,
 )
 from dosna.errors import OutcomeUnknown, StorageError
-from dosna.registry import Backend, backends
 
 _VERSION_BYTES = 16
 

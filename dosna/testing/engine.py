@@ -19,11 +19,13 @@ import numpy as np
 import pytest
 
 import dosna as dn
-from dosna import errors, registry
+from dosna import errors
+from dosna.core.types import Array
+from dosna.engines import registry as engines
 from dosna.testing import doubles
 from dosna.testing.base import MakeConnection
 from dosna.testing.operations import PADDINGS, neighbours
-from dosna.testing.samples import Array, check, indices, sample
+from dosna.testing.samples import check, indices, sample
 
 Engine = tuple[str, dict[str, Any]]
 Run = Callable[[str], "subprocess.Popen[str]"]
@@ -78,7 +80,7 @@ class EngineTests:
     @pytest.fixture
     def runner(self, engine: Engine) -> Any:
         """Give a runner of the engine."""
-        return registry.engines.get(engine[0]).runner(**engine[1])
+        return engines.get(engine[0]).runner(**engine[1])
 
     @pytest.fixture
     def arguments(self, engine: Engine, runner: Any, tmp_path: Path) -> dict[str, Any]:

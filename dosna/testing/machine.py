@@ -17,8 +17,9 @@ from hypothesis.stateful import (
 )
 
 import dosna as dn
+from dosna.core.types import Array
 from dosna.testing.base import Kit, MakeConnection
-from dosna.testing.samples import Array, check, keys, sample
+from dosna.testing.samples import check, keys, sample
 
 FILL = -7
 

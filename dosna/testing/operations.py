@@ -12,9 +12,10 @@ import pytest
 
 import dosna as dn
 from dosna import errors
-from dosna.plan import every_chunk
+from dosna.core.plan import every_chunk
+from dosna.core.types import Array
 from dosna.testing.base import Kit, MakeConnection
-from dosna.testing.samples import Array, check, sample
+from dosna.testing.samples import check, sample
 
 
 class Sliced:

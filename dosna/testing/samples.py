@@ -8,7 +8,7 @@ import numpy as np
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-Array = np.ndarray[Any, Any]
+from dosna.core.types import Array
 
 DTYPES: tuple[Any, ...] = (
     "?",

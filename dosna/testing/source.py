@@ -14,9 +14,9 @@ import numpy as np
 import pytest
 
 import dosna as dn
-from dosna.backends.base import Array
+from dosna.core.types import Array
+from dosna.core.values import check_dtype, encode_value
 from dosna.errors import DosnaError, SourceNotFoundError
-from dosna.metadata import check_dtype, encode_value
 from dosna.sources import Source
 
 MakeSource = Callable[[], Source]

@@ -8,11 +8,11 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from dosna.backends.store import ABSENT, Store, VersionConflict
+from dosna.backends.stores.connection import ABSENT, Store, VersionConflict
 
 
 class StoreTests:
-    """Tests that every `dosna.backends.store.Store` passes; subclass it with one fixture.
+    """Tests that every `dosna.backends.stores.Store` passes; subclass it with one fixture.
 
     ::
 

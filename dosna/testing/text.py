@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 
 import dosna as dn
 from dosna import errors
+from dosna.core.types import Array
 from dosna.testing.base import Kit, MakeConnection
-from dosna.testing.samples import CHUNKS, SHAPE, Array, check, indices, keys, sample
+from dosna.testing.samples import CHUNKS, SHAPE, check, indices, keys, sample
 
 TEXT = np.dtypes.StringDType()
 

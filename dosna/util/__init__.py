@@ -1,5 +1,5 @@
 """Small helpers for scripts and for the package itself."""
 
-from dosna.util.timer import Timer
+from dosna.core.timer import Timer
 
 __all__ = ["Timer"]

@@ -14,8 +14,8 @@ import pytest
 from mpi4py import MPI
 
 import dosna as dn
-from dosna.registry import backends
-from dosna.util.options import parse_options
+from dosna.backends import registry as backends
+from dosna.core.options import parse_options
 
 WORLD = MPI.COMM_WORLD.Dup()
 PATIENCE = 30.0

@@ -16,10 +16,12 @@ from typing import Any
 import numpy as np
 from conftest import WORLD, together
 
+from dosna.array.dataset import EngineDataset
+from dosna.array.ranks import MpiConnection, MpiDataset
+from dosna.engines import Engine
+from dosna.engines import registry as engines
 from dosna.engines.base import pack_error, unpack_error
-from dosna.engines.dataset import EngineDataset
-from dosna.engines.mpi import MpiConnection, MpiDataset, MpiRunner
-from dosna.registry import Engine, engines
+from dosna.engines.mpi.runner import MpiRunner
 
 NAME = "lockstep"
 

@@ -17,9 +17,9 @@ from conftest import WORLD
 from mpi4py import MPI
 
 import dosna as dn
-from dosna import errors, registry
-from dosna.backends.hdf5 import H5Connection, H5Dataset
-from dosna.registry import Backend
+from dosna import errors
+from dosna.backends import Backend
+from dosna.backends.hdf5.connection import H5Connection, H5Dataset
 
 RANK, SIZE = WORLD.rank, WORLD.size
 SHAPE, CHUNKS = (11, 10, 7), (4, 3, 5)
@@ -499,7 +499,7 @@ class FullDiskConnection(H5Connection):
 
 
 def test_a_failing_store(folder):
-    registry.backends.register(Backend("full-disk", FullDiskConnection))
+    dn.backends.registry.register(Backend("full-disk", FullDiskConnection))
     with dn.Connection(str(folder), backend="full-disk") as con:
         raises_everywhere(
             errors.StorageError, lambda: con.create_dataset("a-no", (3,)), "no space"

@@ -1,0 +1,48 @@
+"""A dataset read as another dtype."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import DTypeLike
+
+from dosna.array.home import DatasetLike
+from dosna.core.identity import Identified
+from dosna.core.types import Array, Shape
+
+__all__ = ["AsType"]
+
+
+class AsType(Identified):
+    """A dataset read as another dtype; made by `EngineDataset.astype`."""
+
+    def __init__(self, dataset: DatasetLike, dtype: np.dtype[Any]) -> None:
+        self.dataset = dataset
+        self.dtype = dtype
+
+    @property
+    def identity(self) -> tuple[Any, ...]:
+        return "astype", self.dataset, self.dtype
+
+    @property
+    def shape(self) -> Shape:
+        """Extent of each axis."""
+        return self.dataset.shape
+
+    @property
+    def ndim(self) -> int:
+        """Number of axes."""
+        return self.dataset.ndim
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getitem__(self, key: Any) -> Any:
+        found = self.dataset[key]
+        if isinstance(found, str):  # what an element of text is, and none of NumPy's scalars
+            return np.asarray(found, self.dataset.dtype).astype(self.dtype)[()]
+        return found.astype(self.dtype)
+
+    def __array__(self, dtype: DTypeLike | None = None, copy: bool | None = None) -> Array:
+        return np.asarray(self.dataset.__array__(copy=copy).astype(self.dtype), dtype)

@@ -1,0 +1,73 @@
+"""Attributes of a dataset, kept with it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, MutableMapping
+from typing import Any
+
+from dosna.array.home import DatasetLike
+from dosna.core.values import decode_value, encode_attrs, encode_value
+from dosna.engines.base import collective
+
+__all__ = ["Attributes"]
+
+
+class Attributes(MutableMapping[str, Any]):
+    """Attributes of a dataset: JSON values, NumPy scalars and arrays, by name.
+
+    Each change is stored at once, as a whole or not at all. What is read is a copy: changing
+    a list or an array that was read changes nothing until it is assigned again.
+    """
+
+    def __init__(self, dataset: DatasetLike) -> None:
+        self._dataset = dataset
+        self.runner = dataset.runner
+
+    @property
+    def identity(self) -> tuple[Any, ...]:
+        """As of the dataset."""
+        return self._dataset.identity
+
+    def __getitem__(self, name: str) -> Any:
+        return decode_value(self._stored[name])
+
+    @collective
+    def __setitem__(self, name: str, value: Any) -> None:
+        if not isinstance(name, str):
+            raise TypeError(f"an attribute is named by a str, not {name!r}")
+        encoded = encode_value(value)
+        self._change(lambda attrs: {**attrs, name: encoded})
+
+    @collective
+    def __delitem__(self, name: str) -> None:
+        def without(attrs: Mapping[str, Any]) -> dict[str, Any]:
+            if name not in attrs:
+                raise KeyError(name)
+            return {k: v for k, v in attrs.items() if k != name}
+
+        self._change(without)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(list(self._stored))
+
+    def __len__(self) -> int:
+        return len(self._stored)
+
+    def __repr__(self) -> str:
+        return f"<attributes of {self._dataset.name!r}: {dict(self)}>"
+
+    @collective
+    def update(self, *args: Any, **kwargs: Any) -> None:
+        """Set several attributes in one change."""
+        encoded = encode_attrs(dict(*args, **kwargs))
+        self._change(lambda attrs: {**attrs, **encoded})
+
+    @property
+    def _stored(self) -> Any:
+        self._dataset.connection.check_connected()
+        return self._dataset.instance.metadata.attrs
+
+    def _change(self, change: Any) -> None:
+        dataset = self._dataset
+        dataset.connection.check_writable()
+        dataset.change(lambda: dataset.instance.update(lambda m: m.replace(attrs=change(m.attrs))))

@@ -1,0 +1,80 @@
+"""A handle on one chunk of a dataset."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import DTypeLike
+
+from dosna.array.home import DatasetLike
+from dosna.core.types import Array, Shape
+
+__all__ = ["EngineDataChunk"]
+
+
+class EngineDataChunk:
+    """A handle on one chunk, whose reads and writes go through the engine's dataset.
+
+    It covers the full extent of a stored chunk; at the edge of the array what lies outside
+    reads as fill, and what is written there is dropped.
+    """
+
+    def __init__(self, dataset: DatasetLike, idx: Shape) -> None:
+        self.dataset = dataset
+        self.instance = dataset.instance.get_chunk(idx)
+        self.idx = idx
+
+    @property
+    def name(self) -> str:
+        """Name of the chunk within its dataset."""
+        return self.instance.name
+
+    @property
+    def shape(self) -> Shape:
+        """Extent of the stored chunk."""
+        return self.dataset.chunk_size
+
+    @property
+    def size(self) -> int:
+        """Number of elements of the stored chunk."""
+        return self.byte_count // self.dtype.itemsize
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Type of the elements."""
+        return self.dataset.dtype
+
+    @property
+    def fillvalue(self) -> Any:
+        """What the chunk reads as before it is written."""
+        return self.dataset.fillvalue
+
+    @property
+    def byte_count(self) -> int:
+        """Bytes of the stored chunk, uncompressed."""
+        return self.dataset.instance.metadata.chunk_nbytes
+
+    def get_data(self, slices: Any = None) -> Any:
+        """Read part of the chunk, or all of it. The same as ``chunk[slices]``."""
+        self.dataset.connection.check_connected()
+        return self.dataset.read_chunk(self.idx, slices, self.shape)
+
+    def set_data(self, values: Any, slices: Any = None) -> None:
+        """Write part of the chunk, or all of it. The same as ``chunk[slices] = values``."""
+        self.dataset.check_writable()
+        self.dataset.write_chunk(self.idx, values, slices, self.shape)
+
+    def __getitem__(self, key: Any) -> Any:
+        return self.get_data(key)
+
+    def __setitem__(self, key: Any, values: Any) -> None:
+        self.set_data(values, key)
+
+    def __array__(self, dtype: DTypeLike | None = None, copy: bool | None = None) -> Array:
+        if copy is False:
+            raise ValueError(f"{self.name} is not in memory: an array of it is a copy")
+        return np.asarray(self.get_data(), dtype)
+
+    def __repr__(self) -> str:
+        return f"<dosna.DataChunk {self.name} of {self.dataset.name!r}: shape {self.shape}>"

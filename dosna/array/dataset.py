@@ -1,0 +1,807 @@
+"""What a dataset does with all of its chunks: load, map, apply, reduce, copy, resize, ….
+
+Every method here is collective under engines of several processes: all of them call it.
+"""
+
+from __future__ import annotations
+
+import os
+from array import array as ints
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
+from math import prod
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import ArrayLike, DTypeLike
+
+from dosna.array.chunk import EngineDataChunk
+from dosna.array.home import ArrayHome
+from dosna.array.indexing import Appended, ArrayAccess
+from dosna.array.values import is_source
+from dosna.array.verbs import registry as verbs
+from dosna.backends.base import BackendDataset, ChunkState
+from dosna.core.casting import check_values
+from dosna.core.compare import Comparison, Verification, unequal
+from dosna.core.halo import check_halo, check_mode
+from dosna.core.plan import ChunkTask, every_chunk, touched
+from dosna.core.progress import Progress
+from dosna.core.sizes import parse_size
+from dosna.core.text import element_bytes, elements, is_text
+from dosna.core.types import Array, Shape
+from dosna.core.values import as_dtype, check_fillvalue, same_fill
+from dosna.engines.base import Tasks, collective
+from dosna.engines.work.boxes import BLOCK_BYTES, box_of, objects_of, plain, workers_within
+from dosna.engines.work.checking import Compare, Verify
+from dosna.engines.work.loading import Load, load_block
+from dosna.engines.work.mapping import Apply, Func, HaloMap, Map, halo_group, result_of
+from dosna.engines.work.reducing import Clear, Reduce
+from dosna.errors import StaleDatasetError
+
+Limit = int | str | None
+"""A memory limit: bytes, a text like '512M', or None."""
+
+
+class EngineDataset(ArrayAccess):
+    """An N-dimensional array in chunks; made by `EngineConnection.create_dataset`."""
+
+    def get_chunk(self, idx: Any) -> EngineDataChunk:
+        """Give a handle on a chunk, written or not. Reads and writes nothing.
+
+        Raises
+        ------
+        ChunkIndexError
+            Outside of the chunk grid.
+        """
+        self.connection.check_connected()
+        return EngineDataChunk(self, self.check_idx(idx))
+
+    def iter_chunks(self) -> Iterable[EngineDataChunk]:
+        """Give a handle on each chunk of the grid, written or not, in C order."""
+        self.connection.check_connected()
+        for idx in every_chunk(self.shape, self.chunk_size).columns().idx:
+            yield EngineDataChunk(self, idx)
+
+    @collective
+    def create_chunk(self, idx: Any, data: Any = None, slices: Any = None) -> EngineDataChunk:
+        """Write a chunk that was not written before.
+
+        Parameters
+        ----------
+        idx : tuple of int
+        data : array_like, optional
+            Values of the selected part, or of the chunk; fill by default.
+        slices : index, optional
+            Which part of the chunk; all by default. The rest is fill.
+
+        Raises
+        ------
+        ChunkExistsError
+        """
+        self.check_writable()
+        at = self.check_idx(idx)
+        meta = self.instance.metadata
+        chunk = meta.empty_chunk()
+        inside = chunk[meta.bounds(at).chunk]
+        if data is not None:
+            data = elements(data, meta.dtype)
+            part = inside if slices is None and np.shape(data) != meta.chunk_size else chunk
+            part[... if slices is None else slices] = data
+        self.runner.once(lambda: self.instance.create_chunk(at, inside) and None)
+        return EngineDataChunk(self, at)
+
+    # -- all chunks -----------------------------------------------------------------------
+
+    @collective
+    def load(
+        self,
+        data: Any,
+        *,
+        missing: bool = False,
+        progress: Progress = None,
+        memory_limit: Limit = None,
+    ) -> None:
+        """Write the whole array from something of the same shape, chunk by chunk.
+
+        Parameters
+        ----------
+        data : array_like
+            NumPy, memmap, h5py, another dataset: anything with shape, dtype and slicing. It
+            is read in blocks of whole chunks, a bounded number at a time. Where it says by
+            ``chunks`` how it is chunked itself, they are chosen so that each of its chunks is
+            read once, as far as memory allows.
+        missing : bool
+            Only what is not stored yet: an earlier load of the same data was interrupted.
+        progress : bool or callable, optional
+            True for a bar, or a callback ``(done, total)`` in chunks.
+        memory_limit : int or str, optional
+            Most bytes of blocks held at a time, such as '512M'.
+
+        Raises
+        ------
+        ValueError
+            `data` has another shape, or values that the dataset's dtype does not have: text that
+            is too long, numbers out of range, fractions for integers. Chunks that were done by
+            then stay changed.
+        MemoryLimitError
+            The limit is below what one chunk needs.
+        """
+        self.load_values(
+            data, missing=missing, progress=progress, memory_limit=memory_limit, checked=True
+        )
+
+    def load_values(
+        self,
+        data: Any,
+        *,
+        missing: bool = False,
+        progress: Progress = None,
+        memory_limit: Limit = None,
+        checked: bool = False,
+    ) -> None:
+        """Do what `load` does, within a collective call; convert values as NumPy does.
+
+        Parameters
+        ----------
+        data, missing, progress, memory_limit
+            As in `load`.
+        checked : bool
+            Whether values that would be changed are an error instead.
+        """
+        self.check_writable()
+        if not is_source(data):
+            data = plain(data)
+        if tuple(data.shape) != self.shape:
+            raise ValueError(
+                f"load needs data of shape {self.shape}, and this has {tuple(data.shape)}: "
+                "assign with ds[...] = data to broadcast"
+            )
+        travels = False
+        work: Callable[[Any], None]
+        itemsize = max(element_bytes(np.dtype(data.dtype)), element_bytes(self.dtype))
+        grain = block = self.instance.grain
+        held = 2 * _nbytes(grain, itemsize)
+        checked = checked and data.dtype != self.dtype
+        if is_source(data):
+            source, chunks, travels = _opened(data)
+            if source is data and chunks:
+                # As it is stored, and after one filter and the next.
+                held += 3 * _nbytes(chunks, itemsize)
+            work = Load(self.instance, source, checked)
+            most = BLOCK_BYTES
+            if memory_limit is not None:
+                most = min(most, parse_size(memory_limit) // self.runner.workers - held)
+            shares = 4 * self.runner.workers if self.runner.workers > 1 else 1
+            block = load_block(self.instance, chunks, most, shares)
+        elif checked:
+            work = Load(self.instance, np.asarray(data), checked)
+        else:
+            work = partial(self.instance.write_many, elements(np.asarray(data), self.dtype))
+        tasks: Tasks[ChunkTask]
+        total = prod(-(-n // b) for n, b in zip(self.shape, block, strict=True))
+        found = self.runner.once(lambda: self._stored_at(data, block, missing))
+        if found is not None and isinstance(work, Load):
+            work.sparse = True
+        if found is None or len(found) == total:
+            tasks = every_chunk(self.shape, block)
+            before = 0
+        else:
+            tasks = [box_of(idx, self.shape, block) for idx in found.tolist()]
+            before = total - len(tasks)
+        if missing:
+            done = self.runner.once(lambda: set(self.instance.finished_objects()))
+            left = [t for t in tasks if any(o.idx not in done for o in objects_of(t.out, grain))]
+            tasks, before = left, before + len(tasks) - len(left)
+        self.spread(
+            "load",
+            work,
+            held + _nbytes(block, itemsize),
+            progress,
+            memory_limit,
+            tasks=tasks,
+            before=before,
+            travels=travels,
+        )
+
+    def _stored_at(self, data: Any, block: Shape, missing: bool) -> Array | None:
+        """Say which blocks to load; None for all, as where something else may be in the way."""
+        fill = np.asarray(self.fillvalue, self.dtype)
+        stored_in = getattr(data, "stored_in", None)
+        found: Array | None = None
+        if isinstance(data, EngineDataset):
+            found = stored_in_dataset(data.instance, block, fill)
+        elif stored_in is not None and self.shape:
+            found = stored_in(block, fill)
+        if found is None or missing:
+            return found
+        return None if any(True for _ in self.instance.object_indices()) else found
+
+    @collective
+    def map(
+        self,
+        func: Func,
+        output_name: str,
+        dtype: DTypeLike | None = None,
+        *,
+        halo: int | Sequence[int] = 0,
+        boundary: str = "reflect",
+        cval: Any = 0,
+        progress: Progress = None,
+        memory_limit: Limit = None,
+    ) -> EngineDataset:
+        """Write what a function makes of each chunk to a new dataset.
+
+        Parameters
+        ----------
+        func : callable
+            Takes the part of a chunk that lies inside the array, and gives an array of the
+            same shape. It also sees `halo` more elements on each side, if there is one.
+        output_name : str
+            Of a dataset that does not exist; chunked and stored as this one is.
+        dtype : dtype, optional
+            Of the output; by default of what `func` makes of the first chunk, and then a later
+            result that this would cut down is a TypeError.
+        halo : int or sequence of int
+            Elements to see beyond the chunk, on all axes or on each; it may be larger than a
+            chunk. What `func` makes of them is dropped.
+        boundary : {'reflect', 'mirror', 'nearest', 'wrap', 'constant'}
+            How the array goes on beyond its ends, named and meant as in `scipy.ndimage`.
+        cval : scalar
+            The constant of 'constant'.
+        progress, memory_limit
+            As in `load`.
+
+        Returns
+        -------
+        EngineDataset
+            The output. If anything fails, it is deleted again.
+        """
+        self.connection.check_writable()
+        self.note_reading()
+        widths = check_halo(halo, self.ndim)
+        check_mode(boundary)
+        most = BLOCK_BYTES
+        if memory_limit is not None:
+            # A fifth of a worker's share, so that all of them find work, and because an
+            # allocator may keep more than it gave.
+            most = min(most, parse_size(memory_limit) // (5 * self.runner.workers))
+        meta = self.instance.metadata
+        with_halo = any(widths) and meta.size > 0
+        if boundary == "constant" and is_text(meta.dtype):
+            cval = "" if isinstance(cval, int) and cval == 0 else check_fillvalue(cval, meta.dtype)
+        given = dtype is not None
+        probe = HaloMap(self.instance, self.instance, func, widths, boundary, cval, given)
+        self.runner.once(lambda: self.connection.check_free(output_name))
+        if dtype is None:
+            dtype = self.runner.once(partial(_first_dtype, self.instance, probe))
+        out: EngineDataset = self.connection.create_like(self, output_name, as_dtype(dtype))
+        grain = out.instance.grain
+        itemsize = max(element_bytes(self.dtype), element_bytes(out.dtype))
+        block = 4 * _nbytes(grain, itemsize)
+        work: Callable[[Any], None] = Map(self.instance, out.instance, func, given)
+        if with_halo:
+            grain = halo_group(out.instance, widths, most, 4 * self.runner.workers)
+            work = HaloMap(self.instance, out.instance, func, widths, boundary, cval, given)
+            block = _nbytes(grain, element_bytes(self.dtype), widths)
+            block += 3 * _nbytes(out.instance.grain, itemsize, widths)
+        try:
+            tasks = every_chunk(self.shape, grain)
+            self.spread("map", work, block, progress, memory_limit, tasks=tasks)
+        except BaseException:
+            self.connection.discard(out)
+            raise
+        return out
+
+    @collective
+    def apply(self, func: Func, *, progress: Progress = None, memory_limit: Limit = None) -> None:
+        """Replace each chunk by what a function makes of it.
+
+        Parameters
+        ----------
+        func : callable
+            Takes the part of a chunk that lies inside the array, and gives an array of the
+            same shape, of a dtype that casts to the dataset's (``same_kind``).
+        progress, memory_limit
+            As in `load`.
+
+        Raises
+        ------
+        TypeError
+            An unsafe cast. As after any other error, chunks that were done stay changed.
+        """
+        self.check_writable()
+        self.note_reading()
+        block = 4 * _nbytes(self.instance.grain, element_bytes(self.dtype))
+        self.spread("apply", Apply(self.instance, func), block, progress, memory_limit)
+
+    @collective
+    def reduce(
+        self,
+        op: Literal["sum", "mean", "min", "max"],
+        *,
+        progress: Progress = None,
+        memory_limit: Limit = None,
+    ) -> Any:
+        """Reduce the whole array to one value, with NumPy's rules for dtype and NaN.
+
+        Sums of chunks are added in the order of the chunks, in float64 for smaller floats, so
+        that the result is the same for every engine and number of workers.
+
+        Parameters
+        ----------
+        op : {'sum', 'mean', 'min', 'max'}
+        progress, memory_limit
+            As in `load`.
+
+        Returns
+        -------
+        scalar
+            Of the dtype that NumPy gives.
+        """
+        self.connection.check_connected()
+        self.note_reading()
+        if op not in ("sum", "mean", "min", "max"):
+            raise ValueError(f"reduce does sum, mean, min and max, not {op!r}")
+        if is_text(self.dtype):
+            raise TypeError(f"{op} of dataset {self.name!r}: it holds text, and reduce numbers")
+        model = getattr(np, op)(np.zeros(1, self.dtype))
+        if self.size == 0:
+            return getattr(np, op)(np.empty(self.shape, self.dtype))
+        ufunc: np.ufunc = {"min": np.minimum, "max": np.maximum}.get(op, np.add)
+        wide: np.dtype[Any] | None = None
+        if ufunc is np.add and self.dtype.kind in "fc":
+            wide = np.result_type(self.dtype, np.float64)
+        elif op == "mean" and self.dtype.kind in "biu":
+            wide = np.dtype(np.float64)
+        work = Reduce(self.instance, ufunc, wide)
+        block = 2 * _nbytes(self.instance.grain, self.dtype.itemsize)
+        parts = self.spread("reduce", work, block, progress, memory_limit)
+        pairs = sorted((pair for part in parts for pair in part), key=lambda pair: pair[0])
+        total = ufunc.reduce(np.array([value for _, value in pairs]), dtype=wide)
+        if op == "mean":
+            total = total / self.size
+        return np.asarray(total).astype(np.asarray(model).dtype)[()]
+
+    def sum(self, axis: None = None, dtype: None = None, out: None = None) -> Any:
+        """Sum of all elements, see `reduce`; ``np.sum(ds)`` comes here too."""
+        return self._reduced("sum", axis, dtype, out)
+
+    def mean(self, axis: None = None, dtype: None = None, out: None = None) -> Any:
+        """Mean of all elements, see `reduce`."""
+        return self._reduced("mean", axis, dtype, out)
+
+    def min(self, axis: None = None, out: None = None) -> Any:
+        """Smallest element, see `reduce`."""
+        return self._reduced("min", axis, out)
+
+    def max(self, axis: None = None, out: None = None) -> Any:
+        """Largest element, see `reduce`."""
+        return self._reduced("max", axis, out)
+
+    def _reduced(self, op: Literal["sum", "mean", "min", "max"], *of_numpy: None) -> Any:
+        if any(argument is not None for argument in of_numpy):
+            raise TypeError(
+                f"{op} of a dataset is over all of it, and takes no axis, dtype or out: use "
+                f"np.{op}(ds[...], …) if it fits into memory, or dask.array.from_array(ds)"
+            )
+        return self.reduce(op)
+
+    @collective
+    def clone(
+        self,
+        output_name: str,
+        data: bool = False,
+        *,
+        progress: Progress = None,
+        memory_limit: Limit = None,
+    ) -> EngineDataset:
+        """Make a dataset like this one, attributes included; with its data on request.
+
+        With the data of an `incomplete` one it is incomplete too.
+        """
+        part = data and self.incomplete
+        made: EngineDataset = self.connection.create_filled(
+            lambda: self.connection.create_like(self, output_name, self.dtype, incomplete=part),
+            self if data else None,
+            progress,
+            memory_limit,
+        )
+        return made
+
+    @collective
+    def copy(
+        self,
+        connection: ArrayHome,
+        name: str | None = None,
+        *,
+        chunk_size: int | Sequence[int] | None = None,
+        progress: Progress = None,
+        memory_limit: Limit = None,
+        **options: Any,
+    ) -> EngineDataset:
+        """Copy data and attributes into another connection, of any backend and engine.
+
+        Parameters
+        ----------
+        connection : EngineConnection
+        name : str, optional
+            The same by default.
+        chunk_size : int or sequence of int, optional
+            The same by default.
+        progress, memory_limit
+            As in `load`.
+        **options
+            Of the other backend's `create_dataset`.
+
+        Returns
+        -------
+        EngineDataset
+            The copy. If anything fails, it is deleted again. That of an `incomplete` dataset is
+            incomplete too.
+        """
+        self.connection.check_connected()
+        target = self.name if name is None else name
+
+        def create() -> EngineDataset:
+            made: EngineDataset = connection.create_dataset(
+                target,
+                self.shape,
+                self.dtype,
+                self.fillvalue,
+                chunk_size=self.chunk_size if chunk_size is None else chunk_size,
+                incomplete=self.incomplete,
+                **options,
+            )
+            made.attrs.update(self.attrs)
+            return made
+
+        copied: EngineDataset = connection.create_filled(create, self, progress, memory_limit)
+        return copied
+
+    @collective
+    def export(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        chunk_size: int | Sequence[int] | None = None,
+        compression: str | None = None,
+        overwrite: bool = False,
+        progress: Progress = None,
+        memory_limit: Limit = None,
+    ) -> None:
+        """Write the dataset to a file for other programs: HDF5, Zarr or NumPy's format.
+
+        It has its name and attributes there too, but for an ``.npy`` file, which has neither.
+        Parameters and errors are those of `EngineConnection.export`.
+        """
+        self.connection.check_connected()
+        verbs.get("export")(
+            [self],
+            path,
+            chunk_size=chunk_size,
+            compression=compression,
+            overwrite=overwrite,
+            progress=progress,
+            memory_limit=memory_limit,
+        )
+
+    @collective
+    def clear(self, *, progress: Progress = None) -> None:
+        """Delete all chunks, so that the array reads as fill."""
+        self.check_writable()
+        written = self.runner.once(lambda: sorted(self.instance.object_indices()))
+        with self.runner.reporting(progress, len(written), "clear") as report:
+            self.runner.spread(Clear(self.instance), written, report=report)
+
+    @collective
+    def delete(self) -> None:
+        """Delete the dataset.
+
+        Raises
+        ------
+        DatasetNotFoundError
+            It is gone, or somebody else has made another of its name.
+        """
+        self.connection.check_writable()
+        # A link's metadata are not those of what is stored.
+        only = None if self.instance.metadata.link else self.instance
+        self.runner.once(lambda: self.connection.instance.del_dataset(self.name, only))
+
+    @collective
+    def resize(self, shape: int | Sequence[int]) -> None:
+        """Change the extents, with the same number of axes.
+
+        What is cut off is deleted: an array that grows again shows fill there.
+
+        Parameters
+        ----------
+        shape : int or sequence of int
+        """
+        self.check_writable()
+        wanted = (shape,) if isinstance(shape, (int, np.integer)) else tuple(shape)
+        if len(wanted) != self.ndim:
+            raise ValueError(
+                f"resize keeps the number of axes: {wanted} has {len(wanted)} and dataset "
+                f"{self.name!r} has {self.ndim}"
+            )
+        for extent in wanted:
+            if isinstance(extent, bool) or not isinstance(extent, (int, np.integer)):
+                raise TypeError(f"an extent is a whole number, not {extent!r}")
+            if extent < 0:
+                raise ValueError(f"shape {wanted} has a negative extent")
+        self.change(lambda: self.instance.resize(tuple(map(int, wanted))))
+
+    @collective
+    def append(self, data: ArrayLike, axis: int = 0) -> None:
+        """Make the array longer along an axis and write `data` there.
+
+        Parameters
+        ----------
+        data : array_like
+            Of the dataset's shape, but for `axis`.
+        axis : int
+
+        Raises
+        ------
+        ValueError
+            `data` has another shape, or values that the dataset's dtype does not have, as in
+            `load`. If the write fails, the array gets its extent back, unless somebody else
+            appended meanwhile: then there is fill in between.
+        """
+        self.check_writable()
+        if not -self.ndim <= axis < self.ndim:
+            raise ValueError(f"axis {axis} is outside of the {self.ndim} axes of {self.name!r}")
+        axis %= self.ndim
+        values: Any = data if is_source(data) else plain(data)
+        given: Shape = tuple(values.shape)
+        before = self.shape
+        if len(given) != self.ndim or any(
+            n != m for a, (n, m) in enumerate(zip(given, before, strict=True)) if a != axis
+        ):
+            raise ValueError(
+                f"append along axis {axis} needs data of shape {before} but for that axis, and "
+                f"this has {given}"
+            )
+        if isinstance(values, np.ndarray):
+            values = check_values(values, self.dtype, "data to append")
+        else:
+            values = Appended(values, given, self.dtype)
+        before = self.change(lambda: self.instance.extend(axis, given[axis]))
+        after = self.shape
+        begin = before[axis]
+        key = (*[slice(None)] * axis, slice(begin, begin + given[axis]))
+        try:
+            if any(
+                n != m for a, (n, m) in enumerate(zip(given, before, strict=True)) if a != axis
+            ):
+                raise StaleDatasetError(
+                    f"dataset {self.name!r} was resized to {before} by somebody else, and data of "
+                    f"shape {given} no longer fit along axis {axis}"
+                )
+            self.runner.once(partial(self._write, key, values, shared_edge=True))
+        except BaseException:
+            self.change(partial(_take_back, self.instance, before, after))
+            raise
+
+    @collective
+    def verify(self, *, progress: Progress = None) -> Verification:
+        """Read every chunk and say in which state it is.
+
+        Returns
+        -------
+        Verification
+            Chunk indices that are ``ok`` (checksum right), ``unchecked`` (well-formed, no
+            checksum), ``never_written``, ``missing``, ``corrupt``, or ``unreadable``: the
+            operating system gives an error for the file.
+        """
+        self.connection.check_connected()
+        parts = self.spread("verify", Verify(self.instance), 0, progress, None)
+        states: dict[ChunkState, list[Shape]] = {}
+        for idx, state in sorted(pair for part in parts for pair in part):
+            states.setdefault(state, []).append(idx)
+        return Verification(**{k.replace(" ", "_"): tuple(v) for k, v in states.items()})
+
+    @collective
+    def compare(
+        self,
+        other: Any,
+        *,
+        exact: bool = False,
+        progress: Progress = None,
+        memory_limit: Limit = None,
+    ) -> Comparison:
+        """Compare with what should be equal, chunk by chunk, and say where it differs.
+
+        Values are compared, as by NumPy's ``!=``, and not types; NaN and NaT are equal to
+        themselves. To learn whether the chunks are sound at all, see `verify`.
+
+        Parameters
+        ----------
+        other : array_like
+            Another dataset, or anything with shape, dtype and slicing; of the same shape.
+        exact : bool
+            Compare the bytes of the values instead, of the same dtype: 0.0 is not -0.0, nor one
+            NaN another.
+        progress, memory_limit
+            As in `load`.
+
+        Returns
+        -------
+        Comparison
+
+        Raises
+        ------
+        ValueError
+            `other` has another shape.
+        TypeError
+            Of another kind, such as text and numbers, or with other fields; with `exact` of
+            another dtype.
+        """
+        self.connection.check_connected()
+        if not is_source(other):
+            other = np.asarray(other)
+        if hasattr(other, "as_stored"):
+            other = other.as_stored(self.dtype)
+        if tuple(other.shape) != self.shape:
+            raise ValueError(
+                f"dataset {self.name!r} of shape {self.shape} cannot be compared with shape "
+                f"{tuple(other.shape)}"
+            )
+        if exact and other.dtype != self.dtype:
+            raise TypeError(
+                f"dataset {self.name!r} of dtype {self.dtype} is compared exactly with dtype "
+                f"{other.dtype}: leave out exact=True to compare values alone"
+            )
+        try:
+            unequal(np.empty(0, self.dtype), np.empty(0, other.dtype))
+        except TypeError as error:
+            raise TypeError(
+                f"dataset {self.name!r} of dtype {self.dtype} cannot be compared with dtype "
+                f"{other.dtype}"
+            ) from error
+        self.note_reading()
+        source, chunks, travels = _opened(other)
+        itemsize = max(element_bytes(self.dtype), element_bytes(other.dtype))
+        most = BLOCK_BYTES
+        if memory_limit is not None:
+            most = min(most, parse_size(memory_limit) // (4 * self.runner.workers))
+        block = load_block(self.instance, chunks, most, 4 * self.runner.workers)
+        parts = self.spread(
+            "compare",
+            Compare(self.instance, source, exact),
+            4 * _nbytes(block, itemsize),
+            progress,
+            memory_limit,
+            tasks=every_chunk(self.shape, block),
+            travels=travels,
+        )
+        found = sorted(entry for part in parts for entry in part)
+        return Comparison(
+            self.total_chunks,
+            tuple(idx for idx, _, _ in found),
+            sum(count for _, count, _ in found),
+            min((first for _, _, first in found), default=None),
+        )
+
+    def flush(self) -> None:
+        """Return when everything written so far would survive a power loss."""
+        self.connection.check_connected()
+        self.instance.flush()
+
+    def refresh(self) -> None:
+        """Read shape and attributes again, which somebody else may have changed."""
+        self.connection.check_connected()
+        self.instance.refresh()
+
+    def spread(
+        self,
+        what: str,
+        work: Callable[[Any], Any],
+        task_bytes: int,
+        progress: Progress,
+        memory_limit: Limit,
+        *,
+        tasks: Tasks[ChunkTask] | None = None,
+        before: int = 0,
+        travels: bool = True,
+    ) -> list[Any]:
+        """Share work on all chunks out over all workers; collective, as `load` and the like are.
+
+        Parameters
+        ----------
+        what : str
+            What it is called where progress is shown.
+        work : callable
+            See `dosna.engines.base.Runner.spread`.
+        task_bytes : int
+            What it holds for one task.
+        progress, memory_limit
+            As in `load`.
+        tasks : sized iterable, optional
+            Boxes; by default the stored objects.
+        before : int
+            How many more tasks there were, which are done.
+        travels : bool
+            Whether `work` can be sent to another process.
+
+        Returns
+        -------
+        list
+            What `work` returned, part by part, in no particular order.
+        """
+        workers = workers_within(memory_limit, task_bytes, what)
+        if tasks is None:
+            tasks = every_chunk(self.shape, self.instance.grain)
+        with self.runner.reporting(progress, before + len(tasks), what) as tell:
+            report = None if tell is None else lambda done: tell(before + done)
+            return self.runner.spread(work, tasks, workers=workers, travels=travels, report=report)
+
+
+def _take_back(dataset: BackendDataset, before: Shape, after: Shape) -> None:
+    """Undo an append, unless somebody else has appended since."""
+    dataset.refresh()
+    if dataset.metadata.shape == after:
+        dataset.resize(before)
+
+
+def _opened(data: Any) -> tuple[Any, Shape | None, bool]:
+    """Give what reads a source in any thread, its chunks, and whether processes may be sent it."""
+    if not isinstance(data, ArrayAccess):
+        return data, _chunks_of(data), getattr(data, "travels", False)
+    data.connection.check_connected()
+    data.note_reading()
+    instance = data.instance
+    return instance, instance.grain, instance.connection.shared_between_processes
+
+
+def stored_in_dataset(instance: BackendDataset, block: Shape, fillvalue: Array) -> Array | None:
+    """Say which blocks a dataset has something stored in, if all others are a fill value.
+
+    As `dosna.sources.SourceArray.stored_in`.
+    """
+    meta = instance.metadata
+    fill = np.asarray(meta.fillvalue, meta.dtype)
+    # Links tell at the cost of reading.
+    if not meta.shape or meta.link is not None or not same_fill(fill, fillvalue):
+        return None
+    found = ints("q")
+    for idx in instance.object_indices():
+        found.extend(idx)
+    instance.refresh()  # of one that is gone, nothing is stored either
+    places = np.frombuffer(found, np.int64).reshape(-1, meta.ndim)
+    grid = [-(-n // g) for n, g in zip(meta.shape, instance.grain, strict=True)]
+    places = places[(places < grid).all(axis=1)]
+    if len(places) == prod(grid):
+        return None
+    return touched(places, instance.grain, meta.shape, block)
+
+
+def _chunks_of(source: Any) -> Shape | None:
+    """Give the extent of a source's own chunks, if it says that in the usual way."""
+    for name in ("shards", "chunks"):
+        chunks = getattr(source, name, None)
+        if (
+            isinstance(chunks, tuple)
+            and len(chunks) == len(source.shape)
+            and all(isinstance(c, int) and c > 0 for c in chunks)
+        ):
+            return chunks
+    return None
+
+
+def _nbytes(extent: Shape, itemsize: int, halo: Shape | None = None) -> int:
+    for n, h in zip(extent, halo or (0,) * len(extent), strict=True):
+        itemsize *= n + 2 * h
+    return itemsize
+
+
+def _first_dtype(dataset: BackendDataset, probe: HaloMap) -> np.dtype[Any]:
+    """Find the dtype of a function's result on the first chunk, its halo included."""
+    meta = dataset.metadata
+    if meta.size:
+        first = meta.bounds((0,) * meta.ndim)
+        block = probe.extended(first.array)
+    else:
+        block = np.empty(meta.shape, meta.dtype)
+    dtype: np.dtype[Any] = result_of(probe.func, block, block.shape).dtype
+    return dtype

@@ -1,0 +1,79 @@
+"""URLs of connections and datasets: ``hdf5:/data/scans/entry/tomo``, ``s3://bucket/scans``.
+
+``BACKEND:PATH?OPTION=VALUE&…``, where the backend says what the path means
+(`BackendConnection.split_url`) and the options are its connection's. What would end the path or
+a value is written as in every URL: ``%3F`` for a question mark, ``%26`` for ``&``, ``%25`` for %.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from typing import Any
+
+from dosna.array.connection import EngineConnection
+from dosna.backends import registry as backends
+from dosna.core.options import parse_options
+from dosna.core.url import Url
+from dosna.errors import ConfigurationError
+
+
+def open_url(
+    url: str,
+    *,
+    mode: str | None = None,
+    engine: str | None = None,
+    engine_kw: Mapping[str, Any] | None = None,
+) -> tuple[EngineConnection, str]:
+    """Make the connection that a URL leads to, and say which dataset of it is meant.
+
+    Parameters
+    ----------
+    url : str
+        ``BACKEND:PATH?OPTION=VALUE&…``. The path names a connection, or goes on with a dataset's
+        name: ``hdf5:/data/scans`` (a folder), ``hdf5:/data/scans/entry/tomo``,
+        ``s3://bucket/connection/entry/tomo``, ``s3:entry/tomo`` (a bucket for each dataset),
+        ``NAME/entry/tomo`` after any other backend's colon. Options take the types that the
+        backend's connection declares.
+    mode : {'a', 'r'}, optional
+        Instead of the URL's own.
+    engine : str, optional
+    engine_kw : mapping, optional
+        As of `dosna.Connection`.
+
+    Returns
+    -------
+    connection : Connection
+        Not connected yet: use it in a ``with`` block.
+    name : str
+        Of the dataset, or of what is common to the names of several; '' if the URL is that of
+        the connection.
+
+    Raises
+    ------
+    ConfigurationError
+        Not a URL, an unknown backend, an unknown option or a bad value.
+    """
+    parsed = Url.parse(url)
+    backend = backends.get(parsed.backend)
+    declared = inspect.signature(backend.connection)
+    connections = declared.replace(
+        parameters=[p for p in declared.parameters.values() if p.name != "name"]
+    )
+    try:
+        options: dict[str, Any] = dict(
+            parse_options(connections, [f"{k}={v}" for k, v in parsed.options.items()])
+        )
+        place, name, options = backend.connection.split_url(parsed.path, options)
+    except ConfigurationError as error:
+        raise ConfigurationError(f"{url}: {error}") from None
+    if mode is not None:
+        options["mode"] = mode
+    made = EngineConnection(
+        place or backend.name,
+        backend=parsed.backend,
+        engine=engine,
+        engine_kw=engine_kw,
+        **options,
+    )
+    return made, name

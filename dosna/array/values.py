@@ -1,0 +1,45 @@
+"""Values that are assigned or loaded."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from dosna.core.text import as_text
+from dosna.core.types import Array
+
+__all__ = ["assignable", "is_source"]
+
+
+def is_source(values: Any) -> bool:
+    """Whether something is read by slicing: it has shape and dtype, and is not in memory."""
+    return (
+        hasattr(values, "shape")
+        and hasattr(values, "dtype")
+        and hasattr(values, "__getitem__")
+        and not isinstance(values, (np.ndarray, np.generic))
+        and _is_of_numpy(values.dtype)
+    )
+
+
+def _is_of_numpy(dtype: Any) -> bool:
+    """Say whether NumPy has a type: pandas and others have some of their own, in memory."""
+    try:
+        np.dtype(dtype)
+    except TypeError:
+        return False
+    return True
+
+
+def assignable(values: Any, dtype: np.dtype[Any]) -> Array:
+    """Give values as an array whose cast to `dtype` cannot fail halfway through a chunk."""
+    if dtype.kind == "T":
+        return as_text(values)
+    if not isinstance(values, (np.ndarray, np.generic)) and not hasattr(values, "__array__"):
+        # Numbers, lists and records are converted as NumPy does when they are assigned.
+        return np.asarray(values, dtype)
+    array = np.asarray(values)
+    if array.dtype.kind in "OSTUV" and array.dtype != dtype:
+        return array.astype(dtype)
+    return array

@@ -1,0 +1,264 @@
+"""Datasets in a pool of a Ceph cluster: Zarr v3 arrays, whose chunks are RADOS objects.
+
+A pool has no folders: to list what begins with some name is to go through all of its objects. So
+the names of datasets are kept in one object, with the most stored objects that each ever had on
+each axis; which of these there are is asked of each.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import math
+import os
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from itertools import islice
+from typing import NamedTuple
+
+from dosna.backends.base import Backend
+from dosna.backends.ceph.cluster import Settings
+from dosna.backends.ceph.store import CephStore
+from dosna.backends.stores.connection import StoreConnection
+from dosna.backends.stores.store import ABSENT, Store, Turns
+from dosna.codecs.zarr import document as zarr3
+from dosna.core.metadata import DatasetMetadata
+from dosna.core.names import parents
+from dosna.core.types import Shape
+from dosna.errors import (
+    ConfigurationError,
+    DatasetNameError,
+    DatasetNotFoundError,
+    FormatError,
+)
+
+__all__ = ["BACKEND", "CephConnection"]
+
+NAMES = ".dosna-datasets"
+"""The object with the names of datasets."""
+
+_PAGE = 1024
+# To list a pool takes some 3 s for each million of objects, to ask for one of them 0.1 ms.
+_MOST_ASKED = 100_000
+# Who still has a handle on a dataset that was deleted may write chunks, which are not to show up
+# in another of the same name.
+_MOST_DELETED = 1000
+
+Grids = dict[str, list[int]]
+"""By the template of keys: the most stored objects there ever were on each axis."""
+
+
+class Names(NamedTuple):
+    """Which datasets there are and which there were, and where their objects can be.
+
+    Usually one has one template, but of two that were being made at once both are kept.
+    """
+
+    datasets: dict[str, Grids]
+    deleted: dict[str, Grids]
+
+
+class CephConnection(StoreConnection):
+    """A connection to a pool of a Ceph cluster.
+
+    Parameters
+    ----------
+    name : str
+        The pool, which must exist.
+    conffile : path
+        The cluster's configuration, with the monitors' addresses and the keyring.
+    timeout : float
+        Seconds after which a request that has no answer is an error; librados takes whole ones,
+        and it is rounded up.
+    client_id : str, optional
+        'dosna' for ``client.dosna``; librados' own default, 'admin'.
+    mode : {'a', 'r'}
+        'r' refuses every change.
+    """
+
+    shared_between_processes = True
+
+    def __init__(
+        self,
+        name: str,
+        conffile: str | os.PathLike[str] = "ceph.conf",
+        timeout: float = 5,
+        client_id: str | None = None,
+        mode: str = "a",
+    ) -> None:
+        super().__init__(name, mode)
+        if isinstance(timeout, bool) or not isinstance(timeout, (int, float)) or timeout <= 0:
+            raise ConfigurationError(f"timeout is a positive number of seconds, not {timeout!r}")
+        self.settings = Settings(name, os.path.abspath(conffile), client_id, timeout)
+        self.lease = 2.0 * timeout + 1  # type: ignore[misc]
+
+    @property
+    def location(self) -> str:
+        return f"{self.settings.conffile}:{self.name}"
+
+    def open_store(self) -> Store:
+        return CephStore(self.settings)
+
+    def describe(self, name: str, metadata: DatasetMetadata) -> DatasetMetadata:
+        store = self.raw_store
+        assert isinstance(store, CephStore)
+        layout = zarr3.layout(metadata)
+        nbytes = _most_bytes(layout)
+        for option, unit in (("osd_max_write_size", 1 << 20), ("osd_max_object_size", 1)):
+            limit = int(store.cluster.option(option)) * unit
+            if nbytes > limit:
+                what = "chunks" if layout.shards is None else "shards"
+                raise ConfigurationError(
+                    f"{what} of {layout.grain} would have up to {nbytes} bytes, and {option} of "
+                    f"this Ceph cluster allows {limit}: make them smaller"
+                )
+        self._check_keys(name, metadata)
+        return metadata
+
+    def _check_keys(self, name: str, metadata: DatasetMetadata) -> None:
+        store, layout = self.raw_store, zarr3.layout(metadata)
+        assert isinstance(store, CephStore)
+        limit = int(store.cluster.option("osd_max_object_name_len"))
+        last = [n - 1 for n in _grid(metadata)]
+        if len(f"{self.root(name)}/{layout.template % tuple(last)}".encode()) > limit:
+            raise DatasetNameError(
+                f"the keys of chunks have at most {limit} bytes in this Ceph cluster "
+                f"(osd_max_object_name_len), too few for the dataset name {name!r}"
+            )
+
+    # -- names ----------------------------------------------------------------------------
+
+    def _names(self) -> tuple[Names, str]:
+        """Read the names, and the version of their object."""
+        found = self.store.get(NAMES)
+        if found is None:
+            return Names({}, {}), ABSENT
+        try:
+            document = json.loads(bytes(found.data))
+            return Names(document["datasets"], document["deleted"]), found.version
+        except (ValueError, KeyError, TypeError) as error:
+            raise FormatError(
+                f"object {NAMES!r} of pool {self.name!r} is damaged: it is JSON with the names of "
+                "all datasets; restore it from a copy"
+            ) from error
+
+    def _change_names(self, change: Callable[[Names], Names]) -> None:
+        turns = Turns(f"object {NAMES!r}")
+        for _ in turns:
+            names, version = self._names()
+            new = change(names)
+            if new == names:
+                return
+            with turns.unless_conflict():
+                turns.expected = version
+                self.store.put(NAMES, json.dumps(new._asdict()).encode(), version)
+                return
+
+    def remember(self, name: str, *described: DatasetMetadata) -> None:
+        self._check_keys(name, described[-1])
+
+        def add(names: Names) -> Names:
+            # Handles on an earlier dataset of that name may write where its objects were.
+            grids = names.datasets.get(name) or names.deleted.get(name) or {}
+            for metadata in described:
+                grids = _union(grids, metadata)
+            return Names({**names.datasets, name: grids}, _without(names.deleted, name))
+
+        self._change_names(add)
+
+    def forget(self, name: str) -> None:
+        def move(names: Names) -> Names:
+            if name not in names.datasets:
+                return names
+            deleted = {**_without(names.deleted, name), name: names.datasets[name]}
+            latest = dict(list(deleted.items())[-_MOST_DELETED:])
+            return Names(_without(names.datasets, name), latest)
+
+        self._change_names(move)
+
+    def dataset_names(self) -> list[str]:
+        found: list[str] = []
+
+        def look(name: str) -> None:
+            if self.has_dataset(name):
+                found.append(name)
+
+        self.store.for_each(look, self._names()[0].datasets)
+        return sorted(found)
+
+    def keys_left(self, name: str) -> list[str]:
+        names = self._names()[0]
+        if name not in names.datasets and name not in names.deleted:
+            return []  # Nobody has ever had a handle to write by.
+        return list(self.object_keys(name))
+
+    def neighbours(self, name: str, below: list[str]) -> Iterator[str]:
+        inner = (other for other in self._names()[0].datasets if other.startswith(name + "/"))
+        yield from filter(self.has_dataset, itertools.chain(parents(name), inner))
+
+    # -- objects --------------------------------------------------------------------------
+
+    def object_keys(self, name: str) -> Iterator[str]:
+        keys = self._possible_keys(name)
+        while page := list(islice(keys, _PAGE)):
+            there: set[str] = set()
+
+            def look(key: str, there: set[str] = there) -> None:
+                if self.store.get(key, (0, 1)) is not None:
+                    there.add(key)
+
+            self.store.for_each(look, page)
+            yield from (key for key in page if key in there)
+
+    def keys_to_delete(self, name: str) -> Iterator[str]:
+        return self.own_keys(name, self._possible_keys(name))
+
+    def check_foreign(self, name: str) -> None:
+        """Do nothing: what else there is in the pool is not looked for."""
+
+    def _possible_keys(self, name: str) -> Iterator[str]:
+        """Give the keys that a dataset's objects have or may have."""
+        names = self._names()[0]
+        grids = names.datasets.get(name) or names.deleted.get(name) or {}
+        with suppress(DatasetNotFoundError, FormatError):
+            grids = _union(grids, self.read_metadata(name)[0])
+        if not grids or sum(map(math.prod, grids.values())) > _MOST_ASKED:
+            return self.store.list(self.root(name) + "/")
+        places = (
+            template % place
+            for template, grid in grids.items()
+            for place in itertools.product(*map(range, grid))
+        )
+        keys = (f"{self.root(name)}/{place}" for place in places)
+        return itertools.chain([self.document(name)], keys)
+
+
+def _union(grids: Grids, metadata: DatasetMetadata) -> Grids:
+    """Add where the objects of a dataset are now."""
+    template, grid = zarr3.layout(metadata).template, _grid(metadata)
+    return {**grids, template: [*map(max, grids.get(template, grid), grid)]}
+
+
+def _without(names: dict[str, Grids], name: str) -> dict[str, Grids]:
+    return {n: grids for n, grids in names.items() if n != name}
+
+
+def _grid(metadata: DatasetMetadata) -> Shape:
+    """Give how many stored objects there are on each axis."""
+    grain = zarr3.layout(metadata).grain
+    return tuple(-(-n // g) for n, g in zip(metadata.shape, grain, strict=True))
+
+
+def _most_bytes(layout: zarr3.Layout) -> int:
+    """Give how long a stored object can be."""
+    chunk = layout.pipeline.size or layout.pipeline.nbytes
+    shards = layout.shards
+    return chunk if shards is None else chunk * shards.total + shards.index_size
+
+
+BACKEND = Backend(
+    name="ceph",
+    connection=CephConnection,
+    description="objects of a pool of a Ceph cluster",
+    url="https://docs.ceph.com/en/latest/rados/api/librados-intro/",
+)

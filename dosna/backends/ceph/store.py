@@ -1,0 +1,306 @@
+"""Objects of a Ceph pool, through librados' own binding.
+
+In a batch, objects are written by asynchronous operations. Reading is done by threads, because
+what is read is decoded there too, and with versions: librados keeps the version of what was read
+last in an I/O context, of which each thread has its own, and tells none of asynchronous reads.
+"""
+
+from __future__ import annotations
+
+import errno
+import math
+import os
+import threading
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, ClassVar, TypeVar
+
+import rados
+
+from dosna.backends.ceph.cluster import FORBIDDEN, Cluster, Settings, reason
+from dosna.backends.stores.store import (
+    ABSENT,
+    MOST_ATTEMPTS,
+    Blob,
+    ByteRange,
+    Store,
+    VersionConflict,
+)
+from dosna.errors import (
+    ConnectionError,
+    DatasetNameError,
+    DosnaError,
+    NotConnectedError,
+    OutcomeUnknown,
+    StorageError,
+    StoreTimeoutError,
+)
+from dosna.io.parallel import Batch, Workers
+
+__all__ = ["CephStore"]
+
+T = TypeVar("T")
+
+END = ".dosna-end-2b13140ae"
+"""The object with the last hash there is, 0xffffffff, and so the last of any listing."""
+
+_IN_FLIGHT = 16
+_BYTES_IN_FLIGHT = 64 << 20
+_FIRST_GUESS = 64 << 10
+_MOST_SIZES = 1024
+_CONFLICTS = {errno.EEXIST, errno.ERANGE, errno.EOVERFLOW}
+_FULL = {errno.ENOSPC, errno.EDQUOT}
+_TOO_LARGE = {errno.EMSGSIZE, errno.EFBIG}
+# The answer did not come: nobody knows what became of a write.
+_LOST = {errno.ETIMEDOUT, errno.EINTR, errno.ENOTCONN, errno.ESHUTDOWN}
+
+
+class _Handle:
+    """A thread's I/O context, and what it is of."""
+
+    def __init__(self, cluster: Cluster) -> None:
+        self.cluster = cluster
+        self.objects = cluster.open_pool()
+
+
+class CephStore(Store):
+    """Objects of one pool.
+
+    Parameters
+    ----------
+    settings : Settings
+    """
+
+    shared_between_processes = True
+    conditional_puts = True
+    deletes_at_once = 1000
+    # The time that an OSD takes for one operation grows with their square: 3 ms for 100, 0.4 s
+    # for 1000.
+    most_ranges: ClassVar[int] = 64
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self._process = os.getpid()
+        self._cluster: Cluster | None = Cluster(settings)
+        self._local = threading.local()
+        self._sizes: dict[str, int] = {}
+        self._workers = Workers("dosna-ceph", _IN_FLIGHT, _BYTES_IN_FLIGHT)
+
+    @property
+    def cluster(self) -> Cluster:
+        """The connection, which is of this process alone."""
+        if self._process != os.getpid():
+            raise ConnectionError(
+                "this process was forked from one that had connected to Ceph, and librados does "
+                "not survive that: start processes by spawn or forkserver, or connect after the "
+                "fork"
+            )
+        if self._cluster is None:
+            raise NotConnectedError("the connection to Ceph was closed")
+        return self._cluster
+
+    def _handle(self, waits: bool = True) -> _Handle:
+        """Give this thread's I/O context, for a request for whose answer it waits or not."""
+        cluster = self.cluster
+        batch = self._workers.batch
+        if waits and batch is not None:
+            batch.widen()
+        handle: _Handle | None = getattr(self._local, "handle", None)
+        if handle is None:
+            with self._failures("opening it"):
+                try:
+                    handle = self._local.handle = _Handle(cluster)
+                except rados.ObjectNotFound:
+                    raise self._no_pool() from None
+        return handle
+
+    def get(self, key: str, byte_range: ByteRange | None = None) -> Blob | None:
+        handle = self._handle()
+        with self._failures(f"reading {key!r}"):
+            try:
+                if byte_range is None:
+                    data = self._read(handle.objects, key)
+                else:
+                    start, stop = byte_range
+                    if stop is None:
+                        data = _read_end(handle.objects, key, -start)
+                    else:
+                        data = handle.objects.read(key, stop - start, start)
+                return Blob(data, str(handle.objects.get_last_version()))
+            except rados.ObjectNotFound:
+                if handle.cluster.has_pool():
+                    return None
+        raise self._no_pool()
+
+    def _no_pool(self) -> StorageError:
+        return StorageError(f"pool {self.settings.pool!r} is not there any more")
+
+    def _read(self, objects: Any, key: str) -> Any:
+        """Read all of an object by one request, if its size is that of others beside it."""
+        folder = key.partition("/c/")[0]
+        guess = self._sizes.get(folder, _FIRST_GUESS)
+        for _ in range(MOST_ATTEMPTS):
+            # One byte more shows whether that was all.
+            data = objects.read(key, guess + 1)
+            if len(data) <= guess:
+                return data
+            guess, _ = objects.stat(key)
+            if len(self._sizes) >= _MOST_SIZES:
+                self._sizes.clear()
+            self._sizes[folder] = guess
+        raise _grows(key)
+
+    def put(self, key: str, data: bytes, expected: str | None = None) -> None:
+        batch = self._workers.batch
+        if batch is not None and expected is None:
+            self._put_in(batch, key, data)
+            return
+        handle = self._handle()
+        with self._failures(f"writing {key!r}", writes=True):
+            if expected is None:
+                handle.objects.write_full(key, data)
+                return
+            with rados.WriteOpCtx() as operation:
+                if expected == ABSENT:
+                    operation.new(rados.LIBRADOS_CREATE_EXCLUSIVE)
+                else:
+                    operation.assert_version(int(expected))
+                operation.write_full(data)
+                try:
+                    handle.objects.operate_write_op(operation, key)
+                except rados.Error as error:
+                    if error.errno not in _CONFLICTS:
+                        raise
+                    raise VersionConflict(
+                        f"{key!r} is not of version {expected!r} any more"
+                    ) from None
+
+    def _put_in(self, batch: Batch, key: str, data: bytes) -> None:
+        """Begin to write an object; the batch waits for the end."""
+        handle = self._handle(waits=False)
+
+        def ended(completion: Any) -> None:
+            status = completion.get_return_value()
+            batch.end(self._failure(what, -status, True) if status else None)
+
+        what = f"writing {key!r}"
+        batch.begin()
+        try:
+            with self._failures(what, writes=True):
+                handle.objects.aio_write_full(key, data, ended)
+        except BaseException as error:
+            batch.end(error)
+
+    def put_ranges(self, key: str, parts: Sequence[tuple[int, bytes]]) -> bool:
+        handle = self._handle()
+        with (
+            self._failures(f"writing parts of {key!r}", writes=True),
+            rados.WriteOpCtx() as operation,
+        ):
+            # The one operation of the binding that fails where there is no object.
+            operation.rm_xattr("dosna.none")
+            for start, data in parts:
+                operation.write(data, start)
+            try:
+                handle.objects.operate_write_op(operation, key)
+            except rados.ObjectNotFound:
+                return False
+            except rados.Error as error:
+                # Of an erasure-coded pool without allow_ec_overwrites.
+                if error.errno != errno.EOPNOTSUPP:
+                    raise
+                return False
+        return True
+
+    def delete(self, key: str) -> bool:
+        handle = self._handle()
+        with self._failures(f"deleting {key!r}", writes=True):
+            try:
+                handle.objects.remove_object(key)
+            except rados.ObjectNotFound:
+                return False
+        return True
+
+    def list(self, prefix: str) -> Iterator[str]:
+        end = self._end()
+        last = None
+        with self._failures(f"listing what begins with {prefix!r}"):
+            for found in self._handle().objects.list_objects():
+                last = found.key
+                if last != end and last.startswith(prefix):
+                    yield last
+        # The binding takes any error for the end.
+        if last != end:
+            raise StorageError(
+                f"listing pool {self.settings.pool!r} was cut short: part of the cluster does not "
+                "answer; see `ceph health detail`"
+            )
+
+    def _end(self) -> str:
+        """Give the key of the last object of any listing, which is made for the first."""
+        if self.get(END) is None:
+            self.put(END, b"")
+        return END
+
+    def for_each(self, work: Callable[[T], object], items: Iterable[T], nbytes: int = 0) -> None:
+        # Held, so that it does not end under a write that goes on without a thread.
+        _ = self.cluster
+        self._workers.for_each(work, items, nbytes)
+
+    def close(self) -> None:
+        self._workers.close()
+        # Each thread's handle goes with this; one that is in use goes when it is done.
+        self._local = threading.local()
+        self._cluster = None
+
+    @contextmanager
+    def _failures(self, what: str, writes: bool = False) -> Iterator[None]:
+        """Turn librados' errors into dosna's."""
+        try:
+            yield
+        except rados.Error as error:
+            raise self._failure(what, error.errno or 0, writes) from None
+
+    def _failure(self, what: str, number: int, writes: bool) -> DosnaError:
+        settings = self.settings
+        failed = f"pool {settings.pool!r}: {what} failed: {reason(number)}"
+        if number == errno.ENAMETOOLONG:
+            return DatasetNameError(f"{failed}: the name of its dataset is too long for Ceph")
+        if number in _LOST and writes:
+            return OutcomeUnknown(
+                f"{failed}; it may have been done, or may still be: read before writing again"
+            )
+        if number == errno.ETIMEDOUT:
+            return StoreTimeoutError(
+                f"{failed}: no answer within {math.ceil(settings.timeout)} s; see `ceph health "
+                "detail`, or connect with a longer timeout="
+            )
+        if number in _LOST:
+            return ConnectionError(f"{failed}: connect again")
+        if number in _FULL:
+            failed += ": the cluster or the pool's quota is full; delete something or add room"
+        elif number in FORBIDDEN:
+            failed += (
+                f": {settings.client} may not do this; `ceph auth get {settings.client}` shows "
+                "what it may"
+            )
+        elif number in _TOO_LARGE:
+            failed += (
+                ": osd_max_write_size or osd_max_object_size of the cluster does not allow it"
+            )
+        return StorageError(failed)
+
+
+def _read_end(objects: Any, key: str, count: int) -> Any:
+    """Read the last bytes of an object, of one version of it."""
+    for _ in range(MOST_ATTEMPTS):
+        size, _ = objects.stat(key)
+        count = min(count, size)
+        data = objects.read(key, count + 1, size - count)
+        if len(data) == count:  # else it has another size by now
+            return data
+    raise _grows(key)
+
+
+def _grows(key: str) -> StorageError:
+    return StorageError(f"object {key!r} had another size {MOST_ATTEMPTS} times while it was read")

@@ -1,0 +1,1 @@
+"""Datasets in folders of a file system, which come and go by renaming."""

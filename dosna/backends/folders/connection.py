@@ -1,0 +1,383 @@
+"""Folders of a file system: descriptors, replacing files, datasets that come and go whole."""
+
+from __future__ import annotations
+
+import errno
+import os
+import secrets
+import warnings
+from abc import abstractmethod
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from functools import partial
+from typing import Any, ClassVar, Protocol, cast
+
+from dosna.backends.base import BackendDataset
+from dosna.backends.folders.exchange import REPLACING, Replacements
+from dosna.backends.folders.handle import FolderHome
+from dosna.core.names import parents
+from dosna.errors import (
+    ConfigurationError,
+    ConnectionError,
+    DatasetExistsError,
+    DatasetNameError,
+    DatasetNotFoundError,
+    StorageError,
+)
+from dosna.io.files import (
+    _STILL_OPEN,
+    LOCK,
+    TEMPORARY,
+    disk,
+    is_absent,
+    lock_file,
+    remove_folder,
+    sync_file_system,
+    sync_folder,
+)
+from dosna.io.locks import open_descriptor
+
+__all__ = ["CREATING", "FolderConnection"]
+
+
+CREATING, DELETING = ".creating-", ".deleting-"
+
+_MOST_LINKS = 8
+"""How many symbolic links a listing follows on the way to a dataset."""
+
+
+class _Placed(Protocol):
+    def is_at(self, path: str) -> bool:
+        """Return True if this is of the folder at `path`."""
+
+
+class FolderConnection(FolderHome):
+    """A folder whose subfolders are datasets, which come and go by renaming.
+
+    Parameters
+    ----------
+    name : str
+        The folder, in `directory`; an absolute path stands for itself. It must exist.
+    directory : path
+    mode : {'a', 'r'}
+    durable : bool
+        Whether each write has reached the disk when it returns.
+    """
+
+    shared_between_processes: ClassVar[bool] = True
+    stores_text: ClassVar[bool] = True
+    parallel_bytes: ClassVar[int] = 1 << 22
+
+    description: ClassVar[str]
+    """The file that makes a folder a dataset."""
+
+    def __init__(
+        self,
+        name: str,
+        directory: str | os.PathLike[str] = ".",
+        mode: str = "a",
+        durable: bool = False,
+    ) -> None:
+        super().__init__(name, mode)
+        self.path = os.path.abspath(os.path.join(os.fspath(directory), name))
+        self.durable = durable
+        self._prepare()
+
+    def _prepare(self) -> None:
+        self._locks = lock_file(self.path)
+        self._replacements = Replacements(self.path)
+
+    @classmethod
+    def split_url(cls, path: str, options: dict[str, Any]) -> tuple[str, str, dict[str, Any]]:
+        if path.startswith("//") and not path.startswith("///"):
+            raise ConfigurationError(
+                f"a folder is not on a host: write {path[1:]!r} for an absolute path, "
+                f"{path[2:]!r} for a relative one"
+            )
+        folder, border, name = path.removeprefix("//").partition("//")
+        if border:
+            return folder or "/", name.rstrip("/"), options
+        folder = folder.rstrip("/") or folder[:1] or "."
+        above, last = os.path.split(folder)
+        probe = cls(above or ".", options.get("directory", "."))
+        there = os.path.join(probe.path, last)
+        with disk(f"look into {there}"):
+            is_place = last in ("", ".", "..") or os.path.isdir(there)
+            if is_place and not probe.holds_dataset(there):
+                return folder, "", options
+        return above or ".", last, options
+
+    def make_place(self) -> bool:
+        self.check_writable()
+        with disk(f"make {self.path}"), suppress(FileExistsError):
+            os.mkdir(self.path)
+            return True
+        return False
+
+    def remove_place(self) -> None:
+        self.check_writable()
+        with suppress(OSError):
+            if os.listdir(self.path) == [LOCK]:
+                with self._locks.exclusive():
+                    if os.listdir(self.path) == [LOCK]:
+                        os.unlink(os.path.join(self.path, LOCK))
+            self.clear_empty(self.path)
+
+    @property
+    def location(self) -> str:
+        return self.path
+
+    def __getstate__(self) -> dict[str, Any]:
+        own = ("_locks", "_replacements")
+        return {k: v for k, v in self.__dict__.items() if k not in own}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._prepare()
+
+    def connect(self) -> None:
+        if not os.path.isdir(self.path):
+            raise ConnectionError(
+                f"{self.path} is not a folder: make it, or give the one that holds the datasets"
+            )
+        with disk(f"connect to {self.path}"):
+            if self.holds_dataset(self.path):
+                raise ConnectionError(
+                    f"{self.path} is a dataset: connect to the folder above it, and open it by "
+                    f"its name there, {os.path.basename(self.path)!r}"
+                )
+        super().connect()
+        if self.mode == "a" and self._leftovers(CREATING, DELETING, REPLACING):
+            with suppress(StorageError), self.names_held("connect to"):
+                self._sweep()
+
+    # -- what a backend does in its own way -----------------------------------------------
+
+    @property
+    def reserved(self) -> frozenset[str]:
+        return frozenset({self.description, self.description + TEMPORARY})
+
+    @abstractmethod
+    def holds_dataset(self, path: str) -> bool:
+        """Whether a folder is a dataset; an OSError if that cannot be seen."""
+
+    def make_parents(self, name: str) -> None:
+        """Make the folders above a dataset."""
+        self.check_writable()
+        os.makedirs(os.path.dirname(self._path(name)), exist_ok=True)
+
+    def clear_group(self, path: str) -> None:
+        """Remove what was made in a folder for datasets below it, if there is nothing else."""
+
+    # -------------------------------------------------------------------------------------
+
+    def __contains__(self, name: object) -> bool:
+        return self.holds_dataset(self._path(str(name)))
+
+    def clear_empty(self, path: str) -> bool:
+        """Remove a folder, if it holds nothing that was not made for datasets below it."""
+        self.check_writable()
+        if not os.path.islink(path):
+            self.clear_group(path)
+            with suppress(OSError):
+                os.rmdir(path)
+        return not os.path.lexists(path)
+
+    def make_folder(self, name: str, fill: Callable[[str], None]) -> None:
+        """Make the folder of a dataset, which `fill` fills before it shows."""
+        path = self._path(name)
+        with self.names_held(f"create dataset {name!r} in"):
+            self._sweep()
+            self._check_free(name, path)
+            fresh = os.path.join(self.path, CREATING + secrets.token_hex(8))
+            os.mkdir(fresh)
+            try:
+                fill(fresh)
+                self.make_parents(name)
+                os.rename(fresh, path)
+            except BaseException:
+                with suppress(OSError):  # a sweep will do it
+                    remove_folder(fresh)
+                self._remove_empty_parents(name)
+                raise
+            if self.durable:
+                for above in ["", *parents(name)]:
+                    sync_folder(self._path(above))
+
+    def _check_free(self, name: str, path: str) -> None:
+        for above in parents(name):
+            if self.holds_dataset(self._path(above)):
+                raise DatasetNameError(
+                    f"dataset name {name!r} lies inside {above!r}, which is a dataset and holds "
+                    "no others: choose another name"
+                )
+        if self.holds_dataset(path):
+            raise DatasetExistsError(
+                f"dataset {name!r} exists in {self.path}: open it with get_dataset, or delete it"
+            )
+        if os.path.lexists(path) and not self.clear_empty(path):
+            raise DatasetNameError(
+                f"{path} exists and is not a dataset (does it hold some?): choose another name"
+            )
+
+    def has_dataset(self, name: str) -> bool:
+        with disk(f"look for dataset {name!r} in {self.path}"):
+            return self.holds_dataset(self._path(name))
+
+    def del_dataset(self, name: str, only: BackendDataset | None = None) -> None:
+        path = self._path(name)
+        with self.names_held(f"delete dataset {name!r} in"):
+            mine = cast("_Placed | None", only)
+            if not self.holds_dataset(path) or not (mine is None or mine.is_at(path)):
+                raise DatasetNotFoundError(f"there is no dataset {name!r} in {self.path}")
+            self._remove(name, self._hide(name, path))
+            self._remove_empty_parents(name)
+            self._sweep()
+            if self.durable:
+                sync_folder(self.path)
+
+    def _hide(self, name: str, path: str) -> str:
+        """Move a dataset to a hidden name, where nothing of it is of use to an old handle."""
+        self._check_inside(name)
+        hidden = os.path.join(self.path, DELETING + secrets.token_hex(8))
+        self._retire(path, hidden, lambda: os.rename(path, hidden))
+        return hidden
+
+    def _retire(self, path: str, hidden: str, move: Callable[[], None]) -> None:
+        """Move a dataset, so that who waits for one of its locks finds none."""
+        if os.path.islink(path):
+            move()
+            return
+        with lock_file(path).exclusive():
+            move()
+            with suppress(FileNotFoundError):
+                os.unlink(os.path.join(hidden, self.description))
+
+    def _check_inside(self, name: str) -> None:
+        above = os.path.dirname(self._path(name))
+        if not self._is_inside(above):
+            raise StorageError(
+                errno.EXDEV,
+                f"dataset {name!r} is in {os.path.realpath(above)}, to which a symbolic link "
+                f"leads out of {self.path}: delete it there, or remove the link",
+            )
+
+    def begin_replacement(self, name: str) -> str:
+        with self.names_held(f"replace dataset {name!r} in"):
+            self._sweep()
+            self._check_inside(name)
+            return self._replacements.begin()
+
+    def replace_dataset(self, temporary: str, name: str) -> None:
+        path, new = self._path(name), self._path(temporary)
+        with self.names_held(f"replace dataset {name!r} in"):
+            folder = open_descriptor(new, os.O_RDONLY | os.O_DIRECTORY)
+            sync_file_system(folder)
+            if self.holds_dataset(path):
+                self._check_inside(name)
+                swap = partial(self._replacements.swap, temporary, path, name)
+                self._retire(path, new, swap)
+            else:  # somebody has deleted it
+                self._check_free(name, path)
+                self.make_parents(name)
+                os.rename(new, path)
+            sync_folder(os.path.dirname(path))
+        self.end_replacement(temporary)
+
+    def end_replacement(self, temporary: str) -> None:
+        with suppress(OSError):  # a sweep will do it
+            self._replacements.end(temporary)
+
+    def _remove(self, name: str, hidden: str) -> None:
+        """Remove what was hidden, or leave it to a sweep."""
+        try:
+            remove_folder(hidden)
+        except OSError as error:
+            if error.errno not in _STILL_OPEN:
+                warnings.warn(
+                    f"dataset {name!r} is deleted, but {hidden} cannot be removed: "
+                    f"{error.strerror}. Remove it; until then it takes up room",
+                    stacklevel=2,
+                )
+
+    def _is_inside(self, path: str) -> bool:
+        """Return whether a path leads to nowhere outside of the connection's folder."""
+        base = os.path.realpath(self.path)
+        return os.path.commonpath([base, os.path.realpath(path)]) == base
+
+    def dataset_names(self) -> list[str]:
+        with disk(f"list {self.path}"):
+            return sorted(self._names_below(self.path, ""))
+
+    def names_in(self, group: str) -> list[str]:
+        path = self._path(group)
+        with disk(f"list {path}"):
+            if not os.path.isdir(path) or self.holds_dataset(path):
+                return []
+            return sorted(self._names_below(path, group + "/"))
+
+    def _names_below(self, path: str, prefix: str) -> Iterator[str]:
+        """List the datasets below a folder. What cannot be read is left out with a warning."""
+        groups: list[tuple[str, str, frozenset[tuple[int, int]], int]]
+        groups = [(path, prefix, frozenset(), 0)]
+        while groups:
+            path, prefix, above, links = groups.pop()
+            try:
+                status = os.stat(path)
+                identity = (status.st_dev, status.st_ino)
+                if identity in above:
+                    continue  # a symbolic link leads back
+                with os.scandir(path) as entries:
+                    found = [e for e in entries if not e.name.startswith(".")]
+            except OSError as error:
+                if above:
+                    self._left_out(path, error)
+                    continue
+                raise
+            for entry in found:
+                name = prefix + entry.name
+                try:
+                    if not entry.is_dir():
+                        continue
+                    if self.holds_dataset(entry.path):
+                        yield name
+                        continue
+                    more = links + entry.is_symlink()
+                    if more <= _MOST_LINKS:
+                        groups.append((entry.path, name + "/", above | {identity}, more))
+                except OSError as error:
+                    self._left_out(entry.path, error)
+
+    def _left_out(self, path: str, error: OSError) -> None:
+        if not is_absent(error):  # deleted meanwhile, or a link that leads nowhere
+            warnings.warn(
+                f"{path} cannot be read ({error.strerror}): datasets in it are not listed",
+                stacklevel=2,
+            )
+
+    def _path(self, name: str) -> str:
+        return os.path.join(self.path, name)
+
+    @contextmanager
+    def names_held(self, what: str) -> Iterator[None]:
+        """Hold the lock under which datasets come and go."""
+        self.check_writable()
+        with disk(f"{what} {self.path}"), self._locks.exclusive():
+            yield
+
+    def _leftovers(self, *steps: str) -> list[str]:
+        return [n for n in os.listdir(self.path) if n.startswith(steps)]
+
+    def _sweep(self) -> None:
+        """Remove what died inside create_dataset or del_dataset: the living hold the lock."""
+        left = [os.path.join(self.path, n) for n in self._leftovers(CREATING, DELETING)]
+        for leftover in [*left, *self._replacements.dead()]:
+            # Files that are open, or another user's, shall not hinder what is under way.
+            with suppress(OSError):
+                remove_folder(leftover)
+
+    def _remove_empty_parents(self, name: str) -> None:
+        for above in reversed(parents(name)):
+            path = self._path(above)
+            if not self._is_inside(path) or not self.clear_empty(path):
+                return

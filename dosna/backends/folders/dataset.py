@@ -1,0 +1,151 @@
+"""A dataset in a folder of its own: what hdf5 and file have in common."""
+
+from __future__ import annotations
+
+import os
+import weakref
+from abc import abstractmethod
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
+from typing import Any, Generic, NoReturn, TypeVar
+
+from dosna.backends.base import BackendDataset, Guarantees
+from dosna.backends.folders.handle import Folder, FolderHome
+from dosna.errors import DatasetNotFoundError, StaleDatasetError
+from dosna.io.files import LOCK, disk, sync_file_system
+from dosna.io.locks import RangeLocks, open_descriptor
+
+__all__ = ["FolderDataset"]
+
+F = TypeVar("F", bound=Folder)
+
+
+class FolderDataset(BackendDataset, Generic[F]):
+    """A dataset in a folder.
+
+    Handles may be pickled and forked; each process opens the folder for itself.
+    """
+
+    connection: FolderHome
+    _folder: F | None
+
+    @abstractmethod
+    def _open_folder(self) -> F:
+        """Open the folder as it is now, or raise DatasetNotFoundError."""
+
+    @abstractmethod
+    def _take_over(self, folder: F) -> None:
+        """Take over what a folder says of the dataset; StaleDatasetError if it is another's."""
+
+    @abstractmethod
+    def _temporaries(self, folder: F) -> Iterator[tuple[str, int]]:
+        """List the files that writers may have left, and the lock that a living one holds."""
+
+    @property
+    @abstractmethod
+    def _checked(self) -> bool:
+        """Whether chunks have checksums."""
+
+    def _begin(self, path: str, folder: F) -> None:
+        """Take the folder to begin with; to be called before `__init__`."""
+        self._path = path
+        self._folder = folder
+        self._inode: int = folder.identity[1]
+
+    def prepare(self) -> None:
+        super().prepare()
+        # Not a cycle: the descriptors are to be closed with the last reference to the dataset.
+        opener = weakref.WeakMethod(self._open_lock)
+        self._locks = RangeLocks(lambda: opener()(), os.path.join(self._path, LOCK))  # type: ignore[misc]
+
+    def __getstate__(self) -> dict[str, Any]:
+        state = {k: v for k, v in super().__getstate__().items() if k != "_locks"}
+        return {**state, "_folder": None}
+
+    def _open_lock(self) -> int:
+        # Whatever changes a dataset holds its lock.
+        self.connection.check_writable()
+        flags = os.O_RDWR | os.O_CREAT
+        try:
+            return open_descriptor(LOCK, flags, dir_fd=self._opened().fd)
+        except FileNotFoundError:  # the folder was deleted
+            self._reopen()
+            raise
+
+    def _opened(self) -> F:
+        return self._folder or self._reopen()
+
+    def _reopen(self) -> F:
+        """Open the folder again, after a change by somebody else."""
+        before = self._folder
+        folder = self._open_folder()
+        # A device has another number on another machine.
+        same = folder.identity[1] == self._inode
+        if not same or (before is not None and folder.identity != before.identity):
+            self._replaced()
+        self._take_over(folder)
+        self._folder = folder
+        return folder
+
+    def _replaced(self) -> NoReturn:
+        raise StaleDatasetError(
+            f"dataset {self.name!r} was deleted and made again since this handle was opened: "
+            "get it again from its connection"
+        )
+
+    def _current(self) -> F:
+        folder = self._opened()
+        return folder if folder.is_current() else self._reopen()
+
+    def is_at(self, path: str) -> bool:
+        """Whether this is of the folder at `path`, as far as it has ever seen its own."""
+        if self._folder is not None:
+            return self._folder.is_at(path)
+        # Unpickled, and not opened yet in this process.
+        with suppress(DatasetNotFoundError, StaleDatasetError):
+            return self._reopen().is_at(path)
+        return False
+
+    @property
+    def guarantees(self) -> Guarantees:
+        return Guarantees(
+            partial_writes="processes",
+            atomic_chunks=True,
+            durable=self.connection.durable,
+            checksum=self._checked,
+            notes=(
+                "locks are open file description locks on byte ranges: on a network file system, "
+                "writers on several machines are safe only where locks are cluster-wide",
+                "programs other than dosna that write the files take no locks",
+            ),
+        )
+
+    def refresh(self) -> None:
+        with disk(f"open dataset {self.name!r}"):
+            self._current()
+
+    def exclusive(self) -> AbstractContextManager[None]:
+        return self._exclusive()
+
+    @contextmanager
+    def _exclusive(self) -> Iterator[None]:
+        with ExitStack() as stack:
+            with disk(f"lock dataset {self.name!r}"):
+                stack.enter_context(self._locks.exclusive())
+                self._current()
+            yield
+
+    def flush(self) -> None:
+        """Return when everything written so far would survive a power loss.
+
+        Synchronizes the file system that holds the folder (syncfs), where the platform can,
+        and else each file and folder. Files of writers that died are removed.
+        """
+        with disk(f"flush dataset {self.name!r}"):
+            folder = self._current()
+            if self.connection.mode == "a":
+                for name, place in self._temporaries(folder):
+                    with self._locks.attempt(place, 1) as dead:
+                        if dead:
+                            folder.remove(name)
+            sync_file_system(folder.fd)

@@ -1,0 +1,126 @@
+"""Putting what was made beside something into its place, so that one of both is always there."""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import os
+import secrets
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from functools import cache
+from typing import Any
+
+__all__ = ["REPLACING", "Replacements", "exchange"]
+
+REPLACING = ".replacing-"
+
+_EXCHANGE = 2  # RENAME_EXCHANGE of Linux, RENAME_SWAP of macOS
+_NEW, _OLD, _NAME, _ALIVE = "new", "old", "name", ".lock"
+_NOT_SUPPORTED = (errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP)
+
+
+@cache
+def _rename_of_system() -> Callable[[bytes, bytes], int] | None:
+    library = ctypes.CDLL(None, use_errno=True)
+    rename: Any = getattr(library, "renameat2", None)
+    if rename is not None:  # Linux; the numbers are AT_FDCWD
+        return lambda one, other: rename(-100, one, -100, other, _EXCHANGE)
+    rename = getattr(library, "renamex_np", None)
+    return None if rename is None else lambda one, other: rename(one, other, _EXCHANGE)
+
+
+def exchange(one: str, other: str) -> bool:
+    """Let two paths change places in one step; False where the file system cannot do that."""
+    rename = _rename_of_system()
+    if rename is None:
+        return False
+    if rename(os.fsencode(one), os.fsencode(other)) == 0:
+        return True
+    code = ctypes.get_errno()
+    if code in _NOT_SUPPORTED:
+        return False
+    raise OSError(code, os.strerror(code), one, None, other)
+
+
+class Replacements:
+    """Hidden folders, each with a dataset that is to take the place of another.
+
+    Such a folder has a lock that its maker holds until the end, so that who sweeps can tell what
+    the dead left. All methods but `end` are called under the lock of the connection's names.
+
+    Parameters
+    ----------
+    path : str
+        The connection's folder.
+    """
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+        self._held: dict[str, Any] = {}
+
+    def begin(self) -> str:
+        """Make a folder, and return the name of the dataset that is to be made in it."""
+        from dosna.io.files import lock_file
+
+        hidden = REPLACING + secrets.token_hex(8)
+        folder = os.path.join(self._path, hidden)
+        os.mkdir(folder)
+        locks = lock_file(folder, _ALIVE)
+        self._held[hidden] = (locks, locks.acquire(0))
+        return f"{hidden}/{_NEW}"
+
+    def swap(self, temporary: str, path: str, name: str) -> None:
+        """Exchange a dataset and the one at `path`."""
+        new = os.path.join(self._path, temporary)
+        if exchange(new, path):
+            return
+        # In two steps, which `swept` undoes or completes for who dies between them.
+        folder = os.path.dirname(new)
+        old = os.path.join(folder, _OLD)
+        with open(os.path.join(folder, _NAME), "w", encoding="utf-8") as file:
+            file.write(name)
+            file.flush()
+            os.fsync(file.fileno())
+        os.rename(path, old)
+        try:
+            os.rename(new, path)
+        except BaseException:
+            os.rename(old, path)
+            raise
+        os.rename(old, new)
+
+    def end(self, temporary: str) -> None:
+        """Remove a folder with what is in it; an OSError if something is left to be swept."""
+        from dosna.io.files import remove_folder
+
+        hidden = temporary.partition("/")[0]
+        self._held.pop(hidden, None)  # its lock file shall not be open when it is removed
+        remove_folder(os.path.join(self._path, hidden))
+
+    def dead(self) -> Iterator[str]:
+        """List the folders whose makers have died, with what they were about finished."""
+        for hidden in os.listdir(self._path):
+            if hidden.startswith(REPLACING):
+                folder = os.path.join(self._path, hidden)
+                if os.path.islink(folder) or not os.path.isdir(folder) or self._is_dead(folder):
+                    yield folder
+
+    def _is_dead(self, folder: str) -> bool:
+        from dosna.io.files import lock_file
+
+        # An error: its maker removes it at this moment, or it is another user's.
+        with suppress(OSError), lock_file(folder, _ALIVE).attempt() as is_dead:
+            if is_dead:
+                self._finish(folder)
+            return is_dead
+        return False
+
+    def _finish(self, folder: str) -> None:
+        """Put a complete dataset into its place, of which the old one has been taken away."""
+        new, old = os.path.join(folder, _NEW), os.path.join(folder, _OLD)
+        if os.path.lexists(old) and os.path.lexists(new):
+            with open(os.path.join(folder, _NAME), encoding="utf-8") as file:
+                path = os.path.join(self._path, file.read())
+            if not os.path.lexists(path):
+                os.rename(new, path)

@@ -1,0 +1,114 @@
+"""What is open of a dataset's folder."""
+
+from __future__ import annotations
+
+import os
+import stat
+
+from dosna.backends.base import BackendConnection
+from dosna.errors import (
+    DatasetNotFoundError,
+)
+from dosna.io.files import (
+    _PASSES,
+    disk,
+    is_absent,
+    read_all,
+)
+from dosna.io.locks import open_descriptor
+
+__all__ = ["Folder", "FolderHome"]
+
+
+class FolderHome(BackendConnection):
+    """What a dataset in a folder uses of its connection."""
+
+    path: str
+    durable: bool
+
+
+class Folder:
+    """What is open of a dataset's folder.
+
+    Never changed: a dataset that finds it out of date opens another, and operations under way
+    go on with the one that they began with. The open descriptors keep their inodes from being
+    reused, so that comparing inodes tells whether a file is still the same.
+
+    Parameters
+    ----------
+    path : str
+    name : str
+        Of the dataset.
+    description : str
+        The file that makes the folder a dataset.
+    """
+
+    def __init__(self, path: str, name: str, description: str) -> None:
+        self.where = os.path.join(path, description)
+        self._file_name = description
+        with disk(f"open {self.where}"):
+            try:
+                self._open(path, description)
+            except OSError as error:
+                if not is_absent(error):
+                    raise
+                raise DatasetNotFoundError(
+                    f"there is no dataset {name!r}: {self.where} does not exist"
+                ) from None
+            status = os.fstat(self._description)
+            if not stat.S_ISREG(status.st_mode):
+                raise DatasetNotFoundError(
+                    f"there is no dataset {name!r}: {self.where} is not a file"
+                )
+            self._stamp = (status.st_dev, status.st_ino, status.st_mtime_ns)
+            status = os.fstat(self.fd)
+            self.identity = (status.st_dev, status.st_ino)
+
+    def _open(self, path: str, description: str) -> None:
+        for _ in range(_PASSES):
+            self.fd = open_descriptor(path, os.O_RDONLY | os.O_DIRECTORY)
+            try:
+                # Not blocking, because it may be a pipe.
+                flags = os.O_RDONLY | os.O_NONBLOCK
+                self._description = open_descriptor(description, flags, dir_fd=self.fd)
+                return
+            except FileNotFoundError:
+                # It was there when another took its place, which is there now.
+                if os.path.samestat(os.fstat(self.fd), os.stat(path)):
+                    raise
+        raise FileNotFoundError
+
+    def is_at(self, path: str) -> bool:
+        """Whether the folder at `path` is still this one."""
+        try:
+            status = os.stat(path)
+        except (FileNotFoundError, NotADirectoryError):
+            return False
+        return (status.st_dev, status.st_ino) == self.identity
+
+    def image(self) -> bytes:
+        """Read the description as it was when the folder was opened."""
+        return read_all(self._description)
+
+    def is_current(self) -> bool:
+        """Whether the description is still there and the same."""
+        try:
+            status = os.stat(self._file_name, dir_fd=self.fd)
+        except FileNotFoundError:
+            return False
+        return (status.st_dev, status.st_ino, status.st_mtime_ns) == self._stamp
+
+    def has(self, name: str) -> bool:
+        try:
+            os.stat(name, dir_fd=self.fd)
+        except FileNotFoundError:
+            return False
+        return True
+
+    def remove(self, name: str) -> bool:
+        """Remove a file; False if it was not there."""
+        try:
+            os.unlink(name, dir_fd=self.fd)
+        except (FileNotFoundError, NotADirectoryError):
+            return False
+        return True

@@ -1,0 +1,138 @@
+"""The virtual dataset of ``dataset.h5``: which files its parts come from.
+
+A mapping costs HDF5 a few microseconds and some 70 bytes each time the description is written,
+so an array of many chunks maps to files that map to its chunks, each a range of rows of the chunk
+grid. These files do not depend on the array's length, so that an append writes none but the last.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import product
+from math import prod
+from typing import Any, NamedTuple
+
+from h5py import h5s
+
+from dosna.core.metadata import DatasetMetadata
+from dosna.core.types import Shape
+
+__all__ = [
+    "MAPPED_CHUNKS",
+    "VIRTUAL_CHUNKS",
+    "Mapping",
+    "Rows",
+    "is_virtual",
+    "map_all",
+    "mappings",
+    "rows_mappings",
+    "rows_of",
+    "rows_shape",
+]
+
+VIRTUAL_CHUNKS = 10_000
+"""Arrays of up to so many chunks get a virtual dataset unless told otherwise."""
+
+MAPPED_CHUNKS = 512
+"""Arrays of more chunks map to files for rows of the grid; each has about so many chunks."""
+
+
+class Rows(NamedTuple):
+    """A file that maps the rows `first` to `stop` of the chunk grid to chunk files."""
+
+    name: str
+    first: int
+    stop: int
+
+
+class Mapping(NamedTuple):
+    """A block of an array, and the file whose ``/data`` holds it from the beginning on."""
+
+    start: Shape
+    extent: Shape
+    file: str
+    shape: Shape  # of the file's /data
+
+
+def is_virtual(metadata: DatasetMetadata) -> bool:
+    """Return True if the description of a dataset has a virtual dataset."""
+    virtual = metadata.storage.get("virtual")
+    return bool(virtual or (virtual is None and metadata.total_chunks <= VIRTUAL_CHUNKS))
+
+
+def rows_of(metadata: DatasetMetadata) -> list[Rows]:
+    """List the files between a virtual dataset and its chunks; none if there are few chunks.
+
+    Their names tell all that they depend on and that may change, so a file of this name that is
+    there is the right one.
+    """
+    grid = metadata.chunk_grid
+    if metadata.total_chunks <= MAPPED_CHUNKS or not is_virtual(metadata):
+        return []
+    step = max(1, MAPPED_CHUNKS // prod(grid[1:]))
+    beside = "".join(f"x{n}" for n in grid[1:])
+    return [
+        Rows(f"rows_{first}-{first + step - 1}{beside}.h5", first, first + step)
+        for first in range(0, grid[0], step)
+    ]
+
+
+def rows_shape(metadata: DatasetMetadata, rows: Rows) -> Shape:
+    """Return the shape of the ``/data`` of a file for rows: all of its chunks, in full."""
+    grid = (rows.stop - rows.first, *metadata.chunk_grid[1:])
+    return tuple(n * c for n, c in zip(grid, metadata.chunk_size, strict=True))
+
+
+def mappings(metadata: DatasetMetadata, template: str) -> Iterator[Mapping]:
+    """Yield the mappings of a whole array."""
+    rows = rows_of(metadata)
+    if not rows:
+        return _chunks(metadata, template, metadata.chunk_grid, 0, metadata.shape)
+    return _all_rows(metadata, rows)
+
+
+def rows_mappings(metadata: DatasetMetadata, template: str, rows: Rows) -> Iterator[Mapping]:
+    """Yield the mappings of a file for rows of the chunk grid."""
+    grid = (rows.stop - rows.first, *metadata.chunk_grid[1:])
+    return _chunks(metadata, template, grid, rows.first, rows_shape(metadata, rows))
+
+
+def _all_rows(metadata: DatasetMetadata, rows: list[Rows]) -> Iterator[Mapping]:
+    shape, length = metadata.shape, metadata.chunk_size[0]
+    for found in rows:
+        start = found.first * length
+        extent = min(found.stop * length, shape[0]) - start
+        yield Mapping(
+            (start, *[0] * (len(shape) - 1)),
+            (extent, *shape[1:]),
+            found.name,
+            rows_shape(metadata, found),
+        )
+
+
+def _chunks(
+    metadata: DatasetMetadata, template: str, grid: Shape, first: int, shape: Shape
+) -> Iterator[Mapping]:
+    size = metadata.chunk_size
+    for idx in product(*map(range, grid)):
+        start = tuple([i * c for i, c in zip(idx, size, strict=True)])
+        extent = tuple([min(c, n - s) for s, c, n in zip(start, size, shape, strict=True)])
+        yield Mapping(start, extent, template % (idx[0] + first, *idx[1:]), size)
+
+
+def map_all(creation: Any, shape: Shape, found: Iterator[Mapping]) -> Any:
+    """Add mappings to the creation properties of an array; return its HDF5 space."""
+    whole = h5s.create_simple(shape)
+    ones, origin = (1,) * len(shape), (0,) * len(shape)
+    full: dict[Shape, Any] = {}
+    for start, extent, name, source in found:
+        whole.select_hyperslab(start, ones, block=extent)
+        space = full.get(source)
+        if space is None or extent != source:
+            space = h5s.create_simple(source)
+            if extent == source:
+                full[source] = space  # all of it selected, which costs HDF5 less than a block
+            else:
+                space.select_hyperslab(origin, ones, block=extent)
+        creation.set_virtual(whole, name.encode(), b"/data", space)
+    return h5s.create_simple(shape)

@@ -1,0 +1,1 @@
+"""Datasets whose chunks stay in files of others."""

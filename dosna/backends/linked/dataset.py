@@ -1,0 +1,469 @@
+"""Linked datasets: their chunks lie in HDF5 files, and only the places of these are stored.
+
+What a connection stores of one is a dataset of its own, of int64 and shape (3, n): the offset in
+the file, the bytes stored (0 for a chunk that was never written) and the filter mask of each of
+the n chunks of the grid, in C order. Its metadata say by `DatasetMetadata.link` what it shows, as
+`Link.to_json` gives it. Few records are kept there, and an array that is contiguous in its file
+has none: then n is 0.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from functools import cached_property
+from inspect import signature
+from typing import Any, NoReturn
+
+import numpy as np
+
+from dosna.backends.base import (
+    BackendConnection,
+    BackendDataChunk,
+    BackendDataset,
+    ChunkState,
+    Guarantees,
+)
+from dosna.backends.linked.reader import (
+    FLETCHER32,
+    ChunkReader,
+    Decoder,
+    Filter,
+    Records,
+    UndecodableError,
+    decoders_of,
+    numbers_of,
+)
+from dosna.core.metadata import DatasetMetadata, new_metadata
+from dosna.core.plan import ChunkTask
+from dosna.core.types import Array, Shape, Slices
+from dosna.core.values import decode_dtype, decode_value, encode_dtype, encode_value
+from dosna.errors import (
+    ChunkCorruptError,
+    FormatError,
+    MissingDependencyError,
+    ReadOnlyError,
+    SourceError,
+    StaleDatasetError,
+)
+from dosna.io.bytefile import ByteFile
+from dosna.io.opening import open_bytes
+from dosna.io.ranges import within
+from dosna.io.s3file import S3Options
+
+__all__ = ["MOST_KEPT", "Link", "LinkedDataset", "new_table", "write_records"]
+
+MOST_KEPT = 64
+"""Chunks whose records are kept with the metadata: to make and open a table takes requests."""
+
+RECORDS_PER_CHUNK = 1 << 14
+_BLOCKS_KEPT = 64
+_BLOCKS_WRITTEN = 64
+_MOST_FILES = 128
+_NOTHING = np.zeros((), np.uint8)
+
+
+@dataclass(frozen=True)
+class Link:
+    """Where the elements of an array lie, and how.
+
+    Parameters
+    ----------
+    url : str
+        Of the file: an absolute path, or ``s3://bucket/key``.
+    name : str
+        Of the array in it.
+    fingerprint : str
+        The state of the file in which the places are right.
+    shape, dtype, fillvalue, chunk_size
+        Of the array; chunks are the file's own, or rows that lie together.
+    filters : tuple
+        Numbers and parameters of HDF5's filters, in the order of writing.
+    offset : int, optional
+        Of the first element, if all lie together in C order.
+    records : tuple of int, optional
+        Those of all chunks, one after the other, if there are few chunks.
+    dims : tuple of str or None, optional
+        Names of the axes.
+    options : mapping
+        How to reach a server, see `dosna.io.s3file.S3Options`; nothing secret.
+    """
+
+    url: str
+    name: str
+    fingerprint: str
+    shape: Shape
+    dtype: np.dtype[Any]
+    fillvalue: Any
+    chunk_size: Shape
+    filters: tuple[Filter, ...] = ()
+    offset: int | None = None
+    records: tuple[int, ...] | None = None
+    dims: tuple[str | None, ...] | None = None
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+    def to_json(self) -> dict[str, Any]:
+        """Give what is kept in `DatasetMetadata.link`."""
+        return {
+            "url": self.url,
+            "name": self.name,
+            "fingerprint": self.fingerprint,
+            "shape": list(self.shape),
+            "dtype": encode_dtype(self.dtype),
+            "fillvalue": encode_value(self.fillvalue),
+            "chunk_size": list(self.chunk_size),
+            "filters": [[code, list(values)] for code, values in self.filters],
+            "offset": self.offset,
+            "records": None if self.records is None else list(self.records),
+            "dims": None if self.dims is None else list(self.dims),
+            "options": dict(self.options),
+        }
+
+    @classmethod
+    def from_json(cls, found: Mapping[str, Any], where: str) -> Link:
+        """Read what `to_json` gave, or raise FormatError."""
+        try:
+            dtype = decode_dtype(found["dtype"])
+            return cls(
+                found["url"],
+                found["name"],
+                found["fingerprint"],
+                tuple(found["shape"]),
+                dtype,
+                np.asarray(decode_value(found["fillvalue"])).astype(dtype)[()],
+                tuple(found["chunk_size"]),
+                tuple((code, tuple(values)) for code, values in found["filters"]),
+                found["offset"],
+                None if found["records"] is None else tuple(found["records"]),
+                None if found["dims"] is None else tuple(found["dims"]),
+                dict(found["options"]),
+            )
+        except (KeyError, TypeError, ValueError) as error:
+            raise FormatError(f"what dataset {where} links to is broken: {error!r}") from error
+
+    def metadata(self, stored: DatasetMetadata) -> DatasetMetadata:
+        """Describe the array, whose table has the metadata `stored`."""
+        return stored.replace(
+            shape=self.shape,
+            dtype=self.dtype,
+            fillvalue=self.fillvalue,
+            chunk_size=self.chunk_size,
+            storage={},
+        )
+
+    @property
+    def tabled(self) -> bool:
+        """Whether a table has the records."""
+        return self.offset is None and self.records is None
+
+    def open(self) -> ByteFile:
+        """Open the file, held to its fingerprint; it is shared by all in this process."""
+        found = _files.get(self._key)
+        if found is None:
+            found = open_bytes(self.url, S3Options(**self.options))
+            found.pin(self.fingerprint)
+            found = _files.setdefault(self._key, found)
+            while len(_files) > _MOST_FILES:
+                # Of what others do at the same time nothing matters here, nor after a fork.
+                with suppress(KeyError, RuntimeError, StopIteration):
+                    del _files[next(iter(_files))]
+        return found
+
+    @cached_property
+    def _key(self) -> tuple[Any, ...]:
+        return (self.url, self.fingerprint, *sorted(self.options.items()))
+
+
+_files: dict[tuple[Any, ...], ByteFile] = {}
+
+
+def new_table(link: Link, attrs: Mapping[str, Any]) -> DatasetMetadata:
+    """Describe the dataset that is to be stored for a link; its records are still to come."""
+    grid = link.metadata(new_metadata((), "u1")).total_chunks
+    count = grid if link.tabled else 0
+    records = max(1, min(count, RECORDS_PER_CHUNK))
+    made = new_metadata((3, count), "<i8", chunk_size=(3, records), attrs=attrs)
+    return made.replace(link=link.to_json())
+
+
+def write_records(table: BackendDataset, numbers: Array, records: Records) -> None:
+    """Write the records of the chunks of these numbers to a table that has none yet."""
+    size = table.metadata.chunk_size[1]
+    order = np.argsort(numbers)
+    numbers, records = numbers[order], records[:, order]
+    blocks = np.unique(numbers // size)
+    for some in np.array_split(blocks, -(-len(blocks) // _BLOCKS_WRITTEN)) if len(blocks) else ():
+        values = np.zeros((3, len(some) * size), np.int64)
+        tasks = []
+        for place, block in enumerate(some.tolist()):
+            first, last = np.searchsorted(numbers, (block * size, (block + 1) * size))
+            columns = numbers[first:last] - block * size + place * size
+            values[:, columns] = records[:, first:last]
+            inside = table.metadata.bounds((0, block)).chunk
+            out = slice(place * size, place * size + inside[1].stop)
+            tasks.append(ChunkTask((0, block), inside, (slice(0, 3), out), True))
+        table.write_many(values, tasks)
+
+
+class LinkedDataset(BackendDataset):
+    """An array whose chunks lie in a file; read-only, but for its attributes.
+
+    Parameters
+    ----------
+    table : BackendDataset
+        What is stored of it, whose metadata have a link.
+    """
+
+    def __init__(self, table: BackendDataset) -> None:
+        self.table = table
+        self.connection: BackendConnection = table.connection
+        self.name = table.name
+        self.prepare()
+
+    def prepare(self) -> None:
+        self._blocks: OrderedDict[int, Array] = OrderedDict()
+        self._seen: DatasetMetadata | None = None
+        self._take_over(self.table.metadata)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"table": self.table, "connection": self.connection, "name": self.name}
+
+    def _take_over(self, stored: DatasetMetadata) -> None:
+        if stored.link is None:
+            raise self._stale()
+        if self._seen is None or stored.link != self._seen.link:
+            self.link = Link.from_json(stored.link, f"{self.name!r} of {self.connection.name!r}")
+            self._blocks.clear()
+            for derived in ("_decoders", "_kept"):
+                self.__dict__.pop(derived, None)
+        self._seen, self._metadata = stored, self.link.metadata(stored)
+
+    @property
+    def metadata(self) -> DatasetMetadata:
+        """Of the array; the table's say the rest."""
+        stored = self.table.metadata
+        if stored is not self._seen:
+            self._take_over(stored)
+        return self._metadata
+
+    @metadata.setter
+    def metadata(self, new: DatasetMetadata) -> None:
+        self.table.metadata = _stored(self.table.metadata, new)
+
+    # -- description ----------------------------------------------------------------------
+
+    @property
+    def guarantees(self) -> Guarantees:
+        return Guarantees(
+            partial_writes="none",
+            atomic_chunks=True,
+            durable=True,
+            checksum=any(code == FLETCHER32 for code, _ in self.link.filters),
+            notes=(
+                f"it is linked: its chunks lie in {self.link.url}, and are only read; when that "
+                "file has changed or gone, reading is an error",
+            ),
+        )
+
+    @property
+    def create_options(self) -> dict[str, Any]:
+        takes_dims = "dims" in signature(self.connection.create_dataset).parameters
+        return {"dims": self.dims} if takes_dims and self.dims is not None else {}
+
+    @property
+    def dims(self) -> tuple[str | None, ...] | None:
+        """Names of the axes, or None if they have none."""
+        return self.link.dims
+
+    def update(self, change: Callable[[DatasetMetadata], DatasetMetadata]) -> None:
+        def changed(stored: DatasetMetadata) -> DatasetMetadata:
+            return _stored(stored, change(self.link.metadata(stored)))
+
+        self.table.update(changed)
+
+    def refresh(self) -> None:
+        self.table.refresh()
+
+    def flush(self) -> None:
+        self.table.flush()
+
+    # -- chunks ---------------------------------------------------------------------------
+
+    @cached_property
+    def _decoders(self) -> list[tuple[int, Decoder]]:
+        found = decoders_of(self.link.filters, self.link.dtype.itemsize)
+        if found is None:
+            raise MissingDependencyError(
+                f"dataset {self.name!r} links to chunks with HDF5's filters "
+                f"{[code for code, _ in self.link.filters]}, of which one cannot be undone here: "
+                "pip install numcodecs"
+            )
+        return found
+
+    def _reader(self) -> ChunkReader:
+        # Made for each read: a handle that kept its file open could be one of thousands.
+        meta, link = self.metadata, self.link
+        rows = link.offset is not None
+        return ChunkReader(link.open(), meta, self._decoders, self._find, rows)
+
+    def _find(self, indices: Sequence[Shape]) -> Records:
+        if self.link.offset is not None:
+            return self._find_rows(indices)
+        if self._kept is None:
+            return self._find_in_table(indices)
+        return self._kept[:, numbers_of(indices, self.metadata.chunk_grid)]
+
+    @cached_property
+    def _kept(self) -> Records | None:
+        kept = self.link.records
+        return None if kept is None else np.array(kept, np.int64).reshape(-1, 3).T
+
+    def _find_rows(self, indices: Sequence[Shape]) -> Records:
+        """Give the places of rows of an array that lies together."""
+        meta, offset = self.metadata, self.link.offset or 0
+        strides = [meta.dtype.itemsize]
+        for n in meta.shape[:0:-1]:
+            strides.insert(0, strides[0] * n)
+        records = []
+        for idx in indices:
+            start, size = offset, meta.dtype.itemsize
+            for i, c, n, s in zip(idx, meta.chunk_size, meta.shape, strides, strict=True):
+                start += i * c * s
+                size *= min(c, n - i * c)
+            records.append((start, size, 0))
+        return np.array(records, np.int64).reshape(-1, 3).T
+
+    def _find_in_table(self, indices: Sequence[Shape]) -> Records:
+        numbers = numbers_of(indices, self.metadata.chunk_grid)
+        blocks, columns = np.divmod(numbers, self.table.metadata.chunk_size[1])
+        first = int(blocks[0]) if len(blocks) else 0
+        if (blocks == first).all():
+            return self._block(first)[:, columns]
+        records = np.empty((3, len(indices)), np.int64)
+        for block in np.unique(blocks).tolist():
+            here = blocks == block
+            records[:, here] = self._block(block)[:, columns[here]]
+        return records
+
+    def _block(self, number: int) -> Array:
+        found = self._blocks.get(number)
+        if found is None:
+            link = self.table.metadata.link
+            try:
+                found = np.asarray(self.table.get_chunk_data((0, number)))
+            except ChunkCorruptError as error:
+                raise ChunkCorruptError(
+                    f"what dataset {self.name!r} knows of where its chunks lie in {self.link.url} "
+                    f"is damaged: delete it, and link it again ({error})"
+                ) from error
+            # What was read is of this link, if it still is that of the dataset afterwards.
+            self.table.refresh()
+            if self.table.metadata.link != link:
+                raise self._stale()
+            self._blocks[number] = found
+            while len(self._blocks) > _BLOCKS_KEPT:
+                with suppress(KeyError):
+                    self._blocks.popitem(last=False)
+        return found
+
+    def _stale(self) -> StaleDatasetError:
+        return StaleDatasetError(
+            f"dataset {self.name!r} was made anew since this handle was opened: get it again from "
+            "its connection"
+        )
+
+    @contextmanager
+    def _reading(self) -> Iterator[None]:
+        try:
+            yield
+        except UndecodableError as error:
+            raise ChunkCorruptError(
+                f"a chunk of dataset {self.name!r}, which lies in {self.link.url}, cannot be "
+                f"decoded: {error}. Restore that file from a copy, if h5py cannot read it either"
+            ) from error
+        except SourceError as error:
+            raise type(error)(f"dataset {self.name!r} cannot be read: {error}") from error
+
+    def get_chunk(self, idx: Shape) -> LinkedDataChunk:
+        return LinkedDataChunk(self, idx)
+
+    def get_chunk_data(self, idx: Shape, slices: Slices | None = None) -> Any:
+        meta, key = self.metadata, slices
+        if key is None or not meta.tiled:
+            inside = meta.bounds(idx).chunk
+            key = inside if key is None else key
+            extent = tuple([s.stop for s in inside])
+            if extent != meta.chunk_size and not within(key, meta.chunk_size, extent):
+                chunk = meta.empty_chunk()
+                chunk[inside] = self.get_chunk_data(idx)
+                return chunk[key]
+        shape = np.broadcast_to(_NOTHING, meta.chunk_size)[key].shape
+        part = np.empty(shape, meta.dtype)
+        self.read_many(part, [ChunkTask(idx, key, (...,), False)])
+        return part if shape else part[()]
+
+    def read_many(self, out: Array, tasks: Iterable[ChunkTask]) -> None:
+        with self._reading():
+            self._reader().read_many(out, tasks)
+
+    def has_chunk(self, idx: Shape) -> bool:
+        return bool(self._record(idx)[1])
+
+    def _record(self, idx: Shape) -> list[int]:
+        return [int(n) for n in self._find([idx])[:, 0]]
+
+    def chunk_indices(self) -> Iterator[Shape]:
+        grid = self.metadata.chunk_grid
+        if not self.link.tabled:
+            yield from (idx for idx in np.ndindex(grid) if self.has_chunk(idx))
+            return
+        size = self.table.metadata.chunk_size[1]
+        # Blocks of a table in which no chunk is stored are none themselves.
+        for block in sorted(idx[1] for idx in self.table.chunk_indices()):
+            for column in np.flatnonzero(self._block(block)[1]).tolist():
+                yield tuple(int(i) for i in np.unravel_index(block * size + column, grid))
+
+    def verify_chunk(self, idx: Shape) -> ChunkState:
+        _, size, mask = self._record(idx)
+        if not size:
+            return "never written"
+        try:
+            self.get_chunk_data(idx)
+        except ChunkCorruptError:
+            return "corrupt"
+        return "ok" if self._reader().is_checked(mask) else "unchecked"
+
+    # -- what is not done -----------------------------------------------------------------
+
+    def check_writable(self) -> None:
+        raise ReadOnlyError(
+            f"dataset {self.name!r} is linked: its data lie in {self.link.url}, which dosna does "
+            "not change; make a dataset of them by ds.clone(name, data=True), or by con.ingest"
+        )
+
+    def _refuse(self, *_: Any, **__: Any) -> NoReturn:
+        self.check_writable()
+        raise AssertionError
+
+    set_chunk_data = write_many = del_chunk = del_objects = resize = extend = _refuse
+
+
+class LinkedDataChunk(BackendDataChunk):
+    """A handle on one chunk."""
+
+    dataset: LinkedDataset
+
+    def get_data(self, slices: Slices | None = None) -> Any:
+        if slices is None:
+            slices = tuple(slice(0, c) for c in self.dataset.metadata.chunk_size)
+        return self.dataset.get_chunk_data(self.idx, slices)
+
+    def set_data(self, values: Any, slices: Slices | None = None) -> None:
+        self.dataset.check_writable()
+
+
+def _stored(stored: DatasetMetadata, shown: DatasetMetadata) -> DatasetMetadata:
+    """Give a table the attributes and the state of the array that it stands for."""
+    return stored.replace(attrs=shown.attrs, incomplete=shown.incomplete, origin=shown.origin)

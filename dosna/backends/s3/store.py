@@ -1,0 +1,282 @@
+"""Objects of S3 as a store of bytes, with conditional writes where the server has them."""
+
+from __future__ import annotations
+
+import math
+import secrets
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from itertools import islice
+from typing import Any, NamedTuple, TypeVar
+
+from dosna.backends.stores.connection import ABSENT, Blob, ByteRange, Store, VersionConflict
+from dosna.errors import DatasetNotFoundError, DosnaError, StorageError
+from dosna.io.parallel import Workers
+from dosna.io.s3.client import IN_FLIGHT, S3Client, check_process
+from dosna.io.s3.errors import Failure
+
+T = TypeVar("T")
+
+_BYTES_IN_FLIGHT = 64 << 20
+
+
+class Conditions(NamedTuple):
+    """How a server takes conditional puts: whether at all, and ETags in quotes or bare."""
+
+    supported: bool
+    bare: bool = False
+
+
+class S3Store(Store):
+    """Objects of one bucket, or of many.
+
+    Parameters
+    ----------
+    client : S3Client
+    bucket : str, optional
+        Keys are of this bucket, below `prefix`. Without it each key begins with its bucket.
+    prefix : str
+        Empty, or ends in '/'.
+    learnt : dict
+        What was learnt of the server, by its endpoint; may travel to stores elsewhere.
+    writable : bool
+        Whether the server may be asked by writing something.
+    """
+
+    shared_between_processes = True
+    deletes_at_once = 1000
+
+    def __init__(
+        self,
+        client: S3Client,
+        bucket: str | None,
+        prefix: str,
+        learnt: dict[str, Conditions],
+        writable: bool = True,
+    ) -> None:
+        self.client = client
+        self._bucket = bucket
+        self._prefix = prefix
+        self._learnt = learnt
+        self._learning = threading.Lock()
+        self._writable = writable
+        self._seen = bucket
+        self._workers = Workers("dosna-s3", IN_FLIGHT, _BYTES_IN_FLIGHT, blocking=True)
+
+    def get(self, key: str, byte_range: ByteRange | None = None) -> Blob | None:
+        path = self._path(key)
+        try:
+            try:
+                found = self.client.get(path, byte_range)
+            except Failure as failure:
+                if failure.status != 416:
+                    raise
+                # No such bytes, so that there are none at all.
+                head = self.client.get(path, head=True)
+                return Blob(b"", head.etag, head.mark)
+        except Failure as failure:
+            if failure.code == "NoSuchKey" or self._is_gone(failure):
+                return None
+            error = self.error(failure, f"reading {path!r}")
+        else:
+            return Blob(found.data, found.etag, found.mark)
+        raise error
+
+    def put(self, key: str, data: bytes, expected: str | None = None) -> None:
+        self.put_marked(key, data, expected, None)
+
+    def put_marked(self, key: str, data: bytes, expected: str | None, mark: str | None) -> None:
+        path = self._path(key)
+        try:
+            if expected is None:
+                self._put(path, data, None, mark)
+            elif (conditions := self._conditions(path)).supported:
+                self._put(path, data, expected, mark, conditions.bare)
+            else:
+                found = self.get(key)
+                if (ABSENT if found is None else found.version) != expected:
+                    raise VersionConflict(f"{path!r} is not of version {expected!r} any more")
+                self._put(path, data, None, mark)
+            return
+        except Failure as failure:
+            error: DosnaError = self.error(failure, f"writing {path!r}")
+            if self._is_gone(failure):
+                error = DatasetNotFoundError(f"there is no bucket for {path!r} any more")
+        raise error
+
+    def _put(
+        self,
+        path: str,
+        data: bytes,
+        expected: str | None,
+        mark: str | None = None,
+        bare: bool = False,
+    ) -> None:
+        """Put an object; of attempts that were not answered its token tells which was done."""
+        token = secrets.token_hex(16)
+        mode: Any = "overwrite"
+        if expected is not None:
+            etag = expected.strip('"') if bare else expected
+            mode = "create" if expected == ABSENT else {"e_tag": etag}
+        unknown = False
+        for last in self.client.attempts():
+            try:
+                self.client.put_once(path, data, mode, token, mark)
+                return
+            except Failure as failure:
+                found = failure
+            if found.conflict:
+                # An attempt whose answer was lost may be what stands in the way.
+                if unknown and self._is_put_by(path, token):
+                    return
+                raise VersionConflict(f"{path!r} is not of version {expected!r} any more")
+            unknown = unknown or found.may_be_done
+            if last or not found.transient:
+                break
+        if not unknown:
+            raise found
+        if not self._is_put_by(path, token):
+            raise self.client.lost(path)
+
+    def _is_put_by(self, path: str, token: str) -> bool:
+        try:
+            return self.client.get(path, head=True).token == token
+        except Failure as failure:
+            if failure.status == 404:
+                return False
+        raise self.client.lost(path)
+
+    def delete(self, key: str) -> bool:
+        # S3 does not tell whether there was one.
+        if self.get(key, (0, 1)) is None:
+            return False
+        self.delete_many([key])
+        return True
+
+    def delete_many(self, keys: Iterable[str], until: float = math.inf) -> None:
+        paths = map(self._path, keys)
+        while page := list(islice(paths, self.deletes_at_once)):
+            by_bucket: dict[str, list[dict[str, str]]] = {}
+            for bucket, _, key in (path.partition("/") for path in page):
+                by_bucket.setdefault(bucket, []).append({"Key": key})
+            for bucket, objects in by_bucket.items():
+                wanted = {"Objects": objects, "Quiet": True}
+                answer = self.call("delete_objects", until, Bucket=bucket, Delete=wanted)
+                for failed in answer.get("Errors", []):
+                    raise StorageError(
+                        f"{self.client.endpoint}: deleting {bucket + '/' + failed['Key']!r} "
+                        f"failed ({failed.get('Code')})"
+                    )
+
+    def list(self, prefix: str) -> Iterator[str]:
+        for bucket, page in self._pages(prefix):
+            for item in page.get("Contents", []):
+                yield self._key(f"{bucket}/{item['Key']}")
+
+    def folders(self, prefix: str) -> Iterator[str]:
+        for bucket, page in self._pages(prefix, "/"):
+            for item in page.get("CommonPrefixes", []):
+                yield self._key(f"{bucket}/{item['Prefix']}")[len(prefix) : -1]
+
+    def _pages(self, prefix: str, delimiter: str = "") -> Iterator[tuple[str, Any]]:
+        bucket, _, rest = self._path(prefix).partition("/")
+        try:
+            for page in self.client.pages(bucket, rest, delimiter):
+                yield bucket, page
+            return
+        except Failure as failure:
+            if self._is_gone(failure):
+                return
+            error = self.error(failure, f"listing {bucket + '/' + rest!r}")
+        raise error
+
+    def call(self, operation: str, until: float = math.inf, **arguments: Any) -> Any:
+        """Make a request of boto3's client, but with errors of dosna."""
+        try:
+            return self.client.call(operation, until, **arguments)
+        except Failure as failure:
+            error = self.error(failure, f"{operation} of {arguments.get('Bucket', 'all')!r}")
+        raise error
+
+    def for_each(self, work: Callable[[T], object], items: Iterable[T], nbytes: int = 0) -> None:
+        check_process()  # The threads of a pool do not survive a fork either.
+        self._workers.for_each(work, items, nbytes)
+
+    def close(self) -> None:
+        self._workers.close()
+        self.client.close()
+
+    # -- conditions -----------------------------------------------------------------------
+
+    @property
+    def conditional_puts(self) -> bool:  # type: ignore[override]
+        """Whether the server honours conditions; it is asked once, by trying."""
+        known = self._learnt.get(self.client.endpoint)
+        if known is None and (not self._writable or self._seen is None):
+            return False
+        try:
+            return self._conditions(f"{self._seen}/").supported
+        except Failure as failure:
+            if self._is_gone(failure):
+                return True  # Another dataset's bucket: who writes will ask in its own.
+            error = self.error(failure, "asking for conditional writes")
+        raise error
+
+    def _conditions(self, path: str) -> Conditions:
+        endpoint = self.client.endpoint
+        with self._learning:
+            if endpoint not in self._learnt:
+                bucket = path.partition("/")[0]
+                self._learnt[endpoint] = self._try_conditions(
+                    f"{bucket}/{self._prefix}.dosna-{secrets.token_hex(8)}"
+                )
+        return self._learnt[endpoint]
+
+    def _try_conditions(self, path: str) -> Conditions:
+        def put(mode: Any) -> str | None:
+            """Give the new ETag, or None if the server refused."""
+            for last in self.client.attempts():
+                try:
+                    return self.client.put_once(path, mode_data(mode), mode)
+                except Failure as failure:
+                    found = failure
+                if found.conflict or found.status == 501:
+                    return None
+                if last or not found.transient:
+                    break
+            raise found
+
+        def mode_data(mode: Any) -> bytes:
+            return repr(mode).encode()
+
+        # A server may take a condition and not look at it: only a refusal shows that it does.
+        etag = self.client.put_once(path, b"")
+        try:
+            if put("create") is not None or put({"e_tag": '"' + "0" * 32 + '"'}) is not None:
+                return Conditions(False)
+            for bare in (False, True):
+                if put({"e_tag": etag.strip('"') if bare else etag}) is not None:
+                    return Conditions(True, bare)
+            return Conditions(False)
+        finally:
+            bucket, _, key = path.partition("/")
+            self.client.call("delete_object", Bucket=bucket, Key=key)
+
+    # -- names and errors -----------------------------------------------------------------
+
+    def _path(self, key: str) -> str:
+        if self._bucket is None:
+            self._seen = key.partition("/")[0]
+            return key
+        return f"{self._bucket}/{self._prefix}{key}"
+
+    def _key(self, path: str) -> str:
+        return path if self._bucket is None else path[len(self._bucket) + 1 + len(self._prefix) :]
+
+    def _is_gone(self, failure: Failure) -> bool:
+        """Whether the bucket of a dataset of its own is not there, and so nothing of it is."""
+        return failure.code == "NoSuchBucket" and self._bucket is None
+
+    def error(self, failure: Failure, what: str) -> DosnaError:
+        """Give the error that a caller sees."""
+        return failure.error(f"{self.client.endpoint}: {what} failed: {failure}")

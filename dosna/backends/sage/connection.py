@@ -1,0 +1,97 @@
+"""Datasets in Motr, the object store of the SAGE platform.
+
+A dataset is a Zarr array as on every store of bytes: its metadata are in an index, its chunks
+are objects. See `dosna.backends.sage.store` for how, and ``docs/sage.md`` for the rest.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import ClassVar
+
+from dosna.backends.base import Backend
+from dosna.backends.sage.configuration import find, load
+from dosna.backends.sage.records import Motr
+from dosna.backends.sage.start import client
+from dosna.backends.sage.store import SageStore
+from dosna.backends.stores.connection import Store, StoreConnection
+from dosna.core.launcher import process_rank
+from dosna.errors import ConfigurationError
+
+__all__ = ["BACKEND", "SageConnection"]
+
+_LONGEST_NAME = 200
+
+
+class SageConnection(StoreConnection):
+    """A connection to a cluster of Motr.
+
+    Parameters
+    ----------
+    name : str
+        A namespace: connections of one name share their datasets.
+    conffile : path
+        The configuration file; see ``sage.sample.conf``.
+    prefix_conffile : bool
+        Whether each process has a file of its own, beside where `conffile` would be:
+        ``<hostname>.<rank>.sage.conf``, or ``<rank>.sage.conf``. The rank is that of MPI, and 0
+        without.
+    timeout : float
+        Seconds for the start of the client, and for each request.
+    mode : {'a', 'r'}
+        'r' refuses every change.
+    """
+
+    shared_between_processes = True
+    notes: ClassVar[tuple[str, ...]] = (
+        "the catalogue is on the cluster's first index service, which Motr does not replicate",
+    )
+
+    def __init__(
+        self,
+        name: str,
+        conffile: str | os.PathLike[str] = "sage.conf",
+        prefix_conffile: bool = False,
+        timeout: float = 30.0,
+        mode: str = "a",
+    ) -> None:
+        super().__init__(name, mode)
+        if not name.isprintable() or len(name.encode()) > _LONGEST_NAME:
+            raise ConfigurationError(
+                f"a connection's name is of at most {_LONGEST_NAME} bytes and printable, not "
+                f"{name[:40]!r}"
+            )
+        if not isinstance(prefix_conffile, bool):
+            raise ConfigurationError(f"prefix_conffile is a bool, not {prefix_conffile!r}")
+        if isinstance(timeout, bool) or not isinstance(timeout, (int, float)) or timeout <= 0:
+            raise ConfigurationError(f"timeout is a positive number of seconds, not {timeout!r}")
+        self.conffile = os.path.abspath(conffile)
+        self.prefix_conffile = prefix_conffile
+        self.timeout = float(timeout)
+        self.lease = 2.0 * self.timeout  # type: ignore[misc]
+
+    def open_motr(self) -> Motr:
+        """Give what the store stands on: this process's client, by its configuration file."""
+        rank = process_rank() if self.prefix_conffile else 0
+        return client(load(find(self.conffile, self.prefix_conffile, rank)), self.timeout)
+
+    def open_store(self) -> Store:
+        return SageStore(self.open_motr(), self.name)
+
+    def connect(self) -> None:
+        if self.connected:
+            return
+        super().connect()
+        try:
+            self.store.get(self.document(""))
+        except BaseException:
+            self.disconnect()
+            raise
+
+
+BACKEND = Backend(
+    name="sage",
+    connection=SageConnection,
+    description="objects of Motr, the object store of the SAGE platform",
+    url="https://github.com/Seagate/cortx-motr",
+)

@@ -1,0 +1,6 @@
+"""Datasets of a store of bytes: objects that are got, put, deleted and listed."""
+
+from dosna.backends.stores.connection import StoreConnection
+from dosna.backends.stores.store import ABSENT, Blob, ByteRange, Store, VersionConflict
+
+__all__ = ["ABSENT", "Blob", "ByteRange", "Store", "StoreConnection", "VersionConflict"]

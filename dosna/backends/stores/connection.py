@@ -1,0 +1,461 @@
+"""Backends over stores of bytes: whoever can get, put, delete and list is a backend.
+
+A subclass of `StoreConnection` says how its `Store` is opened, and that is all. A dataset
+``entry/data`` is a Zarr v3 array: the object ``entry/data/zarr.json`` beside
+``entry/data/c/0/1/2``, one for each chunk, or for each shard of many. ``zarr.json`` and
+``entry/zarr.json`` are groups, so that other programs find their way.
+"""
+
+from __future__ import annotations
+
+import re
+import warnings
+from abc import abstractmethod
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from typing import Any, ClassVar
+
+import numpy as np
+
+from dosna.backends.base import BackendDataset
+from dosna.backends.stores.dataset import StoreDataChunk, StoreDataset
+from dosna.backends.stores.deletion import DELETED, Deletion
+from dosna.backends.stores.home import StoreHome
+from dosna.backends.stores.sharded import ShardedDataset
+from dosna.backends.stores.store import (
+    ABSENT,
+    Blob,
+    ByteRange,
+    ReadOnlyStore,
+    Store,
+    Turns,
+    VersionConflict,
+    lock,
+)
+from dosna.codecs.zarr import document as zarr3
+from dosna.core.metadata import DatasetMetadata
+from dosna.core.names import check_group, check_nesting, parents
+from dosna.core.types import Shape
+from dosna.core.values import plain_fields
+from dosna.errors import DatasetExistsError, DatasetNotFoundError, FormatError, StorageError
+
+__all__ = [
+    "ABSENT",
+    "Blob",
+    "ByteRange",
+    "Store",
+    "StoreConnection",
+    "StoreDataChunk",
+    "StoreDataset",
+    "VersionConflict",
+]
+
+_NUMBER = r"(0|[1-9]\d*)"
+_OWN = re.compile(
+    rf"zarr\.json|\.lock|(c([./]{_NUMBER})*|{_NUMBER}([./]{_NUMBER})*)?/?|\.dosna-\w+"
+)
+"""Keys of an array, below it, with the empty objects by which S3's tools make folders.
+
+A folder of the backend file that was uploaded has its lock.
+"""
+
+
+class StoreConnection(StoreHome):
+    """A connection to a store of bytes."""
+
+    lease: ClassVar[float] = 10.0
+    """Seconds without a sign of life after which who deletes a dataset is taken for dead.
+
+    At least 4/3 of what a request may take.
+    """
+
+    stores_text = True
+
+    settle: ClassVar[float] = 5.0
+    """Seconds in which the store does what a process asked for before it died."""
+
+    @property
+    def reserved(self) -> frozenset[str]:
+        return frozenset({zarr3.DOCUMENT})
+
+    @abstractmethod
+    def open_store(self) -> Store:
+        """Open the store; its keys are this connection's own."""
+
+    def connect(self) -> None:
+        if not self.connected:
+            self._store = self.open_store()
+        super().connect()
+
+    def disconnect(self) -> None:
+        if self.connected:
+            self.raw_store.close()
+            self._store = None
+        super().disconnect()
+
+    _store: Store | None = None
+
+    @property
+    def store(self) -> Store:
+        """The open store, which refuses every change in mode 'r'."""
+        raw = self.raw_store
+        return raw if self.mode == "a" else ReadOnlyStore(raw, self.refuse)
+
+    @property
+    def raw_store(self) -> Store:
+        """What `open_store` gave: for a backend that asks it for more than a `Store` has.
+
+        A process that got this by pickling opens its own.
+        """
+        if self._store is None:
+            self._store = self.open_store()
+        return self._store
+
+    def __getstate__(self) -> dict[str, Any]:
+        if not self.shared_between_processes:
+            raise TypeError(
+                f"connection {self.name!r} is to a store of this process alone, and cannot be "
+                "sent to another"
+            )
+        return {k: v for k, v in self.__dict__.items() if k != "_store"}
+
+    def create_dataset(
+        self,
+        name: str,
+        metadata: DatasetMetadata,
+        *,
+        compression: Any = None,
+        checksum: bool = True,
+        shards: Shape | None = None,
+        dims: Sequence[str | None] | None = None,
+    ) -> StoreDataset:
+        """Make a dataset, or raise DatasetExistsError: of several that try, one wins.
+
+        Parameters
+        ----------
+        name : str
+        metadata : DatasetMetadata
+        compression : None, {'gzip', 'zstd', 'blosc'} or mapping
+            A mapping has the codec's ``name`` and its options, as Zarr calls them:
+            ``{'name': 'blosc', 'cname': 'zstd', 'clevel': 3}``.
+        checksum : bool
+            Whether each chunk ends with a CRC-32C, which is checked whenever it is read.
+        shards : tuple of int, optional
+            Extent of a shard, multiples of the chunk's: all chunks within one are one object.
+        dims : sequence of str or None, optional
+            Names of the axes.
+        """
+        self.check_writable()
+        metadata = self.describe(
+            name, zarr3.new_array(metadata, compression, checksum, shards, dims)
+        )
+        key, document = self.document(name), zarr3.to_json(metadata)
+        self.make_groups(name)
+        turns = Turns(f"object {key!r}")
+        for _ in turns:
+            # Seen by another thread where the store itself excludes nobody.
+            with turns.unless_conflict(), lock(name):  # and then look again
+                found = self.store.get(key)
+                kind = _kind(found)
+                # Who makes a folder by a tool for S3 makes an object of that name.
+                below = [key for key in self.keys_left(name) if not key.endswith("/")]
+                check_nesting(name, self.neighbours(name, below))
+                turns.expected = ABSENT if found is None else found.version
+                if found is None:
+                    if not below:
+                        self.remember(name, metadata)
+                        self.store.put(key, document, ABSENT)
+                        break
+                    self._check_left(name, below)
+                    self._deletion(name).run(ABSENT)
+                elif kind == "group":
+                    self.remember(name, metadata)
+                    self.store.put(key, document, found.version)
+                    break
+                elif kind != DELETED:
+                    raise DatasetExistsError(f"dataset {name!r} exists in {self.name!r}")
+            if found and kind == DELETED:
+                self._make_way(name, found)
+        return self.open_dataset(name, metadata)
+
+    def storable(self, dtype: np.dtype[Any]) -> np.dtype[Any]:
+        return plain_fields(dtype)[0]
+
+    def check_dataset(self, name: str, metadata: DatasetMetadata, **options: Any) -> None:
+        zarr3.to_json(self.describe(name, zarr3.new_array(metadata, **options)))
+
+    def root(self, name: str) -> str:
+        """Give what the keys of a dataset begin with, before a '/'."""
+        return name
+
+    def document(self, name: str) -> str:
+        """Key of the metadata of a dataset, or of a group; the outermost is called ''."""
+        return f"{self.root(name)}/{zarr3.DOCUMENT}" if name else zarr3.DOCUMENT
+
+    def describe(self, name: str, metadata: DatasetMetadata) -> DatasetMetadata:
+        """Add what this backend has to remember of a new dataset."""
+        return metadata
+
+    def keys_left(self, name: str) -> list[str]:
+        """List the keys of what there is where a dataset is to be made."""
+        return list(self.object_keys(name))
+
+    def keys_to_delete(self, name: str) -> Iterator[str]:
+        """List the keys of what a dataset consists of; some may have no object."""
+        return self.own_keys(name, self.object_keys(name))
+
+    def own_keys(self, name: str, keys: Iterable[str]) -> Iterator[str]:
+        """Choose the keys that those of a dataset can be."""
+        start, document = len(self.root(name)) + 1, "/" + zarr3.DOCUMENT
+        return (k for k in keys if _OWN.fullmatch(k[start:]) or k.endswith(document))
+
+    def check_foreign(self, name: str) -> None:
+        """Raise StorageError if there are objects among those of a dataset that are not its."""
+        start = len(self.root(name)) + 1
+        for key in self.object_keys(name):
+            if not _OWN.fullmatch(key[start:]):
+                if key.endswith("/" + zarr3.DOCUMENT) and _kind(self.store.get(key)) == "group":
+                    continue  # A group that lost its last dataset before this one was made.
+                raise StorageError(
+                    f"dataset {name!r} in {self.name!r} was not deleted: among its objects there "
+                    f"is {key!r}, which is not dosna's. Move or delete what is not first"
+                )
+
+    def remember(self, name: str, *described: DatasetMetadata) -> None:
+        """Note what a dataset is and is about to be, where nothing can be listed."""
+
+    def forget(self, name: str) -> None:
+        """Undo `remember`: of the dataset there is but the mark that it is being deleted."""
+
+    def _check_left(self, name: str, below: list[str]) -> None:
+        """Refuse to make a dataset among what is not left from one that was deleted."""
+        start = len(self.root(name)) + 1
+        for key in below:
+            if not _OWN.fullmatch(key[start:]):
+                raise DatasetExistsError(
+                    f"dataset {name!r} in {self.name!r} cannot be made, for where it would be "
+                    f"there is {key!r}, which is not dosna's: use another name"
+                )
+
+    def neighbours(self, name: str, below: list[str]) -> Iterator[str]:
+        """Give the datasets around and inside a name, for each of which it would be taken."""
+        yield from filter(self.has_dataset, parents(name))
+        end = "/" + zarr3.DOCUMENT
+        inner = [key.removesuffix(end) for key in below if key.endswith(end)]
+        yield from filter(self.has_dataset, (other for other in inner if other != name))
+
+    def open_dataset(self, name: str, metadata: DatasetMetadata) -> StoreDataset:
+        """Make the handle on a dataset."""
+        kind = ShardedDataset if zarr3.is_sharded(metadata) else StoreDataset
+        return kind(self, name, metadata)
+
+    def make_groups(self, name: str) -> None:
+        """Describe what is above a dataset as Zarr groups, without copies of what is below."""
+        for group in ["", *parents(name)]:
+            found = self._drop_consolidated(group)
+            if found is None:
+                self._check_version(group)
+                with suppress(VersionConflict):
+                    self.store.put(self.document(group), zarr3.GROUP, ABSENT)
+
+    def drop_consolidated(self, name: str) -> None:
+        """Remove copies of metadata from the groups above what is about to be changed.
+
+        One request for each group above.
+        """
+        self.check_writable()
+        if self.holds_trees:
+            for group in ["", *parents(name)]:
+                self._drop_consolidated(group)
+
+    def _drop_consolidated(self, group: str) -> Blob | None:
+        key = self.document(group)
+        turns = Turns(f"object {key!r}")
+        for _ in turns:
+            found = self.store.get(key)
+            other = zarr3.without_consolidated(found.data, key) if found is not None else None
+            if found is None or other is None:
+                return found
+            with turns.unless_conflict(), lock(group):
+                turns.expected = found.version
+                self.store.put(key, other, found.version)
+                return found
+        raise AssertionError
+
+    @property
+    def keeps_groups(self) -> bool:
+        return self.holds_trees
+
+    def group_attrs(self, name: str) -> dict[str, Any]:
+        if not self.keeps_groups:
+            raise self._no_groups()
+        found = self.store.get(self.document(name))
+        if _kind(found) != "group":
+            return {}
+        assert found is not None
+        return zarr3.group_attributes(found.data, self.document(name))
+
+    def set_group_attrs(self, name: str, attrs: Mapping[str, Any]) -> None:
+        self.check_writable()
+        if not self.keeps_groups:
+            raise self._no_groups()
+        key = self.document(name)
+        turns = Turns(f"object {key!r}")
+        for _ in turns:
+            check_group(
+                name, list(filter(self.has_dataset, [*parents(name), name])) if name else ()
+            )
+            self.make_groups(f"{name}/x" if name else "x")
+            with turns.unless_conflict(), lock(name):
+                found = self.store.get(key)
+                if found and _kind(found) == "group":
+                    turns.expected = found.version
+                    document = zarr3.with_attributes(found.data, attrs, key)
+                    self.store.put(key, document, found.version)
+                    return
+            if found and _kind(found) == DELETED:
+                self._make_way(name, found)
+
+    def get_dataset(self, name: str) -> StoreDataset:
+        return self.open_dataset(name, self.read_metadata(name)[0])
+
+    def del_dataset(self, name: str, only: BackendDataset | None = None) -> None:
+        self.check_writable()
+        self.drop_consolidated(name)
+        turns = Turns(f"object {self.document(name)!r}")
+        for _ in turns:
+            found = self.store.get(self.document(name))
+            if found is None:
+                raise self.not_found(name)
+            kind = zarr3.node_type(found.data, self.document(name))
+            if kind == DELETED and self._finish(name, found):
+                return
+            if kind != "array":
+                raise self.not_found(name)
+            if only is not None:
+                there, mine = zarr3.from_json(found.data, self.document(name)), only.metadata
+                if (zarr3.id_of(there), there.dtype, there.chunk_size) != (
+                    (zarr3.id_of(mine), mine.dtype, mine.chunk_size)
+                ):
+                    raise self.not_found(name)
+            self.check_foreign(name)
+            with turns.unless_conflict():  # and then look again
+                turns.expected = found.version
+                self._deletion(name).run(found.version)
+                return
+
+    def _deletion(self, name: str) -> Deletion:
+        what = f"dataset {name!r} in {self.name!r}"
+        return Deletion(
+            self.store,
+            self.document(name),
+            what,
+            self.lease,
+            self.settle,
+            keys=lambda: self.keys_to_delete(name),
+            forget=lambda: self.forget(name),
+        )
+
+    def _finish(self, name: str, found: Blob) -> bool:
+        """Finish a deletion whose process is dead; False if it lives."""
+        deletion = self._deletion(name)
+        if not deletion.outlived(found):
+            return False
+        with suppress(VersionConflict):  # somebody else does it
+            deletion.run(found.version)
+        return True
+
+    def _make_way(self, name: str, found: Blob) -> None:
+        """Finish a deletion that stands in the way; DatasetExistsError if its process lives."""
+        if not self._finish(name, found):
+            raise DatasetExistsError(
+                f"dataset {name!r} in {self.name!r} is being deleted: create it when that is done"
+            )
+
+    def dataset_names(self) -> list[str]:
+        found = sorted(self._names_below(""))
+        if not found and self.holds_trees and self.store.get(self.document("")) is None:
+            self._check_version("")
+        return found
+
+    def _check_version(self, group: str) -> None:
+        """Raise if there is a group or an array of Zarr version 2, which datasets would hide."""
+        for name in zarr3.VERSION_2:
+            key = f"{self.root(group)}/{name}" if group else name
+            if self.store.get(key) is not None:
+                raise FormatError(
+                    f"{key} in {self.name!r} is of Zarr version 2, and datasets are of version 3: "
+                    "con.ingest reads it into another connection"
+                )
+
+    def names_in(self, group: str) -> list[str]:
+        return [] if self.has_dataset(group) else sorted(self._names_below(group + "/"))
+
+    def _names_below(self, folder: str) -> list[str]:
+        """Find the datasets below a folder: level by level, with many requests under way."""
+        names: list[str] = []
+        level = [folder]
+        while level:
+            found: list[str] = []
+            inner: list[str] = []
+
+            def expand(above: str, found: list[str] = found) -> None:
+                found.extend(above + part for part in self.store.folders(above))
+
+            def look(name: str, inner: list[str] = inner) -> None:
+                kind = _kind(self.store.get(self.document(name)))
+                if kind in ("array", "broken"):
+                    names.append(name)
+                elif kind != DELETED:
+                    inner.append(name + "/")
+
+            self.store.for_each(expand, level)
+            self.store.for_each(look, found)
+            level = inner
+        return names
+
+    def has_dataset(self, name: str) -> bool:
+        # To open one that is broken tells what is wrong with it.
+        return _kind(self.store.get(self.document(name))) in ("array", "broken")
+
+    def not_found(self, name: str) -> DatasetNotFoundError:
+        return DatasetNotFoundError(f"no dataset {name!r} in connection {self.name!r}")
+
+    def read_metadata(self, name: str) -> tuple[DatasetMetadata, str]:
+        """Read a dataset's metadata and their version, or raise DatasetNotFoundError."""
+        found = self.store.get(self.document(name))
+        return self.metadata_in(name, found), "" if found is None else found.version
+
+    def metadata_in(self, name: str, found: Blob | None) -> DatasetMetadata:
+        """Return the metadata in what was got of a document, or raise DatasetNotFoundError."""
+        where = f"{self.document(name)} in {self.name!r}"
+        if found is None or zarr3.node_type(found.data, where) in ("group", DELETED):
+            raise self.not_found(name)
+        return zarr3.from_json(found.data, where)
+
+    def object_keys(self, name: str) -> Iterator[str]:
+        """List the keys of what a dataset consists of."""
+        return self.store.list(self.root(name) + "/")
+
+    _warned = False
+
+    def warn_of_lost_writes(self) -> None:
+        """Say, once for a connection, that other processes may undo a partial write."""
+        if self.shared_between_processes and not self._warned:
+            self._warned = True
+            warnings.warn(
+                f"the store of connection {self.name!r} has no conditional writes: when several "
+                "processes write parts of one chunk at a time, some of it can be lost; write "
+                "whole chunks, or let one process write",
+                stacklevel=2,
+            )
+
+
+def _kind(found: Blob | None) -> Any:
+    """Give the ``node_type`` of a document; None if there is none."""
+    if found is None:
+        return None
+    try:
+        return zarr3.node_type(found.data, "")
+    except FormatError:
+        return "broken"

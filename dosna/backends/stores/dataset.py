@@ -1,0 +1,601 @@
+"""Datasets of a store of bytes: Zarr v3 arrays, whose chunks are objects."""
+
+from __future__ import annotations
+
+import math
+import re
+import threading
+import time
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager
+from functools import partial
+from typing import Any, NoReturn
+
+import numpy as np
+
+from dosna.backends.base import BackendDataChunk, BackendDataset, ChunkState, Guarantees
+from dosna.backends.stores.home import StoreHome
+from dosna.backends.stores.store import ABSENT, MOST_ATTEMPTS, Blob, Store, Turns, lock
+from dosna.codecs.compressors import CodecError
+from dosna.codecs.pipeline import bytes_of
+from dosna.codecs.zarr import document as zarr3
+from dosna.core.metadata import DatasetMetadata
+from dosna.core.plan import ChunkTask
+from dosna.core.text import element_bytes
+from dosna.core.types import Array, Shape, Slices
+from dosna.errors import ChunkCorruptError, StaleDatasetError
+from dosna.io.ranges import as_arrays, byte_range, byte_runs, within
+from dosna.io.scratch import owned, scratch
+
+__all__ = ["MOST_ATTEMPTS", "StoreDataChunk", "StoreDataset"]
+
+LOOK_SECONDS = 1.0
+"""Seconds for which a look at the document holds, within one operation that writes."""
+
+
+def is_full(key: Slices, extent: Shape) -> bool:
+    """Whether a key that was planned to be all of an object is so.
+
+    At the end of an array it is not: others may have made it longer since, and keep their part.
+    """
+    return all(k.stop == n for k, n in zip(key, extent, strict=True))
+
+
+class StoreDataset(BackendDataset):
+    """A Zarr v3 array of a store, each chunk of which is an object.
+
+    Where many share one, it is a `dosna.backends.stores.sharded.ShardedDataset`.
+    """
+
+    connection: StoreHome
+
+    def prepare(self) -> None:
+        super().prepare()
+        self.layout = zarr3.layout(self.metadata)
+        self._id = zarr3.id_of(self.metadata)
+        self._revision = zarr3.revision_of(self.metadata)
+        self._version: str | None = None
+        self._looking = threading.Lock()
+        # By the clock: when the document was last looked at, an operation that writes began, a
+        # read brought what has no mark, and the array was found to be smaller.
+        self._looked = self._began = self._doubted = self._shrunk = -math.inf
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {k: v for k, v in super().__getstate__().items() if k not in _OWN_STATE}
+
+    # -- what a subclass may do in another way --------------------------------------------
+
+    @property
+    def store(self) -> Store:
+        """Where the objects are."""
+        return self.connection.store
+
+    def key(self, idx: Shape) -> str:
+        """Key of a stored object."""
+        return f"{self.connection.root(self.name)}/{self.layout.template % idx}"
+
+    def object_of(self, idx: Shape) -> Shape:
+        """Give the stored object that a chunk is in."""
+        return idx
+
+    def hold(self, idx: Shape) -> AbstractContextManager[Any]:
+        """Keep others out who change the stored object."""
+        return lock(self.name, idx)
+
+    def check_absent(self, absent: Iterable[Shape]) -> None:
+        """Prove that stored objects which were not found were never written.
+
+        They are fill if the dataset is still there and as large, and otherwise
+        DatasetNotFoundError or StaleDatasetError.
+        """
+        self.look_again()
+        for idx in absent:
+            start = [i * g for i, g in zip(idx, self.grain, strict=True)]
+            if any(s >= n for s, n in zip(start, self.metadata.shape, strict=True)):
+                self._stale(start)
+
+    def check_inside(
+        self, start: Sequence[int], size: Shape, key: Slices | None, whole: bool
+    ) -> None:
+        """Look at a write that is about to be done, under `hold`.
+
+        It is of the part `key` of a box of `size` at `start`: of all that was inside the array
+        when the write was planned, if it is `whole`; None is all that is inside now.
+
+        Raises
+        ------
+        StaleDatasetError
+            It is not inside the array any more, as far as this handle knows.
+        """
+        shape = self.metadata.shape
+        extent = tuple([min(c, n - s) for s, c, n in zip(start, size, shape, strict=True)])
+        if min(extent, default=1) <= 0 or min(start, default=0) < 0:
+            self._stale(start)
+        if key is None:
+            return
+        if whole:
+            if tuple([k.stop for k in key]) != extent:
+                self._stale(start)
+        elif extent != size and not within(key, size, extent):
+            self._stale(start)
+
+    def _stale(self, start: Sequence[int]) -> NoReturn:
+        raise StaleDatasetError(
+            f"the part of dataset {self.name!r} at {tuple(start)} does not fit its shape "
+            f"{self.metadata.shape}, to which somebody else may have resized it: try again"
+        )
+
+    # -- whether this is still what the handle was opened on -------------------------------
+    #
+    # See docs/design/stale.md. Objects are marked with the id of their dataset and the revision
+    # of its document, so that what is read tells by itself whose it is. Where that does not
+    # help, the document is looked at: before a write, and after a read.
+
+    def check_writable(self) -> None:
+        """Begin an operation that writes: what was looked at before does not hold for it."""
+        super().check_writable()
+        self._began = time.monotonic()
+
+    def look(self) -> None:
+        """Look at the document, if that was not done in this operation, or too long ago."""
+        now, looked = time.monotonic(), self._looked
+        if looked >= self._began and now - looked <= LOOK_SECONDS / 2:
+            return
+        # While a look still holds one thread renews it, and others need not wait.
+        due = looked < self._began or now - looked > LOOK_SECONDS
+        if self._looking.acquire(blocking=due):
+            try:
+                if self._looked == looked:
+                    self._look()
+            finally:
+                self._looking.release()
+
+    def look_late(self) -> None:
+        """Look at the document after a write that took so long that it may have come too late."""
+        if time.monotonic() - max(self._looked, self._began) > LOOK_SECONDS:
+            self.look_again()
+
+    def look_again(self) -> None:
+        """Look at the document, unless somebody began to after this was called."""
+        asked = time.monotonic()
+        with self._looking:
+            if self._looked < asked:
+                self._look()
+
+    def _look(self) -> None:
+        begin = time.monotonic()
+        found = self.store.get(self.connection.document(self.name))
+        if found is None or found.version != self._version:
+            self.adopt(self.connection.metadata_in(self.name, found))
+            self._version = None if found is None else found.version
+        self._looked = begin
+
+    def vouch(self, idx: Shape, blob: Blob | None, writes: bool = False) -> None:
+        """Make sure that what was got of an object is of this dataset as the handle knows it.
+
+        What carries no mark is looked into by `settle`, once for all that was read; what is to be
+        written over, at once.
+        """
+        mark = "" if blob is None or blob.mark is None else blob.mark
+        whose, _, revision = mark.partition(".")
+        if self._id is None or not _REVISION.fullmatch(revision):
+            if writes:
+                self.look()
+            else:
+                self._doubted = time.monotonic()
+            return
+        if whose == self._id and int(revision) <= self._revision:
+            return
+        self.look_again()
+        if whose != self._id:
+            raise self._damaged(
+                idx,
+                "it was written through a handle on another dataset of this name, which had been "
+                "deleted",
+            )
+        self._revision = max(self._revision, int(revision))
+
+    def settle(
+        self, began: float, absent: Sequence[Shape] = (), parts: Iterable[Any] | None = None
+    ) -> None:
+        """Make sure that what was read since `began` was this dataset's, and inside of it.
+
+        `absent` are the stored objects that were not found; `parts` are the indices of all, each
+        with the part of it that was read.
+        """
+        if absent:
+            self.check_absent(absent)
+        elif self._doubted > self._looked:
+            self.look_again()
+        if self._shrunk < began or parts is None:
+            return
+        if iter(parts) is parts:  # It is used up.
+            raise StaleDatasetError(
+                f"dataset {self.name!r} was made smaller by somebody else, to shape "
+                f"{self.metadata.shape}, before it was read through this handle: try again"
+            )
+        for idx, key, *_ in parts:
+            start = [i * g for i, g in zip(idx, self.grain, strict=True)]
+            self.check_inside(start, self.grain, key, False)
+
+    # -- description ----------------------------------------------------------------------
+
+    @property
+    def guarantees(self) -> Guarantees:
+        store = self.store
+        conditional = store.conditional_puts
+        shared = self.connection.shared_between_processes
+        return Guarantees(
+            partial_writes="processes" if conditional and shared else "threads",
+            atomic_chunks=True,
+            durable=shared,
+            checksum=self.layout.pipeline.checks > 0,
+            notes=self.connection.notes
+            if conditional or not shared
+            else (
+                *self.connection.notes,
+                "the store has no conditional puts: partial writes of several processes can "
+                "be lost, and so can those to the last chunk of an axis while it grows",
+            ),
+        )
+
+    @property
+    def create_options(self) -> dict[str, Any]:
+        return zarr3.options_of(self.metadata)
+
+    @property
+    def grain(self) -> Shape:
+        return self.layout.grain
+
+    @property
+    def dims(self) -> tuple[str | None, ...] | None:
+        return zarr3.dims_of(self.metadata)
+
+    def update(self, change: Callable[[DatasetMetadata], DatasetMetadata]) -> None:
+        key = self.connection.document(self.name)
+        self.connection.drop_consolidated(self.name)
+        turns = Turns(f"the metadata of {self.name!r}")
+        for _ in turns:
+            with turns.unless_conflict(), lock(self.name):
+                old, version = self.connection.read_metadata(self.name)
+                turns.expected = version
+                self.adopt(old)
+                new = zarr3.revised(change(old))
+                if new.shape != old.shape:
+                    self.connection.remember(self.name, old, new)
+                begin = time.monotonic()
+                self.store.put(key, zarr3.to_json(new), version)
+                self._keep(new)
+                self._looked = begin
+                return
+
+    def refresh(self) -> None:
+        self.look_again()
+
+    def adopt(self, metadata: DatasetMetadata) -> None:
+        """Take over metadata that were read again; StaleDatasetError if they are another's."""
+        was = self.metadata
+        if (
+            zarr3.id_of(metadata) != self._id
+            or not zarr3.stored_alike(metadata, was)
+            or repr(metadata.fillvalue) != repr(was.fillvalue)
+        ):
+            raise StaleDatasetError(
+                f"dataset {self.name!r} was deleted and made again since this handle was opened: "
+                "get it again from its connection"
+            )
+        before, now = zarr3.revision_of(was), zarr3.revision_of(metadata)
+        if now < before:
+            warnings.warn(
+                f"the description of dataset {self.name!r} is an older one again (revision {now} "
+                f"after {before}; the shape was {was.shape}, and is {metadata.shape}): "
+                "another program has written back what it had read before dosna changed the "
+                "shape or attributes; do that change again, and open the array there anew",
+                stacklevel=2,
+            )
+        if any(n < o for n, o in zip(metadata.shape, was.shape, strict=True)):
+            self._shrunk = time.monotonic()
+        self._keep(metadata)
+
+    def _keep(self, metadata: DatasetMetadata) -> None:
+        self.metadata, self._version = metadata, None
+        # Somebody may have brought back an older document, and objects keep their marks.
+        self._revision = max(self._revision, zarr3.revision_of(metadata))
+
+    # -- chunks ---------------------------------------------------------------------------
+
+    def get_chunk(self, idx: Shape) -> StoreDataChunk:
+        return StoreDataChunk(self, idx)
+
+    def has_chunk(self, idx: Shape) -> bool:
+        began = time.monotonic()
+        blob = self.store.get(self.key(idx), (0, 1))
+        if blob is None:
+            self.settle(began, [idx])
+            return False
+        self.vouch(idx, blob)
+        self.settle(began)
+        return True
+
+    def del_chunk(self, idx: Shape) -> bool:
+        return self.del_object(idx)
+
+    def del_object(self, idx: Shape) -> bool:
+        self.look()
+        with self.hold(idx):
+            return self.store.delete(self.key(idx))
+
+    def del_objects(self, indices: Iterable[Shape]) -> None:
+        # A change that began with what is deleted here is refused by its condition.
+        if self.store.conditional_puts:
+            self.look()
+            self.store.delete_many(map(self.key, indices))
+        else:
+            super().del_objects(indices)
+
+    def object_indices(self) -> Iterator[Shape]:
+        start = len(self.connection.root(self.name)) + 1
+        for key in self.connection.object_keys(self.name):
+            idx = self.layout.index(key[start:])
+            if idx is not None:
+                yield idx
+        self.look_again()
+
+    def chunk_indices(self) -> Iterator[Shape]:
+        return self.object_indices()
+
+    def verify_chunk(self, idx: Shape) -> ChunkState:
+        try:
+            if self.read_chunk(idx, None) is None:
+                self.look()
+                return "never written"
+            if self._doubted > self._looked:
+                self.look()
+        except ChunkCorruptError:
+            return "corrupt"
+        return "ok" if self.layout.pipeline.checks else "unchecked"
+
+    # -- reading --------------------------------------------------------------------------
+
+    def get_chunk_data(self, idx: Shape, slices: Slices | None = None) -> Any:
+        key = self.metadata.bounds(idx).chunk if slices is None else slices
+        began = time.monotonic()
+        chunk = self.read_chunk(idx, key)
+        self.settle(began, [self.object_of(idx)] if chunk is None else ())
+        if self._shrunk >= began:
+            self.check(idx, key, False)
+        if chunk is None:
+            fill = np.asarray(self.metadata.fillvalue, self.metadata.dtype)
+            chunk = np.broadcast_to(fill, self.metadata.chunk_size)
+        return owned(chunk[key])
+
+    def read_many(self, out: Array, tasks: Iterable[ChunkTask]) -> None:
+        absent: list[Shape] = []
+        began = time.monotonic()
+        self.store.for_each(partial(self.read_task, out, absent), tasks, self._object_nbytes)
+        self.settle(began, absent, tasks)
+
+    def read_task(self, out: Array, absent: list[Shape], task: ChunkTask) -> None:
+        """Read a part of a stored object, and note it if there is none."""
+        idx, key, where, whole = task
+        raw = self.straight(out, where) if whole else None
+        chunk = self.read_chunk(idx, key, raw)
+        if chunk is None:
+            absent.append(idx)
+            out[where] = self.metadata.fillvalue
+        elif raw is None:
+            out[where] = chunk[key]
+
+    def straight(self, out: Array, where: Any) -> Array | None:
+        """Give the bytes of a part of `out`, if a decoder can write a chunk there."""
+        if not self.layout.pipeline.direct or out.dtype != self.metadata.dtype:
+            return None
+        target = out[where]
+        if (
+            not isinstance(target, np.ndarray)
+            or target.nbytes != self.metadata.chunk_nbytes
+            or not target.flags.c_contiguous
+            or not all(type(w) is slice for w in where)
+        ):
+            return None
+        return bytes_of(target)
+
+    def read_chunk(self, idx: Shape, key: Slices | None, raw: Array | None = None) -> Array | None:
+        """Read the part `key` of a chunk (None: all) to its place in a whole chunk.
+
+        None if there is no such chunk.
+
+        The array may be of the thread's scratch memory, or of the store's: it is not to be
+        written to, and what is kept of it is to be `owned`. If `raw` is given the chunk is
+        decoded into it.
+        """
+        meta = self.metadata
+        pipeline = self.layout.pipeline
+        wanted = None
+        if key is not None and pipeline.plain and not pipeline.checks:
+            first, last = byte_range(meta, key)
+            if 2 * (last - first) < meta.chunk_nbytes:
+                wanted = (first, max(last, first + 1))
+        blob = self.store.get(self.key(idx), wanted)
+        if blob is None:
+            return None
+        self.vouch(idx, blob)
+        if wanted is None:
+            return self.decode(idx, blob.data, raw)
+        memory = scratch.raw(meta.chunk_nbytes)
+        first, last = wanted
+        if len(blob.data) != last - first:
+            self.corrupt(idx, f"it ends within bytes {first} to {last}")
+        memory[first:last] = np.frombuffer(blob.data, np.uint8)
+        return pipeline.array(memory)
+
+    def decode(self, idx: Shape, data: Any, raw: Array | None = None) -> Array:
+        """Decode a chunk, or raise ChunkCorruptError."""
+        pipeline = self.layout.pipeline
+        if raw is None and pipeline.compressed and pipeline.nbytes:
+            raw = scratch.raw(pipeline.nbytes)
+        try:
+            return pipeline.decode(data, raw)
+        except CodecError as error:
+            self.corrupt(idx, str(error))
+
+    def corrupt(self, idx: Shape, why: str) -> NoReturn:
+        """Raise the error about a chunk; StaleDatasetError if it is another dataset's."""
+        self.look_again()
+        raise self._damaged(idx, why)
+
+    def _damaged(self, idx: Shape, why: str) -> ChunkCorruptError:
+        return ChunkCorruptError(
+            f"chunk {idx} of dataset {self.name!r} in {self.connection.name!r} is damaged: {why}. "
+            f"Restore its object {self.key(self.object_of(idx))!r} from a copy, or delete the "
+            "chunk with del_chunk to have fill values"
+        )
+
+    # -- writing --------------------------------------------------------------------------
+
+    def set_chunk_data(self, idx: Shape, values: Any, slices: Slices | None = None) -> None:
+        self._write(idx, np.asarray(values), slices, False)
+
+    def write_many(self, values: Array, tasks: Iterable[ChunkTask]) -> None:
+        if not self.metadata.ndim:
+            tasks = as_arrays(tasks)
+        self.store.for_each(partial(self.write_task, values), tasks, self._object_nbytes)
+
+    def write_task(self, values: Array, task: ChunkTask) -> None:
+        """Write a part of a stored object, or all of it."""
+        idx, key, where, whole = task
+        self._write(idx, values[where], key, whole and is_full(key, self.grain), whole)
+
+    def _write(
+        self, idx: Shape, values: Array, key: Slices | None, whole: bool, planned: bool = False
+    ) -> None:
+        if key is None or whole:
+            self.look()
+            with self.hold(idx):
+                self.check(idx, key, whole)
+                self.put(idx, self.encoded(idx, values), None)
+            return
+        if self._write_ranges(idx, values, key):
+            return
+
+        def change(data: bytes | memoryview | None) -> list[Any]:
+            self.check(idx, key, False)
+            return self.changed(idx, values, key, data)
+
+        self.modify(idx, change, planned)
+
+    def _write_ranges(self, idx: Shape, values: Array, key: Slices) -> bool:
+        """Write just the bytes of a part; False if they are to be written with all others."""
+        meta, pipeline, store = self.metadata, self.layout.pipeline, self.store
+        if not store.most_ranges or not pipeline.plain or pipeline.checks:
+            return False
+        runs = byte_runs(meta, key, store.most_ranges)
+        if runs is None:
+            return False
+        part = np.empty([k.stop - (k.start or 0) for k in key if type(k) is slice], meta.dtype)
+        part[...] = values
+        data = memoryview(part.tobytes())
+        length = len(data) // max(1, len(runs))
+        parts = [(first, bytes(data[n * length :][:length])) for n, (first, _) in enumerate(runs)]
+        self.look()
+        with self.hold(idx):
+            self.check(idx, key, False)
+            done = not runs or store.put_ranges(self.key(idx), parts)
+        self.look_late()
+        return done
+
+    def check(self, idx: Shape, key: Slices | None, whole: bool) -> None:
+        """Look at a write of a chunk that is about to be done; see `check_inside`."""
+        size = self.metadata.chunk_size
+        start = [i * c for i, c in zip(idx, size, strict=True)]
+        self.check_inside(start, size, key, whole)
+
+    def encoded(self, idx: Shape, values: Array) -> list[Any]:
+        """Encode a whole chunk: `values` inside the array, fill outside."""
+        meta = self.metadata
+        if (
+            values.shape != meta.chunk_size
+            or values.dtype != meta.dtype
+            or meta.bounds(idx).chunk != tuple(slice(0, c) for c in meta.chunk_size)
+        ):
+            values = self.padded(idx, values)
+        return self.layout.pipeline.encode(values)
+
+    def changed(self, idx: Shape, values: Array, key: Slices | None, data: Any) -> list[Any]:
+        """Encode a chunk of which the part `key` changes; `data` is what is stored."""
+        if key is None:
+            return self.encoded(idx, values)
+        meta, pipeline = self.metadata, self.layout.pipeline
+        if data is None:
+            chunk = scratch.chunk(meta)[0]
+            chunk[...] = meta.fillvalue
+        else:
+            raw = scratch.raw(pipeline.nbytes) if pipeline.direct else None
+            stored = self.decode(idx, data, raw)
+            if pipeline.direct or meta.dtype.hasobject:
+                chunk = stored
+            else:
+                chunk = scratch.chunk(meta)[0]
+                chunk[...] = stored
+        chunk[key] = values
+        return pipeline.encode(chunk)
+
+    def modify(
+        self,
+        idx: Shape,
+        change: Callable[[bytes | memoryview | None], list[Any]],
+        whole: bool = False,
+    ) -> None:
+        """Replace a stored object by what is made of it, whoever else changes it.
+
+        Where the store cannot prevent that others' changes are lost, a warning says so; but not
+        if `whole`: it is then all of the object that this handle knows of.
+        """
+        if not whole and self.guarantees.partial_writes == "threads":
+            self.connection.warn_of_lost_writes()
+        key = self.key(idx)
+        turns = Turns(f"object {key!r} of dataset {self.name!r}")
+        with self.hold(idx):
+            for _ in turns:
+                blob = self.store.get(key)
+                self.vouch(idx, blob, writes=True)
+                parts = change(None if blob is None else blob.data)
+                with turns.unless_conflict():
+                    turns.expected = ABSENT if blob is None else blob.version
+                    self.put(idx, parts, turns.expected)
+                    return
+
+    def put(self, idx: Shape, parts: list[Any], version: str | None) -> None:
+        """Write a stored object, over a version if the store knows how."""
+        if version is not None and not self.store.conditional_puts:
+            version = None
+        key, data = self.key(idx), b"".join(parts)
+        mark = None if self._id is None else f"{self._id}.{self._revision}"
+        self.store.put_marked(key, data, version, mark)
+        self.look_late()
+
+    @property
+    def _object_nbytes(self) -> int:
+        return math.prod(self.grain) * element_bytes(self.metadata.dtype)
+
+
+_REVISION = re.compile(r"[0-9]{1,18}")
+_OWN_STATE = {"layout", "_version", "_looking", "_looked", "_began", "_doubted", "_shrunk"}
+"""What each process has of its own."""
+
+
+class StoreDataChunk(BackendDataChunk):
+    """A handle on one chunk."""
+
+    dataset: StoreDataset
+
+    def get_data(self, slices: Slices | None = None) -> Any:
+        if slices is None:
+            slices = tuple(slice(0, c) for c in self.dataset.metadata.chunk_size)
+        return self.dataset.get_chunk_data(self.idx, slices)
+
+    def set_data(self, values: Any, slices: Slices | None = None) -> None:
+        if slices is None:
+            slices = tuple(slice(0, c) for c in self.dataset.metadata.chunk_size)
+        self.dataset.set_chunk_data(self.idx, values, slices)

@@ -1,0 +1,301 @@
+"""Datasets as Zarr v3 arrays in a folder of a local file system.
+
+::
+
+    directory/name/            the connection: a Zarr group
+        zarr.json
+        entry/                 a group
+            zarr.json
+            tomo/              a dataset: a Zarr array
+                zarr.json
+                c/0/1/2        a chunk, or a shard of many
+                .lock          nothing; byte ranges of it are locked
+
+Every file is replaced by renaming a complete one over it, under the lock of its object.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import secrets
+import stat
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from typing import Any, ClassVar
+
+import numpy as np
+
+from dosna.backends.base import Backend, BackendDataset
+from dosna.backends.folders.connection import CREATING, FolderConnection
+from dosna.backends.zarr.dataset import FileDataset, open_dataset
+from dosna.backends.zarr.folder import ArrayHome
+from dosna.codecs.zarr import document as zarr3
+from dosna.core.metadata import DatasetMetadata
+from dosna.core.names import check_group, parents
+from dosna.core.types import Shape
+from dosna.core.values import plain_fields
+from dosna.errors import (
+    ConnectionError,
+    DatasetNameError,
+    DatasetNotFoundError,
+    DosnaError,
+    FormatError,
+    StorageError,
+)
+from dosna.io.files import (
+    CLOSE_ON_EXEC,
+    LOCK,
+    TEMPORARY,
+    disk,
+    is_absent,
+    open_folder,
+    replace_file,
+)
+from dosna.io.locks import RangeLocks
+
+__all__ = ["BACKEND", "FileConnection", "FileDataset"]
+
+
+class FileConnection(FolderConnection, ArrayHome):
+    """A folder that is a Zarr group, whose arrays are datasets.
+
+    Parameters
+    ----------
+    name : str
+        The folder, in `directory`; an absolute path stands for itself. It must exist.
+    directory : path, default '.'
+    mode : {'a', 'r'}
+    durable : bool, default False
+        Whether each write has reached the disk (fsync of the file and of its folder) when it
+        returns. Without it, what was written in the last seconds before a power loss may be
+        lost: a chunk is then as it was before, or fill if it was never there (never a mixture
+        on file systems that, like ext4, xfs and btrfs, order a rename after the data).
+        ``zarr.json`` is always synchronized. `FileDataset.flush` makes everything so far
+        durable.
+    """
+
+    description: ClassVar[str] = zarr3.DOCUMENT
+
+    def __init__(
+        self,
+        name: str,
+        directory: str | os.PathLike[str] = ".",
+        mode: str = "a",
+        durable: bool = False,
+    ) -> None:
+        super().__init__(name, directory, mode, durable)
+
+    def create_dataset(
+        self,
+        name: str,
+        metadata: DatasetMetadata,
+        *,
+        compression: Any = None,
+        checksum: bool = True,
+        shards: Shape | None = None,
+        dims: Sequence[str | None] | None = None,
+    ) -> FileDataset:
+        """Create a dataset, with the options of `StoreConnection.create_dataset`."""
+        image = zarr3.to_json(zarr3.new_array(metadata, compression, checksum, shards, dims))
+        self.drop_consolidated(name)
+
+        def fill(path: str) -> None:
+            _write(path, image)
+            os.close(os.open(os.path.join(path, LOCK), os.O_CREAT | os.O_WRONLY, 0o666))
+
+        self.make_folder(name, fill)
+        return self.get_dataset(name)
+
+    def storable(self, dtype: np.dtype[Any]) -> np.dtype[Any]:
+        return plain_fields(dtype)[0]
+
+    def check_dataset(self, name: str, metadata: DatasetMetadata, **options: Any) -> None:
+        zarr3.to_json(zarr3.new_array(metadata, **options))
+
+    def connect(self) -> None:
+        if os.path.isdir(self.path) and _is_version_2(self.path):
+            raise ConnectionError(
+                f"{self.path} is of Zarr version 2, and the backend file is of version 3: "
+                f"con.ingest({self.path!r}) reads it into another connection"
+            )
+        super().connect()
+
+    def get_dataset(self, name: str) -> FileDataset:
+        try:
+            return open_dataset(self, name)
+        except DatasetNotFoundError as error:
+            path = self._path(name)
+            if not _is_version_2(path):
+                raise
+            raise DatasetNotFoundError(
+                f"there is no dataset {name!r}: {path} is of Zarr version 2, which con.ingest "
+                "reads into a connection"
+            ) from error
+
+    def holds_dataset(self, path: str) -> bool:
+        document = _read(path)
+        if document is None:
+            return False
+        try:
+            return bool(zarr3.node_type(document, path) == "array")
+        except FormatError:
+            return True  # To open it tells what is wrong.
+
+    def make_parents(self, name: str) -> None:
+        self.check_writable()
+        for above in parents(name):
+            path = os.path.join(self.path, above)
+            with suppress(FileExistsError):
+                os.mkdir(path)
+            if _is_version_2(path):
+                raise DatasetNameError(
+                    f"{path} is of Zarr version 2: what other programs find there would be hidden "
+                    "by datasets, which are of version 3; use another name"
+                )
+            if _read(path) is None:
+                _write(path, zarr3.GROUP)
+
+    def del_dataset(self, name: str, only: BackendDataset | None = None) -> None:
+        self._check_inside(name)
+        self.drop_consolidated(name)
+        super().del_dataset(name, only)
+
+    def replace_dataset(self, temporary: str, name: str) -> None:
+        self.drop_consolidated(name)
+        super().replace_dataset(temporary, name)
+
+    def drop_consolidated(self, name: str) -> None:
+        """Remove copies of metadata from the groups above what is about to be changed.
+
+        Also from those that the folder of the connection is in.
+        """
+        self.check_writable()
+        path = self.path
+        places = [os.path.join(path, above) for above in ["", *parents(name)]]
+        while (path := os.path.dirname(path)) != os.path.dirname(path) and _read(path):
+            places.append(path)
+        for place in places:
+            try:
+                document = _read(place)
+                if document is None or zarr3.without_consolidated(document, place) is None:
+                    continue
+                with self.names_held("change group in"):
+                    document = zarr3.without_consolidated(_read(place) or b"", place)
+                    if document is not None:
+                        _write(place, document)
+            except (OSError, DosnaError) as error:
+                warnings.warn(
+                    f"if {place} has consolidated metadata, other programs believe them, and they "
+                    f"are going to be wrong; they cannot be removed ({error}): call "
+                    "zarr.consolidate_metadata there",
+                    stacklevel=2,
+                )
+
+    @property
+    def keeps_groups(self) -> bool:
+        return True
+
+    def group_attrs(self, name: str) -> dict[str, Any]:
+        path = self._path(name)
+        with disk(f"read group {name!r} in {self.path}"):
+            document = _read(path)
+            if document is None or self.holds_dataset(path):
+                return {}
+            return zarr3.group_attributes(document, os.path.join(path, zarr3.DOCUMENT))
+
+    def set_group_attrs(self, name: str, attrs: Mapping[str, Any]) -> None:
+        self.drop_consolidated(name)
+        with self.names_held(f"change group {name!r} in"):
+            check_group(name, self)
+            path = self._path(name)
+            self.make_parents(f"{name}/x" if name else "x")
+            where = os.path.join(path, zarr3.DOCUMENT)
+            _write(path, zarr3.with_attributes(_read(path) or zarr3.GROUP, attrs, where))
+            if not attrs and name:
+                self._remove_empty_parents(f"{name}/x")
+
+    def clear_group(self, path: str) -> None:
+        with suppress(OSError):
+            if set(os.listdir(path)) <= {zarr3.DOCUMENT, zarr3.DOCUMENT + TEMPORARY}:
+                document = _read(path)
+                if document is not None and json.loads(document) == json.loads(zarr3.GROUP):
+                    os.unlink(os.path.join(path, zarr3.DOCUMENT))
+
+    @contextmanager
+    def names_held(self, what: str) -> Iterator[None]:
+        self.check_writable()
+        # The group's own document is locked: any other file there would look to Zarr like a
+        # member that is broken. Somebody who replaces it takes the lock away, as it were; and
+        # then only one of two renames to one name can succeed.
+        path = os.path.join(self.path, zarr3.DOCUMENT)
+        while True:
+            with disk(f"{what} {self.path}"):
+                if _read(self.path) is None:
+                    if os.path.lexists(path) and not os.path.isfile(path):
+                        raise StorageError(
+                            errno.EINVAL,
+                            f"{what} {self.path}: {path} is not a file, so that the folder "
+                            "cannot be a group: move it away",
+                        )
+                    _found(self.path)
+                    continue
+                file = os.open(path, os.O_RDWR | CLOSE_ON_EXEC)
+                locks = RangeLocks(lambda file=file: file, path)  # type: ignore[misc]
+                with locks.exclusive():
+                    if os.path.samestat(os.fstat(file), os.stat(path)):
+                        yield
+                        return
+                locks.close()
+
+
+def _read(path: str) -> bytes | None:
+    """Read the document of a folder; None if there is none."""
+    where = os.path.join(path, zarr3.DOCUMENT)
+    try:
+        if not stat.S_ISREG(os.stat(where).st_mode):
+            return None
+        with open(where, "rb") as file:
+            return file.read()
+    except OSError as error:
+        if is_absent(error):
+            return None
+        raise
+
+
+def _is_version_2(path: str) -> bool:
+    """Whether a folder is an array or a group of Zarr version 2, and not of 3 as well."""
+    old = any(os.path.exists(os.path.join(path, name)) for name in zarr3.VERSION_2)
+    return old and _read(path) is None
+
+
+def _write(path: str, document: bytes) -> None:
+    folder = open_folder(path)
+    try:
+        replace_file(folder, zarr3.DOCUMENT, [document], len(document), durable=True)
+    finally:
+        os.close(folder)
+
+
+def _found(path: str) -> None:
+    """Make a folder a group; of several that try, one wins."""
+    own = os.path.join(path, CREATING + secrets.token_hex(8))
+    with open(own, "wb") as file:
+        file.write(zarr3.GROUP)
+        file.flush()
+        os.fsync(file.fileno())
+    # Another one may have been faster, and have swept this one away.
+    with suppress(FileExistsError, FileNotFoundError):
+        os.link(own, os.path.join(path, zarr3.DOCUMENT))
+    with suppress(FileNotFoundError):
+        os.unlink(own)
+
+
+BACKEND = Backend(
+    name="file",
+    connection=FileConnection,
+    description="a folder of Zarr v3 arrays",
+    url="https://zarr.dev",
+)

@@ -1,0 +1,322 @@
+"""A Zarr array in a folder: reading and writing its files."""
+
+from __future__ import annotations
+
+import os
+import struct
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from typing import Any, ClassVar
+
+import numpy as np
+
+from dosna.backends.base import ChunkState
+from dosna.backends.folders.dataset import FolderDataset
+from dosna.backends.stores.dataset import StoreDataset
+from dosna.backends.stores.sharded import MOST_INDEXES, ShardedDataset
+from dosna.backends.stores.store import Blob, ReadOnlyStore, Store
+from dosna.backends.zarr.folder import FLAGS, GONE, ArrayFolder, ArrayHome, make_folders
+from dosna.codecs.compressors import CodecError
+from dosna.codecs.crc32c import crc32c
+from dosna.codecs.zarr import document as zarr3
+from dosna.codecs.zarr.shards import NO_CHUNK
+from dosna.core.metadata import DatasetMetadata
+from dosna.core.plan import ChunkTask
+from dosna.core.types import Array, Shape, Slices
+from dosna.errors import DosnaError, StorageError
+from dosna.io.files import TEMPORARY, disk, failure, read_range, replace_file, sync_folder
+from dosna.io.ranges import METADATA_LOCK, PIECE, SMALL, byte_ranges, lock_place, read_fully
+from dosna.io.scratch import bytes_like, scratch
+
+__all__ = ["FileDataset", "ShardedFileDataset", "open_dataset"]
+
+_CRC = struct.Struct("<I")
+_NOTHING = np.empty(0, np.uint8)
+
+
+class FileDataset(FolderDataset[ArrayFolder], StoreDataset):
+    """A folder with ``zarr.json`` and a file for each chunk or shard."""
+
+    connection: ArrayHome  # type: ignore[assignment]
+
+    def __init__(self, connection: ArrayHome, name: str, folder: ArrayFolder) -> None:
+        self._begin(os.path.join(connection.path, name), folder)
+        super().__init__(connection, name, folder.metadata)
+
+    def prepare(self) -> None:
+        super().prepare()
+        self._template = self.layout.template
+
+    # -- FolderDataset's own words for it -------------------------------------------------
+
+    def _open_folder(self) -> ArrayFolder:
+        return ArrayFolder(self._path, self.name)
+
+    def _take_over(self, folder: ArrayFolder) -> None:
+        self.adopt(folder.metadata)
+
+    def _temporaries(self, folder: ArrayFolder) -> Iterator[tuple[str, int]]:
+        for name in folder.files.list(""):
+            key = name.removesuffix(TEMPORARY)
+            idx = self.layout.index(key)
+            if key != name and (idx is not None or key == zarr3.DOCUMENT):
+                yield name, METADATA_LOCK if idx is None else lock_place(idx)
+
+    @property
+    def _checked(self) -> bool:
+        return self.layout.pipeline.checks > 0
+
+    what: ClassVar[str] = "chunk"
+    """What a stored object is called."""
+
+    # -- StoreDataset's own words for it --------------------------------------------------
+
+    @property
+    def store(self) -> Store:
+        files = self._opened().files
+        connection = self.connection
+        return files if connection.mode == "a" else ReadOnlyStore(files, connection.refuse)
+
+    def key(self, idx: Shape) -> str:
+        return self._template % idx
+
+    @contextmanager
+    def _held(self, idx: Shape) -> Iterator[None]:
+        place = lock_place(idx)
+        with disk(f"write {self.what} {idx} of dataset {self.name!r}"):
+            held = self._locks.acquire(place)
+            try:
+                self._current()
+                yield
+            finally:
+                held()
+                self._locks.keep(held)
+
+    def hold(self, idx: Shape) -> AbstractContextManager[None]:
+        return self._held(idx)
+
+    def put(self, idx: Shape, parts: list[Any], version: str | None) -> None:
+        self.check_writable()
+        folder, key, durable = self._opened().fd, self.key(idx), self.connection.durable
+        size = sum(len(part) for part in parts)
+        try:
+            replace_file(folder, key, parts, size, durable)
+        except FileNotFoundError:
+            make_folders(folder, os.path.dirname(key), durable)
+            replace_file(folder, key, parts, size, durable)
+
+    def del_object(self, idx: Shape) -> bool:
+        with self.hold(idx):
+            folder, key = self._opened(), self.key(idx)
+            if not folder.remove(key):
+                return False
+            if self.connection.durable:
+                sync_folder(os.path.dirname(key) or ".", folder.fd)
+        return True
+
+    def object_indices(self) -> Iterator[Shape]:
+        with disk(f"list the chunks of dataset {self.name!r}"):
+            found = map(self.layout.index, list(self._current().files.list("")))
+            return iter([idx for idx in found if idx is not None])
+
+    def check_absent(self, absent: Iterable[Shape]) -> None:
+        grain, shape = self.grain, self._current().metadata.shape
+        for idx in absent:
+            if any(i * g >= n for i, g, n in zip(idx, grain, shape, strict=True)):
+                self._stale([i * g for i, g in zip(idx, grain, strict=True)])
+
+    # Who holds a lock has looked whether the folder is the same.
+
+    def look(self) -> None:
+        pass
+
+    def look_again(self) -> None:
+        pass
+
+    def vouch(self, idx: Shape, blob: Blob | None, writes: bool = False) -> None:
+        pass
+
+    @contextmanager
+    def exclusive(self) -> Iterator[None]:
+        # Not within the lock: who deletes the dataset holds that of the names, and waits for it.
+        self.connection.drop_consolidated(self.name)
+        with self._exclusive():
+            yield
+        self.connection.drop_consolidated(self.name)
+
+    def update(self, change: Callable[[DatasetMetadata], DatasetMetadata]) -> None:
+        if not self._locks.is_exclusive:
+            self.connection.drop_consolidated(self.name)
+        with disk(f"change dataset {self.name!r}"), self._locks.hold(METADATA_LOCK):
+            folder = self._current()
+            image = zarr3.to_json(zarr3.revised(change(folder.metadata)))
+            replace_file(folder.fd, zarr3.DOCUMENT, [image], len(image), durable=True)
+            self._reopen()
+
+    # -- reading --------------------------------------------------------------------------
+
+    def verify_chunk(self, idx: Shape) -> ChunkState:
+        try:
+            state = super().verify_chunk(idx)
+            if state == "never written":
+                self.check_absent([self.object_of(idx)])
+        except StorageError:
+            return "unreadable"
+        return state
+
+    few_objects: ClassVar[int] = 1000
+
+    def has_object(self, idx: Shape) -> bool:
+        return self._opened().has(self.key(idx))
+
+    def has_chunk(self, idx: Shape) -> bool:
+        with disk(f"look for chunk {idx} of dataset {self.name!r}"):
+            if self._opened().has(self.key(idx)):
+                return True
+            self.check_absent([idx])
+            return False
+
+    def read_many(self, out: Array, tasks: Iterable[ChunkTask]) -> None:
+        pipeline, meta = self.layout.pipeline, self.metadata
+        size = meta.chunk_nbytes
+        if not pipeline.plain or pipeline.checks > 1:
+            super().read_many(out, tasks)
+            return
+        template, fd = self._template, self._opened().fd
+        checked, length = pipeline.checks == 1, pipeline.size
+        # Parts of arrays without axes are scalars, which cannot be read into.
+        direct = out.dtype == meta.dtype and meta.ndim > 0
+        raw = bytes_like(out) if direct else out
+        small = checked or size <= SMALL
+        chunk, data = scratch.chunk(meta) if small else (_NOTHING, _NOTHING)
+        tail, beyond = bytearray(_CRC.size * checked), bytearray(1)
+        open_, readv, close = os.open, os.preadv, os.close
+        absent: list[Shape] = []
+        for idx, key, where, whole in tasks:
+            target, straight = data, False
+            if whole and direct:
+                target = raw[where]
+                straight = target.nbytes == size and target.flags.c_contiguous
+            if small or straight:
+                if not straight:
+                    target = data
+                try:
+                    file = open_(template % idx, FLAGS, dir_fd=fd)
+                    try:
+                        count = readv(file, (target, tail, beyond), 0)  # type: ignore[arg-type]
+                    finally:
+                        close(file)
+                except OSError:
+                    pass  # told apart below
+                else:
+                    if count == length and (not checked or _CRC.unpack(tail)[0] == crc32c(target)):
+                        if not straight:
+                            out[where] = chunk[key]
+                        continue
+            found = self.read_chunk(idx, key)
+            if found is None:
+                absent.append(idx)
+                out[where] = meta.fillvalue
+            else:
+                out[where] = found[key]
+                found = None  # which lets its memory be used again
+        if absent:
+            self.check_absent(absent)
+
+    def read_chunk(self, idx: Shape, key: Slices | None, raw: Array | None = None) -> Array | None:
+        pipeline = self.layout.pipeline
+        if not pipeline.plain:
+            return super().read_chunk(idx, key, raw)
+        try:
+            try:
+                file = os.open(self._template % idx, FLAGS, dir_fd=self._opened().fd)
+            except GONE:
+                return None
+            try:
+                return self._read_plain(idx, file, key)
+            finally:
+                os.close(file)
+        except DosnaError:
+            raise
+        except OSError as error:
+            raise failure(f"read chunk {idx} of dataset {self.name!r}", error) from error
+
+    def _read_plain(self, idx: Shape, file: int, key: Slices | None) -> Array:
+        pipeline, meta = self.layout.pipeline, self.metadata
+        length = pipeline.size
+        assert length is not None
+        found = os.fstat(file).st_size
+        if found != length:
+            self.corrupt(idx, f"it has {found} bytes instead of {length}")
+        memory = scratch.raw(length)
+        data = memoryview(memory)  # type: ignore[arg-type]
+        ranges = [(0, length)]
+        if key is not None and not pipeline.checks and length > SMALL:
+            ranges = byte_ranges(meta, key, PIECE)
+        for first, last in ranges:
+            if not read_fully(file, [data[first:last]], first):
+                self.corrupt(idx, f"it ends before byte {last}")
+        return self.decode(idx, data)
+
+
+class ShardedFileDataset(ShardedDataset, FileDataset):
+    """A folder with ``zarr.json`` and files of many chunks each."""
+
+    what: ClassVar[str] = "shard"
+    # What `FileDataset` does faster is done with files of a chunk each.
+    read_many = StoreDataset.read_many
+
+    def prepare(self) -> None:
+        super().prepare()
+        self._raw_indexes: dict[Shape, tuple[bytes, list[list[int]]]] = {}
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {k: v for k, v in super().__getstate__().items() if k != "_raw_indexes"}
+
+    def read_from_shard(
+        self, shard: Shape, local: Shape, raw: Array | None = None
+    ) -> Array | None:
+        shards = self.format
+        try:
+            try:
+                file = os.open(self._template % shard, FLAGS, dir_fd=self._opened().fd)
+            except GONE:
+                return None
+            try:
+                length = os.fstat(file).st_size
+                start, stop, _ = slice(*shards.index_range).indices(length)
+                # Comparing is faster than a look at the clock of the file would be safe.
+                head = os.pread(file, stop - start, start)
+                known = self._raw_indexes.get(shard)
+                if known is None or known[0] != head:
+                    try:
+                        known = head, shards.index(head)
+                    except CodecError as error:
+                        self.corrupt(
+                            shards.chunk(shard, local), f"the index of its shard is: {error}"
+                        )
+                    if len(self._raw_indexes) >= MOST_INDEXES:
+                        self._raw_indexes.clear()
+                    self._raw_indexes[shard] = known
+                place, size = known[1][shards.number(local)]
+                if place == NO_CHUNK:
+                    return None
+                if place + size > length:
+                    self.corrupt(
+                        shards.chunk(shard, local), "the index of its shard points beyond its end"
+                    )
+                data = read_range(file, place, size)
+                return self.decode_from_shard(shard, local, data, raw)
+            finally:
+                os.close(file)
+        except DosnaError:
+            raise
+        except OSError as error:
+            raise failure(f"read shard {shard} of dataset {self.name!r}", error) from error
+
+
+def open_dataset(connection: ArrayHome, name: str) -> FileDataset:
+    """Open the folder of a dataset, or raise DatasetNotFoundError."""
+    folder = ArrayFolder(os.path.join(connection.path, name), name)
+    kind = ShardedFileDataset if zarr3.is_sharded(folder.metadata) else FileDataset
+    return kind(connection, name, folder)

@@ -1,0 +1,107 @@
+"""The folder of a Zarr array, as a store of files."""
+
+from __future__ import annotations
+
+import os
+from abc import abstractmethod
+from collections.abc import Iterator
+from typing import ClassVar
+
+from dosna.backends.folders.handle import Folder, FolderHome
+from dosna.backends.stores.store import Blob, ByteRange, Store
+from dosna.codecs.zarr import document as zarr3
+from dosna.errors import DatasetNotFoundError
+from dosna.io.files import CLOSE_ON_EXEC, disk, read_all, read_range, sync_folder
+
+__all__ = ["FLAGS", "GONE", "ArrayFolder", "ArrayHome", "Files", "make_folders"]
+
+FLAGS = os.O_RDONLY | CLOSE_ON_EXEC
+GONE = (FileNotFoundError, NotADirectoryError)
+"""Errors that prove a file absent."""
+
+
+class Files(Store):
+    """The files of a folder; who writes them holds a lock."""
+
+    shared_between_processes: ClassVar[bool] = True
+    conditional_puts: ClassVar[bool] = False
+
+    def __init__(self, folder: int) -> None:
+        self._folder = folder
+
+    def get(self, key: str, byte_range: ByteRange | None = None) -> Blob | None:
+        with disk(f"read {key}"):
+            try:
+                file = os.open(key, FLAGS, dir_fd=self._folder)
+            except GONE:
+                return None
+            try:
+                status = os.fstat(file)
+                version = f"{status.st_ino}-{status.st_mtime_ns}-{status.st_size}"
+                if byte_range is None:
+                    return Blob(read_all(file), version)
+                start, stop, _ = slice(*byte_range).indices(status.st_size)
+                return Blob(read_range(file, start, max(0, stop - start)), version)
+            finally:
+                os.close(file)
+
+    def put(self, key: str, data: bytes, expected: str | None = None) -> None:
+        raise NotImplementedError("FileDataset.put writes in parts")
+
+    def delete(self, key: str) -> bool:
+        with disk(f"delete {key}"):
+            try:
+                os.unlink(key, dir_fd=self._folder)
+            except GONE:
+                return False
+            return True
+
+    def list(self, prefix: str) -> Iterator[str]:
+        for path, _, names, _ in os.fwalk(".", onerror=_raise, dir_fd=self._folder):
+            for name in names:
+                key = os.path.normpath(os.path.join(path, name))
+                if key.startswith(prefix):
+                    yield key
+
+
+def _raise(error: OSError) -> None:
+    # Folders without chunks go while others are listed.
+    if not isinstance(error, FileNotFoundError):
+        raise error
+
+
+class ArrayHome(FolderHome):
+    """What a Zarr array in a folder uses of its connection."""
+
+    @abstractmethod
+    def drop_consolidated(self, name: str) -> None:
+        """Remove copies of metadata from the groups above what is about to be changed."""
+
+
+class ArrayFolder(Folder):
+    """What is open of an array's folder, and the metadata it had then."""
+
+    def __init__(self, path: str, name: str) -> None:
+        super().__init__(path, name, zarr3.DOCUMENT)
+        document = self.image()
+        if zarr3.node_type(document, self.where) == "group":
+            raise DatasetNotFoundError(f"there is no dataset {name!r}: {self.where} is a group")
+        self.metadata = zarr3.from_json(document, self.where)
+        self.files = Files(self.fd)
+
+
+def make_folders(folder: int, path: str, durable: bool) -> None:
+    """Make a folder below another, with those above it."""
+    above = os.path.dirname(path)
+    try:
+        os.mkdir(path, dir_fd=folder)
+    except FileExistsError:
+        return
+    except FileNotFoundError:
+        if not above:
+            raise
+        make_folders(folder, above, durable)
+        make_folders(folder, path, durable)
+        return
+    if durable:
+        sync_folder(above or ".", folder)

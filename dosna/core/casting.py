@@ -1,0 +1,114 @@
+"""Which values a conversion to another dtype would change."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from dosna.core.types import Array
+
+__all__ = ["check_values", "lost"]
+
+
+def check_values(values: Array, dtype: np.dtype[Any], what: str) -> Array:
+    """Return values that can be assigned to `dtype`, all of them unchanged; see `lost`.
+
+    Parameters
+    ----------
+    values : ndarray
+    dtype : dtype
+    what : str
+        What the error calls them, such as ``data to append``.
+
+    Raises
+    ------
+    ValueError
+        A conversion would change some.
+    """
+    if values.dtype == dtype:
+        return values
+    changed = lost(values, dtype)
+    if changed.any():
+        at = tuple(map(int, np.unravel_index(int(np.argmax(changed)), changed.shape)))
+        raise ValueError(
+            f"{what} of dtype {values.dtype} do not fit dtype {dtype}: {values[at]!r} would be "
+            "changed. Convert them first, data.astype(dtype), or assign them, ds[...] = data, "
+            "which converts as NumPy does"
+        )
+    # NumPy warns of imaginary parts even where there are none.
+    return values.real if values.dtype.kind == "c" and dtype.kind in "biuf" else values
+
+
+def lost(values: Array, dtype: np.dtype[Any]) -> Array:
+    """Return of each value whether a conversion to `dtype` changes it.
+
+    To round to the precision of a float, or to fewer digits of one, is no change; to become
+    infinite is. What NumPy refuses to convert is not looked at.
+    """
+    source = values.dtype
+    none = np.zeros(values.shape, bool)
+    if source == dtype:
+        return none
+    if source.names is not None or dtype.names is not None:
+        return _lost_of_fields(values, dtype, none)
+    if source.kind == "O":
+        plain = np.array(values.tolist())
+        return none if plain.dtype == object or plain.shape != values.shape else lost(plain, dtype)
+    if source.kind in "biufc" and dtype.kind in "biufc":
+        return _lost_numbers(values, dtype)
+    if source.kind in "mM" and dtype.kind in "mM":
+        if source.kind != dtype.kind:
+            return ~np.isnat(values)
+        back = values.astype(dtype).astype(source)
+        return np.asarray((back != values) & ~(np.isnat(back) & np.isnat(values)))
+    if dtype.kind in "SU" and source.kind not in "V":
+        return _lost_text(values, dtype, none)
+    if dtype.kind == "V" and source.kind in "SUV":
+        return np.full(values.shape, source.itemsize > dtype.itemsize)
+    return none
+
+
+def _lost_of_fields(values: Array, dtype: np.dtype[Any], none: Array) -> Array:
+    ours, theirs = values.dtype.names, dtype.names
+    if ours is None or theirs is None or len(ours) != len(theirs):
+        return none
+    changed = none.copy()
+    for mine, other in zip(ours, theirs, strict=True):  # as NumPy assigns them, by position
+        within = lost(values[mine], dtype[other].base)
+        changed |= within.any(axis=tuple(range(values.ndim, within.ndim)))
+    return changed
+
+
+def _lost_numbers(values: Array, dtype: np.dtype[Any]) -> Array:
+    changed = np.zeros(values.shape, bool)
+    if values.dtype.kind == "c" and dtype.kind != "c":
+        changed |= values.imag != 0
+        values = values.real
+    if dtype.kind == "b":
+        return np.asarray(changed | ((values != 0) & (values != 1)))
+    if np.can_cast(values.dtype, dtype, "safe"):
+        return changed
+    if dtype.kind in "fc":
+        with np.errstate(all="ignore"):
+            infinite = np.isfinite(values) & ~np.isfinite(values.astype(dtype))
+        return np.asarray(changed | infinite)
+    limits = np.iinfo(dtype)
+    if values.dtype.kind in "iu":
+        return np.asarray(changed | (values < limits.min) | (values > limits.max))
+    wide = values.astype(np.result_type(values.dtype, np.float64))
+    # The largest integer may have no float, and the number after it has one.
+    inside = (wide >= float(limits.min)) & (wide < float(limits.max // 2 + 1) * 2)
+    return np.asarray(changed | ~inside | (np.trunc(wide) != wide))
+
+
+def _lost_text(values: Array, dtype: np.dtype[Any], none: Array) -> Array:
+    source = values.dtype
+    if source.kind == dtype.kind and source.itemsize <= dtype.itemsize:
+        return none
+    wide = np.array([str(v) for v in values.flat]) if values.dtype.kind == "T" else values
+    try:
+        full = wide.reshape(values.shape).astype(dtype.kind)
+        return np.asarray(full != full.astype(dtype))
+    except (UnicodeError, TypeError, ValueError):
+        return none

@@ -1,0 +1,110 @@
+"""Comparing arrays, and what a comparison or a check has found."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+
+import numpy as np
+
+from dosna.core.text import is_text
+from dosna.core.types import Array, Shape
+
+__all__ = ["Comparison", "Verification", "other_bytes", "unequal"]
+
+
+def unequal(one: Array, other: Array) -> Array:
+    """Say of each element whether it differs; NaN and NaT are equal to themselves."""
+    if one.dtype.names is not None:
+        if one.dtype.names != other.dtype.names:
+            raise TypeError(f"cannot compare {one.dtype} with {other.dtype}: fields differ")
+        differ = np.zeros(one.shape, bool)
+        for name in one.dtype.names:
+            within = unequal(one[name], other[name])
+            differ |= within.any(axis=tuple(range(one.ndim, within.ndim)))
+        return differ
+    if one.dtype.kind == other.dtype.kind == "V":
+        return np.asarray(one != other)
+    # The operator would call a text and a number different; the function refuses them.
+    differ = np.asarray(np.not_equal(one, other))
+    if {one.dtype.kind, other.dtype.kind} in ({"i", "f"}, {"u", "f"}):
+        # NumPy compares them as floats, to which large integers are rounded.
+        integers, floats = (one, other) if other.dtype.kind == "f" else (other, one)
+        limits = np.iinfo(integers.dtype)
+        inside = (floats >= float(limits.min)) & (floats < float(limits.max) + 1)
+        differ |= ~inside | (np.where(inside, floats, 0).astype(integers.dtype) != integers)
+    if one.dtype.kind in "fcmM" and differ.any():
+        differ &= ~((one != one) & (other != other))
+    return differ
+
+
+def other_bytes(one: Array, other: Array) -> Array:
+    """Say of each element of two arrays of one dtype whether any byte of its value differs."""
+    if one.dtype.names is not None:
+        # Field by field, for what lies between them is no value.
+        differ = np.zeros(one.shape, bool)
+        for name in one.dtype.names:
+            within = other_bytes(one[name], other[name])
+            differ |= within.any(axis=tuple(range(one.ndim, within.ndim)))
+        return differ
+    if is_text(one.dtype):
+        return np.asarray(one != other)
+    size = one.dtype.itemsize
+    bytes_of = [np.ascontiguousarray(a).reshape(-1).view(np.uint8) for a in (one, other)]
+    unlike = bytes_of[0] != bytes_of[1]
+    return np.asarray(unlike.reshape(*one.shape, size).any(axis=-1))
+
+
+@dataclass(frozen=True)
+class Verification:
+    """What `EngineDataset.verify` found: the chunk indices in each state, sorted."""
+
+    ok: tuple[Shape, ...] = ()
+    unchecked: tuple[Shape, ...] = ()
+    never_written: tuple[Shape, ...] = ()
+    missing: tuple[Shape, ...] = ()
+    corrupt: tuple[Shape, ...] = ()
+    unreadable: tuple[Shape, ...] = ()
+
+    @property
+    def good(self) -> bool:
+        """True if no chunk is missing, corrupt or unreadable."""
+        return not (self.missing or self.corrupt or self.unreadable)
+
+    def __str__(self) -> str:
+        counts = [(f.name.replace("_", " "), getattr(self, f.name)) for f in fields(self)]
+        return ", ".join(f"{len(found)} {state}" for state, found in counts if found) or "empty"
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What `EngineDataset.compare` found.
+
+    Parameters
+    ----------
+    chunks : int
+        How many chunks were compared.
+    different : tuple
+        Indices of the chunks that differ, sorted.
+    elements : int
+        How many elements differ.
+    first : tuple of int or None
+        Index of the first element that differs, in C order.
+    """
+
+    chunks: int
+    different: tuple[Shape, ...] = ()
+    elements: int = 0
+    first: Shape | None = None
+
+    @property
+    def equal(self) -> bool:
+        """Whether nothing differs."""
+        return not self.elements
+
+    def __str__(self) -> str:
+        if self.equal:
+            return f"{self.chunks} of {self.chunks} chunks equal"
+        return (
+            f"{len(self.different)} of {self.chunks} chunks differ, in {self.elements} elements: "
+            f"first at {self.first}"
+        )

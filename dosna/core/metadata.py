@@ -1,0 +1,308 @@
+"""What describes a dataset, and its one JSON form for every backend.
+
+The document is plain JSON, so that any language reads it. NumPy values that JSON lacks
+(dtypes with fields, NaN, complex numbers, arrays) are written as small tagged objects.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import DTypeLike
+
+from dosna.core.text import element_bytes, is_text
+from dosna.core.types import Shape
+from dosna.core.values import (
+    as_dtype,
+    check_dtype,
+    check_fillvalue,
+    decode_dtype,
+    decode_value,
+    encode_attrs,
+    encode_dtype,
+    encode_value,
+)
+from dosna.errors import ConfigurationError, FormatError
+
+FORMAT_VERSION = 1
+"""Version of the metadata document. A reader refuses a newer one by its number."""
+
+TARGET_CHUNK_BYTES = 1 << 20
+"""The size that automatically chosen chunks come close to, in bytes."""
+
+
+class ChunkBounds(NamedTuple):
+    """Where the part of a chunk that lies inside the array is, in both coordinates."""
+
+    array: tuple[slice, ...]
+    chunk: tuple[slice, ...]
+
+
+@dataclass(frozen=True)
+class DatasetMetadata:
+    """Shape, type and chunking of a dataset, and what is stored with it.
+
+    Parameters
+    ----------
+    shape : tuple of int
+        Extent of each axis; an empty tuple is a scalar.
+    dtype : numpy.dtype
+    fillvalue : numpy scalar
+        What a chunk that was never written reads as; of `dtype`.
+    chunk_size : tuple of int
+        Extent of a chunk on each axis, at least 1.
+    attrs : mapping
+        The user's attributes in their JSON form, see `encode_value`.
+    storage : mapping
+        How the backend stores the chunks (compression, checksum, …); JSON values.
+    trimmed : bool
+        False while a shrink has published its new shape but may not have deleted yet what
+        it cut off. Whoever extends the array finishes that first.
+    incomplete : bool
+        True from its creation until all of a dataset's data have been written, where that may
+        be interrupted.
+    origin : mapping, optional
+        Where the data are from, in JSON values.
+    link : mapping, optional
+        What a linked dataset shows, in JSON values, see `dosna.backends.linked.dataset`; what
+        is stored is then the table of the places of its chunks, of which all else is said here.
+    """
+
+    shape: Shape
+    dtype: np.dtype[Any]
+    fillvalue: Any
+    chunk_size: Shape
+    attrs: Mapping[str, Any] = field(default_factory=dict)
+    storage: Mapping[str, Any] = field(default_factory=dict)
+    trimmed: bool = True
+    incomplete: bool = False
+    origin: Mapping[str, Any] | None = None
+    link: Mapping[str, Any] | None = None
+
+    @property
+    def ndim(self) -> int:
+        return len(self.shape)
+
+    @cached_property
+    def size(self) -> int:
+        return math.prod(self.shape)
+
+    @property
+    def nbytes(self) -> int:
+        return self.size * self.dtype.itemsize
+
+    @cached_property
+    def chunk_grid(self) -> Shape:
+        """How many chunks there are on each axis."""
+        return tuple(-(-n // c) for n, c in zip(self.shape, self.chunk_size, strict=True))
+
+    @cached_property
+    def total_chunks(self) -> int:
+        return math.prod(self.chunk_grid)
+
+    @cached_property
+    def tiled(self) -> bool:
+        """Whether all chunks lie inside of the array with their full extent."""
+        return not any(n % c for n, c in zip(self.shape, self.chunk_size, strict=True))
+
+    @cached_property
+    def chunk_nbytes(self) -> int:
+        """Bytes of one whole chunk, uncompressed."""
+        return math.prod(self.chunk_size) * self.dtype.itemsize
+
+    def bounds(self, idx: Shape) -> ChunkBounds:
+        """Where chunk `idx` lies in the array, and which part of it lies inside."""
+        starts = [i * c for i, c in zip(idx, self.chunk_size, strict=True)]
+        stops = [
+            min(s + c, n) for s, c, n in zip(starts, self.chunk_size, self.shape, strict=True)
+        ]
+        return ChunkBounds(
+            tuple(slice(a, b) for a, b in zip(starts, stops, strict=True)),
+            tuple(slice(0, b - a) for a, b in zip(starts, stops, strict=True)),
+        )
+
+    def contains(self, idx: Shape) -> bool:
+        """Whether the grid has a chunk `idx`."""
+        return len(idx) == self.ndim and all(
+            0 <= i < n for i, n in zip(idx, self.chunk_grid, strict=True)
+        )
+
+    def empty_chunk(self) -> np.ndarray[Any, Any]:
+        """Make a whole chunk of fill values."""
+        chunk = np.empty(self.chunk_size, self.dtype)
+        chunk[...] = self.fillvalue
+        return chunk
+
+    def replace(self, **changes: Any) -> DatasetMetadata:
+        return replace(self, **changes)
+
+    def to_json(self) -> str:
+        """Give the document that `from_json` reads."""
+        return json.dumps(
+            {
+                "dosna_format": FORMAT_VERSION,
+                "shape": list(self.shape),
+                "dtype": encode_dtype(self.dtype),
+                "fillvalue": encode_value(self.fillvalue),
+                "chunk_size": list(self.chunk_size),
+                "attrs": dict(self.attrs),
+                "storage": dict(self.storage),
+                "trimmed": self.trimmed,
+                **self.loading,
+            }
+        )
+
+    @property
+    def loading(self) -> dict[str, Any]:
+        """What a document says of `LOADING`; nothing where there is nothing."""
+        found: dict[str, Any] = {"incomplete": True} if self.incomplete else {}
+        if self.origin is not None:
+            found["origin"] = dict(self.origin)
+        if self.link is not None:
+            found["link"] = dict(self.link)
+        return found
+
+    @classmethod
+    def from_json(cls, text: str, where: str = "metadata") -> DatasetMetadata:
+        """Read what `to_json` wrote.
+
+        Raises
+        ------
+        FormatError
+            The document is of a newer format, or broken; names `where`.
+        """
+        try:
+            doc = json.loads(text)
+            check_format_version(doc["dosna_format"], where)
+            dtype = decode_dtype(doc["dtype"])
+            shape = _extents(doc["shape"], "shape", 0)
+            chunk_size = _extents(doc["chunk_size"], "chunk_size", 1)
+            if len(shape) != len(chunk_size):
+                raise ValueError(f"shape {shape} and chunk_size {chunk_size} differ in axes")
+            return cls(
+                shape,
+                dtype,
+                _scalar(decode_value(doc["fillvalue"]), dtype),
+                chunk_size,
+                doc["attrs"],
+                doc["storage"],
+                bool(doc["trimmed"]),
+                *loading_of(doc),
+            )
+        except FormatError:
+            raise
+        except (ValueError, KeyError, TypeError) as error:
+            raise FormatError(f"{where} is broken: {error!r}") from error
+
+
+def _scalar(value: Any, dtype: np.dtype[Any]) -> Any:
+    """Return a fill value that `encode_value` encoded."""
+    if is_text(dtype):
+        return check_fillvalue(value, dtype)
+    return np.asarray(value).astype(dtype)[()]
+
+
+LOADING = ("incomplete", "origin", "link")
+"""The fields of `DatasetMetadata` that `loading_of` reads, in order."""
+
+
+def loading_of(
+    document: Mapping[str, Any],
+) -> tuple[bool, Mapping[str, Any] | None, Mapping[str, Any] | None]:
+    """Read what `DatasetMetadata.loading` gave."""
+    origin, link = (
+        found if isinstance(found, Mapping) else None
+        for found in (document.get("origin"), document.get("link"))
+    )
+    return document.get("incomplete") is True, origin, link
+
+
+def check_format_version(found: Any, where: str) -> None:
+    """Refuse a format that is newer than this dosna writes."""
+    if not isinstance(found, (int, np.integer)) or found < 1:
+        raise FormatError(f"{where} has format version {found!r}, which is not a version")
+    if found > FORMAT_VERSION:
+        raise FormatError(
+            f"{where} has format version {found}, and this dosna reads up to {FORMAT_VERSION}: "
+            "update dosna to open it"
+        )
+
+
+def new_metadata(
+    shape: int | Sequence[int] | None,
+    dtype: DTypeLike | None,
+    fillvalue: Any = None,
+    chunk_size: int | Sequence[int] | None = None,
+    attrs: Mapping[str, Any] | None = None,
+) -> DatasetMetadata:
+    """Check what a user asked for and fill in what was left open.
+
+    Raises
+    ------
+    ValueError, TypeError
+        A shape, chunk size, dtype or fill value that cannot be stored.
+    """
+    if shape is None:
+        raise ValueError("create_dataset needs shape= or data=, and neither was given")
+    full_shape = _extents(shape, "shape", 0)
+    kind = check_dtype(as_dtype(np.float32 if dtype is None else dtype))
+    if chunk_size is None:
+        chunks = choose_chunk_size(full_shape, element_bytes(kind))
+    else:
+        chunks = _extents(chunk_size, "chunk_size", 1)
+        if len(chunks) != len(full_shape):
+            raise ValueError(
+                f"chunk_size {chunks} has {len(chunks)} axes and shape {full_shape} has "
+                f"{len(full_shape)}: give one extent per axis"
+            )
+    fill = check_fillvalue(fillvalue, kind)
+    return DatasetMetadata(full_shape, kind, fill, chunks, encode_attrs(attrs or {}))
+
+
+def _extents(value: int | Sequence[int], what: str, least: int) -> Shape:
+    values = (value,) if isinstance(value, (int, np.integer)) else tuple(value)
+    for extent in values:
+        if isinstance(extent, (bool, np.bool_)) or not isinstance(extent, (int, np.integer)):
+            raise TypeError(f"{what} takes integers, and {extent!r} is a {type(extent).__name__}")
+        if extent < least:
+            raise ValueError(f"{what} {values} has an extent below {least}")
+    return tuple(map(int, values))
+
+
+def check_dims(dims: Sequence[str | None] | None, ndim: int) -> tuple[str | None, ...] | None:
+    """Refuse names of axes that are not one str or None for each.
+
+    Raises
+    ------
+    ConfigurationError
+    """
+    if dims is None:
+        return None
+    names = list(dims)
+    if (
+        isinstance(dims, str)
+        or len(names) != ndim
+        or not all(name is None or isinstance(name, str) for name in names)
+    ):
+        raise ConfigurationError(f"dims names {ndim} axes by str or None, not {dims!r}")
+    return tuple(names)
+
+
+def choose_chunk_size(shape: Shape, itemsize: int, target: int = TARGET_CHUNK_BYTES) -> Shape:
+    """Pick chunks of about `target` bytes: the longest axis is halved until they fit.
+
+    The last of equally long axes is halved last, because neighbours on it are neighbours
+    in memory. A chunk is therefore as close to a cube as the array allows, between half of
+    `target` and `target`, unless the array or one element is itself smaller or larger.
+    """
+    chunks = [max(1, n) for n in shape]
+    while math.prod(chunks) * itemsize > target and max(chunks, default=1) > 1:
+        longest = chunks.index(max(chunks))
+        chunks[longest] = -(-chunks[longest] // 2)
+    return tuple(chunks)

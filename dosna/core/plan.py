@@ -1,0 +1,513 @@
+"""Which chunks a selection touches, and what to copy between each of them and the result.
+
+A :class:`Plan` holds columns, one for each axis, and makes its tasks while it is iterated: their
+number costs no memory. Parts of a plan are ranges of its task numbers, so they are balanced
+exactly and small to send to another process.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import lru_cache, partial
+from itertools import chain, product, repeat
+from math import prod
+from operator import itemgetter
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from dosna.core.selection import Points, Range, Selection
+
+__all__ = [
+    "ChunkTask",
+    "Columns",
+    "Index",
+    "Plan",
+    "every_chunk",
+    "plan",
+    "single",
+    "touched",
+]
+
+Index = tuple[Any, ...]
+"""An index of slices and, at points, of integer arrays."""
+
+
+Places = npt.NDArray[np.int64]
+"""Places in a grid of chunks, a row for each."""
+
+
+class ChunkTask(NamedTuple):
+    """The work on one chunk: ``canonical[out]`` and ``chunk_array[chunk]`` correspond.
+
+    Attributes
+    ----------
+    idx : tuple of int
+        Which chunk of the chunk grid.
+    chunk : tuple of slice or int64 array
+        The part of the chunk, counted from the chunk's first element; the steps of slices are
+        positive integers.
+    out : tuple of slice or int64 array
+        The part of the canonical array (see `Selection`); slices without steps.
+    whole : bool
+        Whether everything of the chunk that lies inside the array is covered, in order, so that
+        writing it needs no reading first. Points never count as whole.
+    """
+
+    idx: tuple[int, ...]
+    chunk: Index
+    out: Index
+    whole: bool
+
+
+class Columns(NamedTuple):
+    """The four fields of a plan's tasks, as separate iterators of equal length."""
+
+    idx: Iterator[tuple[int, ...]]
+    chunk: Iterator[Index]
+    out: Iterator[Index]
+    whole: Iterator[bool]
+
+
+# Twice as fast as calling the class, which goes through a Python function.
+_task: Callable[[tuple[Any, ...]], ChunkTask] = partial(tuple.__new__, ChunkTask)
+
+
+class _Axis(NamedTuple):
+    """One axis, cut along its chunks."""
+
+    idx: Sequence[int]
+    chunk: tuple[slice, ...]
+    out: tuple[slice, ...]
+    whole: tuple[bool, ...]
+    all_whole: bool
+
+    @property
+    def length(self) -> int:
+        return len(self.idx)
+
+    def part(self, start: int, stop: int) -> _Axis:
+        if stop - start == len(self.idx):
+            return self
+        ends = slice(start, stop)
+        whole = self.whole[ends]
+        return _Axis(
+            self.idx[ends],
+            self.chunk[ends],
+            self.out[ends],
+            whole,
+            self.all_whole or False not in whole,
+        )
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Groups:
+    """Points grouped by the chunk that they lie in; the columns are made when asked for."""
+
+    chunks: tuple[list[int], ...]  # per axis: the chunk of each group
+    bounds: list[int]  # group i is bounds[i]:bounds[i + 1] of ...
+    local: tuple[Points, ...]  # ... these points in their chunk, per axis
+    order: Points | None  # ... and of these places among the points; None if as given
+    offset: int  # place of the first point if as given
+
+    @property
+    def length(self) -> int:
+        return len(self.bounds) - 1
+
+    @property
+    def idx(self) -> Iterable[Any]:
+        return self.chunks[0] if len(self.chunks) == 1 else zip(*self.chunks, strict=True)
+
+    @property
+    def chunk(self) -> Iterable[Any]:
+        columns = [map(points.__getitem__, self._slices(0)) for points in self.local]
+        return columns[0] if len(columns) == 1 else zip(*columns, strict=True)
+
+    @property
+    def out(self) -> Iterable[Any]:
+        if self.order is None:
+            return self._slices(self.offset)
+        return map(self.order.__getitem__, self._slices(0))
+
+    def part(self, start: int, stop: int) -> _Groups:
+        if stop - start == self.length:
+            return self
+        first, last = self.bounds[start], self.bounds[stop]
+        return _Groups(
+            tuple(chunks[start:stop] for chunks in self.chunks),
+            [b - first for b in self.bounds[start : stop + 1]],
+            tuple(points[first:last] for points in self.local),
+            None if self.order is None else self.order[first:last],
+            self.offset + first,
+        )
+
+    def _slices(self, offset: int) -> Iterator[slice]:
+        bounds = [b + offset for b in self.bounds] if offset else self.bounds
+        return map(slice, bounds, bounds[1:])
+
+
+_Column = _Axis | _Groups
+_Box = tuple[tuple[int, int], ...]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Plan:
+    """Tasks of a selection, one for each chunk that it touches; made by :func:`plan`.
+
+    Iterating yields :class:`ChunkTask`; ``len`` is their number. Plans are immutable, may be
+    iterated many times and by several threads at once, and pickle small.
+    """
+
+    _columns: tuple[_Column, ...]
+    _start: int
+    _stop: int
+    # With points on several axes: where they stand among the columns, and then how to put the
+    # axes into order (None where they are).
+    _group: int | None = None
+    _axes: tuple[int, ...] | None = None
+
+    def __len__(self) -> int:
+        return self._stop - self._start
+
+    def __iter__(self) -> Iterator[ChunkTask]:
+        return map(_task, zip(*self.columns(), strict=False))
+
+    def columns(self) -> Columns:
+        """Return the tasks' fields as separate iterators (for loops that need no tasks).
+
+        Returns
+        -------
+        Columns
+            Iterators of idx, chunk, out and whole.
+        """
+        columns = self._columns
+        lengths = [column.length for column in columns]
+        if self._stop - self._start == prod(lengths):
+            # Most plans are of all tasks, and for a few of those this is twice as fast.
+            idx, chunk, out, whole = _fields(columns)
+        else:
+            boxes = [
+                _fields([column.part(*ends) for column, ends in zip(columns, box, strict=True)])
+                for box in _boxes(lengths, self._start, self._stop)
+            ]
+            idx = chain.from_iterable([box.idx for box in boxes])
+            chunk = chain.from_iterable([box.chunk for box in boxes])
+            out = chain.from_iterable([box.out for box in boxes])
+            whole = chain.from_iterable([box.whole for box in boxes])
+        if self._group is not None:
+            idx, chunk = self._spliced(idx), self._spliced(chunk)
+        return Columns(idx, chunk, out, whole)
+
+    def split(self, k: int) -> list[Plan]:
+        """Divide into at most `k` plans, in order, whose lengths differ by one at most."""
+        k = min(k, len(self))
+        return [self.part(i, k) for i in range(k)]
+
+    def part(self, i: int, n: int) -> Plan:
+        """Return the share of process `i` of `n`: contiguous, possibly empty."""
+        count = len(self)
+        return self._range(count * i // n, count * (i + 1) // n)
+
+    def batches(self, size: int) -> Iterator[Plan]:
+        """Divide into plans of `size` tasks (the last may have fewer), made one by one."""
+        size = max(1, size)
+        count = len(self)
+        if 0 < count <= size:
+            return iter((self,))
+        return (self._range(i, min(i + size, count)) for i in range(0, count, size))
+
+    def _range(self, start: int, stop: int) -> Plan:
+        first = self._start
+        return Plan(self._columns, first + start, first + stop, self._group, self._axes)
+
+    def _spliced(self, entries: Iterator[Index]) -> Iterator[Index]:
+        group = self._group
+        assert group is not None
+        if len(self._columns) == 1:
+            return map(itemgetter(0), entries)
+        after = group + 1
+        entries = ((*e[:group], *e[group], *e[after:]) for e in entries)
+        return entries if self._axes is None else map(itemgetter(*self._axes), entries)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        columns, start, stop = list(self._columns), self._start, self._stop
+        if columns:
+            # Send of the first axis only what is used.
+            row = prod(column.length for column in columns[1:])
+            if start < stop:
+                first = start // row
+                columns[0] = columns[0].part(first, -(-stop // row))
+                start, stop = start - first * row, stop - first * row
+        return Plan, (tuple(columns), start, stop, self._group, self._axes)
+
+
+def plan(selection: Selection, chunk_size: Sequence[int]) -> Plan:
+    """Cut a selection along the chunks of its array.
+
+    Parameters
+    ----------
+    selection : Selection
+    chunk_size : sequence of int
+        Shape of a chunk; one number for each axis.
+
+    Returns
+    -------
+    Plan
+        Each chunk that is touched occurs once.
+    """
+    columns: list[_Column] = []
+    point_axes: list[int] = []
+    for axis, (r, n, c) in enumerate(
+        zip(selection.ranges, selection.shape, chunk_size, strict=True)
+    ):
+        if r is None:
+            point_axes.append(axis)
+        else:
+            columns.append(_cut(r, n, c))
+    if selection.points is None:
+        return _all_of(columns)
+
+    at = selection.point_axis
+    grid = [-(-selection.shape[axis] // chunk_size[axis]) for axis in point_axes]
+    groups = _group(selection.points, [chunk_size[axis] for axis in point_axes], grid)
+    columns.insert(at, groups)
+    if len(point_axes) == 1:
+        return _all_of(columns)
+    axes = None
+    if point_axes[-1] - point_axes[0] >= len(point_axes):
+        others = [a for a in range(len(selection.shape)) if a not in point_axes]
+        order = [*point_axes, *others]
+        axes = tuple(order.index(a) for a in range(len(order)))
+    return Plan(tuple(columns), 0, prod(c.length for c in columns), at, axes)
+
+
+def every_chunk(shape: Sequence[int], chunk_size: Sequence[int]) -> Plan:
+    """Plan of a whole array: `out` is each chunk's place in it, without what sticks out.
+
+    Parameters
+    ----------
+    shape, chunk_size : sequence of int
+
+    Returns
+    -------
+    Plan
+    """
+    return _all_of([_cut((0, n, 1), n, c) for n, c in zip(shape, chunk_size, strict=True)])
+
+
+def single(
+    key: Any, shape: Sequence[int], chunk_size: Sequence[int]
+) -> tuple[tuple[int, ...], Index] | None:
+    """Find the one chunk that a plain key lies in: a fast way around :func:`plan`.
+
+    Parameters
+    ----------
+    key : index
+    shape, chunk_size : sequence of int
+
+    Returns
+    -------
+    idx : tuple of int
+        Which chunk of the chunk grid.
+    local : tuple of int and slice
+        ``chunk_array[local]`` is NumPy's result.
+
+    None is returned instead for anything but one integer or slice of step 1 for each axis, none
+    negative or out of range, that lie in one chunk: not an error, but a case for :func:`plan`.
+    """
+    if type(key) is not tuple:
+        key = (key,)
+    if len(key) != len(shape):
+        return None
+    idx: list[int] = []
+    local: list[int | slice] = []
+    for k, n, c in zip(key, shape, chunk_size):  # noqa: B905  (strict costs a tenth)
+        if type(k) is int:
+            if not 0 <= k < n:
+                return None
+            i = k // c
+            local.append(k - i * c)
+        elif type(k) is slice:
+            start, stop, step = k.start, k.stop, k.step
+            if start is None:
+                start = 0
+            if stop is None:
+                stop = n
+            if type(start) is not int or type(stop) is not int or (step is not None and step != 1):
+                return None
+            if stop > n:
+                stop = n
+            if not 0 <= start < stop:
+                return None
+            i = start // c
+            first = i * c
+            if stop > first + c:
+                return None
+            local.append(slice(start - first, stop - first))
+        else:
+            return None
+        idx.append(i)
+    return tuple(idx), tuple(local)
+
+
+def _all_of(columns: Sequence[_Column]) -> Plan:
+    return Plan(tuple(columns), 0, prod(column.length for column in columns))
+
+
+def _cut(r: Range, n: int, c: int) -> _Axis:
+    """Cut a range along chunks of `c` on an axis of length `n`."""
+    # A long axis takes a quarter of a kilobyte for each chunk, so few of those are kept.
+    return _cut_short(r, n, c) if r[1] * r[2] <= 1024 * c else _cut_long(r, n, c)
+
+
+def _cut_anew(r: Range, n: int, c: int) -> _Axis:
+    start, count, step = r
+    if count == 0:
+        return _Axis((), (), (), (), True)
+    last = start + (count - 1) * step
+    idx: Sequence[int]
+    if step <= c:
+        idx = range(start // c, last // c + 1)
+        # How many elements of the range lie before the end of each chunk but the last.
+        ends = [-((start - e) // step) for e in range((idx[0] + 1) * c, idx[-1] * c + 1, c)]
+        ends.append(count)
+    else:
+        idx = [i // c for i in range(start, last + 1, step)]
+        ends = list(range(1, count + 1))
+    begins = [0, *ends[:-1]]
+    out = tuple(map(slice, begins, ends))
+
+    def cut(at: int) -> tuple[slice, bool]:
+        first = idx[at] * c
+        begin = start + begins[at] * step - first
+        end = start + (ends[at] - 1) * step - first + 1
+        size = ends[at] - begins[at]
+        return slice(begin, end, step if size > 1 else 1), size == min(c, n - first)
+
+    if step == 1:
+        # All alike but the first and the last.
+        cuts = [(slice(0, c, 1), True)] * len(idx)
+        cuts[0], cuts[-1] = cut(0), cut(-1)
+    else:
+        cuts = [cut(at) for at in range(len(idx))]
+    chunk, whole = zip(*cuts, strict=True)
+    return _Axis(idx, chunk, out, whole, False not in whole)
+
+
+_cut_short = lru_cache(maxsize=128)(_cut_anew)
+_cut_long = lru_cache(maxsize=4)(_cut_anew)
+
+
+def _group(points: Sequence[Points], chunk_size: Sequence[int], grid: Sequence[int]) -> _Groups:
+    """Group points by chunk, in the order of the chunks; each group keeps the points' order."""
+    count = prod(grid)
+    dtype = np.uint16 if count < 1 << 16 else np.uint32 if count < 1 << 32 else np.int64
+    number: npt.NDArray[Any] = np.zeros(len(points[0]), dtype)
+    local = []
+    for p, c, g in zip(points, chunk_size, grid, strict=True):
+        i = p // c
+        number *= g
+        number += i.astype(dtype)
+        i *= c
+        local.append(np.subtract(p, i, out=i))
+    order = None
+    if np.any(number[1:] < number[:-1]):
+        order = _stable_order(number)
+        number = number.take(order)
+        # Narrow numbers are cheaper to move about, by half.
+        narrow = [p.astype(np.min_scalar_type(c)) for p, c in zip(local, chunk_size, strict=True)]
+        local = [p.take(order).astype(np.int64) for p in narrow]
+    starts = np.flatnonzero(number[1:] != number[:-1]) + 1
+    bounds = [0, *starts.tolist(), len(number)] if len(number) else [0]
+    firsts = number[bounds[:-1]]
+    chunks: list[list[int]] = []
+    for g in reversed(grid):
+        firsts, i = np.divmod(firsts, g)
+        chunks.insert(0, i.tolist())
+    return _Groups(tuple(chunks), bounds, tuple(local), order, 0)
+
+
+def _stable_order(number: npt.NDArray[Any]) -> Points:
+    """Stable argsort; NumPy's radix sort runs on 16 bits at most, so 32 are sorted by halves."""
+    if number.dtype != np.uint32:
+        return np.argsort(number, kind="stable")
+    order = np.argsort((number & 0xFFFF).astype(np.uint16), kind="stable")
+    high = (number >> 16).astype(np.uint16)
+    return order[np.argsort(high[order], kind="stable")]
+
+
+def _boxes(sizes: Sequence[int], start: int, stop: int) -> Iterator[_Box]:
+    """Cut the range `start:stop` of C-ordered numbers of a grid into boxes, in order."""
+    if start >= stop:
+        return
+    if not sizes:
+        yield ()
+        return
+    inner = sizes[1:]
+    row = prod(inner)
+    first, begin = divmod(start, row)
+    last, end = divmod(stop, row)
+    if begin or first == last:
+        for box in _boxes(inner, begin, end if first == last else row):
+            yield ((first, first + 1), *box)
+        if first == last:
+            return
+        first += 1
+    if first < last:
+        yield ((first, last), *((0, n) for n in inner))
+    for box in _boxes(inner, 0, end):
+        yield ((last, last + 1), *box)
+
+
+def _product(columns: Sequence[Iterable[Any]]) -> Iterator[Index]:
+    # zip stays lazy, whereas product keeps its inputs: 10^6 groups of points are much.
+    return zip(columns[0]) if len(columns) == 1 else product(*columns)
+
+
+def _fields(box: Sequence[_Column]) -> Columns:
+    """Make the columns of a box's tasks, points not yet in their places."""
+    return Columns(
+        _product([column.idx for column in box]),
+        _product([column.chunk for column in box]),
+        _product([column.out for column in box]),
+        _whole(box),
+    )
+
+
+def _whole(box: Sequence[_Column]) -> Iterator[bool]:
+    """The flags of a box's tasks."""
+    axes = [column for column in box if isinstance(column, _Axis)]
+    if len(axes) < len(box) or any(True not in axis.whole for axis in axes):
+        return repeat(False, prod(column.length for column in box))
+    if all(axis.all_whole for axis in axes):
+        return repeat(True, prod(axis.length for axis in axes))
+    return map(all, product(*(axis.whole for axis in axes)))
+
+
+def touched(
+    stored: Places, chunks: Sequence[int], shape: Sequence[int], block: Sequence[int]
+) -> Places:
+    """Return which blocks some chunks lie in: places in one grid, of places in another."""
+    found = np.asarray(stored, np.int64)
+    grid = [-(-n // c) for n, c in zip(shape, chunks, strict=True)]
+    for axis, (c, n, b) in enumerate(zip(chunks, shape, block, strict=True)):
+        first = found[:, axis] * c // b
+        last = (np.minimum((found[:, axis] + 1) * c, n) - 1) // b
+        count = np.maximum(last - first + 1, 0)
+        rows = np.repeat(np.arange(len(found)), count)
+        place = np.arange(len(rows)) - np.repeat(np.cumsum(count) - count, count)
+        found = found[rows]
+        found[:, axis] = first[rows] + place
+        grid[axis] = -(-n // b)
+        # Of many chunks in one block, one is enough from here on.
+        found = _distinct(found, grid)
+    return found
+
+
+def _distinct(places: Places, grid: Sequence[int]) -> Places:
+    if prod(grid) < 1 << 62:
+        numbers = np.unique(np.ravel_multi_index(tuple(places.T), grid))
+        return np.stack(np.unravel_index(numbers, grid), axis=-1)
+    return np.unique(places, axis=0)

@@ -1,0 +1,168 @@
+"""Text of variable length: NumPy's ``StringDType``, and its bytes in the codec ``vlen-utf8``.
+
+``vlen-utf8`` is specified at
+https://github.com/zarr-developers/zarr-extensions/tree/main/codecs/vlen-utf8: the number of
+elements, and of each the number of bytes and the bytes, in UTF-8; numbers are little-endian and
+of 32 bits. See docs/design/text.md.
+"""
+
+from __future__ import annotations
+
+import struct
+from typing import Any
+
+import numpy as np
+
+from dosna.core.types import Array
+
+__all__ = [
+    "MOST_BYTES",
+    "TEXT",
+    "as_text",
+    "decode",
+    "element_bytes",
+    "elements",
+    "encode",
+    "is_text",
+]
+
+
+TEXT: np.dtype[Any] = np.dtypes.StringDType()
+"""The dtype of datasets of text."""
+
+MOST_BYTES = (1 << 31) - 1
+"""A chunk of text is not longer, so that what reads it knows a bound beforehand."""
+
+_HELD = 64
+_COUNT = struct.Struct("<I")
+
+
+def is_text(dtype: np.dtype[Any]) -> bool:
+    """Say whether elements are text of variable length."""
+    return dtype.kind == "T"
+
+
+def element_bytes(dtype: np.dtype[Any]) -> int:
+    """Estimate the bytes that an element takes in memory.
+
+    Of text only the 16 bytes of NumPy's own record are known beforehand.
+    """
+    return _HELD if dtype.kind == "T" else dtype.itemsize
+
+
+def elements(values: Any, dtype: np.dtype[Any]) -> Any:
+    """Return what is to be written to a dataset of `dtype`: as text, if that is what it holds."""
+    return as_text(values) if dtype.kind == "T" else values
+
+
+def as_text(values: Any) -> Array:
+    """Convert values to an array of text.
+
+    Parameters
+    ----------
+    values : array_like
+        Of str, or of bytes, which are decoded as UTF-8: an object, nested lists, or an array of
+        kind U, S, T or O.
+
+    Returns
+    -------
+    ndarray
+        Of `TEXT`; `values` itself if it is that already.
+
+    Raises
+    ------
+    TypeError
+        Something else is among them. NumPy would write ``None`` and NaN as 'None' and 'nan'.
+    ValueError
+        Bytes that are not UTF-8, or half of a character.
+    """
+    array = _as_array(values)
+    kind = array.dtype.kind
+    if kind == "T":
+        if hasattr(array.dtype, "na_object"):
+            _check(array)
+        return array.astype(TEXT, copy=False)
+    if kind == "U":
+        try:
+            return array.astype(TEXT)
+        except TypeError as error:  # how NumPy says that half of a pair stands alone
+            raise ValueError(f"a string is not Unicode text: {error}") from None
+    # NumPy itself takes bytes as they are, also such as are not UTF-8.
+    if kind in "OS":
+        if not _check(array):
+            decoded = [v.decode() if isinstance(v, bytes) else v for v in array.flat]
+            return np.array(decoded, TEXT).reshape(array.shape)
+        return array.astype(TEXT)
+    if array.size == 0:
+        return np.empty(array.shape, TEXT)
+    raise TypeError(
+        f"the dataset holds text, and values of dtype {array.dtype} were given: convert them "
+        "first, with astype('T')"
+    )
+
+
+def _as_array(values: Any) -> Array:
+    # NumPy's own choice for a list would make text of numbers among strings.
+    return np.asarray(values) if hasattr(values, "__array__") else np.asarray(values, object)
+
+
+def _check(array: Array) -> bool:
+    """Refuse elements that are no text; False if there are bytes among them."""
+    kinds = {type(value) for value in array.ravel().tolist()}
+    for kind in kinds:
+        if not issubclass(kind, (str, bytes)):
+            raise TypeError(
+                f"the dataset holds text, and a {kind.__name__} is among the values: convert "
+                "numbers first; for missing values choose a text, as there are none of them in "
+                "Zarr's and HDF5's strings"
+            )
+    return not any(issubclass(kind, bytes) for kind in kinds)
+
+
+def encode(array: Array) -> bytes:
+    """Encode an array of text, in C order.
+
+    Raises
+    ------
+    ValueError
+        They are more bytes than `MOST_BYTES`.
+    """
+    texts = [text.encode() for text in array.ravel().tolist()]
+    pack = _COUNT.pack
+    parts = [b""] * (2 * len(texts) + 1)
+    parts[0] = pack(len(texts))
+    parts[2::2] = texts
+    size = 4 * len(texts) + 4 + sum(map(len, texts))
+    if size > MOST_BYTES:
+        raise ValueError(
+            f"a chunk of text has {size} bytes, and {MOST_BYTES} is the most: use a smaller "
+            "chunk_size"
+        )
+    parts[1::2] = map(pack, map(len, texts))
+    return b"".join(parts)
+
+
+def decode(data: Any, count: int) -> Array:
+    """Decode an array of one axis and `count` elements.
+
+    Raises
+    ------
+    ValueError
+        The bytes are not those of so many elements, or not UTF-8.
+    """
+    raw = bytes(data)
+    if len(raw) < 4 + 4 * count:
+        raise ValueError(f"{len(raw)} bytes are too few for {count} texts")
+    if _COUNT.unpack_from(raw)[0] != count:
+        raise ValueError(f"it counts {_COUNT.unpack_from(raw)[0]} texts instead of {count}")
+    found: list[str] = []
+    add, number = found.append, int.from_bytes
+    at = 4
+    for _ in range(count):
+        begin = at + 4
+        at = begin + number(raw[at:begin], "little")
+        add(str(raw[begin:at], "utf-8"))
+    # What is beyond the end is empty, so that one look at the end is enough.
+    if at != len(raw):
+        raise ValueError(f"its texts end at byte {at}, and there are {len(raw)} bytes")
+    return np.array(found, TEXT)

@@ -1,0 +1,75 @@
+"""URLs of connections and datasets, as text."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from dosna.errors import ConfigurationError
+
+__all__ = ["Url"]
+
+
+_IN_PATH = "/:@!$'()*,;=+~"
+
+_IN_VALUE = "/:@!$'()*,;+~?"
+
+
+@dataclass(frozen=True)
+class Url:
+    """The parts of a URL; ``str`` puts them together again.
+
+    Parameters
+    ----------
+    backend : str
+        Name or alias.
+    path : str
+        What follows the colon, as it is meant: without escapes.
+    options : mapping of str to str
+        Of the backend's connection, as text.
+    """
+
+    backend: str
+    path: str = ""
+    options: Mapping[str, str] = field(default_factory=dict)
+
+    @classmethod
+    def parse(cls, text: str) -> Url:
+        """Take a URL apart; touches nothing.
+
+        Raises
+        ------
+        ConfigurationError
+            It has another form.
+        """
+        from urllib.parse import unquote
+
+        match = re.fullmatch(r"([A-Za-z][\w.+-]*):([^?]*)(?:\?(.*))?", text, re.S)
+        if match is None:
+            raise ConfigurationError(
+                f"{text!r} is not the URL of a connection or a dataset: write BACKEND:PATH, like "
+                "hdf5:/data/scans/tomo or s3://bucket/scans/tomo?endpoint_url=https://…"
+            )
+        options: dict[str, str] = {}
+        for part in filter(None, (match[3] or "").split("&")):
+            name, equals, value = part.partition("=")
+            name = unquote(name)
+            if not equals:
+                raise ConfigurationError(
+                    f"an option of a URL has the form key=value, not {part!r}"
+                )
+            if name in options:
+                raise ConfigurationError(f"option {name!r} is given twice in {text!r}")
+            options[name] = unquote(value, errors="surrogateescape")
+        return cls(match[1], unquote(match[2], errors="surrogateescape"), options)
+
+    def __str__(self) -> str:
+        from urllib.parse import quote
+
+        text = f"{self.backend}:{quote(self.path, _IN_PATH, errors='surrogateescape')}"
+        options = [
+            f"{quote(name, '')}={quote(value, _IN_VALUE, errors='surrogateescape')}"
+            for name, value in self.options.items()
+        ]
+        return text + ("?" + "&".join(options) if options else "")

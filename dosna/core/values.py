@@ -1,0 +1,313 @@
+"""Dtypes and values: what datasets can have, and how JSON keeps them."""
+
+from __future__ import annotations
+
+import base64
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import DTypeLike
+
+from dosna.core.casting import lost
+from dosna.core.text import TEXT, as_text, decode, encode, is_text
+
+__all__ = [
+    "as_dtype",
+    "check_dtype",
+    "check_fillvalue",
+    "decode_dtype",
+    "decode_tagged",
+    "decode_value",
+    "encode_attrs",
+    "encode_dtype",
+    "encode_value",
+    "plain_fields",
+    "same_fill",
+]
+
+
+_TAGS = {"__numpy__", "__float__", "__map__"}
+
+_TEXT = "string"  # which NumPy does not know: a dosna that has no text refuses it
+
+
+def as_dtype(dtype: DTypeLike) -> np.dtype[Any]:
+    """Return the dtype that is meant: ``str`` and 'string' are text of variable length."""
+    found = TEXT if isinstance(dtype, str) and dtype == "string" else np.dtype(dtype)
+    # As zarr-python takes it.
+    return TEXT if found.kind == "U" and not found.itemsize else found
+
+
+def check_dtype(dtype: np.dtype[Any]) -> np.dtype[Any]:
+    """Refuse a dtype whose elements are neither plain bytes nor text.
+
+    Returns
+    -------
+    dtype
+        As it is stored: of text the one without options.
+
+    Raises
+    ------
+    TypeError
+        Object dtypes, text with missing values, and types of no bytes.
+    """
+    if is_text(dtype):
+        if hasattr(dtype, "na_object"):
+            raise TypeError(
+                f"dtype {dtype} has missing values, and neither Zarr's nor HDF5's strings have "
+                "them: choose a text for them, and use dtype=str"
+            )
+        return TEXT
+    if dtype.hasobject:
+        raise TypeError(
+            f"dtype {dtype} holds Python objects, which have no bytes to store: text is stored "
+            "by dtype=str"
+        )
+    if dtype.itemsize == 0:
+        raise TypeError(f"dtype {dtype!r} has elements of no bytes: give it a length")
+    if dtype.kind not in "biufcmMSUV" or dtype.num >= 256 or dtype.subdtype is not None:
+        raise TypeError(f"dtype {dtype!r} cannot be stored: use one of NumPy's fixed-size types")
+    return dtype
+
+
+_MOST_FIELDS = 1000
+
+
+def plain_fields(dtype: np.dtype[Any]) -> tuple[np.dtype[Any], np.dtype[Any]]:
+    """Return what Zarr can store of a structured dtype: little-endian fields without gaps.
+
+    A field that is an array becomes one for each of its elements, ``a_0``, ``a_1`` and so on;
+    one of a single element keeps its name.
+
+    Parameters
+    ----------
+    dtype : numpy.dtype
+        Any; one without fields stays.
+
+    Returns
+    -------
+    packed, view : numpy.dtype
+        The dtype to store, and one with the same fields that are where they are in `dtype`.
+
+    Raises
+    ------
+    TypeError
+        That would be more than 1,000 fields.
+    """
+    if dtype.names is None:
+        return dtype, dtype
+    names: list[str] = []
+    packed: list[np.dtype[Any]] = []
+    views: list[np.dtype[Any]] = []
+    offsets: list[int] = []
+    assert dtype.fields is not None
+    for name in dtype.names:
+        kind, start = dtype.fields[name][:2]
+        single = kind.base
+        one, as_is = plain_fields(single) if single.names is not None else (single, single)
+        count = math.prod(kind.shape)
+        if len(names) + count > _MOST_FIELDS:
+            raise TypeError(
+                f"its fields, and the elements of those that are arrays, are over {_MOST_FIELDS}"
+            )
+        for number, idx in enumerate(np.ndindex(kind.shape)):
+            own = name if count == 1 else "_".join([name, *map(str, idx)])
+            while own in names or (own != name and own in dtype.names):
+                own += "_"
+            names.append(own)
+            packed.append(one.newbyteorder("<"))
+            views.append(as_is)
+            offsets.append(start + number * single.itemsize)
+    return (
+        np.dtype(list(zip(names, packed, strict=True))),
+        np.dtype(
+            {"names": names, "formats": views, "offsets": offsets, "itemsize": dtype.itemsize}
+        ),
+    )
+
+
+def check_fillvalue(fillvalue: Any, dtype: np.dtype[Any]) -> Any:
+    """Turn a fill value into a scalar of `dtype`; None is the dtype's zero.
+
+    Raises
+    ------
+    ValueError
+        The value does not fit the dtype.
+    """
+    if fillvalue is None:
+        return np.zeros((), dtype)[()]
+    problem = f"fillvalue {fillvalue!r} does not fit dtype {dtype}"
+    if is_text(dtype):
+        if not isinstance(fillvalue, str):
+            raise ValueError(f"{problem}: it is a {type(fillvalue).__name__}, and not a str")
+        return as_text(fillvalue)[()]
+    try:
+        with np.errstate(all="raise"):
+            filled = np.array(fillvalue, dtype=dtype)
+            if filled.shape != ():
+                raise ValueError("it is not a scalar")
+    except (TypeError, ValueError, OverflowError, FloatingPointError) as error:
+        raise ValueError(f"{problem}: {error}") from None
+    if dtype.names is not None and isinstance(fillvalue, tuple):
+        for value, name in zip(fillvalue, dtype.names, strict=True):
+            if dtype[name].shape == ():
+                check_fillvalue(value, dtype[name])
+        return filled[()]
+    given = np.asarray(fillvalue)
+    if dtype.kind == "M" and given.dtype.kind not in "mM":
+        # Numbers are in the dtype's own unit; what is read in another may be finer.
+        given = filled if given.dtype.kind in "biuf" else np.asarray(np.datetime64(fillvalue))
+    lossy = dtype.kind in "biu" and given.dtype.kind not in "biuf"
+    if lossy or lost(given, dtype).any():
+        raise ValueError(f"{problem}: it would become {filled[()]!r}")
+    return filled[()]
+
+
+def same_fill(fill: Any, wanted: np.ndarray[Any, Any]) -> bool:
+    """Return whether a fill value is another, bit by bit, once it has the dtype of that."""
+    if is_text(wanted.dtype):
+        # Of which the bytes are places in memory. By itself NumPy takes a str for one of fixed
+        # length, which has no NULs at its end.
+        return bool(np.asarray(fill, wanted.dtype)[()] == wanted[()])
+    try:
+        given = np.asarray(fill)
+        if given.dtype.kind == "c" and wanted.dtype.kind != "c":
+            if given.imag != 0:
+                return False
+            given = given.real  # NumPy warns of imaginary parts even where there are none
+        with np.errstate(all="ignore"):
+            cast = given.astype(wanted.dtype)
+    except (TypeError, ValueError, OverflowError):
+        return False
+    return cast.tobytes() == wanted.tobytes()
+
+
+def encode_dtype(dtype: np.dtype[Any]) -> Any:
+    """Give a JSON value for a dtype: its ``str``, or the description of its fields."""
+    if is_text(dtype):
+        return _TEXT
+    if dtype.names is None:
+        return dtype.str if dtype.subdtype is None else [encode_dtype(dtype.base), dtype.shape]
+    assert dtype.fields is not None
+    fields = [[n, encode_dtype(dtype.fields[n][0]), dtype.fields[n][1]] for n in dtype.names]
+    titles = [[*dtype.fields[n], None][2] for n in dtype.names]
+    return {
+        "fields": fields,
+        "itemsize": dtype.itemsize,
+        "aligned": dtype.isalignedstruct,
+        **({"titles": titles} if any(titles) else {}),
+    }
+
+
+def decode_dtype(value: Any) -> np.dtype[Any]:
+    """Read what `encode_dtype` gave."""
+    if isinstance(value, str):
+        return TEXT if value == _TEXT else np.dtype(value)
+    if isinstance(value, list):
+        return np.dtype((decode_dtype(value[0]), tuple(value[1])))
+    names, formats, offsets = zip(*value["fields"], strict=True)
+    spec = {
+        "names": list(names),
+        "formats": [decode_dtype(f) for f in formats],
+        "offsets": list(offsets),
+        "itemsize": value["itemsize"],
+        **({"titles": value["titles"]} if "titles" in value else {}),
+    }
+    return np.dtype(spec, align=value["aligned"])  # type: ignore[call-overload, no-any-return]
+
+
+def encode_value(value: Any) -> Any:
+    """Give a JSON value for JSON values, NumPy scalars and arrays, nested or not.
+
+    Raises
+    ------
+    TypeError
+        A value that is neither, or a mapping whose keys are not strings.
+    """
+    if value is None or isinstance(value, (bool, int, str)):
+        return value
+    if isinstance(value, float) and not isinstance(value, np.floating):
+        return value if math.isfinite(value) else {"__float__": repr(value)}
+    if isinstance(value, (np.ndarray, np.generic)):
+        array = np.asarray(value)
+        if is_text(array.dtype):
+            array = as_text(array)
+        elif array.dtype.hasobject:
+            raise TypeError(f"an array of dtype {array.dtype} cannot be kept in attributes")
+        raw = encode(array) if is_text(array.dtype) else array.tobytes()
+        return {
+            "__numpy__": base64.b64encode(raw).decode(),
+            "dtype": encode_dtype(array.dtype),
+            "shape": list(array.shape),
+            "scalar": isinstance(value, np.generic),
+        }
+    if isinstance(value, complex):
+        return encode_value(np.complex128(value))
+    if isinstance(value, (list, tuple)):
+        return [encode_value(v) for v in value]
+    if isinstance(value, Mapping):
+        for key in value:
+            if not isinstance(key, str):
+                raise TypeError(f"keys of stored mappings are str, and {key!r} is not")
+        encoded = {k: encode_value(v) for k, v in value.items()}
+        # A mapping that looks like one of our tags is wrapped, so that it comes back as it was.
+        return {"__map__": encoded} if _TAGS & encoded.keys() else encoded
+    raise TypeError(
+        f"a {type(value).__name__} cannot be kept in attributes: "
+        "use None, bool, int, float, complex, str, lists, mappings, NumPy scalars or arrays"
+    )
+
+
+def encode_attrs(attrs: Mapping[str, Any]) -> dict[str, Any]:
+    """Give the JSON form of attributes.
+
+    Raises
+    ------
+    TypeError
+        A name that is no str, or a value that `encode_value` does not take.
+    """
+    for name in attrs:
+        if not isinstance(name, str):
+            raise TypeError(f"an attribute is named by a str, not {name!r}")
+    return {name: encode_value(value) for name, value in attrs.items()}
+
+
+def decode_value(value: Any) -> Any:
+    """Read what `encode_value` gave. Tuples come back as lists, as in JSON."""
+    if isinstance(value, list):
+        return [decode_value(v) for v in value]
+    if not isinstance(value, dict):
+        return value
+    found = decode_tagged(value)
+    return {k: decode_value(v) for k, v in found.items()} if isinstance(found, dict) else found
+
+
+def decode_tagged(value: dict[str, Any]) -> Any:
+    """Read a tagged object of `encode_value`.
+
+    Returns
+    -------
+    float, numpy scalar, ndarray or dict
+        A dict is a mapping whose values are still to be read. Attributes of other programs are
+        none of our tags, whatever they are called.
+    """
+    try:
+        if value.keys() == {"__numpy__", "dtype", "shape", "scalar"}:
+            raw = base64.b64decode(value["__numpy__"], validate=True)
+            dtype, shape = decode_dtype(value["dtype"]), value["shape"]
+            if is_text(dtype):
+                return decode(raw, math.prod(shape)).reshape(shape)
+            array = np.frombuffer(bytearray(raw), dtype).reshape(shape)
+            return array[()] if value["scalar"] else array
+        if value.keys() == {"__float__"}:
+            number = float(value["__float__"])
+            return value if math.isfinite(number) else number
+    except (ValueError, TypeError, KeyError, IndexError):
+        return value
+    if value.keys() == {"__map__"}:
+        inner = value["__map__"]
+        if isinstance(inner, dict) and _TAGS & inner.keys():
+            return inner
+    return value

@@ -1,0 +1,327 @@
+"""The joblib engine: threads, or processes that joblib's loky or multiprocessing start.
+
+Pools are kept between calls, because starting one costs more than most calls. A request's
+own slicing always runs in threads of this process, where workers write straight into the
+result; map, apply, reduce and copies go to the processes, which read and write the store
+themselves.
+"""
+
+from __future__ import annotations
+
+import os
+import pickle
+import select
+import signal
+import threading
+import time
+import uuid
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import FIRST_COMPLETED, FIRST_EXCEPTION, Executor, Future, wait
+from concurrent.futures.process import BrokenProcessPool, ProcessPoolExecutor
+from concurrent.futures.thread import ThreadPoolExecutor
+from contextlib import suppress
+from itertools import islice
+from multiprocessing import get_context
+from typing import Any, Generic
+
+import cloudpickle
+import joblib
+from joblib.externals.loky import ProcessPoolExecutor as LokyExecutor
+
+from dosna.engines.base import (
+    Engine,
+    R,
+    Report,
+    Runner,
+    T,
+    Tasks,
+    pack_error,
+    reported,
+    unpack_error,
+)
+from dosna.errors import ConfigurationError, WorkerError
+
+_BACKENDS = ("threading", "loky", "multiprocessing")
+# What one submission to a process should take: long against its cost of 60 µs, short
+# against the second within which Ctrl-C stops.
+_SECONDS_PER_BATCH = 0.1
+_REPORT_SECONDS = 0.1
+_IDLE_SECONDS = 60
+_INTERRUPT_SECONDS = 0.5
+
+_in_worker = threading.local()
+_started_in: int | None = None
+"""The process that has started pools of processes."""
+_pools: dict[tuple[str, int], Executor] = {}
+_pools_lock = threading.Lock()
+
+
+class JoblibRunner(Runner):
+    """Works in threads or processes of this machine.
+
+    Parameters
+    ----------
+    njobs : int, optional
+        How many workers; by default the CPUs that this process may use, as -1 does.
+    jlbackend : {'threading', 'loky', 'multiprocessing'}
+        Threads; or processes that start fresh and clean up after themselves (loky), or by
+        a fork server of Python's own (multiprocessing, whose scripts need the guard
+        ``if __name__ == '__main__'``).
+    """
+
+    def __init__(self, njobs: int | None = None, jlbackend: str = "threading") -> None:
+        super().__init__()
+        if njobs is None or njobs == -1:
+            njobs = joblib.cpu_count()
+        if isinstance(njobs, bool) or not isinstance(njobs, int) or njobs < 1:
+            raise ConfigurationError(f"njobs is a positive number or -1, not {njobs!r}")
+        if jlbackend not in _BACKENDS:
+            raise ConfigurationError(
+                f"jlbackend is one of {', '.join(_BACKENDS)}, and {jlbackend!r} was given"
+            )
+        self.njobs = self.threads = self.workers = njobs
+        self.jlbackend = jlbackend
+        self.shares_memory = jlbackend == "threading"  # type: ignore[misc]
+
+    @property
+    def params(self) -> Mapping[str, Any]:
+        return {"njobs": self.njobs, "jlbackend": self.jlbackend}
+
+    def map(self, work: Callable[[Iterable[T]], R], tasks: Tasks[T]) -> list[R]:
+        return self._in_threads(work, tasks, self.threads, None)
+
+    def spread(
+        self,
+        work: Callable[[Iterable[T]], R],
+        tasks: Tasks[T],
+        *,
+        workers: int | None = None,
+        travels: bool = True,
+        report: Report | None = None,
+    ) -> list[R]:
+        workers = min(self.workers, workers or self.workers)
+        # A worker that waited for a place in its own pool would wait for ever, and a forked
+        # child has the parent's pools without what runs them.
+        if getattr(_in_worker, "yes", False) or _started_in not in (None, os.getpid()):
+            return [work(tasks if report is None else reported(tasks, report))]
+        if self.shares_memory or not travels:
+            return self._in_threads(work, tasks, workers, report)
+        return self._in_processes(work, tasks, workers, report)
+
+    def _in_threads(
+        self,
+        work: Callable[[Iterable[T]], R],
+        tasks: Tasks[T],
+        workers: int,
+        report: Report | None,
+    ) -> list[R]:
+        shared = _SharedTasks(tasks)
+        pool = self._pool("threading")
+        # The caller works too and waits for no helper that has not begun: calls from within
+        # helpers, in whatever thread, then go on even when all of the pool is taken.
+        helpers = [
+            pool.submit(_work_in_thread, work, shared) for _ in range(min(workers, len(tasks)) - 1)
+        ]
+        try:
+            results = [work(shared if report is None else _watched(shared, report))]
+            running = {helper for helper in helpers if not helper.cancel()}
+            while running:
+                done, running = wait(running, _REPORT_SECONDS if report else None, FIRST_EXCEPTION)
+                results += [helper.result() for helper in done]
+                if report:
+                    report(shared.done)
+        except BaseException as error:
+            shared.stop()
+            running = {helper for helper in helpers if not helper.cancel()}
+            # A thread cannot be interrupted: Ctrl-C leaves it to end by itself, later.
+            if wait(running, _patience(error)).not_done:
+                self._forget_pool("threading")
+            raise
+        return results
+
+    def _in_processes(
+        self,
+        work: Callable[[Iterable[T]], R],
+        tasks: Tasks[T],
+        workers: int,
+        report: Report | None,
+    ) -> list[R]:
+        payload = cloudpickle.dumps(work)
+        # Not the payload's hash: the handles that one call opened may be stale in the next.
+        call = uuid.uuid4().hex
+        pool = self._pool(self.jlbackend)
+        source = iter(tasks)
+        running: dict[Future[Any], int] = {}
+        results: list[R] = []
+        size, finished = 1, 0
+        try:
+            while True:
+                while len(running) < workers:
+                    batch = list(islice(source, size))
+                    if not batch:
+                        break
+                    future = pool.submit(_work_in_process, call, payload, batch)
+                    running[future] = len(batch)
+                if not running:
+                    return results
+                for future in wait(running, return_when=FIRST_COMPLETED).done:
+                    count = running.pop(future)
+                    seconds, error, result = future.result()
+                    if error is not None:
+                        raise unpack_error(error)
+                    results.append(result)
+                    finished += count
+                    if report:
+                        report(finished)
+                    # Fair shares at the end weigh more than long batches.
+                    fair = max(1, (len(tasks) - finished) // (2 * workers))
+                    size = max(1, min(int(_SECONDS_PER_BATCH * count / seconds), fair, 4096))
+        except BrokenProcessPool as error:
+            self._forget_pool(self.jlbackend)
+            raise WorkerError(
+                f"a worker process of the joblib engine ({self.jlbackend}) died: it was killed, "
+                "ran out of memory, or (multiprocessing) the script has no "
+                "`if __name__ == '__main__'` guard"
+            ) from error
+        except BaseException as error:
+            for future in running:
+                future.cancel()
+            unfinished = wait(running, _patience(error)).not_done
+            # Ctrl-C ends a worker that had only just begun, and with it, sooner or later, the
+            # pool. Whatever a worker is writing, a chunk stays old or becomes new.
+            if unfinished or not isinstance(error, Exception):
+                self._kill(pool)
+            raise
+
+    def _pool(self, kind: str) -> Executor:
+        global _started_in
+        if kind != "threading":
+            _started_in = os.getpid()
+        with _pools_lock:
+            if (kind, self.njobs) not in _pools:
+                _pools[kind, self.njobs] = _EXECUTORS[kind](self.njobs)
+            return _pools[kind, self.njobs]
+
+    def _kill(self, pool: Executor) -> None:
+        """End workers in the middle of their work, and their pool."""
+        workers = list(pool._processes.values())  # type: ignore[attr-defined]
+        self._forget_pool(self.jlbackend)
+        for process in workers:
+            with suppress(ProcessLookupError):
+                os.kill(process.pid, signal.SIGKILL)
+
+    def _forget_pool(self, kind: str) -> None:
+        with _pools_lock:
+            forgotten = _pools.pop((kind, self.njobs), None)
+        if forgotten is not None:
+            # Threads that others wait for end their work; nothing new is begun.
+            forgotten.shutdown(wait=False)
+
+
+def _renew_pools() -> None:
+    # A forked child inherits pools whose threads it does not have, and perhaps a lock that
+    # nobody will release.
+    global _pools, _pools_lock
+    _pools, _pools_lock = {}, threading.Lock()
+
+
+os.register_at_fork(after_in_child=_renew_pools)
+
+
+def _patience(error: BaseException) -> float | None:
+    """Seconds to wait for tasks that run while an error waits to be raised; None for all."""
+    return None if isinstance(error, Exception) else _INTERRUPT_SECONDS
+
+
+def _begin_worker(owner: int) -> None:
+    # A terminal sends Ctrl-C to workers too; who stops them is the process that started them.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # If that is killed, nobody tells its workers, which would wait for minutes.
+    with suppress(OSError):
+        handle = os.pidfd_open(owner)
+        threading.Thread(target=_end_with, args=(handle,), daemon=True).start()
+
+
+def _end_with(process: int) -> None:
+    select.select([process], [], [])
+    os._exit(1)
+
+
+# Pools of our own: loky's reusable one is joblib's too, which expects it as it left it.
+_EXECUTORS: dict[str, Callable[[int], Executor]] = {
+    "threading": lambda njobs: ThreadPoolExecutor(njobs, thread_name_prefix="dosna"),
+    "loky": lambda njobs: LokyExecutor(
+        njobs, timeout=_IDLE_SECONDS, initializer=_begin_worker, initargs=(os.getpid(),)
+    ),
+    "multiprocessing": lambda njobs: ProcessPoolExecutor(
+        njobs, get_context("forkserver"), _begin_worker, (os.getpid(),)
+    ),
+}
+
+
+class _SharedTasks(Generic[T]):
+    """Tasks that threads take one by one, so that none is idle while others are busy."""
+
+    def __init__(self, tasks: Iterable[T]) -> None:
+        self._source = iter(tasks)
+        self._lock = threading.Lock()
+        self._stopped = False
+        self.done = 0
+
+    def stop(self) -> None:
+        self._stopped = True
+
+    def __iter__(self) -> Iterator[T]:
+        end = object()
+        while not self._stopped:
+            with self._lock:
+                task = next(self._source, end)
+            if task is end:
+                return
+            yield task  # type: ignore[misc]
+            with self._lock:
+                self.done += 1
+
+
+def _watched(shared: _SharedTasks[T], report: Report) -> Iterator[T]:
+    """Hand tasks on, and report after each how many are done by all."""
+    for task in shared:
+        yield task
+        report(shared.done)
+
+
+def _work_in_thread(work: Callable[[Iterable[T]], R], shared: _SharedTasks[T]) -> R:
+    _in_worker.yes = True
+    try:
+        return work(shared)
+    except BaseException:
+        shared.stop()
+        raise
+
+
+_unpacked: dict[str, Any] = {}
+
+
+def _work_in_process(
+    call: str, payload: bytes, batch: list[Any]
+) -> tuple[float, bytes | None, Any]:
+    """Run one batch; give its seconds, its packed error or None, and its result."""
+    _in_worker.yes = True
+    begin = time.perf_counter()
+    try:
+        work = _unpacked.get(call)
+        if work is None:
+            _unpacked.clear()
+            work = _unpacked[call] = pickle.loads(payload)
+        result = work(batch)
+    except BaseException as error:
+        return 1.0, pack_error(error), None
+    return max(time.perf_counter() - begin, 1e-6), None, result
+
+
+ENGINE = Engine(
+    name="joblib",
+    runner=JoblibRunner,
+    description="threads or processes of one machine",
+    url="https://joblib.readthedocs.io",
+)

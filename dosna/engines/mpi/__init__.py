@@ -1,0 +1,1 @@
+"""The engine `mpi`: the ranks of an MPI program."""

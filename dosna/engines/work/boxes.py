@@ -1,0 +1,147 @@
+"""Parts of arrays that are read, written and held at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import numpy as np
+
+from dosna.backends.base import BackendDataset
+from dosna.core.plan import ChunkTask, every_chunk, plan
+from dosna.core.selection import select
+from dosna.core.sizes import parse_size
+from dosna.core.types import Array, Shape
+from dosna.errors import MemoryLimitError
+
+__all__ = [
+    "BLOCK_BYTES",
+    "box_of",
+    "by_chunk",
+    "extent_of",
+    "objects_of",
+    "plain",
+    "read_box",
+    "read_object",
+    "read_source",
+    "workers_within",
+    "write_object",
+]
+
+
+# Chunks are grouped for a halo, so that a neighbour is read once for the group and not once
+# for each chunk beside it; and for a source whose chunks lie across them.
+BLOCK_BYTES = 32 << 20
+
+
+def read_box(dataset: BackendDataset, box: tuple[slice, ...]) -> Array:
+    """Read a box of the array, in this thread."""
+    selection = select(box, dataset.metadata.shape)
+    result, canonical = selection.allocate(dataset.metadata.dtype)
+    dataset.read_many(canonical, plan(selection, dataset.grain))
+    return result
+
+
+def read_object(dataset: BackendDataset, task: ChunkTask) -> Array:
+    """Read all of a stored object, by a task of a plan over every one."""
+    block = np.empty(extent_of(task.out), dataset.metadata.dtype)
+    dataset.read_many(block, [task._replace(out=(...,))])
+    return block
+
+
+def write_object(dataset: BackendDataset, task: ChunkTask, values: Array) -> None:
+    """Write all of a stored object, by a task of a plan over every one."""
+    dataset.write_many(values, [task._replace(out=(...,))])
+
+
+def by_chunk(
+    extent: Shape,
+    chunk_size: Shape,
+    dtype: np.dtype[Any],
+    make: Callable[[tuple[slice, ...]], Array],
+) -> Array:
+    """Put together what `make` gives for the place of each chunk in a stored object."""
+    if all(n <= c for n, c in zip(extent, chunk_size, strict=True)):
+        return make(tuple(map(slice, extent)))
+    whole = np.empty(extent, dtype)
+    for part in every_chunk(extent, chunk_size):
+        whole[part.out] = make(part.out)
+    return whole
+
+
+def _read_place(dataset: BackendDataset, task: ChunkTask) -> Array:
+    return read_box(dataset, task.out)
+
+
+def extent_of(box: Sequence[slice]) -> Shape:
+    """Give the shape of a box."""
+    return tuple(s.stop - s.start for s in box)
+
+
+def objects_of(box: Sequence[slice], grain: Shape) -> list[ChunkTask]:
+    """Plan the stored objects in a box that begins with one; `out` is their place in the box."""
+    first = [s.start // g for s, g in zip(box, grain, strict=True)]
+    return [
+        task._replace(idx=tuple(f + i for f, i in zip(first, task.idx, strict=True)))
+        for task in every_chunk(extent_of(box), grain)
+    ]
+
+
+def box_of(idx: Sequence[int], shape: Shape, block: Shape) -> ChunkTask:
+    """Plan one block of an array, as `every_chunk` does each."""
+    box = tuple(
+        slice(i * b, min(n, (i + 1) * b)) for i, n, b in zip(idx, shape, block, strict=True)
+    )
+    return ChunkTask(tuple(idx), tuple(slice(0, s.stop - s.start) for s in box), box, True)
+
+
+def plain(data: Any) -> Array:
+    """Give what is in memory as an array; TypeError for a mask, which would be lost."""
+    if isinstance(data, np.ma.MaskedArray) and np.ma.is_masked(data):
+        raise TypeError("a dataset has no mask: fill the array first, data.filled(value)")
+    return np.asarray(data)
+
+
+def read_source(source: Any, box: tuple[slice, ...]) -> Array:
+    """Read a box of a source, and notice one that gives another shape than it promised."""
+    if isinstance(source, BackendDataset):
+        return read_box(source, box)
+    block = np.asarray(source[box])
+    extent = extent_of(box)
+    if block.shape != extent:
+        raise ValueError(
+            f"{type(source).__name__} of shape {tuple(source.shape)} gave a block of shape "
+            f"{block.shape} for {box}, which has {extent}"
+        )
+    return block
+
+
+def _chunks_of(
+    task: ChunkTask, extent: Shape, chunk_size: Shape
+) -> Iterable[tuple[Shape, tuple[Any, ...]]]:
+    """Give the chunks of a stored object: index in the array, place in the object."""
+    first = [s.start // c for s, c in zip(task.out, chunk_size, strict=True)]
+    if all(n <= c for n, c in zip(extent, chunk_size, strict=True)):
+        yield tuple(first), (...,)
+        return
+    for part in every_chunk(extent, chunk_size):
+        yield tuple(f + i for f, i in zip(first, part.idx, strict=True)), part.out
+
+
+def workers_within(limit: int | str | None, task_bytes: int, what: str) -> int | None:
+    """How many tasks at the same time stay within a memory limit; None without one.
+
+    Raises
+    ------
+    MemoryLimitError
+        Not even one.
+    """
+    if limit is None:
+        return None
+    size = parse_size(limit)
+    if task_bytes > size:
+        raise MemoryLimitError(
+            f"{what} holds {task_bytes} bytes for one chunk, and memory_limit is {size}: "
+            "raise the limit, or use smaller chunks"
+        )
+    return max(1, size // max(1, task_bytes))

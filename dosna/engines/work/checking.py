@@ -1,0 +1,65 @@
+"""Checking chunks, and comparing them with a source."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from dosna.backends.base import BackendDataset, ChunkState
+from dosna.core.compare import other_bytes, unequal
+from dosna.core.plan import ChunkTask
+from dosna.core.types import Shape
+from dosna.engines.work.boxes import (
+    _chunks_of,
+    extent_of,
+    read_box,
+    read_source,
+)
+
+__all__ = ["Compare", "Verify"]
+
+
+@dataclass
+class Verify:
+    """Look at each chunk; gives ``(chunk index, state)`` pairs."""
+
+    dataset: BackendDataset
+
+    def __call__(self, tasks: Iterable[ChunkTask]) -> list[tuple[Shape, ChunkState]]:
+        chunk_size, verify = self.dataset.metadata.chunk_size, self.dataset.verify_chunk
+        return [
+            (idx, verify(idx))
+            for task in tasks
+            for idx, _ in _chunks_of(task, extent_of(task.out), chunk_size)
+        ]
+
+
+@dataclass
+class Compare:
+    """Compare chunks with what should be equal to them, of the same shape.
+
+    Gives ``(chunk index, how many elements differ, index of the first)`` for those that do.
+    """
+
+    dataset: BackendDataset
+    other: Any
+    exact: bool = False
+
+    def __call__(self, tasks: Iterable[ChunkTask]) -> list[tuple[Shape, int, Shape]]:
+        chunk_size = self.dataset.metadata.chunk_size
+        found = []
+        for task in tasks:
+            block = read_box(self.dataset, task.out)
+            other = read_source(self.other, task.out)
+            for idx, place in _chunks_of(task, block.shape, chunk_size):
+                differ = (other_bytes if self.exact else unequal)(block[place], other[place])
+                count = int(np.count_nonzero(differ))
+                if count:
+                    at = np.unravel_index(int(np.argmax(differ)), differ.shape)
+                    start = (i * c for i, c in zip(idx, chunk_size, strict=True))
+                    first = tuple(int(s + a) for s, a in zip(start, at, strict=True))
+                    found.append((idx, count, first))
+        return found

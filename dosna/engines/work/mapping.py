@@ -1,0 +1,246 @@
+"""The work that load, map, apply and the like hand to a runner: one class each.
+
+Each is called with tasks of a plan over every chunk, in whatever thread, process or rank the
+runner chose, and so holds only what travels: backend datasets and the user's function.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from dosna.backends.base import BackendDataset
+from dosna.core.halo import pieces
+from dosna.core.plan import ChunkTask, plan
+from dosna.core.selection import select
+from dosna.core.text import element_bytes, elements, is_text
+from dosna.core.types import Array, Shape
+from dosna.engines.work.boxes import (
+    _read_place,
+    by_chunk,
+    extent_of,
+    objects_of,
+    read_object,
+    write_object,
+)
+
+Func = Callable[[Any], Any]
+
+
+def result_of(func: Func, block: Array, extent: Shape) -> Array:
+    """Call a user's function on a block, and refuse a result of another shape."""
+    result = np.asarray(func(block))
+    if result.shape != extent:
+        raise ValueError(
+            f"{name_of(func)} gave shape {result.shape} for a block of shape {extent}: "
+            "a function over chunks keeps their shape (reduce makes one number of them)"
+        )
+    return result
+
+
+def check_cast(func: Func, result: Array, dtype: np.dtype[Any], advice: str) -> Array:
+    """Give a function's result back, or raise TypeError if `dtype` would cut it down."""
+    if is_text(dtype):
+        return elements(result, dtype)  # type: ignore[no-any-return]
+    longer = result.dtype.kind in "SU" and result.dtype.itemsize > dtype.itemsize
+    longer = longer or is_text(result.dtype)
+    if longer or not np.can_cast(result.dtype, dtype, "same_kind"):
+        raise TypeError(
+            f"{name_of(func)} gave {result.dtype}, which {dtype} would cut down: {advice}"
+        )
+    return result
+
+
+def name_of(func: Func) -> str:
+    """How error messages call a user's function."""
+    return getattr(func, "__qualname__", None) or repr(func)
+
+
+def check_first(func: Func, result: Array, dtype: np.dtype[Any]) -> Array:
+    """As `check_cast`, for a dtype that the first chunk's result has settled."""
+    advice = f"the first chunk's result was {dtype}; say with dtype= what the output shall be"
+    return check_cast(func, result, dtype, advice)
+
+
+@dataclass
+class Map:
+    """Write what a function makes of each chunk to another dataset."""
+
+    source: BackendDataset
+    target: BackendDataset
+    func: Func
+    dtype_given: bool
+
+    def __call__(self, tasks: Iterable[ChunkTask]) -> None:
+        meta = self.target.metadata
+        read = read_object if self.source.grain == self.target.grain else _read_place
+        for task in tasks:
+            block = read(self.source, task)
+
+            def one(place: tuple[slice, ...], block: Array = block) -> Array:
+                # The ellipsis keeps an array of no axes an array.
+                inside: Any = (*place, ...)
+                seen = block[inside]
+                result = result_of(self.func, seen, seen.shape)
+                if self.dtype_given:
+                    return elements(result, meta.dtype)  # type: ignore[no-any-return]
+                return check_first(self.func, result, meta.dtype)
+
+            whole = by_chunk(block.shape, meta.chunk_size, meta.dtype, one)
+            write_object(self.target, task, whole)
+
+
+@dataclass
+class Apply:
+    """Replace each chunk by what a function makes of it."""
+
+    dataset: BackendDataset
+    func: Func
+
+    def __call__(self, tasks: Iterable[ChunkTask]) -> None:
+        meta = self.dataset.metadata
+        for task in tasks:
+            block = read_object(self.dataset, task)
+
+            def one(place: tuple[slice, ...], block: Array = block) -> Array:
+                inside: Any = (*place, ...)
+                return self._result(block[inside])
+
+            whole = by_chunk(block.shape, meta.chunk_size, meta.dtype, one)
+            write_object(self.dataset, task, whole)
+
+    def _result(self, block: Array) -> Array:
+        result = result_of(self.func, block, block.shape)
+        advice = "use map, whose output takes the dtype of the result"
+        return check_cast(self.func, result, self.dataset.metadata.dtype, advice)
+
+
+@dataclass
+class HaloMap:
+    """Like `Map`, where the function sees past the edge of each chunk.
+
+    Its tasks are those of a plan over groups of chunks, see `halo_group`.
+    """
+
+    source: BackendDataset
+    target: BackendDataset
+    func: Func
+    halo: Shape
+    mode: str
+    cval: Any
+    dtype_given: bool
+
+    def __call__(self, tasks: Iterable[ChunkTask]) -> None:
+        for task in tasks:
+            # Nothing of it is left while the next one is read: two would break a memory limit.
+            self._one(task.out)
+
+    def _one(self, box: Sequence[slice]) -> None:
+        meta, grain = self.target.metadata, self.target.grain
+        group = self.extended(box)
+        for stored in objects_of(box, grain):
+            seen = group[self._around(stored.out)]
+
+            def one(place: tuple[slice, ...], seen: Array = seen) -> Array:
+                return self._result(seen[self._around(place)].copy())
+
+            whole = by_chunk(extent_of(stored.out), meta.chunk_size, meta.dtype, one)
+            write_object(self.target, stored, whole)
+
+    def _around(self, box: Sequence[slice]) -> tuple[slice, ...]:
+        """Give the place of a box with its halo, in what was read with its halo."""
+        return tuple(
+            slice(s.start or 0, s.stop + 2 * h) for s, h in zip(box, self.halo, strict=True)
+        )
+
+    def _result(self, block: Array) -> Array:
+        inner = tuple(slice(h, n - h) for h, n in zip(self.halo, block.shape, strict=True))
+        result = result_of(self.func, block, block.shape)[inner]
+        dtype = self.target.metadata.dtype
+        if self.dtype_given:
+            return elements(result, dtype)  # type: ignore[no-any-return]
+        return check_first(self.func, result, dtype)
+
+    def extended(self, place: Sequence[slice]) -> Array:
+        """Read a box of the array with its halo, whose far side the mode makes up."""
+        meta = self.source.metadata
+        extent = [s.stop - s.start + 2 * h for s, h in zip(place, self.halo, strict=True)]
+        if self.mode == "constant":
+            block = np.empty(extent, meta.dtype)
+            block[...] = self.cval
+        else:
+            block = np.empty(extent, meta.dtype)
+        corner = [s.start - h for s, h in zip(place, self.halo, strict=True)]
+        known = tuple(
+            slice(max(0, s.start - h), min(n, s.stop + h))
+            for s, h, n in zip(place, self.halo, meta.shape, strict=True)
+        )
+        self._read(known, _moved(block, known, corner))
+        for piece in pieces(place, self.halo, meta.shape, self.mode):
+            # The ellipsis keeps an array of no axes an array.
+            out: Any = (*piece.out, ...)
+            flip: Any = (*piece.flip, ...)
+            where = block[out][flip]
+            inside = zip(piece.source, known, strict=True)
+            if all(k.start <= s.start and s.stop <= k.stop for s, k in inside):
+                where[...] = _moved(block, piece.source, corner)
+            else:
+                self._read(piece.source, where)
+        return block
+
+    def _read(self, box: tuple[slice, ...], where: Array) -> None:
+        meta = self.source.metadata
+        self.source.read_many(where, plan(select(box, meta.shape), self.source.grain))
+
+
+def _moved(block: Array, box: tuple[slice, ...], corner: Sequence[int]) -> Array:
+    """Give the part of a block that begins at `corner` where a box of the array lies."""
+    place: list[Any] = [slice(s.start - c, s.stop - c) for s, c in zip(box, corner, strict=True)]
+    # The ellipsis keeps an array of no axes an array.
+    part: Array = block[*place, ...]
+    return part
+
+
+def halo_group(dataset: BackendDataset, halo: Shape, limit: int, at_least: int) -> Shape:
+    """Choose how many elements of each axis to read together, in whole stored objects.
+
+    `dataset` is the one that is written. Grown axis by axis while it saves reading and stays
+    within `limit` bytes with its halo, and while there stay `at_least` groups to share out;
+    these are then made of equal size.
+    """
+    meta, grain = dataset.metadata, dataset.grain
+    group = list(grain)
+
+    def nbytes() -> int:
+        size = element_bytes(meta.dtype)
+        for g, h in zip(group, halo, strict=True):
+            size *= g + 2 * h
+        return size
+
+    def count() -> int:
+        total = 1
+        for g, n in zip(group, meta.shape, strict=True):
+            total *= -(-n // g)
+        return total
+
+    while True:
+        open_axes = [
+            axis for axis in range(meta.ndim) if halo[axis] and group[axis] < meta.shape[axis]
+        ]
+        if not open_axes:
+            break
+        # The axis on which most of what is read is halo.
+        axis = max(open_axes, key=lambda a: halo[a] / group[a])
+        before = group[axis]
+        group[axis] += grain[axis]
+        if nbytes() > limit or count() < at_least:
+            group[axis] = before
+            break
+    for axis, (g, n, c) in enumerate(zip(group, meta.shape, grain, strict=True)):
+        if n:
+            groups, chunks = -(-n // g), -(-n // c)
+            group[axis] = -(-chunks // groups) * c
+    return tuple(group)

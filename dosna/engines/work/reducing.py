@@ -1,0 +1,47 @@
+"""Reducing a dataset to a value, and clearing it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from dosna.backends.base import BackendDataset
+from dosna.core.plan import ChunkTask
+from dosna.core.types import Shape
+from dosna.engines.work.boxes import (
+    _chunks_of,
+    read_object,
+)
+
+__all__ = ["Clear", "Reduce"]
+
+
+@dataclass
+class Reduce:
+    """Reduce each chunk to one value; gives ``(chunk index, value)`` pairs."""
+
+    dataset: BackendDataset
+    ufunc: np.ufunc
+    dtype: np.dtype[Any] | None
+
+    def __call__(self, tasks: Iterable[ChunkTask]) -> list[tuple[Shape, Any]]:
+        reduce, chunk_size = self.ufunc.reduce, self.dataset.metadata.chunk_size
+        found = []
+        for task in tasks:
+            block = read_object(self.dataset, task)
+            for idx, place in _chunks_of(task, block.shape, chunk_size):
+                found.append((idx, reduce(block[place], axis=None, dtype=self.dtype)))
+        return found
+
+
+@dataclass
+class Clear:
+    """Delete stored objects; its tasks are their indices."""
+
+    dataset: BackendDataset
+
+    def __call__(self, tasks: Iterable[Shape]) -> None:
+        self.dataset.del_objects(tasks)

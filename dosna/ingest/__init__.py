@@ -1,0 +1,1 @@
+"""Datasets from sources, so that an interruption loses nothing."""

@@ -1,0 +1,1 @@
+"""Other libraries that read datasets of dosna."""

@@ -1,0 +1,284 @@
+"""xarray's engine ``dosna``: ``xr.open_dataset('file:/data/scans', engine='dosna')``.
+
+https://docs.xarray.dev/en/stable/internals/how-to-add-new-backend.html
+"""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any, ClassVar
+
+import numpy as np
+import xarray as xr
+from xarray.backends import BackendArray, BackendEntrypoint
+from xarray.core import indexing
+
+from dosna.array.connection import EngineConnection
+from dosna.array.dataset import EngineDataset
+from dosna.array.home import ArrayHome
+from dosna.array.opening import open_url
+from dosna.codecs.zarr.attributes import FILL_VALUE, decode_fill_value
+from dosna.errors import DatasetNotFoundError, DosnaError, FormatError, MissingDependencyError
+
+__all__ = ["DosnaEntrypoint"]
+
+
+class DosnaArray(BackendArray):
+    """A dataset as xarray indexes it lazily; may be pickled where the dataset may.
+
+    Parameters
+    ----------
+    dataset : EngineDataset
+    """
+
+    def __init__(self, dataset: EngineDataset) -> None:
+        self.dataset = dataset
+        self.shape = dataset.shape
+        self.dtype = dataset.dtype
+
+    def __getitem__(self, key: indexing.ExplicitIndexer) -> Any:
+        arrays = sum(isinstance(k, np.ndarray) for k in key.tuple)
+        key = type(key)(tuple(map(_without_a_step, key.tuple, self.shape)))
+        if not isinstance(key, indexing.VectorizedIndexer) and arrays < 2:
+            return self._read(key.tuple)
+        return indexing.explicit_indexing_adapter(
+            key, self.shape, indexing.IndexingSupport.OUTER_1VECTOR, self._read
+        )
+
+    def _read(self, key: tuple[Any, ...]) -> Any:
+        # NumPy takes an integer beside an array for another array, and moves the axes.
+        numbers = [axis for axis, k in enumerate(key) if isinstance(k, (int, np.integer))]
+        kept = list(key)
+        for axis in numbers:
+            kept[axis] = slice(key[axis], key[axis] + 1 or None)
+        block = np.asarray(self.dataset.read(tuple(kept)), self.dtype)
+        return block.squeeze(axis=tuple(numbers))
+
+
+def _without_a_step(key: Any, extent: int) -> Any:
+    """Give an empty slice without its step: xarray reads one element for one that goes back."""
+    if isinstance(key, slice) and not range(*key.indices(extent)):
+        return slice(0, 0)
+    return key
+
+
+class DosnaEntrypoint(BackendEntrypoint):
+    """Open a dataset, or those that lie together in a group of a connection."""
+
+    description: ClassVar[str] = "Open datasets of dosna, of any of its backends"
+    supports_groups: ClassVar[bool] = True
+    open_dataset_parameters: ClassVar[tuple[str, ...]] = (
+        "filename_or_obj",
+        "drop_variables",
+        "group",
+        "mask_and_scale",
+        "decode_times",
+        "concat_characters",
+        "decode_coords",
+        "use_cftime",
+        "decode_timedelta",
+    )
+
+    def guess_can_open(self, filename_or_obj: Any) -> bool:
+        return isinstance(filename_or_obj, (EngineConnection, EngineDataset))
+
+    def open_dataset(
+        self,
+        filename_or_obj: Any,
+        *,
+        drop_variables: str | Iterable[str] | None = None,
+        group: str | None = None,
+        mask_and_scale: Any = True,
+        decode_times: Any = True,
+        concat_characters: Any = True,
+        decode_coords: Any = True,
+        use_cftime: Any = None,
+        decode_timedelta: Any = None,
+    ) -> xr.Dataset:
+        """Open the datasets of one group, without reading them.
+
+        Parameters
+        ----------
+        filename_or_obj : str, Connection or Dataset
+            A URL (see `dosna.open_url`), a connection that is connected, or a dataset.
+        drop_variables : str or iterable of str, optional
+            Names to leave out.
+        group : str, optional
+            What the names begin with, before a '/'; the outermost by default.
+        mask_and_scale, decode_times, concat_characters, decode_coords, use_cftime, \
+decode_timedelta
+            As of `xarray.decode_cf`.
+
+        Returns
+        -------
+        xarray.Dataset
+            Variables have the last part of the datasets' names. Axes without names are named
+            by their extent, ``dim_100``, so that equal ones go together; a second of the same
+            extent in one dataset is ``dim_100_2``.
+        """
+        with _opened(filename_or_obj) as (con, name, close):
+            if isinstance(filename_or_obj, EngineDataset):
+                found, group = {name: filename_or_obj}, ""
+            elif name and name in con:
+                found, group = {name: con[name]}, ""
+            else:
+                group = "/".join(filter(None, [name, (group or "").strip("/")]))
+                names = con.names_in(group)
+                depth = group.count("/") + 1 if group else 0
+                found = _readable(con, [n for n in names if n.count("/") == depth])
+                if group and not names:
+                    raise DatasetNotFoundError(
+                        f"{filename_or_obj!r} has no dataset {group!r}, nor any in it"
+                    )
+            made = _dataset(found, con, group, drop_variables)
+        decoded: xr.Dataset = xr.decode_cf(
+            made,
+            mask_and_scale=mask_and_scale,
+            decode_times=decode_times,
+            concat_characters=concat_characters,
+            decode_coords=decode_coords,
+            use_cftime=use_cftime,
+            decode_timedelta=decode_timedelta,
+        )
+        decoded.set_close(close)
+        return decoded
+
+    def open_groups_as_dict(
+        self,
+        filename_or_obj: Any,
+        *,
+        drop_variables: str | Iterable[str] | None = None,
+        **decoders: Any,
+    ) -> dict[str, xr.Dataset]:
+        with _opened(filename_or_obj) as (con, name, close):
+            names = con.names_in(name)
+        close()
+        within = len(name) + 1 if name else 0
+        groups = {""}
+        for found in names:
+            parts = found[within:].split("/")[:-1]
+            groups |= {"/".join(parts[: n + 1]) for n in range(len(parts))}
+        return {
+            "/" + group: self.open_dataset(
+                filename_or_obj, drop_variables=drop_variables, group=group, **decoders
+            )
+            for group in sorted(groups)
+        }
+
+    def open_datatree(
+        self,
+        filename_or_obj: Any,
+        *,
+        drop_variables: str | Iterable[str] | None = None,
+        **decoders: Any,
+    ) -> xr.DataTree:
+        groups = self.open_groups_as_dict(
+            filename_or_obj, drop_variables=drop_variables, **decoders
+        )
+        return xr.DataTree.from_dict(groups)
+
+
+def _leave_open() -> None:
+    """Close nothing: what was given is closed by who gave it."""
+
+
+@contextmanager
+def _opened(what: Any) -> Iterator[tuple[ArrayHome, str, Callable[[], None]]]:
+    """Give a connection, the rest of the URL, and what closes the connection if it is ours."""
+    if isinstance(what, EngineDataset):
+        yield what.connection, what.name, _leave_open
+    elif isinstance(what, EngineConnection):
+        yield what, "", _leave_open
+    else:
+        con, name = open_url(_url(os.fspath(what)), mode="r")
+        con.connect()
+        try:
+            yield con, name, con.disconnect
+        except BaseException:
+            con.disconnect()
+            raise
+
+
+def _url(text: str) -> str:
+    # xarray takes 'hdf5:/data' for a path, and makes it an absolute one.
+    here = os.getcwd() + "/"
+    return text.removeprefix(here) if text.startswith(here) else text
+
+
+def _dataset(
+    found: dict[str, EngineDataset],
+    con: ArrayHome,
+    group: str,
+    drop_variables: str | Iterable[str] | None,
+) -> xr.Dataset:
+    dropped = {drop_variables} if isinstance(drop_variables, str) else set(drop_variables or ())
+    variables = {}
+    extents: dict[str, int] = {}
+    for name, dataset in found.items():
+        last = name.rpartition("/")[2]
+        if last not in dropped:
+            variables[last] = _variable(dataset, _distinct(name, dataset, extents))
+    attrs = con.get_group_attrs(group) if con.instance.keeps_groups else {}
+    return xr.Dataset(variables, attrs=attrs)
+
+
+def _readable(con: ArrayHome, names: list[str]) -> dict[str, EngineDataset]:
+    """Open datasets; of those that cannot be opened a warning tells, unless they are all."""
+    found, failed = {}, dict[str, DosnaError]()
+    for name in names:
+        try:
+            found[name] = con[name]
+        except (FormatError, MissingDependencyError) as error:
+            failed[name] = error
+    if failed and not found:
+        raise next(iter(failed.values()))
+    for name, why in failed.items():
+        warnings.warn(f"{name!r} is left out: {why}", UserWarning, stacklevel=4)
+    return found
+
+
+def _dims(dataset: EngineDataset) -> list[str]:
+    names = getattr(dataset, "dims", None) or (None,) * dataset.ndim
+    seen: Counter[int] = Counter()
+    dims = []
+    for name, extent in zip(names, dataset.shape, strict=True):
+        if name is None:
+            seen[extent] += 1
+            name = f"dim_{extent}" + (f"_{seen[extent]}" if seen[extent] > 1 else "")
+        dims.append(name)
+    return dims
+
+
+def _distinct(name: str, dataset: EngineDataset, extents: dict[str, int]) -> list[str]:
+    """Name axes so that those of one name have one extent, as xarray wants it in a group."""
+    dims = _dims(dataset)
+    for axis, (dim, extent) in enumerate(zip(dims, dataset.shape, strict=True)):
+        if extents.setdefault(dim, extent) != extent:
+            dims[axis] = f"{dim}_{extent}"
+            extents.setdefault(dims[axis], extent)
+            warnings.warn(
+                f"axis {dim!r} of {name!r} has {extent} elements, and that of other arrays of its "
+                f"group {extents[dim]}: it is called {dims[axis]!r}",
+                UserWarning,
+                stacklevel=5,
+            )
+    return dims
+
+
+def _variable(dataset: EngineDataset, dims: list[str]) -> xr.Variable:
+    attrs = dict(dataset.attrs)
+    if FILL_VALUE in attrs:
+        # Datasets of other backends may have it as xarray writes it to Zarr v3.
+        attrs[FILL_VALUE] = decode_fill_value(attrs[FILL_VALUE], dataset.dtype)
+    encoding: dict[str, Any] = {
+        "chunks": dataset.chunk_size,
+        "preferred_chunks": dict(zip(dims, dataset.chunk_size, strict=True)),
+    }
+    if dataset.dtype.kind == "T":
+        encoding["dtype"] = dataset.dtype  # without which xarray makes objects of it
+    data = indexing.LazilyIndexedArray(DosnaArray(dataset))
+    return xr.Variable(dims, data, attrs, encoding)

@@ -1,0 +1,1 @@
+"""Bytes by place: files, S3, locks, requests under way, caches."""

@@ -1,0 +1,178 @@
+"""Bytes of a file, local or in S3: read anywhere, by several threads at a time."""
+
+from __future__ import annotations
+
+import io
+import os
+from abc import ABC, abstractmethod
+from collections import OrderedDict
+from collections.abc import Callable, Iterable
+from typing import Any, ClassVar
+
+from dosna.errors import (
+    SourceChangedError,
+    SourceError,
+)
+from dosna.errors import SourceNotFoundError as NotFound
+from dosna.io.ranges import PIECE
+
+__all__ = ["ByteFile", "MemoryFile"]
+
+_CACHE_BLOCK = 1 << 18
+_CACHE_BLOCKS = 128
+
+
+class ByteFile(ABC):
+    """Bytes that do not change. May be pickled, and is then opened again."""
+
+    location: str
+
+    most_span: ClassVar[int] = 0
+    """Bytes that one request may be for, to get several parts; 0 where requests cost nothing."""
+
+    range_bytes: ClassVar[int] = PIECE
+    """Bytes that one more request should save."""
+
+    @abstractmethod
+    def pin(self, fingerprint: str) -> None:
+        """Hold it to a state: to read another one is a SourceChangedError."""
+
+    @property
+    @abstractmethod
+    def size(self) -> int:
+        """How many bytes there are."""
+
+    @abstractmethod
+    def fingerprint(self) -> str:
+        """Tell this state of the file from another."""
+
+    @abstractmethod
+    def read(self, offset: int, size: int) -> bytes | memoryview:
+        """Read bytes; SourceError if the file ends before."""
+
+    def read_into(self, offset: int, out: memoryview) -> None:
+        """Read as many bytes as `out` has."""
+        out[:] = self.read(offset, len(out))
+
+    def for_each(self, work: Callable[[Any], object], items: Iterable[Any]) -> None:
+        """Do work that reads, for one item after the other or for several at a time."""
+        for item in items:
+            work(item)
+
+    def stream(self) -> io.RawIOBase | io.BufferedIOBase:
+        """Give a file object, for libraries that want one."""
+        return CachedReader(self)
+
+    @abstractmethod
+    def close(self) -> None:
+        """Let go of it; it is opened again when it is used."""
+
+    def _ends(self, offset: int, size: int) -> SourceError:
+        return SourceError(
+            f"{self.location} is truncated: bytes {offset} to {offset + size} are not all there; "
+            "copy the file again"
+        )
+
+    def _changed(self, pinned: str, found: str) -> SourceChangedError:
+        return SourceChangedError(
+            f"{self.location} has changed since it was linked: then it was of {pinned}, and now "
+            f"it is of {found}; restore it, or link it again with overwrite=True"
+        )
+
+    def _gone(self) -> NotFound:
+        return NotFound(
+            f"{self.location} is gone, which was linked: restore it, or delete what links to it"
+        )
+
+
+class MemoryFile(ByteFile):
+    """All bytes of a small file, as they were when it was read.
+
+    Parameters
+    ----------
+    location : str
+        Where they are from.
+    data : bytes or memoryview
+    fingerprint : str
+        Of the file that had them.
+    """
+
+    def __init__(self, location: str, data: bytes | memoryview, fingerprint: str) -> None:
+        self.location = location
+        self._data, self._fingerprint = bytes(data), fingerprint
+
+    @property
+    def size(self) -> int:
+        return len(self._data)
+
+    def fingerprint(self) -> str:
+        return self._fingerprint
+
+    def pin(self, fingerprint: str) -> None:
+        if fingerprint != self._fingerprint:
+            raise self._changed(fingerprint, self._fingerprint)
+
+    def read(self, offset: int, size: int) -> memoryview:
+        found = memoryview(self._data)[offset : offset + size]
+        if len(found) != size:
+            raise self._ends(offset, size)
+        return found
+
+    def stream(self) -> io.BytesIO:
+        return io.BytesIO(self._data)
+
+    def close(self) -> None:
+        """Keep the bytes: there is nothing to open again."""
+
+
+class CachedReader(io.RawIOBase):
+    """A file object over a `ByteFile`, for libraries that want one; keeps some blocks."""
+
+    def __init__(self, file: ByteFile) -> None:
+        self._bytes = file
+        self._position = 0
+        self._blocks: OrderedDict[int, bytes | memoryview] = OrderedDict()
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return self._position
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        start = {os.SEEK_SET: 0, os.SEEK_CUR: self._position, os.SEEK_END: self._bytes.size}
+        self._position = start[whence] + offset
+        return self._position
+
+    def readinto(self, buffer: Any) -> int:
+        out = memoryview(buffer).cast("B")
+        start = self._position
+        stop = min(start + len(out), self._bytes.size)
+        if stop <= start:
+            return 0
+        if stop - start > _CACHE_BLOCK * _CACHE_BLOCKS // 4:
+            self._bytes.read_into(start, out[: stop - start])
+        else:
+            for number in range(start // _CACHE_BLOCK, (stop - 1) // _CACHE_BLOCK + 1):
+                begin = number * _CACHE_BLOCK
+                first, last = max(start, begin), min(stop, begin + _CACHE_BLOCK)
+                out[first - start : last - start] = self._block(number)[
+                    first - begin : last - begin
+                ]
+        self._position = stop
+        return stop - start
+
+    def _block(self, number: int) -> bytes | memoryview:
+        block = self._blocks.get(number)
+        if block is None:
+            begin = number * _CACHE_BLOCK
+            block = self._bytes.read(begin, min(_CACHE_BLOCK, self._bytes.size - begin))
+            self._blocks[number] = block
+            if len(self._blocks) > _CACHE_BLOCKS:
+                self._blocks.popitem(last=False)
+        else:
+            self._blocks.move_to_end(number)
+        return block

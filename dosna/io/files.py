@@ -1,0 +1,256 @@
+"""Files and folders of a file system: read whole, replaced whole, removed, made durable."""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from functools import partial
+from io import FileIO
+from itertools import islice
+from typing import Any
+
+from dosna.errors import (
+    DosnaError,
+    StorageError,
+)
+from dosna.io.locks import RangeLocks, open_descriptor
+
+__all__ = [
+    "CLOSE_ON_EXEC",
+    "LOCK",
+    "MOST_BYTES",
+    "MOST_PARTS",
+    "TEMPORARY",
+    "disk",
+    "failure",
+    "is_absent",
+    "lock_file",
+    "open_folder",
+    "read_all",
+    "read_range",
+    "remove_folder",
+    "replace_file",
+    "sync_file_system",
+    "sync_folder",
+]
+
+
+LOCK = ".lock"
+
+TEMPORARY = ".tmp"
+
+CLOSE_ON_EXEC: int = getattr(os, "O_CLOEXEC", 0)
+
+_PASSES = 3
+"""How often a folder is emptied or opened, which somebody may fill or replace meanwhile."""
+
+_STILL_OPEN = (errno.ENOTEMPTY, errno.EEXIST, errno.EBUSY)
+"""Errors of removing what somebody has open, on NFS and FUSE."""
+
+_ADVICE = {
+    errno.ENOSPC: "free some space; what was stored before is intact",
+    errno.EDQUOT: "free some of your quota; what was stored before is intact",
+    errno.EACCES: "check the permissions of the folder",
+    errno.EROFS: "the file system is mounted read-only",
+    errno.EMFILE: "close files, or raise the limit (ulimit -n)",
+}
+
+
+def failure(what: str, error: OSError) -> StorageError:
+    """Make the error that says "cannot `what`", and why."""
+    reason = error.strerror or str(error)
+    advice = _ADVICE.get(error.errno or 0, "check the file system")
+    return StorageError(error.errno, f"cannot {what}: {reason}; {advice}")
+
+
+@contextmanager
+def disk(what: str) -> Iterator[None]:
+    """Turn errors of the operating system into StorageError."""
+    try:
+        yield
+    except DosnaError:
+        raise
+    except OSError as error:
+        raise failure(what, error) from error
+
+
+MOST_PARTS = 1024
+"""Parts that one call writes: IOV_MAX of Linux."""
+
+MOST_BYTES = 1 << 30
+"""Bytes that one call reads; Linux reads at most 0x7ffff000."""
+
+
+def read_all(file: int) -> bytes:
+    """Read a file from its beginning to its end."""
+    size = os.fstat(file).st_size
+    blocks: list[bytes] = []
+    offset = 0
+    while block := os.pread(file, min(max(size - offset, 1), 1 << 30), offset):
+        blocks.append(block)
+        offset += len(block)
+    return b"".join(blocks)
+
+
+def read_range(file: int, start: int, size: int) -> bytes:
+    """Read `size` bytes from `start` on; fewer where the file ends before.
+
+    One call reads at most 2 GiB, and less where a signal comes in between.
+    """
+    data = os.pread(file, min(size, MOST_BYTES), start)
+    if len(data) == size:
+        return data
+    blocks = [data]
+    while data and (size := size - len(data)):
+        start += len(data)
+        data = os.pread(file, min(size, MOST_BYTES), start)
+        blocks.append(data)
+    return b"".join(blocks)
+
+
+def replace_file(folder: int, name: str, parts: Sequence[Any], size: int, durable: bool) -> None:
+    """Put a file of these parts, of `size` bytes, into a folder, whole or not at all.
+
+    The caller holds a lock on the name, so that its temporary is nobody else's.
+    """
+    temporary = name + TEMPORARY
+    opener = partial(os.open, mode=0o666, dir_fd=folder)
+    # Closed by itself if Ctrl-C comes in between; open() would ask more of the system.
+    try:
+        file = FileIO(temporary, "x", opener=opener)
+    except FileExistsError:
+        # A dead writer's. It is not written to: a copy by hard links may have it as a chunk.
+        os.unlink(temporary, dir_fd=folder)
+        file = FileIO(temporary, "x", opener=opener)
+    try:
+        try:
+            count = os.writev(file.fileno(), parts) if len(parts) <= MOST_PARTS else 0
+            if count != size:
+                _write_rest(file.fileno(), parts, count)
+            if durable:
+                os.fsync(file.fileno())
+        finally:
+            file.close()
+        os.rename(temporary, name, src_dir_fd=folder, dst_dir_fd=folder)
+    except BaseException:
+        with suppress(OSError):
+            os.unlink(temporary, dir_fd=folder)
+        raise
+    if durable:
+        sync_folder(os.path.dirname(name) or ".", folder)
+
+
+def _write_rest(file: int, parts: Sequence[Any], count: int) -> None:
+    rest = deque(memoryview(part).cast("B") for part in parts)
+    while True:
+        while rest and count >= len(rest[0]):
+            count -= len(rest.popleft())
+        if not rest:
+            return
+        rest[0] = rest[0][count:]
+        count = os.writev(file, list(islice(rest, MOST_PARTS)))
+
+
+def remove_folder(path: str) -> None:
+    """Remove a folder with what it holds, a file, or a symbolic link, which is never followed.
+
+    The lock file goes last. Whatever can be removed is, before the first error is raised; what
+    stays is left to a later call: network file systems keep open files under another name.
+    """
+    for _ in range(_PASSES - 1):
+        with suppress(OSError):
+            _remove_folder(path)
+            return
+    _remove_folder(path)
+
+
+def _remove_folder(path: str) -> None:
+    errors: list[OSError] = []
+    folders, last = [path], list[str]()
+    for folder in folders:  # grows
+        try:
+            if os.path.islink(folder):
+                raise NotADirectoryError
+            with os.scandir(folder) as entries:
+                for entry in list(entries):
+                    if entry.is_dir(follow_symlinks=False):
+                        folders.append(entry.path)
+                    elif entry.name == LOCK:
+                        last.append(entry.path)
+                    else:
+                        _attempt(errors, os.unlink, entry.path)
+        except NotADirectoryError:
+            _attempt(errors, os.unlink, folder)
+        except FileNotFoundError:
+            pass
+        except OSError as error:
+            errors.append(error)
+    for file in last:
+        _attempt(errors, os.unlink, file)
+    for folder in reversed(folders):
+        _attempt(errors, os.rmdir, folder)
+    if errors and os.path.lexists(path):
+        raise errors[0]
+
+
+def _attempt(errors: list[OSError], remove: Callable[[str], None], path: str) -> None:
+    try:
+        remove(path)
+    except FileNotFoundError:
+        pass
+    except OSError as error:
+        errors.append(error)
+
+
+def is_absent(error: OSError) -> bool:
+    """Return whether an error proves that a path leads to nothing."""
+    return error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP)
+
+
+def lock_file(path: str, name: str = LOCK) -> RangeLocks:
+    """Give the locks of a folder; the file is made when the first is taken."""
+    file = os.path.join(path, name)
+    return RangeLocks(lambda: open_descriptor(file, os.O_RDWR | os.O_CREAT), file)
+
+
+def open_folder(path: str, parent: int | None = None) -> int:
+    """Open a folder for what takes one as ``dir_fd``."""
+    return os.open(path, os.O_RDONLY | os.O_DIRECTORY | CLOSE_ON_EXEC, dir_fd=parent)
+
+
+def sync_folder(path: str, parent: int | None = None) -> None:
+    """Make durable which files a folder has."""
+    folder = open_folder(path, parent)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+def sync_file_system(folder: int) -> None:
+    """Make everything durable that was written to the folder's file system."""
+    import ctypes
+
+    sync = getattr(ctypes.CDLL(None, use_errno=True), "syncfs", None)
+    if sync is not None:
+        if sync(folder):
+            code = ctypes.get_errno()
+            raise OSError(code, os.strerror(code))
+        return
+    listing = open_folder(".", folder)
+    try:
+        for name in os.listdir(listing):
+            file = os.open(name, os.O_RDONLY | CLOSE_ON_EXEC, dir_fd=folder)
+            try:
+                if os.path.isdir(file):
+                    sync_file_system(file)
+                else:
+                    os.fsync(file)
+            finally:
+                os.close(file)
+        os.fsync(folder)
+    finally:
+        os.close(listing)

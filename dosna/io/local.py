@@ -1,0 +1,122 @@
+"""Files of this machine."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from dosna.errors import (
+    SourceChangedError,
+    SourceError,
+)
+from dosna.errors import SourceNotFoundError as NotFound
+from dosna.io.bytefile import ByteFile
+from dosna.io.locks import Descriptor, open_descriptor
+
+__all__ = ["LocalFile"]
+
+
+class LocalFile(ByteFile):
+    """A file of this machine.
+
+    Parameters
+    ----------
+    path : str
+    """
+
+    def __init__(self, path: str) -> None:
+        self.location = path
+        self._file: Descriptor | None = None
+        self._pinned: str | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_file": None}
+
+    def pin(self, fingerprint: str) -> None:
+        self._pinned = fingerprint
+
+    def _opened(self) -> Descriptor:
+        file = self._file
+        if file is None:
+            try:
+                file = self._file = open_descriptor(self.location, os.O_RDONLY)
+            except FileNotFoundError:
+                if self._pinned is not None:
+                    raise self._gone() from None
+                raise NotFound(f"there is no file {self.location}") from None
+            except OSError as error:
+                raise self._failed("opened", error) from error
+        return file
+
+    def _failed(self, how: str, error: OSError) -> SourceError:
+        return SourceError(
+            f"{self.location} cannot be {how}: {error.strerror}. Check the file and the disk"
+        )
+
+    @property
+    def size(self) -> int:
+        return os.fstat(self._opened()).st_size
+
+    def fingerprint(self) -> str:
+        # Of the path and not of what is open: it may have been replaced.
+        try:
+            status = os.stat(self.location)
+        except (FileNotFoundError, NotADirectoryError):
+            raise NotFound(f"there is no file {self.location}") from None
+        except OSError as error:
+            raise self._failed("looked up", error) from error
+        if self._file is not None and not os.path.samestat(status, os.fstat(self._file)):
+            raise SourceChangedError(
+                f"{self.location} was replaced since it was opened: open it again"
+            )
+        return _state(status)
+
+    def read(self, offset: int, size: int) -> bytes | memoryview:
+        try:
+            data = os.pread(self._opened(), size, offset)
+        except OSError as error:
+            raise self._failed("read", error) from error
+        if len(data) == size and self._as_pinned():
+            return data
+        again = memoryview(bytearray(size))
+        self.read_into(offset, again)
+        return again
+
+    def read_into(self, offset: int, out: memoryview) -> None:
+        while True:
+            file, done, count = self._opened(), 0, 1
+            while done < len(out) and count:
+                try:
+                    count = os.preadv(file, [out[done:]], offset + done)
+                except OSError as error:
+                    raise self._failed("read", error) from error
+                done += count
+            if self._as_pinned():
+                break
+        if done < len(out):
+            raise self._ends(offset, len(out))
+
+    def _as_pinned(self) -> bool:
+        """Whether what was just read is of the pinned state; False if it must be read again."""
+        if self._pinned is None:
+            return True
+        try:
+            status = os.stat(self.location)
+        except (FileNotFoundError, NotADirectoryError):
+            raise self._gone() from None
+        except OSError as error:
+            raise self._failed("looked up", error) from error
+        if _state(status) != self._pinned:
+            raise self._changed(self._pinned, _state(status))
+        file = self._file
+        if file is not None and os.path.samestat(status, os.fstat(file)):
+            return True
+        self._file = None  # put back, by another file of the same state
+        return False
+
+    def close(self) -> None:
+        self._file = None
+
+
+def _state(status: os.stat_result) -> str:
+    return f"size {status.st_size}, mtime {status.st_mtime_ns}"

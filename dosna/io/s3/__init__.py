@@ -1,0 +1,1 @@
+"""Requests to S3 servers, and what their failures mean."""

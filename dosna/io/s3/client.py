@@ -1,0 +1,365 @@
+"""Requests to an S3 endpoint: who sends them, and when they are sent again.
+
+boto3 knows credentials, lists, deletes and makes buckets; objects go through obstore, a client
+in Rust, which costs a fifth of boto3's processor time and keeps many requests under way in
+threads. Both are told to try once: what is tried again, and when, is decided here.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import random
+import re
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import Any, NamedTuple, TypeVar
+
+import boto3
+import botocore.exceptions as boto
+import botocore.session
+import obstore
+from botocore.config import Config
+from botocore.loaders import create_loader
+from botocore.parsers import ResponseParserError
+from obstore.auth.boto3 import Boto3CredentialProvider
+from obstore.exceptions import BaseError
+from obstore.store import S3Store as ObstoreS3
+
+from dosna.errors import ConnectionError, OutcomeUnknown
+from dosna.io.s3.errors import (
+    Failure,
+    NotS3Error,
+    boto_failure,
+    not_s3,
+    obstore_failure,
+    setup_error,
+)
+
+T = TypeVar("T")
+
+IN_FLIGHT = 16
+TOKEN = "dosna-put"
+"""Key of an object's own metadata that tells who put it."""
+MARK = "dosna-of"
+"""Key of an object's own metadata for the mark of `Store.put`."""
+
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 5.0
+_CONNECT_SECONDS = 5.0
+# What botocore knows of services, read once: that takes longer than all else of a connection.
+_boto_data = create_loader()
+# The runtime of the Rust client does not survive a fork: its threads are gone, and a child that
+# touched its sockets would disturb the parent.
+_used_by: set[int] = set()
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How to reach an endpoint. Holds no secrets, and may travel.
+
+    Parameters
+    ----------
+    endpoint_url, profile_name, region_name : str, optional
+        As boto3 finds them, where they are None.
+    verify : bool or str
+        Whether certificates are verified, or a file of authorities to trust.
+    timeout : float
+        Seconds for one request, all of its bytes included.
+    retries : int
+        How often a request is repeated after a failure that may pass.
+    """
+
+    endpoint_url: str | None
+    profile_name: str | None
+    region_name: str | None
+    verify: bool | str
+    timeout: float
+    retries: int
+
+
+class Object(NamedTuple):
+    """What a GET brings."""
+
+    data: memoryview
+    etag: str
+    token: str | None
+    mark: str | None
+    size: int
+    """Bytes of the whole object."""
+
+
+class S3Client:
+    """Requests to one endpoint, each repeated while that can help.
+
+    Parameters
+    ----------
+    settings : Settings
+    keys : tuple of str, optional
+        The access key and the secret key; by default boto3 finds them.
+
+    Raises
+    ------
+    ConfigurationError
+        A profile that does not exist, or settings that boto3 refuses.
+    dosna.errors.ConnectionError
+        There are no credentials.
+    """
+
+    def __init__(self, settings: Settings, keys: tuple[str, str] | None = None) -> None:
+        self.settings = settings
+        access_key, secret_key = keys or (None, None)
+        self.timeout = settings.timeout
+        connect = min(_CONNECT_SECONDS, settings.timeout)
+        config = Config(
+            connect_timeout=connect,
+            read_timeout=settings.timeout,
+            retries={"total_max_attempts": 1},
+            max_pool_connections=IN_FLIGHT,
+            s3={"addressing_style": "path"},
+        )
+        try:
+            core = botocore.session.Session()
+            core.register_component("data_loader", _boto_data)
+            session = boto3.Session(
+                access_key,
+                secret_key,
+                profile_name=settings.profile_name,
+                region_name=settings.region_name,
+                botocore_session=core,
+            )
+            self.region = session.region_name or "us-east-1"
+            self._boto = session.client(
+                "s3",
+                endpoint_url=settings.endpoint_url,
+                region_name=self.region,
+                verify=None if settings.verify is True else settings.verify,
+                config=config,
+            )
+            self._boto.meta.events.register("response-received.s3", _check_answer)
+            credentials = session.get_credentials()
+            if credentials is None:
+                raise boto.NoCredentialsError
+            provider = Boto3CredentialProvider(session)
+        except (boto.BotoCoreError, ValueError) as error:
+            raise setup_error(error, settings.profile_name) from None
+        self.endpoint: str = self._boto.meta.endpoint_url
+        options: Any = {
+            "allow_http": True,
+            "allow_invalid_certificates": settings.verify is False,
+            "timeout": timedelta(seconds=settings.timeout),
+            "connect_timeout": timedelta(seconds=connect),
+        }
+        authorities = settings.verify if isinstance(settings.verify, str) else _authorities()
+        if authorities is not None:
+            options["root_certificate"] = Path(authorities).read_bytes()
+        # An endpoint that is taken for a bucket's own lets one pool of connections serve every
+        # bucket, as the first part of the key. The payload is left out of the signature, which
+        # would cost more time than all else: chunks have checksums of their own.
+        self._options: Any = {
+            "endpoint": self.endpoint,
+            "region": self.region,
+            "unsigned_payload": True,
+            "credential_provider": provider,
+            "client_options": options,
+        }
+        self._objects: ObstoreS3 = ObstoreS3(
+            "any",
+            virtual_hosted_style_request=True,
+            retry_config={"max_retries": 0, "retry_timeout": timedelta(days=1)},
+            **self._options,
+        )
+
+    # -- objects --------------------------------------------------------------------------
+
+    def get(
+        self, path: str, byte_range: tuple[int, int | None] | None = None, *, head: bool = False
+    ) -> Object:
+        """Get ``bucket/key``, or part of its bytes (see `Store.get`), or with `head` none."""
+        options: Any = {"head": head}
+        if byte_range is not None:
+            start, stop = byte_range
+            options = {"range": {"suffix": -start} if stop is None else (start, stop)}
+
+        def get() -> Object:
+            result = obstore.get(self._objects, path, options=options)
+            data = memoryview(result.bytes())
+            attributes, meta = result.attributes, result.meta
+            token, mark = attributes.get(TOKEN), attributes.get(MARK)
+            # Every S3 server gives an ETag; and it keeps no data as web pages.
+            if not meta["e_tag"] or (token is None and _is_page(attributes.get("Content-Type"))):
+                raise not_s3()
+            return Object(data, meta["e_tag"], token, mark, meta["size"])
+
+        try:
+            return self.repeat(get)
+        except Failure as failure:
+            if not failure.unclear:
+                raise
+            found = failure
+        raise self._explained(path, found)
+
+    def _explained(self, path: str, failure: Failure) -> Failure:
+        """Ask for the reason of a refusal that came without one, by one more request."""
+        bucket, _, key = path.partition("/")
+        try:
+            attempt(lambda: self._boto.get_object(Bucket=bucket, Key=key, Range="bytes=0-0"))
+        except Failure as other:
+            if other.status == failure.status or other.code:
+                return other
+        return failure
+
+    def objects_of(self, bucket: str, prefix: str) -> ObstoreS3:
+        """Give obstore's own store of the keys below a prefix, for a library that takes one."""
+        return ObstoreS3(
+            bucket,
+            prefix=prefix,
+            virtual_hosted_style_request=False,
+            retry_config={"max_retries": self.settings.retries},
+            **self._options,
+        )
+
+    def put_once(
+        self,
+        path: str,
+        data: bytes,
+        mode: Any = "overwrite",
+        token: str | None = None,
+        mark: str | None = None,
+    ) -> str:
+        """Put an object, in one attempt; give its ETag."""
+        attributes: Any = {k: v for k, v in ((TOKEN, token), (MARK, mark)) if v is not None}
+
+        def put() -> str:
+            result = obstore.put(
+                self._objects,
+                path,
+                data,
+                mode=mode,
+                attributes=attributes,
+                use_multipart=False,
+            )
+            return result["e_tag"] or ""
+
+        return attempt(put)
+
+    def lost(self, path: str) -> OutcomeUnknown:
+        """Give the error for a write whose fate is not known."""
+        return OutcomeUnknown(
+            f"{self.endpoint}: the answer to writing {path!r} was lost, and it may or may not "
+            "have been written: read it before writing it again"
+        )
+
+    # -- lists and buckets ----------------------------------------------------------------
+
+    def call(self, operation: str, until: float = math.inf, **arguments: Any) -> Mapping[str, Any]:
+        """Make a request of boto3's client."""
+        method = getattr(self._boto, operation)
+        found: Mapping[str, Any] = self.repeat(lambda: method(**arguments), until)
+        return found
+
+    def pages(self, bucket: str, prefix: str, delimiter: str = "") -> Iterator[Mapping[str, Any]]:
+        """List a bucket, a thousand keys at a time."""
+        arguments: dict[str, Any] = {"Bucket": bucket, "Prefix": prefix, "Delimiter": delimiter}
+        while True:
+            page = self.call("list_objects_v2", **arguments)
+            yield page
+            if not page.get("IsTruncated"):
+                return
+            arguments["ContinuationToken"] = page["NextContinuationToken"]
+
+    def listed(self, bucket: str, prefix: str, what: str) -> Iterator[Mapping[str, Any]]:
+        """List as `pages` does, with an error of dosna that says that `what` cannot be listed."""
+        try:
+            yield from self.pages(bucket, prefix)
+            return
+        except Failure as failure:
+            error = failure.error(f"{what} cannot be listed at {self.endpoint}: {failure}")
+        raise error
+
+    def close(self) -> None:
+        """Let go of the connections."""
+        self._boto.close()
+
+    # -- repeating ------------------------------------------------------------------------
+
+    def attempts(self, until: float = math.inf) -> Iterator[bool]:
+        """Yield before each attempt whether it is the last; pause before all but the first.
+
+        None but the first begins after the ``time.monotonic()`` of `until`.
+        """
+        for number in range(self.settings.retries + 1):
+            if number:
+                longest = min(_LONGEST_PAUSE, _FIRST_PAUSE * 2.0 ** (number - 1))
+                time.sleep(random.uniform(longest / 4, longest))
+                if time.monotonic() > until:
+                    return
+            yield number == self.settings.retries
+
+    def repeat(self, request: Callable[[], T], until: float = math.inf) -> T:
+        """Make a request that may be made twice, until it works or there is no hope."""
+        for last in self.attempts(until):
+            try:
+                return attempt(request)
+            except Failure as failure:
+                found = failure
+            if last or not found.transient:
+                break
+        raise found
+
+
+def check_process() -> None:
+    """Raise in a process that was forked from one that made requests."""
+    if not _used_by:
+        _used_by.add(os.getpid())
+    elif os.getpid() not in _used_by:
+        raise ConnectionError(
+            "this process was forked from one that uses S3, whose connections it cannot share: "
+            "start processes by 'spawn' or 'forkserver'"
+        )
+
+
+def attempt(request: Callable[[], T]) -> T:
+    """Make a request; what goes wrong is a `Failure`."""
+    check_process()
+    try:
+        return request()
+    except (BaseError, FileNotFoundError) as error:
+        found = obstore_failure(error)
+    except (boto.BotoCoreError, boto.ClientError, ResponseParserError) as error:
+        found = boto_failure(error)
+    # Outside of the handlers: what servers answer can repeat what was signed.
+    raise found
+
+
+# What the answers of S3 are called that have something in them, even where it is nothing.
+_ROOTS = {
+    "DeleteObjects": b"DeleteResult",
+    "ListBuckets": b"ListAllMyBucketsResult",
+    "ListObjectsV2": b"ListBucketResult",
+}
+_ROOT = re.compile(rb"(?:\xef\xbb\xbf)?\s*(?:<\?xml[^>]*\?>\s*)?<(?:\w+:)?([\w!]+)")
+
+
+def _check_answer(event_name: str, response_dict: Any = None, **_: Any) -> None:
+    """Raise NotS3Error for what boto3 would take for an empty answer: a web page, for instance."""
+    if response_dict is None or response_dict.get("status_code", 0) >= 300:
+        return
+    body, headers = response_dict.get("body"), response_dict.get("headers", {})
+    found = _ROOT.match(body) if isinstance(body, bytes) else None
+    root = found[1] if found else b""
+    wanted = _ROOTS.get(event_name.rpartition(".")[2])
+    if root != wanted if wanted else root.lower() in (b"!doctype", b"html"):
+        raise NotS3Error
+    if wanted is None and body and _is_page(headers.get("content-type")):
+        raise NotS3Error
+
+
+def _is_page(content_type: Any) -> bool:
+    return str(content_type).lower().startswith(("text/html", "application/xhtml"))
+
+
+def _authorities() -> str | None:
+    return os.environ.get("AWS_CA_BUNDLE") or os.environ.get("REQUESTS_CA_BUNDLE")

@@ -1,0 +1,216 @@
+"""Files in S3, read by ranges."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass, field
+from functools import lru_cache
+from itertools import islice
+from typing import TYPE_CHECKING, Any
+
+from dosna.errors import (
+    ConfigurationError,
+    MissingDependencyError,
+    SourceChangedError,
+    SourceError,
+)
+from dosna.errors import SourceNotFoundError as NotFound
+
+if TYPE_CHECKING:
+    from dosna.io.s3.client import S3Client
+from dosna.io.bytefile import ByteFile
+
+__all__ = ["S3File", "S3Options", "s3_fingerprint"]
+
+
+_IN_FLIGHT = 8
+
+_SUBMITTED = 1024
+
+
+@dataclass(frozen=True)
+class S3Options:
+    """How to reach an S3 server; see `dosna.backends.s3.connection.S3Connection`.
+
+    It may travel; `client` makes what holds connections.
+    """
+
+    endpoint_url: str | None = None
+    profile_name: str = "default"
+    region_name: str | None = None
+    verify: bool | str = True
+    timeout: float = 30.0
+    retries: int = 5
+    keys: tuple[str, str] | None = field(default=None, repr=False)
+    """Access key and secret key, where they do not come from the environment."""
+
+    def portable(self) -> dict[str, Any]:
+        """Give what is to be kept with what is read by them: all but the defaults, no secrets.
+
+        Raises
+        ------
+        ConfigurationError
+            `endpoint_url` has a password in it.
+        """
+        fields = {k: v for k, v in asdict(self).items() if k != "keys"}
+        kept = {k: v for k, v in fields.items() if v != getattr(S3Options, k)}
+        # The environment of who reads may name none, or another.
+        endpoint = self.endpoint_url or os.environ.get("AWS_ENDPOINT_URL_S3")
+        endpoint = endpoint or os.environ.get("AWS_ENDPOINT_URL")
+        if endpoint:
+            kept["endpoint_url"] = endpoint
+            if "@" in endpoint.partition("://")[2].partition("/")[0]:
+                raise ConfigurationError(
+                    "endpoint_url has a user or a password in it, which would be kept with what "
+                    "is linked: put keys into ~/.aws/credentials or the environment"
+                )
+        return kept
+
+    def client(self, what: str) -> S3Client:
+        """Make a client, to read `what`."""
+        try:
+            from dosna.io.s3.client import S3Client, Settings
+        except ImportError as error:
+            raise MissingDependencyError(
+                f"reading {what} needs {error.name}: pip install 'dosna[s3]'"
+            ) from error
+        profile = None if self.profile_name == "default" else self.profile_name
+        return S3Client(
+            Settings(
+                self.endpoint_url,
+                profile,
+                self.region_name,
+                self.verify,
+                self.timeout,
+                self.retries,
+            ),
+            self.keys,
+        )
+
+
+@lru_cache(maxsize=16)
+def _shared_client(options: S3Options, environment: tuple[tuple[str, str], ...]) -> S3Client:
+    """Give the client for an environment: to make one takes longer than to read a small file."""
+    return options.client("from S3")
+
+
+class S3File(ByteFile):
+    """An object of an S3 server.
+
+    Parameters
+    ----------
+    url : str
+        ``s3://bucket/key``
+    options : S3Options
+    client : S3Client, optional
+        One that others use too, and who gave it closes; it does not travel.
+    """
+
+    most_span = 4 << 20
+    range_bytes = 1 << 62
+
+    def __init__(self, url: str, options: S3Options, client: S3Client | None = None) -> None:
+        self.location = url
+        self.options = options
+        self.bucket, _, self.key = url.removeprefix("s3://").partition("/")
+        if not self.bucket or not self.key:
+            raise SourceError(f"{url!r} names no object: use s3://bucket/key")
+        self._client: S3Client | None = client
+        self._found: Mapping[str, Any] | None = None
+        self._pinned: str | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_client": None}
+
+    def pin(self, fingerprint: str) -> None:
+        size, _, etag = fingerprint.removeprefix("size ").partition(", ETag ")
+        self._found = {"size": int(size), "etag": etag}
+        self._pinned = fingerprint
+
+    def _opened(self) -> S3Client:
+        client = self._client
+        if client is None:
+            keys = sorted((k, v) for k, v in os.environ.items() if k.startswith("AWS_"))
+            client = self._client = _shared_client(self.options, tuple(keys))
+        return client
+
+    def _head(self) -> Mapping[str, Any]:
+        client = self._opened()  # first, for it says what is to be installed
+        from dosna.io.s3.errors import Failure
+
+        try:
+            found = client.get(f"{self.bucket}/{self.key}", head=True)
+        except Failure as failure:
+            if failure.gone:
+                raise NotFound(f"{client.endpoint} has no object {self.location}") from None
+            raise failure.error(
+                f"{self.location} cannot be read at {client.endpoint}: {failure}"
+            ) from None
+        return {"size": found.size, "etag": found.etag}
+
+    def _description(self) -> Mapping[str, Any]:
+        if self._found is None:
+            self._found = self._head()
+        return self._found
+
+    @property
+    def size(self) -> int:
+        return int(self._description()["size"])
+
+    def fingerprint(self) -> str:
+        self._found = found = self._head()
+        return s3_fingerprint(found["size"], found["etag"])
+
+    def read(self, offset: int, size: int) -> memoryview:
+        known = self._description()
+        if not 0 <= offset <= offset + size <= known["size"]:
+            raise self._ends(offset, size)
+        if not size:
+            return memoryview(b"")
+        client = self._opened()
+        from dosna.io.s3.errors import Failure
+
+        try:
+            got = client.get(f"{self.bucket}/{self.key}", (offset, offset + size))
+        except Failure as failure:
+            if self._pinned is not None and failure.gone:
+                raise self._gone() from None
+            if self._pinned is not None and failure.status == 416:
+                raise self._changed(self._pinned, "fewer bytes") from None
+            raise failure.error(
+                f"bytes {offset} to {offset + size} of {self.location} cannot be read at "
+                f"{client.endpoint}: {failure}"
+            ) from None
+        if self._pinned is not None and got.etag.strip('"') != known["etag"].strip('"'):
+            raise self._changed(self._pinned, f"ETag {got.etag}")
+        if got.etag.strip('"') != known["etag"].strip('"'):
+            raise SourceChangedError(
+                f"{self.location} was replaced while it was being read: begin again"
+            )
+        if len(got.data) != size:
+            raise self._ends(offset, size)
+        return got.data
+
+    def for_each(self, work: Callable[[Any], object], items: Iterable[Any]) -> None:
+        waiting = iter(items)
+        batch = list(islice(waiting, _SUBMITTED))
+        if len(batch) == 1:
+            work(batch[0])
+            return
+        with ThreadPoolExecutor(_IN_FLIGHT) as pool:
+            while batch:
+                for _ in pool.map(work, batch):
+                    pass
+                batch = list(islice(waiting, _SUBMITTED))
+
+    def close(self) -> None:
+        self._client = None
+        if self._pinned is None:
+            self._found = None
+
+
+def s3_fingerprint(size: int, etag: str) -> str:
+    """Tell a state of an object from others; servers and clients quote ETags, or do not."""
+    return f'size {size}, ETag "{etag.strip(chr(34))}"'

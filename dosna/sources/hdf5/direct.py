@@ -1,0 +1,299 @@
+"""Elements of an HDF5 dataset read from the file's bytes, and decoded outside of libhdf5's lock.
+
+Where the bytes are, libhdf5 says once; what is stored in another way is left to it.
+"""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Callable, Sequence
+from functools import cache
+from io import BytesIO
+from math import prod
+from typing import Any
+
+import h5py
+import numpy as np
+import numpy.typing as npt
+from h5py import h5d, h5s, h5t, h5z
+
+from dosna.backends.linked.reader import (
+    BITSHUFFLE,
+    UNFILTERED,
+    ChunkReader,
+    Decoder,
+    Filter,
+    Records,
+    UndecodableError,
+    decoders_of,
+    numbers_of,
+    undone,
+)
+from dosna.core.metadata import DatasetMetadata
+from dosna.core.plan import plan
+from dosna.core.selection import select
+from dosna.core.types import Array, Box, Shape
+from dosna.io.bytefile import ByteFile
+from dosna.io.contiguous import ContiguousReader
+from dosna.sources.hdf5.types import is_stored_as, stored_fill
+
+__all__ = [
+    "DirectChunks",
+    "direct_reader",
+    "filters_of",
+    "offset_of",
+    "read_by_libhdf5",
+    "stored_records",
+]
+
+_MOST_CHUNKS = 1 << 24
+
+
+class DirectChunks:
+    """Reads boxes of a chunked dataset.
+
+    Parameters
+    ----------
+    file : ByteFile
+    dataset : h5py.Dataset
+    dtype : numpy.dtype
+    decoders : sequence
+        See `dosna.backends.linked.reader.ChunkReader`.
+    """
+
+    def __init__(
+        self, file: ByteFile, dataset: Any, dtype: np.dtype[Any], decoders: Sequence[Any]
+    ) -> None:
+        fillvalue = stored_fill(dataset, dtype)
+        metadata = DatasetMetadata(dataset.shape, dtype, fillvalue, dataset.chunks)
+        self._metadata = metadata
+        self._records = np.zeros((3, metadata.total_chunks), np.int64)
+        numbers, records = stored_records(dataset)
+        self._records[:, numbers] = records
+        self._reader = ChunkReader(file, metadata, decoders, self._find)
+
+    def _find(self, indices: Sequence[Shape]) -> Records:
+        return self._records[:, numbers_of(indices, self._metadata.chunk_grid)]
+
+    def read_into(self, box: Box, out: Array) -> None:
+        """Read a box to memory of its shape."""
+        meta = self._metadata
+        self._reader.read_many(out, plan(select(box, meta.shape), meta.chunk_size))
+
+
+def direct_reader(
+    file: ByteFile | None, dataset: Any, dtype: np.dtype[Any]
+) -> ContiguousReader | DirectChunks | None:
+    """Return what reads a dataset without libhdf5; None if that is not known how."""
+    if file is None or not is_stored_as(dataset, dtype) or not dataset.size:
+        return None
+    creation = dataset.id.get_create_plist()
+    layout = creation.get_layout()
+    if layout == h5d.CONTIGUOUS and not creation.get_external_count():
+        offset = offset_of(dataset)
+        if offset is None:
+            return None
+        return ContiguousReader(file, offset, dataset.shape, dtype)
+    if (
+        layout == h5d.CHUNKED
+        and prod(-(-n // c) for n, c in zip(dataset.shape, dataset.chunks, strict=True))
+        <= _MOST_CHUNKS
+    ):
+        filters = filters_of(dataset)
+        if any(code == BITSHUFFLE for code, _ in filters) and h5z.filter_avail(BITSHUFFLE):
+            return None  # libhdf5's is several times as fast
+        decoders = decoders_of(filters, dtype.itemsize)
+        if decoders is None:
+            return None
+        return DirectChunks(file, dataset, dtype, decoders)
+    return None
+
+
+def offset_of(dataset: Any) -> int | None:
+    """Return where a contiguous dataset begins; None if nothing of it was ever written."""
+    # After a user block, libhdf5 gives an offset also of what is nowhere.
+    found: int | None = dataset.id.get_offset() if dataset.id.get_storage_size() else None
+    return found
+
+
+def filters_of(dataset: Any) -> tuple[Filter, ...]:
+    """Return the filters of a dataset, in the order of writing."""
+    creation = dataset.id.get_create_plist()
+    found = (creation.get_filter(number) for number in range(creation.get_nfilters()))
+    return tuple((code, tuple(values)) for code, _, values, _ in found)
+
+
+def read_by_libhdf5(dataset: Any, box: Box, out: Array, as_stored: bool) -> None:
+    """Read a box to memory of its shape, which keeps what it has where nothing is stored.
+
+    Parameters
+    ----------
+    dataset : h5py.Dataset
+        Without strings or sequences of variable length.
+    box : tuple of slice
+        Not empty.
+    out : ndarray
+        Contiguous, and of elements of as many bytes as the dataset's.
+    as_stored : bool
+        Whether elements are given as the file has them, by which h5py can read a few types more.
+    """
+    kind = dataset.id.get_type() if as_stored else h5t.py_create(dataset.dtype)
+    if not dataset.shape:
+        dataset.id.read(h5s.ALL, h5s.ALL, out, kind)
+        return
+    extent = tuple(s.stop - s.start for s in box)
+    there = dataset.id.get_space()
+    there.select_hyperslab(tuple(s.start for s in box), extent)
+    dataset.id.read(h5s.create_simple(extent), there, out, kind)
+
+
+def stored_records(dataset: Any) -> tuple[npt.NDArray[np.int64], Records]:
+    """List the chunks that are stored: their numbers, in C order of the grid, and records.
+
+    A file may leave chunks at the edge unfiltered without saying so of each
+    (``H5Pset_chunk_opts``), and h5py cannot ask whether it does. They are then marked as such.
+    """
+    if dataset.chunks is None:
+        return np.zeros(0, np.int64), np.zeros((3, 0), np.int64)
+    numbers, records = _chunk_records(dataset)
+    filters = filters_of(dataset)
+    partial = [n % c != 0 for n, c in zip(dataset.shape, dataset.chunks, strict=True)]
+    if filters and any(partial):
+        grid = tuple(-(-n // c) for n, c in zip(dataset.shape, dataset.chunks, strict=True))
+        places = np.array(np.unravel_index(numbers, grid))
+        at_edge = np.zeros(len(numbers), bool)
+        for axis, cut in enumerate(partial):
+            at_edge |= cut & (places[axis] == grid[axis] - 1)
+        if _leaves_edges(dataset, filters, places[:, at_edge].T, records[:, at_edge]):
+            records[2, at_edge] = UNFILTERED
+    return numbers, records
+
+
+def nothing_stored(dataset: Any) -> bool:
+    """Whether nobody ever wrote to a dataset, and so all of it is its fill value."""
+    creation = dataset.id.get_create_plist()
+    return (
+        creation.get_layout() in (h5d.CONTIGUOUS, h5d.CHUNKED)
+        and not creation.get_external_count()
+        and not dataset.id.get_storage_size()
+    )
+
+
+def stored_chunks(dataset: Any) -> npt.NDArray[np.int64] | None:
+    """List the places, in the grid, of the chunks that are stored; None for all of them.
+
+    Of a dataset without chunks there are none, if nothing of it is stored.
+    """
+    axes = len(dataset.shape)
+    if nothing_stored(dataset):
+        return np.zeros((0, axes), np.int64)
+    if dataset.id.get_create_plist().get_layout() != h5d.CHUNKED:
+        return None
+    found = _listed(dataset)[:axes].T // np.array(dataset.chunks, np.int64)
+    count = prod(-(-n // c) for n, c in zip(dataset.shape, dataset.chunks, strict=True))
+    return found if len(found) < count else None
+
+
+def _chunk_records(dataset: Any) -> tuple[npt.NDArray[np.int64], Records]:
+    """List the chunks that are stored: their numbers, in C order of the grid, and records."""
+    axes = len(dataset.shape)
+    table = _listed(dataset)
+    grid = tuple(-(-n // c) for n, c in zip(dataset.shape, dataset.chunks, strict=True))
+    indices = table[:axes].T // np.array(dataset.chunks, np.int64)
+    return numbers_of(indices, grid), table[axes:]
+
+
+def _listed(dataset: Any) -> npt.NDArray[np.int64]:
+    """List the chunks that are stored: of each where it starts, its offset, size and mask."""
+    # There may be millions: numbers in an array take a tenth of the memory of objects.
+    found = array("q")
+    extend = found.extend
+    block = dataset.file.userblock_size
+    base = block if block and not _counts_user_blocks() else 0
+
+    def note(info: Any) -> None:
+        start, mask, offset, size = info
+        extend(start)
+        extend((offset + base, size, mask))
+
+    _for_each_chunk(dataset.id, note)
+    return np.frombuffer(found, np.int64).reshape(-1, len(dataset.shape) + 3).T
+
+
+def _for_each_chunk(dataset_id: Any, note: Callable[[Any], None]) -> None:
+    if hasattr(dataset_id, "chunk_iter"):
+        dataset_id.chunk_iter(note)
+        return
+    # Before 1.12.3, libhdf5 has nothing better.
+    for number in range(dataset_id.get_num_chunks()):
+        note(dataset_id.get_chunk_info(number))
+
+
+@cache
+def _counts_user_blocks() -> bool:
+    """Tell whether libhdf5 counts the places of chunks from before a user block.
+
+    It does since 1.14.4 (https://github.com/HDFGroup/hdf5/issues/3003). It is tried, for the older
+    ones of distributions may be mended.
+    """
+    places: list[int] = []
+    data = b"where is this chunk, by libhdf5?"
+    with BytesIO() as memory:
+        with h5py.File(memory, "w", userblock_size=512) as file:
+            chunk = np.frombuffer(data, np.uint8)
+            made = file.create_dataset("a", data=chunk, chunks=(len(data),))
+            _for_each_chunk(made.id, lambda info: places.append(info[2]))
+        return memory.getvalue().find(data) == places[0]
+
+
+def _leaves_edges(
+    dataset: Any, filters: tuple[Filter, ...], indices: Array, records: Records
+) -> bool:
+    """Tell whether chunks at the edge are unfiltered, by what libhdf5 reads of them."""
+    itemsize = dataset.id.get_type().get_size()
+    nbytes = prod(dataset.chunks) * itemsize
+    if (records[1] != nbytes).any():
+        return False
+    decoders = decoders_of(filters, itemsize) or []
+    for idx, (_, _, mask) in zip(indices.tolist(), records.T.tolist(), strict=True):
+        box = tuple(
+            slice(i * c, min(n, (i + 1) * c))
+            for i, c, n in zip(idx, dataset.chunks, dataset.shape, strict=True)
+        )
+        values = np.zeros([s.stop - s.start for s in box], f"V{itemsize}")
+        try:
+            read_by_libhdf5(dataset, box, values, True)
+        except OSError:
+            # Of what is unfiltered, libhdf5 needs no filter that is not there.
+            if not all(h5z.filter_avail(code) for code, _ in filters):
+                return False
+            continue
+        expected = values.tobytes()
+        _, raw = dataset.id.read_direct_chunk(tuple(s.start for s in box))
+        inside = tuple(slice(0, s.stop - s.start) for s in box)
+        plain = _elements(raw, dataset, inside)
+        filtered = _filtered(raw, dataset, inside, decoders, mask, nbytes)
+        if (plain == expected) != (filtered == expected):
+            return bool(plain == expected)
+    return False
+
+
+def _filtered(
+    raw: bytes,
+    dataset: Any,
+    inside: tuple[slice, ...],
+    decoders: list[tuple[int, Decoder]],
+    mask: int,
+    nbytes: int,
+) -> bytes | None:
+    try:
+        data = undone(raw, [decode for bit, decode in decoders if not mask & bit], nbytes)
+    except UndecodableError:
+        return None
+    return _elements(data, dataset, inside) if len(data) == nbytes else None
+
+
+def _elements(data: Any, dataset: Any, inside: tuple[slice, ...]) -> bytes:
+    itemsize = dataset.id.get_type().get_size()
+    chunk: Array = np.frombuffer(data, f"V{itemsize}").reshape(dataset.chunks)
+    return bytes(chunk[inside].tobytes())

@@ -1,0 +1,114 @@
+"""Which HDF5 datasets can be linked, and where their chunks lie."""
+
+from __future__ import annotations
+
+from math import prod
+from typing import Any, NamedTuple
+
+import numpy as np
+from h5py import h5d
+
+from dosna.backends.linked.dataset import MOST_KEPT
+from dosna.backends.linked.reader import Filter, decoders_of
+from dosna.core.metadata import TARGET_CHUNK_BYTES
+from dosna.core.types import Shape
+from dosna.errors import RefusedError
+from dosna.io.contiguous import rows
+from dosna.sources.hdf5.direct import filters_of, offset_of, read_by_libhdf5, stored_records
+from dosna.sources.hdf5.strings import blocks
+from dosna.sources.hdf5.types import Representation, is_stored_as, stored_fill
+
+__all__ = ["Layout", "stored_layout"]
+
+
+_MOST_CHUNKS = 1 << 56
+"""Their table has 24 bytes for each, whose number has to be one of 64 bits."""
+
+
+_MOST_COMPARED = 64 << 20
+
+
+class Layout(NamedTuple):
+    """How the elements of a dataset lie in its file; see `dosna.backends.linked.dataset.Link`."""
+
+    chunk_size: Shape
+    filters: tuple[Filter, ...]
+    offset: int | None
+    fillvalue: Any
+    records: tuple[int, ...] | None = None
+
+
+def stored_layout(dataset: Any, as_: Representation) -> Layout | None:
+    """Say how the elements of a dataset lie; None for one that is small and not in chunks.
+
+    Raises
+    ------
+    RefusedError
+        They are not what a dataset that links to them could read; says why.
+    """
+    if as_.empty or not dataset.shape or not dataset.size:
+        return None
+    creation = dataset.id.get_create_plist()
+    layout = creation.get_layout()
+    if layout == h5d.COMPACT:
+        return None
+    if dataset.is_virtual:
+        raise RefusedError("it is a virtual dataset: link the files that it shows")
+    if creation.get_external_count():
+        raise RefusedError("its elements lie in raw files outside of it")
+    if as_.strings:
+        raise RefusedError("its elements are strings of variable length, which lie elsewhere")
+    if as_.shape != dataset.shape:
+        raise RefusedError("its elements are arrays")
+    if not is_stored_as(dataset, as_.dtype) and not _is_padded_so(dataset, as_.dtype):
+        raise RefusedError(f"its elements are not stored as those of {as_.dtype} in memory")
+    filters = filters_of(dataset)
+    for code, values in filters:
+        if decoders_of([(code, values)], as_.dtype.itemsize) is None:
+            raise RefusedError(
+                f"its chunks have the filter {code}, which dosna undoes only by libhdf5"
+            )
+    if decoders_of(filters, as_.dtype.itemsize) is None:
+        codes = ", ".join(str(code) for code, _ in filters)
+        raise RefusedError(
+            f"its chunks have the filters {codes} in this order, which only libhdf5 undoes"
+        )
+    fillvalue = stored_fill(dataset, as_.dtype)
+    if layout == h5d.CHUNKED:
+        if _count(dataset) > _MOST_CHUNKS:
+            raise RefusedError(f"it has room for {_count(dataset)} chunks, too many to be counted")
+        return Layout(tuple(dataset.chunks), filters, None, fillvalue, _few_records(dataset))
+    chunk_size = rows(as_.shape, as_.dtype.itemsize, TARGET_CHUNK_BYTES)
+    assert chunk_size is not None
+    return Layout(chunk_size, (), offset_of(dataset), fillvalue)
+
+
+def _is_padded_so(dataset: Any, dtype: np.dtype[Any]) -> bool:
+    """Tell whether strings that may be padded in another way than NumPy's are so all the same.
+
+    A file that is linked stays as it is, so that it is enough to look at all of them once.
+    """
+    if not is_stored_as(dataset, dtype, padded=False) or dataset.nbytes > _MOST_COMPARED:
+        return False
+    for box in blocks(dataset.shape):
+        extent = [s.stop - s.start for s in box]
+        stored, seen = np.zeros(extent, dtype), np.zeros(extent, dtype)
+        read_by_libhdf5(dataset, box, stored, True)
+        read_by_libhdf5(dataset, box, seen, False)
+        if stored.tobytes() != seen.tobytes():
+            return False
+    return True
+
+
+def _count(dataset: Any) -> int:
+    return prod(-(-n // c) for n, c in zip(dataset.shape, dataset.chunks, strict=True))
+
+
+def _few_records(dataset: Any) -> tuple[int, ...] | None:
+    count = _count(dataset)
+    if count > MOST_KEPT:
+        return None
+    numbers, records = stored_records(dataset)
+    found = np.zeros((count, 3), np.int64)
+    found[numbers] = records.T
+    return tuple(found.reshape(-1).tolist())

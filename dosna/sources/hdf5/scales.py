@@ -1,0 +1,161 @@
+"""Dimension scales: what the axes of HDF5 datasets are called, and how long netCDF takes them.
+
+https://support.hdfgroup.org/documentation/hdf5/latest/_h5_d_s__u_g.html describes how datasets and
+scales refer to each other, and
+https://docs.unidata.ucar.edu/netcdf-c/current/file_format_specifications.html what netCDF-4 makes
+of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from typing import Any
+
+import h5py
+from h5py import h5ds, h5o
+
+from dosna.core.types import Shape
+from dosna.sources.hdf5.types import name_of
+
+__all__ = ["Scales", "is_hidden"]
+
+Dims = tuple[str | None, ...]
+
+# Whatever libhdf5 and h5py raise of references to what is gone, or never was what they say.
+_UNREADABLE = (OSError, RuntimeError, LookupError, ValueError, TypeError)
+
+_NOT_A_VARIABLE = "This is a netCDF dimension but not a netCDF variable"
+
+
+class Scales:
+    """The dimension scales of a file.
+
+    Parameters
+    ----------
+    named : callable, optional
+        Returns the name of an open object, or None; libhdf5 searches the file for it each time.
+    """
+
+    def __init__(self, named: Callable[[Any], str | None] | None = None) -> None:
+        self._named = named
+        self._lengths: dict[Any, int] = {}
+
+    def names(self, dataset: Any) -> Dims | None:
+        """Return the labels of the axes, or the names of their dimension scales.
+
+        Only a scale of the axis's length names it: a dataset that was copied from another file
+        keeps references to what may lie in this one by chance.
+        """
+        if not dataset.shape:
+            return None
+        scales = self._of(dataset)
+        names: list[str | None] = []
+        for axis, found in enumerate(scales):
+            name = _label(dataset, axis)
+            if name is None and found is not None:
+                name = _last(self._name(found))
+            names.append(name)
+        if names == [None] and _is_scale(dataset):
+            names = [_last(self._name(dataset))]
+        return tuple(names) if any(names) else None
+
+    def shape(self, dataset: Any) -> Shape:
+        """Return the shape that netCDF shows: unlimited dimensions are as long as the longest.
+
+        Of a file that is none of netCDF, what the dataset has.
+        """
+        own: Shape = tuple(map(int, dataset.shape))
+        if None not in dataset.maxshape or not _is_of_netcdf(dataset):
+            return own
+        shape = list(own)
+        scales = self._of(dataset)
+        if scales == [None] and _is_scale(dataset):
+            scales = [dataset]
+        for axis, scale in enumerate(scales):
+            if scale is not None and dataset.maxshape[axis] is None:
+                shape[axis] = max(own[axis], self._length(scale))
+        return tuple(shape)
+
+    def _length(self, scale: Any) -> int:
+        """Return how long netCDF takes a dimension: as the longest variable along it."""
+        place = _place(scale)
+        if place not in self._lengths:
+            longest = int(scale.shape[0])
+            with suppress(*_UNREADABLE):
+                for row in scale.attrs.get("REFERENCE_LIST", ()):
+                    with suppress(*_UNREADABLE):
+                        user, axis = scale.file[row[0]], int(row[1])
+                        if place in {_place(s) for s in self._of(user)[axis : axis + 1] if s}:
+                            longest = max(longest, int(user.shape[axis]))
+            self._lengths[place] = longest
+        return self._lengths[place]
+
+    def _of(self, dataset: Any) -> list[Any]:
+        """Return the first scale of each axis; None for one without."""
+        found: list[Any] = [None] * len(dataset.shape)
+        with suppress(*_UNREADABLE):
+            for axis, row in enumerate(dataset.attrs.get("DIMENSION_LIST", ())[: len(found)]):
+                found[axis] = next(_fitting(dataset, axis, row), None)
+        return found
+
+    def _name(self, scale: Any) -> str | None:
+        name = None if self._named is None else self._named(scale)
+        if name is None:
+            with suppress(*_UNREADABLE):
+                name = name_of(scale)
+        return name
+
+
+def is_hidden(dataset: Any) -> bool:
+    """Whether a dataset only stands for a dimension of netCDF, and no variable has its name."""
+    with suppress(*_UNREADABLE):
+        if _is_scale(dataset):
+            text = dataset.attrs.get("NAME", b"")
+            text = text.decode("utf-8", "replace") if isinstance(text, bytes) else str(text)
+            return text.startswith(_NOT_A_VARIABLE)
+    return False
+
+
+def _fitting(dataset: Any, axis: int, references: Any) -> Iterator[Any]:
+    for reference in references:
+        with suppress(*_UNREADABLE):
+            scale = dataset.file[reference] if reference else None
+            if scale is not None and _is_scale(scale) and _fits(dataset, axis, scale):
+                yield scale
+
+
+def _fits(dataset: Any, axis: int, scale: Any) -> bool:
+    # A variable of netCDF may be shorter than its dimension, if that is unlimited.
+    both_grow = dataset.maxshape[axis] is None and scale.maxshape[:1] == (None,)
+    return scale.shape[:1] == (dataset.shape[axis],) or (both_grow and scale.id != dataset.id)
+
+
+def _is_scale(dataset: Any) -> bool:
+    with suppress(*_UNREADABLE):
+        if isinstance(dataset, h5py.Dataset) and dataset.shape:
+            return bool(h5ds.is_scale(dataset.id))
+    return False
+
+
+def _is_of_netcdf(dataset: Any) -> bool:
+    with suppress(*_UNREADABLE):
+        return "_NCProperties" in dataset.file.attrs or any(
+            name in dataset.attrs for name in ("_Netcdf4Dimid", "_Netcdf4Coordinates")
+        )
+    return False
+
+
+def _label(dataset: Any, axis: int) -> str | None:
+    with suppress(*_UNREADABLE):
+        return dataset.dims[axis].label or None
+    return None
+
+
+def _last(name: str | None) -> str | None:
+    return (name or "").rpartition("/")[2] or None
+
+
+def _place(dataset: Any) -> tuple[int, int]:
+    info = h5o.get_info(dataset.id)
+    return info.fileno, info.addr

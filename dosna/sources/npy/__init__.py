@@ -1,0 +1,5 @@
+"""Files of NumPy as sources."""
+
+from dosna.sources.npy.source import KIND, NpySource
+
+__all__ = ["KIND", "NpySource"]

@@ -1,0 +1,362 @@
+"""NumPy's files ``.npy`` and ``.npz``, local or in S3, and arrays in memory."""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import io
+import zipfile
+import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+from typing import Any
+
+import numpy as np
+from numpy.lib.format import descr_to_dtype
+
+from dosna.core.text import encode, is_text
+from dosna.core.types import Array, Box, Shape
+from dosna.core.values import check_dtype
+from dosna.errors import RefusedError, SourceError, SourceNotFoundError
+from dosna.io.bytefile import ByteFile, CachedReader
+from dosna.io.contiguous import ContiguousReader, bytes_of, rows
+from dosna.io.opening import open_bytes
+from dosna.io.s3file import S3Options
+from dosna.sources.base import ArrayDescription, Source
+from dosna.sources.kinds import SourceKind, registry
+
+__all__ = ["KIND", "NpySource"]
+
+_PIECE = 1 << 18
+_CHECKED = 1 << 20
+
+
+class NpySource(Source):
+    """The arrays of an ``.npy`` or ``.npz`` file, or in memory.
+
+    An ``.npy`` file is one array, with the name of the file; the arrays of an ``.npz`` have
+    theirs. Compressed ones are read forward: that is quickest in the order of their rows.
+    Arrays of Python objects are refused, for they would have to be unpickled.
+
+    Parameters
+    ----------
+    location : str, ndarray or mapping of str to ndarray
+    inner : str
+        An array of an ``.npz``; all by default.
+    endpoint_url, profile_name, region_name, verify, timeout, retries
+        Of an S3 server, as of a connection of the backend s3.
+    """
+
+    def __init__(
+        self,
+        location: Any,
+        inner: str = "",
+        *,
+        endpoint_url: str | None = None,
+        profile_name: str = "default",
+        region_name: str | None = None,
+        verify: bool | str = True,
+        timeout: float = 30.0,
+        retries: int = 5,
+    ) -> None:
+        self._file: ByteFile | None = None
+        self._arrays: dict[str, Any] = {}
+        self._members: dict[str, _Member] | None = None
+        self._foreign: dict[str, str] = {}
+        if isinstance(location, str):
+            options = S3Options(endpoint_url, profile_name, region_name, verify, timeout, retries)
+            self._file = open_bytes(location, options)
+        elif isinstance(location, Mapping):
+            self._arrays = {name: _plain(array) for name, array in location.items()}
+            location = "memory"
+        else:
+            self._arrays, location = {"array": _plain(location)}, "memory"
+            inner = "array"
+        super().__init__(location, inner.strip("/"))
+
+    def __getstate__(self) -> dict[str, Any]:
+        if self._file is None:
+            raise TypeError("arrays in memory are not sent to other processes")
+        return {**super().__getstate__(), "_members": None}
+
+    @property
+    def travels(self) -> bool:
+        return self._file is not None
+
+    @property
+    def single(self) -> bool:
+        return bool(self.inner) or self._is_npy
+
+    @property
+    def _is_npy(self) -> bool:
+        return self._file is not None and not self.location.lower().endswith(".npz")
+
+    def close(self) -> None:
+        with self._lock:
+            self._members = None
+            if self._file is not None:
+                self._file.close()
+
+    def fingerprint(self) -> str:
+        if self._file is not None:
+            return self._file.fingerprint()
+        digest = hashlib.sha256()
+        for name, array in sorted(self._arrays.items()):
+            digest.update(f"{name} {array.shape} {array.dtype.str} ".encode())
+            if is_text(array.dtype) and not hasattr(array.dtype, "na_object"):
+                digest.update(encode(array))
+            elif not array.dtype.hasobject:
+                for block in np.nditer(
+                    array, ["external_loop", "buffered", "zerosize_ok"], order="C"
+                ):
+                    digest.update(np.ascontiguousarray(block).view(np.uint8).data)
+        return digest.hexdigest()
+
+    def names(self) -> list[str]:
+        if self._file is None:
+            return sorted(self._arrays) if not self.inner else [self.inner]
+        return sorted([*self._found(), *self._foreign])
+
+    def describe(self, name: str) -> ArrayDescription:
+        try:
+            if self._file is None:
+                found = self._arrays[name]
+                shape, dtype, pieces = found.shape, found.dtype, None
+            else:
+                members = self._found()
+                if name in self._foreign:
+                    return ArrayDescription(name, refused=self._foreign[name])
+                member = members[name]
+                shape, dtype, pieces = member.shape, member.dtype, member.pieces
+            dtype = check_dtype(dtype)
+        except KeyError:
+            raise SourceNotFoundError(f"{self!r} has no array {name!r}") from None
+        except TypeError as error:
+            return ArrayDescription(name, refused=str(error))
+        return ArrayDescription(name, shape, dtype, pieces=pieces)
+
+    def read(self, name: str, box: Box) -> Array:
+        if self._file is None:
+            # The ellipsis keeps an array of no axes an array.
+            key: Any = (*box, ...)
+            part: Array = self._arrays[name][key]
+            return part
+        out = np.empty([s.stop - s.start for s in box], self._found()[name].dtype)
+        self.read_into(name, box, out)
+        return out
+
+    def read_into(self, name: str, box: Box, out: Array) -> None:
+        if self._file is None:
+            out[...] = self.read(name, box)
+            return
+        member = self._found()[name]
+        with _reading(self.location, name):
+            if member.deflated:
+                with self._lock:
+                    member.read_forward(box, out)
+                return
+            with self._lock:
+                member.check()
+            if member.fortran:
+                member.reader.read_into(box[::-1], out.T)
+            else:
+                member.reader.read_into(box, out)
+
+    def _found(self) -> dict[str, _Member]:
+        with self._lock:
+            if self._members is None:
+                with _reading(self.location, self.inner):
+                    self._members = self._look()
+            return self._members
+
+    def _look(self) -> dict[str, _Member]:
+        assert self._file is not None
+        if self._is_npy:
+            name = PurePosixPath(self.location).name.removesuffix(".npy")
+            return {name: _Member(self._file, CachedReader(self._file), 0, self._file.size)}
+        archive = zipfile.ZipFile(io.BufferedReader(CachedReader(self._file)))
+        found = {}
+        self._foreign = {}
+        for info in archive.infolist():
+            name = info.filename.removesuffix(".npy")
+            if info.is_dir() or (self.inner and name != self.inner):
+                continue
+            if not info.filename.endswith(".npy"):
+                self._foreign[name] = "it is no array of NumPy's, but another file of the archive"
+                continue
+            deflated = info.compress_type != zipfile.ZIP_STORED
+            with archive.open(info) as stream:
+                offset = 0 if deflated else _data_offset(self._file, info)
+                found[name] = _Member(self._file, stream, offset, info.file_size)
+            if deflated:
+                found[name].compressed(_Forward(archive, info))
+            else:
+                found[name].stored(offset, info)
+        if self.inner and not found and not self._foreign:
+            raise SourceNotFoundError(f"{self.location} has no array {self.inner!r}")
+        return found
+
+
+def _plain(array: Any) -> Array:
+    if isinstance(array, np.ma.MaskedArray) and np.ma.is_masked(array):
+        raise RefusedError("a dataset has no mask: fill the array first, array.filled(value)")
+    return np.asarray(array)
+
+
+class _Member:
+    """One array of a file.
+
+    Parameters
+    ----------
+    file : ByteFile
+    stream : file object
+        Of the array with its header, from the beginning.
+    offset, size : int
+        Where that is in the file, and its bytes.
+    """
+
+    def __init__(self, file: ByteFile, stream: Any, offset: int, size: int) -> None:
+        found = _header(stream)
+        self.shape: Shape = tuple(found["shape"])
+        self.fortran: bool = found["fortran_order"] and len(self.shape) > 1
+        self.dtype: np.dtype[Any] = descr_to_dtype(found["descr"])
+        self.start = stream.tell()
+        self.deflated: _Forward | None = None
+        self._file = file
+        self._unchecked: tuple[int, zipfile.ZipInfo] | None = None
+        stored = self.shape[::-1] if self.fortran else self.shape
+        self.reader = ContiguousReader(file, offset + self.start, stored, self.dtype)
+        pieces = rows(stored, self.dtype.itemsize)
+        self.pieces = pieces[::-1] if pieces and self.fortran else pieces
+        nbytes = int(np.prod(self.shape, dtype=object)) * self.dtype.itemsize
+        if not self.dtype.hasobject and size - self.start < nbytes:
+            raise ValueError(f"it has {size - self.start} bytes of data, and its header {nbytes}")
+
+    def stored(self, offset: int, info: zipfile.ZipInfo) -> None:
+        """Say that the member of an archive lies at an offset as it is."""
+        self._unchecked = offset, info
+
+    def check(self) -> None:
+        """Read all of a member that is stored as it is once, for the archive's checksum of it."""
+        if self._unchecked is None:
+            return
+        offset, info = self._unchecked
+        found = 0
+        for start in range(0, info.file_size, _CHECKED):
+            size = min(_CHECKED, info.file_size - start)
+            found = zlib.crc32(self._file.read(offset + start, size), found)
+        if found != info.CRC:
+            raise ValueError(f"its CRC-32 is {found:08x}, and {info.CRC:08x} in the archive")
+        self._unchecked = None
+
+    def compressed(self, forward: _Forward) -> None:
+        """Take the elements, which are compressed, from a stream."""
+        self.deflated = forward
+        stored = self.shape[::-1] if self.fortran else self.shape
+        if stored:
+            row = int(np.prod(stored[1:], dtype=object)) * self.dtype.itemsize
+            # Whole rows, or else all would be decompressed once for each part of them.
+            pieces = (max(1, min(stored[0], _PIECE // max(1, row))), *map(_least, stored[1:]))
+            self.pieces = pieces[::-1] if self.fortran else pieces
+
+    def read_forward(self, box: Box, out: Array) -> None:
+        """Read a box of compressed elements, whose rows are read whole."""
+        assert self.deflated is not None
+        if self.fortran:
+            box, out = box[::-1], out.T
+        if not out.size:
+            return
+        if not box:
+            one = self.deflated.read(self.start, self.dtype.itemsize)
+            out[...] = np.frombuffer(one, self.dtype)[0]
+            return
+        shape = self.shape[::-1] if self.fortran else self.shape
+        whole = np.empty(shape[1:], self.dtype)
+        raw = bytes_of(whole)
+        for number, index in enumerate(range(box[0].start, box[0].stop)):
+            at = self.start + index * len(raw)
+            for start in range(0, len(raw), _PIECE):
+                piece = raw[start : start + _PIECE]
+                piece[:] = self.deflated.read(at + start, len(piece))
+            out[number] = whole[box[1:]]
+
+
+@dataclass
+class _Forward:
+    """A compressed member of an archive, read at growing offsets, or else from its beginning."""
+
+    archive: zipfile.ZipFile
+    info: zipfile.ZipInfo
+    stream: Any = None
+    position: int = 0
+
+    def read(self, offset: int, size: int) -> bytes:
+        if self.stream is None or offset < self.position:
+            self.stream, self.position = self.archive.open(self.info), 0
+        while self.position < offset:
+            self.position += len(self._next(min(_PIECE, offset - self.position)))
+        data = self._next(size)
+        self.position += len(data)
+        return data
+
+    def _next(self, size: int) -> bytes:
+        data: bytes = self.stream.read(size)
+        if len(data) != size:
+            raise ValueError("its compressed bytes end too early")
+        return data
+
+
+def _least(extent: int) -> int:
+    return max(1, extent)
+
+
+def _header(stream: Any) -> dict[str, Any]:
+    """Read the description of an array, as `numpy.lib.format` specifies it."""
+    head = stream.read(8)
+    if head[:6] != b"\x93NUMPY" or head[6] not in (1, 2, 3):
+        raise ValueError("it does not begin as an .npy file of version 1 to 3 does")
+    length = int.from_bytes(stream.read(2 if head[6] == 1 else 4), "little")
+    text = stream.read(length).decode("utf-8" if head[6] == 3 else "latin1")
+    try:
+        found = ast.literal_eval(text)
+        if found.keys() == {"descr", "fortran_order", "shape"}:
+            return dict(found)
+    except (SyntaxError, AttributeError, MemoryError, RecursionError):
+        pass
+    raise ValueError("its header is damaged")
+
+
+def _data_offset(file: ByteFile, info: zipfile.ZipInfo) -> int:
+    # The local header repeats the name and has extra fields of its own: APPNOTE.TXT, 4.3.7.
+    head = bytes(file.read(info.header_offset, 30))
+    name, extra = int.from_bytes(head[26:28], "little"), int.from_bytes(head[28:30], "little")
+    return info.header_offset + 30 + name + extra
+
+
+class _reading:
+    """Turns what is wrong with a file into SourceError."""
+
+    def __init__(self, location: str, name: str) -> None:
+        self.location, self.name = location, name
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
+        known = (ValueError, EOFError, zipfile.BadZipFile, zlib.error, NotImplementedError)
+        if isinstance(error, known) and not isinstance(error, SourceError):
+            raise SourceError(
+                f"{self.name!r} of {self.location} cannot be read: {error}"
+                if self.name
+                else f"{self.location} is damaged, or none of NumPy's files: {error}"
+            ) from error
+
+
+KIND = SourceKind(
+    name="npy",
+    source=NpySource,
+    claims=registry.known["npy"].about,
+    description="NumPy's .npy and .npz files, and arrays in memory",
+    url="https://numpy.org/doc/stable/reference/generated/numpy.lib.format.html",
+)

@@ -1,0 +1,212 @@
+"""ROOT files opened by uproot: from dosna's own files, or by uproot's handlers of other URLs."""
+
+from __future__ import annotations
+
+import glob
+import os
+import queue
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import uproot
+import uproot.source.chunk
+
+from dosna.errors import (
+    DosnaError,
+    MissingDependencyError,
+    RefusedError,
+    SourceError,
+    SourceNotFoundError,
+)
+from dosna.io.bytefile import ByteFile
+from dosna.io.opening import open_bytes
+from dosna.io.s3file import S3Options
+
+__all__ = ["RootFile", "expand", "reading", "tree_paths"]
+
+TREES = ("TTree", "TNtuple", "TNtupleD", "ROOT::RNTuple", "ROOT::Experimental::RNTuple")
+
+_PATTERN = frozenset("*?[")
+
+_UNSUPPORTED = "unsupported compression algorithm"
+"""As uproot says of what the oldest ROOT has written."""
+
+# So much beyond the end of a small file uproot asks for at first.
+_SLACK = 1 << 10
+
+
+def expand(locations: Sequence[str]) -> list[str]:
+    """Give the files that paths, patterns of paths and URLs name, patterns in sorted order."""
+    found: list[str] = []
+    for location in locations:
+        if "://" in location or os.path.exists(location) or not _PATTERN & set(location):
+            found.append(location)
+            continue
+        there = sorted(glob.glob(location, recursive=True))
+        if not there:
+            raise SourceNotFoundError(f"there is no file like {location}")
+        found += there
+    return found
+
+
+@contextmanager
+def reading(what: object) -> Iterator[None]:
+    """Turn what uproot raises into errors that say what could not be read."""
+    try:
+        yield
+    except DosnaError:
+        raise
+    except (ImportError, ModuleNotFoundError) as error:
+        raise MissingDependencyError(
+            f"{what} needs a package that is not installed: {error}"
+        ) from error
+    except FileNotFoundError as error:
+        raise SourceNotFoundError(f"{what} is not there: {_line(error)}") from None
+    except MemoryError:
+        raise
+    except Exception as error:
+        if isinstance(error, ValueError) and _UNSUPPORTED in str(error):
+            raise RefusedError(f"{what} cannot be read by uproot: {_line(error)}") from error
+        raise SourceError(
+            f"{what} cannot be read by uproot ({type(error).__name__}: {_line(error)}): it may be "
+            "damaged, truncated or out of reach, or of a kind that uproot does not read"
+        ) from error
+
+
+def _line(error: BaseException) -> str:
+    text = " ".join(str(error).split())
+    return text if len(text) <= 300 else text[:299] + "…"
+
+
+class RootFile:
+    """A file, opened when it is used; may be pickled.
+
+    Parameters
+    ----------
+    location : str
+        A path, or a URL: of S3 by dosna's own client, of others by uproot's handlers.
+    options : S3Options
+    """
+
+    def __init__(self, location: str, options: S3Options) -> None:
+        self.location = location
+        self._timeout = options.timeout
+        own = location.startswith("s3://") or "://" not in location
+        self._bytes: ByteFile | None = open_bytes(location, options) if own else None
+
+    def open(self) -> Any:
+        """Open it anew; gives an `uproot.ReadOnlyDirectory`."""
+        handler = None if self._bytes is None else _handler(self._bytes)
+        if self._bytes is None:
+            # A server that is not there is noticed in time; uproot itself would wait for minutes.
+            self._info()
+        with reading(self.location):
+            if self._bytes is not None and self._bytes.size == 0:
+                raise SourceError(f"{self.location} is empty: copy the file again")
+            # What is decoded is kept by who asked for it, within a bound.
+            return uproot.open(
+                {self.location: None}, handler=handler, array_cache=None, object_cache=None
+            )
+
+    def fingerprint(self) -> str:
+        """Tell this state of the file from another."""
+        if self._bytes is not None:
+            return self._bytes.fingerprint()
+        info = self._info()
+        told = ("size", "ETag", "mtime", "LastModified", "Last-Modified")
+        return ", ".join(f"{key} {info[key]}" for key in told if info.get(key) is not None)
+
+    def _info(self) -> dict[str, Any]:
+        import fsspec
+
+        limit = {"timeout": int(self._timeout)} if self.location.startswith("root") else {}
+        with reading(self.location):
+            system, path = fsspec.core.url_to_fs(self.location, **limit)
+            system.invalidate_cache()
+            return dict(system.info(path))
+
+    def close(self) -> None:
+        """Let go of it."""
+        if self._bytes is not None:
+            self._bytes.close()
+
+
+def _handler(file: ByteFile) -> type[uproot.source.chunk.Source]:
+    """Give the class by which uproot reads a file of dosna."""
+
+    class BytesSource(uproot.source.chunk.Source):  # type: ignore[misc]
+        """Reads in the calling thread, so that several threads read at a time."""
+
+        def __init__(self, path: str, **options: Any) -> None:
+            self._file_path = path
+            self._num_requests = self._num_requested_chunks = self._num_requested_bytes = 0
+
+        def __enter__(self) -> BytesSource:
+            return self
+
+        def __exit__(self, *exc: object) -> None:
+            pass
+
+        def chunk(self, start: int, stop: int) -> Any:
+            start, stop = int(start), int(stop)
+            size = file.size
+            stop = min(stop, size) if start < size and stop <= size + _SLACK else stop
+            return uproot.source.chunk.Chunk.wrap(
+                self, bytes(file.read(start, stop - start)), start
+            )
+
+        def chunks(self, ranges: Any, notifications: queue.Queue[Any]) -> list[Any]:
+            found = []
+            for start, stop in ranges:
+                made = self.chunk(start, stop)
+                notifications.put(made)
+                found.append(made)
+            return found
+
+        @property
+        def num_bytes(self) -> int:
+            return file.size
+
+        @property
+        def closed(self) -> bool:
+            return False
+
+    return BytesSource
+
+
+def tree_paths(directory: Any, inner: str) -> dict[str, str]:
+    """Find trees in a file, or in a directory of it, or one tree.
+
+    Parameters
+    ----------
+    directory : uproot.ReadOnlyDirectory
+    inner : str
+        A tree, perhaps with its cycle (``Events;1``), a directory, or nothing.
+
+    Returns
+    -------
+    dict of str to str
+        Path with cycle in the file, by the path without it. Of several cycles of a tree the
+        last is meant, unless `inner` says another.
+    """
+    classes = directory.classnames(recursive=True, cycle=True)
+    found: dict[str, tuple[int, str]] = {}
+    wanted, _, cycle = inner.strip("/").partition(";")
+    for key, classname in classes.items():
+        if classname not in TREES:
+            continue
+        path, _, number = key.rpartition(";")
+        if wanted and path != wanted and not path.startswith(wanted + "/"):
+            continue
+        if cycle and path == wanted and number != cycle:
+            continue
+        found[path] = max(found.get(path, (-1, "")), (int(number), key))
+    if not found:
+        trees = [key for key, name in classes.items() if name in TREES]
+        raise SourceNotFoundError(
+            (f"there is no tree {inner!r}" if inner else "there are no trees")
+            + f" in {directory.file.file_path}"
+            + (f": it has {', '.join(trees[:10])}" if trees else "")
+        )
+    return {path: key for path, (_, key) in found.items()}

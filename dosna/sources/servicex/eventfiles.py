@@ -1,0 +1,301 @@
+"""Files of events, read from their beginning to their end: Parquet, TTrees and RNTuples."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import awkward as ak
+import uproot
+
+from dosna.columns.layout import columns
+from dosna.errors import DosnaError, RefusedError, SourceError
+from dosna.io.bytefile import ByteFile, CachedReader
+from dosna.sources.root.tree import TreePart, part_of
+
+__all__ = ["EventFile", "open_events"]
+
+_BATCH = 1 << 13
+"""Entries of Parquet that are read at a time, to see how large they are."""
+_UNPACKED = 4
+"""How much larger an RNTuple is thought to be without its compression."""
+_SPLIT = 4
+"""A range of so many times the wanted size is split, at the cost of reading baskets twice."""
+
+
+class EventFile(ABC):
+    """A file with trees of events.
+
+    Parameters
+    ----------
+    file : ByteFile
+    """
+
+    kinds: Mapping[str, str]
+    """What each tree is, such as ``TTree``, by its name."""
+    others: Mapping[str, str]
+    """What else there is in the file, and of which class."""
+
+    def __init__(self, file: ByteFile) -> None:
+        self.file = file
+
+    @abstractmethod
+    def entries(self, tree: str) -> int:
+        """How many entries a tree has."""
+
+    @abstractmethod
+    def typenames(self, tree: str) -> Mapping[str, str]:
+        """What the file calls the types of columns."""
+
+    @abstractmethod
+    def columns(self, tree: str) -> list[str]:
+        """List the columns of a tree, in its order."""
+
+    @abstractmethod
+    def refused(self, tree: str) -> Mapping[str, str]:
+        """Say which columns cannot be read, and why."""
+
+    @abstractmethod
+    def pieces(
+        self, tree: str, nbytes: int, columns: Sequence[str] | None = None
+    ) -> Iterator[ak.Array]:
+        """Read a tree in pieces of about so many bytes.
+
+        Parameters
+        ----------
+        tree : str
+        nbytes : int
+        columns : sequence of str, optional
+            Those that are read; all that can be by default.
+
+        Yields
+        ------
+        awkward.Array
+            Of records; at least one, perhaps without entries.
+        """
+
+    def _readable(self, tree: str, columns: Sequence[str] | None) -> list[str]:
+        refused = self.refused(tree)
+        return [
+            n for n in (self.columns(tree) if columns is None else columns) if n not in refused
+        ]
+
+
+class ParquetFile(EventFile):
+    """A Parquet file: one tree without a name."""
+
+    others: Mapping[str, str] = {}
+
+    def __init__(self, file: ByteFile) -> None:
+        import pyarrow.parquet
+
+        super().__init__(file)
+        with reading(file):
+            self._parquet = pyarrow.parquet.ParquetFile(CachedReader(file))
+        self._schema = self._parquet.schema_arrow
+        names = self._schema.names
+        if names == [""]:
+            # As awkward keeps an array of anything else.
+            found = self._schema.field(0).type
+            raise RefusedError(f"{file.location} has no columns, but entries that are {found}")
+        self._names, self._refused = list(dict.fromkeys(names)), dict[str, str]()
+        for number, name in enumerate(names):
+            if name in names[:number]:
+                again = f"{name} ({names[: number + 1].count(name)})"
+                self._names.append(again)
+                self._refused[again] = "an earlier column has the same name"
+            elif why := _refusal(self._schema.field(number), self._schema.metadata):
+                self._refused[name] = why
+        # A transformer that found none of the trees writes a file without columns.
+        self.kinds = {"": "Parquet"} if names else {}
+
+    def entries(self, tree: str) -> int:
+        return int(self._parquet.metadata.num_rows)
+
+    def typenames(self, tree: str) -> Mapping[str, str]:
+        # NumPy and awkward have no time zones; that there was one is kept.
+        types = {field.name: str(field.type) for field in self._schema}
+        return {name: found for name, found in types.items() if "tz=" in found}
+
+    def columns(self, tree: str) -> list[str]:
+        return list(self._names)
+
+    def refused(self, tree: str) -> Mapping[str, str]:
+        return self._refused
+
+    def pieces(
+        self, tree: str, nbytes: int, columns: Sequence[str] | None = None
+    ) -> Iterator[ak.Array]:
+        import pyarrow
+
+        chosen = self._readable(tree, columns)
+        if not chosen:
+            yield ak.Array(ak.contents.RecordArray([], [], length=self.entries(tree)))
+            return
+        with reading(self.file):
+            batches = self._parquet.iter_batches(batch_size=_BATCH, columns=chosen)
+            some: list[Any] = []
+            size, last = 0, True
+            for batch in batches:
+                if some and size > nbytes:
+                    yield _from_arrow(pyarrow.Table.from_batches(some), chosen)
+                    some, size, last = [], 0, False
+                some.append(batch)
+                size += batch.nbytes
+            if some:
+                yield _from_arrow(pyarrow.Table.from_batches(some), chosen)
+            elif last:
+                yield _from_arrow(pyarrow.Table.from_batches([], self._schema), chosen)
+
+
+def _from_arrow(table: Any, columns: Sequence[str]) -> ak.Array:
+    """Return what `ak.from_parquet` gives of columns of a table."""
+    names = table.schema.names
+    # By number, for what is read of nested names may be more, and of two of a name both are.
+    found = ak.from_arrow(_with_awkward_types(table.select([names.index(n) for n in columns])))
+    return found[list(columns)]
+
+
+def _with_awkward_types(table: Any) -> Any:
+    """Apply what `ak.to_parquet` has noted of tuples, records' names and options."""
+    from awkward._connect import pyarrow as connect
+
+    # Before awkward 2.7 Arrow's own types said it.
+    noted = getattr(connect, "convert_native_arrow_table_to_awkward", None)
+    return table if noted is None else noted(table)
+
+
+def _refusal(field: Any, metadata: Any) -> str:
+    """Say why a column of Parquet cannot be read; empty if it can."""
+    import pyarrow
+
+    try:
+        empty = pyarrow.Table.from_batches([], pyarrow.schema([field], metadata=metadata))
+        columns(ak.to_layout(_from_arrow(empty, [field.name])[field.name]).form)
+    except RefusedError as error:
+        return str(error)
+    except Exception as error:
+        text = " ".join(str(error).split()) or "it has no such type"
+        return f"awkward cannot read {field.type} ({type(error).__name__}: {text})"
+    return ""
+
+
+class RootFile(EventFile):
+    """A ROOT file: its TTrees and RNTuples."""
+
+    def __init__(self, file: ByteFile) -> None:
+        super().__init__(file)
+        with reading(file):
+            self._root = uproot.open(CachedReader(file))
+            found = self._root.classnames(cycle=False)
+        self._parts: dict[str, TreePart] = {}
+        self._refused: dict[str, Mapping[str, str]] = {}
+        self.kinds = {k: "RNTuple" if "RNTuple" in c else c for k, c in found.items() if _tree(c)}
+        folders = ("TDirectory", "TDirectoryFile")
+        self.others = {k: c for k, c in found.items() if k not in self.kinds and c not in folders}
+
+    def entries(self, tree: str) -> int:
+        with reading(self.file):
+            return int(self._root[tree].num_entries)
+
+    def typenames(self, tree: str) -> Mapping[str, str]:
+        with reading(self.file):
+            found, refused = self._root[tree], self.refused(tree)
+            return {n: found[n].typename for n in self.columns(tree) if n not in refused}
+
+    def columns(self, tree: str) -> list[str]:
+        with reading(self.file):
+            names = self._root[tree].keys(recursive=False)
+        return list(dict.fromkeys(names))
+
+    def refused(self, tree: str) -> Mapping[str, str]:
+        if tree not in self._refused:
+            with reading(self.file):
+                found = {b.name: b.refused for b in self._part(tree).branches() if b.refused}
+            own = set(self.columns(tree))
+            self._refused[tree] = {name: why for name, why in found.items() if name in own}
+        return self._refused[tree]
+
+    def _part(self, tree: str) -> TreePart:
+        if tree not in self._parts:
+            self._parts[tree] = part_of(self._root[tree])
+        return self._parts[tree]
+
+    def pieces(
+        self, tree: str, nbytes: int, columns: Sequence[str] | None = None
+    ) -> Iterator[ak.Array]:
+        chosen = self._readable(tree, columns)
+        with reading(self.file):
+            found, part = self._root[tree], self._part(tree)
+            whole = all(map(part.joins, chosen)) if self.kinds[tree] == "RNTuple" else True
+            for start, stop in self._ranges(found, part, chosen, whole, nbytes):
+                # One after the other, so that the baskets of one at a time are in memory.
+                arrays = [
+                    part.read(name, start, stop)
+                    if part.has(name)
+                    else found[name].array(entry_start=start, entry_stop=stop).layout
+                    for name in chosen
+                ]
+                yield ak.Array(ak.contents.RecordArray(arrays, chosen, length=stop - start))
+
+    def _ranges(
+        self, found: Any, part: TreePart, columns: Sequence[str], joins: bool, nbytes: int
+    ) -> Iterator[tuple[int, int]]:
+        """Give ranges of entries that need no basket or cluster twice, if there are such."""
+        total = int(found.num_entries)
+        if not isinstance(found, uproot.TTree):
+            bounds = [int(c.num_first_entry) for c in found.cluster_summaries]
+            size, splits = _UNPACKED * self.file.size, False
+        else:
+            edges = [set(part.edges(name)) for name in columns if part.has(name)]
+            bounds = sorted(set.intersection(*edges)) if edges else [0]
+            size = sum(found[name].uncompressed_bytes for name in columns)
+            splits = any(found[name].num_baskets > 1 for name in columns)
+        most = max(1, nbytes * total // max(1, size)) if joins else 0
+        start = last = 0
+        for bound in [*bounds, total]:
+            if bound - start > most and last > start:
+                yield start, last
+                start = last
+            last = bound
+            while splits and last - start > _SPLIT * most:
+                yield start, start + most
+                start += most
+        if last > start or not total:
+            yield start, last
+
+
+def _tree(classname: str) -> bool:
+    return classname in ("TTree", "TNtuple", "TNtupleD", "ROOT::RNTuple", "RNTuple")
+
+
+def open_events(file: ByteFile, kind: str) -> EventFile:
+    """Open a file of events.
+
+    Parameters
+    ----------
+    file : ByteFile
+    kind : {'parquet', 'root'}
+
+    Raises
+    ------
+    SourceError
+        It is damaged, or of another kind.
+    """
+    return ParquetFile(file) if kind == "parquet" else RootFile(file)
+
+
+@contextmanager
+def reading(file: ByteFile) -> Iterator[None]:
+    """Turn what libraries raise for a damaged file into a SourceError."""
+    try:
+        yield
+    except DosnaError:
+        raise
+    except Exception as error:
+        # Damage shows as anything: struct.error, ValueError, zlib.error, DeserializationError, ….
+        raise SourceError(
+            f"{file.location} cannot be read: {type(error).__name__}: {error}"
+        ) from error

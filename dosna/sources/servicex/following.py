@@ -1,0 +1,355 @@
+"""Following a request of ServiceX: each file that is done is read, and taken in, whole or not."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack
+from dataclasses import dataclass
+from itertools import chain
+from typing import TYPE_CHECKING, Any, Protocol
+
+import awkward as ak
+
+from dosna.columns import escape
+from dosna.core.report import IngestReport
+from dosna.errors import SourceError, SourceNotFoundError
+from dosna.io.s3file import S3File, S3Options
+from dosna.sources.servicex.eventfiles import open_events
+from dosna.sources.servicex.growing import GrowingTrees, WiderError
+from dosna.sources.servicex.requests import ENDED, Requests, ResultFile
+
+if TYPE_CHECKING:
+    from dosna.array.connection import EngineConnection
+    from dosna.core.progress import Progress
+
+__all__ = ["Following"]
+
+_PARQUET_TREE = "servicex"
+"""The tree of Parquet files, which have no name for theirs."""
+_NAMED_FAILURES = 10
+_LOOKING_UP = frozenset({"Submitted", "Lookup", "Pending Lookup"})
+
+
+class Polled(Protocol):
+    """What is asked of a source whose requests are followed."""
+
+    location: str
+    timeout: float
+    polling_interval: float
+    query: Any
+
+
+@dataclass
+class Following:
+    """A request that is followed to its end."""
+
+    source: Polled
+    requests: Requests
+    request_id: str
+    status: Any
+    trees: GrowingTrees
+    name: str | None
+    skips: bool
+    batch: int
+    workers: int
+    stack: ExitStack
+
+    def __post_init__(self) -> None:
+        self.done: set[str] = set()
+        self.failed: dict[str, str] = {}
+        """What ServiceX could not transform, and"""
+        self.broken: dict[str, str] = {}
+        """what came of it, but cannot be taken in."""
+        self.notes: list[str] = []
+        self.taken: list[ResultFile] = []
+        """Those that were read, in the order of the trees' entries."""
+
+    def run(self, con: EngineConnection, progress: Progress) -> IngestReport:
+        """Take in all that comes, and say what has come of it."""
+        while self.status.status.value in _LOOKING_UP:
+            self._wait()
+        total = self.status.files
+        with con.runner.reporting(progress, total, "ingest", "file") as tell:
+            while True:
+                ended = self.status.status.value in ENDED
+                for new in self._new(ended):
+                    self._take(new, lambda: tell and tell(min(total, len(self.done))))
+                self.trees.flush()
+                if self.trees.present:
+                    return self._report()
+                if ended:
+                    break
+                self._wait()
+        self._check()
+        self.trees.finish(self._skipped())
+        return self._report()
+
+    def _wait(self) -> None:
+        time.sleep(self.source.polling_interval)
+        self.status = self.requests.status(self.request_id)
+
+    # -- which files are done ---------------------------------------------------------------
+
+    def _new(self, ended: bool) -> list[list[ResultFile]]:
+        """Give what was done since the last time, in the server's order."""
+        status = self.status
+        if status.files_completed + status.files_failed <= len(self.done):
+            return []
+        found = self.requests.results(self.request_id)
+        if found is None:
+            found = self._listed()
+        new = self._unknown(found)
+        if ended and len(new) + len(self.done) < status.files_completed + status.files_failed:
+            every = self.requests.results(self.request_id, every=True)
+            new = self._unknown(every or found)
+        for file in new:
+            if not file.key:
+                self.done.add(file.source)
+                self.failed[file.source] = "ServiceX could not transform it"
+        return [[file for file in new if file.key]]
+
+    def _unknown(self, found: Iterable[ResultFile]) -> list[ResultFile]:
+        return list({f.source: f for f in found if f.source not in self.done}.values())
+
+    def _listed(self) -> list[ResultFile]:
+        """List the bucket, of a server that does not tell its results."""
+        client = self._client()
+        return [
+            ResultFile(entry["Key"], entry["Key"], entry["Size"])
+            for page in client.pages(self.request_id, "")
+            for entry in page.get("Contents", [])
+            if not entry["Key"].endswith("/")
+        ]
+
+    # -- what is in them --------------------------------------------------------------------
+
+    def _client(self) -> Any:
+        if not hasattr(self, "_s3"):
+            status = self.status
+            if not status.minio_endpoint:
+                raise SourceError(
+                    f"{self.requests.url} does not say where the results of {self.request_id} "
+                    f"are: their destination is {status.result_destination.value!r}, and it "
+                    "must be 'object-store'"
+                )
+            scheme = "https" if status.minio_secured else "http"
+            self._options = S3Options(
+                f"{scheme}://{status.minio_endpoint}",
+                timeout=self.source.timeout,
+                keys=(status.minio_access_key, status.minio_secret_key),
+            )
+            self._s3 = self._options.client(self.source.location)
+            self.stack.callback(self._s3.close)
+        return self._s3
+
+    def _take(self, files: list[ResultFile], tell: Callable[[], object]) -> None:
+        missing = []
+        for file in files:
+            if self.trees.has(file.source):
+                self.taken.append(file)
+                self.done.add(file.source)
+            else:
+                missing.append(file)
+        tell()
+        while missing:
+            missing = self._take_until_wider(missing, tell)
+
+    def _take_until_wider(
+        self, files: list[ResultFile], tell: Callable[[], object]
+    ) -> list[ResultFile]:
+        """Take files in, and give those that are to be taken once more, if a type has changed."""
+        for number, (file, future) in enumerate(self._ahead(files)):
+            if self.trees.present or self.trees.has(file.source):
+                future.cancel()  # Found out when the first file of an earlier ingest was opened.
+            else:
+                try:
+                    self._one(file, future)
+                except WiderError as error:
+                    self.trees.restart(error)
+                    again, self.taken = [*self.taken, *files[number:]], []
+                    return again
+            self.taken.append(file)
+            self.done.add(file.source)
+            tell()
+        return []
+
+    def _ahead(
+        self, files: list[ResultFile]
+    ) -> Iterator[tuple[ResultFile, Future[_Opened | None]]]:
+        """Read files ahead, no more of them at a time than there are workers."""
+        if not files:
+            return
+        self._client()
+        with ThreadPoolExecutor(self.workers) as pool:
+            # The first tells whether there is anything to read at all.
+            left = iter(files)
+            flying: deque[tuple[ResultFile, Future[_Opened | None]]] = deque()
+            for file in left:
+                flying.append((file, pool.submit(self._open, file)))
+                ahead = self.workers if self.trees.writers else 1
+                while len(flying) >= ahead:
+                    yield flying.popleft()
+            while flying:
+                yield flying.popleft()
+
+    def _open(self, file: ResultFile) -> _Opened | None:
+        if self.trees.has(file.source):
+            return None
+        stored = S3File(f"s3://{self.request_id}/{file.key}", self._options, self._client())
+        if file.nbytes is not None and stored.size != file.nbytes:
+            raise SourceError(
+                f"{stored.location} has {stored.size} bytes, and ServiceX says that it has "
+                f"{file.nbytes}: it is damaged"
+            )
+        form = "parquet" if self.status.result_format.value == "parquet" else "root"
+        events = open_events(stored, form)
+        opened = _Opened(list(events.others.items()), [])
+        room = self.batch
+        for name, kind in events.kinds.items():
+            group, names = self._group(name), events.columns(name)
+            refused = events.refused(name)
+            wanted = [n for n in self.trees.wanted(group, names) if n not in refused]
+            pieces = events.pieces(name, self.batch, wanted)
+            first = next(pieces)
+            room -= first.nbytes
+            whole = room > 0 and len(first) >= events.entries(name)
+            tree = _Tree(group, name, kind, first, events.typenames(name), names, refused)
+            opened.trees.append((tree, iter(()) if whole else pieces))
+            opened.whole &= whole
+        return opened
+
+    def _group(self, tree: str) -> str:
+        parts = [escape(part) for part in tree.split("/") if part]
+        if not parts:
+            return self.name.rstrip("/") if self.name else _PARQUET_TREE
+        return "/".join(filter(None, [(self.name or "").rstrip("/"), *parts]))
+
+    def _one(self, file: ResultFile, future: Future[_Opened | None]) -> None:
+        """Take in a file, whole or not at all."""
+        try:
+            opened = future.result()
+        except SourceError as error:
+            self._broken(file, error)
+            return
+        if opened is None:
+            return
+        self.notes += [f"{n} is a {c}, and no tree" for n, c in opened.others]
+        for tree, _ in opened.trees:
+            self.trees.prepare(
+                tree.group,
+                tree.name,
+                tree.kind,
+                tree.first,
+                tree.typenames,
+                tree.names,
+                tree.refused,
+            )
+        if self.trees.present or self.trees.has(file.source):
+            return
+        self.trees.begin(file.source, opened.whole)
+        try:
+            for tree, rest in opened.trees:
+                for piece in chain([tree.first], rest):
+                    self.trees.add(tree.group, piece, tree.names, tree.refused)
+        except WiderError:
+            self.trees.abandon()
+            raise
+        except SourceError as error:
+            self.trees.abandon()
+            self._broken(file, error)
+        else:
+            self.trees.end()
+
+    def _broken(self, file: ResultFile, error: SourceError) -> None:
+        if self.skips:
+            self.broken[file.source] = str(error)
+            return
+        # What came before it stays.
+        self.trees.flush()
+        text = str(error) if file.source in str(error) else f"{file.source}: {error}"
+        raise type(error)(
+            f"{text} (in {self.source.location}; leave the file out by on_error='skip')"
+        ) from error
+
+    # -- the end ----------------------------------------------------------------------------
+
+    def _check(self) -> None:
+        """Raise unless all has come that there should be."""
+        status, where = self.status, f"{self.source.location} at {self.requests.url}"
+        state, log = status.status.value, f" (its log: {status.log_url})" if status.log_url else ""
+        lost = status.files_completed - len(self.done - self.failed.keys())
+        if self.source.query is not None and (state != "Complete" or lost > 0):
+            self.source.query.cache.delete_record_by_request_id(self.request_id)
+        if state != "Complete":
+            why = {"Fatal": "failed", "Canceled": "was canceled"}.get(
+                state, f"failed, for its dataset {status.did!r} cannot be used"
+            )
+            raise SourceError(
+                f"{where} {why}, with {status.files_completed} of {status.files} files "
+                f"done{log}: submit it again"
+            )
+        if lost > 0:
+            raise SourceError(
+                f"{where} is complete, and {lost} of {status.files_completed} results are not "
+                "there: ServiceX may have removed them; submit it again"
+            )
+        unnamed = status.files_failed - len(self.failed)
+        if status.files_failed and not self.skips:
+            names = list(self.failed)[:_NAMED_FAILURES]
+            more = ", …" if len(self.failed) > len(names) else ""
+            told = ", ".join(names) + more if names else "the server does not tell which"
+            raise SourceError(
+                f"{status.files_failed} of the {status.files} files of {where} could not be "
+                f"transformed{log}: {told}. What the others gave is there; leave these out by "
+                "on_error='skip', or submit the request again"
+            )
+        if unnamed > 0:
+            self.broken["?"] = f"{unnamed} files that the server does not name"
+        if not self.trees.writers and not self.trees.has_columns:
+            raise SourceNotFoundError(
+                f"none of the {status.files} files of {where} gave any tree"
+                + "".join(f"; {file}: {why}" for file, why in self._skipped().items())
+            )
+
+    def _skipped(self) -> dict[str, str]:
+        return {**self.failed, **self.broken}
+
+    def _report(self) -> IngestReport:
+        report = IngestReport(self.source.location)
+        for writer in self.trees.writers.values():
+            if self.trees.present:
+                report.present += writer.datasets
+                continue
+            report.made += writer.datasets
+            report.nbytes += writer.nbytes
+            if writer.resumed:
+                report.resumed += writer.datasets
+            if self.notes:
+                report.notes[writer.group] = list(dict.fromkeys(self.notes))
+        for names in (report.made, report.resumed, report.present):
+            names.sort()
+        report.skipped = {**self.trees.skipped, **self._skipped()}
+        return report
+
+
+@dataclass
+class _Tree:
+    group: str
+    name: str
+    kind: str
+    first: ak.Array
+    typenames: Mapping[str, str]
+    names: list[str]
+    refused: Mapping[str, str]
+
+
+@dataclass
+class _Opened:
+    """A result file, and the first piece of each of its trees."""
+
+    others: list[tuple[str, str]]
+    trees: list[tuple[_Tree, Iterator[ak.Array]]]
+    whole: bool = True

@@ -1,0 +1,391 @@
+"""Trees that take in one file of events after the other, and know which they have."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
+
+import awkward as ak
+
+from dosna.columns import FileRange, Tree
+from dosna.columns.chunking import choose_chunk_entries
+from dosna.columns.layout import columns
+from dosna.columns.writing import TreeWriter, branches_of
+from dosna.core.patterns import matching
+from dosna.errors import (
+    FormatError,
+    RefusedError,
+    SourceChangedError,
+    SourceError,
+    SourceNotFoundError,
+)
+
+if TYPE_CHECKING:
+    from dosna.array.connection import EngineConnection
+
+__all__ = ["GrowingTrees", "WiderError"]
+
+_LEAST_ENTRIES = 1 << 12
+_ABOUT = "ingest"
+_LEFT_OUT, _SKIPPED, _TREES = "left_out", "skipped", "trees"
+
+
+class WiderError(SourceError):
+    """Entries are of a type that takes those of the tree too, and not the other way round.
+
+    Parameters
+    ----------
+    text : str
+    group : str
+    wider : mapping of str to awkward.forms.Form
+        By branch.
+    array : awkward.Array
+    """
+
+    def __init__(self, text: str, group: str, wider: Mapping[str, Any], array: ak.Array) -> None:
+        super().__init__(text)
+        self.group, self.wider, self.array = group, wider, array
+
+
+@dataclass
+class GrowingTrees:
+    """The trees that the files of one source make.
+
+    Its trees are prepared first. Then a file is taken in between `begin` and `end`, and what came
+    of those that have ended is counted at the next `flush`; `abandon` takes back what came of one
+    that cannot be read. A tree begins with the first file that has entries for it; the others
+    give it none.
+
+    Parameters
+    ----------
+    con : Connection
+        Under an engine of one process.
+    source, fingerprint : str
+        For the `origin` of datasets.
+    about : mapping
+        What else is kept of the source, in the attributes of each tree's group.
+    select : iterable of str or None
+        Patterns of columns, of one tree or with its name before.
+    skips : bool
+        Whether columns that there is no layout for are left out.
+    overwrite : bool
+    expected_files : int
+        How many files there will be, to choose chunks.
+    chunk_bytes : int, optional
+        About the size of chunks of 8-byte numbers.
+    batch_bytes : int
+        How much is held before it is written.
+    options : mapping
+        Of `create_dataset`.
+    """
+
+    con: EngineConnection
+    source: str
+    fingerprint: str
+    about: Mapping[str, Any]
+    select: Iterable[str] | None
+    skips: bool
+    overwrite: bool
+    expected_files: int
+    chunk_bytes: int | None
+    batch_bytes: int
+    options: Mapping[str, Any]
+    writers: dict[str, TreeWriter] = field(default_factory=dict)
+    """By the tree's group."""
+    skipped: dict[str, str] = field(default_factory=dict)
+    """Columns and files that were left out, and why."""
+    present: bool = False
+    """Whether an earlier ingest has finished them all."""
+    _held: dict[str, list[ak.Array]] = field(default_factory=dict)
+    _entries: dict[str, int] = field(default_factory=dict)
+    _ended: dict[str, dict[str, tuple[int, int]]] = field(default_factory=dict)
+    """By file, the entries of each tree."""
+    _file: str = ""
+    _whole: bool = True
+    _began: dict[str, int] = field(default_factory=dict)
+    _marks: dict[str, tuple[int, int]] = field(default_factory=dict)
+    _empty: dict[str, tuple[Any, ...]] = field(default_factory=dict)
+
+    @property
+    def has_columns(self) -> bool:
+        """Whether any file had a tree, be it without entries."""
+        return bool(self.writers or self._empty)
+
+    def find(self, group: str) -> bool:
+        """Go on with a tree that an earlier ingest began, and with those that it had beside it."""
+        if group in self.writers:
+            return True
+        try:
+            found = TreeWriter.find(self.con, group, self.fingerprint)
+            if found is None:
+                return False
+            found.open(self.source, self.options)
+        except (SourceChangedError, FormatError):
+            if not self.overwrite:
+                raise
+            return False  # removed when the new one begins
+        self.writers[group] = found
+        self._entries[group] = found.entries
+        kept = found.about.get(_ABOUT, {})
+        self._note(kept.get(_LEFT_OUT, {}))
+        for beside in kept.get(_TREES, []):
+            self.find(beside)
+        self.present = all(writer.complete for writer in self.writers.values())
+        return True
+
+    def has(self, file: str) -> bool:
+        """Whether all that came of a file has been counted; any thread may ask."""
+        writers = list(self.writers.values())
+        return bool(writers) and all(file in writer.files for writer in writers)
+
+    def wanted(self, group: str, names: Sequence[str]) -> list[str]:
+        """Choose columns of a tree; any thread may ask."""
+        return self._matching(group, names)[0]
+
+    def prepare(
+        self,
+        group: str,
+        name: str,
+        kind: str,
+        array: ak.Array,
+        typenames: Mapping[str, str],
+        names: Sequence[str] | None = None,
+        refused: Mapping[str, str] = MappingProxyType({}),
+    ) -> None:
+        """Begin a tree, or go on with it, whose first entries these may be.
+
+        Parameters
+        ----------
+        group : str
+        name, kind : str
+            As the file calls it, and what it is there.
+        array : awkward.Array
+        typenames : mapping of str to str
+            What the file calls the types of columns.
+        names : sequence of str, optional
+            All columns that the file has, if the array does not have all.
+        refused : mapping of str to str
+            Those that cannot be read, and why.
+
+        Raises
+        ------
+        RefusedError
+            There is no layout for a column.
+        SourceNotFoundError
+            It has none of the columns that are selected.
+        SourceChangedError, DatasetExistsError
+            There is something of another source.
+        """
+        if self.find(group):
+            return
+        given = (name, kind, array, typenames, array.fields if names is None else names, refused)
+        if len(array):
+            self._begin_tree(group, *given)
+        else:
+            self._empty.setdefault(group, given)
+
+    def begin(self, file: str, whole: bool) -> None:
+        """Begin a file; `whole` if it is added in one piece for each tree."""
+        if not whole or self._nbytes() > self.batch_bytes // 2:
+            self.flush()
+        self._file = file
+        self._marks = {g: (len(a), self._entries[g]) for g, a in self._held.items()}
+        self._whole = whole
+        self._began = dict(self._entries)
+
+    def add(
+        self,
+        group: str,
+        array: ak.Array,
+        names: Sequence[str] | None = None,
+        refused: Mapping[str, str] = MappingProxyType({}),
+    ) -> None:
+        """Take in entries of a tree of the file; `names` and `refused` as for `prepare`.
+
+        Raises
+        ------
+        SourceError
+            The columns are not those of the tree, or not of the same types.
+        WiderError
+            They are with `restart`.
+        """
+        if not len(array):
+            return
+        writer = self.writers[group]
+        if self._file in writer.files:
+            return  # Another tree of the file was not counted any more.
+        try:
+            self._check_known(group, array.fields if names is None else names)
+            wider = writer.check(array, refused)
+        except FormatError as error:
+            raise SourceError(f"{self._file} {error}, in tree {group!r}") from None
+        if wider and not writer.adopt(wider, self.source, self.options, array):
+            name, form = next(iter(wider.items()))
+            raise WiderError(
+                f"{self._file} has {form.type} in column {name!r}, where others have "
+                f"{writer.tree.by_name[name].type}, in tree {group!r}",
+                group,
+                wider,
+                array,
+            )
+        self._held.setdefault(group, []).append(array)
+        self._entries[group] += len(array)
+        if not self._whole and self._nbytes() > self.batch_bytes:
+            self._write()
+
+    def restart(self, error: WiderError) -> None:
+        """Make branches of a tree wider, and forget its entries: all files come once more.
+
+        The file that was begun has been abandoned.
+        """
+        self.flush()
+        self.writers[error.group].restart(error.wider, self.source, self.options, error.array)
+        self._entries[error.group] = 0
+
+    def _check_known(self, group: str, names: Iterable[str]) -> None:
+        writer = self.writers[group]
+        known = {*writer.tree.by_name, *writer.about[_ABOUT][_LEFT_OUT]}
+        for name in names:
+            if name not in known:
+                raise FormatError(f"has a column {name!r} that others have not")
+
+    def _begin_tree(
+        self,
+        group: str,
+        name: str,
+        kind: str,
+        array: ak.Array,
+        typenames: Mapping[str, str],
+        names: Sequence[str],
+        refused: Mapping[str, str],
+    ) -> None:
+        chosen, left_out = self._chosen(group, array, names, refused)
+        sample = array[chosen]
+        # The first file may be a small one.
+        expected = max(_LEAST_ENTRIES, len(array) * self.expected_files)
+        entries = choose_chunk_entries(expected)
+        if self.chunk_bytes is not None:
+            entries = self.chunk_bytes // 8
+        tree = Tree(
+            kind,
+            name,
+            0,
+            branches_of(sample, typenames),
+            files=tuple(FileRange(f, 0, 0) for f in self._all_files()),
+            chunk_entries=max(1, entries),
+            fingerprint=self.fingerprint,
+        )
+        about = {_ABOUT: {**self.about, _LEFT_OUT: left_out, _TREES: [*self.writers, group]}}
+        if self.overwrite:
+            TreeWriter.check_new(self.con, group, tree, self.options)
+            TreeWriter.remove(self.con, group)
+        writer = TreeWriter.begin(self.con, group, tree, about)
+        writer.open(self.source, self.options, sample)
+        self.writers[group] = writer
+        self._entries[group] = 0
+        self._note(left_out)
+
+    def _note(self, left_out: Mapping[str, str]) -> None:
+        self.skipped.update({name: why for name, why in left_out.items() if why})
+
+    def _matching(self, group: str, names: Sequence[str]) -> tuple[list[str], list[str]]:
+        chosen, vain = matching(names, self.select)
+        if vain:
+            within, vain = matching([f"{group}/{n}" for n in names], self.select)
+            wanted = {*chosen, *(n[len(group) + 1 :] for n in within)}
+            chosen = [n for n in names if n in wanted]
+        return chosen, vain
+
+    def _chosen(
+        self, group: str, array: ak.Array, names: Sequence[str], refused: Mapping[str, str]
+    ) -> tuple[list[str], dict[str, str]]:
+        """Choose columns; give those that are left out with the reason, which may be empty."""
+        chosen, vain = self._matching(group, names)
+        if not chosen:
+            raise SourceNotFoundError(
+                f"{self.source} has no column of tree {group!r} like "
+                f"{', '.join(map(repr, vain))}: it has {', '.join(names[:10])}"
+            )
+        left_out = {name: "" for name in names if name not in chosen}
+        for name in list(chosen):
+            try:
+                if name in refused:
+                    raise RefusedError(refused[name])
+                columns(ak.to_layout(array[name]).form)
+            except RefusedError as error:
+                if not self.skips:
+                    raise RefusedError(
+                        f"{self.source} has a column {name!r} that datasets cannot represent: "
+                        f"{error}. Leave it out by on_error='skip', or select= the others"
+                    ) from None
+                chosen.remove(name)
+                left_out[name] = str(error)
+        return chosen, left_out
+
+    def _all_files(self) -> list[str]:
+        return list(
+            dict.fromkeys(
+                [f.url for writer in self.writers.values() for f in writer.tree.files]
+                + list(self._ended)
+            )
+        )
+
+    def end(self) -> None:
+        """End a file."""
+        self._ended[self._file] = {
+            group: (self._began.get(group, 0), entries) for group, entries in self._entries.items()
+        }
+        self._file = ""
+
+    def abandon(self) -> None:
+        """Take back what came of the file that was begun."""
+        if self._whole:
+            for group, held in self._held.items():
+                count, _ = self._marks.get(group, (0, 0))
+                del held[count:]
+        else:
+            self._held.clear()
+            for writer in self.writers.values():
+                writer.rewind()
+        self._entries.update(self._began)
+        self._file = ""
+
+    def _nbytes(self) -> int:
+        return sum(array.nbytes for held in self._held.values() for array in held)
+
+    def _write(self) -> None:
+        for group, held in self._held.items():
+            self.writers[group].write(held)
+        self._held.clear()
+
+    def flush(self) -> None:
+        """Write what is held, and count the files that have ended."""
+        self._write()
+        for group, writer in self.writers.items():
+            ranges = [
+                FileRange(file, *trees.get(group, (0, 0)))
+                for file, trees in self._ended.items()
+                if file not in writer.files
+            ]
+            if ranges:
+                # Who goes on with one of the trees must know of the others.
+                writer.about[_ABOUT][_TREES] = list(self.writers)
+                writer.commit(ranges)
+        if self.writers:
+            self._ended.clear()
+
+    def finish(self, skipped: Mapping[str, str]) -> None:
+        """Say that all is there, but for the files that were skipped."""
+        self.flush()
+        for group, given in self._empty.items():
+            if not self.find(group):
+                self._begin_tree(group, *given)
+        self.flush()
+        for writer in self.writers.values():
+            writer.about[_ABOUT][_SKIPPED] = dict(skipped)
+            writer.about[_ABOUT][_TREES] = list(self.writers)
+            writer.commit([])
+        for writer in self.writers.values():
+            writer.finish()

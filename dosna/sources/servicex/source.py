@@ -1,0 +1,168 @@
+"""ServiceX: what its transformers select from many files becomes one tree, file by file."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from contextlib import ExitStack
+from typing import TYPE_CHECKING, Any
+
+from dosna.errors import ConfigurationError, SourceNotFoundError
+from dosna.sources.base import Stream
+from dosna.sources.kinds import Claims, SourceKind
+from dosna.sources.servicex.following import Following
+from dosna.sources.servicex.growing import GrowingTrees
+from dosna.sources.servicex.requests import Requests, adapter_for
+
+if TYPE_CHECKING:
+    from dosna.array.connection import EngineConnection
+    from dosna.core.progress import Progress
+    from dosna.core.report import IngestReport
+
+__all__ = ["KIND", "ServiceXSource"]
+
+_SCHEME = "servicex:"
+_BATCH_BYTES = 32 << 20
+
+
+class ServiceXSource(Stream):
+    """A request of ServiceX, which may still be running.
+
+    Parameters
+    ----------
+    location : str or servicex's Query
+        ``servicex:`` and the id of a request, or what ``ServiceXClient.generic_query`` gives: it
+        is submitted when it is ingested.
+    inner : str
+        Empty.
+    endpoint : str, optional
+        The server's URL, or its name in the configuration of ServiceX; by default the one that
+        is the default there.
+    config_path : str, optional
+        Of that configuration; by default where ServiceX's client looks for it.
+    polling_interval : float
+        Seconds from one look at what is done to the next.
+    timeout : float
+        Seconds in which the server must answer.
+
+    Raises
+    ------
+    ConfigurationError
+    """
+
+    def __init__(
+        self,
+        location: Any,
+        inner: str = "",
+        *,
+        endpoint: str | None = None,
+        config_path: str | None = None,
+        polling_interval: float = 2.0,
+        timeout: float = 60.0,
+    ) -> None:
+        query = None if isinstance(location, str) else location
+        if query is None:
+            request_id = location.removeprefix(_SCHEME).strip("/")
+            if not request_id or inner:
+                raise ConfigurationError(
+                    f"{location!r} names no request of ServiceX: write servicex:REQUEST-ID"
+                )
+            location = _SCHEME + request_id
+        elif not hasattr(query, "transform_request"):
+            raise ConfigurationError(
+                f"a {type(query).__qualname__} of ServiceX is no query: use what "
+                "ServiceXClient.generic_query gives"
+            )
+        else:
+            if endpoint is not None or config_path is not None:
+                raise ConfigurationError("a query of ServiceX has its endpoint from its client")
+            location = _SCHEME
+        if not polling_interval > 0 or not timeout > 0:
+            raise ConfigurationError("polling_interval and timeout are in seconds, above 0")
+        super().__init__(location, inner)
+        self.query = query
+        self.endpoint, self.config_path = endpoint, config_path
+        self.polling_interval, self.timeout = polling_interval, timeout
+
+    @property
+    def travels(self) -> bool:
+        return self.query is None
+
+    def fingerprint(self) -> str:
+        return f"request {self.location.removeprefix(_SCHEME)}"
+
+    def requests(self) -> Requests:
+        """Make what asks the server."""
+        if self.query is not None:
+            return Requests(self.query.servicex, self.timeout)
+        return Requests(adapter_for(self.endpoint, self.config_path), self.timeout)
+
+    def submitted(self, requests: Requests) -> tuple[str, Any]:
+        """Give the id of the request, which is submitted if it is a new query, and its status."""
+        if self.query is None:
+            request_id = self.location.removeprefix(_SCHEME)
+            return request_id, requests.status(request_id)
+        request_id = requests.submit(self.query)
+        try:
+            status = requests.status(request_id)
+        except SourceNotFoundError:
+            # ServiceX forgets old requests, and the client's cache does not.
+            self.query.cache.delete_record_by_request_id(request_id)
+            request_id = requests.submit(self.query)
+            status = requests.status(request_id)
+        self.location = _SCHEME + request_id
+        return request_id, status
+
+    def ingest_into(
+        self,
+        con: EngineConnection,
+        name: str | None,
+        *,
+        select: Iterable[str] | None,
+        chunk_bytes: int | None,
+        skips: bool,
+        overwrite: bool,
+        progress: Progress,
+        memory_limit: int | None,
+        options: Mapping[str, Any],
+    ) -> IngestReport:
+        requests = self.requests()
+        request_id, status = self.submitted(requests)
+        workers = con.runner.workers
+        batch = _BATCH_BYTES
+        if memory_limit is not None:
+            # What is read ahead, what is held, and the copies of a column being written.
+            batch = max(1, min(batch, memory_limit // (2 * workers + 6)))
+        trees = GrowingTrees(
+            con,
+            self.location,
+            self.fingerprint(),
+            {
+                "source": self.location,
+                "endpoint": requests.url,
+                "title": status.title,
+                "did": status.did,
+                "selection": status.selection,
+                "result_format": status.result_format.value,
+            },
+            None if select is None else list(select),
+            skips,
+            overwrite,
+            max(1, status.files),
+            chunk_bytes,
+            batch,
+            options,
+        )
+        with ExitStack() as stack:
+            following = Following(
+                self, requests, request_id, status, trees, name, skips, batch, workers, stack
+            )
+            return following.run(con, progress)
+
+
+KIND = SourceKind(
+    "servicex",
+    ServiceXSource,
+    Claims(schemes=("servicex",), packages=("servicex",)),
+    "requests of ServiceX",
+    "https://tryservicex.org",
+)

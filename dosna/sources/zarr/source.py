@@ -1,0 +1,482 @@
+"""Zarr arrays and groups, of versions 2 and 3, read by zarr-python."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import secrets
+from array import array as ints
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from math import prod
+from typing import Any
+
+import numpy as np
+import zarr
+from zarr.core.buffer import default_buffer_prototype
+from zarr.core.dtype import VariableLengthUTF8
+from zarr.core.sync import sync
+from zarr.storage import LocalStore, ObjectStore
+
+from dosna.codecs.zarr import document as zarr3
+from dosna.codecs.zarr.attributes import FILL_VALUE
+from dosna.core.text import TEXT, as_text
+from dosna.core.types import Array, Box, Shape
+from dosna.core.values import check_dtype, decode_value
+from dosna.errors import DosnaError, SourceError, SourceNotFoundError
+from dosna.io.s3file import S3Options
+from dosna.sources.base import ArrayDescription, Source
+from dosna.sources.kinds import SourceKind, registry
+
+__all__ = ["KIND", "ZarrSource"]
+
+_DOCUMENTS = (zarr3.DOCUMENT, *zarr3.VERSION_2)
+"""What says that there is an array or a group, the first that counts first."""
+
+_DIMENSIONS = "_ARRAY_DIMENSIONS"
+"""How xarray names the axes in version 2."""
+
+_DEEPEST = 100
+"""Of folders in each other."""
+
+
+class ZarrSource(Source):
+    """The arrays of a Zarr group, by their paths in it, or one array.
+
+    Parameters
+    ----------
+    location : str or zarr.Array, zarr.Group
+        A folder, an ``s3://bucket/prefix`` URL, or something open.
+    inner : str
+        An array or a group in it; all by default.
+    endpoint_url, profile_name, region_name, verify, timeout, retries
+        Of an S3 server, as of a connection of the backend s3.
+    """
+
+    def __init__(
+        self,
+        location: Any,
+        inner: str = "",
+        *,
+        endpoint_url: str | None = None,
+        profile_name: str = "default",
+        region_name: str | None = None,
+        verify: bool | str = True,
+        timeout: float = 30.0,
+        retries: int = 5,
+    ) -> None:
+        self._options = S3Options(
+            endpoint_url, profile_name, region_name, verify, timeout, retries
+        )
+        self._given = not isinstance(location, str)
+        self._opening = secrets.token_hex(8)
+        self._open_object: Any = location if self._given else None
+        self._store: Any = None
+        super().__init__(str(location.store_path) if self._given else location, inner.strip("/"))
+        self._found: dict[str, _Node] | None = None
+        self._single = False
+
+    def __getstate__(self) -> dict[str, Any]:
+        if self._given:
+            raise TypeError(f"{self!r} is an open object, and cannot be sent to another process")
+        return {**super().__getstate__(), "_store": None, "_found": None}
+
+    @property
+    def travels(self) -> bool:
+        return not self._given
+
+    @property
+    def _remote(self) -> bool:
+        return not self._given and self.location.startswith("s3://")
+
+    @property
+    def _place(self) -> tuple[str, str]:
+        bucket, _, prefix = self.location.removeprefix("s3://").partition("/")
+        return bucket, prefix.strip("/")
+
+    def close(self) -> None:
+        with self._lock:
+            if not self._given:
+                self._store = self._found = None
+
+    @property
+    def single(self) -> bool:
+        self._nodes()
+        return self._single
+
+    def fingerprint(self) -> str:
+        digest = hashlib.sha256()
+        if self._remote:
+            bucket, prefix = self._place
+            client = self._options.client(self.location)
+            for page in client.listed(bucket, prefix + "/", self.location):
+                for found in page.get("Contents", ()):
+                    digest.update(f"{found['Key']} {found['ETag']}\n".encode())
+            client.close()
+        elif not self._given:
+            for folder, folders, files in os.walk(self.location):
+                folders.sort()
+                for name in sorted(files):
+                    status = os.stat(os.path.join(folder, name))
+                    path = os.path.relpath(os.path.join(folder, name), self.location)
+                    digest.update(f"{path} {status.st_size} {status.st_mtime_ns}\n".encode())
+        else:
+            # What is open may be in any store, and nobody tells whether it was written to since.
+            digest.update(self._opening.encode())
+            for name, node in sorted(self._nodes().items()):
+                digest.update(f"{name} {node.document!r} {node.refused}\n".encode())
+        return digest.hexdigest()
+
+    def names(self) -> list[str]:
+        return sorted(name for name, node in self._nodes().items() if not node.is_group)
+
+    def groups(self) -> Mapping[str, Mapping[str, Any]]:
+        found = {name: node for name, node in self._nodes().items() if node.is_group}
+        return {name: _decoded(node.attributes(self._where(name))) for name, node in found.items()}
+
+    def describe(self, name: str) -> ArrayDescription:
+        node = self._node(name)
+        try:
+            return node.refusal(name) or self._described(name, node)
+        except DosnaError:
+            raise
+        except Exception as error:
+            # Other libraries raise what they like: of codecs, of grids, of what is damaged.
+            return ArrayDescription(name, refused=f"it cannot be read ({_said(error)})")
+
+    def _described(self, name: str, node: _Node) -> ArrayDescription:
+        array = node.array
+        dtype = _dtype(array)
+        try:
+            check_dtype(dtype)
+        except TypeError as error:
+            return ArrayDescription(name, refused=str(error))
+        fill = array.fill_value
+        attrs = _decoded(node.attributes(self._where(name), dtype))
+        dims = _dims(array, attrs)
+        missing = dims is not None and array.metadata.zarr_format == 2 and fill is not None
+        if missing and dtype.kind in "biufcSU":
+            # What xarray says is missing has no other place in version 2.
+            attrs[FILL_VALUE] = np.asarray(fill, dtype)[()]
+        return ArrayDescription(
+            name,
+            tuple(array.shape),
+            dtype,
+            attrs,
+            chunks=_chunks(array),
+            dims=dims,
+            fillvalue=None if fill is None else np.asarray(fill, dtype)[()],
+        )
+
+    def stored(self, name: str) -> Array | None:
+        array = self._node(name).array
+        chunks = _chunks(array)
+        store, path = array.store_path.store, array.store_path.path
+        if chunks is None or not store.supports_listing:
+            return None
+        pattern = re.compile(_keys_of(array))
+        prefix = f"{path}/" if path else ""
+        axes, found = len(array.shape), ints("q")
+        grid = [-(-n // c) for n, c in zip(array.shape, chunks, strict=True)]
+
+        async def look() -> None:
+            async for key in store.list_prefix(prefix):
+                known = pattern.fullmatch(key.removeprefix(prefix))
+                idx = [int(part) for part in re.findall(r"\d+", known[1])] if known else []
+                if len(idx) == axes and all(i < n for i, n in zip(idx, grid, strict=True)):
+                    found.extend(idx)
+
+        sync(look())
+        places = np.frombuffer(found, np.int64).reshape(-1, axes)
+        return places if len(places) < prod(grid) else None
+
+    def read(self, name: str, box: Box) -> Array:
+        node = self._node(name)
+        if node.refused:
+            raise SourceError(f"{name!r} of {self.location}: {node.refused}")
+        array = node.array
+        try:
+            found = np.asarray(array[box if box else ...])
+        except DosnaError:
+            raise
+        except Exception as error:
+            if self._remote and type(error).__module__.startswith("obstore"):
+                from dosna.io.s3.errors import obstore_failure
+
+                failure = obstore_failure(error)
+                raise failure.error(f"{self.location} cannot be read: {failure}") from None
+            raise SourceError(
+                f"{name!r} of {self.location} cannot be read: it is damaged, or its codecs are "
+                f"missing ({type(error).__name__}: {error})"
+            ) from error
+        return as_text(found) if _dtype(array) == TEXT else found
+
+    def _where(self, name: str) -> str:
+        return f"{self.location}/{name}" if name else self.location
+
+    def _nodes(self) -> dict[str, _Node]:
+        """Find arrays and groups, by their names; what cannot be opened is refused, not lost."""
+        with self._lock:
+            if self._found is None:
+                self._found = self._searched()
+            return self._found
+
+    def _searched(self) -> dict[str, _Node]:
+        store, top = self._opened()
+        found: dict[str, _Node] = {}
+        above = ""
+        for path, name in self._documents(store, top):
+            if above and path.startswith(above):
+                continue  # chunks of an array may be called as they like
+            node = _node(store, path, name)
+            if node is None:
+                continue
+            inside = path[len(top) :].lstrip("/")
+            if not node.is_group:
+                above = f"{path}/"
+                if not inside:
+                    self._single = True
+                    own = self.inner or path or os.path.basename(self.location.rstrip("/"))
+                    if not self.inner:
+                        own = own.rpartition("/")[2]
+                    return {own.removesuffix(".zarr"): node}
+            found["/".join(filter(None, [self.inner, inside]))] = node
+        if not found:
+            raise SourceNotFoundError(
+                f"{self.location} has no Zarr array or group"
+                + (f" {self.inner!r}" if self.inner else "")
+            )
+        # Without a document, as TensorStore leaves it.
+        found.setdefault(self.inner, _Node({}, is_group=True))
+        return found
+
+    def _documents(self, store: Any, top: str) -> Iterator[tuple[str, str]]:
+        """List the documents at and below a path, each by its folder and its name.
+
+        Copies in groups are not believed: arrays may have come, gone and grown since. What is
+        above comes before what is below.
+        """
+        if self._remote:
+            bucket, prefix = self._place
+            client = self._options.client(self.location)
+            begin = "/".join(filter(None, [prefix, top]))
+            keys = [
+                found["Key"][len(prefix) :].lstrip("/")
+                for page in client.listed(bucket, begin + "/" if begin else "", self.location)
+                for found in page.get("Contents", ())
+                if found["Key"].endswith(_DOCUMENTS)
+            ]
+            client.close()
+        elif self._given and not store.supports_listing:
+            keys = _members(self._open_object)
+        elif self._given:
+            keys = sync(_keys_below(store, top))
+        else:
+            yield from _on_disk(self.location, top, ())
+            return
+        places: dict[str, set[str]] = {}
+        for key in keys:
+            path, _, name = key.rpartition("/")
+            if name in _DOCUMENTS:
+                places.setdefault(path, set()).add(name)
+        for path in sorted(places, key=lambda path: path.split("/")):
+            yield path, _first(places[path])
+
+    def _opened(self) -> tuple[Any, str]:
+        """Open the store; the path in it of what is meant comes besides."""
+        with self._lock:
+            if self._store is None:
+                if self._given:
+                    self._store = self._open_object.store
+                elif self._remote:
+                    client = self._options.client(self.location)
+                    self._store = ObjectStore(client.objects_of(*self._place), read_only=True)
+                elif os.path.isdir(self.location):
+                    self._store = LocalStore(self.location, read_only=True)
+                else:
+                    raise SourceNotFoundError(f"there is no folder {self.location}")
+            above = self._open_object.path if self._given else ""
+            return self._store, "/".join(filter(None, [above, self.inner]))
+
+    def _node(self, name: str) -> _Node:
+        node = self._nodes().get(name)
+        if node is None or node.is_group:
+            raise SourceNotFoundError(f"{self!r} has no array {name!r}")
+        return node
+
+
+def _keys_of(array: Any) -> str:
+    """Return an expression for the keys of chunks, whose group has the numbers."""
+    encoding = getattr(array.metadata, "chunk_key_encoding", None)
+    if encoding is None:
+        kind, separator = "v2", array.metadata.dimension_separator
+    else:
+        kind, separator = encoding.name, encoding.separator
+    between = re.escape(separator)
+    numbers = rf"(\d{{1,18}}(?:{between}\d{{1,18}})*)"
+    return numbers if kind == "v2" else f"c{between}{numbers}"
+
+
+@dataclass(frozen=True)
+class _Node:
+    """An array or a group.
+
+    Parameters
+    ----------
+    document : dict
+        Its ``zarr.json``; of version 2 the attributes, as a ``zarr.json`` has them.
+    is_group : bool
+    array : zarr.Array, optional
+    refused : str
+        Why there is no `array`.
+    """
+
+    document: Mapping[str, Any]
+    is_group: bool = False
+    array: Any = None
+    refused: str = ""
+
+    def attributes(self, where: str, dtype: np.dtype[Any] | None = None) -> dict[str, Any]:
+        """Return its attributes as `dosna.core.values.decode_value` reads them."""
+        return zarr3.attributes_in(self.document, where, dtype)
+
+    def refusal(self, name: str) -> ArrayDescription | None:
+        """Return the description of an array that cannot be opened."""
+        return ArrayDescription(name, refused=self.refused) if self.refused else None
+
+
+def _node(store: Any, path: str, name: str) -> _Node | None:
+    """Open what a document describes; None if it is neither array nor group."""
+    try:
+        document = _json(store, f"{path}/{name}" if path else name)
+        if name == zarr3.DOCUMENT:
+            kind = document.get("node_type")
+            if kind not in ("array", "group"):
+                return None  # a dataset that is being deleted
+        else:
+            kind = "array" if name == ".zarray" else "group"
+            attributes = _json(store, f"{path}/.zattrs" if path else ".zattrs", missing={})
+            document = {"attributes": attributes}
+        if kind == "group":
+            return _Node(document, is_group=True)
+        version: Any = 3 if name == zarr3.DOCUMENT else 2
+        array = zarr.open_array(store=store, path=path, mode="r", zarr_format=version)
+        return _Node(document, array=array)
+    except DosnaError:
+        raise
+    except Exception as error:
+        return _Node({}, refused=f"it cannot be opened ({_said(error)})")
+
+
+def _json(store: Any, key: str, missing: dict[str, Any] | None = None) -> dict[str, Any]:
+    found = sync(store.get(key, default_buffer_prototype()))
+    if found is None and missing is not None:
+        return missing
+    if found is None:
+        raise KeyError(key)
+    document = json.loads(found.to_bytes())
+    if not isinstance(document, dict):
+        raise ValueError(f"{key} is not a JSON object")
+    return document
+
+
+async def _keys_below(store: Any, top: str) -> list[str]:
+    return [key async for key in store.list_prefix(top) if key.endswith(_DOCUMENTS)]
+
+
+def _on_disk(root: str, path: str, above: tuple[str, ...]) -> Iterator[tuple[str, str]]:
+    """List the documents in a folder, and below it unless it is an array."""
+    here = os.path.join(root, path) if path else root
+    real = os.path.realpath(here)
+    if real in above or len(above) > _DEEPEST:
+        return  # a link to what it is in
+    try:
+        with os.scandir(here) as entries:
+            listed = sorted(entries, key=lambda entry: entry.name)
+    except NotADirectoryError:
+        return
+    except OSError:
+        yield path, zarr3.DOCUMENT  # to open it tells what is wrong
+        return
+    names = {entry.name for entry in listed}
+    name = _first(names)
+    if name:
+        yield path, name
+    if name == ".zarray" or (name == zarr3.DOCUMENT and not _is_group(os.path.join(here, name))):
+        return
+    for entry in listed:
+        if entry.is_dir() and not entry.name.startswith("."):
+            inner = f"{path}/{entry.name}" if path else entry.name
+            yield from _on_disk(root, inner, (*above, real))
+
+
+def _is_group(path: str) -> bool:
+    try:
+        with open(path, "rb") as file:
+            return bool(json.load(file)["node_type"] == "group")
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return False
+
+
+def _members(node: Any) -> list[str]:
+    """List the documents of what cannot be listed otherwise: of an open group's copies."""
+    if isinstance(node, zarr.Array):
+        members = [node]
+    else:
+        members = [node, *(found for _, found in node.members(max_depth=None))]
+    keys = []
+    for found in members:
+        old = ".zarray" if isinstance(found, zarr.Array) else ".zgroup"
+        name = zarr3.DOCUMENT if found.metadata.zarr_format == 3 else old
+        keys.append(f"{found.path}/{name}" if found.path else name)
+    return keys
+
+
+def _first(names: Iterable[str]) -> str:
+    return next((name for name in _DOCUMENTS if name in names), "")
+
+
+def _decoded(attrs: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: decode_value(value) for name, value in attrs.items()}
+
+
+def _dims(array: Any, attrs: dict[str, Any]) -> tuple[str | None, ...] | None:
+    """Find the names of the axes, and take them out of the attributes."""
+    names = getattr(array.metadata, "dimension_names", None)
+    listed = attrs.get(_DIMENSIONS)
+    if not isinstance(listed, list) or not all(n is None or isinstance(n, str) for n in listed):
+        listed = None
+    if listed is not None and len(listed) == array.ndim:
+        names = listed if names is None else names
+        if list(names) == listed:
+            del attrs[_DIMENSIONS]
+    return None if names is None else tuple(names)
+
+
+def _chunks(array: Any) -> Shape | None:
+    try:
+        return tuple(array.shards or array.chunks) if array.shape else None
+    except NotImplementedError:  # of a grid that is not regular
+        return None
+
+
+def _said(error: BaseException) -> str:
+    return f"{type(error).__name__}: {str(error)[:300]}"
+
+
+def _dtype(array: Any) -> np.dtype[Any]:
+    kind = array.metadata.dtype if hasattr(array.metadata, "dtype") else None
+    if kind is None:
+        kind = array.metadata.data_type
+    return TEXT if isinstance(kind, VariableLengthUTF8) else np.dtype(array.dtype)
+
+
+KIND = SourceKind(
+    name="zarr",
+    source=ZarrSource,
+    claims=registry.known["zarr"].about,
+    description="Zarr arrays and groups of versions 2 and 3",
+    url="https://zarr.dev",
+)

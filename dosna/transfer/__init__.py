@@ -1,0 +1,1 @@
+"""Whole HDF5 files as domains of HSDS, copied or linked."""

@@ -1,0 +1,240 @@
+"""What an HDF5 file holds, made anew in a domain: all but the elements of its datasets.
+
+Types are kept as they are: strings of variable length, enumerations and references too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import h5py
+import numpy as np
+from h5py import h5o, h5t, h5z
+
+from dosna.core.types import Array, Json, Shape
+from dosna.hsds.domain import NewDomain
+from dosna.hsds.types import attribute, packed, type_of
+from dosna.sources.hdf5.types import stored_fill
+
+__all__ = ["Copied", "H5Copy", "filters_of", "is_stored_so"]
+
+
+_FILTERS = {1: "deflate", 2: "shuffle", 3: "fletcher32"}
+_COLLECTIONS = {"g": "groups", "d": "datasets", "t": "datatypes"}
+
+
+@dataclass(frozen=True)
+class Copied:
+    """A dataset of a file and what it becomes.
+
+    Parameters
+    ----------
+    name : str
+    dataset : h5py.Dataset
+    type_json : dict
+    parent : str
+        Id of the group that it is to be in.
+    """
+
+    name: str
+    dataset: Any
+    type_json: Json
+    parent: str
+
+    @property
+    def shape(self) -> Shape | None:
+        """Its shape; None for a null dataspace."""
+        return None if self.dataset.shape is None else tuple(map(int, self.dataset.shape))
+
+    @property
+    def fill(self) -> dict[str, Any]:
+        """Its fill value, as a creation property, if JSON has it."""
+        if self.dataset.dtype.kind not in "iuf" or self.dataset.shape is None:
+            return {}
+        value = stored_fill(self.dataset, self.dataset.dtype)
+        return {"fillValue": value.item()} if value else {}
+
+
+@dataclass
+class H5Copy:
+    """The groups, links, types and attributes of a file, to be made in a domain.
+
+    Parameters
+    ----------
+    file : h5py.File
+    domain : NewDomain
+    left_out : dict of str to str
+        What could not be kept, and why.
+    """
+
+    file: Any
+    domain: NewDomain
+    left_out: dict[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self._ids: dict[tuple[int, int], str] = {}
+        self._owners: list[tuple[str, Any]] = [(self.domain.root, self.file)]
+
+    def walk(self) -> Iterator[Copied]:
+        """Add groups, types and links; give each dataset once, to be made by `made`."""
+        self._ids[_place(self.file)] = self.domain.root
+        ahead = [("", self.file, self.domain.root)]
+        while ahead:
+            above, group, parent = ahead.pop()
+            for key in group:
+                name = f"{above}/{key}" if above else key
+                link = group.get(key, getlink=True)
+                if isinstance(link, h5py.SoftLink):
+                    self.domain.link(parent, key, h5path=link.path)
+                elif isinstance(link, h5py.ExternalLink):
+                    self.domain.link(parent, key, h5path=link.path, h5domain=link.filename)
+                else:
+                    yield from self._object(name, key, group, parent, ahead)
+
+    def _object(
+        self, name: str, key: str, group: Any, parent: str, ahead: list[tuple[str, Any, str]]
+    ) -> Iterator[Copied]:
+        try:
+            found = group[key]
+        except (KeyError, OSError, RuntimeError) as error:
+            self.left_out[name] = f"it cannot be opened: {error}"
+            return
+        known = self._ids.get(_place(found))
+        if known is not None:
+            self.domain.link(parent, key, id=known)
+        elif isinstance(found, h5py.Group):
+            made = self.domain.group(parent, key)
+            self.made(found, made)
+            ahead.append((name, found, made))
+        elif isinstance(found, h5py.Datatype):
+            try:
+                self.made(found, self.domain.named_type(parent, key, type_of(found.dtype)))
+            except TypeError as error:
+                self.left_out[name] = f"HSDS has no such type: {error}"
+        else:
+            try:
+                yield Copied(name, found, type_of(_checked(found)), parent)
+            except TypeError as error:
+                self.left_out[name] = f"HSDS has no such type: {error}"
+
+    def made(self, source: Any, made: str) -> None:
+        """Note what an object of the file has become."""
+        self._ids[_place(source)] = made
+        self._owners.append((made, source))
+
+    def attributes(self) -> dict[str, dict[str, Json]]:
+        """Give the attributes of all that was made, when all objects are known."""
+        found: dict[str, dict[str, Json]] = {}
+        for made, owner in self._owners:
+            for name in owner.attrs:
+                try:
+                    found.setdefault(made, {})[name] = self._attribute(owner, name)
+                except (TypeError, ValueError, OSError, RuntimeError, KeyError) as error:
+                    self.left_out[f"{owner.name}@{name}"] = str(error)
+        return found
+
+    def _attribute(self, owner: Any, name: str) -> Json:
+        stored = owner.attrs.get_id(name)
+        dtype = stored.dtype
+        value = owner.attrs[name]
+        if isinstance(value, h5py.Empty):
+            return attribute(None, dtype)
+        kind = type_of(dtype)
+        if _has_references(dtype):
+            array = np.asarray(value, dtype)
+            made: Json = {"type": kind, "value": self._referring(array, dtype)}
+            made["shape"] = list(array.shape) if array.shape else "H5S_SCALAR"
+            return made
+        if h5py.check_string_dtype(dtype) is not None and dtype.hasobject:
+            return attribute(np.asarray(value, object), dtype)
+        return attribute(np.asarray(value).astype(packed(dtype), copy=False), dtype)
+
+    def _referring(self, value: Any, dtype: np.dtype[Any]) -> Any:
+        """Turn references into ids of what was made, wherever they are in a value."""
+        if isinstance(value, np.ndarray) and value.shape:
+            return [self._referring(v, dtype) for v in value]
+        if isinstance(value, np.ndarray):
+            value = value[()]
+        if dtype.names is not None:
+            return [self._referring(value[n], dtype[n]) for n in dtype.names]
+        if isinstance(value, np.ndarray):
+            inner = h5py.check_vlen_dtype(dtype)
+            return [self._referring(v, inner) for v in value]
+        if isinstance(value, h5py.RegionReference):
+            raise TypeError("it refers to a region of a dataset")
+        if isinstance(value, h5py.Reference):
+            return self.reference(value)
+        return value.item() if isinstance(value, np.generic) else value
+
+    def reference(self, reference: Any) -> str:
+        """Give what a reference becomes; '' if it refers to nothing that was made."""
+        if not reference:
+            return ""
+        made = self._ids.get(_place(self.file[reference]))
+        return f"{_COLLECTIONS[made[0]]}/{made}" if made else ""
+
+    def referring(self, block: Array) -> Array:
+        """Turn an array of references into what HSDS keeps of them."""
+        names = [self.reference(r).encode() for r in block.flat]
+        return np.array(names, "S48").reshape(block.shape)
+
+
+def _place(found: Any) -> tuple[int, int]:
+    info = h5o.get_info(found.id)
+    return info.fileno, info.addr
+
+
+def _checked(dataset: Any) -> np.dtype[Any]:
+    dtype: np.dtype[Any] = dataset.dtype
+    if h5py.check_ref_dtype(dtype) is h5py.RegionReference or (
+        _has_references(dtype) and h5py.check_ref_dtype(dtype) is None
+    ):
+        raise TypeError("its elements refer to regions, or have references in them")
+    return dtype
+
+
+def _has_references(dtype: Any) -> bool:
+    if not isinstance(dtype, np.dtype) or not dtype.hasobject:
+        return False
+    if h5py.check_ref_dtype(dtype) is not None:
+        return True
+    if dtype.names is not None:
+        return any(_has_references(dtype[name]) for name in dtype.names)
+    if dtype.subdtype is not None:
+        return _has_references(dtype.base)
+    return _has_references(h5py.check_vlen_dtype(dtype))
+
+
+def filters_of(dataset: Any) -> tuple[list[Json], list[str]]:
+    """Give the filters of a dataset that HSDS has too, in its words, and the others' names."""
+    known: list[Json] = []
+    others: list[str] = []
+    creation = dataset.id.get_create_plist()
+    for number in range(creation.get_nfilters()):
+        code, _, values, label = creation.get_filter(number)
+        if code == h5z.FILTER_DEFLATE:
+            level = int(values[0]) if values else 4
+            known.append({"class": "H5Z_FILTER_DEFLATE", "id": 1, "level": level})
+        elif code == h5z.FILTER_SHUFFLE:
+            known.append({"class": "H5Z_FILTER_SHUFFLE", "id": 2})
+        elif code == h5z.FILTER_FLETCHER32:
+            known.append({"class": "H5Z_FILTER_FLETCHER32", "id": 3})
+        else:
+            others.append(label.decode(errors="replace") or str(code))
+    return [{"name": _FILTERS[f["id"]], **f} for f in known], others
+
+
+def is_stored_so(dataset: Any) -> bool:
+    """Whether the file's bytes of the elements are those of the type in HSDS."""
+    dtype = dataset.dtype
+    if dtype.hasobject:
+        return False
+    stored = dataset.id.get_type()
+    if stored.get_class() == h5t.OPAQUE:
+        return True
+    try:
+        return bool(stored.equal(h5t.py_create(packed(dtype), logical=True)))
+    except (TypeError, ValueError):
+        return False
