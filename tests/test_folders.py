@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import gc
 import os
 import pickle
@@ -506,3 +507,20 @@ def test_verify_through_a_handle_on_what_was_replaced_is_an_error(con):
     con.ingest({"a": np.arange(1.0, 6.0)}, overwrite=True)
     with pytest.raises(errors.StaleDatasetError):
         handle.verify()
+
+
+def test_an_array_gets_its_extent_back_when_an_append_fills_the_disk(con, base, monkeypatch):
+    con.create_dataset("a", data=np.arange(8), chunk_size=2)
+    module = "filedata" if con.instance.description == "zarr.json" else "h5dataset"
+    there = __import__(f"dosna.backends.{module}", fromlist=["replace_file"])
+    write = there.replace_file
+
+    def on_a_small_disk(*args, **kwargs):
+        if sum(path.stat().st_size > 0 for path in base.rglob("*") if path.is_file()) >= 9:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        write(*args, **kwargs)
+
+    monkeypatch.setattr(there, "replace_file", on_a_small_disk)
+    with pytest.raises(errors.StorageError, match="free some space"):
+        con["a"].append(np.arange(40))
+    assert con["a"][...].tolist() == list(range(8))

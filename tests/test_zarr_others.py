@@ -570,3 +570,13 @@ def test_a_broken_document_above_the_connection_is_in_nobodys_way(tmp_path):
         with pytest.warns(UserWarning, match="zarr.consolidate_metadata"):
             dataset.append([3])
         assert con["a"][...].tolist() == [1, 2, 3]
+
+
+@pytest.mark.parametrize(
+    ("dtype", "value"),
+    [("S4", "NULL"), ("S1", ""), ("f4", "ABCDEFGHIJK="), ("f4", -999), ("i4", -1.0)],
+)
+def test_a_fill_value_of_another_type_than_the_elements_comes_back(con, dtype, value):
+    con.create_dataset("a", shape=2, dtype=dtype, attrs={"_FillValue": value})
+    found = con["a"].attrs["_FillValue"]
+    assert (type(found), found) == (type(value), value)

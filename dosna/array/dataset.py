@@ -9,6 +9,7 @@ import os
 from array import array as ints
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
+from itertools import product
 from math import prod
 from typing import Any, Literal
 
@@ -741,6 +742,12 @@ def _take_back(dataset: BackendDataset, before: Shape, after: Shape) -> None:
     """Undo an append, unless somebody else has appended since."""
     dataset.refresh()
     if dataset.metadata.shape == after:
+        # What was written goes first: a full disk may have no room for another description.
+        new = [
+            range(-(-a // g)) if a == b else range(-(-b // g), a // g)
+            for b, a, g in zip(before, after, dataset.grain, strict=True)
+        ]
+        dataset.del_objects(product(*new))
         dataset.resize(before)
 
 

@@ -53,7 +53,9 @@ def to_document(attrs: Mapping[str, Any], dtype: np.dtype[Any] | None = None) ->
         The second has those whose plain value does not tell what they are.
     """
     plain = {name: _spelt(name, value, dtype) for name, value in attrs.items()}
-    exact = {name: attrs[name] for name, value in plain.items() if _differ(value, attrs[name])}
+    # Some that nobody would spell otherwise are read as something else, as a _FillValue of text.
+    read = from_document(plain, dtype=dtype)
+    exact = {name: attrs[name] for name, value in read.items() if _differ(value, attrs[name])}
     return plain, exact
 
 
