@@ -738,6 +738,10 @@ class EngineDataset(ArrayAccess):
             return self.runner.spread(work, tasks, workers=workers, travels=travels, report=report)
 
 
+_MOST_TAKEN_BACK = 10_000
+"""Stored objects that are deleted by name, whether they were written or not."""
+
+
 def _take_back(dataset: BackendDataset, before: Shape, after: Shape) -> None:
     """Undo an append, unless somebody else has appended since."""
     dataset.refresh()
@@ -747,7 +751,8 @@ def _take_back(dataset: BackendDataset, before: Shape, after: Shape) -> None:
             range(-(-a // g)) if a == b else range(-(-b // g), a // g)
             for b, a, g in zip(before, after, dataset.grain, strict=True)
         ]
-        dataset.del_objects(product(*new))
+        if prod(map(len, new)) <= _MOST_TAKEN_BACK:
+            dataset.del_objects(product(*new))
         dataset.resize(before)
 
 

@@ -183,6 +183,16 @@ class SharingTests(Kit):
             write(slice(16, 20), 7)
             write([16, 18], 7)
             check(other[...], np.arange(30))
+            # Nor is what was trimmed at the new edge read as fill.
+            for key in (19, slice(15, 19), ..., [16, 18]):
+                other[...] = np.arange(30)
+                handle = con[name]
+                check(handle[:3], np.arange(3))
+                other.resize(17)
+                with pytest.raises(gone):
+                    handle[key]
+                other.resize(30)
+            other[...] = np.arange(30)
             # What is still there is read and written as ever.
             handle = con[name]
             other.resize(17)

@@ -5,15 +5,17 @@ from __future__ import annotations
 import os
 import weakref
 from abc import abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from typing import Any, Generic, NoReturn, TypeVar
 
 from dosna.backends.base import BackendDataset, Guarantees
 from dosna.backends.folders.handle import Folder, FolderHome
+from dosna.core.types import Shape
 from dosna.errors import DatasetNotFoundError, StaleDatasetError
-from dosna.io.files import LOCK, disk, sync_file_system
+from dosna.io.files import LOCK, disk, failure, sync_file_system
 from dosna.io.locks import RangeLocks, open_descriptor
+from dosna.io.ranges import within
 
 __all__ = ["FolderDataset"]
 
@@ -96,6 +98,46 @@ class FolderDataset(BackendDataset, Generic[F]):
     def _current(self) -> F:
         folder = self._opened()
         return folder if folder.is_current() else self._reopen()
+
+    def is_as(self, before: Shape) -> bool:
+        """Return True if the dataset, and the shape that a read began with, are still the same."""
+        folder = self._folder
+        try:
+            return folder is not None and folder.is_current() and self.metadata.shape is before
+        except OSError as error:
+            raise failure(f"look at dataset {self.name!r}", error) from error
+
+    def check_extent(self, before: Shape, size: Shape, parts: Iterable[Any]) -> None:
+        """Raise StaleDatasetError if what was read reaches beyond what the array is now.
+
+        Chunks at the edge of an array that somebody else has made smaller are trimmed, so that
+        what was read of them may be fill.
+
+        Parameters
+        ----------
+        before : tuple of int
+            The shape that the read began with.
+        size : tuple of int
+            Extent of a chunk, or of a stored object, of which these are
+        parts : iterable
+            the index of each, and what was read of it.
+        """
+        with disk(f"look at dataset {self.name!r}"):
+            self._current()
+        shape = self.metadata.shape
+        if shape == before or all(n >= was for n, was in zip(shape, before, strict=True)):
+            return
+        # What was iterated over and is used up may have been anything.
+        beyond = iter(parts) is parts
+        for idx, key, *_ in parts:
+            extent = [n - i * g for i, g, n in zip(idx, size, shape, strict=True)]
+            inside = tuple(map(min, extent, size))
+            beyond = beyond or min(inside, default=1) <= 0 or not within(key, size, inside)
+        if beyond:
+            raise StaleDatasetError(
+                f"dataset {self.name!r} was made smaller by somebody else, to shape {shape}, while "
+                "it was read or before: try again"
+            )
 
     def is_at(self, path: str) -> bool:
         """Whether this is of the folder at `path`, as far as it has ever seen its own."""

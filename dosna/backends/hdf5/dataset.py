@@ -218,7 +218,12 @@ class H5Dataset(FolderDataset[H5Folder]):
         return "ok" if self._checked else "unchecked"
 
     def get_chunk_data(self, idx: Shape, slices: Slices | None = None) -> Any:
-        return self._get(idx, self.metadata.bounds(idx).chunk if slices is None else slices)
+        shape = self.metadata.shape
+        key = self.metadata.bounds(idx).chunk if slices is None else slices
+        found = self._get(idx, key)
+        if not self.is_as(shape):
+            self.check_extent(shape, self.metadata.chunk_size, [(idx, key)])
+        return found
 
     def _get(self, idx: Shape, key: Slices | None) -> Any:
         chunk = self._fetch(self._opened(), idx, key)
@@ -266,6 +271,8 @@ class H5Dataset(FolderDataset[H5Folder]):
             found = self._fetch(folder, idx, key)
             out[where] = metadata.fillvalue if found is None else found[key]
             found = None  # which lets its memory be used again
+        if not self.is_as(metadata.shape):
+            self.check_extent(metadata.shape, metadata.chunk_size, tasks)
 
     def write_many(self, values: Array, tasks: Iterable[ChunkTask]) -> None:
         put = self._put

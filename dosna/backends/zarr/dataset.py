@@ -181,6 +181,8 @@ class FileDataset(FolderDataset[ArrayFolder], StoreDataset):
         size = meta.chunk_nbytes
         if not pipeline.plain or pipeline.checks > 1:
             super().read_many(out, tasks)
+            if not self.is_as(meta.shape):
+                self.check_extent(meta.shape, self.grain, tasks)
             return
         template, fd = self._template, self._opened().fd
         checked, length = pipeline.checks == 1, pipeline.size
@@ -222,6 +224,16 @@ class FileDataset(FolderDataset[ArrayFolder], StoreDataset):
                 found = None  # which lets its memory be used again
         if absent:
             self.check_absent(absent)
+        if not self.is_as(meta.shape):
+            self.check_extent(meta.shape, self.grain, tasks)
+
+    def get_chunk_data(self, idx: Shape, slices: Slices | None = None) -> Any:
+        shape = self.metadata.shape
+        key = self.metadata.bounds(idx).chunk if slices is None else slices
+        found = super().get_chunk_data(idx, key)
+        if not self.is_as(shape):
+            self.check_extent(shape, self.metadata.chunk_size, [(idx, key)])
+        return found
 
     def read_chunk(self, idx: Shape, key: Slices | None, raw: Array | None = None) -> Array | None:
         pipeline = self.layout.pipeline
@@ -263,8 +275,13 @@ class ShardedFileDataset(ShardedDataset, FileDataset):
     """A folder with ``zarr.json`` and files of many chunks each."""
 
     what: ClassVar[str] = "shard"
-    # What `FileDataset` does faster is done with files of a chunk each.
-    read_many = StoreDataset.read_many
+
+    def read_many(self, out: Array, tasks: Iterable[ChunkTask]) -> None:
+        # What `FileDataset` does faster is done with files of a chunk each.
+        shape = self.metadata.shape
+        StoreDataset.read_many(self, out, tasks)
+        if not self.is_as(shape):
+            self.check_extent(shape, self.grain, tasks)
 
     def prepare(self) -> None:
         super().prepare()
