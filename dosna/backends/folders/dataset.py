@@ -135,8 +135,8 @@ class FolderDataset(BackendDataset, Generic[F]):
             beyond = beyond or min(inside, default=1) <= 0 or not within(key, size, inside)
         if beyond:
             raise StaleDatasetError(
-                f"dataset {self.name!r} was made smaller by somebody else, to shape {shape}, while "
-                "it was read or before: try again"
+                f"dataset {self.name!r} was made smaller by somebody else, to shape {shape}, "
+                "while it was read or before: try again"
             )
 
     def is_at(self, path: str) -> bool:
