@@ -272,6 +272,13 @@ def test_single_leaves_the_unusual_alone(key):
 
 def test_single_of_one_dimension_needs_no_tuple():
     assert single(4, (5,), (3,)) == ((1,), (1,))
+    # Axes that are not named are whole.
+    assert single(4, (5, 4), (3, 4)) == ((1, 0), (1, slice(0, 4)))
+    assert single((4, 1), (5, 4, 2), (3, 2, 2)) == ((1, 0, 0), (1, 1, slice(0, 2)))
+    assert single((), (2, 2), (3, 3)) == ((0, 0), (slice(0, 2), slice(0, 2)))
+    assert single(4, (5, 4), (3, 3)) is None
+    assert single((4, 1, 0), (5, 4), (3, 4)) is None
+    assert single(..., (5, 4), (5, 4)) is None
     assert single(slice(3, None), (5,), (3,)) == ((1,), (slice(0, 2),))
 
 

@@ -297,6 +297,9 @@ def every_chunk(shape: Sequence[int], chunk_size: Sequence[int]) -> Plan:
     return _all_of([_cut((0, n, 1), n, c) for n, c in zip(shape, chunk_size, strict=True)])
 
 
+_WHOLE_AXES = (slice(None),) * 64
+
+
 def single(
     key: Any, shape: Sequence[int], chunk_size: Sequence[int]
 ) -> tuple[tuple[int, ...], Index] | None:
@@ -314,13 +317,17 @@ def single(
     local : tuple of int and slice
         ``chunk_array[local]`` is NumPy's result.
 
-    None is returned instead for anything but one integer or slice of step 1 for each axis, none
-    negative or out of range, that lie in one chunk: not an error, but a case for :func:`plan`.
+    None is returned instead for anything but integers and slices of step 1, none negative or out
+    of range, that lie in one chunk: not an error, but a case for :func:`plan`. Axes that are not
+    named are taken whole.
     """
     if type(key) is not tuple:
         key = (key,)
-    if len(key) != len(shape):
-        return None
+    missing = len(shape) - len(key)
+    if missing:
+        if missing < 0:
+            return None
+        key = (*key, *_WHOLE_AXES[:missing])  # as NumPy takes axes that are not named
     idx: list[int] = []
     local: list[int | slice] = []
     for k, n, c in zip(key, shape, chunk_size):  # noqa: B905  (strict costs a tenth)
