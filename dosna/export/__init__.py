@@ -1,7 +1,8 @@
-"""Writing datasets to one file that other programs read: HDF5, Zarr, NumPy's format.
+"""Write datasets to one file that other programs read: HDF5, Zarr or NumPy's format.
 
-What is written appears under its name when it is complete: until then it is beside it, under
-a hidden name that ends in ``.part``. So it is with a domain of HSDS, which is no file.
+A file appears under its name when it is complete. Until then it is in the same folder, under
+a hidden name that ends in ``.part``. A domain of HSDS, which is not a file, also appears only
+when it is complete.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ _PART, _OLD = ".part", ".old"
 _LONGEST = 180
 
 Writer = Callable[[Job, str, "Report | None"], None]
-"""Writes a job to a path, where nothing is, and reports the number of chunks done."""
+"""A function that writes a job to a new path, and reports the number of chunks done."""
 
 
 def _hdf5() -> Writer:
@@ -68,7 +69,7 @@ _FORMATS = {
 }
 
 SUFFIXES = tuple(_FORMATS)
-"""The ends of names by which formats are known."""
+"""The suffixes that select a format."""
 
 
 def export(
@@ -81,7 +82,7 @@ def export(
     progress: Progress,
     memory_limit: Limit,
 ) -> None:
-    """Do what `EngineConnection.export` says, on all processes that work together."""
+    """Carry out `EngineConnection.export`, on all processes that work together."""
     path = os.fspath(path)
     if path.startswith("hdf5://"):
         job = _job(datasets, path, chunk_size, compression, memory_limit)
@@ -134,7 +135,7 @@ def _job(
 
 @contextmanager
 def _appearing(path: str, runner: Runner, overwrite: bool) -> Iterator[str]:
-    """Give a path beside `path` that becomes it at the end, and vanishes if that fails."""
+    """Yield a path beside `path`; rename it to `path` at the end, or remove it on failure."""
     folder, name = os.path.split(path)
 
     def begin() -> str:
@@ -165,7 +166,7 @@ def _appearing(path: str, runner: Runner, overwrite: bool) -> Iterator[str]:
             yield part
         runner.once(finish)
     except BaseException:
-        # Not through the runner: after an interruption others may not come to it.
+        # Not through the runner: after an interruption the other processes may not call it.
         _remove(part)
         raise
 
@@ -179,16 +180,16 @@ def _check_free(path: str, overwrite: bool) -> None:
 
 
 def _hidden(name: str) -> str:
-    """Return what the names of unfinished files begin with."""
+    """Return the beginning of the names of unfinished files."""
     if len(os.fsencode(name)) > _LONGEST:
         name = hashlib.sha256(os.fsencode(name)).hexdigest()[:16]
     return f".{name}."
 
 
 def _sweep(folder: str, path: str) -> None:
-    """Remove what processes have left that were killed when they exported to this path.
+    """Remove files of processes that were killed while they exported to this path.
 
-    It is another's if it does not tell its maker, or that is not certain to have ended.
+    A file is kept if its name does not tell its maker, or if its maker may still be running.
     """
     start = _hidden(os.path.basename(path))
     left = {name.removesuffix(_OLD) for name in os.listdir(folder) if name.startswith(start)}
@@ -198,14 +199,17 @@ def _sweep(folder: str, path: str) -> None:
         part = os.path.join(folder, name)
         old = part + _OLD
         if os.path.lexists(old) and not os.path.lexists(path):
-            # Killed between the two steps of `_replace_folder`: the new one is whole.
+            # Killed between the two steps of `_replace_folder`: the new folder is whole.
             os.rename(part if os.path.lexists(part) else old, path)
         _remove(part)
         _remove(old)
 
 
 def _replace_folder(part: str, path: str) -> None:
-    """Put a folder into the place of what cannot be replaced by renaming."""
+    """Put `part` in the place of `path`, where one of them is a folder.
+
+    Renaming alone cannot replace a folder.
+    """
     if not os.path.lexists(path):
         os.rename(part, path)
         return
@@ -224,5 +228,5 @@ def _replace_folder(part: str, path: str) -> None:
 
 
 def _remove(path: str) -> None:
-    with suppress(OSError):  # the next export to that path will do it
+    with suppress(OSError):  # the next export to that path will remove it
         remove_folder(path)

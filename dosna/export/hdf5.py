@@ -1,7 +1,7 @@
-"""One HDF5 file with datasets by their names, chunked, with their attributes.
+"""Export to one HDF5 file: chunked datasets under their names, with their attributes.
 
-Chunks are read, and compressed, by the threads of one process, and put into the file as they
-are: HDF5's filters would work under its lock, one chunk at a time.
+The threads of one process read and compress the chunks, and write them to the file in their
+final form. HDF5's own filters would run under its lock, one chunk at a time.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ _LEVEL = 4
 _SCALE = "DIMENSION_SCALE"
 _PROVENANCE = "_NCProperties"
 _MARKERS = {"_Netcdf4Dimid", "_Netcdf4Coordinates"}
-"""What the libraries of HDF5 and netCDF note for themselves, and is of the file it was in."""
+"""Attributes of netCDF's own bookkeeping, which describe the file that they were in."""
 
 
 def write(job: Job, path: str, report: Report | None) -> None:
@@ -58,7 +58,7 @@ def _write_file(job: Job, path: str, report: Report | None) -> None:
     try:
         _write_all(job, file, report)
     except BaseException:
-        # On a disk that is full closing fails too, and would hide why.
+        # On a full disk closing fails too, and would hide the cause.
         with suppress(Exception):
             file.close()
         raise
@@ -91,7 +91,10 @@ def _write_all(job: Job, file: h5py.File, report: Report | None) -> None:
 
 
 def _name_axes(datasets: Sequence[EngineDataset], file: h5py.File) -> None:
-    """Make dimension scales of what was one or names its own axis, and attach them."""
+    """Make and attach dimension scales.
+
+    A dataset becomes a scale if it was one, or if its only axis has its own name.
+    """
     scales: dict[str, h5py.Dataset] = {}
     for ds in datasets:
         last = ds.name.rpartition("/")[2]
@@ -109,7 +112,7 @@ def _name_axes(datasets: Sequence[EngineDataset], file: h5py.File) -> None:
             known = (scales.get(f"{group}/{name}" if group else name) for group in groups)
             fitting = (s for s in known if s is not None and s.shape == (ds.shape[axis],))
             scale = next(fitting, None)
-            # HDF5 attaches none to what is one itself.
+            # HDF5 attaches no scale to a dataset that is a scale itself.
             if scale is None or ds.name in scales:
                 made.dims[axis].label = name
             else:
@@ -121,7 +124,7 @@ def _stored(metadata: DatasetMetadata, chunk_size: Any) -> DatasetMetadata:
     chunks = metadata.chunk_size
     if chunk_size is not None:
         chunks = new_metadata(metadata.shape, metadata.dtype, None, chunk_size).chunk_size
-    # A chunk of an HDF5 dataset is not larger than the array.
+    # A chunk of an HDF5 dataset may not be larger than the array.
     chunks = tuple(max(1, min(c, n)) for c, n in zip(chunks, metadata.shape, strict=True))
     return metadata.replace(chunk_size=chunks)
 
@@ -154,11 +157,11 @@ def _create(file: h5py.File, name: str, metadata: DatasetMetadata, compress: boo
 
 
 def _write_box(data: h5py.Dataset, box: tuple[slice, ...], block: Array) -> None:
-    """Write through HDF5's own conversion."""
+    """Write a block through HDF5's own conversion."""
     if block.dtype.kind in "UT":
         try:
             data[box] = block.astype(object)
-        except ValueError as error:  # of a NUL inside of a string
+        except ValueError as error:  # from a NUL inside a string
             raise RefusedError(
                 f"dataset {data.name.lstrip('/')!r} has a string that HDF5 does not represent: "
                 f"{error}"
@@ -179,13 +182,14 @@ def _fill(job: Job, work: _WriteChunks, metadata: DatasetMetadata) -> None:
 
 
 class _Counter:
-    """Counts what several threads have done; the thread that made it reports it.
+    """A counter of chunks done by several threads; only the thread that made it reports.
 
     Parameters
     ----------
     tell : callable or None
-        Takes the number done, and `total`.
+        A function of the number of chunks done and `total`.
     total : int
+        The number of chunks.
     """
 
     def __init__(self, tell: Callable[[int, int], None] | None, total: int) -> None:
@@ -204,7 +208,7 @@ class _Counter:
 
 @dataclass
 class _WriteChunks:
-    """Copy chunks into an HDF5 dataset, in the form in which HDF5 stores them."""
+    """A copy of chunks into an HDF5 dataset, in the form in which HDF5 stores them."""
 
     dataset: BackendDataset
     target: h5py.Dataset
@@ -215,7 +219,7 @@ class _WriteChunks:
     def __call__(self, tasks: Iterable[ChunkTask]) -> None:
         for task in tasks:
             block = read_box(self.dataset, task.out)
-            if block.dtype.kind in "UT":  # of variable length, and so not in the chunk itself
+            if block.dtype.kind in "UT":  # variable length: not stored in the chunk itself
                 _write_box(self.target, task.out, block)
             else:
                 start = tuple(s.start for s in task.out)
@@ -241,7 +245,7 @@ def _set_attributes(to: h5py.Dataset | h5py.Group, attrs: Mapping[str, Any]) -> 
         try:
             _set_attribute(to, name, value)
         except (TypeError, ValueError, OverflowError, RuntimeError):
-            # What HDF5 has no type for is kept as text that says it all.
+            # A value for which HDF5 has no type is kept as JSON text, without loss.
             to.attrs[name] = json.dumps(encode_value(value))
 
 

@@ -1,4 +1,4 @@
-"""Domains of HSDS: of datasets, and of whole HDF5 files."""
+"""Export to domains of HSDS: from datasets, and from whole HDF5 files."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ _LEVEL = 4
 _BLOCK_BYTES = 4 << 20
 _MOST_CHUNK_BYTES = 32 << 20
 _HELD = 3
-"""Copies of a block that are in memory while it is sent."""
+"""The number of copies of a block in memory while it is sent."""
 _TEXT = np.dtype("O", metadata={"vlen": str})
 
 
@@ -155,7 +155,7 @@ class _Export:
 
 
 def _attributes(attrs: Mapping[str, Any]) -> dict[str, Json]:
-    """Give attributes as HSDS keeps them; what it has no type for, as text that says it all."""
+    """Return attributes as HSDS keeps them; values without a type there become JSON text."""
     found: dict[str, Json] = {}
     for name, value in attrs.items():
         try:

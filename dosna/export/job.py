@@ -1,4 +1,4 @@
-"""What is asked of a format, and each process's share of it."""
+"""The work that a format writer is asked to do, and its progress."""
 
 from __future__ import annotations
 
@@ -15,15 +15,18 @@ __all__ = ["Job", "share_of"]
 
 @dataclass(frozen=True)
 class Job:
-    """What is asked of a format.
+    """The work that a format writer is asked to do.
 
     Parameters
     ----------
     datasets : sequence of EngineDataset
-        Of one connection.
+        The datasets to write, all of one connection.
     chunk_size : int, sequence of int or None
+        The extent of chunks in the file; None keeps each dataset's own.
     compression : str or None
+        The name of a compression, None for none.
     memory_limit : int, str or None
+        The most memory for blocks of data, in bytes.
     """
 
     datasets: Sequence[EngineDataset]
@@ -33,19 +36,19 @@ class Job:
 
     @property
     def runner(self) -> Runner:
-        """Who does the work."""
+        """The runner that does the work."""
         return self.datasets[0].runner
 
 
 def share_of(report: Report | None, done: int, count: int) -> Callable[[int, int], None] | None:
-    """Turn the progress of one dataset into that of all.
+    """Return a callback that converts the progress of one dataset into that of all.
 
     Parameters
     ----------
     report : callable or None
-        Takes the number of all chunks that are done.
+        A function of the number of chunks done, of all datasets.
     done, count : int
-        How many were done before, and how many this dataset counts for.
+        The chunks that were done before, and those that this dataset counts for.
     """
     if report is None:
         return None

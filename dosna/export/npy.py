@@ -1,4 +1,4 @@
-"""NumPy's own format: one array, which may be mapped into memory."""
+"""Export to NumPy's own format: one array, which can be mapped into memory."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ __all__ = ["write"]
 
 @dataclass
 class _WriteBoxes:
-    """Copy boxes of a dataset into a file that has its full length, from `offset` on."""
+    """A copy of boxes of a dataset into a file that has its full length, from `offset` on."""
 
     dataset: BackendDataset
     path: str
@@ -32,13 +32,13 @@ class _WriteBoxes:
         meta = self.dataset.metadata
         for task in tasks:
             block = read_box(self.dataset, task.out)
-            # Mapped for each box anew: what was written is no longer this process's memory.
+            # Mapped again for each box: what was written is no longer this process's memory.
             whole = np.memmap(self.path, meta.dtype, "r+", self.offset, meta.shape)
             whole[task.out] = block
 
 
 def write(job: Job, path: str, report: Report | None) -> None:
-    """Write one dataset; all processes copy, each its share."""
+    """Write one dataset; each process copies its share."""
     if len(job.datasets) > 1:
         names = ", ".join(repr(ds.name) for ds in job.datasets[:5])
         raise ConfigurationError(
@@ -66,8 +66,7 @@ def write(job: Job, path: str, report: Report | None) -> None:
             if not ds.shape:
                 file.write(np.asarray(ds[()], ds.dtype).tobytes())
             elif ds.nbytes:
-                # A disk that is full is found out now, and not by a signal when pages are
-                # written.
+                # A full disk is noticed now, and not by a signal when pages are written.
                 file.flush()
                 os.posix_fallocate(file.fileno(), offset, ds.nbytes)
             return offset

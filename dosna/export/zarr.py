@@ -1,4 +1,4 @@
-"""A folder that is a Zarr v3 group, as the backend ``file`` makes it."""
+"""Export to a folder that is a Zarr v3 group, as the backend ``file`` makes it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ __all__ = ["write"]
 
 
 def write(job: Job, path: str, report: Report | None) -> None:
-    """Copy datasets into a new folder, by all processes."""
+    """Copy datasets into a new folder, on all processes."""
     source = job.datasets[0].connection
     job.runner.once(lambda: os.mkdir(path))
     done = 0

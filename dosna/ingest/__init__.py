@@ -1,1 +1,1 @@
-"""Datasets from sources, so that an interruption loses nothing."""
+"""Ingest: datasets made from sources, so that an interruption loses nothing."""

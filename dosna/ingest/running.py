@@ -1,4 +1,4 @@
-"""Making datasets of what a source holds, so that an interruption loses nothing."""
+"""Make datasets of the arrays of a source, so that an interruption loses nothing."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ State = Literal["absent", "resume", "complete", "replace"]
 
 @dataclass(frozen=True)
 class _Array:
-    """One array, and the dataset that it becomes."""
+    """An array of a source, and the dataset that it becomes."""
 
     target: str
     description: ArrayDescription
@@ -58,18 +58,18 @@ class _Array:
     link: Link | None = None
     state: State = "absent"
     read_as: ArrayDescription | None = None
-    """What the source says of it, where the backend stores another dtype."""
+    """The source's own description, where the backend stores another dtype."""
 
 
 class Renewal(Protocol):
-    """Knows which datasets that are there are of no use any more."""
+    """A rule that tells which existing datasets are outdated."""
 
     @property
     def note(self) -> Mapping[str, Any]:
-        """What the origins of new datasets say besides."""
+        """Additional entries for the origins of new datasets."""
 
     def is_outdated(self, there: DatasetMetadata) -> bool:
-        """Return whether a dataset is to be made anew."""
+        """Return True if an existing dataset must be made again."""
 
 
 def ingest(
@@ -87,9 +87,9 @@ def ingest(
     unlinkable: Literal["raise", "ingest"] | None = None,
     renewal: Renewal | None = None,
 ) -> IngestReport:
-    """Do what `EngineConnection.ingest` says, or `link` if `unlinkable` is given.
+    """Carry out `EngineConnection.ingest`, or `EngineConnection.link` if `unlinkable` is given.
 
-    With `renewal`, also datasets are replaced that this finds outdated.
+    Datasets that `renewal` finds outdated are replaced too.
     """
     if unlinkable not in (None, "raise", "ingest"):
         raise ConfigurationError(f"unlinkable is 'raise' or 'ingest', not {unlinkable!r}")
@@ -136,7 +136,7 @@ def _streamed(
     memory_limit: int | str | None,
     options: Mapping[str, Any],
 ) -> IngestReport:
-    """Ingest a stream in one process, whose engine's threads help it."""
+    """Ingest a stream in one process, with the help of its engine's threads."""
     if chunk_size is not None and not isinstance(chunk_size, (int, str)):
         raise ConfigurationError(
             f"chunk_size of what {source!r} makes is a size in bytes, such as '1 MiB', and not "
@@ -202,7 +202,7 @@ class _Ingest:
                 try:
                     self._one(array, report, self._share(tell, done, size), memory_limit)
                 except Exception as error:
-                    # Progress is told to one process, and they must agree.
+                    # Only one process is told the progress, and all processes must agree.
                     if self.con.runner.once(lambda: self._stopped is not None):
                         raise
                     report.skipped[name] = self._left_out(name, error)
@@ -216,7 +216,7 @@ class _Ingest:
         return report
 
     def _left_out(self, name: str, error: Exception) -> str:
-        """Say why an array is left out; or raise, if none may be."""
+        """Return the reason why an array is left out, or raise if none may be."""
         if self.skips:
             return str(error) if isinstance(error, DosnaError) else _why(error)
         if isinstance(error, DosnaError):
@@ -228,7 +228,7 @@ class _Ingest:
     def _share(
         self, tell: Callable[[int], object] | None, done: int, size: int
     ) -> Callable[[int, int], object] | None:
-        """Return what turns the progress of one array into that of all, in bytes."""
+        """Return a callback that converts the progress of one array into that of all, in bytes."""
         if tell is None:
             return None
 
@@ -236,7 +236,7 @@ class _Ingest:
             try:
                 tell(done + (size * chunks // total if total else 0))
             except Exception as error:
-                # Who watches wants to stop: that is not the array's fault.
+                # The progress callback stops the work: that is not the array's fault.
                 self._stopped = error
                 raise
 
@@ -245,7 +245,7 @@ class _Ingest:
     def _set_groups(
         self, arrays: Iterable[_Array], whole: bool, failed: Set[str], report: IngestReport
     ) -> None:
-        """Add attributes of groups to those that are there."""
+        """Merge attributes of groups into those that the connection has."""
         once = self.con.runner.once
         try:
             groups = once(lambda: self._groups(arrays, whole, failed))
@@ -266,16 +266,18 @@ class _Ingest:
     def _planned(
         self, patterns: Iterable[str] | None
     ) -> tuple[list[_Array], dict[str, str], set[str]]:
-        """Describe what is to be ingested, and say of the rest why it is not.
+        """Return the arrays to ingest, the reasons why others are skipped, and failed names.
 
-        Last come those that could be, if nothing had gone wrong, or were under their names.
+        The failed names are those of arrays that were skipped because of an error, when they
+        were described or when their datasets were looked up. Arrays that a dataset cannot
+        represent are not among them.
 
         Raises RefusedError before anything is made, unless arrays may be skipped.
         """
         skipped: dict[str, str] = {}
         failed: set[str] = set()
         try:
-            # First: what is read later is of it, or noticed.
+            # Taken first: what is read later is of this state, or the change is noticed.
             fingerprint = self.source.fingerprint()
             single = self.source.single
             mapped = legal_names(self.source.names())
@@ -326,7 +328,7 @@ class _Ingest:
         return found, skipped, failed
 
     def _check_request(self, described: Sequence[ArrayDescription]) -> None:
-        """Refuse what cannot be right for any of the arrays."""
+        """Raise if the request cannot be right for any of the arrays."""
         sizes = self.chunk_size
         if sizes is not None and not isinstance(sizes, (int, str)):
             axes = {len(description.shape) for description in described}
@@ -350,7 +352,7 @@ class _Ingest:
         single: bool,
         mapped: str | None,
     ) -> _Array:
-        """Say which dataset an array becomes."""
+        """Return an array with the dataset that it becomes."""
         name = description.name
         target = self._target(mapped or name, single)
         self.con.instance.check_name(target)
@@ -386,7 +388,7 @@ class _Ingest:
         return array
 
     def _storable(self, description: ArrayDescription) -> ArrayDescription:
-        """Describe an array as the backend stores it; the same if it does so as it is."""
+        """Describe an array as the backend stores it; return `description` if nothing differs."""
         with self._refusing(description):
             dtype = self.con.instance.storable(description.dtype)
         if dtype == description.dtype:
@@ -408,14 +410,14 @@ class _Ingest:
         except (TypeError, ValueError) as error:
             if isinstance(error, DosnaError):
                 raise
-            # What backends cannot store is not the same for all.
+            # Backends differ in what they cannot store.
             raise RefusedError(
                 f"{description.name!r} of {self.source!r} cannot be a dataset of this "
                 f"backend: {error}"
             ) from error
 
     def _described(self, array: _Array) -> tuple[DatasetMetadata, dict[str, Any]]:
-        """Say what is asked of the backend for an array, and by which options."""
+        """Return the metadata and the options with which the backend makes an array's dataset."""
         description = array.description
         options = dict(self.options)
         if description.dims is not None and "dims" in _parameters(self.con):
@@ -445,7 +447,7 @@ class _Ingest:
     def _groups(
         self, arrays: Iterable[_Array], whole: bool, failed: Set[str]
     ) -> dict[str, Mapping[str, Any]]:
-        """Return the attributes of groups: of every one, or of those above what is ingested."""
+        """Return attributes of all groups, or of those above the arrays that are ingested."""
         if self.source.single or not self.con.instance.keeps_groups:
             return {}
         source, found = self.source, {}
@@ -453,7 +455,7 @@ class _Ingest:
         groups = source.groups_without(failed) if whole else source.groups_of(names)
         for name, attrs in groups.items():
             if attrs:
-                # Without a prefix, the outermost group is the connection, which may have more.
+                # Without a prefix, the outermost group is the connection: it may have others.
                 above = (self.name or "").rstrip("/")
                 found["/".join(filter(None, [above, name and legal_name(name)]))] = attrs
         return found
@@ -475,7 +477,7 @@ class _Ingest:
             report.present.append(array.target)
             report.linked += [array.target] * (array.link is not None)
             return
-        with ExitStack() as stack:  # at whose end the new dataset takes the place of an old one
+        with ExitStack() as stack:  # at its end, the new dataset takes the place of an old one
             if array.link is not None:
                 self._link(array, stack)
                 report.linked.append(array.target)
@@ -525,14 +527,14 @@ class _Ingest:
     def _link(self, array: _Array, stack: ExitStack) -> None:
         """Make the table of a linked dataset.
 
-        That the source changes meanwhile does no harm: reading will find another fingerprint
-        than that which was taken first.
+        A change of the source meanwhile does no harm: reading will find a fingerprint that
+        differs from the one taken first.
         """
         from dosna.backends.linked.dataset import new_table, write_records
 
         con, link = self.con, array.link
         assert link is not None
-        # A table without records is complete as it is made.
+        # A table without records is complete as soon as it is made.
         incomplete = link.tabled
         table = new_table(link, array.description.attrs)
         table = table.replace(incomplete=incomplete, origin=array.origin)
@@ -554,7 +556,7 @@ class _Ingest:
             con.runner.once(lambda: write(made))
 
     def _check_tree(self, array: _Array) -> None:
-        """Raise if other branches of the array's tree are of another state of the source."""
+        """Raise if other branches of the array's tree come from another state of the source."""
         group = self.source.tree_of(array.origin["name"])
         if group is None or self.overwrite or self.renewal is not None:
             return
@@ -585,11 +587,11 @@ class _Ingest:
         origin = there.origin or {}
         same = all(origin.get(k) == mine[k] for k in ("source", "name", "fingerprint"))
         if same and array.link is not None and there.link == array.link.to_json():
-            # To begin anew takes no longer than to go on.
+            # Starting again takes no longer than resuming.
             return "replace" if there.incomplete else "complete"
         shape, dtype = array.description.shape, array.description.dtype
         fits = (there.shape, there.dtype) == (shape, dtype)
-        # Earlier versions kept text as U of the longest's length.
+        # Earlier versions kept text as dtype U with the length of the longest string.
         older = is_text(dtype) and there.dtype.kind == "U" and there.shape == shape
         if same and older and array.link is None and there.link is None and not self.overwrite:
             return "resume" if there.incomplete else "complete"
