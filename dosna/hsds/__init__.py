@@ -1,8 +1,9 @@
-"""HSDS, HDF5 as a service: requests to a server, and what its types mean.
+"""HSDS, HDF5 as a service: requests to a server, and the meaning of its types.
 
-Where the server is, and who one is there, h5pyd says: the environment (``HS_ENDPOINT``,
-``HS_USERNAME``, ``HS_PASSWORD``, ``HS_API_KEY``), ``~/.hscfg``, OpenID. Data go by the REST API
-itself, so that several threads read and write at a time, in bounded memory and bounded time.
+The address of the server and the credentials come from h5pyd: from the environment
+(``HS_ENDPOINT``, ``HS_USERNAME``, ``HS_PASSWORD``, ``HS_API_KEY``), from ``~/.hscfg``, or from
+OpenID. Data go through the REST API itself, so that several threads can read and write at the
+same time, in bounded memory and bounded time.
 """
 
 from dosna.hsds.client import Failure, HsdsClient, HsdsOptions, domain_of

@@ -1,4 +1,4 @@
-"""Requests to an HSDS server, and what their failures mean."""
+"""Requests to an HSDS server, and the meaning of their failures."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from dosna.hsds.sockets import SocketAdapter
 __all__ = ["Failure", "HsdsClient", "HsdsOptions", "domain_of"]
 
 IN_FLIGHT = 4
-"""How many requests of one caller are under way at a time."""
+"""Number of requests that one caller has under way at a time."""
 
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 2.0
 _CONNECT_SECONDS = 5.0
@@ -45,16 +45,19 @@ _CUT = "the connection broke"
 
 @dataclass(frozen=True)
 class HsdsOptions:
-    """How to reach a server; it may travel, with the password if one was given here.
+    """The options for reaching a server.
+
+    They may be sent to other processes, together with the password if one was given here.
 
     Parameters
     ----------
     endpoint, username, password, bucket : str, optional
-        As the environment and ``~/.hscfg`` say, where they are None.
+        The server, the credentials and the bucket. None takes the value from the environment or
+        from ``~/.hscfg``.
     timeout : float
-        Seconds that one request may take until its answer begins, or goes on.
+        The seconds that one request may wait for its answer to begin, or to go on.
     retries : int
-        How often a request is repeated after a failure that may pass.
+        The number of times that a request is repeated after a failure that may pass.
     """
 
     endpoint: str | None = None
@@ -66,12 +69,12 @@ class HsdsOptions:
 
 
 def domain_of(location: str) -> str:
-    """Give the path of a domain: what follows ``hdf5:/``.
+    """Return the path of a domain: the part after ``hdf5:/``.
 
     Raises
     ------
     ConfigurationError
-        It names nothing.
+        If the location names no domain.
     """
     path = "/" + location.removeprefix("hdf5:").strip("/")
     if path == "/":
@@ -83,7 +86,7 @@ def domain_of(location: str) -> str:
 
 
 class Failure(Exception):
-    """Why one request failed, without anything of what was sent."""
+    """The reason why one request failed. It contains nothing of what was sent."""
 
     def __init__(
         self, kind: str, status: int = 0, reason: str = "", error: type[DosnaError] = StorageError
@@ -100,30 +103,34 @@ class Failure(Exception):
 
     @property
     def absent(self) -> bool:
-        """Whether there is no such domain or object, or no longer."""
-        # The last: a domain of that name was made anew.
+        """True if the domain or object does not exist (any more)."""
+        # "not a member": the domain was deleted, and another one was created under its name.
         return self.status in (404, 410) or "not a member" in self.reason
 
     @property
     def transient(self) -> bool:
-        """Whether the same request may work later."""
+        """True if the same request may succeed later."""
         if self.status:
             return self.status in _TRANSIENT
         return self.kind in (_UNREACHABLE, _TIMED_OUT, _CUT)
 
     @property
     def may_be_done(self) -> bool:
-        """Whether what was asked may have happened, or may still happen."""
+        """True if the requested change may have happened, or may still happen."""
         return self.transient and self.status not in _NEVER_DONE and self.kind != _UNREACHABLE
 
 
 class HsdsClient:
-    """Requests to one server, by any number of threads; ``close()`` ends its connections.
+    """A client of one server, for any number of threads; ``close()`` ends its connections.
+
+    Parameters
+    ----------
+    options : HsdsOptions
 
     Raises
     ------
     ConfigurationError
-        It is not known where the server is.
+        If the address of the server is not known.
     """
 
     def __init__(self, options: HsdsOptions) -> None:
@@ -131,7 +138,7 @@ class HsdsClient:
         known = get_config()
 
         def found(given: str | None, name: str) -> str | None:
-            # h5pyd looks at the environment once, and then no more.
+            # h5pyd reads the environment only once.
             return given or os.environ.get(name) or known.get(name.lower(), None) or None
 
         endpoint = found(options.endpoint, "HS_ENDPOINT")
@@ -151,13 +158,13 @@ class HsdsClient:
         self.endpoint = str(self._known.endpoint)
         self.username = self._known.username or "nobody"
         self._bucket = found(options.bucket, "HS_BUCKET")
-        # A connection is one thread's at a time, and of one process.
+        # A connection is used by one thread at a time, and by one process only.
         self._process = os.getpid()
         self._idle: list[requests.Session] = []
         self.close = weakref.finalize(self, _close, self._idle)
 
     def error(self, failure: Failure, what: str) -> DosnaError:
-        """Give the error that says what could not be done."""
+        """Return the error that says what could not be done."""
         advice = {
             401: f": user {self.username!r} or the password is wrong, see HS_USERNAME and "
             "HS_PASSWORD",
@@ -166,27 +173,27 @@ class HsdsClient:
         return failure.error(f"{what} at {self.endpoint}: {failure}{advice}")
 
     def get(self, path: str, domain: str, **params: Any) -> Json:
-        """Ask for a description."""
+        """Request a description."""
         return self._json(self._tried("GET", path, domain, params))
 
     def get_bytes(self, path: str, domain: str, **params: Any) -> bytes:
-        """Ask for elements, as they are in memory."""
+        """Request elements, in the form that they have in memory."""
         return self._tried("GET", path, domain, params, accept="application/octet-stream")
 
     def put(self, path: str, domain: str, body: Any = None, **params: Any) -> Json:
-        """Make or change something; the same request twice does no more than once."""
+        """Create or change something, by a request that is safe to repeat (idempotent)."""
         return self._json(self._tried("PUT", path, domain, params, body))
 
     def put_bytes(self, path: str, domain: str, body: bytes, **params: Any) -> None:
-        """Write elements, as they are in memory."""
+        """Write elements, in the form that they have in memory."""
         self._tried("PUT", path, domain, params, body, content="application/octet-stream")
 
     def post(self, path: str, domain: str, body: Any, **params: Any) -> Json:
-        """Make something, which twice would be two."""
+        """Create something, by a request that would create two things if it were repeated."""
         return self._json(self._tried("POST", path, domain, params, body, again=False))
 
     def delete(self, path: str, domain: str, **params: Any) -> None:
-        """Delete a domain or an object; it need not be there."""
+        """Delete a domain or an object, if it exists."""
         try:
             self._tried("DELETE", path, domain, params)
         except Failure as failure:
@@ -194,9 +201,9 @@ class HsdsClient:
                 raise
 
     def domains(self, folder: str, pattern: str | None = None) -> Iterator[Json]:
-        """List what is in a folder, without what is in its folders.
+        """List the contents of a folder, without those of the folders in it.
 
-        Servers that do not know of patterns (with one ``*``) give all.
+        Servers that do not know patterns (with one ``*``) list everything.
         """
         marker: Json = {}
         chosen = {} if pattern is None else {"pattern": pattern}
@@ -259,7 +266,7 @@ class HsdsClient:
         try:
             answer, found = self._asked(session, method, path, asked, headers, data)
         except BaseException as error:
-            # Whose answer was not read to its end has a connection of no more use.
+            # A connection whose answer was not read to its end cannot be used again.
             session.close()
             broken = (requests.RequestException, urllib3.exceptions.HTTPError, OSError)
             if isinstance(error, broken):
@@ -279,7 +286,7 @@ class HsdsClient:
         headers: Mapping[str, str],
         data: Any,
     ) -> tuple[requests.Response, bytes]:
-        """Send a request, and read its answer to the end."""
+        """Send a request and read its answer to the end."""
         with session.request(
             method,
             self.endpoint + path,
@@ -291,7 +298,7 @@ class HsdsClient:
             stream=True,
             allow_redirects=False,
         ) as answer:
-            # Of a piece: requests' own way is by 10 KiB.
+            # Read in one piece: requests itself reads in pieces of 10 KiB.
             found: bytes = answer.raw.read(decode_content=True)
             expected = answer.headers.get("Content-Length")
             encoded = "Content-Encoding" in answer.headers
@@ -301,7 +308,7 @@ class HsdsClient:
 
     def _session(self) -> Any:
         if self._process != os.getpid():
-            # The parent's connections are not this process's; what closes them has this list.
+            # The connections belong to the parent process. The finalizer keeps this same list.
             self._process = os.getpid()
             self._idle.clear()
         with suppress(IndexError):
@@ -309,7 +316,7 @@ class HsdsClient:
         made = requests.Session()
         if self.endpoint.startswith("http+unix://"):
             made.mount("http+unix://", SocketAdapter(self.endpoint))
-        # Instead of what ~/.netrc may have for this host.
+        # Prevent requests from using an entry of ~/.netrc for this host.
         made.auth = self._authorized
         return made
 
@@ -325,7 +332,7 @@ def _close(sessions: list[requests.Session]) -> None:
 
 
 def _broken(error: Exception) -> Failure:
-    # In the words of requests and of urllib3, which are each other's cause.
+    # Errors of requests and of urllib3 wrap each other.
     timeouts = (requests.Timeout, urllib3.exceptions.TimeoutError, TimeoutError)
     if isinstance(error, requests.exceptions.SSLError):
         return Failure(
@@ -352,7 +359,7 @@ def _broken(error: Exception) -> Failure:
 
 
 def _reason(error: BaseException) -> BaseException:
-    """Give the error of the system that another was made of."""
+    """Return the system error that caused another error; that error itself if there is none."""
     seen: list[Any] = [error]
     while seen:
         found = seen.pop()

@@ -1,4 +1,4 @@
-"""Making a domain, which appears when it is complete."""
+"""Creation of domains. A domain appears when it is complete."""
 
 from __future__ import annotations
 
@@ -26,16 +26,19 @@ _PART, _OLD = ".part", ".old"
 
 
 def select_of(box: Box) -> dict[str, str]:
-    """Give the parameter of a request that selects a box; none for a scalar."""
+    """Return the parameter of a request that selects a box; none for a scalar."""
     if not box:
         return {}
     return {"select": "[" + ",".join(f"{s.start}:{s.stop}" for s in box) + "]"}
 
 
 def grown(chunks: Shape, extent: Sequence[int], itemsize: int, most: int) -> Shape:
-    """Give the extent of whole chunks that one request is for, as far as they are small."""
+    """Return the extent of whole chunks that one request takes: several of them if they are small.
+
+    `most`: the largest number of bytes of a request that takes more than one chunk.
+    """
     unit = list(chunks)
-    # Along the last axes first, where elements lie together.
+    # Grow along the last axes first, where elements lie together.
     for axis in reversed(range(len(unit))):
         while unit[axis] < extent[axis] and 2 * prod(unit) * itemsize <= most:
             unit[axis] *= 2
@@ -43,7 +46,7 @@ def grown(chunks: Shape, extent: Sequence[int], itemsize: int, most: int) -> Sha
 
 
 def in_flight(work: Callable[[Any], object], items: Iterable[Any], count: int) -> None:
-    """Do work for each item, a bounded number at a time; the first error ends it."""
+    """Call a function for each item, a bounded number at a time. The first error ends it."""
     if count <= 1:
         for item in items:
             work(item)
@@ -66,15 +69,15 @@ def in_flight(work: Callable[[Any], object], items: Iterable[Any], count: int) -
 
 @dataclass
 class NewDomain:
-    """A domain that is being made. Objects are sent by `commit`, elements at once.
+    """A domain under construction. `commit` sends the objects; elements are sent at once.
 
     Parameters
     ----------
     client : HsdsClient
     path : str
-        Where it is meanwhile.
+        The temporary path of the domain.
     root : str
-        Id of its outermost group.
+        The id of its root group.
     """
 
     client: HsdsClient
@@ -89,7 +92,7 @@ class NewDomain:
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def group(self, parent: str, name: str) -> str:
-        """Add a group, and give its id."""
+        """Add a group and return its id."""
         return self._add(self._groups, "groups", parent, name, {})
 
     def dataset(
@@ -101,18 +104,20 @@ class NewDomain:
         properties: Mapping[str, Any],
         maxdims: Sequence[int | None] | None = None,
     ) -> str:
-        """Add a dataset, and give its id.
+        """Add a dataset and return its id.
 
         Parameters
         ----------
         parent, name : str
+            The id of the group, and the name in it. An empty name makes no link.
         type_json : dict
+            The type in HSDS's JSON.
         shape : tuple of int, or None
-            None for a null dataspace.
+            The extent of each axis; None for a null dataspace.
         properties : mapping
-            Its creation properties: layout, filters, fill value.
+            The creation properties: layout, filters, fill value.
         maxdims : sequence of int or None, optional
-            None where an axis may grow without a limit.
+            The largest extent of each axis; None where an axis may grow without a limit.
         """
         body: Json = {"type": type_json, "creationProperties": dict(properties)}
         body["shape"] = "H5S_NULL" if shape is None else list(shape) if shape else "H5S_SCALAR"
@@ -121,7 +126,7 @@ class NewDomain:
         return self._add(self._datasets, "datasets", parent, name, body)
 
     def named_type(self, parent: str, name: str, type_json: Json) -> str:
-        """Add a committed type, and give its id."""
+        """Add a committed type and return its id."""
         return self._add(self._types, "datatypes", parent, name, {"type": type_json})
 
     def _add(self, queue: list[Json], collection: str, parent: str, name: str, body: Json) -> str:
@@ -131,11 +136,11 @@ class NewDomain:
         return made
 
     def link(self, parent: str, name: str, **link: Any) -> None:
-        """Add a link: ``id=`` a hard, ``h5path=`` a soft, ``h5domain=`` too an external one."""
+        """Add a link: hard by ``id=``, soft by ``h5path=``, external by ``h5domain=`` as well."""
         self._links.setdefault(parent, {"links": {}})["links"][name] = link
 
     def commit(self) -> None:
-        """Send what was added."""
+        """Send the groups, types, datasets and links that were added."""
         self._flushed = False
         for collection, queue in (
             ("groups", self._groups),
@@ -152,7 +157,7 @@ class NewDomain:
             self._links = {}
 
     def attributes(self, owners: Mapping[str, Mapping[str, Json]]) -> None:
-        """Set attributes of objects that are there, by their ids."""
+        """Set attributes of existing objects, by their ids."""
         self._flushed = False
         wanted = [(owner, attrs) for owner, attrs in owners.items() if attrs]
         for start in range(0, len(wanted), _AT_ONCE):
@@ -160,7 +165,7 @@ class NewDomain:
             self.client.put(f"/groups/{self.root}/attributes", self.path, {"obj_ids": some})
 
     def write(self, dataset: str, box: Box, data: bytes) -> None:
-        """Write a box of a dataset that is there; may be called by several threads."""
+        """Write a box of an existing dataset. Several threads may call this at the same time."""
         if not len(data):
             return
         self._flushed = False
@@ -170,18 +175,18 @@ class NewDomain:
             self._written[dataset, select.get("select", "")] = zlib.crc32(data)
 
     def flush(self) -> None:
-        """Wait until all that was sent is in the server's storage."""
+        """Wait until everything that was sent is in the server's storage."""
         if not self._flushed:
             self.client.put("/", self.path, flush=1)
             self._flushed = True
 
     def verify(self, count: int) -> None:
-        """Read all that was written, and compare it.
+        """Read everything that was written and compare it. `count`: requests at a time.
 
         Raises
         ------
         StorageError
-            Something else came back.
+            If other elements came back than were written.
         """
 
         def look(item: tuple[tuple[str, str], int]) -> None:
@@ -201,25 +206,28 @@ class NewDomain:
 def new_domain(
     client: HsdsClient, path: str, overwrite: bool, token: str | None = None
 ) -> Iterator[NewDomain]:
-    """Make a domain that appears under its path at the end, and vanishes if that fails.
+    """Create a domain that appears under its path at the end, and vanishes on failure.
 
-    Until then it is ``.NAME.TOKEN.part`` in the same folder, as it is after a kill.
+    Until then it is ``.NAME.TOKEN.part`` in the same folder. It stays there if the process is
+    killed.
 
     Parameters
     ----------
     client : HsdsClient
     path : str
+        The path of the domain.
     overwrite : bool
-        Whether to replace a domain that is there.
+        Whether to replace a domain that exists.
     token : str, optional
-        A random one by default. What an earlier call left under this one is deleted.
+        A part of the temporary name, random by default. Anything that an earlier call with the
+        same token left is deleted.
 
     Raises
     ------
     DatasetExistsError
-        There is such a domain, or a folder of that name.
+        If the domain exists, or a folder of that name.
     StorageError, dosna.errors.ConnectionError
-        The server refuses, fails, or cannot be reached.
+        If the server refuses, fails, or cannot be reached.
     """
     folder, _, name = path.rpartition("/")
     part = f"{folder}/.{name}.{token or maker()}{_PART}"
@@ -246,7 +254,7 @@ def new_domain(
 
 
 def _root(client: HsdsClient, path: str) -> str | None:
-    """Give the id of a domain's root, '' for a folder, None if nothing is there."""
+    """Return the id of a domain's root, '' for a folder, None if nothing is there."""
     try:
         return str(client.get("/", path).get("root", ""))
     except Failure as failure:
@@ -266,7 +274,7 @@ def _check_free(client: HsdsClient, path: str, overwrite: bool) -> None:
 
 
 def _appear(client: HsdsClient, part: str, path: str, root: str, overwrite: bool) -> None:
-    """Let two paths lead to one root, and then only the right one."""
+    """Link the final path to the root, then remove the temporary path."""
     _check_free(client, path, overwrite)
     old = f"{part}{_OLD}"
     before = _root(client, path)
@@ -277,7 +285,7 @@ def _appear(client: HsdsClient, part: str, path: str, root: str, overwrite: bool
         try:
             client.put("/", path, {"linked_domain": part})
         except Failure as failure:
-            # An answer that was lost: the second request finds what the first has done.
+            # If an answer was lost, the second request finds what the first has done.
             if failure.status != 409 or _root(client, path) != root:
                 raise
     except BaseException:
@@ -292,14 +300,15 @@ def _appear(client: HsdsClient, part: str, path: str, root: str, overwrite: bool
 
 
 def _sweep(client: HsdsClient, path: str) -> None:
-    """Delete what processes of this machine have left that were killed; of others it is unknown.
+    """Delete the leftovers of killed processes of this machine.
 
-    One that was killed between the two steps of `_appear` leaves the old domain and the new, of
-    which the new one, which is complete, gets the path.
+    For other machines it is not known whether a process has ended. A process that was killed
+    between the two steps of `_appear` leaves the old domain and the new one. The new one is
+    complete, and gets the path.
     """
     folder, _, name = path.rpartition("/")
     start = f"{folder}/.{name}."
-    # Of domains that are not hidden there may be many.
+    # List hidden domains only: there may be many others.
     listed = [str(found["name"]) for found in client.domains(folder or "/", pattern=".*")]
     left = {found.removesuffix(_OLD) for found in listed if found.startswith(start)}
     for part in left:
@@ -313,7 +322,7 @@ def _sweep(client: HsdsClient, path: str) -> None:
 
 
 def _remove(client: HsdsClient, part: str, path: str) -> None:
-    """Delete an unfinished domain, but not what it shares with the finished one."""
+    """Delete an unfinished domain, but keep the root if the finished domain has the same."""
     mine = _root(client, part)
     if mine is not None:
         keep = {"keep_root": 1} if mine == _root(client, path) else {}

@@ -1,6 +1,7 @@
 """HTTP over a Unix socket, ``http+unix://%2Frun%2Fhsds.sock``, for sessions of requests.
 
-As requests_unixsocket, which keeps a connection for each URL, and so more than the server bears.
+requests_unixsocket does the same, but keeps a connection for each URL, which is more than the
+server can take.
 """
 
 from __future__ import annotations
@@ -42,11 +43,12 @@ class _Pool(urllib3.connectionpool.HTTPConnectionPool):
 
 
 class SocketAdapter(HTTPAdapter):
-    """Sends the requests of a session to one socket.
+    """An adapter that sends the requests of a session to one socket.
 
     Parameters
     ----------
     endpoint : str
+        A URL ``http+unix://…`` with the quoted path of the socket.
     """
 
     def __init__(self, endpoint: str) -> None:

@@ -1,4 +1,4 @@
-"""The objects of a domain by their names, and what is in a folder of domains."""
+"""The objects of a domain by their names, and the contents of a folder of domains."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _COLLECTIONS = {"g": "groups", "d": "datasets", "t": "datatypes"}
 
 
 class Place(NamedTuple):
-    """Where an object is: its domain, and its id there."""
+    """The place of an object: its domain, and its id there."""
 
     domain: str
     id: str
@@ -30,12 +30,13 @@ class Place(NamedTuple):
 
 @dataclass
 class DomainTree:
-    """Objects of a domain, and of others to which its links lead.
+    """The objects of a domain, and of other domains to which its links lead.
 
     Parameters
     ----------
     client : HsdsClient
     domain : str
+        The path of the domain.
     """
 
     client: HsdsClient
@@ -50,12 +51,12 @@ class DomainTree:
         return walk_nodes(self._look, inner)
 
     def dataset(self, name: str) -> tuple[Place, Json]:
-        """Give the description of a dataset that was found."""
+        """Return the place and the description of a dataset that was found."""
         place = self._find(self.domain, name)
         return place, self._object(place)
 
     def named(self, reference: Any) -> str | None:
-        """Give the name of what a reference leads to, if one is known."""
+        """Return the name of the object that a reference leads to; None if it is not known."""
         text = reference.decode() if isinstance(reference, bytes) else str(reference)
         return self._names.get(text.rpartition("/")[2])
 
@@ -129,7 +130,7 @@ class DomainTree:
         return found
 
     def _fetch(self, start: Place) -> None:
-        """Ask for all objects that hard links lead to, several at a time."""
+        """Request all objects that hard links lead to, several at a time."""
         ahead = [start]
         with ThreadPoolExecutor(_LOOKING) as pool:
             while ahead:
@@ -144,7 +145,7 @@ class DomainTree:
 
 
 def attributes(found: Json, tree: DomainTree) -> dict[str, Any]:
-    """Give the attributes of an object as the source HDF5 does."""
+    """Return the attributes of an object in the form of the HDF5 source."""
 
     def read(attribute: Json) -> Any:
         kind = attribute["type"]
@@ -164,7 +165,7 @@ def attributes(found: Json, tree: DomainTree) -> dict[str, Any]:
 
 
 def domains_in(client: HsdsClient, folder: str) -> Iterator[str]:
-    """Give the paths of all domains in a folder and its folders, in the order of their names."""
+    """List the paths of all domains in a folder and the folders below it, sorted by name."""
     folders = [folder]
     while folders:
         listed = sorted(client.domains(folders.pop()), key=lambda found: str(found["name"]))

@@ -1,4 +1,4 @@
-"""What the JSON of HSDS's types, shapes and attributes means, and how values become it."""
+"""Conversion between the JSON of HSDS's types, shapes and attributes, and NumPy's values."""
 
 from __future__ import annotations
 
@@ -23,17 +23,17 @@ __all__ = [
 ]
 
 
-# As h5py calls opaque types that are NumPy's dates.
+# h5py's name for opaque types that are NumPy's dates.
 _DATES = "NUMPY:"
 
 
 def type_of(dtype: np.dtype[Any]) -> Json:
-    """Give the JSON of a dtype, packed; complex numbers are compounds of r and i, as in h5py.
+    """Return the JSON of a dtype, packed. Complex numbers are compounds of r and i, as in h5py.
 
     Raises
     ------
     TypeError
-        HSDS has no such type.
+        If HSDS has no such type.
     """
     if dtype.names is not None:
         assert dtype.fields is not None
@@ -53,12 +53,12 @@ def type_of(dtype: np.dtype[Any]) -> Json:
 
 
 def dtype_of(type_json: Any) -> np.dtype[Any]:
-    """Give the dtype of HSDS's elements, with what h5py notes in it.
+    """Return the dtype of HSDS's elements, with the metadata that h5py adds to it.
 
     Raises
     ------
     TypeError
-        There is none.
+        If there is no such dtype.
     """
     kind = type_json["class"] if isinstance(type_json, dict) else ""
     if kind == "H5T_COMPOUND":
@@ -84,7 +84,7 @@ def dtype_of(type_json: Any) -> np.dtype[Any]:
 
 
 def packed(dtype: np.dtype[Any]) -> np.dtype[Any]:
-    """Give a dtype without gaps between its fields, which HSDS does not have."""
+    """Return a dtype without gaps between its fields: HSDS has no gaps."""
     if dtype.names is not None:
         assert dtype.fields is not None
         return np.dtype([(name, packed(dtype.fields[name][0])) for name in dtype.names])
@@ -94,7 +94,7 @@ def packed(dtype: np.dtype[Any]) -> np.dtype[Any]:
 
 
 def shape_of(shape_json: Any) -> Shape | None:
-    """Give a shape; None for a null dataspace."""
+    """Return the shape that JSON describes; None for a null dataspace."""
     if isinstance(shape_json, list):
         return tuple(map(int, shape_json))
     if isinstance(shape_json, str):
@@ -105,7 +105,7 @@ def shape_of(shape_json: Any) -> Shape | None:
 
 
 def elements(data: bytes, dtype: np.dtype[Any], shape: Shape) -> Array:
-    """Turn what HSDS sends into an array, which may be a view of it."""
+    """Convert the bytes that HSDS sends into an array, which may be a view of them."""
     if not dtype.hasobject:
         return np.frombuffer(data, packed(dtype)).reshape(shape + packed(dtype).shape)
     found: Array = bytesToArray(data, dtype, shape)
@@ -113,7 +113,7 @@ def elements(data: bytes, dtype: np.dtype[Any], shape: Shape) -> Array:
 
 
 def bytes_of(array: Array) -> bytes:
-    """Turn an array into what HSDS takes."""
+    """Convert an array into the bytes that HSDS takes."""
     if array.dtype.hasobject:
         found: bytes = arrayToBytes(array)
         return found
@@ -121,19 +121,19 @@ def bytes_of(array: Array) -> bytes:
 
 
 def attribute(value: Any, dtype: np.dtype[Any] | None = None) -> Json:
-    """Give the JSON of an attribute.
+    """Return the JSON of an attribute.
 
     Parameters
     ----------
     value : None, str, scalar, or array
-        None is a null dataspace.
+        The value; None is a null dataspace.
     dtype : numpy.dtype, optional
-        With h5py's notes, where the value's own does not say all.
+        The dtype with h5py's metadata, where the value's own dtype is not enough.
 
     Raises
     ------
     TypeError, ValueError
-        HSDS cannot keep it.
+        If HSDS cannot keep the attribute.
     """
     if value is None:
         return {"type": type_of(dtype or np.dtype("f8")), "shape": "H5S_NULL"}
@@ -147,7 +147,7 @@ def attribute(value: Any, dtype: np.dtype[Any] | None = None) -> Json:
     made: Json = {"type": type_of(dtype), "value": _listed(array, dtype)}
     made["shape"] = list(array.shape) if array.shape else "H5S_SCALAR"
     if array.size == 0:
-        # Without a value, readers get zeros, and as many as the server pleases.
+        # Without a value, readers get zeros, and the server decides how many.
         made["value"] = []
     return made
 
@@ -168,7 +168,7 @@ def _listed(array: Array, dtype: np.dtype[Any]) -> Any:
 
 
 def value_of(found: Mapping[str, Any]) -> Any:
-    """Give the value of an attribute, as h5py would: None, str, a scalar or an array."""
+    """Return the value of an attribute, as h5py does: None, a str, a scalar or an array."""
     shape = shape_of(found["shape"])
     if shape is None:
         return None

@@ -1,6 +1,6 @@
-"""What an HDF5 file holds, made anew in a domain: all but the elements of its datasets.
+"""Copies of the contents of an HDF5 file in a domain: all but the elements of its datasets.
 
-Types are kept as they are: strings of variable length, enumerations and references too.
+Types are kept as they are, including strings of variable length, enumerations and references.
 """
 
 from __future__ import annotations
@@ -27,15 +27,17 @@ _COLLECTIONS = {"g": "groups", "d": "datasets", "t": "datatypes"}
 
 @dataclass(frozen=True)
 class Copied:
-    """A dataset of a file and what it becomes.
+    """A dataset of a file, and its description in the domain.
 
     Parameters
     ----------
     name : str
+        The path of the dataset in the file.
     dataset : h5py.Dataset
     type_json : dict
+        The type in HSDS's JSON.
     parent : str
-        Id of the group that it is to be in.
+        The id of the group in the domain that gets the dataset.
     """
 
     name: str
@@ -45,12 +47,12 @@ class Copied:
 
     @property
     def shape(self) -> Shape | None:
-        """Its shape; None for a null dataspace."""
+        """Extent of each axis; None for a null dataspace."""
         return None if self.dataset.shape is None else tuple(map(int, self.dataset.shape))
 
     @property
     def fill(self) -> dict[str, Any]:
-        """Its fill value, as a creation property, if JSON has it."""
+        """Fill value as a creation property; empty if JSON cannot express it."""
         if self.dataset.dtype.kind not in "iuf" or self.dataset.shape is None:
             return {}
         value = stored_fill(self.dataset, self.dataset.dtype)
@@ -59,14 +61,14 @@ class Copied:
 
 @dataclass
 class H5Copy:
-    """The groups, links, types and attributes of a file, to be made in a domain.
+    """A copy of the groups, links, types and attributes of a file into a domain.
 
     Parameters
     ----------
     file : h5py.File
     domain : NewDomain
     left_out : dict of str to str
-        What could not be kept, and why.
+        The names of what could not be kept, and the reasons.
     """
 
     file: Any
@@ -78,7 +80,10 @@ class H5Copy:
         self._owners: list[tuple[str, Any]] = [(self.domain.root, self.file)]
 
     def walk(self) -> Iterator[Copied]:
-        """Add groups, types and links; give each dataset once, to be made by `made`."""
+        """Add groups, types and links, and yield each dataset once.
+
+        The caller creates the dataset and reports it to `made`.
+        """
         self._ids[_place(self.file)] = self.domain.root
         ahead = [("", self.file, self.domain.root)]
         while ahead:
@@ -120,12 +125,12 @@ class H5Copy:
                 self.left_out[name] = f"HSDS has no such type: {error}"
 
     def made(self, source: Any, made: str) -> None:
-        """Note what an object of the file has become."""
+        """Record the id that an object of the file has in the domain."""
         self._ids[_place(source)] = made
         self._owners.append((made, source))
 
     def attributes(self) -> dict[str, dict[str, Json]]:
-        """Give the attributes of all that was made, when all objects are known."""
+        """Return the attributes of all objects that were made. Call this when all are known."""
         found: dict[str, dict[str, Json]] = {}
         for made, owner in self._owners:
             for name in owner.attrs:
@@ -152,7 +157,7 @@ class H5Copy:
         return attribute(np.asarray(value).astype(packed(dtype), copy=False), dtype)
 
     def _referring(self, value: Any, dtype: np.dtype[Any]) -> Any:
-        """Turn references into ids of what was made, wherever they are in a value."""
+        """Convert the references anywhere in a value into ids of objects in the domain."""
         if isinstance(value, np.ndarray) and value.shape:
             return [self._referring(v, dtype) for v in value]
         if isinstance(value, np.ndarray):
@@ -169,14 +174,14 @@ class H5Copy:
         return value.item() if isinstance(value, np.generic) else value
 
     def reference(self, reference: Any) -> str:
-        """Give what a reference becomes; '' if it refers to nothing that was made."""
+        """Return what a reference becomes; '' if it refers to nothing that was made."""
         if not reference:
             return ""
         made = self._ids.get(_place(self.file[reference]))
         return f"{_COLLECTIONS[made[0]]}/{made}" if made else ""
 
     def referring(self, block: Array) -> Array:
-        """Turn an array of references into what HSDS keeps of them."""
+        """Convert an array of references into the form in which HSDS keeps them."""
         names = [self.reference(r).encode() for r in block.flat]
         return np.array(names, "S48").reshape(block.shape)
 
@@ -208,7 +213,7 @@ def _has_references(dtype: Any) -> bool:
 
 
 def filters_of(dataset: Any) -> tuple[list[Json], list[str]]:
-    """Give the filters of a dataset that HSDS has too, in its words, and the others' names."""
+    """Return the filters of a dataset that HSDS has too, in its JSON, and the others' names."""
     known: list[Json] = []
     others: list[str] = []
     creation = dataset.id.get_create_plist()
@@ -227,7 +232,7 @@ def filters_of(dataset: Any) -> tuple[list[Json], list[str]]:
 
 
 def is_stored_so(dataset: Any) -> bool:
-    """Whether the file's bytes of the elements are those of the type in HSDS."""
+    """Return True if the elements have the same bytes in the file as in HSDS."""
     dtype = dataset.dtype
     if dtype.hasobject:
         return False

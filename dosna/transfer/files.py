@@ -1,4 +1,4 @@
-"""An HDF5 file in a domain: with its data, or with links to where they lie in the file."""
+"""Copies of HDF5 files in domains: with the data, or with links to their places in the file."""
 
 from __future__ import annotations
 
@@ -33,13 +33,13 @@ __all__ = ["DomainReport", "link_domain", "load_domain"]
 
 _BLOCK_BYTES = 4 << 20
 _HELD = 3
-"""Copies of a block that are in memory while it is sent."""
+"""Number of copies of a block that are in memory while it is sent."""
 _MOST_CHUNK_BYTES = 32 << 20
 _ONE_CHUNK = 1 << 20
 _MOST_INLINE = 2000
-"""Chunks whose places a dataset's own description holds; more are in a dataset beside it."""
+"""Most chunks whose places are in a dataset's own description; more need another dataset."""
 _PLACES = np.dtype([("offset", "<i8"), ("size", "<i4")])
-# In this order only. Of a checksum the server knows nothing: what inflates leaves it aside.
+# Filters in this order only. The server does not know checksums: inflating ignores them.
 _READ = {
     (),
     ("shuffle",),
@@ -54,21 +54,22 @@ Unlinkable = Literal["copy", "raise"]
 
 @dataclass
 class DomainReport:
-    """What `load_domain` or `link_domain` has done.
+    """A report of what `load_domain` or `link_domain` has done.
 
     Parameters
     ----------
     source, domain : str
+        The location of the file, and the path of the domain.
     loaded : list of str
-        Names of datasets whose elements are in the domain.
+        The names of datasets whose elements are in the domain.
     linked : list of str
-        Names of datasets whose elements stay in the file.
+        The names of datasets whose elements stay in the file.
     copied : dict of str to str
-        Those of `loaded` that were to be linked, and why they could not be.
+        The names of datasets in `loaded` that could not be linked, and the reasons.
     left_out : dict of str to str
-        What is not in the domain, and why.
+        The names of what is not in the domain, and the reasons.
     nbytes : int
-        Bytes of the elements that were written.
+        The bytes of the elements that were written.
     """
 
     source: str
@@ -97,37 +98,38 @@ def load_domain(
     timeout: float = 30.0,
     retries: int = 5,
 ) -> DomainReport:
-    """Write all that an HDF5 file holds into a new domain of HSDS.
+    """Write the whole contents of an HDF5 file into a new domain of HSDS.
 
-    The domain appears when all is in it, flushed and read back; until then it is
+    The domain appears when everything is in it, flushed and read back. Until then it is
     ``.NAME.TOKEN.part`` in the same folder. Types, links, attributes, references and chunks are
-    the file's; chunks below 256 KiB are put together.
+    the same as in the file, but chunks below 256 KiB are joined.
 
     Parameters
     ----------
     source : path, URL, h5py.File or `dosna.sources.hdf5.source.H5Source`
-        A whole file, local or ``s3://bucket/key``.
+        The whole file, local or ``s3://bucket/key``.
     domain : str
-        ``hdf5://home/user/scan.h5``, in a folder that is there.
+        The domain, such as ``hdf5://home/user/scan.h5``. Its folder must exist.
     overwrite : bool
-        Whether to replace a domain that is there, when the new one is complete.
+        Whether to replace a domain that exists, when the new one is complete.
     on_error : {'raise', 'skip'}
-        Whether objects and attributes that HSDS cannot keep are an error, or left out.
+        Whether objects and attributes that HSDS cannot keep are an error, or are left out.
     verify : bool
-        Whether all elements are read back.
+        Whether to read all elements back.
     token : str, optional
-        Tells this writer's unfinished domain from others'; what an earlier call with the same
-        one left is deleted. A random one by default.
+        A text that tells this writer's unfinished domain from others', random by default.
+        Anything that an earlier call with the same token left is deleted.
     progress : bool or callable, optional
-        As in `EngineDataset.load`, in bytes.
+        True for a bar, or a callback ``(done, total)`` in bytes.
     memory_limit : int or str, optional
-        Bytes of elements that are held at a time.
+        The most bytes of elements held at a time, such as '512M'.
     endpoint, username, password, bucket : str, optional
-        Of the server, as the environment (``HS_ENDPOINT``, …) and ``~/.hscfg`` say by default.
+        The server, the credentials and the bucket. By default they are taken from the
+        environment (``HS_ENDPOINT``, …) and from ``~/.hscfg``.
     timeout : float
-        Seconds of one request.
+        The seconds that one request may wait for its answer to begin, or to go on.
     retries : int
-        How often a request is repeated.
+        The number of times that a request is repeated after a failure that may pass.
 
     Returns
     -------
@@ -136,13 +138,13 @@ def load_domain(
     Raises
     ------
     DatasetExistsError
-        There is such a domain.
+        If the domain exists.
     RefusedError
-        HSDS cannot keep something.
+        If HSDS cannot keep something.
     SourceError
-        The file cannot be read.
+        If the file cannot be read.
     StorageError, dosna.errors.ConnectionError
-        The server refuses, fails, or cannot be reached.
+        If the server refuses, fails, or cannot be reached.
     """
     options = HsdsOptions(endpoint, username, password, bucket, timeout, retries)
     return _Transfer(
@@ -169,25 +171,44 @@ def link_domain(
     timeout: float = 30.0,
     retries: int = 5,
 ) -> DomainReport:
-    """Make a domain of HSDS whose elements stay in the HDF5 file, where the server reads them.
+    """Create a domain of HSDS whose elements stay in the HDF5 file, where the server reads them.
 
     Contiguous and chunked datasets without filters or with gzip, shuffle and Fletcher-32 are
-    linked; what else there is, such as strings of variable length, is copied. The server does
-    not notice when the file changes: link it anew then.
+    linked. Everything else, such as strings of variable length, is copied. The server does not
+    notice when the file changes: link it again then.
 
     Parameters
     ----------
-    source, domain
-        As in `load_domain`.
+    source : path, URL, h5py.File or `dosna.sources.hdf5.source.H5Source`
+        The whole file, local or ``s3://bucket/key``.
+    domain : str
+        The domain, such as ``hdf5://home/user/scan.h5``. Its folder must exist.
     file_uri : str
-        Where the server finds the file: ``s3://bucket/key``, or a path below the folder of its
-        data, ``bucket/path/scan.h5``.
+        The place where the server finds the file: ``s3://bucket/key``, or a path below the
+        folder of its data, ``bucket/path/scan.h5``.
     unlinkable : {'copy', 'raise'}
-        What becomes of datasets that cannot be linked.
-    overwrite, on_error, verify, token, progress, memory_limit
-        As in `load_domain`; `verify` reads the first element and the last of what is linked.
-    endpoint, username, password, bucket, timeout, retries
-        As in `load_domain`.
+        Whether datasets that cannot be linked are copied, or are an error.
+    overwrite : bool
+        Whether to replace a domain that exists, when the new one is complete.
+    on_error : {'raise', 'skip'}
+        Whether objects and attributes that HSDS cannot keep are an error, or are left out.
+    verify : bool
+        Whether to read back all elements that were copied, and the first and the last element
+        of each linked dataset.
+    token : str, optional
+        A text that tells this writer's unfinished domain from others', random by default.
+        Anything that an earlier call with the same token left is deleted.
+    progress : bool or callable, optional
+        True for a bar, or a callback ``(done, total)`` in bytes.
+    memory_limit : int or str, optional
+        The most bytes of elements held at a time, such as '512M'.
+    endpoint, username, password, bucket : str, optional
+        The server, the credentials and the bucket. By default they are taken from the
+        environment (``HS_ENDPOINT``, …) and from ``~/.hscfg``.
+    timeout : float
+        The seconds that one request may wait for its answer to begin, or to go on.
+    retries : int
+        The number of times that a request is repeated after a failure that may pass.
 
     Returns
     -------
@@ -196,9 +217,15 @@ def link_domain(
     Raises
     ------
     RefusedError
-        A dataset cannot be linked, with ``unlinkable='raise'``.
-    DatasetExistsError, SourceError, StorageError, dosna.errors.ConnectionError
-        As in `load_domain`.
+        If a dataset cannot be linked, with ``unlinkable='raise'``, or if HSDS cannot keep
+        something.
+    DatasetExistsError
+        If the domain exists.
+    SourceError
+        If the file cannot be read.
+    StorageError, dosna.errors.ConnectionError
+        If the server refuses, fails, or cannot be reached; or if a linked dataset reads as other
+        elements than the file has.
     """
     options = HsdsOptions(endpoint, username, password, bucket, timeout, retries)
     return _Transfer(
@@ -214,7 +241,7 @@ def link_domain(
 
 @dataclass
 class _Block:
-    """A part of a dataset, to be read and sent."""
+    """A part of a dataset to read and send."""
 
     id: str
     copied: Copied
@@ -343,7 +370,7 @@ def _last(name: str) -> str:
 
 @contextmanager
 def _opened(source: Any) -> Iterator[H5Source]:
-    """Give a whole HDF5 file as a source, and close it if it was opened here."""
+    """Yield a whole HDF5 file as a source, and close it if it was opened here."""
     given = isinstance(source, Source)
     opened = open_source(source)
     try:
@@ -365,7 +392,7 @@ def _workers(memory_limit: int | str | None) -> int:
 
 
 def _create(found: Copied, made: NewDomain) -> str:
-    """Add a dataset whose elements are to be written."""
+    """Add a dataset whose elements will be written."""
     properties: Json = dict(found.fill)
     chunks = _chunks(found)
     if chunks is not None:
@@ -389,7 +416,7 @@ def _create_table(table: Any, made: NewDomain) -> str:
 
 
 def _chunks(found: Copied) -> Shape | None:
-    """Choose the chunks in HSDS; None where all is one."""
+    """Choose the chunks in HSDS; None if the whole dataset is one chunk."""
     shape, dtype, own = found.shape, found.dataset.dtype, found.dataset.chunks
     if not shape:
         return None
@@ -433,7 +460,7 @@ def _read(source: H5Source, copy: H5Copy, block: _Block) -> Any:
 
 
 def _with_notes(values: Any, dtype: np.dtype[Any]) -> Any:
-    """Give an array of Python objects that says what they are."""
+    """Return an array of Python objects whose dtype says what they are."""
     if dtype.names is not None:
         return np.asarray(values, dtype)
     shape = np.shape(values) if isinstance(values, np.ndarray) and values.dtype == dtype else ()
@@ -445,7 +472,10 @@ def _with_notes(values: Any, dtype: np.dtype[Any]) -> Any:
 
 
 def _layout(found: Copied, uri: str) -> tuple[Json | None, list[Json], str]:
-    """Say where the server finds the elements of a dataset in its file, or why it cannot."""
+    """Return the layout by which the server finds a dataset's elements in its file.
+
+    Returns the layout, the filters, and the reason if there is no layout.
+    """
     dataset = found.dataset
     if not is_stored_so(dataset):
         return None, [], "its elements are stored in a form that HSDS does not read"
