@@ -1,7 +1,7 @@
-"""The bytes of the hdf5 backend's files: made and read in memory, by HDF5 itself.
+"""The bytes of the hdf5 backend's files, made and read in memory by HDF5 itself.
 
-A chunk file without filters is a header, which is the same for all chunks of a dataset, and
-then the raw elements; this module makes and checks headers, and decodes what differs.
+A chunk file without filters is a header, which is the same for all chunks of a dataset, followed
+by the raw elements. This module makes and checks headers, and decodes files that differ.
 """
 
 from __future__ import annotations
@@ -49,12 +49,12 @@ _READ_ONLY, _READ_WRITE = 0, 1  # flags of H5LTopen_file_image
 
 
 def chunk_name(ndim: int) -> str:
-    """Give the template (for ``%``) of the names of chunk files."""
+    """Return the template (for ``%``) of the names of chunk files."""
     return "chunk_" + "_".join(["%d"] * ndim) + ".h5"
 
 
 def stored_dtype(dtype: np.dtype[Any]) -> np.dtype[Any]:
-    """Mark what HDF5 has no type for (U, M, m) as h5py's opaque types."""
+    """Return the dtype with kinds that HDF5 has no type for (U, M, m) as h5py's opaque types."""
     if dtype.subdtype is not None:
         return np.dtype((stored_dtype(dtype.base), dtype.shape))
     if dtype.names is not None:
@@ -72,7 +72,7 @@ def stored_dtype(dtype: np.dtype[Any]) -> np.dtype[Any]:
 
 
 def type_id(dtype: np.dtype[Any]) -> Any:
-    """Find the HDF5 type whose elements are the same bytes as those of `dtype`; or text's."""
+    """Return the HDF5 type with the same bytes for each element as `dtype`, or that of text."""
     if is_text(dtype):
         return h5text.type_of_text()
     try:
@@ -95,7 +95,7 @@ def _set_fill(creation: Any, metadata: DatasetMetadata, kind: Any) -> None:
     else:
         memory = stored_dtype(metadata.dtype)
     if memory.kind == "S":
-        # h5py takes the fill value of strings as a pointer, so as one of variable length.
+        # h5py takes the fill value of strings as a pointer, that is, as of variable length.
         variable = h5py.string_dtype("ascii")
         creation.set_fill_value(np.array(bytes(metadata.fillvalue), variable))
         return
@@ -110,7 +110,7 @@ def _new_file() -> h5py.File:
     access = h5p.create(h5p.FILE_ACCESS)
     access.set_fapl_core(1 << 16, False)
     access.set_libver_bounds(h5f.LIBVER_EARLIEST, h5f.LIBVER_V110)
-    # HDF5 refuses to make a file by the name of one that is open, in another thread too.
+    # HDF5 refuses to create a file under the name of an open one, even of another thread.
     name = b"dosna-%d" % next(_numbers)
     return h5py.File(h5f.create(name, h5f.ACC_TRUNC, fapl=access))
 
@@ -122,12 +122,12 @@ def _image(file: h5py.File) -> bytes:
 
 
 def dataspace(shape: tuple[int, ...]) -> Any:
-    """Give the HDF5 space of an array of that shape."""
+    """Return the HDF5 dataspace of an array of that shape."""
     return h5s.create_simple(shape) if shape else h5s.create(h5s.SCALAR)
 
 
 def creation_list(metadata: DatasetMetadata, kind: Any) -> Any:
-    """Give the properties with which an array of type `kind` is made: its fill value."""
+    """Return the creation properties of an array of type `kind`, with its fill value."""
     creation = h5p.create(h5p.DATASET_CREATE)
     creation.set_obj_track_times(False)
     _set_fill(creation, metadata, kind)
@@ -135,7 +135,7 @@ def creation_list(metadata: DatasetMetadata, kind: Any) -> Any:
 
 
 def header(metadata: DatasetMetadata) -> bytes:
-    """Make what precedes the raw elements in every chunk file without filters."""
+    """Return the bytes before the raw elements in every chunk file without filters."""
     kind = type_id(metadata.dtype)
     creation = creation_list(metadata, kind)
     creation.set_layout(h5d.CONTIGUOUS)
@@ -152,7 +152,7 @@ def header(metadata: DatasetMetadata) -> bytes:
 
 
 def encode(chunk: Array, metadata: DatasetMetadata) -> bytes:
-    """Make the chunk file of a dataset with filters: one HDF5 chunk that is the whole chunk."""
+    """Return the chunk file of a dataset with filters: one HDF5 chunk holds the whole chunk."""
     kind = type_id(metadata.dtype)
     creation = creation_list(metadata, kind)
     if is_text(metadata.dtype):
@@ -178,22 +178,27 @@ def encode(chunk: Array, metadata: DatasetMetadata) -> bytes:
 
 
 def decode(image: bytes, metadata: DatasetMetadata) -> Array:
-    """Read a chunk file whoever wrote it; in a dataset with filters, as `encode` makes it.
+    """Read a chunk file.
+
+    Without filters, any program may have written it. In a dataset with filters it must be as
+    `encode` makes it.
 
     Parameters
     ----------
     image : bytes
-        All of the file.
+        The whole file.
     metadata : DatasetMetadata
+        The metadata of the dataset.
 
     Returns
     -------
-    array of shape `chunk_size`, C order
+    numpy.ndarray
+        The chunk, of shape `chunk_size` and in C order.
 
     Raises
     ------
     ValueError
-        It is not a chunk of this dataset, or damaged; says in what way.
+        The file is damaged or is not a chunk of this dataset; the message says in what way.
     """
     end = _end_of_file(image)
     if len(image) != end:
@@ -230,12 +235,12 @@ def _decode(data: Any, image: bytes, metadata: DatasetMetadata) -> Array:
         _check_filtered(data, creation, metadata, len(image))
     elif creation.get_layout() == h5d.CONTIGUOUS:
         offset, size = data.id.get_offset(), metadata.chunk_nbytes
-        # Without data it is all fill; but then the file is small.
+        # Without stored data the chunk is all fill, but then the file is small.
         if offset is None and len(image) > max(4096, size):
             raise ValueError("its /data has no place in the file")
         if offset is not None and offset + size != len(image):
             raise ValueError("its /data is not where a writer puts it")
-    # Where a file holds no data and is not to be filled, libhdf5 leaves the buffer as it is.
+    # libhdf5 leaves the buffer as it is if a file holds no data and its fill time is "never".
     chunk = metadata.empty_chunk()
     raw = chunk.reshape(-1).view(np.uint8)
     if filtered:
@@ -246,7 +251,7 @@ def _decode(data: Any, image: bytes, metadata: DatasetMetadata) -> Array:
 
 
 def _unfiltered(data: Any, image: bytes, metadata: DatasetMetadata) -> bytes:
-    # HDF5 would look the chunk up in an index, and give fill where that is damaged.
+    # HDF5 would look the chunk up in an index, and return fill where the index is damaged.
     info = data.id.get_chunk_info(0)
     found = image[info.byte_offset : info.byte_offset + info.size]
     if metadata.storage.get("checksum"):
@@ -278,7 +283,7 @@ def _check_filtered(data: Any, creation: Any, metadata: DatasetMetadata, end: in
 
 
 def is_plain(metadata: DatasetMetadata) -> bool:
-    """Say whether chunk files are a header and the raw elements."""
+    """Return True if chunk files are a header and the raw elements."""
     return not filters_of(metadata) and not is_text(metadata.dtype)
 
 
@@ -293,11 +298,11 @@ def filters_of(metadata: DatasetMetadata) -> list[int]:
 
 
 def describe(metadata: DatasetMetadata, start: bytes) -> bytes:
-    """Make ``dataset.h5``.
+    """Return the bytes of ``dataset.h5``.
 
     It holds the attributes of DosNa, the metadata document, the header `start` of chunk files,
-    and ``/data``: the whole array as a virtual dataset over the chunk files beside it, or over
-    the files of `rows_image`, which must be there before.
+    and ``/data``: the whole array as a virtual dataset. That dataset maps to the chunk files
+    beside it, or to the files of `rows_image`, which must have been written before.
     """
     with _new_file() as file:
         _set_attributes(file, metadata)
@@ -310,7 +315,7 @@ def describe(metadata: DatasetMetadata, start: bytes) -> bytes:
 
 
 def redescribe(image: bytes, metadata: DatasetMetadata) -> bytes:
-    """Make ``dataset.h5`` from the present one, of which the shape stays."""
+    """Return the bytes of a new ``dataset.h5``, made from the present one of the same shape."""
     with h5py.File(h5f.open_file_image(image, _READ_WRITE)) as file:
         if "metadata" in file:
             del file["metadata"]
@@ -355,7 +360,7 @@ def _add_virtual(file: h5py.File, metadata: DatasetMetadata) -> None:
 
 
 def rows_image(metadata: DatasetMetadata, rows: Rows) -> bytes:
-    """Make a file whose ``/data`` is a virtual dataset over rows of the chunk grid."""
+    """Return a file whose ``/data`` is a virtual dataset over rows of the chunk grid."""
     kind = type_id(metadata.dtype)
     creation = creation_list(metadata, kind)
     found = rows_mappings(metadata, chunk_name(metadata.ndim), rows)
@@ -366,18 +371,19 @@ def rows_image(metadata: DatasetMetadata, rows: Rows) -> bytes:
 
 
 def read_description(image: bytes, where: str) -> tuple[DatasetMetadata, bytes]:
-    """Read ``dataset.h5``, of dosna or of DosNa.
+    """Read a ``dataset.h5`` that was written by dosna or by the original DosNa.
 
     Returns
     -------
     metadata : DatasetMetadata
+        The metadata of the dataset.
     start : bytes
-        The header of chunk files; empty if the file does not say.
+        The header of chunk files; empty if the file has none.
 
     Raises
     ------
     FormatError
-        Of a newer format, or broken.
+        The file is of a newer format, or broken.
     """
     try:
         with h5py.File(h5f.open_file_image(image, _READ_ONLY)) as file:
@@ -398,7 +404,7 @@ def read_description(image: bytes, where: str) -> tuple[DatasetMetadata, bytes]:
 
 
 def _check_attributes(attrs: Any, metadata: DatasetMetadata) -> None:
-    """Compare the attributes, which were written together with the document."""
+    """Check that the attributes agree with the document that was written with them."""
     for name, document in {
         "shape": metadata.shape,
         "chunk_size": metadata.chunk_size,
@@ -416,7 +422,7 @@ def _check_attributes(attrs: Any, metadata: DatasetMetadata) -> None:
 
 
 def _read_attributes(attrs: Any) -> DatasetMetadata:
-    """Read the attributes that DosNa wrote."""
+    """Return the metadata that the attributes of the original DosNa describe."""
     name = attrs["dtype"]
     dtype = check_dtype(np.dtype(name.decode() if isinstance(name, bytes) else str(name)))
     shape = tuple(int(n) for n in attrs["shape"])

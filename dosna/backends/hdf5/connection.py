@@ -6,13 +6,13 @@
         entry/tomo/            a dataset
             dataset.h5         its metadata, and /data: the whole array as a virtual dataset
             chunk_0_1_2.h5     /data: one chunk
-            .lock              nothing; byte ranges of it are locked
+            .lock              an empty file, whose byte ranges are locked
             .written-0         a byte for each chunk: whether it was written
-            .group.json        in a folder above datasets: its attributes
+            .group.json        in a folder above datasets: the attributes of the group
 
 A chunk file without filters is a constant header and the raw elements, so it is read and
-written as plain bytes; HDF5 itself is asked only where the header is not the expected one.
-Every file is replaced by renaming a complete one over it, under the chunk's lock.
+written as plain bytes. HDF5 itself reads it only if the header is not the expected one. Every
+file is replaced by renaming a complete one over it, under the chunk's lock.
 """
 
 from __future__ import annotations
@@ -48,15 +48,18 @@ class H5Connection(FolderConnection):
     Parameters
     ----------
     name : str
-        The folder, in `directory`; an absolute path stands for itself. It must exist.
+        The folder, relative to `directory` or an absolute path. It must exist.
     directory : path, default '.'
+        The folder that a relative `name` is in.
     mode : {'a', 'r'}
+        The access mode; 'r' refuses every change.
     durable : bool, default False
         Whether each write has reached the disk (fsync of the file and of its folder) when it
-        returns. Without it, what was written in the last seconds before a power loss may be
-        lost: a chunk is then as it was before, or an error (never fill values or a mixture on
-        file systems that, like ext4, xfs and btrfs, order a rename after the data).
-        ``dataset.h5`` is always synchronized. `H5Dataset.flush` makes everything so far durable.
+        returns. Without it, writes of the last seconds before a power loss may be lost. A chunk
+        is then as it was before, or reading it is an error. It is never fill values or a mixture
+        on file systems that, like ext4, xfs and btrfs, order a rename after the data.
+        ``dataset.h5`` is always synchronized. `H5Dataset.flush` makes all earlier writes
+        durable.
     """
 
     description: ClassVar[str] = DESCRIPTION
@@ -82,23 +85,28 @@ class H5Connection(FolderConnection):
         virtual: bool | None = None,
         dims: Sequence[str | None] | None = None,
     ) -> H5Dataset:
-        """Make a dataset, or raise DatasetExistsError: of several that try, one wins.
+        """Create a dataset, or raise DatasetExistsError.
+
+        If several processes create it at the same time, one succeeds.
 
         Parameters
         ----------
         name : str
+            The name of the dataset.
         metadata : DatasetMetadata
+            The metadata of the dataset.
         compression : {None, 'gzip'}
-            HDF5's own filter, which every HDF5 program reads.
+            The compression; 'gzip' is HDF5's own filter, which every HDF5 program reads.
         compression_level : int
-            1 (fast) to 9 (small).
+            The level of the compression, 1 (fast) to 9 (small).
         checksum : bool
             Whether chunks carry HDF5's Fletcher-32 checksum, checked at every read.
         virtual : bool, optional
             Whether ``dataset.h5`` shows the whole array as a virtual dataset ``/data``. By
-            default up to 10,000 chunks; each costs about 10 µs when the dataset is made.
+            default it does for up to 10,000 chunks; each costs about 10 µs when the dataset is
+            created.
         dims : sequence of str or None, optional
-            Names of the axes.
+            The names of the axes.
         """
         metadata, image = _described(
             metadata,
@@ -122,12 +130,12 @@ class H5Connection(FolderConnection):
         self._locks.close()
 
     def clear_group(self, path: str) -> None:
-        # One who died inside create_dataset leaves the folders above it.
+        # A process that died inside create_dataset leaves the folders above the dataset.
         folders = [path]
         with suppress(OSError):
             for folder in folders:  # grows
                 with os.scandir(folder) as entries:
-                    for entry in entries:  # The first file ends it, however many there are.
+                    for entry in entries:  # The first file ends this, however many there are.
                         if not entry.is_dir(follow_symlinks=False):
                             return
                         folders.append(entry.path)
@@ -185,7 +193,7 @@ def _described(
     virtual: bool | None = None,
     dims: Sequence[str | None] | None = None,
 ) -> tuple[DatasetMetadata, bytes]:
-    """Return what a new dataset is, and its description."""
+    """Return the metadata of a new dataset, and the bytes of its description."""
     storage = _storage(metadata, compression, compression_level, checksum, virtual)
     names = check_dims(dims, metadata.ndim)
     if names is not None:
@@ -220,7 +228,7 @@ def _storage(
         "checksum": bool(checksum),
         "virtual": virtual,
         "record": 0,
-        # An inode may be used again at once by the next dataset of this name.
+        # The next dataset of this name may get the same inode at once.
         "id": secrets.token_hex(8),
     }
 

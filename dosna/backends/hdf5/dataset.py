@@ -35,7 +35,7 @@ from dosna.io.scratch import bytes_like, owned, scratch
 
 __all__ = ["H5DataChunk", "H5Dataset"]
 
-_TRIES = 5  # of a change, while somebody copies the folder
+_TRIES = 5  # for a change, while another process copies the folder
 
 _NOTHING = np.empty(0, np.uint8)
 
@@ -53,7 +53,7 @@ class H5Dataset(FolderDataset[H5Folder]):
         super().prepare()
         self._template = h5format.chunk_name(self.metadata.ndim)
 
-    # -- FolderDataset's own words for it -------------------------------------------------
+    # -- hooks of FolderDataset -----------------------------------------------------------
 
     def _open_folder(self) -> H5Folder:
         return H5Folder(self._path, self.name)
@@ -131,9 +131,10 @@ class H5Dataset(FolderDataset[H5Folder]):
         )
 
     def _unshare(self) -> None:
-        """Write the record anew, under a name that a copy by hard links does not have.
+        """Write the record again, under a name that a copy by hard links does not have.
 
-        Who waits for a lock meanwhile finds another description, and opens the new record.
+        A writer that waits for a lock meanwhile then finds another description, and opens the
+        new record.
         """
         with self._exclusive():
             folder = self._opened()
@@ -150,19 +151,19 @@ class H5Dataset(FolderDataset[H5Folder]):
         with disk(f"list the chunks of dataset {self.name!r}"):
             folder = self._current()
             stored = dict.fromkeys(self._indices(folder.list()))
-            # Those whose files are gone too: they were written, and can be deleted.
+            # Chunks whose files are gone are listed too: they were written, and can be deleted.
             return iter(stored | dict.fromkeys(folder.record.written()))
 
     def finished_objects(self) -> Iterator[Shape]:
-        # Who died between writing a file and recording it left a chunk whose loss would not
-        # be noticed: it is written again.
+        # A process that died between writing a file and recording it left a chunk whose loss
+        # would not be noticed. Such a chunk is not listed, so it is written again.
         with disk(f"list the chunks of dataset {self.name!r}"):
             folder = self._current()
             recorded = set(folder.record.written())
             return iter([idx for idx in self._indices(folder.list()) if idx in recorded])
 
     def trim_object(self, idx: Shape) -> None:
-        with suppress(ChunkNotFoundError):  # without its file there is nothing to trim
+        with suppress(ChunkNotFoundError):  # a chunk without a file has nothing to trim
             super().trim_object(idx)
 
     def _indices(self, names: list[str], suffix: str = "") -> Iterator[Shape]:
@@ -239,11 +240,11 @@ class H5Dataset(FolderDataset[H5Folder]):
         folder = self._opened()
         metadata, start, fd = folder.metadata, folder.header, folder.fd
         template, size, length = self._template, metadata.chunk_nbytes, folder.length
-        # Parts of arrays without axes are scalars, which cannot be read into.
+        # Parts of arrays without axes are scalars, which cannot be a target of reading.
         direct = out.dtype == metadata.dtype and metadata.ndim > 0
         raw = bytes_like(out) if direct else out
         small = bool(start) and size <= SMALL
-        # A large chunk that has no place of its own in `out` is left to `_fetch`.
+        # `_fetch` reads a large chunk that has no contiguous place of its own in `out`.
         chunk = data = _NOTHING
         if small:
             chunk, data = scratch.chunk(metadata)
@@ -256,13 +257,13 @@ class H5Dataset(FolderDataset[H5Folder]):
                 straight = target.nbytes == size and target.flags.c_contiguous
             if small or straight:
                 try:
-                    # As open_descriptor does, which would be one more call.
+                    # The same as open_descriptor, without one more call.
                     file = next(map(Descriptor, map(open_, (template % idx,))))
                     into = (head, target if straight else data, beyond)
                     count = readv(file, into, 0)  # type: ignore[arg-type]
                     del file
                 except OSError:
-                    pass  # told apart below
+                    pass  # `_fetch` finds the reason below
                 else:
                     if count == length and head == start:
                         if not straight:
@@ -270,7 +271,7 @@ class H5Dataset(FolderDataset[H5Folder]):
                         continue
             found = self._fetch(folder, idx, key)
             out[where] = metadata.fillvalue if found is None else found[key]
-            found = None  # which lets its memory be used again
+            found = None  # so that its memory can be used again
         if not self.is_as(metadata.shape):
             self.check_extent(metadata.shape, metadata.chunk_size, tasks)
 
@@ -282,7 +283,8 @@ class H5Dataset(FolderDataset[H5Folder]):
     def _fetch(self, folder: H5Folder, idx: Shape, key: Slices | None) -> Array | None:
         """Read the part `key` of a chunk (None: all) to its place in an array of a whole chunk.
 
-        None if the chunk was never written. Valid until the thread's next call.
+        Return None if the chunk was never written. The array is valid until the thread's next
+        call.
         """
         name = self._template % idx
         try:
@@ -311,9 +313,10 @@ class H5Dataset(FolderDataset[H5Folder]):
             ) from error
 
     def _judge_absent(self, folder: H5Folder, idx: Shape) -> H5Folder | None:
-        """Decide about a chunk without a file: None if it was never written.
+        """Find out why a chunk has no file.
 
-        Otherwise the folder to look in once more, because something changed meanwhile.
+        Return None if the chunk was never written, or the folder to look in once more if
+        something changed meanwhile. Raise ChunkNotFoundError if the file is lost.
         """
         if not folder.is_current():
             return self._current()
@@ -344,8 +347,9 @@ class H5Dataset(FolderDataset[H5Folder]):
     ) -> None:
         """Write the part `key` of a chunk.
 
-        None is what lies inside the array, or with `full` all of the chunk. With `whole`, `key`
-        was all that lay inside when the write was planned.
+        A `key` of None stands for the part inside the array, or with `full` for the whole
+        chunk. With `whole`, `key` was all of the part inside the array when the write was
+        planned.
         """
         if hasattr(values, "__array__"):  # before the scratch memory and the lock are in use
             values = np.asarray(values)
@@ -378,7 +382,7 @@ class H5Dataset(FolderDataset[H5Folder]):
         whole: bool,
         full: bool,
     ) -> Array:
-        """Make the chunk that is to be stored; the caller holds its lock."""
+        """Return the chunk to store; the caller holds its lock."""
         metadata = folder.metadata
         size = metadata.chunk_size
         extent = tuple(
@@ -387,7 +391,7 @@ class H5Dataset(FolderDataset[H5Folder]):
         if min(extent, default=1) <= 0 or min(idx, default=0) < 0:
             self._stale(folder, idx)
         if key is not None and whole and tuple([k.stop for k in key]) != extent:
-            whole = False  # somebody else made the array longer: keep what they wrote
+            whole = False  # another writer has made the array longer: keep what it wrote
         if key is not None and not whole:
             if extent != size and not within(key, size, extent):
                 self._stale(folder, idx)
@@ -425,7 +429,7 @@ class H5Dataset(FolderDataset[H5Folder]):
 
 
 class H5DataChunk(BackendDataChunk):
-    """A file with one chunk."""
+    """A handle on one chunk, which is a file."""
 
     dataset: H5Dataset
 

@@ -24,7 +24,7 @@ __all__ = ["DESCRIPTION", "H5Folder", "Record", "SharedRecord", "write_rows"]
 DESCRIPTION = "dataset.h5"
 
 PART_CHUNKS = 1 << 40
-"""Chunks for which a file of a record has bytes: ext4, with a limit of 16 TiB, has the least."""
+"""The most chunks in one file of a record; the lowest limit is that of ext4, 16 TiB a file."""
 
 Positions = np.ndarray[Any, np.dtype[Any]]
 _MOST = 1 << 62
@@ -32,7 +32,7 @@ _PIECE = 1 << 20
 
 
 class H5Folder(Folder):
-    """What is open of a dataset's folder, and the metadata it had then."""
+    """The open files of a dataset's folder, and its metadata when it was opened."""
 
     def __init__(self, path: str, name: str) -> None:
         super().__init__(path, name, DESCRIPTION)
@@ -45,14 +45,14 @@ class H5Folder(Folder):
             self.record = Record(self.fd, self.metadata)
 
     def list(self) -> list[str]:
-        # A descriptor of its own, because listing moves its position.
+        # This takes a descriptor of its own, because listing moves the position.
         return os.listdir(open_descriptor(".", os.O_RDONLY | os.O_DIRECTORY, dir_fd=self.fd))
 
 
 def write_rows(folder: int, metadata: DatasetMetadata, made: list[str]) -> None:
-    """Write the files between a virtual dataset and its chunks that are missing.
+    """Write the missing files between a virtual dataset and its chunks.
 
-    `made` gets their names.
+    Their names are appended to `made`.
     """
     for rows in rows_of(metadata):
         try:
@@ -61,22 +61,23 @@ def write_rows(folder: int, metadata: DatasetMetadata, made: list[str]) -> None:
             made.append(rows.name)
             image = h5format.rows_image(metadata, rows)
             replace_file(folder, rows.name, [image], len(image), durable=False)
-    # The folder is synchronized with the description, which is written next.
+    # The description is written next, and the folder is synchronized then.
     for name in made:
         os.fsync(open_descriptor(name, os.O_RDONLY, dir_fd=folder))
 
 
 class SharedRecord(Exception):
-    """A record is not to be changed, because a copy by hard links has the same file."""
+    """A record that must not be changed, because a copy by hard links has the same file."""
 
 
 class Record:
-    """Which chunks were written: a byte for each, in C order of the grid, in sparse files.
+    """The record of written chunks: a byte for each, in C order of the grid, in sparse files.
 
-    It tells a chunk that was never written from one whose file is gone. Folders of DosNa have
-    none, and then nothing is known. A byte is 2 while its chunk is written for the first time,
-    so that a full disk shows before the chunk is there. File systems limit the size of files, so
-    each file has as many bytes as all of them take; most datasets have one file.
+    It tells a chunk that was never written from one whose file is gone. Folders of the original
+    DosNa have no record, and then this is not known. A byte is 1 if its chunk was written, and 2
+    while it is written for the first time, so that a full disk shows before the chunk is there.
+    File systems limit the size of files, so a file has at most as many bytes as all file systems
+    allow. Most datasets have one file.
     """
 
     def __init__(self, folder: int, metadata: DatasetMetadata) -> None:
@@ -93,7 +94,7 @@ class Record:
         return f".written-{generation}-{part}" if part else f".written-{generation}"
 
     def remove_next(self) -> None:
-        """Remove what `regrid` has made."""
+        """Remove the files that `regrid` has made."""
         if self._generation is not None:
             self.remove(self._generation + 1)
 
@@ -112,14 +113,14 @@ class Record:
         except FileNotFoundError:
             return None
         except OSError as error:
-            # What is another user's, or on a file system that is mounted read-only, is read.
+            # A file of another user, or on a file system mounted read-only, can still be read.
             file = open_descriptor(name, os.O_RDONLY, dir_fd=self._folder)
             self._refused[part] = error.errno or errno.EACCES
         return self._files.setdefault(part, file)
 
     @property
     def is_shared(self) -> bool:
-        """Whether a copy by hard links has one of its files, as far as they are open."""
+        """True if a copy by hard links has one of the record's open files."""
         return any(os.fstat(file).st_nlink > 1 for file in self._files.values())
 
     def _to_change(self, part: int) -> Descriptor:
@@ -128,6 +129,9 @@ class Record:
         Raises
         ------
         SharedRecord
+            A copy by hard links has the same file.
+        OSError
+            The file could only be opened for reading.
         """
         refused = self._refused.get(part)
         if refused is not None:
@@ -140,7 +144,7 @@ class Record:
         return file
 
     def _parts(self, generation: int | None) -> list[int]:
-        """List the further files of a generation, which only huge grids have."""
+        """List the numbers of the further files of a generation, which only huge grids have."""
         if prod(self._grid) <= PART_CHUNKS:
             return []
         start = f".written-{generation}-"
@@ -148,7 +152,7 @@ class Record:
         return sorted(int(n[len(start) :]) for n in names if n.startswith(start))
 
     def _place(self, idx: Shape) -> tuple[int, int]:
-        """Return the file of a chunk's byte, and where it is in there."""
+        """Return the number of the file with a chunk's byte, and the byte's position in it."""
         position = 0
         for i, n in zip(idx, self._grid, strict=True):
             position = position * n + i
@@ -167,7 +171,7 @@ class Record:
         return file is not None and os.pread(file, 1, at) == b"\1"
 
     def begin(self, idx: Shape) -> bool:
-        """Announce a first write; False if the chunk was written before."""
+        """Announce a first write; return False if the chunk was written before."""
         part, at = self._place(idx)
         file = self._file(part, create=True)
         if file is None or os.pread(file, 1, at) == b"\1":
@@ -183,7 +187,7 @@ class Record:
             os.fdatasync(file)
 
     def erase(self, idx: Shape) -> bool:
-        """Forget a chunk; False if it was not written."""
+        """Mark a chunk as not written; return False if it was not."""
         if not self.has(idx):
             return False
         part, at = self._place(idx)
@@ -191,7 +195,7 @@ class Record:
         return True
 
     def written(self) -> Iterator[Shape]:
-        """Yield the indices of all chunks that were written, at the cost of these alone."""
+        """Yield the indices of all written chunks, at a cost in proportion to their number."""
         for axes in self._written():
             if self._grid:
                 yield from zip(*[axis.tolist() for axis in axes], strict=True)
@@ -199,7 +203,7 @@ class Record:
                 yield ()
 
     def _written(self) -> Iterator[list[Positions]]:
-        """Yield the indices of chunks that were written, an array for each axis."""
+        """Yield the indices of written chunks, as an array for each axis."""
         size = prod(self._grid)
         for part in [0, *self._parts(self._generation)]:
             file = self._file(part)
@@ -209,7 +213,7 @@ class Record:
                 if part:
                     # Python's integers, because these positions may exceed 64 bits.
                     places = places.astype(object) + part * PART_CHUNKS
-                places = places[places < size]  # what a damaged record has beyond
+                places = places[places < size]  # a damaged record may have more
                 if len(places):
                     yield _unravel(places, self._grid)
 
@@ -218,12 +222,20 @@ class Record:
     ) -> tuple[DatasetMetadata, int | None]:
         """Write the record of a resized dataset under a new name.
 
+        Parameters
+        ----------
+        folder : int
+            The descriptor of the dataset's folder.
+        old, new : DatasetMetadata
+            The metadata before and after.
+
         Returns
         -------
         metadata : DatasetMetadata
             `new`, with the number of the record.
         superseded : int or None
-            The number of the record to `remove` once `new` is in force.
+            The number of the record to `remove` once `new` is in force; None if the record
+            stays.
         """
         generation = self._generation
         before, after = old.chunk_grid, new.chunk_grid
@@ -239,7 +251,15 @@ class Record:
     def renew(
         self, folder: int, before: Shape, new: DatasetMetadata
     ) -> tuple[DatasetMetadata, int]:
-        """Write the record under a new name, of what was a grid `before`; returns as `regrid`."""
+        """Write the record under a new name; its chunk grid was `before`.
+
+        Returns
+        -------
+        metadata : DatasetMetadata
+            `new`, with the number of the record.
+        superseded : int
+            The number of the record to `remove` once `new` is in force.
+        """
         generation, after = self._generation, new.chunk_grid
         assert generation is not None
         new = new.replace(storage={**new.storage, "record": generation + 1})
@@ -255,7 +275,7 @@ class Record:
         return new, generation
 
     def _add(self, axes: list[Positions]) -> None:
-        """Record chunks as written; those outside of the grid are left out."""
+        """Record chunks as written, except those outside of the grid."""
         kept = np.ones(len(axes[0]), bool)
         for axis, n in zip(axes, self._grid, strict=True):
             kept &= (axis < n).astype(bool)

@@ -1,4 +1,4 @@
-"""Reading chunk files without filters, as bytes: a header, then the raw elements."""
+"""Reading of chunk files without filters as bytes: a header, then the raw elements."""
 
 from __future__ import annotations
 
@@ -13,7 +13,11 @@ __all__ = ["read_plain"]
 
 
 def read_plain(folder: H5Folder, file: int, key: Slices | None) -> Array | None:
-    """Read a chunk file without filters to the thread's scratch; None if it is none of ours."""
+    """Read a chunk file without filters to the thread's scratch memory.
+
+    Return None if it is not a file as dosna writes it. A `key` of None stands for the whole
+    chunk; otherwise only that part of the returned array is read.
+    """
     start = folder.header
     chunk, raw = scratch.chunk(folder.metadata)
     data = memoryview(raw)  # type: ignore[arg-type]
@@ -22,7 +26,7 @@ def read_plain(folder: H5Folder, file: int, key: Slices | None) -> Array | None:
         count = os.preadv(file, (head, data, beyond), 0)
         if count == folder.length and head == start:
             return chunk
-        ranges = [(0, len(data))]  # a signal or a limit may have cut it short
+        ranges = [(0, len(data))]  # a signal or a limit may have cut the read short
     else:
         ranges = byte_ranges(folder.metadata, key, PIECE)
     if os.fstat(file).st_size != folder.length:

@@ -1,8 +1,9 @@
 """Text in chunk files: HDF5's strings of variable length, in UTF-8, written and read by h5py.
 
-A string's place in the dataset has its length, and where it lies in one of the file's global
-heaps (HDF5 File Format Specification, III.E and IV.A.2.d). Filters reach the places alone, so
-that text has none; its checksum is an attribute.
+An element of the dataset holds the length of its string, and the string's place in one of the
+file's global heaps (HDF5 File Format Specification, III.E and IV.A.2.d). Filters would be
+applied to these elements and not to the strings, so text has no filters. Its checksum is an
+attribute.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ def fill(value: str) -> Array:
 
 
 def check(texts: list[str]) -> None:
-    """Refuse what HDF5 would cut off."""
+    """Raise ValueError for texts that HDF5 would cut off."""
     for one in texts:
         if "\0" in one:
             raise ValueError(
@@ -62,14 +63,14 @@ def load(data: h5py.Dataset, image: bytes, metadata: DatasetMetadata) -> Array:
     Raises
     ------
     ValueError
-        It is none of text, or damaged.
+        The chunk is damaged, or is not of text.
     """
     found = h5py.check_string_dtype(data.dtype)
     if found is None or found.length is not None:
         raise ValueError(f"its /data has dtype {data.dtype}, not strings of variable length")
     _check_lengths(data, image)
     values = np.asarray(data[()], object)
-    # What was never written comes as bytes too, or as nothing.
+    # h5py returns strings that were never written as bytes too, or as empty ones.
     texts = [value.decode() for value in values.ravel().tolist()]
     chunk = np.array(texts, text.TEXT).reshape(metadata.chunk_size)
     if metadata.storage.get("checksum"):
@@ -80,9 +81,9 @@ def load(data: h5py.Dataset, image: bytes, metadata: DatasetMetadata) -> Array:
 
 
 def _check_lengths(data: h5py.Dataset, image: bytes) -> None:
-    """Refuse lengths that the file cannot hold, before memory is taken for them."""
+    """Raise ValueError for lengths that the file cannot hold, before memory is taken for them."""
     if data.id.get_create_plist().get_layout() != h5d.CONTIGUOUS:
-        return  # of another program, and libhdf5's affair
+        return  # another program wrote it, and libhdf5 reads it
     offset = data.id.get_offset()
     if offset is None:
         return

@@ -1,8 +1,9 @@
-"""The virtual dataset of ``dataset.h5``: which files its parts come from.
+"""The virtual dataset of ``dataset.h5``: its parts and the files that they come from.
 
-A mapping costs HDF5 a few microseconds and some 70 bytes each time the description is written,
-so an array of many chunks maps to files that map to its chunks, each a range of rows of the chunk
-grid. These files do not depend on the array's length, so that an append writes none but the last.
+A mapping costs HDF5 a few microseconds and some 70 bytes each time the description is written.
+So an array of many chunks maps to files that in turn map to its chunks; each such file covers a
+range of rows of the chunk grid. These files do not depend on the array's length, so an append
+writes only the last of them.
 """
 
 from __future__ import annotations
@@ -31,10 +32,13 @@ __all__ = [
 ]
 
 VIRTUAL_CHUNKS = 10_000
-"""Arrays of up to so many chunks get a virtual dataset unless told otherwise."""
+"""The most chunks of an array that gets a virtual dataset by default."""
 
 MAPPED_CHUNKS = 512
-"""Arrays of more chunks map to files for rows of the grid; each has about so many chunks."""
+"""The most chunks that an array maps to directly.
+
+Arrays of more chunks map to files for rows of the grid, each with about this many chunks.
+"""
 
 
 class Rows(NamedTuple):
@@ -46,7 +50,7 @@ class Rows(NamedTuple):
 
 
 class Mapping(NamedTuple):
-    """A block of an array, and the file whose ``/data`` holds it from the beginning on."""
+    """A block of an array, and the file whose ``/data`` begins with that block."""
 
     start: Shape
     extent: Shape
@@ -55,7 +59,7 @@ class Mapping(NamedTuple):
 
 
 def is_virtual(metadata: DatasetMetadata) -> bool:
-    """Return True if the description of a dataset has a virtual dataset."""
+    """Return True if ``dataset.h5`` has a virtual dataset."""
     virtual = metadata.storage.get("virtual")
     return bool(virtual or (virtual is None and metadata.total_chunks <= VIRTUAL_CHUNKS))
 
@@ -63,8 +67,8 @@ def is_virtual(metadata: DatasetMetadata) -> bool:
 def rows_of(metadata: DatasetMetadata) -> list[Rows]:
     """List the files between a virtual dataset and its chunks; none if there are few chunks.
 
-    Their names tell all that they depend on and that may change, so a file of this name that is
-    there is the right one.
+    The names of these files tell everything that they depend on and that may change. So an
+    existing file of such a name is the right one.
     """
     grid = metadata.chunk_grid
     if metadata.total_chunks <= MAPPED_CHUNKS or not is_virtual(metadata):
@@ -78,7 +82,7 @@ def rows_of(metadata: DatasetMetadata) -> list[Rows]:
 
 
 def rows_shape(metadata: DatasetMetadata, rows: Rows) -> Shape:
-    """Return the shape of the ``/data`` of a file for rows: all of its chunks, in full."""
+    """Return the shape of the ``/data`` of a file for rows: that of all its chunks in full."""
     grid = (rows.stop - rows.first, *metadata.chunk_grid[1:])
     return tuple(n * c for n, c in zip(grid, metadata.chunk_size, strict=True))
 
@@ -121,7 +125,7 @@ def _chunks(
 
 
 def map_all(creation: Any, shape: Shape, found: Iterator[Mapping]) -> Any:
-    """Add mappings to the creation properties of an array; return its HDF5 space."""
+    """Add mappings to the creation properties of an array, and return its HDF5 dataspace."""
     whole = h5s.create_simple(shape)
     ones, origin = (1,) * len(shape), (0,) * len(shape)
     full: dict[Shape, Any] = {}
