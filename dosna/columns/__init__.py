@@ -1,9 +1,9 @@
 """Trees of columns: events whose branches are flat, of fixed size, jagged or nested.
 
-A tree is a group. Its attributes say what it is (`Tree`), and its branches are datasets below it:
-a flat one ``Events/nMuon``, a jagged one ``Events/Muon_pt/offsets`` and ``…/content``. What a
-branch's datasets are follows from its awkward form (`dosna.columns.layout`), whatever the tree
-came from. `read_columns` gives awkward arrays back, and reads only the chunks that it needs.
+A tree is a group. Its attributes describe it (`Tree`), and its branches are datasets below it:
+``Events/nMuon`` for a flat one, ``Events/Muon_pt/offsets`` and ``…/content`` for a jagged one. The
+datasets of a branch follow from its awkward form (`dosna.columns.layout`), whatever source the
+tree came from. `read_columns` returns awkward arrays, and reads only the chunks that it needs.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    # Awkward is loaded when arrays are read, and not to look at what there is.
+    # Awkward is imported when arrays are read, not when trees are only listed.
     if name in ("read_columns", "to_arrow"):
         from dosna.columns import reading
 

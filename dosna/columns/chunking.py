@@ -1,4 +1,4 @@
-"""How the datasets of a tree are cut into chunks: the same entries for all branches."""
+"""The chunks of the datasets of a tree: the same entries for all branches."""
 
 from __future__ import annotations
 
@@ -10,26 +10,26 @@ from dosna.core.types import Shape
 __all__ = ["choose_chunk_entries", "column_chunks"]
 
 TARGET_CHUNK_ENTRIES = 1 << 17
-"""Entries of a chunk: 1 MiB of 8-byte numbers."""
+"""Number of entries of a chunk: 1 MiB of 8-byte numbers."""
 
 _MOST_CHUNK_BYTES = 8 << 20
 
 
 def choose_chunk_entries(entries: int | None, cluster: int | None = None) -> int:
-    """Choose how many entries a chunk shall have.
+    """Choose the number of entries of a chunk.
 
     Parameters
     ----------
     entries : int or None
-        Of the tree, where that is known.
+        The number of entries of the tree, if it is known.
     cluster : int or None
-        Entries that the source usually keeps together: those of a cluster, or between places
-        where the baskets of all branches end.
+        The number of entries that the source usually keeps together: those of a cluster, or
+        those between places where the baskets of all branches end.
 
     Returns
     -------
     int
-        Several clusters, or one of several equal parts of one.
+        The entries of several clusters, or of one of several equal parts of a cluster.
     """
     if entries is not None and entries <= TARGET_CHUNK_ENTRIES:
         return max(1, entries)
@@ -48,18 +48,19 @@ def column_chunks(
     Parameters
     ----------
     chunk_entries : int
-        Of the tree, see `choose_chunk_entries`.
+        The number of entries of a chunk of the tree, see `choose_chunk_entries`.
     inner : tuple of int
-        Extents of the axes after the first.
+        The extents of the axes after the first.
     itemsize : int
-        Bytes of a number.
+        The bytes of a number.
     rows_per_entry : float
-        1 for what has a row for each entry; the mean for contents of lists.
+        1 for a dataset with a row for each entry; the mean length for contents of lists.
 
     Returns
     -------
     tuple of int
-        Rows for so many entries, halved until a chunk has at most 8 MiB.
+        The rows for so many entries, halved until a chunk has at most 8 MiB, and the inner
+        extents. Rows above 8 MiB are cut as well.
     """
     inner = tuple(max(1, extent) for extent in inner)
     rows = max(1, math.ceil(chunk_entries * rows_per_entry))

@@ -1,4 +1,4 @@
-"""What a tree is, and how that is kept in the attributes of its group."""
+"""The description of a tree, and its form in the attributes of the tree's group."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ _ESCAPED = re.compile(r"^\.|[%/\\\x00-\x1f\x7f\ud800-\udfff]")
 
 
 def escape(name: str) -> str:
-    """Give the one part of a dataset's name that stands for the name of a branch or a field.
+    """Return the part of a dataset's name that stands for the name of a branch or a field.
 
-    Names that can be parts of names of datasets stay; other characters become ``%`` and two
-    hexadecimal digits for each byte of UTF-8, as in URLs. `unescape` takes it back.
+    Characters that can be in such a part stay. Others become ``%`` and two hexadecimal digits for
+    each byte of UTF-8, as in URLs. `unescape` reverses this.
     """
     if not name:
         return "%"
@@ -38,7 +38,7 @@ def escape(name: str) -> str:
 
 
 def unescape(part: str) -> str:
-    """Give the name that `escape` was given."""
+    """Return the name from which `escape` made a part."""
     if part == "%":
         return ""
     raw = re.sub(
@@ -54,14 +54,15 @@ class Branch:
     Parameters
     ----------
     name : str
-        As the tree's source calls it, with any characters.
+        The name in the tree's source, with any characters.
     form : mapping or str
-        What elements are: awkward's form in its JSON, without keys of its nodes.
+        The form of the elements: awkward's, as JSON without the keys of its nodes.
     typename : str
-        What they are in the source, such as ``std::vector<float>``.
+        The type of the elements in the source, such as ``std::vector<float>``.
     title : str
+        The title in the source.
     index : int
-        Its place among the branches of the source.
+        The place among the branches of the source.
     """
 
     name: str
@@ -72,12 +73,12 @@ class Branch:
 
     @property
     def path(self) -> str:
-        """Name of its dataset, or of the group of its datasets, in the tree's group."""
+        """Name of the branch's dataset, or of the group of its datasets, in the tree's group."""
         return escape(self.name)
 
     @property
     def type(self) -> str:
-        """What its elements are, as awkward writes types: ``var * float32``."""
+        """Type of the elements in awkward's notation: ``var * float32``."""
         return _type(self.form)
 
 
@@ -109,7 +110,7 @@ def _type(form: Mapping[str, Any] | str) -> str:
 
 @dataclass(frozen=True)
 class FileRange:
-    """Which entries of a tree are from which file: ``start <= entry < stop``."""
+    """The entries of a tree that are from one file: ``start <= entry < stop``."""
 
     url: str
     start: int
@@ -123,22 +124,24 @@ class Tree:
     Parameters
     ----------
     kind : str
-        What it was: ``TTree``, ``RNTuple``, ….
+        The kind of the tree in its source: ``TTree``, ``RNTuple``, ….
     name : str
-        As its source calls it; the group may be called otherwise.
+        The name in the source. The group may have another name.
     entries : int
-        Entries of each branch. Datasets may have more already while a tree grows: they are
-        extended first, and then this.
+        The number of entries of each branch. While a tree grows, datasets may already have more:
+        they are extended before this number is.
     branches : tuple of Branch
-        In the source's order.
+        The branches in the source's order.
     cycle : int
+        The cycle (version) of a TTree in its file.
     title : str
+        The title in the source.
     files : tuple of FileRange
-        In the order of entries.
+        The files, in the order of entries.
     chunk_entries : int
-        Entries for each chunk of the datasets that have a row for each entry.
+        The number of entries of a chunk, for the datasets that have a row for each entry.
     fingerprint : str
-        Of the source, as in the `origin` of the datasets; empty where there is none.
+        The fingerprint of the source, as in the `origin` of the datasets; empty if there is none.
     """
 
     kind: str
@@ -156,10 +159,10 @@ class Tree:
         object.__setattr__(self, "by_name", {b.name: b for b in self.branches})
 
     def to_attrs(self) -> dict[str, Any]:
-        """Give the attributes of the tree's group.
+        """Return the attributes of the tree's group.
 
         Each branch is an attribute of its own, so that branches which are added later join those
-        that are there.
+        that exist.
         """
         own = {
             "version": TREE_VERSION,
@@ -184,12 +187,12 @@ class Tree:
 
     @classmethod
     def from_attrs(cls, attrs: Mapping[str, Any], where: str = "group") -> Tree | None:
-        """Read what `to_attrs` gave; None for the attributes of another group.
+        """Create a tree from attributes that `to_attrs` returned; None for those of another group.
 
         Raises
         ------
         FormatError
-            The description is of a newer version, or broken; names `where`.
+            If the description is of another version, or is broken. The message names `where`.
         """
         own = attrs.get(_TREE)
         if not isinstance(own, Mapping) or not {"version", "entries"} <= own.keys():
@@ -225,13 +228,15 @@ class Tree:
         Parameters
         ----------
         patterns : str, iterable of str or None
-            Names, or patterns with ``*``, ``?`` and ``[…]`` that stand for what they match in the
-            tree's order. None chooses all.
+            Names, or patterns with ``*``, ``?`` and ``[…]``, whose matches are in the tree's
+            order. None chooses all.
+        where : str
+            The name of the tree for error messages.
 
         Raises
         ------
         DatasetNotFoundError
-            A name or a pattern that nothing is like.
+            If no branch matches a name or a pattern.
         """
         if patterns is None:
             return list(self.branches)
@@ -252,7 +257,7 @@ class Tree:
 
 
 def without_branches(attrs: Mapping[str, Any]) -> dict[str, Any]:
-    """Give the attributes of a tree's group but for those that describe branches."""
+    """Return the attributes of a tree's group without those that describe branches."""
     return {key: value for key, value in attrs.items() if not key.startswith(_BRANCH)}
 
 
@@ -263,12 +268,12 @@ def get_tree(con: EngineConnection, name: str) -> Tree:
     ----------
     con : Connection
     name : str
-        Of its group, such as ``Events``.
+        The name of the tree's group, such as ``Events``.
 
     Raises
     ------
     DatasetNotFoundError
-        There is none of that name.
+        If there is no tree of that name.
     """
     found = _tree_at(con, name)
     if found is None:
@@ -280,7 +285,7 @@ def get_tree(con: EngineConnection, name: str) -> Tree:
 
 
 def find_trees(con: EngineConnection, group: str = "") -> dict[str, Tree]:
-    """Find the trees of a connection, or those in a group or above it, by their names."""
+    """Return the trees of a connection, or those in a group or above it, by their names."""
     found: dict[str, Tree] = {}
     if not con.instance.keeps_groups:
         return found

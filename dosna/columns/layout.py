@@ -1,17 +1,17 @@
-"""Which datasets a branch is made of, by awkward's form of it; there and back, without I/O.
+"""The datasets of a branch, by its awkward form. Both ways of the conversion, without I/O.
 
 ==========================  ===============================================================
 form                        datasets, by their paths in the branch
 ==========================  ===============================================================
 numbers, also of fixed      one, with a row for each element and an axis for each fixed
-size                        extent; of a branch that is nothing else, the branch itself
-list, string                ``offsets`` (int64, a row more than there are lists) and what
-                            the form of the elements says, in ``content``
+size                        extent; it is the branch itself if there is nothing else
+list, string                ``offsets`` (int64, one row more than there are lists), and the
+                            datasets for the form of the elements, in ``content``
 option                      as a list of at most one element
-list of fixed size, of      what the form of the elements says, in ``content``
+list of fixed size, of      the datasets for the form of the elements, in ``content``
 anything but numbers
-record, tuple               for each field what its form says, by its name
-union                       for each alternative, by its number, as an option
+record, tuple               for each field the datasets for its form, by its name
+union                       for each alternative the same as for an option, by its number
 ==========================  ===============================================================
 
 Offsets count from the beginning of the tree. Strings are lists of UTF-8 bytes.
@@ -47,7 +47,7 @@ __all__ = [
 OFFSETS = np.dtype(np.int64)
 
 Read = Callable[[str, int, int], Array]
-"""Gives rows ``start`` to ``stop`` of a column, by its path."""
+"""A function that returns rows ``start`` to ``stop`` of a column, by its path."""
 
 
 @dataclass(frozen=True)
@@ -57,18 +57,18 @@ class Column:
     Parameters
     ----------
     path : str
-        Of the dataset in the branch; empty for the branch itself.
+        The path of the dataset in the branch; empty for the branch itself.
     dtype : numpy.dtype
-        In the machine's byte order.
+        The dtype, in the machine's byte order.
     inner : tuple of int
-        Extents of the axes after the first.
+        The extents of the axes after the first.
     counted_by : str or None
-        Path of the offsets whose last one is the number of rows; None if that is the number of
-        entries of the tree.
+        The path of the offsets whose last one counts the rows; None if the entries of the tree
+        count them.
     factor : int
-        Rows for each of these.
+        The number of rows for each one that is counted.
     is_offsets : bool
-        Whether there is one row more.
+        Whether the column holds offsets, and so has one row more.
     """
 
     path: str
@@ -79,12 +79,12 @@ class Column:
     is_offsets: bool = False
 
     def rows(self, count: int) -> int:
-        """Rows for a number of entries, or of what `counted_by` counts."""
+        """Return the number of rows for a count of entries, or of what `counted_by` counts."""
         return count * self.factor + self.is_offsets
 
 
 def plain_form(form: Any) -> dict[str, Any] | str:
-    """Give the JSON of an awkward form as it is kept: without the keys of its nodes."""
+    """Return the JSON of an awkward form as it is kept: without the keys of its nodes."""
     plain: dict[str, Any] | str = _without_keys(form.to_dict(verbose=False))
     return plain
 
@@ -98,26 +98,27 @@ def _without_keys(value: Any) -> Any:
 
 
 def form_of(plain: Mapping[str, Any] | str) -> Any:
-    """Give the awkward form of what `plain_form` gave."""
+    """Return the awkward form of JSON that `plain_form` returned."""
     return ak.forms.from_dict(plain)
 
 
 def columns(form: Any) -> tuple[Column, ...]:
-    """Lay out a branch.
+    """Return the columns of a branch.
 
     Parameters
     ----------
     form : awkward.forms.Form
+        The form of the branch.
 
     Returns
     -------
     tuple of Column
-        What is counted before the offsets that count it.
+        The columns. A column comes before the offsets that count it.
 
     Raises
     ------
     RefusedError
-        It has no layout; says why.
+        If the form has no layout. The message says why.
     """
     return tuple(_columns(form, "", None, 1))
 
@@ -145,7 +146,7 @@ def _columns(form: Any, path: str, counted_by: str | None, factor: int) -> Itera
 
 
 def counted_contents(form: Any, path: str = "") -> Iterator[tuple[str, Any]]:
-    """Give the path of each of the offsets of a branch, and the form of what they count."""
+    """Yield the path of each offsets column of a branch, and the form of what it counts."""
     if _fixed(form) is not None or form.is_unknown:
         return
     if form.is_record:
@@ -170,7 +171,7 @@ def _fields(form: Any) -> Iterator[tuple[str, Any]]:
 
 
 def _fixed(form: Any) -> tuple[np.dtype[Any], Shape] | None:
-    """Give dtype and extents of numbers, alone or in lists of fixed sizes."""
+    """Return dtype and extents of numbers, alone or in lists of fixed sizes; None for others."""
     inner: list[int] = []
     while form.is_regular and not form.is_numpy:
         inner.append(form.size)
@@ -186,23 +187,24 @@ def _below(path: str, name: str) -> str:
 
 
 def decompose(array: Any, form: Any) -> dict[str, Array]:
-    """Take an array apart.
+    """Split an array into the rows of the branch's columns.
 
     Parameters
     ----------
     array : awkward.Array or its layout
+        The entries.
     form : awkward.forms.Form
-        Of the branch. The array may differ from it in how awkward holds the same type.
+        The form of the branch. The array may hold the same type in another of awkward's forms.
 
     Returns
     -------
     dict of str to ndarray
-        Rows of each column, by its path. Offsets count from the beginning of the array.
+        The rows of each column, by its path. Offsets count from the beginning of the array.
 
     Raises
     ------
     FormatError
-        The array is of another type than the form's.
+        If the array has another type than the form.
     """
     out: dict[str, Array] = {}
     layout = ak.to_layout(array)
@@ -220,7 +222,7 @@ def _decompose(layout: Any, length: int, form: Any, path: str, out: dict[str, Ar
     if layout.is_unknown and not form.is_unknown:
         layout = form.length_zero_array(highlevel=False) if layout.length == 0 else layout
     if form.is_list and _text_of(layout) != _text_of(form):
-        pass  # The same bytes, and nevertheless of another type.
+        pass  # The same bytes, but another type.
     elif fixed is not None:
         if layout.is_list or layout.is_numpy:
             if _text_of(layout):
@@ -271,13 +273,14 @@ def _decompose(layout: Any, length: int, form: Any, path: str, out: dict[str, Ar
 def widened(form: Any, other: Any) -> Any:
     """Return the form of a branch that takes arrays of two forms.
 
-    Where one of them is of no type, having no elements, it is the other's; where one is an
-    option, so is it. `form` itself is returned where it takes arrays of the other already.
+    Where one of them has no type, because it has no elements, the result has the type of the
+    other. Where one is an option, the result is an option. `form` itself is returned if it
+    already takes arrays of the other form.
 
     Raises
     ------
     FormatError
-        There is none.
+        If there is no such form.
     """
     if other.is_unknown:
         return form
@@ -309,9 +312,9 @@ def widened(form: Any, other: Any) -> Any:
 
 
 def grows(form: Any, wide: Any) -> bool:
-    """Tell whether a wider form differs only where the other is of no type.
+    """Return True if a wider form differs only where the other has no type.
 
-    What is stored of the branch may stay then: there are only further columns, without rows.
+    The stored data of the branch can stay then: there are only further columns, without rows.
     """
     if form.is_unknown:
         return True
@@ -331,7 +334,7 @@ def _each_widened(form: Any, other: Any) -> list[Any]:
 
 
 def _text_of(form: Any) -> str | None:
-    """Tell texts and bytes from each other and from lists of numbers."""
+    """Return ``string`` or ``bytestring`` for texts and bytes; None for lists of numbers."""
     kind = form.parameter("__array__")
     return str(kind) if kind in ("string", "bytestring") else None
 
@@ -343,7 +346,7 @@ def _projected(layout: Any) -> Any:
 def _chosen(
     there: Array | None, length: int, content: Any, form: Any, path: str, out: dict[str, Array]
 ) -> None:
-    """Take apart what is an element or none."""
+    """Split an array whose entries are one element or none. `there`: None if all are there."""
     counted = np.zeros(length + 1, OFFSETS)
     counted[1:] = np.arange(1, length + 1) if there is None else np.cumsum(there)
     out[_below(path, "offsets")] = counted
@@ -351,16 +354,16 @@ def _chosen(
 
 
 def compose(form: Any, start: int, stop: int, read: Read) -> Any:
-    """Put entries of a branch together again.
+    """Join the rows of columns into entries of a branch.
 
     Parameters
     ----------
     form : awkward.forms.Form
-        Of the branch.
+        The form of the branch.
     start, stop : int
-        The entries.
+        The range of entries.
     read : callable ``(path, start, stop)``
-        Gives rows of a column as an ndarray.
+        A function that returns rows of a column as an ndarray.
 
     Returns
     -------
@@ -369,7 +372,7 @@ def compose(form: Any, start: int, stop: int, read: Read) -> Any:
     Raises
     ------
     FormatError
-        Offsets are not such.
+        If the columns are damaged: offsets decrease, or an element has no type.
     """
     return _compose(form, "", start, stop, read)
 
@@ -416,7 +419,7 @@ def _compose(form: Any, path: str, start: int, stop: int, read: Read) -> Any:
 
 
 def _numbers(form: Any, data: Array, length: int) -> Any:
-    """Put numbers into lists of fixed sizes again, as far as the form says."""
+    """Join numbers into lists of fixed sizes, as the form says."""
     sizes = []
     inner = form
     while inner.is_regular and not inner.is_numpy:

@@ -28,30 +28,32 @@ def read_columns(
 ) -> ak.Array:
     """Read entries of a tree.
 
-    Only the chunks in which they lie are read, those of several branches in parallel where the
-    engine has threads.
+    Only the chunks that contain them are read, and those of several branches in parallel where
+    the engine has threads.
 
     Parameters
     ----------
     con : Connection
     tree : str
-        Its group, such as ``Events``.
+        The name of the tree's group, such as ``Events``.
     branches : str or iterable of str, optional
         Names or patterns such as ``Muon_*``; all by default.
     entry_start, entry_stop : int, optional
-        Which entries, as in a slice: negative ones count from the end.
+        The range of entries, as in a slice: negative numbers count from the end.
 
     Returns
     -------
     awkward.Array
-        Of records, whose fields are the branches.
+        An array of records, whose fields are the branches.
 
     Raises
     ------
     DatasetNotFoundError
-        There is no such tree or branch.
+        If there is no such tree or branch.
     DatasetError
-        A branch is not complete, or is of another state of the source than the tree.
+        If a branch is incomplete.
+    SourceChangedError
+        If a branch is of another state of the source than the tree.
     """
     found = get_tree(con, tree)
     chosen = found.chosen(branches, f"tree {tree!r}")
@@ -81,16 +83,16 @@ def to_arrow(
     entry_start: int | None = None,
     entry_stop: int | None = None,
 ) -> Any:
-    """Read entries of a tree as a `pyarrow.Table`; see `read_columns`.
+    """Read entries of a tree as a `pyarrow.Table`. The parameters are those of `read_columns`.
 
-    Its types are Arrow's own, without awkward's extensions.
+    The types of the table are Arrow's own, without awkward's extensions.
     """
     array = read_columns(con, tree, branches, entry_start, entry_stop)
     return ak.to_arrow_table(array, extensionarray=False)
 
 
 class _BranchReader:
-    """Reads rows of the datasets of a branch."""
+    """A reader of rows of the datasets of a branch."""
 
     def __init__(self, con: EngineConnection, group: str, tree: Tree, branch: Branch) -> None:
         self._con, self._tree = con, tree

@@ -1,4 +1,4 @@
-"""Trees that grow: entries are written to the ends of the branches' datasets, and then counted."""
+"""Trees that grow: entries are first appended to the branches' datasets, and then counted."""
 
 from __future__ import annotations
 
@@ -31,32 +31,37 @@ __all__ = ["TreeWriter", "branches_of"]
 
 @dataclass
 class _Column:
-    """A dataset of a branch, and how far it is written."""
+    """A dataset of a branch, and the number of rows that are written."""
 
     layout: Column
     ds: EngineDataset
     rows: int = 0
     last: int = 0
-    """The last of offsets."""
+    """The last offset, if the column holds offsets."""
 
 
 @dataclass
 class TreeWriter:
-    """Writes entries to a tree, one batch after the other.
+    """A writer of entries to a tree, one batch after the other.
 
-    The tree's own attributes say how many entries it has and from which files; they are written
-    after the entries (`commit`). What a writer that was interrupted has written beyond them is
-    written over by the next. Its datasets are incomplete until `finish`.
+    The tree's own attributes say how many entries it has, and from which files. They are written
+    after the entries (`commit`). Entries beyond them, left by an interrupted writer, are
+    overwritten by the next one. The datasets are incomplete until `finish`.
 
     Parameters
     ----------
     con : Connection
-        Under an engine of one process.
+        The connection, under an engine of one process.
     group : str
+        The name of the tree's group.
     tree : Tree
-        Whose entries are those that were committed.
+        The tree, with the entries that were committed.
     about : mapping
-        Further attributes of the group, which the caller may change before a `commit`.
+        Further attributes of the group. The caller may change them before a `commit`.
+    resumed : bool
+        Whether the tree existed before.
+    files : set of str
+        The files whose entries are counted.
     """
 
     con: EngineConnection
@@ -74,14 +79,14 @@ class TreeWriter:
 
     @classmethod
     def find(cls, con: EngineConnection, group: str, fingerprint: str) -> TreeWriter | None:
-        """Go on with a tree; None if there is none, or its datasets were deleted.
+        """Return a writer that continues a tree; None if there is no tree, or no dataset of it.
 
         Raises
         ------
         SourceChangedError
-            It is of another source, or another state of it.
+            If the tree is of another source, or of another state of the source.
         FormatError
-            Its datasets do not fit its description.
+            If the description of the tree is broken.
         """
         try:
             tree = get_tree(con, group)
@@ -102,12 +107,12 @@ class TreeWriter:
     def begin(
         cls, con: EngineConnection, group: str, tree: Tree, about: Mapping[str, Any]
     ) -> TreeWriter:
-        """Begin a tree that has no entries.
+        """Create a tree that has no entries, and return its writer.
 
         Raises
         ------
         DatasetExistsError
-            There are datasets in the group.
+            If there are datasets in the group.
         """
         there = con.names_in(group)
         if group in con or there:
@@ -123,7 +128,10 @@ class TreeWriter:
     def check_new(
         cls, con: EngineConnection, group: str, tree: Tree, options: Mapping[str, Any]
     ) -> None:
-        """Raise what can be known of a tree that cannot be made, whatever is in its place."""
+        """Raise an error if a tree cannot be created, as far as that is known without creating it.
+
+        Datasets that already have its names are not considered.
+        """
         made = cls(con, group, tree, {})
         for branch in tree.branches:
             for layout in columns(form_of(branch.form)):
@@ -132,7 +140,7 @@ class TreeWriter:
 
     @staticmethod
     def remove(con: EngineConnection, group: str) -> None:
-        """Delete the datasets of a tree, and what its group says of it."""
+        """Delete the datasets of a tree, and the description in its group's attributes."""
         try:
             tree = get_tree(con, group)
         except DatasetNotFoundError:
@@ -156,7 +164,7 @@ class TreeWriter:
 
     @property
     def complete(self) -> bool:
-        """Whether it was finished."""
+        """True if the tree was finished."""
         return bool(self._columns) and not any(
             column.ds.incomplete for found in self._columns.values() for column in found
         )
@@ -167,16 +175,16 @@ class TreeWriter:
         options: Mapping[str, Any],
         sample: ak.Array | None = None,
     ) -> None:
-        """Open the datasets, and make those that there are not.
+        """Open the datasets, and create those that do not exist.
 
         Parameters
         ----------
         source : str
-            For the datasets' `origin`.
+            The source for the datasets' `origin`.
         options : mapping
-            Of `create_dataset`.
+            Options of `create_dataset`.
         sample : awkward.Array, optional
-            Some entries: how long lists are tells how many of their elements make up a chunk.
+            Some entries. The lengths of their lists decide how many list elements make a chunk.
         """
         for branch in self.tree.branches:
             layouts = columns(form_of(branch.form))
@@ -190,7 +198,7 @@ class TreeWriter:
         self.rewind()
 
     def _remove_others(self, branch: Branch, layouts: Iterable[Column]) -> None:
-        """Delete datasets that the branch had before it was begun again, if it was."""
+        """Delete the datasets that a branch had before it was restarted with a wider form."""
         own = {self._name(branch, layout) for layout in layouts}
         above = f"{self.group}/{branch.path}"
         for name in [above, *self.con.names_in(above)]:
@@ -204,7 +212,7 @@ class TreeWriter:
 
     @staticmethod
     def _ratios(branch: Branch, sample: ak.Array | None) -> Mapping[str, float]:
-        """Tell how many rows there are for each entry, by the path of the column."""
+        """Return the mean number of rows for each entry, by the path of the column."""
         if sample is None or not len(sample):
             return {}
         parts = decompose(sample[branch.name], form_of(branch.form))
@@ -255,7 +263,7 @@ class TreeWriter:
         return ds
 
     def rewind(self) -> None:
-        """Forget what was written and not committed: it will be written over."""
+        """Discard entries that were written and not committed: they will be overwritten."""
         self._written = self.tree.entries
         for found in self._columns.values():
             known: dict[str | None, int] = {None: self.tree.entries}
@@ -272,23 +280,25 @@ class TreeWriter:
                     column.last = known[layout.path] = _row(ds, column.rows - 1)
 
     def check(self, array: ak.Array, refused: Mapping[str, str]) -> dict[str, Any]:
-        """Compare entries with the tree.
+        """Check that entries fit the tree.
 
         Parameters
         ----------
         array : awkward.Array
+            The entries.
         refused : mapping of str to str
-            Columns that cannot be read there, and why.
+            The columns that cannot be read there, and the reasons.
 
         Returns
         -------
         dict of str to awkward.forms.Form
-            Of branches that are to be wider, for there was no element or no None until now.
+            The forms of branches that must become wider, because they had no element or no None
+            until now.
 
         Raises
         ------
         FormatError
-            They do not fit; names the column.
+            If the entries do not fit. The message names the column.
         """
         fields = set(array.fields)
         for name in self._columns:
@@ -316,12 +326,12 @@ class TreeWriter:
         options: Mapping[str, Any],
         sample: ak.Array,
     ) -> bool:
-        """Make branches wider whose datasets can stay: those that had no elements until now.
+        """Widen branches whose datasets can stay: those that had no elements until now.
 
         Returns
         -------
         bool
-            False if there are others: nothing was changed.
+            False if there are other branches among them. Nothing was changed then.
         """
         if not all(grows(form_of(self.tree.by_name[n].form), form) for n, form in wider.items()):
             return False
@@ -349,10 +359,10 @@ class TreeWriter:
         options: Mapping[str, Any],
         sample: ak.Array,
     ) -> None:
-        """Make branches wider, and forget all entries: they are to be written once more."""
+        """Widen branches and discard all entries: the caller writes them again."""
         self.tree = replace(self.tree, branches=self._with(wider), entries=0, files=())
         self.files.clear()
-        # Before anything is deleted, so that who goes on after a kill begins anew as well.
+        # Before anything is deleted, so that a run that continues after a kill also starts again.
         self._describe()
         self.open(source, options, sample)
 
@@ -368,7 +378,7 @@ class TreeWriter:
         return tuple(found)
 
     def write(self, arrays: Sequence[ak.Array]) -> None:
-        """Write entries behind those that are written. They fit, as `check` says."""
+        """Append entries. They must fit, see `check`."""
         if not sum(map(len, arrays)):
             return
         forms = {branch.name: form_of(branch.form) for branch in self.tree.branches}
@@ -385,14 +395,14 @@ class TreeWriter:
     def _extend(self, column: _Column, parts: list[np.ndarray[Any, Any]]) -> None:
         ds, start = column.ds, column.rows
         if column.layout.is_offsets:
-            # Counted from the beginning of the tree, and without the first, which is there.
+            # Count from the beginning of the tree. The first offset is stored already.
             for number, part in enumerate(parts):
                 parts[number] = part[1:] + column.last
                 column.last += int(part[-1])
         rows = np.concatenate(parts)
         stop = start + len(rows)
         if stop > len(ds):
-            # Seldom, for it is a request or more; what is too much goes with `finish`.
+            # Rarely, because it takes a request or more. `finish` cuts the surplus.
             longer = max(stop, 2 * len(ds), ds.chunk_size[0])
             ds.resize((longer, *column.layout.inner))
         if len(rows):
@@ -400,7 +410,7 @@ class TreeWriter:
         column.rows = stop
 
     def commit(self, files: Iterable[FileRange]) -> None:
-        """Count what was written, which is from these files."""
+        """Count the entries that were written. `files`: the files that they are from."""
         files = list(files)
         self.tree = replace(self.tree, entries=self._written, files=(*self.tree.files, *files))
         self._describe()
@@ -408,11 +418,11 @@ class TreeWriter:
 
     @property
     def entries(self) -> int:
-        """How many are written, committed or not."""
+        """Number of entries that are written, committed or not."""
         return self._written
 
     def finish(self) -> None:
-        """Cut what lies beyond the last entry, and say that all is there."""
+        """Cut the datasets behind the last entry, and mark them complete."""
         for found in self._columns.values():
             for column in found:
                 if len(column.ds) != column.rows:
@@ -427,14 +437,14 @@ class TreeWriter:
 
 
 def branches_of(array: ak.Array, typenames: Mapping[str, str]) -> tuple[Branch, ...]:
-    """Describe the branches that the fields of an array are.
+    """Return the branches that the fields of an array become.
 
     Parameters
     ----------
     array : awkward.Array
-        Of records.
+        An array of records.
     typenames : mapping of str to str
-        What they are called where the array is from, where that is known.
+        The names of the types in the source, where they are known.
     """
     return tuple(
         Branch(
@@ -448,7 +458,7 @@ def branches_of(array: ak.Array, typenames: Mapping[str, str]) -> tuple[Branch, 
 
 
 def _fits(layout: Any, form: Any) -> bool:
-    """Tell whether entries are of a narrower type than they say."""
+    """Return True if entries fit a form, although their own form is wider."""
     try:
         decompose(layout, form)
     except (FormatError, ValueError):
@@ -457,5 +467,5 @@ def _fits(layout: Any, form: Any) -> bool:
 
 
 def _row(ds: EngineDataset, row: int) -> int:
-    # Of the backend's dataset: reading an incomplete one would warn.
+    # Read the backend's dataset: reading an incomplete EngineDataset would warn.
     return int(read_box(ds.instance, (slice(row, row + 1),))[0])
