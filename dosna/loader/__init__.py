@@ -1,8 +1,8 @@
 """The bucket loader: many HDF5 files, loaded and verified by many workers.
 
 An *inventory* in a database has a row for each file. `watch` lists a bucket (or a folder) and
-adds what is new; `load` takes files and loads them into a connection, or links them; `diff`
-verifies what was loaded. Each may run many times, on many machines::
+adds new files; `load` takes files and loads them into a connection, or links them; `diff`
+verifies the loaded files. Each may run many times, on many machines::
 
     import dosna.loader as loader
 
@@ -28,17 +28,28 @@ __all__ = ["Config", "diff", "init", "load", "open_inventory", "reset", "status"
 
 
 def open_inventory(config: Config) -> Inventory:
-    """Connect to the inventory that a configuration names, and make it if there is none.
+    """Open the inventory that a configuration names, and create it if it does not exist.
 
-    Use it in a ``with`` block. What it can do stands at `dosna.loader.inventory.Inventory`.
+    Use it in a ``with`` block. Its methods are described at
+    `dosna.loader.inventory.Inventory`.
+
+    Parameters
+    ----------
+    config : Config
+        The configuration of the loader.
+
+    Returns
+    -------
+    Inventory
 
     Raises
     ------
     ConfigurationError
-        It is of another source or target.
+        The inventory belongs to another source or target.
     StorageError
         The database cannot be used.
     MissingDependencyError
+        The driver of the database is not installed.
     """
     from dosna.loader.bucket import open_bucket
     from dosna.loader.inventory import Inventory
@@ -53,13 +64,21 @@ def open_inventory(config: Config) -> Inventory:
 
 
 def init(config: Config) -> None:
-    """Make the inventory, and look whether the source and the target can be reached.
+    """Create the inventory, and check that the source and the target can be reached.
+
+    Parameters
+    ----------
+    config : Config
+        The configuration of the loader.
 
     Raises
     ------
     ConfigurationError
+        A value is missing or wrong, or the inventory belongs to another source or target.
     StorageError
+        The database or the source cannot be used.
     dosna.errors.ConnectionError
+        The target cannot be reached.
     """
     from dosna.loader.bucket import open_bucket
     from dosna.loader.targets import open_target
@@ -74,23 +93,26 @@ def init(config: Config) -> None:
 def watch(
     config: Config, *, once: bool = False, stop: threading.Event | None = None
 ) -> tuple[int, int]:
-    """List the files, and add to the inventory those that are new or have changed.
+    """List the files, and add those that are new or have changed to the inventory.
 
     Parameters
     ----------
     config : Config
+        The configuration of the loader.
     once : bool
-        List once, and not every `watchdog_sleep_time` seconds.
+        Whether to list once only, instead of every `watchdog_sleep_time` seconds.
     stop : threading.Event, optional
-        Set it to let this return.
+        An event that makes this function return when it is set.
 
     Returns
     -------
     new, changed : int
+        The numbers of files that were new, and that had changed.
 
     Raises
     ------
     ConfigurationError
+        A value is missing or wrong, or the inventory belongs to another source or target.
     StorageError
         The first listing fails; later ones are tried again.
     """
@@ -108,20 +130,24 @@ def load(config: Config, *, once: bool = False, stop: threading.Event | None = N
     Parameters
     ----------
     config : Config
+        The configuration of the loader.
     once : bool
-        Return when no file waits and none is being loaded, by this or another worker.
+        Whether to return when no file waits and none is being loaded, by this or another worker.
     stop : threading.Event, optional
-        Set it to let this return: files are finished, or given back.
+        An event that makes this function return when it is set. Files that are being loaded
+        are finished, or given back to the inventory.
 
     Returns
     -------
     int
-        How many files were loaded.
+        The number of files that were loaded.
 
     Raises
     ------
     ConfigurationError
+        A value is missing or wrong, or the inventory belongs to another source or target.
     StorageError
+        The inventory cannot be used.
     """
     from dosna.loader.bucket import open_bucket
     from dosna.loader.worker import Loader
@@ -131,22 +157,29 @@ def load(config: Config, *, once: bool = False, stop: threading.Event | None = N
 
 
 def diff(config: Config, *, once: bool = False, stop: threading.Event | None = None) -> int:
-    """Verify files that were loaded: values, shapes, dtypes, attributes.
+    """Verify files that were loaded: values, shapes, dtypes and attributes.
 
     Parameters
     ----------
-    config, once, stop
-        As in `load`; with `once` it returns when all are loaded (or failed) and verified.
+    config : Config
+        The configuration of the loader.
+    once : bool
+        Whether to return when all files are loaded (or failed) and verified.
+    stop : threading.Event, optional
+        An event that makes this function return when it is set. Files that are being verified
+        are finished, or given back to the inventory.
 
     Returns
     -------
     int
-        How many files were verified; the inventory says with what outcome.
+        The number of files that were verified. The outcomes are in the inventory.
 
     Raises
     ------
     ConfigurationError
+        A value is missing or wrong, or the inventory belongs to another source or target.
     StorageError
+        The inventory cannot be used.
     """
     from dosna.loader.bucket import open_bucket
     from dosna.loader.worker import Differ
@@ -156,12 +189,25 @@ def diff(config: Config, *, once: bool = False, stop: threading.Event | None = N
 
 
 def status(config: Config, *, most: int | None = 10) -> Status:
-    """Count the files by state, and say what failed, at most so many.
+    """Count the files by state, and list files that failed.
+
+    Parameters
+    ----------
+    config : Config
+        The configuration of the loader.
+    most : int or None
+        The most files to list, None for all.
+
+    Returns
+    -------
+    Status
 
     Raises
     ------
     ConfigurationError
+        The inventory belongs to another source or target.
     StorageError
+        The inventory cannot be used.
     """
     from dosna.loader.report import Status
 
@@ -176,22 +222,23 @@ def reset(
     every: bool = False,
     diff_only: bool = False,
 ) -> int:
-    """Let files be tried again that have failed or differ.
+    """Make files that failed or differ available for another try.
 
     Parameters
     ----------
     config : Config
+        The configuration of the loader.
     pattern : str, optional
-        Only keys like this, with ``*`` and ``?``.
+        A pattern of keys, with ``*`` and ``?``; all keys by default.
     every : bool
-        Also those that have not failed.
+        Whether to include files that have not failed.
     diff_only : bool
-        Verify again, and do not load.
+        Whether to verify again only, without loading.
 
     Returns
     -------
     int
-        How many files.
+        The number of files that were reset.
     """
     with open_inventory(config) as inventory:
         return inventory.reset(pattern, every=every, diff_only=diff_only)

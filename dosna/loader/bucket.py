@@ -24,7 +24,7 @@ __all__ = ["Bucket", "Entry", "open_bucket"]
 
 PAGE = 1000
 _WHOLE_BYTES = 4 << 20
-"""Files up to this size are read by one request."""
+"""The largest size of a file that is read by one request."""
 
 
 @dataclass(frozen=True)
@@ -34,11 +34,11 @@ class Entry:
     Parameters
     ----------
     key : str
-        Its name in the bucket.
+        The name in the bucket.
     size : int
-        In bytes.
+        The size in bytes.
     etag : str
-        Tells this state of it from others.
+        A text that tells this state of the file from others.
     """
 
     key: str
@@ -47,23 +47,23 @@ class Entry:
 
 
 class Bucket(ABC):
-    """Where files are.
+    """The place where the files are.
 
     Parameters
     ----------
     config : Config
-        Its `src_bucket`, `src_prefix` and `src_suffix`.
+        A configuration, of which `src_bucket`, `src_prefix` and `src_suffix` are used.
     """
 
     location: str
-    """Of the whole, as a path or a URL."""
+    """The path or the URL of the whole bucket."""
 
     def __init__(self, config: Config) -> None:
         self.prefix = config.src_prefix or ""
         self.suffix = config.src_suffix or ""
 
     def pages(self) -> Iterator[list[Entry]]:
-        """List the files, at most a thousand at a time; holds no more than that."""
+        """Yield lists of at most a thousand files each; no more are held in memory."""
         for page in self._pages():
             chosen = [entry for entry in page if self._is_wanted(entry.key)]
             if chosen:
@@ -76,26 +76,26 @@ class Bucket(ABC):
     def _pages(self) -> Iterator[list[Entry]]: ...
 
     def url(self, key: str) -> str:
-        """Give the path or the URL of a file."""
+        """Return the path or the URL of a file."""
         return f"{self.location}/{key}"
 
     @abstractmethod
     def open(self, key: str, size: int, whole: bool = True) -> ByteFile:
-        """Open a file of about this many bytes; if it is small, read them all at once.
+        """Open a file of about `size` bytes; read a small one at once if `whole`.
 
         Raises
         ------
         SourceNotFoundError
-            It is gone.
+            The file does not exist any more.
         """
 
     @abstractmethod
     def entry(self, key: str, file: ByteFile) -> Entry:
-        """Describe what was opened, as a listing would."""
+        """Return the entry that a listing would have for an open file."""
 
 
 class FolderBucket(Bucket):
-    """A folder with all that is below it."""
+    """A folder with all files below it."""
 
     def __init__(self, config: Config) -> None:
         super().__init__(config)
@@ -153,7 +153,7 @@ class S3Bucket(Bucket):
 
     @property
     def client(self) -> S3Client:
-        """Who makes the requests, of all threads."""
+        """The client, shared by all threads."""
         with self._lock:
             if self._client is None:
                 self._client = self.options.client(self.location)
@@ -189,12 +189,12 @@ class S3Bucket(Bucket):
 
 
 def open_bucket(config: Config) -> Bucket:
-    """Give the bucket or the folder that the configuration names.
+    """Return the bucket or the folder that the configuration names.
 
     Raises
     ------
     ConfigurationError
-        It names none.
+        The configuration names none.
     """
     config.require("src_bucket")
     return FolderBucket(config) if config.in_folder else S3Bucket(config)

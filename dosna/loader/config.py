@@ -1,7 +1,7 @@
-"""What the loader is told, in ``config.yml``, secrets, the environment and the command line.
+"""The loader's configuration: ``config.yml``, secrets, the environment and the command line.
 
-Each is stronger than those before it. The keys of HDF Group's bucket loader mean what they mean
-there; the others are dosna's own.
+Each place overrides those before it. The keys of HDF Group's bucket loader have the same meaning
+here as there; the other keys are dosna's own.
 """
 
 from __future__ import annotations
@@ -33,14 +33,14 @@ def _key(default: Any, help: str, *, secret: bool = False, size: bool = False) -
 
 @dataclass(frozen=True)
 class Config:
-    """Where files come from, where they go, and how; see ``docs/loader.md``.
+    """The source of files, their target, and the way of loading; see ``docs/loader.md``.
 
     `Config.read` makes one; null means the default. Secrets are left out of its ``repr``.
 
     Raises
     ------
     ConfigurationError
-        A value that cannot be, or values that contradict each other.
+        A value is not possible, or values contradict each other.
     """
 
     src_bucket: str = _key("", "a bucket in S3, or a folder: what has a '/' in it")
@@ -98,7 +98,7 @@ class Config:
                     raise ConfigurationError(f"{key}: {error}") from None
         for key in set(KEYS) - SECRET - {"inventory"}:
             if _PASSWORD.search(str(getattr(self, key))):
-                # It would be in messages, and be noted in the inventory.
+                # The password would appear in messages and in the inventory.
                 raise ConfigurationError(
                     f"{key} has a password in it: give those of S3 and HSDS by "
                     + ", ".join(sorted(SECRET))
@@ -111,18 +111,18 @@ class Config:
 
     @property
     def memory_bytes(self) -> int:
-        """`memory_limit` in bytes."""
+        """The `memory_limit` in bytes."""
         return parse_size(self.memory_limit)
 
     @property
     def in_folder(self) -> bool:
-        """Whether files come from a folder, and not from S3."""
+        """True if files come from a folder, False if they come from S3."""
         return not self.src_bucket.startswith("s3://") and (
             "/" in self.src_bucket or self.src_bucket in (".", "..")
         )
 
     def require(self, *keys: str) -> None:
-        """Raise ConfigurationError if one of these was not given."""
+        """Raise ConfigurationError if one of these keys was not given."""
         for key in keys:
             if not getattr(self, key):
                 raise ConfigurationError(
@@ -131,7 +131,7 @@ class Config:
                 )
 
     def shown(self) -> dict[str, Any]:
-        """Give every value, with stars for secrets."""
+        """Return every value, with stars in place of secrets."""
         found = {key: getattr(self, key) for key in KEYS}
         for key, value in found.items():
             if key in SECRET and value is not None:
@@ -144,7 +144,7 @@ class Config:
         return f"Config({values})"
 
     def export_keys(self) -> None:
-        """Put the keys of S3 where boto3 looks, unless it has some there."""
+        """Set the environment variables from which boto3 takes its keys, unless they are set."""
         for key in ("aws_access_key_id", "aws_secret_access_key"):
             value = getattr(self, key)
             if value is not None:
@@ -160,24 +160,24 @@ class Config:
         environ: Mapping[str, str] | None = None,
         **given: Any,
     ) -> Config:
-        """Read everything that says what to do, the weakest first.
+        """Read the configuration from all its places, the weakest first.
 
-        The defaults; ``config.yml``; ``override.yml`` beside it; the file of secrets;
-        the environment, where keys are in capitals (and HSDS_ENDPOINT is hsds_global); and
-        what is `given`, as on the command line.
+        The places are the defaults; ``config.yml``; ``override.yml`` beside it; the file of
+        secrets; the environment, where keys are in capitals (and HSDS_ENDPOINT is hsds_global);
+        and `given`, as on the command line.
 
         Parameters
         ----------
         config : path, optional
-            By default ``config.yml`` of the present folder, if it is there.
+            The configuration file; by default ``config.yml`` of the present folder, if it exists.
         override : path, optional
-            By default ``override.yml`` beside it, if it is there.
+            A file that overrides it; by default ``override.yml`` beside it, if it exists.
         secrets : path, optional
-            By default the file that DOSNA_LOADER_SECRETS names.
+            The file of secrets; by default the one that DOSNA_LOADER_SECRETS names.
         environ : mapping, optional
-            `os.environ` by default.
+            The environment; `os.environ` by default.
         **given
-            Values; None is not given.
+            Values of keys; None means not given.
 
         Returns
         -------
@@ -186,8 +186,8 @@ class Config:
         Raises
         ------
         ConfigurationError
-            A file that is not there or no YAML, an unknown key, a value of another type, or a
-            secret where others read it.
+            A file is missing or is not YAML, a key is unknown, a value has another type, or a
+            secret is in a place that others can read.
         """
         environ = os.environ if environ is None else environ
         values: dict[str, Any] = {}
@@ -211,7 +211,7 @@ class Config:
 
 @dataclass(frozen=True)
 class Key:
-    """One key of the configuration: what it says, and its type and default as text."""
+    """A key of the configuration: its help, and its type and default as text."""
 
     help: str
     type: str
@@ -225,13 +225,13 @@ KEYS = {
 """All keys, in the order of the documentation."""
 
 SECRET = frozenset(f.name for f in dataclasses.fields(Config) if f.metadata["secret"])
-"""Those that only the environment and the file of secrets may have."""
+"""The keys that only the environment and the file of secrets may have."""
 
 
 def _take(
     values: dict[str, Any], where: str, found: Mapping[str, Any], secret: bool = False
 ) -> None:
-    """Put what was found at a place over what weaker places said."""
+    """Override the values of weaker places with those found at a place."""
     for key, value in found.items():
         if value is None:
             values.pop(key, None)
@@ -245,7 +245,7 @@ def _take(
         try:
             values.update(parse_options(_SIGNATURE, [f"{key}={value}"]))
         except ConfigurationError as error:
-            # What was given for a secret is not repeated.
+            # The value given for a secret is not repeated.
             text = f"{key} has a wrong value" if reveals else str(error)
             raise ConfigurationError(f"{where}: {text}") from None
 
@@ -262,7 +262,7 @@ def _from_yaml(path: str) -> dict[str, Any]:
         ) from error
 
     class Texts(yaml.SafeLoader):
-        """Takes values as they are written: 0123, 1.10, 12:30 and 2024_01 are no numbers here."""
+        """A loader that keeps 0123, 1.10, 12:30 and 2024_01 as text, and not as numbers."""
 
     Texts.yaml_implicit_resolvers = {
         first: [pair for pair in known if pair[0].endswith(":null")]
@@ -274,7 +274,7 @@ def _from_yaml(path: str) -> dict[str, Any]:
     except OSError as error:
         raise ConfigurationError(f"{path} cannot be read: {error.strerror}") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        # Its own words would repeat what is there, which may be secret.
+        # YAML's own message would repeat the text of the file, which may be secret.
         mark = getattr(error, "problem_mark", None)
         line = f", line {mark.line + 1}" if mark is not None else ""
         raise ConfigurationError(f"{path} is not YAML{line}: write KEY: VALUE in lines") from None
@@ -289,12 +289,12 @@ def _from_yaml(path: str) -> dict[str, Any]:
 
 
 _PASSWORD = re.compile(
-    # Up to the last '@': a password should not, but may have others.
+    # Up to the last '@': a password should not contain others, but may.
     r"(?<=://)([^/@:?#\s]*:)[^\s]*(?=@)|([?&](?:ssl)?password=)[^&#\s]*",
     re.IGNORECASE,
 )
 
 
 def without_password(url: str) -> str:
-    """Give a URL with stars for passwords in it."""
+    """Return a URL with stars in place of passwords."""
     return _PASSWORD.sub(lambda found: f"{found[1] or found[2]}***", url)

@@ -26,7 +26,7 @@ from dosna.sources.hsds.source import HsdsSource
 __all__ = ["HsdsTarget"]
 
 _TOKEN = "loader"
-"""Of unfinished domains: who begins anew deletes what another of the loader's workers left."""
+"""The token of unfinished domains: a new attempt deletes what another worker left."""
 _LEAST_MEMORY = 16 << 20
 _BLOCK_BYTES = 4 << 20
 _CONFLICT = 409
@@ -37,7 +37,7 @@ _READ_ONLY = {
 
 
 class HsdsTarget(Target):
-    """A folder of HSDS; a file becomes the domain of its key in it."""
+    """A folder of HSDS, in which a file becomes the domain named by its key."""
 
     def __init__(self, config: Config, bucket: Bucket) -> None:
         super().__init__(config, bucket)
@@ -63,7 +63,7 @@ class HsdsTarget(Target):
         }
 
     def _make_folder(self, folder: str) -> None:
-        """Make a folder, and those above it that are the loader's."""
+        """Create a folder, and those above it that belong to the loader."""
         if folder in self._made or folder == "/":
             return
         try:
@@ -75,7 +75,7 @@ class HsdsTarget(Target):
             try:
                 self._client.put("/", folder, {"folder": 1})
             except Failure as second:
-                if second.status != _CONFLICT:  # somebody else made it just now
+                if second.status != _CONFLICT:  # a conflict: somebody else made it just now
                     raise self._client.error(second, f"folder {folder} cannot be made") from None
         self._made.add(folder)
 
@@ -143,7 +143,7 @@ class HsdsTarget(Target):
 def _difference(
     source: Source, there: Source, described: ArrayDescription, check: Check
 ) -> str | None:
-    """Say where an array of two sources differs first, if it does."""
+    """Return the first difference of an array of two sources, None if there is none."""
     other = there.describe(described.name)
     if other.refused:
         return f"cannot be read in the target: {other.refused}"
@@ -170,7 +170,7 @@ def _difference(
 
 
 def _blocks(described: ArrayDescription) -> Shape:
-    """Give the extent of what is compared at a time: whole chunks, as far as they are small."""
+    """Return the extent of a block to compare: whole chunks, as long as they are small."""
     itemsize = described.dtype.itemsize
     if described.chunks is None:
         return choose_chunk_size(described.shape, itemsize, _BLOCK_BYTES)

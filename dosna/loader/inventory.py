@@ -1,8 +1,8 @@
 """The inventory: a database with a row for each file, from which workers take their work.
 
 A worker *claims* a row under a token of its own, for as long as a lease lasts, and renews the
-lease while it works. Every later change asks for the token, so that who has lost its lease
-changes nothing. All times are those of the database's clock.
+lease while it works. Every later change requires the token, so that a worker that has lost its
+lease changes nothing. All times are those of the database's clock.
 """
 
 from __future__ import annotations
@@ -33,10 +33,10 @@ Phase = Literal["load", "diff"]
 
 PENDING, RUNNING, DONE, FAILED, DIFFERENT = "pending", "running", "done", "failed", "different"
 NOT_YET = "not yet"
-"""The state of verifying a file that is not loaded."""
+"""The verification state of a file that is not loaded."""
 
 _BUSY_SECONDS = 60
-_LOCK = 0x646F736E61  # of PostgreSQL, while tables are made
+_LOCK = 0x646F736E61  # the advisory lock of PostgreSQL, held while tables are made
 _MOST_PAUSE = 3600.0
 
 _metadata = sa.MetaData()
@@ -81,7 +81,7 @@ _places = sa.Table(
 
 
 class _now(FunctionElement[float]):
-    """The time of the database, in seconds since 1970."""
+    """An SQL expression for the database's time, in seconds since 1970."""
 
     type = sa.Double()
     inherit_cache = True
@@ -104,13 +104,14 @@ class Claim:
     Parameters
     ----------
     token : str
-        Of this claim and no other.
+        A token that only this claim has.
     key, size, etag
-        Of the file, as it was listed.
+        The key, size and ETag of the file, as it was listed.
     attempts : int
-        How often it was taken, this time included, since it was new or was reset.
+        The number of times that the file was taken, including this one, since it was new or
+        was reset.
     loads : int
-        How often it was loaded to its end before.
+        The number of times that the file was loaded to its end before.
     """
 
     token: str
@@ -123,7 +124,7 @@ class Claim:
 
 @dataclass(frozen=True)
 class Row:
-    """All that the inventory has of a file; times in seconds since 1970, by the database."""
+    """The inventory's row of a file; times are in seconds since 1970, by the database's clock."""
 
     key: str
     size: int
@@ -144,17 +145,18 @@ class Row:
 
 @dataclass(frozen=True)
 class Counts:
-    """How many files are in which state, and how fast that changes.
+    """The numbers of files by state, and the rates of loading and verifying.
 
     Parameters
     ----------
     files, nbytes : int
-        Of the inventory.
+        The number of files of the inventory, and their size in bytes.
     load, diff : dict of str to int
-        Files by state.
+        The number of files by state of loading, and of verifying.
     rate, diff_rate : float
-        Files per second that were loaded, or verified, in the last minute.
+        The files per second that were loaded, or verified, in the last minute.
     nbytes_loaded : int
+        The size of the loaded files in bytes.
     """
 
     files: int
@@ -172,13 +174,13 @@ class Inventory:
     Parameters
     ----------
     url : str
-        ``sqlite:///path`` for workers of one machine, ``postgresql://user@host/database`` for
-        those of many.
+        The URL of the database: ``sqlite:///path`` for workers of one machine,
+        ``postgresql://user@host/database`` for those of many.
 
     Raises
     ------
     ConfigurationError
-        Another kind of database, or no URL.
+        The URL names another kind of database, or is not a URL.
     MissingDependencyError
         The driver of that database is not installed.
     """
@@ -229,7 +231,7 @@ class Inventory:
         self.close()
 
     def close(self) -> None:
-        """Let go of the database's connections."""
+        """Close the connections to the database."""
         self._engine.dispose()
 
     @contextmanager
@@ -239,7 +241,7 @@ class Inventory:
 
     @contextmanager
     def _look(self) -> Iterator[sa.Connection]:
-        # Without a transaction: in SQLite that would keep out who writes.
+        # Without a transaction, which in SQLite would keep writers out.
         with self._errors(), self._engine.connect() as connection:
             yield connection.execution_options(isolation_level="AUTOCOMMIT")
 
@@ -256,17 +258,18 @@ class Inventory:
     # -- the whole ------------------------------------------------------------------------
 
     def prepare(self, **places: str) -> None:
-        """Make the tables, unless they are there.
+        """Create the tables if they do not exist.
 
         Parameters
         ----------
         **places
-            What the inventory is of, such as ``source`` and ``target``: noted, or compared.
+            The places that the inventory belongs to, such as ``source`` and ``target``. They
+            are stored in a new inventory, and compared with those of an existing one.
 
         Raises
         ------
         ConfigurationError
-            It is of other places.
+            The inventory belongs to other places.
         """
         with self._change() as connection:
             if not self._sqlite:
@@ -283,26 +286,28 @@ class Inventory:
                     )
 
     def time(self) -> float:
-        """Give the time of the database, in seconds since 1970."""
+        """Return the time of the database, in seconds since 1970."""
         with self._look() as connection:
             return float(connection.execute(sa.select(_now())).scalar_one())
 
     def add(self, entries: Sequence[Entry], asked: float | None = None) -> tuple[int, int]:
-        """Note files that were listed.
+        """Add files that were listed.
 
-        A file of another ETag than the noted one is to be loaded again; one that a worker is
-        loading, when that has ended.
+        A file whose ETag differs from the stored one will be loaded again; if a worker is
+        loading it, after that has ended.
 
         Parameters
         ----------
         entries : sequence of Entry
+            The files.
         asked : float, optional
-            The `time` before the list was asked for: it says nothing new of a file that a
-            worker has opened since.
+            The `time` before the list was requested. The list tells nothing new about a file
+            that a worker has opened since.
 
         Returns
         -------
         new, changed : int
+            The numbers of files that were new, and that had changed.
         """
         c = _files.c
         with self._look() as connection:
@@ -356,19 +361,20 @@ class Inventory:
     # -- claims ---------------------------------------------------------------------------
 
     def claim(self, phase: Phase, worker: str, lease: float, max_attempts: int) -> Claim | None:
-        """Take a file to load or to verify.
+        """Claim a file to load or to verify.
 
-        Those that no attempt has failed with come first, and those of dead workers last.
+        Files without a failed attempt come first, and those of dead workers last.
 
         Parameters
         ----------
         phase : {'load', 'diff'}
+            The work to be done with the file.
         worker : str
-            Who takes it, for people.
+            The name of the worker, for people.
         lease : float
-            Seconds after which others may take it, unless `renew` was called.
+            The seconds after which others may claim the file, unless `renew` was called.
         max_attempts : int
-            How often it may be taken.
+            The most times that a file may be claimed.
 
         Returns
         -------
@@ -427,7 +433,7 @@ class Inventory:
         return None if found is None else Claim(token, *found)
 
     def renew(self, tokens: Iterable[str], lease: float) -> set[str]:
-        """Extend leases from now on; give the claims that still hold."""
+        """Extend leases from now on; return the tokens of the claims that still hold."""
         with self._change() as connection:
             found = connection.execute(
                 _files.update()
@@ -438,15 +444,15 @@ class Inventory:
             return set(found.scalars())
 
     def loaded(self, claim: Claim, entry: Entry, message: str = "") -> bool:
-        """Note that a file was loaded to its end, in the state that the entry describes.
+        """Record that a file was loaded to its end, in the state that the entry describes.
 
         Returns
         -------
         bool
-            False if the claim is lost, and nothing was noted.
+            False if the claim is lost and nothing was recorded.
         """
         c = _files.c
-        # What was listed meanwhile may be newer than what was loaded, or be just that.
+        # The ETag listed meanwhile may be newer than the loaded one, or the same.
         current = sa.or_(c.etag == claim.etag, c.etag == entry.etag)
         return self._end(
             claim,
@@ -464,7 +470,7 @@ class Inventory:
         )
 
     def compared(self, claim: Claim, passed: bool, message: str) -> bool:
-        """Note what verifying a file has found."""
+        """Record the result of verifying a file."""
         c = _files.c
         return self._end(
             claim,
@@ -476,7 +482,7 @@ class Inventory:
         )
 
     def outdated(self, claim: Claim, message: str) -> bool:
-        """Note that a file which was to be verified has to be loaded again before."""
+        """Record that a file must be loaded again before it can be verified."""
         c = _files.c
         return self._end(
             claim,
@@ -491,7 +497,7 @@ class Inventory:
     def failed(
         self, phase: Phase, claim: Claim, message: str, retry_time: float, max_attempts: int
     ) -> bool:
-        """Note that an attempt has failed: the last, or there will be another after a while."""
+        """Record a failed attempt; unless it was the last, another follows after a while."""
         c, finish = _files.c, f"{phase}_finish"
         last = claim.attempts >= max_attempts
         pause = min(_MOST_PAUSE, retry_time * 2.0 ** (claim.attempts - 1))
@@ -506,7 +512,7 @@ class Inventory:
         )
 
     def release(self, phase: Phase, claim: Claim) -> bool:
-        """Give a file back, as if it had not been taken."""
+        """Release a file as if it had not been claimed."""
         c, attempts = _files.c, _files.c[f"{phase}_attempts"]
         return self._end(claim, {c[f"{phase}_status"]: PENDING, attempts: attempts - 1})
 
@@ -521,7 +527,7 @@ class Inventory:
             return done.rowcount == 1
 
     def unsettled(self, phase: Phase) -> int:
-        """Count the files whose loading, or loading and verifying, is not at its end."""
+        """Count the files whose loading, or loading and verifying, has not ended."""
         c = _files.c
         open_: sa.ColumnElement[bool] = c.load_status.in_([PENDING, RUNNING])
         if phase == "diff":
@@ -532,7 +538,7 @@ class Inventory:
     # -- for people -----------------------------------------------------------------------
 
     def counts(self, within: float = 60.0) -> Counts:
-        """Count the files by state; rates are of the last `within` seconds."""
+        """Count the files by state; the rates are those of the last `within` seconds."""
         c = _files.c
         load: dict[str, int] = {}
         diff: dict[str, int] = {}
@@ -556,7 +562,7 @@ class Inventory:
         return Counts(files, nbytes, load, diff, rates[0], rates[1], loaded)
 
     def rows(self, state: str | None = None, limit: int | None = None) -> list[Row]:
-        """Give the files, or those in a state of loading or verifying, in order of arrival."""
+        """List all files, or those in a state of loading or verifying, in order of arrival."""
         c = _files.c
         wanted = sa.select(*(c[name] for name in Row.__dataclass_fields__)).order_by(c.id)
         if state is not None:
@@ -567,21 +573,23 @@ class Inventory:
     def reset(
         self, pattern: str | None = None, *, every: bool = False, diff_only: bool = False
     ) -> int:
-        """Let files be tried again, with all attempts.
+        """Make files available for another try, with all their attempts.
+
+        Files that a worker has now are not changed.
 
         Parameters
         ----------
         pattern : str, optional
-            Of keys, with ``*`` and ``?``.
+            A pattern of keys, with ``*`` and ``?``; all keys by default.
         every : bool
-            Also those that have not failed. None that a worker has now is touched.
+            Whether to include files that have not failed.
         diff_only : bool
-            Verify again, and do not load.
+            Whether to verify again only, without loading.
 
         Returns
         -------
         int
-            How many files.
+            The number of files that were reset.
         """
         c = _files.c
         idle = sa.and_(c.load_status != RUNNING, c.diff_status != RUNNING)
@@ -604,14 +612,14 @@ class Inventory:
     def _is_like(self, pattern: str) -> sa.ColumnElement[bool]:
         key = _files.c.key
         if self._sqlite:
-            # Its LIKE takes capitals for small letters.
+            # SQLite's LIKE ignores case.
             return key.op("GLOB", is_comparison=True)(pattern.replace("[", "[[]"))
         escaped = "".join("\\" + x if x in "%_\\" else x for x in pattern)
         return key.like(escaped.replace("*", "%").replace("?", "_"), escape="\\")
 
 
 def _prepare_sqlite(connection: Any, record: object) -> None:
-    # SQLAlchemy begins transactions then, and not the driver, which would begin them too late.
+    # With this, SQLAlchemy begins transactions. The driver would begin them too late.
     connection.isolation_level = None
     cursor = connection.cursor()
     cursor.execute("PRAGMA journal_mode = WAL")

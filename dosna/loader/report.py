@@ -1,4 +1,4 @@
-"""How far the loader is, for people and for programs."""
+"""The state of the loader's work, for people and for programs."""
 
 from __future__ import annotations
 
@@ -25,15 +25,16 @@ _STATES = (PENDING, RUNNING, DONE, FAILED)
 
 @dataclass(frozen=True)
 class Status:
-    """What the inventory says at a moment.
+    """The state of an inventory at a moment.
 
     Parameters
     ----------
     counts : Counts
+        The numbers of files by state, and the rates.
     failures : list of Row
-        Files that failed or differ, not more than were asked for.
+        The files that failed or differ, up to the number asked for.
     running : list of Row
-        Files that workers have now, not more than were asked for.
+        The files that workers have now, up to the number asked for.
     """
 
     counts: Counts
@@ -42,26 +43,26 @@ class Status:
 
     @classmethod
     def of(cls, inventory: Inventory, most: int | None = 10) -> Status:
-        """Ask an inventory."""
+        """Return the state of an inventory, with at most `most` rows in each list."""
         failures = [*inventory.rows(FAILED, most), *inventory.rows(DIFFERENT, most)]
         return cls(inventory.counts(), failures[:most], inventory.rows(RUNNING, most))
 
     @property
     def failed(self) -> int:
-        """How many files failed or differ."""
+        """The number of files that failed or differ."""
         found = self.counts
         return found.load.get(FAILED, 0) + found.diff.get(FAILED, 0) + found.diff.get(DIFFERENT, 0)
 
     @property
     def seconds_left(self) -> float | None:
-        """How long loading will take at the rate of the last minute; None if that is 0."""
+        """The time that loading will take at the rate of the last minute; None if that is 0."""
         left = sum(self.counts.load.get(state, 0) for state in (PENDING, RUNNING))
         if not left:
             return 0.0
         return left / self.counts.rate if self.counts.rate else None
 
     def to_json(self) -> dict[str, Any]:
-        """Give what programs want, in values of JSON."""
+        """Return the state as values of JSON, for programs."""
         counts = self.counts
         return {
             "files": counts.files,

@@ -1,4 +1,4 @@
-"""What the loader asks of a place that files are loaded into."""
+"""The interface of a place that files are loaded into."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ __all__ = ["Check", "OutdatedError", "Target", "Verdict", "other_attribute"]
 
 
 Check = Callable[[], None]
-"""Called now and then; raises if the work is to be stopped."""
+"""A function that is called now and then, and raises if the work must stop."""
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """What comparing a file has found.
+    """The result of comparing a file.
 
     Parameters
     ----------
     difference : str or None
-        The first; None if there is none.
+        The first difference; None if there is none.
     unseen : sequence of str
-        What was not compared, and why.
+        The parts that were not compared, with reasons.
     """
 
     difference: str | None
@@ -39,23 +39,25 @@ class Verdict:
 
     @property
     def message(self) -> str:
-        """What is said of the file."""
+        """The message that is recorded for the file."""
         if self.difference is not None:
             return self.difference
         return "PASSED" + (f"; not compared: {'; '.join(self.unseen)}" if self.unseen else "")
 
 
 class OutdatedError(Exception):
-    """The file has changed since it was loaded."""
+    """An error raised if a file has changed since it was loaded."""
 
 
 class Target(ABC):
-    """Where files of a bucket go.
+    """The place into which files of a bucket are loaded.
 
     Parameters
     ----------
     config : Config
+        The configuration of the loader.
     bucket : Bucket
+        The place where the files are.
     """
 
     def __init__(self, config: Config, bucket: Bucket) -> None:
@@ -64,36 +66,37 @@ class Target(ABC):
 
     @abstractmethod
     def load(self, claim: Claim, check: Check) -> tuple[Entry, str]:
-        """Load a file, or go on where an earlier attempt has stopped.
+        """Load a file, or resume where an earlier attempt stopped.
 
         Returns
         -------
         entry : Entry
             The state of the file that is loaded now.
         message : str
-            What was left out, if anything was.
+            A text about what was left out; empty if nothing was.
         """
 
     @abstractmethod
     def compare(self, claim: Claim, check: Check) -> Verdict:
-        """Compare a file with what was made of it.
+        """Compare a file with the data that were loaded from it.
 
         Raises
         ------
         OutdatedError
+            The file has changed since it was loaded.
         """
 
     def close(self) -> None:  # noqa: B027  not every target has something to let go of
-        """Let go of connections."""
+        """Close all connections."""
 
     @property
     def memory_limit(self) -> int:
-        """Bytes of blocks for one file."""
+        """The most memory for blocks of one file, in bytes."""
         return max(1 << 20, self.config.memory_bytes // self.config.jobs)
 
     @contextmanager
     def source(self, claim: Claim) -> Iterator[tuple[Source, Entry]]:
-        """Open a file, and describe the state in which it is."""
+        """Open a file; yield it with an entry that describes its state."""
         file = self.bucket.open(claim.key, claim.size, whole=not self.config.link_files)
         entry = self.bucket.entry(claim.key, file)
         with H5Source(file) as source:
@@ -101,7 +104,7 @@ class Target(ABC):
 
 
 def other_attribute(wanted: Any, there: Any) -> str | None:
-    """Say in which attribute two owners differ first, if in any."""
+    """Return the first difference between two sets of attributes, None if there is none."""
     one, other = encode_attrs(wanted), encode_attrs(there)
     for name in sorted({*one, *other}):
         if name not in other:

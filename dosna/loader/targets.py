@@ -1,4 +1,4 @@
-"""Where files go: loaded into it, and compared with it."""
+"""Targets: places into which files are loaded, and with which they are compared."""
 
 from __future__ import annotations
 
@@ -33,15 +33,15 @@ __all__ = ["open_target"]
 
 @dataclass
 class _Outdated:
-    """Finds the datasets that were made of other states of a file, or when it was loaded before.
+    """A rule that finds datasets of other states of a file, or of an earlier load of it.
 
     Parameters
     ----------
     location, fingerprint : str
-        Of the file.
+        The location and the fingerprint of the file.
     loads : int
-        How often it was loaded to its end. Then it is loaded once more because it has changed,
-        or because what was made of it may be damaged.
+        The number of times that the file was loaded to its end. A file is loaded once more
+        because it has changed, or because its datasets may be damaged.
     """
 
     location: str
@@ -63,7 +63,7 @@ class _Outdated:
 
 
 class DosnaTarget(Target):
-    """A connection of dosna; the datasets of a file have its key before their names."""
+    """A connection of dosna, where the names of a file's datasets begin with its key."""
 
     def __init__(self, config: Config, bucket: Bucket) -> None:
         super().__init__(config, bucket)
@@ -87,13 +87,13 @@ class DosnaTarget(Target):
         with self.source(claim) as (source, entry):
             try:
                 report = self._ingest(source, claim, check)
-            except SourceChangedError:  # while it was read
+            except SourceChangedError:  # the file changed while it was read
                 report = self._ingest(source, claim, check)
         left_out = [f"left out {name}: {why}" for name, why in report.skipped.items()]
         return entry, "; ".join(left_out)
 
     def _ingest(self, source: Source, claim: Claim, check: Check) -> IngestReport:
-        """Make the file's datasets, each in the place of what is there of another load."""
+        """Make the file's datasets, each in the place of a dataset from another load."""
         check()
         con, config = self.con, self.config
         renewal = _Outdated(source.location, source.fingerprint(), claim.loads)
@@ -124,7 +124,7 @@ class DosnaTarget(Target):
         return [n for n in names if renewal.is_outdated(self.con[n].instance.metadata)]
 
     def _clear_ways(self, source: Source, key: str, renewal: _Outdated, check: Check) -> None:
-        """Delete outdated datasets that are where a group is to be, or the other way about."""
+        """Delete outdated datasets where a group must be, or above which a dataset must be."""
         wanted = {f"{key}/{name}" for name in source.names()}
         groups = {group for name in wanted for group in parents(name)}
         for name in self._outdated(key, renewal):
@@ -133,7 +133,7 @@ class DosnaTarget(Target):
                 self.con.del_dataset(name)
 
     def _settle(self, source: Source, key: str, renewal: _Outdated, check: Check) -> None:
-        """Delete what the file has no more: attributes of its groups, and datasets."""
+        """Delete attributes of groups, and datasets, that the file no longer has."""
         outdated = self._outdated(key, renewal)
         if self.con.instance.keeps_groups:
             wanted = {f"{key}/{name}" if name else key: a for name, a in source.groups().items()}
@@ -229,14 +229,14 @@ class DosnaTarget(Target):
 
 
 def open_target(config: Config, bucket: Bucket) -> Target:
-    """Give the target that the configuration names.
+    """Return the target that the configuration names.
 
     Raises
     ------
     ConfigurationError
-        It names none, or one that cannot be.
+        The configuration names no target, or one that is not possible.
     DosnaError
-        It cannot be reached.
+        The target cannot be reached.
     """
     if config.tgt_folder is None:
         config.require("target")

@@ -1,4 +1,4 @@
-"""The watcher: what a bucket lists goes into the inventory."""
+"""The watcher, which adds the listed files of a bucket to the inventory."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _BEAT_SECONDS = 10.0
 def watch(
     config: Config, inventory: Inventory, bucket: Bucket, once: bool, stop: threading.Event
 ) -> tuple[int, int]:
-    """Do what `dosna.loader.watch` says."""
+    """Carry out `dosna.loader.watch`."""
     heartbeat = Heartbeat(config.heartbeat)
     new = changed = rounds = 0
     while not stop.is_set():

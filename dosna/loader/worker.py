@@ -1,4 +1,4 @@
-"""Workers: threads that claim files, do something with each, and hold their leases meanwhile."""
+"""Workers: threads that claim files, work on them, and hold their leases meanwhile."""
 
 from __future__ import annotations
 
@@ -30,33 +30,40 @@ __all__ = ["Differ", "Heartbeat", "Loader", "Worker"]
 log = logging.getLogger("dosna.loader")
 
 _RENEWALS = 4
-"""How often a lease is renewed before it would end."""
+"""The number of times that a lease is renewed before it would end."""
 _TRUSTED = 2 / 3
-"""Of a lease, before its holder stops: what is under way then has the rest to come to its end."""
+"""The part of a lease after which its holder stops.
+
+Work that is under way then has the rest of the lease to come to its end.
+"""
 _STALLED_SECONDS = 900.0
-"""After so long without a sign of progress, a worker lets its lease end."""
+"""The time without a sign of progress after which a worker lets its lease end."""
 _POLL_SECONDS = (0.2, 5.0)
 
 
 class _LeaseLostError(Exception):
-    """Another worker may have the file now. Not a DosnaError, which an ingest might skip."""
+    """An error raised when another worker may have the file.
+
+    It is not a DosnaError, which an ingest might skip.
+    """
 
 
 class _Stopped(Exception):
-    """The process is to end."""
+    """An error raised when the process must end."""
 
 
 def _seconds() -> float:
-    # Goes on while a machine sleeps, as the database's clock does.
+    # This clock goes on while a machine sleeps, as the database's clock does.
     return time.clock_gettime(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))
 
 
 class Heartbeat:
-    """Touches a file while there are signs of life.
+    """A file that is touched while there are signs of life.
 
     Parameters
     ----------
     path : str, optional
+        The path of the file; nothing is touched without one.
     """
 
     def __init__(self, path: str | None) -> None:
@@ -64,7 +71,7 @@ class Heartbeat:
         self._last = float("-inf")
 
     def beat(self) -> None:
-        """Give a sign of life."""
+        """Record a sign of life."""
         now = _seconds()
         if self._path is None or now - self._last < 1:
             return
@@ -74,7 +81,7 @@ class Heartbeat:
 
 
 class _Lease:
-    """What a thread knows of its claim."""
+    """The state of a claim, as known to the thread that holds it."""
 
     def __init__(self, claim: Claim, asked: float, seconds: float) -> None:
         self.claim = claim
@@ -83,26 +90,29 @@ class _Lease:
         self.sign = self.asked = asked
 
     def renewed(self, asked: float) -> None:
-        """Note that the lease lasts from a moment before it was renewed."""
+        """Extend the lease, counted from `asked`, a moment before it was renewed."""
         self.asked = asked
 
     @property
     def holds(self) -> bool:
-        """Whether it is certain that nobody else has the file."""
+        """True if it is certain that no other worker has the file."""
         return not self.lost and _seconds() < self.asked + self.seconds * _TRUSTED
 
 
 class Worker(ABC):
-    """Claims files and works on them, several at a time, in threads of this process.
+    """A worker that claims files and works on several at a time, in threads of this process.
 
     Parameters
     ----------
     config : Config
+        The configuration of the loader.
     inventory : Inventory
-        Prepared.
+        The inventory, which is prepared.
     bucket : Bucket
+        The place where the files are.
     stop : threading.Event
-        When it is set, files are finished or given back, and `run` returns.
+        An event that stops the worker. When it is set, files are finished or given back, and
+        `run` returns.
     """
 
     phase: ClassVar[Phase]
@@ -113,7 +123,7 @@ class Worker(ABC):
         self.config, self.inventory, self.bucket = config, inventory, bucket
         self.name = f"{socket.gethostname()}/{os.getpid()}"
         self.count = 0
-        """How many files it has brought to an end."""
+        """The number of files whose work has ended."""
         self._target: Target | None = None
         self._leases: dict[str, _Lease] = {}
         self._lock = threading.Lock()
@@ -122,12 +132,12 @@ class Worker(ABC):
         self._heartbeat = Heartbeat(config.heartbeat)
 
     def run(self, once: bool = False) -> int:
-        """Work until it is to stop, or with `once` until there is nothing left to do.
+        """Work until `stop` is set, or with `once` until there is nothing left to do.
 
         Returns
         -------
         int
-            How many files it has brought to an end.
+            The number of files whose work has ended.
         """
         target = self._target = open_target(self.config, self.bucket)
         threads = [
@@ -198,7 +208,7 @@ class Worker(ABC):
             return False
 
     def _next(self, target: Target) -> bool:
-        """Work on a file, if there is one."""
+        """Work on a file, if one can be claimed; return False if not."""
         config = self.config
         asked = _seconds()
         try:
@@ -245,7 +255,7 @@ class Worker(ABC):
             log.info("%s: given back", claim.key)
             self.note(lease, lambda: self.inventory.release(self.phase, claim))
         except (ConfigurationError, MissingDependencyError):
-            # Of this process, and not of the file.
+            # A fault of this process, and not of the file.
             self.note(lease, lambda: self.inventory.release(self.phase, claim))
             raise
         except Exception as error:
@@ -261,7 +271,7 @@ class Worker(ABC):
             )
 
     def note(self, lease: _Lease, change: Callable[[], bool]) -> bool:
-        """Change the row of a file, as long as the lease holds, while the database is away."""
+        """Change the row of a file; retry while the database is away and the lease holds."""
         while True:
             try:
                 return change()
@@ -273,11 +283,11 @@ class Worker(ABC):
 
     @abstractmethod
     def _do(self, target: Target, lease: _Lease, check: Check) -> bool:
-        """Work on a file, and note it; False if that could not be noted."""
+        """Work on a file, and record the result; return False if it could not be recorded."""
 
 
 class Loader(Worker):
-    """Loads files."""
+    """A worker that loads files."""
 
     phase = "load"
 
@@ -291,7 +301,7 @@ class Loader(Worker):
 
 
 class Differ(Worker):
-    """Verifies files that were loaded."""
+    """A worker that verifies files that were loaded."""
 
     phase = "diff"
 
