@@ -1,7 +1,7 @@
 """The command ``dosna``: look at datasets, move them in, out and around, check and delete them.
 
-It uses dosna as any program does. Exit codes are 0, 1 (it failed, or a difference was found),
-2 (wrong arguments), 130 (interrupted) and 141 (nobody reads the output).
+It uses the public interface of dosna only. Exit codes are 0, 1 (it failed, or a difference was
+found), 2 (wrong arguments), 130 (interrupted) and 141 (nobody reads the output).
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ __all__ = ["main"]
 
 FAILED, USAGE, INTERRUPTED, BROKEN_PIPE = 1, 2, 130, 141
 
-# How the errors of the Python interface name what is an option here.
+# The names of options in errors of the Python interface, and the options of the command.
 _IN_OPTIONS = {
     "on_error='skip'": "--skip",
     "unlinkable='ingest'": "--link",
@@ -33,7 +33,7 @@ _IN_OPTIONS = {
     "select=": "--select",
     "kind=": "--kind",
 }
-# Such words stand alone; within names of files, which are quoted, they are part of the name.
+# These words stand alone. Within file names, which are quoted, they are part of the name.
 _IN_WORDS = re.compile(
     r"(?<![\w'\"/.=-])(" + "|".join(map(re.escape, _IN_OPTIONS)) + r")(?!\.?[\w'\"/])"
 )
@@ -45,7 +45,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     Parameters
     ----------
     argv : sequence of str, optional
-        Its arguments; those of the process by default.
+        The arguments of the command; those of the process by default.
 
     Returns
     -------
@@ -74,7 +74,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(arguments: argparse.Namespace, console: Console) -> tuple[int, str | None]:
-    """Run a command; give its exit code and what is to be said about a failure."""
+    """Run a command; return its exit code, and a message if it failed."""
     try:
         return COMMANDS[arguments.command](arguments, console), None
     except KeyboardInterrupt:
@@ -88,7 +88,7 @@ def _run(arguments: argparse.Namespace, console: Console) -> tuple[int, str | No
 
 
 def _line(error: Exception) -> str:
-    """Say in a line what an error is about."""
+    """Return a line that describes an error."""
     text = str(error)
     if isinstance(error, OSError) and error.strerror:
         text = error.strerror + (f": {error.filename}" if error.filename else "")
@@ -102,13 +102,13 @@ def _explained(line: str, arguments: argparse.Namespace) -> str:
 
 
 def _finish(code: int) -> int:
-    """Hand over what was printed, while there is somebody to complain to."""
+    """Flush standard output, while an error can still be noticed; return the exit code."""
     try:
         sys.stdout.flush()
     except BrokenPipeError:
         code = BROKEN_PIPE
     if code == BROKEN_PIPE:
-        # What Python still holds would fail again at exit.
+        # The output that Python still holds would fail again at exit.
         with suppress(OSError, ValueError):
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return code

@@ -1,4 +1,4 @@
-"""What each command does; each gives its exit code."""
+"""The functions of the commands; each returns its exit code."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ def info(arguments: argparse.Namespace, console: Console) -> int:
 
 
 def _show_tree(name: str, tree: Tree, console: Console) -> None:
-    """Print a tree's branches with their types, as physicists know it from uproot's show()."""
+    """Print a tree's branches with their types, in the form of uproot's show()."""
     console.say(f"{name}: {_summary(tree)}")
     if tree.title:
         console.say(f"title: {tree.title}")
@@ -200,7 +200,7 @@ def _ingested(
 def _check_copied(
     ds: Dataset, source: Source, arguments: argparse.Namespace, console: Console
 ) -> None:
-    """Make sure that what an earlier command copied is still what the source holds."""
+    """Check that the data of an earlier copy are still those of the source."""
     origin = ds.origin or {}
     with console.progress(f"compare {ds.name}", "chunk") as progress:
         found = ds.compare(
@@ -281,11 +281,11 @@ def _verified(con: Connection, name: str, console: Console) -> dict[str, Any]:
 def _pairs(
     names: list[str], single: bool, within: str, source: Source, patterns: Any
 ) -> tuple[list[tuple[str, str]], list[str]]:
-    """Say what is compared with what, and what is missing."""
+    """Return the pairs of names to compare, and the names that are missing."""
     others = [other for other in source.names() if not source.describe(other).refused]
     if single and len(others) == 1:
         return [(names[0], others[0])], []
-    # Under the names that they have, or below what each side begins with.
+    # By their full names, or by the names without the prefix that each side has.
     mine = [{n: n for n in names}, _below(names, within)]
     theirs = [{o: o for o in others}, _below(others, source.inner.strip("/"))]
     here, there = max(product(mine, theirs), key=lambda both: len(both[0].keys() & both[1].keys()))
@@ -297,7 +297,7 @@ def _pairs(
 
 
 def _below(names: list[str], within: str) -> dict[str, str]:
-    """Give names by what follows a prefix that all of them have."""
+    """Return a dict of names by the part that follows a prefix which all of them have."""
     start = within.rstrip("/") + "/" if within.strip("/") else ""
     return {name[len(start) :]: name for name in names if name.startswith(start)}
 
@@ -389,7 +389,7 @@ def _described(ds: Dataset, written: bool) -> dict[str, Any]:
 
 
 def _linked(ds: Dataset) -> dict[str, Any] | None:
-    """Say where the chunks of a linked dataset lie, and what the description has not said."""
+    """Return the origin of a linked dataset's chunks, without the fields described elsewhere."""
     return ds.linked and {
         key: ds.linked[key] for key in ("url", "name", "fingerprint", "options") if ds.linked[key]
     }
@@ -402,7 +402,7 @@ def _name_of(dtype: np.dtype[Any]) -> str:
 
 
 def _show(described: dict[str, Any], console: Console) -> None:
-    """Print a description: a line for each, below each other where there are several."""
+    """Print a description: a line for each entry, and one for each item of a nested dict."""
     console.give(described)
     for key, value in described.items():
         if value is None or value == {} or (key == "incomplete" and not value):

@@ -1,4 +1,4 @@
-"""What a command prints: results on standard output, all else on standard error."""
+"""The output of a command: results on standard output, all else on standard error."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from dosna.core.sizes import format_size
 __all__ = ["Console", "open_standard_streams"]
 
 _EVERY_SECONDS = 0.1
-# Control characters (C0 but for tab and newline, DEL, C1) would move the cursor or worse; those
+# Control characters (C0 except tab and newline, DEL, C1) would move the cursor or worse; those
 # that change the direction of text, and surrogates, are shown in the same way.
 _UNPRINTABLE = re.compile(
     r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]"
@@ -31,14 +31,14 @@ _UNPRINTABLE = re.compile(
 def open_standard_streams() -> None:
     """Open the null device in place of standard streams that are closed.
 
-    Otherwise the next file that is opened takes the number of a standard stream, and what a
-    library prints goes into that file.
+    Otherwise the next file that is opened takes the number of a standard stream, and a library
+    that prints would write into that file.
     """
     for number in range(3):
         try:
             os.fstat(number)
         except OSError:
-            # The lowest number that is free, which is this one.
+            # The new file gets the lowest free number, which is this one.
             os.open(os.devnull, os.O_RDWR)
     for name, number in (("stdout", 1), ("stderr", 2)):
         if getattr(sys, name) is None:
@@ -46,18 +46,18 @@ def open_standard_streams() -> None:
 
 
 class Console(AbstractContextManager["Console"]):
-    """Where a command prints.
+    """The streams to which a command prints.
 
     Parameters
     ----------
     speaks : bool
-        Whether this process prints at all: of several ranks one does.
+        Whether this process prints at all: of several ranks, one does.
     quiet : bool
-        Neither progress nor remarks.
+        Whether to leave out progress and remarks.
     as_json : bool
-        Results are JSON.
+        Whether to print results as JSON.
     debug : bool
-        Warnings with the line that they come from.
+        Whether to print all warnings, with the lines that they come from.
     """
 
     def __init__(self, *, speaks: bool, quiet: bool, as_json: bool, debug: bool) -> None:
@@ -68,11 +68,11 @@ class Console(AbstractContextManager["Console"]):
         self._caught = warnings.catch_warnings()
         self._caught.__enter__()
         for stream in (sys.stdout, sys.stderr):
-            # What a terminal cannot show, it shows as an escape.
+            # Characters that the stream cannot encode are printed as escapes.
             if isinstance(stream, io.TextIOWrapper):
                 stream.reconfigure(errors="backslashreplace")
         if not self.debug:
-            # Those for people; others are for who develops.
+            # Only the warnings for users are shown; the others are for developers.
             warnings.simplefilter("ignore")
             warnings.simplefilter("always", UserWarning)
             warnings.showwarning = lambda message, *rest, **more: self.remark(
@@ -88,7 +88,7 @@ class Console(AbstractContextManager["Console"]):
 
     @property
     def is_terminal(self) -> bool:
-        """Whether somebody watches."""
+        """True if standard error is a terminal."""
         return self.speaks and sys.stderr.isatty()
 
     def say(self, text: str) -> None:
@@ -113,18 +113,18 @@ class Console(AbstractContextManager["Console"]):
             print(text)
 
     def remark(self, text: str) -> None:
-        """Print what is not the result."""
+        """Print a remark, which is not part of the result."""
         if self.speaks and not self.quiet:
             print(f"dosna: {printable(text)}", file=sys.stderr)
 
     def complain(self, text: str) -> None:
-        """Print what went wrong."""
+        """Print an error."""
         if self.speaks:
             print(f"dosna: {printable(text)}", file=sys.stderr)
 
     @contextmanager
     def progress(self, what: str, unit: str) -> Iterator[Callable[[int, int], None] | None]:
-        """Show how far something is, to who watches; `unit` is 'chunk', or 'B' for bytes."""
+        """Yield a callback that shows progress on a terminal; `unit` is 'chunk' or 'B' (bytes)."""
         if self.quiet or not self.is_terminal:
             yield None
             return
@@ -136,7 +136,7 @@ class Console(AbstractContextManager["Console"]):
 
 
 class _Line:
-    """Progress in a line that is written over and over."""
+    """Progress in a line that is overwritten again and again."""
 
     def __init__(self, what: str, unit: str) -> None:
         self._what, self._bytes = what, unit == "B"
@@ -160,7 +160,7 @@ class _Line:
 
 
 class _Bar:
-    """A bar of tqdm's."""
+    """A progress bar of tqdm."""
 
     def __init__(self, make: Callable[..., Any]) -> None:
         self._make = make
@@ -194,11 +194,11 @@ def printable(text: str) -> str:
 
 
 def plain(value: Any) -> Any:
-    r"""Return `value` as JSON has it.
+    r"""Return `value` in types of JSON.
 
     Numbers that JSON lacks are texts (``"NaN"``, ``"-Infinity"``), as in Zarr's metadata; complex
     numbers are pairs of numbers; dates and times are texts of ISO 8601; records are objects by
-    field; bytes are texts with ``\xNN`` for what is not UTF-8; arrays are lists.
+    field; bytes are texts with ``\xNN`` for bytes that are not UTF-8; arrays are lists.
     """
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         value = {f.name: getattr(value, f.name) for f in dataclasses.fields(value)}

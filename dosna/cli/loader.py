@@ -55,7 +55,7 @@ def add_loader(commands: Any) -> None:
     roles = command.add_subparsers(dest="role", required=True, metavar="ROLE", title="roles")
     for name, help in _ROLES.items():
         role = roles.add_parser(name, help=help, description=f"{help[0].upper()}{help[1:]}.")
-        # All of a role runs in one process.
+        # A role runs in one process.
         role.set_defaults(engine="cpu", njobs=None, json=False)
         role.add_argument("--config", metavar="FILE", help="by default config.yml")
         role.add_argument("--override", metavar="FILE", help="by default override.yml beside it")
@@ -87,7 +87,7 @@ def add_loader(commands: Any) -> None:
 
 
 def loader(arguments: argparse.Namespace, console: Console) -> int:
-    """Do one of the roles."""
+    """Run one of the roles."""
     config = Config.read(
         arguments.config,
         override=arguments.override,
@@ -100,7 +100,7 @@ def loader(arguments: argparse.Namespace, console: Console) -> int:
 
 @contextmanager
 def _logging(config: Config, quiet: bool) -> Iterator[None]:
-    """Let the log of the loader go to standard error."""
+    """Send the log of the loader to standard error."""
     log = logging.getLogger("dosna.loader")
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
@@ -123,7 +123,7 @@ def _logging(config: Config, quiet: bool) -> Iterator[None]:
 
 @contextmanager
 def _until_told() -> Iterator[threading.Event]:
-    """Give an event that SIGTERM and Ctrl-C set; a second Ctrl-C interrupts."""
+    """Yield an event that SIGTERM and Ctrl-C set; a second Ctrl-C interrupts."""
     stop = threading.Event()
 
     def told(number: int, frame: object) -> None:
@@ -188,7 +188,7 @@ def _status(config: Config, arguments: argparse.Namespace, console: Console) -> 
         while True:
             found = Status.of(inventory, arguments.failures)
             if arguments.live and not arguments.json and sys.stdout.isatty():
-                # To the top, and what was there before away.
+                # Move to the top, and clear the screen.
                 print("\x1b[H\x1b[2J", end="")
             console.say(str(found))
             console.give(found.to_json())

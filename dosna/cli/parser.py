@@ -1,4 +1,4 @@
-"""The arguments of the command, and what its help says."""
+"""The arguments of the command, and its help."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the URLs and files of a command line lead to."""
+"""The connections, datasets and sources that a command line names."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def _engine(arguments: argparse.Namespace) -> dict[str, Any]:
 def connected(
     url: str, arguments: argparse.Namespace, mode: str | None = "r"
 ) -> Iterator[tuple[Connection, str]]:
-    """Connect to where a URL leads; give the connection and the rest of the URL."""
+    """Connect to the store of a URL; yield the connection and the rest of the URL."""
     con, name = open_url(url, mode=mode, **_engine(arguments))
     with con:
         yield con, name
@@ -43,9 +43,10 @@ def connected(
 
 @contextmanager
 def new_place(url: str, many: bool, arguments: argparse.Namespace) -> Iterator[tuple[Any, str]]:
-    """Connect to where datasets are to be made; `many` are in the place itself.
+    """Connect to the place for new datasets; yield the connection and the rest of the URL.
 
-    A place that was made for them goes again, if the block fails and nothing is in it.
+    With `many`, the URL is that of the place, and not of a dataset. A place that was made for
+    them is removed again if the block fails and the place is empty.
     """
     parsed = Url.parse(url)
     if many and parsed.path.strip("/"):
@@ -62,12 +63,12 @@ def new_place(url: str, many: bool, arguments: argparse.Namespace) -> Iterator[t
 
 
 def chosen(con: Connection, name: str, arguments: argparse.Namespace) -> tuple[list[str], bool]:
-    """Find the datasets that a URL and patterns name, and whether the URL names just one.
+    """Return the names that a URL and patterns select, and whether the URL names just one.
 
     Raises
     ------
     DatasetNotFoundError
-        There is none.
+        No dataset is selected.
     """
     if name and name in con:
         return [name], True
@@ -83,7 +84,7 @@ def chosen(con: Connection, name: str, arguments: argparse.Namespace) -> tuple[l
 
 
 def is_url(text: str) -> bool:
-    """Whether a text is the URL of datasets, and not a file nor a URL of one."""
+    """Return True if a text is the URL of datasets, False if it is a file or a file's URL."""
     scheme, colon, rest = text.partition(":")
     if not colon or scheme.lower() not in _backends():
         return False
@@ -109,9 +110,9 @@ def _is_source(scheme: str) -> bool:
 
 
 def source_of(text: str, kind: str | None, unchanged: bool = True) -> Source:
-    """Open what a text names: datasets by their URL, a file, a URL of a file with options.
+    """Open a source: datasets by their URL, a file, or a file by its URL with options.
 
-    Datasets are taken for `unchanged` since an earlier copy of them, or for others.
+    `unchanged`: whether datasets count as unchanged since an earlier copy of them.
     """
     if kind is None and is_url(text):
         return DatasetsSource(text, unchanged=unchanged)

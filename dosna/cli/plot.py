@@ -21,14 +21,14 @@ def draw(ds: Dataset, path: str) -> None:
     Parameters
     ----------
     ds : Dataset
-        Of numbers, with at least one axis.
+        A dataset of numbers with at least one axis.
     path : str
-        Its ending says the format, as matplotlib knows them.
+        The file to write, in the format of its suffix, one of those that matplotlib has.
 
     Raises
     ------
     ConfigurationError
-        There is nothing to draw.
+        The dataset has nothing to draw.
     """
     if ds.dtype.kind not in "biufc" or not ds.shape or not ds.size:
         raise ConfigurationError(

@@ -1,4 +1,4 @@
-"""A command on the ranks of an MPI program: one speaks, and all end with the same code."""
+"""A command on the ranks of an MPI program: one prints, and all end with the same code."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from dosna.engines import registry as engines
 
 __all__ = ["Ranks", "default_engine", "ranks_of"]
 
-# Of MPICH and Intel MPI, Open MPI, and Slurm's srun.
+# Variables of MPICH and Intel MPI, of Open MPI, and of Slurm's srun.
 _SIZES = ("PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "SLURM_STEP_NUM_TASKS")
 _PATIENCE_SECONDS = 5.0
 _POLL_SECONDS = 0.01
@@ -21,12 +21,12 @@ _FORWARDED_SECONDS = 0.5
 
 
 class Ranks:
-    """One process alone."""
+    """A single process."""
 
     first = True
 
     def settle(self, code: int, message: str | None) -> tuple[int, str | None]:
-        """End together: give the worst code, and what the first that has one has to say."""
+        """End together: return the worst code, and the message of the first rank that has one."""
         return code, message
 
 
@@ -43,10 +43,10 @@ class MpiRanks(Ranks):
         world, began = self._world, time.monotonic()
         arrived = world.Ibarrier()
         while not arrived.Test():
-            # Those that have not failed may be waiting for this one, for ever.
+            # Ranks that have not failed may wait for this one forever.
             if code and time.monotonic() - began > _PATIENCE_SECONDS:
                 print(f"dosna: rank {world.rank}: {message}", file=sys.stderr, flush=True)
-                # What mpiexec has not forwarded yet it may drop.
+                # mpiexec may drop output that it has not forwarded yet.
                 time.sleep(_FORWARDED_SECONDS)
                 world.Abort(code)
             time.sleep(_POLL_SECONDS)
@@ -56,7 +56,7 @@ class MpiRanks(Ranks):
 
 
 def default_engine() -> str:
-    """Choose an engine: mpi under mpiexec, else threads where joblib is, else one thread."""
+    """Return the name of an engine: mpi under mpiexec, else joblib if installed, else cpu."""
     if any(int(os.environ.get(name) or 1) > 1 for name in _SIZES):
         return "mpi"
     there = all(importlib.util.find_spec(name) for name in ("joblib", "cloudpickle"))
@@ -64,12 +64,14 @@ def default_engine() -> str:
 
 
 def ranks_of(arguments: argparse.Namespace) -> Ranks:
-    """Give the ranks that a command runs on, and settle which engine it uses.
+    """Return the ranks that a command runs on, and store its engine in the arguments.
 
     Raises
     ------
-    ConfigurationError, MissingDependencyError
-        There is no such engine.
+    ConfigurationError
+        The engine does not exist.
+    MissingDependencyError
+        A package that the engine needs is not installed.
     """
     found = engines.get(arguments.engine or default_engine())
     arguments.engine = found.name

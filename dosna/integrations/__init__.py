@@ -1,1 +1,1 @@
-"""Other libraries that read datasets of dosna."""
+"""Integrations with other libraries, which read datasets of dosna."""

@@ -28,11 +28,12 @@ __all__ = ["DosnaEntrypoint"]
 
 
 class DosnaArray(BackendArray):
-    """A dataset as xarray indexes it lazily; may be pickled where the dataset may.
+    """A dataset that xarray indexes lazily; it can be pickled if the dataset can.
 
     Parameters
     ----------
     dataset : EngineDataset
+        The dataset to read.
     """
 
     def __init__(self, dataset: EngineDataset) -> None:
@@ -50,7 +51,7 @@ class DosnaArray(BackendArray):
         )
 
     def _read(self, key: tuple[Any, ...]) -> Any:
-        # NumPy takes an integer beside an array for another array, and moves the axes.
+        # NumPy treats an integer beside an array as another array, and moves the axes.
         numbers = [axis for axis, k in enumerate(key) if isinstance(k, (int, np.integer))]
         kept = list(key)
         for axis in numbers:
@@ -60,14 +61,17 @@ class DosnaArray(BackendArray):
 
 
 def _without_a_step(key: Any, extent: int) -> Any:
-    """Give an empty slice without its step: xarray reads one element for one that goes back."""
+    """Return an empty slice without its step; others unchanged.
+
+    For an empty slice with a negative step, xarray would read one element.
+    """
     if isinstance(key, slice) and not range(*key.indices(extent)):
         return slice(0, 0)
     return key
 
 
 class DosnaEntrypoint(BackendEntrypoint):
-    """Open a dataset, or those that lie together in a group of a connection."""
+    """The engine that opens a dataset, or those in one group of a connection."""
 
     description: ClassVar[str] = "Open datasets of dosna, of any of its backends"
     supports_groups: ClassVar[bool] = True
@@ -104,21 +108,22 @@ class DosnaEntrypoint(BackendEntrypoint):
         Parameters
         ----------
         filename_or_obj : str, Connection or Dataset
-            A URL (see `dosna.open_url`), a connection that is connected, or a dataset.
+            A URL (see `dosna.open_url`), an open connection, or a dataset.
         drop_variables : str or iterable of str, optional
-            Names to leave out.
+            The names to leave out.
         group : str, optional
-            What the names begin with, before a '/'; the outermost by default.
+            The group, which is the part of the names before the last '/'; the outermost by
+            default.
         mask_and_scale, decode_times, concat_characters, decode_coords, use_cftime, \
 decode_timedelta
-            As of `xarray.decode_cf`.
+            The options of `xarray.decode_cf`.
 
         Returns
         -------
         xarray.Dataset
-            Variables have the last part of the datasets' names. Axes without names are named
-            by their extent, ``dim_100``, so that equal ones go together; a second of the same
-            extent in one dataset is ``dim_100_2``.
+            The variables, named by the last part of the datasets' names. Axes without names
+            are named by their extent, ``dim_100``, so that equal ones go together; a second
+            axis of the same extent in one dataset is ``dim_100_2``.
         """
         with _opened(filename_or_obj) as (con, name, close):
             if isinstance(filename_or_obj, EngineDataset):
@@ -183,12 +188,12 @@ decode_timedelta
 
 
 def _leave_open() -> None:
-    """Close nothing: what was given is closed by who gave it."""
+    """Close nothing: the caller closes a connection that it has opened."""
 
 
 @contextmanager
 def _opened(what: Any) -> Iterator[tuple[ArrayHome, str, Callable[[], None]]]:
-    """Give a connection, the rest of the URL, and what closes the connection if it is ours."""
+    """Yield a connection, the rest of the URL, and a function that closes it if it is ours."""
     if isinstance(what, EngineDataset):
         yield what.connection, what.name, _leave_open
     elif isinstance(what, EngineConnection):
@@ -204,7 +209,7 @@ def _opened(what: Any) -> Iterator[tuple[ArrayHome, str, Callable[[], None]]]:
 
 
 def _url(text: str) -> str:
-    # xarray takes 'hdf5:/data' for a path, and makes it an absolute one.
+    # xarray takes 'hdf5:/data' for a path, and makes it absolute.
     here = os.getcwd() + "/"
     return text.removeprefix(here) if text.startswith(here) else text
 
@@ -227,7 +232,7 @@ def _dataset(
 
 
 def _readable(con: ArrayHome, names: list[str]) -> dict[str, EngineDataset]:
-    """Open datasets; of those that cannot be opened a warning tells, unless they are all."""
+    """Open datasets; warn about those that cannot be opened, and raise if none can."""
     found, failed = {}, dict[str, DosnaError]()
     for name in names:
         try:
@@ -254,7 +259,7 @@ def _dims(dataset: EngineDataset) -> list[str]:
 
 
 def _distinct(name: str, dataset: EngineDataset, extents: dict[str, int]) -> list[str]:
-    """Name axes so that those of one name have one extent, as xarray wants it in a group."""
+    """Return names of axes such that one name has one extent, which xarray requires."""
     dims = _dims(dataset)
     for axis, (dim, extent) in enumerate(zip(dims, dataset.shape, strict=True)):
         if extents.setdefault(dim, extent) != extent:
@@ -272,13 +277,13 @@ def _distinct(name: str, dataset: EngineDataset, extents: dict[str, int]) -> lis
 def _variable(dataset: EngineDataset, dims: list[str]) -> xr.Variable:
     attrs = dict(dataset.attrs)
     if FILL_VALUE in attrs:
-        # Datasets of other backends may have it as xarray writes it to Zarr v3.
+        # Datasets of other backends may have the fill value as xarray writes it to Zarr v3.
         attrs[FILL_VALUE] = decode_fill_value(attrs[FILL_VALUE], dataset.dtype)
     encoding: dict[str, Any] = {
         "chunks": dataset.chunk_size,
         "preferred_chunks": dict(zip(dims, dataset.chunk_size, strict=True)),
     }
     if dataset.dtype.kind == "T":
-        encoding["dtype"] = dataset.dtype  # without which xarray makes objects of it
+        encoding["dtype"] = dataset.dtype  # without it xarray would make objects
     data = indexing.LazilyIndexedArray(DosnaArray(dataset))
     return xr.Variable(dims, data, attrs, encoding)

@@ -1,1 +1,1 @@
-"""What compiles or prepares something once, on the machine where it is used."""
+"""Tools that compile or prepare something once, on the machine where it is used."""
