@@ -1,4 +1,4 @@
-"""A connection to a Ceph cluster, with a limit to all that it waits for."""
+"""A connection to a Ceph cluster, with a time limit to everything that it waits for."""
 
 from __future__ import annotations
 
@@ -22,22 +22,26 @@ __all__ = ["FORBIDDEN", "Cluster", "Settings", "reason"]
 T = TypeVar("T")
 
 FORBIDDEN = {errno.EPERM, errno.EACCES}
-"""Errors of a client whose key or capabilities do not do."""
+"""Errors of a client whose key or capabilities do not suffice."""
 
 _TIMEOUTS = ("rados_osd_op_timeout", "rados_mon_op_timeout", "client_mount_timeout")
 
 
 @dataclass(frozen=True)
 class Settings:
-    """How to reach a pool. Holds no secrets, and may travel.
+    """The settings to reach a pool. They hold no secrets, and may be sent to other processes.
 
     Parameters
     ----------
-    pool, conffile : str
+    pool : str
+        The name of the pool.
+    conffile : str
+        The path of the cluster's configuration.
     client_id : str or None
-        'dosna' for ``client.dosna``; librados' own default, 'admin', for None.
+        The id of the client: 'dosna' for ``client.dosna``. None stands for librados' own
+        default, 'admin'.
     timeout : float
-        Seconds for each request.
+        The seconds for each request.
     """
 
     pool: str
@@ -47,21 +51,21 @@ class Settings:
 
     @property
     def client(self) -> str:
-        """What Ceph calls who connects."""
+        """The name of the client in Ceph."""
         return f"client.{self.client_id or 'admin'}"
 
 
 class Cluster:
-    """A connection to a cluster; it ends with the last reference to it.
+    """A connection to a cluster, which ends with the last reference to it.
 
-    So that it never ends under a thread that still uses it, which would crash librados.
+    So it never ends under a thread that still uses it, which would crash librados.
     """
 
     def __init__(self, settings: Settings) -> None:
         self._process = os.getpid()
         self._rados: Any = None
         made = _configured(settings)
-        # Neither call minds its own timeout in all cases.
+        # Neither call of `_connect` keeps to its own timeout in all cases.
         self._pool = _within(settings, lambda: _connect(made, settings))
         self._rados = made
         _open.add(self)
@@ -75,26 +79,26 @@ class Cluster:
 
     def __del__(self) -> None:
         if isinstance(threading.current_thread(), threading._DummyThread):
-            # One of librados' own, in which Python collects garbage, and which cannot wait for
-            # itself to end.
+            # This is a thread of librados in which Python collects garbage. It cannot wait for
+            # its own end.
             threading.Thread(target=self.end, name="dosna-ceph-end").start()
         else:
             self.end()
 
     def option(self, name: str) -> str:
-        """Give an option of Ceph's, as this client knows it."""
+        """Return the value of a Ceph option, as this client knows it."""
         value: str = self._rados.conf_get(name)
         return value
 
     def open_pool(self) -> Any:
         """Open an I/O context."""
         objects = self._rados.open_ioctx2(self._pool)
-        # A full cluster would otherwise keep writes until there is room.
+        # Without this, a full cluster would hold writes back until there is room.
         objects.set_osdmap_full_try()
         return objects
 
     def has_pool(self) -> bool:
-        """Whether the pool is still there, by the map that the last answer came with."""
+        """Return True if the pool still exists, by the map that came with the last answer."""
         return self._rados.pool_reverse_lookup(self._pool) is not None
 
 
@@ -103,7 +107,7 @@ _open: weakref.WeakSet[Cluster] = weakref.WeakSet()
 
 @atexit.register
 def _end_all() -> None:
-    """End what is still open, for a process that ends with threads of librados is aborted."""
+    """Close open connections, because a process that exits with librados' threads is aborted."""
     for cluster in list(_open):
         cluster.end()
 
@@ -127,12 +131,12 @@ def _configured(settings: Settings) -> Any:
 
 
 def _connect(cluster: Any, settings: Settings) -> int:
-    """Connect, and give the number of the pool."""
+    """Connect, and return the number of the pool."""
     try:
         cluster.connect()
         pool: int | None = cluster.pool_lookup(settings.pool)
         if pool is None:
-            # It may have been made a moment ago.
+            # The pool may have been created a moment ago.
             cluster.wait_for_latest_osdmap()
             pool = cluster.pool_lookup(settings.pool)
     except rados.Error as error:
@@ -163,7 +167,7 @@ def _why_not(settings: Settings, error: rados.Error) -> str:
 
 
 def _within(settings: Settings, call: Callable[[], T]) -> T:
-    """Wait for a call that may never return, but not for ever."""
+    """Return the result of a call, or raise ConnectionError if it does not return in time."""
     ends: SimpleQueue[tuple[bool, Any]] = SimpleQueue()
 
     def run() -> None:
@@ -187,5 +191,5 @@ def _within(settings: Settings, call: Callable[[], T]) -> T:
 
 
 def reason(number: int | None) -> str:
-    """Say what an error number means."""
+    """Return the meaning of an error number."""
     return os.strerror(number) if number else "librados does not say why"

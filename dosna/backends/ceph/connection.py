@@ -1,8 +1,8 @@
 """Datasets in a pool of a Ceph cluster: Zarr v3 arrays, whose chunks are RADOS objects.
 
-A pool has no folders: to list what begins with some name is to go through all of its objects. So
-the names of datasets are kept in one object, with the most stored objects that each ever had on
-each axis; which of these there are is asked of each.
+A pool has no folders: listing the keys with some prefix goes through all of its objects. So one
+object keeps the names of the datasets, and for each the most stored objects that it ever had on
+each axis. To find out which of these objects exist, each of them is asked for.
 """
 
 from __future__ import annotations
@@ -38,20 +38,21 @@ NAMES = ".dosna-datasets"
 """The object with the names of datasets."""
 
 _PAGE = 1024
-# To list a pool takes some 3 s for each million of objects, to ask for one of them 0.1 ms.
+# Listing a pool takes some 3 s for each million objects, asking for one of them 0.1 ms.
 _MOST_ASKED = 100_000
-# Who still has a handle on a dataset that was deleted may write chunks, which are not to show up
-# in another of the same name.
+# A client that still has a handle on a deleted dataset may write chunks. These must not appear in
+# another dataset of the same name.
 _MOST_DELETED = 1000
 
 Grids = dict[str, list[int]]
-"""By the template of keys: the most stored objects there ever were on each axis."""
+"""The most stored objects that a dataset ever had on each axis, by the template of their keys."""
 
 
 class Names(NamedTuple):
-    """Which datasets there are and which there were, and where their objects can be.
+    """The names of existing and of deleted datasets, and the places of their objects.
 
-    Usually one has one template, but of two that were being made at once both are kept.
+    A dataset usually has one template. If two clients were creating it at the same time, the
+    templates of both are kept.
     """
 
     datasets: dict[str, Grids]
@@ -64,16 +65,17 @@ class CephConnection(StoreConnection):
     Parameters
     ----------
     name : str
-        The pool, which must exist.
+        The name of the pool, which must exist.
     conffile : path
-        The cluster's configuration, with the monitors' addresses and the keyring.
+        The path of the cluster's configuration, with the monitors' addresses and the keyring.
     timeout : float
-        Seconds after which a request that has no answer is an error; librados takes whole ones,
-        and it is rounded up.
+        The seconds after which a request without an answer is an error. They are rounded up,
+        because librados takes whole seconds.
     client_id : str, optional
-        'dosna' for ``client.dosna``; librados' own default, 'admin'.
+        The id of the client: 'dosna' for ``client.dosna``. The default is librados' own,
+        'admin'.
     mode : {'a', 'r'}
-        'r' refuses every change.
+        The access mode; 'r' refuses every change.
     """
 
     shared_between_processes = True
@@ -129,7 +131,7 @@ class CephConnection(StoreConnection):
     # -- names ----------------------------------------------------------------------------
 
     def _names(self) -> tuple[Names, str]:
-        """Read the names, and the version of their object."""
+        """Return the names, and the version of their object."""
         found = self.store.get(NAMES)
         if found is None:
             return Names({}, {}), ABSENT
@@ -158,7 +160,7 @@ class CephConnection(StoreConnection):
         self._check_keys(name, described[-1])
 
         def add(names: Names) -> Names:
-            # Handles on an earlier dataset of that name may write where its objects were.
+            # Handles on an earlier dataset of that name may still write objects at its places.
             grids = names.datasets.get(name) or names.deleted.get(name) or {}
             for metadata in described:
                 grids = _union(grids, metadata)
@@ -189,7 +191,7 @@ class CephConnection(StoreConnection):
     def keys_left(self, name: str) -> list[str]:
         names = self._names()[0]
         if name not in names.datasets and name not in names.deleted:
-            return []  # Nobody has ever had a handle to write by.
+            return []  # There has never been a handle that could write it.
         return list(self.object_keys(name))
 
     def neighbours(self, name: str, below: list[str]) -> Iterator[str]:
@@ -214,10 +216,10 @@ class CephConnection(StoreConnection):
         return self.own_keys(name, self._possible_keys(name))
 
     def check_foreign(self, name: str) -> None:
-        """Do nothing: what else there is in the pool is not looked for."""
+        """Do nothing, because other objects of the pool are not looked for."""
 
     def _possible_keys(self, name: str) -> Iterator[str]:
-        """Give the keys that a dataset's objects have or may have."""
+        """Return the keys that a dataset's objects have or may have."""
         names = self._names()[0]
         grids = names.datasets.get(name) or names.deleted.get(name) or {}
         with suppress(DatasetNotFoundError, FormatError):
@@ -234,7 +236,7 @@ class CephConnection(StoreConnection):
 
 
 def _union(grids: Grids, metadata: DatasetMetadata) -> Grids:
-    """Add where the objects of a dataset are now."""
+    """Return `grids` with the present places of a dataset's objects added."""
     template, grid = zarr3.layout(metadata).template, _grid(metadata)
     return {**grids, template: [*map(max, grids.get(template, grid), grid)]}
 
@@ -244,13 +246,13 @@ def _without(names: dict[str, Grids], name: str) -> dict[str, Grids]:
 
 
 def _grid(metadata: DatasetMetadata) -> Shape:
-    """Give how many stored objects there are on each axis."""
+    """Return the number of stored objects on each axis."""
     grain = zarr3.layout(metadata).grain
     return tuple(-(-n // g) for n, g in zip(metadata.shape, grain, strict=True))
 
 
 def _most_bytes(layout: zarr3.Layout) -> int:
-    """Give how long a stored object can be."""
+    """Return the most bytes that a stored object can have."""
     chunk = layout.pipeline.size or layout.pipeline.nbytes
     shards = layout.shards
     return chunk if shards is None else chunk * shards.total + shards.index_size

@@ -1,8 +1,9 @@
-"""Objects of a Ceph pool, through librados' own binding.
+"""A store of bytes in objects of a Ceph pool, through librados' own binding.
 
-In a batch, objects are written by asynchronous operations. Reading is done by threads, because
-what is read is decoded there too, and with versions: librados keeps the version of what was read
-last in an I/O context, of which each thread has its own, and tells none of asynchronous reads.
+In a batch, objects are written by asynchronous operations. Threads do the reading, for two
+reasons: they also decode what they read, and reads need versions. librados keeps the version of
+the last read in an I/O context, of which each thread has its own, and it tells no version for
+asynchronous reads.
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ __all__ = ["CephStore"]
 T = TypeVar("T")
 
 END = ".dosna-end-2b13140ae"
-"""The object with the last hash there is, 0xffffffff, and so the last of any listing."""
+"""The object with the highest hash, 0xffffffff, which is the last of any listing."""
 
 _IN_FLIGHT = 16
 _BYTES_IN_FLIGHT = 64 << 20
@@ -51,12 +52,12 @@ _MOST_SIZES = 1024
 _CONFLICTS = {errno.EEXIST, errno.ERANGE, errno.EOVERFLOW}
 _FULL = {errno.ENOSPC, errno.EDQUOT}
 _TOO_LARGE = {errno.EMSGSIZE, errno.EFBIG}
-# The answer did not come: nobody knows what became of a write.
+# No answer has come, so it is unknown whether a write was done.
 _LOST = {errno.ETIMEDOUT, errno.EINTR, errno.ENOTCONN, errno.ESHUTDOWN}
 
 
 class _Handle:
-    """A thread's I/O context, and what it is of."""
+    """A thread's I/O context, and the cluster that it belongs to."""
 
     def __init__(self, cluster: Cluster) -> None:
         self.cluster = cluster
@@ -64,18 +65,19 @@ class _Handle:
 
 
 class CephStore(Store):
-    """Objects of one pool.
+    """The objects of one pool.
 
     Parameters
     ----------
     settings : Settings
+        The settings to reach the pool.
     """
 
     shared_between_processes = True
     conditional_puts = True
     deletes_at_once = 1000
-    # The time that an OSD takes for one operation grows with their square: 3 ms for 100, 0.4 s
-    # for 1000.
+    # The time that an OSD takes for one operation grows with the square of the number of ranges:
+    # 3 ms for 100, 0.4 s for 1000.
     most_ranges: ClassVar[int] = 64
 
     def __init__(self, settings: Settings) -> None:
@@ -88,7 +90,7 @@ class CephStore(Store):
 
     @property
     def cluster(self) -> Cluster:
-        """The connection, which is of this process alone."""
+        """The connection to the cluster, which only this process may use."""
         if self._process != os.getpid():
             raise ConnectionError(
                 "this process was forked from one that had connected to Ceph, and librados does "
@@ -100,7 +102,7 @@ class CephStore(Store):
         return self._cluster
 
     def _handle(self, waits: bool = True) -> _Handle:
-        """Give this thread's I/O context, for a request for whose answer it waits or not."""
+        """Return this thread's I/O context. `waits`: whether the caller waits for the answer."""
         cluster = self.cluster
         batch = self._workers.batch
         if waits and batch is not None:
@@ -136,11 +138,11 @@ class CephStore(Store):
         return StorageError(f"pool {self.settings.pool!r} is not there any more")
 
     def _read(self, objects: Any, key: str) -> Any:
-        """Read all of an object by one request, if its size is that of others beside it."""
+        """Read a whole object, by one request if it is as long as others of its folder."""
         folder = key.partition("/c/")[0]
         guess = self._sizes.get(folder, _FIRST_GUESS)
         for _ in range(MOST_ATTEMPTS):
-            # One byte more shows whether that was all.
+            # One byte more shows whether that was the whole object.
             data = objects.read(key, guess + 1)
             if len(data) <= guess:
                 return data
@@ -176,7 +178,7 @@ class CephStore(Store):
                     ) from None
 
     def _put_in(self, batch: Batch, key: str, data: bytes) -> None:
-        """Begin to write an object; the batch waits for the end."""
+        """Start to write an object; the batch waits for the end."""
         handle = self._handle(waits=False)
 
         def ended(completion: Any) -> None:
@@ -197,7 +199,7 @@ class CephStore(Store):
             self._failures(f"writing parts of {key!r}", writes=True),
             rados.WriteOpCtx() as operation,
         ):
-            # The one operation of the binding that fails where there is no object.
+            # This is the only operation of the binding that fails if there is no object.
             operation.rm_xattr("dosna.none")
             for start, data in parts:
                 operation.write(data, start)
@@ -206,7 +208,7 @@ class CephStore(Store):
             except rados.ObjectNotFound:
                 return False
             except rados.Error as error:
-                # Of an erasure-coded pool without allow_ec_overwrites.
+                # An erasure-coded pool without allow_ec_overwrites answers this.
                 if error.errno != errno.EOPNOTSUPP:
                     raise
                 return False
@@ -229,7 +231,7 @@ class CephStore(Store):
                 last = found.key
                 if last != end and last.startswith(prefix):
                     yield last
-        # The binding takes any error for the end.
+        # The binding takes any error for the end of the listing.
         if last != end:
             raise StorageError(
                 f"listing pool {self.settings.pool!r} was cut short: part of the cluster does not "
@@ -237,25 +239,25 @@ class CephStore(Store):
             )
 
     def _end(self) -> str:
-        """Give the key of the last object of any listing, which is made for the first."""
+        """Return the key of the last object of any listing; create it if it does not exist."""
         if self.get(END) is None:
             self.put(END, b"")
         return END
 
     def for_each(self, work: Callable[[T], object], items: Iterable[T], nbytes: int = 0) -> None:
-        # Held, so that it does not end under a write that goes on without a thread.
+        # Held, so that the connection does not end under a write that goes on without a thread.
         _ = self.cluster
         self._workers.for_each(work, items, nbytes)
 
     def close(self) -> None:
         self._workers.close()
-        # Each thread's handle goes with this; one that is in use goes when it is done.
+        # This drops the handle of each thread; one that is in use goes when its request is done.
         self._local = threading.local()
         self._cluster = None
 
     @contextmanager
     def _failures(self, what: str, writes: bool = False) -> Iterator[None]:
-        """Turn librados' errors into dosna's."""
+        """Raise librados' errors as errors of dosna."""
         try:
             yield
         except rados.Error as error:
@@ -292,12 +294,12 @@ class CephStore(Store):
 
 
 def _read_end(objects: Any, key: str, count: int) -> Any:
-    """Read the last bytes of an object, of one version of it."""
+    """Read the last bytes of one version of an object."""
     for _ in range(MOST_ATTEMPTS):
         size, _ = objects.stat(key)
         count = min(count, size)
         data = objects.read(key, count + 1, size - count)
-        if len(data) == count:  # else it has another size by now
+        if len(data) == count:  # otherwise the object has another size by now
             return data
     raise _grows(key)
 

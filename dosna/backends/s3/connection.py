@@ -1,15 +1,16 @@
 """Datasets in S3: each in a bucket of its own, or all of them in one bucket.
 
-Without `bucket`, a dataset is a bucket and each chunk an object of it. The bucket has the
-dataset's name, made legal by `bucket_name`; the name itself is stored in the metadata, so that
-two names that would mean one bucket are told apart.
+Without `bucket`, a dataset is a bucket and each chunk is an object in it. The bucket has the
+dataset's name, made legal by `bucket_name`. The name itself is stored in the metadata, to tell
+apart two names that give the same bucket name.
 
 With `bucket`, a dataset is the objects whose keys begin with ``<connection name>/<dataset>/`` in
 that bucket, which has to exist.
 
-Here a dataset is made a bucket or a prefix; `s3_store` is the store of bytes below, with
-conditional writes and many requests under way; `s3_client` makes a request, again if need be; and
-`s3_errors` says what its failure means.
+This module maps a dataset to a bucket or a prefix. `dosna.backends.s3.store` is the store of
+bytes below it, with conditional writes and many requests under way. `dosna.io.s3.client` makes a
+request, and repeats it if necessary. `dosna.io.s3.errors` tells what the failure of a request
+means.
 """
 
 from __future__ import annotations
@@ -52,20 +53,21 @@ _DIGITS = 8
 
 
 def bucket_name(name: str) -> str:
-    """Make a name that is legal for a bucket by AWS's rules out of a dataset's.
+    """Return a name for a dataset's bucket that is legal by AWS's rules.
 
-    A legal name stays as it is. Otherwise letters become small, and what is not a letter of
-    ASCII, a digit, '.' or '-' becomes '-'; a name that is too short is made longer, and one that
-    is too long is cut and ends in a part of the original's SHA-256.
+    A legal name stays as it is. Otherwise letters become lower case, and every character that is
+    not an ASCII letter, a digit, '.' or '-' becomes '-'. A name that is too short is made longer.
+    One that is too long is cut, and ends in a part of the SHA-256 of the original name.
 
     Parameters
     ----------
     name : str
+        The name of the dataset.
 
     Returns
     -------
     str
-        3 to 63 characters.
+        The name of the bucket, of 3 to 63 characters.
     """
     legal = re.sub(r"[^a-z0-9.-]", "-", name.lower())
     legal = re.sub(r"\.{2,}|\.(?=-)|(?<=-)\.", "-", legal)
@@ -83,35 +85,38 @@ def bucket_name(name: str) -> str:
 
 
 class OtherNameError(DatasetNotFoundError):
-    """The bucket is that of another dataset, whose name gives the same bucket name."""
+    """The error that a bucket belongs to another dataset, whose name gives the same bucket."""
 
 
 class S3Connection(StoreConnection):
     """A connection to an S3 server.
 
-    Credentials come from where boto3 finds them: the environment, ``~/.aws/credentials``, a role.
+    Credentials are taken from the places where boto3 finds them: the environment,
+    ``~/.aws/credentials`` or a role.
 
     Parameters
     ----------
     name : str
-        With `bucket`, the prefix of all keys; otherwise it means nothing.
+        The prefix of all keys, with `bucket`; without it, the name has no effect.
     endpoint_url : str, optional
-        Of the server, such as ``https://s3.example.org``; boto3's, or Amazon's, by default.
+        The URL of the server, such as ``https://s3.example.org``. The default is boto3's, or
+        Amazon's.
     verify : bool or str
-        Whether the server's certificate is verified, or a PEM file of authorities to trust.
+        Whether the server's certificate is verified, or the path of a PEM file with the
+        authorities to trust.
     profile_name : str
-        A section of ``~/.aws/credentials``.
+        The name of a section of ``~/.aws/credentials``.
     bucket : str, optional
         An existing bucket for all datasets. Without it each dataset is a bucket of its own.
     region_name : str, optional
-        boto3's by default.
+        The region of the server; boto3's by default.
     timeout : float
-        Seconds for one request, all of its bytes included.
+        The seconds for one request, including the transfer of all of its bytes.
     retries : int
-        How often a request is repeated after a failure that may pass, with growing pauses of at
-        most 5 seconds.
+        The number of times that a request is repeated after a failure that may pass, with
+        growing pauses of at most 5 seconds.
     mode : {'a', 'r'}
-        'r' refuses every change.
+        The access mode; 'r' refuses every change.
     """
 
     shared_between_processes = True
@@ -143,7 +148,7 @@ class S3Connection(StoreConnection):
             except DatasetNameError as error:
                 raise ConfigurationError(f"as the prefix of all keys: {error}") from None
         self.bucket = bucket
-        # boto3's own default looks into the environment too, as its 'default' does not.
+        # boto3's own default also looks into the environment, while its 'default' does not.
         self.settings = Settings(
             endpoint_url=endpoint_url,
             profile_name=None if profile_name == "default" else profile_name,
@@ -205,7 +210,7 @@ class S3Connection(StoreConnection):
             raise
 
     def _check(self) -> None:
-        """Make one request, to see that the server is there and takes the credentials."""
+        """Check by one request that the server answers and accepts the credentials."""
         client = self._s3.client
         try:
             if self.bucket is None:
@@ -216,7 +221,7 @@ class S3Connection(StoreConnection):
         except Failure as failure:
             found = failure
         if found.code == "AccessDenied" and self.bucket is None:
-            return  # Many may use buckets and not list them.
+            return  # Many clients may use buckets but not list them.
         if found.code == "NoSuchBucket":
             raise ConnectionError(
                 f"{client.endpoint} has no bucket {self.bucket!r}: make it first, or leave "
@@ -255,7 +260,7 @@ class S3Connection(StoreConnection):
         except DatasetNotFoundError:
             return False
         except FormatError:
-            return True  # To open it tells what is wrong with it.
+            return True  # Opening it tells what is wrong with it.
         return True
 
     def make_groups(self, name: str) -> None:
@@ -264,13 +269,13 @@ class S3Connection(StoreConnection):
             return
         self.check_writable()
         check_nesting(name, filter(self.has_dataset, parents(name)))
-        # Names inside of this one begin alike, and so do their buckets.
+        # The names inside of this one have a common prefix, and so do their buckets.
         inside = [bucket_name(f"{name}/{letter * 63}") for letter in "ab"]
         check_nesting(name, self._names(os.path.commonprefix(inside)))  # noqa: RUF071
         self._make_bucket(bucket_name(name))
 
     def neighbours(self, name: str, below: list[str]) -> Iterator[str]:
-        # In buckets of their own they were looked for before this one's was made.
+        # Without `bucket`, `make_groups` has looked for them before it created the bucket.
         return iter(()) if self.bucket is None else super().neighbours(name, below)
 
     def create_dataset(
@@ -298,7 +303,7 @@ class S3Connection(StoreConnection):
                     self._explain_other_name(name)
                 raise
             except DatasetNotFoundError:
-                continue  # Somebody's deletion took the bucket away again.
+                continue  # Another client's deletion has removed the bucket again.
         raise StorageError(f"bucket {bucket_name(name)!r} was deleted {_MOST_ATTEMPTS} times")
 
     def _explain_other_name(self, name: str) -> None:
@@ -334,7 +339,7 @@ class S3Connection(StoreConnection):
         except OtherNameError:
             raise
         except DatasetNotFoundError:
-            pass  # What is left of a deletion that died has no name any more.
+            pass  # The remains of an interrupted deletion have no name any more.
         super().del_dataset(name, only)
         self._delete_bucket(name)
 
@@ -359,7 +364,7 @@ class S3Connection(StoreConnection):
                     stacklevel=2,
                 )
                 return
-            # A write that had been under way when the objects were listed, or a new dataset.
+            # The rest is of a write under way when the objects were listed, or a new dataset's.
             try:
                 self._deletion(name).run(ABSENT)
             except VersionConflict:
@@ -372,7 +377,7 @@ class S3Connection(StoreConnection):
         try:
             return bool(self._s3.client.call("get_bucket_versioning", Bucket=bucket).get("Status"))
         except Failure:
-            return False  # A server without versions, or who asks may not know.
+            return False  # The server has no versions, or this client may not ask.
 
     def dataset_names(self) -> list[str]:
         return super().dataset_names() if self.bucket is not None else sorted(self._names(""))
@@ -383,7 +388,7 @@ class S3Connection(StoreConnection):
         return BackendConnection.names_in(self, group)
 
     def _names(self, begin: str) -> list[str]:
-        """Find the datasets whose buckets' names begin so."""
+        """Return the names of the datasets in buckets whose names begin with `begin`."""
         names: list[str] = []
 
         def look(bucket: str) -> None:
@@ -391,7 +396,7 @@ class S3Connection(StoreConnection):
                 found = self.store.get(self.document(bucket))
                 metadata = super(S3Connection, self).metadata_in(bucket, found)
             except (DatasetNotFoundError, FormatError, StorageError):
-                return  # Of something else, or not ours to read.
+                return  # The bucket is not a dataset, or may not be read.
             name = _owner(metadata, bucket)
             if bucket_name(name) == bucket:
                 names.append(name)
@@ -402,7 +407,10 @@ class S3Connection(StoreConnection):
 
 
 def _owner(metadata: DatasetMetadata, bucket: str) -> str:
-    """Name of the dataset of a bucket: the bucket's, if somebody else made it."""
+    """Return the name of a bucket's dataset.
+
+    It is the bucket's own name if another program wrote the dataset.
+    """
     name: str = metadata.storage["zarr"].get("dosna", {}).get("name", bucket)
     return name
 

@@ -1,4 +1,4 @@
-"""Objects of S3 as a store of bytes, with conditional writes where the server has them."""
+"""A store of bytes in S3 objects, with conditional writes where the server has them."""
 
 from __future__ import annotations
 
@@ -21,26 +21,28 @@ _BYTES_IN_FLIGHT = 64 << 20
 
 
 class Conditions(NamedTuple):
-    """How a server takes conditional puts: whether at all, and ETags in quotes or bare."""
+    """The support of a server for conditional puts, and whether it takes ETags without quotes."""
 
     supported: bool
     bare: bool = False
 
 
 class S3Store(Store):
-    """Objects of one bucket, or of many.
+    """The objects of one bucket, or of many.
 
     Parameters
     ----------
     client : S3Client
+        The client that makes the requests.
     bucket : str, optional
-        Keys are of this bucket, below `prefix`. Without it each key begins with its bucket.
+        The bucket of all keys, which are below `prefix` in it. Without it each key begins with
+        the name of its bucket.
     prefix : str
-        Empty, or ends in '/'.
+        The prefix of all keys: empty, or ending in '/'.
     learnt : dict
-        What was learnt of the server, by its endpoint; may travel to stores elsewhere.
+        The known properties of servers, by endpoint. Stores in other processes may be given it.
     writable : bool
-        Whether the server may be asked by writing something.
+        Whether an object may be written to learn these properties.
     """
 
     shared_between_processes = True
@@ -71,7 +73,7 @@ class S3Store(Store):
             except Failure as failure:
                 if failure.status != 416:
                     raise
-                # No such bytes, so that there are none at all.
+                # The server has no byte in that range, so the object is empty.
                 head = self.client.get(path, head=True)
                 return Blob(b"", head.etag, head.mark)
         except Failure as failure:
@@ -112,7 +114,7 @@ class S3Store(Store):
         mark: str | None = None,
         bare: bool = False,
     ) -> None:
-        """Put an object; of attempts that were not answered its token tells which was done."""
+        """Put an object; its token tells whether an attempt without an answer was done."""
         token = secrets.token_hex(16)
         mode: Any = "overwrite"
         if expected is not None:
@@ -126,7 +128,7 @@ class S3Store(Store):
             except Failure as failure:
                 found = failure
             if found.conflict:
-                # An attempt whose answer was lost may be what stands in the way.
+                # The conflict may be with an own attempt whose answer was lost.
                 if unknown and self._is_put_by(path, token):
                     return
                 raise VersionConflict(f"{path!r} is not of version {expected!r} any more")
@@ -147,7 +149,7 @@ class S3Store(Store):
         raise self.client.lost(path)
 
     def delete(self, key: str) -> bool:
-        # S3 does not tell whether there was one.
+        # The answer of S3 to a deletion does not tell whether the object existed.
         if self.get(key, (0, 1)) is None:
             return False
         self.delete_many([key])
@@ -191,7 +193,7 @@ class S3Store(Store):
         raise error
 
     def call(self, operation: str, until: float = math.inf, **arguments: Any) -> Any:
-        """Make a request of boto3's client, but with errors of dosna."""
+        """Make a request with boto3's client; failures are raised as errors of dosna."""
         try:
             return self.client.call(operation, until, **arguments)
         except Failure as failure:
@@ -199,7 +201,7 @@ class S3Store(Store):
         raise error
 
     def for_each(self, work: Callable[[T], object], items: Iterable[T], nbytes: int = 0) -> None:
-        check_process()  # The threads of a pool do not survive a fork either.
+        check_process()  # The threads of the workers do not survive a fork either.
         self._workers.for_each(work, items, nbytes)
 
     def close(self) -> None:
@@ -210,7 +212,7 @@ class S3Store(Store):
 
     @property
     def conditional_puts(self) -> bool:  # type: ignore[override]
-        """Whether the server honours conditions; it is asked once, by trying."""
+        """True if the server honours conditions, which is tried once."""
         known = self._learnt.get(self.client.endpoint)
         if known is None and (not self._writable or self._seen is None):
             return False
@@ -218,7 +220,7 @@ class S3Store(Store):
             return self._conditions(f"{self._seen}/").supported
         except Failure as failure:
             if self._is_gone(failure):
-                return True  # Another dataset's bucket: who writes will ask in its own.
+                return True  # It is the bucket of another dataset: a writer tries in its own.
             error = self.error(failure, "asking for conditional writes")
         raise error
 
@@ -234,7 +236,7 @@ class S3Store(Store):
 
     def _try_conditions(self, path: str) -> Conditions:
         def put(mode: Any) -> str | None:
-            """Give the new ETag, or None if the server refused."""
+            """Return the new ETag, or None if the server refused."""
             for last in self.client.attempts():
                 try:
                     return self.client.put_once(path, mode_data(mode), mode)
@@ -249,7 +251,7 @@ class S3Store(Store):
         def mode_data(mode: Any) -> bytes:
             return repr(mode).encode()
 
-        # A server may take a condition and not look at it: only a refusal shows that it does.
+        # A server may accept a condition and ignore it: only a refusal shows that it does not.
         etag = self.client.put_once(path, b"")
         try:
             if put("create") is not None or put({"e_tag": '"' + "0" * 32 + '"'}) is not None:
@@ -274,9 +276,9 @@ class S3Store(Store):
         return path if self._bucket is None else path[len(self._bucket) + 1 + len(self._prefix) :]
 
     def _is_gone(self, failure: Failure) -> bool:
-        """Whether the bucket of a dataset of its own is not there, and so nothing of it is."""
+        """Return True if the dataset has its own bucket and this does not exist."""
         return failure.code == "NoSuchBucket" and self._bucket is None
 
     def error(self, failure: Failure, what: str) -> DosnaError:
-        """Give the error that a caller sees."""
+        """Return the error to raise for a failure."""
         return failure.error(f"{self.client.endpoint}: {what} failed: {failure}")
