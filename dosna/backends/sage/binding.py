@@ -1,11 +1,11 @@
-"""Compiles the binding to Motr that the backend sage needs, against the headers of this machine.
+"""Compile the binding to Motr that the backend sage needs, against the headers of this machine.
 
-::
+The command ::
 
     python -m dosna.backends.sage.binding --prefix /opt/motr
 
-needs cffi, a C compiler, and Motr's headers and library below the prefix. The layouts of Motr's
-structures, which differ between versions, are taken from its headers by the compiler.
+needs cffi, a C compiler, and Motr's headers and library below the prefix. The compiler takes the
+layouts of Motr's structures, which differ between versions, from these headers.
 """
 
 from __future__ import annotations
@@ -124,7 +124,7 @@ def build(prefix: str | os.PathLike[str], into: str | os.PathLike[str] | None = 
     Parameters
     ----------
     prefix : path
-        Where Motr is installed: it has ``include/motr`` and ``lib``.
+        The folder where Motr is installed, which has ``include/motr`` and ``lib``.
     into : path, optional
         The folder for the module, by default that of this Python's packages. Another one has to
         be on ``sys.path`` where the backend is used.
@@ -132,14 +132,14 @@ def build(prefix: str | os.PathLike[str], into: str | os.PathLike[str] | None = 
     Returns
     -------
     pathlib.Path
-        The module.
+        The path of the module.
 
     Raises
     ------
     MissingDependencyError
         cffi is not installed.
     ConfigurationError
-        Motr's headers or library are not there, or cannot be compiled against.
+        Motr's headers or library do not exist, or cannot be compiled against.
     """
     try:
         from cffi import FFI
@@ -175,14 +175,14 @@ def build(prefix: str | os.PathLike[str], into: str | os.PathLike[str] | None = 
         try:
             made = Path(ffi.compile(tmpdir=scratch))
             target.mkdir(parents=True, exist_ok=True)
-            # A process that has the old one loaded keeps it.
+            # A process that has loaded the old module keeps it.
             whole = target / f".{made.name}"
             whole.write_bytes(made.read_bytes())
             whole.replace(target / made.name)
         except OSError as error:
             raise ConfigurationError(f"{target} cannot be written to: {error}") from error
         except Exception as error:
-            # Of setuptools or distutils, whichever cffi uses.
+            # These are errors of setuptools or distutils, whichever cffi uses.
             raise ConfigurationError(
                 f"the binding cannot be compiled against {folder}: {error}; the compiler's own "
                 "words are above"
@@ -191,7 +191,7 @@ def build(prefix: str | os.PathLike[str], into: str | os.PathLike[str] | None = 
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Compile the binding and see whether it can be loaded."""
+    """Compile the binding and check that it can be loaded."""
     parser = argparse.ArgumentParser(
         prog="python -m dosna.backends.sage.binding",
         description="compile the binding to Motr that the backend sage needs",
@@ -204,7 +204,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (ConfigurationError, MissingDependencyError) as error:
         print(error, file=sys.stderr)
         return 1
-    # In a process of its own: Motr's library stays in whatever process loads it.
+    # This runs in a process of its own, because Motr's library stays in any process that loads
+    # it.
     loads = subprocess.run(
         [sys.executable, "-c", f"import {MODULE}"],
         cwd=made.parent,

@@ -1,4 +1,4 @@
-"""A client of Motr: `dosna.backends.sage.records.Motr` by the library itself."""
+"""A client of Motr: an implementation of `dosna.backends.sage.records.Motr` by its library."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ from dosna.errors import (
 
 __all__ = ["MotrClient", "late"]
 
-# An index that is not distributed: the cluster's first index service has it, and decides alone
-# which of two inserts wins. The letters of its fid are "dosna".
+# This index is not distributed. The cluster's first index service holds it, and decides alone
+# which of two inserts succeeds. The letters of its fid are "dosna".
 _CATALOGUE = (ord("i") << 56 | 0x646F736E61, 1)
 _LONGEST_IO = 16 << 20
-_MOST_DELETED = 8  # Of 44 in one transaction the servers said that it was too large.
+_MOST_DELETED = 8  # The servers refused a transaction of 44 as too large.
 _FINI_SECONDS = 5.0
 
 
@@ -37,13 +37,15 @@ class MotrClient:
     Parameters
     ----------
     binding : module
+        The compiled binding to the library.
     conf : SageConfiguration
+        The configuration of the client.
     address : str
-        The endpoint, which is this process's.
+        The endpoint, which this process has taken.
     claim : socket, optional
-        What keeps it.
+        The socket that keeps other processes from the endpoint.
     timeout : float
-        Seconds for the start, and for each request.
+        The seconds for the start, and for each request.
     """
 
     def __init__(
@@ -66,7 +68,7 @@ class MotrClient:
     # -- life -----------------------------------------------------------------------------
 
     def start(self) -> None:
-        """Start the client, or raise ConnectionError in bounded time."""
+        """Start the client, or raise ConnectionError within the time limit."""
         ready = threading.Event()
         problem: list[str] = []
 
@@ -129,16 +131,16 @@ class MotrClient:
             raise ConnectionError(f"Motr's realm cannot be opened: {os.strerror(-rc)} ({rc})")
 
     def with_timeout(self, timeout: float) -> MotrClient:
-        """Give the same client, but with another time for requests."""
+        """Return the same client with another timeout for requests."""
         other = copy.copy(self)
         other.timeout = timeout
         return other
 
     def close(self) -> None:
-        """Nothing: the client is the process's."""
+        """Do nothing, because the client stays as long as the process."""
 
     def check_process(self) -> None:
-        """Refuse what was forked: the library's threads are not there."""
+        """Raise ConnectionError in a forked process, which has none of the library's threads."""
         if os.getpid() != self.pid:
             raise ConnectionError(
                 "this process was forked from one that is a client of Motr, whose library does "
@@ -147,7 +149,7 @@ class MotrClient:
 
     @contextmanager
     def _adopted(self) -> Iterator[None]:
-        """Make the calling thread one that may use the library."""
+        """Register the calling thread with the library, so that it may use it."""
         self.check_process()
         thread = self._ffi.new("struct m0_thread *")
         self._lib.m0_thread_adopt(thread, self._instance)
@@ -159,7 +161,7 @@ class MotrClient:
     # -- operations -----------------------------------------------------------------------
 
     def _run(self, op: Any, what: str, changes: bool, keep: Any) -> int:
-        """Do an operation, and give its return code; `keep` is what it uses."""
+        """Run an operation, and return its return code. `keep`: the memory that it uses."""
         lib = self._lib
         bits = 1 << lib.M0_OS_STABLE | 1 << lib.M0_OS_FAILED
         seconds = int(self.timeout)
@@ -167,7 +169,7 @@ class MotrClient:
         lib.m0_op_launch(op, 1)
         rc = int(lib.m0_op_wait(op[0], bits, deadline))
         if rc == -errno.ETIMEDOUT:
-            # It may still be under way, and write into its memory.
+            # The operation may still be under way, and write into its memory.
             self._abandoned.append((op, keep))
             kind = OutcomeUnknown if changes else StoreTimeoutError
             raise kind(f"Motr did not finish {what} within {self.timeout} seconds")
@@ -191,7 +193,7 @@ class MotrClient:
     def _entity(
         self, act: Callable[[Any, Any], int], entity: Any, what: str, changes: bool, keep: Any
     ) -> int:
-        """Create, open or delete; the return code is 0, or one that says it is not so."""
+        """Create, open or delete an entity; return 0, -ENOENT or -EEXIST."""
         op = self._ffi.new("struct m0_op **")
         self._begin(op, act(entity, op), what)
         rc = self._run(op, what, changes, keep)
@@ -208,7 +210,7 @@ class MotrClient:
             raise StorageError(f"{oid} is no id of an object")
         with self._adopted():
             obj = ffi.new("struct m0_obj *")
-            # Layout 0: that which is best for oa_buf_size.
+            # Layout 0 lets Motr choose the best one for oa_buf_size.
             lib.m0_obj_init(obj, self._realm, ffi.new("struct m0_uint128 *", oid), 0)
             obj.ob_attr.oa_buf_size = nbytes
             under_way = len(self._abandoned)
@@ -247,7 +249,7 @@ class MotrClient:
     def _transfer(
         self, obj: Any, code: int, memory: Any, start: int, nbytes: int, what: str
     ) -> int:
-        """Read or write; -ENOENT if what is to be read is not there."""
+        """Read or write an object; return 0, or -ENOENT if the object to read does not exist."""
         ffi, lib = self._ffi, self._lib
         writes = code == lib.M0_OC_WRITE
         if start % self.block or nbytes % self.block:
@@ -311,7 +313,7 @@ class MotrClient:
         what: str,
         flags: int = 0,
     ) -> list[tuple[int, bytes, bytes]]:
-        """Do an operation of the index; give each item's return code, key and value."""
+        """Run an operation of the index; return the return code, key and value of each item."""
         ffi, lib = self._ffi, self._lib
         count = len(keys)
         key_vec, key_keep = self._vector(keys)
@@ -334,7 +336,7 @@ class MotrClient:
         return found
 
     def _taken(self, vector: Any, at: int, answered: bool) -> bytes:
-        """Take a buffer that the library has made, and free it."""
+        """Return the bytes of a buffer that the library has made, and free it."""
         buffer = vector.ov_buf[at] if answered else self._ffi.NULL
         if buffer == self._ffi.NULL:
             return b""
@@ -343,7 +345,7 @@ class MotrClient:
         return text
 
     def _vector(self, texts: Keys) -> tuple[Any, Any]:
-        """Make a vector of buffers; an empty text is a buffer for the library to make."""
+        """Return a vector of buffers; an empty text stands for one that the library makes."""
         ffi = self._ffi
         memory = [ffi.from_buffer(text) if text else ffi.NULL for text in texts]
         buffers = ffi.new("void *[]", memory)
@@ -388,7 +390,7 @@ class MotrClient:
                 found = self._query(code, keys, values, what)
                 break
             except StorageError as error:
-                # The answer was to be longer than a message may be.
+                # The answer would have been longer than a message may be.
                 if error.errno != errno.E2BIG or most == 1:
                     raise
             most = (most + 1) // 2
@@ -400,13 +402,13 @@ class MotrClient:
             if rc:
                 self._fail(rc, what)
             last = key
-            if value:  # Of deleted records, Motr gives the key alone.
+            if value:  # For deleted records, Motr returns only the key.
                 records.append((key, value))
         return records, last + b"\0"
 
 
 def late(conf: SageConfiguration, address: str, timeout: float) -> str:
-    """Say that a start took too long."""
+    """Return the message of a start that took too long."""
     return (
         f"Motr did not start a client at {address} within {timeout} seconds: does the agent at "
         f"{conf.ha_addr} answer, and are prof_id and proc_fid the cluster's?"

@@ -1,6 +1,6 @@
 """The configuration file of the sage backend: lines of ``key = value``.
 
-Motr's library ends the process over many a wrong value, so that each is looked at before.
+Many wrong values make Motr's library end the process, so each value is checked before.
 """
 
 from __future__ import annotations
@@ -27,22 +27,22 @@ _FID = re.compile(r"<?(0x[0-9a-f]{1,16}|\d{1,19}):(0x[0-9a-f]{1,16}|\d{1,19})>?"
 
 @dataclass(frozen=True)
 class SageConfiguration:
-    """What a client of Motr is started with.
+    """The parameters that a client of Motr is started with.
 
     Parameters
     ----------
     laddr : tuple of str
-        Endpoints of this host, of which each process takes one that is free.
+        The endpoints of this host, of which each process takes one that is free.
     ha_addr : str
-        Endpoint of the high-availability agent.
+        The endpoint of the high-availability agent.
     prof_id, proc_fid : str
-        Fids of the profile and of this process.
+        The fids of the profile and of this process.
     block_size : int
-        Bytes; objects are of whole blocks.
+        The size of a block in bytes; objects consist of whole blocks.
     tm_recv_queue_min_len : int
-        Buffers that wait for messages.
+        The number of buffers that wait for messages.
     max_rpc_msg_size : int
-        Bytes of the longest message; as the cluster has it.
+        The size of the longest message in bytes, as the cluster has it.
     """
 
     laddr: tuple[str, ...]
@@ -55,20 +55,27 @@ class SageConfiguration:
 
 
 def find(conffile: str | os.PathLike[str], prefixed: bool, rank: int) -> str:
-    """Give the path of the configuration file of this process.
+    """Return the path of the configuration file of this process.
 
     Parameters
     ----------
     conffile : path
+        The path of the configuration file, or with `prefixed` the folder and end of its name.
     prefixed : bool
-        Whether it is of this process alone: ``<hostname>.<rank>.<name>`` or ``<rank>.<name>``,
-        in the folder of `conffile`.
+        Whether each process has a file of its own: ``<hostname>.<rank>.<name>`` or
+        ``<rank>.<name>``, in the folder of `conffile`.
     rank : int
+        The rank of this process.
+
+    Returns
+    -------
+    str
+        The path of an existing file.
 
     Raises
     ------
     ConfigurationError
-        There is none.
+        The file does not exist.
     """
     path = os.fspath(conffile)
     folder, name = os.path.split(path)
@@ -86,12 +93,22 @@ def find(conffile: str | os.PathLike[str], prefixed: bool, rank: int) -> str:
 def load(path: str) -> SageConfiguration:
     """Read a configuration file.
 
+    Parameters
+    ----------
+    path : str
+        The path of the file.
+
+    Returns
+    -------
+    SageConfiguration
+        The values of the file, and the defaults of others.
+
     Raises
     ------
     ConfigurationError
         (a ValueError) The file cannot be read, a line is not ``key = value``, a key is unknown,
-        missing or there twice, or a value has not the form that Motr takes; the message names
-        key, value and form.
+        missing or given twice, or a value does not have the form that Motr takes. The message
+        names the key, the value and the form.
     """
     try:
         with open(path, encoding="utf-8") as file:

@@ -1,7 +1,8 @@
 """Datasets in Motr, the object store of the SAGE platform.
 
-A dataset is a Zarr array as on every store of bytes: its metadata are in an index, its chunks
-are objects. See `dosna.backends.sage.store` for how, and ``docs/sage.md`` for the rest.
+A dataset is a Zarr array as on every store of bytes. Its metadata are in an index, and its
+chunks are objects. See `dosna.backends.sage.store` for the details, and ``docs/sage.md`` for the
+rest.
 """
 
 from __future__ import annotations
@@ -29,17 +30,17 @@ class SageConnection(StoreConnection):
     Parameters
     ----------
     name : str
-        A namespace: connections of one name share their datasets.
+        The name of a namespace: connections of the same name share their datasets.
     conffile : path
-        The configuration file; see ``sage.sample.conf``.
+        The path of the configuration file; see ``sage.sample.conf``.
     prefix_conffile : bool
-        Whether each process has a file of its own, beside where `conffile` would be:
+        Whether each process has a file of its own, in the folder of `conffile`:
         ``<hostname>.<rank>.sage.conf``, or ``<rank>.sage.conf``. The rank is that of MPI, and 0
-        without.
+        without MPI.
     timeout : float
-        Seconds for the start of the client, and for each request.
+        The seconds for the start of the client, and for each request.
     mode : {'a', 'r'}
-        'r' refuses every change.
+        The access mode; 'r' refuses every change.
     """
 
     shared_between_processes = True
@@ -71,7 +72,7 @@ class SageConnection(StoreConnection):
         self.lease = 2.0 * self.timeout  # type: ignore[misc]
 
     def open_motr(self) -> Motr:
-        """Give what the store stands on: this process's client, by its configuration file."""
+        """Return the client of this process, by its configuration file; the store uses it."""
         rank = process_rank() if self.prefix_conffile else 0
         return client(load(find(self.conffile, self.prefix_conffile, rank)), self.timeout)
 

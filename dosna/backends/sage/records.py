@@ -1,10 +1,10 @@
-"""What is asked of Motr, and how the records of the catalogue are written.
+"""The interface to Motr, and the encoding of the catalogue's records.
 
-The catalogue is one index, which has all that is known about datasets::
+The catalogue is one index, which holds everything that is known about datasets::
 
-    n connection 0 dataset            the dataset's id, 1 to 2**32 - 1
-    d id                              whose id that is
-    k id object 0 ~generation         an entry: where the bytes are, or the bytes themselves
+    n connection 0 dataset            the id of the dataset, 1 to 2**32 - 1
+    d id                              the name of the dataset with this id
+    k id object 0 ~generation         an entry: the place of the bytes, or the bytes themselves
     p id token                        the object that a thread is writing, or wrote last
 """
 
@@ -45,82 +45,91 @@ Records = list[tuple[bytes, bytes]]
 
 
 class ObjectId(NamedTuple):
-    """The 128 bits of an object's id: those of the dataset, and the object's own."""
+    """The 128 bits of an object's id: the dataset's id, and the object's own number."""
 
     dataset: int
     number: int
 
 
 class Motr(Protocol):
-    """What is needed of Motr: whole objects, and one ordered index.
+    """The part of Motr that is used: whole objects, and one ordered index.
 
-    Every method raises an error of `dosna.errors` if it fails; one that changes something raises
-    `OutcomeUnknown` if there is no telling whether it did.
+    Every method raises an error of `dosna.errors` if it fails. A method that changes something
+    raises `OutcomeUnknown` if it is unknown whether it did.
     """
 
     block: int
-    """Objects are of whole blocks of so many bytes."""
+    """The size of a block in bytes; objects consist of whole blocks."""
 
     def create(self, oid: ObjectId, data: bytes) -> bool:
-        """Make an object of whole blocks; False if there is one of that id."""
+        """Create an object of whole blocks; return False if one with that id exists."""
 
     def read(self, oid: ObjectId, start: int, stop: int) -> bytes | bytearray | None:
-        """Read whole blocks that were written; None if there is no such object."""
+        """Read whole blocks that were written; return None if the object does not exist."""
 
     def remove(self, oid: ObjectId) -> bool:
-        """Delete an object; False if there was none."""
+        """Delete an object; return False if it did not exist."""
 
     def insert(self, key: bytes, value: bytes) -> bool:
-        """Make a record of the index; False, and no change, if there is one of that key.
+        """Create a record of the index; return False, without a change, if the key exists.
 
-        True may be said of what was passed over, too: only to read it back tells.
+        It may also return True if Motr has passed over the record. Only reading it back tells.
         """
 
     def replace(self, key: bytes, value: bytes) -> None:
-        """Make or replace a record that no other client changes."""
+        """Create or replace a record that no other client changes."""
 
     def lookup(self, key: bytes) -> bytes | None:
-        """Give the value of a record; None if there is none."""
+        """Return the value of a record; None if it does not exist."""
 
     def discard(self, keys: Keys) -> None:
         """Delete records, some of which may be gone already."""
 
     def following(self, start: bytes, most: int) -> tuple[Records, bytes | None]:
-        """Look at records from the key `start` on, at most so many.
+        """List records from the key `start` on.
+
+        Parameters
+        ----------
+        start : bytes
+            The first key.
+        most : int
+            The most records to look at, including deleted ones.
 
         Returns
         -------
         records : list of tuple
-            Key and value of those that are not deleted: deleted ones count too.
+            The keys and values of the records that are not deleted.
         start : bytes or None
-            Where to go on; None at the end of the index.
+            The key to continue from; None at the end of the index.
         """
 
     def check_process(self) -> None:
-        """Raise ConnectionError in a process that was forked from that of the client."""
+        """Raise ConnectionError in a process that was forked from the client's."""
 
     def close(self) -> None:
-        """Let go of Motr."""
+        """Release Motr."""
 
 
 class Entry(NamedTuple):
-    """What the catalogue says about an object of the store.
+    """The catalogue's entry for an object of the store.
 
     Parameters
     ----------
     generation : int
+        The number of the entry; each change of the object makes the next one.
     token : bytes
-        Of this entry alone.
+        A token that no other entry has.
     ancestors : tuple of bytes
-        Tokens of the generations before it, the last first.
+        The tokens of the generations before it, the latest first.
     kind : bytes
         b'o' if the bytes are in an object of Motr, b'i' if they are in the entry, b'd' if the
         object was deleted.
     oid : ObjectId
+        The id of the object of Motr.
     nbytes : int
-        Length without what fills the last block.
+        The length of the bytes in it, without the padding of the last block.
     data : bytes
-        The bytes themselves, or the mark of those that are in an object.
+        The bytes themselves, or the mark of bytes that are in an object.
     """
 
     generation: int
@@ -136,7 +145,7 @@ class Entry(NamedTuple):
         return ABSENT if self.kind == b"d" else f"{self.generation:x}.{self.token.hex()}"
 
     def encode(self) -> bytes:
-        """Give the value of the record, which its key adds the generation to."""
+        """Return the value of the record; the generation is in its key."""
         parts = [_HEADER.pack(self.kind, len(self.ancestors)), self.token, *self.ancestors]
         if self.kind == b"o":
             parts.append(_PLACE.pack(*self.oid, self.nbytes))
@@ -144,7 +153,7 @@ class Entry(NamedTuple):
 
     @classmethod
     def decode(cls, generation: int, value: bytes) -> Entry:
-        """Read the value of a record."""
+        """Return the entry that the value of a record encodes."""
         try:
             kind, count = _HEADER.unpack_from(value)
             at = _HEADER.size
@@ -161,7 +170,7 @@ class Entry(NamedTuple):
 
 
 def split(key: str) -> tuple[str, str]:
-    """Split a key into a dataset's and what remains: its metadata, a chunk, anything else."""
+    """Split a key into the name of a dataset and the rest: metadata, a chunk or another object."""
     if len(key.encode()) > _LONGEST_KEY:
         raise DatasetNameError(
             f"{key[:40]!r}… is of {len(key.encode())} bytes, and Motr's index takes {_LONGEST_KEY}"
@@ -174,11 +183,11 @@ def split(key: str) -> tuple[str, str]:
 
 
 def slot(dataset: int, rest: str, generation: int) -> bytes:
-    """Key of an entry; the newest generation is the first in order."""
+    """Return the key of an entry; the newest generation comes first in order."""
     number = (LAST_GENERATION - generation).to_bytes(8)
     return b"k" + dataset.to_bytes(4) + rest.encode() + b"\0" + number
 
 
 def parse(key: bytes) -> tuple[str, int]:
-    """Give the object and the generation of an entry's key."""
+    """Return the object and the generation that the key of an entry names."""
     return key[5:-9].decode(), LAST_GENERATION - int.from_bytes(key[-8:])

@@ -1,8 +1,8 @@
 """The start of this process's client of Motr.
 
-The library allows one client in a process, which all connections share and which lives as long
-as the process does. A start can hang for minutes, or end the process where the cluster does not
-know its fid: a process of its own tries first.
+The library allows one client in a process. All connections share it, and it lives as long as the
+process. A start can hang for minutes, or end the process if the cluster does not know its fid, so
+another process tries it first.
 """
 
 from __future__ import annotations
@@ -33,13 +33,19 @@ _why_not: str | None = None
 
 
 def client(conf: SageConfiguration, timeout: float) -> MotrClient:
-    """Give this process's client, and start it if there is none.
+    """Return this process's client, and start it if there is none.
 
     Parameters
     ----------
     conf : SageConfiguration
+        The configuration of the client.
     timeout : float
-        Seconds for the start, and for each request.
+        The seconds for the start, and for each request.
+
+    Returns
+    -------
+    MotrClient
+        The client, with this timeout.
 
     Raises
     ------
@@ -47,7 +53,7 @@ def client(conf: SageConfiguration, timeout: float) -> MotrClient:
         The binding is not compiled.
     ConnectionError
         The cluster does not answer, the endpoint is in use, the process was forked, or it has a
-        client by another configuration.
+        client with another configuration.
     """
     global _client
     with _lock:
@@ -83,14 +89,14 @@ def _start(conf: SageConfiguration, timeout: float) -> MotrClient:
     try:
         started.start()
     except DosnaError as error:
-        # What the library has begun cannot be undone in this process.
+        # A start that the library has begun cannot be undone in this process.
         _why_not = str(error)
         raise
     return started
 
 
 def _binding() -> Any:
-    # The transport that needs no other hardware, as long as nobody has chosen.
+    # By default, this takes the transport that needs no special hardware.
     os.environ.setdefault("FI_PROVIDER", "tcp")
     try:
         import _dosna_motr
@@ -103,7 +109,7 @@ def _binding() -> Any:
 
 
 def _reach(ha_addr: str, timeout: float) -> None:
-    """See that somebody listens where the high-availability agent should be."""
+    """Check that a process listens at the address of the high-availability agent."""
     found = _TCP.fullmatch(ha_addr)
     if found is None:
         return
@@ -117,11 +123,11 @@ def _reach(ha_addr: str, timeout: float) -> None:
 
 
 def _take_endpoint(addresses: tuple[str, ...]) -> tuple[str, socket.socket]:
-    """Take the first endpoint that no process of this host has; the socket keeps it."""
+    """Take the first endpoint that no process of this host has; the returned socket keeps it."""
     for address in addresses:
         claim = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         try:
-            # A name in no file system, which is free again when this process ends.
+            # The name is in no file system, and is free again when this process ends.
             claim.bind(f"\0dosna-sage-{address}")
             found = _TCP.fullmatch(address)
             if found is not None:
@@ -140,7 +146,7 @@ def _take_endpoint(addresses: tuple[str, ...]) -> tuple[str, socket.socket]:
 
 
 def _try_elsewhere(conf: SageConfiguration, address: str, timeout: float) -> None:
-    """Start a client in another process, and end it."""
+    """Start a client in another process, and raise ConnectionError if that fails."""
     code = (
         "import json, sys; given = json.load(sys.stdin); sys.path[:] = given.pop('path'); "
         "from dosna.backends.sage.start import try_here; try_here(given)"
@@ -169,11 +175,11 @@ def _try_elsewhere(conf: SageConfiguration, address: str, timeout: float) -> Non
 
 
 def try_here(given: dict[str, Any]) -> None:
-    """Start a client in this process, which ends; the status tells whether it could."""
+    """Start a client in this process, which is to end then; its exit status tells the result."""
     address, timeout = given.pop("address"), given.pop("timeout")
     conf = SageConfiguration(**{**given, "laddr": tuple(given["laddr"])})
     try:
         MotrClient(_binding(), conf, address, None, timeout).start()
     except (ConnectionError, MissingDependencyError, StorageError) as error:
         print(error, flush=True)
-        os._exit(_REFUSED)  # A thread that hangs is not to be waited for.
+        os._exit(_REFUSED)  # An ordinary exit would wait for a thread that hangs.

@@ -1,18 +1,19 @@
-"""Objects and an index of Motr as a store of bytes with compare-and-swap.
+"""A store of bytes with compare-and-swap, in objects and an index of Motr.
 
 A key such as ``entry/tomo/c/0/1`` is the object ``c/0/1`` of the dataset ``entry/tomo``. One
-index, the catalogue, has all that is known about it: see `dosna.backends.sage.records`.
+index, the catalogue, holds everything that is known about it: see `dosna.backends.sage.records`.
 
-Bytes are never written over. A change writes them to a new object of Motr, whose id is the
-dataset's and a number that none had before, and then makes the entry of the next generation by
-an insert that does not overwrite: of several that try, one wins. The newest entry, which is
-the first in the order of keys, is the one that counts. The winner deletes older entries and
-their objects. Each entry names those before it, so that one who was late, and made the entry of
-a generation that was deleted already, finds out. An object that is deleted leaves an entry that
-says so, until the dataset is deleted.
+Bytes are never overwritten. A change writes them to a new object of Motr, whose id consists of
+the dataset's id and a number that was never used. It then makes the entry of the next generation
+by an insert that does not overwrite, so that one of several writers succeeds. The newest entry,
+which is the first in the order of keys, is the valid one. The writer that succeeded deletes older
+entries and their objects. Each entry names those before it. So a late writer, which made the
+entry of a generation that was already deleted, finds this out. A deleted object leaves an entry
+that says so, until the dataset is deleted.
 
-Motr dates each change by the clock of the client, and passes over one that is older than what is
-there, without saying so. Hence every insert is read back, and every delete that matters.
+Motr dates each change by the clock of the client. It passes over a change that is older than the
+present record, and does not report this. Hence every insert is read back, and also every
+deletion that matters.
 """
 
 from __future__ import annotations
@@ -44,7 +45,7 @@ __all__ = ["MOST_IN_ENTRY", "SageStore"]
 T = TypeVar("T")
 
 MOST_IN_ENTRY = 8000
-"""Bytes of metadata that are kept in the catalogue; Motr's servers take values of twice that."""
+"""The most bytes of metadata kept in the catalogue; Motr's servers take values of twice that."""
 
 _IN_FLIGHT = 8
 _BYTES_IN_FLIGHT = 64 << 20
@@ -56,15 +57,16 @@ _MOST_DATASETS = 2**32 - 1
 
 
 class SageStore(Store):
-    """Bytes by key in Motr.
+    """A store of bytes by key in Motr.
 
     Deleting the object ``zarr.json`` of a dataset deletes everything of the dataset.
 
     Parameters
     ----------
     motr : Motr
+        The client of Motr.
     namespace : str
-        Stores of other namespaces have other keys.
+        The name of a set of keys, which other namespaces do not share.
     """
 
     shared_between_processes = True
@@ -72,7 +74,7 @@ class SageStore(Store):
     deletes_at_once = _PAGE  # by several threads
 
     patience: ClassVar[float] = 10.0
-    """Seconds that a client may be behind the clock of another."""
+    """The seconds that the clock of a client may be behind that of another."""
 
     def __init__(self, motr: Motr, namespace: str) -> None:
         self.motr = motr
@@ -94,14 +96,15 @@ class SageStore(Store):
             if entry is None or entry.kind == b"d":
                 if known is None:
                     return None
-                # The dataset may have been deleted and made again, under another id.
+                # The dataset may have been deleted and created again under another id.
                 self._ids.pop(root, None)
                 continue
             start, stop = _bounds(byte_range, entry)
             if entry.kind == b"i":
                 return Blob(entry.data[start:stop], entry.version)
             data = self._read(entry, start, stop)
-            # Whoever replaces an object deletes it: what was read counts if it was not replaced.
+            # A writer that replaces an object deletes it, so the bytes are valid only if the
+            # object was not replaced meanwhile.
             now = self._newest(dataset, rest)
             if now is None or now.token != entry.token:
                 continue
@@ -139,7 +142,7 @@ class SageStore(Store):
             base = self._newest(dataset, rest)
             found = ABSENT if base is None else base.version
             if expected is not None and found != expected:
-                self._look_up(root)  # Who looks again looks at what is there now.
+                self._look_up(root)  # so that the next look is at the present dataset
                 raise _conflict(key, expected)
             if self._replace(root, dataset, rest, base, data, mark):
                 return
@@ -170,7 +173,10 @@ class SageStore(Store):
         data: bytes | None,
         mark: str | None = None,
     ) -> bool:
-        """Make the entry after `base`; False, and no change, if another did or it is too late."""
+        """Make the entry after `base`.
+
+        Return False, without a change, if another writer made it or the dataset is gone.
+        """
         generation, ancestors = 1, tuple[bytes, ...]()
         if base is not None:
             generation = base.generation + 1
@@ -189,10 +195,10 @@ class SageStore(Store):
         oid = self._write(dataset, data, note)
         place = entry._replace(kind=b"o", oid=oid, nbytes=len(data), data=(mark or "").encode())
         done = self._publish(root, dataset, rest, place)
-        # What fails leaves the note as it is: by it the object is found when the dataset goes.
+        # A failure leaves the note, by which the object is found when the dataset is deleted.
         if self._notes.get(dataset) is notes:
             notes.append(note)
-        else:  # It went meanwhile, and its notes with it.
+        else:  # The dataset was deleted meanwhile, and its notes with it.
             self.motr.discard([note])
         return done
 
@@ -209,12 +215,12 @@ class SageStore(Store):
             raise StoreTimeoutError(f"{error}; what was there before is still there") from error
 
     def _publish(self, root: str, dataset: int, rest: str, entry: Entry) -> bool:
-        """Make an entry; False, and nothing is left of it, if it does not count."""
+        """Make an entry; return False, and leave nothing of it, if it is not valid."""
         key = slot(dataset, rest, entry.generation)
         if not self.motr.insert(key, entry.encode()):
             self._remove(entry)
             return False
-        # From here on the change may have been seen.
+        # From here on, others may have seen the change.
         try:
             slots = self._slots(dataset, rest)
             counts = self._is_ancestor(entry, slots[0] if slots else None)
@@ -229,7 +235,7 @@ class SageStore(Store):
             if not alive or any(s.token == entry.token for s in slots):
                 self.motr.discard([key])
             return False
-        with suppress(DosnaError):  # It counts; the next writer finds what is left here.
+        with suppress(DosnaError):  # The entry is valid; the next writer deletes the remains.
             old = [s for s in slots if s.generation < entry.generation]
             for other in old:
                 self._remove(other)
@@ -238,10 +244,10 @@ class SageStore(Store):
         return True
 
     def _is_ancestor(self, entry: Entry, newest: Entry | None) -> bool:
-        """Whether all later changes were made to what an entry says.
+        """Return True if all later changes were made on top of an entry.
 
-        The newest entry of all is never deleted while its dataset lives, so that a late one,
-        whose generation was there and is deleted, has a newer one above it.
+        The newest entry is never deleted while its dataset exists. So a late entry, whose
+        generation existed and was deleted, has a newer one above it.
         """
         if newest is None or newest.generation <= entry.generation:
             return newest is not None and newest.token == entry.token
@@ -281,7 +287,7 @@ class SageStore(Store):
                 yield folder
 
     def _around(self, prefix: str) -> Iterator[tuple[str, int]]:
-        """Give the datasets whose own names end before `prefix` does."""
+        """Yield the names and ids of the datasets whose names end before `prefix` does."""
         ends = [at for at, letter in enumerate(prefix) if letter == "/"]
         for root in [prefix[:at] for at in ends] + ([""] if prefix else []):
             dataset = self._look_up(root)
@@ -289,7 +295,7 @@ class SageStore(Store):
                 yield root, dataset
 
     def _roots(self, prefix: str) -> Iterator[tuple[str, int]]:
-        """Give the datasets whose names begin with `prefix`."""
+        """Yield the names and ids of the datasets whose names begin with `prefix`."""
         for key, value in self._scan(self._names + prefix.encode(), _LONG_PAGE):
             yield key[len(self._names) :].decode(), int.from_bytes(value)
 
@@ -316,9 +322,9 @@ class SageStore(Store):
         return slots[0] if slots else None
 
     def _slots(self, dataset: int, rest: str, most: int = 8) -> tuple[Entry, ...]:
-        """Give entries of an object, the newest first."""
+        """Return entries of an object, the newest first."""
         start = slot(dataset, rest, LAST_GENERATION)
-        # Of what is deleted nothing is newer than the newest, except where all is deleted.
+        # No deleted entry is newer than the newest one, unless all entries are deleted.
         found, _ = self.motr.following(start, most)
         mine = [(key, value) for key, value in found if key[:-8] == start[:-8]]
         return tuple([Entry.decode(parse(key)[1], value) for key, value in mine])
@@ -337,7 +343,7 @@ class SageStore(Store):
         return self._ids[root]
 
     def _make_id(self, root: str) -> int:
-        """Give the id of a dataset, which has one from now on."""
+        """Return the id of a dataset, and make one if it has none."""
         name = self._name(root)
         for _ in self._tries(f"giving {root!r} an id"):
             found = self._look_up(root)
@@ -354,13 +360,16 @@ class SageStore(Store):
         raise AssertionError
 
     def _delete_all(self, root: str, dataset: int) -> None:
-        """Delete a dataset; what a process leaves that dies meanwhile, deleting again finds."""
+        """Delete a dataset.
+
+        If the process dies meanwhile, another deletion finds the remains.
+        """
         self._sweep(dataset, keep=DOCUMENT)
         for _ in self._tries(f"deleting {root!r}"):
             if self._look_up(root) != dataset:
                 break
             self.motr.discard([self._name(root)])
-        # Whoever made an entry before this looks for the name after it, and withdraws.
+        # A writer that made an entry before this looks for the name afterwards, and withdraws.
         for _ in self._tries(f"deleting what dataset {dataset:#x} of {root!r} had"):
             if not self._sweep(dataset):
                 break
@@ -368,7 +377,7 @@ class SageStore(Store):
         self.motr.discard([b"d" + dataset.to_bytes(4)])
 
     def _sweep(self, dataset: int, keep: str | None = None) -> int:
-        """Delete the objects and entries of a dataset; give how many records there were."""
+        """Delete the objects and entries of a dataset; return the number of records."""
         count = 0
         for kind in (b"p", b"k"):
             gone: Keys = []
@@ -391,7 +400,10 @@ class SageStore(Store):
         return count
 
     def _tries(self, what: str) -> Iterator[None]:
-        """Give turns until one succeeds, at once and then with pauses, or raise StorageError."""
+        """Yield for each attempt, the first at once and others after pauses; the caller ends it.
+
+        Raise StorageError when an attempt ends after the time of `patience`.
+        """
         end = time.monotonic() + self.patience
         pause = 0.0
         while True:
@@ -405,7 +417,7 @@ class SageStore(Store):
             pause = min(1.0, 2 * pause + 0.001)
 
     def for_each(self, work: Callable[[T], object], items: Iterable[T], nbytes: int = 0) -> None:
-        self.motr.check_process()  # Threads do not survive a fork either.
+        self.motr.check_process()  # The threads of the workers do not survive a fork either.
         self._workers.for_each(work, items, nbytes)
 
     def close(self) -> None:
