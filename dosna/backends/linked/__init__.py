@@ -1,1 +1,1 @@
-"""Datasets whose chunks stay in files of others."""
+"""Datasets whose chunks stay in existing files of other programs."""

@@ -1,10 +1,10 @@
-"""Linked datasets: their chunks lie in HDF5 files, and only the places of these are stored.
+"""Linked datasets, whose chunks lie in HDF5 files: only the places of the chunks are stored.
 
-What a connection stores of one is a dataset of its own, of int64 and shape (3, n): the offset in
-the file, the bytes stored (0 for a chunk that was never written) and the filter mask of each of
-the n chunks of the grid, in C order. Its metadata say by `DatasetMetadata.link` what it shows, as
-`Link.to_json` gives it. Few records are kept there, and an array that is contiguous in its file
-has none: then n is 0.
+For a linked dataset, a connection stores a table. This is a dataset of int64 and shape (3, n): the
+offset in the file, the number of bytes stored (0 for a chunk that was never written) and the
+filter mask of each of the n chunks of the grid, in C order. `DatasetMetadata.link` of its metadata
+says which array it stands for, in the form of `Link.to_json`. If there are few records, they are
+kept in that link, and an array that is contiguous in its file has none. Then n is 0.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ from dosna.io.s3file import S3Options
 __all__ = ["MOST_KEPT", "Link", "LinkedDataset", "new_table", "write_records"]
 
 MOST_KEPT = 64
-"""Chunks whose records are kept with the metadata: to make and open a table takes requests."""
+"""The most chunks whose records are kept in the metadata, which saves the requests of a table."""
 
 RECORDS_PER_CHUNK = 1 << 14
 _BLOCKS_KEPT = 64
@@ -67,28 +67,28 @@ _NOTHING = np.zeros((), np.uint8)
 
 @dataclass(frozen=True)
 class Link:
-    """Where the elements of an array lie, and how.
+    """The place and the form of the elements of an array in a file.
 
     Parameters
     ----------
     url : str
-        Of the file: an absolute path, or ``s3://bucket/key``.
+        The address of the file: an absolute path, or ``s3://bucket/key``.
     name : str
-        Of the array in it.
+        The name of the array in the file.
     fingerprint : str
         The state of the file in which the places are right.
     shape, dtype, fillvalue, chunk_size
-        Of the array; chunks are the file's own, or rows that lie together.
+        The properties of the array. Its chunks are the file's own, or rows that lie together.
     filters : tuple
-        Numbers and parameters of HDF5's filters, in the order of writing.
+        The numbers and parameters of HDF5's filters, in the order of writing.
     offset : int, optional
-        Of the first element, if all lie together in C order.
+        The position of the first element, if all lie together in C order.
     records : tuple of int, optional
-        Those of all chunks, one after the other, if there are few chunks.
+        The records of all chunks, one after the other, if there are few chunks.
     dims : tuple of str or None, optional
-        Names of the axes.
+        The names of the axes.
     options : mapping
-        How to reach a server, see `dosna.io.s3file.S3Options`; nothing secret.
+        The options to reach a server, see `dosna.io.s3file.S3Options`; they hold no secrets.
     """
 
     url: str
@@ -105,7 +105,7 @@ class Link:
     options: Mapping[str, Any] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
-        """Give what is kept in `DatasetMetadata.link`."""
+        """Return the value for `DatasetMetadata.link`."""
         return {
             "url": self.url,
             "name": self.name,
@@ -123,7 +123,7 @@ class Link:
 
     @classmethod
     def from_json(cls, found: Mapping[str, Any], where: str) -> Link:
-        """Read what `to_json` gave, or raise FormatError."""
+        """Return the link of a value of `to_json`, or raise FormatError."""
         try:
             dtype = decode_dtype(found["dtype"])
             return cls(
@@ -144,7 +144,7 @@ class Link:
             raise FormatError(f"what dataset {where} links to is broken: {error!r}") from error
 
     def metadata(self, stored: DatasetMetadata) -> DatasetMetadata:
-        """Describe the array, whose table has the metadata `stored`."""
+        """Return the metadata of the array, whose table has the metadata `stored`."""
         return stored.replace(
             shape=self.shape,
             dtype=self.dtype,
@@ -155,18 +155,18 @@ class Link:
 
     @property
     def tabled(self) -> bool:
-        """Whether a table has the records."""
+        """True if the records are in a table."""
         return self.offset is None and self.records is None
 
     def open(self) -> ByteFile:
-        """Open the file, held to its fingerprint; it is shared by all in this process."""
+        """Open the file, pinned to its fingerprint; the whole process shares it."""
         found = _files.get(self._key)
         if found is None:
             found = open_bytes(self.url, S3Options(**self.options))
             found.pin(self.fingerprint)
             found = _files.setdefault(self._key, found)
             while len(_files) > _MOST_FILES:
-                # Of what others do at the same time nothing matters here, nor after a fork.
+                # Changes by other threads at the same time do no harm here, also after a fork.
                 with suppress(KeyError, RuntimeError, StopIteration):
                     del _files[next(iter(_files))]
         return found
@@ -180,7 +180,7 @@ _files: dict[tuple[Any, ...], ByteFile] = {}
 
 
 def new_table(link: Link, attrs: Mapping[str, Any]) -> DatasetMetadata:
-    """Describe the dataset that is to be stored for a link; its records are still to come."""
+    """Return the metadata of the table to store for a link; its records are written later."""
     grid = link.metadata(new_metadata((), "u1")).total_chunks
     count = grid if link.tabled else 0
     records = max(1, min(count, RECORDS_PER_CHUNK))
@@ -189,7 +189,7 @@ def new_table(link: Link, attrs: Mapping[str, Any]) -> DatasetMetadata:
 
 
 def write_records(table: BackendDataset, numbers: Array, records: Records) -> None:
-    """Write the records of the chunks of these numbers to a table that has none yet."""
+    """Write the records of the chunks with the given numbers to a table that is still empty."""
     size = table.metadata.chunk_size[1]
     order = np.argsort(numbers)
     numbers, records = numbers[order], records[:, order]
@@ -208,12 +208,12 @@ def write_records(table: BackendDataset, numbers: Array, records: Records) -> No
 
 
 class LinkedDataset(BackendDataset):
-    """An array whose chunks lie in a file; read-only, but for its attributes.
+    """An array whose chunks lie in a file; it is read-only, except for its attributes.
 
     Parameters
     ----------
     table : BackendDataset
-        What is stored of it, whose metadata have a link.
+        The table that is stored for it, whose metadata have a link.
     """
 
     def __init__(self, table: BackendDataset) -> None:
@@ -242,7 +242,7 @@ class LinkedDataset(BackendDataset):
 
     @property
     def metadata(self) -> DatasetMetadata:
-        """Of the array; the table's say the rest."""
+        """Metadata of the array; those of its table are in `table`."""
         stored = self.table.metadata
         if stored is not self._seen:
             self._take_over(stored)
@@ -303,7 +303,8 @@ class LinkedDataset(BackendDataset):
         return found
 
     def _reader(self) -> ChunkReader:
-        # Made for each read: a handle that kept its file open could be one of thousands.
+        # Made for each read, because there may be thousands of handles, and each would keep its
+        # file open.
         meta, link = self.metadata, self.link
         rows = link.offset is not None
         return ChunkReader(link.open(), meta, self._decoders, self._find, rows)
@@ -321,7 +322,7 @@ class LinkedDataset(BackendDataset):
         return None if kept is None else np.array(kept, np.int64).reshape(-1, 3).T
 
     def _find_rows(self, indices: Sequence[Shape]) -> Records:
-        """Give the places of rows of an array that lies together."""
+        """Return the places of rows of an array that lies together in its file."""
         meta, offset = self.metadata, self.link.offset or 0
         strides = [meta.dtype.itemsize]
         for n in meta.shape[:0:-1]:
@@ -358,7 +359,7 @@ class LinkedDataset(BackendDataset):
                     f"what dataset {self.name!r} knows of where its chunks lie in {self.link.url} "
                     f"is damaged: delete it, and link it again ({error})"
                 ) from error
-            # What was read is of this link, if it still is that of the dataset afterwards.
+            # The block belongs to this link only if the dataset still has the link afterwards.
             self.table.refresh()
             if self.table.metadata.link != link:
                 raise self._stale()
@@ -420,7 +421,7 @@ class LinkedDataset(BackendDataset):
             yield from (idx for idx in np.ndindex(grid) if self.has_chunk(idx))
             return
         size = self.table.metadata.chunk_size[1]
-        # Blocks of a table in which no chunk is stored are none themselves.
+        # A block of the table does not exist if none of its chunks is stored.
         for block in sorted(idx[1] for idx in self.table.chunk_indices()):
             for column in np.flatnonzero(self._block(block)[1]).tolist():
                 yield tuple(int(i) for i in np.unravel_index(block * size + column, grid))
@@ -435,7 +436,7 @@ class LinkedDataset(BackendDataset):
             return "corrupt"
         return "ok" if self._reader().is_checked(mask) else "unchecked"
 
-    # -- what is not done -----------------------------------------------------------------
+    # -- unsupported operations -----------------------------------------------------------
 
     def check_writable(self) -> None:
         raise ReadOnlyError(
@@ -465,5 +466,5 @@ class LinkedDataChunk(BackendDataChunk):
 
 
 def _stored(stored: DatasetMetadata, shown: DatasetMetadata) -> DatasetMetadata:
-    """Give a table the attributes and the state of the array that it stands for."""
+    """Return a table's metadata with the attributes and the state of the array it stands for."""
     return stored.replace(attrs=shown.attrs, incomplete=shown.incomplete, origin=shown.origin)

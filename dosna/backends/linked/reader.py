@@ -1,4 +1,4 @@
-"""Chunks of HDF5 files, read and decoded without libhdf5 by whoever knows where they lie."""
+"""Reading and decoding of chunks at known places in HDF5 files, without libhdf5."""
 
 from __future__ import annotations
 
@@ -46,10 +46,10 @@ DEFLATE, SHUFFLE, FLETCHER32 = 1, 2, 3
 BITSHUFFLE = 32008
 
 UNFILTERED = 0xFFFFFFFF
-"""The mask of a chunk that no filter was applied to."""
+"""The mask of a chunk to which no filter was applied."""
 
 _GAP = 4096
-"""To read over so many bytes costs less than another request."""
+"""The most unwanted bytes that cost less to read than another request."""
 _LOOKED_UP = 1024
 
 Decoder = Callable[[Any, int], Any]
@@ -57,15 +57,18 @@ Filter = tuple[int, tuple[int, ...]]
 """The number of a filter, and its parameters."""
 
 Records = npt.NDArray[np.int64]
-"""Of shape (3, n): offset in the file, bytes stored (0: never written) and filter mask."""
+"""Records of n chunks, of shape (3, n).
+
+Each is an offset in the file, a number of bytes stored (0: never written) and a filter mask.
+"""
 
 
 class UndecodableError(Exception):
-    """What is stored is damaged, or not as this module expects it: libhdf5 may know better."""
+    """The error of a chunk that is damaged or of unexpected form; libhdf5 may still read it."""
 
 
 class _Scratch(threading.local):
-    """Memory of a thread, which is used again for the next chunk."""
+    """The memory of a thread, which is used again for the next chunk."""
 
     def __init__(self) -> None:
         self._arrays: dict[str, Array] = {}
@@ -77,7 +80,7 @@ class _Scratch(threading.local):
         return found[:nbytes]
 
     def beside(self, data: Array, use: str) -> Array:
-        """Return as much memory as some data take, and other than theirs."""
+        """Return memory of the size of `data` that does not overlap it."""
         found = self.get(use, len(data))
         # A filter may occur twice in a pipeline.
         return self.get(f"{use} again", len(data)) if np.may_share_memory(found, data) else found
@@ -87,32 +90,34 @@ _scratch = _Scratch()
 
 
 class _Part(NamedTuple):
-    """What is to be read for one task."""
+    """The bytes to read for one task."""
 
     task: ChunkTask
     start: int
     stop: int
     active: list[Decoder]
     offset: int = 0
-    """Of the chunk in the file."""
+    """The position of the chunk in the file."""
     ranges: Sequence[tuple[int, int]] = ()
-    """Those bytes of an unfiltered chunk that are wanted, if not all are."""
+    """The wanted bytes of an unfiltered chunk; empty if all are wanted."""
 
 
 class ChunkReader:
-    """Chunks, each of which is read as it is stored and taken through its filters.
+    """A reader of chunks, which reads each as it is stored and undoes its filters.
 
     Parameters
     ----------
     file : ByteFile
+        The file with the chunks.
     metadata : DatasetMetadata
-        Shape, dtype, chunks and fill value.
-    decoders : sequence of callable
-        In the order of reading, each with the bit of its filter in a chunk's mask.
+        The shape, dtype, chunk size and fill value of the array.
+    decoders : sequence of tuple
+        The decoders in the order of reading, each after the bit of its filter in a chunk's mask.
     find : callable
-        Gives the records of chunks by their indices.
+        A function that returns the records of chunks by their indices.
     trimmed : bool
-        Whether chunks at the end of an array end with it: those of `row_chunks`.
+        Whether chunks at the end of an axis end with the array, as do the rows of an array that
+        lies together in its file.
     """
 
     def __init__(
@@ -125,7 +130,7 @@ class ChunkReader:
     ) -> None:
         self.file, self.metadata = file, metadata
         self._decoders, self._find, self._trimmed = decoders, find, trimmed
-        # NumPy copies field by field, and leaves what is between them as memory had it.
+        # NumPy copies field by field, and leaves the bytes between fields uninitialized.
         dtype, self._fill = metadata.dtype, metadata.fillvalue
         self._kind = dtype if dtype.names is None else np.dtype(f"V{dtype.itemsize}")
         if self._kind is not dtype:
@@ -144,11 +149,11 @@ class ChunkReader:
         self.file.for_each(partial(self._read, out), self._requests(out, tasks))
 
     def is_checked(self, mask: int) -> bool:
-        """Whether a chunk has a checksum."""
+        """Return True if a chunk with this filter mask has a checksum."""
         return any(not mask & bit and how is _check_fletcher32 for bit, how in self._decoders)
 
     def _requests(self, out: Array, tasks: Iterable[ChunkTask]) -> Iterator[list[_Part]]:
-        """Give what each request is for; what was never written becomes fill here."""
+        """Yield the parts to read by each request; fill `out` for chunks never written."""
         waiting = iter(tasks)
         while batch := list(islice(waiting, _LOOKED_UP)):
             parts = []
@@ -194,7 +199,8 @@ class ChunkReader:
 
     def _read_one(self, out: Array, part: _Part) -> None:
         task, start, size = part.task, part.start, part.stop - part.start
-        # Of slices as many bytes as elements are these; of points perhaps in another order.
+        # For slices, a range of the target's size holds its elements in order; for points the
+        # order may differ.
         if not part.active and (
             task.whole
             or (len(part.ranges) == 1 and not any(type(k) is np.ndarray for k in task.chunk))
@@ -224,7 +230,7 @@ class ChunkReader:
         return prod(self._extent(part.task.idx)) * self.metadata.dtype.itemsize
 
     def _put(self, out: Array, part: _Part, data: Any) -> None:
-        """Take what was read through its filters, and to its place."""
+        """Undo the filters of the bytes read, and write the elements to their place in `out`."""
         task = part.task
         extent = self._extent(task.idx)
         nbytes = self._nbytes(part)
@@ -241,7 +247,7 @@ class ChunkReader:
 
 
 def _neighbours(parts: list[_Part], most: int) -> Iterator[list[_Part]]:
-    """Put together what is read by one request, for it lies close together in the file."""
+    """Yield groups of parts that lie close together in the file, each for one request."""
     parts.sort(key=lambda part: part.start)
     group: list[_Part] = []
     for part in parts:
@@ -254,7 +260,7 @@ def _neighbours(parts: list[_Part], most: int) -> Iterator[list[_Part]]:
 
 
 def numbers_of(indices: Sequence[Shape] | Array, grid: Shape) -> npt.NDArray[np.int64]:
-    """Number chunks in C order of their grid."""
+    """Return the numbers of chunks in C order of their grid."""
     columns = np.asarray(indices, np.int64).reshape(len(indices), len(grid))
     numbers = np.zeros(len(indices), np.int64)
     for axis, count in enumerate(grid):
@@ -270,15 +276,21 @@ def undone(data: Any, active: Sequence[Decoder], nbytes: int) -> Any:
     data : bytes-like
         The chunk as it is stored.
     active : sequence of callable
-        What undoes the filters that were applied to it, in the order of reading.
+        The decoders of the filters that were applied to it, in the order of reading.
     nbytes : int
+        The size of the chunk without filters.
+
+    Returns
+    -------
+    bytes-like
+        The decoded chunk.
 
     Raises
     ------
     UndecodableError
-        A filter cannot have written it.
+        The data cannot be the output of a filter.
     """
-    # Each checksum makes a chunk longer by 4 bytes for the filters that are applied after it.
+    # Each checksum adds 4 bytes to a chunk for the filters that are applied after it.
     longer = 4 * active.count(_check_fletcher32)
     for decode in active:
         if decode is _check_fletcher32:
@@ -288,13 +300,17 @@ def undone(data: Any, active: Sequence[Decoder], nbytes: int) -> Any:
 
 
 def decoders_of(filters: Sequence[Filter], itemsize: int) -> list[tuple[int, Decoder]] | None:
-    """Return what undoes filters, in the order of reading; None if that is not known here."""
+    """Return the decoders of filters, in the order of reading; None if one is not available.
+
+    Each comes after the bit of its filter in a chunk's mask.
+    """
     decoders: list[tuple[int, Decoder]] = []
     compressed = False
     for number, (code, values) in enumerate(filters):
         decoder = decoder_of(code, values, itemsize)
         compresses = _compresses(code, values)
-        # All but gzip's are told how long their chunk is, which is unknown of a compressed one.
+        # Decoders other than these three need the length of their output, which is unknown if
+        # that is compressed data.
         if decoder is None or (compressed and code not in (DEFLATE, SHUFFLE, FLETCHER32)):
             return None
         compressed = compressed or compresses
@@ -309,7 +325,7 @@ def _compresses(code: int, values: Sequence[int]) -> bool:
 
 
 def decoder_of(code: int, values: Sequence[int], itemsize: int) -> Decoder | None:
-    """Give what undoes a filter; None if that is not known here."""
+    """Return the decoder of a filter; None if it is not available."""
     if code == DEFLATE:
         return _inflate
     if code == SHUFFLE:
@@ -339,7 +355,8 @@ def _decompressor(name: str | None) -> Callable[..., Any] | None:
     return found
 
 
-# Filters as registered: https://github.com/HDFGroup/hdf5_plugins/blob/master/docs/RegisteredFilterPlugins.md.
+# Registered filters:
+# https://github.com/HDFGroup/hdf5_plugins/blob/master/docs/RegisteredFilterPlugins.md
 _BLOSC, _LZ4, _ZSTD = 32001, 32004, 32015
 _CODECS = {_BLOSC: "blosc", _LZ4: "lz4", _ZSTD: "zstd"}
 
@@ -355,7 +372,7 @@ _ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
 
 
 def _unzstd(data: Any, nbytes: int, decompress: Callable[..., Any]) -> Any:
-    # The library makes as much memory as a frame says that it needs (RFC 8878, 3.1.1.1).
+    # The library allocates as much memory as a frame says that it needs (RFC 8878, 3.1.1.1).
     header = bytes(memoryview(data)[:18])
     flags = header[4] if len(header) > 5 else 0
     alone = flags >> 5 & 1
@@ -368,7 +385,8 @@ def _unzstd(data: Any, nbytes: int, decompress: Callable[..., Any]) -> Any:
 
 
 def _unblosc(data: Any, nbytes: int, decompress: Callable[..., Any]) -> Any:
-    # The library trusts these lengths, and would read or write beyond the buffers.
+    # The library trusts these lengths, and would read or write beyond the buffers if they are
+    # wrong.
     header = bytes(memoryview(data)[:16])
     found, _, stored = (int.from_bytes(header[at : at + 4], "little") for at in (4, 8, 12))
     if len(header) < 16 or (found, stored) != (nbytes, len(data)):
@@ -377,7 +395,7 @@ def _unblosc(data: Any, nbytes: int, decompress: Callable[..., Any]) -> Any:
 
 
 def _unlz4(data: Any, nbytes: int, decompress: Callable[..., Any]) -> Any:
-    """Take apart the blocks of HDF5's lz4 filter, each with its size before it, big-endian."""
+    """Decode the blocks of HDF5's lz4 filter, each after its size in big-endian order."""
     raw = bytes(data)
     total, block = int.from_bytes(raw[:8], "big"), int.from_bytes(raw[8:12], "big")
     if total != nbytes or not block:
@@ -395,7 +413,7 @@ def _unlz4(data: Any, nbytes: int, decompress: Callable[..., Any]) -> Any:
 
 
 def _lz4_block(decompress: Callable[[Any], Any], block: Any, length: int) -> Any:
-    # numcodecs has blocks begin with how long they are when decompressed.
+    # numcodecs expects the decompressed length at the beginning of a block.
     return _decoded(decompress, length.to_bytes(4, "little") + bytes(block))
 
 
@@ -429,7 +447,7 @@ def _bitshuffle_decoder(values: Sequence[int]) -> Decoder | None:
 def _inflate(data: Any, nbytes: int) -> Any:
     stream = zlib.decompressobj()
     try:
-        # No more than a chunk may be, which is longer when what is compressed is so already.
+        # At most the size of a chunk, with a margin for data that was compressed before.
         found = stream.decompress(data, nbytes + (nbytes >> 3) + 1024)
     except zlib.error as error:
         raise UndecodableError(str(error)) from None
