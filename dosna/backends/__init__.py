@@ -1,4 +1,4 @@
-"""Where chunks live. `AVAILABLE` names the backends that `dosna.use` takes."""
+"""Backends: the kinds of storage for chunks. `AVAILABLE` names those that `dosna.use` takes."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ registry: Registry[Backend] = Registry(
 
 
 def __getattr__(name: str) -> tuple[str, ...]:
-    # Lazy, because it asks the installed packages for their entry points.
+    # Lazy, because it reads the entry points of the installed packages.
     if name == "AVAILABLE":
         return registry.names
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

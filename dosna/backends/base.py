@@ -1,12 +1,12 @@
-"""Templates of a backend: a connection, a dataset and a chunk that only store.
+"""Base classes of a backend: a connection, a dataset and a chunk that only store.
 
-A backend implements the abstract methods below and nothing else. Slicing, checking of
-arguments, parallel work and everything that a user sees stands once in `dosna.engines`.
-An object store needs still less: see `dosna.backends.stores.connection`.
+A backend has to implement only the abstract methods below. Slicing, the checking of
+arguments, parallel work and everything that a user sees are implemented once, in
+`dosna.engines`. An object store needs still less: see `dosna.backends.stores.connection`.
 
 Part of a chunk
 ---------------
-Stored chunks always have the full `chunk_size`, also at the edge of the array; what lies
+Stored chunks always have the full `chunk_size`, also at the edge of the array; the part
 outside of the array is fill. Indices named `slices` are in coordinates of the stored
 chunk: a tuple with an integer, a slice of positive step or a 1-D integer array per axis, used
 as NumPy uses it. None stands for the part of the chunk that lies inside the array.
@@ -51,27 +51,28 @@ __all__ = [
 ]
 
 ChunkState = Literal["ok", "unchecked", "never written", "missing", "corrupt", "unreadable"]
-"""What `verify` finds: ``ok`` (its checksum is right), ``unchecked`` (well-formed, but
-stored without a checksum), ``never written`` (reads as fill), ``missing`` (was written and
-is gone) or ``corrupt``."""
+"""State of a chunk as `verify` reports it: ``ok`` (its checksum is right), ``unchecked``
+(well-formed, but stored without a checksum), ``never written`` (reads as fill), ``missing``
+(was written and is gone), ``corrupt`` or ``unreadable`` (the operating system gives an error
+for its file)."""
 
 
 @dataclass(frozen=True)
 class Guarantees:
-    """What a dataset's store promises.
+    """The guarantees that the store of a dataset gives.
 
     Parameters
     ----------
     partial_writes : {'processes', 'threads', 'none'}
-        Among whom two writes to different parts of one chunk both survive.
+        The kind of concurrent writers whose writes to different parts of one chunk all survive.
     atomic_chunks : bool
-        Whether a reader, also after a crash, sees each chunk all old or all new.
+        True if a reader sees each chunk all old or all new, also after a crash.
     durable : bool
-        Whether a write has reached the disk when it returns, and so survives power loss.
+        True if a write has reached the disk when it returns, and so survives power loss.
     checksum : bool
-        Whether flipped bytes of a chunk are noticed when it is read.
+        True if flipped bytes of a chunk are noticed when it is read.
     notes : tuple of str
-        Conditions that the store's own documentation would put in small print.
+        The conditions and exceptions of these guarantees.
     """
 
     partial_writes: Literal["processes", "threads", "none"]
@@ -83,18 +84,18 @@ class Guarantees:
 
 @dataclass(frozen=True)
 class Backend:
-    """A backend: where chunks live.
+    """A backend: a kind of storage for chunks.
 
     Parameters
     ----------
     name : str
-        In lower case.
+        The backend's name, in lower case.
     connection : type
-        Its connection class; the rest follows from it.
+        The connection class; everything else follows from it.
     description : str
-        One line for people.
+        A description of one line, for people.
     url : str
-        Where to read more.
+        The address of further documentation.
     """
 
     name: str
@@ -111,31 +112,31 @@ class Backend:
 
 
 class BackendConnection(ABC):
-    """A place with named datasets.
+    """A place that holds named datasets.
 
     Parameters
     ----------
     name : str
-        What it means is the backend's: a namespace, a folder, a pool.
+        The name of the place. The backend defines its meaning: a namespace, a folder, a pool.
     mode : {'a', 'r'}
-        'r' refuses every change: whatever would change something calls `check_writable` first,
-        of the connection or of the dataset.
+        The access mode. 'r' refuses every change: each method that changes something first calls
+        `check_writable` of the connection or of the dataset.
     """
 
     shared_between_processes: ClassVar[bool]
-    """Whether another process that connects by the same name sees the same data."""
+    """True if another process that connects by the same name sees the same data."""
 
     stores_text: ClassVar[bool] = False
-    """True if datasets may be of text, whose elements (`dosna.core.text.TEXT`) vary in length."""
+    """True if datasets may hold text, whose elements (`dosna.core.text.TEXT`) vary in length."""
 
     nul_in_text: ClassVar[bool] = True
-    """Whether that text may have the character NUL in it; otherwise it is refused."""
+    """True if that text may contain the character NUL; otherwise it is refused."""
 
     parallel_bytes: ClassVar[int] = 0
-    """Requests of fewer bytes are not worth a second thread; 0 where waiting dominates."""
+    """Bytes below which a request is not worth a second thread; 0 where waiting dominates."""
 
     parallel_chunk_bytes: ClassVar[int] = 0
-    """Nor are requests in chunks of fewer bytes, whatever their number."""
+    """Bytes of a chunk below which a second thread is not worthwhile, for any number of chunks."""
 
     def __init__(self, name: str, mode: str = "a") -> None:
         if not isinstance(name, str) or not name:
@@ -147,7 +148,7 @@ class BackendConnection(ABC):
         self.connected = False
 
     def check_writable(self) -> None:
-        """Raise ReadOnlyError for mode 'r'."""
+        """Raise ReadOnlyError if the connection was opened with mode 'r'."""
         if self.mode == "r":
             self.refuse()
 
@@ -160,43 +161,49 @@ class BackendConnection(ABC):
 
     @classmethod
     def split_url(cls, path: str, options: dict[str, Any]) -> tuple[str, str, dict[str, Any]]:
-        """Say what the path of a URL means, see `dosna.open_url`.
+        """Split the path of a URL into connection and dataset; see `dosna.open_url`.
 
         Parameters
         ----------
         path : str
-            What follows ``BACKEND:``.
+            The part of the URL after ``BACKEND:``.
         options : dict
-            Of the connection, from the rest of the URL.
+            The options of the connection, from the rest of the URL.
 
         Returns
         -------
         tuple
-            The connection's name ('' if the path has none), the dataset's ('' if the path is
-            the connection's), and the options.
+            The name of the connection ('' if the path has none), the name of the dataset ('' if
+            the path is that of the connection), and the options.
         """
         place, _, name = path.removeprefix("//").partition("/")
         return place, name.rstrip("/"), options
 
     def make_place(self) -> bool:
-        """Make what `connect` needs to be there, if what is around it is; True if it was not."""
+        """Create the place that `connect` needs, if its surroundings exist.
+
+        Returns
+        -------
+        bool
+            True if the place was created, False if it existed or needs no creation.
+        """
         return False
 
     def remove_place(self) -> None:  # noqa: B027  most made nothing
-        """Remove what `make_place` has made, if nothing has come into it."""
+        """Remove what `make_place` created, if it is still empty."""
 
     @property
     def holds_trees(self) -> bool:
-        """Whether many datasets are as cheap as one: False where each takes, say, a bucket."""
+        """True if many datasets are as cheap as one; False if each takes, say, a bucket."""
         return True
 
     @property
     def location(self) -> str:
-        """Where the datasets are, so that two processes can tell whether they mean the same."""
+        """Location of the datasets, by which two processes can tell if they mean the same one."""
         return self.name
 
     def connect(self) -> None:
-        """Reach the store. Connecting twice does nothing.
+        """Connect to the store. Connecting twice does nothing.
 
         Raises
         ------
@@ -206,23 +213,23 @@ class BackendConnection(ABC):
         self.connected = True
 
     def disconnect(self) -> None:
-        """Let go of the store. Disconnecting twice does nothing."""
+        """Close the connection to the store. Disconnecting twice does nothing."""
         self.connected = False
 
     @property
     def reserved(self) -> frozenset[str]:
-        """What the layout's own documents are called beside or above datasets."""
+        """Names of the layout's own documents beside or above datasets."""
         return frozenset()
 
     def check_name(self, name: str) -> str:
-        """Return the name of a new dataset or group, or refuse it.
+        """Return the name of a new dataset or group, or raise if it cannot be used.
 
         Raises
         ------
         DatasetNameError
-            It is not legal (see `dosna.core.names.check_name`), or a part of it is one of
-            `reserved`: it would hide what is beside it. Case does not count, as on some file
-            systems.
+            The name is not legal (see `dosna.core.names.check_name`), or a part of it is one of
+            `reserved` and would hide a document of the layout. Case is ignored, because some
+            file systems ignore it.
         """
         check_name(name)
         reserved = self.reserved
@@ -236,10 +243,10 @@ class BackendConnection(ABC):
 
     @abstractmethod
     def create_dataset(self, name: str, metadata: DatasetMetadata) -> BackendDataset:
-        """Make a dataset, or raise DatasetExistsError: of several that try, one wins.
+        """Create a dataset, or raise DatasetExistsError. Of several concurrent calls, one wins.
 
-        A backend adds its own options as keyword-only parameters; what it must remember of
-        them goes into ``metadata.storage``. Names arrive checked.
+        A backend adds its own options as keyword-only parameters and keeps those that it needs
+        later in ``metadata.storage``. The name has been checked by the caller.
         """
 
     @abstractmethod
@@ -250,31 +257,32 @@ class BackendConnection(ABC):
     def del_dataset(self, name: str, only: BackendDataset | None = None) -> None:
         """Delete a dataset with all its chunks, or raise DatasetNotFoundError.
 
-        With `only`, delete just what this handle was opened on, as far as the store can tell,
-        and not what somebody else has made under its name since.
+        With `only`, delete the dataset only if it is the one that this handle was opened on, as
+        far as the store can tell, and not one that was created under its name since.
         """
 
     def storable(self, dtype: np.dtype[Any]) -> np.dtype[Any]:
-        """Return the dtype as which values of another are stored without loss; it by default.
+        """Return a dtype that stores values of `dtype` without loss; by default `dtype` itself.
 
         Raises
         ------
         TypeError
-            There is none.
+            There is no such dtype.
         """
         return dtype
 
     def check_dataset(self, name: str, metadata: DatasetMetadata, **options: Any) -> None:  # noqa: B027
-        """Raise what `create_dataset` would raise of a description and its options.
+        """Raise the error that `create_dataset` would raise for a description and its options.
 
-        Makes nothing, and need not see what only making it tells.
+        Nothing is created. Errors that only the creation can reveal need not be found.
         """
 
     def begin_replacement(self, name: str) -> str | None:
-        """Return a name, in no listing, under which a dataset can be made to replace another.
+        """Return an unlisted name under which a dataset can be created to replace another.
 
-        What is made under it has the replaced one's name for its `name`, and is removed by
-        `end_replacement`, or by others when this process has died.
+        After `replace_dataset` the dataset created under it bears the name of the one that it
+        replaced. Otherwise it is removed by `end_replacement`, or by other processes when this
+        one has died.
 
         Returns
         -------
@@ -284,37 +292,43 @@ class BackendConnection(ABC):
         return None
 
     def replace_dataset(self, temporary: str, name: str) -> None:
-        """Put a complete dataset into the place of another in one step, and delete that.
+        """Replace a dataset by another, complete one in one step, and delete the old one.
 
         Parameters
         ----------
         temporary : str
-            From `begin_replacement`; it ends with this.
+            The name from `begin_replacement`; it is no longer valid afterwards.
         name : str
-            If there is no such dataset any more, it is that of the new one all the same.
+            The name of the dataset to replace. If that dataset no longer exists, the new one gets
+            the name all the same.
         """
         raise NotImplementedError("begin_replacement gave no name")
 
     def end_replacement(self, temporary: str) -> None:  # noqa: B027  most have none
-        """Remove what there is of a replacement that is not to be."""
+        """Remove what was created for a replacement that is abandoned."""
 
     @abstractmethod
     def dataset_names(self) -> list[str]:
-        """Names of all datasets, sorted."""
+        """Return the names of all datasets, sorted."""
 
     @property
     def keeps_groups(self) -> bool:
-        """Whether what is above datasets has attributes; then the two methods below work."""
+        """True if the groups above datasets have attributes; then the two methods below work."""
         return False
 
     def group_attrs(self, name: str) -> dict[str, Any]:
-        """Give the attributes of a group in JSON form; '' is the outermost."""
+        """Return the attributes of a group in JSON form; '' is the outermost group."""
         raise self._no_groups()
 
     def set_group_attrs(self, name: str, attrs: Mapping[str, Any]) -> None:
-        """Replace them, and make the group; one that has lost them goes with its last dataset.
+        """Replace the attributes of a group, and create the group if needed.
 
-        DatasetNameError if there is a dataset of that name, or around it.
+        A group without attributes is removed together with its last dataset.
+
+        Raises
+        ------
+        DatasetNameError
+            There is a dataset of that name, or one that the group would lie in.
         """
         raise self._no_groups()
 
@@ -324,11 +338,11 @@ class BackendConnection(ABC):
         )
 
     def names_in(self, group: str) -> list[str]:
-        """Names of the datasets in a group, sorted: those that begin with it and a '/'."""
+        """Return the sorted names of the datasets in a group: those that begin with it and '/'."""
         return [name for name in self.dataset_names() if name.startswith(group + "/")]
 
     def has_dataset(self, name: str) -> bool:
-        """Whether there is a dataset of that name."""
+        """Return True if there is a dataset of that name."""
         try:
             self.get_dataset(name)
         except DatasetNotFoundError:
@@ -337,13 +351,16 @@ class BackendConnection(ABC):
 
 
 class BackendDataset(ABC):
-    """An array of a store, in chunks.
+    """An array in a store, kept as chunks.
 
     Parameters
     ----------
     connection : BackendConnection
+        The connection that the dataset belongs to.
     name : str
+        The name of the dataset.
     metadata : DatasetMetadata
+        The description of the dataset.
     """
 
     def __init__(
@@ -355,7 +372,7 @@ class BackendDataset(ABC):
         self.prepare()
 
     def prepare(self) -> None:  # noqa: B027  most have nothing that cannot travel
-        """Make what `__getstate__` leaves out, because another process needs its own."""
+        """Create the state that `__getstate__` leaves out: each process needs its own."""
 
     def __getstate__(self) -> dict[str, Any]:
         return dict(self.__dict__)
@@ -367,11 +384,11 @@ class BackendDataset(ABC):
     @property
     @abstractmethod
     def guarantees(self) -> Guarantees:
-        """What the store promises for this dataset."""
+        """Guarantees that the store gives for this dataset."""
 
     @property
     def create_options(self) -> dict[str, Any]:
-        """The backend's own keywords of `create_dataset` that would make one stored alike."""
+        """Keywords of the backend's `create_dataset` for a dataset stored like this one."""
         return dict(self.metadata.storage)
 
     @property
@@ -387,34 +404,34 @@ class BackendDataset(ABC):
 
     @property
     def grain(self) -> Shape:
-        """Extent of a stored object: of a chunk, or of the many that a shard holds.
+        """Extent of a stored object: a chunk, or a shard with its many chunks.
 
-        The tasks of `read_many` and `write_many` are planned by it, and their ``idx`` counts
-        such objects.
+        The tasks of `read_many` and `write_many` are planned in units of it, and their ``idx``
+        counts such objects.
         """
         return self.metadata.chunk_size
 
     @abstractmethod
     def get_chunk(self, idx: Shape) -> BackendDataChunk:
-        """Give a handle on a chunk of the grid, written or not; touches nothing."""
+        """Return a handle on a chunk of the grid, written or not, without access to the store."""
 
     @abstractmethod
     def has_chunk(self, idx: Shape) -> bool:
-        """Whether the chunk was written."""
+        """Return True if the chunk was written."""
 
     @abstractmethod
     def del_chunk(self, idx: Shape) -> bool:
-        """Delete a chunk, so that it reads as fill; False if it was not there."""
+        """Delete a chunk, so that it reads as fill. Return False if it did not exist."""
 
     @abstractmethod
     def chunk_indices(self) -> Iterator[Shape]:
-        """Indices of all stored chunks, also of any outside of the grid."""
+        """Return the indices of all stored chunks, including any outside of the grid."""
 
     @abstractmethod
     def update(self, change: Callable[[DatasetMetadata], DatasetMetadata]) -> None:
-        """Replace the stored metadata by ``change(stored)``, atomically, and keep the new.
+        """Replace the stored metadata by ``change(stored)`` atomically, and keep the new metadata.
 
-        `change` may be called more than once, where the store is one of compare-and-swap.
+        `change` may be called more than once where the store works by compare-and-swap.
         """
 
     @abstractmethod
@@ -422,26 +439,26 @@ class BackendDataset(ABC):
         """Read the stored metadata again, or raise DatasetNotFoundError."""
 
     def exclusive(self) -> AbstractContextManager[None]:
-        """Keep every other writer out, where the store can; a resize holds this."""
+        """Keep every other writer out, where the store can. Held during a resize."""
         return nullcontext()
 
     def check_writable(self) -> None:
-        """Raise ReadOnlyError if no chunk of it can be written, by mode 'r' for instance."""
+        """Raise ReadOnlyError if no chunk can be written, for instance because of mode 'r'."""
         self.connection.check_writable()
 
     def flush(self) -> None:  # noqa: B027  a store that is always durable has nothing to do
-        """Return when everything written so far would survive a power loss."""
+        """Wait until everything written so far would survive a power loss."""
 
     def verify_chunk(self, idx: Shape) -> ChunkState:
-        """Read a chunk and say in what state it is, without raising for a bad one."""
+        """Read a chunk and return its state, without raising for a bad one."""
         return "unchecked" if self.has_chunk(idx) else "never written"
 
-    # What follows is written over the methods above; a backend replaces what it does better.
+    # The methods below use only those above. A backend overrides what it can do better.
 
     def create_chunk(
         self, idx: Shape, data: Any = None, slices: Slices | None = None
     ) -> BackendDataChunk:
-        """Write a chunk that was not written before, or raise ChunkExistsError."""
+        """Create a chunk that was not written before, or raise ChunkExistsError."""
         if self.has_chunk(idx):
             raise ChunkExistsError(
                 f"chunk {idx} of dataset {self.name!r} is written already: "
@@ -453,22 +470,22 @@ class BackendDataset(ABC):
         return self.get_chunk(idx)
 
     def get_chunk_data(self, idx: Shape, slices: Slices | None = None) -> Any:
-        """Read part of a chunk into a fresh array or scalar; fill if it was never written."""
+        """Read part of a chunk into a new array or scalar; fill if it was never written."""
         if slices is None:
             slices = self.metadata.bounds(idx).chunk
         return self.get_chunk(idx).get_data(slices)
 
     def set_chunk_data(self, idx: Shape, values: Any, slices: Slices | None = None) -> None:
-        """Write part of a chunk; the rest of it keeps its values, whoever else writes."""
+        """Write part of a chunk. The rest keeps its values, whoever else writes to it."""
         if slices is None:
             self.get_chunk(idx).set_data(self.padded(idx, values))
         else:
             self.get_chunk(idx).set_data(values, slices)
 
     def padded(self, idx: Shape, values: Any) -> Array:
-        """Make a full chunk: `values` broadcast to the part inside the array, fill outside.
+        """Return a full chunk: `values` broadcast to the part inside the array, fill outside.
 
-        Always a fresh or private array of C order, which a store may keep.
+        The result is always a new or private array in C order, which a store may keep.
         """
         meta = self.metadata
         inside = meta.bounds(idx).chunk
@@ -482,7 +499,7 @@ class BackendDataset(ABC):
     def read_many(self, out: Array, tasks: Iterable[ChunkTask]) -> None:
         """Read the part ``task.chunk`` of each stored object into ``out[task.out]``.
 
-        As it stands here, and in `write_many`, a stored object is a chunk.
+        This implementation, and that of `write_many`, takes each stored object for one chunk.
         """
         read = self.get_chunk_data
         for idx, chunk, where, _ in tasks:
@@ -491,27 +508,30 @@ class BackendDataset(ABC):
     def write_many(self, values: Array, tasks: Iterable[ChunkTask]) -> None:
         """Write ``values[task.out]`` to the part ``task.chunk`` of each stored object.
 
-        A task that is ``whole`` replaces the object without reading it.
+        A task with ``whole`` set replaces the object without reading it.
         """
         write = self.set_chunk_data
         for idx, chunk, where, whole in tasks:
             write(idx, values[where], None if whole else chunk)
 
     def object_indices(self) -> Iterator[Shape]:
-        """Indices of all stored objects, by the `grain`."""
+        """Return the indices of all stored objects, in units of the `grain`."""
         return self.chunk_indices()
 
     few_objects: ClassVar[int] = 0
-    """Stored objects that are found by name, one by one, at less cost than by listing all."""
+    """Number of objects up to which looking for each by name costs less than listing all."""
 
     def has_object(self, idx: Shape) -> bool:
-        """Return True if there is a stored object, inside of the shape or not."""
+        """Return True if there is a stored object at `idx`, inside the shape or outside."""
         return self.has_chunk(idx)
 
     def objects_around(self, before: Shape | None) -> Iterator[Shape]:
-        """Indices of stored objects, with all that are not wholly inside of the shape.
+        """Return indices of stored objects, among them all that are not wholly inside the shape.
 
-        `before` is a shape outside of which nothing is stored, or None if none is known.
+        Parameters
+        ----------
+        before : tuple of int or None
+            A shape outside of which nothing is stored, or None if none is known.
         """
         if before is None:
             return self.object_indices()
@@ -530,24 +550,24 @@ class BackendDataset(ABC):
         return filter(self.has_object, chain.from_iterable(outside))
 
     def finished_objects(self) -> Iterator[Shape]:
-        """Indices of the stored objects that an interrupted load need not write again."""
+        """Return the indices of the stored objects that an interrupted load need not rewrite."""
         return self.object_indices()
 
     def del_object(self, idx: Shape) -> bool:
-        """Delete a stored object; False if it was not there."""
+        """Delete a stored object. Return False if it did not exist."""
         return self.del_chunk(idx)
 
     def del_objects(self, indices: Iterable[Shape]) -> None:
-        """Delete stored objects, some of which may be gone already."""
+        """Delete stored objects. Some of them may be gone already."""
         for idx in indices:
             self.del_object(idx)
 
     def trim_object(self, idx: Shape) -> None:
-        """Make fill of what a stored object holds outside of the shape."""
+        """Replace by fill what a stored object holds outside of the shape."""
         self.set_chunk_data(idx, self.get_chunk_data(idx))
 
     def resize(self, shape: Shape) -> None:
-        """Change the extents; what is cut off is gone, also when the array grows again."""
+        """Change the extents. Data cut off is lost, also when the array grows again later."""
         with self.exclusive():
             self.refresh()
             old = self.metadata
@@ -565,12 +585,12 @@ class BackendDataset(ABC):
                 self.update(lambda m: m.replace(shape=shape, trimmed=True))
 
     def extend(self, axis: int, count: int) -> Shape:
-        """Make the array longer by `count` on an axis, whatever others do at the same time.
+        """Extend the array by `count` on an axis, whatever others do at the same time.
 
         Returns
         -------
         tuple of int
-            The shape before: where nobody else will write.
+            The shape before. The added part begins there, and nobody else was given it.
         """
         before: Shape = ()
 
@@ -590,9 +610,9 @@ class BackendDataset(ABC):
         return before
 
     def _trim(self, before: Shape | None) -> None:
-        """Delete what lies outside of the shape: whole objects, and the rims of others.
+        """Delete what lies outside of the shape: whole objects, and the outer parts of others.
 
-        Outside of the shape `before` nothing is stored; None if that is not known.
+        `before` is a shape outside of which nothing is stored, or None if none is known.
         """
         shape, grain = self.metadata.shape, self.grain
         outside = []
@@ -606,9 +626,9 @@ class BackendDataset(ABC):
 
 
 class BackendDataChunk(ABC):
-    """One block of an array, one object of the store.
+    """A handle on one block of an array, which is one object of the store.
 
-    A handle: making one neither reads nor writes.
+    Creating a handle neither reads nor writes.
     """
 
     def __init__(self, dataset: BackendDataset, idx: Shape) -> None:
@@ -617,23 +637,23 @@ class BackendDataChunk(ABC):
 
     @property
     def name(self) -> str:
-        """Name of the chunk within its dataset, unique there."""
+        """Name of the chunk, unique within its dataset."""
         return "chunk_" + "_".join(map(str, self.idx))
 
     @abstractmethod
     def get_data(self, slices: Slices | None = None) -> Any:
-        """Read part of the chunk, or all of its full extent; fill if it was never written.
+        """Read part of the chunk, or its full extent; fill if it was never written.
 
         Raises
         ------
         ChunkCorruptError
-            What is stored is not a chunk of this dataset, or fails its checksum.
+            The stored object is not a chunk of this dataset, or its checksum is wrong.
         """
 
     @abstractmethod
     def set_data(self, values: Any, slices: Slices | None = None) -> None:
-        """Write part of the chunk, or all of its full extent.
+        """Write part of the chunk, or its full extent.
 
-        `values` broadcasts and casts as in a NumPy assignment. The rest of the chunk keeps
-        its values (fill, if it was never written), whoever else writes to it at the time.
+        `values` is broadcast and cast as in a NumPy assignment. The rest of the chunk keeps
+        its values (fill, if it was never written), whoever else writes to it at the same time.
         """

@@ -1,4 +1,4 @@
-"""Chunks in this process's memory: for trying out, for tests, for scratch data.
+"""Chunks in this process's memory: for experiments, tests and scratch data.
 
 Connections of one name share their datasets for as long as the process lives.
 """
@@ -32,22 +32,22 @@ from dosna.errors import DatasetExistsError, DatasetNotFoundError, StaleDatasetE
 from dosna.io.ranges import as_arrays, within
 from dosna.io.scratch import owned
 
-# Below this a chunk is replaced as a whole when it changes, so that readers need no lock;
-# above, copying all of it for a small change would cost more than locking.
+# A chunk below this size is replaced as a whole when it changes, so that readers need no lock.
+# Above it, copying the whole chunk for a small change would cost more than locking.
 _IN_PLACE_BYTES = 64 << 10
 # Large allocations are backed by huge pages: a first load is about twice as fast.
 _SLAB_BYTES = 32 << 20
 _STRIPES = 64
 _MOST_NAMED = 10
-"""Of the datasets that there are, in the message that there is no such one."""
-# Tasks that are worked on without returning to the interpreter: milliseconds, in which
-# neither Ctrl-C nor another thread is heard.
+"""Number of existing datasets named in the message that a dataset does not exist."""
+# Number of tasks done without returning to the interpreter. They take milliseconds, during
+# which Ctrl-C has no effect and no other thread runs.
 _BATCH = 2048
 _ALL: Slices = (...,)
 
 
 class _Datasets(dict[str, "RamDataset"]):
-    """Datasets by name, and how many there are in each group: to look costs the same for all."""
+    """Datasets by name, and their number in each group, which makes lookups constant in cost."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -67,7 +67,10 @@ class _Datasets(dict[str, "RamDataset"]):
                 del self._counts[group]
 
     def around(self, name: str) -> Iterable[str]:
-        """Return the datasets that a new one would lie in, or that would lie in it."""
+        """Return the datasets that a new one may lie in, or that may lie in it.
+
+        These are the datasets above the name; else, if the name is a group, all datasets.
+        """
         above = [group for group in parents(name) if group in self]
         return above or (self if name in self._counts else ())
 
@@ -78,7 +81,7 @@ _stores_lock = threading.Lock()
 
 
 def _renew_locks() -> None:
-    """Give a forked child locks of its own: nobody there would release the parent's."""
+    """Create new locks in a forked child, where nobody would release those of the parent."""
     global _stores_lock
     _stores_lock = threading.Lock()
     for store in _stores.values():
@@ -94,7 +97,7 @@ class RamConnection(BackendConnection):
 
     shared_between_processes = False
     stores_text = True
-    # Copies run at the speed of memory: threads pay only for large requests, and for small
+    # Copies run at the speed of memory: threads pay off only for large requests, and with small
     # chunks they cost more than the copies.
     parallel_bytes = 8 << 20
     parallel_chunk_bytes = 16 << 10
@@ -111,7 +114,17 @@ class RamConnection(BackendConnection):
         *,
         dims: Sequence[str | None] | None = None,
     ) -> RamDataset:
-        """Make a dataset, whose axes may have names."""
+        """Create a dataset.
+
+        Parameters
+        ----------
+        name : str
+            The name of the dataset.
+        metadata : DatasetMetadata
+            The description of the dataset.
+        dims : sequence of str or None, optional
+            The names of the axes.
+        """
         self.check_writable()
         names = check_dims(dims, metadata.ndim)
         if names is not None:
@@ -207,7 +220,7 @@ class RamConnection(BackendConnection):
 
 
 class RamDataset(BackendDataset):
-    """A dictionary of arrays, one a chunk."""
+    """A dataset as a dictionary of arrays, one for each chunk."""
 
     def __init__(self, connection: RamConnection, name: str, metadata: DatasetMetadata) -> None:
         super().__init__(connection, name, metadata)
@@ -302,7 +315,7 @@ class RamDataset(BackendDataset):
                 self._read_batch(out, batch)
         else:
             self._read_each(out, tasks)
-        # Afterwards, for chunks that were deleted meanwhile were taken for ones never written.
+        # Afterwards, because chunks deleted meanwhile were taken for chunks never written.
         self.refresh()
 
     def _read_each(self, out: Array, tasks: Iterable[ChunkTask]) -> None:
@@ -320,7 +333,7 @@ class RamDataset(BackendDataset):
                 out[where] = stored[chunk]
 
     def _read_batch(self, out: Array, batch: Plan) -> None:
-        # Loops that run in C, which halves what a small chunk costs beyond its copy.
+        # Loops that run in C, which halves the cost of a small chunk beyond its copy.
         meta = self.metadata
         columns = batch.columns()
         fill = _filled(meta)
@@ -355,7 +368,7 @@ class RamDataset(BackendDataset):
                 self._put(idx, values[where], chunk, whole)
 
     def _full(self, columns: Columns) -> bool:
-        """Whether tasks cover stored chunks from end to end; uses up their `whole`."""
+        """Return True if tasks cover stored chunks from end to end; uses up their `whole`."""
         meta = self.metadata
         # An element of an array without axes would be a scalar.
         return meta.ndim > 0 and meta.tiled and all(columns.whole)
@@ -367,7 +380,7 @@ class RamDataset(BackendDataset):
             self._put(idx, values, slices, False)
 
     def _put(self, idx: Shape, values: Any, slices: Slices, whole: bool) -> None:
-        """Write part of a chunk; `whole` says that nothing inside the array is kept."""
+        """Write part of a chunk. With `whole`, nothing of it inside the array is kept."""
         meta = self.metadata
         with self._locks[hash(idx) % len(self._locks)]:
             if self.deleted:
@@ -403,9 +416,9 @@ class RamDataset(BackendDataset):
         )
 
     def _carve(self) -> Array:
-        """Make room for a chunk, in a slab shared with its neighbours."""
+        """Allocate a chunk in a slab that is shared with its neighbours."""
         meta = self.metadata
-        if meta.dtype.hasobject:  # text, which is no view of bytes
+        if meta.dtype.hasobject:  # text, which cannot be a view of bytes
             return np.empty(meta.chunk_size, meta.dtype)
         size = -(-meta.chunk_nbytes // 64) * 64
         with self._slab_lock:
@@ -418,7 +431,10 @@ class RamDataset(BackendDataset):
 
 
 class RamReader(RamDataset):
-    """A dataset of a connection of mode 'r'. Others share one object for all connections."""
+    """A dataset of a connection of mode 'r'.
+
+    Connections of mode 'a' share one object for each dataset.
+    """
 
     def __init__(self, connection: RamConnection, dataset: RamDataset) -> None:
         self.connection, self.name = connection, dataset.name
@@ -449,7 +465,7 @@ class RamReader(RamDataset):
 
 
 def _filled(metadata: DatasetMetadata) -> Array:
-    """Return a chunk of fill values, without the memory of one."""
+    """Return a chunk of fill values that takes the memory of a single element."""
     return np.broadcast_to(np.asarray(metadata.fillvalue, metadata.dtype), metadata.chunk_size)
 
 

@@ -1,1 +1,1 @@
-"""Datasets in folders of a file system, which come and go by renaming."""
+"""Datasets in folders of a file system, which are created and deleted by renaming."""

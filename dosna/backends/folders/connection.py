@@ -1,4 +1,4 @@
-"""Folders of a file system: descriptors, replacing files, datasets that come and go whole."""
+"""Connections to a folder whose datasets are created, replaced and deleted as a whole."""
 
 from __future__ import annotations
 
@@ -43,25 +43,27 @@ __all__ = ["CREATING", "FolderConnection"]
 CREATING, DELETING = ".creating-", ".deleting-"
 
 _MOST_LINKS = 8
-"""How many symbolic links a listing follows on the way to a dataset."""
+"""Number of symbolic links that a listing follows on the way to a dataset."""
 
 
 class _Placed(Protocol):
     def is_at(self, path: str) -> bool:
-        """Return True if this is of the folder at `path`."""
+        """Return True if this dataset is the folder at `path`."""
 
 
 class FolderConnection(FolderHome):
-    """A folder whose subfolders are datasets, which come and go by renaming.
+    """A folder whose subfolders are datasets, which are created and deleted by renaming.
 
     Parameters
     ----------
     name : str
-        The folder, in `directory`; an absolute path stands for itself. It must exist.
+        The path of the folder, absolute or relative to `directory`. The folder must exist.
     directory : path
+        The directory that a relative `name` is in.
     mode : {'a', 'r'}
+        The access mode; 'r' refuses every change.
     durable : bool
-        Whether each write has reached the disk when it returns.
+        True if each write has reached the disk when it returns.
     """
 
     shared_between_processes: ClassVar[bool] = True
@@ -69,7 +71,7 @@ class FolderConnection(FolderHome):
     parallel_bytes: ClassVar[int] = 1 << 22
 
     description: ClassVar[str]
-    """The file that makes a folder a dataset."""
+    """Name of the file that makes a folder a dataset."""
 
     def __init__(
         self,
@@ -151,7 +153,7 @@ class FolderConnection(FolderHome):
             with suppress(StorageError), self.names_held("connect to"):
                 self._sweep()
 
-    # -- what a backend does in its own way -----------------------------------------------
+    # -- methods that a backend overrides -------------------------------------------------
 
     @property
     def reserved(self) -> frozenset[str]:
@@ -159,15 +161,15 @@ class FolderConnection(FolderHome):
 
     @abstractmethod
     def holds_dataset(self, path: str) -> bool:
-        """Whether a folder is a dataset; an OSError if that cannot be seen."""
+        """Return True if a folder is a dataset. Raise OSError if that cannot be determined."""
 
     def make_parents(self, name: str) -> None:
-        """Make the folders above a dataset."""
+        """Create the folders above a dataset."""
         self.check_writable()
         os.makedirs(os.path.dirname(self._path(name)), exist_ok=True)
 
     def clear_group(self, path: str) -> None:
-        """Remove what was made in a folder for datasets below it, if there is nothing else."""
+        """Remove what was created in a folder for datasets below it, if it holds nothing else."""
 
     # -------------------------------------------------------------------------------------
 
@@ -175,7 +177,10 @@ class FolderConnection(FolderHome):
         return self.holds_dataset(self._path(str(name)))
 
     def clear_empty(self, path: str) -> bool:
-        """Remove a folder, if it holds nothing that was not made for datasets below it."""
+        """Remove a folder if it holds only what was created for datasets below it.
+
+        Return True if nothing exists at `path` afterwards.
+        """
         self.check_writable()
         if not os.path.islink(path):
             self.clear_group(path)
@@ -184,7 +189,7 @@ class FolderConnection(FolderHome):
         return not os.path.lexists(path)
 
     def make_folder(self, name: str, fill: Callable[[str], None]) -> None:
-        """Make the folder of a dataset, which `fill` fills before it shows."""
+        """Create the folder of a dataset. `fill` fills it before it becomes visible."""
         path = self._path(name)
         with self.names_held(f"create dataset {name!r} in"):
             self._sweep()
@@ -196,7 +201,7 @@ class FolderConnection(FolderHome):
                 self.make_parents(name)
                 os.rename(fresh, path)
             except BaseException:
-                with suppress(OSError):  # a sweep will do it
+                with suppress(OSError):  # a sweep will remove it
                     remove_folder(fresh)
                 self._remove_empty_parents(name)
                 raise
@@ -237,14 +242,14 @@ class FolderConnection(FolderHome):
                 sync_folder(self.path)
 
     def _hide(self, name: str, path: str) -> str:
-        """Move a dataset to a hidden name, where nothing of it is of use to an old handle."""
+        """Move a dataset to a hidden name, where old handles can no longer use it."""
         self._check_inside(name)
         hidden = os.path.join(self.path, DELETING + secrets.token_hex(8))
         self._retire(path, hidden, lambda: os.rename(path, hidden))
         return hidden
 
     def _retire(self, path: str, hidden: str, move: Callable[[], None]) -> None:
-        """Move a dataset, so that who waits for one of its locks finds none."""
+        """Move a dataset so that those who wait for one of its locks find no dataset then."""
         if os.path.islink(path):
             move()
             return
@@ -277,7 +282,7 @@ class FolderConnection(FolderHome):
                 self._check_inside(name)
                 swap = partial(self._replacements.swap, temporary, path, name)
                 self._retire(path, new, swap)
-            else:  # somebody has deleted it
+            else:  # somebody else has deleted it
                 self._check_free(name, path)
                 self.make_parents(name)
                 os.rename(new, path)
@@ -285,11 +290,11 @@ class FolderConnection(FolderHome):
         self.end_replacement(temporary)
 
     def end_replacement(self, temporary: str) -> None:
-        with suppress(OSError):  # a sweep will do it
+        with suppress(OSError):  # a sweep will remove it
             self._replacements.end(temporary)
 
     def _remove(self, name: str, hidden: str) -> None:
-        """Remove what was hidden, or leave it to a sweep."""
+        """Remove a dataset that was moved to a hidden name, or leave that to a sweep."""
         try:
             remove_folder(hidden)
         except OSError as error:
@@ -301,7 +306,7 @@ class FolderConnection(FolderHome):
                 )
 
     def _is_inside(self, path: str) -> bool:
-        """Return whether a path leads to nowhere outside of the connection's folder."""
+        """Return True if a path, with links resolved, is inside the connection's folder."""
         base = os.path.realpath(self.path)
         return os.path.commonpath([base, os.path.realpath(path)]) == base
 
@@ -317,7 +322,7 @@ class FolderConnection(FolderHome):
             return sorted(self._names_below(path, group + "/"))
 
     def _names_below(self, path: str, prefix: str) -> Iterator[str]:
-        """List the datasets below a folder. What cannot be read is left out with a warning."""
+        """Yield the datasets below a folder. Folders that cannot be read give a warning."""
         groups: list[tuple[str, str, frozenset[tuple[int, int]], int]]
         groups = [(path, prefix, frozenset(), 0)]
         while groups:
@@ -360,7 +365,7 @@ class FolderConnection(FolderHome):
 
     @contextmanager
     def names_held(self, what: str) -> Iterator[None]:
-        """Hold the lock under which datasets come and go."""
+        """Hold the lock under which datasets are created, replaced and deleted."""
         self.check_writable()
         with disk(f"{what} {self.path}"), self._locks.exclusive():
             yield
@@ -369,10 +374,14 @@ class FolderConnection(FolderHome):
         return [n for n in os.listdir(self.path) if n.startswith(steps)]
 
     def _sweep(self) -> None:
-        """Remove what died inside create_dataset or del_dataset: the living hold the lock."""
+        """Remove what processes left that died while they created or deleted datasets.
+
+        Living ones cannot be affected: they hold the lock of the names, as the caller does, or
+        that of their replacement.
+        """
         left = [os.path.join(self.path, n) for n in self._leftovers(CREATING, DELETING)]
         for leftover in [*left, *self._replacements.dead()]:
-            # Files that are open, or another user's, shall not hinder what is under way.
+            # Files that are open or belong to another user must not stop the current operation.
             with suppress(OSError):
                 remove_folder(leftover)
 

@@ -1,4 +1,4 @@
-"""A dataset in a folder of its own: what hdf5 and file have in common."""
+"""Datasets in a folder of their own: the common base of the backends hdf5 and file."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ F = TypeVar("F", bound=Folder)
 class FolderDataset(BackendDataset, Generic[F]):
     """A dataset in a folder.
 
-    Handles may be pickled and forked; each process opens the folder for itself.
+    Handles may be pickled and forked. Each process opens the folder for itself.
     """
 
     connection: FolderHome
@@ -37,26 +37,27 @@ class FolderDataset(BackendDataset, Generic[F]):
 
     @abstractmethod
     def _take_over(self, folder: F) -> None:
-        """Take over what a folder says of the dataset; StaleDatasetError if it is another's."""
+        """Adopt a folder's description, or raise StaleDatasetError if it is another dataset's."""
 
     @abstractmethod
     def _temporaries(self, folder: F) -> Iterator[tuple[str, int]]:
-        """List the files that writers may have left, and the lock that a living one holds."""
+        """Yield each file that a writer may have left, and the lock that a living one holds."""
 
     @property
     @abstractmethod
     def _checked(self) -> bool:
-        """Whether chunks have checksums."""
+        """True if chunks have checksums."""
 
     def _begin(self, path: str, folder: F) -> None:
-        """Take the folder to begin with; to be called before `__init__`."""
+        """Set the folder that the handle is opened on. To be called before `__init__`."""
         self._path = path
         self._folder = folder
         self._inode: int = folder.identity[1]
 
     def prepare(self) -> None:
         super().prepare()
-        # Not a cycle: the descriptors are to be closed with the last reference to the dataset.
+        # A weak reference avoids a cycle, so that the descriptors are closed with the last
+        # reference to the dataset.
         opener = weakref.WeakMethod(self._open_lock)
         self._locks = RangeLocks(lambda: opener()(), os.path.join(self._path, LOCK))  # type: ignore[misc]
 
@@ -65,7 +66,7 @@ class FolderDataset(BackendDataset, Generic[F]):
         return {**state, "_folder": None}
 
     def _open_lock(self) -> int:
-        # Whatever changes a dataset holds its lock.
+        # Every change of a dataset holds its lock.
         self.connection.check_writable()
         flags = os.O_RDWR | os.O_CREAT
         try:
@@ -81,7 +82,7 @@ class FolderDataset(BackendDataset, Generic[F]):
         """Open the folder again, after a change by somebody else."""
         before = self._folder
         folder = self._open_folder()
-        # A device has another number on another machine.
+        # Only the inode: a device may have another number on another machine.
         same = folder.identity[1] == self._inode
         if not same or (before is not None and folder.identity != before.identity):
             self._replaced()
@@ -100,7 +101,7 @@ class FolderDataset(BackendDataset, Generic[F]):
         return folder if folder.is_current() else self._reopen()
 
     def is_as(self, before: Shape) -> bool:
-        """Return True if the dataset, and the shape that a read began with, are still the same."""
+        """Return True if the dataset and the shape `before`, of a read's start, are unchanged."""
         folder = self._folder
         try:
             return folder is not None and folder.is_current() and self.metadata.shape is before
@@ -108,26 +109,26 @@ class FolderDataset(BackendDataset, Generic[F]):
             raise failure(f"look at dataset {self.name!r}", error) from error
 
     def check_extent(self, before: Shape, size: Shape, parts: Iterable[Any]) -> None:
-        """Raise StaleDatasetError if what was read reaches beyond what the array is now.
+        """Raise StaleDatasetError if a read reached beyond the present shape of the array.
 
         Chunks at the edge of an array that somebody else has made smaller are trimmed, so that
-        what was read of them may be fill.
+        the data read from them may be fill.
 
         Parameters
         ----------
         before : tuple of int
-            The shape that the read began with.
+            The shape at the start of the read.
         size : tuple of int
-            Extent of a chunk, or of a stored object, of which these are
+            The extent of a chunk or of a stored object, whichever `parts` counts.
         parts : iterable
-            the index of each, and what was read of it.
+            The index of each chunk or stored object, and the part of it that was read.
         """
         with disk(f"look at dataset {self.name!r}"):
             self._current()
         shape = self.metadata.shape
         if shape == before or all(n >= was for n, was in zip(shape, before, strict=True)):
             return
-        # What was iterated over and is used up may have been anything.
+        # An iterator is used up, so that any of its parts may have been beyond the shape.
         beyond = iter(parts) is parts
         for idx, key, *_ in parts:
             extent = [n - i * g for i, g, n in zip(idx, size, shape, strict=True)]
@@ -140,7 +141,7 @@ class FolderDataset(BackendDataset, Generic[F]):
             )
 
     def is_at(self, path: str) -> bool:
-        """Whether this is of the folder at `path`, as far as it has ever seen its own."""
+        """Return True if this dataset is the folder at `path`, and False if it cannot tell."""
         if self._folder is not None:
             return self._folder.is_at(path)
         # Unpickled, and not opened yet in this process.
@@ -178,10 +179,10 @@ class FolderDataset(BackendDataset, Generic[F]):
             yield
 
     def flush(self) -> None:
-        """Return when everything written so far would survive a power loss.
+        """Wait until everything written so far would survive a power loss.
 
-        Synchronizes the file system that holds the folder (syncfs), where the platform can,
-        and else each file and folder. Files of writers that died are removed.
+        This synchronizes the file system that holds the folder (syncfs) where the platform can,
+        and otherwise each file and folder. Files left by writers that died are removed.
         """
         with disk(f"flush dataset {self.name!r}"):
             folder = self._current()

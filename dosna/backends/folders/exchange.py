@@ -1,4 +1,4 @@
-"""Putting what was made beside something into its place, so that one of both is always there."""
+"""Replacement of a folder by another, so that one of the two is always there."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def _rename_of_system() -> Callable[[bytes, bytes], int] | None:
 
 
 def exchange(one: str, other: str) -> bool:
-    """Let two paths change places in one step; False where the file system cannot do that."""
+    """Exchange two paths in one step. Return False where the file system cannot do that."""
     rename = _rename_of_system()
     if rename is None:
         return False
@@ -44,15 +44,16 @@ def exchange(one: str, other: str) -> bool:
 
 
 class Replacements:
-    """Hidden folders, each with a dataset that is to take the place of another.
+    """Hidden folders, each with a dataset that is to replace another.
 
-    Such a folder has a lock that its maker holds until the end, so that who sweeps can tell what
-    the dead left. All methods but `end` are called under the lock of the connection's names.
+    Such a folder has a lock that its maker holds until the end, so that a sweep can tell which
+    folders dead processes left. All methods except `end` are called under the lock of the
+    connection's names.
 
     Parameters
     ----------
     path : str
-        The connection's folder.
+        The path of the connection's folder.
     """
 
     def __init__(self, path: str) -> None:
@@ -60,7 +61,7 @@ class Replacements:
         self._held: dict[str, Any] = {}
 
     def begin(self) -> str:
-        """Make a folder, and return the name of the dataset that is to be made in it."""
+        """Create a hidden folder, and return the name of the dataset to be created in it."""
         from dosna.io.files import lock_file
 
         hidden = REPLACING + secrets.token_hex(8)
@@ -71,11 +72,11 @@ class Replacements:
         return f"{hidden}/{_NEW}"
 
     def swap(self, temporary: str, path: str, name: str) -> None:
-        """Exchange a dataset and the one at `path`."""
+        """Exchange a dataset and the one at `path`, which is called `name`."""
         new = os.path.join(self._path, temporary)
         if exchange(new, path):
             return
-        # In two steps, which `swept` undoes or completes for who dies between them.
+        # In two steps, which `dead` completes for a process that dies between them.
         folder = os.path.dirname(new)
         old = os.path.join(folder, _OLD)
         with open(os.path.join(folder, _NAME), "w", encoding="utf-8") as file:
@@ -91,15 +92,15 @@ class Replacements:
         os.rename(old, new)
 
     def end(self, temporary: str) -> None:
-        """Remove a folder with what is in it; an OSError if something is left to be swept."""
+        """Remove a hidden folder with its content. Raise OSError if a part is left to a sweep."""
         from dosna.io.files import remove_folder
 
         hidden = temporary.partition("/")[0]
-        self._held.pop(hidden, None)  # its lock file shall not be open when it is removed
+        self._held.pop(hidden, None)  # the lock file must be closed before it is removed
         remove_folder(os.path.join(self._path, hidden))
 
     def dead(self) -> Iterator[str]:
-        """List the folders whose makers have died, with what they were about finished."""
+        """Yield the folders whose makers have died, after finishing what these had begun."""
         for hidden in os.listdir(self._path):
             if hidden.startswith(REPLACING):
                 folder = os.path.join(self._path, hidden)
@@ -109,7 +110,7 @@ class Replacements:
     def _is_dead(self, folder: str) -> bool:
         from dosna.io.files import lock_file
 
-        # An error: its maker removes it at this moment, or it is another user's.
+        # An OSError means that its maker is removing it now, or that it is another user's.
         with suppress(OSError), lock_file(folder, _ALIVE).attempt() as is_dead:
             if is_dead:
                 self._finish(folder)
@@ -117,7 +118,7 @@ class Replacements:
         return False
 
     def _finish(self, folder: str) -> None:
-        """Put a complete dataset into its place, of which the old one has been taken away."""
+        """Move a complete dataset into its place if the old one was already moved away."""
         new, old = os.path.join(folder, _NEW), os.path.join(folder, _OLD)
         if os.path.lexists(old) and os.path.lexists(new):
             with open(os.path.join(folder, _NAME), encoding="utf-8") as file:

@@ -1,4 +1,4 @@
-"""What is open of a dataset's folder."""
+"""The folder of a dataset, with its open descriptors."""
 
 from __future__ import annotations
 
@@ -21,26 +21,27 @@ __all__ = ["Folder", "FolderHome"]
 
 
 class FolderHome(BackendConnection):
-    """What a dataset in a folder uses of its connection."""
+    """The interface through which a dataset in a folder uses its connection."""
 
     path: str
     durable: bool
 
 
 class Folder:
-    """What is open of a dataset's folder.
+    """The folder of a dataset, with open descriptors on it and on its description.
 
-    Never changed: a dataset that finds it out of date opens another, and operations under way
-    go on with the one that they began with. The open descriptors keep their inodes from being
-    reused, so that comparing inodes tells whether a file is still the same.
+    The object never changes. A dataset that finds it out of date opens another one, and operations
+    under way continue with the one that they began with. The open descriptors keep their inodes
+    from being reused, so that a comparison of inodes tells if a file is still the same.
 
     Parameters
     ----------
     path : str
+        The path of the folder.
     name : str
-        Of the dataset.
+        The name of the dataset.
     description : str
-        The file that makes the folder a dataset.
+        The name of the file that makes the folder a dataset.
     """
 
     def __init__(self, path: str, name: str, description: str) -> None:
@@ -68,18 +69,18 @@ class Folder:
         for _ in range(_PASSES):
             self.fd = open_descriptor(path, os.O_RDONLY | os.O_DIRECTORY)
             try:
-                # Not blocking, because it may be a pipe.
+                # Non-blocking, because the file may be a pipe.
                 flags = os.O_RDONLY | os.O_NONBLOCK
                 self._description = open_descriptor(description, flags, dir_fd=self.fd)
                 return
             except FileNotFoundError:
-                # It was there when another took its place, which is there now.
+                # The folder was replaced by another one after it was opened: open that one.
                 if os.path.samestat(os.fstat(self.fd), os.stat(path)):
                     raise
         raise FileNotFoundError
 
     def is_at(self, path: str) -> bool:
-        """Whether the folder at `path` is still this one."""
+        """Return True if the folder at `path` is still this one."""
         try:
             status = os.stat(path)
         except (FileNotFoundError, NotADirectoryError):
@@ -91,7 +92,7 @@ class Folder:
         return read_all(self._description)
 
     def is_current(self) -> bool:
-        """Whether the description is still there and the same."""
+        """Return True if the description still exists and is unchanged."""
         try:
             status = os.stat(self._file_name, dir_fd=self.fd)
         except FileNotFoundError:
@@ -106,7 +107,7 @@ class Folder:
         return True
 
     def remove(self, name: str) -> bool:
-        """Remove a file; False if it was not there."""
+        """Remove a file. Return False if it did not exist."""
         try:
             os.unlink(name, dir_fd=self.fd)
         except (FileNotFoundError, NotADirectoryError):

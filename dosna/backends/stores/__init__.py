@@ -1,4 +1,4 @@
-"""Datasets of a store of bytes: objects that are got, put, deleted and listed."""
+"""Datasets on a store of bytes, whose objects can be got, put, deleted and listed."""
 
 from dosna.backends.stores.connection import StoreConnection
 from dosna.backends.stores.store import ABSENT, Blob, ByteRange, Store, VersionConflict

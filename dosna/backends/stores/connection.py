@@ -1,9 +1,9 @@
-"""Backends over stores of bytes: whoever can get, put, delete and list is a backend.
+"""Backends on stores of bytes: anything that can get, put, delete and list objects.
 
-A subclass of `StoreConnection` says how its `Store` is opened, and that is all. A dataset
+A subclass of `StoreConnection` has to define only how its `Store` is opened. A dataset
 ``entry/data`` is a Zarr v3 array: the object ``entry/data/zarr.json`` beside
 ``entry/data/c/0/1/2``, one for each chunk, or for each shard of many. ``zarr.json`` and
-``entry/zarr.json`` are groups, so that other programs find their way.
+``entry/zarr.json`` are groups, so that other programs find the dataset.
 """
 
 from __future__ import annotations
@@ -54,9 +54,10 @@ _NUMBER = r"(0|[1-9]\d*)"
 _OWN = re.compile(
     rf"zarr\.json|\.lock|(c([./]{_NUMBER})*|{_NUMBER}([./]{_NUMBER})*)?/?|\.dosna-\w+"
 )
-"""Keys of an array, below it, with the empty objects by which S3's tools make folders.
+"""Pattern of an array's own keys, relative to its root.
 
-A folder of the backend file that was uploaded has its lock.
+It includes the empty objects by which tools for S3 make folders, and the lock file that is in an
+uploaded folder of the backend file.
 """
 
 
@@ -64,15 +65,15 @@ class StoreConnection(StoreHome):
     """A connection to a store of bytes."""
 
     lease: ClassVar[float] = 10.0
-    """Seconds without a sign of life after which who deletes a dataset is taken for dead.
+    """Seconds without a sign of life after which a process that deletes is taken for dead.
 
-    At least 4/3 of what a request may take.
+    At least 4/3 of the time that a request may take.
     """
 
     stores_text = True
 
     settle: ClassVar[float] = 5.0
-    """Seconds in which the store does what a process asked for before it died."""
+    """Seconds that the store may take to carry out what a process requested before it died."""
 
     @property
     def reserved(self) -> frozenset[str]:
@@ -80,7 +81,7 @@ class StoreConnection(StoreHome):
 
     @abstractmethod
     def open_store(self) -> Store:
-        """Open the store; its keys are this connection's own."""
+        """Open the store. All its keys belong to this connection."""
 
     def connect(self) -> None:
         if not self.connected:
@@ -97,15 +98,15 @@ class StoreConnection(StoreHome):
 
     @property
     def store(self) -> Store:
-        """The open store, which refuses every change in mode 'r'."""
+        """Open store, which refuses every change in mode 'r'."""
         raw = self.raw_store
         return raw if self.mode == "a" else ReadOnlyStore(raw, self.refuse)
 
     @property
     def raw_store(self) -> Store:
-        """What `open_store` gave: for a backend that asks it for more than a `Store` has.
+        """Store that `open_store` returned, for backends that use more of it than `Store` has.
 
-        A process that got this by pickling opens its own.
+        A process that received the connection by pickling opens a store of its own.
         """
         if self._store is None:
             self._store = self.open_store()
@@ -129,21 +130,24 @@ class StoreConnection(StoreHome):
         shards: Shape | None = None,
         dims: Sequence[str | None] | None = None,
     ) -> StoreDataset:
-        """Make a dataset, or raise DatasetExistsError: of several that try, one wins.
+        """Create a dataset, or raise DatasetExistsError. Of several concurrent calls, one wins.
 
         Parameters
         ----------
         name : str
+            The name of the dataset.
         metadata : DatasetMetadata
+            The description of the dataset.
         compression : None, {'gzip', 'zstd', 'blosc'} or mapping
-            A mapping has the codec's ``name`` and its options, as Zarr calls them:
+            The codec. A mapping has the codec's ``name`` and its options, by Zarr's names:
             ``{'name': 'blosc', 'cname': 'zstd', 'clevel': 3}``.
         checksum : bool
-            Whether each chunk ends with a CRC-32C, which is checked whenever it is read.
+            True if each chunk ends with a CRC-32C, which is checked whenever the chunk is read.
         shards : tuple of int, optional
-            Extent of a shard, multiples of the chunk's: all chunks within one are one object.
+            The extent of a shard, in multiples of the chunk's extent. All chunks within a shard
+            are stored as one object.
         dims : sequence of str or None, optional
-            Names of the axes.
+            The names of the axes.
         """
         self.check_writable()
         metadata = self.describe(
@@ -153,11 +157,11 @@ class StoreConnection(StoreHome):
         self.make_groups(name)
         turns = Turns(f"object {key!r}")
         for _ in turns:
-            # Seen by another thread where the store itself excludes nobody.
-            with turns.unless_conflict(), lock(name):  # and then look again
+            # The lock keeps other threads out where the store has no conditional puts.
+            with turns.unless_conflict(), lock(name):  # after a conflict, look again
                 found = self.store.get(key)
                 kind = _kind(found)
-                # Who makes a folder by a tool for S3 makes an object of that name.
+                # Tools for S3 make a folder by an empty object whose key ends with '/'.
                 below = [key for key in self.keys_left(name) if not key.endswith("/")]
                 check_nesting(name, self.neighbours(name, below))
                 turns.expected = ABSENT if found is None else found.version
@@ -185,32 +189,32 @@ class StoreConnection(StoreHome):
         zarr3.to_json(self.describe(name, zarr3.new_array(metadata, **options)))
 
     def root(self, name: str) -> str:
-        """Give what the keys of a dataset begin with, before a '/'."""
+        """Return the prefix of a dataset's keys, without the '/' that follows it."""
         return name
 
     def document(self, name: str) -> str:
-        """Key of the metadata of a dataset, or of a group; the outermost is called ''."""
+        """Return the key of the metadata of a dataset or group; '' is the outermost group."""
         return f"{self.root(name)}/{zarr3.DOCUMENT}" if name else zarr3.DOCUMENT
 
     def describe(self, name: str, metadata: DatasetMetadata) -> DatasetMetadata:
-        """Add what this backend has to remember of a new dataset."""
+        """Return the metadata of a new dataset with what this backend has to add to them."""
         return metadata
 
     def keys_left(self, name: str) -> list[str]:
-        """List the keys of what there is where a dataset is to be made."""
+        """List the keys that exist where a dataset is to be created."""
         return list(self.object_keys(name))
 
     def keys_to_delete(self, name: str) -> Iterator[str]:
-        """List the keys of what a dataset consists of; some may have no object."""
+        """Return the keys of all objects that a dataset may have; some may not exist."""
         return self.own_keys(name, self.object_keys(name))
 
     def own_keys(self, name: str, keys: Iterable[str]) -> Iterator[str]:
-        """Choose the keys that those of a dataset can be."""
+        """Return those of the keys that may belong to a dataset."""
         start, document = len(self.root(name)) + 1, "/" + zarr3.DOCUMENT
         return (k for k in keys if _OWN.fullmatch(k[start:]) or k.endswith(document))
 
     def check_foreign(self, name: str) -> None:
-        """Raise StorageError if there are objects among those of a dataset that are not its."""
+        """Raise StorageError if there are foreign objects among those of a dataset."""
         start = len(self.root(name)) + 1
         for key in self.object_keys(name):
             if not _OWN.fullmatch(key[start:]):
@@ -222,13 +226,13 @@ class StoreConnection(StoreHome):
                 )
 
     def remember(self, name: str, *described: DatasetMetadata) -> None:
-        """Note what a dataset is and is about to be, where nothing can be listed."""
+        """Record what a dataset is and is about to become, for stores that cannot list keys."""
 
     def forget(self, name: str) -> None:
-        """Undo `remember`: of the dataset there is but the mark that it is being deleted."""
+        """Undo `remember`, when only the mark of the deletion is left of a dataset."""
 
     def _check_left(self, name: str, below: list[str]) -> None:
-        """Refuse to make a dataset among what is not left from one that was deleted."""
+        """Raise DatasetExistsError if foreign objects are where a dataset is to be created."""
         start = len(self.root(name)) + 1
         for key in below:
             if not _OWN.fullmatch(key[start:]):
@@ -238,19 +242,19 @@ class StoreConnection(StoreHome):
                 )
 
     def neighbours(self, name: str, below: list[str]) -> Iterator[str]:
-        """Give the datasets around and inside a name, for each of which it would be taken."""
+        """Yield the datasets that a new one would lie in, and those that would lie in it."""
         yield from filter(self.has_dataset, parents(name))
         end = "/" + zarr3.DOCUMENT
         inner = [key.removesuffix(end) for key in below if key.endswith(end)]
         yield from filter(self.has_dataset, (other for other in inner if other != name))
 
     def open_dataset(self, name: str, metadata: DatasetMetadata) -> StoreDataset:
-        """Make the handle on a dataset."""
+        """Return a handle on a dataset."""
         kind = ShardedDataset if zarr3.is_sharded(metadata) else StoreDataset
         return kind(self, name, metadata)
 
     def make_groups(self, name: str) -> None:
-        """Describe what is above a dataset as Zarr groups, without copies of what is below."""
+        """Create the Zarr groups above a dataset, and remove copies of metadata from them."""
         for group in ["", *parents(name)]:
             found = self._drop_consolidated(group)
             if found is None:
@@ -259,9 +263,9 @@ class StoreConnection(StoreHome):
                     self.store.put(self.document(group), zarr3.GROUP, ABSENT)
 
     def drop_consolidated(self, name: str) -> None:
-        """Remove copies of metadata from the groups above what is about to be changed.
+        """Remove copies of metadata from the groups above a dataset or group about to change.
 
-        One request for each group above.
+        This takes one request for each group above.
         """
         self.check_writable()
         if self.holds_trees:
@@ -339,7 +343,7 @@ class StoreConnection(StoreHome):
                 ):
                     raise self.not_found(name)
             self.check_foreign(name)
-            with turns.unless_conflict():  # and then look again
+            with turns.unless_conflict():  # after a conflict, look again
                 turns.expected = found.version
                 self._deletion(name).run(found.version)
                 return
@@ -357,16 +361,16 @@ class StoreConnection(StoreHome):
         )
 
     def _finish(self, name: str, found: Blob) -> bool:
-        """Finish a deletion whose process is dead; False if it lives."""
+        """Finish a deletion whose process is dead. Return False if it is alive."""
         deletion = self._deletion(name)
         if not deletion.outlived(found):
             return False
-        with suppress(VersionConflict):  # somebody else does it
+        with suppress(VersionConflict):  # somebody else finishes it
             deletion.run(found.version)
         return True
 
     def _make_way(self, name: str, found: Blob) -> None:
-        """Finish a deletion that stands in the way; DatasetExistsError if its process lives."""
+        """Finish a deletion that blocks a name. DatasetExistsError if its process is alive."""
         if not self._finish(name, found):
             raise DatasetExistsError(
                 f"dataset {name!r} in {self.name!r} is being deleted: create it when that is done"
@@ -379,7 +383,7 @@ class StoreConnection(StoreHome):
         return found
 
     def _check_version(self, group: str) -> None:
-        """Raise if there is a group or an array of Zarr version 2, which datasets would hide."""
+        """Raise FormatError if there is a node of Zarr version 2, which datasets would hide."""
         for name in zarr3.VERSION_2:
             key = f"{self.root(group)}/{name}" if group else name
             if self.store.get(key) is not None:
@@ -392,7 +396,7 @@ class StoreConnection(StoreHome):
         return [] if self.has_dataset(group) else sorted(self._names_below(group + "/"))
 
     def _names_below(self, folder: str) -> list[str]:
-        """Find the datasets below a folder: level by level, with many requests under way."""
+        """Return the datasets below a folder: level by level, with many requests under way."""
         names: list[str] = []
         level = [folder]
         while level:
@@ -415,32 +419,32 @@ class StoreConnection(StoreHome):
         return names
 
     def has_dataset(self, name: str) -> bool:
-        # To open one that is broken tells what is wrong with it.
+        # A broken one counts, because opening it tells what is wrong with it.
         return _kind(self.store.get(self.document(name))) in ("array", "broken")
 
     def not_found(self, name: str) -> DatasetNotFoundError:
         return DatasetNotFoundError(f"no dataset {name!r} in connection {self.name!r}")
 
     def read_metadata(self, name: str) -> tuple[DatasetMetadata, str]:
-        """Read a dataset's metadata and their version, or raise DatasetNotFoundError."""
+        """Read the metadata of a dataset and their version, or raise DatasetNotFoundError."""
         found = self.store.get(self.document(name))
         return self.metadata_in(name, found), "" if found is None else found.version
 
     def metadata_in(self, name: str, found: Blob | None) -> DatasetMetadata:
-        """Return the metadata in what was got of a document, or raise DatasetNotFoundError."""
+        """Return the metadata in a document that was read, or raise DatasetNotFoundError."""
         where = f"{self.document(name)} in {self.name!r}"
         if found is None or zarr3.node_type(found.data, where) in ("group", DELETED):
             raise self.not_found(name)
         return zarr3.from_json(found.data, where)
 
     def object_keys(self, name: str) -> Iterator[str]:
-        """List the keys of what a dataset consists of."""
+        """Yield the keys of all objects of a dataset, including its document."""
         return self.store.list(self.root(name) + "/")
 
     _warned = False
 
     def warn_of_lost_writes(self) -> None:
-        """Say, once for a connection, that other processes may undo a partial write."""
+        """Warn, once for each connection, that other processes may undo a partial write."""
         if self.shared_between_processes and not self._warned:
             self._warned = True
             warnings.warn(
@@ -452,7 +456,7 @@ class StoreConnection(StoreHome):
 
 
 def _kind(found: Blob | None) -> Any:
-    """Give the ``node_type`` of a document; None if there is none."""
+    """Return the ``node_type`` of a document, 'broken' if it is invalid, None if absent."""
     if found is None:
         return None
     try:

@@ -1,4 +1,4 @@
-"""Datasets of a store of bytes: Zarr v3 arrays, whose chunks are objects."""
+"""Datasets on a store of bytes: Zarr v3 arrays whose chunks are objects."""
 
 from __future__ import annotations
 
@@ -31,21 +31,22 @@ from dosna.io.scratch import owned, scratch
 __all__ = ["MOST_ATTEMPTS", "StoreDataChunk", "StoreDataset"]
 
 LOOK_SECONDS = 1.0
-"""Seconds for which a look at the document holds, within one operation that writes."""
+"""Seconds for which a look at the document stays valid within one operation that writes."""
 
 
 def is_full(key: Slices, extent: Shape) -> bool:
-    """Whether a key that was planned to be all of an object is so.
+    """Return True if a key that was planned as all of an object covers its full extent.
 
-    At the end of an array it is not: others may have made it longer since, and keep their part.
+    At the end of an array it does not. Others may have extended the array since, and what they
+    wrote there has to be kept.
     """
     return all(k.stop == n for k, n in zip(key, extent, strict=True))
 
 
 class StoreDataset(BackendDataset):
-    """A Zarr v3 array of a store, each chunk of which is an object.
+    """A Zarr v3 array in a store, with one object for each chunk.
 
-    Where many share one, it is a `dosna.backends.stores.sharded.ShardedDataset`.
+    `dosna.backends.stores.sharded.ShardedDataset` has many chunks in each object.
     """
 
     connection: StoreHome
@@ -57,37 +58,38 @@ class StoreDataset(BackendDataset):
         self._revision = zarr3.revision_of(self.metadata)
         self._version: str | None = None
         self._looking = threading.Lock()
-        # By the clock: when the document was last looked at, an operation that writes began, a
-        # read brought what has no mark, and the array was found to be smaller.
+        # Times of the monotonic clock: when the document was last looked at, when the last
+        # operation that writes began, when an object without a mark was last read, and when the
+        # array was last found to be smaller.
         self._looked = self._began = self._doubted = self._shrunk = -math.inf
 
     def __getstate__(self) -> dict[str, Any]:
         return {k: v for k, v in super().__getstate__().items() if k not in _OWN_STATE}
 
-    # -- what a subclass may do in another way --------------------------------------------
+    # -- methods that a subclass may override ---------------------------------------------
 
     @property
     def store(self) -> Store:
-        """Where the objects are."""
+        """Store that holds the objects."""
         return self.connection.store
 
     def key(self, idx: Shape) -> str:
-        """Key of a stored object."""
+        """Return the key of a stored object."""
         return f"{self.connection.root(self.name)}/{self.layout.template % idx}"
 
     def object_of(self, idx: Shape) -> Shape:
-        """Give the stored object that a chunk is in."""
+        """Return the index of the stored object that holds a chunk."""
         return idx
 
     def hold(self, idx: Shape) -> AbstractContextManager[Any]:
-        """Keep others out who change the stored object."""
+        """Return a context that keeps others from changing a stored object."""
         return lock(self.name, idx)
 
     def check_absent(self, absent: Iterable[Shape]) -> None:
-        """Prove that stored objects which were not found were never written.
+        """Check that stored objects that were not found were never written.
 
-        They are fill if the dataset is still there and as large, and otherwise
-        DatasetNotFoundError or StaleDatasetError.
+        They are fill if the dataset still exists and is still as large. Otherwise
+        DatasetNotFoundError or StaleDatasetError is raised.
         """
         self.look_again()
         for idx in absent:
@@ -98,15 +100,24 @@ class StoreDataset(BackendDataset):
     def check_inside(
         self, start: Sequence[int], size: Shape, key: Slices | None, whole: bool
     ) -> None:
-        """Look at a write that is about to be done, under `hold`.
+        """Check, under `hold`, that a write that is about to be done lies inside the array.
 
-        It is of the part `key` of a box of `size` at `start`: of all that was inside the array
-        when the write was planned, if it is `whole`; None is all that is inside now.
+        Parameters
+        ----------
+        start : sequence of int
+            The first element of the box that is written to, a chunk or a stored object.
+        size : tuple of int
+            The extent of that box.
+        key : tuple or None
+            The part of the box that is written. None stands for all that is inside the array now.
+        whole : bool
+            True if `key` was all that was inside the array when the write was planned.
 
         Raises
         ------
         StaleDatasetError
-            It is not inside the array any more, as far as this handle knows.
+            The part is no longer inside the array, as far as this handle knows. If it is `whole`,
+            it is no longer all that is inside.
         """
         shape = self.metadata.shape
         extent = tuple([min(c, n - s) for s, c, n in zip(start, size, shape, strict=True)])
@@ -126,23 +137,23 @@ class StoreDataset(BackendDataset):
             f"{self.metadata.shape}, to which somebody else may have resized it: try again"
         )
 
-    # -- whether this is still what the handle was opened on -------------------------------
+    # -- is this still the dataset that the handle was opened on? --------------------------
     #
     # See docs/design/stale.md. Objects are marked with the id of their dataset and the revision
-    # of its document, so that what is read tells by itself whose it is. Where that does not
-    # help, the document is looked at: before a write, and after a read.
+    # of its document, so that each object read tells which dataset it belongs to. Where that is
+    # not enough, the document is looked at: before a write, and after a read.
 
     def check_writable(self) -> None:
-        """Begin an operation that writes: what was looked at before does not hold for it."""
+        """Begin an operation that writes. Earlier looks at the document are not valid for it."""
         super().check_writable()
         self._began = time.monotonic()
 
     def look(self) -> None:
-        """Look at the document, if that was not done in this operation, or too long ago."""
+        """Look at the document, unless this operation has done so recently enough."""
         now, looked = time.monotonic(), self._looked
         if looked >= self._began and now - looked <= LOOK_SECONDS / 2:
             return
-        # While a look still holds one thread renews it, and others need not wait.
+        # While a look is still valid, one thread renews it and the others need not wait.
         due = looked < self._began or now - looked > LOOK_SECONDS
         if self._looking.acquire(blocking=due):
             try:
@@ -152,12 +163,12 @@ class StoreDataset(BackendDataset):
                 self._looking.release()
 
     def look_late(self) -> None:
-        """Look at the document after a write that took so long that it may have come too late."""
+        """Look at the document if a write took so long that the look before it has expired."""
         if time.monotonic() - max(self._looked, self._began) > LOOK_SECONDS:
             self.look_again()
 
     def look_again(self) -> None:
-        """Look at the document, unless somebody began to after this was called."""
+        """Look at the document, unless another thread began to do so after this call."""
         asked = time.monotonic()
         with self._looking:
             if self._looked < asked:
@@ -172,10 +183,10 @@ class StoreDataset(BackendDataset):
         self._looked = begin
 
     def vouch(self, idx: Shape, blob: Blob | None, writes: bool = False) -> None:
-        """Make sure that what was got of an object is of this dataset as the handle knows it.
+        """Check that an object that was read is of this dataset as the handle knows it.
 
-        What carries no mark is looked into by `settle`, once for all that was read; what is to be
-        written over, at once.
+        An object without a mark does not tell. For those that were read, `settle` looks at the
+        document once. For one that is about to be overwritten (`writes`), this looks at once.
         """
         mark = "" if blob is None or blob.mark is None else blob.mark
         whose, _, revision = mark.partition(".")
@@ -199,10 +210,16 @@ class StoreDataset(BackendDataset):
     def settle(
         self, began: float, absent: Sequence[Shape] = (), parts: Iterable[Any] | None = None
     ) -> None:
-        """Make sure that what was read since `began` was this dataset's, and inside of it.
+        """Check that what was read since `began` belongs to this dataset and lies inside of it.
 
-        `absent` are the stored objects that were not found; `parts` are the indices of all, each
-        with the part of it that was read.
+        Parameters
+        ----------
+        began : float
+            The time, as of ``time.monotonic()``, at which the read began.
+        absent : sequence of tuple of int
+            The indices of the stored objects that were not found.
+        parts : iterable, optional
+            The indices of all stored objects that were read, each with the part that was read.
         """
         if absent:
             self.check_absent(absent)
@@ -274,7 +291,7 @@ class StoreDataset(BackendDataset):
         self.look_again()
 
     def adopt(self, metadata: DatasetMetadata) -> None:
-        """Take over metadata that were read again; StaleDatasetError if they are another's."""
+        """Adopt metadata that were read again. StaleDatasetError if they are another dataset's."""
         was = self.metadata
         if (
             zarr3.id_of(metadata) != self._id
@@ -300,7 +317,7 @@ class StoreDataset(BackendDataset):
 
     def _keep(self, metadata: DatasetMetadata) -> None:
         self.metadata, self._version = metadata, None
-        # Somebody may have brought back an older document, and objects keep their marks.
+        # Somebody may have restored an older document, while objects keep their marks.
         self._revision = max(self._revision, zarr3.revision_of(metadata))
 
     # -- chunks ---------------------------------------------------------------------------
@@ -327,7 +344,7 @@ class StoreDataset(BackendDataset):
             return self.store.delete(self.key(idx))
 
     def del_objects(self, indices: Iterable[Shape]) -> None:
-        # A change that began with what is deleted here is refused by its condition.
+        # A concurrent change of an object that is deleted here is refused by its condition.
         if self.store.conditional_puts:
             self.look()
             self.store.delete_many(map(self.key, indices))
@@ -377,7 +394,7 @@ class StoreDataset(BackendDataset):
         self.settle(began, absent, tasks)
 
     def read_task(self, out: Array, absent: list[Shape], task: ChunkTask) -> None:
-        """Read a part of a stored object, and note it if there is none."""
+        """Read a part of a stored object into `out`. Add it to `absent` if it does not exist."""
         idx, key, where, whole = task
         raw = self.straight(out, where) if whole else None
         chunk = self.read_chunk(idx, key, raw)
@@ -388,7 +405,7 @@ class StoreDataset(BackendDataset):
             out[where] = chunk[key]
 
     def straight(self, out: Array, where: Any) -> Array | None:
-        """Give the bytes of a part of `out`, if a decoder can write a chunk there."""
+        """Return the bytes of a part of `out` if a decoder can write a chunk there, else None."""
         if not self.layout.pipeline.direct or out.dtype != self.metadata.dtype:
             return None
         target = out[where]
@@ -402,13 +419,16 @@ class StoreDataset(BackendDataset):
         return bytes_of(target)
 
     def read_chunk(self, idx: Shape, key: Slices | None, raw: Array | None = None) -> Array | None:
-        """Read the part `key` of a chunk (None: all) to its place in a whole chunk.
+        """Read the part `key` of a chunk (None: all) into its place in an array of the chunk.
 
-        None if there is no such chunk.
-
-        The array may be of the thread's scratch memory, or of the store's: it is not to be
-        written to, and what is kept of it is to be `owned`. If `raw` is given the chunk is
+        The array may be in the thread's scratch memory or in memory of the store. Do not write to
+        it, and pass what is to be kept of it through `owned`. If `raw` is given, the chunk is
         decoded into it.
+
+        Returns
+        -------
+        array or None
+            An array of the extent of a chunk. None if the chunk does not exist.
         """
         meta = self.metadata
         pipeline = self.layout.pipeline
@@ -441,7 +461,7 @@ class StoreDataset(BackendDataset):
             self.corrupt(idx, str(error))
 
     def corrupt(self, idx: Shape, why: str) -> NoReturn:
-        """Raise the error about a chunk; StaleDatasetError if it is another dataset's."""
+        """Raise ChunkCorruptError, or StaleDatasetError if the chunk is another dataset's."""
         self.look_again()
         raise self._damaged(idx, why)
 
@@ -486,7 +506,7 @@ class StoreDataset(BackendDataset):
         self.modify(idx, change, planned)
 
     def _write_ranges(self, idx: Shape, values: Array, key: Slices) -> bool:
-        """Write just the bytes of a part; False if they are to be written with all others."""
+        """Write only the bytes of a part. Return False if the whole object must be written."""
         meta, pipeline, store = self.metadata, self.layout.pipeline, self.store
         if not store.most_ranges or not pipeline.plain or pipeline.checks:
             return False
@@ -506,7 +526,7 @@ class StoreDataset(BackendDataset):
         return done
 
     def check(self, idx: Shape, key: Slices | None, whole: bool) -> None:
-        """Look at a write of a chunk that is about to be done; see `check_inside`."""
+        """Check a write of a chunk that is about to be done; see `check_inside`."""
         size = self.metadata.chunk_size
         start = [i * c for i, c in zip(idx, size, strict=True)]
         self.check_inside(start, size, key, whole)
@@ -523,7 +543,7 @@ class StoreDataset(BackendDataset):
         return self.layout.pipeline.encode(values)
 
     def changed(self, idx: Shape, values: Array, key: Slices | None, data: Any) -> list[Any]:
-        """Encode a chunk of which the part `key` changes; `data` is what is stored."""
+        """Encode a chunk of which the part `key` changes. `data` is the stored chunk, or None."""
         if key is None:
             return self.encoded(idx, values)
         meta, pipeline = self.metadata, self.layout.pipeline
@@ -547,10 +567,10 @@ class StoreDataset(BackendDataset):
         change: Callable[[bytes | memoryview | None], list[Any]],
         whole: bool = False,
     ) -> None:
-        """Replace a stored object by what is made of it, whoever else changes it.
+        """Replace a stored object by the result of `change`, whoever else changes it.
 
-        Where the store cannot prevent that others' changes are lost, a warning says so; but not
-        if `whole`: it is then all of the object that this handle knows of.
+        A warning is given where the store cannot prevent the loss of others' changes, unless
+        `whole` is set: the change then covers all of the object that this handle knows of.
         """
         if not whole and self.guarantees.partial_writes == "threads":
             self.connection.warn_of_lost_writes()
@@ -567,7 +587,7 @@ class StoreDataset(BackendDataset):
                     return
 
     def put(self, idx: Shape, parts: list[Any], version: str | None) -> None:
-        """Write a stored object, over a version if the store knows how."""
+        """Write a stored object, only over `version` if the store has conditional puts."""
         if version is not None and not self.store.conditional_puts:
             version = None
         key, data = self.key(idx), b"".join(parts)
@@ -582,7 +602,7 @@ class StoreDataset(BackendDataset):
 
 _REVISION = re.compile(r"[0-9]{1,18}")
 _OWN_STATE = {"layout", "_version", "_looking", "_looked", "_began", "_doubted", "_shrunk"}
-"""What each process has of its own."""
+"""Attributes that are not pickled, because each process has its own."""
 
 
 class StoreDataChunk(BackendDataChunk):

@@ -1,8 +1,9 @@
-"""Deleting what a dataset consists of, object by object, from a store of bytes.
+"""Deletion of a dataset from a store of bytes, object by object.
 
-Readers must not see chunks vanish one by one as fill, and who creates the dataset again must not
-have its chunks deleted. So the document goes first, and the mark in its place goes last. The mark
-is renewed while the deletion lives; who finds one whose process is dead finishes the deletion.
+Readers must not see chunks vanish one by one as fill, and a dataset that is created again must
+not lose its chunks to the deletion. So a mark replaces the dataset's document first, and is
+itself removed last. The deleting process renews the mark. A process that finds a mark whose
+process is dead finishes the deletion.
 """
 
 from __future__ import annotations
@@ -24,13 +25,13 @@ from dosna.io.processes import describe, has_ended, machine
 __all__ = ["DELETED", "Deletion"]
 
 DELETED = "dosna.deleted"
-"""The ``node_type`` of a mark."""
+"""Value of ``node_type`` in a mark."""
 
 _SILENT = 2.0
-"""Seconds of waiting that are not worth a warning."""
+"""Seconds to wait before a warning is given."""
 
 _under_way: set[str] = set()
-"""Tokens of the deletions that this process is at."""
+"""Tokens of the deletions that this process is carrying out."""
 
 
 class Deletion:
@@ -39,19 +40,20 @@ class Deletion:
     Parameters
     ----------
     store : Store
+        The store that holds the dataset.
     document : str
-        Key of the dataset's document.
+        The key of the dataset's document.
     what : str
-        How errors call the dataset.
+        The name of the dataset in error messages.
     lease : float
-        Seconds without a sign of life after which a process that deletes is taken for dead. No
-        request is begun later than a quarter of it after a sign of life.
+        The seconds without a sign of life after which a deleting process is taken for dead. No
+        request is started later than a quarter of it after a sign of life.
     settle : float
-        Seconds in which the store does what a process asked for before it died.
+        The seconds that the store may take to carry out what a process requested before it died.
     keys : callable
-        Gives the keys of what the dataset consists of, or may.
+        A function that returns the keys of all objects that the dataset has, or may have.
     forget : callable
-        Called when of the dataset there is but the mark.
+        A function that is called when only the mark is left of the dataset.
     """
 
     def __init__(
@@ -71,12 +73,12 @@ class Deletion:
         self._token = secrets.token_hex(8)
 
     def run(self, version: str) -> None:
-        """Delete what there is, if the document is still of this version.
+        """Delete the dataset if its document is still of this version.
 
         Raises
         ------
         VersionConflict
-            It is not, and nothing was deleted.
+            The document is of another version, and nothing was deleted.
         """
         _under_way.add(self._token)
         try:
@@ -98,7 +100,7 @@ class Deletion:
             self._forget()
             self._store.delete_many([self._document], until=renewed + self._lease / 4)
         except BaseException:
-            with suppress(Exception):  # nobody has to wait for this process
+            with suppress(Exception):  # so that nobody has to wait for this process
                 self._renew(abandoned=True)
             raise
 
@@ -128,7 +130,10 @@ class Deletion:
         self._put(found.version, abandoned)
 
     def outlived(self, found: Blob) -> bool:
-        """Wait until nobody works on a deletion, of which a mark was found; False if it lives."""
+        """Wait until nobody works on the deletion of a mark that was found.
+
+        Return False if the deleting process is alive.
+        """
         mark, begin, warned = _read(found), time.monotonic(), False
         while True:
             ended = mark.get("abandoned") or _has_ended(mark)
@@ -153,7 +158,7 @@ class Deletion:
 
 
 def _read(found: Blob) -> dict[str, Any]:
-    """Read a mark; anything else gives nothing of one."""
+    """Return the content of a mark; an empty dict if the document is not a JSON object."""
     try:
         mark = json.loads(bytes(found.data))
     except ValueError:
@@ -162,7 +167,7 @@ def _read(found: Blob) -> dict[str, Any]:
 
 
 def _process(mark: dict[str, Any]) -> dict[str, Any]:
-    """Return what a mark says of its process: nothing, if it is another's."""
+    """Return the description of the process in a mark; an empty dict if it has none."""
     process = mark.get("process")
     return process if isinstance(process, dict) else {}
 
@@ -176,7 +181,7 @@ def _named(mark: dict[str, Any]) -> str:
 
 
 def _has_ended(mark: dict[str, Any]) -> bool:
-    """Whether nobody is at a deletion any more; nothing is known of other machines."""
+    """Return True if the process of a deletion has ended. Other machines' are not known."""
     process = _process(mark)
     pid = process.get("pid")
     if process.get("machine") is None or process["machine"] != machine() or type(pid) is not int:

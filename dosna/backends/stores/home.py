@@ -1,4 +1,4 @@
-"""What a dataset of a store of bytes uses of its connection."""
+"""The interface through which a dataset of a store of bytes uses its connection."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ __all__ = ["StoreHome"]
 
 
 class StoreHome(BackendConnection):
-    """A connection as its datasets see it."""
+    """A connection to a store of bytes as its datasets see it."""
 
     notes: ClassVar[tuple[str, ...]] = ()
-    """What the guarantees of every dataset say in their small print."""
+    """Notes that are part of the guarantees of every dataset."""
 
     @property
     @abstractmethod
     def store(self) -> Store:
-        """The open store, which refuses every change in mode 'r'."""
+        """Open store, which refuses every change in mode 'r'."""
 
     @abstractmethod
     def root(self, name: str) -> str:
-        """Return what keys of a dataset begin with."""
+        """Return the prefix of a dataset's keys, without the '/' that follows it."""
 
     @abstractmethod
     def document(self, name: str) -> str:
@@ -34,24 +34,24 @@ class StoreHome(BackendConnection):
 
     @abstractmethod
     def read_metadata(self, name: str) -> tuple[DatasetMetadata, str]:
-        """Read a dataset's metadata, and the version of the document."""
+        """Read the metadata of a dataset, with the version of the document that holds them."""
 
     @abstractmethod
     def metadata_in(self, name: str, found: Blob | None) -> DatasetMetadata:
-        """Return the metadata in a document, or raise DatasetNotFoundError."""
+        """Return the metadata in a document that was read, or raise DatasetNotFoundError."""
 
     @abstractmethod
     def remember(self, name: str, *described: DatasetMetadata) -> None:
-        """Note what keys a dataset may have, before it has them."""
+        """Record which keys a dataset may have, before it has them."""
 
     @abstractmethod
     def object_keys(self, name: str) -> Iterator[str]:
-        """Yield the keys of a dataset's stored objects, without what precedes them."""
+        """Yield the keys of all objects of a dataset, including its document."""
 
     @abstractmethod
     def warn_of_lost_writes(self) -> None:
-        """Warn, once, where two writers of one chunk may undo each other's work."""
+        """Warn, once, if two writers of one chunk may undo each other's work."""
 
     @abstractmethod
     def drop_consolidated(self, name: str) -> None:
-        """Remove copies of metadata from the groups above what is about to be changed."""
+        """Remove copies of metadata from the groups above a dataset or group about to change."""

@@ -1,4 +1,4 @@
-"""Datasets of a store of bytes whose chunks share objects: shards."""
+"""Datasets on a store of bytes whose chunks share objects, called shards."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from dosna.io.scratch import scratch
 __all__ = ["MOST_INDEXES", "ShardedDataset"]
 
 MOST_INDEXES = 1024
-"""Indexes of shards that are remembered."""
+"""Number of shard indexes that are remembered."""
 
 
 class ShardedDataset(StoreDataset):
-    """A Zarr v3 array of a store, whose objects hold many chunks each."""
+    """A Zarr v3 array in a store, with many chunks in each object."""
 
     def prepare(self) -> None:
         super().prepare()
@@ -35,7 +35,7 @@ class ShardedDataset(StoreDataset):
 
     @property
     def format(self) -> Shards:
-        """How shards are made of chunks."""
+        """Format of the shards, which defines how they are made of chunks."""
         assert self.layout.shards is not None
         return self.layout.shards
 
@@ -91,7 +91,7 @@ class ShardedDataset(StoreDataset):
 
     def changed(self, idx: Shape, values: Array, key: Slices | None, data: Any) -> list[Any]:
         parts = super().changed(idx, values, key, None if data is None else data[0])
-        # A shard keeps the parts of many chunks, and scratch memory is that of one.
+        # A shard keeps the parts of many chunks, but the scratch memory holds only one chunk.
         return parts if key is None else [b"".join(parts)]
 
     # -- shards ---------------------------------------------------------------------------
@@ -100,13 +100,13 @@ class ShardedDataset(StoreDataset):
         return self.read_from_shard(*self.place(idx), raw)
 
     def place(self, idx: Shape) -> tuple[Shape, Shape]:
-        """Give the shard of a chunk, and its place there."""
+        """Return the shard that holds a chunk, and the chunk's index within it."""
         shards = self.format
         pairs = [divmod(i, n) for i, n in zip(idx, shards.counts, strict=True)]
         return tuple([p[0] for p in pairs]), tuple([p[1] for p in pairs])
 
     def _index(self, shard: Shape) -> tuple[str, list[list[int]]] | None:
-        """Read the index of a shard, with the version of the shard; None if there is none."""
+        """Read the version and index of a shard. Return None if the shard does not exist."""
         shards = self.format
         blob = self.store.get(self.key(shard), shards.index_range)
         if blob is None:
@@ -128,7 +128,7 @@ class ShardedDataset(StoreDataset):
     def read_from_shard(
         self, shard: Shape, local: Shape, raw: Array | None = None
     ) -> Array | None:
-        """Read a chunk by its range, with the index that was read before if that still holds."""
+        """Read a chunk by its byte range, with the remembered index if that is still valid."""
         shards = self.format
         key, number = self.key(shard), shards.number(local)
         index = self._indexes.get(shard)
@@ -140,7 +140,7 @@ class ShardedDataset(StoreDataset):
                 return None
             start, size = index[1][number]
             if start == NO_CHUNK:
-                # Nothing is read that would tell whether what was known still holds.
+                # Without a read of chunk data, nothing tells if a remembered index is valid.
                 if not known:
                     return None
             else:
@@ -181,7 +181,10 @@ class ShardedDataset(StoreDataset):
         out[where] = selection.finish(result)
 
     def _read_shard(self, shard: Shape, out: Array, absent: list[Shape], parts: Plan) -> None:
-        """Read chunks of a shard: all at once if they are many; `parts` counts within it."""
+        """Read chunks of a shard, all at once if there are many.
+
+        The indices in `parts` are relative to the shard.
+        """
         shards = self.format
         chunks: list[memoryview | None] | None = None
         if 2 * len(parts) >= shards.total:
@@ -216,7 +219,7 @@ class ShardedDataset(StoreDataset):
     def _change_shard(
         self, shard: Shape, change: Callable[[list[Any]], None], whole: bool = False
     ) -> None:
-        """Change encoded chunks of a shard, in a list, and write the shard."""
+        """Rewrite a shard after `change` has edited the list of its encoded chunks."""
         shards = self.format
 
         def changed(data: bytes | memoryview | None) -> list[Any]:

@@ -1,4 +1,4 @@
-"""What a store of bytes is: objects by key."""
+"""The interface of a store of bytes, which holds objects by key."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ __all__ = [
 ]
 
 ABSENT = ""
-"""The version of an object that does not exist."""
+"""Version of an object that does not exist."""
 
 MOST_ATTEMPTS = 1000
-"""Of a change that others keep making impossible."""
+"""Number of attempts at a change that other writers keep preventing."""
 
 _MOST_REFUSALS = 10
 
@@ -41,9 +41,9 @@ T = TypeVar("T")
 
 
 class Blob(NamedTuple):
-    """The bytes of an object, and its version: as long as that is the same, so are they.
+    """The bytes of an object and its version. The same version means the same bytes.
 
-    `mark` is what the object was marked with when it was put; None if it was not.
+    `mark` is the mark that the object was put with; None if it has none.
     """
 
     data: bytes | memoryview
@@ -52,69 +52,73 @@ class Blob(NamedTuple):
 
 
 class VersionConflict(StorageError):
-    """A conditional put found another version than it expected; nothing was changed."""
+    """A conditional put found a version other than the expected one; nothing was changed."""
 
 
 class Store(ABC):
-    """Bytes by key. Keys are parts of printable characters, joined by '/'.
+    """A store of bytes by key. Keys are parts of printable characters, joined by '/'.
 
-    Anything that fails raises `StorageError` or another error of `dosna.errors`. Only what is
-    proven to be absent may be reported as absent.
+    Any failure raises `StorageError` or another error of `dosna.errors`. An object may be
+    reported as absent only if it is proven to be absent.
     """
 
     shared_between_processes: ClassVar[bool]
-    """Whether another process that opens it sees the same objects."""
+    """True if another process that opens the store sees the same objects."""
 
     conditional_puts: ClassVar[bool]
-    """Whether `put` honours ``expected`` atomically among all who write."""
+    """True if `put` honours ``expected`` atomically among all writers."""
 
     deletes_at_once: ClassVar[int] = 1
-    """How many objects `delete_many` deletes by one request."""
+    """Number of objects that `delete_many` deletes by one request."""
 
     most_ranges: ClassVar[int] = 0
-    """How many parts `put_ranges` takes; 0 where objects are only written whole."""
+    """Number of parts that `put_ranges` takes; 0 where objects are only written whole."""
 
     @abstractmethod
     def get(self, key: str, byte_range: ByteRange | None = None) -> Blob | None:
-        """Get an object or a part of its bytes; None if there is no object.
+        """Read an object or a part of its bytes. Return None if there is no object.
 
         Parameters
         ----------
         key : str
+            The key of the object.
         byte_range : tuple, optional
-            ``(start, stop)``, of which what lies beyond the end is left out; or ``(-n, None)``,
-            the last `n` bytes.
+            The range ``(start, stop)``, which is cut off at the end of the object; or
+            ``(-n, None)`` for the last `n` bytes.
         """
 
     @abstractmethod
     def put(self, key: str, data: bytes, expected: str | None = None) -> None:
-        """Write a whole object, so that it is seen old or new and never mixed.
+        """Write a whole object, so that readers see the old or the new one, never a mixture.
 
         Parameters
         ----------
         key : str
+            The key of the object.
         data : bytes
+            The content of the object.
         expected : str, optional
-            Write only over this version; `ABSENT` only where there is no object.
+            The only version that may be overwritten. With `ABSENT`, write only if there is no
+            object.
 
         Raises
         ------
         VersionConflict
-            Another version is there.
+            The stored version is another one.
         """
 
     @abstractmethod
     def delete(self, key: str) -> bool:
-        """Delete an object; False if there was none."""
+        """Delete an object. Return False if it did not exist."""
 
     @abstractmethod
     def list(self, prefix: str) -> Iterator[str]:
-        """List all keys that begin with `prefix`, completely or with an error."""
+        """List all keys that begin with `prefix`. Raise an error if the list is incomplete."""
 
-    # What follows is written over the methods above; a store replaces what it does better.
+    # The methods below use only those above. A store overrides what it can do better.
 
     def folders(self, prefix: str) -> Iterator[str]:
-        """List what stands between `prefix` and the next '/' of the keys, each once."""
+        """List the distinct parts of the keys between `prefix` and the next '/'."""
         seen = set()
         for key in self.list(prefix):
             folder, slash, _ = key[len(prefix) :].partition("/")
@@ -125,31 +129,32 @@ class Store(ABC):
     def put_marked(self, key: str, data: bytes, expected: str | None, mark: str | None) -> None:
         """Write an object as `put` does, with a mark of some 20 ASCII characters beside it.
 
-        A store keeps marks only if `get` then brings them at no further request, also with a part
-        of the bytes; another does without.
+        A store keeps marks only if `get` returns them without another request, also with a part
+        of the bytes. Other stores ignore the mark.
         """
         self.put(key, data, expected)
 
     def put_ranges(self, key: str, parts: Sequence[tuple[int, bytes]]) -> bool:
-        """Write parts of an object, each of which begins somewhere: all of them at once or none.
+        """Write parts of an object, given as pairs of offset and bytes: all at once or none.
 
-        False, and nothing is done, where there is no object, or none that takes it.
+        Return False and do nothing if there is no object, or if the object cannot take them.
         """
         return False
 
     def delete_many(self, keys: Iterable[str], until: float = math.inf) -> None:
-        """Delete objects, some of which may be gone already.
+        """Delete objects. Some of them may be gone already.
 
         Parameters
         ----------
         keys : iterable of str
+            The keys of the objects.
         until : float
-            The ``time.monotonic()`` after which nothing is begun, not even again.
+            The time, as of ``time.monotonic()``, after which no request is started or repeated.
 
         Raises
         ------
         StoreTimeoutError
-            Some had not been begun by then.
+            Some deletions had not been started by then.
         """
 
         def delete(key: str) -> None:
@@ -160,36 +165,39 @@ class Store(ABC):
         self.for_each(delete, keys)
 
     def for_each(self, work: Callable[[T], object], items: Iterable[T], nbytes: int = 0) -> None:
-        """Do `work`, which makes requests, on each item; the first error is raised.
+        """Call `work`, which makes requests, for each item, and raise the first error.
 
-        One after the other. A store to which requests take long does several at a time, in
-        threads of its own, whatever the engine: `work` is made for that.
+        This implementation takes one item after the other. A store whose requests take long works
+        on several at a time, in threads of its own, whatever the engine; `work` must allow that.
 
         Parameters
         ----------
         work : callable
+            The function to call with each item.
         items : iterable
-            Taken one at a time, no more of them ahead than are under way.
+            The items. They are taken one at a time, and no further ahead than there are calls
+            under way.
         nbytes : int
-            What each holds in memory while it is worked on.
+            The memory that one item takes while it is worked on.
         """
         for item in items:
             work(item)
 
     def close(self) -> None:  # noqa: B027  a store without a connection has nothing to close
-        """Let go of what the store holds."""
+        """Release the resources that the store holds."""
 
 
 class Turns:
-    """Turns at a change that is made on condition that nobody else was faster.
+    """Attempts at a change that is made on condition that nobody else was faster.
 
-    Iterating gives so many, and then raises StorageError. One is made ``with unless_conflict()``,
-    after which the next begins if it is not over.
+    Iteration yields `MOST_ATTEMPTS` turns and then raises StorageError. In each turn the change is
+    made ``with unless_conflict()``. After a conflict the next turn begins; after success the
+    caller leaves the loop.
 
     Parameters
     ----------
     what : str
-        The object, as the error calls it.
+        The name of the object in the error message.
     """
 
     def __init__(self, what: str) -> None:
@@ -197,7 +205,7 @@ class Turns:
         self._refused: str | None = None
         self._times = 0
         self.expected: str | None = None
-        """The version that this turn found, and on which its change is conditional."""
+        """Version that this turn found, on which its change is conditional."""
 
     def __iter__(self) -> Iterator[None]:
         for _ in range(MOST_ATTEMPTS):
@@ -209,7 +217,10 @@ class Turns:
 
     @contextmanager
     def unless_conflict(self) -> Iterator[None]:
-        """Take a VersionConflict for the end of a turn, unless it cannot be one."""
+        """Suppress a VersionConflict, so that the next turn begins.
+
+        A store that keeps refusing the version that it has raises StorageError instead.
+        """
         self.expected = None
         try:
             yield
@@ -228,13 +239,14 @@ class Turns:
 
 
 class ReadOnlyStore(Store):
-    """The objects of a store, of which nothing can be changed through this.
+    """A view of a store that refuses every change.
 
     Parameters
     ----------
     store : Store
+        The store to read from.
     refuse : callable
-        Raises the ReadOnlyError.
+        A function that raises the ReadOnlyError.
     """
 
     def __init__(self, store: Store, refuse: Callable[[], NoReturn]) -> None:
@@ -243,7 +255,7 @@ class ReadOnlyStore(Store):
 
     @property
     def conditional_puts(self) -> bool:  # type: ignore[override]
-        # A store may have to try it out.
+        # On demand, because a store may have to try it out.
         return self._store.conditional_puts
 
     def get(self, key: str, byte_range: ByteRange | None = None) -> Blob | None:
@@ -274,12 +286,12 @@ class ReadOnlyStore(Store):
         self._refuse()
 
 
-# By chunk and not by handle, because a store may have no conditional puts.
+# The locks are per chunk, not per handle, because a store may have no conditional puts.
 _locks = [threading.Lock() for _ in range(_STRIPES)]
 
 
 def lock(*what: Any) -> threading.Lock:
-    """Give the lock, within this process, on a dataset's metadata or a stored object."""
+    """Return the lock, within this process, of a dataset's metadata or of a stored object."""
     return _locks[hash(what) % _STRIPES]
 
 

@@ -9,7 +9,7 @@
             tomo/              a dataset: a Zarr array
                 zarr.json
                 c/0/1/2        a chunk, or a shard of many
-                .lock          nothing; byte ranges of it are locked
+                .lock          an empty file, whose byte ranges are locked
 
 Every file is replaced by renaming a complete one over it, under the lock of its object.
 """
@@ -65,16 +65,17 @@ class FileConnection(FolderConnection, ArrayHome):
     Parameters
     ----------
     name : str
-        The folder, in `directory`; an absolute path stands for itself. It must exist.
+        The path of the folder, absolute or relative to `directory`. The folder must exist.
     directory : path, default '.'
+        The directory that a relative `name` is in.
     mode : {'a', 'r'}
+        The access mode; 'r' refuses every change.
     durable : bool, default False
-        Whether each write has reached the disk (fsync of the file and of its folder) when it
-        returns. Without it, what was written in the last seconds before a power loss may be
-        lost: a chunk is then as it was before, or fill if it was never there (never a mixture
-        on file systems that, like ext4, xfs and btrfs, order a rename after the data).
-        ``zarr.json`` is always synchronized. `FileDataset.flush` makes everything so far
-        durable.
+        True if each write has reached the disk (fsync of the file and of its folder) when it
+        returns. Without it, the writes of the last seconds before a power loss may be lost: a
+        chunk is then as it was before, or fill if it did not exist (never a mixture on file
+        systems that, like ext4, xfs and btrfs, order a rename after the data). ``zarr.json`` is
+        always synchronized. `FileDataset.flush` makes everything written so far durable.
     """
 
     description: ClassVar[str] = zarr3.DOCUMENT
@@ -142,7 +143,7 @@ class FileConnection(FolderConnection, ArrayHome):
         try:
             return bool(zarr3.node_type(document, path) == "array")
         except FormatError:
-            return True  # To open it tells what is wrong.
+            return True  # Opening it tells what is wrong.
 
     def make_parents(self, name: str) -> None:
         self.check_writable()
@@ -168,9 +169,9 @@ class FileConnection(FolderConnection, ArrayHome):
         super().replace_dataset(temporary, name)
 
     def drop_consolidated(self, name: str) -> None:
-        """Remove copies of metadata from the groups above what is about to be changed.
+        """Remove copies of metadata from the groups above a dataset or group about to change.
 
-        Also from those that the folder of the connection is in.
+        This includes the groups that the folder of the connection is in.
         """
         self.check_writable()
         path = self.path
@@ -227,9 +228,9 @@ class FileConnection(FolderConnection, ArrayHome):
     @contextmanager
     def names_held(self, what: str) -> Iterator[None]:
         self.check_writable()
-        # The group's own document is locked: any other file there would look to Zarr like a
-        # member that is broken. Somebody who replaces it takes the lock away, as it were; and
-        # then only one of two renames to one name can succeed.
+        # The group's own document is locked, because Zarr would take any other file there for a
+        # broken member. A process that replaces the document makes the lock void. Then only one
+        # of two renames to the same name can succeed.
         path = os.path.join(self.path, zarr3.DOCUMENT)
         while True:
             with disk(f"{what} {self.path}"):
@@ -252,7 +253,7 @@ class FileConnection(FolderConnection, ArrayHome):
 
 
 def _read(path: str) -> bytes | None:
-    """Read the document of a folder; None if there is none."""
+    """Read the document of a folder. Return None if it has none."""
     where = os.path.join(path, zarr3.DOCUMENT)
     try:
         if not stat.S_ISREG(os.stat(where).st_mode):
@@ -266,7 +267,7 @@ def _read(path: str) -> bytes | None:
 
 
 def _is_version_2(path: str) -> bool:
-    """Whether a folder is an array or a group of Zarr version 2, and not of 3 as well."""
+    """Return True if a folder is an array or group of Zarr version 2 and not also of 3."""
     old = any(os.path.exists(os.path.join(path, name)) for name in zarr3.VERSION_2)
     return old and _read(path) is None
 
@@ -280,13 +281,13 @@ def _write(path: str, document: bytes) -> None:
 
 
 def _found(path: str) -> None:
-    """Make a folder a group; of several that try, one wins."""
+    """Make a folder a Zarr group. Of several concurrent calls, one wins."""
     own = os.path.join(path, CREATING + secrets.token_hex(8))
     with open(own, "wb") as file:
         file.write(zarr3.GROUP)
         file.flush()
         os.fsync(file.fileno())
-    # Another one may have been faster, and have swept this one away.
+    # Another process may have been faster, and a sweep of it may have removed this file.
     with suppress(FileExistsError, FileNotFoundError):
         os.link(own, os.path.join(path, zarr3.DOCUMENT))
     with suppress(FileNotFoundError):

@@ -1,4 +1,4 @@
-"""A Zarr array in a folder: reading and writing its files."""
+"""Datasets as Zarr arrays in a folder: reading and writing their files."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class FileDataset(FolderDataset[ArrayFolder], StoreDataset):
         super().prepare()
         self._template = self.layout.template
 
-    # -- FolderDataset's own words for it -------------------------------------------------
+    # -- methods that FolderDataset requires ----------------------------------------------
 
     def _open_folder(self) -> ArrayFolder:
         return ArrayFolder(self._path, self.name)
@@ -67,9 +67,9 @@ class FileDataset(FolderDataset[ArrayFolder], StoreDataset):
         return self.layout.pipeline.checks > 0
 
     what: ClassVar[str] = "chunk"
-    """What a stored object is called."""
+    """Word for a stored object in messages."""
 
-    # -- StoreDataset's own words for it --------------------------------------------------
+    # -- methods that override those of StoreDataset --------------------------------------
 
     @property
     def store(self) -> Store:
@@ -125,7 +125,8 @@ class FileDataset(FolderDataset[ArrayFolder], StoreDataset):
             if any(i * g >= n for i, g, n in zip(idx, grain, shape, strict=True)):
                 self._stale([i * g for i, g in zip(idx, grain, strict=True)])
 
-    # Who holds a lock has looked whether the folder is the same.
+    # These need not look at the document: every holder of a lock has checked that the folder is
+    # still the same.
 
     def look(self) -> None:
         pass
@@ -138,7 +139,8 @@ class FileDataset(FolderDataset[ArrayFolder], StoreDataset):
 
     @contextmanager
     def exclusive(self) -> Iterator[None]:
-        # Not within the lock: who deletes the dataset holds that of the names, and waits for it.
+        # Outside of the lock, because a process that deletes the dataset holds the lock of the
+        # names, which this needs, and waits for this lock.
         self.connection.drop_consolidated(self.name)
         with self._exclusive():
             yield
@@ -209,7 +211,7 @@ class FileDataset(FolderDataset[ArrayFolder], StoreDataset):
                     finally:
                         close(file)
                 except OSError:
-                    pass  # told apart below
+                    pass  # the reason is found below
                 else:
                     if count == length and (not checked or _CRC.unpack(tail)[0] == crc32c(target)):
                         if not straight:
@@ -277,7 +279,7 @@ class ShardedFileDataset(ShardedDataset, FileDataset):
     what: ClassVar[str] = "shard"
 
     def read_many(self, out: Array, tasks: Iterable[ChunkTask]) -> None:
-        # What `FileDataset` does faster is done with files of a chunk each.
+        # The faster method of `FileDataset` needs files of one chunk each.
         shape = self.metadata.shape
         StoreDataset.read_many(self, out, tasks)
         if not self.is_as(shape):
@@ -302,7 +304,8 @@ class ShardedFileDataset(ShardedDataset, FileDataset):
             try:
                 length = os.fstat(file).st_size
                 start, stop, _ = slice(*shards.index_range).indices(length)
-                # Comparing is faster than a look at the clock of the file would be safe.
+                # The bytes are compared, which is fast, because the file's time stamp would not
+                # be a safe criterion.
                 head = os.pread(file, stop - start, start)
                 known = self._raw_indexes.get(shard)
                 if known is None or known[0] != head:

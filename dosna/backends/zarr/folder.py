@@ -21,7 +21,7 @@ GONE = (FileNotFoundError, NotADirectoryError)
 
 
 class Files(Store):
-    """The files of a folder; who writes them holds a lock."""
+    """The files of a folder. Writers hold a lock."""
 
     shared_between_processes: ClassVar[bool] = True
     conditional_puts: ClassVar[bool] = False
@@ -65,21 +65,21 @@ class Files(Store):
 
 
 def _raise(error: OSError) -> None:
-    # Folders without chunks go while others are listed.
+    # Folders without chunks may be removed during a listing.
     if not isinstance(error, FileNotFoundError):
         raise error
 
 
 class ArrayHome(FolderHome):
-    """What a Zarr array in a folder uses of its connection."""
+    """The interface through which a Zarr array in a folder uses its connection."""
 
     @abstractmethod
     def drop_consolidated(self, name: str) -> None:
-        """Remove copies of metadata from the groups above what is about to be changed."""
+        """Remove copies of metadata from the groups above a dataset or group about to change."""
 
 
 class ArrayFolder(Folder):
-    """What is open of an array's folder, and the metadata it had then."""
+    """The open folder of an array, with the metadata that it had when it was opened."""
 
     def __init__(self, path: str, name: str) -> None:
         super().__init__(path, name, zarr3.DOCUMENT)
@@ -91,7 +91,7 @@ class ArrayFolder(Folder):
 
 
 def make_folders(folder: int, path: str, durable: bool) -> None:
-    """Make a folder below another, with those above it."""
+    """Create a folder below another, with all folders between them."""
     above = os.path.dirname(path)
     try:
         os.mkdir(path, dir_fd=folder)
