@@ -1,1 +1,1 @@
-"""What a user holds: connections, datasets, chunks."""
+"""The objects that users hold: connections, datasets, chunks."""

@@ -15,7 +15,15 @@ __all__ = ["AsType"]
 
 
 class AsType(Identified):
-    """A dataset read as another dtype; made by `EngineDataset.astype`."""
+    """A dataset read as another dtype; made by `EngineDataset.astype`.
+
+    Parameters
+    ----------
+    dataset : EngineDataset
+        The dataset to read.
+    dtype : dtype
+        The dtype of what is read.
+    """
 
     def __init__(self, dataset: DatasetLike, dtype: np.dtype[Any]) -> None:
         self.dataset = dataset
@@ -40,7 +48,7 @@ class AsType(Identified):
 
     def __getitem__(self, key: Any) -> Any:
         found = self.dataset[key]
-        if isinstance(found, str):  # what an element of text is, and none of NumPy's scalars
+        if isinstance(found, str):  # an element of text, which is no NumPy scalar
             return np.asarray(found, self.dataset.dtype).astype(self.dtype)[()]
         return found.astype(self.dtype)
 

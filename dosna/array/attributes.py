@@ -17,6 +17,11 @@ class Attributes(MutableMapping[str, Any]):
 
     Each change is stored at once, as a whole or not at all. What is read is a copy: changing
     a list or an array that was read changes nothing until it is assigned again.
+
+    Parameters
+    ----------
+    dataset : EngineDataset
+        The dataset that the attributes belong to.
     """
 
     def __init__(self, dataset: DatasetLike) -> None:
@@ -25,7 +30,7 @@ class Attributes(MutableMapping[str, Any]):
 
     @property
     def identity(self) -> tuple[Any, ...]:
-        """As of the dataset."""
+        """The identity of the dataset."""
         return self._dataset.identity
 
     def __getitem__(self, name: str) -> Any:
@@ -58,7 +63,13 @@ class Attributes(MutableMapping[str, Any]):
 
     @collective
     def update(self, *args: Any, **kwargs: Any) -> None:
-        """Set several attributes in one change."""
+        """Set several attributes in one change.
+
+        Parameters
+        ----------
+        *args, **kwargs
+            The attributes, as for ``dict``.
+        """
         encoded = encode_attrs(dict(*args, **kwargs))
         self._change(lambda attrs: {**attrs, **encoded})
 

@@ -14,10 +14,17 @@ __all__ = ["EngineDataChunk"]
 
 
 class EngineDataChunk:
-    """A handle on one chunk, whose reads and writes go through the engine's dataset.
+    """A handle on one chunk; it reads and writes through the engine's dataset.
 
-    It covers the full extent of a stored chunk; at the edge of the array what lies outside
-    reads as fill, and what is written there is dropped.
+    It covers the full extent of a stored chunk. At the edge of the array, the part outside reads
+    as the fill value, and what is written there is dropped.
+
+    Parameters
+    ----------
+    dataset : EngineDataset
+        The dataset that the chunk belongs to.
+    idx : tuple of int
+        The index of the chunk in the chunk grid.
     """
 
     def __init__(self, dataset: DatasetLike, idx: Shape) -> None:
@@ -47,7 +54,7 @@ class EngineDataChunk:
 
     @property
     def fillvalue(self) -> Any:
-        """What the chunk reads as before it is written."""
+        """The value as which the chunk is read before it is written."""
         return self.dataset.fillvalue
 
     @property
@@ -56,12 +63,31 @@ class EngineDataChunk:
         return self.dataset.instance.metadata.chunk_nbytes
 
     def get_data(self, slices: Any = None) -> Any:
-        """Read part of the chunk, or all of it. The same as ``chunk[slices]``."""
+        """Read part of the chunk, or all of it. The same as ``chunk[slices]``.
+
+        Parameters
+        ----------
+        slices : index, optional
+            The selection within the chunk; by default all of it.
+
+        Returns
+        -------
+        ndarray or scalar
+            The values.
+        """
         self.dataset.connection.check_connected()
         return self.dataset.read_chunk(self.idx, slices, self.shape)
 
     def set_data(self, values: Any, slices: Any = None) -> None:
-        """Write part of the chunk, or all of it. The same as ``chunk[slices] = values``."""
+        """Write part of the chunk, or all of it. The same as ``chunk[slices] = values``.
+
+        Parameters
+        ----------
+        values : array_like
+            The values, which are broadcast to the selection as by NumPy.
+        slices : index, optional
+            The selection within the chunk; by default all of it.
+        """
         self.dataset.check_writable()
         self.dataset.write_chunk(self.idx, values, slices, self.shape)
 

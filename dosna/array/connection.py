@@ -44,14 +44,14 @@ if TYPE_CHECKING:
 
 
 class _Names(Iterator[str]):
-    """An iterator over names that are listed when the first is asked for, or before."""
+    """An iterator over names that are listed when the first is asked for, or earlier."""
 
     def __init__(self, listed: Callable[[], list[str]]) -> None:
         self._listed = listed
         self._rest: Iterator[str] | None = None
 
     def take(self, names: list[str]) -> None:
-        """Use names that were listed just now, unless it has begun."""
+        """Use names that were listed just now, unless the iteration has begun."""
         if self._rest is None:
             self._rest = iter(names)
 
@@ -64,25 +64,38 @@ class _Names(Iterator[str]):
 class EngineConnection(ArrayHome):
     """A place with named datasets, on a backend and under an engine.
 
+    Use it in a ``with`` block, or call `connect` and `disconnect`. It is a mapping of names to
+    datasets: ``con[name]``, ``name in con``, ``del con[name]``, ``len(con)``, and iteration over
+    the sorted names.
+
     Parameters
     ----------
     name : str
-        What it means is the backend's: a namespace (ram), a folder (hdf5).
+        The name of the place, which the backend interprets: a namespace (ram), a folder (hdf5).
     backend, engine : str, optional
-        By default what `dosna.use` chose. Both stay as they are for this connection.
+        The backend and the engine; by default those that `dosna.use` chose. Both stay as they are
+        for this connection.
     engine_kw : mapping, optional
-        Keywords of the engine; by default those that `dosna.use` was given for it.
+        The keywords of the engine; by default those that `dosna.use` was given for it.
     mode : {'a', 'r'}
-        'r' refuses every change.
+        The mode of access. 'r' refuses every change.
     **options
         Further keywords of the backend.
 
     Raises
     ------
     IncompatibleError
-        An engine and a backend that cannot work together.
+        The engine and the backend cannot work together.
     TypeError
-        An option that the backend does not have.
+        The backend has no such option.
+
+    Examples
+    --------
+    >>> import dosna as dn
+    >>> with dn.Connection("scans", backend="ram") as con:
+    ...     ds = con.create_dataset("tomo", shape=(100, 100), dtype="uint16")
+    ...     list(con)
+    ['tomo']
     """
 
     dataset_class: type[EngineDataset] = EngineDataset
@@ -129,26 +142,37 @@ class EngineConnection(ArrayHome):
         return f"<dosna.Connection {self.name!r} ({type(self.instance).__name__}): {state}>"
 
     def beside(self, instance: BackendConnection) -> EngineConnection:
-        """Make a connection under the same engine to another place.
+        """Return a connection under the same engine to another place.
 
         Parameters
         ----------
         instance : BackendConnection
-            What a backend has made; it need not be connected.
+            A connection that a backend has made. It need not be connected.
+
+        Returns
+        -------
+        EngineConnection
+            The connection that wraps `instance`.
         """
         made: EngineConnection = object.__new__(type(self))
         made.instance, made.runner = instance, self.runner
         return made
 
     def in_this_process(self) -> EngineConnection:
-        """Make a connection to the same place whose work is all done by this process."""
+        """Return a connection to the same place whose work is all done by this process.
+
+        Returns
+        -------
+        EngineConnection
+            A connection under the engine ``cpu`` that shares this connection's backend.
+        """
         made: EngineConnection = object.__new__(EngineConnection)
         made.instance, made.runner = self.instance, CpuRunner()
         return made
 
     @property
     def name(self) -> str:
-        """What the connection was made with."""
+        """The name that the connection was made with."""
         return self.instance.name
 
     @property
@@ -157,27 +181,36 @@ class EngineConnection(ArrayHome):
         return self.instance.mode
 
     def make_place(self) -> bool:
-        """Make what `connect` needs to be there, such as a folder, if what is around it is.
+        """Create what `connect` needs to exist, such as a folder, if its surroundings exist.
 
-        True if it was not there.
+        Returns
+        -------
+        bool
+            True if it did not exist before.
         """
         return self.instance.make_place()
 
     def remove_place(self) -> None:
-        """Remove what `make_place` has made, if nothing has come into it."""
+        """Remove what `make_place` has created, if it is still empty."""
         self.instance.remove_place()
 
     @property
     def connected(self) -> bool:
-        """Whether it is connected."""
+        """True between `connect` and `disconnect`."""
         return self.instance.connected
 
     def connect(self) -> None:
-        """Reach the store. Connecting twice does nothing."""
+        """Connect to the store. Connecting twice does nothing.
+
+        Raises
+        ------
+        dosna.errors.ConnectionError
+            The store cannot be reached, or refuses the connection.
+        """
         self.instance.connect()
 
     def disconnect(self) -> None:
-        """Let go of the store. Disconnecting twice does nothing."""
+        """Disconnect from the store. Disconnecting twice does nothing."""
         self.instance.disconnect()
 
     def __enter__(self) -> EngineConnection:
@@ -188,7 +221,13 @@ class EngineConnection(ArrayHome):
         self.disconnect()
 
     def check_connected(self) -> None:
-        """Raise NotConnectedError before connect and after disconnect."""
+        """Raise an error if the connection is not open.
+
+        Raises
+        ------
+        NotConnectedError
+            The connection is used before `connect` or after `disconnect`.
+        """
         if not self.instance.connected:
             raise NotConnectedError(
                 f"connection {self.name!r} is not connected: use it within `with`, or call "
@@ -196,7 +235,15 @@ class EngineConnection(ArrayHome):
             )
 
     def check_writable(self) -> None:
-        """Raise ReadOnlyError for mode 'r', and as `check_connected`."""
+        """Raise an error if the connection is not open for writing.
+
+        Raises
+        ------
+        NotConnectedError
+            The connection is used before `connect` or after `disconnect`.
+        ReadOnlyError
+            The connection's mode is 'r'.
+        """
         self.check_connected()
         self.instance.check_writable()
 
@@ -219,46 +266,67 @@ class EngineConnection(ArrayHome):
         memory_limit: Limit = None,
         **options: Any,
     ) -> EngineDataset:
-        """Make a dataset, and fill it if `data` is given.
+        """Create a dataset, and fill it if `data` is given.
 
         Parameters
         ----------
         name : str
-            Parts joined by '/', like ``entry/data``.
+            The name of the dataset: parts joined by '/', like ``entry/data``.
         shape : int or sequence of int, optional
-            Extent of each axis; the data's by default.
+            The extent of each axis; by default that of the data.
         dtype : dtype, optional
-            The data's by default, or float32 without data. Data of another dtype are converted.
-            ``str`` is text of variable length, as is ``np.dtypes.StringDType()``.
+            The type of the elements; by default that of the data, or float32 without data. Data of
+            another dtype are converted. ``str`` is text of variable length, as is
+            ``np.dtypes.StringDType()``.
         fillvalue : scalar, optional
-            What reads where nothing was written; the dtype's zero by default.
+            The value that is read where nothing was written; by default the dtype's zero.
         data : array_like, optional
-            Anything with shape, dtype and slicing, read chunk by chunk; see
-            `EngineDataset.load`.
+            The values to write: anything with shape, dtype and slicing, which is read chunk by
+            chunk; see `EngineDataset.load`.
         chunk_size : int or sequence of int, optional
-            Extent of a chunk; by default about 1 MiB, see
+            The extent of a chunk; by default about 1 MiB, see
             `dosna.core.metadata.choose_chunk_size`.
         attrs : mapping, optional
-            Its attributes from the beginning.
+            The attributes that the dataset has from the beginning.
         incomplete : bool
-            Mark it as one whose data are still to come: reading it warns, once for each
-            handle, until its `mark_complete` was called.
+            True to mark the dataset as one whose data are still to come. Reading it warns, once
+            for each handle, until its `mark_complete` was called.
         origin : mapping, optional
-            Where the data are from, in JSON values; kept with the dataset.
-        progress, memory_limit
-            For loading, see `EngineDataset.load`.
+            The origin of the data, in JSON values; kept with the dataset.
+        progress : bool or callable, optional
+            True for a progress bar while the data are loaded, or a callback ``(done, total)`` in
+            chunks.
+        memory_limit : int or str, optional
+            The most bytes of blocks held at a time while the data are loaded, such as '512M'.
         **options
-            Of the backend, such as ``compression`` (hdf5).
+            The options of the backend, such as ``compression`` (hdf5).
 
         Returns
         -------
         EngineDataset
+            The new dataset. If loading the data fails, it is deleted again.
 
         Raises
         ------
         DatasetExistsError
+            A dataset of that name exists.
         DatasetNameError
-            An illegal name, or one inside or around an existing dataset.
+            The name is illegal, or lies inside or around that of an existing dataset.
+        ValueError
+            `shape` is not that of `data`.
+        TypeError
+            The backend has no such option, or cannot store text of variable length.
+
+        Examples
+        --------
+        >>> import dosna as dn
+        >>> con = dn.Connection("create", backend="ram")
+        >>> con.connect()
+        >>> con.create_dataset("tomo", shape=(100, 100), dtype="uint16", chunk_size=(64, 64))
+        <dosna.Dataset 'tomo': shape (100, 100), dtype uint16, chunk_size (64, 64)>
+        >>> ds = con.create_dataset("angles", data=[0.0, 0.5, 1.0], attrs={"unit": "deg"})
+        >>> ds[1:]
+        array([0.5, 1. ])
         """
         self.check_writable()
         if data is not None:
@@ -269,7 +337,7 @@ class EngineConnection(ArrayHome):
                 raise ValueError(f"shape {tuple(wanted)} is not that of data, {tuple(data.shape)}")
             shape = tuple(data.shape)
             if dtype is None:
-                # Missing values are refused where there are some.
+                # Missing values are refused where they occur.
                 dtype = TEXT if is_text(data.dtype) else data.dtype
         metadata = new_metadata(shape, dtype, fillvalue, chunk_size, attrs)
         metadata = metadata.replace(incomplete=incomplete, origin=origin)
@@ -280,7 +348,25 @@ class EngineConnection(ArrayHome):
     def create_like(
         self, model: EngineDataset, name: str, dtype: Any, *, incomplete: bool = False
     ) -> EngineDataset:
-        """Make an empty dataset chunked and stored as `model` is, with its attributes."""
+        """Create an empty dataset chunked and stored as `model` is, with its attributes.
+
+        Parameters
+        ----------
+        model : EngineDataset
+            The dataset whose shape, chunks, attributes and backend options are used.
+        name : str
+            The name of the new dataset.
+        dtype : dtype
+            The type of its elements. The fill value is that of `model` where this dtype has it, or
+            zero.
+        incomplete : bool
+            True to mark the dataset as one whose data are still to come.
+
+        Returns
+        -------
+        EngineDataset
+            The new dataset.
+        """
         self.check_writable()
         like = model.instance.metadata
         try:
@@ -298,11 +384,28 @@ class EngineConnection(ArrayHome):
         progress: Progress,
         memory_limit: Limit,
     ) -> EngineDataset:
-        """Make a dataset and load it; without the data there shall be no dataset either."""
+        """Create a dataset and load it. If loading fails, delete the dataset again.
+
+        Parameters
+        ----------
+        create : callable
+            A function that creates the dataset.
+        data : array_like or None
+            The values to load; None to load nothing.
+        progress : bool or callable, optional
+            True for a progress bar, or a callback ``(done, total)`` in chunks.
+        memory_limit : int or str, optional
+            The most bytes of blocks held at a time, such as '512M'.
+
+        Returns
+        -------
+        EngineDataset
+            The new dataset.
+        """
         made = create()
         if data is not None:
             try:
-                # A dtype that was asked for is meant.
+                # A dtype that the caller asked for is intended: convert as NumPy does.
                 made.load_values(data, progress=progress, memory_limit=memory_limit)
             except BaseException:
                 self.discard(made)
@@ -310,7 +413,7 @@ class EngineConnection(ArrayHome):
         return made
 
     def discard(self, made: EngineDataset) -> None:
-        """Delete what was made in vain, unless somebody else has replaced it since."""
+        """Delete a dataset made in vain, unless somebody else has replaced it since."""
 
         def delete() -> None:
             with suppress(DatasetNotFoundError):
@@ -325,32 +428,32 @@ class EngineConnection(ArrayHome):
         except DosnaError as error:
             if why is None:
                 raise
-            # Not in the place of what went wrong first.
+            # The first error is the one to raise.
             why.add_note(f"dataset {name!r} could not be deleted again: {error}")
 
     @contextmanager
     def replacing(
         self, name: str, metadata: DatasetMetadata, options: Mapping[str, Any]
     ) -> Iterator[BackendDataset]:
-        """Make a dataset that takes the place of another at the end of the block; collective.
+        """Create a dataset that takes the place of another at the end of the block; collective.
 
-        If the block raises, the old one is as it was. Where the backend cannot exchange two, it
-        is deleted before the block begins, but not before the description of the new one was
-        checked; and what the block has made of the new one stays.
+        If the block raises, the old dataset is as it was. Where the backend cannot exchange two
+        datasets, the old one is deleted before the block begins, but only after the description of
+        the new one was checked; what the block has written to the new one then stays.
 
         Parameters
         ----------
         name : str
-            Of both.
+            The name of both datasets.
         metadata : DatasetMetadata
-            Of the new one.
+            The description of the new dataset.
         options : mapping
-            Of the backend's `create_dataset`.
+            The options of the backend's `create_dataset`.
 
         Yields
         ------
         BackendDataset
-            To be wrapped by `wrap`; not to be used after the block.
+            The new dataset, to be wrapped by `wrap`. It must not be used after the block.
         """
         self.check_writable()
 
@@ -384,7 +487,22 @@ class EngineConnection(ArrayHome):
     def create_described(
         self, name: str, metadata: DatasetMetadata, options: Mapping[str, Any]
     ) -> EngineDataset:
-        """Make an empty dataset; collective, as `create_dataset` is."""
+        """Create an empty dataset from its description; collective, as `create_dataset` is.
+
+        Parameters
+        ----------
+        name : str
+            The name of the dataset.
+        metadata : DatasetMetadata
+            The description of the dataset.
+        options : mapping
+            The options of the backend's `create_dataset`.
+
+        Returns
+        -------
+        EngineDataset
+            The new dataset.
+        """
         self._refuse(metadata, options)
 
         def create() -> BackendDataset:
@@ -396,7 +514,11 @@ class EngineConnection(ArrayHome):
     def check_described(
         self, name: str, metadata: DatasetMetadata, options: Mapping[str, Any]
     ) -> None:
-        """Raise what can be known of a dataset that cannot be made, whatever is in its place."""
+        """Raise the errors that creating a dataset would raise, whatever exists under its name.
+
+        The name, the description and the options are checked as far as is possible without
+        creating anything.
+        """
         self._refuse(metadata, options)
         self.instance.check_name(name)
         self.instance.check_dataset(name, metadata, **options)
@@ -411,7 +533,10 @@ class EngineConnection(ArrayHome):
             )
 
     def check_free(self, name: str) -> None:
-        """Refuse a name that is taken or illegal; whether it clashes, the backend knows."""
+        """Raise an error if a name is taken or illegal, or if the connection is read-only.
+
+        The backend checks whether the name clashes with that of another dataset.
+        """
         self.check_writable()
         self.instance.check_name(name)
         if self.instance.has_dataset(name):
@@ -430,21 +555,42 @@ class EngineConnection(ArrayHome):
         exact: bool = False,
         **options: Any,
     ) -> EngineDataset:
-        """Open a dataset, or make it if there is none.
+        """Open a dataset, or create it if there is none.
 
         Parameters
         ----------
-        name, shape, dtype
-            As in `create_dataset`. An existing one must have this shape, and a dtype that
-            `dtype` casts to safely, or exactly this with `exact`.
+        name : str
+            The name of the dataset.
+        shape : int or sequence of int, optional
+            The extent of each axis; by default that of ``data``, if that is given. An existing
+            dataset must have this shape.
+        dtype : dtype, optional
+            The type of the elements. An existing dataset must have a dtype to which this one casts
+            safely, or exactly this one if `exact` is True.
         exact : bool
+            True to require that an existing dataset has exactly `dtype`.
         **options
-            Of `create_dataset`, for when it is made.
+            Further parameters of `create_dataset`, used if the dataset is created.
+
+        Returns
+        -------
+        EngineDataset
+            The dataset.
 
         Raises
         ------
         TypeError
-            There is one of another shape or dtype (as in h5py).
+            There is a dataset of that name with another shape or dtype (as in h5py).
+
+        Examples
+        --------
+        >>> import dosna as dn
+        >>> con = dn.Connection("require", backend="ram")
+        >>> con.connect()
+        >>> ds = con.require_dataset("tomo", shape=(4, 4), dtype="float32")
+        >>> ds[0] = 1
+        >>> con.require_dataset("tomo", shape=(4, 4), dtype="float32")[0]
+        array([1., 1., 1., 1.], dtype=float32)
         """
         try:
             if not self.runner.once(lambda: self.has_dataset(name)):
@@ -479,50 +625,67 @@ class EngineConnection(ArrayHome):
         memory_limit: Limit = None,
         **options: Any,
     ) -> IngestReport:
-        """Make datasets of the arrays of a file or another source.
+        """Create datasets from the arrays of a file or another source.
 
-        A dataset is marked incomplete until all of it is there. After an interruption the
-        same call goes on where it stopped, if the source is still the same; what it has
-        completed stays.
+        A dataset is marked incomplete until all of it is there. After an interruption the same
+        call continues where it stopped, if the source is still the same. What was completed before
+        the interruption stays.
 
         Parameters
         ----------
         source : str, path, object or Source
-            See `dosna.sources.open_source`.
+            The source to read; see `dosna.sources.open_source`.
         name : str, optional
-            Of the dataset, if the source is one array; else what precedes the names of all,
-            and a '/'. By default datasets have the names that arrays have in the source.
+            The name of the dataset, if the source is one array; otherwise a prefix, which is
+            followed by '/' and the name of each array. By default datasets have the names that
+            arrays have in the source.
         select : str or iterable of str, optional
-            Names, or patterns of names such as ``entry1/*/data``; the name of a group stands for
-            all that is in it.
+            Names of arrays, or patterns of names such as ``entry1/*/data``. The name of a group
+            stands for all that is in it. By default all arrays are ingested.
         chunk_size : int, str or sequence of int, optional
-            An extent for each axis, for arrays of so many axes; or a size in bytes such as
-            '4 MiB', to which chunks come close that suit the source's. By default the source's
-            own, see `dosna.sources.chunking.choose_chunks`.
+            The extent of a chunk on each axis, for arrays of so many axes; or a size in bytes such
+            as '4 MiB', to which chunks come close that suit the source's. By default the source's
+            own chunks, see `dosna.sources.chunking.choose_chunks`.
         on_error : {'raise', 'skip'}
-            What to do about an array that cannot be represented or read, for whatever reason.
+            The action for an array that cannot be represented or read, for whatever reason.
         overwrite : bool
-            Replace datasets that are not from the same source, or from another state of it.
+            True to replace datasets that are not from the same source, or from another state of
+            it.
         kind : str, optional
-            Of the source, where its name does not tell: 'hdf5', 'zarr', 'npy', ….
+            The kind of source, where its name does not tell: 'hdf5', 'zarr', 'npy', ….
         progress : bool or callable, optional
-            True for a bar, or a callback ``(done, total)`` in bytes of all arrays.
+            True for a progress bar, or a callback ``(done, total)`` in bytes of all arrays.
         memory_limit : int or str, optional
-            Most bytes of blocks held at a time, such as '512M'.
+            The most bytes of blocks held at a time, such as '512M'.
         **options
-            Of the source, such as ``endpoint_url``, and of the backend's `create_dataset`,
-            such as ``compression``.
+            The options of the source, such as ``endpoint_url``, and of the backend's
+            `create_dataset`, such as ``compression``.
 
         Returns
         -------
         IngestReport
+            The names of the datasets that were made, of those that existed already, and of the
+            arrays that were skipped.
 
         Raises
         ------
         SourceError
-            The source cannot be read; RefusedError, SourceChangedError, SourceNotFoundError.
+            The source cannot be read. Its subclasses are RefusedError (an array cannot be
+            represented), SourceChangedError and SourceNotFoundError.
         DatasetExistsError
-            A dataset is there that is not from this source.
+            A dataset exists that is not from this source.
+
+        Examples
+        --------
+        >>> import dosna as dn
+        >>> import numpy as np
+        >>> con = dn.Connection("ingest", backend="ram")
+        >>> con.connect()
+        >>> report = con.ingest({"dark": np.zeros(3), "flat": np.ones(3)}, "entry")
+        >>> report.made
+        ['entry/dark', 'entry/flat']
+        >>> con["entry/flat"][...]
+        array([1., 1., 1.])
         """
         self.check_writable()
         report: IngestReport = verbs.get("ingest")(
@@ -555,40 +718,64 @@ class EngineConnection(ArrayHome):
         memory_limit: Limit = None,
         **options: Any,
     ) -> IngestReport:
-        """Make datasets that show the arrays of an HDF5 file, whose data stay where they are.
+        """Create datasets that show the arrays of an HDF5 file, whose data stay where they are.
 
-        A linked dataset reads like any other, by ranges of bytes of the file, and is never
+        A linked dataset is read like any other, by ranges of bytes of the file, and is never
         written to. It has the chunks that the array has, or rows of about 1 MiB. The file must
-        stay as it is: once it has changed or gone, reading is an error. Scalars and other small
-        arrays that do not lie in chunks are ingested.
+        stay as it is: once it was changed or deleted, reading raises an error. Scalars and other
+        small arrays that do not lie in chunks are ingested.
 
         Parameters
         ----------
         source : str or path
-            Of a local file, or an ``s3://bucket/key`` URL; with a path inside if wanted.
-        name, select, on_error, overwrite, kind, progress
-            As in `ingest`.
+            The path of a local file, or an ``s3://bucket/key`` URL; with a path inside the file if
+            wanted.
+        name : str, optional
+            The name of the dataset, if the source is one array; otherwise a prefix, which is
+            followed by '/' and the name of each array. By default datasets have the names that
+            arrays have in the source.
+        select : str or iterable of str, optional
+            Names of arrays, or patterns of names such as ``entry1/*/data``. The name of a group
+            stands for all that is in it. By default all arrays are linked.
         unlinkable : {'raise', 'ingest'}
-            What to do about an array that cannot be linked, such as one of strings of variable
-            length, or with a filter that dosna does not know: an error (or with ``on_error=
-            'skip'`` leaving it out), or ingesting it.
+            The action for an array that cannot be linked, such as one of strings of variable
+            length, or with a filter that dosna does not know: raise an error (or with
+            ``on_error='skip'`` leave the array out), or ingest it.
+        on_error : {'raise', 'skip'}
+            The action for an array that cannot be represented or read, for whatever reason.
+        overwrite : bool
+            True to replace datasets that are not from the same source, or from another state of
+            it.
+        kind : str, optional
+            The kind of source, where its name does not tell.
+        progress : bool or callable, optional
+            True for a progress bar, or a callback ``(done, total)`` in bytes of all arrays.
         memory_limit : int or str, optional
-            For what is ingested.
+            The most bytes of blocks held at a time for what is ingested, such as '512M'.
         **options
-            As in `ingest`; those of the backend's `create_dataset` are for what is ingested.
-            Those of the source are kept with the datasets, to read by; none is a secret.
+            The options of the source, such as ``endpoint_url``, which are kept with the datasets
+            to read by (none is a secret); and the options of the backend's `create_dataset`, for
+            what is ingested.
 
         Returns
         -------
         IngestReport
-            `linked` has the names of the datasets that are.
+            The report of the call. Its `linked` has the names of the datasets that are links.
 
         Raises
         ------
         SourceError
-            As `ingest`; RefusedError names what cannot be linked, and why.
+            The source cannot be read. The subclass RefusedError names what cannot be linked, and
+            why.
         DatasetExistsError
-            A dataset is there that is not a link to this array.
+            A dataset exists that is not a link to this array.
+
+        Examples
+        --------
+        Link all arrays of a file, and read one of them::
+
+            con.link("/data/scan.nxs", "scan")
+            con["scan/entry/data"][0]
         """
         self.check_writable()
         report: IngestReport = verbs.get("ingest")(
@@ -610,9 +797,29 @@ class EngineConnection(ArrayHome):
     def get_dataset(self, name: str) -> EngineDataset:
         """Open a dataset. The same as ``con[name]``.
 
+        Parameters
+        ----------
+        name : str
+            The name of the dataset.
+
+        Returns
+        -------
+        EngineDataset
+            The dataset.
+
         Raises
         ------
         DatasetNotFoundError
+            There is no dataset of that name.
+
+        Examples
+        --------
+        >>> import dosna as dn
+        >>> con = dn.Connection("get", backend="ram")
+        >>> con.connect()
+        >>> ds = con.create_dataset("entry/data", shape=(4, 6), dtype="int16")
+        >>> con.get_dataset("entry/data")
+        <dosna.Dataset 'entry/data': shape (4, 6), dtype int16, chunk_size (4, 6)>
         """
         self.check_connected()
         try:
@@ -621,7 +828,27 @@ class EngineConnection(ArrayHome):
             raise DatasetNotFoundError(str(error)) from None
 
     def has_dataset(self, name: str) -> bool:
-        """Whether there is a dataset of that name. The same as ``name in con``."""
+        """Return True if there is a dataset of that name. The same as ``name in con``.
+
+        Parameters
+        ----------
+        name : str
+            The name to look up. For an illegal name the answer is False.
+
+        Returns
+        -------
+        bool
+            True if the dataset exists.
+
+        Examples
+        --------
+        >>> import dosna as dn
+        >>> con = dn.Connection("has", backend="ram")
+        >>> con.connect()
+        >>> ds = con.create_dataset("entry/data", shape=10)
+        >>> con.has_dataset("entry/data"), "entry" in con
+        (True, False)
+        """
         self.check_connected()
         try:
             return self.instance.has_dataset(check_name(name))
@@ -630,11 +857,29 @@ class EngineConnection(ArrayHome):
 
     @collective
     def del_dataset(self, name: str) -> None:
-        """Delete a dataset with all its chunks.
+        """Delete a dataset with all its chunks. The same as ``del con[name]``.
+
+        Parameters
+        ----------
+        name : str
+            The name of the dataset.
 
         Raises
         ------
         DatasetNotFoundError
+            There is no dataset of that name.
+        DatasetNameError
+            The name is illegal.
+
+        Examples
+        --------
+        >>> import dosna as dn
+        >>> con = dn.Connection("delete", backend="ram")
+        >>> con.connect()
+        >>> ds = con.create_dataset("tomo", shape=10)
+        >>> con.del_dataset("tomo")
+        >>> list(con)
+        []
         """
         self.check_writable()
         check_name(name)
@@ -657,21 +902,26 @@ class EngineConnection(ArrayHome):
         Parameters
         ----------
         path : path
-            Its ending says what is written: ``.h5``, ``.hdf5``, ``.nxs`` or ``.nx5`` an HDF5
-            file, ``.zarr`` a folder with a Zarr v3 group, ``.npy`` (of one dataset) NumPy's
-            format. It appears when all is in it, and not at all if anything fails. So does
-            ``hdf5://home/user/scan.h5``, a domain of HSDS, of the server that the environment
-            names or ``?endpoint=…``; what was written is read back there.
+            The file to write. Its ending determines the format: ``.h5``, ``.hdf5``, ``.nxs`` or
+            ``.nx5`` is an HDF5 file, ``.zarr`` a folder with a Zarr v3 group, ``.npy`` (for one
+            dataset) NumPy's format. The file appears when it is complete, and not at all if
+            anything fails. The same holds for ``hdf5://home/user/scan.h5``, a domain of HSDS, on
+            the server that the environment names or ``?endpoint=…``; what was written there is
+            read back.
         select : str or sequence of str, optional
-            Names, or patterns with ``*``, ``?`` and ``[…]`` as in a shell; all by default.
+            Names, or patterns with ``*``, ``?`` and ``[…]`` as in a shell; by default all
+            datasets.
         chunk_size : int or sequence of int, optional
-            Extent of a chunk in the file; the datasets' own by default.
+            The extent of a chunk in the file; by default that of each dataset.
         compression : str, optional
-            ``'gzip'`` for HDF5 and HSDS; for Zarr as in the backend ``file``. None by default.
+            The compression of the chunks: ``'gzip'`` for HDF5 and HSDS; for Zarr as in the backend
+            ``file``. None by default.
         overwrite : bool
-            Whether to replace what is at `path`.
-        progress, memory_limit
-            As in `EngineDataset.load`.
+            True to replace what exists at `path`.
+        progress : bool or callable, optional
+            True for a progress bar, or a callback ``(done, total)`` in chunks.
+        memory_limit : int or str, optional
+            The most bytes of blocks held at a time, such as '512M'.
 
         Returns
         -------
@@ -681,13 +931,27 @@ class EngineConnection(ArrayHome):
         Raises
         ------
         DatasetNotFoundError
-            Nothing has a name of `select`.
+            No dataset has a name that `select` asks for.
         FileExistsError
-            There is something at `path`.
+            Something exists at `path`.
         ConfigurationError
-            An unknown ending, or an option that its format does not have.
+            The ending is unknown, the format does not have an option, or there is nothing to
+            write.
         RefusedError
             A dataset is incomplete, or has what the format cannot represent.
+        MemoryLimitError
+            The limit is below what one chunk needs.
+
+        Examples
+        --------
+        >>> import os, tempfile
+        >>> import dosna as dn
+        >>> con = dn.Connection("export", backend="ram")
+        >>> con.connect()
+        >>> ds = con.create_dataset("tomo", data=[[1, 2], [3, 4]])
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     con.export(os.path.join(folder, "tomo.npy"), select="tomo")
+        ['tomo']
         """
         self.check_connected()
         names = self.runner.once(lambda: self._chosen(select))
@@ -716,38 +980,39 @@ class EngineConnection(ArrayHome):
         Parameters
         ----------
         name : str
-            As its entry point in ``dosna.verbs`` is called.
+            The name of its entry point in ``dosna.verbs``.
 
         Returns
         -------
         callable
-            It takes what follows the connection in the verb's own parameters.
+            The verb, which takes the parameters that follow the connection in its own signature.
 
         Raises
         ------
         ConfigurationError
-            There is no verb of that name; the message lists those that there are.
+            There is no verb of that name. The message lists the verbs that exist.
         """
         bound: Callable[..., Any] = partial(verbs.get(name), self)
         return bound
 
     def get_group_attrs(self, name: str = "") -> dict[str, Any]:
-        """Give the attributes of a group, which is what names of datasets begin with.
+        """Return the attributes of a group, which is a prefix of dataset names.
 
         Parameters
         ----------
         name : str
-            Such as ``entry`` for a dataset ``entry/data``; '' is the connection itself.
+            The name of the group, such as ``entry`` for a dataset ``entry/data``; '' is the
+            connection itself.
 
         Returns
         -------
         dict
-            Empty for a group that has none, or that there is not.
+            The attributes by name; empty for a group that has none or that does not exist.
 
         Raises
         ------
         ConfigurationError
-            The backend keeps none: with s3, a connection without ``bucket``.
+            The backend keeps no attributes of groups: with s3, a connection without ``bucket``.
         """
         self.check_connected()
         found = self.instance.group_attrs(check_name(name) if name else "")
@@ -755,22 +1020,23 @@ class EngineConnection(ArrayHome):
 
     @collective
     def set_group_attrs(self, name: str, attrs: Mapping[str, Any]) -> None:
-        """Replace the attributes of a group, and make it if there is none.
+        """Replace the attributes of a group, and create the group if it does not exist.
 
         Parameters
         ----------
         name : str
-            As in `get_group_attrs`.
+            The name of the group, such as ``entry`` for a dataset ``entry/data``; '' is the
+            connection itself.
         attrs : mapping
-            What attributes of datasets may be. An empty one leaves a group that goes with its
-            last dataset.
+            The new attributes: values that attributes of datasets may have. An empty mapping
+            leaves a group that disappears with its last dataset.
 
         Raises
         ------
         DatasetNameError
-            The name is, or lies inside, a dataset's.
+            The name is that of a dataset, or lies inside one.
         ConfigurationError
-            The backend keeps none.
+            The backend keeps no attributes of groups.
         """
         self.check_writable()
         encoded = encode_attrs(attrs)
@@ -796,7 +1062,7 @@ class EngineConnection(ArrayHome):
         self.check_connected()
         names = self.instance.dataset_names()
         # list() and sorted() ask for the length before the first step of the iterator that they
-        # have just made, and to list a store a second time for that would cost requests.
+        # have just made. Listing the store a second time for that would cost requests.
         asked, self._asked = self._asked, None
         iterator = None if asked is None else asked()
         if iterator is not None:
@@ -804,13 +1070,28 @@ class EngineConnection(ArrayHome):
         return len(names)
 
     def names_in(self, group: str) -> list[str]:
-        """Names of the datasets in a group, sorted; looks at nothing else.
+        """Return the sorted names of the datasets in a group. Other groups are not looked at.
 
         Parameters
         ----------
         group : str
-            What precedes their last parts, such as ``entry`` for ``entry/data`` and
-            ``entry/deep/data``; '' for all.
+            The part of the names before the last parts, such as ``entry`` for ``entry/data`` and
+            ``entry/deep/data``; '' for all datasets.
+
+        Returns
+        -------
+        list of str
+            The full names; an empty list for a group that does not exist.
+
+        Examples
+        --------
+        >>> import dosna as dn
+        >>> con = dn.Connection("names", backend="ram")
+        >>> con.connect()
+        >>> for name in ("entry/data", "entry/deep/data", "other"):
+        ...     ds = con.create_dataset(name, shape=10)
+        >>> con.names_in("entry")
+        ['entry/data', 'entry/deep/data']
         """
         self.check_connected()
         if not group:
@@ -825,12 +1106,23 @@ class EngineConnection(ArrayHome):
 
     @property
     def identity(self) -> tuple[Any, ...]:
-        """What processes that work together must agree on before they start."""
+        """The values that cooperating processes must agree on before they start."""
         return (type(self.instance).__name__, self.instance.location, self.mode, self.connected)
 
     def wrap(self, instance: BackendDataset) -> EngineDataset:
-        """Make the dataset that users see of a backend's, which may be from another process."""
-        # What another process opened and sent brings a copy of its connection.
+        """Return the user's dataset for a backend's, which may come from another process.
+
+        Parameters
+        ----------
+        instance : BackendDataset
+            The dataset of the backend.
+
+        Returns
+        -------
+        EngineDataset
+            The dataset under this connection's engine.
+        """
+        # A dataset that another process opened and sent brings a copy of its connection.
         instance.connection = self.instance
         if instance.metadata.link is not None:
             from dosna.backends.linked.dataset import LinkedDataset

@@ -1,6 +1,7 @@
-"""What a dataset does with all of its chunks: load, map, apply, reduce, copy, resize, ….
+"""The operations of a dataset on all of its chunks: load, map, apply, reduce, copy, resize, ….
 
-Every method here is collective under engines of several processes: all of them call it.
+The methods over all chunks are collective under engines of several processes: all processes
+call them.
 """
 
 from __future__ import annotations
@@ -40,25 +41,64 @@ from dosna.engines.work.reducing import Clear, Reduce
 from dosna.errors import StaleDatasetError
 
 Limit = int | str | None
-"""A memory limit: bytes, a text like '512M', or None."""
+"""A memory limit: a number of bytes, a text like '512M', or None for no limit."""
 
 
 class EngineDataset(ArrayAccess):
-    """An N-dimensional array in chunks; made by `EngineConnection.create_dataset`."""
+    """An N-dimensional array in chunks, made by `EngineConnection.create_dataset`.
+
+    It is indexed like a NumPy array: ``ds[...]`` reads, ``ds[...] = values`` writes.
+
+    Examples
+    --------
+    >>> import dosna as dn
+    >>> con = dn.Connection("dataset", backend="ram")
+    >>> con.connect()
+    >>> ds = con.create_dataset("tomo", shape=(100, 100), chunk_size=(32, 32))
+    >>> ds[10:50, 3] = 1
+    >>> float(ds[...].sum())
+    40.0
+    """
 
     def get_chunk(self, idx: Any) -> EngineDataChunk:
-        """Give a handle on a chunk, written or not. Reads and writes nothing.
+        """Return a handle on a chunk, written or not. Nothing is read or written.
+
+        Parameters
+        ----------
+        idx : tuple of int
+            The index of the chunk in the chunk grid.
+
+        Returns
+        -------
+        EngineDataChunk
+            The handle.
 
         Raises
         ------
         ChunkIndexError
-            Outside of the chunk grid.
+            The index is outside of the chunk grid.
+
+        Examples
+        --------
+        >>> import dosna as dn
+        >>> con = dn.Connection("get_chunk", backend="ram")
+        >>> con.connect()
+        >>> ds = con.create_dataset("tomo", data=[[1, 2, 3, 4], [5, 6, 7, 8]], chunk_size=(2, 2))
+        >>> ds.get_chunk((0, 1))[...]
+        array([[3, 4],
+               [7, 8]])
         """
         self.connection.check_connected()
         return EngineDataChunk(self, self.check_idx(idx))
 
     def iter_chunks(self) -> Iterable[EngineDataChunk]:
-        """Give a handle on each chunk of the grid, written or not, in C order."""
+        """Yield a handle on each chunk of the grid, written or not, in C order.
+
+        Yields
+        ------
+        EngineDataChunk
+            The handle on the next chunk.
+        """
         self.connection.check_connected()
         for idx in every_chunk(self.shape, self.chunk_size).columns().idx:
             yield EngineDataChunk(self, idx)
@@ -70,14 +110,23 @@ class EngineDataset(ArrayAccess):
         Parameters
         ----------
         idx : tuple of int
+            The index of the chunk in the chunk grid.
         data : array_like, optional
-            Values of the selected part, or of the chunk; fill by default.
+            The values of the selected part, or of the chunk; by default the fill value.
         slices : index, optional
-            Which part of the chunk; all by default. The rest is fill.
+            The part of the chunk to write; by default all of it. The rest is the fill value.
+
+        Returns
+        -------
+        EngineDataChunk
+            A handle on the chunk.
 
         Raises
         ------
         ChunkExistsError
+            The chunk was written before.
+        ChunkIndexError
+            The index is outside of the chunk grid.
         """
         self.check_writable()
         at = self.check_idx(idx)
@@ -102,30 +151,42 @@ class EngineDataset(ArrayAccess):
         progress: Progress = None,
         memory_limit: Limit = None,
     ) -> None:
-        """Write the whole array from something of the same shape, chunk by chunk.
+        """Write the whole array from a source of the same shape, chunk by chunk.
 
         Parameters
         ----------
         data : array_like
-            NumPy, memmap, h5py, another dataset: anything with shape, dtype and slicing. It
-            is read in blocks of whole chunks, a bounded number at a time. Where it says by
-            ``chunks`` how it is chunked itself, they are chosen so that each of its chunks is
-            read once, as far as memory allows.
+            The values: a NumPy array, a memmap, an h5py dataset, another dosna dataset, or
+            anything with shape, dtype and slicing. It is read in blocks of whole chunks, a bounded
+            number at a time. If its attribute ``chunks`` tells how it is chunked itself, the
+            blocks are chosen so that each of its chunks is read once, as far as memory allows.
         missing : bool
-            Only what is not stored yet: an earlier load of the same data was interrupted.
+            True to write only what is not stored yet, after an earlier load of the same data was
+            interrupted.
         progress : bool or callable, optional
-            True for a bar, or a callback ``(done, total)`` in chunks.
+            True for a progress bar, or a callback ``(done, total)`` in chunks.
         memory_limit : int or str, optional
-            Most bytes of blocks held at a time, such as '512M'.
+            The most bytes of blocks held at a time, such as '512M'.
 
         Raises
         ------
         ValueError
             `data` has another shape, or values that the dataset's dtype does not have: text that
-            is too long, numbers out of range, fractions for integers. Chunks that were done by
-            then stay changed.
+            is too long, numbers out of range, fractions for integers. Chunks that were written
+            before the error stay changed.
         MemoryLimitError
             The limit is below what one chunk needs.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> import dosna as dn
+        >>> con = dn.Connection("load", backend="ram")
+        >>> con.connect()
+        >>> ds = con.create_dataset("tomo", shape=(2, 3))
+        >>> ds.load(np.arange(6).reshape(2, 3))
+        >>> ds[1]
+        array([3., 4., 5.], dtype=float32)
         """
         self.load_values(
             data, missing=missing, progress=progress, memory_limit=memory_limit, checked=True
@@ -140,14 +201,20 @@ class EngineDataset(ArrayAccess):
         memory_limit: Limit = None,
         checked: bool = False,
     ) -> None:
-        """Do what `load` does, within a collective call; convert values as NumPy does.
+        """Load the array as `load` does, within a collective call; convert values as NumPy does.
 
         Parameters
         ----------
-        data, missing, progress, memory_limit
-            As in `load`.
+        data : array_like
+            The values, of the dataset's shape.
+        missing : bool
+            True to write only what is not stored yet.
+        progress : bool or callable, optional
+            True for a progress bar, or a callback ``(done, total)`` in chunks.
+        memory_limit : int or str, optional
+            The most bytes of blocks held at a time, such as '512M'.
         checked : bool
-            Whether values that would be changed are an error instead.
+            True to raise an error if a value would be changed by the conversion.
         """
         self.check_writable()
         if not is_source(data):
@@ -166,7 +233,7 @@ class EngineDataset(ArrayAccess):
         if is_source(data):
             source, chunks, travels = _opened(data)
             if source is data and chunks:
-                # As it is stored, and after one filter and the next.
+                # One chunk as it is stored, and after one filter and the next.
                 held += 3 * _nbytes(chunks, itemsize)
             work = Load(self.instance, source, checked)
             most = BLOCK_BYTES
@@ -205,7 +272,10 @@ class EngineDataset(ArrayAccess):
         )
 
     def _stored_at(self, data: Any, block: Shape, missing: bool) -> Array | None:
-        """Say which blocks to load; None for all, as where something else may be in the way."""
+        """Return the indices of the blocks to load, or None for all of them.
+
+        The answer is also None where the dataset may hold something else that must be overwritten.
+        """
         fill = np.asarray(self.fillvalue, self.dtype)
         stored_in = getattr(data, "stored_in", None)
         found: Array | None = None
@@ -230,32 +300,59 @@ class EngineDataset(ArrayAccess):
         progress: Progress = None,
         memory_limit: Limit = None,
     ) -> EngineDataset:
-        """Write what a function makes of each chunk to a new dataset.
+        """Write the result of a function of each chunk to a new dataset.
 
         Parameters
         ----------
         func : callable
-            Takes the part of a chunk that lies inside the array, and gives an array of the
-            same shape. It also sees `halo` more elements on each side, if there is one.
+            A function that takes the part of a chunk that lies inside the array, and returns an
+            array of the same shape. With a `halo`, it also sees that many more elements on each
+            side.
         output_name : str
-            Of a dataset that does not exist; chunked and stored as this one is.
+            The name of the output, which must not exist. The output is chunked and stored as this
+            dataset is.
         dtype : dtype, optional
-            Of the output; by default of what `func` makes of the first chunk, and then a later
-            result that this would cut down is a TypeError.
+            The dtype of the output; by default that of the result of `func` for the first chunk. A
+            later result that this dtype would cut down is then a TypeError.
         halo : int or sequence of int
-            Elements to see beyond the chunk, on all axes or on each; it may be larger than a
-            chunk. What `func` makes of them is dropped.
+            The number of elements to see beyond the chunk, on all axes or on each. It may be
+            larger than a chunk. What `func` returns for these elements is dropped.
         boundary : {'reflect', 'mirror', 'nearest', 'wrap', 'constant'}
-            How the array goes on beyond its ends, named and meant as in `scipy.ndimage`.
+            The continuation of the array beyond its ends. The names have the meaning that they
+            have in `scipy.ndimage`.
         cval : scalar
             The constant of 'constant'.
-        progress, memory_limit
-            As in `load`.
+        progress : bool or callable, optional
+            True for a progress bar, or a callback ``(done, total)`` in chunks.
+        memory_limit : int or str, optional
+            The most bytes of blocks held at a time, such as '512M'.
 
         Returns
         -------
         EngineDataset
             The output. If anything fails, it is deleted again.
+
+        Raises
+        ------
+        DatasetExistsError
+            A dataset of the name `output_name` exists.
+        ValueError
+            `func` returned an array of another shape.
+        TypeError
+            A result does not fit the dtype of the first one.
+        MemoryLimitError
+            The limit is below what one chunk needs.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> import dosna as dn
+        >>> con = dn.Connection("map", backend="ram")
+        >>> con.connect()
+        >>> ds = con.create_dataset("tomo", data=[[1, 4], [9, 16]], chunk_size=(1, 2))
+        >>> ds.map(np.sqrt, "roots")[...]
+        array([[1., 2.],
+               [3., 4.]])
         """
         self.connection.check_writable()
         self.note_reading()
@@ -263,8 +360,8 @@ class EngineDataset(ArrayAccess):
         check_mode(boundary)
         most = BLOCK_BYTES
         if memory_limit is not None:
-            # A fifth of a worker's share, so that all of them find work, and because an
-            # allocator may keep more than it gave.
+            # A fifth of a worker's share, so that all workers find work, and because an
+            # allocator may keep more memory than it handed out.
             most = min(most, parse_size(memory_limit) // (5 * self.runner.workers))
         meta = self.instance.metadata
         with_halo = any(widths) and meta.size > 0
@@ -295,20 +392,38 @@ class EngineDataset(ArrayAccess):
 
     @collective
     def apply(self, func: Func, *, progress: Progress = None, memory_limit: Limit = None) -> None:
-        """Replace each chunk by what a function makes of it.
+        """Replace each chunk by the result of a function of it.
 
         Parameters
         ----------
         func : callable
-            Takes the part of a chunk that lies inside the array, and gives an array of the
-            same shape, of a dtype that casts to the dataset's (``same_kind``).
-        progress, memory_limit
-            As in `load`.
+            A function that takes the part of a chunk that lies inside the array, and returns an
+            array of the same shape, of a dtype that casts to the dataset's (``same_kind``).
+        progress : bool or callable, optional
+            True for a progress bar, or a callback ``(done, total)`` in chunks.
+        memory_limit : int or str, optional
+            The most bytes of blocks held at a time, such as '512M'.
 
         Raises
         ------
         TypeError
-            An unsafe cast. As after any other error, chunks that were done stay changed.
+            The result has a dtype that does not cast to the dataset's. As after any other error,
+            chunks that were done before stay changed.
+        ValueError
+            `func` returned an array of another shape.
+        MemoryLimitError
+            The limit is below what one chunk needs.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> import dosna as dn
+        >>> con = dn.Connection("apply", backend="ram")
+        >>> con.connect()
+        >>> ds = con.create_dataset("tomo", data=[[1, 2, 3, 4], [5, 6, 7, 8]], chunk_size=(2, 2))
+        >>> ds.apply(np.negative)
+        >>> ds[0]
+        array([-1, -2, -3, -4])
         """
         self.check_writable()
         self.note_reading()
@@ -325,19 +440,31 @@ class EngineDataset(ArrayAccess):
     ) -> Any:
         """Reduce the whole array to one value, with NumPy's rules for dtype and NaN.
 
-        Sums of chunks are added in the order of the chunks, in float64 for smaller floats, so
-        that the result is the same for every engine and number of workers.
+        The sums of the chunks are added in the order of the chunks, in float64 for smaller floats,
+        so that the result is the same for every engine and number of workers.
 
         Parameters
         ----------
         op : {'sum', 'mean', 'min', 'max'}
-        progress, memory_limit
-            As in `load`.
+            The operation.
+        progress : bool or callable, optional
+            True for a progress bar, or a callback ``(done, total)`` in chunks.
+        memory_limit : int or str, optional
+            The most bytes of blocks held at a time, such as '512M'.
 
         Returns
         -------
         scalar
-            Of the dtype that NumPy gives.
+            The result, of the dtype that NumPy gives.
+
+        Raises
+        ------
+        ValueError
+            `op` is none of the four operations.
+        TypeError
+            The dataset holds text.
+        MemoryLimitError
+            The limit is below what one chunk needs.
         """
         self.connection.check_connected()
         self.note_reading()
@@ -364,19 +491,101 @@ class EngineDataset(ArrayAccess):
         return np.asarray(total).astype(np.asarray(model).dtype)[()]
 
     def sum(self, axis: None = None, dtype: None = None, out: None = None) -> Any:
-        """Sum of all elements, see `reduce`; ``np.sum(ds)`` comes here too."""
+        """Return the sum of all elements; see `reduce`. ``np.sum(ds)`` calls this method too.
+
+        Parameters
+        ----------
+        axis, dtype, out : None
+            Accepted because NumPy passes them; any other value is an error.
+
+        Returns
+        -------
+        scalar
+            The sum of all elements, of the dtype that NumPy gives.
+
+        Raises
+        ------
+        TypeError
+            A parameter is not None, or the dataset holds text.
+
+        Examples
+        --------
+        >>> import dosna as dn
+        >>> con = dn.Connection("sum", backend="ram")
+        >>> con.connect()
+        >>> ds = con.create_dataset("tomo", data=[[1, 2, 3, 4], [5, 6, 7, 8]], chunk_size=(2, 2))
+        >>> int(ds.sum())
+        36
+        """
         return self._reduced("sum", axis, dtype, out)
 
     def mean(self, axis: None = None, dtype: None = None, out: None = None) -> Any:
-        """Mean of all elements, see `reduce`."""
+        """Return the mean of all elements; see `reduce`. ``np.mean(ds)`` calls this method too.
+
+        Parameters
+        ----------
+        axis, dtype, out : None
+            Accepted because NumPy passes them; any other value is an error.
+
+        Returns
+        -------
+        scalar
+            The mean of all elements, of the dtype that NumPy gives.
+
+        Raises
+        ------
+        TypeError
+            A parameter is not None, or the dataset holds text.
+
+        Examples
+        --------
+        >>> import dosna as dn
+        >>> con = dn.Connection("mean", backend="ram")
+        >>> con.connect()
+        >>> ds = con.create_dataset("tomo", data=[[1, 2, 3, 4], [5, 6, 7, 8]], chunk_size=(2, 2))
+        >>> float(ds.mean())
+        4.5
+        """
         return self._reduced("mean", axis, dtype, out)
 
     def min(self, axis: None = None, out: None = None) -> Any:
-        """Smallest element, see `reduce`."""
+        """Return the smallest element; see `reduce`. ``np.min(ds)`` calls this method too.
+
+        Parameters
+        ----------
+        axis, out : None
+            Accepted because NumPy passes them; any other value is an error.
+
+        Returns
+        -------
+        scalar
+            The smallest element, of the dtype that NumPy gives.
+
+        Raises
+        ------
+        TypeError
+            A parameter is not None, or the dataset holds text.
+        """
         return self._reduced("min", axis, out)
 
     def max(self, axis: None = None, out: None = None) -> Any:
-        """Largest element, see `reduce`."""
+        """Return the largest element; see `reduce`. ``np.max(ds)`` calls this method too.
+
+        Parameters
+        ----------
+        axis, out : None
+            Accepted because NumPy passes them; any other value is an error.
+
+        Returns
+        -------
+        scalar
+            The largest element, of the dtype that NumPy gives.
+
+        Raises
+        ------
+        TypeError
+            A parameter is not None, or the dataset holds text.
+        """
         return self._reduced("max", axis, out)
 
     def _reduced(self, op: Literal["sum", "mean", "min", "max"], *of_numpy: None) -> Any:
@@ -396,9 +605,42 @@ class EngineDataset(ArrayAccess):
         progress: Progress = None,
         memory_limit: Limit = None,
     ) -> EngineDataset:
-        """Make a dataset like this one, attributes included; with its data on request.
+        """Create a dataset like this one in the same connection, with its attributes.
 
-        With the data of an `incomplete` one it is incomplete too.
+        Parameters
+        ----------
+        output_name : str
+            The name of the new dataset, which must not exist.
+        data : bool
+            True to copy the data too. The clone of an `incomplete` dataset with its data is
+            incomplete too.
+        progress : bool or callable, optional
+            True for a progress bar, or a callback ``(done, total)`` in chunks.
+        memory_limit : int or str, optional
+            The most bytes of blocks held at a time, such as '512M'.
+
+        Returns
+        -------
+        EngineDataset
+            The new dataset. If loading the data fails, it is deleted again.
+
+        Raises
+        ------
+        DatasetExistsError
+            A dataset of the name `output_name` exists.
+        MemoryLimitError
+            The limit is below what one chunk needs.
+
+        Examples
+        --------
+        >>> import dosna as dn
+        >>> con = dn.Connection("clone", backend="ram")
+        >>> con.connect()
+        >>> ds = con.create_dataset("tomo", data=[[1, 2, 3, 4], [5, 6, 7, 8]], chunk_size=(2, 2))
+        >>> ds.clone("empty")[0]
+        array([0, 0, 0, 0])
+        >>> ds.clone("full", data=True)[0]
+        array([1, 2, 3, 4])
         """
         part = data and self.incomplete
         made: EngineDataset = self.connection.create_filled(
@@ -425,20 +667,41 @@ class EngineDataset(ArrayAccess):
         Parameters
         ----------
         connection : EngineConnection
+            The connection that receives the copy.
         name : str, optional
-            The same by default.
+            The name of the copy; by default that of this dataset.
         chunk_size : int or sequence of int, optional
-            The same by default.
-        progress, memory_limit
-            As in `load`.
+            The extent of a chunk of the copy; by default that of this dataset.
+        progress : bool or callable, optional
+            True for a progress bar, or a callback ``(done, total)`` in chunks.
+        memory_limit : int or str, optional
+            The most bytes of blocks held at a time, such as '512M'.
         **options
-            Of the other backend's `create_dataset`.
+            The options of the other backend's `create_dataset`.
 
         Returns
         -------
         EngineDataset
-            The copy. If anything fails, it is deleted again. That of an `incomplete` dataset is
-            incomplete too.
+            The copy. If anything fails, it is deleted again. The copy of an `incomplete` dataset
+            is incomplete too.
+
+        Raises
+        ------
+        DatasetExistsError
+            The other connection has a dataset of that name.
+        MemoryLimitError
+            The limit is below what one chunk needs.
+
+        Examples
+        --------
+        >>> import dosna as dn
+        >>> con = dn.Connection("copy", backend="ram")
+        >>> con.connect()
+        >>> ds = con.create_dataset("tomo", data=[[1, 2, 3, 4], [5, 6, 7, 8]], chunk_size=(2, 2))
+        >>> with dn.Connection("other", backend="ram") as other:
+        ...     copied = ds.copy(other, chunk_size=(2, 4))
+        ...     copied[1]
+        array([5, 6, 7, 8])
         """
         self.connection.check_connected()
         target = self.name if name is None else name
@@ -472,8 +735,51 @@ class EngineDataset(ArrayAccess):
     ) -> None:
         """Write the dataset to a file for other programs: HDF5, Zarr or NumPy's format.
 
-        It has its name and attributes there too, but for an ``.npy`` file, which has neither.
-        Parameters and errors are those of `EngineConnection.export`.
+        The file holds its name and attributes too, except for an ``.npy`` file, which has neither.
+
+        Parameters
+        ----------
+        path : path
+            The file to write. Its ending determines the format: ``.h5``, ``.hdf5``, ``.nxs`` or
+            ``.nx5`` is an HDF5 file, ``.zarr`` a folder with a Zarr v3 group, ``.npy`` NumPy's
+            format. ``hdf5://home/user/scan.h5`` is a domain of HSDS. The file appears when it is
+            complete, and not at all if anything fails.
+        chunk_size : int or sequence of int, optional
+            The extent of a chunk in the file; by default that of the dataset.
+        compression : str, optional
+            The compression of the chunks: ``'gzip'`` for HDF5 and HSDS; for Zarr as in the backend
+            ``file``. None by default.
+        overwrite : bool
+            True to replace what exists at `path`.
+        progress : bool or callable, optional
+            True for a progress bar, or a callback ``(done, total)`` in chunks.
+        memory_limit : int or str, optional
+            The most bytes of blocks held at a time, such as '512M'.
+
+        Raises
+        ------
+        FileExistsError
+            Something exists at `path`.
+        ConfigurationError
+            The ending is unknown, or the format does not have an option.
+        RefusedError
+            The dataset is incomplete, or has what the format cannot represent.
+        MemoryLimitError
+            The limit is below what one chunk needs.
+
+        Examples
+        --------
+        >>> import os, tempfile
+        >>> import numpy as np
+        >>> import dosna as dn
+        >>> con = dn.Connection("dataset_export", backend="ram")
+        >>> con.connect()
+        >>> ds = con.create_dataset("tomo", data=[[1, 2, 3, 4], [5, 6, 7, 8]], chunk_size=(2, 2))
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     path = os.path.join(folder, "tomo.npy")
+        ...     ds.export(path)
+        ...     np.load(path)[1]
+        array([5, 6, 7, 8])
         """
         self.connection.check_connected()
         verbs.get("export")(
@@ -488,7 +794,13 @@ class EngineDataset(ArrayAccess):
 
     @collective
     def clear(self, *, progress: Progress = None) -> None:
-        """Delete all chunks, so that the array reads as fill."""
+        """Delete all chunks, so that the array reads as its fill value.
+
+        Parameters
+        ----------
+        progress : bool or callable, optional
+            True for a progress bar, or a callback ``(done, total)`` in stored objects.
+        """
         self.check_writable()
         written = self.runner.once(lambda: sorted(self.instance.object_indices()))
         with self.runner.reporting(progress, len(written), "clear") as report:
@@ -501,10 +813,10 @@ class EngineDataset(ArrayAccess):
         Raises
         ------
         DatasetNotFoundError
-            It is gone, or somebody else has made another of its name.
+            The dataset is gone, or somebody else has made another one of its name.
         """
         self.connection.check_writable()
-        # A link's metadata are not those of what is stored.
+        # The metadata of a link are not those that are stored.
         only = None if self.instance.metadata.link else self.instance
         self.runner.once(lambda: self.connection.instance.del_dataset(self.name, only))
 
@@ -512,11 +824,31 @@ class EngineDataset(ArrayAccess):
     def resize(self, shape: int | Sequence[int]) -> None:
         """Change the extents, with the same number of axes.
 
-        What is cut off is deleted: an array that grows again shows fill there.
+        What is cut off is deleted. An array that grows again reads as its fill value there.
 
         Parameters
         ----------
         shape : int or sequence of int
+            The new extent of each axis.
+
+        Raises
+        ------
+        ValueError
+            `shape` has another number of axes, or a negative extent.
+        TypeError
+            An extent is not an integer.
+
+        Examples
+        --------
+        >>> import dosna as dn
+        >>> con = dn.Connection("resize", backend="ram")
+        >>> con.connect()
+        >>> ds = con.create_dataset("tomo", data=[[1, 2, 3, 4], [5, 6, 7, 8]], chunk_size=(2, 2))
+        >>> ds.resize((3, 2))
+        >>> ds[...]
+        array([[1, 2],
+               [5, 6],
+               [0, 0]])
         """
         self.check_writable()
         wanted = (shape,) if isinstance(shape, (int, np.integer)) else tuple(shape)
@@ -534,20 +866,36 @@ class EngineDataset(ArrayAccess):
 
     @collective
     def append(self, data: ArrayLike, axis: int = 0) -> None:
-        """Make the array longer along an axis and write `data` there.
+        """Extend the array along an axis and write `data` there.
 
         Parameters
         ----------
         data : array_like
-            Of the dataset's shape, but for `axis`.
+            The values to append, of the dataset's shape except along `axis`.
         axis : int
+            The axis to extend.
 
         Raises
         ------
         ValueError
-            `data` has another shape, or values that the dataset's dtype does not have, as in
-            `load`. If the write fails, the array gets its extent back, unless somebody else
-            appended meanwhile: then there is fill in between.
+            `data` has another shape, or values that the dataset's dtype does not have: text that
+            is too long, numbers out of range, fractions for integers. Or `axis` is out of range.
+            If the write fails, the array gets its former extent back, unless somebody else has
+            appended in the meantime: then the gap between the two reads as the fill value.
+        StaleDatasetError
+            Somebody else has resized the dataset so that `data` no longer fits.
+
+        Examples
+        --------
+        >>> import dosna as dn
+        >>> con = dn.Connection("append", backend="ram")
+        >>> con.connect()
+        >>> ds = con.create_dataset("tomo", data=[[1, 2, 3, 4], [5, 6, 7, 8]], chunk_size=(2, 2))
+        >>> ds.append([[9, 10, 11, 12]])
+        >>> ds.shape
+        (3, 4)
+        >>> ds[2]
+        array([ 9, 10, 11, 12])
         """
         self.check_writable()
         if not -self.ndim <= axis < self.ndim:
@@ -586,14 +934,33 @@ class EngineDataset(ArrayAccess):
 
     @collective
     def verify(self, *, progress: Progress = None) -> Verification:
-        """Read every chunk and say in which state it is.
+        """Read every chunk and report its state.
+
+        Parameters
+        ----------
+        progress : bool or callable, optional
+            True for a progress bar, or a callback ``(done, total)`` in chunks.
 
         Returns
         -------
         Verification
-            Chunk indices that are ``ok`` (checksum right), ``unchecked`` (well-formed, no
-            checksum), ``never_written``, ``missing``, ``corrupt``, or ``unreadable``: the
-            operating system gives an error for the file.
+            The indices of the chunks that are ``ok`` (the checksum is right), ``unchecked``
+            (well-formed, without a checksum), ``never_written``, ``missing``, ``corrupt``, or
+            ``unreadable`` (the operating system reports an error for the file). `good` is True if
+            no chunk is in one of the last three states.
+
+        Examples
+        --------
+        >>> import dosna as dn
+        >>> con = dn.Connection("verify", backend="ram")
+        >>> con.connect()
+        >>> ds = con.create_dataset("tomo", shape=(4, 4), chunk_size=(2, 2))
+        >>> ds[:2] = 1
+        >>> found = ds.verify()
+        >>> found.good
+        True
+        >>> found.never_written
+        ((1, 0), (1, 1))
         """
         self.connection.check_connected()
         parts = self.spread("verify", Verify(self.instance), 0, progress, None)
@@ -611,32 +978,53 @@ class EngineDataset(ArrayAccess):
         progress: Progress = None,
         memory_limit: Limit = None,
     ) -> Comparison:
-        """Compare with what should be equal, chunk by chunk, and say where it differs.
+        """Compare the dataset with another array, chunk by chunk, and report the differences.
 
         Values are compared, as by NumPy's ``!=``, and not types; NaN and NaT are equal to
-        themselves. To learn whether the chunks are sound at all, see `verify`.
+        themselves. To check that the chunks themselves are sound, use `verify`.
 
         Parameters
         ----------
         other : array_like
-            Another dataset, or anything with shape, dtype and slicing; of the same shape.
+            The array to compare with: another dataset, or anything with shape, dtype and slicing,
+            of the same shape.
         exact : bool
-            Compare the bytes of the values instead, of the same dtype: 0.0 is not -0.0, nor one
-            NaN another.
-        progress, memory_limit
-            As in `load`.
+            True to compare the bytes of the values instead, of the same dtype: 0.0 differs from
+            -0.0, and one NaN from another of other bytes.
+        progress : bool or callable, optional
+            True for a progress bar, or a callback ``(done, total)`` in chunks.
+        memory_limit : int or str, optional
+            The most bytes of blocks held at a time, such as '512M'.
 
         Returns
         -------
         Comparison
+            The number of compared chunks, the indices of those that differ, the number of elements
+            that differ, and the index of the first of them.
 
         Raises
         ------
         ValueError
             `other` has another shape.
         TypeError
-            Of another kind, such as text and numbers, or with other fields; with `exact` of
-            another dtype.
+            `other` is of another kind, such as text against numbers, or has other fields; with
+            `exact`, it has another dtype.
+        MemoryLimitError
+            The limit is below what one chunk needs.
+
+        Examples
+        --------
+        >>> import dosna as dn
+        >>> con = dn.Connection("compare", backend="ram")
+        >>> con.connect()
+        >>> ds = con.create_dataset("tomo", data=[[1, 2, 3, 4], [5, 6, 7, 8]], chunk_size=(2, 2))
+        >>> found = ds.compare([[1, 2, 3, 4], [5, 6, 7, 0]])
+        >>> found.equal
+        False
+        >>> found.different, found.elements
+        (((0, 1),), 1)
+        >>> print(found)
+        1 of 2 chunks differ, in 1 elements: first at (1, 3)
         """
         self.connection.check_connected()
         if not is_source(other):
@@ -685,7 +1073,7 @@ class EngineDataset(ArrayAccess):
         )
 
     def flush(self) -> None:
-        """Return when everything written so far would survive a power loss."""
+        """Wait until everything written so far would survive a power loss."""
         self.connection.check_connected()
         self.instance.flush()
 
@@ -711,24 +1099,31 @@ class EngineDataset(ArrayAccess):
         Parameters
         ----------
         what : str
-            What it is called where progress is shown.
+            The name of the work where progress is shown.
         work : callable
-            See `dosna.engines.base.Runner.spread`.
+            The work; see `dosna.engines.base.Runner.spread`.
         task_bytes : int
-            What it holds for one task.
-        progress, memory_limit
-            As in `load`.
+            The bytes that the work holds for one task.
+        progress : bool or callable, optional
+            True for a progress bar, or a callback ``(done, total)`` in chunks.
+        memory_limit : int or str, optional
+            The most bytes of blocks held at a time, such as '512M'.
         tasks : sized iterable, optional
-            Boxes; by default the stored objects.
+            The boxes to work on; by default the stored objects.
         before : int
-            How many more tasks there were, which are done.
+            The number of further tasks, which are done already.
         travels : bool
-            Whether `work` can be sent to another process.
+            True if `work` can be sent to another process.
 
         Returns
         -------
         list
-            What `work` returned, part by part, in no particular order.
+            The results of `work`, part by part, in no particular order.
+
+        Raises
+        ------
+        MemoryLimitError
+            The limit is below what one task needs.
         """
         workers = workers_within(memory_limit, task_bytes, what)
         if tasks is None:
@@ -739,14 +1134,14 @@ class EngineDataset(ArrayAccess):
 
 
 _MOST_TAKEN_BACK = 10_000
-"""Stored objects that are deleted by name, whether they were written or not."""
+"""The most stored objects that are deleted by name, written or not."""
 
 
 def _take_back(dataset: BackendDataset, before: Shape, after: Shape) -> None:
     """Undo an append, unless somebody else has appended since."""
     dataset.refresh()
     if dataset.metadata.shape == after:
-        # What was written goes first: a full disk may have no room for another description.
+        # The new objects are deleted first: a full disk may have no room for another description.
         new = [
             range(-(-a // g)) if a == b else range(-(-b // g), a // g)
             for b, a, g in zip(before, after, dataset.grain, strict=True)
@@ -757,7 +1152,7 @@ def _take_back(dataset: BackendDataset, before: Shape, after: Shape) -> None:
 
 
 def _opened(data: Any) -> tuple[Any, Shape | None, bool]:
-    """Give what reads a source in any thread, its chunks, and whether processes may be sent it."""
+    """Return a reader of a source for any thread, its chunks, and True if it can travel."""
     if not isinstance(data, ArrayAccess):
         return data, _chunks_of(data), getattr(data, "travels", False)
     data.connection.check_connected()
@@ -767,19 +1162,20 @@ def _opened(data: Any) -> tuple[Any, Shape | None, bool]:
 
 
 def stored_in_dataset(instance: BackendDataset, block: Shape, fillvalue: Array) -> Array | None:
-    """Say which blocks a dataset has something stored in, if all others are a fill value.
+    """Return the indices of the blocks in which a dataset has something stored.
 
-    As `dosna.sources.SourceArray.stored_in`.
+    None is returned if not all other blocks are known to be a fill value, or if everything is
+    stored. `dosna.sources.SourceArray.stored_in` does the same for sources.
     """
     meta = instance.metadata
     fill = np.asarray(meta.fillvalue, meta.dtype)
-    # Links tell at the cost of reading.
+    # A link can answer only at the cost of reading.
     if not meta.shape or meta.link is not None or not same_fill(fill, fillvalue):
         return None
     found = ints("q")
     for idx in instance.object_indices():
         found.extend(idx)
-    instance.refresh()  # of one that is gone, nothing is stored either
+    instance.refresh()  # raises for a dataset that is gone, which stores nothing either
     places = np.frombuffer(found, np.int64).reshape(-1, meta.ndim)
     grid = [-(-n // g) for n, g in zip(meta.shape, instance.grain, strict=True)]
     places = places[(places < grid).all(axis=1)]
@@ -789,7 +1185,7 @@ def stored_in_dataset(instance: BackendDataset, block: Shape, fillvalue: Array) 
 
 
 def _chunks_of(source: Any) -> Shape | None:
-    """Give the extent of a source's own chunks, if it says that in the usual way."""
+    """Return the extent of a source's own chunks, if it has the usual attribute for that."""
     for name in ("shards", "chunks"):
         chunks = getattr(source, name, None)
         if (
@@ -808,7 +1204,7 @@ def _nbytes(extent: Shape, itemsize: int, halo: Shape | None = None) -> int:
 
 
 def _first_dtype(dataset: BackendDataset, probe: HaloMap) -> np.dtype[Any]:
-    """Find the dtype of a function's result on the first chunk, its halo included."""
+    """Return the dtype of a function's result on the first chunk, its halo included."""
     meta = dataset.metadata
     if meta.size:
         first = meta.bounds((0,) * meta.ndim)

@@ -1,4 +1,4 @@
-"""What datasets use of the connection that they belong to."""
+"""The interface of a connection that its datasets use."""
 
 from __future__ import annotations
 
@@ -73,11 +73,11 @@ class ArrayHome(Identified, ABC):
     def create_filled(
         self, create: Callable[[], Any], data: Any, progress: Any, memory_limit: Any
     ) -> Any:
-        """Create a dataset and load it; without the data there shall be no dataset either."""
+        """Create a dataset and load it. If loading fails, delete the dataset again."""
 
     @abstractmethod
     def discard(self, made: Any) -> None:
-        """Delete what was made in vain, unless somebody else has replaced it since."""
+        """Delete a dataset made in vain, unless somebody else has replaced it since."""
 
 
 class DatasetLike(Protocol):

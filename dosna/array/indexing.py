@@ -1,7 +1,7 @@
 """A dataset as an array: its description, indexing, chunks and attributes.
 
 All slicing of every backend and engine is here: an index becomes a selection, the selection
-a plan, and the plan is read or written by the backend in this process.
+becomes a plan, and the backend reads or writes the plan in this process.
 """
 
 from __future__ import annotations
@@ -33,15 +33,16 @@ from dosna.errors import ChunkIndexError, IncompleteDatasetWarning
 
 
 class ArrayAccess(Identified):
-    """What a dataset shares with a NumPy array and an ``h5py.Dataset``.
+    """The part of a dataset that it shares with a NumPy array and an ``h5py.Dataset``.
 
     Parameters
     ----------
     connection : EngineConnection
+        The connection that the dataset belongs to.
     instance : BackendDataset
-        What stores the chunks.
+        The backend's dataset, which stores the chunks.
     runner : Runner
-        Who does the work.
+        The runner that does the work.
     """
 
     def __init__(self, connection: ArrayHome, instance: BackendDataset, runner: Runner) -> None:
@@ -51,11 +52,22 @@ class ArrayAccess(Identified):
 
     @property
     def identity(self) -> tuple[Any, ...]:
-        """What processes that work together must agree on before they start."""
+        """The values that cooperating processes must agree on before they start."""
         return (*self.connection.identity, self.name, self.shape, str(self.dtype))
 
     def change(self, make: Callable[[], R]) -> R:
-        """Change the stored metadata in one process, and let all know the new ones."""
+        """Change the stored metadata in one process, and hand the new metadata to all.
+
+        Parameters
+        ----------
+        make : callable
+            A function that changes the metadata of `instance`.
+
+        Returns
+        -------
+        object
+            The result of `make`, the same in all processes.
+        """
 
         def changed() -> tuple[R, DatasetMetadata]:
             return make(), self.instance.metadata
@@ -99,7 +111,7 @@ class ArrayAccess(Identified):
 
     @property
     def fillvalue(self) -> Any:
-        """What a chunk that was never written reads as."""
+        """The value as which a chunk that was never written is read."""
         return self.instance.metadata.fillvalue
 
     @property
@@ -109,7 +121,7 @@ class ArrayAccess(Identified):
 
     @property
     def chunks(self) -> Shape:
-        """Alias of `chunk_size`, as h5py and zarr call it."""
+        """Alias of `chunk_size`: the name in h5py and zarr."""
         return self.chunk_size
 
     @property
@@ -129,21 +141,44 @@ class ArrayAccess(Identified):
 
     @property
     def shards(self) -> Shape | None:
-        """Extent of a stored object of many chunks, or None where each chunk is one."""
+        """Extent of a stored object of many chunks, or None where each chunk is an object."""
         return self.instance.shards
 
     @property
     def guarantees(self) -> Guarantees:
-        """What the store promises for this dataset."""
+        """The guarantees that the store gives for this dataset."""
         return self.instance.guarantees
 
     @property
     def attrs(self) -> Attributes:
-        """The user's attributes: a mapping that is stored with the dataset."""
+        """The user's attributes: a mapping that is stored with the dataset.
+
+        Values are JSON values, NumPy scalars and arrays. Each change is stored at once. See
+        `dosna.array.attributes.Attributes`.
+
+        Examples
+        --------
+        >>> import dosna as dn
+        >>> con = dn.Connection("attrs", backend="ram")
+        >>> con.connect()
+        >>> ds = con.create_dataset("tomo", shape=(4, 4))
+        >>> ds.attrs["unit"] = "mm"
+        >>> ds.attrs.update(author="Ada", year=2024)
+        >>> dict(ds.attrs)
+        {'unit': 'mm', 'author': 'Ada', 'year': 2024}
+        """
         return Attributes(self)
 
     def check_writable(self) -> None:
-        """Raise ReadOnlyError if chunks cannot be written."""
+        """Raise an error if chunks cannot be written.
+
+        Raises
+        ------
+        ReadOnlyError
+            The connection's mode is 'r', or the dataset is a link.
+        NotConnectedError
+            The connection is not open.
+        """
         self.connection.check_writable()
         self.instance.check_writable()
 
@@ -162,31 +197,31 @@ class ArrayAccess(Identified):
 
     @property
     def incomplete(self) -> bool:
-        """Whether data of it are still to come, or never came because that was interrupted."""
+        """True if data are still to come, or never came because writing was interrupted."""
         return self.instance.metadata.incomplete
 
     @property
     def origin(self) -> dict[str, Any] | None:
-        """Where the data were ingested from, as `EngineConnection.ingest` noted it."""
+        """The origin of the data, as `EngineConnection.ingest` noted it, or None."""
         origin = self.instance.metadata.origin
         return None if origin is None else dict(origin)
 
     @property
     def linked(self) -> dict[str, Any] | None:
-        """Where the chunks lie, if not in the connection: 'url', 'name', 'fingerprint', …."""
+        """The place of the chunks of a link: 'url', 'name', 'fingerprint', …; or None."""
         link = self.instance.metadata.link
         return None if link is None else dict(link)
 
     @collective
     def mark_complete(self) -> None:
-        """Say that all data of an `incomplete` dataset have been written."""
+        """Mark an `incomplete` dataset as one whose data have all been written."""
         self.connection.check_writable()
         self.change(lambda: self.instance.update(lambda m: m.replace(incomplete=False)))
 
     _noted = False
 
     def note_reading(self) -> None:
-        """Warn, once for a handle, about a dataset that is read before it is complete."""
+        """Warn, once for each handle, if the dataset is read before it is complete."""
         if self.instance.metadata.incomplete and not self._noted:
             self._noted = True
             origin = self.instance.metadata.origin or {}
@@ -203,7 +238,7 @@ class ArrayAccess(Identified):
 
     def __getitem__(self, key: Any) -> Any:
         instance = self.instance
-        # Asked here first: a call more is a tenth of the time of a single element.
+        # Checked inline first: one more call is a tenth of the time of a single element.
         if not self.connection.instance.connected:
             self.connection.check_connected()
         meta = instance.metadata
@@ -219,8 +254,8 @@ class ArrayAccess(Identified):
         instance = self.instance
         meta = instance.metadata
         one = single(key, meta.shape, meta.chunk_size)
-        # What covers the chunk goes the general way: it needs no reading first. So does text,
-        # for NumPy makes one text of a list that is assigned to one element.
+        # A selection that covers the chunk takes the general path: it needs no reading first.
+        # So does text, because NumPy makes one text of a list assigned to one element.
         if (
             one is not None
             and _is_part(*one, meta)
@@ -232,35 +267,66 @@ class ArrayAccess(Identified):
             self._write(key, values)
 
     def get_data(self, slices: Any = None) -> Any:
-        """Read a selection; all of the array by default. The same as ``ds[slices]``."""
-        return self[... if slices is None else slices]
-
-    def set_data(self, values: Any, slices: Any = None) -> None:
-        """Write a selection; all of the array by default. The same as ``ds[slices] = values``."""
-        self[... if slices is None else slices] = values
-
-    def read(self, key: Any = ..., out: Array | None = None) -> Any:
-        """Read a selection, into an array of one's own if `out` is given.
+        """Read a selection; by default all of the array. The same as ``ds[slices]``.
 
         Parameters
         ----------
-        key : index
-            Anything that NumPy takes, but not names of fields.
-        out : ndarray, optional
-            Of the selection's shape, and of a dtype that the elements can be cast to
-            (``same_kind``). Reusing one saves the time that fresh memory takes.
+        slices : index, optional
+            The selection: anything that NumPy takes, except names of fields.
 
         Returns
         -------
         ndarray or scalar
-            Equal to what NumPy gives for the whole array in memory; `out` if it was given.
+            The values; see `read`.
+        """
+        return self[... if slices is None else slices]
+
+    def set_data(self, values: Any, slices: Any = None) -> None:
+        """Write a selection; by default all of the array. The same as ``ds[slices] = values``.
+
+        Parameters
+        ----------
+        values : array_like
+            The values, which are broadcast to the selection as by NumPy.
+        slices : index, optional
+            The selection: anything that NumPy takes, except names of fields.
+        """
+        self[... if slices is None else slices] = values
+
+    def read(self, key: Any = ..., out: Array | None = None) -> Any:
+        """Read a selection, into the caller's own array if `out` is given.
+
+        Parameters
+        ----------
+        key : index
+            The selection: anything that NumPy takes, except names of fields.
+        out : ndarray, optional
+            The array to read into, of the selection's shape, and of a dtype that the elements can
+            be cast to (``same_kind``). Reusing one saves the time that fresh memory takes.
+
+        Returns
+        -------
+        ndarray or scalar
+            The values that NumPy gives for the whole array in memory; `out` if it was given.
 
         Raises
         ------
         IndexError
-            An index out of range, or of a kind that is not supported.
+            An index is out of range, or of a kind that is not supported.
+        TypeError
+            `out` is not an array, or of a dtype that the elements cannot be cast to.
         ChunkCorruptError
-            A chunk that cannot be what was written.
+            A stored chunk cannot be what was written.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> import dosna as dn
+        >>> con = dn.Connection("read", backend="ram")
+        >>> con.connect()
+        >>> ds = con.create_dataset("tomo", data=[[1, 2, 3, 4], [5, 6, 7, 8]], chunk_size=(2, 2))
+        >>> ds.read((0, slice(1, 3)), out=np.empty(2))
+        array([2., 3.])
         """
         self.connection.check_connected()
         self.note_reading()
@@ -286,7 +352,10 @@ class ArrayAccess(Identified):
         self._in_parallel(work, plan(selection, self.instance.grain), canonical.nbytes)
 
     def _write(self, key: Any, values: Any, *, shared_edge: bool = False) -> None:
-        """Write a selection; with `shared_edge` others may be writing beyond the array's end."""
+        """Write a selection.
+
+        With `shared_edge`, others may be writing beyond the array's end at the same time.
+        """
         meta = self.instance.metadata
         selection = select(key, meta.shape)
         tasks: Tasks[ChunkTask] = plan(selection, self.instance.grain)
@@ -294,7 +363,8 @@ class ArrayAccess(Identified):
             tasks = [t._replace(whole=t.whole and _is_full(t, self.instance.grain)) for t in tasks]
         nbytes = selection.size * element_bytes(meta.dtype)
         if is_source(values):
-            # Slices of the source are those of the tasks where no axis came, went or turned.
+            # The slices of the source are those of the tasks if no axis was added, dropped or
+            # reversed.
             if selection.in_order and selection.out_shape == tuple(values.shape):
                 source = values.instance if isinstance(values, ArrayAccess) else values
                 self._in_parallel(partial(_write_from, self.instance, source), tasks, nbytes)
@@ -322,8 +392,8 @@ class ArrayAccess(Identified):
         return np.asarray(self.read(...), dtype)
 
     def __dask_tokenize__(self) -> bytes:
-        # Of two graphs over one dataset the second may be about other values: Dask must not
-        # take what it holds of the first for it.
+        # Two graphs over one dataset may be about different values: Dask must not use what it
+        # holds of the first for the second.
         return os.urandom(16)
 
     def __iter__(self) -> Iterator[Any]:
@@ -332,30 +402,41 @@ class ArrayAccess(Identified):
             yield from self[begin : begin + self.chunk_size[0]]
 
     def astype(self, dtype: DTypeLike) -> AsType:
-        """Give a view whose elements are converted as they are read.
+        """Return a view whose elements are converted as they are read.
 
         Parameters
         ----------
         dtype : dtype
+            The dtype to convert to.
 
         Returns
         -------
         AsType
-            Something with shape, dtype and slicing; ``np.asarray`` reads all of it.
+            The view, which has shape, dtype and slicing; ``np.asarray`` reads all of it.
         """
         return AsType(self, np.dtype(dtype))
 
     # -- chunks ---------------------------------------------------------------------------
 
     def check_idx(self, idx: Any) -> Shape:
-        """Give a chunk index as a tuple of int.
+        """Return a chunk index as a tuple of int.
+
+        Parameters
+        ----------
+        idx : int or sequence of int
+            The index of the chunk in the chunk grid.
+
+        Returns
+        -------
+        tuple of int
+            The same index.
 
         Raises
         ------
         ChunkIndexError
-            Outside of the grid.
+            The index is outside of the chunk grid.
         TypeError
-            Not integers.
+            The index is not made of integers.
         """
         given = (idx,) if isinstance(idx, (int, np.integer)) else tuple(idx)
         if any(isinstance(i, bool) or not isinstance(i, (int, np.integer)) for i in given):
@@ -368,14 +449,49 @@ class ArrayAccess(Identified):
         return checked
 
     def get_chunk_data(self, idx: Any, slices: Any = None) -> Any:
-        """Read part of a chunk; `slices` index the part of it that lies inside the array."""
+        """Read part of a chunk.
+
+        Parameters
+        ----------
+        idx : tuple of int
+            The index of the chunk in the chunk grid.
+        slices : index, optional
+            The selection within the part of the chunk that lies inside the array; by default all
+            of that part.
+
+        Returns
+        -------
+        ndarray or scalar
+            The values.
+
+        Raises
+        ------
+        ChunkIndexError
+            The index is outside of the chunk grid.
+        """
         self.connection.check_connected()
         at = self.check_idx(idx)
         extent = tuple(s.stop for s in self.instance.metadata.bounds(at).chunk)
         return self.read_chunk(at, slices, extent)
 
     def set_chunk_data(self, idx: Any, values: Any, slices: Any = None) -> None:
-        """Write part of a chunk; `slices` index the part of it that lies inside the array."""
+        """Write part of a chunk.
+
+        Parameters
+        ----------
+        idx : tuple of int
+            The index of the chunk in the chunk grid.
+        values : array_like
+            The values, which are broadcast to the selection as by NumPy.
+        slices : index, optional
+            The selection within the part of the chunk that lies inside the array; by default all
+            of that part.
+
+        Raises
+        ------
+        ChunkIndexError
+            The index is outside of the chunk grid.
+        """
         self.check_writable()
         at = self.check_idx(idx)
         extent = tuple(s.stop for s in self.instance.metadata.bounds(at).chunk)
@@ -393,7 +509,7 @@ class ArrayAccess(Identified):
     def write_chunk(self, idx: Shape, values: Any, key: Any, extent: Shape) -> None:
         """Write a NumPy index of the first `extent` elements of a stored chunk.
 
-        What lies outside of the array stays fill, whatever is given for it.
+        What lies outside of the array keeps the fill value, whatever is given for it.
         """
         meta = self.instance.metadata
         selection = select(... if key is None else key, extent)
@@ -407,17 +523,65 @@ class ArrayAccess(Identified):
             self.instance.set_chunk_data(idx, canonical[task.out], part)
 
     def has_chunk(self, idx: Any) -> bool:
-        """Whether the chunk was written."""
+        """Return True if the chunk was written.
+
+        Parameters
+        ----------
+        idx : tuple of int
+            The index of the chunk in the chunk grid.
+
+        Returns
+        -------
+        bool
+            True if the chunk was written.
+
+        Raises
+        ------
+        ChunkIndexError
+            The index is outside of the chunk grid.
+        """
         self.connection.check_connected()
         return self.instance.has_chunk(self.check_idx(idx))
 
     def del_chunk(self, idx: Any) -> bool:
-        """Delete a chunk, so that it reads as fill; False if it was not written."""
+        """Delete a chunk, so that it reads as the fill value.
+
+        Parameters
+        ----------
+        idx : tuple of int
+            The index of the chunk in the chunk grid.
+
+        Returns
+        -------
+        bool
+            False if the chunk was not written.
+
+        Raises
+        ------
+        ChunkIndexError
+            The index is outside of the chunk grid.
+        """
         self.check_writable()
         return self.instance.del_chunk(self.check_idx(idx))
 
     def written_chunks(self) -> list[Shape]:
-        """List the indices of the chunks that were written, sorted."""
+        """List the indices of the chunks that were written, sorted.
+
+        Returns
+        -------
+        list of tuple of int
+            The indices in the chunk grid.
+
+        Examples
+        --------
+        >>> import dosna as dn
+        >>> con = dn.Connection("written", backend="ram")
+        >>> con.connect()
+        >>> ds = con.create_dataset("tomo", shape=(4, 4), chunk_size=(2, 2))
+        >>> ds[:2] = 1
+        >>> ds.written_chunks()
+        [(0, 0), (0, 1)]
+        """
         self.connection.check_connected()
         contains = self.instance.metadata.contains
         return sorted(idx for idx in self.instance.chunk_indices() if contains(idx))
@@ -426,14 +590,17 @@ class ArrayAccess(Identified):
 class Appended:
     """A source that is appended, which may be the dataset itself, or a view of it.
 
-    It keeps the extent that it had before, and has no values that `dtype` would change.
+    It keeps the extent that it had before the append. A value that `dtype` would change is an
+    error.
 
     Parameters
     ----------
     source : object
+        The source of the values.
     shape : tuple of int
+        The shape of the source before the append.
     dtype : dtype
-        Of the dataset.
+        The dtype of the dataset.
     """
 
     def __init__(self, source: Any, shape: Shape, dtype: np.dtype[Any]) -> None:
@@ -446,7 +613,7 @@ class Appended:
 
 
 def _is_part(idx: Shape, local: Index, meta: DatasetMetadata) -> bool:
-    """Whether what `single` found leaves out some of the chunk that lies inside the array."""
+    """Return True if what `single` found leaves out part of the chunk inside the array."""
     for i, k, c, n in zip(idx, local, meta.chunk_size, meta.shape):  # noqa: B905  hot
         count = 1 if type(k) is int else k.stop - k.start
         if count < c and count < n - i * c:

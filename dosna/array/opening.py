@@ -1,8 +1,9 @@
 """URLs of connections and datasets: ``hdf5:/data/scans/entry/tomo``, ``s3://bucket/scans``.
 
-``BACKEND:PATH?OPTION=VALUE&…``, where the backend says what the path means
-(`BackendConnection.split_url`) and the options are its connection's. What would end the path or
-a value is written as in every URL: ``%3F`` for a question mark, ``%26`` for ``&``, ``%25`` for %.
+The form is ``BACKEND:PATH?OPTION=VALUE&…``. The backend interprets the path
+(`BackendConnection.split_url`), and the options are those of its connection. Characters that
+would end the path or a value are escaped as in every URL: ``%3F`` for a question mark, ``%26``
+for ``&``, ``%25`` for %.
 """
 
 from __future__ import annotations
@@ -25,34 +26,42 @@ def open_url(
     engine: str | None = None,
     engine_kw: Mapping[str, Any] | None = None,
 ) -> tuple[EngineConnection, str]:
-    """Make the connection that a URL leads to, and say which dataset of it is meant.
+    """Return the connection that a URL leads to, and the name of the dataset that it names.
 
     Parameters
     ----------
     url : str
-        ``BACKEND:PATH?OPTION=VALUE&…``. The path names a connection, or goes on with a dataset's
-        name: ``hdf5:/data/scans`` (a folder), ``hdf5:/data/scans/entry/tomo``,
+        The URL, ``BACKEND:PATH?OPTION=VALUE&…``. The path names a connection, or continues with a
+        dataset's name: ``hdf5:/data/scans`` (a folder), ``hdf5:/data/scans/entry/tomo``,
         ``s3://bucket/connection/entry/tomo``, ``s3:entry/tomo`` (a bucket for each dataset),
         ``NAME/entry/tomo`` after any other backend's colon. Options take the types that the
         backend's connection declares.
     mode : {'a', 'r'}, optional
-        Instead of the URL's own.
+        The mode of access, which replaces the URL's own.
     engine : str, optional
+        The engine; by default the one that `dosna.use` chose.
     engine_kw : mapping, optional
-        As of `dosna.Connection`.
+        The keywords of the engine; by default those that `dosna.use` was given for it.
 
     Returns
     -------
     connection : Connection
-        Not connected yet: use it in a ``with`` block.
+        The connection, which is not connected yet: use it in a ``with`` block.
     name : str
-        Of the dataset, or of what is common to the names of several; '' if the URL is that of
-        the connection.
+        The name of the dataset, or the common prefix of the names of several; '' if the URL is
+        that of the connection.
 
     Raises
     ------
     ConfigurationError
-        Not a URL, an unknown backend, an unknown option or a bad value.
+        The URL is malformed, the backend or an option is unknown, or a value is bad.
+
+    Examples
+    --------
+    >>> import dosna as dn
+    >>> con, name = dn.open_url("ram:scans/entry/tomo")
+    >>> con.name, name
+    ('scans', 'entry/tomo')
     """
     parsed = Url.parse(url)
     backend = backends.get(parsed.backend)

@@ -20,7 +20,7 @@ __all__ = ["MpiConnection", "MpiDataset"]
 
 
 class _Ranks:
-    """What connections and datasets tell of the ranks; all but `mpi_barrier` is local."""
+    """The ranks, as connections and datasets show them; all but `mpi_barrier` is local."""
 
     runner: Runner
 
@@ -36,21 +36,21 @@ class _Ranks:
 
     @property
     def mpi_rank(self) -> int:
-        """Rank of this process in it."""
+        """Rank of this process in the communicator."""
         return self._ranks.rank
 
     @property
     def mpi_size(self) -> int:
-        """The number of ranks."""
+        """Number of ranks."""
         return self._ranks.size
 
     @property
     def mpi_is_root(self) -> bool:
-        """Whether this is the rank that changes metadata."""
+        """True on the rank that changes metadata."""
         return self._ranks.is_root
 
     def mpi_barrier(self) -> None:
-        """Wait until all ranks are here."""
+        """Wait until all ranks have called this."""
         self._ranks.barrier()
 
 
@@ -74,11 +74,13 @@ class MpiConnection(_Ranks, EngineConnection):
     Parameters
     ----------
     name : str
+        The name of the place, which the backend interprets.
     comm : mpi4py.MPI.Comm, optional
-        Instead of the engine's.
+        The communicator, which replaces the engine's.
     engine_kw : mapping, optional
+        The keywords of the engine; by default those that `dosna.use` was given for it.
     **options
-        As of `EngineConnection`.
+        The further parameters of `EngineConnection`.
     """
 
     dataset_class = MpiDataset

@@ -1,4 +1,4 @@
-"""Values that are assigned or loaded."""
+"""Checks and conversions of values that are assigned or loaded."""
 
 from __future__ import annotations
 
@@ -13,7 +13,10 @@ __all__ = ["assignable", "is_source"]
 
 
 def is_source(values: Any) -> bool:
-    """Whether something is read by slicing: it has shape and dtype, and is not in memory."""
+    """Return True if values are read by slicing.
+
+    They are if they have shape and dtype, and are not in memory.
+    """
     return (
         hasattr(values, "shape")
         and hasattr(values, "dtype")
@@ -24,7 +27,7 @@ def is_source(values: Any) -> bool:
 
 
 def _is_of_numpy(dtype: Any) -> bool:
-    """Say whether NumPy has a type: pandas and others have some of their own, in memory."""
+    """Return True if NumPy has the type: pandas and others have their own, in memory."""
     try:
         np.dtype(dtype)
     except TypeError:
@@ -33,7 +36,7 @@ def _is_of_numpy(dtype: Any) -> bool:
 
 
 def assignable(values: Any, dtype: np.dtype[Any]) -> Array:
-    """Give values as an array whose cast to `dtype` cannot fail halfway through a chunk."""
+    """Return values as an array whose cast to `dtype` cannot fail halfway through a chunk."""
     if dtype.kind == "T":
         return as_text(values)
     if not isinstance(values, (np.ndarray, np.generic)) and not hasattr(values, "__array__"):

@@ -1,9 +1,9 @@
-"""Rooms above the arrays, entered by a verb: `Connection.ingest`, `link`, `export`, and others.
+"""Verbs, by which arrays call the packages above them: `Connection.ingest`, `link`, `export`, ….
 
-A verb is a function of a connection or a dataset, and of what the method was called with. The
-methods look it up here, so that arrays know no room, and a new room changes nothing below it. A
-verb of another package is registered by the entry point ``dosna.verbs`` and called by
-``con.verb("name")(...)``.
+A verb is a function of a connection or a dataset, and of the method's arguments. The methods look
+it up here, so that arrays need not import the packages above them, and a new package changes
+nothing below it. A verb of another package is registered by the entry point ``dosna.verbs`` and
+called by ``con.verb("name")(...)``.
 """
 
 from __future__ import annotations
