@@ -1,9 +1,9 @@
-"""Conformance tests for backends, engines and stores, to be subclassed by whoever writes one.
+"""Conformance tests for backends, engines, stores and sources, to be subclassed by their authors.
 
-`BackendTests` (one fixture, ``make_connection``), `EngineTests` (one fixture, ``engine``),
-`StoreTests` (one fixture, ``store``) and `SourceTests` (two, ``arrays`` and ``make_source``);
-and `dosna.testing.doubles`, stores that count, fail or take their time. Needs pytest and
-hypothesis (``pip install 'dosna[test]'``), and is imported by nothing else.
+They are `BackendTests` (one fixture, ``make_connection``), `EngineTests` (one fixture,
+``engine``), `StoreTests` (one fixture, ``store``) and `SourceTests` (two fixtures, ``arrays`` and
+``make_source``). `dosna.testing.doubles` has stores that count, fail or are slow. The package
+needs pytest and hypothesis (``pip install 'dosna[test]'``); no other module imports it.
 """
 
 import pytest

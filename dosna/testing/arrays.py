@@ -17,7 +17,7 @@ from dosna.testing.samples import BAD_INDICES, CHUNKS, SHAPE, check, indices, ke
 
 
 class ArrayTests(Kit):
-    """Reading and writing elements, chunks and attributes."""
+    """Tests of reading and writing elements, chunks and attributes."""
 
     # -- elements -------------------------------------------------------------------------
 
@@ -227,8 +227,8 @@ class ArrayTests(Kit):
         check(ds[...], np.ones(6))
 
     def test_what_was_read_stays_as_it_was(self, con: dn.Connection, name: str) -> None:
-        # Read in every way, keep all of it, read on and write, and only then compare: a view of
-        # memory that is used again, a record for instance, would have changed by now.
+        # Read in every way, keep all results, read on and write, and only then compare: a view
+        # of memory that is used again, such as a record, would have changed by then.
         for number, dtype in enumerate([*self.some(self.dtypes[:-1]), self.dtypes[-1]]):
             model = sample((4, 6), dtype, number)
             own = f"{name}-{number}"
@@ -268,7 +268,7 @@ class ArrayTests(Kit):
     def test_records_of_large_chunks_stay_as_they_were(
         self, con: dn.Connection, name: str
     ) -> None:
-        # Of which only some of the bytes are read.
+        # Only some of the bytes of such chunks are read.
         dtype = [("id", "<i4"), ("energy", "<f8")]
         model = sample((12_000,), dtype, 1)
         ds = self.create(con, name, data=model, chunk_size=5_000)

@@ -1,4 +1,4 @@
-"""The conformance tests of a backend, put together."""
+"""All conformance tests of a backend."""
 
 from __future__ import annotations
 
@@ -31,6 +31,6 @@ class BackendTests(
             def make_connection(self, tmp_path):
                 return lambda: dn.Connection("tests", backend="mystore", directory=tmp_path)
 
-    Each call of what the fixture gives makes another connection, not yet connected, to the
-    same store, so that the tests see what a second user would see.
+    The fixture returns a function. Each call of it makes another connection, not yet connected,
+    to the same store, so that the tests see what a second user would see.
     """

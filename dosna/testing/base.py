@@ -1,4 +1,4 @@
-"""What the parts of the conformance kit share."""
+"""The base class of the conformance tests of a backend."""
 
 from __future__ import annotations
 
@@ -18,36 +18,38 @@ MakeConnection = Callable[[], dn.Connection]
 class Kit:
     """Fixtures and settings of `dosna.testing.BackendTests`.
 
-    Every dataset has a name of its own, and is deleted after its test: a store that holds
-    other datasets keeps them.
+    Every dataset has a name of its own, and is deleted after its test. Other datasets of the
+    store are kept.
     """
 
     pytestmark = pytest.mark.filterwarnings("ignore:the store of connection .* has no conditional")
 
     dtypes: ClassVar[tuple[Any, ...]] = DTYPES
-    """Element types that the store takes."""
+    """The element types that the store can hold."""
 
     create_options: ClassVar[dict[str, Any]] = {}
-    """Keywords for each `create_dataset`, such as ``{'compression': 'gzip'}``."""
+    """The keywords for each `create_dataset`, such as ``{'compression': 'gzip'}``."""
 
     least_axes: ClassVar[int] = 0
-    """1 where the `create_options` exclude datasets without axes."""
+    """The least number of axes: 1 if the `create_options` exclude datasets without axes."""
 
     examples: ClassVar[int] = 20
-    """How many random cases each property is tried on."""
+    """The number of random cases for each property."""
 
     thorough: ClassVar[bool] = True
-    """False takes a quarter of the long lists of cases: for a store whose requests are slow, and
-    that was tried on all of them under another engine."""
+    """True for all cases of long lists, False for a quarter of them.
+
+    False is for a store that has slow requests and was tested on all cases under another engine.
+    """
 
     @pytest.fixture
     def make_connection(self) -> MakeConnection:
-        """Give a callable that makes a connection, not yet connected, to the same store."""
+        """Return a callable that makes a connection, not yet connected, to the same store."""
         raise NotImplementedError("a subclass of BackendTests has a fixture make_connection")
 
     @pytest.fixture
     def name(self, make_connection: MakeConnection) -> Iterator[str]:
-        """Give a dataset name of this test alone; names that begin with it may be used too."""
+        """Yield a dataset name for one test, which may also use names that begin with it."""
         name = f"test-{secrets.token_hex(6)}"
         yield name
         with make_connection() as con:
@@ -56,14 +58,14 @@ class Kit:
 
     @pytest.fixture
     def con(self, make_connection: MakeConnection) -> Iterator[dn.Connection]:
-        """Give a connection that is connected."""
+        """Yield an open connection."""
         with make_connection() as con:
             yield con
 
     def create(self, con: dn.Connection, name: str, *args: Any, **kwargs: Any) -> dn.Dataset:
-        """Make a dataset with the `create_options`."""
+        """Create a dataset with the `create_options`."""
         return con.create_dataset(name, *args, **{**self.create_options, **kwargs})
 
     def some(self, cases: Sequence[T]) -> Sequence[T]:
-        """Give all cases of a long list, or fewer where the test is not `thorough`."""
+        """Return all cases of a long list, or fewer if the tests are not `thorough`."""
         return cases if self.thorough else cases[::4]

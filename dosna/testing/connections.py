@@ -18,7 +18,7 @@ from dosna.testing.samples import check, sample
 
 
 class ConnectionTests(Kit):
-    """What a connection does before any element is stored."""
+    """Tests of a connection before any element is stored."""
 
     def test_use_outside_of_connect_and_disconnect_is_an_error(
         self, make_connection: MakeConnection, name: str
@@ -213,7 +213,7 @@ class ConnectionTests(Kit):
         assert name not in con
         with pytest.raises(errors.DatasetNotFoundError):
             print(ds[...])
-        # A store may not notice a write to what is gone, but must not let it show up again.
+        # A store may miss that it writes to a deleted dataset, but the dataset must not reappear.
         for key in (slice(0, 3), 1):
             with suppress(errors.DatasetNotFoundError):
                 ds[key] = 1
@@ -289,7 +289,7 @@ class ConnectionTests(Kit):
     def test_what_is_read_only_refuses_every_change_by_itself(
         self, make_connection: MakeConnection, name: str
     ) -> None:
-        # Below the engine: a service that hands out reading must not depend on its callers.
+        # Below the engine: a service that grants read access must not depend on its callers.
         data = np.arange(10.0)
         with make_connection() as con:
             writer = self.create(con, name, data=data, chunk_size=4, attrs={"a": 1})
@@ -418,7 +418,7 @@ class ConnectionTests(Kit):
         told: list[tuple[int, int]] = []
         ds.load(data, missing=True, progress=lambda *at: told.append(at))
         total = -(-9 // size)
-        if told:  # of several ranks one is told
+        if told:  # only one of several ranks is told
             assert (told[0], told[-1]) == ((0, total), (total, total))
         check(ds[:size], data[:size])
         check(ds[size:], -data[size:])

@@ -1,4 +1,4 @@
-"""Stores for tests: in memory, in a folder; and around another: counting, slow, failing."""
+"""Stores for tests: in memory or in a folder, and wrappers that count, delay or fail."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _VERSION_BYTES = 16
 
 
 class MemoryStore(Store):
-    """Objects of this process's memory, with versions: the reference of `StoreTests`."""
+    """Objects in this process's memory, with versions: the reference for `StoreTests`."""
 
     shared_between_processes = False
     conditional_puts = True
@@ -64,7 +64,7 @@ class MemoryStore(Store):
 
 
 class WrappedStore(Store):
-    """Hands every request on to another store; base of the doubles below."""
+    """A store that passes every request to another one; the base of the doubles below."""
 
     def __init__(self, inner: Store) -> None:
         self.inner = inner
@@ -97,7 +97,7 @@ class WrappedStore(Store):
 
 
 class CountingStore(WrappedStore):
-    """Counts requests by kind in `requests`, and their keys in `log`."""
+    """A store that counts requests by kind in `requests`, and lists their keys in `log`."""
 
     def __init__(self, inner: Store) -> None:
         super().__init__(inner)
@@ -116,12 +116,14 @@ class CountingStore(WrappedStore):
 
 
 class SlowStore(WrappedStore):
-    """Sleeps before each request, as if the store were far away.
+    """A store that sleeps before each request, as if it were far away.
 
     Parameters
     ----------
     inner : Store
+        The store that serves the requests.
     seconds : float
+        The time to sleep.
     """
 
     def __init__(self, inner: Store, seconds: float) -> None:
@@ -134,21 +136,23 @@ class SlowStore(WrappedStore):
 
 
 class FaultyStore(WrappedStore):
-    """Fails where it is told to.
+    """A store that fails on demand.
 
-    ``faults`` decides: a callable ``(number, kind, key)`` that gives None, for a request that
-    works, or a fault. Requests are numbered from 0. The faults are
+    A callable ``faults(number, kind, key)`` returns a fault, or None for a request that works.
+    Requests are numbered from 0. The faults are
 
-    - 'error': nothing is done, `StorageError` is raised;
-    - 'lost': the request is done, and its answer lost: `OutcomeUnknown` is raised for a put or
-      a delete, `StorageError` otherwise;
-    - a number: seconds to wait before the request is done;
-    - an exception: nothing is done, and it is raised.
+    - 'error': nothing is done, and `StorageError` is raised;
+    - 'lost': the request is done, but its answer is lost: `OutcomeUnknown` is raised for a put
+      or a delete, `StorageError` otherwise;
+    - a number: the request is done after so many seconds;
+    - an exception: nothing is done, and the exception is raised.
 
     Parameters
     ----------
     inner : Store
+        The store that serves the requests.
     faults : callable, optional
+        The function that chooses the faults; no request fails by default.
     """
 
     def __init__(
@@ -176,7 +180,7 @@ class FaultyStore(WrappedStore):
 
 
 class FolderStore(Store):
-    """Objects as files of a folder, which processes share; it has no conditional puts."""
+    """Objects as files of a folder, which processes share; without conditional puts."""
 
     shared_between_processes = True
     conditional_puts = False
@@ -217,7 +221,7 @@ class FolderStore(Store):
 
 
 class MemoryConnection(StoreConnection):
-    """A connection whose store is the one that `use_store` named so, or one in memory."""
+    """A connection to the store that `use_store` set for its name, or to one in memory."""
 
     shared_between_processes = False
 
@@ -226,14 +230,16 @@ class MemoryConnection(StoreConnection):
 
 
 class FolderConnection(StoreConnection):
-    """A connection to a `FolderStore`, each of whose requests takes some seconds more.
+    """A connection to a `FolderStore` that sleeps before each request.
 
     Parameters
     ----------
     name : str
         The folder.
     mode : {'a', 'r'}
+        The mode: 'r' to read only.
     seconds : float
+        The time to sleep before each request.
     """
 
     shared_between_processes = True
@@ -250,7 +256,7 @@ _stores: dict[str, Store] = {}
 
 
 def use_store(name: str, store: Store) -> None:
-    """Let connections of backend 'memory' by that name use a store."""
+    """Make connections of backend 'memory' with a name use a store."""
     _stores[name] = store
 
 

@@ -31,24 +31,24 @@ Engine = tuple[str, dict[str, Any]]
 Run = Callable[[str], "subprocess.Popen[str]"]
 
 SLEEP = 0.1
-"""Seconds that a chunk takes in the tests of parallel work."""
+"""The seconds that a chunk takes in the tests of parallel work."""
 
 
 class DemandingError(Exception):
-    """Cannot be made from its ``args``, and so not unpickled as other exceptions are."""
+    """An exception that cannot be made from its ``args``, and so not unpickled as others."""
 
     def __init__(self, value: int, unit: str) -> None:
         super().__init__(f"{value} {unit} are too many")
 
 
 def sleep_over(block: Array) -> Array:
-    """Give a block back after a while."""
+    """Return a block after `SLEEP` seconds."""
     time.sleep(SLEEP)
     return block
 
 
 def sleep_and_tell(block: Array) -> Array:
-    """Give the times between which this function ran, in the first two elements."""
+    """Return an array whose first two elements are the times when this call began and ended."""
     begin = time.time()
     time.sleep(SLEEP)
     result = np.zeros_like(block)
@@ -66,25 +66,25 @@ class EngineTests:
             def engine(self):
                 return "myengine", {"workers": 4}
 
-    They run on ram where the engine's workers share memory, and on hdf5 otherwise.
+    They run on ram if the engine's workers share memory, and on hdf5 otherwise.
     """
 
     script_seconds: ClassVar[float] = 30
-    """What a script may take to start an interpreter and the engine's workers, and to end."""
+    """The seconds for a script to start an interpreter and the engine's workers, and to end."""
 
     @pytest.fixture
     def engine(self) -> Engine:
-        """Give the engine's name and its ``engine_kw``."""
+        """Return the engine's name and its ``engine_kw``."""
         raise NotImplementedError("a subclass of EngineTests has a fixture engine")
 
     @pytest.fixture
     def runner(self, engine: Engine) -> Any:
-        """Give a runner of the engine."""
+        """Return a runner of the engine."""
         return engines.get(engine[0]).runner(**engine[1])
 
     @pytest.fixture
     def arguments(self, engine: Engine, runner: Any, tmp_path: Path) -> dict[str, Any]:
-        """Give the arguments of a connection; another process may use them too."""
+        """Return the arguments of a connection, which another process can use too."""
         where = {"backend": "ram", "name": str(tmp_path)}
         if not runner.shares_memory:
             pytest.importorskip("h5py")
@@ -93,12 +93,12 @@ class EngineTests:
 
     @pytest.fixture
     def make_connection(self, arguments: dict[str, Any]) -> MakeConnection:
-        """Give a callable that makes connections under the engine."""
+        """Return a callable that makes connections under the engine."""
         return lambda: dn.Connection(**arguments)
 
     @pytest.fixture
     def slow(self, engine: Engine, runner: Any, tmp_path: Path) -> MakeConnection:
-        """Give a callable that makes connections to a store that sleeps at each request."""
+        """Return a callable that makes connections to a store that sleeps at each request."""
         if runner.shares_memory:
             store = doubles.MemoryStore()
             doubles.use_store(f"{tmp_path}/fast", store)
@@ -116,9 +116,10 @@ class EngineTests:
 
     @pytest.fixture
     def run(self, arguments: dict[str, Any], tmp_path: Path) -> Iterator[Run]:
-        """Give a function that starts a script, which has a connection ``con``.
+        """Yield a function that starts a script, in which ``con`` is a connection.
 
-        It runs in a session of its own, all of which is killed after the test.
+        The script runs in a session of its own. All processes of the session are killed after
+        the test.
         """
         start = f"""
             import os, sys, time
@@ -150,17 +151,20 @@ class EngineTests:
             print((tmp_path / ".stderr").read_text())
 
     def seconds_of(self, call: Callable[[], object]) -> float:
-        """Time a call; where several processes run the test together, alike in all of them."""
+        """Return the seconds that a call takes.
+
+        Where several processes run the test together, the result must be the same in all.
+        """
         begin = time.perf_counter()
         call()
         return time.perf_counter() - begin
 
     def check_speed(self, call: Callable[[], object], workers: int) -> None:
-        """Assert that eight chunks of `SLEEP` go in parallel: below 0.5 s with four workers."""
+        """Assert that eight chunks of `SLEEP` run in parallel: below 0.5 s with four workers."""
         limit = 8 * SLEEP / min(workers, 8) + 0.3
         for _ in range(3):
             seconds = self.seconds_of(call)
-            # A machine that has other things to do gets another chance.
+            # A machine that is busy with other work gets another chance.
             if seconds < limit:
                 return
         raise AssertionError(f"eight times {SLEEP} s took {seconds} s with {workers} workers")
@@ -359,7 +363,7 @@ class EngineTests:
         with make_connection() as con:
             ds = con.create_dataset("a", (800,), "f8", chunk_size=100)
             ds.map(np.sqrt, "warm")
-            # The block, the result, and a copy of each at its place.
+            # The block, the result, and a copy of each in its place.
             for chunks, most in [(4, 1), (8, 2)]:
                 out = ds.map(sleep_and_tell, f"m{most}", "f8", memory_limit=chunks * 800)
                 begin, end = out[::100], out[1::100]

@@ -1,4 +1,4 @@
-"""A random walk over everything that a dataset does, beside a NumPy array that does the same."""
+"""A random walk over all operations of a dataset, compared with a NumPy array."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ FILL = -7
 
 
 class DatasetMachine(RuleBasedStateMachine):
-    """Datasets of a store, and what they hold by NumPy's account.
+    """Datasets of a store, beside NumPy arrays that they must equal.
 
-    `make_connection` and `prefix` come from the subclass that the test makes.
+    The subclass that the test makes sets `make_connection` and `prefix`.
     """
 
     make_connection: MakeConnection
@@ -48,12 +48,12 @@ class DatasetMachine(RuleBasedStateMachine):
         self.con.disconnect()
 
     def pick(self, data: st.DataObject) -> tuple[str, dn.Dataset, Array]:
-        """Choose one of the datasets."""
+        """Return a dataset that `data` chooses."""
         name = data.draw(st.sampled_from(sorted(self.models)), label="dataset")
         return name, self.handles[name], self.models[name]
 
     def values(self, shape: tuple[int, ...]) -> Array:
-        """Make values that were not seen before."""
+        """Return values that were not used before."""
         self.seed += 1
         return sample(shape, "<i4", self.seed)
 
@@ -188,7 +188,7 @@ class DatasetMachine(RuleBasedStateMachine):
 
 
 class MachineTests(Kit):
-    """Sequences of everything that a dataset does."""
+    """Tests of random sequences of all operations of a dataset."""
 
     def test_any_sequence_of_changes_equals_numpy(
         self, make_connection: MakeConnection, name: str

@@ -1,4 +1,4 @@
-"""Conformance of names that a layout uses for its own documents."""
+"""Conformance of dataset names that a layout uses for its own documents."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _HIDDEN = (
     ".zmetadata",
     ".dosna-datasets",
 )
-"""What layouts call documents that are in no listing."""
+"""Names of documents that layouts leave out of listings."""
 
 _DOCUMENTS = (
     "dataset.h5",
@@ -42,13 +42,16 @@ _DOCUMENTS = (
     "chunk_0.h5",
     "chunk_0_0.h5.tmp",
 )
-"""What layouts call documents and chunks that a dataset could be called too."""
+"""Names of documents and chunks that a dataset could have too."""
 
 _FIRST = ("dataset.h5", "zarr.json", "c", "chunk_0.h5")
 
 
 class NameTests(Kit):
-    """A name is refused before anything is made, or it hides and deletes nothing beside it."""
+    """Tests that a name is refused before anything is made, or else does no harm to its siblings.
+
+    A name that is accepted hides and deletes nothing beside it.
+    """
 
     def test_names_of_hidden_documents_are_refused(self, con: dn.Connection, name: str) -> None:
         self.create(con, f"{name}/one", data=[1])
@@ -90,7 +93,7 @@ class NameTests(Kit):
             group = f"{name}/{number}-group"
             made = [f"{group}/{odd}"] if self._is_made(con, f"{group}/{odd}") else []
             if not made:
-                # Nothing was begun: the group's name is free.
+                # Nothing was created: the group's name is free.
                 self.create(con, group, data=data)
                 con.del_dataset(group)
             self.create(con, f"{group}/one", data=data)

@@ -1,4 +1,4 @@
-"""Conformance of what works on all chunks: load, map, apply, reduce, copy, resize, …."""
+"""Conformance of operations on all chunks: load, map, apply, reduce, copy, resize, …."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from dosna.testing.samples import check, sample
 
 
 class Sliced:
-    """A source that is neither an array nor a dataset, and tells what was asked of it."""
+    """A source that is neither an array nor a dataset, and records the requests."""
 
     def __init__(self, data: Array) -> None:
         self.data = data
@@ -48,13 +48,13 @@ PADDINGS = {
     "wrap": "wrap",
     "constant": "constant",
 }
-"""Boundary modes of scipy.ndimage, and what `numpy.pad` calls them."""
+"""The boundary modes of scipy.ndimage, and their names in `numpy.pad`."""
 
 
 def filtered(
     data: Array, func: Callable[[Array], Array], halo: tuple[int, ...], mode: str, cval: float = 0
 ) -> Array:
-    """Call `func` on the whole array with its halo, without any chunks."""
+    """Return `func` of the whole array with its halo, without any chunks."""
     options: dict[str, Any] = {"constant_values": cval} if mode == "constant" else {}
     padded = np.pad(data, [(h, h) for h in halo], PADDINGS[mode], **options)  # type: ignore[call-overload]
     inner = tuple(slice(h, h + n) for h, n in zip(halo, data.shape, strict=True))
@@ -62,21 +62,21 @@ def filtered(
 
 
 class OperationTests(Kit):
-    """Work over all chunks of a dataset."""
+    """Tests of operations on all chunks of a dataset."""
 
     @pytest.fixture
     def data(self) -> Array:
-        """Give an array whose chunks of (4, 3) end before the edges do."""
+        """Return an array whose extent is not a multiple of the chunks' (4, 3)."""
         return sample((10, 7), "<i4", 4)
 
     @pytest.fixture
     def ds(self, con: dn.Connection, name: str, data: Array) -> dn.Dataset:
-        """Give a dataset of `data`."""
+        """Return a dataset of `data`."""
         return self.create(con, name, data=data, chunk_size=(4, 3), fillvalue=-5)
 
     @pytest.fixture
     def other(self, name: str) -> dn.Connection:
-        """Give a connection to another store, for an engine that works with the first one's."""
+        """Return a connection to another store, for an engine that works with the first one's."""
         return dn.Connection(name, backend="ram", engine="cpu")
 
     # -- load -----------------------------------------------------------------------------
@@ -94,7 +94,7 @@ class OperationTests(Kit):
             ds.load(given)
             check(ds[...], data, number)
             assert len(ds.written_chunks()) == ds.total_chunks
-        # Of several processes some may hold smaller ones alone.
+        # Of several processes, some may hold smaller objects only.
         assert source.largest <= largest_object(ds)
         target = self.create(con, name + "-t", data.shape, "f4", chunk_size=(4, 3))
         target.load(data[::-1, ::-1])
@@ -374,7 +374,7 @@ class OperationTests(Kit):
         for number, (first, bad, good) in enumerate(cases):
             first, bad, good = np.asarray(first), np.asarray(bad), np.asarray(good)
             ds = self.create(con, f"{name}-{number}", data=first, chunk_size=2)
-            # In memory, and as something that is read by slicing.
+            # In memory, and as a source that is read by slicing.
             source = self.create(con, f"{name}-{number}-s", data=bad, chunk_size=2)
             with warnings.catch_warnings():
                 warnings.simplefilter("error", RuntimeWarning)
@@ -390,7 +390,7 @@ class OperationTests(Kit):
             real = good.real if good.dtype.kind == "c" else good
             model = np.concatenate([first, real.astype(first.dtype)])
             check(ds[...], model, number)
-            # Assignment, and a dtype that was asked for, convert as NumPy does.
+            # Assignment converts as NumPy does, and so does a dtype that was requested.
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
                 model[:1] = bad[:1]
@@ -483,23 +483,23 @@ class OperationTests(Kit):
 
 
 def str_of(block: Array) -> Array:
-    """Write numbers as text."""
+    """Return numbers as text."""
     return block.astype("U8")
 
 
 def largest_object(ds: dn.Dataset) -> int:
-    """Count the elements of a stored object, a chunk or a shard, inside the array."""
+    """Return the number of elements of a stored object, a chunk or a shard, inside the array."""
     return int(np.prod(np.minimum(ds.instance.grain, ds.shape)))
 
 
 def rows(block: Array) -> Array:
-    """Mix each element with others of its column alone."""
+    """Mix each element with others of its column only."""
     result: Array = block + 2 * np.roll(block, 2, 0) - np.roll(block, -3, 0) / 3
     return result
 
 
 def fail_at(value: Any) -> Callable[[Array], Array]:
-    """Make a function that fails on a block that holds a value."""
+    """Return a function that fails on a block that holds a value."""
 
     def fail(block: Array) -> Array:
         if value in block:

@@ -1,4 +1,4 @@
-"""Conformance of replacing datasets: the old one is there until the new one is complete."""
+"""Conformance of replacing datasets: the old one stays until the new one is complete."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from dosna.testing.samples import check, sample
 
 
 class ReplacingTests(Kit):
-    """A dataset that is replaced is the old one or the new one, whatever goes wrong."""
+    """Tests that a replaced dataset is either the old or the new one, whatever goes wrong."""
 
     def _swaps(self, con: dn.Connection, name: str) -> bool:
         temporary = con.instance.begin_replacement(name)

@@ -1,4 +1,4 @@
-"""Arrays, dtypes and indices that the conformance tests try."""
+"""Arrays, dtypes and indices for the conformance tests."""
 
 from __future__ import annotations
 
@@ -31,20 +31,20 @@ DTYPES: tuple[Any, ...] = (
     "T",
     [("id", "<i4"), ("energy", "<f8"), ("hit", "?"), ("name", "<U3"), ("xy", [("x", "<f4")])],
 )
-"""One of each kind that every backend stores, in both byte orders."""
+"""A dtype of each kind that every backend stores, in both byte orders."""
 
 ALL_DTYPES: tuple[Any, ...] = (
     *DTYPES,
     [("id", "<i4"), ("energy", ">f8"), ("hit", "?"), ("name", "<U3"), ("xy", "<f4", (2,))],
 )
-"""The same and one more, which NumPy has and Zarr has not."""
+"""The same dtypes, and one more that NumPy has and Zarr has not."""
 
 SHAPE, CHUNKS = (7, 10, 9), (3, 4, 5)
-"""An array whose chunks divide no axis."""
+"""The extents of an array and of its chunks, which divide no axis."""
 
 
 def sample(shape: tuple[int, ...], dtype: Any, seed: int = 0) -> Array:
-    """Make an array in which elements differ, of any storable dtype."""
+    """Return an array of any storable dtype in which elements differ."""
     kind = np.dtype(dtype)
     rng = np.random.default_rng(seed)
     if kind.names is not None:
@@ -59,7 +59,7 @@ def sample(shape: tuple[int, ...], dtype: Any, seed: int = 0) -> Array:
         return made
     numbers = rng.integers(-100, 100, shape)
     if kind.kind == "T":
-        # Empty ones, ones beyond the 15 bytes that NumPy keeps in place, and not only of ASCII.
+        # Empty texts, texts beyond the 15 bytes that NumPy keeps in place, and not only ASCII.
         texts = [f"{n}\u00e4\U0001f600"[: n % 7] * (n % 5) for n in numbers.flat]
         return np.array(texts, kind).reshape(shape)
     if kind.kind in "SU":
@@ -74,7 +74,7 @@ def sample(shape: tuple[int, ...], dtype: Any, seed: int = 0) -> Array:
 
 
 def check(found: Any, expected: Any, what: object = "") -> None:
-    """Assert that two results are the same bytes of the same dtype, shape and kind."""
+    """Assert that two results have the same bytes, dtype, shape and kind."""
     assert isinstance(found, np.ndarray) == isinstance(expected, np.ndarray), (what, found)
     a, b = np.asarray(found), np.asarray(expected)
     assert a.dtype == b.dtype, (what, a.dtype, b.dtype)
@@ -87,7 +87,7 @@ def check(found: Any, expected: Any, what: object = "") -> None:
 
 
 def indices() -> list[Any]:
-    """List indices of an array of `SHAPE`, one of every kind that NumPy takes."""
+    """List indices of an array of `SHAPE`, one of every kind that NumPy accepts."""
     rng = np.random.default_rng(3)
     axis0, axis1, axis2 = (rng.random(n) < 0.5 for n in SHAPE)
     plane, rear = rng.random(SHAPE[:2]) < 0.5, rng.random(SHAPE[1:]) < 0.5
@@ -172,12 +172,12 @@ BAD_INDICES: tuple[Any, ...] = (
     (0, False),
     {},
 )
-"""Indices of an array of `SHAPE` that are refused."""
+"""Indices of an array of `SHAPE` that must be refused."""
 
 
 @st.composite
 def keys(draw: st.DrawFn, shape: tuple[int, ...]) -> Any:
-    """Draw an index: basic, of integer arrays, of masks, or of these mixed."""
+    """Draw an index: basic, of integer arrays, of masks, or a mixture of these."""
     kind = draw(st.sampled_from(["basic", "basic", "points", "mask", "mixed"]))
     if kind == "points" and shape and all(shape):
         return draw(hnp.integer_array_indices(shape, result_shape=hnp.array_shapes(max_dims=2)))

@@ -1,4 +1,4 @@
-"""Conformance of writers at the same time: threads and processes on one chunk."""
+"""Conformance of simultaneous writers: threads and processes on one chunk."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from dosna.testing.samples import check
 
 ROUNDS = 60
 WIDTH = 8
-"""Elements of a chunk that each writer has to itself."""
+"""The number of elements of a chunk that each writer has to itself."""
 
 
 def write_rounds(ds: dn.Dataset, number: int, rounds: int) -> list[int]:
-    """Write one's own elements of chunk 0 again and again; give the rounds that were lost."""
+    """Write a writer's own elements of chunk 0 again and again; return the lost rounds."""
     mine = slice(number * WIDTH, (number + 1) * WIDTH)
     lost = []
     for value in range(1, rounds + 1):
@@ -36,7 +36,7 @@ def write_rounds(ds: dn.Dataset, number: int, rounds: int) -> list[int]:
 
 
 def write_all(ds: dn.Dataset, number: int, rounds: int) -> list[int]:
-    """Write the whole chunk again and again; give the reads that saw two writes mixed."""
+    """Write the whole chunk again and again; return the rounds that read two writes mixed."""
     mixed = []
     for value in range(number * rounds, (number + 1) * rounds):
         ds[:] = value
@@ -46,7 +46,7 @@ def write_all(ds: dn.Dataset, number: int, rounds: int) -> list[int]:
 
 
 class SharingTests(Kit):
-    """Several writers and readers of one chunk."""
+    """Tests of several writers and readers of one chunk."""
 
     def test_threads_lose_nothing(self, make_connection: MakeConnection, name: str) -> None:
         with make_connection() as con, make_connection() as second:
@@ -77,7 +77,7 @@ class SharingTests(Kit):
             with ProcessPoolExecutor(2, mp_context=spawn) as pool:
                 lost = [pool.submit(write_rounds, ds, n, ROUNDS) for n in (0, 1)]
                 own = [write_rounds(ds, 2, ROUNDS), *(f.result(60) for f in lost)]
-                # Nothing mixed is a promise of its own, and the processes are there already.
+                # That no writes mix is a separate guarantee, and the processes are there already.
                 if ds.guarantees.atomic_chunks:
                     both = [pool.submit(write_all, ds, n, ROUNDS) for n in (0, 1)]
                     own += [f.result(60) for f in both]
@@ -138,7 +138,10 @@ class SharingTests(Kit):
     def test_a_handle_never_works_on_another_dataset_of_its_name(
         self, make_connection: MakeConnection, name: str, dtype: str
     ) -> None:
-        """The dataset was deleted and made again, perhaps with another dtype of the same size."""
+        """Check handles after a dataset was deleted and made again.
+
+        The new one may have another dtype of the same size.
+        """
         with make_connection() as con, make_connection() as second:
             ds = self.create(con, name, data=np.arange(20, dtype="<f4"), chunk_size=10)
             check(ds[...], np.arange(20, dtype="<f4"))
@@ -183,7 +186,7 @@ class SharingTests(Kit):
             write(slice(16, 20), 7)
             write([16, 18], 7)
             check(other[...], np.arange(30))
-            # Nor is what was trimmed at the new edge read as fill.
+            # The part that was cut off at the new edge is not read as fill values either.
             for key in (19, slice(15, 19), ..., [16, 18]):
                 other[...] = np.arange(30)
                 handle = con[name]
@@ -193,7 +196,7 @@ class SharingTests(Kit):
                     handle[key]
                 other.resize(30)
             other[...] = np.arange(30)
-            # What is still there is read and written as ever.
+            # The part that still exists is read and written as before.
             handle = con[name]
             other.resize(17)
             handle[2:4] = 5
@@ -205,7 +208,7 @@ class SharingTests(Kit):
 
 
 def _uses(ds: dn.Dataset) -> list[Callable[[], object]]:
-    """List what may be done by a handle on a dataset of 20 elements in chunks of 10."""
+    """List operations of a handle on a dataset of 20 elements in chunks of 10."""
     return [
         lambda: ds[:3],
         lambda: ds[...],

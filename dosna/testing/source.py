@@ -39,24 +39,24 @@ class SourceTests:
                 path = write_my_format(tmp_path, arrays)
                 return lambda: MySource(path)
 
-    Arrays of several chunks, of several dtypes, without axes and without elements make it a
-    proof; one of more than 4 MiB also proves that little memory is used.
+    The arrays should have several chunks and several dtypes; some should have no axes, and some
+    no elements. One of more than 4 MiB also tests that little memory is used.
     """
 
     seed: ClassVar[int] = 0
-    """Of the boxes that are tried."""
+    """The seed of the random boxes."""
 
     fingerprint_stays: ClassVar[bool] = True
-    """Whether another source of the same data has the same fingerprint."""
+    """True if another source of the same data has the same fingerprint."""
 
     @pytest.fixture
     def arrays(self) -> Mapping[str, Array]:
-        """Give what the source has, but for what it refuses."""
+        """Return the arrays of the source, except those that it refuses."""
         raise NotImplementedError("a subclass of SourceTests has a fixture arrays")
 
     @pytest.fixture
     def make_source(self) -> MakeSource:
-        """Give a callable that makes a source of these arrays, not opened yet."""
+        """Return a callable that makes a source of these arrays, not opened yet."""
         raise NotImplementedError("a subclass of SourceTests has a fixture make_source")
 
     def test_names(self, make_source: MakeSource, arrays: Mapping[str, Array]) -> None:
@@ -122,7 +122,7 @@ class SourceTests:
         with make_source() as source:
             for name, array in arrays.items():
                 if array.dtype.hasobject:
-                    continue  # NumPy makes no elements of it of bytes.
+                    continue  # NumPy cannot make such elements from bytes.
                 for box in (tuple(slice(0, n) for n in array.shape), _some_box(random, array)):
                     found = []
                     for before in (0x55, 0xAA):
@@ -132,7 +132,7 @@ class SourceTests:
                         source.read_into(name, box, out)
                         np.testing.assert_array_equal(out, array[box])
                         found.append(raw.tobytes())
-                    # Also between the fields, what memory had before does not stay.
+                    # Earlier bytes of the memory do not stay, not even between the fields.
                     assert found[0] == found[1]
 
     def test_what_is_not_stored_is_the_fill_value(
@@ -256,7 +256,7 @@ class SourceTests:
                     assert bad in report.skipped
                     assert type(error).__name__ in report.skipped[bad]
                     if not single:
-                        # An array may come and go with others, as those of a jagged one.
+                        # An array may be skipped together with others, as in a jagged array.
                         good = [n for n in arrays if f"all/{n}" in report.made]
                         assert len(good) >= (len(arrays) - 1) // 2
                         for name in good:

@@ -1,4 +1,4 @@
-"""Conformance of a store of bytes, and of the backend that stands on it."""
+"""Conformance of a store of bytes."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ class StoreTests:
             def store(self, tmp_path):
                 return MyStore(tmp_path)
 
-    Each key begins with a prefix of the test's own, and is deleted after it.
+    Each key begins with the test's own prefix, and is deleted after the test.
     """
 
     @pytest.fixture
     def store(self) -> Store:
-        """Give an open store."""
+        """Return an open store."""
         raise NotImplementedError("a subclass of StoreTests has a fixture store")
 
     @pytest.fixture
     def key(self, store: Store) -> Iterator[str]:
-        """Give a key of this test alone; keys that begin with it may be used too."""
+        """Yield a key for one test, which may also use keys that begin with it."""
         key = f"test-{secrets.token_hex(6)}"
         yield key
         for made in list(store.list(key)):

@@ -38,7 +38,7 @@ VALUES: tuple[Any, ...] = (
     np.array(["without a missing one"] * 5, np.dtypes.StringDType(na_object=None)),
     np.array(["no coercion"] * 5, np.dtypes.StringDType(coerce=False)),
 )
-"""What can be assigned to an array of text of shape (3, 5)."""
+"""Values that can be assigned to an array of text of shape (3, 5)."""
 
 BAD_VALUES: tuple[Any, ...] = (
     None,
@@ -60,29 +60,29 @@ BAD_VALUES: tuple[Any, ...] = (
     b"not UTF-8: \xff",
     np.array([b"not UTF-8: \xff"]),
 )
-"""What cannot."""
+"""Values that cannot."""
 
 
 def as_numpy(value: Any) -> Array:
-    """Make an array of text of what NumPy would not take as it is meant."""
+    """Return values as an array of text, where NumPy would not convert them as intended."""
     array = np.asarray(value, object)
     texts = [v.decode() if isinstance(v, bytes) else str(v) for v in array.flat]
     return np.array(texts, TEXT).reshape(array.shape)
 
 
 class TextTests(Kit):
-    """Text in every place where numbers are."""
+    """Tests of text in all operations that take numbers."""
 
     @pytest.fixture
     def words(self, con: dn.Connection) -> Array:
-        """Give an array of text, if the store takes text."""
+        """Return an array of text; skip the test if the store does not hold text."""
         if not con.instance.stores_text:
             pytest.skip("the store takes no text")
         return sample((10, 7), "T", 4)
 
     @pytest.fixture
     def text(self, con: dn.Connection, name: str, words: Array) -> dn.Dataset:
-        """Give a dataset of `words`, whose chunks end before the edges do."""
+        """Return a dataset of `words`, whose chunks do not divide its extent."""
         return self.create(con, name, data=words, chunk_size=(4, 3), fillvalue="fill")
 
     def test_text_is_stored_or_refused(self, con: dn.Connection, name: str) -> None:
@@ -235,7 +235,7 @@ class TextTests(Kit):
         ds.resize(5)
         check(ds[...], np.array([*data[:3], "f\0", "f\0"], TEXT))
         assert con[name].fillvalue == "f\0"
-        # Another fill value, which is not left out of a copy as the same would be.
+        # A copy leaves out chunks of fill only where both fill values are the same.
         sparse = self.create(con, name + "-s", (4,), str, chunk_size=2, fillvalue="f\0")
         other = self.create(con, name + "-o", (4,), str, chunk_size=2, fillvalue="f")
         other.load(sparse)
@@ -441,21 +441,21 @@ class _Sliced:
 
 
 def doubled(block: Array) -> Array:
-    """Write each text twice."""
+    """Return each text twice in a row."""
     assert block.dtype == TEXT
     return np.asarray(np.strings.add(block, block))
 
 
 def as_words(block: Array) -> Array:
-    """Make text of numbers."""
+    """Return numbers as text."""
     return block.astype(TEXT)
 
 
 def as_objects(block: Array) -> Array:
-    """Make str objects of numbers."""
+    """Return numbers as str objects."""
     return np.asarray(block.astype("U").astype(object))
 
 
 def with_left(block: Array) -> Array:
-    """Join each text to that before it."""
+    """Join each text to the one before it."""
     return np.asarray(np.strings.add(block, np.roll(block, 1, 1)))
