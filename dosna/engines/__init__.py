@@ -1,4 +1,4 @@
-"""Who does the work. `AVAILABLE` names the engines that `dosna.use` takes."""
+"""The engines, which do the work. `AVAILABLE` names those that `dosna.use` takes."""
 
 from __future__ import annotations
 

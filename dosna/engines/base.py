@@ -1,8 +1,8 @@
-"""What an engine is: a runner, and little more.
+"""The interface of an engine: a runner, and little more.
 
-A runner is given *work*, a callable that takes an iterable of tasks, and the tasks. It may
-call the work once with all tasks, or many times with some of them each, in threads,
-processes or ranks. Tasks are independent of each other: no two touch the same stored object.
+A runner is given *work*, a callable that takes an iterable of tasks, and the tasks. It may call
+the work once with all tasks, or many times with some of them each, in threads, processes or
+ranks. Tasks are independent of each other: no two touch the same stored object.
 """
 
 from __future__ import annotations
@@ -25,28 +25,30 @@ T_co = TypeVar("T_co", covariant=True)
 R = TypeVar("R")
 
 Report = Callable[[int], object]
-"""Called with the number of tasks that are done."""
+"""A function that is called with the number of tasks that are done."""
 
 
 class Tasks(Protocol[T_co]):
-    """Something to iterate over whose length is known, for instance a `dosna.core.plan.Plan`."""
+    """An iterable whose length is known, for instance a `dosna.core.plan.Plan`."""
 
     def __len__(self) -> int: ...
     def __iter__(self) -> Iterator[T_co]: ...
 
 
 class Runner(ABC):
-    """Who does the work. Its constructor's keywords are the engine's ``engine_kw``."""
+    """The part of an engine that does the work.
+
+    The keywords of its constructor are the engine's ``engine_kw``.
+    """
 
     shares_memory: ClassVar[bool] = True
-    """Whether everything that works for `spread` sees this process's memory. An instance
-    may override it."""
+    """True if all workers of `spread` see this process's memory. An instance may override it."""
 
     def __init__(self) -> None:
         self.threads = 1
-        """How many threads `map` may use; 1 runs in the caller's own."""
+        """The number of threads that `map` may use; 1 runs in the caller's own."""
         self.workers = 1
-        """How many tasks `spread` works on at the same time in this process's charge."""
+        """The number of tasks that `spread` works on at the same time for this process."""
 
     @property
     def params(self) -> Mapping[str, Any]:
@@ -55,7 +57,20 @@ class Runner(ABC):
 
     @abstractmethod
     def map(self, work: Callable[[Iterable[T]], R], tasks: Tasks[T]) -> list[R]:
-        """Do this process's own request; `work` may write straight into shared arrays."""
+        """Do this process's own request; `work` may write straight into shared arrays.
+
+        Parameters
+        ----------
+        work : callable
+            A function that takes an iterable of tasks.
+        tasks : sized iterable
+            The tasks.
+
+        Returns
+        -------
+        list
+            The results of `work` for each of the parts.
+        """
 
     @abstractmethod
     def spread(
@@ -67,43 +82,80 @@ class Runner(ABC):
         travels: bool = True,
         report: Report | None = None,
     ) -> list[R]:
-        """Share tasks out over all workers and know at the end that all succeeded.
+        """Share tasks out over all workers, and return when all have succeeded.
 
         Parameters
         ----------
         work : callable
+            A function that takes an iterable of tasks.
         tasks : sized iterable
+            The tasks.
         workers : int, optional
-            At most so many tasks at the same time, to stay within a memory limit.
+            The most tasks at the same time, to stay within a memory limit.
         travels : bool
-            False if `work` cannot be sent to another process: it holds a file, or an array
-            that would have to be copied whole. It then runs in this process's threads.
+            False if `work` cannot be sent to another process: it holds a file, or an array that
+            would have to be copied whole. It then runs in this process's threads.
         report : callable, optional
-            Called in the caller's thread with the number of tasks done so far.
+            A function that is called in the caller's thread with the number of tasks done so far.
 
         Returns
         -------
         list
-            What `work` returned for each of the parts, in no particular order.
+            The results of `work` for each of the parts, in no particular order.
         """
 
     def agree(self, what: str, *arguments: Any) -> None:  # noqa: B027  one process agrees with itself
-        """Make sure that all processes are about to do the same, with the same arguments.
+        """Check that all processes are about to do the same, with the same arguments.
+
+        Parameters
+        ----------
+        what : str
+            The name of the call.
+        *arguments
+            The arguments of the call.
 
         Raises
         ------
         dosna.errors.CollectiveError
-            On all of them, if they are not.
+            The processes differ. All of them raise it.
         """
 
     def once(self, func: Callable[[], R]) -> R:
-        """Let one process do it; all see its result, or all raise its error."""
+        """Run a function in one process; all processes return its result, or raise its error.
+
+        Parameters
+        ----------
+        func : callable
+            The function, without arguments.
+
+        Returns
+        -------
+        object
+            The result of `func`.
+        """
         return func()
 
     def reporting(
         self, progress: Progress, total: int, what: str, unit: str = "chunk"
     ) -> AbstractContextManager[Report | None]:
-        """Open what shows progress; see `dosna.core.progress.reporting`."""
+        """Open a display of progress; see `dosna.core.progress.reporting`.
+
+        Parameters
+        ----------
+        progress : bool or callable, optional
+            True for a progress bar, or a callback ``(done, total)``.
+        total : int
+            The number of units.
+        what : str
+            The name of the work.
+        unit : str
+            The name of a unit.
+
+        Returns
+        -------
+        context manager
+            Its value is a function that takes the number of units done, or None.
+        """
         return reporting(progress, total, what, unit)
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -117,8 +169,9 @@ F = TypeVar("F", bound=Callable[..., Any])
 def collective(method: F) -> F:
     """Mark a method that all processes call, of an object with `runner` and `identity`.
 
-    What follows in the method may then rely on equal arguments: whatever it refuses, it
-    refuses everywhere. Only `progress` may differ, since one process reports it for all.
+    What follows in the method may then rely on equal arguments: if it refuses something, it
+    refuses it in all processes. Only `progress` may differ, because one process reports it for
+    all.
     """
 
     @functools.wraps(method)
@@ -135,7 +188,7 @@ def _make(cls: Callable[..., Runner], params: Mapping[str, Any]) -> Runner:
 
 
 def reported(tasks: Iterable[T], report: Report) -> Iterator[T]:
-    """Hand tasks on, and report each one as done when the next is asked for."""
+    """Yield tasks, and report each one as done when the next is asked for."""
     for done, task in enumerate(tasks, 1):
         yield task
         report(done)
@@ -144,8 +197,20 @@ def reported(tasks: Iterable[T], report: Report) -> Iterator[T]:
 def pack_error(error: BaseException, where: str = "In a worker") -> bytes:
     """Pickle an exception with the text of its traceback, whatever it is made of.
 
-    What comes out of `unpack_error` is of the same type and text where that can be done at
-    all, and a `WorkerError` with the type's name otherwise.
+    The result of `unpack_error` is of the same type and text where that is possible, and a
+    `WorkerError` with the type's name otherwise.
+
+    Parameters
+    ----------
+    error : BaseException
+        The exception.
+    where : str
+        The place of the error, which begins the note with the traceback.
+
+    Returns
+    -------
+    bytes
+        The pickle, for `unpack_error`.
     """
     kind, text = type(error), "".join(traceback.format_exception(error))
     note = f"{where}:\n{text}"
@@ -167,7 +232,7 @@ def pack_error(error: BaseException, where: str = "In a worker") -> bytes:
 
 
 def unpack_error(packed: bytes) -> BaseException:
-    """Give the exception that `pack_error` packed, perhaps in another process."""
+    """Return the exception that `pack_error` packed, perhaps in another process."""
     inner, text = pickle.loads(packed)
     if inner is not None:
         # Its class may be one that only the other process can import.
@@ -199,7 +264,7 @@ def _described(
     state: dict[str, Any],
     error: BaseException | None,
 ) -> BaseException:
-    # Not by calling the type: its constructor may ask for other arguments.
+    # The type is not called: its constructor may require other arguments.
     made = kind.__new__(kind) if error is None else error
     if error is None:
         made.args = args
@@ -209,7 +274,7 @@ def _described(
 
 def _picklers() -> Iterator[Callable[[Any], bytes]]:
     yield pickle.dumps
-    # Types of a function or a script; here only where an engine has loaded it anyway.
+    # For types defined in a function or a script; used only if an engine has loaded it anyway.
     cloudpickle = sys.modules.get("cloudpickle")
     if cloudpickle is not None:
         yield cloudpickle.dumps
@@ -217,18 +282,19 @@ def _picklers() -> Iterator[Callable[[Any], bytes]]:
 
 @dataclass(frozen=True)
 class Engine:
-    """An engine: who does the work.
+    """An engine, which does the work of connections.
 
     Parameters
     ----------
     name : str
-        In lower case.
+        The name, in lower case.
     runner : type
-        Its runner class; `params` are the keywords of its constructor.
+        The class of the runner; `params` are the keywords of its constructor.
     connection : type or str, optional
-        A subclass of `dosna.Connection`, for an engine that wraps in its own way; or where it
-        is, as ``module:attribute``.
+        A subclass of `dosna.Connection`, for an engine that wraps connections in its own way; or
+        its place, as ``module:attribute``.
     description, url : str
+        A short description, and the address of its documentation.
     params : mapping
         The keywords chosen by ``engine_kw``; empty for the engine's defaults.
     """

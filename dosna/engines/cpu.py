@@ -8,7 +8,7 @@ from dosna.engines.base import Engine, R, Report, Runner, T, Tasks, reported
 
 
 class CpuRunner(Runner):
-    """Works in the caller's thread."""
+    """A runner that works in the caller's thread."""
 
     def map(self, work: Callable[[Iterable[T]], R], tasks: Tasks[T]) -> list[R]:
         return [work(tasks)]

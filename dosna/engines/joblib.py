@@ -1,9 +1,8 @@
 """The joblib engine: threads, or processes that joblib's loky or multiprocessing start.
 
-Pools are kept between calls, because starting one costs more than most calls. A request's
-own slicing always runs in threads of this process, where workers write straight into the
-result; map, apply, reduce and copies go to the processes, which read and write the store
-themselves.
+Pools are kept between calls, because starting one costs more than most calls. The slicing of a
+request always runs in threads of this process, where workers write straight into the result; map,
+apply, reduce and copies go to the processes, which read and write the store themselves.
 """
 
 from __future__ import annotations
@@ -42,8 +41,8 @@ from dosna.engines.base import (
 from dosna.errors import ConfigurationError, WorkerError
 
 _BACKENDS = ("threading", "loky", "multiprocessing")
-# What one submission to a process should take: long against its cost of 60 µs, short
-# against the second within which Ctrl-C stops.
+# The time that one submission to a process should take: long against its cost of 60 µs, and
+# short against the second within which Ctrl-C stops the call.
 _SECONDS_PER_BATCH = 0.1
 _REPORT_SECONDS = 0.1
 _IDLE_SECONDS = 60
@@ -51,22 +50,22 @@ _INTERRUPT_SECONDS = 0.5
 
 _in_worker = threading.local()
 _started_in: int | None = None
-"""The process that has started pools of processes."""
+"""The id of the process that has started pools of processes."""
 _pools: dict[tuple[str, int], Executor] = {}
 _pools_lock = threading.Lock()
 
 
 class JoblibRunner(Runner):
-    """Works in threads or processes of this machine.
+    """A runner that works in threads or processes of this machine.
 
     Parameters
     ----------
     njobs : int, optional
-        How many workers; by default the CPUs that this process may use, as -1 does.
+        The number of workers; by default the number of CPUs that this process may use, as for -1.
     jlbackend : {'threading', 'loky', 'multiprocessing'}
-        Threads; or processes that start fresh and clean up after themselves (loky), or by
-        a fork server of Python's own (multiprocessing, whose scripts need the guard
-        ``if __name__ == '__main__'``).
+        The kind of workers: threads; processes that start fresh and clean up after themselves
+        (loky); or processes started by a fork server of Python's own (multiprocessing, whose
+        scripts need the guard ``if __name__ == '__main__'``).
     """
 
     def __init__(self, njobs: int | None = None, jlbackend: str = "threading") -> None:
@@ -100,8 +99,8 @@ class JoblibRunner(Runner):
         report: Report | None = None,
     ) -> list[R]:
         workers = min(self.workers, workers or self.workers)
-        # A worker that waited for a place in its own pool would wait for ever, and a forked
-        # child has the parent's pools without what runs them.
+        # A worker that waited for a place in its own pool would wait forever, and a forked
+        # child has the parent's pools without the threads that run them.
         if getattr(_in_worker, "yes", False) or _started_in not in (None, os.getpid()):
             return [work(tasks if report is None else reported(tasks, report))]
         if self.shares_memory or not travels:
@@ -117,8 +116,8 @@ class JoblibRunner(Runner):
     ) -> list[R]:
         shared = _SharedTasks(tasks)
         pool = self._pool("threading")
-        # The caller works too and waits for no helper that has not begun: calls from within
-        # helpers, in whatever thread, then go on even when all of the pool is taken.
+        # The caller works too, and does not wait for helpers that have not begun: calls from
+        # within helpers, in whatever thread, then continue even when the whole pool is busy.
         helpers = [
             pool.submit(_work_in_thread, work, shared) for _ in range(min(workers, len(tasks)) - 1)
         ]
@@ -133,7 +132,7 @@ class JoblibRunner(Runner):
         except BaseException as error:
             shared.stop()
             running = {helper for helper in helpers if not helper.cancel()}
-            # A thread cannot be interrupted: Ctrl-C leaves it to end by itself, later.
+            # A thread cannot be interrupted: after Ctrl-C it ends by itself, later.
             if wait(running, _patience(error)).not_done:
                 self._forget_pool("threading")
             raise
@@ -147,7 +146,8 @@ class JoblibRunner(Runner):
         report: Report | None,
     ) -> list[R]:
         payload = cloudpickle.dumps(work)
-        # Not the payload's hash: the handles that one call opened may be stale in the next.
+        # A new id for each call, and not the payload's hash: the handles that one call opened
+        # may be stale in the next.
         call = uuid.uuid4().hex
         pool = self._pool(self.jlbackend)
         source = iter(tasks)
@@ -173,7 +173,7 @@ class JoblibRunner(Runner):
                     finished += count
                     if report:
                         report(finished)
-                    # Fair shares at the end weigh more than long batches.
+                    # Fair shares at the end matter more than long batches.
                     fair = max(1, (len(tasks) - finished) // (2 * workers))
                     size = max(1, min(int(_SECONDS_PER_BATCH * count / seconds), fair, 4096))
         except BrokenProcessPool as error:
@@ -188,7 +188,7 @@ class JoblibRunner(Runner):
                 future.cancel()
             unfinished = wait(running, _patience(error)).not_done
             # Ctrl-C ends a worker that had only just begun, and with it, sooner or later, the
-            # pool. Whatever a worker is writing, a chunk stays old or becomes new.
+            # pool. A chunk that a worker is writing stays old or becomes new.
             if unfinished or not isinstance(error, Exception):
                 self._kill(pool)
             raise
@@ -203,7 +203,7 @@ class JoblibRunner(Runner):
             return _pools[kind, self.njobs]
 
     def _kill(self, pool: Executor) -> None:
-        """End workers in the middle of their work, and their pool."""
+        """Kill workers in the middle of their work, and drop their pool."""
         workers = list(pool._processes.values())  # type: ignore[attr-defined]
         self._forget_pool(self.jlbackend)
         for process in workers:
@@ -214,13 +214,13 @@ class JoblibRunner(Runner):
         with _pools_lock:
             forgotten = _pools.pop((kind, self.njobs), None)
         if forgotten is not None:
-            # Threads that others wait for end their work; nothing new is begun.
+            # Threads that others wait for finish their work; nothing new is started.
             forgotten.shutdown(wait=False)
 
 
 def _renew_pools() -> None:
-    # A forked child inherits pools whose threads it does not have, and perhaps a lock that
-    # nobody will release.
+    # A forked child inherits pools without their threads, and perhaps a lock that nobody will
+    # release.
     global _pools, _pools_lock
     _pools, _pools_lock = {}, threading.Lock()
 
@@ -229,14 +229,14 @@ os.register_at_fork(after_in_child=_renew_pools)
 
 
 def _patience(error: BaseException) -> float | None:
-    """Seconds to wait for tasks that run while an error waits to be raised; None for all."""
+    """Return the seconds to wait for running tasks before raising an error; None for no limit."""
     return None if isinstance(error, Exception) else _INTERRUPT_SECONDS
 
 
 def _begin_worker(owner: int) -> None:
-    # A terminal sends Ctrl-C to workers too; who stops them is the process that started them.
+    # A terminal sends Ctrl-C to workers too, but the process that started them stops them.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    # If that is killed, nobody tells its workers, which would wait for minutes.
+    # If that process is killed, nobody tells its workers, which would wait for minutes.
     with suppress(OSError):
         handle = os.pidfd_open(owner)
         threading.Thread(target=_end_with, args=(handle,), daemon=True).start()
@@ -247,7 +247,7 @@ def _end_with(process: int) -> None:
     os._exit(1)
 
 
-# Pools of our own: loky's reusable one is joblib's too, which expects it as it left it.
+# The pools are our own: loky's reusable pool is also joblib's, which expects it unchanged.
 _EXECUTORS: dict[str, Callable[[int], Executor]] = {
     "threading": lambda njobs: ThreadPoolExecutor(njobs, thread_name_prefix="dosna"),
     "loky": lambda njobs: LokyExecutor(
@@ -284,7 +284,7 @@ class _SharedTasks(Generic[T]):
 
 
 def _watched(shared: _SharedTasks[T], report: Report) -> Iterator[T]:
-    """Hand tasks on, and report after each how many are done by all."""
+    """Yield tasks, and report after each how many all threads have done."""
     for task in shared:
         yield task
         report(shared.done)
@@ -305,7 +305,7 @@ _unpacked: dict[str, Any] = {}
 def _work_in_process(
     call: str, payload: bytes, batch: list[Any]
 ) -> tuple[float, bytes | None, Any]:
-    """Run one batch; give its seconds, its packed error or None, and its result."""
+    """Run one batch; return its seconds, its packed error or None, and its result."""
     _in_worker.yes = True
     begin = time.perf_counter()
     try:

@@ -1,8 +1,8 @@
-"""What arguments mean, in a form that is the same in each process that was given the same.
+"""Descriptions of arguments, equal in every process that was given the same arguments.
 
-The ranks of an MPI program compare what they are about to do by it, see
+The ranks of an MPI program compare what they are about to do by these descriptions, see
 `dosna.engines.base.Runner.agree`. Addresses, the order of sets and mappings and the spelling of a
-dtype do not show; numbers, names and bytes do.
+dtype are left out; numbers, names and bytes are included.
 """
 
 from __future__ import annotations
@@ -23,31 +23,31 @@ from dosna.core.identity import Identified
 __all__ = ["meaning"]
 
 _COMPARED_BYTES, _COMPARED_ELEMENTS = 1 << 16, 256
-"""Arrays of more bytes are compared by so many of their elements."""
+"""Arrays of more bytes than the first are compared by as many elements as the second."""
 
 _MOST_PARTS, _MOST_LEVELS = 1_000_000, 50
-"""What lies beyond is not looked at: objects may be large, or contain themselves."""
+"""The limits of the search: objects may be large, or contain themselves."""
 
 _PLAIN = (type(None), bool, int, float, complex, str, bytes)
 _FIXED = (*_PLAIN, slice, range, type, np.dtype, np.generic, np.ndarray, Enum, os.PathLike)
 
 
 def meaning(value: Any) -> Any:
-    """Describe a value by what it means.
+    """Describe a value by its meaning.
 
     Parameters
     ----------
     value : object
-        Containers, dataclasses and what pickles by its state are looked into; files and locks
-        are not. A function is described by its code, its defaults and what it closes over, as
-        far as these are arrays or values that do not change. An object that is called like a
-        function, or whose method is, is described by its type alone: it may rightly hold what
-        each process has of its own.
+        The value. Containers, dataclasses and objects that pickle by their state are looked into;
+        files and locks are not. A function is described by its code, its defaults and what it
+        closes over, as far as these are arrays or values that do not change. An object that is
+        called like a function, or whose method is, is described by its type alone: it may rightly
+        hold something that differs between processes.
 
     Returns
     -------
     object
-        Made of tuples, numbers, texts and bytes; its ``repr`` is to be compared.
+        The description, made of tuples, numbers, texts and bytes; its ``repr`` is to be compared.
     """
     return _Meaning().of(value)
 
@@ -72,10 +72,10 @@ class _Meaning:
         if hasattr(value, "shape") and hasattr(value, "dtype"):
             return self._source(value, level + 1)
         if callable(value):
-            # Also ufuncs and what else is no Python function.
+            # Also ufuncs and other callables that are no Python functions.
             name = getattr(value, "__qualname__", None) or getattr(value, "__name__", "")
             return "callable", _type(type(value)), name
-        if hasattr(type(value), "identity"):  # a source's
+        if hasattr(type(value), "identity"):  # a source
             return self.of(value.identity, level + 1)
         return self._state(value, level + 1)
 
@@ -101,7 +101,7 @@ class _Meaning:
             parts = [(name, self.of(described[name], level)) for name in dtype.names]
             return "dtype", dtype.itemsize, *parts, *extra
         if dtype.kind == "T":
-            # Its text would have the address of what stands for a missing value.
+            # Its text would contain the address of the object for missing values.
             for name in ("coerce", "na_object"):
                 if hasattr(dtype, name):
                     extra = (*extra, name, self.of(getattr(dtype, name), level))
@@ -119,12 +119,12 @@ class _Meaning:
             described = "masked", self.of(np.ma.getmask(array), level), *described  # type: ignore[assignment]
             array = array.data
         if array.dtype.names is not None:
-            # Between the fields there may be anything.
+            # The bytes between the fields are arbitrary.
             fields = ((name, self.of(array[name], level)) for name in array.dtype.names)
             return *described, *fields
         elements = array
         if array.ndim and (array.nbytes > _COMPARED_BYTES or array.dtype.hasobject):
-            # Not by `flat`, which returns what is no text from an array of StringDType.
+            # `flat` is not used: of an array of StringDType it returns elements that are no text.
             some = np.arange(0, array.size, -(-array.size // _COMPARED_ELEMENTS) or 1)
             elements = array[np.unravel_index(some, array.shape)]
         if array.dtype.hasobject:
@@ -132,7 +132,7 @@ class _Meaning:
         return *described, _digest(elements.tobytes())
 
     def _source(self, value: Any, level: int) -> Any:
-        """Describe what is read by slicing: it may be a large file, and is not read."""
+        """Describe an object read by slicing without reading it: it may be a large file."""
         place: list[str] = []
         filename = getattr(getattr(value, "file", None), "filename", None)
         if isinstance(filename, str) and os.path.exists(filename):  # h5py
@@ -178,7 +178,10 @@ class _Meaning:
             return None
 
     def _fixed(self, value: Any, level: int) -> Any:
-        """Describe what a function holds: what may change may be what one process has noted."""
+        """Describe a value that a function holds, if it cannot change; otherwise its type.
+
+        A value that can change may be one that this process alone has noted.
+        """
         if type(value) in (tuple, frozenset):
             parts = [self._fixed(v, level + 1) for v in value] if level < _MOST_LEVELS else []
             return tuple(sorted(parts, key=repr) if isinstance(value, frozenset) else parts)
@@ -187,7 +190,7 @@ class _Meaning:
         return (_type(type(value)),)
 
     def _code(self, code: CodeType, level: int) -> tuple[Any, ...]:
-        """Tell lambdas apart."""
+        """Describe code, so that lambdas are told apart."""
         constants = [
             self._code(c, level + 1) if isinstance(c, CodeType) else self.of(c, level)
             for c in code.co_consts
@@ -203,7 +206,7 @@ class _Meaning:
 
 _FUNCTIONS = (FunctionType, MethodType, partial, np.ufunc)
 
-# The first that fits: an IntEnum is an int, and a NumPy float a float.
+# The first entry that fits counts: an IntEnum is an int, and a NumPy float is a float.
 _KINDS: tuple[tuple[Any, Callable[[_Meaning, Any, int], Any]], ...] = (
     (Enum, lambda m, v, level: ("enum", _type(type(v)), v.name)),
     (np.generic, _Meaning._scalar),
@@ -218,7 +221,7 @@ _KINDS: tuple[tuple[Any, Callable[[_Meaning, Any, int], Any]], ...] = (
     (slice, lambda m, v, level: ("slice", *m._several((v.start, v.stop, v.step), level))),
     (range, lambda m, v, level: ("range", v.start, v.stop, v.step)),
     ((bytearray, memoryview), lambda m, v, level: ("bytes", _digest(bytes(v)))),
-    # Relative to this process's folder, which may be another's somewhere else.
+    # Absolute, because a relative path depends on the folder of the process.
     (os.PathLike, lambda m, v, level: ("path", os.path.abspath(os.fspath(v)))),
     (FunctionType, _Meaning._function),
     (MethodType, _Meaning._method),

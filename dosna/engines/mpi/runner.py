@@ -1,9 +1,9 @@
 """The mpi engine: ranks of an MPI program share the work.
 
 Collective calls (creating and deleting, everything over all chunks, attributes; see
-`dosna.engines.base.collective`) are made by all ranks. One rank changes metadata and sends
-what became of it to the others; chunks are shared out in contiguous parts. Reading, slicing
-and connecting are each rank's own affair and wait for nobody.
+`dosna.engines.base.collective`) are made by all ranks. One rank changes metadata and sends the
+result to the others; chunks are shared out in contiguous parts. Reading, slicing and connecting
+are local to each rank and wait for nobody.
 """
 
 from __future__ import annotations
@@ -46,22 +46,22 @@ ROOT = 0
 _SHOWN = 500
 _FORWARDED_SECONDS = 0.5
 
-# The duplicate lives as an attribute of the communicator that it was made from.
+# The duplicate is kept as an attribute of the communicator that it was made from.
 _keyval = MPI.Comm.Create_keyval(delete_fn=lambda comm, keyval, duplicate: duplicate.Free())
 
 
 class MpiRunner(Runner):
-    """Shares work out over the ranks of a communicator.
+    """A runner that shares work out over the ranks of a communicator.
 
     Parameters
     ----------
     comm : mpi4py.MPI.Comm, optional
-        COMM_WORLD by default. It is duplicated, in the first collective call, so that dosna's
-        messages never meet the program's own.
+        The communicator; by default COMM_WORLD. It is duplicated, in the first collective call, so
+        that dosna's messages never meet the program's own.
     collective_timeout : float, optional
-        Seconds that a rank waits at the beginning of a collective call for the others to
-        make it too. Then it says which call it was and aborts all ranks: that is the only way
-        out when a rank never calls. By default it waits for ever.
+        The seconds that a rank waits at the beginning of a collective call for the others to make
+        it too. Then it reports which call it was and aborts all ranks: that is the only way out
+        when a rank never calls. By default it waits forever.
     """
 
     _working: ClassVar[str | None] = None
@@ -88,7 +88,7 @@ class MpiRunner(Runner):
 
     @property
     def own_comm(self) -> MPI.Intracomm:
-        """Our duplicate of the communicator; the first to ask must be a collective call."""
+        """Our duplicate of the communicator; the first access must be in a collective call."""
         found: Any = self.comm.Get_attr(_keyval)
         if found is None:
             found = self.comm.Dup()
@@ -110,7 +110,7 @@ class MpiRunner(Runner):
             shown = f"{what}{tuple(meaning(a) for a in arguments)}"
             digest = hashlib.sha256(shown.encode()).hexdigest()
         except Exception as error:
-            # An argument that cannot even be looked at, such as a closed file.
+            # An argument that cannot even be inspected, such as a closed file.
             shown = f"{what}: {type(error).__name__}: {error}"
             digest = f"failed on rank {self.rank}"
         with self._deadline(what):
@@ -144,7 +144,7 @@ class MpiRunner(Runner):
             file=sys.stderr,
             flush=True,
         )
-        # What mpiexec has not forwarded yet it may drop.
+        # mpiexec may drop output that it has not forwarded yet.
         time.sleep(_FORWARDED_SECONDS)
         self.comm.Abort(1)
 
@@ -193,7 +193,7 @@ class MpiRunner(Runner):
     def reporting(
         self, progress: Progress, total: int, what: str, unit: str = "chunk"
     ) -> Iterator[Report | None]:
-        # What fails in showing it, before and after the work too, fails everywhere.
+        # An error in showing progress, also before and after the work, is raised on all ranks.
         with ExitStack() as stack:
             reports: list[Report | None] = [None]
 
@@ -207,11 +207,11 @@ class MpiRunner(Runner):
                 self.once(stack.close)
 
     def barrier(self) -> None:
-        """Wait until all ranks are here."""
+        """Wait until all ranks have called this."""
         self.agree("mpi_barrier")
 
     def _try(self, func: Callable[[], R]) -> tuple[bytes, R | None, BaseException | None]:
-        """Run something and pack what became of it for the other ranks."""
+        """Run a function, and pack its result or its error for the other ranks."""
         MpiRunner._working = self._call
         try:
             result = func()
@@ -231,7 +231,7 @@ class MpiRunner(Runner):
                 raise unpack_error(error)
 
     def same_ranks(self, other: Runner) -> bool:
-        """Whether another runner shares work out over the same ranks."""
+        """Return True if another runner shares work out over the same ranks."""
         return isinstance(other, MpiRunner) and MPI.Comm.Compare(self.comm, other.comm) in (
             MPI.IDENT,
             MPI.CONGRUENT,

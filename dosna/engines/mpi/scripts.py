@@ -1,4 +1,4 @@
-"""For scripts that run under MPI, and without it: then there is one process, the root.
+"""Functions for scripts that run under MPI or without it; without it, the one process is the root.
 
 Each function takes the communicator, by default that of the chosen engine, or COMM_WORLD.
 """
@@ -23,7 +23,13 @@ __all__ = [
 
 
 def mpi_comm() -> Any:
-    """Give the communicator; None where mpi4py, or the MPI library that it needs, is missing."""
+    """Return the communicator.
+
+    Returns
+    -------
+    mpi4py.MPI.Comm or None
+        None where mpi4py, or the MPI library that it needs, is missing.
+    """
     comm = status().engine.params.get("comm")
     if comm is not None:
         return comm
@@ -35,19 +41,52 @@ def mpi_comm() -> Any:
 
 
 def mpi_rank(comm: Any = None) -> int:
-    """Give the rank of this process."""
+    """Return the rank of this process.
+
+    Parameters
+    ----------
+    comm : mpi4py.MPI.Comm, optional
+        The communicator; by default that of the chosen engine, or COMM_WORLD.
+
+    Returns
+    -------
+    int
+        The rank; 0 without MPI.
+    """
     comm = mpi_comm() if comm is None else comm
     return 0 if comm is None else int(comm.Get_rank())
 
 
 def mpi_size(comm: Any = None) -> int:
-    """Give the number of ranks."""
+    """Return the number of ranks.
+
+    Parameters
+    ----------
+    comm : mpi4py.MPI.Comm, optional
+        The communicator; by default that of the chosen engine, or COMM_WORLD.
+
+    Returns
+    -------
+    int
+        The number of ranks; 1 without MPI.
+    """
     comm = mpi_comm() if comm is None else comm
     return 1 if comm is None else int(comm.Get_size())
 
 
 def mpi_is_root(comm: Any = None) -> bool:
-    """Whether this is rank 0."""
+    """Return True on rank 0.
+
+    Parameters
+    ----------
+    comm : mpi4py.MPI.Comm, optional
+        The communicator; by default that of the chosen engine, or COMM_WORLD.
+
+    Returns
+    -------
+    bool
+        True if the rank of this process is 0.
+    """
     return mpi_rank(comm) == 0
 
 
@@ -55,7 +94,13 @@ mpi_root = mpi_is_root
 
 
 def mpi_barrier(comm: Any = None) -> None:
-    """Wait until all ranks are here."""
+    """Wait until all ranks have called this.
+
+    Parameters
+    ----------
+    comm : mpi4py.MPI.Comm, optional
+        The communicator; by default that of the chosen engine, or COMM_WORLD.
+    """
     comm = mpi_comm() if comm is None else comm
     if comm is not None:
         comm.Barrier()
@@ -64,16 +109,18 @@ def mpi_barrier(comm: Any = None) -> None:
 def pprint(
     *values: Any, rank: int | None = None, comm: Any = None, sep: str = " ", end: str = "\n"
 ) -> None:
-    """Print with this process's rank before it, each call in one piece.
+    """Print values after this process's rank, each call in one piece.
 
     Parameters
     ----------
     *values
+        The values to print.
     rank : int, optional
-        The only rank that prints; all by default.
+        The only rank that prints; by default all print.
     comm : mpi4py.MPI.Comm, optional
+        The communicator; by default that of the chosen engine, or COMM_WORLD.
     sep, end : str
-        As of `print`.
+        The separator and the end, as for `print`.
     """
     own = mpi_rank(comm)
     if rank is None or rank == own:
@@ -83,11 +130,12 @@ def pprint(
 
 
 class MpiTimer(Timer):
-    """Time a block until all ranks have left it; one of them prints.
+    """A timer of a block until all ranks have left it; one of them prints the time.
 
     Parameters
     ----------
     name : str
+        The name that is printed.
     rank : int
         The rank that prints.
     """
@@ -101,7 +149,7 @@ class MpiTimer(Timer):
         return self
 
     def __exit__(self, *exc: object) -> None:
-        # A rank that failed will not come to the barrier: waiting for it would hang.
+        # A rank that failed will not reach the barrier: waiting for it would hang.
         if exc[0] is None:
             mpi_barrier()
         super().__exit__(*exc)

@@ -30,7 +30,7 @@ __all__ = [
 
 
 # Chunks are grouped for a halo, so that a neighbour is read once for the group and not once
-# for each chunk beside it; and for a source whose chunks lie across them.
+# for each chunk beside it; and for a source whose chunks lie across the dataset's.
 BLOCK_BYTES = 32 << 20
 
 
@@ -60,7 +60,7 @@ def by_chunk(
     dtype: np.dtype[Any],
     make: Callable[[tuple[slice, ...]], Array],
 ) -> Array:
-    """Put together what `make` gives for the place of each chunk in a stored object."""
+    """Assemble the results of `make` for the place of each chunk in a stored object."""
     if all(n <= c for n, c in zip(extent, chunk_size, strict=True)):
         return make(tuple(map(slice, extent)))
     whole = np.empty(extent, dtype)
@@ -74,7 +74,7 @@ def _read_place(dataset: BackendDataset, task: ChunkTask) -> Array:
 
 
 def extent_of(box: Sequence[slice]) -> Shape:
-    """Give the shape of a box."""
+    """Return the shape of a box."""
     return tuple(s.stop - s.start for s in box)
 
 
@@ -88,7 +88,7 @@ def objects_of(box: Sequence[slice], grain: Shape) -> list[ChunkTask]:
 
 
 def box_of(idx: Sequence[int], shape: Shape, block: Shape) -> ChunkTask:
-    """Plan one block of an array, as `every_chunk` does each."""
+    """Plan one block of an array, as `every_chunk` plans each block."""
     box = tuple(
         slice(i * b, min(n, (i + 1) * b)) for i, n, b in zip(idx, shape, block, strict=True)
     )
@@ -96,14 +96,20 @@ def box_of(idx: Sequence[int], shape: Shape, block: Shape) -> ChunkTask:
 
 
 def plain(data: Any) -> Array:
-    """Give what is in memory as an array; TypeError for a mask, which would be lost."""
+    """Return data in memory as an array; raise TypeError for a mask, which would be lost."""
     if isinstance(data, np.ma.MaskedArray) and np.ma.is_masked(data):
         raise TypeError("a dataset has no mask: fill the array first, data.filled(value)")
     return np.asarray(data)
 
 
 def read_source(source: Any, box: tuple[slice, ...]) -> Array:
-    """Read a box of a source, and notice one that gives another shape than it promised."""
+    """Read a box of a source, and raise an error if the result has another shape than promised.
+
+    Raises
+    ------
+    ValueError
+        The source returned a block of another shape.
+    """
     if isinstance(source, BackendDataset):
         return read_box(source, box)
     block = np.asarray(source[box])
@@ -119,7 +125,7 @@ def read_source(source: Any, box: tuple[slice, ...]) -> Array:
 def _chunks_of(
     task: ChunkTask, extent: Shape, chunk_size: Shape
 ) -> Iterable[tuple[Shape, tuple[Any, ...]]]:
-    """Give the chunks of a stored object: index in the array, place in the object."""
+    """Yield the chunks of a stored object: the index in the array, the place in the object."""
     first = [s.start // c for s, c in zip(task.out, chunk_size, strict=True)]
     if all(n <= c for n, c in zip(extent, chunk_size, strict=True)):
         yield tuple(first), (...,)
@@ -129,12 +135,21 @@ def _chunks_of(
 
 
 def workers_within(limit: int | str | None, task_bytes: int, what: str) -> int | None:
-    """How many tasks at the same time stay within a memory limit; None without one.
+    """Return how many tasks at the same time stay within a memory limit; None without a limit.
+
+    Parameters
+    ----------
+    limit : int or str, optional
+        The most bytes, as a number or a text such as '512M'.
+    task_bytes : int
+        The bytes that one task holds.
+    what : str
+        The name of the work, for the error.
 
     Raises
     ------
     MemoryLimitError
-        Not even one.
+        The limit is below what one task needs.
     """
     if limit is None:
         return None

@@ -1,4 +1,4 @@
-"""Checking chunks, and comparing them with a source."""
+"""The work of checking chunks, and of comparing them with a source."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ __all__ = ["Compare", "Verify"]
 
 @dataclass
 class Verify:
-    """Look at each chunk; gives ``(chunk index, state)`` pairs."""
+    """The work of checking each chunk; it returns ``(chunk index, state)`` pairs."""
 
     dataset: BackendDataset
 
@@ -39,9 +39,10 @@ class Verify:
 
 @dataclass
 class Compare:
-    """Compare chunks with what should be equal to them, of the same shape.
+    """The work of comparing chunks with an array of the same shape, which should be equal.
 
-    Gives ``(chunk index, how many elements differ, index of the first)`` for those that do.
+    It returns ``(chunk index, number of elements that differ, index of the first)`` for the chunks
+    that differ.
     """
 
     dataset: BackendDataset

@@ -1,4 +1,4 @@
-"""Loading a dataset from a source."""
+"""The work of loading a dataset from a source."""
 
 from __future__ import annotations
 
@@ -26,15 +26,15 @@ __all__ = ["Load", "load_block"]
 
 @dataclass
 class Load:
-    """Write boxes of stored objects from a source that has shape, dtype and slicing.
+    """The work of writing boxes of stored objects from a source with shape, dtype and slicing.
 
-    Where only some of the source is stored (`sparse`), objects of fill values are left out.
+    Where only part of the source is stored (`sparse`), objects of fill values are left out.
     """
 
     target: BackendDataset
     source: Any
     checked: bool = False
-    """Whether it is an error if values do not fit the target's dtype."""
+    """True if values that do not fit the target's dtype are an error."""
     sparse: bool = False
 
     def __call__(self, tasks: Iterable[ChunkTask]) -> None:
@@ -66,7 +66,7 @@ class Load:
 
 
 def _is_fill(values: Array, fill: Array) -> bool:
-    """Return whether all values are a fill value, bit by bit, once they have its dtype."""
+    """Return True if all values are a fill value, bit by bit, once they have its dtype."""
     if not same_fill(values[(0,) * values.ndim], fill):
         return False
     if fill.dtype.kind == "T":
@@ -78,8 +78,8 @@ def _is_fill(values: Array, fill: Array) -> bool:
 def load_block(target: BackendDataset, chunks: Shape | None, limit: int, at_least: int) -> Shape:
     """Choose how many elements of each axis to load together, in whole stored objects.
 
-    Grown until each chunk of the source is read once, as far as that stays within `limit` bytes
-    of the target's elements and leaves `at_least` blocks to share out.
+    The block grows until each chunk of the source is read once, as far as it stays within `limit`
+    bytes of the target's elements and leaves `at_least` blocks to share out.
     """
     meta, grain = target.metadata, target.grain
     block = list(grain)
@@ -87,7 +87,7 @@ def load_block(target: BackendDataset, chunks: Shape | None, limit: int, at_leas
         return grain
 
     def excess(axis: int) -> float:
-        """How many elements of the source are read for one that is written."""
+        """Return how many elements of the source are read for one that is written."""
         size, chunk = block[axis], min(chunks[axis], meta.shape[axis])
         return 1.0 if size >= meta.shape[axis] else (size + chunk - gcd(size, chunk)) / size
 
@@ -99,7 +99,7 @@ def load_block(target: BackendDataset, chunks: Shape | None, limit: int, at_leas
         axis = max(axes, key=excess)
         before = block[axis]
         most = -(-meta.shape[axis] // grain[axis]) * grain[axis]
-        # By doubling, and by less where that would be too much.
+        # By doubling, or by less where that would be too much.
         for grown in (2 * before, before + grain[axis]):
             block[axis] = min(grown, most)
             fits = prod(block) * element_bytes(meta.dtype) <= limit and count() >= at_least

@@ -1,7 +1,7 @@
-"""The work that load, map, apply and the like hand to a runner: one class each.
+"""The work that map and apply hand to a runner: one class each.
 
 Each is called with tasks of a plan over every chunk, in whatever thread, process or rank the
-runner chose, and so holds only what travels: backend datasets and the user's function.
+runner chose, and so holds only what can be sent there: backend datasets and the user's function.
 """
 
 from __future__ import annotations
@@ -31,7 +31,13 @@ Func = Callable[[Any], Any]
 
 
 def result_of(func: Func, block: Array, extent: Shape) -> Array:
-    """Call a user's function on a block, and refuse a result of another shape."""
+    """Call a user's function on a block, and return its result as an array.
+
+    Raises
+    ------
+    ValueError
+        The result has another shape than `extent`.
+    """
     result = np.asarray(func(block))
     if result.shape != extent:
         raise ValueError(
@@ -42,7 +48,7 @@ def result_of(func: Func, block: Array, extent: Shape) -> Array:
 
 
 def check_cast(func: Func, result: Array, dtype: np.dtype[Any], advice: str) -> Array:
-    """Give a function's result back, or raise TypeError if `dtype` would cut it down."""
+    """Return a function's result, or raise TypeError if `dtype` would cut it down."""
     if is_text(dtype):
         return elements(result, dtype)  # type: ignore[no-any-return]
     longer = result.dtype.kind in "SU" and result.dtype.itemsize > dtype.itemsize
@@ -55,19 +61,19 @@ def check_cast(func: Func, result: Array, dtype: np.dtype[Any], advice: str) -> 
 
 
 def name_of(func: Func) -> str:
-    """How error messages call a user's function."""
+    """Return the name of a user's function for error messages."""
     return getattr(func, "__qualname__", None) or repr(func)
 
 
 def check_first(func: Func, result: Array, dtype: np.dtype[Any]) -> Array:
-    """As `check_cast`, for a dtype that the first chunk's result has settled."""
+    """Return a result as `check_cast` does, for a dtype that the first chunk's result fixed."""
     advice = f"the first chunk's result was {dtype}; say with dtype= what the output shall be"
     return check_cast(func, result, dtype, advice)
 
 
 @dataclass
 class Map:
-    """Write what a function makes of each chunk to another dataset."""
+    """The work of writing a function's result for each chunk to another dataset."""
 
     source: BackendDataset
     target: BackendDataset
@@ -95,7 +101,7 @@ class Map:
 
 @dataclass
 class Apply:
-    """Replace each chunk by what a function makes of it."""
+    """The work of replacing each chunk by a function's result for it."""
 
     dataset: BackendDataset
     func: Func
@@ -120,7 +126,7 @@ class Apply:
 
 @dataclass
 class HaloMap:
-    """Like `Map`, where the function sees past the edge of each chunk.
+    """The work of `Map` for a function that sees past the edge of each chunk.
 
     Its tasks are those of a plan over groups of chunks, see `halo_group`.
     """
@@ -135,7 +141,7 @@ class HaloMap:
 
     def __call__(self, tasks: Iterable[ChunkTask]) -> None:
         for task in tasks:
-            # Nothing of it is left while the next one is read: two would break a memory limit.
+            # Nothing of one group is held while the next is read: two would exceed the limit.
             self._one(task.out)
 
     def _one(self, box: Sequence[slice]) -> None:
@@ -151,7 +157,7 @@ class HaloMap:
             write_object(self.target, stored, whole)
 
     def _around(self, box: Sequence[slice]) -> tuple[slice, ...]:
-        """Give the place of a box with its halo, in what was read with its halo."""
+        """Return the place of a box with its halo, in what was read with its halo."""
         return tuple(
             slice(s.start or 0, s.stop + 2 * h) for s, h in zip(box, self.halo, strict=True)
         )
@@ -165,7 +171,7 @@ class HaloMap:
         return check_first(self.func, result, dtype)
 
     def extended(self, place: Sequence[slice]) -> Array:
-        """Read a box of the array with its halo, whose far side the mode makes up."""
+        """Read a box of the array with its halo; `mode` fills what lies outside the array."""
         meta = self.source.metadata
         extent = [s.stop - s.start + 2 * h for s, h in zip(place, self.halo, strict=True)]
         if self.mode == "constant":
@@ -197,7 +203,7 @@ class HaloMap:
 
 
 def _moved(block: Array, box: tuple[slice, ...], corner: Sequence[int]) -> Array:
-    """Give the part of a block that begins at `corner` where a box of the array lies."""
+    """Return the part of a block beginning at `corner` that holds a box of the array."""
     place: list[Any] = [slice(s.start - c, s.stop - c) for s, c in zip(box, corner, strict=True)]
     # The ellipsis keeps an array of no axes an array.
     part: Array = block[*place, ...]
@@ -207,9 +213,9 @@ def _moved(block: Array, box: tuple[slice, ...], corner: Sequence[int]) -> Array
 def halo_group(dataset: BackendDataset, halo: Shape, limit: int, at_least: int) -> Shape:
     """Choose how many elements of each axis to read together, in whole stored objects.
 
-    `dataset` is the one that is written. Grown axis by axis while it saves reading and stays
-    within `limit` bytes with its halo, and while there stay `at_least` groups to share out;
-    these are then made of equal size.
+    `dataset` is the one that is written. The group grows axis by axis while that saves reading,
+    while it stays within `limit` bytes with its halo, and while `at_least` groups remain to share
+    out. The groups are then made of equal size.
     """
     meta, grain = dataset.metadata, dataset.grain
     group = list(grain)
@@ -232,7 +238,7 @@ def halo_group(dataset: BackendDataset, halo: Shape, limit: int, at_least: int) 
         ]
         if not open_axes:
             break
-        # The axis on which most of what is read is halo.
+        # The axis with the largest share of halo in what is read.
         axis = max(open_axes, key=lambda a: halo[a] / group[a])
         before = group[axis]
         group[axis] += grain[axis]

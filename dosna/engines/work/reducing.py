@@ -1,4 +1,4 @@
-"""Reducing a dataset to a value, and clearing it."""
+"""The work of reducing a dataset to a value, and of clearing it."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ __all__ = ["Clear", "Reduce"]
 
 @dataclass
 class Reduce:
-    """Reduce each chunk to one value; gives ``(chunk index, value)`` pairs."""
+    """The work of reducing each chunk to one value; it returns ``(chunk index, value)`` pairs."""
 
     dataset: BackendDataset
     ufunc: np.ufunc
@@ -39,7 +39,7 @@ class Reduce:
 
 @dataclass
 class Clear:
-    """Delete stored objects; its tasks are their indices."""
+    """The work of deleting stored objects; its tasks are their indices."""
 
     dataset: BackendDataset
 
