@@ -413,7 +413,13 @@ class EngineConnection(ArrayHome):
         return made
 
     def discard(self, made: EngineDataset) -> None:
-        """Delete a dataset made in vain, unless somebody else has replaced it since."""
+        """Delete a dataset made in vain, unless somebody else has replaced it since.
+
+        Parameters
+        ----------
+        made : EngineDataset
+            The dataset to delete.
+        """
 
         def delete() -> None:
             with suppress(DatasetNotFoundError):
@@ -518,6 +524,15 @@ class EngineConnection(ArrayHome):
 
         The name, the description and the options are checked as far as is possible without
         creating anything.
+
+        Parameters
+        ----------
+        name : str
+            The name of the dataset.
+        metadata : DatasetMetadata
+            The description of the dataset.
+        options : mapping
+            The options of the backend's `create_dataset`.
         """
         self._refuse(metadata, options)
         self.instance.check_name(name)
@@ -535,7 +550,20 @@ class EngineConnection(ArrayHome):
     def check_free(self, name: str) -> None:
         """Raise an error if a name is taken or illegal, or if the connection is read-only.
 
-        The backend checks whether the name clashes with that of another dataset.
+        The check for clashes with names inside or around it is the backend's, when it creates the
+        dataset.
+
+        Parameters
+        ----------
+        name : str
+            The name to check.
+
+        Raises
+        ------
+        DatasetExistsError
+            A dataset of that name exists.
+        DatasetNameError
+            The name is illegal.
         """
         self.check_writable()
         self.instance.check_name(name)

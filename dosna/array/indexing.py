@@ -498,7 +498,22 @@ class ArrayAccess(Identified):
         self.write_chunk(at, values, slices, extent)
 
     def read_chunk(self, idx: Shape, key: Any, extent: Shape) -> Any:
-        """Read a NumPy index of the first `extent` elements of a stored chunk."""
+        """Read a NumPy index of the first `extent` elements of a stored chunk.
+
+        Parameters
+        ----------
+        idx : tuple of int
+            The index of the chunk in the chunk grid.
+        key : index or None
+            The selection within `extent`; None for all of it.
+        extent : tuple of int
+            The number of elements along each axis that can be selected.
+
+        Returns
+        -------
+        ndarray or scalar
+            The values.
+        """
         self.note_reading()
         selection = select(... if key is None else key, extent)
         result, canonical = selection.allocate(self.dtype)
@@ -510,6 +525,17 @@ class ArrayAccess(Identified):
         """Write a NumPy index of the first `extent` elements of a stored chunk.
 
         What lies outside of the array keeps the fill value, whatever is given for it.
+
+        Parameters
+        ----------
+        idx : tuple of int
+            The index of the chunk in the chunk grid.
+        values : array_like
+            The values, which are broadcast to the selection as by NumPy.
+        key : index or None
+            The selection within `extent`; None for all of it.
+        extent : tuple of int
+            The number of elements along each axis that can be selected.
         """
         meta = self.instance.metadata
         selection = select(... if key is None else key, extent)
