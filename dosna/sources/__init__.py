@@ -1,8 +1,8 @@
-"""Where data come from: files and services whose arrays become datasets.
+"""Sources of data: files and services whose arrays become datasets.
 
-`open_source` opens one by its path, its URL or an open object of its own library, and
-`Connection.ingest` makes datasets of what it holds. A new kind of source is a subclass of
-`Source`, registered by the entry point ``dosna.sources``.
+`open_source` opens a source by its path, its URL or an open object of its own library, and
+`Connection.ingest` makes datasets of its arrays. A new kind of source is a subclass of `Source`,
+registered by the entry point ``dosna.sources``.
 """
 
 from dosna.sources.base import ArrayDescription, Source, SourceArray, Stream

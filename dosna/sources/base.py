@@ -1,4 +1,4 @@
-"""What a source is: named arrays that describe themselves and are read in boxes."""
+"""The interface of sources: named arrays that describe themselves and are read in boxes."""
 
 from __future__ import annotations
 
@@ -30,41 +30,39 @@ if TYPE_CHECKING:
 
 __all__ = ["ArrayDescription", "ConvertedArray", "Source", "SourceArray", "Stream"]
 
-"""A slice for each axis, with start and stop inside of the array and step 1."""
-
 
 @dataclass(frozen=True)
 class ArrayDescription:
-    """What a source says of one of its arrays. It may travel to other processes.
+    """The description of an array of a source. It may be sent to other processes.
 
     Parameters
     ----------
     name : str
-        Parts joined by '/', as of a dataset.
+        The name: parts joined by '/', as in names of datasets.
     shape : tuple of int
-        Extent of each axis; an empty tuple is a scalar.
+        The extent of each axis; an empty tuple is a scalar.
     dtype : numpy.dtype
-        Of what reading gives: one that a dataset can have.
+        The dtype of the elements that are read, which a dataset can have.
     attrs : mapping
-        Attributes: None, bool, int, float, str, lists, mappings, NumPy scalars and arrays.
+        The attributes: None, bool, int, float, str, lists, mappings, NumPy scalars and arrays.
     chunks : tuple of int, optional
-        Extent of what the source stores or sends in one piece; None if it can as well read
-        any part.
+        The extent that the source stores or sends in one piece; None if it reads any part
+        equally well.
     chunks_kept : bool
-        Whether datasets take these chunks as they are, also where larger ones would be quicker.
+        Whether datasets take these chunks as they are, even if larger ones would be faster.
     pieces : tuple of int, optional
-        Extent of what is best read together, where that is not the `chunks`: rows of a file
-        without chunks.
+        The extent that is best read together, if that is not `chunks`: rows of a file without
+        chunks.
     dims : tuple of str or None, optional
-        Names of the axes.
+        The names of the axes.
     fillvalue : scalar, optional
-        What parts read as that nobody ever wrote; the dtype's zero by default.
+        The value of elements that were never written; the dtype's zero by default.
     links : tuple of str
         Other names of the same array.
     notes : tuple of str
-        What was converted, or what else somebody should know who uses the array.
+        Conversions, and anything else that users of the array should know.
     refused : str
-        Why a dataset cannot represent it; empty for an array that can be read.
+        The reason why a dataset cannot represent the array; empty for an array that can be read.
     """
 
     name: str
@@ -87,22 +85,22 @@ class ArrayDescription:
 
 
 class Source(ABC):
-    """Arrays by name, to be read from.
+    """A collection of named arrays that can be read.
 
-    A source opens what it needs when it is first used, in each process for itself: it may be
-    pickled, and then sends how it is opened and no open file. Its constructor takes where it
-    is (`location`), which part of it is meant (`inner`), and its options as plain keywords.
+    A source opens its files when it is first used, separately in each process. When it is
+    pickled, it sends the way to open them, and no open file. Its constructor takes the place of
+    the source (`location`), the part of it to read (`inner`), and options as plain keywords.
 
     Parameters
     ----------
     location : str
         A path or a URL.
     inner : str
-        What followed the location, after a ':': a path inside of a file. Empty for all.
+        The text after the location and a ':': a path inside a file. Empty for the whole source.
     """
 
     parallel: ClassVar[bool] = True
-    """Whether several threads may read at a time. Otherwise reads wait for each other."""
+    """True if several threads may read at the same time. Otherwise reads wait for each other."""
 
     def __init__(self, location: str, inner: str = "") -> None:
         self.location = location
@@ -128,24 +126,24 @@ class Source(ABC):
 
     @property
     def identity(self) -> tuple[Any, ...]:
-        """What processes that read it together must agree on before they start."""
+        """Values that processes must agree on before they read the source together."""
         return (type(self).__qualname__, self.location, self.inner)
 
     def close(self) -> None:  # noqa: B027  a source without open files has nothing to do
-        """Let go of open files. What is used afterwards is opened again."""
+        """Close open files. A source that is used afterwards opens them again."""
 
     @property
     def travels(self) -> bool:
-        """Whether it can be sent to another process; not, for instance, around an open file."""
+        """True if the source can be sent to another process. One around an open file cannot."""
         return True
 
     @property
     def single(self) -> bool:
-        """Whether it is one array, so that who ingests it names the dataset, not a prefix."""
+        """True if the source is one array, so that an ingest takes its full name, not a prefix."""
         return False
 
     def keeps_its_data_in(self, name: str, connection: BackendConnection, dataset: str) -> bool:
-        """Whether an array is stored as a dataset of a connection, which must not be replaced."""
+        """Return True if an array's data are stored in a dataset, which must not be replaced."""
         there = os.path.join(self.location, name)
         return os.path.exists(there) and os.path.realpath(there) == os.path.realpath(
             os.path.join(connection.location, dataset)
@@ -153,17 +151,17 @@ class Source(ABC):
 
     @abstractmethod
     def names(self) -> list[str]:
-        """Names of its arrays, also of those that it refuses, in an order that stays."""
+        """Return the names of all arrays, even refused ones, in an order that does not change."""
 
     def chosen(self, patterns: str | Iterable[str] | None) -> tuple[list[str], list[str]]:
-        """Choose arrays by patterns of names, also of `links`.
+        """Choose arrays by patterns of their names and of `links`.
 
         See `dosna.core.patterns.matching`.
 
         Returns
         -------
         chosen, vain : list of str
-            Names of arrays in the order of `names`, and patterns that match nothing.
+            The names of arrays in the order of `names`, and the patterns that match nothing.
         """
         names = self.names()
         links = self.links() if patterns is not None else {}
@@ -173,94 +171,96 @@ class Source(ABC):
 
     @abstractmethod
     def describe(self, name: str) -> ArrayDescription:
-        """Describe an array.
+        """Return the description of an array.
 
         Raises
         ------
         dosna.errors.SourceNotFoundError
-            There is none of that name.
+            If there is no array of that name.
         """
 
     def links(self) -> Mapping[str, str]:
-        """Further names of arrays, each with the one of `names`; none by default."""
+        """Return further names of arrays, each with the name in `names`; none by default."""
         return {}
 
     def groups(self) -> Mapping[str, Mapping[str, Any]]:
-        """Attributes of what holds the arrays, by group, '' for the outermost; none by default.
+        """Return the attributes of each group, '' for the outermost; none by default.
 
-        A group is named as the arrays in it are, without the last part.
+        The name of a group is that of an array in it without the last part.
         """
         return {}
 
     def groups_of(self, names: Iterable[str]) -> Mapping[str, Mapping[str, Any]]:
-        """Attributes of the groups that some of the arrays are in."""
+        """Return the attributes of the groups that contain some of the given arrays."""
         above = {group for name in names for group in ["", *parents(name)]}
         return {group: attrs for group, attrs in self.groups().items() if group in above}
 
     def groups_without(self, names: Iterable[str]) -> Mapping[str, Mapping[str, Any]]:
-        """Attributes of all groups, where these arrays were left out."""
+        """Return the attributes of all groups when the given arrays are left out."""
         return self.groups()
 
     def tree_of(self, name: str) -> str | None:
-        """Give the group of the tree whose branch an array is; None if it is of no tree."""
+        """Return the group of the tree that an array is a branch of; None if there is no tree."""
         return None
 
     def merged_group(
         self, there: Mapping[str, Any], attrs: Mapping[str, Any], every: bool
     ) -> dict[str, Any]:
-        """Join attributes of a group, as `groups` gives them, to those that a connection has.
+        """Merge attributes of a group in `groups` into those that a connection has.
 
         Parameters
         ----------
         there, attrs : mapping
+            The attributes in the connection, and those of the source.
         every : bool
-            Whether all that the source has is ingested, and not a part of it.
+            Whether the whole source is ingested, and not a part of it.
         """
         return {**there, **attrs}
 
     @abstractmethod
     def fingerprint(self) -> str:
-        """Tell this state of the source from another: a size and a time, an ETag, a digest.
+        """Return a text that differs between states of the source.
 
-        An interrupted ingest goes on only if it finds the same.
+        It may be a size and a time, an ETag, or a digest. An interrupted ingest continues only if
+        the fingerprint is the same.
         """
 
     def link(self, name: str) -> Link | None:
-        """Say where the elements of an array lie, for a dataset that shows them there.
+        """Return the place of an array's elements, for a dataset that reads them there.
 
         None for an array that is better ingested, because it is small.
 
         Raises
         ------
         RefusedError
-            It cannot be linked; says why.
+            If the array cannot be linked. The message says why.
         """
         raise RefusedError(f"{type(self).__name__} has none of the files that can be linked")
 
     def chunk_records(self, name: str) -> tuple[Array, Array]:
-        """List the stored chunks of an array, where `link` said neither offset nor records.
+        """List the stored chunks of an array, if its `link` has neither offset nor records.
 
         Returns
         -------
-        numbers : ndarray
-            Of int64: the place of each in the grid of chunks, in C order.
-        records : ndarray
-            Of int64 and shape (3, n), see `dosna.backends.linked.reader.Records`.
+        numbers : ndarray of int64
+            The number of each chunk in the grid of chunks, in C order.
+        records : ndarray of int64
+            An array of shape (3, n), see `dosna.backends.linked.reader.Records`.
         """
         raise NotImplementedError(f"{type(self).__name__}.link gives places, or this lists them")
 
     def stored(self, name: str) -> Array | None:
-        """Say which chunks of an array there are, where all others are its fill value.
+        """Return the chunks of an array that are stored, if all others are its fill value.
 
-        A dataset that is made of it then stores no others either: an array may be large that
-        little was ever written to.
+        A dataset that is made from the array stores no other chunks either: an array may be large
+        although little of it was ever written.
 
         Returns
         -------
         ndarray of int64, or None
-            Of shape (n, axes): their places in the grid of the chunks that `describe` says. Of an
-            array without chunks either nothing is stored, and n is 0, or all. None if all is
-            stored, or if nobody knows.
+            An array of shape (n, axes): the places in the grid of the chunks that `describe`
+            returns. An array without chunks is either not stored at all, and n is 0, or stored
+            completely. None if everything is stored, or if it is not known.
         """
         return None
 
@@ -271,17 +271,17 @@ class Source(ABC):
         Returns
         -------
         ndarray
-            Of the box's shape and the dtype that `describe` said. It may be a view of
-            something; the caller does not write to it.
+            An array of the box's shape and the dtype in the description. It may be a view; the
+            caller must not write to it.
 
         Raises
         ------
         dosna.errors.SourceError
-            It is damaged, or of another shape than was described.
+            If the source is damaged, or the array has another shape than was described.
         """
 
     def read_into(self, name: str, box: Box, out: Array) -> None:
-        """Read a box of an array to where the caller has memory of its shape."""
+        """Read a box of an array into an array of its shape."""
         out[...] = self.read(name, box)
 
     def __getitem__(self, name: str) -> SourceArray:
@@ -295,10 +295,10 @@ class Source(ABC):
 
 
 class Stream(Source):
-    """A source that is not all there yet: files of events that a service makes one by one.
+    """A source that is not complete yet: files of events that a service makes one by one.
 
-    Its arrays have no shape before the last of them, so that it cannot be read in boxes; it is
-    ingested as it comes.
+    Its arrays have no shape before the last file is there. It cannot be read in boxes; it is
+    ingested as its files arrive.
     """
 
     @abstractmethod
@@ -315,18 +315,28 @@ class Stream(Source):
         memory_limit: int | None,
         options: Mapping[str, Any],
     ) -> IngestReport:
-        """Do what `EngineConnection.ingest` says.
+        """Ingest the source, for `EngineConnection.ingest`.
 
         Parameters
         ----------
         con : Connection
-            Under an engine of this process alone.
+            The connection, under an engine of this process alone.
+        name : str, optional
+            The name or prefix of the datasets.
+        select : iterable of str, optional
+            Patterns of names to ingest; all by default.
         chunk_bytes : int, optional
-            About the size of chunks.
+            The approximate size of chunks.
         skips : bool
-            Whether ``on_error='skip'`` was asked for.
+            Whether ``on_error='skip'`` was given.
+        overwrite : bool
+            Whether to replace datasets that exist.
+        progress : bool or callable, optional
+            True for a bar, or a callback ``(done, total)``.
+        memory_limit : int, optional
+            The most bytes of elements held at a time.
         options : mapping
-            Of the backend's `create_dataset`.
+            Options of the backend's `create_dataset`.
         """
 
     def names(self) -> list[str]:
@@ -346,7 +356,7 @@ class Stream(Source):
 
 
 class SourceArray:
-    """An array of a source, read by indexing as NumPy's; what `EngineDataset.load` takes.
+    """An array of a source, indexed like a NumPy array. `EngineDataset.load` takes it.
 
     Parameters
     ----------
@@ -356,7 +366,7 @@ class SourceArray:
     Raises
     ------
     RefusedError
-        The array cannot be represented.
+        If a dataset cannot represent the array.
     """
 
     def __init__(self, source: Source, description: ArrayDescription) -> None:
@@ -382,35 +392,35 @@ class SourceArray:
 
     @property
     def chunks(self) -> Shape | None:
-        """Extent of what the source reads in one piece, if it does."""
+        """Extent that the source reads in one piece; None if it has none."""
         return self.description.pieces or self.description.chunks
 
     @property
     def travels(self) -> bool:
-        """Whether it can be sent to another process."""
+        """True if the array can be sent to another process."""
         return self.source.travels
 
     def as_stored(self, dtype: np.dtype[Any]) -> SourceArray:
-        """Return this array as what a backend makes of its dtype, if `dtype` is that."""
+        """Return this array converted to the dtype that a backend stores, if `dtype` is that."""
         packed, view = plain_fields(self.dtype)
         if dtype == self.dtype or dtype != packed:
             return self
         return ConvertedArray(self.source, self.description, packed, view)
 
     def stored_in(self, block: Shape, fillvalue: Any) -> Array | None:
-        """Say which blocks of a grid something is stored in, if all others are a fill value.
+        """Return the blocks of a grid that have stored elements, if all others are a fill value.
 
         Parameters
         ----------
         block : tuple of int
-            Extent of a block.
+            The extent of a block.
         fillvalue : ndarray
-            Without axes, of the dtype that the blocks are to have.
+            An array without axes, of the dtype that the blocks will have.
 
         Returns
         -------
         ndarray of int64, or None
-            Of shape (n, axes): their places in the grid. None for all.
+            An array of shape (n, axes): the places of the blocks in the grid. None for all.
         """
         own = self.description.fillvalue
         fill = np.zeros((), self.dtype) if own is None else np.asarray(own, self.dtype)
@@ -419,7 +429,7 @@ class SourceArray:
         return self.touched_in(block)
 
     def touched_in(self, block: Shape) -> Array | None:
-        """Say which blocks of a grid something is stored in; None for all, or if unknown."""
+        """Return the blocks of a grid that have stored elements; None for all, or if unknown."""
         found = self.description
         stored = self.source.stored(found.name)
         if stored is None or not self.shape:
@@ -437,7 +447,7 @@ class SourceArray:
         return f"<{self.description.name!r} of {self.source!r}: {self.shape}, {self.dtype}>"
 
     def read_into(self, box: Box, out: Array) -> None:
-        """Read a box to where the caller has memory of its shape."""
+        """Read a box into an array of its shape."""
         with nullcontext() if self.source.parallel else self.source._lock:
             self.source.read_into(self.description.name, box, out)
 
@@ -449,7 +459,7 @@ class SourceArray:
                 box = tuple(slice(r[0], r[0] + r[1]) for r in selection.ranges if r)
                 self.read_into(box, canonical)
             return selection.finish(result)
-        # Chunk by chunk, so that scattered points do not read all that lies between them.
+        # Read chunk by chunk, so that scattered points do not read everything between them.
         pieces = self.description.chunks or choose_chunk_size(self.shape, self.dtype.itemsize)
         for task in plan(selection, pieces):
             box, inside = _bounding(task.idx, task.chunk, pieces)
@@ -465,7 +475,7 @@ class SourceArray:
 
 
 def _bounding(idx: Shape, chunk: Sequence[Any], pieces: Shape) -> tuple[Box, tuple[Any, ...]]:
-    """Give the box around a part of a chunk, and the part in it."""
+    """Return the box around a part of a chunk, and the place of the part in the box."""
     box: list[slice] = []
     inside: list[Any] = []
     for i, part, size in zip(idx, chunk, pieces, strict=True):
@@ -481,16 +491,16 @@ def _bounding(idx: Shape, chunk: Sequence[Any], pieces: Shape) -> tuple[Box, tup
 
 
 class ConvertedArray(SourceArray):
-    """An array of a source, given as a dtype whose fields are in the order of its own.
+    """An array of a source, converted to a packed dtype with the same fields in the same order.
 
     Parameters
     ----------
     source : Source
     description : ArrayDescription
     dtype : numpy.dtype
-        See `dosna.core.values.plain_fields`.
+        The packed dtype, see `dosna.core.values.plain_fields`.
     view : numpy.dtype
-        Of the source's elements: the same fields at their places there.
+        The dtype of the source's elements: the same fields at their places in the source.
     """
 
     def __init__(
@@ -521,7 +531,7 @@ class ConvertedArray(SourceArray):
         return self.touched_in(block)
 
     def filled(self, value: Any) -> Array:
-        """Return a value of the source's as a scalar array of the dtype."""
+        """Return a value of the source as a scalar array of the packed dtype."""
         made = np.zeros((), self._dtype)
         made[...] = np.array(value, self.description.dtype).reshape(1).view(self._view)[0]
         return made

@@ -1,4 +1,4 @@
-"""Which chunks the dataset gets that an array of a source becomes."""
+"""The chunks of the dataset that an array of a source becomes."""
 
 from __future__ import annotations
 
@@ -20,26 +20,26 @@ ChunkSize = int | str | Sequence[int] | None
 
 
 def chosen_for(shape: Shape, wanted: ChunkSize) -> bool:
-    """Whether chunks that are asked for are those of an array of this shape."""
+    """Return True if the wanted chunks apply to an array of this shape."""
     return isinstance(wanted, (int, str)) or (wanted is not None and len(wanted) == len(shape))
 
 
 def choose_chunks(description: ArrayDescription, wanted: ChunkSize = None) -> Shape:
-    """Choose the chunks of the dataset that an array becomes.
+    """Return the chunks of the dataset that an array becomes.
 
     Parameters
     ----------
     description : ArrayDescription
     wanted : None, sequence of int, int or str
-        An extent for each axis, for arrays of so many axes; or a size in bytes, such as
-        '4 MiB', to which chunks come close. None takes the source's own chunks, several
-        together where they are smaller than 256 KiB.
+        An extent for each axis, for arrays with this number of axes; or an approximate size in
+        bytes, such as '4 MiB'. None takes the source's own chunks, and joins several of them if
+        they are smaller than 256 KiB.
 
     Returns
     -------
     tuple of int
-        Where a size was given or chosen: multiples of the source's chunks, or such as several
-        of them make up one, unless their extents have no small divisors.
+        The chunks. For a size that was given or chosen, they are multiples of the source's
+        chunks, or equal parts of them unless their extents have no small divisors.
     """
     shape, itemsize = description.shape, element_bytes(description.dtype)
     own = description.chunks
@@ -58,7 +58,7 @@ def choose_chunks(description: ArrayDescription, wanted: ChunkSize = None) -> Sh
         return own
     if size > target:
         return _divided(own, itemsize, target) or choose_chunk_size(own, itemsize, target)
-    # Whole chunks together, the axis of the smallest extent first.
+    # Join whole chunks, along the axis of the smallest extent first.
     chunks = list(own)
     while True:
         grown = [
@@ -74,10 +74,10 @@ def choose_chunks(description: ArrayDescription, wanted: ChunkSize = None) -> Sh
 
 
 def _divided(own: Shape, itemsize: int, target: int) -> Shape | None:
-    """Divide chunks evenly, the longest axis first, until they are below a size."""
+    """Divide chunks evenly, the longest axis first, until they are not above a size."""
     chunks = list(own)
     while math.prod(chunks) * itemsize > target:
-        # By small factors only, or else chunks become much smaller than was asked for.
+        # By small factors only: otherwise chunks become much smaller than wanted.
         factors = {a: f for a, n in enumerate(chunks) for f in (7, 5, 3, 2) if n % f == 0}
         if not factors:
             return None

@@ -1,4 +1,4 @@
-"""Datasets of another connection, as a source: copies that go on after an interruption."""
+"""Datasets of another connection as a source: copies that continue after an interruption."""
 
 from __future__ import annotations
 
@@ -27,18 +27,18 @@ __all__ = ["KIND", "DatasetsSource", "groups_above"]
 class DatasetsSource(Source):
     """The datasets of a connection.
 
-    They have the chunks that they have there, unless the ingest says otherwise.
+    Their chunks stay the same, unless the ingest sets others.
 
     Parameters
     ----------
     location : Connection, Dataset or str
-        Connected; or a URL, see `dosna.open_url`.
+        A connection that is connected, or a dataset of one; or a URL, see `dosna.open_url`.
     inner : str
-        A dataset, or what its datasets' names begin with, before a '/'; all by default.
+        The name of a dataset, or the prefix of names before a '/'; all datasets by default.
     unchanged : bool
-        Whether the caller vouches that nobody has written to the datasets since an interrupted
-        ingest of them began. A dataset does not tell, and so a second ingest is refused without
-        this where something is there already.
+        Whether the caller guarantees that the datasets were not written since an interrupted
+        ingest of them began. A dataset cannot tell that itself. Without this guarantee, a second
+        ingest is refused if the first has left datasets.
     """
 
     def __init__(self, location: Any, inner: str = "", *, unchanged: bool = False) -> None:
@@ -78,7 +78,7 @@ class DatasetsSource(Source):
 
     def keeps_its_data_in(self, name: str, connection: BackendConnection, dataset: str) -> bool:
         own = self._con.instance
-        # A path above both, or a link, may lead to one folder under two names.
+        # One dataset may have two locations: by a link, or if one folder is in the other.
         here, there = f"{own.location}/{name}", f"{connection.location}/{dataset}"
         return type(own) is type(connection) and os.path.realpath(here) == os.path.realpath(there)
 
@@ -155,7 +155,7 @@ class DatasetsSource(Source):
 
 
 def groups_above(con: ArrayHome, names: Iterable[str]) -> dict[str, dict[str, Any]]:
-    """Give the attributes of the groups that datasets lie in, of those that have some."""
+    """Return the attributes of the groups above datasets, for groups that have attributes."""
     if not con.instance.keeps_groups:
         return {}
     above = sorted({"", *(group for name in names for group in parents(name))})

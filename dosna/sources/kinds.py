@@ -1,9 +1,9 @@
-"""The kinds of sources, and what each takes.
+"""The kinds of sources, and the locations that each takes.
 
-A source of another package says by further entry points, with the same value as its own in
-``dosna.sources``, what it takes, so that it is loaded only for that: ``dosna.sources.suffixes``,
-``dosna.sources.schemes``, ``dosna.sources.packages`` and ``dosna.sources.members``, in which the
-names are those of `Claims`.
+A source of another package is loaded only when it is needed. For that, it says what it takes by
+further entry points: ``dosna.sources.suffixes``, ``dosna.sources.schemes``,
+``dosna.sources.packages`` and ``dosna.sources.members``. Their values are the same as the one in
+``dosna.sources``, and their names are entries of `Claims`.
 """
 
 from __future__ import annotations
@@ -20,23 +20,23 @@ __all__ = ["Claims", "SourceKind", "SourceRegistry", "registry"]
 
 @dataclass(frozen=True)
 class Claims:
-    """What a kind of source takes, told without loading it.
+    """The locations that a kind of source takes, known without loading it.
 
     Parameters
     ----------
     suffixes : tuple of str
-        Ends of names of files, such as ``.h5``, in lower case. The files may lie wherever
-        dosna reads bytes: on a local file system, in S3.
+        The ends of file names, such as ``.h5``, in lower case. The files may lie wherever
+        dosna reads bytes: on a local file system, or in S3.
     schemes : tuple of str
-        What precedes the first ':' of its own URLs, such as ``hdf5`` of ``hdf5://…``.
+        The schemes of its own URLs, such as ``hdf5`` for ``hdf5://…``.
     packages : tuple of str
-        The top-level packages whose objects it takes, such as ``h5py``.
+        The top-level packages whose objects the source takes, such as ``h5py``.
     members : tuple of str
-        Names of files of which its folders have one, whatever the folders are called.
+        Names of files. A folder that contains one of them is a source, whatever its name is.
     signatures : tuple of bytes
-        What its files begin with, whatever they are called.
+        The first bytes of its files, whatever their names are.
     block : bool
-        Whether that may also come after a block of 512 bytes, or of 1024, 2048 and so on.
+        Whether a signature may also follow a block of 512 bytes, or of 1024, 2048 and so on.
     """
 
     suffixes: tuple[str, ...] = ()
@@ -49,17 +49,18 @@ class Claims:
 
 @dataclass(frozen=True)
 class SourceKind:
-    """A kind of source: where data come from.
+    """A kind of source.
 
     Parameters
     ----------
     name : str
-        In lower case.
+        The name, in lower case.
     source : type
         A subclass of `dosna.sources.Source`; the keywords of its constructor are its options.
     claims : Claims
-        By what it is recognised.
+        The locations by which it is recognised.
     description, url : str
+        A short description, and a web page.
     many : bool
         Whether it takes a list of files as its location.
     """
@@ -73,16 +74,16 @@ class SourceKind:
 
 
 class SourceRegistry(Registry[SourceKind]):
-    """Sources by name, and what each takes."""
+    """The sources by name, and the locations that each takes."""
 
     def claims(self, load: bool = False) -> dict[str, Claims]:
-        """Return what each source takes, by name.
+        """Return the claims of each source, by name.
 
         Parameters
         ----------
         load : bool
-            Also load those of other packages whose entry points do not say it. One that cannot be
-            loaded is left out, with a warning.
+            Whether to load sources of other packages whose entry points have no claims. One that
+            cannot be loaded is left out, with a warning.
         """
         found = {name: known.about or Claims() for name, known in self.known.items()}
         told = _claimed(self.kind)
@@ -98,7 +99,7 @@ class SourceRegistry(Registry[SourceKind]):
 
 @cache
 def _claimed(kind: str) -> dict[str, Claims]:
-    """Read what entry points say that plug-ins take, without loading them."""
+    """Read the claims of plug-ins from their entry points, without loading them."""
     names = {entry.value.replace(" ", ""): name for name, entry in entry_points_of(kind).items()}
     told: dict[str, Claims] = {}
     for claim in ("suffixes", "schemes", "packages", "members"):
@@ -111,7 +112,7 @@ def _claimed(kind: str) -> dict[str, Claims]:
     return told
 
 
-# What files of HDF5 are called: in general, by NeXus, netCDF and MATLAB, and field by field.
+# Suffixes of HDF5 files: general ones, those of NeXus, netCDF and MATLAB, and of single fields.
 _HDF5 = (
     *(".h5", ".hdf5", ".hdf", ".he5", ".nxs", ".nx5", ".nc", ".nc4", ".mat"),
     *(".bag", ".biom", ".cgns", ".cool", ".cxi", ".emd", ".exo", ".fast5", ".h5ad", ".h5m"),

@@ -1,4 +1,4 @@
-"""Names of datasets for arrays whose own a dataset cannot have."""
+"""Names of datasets for arrays whose own names are not allowed for datasets."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ _MOST_BYTES = 200
 
 
 def legal_name(name: str) -> str:
-    """Return a name, or for one that a dataset cannot have, one that says it.
+    """Return a name that a dataset can have: the same name if possible.
 
-    Characters that no name has become ``%`` and two hexadecimal digits for each byte, as in URLs,
-    and of a part that is too long stay the beginning and a digest.
+    Characters that are not allowed become ``%`` and two hexadecimal digits for each byte, as in
+    URLs. A part that is too long is cut, and ends with a digest of the whole.
     """
     try:
         return check_name(name)
@@ -27,7 +27,7 @@ def legal_name(name: str) -> str:
 
 
 def legal_names(names: Iterable[str]) -> dict[str, str]:
-    """Return for each name that no dataset can have the one that it gets, unlike all others."""
+    """Return a new name for each name that no dataset can have. All names stay different."""
     listed = list(names)
     mapped = {name: legal_name(name) for name in listed}
     found = {name: target for name, target in mapped.items() if target != name}
@@ -43,7 +43,7 @@ def legal_names(names: Iterable[str]) -> dict[str, str]:
 
 
 def _legal_part(part: str) -> str:
-    # What was no UTF-8 where it is from: the bytes that it has there.
+    # Surrogates: bytes that were not UTF-8 in the source are written as these bytes.
     whole = "".join(f"%{ord(c) - 0xDC00:02X}" if "\udc80" <= c <= "\udcff" else c for c in part)
     kept = "%".join(map(escape, whole.split("%"))) if "%" in whole else escape(whole)
     if len(kept.encode()) <= _MOST_BYTES:

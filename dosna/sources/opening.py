@@ -1,4 +1,4 @@
-"""Which source a path, a URL or an object means."""
+"""The choice of a source for a path, a URL or an object."""
 
 from __future__ import annotations
 
@@ -19,33 +19,33 @@ __all__ = ["open_source"]
 
 
 def open_source(what: Any, *, kind: str | None = None, **options: Any) -> Source:
-    """Open a source by where it is, or around an object of its own library.
+    """Open a source by its location, or around an object of its own library.
 
     Parameters
     ----------
     what : str, path, object or Source
-        A path (``scan.nxs``), with a path inside of it if wanted (``scan.nxs:/entry1``), a URL
-        (``s3://bucket/scan.h5``), or something open: an `h5py.File`, a Zarr array or group, a
-        NumPy array, a mapping of names to NumPy arrays, a tree of uproot. Several paths or URLs
-        for the kinds of source that make one of many files.
+        A path (``scan.nxs``), optionally with a path inside the file (``scan.nxs:/entry1``), a
+        URL (``s3://bucket/scan.h5``), or an open object: an `h5py.File`, a Zarr array or group, a
+        NumPy array, a mapping of names to NumPy arrays, a tree of uproot. A list of paths or URLs
+        for the kinds of source that join many files.
     kind : str, optional
-        Which kind of source it is, where its name does not tell.
+        The kind of source, if its name does not tell it.
     **options
-        Of that kind of source.
+        Options of that kind of source.
 
     Returns
     -------
     Source
-        Nothing is opened before it is used.
+        The source. It opens its files when it is first used.
 
     Raises
     ------
     SourceError
-        No kind of source takes it.
+        If no kind of source takes `what`.
     TypeError
-        An option that it does not have.
+        If the source does not have an option.
     MissingDependencyError
-        A package that it needs is not installed.
+        If a package that the source needs is not installed.
     """
     if isinstance(what, Source):
         if kind is not None or options:
@@ -66,7 +66,7 @@ def _by_name(text: str, kind: str | None) -> tuple[str, str, SourceKind]:
     scheme = re.match(r"([a-z][a-z0-9+.-]*):", text)
     claims = sources.claims()
     if scheme and scheme[1] in backends.names and not text.startswith("//", scheme.end()):
-        # Of datasets: ``hdf5:/data/scans``.
+        # A location of datasets: ``hdf5:/data/scans``.
         scheme = None
     if kind is not None and sources.get(kind).name == "dosna":
         return text, "", sources.get(kind)
@@ -75,7 +75,7 @@ def _by_name(text: str, kind: str | None) -> tuple[str, str, SourceKind]:
         or any(way.lower().endswith(claim.suffixes) for way, _ in _splits(text))
         for claim in claims.values()
     ):
-        # It may be what a plug-in takes that does not say so before it is loaded.
+        # A plug-in may take it that has no claims before it is loaded.
         claims = sources.claims(load=True)
     if kind is None and scheme:
         for name, claim in claims.items():
@@ -83,7 +83,7 @@ def _by_name(text: str, kind: str | None) -> tuple[str, str, SourceKind]:
                 return text, "", sources.get(name)
     for location, inner in _splits(text):
         if "://" not in location:
-            # It is noted with the datasets, and other processes may be in another folder.
+            # The location is kept with the datasets, and other processes may run elsewhere.
             location = os.path.abspath(location)
         if kind is not None:
             return location, inner, sources.get(kind)
@@ -111,7 +111,7 @@ def _by_name(text: str, kind: str | None) -> tuple[str, str, SourceKind]:
 
 
 def _signed(path: str, claims: Mapping[str, Claims]) -> str:
-    """Return the kind of source whose signature a local file has; '' for none."""
+    """Return the kind of source whose signature a local file has; '' if there is none."""
     try:
         size = os.path.getsize(path)
         with open(path, "rb") as file:
@@ -129,7 +129,7 @@ def _signed(path: str, claims: Mapping[str, Claims]) -> str:
 
 
 def _by_names(texts: Sequence[str], kind: str | None) -> tuple[list[str], str, SourceKind]:
-    """Read the names of several files, of one kind and with one path inside."""
+    """Split the names of several files into locations, the path inside, and their one kind."""
     found = [_by_name(text, kind) for text in texts]
     if len({(inner, of.name) for _, inner, of in found}) != 1:
         raise SourceError(
@@ -145,10 +145,10 @@ def _by_names(texts: Sequence[str], kind: str | None) -> tuple[list[str], str, S
 
 
 def _splits(text: str) -> list[tuple[str, str]]:
-    """Give the ways to read a text as a location and a path inside, the likeliest first."""
+    """Return the ways to split a text into a location and a path inside, the likeliest first."""
     if "://" not in text and os.path.exists(text):
         return [(text, "")]
-    # A path inside may have colons too.
+    # The path inside may contain colons too.
     ways = [
         (text[:at], text[at + 1 :])
         for at in range(len(text) - 1, 0, -1)
@@ -165,7 +165,7 @@ def _is_there(path: str) -> bool:
 def _by_object(what: Any) -> SourceKind:
     packages = {kind.__module__.partition(".")[0] for kind in type(what).__mro__}
     for load in (False, True):
-        # A plug-in that does not say what it takes before it is loaded takes no plain dict.
+        # Plug-ins without claims are not loaded for a plain dict.
         if load and packages <= {"builtins", "collections"}:
             break
         for name, claim in sources.claims(load).items():

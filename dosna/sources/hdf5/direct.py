@@ -1,6 +1,6 @@
-"""Elements of an HDF5 dataset read from the file's bytes, and decoded outside of libhdf5's lock.
+"""Elements of an HDF5 dataset, read from the file's bytes and decoded outside libhdf5's lock.
 
-Where the bytes are, libhdf5 says once; what is stored in another way is left to it.
+libhdf5 is asked once for the places of the bytes. It reads everything that is stored differently.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ _MOST_CHUNKS = 1 << 24
 
 
 class DirectChunks:
-    """Reads boxes of a chunked dataset.
+    """A reader of boxes of a chunked dataset.
 
     Parameters
     ----------
@@ -76,7 +76,7 @@ class DirectChunks:
         return self._records[:, numbers_of(indices, self._metadata.chunk_grid)]
 
     def read_into(self, box: Box, out: Array) -> None:
-        """Read a box to memory of its shape."""
+        """Read a box into an array of its shape."""
         meta = self._metadata
         self._reader.read_many(out, plan(select(box, meta.shape), meta.chunk_size))
 
@@ -84,7 +84,7 @@ class DirectChunks:
 def direct_reader(
     file: ByteFile | None, dataset: Any, dtype: np.dtype[Any]
 ) -> ContiguousReader | DirectChunks | None:
-    """Return what reads a dataset without libhdf5; None if that is not known how."""
+    """Return a reader of a dataset that works without libhdf5; None if that is impossible."""
     if file is None or not is_stored_as(dataset, dtype) or not dataset.size:
         return None
     creation = dataset.id.get_create_plist()
@@ -101,7 +101,7 @@ def direct_reader(
     ):
         filters = filters_of(dataset)
         if any(code == BITSHUFFLE for code, _ in filters) and h5z.filter_avail(BITSHUFFLE):
-            return None  # libhdf5's is several times as fast
+            return None  # libhdf5's filter is several times as fast
         decoders = decoders_of(filters, dtype.itemsize)
         if decoders is None:
             return None
@@ -110,8 +110,8 @@ def direct_reader(
 
 
 def offset_of(dataset: Any) -> int | None:
-    """Return where a contiguous dataset begins; None if nothing of it was ever written."""
-    # After a user block, libhdf5 gives an offset also of what is nowhere.
+    """Return the offset of a contiguous dataset; None if nothing of it was ever written."""
+    # After a user block, libhdf5 returns an offset even if nothing is stored.
     found: int | None = dataset.id.get_offset() if dataset.id.get_storage_size() else None
     return found
 
@@ -124,18 +124,19 @@ def filters_of(dataset: Any) -> tuple[Filter, ...]:
 
 
 def read_by_libhdf5(dataset: Any, box: Box, out: Array, as_stored: bool) -> None:
-    """Read a box to memory of its shape, which keeps what it has where nothing is stored.
+    """Read a box into an array of its shape, which may stay unchanged where nothing is stored.
 
     Parameters
     ----------
     dataset : h5py.Dataset
-        Without strings or sequences of variable length.
+        A dataset without strings or sequences of variable length.
     box : tuple of slice
-        Not empty.
+        The box, which must not be empty.
     out : ndarray
-        Contiguous, and of elements of as many bytes as the dataset's.
+        A contiguous array, whose elements have the same number of bytes as the dataset's.
     as_stored : bool
-        Whether elements are given as the file has them, by which h5py can read a few types more.
+        Whether to read elements without conversion from the type in the file. h5py can read a few
+        more types this way.
     """
     kind = dataset.id.get_type() if as_stored else h5t.py_create(dataset.dtype)
     if not dataset.shape:
@@ -148,10 +149,10 @@ def read_by_libhdf5(dataset: Any, box: Box, out: Array, as_stored: bool) -> None
 
 
 def stored_records(dataset: Any) -> tuple[npt.NDArray[np.int64], Records]:
-    """List the chunks that are stored: their numbers, in C order of the grid, and records.
+    """List the stored chunks: their numbers, in C order of the grid, and their records.
 
-    A file may leave chunks at the edge unfiltered without saying so of each
-    (``H5Pset_chunk_opts``), and h5py cannot ask whether it does. They are then marked as such.
+    A file may have unfiltered chunks at the edges without a mark on each of them
+    (``H5Pset_chunk_opts``), and h5py cannot query this option. Such chunks are marked here.
     """
     if dataset.chunks is None:
         return np.zeros(0, np.int64), np.zeros((3, 0), np.int64)
@@ -170,7 +171,7 @@ def stored_records(dataset: Any) -> tuple[npt.NDArray[np.int64], Records]:
 
 
 def nothing_stored(dataset: Any) -> bool:
-    """Whether nobody ever wrote to a dataset, and so all of it is its fill value."""
+    """Return True if a dataset was never written, so that all of it is the fill value."""
     creation = dataset.id.get_create_plist()
     return (
         creation.get_layout() in (h5d.CONTIGUOUS, h5d.CHUNKED)
@@ -180,9 +181,9 @@ def nothing_stored(dataset: Any) -> bool:
 
 
 def stored_chunks(dataset: Any) -> npt.NDArray[np.int64] | None:
-    """List the places, in the grid, of the chunks that are stored; None for all of them.
+    """List the places, in the grid, of the stored chunks; None if all are stored.
 
-    Of a dataset without chunks there are none, if nothing of it is stored.
+    The list is empty for a dataset without chunks of which nothing is stored.
     """
     axes = len(dataset.shape)
     if nothing_stored(dataset):
@@ -195,7 +196,7 @@ def stored_chunks(dataset: Any) -> npt.NDArray[np.int64] | None:
 
 
 def _chunk_records(dataset: Any) -> tuple[npt.NDArray[np.int64], Records]:
-    """List the chunks that are stored: their numbers, in C order of the grid, and records."""
+    """List the stored chunks: their numbers, in C order of the grid, and their records."""
     axes = len(dataset.shape)
     table = _listed(dataset)
     grid = tuple(-(-n // c) for n, c in zip(dataset.shape, dataset.chunks, strict=True))
@@ -204,8 +205,8 @@ def _chunk_records(dataset: Any) -> tuple[npt.NDArray[np.int64], Records]:
 
 
 def _listed(dataset: Any) -> npt.NDArray[np.int64]:
-    """List the chunks that are stored: of each where it starts, its offset, size and mask."""
-    # There may be millions: numbers in an array take a tenth of the memory of objects.
+    """List the stored chunks: the start, the offset, the size and the mask of each."""
+    # There may be millions. Numbers in an array take a tenth of the memory of objects.
     found = array("q")
     extend = found.extend
     block = dataset.file.userblock_size
@@ -224,17 +225,18 @@ def _for_each_chunk(dataset_id: Any, note: Callable[[Any], None]) -> None:
     if hasattr(dataset_id, "chunk_iter"):
         dataset_id.chunk_iter(note)
         return
-    # Before 1.12.3, libhdf5 has nothing better.
+    # Before 1.12.3, libhdf5 has no better function.
     for number in range(dataset_id.get_num_chunks()):
         note(dataset_id.get_chunk_info(number))
 
 
 @cache
 def _counts_user_blocks() -> bool:
-    """Tell whether libhdf5 counts the places of chunks from before a user block.
+    """Return True if libhdf5 counts the places of chunks from the start of the file.
 
-    It does since 1.14.4 (https://github.com/HDFGroup/hdf5/issues/3003). It is tried, for the older
-    ones of distributions may be mended.
+    Before 1.14.4, it counts from the end of the user block
+    (https://github.com/HDFGroup/hdf5/issues/3003). The behaviour is tested
+    instead of the version, because distributions may have patched older versions.
     """
     places: list[int] = []
     data = b"where is this chunk, by libhdf5?"
@@ -249,7 +251,7 @@ def _counts_user_blocks() -> bool:
 def _leaves_edges(
     dataset: Any, filters: tuple[Filter, ...], indices: Array, records: Records
 ) -> bool:
-    """Tell whether chunks at the edge are unfiltered, by what libhdf5 reads of them."""
+    """Return True if chunks at the edge are unfiltered, by comparison with libhdf5's reading."""
     itemsize = dataset.id.get_type().get_size()
     nbytes = prod(dataset.chunks) * itemsize
     if (records[1] != nbytes).any():
@@ -264,7 +266,7 @@ def _leaves_edges(
         try:
             read_by_libhdf5(dataset, box, values, True)
         except OSError:
-            # Of what is unfiltered, libhdf5 needs no filter that is not there.
+            # For unfiltered chunks, libhdf5 would not need a filter that is missing.
             if not all(h5z.filter_avail(code) for code, _ in filters):
                 return False
             continue

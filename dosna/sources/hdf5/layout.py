@@ -1,4 +1,4 @@
-"""Which HDF5 datasets can be linked, and where their chunks lie."""
+"""The HDF5 datasets that can be linked, and the places of their chunks."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ __all__ = ["Layout", "stored_layout"]
 
 
 _MOST_CHUNKS = 1 << 56
-"""Their table has 24 bytes for each, whose number has to be one of 64 bits."""
+"""Most chunks of a linked dataset: their table has 24 bytes for each, counted in 64 bits."""
 
 
 _MOST_COMPARED = 64 << 20
 
 
 class Layout(NamedTuple):
-    """How the elements of a dataset lie in its file; see `dosna.backends.linked.dataset.Link`."""
+    """The layout of a dataset's elements in its file; see `dosna.backends.linked.dataset.Link`."""
 
     chunk_size: Shape
     filters: tuple[Filter, ...]
@@ -39,12 +39,12 @@ class Layout(NamedTuple):
 
 
 def stored_layout(dataset: Any, as_: Representation) -> Layout | None:
-    """Say how the elements of a dataset lie; None for one that is small and not in chunks.
+    """Return the layout of a dataset; None if it is empty, a scalar, or compact.
 
     Raises
     ------
     RefusedError
-        They are not what a dataset that links to them could read; says why.
+        If a dataset that links to the elements could not read them. The message says why.
     """
     if as_.empty or not dataset.shape or not dataset.size:
         return None
@@ -84,9 +84,9 @@ def stored_layout(dataset: Any, as_: Representation) -> Layout | None:
 
 
 def _is_padded_so(dataset: Any, dtype: np.dtype[Any]) -> bool:
-    """Tell whether strings that may be padded in another way than NumPy's are so all the same.
+    """Return True if all strings happen to be padded like NumPy's, although their type is not.
 
-    A file that is linked stays as it is, so that it is enough to look at all of them once.
+    A linked file does not change, so it is enough to look at all of them once.
     """
     if not is_stored_as(dataset, dtype, padded=False) or dataset.nbytes > _MOST_COMPARED:
         return False

@@ -1,4 +1,4 @@
-"""What HDF5 datasets show that lies in other files: raw files, and sources of virtual datasets."""
+"""Data of HDF5 datasets in other files: raw files, and sources of virtual datasets."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ _MOST_NAMED = 3
 
 
 def raw_reader(dataset: Any, dtype: np.dtype[Any]) -> ContiguousReader | None:
-    """Return what reads a dataset from raw files that lie beside its file; None if they do not.
+    """Return a reader of a dataset whose raw files lie beside its file; None if they do not.
 
-    libhdf5 looks for them in the current folder.
+    libhdf5 itself looks for such files in the current folder.
     """
     folder, names = _folder(dataset), _raw_files(dataset)
     if all(map(os.path.isabs, names)) or os.environ.get("HDF5_EXTFILE_PREFIX"):
@@ -46,7 +46,7 @@ def raw_reader(dataset: Any, dtype: np.dtype[Any]) -> ContiguousReader | None:
 
 
 def missing_raw_file(dataset: Any) -> str:
-    """Say which raw file of a dataset libhdf5 will not find; empty if it finds all."""
+    """Return which raw file of a dataset libhdf5 will not find; empty if it finds all."""
     folder = _folder(dataset)
     looked_in = _expanded(os.environ.get("HDF5_EXTFILE_PREFIX", ""), folder)
     for name in _raw_files(dataset):
@@ -68,7 +68,7 @@ class _Part(NamedTuple):
 
 
 class _RawFiles(ByteFile):
-    """Parts of files, one after the other. As by libhdf5, what a file is too short for is zero."""
+    """Parts of files, joined. As in libhdf5, bytes beyond the end of a short file are zero."""
 
     def __init__(self, folder: str, parts: list[_Part]) -> None:
         self.location, self._parts = folder, parts
@@ -118,7 +118,7 @@ def _expanded(prefix: str, folder: str) -> str:
 
 
 def view_notes(dataset: Any) -> tuple[str, ...]:
-    """Say of a virtual dataset what is not there that it shows, and how it got its shape."""
+    """Return notes on the missing sources of a virtual dataset, and on its shape."""
     if not dataset.is_virtual:
         return ()
     shown: dict[str, set[str]] = {}
@@ -151,7 +151,7 @@ def _some(names: list[str]) -> str:
 
 
 def _missing(dataset: Any, name: str, inside: set[str]) -> list[str]:
-    """Name a source that is missing, or the datasets that it has not."""
+    """Return the names of a source that is missing, or of the datasets that it lacks."""
     if name == ".":
         return [each for each in sorted(inside) if each not in dataset.file]
     for place in _places(dataset, name):
@@ -164,7 +164,7 @@ def _missing(dataset: Any, name: str, inside: set[str]) -> list[str]:
 
 
 def _places(dataset: Any, name: str) -> Iterator[str]:
-    """Return where libhdf5 looks for a source, in its order (H5F_prefix_open_file)."""
+    """Yield the places where libhdf5 looks for a source, in its order (H5F_prefix_open_file)."""
     own = os.path.abspath(os.fsdecode(dataset.file.filename))
     folder, prefix = os.path.dirname(own), os.environ.get("HDF5_VDS_PREFIX", "")
     if os.path.isabs(name):
@@ -178,7 +178,7 @@ def _places(dataset: Any, name: str) -> Iterator[str]:
 
 
 def _gap(dataset: Any, file_name: str, inside: str) -> str:
-    """Say which numbered sources are behind one that is missing, where libhdf5 stops to look."""
+    """Return a note on numbered sources behind a missing one, where libhdf5 stops looking."""
 
     def is_there(number: int) -> bool:
         found = _missing(dataset, _numbered(file_name, number), {_numbered(inside, number)})
@@ -197,7 +197,7 @@ def _numbered(pattern: str, number: int) -> str:
 
 
 def _numbers(dataset: Any, file_name: str, inside: str) -> Iterator[int]:
-    """Return the numbers of sources that are there: of files, or of datasets of one file."""
+    """Yield the numbers of existing sources: of files, or of datasets of one file."""
     names: Iterator[str]
     if "%b" in file_name:
         folder, pattern = os.path.split(file_name)

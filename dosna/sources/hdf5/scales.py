@@ -1,9 +1,9 @@
-"""Dimension scales: what the axes of HDF5 datasets are called, and how long netCDF takes them.
+"""Dimension scales: the names of the axes of HDF5 datasets, and their lengths in netCDF.
 
 https://support.hdfgroup.org/documentation/hdf5/latest/_h5_d_s__u_g.html describes how datasets and
 scales refer to each other, and
-https://docs.unidata.ucar.edu/netcdf-c/current/file_format_specifications.html what netCDF-4 makes
-of them.
+https://docs.unidata.ucar.edu/netcdf-c/current/file_format_specifications.html describes how
+netCDF-4 uses them.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ __all__ = ["Scales", "is_hidden"]
 
 Dims = tuple[str | None, ...]
 
-# Whatever libhdf5 and h5py raise of references to what is gone, or never was what they say.
+# Errors of libhdf5 and h5py for references to objects that are deleted, or never were scales.
 _UNREADABLE = (OSError, RuntimeError, LookupError, ValueError, TypeError)
 
 _NOT_A_VARIABLE = "This is a netCDF dimension but not a netCDF variable"
@@ -34,7 +34,8 @@ class Scales:
     Parameters
     ----------
     named : callable, optional
-        Returns the name of an open object, or None; libhdf5 searches the file for it each time.
+        A function that returns the name of an open object, or None. Without it, libhdf5 searches
+        the file for each name.
     """
 
     def __init__(self, named: Callable[[Any], str | None] | None = None) -> None:
@@ -45,7 +46,7 @@ class Scales:
         """Return the labels of the axes, or the names of their dimension scales.
 
         Only a scale of the axis's length names it: a dataset that was copied from another file
-        keeps references to what may lie in this one by chance.
+        keeps references that may lead to unrelated objects of this file.
         """
         if not dataset.shape:
             return None
@@ -63,7 +64,7 @@ class Scales:
     def shape(self, dataset: Any) -> Shape:
         """Return the shape that netCDF shows: unlimited dimensions are as long as the longest.
 
-        Of a file that is none of netCDF, what the dataset has.
+        For files that are not netCDF, it is the dataset's own shape.
         """
         own: Shape = tuple(map(int, dataset.shape))
         if None not in dataset.maxshape or not _is_of_netcdf(dataset):
@@ -78,7 +79,7 @@ class Scales:
         return tuple(shape)
 
     def _length(self, scale: Any) -> int:
-        """Return how long netCDF takes a dimension: as the longest variable along it."""
+        """Return the length of a dimension in netCDF: that of the longest variable along it."""
         place = _place(scale)
         if place not in self._lengths:
             longest = int(scale.shape[0])
@@ -92,7 +93,7 @@ class Scales:
         return self._lengths[place]
 
     def _of(self, dataset: Any) -> list[Any]:
-        """Return the first scale of each axis; None for one without."""
+        """Return the first scale of each axis; None for an axis without a scale."""
         found: list[Any] = [None] * len(dataset.shape)
         with suppress(*_UNREADABLE):
             for axis, row in enumerate(dataset.attrs.get("DIMENSION_LIST", ())[: len(found)]):
@@ -108,7 +109,7 @@ class Scales:
 
 
 def is_hidden(dataset: Any) -> bool:
-    """Whether a dataset only stands for a dimension of netCDF, and no variable has its name."""
+    """Return True if a dataset stands for a dimension of netCDF that has no variable."""
     with suppress(*_UNREADABLE):
         if _is_scale(dataset):
             text = dataset.attrs.get("NAME", b"")

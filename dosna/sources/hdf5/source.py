@@ -68,20 +68,31 @@ _BEING_WRITTEN = ("unable to lock file", "already open for", "consistency flag")
 class H5Source(Source):
     """The datasets of an HDF5 file, by their paths in it.
 
-    Each dataset is one array, under the first of its names; other hard links and soft and
-    external links to it are noted. Elements are read from the file's bytes and decoded in the
-    reading thread, where gzip, shuffle and Fletcher-32 are all the filters, and by libhdf5
-    otherwise.
+    Each dataset is one array, under the first of its names. Other hard links, and soft and
+    external links to it, are in its `links`. If gzip, shuffle and Fletcher-32 are the only
+    filters, elements are read from the file's bytes and decoded in the reading thread. Otherwise
+    libhdf5 reads them.
 
     Parameters
     ----------
     location : str, ByteFile or h5py.File, h5py.Group, h5py.Dataset
-        A path, an ``s3://bucket/key`` URL, the file's bytes, or something open, which stays
+        A path, an ``s3://bucket/key`` URL, the file's bytes, or an open object, which stays
         open.
     inner : str
-        A group or a dataset of the file; all of it by default.
-    endpoint_url, profile_name, region_name, verify, timeout, retries
-        Of an S3 server, as of a connection of the backend s3.
+        A group or a dataset of the file; the whole file by default.
+    endpoint_url : str, optional
+        The URL of the S3 server, such as ``https://s3.example.org``; boto3's, or Amazon's, by
+        default.
+    profile_name : str
+        The section of ``~/.aws/credentials``.
+    region_name : str, optional
+        The region; boto3's by default.
+    verify : bool or str
+        Whether to verify the server's certificate, or a PEM file of authorities to trust.
+    timeout : float
+        The seconds of one request, all of its bytes included.
+    retries : int
+        The number of times that a request is repeated after a failure that may pass.
     """
 
     def __init__(
@@ -138,7 +149,7 @@ class H5Source(Source):
 
     @property
     def file(self) -> Any:
-        """The file, as h5py opens it."""
+        """The file, opened by h5py."""
         return self._opened()
 
     def close(self) -> None:
@@ -166,7 +177,7 @@ class H5Source(Source):
         return f"open file of {self._opened().id.get_filesize()} bytes"
 
     def has_changed(self) -> bool:
-        """Tell whether the file is known to be another than when it was opened."""
+        """Return True if the file is known to have changed since it was opened."""
         with suppress(DosnaError, OSError):
             before = self._state
             return (
@@ -198,12 +209,12 @@ class H5Source(Source):
         except SourceChangedError:
             raise
         except Exception as error:
-            # Whatever libraries raise of what is in a file: it concerns this array alone.
+            # Libraries may raise anything for the contents of a file. It concerns this array only.
             return ArrayDescription(name, refused=f"it cannot be read: {_why(error)}", links=links)
 
     def read(self, name: str, box: Box) -> Array:
         reader = self._reader(name)
-        out = np.empty([s.stop - s.start for s in box], reader.dtype)  # all of which is written
+        out = np.empty([s.stop - s.start for s in box], reader.dtype)  # written completely
         self.read_into(name, box, out)
         return out
 
@@ -224,7 +235,7 @@ class H5Source(Source):
             own = reader.dataset.file.filename
             if own != self._opened().filename:
                 file = LocalFile(os.path.abspath(os.fsdecode(own)))
-                state = file.fingerprint()  # before its places are read
+                state = file.fingerprint()  # before the places are read
                 opened = os.fstat(reader.dataset.file.id.get_vfd_handle())
                 if not os.path.samestat(opened, os.stat(file.location)):
                     raise SourceChangedError(
@@ -249,7 +260,7 @@ class H5Source(Source):
             )
 
     def _fingerprint(self) -> str:
-        """Give the fingerprint as it was taken first, and so before what was read since."""
+        """Return the fingerprint that was taken first, before anything else was read."""
         return self._state or self.fingerprint()
 
     def chunk_records(self, name: str) -> tuple[Array, Array]:
@@ -264,7 +275,7 @@ class H5Source(Source):
 
     def _open(self) -> Any:
         assert self._bytes is not None
-        _ = self._bytes.size  # tells whether it is there
+        _ = self._bytes.size  # raises if the file does not exist
         try:
             if isinstance(self._bytes, LocalFile):
                 return h5py.File(self.location, "r")
@@ -301,12 +312,12 @@ class H5Source(Source):
             found = self._readers.get(name)
             if found is None:
                 node = self._node(name)
-                # What lies in another file is left to libhdf5.
+                # Datasets in another file are read by libhdf5.
                 own = node.file.filename == self._opened().filename
                 writable = self._opened().mode != "r"
                 direct = self._bytes if own and not writable else None
                 found = _Reader(node, direct, self._scales)
-                # Each may hold the places of millions of chunks.
+                # Each reader may hold the places of millions of chunks.
                 while len(self._readers) >= _MOST_READERS:
                     del self._readers[next(iter(self._readers))]
                 self._readers[name] = found
@@ -314,7 +325,7 @@ class H5Source(Source):
 
 
 class _Reader:
-    """Reads one dataset."""
+    """A reader of one dataset."""
 
     def __init__(self, dataset: Any, file: ByteFile | None, scales: Scales) -> None:
         self.dataset, self._scales = dataset, scales
@@ -329,7 +340,7 @@ class _Reader:
                 self.refused = missing
         self._undefined = self.as_.strings and is_partly_undefined(dataset)
         if self._undefined and dataset.id.get_storage_size():
-            # Of chunks that are not there, h5py would take memory for the places of strings.
+            # For missing chunks, h5py would take uninitialised memory for the places of strings.
             self.refused = (
                 "its file does not define what those of its strings are that are missing"
             )
@@ -345,7 +356,7 @@ class _Reader:
             self.shape = (*scales.shape(dataset), *self.as_.shape[own:])
 
     def stored(self) -> Array | None:
-        """Say which chunks are stored, if the others are the fill value that `describe` says."""
+        """Return the chunks that are stored, if the others are the fill value in `describe`."""
         dataset = self.dataset
         if self.as_.empty or not dataset.shape or not dataset.size:
             return None
@@ -381,7 +392,7 @@ class _Reader:
         return found
 
     def _written(self) -> Iterator[Box]:
-        """List boxes that cover what is stored."""
+        """Yield boxes that cover all stored elements."""
         found = stored_chunks(self.dataset) if self.dataset.chunks else None
         if found is None:
             yield from blocks(self.shape)
@@ -392,9 +403,10 @@ class _Reader:
 
     @cached_property
     def _stored_strings(self) -> set[Shape] | None:
-        """The chunks that are stored, where libhdf5 does not read others: it would write there.
+        """Stored chunks, if libhdf5 cannot read the others; None if it can, or if all are stored.
 
-        Of a file that is not opened for writing it does not make the fill values of strings.
+        It would write the fill values of strings there, and fails if the file is not open for
+        writing.
         """
         creation = self.dataset.id.get_create_plist()
         defined = creation.fill_value_defined() == h5d.FILL_VALUE_USER_DEFINED
@@ -405,7 +417,7 @@ class _Reader:
 
     @property
     def _direct(self) -> Any:
-        """What reads without libhdf5, or False; found when it is needed, for it lists chunks."""
+        """Reader without libhdf5, or False. It is made when needed, because it lists chunks."""
         with self._lock:
             if self._found_direct is None:
                 possible = not self.as_.strings and self.as_.shape == self.dataset.shape
@@ -462,7 +474,7 @@ class _Reader:
     def read_into(self, box: Box, out: Array) -> None:
         stored = self.as_.shape
         if stored != self.shape:
-            # What netCDF shows, and the file does not have.
+            # Elements that netCDF shows, but the file does not have.
             ends = [min(b.stop, n) for b, n in zip(box, stored, strict=True)]
             box = tuple(slice(min(b.start, e), e) for b, e in zip(box, ends, strict=True))
             extent = tuple(b.stop - b.start for b in box)
@@ -474,7 +486,7 @@ class _Reader:
     def _read_into(self, box: Box, out: Array) -> None:
         direct, undecodable = self._direct, ""
         if direct:
-            # Not where the file ends too early: libhdf5 would read zeros.
+            # Other errors are raised: if the file ends too early, libhdf5 would read zeros.
             try:
                 direct.read_into(box, out)
                 return
@@ -497,15 +509,15 @@ class _Reader:
         if self.as_.strings:
             out[...] = as_dtype(self._strings(box), self.dtype)
         elif axes < len(box):
-            # Elements that are arrays; h5py has zeros where nothing is stored.
+            # The elements are arrays; h5py returns zeros where nothing is stored.
             out[...] = dataset[box[:axes]][(..., *box[axes:])]
         else:
             straight = out.flags.c_contiguous and out.dtype == self.dtype
             target = out if straight else np.empty(out.shape, self.dtype)
-            # Where nothing is stored, libhdf5 may leave memory as it is (H5D_FILL_TIME_NEVER).
+            # Where nothing is stored, libhdf5 may not write to memory (H5D_FILL_TIME_NEVER).
             if self.dtype.names is None:
                 target[...] = self._fill
-            else:  # also between the fields
+            else:  # fill the gaps between fields, too
                 raw = np.frombuffer(bytes_of(target), np.uint8).reshape(-1, self.dtype.itemsize)
                 raw[...] = np.frombuffer(self._fill.tobytes(), np.uint8)
             if not is_never_written(dataset):
@@ -527,7 +539,7 @@ class _Reader:
 
 
 def _conventions(dataset: Any, name: str) -> tuple[str, ...]:
-    """Say what netCDF and MATLAB mean by a dataset, where it is not what HDF5 shows."""
+    """Return notes on what netCDF and MATLAB mean by a dataset, if it differs from HDF5."""
     notes: tuple[str, ...] = ()
     last = name.rpartition("/")[2]
     if last.startswith(_NON_COORDINATE):
@@ -547,7 +559,7 @@ def _conventions(dataset: Any, name: str) -> tuple[str, ...]:
     return notes
 
 
-# What hdf5plugin 7 brings, and before it but for the last.
+# The filters of hdf5plugin 7. Earlier versions have all but the last.
 _OF_HDF5PLUGIN = {
     *(307, 32001, 32004, 32008, 32013, 32015, 32017, 32018, 32024, 32026, 32028, 32033)
 }
@@ -577,7 +589,7 @@ def _missing_filter(dataset: Any) -> str:
 
 
 class _UnreadableError(Exception):
-    """An array cannot be read; says why."""
+    """An error for an array that cannot be read. The message says why."""
 
 
 def _why(error: BaseException) -> str:
@@ -591,7 +603,7 @@ def _why(error: BaseException) -> str:
 
 
 class _reading:
-    """Turns what libraries raise into SourceError."""
+    """A context that converts errors of libraries to SourceError."""
 
     def __init__(self, source: H5Source, name: str) -> None:
         self.source, self.name = source, name

@@ -1,4 +1,4 @@
-"""Strings of variable length: as text, or of fixed length where they are bytes of another kind."""
+"""Strings of variable length: as text, or as fixed-length bytes if they are not UTF-8."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _MOST_PADDED = 1 << 30
 
 
 def blocks(shape: Shape) -> Iterator[Box]:
-    """Give boxes of a bounded number of elements that make up an array."""
+    """Yield boxes that cover an array, each of a bounded number of elements."""
     if not shape:
         yield ()
         return
@@ -29,20 +29,22 @@ def blocks(shape: Shape) -> Iterator[Box]:
 
 
 def measure(shape: Shape, parts: Iterator[Array]) -> tuple[np.dtype[Any], str]:
-    """Find the dtype that takes all strings of an array.
+    """Return the dtype that takes all strings of an array.
 
     Parameters
     ----------
     shape : tuple of int
+        The shape of the array.
     parts : iterator of arrays of str or bytes objects
+        The strings.
 
     Returns
     -------
     dtype : numpy.dtype
-        That of text, or S if some are bytes that are not UTF-8.
+        The dtype of text, or S if some strings are bytes that are not UTF-8.
     refused : str
-        Why they are not to be kept so: they are none of text, and one is much longer than the
-        rest.
+        The reason why the strings are refused: they are not text, and one of them is much longer
+        than the rest. Otherwise empty.
     """
     raw, total, text = 1, 0, True
     for part in parts:
@@ -68,7 +70,7 @@ def measure(shape: Shape, parts: Iterator[Array]) -> tuple[np.dtype[Any], str]:
 
 
 def as_dtype(strings: Any, dtype: np.dtype[Any]) -> Array:
-    """Turn an array of str or bytes objects into one of a dtype that `measure` gave."""
+    """Convert an array of str or bytes objects to a dtype that `measure` returned."""
     array = np.asarray(strings, object)
     if dtype == TEXT:
         return as_text(array)

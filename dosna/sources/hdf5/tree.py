@@ -1,4 +1,4 @@
-"""The arrays and groups of an HDF5 file, each once, whatever links lead to it."""
+"""The arrays and groups of an HDF5 file, each once, however many links lead to it."""
 
 from __future__ import annotations
 
@@ -17,27 +17,27 @@ from dosna.sources.hdf5.types import attributes
 __all__ = ["BrokenLinkError", "Node", "Tree", "key_of", "place_of", "walk", "walk_nodes"]
 
 _MOST_LINKS = 100_000
-"""Names by way of links to groups: each such link is another name of all that is below."""
+"""Most names by way of links to groups: such a link gives all below another name."""
 
 
 class BrokenLinkError(LookupError):
-    """Why a name leads nowhere."""
+    """An error for a name that leads nowhere. The message says why."""
 
 
 @dataclass(frozen=True)
 class Node:
-    """What a name leads to.
+    """An object to which a name leads.
 
     Parameters
     ----------
     place : hashable
-        The same for each name of it.
+        The place of the object, the same for each of its names.
     kind : str
         ``array``, ``group`` or something else.
     attrs : mapping
-        Of a group.
+        The attributes, if it is not an array.
     hard, linked : sequence of str
-        Of a group: the keys of hard links in it, and of others.
+        The keys of hard links in a group, and of its other links.
     """
 
     place: Hashable
@@ -49,18 +49,18 @@ class Node:
 
 @dataclass
 class Tree:
-    """What `walk` finds.
+    """The result of `walk`.
 
     Parameters
     ----------
     arrays : dict
-        Names of datasets, each with the other names of the same one.
+        The names of datasets, each with the other names of the same dataset.
     groups : dict
-        Attributes of each group.
+        The attributes of each group.
     broken : dict
-        Names that lead nowhere, and why.
+        The names that lead nowhere, and the reasons.
     places : dict
-        The name of each place, as it was met first.
+        The first name of each place.
     """
 
     arrays: dict[str, list[str]] = field(default_factory=dict)
@@ -70,18 +70,19 @@ class Tree:
 
 
 def walk_nodes(look: Callable[[str], Node], inner: str) -> Tree:
-    """Find what is below a group, or the one dataset that `inner` names.
+    """Return everything below a group, or the one dataset that `inner` names.
 
-    Hard links come first, in the order of their names; then soft and external ones, which are
-    other names of what is known, or lead to more. An array goes by the first of its names that a
-    dataset can have, or by the first, if none is such. What has attributes without being an array
-    or a group (a named type) is kept as a group.
+    Hard links are followed first, in the order of their names. Then soft and external links are
+    followed: they are other names of known objects, or lead to new ones. An array is listed under
+    the first of its names that a dataset can have, or under the first of all if there is none.
+    Other objects with attributes (named types) are kept as groups.
 
     Parameters
     ----------
     look : callable
-        Gives what a name leads to, or raises BrokenLinkError.
+        A function that returns the node of a name, or raises BrokenLinkError.
     inner : str
+        The name of a group or a dataset; empty for the whole file.
     """
     tree = Tree()
     known = tree.places
@@ -99,7 +100,7 @@ def walk_nodes(look: Callable[[str], Node], inner: str) -> Tree:
         if first != name:
             if first in tree.arrays:
                 tree.arrays[first].append(name)
-            # Not of one that leads back to where it is in: such names have no end.
+            # Skip a link to a group that contains it: such names have no end.
             elif first in tree.groups and first and not name.startswith(f"{first}/"):
                 of_groups.setdefault(first, []).append(name)
         elif found.kind == "array":
@@ -118,7 +119,7 @@ def walk_nodes(look: Callable[[str], Node], inner: str) -> Tree:
 
 
 def _add_names(arrays: Mapping[str, list[str]], of_groups: Mapping[str, Sequence[str]]) -> None:
-    """Add the names of arrays by way of further names of the groups above them."""
+    """Add the names that arrays have by other names of the groups above them."""
     added = 0
     for first, others in arrays.items():
         for name in [first, *others]:
@@ -130,7 +131,7 @@ def _add_names(arrays: Mapping[str, list[str]], of_groups: Mapping[str, Sequence
 
 
 def _well_named(first: str, others: list[str]) -> tuple[str, list[str]]:
-    """Put the first name that a dataset can have before the others."""
+    """Return the first name that a dataset can have, and the other names."""
     names = [first, *others]
     chosen = next(filter(_is_legal, names), first)
     return chosen, [name for name in names if name != chosen]
@@ -145,20 +146,20 @@ def _is_legal(name: str) -> bool:
 
 
 def key_of(name: str) -> str | bytes:
-    """Return what h5py calls a name, of which HDF5 does not say that it is of UTF-8."""
+    """Return the key of a name for h5py: bytes for names that are not UTF-8."""
     raw = name.encode("utf-8", "surrogateescape")
     return raw if any("\udc80" <= c <= "\udcff" for c in name) else name
 
 
 def place_of(opened: Any) -> Hashable:
-    """Return the place of an open object: the same, by whatever name it was opened."""
+    """Return the place of an open object. It is the same for all of its names."""
     info = h5o.get_info(opened.id)
     return info.fileno, info.addr
 
 
 def walk(file: Any, inner: str) -> Tree:
-    """Find what is below a group of an h5py file, or the one dataset that `inner` names."""
-    # Numbers of files are given again when a file was closed: external ones stay open.
+    """Return everything below a group of an h5py file, or the one dataset that `inner` names."""
+    # The numbers of closed files are used again, so external files stay open.
     kept: dict[int, Any] = {}
 
     def look(name: str) -> Node:
@@ -177,7 +178,7 @@ def walk(file: Any, inner: str) -> Tree:
                 (hard if kind == h5l.TYPE_HARD else linked).append(key)
             return Node(place, "group", attributes(found), hard, linked)
         except Exception as error:
-            # One that is damaged is to cost no other.
+            # A damaged object must not prevent the reading of others.
             raise BrokenLinkError(f"{_target(file, name)} cannot be opened: {error}") from None
 
     return walk_nodes(look, inner)

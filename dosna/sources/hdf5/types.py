@@ -1,4 +1,4 @@
-"""What an HDF5 dataset becomes: its NumPy dtype and shape, or why there is none."""
+"""The NumPy dtype and shape that an HDF5 dataset becomes, or why there is none."""
 
 from __future__ import annotations
 
@@ -33,21 +33,23 @@ __all__ = [
 
 @dataclass(frozen=True)
 class Representation:
-    """How the elements of an HDF5 dataset are represented.
+    """The representation of the elements of an HDF5 dataset.
 
     Parameters
     ----------
     dtype : numpy.dtype
     shape : tuple of int
-        Of the dataset, and then of the array that each element is, if it is one.
+        The shape of the dataset, followed by that of its elements if these are arrays.
     strings : bool
         Whether elements are strings of variable length, whose `dtype` is not known yet.
     empty : bool
         Whether the dataset is a null dataspace.
     attrs : mapping
-        What is to be kept beside the dataset's own attributes.
+        Attributes to keep in addition to the dataset's own.
     notes : tuple of str
+        Conversions, and anything else that users should know.
     refused : str
+        The reason why there is no representation; empty if there is one.
     """
 
     dtype: np.dtype[Any]
@@ -60,7 +62,7 @@ class Representation:
 
 
 def represent(dataset: Any) -> Representation:
-    """Say how a dataset is represented; what is not, by `Representation.refused`."""
+    """Return the representation of a dataset. If there is none, its `refused` says why."""
     shape = dataset.shape
     try:
         found = dataset.dtype
@@ -76,7 +78,7 @@ def represent(dataset: Any) -> Representation:
 
 
 def _tag(stored: Any) -> str:
-    """Return what an opaque type is tagged as, but by h5py."""
+    """Return the tag of an opaque type; empty if there is none, or if it is h5py's."""
     if stored.get_class() != h5t.OPAQUE:
         return ""
     tag = decoded(stored.get_tag())
@@ -84,11 +86,12 @@ def _tag(stored: Any) -> str:
 
 
 def represent_as(found: np.dtype[Any], extent: Shape | None) -> Representation:
-    """Say how elements are represented whose dtype has h5py's notes.
+    """Return the representation of elements of a dtype that has h5py's metadata.
 
     Parameters
     ----------
     found : numpy.dtype
+        The dtype from h5py.
     extent : tuple of int, or None
         The shape; None for a null dataspace.
     """
@@ -123,7 +126,7 @@ def represent_as(found: np.dtype[Any], extent: Shape | None) -> Representation:
 
 
 def _enumerations(dtype: np.dtype[Any]) -> dict[str, Any]:
-    """Return the names of an enumeration's values, and of those of fields by field."""
+    """Return the names of an enumeration's values; for a compound, by field."""
     if dtype.names is not None and dtype.fields is not None:
         fields = {name: _enumerations(dtype.fields[name][0]) for name in dtype.names}
         return {name: found for name, found in fields.items() if found}
@@ -155,7 +158,7 @@ def _refusal(dtype: np.dtype[Any], within: str = "") -> str:
 
 
 def _plain(dtype: np.dtype[Any]) -> np.dtype[Any]:
-    """Drop what h5py notes in a dtype and NumPy does not compare."""
+    """Return a dtype without h5py's metadata, which NumPy does not compare."""
     if dtype.names is not None:
         assert dtype.fields is not None
         fields = [dtype.fields[name] for name in dtype.names]
@@ -173,9 +176,9 @@ def _plain(dtype: np.dtype[Any]) -> np.dtype[Any]:
 
 
 def stored_fill(dataset: Any, dtype: np.dtype[Any]) -> Any:
-    """Return what elements of a dataset read as that nobody wrote: a scalar of a dtype.
+    """Return the value of elements that were never written, as a scalar of a dtype.
 
-    Zero where the file defines none, or defines it as undefined.
+    It is zero if the file has no fill value, or says that it is undefined.
     """
     if dataset.id.get_create_plist().fill_value_defined() != h5d.FILL_VALUE_USER_DEFINED:
         return np.zeros((), dtype)[()]
@@ -183,7 +186,7 @@ def stored_fill(dataset: Any, dtype: np.dtype[Any]) -> Any:
 
 
 def stored_text(dataset: Any) -> bytes:
-    """Return what strings of variable length read as that nobody wrote."""
+    """Return the value of strings of variable length that were never written."""
     if dataset.id.get_create_plist().fill_value_defined() != h5d.FILL_VALUE_USER_DEFINED:
         return b""
     found = dataset.fillvalue
@@ -191,7 +194,7 @@ def stored_text(dataset: Any) -> bytes:
 
 
 def is_partly_undefined(dataset: Any) -> bool:
-    """Tell whether a dataset has elements that nobody wrote, and says of none what they are."""
+    """Return True if a dataset has unwritten elements, and its fill value is undefined."""
     creation = dataset.id.get_create_plist()
     if creation.fill_value_defined() != h5d.FILL_VALUE_UNDEFINED or not dataset.size:
         return False
@@ -202,7 +205,7 @@ def is_partly_undefined(dataset: Any) -> bool:
 
 
 def is_never_written(dataset: Any) -> bool:
-    """Tell whether nothing of a dataset that is not in chunks is stored."""
+    """Return True if a dataset is contiguous and nothing of it is stored."""
     creation = dataset.id.get_create_plist()
     return bool(
         creation.get_layout() == h5d.CONTIGUOUS
@@ -212,15 +215,15 @@ def is_never_written(dataset: Any) -> bool:
 
 
 def is_stored_as(dataset: Any, dtype: np.dtype[Any], padded: bool = True) -> bool:
-    """Tell whether the file's bytes of the elements are those of the dtype.
+    """Return True if the elements have the same bytes in the file as in an array of a dtype.
 
     Parameters
     ----------
     dataset : h5py.Dataset
     dtype : numpy.dtype
     padded : bool
-        Whether strings have to be padded as NumPy's are, by null bytes. In others something may
-        follow their end, or spaces that do not belong to them.
+        Whether strings must be padded with null bytes, like NumPy's. With other paddings, bytes
+        may follow their end, or spaces that are not part of them.
     """
     try:
         return dataset.dtype.itemsize == dtype.itemsize and _is_plain(
@@ -234,7 +237,7 @@ _NATIVE_COMPLEX = getattr(h5t, "COMPLEX", 11)
 
 
 def _is_plain(stored: Any, dtype: np.dtype[Any], padded: bool) -> bool:
-    """Tell whether bytes of a type of HDF5 are those of the dtype that h5py has for it."""
+    """Return True if a type of HDF5 has the same bytes as the dtype that h5py has for it."""
     kind = stored.get_class()
     if stored.get_size() != dtype.itemsize:
         return False
@@ -265,14 +268,15 @@ def _is_plain(stored: Any, dtype: np.dtype[Any], padded: bool) -> bool:
     return bool(stored.equal(h5t.py_create(dtype, logical=True)))
 
 
-# What HDF5's dimension scales note about each other, see `dosna.sources.hdf5.scales`.
+# Attributes by which dimension scales refer to each other, see `dosna.sources.hdf5.scales`.
 _OF_SCALES = {"DIMENSION_LABELS", "DIMENSION_LIST", "REFERENCE_LIST"}
 
 
 def decoded(text: bytes | str) -> str:
-    """Return a text of a file: of UTF-8, or else of Latin-1, as most of the others are.
+    """Return a text of a file, decoded as UTF-8, or as Latin-1 if it is not UTF-8.
 
-    h5py gives bytes for some of the others, and for some a str with surrogates.
+    Most texts that are not UTF-8 are Latin-1. h5py returns bytes for some of them, and a str with
+    surrogates for others.
     """
     raw = text.encode("utf-8", "surrogateescape") if isinstance(text, str) else bytes(text)
     try:
@@ -284,16 +288,18 @@ def decoded(text: bytes | str) -> str:
 def attributes(
     owner: Any, known: Callable[[Any], str | None] = lambda opened: None
 ) -> dict[str, Any]:
-    """Read the attributes of a group or a dataset, as far as they can be kept.
+    """Read the attributes of a group or a dataset.
 
-    References become the names of what they refer to; what cannot be kept, a text that says so.
+    References become the names of their objects. An attribute that cannot be kept becomes a text
+    that says so.
 
     Parameters
     ----------
     owner : h5py.Group, h5py.Dataset or h5py.Datatype
+        The object with the attributes.
     known : callable
-        Returns the name of an open object without its first '/', or None. libhdf5 searches the
-        file for one each time.
+        A function that returns the name of an open object without its first '/', or None. For
+        None, libhdf5 searches the file for the name each time.
     """
 
     def named(reference: Any) -> str | None:
@@ -305,7 +311,7 @@ def attributes(
 
 
 def name_of(opened: Any) -> str | None:
-    """Return the name of an open object: of what is no UTF-8, the bytes as Python escapes them."""
+    """Return the name of an open object. Bytes that are not UTF-8 become surrogates."""
     found = opened.name
     return found.decode("utf-8", "surrogateescape") if isinstance(found, bytes) else found
 
@@ -313,14 +319,14 @@ def name_of(opened: Any) -> str | None:
 def kept(
     readers: Mapping[str | bytes, Callable[[], Any]], named: Callable[[Any], str | None]
 ) -> dict[str, Any]:
-    """Read attributes as `attributes` does.
+    """Read attributes by functions, and convert the values as `attributes` does.
 
     Parameters
     ----------
-    readers : mapping of str, or bytes that are not of UTF-8, to callable
-        Each gives a value as h5py would.
+    readers : mapping of str, or bytes that are not UTF-8, to callable
+        Functions that return the values as h5py does.
     named : callable
-        Gives the name of what a reference leads to.
+        A function that returns the name of the object of a reference.
     """
     found: dict[str, Any] = {}
     for key, read in readers.items():

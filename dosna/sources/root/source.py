@@ -46,8 +46,19 @@ class RootSource(Source):
     inner : str
         A tree (``Events``, or ``Events;1`` for one of its cycles), or a directory of trees; all
         trees by default.
-    endpoint_url, profile_name, region_name, verify, timeout, retries
-        Of an S3 server, as of a connection of the backend s3.
+    endpoint_url : str, optional
+        The URL of the S3 server, such as ``https://s3.example.org``; boto3's, or Amazon's, by
+        default.
+    profile_name : str
+        The section of ``~/.aws/credentials``.
+    region_name : str, optional
+        The region; boto3's by default.
+    verify : bool or str
+        Whether to verify the server's certificate, or a PEM file of authorities to trust.
+    timeout : float
+        The seconds of one request, all of its bytes included.
+    retries : int
+        The number of times that a request is repeated after a failure that may pass.
     """
 
     def __init__(
