@@ -7,9 +7,9 @@
 ...     float(ds[...].sum())
 4000.0
 
-`use` chooses who works (`cpu`, `joblib`) and where chunks live (`ram`, `hdf5`). Importing
-this package loads NumPy and nothing else; what an engine or a backend needs is loaded when it
-is chosen.
+`use` chooses the engine, which does the work (`cpu`, `joblib`), and the backend, which stores the
+chunks (`ram`, `hdf5`). Importing this package loads NumPy and nothing else; the packages that an
+engine or a backend needs are loaded when it is chosen.
 """
 
 import logging
@@ -24,7 +24,7 @@ from dosna.settings import Status, compatible, status, use
 __version__ = "0.1.0"
 
 connection = Connection
-"""The spelling of the first DosNa's documentation."""
+"""The name in the documentation of the first DosNa."""
 
 __all__ = [
     "Connection",

@@ -1,6 +1,6 @@
 """Old import paths, which work with a DeprecationWarning until the release after the next.
 
-Modules were moved to the floor that they belong to; see ``docs/design/floors.md``.
+The modules were moved to the floor that they belong to; see ``docs/design/floors.md``.
 """
 
 from __future__ import annotations
@@ -103,7 +103,7 @@ MOVED = {
 
 
 class _Alias(Loader):
-    """Loads a module by importing another, of which nothing changes."""
+    """A loader that imports another module in place of its own, and does not change it."""
 
     def __init__(self, target: str) -> None:
         self._target = target
@@ -114,7 +114,7 @@ class _Alias(Loader):
         return module
 
     def get_code(self, fullname: str) -> CodeType | None:
-        """Return the code of the other module, which ``python -m`` runs."""
+        """Return the code of the other module, for ``python -m``."""
         found = importlib.util.find_spec(self._target)
         assert found is not None
         assert isinstance(found.loader, InspectLoader)
@@ -125,7 +125,7 @@ class _Alias(Loader):
 
 
 class _Moved(MetaPathFinder):
-    """Finds modules by the names that they had."""
+    """A finder of modules by their old names."""
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
@@ -138,6 +138,6 @@ class _Moved(MetaPathFinder):
 
 
 def install() -> None:
-    """Let Python ask the table for modules that it finds nowhere else."""
+    """Make Python search `MOVED` for modules that it finds nowhere else."""
     if not any(isinstance(finder, _Moved) for finder in sys.meta_path):
         sys.meta_path.append(_Moved())

@@ -92,19 +92,19 @@ class IncompatibleError(ConfigurationError):
 
 
 class MissingDependencyError(DosnaError, ImportError):
-    """A package that a backend, engine or feature needs is not installed."""
+    """A package that a backend, engine or feature needs and that is not installed."""
 
 
 class ConnectionError(DosnaError, builtins.ConnectionError):
-    """The store cannot be reached, or refuses the connection."""
+    """A store that cannot be reached, or that refuses the connection."""
 
 
 class NotConnectedError(ConnectionError):
-    """A connection is used before ``connect`` or after ``disconnect``."""
+    """A use of a connection before ``connect`` or after ``disconnect``."""
 
 
 class ReadOnlyError(DosnaError, PermissionError):
-    """A change was asked of a connection opened with mode 'r', or of a linked dataset."""
+    """An attempt to change a dataset of a connection with mode 'r', or a linked dataset."""
 
 
 class DatasetNameError(DosnaError, ValueError):
@@ -112,71 +112,74 @@ class DatasetNameError(DosnaError, ValueError):
 
 
 class DatasetError(DosnaError):
-    """Something is wrong with a dataset."""
+    """Base of the errors about a dataset."""
 
 
 class DatasetNotFoundError(DatasetError, KeyError):
-    """There is no dataset of that name."""
+    """A dataset that does not exist."""
 
 
 class DatasetExistsError(DatasetError, FileExistsError):
-    """A dataset of that name exists already."""
+    """A dataset that exists already."""
 
 
 class StaleDatasetError(DatasetError, RuntimeError):
-    """The dataset was resized or replaced by somebody else under this handle."""
+    """A dataset that was resized or replaced through another handle since this one was opened."""
 
 
 class FormatError(DatasetError, ValueError):
-    """The stored metadata is of a newer format, of another program, or broken."""
+    """Stored metadata of a newer format, of another program, or broken."""
 
 
 class ChunkError(DosnaError):
-    """Something is wrong with a chunk."""
+    """Base of the errors about a chunk."""
 
 
 class ChunkNotFoundError(ChunkError, KeyError):
-    """A chunk that was written is gone from the store."""
+    """A chunk that was written and is missing from the store."""
 
 
 class ChunkIndexError(ChunkError, IndexError):
-    """There is no such chunk in the grid."""
+    """The index of a chunk that is not in the chunk grid."""
 
 
 class ChunkExistsError(ChunkError, FileExistsError):
-    """The chunk was written before."""
+    """A chunk that was written before."""
 
 
 class ChunkCorruptError(ChunkError, ValueError):
-    """A stored chunk has a wrong length, header or checksum."""
+    """A stored chunk with a wrong length, header or checksum."""
 
 
 class StorageError(DosnaError, OSError):
-    """The store failed: a full disk, a missing permission, an I/O error."""
+    """A failure of the store: a full disk, a missing permission, an I/O error."""
 
 
 class LockError(StorageError):
-    """The file system cannot lock, so that concurrent writes could be lost."""
+    """A file system without locks, so that concurrent writes could be lost."""
 
 
 class StoreTimeoutError(StorageError, TimeoutError):
-    """The store did not answer in time; nothing was changed."""
+    """A store that did not answer in time. Nothing was changed."""
 
 
 class OutcomeUnknown(StorageError):
-    """A write may or may not have happened: the answer was lost. Read back before retrying."""
+    """A write that may or may not have happened, because the answer was lost.
+
+    Read the data back before writing them again.
+    """
 
 
 class SourceError(DosnaError, ValueError):
-    """A source of data cannot be read: of an unknown kind, damaged, or still being written."""
+    """A source of data that cannot be read: it is unknown, damaged, or still being written."""
 
 
 class SourceNotFoundError(SourceError, FileNotFoundError):
-    """There is no such source, or it has nothing of that name."""
+    """A source that does not exist, or a name that is not in the source."""
 
 
 class SourceChangedError(SourceError):
-    """A source is no longer what it was when its ingest began, or when it was linked."""
+    """A source that has changed since its ingest began, or since it was linked."""
 
 
 class RefusedError(SourceError, TypeError):
@@ -184,16 +187,16 @@ class RefusedError(SourceError, TypeError):
 
 
 class MemoryLimitError(DosnaError, ValueError):
-    """``memory_limit`` is smaller than what one chunk needs."""
+    """A ``memory_limit`` that is smaller than one chunk needs."""
 
 
 class WorkerError(DosnaError, RuntimeError):
-    """A worker process died, or could not be started."""
+    """A worker process that died or could not be started."""
 
 
 class IncompleteDatasetWarning(UserWarning):
-    """A dataset is read before all of its data have been written."""
+    """A dataset that is read before all of its data have been written."""
 
 
 class CollectiveError(DosnaError, ValueError):
-    """Processes that work together called different operations, or with other arguments."""
+    """Different calls, or different arguments, in processes that work together."""

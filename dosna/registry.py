@@ -1,13 +1,14 @@
 """Plug-ins by name, loaded when they are first used: backends, engines, sources, verbs.
 
-Packages from outside register by the entry points ``dosna.backends``, ``dosna.engines``,
-``dosna.sources`` and ``dosna.verbs``, each naming what the table of that kind takes::
+Other packages register plug-ins by the entry points ``dosna.backends``, ``dosna.engines``,
+``dosna.sources`` and ``dosna.verbs``. Each names an object of the type that the table of that kind
+holds::
 
     [project.entry-points."dosna.backends"]
     mystore = "mypackage.mystore:BACKEND"
 
 The tables are `dosna.backends.registry`, `dosna.engines.registry`, `dosna.sources.registry` and
-`dosna.array.verbs.registry`. This module knows none of their types.
+`dosna.array.verbs.registry`. This module does not know their types.
 """
 
 from __future__ import annotations
@@ -27,30 +28,31 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Known:
-    """A plug-in of our own: which attribute of which module, and what it needs."""
+    """A plug-in of dosna itself: its module and attribute, and the packages that it needs."""
 
     target: str
     extra: str = ""
     aliases: tuple[str, ...] = ()
     hint: str = ""
-    """How to install what no package index has."""
+    """The way to install what no package index has."""
     about: Any = None
-    """What the table tells of the plug-in without loading it."""
+    """Information about the plug-in that is available without loading it."""
 
 
 P = TypeVar("P")
 
 
 class Registry(Generic[P]):
-    """One kind of plug-in, by name.
+    """A table of the plug-ins of one kind, by name.
 
     Parameters
     ----------
     kind : str
-        ``backend``, ``engine``, ``source`` or ``verb``, as error messages call it.
+        The kind in error messages: ``backend``, ``engine``, ``source`` or ``verb``.
     plugin : type
-        What plug-ins of the kind are.
+        The type of the plug-ins.
     known : mapping of str to Known
+        The plug-ins of dosna itself, by name.
     """
 
     def __init__(self, kind: str, plugin: type[P], known: Mapping[str, Known]) -> None:
@@ -63,20 +65,20 @@ class Registry(Generic[P]):
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Names that `get` takes, without aliases."""
+        """The names that `get` takes, without aliases."""
         return (*self.known, *sorted({*entry_points_of(self.kind), *self.loaded} - {*self.known}))
 
     @property
     def aliases(self) -> tuple[str, ...]:
-        """Further names that `get` takes."""
+        """The aliases that `get` takes as well."""
         return tuple(self._alias)
 
     def register(self, plugin: P, name: str = "") -> None:
-        """Make a plug-in known in this process, under its own name if none is given."""
+        """Add a plug-in to the table of this process, under its own name if none is given."""
         self.loaded[(name or plugin.name).lower()] = plugin  # type: ignore[attr-defined]
 
     def loads(self, name: str) -> bool:
-        """Load a plug-in of another package, or warn, once, that it cannot be."""
+        """Load a plug-in of another package. If this fails, warn once and return False."""
         if name in self._broken:
             return False
         try:
@@ -88,14 +90,15 @@ class Registry(Generic[P]):
         return True
 
     def get(self, name: str) -> P:
-        """Load the plug-in of that name or alias, in any case.
+        """Return the plug-in with a name or alias, in upper or lower case. Load it if necessary.
 
         Raises
         ------
         ConfigurationError
-            Unknown; the message lists what is known.
+            The name is unknown (the message lists the known ones), or the plug-in of another
+            package cannot be loaded or has a wrong type.
         MissingDependencyError
-            A package that it needs is not installed.
+            A package that the plug-in needs is not installed.
         """
         if not isinstance(name, str):
             raise ConfigurationError(f"{self.kind} is named by a str, not {name!r}")
@@ -118,7 +121,7 @@ class Registry(Generic[P]):
         try:
             loaded: P = load(known.target)
         except (ImportError, RuntimeError) as error:
-            # mpi4py without an MPI library is a RuntimeError.
+            # mpi4py raises RuntimeError if there is no MPI library.
             if not known.extra and not known.hint:
                 raise
             package = getattr(error, "name", None) or "a package"
@@ -151,7 +154,7 @@ class Registry(Generic[P]):
 
 
 def load(target: str) -> Any:
-    """Return what ``module:attribute`` names."""
+    """Import a module and return its attribute, from the text ``module:attribute``."""
     module, _, attribute = target.partition(":")
     return getattr(importlib.import_module(module), attribute)
 
@@ -164,7 +167,7 @@ def entry_points_of(kind: str) -> dict[str, EntryPoint]:
 
 def entries(group: str) -> Iterable[EntryPoint]:
     """Return the entry points of a group."""
-    # Late, because it takes longer to import than all of dosna.
+    # Imported here, because it takes longer to import than all of dosna.
     from importlib.metadata import entry_points
 
     return entry_points(group=group)
@@ -182,7 +185,7 @@ _MOVED = {
 
 
 def __getattr__(name: str) -> Any:
-    # The names that this module had in 0.1; they go with the release after the next.
+    # The names that this module had in 0.1, which the release after the next will remove.
     if name not in _MOVED:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     found = _MOVED[name]

@@ -1,4 +1,4 @@
-"""The engine and backend that connections take by default."""
+"""The engine and the backend that connections use by default."""
 
 from __future__ import annotations
 
@@ -31,14 +31,14 @@ class _Chosen(NamedTuple):
     engine_kw: Mapping[str, Any]
 
 
-# For all threads, as of a program's first lines. Replaced as a whole, so that whoever reads it
-# sees one choice and never parts of two.
+# The choice of all threads, made in the first lines of a program. It is replaced as a whole, so
+# that readers see one choice and never parts of two.
 _chosen = _Chosen("cpu", "ram", {})
 _choosing = threading.Lock()
 
 
 def _renew_lock() -> None:
-    """Give a forked child a lock of its own: nobody there would release the parent's."""
+    """Make a new lock in a forked child, where nobody would release the parent's."""
     global _choosing
     _choosing = threading.Lock()
 
@@ -51,33 +51,33 @@ def use(
     backend: str | None = None,
     engine_kw: Mapping[str, Any] | None = None,
 ) -> None:
-    """Choose engine and backend of the connections that are made from now on.
+    """Choose the engine and the backend of connections that are made from now on.
 
-    What is not named stays. A pair that cannot work together is refused when a connection is
-    made, so that the two may be set one after the other. The choice is the whole process's, all
-    of its threads included: a service that works for several passes engine and backend to each
-    `dosna.Connection`.
+    An argument that is not given leaves its choice unchanged. A pair that cannot work together is
+    refused when a connection is made, so that the two may be set one after the other. The choice
+    applies to the whole process with all of its threads. A service with several users should pass
+    the engine and the backend to each `dosna.Connection` instead.
 
     Parameters
     ----------
     engine : {'cpu', 'joblib', ...}, optional
-        In any case; `dosna.engines.AVAILABLE` lists them.
+        The name of an engine, in upper or lower case; `dosna.engines.AVAILABLE` lists them.
     backend : {'ram', 'hdf5', ...}, optional
-        `dosna.backends.AVAILABLE` lists them.
+        The name of a backend, in upper or lower case; `dosna.backends.AVAILABLE` lists them.
     engine_kw : mapping, optional
-        Keywords of the engine. Naming another engine without them means its defaults.
+        The keywords of the engine. If another engine is named without them, it has its defaults.
 
     Raises
     ------
     ConfigurationError
-        An unknown name, or a bad value of a keyword.
+        A name is unknown, or the value of a keyword is not valid.
     TypeError
-        A keyword that the engine does not have.
+        The engine does not have a keyword.
     MissingDependencyError
         A package that the engine or the backend needs is not installed.
     """
     global _chosen
-    found = current(engine, backend, engine_kw)  # imports, and so not under the lock
+    found = current(engine, backend, engine_kw)  # not under the lock, because it imports
     with _choosing:
         if engine is not None or engine_kw is not None:
             _chosen = _chosen._replace(engine=found.engine.name, engine_kw=found.engine.params)
@@ -90,7 +90,7 @@ def current(
     backend: str | None = None,
     engine_kw: Mapping[str, Any] | None = None,
 ) -> Status:
-    """Give what was chosen by `use`, except for what is named here."""
+    """Return the choice of `use`, with the arguments given here in its place."""
     chosen = _chosen
     found = engines.get(chosen.engine if engine is None else engine)
     if engine_kw is None:
@@ -103,17 +103,17 @@ def current(
 
 
 def status(show: bool = False) -> Status:
-    """Say which engine and backend are chosen.
+    """Return the engine and the backend that are chosen.
 
     Parameters
     ----------
     show : bool
-        Also print them.
+        True to print them as well.
 
     Returns
     -------
     Status
-        ``(engine, backend)``, each with its ``name``; the engine with its ``params``.
+        The pair ``(engine, backend)``. Each has a ``name``, and the engine has its ``params``.
     """
     found = current()
     if show:
@@ -124,12 +124,15 @@ def status(show: bool = False) -> Status:
 
 
 def compatible(engine: str | Engine, backend: str | Backend) -> bool:
-    """Say whether an engine and a backend can work together.
+    """Return True if an engine and a backend can work together.
 
     Parameters
     ----------
-    engine, backend : str or what `status` gives
-        An engine by name is taken with the keywords chosen for it, or its defaults.
+    engine : str or Engine
+        The name of an engine, or one that `status` returned. A name stands for the engine with the
+        keywords chosen for it, or with its defaults.
+    backend : str or Backend
+        The name of a backend, or one that `status` returned.
     """
     if isinstance(engine, str):
         engine = current(engine=engine).engine
@@ -139,6 +142,6 @@ def compatible(engine: str | Engine, backend: str | Backend) -> bool:
 
 
 def works_together(engine: Engine, backend: Backend) -> bool:
-    """Say whether everything that the engine runs sees what the backend stores."""
+    """Return True if all processes that the engine uses can see what the backend stores."""
     runner = engine.runner(**engine.params)
     return runner.shares_memory or backend.connection.shared_between_processes

@@ -1,4 +1,4 @@
-"""Bytes of chunks: compressors, checksums, filters, documents of Zarr."""
+"""The bytes of chunks: compressors, checksums, filters, and documents of Zarr."""
 
 from dosna.codecs.compressors import CodecError
 from dosna.codecs.pipeline import COMPRESSORS, Pipeline, compressor

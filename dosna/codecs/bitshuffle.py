@@ -1,4 +1,4 @@
-"""HDF5's bitshuffle filter undone, as https://github.com/kiyo-masui/bitshuffle stores it."""
+"""Decoding of HDF5's bitshuffle filter (https://github.com/kiyo-masui/bitshuffle)."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from dosna.core.types import Array
 __all__ = ["LZ4", "PLAIN", "ZSTD", "bitunshuffle", "block_elements", "bytes_in_blocks"]
 
 PLAIN, LZ4, ZSTD = 0, 2, 3
-"""What compresses the blocks: the filter's fifth parameter."""
+"""The compressor of the blocks, in the filter's fifth parameter."""
 
 _AT_ONCE = 1 << 17
-"""Bytes that stay in the processor's cache from one step to the next."""
+"""The number of bytes that stay in the processor's cache from one step to the next."""
 
 _STEPS = (
     (np.uint64(7), np.uint64(0x00AA00AA00AA00AA)),
@@ -25,36 +25,40 @@ _STEPS = (
 
 
 def block_elements(itemsize: int) -> int:
-    """Give the elements of a block, where the filter's parameters leave that open."""
+    """Return the number of elements of a block if the filter's parameters do not give it."""
     return max(8192 // itemsize // 8 * 8, 128)
 
 
 def bytes_in_blocks(
     data: Any, nbytes: int, itemsize: int, decompress: Callable[[Any, int], Any]
 ) -> tuple[bytearray, int]:
-    """Decompress blocks, each with its size before it; what is no block follows as it is.
+    """Decompress the blocks of a chunk.
+
+    Each block has its size before it. The rest of the chunk, which is too short for a block,
+    follows uncompressed.
 
     Parameters
     ----------
     data : bytes-like
+        The stored bytes of the chunk.
     nbytes : int
-        Of the chunk.
+        The size of the decoded chunk in bytes.
     itemsize : int
-        Bytes of an element.
+        The size of an element in bytes.
     decompress : callable
-        Takes a compressed block and its size when decompressed.
+        A function that takes a compressed block and its decompressed size.
 
     Returns
     -------
     found : bytearray
-        Still shuffled.
+        The decompressed bytes, still shuffled.
     elements : int
-        Of a block.
+        The number of elements of a block.
 
     Raises
     ------
     ValueError
-        It is not what the filter writes.
+        The filter does not write such bytes.
     """
     raw = memoryview(data)
     total, size = int.from_bytes(raw[:8], "big"), int.from_bytes(raw[8:12], "big")
@@ -74,17 +78,18 @@ def bytes_in_blocks(
 
 
 def bitunshuffle(data: Any, itemsize: int, elements: int, out: Array) -> None:
-    """Put the bits of elements together.
+    """Put the bits of each element together.
 
     Parameters
     ----------
     data : bytes-like
+        The shuffled bytes.
     itemsize : int
-        Bytes of an element.
+        The size of an element in bytes.
     elements : int
-        Of a block, a multiple of 8.
+        The number of elements of a block, a multiple of 8.
     out : ndarray of uint8
-        As long as the data.
+        The array to write to, as long as `data`.
     """
     raw = np.frombuffer(data, np.uint8)
     size = elements * itemsize
@@ -100,14 +105,14 @@ def bitunshuffle(data: Any, itemsize: int, elements: int, out: Array) -> None:
 
 
 def _blocks(raw: Array, itemsize: int, out: Array) -> None:
-    """Do whole blocks: eight rows of bits for each byte of an element."""
+    """Unshuffle whole blocks: eight rows of bits for each byte of an element."""
     count, size = raw.shape
     eighths = size // itemsize // 8
     rows = raw.reshape(count, itemsize, 8, eighths)
     squares = np.empty((count, itemsize, eighths, 8), np.uint8)
     for row in range(8):
         squares[..., row] = rows[:, :, row]
-    # Eight bytes are 8 by 8 bits, which change places with each other.
+    # Eight bytes are a matrix of 8 by 8 bits, which is transposed.
     bits = squares.view("<u8")
     for shift, mask in _STEPS:
         moved = bits >> shift

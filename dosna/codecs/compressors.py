@@ -1,4 +1,4 @@
-"""Compressors and checksums of Zarr, each a step of a pipeline."""
+"""Compressors and checksums of Zarr, each of which is a step of a pipeline."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ __all__ = ["Buffer", "CodecError", "named"]
 
 
 Buffer = Any
-"""Anything with a buffer of bytes."""
+"""Any object with a buffer of bytes."""
 
 _CRC = struct.Struct("<I")
 
@@ -30,16 +30,17 @@ _WRONG = "the CRC-32C checksum is wrong: bytes were changed"
 
 
 class CodecError(ValueError):
-    """Bytes that no encoder of the codec has made; says what is wrong with them."""
+    """Bytes that no encoder of the codec writes. The message says what is wrong with them."""
 
 
 def named(spec: Any, what: str, where: str, known: Sequence[str]) -> tuple[str, dict[str, Any]]:
-    """Give name and configuration of an extension object.
+    """Return the name and the configuration of an extension object.
 
     Raises
     ------
     FormatError
-        It is not one of `known`, or has members that the specification does not.
+        The name is not one of `known`, or the object has members that are not in the
+        specification.
     """
     if isinstance(spec, str):
         spec = {"name": spec}
@@ -58,10 +59,10 @@ def named(spec: Any, what: str, where: str, known: Sequence[str]) -> tuple[str, 
 
 
 class _Codec(ABC):
-    """Bytes to bytes."""
+    """A codec from bytes to bytes."""
 
     def encoded_size(self, size: int | None) -> int | None:
-        """Give the length of what `size` bytes become, if that is always the same."""
+        """Return the encoded length of `size` bytes, or None if it depends on the bytes."""
         return None
 
     @abstractmethod
@@ -70,7 +71,7 @@ class _Codec(ABC):
 
     @abstractmethod
     def decode(self, data: memoryview, into: Array | None) -> Buffer:
-        """Decode; if `into` is given, exactly so many bytes, into it."""
+        """Decode bytes. If `into` is given, write there exactly as many bytes as it has."""
 
 
 class _Crc32c(_Codec):
@@ -129,7 +130,7 @@ class _Zstd(_Codec):
         return [_numcodecs("zstd").compress(data, self.level, self.checksum)]
 
     def decode(self, data: memoryview, into: Array | None) -> Buffer:
-        # The library is content with less than there is room for.
+        # The library accepts content that is shorter than the memory for it.
         size = _zstd_content_size(data)
         if into is None:
             _check_size("zstd", size or 0, data)
@@ -147,7 +148,7 @@ class _Zstd(_Codec):
 
 
 def _zstd_content_size(data: memoryview) -> int | None:
-    """Read how long the content of a frame is, if it says so (RFC 8878, 3.1.1.1)."""
+    """Read the content size of a frame, or return None if it has none (RFC 8878, 3.1.1.1)."""
     if len(data) < 6 or bytes(data[:4]) != b"\x28\xb5\x2f\xfd":
         raise CodecError("it does not begin as zstd does")
     flags = data[4]
@@ -168,7 +169,7 @@ class _Blosc(_Codec):
         return [_numcodecs("blosc").compress(_joined(parts), *self.options)]
 
     def decode(self, data: memoryview, into: Array | None) -> Buffer:
-        # The library trusts these lengths, and would read or write beyond the buffers.
+        # The library trusts these lengths, and would read or write beyond the end of the buffers.
         if len(data) < 16:
             raise CodecError(f"{len(data)} bytes are too few for blosc")
         decoded, _, encoded = struct.unpack_from("<III", data, 4)
@@ -183,8 +184,8 @@ class _Blosc(_Codec):
 
 
 def _check_size(name: str, decoded: int, data: memoryview) -> None:
-    """Refuse a length that no encoder has made of what is not known to be longer or shorter."""
-    # Four bytes of zstd stand for at most 128 KiB, and those of the others for less.
+    """Raise CodecError if `data` cannot decode to a length whose right value is not known."""
+    # Four bytes of zstd decode to at most 128 KiB, and those of the others to less.
     if decoded > min(text.MOST_BYTES, len(data) << 16):
         raise CodecError(f"{name}'s header tells of {decoded} bytes in {len(data)}")
 
@@ -196,7 +197,7 @@ _BLOSC_NAMES = ("lz4", "lz4hc", "blosclz", "zstd", "snappy", "zlib")
 
 @cache
 def _numcodecs(name: str) -> Any:
-    """Give the module of a compressor."""
+    """Return the module of numcodecs for a compressor."""
     try:
         if name == "zstd":
             from numcodecs import zstd
@@ -208,7 +209,7 @@ def _numcodecs(name: str) -> Any:
             f"the codec {name!r} needs numcodecs, which cannot be imported ({error}): "
             "pip install 'dosna[zarr]'"
         ) from error
-    # The engine's threads are enough, and a fork does not survive blosc's own.
+    # The engine's threads are enough, and blosc's own do not survive a fork.
     blosc.use_threads = False
     return blosc
 
@@ -226,11 +227,11 @@ def _joined(parts: list[Buffer]) -> Buffer:
 
 
 def _copied(data: memoryview, into: Array | None, checked: bool) -> int:
-    """Copy bytes, if `into` is given, and compute their CRC-32C, if `checked`."""
+    """Copy bytes if `into` is given, and return their CRC-32C if `checked`, otherwise 0."""
     if into is None:
         return crc32c(data) if checked else 0
     source, found = np.frombuffer(data, np.uint8), 0
-    # Of a block, the second reading is from the processor's cache.
+    # The second pass over a block reads from the processor's cache.
     step = _BLOCK if checked else len(data)
     for start in range(0, len(data), step or 1):
         block = source[start : start + step]

@@ -1,8 +1,8 @@
 """CRC-32C (Castagnoli, RFC 3720) without a compiled package: about 100 MB/s, all in NumPy.
 
-The register of a CRC is linear over GF(2). The data are cut into lanes of equal length, whose
-registers advance together, one array operation for all, and are then combined pair by pair.
-`crc32c` uses the package of that name where it is installed: it is 300 times as fast.
+The register of a CRC is linear over GF(2). The data are cut into lanes of equal length. The
+registers of all lanes advance together, by one array operation, and are then combined pair by
+pair. `crc32c` uses the package of that name if it is installed, which is 300 times as fast.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ Words = npt.NDArray[np.uint32]
 
 @cache
 def _tables() -> tuple[Words, Words]:
-    """What the low and the high half of a register become after 32 more bits."""
+    """Return the values of the low and the high half of a register after 32 more bits."""
     table: Words = np.arange(256, dtype=np.uint32)
     for _ in range(8):
         table = (table >> np.uint32(1)) ^ np.where(table & 1, np.uint32(_POLYNOMIAL), np.uint32(0))
@@ -44,7 +44,7 @@ def _advance(registers: Words) -> Words:
 
 @cache
 def _shift(doublings: int) -> Words:
-    """What each single bit of a register becomes after a lane of zeros, doubled so often."""
+    """Return the value of each bit of a register after ``2 ** doublings`` lanes of zeros."""
     bits = np.uint32(1) << np.arange(32, dtype=np.uint32)
     if doublings == 0:
         for _ in range(_LANE_WORDS):
@@ -62,25 +62,26 @@ def _apply(operator: Words, registers: Words) -> Words:
 
 
 def crc32c_numpy(data: Any, value: int = 0) -> int:
-    """Compute the CRC-32C of anything with a buffer of bytes.
+    """Return the CRC-32C of any object with a buffer of bytes.
 
     Parameters
     ----------
     data : buffer
-        C-contiguous.
+        The bytes, C-contiguous.
     value : int
-        The CRC-32C of what comes before these bytes.
+        The CRC-32C of the bytes before these.
 
     Returns
     -------
     int
+        The CRC-32C of all these bytes.
     """
     raw = np.frombuffer(data, np.uint8)
     register = value ^ 0xFFFFFFFF
     if len(raw) < 4:
         return _bytewise(raw.tobytes(), register)
-    # Leading zeros leave a register of zero as it is, and bits in the register are the same
-    # as bits in the first four bytes.
+    # Leading zeros do not change a register of zero, and bits in the register have the same
+    # effect as bits in the first four bytes.
     lane = 4 * _LANE_WORDS
     lanes = 1 << ((len(raw) - 1) // lane).bit_length()
     padded = np.zeros(lanes * lane, np.uint8)
@@ -112,4 +113,4 @@ try:
     crc32c = _compiled.crc32c
 except ImportError:
     pass
-"""CRC-32C of a buffer: the package's, which releases the GIL, or else NumPy's."""
+"""The CRC-32C of a buffer, by the package, which releases the GIL, or otherwise by NumPy."""

@@ -1,4 +1,4 @@
-"""The checksum of HDF5's filter of that name."""
+"""The checksum of HDF5's filter ``fletcher32``."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ __all__ = ["fletcher32"]
 
 
 def fletcher32(data: bytes | memoryview) -> bytes:
-    """Give the checksum that HDF5's filter appends: Fletcher-32 of big-endian 16-bit words.
+    """Return the checksum that HDF5's filter appends: Fletcher-32 of big-endian 16-bit words.
 
-    Source: H5_checksum_fletcher32 of HDF5. Sums are modulo 65535, and 0 only if all is 0.
+    Source: H5_checksum_fletcher32 of HDF5. Sums are modulo 65535, and 0 only if all words are 0.
     """
     words = np.frombuffer(data if len(data) % 2 == 0 else bytes(data) + b"\0", ">u2")
     first = second = 0

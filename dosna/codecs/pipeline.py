@@ -1,10 +1,10 @@
-"""Chunks as bytes and back: the codecs of Zarr v3 (https://zarr-specs.readthedocs.io/en/latest/v3).
+"""The codecs of Zarr v3, which encode chunks as bytes and decode them.
 
-A `Pipeline` is made of the ``codecs`` of a ``zarr.json``: ``transpose``, then ``bytes``, then any
-of ``gzip``, ``zstd``, ``blosc`` and ``crc32c``. For ``sharding_indexed`` see
-`dosna.codecs.zarr.shards`.
+The specification is https://zarr-specs.readthedocs.io/en/latest/v3. A `Pipeline` is made of the
+``codecs`` of a ``zarr.json``: ``transpose``, then ``bytes``, then any of ``gzip``, ``zstd``,
+``blosc`` and ``crc32c``. For ``sharding_indexed`` see `dosna.codecs.zarr.shards`.
 
-gzip is Python's; zstd and blosc are those of numcodecs, which zarr-python uses too.
+gzip is Python's own; zstd and blosc are those of numcodecs, which zarr-python uses too.
 """
 
 from __future__ import annotations
@@ -57,9 +57,9 @@ def bytes_of(array: Array) -> Array:
 
 
 def endian_of(dtype: np.dtype[Any]) -> Literal["little", "big"] | None:
-    """Give the ``endian`` that the codec ``bytes`` has for a dtype; None if it has none.
+    """Return the ``endian`` of the codec ``bytes`` for a dtype, or None if it needs none.
 
-    With fields there is always one, for zarr-python warns where it is missing.
+    A dtype with fields always has one, because zarr-python warns if it is missing.
     """
     if dtype.names is not None:
         return "little"
@@ -69,19 +69,24 @@ def endian_of(dtype: np.dtype[Any]) -> Literal["little", "big"] | None:
 
 
 def compressor(option: Any, dtype: np.dtype[Any]) -> dict[str, Any] | None:
-    """Give the codec that ``compression=`` asks for, as it stands in a ``zarr.json``.
+    """Return the codec for an option ``compression=``, in its form in a ``zarr.json``.
 
     Parameters
     ----------
     option : None, str or mapping
-        'gzip', 'zstd' or 'blosc', or a mapping with ``name`` and options of the codec.
+        The name 'gzip', 'zstd' or 'blosc', or a mapping with ``name`` and options of the codec.
     dtype : dtype
-        Of the elements, for what blosc adapts to them.
+        The type of the elements, to which some options of blosc are adapted.
+
+    Returns
+    -------
+    dict or None
+        The codec, or None for no compression.
 
     Raises
     ------
     ConfigurationError
-        Another name or option, or a value that the codec does not take.
+        The name or an option is unknown, or the codec does not take a value.
     """
     if option is None:
         return None
@@ -100,7 +105,7 @@ def compressor(option: Any, dtype: np.dtype[Any]) -> dict[str, Any] | None:
             "clevel": 5,
             "shuffle": "shuffle" if dtype.itemsize > 1 else "bitshuffle",
             "blocksize": 0,
-            # The format's field has one byte.
+            # The field in blosc's format has one byte.
             "typesize": dtype.itemsize if dtype.itemsize < 256 else 1,
         },
     }
@@ -116,7 +121,7 @@ def compressor(option: Any, dtype: np.dtype[Any]) -> dict[str, Any] | None:
 
 
 def _parse_one(spec: Spec, where: str) -> _Codec:
-    """Make a codec of bytes to bytes."""
+    """Make a codec from bytes to bytes of its description."""
     known = ("bytes", "vlen-utf8", "transpose", *COMPRESSORS, "crc32c")
     name, given = named(spec, "codec", where, known)
 
@@ -150,7 +155,7 @@ def _parse_one(spec: Spec, where: str) -> _Codec:
 
 
 def byte_order(codecs: Any) -> Literal["<", ">"]:
-    """Give the byte order of the elements that codecs encode."""
+    """Return the byte order of the elements that `codecs` encode."""
     for spec in codecs:
         if isinstance(spec, Mapping) and spec.get("name") == "bytes":
             return ">" if spec.get("configuration", {}).get("endian") == "big" else "<"
@@ -158,39 +163,38 @@ def byte_order(codecs: Any) -> Literal["<", ">"]:
 
 
 class Pipeline:
-    """How a chunk becomes bytes.
+    """A sequence of codecs that encodes a chunk as bytes and decodes it.
 
     Parameters
     ----------
     specs : sequence
         The ``codecs`` of a ``zarr.json``, without ``sharding_indexed``.
     dtype : dtype
-        Of the elements; its byte order is that of ``bytes``.
+        The type of the elements; its byte order is that of ``bytes``.
     shape : tuple of int
-        Of a chunk.
+        The shape of a chunk.
     where : str
-        How errors call the document.
+        The name of the document in errors.
 
     Attributes
     ----------
     nbytes : int
-        Of a chunk; 0 for one of text, which has no fixed number.
+        The size of a decoded chunk in bytes; 0 for a chunk of text, whose size is not fixed.
     size : int or None
-        Of an encoded chunk, if all have the same.
+        The size of an encoded chunk in bytes, or None if it varies.
     plain : bool
-        Whether an encoded chunk begins with its elements in C order, and nothing but checksums
-        follows.
+        True if an encoded chunk begins with its elements in C order, and only checksums follow.
     checks : int
-        How many checksums there are.
+        The number of checksums.
     compressed : bool
-        Whether there are compressors.
+        True if there are compressors.
     direct : bool
-        Whether `decode` leaves the chunk in `raw`, in C order, if that is given.
+        True if `decode`, given `raw`, leaves the chunk in it, in C order.
 
     Raises
     ------
     FormatError
-        An unknown codec or option, or codecs in an order that makes no sense.
+        A codec or an option is unknown, or the order of the codecs is wrong.
     """
 
     def __init__(
@@ -208,7 +212,7 @@ class Pipeline:
         if not specs or name_of(specs[0]) != first:
             found = "nothing" if not specs else repr(specs[0])
             if specs and name_of(specs[0]) not in ("bytes", "vlen-utf8"):
-                _parse_one(specs[0], where)  # which names it if it is unknown
+                _parse_one(specs[0], where)  # its error names the codec if it is unknown
             raise FormatError(
                 f"{where}: codec {first!r} is expected for {dtype}, and there is {found}"
             )
@@ -230,12 +234,18 @@ class Pipeline:
         )
 
     def encode(self, chunk: Array) -> list[Buffer]:
-        """Encode a chunk; the parts of the result are to be written one after the other.
+        """Encode a chunk.
 
         Parameters
         ----------
         chunk : ndarray
-            Of `shape` and `dtype`. Parts may be views of it.
+            The chunk, of the pipeline's `shape` and `dtype`.
+
+        Returns
+        -------
+        list of buffer
+            The parts of the encoded chunk, to be written one after the other. They may be views of
+            `chunk`.
         """
         if self._axes is not None:
             chunk = chunk.transpose(self._axes)
@@ -252,17 +262,19 @@ class Pipeline:
         Parameters
         ----------
         data : buffer
+            The encoded chunk.
         raw : ndarray of uint8 or None
-            `nbytes` of memory for the chunk; a pipeline that compresses needs it.
+            Memory for the chunk, of `nbytes` bytes. A pipeline that compresses needs it.
 
         Returns
         -------
         ndarray
-            A view: of `raw`, of `data`, or of memory of its own, as always with text.
+            The chunk: a view of `raw`, of `data`, or of memory of its own, as always for text.
 
         Raises
         ------
         CodecError
+            The bytes are not those of an encoded chunk.
         """
         view = memoryview(data)
         if self.plain and self.checks < 2:
@@ -292,13 +304,13 @@ class Pipeline:
         return found if self._axes is None else found.transpose(self._back)
 
     def array(self, raw: Buffer) -> Array:
-        """View the elements' bytes as a chunk."""
+        """View the bytes of the elements as a chunk."""
         found = np.frombuffer(raw, self.dtype).reshape(self._stored_shape)
         return found if self._axes is None else found.transpose(self._back)
 
 
 def name_of(spec: Any) -> Any:
-    """Give the name of a codec, in either of its forms."""
+    """Return the name of a codec, in either of its forms."""
     return spec.get("name") if isinstance(spec, Mapping) else spec
 
 
@@ -311,7 +323,7 @@ def _order(spec: Spec, ndim: int, where: str) -> list[int]:
 
 
 def _check_first(spec: Spec, dtype: np.dtype[Any], where: str) -> None:
-    """Check the options of the codec that makes bytes of elements."""
+    """Check the options of the codec that converts elements to bytes."""
     name, configuration = named(spec, "codec", where, ("bytes", "vlen-utf8"))
     if name == "vlen-utf8":
         if configuration:
@@ -320,6 +332,6 @@ def _check_first(spec: Spec, dtype: np.dtype[Any], where: str) -> None:
     endian = configuration.pop("endian", None)
     if configuration or endian not in ("little", "big", None):
         raise FormatError(f"{where}: codec 'bytes' has unknown options: {spec!r}")
-    # Before zarr-python 3.2, dtypes with fields had none, and were little-endian.
+    # Before zarr-python 3.2, dtypes with fields had no endian, and were little-endian.
     if endian is None and dtype.names is None and endian_of(dtype) is not None:
         raise FormatError(f"{where}: codec 'bytes' lacks the endian that {dtype} needs")

@@ -1,4 +1,4 @@
 """The pure core: what an index means, which chunks it touches, what a dataset is.
 
-NumPy only, and no input or output.
+It needs only NumPy, and does no input or output.
 """

@@ -1,4 +1,4 @@
-"""Which values a conversion to another dtype would change."""
+"""Finding the values that a conversion to another dtype would change."""
 
 from __future__ import annotations
 
@@ -12,19 +12,26 @@ __all__ = ["check_values", "lost"]
 
 
 def check_values(values: Array, dtype: np.dtype[Any], what: str) -> Array:
-    """Return values that can be assigned to `dtype`, all of them unchanged; see `lost`.
+    """Return values that can be assigned to `dtype` unchanged; see `lost`.
 
     Parameters
     ----------
     values : ndarray
+        The values to convert.
     dtype : dtype
+        The dtype to convert to.
     what : str
-        What the error calls them, such as ``data to append``.
+        The name of the values in errors, such as ``data to append``.
+
+    Returns
+    -------
+    ndarray
+        `values`, or their real part if they are complex and `dtype` is not.
 
     Raises
     ------
     ValueError
-        A conversion would change some.
+        A conversion would change some of the values.
     """
     if values.dtype == dtype:
         return values
@@ -36,15 +43,15 @@ def check_values(values: Array, dtype: np.dtype[Any], what: str) -> Array:
             "changed. Convert them first, data.astype(dtype), or assign them, ds[...] = data, "
             "which converts as NumPy does"
         )
-    # NumPy warns of imaginary parts even where there are none.
+    # NumPy warns about imaginary parts even if they are all zero.
     return values.real if values.dtype.kind == "c" and dtype.kind in "biuf" else values
 
 
 def lost(values: Array, dtype: np.dtype[Any]) -> Array:
-    """Return of each value whether a conversion to `dtype` changes it.
+    """Return, for each value, whether a conversion to `dtype` changes it.
 
-    To round to the precision of a float, or to fewer digits of one, is no change; to become
-    infinite is. What NumPy refuses to convert is not looked at.
+    Rounding to the precision of a float does not count as a change, even if digits are lost;
+    becoming infinite does. Values that NumPy refuses to convert are not checked.
     """
     source = values.dtype
     none = np.zeros(values.shape, bool)
@@ -97,7 +104,7 @@ def _lost_numbers(values: Array, dtype: np.dtype[Any]) -> Array:
     if values.dtype.kind in "iu":
         return np.asarray(changed | (values < limits.min) | (values > limits.max))
     wide = values.astype(np.result_type(values.dtype, np.float64))
-    # The largest integer may have no float, and the number after it has one.
+    # The largest integer may have no exact float, but the number after it has one.
     inside = (wide >= float(limits.min)) & (wide < float(limits.max // 2 + 1) * 2)
     return np.asarray(changed | ~inside | (np.trunc(wide) != wide))
 

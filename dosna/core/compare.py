@@ -1,4 +1,4 @@
-"""Comparing arrays, and what a comparison or a check has found."""
+"""Comparing arrays, and the results of comparisons and checks."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ __all__ = ["Comparison", "Verification", "other_bytes", "unequal"]
 
 
 def unequal(one: Array, other: Array) -> Array:
-    """Say of each element whether it differs; NaN and NaT are equal to themselves."""
+    """Return, for each element, whether it differs. NaN and NaT are equal to themselves."""
     if one.dtype.names is not None:
         if one.dtype.names != other.dtype.names:
             raise TypeError(f"cannot compare {one.dtype} with {other.dtype}: fields differ")
@@ -24,7 +24,7 @@ def unequal(one: Array, other: Array) -> Array:
         return differ
     if one.dtype.kind == other.dtype.kind == "V":
         return np.asarray(one != other)
-    # The operator would call a text and a number different; the function refuses them.
+    # The operator would call a text and a number different; the function refuses to compare them.
     differ = np.asarray(np.not_equal(one, other))
     if {one.dtype.kind, other.dtype.kind} in ({"i", "f"}, {"u", "f"}):
         # NumPy compares them as floats, to which large integers are rounded.
@@ -38,9 +38,9 @@ def unequal(one: Array, other: Array) -> Array:
 
 
 def other_bytes(one: Array, other: Array) -> Array:
-    """Say of each element of two arrays of one dtype whether any byte of its value differs."""
+    """Return, for each element of two arrays of one dtype, whether any byte of it differs."""
     if one.dtype.names is not None:
-        # Field by field, for what lies between them is no value.
+        # Field by field, because the bytes between fields are not part of the value.
         differ = np.zeros(one.shape, bool)
         for name in one.dtype.names:
             within = other_bytes(one[name], other[name])
@@ -56,7 +56,7 @@ def other_bytes(one: Array, other: Array) -> Array:
 
 @dataclass(frozen=True)
 class Verification:
-    """What `EngineDataset.verify` found: the chunk indices in each state, sorted."""
+    """The result of `EngineDataset.verify`: the chunk indices in each state, sorted."""
 
     ok: tuple[Shape, ...] = ()
     unchecked: tuple[Shape, ...] = ()
@@ -77,18 +77,18 @@ class Verification:
 
 @dataclass(frozen=True)
 class Comparison:
-    """What `EngineDataset.compare` found.
+    """The result of `EngineDataset.compare`.
 
     Parameters
     ----------
     chunks : int
-        How many chunks were compared.
+        The number of chunks that were compared.
     different : tuple
-        Indices of the chunks that differ, sorted.
+        The indices of the chunks that differ, sorted.
     elements : int
-        How many elements differ.
+        The number of elements that differ.
     first : tuple of int or None
-        Index of the first element that differs, in C order.
+        The index of the first element that differs, in C order.
     """
 
     chunks: int
@@ -98,7 +98,7 @@ class Comparison:
 
     @property
     def equal(self) -> bool:
-        """Whether nothing differs."""
+        """True if no element differs."""
         return not self.elements
 
     def __str__(self) -> str:

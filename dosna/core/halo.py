@@ -1,6 +1,6 @@
 """Blocks with their neighbourhood: what to read so that a filter sees past a chunk's edge.
 
-Pure planning. The modes are those of `scipy.ndimage`, named and meant as there
+This module only plans; it reads nothing. The modes have the names and meanings of `scipy.ndimage`
 (https://docs.scipy.org/doc/scipy/tutorial/ndimage.html#interpolation-boundary-handling):
 
 ========== =============================
@@ -30,7 +30,7 @@ Coordinates = npt.NDArray[np.int64]
 
 
 class Run(NamedTuple):
-    """Neighbouring elements of a source axis, and where they go in the extended block."""
+    """A run of neighbouring elements of a source axis, and its place in the extended block."""
 
     start: int
     length: int
@@ -39,7 +39,7 @@ class Run(NamedTuple):
 
 
 class Piece(NamedTuple):
-    """A box to read: from where, to where, and how its axes are flipped."""
+    """A box to read: its source, its destination, and how its axes are flipped."""
 
     source: tuple[slice, ...]
     flip: tuple[slice, ...]
@@ -47,12 +47,12 @@ class Piece(NamedTuple):
 
 
 def check_halo(halo: int | Sequence[int], ndim: int) -> tuple[int, ...]:
-    """Give one halo per axis.
+    """Return one halo width per axis.
 
     Raises
     ------
     ValueError, TypeError
-        Wrong number of axes, or a negative or fractional width.
+        The number of axes is wrong, or a width is negative or fractional.
     """
     widths = (halo,) * ndim if isinstance(halo, (int, np.integer)) else tuple(halo)
     if len(widths) != ndim:
@@ -66,28 +66,30 @@ def check_halo(halo: int | Sequence[int], ndim: int) -> tuple[int, ...]:
 
 
 def check_mode(mode: str) -> str:
-    """Give the mode, or raise ValueError for one that scipy.ndimage has not."""
+    """Return the mode, or raise ValueError if scipy.ndimage does not have it."""
     if mode not in MODES:
         raise ValueError(f"boundary is one of {', '.join(MODES)}, and {mode!r} was given")
     return mode
 
 
 def axis_runs(start: int, stop: int, halo: int, length: int, mode: str) -> list[Run]:
-    """Cut the coordinates ``start - halo .. stop + halo`` into runs of real ones.
+    """Cut the coordinates ``start - halo .. stop + halo`` into runs of existing elements.
 
     Parameters
     ----------
     start, stop : int
-        The block, within ``0 .. length``.
+        The ends of the block, within ``0 .. length``.
     halo : int
+        The width of the halo.
     length : int
-        Of the axis, at least 1.
+        The length of the axis, at least 1.
     mode : str
+        The boundary mode.
 
     Returns
     -------
     list of Run
-        In order; with mode 'constant' what lies outside is in none of them.
+        The runs, in order. With mode 'constant', coordinates outside of the axis are in none.
     """
     wanted = np.arange(start - halo, stop + halo)
     if mode == "constant":
@@ -129,15 +131,17 @@ def pieces(
     Parameters
     ----------
     block : sequence of slice
-        Where the block lies in the array.
+        The place of the block in the array.
     halo, shape : sequence of int
+        The width of the halo and the extent of the array on each axis.
     mode : str
+        The boundary mode.
 
     Returns
     -------
     list of Piece
-        ``extended[out] = array[source][flip]`` for each fills the extended block, save for
-        what mode 'constant' leaves to its constant.
+        ``extended[out] = array[source][flip]`` for each piece fills the extended block, except
+        for the part that mode 'constant' fills with its constant.
     """
     axes = [
         axis_runs(s.start, s.stop, h, n, mode) for s, h, n in zip(block, halo, shape, strict=True)

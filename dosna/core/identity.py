@@ -1,4 +1,4 @@
-"""What the processes of a program call the same thing."""
+"""Identities of objects that are the same in all processes of a program."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ __all__ = ["Identified"]
 
 
 class Identified:
-    """A thing that is told from others by its `identity`, in every process alike."""
+    """An object whose `identity` distinguishes it from others in every process."""
 
     @property
     def identity(self) -> Any:
-        """Return a value that is equal in all processes, and for nothing else."""
+        """Return a value that is equal in all processes, and different for any other object."""
         raise NotImplementedError(type(self).__name__)

@@ -1,4 +1,4 @@
-"""What the launcher of an MPI program tells each of its processes."""
+"""Information that the launcher of an MPI program passes to each of its processes."""
 
 from __future__ import annotations
 
@@ -7,14 +7,15 @@ import sys
 
 __all__ = ["process_rank"]
 
-# Of MPICH and Intel MPI, Open MPI, PMIx, and Slurm's srun.
+# The variables of MPICH and Intel MPI, Open MPI, PMIx, and Slurm's srun.
 _RANKS = ("PMI_RANK", "OMPI_COMM_WORLD_RANK", "PMIX_RANK", "SLURM_PROCID")
 
 
 def process_rank() -> int:
-    """Return this process's rank in its MPI program; 0 in a program of its own.
+    """Return this process's rank in its MPI program; 0 if it runs alone.
 
-    MPI itself is asked where the program has loaded it, and else the launcher's environment.
+    The rank comes from MPI itself if the program has loaded it, and otherwise from the launcher's
+    environment variables.
     """
     loaded = sys.modules.get("mpi4py.MPI")
     if loaded is not None:

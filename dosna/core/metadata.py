@@ -1,6 +1,6 @@
-"""What describes a dataset, and its one JSON form for every backend.
+"""The metadata of a dataset, and its JSON form, which is the same for every backend.
 
-The document is plain JSON, so that any language reads it. NumPy values that JSON lacks
+The document is plain JSON, so that any language can read it. NumPy values that JSON lacks
 (dtypes with fields, NaN, complex numbers, arrays) are written as small tagged objects.
 """
 
@@ -31,14 +31,14 @@ from dosna.core.values import (
 from dosna.errors import ConfigurationError, FormatError
 
 FORMAT_VERSION = 1
-"""Version of the metadata document. A reader refuses a newer one by its number."""
+"""The version of the metadata document. A reader refuses any document with a higher number."""
 
 TARGET_CHUNK_BYTES = 1 << 20
-"""The size that automatically chosen chunks come close to, in bytes."""
+"""The approximate size of automatically chosen chunks, in bytes."""
 
 
 class ChunkBounds(NamedTuple):
-    """Where the part of a chunk that lies inside the array is, in both coordinates."""
+    """The part of a chunk that lies inside the array, in the coordinates of both."""
 
     array: tuple[slice, ...]
     chunk: tuple[slice, ...]
@@ -46,32 +46,34 @@ class ChunkBounds(NamedTuple):
 
 @dataclass(frozen=True)
 class DatasetMetadata:
-    """Shape, type and chunking of a dataset, and what is stored with it.
+    """Shape, type and chunking of a dataset, and further information that is stored with it.
 
     Parameters
     ----------
     shape : tuple of int
-        Extent of each axis; an empty tuple is a scalar.
+        The extent of each axis; an empty tuple describes a scalar.
     dtype : numpy.dtype
+        The type of the elements.
     fillvalue : numpy scalar
-        What a chunk that was never written reads as; of `dtype`.
+        The value of every element of a chunk that was never written; its type is `dtype`.
     chunk_size : tuple of int
-        Extent of a chunk on each axis, at least 1.
+        The extent of a chunk on each axis, at least 1.
     attrs : mapping
-        The user's attributes in their JSON form, see `encode_value`.
+        The user's attributes in their JSON form; see `encode_value`.
     storage : mapping
-        How the backend stores the chunks (compression, checksum, …); JSON values.
+        JSON values that say how the backend stores the chunks (compression, checksum, …).
     trimmed : bool
-        False while a shrink has published its new shape but may not have deleted yet what
-        it cut off. Whoever extends the array finishes that first.
+        False while a shrink has published its new shape but may not have deleted the chunks
+        that it cut off. The next extension of the array deletes them first.
     incomplete : bool
-        True from its creation until all of a dataset's data have been written, where that may
-        be interrupted.
+        True from the creation of a dataset until all of its data have been written, if its
+        writing can be interrupted.
     origin : mapping, optional
-        Where the data are from, in JSON values.
+        The source of the data, in JSON values.
     link : mapping, optional
-        What a linked dataset shows, in JSON values, see `dosna.backends.linked.dataset`; what
-        is stored is then the table of the places of its chunks, of which all else is said here.
+        The source that a linked dataset shows, in JSON values; see
+        `dosna.backends.linked.dataset`. The stored data are then the table of the places of its
+        chunks, and all other metadata here describe that table.
     """
 
     shape: Shape
@@ -99,7 +101,7 @@ class DatasetMetadata:
 
     @cached_property
     def chunk_grid(self) -> Shape:
-        """How many chunks there are on each axis."""
+        """Number of chunks on each axis."""
         return tuple(-(-n // c) for n, c in zip(self.shape, self.chunk_size, strict=True))
 
     @cached_property
@@ -108,16 +110,16 @@ class DatasetMetadata:
 
     @cached_property
     def tiled(self) -> bool:
-        """Whether all chunks lie inside of the array with their full extent."""
+        """True if all chunks lie inside the array with their full extent."""
         return not any(n % c for n, c in zip(self.shape, self.chunk_size, strict=True))
 
     @cached_property
     def chunk_nbytes(self) -> int:
-        """Bytes of one whole chunk, uncompressed."""
+        """Size of one whole chunk in bytes, uncompressed."""
         return math.prod(self.chunk_size) * self.dtype.itemsize
 
     def bounds(self, idx: Shape) -> ChunkBounds:
-        """Where chunk `idx` lies in the array, and which part of it lies inside."""
+        """Return the place of chunk `idx` in the array, and the part of it that lies inside."""
         starts = [i * c for i, c in zip(idx, self.chunk_size, strict=True)]
         stops = [
             min(s + c, n) for s, c, n in zip(starts, self.chunk_size, self.shape, strict=True)
@@ -128,13 +130,13 @@ class DatasetMetadata:
         )
 
     def contains(self, idx: Shape) -> bool:
-        """Whether the grid has a chunk `idx`."""
+        """Return True if the grid has a chunk `idx`."""
         return len(idx) == self.ndim and all(
             0 <= i < n for i, n in zip(idx, self.chunk_grid, strict=True)
         )
 
     def empty_chunk(self) -> np.ndarray[Any, Any]:
-        """Make a whole chunk of fill values."""
+        """Return a new whole chunk of fill values."""
         chunk = np.empty(self.chunk_size, self.dtype)
         chunk[...] = self.fillvalue
         return chunk
@@ -143,7 +145,7 @@ class DatasetMetadata:
         return replace(self, **changes)
 
     def to_json(self) -> str:
-        """Give the document that `from_json` reads."""
+        """Return the document that `from_json` reads."""
         return json.dumps(
             {
                 "dosna_format": FORMAT_VERSION,
@@ -160,7 +162,7 @@ class DatasetMetadata:
 
     @property
     def loading(self) -> dict[str, Any]:
-        """What a document says of `LOADING`; nothing where there is nothing."""
+        """The fields of `LOADING` as a document has them, without those that are not set."""
         found: dict[str, Any] = {"incomplete": True} if self.incomplete else {}
         if self.origin is not None:
             found["origin"] = dict(self.origin)
@@ -170,12 +172,12 @@ class DatasetMetadata:
 
     @classmethod
     def from_json(cls, text: str, where: str = "metadata") -> DatasetMetadata:
-        """Read what `to_json` wrote.
+        """Read a document of `to_json`.
 
         Raises
         ------
         FormatError
-            The document is of a newer format, or broken; names `where`.
+            The document has a newer format, or is broken. The message names `where`.
         """
         try:
             doc = json.loads(text)
@@ -202,20 +204,20 @@ class DatasetMetadata:
 
 
 def _scalar(value: Any, dtype: np.dtype[Any]) -> Any:
-    """Return a fill value that `encode_value` encoded."""
+    """Convert a decoded fill value to a scalar of `dtype`."""
     if is_text(dtype):
         return check_fillvalue(value, dtype)
     return np.asarray(value).astype(dtype)[()]
 
 
 LOADING = ("incomplete", "origin", "link")
-"""The fields of `DatasetMetadata` that `loading_of` reads, in order."""
+"""The fields of `DatasetMetadata` that `loading_of` returns, in order."""
 
 
 def loading_of(
     document: Mapping[str, Any],
 ) -> tuple[bool, Mapping[str, Any] | None, Mapping[str, Any] | None]:
-    """Read what `DatasetMetadata.loading` gave."""
+    """Read the fields that `DatasetMetadata.loading` put into a document."""
     origin, link = (
         found if isinstance(found, Mapping) else None
         for found in (document.get("origin"), document.get("link"))
@@ -224,7 +226,7 @@ def loading_of(
 
 
 def check_format_version(found: Any, where: str) -> None:
-    """Refuse a format that is newer than this dosna writes."""
+    """Raise FormatError if a format is newer than the one that this dosna writes."""
     if not isinstance(found, (int, np.integer)) or found < 1:
         raise FormatError(f"{where} has format version {found!r}, which is not a version")
     if found > FORMAT_VERSION:
@@ -241,7 +243,7 @@ def new_metadata(
     chunk_size: int | Sequence[int] | None = None,
     attrs: Mapping[str, Any] | None = None,
 ) -> DatasetMetadata:
-    """Check what a user asked for and fill in what was left open.
+    """Check the arguments of a new dataset and choose what was left open.
 
     Raises
     ------
@@ -276,11 +278,12 @@ def _extents(value: int | Sequence[int], what: str, least: int) -> Shape:
 
 
 def check_dims(dims: Sequence[str | None] | None, ndim: int) -> tuple[str | None, ...] | None:
-    """Refuse names of axes that are not one str or None for each.
+    """Check that `dims` has a str or None for each axis, and return it as a tuple.
 
     Raises
     ------
     ConfigurationError
+        The number or the type of the names is wrong.
     """
     if dims is None:
         return None
@@ -295,11 +298,11 @@ def check_dims(dims: Sequence[str | None] | None, ndim: int) -> tuple[str | None
 
 
 def choose_chunk_size(shape: Shape, itemsize: int, target: int = TARGET_CHUNK_BYTES) -> Shape:
-    """Pick chunks of about `target` bytes: the longest axis is halved until they fit.
+    """Choose chunks of about `target` bytes, by halving the longest axis until they fit.
 
     The last of equally long axes is halved last, because neighbours on it are neighbours
-    in memory. A chunk is therefore as close to a cube as the array allows, between half of
-    `target` and `target`, unless the array or one element is itself smaller or larger.
+    in memory. A chunk is therefore as close to a cube as the array allows, and its size is
+    between half of `target` and `target`, unless the array is smaller or one element is larger.
     """
     chunks = [max(1, n) for n in shape]
     while math.prod(chunks) * itemsize > target and max(chunks, default=1) > 1:

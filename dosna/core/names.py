@@ -1,4 +1,4 @@
-"""Names, as people and terminals see them."""
+"""Names of datasets and groups, and text for terminals."""
 
 from __future__ import annotations
 
@@ -10,19 +10,22 @@ __all__ = ["check_group", "check_name", "check_nesting", "parents", "printable"]
 
 
 def printable(text: str) -> str:
-    """Return text that every stream takes: halves of characters are escaped."""
+    """Return text that every stream accepts: lone surrogates are escaped."""
     return text.encode("utf-8", "backslashreplace").decode()
 
 
 def check_name(name: str) -> str:
-    """Refuse a dataset name that is not legal: parts joined by single slashes.
+    """Check that a dataset name is legal, and return it.
+
+    A legal name consists of parts joined by single slashes.
 
     Raises
     ------
     DatasetNameError
-        An empty name or part, '.', '..', a leading dot, a control character.
+        The name or a part is empty, starts with a dot (as '.' and '..' do), is longer than 200
+        bytes, or has a control character, a backslash or a lone surrogate in it.
     TypeError
-        Not a string.
+        The name is not a string.
     """
     if not isinstance(name, str):
         raise TypeError(f"a dataset name is a str, and {name!r} is a {type(name).__name__}")
@@ -46,17 +49,18 @@ def check_name(name: str) -> str:
 
 
 def parents(name: str) -> list[str]:
-    """Names above `name`: ``a/b/c`` has ``a`` and ``a/b``."""
+    """Return the names above `name`: for ``a/b/c`` these are ``a`` and ``a/b``."""
     parts = name.split("/")
     return ["/".join(parts[:n]) for n in range(1, len(parts))]
 
 
 def check_nesting(name: str, others: Iterable[str]) -> None:
-    """Refuse a name inside or around another dataset's.
+    """Check that no other dataset's name lies inside `name` or around it.
 
     Raises
     ------
     DatasetNameError
+        Another dataset lies above or below the name.
     """
     above = set(parents(name))
     for other in others:
@@ -73,11 +77,12 @@ def check_nesting(name: str, others: Iterable[str]) -> None:
 
 
 def check_group(name: str, datasets: Container[str]) -> None:
-    """Refuse the name of a group that is, or lies inside, one of the datasets.
+    """Check that the name of a group neither is that of a dataset nor lies inside one.
 
     Raises
     ------
     DatasetNameError
+        The name, or one above it, is that of a dataset.
     """
     for above in [*parents(name), name] if name else []:
         if above in datasets:

@@ -1,4 +1,4 @@
-"""Options by name: given as text and turned into declared types, or refused if unknown."""
+"""Options by name: parsing them from text into declared types, and refusing unknown ones."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ __all__ = ["parse_options", "refuse_unknown"]
 Value = int | float | bool | str | None
 
 _POSITIONAL = {"self", "name", "metadata", "location", "inner"}
-"""What is given to a plug-in of any kind, and so is no option of one."""
+"""Parameters that every plug-in of a kind receives, so that they are not options."""
 
 _BOOLEANS = {
     **dict.fromkeys(("true", "yes", "on", "1"), True),
@@ -33,7 +33,7 @@ def _bool(text: str) -> bool:
         raise ValueError(text) from None
 
 
-# In the order in which the members of a union are tried, the most particular first.
+# In the order in which the members of a union are tried, the most specific first.
 _CONVERTERS: dict[str, Callable[[str], Value]] = {
     "None": _none,
     "int": int,
@@ -46,17 +46,18 @@ _CONVERTERS: dict[str, Callable[[str], Value]] = {
 def parse_options(signature: inspect.Signature, options: Iterable[str]) -> dict[str, Value]:
     """Return keyword arguments from texts of the form ``key=value``.
 
-    A value takes the type that the parameter declares: int, float, bool (true/false, yes/no,
-    on/off, 1/0), str, None, or a union of these, whose members are tried in the order None, int,
-    float, bool, str. Other members of a union, such as ``os.PathLike[str]``, are passed over.
-    Annotations are read as text, so their names need not be importable.
+    A value is converted to the type that the parameter declares: int, float, bool (true/false,
+    yes/no, on/off, 1/0), str, None, or a union of these, whose members are tried in the order
+    None, int, float, bool, str. Other members of a union, such as ``os.PathLike[str]``, are
+    skipped. Annotations are read as text, so their names need not be importable.
 
     Parameters
     ----------
     signature : inspect.Signature
-        What takes the options, for instance ``inspect.signature(Connection)``.
+        The signature of the callable that takes the options, for instance
+        ``inspect.signature(Connection)``.
     options : iterable of str
-        The texts, each ``key=value``; what follows the first ``=`` is the value.
+        The texts, each ``key=value``. The value is everything after the first ``=``.
 
     Returns
     -------
@@ -66,8 +67,8 @@ def parse_options(signature: inspect.Signature, options: Iterable[str]) -> dict[
     Raises
     ------
     ConfigurationError
-        (a ValueError) A text without ``=``, an unknown option, an option given twice, a value
-        that the declared type does not take, or a type that has no form in text.
+        A text without ``=``, an unknown option, an option given twice, a value that the declared
+        type does not accept, or a type that cannot be given as text. (It is a ValueError.)
     """
     declared = {
         name: _annotation(parameter)
@@ -113,13 +114,14 @@ def _convert(name: str, text: str, declared: str) -> Value:
 
 
 def refuse_unknown(options: Mapping[str, Any], func: Callable[..., Any], what: str) -> None:
-    """Refuse keywords that `func` does not take, and say which it does.
+    """Raise if there is an option that `func` does not take.
 
     Raises
     ------
     TypeError
+        An unknown option. The message lists the known ones.
     ConfigurationError
-        `func` takes ``**kwargs``, so that a misspelt option would pass.
+        `func` takes ``**kwargs``, so that a misspelt option would not be noticed.
     """
     parameters = inspect.signature(func).parameters.values()
     if any(p.kind is p.VAR_KEYWORD for p in parameters):

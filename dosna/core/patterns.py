@@ -1,4 +1,4 @@
-"""Names chosen by patterns, as in a shell."""
+"""Choosing names by patterns, as in a shell."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ def matching(
     Parameters
     ----------
     names : sequence of str
-        Parts joined by '/'.
+        The names to choose from, each with its parts joined by '/'.
     patterns : str, iterable of str or None
-        Names, each of which stands for itself, whatever characters it has, and of a group for all
-        that is in it; and what is no name, with ``*``, ``?`` and ``[…]``, which match '/' too.
-        None chooses all.
+        Names and patterns; None chooses all names. A text that equals a name stands for it,
+        whatever characters it contains, and the name of a group stands for everything in it. Any
+        other text is a pattern with ``*``, ``?`` and ``[…]``, which match '/' too.
 
     Returns
     -------
     chosen : list of str
-        In the order of `names`.
+        The chosen names, in the order of `names`.
     vain : list of str
         The patterns that match nothing.
     """
@@ -64,7 +64,7 @@ def _expression(pattern: str) -> str:
 
 
 def _matching(names: Sequence[str], wild: Mapping[str, str]) -> tuple[set[int], list[str]]:
-    """Choose by expressions: the numbers of the names, and the patterns that match nothing."""
+    """Return the numbers of the names that expressions match, and the patterns without a match."""
     each = list(wild)
     every = re.compile("|".join(f"({expression})" for expression in wild.values()))
     chosen: set[int] = set()
@@ -74,7 +74,7 @@ def _matching(names: Sequence[str], wild: Mapping[str, str]) -> tuple[set[int], 
         if found:
             chosen.add(number)
             used.add(found.lastindex)
-    # An earlier one may have taken all that a later one matches.
+    # An earlier pattern may have matched all names that a later one matches too.
     taken = [names[number] for number in sorted(chosen)]
     vain = []
     for place, pattern in enumerate(each, 1):

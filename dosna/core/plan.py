@@ -1,7 +1,7 @@
-"""Which chunks a selection touches, and what to copy between each of them and the result.
+"""Plans: the chunks that a selection touches, and what to copy between them and the result.
 
-A :class:`Plan` holds columns, one for each axis, and makes its tasks while it is iterated: their
-number costs no memory. Parts of a plan are ranges of its task numbers, so they are balanced
+A :class:`Plan` holds columns, one for each axis, and makes its tasks while it is iterated, so that
+many tasks cost no memory. Parts of a plan are ranges of its task numbers, so they are balanced
 exactly and small to send to another process.
 """
 
@@ -36,7 +36,7 @@ Index = tuple[Any, ...]
 
 
 Places = npt.NDArray[np.int64]
-"""Places in a grid of chunks, a row for each."""
+"""Places in a grid of chunks, one per row."""
 
 
 class ChunkTask(NamedTuple):
@@ -45,15 +45,15 @@ class ChunkTask(NamedTuple):
     Attributes
     ----------
     idx : tuple of int
-        Which chunk of the chunk grid.
+        The index of the chunk in the chunk grid.
     chunk : tuple of slice or int64 array
-        The part of the chunk, counted from the chunk's first element; the steps of slices are
+        The part of the chunk, counted from the chunk's first element. The steps of slices are
         positive integers.
     out : tuple of slice or int64 array
-        The part of the canonical array (see `Selection`); slices without steps.
+        The part of the canonical array (see `Selection`). Slices have no steps.
     whole : bool
-        Whether everything of the chunk that lies inside the array is covered, in order, so that
-        writing it needs no reading first. Points never count as whole.
+        True if the task covers, in order, everything of the chunk that lies inside the array, so
+        that writing it needs no reading first. It is always False for points.
     """
 
     idx: tuple[int, ...]
@@ -76,7 +76,7 @@ _task: Callable[[tuple[Any, ...]], ChunkTask] = partial(tuple.__new__, ChunkTask
 
 
 class _Axis(NamedTuple):
-    """One axis, cut along its chunks."""
+    """An axis, cut along its chunks."""
 
     idx: Sequence[int]
     chunk: tuple[slice, ...]
@@ -104,7 +104,7 @@ class _Axis(NamedTuple):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Groups:
-    """Points grouped by the chunk that they lie in; the columns are made when asked for."""
+    """Points grouped by the chunk that they lie in. The columns are computed on request."""
 
     chunks: tuple[list[int], ...]  # per axis: the chunk of each group
     bounds: list[int]  # group i is bounds[i]:bounds[i + 1] of ...
@@ -163,8 +163,8 @@ class Plan:
     _columns: tuple[_Column, ...]
     _start: int
     _stop: int
-    # With points on several axes: where they stand among the columns, and then how to put the
-    # axes into order (None where they are).
+    # With points on several axes: their place among the columns, and how to put the axes into
+    # order afterwards (None if they are in order).
     _group: int | None = None
     _axes: tuple[int, ...] | None = None
 
@@ -185,7 +185,7 @@ class Plan:
         columns = self._columns
         lengths = [column.length for column in columns]
         if self._stop - self._start == prod(lengths):
-            # Most plans are of all tasks, and for a few of those this is twice as fast.
+            # Most plans have all tasks, and if these are few, this is twice as fast.
             idx, chunk, out, whole = _fields(columns)
         else:
             boxes = [
@@ -201,7 +201,7 @@ class Plan:
         return Columns(idx, chunk, out, whole)
 
     def split(self, k: int) -> list[Plan]:
-        """Divide into at most `k` plans, in order, whose lengths differ by one at most."""
+        """Divide into at most `k` plans, in order, whose lengths differ by at most one."""
         k = min(k, len(self))
         return [self.part(i, k) for i in range(k)]
 
@@ -234,7 +234,7 @@ class Plan:
     def __reduce__(self) -> tuple[Any, ...]:
         columns, start, stop = list(self._columns), self._start, self._stop
         if columns:
-            # Send of the first axis only what is used.
+            # Send only the used part of the first axis.
             row = prod(column.length for column in columns[1:])
             if start < stop:
                 first = start // row
@@ -249,13 +249,14 @@ def plan(selection: Selection, chunk_size: Sequence[int]) -> Plan:
     Parameters
     ----------
     selection : Selection
+        The selection to read or write.
     chunk_size : sequence of int
-        Shape of a chunk; one number for each axis.
+        The shape of a chunk, one number for each axis.
 
     Returns
     -------
     Plan
-        Each chunk that is touched occurs once.
+        The tasks, one for each chunk that the selection touches.
     """
     columns: list[_Column] = []
     point_axes: list[int] = []
@@ -284,15 +285,17 @@ def plan(selection: Selection, chunk_size: Sequence[int]) -> Plan:
 
 
 def every_chunk(shape: Sequence[int], chunk_size: Sequence[int]) -> Plan:
-    """Plan of a whole array: `out` is each chunk's place in it, without what sticks out.
+    """Return the plan of a whole array.
 
     Parameters
     ----------
     shape, chunk_size : sequence of int
+        The extents of the array and of a chunk.
 
     Returns
     -------
     Plan
+        A task for each chunk; `out` is the part of the chunk that lies inside the array.
     """
     return _all_of([_cut((0, n, 1), n, c) for n, c in zip(shape, chunk_size, strict=True)])
 
@@ -303,23 +306,25 @@ _WHOLE_AXES = (slice(None),) * 64
 def single(
     key: Any, shape: Sequence[int], chunk_size: Sequence[int]
 ) -> tuple[tuple[int, ...], Index] | None:
-    """Find the one chunk that a plain key lies in: a fast way around :func:`plan`.
+    """Find the one chunk that a simple key lies in, faster than :func:`plan` does.
 
     Parameters
     ----------
     key : index
+        The index, in any form that NumPy takes.
     shape, chunk_size : sequence of int
+        The extents of the array and of a chunk.
 
     Returns
     -------
     idx : tuple of int
-        Which chunk of the chunk grid.
+        The index of the chunk in the chunk grid.
     local : tuple of int and slice
-        ``chunk_array[local]`` is NumPy's result.
+        The part of the chunk: ``chunk_array[local]`` is NumPy's result.
 
-    None is returned instead for anything but integers and slices of step 1, none negative or out
-    of range, that lie in one chunk: not an error, but a case for :func:`plan`. Axes that are not
-    named are taken whole.
+    The function returns None unless the key consists of integers and slices of step 1, none of
+    them negative or out of range, and all of it lies in one chunk. Axes that the key leaves out
+    are taken whole. None is not an error: use :func:`plan` for such keys.
     """
     if type(key) is not tuple:
         key = (key,)
@@ -365,7 +370,7 @@ def _all_of(columns: Sequence[_Column]) -> Plan:
 
 def _cut(r: Range, n: int, c: int) -> _Axis:
     """Cut a range along chunks of `c` on an axis of length `n`."""
-    # A long axis takes a quarter of a kilobyte for each chunk, so few of those are kept.
+    # A long axis takes a quarter of a kilobyte for each chunk, so only a few of them are cached.
     return _cut_short(r, n, c) if r[1] * r[2] <= 1024 * c else _cut_long(r, n, c)
 
 
@@ -377,7 +382,7 @@ def _cut_anew(r: Range, n: int, c: int) -> _Axis:
     idx: Sequence[int]
     if step <= c:
         idx = range(start // c, last // c + 1)
-        # How many elements of the range lie before the end of each chunk but the last.
+        # The number of elements of the range before the end of each chunk except the last.
         ends = [-((start - e) // step) for e in range((idx[0] + 1) * c, idx[-1] * c + 1, c)]
         ends.append(count)
     else:
@@ -394,7 +399,7 @@ def _cut_anew(r: Range, n: int, c: int) -> _Axis:
         return slice(begin, end, step if size > 1 else 1), size == min(c, n - first)
 
     if step == 1:
-        # All alike but the first and the last.
+        # All are alike except the first and the last.
         cuts = [(slice(0, c, 1), True)] * len(idx)
         cuts[0], cuts[-1] = cut(0), cut(-1)
     else:
@@ -408,7 +413,7 @@ _cut_long = lru_cache(maxsize=4)(_cut_anew)
 
 
 def _group(points: Sequence[Points], chunk_size: Sequence[int], grid: Sequence[int]) -> _Groups:
-    """Group points by chunk, in the order of the chunks; each group keeps the points' order."""
+    """Group points by chunk, in the order of the chunks. Each group keeps the points' order."""
     count = prod(grid)
     dtype = np.uint16 if count < 1 << 16 else np.uint32 if count < 1 << 32 else np.int64
     number: npt.NDArray[Any] = np.zeros(len(points[0]), dtype)
@@ -423,7 +428,7 @@ def _group(points: Sequence[Points], chunk_size: Sequence[int], grid: Sequence[i
     if np.any(number[1:] < number[:-1]):
         order = _stable_order(number)
         number = number.take(order)
-        # Narrow numbers are cheaper to move about, by half.
+        # Moving narrow numbers costs half as much.
         narrow = [p.astype(np.min_scalar_type(c)) for p, c in zip(local, chunk_size, strict=True)]
         local = [p.take(order).astype(np.int64) for p in narrow]
     starts = np.flatnonzero(number[1:] != number[:-1]) + 1
@@ -437,7 +442,10 @@ def _group(points: Sequence[Points], chunk_size: Sequence[int], grid: Sequence[i
 
 
 def _stable_order(number: npt.NDArray[Any]) -> Points:
-    """Stable argsort; NumPy's radix sort runs on 16 bits at most, so 32 are sorted by halves."""
+    """Return a stable argsort.
+
+    NumPy's radix sort takes at most 16 bits, so numbers of 32 bits are sorted by their halves.
+    """
     if number.dtype != np.uint32:
         return np.argsort(number, kind="stable")
     order = np.argsort((number & 0xFFFF).astype(np.uint16), kind="stable")
@@ -469,12 +477,12 @@ def _boxes(sizes: Sequence[int], start: int, stop: int) -> Iterator[_Box]:
 
 
 def _product(columns: Sequence[Iterable[Any]]) -> Iterator[Index]:
-    # zip stays lazy, whereas product keeps its inputs: 10^6 groups of points are much.
+    # zip stays lazy, whereas product keeps its inputs: too much for 10^6 groups of points.
     return zip(columns[0]) if len(columns) == 1 else product(*columns)
 
 
 def _fields(box: Sequence[_Column]) -> Columns:
-    """Make the columns of a box's tasks, points not yet in their places."""
+    """Make the columns of a box's tasks, with the points not yet in their places."""
     return Columns(
         _product([column.idx for column in box]),
         _product([column.chunk for column in box]),
@@ -484,7 +492,7 @@ def _fields(box: Sequence[_Column]) -> Columns:
 
 
 def _whole(box: Sequence[_Column]) -> Iterator[bool]:
-    """The flags of a box's tasks."""
+    """Return the `whole` flags of a box's tasks."""
     axes = [column for column in box if isinstance(column, _Axis)]
     if len(axes) < len(box) or any(True not in axis.whole for axis in axes):
         return repeat(False, prod(column.length for column in box))
@@ -496,7 +504,20 @@ def _whole(box: Sequence[_Column]) -> Iterator[bool]:
 def touched(
     stored: Places, chunks: Sequence[int], shape: Sequence[int], block: Sequence[int]
 ) -> Places:
-    """Return which blocks some chunks lie in: places in one grid, of places in another."""
+    """Return the blocks that some chunks lie in.
+
+    Parameters
+    ----------
+    stored : array of int64
+        The places of the chunks in their grid, one per row.
+    chunks, shape, block : sequence of int
+        The extents of a chunk, of the array, and of a block.
+
+    Returns
+    -------
+    array of int64
+        The places of the blocks in the grid of blocks, one per row.
+    """
     found = np.asarray(stored, np.int64)
     grid = [-(-n // c) for n, c in zip(shape, chunks, strict=True)]
     for axis, (c, n, b) in enumerate(zip(chunks, shape, block, strict=True)):
@@ -508,7 +529,7 @@ def touched(
         found = found[rows]
         found[:, axis] = first[rows] + place
         grid[axis] = -(-n // b)
-        # Of many chunks in one block, one is enough from here on.
+        # If many chunks lie in one block, one of them is enough from here on.
         found = _distinct(found, grid)
     return found
 

@@ -8,19 +8,19 @@ from contextlib import contextmanager
 from dosna.errors import MissingDependencyError
 
 Progress = bool | Callable[[int, int], object] | None
-"""None or False for none, True for a tqdm bar, or a callback ``(done, total)`` in chunks."""
+"""None or False for no report, True for a tqdm bar, or a callback ``(done, total)`` in chunks."""
 
 
 @contextmanager
 def reporting(
     progress: Progress, total: int, what: str, unit: str = "chunk"
 ) -> Iterator[Callable[[int], None] | None]:
-    """Give a function that takes the number of units done, or None if nobody listens.
+    """Yield a function that takes the number of units done, or None if no progress is reported.
 
     Raises
     ------
     MissingDependencyError
-        A bar was asked for and tqdm is not installed.
+        `progress` is True and tqdm is not installed.
     TypeError
         `progress` is neither a flag nor callable.
     """

@@ -1,4 +1,4 @@
-"""What an ingest has done."""
+"""Reports of ingests."""
 
 from __future__ import annotations
 
@@ -11,28 +11,29 @@ __all__ = ["IngestReport"]
 
 @dataclass
 class IngestReport:
-    """What `Connection.ingest` or `Connection.link` has done.
+    """The result of `Connection.ingest` or `Connection.link`.
 
     Parameters
     ----------
     source : str
+        The location of the source.
     made : list of str
-        Names of datasets that are now complete.
+        The names of the datasets that this call completed.
     resumed : list of str
-        Those of them that an interrupted ingest had begun.
+        The names in `made` of datasets that an interrupted ingest had begun.
     present : list of str
-        Names of datasets that an earlier ingest of the same source had completed.
+        The names of the datasets that an earlier ingest of the same source had completed.
     linked : list of str
-        Those of `made` and `present` whose data stay where they are.
+        The names in `made` and `present` of datasets whose data stay in the source.
     skipped : dict of str to str
-        Names of arrays that were left out, and why; also of groups, with a '/' at the end, whose
-        attributes were.
+        The reason for each array that was left out, by name. Names that end in '/' are groups
+        whose attributes were left out.
     links : dict of str to str
-        Further names that the source has for an array, each with the dataset's.
+        Further names of arrays in the source, each with the name of the dataset.
     notes : dict of str to list of str
-        What was converted, by dataset.
+        The conversions that were made, by dataset.
     nbytes : int
-        Bytes of the elements of `made`, but for those that are linked.
+        The bytes of the elements of `made`, without linked datasets.
     """
 
     source: str

@@ -1,9 +1,9 @@
-"""What an index means on an array of a given shape, exactly as NumPy reads it.
+"""Selections: the meaning of an index on an array of a given shape, exactly as in NumPy.
 
-A :class:`Selection` has two faces. The *result* is what NumPy would return. The *canonical*
-array is what chunks are copied into and out of: all steps are positive, no axis is dropped or
-added, and whatever is indexed by arrays is one flat list of points. Between the two lie only
-views, so that no data is moved twice.
+A :class:`Selection` describes two arrays. The *result* is the one that NumPy would return. The
+*canonical* array is the one that chunks are copied into and out of: all steps are positive, no
+axis is dropped or added, and everything indexed by arrays is one flat list of points. Only views
+lie between the two, so that no data is moved twice.
 """
 
 from __future__ import annotations
@@ -41,18 +41,20 @@ class Selection:
     Attributes
     ----------
     shape : tuple of int
-        Shape of the array that is indexed.
+        The shape of the array that is indexed.
     out_shape : tuple of int
-        Shape of NumPy's result.
+        The shape of NumPy's result.
     ranges : tuple of (start, count, step) or None
-        One for each axis of the array, with ``step > 0``; None on an axis indexed by an array.
+        A range for each axis of the array, with ``step > 0``; None for an axis indexed by an
+        array.
     points : tuple of int64 arrays or None
-        The points along each axis indexed by an array, in the order of the axes: flat, of one
-        length, not negative. Integers beside arrays are among them. None without arrays.
+        The points along each axis indexed by an array, in the order of the axes. The arrays are
+        flat, equally long and not negative, and include the integers that stand beside arrays in
+        the index. None if the index has no arrays.
     point_axis : int
-        Axis of the canonical array along which the points lie; 0 without points.
+        The axis of the canonical array along which the points lie; 0 without points.
     canonical_shape : tuple of int
-        Shape of ``array[tuple(slice or points of each axis)]``.
+        The shape of ``array[tuple(slice or points of each axis)]``.
     """
 
     shape: tuple[int, ...]
@@ -64,13 +66,14 @@ class Selection:
     _flip: tuple[slice, ...] | None
     _is_scalar: bool
     _point_ndim: int
-    # Where the points lie in the result: first axis, and how many source axes lie before it.
+    # The place of the points in the result: their first axis, and the number of source axes
+    # before it.
     _out_axis: int
     _kept_before: int
 
     @property
     def is_all(self) -> bool:
-        """Whether this is the whole array, in order and in its own shape."""
+        """True if this selects the whole array, in order and in its own shape."""
         return (
             self.out_shape == self.shape
             and self.points is None
@@ -80,7 +83,7 @@ class Selection:
 
     @property
     def in_order(self) -> bool:
-        """Whether the canonical array is the result itself: same axes, nothing turned."""
+        """True if the canonical array is the result itself: the same axes, none reversed."""
         return (
             self.points is None and self._flip is None and self.out_shape == self.canonical_shape
         )
@@ -96,12 +99,12 @@ class Selection:
         Parameters
         ----------
         dtype : dtype
-            Type of the elements; no Python objects, but text of variable length.
+            The type of the elements: not Python objects, but text of variable length is allowed.
 
         Returns
         -------
         result : ndarray of shape `out_shape`
-            Uninitialised, C-contiguous; large ones start at a multiple of 64 bytes.
+            An uninitialised, C-contiguous array. A large one starts at a multiple of 64 bytes.
         canonical : ndarray of shape `canonical_shape`
             A view of `result`, to be filled.
         """
@@ -109,26 +112,27 @@ class Selection:
         return result, self._canonical(result)
 
     def finish(self, result: Array) -> Any:
-        """Return what NumPy would: `result`, or a scalar if integers alone were given."""
+        """Return what NumPy would return: `result`, or a scalar if the index has only integers."""
         return result[()] if self._is_scalar else result
 
     def view(self, out: Array) -> Array | None:
-        """See an array of shape `out_shape` as a canonical one.
+        """View an array of shape `out_shape` as a canonical one.
 
         Parameters
         ----------
         out : ndarray of shape `out_shape`
+            The array to view.
 
         Returns
         -------
         ndarray of shape `canonical_shape`, or None
-            A view of `out`; None if its memory layout allows none (only with points that were
-            given as arrays of several dimensions).
+            A view of `out`. None if its memory layout does not allow a view, which happens only
+            with points that were given as arrays of several dimensions.
 
         Raises
         ------
         ValueError
-            If `out` has another shape.
+            `out` has another shape.
         """
         if out.shape != self.out_shape:
             raise ValueError(
@@ -146,20 +150,21 @@ class Selection:
         Parameters
         ----------
         values : array_like
-            Broadcast to `out_shape`; leading axes of length 1 may be too many, as in NumPy.
+            The values, which are broadcast to `out_shape`. Surplus leading axes of length 1 are
+            allowed, as in NumPy.
         dtype : dtype, optional
-            Convert to this type as NumPy's assignment does; by default the values' own.
+            The type to convert to, as NumPy's assignment does. The default is the values' own.
 
         Returns
         -------
         ndarray of shape `canonical_shape`
-            Read-only where it is broadcast. Nothing is repeated in memory, but points in several
-            dimensions may need a copy as large as the points are many.
+            The values, read-only if they were broadcast. Nothing is repeated in memory, but points
+            in several dimensions may need a copy with one element for each point.
 
         Raises
         ------
         ValueError
-            If the values do not broadcast.
+            The values cannot be broadcast.
         """
         array = np.asarray(values, dtype=dtype)
         if array.shape != self.out_shape:
@@ -179,7 +184,7 @@ class Selection:
             array = array.reshape(array.shape[extra:])
         try:
             if self._point_ndim > 1:
-                # Merging the points may copy, so let that happen before other axes are repeated.
+                # Merging the points may copy, so it is done before other axes are repeated.
                 np.broadcast_to(array, out_shape)
                 shape = [1] * (len(out_shape) - array.ndim) + list(array.shape)
                 block = slice(self._out_axis, self._out_axis + self._point_ndim)
@@ -196,41 +201,42 @@ class Selection:
             ) from None
 
     def _canonical(self, out: Array) -> Array:
-        """`out`, of shape `out_shape` (its points may be merged), in canonical form."""
+        """Return `out`, of shape `out_shape` (its points may be merged), in canonical form."""
         shape, to = self.canonical_shape, self.point_axis
         if self._kept_before == to:
             canonical = out if out.shape == shape else out.reshape(shape)
         else:
-            # Points that NumPy puts in front, although their axes are adjacent.
+            # NumPy has put the points in front, although their axes are adjacent.
             canonical = out.reshape((shape[to], *shape[:to], *shape[to + 1 :]))
             canonical = canonical.transpose((*range(1, to + 1), 0, *range(to + 1, len(shape))))
         return canonical if self._flip is None else canonical[self._flip]
 
 
 def select(key: Any, shape: Sequence[int]) -> Selection:
-    """Read an index as NumPy does.
+    """Interpret an index as NumPy does.
 
     Parameters
     ----------
     key : index
-        What stands between the brackets: integers, slices of any step, ``...``, ``None``,
+        The index between the brackets: integers, slices of any step, ``...``, ``None``,
         boolean masks of any number of dimensions, integer arrays and lists, or a tuple of them.
     shape : sequence of int
-        Shape of the array that is indexed.
+        The shape of the array that is indexed.
 
     Returns
     -------
     Selection
+        The selected part of the array.
 
     Raises
     ------
     IndexError
-        Where NumPy raises it; also for a boolean without dimensions, for field names, and for
-        masks and points out of range that NumPy ignores because nothing is selected.
+        NumPy raises it too; or the index has a boolean without dimensions, a field name, or masks
+        and points out of range that NumPy ignores because nothing is selected.
     TypeError
-        For slices of anything but integers.
+        A slice has ends or a step that are not integers.
     ValueError
-        For a slice of step zero.
+        The step of a slice is zero.
     """
     shape = tuple(shape)
     ndim = len(shape)
@@ -333,7 +339,7 @@ def select(key: Any, shape: Sequence[int]) -> Selection:
 
 
 def _integers(item: Any) -> Any:
-    """An int, slice (of a subclass never), integer array or mask, of any other kind of index."""
+    """Convert any other kind of index to an int, an integer array or a mask."""
     if isinstance(item, (bool, np.bool_)):
         raise _zero_dim(item)
     if isinstance(item, (str, bytes)):
@@ -381,7 +387,7 @@ def _zero_dim(item: Any) -> IndexError:
 
 
 def _points(item: Any, shape: tuple[int, ...], axis: int) -> list[Array]:
-    """Points along the axes that one integer, integer array or mask uses up."""
+    """Return the points along the axes that one integer, integer array or mask uses up."""
     if type(item) is int:
         return [np.array(_in_range(item, shape[axis], axis), np.int64)]
     if item.dtype.kind == "b":

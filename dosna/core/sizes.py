@@ -1,4 +1,4 @@
-"""Sizes in bytes as people write them."""
+"""Sizes in bytes, as people write them."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ _UNITS = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
 
 
 def parse_size(size: int | str) -> int:
-    """Read a number of bytes: 1048576, '512M', '1.5 GiB'. Units are powers of 1024.
+    """Parse a number of bytes: 1048576, '512M', '1.5 GiB'. Units are powers of 1024.
 
     Raises
     ------
     ValueError
-        Not a positive size.
+        `size` is not a positive size.
     """
     if isinstance(size, str):
         match = re.fullmatch(r"\s*([0-9.]+)\s*([kmgt]?)(i?b)?\s*", size.lower())
@@ -29,7 +29,7 @@ def parse_size(size: int | str) -> int:
 
 
 def format_size(size: float) -> str:
-    """Write a number of bytes for people: '1.5 GiB'."""
+    """Format a number of bytes for people: '1.5 GiB'."""
     for unit in ("B", "KiB", "MiB", "GiB", "TiB"):
         if size < 1024 or unit == "TiB":
             break

@@ -2,8 +2,8 @@
 
 ``vlen-utf8`` is specified at
 https://github.com/zarr-developers/zarr-extensions/tree/main/codecs/vlen-utf8: the number of
-elements, and of each the number of bytes and the bytes, in UTF-8; numbers are little-endian and
-of 32 bits. See docs/design/text.md.
+elements, and then, for each element, the number of its bytes and the bytes in UTF-8. Numbers are
+little-endian and have 32 bits. See docs/design/text.md.
 """
 
 from __future__ import annotations
@@ -28,30 +28,30 @@ __all__ = [
 
 
 TEXT: np.dtype[Any] = np.dtypes.StringDType()
-"""The dtype of datasets of text."""
+"""The dtype of datasets that hold text."""
 
 MOST_BYTES = (1 << 31) - 1
-"""A chunk of text is not longer, so that what reads it knows a bound beforehand."""
+"""The largest size of an encoded chunk of text, so that readers know a bound in advance."""
 
 _HELD = 64
 _COUNT = struct.Struct("<I")
 
 
 def is_text(dtype: np.dtype[Any]) -> bool:
-    """Say whether elements are text of variable length."""
+    """Return True if the elements are text of variable length."""
     return dtype.kind == "T"
 
 
 def element_bytes(dtype: np.dtype[Any]) -> int:
-    """Estimate the bytes that an element takes in memory.
+    """Return an estimate of the bytes that an element takes in memory.
 
-    Of text only the 16 bytes of NumPy's own record are known beforehand.
+    For text, only the 16 bytes of NumPy's own record are known in advance.
     """
     return _HELD if dtype.kind == "T" else dtype.itemsize
 
 
 def elements(values: Any, dtype: np.dtype[Any]) -> Any:
-    """Return what is to be written to a dataset of `dtype`: as text, if that is what it holds."""
+    """Return the values to write to a dataset of `dtype`, converted to text if it holds text."""
     return as_text(values) if dtype.kind == "T" else values
 
 
@@ -61,20 +61,21 @@ def as_text(values: Any) -> Array:
     Parameters
     ----------
     values : array_like
-        Of str, or of bytes, which are decoded as UTF-8: an object, nested lists, or an array of
-        kind U, S, T or O.
+        The values: a str or bytes, nested lists of these, or an array of kind U, S, T or O. Bytes
+        are decoded as UTF-8.
 
     Returns
     -------
     ndarray
-        Of `TEXT`; `values` itself if it is that already.
+        An array of dtype `TEXT`; `values` itself if it has that dtype already.
 
     Raises
     ------
     TypeError
-        Something else is among them. NumPy would write ``None`` and NaN as 'None' and 'nan'.
+        Some values are neither str nor bytes. NumPy would write ``None`` and NaN as 'None' and
+        'nan'.
     ValueError
-        Bytes that are not UTF-8, or half of a character.
+        Some bytes are not UTF-8, or a str has a lone surrogate in it.
     """
     array = _as_array(values)
     kind = array.dtype.kind
@@ -85,9 +86,9 @@ def as_text(values: Any) -> Array:
     if kind == "U":
         try:
             return array.astype(TEXT)
-        except TypeError as error:  # how NumPy says that half of a pair stands alone
+        except TypeError as error:  # NumPy's error for a lone surrogate
             raise ValueError(f"a string is not Unicode text: {error}") from None
-    # NumPy itself takes bytes as they are, also such as are not UTF-8.
+    # NumPy itself takes bytes as they are, even if they are not UTF-8.
     if kind in "OS":
         if not _check(array):
             decoded = [v.decode() if isinstance(v, bytes) else v for v in array.flat]
@@ -102,12 +103,12 @@ def as_text(values: Any) -> Array:
 
 
 def _as_array(values: Any) -> Array:
-    # NumPy's own choice for a list would make text of numbers among strings.
+    # NumPy's own choice of dtype for a list would turn numbers among strings into text.
     return np.asarray(values) if hasattr(values, "__array__") else np.asarray(values, object)
 
 
 def _check(array: Array) -> bool:
-    """Refuse elements that are no text; False if there are bytes among them."""
+    """Check that all elements are text. Return False if some of them are bytes."""
     kinds = {type(value) for value in array.ravel().tolist()}
     for kind in kinds:
         if not issubclass(kind, (str, bytes)):
@@ -125,7 +126,7 @@ def encode(array: Array) -> bytes:
     Raises
     ------
     ValueError
-        They are more bytes than `MOST_BYTES`.
+        The encoded array would have more than `MOST_BYTES` bytes.
     """
     texts = [text.encode() for text in array.ravel().tolist()]
     pack = _COUNT.pack
@@ -148,7 +149,7 @@ def decode(data: Any, count: int) -> Array:
     Raises
     ------
     ValueError
-        The bytes are not those of so many elements, or not UTF-8.
+        The bytes do not encode `count` elements, or are not UTF-8.
     """
     raw = bytes(data)
     if len(raw) < 4 + 4 * count:
@@ -162,7 +163,7 @@ def decode(data: Any, count: int) -> Array:
         begin = at + 4
         at = begin + number(raw[at:begin], "little")
         add(str(raw[begin:at], "utf-8"))
-    # What is beyond the end is empty, so that one look at the end is enough.
+    # Slices beyond the end are empty, so that one check at the end is enough.
     if at != len(raw):
         raise ValueError(f"its texts end at byte {at}, and there are {len(raw)} bytes")
     return np.array(found, TEXT)

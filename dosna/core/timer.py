@@ -6,17 +6,17 @@ import time
 
 
 class Timer:
-    """Time a block of code, and print it.
+    """A context manager that measures the time of a block of code, and prints it.
 
     Parameters
     ----------
     name : str
-        What is printed before the seconds.
+        The text to print before the seconds.
 
     Attributes
     ----------
     time : float
-        Seconds that the block took.
+        The seconds that the block took.
     """
 
     def __init__(self, name: str = "Timer") -> None:

@@ -1,4 +1,4 @@
-"""Types that every floor names."""
+"""Types that all packages of dosna use."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ __all__ = ["Array", "Box", "Json", "Shape", "Slices"]
 Array = np.ndarray[Any, Any]
 
 Shape = tuple[int, ...]
-"""Extents, or the index of a chunk: an integer for each axis."""
+"""The extents of an array, or the index of a chunk: an integer for each axis."""
 
 Box = tuple[slice, ...]
 """A part of an array: a slice for each axis."""

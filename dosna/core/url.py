@@ -23,11 +23,11 @@ class Url:
     Parameters
     ----------
     backend : str
-        Name or alias.
+        The name or alias of a backend.
     path : str
-        What follows the colon, as it is meant: without escapes.
+        The part after the colon and before the options, without escapes.
     options : mapping of str to str
-        Of the backend's connection, as text.
+        The options of the backend's connection, as text.
     """
 
     backend: str
@@ -36,12 +36,12 @@ class Url:
 
     @classmethod
     def parse(cls, text: str) -> Url:
-        """Take a URL apart; touches nothing.
+        """Split a URL into its parts, without opening anything.
 
         Raises
         ------
         ConfigurationError
-            It has another form.
+            The text has another form, or an option is given twice.
         """
         from urllib.parse import unquote
 

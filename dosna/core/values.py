@@ -1,4 +1,4 @@
-"""Dtypes and values: what datasets can have, and how JSON keeps them."""
+"""Dtypes and values that datasets can have, and their form in JSON."""
 
 from __future__ import annotations
 
@@ -30,28 +30,28 @@ __all__ = [
 
 _TAGS = {"__numpy__", "__float__", "__map__"}
 
-_TEXT = "string"  # which NumPy does not know: a dosna that has no text refuses it
+_TEXT = "string"  # NumPy does not know the name, so that a dosna without text refuses it
 
 
 def as_dtype(dtype: DTypeLike) -> np.dtype[Any]:
-    """Return the dtype that is meant: ``str`` and 'string' are text of variable length."""
+    """Return the dtype that `dtype` means: ``str`` and 'string' are text of variable length."""
     found = TEXT if isinstance(dtype, str) and dtype == "string" else np.dtype(dtype)
-    # As zarr-python takes it.
+    # As zarr-python interprets it.
     return TEXT if found.kind == "U" and not found.itemsize else found
 
 
 def check_dtype(dtype: np.dtype[Any]) -> np.dtype[Any]:
-    """Refuse a dtype whose elements are neither plain bytes nor text.
+    """Check that the elements of a dtype are plain bytes or text.
 
     Returns
     -------
     dtype
-        As it is stored: of text the one without options.
+        The dtype that is stored; for text, the one without options.
 
     Raises
     ------
     TypeError
-        Object dtypes, text with missing values, and types of no bytes.
+        The dtype holds Python objects, is text with missing values, or has elements of no bytes.
     """
     if is_text(dtype):
         if hasattr(dtype, "na_object"):
@@ -76,25 +76,25 @@ _MOST_FIELDS = 1000
 
 
 def plain_fields(dtype: np.dtype[Any]) -> tuple[np.dtype[Any], np.dtype[Any]]:
-    """Return what Zarr can store of a structured dtype: little-endian fields without gaps.
+    """Convert a structured dtype to one that Zarr can store: little-endian fields without gaps.
 
-    A field that is an array becomes one for each of its elements, ``a_0``, ``a_1`` and so on;
-    one of a single element keeps its name.
+    A field that is an array becomes one field for each of its elements, ``a_0``, ``a_1`` and so
+    on. A field that is an array of a single element keeps its name.
 
     Parameters
     ----------
     dtype : numpy.dtype
-        Any; one without fields stays.
+        The dtype to convert. A dtype without fields is returned unchanged.
 
     Returns
     -------
     packed, view : numpy.dtype
-        The dtype to store, and one with the same fields that are where they are in `dtype`.
+        The dtype to store, and one with the same fields at the offsets that they have in `dtype`.
 
     Raises
     ------
     TypeError
-        That would be more than 1,000 fields.
+        The result would have more than 1,000 fields.
     """
     if dtype.names is None:
         return dtype, dtype
@@ -129,7 +129,7 @@ def plain_fields(dtype: np.dtype[Any]) -> tuple[np.dtype[Any], np.dtype[Any]]:
 
 
 def check_fillvalue(fillvalue: Any, dtype: np.dtype[Any]) -> Any:
-    """Turn a fill value into a scalar of `dtype`; None is the dtype's zero.
+    """Convert a fill value to a scalar of `dtype`. None means the dtype's zero.
 
     Raises
     ------
@@ -157,7 +157,7 @@ def check_fillvalue(fillvalue: Any, dtype: np.dtype[Any]) -> Any:
         return filled[()]
     given = np.asarray(fillvalue)
     if dtype.kind == "M" and given.dtype.kind not in "mM":
-        # Numbers are in the dtype's own unit; what is read in another may be finer.
+        # Numbers are in the dtype's own unit. Other values have their own, which may be finer.
         given = filled if given.dtype.kind in "biuf" else np.asarray(np.datetime64(fillvalue))
     lossy = dtype.kind in "biu" and given.dtype.kind not in "biuf"
     if lossy or lost(given, dtype).any():
@@ -166,17 +166,17 @@ def check_fillvalue(fillvalue: Any, dtype: np.dtype[Any]) -> Any:
 
 
 def same_fill(fill: Any, wanted: np.ndarray[Any, Any]) -> bool:
-    """Return whether a fill value is another, bit by bit, once it has the dtype of that."""
+    """Return whether a fill value, cast to the dtype of `wanted`, has the same bits as it."""
     if is_text(wanted.dtype):
-        # Of which the bytes are places in memory. By itself NumPy takes a str for one of fixed
-        # length, which has no NULs at its end.
+        # The bytes of its elements are addresses in memory. Without a dtype, NumPy reads a str as
+        # text of fixed length, which loses NULs at its end.
         return bool(np.asarray(fill, wanted.dtype)[()] == wanted[()])
     try:
         given = np.asarray(fill)
         if given.dtype.kind == "c" and wanted.dtype.kind != "c":
             if given.imag != 0:
                 return False
-            given = given.real  # NumPy warns of imaginary parts even where there are none
+            given = given.real  # NumPy warns about imaginary parts even if they are zero
         with np.errstate(all="ignore"):
             cast = given.astype(wanted.dtype)
     except (TypeError, ValueError, OverflowError):
@@ -185,7 +185,7 @@ def same_fill(fill: Any, wanted: np.ndarray[Any, Any]) -> bool:
 
 
 def encode_dtype(dtype: np.dtype[Any]) -> Any:
-    """Give a JSON value for a dtype: its ``str``, or the description of its fields."""
+    """Return a JSON value for a dtype: its ``str``, or the description of its fields."""
     if is_text(dtype):
         return _TEXT
     if dtype.names is None:
@@ -202,7 +202,7 @@ def encode_dtype(dtype: np.dtype[Any]) -> Any:
 
 
 def decode_dtype(value: Any) -> np.dtype[Any]:
-    """Read what `encode_dtype` gave."""
+    """Return the dtype for a JSON value of `encode_dtype`."""
     if isinstance(value, str):
         return TEXT if value == _TEXT else np.dtype(value)
     if isinstance(value, list):
@@ -219,12 +219,12 @@ def decode_dtype(value: Any) -> np.dtype[Any]:
 
 
 def encode_value(value: Any) -> Any:
-    """Give a JSON value for JSON values, NumPy scalars and arrays, nested or not.
+    """Return the JSON form of JSON values, NumPy scalars and arrays, nested or not.
 
     Raises
     ------
     TypeError
-        A value that is neither, or a mapping whose keys are not strings.
+        A value is none of these, or a key of a mapping is not a string.
     """
     if value is None or isinstance(value, (bool, int, str)):
         return value
@@ -252,7 +252,8 @@ def encode_value(value: Any) -> Any:
             if not isinstance(key, str):
                 raise TypeError(f"keys of stored mappings are str, and {key!r} is not")
         encoded = {k: encode_value(v) for k, v in value.items()}
-        # A mapping that looks like one of our tags is wrapped, so that it comes back as it was.
+        # A mapping that looks like one of our tagged objects is wrapped, so that it is read back
+        # unchanged.
         return {"__map__": encoded} if _TAGS & encoded.keys() else encoded
     raise TypeError(
         f"a {type(value).__name__} cannot be kept in attributes: "
@@ -261,12 +262,12 @@ def encode_value(value: Any) -> Any:
 
 
 def encode_attrs(attrs: Mapping[str, Any]) -> dict[str, Any]:
-    """Give the JSON form of attributes.
+    """Return the JSON form of attributes.
 
     Raises
     ------
     TypeError
-        A name that is no str, or a value that `encode_value` does not take.
+        A name is not a str, or `encode_value` does not take a value.
     """
     for name in attrs:
         if not isinstance(name, str):
@@ -275,7 +276,7 @@ def encode_attrs(attrs: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def decode_value(value: Any) -> Any:
-    """Read what `encode_value` gave. Tuples come back as lists, as in JSON."""
+    """Return the value for a JSON form of `encode_value`. Tuples are read as lists, as in JSON."""
     if isinstance(value, list):
         return [decode_value(v) for v in value]
     if not isinstance(value, dict):
@@ -290,8 +291,8 @@ def decode_tagged(value: dict[str, Any]) -> Any:
     Returns
     -------
     float, numpy scalar, ndarray or dict
-        A dict is a mapping whose values are still to be read. Attributes of other programs are
-        none of our tags, whatever they are called.
+        The value. If it is a dict, its values are still to be decoded. A mapping that is not
+        exactly of the form of a tagged object, as another program may write, is returned as it is.
     """
     try:
         if value.keys() == {"__numpy__", "dtype", "shape", "scalar"}:

@@ -60,7 +60,7 @@ class ByteFile(ABC):
             work(item)
 
     def stream(self) -> io.RawIOBase | io.BufferedIOBase:
-        """Give a file object, for libraries that want one."""
+        """Return a file object, for libraries that want one."""
         return CachedReader(self)
 
     @abstractmethod

@@ -37,7 +37,7 @@ class Cache(Generic[V]):
         self._lock = threading.Lock()
 
     def get(self, key: Hashable, make: Callable[[], V]) -> V:
-        """Give a value; make it if it is not there, while other threads wait for it."""
+        """Return a value; make it if it is not there, while other threads wait for it."""
         with self._lock:
             entry = self._entries.setdefault(key, _Entry())
             self._entries.move_to_end(key)
@@ -53,7 +53,7 @@ class Cache(Generic[V]):
             return entry.value
 
     def peek(self, key: Hashable) -> V | None:
-        """Give a value if it is there."""
+        """Return a value if it is there."""
         with self._lock:
             entry = self._entries.get(key)
             return None if entry is None else entry.value

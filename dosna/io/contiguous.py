@@ -80,12 +80,12 @@ class ContiguousReader:
 
 
 def bytes_of(array: Array) -> memoryview:
-    """Give the memory of an array that is contiguous."""
+    """Return the memory of an array that is contiguous."""
     return memoryview(array.reshape(-1).view(np.uint8).data)
 
 
 def rows(shape: Shape, itemsize: int, nbytes: int = _PIECE_BYTES) -> Shape | None:
-    """Give the extent of rows of about `nbytes` that lie together; None without axes."""
+    """Return the extent of rows of about `nbytes` that lie together; None without axes."""
     pieces = [1] * len(shape)
     for axis in reversed(range(len(shape))):
         inner = prod(shape[axis + 1 :]) * itemsize

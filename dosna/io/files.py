@@ -211,7 +211,7 @@ def is_absent(error: OSError) -> bool:
 
 
 def lock_file(path: str, name: str = LOCK) -> RangeLocks:
-    """Give the locks of a folder; the file is made when the first is taken."""
+    """Return the locks of a folder; the file is made when the first is taken."""
     file = os.path.join(path, name)
     return RangeLocks(lambda: open_descriptor(file, os.O_RDWR | os.O_CREAT), file)
 

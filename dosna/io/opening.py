@@ -13,7 +13,7 @@ __all__ = ["foreign_format", "open_bytes"]
 
 
 def open_bytes(location: str, options: S3Options) -> ByteFile:
-    """Give the file at a path or an ``s3://`` URL; it is opened when it is first used.
+    """Return the file at a path or an ``s3://`` URL; it is opened when it is first used.
 
     Raises
     ------

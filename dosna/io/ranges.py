@@ -37,7 +37,7 @@ METADATA_LOCK = 1 << 62
 
 
 def lock_place(idx: Shape) -> int:
-    """Give the position of a stored object's lock; that two share one does no harm."""
+    """Return the position of a stored object's lock; that two share one does no harm."""
     place = 0
     for i in idx:
         place = place * 0x9E3779B97F4A7C15 + i + 1
@@ -50,7 +50,7 @@ def as_arrays(tasks: Iterable[ChunkTask]) -> list[ChunkTask]:
 
 
 def _hull(k: Any, length: int) -> tuple[int, int] | None:
-    """Give the first and the last place that an index touches on an axis."""
+    """Return the first and the last place that an index touches on an axis."""
     if isinstance(k, slice):
         chosen = range(length)[k]
         return (chosen[0], chosen[-1]) if chosen else None
@@ -66,13 +66,13 @@ def within(key: Slices, size: Shape, extent: Shape) -> bool:
 
 
 def byte_range(metadata: DatasetMetadata, key: Slices) -> tuple[int, int]:
-    """Give the range of a chunk's bytes that holds the part `key`."""
+    """Return the range of a chunk's bytes that holds the part `key`."""
     ranges = byte_ranges(metadata, key, 1 << 62)
     return ranges[0] if ranges else (0, 0)
 
 
 def byte_ranges(metadata: DatasetMetadata, key: Slices, cost: int) -> list[tuple[int, int]]:
-    """Give the byte ranges of a chunk that hold the part `key`.
+    """Return the byte ranges of a chunk that hold the part `key`.
 
     Few rather than small: `cost` is how many bytes one more range has to save.
     """
@@ -99,7 +99,7 @@ def byte_ranges(metadata: DatasetMetadata, key: Slices, cost: int) -> list[tuple
 
 
 def byte_runs(metadata: DatasetMetadata, key: Slices, most: int) -> list[tuple[int, int]] | None:
-    """Give the byte ranges of a chunk that are the part `key` and nothing else, in its order.
+    """Return the byte ranges of a chunk that are the part `key` and nothing else, in its order.
 
     None if they are more than `most`, or if the part is not made of slices of step 1 and integers.
     """

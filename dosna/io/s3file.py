@@ -47,7 +47,7 @@ class S3Options:
     """Access key and secret key, where they do not come from the environment."""
 
     def portable(self) -> dict[str, Any]:
-        """Give what is to be kept with what is read by them: all but the defaults, no secrets.
+        """Return what is to be kept with what is read by them: all but the defaults, no secrets.
 
         Raises
         ------
@@ -92,7 +92,7 @@ class S3Options:
 
 @lru_cache(maxsize=16)
 def _shared_client(options: S3Options, environment: tuple[tuple[str, str], ...]) -> S3Client:
-    """Give the client for an environment: to make one takes longer than to read a small file."""
+    """Return the client for an environment: to make one takes longer than to read a small file."""
     return options.client("from S3")
 
 

@@ -15,7 +15,7 @@ __all__ = ["bytes_like", "owned", "scratch"]
 
 
 def bytes_like(array: Array) -> Array:
-    """Give a view that the system reads and writes: M, m and V have no buffers."""
+    """Return a view that the system reads and writes: M, m and V have no buffers."""
     return array.view(f"V{array.dtype.itemsize}") if array.dtype.kind in "MmV" else array
 
 

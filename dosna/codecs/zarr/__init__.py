@@ -1,1 +1,1 @@
-"""Documents of Zarr: ``zarr.json``, its dtypes and attributes, shards."""
+"""Documents of Zarr: ``zarr.json``, its dtypes and attributes, and shards."""

@@ -2,9 +2,9 @@
 
 dosna keeps attributes in the form of `dosna.core.values.encode_value`, in which NumPy's values and
 NaN are tagged objects. In a ``zarr.json`` they are the plain numbers, texts and lists that other
-programs expect; what is lost by that is kept beside them, and holds as long as nobody has changed
-the plain value. ``_FillValue`` of arrays is spelt as xarray spells it in Zarr v3, so that xarray
-masks it.
+programs expect. If a plain value is not exact, the exact value is kept beside it, and is valid as
+long as nobody has changed the plain value. ``_FillValue`` of arrays is written as xarray writes it
+in Zarr v3, so that xarray masks it.
 """
 
 from __future__ import annotations
@@ -31,29 +31,31 @@ __all__ = [
 ]
 
 FILL_VALUE = "_FillValue"
-"""The attribute that says which value stands for a missing one (netCDF's and xarray's)."""
+"""The attribute with the value that marks missing elements (of netCDF and xarray)."""
 
 _EXACT = "_dosna_exact"
-"""The attribute of a group that has the exact values: zarr-python refuses other fields there."""
+"""The attribute of a group with the exact values. zarr-python refuses other fields in groups."""
 
 
 def to_document(attrs: Mapping[str, Any], dtype: np.dtype[Any] | None = None) -> tuple[Json, Json]:
-    """Return the attributes that others are to read, and the exact values of some of them.
+    """Return the attributes for other programs, and the exact values of some of them.
 
     Parameters
     ----------
     attrs : mapping
-        As `dosna.core.values.encode_attrs` makes them.
+        The attributes, in the form of `dosna.core.values.encode_attrs`.
     dtype : numpy.dtype, optional
-        Of the array; None for a group.
+        The dtype of the array; None for a group.
 
     Returns
     -------
     plain, exact : dict
-        The second has those whose plain value does not tell what they are.
+        The plain values of all attributes, and the exact values of those that cannot be read back
+        from their plain values.
     """
     plain = {name: _spelt(name, value, dtype) for name, value in attrs.items()}
-    # Some that nobody would spell otherwise are read as something else, as a _FillValue of text.
+    # Even an attribute that is written unchanged can be read as something else, such as a
+    # _FillValue that is text.
     read = from_document(plain, dtype=dtype)
     exact = {name: attrs[name] for name, value in read.items() if _differ(value, attrs[name])}
     return plain, exact
@@ -62,16 +64,16 @@ def to_document(attrs: Mapping[str, Any], dtype: np.dtype[Any] | None = None) ->
 def from_document(
     attributes: Mapping[str, Any], exact: Any = None, dtype: np.dtype[Any] | None = None
 ) -> Json:
-    """Return the attributes of a document as `dosna.core.values.decode_value` reads them.
+    """Return the attributes of a document in the form that `dosna.core.values.decode_value` reads.
 
     Parameters
     ----------
     attributes : mapping
-        As they stand in a document, whoever wrote it.
+        The attributes in the document, which any program may have written.
     exact : mapping, optional
-        What `to_document` gave besides.
+        The exact values that `to_document` returned.
     dtype : numpy.dtype, optional
-        Of the array; None for a group.
+        The dtype of the array; None for a group.
     """
     found: Json = {}
     known = exact if isinstance(exact, Mapping) else {}
@@ -86,11 +88,11 @@ def from_document(
 
 
 def to_group(attrs: Mapping[str, Any]) -> Json:
-    """Return the attributes of a group's document."""
+    """Return the attributes to write to a group's document."""
     plain, exact = to_document(attrs)
     if _EXACT in attrs:
         exact[_EXACT] = attrs[_EXACT]
-    # A text, because xarray hands the attributes of groups on to formats without objects.
+    # JSON text, because xarray passes the attributes of groups on to formats without objects.
     return {**plain, _EXACT: json.dumps(exact)} if exact else plain
 
 
@@ -112,8 +114,8 @@ def from_group(attributes: Mapping[str, Any]) -> Json:
 def decode_fill_value(value: Any, dtype: np.dtype[Any]) -> Any:
     """Read a ``_FillValue`` as xarray writes it to Zarr v3.
 
-    Floating-point numbers are the base64 of a little-endian double, complex ones a pair of these,
-    bytes their base64. What is none of these is given as it is.
+    A floating-point number is the base64 of a little-endian double, a complex number is a pair of
+    these, and bytes are written in base64. Any other value is returned unchanged.
     """
     try:
         if dtype.kind == "f" and isinstance(value, str):
@@ -137,12 +139,12 @@ def _double(text: Any) -> float:
 
 
 def _differ(plain: Any, stored: Any) -> bool:
-    # As texts, in which 1, 1.0 and True are different.
+    # Compared as JSON text, in which 1, 1.0 and True are different.
     return plain is not stored and json.dumps(plain) != json.dumps(stored)
 
 
 def _spelt(name: str, value: Any, dtype: np.dtype[Any] | None) -> Any:
-    """Return what others are to read for a stored value."""
+    """Return the value that other programs read for a stored one."""
     if name == FILL_VALUE and dtype is not None:
         found = _fill_value(decode_value(value), dtype)
         if found is not None:
@@ -151,7 +153,7 @@ def _spelt(name: str, value: Any, dtype: np.dtype[Any] | None) -> Any:
 
 
 def _fill_value(value: Any, dtype: np.dtype[Any]) -> Any:
-    """Spell a ``_FillValue`` as xarray does; None if it is none that xarray has."""
+    """Write a ``_FillValue`` as xarray does. Return None if xarray has no form for it."""
     if value is None or isinstance(value, (str, dict)):
         return None
     try:
@@ -191,12 +193,12 @@ def _plain(value: Any) -> Any:
     if isinstance(found, float) and not isinstance(found, np.generic):
         return _number(found)
     array = np.asarray(found)
-    # netCDF has no scalars but arrays of one element, and its attributes are meant as such.
+    # netCDF has no scalars: its attributes of one element are arrays, but are meant as scalars.
     return _elements(array.reshape(()) if array.shape == (1,) else array)
 
 
 def _number(value: float) -> Any:
-    """Return a number that JSON has, or its name in the specification of Zarr."""
+    """Return a finite number unchanged, and the name in Zarr's specification of any other."""
     if math.isfinite(value):
         return value
     return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"

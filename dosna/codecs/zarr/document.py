@@ -1,8 +1,9 @@
 """Datasets as Zarr v3 arrays: ``zarr.json``, data types, fill values, keys of chunks.
 
-https://zarr-specs.readthedocs.io/en/latest/v3/core/index.html; data types beyond it as
-zarr-python 3 writes them. What dosna does not know is refused by its name, but for what may be
-ignored (``must_understand: false``), which an update leaves as it is.
+The specification is https://zarr-specs.readthedocs.io/en/latest/v3/core/index.html. Data types
+beyond it are written as zarr-python 3 writes them. An unknown part of a document is refused by an
+error that names it, unless it may be ignored (``must_understand: false``). An update of the
+document keeps such parts unchanged.
 """
 
 from __future__ import annotations
@@ -56,7 +57,7 @@ GROUP = json.dumps({"zarr_format": 3, "node_type": "group", "attributes": {}}, i
 """The description of a new group."""
 
 VERSION_2 = (".zarray", ".zgroup")
-"""The names of what describes arrays and groups of Zarr version 2."""
+"""The names of the objects that describe arrays and groups of Zarr version 2."""
 
 Document = dict[str, Any]
 
@@ -64,7 +65,7 @@ _OWN = "dosna"
 _EXACT = "exact"
 _CONSOLIDATED = "consolidated_metadata"
 _DEEPEST = 100
-"""Of what is nested in a document: objects and lists in each other."""
+"""The largest depth to which objects and lists may be nested in a document."""
 
 _FIELDS = {
     "zarr_format",
@@ -84,17 +85,18 @@ _FIELDS = {
 
 @dataclass(frozen=True)
 class Layout:
-    """How the chunks of an array are stored.
+    """The way in which the chunks of an array are stored.
 
     Parameters
     ----------
     grain : tuple of int
-        Extent of a stored object: of a chunk, or of a shard.
+        The extent of a stored object, which is a chunk or a shard.
     pipeline : Pipeline
-        Of a chunk.
+        The codecs of a chunk.
     shards : Shards or None
+        The shards of the array, or None if it has none.
     template : str
-        ``template % idx`` is the key of a stored object, below the array's.
+        The pattern of keys: ``template % idx`` is the key of a stored object, below the array's.
     """
 
     grain: Shape
@@ -103,14 +105,20 @@ class Layout:
     template: str
 
     def index(self, key: str) -> Shape | None:
-        """Give the index of the stored object of a key below the array's; None if it is none."""
+        """Return the index of the stored object with a key, or None if the key is of another kind.
+
+        Parameters
+        ----------
+        key : str
+            The key, below the array's.
+        """
         pattern = re.escape(self.template).replace("%d", r"(0|[1-9]\d*)")
         found = re.fullmatch(pattern, key)
         return tuple(map(int, found.groups())) if found else None
 
 
 def layout(metadata: DatasetMetadata) -> Layout:
-    """Give the layout of an array that `from_json` or `new_array` described."""
+    """Return the layout of an array that `from_json` or `new_array` described."""
     document = metadata.storage["zarr"]
     where = "zarr.json"
     grain = _chunk_shape(document, metadata.ndim, where)
@@ -127,32 +135,36 @@ def layout(metadata: DatasetMetadata) -> Layout:
 
 
 def is_sharded(metadata: DatasetMetadata) -> bool:
-    """Whether the chunks of an array share objects."""
+    """Return True if the chunks of an array share objects."""
     return _sharding(metadata.storage["zarr"]["codecs"], DOCUMENT) is not None
 
 
 def stored_alike(one: DatasetMetadata, other: DatasetMetadata) -> bool:
-    """Return whether chunks of two arrays are stored alike, and mean the same where absent."""
+    """Return True if two arrays have equal dtypes, chunk grids, keys of chunks and codecs."""
     fields = ("chunk_grid", "chunk_key_encoding", "codecs")
     a, b = one.storage["zarr"], other.storage["zarr"]
-    # The data types as they are read: zarr-python spells one of fields in another way when it
-    # writes a document again. They have the byte order too.
+    # Data types are compared as they are read, because zarr-python changes the form of one with
+    # fields when it rewrites a document. They include the byte order.
     return (one.dtype, one.ndim) == (other.dtype, other.ndim) and all(
         _usual(a[f]) == _usual(b[f]) for f in fields
     )
 
 
 def id_of(metadata: DatasetMetadata) -> str | None:
-    """Return the id of an array, which no other has: one that is made again has another.
+    """Return the id of an array, or None.
 
-    Arrays of other programs, and of dosna before it wrote ids, have None.
+    No other array has the same id, not even one that is created again under the same name. Arrays
+    of other programs, and of versions of dosna that did not write ids, have None.
     """
     found = metadata.storage["zarr"].get(_OWN, {}).get("id")
     return found if isinstance(found, str) else None
 
 
 def _usual(spec: Any, ordered: bool = False) -> Any:
-    """Give a spec as every writer would spell it, with its byte order if it is `ordered`."""
+    """Return a spec in a form that does not depend on its writer.
+
+    The byte order is left out unless `ordered`.
+    """
     if isinstance(spec, list):
         return [_usual(s, ordered) for s in spec]
     if isinstance(spec, Mapping):
@@ -171,31 +183,32 @@ def new_array(
     shards: Shape | None = None,
     dims: Sequence[str | None] | None = None,
 ) -> DatasetMetadata:
-    """Describe a new array.
+    """Make the document of a new array.
 
     Parameters
     ----------
     metadata : DatasetMetadata
+        The description of the array.
     compression : None, str or mapping
-        See `dosna.codecs.pipeline.compressor`.
+        The compressor; see `dosna.codecs.pipeline.compressor`.
     checksum : bool
-        Whether chunks, and the index of shards, end with a CRC-32C.
+        True if every chunk should end with a CRC-32C. The index of a shard always has one.
     shards : tuple of int, optional
-        Extent of a shard, multiples of the chunks'.
+        The extent of a shard, a multiple of the chunk's on each axis.
     dims : sequence of str or None, optional
-        Names of the axes.
+        The names of the axes.
 
     Returns
     -------
     DatasetMetadata
-        With the document in ``storage``.
+        `metadata` with the document in ``storage``.
 
     Raises
     ------
     ConfigurationError
-        An option that does not fit.
+        The value of an option is not valid.
     TypeError
-        A dtype that Zarr does not have.
+        Zarr does not have the dtype.
     """
     dtype, ndim = metadata.dtype, metadata.ndim
     data_type = data_type_of(dtype)
@@ -254,7 +267,7 @@ def _check_shards(shards: Any, chunk_size: Shape) -> Shape:
 
 
 def options_of(metadata: DatasetMetadata) -> dict[str, Any]:
-    """Give the options of `new_array` that describe an array stored alike."""
+    """Return the options of `new_array` for an array that is stored in the same way."""
     document = metadata.storage["zarr"]
     made = layout(metadata)
     codecs = document["codecs"]
@@ -264,7 +277,7 @@ def options_of(metadata: DatasetMetadata) -> dict[str, Any]:
     for spec in codecs:
         if isinstance(spec, Mapping) and spec["name"] in ("gzip", "zstd", "blosc"):
             compression = {"name": spec["name"], **spec.get("configuration", {})}
-            # That of another dtype is another.
+            # It depends on the dtype, which may be another in the new array.
             compression.pop("typesize", None)
     return {
         "compression": compression,
@@ -275,17 +288,17 @@ def options_of(metadata: DatasetMetadata) -> dict[str, Any]:
 
 
 def dims_of(metadata: DatasetMetadata) -> tuple[str | None, ...] | None:
-    """Give the names of the axes, if they have any."""
+    """Return the names of the axes, or None if they have none."""
     names = metadata.storage["zarr"].get("dimension_names")
     return None if names is None else tuple(names)
 
 
 def to_json(metadata: DatasetMetadata) -> bytes:
-    """Give the ``zarr.json`` of an array that `from_json` or `new_array` described."""
+    """Return the ``zarr.json`` of an array that `from_json` or `new_array` described."""
     document = dict(metadata.storage["zarr"])
     document["shape"] = list(metadata.shape)
     document["attributes"], exact = to_document(metadata.attrs, metadata.dtype)
-    # Of a shape that somebody else gives the array, nothing will be known.
+    # The shape for which the array is trimmed: another program may give it another one.
     own = {**document.pop(_OWN, {}), "must_understand": False, "trimmed": list(metadata.shape)}
     if not metadata.trimmed:
         del own["trimmed"]
@@ -297,26 +310,26 @@ def to_json(metadata: DatasetMetadata) -> bytes:
 
 
 def _end(own: Mapping[str, Any]) -> bytes:
-    """Give the end of a document that dosna wrote.
+    """Return the last bytes of a document that dosna writes.
 
-    Nobody else puts all of an object on one line in a document of many. So it tells whether
-    another program has written the document since, which may have kept the object and changed
-    the shape twice, or brought back an older document whole.
+    No other program writes an object on one line in a document of many lines. Therefore a document
+    with another end was written by another program since, which may have kept the object and
+    changed the shape twice, or restored an older document as a whole.
     """
     return f',\n  "{_OWN}": {json.dumps(own)}\n}}'.encode()
 
 
 def revised(metadata: DatasetMetadata) -> DatasetMetadata:
-    """Give an array that is about to be written its next revision; see `revision_of`."""
+    """Return metadata with the next revision, to be written; see `revision_of`."""
     document = metadata.storage["zarr"]
     own = {**document.get(_OWN, {}), "revision": revision_of(metadata) + 1}
     return metadata.replace(storage={"zarr": {**document, _OWN: own}})
 
 
 def revision_of(metadata: DatasetMetadata) -> int:
-    """Tell how often dosna has changed the document of an array.
+    """Return the number of times that dosna has changed the document of an array.
 
-    A document of a lower revision than one that was seen before is an older copy, which another
+    A document with a lower revision than one that was read before is an older copy, which another
     program has written back.
     """
     found = metadata.storage["zarr"].get(_OWN, {}).get("revision")
@@ -324,34 +337,34 @@ def revision_of(metadata: DatasetMetadata) -> int:
 
 
 def node_type(data: bytes | memoryview, where: str) -> Any:
-    """Tell an array from a group.
+    """Return the ``node_type`` of a document: 'array' or 'group'.
 
     Raises
     ------
     FormatError
-        It is not JSON of Zarr v3.
+        The document is not JSON of Zarr v3.
     """
     return _parse(data, where).get("node_type")
 
 
 def group_attributes(data: bytes | memoryview, where: str) -> dict[str, Any]:
-    """Give the attributes in the description of a group."""
+    """Return the attributes in the description of a group."""
     return attributes_in(_parse(data, where), where)
 
 
 def attributes_in(
     document: Mapping[str, Any], where: str, dtype: np.dtype[Any] | None = None
 ) -> dict[str, Any]:
-    """Give the attributes in a document, as `dosna.core.values.decode_value` reads them.
+    """Return the attributes in a document, as `dosna.core.values.decode_value` reads them.
 
     Parameters
     ----------
     document : mapping
-        Of an array or a group.
+        The document of an array or a group.
     where : str
-        How errors call it.
+        The name of the document in errors.
     dtype : numpy.dtype, optional
-        Of the array; None for a group.
+        The dtype of the array; None for a group.
     """
     found = document.get("attributes", {})
     if not isinstance(found, dict):
@@ -363,16 +376,17 @@ def attributes_in(
 
 
 def with_attributes(data: bytes | memoryview, attrs: Mapping[str, Any], where: str) -> bytes:
-    """Give the description of a group with other attributes."""
+    """Return the description of a group with its attributes replaced by `attrs`."""
     document = {**_parse(data, where), "attributes": to_group(attrs)}
     document.pop(_CONSOLIDATED, None)
     return json.dumps(document, indent=2).encode()
 
 
 def without_consolidated(data: bytes | memoryview, where: str) -> bytes | None:
-    """Give the description of a group without copies of what lies below; None if it has none.
+    """Return the description of a group without the copies of the documents below it.
 
-    Other programs believe these copies, and whoever changes what lies below leaves them wrong.
+    None is returned if there are no copies. Other programs rely on the copies, which become wrong
+    when the documents below change.
     """
     if f'"{_CONSOLIDATED}"'.encode() not in bytes(data):
         return None
@@ -418,17 +432,18 @@ def from_json(data: bytes | memoryview, where: str) -> DatasetMetadata:
     Parameters
     ----------
     data : bytes or memoryview
+        The bytes of the document.
     where : str
-        How errors call it.
+        The name of the document in errors.
 
     Raises
     ------
     FormatError
-        It is broken, or has something that dosna does not know; says what.
+        The document is broken, or has an unknown part, which the message names.
     """
     document = _parse(data, where)
     try:
-        # What another program has written since, it may have done more than tell.
+        # A program that has written the document since may have changed the array as well.
         ours = bytes(data).endswith(_end(document.get(_OWN, {})))
         return _described(document, where, ours)
     except (KeyError, TypeError, ValueError, OverflowError) as error:
@@ -491,7 +506,7 @@ def _chunk_shape(document: Document, ndim: int, where: str) -> Shape:
 
 
 def _sharding(codecs: Any, where: str) -> dict[str, Any] | None:
-    """Give the configuration of ``sharding_indexed``, if that is what the array has."""
+    """Return the configuration of ``sharding_indexed``, or None if the array does not have it."""
     if not isinstance(codecs, list) or not codecs:
         raise FormatError(f"{where} has no codecs")
     names = [name_of(spec) for spec in codecs]

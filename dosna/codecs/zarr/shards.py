@@ -20,7 +20,7 @@ from dosna.errors import FormatError
 __all__ = ["NO_CHUNK", "Shards"]
 
 NO_CHUNK = 2**64 - 1
-"""Offset and length of a chunk that a shard does not hold."""
+"""The offset and the length of a chunk that a shard does not hold."""
 
 
 class Shards:
@@ -28,25 +28,27 @@ class Shards:
 
     Parameters
     ----------
-    grain : tuple of int
-        Extent of a shard.
     specs : mapping
         The configuration of ``sharding_indexed``.
-    dtype, where
-        As of `Pipeline`.
+    grain : tuple of int
+        The extent of a shard.
+    dtype : dtype
+        The type of the elements; its byte order is that of the codec ``bytes``.
+    where : str
+        The name of the document in errors.
 
     Attributes
     ----------
     chunk_size : tuple of int
-        Extent of a chunk in a shard.
+        The extent of a chunk in a shard.
     counts : tuple of int
-        Chunks of a shard along each axis.
+        The number of chunks of a shard along each axis.
     total : int
-        Chunks of a shard.
+        The number of chunks of a shard.
     index_range : tuple
-        Where the index is: ``(0, n)``, or ``(-n, None)`` at the end.
+        The byte range of the index: ``(0, n)``, or ``(-n, None)`` at the end.
     pipeline : Pipeline
-        Of the chunks.
+        The codecs of the chunks.
     """
 
     def __init__(
@@ -80,11 +82,12 @@ class Shards:
         self.index_range = (0, self.index_size) if self._at_start else (-self.index_size, None)
 
     def index(self, data: Buffer) -> list[list[int]]:
-        """Read the bytes of an index: offset and length of each chunk, in C order.
+        """Decode an index: the offset and the length of each chunk, in C order.
 
         Raises
         ------
         CodecError
+            The bytes are not those of an index.
         """
         if len(data) != self.index_size:
             raise CodecError(f"an index has {self.index_size} bytes, and there are {len(data)}")
@@ -104,7 +107,7 @@ class Shards:
         )
 
     def split(self, shard: Buffer) -> list[memoryview | None]:
-        """Give the encoded chunks of a whole shard, in C order; None where there is none."""
+        """Return the encoded chunks of a whole shard, in C order, with None for missing ones."""
         view = memoryview(shard)
         index = self.index_of(view)
         if any(start + size > len(view) for start, size in index if start != NO_CHUNK):
@@ -112,7 +115,7 @@ class Shards:
         return [None if start == NO_CHUNK else view[start : start + size] for start, size in index]
 
     def join(self, chunks: Sequence[list[Buffer] | None]) -> list[Buffer]:
-        """Make a shard of its encoded chunks, each in parts, in C order."""
+        """Return the parts of a shard for its encoded chunks, each in parts, in C order."""
         index = np.empty((len(chunks), 2), self._index.dtype)
         place = self.index_size if self._at_start else 0
         parts: list[Buffer] = []
@@ -128,16 +131,16 @@ class Shards:
         return [*head, *parts] if self._at_start else [*parts, *head]
 
     def number(self, local: Shape) -> int:
-        """Give the place in the index of a chunk of a shard."""
+        """Return the place of a chunk of a shard in the shard's index."""
         place = 0
         for i, n in zip(local, self.counts, strict=True):
             place = place * n + i
         return place
 
     def chunk(self, shard: Shape, local: Shape) -> Shape:
-        """Give the index in the array of a chunk of a shard."""
+        """Return the index of a chunk of a shard in the chunk grid of the array."""
         return tuple([s * n + i for s, n, i in zip(shard, self.counts, local, strict=True)])
 
     def locals(self) -> Iterator[Shape]:
-        """Give the chunks of a shard, in the order of the index."""
+        """Return an iterator over the chunks of a shard, in the order of the index."""
         return product(*map(range, self.counts))

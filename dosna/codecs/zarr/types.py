@@ -1,7 +1,7 @@
-"""Data types and fill values of Zarr v3: NumPy's to JSON and back.
+"""Data types and fill values of Zarr v3: conversion from NumPy to JSON and back.
 
-Those beyond https://zarr-specs.readthedocs.io/en/latest/v3/data-types/index.html are spelt as
-zarr-python 3 spells them.
+Data types that are not in https://zarr-specs.readthedocs.io/en/latest/v3/data-types/index.html are
+written as zarr-python 3 writes them.
 """
 
 from __future__ import annotations
@@ -33,12 +33,12 @@ _UNITS = ("Y", "M", "W", "D", "h", "m", "s", "ms", "us", "ns", "ps", "fs", "as",
 
 
 def data_type_of(dtype: np.dtype[Any], within: str = "") -> Any:
-    """Give the JSON value of a dtype.
+    """Return the JSON value of a dtype.
 
     Raises
     ------
     TypeError
-        Zarr has none for it; `within` says of which field.
+        Zarr has no data type for it. The message begins with `within`, which names the field.
     """
     if is_text(dtype):
         return _TEXT
@@ -82,12 +82,12 @@ def _fields(dtype: np.dtype[Any]) -> list[Any]:
 
 
 def dtype_of(spec: Any, order: Literal["<", ">"], where: str) -> np.dtype[Any]:
-    """Read a JSON value that `data_type_of` or another writer gave.
+    """Return the dtype for a JSON value that `data_type_of` or another writer made.
 
     Raises
     ------
     FormatError
-        It is unknown or broken.
+        The data type is unknown or broken.
     """
     if isinstance(spec, str):
         if spec == _TEXT:
@@ -133,7 +133,7 @@ def _field(spec: Any, order: Literal["<", ">"], where: str) -> tuple[str, np.dty
 
 
 def encode_fill(value: Any, dtype: np.dtype[Any]) -> Any:
-    """Give the JSON value of a fill value."""
+    """Return the JSON value of a fill value."""
     if is_text(dtype):
         return str(value)
     scalar = np.asarray(value, dtype.newbyteorder("=") if dtype.names is None else dtype)
@@ -161,17 +161,17 @@ def _encode_float(value: np.ndarray[Any, Any]) -> Any:
 
 
 def decode_fill(value: Any, dtype: np.dtype[Any], where: str) -> Any:
-    """Read what `encode_fill` or another writer gave.
+    """Return the fill value for a JSON value that `encode_fill` or another writer made.
 
     Returns
     -------
     scalar
-        Of `dtype`.
+        The fill value, of type `dtype`.
 
     Raises
     ------
     FormatError
-        The value is none of that type.
+        The JSON value is not one of that type.
     """
     problem = FormatError(f"{where}: fill_value {value!r} is none of {dtype}")
     if is_text(dtype):
@@ -199,7 +199,7 @@ def decode_fill(value: Any, dtype: np.dtype[Any], where: str) -> Any:
     elif kind == "U" and isinstance(value, str) and len(value) <= dtype.itemsize // 4:
         filled[...] = value
     elif dtype.names is not None and isinstance(value, dict):
-        # As zarr-python 3.2 and later spell it; those before wrote the bytes.
+        # The form of zarr-python 3.2 and later; versions before wrote the bytes.
         if value.keys() != set(dtype.names):
             raise problem
         for field in dtype.names:

@@ -212,7 +212,7 @@ class S3Client:
         return failure
 
     def objects_of(self, bucket: str, prefix: str) -> ObstoreS3:
-        """Give obstore's own store of the keys below a prefix, for a library that takes one."""
+        """Return obstore's own store of the keys below a prefix, for a library that takes one."""
         return ObstoreS3(
             bucket,
             prefix=prefix,
@@ -246,7 +246,7 @@ class S3Client:
         return attempt(put)
 
     def lost(self, path: str) -> OutcomeUnknown:
-        """Give the error for a write whose fate is not known."""
+        """Return the error for a write whose fate is not known."""
         return OutcomeUnknown(
             f"{self.endpoint}: the answer to writing {path!r} was lost, and it may or may not "
             "have been written: read it before writing it again"

@@ -223,7 +223,7 @@ def _answered(status: int, code: str, region: str = "") -> Failure:
 
 
 def setup_error(error: Exception, profile: str | None) -> DosnaError:
-    """Give the error of a session that cannot be made."""
+    """Return the error of a session that cannot be made."""
     if isinstance(error, boto.ProfileNotFound):
         return ConfigurationError(
             f"there is no profile {profile or os.environ.get('AWS_PROFILE')!r} in "
