@@ -1,9 +1,10 @@
 """Compare dosna's ceph backend with a bare loop over librados, on one cluster on loopback.
 
-Run ``python benchmarks/ceph.py [--quick]``; it needs what ``run_tests.sh --install`` installs. The
-loop keeps 16 asynchronous operations under way, and does what every program must: it makes bytes
-of the array's rows, or puts what was read into them. Each row is one array, written and read whole
-by everybody in turn, in rounds; medians are printed, of the speeds and of the rounds' ratios.
+Run ``python benchmarks/ceph.py [--quick]``; it needs what ``run_tests.sh --install`` installs.
+The loop keeps 16 asynchronous operations under way, and does what every program must do: it makes
+bytes of the array's rows, or copies the bytes that were read into them. Each row is one array,
+written and read whole by each contestant in turn, in rounds. The medians of the speeds and of
+the rounds' ratios are printed.
 """
 
 from __future__ import annotations
@@ -48,7 +49,7 @@ def main() -> None:
 
 
 def row(ceph: Ceph, objects: Any, nbytes: int, count: int, rounds: int) -> None:
-    """Print the rows for chunks of some size."""
+    """Print the rows for chunks of `nbytes` bytes."""
     width = nbytes // 4
     values = np.random.default_rng(0).random((count, width), np.float32)
     out = np.empty_like(values)
@@ -82,7 +83,7 @@ def row(ceph: Ceph, objects: Any, nbytes: int, count: int, rounds: int) -> None:
 
 
 def write_all(objects: Any, keys: list[str], values: np.ndarray[Any, Any]) -> None:
-    """Write rows as objects by librados alone."""
+    """Write rows as objects, with librados alone."""
     done: SimpleQueue[int] = SimpleQueue()
 
     def ended(completion: Any) -> None:
@@ -97,7 +98,7 @@ def write_all(objects: Any, keys: list[str], values: np.ndarray[Any, Any]) -> No
 
 
 def read_all(objects: Any, keys: list[str], out: np.ndarray[Any, Any]) -> None:
-    """Read objects into rows by librados alone."""
+    """Read objects into rows, with librados alone."""
     done: SimpleQueue[tuple[int, bytes]] = SimpleQueue()
     nbytes = out[0].nbytes
 
@@ -118,7 +119,7 @@ def read_all(objects: Any, keys: list[str], out: np.ndarray[Any, Any]) -> None:
 
 
 def report(label: str, work: dict[str, Work], nbytes: int, rounds: int) -> None:
-    """Let everybody do the work in turn, and print the middle of what the rounds took."""
+    """Time each contestant's work in turn, and print the medians of the rounds."""
     times: dict[str, list[float]] = {name: [] for name in work}
     names = list(work)
     for turn in range(rounds + 1):

@@ -1,9 +1,9 @@
-"""What an operation costs in a small dataset or connection, and in a large one.
+"""Compare the cost of operations in a small dataset or connection with that in a large one.
 
     python benchmarks/growth.py [--quick] [--folder DIR]
 
 Small and large take turns in one run, and the figures are minima. The ratio should be near 1 for
-whatever is not about the chunks or datasets that are there already.
+operations that do not concern existing chunks or datasets.
 """
 
 from __future__ import annotations
@@ -80,7 +80,7 @@ def creating(few: int, many: int) -> None:
 
 
 def sparse(con: dn.Connection, backend: str) -> None:
-    """List, shrink and clear an array of (2**31, 2**31) with three chunks that are written."""
+    """List, shrink and clear an array of (2**31, 2**31) with three written chunks."""
     side = 2**31
     ds = con.create_dataset("sparse", shape=(side, side), dtype="u1", chunk_size=(1024, 1024))
     for at in (0, side // 2, side - 1):

@@ -1,8 +1,8 @@
 """Compare ingest of a domain of HSDS with a loop over h5pyd, and export with h5pyd's writing.
 
 Run ``python benchmarks/hsds.py [--quick]``; it needs what ``run_tests.sh --install`` installs,
-and starts a server of its own. Everybody reads one domain into memory, or writes one, in turn, in
-rounds; the shortest times count. ``x`` is the others' time divided by dosna's.
+and starts a server of its own. The contestants read one domain into memory, or write one, in
+turn, in rounds; the shortest times count. ``x`` is the others' time divided by dosna's.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def main() -> None:
             reading(server, "read", planes, chunks, seconds)
         writing(server, planes // 4, seconds)
         memory(server, planes)
-    # As over a network: each access to the store takes a while, and it is not all cached.
+    # As over a network: each access to the store takes a while, and not all data are cached.
     what = "read, where the server's store takes 50 ms"
     slow = start_hsds(POSIX_DELAY="0.05", CHUNK_MEM_CACHE_SIZE="8m")
     with slow as server, hsds_environment(server):
@@ -46,7 +46,7 @@ def main() -> None:
 
 
 def opened(server: Hsds, url: str, mode: str) -> h5pyd.File:
-    # h5pyd looks at the environment once, and then no more.
+    # h5pyd reads the environment only once.
     return h5pyd.File(
         url, mode, endpoint=server.endpoint, username="test", password=server.users["test"]
     )
@@ -60,7 +60,7 @@ def show(what: str, nbytes: int, times: dict[str, float]) -> None:
 
 
 def make(url: str, planes: int, chunks: tuple[int, ...]) -> int:
-    """Make a domain of random frames, and give its size."""
+    """Create a domain of random frames, and return its size in bytes."""
     random = np.random.default_rng(0)
     with dn.Connection("frames", backend="ram", engine="cpu") as con:
         frames = random.integers(0, 4000, (planes, *PLANE), "u2")
@@ -105,7 +105,7 @@ def reading(server: Hsds, what: str, planes: int, chunks: tuple[int, ...], secon
 
 
 def writing(server: Hsds, planes: int, seconds: float) -> None:
-    """Print the times of writing a domain: dosna's is flushed, and read back."""
+    """Print the times of writing a domain: dosna's is flushed and read back."""
     url = f"hdf5:/{server.home}/written.h5"
     frames = np.random.default_rng(0).integers(0, 4000, (planes, *PLANE), "u2")
     chunks = (2, *PLANE)
@@ -126,7 +126,7 @@ def writing(server: Hsds, planes: int, seconds: float) -> None:
 
 
 def memory(server: Hsds, planes: int) -> None:
-    """Print the most memory that ingest into files holds, for a domain and one 10 times larger."""
+    """Print the peak memory of ingest into files, for a domain and one 10 times larger."""
     import tempfile
 
     for factor in (1, 10):

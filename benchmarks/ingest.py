@@ -1,8 +1,8 @@
 """Compare ingest of HDF5 files with copying their bytes, a loop over h5py, and dask.
 
 Run ``python benchmarks/ingest.py [--quick] [--folder F]``; it needs what ``run_tests.sh
---install`` installs. Everybody makes an uncompressed Zarr array without checksums of one file, in
-turn, in rounds; the shortest times count. ``x`` is dosna's time divided by theirs.
+--install`` installs. Each contestant makes an uncompressed Zarr array without checksums from one
+file, in turn, in rounds; the shortest times count. ``x`` is dosna's time divided by theirs.
 """
 
 from __future__ import annotations
@@ -133,7 +133,7 @@ def row(folder: Path, layout: str, planes: int, seconds: float) -> None:
 
 
 def boxes(shape: tuple[int, ...], chunks: tuple[int, ...]) -> list[tuple[slice, ...]]:
-    """Give the places of the chunks of an array."""
+    """Return the boxes of the chunks of an array."""
     grid = [range(0, n, c) for n, c in zip(shape, chunks, strict=True)]
     return [
         tuple(slice(s, s + c) for s, c in zip(at, chunks, strict=True))

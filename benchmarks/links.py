@@ -1,8 +1,9 @@
-"""Compare reading a linked dataset with reading its HDF5 file through dosna's source, and h5py.
+"""Compare reading a linked dataset with reading its HDF5 file by dosna's source and by h5py.
 
 Run ``python benchmarks/links.py [--quick] [--folder F]``; it needs what ``run_tests.sh
---install`` installs. Everybody reads the same, in turn, in rounds, with one thread and from the
-page cache; the shortest times count. ``x`` is the time of the linked dataset divided by theirs.
+--install`` installs. All contestants read the same data, in turn, in rounds, with one thread and
+from the page cache; the shortest times count. ``x`` is the time of the linked dataset divided by
+theirs.
 """
 
 from __future__ import annotations
@@ -89,7 +90,7 @@ def row(folder: Path, layout: str, how: dict[str, Any], planes: int, seconds: fl
 
 
 def many(folder: Path, count: int) -> None:
-    """Print what many chunks cost."""
+    """Print the cost of many chunks."""
     path = folder / "many.h5"
     with h5py.File(path, "w", libver="latest") as file:
         data = file.create_dataset("data", (count, 8), "u1", chunks=(1, 8), compression="gzip")

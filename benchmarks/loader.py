@@ -2,10 +2,10 @@
 
 Run ``python benchmarks/loader.py [--quick] [--files N] [--latency MS ...]``; it needs what
 ``run_tests.sh --install`` installs. A Ceph gateway holds the files. The loops get each object by
-boto3, or by obstore; the loader makes two datasets of each, in a folder or in a bucket, in one
-process or two with so many files at a time. ``x`` is the time of a file while all processes work,
-divided by that of the loop over boto3, with the same latency: milliseconds for which each request
-waits on its way, as those to a server elsewhere do. ``--folder /dev/shm`` leaves out the disk.
+boto3, or by obstore. The loader makes two datasets of each, in a folder or in a bucket, in one or
+two processes with some files at a time. ``x`` is the time of a file while all processes work,
+divided by that of the loop over boto3 with the same latency. The latency is the milliseconds that
+each request waits, like a request to a remote server. ``--folder /dev/shm`` leaves out the disk.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ def main() -> None:
 
 @contextmanager
 def reached(url: str, seconds: float) -> Iterator[str]:
-    """Give the URL by which a server is reached with a latency."""
+    """Yield the URL by which a server is reached with a latency."""
     if not seconds:
         yield url
         return
@@ -70,7 +70,7 @@ def reached(url: str, seconds: float) -> Iterator[str]:
 
 
 def image(number: int) -> bytes:
-    """Give the bytes of a file with an array of 4 KiB, a number, and two groups."""
+    """Return the bytes of a file with an array of 4 KiB, a number, and two groups."""
     import h5py
 
     written = io.BytesIO()
@@ -123,7 +123,7 @@ _serial = iter(range(1 << 30))
 
 
 def loading(folder: Path, url: str, target: str, processes: int, jobs: int) -> float:
-    """Load all files; give the seconds that one took."""
+    """Load all files; return the seconds for each file."""
     here = folder / str(next(_serial))
     here.mkdir()
     where = {"file": f"file:{here}/out", "s3": f"s3://out/{here.name}?endpoint_url={url}"}
@@ -151,7 +151,7 @@ def loading(folder: Path, url: str, target: str, processes: int, jobs: int) -> f
         rows = inventory.rows()
     shutil.rmtree(here)
     assert all(row.load_status == "done" for row in rows)
-    # From when the last process has begun.
+    # Counted from the start of the last process.
     began: dict[str | None, float] = {}
     for row in rows:
         at = row.load_start or 0.0

@@ -1,10 +1,10 @@
-"""Ranks against one process and against threads, on the same work in one run.
+"""Compare MPI ranks with one process and with threads, on the same work in one run.
 
     python benchmarks/mpi.py [--quick] [--folder DIR]
 
-Starts itself on four ranks, which form groups of 1, 2 and 4. Groups, the engine cpu and the
-engine joblib take turns; whoever has no turn sleeps. Seconds are minima. Efficiency is the
-speed-up over cpu, divided by the number of processes or, if there are fewer, of processors.
+The program starts itself on four ranks, which form groups of 1, 2 and 4. The groups, the engine
+cpu and the engine joblib take turns; ranks without a turn sleep. Seconds are minima. Efficiency is
+the speed-up over cpu, divided by the number of processes or, if there are fewer, of processors.
 """
 
 from __future__ import annotations
@@ -98,7 +98,7 @@ def measure(options: argparse.Namespace) -> None:
 
 
 def works(quick: bool) -> Iterator[tuple[str, str, Callable[[Any], float]]]:
-    """Give names, descriptions, and functions that take a connection and give seconds."""
+    """Yield names, descriptions, and functions that return the seconds on a connection."""
     from scipy.ndimage import gaussian_filter
 
     edge = 64 if quick else 192
@@ -148,7 +148,7 @@ def report(name: str, what: str, best: Any, contestants: Any, processors: int) -
 
 
 def empty_collective(con: Any) -> float:
-    """Microseconds of a call that has nothing to do."""
+    """Return the microseconds of a call that has nothing to do."""
     ds = con.create_dataset("empty", (0,), "f4")
     best = float("inf")
     for _ in range(10):
@@ -161,7 +161,7 @@ def empty_collective(con: Any) -> float:
 
 
 def wait_asleep(comm: Any) -> None:
-    """Wait for all ranks without taking a processor from those that work."""
+    """Wait for all ranks without using a processor that others need."""
     request = comm.Ibarrier()
     while not request.Test():
         time.sleep(0.002)

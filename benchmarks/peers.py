@@ -1,7 +1,7 @@
 """The same array in other libraries, behind the few methods that are timed.
 
-Without compression unless asked for, and never synchronized to the disk. All read into memory
-of the caller's: fresh memory can cost more than the reading.
+There is no compression unless requested, and nothing is synchronized to the disk. All libraries
+read into memory of the caller, because fresh memory can cost more than the reading.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ ZSTD_LEVEL = 3
 
 
 class Peer:
-    """An array that holds `data`; `array` is indexed as NumPy is."""
+    """An array that holds `data`; its attribute `array` is indexed like a NumPy array."""
 
     array: Any
 
@@ -44,7 +44,7 @@ class Peer:
 
 
 class Dosna(Peer):
-    """Ours, on any backend and engine."""
+    """dosna, on any backend and engine."""
 
     def __init__(self, stack: ExitStack, name: str, data: Array, chunks: Index, **options: Any):
         made = {
@@ -84,7 +84,7 @@ class Zarr(Peer):
 
 
 class TensorStore(Peer):
-    """TensorStore, in the Zarr format too."""
+    """TensorStore, also in the Zarr format."""
 
     def __init__(
         self,
@@ -133,10 +133,10 @@ class TensorStore(Peer):
 
 
 class H5py(Peer):
-    """All chunks in one file; opened for reading unless `writable`.
+    """h5py, with all chunks in one file, which is opened for reading unless `writable`.
 
-    HDF5's cache of decoded chunks holds one, because the others have none; without any, HDF5
-    would read and write small pieces of chunks.
+    HDF5's cache of decoded chunks holds one chunk, because the other libraries have no cache.
+    Without any, HDF5 would read and write small pieces of chunks.
     """
 
     def __init__(
@@ -159,7 +159,7 @@ class H5py(Peer):
 
 
 class BareFiles:
-    """A loop over one file for each chunk, written to a temporary that is renamed."""
+    """A loop over one file for each chunk, written to a temporary file that is renamed."""
 
     def __init__(self, folder: Path, data: Array, chunks: Index):
         folder.mkdir()
@@ -200,7 +200,7 @@ class BareFiles:
 def in_memory(
     data: Array, chunks: Index, *, names: tuple[str, ...] = ("dosna", "TensorStore", "zarr")
 ) -> Iterator[dict[str, Any]]:
-    """Make an array in each library's memory store."""
+    """Yield an array in each library's memory store."""
     makers: dict[str, Callable[[ExitStack], Any]] = {
         "dosna": lambda stack: Dosna(stack, "memory", data, chunks, backend="ram", engine="cpu"),
         "TensorStore": lambda _: TensorStore({"driver": "memory"}, data, chunks, 1, []),
@@ -222,7 +222,7 @@ def in_zarr(
     checksum: bool = False,
     shards: Index | None = None,
 ) -> Iterator[dict[str, Any]]:
-    """Make a Zarr v3 array by each library, all with the same codecs."""
+    """Yield a Zarr v3 array of each library, all with the same codecs."""
     level = {"level": ZSTD_LEVEL, "checksum": False}
     ts_level = {"level": ZSTD_LEVEL}
     ts_codecs = [{"name": "zstd", "configuration": ts_level}] * zstd
@@ -273,7 +273,7 @@ def in_files(
     gzip: bool = False,
     checksum: bool = False,
 ) -> Iterator[dict[str, Any]]:
-    """Make an array in each library's files: one for each chunk, but one in all for h5py."""
+    """Yield an array in each library's files: one file for each chunk, for h5py one for all."""
     level = {"level": GZIP_LEVEL}
     ts_codecs = [{"name": "gzip", "configuration": level}] * gzip + [{"name": "crc32c"}] * checksum
     zarr_codecs: Any = [GzipCodec(**level)] * gzip + [Crc32cCodec()] * checksum

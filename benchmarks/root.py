@@ -1,10 +1,10 @@
 """Compare ingest of a NanoAOD-like ROOT file with uproot reading it plus writing the bytes.
 
 Run ``python benchmarks/root.py [--quick] [--folder F]``; it needs what ``run_tests.sh --install``
-installs. dosna makes Zarr arrays without checksums; uproot reads all branches, by entry ranges of
+installs. dosna makes Zarr arrays without checksums. uproot reads all branches, by entry ranges of
 the same size, and every buffer of its arrays is appended to a file. They take turns; the shortest
-times count. Then how much memory a process takes in addition to ingest a file, and one of ten
-times the size.
+times count. The additional memory of a process that ingests a file, and one of ten times the
+size, is printed at the end.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ def main() -> None:
 
 
 def write(path: Path, clusters: int, compression: object) -> None:
-    """Write a file of so many clusters."""
+    """Write a file of `clusters` clusters."""
     random = np.random.default_rng(0)
     with uproot.recreate(path, compression=compression) as file:
         types = {"run": "u4", "event": "u8", "MET_pt": "f4", "HLT_IsoMu24": "bool"}
@@ -79,7 +79,7 @@ def write(path: Path, clusters: int, compression: object) -> None:
                 counts = random.poisson(mean, CLUSTER)
                 total = int(counts.sum())
                 values = {f: random.normal(0, 20, total).astype("f4") for f in FIELDS}
-                # As measured: a few significant bits, which compress.
+                # Like measured values: a few significant bits, which compress.
                 rounded = {f: np.round(v, 1) for f, v in values.items()}
                 flat[name] = ak.unflatten(ak.zip(rounded), counts)
             tree.extend(flat)
@@ -135,7 +135,7 @@ def compare(folder: Path, path: Path, seconds: float) -> None:
 
 
 def memory(path: Path) -> None:
-    """Print what an ingest takes in addition, in a process of its own."""
+    """Print the additional memory of an ingest, in a process of its own."""
     command = [sys.executable, __file__, "--measure", str(path)]
     done = subprocess.run(command, check=True, capture_output=True, text=True)
     size = path.stat().st_size / 1e6

@@ -1,4 +1,4 @@
-"""What a row of the table is, and the list of all rows."""
+"""The rows of the table, and the list of all rows."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ Array = np.ndarray[Any, Any]
 
 @dataclass(frozen=True)
 class Setting:
-    """Where and how large to work.
+    """The place and the size of the work.
 
     Parameters
     ----------
     folder : Path
-        Of the files that are written.
+        The folder of the files that are written.
     quick : bool
-        Whether to make do with little data.
+        Whether to use less data.
     """
 
     folder: Path
@@ -33,12 +33,12 @@ class Setting:
 
     @property
     def counts(self) -> tuple[int, ...]:
-        """Numbers of chunks at which the cost of one is compared."""
+        """The numbers of chunks at which the cost of one chunk is compared."""
         return (100, 1000) if self.quick else (100, 1000, 10_000, 100_000)
 
     @contextmanager
     def fresh(self) -> Iterator[Path]:
-        """Make an empty folder, which is removed afterwards."""
+        """Yield an empty folder, which is removed at the end."""
         path = Path(tempfile.mkdtemp(dir=self.folder))
         try:
             yield path
@@ -70,11 +70,11 @@ def row(name: str, what: str, cores: int = 1) -> Callable[[Any], Any]:
 
 
 def random(shape: tuple[int, ...]) -> Array:
-    """Float32 numbers that do not compress well."""
+    """Return float32 numbers that do not compress well."""
     return np.random.default_rng(0).random(shape, np.float32)
 
 
 def tiles(count: int) -> Array:
-    """Make an image of about `count` chunks of (32, 32): 4 KiB of float32 each."""
+    """Return an image of about `count` chunks of (32, 32): 4 KiB of float32 each."""
     high = int(count**0.5)
     return random((32 * high, 32 * (count // high)))

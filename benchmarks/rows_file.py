@@ -1,4 +1,4 @@
-"""Rows about the file backend, against other libraries' Zarr arrays. Nobody synchronizes."""
+"""Rows of the file backend, beside other libraries' Zarr arrays. Nothing is synchronized."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from timing import Case
 Index = tuple[int, ...]
 
 SMALL = (32, 32)
-# A quarter of a MiB and a whole one, of float32.
+# Chunks of a quarter of a MiB and of a whole MiB, of float32.
 LARGE = {"256k": (16, 64, 64), "1m": (64, 64, 64)}
 PEERS = ("dosna", "TensorStore", "zarr")
 WITH_BARE = ("dosna", "bare files", "TensorStore", "zarr")
-# Preparing 10^5 files takes zarr a minute.
+# zarr needs a minute to prepare 10^5 files.
 MANY = ("dosna", "bare files")
 
 

@@ -1,4 +1,4 @@
-"""Rows about the hdf5 backend, against other libraries' files. Nobody synchronizes."""
+"""Rows of the hdf5 backend, beside other libraries' files. Nothing is synchronized."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from timing import Case
 Index = tuple[int, ...]
 
 SMALL = (32, 32)
-# A quarter of a MiB and a whole one, of float32.
+# Chunks of a quarter of a MiB and of a whole MiB, of float32.
 LARGE = {"256k": (16, 64, 64), "1m": (64, 64, 64)}
 ALL = ("dosna", "bare files", "TensorStore", "zarr", "h5py")
-# Preparing 10^5 files takes zarr a minute.
+# zarr needs a minute to prepare 10^5 files.
 MANY = ("dosna", "bare files", "h5py")
 
 
@@ -62,7 +62,7 @@ def read_small(setting: Setting) -> Iterator[Case]:
 
 @row("hdf5-write-4k", "hdf5: overwrite all 4 KiB chunks; replaced by rename, h5py in place")
 def write_small(setting: Setting) -> Iterator[Case]:
-    # Ten times as many would take a minute for each round.
+    # Ten times as many chunks would take a minute for each round.
     return small(setting, writing, {"TensorStore": 1.8}, 10_000)
 
 

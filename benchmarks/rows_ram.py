@@ -1,4 +1,4 @@
-"""Rows about the ram backend, against other libraries' memory stores."""
+"""Rows of the ram backend, beside other libraries' memory stores."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ IN_PLACE = 64 << 10
 
 
 def names(count: int) -> tuple[str, ...]:
-    # zarr takes seconds for 10^5 chunks, and rounds of 10^4 would be few.
+    # zarr takes seconds for 10^5 chunks, and there would be few rounds of 10^4.
     return ("dosna", "TensorStore", "zarr")[: 3 if count <= 1000 else 2]
 
 
 def bare_loop(
     data: Any, chunk_size: tuple[int, ...]
 ) -> tuple[Callable[[Any], None], Callable[[Any], None]]:
-    """Read and write a dictionary of arrays, by indices made beforehand: Python's own cost."""
+    """Return a reader and a writer of a dict of arrays, by prepared indices: Python's own cost."""
     places = [(task.idx, task.out) for task in every_chunk(data.shape, chunk_size)]
     chunks = {idx: data[place].copy() for idx, place in places}
 
@@ -174,7 +174,7 @@ def random_points(setting: Setting) -> Iterator[Case]:
     number = key[0] // 32 * (data.shape[1] // 32) + key[1] // 32
 
     def grouped() -> None:
-        # What NumPy needs when the points are sorted by chunk first.
+        # The time of NumPy when the points are sorted by chunk first.
         order = np.argsort(number, kind="stable")
         result = np.empty(count, data.dtype)
         result[order] = data[key[0][order], key[1][order]]

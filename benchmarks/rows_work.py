@@ -1,4 +1,4 @@
-"""Rows about work on all chunks: map, apply and halos, under each engine."""
+"""Rows of work on all chunks: map, apply and halos, under each engine."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ ENGINES: dict[str, dict[str, Any]] = {
     "loky": PROCESSES,
 }
 
-# Elements that it sees on each side: SIGMA * 4, as scipy cuts it off.
+# The halo is the filter's reach on each side: SIGMA * 4, where scipy cuts it off.
 SIGMA, HALO = 2, 8
 smooth = partial(gaussian_filter, sigma=SIGMA)
 

@@ -1,6 +1,6 @@
 """Compare dosna with other libraries, on the same work, in one run.
 
-Run ``python benchmarks/run.py --help``; README.md, beside this file, says how to read it.
+Run ``python benchmarks/run.py --help``; README.md beside this file tells how to read the table.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ def header() -> str:
 
 
 def run(row: Row, setting: Setting) -> list[str]:
-    """Print a row; give the aims that it missed."""
+    """Print a row; return the aims that it missed."""
     print(f"\n{row.name}: {row.what}", flush=True)
     missed: list[str] = []
     first: float | None = None
@@ -82,7 +82,7 @@ def run(row: Row, setting: Setting) -> list[str]:
 
 
 def judge(case: Case, per_unit: dict[str, float]) -> tuple[list[str], list[str]]:
-    """Write each time beside its ratio and aim, and those that miss it once more."""
+    """Return texts of each time with its ratio and aim, and texts of the missed aims."""
     ours = per_unit[OURS]
     limit = case.limit
     late = limit is not None and ours > limit

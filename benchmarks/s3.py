@@ -1,10 +1,10 @@
 """Compare dosna's s3 backend with others, on one radosgw on loopback.
 
 Run ``python benchmarks/s3.py [--quick]``; it needs what ``run_tests.sh --install`` installs. Each
-row is one array, written and read whole by everybody in turn, in rounds, after one that does not
-count; the shortest times do. All read into memory that is there. dosna, zarr and the bare loops
-have 16 requests under way, TensorStore as many as it has by default (32), and no cache. The bare
-loops know nothing of checksums, and each object is a chunk as it lies in memory.
+row is one array, written and read whole by each contestant in turn, in rounds, after one round
+that does not count; the shortest times count. All read into existing memory. dosna, zarr and the
+bare loops have 16 requests under way, TensorStore its default of 32 and no cache. The bare loops
+have no checksums, and each object holds the bytes of a chunk in memory.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ def main() -> None:
 
 
 def row(ceph: Ceph, client: Any, nbytes: int, count: int, checksum: bool, rounds: int) -> None:
-    """Print a row for chunks of some size."""
+    """Print a row for chunks of `nbytes` bytes."""
     width = nbytes // 4
     values = np.random.default_rng(0).random((count, width), np.float32)
     out = np.empty_like(values)
@@ -148,7 +148,7 @@ def row(ceph: Ceph, client: Any, nbytes: int, count: int, checksum: bool, rounds
 
 
 def report(label: str, work: dict[str, Work], nbytes: int, count: int, rounds: int) -> None:
-    """Let everybody do the work in turn, and print what the quickest rounds took."""
+    """Time each contestant's work in turn, and print the shortest times."""
     best = dict.fromkeys(work, float("inf"))
     cpu = dict.fromkeys(work, float("inf"))
     names = list(work)

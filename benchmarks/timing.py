@@ -1,4 +1,4 @@
-"""Timing several ways to do the same work, so that their ratios mean something."""
+"""Time several ways to do the same work, such that their ratios are meaningful."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ OURS = "dosna"
 
 @dataclass(frozen=True)
 class Case:
-    """One piece of work, and everybody who does it.
+    """One piece of work, and the contestants that do it.
 
     Parameters
     ----------
     label : str
-        What distinguishes it within its row, such as the number of chunks.
+        A text that distinguishes the case within its row, such as the number of chunks.
     units, unit : int, str
-        What times are divided by, such as the number of chunks.
+        The number of units by which times are divided, such as of chunks, and their name.
     work : mapping
-        From a name, ``dosna`` among them, to a function that does all of it.
+        The functions by name, ``dosna`` among them; each does all of the work.
     aims : mapping
-        From another's name to the ratio to its time that is aimed at.
+        The largest wanted ratios of dosna's time to another's, by the other's name.
     limit : float, optional
-        Microseconds per unit that are aimed at.
+        The most microseconds per unit that are wanted for dosna.
     flat : bool
-        Whether the time per unit should be that of the row's first case.
+        Whether the time per unit should equal that of the row's first case.
     """
 
     label: str
@@ -46,12 +46,12 @@ def minima(
     seconds: float,
     after: Mapping[str, Callable[[], object]] | None = None,
 ) -> dict[str, float]:
-    """Shortest time of each, in seconds, of at least three rounds.
+    """Return the shortest time of each function, in seconds, of at least three rounds.
 
-    What `after` has of a name is done after its work, and not timed.
+    A function of the same name in `after` is called after the work, and is not timed.
 
-    Each round lets everybody work once, and begins with another one: what disturbs the machine
-    for a while, or what one leaves in the caches for the next, falls on all alike.
+    In each round every function works once, and another one begins. A temporary disturbance of
+    the machine, and the contents that one function leaves in the caches, affect all alike.
     """
     names = list(work)
     after = after or {}
@@ -79,7 +79,7 @@ def minima(
 
 @contextmanager
 def cores(count: int) -> Iterator[None]:
-    """Keep all threads of this process, and those they start, on `count` processors."""
+    """Keep all threads of this process, and those that they start, on `count` processors."""
     if not hasattr(os, "sched_setaffinity"):
         yield
         return

@@ -1,9 +1,9 @@
-"""The same little job on every backend under every engine: what it takes, what is promised.
+"""The same small job on every backend under every engine: its time, and the guarantees.
 
     python examples/all_backends.py [--side 128]
 
-Loads a cube, filters it with a halo, sums it up and reads a slice. The results are equal;
-the times are those of one run on this machine, and no benchmark.
+It loads a cube, filters it with a halo, sums it up and reads a slice. The results are equal.
+The times are those of one run on this machine, and are not a benchmark.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def main(arguments: list[str] | None = None) -> int:
     cube = volume(parser.parse_args(arguments).side)
     expected = uniform_filter(cube, 5)
 
-    # s3 would need a server, and could find one that costs.
+    # s3 would need a server, and might find one that charges money.
     local = [backend for backend in dn.backends.AVAILABLE if backend != "s3"]
     pairs = [(backend, *engine) for backend in local for engine in engines()]
     results = []

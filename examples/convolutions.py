@@ -3,12 +3,13 @@
     sh run_mpi.sh 2 examples/convolutions.py --volume mri --chunk-sizes 16 32 64 --check
     python examples/convolutions.py --engine joblib --data-sizes 64 128 --chunk-sizes 32 64
 
-Both filter chunk by chunk, with a halo as wide as the kernel, so that they give what scipy
-makes of the whole volume. Seconds go to OUT/result.h5, a dataset BACKEND/PROCESSES for each
-run, of shape (data sizes, chunk sizes, 3, tests) with its axes named in attributes; NaN where
-a chunk would be larger than the volume. A second engine with as many processes gets
-BACKEND/PROCESSES-ENGINE, and the same run again replaces its own. Runs into one OUT are drawn
-together, a picture for each backend; one more shows a slice of each result.
+Both filter chunk by chunk, with a halo as wide as the kernel, so that the results equal those
+of scipy on the whole volume. The seconds are written to OUT/result.h5, with a dataset
+BACKEND/PROCESSES for each run. Its shape is (data sizes, chunk sizes, 3, tests), and attributes
+name its axes; it has NaN where a chunk would be larger than the volume. A second engine with as
+many processes gets BACKEND/PROCESSES-ENGINE, and a repeated run replaces its dataset. Runs with
+the same OUT are drawn together, in a picture for each backend; another picture shows a slice of
+each result.
 """
 
 from __future__ import annotations
@@ -104,7 +105,7 @@ def parse(arguments: list[str] | None) -> tuple[argparse.ArgumentParser, argpars
 
 
 def from_root(make: Callable[[], Any]) -> Any:
-    """Let the root make something, and give it to all."""
+    """Make something on the root, and return it on all ranks."""
     comm = mpi_comm()
     made = make() if mpi_is_root() else None
     return made if comm is None else comm.bcast(made)
@@ -112,7 +113,7 @@ def from_root(make: Callable[[], Any]) -> Any:
 
 @contextmanager
 def scratch_folder(parent: Path | None) -> Iterator[Path]:
-    """Make a folder that all ranks use, and the root removes."""
+    """Make a folder for all ranks; the root removes it at the end."""
     folder = Path(from_root(lambda: tempfile.mkdtemp(prefix="dosna-", dir=parent)))
     try:
         yield folder
@@ -127,20 +128,20 @@ def connect(chosen: argparse.Namespace, scratch: Path) -> dn.Connection:
     options: dict[str, Any] = parse_options(signature, chosen.connection_options)  # type: ignore[assignment]
     name = chosen.connection
     if name is None:
-        # A folder where the backend keeps folders; elsewhere as good a name as any.
+        # A folder if the backend keeps its data in folders; elsewhere any name will do.
         name = str(scratch) if "directory" in signature.parameters else scratch.name
     return dn.Connection(name, **options)
 
 
 def load_volume(source: str, scratch: Path) -> Any:
-    """Let the root read a file, and every rank map it into its memory."""
+    """Read a file on the root, and map the volume into the memory of every rank."""
     path = scratch / "volume.npy"
     from_root(lambda: np.save(path, read_volume(source)))
     return np.load(path, mmap_mode="r")
 
 
 def middle(volume: Any, size: int) -> Any:
-    """Cut to `size` elements on each axis, where there are more."""
+    """Return the middle of a volume, of at most `size` elements on each axis."""
     begins = [max(0, n - size) // 2 for n in volume.shape]
     return volume[tuple(slice(begin, begin + size) for begin in begins)]
 
@@ -153,7 +154,7 @@ def random_volume(size: int, scratch: Path) -> Any:
 
 
 def read_volume(source: str) -> Any:
-    """Read a file as float32; of more than three axes, the first of each further one."""
+    """Read a file as float32; of each axis after the third, take the first element only."""
     name, _, inside = source.partition(".h5:")
     if inside:
         with h5py.File(f"{name}.h5") as file:
@@ -175,7 +176,7 @@ def read_volume(source: str) -> Any:
 
 
 class Run:
-    """One engine on one backend: its datasets, its times, its pictures."""
+    """A run of one engine on one backend: its datasets, times and pictures."""
 
     def __init__(self, con: dn.Connection, chosen: argparse.Namespace) -> None:
         self.con, self.chosen = con, chosen
@@ -189,11 +190,11 @@ class Run:
         say(f"convolution with sigma {chosen.sigma} on {self.label}")
 
     def convolve(self, at: tuple[int, int, int], size: int, volume: Any, chunk: int) -> None:
-        """Load, filter both ways, compare and draw; nothing of it stays in the store."""
+        """Load, filter both ways, compare and draw; leave nothing in the store."""
         i, j, k = at
         title = f"data {size}, chunks {chunk}, test {k + 1}"
         sigma = self.chosen.sigma
-        halo = int(4 * sigma + 0.5)  # where scipy cuts the kernel off
+        halo = int(4 * sigma + 0.5)  # scipy cuts the kernel off there
         made: list[Any] = []
         seconds: list[float] = []
         try:
@@ -233,7 +234,7 @@ class Run:
         seconds.append(timer.time)
 
     def compare(self, volume: Any, whole: Any, passed: Any) -> bool:
-        """Compare both results, and on request with scipy's."""
+        """Compare both results, and on request those of scipy too."""
         step = whole.chunk_size[0]
         slabs = [slice(z, z + step) for z in range(0, len(whole), step)]
         largest = max(float(np.abs(whole[s]).max()) for s in slabs)
@@ -257,7 +258,7 @@ class Run:
         for panel, image, what in zip(panels, images, ("volume", "convolved"), strict=True):
             panel.imshow(image, origin="lower", cmap="gray", vmin=low, vmax=high)
             panel.set_title(f"{what}[{shown}]", family="monospace")
-            # Ticks where chunks begin.
+            # The ticks mark where chunks begin.
             down, across = (n for a, n in enumerate(before.chunk_size) if a != axis)
             panel.set(xticks=range(0, image.shape[1], down), xticklabels=[])
             panel.set(yticks=range(0, image.shape[0], across), yticklabels=[])
@@ -272,7 +273,7 @@ class Run:
 
 
 def new_result(path: Path, processes: int, chosen: argparse.Namespace) -> str:
-    """Make the dataset of a run, in place of that of the same run before; give its name."""
+    """Create the dataset of a run, in place of an earlier one of the same run; return its name."""
     engine, backend = dn.status()
     axes = {
         "data size": chosen.data_sizes,
@@ -304,7 +305,7 @@ def new_result(path: Path, processes: int, chosen: argparse.Namespace) -> str:
 
 
 def draw_times(path: Path) -> list[Path]:
-    """Draw time against chunk size, for each backend in the file; give the pictures."""
+    """Draw time against chunk size for each backend in the file; return the pictures' paths."""
     with h5py.File(path) as file:
         return [draw_backend(path, file[backend]) for backend in file]
 

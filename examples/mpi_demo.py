@@ -1,9 +1,9 @@
-"""A parallel script by hand: the ranks make a dataset together, then each works on its slices.
+"""A hand-written parallel script: ranks make a dataset together, and each works on its slices.
 
     sh run_mpi.sh 2 examples/mpi_demo.py [FOLDER]
 
-Collective calls (create_dataset, map, sum, …) are made by all ranks; slicing is each rank's
-own affair. Between writing and reading what others wrote stands a barrier.
+All ranks make collective calls (create_dataset, map, sum, …); each rank slices independently of
+the others. A barrier separates writing from reading what other ranks wrote.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def main() -> None:
         ramp = con.create_dataset("ramp", SHAPE, "f4", chunk_size=CHUNKS)
 
         with MpiTimer("each rank writes its slices"):
-            # Not along chunks: two ranks that meet in one lose nothing.
+            # The slices are not aligned with chunks: two ranks that share a chunk lose nothing.
             begin, end = (SHAPE[0] * (mpi_rank() + i) // mpi_size() for i in (0, 1))
             ramp[begin:end] = np.arange(begin, end)[:, None, None]
         pprint(f"wrote [{begin}:{end}]")
@@ -56,7 +56,7 @@ def main() -> None:
         assert total == SHAPE[1] * SHAPE[2] * sum(n * n for n in range(SHAPE[0]))
         pprint("sum of squares", total, rank=0)
 
-        # Whoever is alone here waits for nobody.
+        # The calls of one rank alone wait for no other.
         if con.mpi_is_root:
             pprint("a corner", con["squares"][-1, -2:, -1])
 

@@ -1,10 +1,10 @@
-"""A new backend in one file: datasets in a SQLite database, and the proof that it is right.
+"""A new backend in one file: datasets in a SQLite database, and the tests of its correctness.
 
     python examples/new_backend.py           # uses it
-    python -m pytest examples/new_backend.py # proves it: the conformance kit, by one fixture
+    python -m pytest examples/new_backend.py # tests it: the conformance kit, by one fixture
 
-A backend needs no more than get, put, delete and list of bytes. Two writers to one chunk are
-safe because `put` with `expected` writes only over the version that the writer had read.
+A backend only needs get, put, delete and list of bytes. Two writers to one chunk are safe
+because `put` with `expected` only replaces the version that the writer had read.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from dosna.testing import BackendTests
 
 
 class SqliteStore(Store):
-    """Objects as rows of one table. A handle per call is safe in any thread and any process."""
+    """Objects as rows of one table. One handle for each call is safe in any thread and process."""
 
     shared_between_processes = True
     conditional_puts = True
@@ -52,7 +52,7 @@ class SqliteStore(Store):
         return Blob(*rows[0]) if rows else None
 
     def put(self, key: str, data: bytes, expected: str | None = None) -> None:
-        # One statement is atomic; the version of what is absent is the empty string.
+        # One statement is atomic; the version of a missing object is the empty string.
         found = "coalesce((SELECT version FROM objects WHERE key = ?1), '')"
         sql = f"REPLACE INTO objects SELECT ?1, ?2, ?3 WHERE ?4 IS NULL OR ?4 = {found}"
         if not self._run(sql, key, data, secrets.token_hex(8), expected)[1]:

@@ -3,7 +3,7 @@
     python examples/quickstart.py [--out DIR] [--backend hdf5] [--engine joblib]
 
 The volume is the functional MRI scan (x, y, z, time) inside the nibabel package. Its chunks
-do not divide it, and yet the filtered chunks are what scipy makes of the whole volume,
+do not divide it. Still the filtered chunks equal the result of scipy on the whole volume,
 because each is filtered with a halo of its neighbours' elements.
 """
 
@@ -30,8 +30,8 @@ from matplotlib.patches import Rectangle
 
 VOLUME = Path(nibabel.__file__).parent / "tests" / "data" / "example4d.nii.gz"
 CHUNK_SIZE = (48, 40, 10, 1)
-SIGMA = (1.5, 1.5, 1.5, 0)  # voxels; the moments in time stay apart
-HALO = (6, 6, 6, 0)  # as far as the filter reaches: scipy cuts it off at 4 sigma
+SIGMA = (1.5, 1.5, 1.5, 0)  # voxels; no filter along time
+HALO = (6, 6, 6, 0)  # the reach of the filter: scipy cuts it off at 4 sigma
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -55,7 +55,7 @@ def main(arguments: list[str] | None = None) -> int:
 
     smoothing = partial(gaussian_filter, sigma=SIGMA, output=np.float32)
     with dn.Connection("store", **options) as con:
-        for name in {"scan", "smooth", "alone"}.intersection(con):  # of an earlier run
+        for name in {"scan", "smooth", "alone"}.intersection(con):  # from an earlier run
             del con[name]
         start = time.perf_counter()
         scan = con.create_dataset("scan", data=image.dataobj, chunk_size=CHUNK_SIZE)
@@ -114,7 +114,7 @@ def draw_slices(scan: Any, smooth: Any, zooms: tuple[float, ...], path: Path) ->
 
 
 def draw_chunks(scan: Any, error: Any, path: Path) -> None:
-    """Draw the chunk grid, one chunk with its halo, and what happens without a halo."""
+    """Draw the chunk grid, one chunk with its halo, and the error without a halo."""
     figure, (grid, seams) = plt.subplots(1, 2, figsize=(13, 4.7), layout="constrained")
     across, up = scan.chunk_size[:2]
     grid.imshow(scan[:, :, 12, 0].T, origin="lower", cmap="gray")

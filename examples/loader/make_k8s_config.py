@@ -1,11 +1,11 @@
-"""Print a Secret and a ConfigMap for the deployments, made of config.yml and a file of secrets.
+"""Print a Secret and a ConfigMap for the deployments, from config.yml and a file of secrets.
 
 ::
 
     python make_k8s_config.py config.yml secrets.yml | kubectl apply -f -
 
-The ConfigMap holds ``config.yml`` as it is; the Secret has the secrets as variables of the
-environment, in capitals, as the loader reads them.
+The ConfigMap holds ``config.yml`` as it is; the Secret holds the secrets as environment
+variables, in capitals, as the loader reads them.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ def main() -> None:
     parser.add_argument("secrets", type=Path)
     parser.add_argument("--name", default="dosna-loader", help="of both (dosna-loader)")
     options = parser.parse_args()
-    # A wrong key or value is better noticed here than in a pod.
+    # Notice a wrong key or value here, and not in a pod.
     config = Config.read(options.config, override="/dev/null", environ={})
     Config.read(options.config, override="/dev/null", secrets=options.secrets, environ={})
     if config.inventory.startswith("sqlite"):

@@ -50,7 +50,7 @@ stop() {
 trap stop INT TERM
 
 start() {
-    # Ctrl-C comes to all of the terminal's processes: one word from here is enough.
+    # Ctrl-C reaches all of the terminal's processes: one signal from here is enough.
     (
         trap '' INT
         exec dosna loader "$@"
@@ -80,7 +80,7 @@ done
 
 status=0
 for pid in $pids; do
-    # A signal ends the wait, and the process is waited for once more.
+    # A signal ends the wait, so the process is waited for once more.
     wait "$pid" || wait "$pid" || status=1
 done
 if [ -n "$once" ]; then
