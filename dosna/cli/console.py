@@ -88,7 +88,7 @@ class Console(AbstractContextManager["Console"]):
 
     @property
     def is_terminal(self) -> bool:
-        """True if standard error is a terminal."""
+        """True if this process prints and standard error is a terminal."""
         return self.speaks and sys.stderr.isatty()
 
     def say(self, text: str) -> None:
