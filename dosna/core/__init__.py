@@ -1,4 +1,4 @@
-"""The pure core: what an index means, which chunks it touches, what a dataset is.
+"""The pure core: the meaning of an index, the chunks that it touches, metadata of datasets.
 
 It needs only NumPy, and does no input or output.
 """

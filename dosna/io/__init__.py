@@ -1,1 +1,1 @@
-"""Bytes by place: files, S3, locks, requests under way, caches."""
+"""Input and output of bytes: files, S3, locks, requests under way, and caches."""

@@ -1,4 +1,4 @@
-"""Bytes of a file, local or in S3: read anywhere, by several threads at a time."""
+"""The bytes of a file, local or in S3, read at any place and by several threads at a time."""
 
 from __future__ import annotations
 
@@ -23,49 +23,49 @@ _CACHE_BLOCKS = 128
 
 
 class ByteFile(ABC):
-    """Bytes that do not change. May be pickled, and is then opened again."""
+    """A file whose bytes do not change. It can be pickled, and the copy is opened again."""
 
     location: str
 
     most_span: ClassVar[int] = 0
-    """Bytes that one request may be for, to get several parts; 0 where requests cost nothing."""
+    """The most bytes of one request for several parts; 0 if requests cost nothing."""
 
     range_bytes: ClassVar[int] = PIECE
-    """Bytes that one more request should save."""
+    """The bytes that an additional request has to save."""
 
     @abstractmethod
     def pin(self, fingerprint: str) -> None:
-        """Hold it to a state: to read another one is a SourceChangedError."""
+        """Require a state of the file: reading any other state raises SourceChangedError."""
 
     @property
     @abstractmethod
     def size(self) -> int:
-        """How many bytes there are."""
+        """Number of bytes."""
 
     @abstractmethod
     def fingerprint(self) -> str:
-        """Tell this state of the file from another."""
+        """Return a text that distinguishes this state of the file from others."""
 
     @abstractmethod
     def read(self, offset: int, size: int) -> bytes | memoryview:
-        """Read bytes; SourceError if the file ends before."""
+        """Read bytes. Raise SourceError if the file ends before them."""
 
     def read_into(self, offset: int, out: memoryview) -> None:
         """Read as many bytes as `out` has."""
         out[:] = self.read(offset, len(out))
 
     def for_each(self, work: Callable[[Any], object], items: Iterable[Any]) -> None:
-        """Do work that reads, for one item after the other or for several at a time."""
+        """Call `work`, which reads, for each item: one after the other or several at a time."""
         for item in items:
             work(item)
 
     def stream(self) -> io.RawIOBase | io.BufferedIOBase:
-        """Return a file object, for libraries that want one."""
+        """Return a file object, for libraries that need one."""
         return CachedReader(self)
 
     @abstractmethod
     def close(self) -> None:
-        """Let go of it; it is opened again when it is used."""
+        """Close the file. It is opened again when it is used."""
 
     def _ends(self, offset: int, size: int) -> SourceError:
         return SourceError(
@@ -91,10 +91,11 @@ class MemoryFile(ByteFile):
     Parameters
     ----------
     location : str
-        Where they are from.
+        The path or URL of the file.
     data : bytes or memoryview
+        The bytes of the file.
     fingerprint : str
-        Of the file that had them.
+        The fingerprint of the file.
     """
 
     def __init__(self, location: str, data: bytes | memoryview, fingerprint: str) -> None:
@@ -122,11 +123,11 @@ class MemoryFile(ByteFile):
         return io.BytesIO(self._data)
 
     def close(self) -> None:
-        """Keep the bytes: there is nothing to open again."""
+        """Do nothing: the bytes are kept, because there is nothing to open again."""
 
 
 class CachedReader(io.RawIOBase):
-    """A file object over a `ByteFile`, for libraries that want one; keeps some blocks."""
+    """A file object over a `ByteFile`, for libraries that need one. It caches some blocks."""
 
     def __init__(self, file: ByteFile) -> None:
         self._bytes = file

@@ -1,4 +1,4 @@
-"""What was decoded is kept for those who need it next, within a number of bytes."""
+"""A cache of decoded values, limited by their number of bytes."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ class _Entry(Generic[V]):
 
 
 class Cache(Generic[V]):
-    """Values that are made once, for all threads that want them; the least used go first.
+    """A cache of values that are made once for all threads. The least recently used go first.
 
     Parameters
     ----------
     limit : int
-        Bytes to hold. What was just made is held, however large it is.
+        The number of bytes to hold. A value that was just made is held, however large it is.
     size : callable
-        Bytes of a value.
+        A function that returns the number of bytes of a value.
     """
 
     def __init__(self, limit: int, size: Callable[[V], int]) -> None:
@@ -37,7 +37,7 @@ class Cache(Generic[V]):
         self._lock = threading.Lock()
 
     def get(self, key: Hashable, make: Callable[[], V]) -> V:
-        """Return a value; make it if it is not there, while other threads wait for it."""
+        """Return a value. If it is missing, make it, while other threads wait for it."""
         with self._lock:
             entry = self._entries.setdefault(key, _Entry())
             self._entries.move_to_end(key)
@@ -53,17 +53,17 @@ class Cache(Generic[V]):
             return entry.value
 
     def peek(self, key: Hashable) -> V | None:
-        """Return a value if it is there."""
+        """Return a value, or None if it is missing."""
         with self._lock:
             entry = self._entries.get(key)
             return None if entry is None else entry.value
 
     def put(self, key: Hashable, value: V) -> None:
-        """Keep a value."""
+        """Add a value to the cache."""
         self.get(key, lambda: value)
 
     def clear(self) -> None:
-        """Keep nothing."""
+        """Delete all values."""
         with self._lock:
             self._entries.clear()
             self._held = 0

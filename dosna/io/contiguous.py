@@ -1,4 +1,4 @@
-"""Arrays whose elements lie in a file as they do in memory."""
+"""Arrays whose elements are stored in a file in the same order and form as in memory."""
 
 from __future__ import annotations
 
@@ -16,20 +16,23 @@ __all__ = ["ContiguousReader", "bytes_of", "rows"]
 
 _PIECE_BYTES = 1 << 16
 _GAP = 4096
-"""To read over so many bytes costs less than another request."""
+"""Reading this many unused bytes costs less than another request."""
 _MOST_SPAN = 4 << 20
 
 
 class ContiguousReader:
-    """Reads boxes of an array.
+    """A reader of boxes of an array.
 
     Parameters
     ----------
     file : ByteFile
+        The file of the array.
     offset : int
-        Of the first element.
+        The position of the first element in the file.
     shape : tuple of int
+        The shape of the array.
     dtype : numpy.dtype
+        The type of the elements.
     """
 
     def __init__(self, file: ByteFile, offset: int, shape: Shape, dtype: np.dtype[Any]) -> None:
@@ -39,11 +42,11 @@ class ContiguousReader:
         )
 
     def read_into(self, box: Box, out: Array) -> None:
-        """Read a box to memory of its shape."""
+        """Read a box into an array of its shape."""
         if not out.size:
             return
         extent, strides = out.shape, self._strides
-        # What lies together, gaps and all, is read by one request.
+        # Elements close to each other are read by one request, with the gaps between them.
         axis, span, gapless = len(extent), self.dtype.itemsize, True
         while axis:
             stride, count = strides[axis - 1], extent[axis - 1]
@@ -57,7 +60,7 @@ class ContiguousReader:
         straight = gapless and out.flags.c_contiguous and out.dtype == self.dtype
         kind = self.dtype
         if kind.names is not None and out.dtype == kind:
-            # NumPy copies field by field, and leaves what is between them as memory had it.
+            # NumPy copies field by field, and would leave the bytes between fields uninitialised.
             kind = np.dtype(f"V{kind.itemsize}")
             out = out.view(kind)
 
@@ -80,12 +83,12 @@ class ContiguousReader:
 
 
 def bytes_of(array: Array) -> memoryview:
-    """Return the memory of an array that is contiguous."""
+    """Return the memory of a contiguous array."""
     return memoryview(array.reshape(-1).view(np.uint8).data)
 
 
 def rows(shape: Shape, itemsize: int, nbytes: int = _PIECE_BYTES) -> Shape | None:
-    """Return the extent of rows of about `nbytes` that lie together; None without axes."""
+    """Return the extent of contiguous rows of about `nbytes`, or None without axes."""
     pieces = [1] * len(shape)
     for axis in reversed(range(len(shape))):
         inner = prod(shape[axis + 1 :]) * itemsize

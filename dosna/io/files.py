@@ -1,4 +1,4 @@
-"""Files and folders of a file system: read whole, replaced whole, removed, made durable."""
+"""Files and folders of a file system: reading, replacing, removing, and making them durable."""
 
 from __future__ import annotations
 
@@ -45,10 +45,10 @@ TEMPORARY = ".tmp"
 CLOSE_ON_EXEC: int = getattr(os, "O_CLOEXEC", 0)
 
 _PASSES = 3
-"""How often a folder is emptied or opened, which somebody may fill or replace meanwhile."""
+"""The attempts to empty or open a folder, which another process may fill or replace meanwhile."""
 
 _STILL_OPEN = (errno.ENOTEMPTY, errno.EEXIST, errno.EBUSY)
-"""Errors of removing what somebody has open, on NFS and FUSE."""
+"""The errors of removing a file or folder that somebody has open, on NFS and FUSE."""
 
 _ADVICE = {
     errno.ENOSPC: "free some space; what was stored before is intact",
@@ -60,7 +60,7 @@ _ADVICE = {
 
 
 def failure(what: str, error: OSError) -> StorageError:
-    """Make the error that says "cannot `what`", and why."""
+    """Return the error whose message is "cannot `what`", with the reason and advice."""
     reason = error.strerror or str(error)
     advice = _ADVICE.get(error.errno or 0, "check the file system")
     return StorageError(error.errno, f"cannot {what}: {reason}; {advice}")
@@ -68,7 +68,7 @@ def failure(what: str, error: OSError) -> StorageError:
 
 @contextmanager
 def disk(what: str) -> Iterator[None]:
-    """Turn errors of the operating system into StorageError."""
+    """Convert errors of the operating system into StorageError."""
     try:
         yield
     except DosnaError:
@@ -78,14 +78,14 @@ def disk(what: str) -> Iterator[None]:
 
 
 MOST_PARTS = 1024
-"""Parts that one call writes: IOV_MAX of Linux."""
+"""The most parts that one call writes: IOV_MAX of Linux."""
 
 MOST_BYTES = 1 << 30
-"""Bytes that one call reads; Linux reads at most 0x7ffff000."""
+"""The most bytes that one call reads; Linux reads at most 0x7ffff000."""
 
 
 def read_all(file: int) -> bytes:
-    """Read a file from its beginning to its end."""
+    """Read a whole file."""
     size = os.fstat(file).st_size
     blocks: list[bytes] = []
     offset = 0
@@ -96,9 +96,9 @@ def read_all(file: int) -> bytes:
 
 
 def read_range(file: int, start: int, size: int) -> bytes:
-    """Read `size` bytes from `start` on; fewer where the file ends before.
+    """Read `size` bytes from `start` on, or fewer if the file ends before.
 
-    One call reads at most 2 GiB, and less where a signal comes in between.
+    One system call reads at most 2 GiB, and less if a signal interrupts it.
     """
     data = os.pread(file, min(size, MOST_BYTES), start)
     if len(data) == size:
@@ -112,17 +112,18 @@ def read_range(file: int, start: int, size: int) -> bytes:
 
 
 def replace_file(folder: int, name: str, parts: Sequence[Any], size: int, durable: bool) -> None:
-    """Put a file of these parts, of `size` bytes, into a folder, whole or not at all.
+    """Write a file of these parts, of `size` bytes, into a folder, as a whole or not at all.
 
-    The caller holds a lock on the name, so that its temporary is nobody else's.
+    The caller holds a lock on the name, so that nobody else uses the same temporary file.
     """
     temporary = name + TEMPORARY
     opener = partial(os.open, mode=0o666, dir_fd=folder)
-    # Closed by itself if Ctrl-C comes in between; open() would ask more of the system.
+    # FileIO closes itself if Ctrl-C interrupts; open() would make more system calls.
     try:
         file = FileIO(temporary, "x", opener=opener)
     except FileExistsError:
-        # A dead writer's. It is not written to: a copy by hard links may have it as a chunk.
+        # It belongs to a dead writer. It is replaced and not written to, because it may be a chunk
+        # of a copy that was made by hard links.
         os.unlink(temporary, dir_fd=folder)
         file = FileIO(temporary, "x", opener=opener)
     try:
@@ -155,10 +156,11 @@ def _write_rest(file: int, parts: Sequence[Any], count: int) -> None:
 
 
 def remove_folder(path: str) -> None:
-    """Remove a folder with what it holds, a file, or a symbolic link, which is never followed.
+    """Remove a folder with everything in it, a file, or a symbolic link, which is never followed.
 
-    The lock file goes last. Whatever can be removed is, before the first error is raised; what
-    stays is left to a later call: network file systems keep open files under another name.
+    The lock file is removed last. Everything that can be removed is removed before the first error
+    is raised. The rest is left to a later call: network file systems keep open files under another
+    name.
     """
     for _ in range(_PASSES - 1):
         with suppress(OSError):
@@ -206,23 +208,23 @@ def _attempt(errors: list[OSError], remove: Callable[[str], None], path: str) ->
 
 
 def is_absent(error: OSError) -> bool:
-    """Return whether an error proves that a path leads to nothing."""
+    """Return True if an error proves that there is nothing at a path."""
     return error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP)
 
 
 def lock_file(path: str, name: str = LOCK) -> RangeLocks:
-    """Return the locks of a folder; the file is made when the first is taken."""
+    """Return the locks of a folder. Their file is created when the first lock is taken."""
     file = os.path.join(path, name)
     return RangeLocks(lambda: open_descriptor(file, os.O_RDWR | os.O_CREAT), file)
 
 
 def open_folder(path: str, parent: int | None = None) -> int:
-    """Open a folder for what takes one as ``dir_fd``."""
+    """Open a folder, for functions that take a ``dir_fd``."""
     return os.open(path, os.O_RDONLY | os.O_DIRECTORY | CLOSE_ON_EXEC, dir_fd=parent)
 
 
 def sync_folder(path: str, parent: int | None = None) -> None:
-    """Make durable which files a folder has."""
+    """Make the list of the files in a folder durable."""
     folder = open_folder(path, parent)
     try:
         os.fsync(folder)
@@ -231,7 +233,7 @@ def sync_folder(path: str, parent: int | None = None) -> None:
 
 
 def sync_file_system(folder: int) -> None:
-    """Make everything durable that was written to the folder's file system."""
+    """Make all writes to the file system of a folder durable."""
     import ctypes
 
     sync = getattr(ctypes.CDLL(None, use_errno=True), "syncfs", None)

@@ -1,4 +1,4 @@
-"""Files of this machine."""
+"""Local files."""
 
 from __future__ import annotations
 
@@ -17,11 +17,12 @@ __all__ = ["LocalFile"]
 
 
 class LocalFile(ByteFile):
-    """A file of this machine.
+    """A local file.
 
     Parameters
     ----------
     path : str
+        The path of the file.
     """
 
     def __init__(self, path: str) -> None:
@@ -58,7 +59,7 @@ class LocalFile(ByteFile):
         return os.fstat(self._opened()).st_size
 
     def fingerprint(self) -> str:
-        # Of the path and not of what is open: it may have been replaced.
+        # The state of the path and not of the open file, because the file may have been replaced.
         try:
             status = os.stat(self.location)
         except (FileNotFoundError, NotADirectoryError):
@@ -97,7 +98,7 @@ class LocalFile(ByteFile):
             raise self._ends(offset, len(out))
 
     def _as_pinned(self) -> bool:
-        """Whether what was just read is of the pinned state; False if it must be read again."""
+        """Return True if the bytes just read are of the pinned state, False to read them again."""
         if self._pinned is None:
             return True
         try:
@@ -111,7 +112,7 @@ class LocalFile(ByteFile):
         file = self._file
         if file is not None and os.path.samestat(status, os.fstat(file)):
             return True
-        self._file = None  # put back, by another file of the same state
+        self._file = None  # replaced by another file in the same state
         return False
 
     def close(self) -> None:

@@ -1,7 +1,7 @@
 """Locks on ranges of a file, among threads, processes and (on a cluster file system) machines.
 
-Open file description locks of Linux and macOS (fcntl(2), ``F_OFD_SETLKW``): the kernel drops
-them when their holder dies, whatever it dies of.
+They are open file description locks of Linux and macOS (fcntl(2), ``F_OFD_SETLKW``): the kernel
+releases them when their holder dies, for whatever reason.
 """
 
 from __future__ import annotations
@@ -32,20 +32,21 @@ _range = struct.Struct("hhqqi").pack  # struct flock: type, whence, start, lengt
 _NOTHING_LOCKED = _range(fcntl.F_UNLCK, os.SEEK_SET, 0, 0, 0)
 
 Held = Callable[[], object]
-"""A lock that is held; the call lets go of it."""
+"""A lock that is held. Calling it releases the lock."""
 
 
 class Descriptor(int):
-    """A file descriptor, closed with the last reference to it and in no other way.
+    """A file descriptor that is closed with the last reference to it, and in no other way.
 
-    KeyboardInterrupt comes between two bytecodes. None are run between `os.open` and the
-    instance in `open_descriptor`, nor by its end, so that no descriptor is ever left open.
+    KeyboardInterrupt is raised between two bytecodes. None are run between `os.open` and the
+    creation of the instance in `open_descriptor`, and none when the instance ends, so that no
+    descriptor is ever left open.
     """
 
     __slots__ = ()
 
     def __reduce_ex__(self, version: object) -> NoReturn:
-        # A copy would close the file once more, when its number may be another file's.
+        # A copy would close its number again, which may belong to another file by then.
         raise TypeError("a file descriptor is neither copied nor sent to another process")
 
     # A partial, because a finalizer in Python could be interrupted before its first line.
@@ -55,25 +56,25 @@ class Descriptor(int):
 def open_descriptor(
     path: str, flags: int, mode: int = 0o666, dir_fd: int | None = None
 ) -> Descriptor:
-    """Open a file as `os.open` does, never inherited by programs that are started."""
+    """Open a file as `os.open` does, so that programs started later do not inherit it."""
     flags |= getattr(os, "O_CLOEXEC", 0)
     open_ = partial(os.open, flags=flags, mode=mode, dir_fd=dir_fd)
     return next(map(Descriptor, map(open_, (path,))))
 
 
 class RangeLocks:
-    """Exclusive locks on byte ranges of one file, which need not hold those bytes.
+    """Exclusive locks on byte ranges of one file, which may lie beyond its end.
 
     Each holder uses a file descriptor of its own, so that threads exclude each other just as
-    processes do. Waiting is interrupted by signals.
+    processes do. Signals interrupt the waiting.
 
     Parameters
     ----------
     open_file : callable
-        Opens the lock file for reading and writing and returns the descriptor, which it gives
-        away.
+        A function that opens the lock file for reading and writing, and returns the descriptor,
+        which then belongs to the locks.
     name : str
-        What to call the file in errors.
+        The name of the file in errors.
     """
 
     def __init__(self, open_file: Callable[[], int], name: str) -> None:
@@ -83,7 +84,7 @@ class RangeLocks:
         _living.add(self)
 
     def _forget(self) -> None:
-        # Where descriptors were opened, and the file; the number may be another's by now.
+        # The file of each descriptor, to recognise it: the number may belong to another by now.
         self._files: dict[int, os.stat_result] = {}
         self._free: list[partial[object]] = []
         self._owner: int | None = None
@@ -99,18 +100,19 @@ class RangeLocks:
             self.keep(held)
 
     def acquire(self, start: int, length: int = 1) -> Held:
-        """Wait for the lock on a range; free within `exclusive` of this thread.
+        """Wait for the lock on a range and take it. Within `exclusive` of this thread, do nothing.
 
         Returns
         -------
         held : callable
-            Call it to let go, as the first thing in a ``finally``, where no interrupt comes
-            in between, and then `keep` it. The lock also ends with the last reference to it.
+            The lock. Call it to release the lock, as the first statement of a ``finally``, which
+            no interrupt can precede, and then `keep` it. The lock also ends with the last
+            reference to it.
 
         Raises
         ------
         LockError
-            The file system cannot lock.
+            The file system has no locks.
         """
         if self._owner == threading.get_ident():
             return _NOTHING
@@ -121,19 +123,19 @@ class RangeLocks:
             try:  # noqa: SIM105  in C, unlike suppress
                 held()
             except OSError:
-                pass  # what it could not lock, it need not unlock
+                pass  # the lock was not taken, so it need not be released
             raise
         return held
 
     def keep(self, held: Held) -> None:
-        """Keep the descriptor of a lock that was let go, for the next."""
-        # A lock from before a fork has no use in the child.
+        """Keep the descriptor of a released lock, for the next one."""
+        # A lock that was taken before a fork is of no use in the child.
         if isinstance(held, partial) and held.args[0] in self._files:
             self._free.append(held)
 
     @contextmanager
     def exclusive(self) -> Iterator[None]:
-        """Hold the whole file, against every other holder of any range."""
+        """Hold the lock on the whole file, which excludes every other holder of any range."""
         if self._owner == threading.get_ident():
             yield
             return
@@ -146,12 +148,12 @@ class RangeLocks:
 
     @property
     def is_exclusive(self) -> bool:
-        """Whether this thread is within `exclusive`."""
+        """True if this thread is within `exclusive`."""
         return self._owner == threading.get_ident()
 
     @contextmanager
     def attempt(self, start: int = 0, length: int = 0) -> Iterator[bool]:
-        """Hold a range if nobody else does; yields whether it is held."""
+        """Take the lock on a range if nobody else holds it, and yield whether it was taken."""
         held = self._take()
         try:
             yield self._lock(held.args[0], start, length, wait=False)
@@ -160,7 +162,7 @@ class RangeLocks:
             self.keep(held)
 
     def close(self) -> None:
-        """Close the lock file; what is held at the time stays so until its holder ends."""
+        """Close the lock file. Locks that are held now stay until their holders release them."""
         self._free.clear()
 
     def _take(self) -> partial[object]:
@@ -194,17 +196,18 @@ class RangeLocks:
         return True
 
 
-_NOTHING: Held = bool  # gives False, which nobody looks at
+_NOTHING: Held = bool  # returns False, which nobody reads
 
 _living: weakref.WeakSet[RangeLocks] = weakref.WeakSet()
 
 
 def _forget_in_child() -> None:
-    """Close what a fork inherited, or the child would keep the parent's locks alive."""
+    """Close inherited descriptors, because they would keep the parent's locks alive."""
     inherited = list(_living)
     if not any(locks._files for locks in inherited):
         return
-    # The numbers stay in use: frames of the parent that go on in the child have them yet.
+    # The numbers stay in use, because frames of the parent that continue in the child still have
+    # them.
     nothing = os.open(os.devnull, os.O_RDWR)
     for locks in inherited:
         for file, status in locks._files.items():

@@ -1,4 +1,4 @@
-"""Opening a file wherever it lies."""
+"""Opening a file at a path or a URL."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ __all__ = ["foreign_format", "open_bytes"]
 
 
 def open_bytes(location: str, options: S3Options) -> ByteFile:
-    """Return the file at a path or an ``s3://`` URL; it is opened when it is first used.
+    """Return the file at a path or an ``s3://`` URL. It is opened when it is first used.
 
     Raises
     ------
     SourceError
-        A URL of another kind.
+        The URL is of another kind.
     """
     if location.startswith("s3://"):
         return S3File(location, options)
@@ -40,7 +40,10 @@ _FOREIGN = {
 
 
 def foreign_format(path: str) -> str:
-    """Say what a local file is that is easily taken for HDF5, and what to do; '' if unknown."""
+    """Return the format of a local file that is easily taken for HDF5, and what to do with it.
+
+    The text is empty if the format is unknown.
+    """
     try:
         with open(path, "rb") as file:
             head = file.read(16)

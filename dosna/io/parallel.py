@@ -1,4 +1,4 @@
-"""Work that makes requests, of which several are under way at once whatever the engine."""
+"""Threads for work that makes requests, so that several are under way with every engine."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ _END = object()
 
 
 class Batch:
-    """Items that several threads take one by one, and requests that go on without a thread.
+    """Items that several threads take one by one, and requests that need no thread.
 
-    Work begins in the caller's thread. Before a request for whose answer it waits it calls
-    `widen`, so that another thread goes on with the next item; for one that is asynchronous it
-    takes a slot by `begin`, and `end` gives it back.
+    Work begins in the caller's thread. Before a request whose answer it waits for, it calls
+    `widen`, so that another thread continues with the next item. For an asynchronous request, it
+    takes a slot by `begin`, and `end` releases the slot.
     """
 
     def __init__(
@@ -31,7 +31,7 @@ class Batch:
         self._workers, self._work, self._items = workers, work, iter(items)
         self._lock = threading.Lock()
         self._most = most
-        # Quicker than a semaphore, which is written in Python.
+        # Faster than a semaphore, which is written in Python.
         self._slots: SimpleQueue[None] = SimpleQueue()
         for _ in range(most):
             self._slots.put(None)
@@ -40,19 +40,19 @@ class Batch:
         self._failures: list[BaseException] = []
 
     def do(self) -> None:
-        """Do all of it; the first error is raised when nothing is under way any more."""
+        """Do all of the work. The first error is raised once nothing is under way any more."""
         if threading.current_thread() is threading.main_thread():
-            # Ctrl-C interrupts only this thread, at any place: here nothing can get lost by it.
+            # Ctrl-C interrupts only this thread, at any place, and nothing can be lost here.
             task = self._workers.submit(self._do)
             while not task.done():
                 try:
                     wait([task])
                 except BaseException as error:
-                    self._failures.append(error)  # nothing more is begun
+                    self._failures.append(error)  # no further item is begun
         else:
             self._do()
         if self._failures:
-            # Nobody keeps them, for a traceback knows much that should end when it is done.
+            # They are not kept, because a traceback keeps many objects alive that should end now.
             failures, self._failures = self._failures, []
             try:
                 raise failures[0]
@@ -84,17 +84,17 @@ class Batch:
             current.batch = before
 
     def widen(self) -> None:
-        """Let one more thread take items."""
+        """Start another thread that takes items, if there may be one more."""
         with self._lock:
             if not self._closed and len(self._helpers) < self._most - 1:
                 self._helpers.append(self._workers.submit(self._run))
 
     def begin(self) -> None:
-        """Wait for a slot of those for requests under way."""
+        """Wait for a slot for an asynchronous request, and take it."""
         self._slots.get()
 
     def end(self, error: BaseException | None) -> None:
-        """Give a slot back, with the error of its request."""
+        """Release a slot, with the error of its request or None."""
         if error is not None:
             self._failures.append(error)
         self._slots.put(None)
@@ -106,13 +106,13 @@ class Workers:
     Parameters
     ----------
     name : str
-        What the threads' names begin with.
+        The beginning of the threads' names.
     most : int
-        Of requests under way for one caller.
+        The most requests under way for one caller.
     most_bytes : int
-        Of what these hold together.
+        The most bytes that these requests hold together.
     blocking : bool
-        Whether work always waits for its requests, so that all threads begin at once.
+        True if work always waits for its requests, so that all threads start at once.
     """
 
     def __init__(self, name: str, most: int, most_bytes: int, blocking: bool = False) -> None:
@@ -126,11 +126,21 @@ class Workers:
 
     @property
     def batch(self) -> Batch | None:
-        """The batch that this thread is working on."""
+        """The batch that this thread is working on, or None."""
         return getattr(self.current, "batch", None)
 
     def for_each(self, work: Callable[[Any], object], items: Iterable[Any], nbytes: int) -> None:
-        """Do work on each item; as `dosna.backends.stores.store.Store.for_each`."""
+        """Call `work` for each item, with several requests under way.
+
+        Parameters
+        ----------
+        work : callable
+            A function that takes an item and makes requests for it.
+        items : iterable
+            The items.
+        nbytes : int
+            The bytes that the work on one item holds.
+        """
         source = iter(items)
         most = max(1, min(self._most, self._most_bytes // max(1, nbytes)))
         head = list(islice(source, most))
@@ -140,14 +150,14 @@ class Workers:
             return
         batch = Batch(self, work, chain(head, source), most)
         if self._blocking:
-            # A thread takes one item after the other: to wake one for each would cost as much
-            # as a small request does.
+            # Each thread takes one item after the other. Waking a thread for each item would cost
+            # as much as a small request.
             for _ in head[1:]:
                 batch.widen()
         batch.do()
 
     def submit(self, run: Callable[[], None]) -> Future[None]:
-        """Let a thread run something."""
+        """Run a function in one of the threads."""
         with self._lock:
             if self._closed:
                 raise NotConnectedError("the connection was closed while it was in use")
@@ -156,7 +166,7 @@ class Workers:
             return self._pool.submit(run)
 
     def close(self) -> None:
-        """End the threads, when what is under way is done."""
+        """End the threads once the work under way is done."""
         with self._lock:
             self._closed = True
         if self._pool is not None and self._process == os.getpid():

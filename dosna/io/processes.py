@@ -1,4 +1,4 @@
-"""Which process made something, and whether it has ended."""
+"""Identifying the process that made something, and checking whether it has ended."""
 
 from __future__ import annotations
 
@@ -15,7 +15,10 @@ _MAKER = re.compile(r"([0-9a-f]{8})-(\d{1,10})-(\d{1,20})-[0-9a-f]{4}")
 
 
 def machine() -> str | None:
-    """Name what has process numbers of its own, until its next start; None if nothing does."""
+    """Return a name of this machine, or its container, until its next start; None if unknown.
+
+    Process numbers are unique under one such name.
+    """
     try:
         boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
         return f"{boot} {os.readlink('/proc/self/ns/pid')}"
@@ -24,20 +27,20 @@ def machine() -> str | None:
 
 
 def describe(pid: int) -> dict[str, Any] | None:
-    """Describe a process; None if that is not to be seen."""
+    """Return a description of a process, or None if it is not visible."""
     try:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:
         return None
-    # A number may be used again, but not by a process that began at the same time.
+    # A number may be used again, but not by a process that started at the same time.
     began = "" if fields[0] in "ZX" else fields[19]
     return {"machine": machine(), "host": os.uname().nodename, "pid": pid, "began": began}
 
 
 def has_ended(pid: int, began: str) -> bool:
-    """Return whether a process of this machine is certain to have ended."""
+    """Return True if a process of this machine has certainly ended."""
     try:
-        os.kill(pid, 0)  # no signal; sees those too that /proc hides
+        os.kill(pid, 0)  # sends no signal; finds processes too that /proc hides
     except (ProcessLookupError, OverflowError):
         return True
     except PermissionError:
@@ -47,7 +50,7 @@ def has_ended(pid: int, began: str) -> bool:
 
 
 def maker() -> str:
-    """Return a short text for names of what is unfinished: random, and telling this process."""
+    """Return a random short text that identifies this process, for names of unfinished files."""
     here = describe(os.getpid())
     where = None if here is None else here["machine"]
     if where is None:
@@ -57,10 +60,10 @@ def maker() -> str:
 
 
 def maker_has_ended(text: str) -> bool:
-    """Return whether the process that `maker` told of has ended.
+    """Return True if the process that a text of `maker` identifies has ended.
 
-    False where that is not known: of processes of other machines, or of a time before this one's
-    start, and of texts that tell of none.
+    The result is False if that is not known: for processes of other machines, for processes before
+    this machine's last start, and for texts that identify no process.
     """
     found, here = _MAKER.fullmatch(text), machine()
     if found is None or here is None or found[1] != _short(here):

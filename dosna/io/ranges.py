@@ -1,4 +1,4 @@
-"""Parts of stored chunks: which bytes they are, and memory to read them into."""
+"""Parts of stored chunks: their byte ranges, and reading them into memory."""
 
 from __future__ import annotations
 
@@ -26,18 +26,18 @@ __all__ = [
 ]
 
 PIECE = 16 << 10
-"""Bytes that a file gives in the time that one more read of it takes."""
+"""The bytes that can be read from a file in the time that one more read call takes."""
 
 
 SMALL = 2 * PIECE
-"""Chunks of up to so many bytes are read whole."""
+"""Chunks of up to this many bytes are read whole."""
 
 METADATA_LOCK = 1 << 62
-"""Position of the lock on a dataset's metadata; stored objects have the places below."""
+"""The position of the lock on a dataset's metadata. Stored objects have positions below it."""
 
 
 def lock_place(idx: Shape) -> int:
-    """Return the position of a stored object's lock; that two share one does no harm."""
+    """Return the position of a stored object's lock. It is harmless if two objects share one."""
     place = 0
     for i in idx:
         place = place * 0x9E3779B97F4A7C15 + i + 1
@@ -45,7 +45,7 @@ def lock_place(idx: Shape) -> int:
 
 
 def as_arrays(tasks: Iterable[ChunkTask]) -> list[ChunkTask]:
-    """Return the tasks of an array without axes so that its element is taken as an array."""
+    """Return the tasks of an array without axes, changed to take its element as an array."""
     return [task._replace(out=(...,)) for task in tasks]
 
 
@@ -60,7 +60,7 @@ def _hull(k: Any, length: int) -> tuple[int, int] | None:
 
 
 def within(key: Slices, size: Shape, extent: Shape) -> bool:
-    """Whether an index of a chunk of `size` touches nothing beyond `extent`."""
+    """Return True if an index of a chunk of `size` touches nothing beyond `extent`."""
     hulls = [_hull(k, c) for k, c in zip(key, size, strict=True)]
     return all(hull is None or hull[1] < e for hull, e in zip(hulls, extent, strict=True))
 
@@ -74,7 +74,8 @@ def byte_range(metadata: DatasetMetadata, key: Slices) -> tuple[int, int]:
 def byte_ranges(metadata: DatasetMetadata, key: Slices, cost: int) -> list[tuple[int, int]]:
     """Return the byte ranges of a chunk that hold the part `key`.
 
-    Few rather than small: `cost` is how many bytes one more range has to save.
+    `cost` is the number of bytes that an additional range has to save, so that the ranges are few
+    rather than small.
     """
     bounds: list[tuple[int, int]] = []
     for k, c in zip(key, metadata.chunk_size, strict=True):
@@ -99,9 +100,10 @@ def byte_ranges(metadata: DatasetMetadata, key: Slices, cost: int) -> list[tuple
 
 
 def byte_runs(metadata: DatasetMetadata, key: Slices, most: int) -> list[tuple[int, int]] | None:
-    """Return the byte ranges of a chunk that are the part `key` and nothing else, in its order.
+    """Return the byte ranges of a chunk with exactly the part `key`, in the order of the part.
 
-    None if they are more than `most`, or if the part is not made of slices of step 1 and integers.
+    None is returned if there are more than `most` ranges, or if the part does not consist of
+    slices of step 1 and integers.
     """
     box = []
     for k in key:
@@ -118,7 +120,7 @@ def byte_runs(metadata: DatasetMetadata, key: Slices, most: int) -> list[tuple[i
     for c in metadata.chunk_size[::-1]:
         strides.append(strides[-1] * c)
     strides = strides[-2::-1]  # of each axis
-    split = metadata.ndim  # axes from here on are of one run
+    split = metadata.ndim  # the axes from here on belong to one run
     while split and counts[split:] == list(metadata.chunk_size[split:]):
         split -= 1
     if math.prod(counts[:split]) > most:
@@ -132,7 +134,7 @@ def byte_runs(metadata: DatasetMetadata, key: Slices, most: int) -> list[tuple[i
 
 
 def read_fully(file: int, parts: list[memoryview], offset: int) -> bool:
-    """Fill all parts, none of them empty, from a file; False if it ends before."""
+    """Fill all parts, none of them empty, from a file. Return False if the file ends before."""
     while parts:
         count = os.preadv(file, parts, offset)
         if not count:

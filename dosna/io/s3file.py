@@ -32,9 +32,9 @@ _SUBMITTED = 1024
 
 @dataclass(frozen=True)
 class S3Options:
-    """How to reach an S3 server; see `dosna.backends.s3.connection.S3Connection`.
+    """The settings of an S3 server; see `dosna.backends.s3.connection.S3Connection`.
 
-    It may travel; `client` makes what holds connections.
+    They may be sent to other processes. `client` makes the object that holds connections.
     """
 
     endpoint_url: str | None = None
@@ -44,19 +44,19 @@ class S3Options:
     timeout: float = 30.0
     retries: int = 5
     keys: tuple[str, str] | None = field(default=None, repr=False)
-    """Access key and secret key, where they do not come from the environment."""
+    """The access key and the secret key, if they do not come from the environment."""
 
     def portable(self) -> dict[str, Any]:
-        """Return what is to be kept with what is read by them: all but the defaults, no secrets.
+        """Return the settings to store with a linked dataset: no defaults and no secrets.
 
         Raises
         ------
         ConfigurationError
-            `endpoint_url` has a password in it.
+            `endpoint_url` has a user or a password in it.
         """
         fields = {k: v for k, v in asdict(self).items() if k != "keys"}
         kept = {k: v for k, v in fields.items() if v != getattr(S3Options, k)}
-        # The environment of who reads may name none, or another.
+        # The environment of a reader may name no endpoint, or another one.
         endpoint = self.endpoint_url or os.environ.get("AWS_ENDPOINT_URL_S3")
         endpoint = endpoint or os.environ.get("AWS_ENDPOINT_URL")
         if endpoint:
@@ -69,7 +69,7 @@ class S3Options:
         return kept
 
     def client(self, what: str) -> S3Client:
-        """Make a client, to read `what`."""
+        """Return a new client. `what` names the object to read in errors."""
         try:
             from dosna.io.s3.client import S3Client, Settings
         except ImportError as error:
@@ -92,7 +92,10 @@ class S3Options:
 
 @lru_cache(maxsize=16)
 def _shared_client(options: S3Options, environment: tuple[tuple[str, str], ...]) -> S3Client:
-    """Return the client for an environment: to make one takes longer than to read a small file."""
+    """Return the client for an environment.
+
+    It is shared, because making a client takes longer than reading a small file.
+    """
     return options.client("from S3")
 
 
@@ -102,10 +105,12 @@ class S3File(ByteFile):
     Parameters
     ----------
     url : str
-        ``s3://bucket/key``
+        The URL of the object, ``s3://bucket/key``.
     options : S3Options
+        The settings of the server.
     client : S3Client, optional
-        One that others use too, and who gave it closes; it does not travel.
+        A client that others use too. The caller closes it, and copies in other processes do not
+        have it.
     """
 
     most_span = 4 << 20
@@ -137,7 +142,7 @@ class S3File(ByteFile):
         return client
 
     def _head(self) -> Mapping[str, Any]:
-        client = self._opened()  # first, for it says what is to be installed
+        client = self._opened()  # first, because its error says which package to install
         from dosna.io.s3.errors import Failure
 
         try:
@@ -212,5 +217,8 @@ class S3File(ByteFile):
 
 
 def s3_fingerprint(size: int, etag: str) -> str:
-    """Tell a state of an object from others; servers and clients quote ETags, or do not."""
+    """Return a text that distinguishes a state of an object from others.
+
+    ETags are quoted here, because some servers and clients quote them and others do not.
+    """
     return f'size {size}, ETag "{etag.strip(chr(34))}"'

@@ -1,4 +1,4 @@
-"""Memory that each thread uses again and again."""
+"""Memory that each thread reuses."""
 
 from __future__ import annotations
 
@@ -15,38 +15,41 @@ __all__ = ["bytes_like", "owned", "scratch"]
 
 
 def bytes_like(array: Array) -> Array:
-    """Return a view that the system reads and writes: M, m and V have no buffers."""
+    """Return a view that system calls can read and write, also for the kinds M, m and V."""
     return array.view(f"V{array.dtype.itemsize}") if array.dtype.kind in "MmV" else array
 
 
 def owned(part: Any) -> Any:
     """Return a part of a chunk in memory of its own.
 
-    Of what indexing gives, arrays and records (`numpy.void`) are views; other scalars are not.
+    Arrays and records (`numpy.void`) that indexing returns are views; other scalars are not.
     """
     return part.copy() if isinstance(part, (np.ndarray, np.void)) else part
 
 
 class _Scratch(threading.local):
-    """Memory per thread, for a chunk: fresh memory costs more than reading into it.
+    """Memory per thread for a chunk, because new memory costs more than reading into it.
 
-    It is used again only when nothing refers to it any more, be it an array, a record, a buffer
-    or a caller further up: what somebody keeps never changes under their hands.
+    It is reused only if nothing refers to it any more: no array, record or buffer, and no caller
+    further up. Data that somebody keeps never change.
     """
 
     memory: Array = np.empty(0, np.uint8)
-    # References to `memory` when nobody uses it: how many is the interpreter's affair.
+    # The references to `memory` when nobody uses it; their number depends on the interpreter.
     idle = 0
 
     def raw(self, size: int) -> Array:
-        """Return bytes, which nobody else uses as long as they or a view of them are kept."""
+        """Return memory that nobody else uses as long as it or a view of it is kept."""
         if len(self.memory) < size or getrefcount(self.memory) != self.idle:
             self.memory = np.empty(size, np.uint8)
             self.idle = getrefcount(self.memory)
         return self.memory[:size]
 
     def chunk(self, metadata: DatasetMetadata) -> tuple[Array, Array]:
-        """Return an array of a chunk and its bytes, as `raw` does; of text, a new one and none."""
+        """Return an array for a chunk and its bytes, in the memory of `raw`.
+
+        For text, the array is a new one and there are no bytes.
+        """
         if metadata.dtype.hasobject:
             return np.empty(metadata.chunk_size, metadata.dtype), self.raw(0)
         raw = self.raw(metadata.chunk_nbytes)

@@ -208,7 +208,7 @@ def decode_fill(value: Any, dtype: np.dtype[Any], where: str) -> Any:
         raw = bytes(value) if isinstance(value, list) else base64.b64decode(value, validate=True)
         if len(raw) > dtype.itemsize or (kind == "V" and len(raw) != dtype.itemsize):
             raise problem
-        # With fields, these are little-endian whatever the chunks are.
+        # With fields, the bytes are little-endian, whatever the byte order of the chunks is.
         stored = dtype if dtype.names is None else dtype.newbyteorder("<")
         filled[...] = np.frombuffer(raw.ljust(dtype.itemsize, b"\0"), stored).reshape(())
     else:

@@ -1,1 +1,1 @@
-"""Requests to S3 servers, and what their failures mean."""
+"""Requests to S3 servers, and the meaning of their failures."""

@@ -1,8 +1,9 @@
-"""Requests to an S3 endpoint: who sends them, and when they are sent again.
+"""Requests to an S3 endpoint: their clients, and when they are sent again.
 
-boto3 knows credentials, lists, deletes and makes buckets; objects go through obstore, a client
-in Rust, which costs a fifth of boto3's processor time and keeps many requests under way in
-threads. Both are told to try once: what is tried again, and when, is decided here.
+boto3 finds the credentials, lists and deletes objects, and makes buckets. Objects are read and
+written through obstore, a client in Rust, which costs a fifth of boto3's processor time and keeps
+many requests under way in threads. Both are configured to try once: this module decides which
+requests are repeated, and when.
 """
 
 from __future__ import annotations
@@ -43,13 +44,14 @@ T = TypeVar("T")
 
 IN_FLIGHT = 16
 TOKEN = "dosna-put"
-"""Key of an object's own metadata that tells who put it."""
+"""The key in an object's own metadata for a token of its writer."""
 MARK = "dosna-of"
-"""Key of an object's own metadata for the mark of `Store.put`."""
+"""The key in an object's own metadata for the mark of `Store.put`."""
 
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 5.0
 _CONNECT_SECONDS = 5.0
-# What botocore knows of services, read once: that takes longer than all else of a connection.
+# botocore's data about services, read once, because that takes longer than everything else in
+# making a connection.
 _boto_data = create_loader()
 # The runtime of the Rust client does not survive a fork: its threads are gone, and a child that
 # touched its sockets would disturb the parent.
@@ -58,18 +60,18 @@ _used_by: set[int] = set()
 
 @dataclass(frozen=True)
 class Settings:
-    """How to reach an endpoint. Holds no secrets, and may travel.
+    """The settings of an endpoint. They have no secrets and may be sent to other processes.
 
     Parameters
     ----------
     endpoint_url, profile_name, region_name : str, optional
-        As boto3 finds them, where they are None.
+        The settings of boto3 with these names. If they are None, boto3 finds them.
     verify : bool or str
-        Whether certificates are verified, or a file of authorities to trust.
+        True to verify certificates, or the name of a file of authorities to trust.
     timeout : float
-        Seconds for one request, all of its bytes included.
+        The time for one request with all of its bytes, in seconds.
     retries : int
-        How often a request is repeated after a failure that may pass.
+        The number of times that a request is repeated after a transient failure.
     """
 
     endpoint_url: str | None
@@ -81,29 +83,30 @@ class Settings:
 
 
 class Object(NamedTuple):
-    """What a GET brings."""
+    """The answer to a GET."""
 
     data: memoryview
     etag: str
     token: str | None
     mark: str | None
     size: int
-    """Bytes of the whole object."""
+    """The size of the whole object in bytes."""
 
 
 class S3Client:
-    """Requests to one endpoint, each repeated while that can help.
+    """A client of one endpoint, which repeats requests while that can help.
 
     Parameters
     ----------
     settings : Settings
+        The settings of the endpoint.
     keys : tuple of str, optional
-        The access key and the secret key; by default boto3 finds them.
+        The access key and the secret key. By default, boto3 finds them.
 
     Raises
     ------
     ConfigurationError
-        A profile that does not exist, or settings that boto3 refuses.
+        The profile does not exist, or boto3 refuses the settings.
     dosna.errors.ConnectionError
         There are no credentials.
     """
@@ -155,9 +158,10 @@ class S3Client:
         authorities = settings.verify if isinstance(settings.verify, str) else _authorities()
         if authorities is not None:
             options["root_certificate"] = Path(authorities).read_bytes()
-        # An endpoint that is taken for a bucket's own lets one pool of connections serve every
-        # bucket, as the first part of the key. The payload is left out of the signature, which
-        # would cost more time than all else: chunks have checksums of their own.
+        # obstore takes the endpoint for that of one bucket, so that one pool of connections serves
+        # every bucket, as the first part of the key. The payload is left out of the signature,
+        # because signing it would cost more time than everything else, and chunks have checksums
+        # of their own.
         self._options: Any = {
             "endpoint": self.endpoint,
             "region": self.region,
@@ -177,7 +181,10 @@ class S3Client:
     def get(
         self, path: str, byte_range: tuple[int, int | None] | None = None, *, head: bool = False
     ) -> Object:
-        """Get ``bucket/key``, or part of its bytes (see `Store.get`), or with `head` none."""
+        """Return the object ``bucket/key``, a part of its bytes, or with `head` none of them.
+
+        For `byte_range` see `Store.get`.
+        """
         options: Any = {"head": head}
         if byte_range is not None:
             start, stop = byte_range
@@ -188,7 +195,7 @@ class S3Client:
             data = memoryview(result.bytes())
             attributes, meta = result.attributes, result.meta
             token, mark = attributes.get(TOKEN), attributes.get(MARK)
-            # Every S3 server gives an ETag; and it keeps no data as web pages.
+            # Every S3 server sends an ETag, and none of our objects is stored as a web page.
             if not meta["e_tag"] or (token is None and _is_page(attributes.get("Content-Type"))):
                 raise not_s3()
             return Object(data, meta["e_tag"], token, mark, meta["size"])
@@ -202,7 +209,7 @@ class S3Client:
         raise self._explained(path, found)
 
     def _explained(self, path: str, failure: Failure) -> Failure:
-        """Ask for the reason of a refusal that came without one, by one more request."""
+        """Ask for the reason of a refusal without a reason, by another request."""
         bucket, _, key = path.partition("/")
         try:
             attempt(lambda: self._boto.get_object(Bucket=bucket, Key=key, Range="bytes=0-0"))
@@ -212,7 +219,7 @@ class S3Client:
         return failure
 
     def objects_of(self, bucket: str, prefix: str) -> ObstoreS3:
-        """Return obstore's own store of the keys below a prefix, for a library that takes one."""
+        """Return obstore's own store of the keys below a prefix, for libraries that take one."""
         return ObstoreS3(
             bucket,
             prefix=prefix,
@@ -229,7 +236,7 @@ class S3Client:
         token: str | None = None,
         mark: str | None = None,
     ) -> str:
-        """Put an object, in one attempt; give its ETag."""
+        """Write an object in one attempt, and return its ETag."""
         attributes: Any = {k: v for k, v in ((TOKEN, token), (MARK, mark)) if v is not None}
 
         def put() -> str:
@@ -246,7 +253,7 @@ class S3Client:
         return attempt(put)
 
     def lost(self, path: str) -> OutcomeUnknown:
-        """Return the error for a write whose fate is not known."""
+        """Return the error for a write whose outcome is unknown."""
         return OutcomeUnknown(
             f"{self.endpoint}: the answer to writing {path!r} was lost, and it may or may not "
             "have been written: read it before writing it again"
@@ -255,13 +262,13 @@ class S3Client:
     # -- lists and buckets ----------------------------------------------------------------
 
     def call(self, operation: str, until: float = math.inf, **arguments: Any) -> Mapping[str, Any]:
-        """Make a request of boto3's client."""
+        """Make a request with boto3's client."""
         method = getattr(self._boto, operation)
         found: Mapping[str, Any] = self.repeat(lambda: method(**arguments), until)
         return found
 
     def pages(self, bucket: str, prefix: str, delimiter: str = "") -> Iterator[Mapping[str, Any]]:
-        """List a bucket, a thousand keys at a time."""
+        """List the keys of a bucket, in pages of a thousand."""
         arguments: dict[str, Any] = {"Bucket": bucket, "Prefix": prefix, "Delimiter": delimiter}
         while True:
             page = self.call("list_objects_v2", **arguments)
@@ -271,7 +278,7 @@ class S3Client:
             arguments["ContinuationToken"] = page["NextContinuationToken"]
 
     def listed(self, bucket: str, prefix: str, what: str) -> Iterator[Mapping[str, Any]]:
-        """List as `pages` does, with an error of dosna that says that `what` cannot be listed."""
+        """List as `pages` does. If this fails, raise an error of dosna that names `what`."""
         try:
             yield from self.pages(bucket, prefix)
             return
@@ -280,15 +287,15 @@ class S3Client:
         raise error
 
     def close(self) -> None:
-        """Let go of the connections."""
+        """Close the connections of boto3's client."""
         self._boto.close()
 
     # -- repeating ------------------------------------------------------------------------
 
     def attempts(self, until: float = math.inf) -> Iterator[bool]:
-        """Yield before each attempt whether it is the last; pause before all but the first.
+        """Yield before each attempt whether it is the last, and pause before all but the first.
 
-        None but the first begins after the ``time.monotonic()`` of `until`.
+        No attempt but the first starts after `until`, a time of ``time.monotonic()``.
         """
         for number in range(self.settings.retries + 1):
             if number:
@@ -299,7 +306,7 @@ class S3Client:
             yield number == self.settings.retries
 
     def repeat(self, request: Callable[[], T], until: float = math.inf) -> T:
-        """Make a request that may be made twice, until it works or there is no hope."""
+        """Repeat a request that is safe to repeat, until it works or fails permanently."""
         for last in self.attempts(until):
             try:
                 return attempt(request)
@@ -311,7 +318,7 @@ class S3Client:
 
 
 def check_process() -> None:
-    """Raise in a process that was forked from one that made requests."""
+    """Raise ConnectionError in a process that was forked from one that made requests."""
     if not _used_by:
         _used_by.add(os.getpid())
     elif os.getpid() not in _used_by:
@@ -322,7 +329,7 @@ def check_process() -> None:
 
 
 def attempt(request: Callable[[], T]) -> T:
-    """Make a request; what goes wrong is a `Failure`."""
+    """Make a request, and raise `Failure` if it fails."""
     check_process()
     try:
         return request()
@@ -330,11 +337,11 @@ def attempt(request: Callable[[], T]) -> T:
         found = obstore_failure(error)
     except (boto.BotoCoreError, boto.ClientError, ResponseParserError) as error:
         found = boto_failure(error)
-    # Outside of the handlers: what servers answer can repeat what was signed.
+    # Outside of the handlers, because the answers of servers can contain what was signed.
     raise found
 
 
-# What the answers of S3 are called that have something in them, even where it is nothing.
+# The root elements of S3's answers that always have a body, even if nothing was found.
 _ROOTS = {
     "DeleteObjects": b"DeleteResult",
     "ListBuckets": b"ListAllMyBucketsResult",
@@ -344,7 +351,7 @@ _ROOT = re.compile(rb"(?:\xef\xbb\xbf)?\s*(?:<\?xml[^>]*\?>\s*)?<(?:\w+:)?([\w!]
 
 
 def _check_answer(event_name: str, response_dict: Any = None, **_: Any) -> None:
-    """Raise NotS3Error for what boto3 would take for an empty answer: a web page, for instance."""
+    """Raise NotS3Error for an answer that boto3 would take for an empty one, as a web page."""
     if response_dict is None or response_dict.get("status_code", 0) >= 300:
         return
     body, headers = response_dict.get("body"), response_dict.get("headers", {})

@@ -1,7 +1,7 @@
-"""Why requests to S3 fail: what two clients and many servers say, in words of dosna.
+"""Failures of requests to S3: the errors of two clients and many servers, in the words of dosna.
 
-None of what was sent is repeated here: servers' answers can contain what was signed. Of an answer
-only its status, its code and the region that it names are taken.
+Messages repeat nothing of what was sent, because the answers of servers can contain what was
+signed. Only the status, the code and the region of an answer are used.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ _WRONG_KEY = {
     ),
     "TokenRefreshRequired": _EXPIRED,
 }
-"""What a server says of who asks, and not of what is asked for."""
+"""Codes of answers about the user who makes a request, and not about what is requested."""
 
 _ELSEWHERE = {
     "AuthorizationHeaderMalformed",
@@ -61,7 +61,7 @@ _PASSING = {_UNREACHABLE, _TIMED_OUT, _CUT}
 
 
 class Failure(Exception):
-    """Why one request failed, without anything of what was sent."""
+    """The reason why one request failed, without anything of what was sent."""
 
     def __init__(
         self,
@@ -84,36 +84,39 @@ class Failure(Exception):
 
     @property
     def unclear(self) -> bool:
-        """Whether the server refused without a word why: an answer to HEAD has no body."""
+        """True if the server refused without a reason, as answers to HEAD have no body."""
         if self.code in _ELSEWHERE:
             return not self.region
         return not self.code and (300 <= self.status < 400 or self.status in (400, 401, 403, 404))
 
     @property
     def transient(self) -> bool:
-        """Whether the same request may work later."""
+        """True if the same request may work later."""
         if self.status:
             return self.status in _TRANSIENT or self.code in _TRANSIENT_CODES
         return self.kind in _PASSING
 
     @property
     def may_be_done(self) -> bool:
-        """Whether a write may have happened, or may still happen."""
+        """True if a write may have happened, or may still happen."""
         return self.transient and self.status not in _NEVER_DONE and self.kind != _UNREACHABLE
 
     @property
     def gone(self) -> bool:
-        """Whether an S3 server said that there is none; the 404 of a web server is no proof."""
+        """True if an S3 server said that the object or bucket does not exist.
+
+        The 404 of a web server does not prove that.
+        """
         return self.status == 404 and self.code.startswith("NoSuch")
 
     @property
     def conflict(self) -> bool:
-        """Whether a condition on what is there did not hold."""
+        """True if a condition on the stored object did not hold."""
         return self.status == 412 or self.code == "NoSuchKey"
 
 
 class NotS3Error(boto.BotoCoreError):  # type: ignore[misc]  # botocore has no types
-    """What answered one of boto3's requests is no S3 server."""
+    """An answer to one of boto3's requests that is not from an S3 server."""
 
     fmt = "the answer is not of S3"
 
@@ -134,7 +137,7 @@ _KIND = re.compile(r"HttpError \{\s*kind: (\w+)")
 
 
 def obstore_failure(error: Exception) -> Failure:
-    """Tell what an error of obstore means: by its class, and by its words, for it has no more."""
+    """Return the failure for an error of obstore, which has only a class and a message."""
     text = str(error)
     status, code, kind = _STATUS.search(text), _CODE.search(text), _KIND.search(text)
     number = int(status[1]) if status is not None else _CLASSES.get(type(error), 0)
@@ -159,7 +162,7 @@ def obstore_failure(error: Exception) -> Failure:
 
 
 def boto_failure(error: Exception) -> Failure:
-    """Tell what an error of boto3 means."""
+    """Return the failure for an error of boto3."""
     if isinstance(error, boto.ClientError):
         answer = error.response
         found, meta = answer.get("Error", {}), answer.get("ResponseMetadata", {})
@@ -170,7 +173,7 @@ def boto_failure(error: Exception) -> Failure:
         )
         regions = [r[1] for p in places if (r := _REGION.search(p) or _PLACE.search(p))]
         status, code = meta.get("HTTPStatusCode", 0), found.get("Code", "")
-        # Of an answer without a body boto3 takes the status for the code.
+        # If an answer has no body, boto3 takes its status for the code.
         return _answered(status, "" if code.isdecimal() else code, "".join(regions[:1]))
     if isinstance(error, (NotS3Error, ResponseParserError)):
         return not_s3()
@@ -200,7 +203,7 @@ def _plain_http() -> Failure:
 
 
 def not_s3() -> Failure:
-    """Return the failure of a request that something else than an S3 server answered."""
+    """Return the failure of a request that was not answered by an S3 server."""
     return Failure(
         "what answered is no S3 server but perhaps a web server, a proxy or the page of a login: "
         "see endpoint_url= and the network",
@@ -223,7 +226,7 @@ def _answered(status: int, code: str, region: str = "") -> Failure:
 
 
 def setup_error(error: Exception, profile: str | None) -> DosnaError:
-    """Return the error of a session that cannot be made."""
+    """Return the error for a session that cannot be made."""
     if isinstance(error, boto.ProfileNotFound):
         return ConfigurationError(
             f"there is no profile {profile or os.environ.get('AWS_PROFILE')!r} in "
