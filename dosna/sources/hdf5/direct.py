@@ -235,8 +235,8 @@ def _counts_user_blocks() -> bool:
     """Return True if libhdf5 counts the places of chunks from the start of the file.
 
     Before 1.14.4, it counts from the end of the user block
-    (https://github.com/HDFGroup/hdf5/issues/3003). The behaviour is tested
-    instead of the version, because distributions may have patched older versions.
+    (https://github.com/HDFGroup/hdf5/issues/3003). The behaviour is tested instead of the version,
+    because distributions may have patched older versions.
     """
     places: list[int] = []
     data = b"where is this chunk, by libhdf5?"

@@ -34,15 +34,15 @@ __all__ = ["KIND", "HsdsSource"]
 
 _REQUEST_BYTES = 2 << 20
 _TOGETHER_BYTES = 2 * _REQUEST_BYTES
-"""What an ingest reads at a time, in memory thrice: so that two requests are under way."""
+"""Bytes that an ingest reads at a time, for two requests under way. It holds them three times."""
 _ASKED_AGAIN_AFTER = 20
-"""How many times as long as it took to ask for it a fingerprint of many domains is used."""
+"""A fingerprint of many domains is used for so many times the time that it took to get it."""
 
 
 class HsdsSource(Source):
     """The datasets of a domain of HSDS, by their paths in it, or of all domains of a folder.
 
-    Boxes are read along the chunks in which HSDS keeps a dataset, by several requests at a time.
+    Boxes are read along the chunks of a dataset in HSDS, by several requests at a time.
 
     Parameters
     ----------
@@ -50,14 +50,14 @@ class HsdsSource(Source):
         ``hdf5://home/user/scan.h5``, ``hdf5://home/user/scan.h5:/entry``, or
         ``hdf5://home/user/`` for a folder, whose arrays are named ``scan.h5/entry/data``.
     inner : str
-        A group or a dataset of the domain; all of it by default.
+        A group or a dataset of the domain; the whole domain by default.
     endpoint, username, password, bucket : str, optional
-        As the environment (``HS_ENDPOINT``, ``HS_USERNAME``, ``HS_PASSWORD``) and ``~/.hscfg``
-        say by default.
+        The server, the credentials and the bucket. By default they are taken from the
+        environment (``HS_ENDPOINT``, ``HS_USERNAME``, ``HS_PASSWORD``) and from ``~/.hscfg``.
     timeout : float
-        Seconds of one request.
+        The seconds that one request may wait for its answer to begin, or to go on.
     retries : int
-        How often a request is repeated after a failure that may pass.
+        The number of times that a request is repeated after a failure that may pass.
     """
 
     def __init__(
@@ -167,7 +167,7 @@ class HsdsSource(Source):
         return self.location.endswith("/")
 
     def _domains(self) -> dict[str, str]:
-        """Give the domains by what the names of their arrays begin with."""
+        """Return the domains by the prefixes of the names of their arrays."""
         if not self._is_folder():
             return {"": self._path}
         prefix = f"{self._path}/"
@@ -213,7 +213,7 @@ class HsdsSource(Source):
         found = self._all()
         with self._lock:
             if self._process != os.getpid():
-                # Threads do not come through a fork.
+                # Threads do not survive a fork.
                 self._process, self._pool, self._readers = os.getpid(), None, {}
             reader = self._readers.get(name)
             if reader is None:
@@ -245,13 +245,13 @@ class HsdsSource(Source):
 
 
 def _unfinished(path: str) -> bool:
-    """Whether a domain is one that is still being made."""
+    """Return True if a domain is unfinished."""
     name = path.rpartition("/")[2]
     return name.startswith(".") and name.endswith((".part", ".part.old"))
 
 
 def _of_object(what: Any) -> tuple[str, str, str | None, str | None, str | None]:
-    """Say where an open object of h5pyd is."""
+    """Return location, inner path, endpoint and credentials of an open object of h5pyd."""
     plugin = what.id.db.plugin
     connection = plugin.http_conn
     if not plugin.read_only:
@@ -267,7 +267,7 @@ def _of_object(what: Any) -> tuple[str, str, str | None, str | None, str | None]
 
 @dataclass
 class _Found:
-    """Arrays with their other names, attributes of groups, broken names; where the arrays are."""
+    """Arrays with their other names, attributes of groups, broken names, places of arrays."""
 
     arrays: dict[str, tuple[str, ...]]
     groups: dict[str, dict[str, Any]]
@@ -276,7 +276,7 @@ class _Found:
 
 
 class _Reader:
-    """Reads one dataset."""
+    """A reader of one dataset."""
 
     def __init__(
         self,
@@ -360,7 +360,7 @@ class _Reader:
                 future.cancel()
 
     def _parts(self, box: Box) -> list[Box]:
-        """Divide a box into what one request asks for: chunks, as far as they are small."""
+        """Divide a box into parts of one request each: chunks, several if they are small."""
         size = self.dtype.itemsize * prod(self.shape[len(box) :])
         extent = [s.stop - s.start for s in box]
         if prod(extent) * size <= _REQUEST_BYTES:
@@ -398,7 +398,7 @@ class _Reader:
 
 
 def _represented(type_json: Any, extent: Shape | None) -> tuple[Representation, np.dtype[Any]]:
-    """Say what the elements become, and what HSDS sends."""
+    """Return the representation of the elements, and the dtype in which HSDS sends them."""
     unknown = np.dtype("V1")
     kind = type_json.get("class") if isinstance(type_json, dict) else ""
     try:

@@ -1,4 +1,4 @@
-"""Files of NumPy as sources."""
+"""NumPy's files as sources."""
 
 from dosna.sources.npy.source import KIND, NpySource
 

@@ -35,15 +35,16 @@ _CHECKED = 1 << 20
 class NpySource(Source):
     """The arrays of an ``.npy`` or ``.npz`` file, or in memory.
 
-    An ``.npy`` file is one array, with the name of the file; the arrays of an ``.npz`` have
-    theirs. Compressed ones are read forward: that is quickest in the order of their rows.
-    Arrays of Python objects are refused, for they would have to be unpickled.
+    An ``.npy`` file is one array, with the name of the file. The arrays of an ``.npz`` file have
+    their own names. Compressed arrays are read forward, which is fastest in the order of their
+    rows. Arrays of Python objects are refused, because they would have to be unpickled.
 
     Parameters
     ----------
     location : str, ndarray or mapping of str to ndarray
+        A path, an ``s3://bucket/key`` URL, or arrays in memory.
     inner : str
-        An array of an ``.npz``; all by default.
+        An array of an ``.npz`` file; all arrays by default.
     endpoint_url : str, optional
         The URL of the S3 server, such as ``https://s3.example.org``; boto3's, or Amazon's, by
         default.
@@ -149,7 +150,7 @@ class NpySource(Source):
 
     def read(self, name: str, box: Box) -> Array:
         if self._file is None:
-            # The ellipsis keeps an array of no axes an array.
+            # The ellipsis keeps an array without axes an array.
             key: Any = (*box, ...)
             part: Array = self._arrays[name][key]
             return part
@@ -222,9 +223,9 @@ class _Member:
     ----------
     file : ByteFile
     stream : file object
-        Of the array with its header, from the beginning.
+        A stream of the array from the beginning of its header.
     offset, size : int
-        Where that is in the file, and its bytes.
+        The offset of the header in the file, and the bytes of the array with the header.
     """
 
     def __init__(self, file: ByteFile, stream: Any, offset: int, size: int) -> None:
@@ -245,11 +246,11 @@ class _Member:
             raise ValueError(f"it has {size - self.start} bytes of data, and its header {nbytes}")
 
     def stored(self, offset: int, info: zipfile.ZipInfo) -> None:
-        """Say that the member of an archive lies at an offset as it is."""
+        """Set the offset of a member that is stored uncompressed in an archive."""
         self._unchecked = offset, info
 
     def check(self) -> None:
-        """Read all of a member that is stored as it is once, for the archive's checksum of it."""
+        """Check the archive's checksum of an uncompressed member, by reading it once."""
         if self._unchecked is None:
             return
         offset, info = self._unchecked
@@ -262,17 +263,17 @@ class _Member:
         self._unchecked = None
 
     def compressed(self, forward: _Forward) -> None:
-        """Take the elements, which are compressed, from a stream."""
+        """Set the stream from which compressed elements are read."""
         self.deflated = forward
         stored = self.shape[::-1] if self.fortran else self.shape
         if stored:
             row = int(np.prod(stored[1:], dtype=object)) * self.dtype.itemsize
-            # Whole rows, or else all would be decompressed once for each part of them.
+            # Whole rows: otherwise everything would be decompressed once for each part of a row.
             pieces = (max(1, min(stored[0], _PIECE // max(1, row))), *map(_least, stored[1:]))
             self.pieces = pieces[::-1] if self.fortran else pieces
 
     def read_forward(self, box: Box, out: Array) -> None:
-        """Read a box of compressed elements, whose rows are read whole."""
+        """Read a box of compressed elements. Whole rows are read for it."""
         assert self.deflated is not None
         if self.fortran:
             box, out = box[::-1], out.T
@@ -295,7 +296,7 @@ class _Member:
 
 @dataclass
 class _Forward:
-    """A compressed member of an archive, read at growing offsets, or else from its beginning."""
+    """A compressed member of an archive. To go back, it is read from its beginning again."""
 
     archive: zipfile.ZipFile
     info: zipfile.ZipInfo
@@ -323,7 +324,7 @@ def _least(extent: int) -> int:
 
 
 def _header(stream: Any) -> dict[str, Any]:
-    """Read the description of an array, as `numpy.lib.format` specifies it."""
+    """Read the header of an array, in the format of `numpy.lib.format`."""
     head = stream.read(8)
     if head[:6] != b"\x93NUMPY" or head[6] not in (1, 2, 3):
         raise ValueError("it does not begin as an .npy file of version 1 to 3 does")
@@ -339,14 +340,14 @@ def _header(stream: Any) -> dict[str, Any]:
 
 
 def _data_offset(file: ByteFile, info: zipfile.ZipInfo) -> int:
-    # The local header repeats the name and has extra fields of its own: APPNOTE.TXT, 4.3.7.
+    # The local header repeats the name, and has its own extra fields: APPNOTE.TXT, 4.3.7.
     head = bytes(file.read(info.header_offset, 30))
     name, extra = int.from_bytes(head[26:28], "little"), int.from_bytes(head[28:30], "little")
     return info.header_offset + 30 + name + extra
 
 
 class _reading:
-    """Turns what is wrong with a file into SourceError."""
+    """A context that converts errors for a damaged file to SourceError."""
 
     def __init__(self, location: str, name: str) -> None:
         self.location, self.name = location, name

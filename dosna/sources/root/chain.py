@@ -1,4 +1,4 @@
-"""A tree of one or several files, as columns that are read by rows."""
+"""A tree of one or several files, as columns whose rows are read."""
 
 from __future__ import annotations
 
@@ -26,28 +26,28 @@ __all__ = ["Chain", "Decoded"]
 
 _MOST_UNIT_BYTES = 8 << 20
 _MOST_BRANCHES = 50_000
-"""Of open files: uproot has about 13 KiB for each."""
+"""Most branches of open files: uproot needs about 13 KiB for each."""
 
 Unit = dict[str, Array]
-"""Rows of each column of a branch, by its path; offsets count from the unit's beginning."""
+"""The rows of each column of a branch, by path. Offsets count from the unit's beginning."""
 
 
 class Decoded:
-    """What the chains of a source have decoded lately, for all threads.
+    """A cache of the units that the chains of a source have decoded, for all threads.
 
-    Whole units, and longer their offsets, so that those of a branch need not be decoded once
-    more after its contents.
+    It keeps whole units, and keeps their offsets longer, so that the offsets of a branch need not
+    be decoded again after its contents.
     """
 
     most: ClassVar[int] = 32 << 20
-    """Bytes of units, and bytes of offsets."""
+    """Most bytes of units, and most bytes of offsets."""
 
     def __init__(self) -> None:
         self.units: Cache[Unit] = Cache(self.most, lambda u: sum(a.nbytes for a in u.values()))
         self.offsets: Cache[Array] = Cache(self.most, lambda offsets: offsets.nbytes)
 
     def clear(self) -> None:
-        """Keep nothing."""
+        """Empty the cache."""
         self.units.clear()
         self.offsets.clear()
 
@@ -60,13 +60,14 @@ class Laid:
     ----------
     branch : Branch
     columns : dict of str to Column
-        By path.
+        The columns by path.
     refused : str
-        Why it cannot be represented.
+        The reason why the branch cannot be represented.
     edges : ndarray of int64
-        Entries between which units lie: what is decoded together, several pieces of one file.
+        The entries at which units begin and end. A unit is decoded together: one or several
+        pieces of one file.
     counted : dict of str to ndarray of int64
-        Of each of the offsets, what they are at these entries.
+        The values of each offsets column at these entries.
     """
 
     branch: Branch
@@ -76,24 +77,25 @@ class Laid:
     counted: dict[str, Array] = field(default_factory=dict)
 
     def positions(self, column: Column) -> Array:
-        """Rows of a column at the edges, without the last one of offsets."""
+        """Return the rows of a column at the edges, without the last row of offsets."""
         assert self.edges is not None
         counted = self.edges if column.counted_by is None else self.counted[column.counted_by]
         return counted * column.factor
 
 
 class Chain:
-    """A tree of files, one after the other.
+    """A tree whose entries are those of several files, one after the other.
 
     Parameters
     ----------
     name : str
-        Of its group.
+        The name of the tree's group.
     locations : sequence of str
-        Of the files.
+        The locations of the files.
     opens : sequence of callables
-        Each opens the tree of one file.
+        Functions that open the tree of each file.
     decoded : Decoded
+        The cache of decoded units.
     """
 
     def __init__(
@@ -124,7 +126,7 @@ class Chain:
 
     @cached_property
     def _described(self) -> tuple[Tree, dict[str, Laid]]:
-        """Describe the tree and its branches, as far as that needs no data."""
+        """Descriptions of the tree and its branches, as far as they need no data."""
         bounds, found, clusters = [0], {}, []
         refused: dict[str, str] = {}
         first, first_location = None, ""
@@ -135,7 +137,7 @@ class Chain:
             with reading(f"tree {self.name!r} of {location}"):
                 here = {branch.name: branch for branch in part.branches()}
             if not here and not part.entries:
-                continue  # Made, and never filled: there are no columns that others could lack.
+                continue  # Created and never filled: there are no columns that others could lack.
             if first is None:
                 first, first_location = part, location
             for name, branch in here.items():
@@ -179,19 +181,19 @@ class Chain:
 
     @property
     def tree(self) -> Tree:
-        """What the tree is, without its branches."""
+        """Description of the tree, without its branches."""
         with self._lock:
             return self._described[0]
 
     @property
     def branches(self) -> dict[str, Laid]:
-        """The branches, by name."""
+        """Branches by name."""
         with self._lock:
             return self._described[1]
 
     @cached_property
     def unreadable(self) -> SourceError | None:
-        """Why the tree cannot be described; None if it can."""
+        """Error because of which the tree cannot be described; None if it can."""
         try:
             self.branches  # noqa: B018
         except SourceNotFoundError:
@@ -201,7 +203,7 @@ class Chain:
         return None
 
     def forget(self) -> None:
-        """Close what is open; what is known of the tree is found again."""
+        """Close open files and discard the descriptions, which are read again when needed."""
         with self._lock:
             for found in ("_described", "unreadable"):
                 self.__dict__.pop(found, None)
@@ -209,7 +211,7 @@ class Chain:
             self._measured.clear()
 
     def measured(self, name: str) -> Laid:
-        """Find how many rows the columns of a branch have, decoding as little as can be."""
+        """Return a branch whose numbers of rows are known. Decode as little as possible for it."""
         with self._lock:
             laid = self.branches[name]
             if name not in self._measured and not laid.refused:
@@ -252,7 +254,7 @@ class Chain:
             laid.counted[path] = np.concatenate([[0], *found]).cumsum().astype(np.int64)
 
     def _grouped(self, pieces: Sequence[int], first: int, nbytes: int) -> list[int]:
-        """Choose pieces to be decoded together: not many more than make up a chunk."""
+        """Choose the pieces to decode together: not many more than make up a chunk."""
         entries, step = pieces[-1], self.tree.chunk_entries
         most = max(1, int(_MOST_UNIT_BYTES * entries / max(nbytes, 1))) if entries else 1
         kept = [0]
@@ -264,7 +266,7 @@ class Chain:
         return [*kept, len(pieces) - 1] if len(pieces) > 1 else kept
 
     def _decode(self, laid: Laid, at: int, number: int, start: int, stop: int) -> Unit:
-        """Decode a unit, or find it decoded."""
+        """Decode a unit, or return it from the cache."""
         key = (self.name, laid.branch.name, at)
 
         def make() -> Unit:
@@ -296,20 +298,20 @@ class Chain:
         return unit
 
     def _rows(self, laid: Laid, column: Column, at: int) -> Array:
-        """Give the rows of a column in a unit; offsets from the unit's beginning."""
+        """Return the rows of a column in a unit. Offsets count from the unit's beginning."""
         key = (self.name, laid.branch.name, at, column.path)
         kept = self._decoded.offsets.peek(key) if column.is_offsets else None
         return self._unit(laid, at)[column.path] if kept is None else kept
 
     def shape(self, name: str, path: str) -> Shape:
-        """Extents of a column."""
+        """Return the extent of each axis of a column."""
         laid = self.measured(name)
         column = laid.columns[path]
         rows = int(laid.positions(column)[-1]) + column.is_offsets
         return (rows, *column.inner)
 
     def chunks(self, name: str, path: str) -> Shape:
-        """Extents of the chunks that a dataset of a column shall have."""
+        """Return the chunks for a dataset of a column."""
         laid = self.measured(name)
         column = laid.columns[path]
         rows = int(laid.positions(column)[-1])
@@ -322,7 +324,7 @@ class Chain:
         )
 
     def read_into(self, name: str, path: str, box: Box, out: Array) -> None:
-        """Read rows of a column."""
+        """Read a box of a column into an array of its shape."""
         laid = self.measured(name)
         if laid.refused:
             raise SourceError(f"branch {name!r} of {self.name!r} cannot be read: {laid.refused}")
@@ -355,7 +357,7 @@ class Chain:
 
 @contextmanager
 def _reading_branch(name: str, location: str) -> Iterator[None]:
-    """Turn what a branch raises into its own error, which costs no other branch."""
+    """Convert errors for a branch to a SourceError, so that other branches stay usable."""
     what = f"branch {name!r} of {location}"
     try:
         with reading(what):
@@ -368,7 +370,7 @@ def _reading_branch(name: str, location: str) -> Iterator[None]:
 
 
 def _same_type(one: Any, other: Any) -> bool:
-    """Compare forms in JSON by what they mean, for they may be spelt differently."""
+    """Return True if two forms in JSON have the same meaning. Their spelling may differ."""
     if one == other:
         return True
     left, right = form_of(one), form_of(other)
@@ -379,7 +381,7 @@ def _taken_apart(layout: Any, laid: Laid) -> Unit:
     try:
         return decompose(layout, form_of(laid.branch.form))
     except FormatError as error:
-        # uproot knows a class by its name, also where another file has another of that name.
+        # uproot identifies a class by its name, even if another file has a different one.
         raise SourceError(
             f"branch {laid.branch.name!r} was read as something else than its description says: "
             f"{error}"
@@ -387,7 +389,7 @@ def _taken_apart(layout: Any, laid: Laid) -> Unit:
 
 
 def _small(offsets: Array) -> Array:
-    """Give offsets in half of the bytes, where these take them."""
+    """Return offsets in 32 bits if they fit."""
     return offsets.astype(np.int32) if offsets[-1] <= np.iinfo(np.int32).max else offsets
 
 

@@ -1,4 +1,4 @@
-"""What is checked before uproot decodes a basket: that its bytes are what they are taken for."""
+"""Checks before uproot decodes a basket: that its bytes are of the assumed type."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from dosna.errors import RefusedError
 __all__ = ["checked", "misread"]
 
 _VECTOR_HEADER = 10
-"""Bytes before the elements of a std::vector: its length, its version, and last its count."""
+"""Bytes before the elements of a std::vector: its length, its version, and at last its count."""
 _COUNT = containers._stl_container_size
 
 
 def misread(interpretation: Any) -> str:
-    """Say why uproot gives wrong values for all branches of a kind; empty if it does not."""
+    """Return why uproot misreads all branches of a kind; empty if it does not."""
     if type(interpretation) is not AsJagged:
         return ""
     content = interpretation.content
@@ -36,12 +36,12 @@ def misread(interpretation: Any) -> str:
 
 
 def checked(interpretation: Any) -> Any:
-    """Return what reads the same and refuses bytes that cannot be of its type.
+    """Return an interpretation that reads the same, and refuses bytes that cannot be of its type.
 
     Parameters
     ----------
     interpretation : uproot.interpretation.Interpretation
-        Of a branch.
+        The interpretation of a branch.
     """
     if type(interpretation) is AsJagged:
         return _Lists(
@@ -56,10 +56,10 @@ def checked(interpretation: Any) -> Any:
 
 
 class _Lists(AsJagged):  # type: ignore[misc]
-    """Lists whose elements must make up the bytes of each of them, as their headers count them.
+    """Lists whose bytes must be exactly their elements, as their headers count them.
 
-    uproot rounds off what remains, and so reads what ROOT has written member by member as if it
-    were object by object.
+    uproot ignores a remainder. It would read elements that ROOT has written member by member as if
+    they were written object by object.
     """
 
     def hook_before_basket_array(self, **given: Any) -> None:
@@ -69,7 +69,7 @@ class _Lists(AsJagged):  # type: ignore[misc]
         sizes, itemsize = np.diff(ends), int(self.content.itemsize)
         if self.header_bytes:
             sizes -= self.header_bytes
-        # Of powers of two that is several times as fast as division.
+        # For powers of two, this is several times as fast as division.
         even = itemsize & (itemsize - 1) == 0
         wrong = (sizes & (itemsize - 1)) if even else (sizes % itemsize)
         if sizes.min() < 0:
@@ -87,7 +87,7 @@ class _Lists(AsJagged):  # type: ignore[misc]
 
 
 class _Bounded(containers.AsContainer):  # type: ignore[misc]
-    """A model whose counts of elements must fit the bytes of the entry that they are in."""
+    """A model whose counts of elements must fit the bytes of their entry."""
 
     def __init__(self, objects: Any) -> None:
         self._objects = objects
@@ -111,9 +111,9 @@ class _Bounded(containers.AsContainer):  # type: ignore[misc]
 
 
 class _BoundedCursor(Cursor):  # type: ignore[misc]
-    """Refuses a count of elements before memory is taken for them.
+    """A cursor that refuses a count of elements before memory is allocated for them.
 
-    Each of them has at least a byte.
+    Each element has at least one byte.
     """
 
     def field(self, chunk: Any, format: Any, context: Any, move: bool = True) -> Any:

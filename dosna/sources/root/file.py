@@ -1,4 +1,4 @@
-"""ROOT files opened by uproot: from dosna's own files, or by uproot's handlers of other URLs."""
+"""ROOT files opened by uproot: through dosna's files, or by uproot's handlers for other URLs."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ TREES = ("TTree", "TNtuple", "TNtupleD", "ROOT::RNTuple", "ROOT::Experimental::R
 _PATTERN = frozenset("*?[")
 
 _UNSUPPORTED = "unsupported compression algorithm"
-"""As uproot says of what the oldest ROOT has written."""
+"""uproot's message for files that the oldest versions of ROOT have written."""
 
-# So much beyond the end of a small file uproot asks for at first.
+# uproot first requests up to so many bytes beyond the end of a small file.
 _SLACK = 1 << 10
 
 
 def expand(locations: Sequence[str]) -> list[str]:
-    """Give the files that paths, patterns of paths and URLs name, patterns in sorted order."""
+    """Return the files of paths, patterns of paths and URLs; those of a pattern are sorted."""
     found: list[str] = []
     for location in locations:
         if "://" in location or os.path.exists(location) or not _PATTERN & set(location):
@@ -52,7 +52,7 @@ def expand(locations: Sequence[str]) -> list[str]:
 
 @contextmanager
 def reading(what: object) -> Iterator[None]:
-    """Turn what uproot raises into errors that say what could not be read."""
+    """Convert errors of uproot to errors that say what could not be read."""
     try:
         yield
     except DosnaError:
@@ -80,13 +80,14 @@ def _line(error: BaseException) -> str:
 
 
 class RootFile:
-    """A file, opened when it is used; may be pickled.
+    """A file that is opened when it is used. It may be pickled.
 
     Parameters
     ----------
     location : str
-        A path, or a URL: of S3 by dosna's own client, of others by uproot's handlers.
+        A path, or a URL. S3 is read by dosna's own client, other URLs by uproot's handlers.
     options : S3Options
+        The options of an S3 server.
     """
 
     def __init__(self, location: str, options: S3Options) -> None:
@@ -96,21 +97,21 @@ class RootFile:
         self._bytes: ByteFile | None = open_bytes(location, options) if own else None
 
     def open(self) -> Any:
-        """Open it anew; gives an `uproot.ReadOnlyDirectory`."""
+        """Open the file again, and return an `uproot.ReadOnlyDirectory`."""
         handler = None if self._bytes is None else _handler(self._bytes)
         if self._bytes is None:
-            # A server that is not there is noticed in time; uproot itself would wait for minutes.
+            # Notices a missing server in time. uproot itself would wait for minutes.
             self._info()
         with reading(self.location):
             if self._bytes is not None and self._bytes.size == 0:
                 raise SourceError(f"{self.location} is empty: copy the file again")
-            # What is decoded is kept by who asked for it, within a bound.
+            # The callers keep decoded data, within a bound.
             return uproot.open(
                 {self.location: None}, handler=handler, array_cache=None, object_cache=None
             )
 
     def fingerprint(self) -> str:
-        """Tell this state of the file from another."""
+        """Return a text that differs between states of the file."""
         if self._bytes is not None:
             return self._bytes.fingerprint()
         info = self._info()
@@ -127,16 +128,16 @@ class RootFile:
             return dict(system.info(path))
 
     def close(self) -> None:
-        """Let go of it."""
+        """Close the file."""
         if self._bytes is not None:
             self._bytes.close()
 
 
 def _handler(file: ByteFile) -> type[uproot.source.chunk.Source]:
-    """Give the class by which uproot reads a file of dosna."""
+    """Return a class by which uproot reads a file of dosna."""
 
     class BytesSource(uproot.source.chunk.Source):  # type: ignore[misc]
-        """Reads in the calling thread, so that several threads read at a time."""
+        """A source that reads in the calling thread, so that several threads read at a time."""
 
         def __init__(self, path: str, **options: Any) -> None:
             self._file_path = path
@@ -176,19 +177,19 @@ def _handler(file: ByteFile) -> type[uproot.source.chunk.Source]:
 
 
 def tree_paths(directory: Any, inner: str) -> dict[str, str]:
-    """Find trees in a file, or in a directory of it, or one tree.
+    """Return the trees of a file or of a directory of it, or one tree.
 
     Parameters
     ----------
     directory : uproot.ReadOnlyDirectory
     inner : str
-        A tree, perhaps with its cycle (``Events;1``), a directory, or nothing.
+        A tree, optionally with its cycle (``Events;1``), a directory, or an empty text.
 
     Returns
     -------
     dict of str to str
-        Path with cycle in the file, by the path without it. Of several cycles of a tree the
-        last is meant, unless `inner` says another.
+        The path with the cycle, by the path without it. Of several cycles of a tree it is the
+        last, unless `inner` names another.
     """
     classes = directory.classnames(recursive=True, cycle=True)
     found: dict[str, tuple[int, str]] = {}

@@ -32,17 +32,17 @@ to_awkward = read_columns
 
 
 class RootSource(Source):
-    """The trees of ROOT files; several files make one tree of each name.
+    """The trees of ROOT files. Trees of the same name in several files become one tree.
 
-    A branch is one array, or those of `dosna.columns.layout`: contents and offsets of lists.
-    Baskets and clusters are decoded in the reading thread, each once as far as threads do not
-    come back to it, and kept in at most 64 MiB.
+    A branch is one array, or the arrays of `dosna.columns.layout`: contents and offsets of lists.
+    Baskets and clusters are decoded in the reading thread, and kept in at most 64 MiB. Each is
+    decoded once, unless a thread returns to it later.
 
     Parameters
     ----------
     location : str, sequence of str or uproot's TTree, RNTuple or directory
         A path, a pattern of paths (``data/*.root``), a URL of S3, HTTP or XRootD, several of
-        these, or something open, which stays open.
+        these, or an open object, which stays open.
     inner : str
         A tree (``Events``, or ``Events;1`` for one of its cycles), or a directory of trees; all
         trees by default.
@@ -151,7 +151,7 @@ class RootSource(Source):
                 for whole in (branch, f"{chain.name}/{branch}")
                 if whole == pattern or fnmatch.fnmatchcase(whole, pattern)
             }
-            # All of a branch or nothing: its arrays are of no use without each other.
+            # A branch completely or not at all: its arrays are useless without each other.
             known |= _whole(places, matching(names, pattern)[0])
             found |= known
             if not known:
@@ -185,7 +185,7 @@ class RootSource(Source):
         return self.groups_of(self.names())
 
     def groups_of(self, names: Iterable[str]) -> Mapping[str, Mapping[str, Any]]:
-        """Give the attributes of the trees, with those branches that the arrays belong to."""
+        """Return the attributes of the trees, with the branches that the arrays belong to."""
         wanted: dict[str, set[str]] = {}
         given = set(names)
         for name in given:
@@ -195,7 +195,7 @@ class RootSource(Source):
         return {name: self.tree(name, branches).to_attrs() for name, branches in wanted.items()}
 
     def groups_without(self, names: Iterable[str]) -> Mapping[str, Mapping[str, Any]]:
-        """Give the attributes of the trees, without the branches that these arrays belong to."""
+        """Return the attributes of the trees, without the branches that the arrays belong to."""
         return self.groups_of(set(self.names()) - set(names))
 
     def tree_of(self, name: str) -> str | None:
@@ -204,18 +204,18 @@ class RootSource(Source):
     def merged_group(
         self, there: Mapping[str, Any], attrs: Mapping[str, Any], every: bool
     ) -> dict[str, Any]:
-        """Join branches to those of the tree, which has no others when it has all."""
+        """Merge branches into those of the tree. If `every`, they replace them."""
         return {**(without_branches(there) if every else there), **attrs}
 
     def tree(self, name: str, branches: Iterable[str] | None = None) -> Tree:
-        """Describe a tree.
+        """Return the description of a tree.
 
         Parameters
         ----------
         name : str
-            Of its group, such as ``Events``.
+            The name of the tree's group, such as ``Events``.
         branches : iterable of str, optional
-            Which of its branches are meant; all that can be represented by default.
+            The branches to include; all that can be represented by default.
         """
         try:
             chain = self._found()[name]
@@ -247,7 +247,7 @@ class RootSource(Source):
             return self._files
 
     def _found(self) -> dict[str, Chain]:
-        """Give the trees by the names of their groups."""
+        """Return the trees by the names of their groups."""
         with self._lock:
             if self._chains is None:
                 self._chains = self._given_trees() if self._given is not None else self._trees()
@@ -289,7 +289,7 @@ class RootSource(Source):
         return {name: Chain(name, [location], [partial(part_of, given)], self._decoded)}
 
     def _arrays(self) -> dict[str, tuple[Chain, str, str]]:
-        """Give for each array its tree, its branch and its path in that."""
+        """Return for each array its tree, its branch, and its path in the branch."""
         with self._lock:
             if self._places is None:
                 places = {}
@@ -315,7 +315,7 @@ class RootSource(Source):
 
 
 def _whole(places: Mapping[str, tuple[Chain, str, str]], names: Iterable[str]) -> set[str]:
-    """Give all arrays of the branches that some arrays belong to."""
+    """Return all arrays of the branches that some arrays belong to."""
     found = set()
     for name in names:
         chain, branch, path = places[name]
@@ -329,7 +329,7 @@ def _whole(places: Mapping[str, tuple[Chain, str, str]], names: Iterable[str]) -
 
 
 def _group(path: str) -> str:
-    """Return the name of the group of a tree, of which some parts may not be names of datasets."""
+    """Return the name of a tree's group. Parts that names cannot have are escaped."""
     return "/".join(map(escape, path.split("/")))
 
 

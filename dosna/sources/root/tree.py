@@ -1,4 +1,4 @@
-"""A TTree or RNTuple of one file: its branches, where they are cut, and reading of entries."""
+"""A TTree or RNTuple of one file: its branches, their pieces, and the reading of entries."""
 
 from __future__ import annotations
 
@@ -32,15 +32,15 @@ _BASKET_HEADER = 512
 
 @dataclass(frozen=True)
 class BranchHere:
-    """A branch as one file has it.
+    """A branch of one file.
 
     Parameters
     ----------
     name, typename, title : str
     form : dict or str
-        Awkward's, in JSON.
+        The awkward form, in JSON.
     refused : str
-        Why it cannot be represented; it then has no form.
+        The reason why the branch cannot be represented. It has no form then.
     """
 
     name: str
@@ -55,7 +55,7 @@ class TreePart(ABC):
 
     Parameters
     ----------
-    tree : uproot's object
+    tree : uproot's TTree or RNTuple
     """
 
     kind: str
@@ -79,21 +79,21 @@ class TreePart(ABC):
             self._again.append(name)
 
     def has(self, name: str) -> bool:
-        """Tell whether there is such a branch, and not only a group of branches."""
+        """Return True if there is a branch of this name, and not only a group of branches."""
         return name in self._found
 
     @property
     def width(self) -> int:
-        """How many branches uproot has made objects for."""
+        """Number of branches for which uproot has made objects."""
         return 1 + len(self._found)
 
     @property
     def cycle(self) -> int:
-        """Its number among trees of the name."""
+        """Number of the tree among those of the same name."""
         return int(str(self.tree.object_path).rpartition(";")[2] or 1)
 
     def branches(self) -> list[BranchHere]:
-        """Describe the branches, in the tree's order."""
+        """Return descriptions of the branches, in the tree's order."""
         return [self._describe(name) for name in (*self._found, *self._again)]
 
     def _describe(self, name: str) -> BranchHere:
@@ -113,40 +113,43 @@ class TreePart(ABC):
         return BranchHere(name, typename, self.title_of(name), form, " ".join(refused.split()))
 
     def joins(self, name: str) -> bool:
-        """Tell whether pieces may be read together."""
+        """Return True if several pieces of a branch may be read together."""
         return True
 
     @abstractmethod
     def form(self, name: str) -> Any:
-        """Give the form of a branch in JSON; RefusedError if there is none."""
+        """Return the form of a branch in JSON. Raise RefusedError if there is none."""
 
     @abstractmethod
     def title_of(self, name: str) -> str:
-        """Give what the branch is, in words."""
+        """Return the title of a branch."""
 
     @abstractmethod
     def edges(self, name: str) -> list[int]:
-        """Give the entries between which the branch is stored in one piece, from 0."""
+        """Return the entries at which pieces of a branch begin and end, starting with 0."""
 
     @abstractmethod
     def nbytes(self, name: str) -> int:
-        """About how many bytes the branch is, decompressed."""
+        """Return the approximate number of bytes of a branch, decompressed."""
 
     @abstractmethod
     def counts(self, name: str) -> dict[str, Array] | None:
-        """Count, for each piece, what each of the offsets counts; None if that must be decoded."""
+        """Return, for each piece, how much each offsets column counts; None if unknown.
+
+        If it is unknown, the pieces must be decoded to find out.
+        """
 
     @abstractmethod
     def read(self, name: str, start: int, stop: int) -> Any:
-        """Decode entries that begin and end where pieces do, to an awkward layout."""
+        """Decode entries, which begin and end where pieces do, into an awkward layout."""
 
     @abstractmethod
     def cluster(self) -> int | None:
-        """Give the usual number of entries that are kept together in all branches."""
+        """Return the usual number of entries that are kept together in all branches."""
 
 
 class TTreePart(TreePart):
-    """A TTree; its pieces are baskets."""
+    """A TTree. Its pieces are baskets."""
 
     kind = "TTree"
 
@@ -193,7 +196,7 @@ class TTreePart(TreePart):
         if type(interpretation) is not AsJagged or offsets != ["offsets"]:
             return None
         if isinstance(interpretation.content, AsStridedObjects) and branch.num_baskets:
-            self.read(name, 0, self.edges(name)[1])  # ROOT may have written them otherwise
+            self.read(name, 0, self.edges(name)[1])  # checks how ROOT wrote it
         itemsize = interpretation.content.itemsize
         counted = np.zeros(branch.num_baskets, np.int64)
         for number in range(branch.num_baskets):
@@ -205,7 +208,7 @@ class TTreePart(TreePart):
         return {"offsets": counted}
 
     def _basket_header(self, branch: Any, number: int) -> Any:
-        """Read what is said of a basket before its compressed data."""
+        """Read the header of a basket, before its compressed data."""
         seeks = branch.member("fBasketSeek")
         if number >= len(branch.entry_offsets) - 1 - len(branch.embedded_baskets):
             return branch.basket(number)
@@ -231,7 +234,7 @@ class TTreePart(TreePart):
         branch = self._found[name]
         most = stop
         if isinstance(branch.interpretation, AsStridedObjects):
-            # uproot 5.7 looks for a basket beyond entries that end with one.
+            # uproot 5.7 looks for one more basket if the entries end where a basket does.
             most = min(stop + 1, self.entries)
         if name not in self._checked:
             self._checked[name] = checked(branch.interpretation)
@@ -250,11 +253,11 @@ class TTreePart(TreePart):
 
 
 def _is_group(branch: Any) -> bool:
-    """Tell whether a branch is only the others that are in it."""
+    """Return True if a branch only contains other branches."""
     try:
         return isinstance(branch.interpretation, AsGrouped)
     except Exception:
-        return False  # It is refused when it is described, and costs no other.
+        return False  # It is refused when it is described. Others stay usable.
 
 
 def _form_of(branch: Any, interpretation: Any) -> Any:
@@ -263,12 +266,12 @@ def _form_of(branch: Any, interpretation: Any) -> Any:
     except AssertionError:
         if not isinstance(interpretation, AsDtype):
             raise
-        # uproot 5.7 reads leaves that are arrays beside others, and has no form of them.
+        # uproot 5.7 reads array leaves beside other leaves, but has no form for them.
         return branch.array(entry_start=0, entry_stop=0, library="ak").layout.form
 
 
 def _shown(form: Any) -> Any:
-    """Leave out what uproot names in forms of strided objects and leaves out of their arrays."""
+    """Remove the fields that uproot has in forms of strided objects, but not in their arrays."""
     if not isinstance(form, dict):
         return form
     form = {key: _shown(value) if key == "content" else value for key, value in form.items()}
@@ -280,7 +283,7 @@ def _shown(form: Any) -> Any:
 
 
 class RNTuplePart(TreePart):
-    """An RNTuple; its branches are the outermost fields, their pieces clusters."""
+    """An RNTuple. Its branches are the outermost fields, and their pieces are clusters."""
 
     kind = "RNTuple"
 
@@ -288,7 +291,7 @@ class RNTuplePart(TreePart):
         super().__init__(tree)
         self.title = str(tree.description)
         for field in tree.fields:
-            # What ROOT's importer makes to hold the offsets of others has no type.
+            # Skip fields without a type, in which ROOT's importer keeps the offsets of others.
             if not (field.name.startswith("_") and not field.typename):
                 self._add(field.name, field)
         self._clusters = tree.cluster_summaries
@@ -303,7 +306,7 @@ class RNTuplePart(TreePart):
         field = self._found[name]
         if "." not in field.name:
             return field.to_akform()[0].contents[0]
-        # uproot takes the name for a path, and finds nothing there.
+        # uproot takes the name for a path, and finds nothing at it.
         own = (field.name, f"{field.name}.")
         form, _ = self.tree.to_akform(
             filter_field=lambda f: (
@@ -313,7 +316,7 @@ class RNTuplePart(TreePart):
         return form.contents[form.fields.index(field.name)]
 
     def joins(self, name: str) -> bool:
-        # The elements of a variant are counted from the beginning of their cluster.
+        # Elements of a variant are counted from the beginning of their cluster.
         return not _has_union(self._keyed(name))
 
     def title_of(self, name: str) -> str:
@@ -343,7 +346,7 @@ class RNTuplePart(TreePart):
         return found
 
     def _rows(self, form: Any, cluster: int) -> int | None:
-        """Count the elements of a node in a cluster, as the list of pages tells."""
+        """Return the number of elements of a node in a cluster, from the list of pages."""
         number = _number(form)
         if number is not None:
             return self._elements(number, cluster)
@@ -385,7 +388,7 @@ class RNTuplePart(TreePart):
 
 
 def _keys(form: Any) -> list[str]:
-    """Give the keys of the nodes of a form that are columns."""
+    """Return the keys of the nodes of a form that are columns."""
     own = [form.form_key] if (form.form_key or "").startswith("column-") else []
     for content in _contents(form):
         own += _keys(content)
@@ -412,7 +415,7 @@ def _contents(form: Any) -> list[Any]:
 
 
 def _fill(buffers: dict[str, Array], key: str, data: Array) -> None:
-    """Give a column's elements the names by which awkward looks for a node's buffers."""
+    """Add a column's elements under the names that awkward uses for a node's buffers."""
     if "cardinality" in key:
         buffers[f"{key}-data"] = np.diff(data)
     elif "optional" in key:
@@ -434,19 +437,19 @@ def open_part(directory: Any, path: str) -> TreePart:
     ----------
     directory : uproot.ReadOnlyDirectory
     path : str
-        With its cycle.
+        The path with the cycle.
     """
     with reading(f"tree {path!r} of {directory.file.file_path}"):
         return part_of(directory[path])
 
 
 def part_of(tree: Any) -> TreePart:
-    """Return the part that is around a tree of uproot.
+    """Return a `TreePart` around a tree of uproot.
 
     Raises
     ------
     RefusedError
-        uproot reads no trees of this kind.
+        If uproot reads no trees of this kind.
     """
     if isinstance(tree, uproot.TTree):
         return TTreePart(tree)

@@ -18,11 +18,11 @@ from dosna.sources.root.tree import TreePart, part_of
 __all__ = ["EventFile", "open_events"]
 
 _BATCH = 1 << 13
-"""Entries of Parquet that are read at a time, to see how large they are."""
+"""Number of entries of Parquet that are read at a time, to learn their size."""
 _UNPACKED = 4
-"""How much larger an RNTuple is thought to be without its compression."""
+"""Assumed ratio of the sizes of an RNTuple without and with compression."""
 _SPLIT = 4
-"""A range of so many times the wanted size is split, at the cost of reading baskets twice."""
+"""A range of more than so many times the wanted size is split. Baskets may be read twice then."""
 
 
 class EventFile(ABC):
@@ -34,46 +34,48 @@ class EventFile(ABC):
     """
 
     kinds: Mapping[str, str]
-    """What each tree is, such as ``TTree``, by its name."""
+    """The kind of each tree, such as ``TTree``, by its name."""
     others: Mapping[str, str]
-    """What else there is in the file, and of which class."""
+    """The other objects in the file, and their classes."""
 
     def __init__(self, file: ByteFile) -> None:
         self.file = file
 
     @abstractmethod
     def entries(self, tree: str) -> int:
-        """How many entries a tree has."""
+        """Return the number of entries of a tree."""
 
     @abstractmethod
     def typenames(self, tree: str) -> Mapping[str, str]:
-        """What the file calls the types of columns."""
+        """Return the names of the columns' types in the file, where they are known."""
 
     @abstractmethod
     def columns(self, tree: str) -> list[str]:
-        """List the columns of a tree, in its order."""
+        """Return the names of the columns of a tree, in its order."""
 
     @abstractmethod
     def refused(self, tree: str) -> Mapping[str, str]:
-        """Say which columns cannot be read, and why."""
+        """Return the columns that cannot be read, and the reasons."""
 
     @abstractmethod
     def pieces(
         self, tree: str, nbytes: int, columns: Sequence[str] | None = None
     ) -> Iterator[ak.Array]:
-        """Read a tree in pieces of about so many bytes.
+        """Read a tree in pieces of about a given size.
 
         Parameters
         ----------
         tree : str
+            The name of the tree.
         nbytes : int
+            The approximate number of bytes of a piece.
         columns : sequence of str, optional
-            Those that are read; all that can be by default.
+            The columns to read; all readable ones by default.
 
         Yields
         ------
         awkward.Array
-            Of records; at least one, perhaps without entries.
+            An array of records. There is at least one, which may have no entries.
         """
 
     def _readable(self, tree: str, columns: Sequence[str] | None) -> list[str]:
@@ -97,7 +99,7 @@ class ParquetFile(EventFile):
         self._schema = self._parquet.schema_arrow
         names = self._schema.names
         if names == [""]:
-            # As awkward keeps an array of anything else.
+            # awkward writes arrays that are not records in this way.
             found = self._schema.field(0).type
             raise RefusedError(f"{file.location} has no columns, but entries that are {found}")
         self._names, self._refused = list(dict.fromkeys(names)), dict[str, str]()
@@ -108,14 +110,14 @@ class ParquetFile(EventFile):
                 self._refused[again] = "an earlier column has the same name"
             elif why := _refusal(self._schema.field(number), self._schema.metadata):
                 self._refused[name] = why
-        # A transformer that found none of the trees writes a file without columns.
+        # A transformer that finds none of the trees writes a file without columns.
         self.kinds = {"": "Parquet"} if names else {}
 
     def entries(self, tree: str) -> int:
         return int(self._parquet.metadata.num_rows)
 
     def typenames(self, tree: str) -> Mapping[str, str]:
-        # NumPy and awkward have no time zones; that there was one is kept.
+        # NumPy and awkward have no time zones, so the type's name is kept.
         types = {field.name: str(field.type) for field in self._schema}
         return {name: found for name, found in types.items() if "tz=" in found}
 
@@ -151,24 +153,24 @@ class ParquetFile(EventFile):
 
 
 def _from_arrow(table: Any, columns: Sequence[str]) -> ak.Array:
-    """Return what `ak.from_parquet` gives of columns of a table."""
+    """Return columns of a table as `ak.from_parquet` does."""
     names = table.schema.names
-    # By number, for what is read of nested names may be more, and of two of a name both are.
+    # By number: for nested names more may be read, and two columns of a name are both read.
     found = ak.from_arrow(_with_awkward_types(table.select([names.index(n) for n in columns])))
     return found[list(columns)]
 
 
 def _with_awkward_types(table: Any) -> Any:
-    """Apply what `ak.to_parquet` has noted of tuples, records' names and options."""
+    """Apply the metadata of `ak.to_parquet` about tuples, records' names and options."""
     from awkward._connect import pyarrow as connect
 
-    # Before awkward 2.7 Arrow's own types said it.
+    # Before awkward 2.7, Arrow's extension types had it.
     noted = getattr(connect, "convert_native_arrow_table_to_awkward", None)
     return table if noted is None else noted(table)
 
 
 def _refusal(field: Any, metadata: Any) -> str:
-    """Say why a column of Parquet cannot be read; empty if it can."""
+    """Return why a column of Parquet cannot be read; empty if it can."""
     import pyarrow
 
     try:
@@ -231,7 +233,7 @@ class RootFile(EventFile):
             found, part = self._root[tree], self._part(tree)
             whole = all(map(part.joins, chosen)) if self.kinds[tree] == "RNTuple" else True
             for start, stop in self._ranges(found, part, chosen, whole, nbytes):
-                # One after the other, so that the baskets of one at a time are in memory.
+                # One column after the other, so that only the baskets of one are in memory.
                 arrays = [
                     part.read(name, start, stop)
                     if part.has(name)
@@ -243,7 +245,7 @@ class RootFile(EventFile):
     def _ranges(
         self, found: Any, part: TreePart, columns: Sequence[str], joins: bool, nbytes: int
     ) -> Iterator[tuple[int, int]]:
-        """Give ranges of entries that need no basket or cluster twice, if there are such."""
+        """Yield ranges of entries that need no basket or cluster twice, if possible."""
         total = int(found.num_entries)
         if not isinstance(found, uproot.TTree):
             bounds = [int(c.num_first_entry) for c in found.cluster_summaries]
@@ -282,20 +284,20 @@ def open_events(file: ByteFile, kind: str) -> EventFile:
     Raises
     ------
     SourceError
-        It is damaged, or of another kind.
+        If the file is damaged, or of another kind.
     """
     return ParquetFile(file) if kind == "parquet" else RootFile(file)
 
 
 @contextmanager
 def reading(file: ByteFile) -> Iterator[None]:
-    """Turn what libraries raise for a damaged file into a SourceError."""
+    """Convert errors of libraries for a damaged file to a SourceError."""
     try:
         yield
     except DosnaError:
         raise
     except Exception as error:
-        # Damage shows as anything: struct.error, ValueError, zlib.error, DeserializationError, ….
+        # Damage causes any error: struct.error, ValueError, zlib.error, DeserializationError, ….
         raise SourceError(
             f"{file.location} cannot be read: {type(error).__name__}: {error}"
         ) from error

@@ -1,4 +1,4 @@
-"""Following a request of ServiceX: each file that is done is read, and taken in, whole or not."""
+"""Following a request of ServiceX: each finished file is ingested, completely or not at all."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ if TYPE_CHECKING:
 __all__ = ["Following"]
 
 _PARQUET_TREE = "servicex"
-"""The tree of Parquet files, which have no name for theirs."""
+"""The name of the tree of Parquet files, which have none."""
 _NAMED_FAILURES = 10
 _LOOKING_UP = frozenset({"Submitted", "Lookup", "Pending Lookup"})
 
 
 class Polled(Protocol):
-    """What is asked of a source whose requests are followed."""
+    """The attributes of a source whose requests are followed."""
 
     location: str
     timeout: float
@@ -60,15 +60,15 @@ class Following:
     def __post_init__(self) -> None:
         self.done: set[str] = set()
         self.failed: dict[str, str] = {}
-        """What ServiceX could not transform, and"""
+        """Files that ServiceX could not transform, and the reasons."""
         self.broken: dict[str, str] = {}
-        """what came of it, but cannot be taken in."""
+        """Files whose results cannot be ingested, and the reasons."""
         self.notes: list[str] = []
         self.taken: list[ResultFile] = []
-        """Those that were read, in the order of the trees' entries."""
+        """Files that were read, in the order of the trees' entries."""
 
     def run(self, con: EngineConnection, progress: Progress) -> IngestReport:
-        """Take in all that comes, and say what has come of it."""
+        """Ingest all files as they arrive, and return the report."""
         while self.status.status.value in _LOOKING_UP:
             self._wait()
         total = self.status.files
@@ -91,10 +91,10 @@ class Following:
         time.sleep(self.source.polling_interval)
         self.status = self.requests.status(self.request_id)
 
-    # -- which files are done ---------------------------------------------------------------
+    # -- finished files ---------------------------------------------------------------------
 
     def _new(self, ended: bool) -> list[list[ResultFile]]:
-        """Give what was done since the last time, in the server's order."""
+        """Return the files that are done since the last call, in the server's order."""
         status = self.status
         if status.files_completed + status.files_failed <= len(self.done):
             return []
@@ -115,7 +115,7 @@ class Following:
         return list({f.source: f for f in found if f.source not in self.done}.values())
 
     def _listed(self) -> list[ResultFile]:
-        """List the bucket, of a server that does not tell its results."""
+        """List the files in the bucket, for a server that does not list its results."""
         client = self._client()
         return [
             ResultFile(entry["Key"], entry["Key"], entry["Size"])
@@ -124,7 +124,7 @@ class Following:
             if not entry["Key"].endswith("/")
         ]
 
-    # -- what is in them --------------------------------------------------------------------
+    # -- ingesting files --------------------------------------------------------------------
 
     def _client(self) -> Any:
         if not hasattr(self, "_s3"):
@@ -160,10 +160,10 @@ class Following:
     def _take_until_wider(
         self, files: list[ResultFile], tell: Callable[[], object]
     ) -> list[ResultFile]:
-        """Take files in, and give those that are to be taken once more, if a type has changed."""
+        """Ingest files, and return those to ingest again if a type has become wider."""
         for number, (file, future) in enumerate(self._ahead(files)):
             if self.trees.present or self.trees.has(file.source):
-                future.cancel()  # Found out when the first file of an earlier ingest was opened.
+                future.cancel()  # Known since a tree of an earlier ingest was found.
             else:
                 try:
                     self._one(file, future)
@@ -179,12 +179,12 @@ class Following:
     def _ahead(
         self, files: list[ResultFile]
     ) -> Iterator[tuple[ResultFile, Future[_Opened | None]]]:
-        """Read files ahead, no more of them at a time than there are workers."""
+        """Read files ahead, at most as many at a time as there are workers."""
         if not files:
             return
         self._client()
         with ThreadPoolExecutor(self.workers) as pool:
-            # The first tells whether there is anything to read at all.
+            # The first file shows whether anything has to be read at all.
             left = iter(files)
             flying: deque[tuple[ResultFile, Future[_Opened | None]]] = deque()
             for file in left:
@@ -228,7 +228,7 @@ class Following:
         return "/".join(filter(None, [(self.name or "").rstrip("/"), *parts]))
 
     def _one(self, file: ResultFile, future: Future[_Opened | None]) -> None:
-        """Take in a file, whole or not at all."""
+        """Ingest a file, completely or not at all."""
         try:
             opened = future.result()
         except SourceError as error:
@@ -267,7 +267,7 @@ class Following:
         if self.skips:
             self.broken[file.source] = str(error)
             return
-        # What came before it stays.
+        # The files before it stay ingested.
         self.trees.flush()
         text = str(error) if file.source in str(error) else f"{file.source}: {error}"
         raise type(error)(
@@ -277,7 +277,7 @@ class Following:
     # -- the end ----------------------------------------------------------------------------
 
     def _check(self) -> None:
-        """Raise unless all has come that there should be."""
+        """Raise if the request failed, or if any result is missing."""
         status, where = self.status, f"{self.source.location} at {self.requests.url}"
         state, log = status.status.value, f" (its log: {status.log_url})" if status.log_url else ""
         lost = status.files_completed - len(self.done - self.failed.keys())

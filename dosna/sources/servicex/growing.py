@@ -1,4 +1,4 @@
-"""Trees that take in one file of events after the other, and know which they have."""
+"""Trees that ingest one file of events after the other, and know which files they have."""
 
 from __future__ import annotations
 
@@ -33,15 +33,18 @@ _LEFT_OUT, _SKIPPED, _TREES = "left_out", "skipped", "trees"
 
 
 class WiderError(SourceError):
-    """Entries are of a type that takes those of the tree too, and not the other way round.
+    """An error for entries of a wider type: the tree's entries fit theirs, but not vice versa.
 
     Parameters
     ----------
     text : str
+        The message.
     group : str
+        The group of the tree.
     wider : mapping of str to awkward.forms.Form
-        By branch.
+        The wider forms, by branch.
     array : awkward.Array
+        The entries.
     """
 
     def __init__(self, text: str, group: str, wider: Mapping[str, Any], array: ak.Array) -> None:
@@ -53,32 +56,33 @@ class WiderError(SourceError):
 class GrowingTrees:
     """The trees that the files of one source make.
 
-    Its trees are prepared first. Then a file is taken in between `begin` and `end`, and what came
-    of those that have ended is counted at the next `flush`; `abandon` takes back what came of one
-    that cannot be read. A tree begins with the first file that has entries for it; the others
-    give it none.
+    The trees of a file are prepared first. Then the file is added between `begin` and `end`. The
+    entries of ended files are counted at the next `flush`. `abandon` discards the entries of a
+    file that cannot be read. A tree begins with the first file that has entries for it; files
+    before it contribute none.
 
     Parameters
     ----------
     con : Connection
-        Under an engine of one process.
+        The connection, under an engine of one process.
     source, fingerprint : str
-        For the `origin` of datasets.
+        The source and its fingerprint for the `origin` of datasets.
     about : mapping
-        What else is kept of the source, in the attributes of each tree's group.
+        Further facts about the source, for the attributes of each tree's group.
     select : iterable of str or None
-        Patterns of columns, of one tree or with its name before.
+        Patterns of columns, with or without the name of the tree before them.
     skips : bool
-        Whether columns that there is no layout for are left out.
+        Whether columns without a layout are left out.
     overwrite : bool
+        Whether to replace trees that exist.
     expected_files : int
-        How many files there will be, to choose chunks.
+        The expected number of files, for the choice of chunks.
     chunk_bytes : int, optional
-        About the size of chunks of 8-byte numbers.
+        The approximate size of chunks of 8-byte numbers.
     batch_bytes : int
-        How much is held before it is written.
+        The bytes that are held before they are written.
     options : mapping
-        Of `create_dataset`.
+        Options of `create_dataset`.
     """
 
     con: EngineConnection
@@ -93,15 +97,15 @@ class GrowingTrees:
     batch_bytes: int
     options: Mapping[str, Any]
     writers: dict[str, TreeWriter] = field(default_factory=dict)
-    """By the tree's group."""
+    """The writers, by the tree's group."""
     skipped: dict[str, str] = field(default_factory=dict)
-    """Columns and files that were left out, and why."""
+    """The columns and files that were left out, and the reasons."""
     present: bool = False
-    """Whether an earlier ingest has finished them all."""
+    """True if an earlier ingest has finished all trees."""
     _held: dict[str, list[ak.Array]] = field(default_factory=dict)
     _entries: dict[str, int] = field(default_factory=dict)
     _ended: dict[str, dict[str, tuple[int, int]]] = field(default_factory=dict)
-    """By file, the entries of each tree."""
+    """The range of entries of each tree, by file."""
     _file: str = ""
     _whole: bool = True
     _began: dict[str, int] = field(default_factory=dict)
@@ -110,11 +114,11 @@ class GrowingTrees:
 
     @property
     def has_columns(self) -> bool:
-        """Whether any file had a tree, be it without entries."""
+        """True if any file had a tree, with or without entries."""
         return bool(self.writers or self._empty)
 
     def find(self, group: str) -> bool:
-        """Go on with a tree that an earlier ingest began, and with those that it had beside it."""
+        """Continue a tree of an earlier ingest, with its other trees. Return False if none."""
         if group in self.writers:
             return True
         try:
@@ -136,12 +140,12 @@ class GrowingTrees:
         return True
 
     def has(self, file: str) -> bool:
-        """Whether all that came of a file has been counted; any thread may ask."""
+        """Return True if all entries of a file are counted. Any thread may call this."""
         writers = list(self.writers.values())
         return bool(writers) and all(file in writer.files for writer in writers)
 
     def wanted(self, group: str, names: Sequence[str]) -> list[str]:
-        """Choose columns of a tree; any thread may ask."""
+        """Return the selected columns of a tree. Any thread may call this."""
         return self._matching(group, names)[0]
 
     def prepare(
@@ -154,29 +158,31 @@ class GrowingTrees:
         names: Sequence[str] | None = None,
         refused: Mapping[str, str] = MappingProxyType({}),
     ) -> None:
-        """Begin a tree, or go on with it, whose first entries these may be.
+        """Begin a tree with its possible first entries, or continue it.
 
         Parameters
         ----------
         group : str
+            The group of the tree.
         name, kind : str
-            As the file calls it, and what it is there.
+            The name and the kind of the tree in the file.
         array : awkward.Array
+            The first entries of the file.
         typenames : mapping of str to str
-            What the file calls the types of columns.
+            The names of the columns' types in the file.
         names : sequence of str, optional
-            All columns that the file has, if the array does not have all.
+            All columns of the file, if the array does not have all of them.
         refused : mapping of str to str
-            Those that cannot be read, and why.
+            The columns that cannot be read, and the reasons.
 
         Raises
         ------
         RefusedError
-            There is no layout for a column.
+            If there is no layout for a column.
         SourceNotFoundError
-            It has none of the columns that are selected.
+            If the tree has none of the selected columns.
         SourceChangedError, DatasetExistsError
-            There is something of another source.
+            If there are data of another source.
         """
         if self.find(group):
             return
@@ -187,7 +193,7 @@ class GrowingTrees:
             self._empty.setdefault(group, given)
 
     def begin(self, file: str, whole: bool) -> None:
-        """Begin a file; `whole` if it is added in one piece for each tree."""
+        """Begin a file. `whole`: whether it is added in one piece for each tree."""
         if not whole or self._nbytes() > self.batch_bytes // 2:
             self.flush()
         self._file = file
@@ -202,20 +208,31 @@ class GrowingTrees:
         names: Sequence[str] | None = None,
         refused: Mapping[str, str] = MappingProxyType({}),
     ) -> None:
-        """Take in entries of a tree of the file; `names` and `refused` as for `prepare`.
+        """Add entries of a tree of the file.
+
+        Parameters
+        ----------
+        group : str
+            The group of the tree.
+        array : awkward.Array
+            The entries.
+        names : sequence of str, optional
+            All columns of the file, if the array does not have all of them.
+        refused : mapping of str to str
+            The columns that cannot be read, and the reasons.
 
         Raises
         ------
         SourceError
-            The columns are not those of the tree, or not of the same types.
+            If the columns are not those of the tree, or have other types.
         WiderError
-            They are with `restart`.
+            If the columns would fit after a `restart`.
         """
         if not len(array):
             return
         writer = self.writers[group]
         if self._file in writer.files:
-            return  # Another tree of the file was not counted any more.
+            return  # The file is added again because another tree of it was not counted.
         try:
             self._check_known(group, array.fields if names is None else names)
             wider = writer.check(array, refused)
@@ -236,9 +253,9 @@ class GrowingTrees:
             self._write()
 
     def restart(self, error: WiderError) -> None:
-        """Make branches of a tree wider, and forget its entries: all files come once more.
+        """Widen branches of a tree and discard its entries: the caller adds all files again.
 
-        The file that was begun has been abandoned.
+        The file that was begun must have been abandoned.
         """
         self.flush()
         self.writers[error.group].restart(error.wider, self.source, self.options, error.array)
@@ -263,7 +280,7 @@ class GrowingTrees:
     ) -> None:
         chosen, left_out = self._chosen(group, array, names, refused)
         sample = array[chosen]
-        # The first file may be a small one.
+        # The first file may be smaller than the others.
         expected = max(_LEAST_ENTRIES, len(array) * self.expected_files)
         entries = choose_chunk_entries(expected)
         if self.chunk_bytes is not None:
@@ -301,7 +318,7 @@ class GrowingTrees:
     def _chosen(
         self, group: str, array: ak.Array, names: Sequence[str], refused: Mapping[str, str]
     ) -> tuple[list[str], dict[str, str]]:
-        """Choose columns; give those that are left out with the reason, which may be empty."""
+        """Return the chosen columns, and those left out with the reasons, which may be empty."""
         chosen, vain = self._matching(group, names)
         if not chosen:
             raise SourceNotFoundError(
@@ -333,14 +350,14 @@ class GrowingTrees:
         )
 
     def end(self) -> None:
-        """End a file."""
+        """End the file that was begun."""
         self._ended[self._file] = {
             group: (self._began.get(group, 0), entries) for group, entries in self._entries.items()
         }
         self._file = ""
 
     def abandon(self) -> None:
-        """Take back what came of the file that was begun."""
+        """Discard the entries of the file that was begun."""
         if self._whole:
             for group, held in self._held.items():
                 count, _ = self._marks.get(group, (0, 0))
@@ -361,7 +378,7 @@ class GrowingTrees:
         self._held.clear()
 
     def flush(self) -> None:
-        """Write what is held, and count the files that have ended."""
+        """Write the entries that are held, and count the files that have ended."""
         self._write()
         for group, writer in self.writers.items():
             ranges = [
@@ -370,14 +387,14 @@ class GrowingTrees:
                 if file not in writer.files
             ]
             if ranges:
-                # Who goes on with one of the trees must know of the others.
+                # An ingest that continues one of the trees must find the others.
                 writer.about[_ABOUT][_TREES] = list(self.writers)
                 writer.commit(ranges)
         if self.writers:
             self._ended.clear()
 
     def finish(self, skipped: Mapping[str, str]) -> None:
-        """Say that all is there, but for the files that were skipped."""
+        """Finish all trees. `skipped`: the files that were left out, and the reasons."""
         self.flush()
         for group, given in self._empty.items():
             if not self.find(group):

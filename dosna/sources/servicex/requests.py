@@ -1,4 +1,4 @@
-"""What ServiceX is asked, by its own client: how a request stands and which files are done."""
+"""Requests to ServiceX by its own client: for the status of a request, and for its results."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ T = TypeVar("T")
 
 ENDED = frozenset({"Complete", "Fatal", "Canceled", "Bad Dataset"})
 _LISTS_RESULTS = "poll_local_transformation_results"
-# Rows of results are dated when the server begins to write them, and seen when it has.
+# Rows of results have the time when the server begins to write them, but are visible later.
 _LATE = timedelta(minutes=2)
 _RETRY_SECONDS = 0.5
 _CANCEL_SECONDS = 0.05
@@ -38,16 +38,16 @@ _PASSING = frozenset({408, 429, 500, 502, 503, 504})
 
 @dataclass(frozen=True)
 class ResultFile:
-    """A file that a transformer has made, or failed to make.
+    """A file that a transformer has made, or has failed to make.
 
     Parameters
     ----------
     source : str
-        The file that it was made from.
+        The file from which it was made.
     key : str
-        Of the object; empty if it failed.
+        The key of the object; empty if the transformer failed.
     nbytes : int or None
-        As ServiceX says.
+        The number of bytes that ServiceX reports.
     """
 
     source: str
@@ -56,18 +56,20 @@ class ResultFile:
 
 
 def adapter_for(endpoint: str | None, config_path: str | None) -> ServiceXAdapter:
-    """Give the client's own way to a server.
+    """Return the ServiceX client's adapter for a server.
 
     Parameters
     ----------
     endpoint : str, optional
-        A URL, or a name in the client's configuration; its default by default.
+        A URL, or a name in the client's configuration; the default of the configuration by
+        default.
     config_path : str, optional
-        Of the configuration; by default the client looks for it.
+        The path of the configuration; by default the client looks for it.
 
     Raises
     ------
     ConfigurationError
+        If there is no configuration, or if it cannot be used.
     """
     if endpoint is not None and "://" in endpoint:
         return ServiceXAdapter(endpoint.rstrip("/"))
@@ -78,8 +80,8 @@ def adapter_for(endpoint: str | None, config_path: str | None) -> ServiceXAdapte
         client.query_cache.close()
         return client.servicex
     except Exception as error:
-        # A NameError if there is no configuration, a ValueError if it lacks the endpoint, and
-        # whatever YAML and pydantic raise for what it says.
+        # A NameError if there is no configuration, a ValueError if it lacks the endpoint, or any
+        # error of YAML and pydantic for its contents.
         where = config_path or "~/.servicex"
         raise ConfigurationError(
             f"the configuration of ServiceX cannot be used: {error}. Write {where} as ServiceX's "
@@ -88,13 +90,13 @@ def adapter_for(endpoint: str | None, config_path: str | None) -> ServiceXAdapte
 
 
 class Requests:
-    """One server, asked with a limit of time.
+    """A client of one server, with a time limit.
 
     Parameters
     ----------
     adapter : ServiceXAdapter
     timeout : float
-        Seconds for what is asked, with all that the client tries again.
+        The seconds of one request, including all retries of the ServiceX client.
     """
 
     def __init__(self, adapter: ServiceXAdapter, timeout: float) -> None:
@@ -104,27 +106,28 @@ class Requests:
 
     @property
     def url(self) -> str:
-        """Of the server."""
+        """URL of the server."""
         return str(self.adapter.url)
 
     def status(self, request_id: str) -> Any:
-        """Ask how a request stands: the client's `TransformStatus`.
+        """Return the status of a request, as the client's `TransformStatus`.
 
         Raises
         ------
         SourceNotFoundError
-            There is no such request.
+            If there is no such request.
         dosna.errors.ConnectionError
-            The server is not reached in time, or refuses the token.
+            If the server does not answer in time, or refuses the token.
         """
         return self._ask(
             lambda: self.adapter.get_transform_status(request_id), f"request {request_id}"
         )
 
     def results(self, request_id: str, every: bool = False) -> list[ResultFile] | None:
-        """Ask which files are done: those since the last time, some of them again.
+        """Return the files that are done since the last call. Some of them may be repeated.
 
-        None from a server that does not tell; its bucket does.
+        `every`: whether to return all files. The result is None if the server does not list them;
+        then its bucket does.
         """
         what = f"the results of request {request_id}"
         if _LISTS_RESULTS not in self._ask(self.adapter.get_servicex_capabilities, what):
@@ -151,7 +154,7 @@ class Requests:
                 try:
                     answer = await http.get(url, headers=headers, params=since)
                 except httpx.TransportError:
-                    # As often as the limit of time allows.
+                    # Retry until the time limit.
                     await asyncio.sleep(_RETRY_SECONDS)
                     continue
                 if answer.status_code in (401, 403):
@@ -164,12 +167,12 @@ class Requests:
                 return rows
 
     def submit(self, query: Any) -> str:
-        """Submit a query of the client, unless its cache knows a request that is the same.
+        """Submit a query of the client, unless its cache knows an equal request. Return the id.
 
         Raises
         ------
         ConfigurationError
-            The server refuses it.
+            If the server refuses the query.
         """
         wanted, cache = query.transform_request, query.cache
         digest = wanted.compute_hash()
@@ -214,7 +217,7 @@ class Requests:
         except Exception as error:
             if isinstance(error, ValueError) and "not found" in str(error):
                 raise SourceNotFoundError(f"{self.url} knows no {what}: {error}") from error
-            # Whatever the answer was made of: not JSON, without a field, of another version.
+            # The answer may be anything: not JSON, without a field, or of another version.
             raise SourceError(
                 f"{self.url} did not answer as ServiceX does when it was asked for {what}: "
                 f"{type(error).__name__}: {error}"
@@ -222,13 +225,13 @@ class Requests:
 
 
 def in_time(call: Callable[[], Awaitable[T]], timeout: float) -> T:
-    """Run a coroutine to its end, or raise TimeoutError; also where a loop is running."""
+    """Run a coroutine to its end, or raise TimeoutError. A loop may be running already."""
 
     async def limited() -> T:
         task = asyncio.ensure_future(call())
         await asyncio.wait({task}, timeout=timeout)
         if not task.done():
-            # Not by wait_for: the client takes a cancellation for one more failed attempt.
+            # Not by wait_for: the client treats a cancellation as one more failed attempt.
             while not task.done():
                 task.cancel()
                 await asyncio.wait({task}, timeout=_CANCEL_SECONDS)

@@ -1,4 +1,4 @@
-"""ServiceX: what its transformers select from many files becomes one tree, file by file."""
+"""ServiceX: the results of its transformers, file by file, become one tree."""
 
 from __future__ import annotations
 
@@ -30,23 +30,24 @@ class ServiceXSource(Stream):
     Parameters
     ----------
     location : str or servicex's Query
-        ``servicex:`` and the id of a request, or what ``ServiceXClient.generic_query`` gives: it
-        is submitted when it is ingested.
+        ``servicex:`` and the id of a request, or a query from ``ServiceXClient.generic_query``,
+        which is submitted when it is ingested.
     inner : str
-        Empty.
+        An empty text: requests have no parts.
     endpoint : str, optional
-        The server's URL, or its name in the configuration of ServiceX; by default the one that
-        is the default there.
+        The server's URL, or its name in the configuration of ServiceX; by default the default of
+        that configuration.
     config_path : str, optional
-        Of that configuration; by default where ServiceX's client looks for it.
+        The path of that configuration; by default ServiceX's client looks for it.
     polling_interval : float
-        Seconds from one look at what is done to the next.
+        The seconds between two requests for the status.
     timeout : float
-        Seconds in which the server must answer.
+        The seconds in which the server must answer.
 
     Raises
     ------
     ConfigurationError
+        If the location is no request or query, or if an option is not valid.
     """
 
     def __init__(
@@ -91,13 +92,13 @@ class ServiceXSource(Stream):
         return f"request {self.location.removeprefix(_SCHEME)}"
 
     def requests(self) -> Requests:
-        """Make what asks the server."""
+        """Return a client of the server."""
         if self.query is not None:
             return Requests(self.query.servicex, self.timeout)
         return Requests(adapter_for(self.endpoint, self.config_path), self.timeout)
 
     def submitted(self, requests: Requests) -> tuple[str, Any]:
-        """Give the id of the request, which is submitted if it is a new query, and its status."""
+        """Return the id and the status of the request. A new query is submitted first."""
         if self.query is None:
             request_id = self.location.removeprefix(_SCHEME)
             return request_id, requests.status(request_id)
@@ -105,7 +106,7 @@ class ServiceXSource(Stream):
         try:
             status = requests.status(request_id)
         except SourceNotFoundError:
-            # ServiceX forgets old requests, and the client's cache does not.
+            # ServiceX deletes old requests, but the client's cache keeps them.
             self.query.cache.delete_record_by_request_id(request_id)
             request_id = requests.submit(self.query)
             status = requests.status(request_id)
@@ -130,7 +131,7 @@ class ServiceXSource(Stream):
         workers = con.runner.workers
         batch = _BATCH_BYTES
         if memory_limit is not None:
-            # What is read ahead, what is held, and the copies of a column being written.
+            # Pieces read ahead, pieces held, and copies of a column that is being written.
             batch = max(1, min(batch, memory_limit // (2 * workers + 6)))
         trees = GrowingTrees(
             con,

@@ -33,13 +33,13 @@ from dosna.sources.kinds import SourceKind, registry
 __all__ = ["KIND", "ZarrSource"]
 
 _DOCUMENTS = (zarr3.DOCUMENT, *zarr3.VERSION_2)
-"""What says that there is an array or a group, the first that counts first."""
+"""Names of documents that make a folder an array or a group, in the order of preference."""
 
 _DIMENSIONS = "_ARRAY_DIMENSIONS"
-"""How xarray names the axes in version 2."""
+"""The attribute in which xarray keeps the names of axes in version 2."""
 
 _DEEPEST = 100
-"""Of folders in each other."""
+"""Most folders in each other."""
 
 
 class ZarrSource(Source):
@@ -48,9 +48,9 @@ class ZarrSource(Source):
     Parameters
     ----------
     location : str or zarr.Array, zarr.Group
-        A folder, an ``s3://bucket/prefix`` URL, or something open.
+        A folder, an ``s3://bucket/prefix`` URL, or an open object.
     inner : str
-        An array or a group in it; all by default.
+        An array or a group in it; everything by default.
     endpoint_url : str, optional
         The URL of the S3 server, such as ``https://s3.example.org``; boto3's, or Amazon's, by
         default.
@@ -134,7 +134,7 @@ class ZarrSource(Source):
                     path = os.path.relpath(os.path.join(folder, name), self.location)
                     digest.update(f"{path} {status.st_size} {status.st_mtime_ns}\n".encode())
         else:
-            # What is open may be in any store, and nobody tells whether it was written to since.
+            # An open object may be in any store. Stores do not tell if they were written to.
             digest.update(self._opening.encode())
             for name, node in sorted(self._nodes().items()):
                 digest.update(f"{name} {node.document!r} {node.refused}\n".encode())
@@ -154,7 +154,7 @@ class ZarrSource(Source):
         except DosnaError:
             raise
         except Exception as error:
-            # Other libraries raise what they like: of codecs, of grids, of what is damaged.
+            # Libraries may raise anything: for codecs, for grids, for damage.
             return ArrayDescription(name, refused=f"it cannot be read ({_said(error)})")
 
     def _described(self, name: str, node: _Node) -> ArrayDescription:
@@ -169,7 +169,7 @@ class ZarrSource(Source):
         dims = _dims(array, attrs)
         missing = dims is not None and array.metadata.zarr_format == 2 and fill is not None
         if missing and dtype.kind in "biufcSU":
-            # What xarray says is missing has no other place in version 2.
+            # In version 2, xarray's value for missing elements has no other place.
             attrs[FILL_VALUE] = np.asarray(fill, dtype)[()]
         return ArrayDescription(
             name,
@@ -228,7 +228,7 @@ class ZarrSource(Source):
         return f"{self.location}/{name}" if name else self.location
 
     def _nodes(self) -> dict[str, _Node]:
-        """Find arrays and groups, by their names; what cannot be opened is refused, not lost."""
+        """Return arrays and groups by name. Any that cannot be opened are refused, not lost."""
         with self._lock:
             if self._found is None:
                 self._found = self._searched()
@@ -240,7 +240,7 @@ class ZarrSource(Source):
         above = ""
         for path, name in self._documents(store, top):
             if above and path.startswith(above):
-                continue  # chunks of an array may be called as they like
+                continue  # chunks of an array may have any names
             node = _node(store, path, name)
             if node is None:
                 continue
@@ -259,15 +259,15 @@ class ZarrSource(Source):
                 f"{self.location} has no Zarr array or group"
                 + (f" {self.inner!r}" if self.inner else "")
             )
-        # Without a document, as TensorStore leaves it.
+        # A group without a document, as TensorStore leaves it.
         found.setdefault(self.inner, _Node({}, is_group=True))
         return found
 
     def _documents(self, store: Any, top: str) -> Iterator[tuple[str, str]]:
-        """List the documents at and below a path, each by its folder and its name.
+        """Yield the documents at and below a path, each by its folder and its name.
 
-        Copies in groups are not believed: arrays may have come, gone and grown since. What is
-        above comes before what is below.
+        Copies of documents in groups are not used: arrays may have been created, deleted or
+        resized since. A folder comes before the folders in it.
         """
         if self._remote:
             bucket, prefix = self._place
@@ -296,7 +296,7 @@ class ZarrSource(Source):
             yield path, _first(places[path])
 
     def _opened(self) -> tuple[Any, str]:
-        """Open the store; the path in it of what is meant comes besides."""
+        """Open the store, and return it with the path of the source in it."""
         with self._lock:
             if self._store is None:
                 if self._given:
@@ -319,7 +319,7 @@ class ZarrSource(Source):
 
 
 def _keys_of(array: Any) -> str:
-    """Return an expression for the keys of chunks, whose group has the numbers."""
+    """Return a regular expression for the keys of chunks. Its group matches the numbers."""
     encoding = getattr(array.metadata, "chunk_key_encoding", None)
     if encoding is None:
         kind, separator = "v2", array.metadata.dimension_separator
@@ -337,11 +337,12 @@ class _Node:
     Parameters
     ----------
     document : dict
-        Its ``zarr.json``; of version 2 the attributes, as a ``zarr.json`` has them.
+        The ``zarr.json``; for version 2 only the attributes, in the form of a ``zarr.json``.
     is_group : bool
     array : zarr.Array, optional
+        The open array.
     refused : str
-        Why there is no `array`.
+        The reason why there is no `array`.
     """
 
     document: Mapping[str, Any]
@@ -350,16 +351,16 @@ class _Node:
     refused: str = ""
 
     def attributes(self, where: str, dtype: np.dtype[Any] | None = None) -> dict[str, Any]:
-        """Return its attributes as `dosna.core.values.decode_value` reads them."""
+        """Return the attributes in the form that `dosna.core.values.decode_value` reads."""
         return zarr3.attributes_in(self.document, where, dtype)
 
     def refusal(self, name: str) -> ArrayDescription | None:
-        """Return the description of an array that cannot be opened."""
+        """Return the description of an array that cannot be opened; None if it can."""
         return ArrayDescription(name, refused=self.refused) if self.refused else None
 
 
 def _node(store: Any, path: str, name: str) -> _Node | None:
-    """Open what a document describes; None if it is neither array nor group."""
+    """Open the array or group of a document; None if it is neither."""
     try:
         document = _json(store, f"{path}/{name}" if path else name)
         if name == zarr3.DOCUMENT:
@@ -398,18 +399,18 @@ async def _keys_below(store: Any, top: str) -> list[str]:
 
 
 def _on_disk(root: str, path: str, above: tuple[str, ...]) -> Iterator[tuple[str, str]]:
-    """List the documents in a folder, and below it unless it is an array."""
+    """Yield the documents in a folder, and below it unless it is an array."""
     here = os.path.join(root, path) if path else root
     real = os.path.realpath(here)
     if real in above or len(above) > _DEEPEST:
-        return  # a link to what it is in
+        return  # a link to a folder that contains it
     try:
         with os.scandir(here) as entries:
             listed = sorted(entries, key=lambda entry: entry.name)
     except NotADirectoryError:
         return
     except OSError:
-        yield path, zarr3.DOCUMENT  # to open it tells what is wrong
+        yield path, zarr3.DOCUMENT  # opening it tells what is wrong
         return
     names = {entry.name for entry in listed}
     name = _first(names)
@@ -432,7 +433,7 @@ def _is_group(path: str) -> bool:
 
 
 def _members(node: Any) -> list[str]:
-    """List the documents of what cannot be listed otherwise: of an open group's copies."""
+    """List the documents of a store that cannot be listed, by the members of an open object."""
     if isinstance(node, zarr.Array):
         members = [node]
     else:
@@ -454,7 +455,7 @@ def _decoded(attrs: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _dims(array: Any, attrs: dict[str, Any]) -> tuple[str | None, ...] | None:
-    """Find the names of the axes, and take them out of the attributes."""
+    """Return the names of the axes, and remove them from the attributes."""
     names = getattr(array.metadata, "dimension_names", None)
     listed = attrs.get(_DIMENSIONS)
     if not isinstance(listed, list) or not all(n is None or isinstance(n, str) for n in listed):
@@ -469,7 +470,7 @@ def _dims(array: Any, attrs: dict[str, Any]) -> tuple[str | None, ...] | None:
 def _chunks(array: Any) -> Shape | None:
     try:
         return tuple(array.shards or array.chunks) if array.shape else None
-    except NotImplementedError:  # of a grid that is not regular
+    except NotImplementedError:  # for a grid that is not regular
         return None
 
 
