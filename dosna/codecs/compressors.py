@@ -184,7 +184,10 @@ class _Blosc(_Codec):
 
 
 def _check_size(name: str, decoded: int, data: memoryview) -> None:
-    """Raise CodecError if `data` cannot decode to a length whose right value is not known."""
+    """Raise CodecError if a header gives a length that `data` cannot decode to.
+
+    This bounds the memory for chunks whose right length is not known.
+    """
     # Four bytes of zstd decode to at most 128 KiB, and those of the others to less.
     if decoded > min(text.MOST_BYTES, len(data) << 16):
         raise CodecError(f"{name}'s header tells of {decoded} bytes in {len(data)}")

@@ -195,7 +195,7 @@ class S3Client:
             data = memoryview(result.bytes())
             attributes, meta = result.attributes, result.meta
             token, mark = attributes.get(TOKEN), attributes.get(MARK)
-            # Every S3 server sends an ETag, and none of our objects is stored as a web page.
+            # Every S3 server sends an ETag, and data are not stored in it as web pages.
             if not meta["e_tag"] or (token is None and _is_page(attributes.get("Content-Type"))):
                 raise not_s3()
             return Object(data, meta["e_tag"], token, mark, meta["size"])
