@@ -165,7 +165,10 @@ def attributes(found: Json, tree: DomainTree) -> dict[str, Any]:
 
 
 def domains_in(client: HsdsClient, folder: str) -> Iterator[str]:
-    """List the paths of all domains in a folder and the folders below it, sorted by name."""
+    """Yield the paths of all domains in a folder and the folders below it.
+
+    The domains of each folder are sorted by name.
+    """
     folders = [folder]
     while folders:
         listed = sorted(client.domains(folders.pop()), key=lambda found: str(found["name"]))

@@ -84,7 +84,7 @@ def stored_layout(dataset: Any, as_: Representation) -> Layout | None:
 
 
 def _is_padded_so(dataset: Any, dtype: np.dtype[Any]) -> bool:
-    """Return True if all strings happen to be padded like NumPy's, although their type is not.
+    """Return True if all strings are padded like NumPy's, although their type does not say so.
 
     A linked file does not change, so it is enough to look at all of them once.
     """

@@ -62,7 +62,9 @@ class Scales:
         return tuple(names) if any(names) else None
 
     def shape(self, dataset: Any) -> Shape:
-        """Return the shape that netCDF shows: unlimited dimensions are as long as the longest.
+        """Return the shape that netCDF shows, with its lengths of unlimited dimensions.
+
+        An unlimited dimension is as long as the longest variable along it.
 
         For files that are not netCDF, it is the dataset's own shape.
         """

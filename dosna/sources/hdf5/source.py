@@ -486,7 +486,7 @@ class _Reader:
     def _read_into(self, box: Box, out: Array) -> None:
         direct, undecodable = self._direct, ""
         if direct:
-            # Other errors are raised: if the file ends too early, libhdf5 would read zeros.
+            # Raise other errors: if the file ends too early, libhdf5 would read zeros.
             try:
                 direct.read_into(box, out)
                 return

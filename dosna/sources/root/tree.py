@@ -196,7 +196,8 @@ class TTreePart(TreePart):
         if type(interpretation) is not AsJagged or offsets != ["offsets"]:
             return None
         if isinstance(interpretation.content, AsStridedObjects) and branch.num_baskets:
-            self.read(name, 0, self.edges(name)[1])  # checks how ROOT wrote it
+            # Raises if ROOT has written the elements member by member.
+            self.read(name, 0, self.edges(name)[1])
         itemsize = interpretation.content.itemsize
         counted = np.zeros(branch.num_baskets, np.int64)
         for number in range(branch.num_baskets):

@@ -44,7 +44,30 @@ class Polled(Protocol):
 
 @dataclass
 class Following:
-    """A request that is followed to its end."""
+    """A request that is followed to its end.
+
+    Parameters
+    ----------
+    source : Polled
+        The source of the request.
+    requests : Requests
+        The client of the server.
+    request_id : str
+    status : TransformStatus
+        The last known status.
+    trees : GrowingTrees
+        The trees that get the entries.
+    name : str, optional
+        The prefix of the trees' groups.
+    skips : bool
+        Whether files that cannot be ingested are left out.
+    batch : int
+        The approximate number of bytes of a piece.
+    workers : int
+        The number of files that are read ahead.
+    stack : ExitStack
+        The stack that closes the connection to the results.
+    """
 
     source: Polled
     requests: Requests
