@@ -8,6 +8,7 @@ here=$(CDPATH='' cd -- "$(dirname -- "$0")" && pwd)
 usage() {
     cat <<'END'
 usage: sh run_tests.sh [--install]
+       sh run_tests.sh --newest | --oldest
        sh run_tests.sh [--install] --backend NAME [--engine NAME] [--connection NAME]
                        [--connection-options KEY=VALUE ...] [--engine-options KEY=VALUE ...]
        mpiexec -n NPROC sh run_tests.sh [--backend NAME ...]
@@ -19,6 +20,10 @@ python3. A test that needs a missing component is skipped, and says which.
             system packages that are missing), then runs everything: ruff, mypy, codespell,
             the build of the documentation and the tests, where a missing component is now
             a failure
+--newest    runs a part of the tests, a few minutes long, with the newest releases of all
+            packages and a newer Python: one of PATH or of pyenv, or (as root on Debian)
+            that of a Debian 13 in a folder of its own
+--oldest    runs the same with the oldest releases that setup.cfg allows
 --backend   runs the backend tests on a store of your own instead: the conformance kit on
             the connection NAME, for instance
 
@@ -131,6 +136,7 @@ run_pytest() {
 # After the loop "$@" is what goes to pytest.
 installing=no
 choosing=no
+lane=
 backend=
 engine=mpi # under mpiexec
 expects=
@@ -162,6 +168,11 @@ while [ "$left" -gt 0 ]; do
         installing=yes
         expects=
         ;;
+    --newest | --oldest)
+        [ -z "$lane" ] || wrong "$word: only one of --newest and --oldest"
+        lane=${word#--}
+        expects=
+        ;;
     --backend | --engine | --connection)
         choosing=yes
         expects=one$word
@@ -185,6 +196,14 @@ one*) wrong "${expects#one}: a value is missing" ;;
 esac
 if [ "$choosing" = yes ] && [ -z "$backend" ]; then
     wrong "--backend is missing"
+fi
+if [ -n "$lane" ]; then
+    if [ "$installing" = yes ] || [ "$choosing" = yes ]; then
+        wrong "--$lane goes with no other option"
+    fi
+    . "$here/tests/lanes.sh"
+    run_lane
+    exit
 fi
 
 # As MPICH, Intel MPI and Slurm's srun tell it, or Open MPI.

@@ -16,7 +16,7 @@ import pytest
 from support import require
 
 ROOT = Path(__file__).resolve().parent.parent
-SCRIPTS = sorted(ROOT.glob("*.sh"))
+SCRIPTS = sorted([*ROOT.glob("*.sh"), ROOT / "tests/lanes.sh"])
 SOURCE_FOLDERS = ("dosna", "findings", "tests", "examples", "docs", "benchmarks", ".ci")
 
 HEAVY_STANDARD = {"asyncio", "ctypes", "email", "http", "multiprocessing", "sqlite3", "ssl"}
@@ -111,6 +111,11 @@ def test_scripts_are_executable(script):
         ["--engine", "cpu"],
         ["--backend", "ram", "extra"],
         ["--backend", "ram", "--connection-options", "directory"],
+        ["--newest", "--oldest"],
+        ["--newest", "--newest"],
+        ["--install", "--newest"],
+        ["--oldest", "--backend", "ram"],
+        ["--newest", "tests"],
     ],
     ids=" ".join,
 )
@@ -125,6 +130,16 @@ def test_run_tests_explains_itself():
     assert (run.returncode, run.stderr) == (0, "")
     for option in ("--install", "--backend", "--engine", "--connection-options", "PYTHON"):
         assert option in run.stdout
+    assert {"--newest", "--oldest"} <= set(run.stdout.split())
+
+
+def test_the_lanes_run_tests_that_are_there():
+    text = (ROOT / "tests/lanes.sh").read_text()
+    names = re.search(r'^lane_tests="([^"]+)"', text, re.MULTILINE)[1].split()
+    assert [name for name in names if not (ROOT / f"tests/test_{name}.py").is_file()] == []
+    extras = re.search(r"^lane_extras=(\S+)", text, re.MULTILINE)[1].split(",")
+    known = re.findall(r"^(\w+) =", (ROOT / "setup.cfg").read_text().lower(), re.MULTILINE)
+    assert set(extras) <= set(known)
 
 
 @pytest.mark.parametrize("outcome", ["passes", "fails"])

@@ -146,7 +146,7 @@ def obstore_failure(error: Exception) -> Failure:
         return _answered(number, code[1] if code else "", region[1] if region else "")
     if "BareRedirect" in text:
         return _answered(301, "PermanentRedirect")
-    if "ETag Header missing" in text:
+    if "ETag Header missing" in text or "Content-Length Header missing" in text:
         return not_s3()
     if "InvalidContentType" in text:
         return _plain_http()

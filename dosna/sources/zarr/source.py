@@ -15,9 +15,9 @@ from typing import Any
 
 import numpy as np
 import zarr
-from zarr.core.buffer import default_buffer_prototype
-from zarr.core.dtype import VariableLengthUTF8
+from zarr.buffer import default_buffer_prototype
 from zarr.core.sync import sync
+from zarr.dtype import VariableLengthUTF8
 from zarr.storage import LocalStore, ObjectStore
 
 from dosna.codecs.zarr import document as zarr3
