@@ -468,3 +468,12 @@ def test_axes_have_names_on_every_backend(tmp_path, backend):
         assert sorted(con) == ["a", "b", "c"]
         for name in list(con):
             del con[name]
+
+
+def test_a_connection_in_memory_may_be_called_as_the_file(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with dn.Connection("scan.npy", backend="ram") as con:
+        con.create_dataset("x", data=np.arange(3))
+        con.export("scan.npy")
+        con.export("scan.npy", overwrite=True)
+    assert np.load("scan.npy").tolist() == [0, 1, 2]

@@ -75,16 +75,11 @@ class Console(AbstractContextManager["Console"]):
             # Only the warnings for users are shown; the others are for developers.
             warnings.simplefilter("ignore")
             warnings.simplefilter("always", UserWarning)
-            warnings.showwarning = lambda message, *rest, **more: self.remark(
-                f"warning: {message}"
-            )
+            warnings.showwarning = lambda message, *_, **__: self.remark(f"warning: {message}")
         return self
 
     def __exit__(self, *exc: object) -> None:
         self._caught.__exit__(*exc)
-
-    def _warn(self, message: Warning | str, *rest: Any, **more: Any) -> None:
-        self.remark(f"warning: {message}")
 
     @property
     def is_terminal(self) -> bool:

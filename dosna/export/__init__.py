@@ -15,6 +15,7 @@ from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
 from dosna.backends.folders.exchange import exchange
+from dosna.backends.folders.handle import FolderHome
 from dosna.errors import (
     ConfigurationError,
     DatasetExistsError,
@@ -101,8 +102,12 @@ def export(
             f"{path} ends in {suffix!r}, which says no format: use one of {', '.join(SUFFIXES)}"
         )
     job = _job(datasets, path, chunk_size, compression, memory_limit)
-    location = os.path.realpath(datasets[0].connection.instance.location)
-    if os.path.exists(path) and f"{location}/".startswith(f"{os.path.realpath(path)}/"):
+    place = datasets[0].connection.instance
+    if (
+        isinstance(place, FolderHome)
+        and os.path.exists(path)
+        and f"{os.path.realpath(place.path)}/".startswith(f"{os.path.realpath(path)}/")
+    ):
         raise ConfigurationError(
             f"{path} is where the datasets are, or holds it: export to another place"
         )
