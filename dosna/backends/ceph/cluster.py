@@ -71,8 +71,8 @@ class Cluster:
         _open.add(self)
 
     def end(self) -> None:
-        """Close the connection, which nobody uses any more."""
-        # A forked child has none of the threads that this would wait for.
+        """Close the connection; no thread may use it any more."""
+        # A forked child does not have the threads that this would wait for.
         if self._rados is not None and self._process == os.getpid():
             made, self._rados = self._rados, None
             made.shutdown()

@@ -281,10 +281,10 @@ class H5Dataset(FolderDataset[H5Folder]):
             put(idx, values[where], key, whole)
 
     def _fetch(self, folder: H5Folder, idx: Shape, key: Slices | None) -> Array | None:
-        """Read the part `key` of a chunk (None: all) to its place in an array of a whole chunk.
+        """Read the part `key` of a chunk to its place in an array of the whole chunk.
 
-        Return None if the chunk was never written. The array is valid until the thread's next
-        call.
+        A `key` of None stands for all of it. Return None if the chunk was never written. The
+        array is valid until the thread's next call.
         """
         name = self._template % idx
         try:

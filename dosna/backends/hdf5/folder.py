@@ -160,7 +160,7 @@ class Record:
 
     def _file(self, part: int, *, create: bool = False) -> Descriptor | None:
         found = self._files.get(part)
-        # Without its first file a record knows nothing, so it has no others.
+        # A record without its first file knows nothing, and has no other files.
         return (
             found if found is not None or 0 not in self._files else self._open(part, create=create)
         )
@@ -294,7 +294,7 @@ class Record:
 
 
 def _unravel(places: Positions, grid: Shape) -> list[Positions]:
-    """Return the indices of positions in C order, as `numpy.unravel_index` does for any size."""
+    """Return the indices of positions in C order: `numpy.unravel_index` for grids of any size."""
     axes = []
     for n in reversed(grid):
         axes.append(places % n)
@@ -313,14 +313,14 @@ def _places(record: int) -> Iterator[Positions]:
 
 
 def _stored(file: int) -> Iterator[tuple[int, int]]:
-    """Yield the ranges of a sparse file that are stored."""
+    """Yield the start and the end of each stored range of a sparse file."""
     stop = 0
     while True:
         try:
             start = os.lseek(file, stop, os.SEEK_DATA)
             stop = os.lseek(file, start, os.SEEK_HOLE)
         except OSError as error:
-            if error.errno == errno.ENXIO:  # there is nothing beyond
+            if error.errno == errno.ENXIO:  # nothing is stored after this
                 return
             raise
         yield start, stop

@@ -34,7 +34,7 @@ def type_of_text() -> Any:
 
 
 def fill(value: str) -> Array:
-    """Return a fill value as h5py takes it."""
+    """Return a fill value in the form that h5py takes."""
     check([value])
     return np.array(value, h5py.string_dtype())
 

@@ -34,9 +34,9 @@ class SageConnection(StoreConnection):
     conffile : path
         The path of the configuration file; see ``sage.sample.conf``.
     prefix_conffile : bool
-        Whether each process has a file of its own, in the folder of `conffile`:
-        ``<hostname>.<rank>.sage.conf``, or ``<rank>.sage.conf``. The rank is that of MPI, and 0
-        without MPI.
+        Whether each process has a file of its own, in the folder of `conffile`. For the default
+        `conffile` that is ``<hostname>.<rank>.sage.conf``, or ``<rank>.sage.conf``. The rank is
+        that of MPI, and 0 without MPI.
     timeout : float
         The seconds for the start of the client, and for each request.
     mode : {'a', 'r'}
