@@ -292,7 +292,7 @@ class BackendConnection(ABC):
         return None
 
     def replace_dataset(self, temporary: str, name: str) -> None:
-        """Replace a dataset by another, complete one in one step, and delete the old one.
+        """Replace a dataset in one step by the complete `temporary`, and delete the old one.
 
         Parameters
         ----------

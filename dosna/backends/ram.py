@@ -47,7 +47,10 @@ _ALL: Slices = (...,)
 
 
 class _Datasets(dict[str, "RamDataset"]):
-    """Datasets by name, and their number in each group, which makes lookups constant in cost."""
+    """Datasets by name, with the number of them in each group.
+
+    With these numbers, looking for datasets around a name costs the same for any number of them.
+    """
 
     def __init__(self) -> None:
         super().__init__()
@@ -370,7 +373,7 @@ class RamDataset(BackendDataset):
     def _full(self, columns: Columns) -> bool:
         """Return True if tasks cover stored chunks from end to end; uses up their `whole`."""
         meta = self.metadata
-        # An element of an array without axes would be a scalar.
+        # In an array without axes, an element would be a scalar and not an array.
         return meta.ndim > 0 and meta.tiled and all(columns.whole)
 
     def set_chunk_data(self, idx: Shape, values: Any, slices: Slices | None = None) -> None:
@@ -385,7 +388,7 @@ class RamDataset(BackendDataset):
         with self._locks[hash(idx) % len(self._locks)]:
             if self.deleted:
                 self.refresh()
-            # Somebody may have resized since this was planned.
+            # Another thread may have resized the dataset since this was planned.
             if not all(map(lt, idx, meta.chunk_grid)):
                 raise self._stale(idx)
             stored = self.chunks.get(idx)

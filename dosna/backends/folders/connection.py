@@ -322,7 +322,7 @@ class FolderConnection(FolderHome):
             return sorted(self._names_below(path, group + "/"))
 
     def _names_below(self, path: str, prefix: str) -> Iterator[str]:
-        """Yield the datasets below a folder. Folders that cannot be read give a warning."""
+        """Yield the datasets below a folder. Unreadable folders are left out with a warning."""
         groups: list[tuple[str, str, frozenset[tuple[int, int]], int]]
         groups = [(path, prefix, frozenset(), 0)]
         while groups:

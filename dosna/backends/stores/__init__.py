@@ -1,4 +1,4 @@
-"""Datasets on a store of bytes, whose objects can be got, put, deleted and listed."""
+"""Datasets on a store of bytes, which can get, put, delete and list objects."""
 
 from dosna.backends.stores.connection import StoreConnection
 from dosna.backends.stores.store import ABSENT, Blob, ByteRange, Store, VersionConflict

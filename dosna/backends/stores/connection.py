@@ -144,8 +144,8 @@ class StoreConnection(StoreHome):
         checksum : bool
             True if each chunk ends with a CRC-32C, which is checked whenever the chunk is read.
         shards : tuple of int, optional
-            The extent of a shard, in multiples of the chunk's extent. All chunks within a shard
-            are stored as one object.
+            The extent of a shard in elements, on each axis a multiple of the chunk's. All chunks
+            within a shard are stored as one object.
         dims : sequence of str or None, optional
             The names of the axes.
         """

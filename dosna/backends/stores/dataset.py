@@ -227,7 +227,7 @@ class StoreDataset(BackendDataset):
             self.look_again()
         if self._shrunk < began or parts is None:
             return
-        if iter(parts) is parts:  # It is used up.
+        if iter(parts) is parts:  # an iterator, which is used up
             raise StaleDatasetError(
                 f"dataset {self.name!r} was made smaller by somebody else, to shape "
                 f"{self.metadata.shape}, before it was read through this handle: try again"

@@ -1,4 +1,4 @@
-"""The backend `file`: a folder with a Zarr v3 array."""
+"""The backend `file`: a folder of Zarr v3 arrays."""
 
 from dosna.backends.zarr.connection import BACKEND, FileConnection
 

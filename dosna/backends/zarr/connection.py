@@ -99,7 +99,25 @@ class FileConnection(FolderConnection, ArrayHome):
         shards: Shape | None = None,
         dims: Sequence[str | None] | None = None,
     ) -> FileDataset:
-        """Create a dataset, with the options of `StoreConnection.create_dataset`."""
+        """Create a dataset, or raise DatasetExistsError. Of several concurrent calls, one wins.
+
+        Parameters
+        ----------
+        name : str
+            The name of the dataset.
+        metadata : DatasetMetadata
+            The description of the dataset.
+        compression : None, {'gzip', 'zstd', 'blosc'} or mapping
+            The codec. A mapping has the codec's ``name`` and its options, by Zarr's names:
+            ``{'name': 'blosc', 'cname': 'zstd', 'clevel': 3}``.
+        checksum : bool
+            True if each chunk ends with a CRC-32C, which is checked whenever the chunk is read.
+        shards : tuple of int, optional
+            The extent of a shard in elements, on each axis a multiple of the chunk's. All chunks
+            within a shard are stored as one file.
+        dims : sequence of str or None, optional
+            The names of the axes.
+        """
         image = zarr3.to_json(zarr3.new_array(metadata, compression, checksum, shards, dims))
         self.drop_consolidated(name)
 
