@@ -169,6 +169,9 @@ def test_what_a_stale_handle_wrote_is_not_in_the_next_dataset(con, ceph, name):
     ds = con.create_dataset(name, (20,), "u1", chunk_size=2)
     with connection(ceph) as second:
         second.del_dataset(name)
+    with pytest.raises(errors.DatasetNotFoundError):
+        ds[...] = 1
+    ds.instance._looked = time.monotonic() + 60  # as one that looked just before
     ds[...] = 1
     assert con.create_dataset(name, (30,), "u1", chunk_size=2)[...].tolist() == [0] * 30
 
@@ -737,6 +740,9 @@ def test_late_writes_of_a_handle_do_not_show_up_two_datasets_later(con, name):
     late = con.create_dataset(name, shape=(10,), **like)
     con.del_dataset(name)
     con.create_dataset(name, shape=(2,), **like)
+    with pytest.raises(errors.StaleDatasetError):
+        late[9] = 42
+    late.instance._looked = time.monotonic() + 60  # as one that looked just before
     late[9] = 42
     con.del_dataset(name)
     assert not con.create_dataset(name, shape=(10,), **like)[...].any()
@@ -759,7 +765,7 @@ INTERRUPTED = """
 import random, signal, sys, threading, time
 import numpy as np
 import dosna as dn
-from dosna.backends import workers
+from dosna.io import parallel as workers
 
 open_batches = []
 do = workers.Batch._do

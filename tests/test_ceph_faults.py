@@ -114,6 +114,10 @@ def test_osds_that_do_not_answer_are_an_error_in_time(cluster):
                 print(ds[...])
             with within(4), pytest.raises(errors.StoreTimeoutError):
                 print("paused" in con)
+            # What is written is looked at first, and so surely not done.
+            with within(4), pytest.raises(errors.StoreTimeoutError, match="reading"):
+                ds[...] = 1
+            ds.instance._looked = plain.instance._looked = time.monotonic() + 60
             with within(4), pytest.raises(errors.OutcomeUnknown, match="paused/c/"):
                 ds[...] = 1
             with within(4), pytest.raises(errors.OutcomeUnknown, match="plain/c/0"):

@@ -195,7 +195,7 @@ def test_an_agent_that_listens_is_reached():
 def test_each_process_takes_an_endpoint_of_its_own(free_port):
     addresses = (f"inet:tcp:127.0.0.1@{free_port}", "192.0.2.1@tcp:12345:34:7")
     code = (
-        "import sys; from dosna.backends import sage_start\n"
+        "import sys; from dosna.backends.sage import start as sage_start\n"
         f"address, claim = sage_start._take_endpoint({addresses!r})\n"
         "print(address, flush=True); sys.stdin.read()"
     )

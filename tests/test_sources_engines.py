@@ -166,7 +166,7 @@ RANKS = """
 import sys
 import numpy as np, h5py
 import dosna as dn
-from dosna.util import mpi
+from dosna.engines.mpi import scripts as mpi
 
 path, = sys.argv[1:]
 with dn.Connection("store", backend="hdf5", engine="mpi") as con:

@@ -102,7 +102,7 @@ class Folder:
     def has(self, name: str) -> bool:
         try:
             os.stat(name, dir_fd=self.fd)
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return False
         return True
 

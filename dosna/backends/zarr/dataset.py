@@ -120,7 +120,8 @@ class FileDataset(FolderDataset[ArrayFolder], StoreDataset):
             return iter([idx for idx in found if idx is not None])
 
     def check_absent(self, absent: Iterable[Shape]) -> None:
-        grain, shape = self.grain, self._current().metadata.shape
+        with disk(f"look at dataset {self.name!r}"):
+            grain, shape = self.grain, self._current().metadata.shape
         for idx in absent:
             if any(i * g >= n for i, g, n in zip(idx, grain, shape, strict=True)):
                 self._stale([i * g for i, g in zip(idx, grain, strict=True)])
@@ -169,7 +170,8 @@ class FileDataset(FolderDataset[ArrayFolder], StoreDataset):
     few_objects: ClassVar[int] = 1000
 
     def has_object(self, idx: Shape) -> bool:
-        return self._opened().has(self.key(idx))
+        with disk(f"look for {self.what} {idx} of dataset {self.name!r}"):
+            return self._opened().has(self.key(idx))
 
     def has_chunk(self, idx: Shape) -> bool:
         with disk(f"look for chunk {idx} of dataset {self.name!r}"):
