@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import gc
+import importlib
 import os
 import pickle
 import stat
@@ -14,7 +15,7 @@ from support import require
 
 import dosna as dn
 from dosna import errors
-from dosna.backends.folders import connection as folder
+from dosna.backends.folders import handle
 
 require("h5py")
 
@@ -485,7 +486,7 @@ def test_a_replacement_whose_maker_removes_it_while_others_sweep(con, base, back
 
 def test_who_opens_what_is_replaced_meanwhile_gets_what_replaced_it(con, monkeypatch):
     con.ingest({"a": np.arange(3)})
-    opened = folder.open_descriptor
+    opened = handle.open_descriptor
     armed = True
 
     def slow(path, *args, **kwargs):
@@ -496,7 +497,7 @@ def test_who_opens_what_is_replaced_meanwhile_gets_what_replaced_it(con, monkeyp
             con.ingest({"a": np.arange(4.0)}, overwrite=True)
         return found
 
-    monkeypatch.setattr(folder, "open_descriptor", slow)
+    monkeypatch.setattr(handle, "open_descriptor", slow)
     assert con["a"][...].tolist() == [0.0, 1.0, 2.0, 3.0]
     assert not armed
 
@@ -511,8 +512,8 @@ def test_verify_through_a_handle_on_what_was_replaced_is_an_error(con):
 
 def test_an_array_gets_its_extent_back_when_an_append_fills_the_disk(con, base, monkeypatch):
     con.create_dataset("a", data=np.arange(8), chunk_size=2)
-    module = "filedata" if con.instance.description == "zarr.json" else "h5dataset"
-    there = __import__(f"dosna.backends.{module}", fromlist=["replace_file"])
+    kind = "zarr" if con.instance.description == "zarr.json" else "hdf5"
+    there = importlib.import_module(f"dosna.backends.{kind}.dataset")
     write = there.replace_file
 
     def on_a_small_disk(*args, **kwargs):
