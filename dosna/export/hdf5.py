@@ -33,6 +33,7 @@ from dosna.engines.base import Report
 from dosna.engines.work.boxes import read_box, workers_within
 from dosna.errors import ConfigurationError, RefusedError, StorageError
 from dosna.export.job import Job, share_of
+from dosna.io.h5chunks import write_stored_chunk
 from dosna.sources.datasets import groups_above
 
 __all__ = ["write"]
@@ -223,7 +224,7 @@ class _WriteChunks:
                 _write_box(self.target, task.out, block)
             else:
                 start = tuple(s.start for s in task.out)
-                self.target.id.write_direct_chunk(start, self._image(block))
+                write_stored_chunk(self.target.id, start, self._image(block))
             self.count.one_more()
 
     def _image(self, block: Array) -> Any:

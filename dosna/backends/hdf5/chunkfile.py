@@ -29,6 +29,7 @@ from dosna.core.text import is_text
 from dosna.core.types import Array
 from dosna.core.values import check_dtype
 from dosna.errors import DosnaError, FormatError
+from dosna.io.h5chunks import write_stored_chunk
 
 __all__ = [
     "chunk_name",
@@ -172,7 +173,7 @@ def encode(chunk: Array, metadata: DatasetMetadata) -> bytes:
     with _new_file() as file:
         space = dataspace(metadata.chunk_size)
         made = h5d.create(file.id, b"data", kind, space, dcpl=creation)
-        made.write_direct_chunk((0,) * metadata.ndim, data)
+        write_stored_chunk(made, (0,) * metadata.ndim, data)
         del made
         return _image(file)
 

@@ -35,6 +35,7 @@ from dosna.core.selection import select
 from dosna.core.types import Array, Box, Shape
 from dosna.io.bytefile import ByteFile
 from dosna.io.contiguous import ContiguousReader
+from dosna.io.h5chunks import read_stored_chunk
 from dosna.sources.hdf5.types import is_stored_as, stored_fill
 
 __all__ = [
@@ -271,7 +272,7 @@ def _leaves_edges(
                 return False
             continue
         expected = values.tobytes()
-        _, raw = dataset.id.read_direct_chunk(tuple(s.start for s in box))
+        raw = read_stored_chunk(dataset.id, tuple(s.start for s in box))
         inside = tuple(slice(0, s.stop - s.start) for s in box)
         plain = _elements(raw, dataset, inside)
         filtered = _filtered(raw, dataset, inside, decoders, mask, nbytes)

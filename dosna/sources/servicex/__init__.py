@@ -1,5 +1,5 @@
-"""Results of ServiceX as sources."""
+"""Results of ServiceX as sources.
 
-from dosna.sources.servicex.source import KIND, ServiceXSource
-
-__all__ = ["KIND", "ServiceXSource"]
+The kind of source is in `dosna.sources.servicex.source`. Nothing is imported here, because files
+of events (`eventfiles`, `growing`) are read without the package servicex too.
+"""
