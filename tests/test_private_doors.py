@@ -268,18 +268,18 @@ def test_stored_chunks_of_hdf5_wait_for_the_lock_of_h5py(tmp_path):
     values = np.arange(4, dtype="<i4")
     with h5py.File(tmp_path / "a.h5", "w") as file:
         data = file.create_dataset("data", (8,), "<i4", chunks=(4,))
-
-        def work():
-            write_stored_chunk(data.id, (4,), values.tobytes())
-            done.append(read_stored_chunk(data.id, (4,)))
-
+        handle = data.id  # which takes the lock itself
         done = []
-        thread = threading.Thread(target=work)
-        with phil:
-            thread.start()
-            thread.join(0.2)
-            assert done == []
-        thread.join(60)
+        for call in (
+            lambda: write_stored_chunk(handle, (4,), values.tobytes()),
+            lambda: done.append(read_stored_chunk(handle, (4,))),
+        ):
+            thread = threading.Thread(target=call)
+            with phil:
+                thread.start()
+                thread.join(0.2)
+                assert thread.is_alive(), "the lock was not waited for"
+            thread.join(60)
         assert done == [values.tobytes()]
         assert data[...].tolist() == [0, 0, 0, 0, 0, 1, 2, 3]
     text = [path.read_text() for path in (ROOT / "dosna").rglob("*.py")]
