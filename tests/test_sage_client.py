@@ -173,7 +173,9 @@ def free_port():
 def test_without_the_binding_the_message_says_how_to_compile_it(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "_dosna_motr", None)
     con = dn.Connection("trial", backend="sage", conffile=write(tmp_path / "sage.conf", GOOD))
-    with pytest.raises(errors.MissingDependencyError, match=r"python -m dosna\.support\.motr"):
+    with pytest.raises(
+        errors.MissingDependencyError, match=r"python -m dosna\.backends\.sage\.binding"
+    ):
         con.connect()
     assert not con.connected
 
