@@ -172,6 +172,18 @@ def _any_keys() -> Iterator[None]:
 
 
 @pytest.fixture(autouse=True)
+def _own_memory() -> Iterator[None]:
+    """Forget what a test put into connections of ram, which live as long as the process."""
+    ram = sys.modules.get("dosna.backends.ram")
+    before = set(ram._stores) if ram is not None else set()
+    yield
+    ram = sys.modules.get("dosna.backends.ram")
+    if ram is not None:
+        for name in set(ram._stores) - before:
+            del ram._stores[name]
+
+
+@pytest.fixture(autouse=True)
 def _default_engine_and_backend() -> Iterator[None]:
     yield
     use = getattr(sys.modules.get("dosna"), "use", None)
