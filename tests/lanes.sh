@@ -62,7 +62,7 @@ print("== Python", python_version(), *(f"{name} {version(name)}" for name in nam
 END_OF_PYTHON
     files=
     for name in $lane_tests; do
-        files="$files tests/test_$name.py"
+        files="$files $(find tests -name "test_$name.py")"
     done
     # shellcheck disable=SC2086  # a list of files
     PYTHONPATH=$here${PYTHONPATH:+:$PYTHONPATH} exec "$lane_venv/bin/python" -m pytest \

@@ -34,7 +34,7 @@ APART = {
     "test_progress": "the root alone shows progress",
     "test_progress_counts_to_the_end": "the root alone shows progress",
     "test_a_memory_limit_bounds_how_many_work": "each rank has the limit to itself",
-    # tests/test_mpi.py starts and ends several ranks.
+    # tests/engines/test_mpi.py starts and ends several ranks.
     "test_ctrl_c_stops_within_a_second": "its script is of one rank",
     "test_a_forked_child_works_or_raises_at_once": "its script is of one rank",
     "test_a_script_ends_by_itself_and_says_nothing": "its script is of one rank",

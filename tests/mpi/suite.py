@@ -1,6 +1,6 @@
 """The mpi engine, on as many ranks as it is started with: each test is run by all of them.
 
-``mpiexec -n 3 sh run_tests.sh`` runs it; `tests/test_mpi.py` does so for several numbers.
+``mpiexec -n 3 sh run_tests.sh`` runs it; `tests/engines/test_mpi.py` does so for several numbers.
 """
 
 from __future__ import annotations

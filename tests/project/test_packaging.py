@@ -1,0 +1,305 @@
+"""What a user gets before the first call: files, scripts, the wheel, the cost of the import."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import re
+import shutil
+import subprocess
+import sys
+import zipfile
+from email.parser import Parser
+from pathlib import Path
+
+import pytest
+from support import require
+
+ROOT = Path(__file__).resolve().parents[2]
+SCRIPTS = sorted([*ROOT.glob("*.sh"), ROOT / "tests/lanes.sh"])
+SOURCE_FOLDERS = ("dosna", "findings", "tests", "examples", "docs", "benchmarks", ".ci")
+
+HEAVY_STANDARD = {"asyncio", "ctypes", "email", "http", "multiprocessing", "sqlite3", "ssl"}
+
+
+def text_files():
+    # In a worktree .git is a file, which names the clone.
+    found = [path for path in ROOT.iterdir() if path.is_file() and path.name != ".git"]
+    for folder in SOURCE_FOLDERS:
+        found += [path for path in (ROOT / folder).rglob("*") if path.is_file()]
+    for path in found:
+        if "__pycache__" not in path.parts:
+            try:
+                yield path, path.read_text(encoding="utf-8")
+            except UnicodeDecodeError:
+                continue
+
+
+def python(code, **environment):
+    return subprocess.run(
+        [sys.executable, "-c", code],
+        env={**os.environ, **environment},
+        check=True,
+        capture_output=True,
+        text=True,
+    ).stdout
+
+
+def test_import_loads_nothing_beyond_numpy_and_light_standard_modules():
+    loaded = python(
+        "import sys, numpy; before = set(sys.modules); import dosna;"
+        "print(*sorted({name.partition('.')[0] for name in set(sys.modules) - before}))"
+    ).split()
+    assert {name for name in loaded if name not in sys.stdlib_module_names} <= {"dosna", "numpy"}
+    assert HEAVY_STANDARD.intersection(loaded) == set()
+
+
+@pytest.mark.serial
+def test_import_takes_less_than_50_ms_beyond_numpy(tmp_path):
+    code = (
+        "import time, numpy; start = time.perf_counter(); import dosna;"
+        "print(time.perf_counter() - start)"
+    )
+    # What was installed is compiled, whatever the environment says of this tree.
+    cached = {"PYTHONDONTWRITEBYTECODE": "", "PYTHONPYCACHEPREFIX": str(tmp_path)}
+    assert min(float(python(code, **cached)) for _ in range(6)) < 0.05
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *["README.md", "CONTRIBUTING.md", "CHANGELOG.md", "LICENSE", "pyproject.toml"],
+        *["mkdocs.yml", "docs/index.md"],
+        *["setup.cfg", "run_tests.sh", "run_mpi.sh", "ceph.sample.conf", "sage.sample.conf"],
+        *[".ci/run", "dosna/__init__.py", "dosna/py.typed", "examples/new_backend.py"],
+    ],
+)
+def test_repository_has(name):
+    assert (ROOT / name).is_file()
+
+
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.name)
+def test_scripts_are_posix(script):
+    shell = shutil.which("dash") or "sh"
+    checked = subprocess.run([shell, "-n", script], capture_output=True, text=True)
+    assert (checked.returncode, checked.stderr) == (0, "")
+    lines = script.read_text().splitlines()
+    assert lines[0] == "#!/bin/sh"
+    bashism = re.compile(
+        r"\[\[|\[ [^]]* == |<<<|<\(|&>|\$'|\w+=\(|\bpipefail\b|\becho -[en]\b|\$RANDOM"
+        r"|^\s*(function|local|source|declare|typeset|select|let)\s"
+    )
+    assert [line for line in lines if bashism.search(line)] == []
+
+
+@pytest.mark.parametrize(
+    "script",
+    [*SCRIPTS, ROOT / ".ci/run", ROOT / ".ci/with_venv"],
+    ids=lambda path: path.name,
+)
+def test_scripts_are_executable(script):
+    assert os.access(script, os.X_OK)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--instal"],
+        ["tests"],
+        ["--backend"],
+        ["--backend", "--install"],
+        ["--engine", "cpu"],
+        ["--backend", "ram", "extra"],
+        ["--backend", "ram", "--connection-options", "directory"],
+        ["--newest", "--oldest"],
+        ["--newest", "--newest"],
+        ["--install", "--newest"],
+        ["--oldest", "--backend", "ram"],
+        ["--newest", "tests"],
+    ],
+    ids=" ".join,
+)
+def test_run_tests_refuses_wrong_arguments(arguments):
+    run = subprocess.run(["sh", ROOT / "run_tests.sh", *arguments], capture_output=True, text=True)
+    assert run.returncode == 2
+    assert "--help" in run.stderr
+
+
+def test_run_tests_explains_itself():
+    run = subprocess.run(["sh", ROOT / "run_tests.sh", "--help"], capture_output=True, text=True)
+    assert (run.returncode, run.stderr) == (0, "")
+    for option in ("--install", "--backend", "--engine", "--connection-options", "PYTHON"):
+        assert option in run.stdout
+    assert {"--newest", "--oldest"} <= set(run.stdout.split())
+
+
+def test_the_lanes_run_tests_that_are_there():
+    text = (ROOT / "tests/lanes.sh").read_text()
+    names = re.search(r'^lane_tests="([^"]+)"', text, re.MULTILINE)[1].split()
+    assert [name for name in names if not list(ROOT.glob(f"tests/**/test_{name}.py"))] == []
+    extras = re.search(r"^lane_extras=(\S+)", text, re.MULTILINE)[1].split(",")
+    known = re.findall(r"^(\w+) =", (ROOT / "setup.cfg").read_text().lower(), re.MULTILINE)
+    assert set(extras) <= set(known)
+
+
+@pytest.mark.parametrize("outcome", ["passes", "fails"])
+def test_run_tests_hands_the_choice_of_a_backend_to_pytest(tmp_path, outcome):
+    """From a folder with a blank in its name, called from elsewhere."""
+    clone = tmp_path / "a clone"
+    (clone / "tests").mkdir(parents=True)
+    for name in ("run_tests.sh", "venv.sh", "pyproject.toml", "tests/conftest.py"):
+        shutil.copy(ROOT / name, clone / name)
+    wanted = {
+        "backend": "hdf5",
+        "engine": "joblib",
+        "connection": "my trial",
+        "connection_options": ["directory=/a b/$c", "timeout=5", "verify=False"],
+        "engine_options": ["njobs=2", "jlbackend=loky"],
+    }
+    (clone / "tests/test_backend_runner.py").write_text(
+        "from pathlib import Path\n"
+        "def test_choice(request):\n"
+        f"    wanted = {wanted!r}\n"
+        "    assert {name: request.config.getoption(name) for name in wanted} == wanted\n"
+        f"    assert Path.cwd() == Path({str(tmp_path)!r})\n"
+        f"    assert {outcome!r} == 'passes'\n"
+    )
+    run = subprocess.run(
+        [
+            *["sh", "a clone/run_tests.sh", "--backend", "hdf5", "--connection-options"],
+            *wanted["connection_options"],
+            *["--engine", "joblib", "--connection", "my trial", "--engine-options"],
+            *wanted["engine_options"],
+        ],
+        cwd=tmp_path,
+        env={
+            **os.environ,
+            "PYTHON": sys.executable,
+            "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1",
+            "PYTEST_PLUGINS": "pytest_timeout",
+        },
+        capture_output=True,
+        text=True,
+    )
+    assert run.returncode == (outcome == "fails"), run.stdout + run.stderr
+    assert ("1 passed" if outcome == "passes" else "assert 'fails' == 'passes'") in run.stdout
+
+
+def test_a_virtual_environment_borrows_the_binding_of_ceph(tmp_path):
+    require("rados")
+    venv = tmp_path / ".venv"
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", venv], check=True)
+    script = f"here={tmp_path}; . {ROOT}/venv.sh; python=$venv/bin/python; link_rados"
+    env = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    for _ in range(2):
+        subprocess.run(["sh", "-euc", script], check=True, env=env)
+        found = subprocess.run(
+            [venv / "bin/python", "-c", "import rados; print(rados.__file__)"],
+            check=True,
+            capture_output=True,
+            text=True,
+            env=env,
+        )
+        assert found.stdout.startswith(str(venv))
+
+
+@pytest.mark.serial
+def test_wheel_holds_the_package_and_needs_numpy_only(tmp_path):
+    setuptools = require("setuptools")
+    if tuple(map(int, setuptools.__version__.split(".")[:2])) < (70, 1):
+        require("wheel")
+    source = tmp_path / "source"
+    shutil.copytree(ROOT / "dosna", source / "dosna", ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("setup.cfg", "pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, source / name)
+    built = subprocess.run(
+        [
+            *[sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps"],
+            *["--no-build-isolation", "--wheel-dir", tmp_path, source],
+        ],
+        capture_output=True,
+        text=True,
+    )
+    assert built.returncode == 0, built.stderr
+
+    (wheel,) = tmp_path.glob("dosna-*.whl")
+    with zipfile.ZipFile(wheel) as archive:
+        names = set(archive.namelist())
+        (metadata_name,) = [name for name in names if name.endswith("/METADATA")]
+        metadata = Parser().parsestr(archive.read(metadata_name).decode())
+    wanted = {
+        path.relative_to(ROOT).as_posix()
+        for path in (ROOT / "dosna").rglob("*")
+        if path.suffix == ".py" or path.name == "py.typed"
+    }
+    assert wanted - names == set()
+    assert {name.partition("/")[0] for name in names} == {
+        "dosna",
+        metadata_name.partition("/")[0],
+    }
+    needed = metadata.get_all("Requires-Dist")
+    always = [need for need in needed if "extra ==" not in need]
+    assert [re.split(r"[<>=~! ]", need)[0] for need in always] == ["numpy"]
+    extras = {name.lower() for name in metadata.get_all("Provides-Extra")}
+    assert {"hdf5", "jl", "joblib", "mpi", "zarr", "s3", "ceph", "sage", "all", "dev"} <= extras
+    assert {"root", "servicex"} <= extras
+    assert [need for need in needed if need.startswith("rados")] == []
+
+
+def test_nothing_refers_to_the_machine_it_was_written_on():
+    local = re.compile(r"(?<![\w.~*/-])/(?:home|root|work)/\w|\bissues? #?\d")
+    found = [
+        f"{path.relative_to(ROOT)}: {match.group()}"
+        for path, text in text_files()
+        for match in local.finditer(text)
+    ]
+    assert found == []
+
+
+def test_files_that_git_knows_are_small_and_known_at_the_top():
+    check = [sys.executable, ROOT / ".ci/check_files.py"]
+    if (ROOT / ".git").exists():
+        run = subprocess.run(check, capture_output=True, text=True)
+        assert (run.returncode, run.stdout) == (0, "")
+    run = subprocess.run([*check, "core.1234"], capture_output=True, text=True)
+    assert run.returncode == 1
+    assert "core.1234" in run.stdout
+
+
+def test_relative_links_of_the_documents_lead_to_files_of_the_repository():
+    broken = []
+    for path, text in text_files():
+        if path.suffix != ".md":
+            continue
+        for link in re.findall(r"\]\(([^)#\s]+)[^)]*\)", text):
+            target = (path.parent / link).resolve()
+            if "://" not in link and not (target.is_relative_to(ROOT) and target.exists()):
+                broken.append(f"{path.relative_to(ROOT)}: {link}")
+    assert broken == []
+
+
+def test_missing_components_are_asked_for_in_the_one_way_that_can_insist():
+    bare_skip = re.compile(r"\bpytest\.importorskip\(")
+    found = [path.name for path in (ROOT / "tests").glob("*.py") if path.name != "support.py"]
+    assert [name for name in found if bare_skip.search((ROOT / "tests" / name).read_text())] == []
+
+
+@pytest.mark.parametrize(("insist", "outcome"), [("0", "1 skipped"), ("1", "1 failed")])
+def test_a_missing_component_skips_or_fails_as_asked(tmp_path, insist, outcome):
+    assert importlib.util.find_spec("no_such_package") is None
+    (tmp_path / "test_it.py").write_text(
+        "from support import require\ndef test_it():\n    require('no_such_package')\n"
+    )
+    run = subprocess.run(
+        [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-rsf", tmp_path],
+        env={
+            **os.environ,
+            "DOSNA_REQUIRE_ALL": insist,
+            "PYTHONPATH": str(ROOT / "tests"),
+            "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1",
+        },
+        capture_output=True,
+        text=True,
+    )
+    assert outcome in run.stdout
+    assert "the package no_such_package is missing" in run.stdout

@@ -1,0 +1,47 @@
+"""The services of the tests end with the tests, however these end."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from support import require_program
+
+
+def test_a_cluster_ends_with_who_started_it():
+    for program in ("ceph-mon", "ceph-osd", "radosgw", "radosgw-admin"):
+        require_program(program)
+    assert_it_ends("start_ceph('--gateway')", 3)
+
+
+def test_an_hsds_server_ends_with_who_started_it(start_hsds):
+    assert_it_ends("start_hsds()", 1)
+
+
+def assert_it_ends(start, daemons):
+    code = (
+        f"import sys; sys.path.insert(0, {str(Path(__file__).parents[1])!r})\n"
+        "import json, time\n"
+        "from services import start_ceph, start_hsds\n"
+        f"with {start} as service:\n"
+        "    print(json.dumps([list(service.pids.values()), service.folder]), flush=True)\n"
+        "    time.sleep(60)\n"
+    )
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE) as owner:
+        pids, folder = json.loads(owner.stdout.readline())
+        assert len(pids) == daemons
+        pids += [
+            int(path.parent.name)
+            for path in Path("/proc").glob("[0-9]*/cmdline")
+            if folder.encode() in path.read_bytes()
+        ]
+        left = [Path(folder), *(Path(f"/proc/{pid}") for pid in pids)]
+        assert all(path.exists() for path in left)
+        owner.kill()
+    end = time.monotonic() + 20
+    while any(path.exists() for path in left):
+        assert time.monotonic() < end, [path for path in left if path.exists()]
+        time.sleep(0.05)
