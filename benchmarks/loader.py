@@ -30,7 +30,7 @@ from services import aws_environment, start_ceph
 from services.proxy import Proxy
 from services.s3 import make_client
 
-from dosna.io.s3file import S3Options
+from dosna.io.s3.options import S3Options
 from dosna.loader import Config, open_inventory, watch
 
 ROOT = Path(__file__).resolve().parent.parent

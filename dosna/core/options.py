@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import inspect
+import math
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from dosna.errors import ConfigurationError
 
-__all__ = ["parse_options", "refuse_unknown"]
+__all__ = ["check_count", "check_seconds", "parse_options", "refuse_unknown"]
 
 Value = int | float | bool | str | None
 
@@ -132,3 +133,16 @@ def refuse_unknown(options: Mapping[str, Any], func: Callable[..., Any], what: s
             raise TypeError(
                 f"{what} has no option {option!r}: it has {', '.join(sorted(own)) or 'none'}"
             )
+
+
+def check_seconds(name: str, value: object) -> None:
+    """Raise ConfigurationError unless an option is a positive, finite number of seconds."""
+    number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    if not (number and 0 < value < math.inf):  # type: ignore[operator]
+        raise ConfigurationError(f"{name} must be a positive number of seconds, not {value!r}")
+
+
+def check_count(name: str, value: object) -> None:
+    """Raise ConfigurationError unless an option is a whole number that is not negative."""
+    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+        raise ConfigurationError(f"{name} must be a number of times, not {value!r}")

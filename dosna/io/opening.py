@@ -7,7 +7,8 @@ from dosna.errors import (
 )
 from dosna.io.bytefile import ByteFile
 from dosna.io.local import LocalFile
-from dosna.io.s3file import S3File, S3Options
+from dosna.io.s3.options import S3Options
+from dosna.io.s3file import S3File
 
 __all__ = ["foreign_format", "open_bytes"]
 

@@ -5,89 +5,24 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, field
 from functools import lru_cache
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
-from dosna.errors import (
-    ConfigurationError,
-    MissingDependencyError,
-    SourceChangedError,
-    SourceError,
-)
+from dosna.errors import SourceChangedError, SourceError
 from dosna.errors import SourceNotFoundError as NotFound
+from dosna.io.bytefile import ByteFile
+from dosna.io.s3.options import S3Options
 
 if TYPE_CHECKING:
     from dosna.io.s3.client import S3Client
-from dosna.io.bytefile import ByteFile
 
-__all__ = ["S3File", "S3Options", "s3_fingerprint"]
+__all__ = ["S3File", "s3_fingerprint"]
 
 
 _IN_FLIGHT = 8
 
 _SUBMITTED = 1024
-
-
-@dataclass(frozen=True)
-class S3Options:
-    """The settings of an S3 server; see `dosna.backends.s3.connection.S3Connection`.
-
-    They may be sent to other processes. `client` makes the object that holds connections.
-    """
-
-    endpoint_url: str | None = None
-    profile_name: str = "default"
-    region_name: str | None = None
-    verify: bool | str = True
-    timeout: float = 30.0
-    retries: int = 5
-    keys: tuple[str, str] | None = field(default=None, repr=False)
-    """The access key and the secret key, if they do not come from the environment."""
-
-    def portable(self) -> dict[str, Any]:
-        """Return the settings to store with a linked dataset: no defaults and no secrets.
-
-        Raises
-        ------
-        ConfigurationError
-            `endpoint_url` has a user or a password in it.
-        """
-        fields = {k: v for k, v in asdict(self).items() if k != "keys"}
-        kept = {k: v for k, v in fields.items() if v != getattr(S3Options, k)}
-        # The environment of a reader may name no endpoint, or another one.
-        endpoint = self.endpoint_url or os.environ.get("AWS_ENDPOINT_URL_S3")
-        endpoint = endpoint or os.environ.get("AWS_ENDPOINT_URL")
-        if endpoint:
-            kept["endpoint_url"] = endpoint
-            if "@" in endpoint.partition("://")[2].partition("/")[0]:
-                raise ConfigurationError(
-                    "endpoint_url has a user or a password in it, which would be kept with what "
-                    "is linked: put keys into ~/.aws/credentials or the environment"
-                )
-        return kept
-
-    def client(self, what: str) -> S3Client:
-        """Return a new client. `what` names the object to read in errors."""
-        try:
-            from dosna.io.s3.client import S3Client, Settings
-        except ImportError as error:
-            raise MissingDependencyError(
-                f"reading {what} needs {error.name}: pip install 'dosna[s3]'"
-            ) from error
-        profile = None if self.profile_name == "default" else self.profile_name
-        return S3Client(
-            Settings(
-                self.endpoint_url,
-                profile,
-                self.region_name,
-                self.verify,
-                self.timeout,
-                self.retries,
-            ),
-            self.keys,
-        )
 
 
 @lru_cache(maxsize=16)

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING
 from dosna.errors import ConfigurationError, SourceNotFoundError, StorageError
 from dosna.io.bytefile import ByteFile, MemoryFile
 from dosna.io.local import LocalFile
-from dosna.io.s3file import S3File, S3Options, s3_fingerprint
+from dosna.io.s3.options import S3Options
+from dosna.io.s3file import S3File, s3_fingerprint
 from dosna.loader.config import Config
 
 if TYPE_CHECKING:

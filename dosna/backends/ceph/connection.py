@@ -24,6 +24,7 @@ from dosna.backends.stores.store import ABSENT, Store, Turns
 from dosna.codecs.zarr import document as zarr3
 from dosna.core.metadata import DatasetMetadata
 from dosna.core.names import parents
+from dosna.core.options import check_seconds
 from dosna.core.types import Shape
 from dosna.errors import (
     ConfigurationError,
@@ -89,8 +90,7 @@ class CephConnection(StoreConnection):
         mode: str = "a",
     ) -> None:
         super().__init__(name, mode)
-        if isinstance(timeout, bool) or not isinstance(timeout, (int, float)) or timeout <= 0:
-            raise ConfigurationError(f"timeout is a positive number of seconds, not {timeout!r}")
+        check_seconds("timeout", timeout)
         self.settings = Settings(name, os.path.abspath(conffile), client_id, timeout)
         self.lease = 2.0 * timeout + 1  # type: ignore[misc]
 

@@ -51,7 +51,7 @@ from dosna.errors import (
 from dosna.io.bytefile import ByteFile
 from dosna.io.opening import open_bytes
 from dosna.io.ranges import within
-from dosna.io.s3file import S3Options
+from dosna.io.s3.options import S3Options
 
 __all__ = ["MOST_KEPT", "Link", "LinkedDataset", "new_table", "write_records"]
 

@@ -45,8 +45,9 @@ from dosna.errors import (
     FormatError,
     StorageError,
 )
-from dosna.io.s3.client import S3Client, Settings
+from dosna.io.s3.client import S3Client
 from dosna.io.s3.errors import Failure
+from dosna.io.s3.options import S3Options
 
 _MOST_ATTEMPTS = 10
 _DIGITS = 8
@@ -134,10 +135,9 @@ class S3Connection(StoreConnection):
         mode: str = "a",
     ) -> None:
         super().__init__(name, mode)
-        if isinstance(timeout, bool) or not isinstance(timeout, (int, float)) or timeout <= 0:
-            raise ConfigurationError(f"timeout is a positive number of seconds, not {timeout!r}")
-        if isinstance(retries, bool) or not isinstance(retries, int) or retries < 0:
-            raise ConfigurationError(f"retries is a number of times, not {retries!r}")
+        self.settings = S3Options(
+            endpoint_url, profile_name, region_name, verify, timeout, retries
+        )
         if bucket is not None and bucket_name(bucket) != bucket:
             raise ConfigurationError(
                 f"bucket {bucket!r} is not legal by AWS's rules: {bucket_name(bucket)!r} is"
@@ -148,15 +148,6 @@ class S3Connection(StoreConnection):
             except DatasetNameError as error:
                 raise ConfigurationError(f"as the prefix of all keys: {error}") from None
         self.bucket = bucket
-        # boto3's own default also looks into the environment, while its 'default' does not.
-        self.settings = Settings(
-            endpoint_url=endpoint_url,
-            profile_name=None if profile_name == "default" else profile_name,
-            region_name=region_name,
-            verify=verify,
-            timeout=timeout,
-            retries=retries,
-        )
         self._learnt: dict[str, Conditions] = {}
         self.lease = 1.5 * timeout  # type: ignore[misc]
 

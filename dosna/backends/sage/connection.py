@@ -17,6 +17,7 @@ from dosna.backends.sage.start import client
 from dosna.backends.sage.store import SageStore
 from dosna.backends.stores.connection import Store, StoreConnection
 from dosna.core.launcher import process_rank
+from dosna.core.options import check_seconds
 from dosna.errors import ConfigurationError
 
 __all__ = ["BACKEND", "SageConnection"]
@@ -64,8 +65,7 @@ class SageConnection(StoreConnection):
             )
         if not isinstance(prefix_conffile, bool):
             raise ConfigurationError(f"prefix_conffile is a bool, not {prefix_conffile!r}")
-        if isinstance(timeout, bool) or not isinstance(timeout, (int, float)) or timeout <= 0:
-            raise ConfigurationError(f"timeout is a positive number of seconds, not {timeout!r}")
+        check_seconds("timeout", timeout)
         self.conffile = os.path.abspath(conffile)
         self.prefix_conffile = prefix_conffile
         self.timeout = float(timeout)

@@ -14,7 +14,6 @@ import random
 import re
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
@@ -39,6 +38,7 @@ from dosna.io.s3.errors import (
     obstore_failure,
     setup_error,
 )
+from dosna.io.s3.options import S3Options
 
 T = TypeVar("T")
 
@@ -50,36 +50,13 @@ MARK = "dosna-of"
 
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 5.0
 _CONNECT_SECONDS = 5.0
+_REGION = "us-east-1"
 # botocore's data about services, read once, because that takes longer than everything else in
 # making a connection.
 _boto_data = create_loader()
 # The runtime of the Rust client does not survive a fork: its threads are gone, and a child that
 # touched its sockets would disturb the parent.
 _used_by: set[int] = set()
-
-
-@dataclass(frozen=True)
-class Settings:
-    """The settings of an endpoint. They have no secrets and may be sent to other processes.
-
-    Parameters
-    ----------
-    endpoint_url, profile_name, region_name : str, optional
-        The settings of boto3 with these names. If they are None, boto3 finds them.
-    verify : bool or str
-        True to verify certificates, or the name of a file of authorities to trust.
-    timeout : float
-        The time for one request with all of its bytes, in seconds.
-    retries : int
-        The number of times that a request is repeated after a transient failure.
-    """
-
-    endpoint_url: str | None
-    profile_name: str | None
-    region_name: str | None
-    verify: bool | str
-    timeout: float
-    retries: int
 
 
 class Object(NamedTuple):
@@ -98,10 +75,8 @@ class S3Client:
 
     Parameters
     ----------
-    settings : Settings
-        The settings of the endpoint.
-    keys : tuple of str, optional
-        The access key and the secret key. By default, boto3 finds them.
+    options : S3Options
+        The options of the endpoint.
 
     Raises
     ------
@@ -111,53 +86,19 @@ class S3Client:
         There are no credentials.
     """
 
-    def __init__(self, settings: Settings, keys: tuple[str, str] | None = None) -> None:
-        self.settings = settings
-        access_key, secret_key = keys or (None, None)
-        self.timeout = settings.timeout
-        connect = min(_CONNECT_SECONDS, settings.timeout)
-        config = Config(
-            connect_timeout=connect,
-            read_timeout=settings.timeout,
-            retries={"total_max_attempts": 1},
-            max_pool_connections=IN_FLIGHT,
-            s3={"addressing_style": "path"},
-        )
+    def __init__(self, options: S3Options) -> None:
+        self.options = options
+        self.timeout = options.timeout
+        connect = min(_CONNECT_SECONDS, options.timeout)
+        # boto3's own default also looks into the environment, while its 'default' does not.
+        profile = None if options.profile_name == "default" else options.profile_name
         try:
-            core = botocore.session.Session()
-            core.register_component("data_loader", _boto_data)
-            session = boto3.Session(
-                access_key,
-                secret_key,
-                profile_name=settings.profile_name,
-                region_name=settings.region_name,
-                botocore_session=core,
-            )
-            self.region = session.region_name or "us-east-1"
-            self._boto = session.client(
-                "s3",
-                endpoint_url=settings.endpoint_url,
-                region_name=self.region,
-                verify=None if settings.verify is True else settings.verify,
-                config=config,
-            )
-            self._boto.meta.events.register("response-received.s3", _check_answer)
-            credentials = session.get_credentials()
-            if credentials is None:
-                raise boto.NoCredentialsError
+            session, self._boto = _boto_client(options, profile, connect)
             provider = Boto3CredentialProvider(session)
         except (boto.BotoCoreError, ValueError) as error:
-            raise setup_error(error, settings.profile_name) from None
+            raise setup_error(error, profile) from None
+        self.region: str = session.region_name or _REGION
         self.endpoint: str = self._boto.meta.endpoint_url
-        options: Any = {
-            "allow_http": True,
-            "allow_invalid_certificates": settings.verify is False,
-            "timeout": timedelta(seconds=settings.timeout),
-            "connect_timeout": timedelta(seconds=connect),
-        }
-        authorities = settings.verify if isinstance(settings.verify, str) else _authorities()
-        if authorities is not None:
-            options["root_certificate"] = Path(authorities).read_bytes()
         # obstore takes the endpoint for that of one bucket, so that one pool of connections serves
         # every bucket, as the first part of the key. The payload is left out of the signature,
         # because signing it would cost more time than everything else, and chunks have checksums
@@ -167,7 +108,7 @@ class S3Client:
             "region": self.region,
             "unsigned_payload": True,
             "credential_provider": provider,
-            "client_options": options,
+            "client_options": _transport_options(options, connect),
         }
         self._objects: ObstoreS3 = ObstoreS3(
             "any",
@@ -224,7 +165,7 @@ class S3Client:
             bucket,
             prefix=prefix,
             virtual_hosted_style_request=False,
-            retry_config={"max_retries": self.settings.retries},
+            retry_config={"max_retries": self.options.retries},
             **self._options,
         )
 
@@ -297,13 +238,13 @@ class S3Client:
 
         No attempt but the first starts after `until`, a time of ``time.monotonic()``.
         """
-        for number in range(self.settings.retries + 1):
+        for number in range(self.options.retries + 1):
             if number:
                 longest = min(_LONGEST_PAUSE, _FIRST_PAUSE * 2.0 ** (number - 1))
                 time.sleep(random.uniform(longest / 4, longest))
                 if time.monotonic() > until:
                     return
-            yield number == self.settings.retries
+            yield number == self.options.retries
 
     def repeat(self, request: Callable[[], T], until: float = math.inf) -> T:
         """Repeat a request that is safe to repeat, until it works or fails permanently."""
@@ -315,6 +256,50 @@ class S3Client:
             if last or not found.transient:
                 break
         raise found
+
+
+def _boto_client(options: S3Options, profile: str | None, connect: float) -> tuple[Any, Any]:
+    """Return boto3's session, which has credentials, and its client of S3."""
+    core = botocore.session.Session()
+    core.register_component("data_loader", _boto_data)
+    session = boto3.Session(
+        *(options.keys or (None, None)),
+        profile_name=profile,
+        region_name=options.region_name,
+        botocore_session=core,
+    )
+    client = session.client(
+        "s3",
+        endpoint_url=options.endpoint_url,
+        region_name=session.region_name or _REGION,
+        verify=None if options.verify is True else options.verify,
+        config=Config(
+            connect_timeout=connect,
+            read_timeout=options.timeout,
+            retries={"total_max_attempts": 1},
+            max_pool_connections=IN_FLIGHT,
+            s3={"addressing_style": "path"},
+        ),
+    )
+    client.meta.events.register("response-received.s3", _check_answer)
+    if session.get_credentials() is None:
+        raise boto.NoCredentialsError
+    return session, client
+
+
+def _transport_options(options: S3Options, connect: float) -> dict[str, Any]:
+    """Return obstore's options of connections."""
+    found: dict[str, Any] = {
+        "allow_http": True,
+        "allow_invalid_certificates": options.verify is False,
+        "timeout": timedelta(seconds=options.timeout),
+        "connect_timeout": timedelta(seconds=connect),
+    }
+    trusted = options.verify if isinstance(options.verify, str) else None
+    trusted = trusted or os.environ.get("AWS_CA_BUNDLE") or os.environ.get("REQUESTS_CA_BUNDLE")
+    if trusted:
+        found["root_certificate"] = Path(trusted).read_bytes()
+    return found
 
 
 def check_process() -> None:
@@ -366,7 +351,3 @@ def _check_answer(event_name: str, response_dict: Any = None, **_: Any) -> None:
 
 def _is_page(content_type: Any) -> bool:
     return str(content_type).lower().startswith(("text/html", "application/xhtml"))
-
-
-def _authorities() -> str | None:
-    return os.environ.get("AWS_CA_BUNDLE") or os.environ.get("REQUESTS_CA_BUNDLE")

@@ -32,7 +32,8 @@ from dosna.io.bytefile import ByteFile
 from dosna.io.contiguous import bytes_of, rows
 from dosna.io.local import LocalFile
 from dosna.io.opening import foreign_format, open_bytes
-from dosna.io.s3file import S3File, S3Options
+from dosna.io.s3.options import S3Options, takes_s3_options
+from dosna.io.s3file import S3File
 from dosna.sources.base import ArrayDescription, Source
 from dosna.sources.hdf5.direct import (
     direct_reader,
@@ -80,41 +81,20 @@ class H5Source(Source):
         open.
     inner : str
         A group or a dataset of the file; the whole file by default.
-    endpoint_url : str, optional
-        The URL of the S3 server, such as ``https://s3.example.org``; boto3's, or Amazon's, by
-        default.
-    profile_name : str
-        The section of ``~/.aws/credentials``.
-    region_name : str, optional
-        The region; boto3's by default.
-    verify : bool or str
-        Whether to verify the server's certificate, or a PEM file of authorities to trust.
-    timeout : float
-        The seconds of one request, all of its bytes included.
-    retries : int
-        The number of times that a request is repeated after a failure that may pass.
+    **options
+        The server of an ``s3://`` URL, by the fields of `dosna.io.s3.options.S3Options`.
     """
 
-    def __init__(
-        self,
-        location: Any,
-        inner: str = "",
-        *,
-        endpoint_url: str | None = None,
-        profile_name: str = "default",
-        region_name: str | None = None,
-        verify: bool | str = True,
-        timeout: float = 30.0,
-        retries: int = 5,
-    ) -> None:
+    @takes_s3_options
+    def __init__(self, location: Any, inner: str = "", **options: Any) -> None:
+        reached = S3Options(**options)
         self._given = not isinstance(location, (str, ByteFile))
         self._opening = secrets.token_hex(8)
         self._bytes: ByteFile | None = None
         self._state: str | None = None
         self._file: Any = None
         if isinstance(location, str):
-            options = S3Options(endpoint_url, profile_name, region_name, verify, timeout, retries)
-            self._bytes = open_bytes(location, options)
+            self._bytes = open_bytes(location, reached)
         elif isinstance(location, ByteFile):
             self._bytes, location = location, location.location
         else:

@@ -22,7 +22,7 @@ from dosna.errors import RefusedError, SourceError, SourceNotFoundError
 from dosna.io.bytefile import ByteFile, CachedReader
 from dosna.io.contiguous import ContiguousReader, bytes_of, rows
 from dosna.io.opening import open_bytes
-from dosna.io.s3file import S3Options
+from dosna.io.s3.options import S3Options, takes_s3_options
 from dosna.sources.base import ArrayDescription, Source
 from dosna.sources.kinds import SourceKind, registry
 
@@ -45,40 +45,19 @@ class NpySource(Source):
         A path, an ``s3://bucket/key`` URL, or arrays in memory.
     inner : str
         An array of an ``.npz`` file; all arrays by default.
-    endpoint_url : str, optional
-        The URL of the S3 server, such as ``https://s3.example.org``; boto3's, or Amazon's, by
-        default.
-    profile_name : str
-        The section of ``~/.aws/credentials``.
-    region_name : str, optional
-        The region; boto3's by default.
-    verify : bool or str
-        Whether to verify the server's certificate, or a PEM file of authorities to trust.
-    timeout : float
-        The seconds of one request, all of its bytes included.
-    retries : int
-        The number of times that a request is repeated after a failure that may pass.
+    **options
+        The server of an ``s3://`` URL, by the fields of `dosna.io.s3.options.S3Options`.
     """
 
-    def __init__(
-        self,
-        location: Any,
-        inner: str = "",
-        *,
-        endpoint_url: str | None = None,
-        profile_name: str = "default",
-        region_name: str | None = None,
-        verify: bool | str = True,
-        timeout: float = 30.0,
-        retries: int = 5,
-    ) -> None:
+    @takes_s3_options
+    def __init__(self, location: Any, inner: str = "", **options: Any) -> None:
+        reached = S3Options(**options)
         self._file: ByteFile | None = None
         self._arrays: dict[str, Any] = {}
         self._members: dict[str, _Member] | None = None
         self._foreign: dict[str, str] = {}
         if isinstance(location, str):
-            options = S3Options(endpoint_url, profile_name, region_name, verify, timeout, retries)
-            self._file = open_bytes(location, options)
+            self._file = open_bytes(location, reached)
         elif isinstance(location, Mapping):
             self._arrays = {name: _plain(array) for name, array in location.items()}
             location = "memory"

@@ -21,7 +21,7 @@ from dosna.errors import (
 )
 from dosna.io.bytefile import ByteFile
 from dosna.io.opening import open_bytes
-from dosna.io.s3file import S3Options
+from dosna.io.s3.options import S3Options
 
 __all__ = ["RootFile", "expand", "reading", "tree_paths"]
 

@@ -19,7 +19,7 @@ from dosna.core.patterns import matching
 from dosna.core.types import Array, Box
 from dosna.core.values import check_dtype
 from dosna.errors import DatasetNameError, SourceError, SourceNotFoundError
-from dosna.io.s3file import S3Options
+from dosna.io.s3.options import S3Options, takes_s3_options
 from dosna.sources.base import ArrayDescription, Source
 from dosna.sources.kinds import SourceKind, registry
 from dosna.sources.root.chain import Chain, Decoded
@@ -46,36 +46,13 @@ class RootSource(Source):
     inner : str
         A tree (``Events``, or ``Events;1`` for one of its cycles), or a directory of trees; all
         trees by default.
-    endpoint_url : str, optional
-        The URL of the S3 server, such as ``https://s3.example.org``; boto3's, or Amazon's, by
-        default.
-    profile_name : str
-        The section of ``~/.aws/credentials``.
-    region_name : str, optional
-        The region; boto3's by default.
-    verify : bool or str
-        Whether to verify the server's certificate, or a PEM file of authorities to trust.
-    timeout : float
-        The seconds of one request, all of its bytes included.
-    retries : int
-        The number of times that a request is repeated after a failure that may pass.
+    **options
+        The server of an ``s3://`` URL, by the fields of `dosna.io.s3.options.S3Options`.
     """
 
-    def __init__(
-        self,
-        location: Any,
-        inner: str = "",
-        *,
-        endpoint_url: str | None = None,
-        profile_name: str = "default",
-        region_name: str | None = None,
-        verify: bool | str = True,
-        timeout: float = 30.0,
-        retries: int = 5,
-    ) -> None:
-        self._options = S3Options(
-            endpoint_url, profile_name, region_name, verify, timeout, retries
-        )
+    @takes_s3_options
+    def __init__(self, location: Any, inner: str = "", **options: Any) -> None:
+        self._options = S3Options(**options)
         self._given: Any = None
         self._asked: list[str] = []
         if isinstance(location, str):

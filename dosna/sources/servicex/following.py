@@ -16,7 +16,8 @@ import awkward as ak
 from dosna.columns import escape
 from dosna.core.report import IngestReport
 from dosna.errors import SourceError, SourceNotFoundError
-from dosna.io.s3file import S3File, S3Options
+from dosna.io.s3.options import S3Options
+from dosna.io.s3file import S3File
 from dosna.sources.servicex.eventfiles import open_events
 from dosna.sources.servicex.growing import GrowingTrees, WiderError
 from dosna.sources.servicex.requests import ENDED, Requests, ResultFile

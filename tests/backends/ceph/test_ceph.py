@@ -508,7 +508,7 @@ class TestErrors:
             with pytest.raises(errors.DatasetNameError, match=r"too long|osd_max_object_name_len"):
                 con.create_dataset("/".join(["n" * 200] * 10 + ["n" * last]), (1,) * 32)
 
-    @pytest.mark.parametrize("timeout", [0, -1, "5", True])
+    @pytest.mark.parametrize("timeout", [0, -1, "5", True, float("nan")])
     def test_bad_options(self, timeout):
         with pytest.raises(errors.ConfigurationError, match="timeout"):
             dn.Connection("kit", backend="ceph", timeout=timeout)

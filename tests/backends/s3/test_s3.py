@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 import pickle
 import secrets
@@ -544,7 +545,7 @@ class TestErrors:
     @pytest.mark.usefixtures("_any_keys")
     @pytest.mark.parametrize(
         "options",
-        [{"timeout": 0}, {"timeout": "5"}, {"retries": -1}, {"bucket": "No_Bucket"}],
+        [{"timeout": math.nan}, {"timeout": "5"}, {"retries": -1}, {"bucket": "No_Bucket"}],
     )
     def test_bad_options(self, options):
         with pytest.raises(errors.ConfigurationError):

@@ -18,8 +18,9 @@ from dosna import errors
 require("boto3")
 require("obstore")
 
-from dosna.io.s3.client import S3Client, Settings  # noqa: E402
-from dosna.io.s3file import S3File, S3Options  # noqa: E402
+from dosna.io.s3.client import S3Client  # noqa: E402
+from dosna.io.s3.options import S3Options  # noqa: E402
+from dosna.io.s3file import S3File  # noqa: E402
 
 
 def error(code, more=""):
@@ -251,8 +252,7 @@ def test_the_loader_takes_no_page_for_an_empty_bucket(server, tmp_path, monkeypa
 def test_what_others_store_is_read_whatever_its_type(moto_url):
     """Only a web page without dosna's own metadata is taken for one."""
     bucket = make_bucket(moto_url)
-    settings = Settings(moto_url, None, None, True, 5, 0)
-    client = S3Client(settings)
+    client = S3Client(S3Options(moto_url, timeout=5, retries=0))
     for type_ in ("application/json", "binary/octet-stream", "text/plain", ""):
         client.call("put_object", Bucket=bucket, Key="x", Body=b"data", ContentType=type_)
         assert bytes(client.get(f"{bucket}/x").data) == b"data"

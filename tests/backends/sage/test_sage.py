@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import secrets
 import threading
 import time
@@ -230,7 +231,7 @@ def test_guarantees():
 
 @pytest.mark.parametrize(
     "options",
-    [{"prefix_conffile": "yes"}, {"timeout": 0}, {"timeout": "x"}, {"mode": "w"}],
+    [{"prefix_conffile": "yes"}, *({"timeout": t} for t in (0, "x", math.nan)), {"mode": "w"}],
 )
 def test_options_are_checked(options):
     with pytest.raises(errors.ConfigurationError):
