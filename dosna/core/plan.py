@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import lru_cache, partial
+from functools import partial
 from itertools import chain, product, repeat
 from math import prod
 from operator import itemgetter
@@ -18,7 +18,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from dosna.core.selection import Points, Range, Selection
+from dosna.core.cuts import Axis, Groups, cut, group
+from dosna.core.selection import Selection
 
 __all__ = [
     "ChunkTask",
@@ -33,7 +34,6 @@ __all__ = [
 
 Index = tuple[Any, ...]
 """An index of slices and, at points, of integer arrays."""
-
 
 Places = npt.NDArray[np.int64]
 """Places in a grid of chunks, one per row."""
@@ -74,81 +74,7 @@ class Columns(NamedTuple):
 # Twice as fast as calling the class, which goes through a Python function.
 _task: Callable[[tuple[Any, ...]], ChunkTask] = partial(tuple.__new__, ChunkTask)
 
-
-class _Axis(NamedTuple):
-    """An axis, cut along its chunks."""
-
-    idx: Sequence[int]
-    chunk: tuple[slice, ...]
-    out: tuple[slice, ...]
-    whole: tuple[bool, ...]
-    all_whole: bool
-
-    @property
-    def length(self) -> int:
-        return len(self.idx)
-
-    def part(self, start: int, stop: int) -> _Axis:
-        if stop - start == len(self.idx):
-            return self
-        ends = slice(start, stop)
-        whole = self.whole[ends]
-        return _Axis(
-            self.idx[ends],
-            self.chunk[ends],
-            self.out[ends],
-            whole,
-            self.all_whole or False not in whole,
-        )
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class _Groups:
-    """Points grouped by the chunk that they lie in. The columns are computed on request."""
-
-    chunks: tuple[list[int], ...]  # per axis: the chunk of each group
-    bounds: list[int]  # group i is bounds[i]:bounds[i + 1] of ...
-    local: tuple[Points, ...]  # ... these points in their chunk, per axis
-    order: Points | None  # ... and of these places among the points; None if as given
-    offset: int  # place of the first point if as given
-
-    @property
-    def length(self) -> int:
-        return len(self.bounds) - 1
-
-    @property
-    def idx(self) -> Iterable[Any]:
-        return self.chunks[0] if len(self.chunks) == 1 else zip(*self.chunks, strict=True)
-
-    @property
-    def chunk(self) -> Iterable[Any]:
-        columns = [map(points.__getitem__, self._slices(0)) for points in self.local]
-        return columns[0] if len(columns) == 1 else zip(*columns, strict=True)
-
-    @property
-    def out(self) -> Iterable[Any]:
-        if self.order is None:
-            return self._slices(self.offset)
-        return map(self.order.__getitem__, self._slices(0))
-
-    def part(self, start: int, stop: int) -> _Groups:
-        if stop - start == self.length:
-            return self
-        first, last = self.bounds[start], self.bounds[stop]
-        return _Groups(
-            tuple(chunks[start:stop] for chunks in self.chunks),
-            [b - first for b in self.bounds[start : stop + 1]],
-            tuple(points[first:last] for points in self.local),
-            None if self.order is None else self.order[first:last],
-            self.offset + first,
-        )
-
-    def _slices(self, offset: int) -> Iterator[slice]:
-        bounds = [b + offset for b in self.bounds] if offset else self.bounds
-        return map(slice, bounds, bounds[1:])
-
-
-_Column = _Axis | _Groups
+_Column = Axis | Groups
 _Box = tuple[tuple[int, int], ...]
 
 
@@ -266,13 +192,13 @@ def plan(selection: Selection, chunk_size: Sequence[int]) -> Plan:
         if r is None:
             point_axes.append(axis)
         else:
-            columns.append(_cut(r, n, c))
+            columns.append(cut(r, n, c))
     if selection.points is None:
         return _all_of(columns)
 
     at = selection.point_axis
     grid = [-(-selection.shape[axis] // chunk_size[axis]) for axis in point_axes]
-    groups = _group(selection.points, [chunk_size[axis] for axis in point_axes], grid)
+    groups = group(selection.points, [chunk_size[axis] for axis in point_axes], grid)
     columns.insert(at, groups)
     if len(point_axes) == 1:
         return _all_of(columns)
@@ -297,7 +223,7 @@ def every_chunk(shape: Sequence[int], chunk_size: Sequence[int]) -> Plan:
     Plan
         A task for each chunk; `out` is the part of the chunk that lies inside the array.
     """
-    return _all_of([_cut((0, n, 1), n, c) for n, c in zip(shape, chunk_size, strict=True)])
+    return _all_of([cut((0, n, 1), n, c) for n, c in zip(shape, chunk_size, strict=True)])
 
 
 _WHOLE_AXES = (slice(None),) * 64
@@ -368,91 +294,6 @@ def _all_of(columns: Sequence[_Column]) -> Plan:
     return Plan(tuple(columns), 0, prod(column.length for column in columns))
 
 
-def _cut(r: Range, n: int, c: int) -> _Axis:
-    """Cut a range along chunks of `c` on an axis of length `n`."""
-    # A long axis takes a quarter of a kilobyte for each chunk, so only a few of them are cached.
-    return _cut_short(r, n, c) if r[1] * r[2] <= 1024 * c else _cut_long(r, n, c)
-
-
-def _cut_anew(r: Range, n: int, c: int) -> _Axis:
-    start, count, step = r
-    if count == 0:
-        return _Axis((), (), (), (), True)
-    last = start + (count - 1) * step
-    idx: Sequence[int]
-    if step <= c:
-        idx = range(start // c, last // c + 1)
-        # The number of elements of the range before the end of each chunk except the last.
-        ends = [-((start - e) // step) for e in range((idx[0] + 1) * c, idx[-1] * c + 1, c)]
-        ends.append(count)
-    else:
-        idx = [i // c for i in range(start, last + 1, step)]
-        ends = list(range(1, count + 1))
-    begins = [0, *ends[:-1]]
-    out = tuple(map(slice, begins, ends))
-
-    def cut(at: int) -> tuple[slice, bool]:
-        first = idx[at] * c
-        begin = start + begins[at] * step - first
-        end = start + (ends[at] - 1) * step - first + 1
-        size = ends[at] - begins[at]
-        return slice(begin, end, step if size > 1 else 1), size == min(c, n - first)
-
-    if step == 1:
-        # All are alike except the first and the last.
-        cuts = [(slice(0, c, 1), True)] * len(idx)
-        cuts[0], cuts[-1] = cut(0), cut(-1)
-    else:
-        cuts = [cut(at) for at in range(len(idx))]
-    chunk, whole = zip(*cuts, strict=True)
-    return _Axis(idx, chunk, out, whole, False not in whole)
-
-
-_cut_short = lru_cache(maxsize=128)(_cut_anew)
-_cut_long = lru_cache(maxsize=4)(_cut_anew)
-
-
-def _group(points: Sequence[Points], chunk_size: Sequence[int], grid: Sequence[int]) -> _Groups:
-    """Group points by chunk, in the order of the chunks. Each group keeps the points' order."""
-    count = prod(grid)
-    dtype = np.uint16 if count < 1 << 16 else np.uint32 if count < 1 << 32 else np.int64
-    number: npt.NDArray[Any] = np.zeros(len(points[0]), dtype)
-    local = []
-    for p, c, g in zip(points, chunk_size, grid, strict=True):
-        i = p // c
-        number *= g
-        number += i.astype(dtype)
-        i *= c
-        local.append(np.subtract(p, i, out=i))
-    order = None
-    if np.any(number[1:] < number[:-1]):
-        order = _stable_order(number)
-        number = number.take(order)
-        # Moving narrow numbers costs half as much.
-        narrow = [p.astype(np.min_scalar_type(c)) for p, c in zip(local, chunk_size, strict=True)]
-        local = [p.take(order).astype(np.int64) for p in narrow]
-    starts = np.flatnonzero(number[1:] != number[:-1]) + 1
-    bounds = [0, *starts.tolist(), len(number)] if len(number) else [0]
-    firsts = number[bounds[:-1]]
-    chunks: list[list[int]] = []
-    for g in reversed(grid):
-        firsts, i = np.divmod(firsts, g)
-        chunks.insert(0, i.tolist())
-    return _Groups(tuple(chunks), bounds, tuple(local), order, 0)
-
-
-def _stable_order(number: npt.NDArray[Any]) -> Points:
-    """Return a stable argsort.
-
-    NumPy's radix sort takes at most 16 bits, so numbers of 32 bits are sorted by their halves.
-    """
-    if number.dtype != np.uint32:
-        return np.argsort(number, kind="stable")
-    order = np.argsort((number & 0xFFFF).astype(np.uint16), kind="stable")
-    high = (number >> 16).astype(np.uint16)
-    return order[np.argsort(high[order], kind="stable")]
-
-
 def _boxes(sizes: Sequence[int], start: int, stop: int) -> Iterator[_Box]:
     """Cut the range `start:stop` of C-ordered numbers of a grid into boxes, in order."""
     if start >= stop:
@@ -493,7 +334,7 @@ def _fields(box: Sequence[_Column]) -> Columns:
 
 def _whole(box: Sequence[_Column]) -> Iterator[bool]:
     """Return the `whole` flags of a box's tasks."""
-    axes = [column for column in box if isinstance(column, _Axis)]
+    axes = [column for column in box if isinstance(column, Axis)]
     if len(axes) < len(box) or any(True not in axis.whole for axis in axes):
         return repeat(False, prod(column.length for column in box))
     if all(axis.all_whole for axis in axes):

@@ -8,7 +8,6 @@ lie between the two, so that no data is moved twice.
 
 from __future__ import annotations
 
-import operator
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import compress
@@ -18,6 +17,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from dosna.core.indices import in_range, parts_of, points_along
 from dosna.core.types import Array
 
 __all__ = ["Range", "Selection", "select"]
@@ -26,10 +26,6 @@ Points = npt.NDArray[np.int64]
 Range = tuple[int, int, int]
 """``(start, count, step)`` along one axis, with ``step > 0``."""
 
-_INVALID = (
-    "only integers, slices (`:`), ellipsis (`...`), numpy.newaxis (`None`) and integer or "
-    "boolean arrays are valid indices"
-)
 _ALIGN = 64
 _ALIGN_FROM = 64 * 1024
 
@@ -239,74 +235,10 @@ def select(key: Any, shape: Sequence[int]) -> Selection:
         The step of a slice is zero.
     """
     shape = tuple(shape)
-    ndim = len(shape)
-    items: list[Any] = []
-    used = 0
-    has_arrays = has_ellipsis = False
-    for given in key if isinstance(key, tuple) else (key,):
-        item = given
-        if type(item) is int or type(item) is slice:
-            used += 1
-        elif item is Ellipsis:
-            if has_ellipsis:
-                raise IndexError("an index can only have a single ellipsis ('...')")
-            has_ellipsis = True
-        elif item is not None:
-            item = _integers(given)
-            if type(item) is int:
-                used += 1
-            else:
-                used += item.ndim if item.dtype.kind == "b" else 1
-                has_arrays = True
-        items.append(item)
-    if used > ndim:
-        raise IndexError(
-            f"too many indices for array: array is {ndim}-dimensional, but {used} were indexed"
-        )
-    if not has_ellipsis and used < ndim:
-        items.append(Ellipsis)
-
-    ranges: list[Range | None] = []
-    out_shape: list[int] = []
-    backward: list[bool] = []  # along the canonical axes other than the points'
-    arrays: list[Array] = []
-    out_axis = kept_before = 0
-    placed = ended = False
-    for item in items:
-        axis = len(ranges)
-        is_array = has_arrays and (type(item) is int or isinstance(item, np.ndarray))
-        if is_array:
-            if not placed:
-                out_axis, kept_before, placed = len(out_shape), len(backward), True
-            elif ended:
-                out_axis = kept_before = 0
-            new = _points(item, shape, axis)
-            arrays += new
-            ranges += [None] * len(new)
-            continue
-        ended = placed
-        if type(item) is slice:
-            steps = range(*item.indices(shape[axis]))
-            count = len(steps)
-            start, step = (steps[0], steps.step) if count > 1 else (steps[0] if count else 0, 1)
-            if step < 0:
-                start, step = steps[-1], -step
-                backward.append(True)
-            else:
-                backward.append(False)
-            ranges.append((start, count, step))
-            out_shape.append(count)
-        elif type(item) is int:
-            ranges.append((_in_range(item, shape[axis], axis), 1, 1))
-            backward.append(False)
-        elif item is None:
-            out_shape.append(1)
-        else:
-            rest = shape[axis : axis + ndim - used]
-            ranges += [(0, n, 1) for n in rest]
-            out_shape += rest
-            backward += [False] * len(rest)
-
+    parts, hidden, has_arrays, has_ellipsis = parts_of(key, len(shape))
+    ranges, out_shape, backward, arrays, out_axis, kept_before = _walk(
+        parts, shape, hidden, has_arrays
+    )
     canonical_shape = [r[1] for r in ranges if r is not None]
     points: tuple[Points, ...] | None = None
     point_axis = point_ndim = 0
@@ -338,80 +270,61 @@ def select(key: Any, shape: Sequence[int]) -> Selection:
     )
 
 
-def _integers(item: Any) -> Any:
-    """Convert any other kind of index to an int, an integer array or a mask."""
-    if isinstance(item, (bool, np.bool_)):
-        raise _zero_dim(item)
-    if isinstance(item, (str, bytes)):
-        raise IndexError(
-            f"{_INVALID}, not {item!r}; to take a field of a structured array, read first: "
-            f"array[...][{item!r}]"
-        )
-    if isinstance(item, np.ndarray):
-        array = item
-    else:
-        try:
-            return operator.index(item)
-        except TypeError:
-            pass
-        try:
-            array = np.asarray(item)
-        except ValueError as error:
-            raise IndexError(f"{_INVALID}: {error}") from None
-        if array.size == 0 and array.ndim:
-            array = array.astype(np.int64)
-    kind = array.dtype.kind
-    if kind not in "biu":
-        if kind in "SU" and array.ndim == 1:
-            raise IndexError(
-                f"{_INVALID}, not names; to take fields of a structured array, read first: "
-                f"array[...][{array.tolist()!r}]"
-            )
-        if isinstance(item, np.ndarray) and array.ndim:
-            raise IndexError(
-                f"arrays used as indices must be of integer (or boolean) type, not {array.dtype}"
-            )
-        raise IndexError(f"{_INVALID}, not {type(item).__name__}")
-    if array.ndim:
-        return array
-    if kind == "b":
-        raise _zero_dim(array)
-    return int(array)
+def _walk(
+    parts: Sequence[Any], shape: tuple[int, ...], hidden: int, has_arrays: bool
+) -> tuple[list[Range | None], list[int], list[bool], list[Array], int, int]:
+    """Go through the parts of an index, axis by axis.
 
-
-def _zero_dim(item: Any) -> IndexError:
-    return IndexError(
-        f"a boolean without dimensions ({item!r}) is no index here; use `...` for everything, "
-        "or a mask with the shape of the axes that it selects from"
-    )
-
-
-def _points(item: Any, shape: tuple[int, ...], axis: int) -> list[Array]:
-    """Return the points along the axes that one integer, integer array or mask uses up."""
-    if type(item) is int:
-        return [np.array(_in_range(item, shape[axis], axis), np.int64)]
-    if item.dtype.kind == "b":
-        for i, (n, m) in enumerate(zip(shape[axis:], item.shape, strict=False), axis):
-            if n != m:
-                raise IndexError(
-                    f"boolean index did not match indexed array along axis {i}; size of axis is "
-                    f"{n} but size of corresponding boolean axis is {m}"
-                )
-        return [p.astype(np.int64, copy=False) for p in item.nonzero()]
-    n = shape[axis]
-    low = 0
-    if item.size:
-        low, high = int(item.min()), int(item.max())
-        _in_range(low, n, axis)
-        _in_range(high, n, axis)
-    points: Points = item.astype(np.int64, copy=False)
-    return [np.where(points < 0, points + n, points) if low < 0 else points]
-
-
-def _in_range(index: int, n: int, axis: int) -> int:
-    if not -n <= index < n:
-        raise IndexError(f"index {index} is out of bounds for axis {axis} with size {n}")
-    return index + n if index < 0 else index
+    Returns
+    -------
+    ranges : list
+        A range for each axis of the array; None for an axis indexed by an array.
+    out_shape : list of int
+        The extents of the result, without the points.
+    backward : list of bool
+        Whether each axis of the canonical array is reversed, without that of the points.
+    arrays : list of ndarray
+        The points along each axis that is indexed by an array, not yet broadcast.
+    out_axis, kept_before : int
+        The place of the points in the result; see `Selection`.
+    """
+    ranges: list[Range | None] = []
+    out_shape: list[int] = []
+    backward: list[bool] = []
+    arrays: list[Array] = []
+    out_axis = kept_before = 0
+    placed = ended = False
+    for item in parts:
+        axis = len(ranges)
+        if has_arrays and (type(item) is int or isinstance(item, np.ndarray)):
+            if not placed:
+                out_axis, kept_before, placed = len(out_shape), len(backward), True
+            elif ended:
+                out_axis = kept_before = 0
+            new = points_along(item, shape, axis)
+            arrays += new
+            ranges += [None] * len(new)
+            continue
+        ended = placed
+        if type(item) is slice:
+            steps = range(*item.indices(shape[axis]))
+            count, step = len(steps), steps.step
+            reverse = count > 1 and step < 0
+            first = steps[-1 if reverse else 0] if count else 0
+            ranges.append((first, count, abs(step) if count > 1 else 1))
+            backward.append(reverse)
+            out_shape.append(count)
+        elif type(item) is int:
+            ranges.append((in_range(item, shape[axis], axis), 1, 1))
+            backward.append(False)
+        elif item is None:
+            out_shape.append(1)
+        else:
+            rest = shape[axis : axis + hidden]
+            ranges += [(0, n, 1) for n in rest]
+            out_shape += rest
+            backward += [False] * len(rest)
+    return ranges, out_shape, backward, arrays, out_axis, kept_before
 
 
 def _broadcast_shape(arrays: Sequence[Array]) -> tuple[int, ...]:
