@@ -47,7 +47,7 @@ MOVED = {
     "dosna.backends.storedata": "dosna.backends.stores.dataset",
     "dosna.backends.workers": "dosna.io.parallel",
     "dosna.casting": "dosna.core.casting",
-    "dosna.crc32c": "dosna.codecs.crc32c",
+    "dosna.crc32c": "crc32c",
     "dosna.engines.access": "dosna.array.indexing",
     "dosna.engines.agreement": "dosna.engines.mpi.agreement",
     "dosna.engines.connection": "dosna.array.connection",

@@ -10,8 +10,8 @@ from functools import cache
 from typing import Any
 
 import numpy as np
+from crc32c import crc32c
 
-from dosna.codecs.crc32c import crc32c
 from dosna.core import text as text
 from dosna.core.types import Array
 from dosna.errors import FormatError, MissingDependencyError
@@ -233,7 +233,8 @@ def _copied(data: memoryview, into: Array | None, checked: bool) -> int:
     """Copy bytes if `into` is given, and return their CRC-32C if `checked`, otherwise 0."""
     if into is None:
         return crc32c(data) if checked else 0
-    source, found = np.frombuffer(data, np.uint8), 0
+    source: Any = np.frombuffer(data, np.uint8)
+    found = 0
     # The second pass over a block reads from the processor's cache.
     step = _BLOCK if checked else len(data)
     for start in range(0, len(data), step or 1):

@@ -1,4 +1,8 @@
-"""The checksum of HDF5's filter ``fletcher32``."""
+"""The checksum of HDF5's filter ``fletcher32``.
+
+By NumPy it takes 0.35 ms per MiB, and numcodecs takes 0.2 ms: not enough of a difference for the
+extra ``hdf5`` to need numcodecs.
+"""
 
 from __future__ import annotations
 

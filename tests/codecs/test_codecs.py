@@ -15,7 +15,6 @@ from support import require
 
 from dosna import errors
 from dosna.codecs.compressors import CodecError
-from dosna.codecs.crc32c import crc32c_numpy
 from dosna.codecs.pipeline import Pipeline, compressor
 from dosna.codecs.zarr.shards import Shards
 
@@ -221,26 +220,9 @@ def test_decoders_run_in_parallel_threads():
         assert all(pool.map(there_and_back, range(12)))
 
 
-@given(st.binary(max_size=5000))
-def test_crc32c_without_a_package(data):
-    package = require("crc32c")
-    assert crc32c_numpy(data) == package.crc32c(data)
-    half = len(data) // 2
-    assert crc32c_numpy(data[half:], crc32c_numpy(data[:half])) == package.crc32c(data)
-
-
-def test_crc32c_of_the_standard():
-    # RFC 3720, B.4
-    assert crc32c_numpy(bytes(32)) == 0x8A9136AA
-    assert crc32c_numpy(b"\xff" * 32) == 0x62A8AB43
-    assert crc32c_numpy(bytes(range(32))) == 0x46DD794E
-    assert crc32c_numpy(b"123456789") == 0xE3069283
-    assert crc32c_numpy(b"") == 0
-
-
 WITHOUT = """
 import sys
-sys.modules["numcodecs"] = sys.modules["crc32c"] = None
+sys.modules["numcodecs"] = None
 import numpy as np
 import dosna as dn
 from dosna import errors
@@ -277,6 +259,19 @@ def test_without_the_extra(tmp_path):
     assert found.returncode == 0, found.stderr
     assert found.stdout.splitlines()[0].startswith("the codec 'zstd' needs numcodecs")
     assert found.stdout.splitlines()[1] == "True"
+
+
+def test_without_checksums_the_error_names_the_package():
+    code = (
+        "import sys; sys.modules['crc32c'] = None; import dosna as dn\n"
+        "try: dn.Connection('x', backend='file')\n"
+        "except dn.errors.MissingDependencyError as error: print(error)"
+    )
+    found = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60
+    )
+    assert "crc32c" in found.stdout, found
+    assert "pip install" in found.stdout
 
 
 def test_options_of_blosc_follow_the_elements():

@@ -204,7 +204,7 @@ def test_a_virtual_environment_borrows_the_binding_of_ceph(tmp_path):
 
 
 @pytest.mark.serial
-def test_wheel_holds_the_package_and_needs_numpy_only(tmp_path):
+def test_wheel_holds_the_package_and_needs_two_others(tmp_path):
     setuptools = require("setuptools")
     if tuple(map(int, setuptools.__version__.split(".")[:2])) < (70, 1):
         require("wheel")
@@ -239,7 +239,7 @@ def test_wheel_holds_the_package_and_needs_numpy_only(tmp_path):
     }
     needed = metadata.get_all("Requires-Dist")
     always = [need for need in needed if "extra ==" not in need]
-    assert [re.split(r"[<>=~! ]", need)[0] for need in always] == ["numpy"]
+    assert [re.split(r"[<>=~! ]", need)[0] for need in always] == ["crc32c", "numpy"]
     extras = {name.lower() for name in metadata.get_all("Provides-Extra")}
     assert {"hdf5", "jl", "joblib", "mpi", "zarr", "s3", "ceph", "sage", "all", "dev"} <= extras
     assert {"root", "servicex"} <= extras

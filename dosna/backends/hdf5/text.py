@@ -12,9 +12,9 @@ from typing import Any
 
 import h5py
 import numpy as np
+from crc32c import crc32c
 from h5py import h5d, h5t
 
-from dosna.codecs.crc32c import crc32c
 from dosna.core import text as text
 from dosna.core.metadata import DatasetMetadata
 from dosna.core.types import Array

@@ -9,6 +9,7 @@ from contextlib import AbstractContextManager, contextmanager
 from typing import Any, ClassVar
 
 import numpy as np
+from crc32c import crc32c
 
 from dosna.backends.base import ChunkState
 from dosna.backends.folders.dataset import FolderDataset
@@ -17,7 +18,6 @@ from dosna.backends.stores.sharded import MOST_INDEXES, ShardedDataset
 from dosna.backends.stores.store import Blob, ReadOnlyStore, Store
 from dosna.backends.zarr.folder import FLAGS, GONE, ArrayFolder, ArrayHome, make_folders
 from dosna.codecs.compressors import CodecError
-from dosna.codecs.crc32c import crc32c
 from dosna.codecs.zarr import document as zarr3
 from dosna.codecs.zarr.shards import NO_CHUNK
 from dosna.core.metadata import DatasetMetadata
@@ -199,7 +199,8 @@ class FileDataset(FolderDataset[ArrayFolder], StoreDataset):
         open_, readv, close = os.open, os.preadv, os.close
         absent: list[Shape] = []
         for idx, key, where, whole in tasks:
-            target, straight = data, False
+            target: Any = data
+            straight = False
             if whole and direct:
                 target = raw[where]
                 straight = target.nbytes == size and target.flags.c_contiguous
@@ -209,7 +210,7 @@ class FileDataset(FolderDataset[ArrayFolder], StoreDataset):
                 try:
                     file = open_(template % idx, FLAGS, dir_fd=fd)
                     try:
-                        count = readv(file, (target, tail, beyond), 0)  # type: ignore[arg-type]
+                        count = readv(file, (target, tail, beyond), 0)
                     finally:
                         close(file)
                 except OSError:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from crc32c import crc32c
 from support import require
 
 h5py = require("h5py")
@@ -15,7 +16,6 @@ require("numcodecs")
 
 import dosna as dn  # noqa: E402
 from dosna import errors  # noqa: E402
-from dosna.codecs.crc32c import crc32c  # noqa: E402
 from dosna.io.local import LocalFile  # noqa: E402
 
 
