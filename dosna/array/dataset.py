@@ -33,7 +33,14 @@ from dosna.core.text import element_bytes, elements, is_text
 from dosna.core.types import Array, Shape
 from dosna.core.values import as_dtype, check_fillvalue, same_fill
 from dosna.engines.base import Tasks, collective
-from dosna.engines.work.boxes import BLOCK_BYTES, box_of, objects_of, plain, workers_within
+from dosna.engines.work.boxes import (
+    BLOCK_BYTES,
+    box_of,
+    objects_of,
+    plain,
+    window,
+    workers_within,
+)
 from dosna.engines.work.checking import Compare, Verify
 from dosna.engines.work.loading import Load, load_block
 from dosna.engines.work.mapping import Apply, Func, HaloMap, Map, halo_group, result_of
@@ -241,6 +248,8 @@ class EngineDataset(ArrayAccess):
                 most = min(most, parse_size(memory_limit) // self.runner.workers - held)
             shares = 4 * self.runner.workers if self.runner.workers > 1 else 1
             block = load_block(self.instance, chunks, most, shares)
+            if self.instance.remote or getattr(source, "remote", False):
+                block = self._window(block, 2 * _nbytes(block, itemsize), memory_limit, held)
         elif checked:
             work = Load(self.instance, np.asarray(data), checked)
         else:
@@ -373,18 +382,21 @@ class EngineDataset(ArrayAccess):
         if dtype is None:
             dtype = self.runner.once(partial(_first_dtype, self.instance, probe))
         out: EngineDataset = self.connection.create_like(self, output_name, as_dtype(dtype))
-        grain = out.instance.grain
         itemsize = max(element_bytes(self.dtype), element_bytes(out.dtype))
-        block = 4 * _nbytes(grain, itemsize)
-        work: Callable[[Any], None] = Map(self.instance, out.instance, func, given)
-        if with_halo:
-            grain = halo_group(out.instance, widths, most, 4 * self.runner.workers)
-            work = HaloMap(self.instance, out.instance, func, widths, boundary, cval, given)
-            block = _nbytes(grain, element_bytes(self.dtype), widths)
-            block += 3 * _nbytes(out.instance.grain, itemsize, widths)
         try:
-            tasks = every_chunk(self.shape, grain)
-            self.spread("map", work, block, progress, memory_limit, tasks=tasks)
+            if with_halo:
+                grain = halo_group(out.instance, widths, most, 4 * self.runner.workers)
+                halo_work = HaloMap(
+                    self.instance, out.instance, func, widths, boundary, cval, given
+                )
+                held = _nbytes(grain, element_bytes(self.dtype), widths)
+                held += 3 * _nbytes(out.instance.grain, itemsize, widths)
+                tasks = every_chunk(self.shape, grain)
+                self.spread("map", halo_work, held, progress, memory_limit, tasks=tasks)
+            else:
+                held = 4 * _nbytes(out.instance.grain, itemsize)
+                work = Map(self.instance, out.instance, func, given)
+                self.spread("map", work, held, progress, memory_limit, over=out.instance)
         except BaseException:
             self.connection.discard(out)
             raise
@@ -1055,6 +1067,8 @@ class EngineDataset(ArrayAccess):
         if memory_limit is not None:
             most = min(most, parse_size(memory_limit) // (4 * self.runner.workers))
         block = load_block(self.instance, chunks, most, 4 * self.runner.workers)
+        if self.instance.remote or getattr(source, "remote", False):
+            block = self._window(block, 4 * _nbytes(block, itemsize), memory_limit)
         parts = self.spread(
             "compare",
             Compare(self.instance, source, exact),
@@ -1082,6 +1096,13 @@ class EngineDataset(ArrayAccess):
         self.connection.check_connected()
         self.instance.refresh()
 
+    def _window(self, block: Shape, block_bytes: int, memory_limit: Limit, held: int = 0) -> Shape:
+        """Return the extent of boxes of many blocks, for work on a remote dataset."""
+        workers = self.runner.workers
+        share = None if memory_limit is None else parse_size(memory_limit) // workers - held
+        shares = 4 * workers if workers > 1 else 1
+        return window(self.shape, block, block_bytes, share, shares)
+
     def spread(
         self,
         what: str,
@@ -1091,6 +1112,7 @@ class EngineDataset(ArrayAccess):
         memory_limit: Limit,
         *,
         tasks: Tasks[ChunkTask] | None = None,
+        over: BackendDataset | None = None,
         before: int = 0,
         travels: bool = True,
     ) -> list[Any]:
@@ -1103,13 +1125,16 @@ class EngineDataset(ArrayAccess):
         work : callable
             The work; see `dosna.engines.base.Runner.spread`.
         task_bytes : int
-            The bytes that the work holds for one task.
+            The bytes that the work holds for one task; without `tasks` for one stored object.
         progress : bool or callable, optional
             True for a progress bar, or a callback ``(done, total)`` in chunks.
         memory_limit : int or str, optional
             The most bytes of blocks held at a time, such as '512M'.
         tasks : sized iterable, optional
-            The boxes to work on; by default the stored objects.
+            The boxes to work on; by default the stored objects, many together where requests take
+            long.
+        over : BackendDataset, optional
+            The dataset whose stored objects are meant; by default this one.
         before : int
             The number of further tasks, which are done already.
         travels : bool
@@ -1126,10 +1151,17 @@ class EngineDataset(ArrayAccess):
             The limit is below what one task needs.
         """
         workers = workers_within(memory_limit, task_bytes, what)
+        dataset = self.instance if over is None else over
+        total = len(every_chunk(self.shape, dataset.grain))
         if tasks is None:
-            tasks = every_chunk(self.shape, self.instance.grain)
-        with self.runner.reporting(progress, before + len(tasks), what) as tell:
-            report = None if tell is None else lambda done: tell(before + done)
+            block = dataset.grain
+            if dataset.remote or self.instance.remote:
+                held = max(task_bytes, dataset.metadata.chunk_nbytes)
+                block = self._window(block, held, memory_limit)
+            tasks = every_chunk(self.shape, block)
+        boxes = max(1, before + len(tasks))
+        with self.runner.reporting(progress, total, what) as tell:
+            report = None if tell is None else lambda done: tell((before + done) * total // boxes)
             return self.runner.spread(work, tasks, workers=workers, travels=travels, report=report)
 
 

@@ -20,7 +20,7 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from itertools import chain, product
 from math import prod
-from typing import Any, ClassVar, Literal, NoReturn
+from typing import Any, ClassVar, Literal, NoReturn, TypeVar
 
 import numpy as np
 
@@ -49,6 +49,8 @@ __all__ = [
     "DatasetNotFoundError",
     "Guarantees",
 ]
+
+T = TypeVar("T")
 
 ChunkState = Literal["ok", "unchecked", "never written", "missing", "corrupt", "unreadable"]
 """State of a chunk as `verify` reports it: ``ok`` (its checksum is right), ``unchecked``
@@ -410,6 +412,19 @@ class BackendDataset(ABC):
         counts such objects.
         """
         return self.metadata.chunk_size
+
+    @property
+    def remote(self) -> bool:
+        """True if waiting for requests dominates, so that many should be under way at a time."""
+        return not self.connection.parallel_bytes
+
+    def for_each(self, work: Callable[[T], object], items: Iterable[T], nbytes: int = 0) -> None:
+        """Call `work`, which makes requests for each item; see `Store.for_each`.
+
+        Where requests take long, several are under way, in threads of the store.
+        """
+        for item in items:
+            work(item)
 
     @abstractmethod
     def get_chunk(self, idx: Shape) -> BackendDataChunk:

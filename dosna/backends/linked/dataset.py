@@ -268,6 +268,10 @@ class LinkedDataset(BackendDataset):
         )
 
     @property
+    def remote(self) -> bool:
+        return "://" in self.link.url
+
+    @property
     def create_options(self) -> dict[str, Any]:
         takes_dims = "dims" in signature(self.connection.create_dataset).parameters
         return {"dims": self.dims} if takes_dims and self.dims is not None else {}

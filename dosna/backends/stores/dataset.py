@@ -10,7 +10,7 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from functools import partial
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeVar
 
 import numpy as np
 
@@ -27,6 +27,8 @@ from dosna.core.types import Array, Shape, Slices
 from dosna.errors import ChunkCorruptError, StaleDatasetError
 from dosna.io.ranges import as_arrays, byte_range, byte_runs, within
 from dosna.io.scratch import owned, scratch
+
+T = TypeVar("T")
 
 __all__ = ["MOST_ATTEMPTS", "StoreDataChunk", "StoreDataset"]
 
@@ -321,6 +323,9 @@ class StoreDataset(BackendDataset):
         self._revision = max(self._revision, zarr3.revision_of(metadata))
 
     # -- chunks ---------------------------------------------------------------------------
+
+    def for_each(self, work: Callable[[T], object], items: Iterable[T], nbytes: int = 0) -> None:
+        self.store.for_each(work, items, nbytes)
 
     def get_chunk(self, idx: Shape) -> StoreDataChunk:
         return StoreDataChunk(self, idx)

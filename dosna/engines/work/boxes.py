@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -22,12 +23,18 @@ __all__ = [
     "objects_of",
     "plain",
     "read_box",
-    "read_object",
     "read_source",
+    "window",
     "workers_within",
     "write_object",
 ]
 
+
+WINDOW_BYTES = 128 << 20
+"""Most bytes that are held for one box of a remote dataset, unless a limit is given."""
+
+# Four times the requests that stores have under way, so that few wait at the end of each batch.
+WINDOW_OBJECTS = 64
 
 # Chunks are grouped for a halo, so that a neighbour is read once for the group and not once
 # for each chunk beside it; and for a source whose chunks lie across the dataset's.
@@ -36,17 +43,15 @@ BLOCK_BYTES = 32 << 20
 
 def read_box(dataset: BackendDataset, box: tuple[slice, ...]) -> Array:
     """Read a box of the array, in this thread."""
+    grain = dataset.grain
+    if all(not s.start % g and s.stop - s.start <= g for s, g in zip(box, grain, strict=True)):
+        result = np.empty(extent_of(box), dataset.metadata.dtype)
+        dataset.read_many(result, objects_of(box, grain))
+        return result
     selection = select(box, dataset.metadata.shape)
     result, canonical = selection.allocate(dataset.metadata.dtype)
-    dataset.read_many(canonical, plan(selection, dataset.grain))
+    dataset.read_many(canonical, plan(selection, grain))
     return result
-
-
-def read_object(dataset: BackendDataset, task: ChunkTask) -> Array:
-    """Read all of a stored object, by a task of a plan over every one."""
-    block = np.empty(extent_of(task.out), dataset.metadata.dtype)
-    dataset.read_many(block, [task._replace(out=(...,))])
-    return block
 
 
 def write_object(dataset: BackendDataset, task: ChunkTask, values: Array) -> None:
@@ -69,10 +74,6 @@ def by_chunk(
     return whole
 
 
-def _read_place(dataset: BackendDataset, task: ChunkTask) -> Array:
-    return read_box(dataset, task.out)
-
-
 def extent_of(box: Sequence[slice]) -> Shape:
     """Return the shape of a box."""
     return tuple(s.stop - s.start for s in box)
@@ -81,9 +82,14 @@ def extent_of(box: Sequence[slice]) -> Shape:
 def objects_of(box: Sequence[slice], grain: Shape) -> list[ChunkTask]:
     """Plan the stored objects in a box that begins with one; `out` is their place in the box."""
     first = [s.start // g for s, g in zip(box, grain, strict=True)]
+    extent = extent_of(box)
+    if all(n <= g for n, g in zip(extent, grain, strict=True)):
+        inside = tuple([slice(0, n) for n in extent])
+        # The ellipsis keeps an array of no axes an array.
+        return [ChunkTask(tuple(first), inside, inside or (...,), True)]
     return [
         task._replace(idx=tuple(f + i for f, i in zip(first, task.idx, strict=True)))
-        for task in every_chunk(extent_of(box), grain)
+        for task in every_chunk(extent, grain)
     ]
 
 
@@ -93,6 +99,49 @@ def box_of(idx: Sequence[int], shape: Shape, block: Shape) -> ChunkTask:
         slice(i * b, min(n, (i + 1) * b)) for i, n, b in zip(idx, shape, block, strict=True)
     )
     return ChunkTask(tuple(idx), tuple(slice(0, s.stop - s.start) for s in box), box, True)
+
+
+def window(
+    shape: Shape, block: Shape, block_bytes: int, limit: int | None, at_least: int
+) -> Shape:
+    """Choose how many elements of each axis to work on together where requests take long.
+
+    One request after the other would leave a remote store idle: a box of many stored objects is
+    read by one batch of requests, and written by another.
+
+    Parameters
+    ----------
+    shape : tuple of int
+        The extent of the array.
+    block : tuple of int
+        The extent of the smallest box, in whole stored objects.
+    block_bytes : int
+        The bytes that the work holds for the smallest box.
+    limit : int, optional
+        The most bytes to hold; `WINDOW_BYTES` by default.
+    at_least : int
+        The number of boxes to leave, so that all workers find work.
+
+    Returns
+    -------
+    tuple of int
+        The extent of a box, of whole smallest ones.
+    """
+    grid = [-(-n // b) for n, b in zip(shape, block, strict=True)]
+    most = (WINDOW_BYTES if limit is None else limit) // max(1, block_bytes)
+    most = min(most, WINDOW_OBJECTS, prod(grid) // at_least)
+    extent = list(block)
+    # From the last axis on, because neighbours there are neighbours in memory.
+    for axis in reversed(range(len(grid))):
+        if most < 2 or not grid[axis]:
+            break
+        parts = -(-grid[axis] // most)
+        together = -(-grid[axis] // parts)
+        extent[axis] *= together
+        if parts > 1:
+            break
+        most //= together
+    return tuple(extent)
 
 
 def plain(data: Any) -> Array:

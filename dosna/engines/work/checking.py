@@ -29,12 +29,17 @@ class Verify:
     dataset: BackendDataset
 
     def __call__(self, tasks: Iterable[ChunkTask]) -> list[tuple[Shape, ChunkState]]:
-        chunk_size, verify = self.dataset.metadata.chunk_size, self.dataset.verify_chunk
-        return [
-            (idx, verify(idx))
-            for task in tasks
-            for idx, _ in _chunks_of(task, extent_of(task.out), chunk_size)
-        ]
+        dataset = self.dataset
+        found: list[tuple[Shape, ChunkState]] = []
+
+        def verify(idx: Shape) -> None:
+            found.append((idx, dataset.verify_chunk(idx)))
+
+        chunk_size, nbytes = dataset.metadata.chunk_size, dataset.metadata.chunk_nbytes
+        for task in tasks:
+            chunks = _chunks_of(task, extent_of(task.out), chunk_size)
+            dataset.for_each(verify, [idx for idx, _ in chunks], nbytes)
+        return found
 
 
 @dataclass

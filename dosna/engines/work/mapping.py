@@ -19,11 +19,10 @@ from dosna.core.selection import select
 from dosna.core.text import element_bytes, elements, is_text
 from dosna.core.types import Array, Shape
 from dosna.engines.work.boxes import (
-    _read_place,
     by_chunk,
     extent_of,
     objects_of,
-    read_object,
+    read_box,
     write_object,
 )
 
@@ -81,10 +80,9 @@ class Map:
     dtype_given: bool
 
     def __call__(self, tasks: Iterable[ChunkTask]) -> None:
-        meta = self.target.metadata
-        read = read_object if self.source.grain == self.target.grain else _read_place
+        meta, grain = self.target.metadata, self.target.grain
         for task in tasks:
-            block = read(self.source, task)
+            block = read_box(self.source, task.out)
 
             def one(place: tuple[slice, ...], block: Array = block) -> Array:
                 # The ellipsis keeps an array of no axes an array.
@@ -96,7 +94,7 @@ class Map:
                 return check_first(self.func, result, meta.dtype)
 
             whole = by_chunk(block.shape, meta.chunk_size, meta.dtype, one)
-            write_object(self.target, task, whole)
+            self.target.write_many(whole, objects_of(task.out, grain))
 
 
 @dataclass
@@ -107,16 +105,16 @@ class Apply:
     func: Func
 
     def __call__(self, tasks: Iterable[ChunkTask]) -> None:
-        meta = self.dataset.metadata
+        meta, grain = self.dataset.metadata, self.dataset.grain
         for task in tasks:
-            block = read_object(self.dataset, task)
+            block = read_box(self.dataset, task.out)
 
             def one(place: tuple[slice, ...], block: Array = block) -> Array:
                 inside: Any = (*place, ...)
                 return self._result(block[inside])
 
             whole = by_chunk(block.shape, meta.chunk_size, meta.dtype, one)
-            write_object(self.dataset, task, whole)
+            self.dataset.write_many(whole, objects_of(task.out, grain))
 
     def _result(self, block: Array) -> Array:
         result = result_of(self.func, block, block.shape)
@@ -147,14 +145,20 @@ class HaloMap:
     def _one(self, box: Sequence[slice]) -> None:
         meta, grain = self.target.metadata, self.target.grain
         group = self.extended(box)
-        for stored in objects_of(box, grain):
+
+        def result(stored: ChunkTask) -> tuple[ChunkTask, Array]:
             seen = group[self._around(stored.out)]
 
-            def one(place: tuple[slice, ...], seen: Array = seen) -> Array:
+            def one(place: tuple[slice, ...]) -> Array:
                 return self._result(seen[self._around(place)].copy())
 
-            whole = by_chunk(extent_of(stored.out), meta.chunk_size, meta.dtype, one)
-            write_object(self.target, stored, whole)
+            return stored, by_chunk(extent_of(stored.out), meta.chunk_size, meta.dtype, one)
+
+        results: Iterable[tuple[ChunkTask, Array]] = map(result, objects_of(box, grain))
+        if self.target.remote:
+            # The function is called in this thread, and the results are written by many.
+            results = list(results)
+        self.target.for_each(lambda pair: write_object(self.target, *pair), results)
 
     def _around(self, box: Sequence[slice]) -> tuple[slice, ...]:
         """Return the place of a box with its halo, in what was read with its halo."""

@@ -13,7 +13,7 @@ from dosna.core.plan import ChunkTask
 from dosna.core.types import Shape
 from dosna.engines.work.boxes import (
     _chunks_of,
-    read_object,
+    read_box,
 )
 
 __all__ = ["Clear", "Reduce"]
@@ -31,7 +31,7 @@ class Reduce:
         reduce, chunk_size = self.ufunc.reduce, self.dataset.metadata.chunk_size
         found = []
         for task in tasks:
-            block = read_object(self.dataset, task)
+            block = read_box(self.dataset, task.out)
             for idx, place in _chunks_of(task, block.shape, chunk_size):
                 found.append((idx, reduce(block[place], axis=None, dtype=self.dtype)))
         return found

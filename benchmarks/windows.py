@@ -1,0 +1,158 @@
+"""Compare work over all chunks with a plain read or write, on a gateway that answers late.
+
+Run ``python benchmarks/windows.py [--quick] [--latency MS]``; it needs what ``run_tests.sh
+--install`` installs. A proxy on loopback, in a process of its own, hands each request to radosgw
+after 30 ms. Every contestant works with engine cpu, 16 requests under way, on the same float32
+array in chunks of 1 MiB. A row is one kind of work; the target is 1.3 times what the plain
+``ds[...]`` of the same bytes takes, for reading, for writing, or for both together.
+"""
+
+from __future__ import annotations
+
+import argparse
+import multiprocessing
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+import boto3
+import dask
+import dask.array
+import numpy as np
+import zarr
+from obstore.store import S3Store
+from services import Ceph, aws_environment, start_ceph
+from services.proxy import Proxy
+from timing import minima
+from zarr.storage import ObjectStore
+
+import dosna as dn
+
+BUCKET = "windows"
+CHUNK = (1, 512, 512)
+
+
+def serve(url: str, seconds: float, tell: Any) -> None:
+    with Proxy(url, lambda request: seconds) as proxy:
+        tell.send(proxy.url)
+        tell.recv()
+
+
+@contextmanager
+def late(url: str, seconds: float) -> Iterator[str]:
+    """Yield the address of a proxy that waits before it hands each request on."""
+    ours, theirs = multiprocessing.Pipe()
+    process = multiprocessing.get_context("spawn").Process(
+        target=serve, args=(url, seconds, theirs), daemon=True
+    )
+    process.start()
+    try:
+        yield ours.recv()
+    finally:
+        process.kill()
+        process.join()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--quick", action="store_true", help="64 chunks only")
+    parser.add_argument("--latency", type=float, default=30, help="milliseconds for each request")
+    options = parser.parse_args()
+    with start_ceph("--gateway") as ceph, aws_environment(ceph.access_key, ceph.secret_key):
+        boto3.Session().client("s3", endpoint_url=ceph.endpoint_url).create_bucket(Bucket=BUCKET)
+        with late(ceph.endpoint_url, options.latency / 1000) as url:
+            for chunks in (64,) if options.quick else (64, 1000):
+                rows(ceph, url, chunks)
+
+
+def rows(ceph: Ceph, url: str, chunks: int) -> None:
+    """Print the rows for an array of so many chunks."""
+    shape = (chunks, *CHUNK[1:])
+    values = np.random.default_rng(0).random(shape, np.float32)
+    out = np.empty_like(values)
+    numbers = iter(range(10**6))
+    store = ObjectStore(
+        S3Store(
+            BUCKET,
+            endpoint=url,
+            access_key_id=ceph.access_key,
+            secret_access_key=ceph.secret_key,
+            region="us-east-1",
+            client_options={"allow_http": True},
+        )
+    )
+    with (
+        dn.Connection(
+            "windows", backend="s3", engine="cpu", endpoint_url=url, bucket=BUCKET
+        ) as con,
+        tempfile.TemporaryDirectory() as folder,
+    ):
+        ds = con.create_dataset("a", shape, "f4", chunk_size=CHUNK, data=values)
+        other = ds.clone("b", data=True)
+        theirs = zarr.open_array(store, path="windows/a")
+        target = zarr.create_array(store, name="z", shape=shape, chunks=CHUNK, dtype="f4")
+        np.save(f"{folder}/values.npy", values)
+
+        def dask_of(array: Any) -> Any:
+            return dask.array.from_array(array, chunks=CHUNK)
+
+        def with_dask(work: Callable[[], Any]) -> Callable[[], Any]:
+            def run() -> Any:
+                with dask.config.set(scheduler="threads", num_workers=16):
+                    return work()
+
+            return run
+
+        def made(work: Callable[[str], Any]) -> Callable[[], Any]:
+            def run() -> None:
+                name = f"out{next(numbers)}"
+                work(name)
+                doomed.append(name)
+
+            return run
+
+        doomed: list[str] = []
+        root = with_dask(lambda: dask.array.store(np.sqrt(dask_of(theirs)), target, lock=False))
+        works: dict[str, Callable[[], Any]] = {
+            "read": lambda: ds.read(out=out),
+            "write": lambda: ds.__setitem__(..., values),
+            "sum": ds.sum,
+            "verify": ds.verify,
+            "compare": lambda: ds.compare(other),
+            "map": made(lambda name: ds.map(np.sqrt, name)),
+            "apply": lambda: other.apply(np.negative),
+            "copy": made(lambda name: ds.copy(con, name)),
+            "clone": made(lambda name: ds.clone(name, data=True)),
+            "ingest": made(lambda name: con.ingest(f"{folder}/values.npy", name)),
+            "export": lambda: ds.export(f"{folder}/x.h5", overwrite=True),
+            "dask sum": with_dask(lambda: dask_of(theirs).sum().compute()),
+            "dask map": root,
+        }
+        best = minima(works, 1)
+        for name in doomed:
+            con.del_dataset(name)
+        read, write = best["read"], best["write"]
+        bases = {
+            **dict.fromkeys(("sum", "verify", "export", "dask sum"), read),
+            "compare": 2 * read,
+            "ingest": write,
+            **dict.fromkeys(("map", "apply", "copy", "clone", "dask map"), read + write),
+        }
+        print(f"{chunks} chunks of 1 MiB: read {read:.2f} s, write {write:.2f} s")
+        for name, base in bases.items():
+            print(
+                f"  {name}: {best[name]:.2f} s, {best[name] / base:.2f} x plain reads and writes"
+            )
+        for name in ("sum", "map"):
+            ratio = best[name] / best["dask " + name]
+            print(f"  {name}: {ratio:.2f} x dask over zarr and obstore")
+
+
+if __name__ == "__main__":
+    main()
