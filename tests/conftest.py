@@ -174,10 +174,10 @@ def _any_keys() -> Iterator[None]:
 @pytest.fixture(autouse=True)
 def _own_memory() -> Iterator[None]:
     """Forget what a test put into connections of ram, which live as long as the process."""
-    ram = sys.modules.get("dosna.backends.ram")
+    ram = sys.modules.get("dosna.backends.ram.connection")
     before = set(ram._stores) if ram is not None else set()
     yield
-    ram = sys.modules.get("dosna.backends.ram")
+    ram = sys.modules.get("dosna.backends.ram.connection")
     if ram is not None:
         for name in set(ram._stores) - before:
             del ram._stores[name]

@@ -82,7 +82,7 @@ def test_what_making_a_dataset_in_memory_costs_does_not_grow(monkeypatch):
         looked.append(len(others))
         check_nesting(name, others)
 
-    monkeypatch.setattr("dosna.backends.ram.check_nesting", check)
+    monkeypatch.setattr("dosna.backends.ram.connection.check_nesting", check)
     with dn.Connection("many", backend="ram") as con:
         for number in range(300):
             con.create_dataset(f"group/x{number}", 1, "u1")

@@ -28,7 +28,7 @@ from typing import Any, ClassVar
 from dosna.backends.base import Backend
 from dosna.backends.folders.connection import FolderConnection
 from dosna.backends.hdf5 import chunkfile as h5format
-from dosna.backends.hdf5.dataset import H5DataChunk, H5Dataset
+from dosna.backends.hdf5.dataset import H5Dataset
 from dosna.backends.hdf5.folder import DESCRIPTION, Record, write_rows
 from dosna.core.metadata import FORMAT_VERSION, DatasetMetadata, check_dims, check_format_version
 from dosna.core.names import check_group
@@ -36,7 +36,7 @@ from dosna.errors import ConfigurationError, FormatError
 from dosna.io.files import LOCK, disk, is_absent, replace_file
 from dosna.io.locks import open_descriptor
 
-__all__ = ["BACKEND", "H5Connection", "H5DataChunk", "H5Dataset"]
+__all__ = ["BACKEND", "H5Connection", "H5Dataset"]
 
 GROUP = ".group.json"
 """The file with the attributes of a group."""

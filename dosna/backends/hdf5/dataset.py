@@ -11,7 +11,7 @@ from typing import Any, ClassVar, NoReturn
 
 import numpy as np
 
-from dosna.backends.base import BackendDataChunk, ChunkState
+from dosna.backends.base import ChunkState
 from dosna.backends.folders.dataset import FolderDataset
 from dosna.backends.folders.handle import FolderHome
 from dosna.backends.hdf5 import chunkfile as h5format
@@ -33,7 +33,7 @@ from dosna.io.locks import Descriptor, open_descriptor
 from dosna.io.ranges import METADATA_LOCK, SMALL, lock_place, within
 from dosna.io.scratch import bytes_like, owned, scratch
 
-__all__ = ["H5DataChunk", "H5Dataset"]
+__all__ = ["H5Dataset"]
 
 _TRIES = 5  # for a change, while another process copies the folder
 
@@ -87,9 +87,6 @@ class H5Dataset(FolderDataset[H5Folder]):
         if self.dims is not None:
             options["dims"] = self.dims
         return {**options, "checksum": self._checked}
-
-    def get_chunk(self, idx: Shape) -> H5DataChunk:
-        return H5DataChunk(self, idx)
 
     def has_chunk(self, idx: Shape) -> bool:
         with disk(f"look for chunk {idx} of dataset {self.name!r}"):
@@ -342,14 +339,11 @@ class H5Dataset(FolderDataset[H5Folder]):
             f"{folder.metadata.shape}, to which somebody else may have resized it: try again"
         )
 
-    def _put(
-        self, idx: Shape, values: Any, key: Slices | None, whole: bool = False, full: bool = False
-    ) -> None:
+    def _put(self, idx: Shape, values: Any, key: Slices | None, whole: bool = False) -> None:
         """Write the part `key` of a chunk.
 
-        A `key` of None stands for the part inside the array, or with `full` for the whole
-        chunk. With `whole`, `key` was all of the part inside the array when the write was
-        planned.
+        A `key` of None stands for the part inside the array. With `whole`, `key` was all of that
+        part when the write was planned.
         """
         if hasattr(values, "__array__"):  # before the scratch memory and the lock are in use
             values = np.asarray(values)
@@ -359,7 +353,7 @@ class H5Dataset(FolderDataset[H5Folder]):
                 held = self._locks.acquire(place)
                 try:
                     folder = self._current()
-                    self._store(folder, idx, self._changed(folder, idx, values, key, whole, full))
+                    self._store(folder, idx, self._changed(folder, idx, values, key, whole))
                     return
                 except SharedRecord:
                     pass
@@ -380,7 +374,6 @@ class H5Dataset(FolderDataset[H5Folder]):
         values: Any,
         key: Slices | None,
         whole: bool,
-        full: bool,
     ) -> Array:
         """Return the chunk to store; the caller holds its lock."""
         metadata = folder.metadata
@@ -409,10 +402,9 @@ class H5Dataset(FolderDataset[H5Folder]):
         ):
             return values
         chunk = scratch.chunk(metadata)[0]
-        inside = tuple(map(slice, extent))
         if extent != size:
             chunk[...] = metadata.fillvalue
-        chunk[inside] = np.broadcast_to(values, size)[inside] if full else values
+        chunk[tuple(map(slice, extent))] = values
         return chunk
 
     def _store(self, folder: H5Folder, idx: Shape, chunk: Array) -> None:
@@ -426,15 +418,3 @@ class H5Dataset(FolderDataset[H5Folder]):
         replace_file(folder.fd, self._template % idx, parts, size, self.connection.durable)
         if fresh:
             folder.record.finish(idx, self.connection.durable)
-
-
-class H5DataChunk(BackendDataChunk):
-    """A handle on one chunk, which is a file."""
-
-    dataset: H5Dataset
-
-    def get_data(self, slices: Slices | None = None) -> Any:
-        return self.dataset._get(self.idx, slices)
-
-    def set_data(self, values: Any, slices: Slices | None = None) -> None:
-        self.dataset._put(self.idx, values, slices, full=slices is None)

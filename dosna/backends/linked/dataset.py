@@ -20,8 +20,6 @@ from typing import Any, NoReturn
 import numpy as np
 
 from dosna.backends.base import (
-    BackendConnection,
-    BackendDataChunk,
     BackendDataset,
     ChunkState,
     Guarantees,
@@ -218,7 +216,7 @@ class LinkedDataset(BackendDataset):
 
     def __init__(self, table: BackendDataset) -> None:
         self.table = table
-        self.connection: BackendConnection = table.connection
+        self.connection = table.connection
         self.name = table.name
         self.prepare()
 
@@ -391,9 +389,6 @@ class LinkedDataset(BackendDataset):
         except SourceError as error:
             raise type(error)(f"dataset {self.name!r} cannot be read: {error}") from error
 
-    def get_chunk(self, idx: Shape) -> LinkedDataChunk:
-        return LinkedDataChunk(self, idx)
-
     def get_chunk_data(self, idx: Shape, slices: Slices | None = None) -> Any:
         meta, key = self.metadata, slices
         if key is None or not meta.tiled:
@@ -453,20 +448,6 @@ class LinkedDataset(BackendDataset):
         raise AssertionError
 
     set_chunk_data = write_many = del_chunk = del_objects = resize = extend = _refuse
-
-
-class LinkedDataChunk(BackendDataChunk):
-    """A handle on one chunk."""
-
-    dataset: LinkedDataset
-
-    def get_data(self, slices: Slices | None = None) -> Any:
-        if slices is None:
-            slices = tuple(slice(0, c) for c in self.dataset.metadata.chunk_size)
-        return self.dataset.get_chunk_data(self.idx, slices)
-
-    def set_data(self, values: Any, slices: Slices | None = None) -> None:
-        self.dataset.check_writable()
 
 
 def _stored(stored: DatasetMetadata, shown: DatasetMetadata) -> DatasetMetadata:

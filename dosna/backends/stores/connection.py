@@ -18,7 +18,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from dosna.backends.base import BackendDataset
-from dosna.backends.stores.dataset import StoreDataChunk, StoreDataset
+from dosna.backends.stores.dataset import StoreDataset
 from dosna.backends.stores.deletion import DELETED, Deletion
 from dosna.backends.stores.home import StoreHome
 from dosna.backends.stores.sharded import ShardedDataset
@@ -45,7 +45,6 @@ __all__ = [
     "ByteRange",
     "Store",
     "StoreConnection",
-    "StoreDataChunk",
     "StoreDataset",
     "VersionConflict",
 ]

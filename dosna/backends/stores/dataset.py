@@ -14,7 +14,7 @@ from typing import Any, NoReturn, TypeVar
 
 import numpy as np
 
-from dosna.backends.base import BackendDataChunk, BackendDataset, ChunkState, Guarantees
+from dosna.backends.base import BackendDataset, ChunkState, Guarantees
 from dosna.backends.stores.home import StoreHome
 from dosna.backends.stores.store import ABSENT, MOST_ATTEMPTS, Blob, Store, Turns, lock
 from dosna.codecs.compressors import CodecError
@@ -28,9 +28,9 @@ from dosna.errors import ChunkCorruptError, StaleDatasetError
 from dosna.io.ranges import as_arrays, byte_range, byte_runs, within
 from dosna.io.scratch import owned, scratch
 
-T = TypeVar("T")
+__all__ = ["MOST_ATTEMPTS", "StoreDataset"]
 
-__all__ = ["MOST_ATTEMPTS", "StoreDataChunk", "StoreDataset"]
+T = TypeVar("T")
 
 LOOK_SECONDS = 1.0
 """Seconds for which a look at the document stays valid within one operation that writes."""
@@ -327,9 +327,6 @@ class StoreDataset(BackendDataset):
     def for_each(self, work: Callable[[T], object], items: Iterable[T], nbytes: int = 0) -> None:
         self.store.for_each(work, items, nbytes)
 
-    def get_chunk(self, idx: Shape) -> StoreDataChunk:
-        return StoreDataChunk(self, idx)
-
     def has_chunk(self, idx: Shape) -> bool:
         began = time.monotonic()
         blob = self.store.get(self.key(idx), (0, 1))
@@ -608,19 +605,3 @@ class StoreDataset(BackendDataset):
 _REVISION = re.compile(r"[0-9]{1,18}")
 _OWN_STATE = {"layout", "_version", "_looking", "_looked", "_began", "_doubted", "_shrunk"}
 """Attributes that are not pickled, because each process has its own."""
-
-
-class StoreDataChunk(BackendDataChunk):
-    """A handle on one chunk."""
-
-    dataset: StoreDataset
-
-    def get_data(self, slices: Slices | None = None) -> Any:
-        if slices is None:
-            slices = tuple(slice(0, c) for c in self.dataset.metadata.chunk_size)
-        return self.dataset.get_chunk_data(self.idx, slices)
-
-    def set_data(self, values: Any, slices: Slices | None = None) -> None:
-        if slices is None:
-            slices = tuple(slice(0, c) for c in self.dataset.metadata.chunk_size)
-        self.dataset.set_chunk_data(self.idx, values, slices)

@@ -11,7 +11,7 @@ import pytest
 import dosna as dn
 from dosna import errors
 from dosna.array.connection import EngineConnection
-from dosna.backends import ram
+from dosna.backends.ram import dataset as ram
 
 
 @pytest.fixture

@@ -24,6 +24,7 @@ require("numcodecs")
 
 import dosna as dn  # noqa: E402
 from dosna import errors  # noqa: E402
+from dosna.backends import resizing  # noqa: E402
 from dosna.codecs.zarr import document as zarr3  # noqa: E402
 from dosna.core.metadata import new_metadata  # noqa: E402
 from dosna.core.values import decode_value, encode_attrs  # noqa: E402
@@ -518,7 +519,7 @@ def test_a_resize_and_a_deletion_do_not_wait_for_each_other(tmp_path, monkeypatc
         document = json.loads((tmp_path / "zarr.json").read_text())
         document["consolidated_metadata"] = {"kind": "inline", "metadata": {}}
         waits, holds = threading.Event(), threading.Event()
-        trim, retire = type(dataset.instance)._trim, type(other.instance)._retire
+        trim, retire = resizing._trim, type(other.instance)._retire
 
         def trim_late(self, before):
             waits.set()
@@ -530,7 +531,7 @@ def test_a_resize_and_a_deletion_do_not_wait_for_each_other(tmp_path, monkeypatc
             holds.set()
             retire(self, *args)
 
-        monkeypatch.setattr(type(dataset.instance), "_trim", trim_late)
+        monkeypatch.setattr(resizing, "_trim", trim_late)
         monkeypatch.setattr(type(other.instance), "_retire", retire_late)
         shrink = threading.Thread(target=dataset.resize, args=(5,), daemon=True)
         shrink.start()

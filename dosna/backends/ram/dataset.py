@@ -1,34 +1,23 @@
-"""Chunks in this process's memory: for experiments, tests and scratch data.
-
-Connections of one name share their datasets for as long as the process lives.
-"""
+"""Datasets in memory: a dictionary of chunks."""
 
 from __future__ import annotations
 
-import os
-import secrets
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, suppress
-from itertools import islice, repeat
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, contextmanager
+from itertools import repeat
 from operator import getitem, lt, methodcaller, setitem
 from typing import Any, ClassVar, NoReturn
 
 import numpy as np
 
-from dosna.backends.base import (
-    Backend,
-    BackendConnection,
-    BackendDataChunk,
-    BackendDataset,
-    Guarantees,
-)
-from dosna.core.metadata import DatasetMetadata, check_dims
-from dosna.core.names import check_group, check_nesting, parents
+from dosna.backends.base import BackendDataset, Guarantees
+from dosna.backends.dataset import DatasetHome
+from dosna.core.metadata import DatasetMetadata
 from dosna.core.plan import ChunkTask, Columns, Plan
 from dosna.core.types import Array, Shape, Slices
-from dosna.errors import DatasetExistsError, DatasetNotFoundError, StaleDatasetError
+from dosna.errors import DatasetNotFoundError, StaleDatasetError
 from dosna.io.ranges import as_arrays, within
 from dosna.io.scratch import owned
 
@@ -38,194 +27,16 @@ _IN_PLACE_BYTES = 64 << 10
 # Large allocations are backed by huge pages: a first load is about twice as fast.
 _SLAB_BYTES = 32 << 20
 _STRIPES = 64
-_MOST_NAMED = 10
-"""Number of existing datasets named in the message that a dataset does not exist."""
 # Number of tasks done without returning to the interpreter. They take milliseconds, during
 # which Ctrl-C has no effect and no other thread runs.
 _BATCH = 2048
 _ALL: Slices = (...,)
 
 
-class _Datasets(dict[str, "RamDataset"]):
-    """Datasets by name, with the number of them in each group.
-
-    With these numbers, looking for datasets around a name costs the same for any number of them.
-    """
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._counts: dict[str, int] = {}
-
-    def __setitem__(self, name: str, dataset: RamDataset) -> None:
-        if name not in self:
-            for group in parents(name):
-                self._counts[group] = self._counts.get(group, 0) + 1
-        super().__setitem__(name, dataset)
-
-    def __delitem__(self, name: str) -> None:
-        super().__delitem__(name)
-        for group in parents(name):
-            self._counts[group] -= 1
-            if not self._counts[group]:
-                del self._counts[group]
-
-    def around(self, name: str) -> Iterable[str]:
-        """Return the datasets that a new one may lie in, or that may lie in it.
-
-        These are the datasets above the name; else, if the name is a group, all datasets.
-        """
-        above = [group for group in parents(name) if group in self]
-        return above or (self if name in self._counts else ())
-
-
-_stores: dict[str, _Datasets] = {}
-_groups: dict[tuple[str, str], dict[str, Any]] = {}
-_stores_lock = threading.Lock()
-
-
-def _renew_locks() -> None:
-    """Create new locks in a forked child, where nobody would release those of the parent."""
-    global _stores_lock
-    _stores_lock = threading.Lock()
-    for store in _stores.values():
-        for dataset in store.values():
-            dataset.renew_locks()
-
-
-os.register_at_fork(after_in_child=_renew_locks)
-
-
-class RamConnection(BackendConnection):
-    """A namespace in this process's memory."""
-
-    shared_between_processes = False
-    stores_text = True
-    # Copies run at the speed of memory: threads pay off only for large requests, and with small
-    # chunks they cost more than the copies.
-    parallel_bytes = 8 << 20
-    parallel_chunk_bytes = 16 << 10
-
-    @property
-    def _datasets(self) -> _Datasets:
-        with _stores_lock:
-            return _stores.setdefault(self.name, _Datasets())
-
-    def create_dataset(
-        self,
-        name: str,
-        metadata: DatasetMetadata,
-        *,
-        dims: Sequence[str | None] | None = None,
-    ) -> RamDataset:
-        """Create a dataset.
-
-        Parameters
-        ----------
-        name : str
-            The name of the dataset.
-        metadata : DatasetMetadata
-            The description of the dataset.
-        dims : sequence of str or None, optional
-            The names of the axes.
-        """
-        self.check_writable()
-        names = check_dims(dims, metadata.ndim)
-        if names is not None:
-            metadata = metadata.replace(storage={**metadata.storage, "dims": list(names)})
-        datasets = self._datasets
-        with _stores_lock:
-            if name in datasets:
-                raise DatasetExistsError(
-                    f"dataset {name!r} exists in ram connection {self.name!r}"
-                )
-            check_nesting(name, datasets.around(name))
-            datasets[name] = RamDataset(self, name, metadata)
-            return datasets[name]
-
-    def get_dataset(self, name: str) -> RamDataset:
-        found = self._find(name)
-        return found if self.mode == "a" else RamReader(self, found)
-
-    def _find(self, name: str) -> RamDataset:
-        datasets = self._datasets
-        try:
-            return datasets[name]
-        except KeyError:
-            with _stores_lock:
-                some = sorted(islice(datasets, _MOST_NAMED))
-            raise DatasetNotFoundError(
-                f"no dataset {name!r} in ram connection {self.name!r}, "
-                f"which has {', '.join(map(repr, some)) or 'none'}"
-                + (", …" if len(datasets) > _MOST_NAMED else "")
-            ) from None
-
-    def has_dataset(self, name: str) -> bool:
-        return name in self._datasets
-
-    def del_dataset(self, name: str, only: BackendDataset | None = None) -> None:
-        self.check_writable()
-        dataset = self._find(name)
-        with dataset.exclusive(), _stores_lock:
-            datasets = _stores[self.name]
-            if datasets.get(name) is not dataset or only not in (None, dataset):
-                raise DatasetNotFoundError(f"dataset {name!r} was deleted or replaced meanwhile")
-            del datasets[name]
-            dataset.deleted = True
-            dataset.chunks.clear()
-
-    def begin_replacement(self, name: str) -> str:
-        self.check_writable()
-        return f".replacing-{secrets.token_hex(8)}"
-
-    def replace_dataset(self, temporary: str, name: str) -> None:
-        self.check_writable()
-        new, old = self.get_dataset(temporary), self._datasets.get(name)
-        with ExitStack() as stack:
-            if old is not None:
-                stack.enter_context(old.exclusive())
-            stack.enter_context(_stores_lock)
-            datasets = _stores[self.name]
-            if datasets.get(name) is not old:
-                raise DatasetExistsError(f"dataset {name!r} was made or replaced meanwhile")
-            if old is None:
-                check_nesting(name, datasets.around(name))
-            else:
-                old.deleted = True
-                old.chunks.clear()
-            moved = datasets[temporary]
-            del datasets[temporary]
-            datasets[name] = moved
-            new.name = name
-
-    def end_replacement(self, temporary: str) -> None:
-        with suppress(DatasetNotFoundError):
-            self.del_dataset(temporary)
-
-    def dataset_names(self) -> list[str]:
-        return sorted(name for name in self._datasets if not name.startswith("."))
-
-    @property
-    def keeps_groups(self) -> bool:
-        return True
-
-    def group_attrs(self, name: str) -> dict[str, Any]:
-        with _stores_lock:
-            return dict(_groups.get((self.name, name), {}))
-
-    def set_group_attrs(self, name: str, attrs: Mapping[str, Any]) -> None:
-        self.check_writable()
-        datasets = self._datasets
-        with _stores_lock:
-            check_group(name, datasets)
-            _groups[self.name, name] = dict(attrs)
-            if not attrs:
-                del _groups[self.name, name]
-
-
 class RamDataset(BackendDataset):
     """A dataset as a dictionary of arrays, one for each chunk."""
 
-    def __init__(self, connection: RamConnection, name: str, metadata: DatasetMetadata) -> None:
+    def __init__(self, connection: DatasetHome, name: str, metadata: DatasetMetadata) -> None:
         super().__init__(connection, name, metadata)
         self.chunks: dict[Shape, Array] = {}
         self.deleted = False
@@ -254,9 +65,6 @@ class RamDataset(BackendDataset):
             checksum=False,
             notes=("the data ends with the process",),
         )
-
-    def get_chunk(self, idx: Shape) -> RamDataChunk:
-        return RamDataChunk(self, idx)
 
     few_objects: ClassVar[int] = 1000
 
@@ -439,7 +247,7 @@ class RamReader(RamDataset):
     Connections of mode 'a' share one object for each dataset.
     """
 
-    def __init__(self, connection: RamConnection, dataset: RamDataset) -> None:
+    def __init__(self, connection: DatasetHome, dataset: RamDataset) -> None:
         self.connection, self.name = connection, dataset.name
         self._in_place = dataset._in_place
         self._of = dataset
@@ -470,22 +278,3 @@ class RamReader(RamDataset):
 def _filled(metadata: DatasetMetadata) -> Array:
     """Return a chunk of fill values that takes the memory of a single element."""
     return np.broadcast_to(np.asarray(metadata.fillvalue, metadata.dtype), metadata.chunk_size)
-
-
-class RamDataChunk(BackendDataChunk):
-    """A handle on one entry of the dictionary."""
-
-    dataset: RamDataset
-
-    def get_data(self, slices: Slices | None = None) -> Any:
-        return self.dataset.get_chunk_data(self.idx, _ALL if slices is None else slices)
-
-    def set_data(self, values: Any, slices: Slices | None = None) -> None:
-        self.dataset.set_chunk_data(self.idx, values, _ALL if slices is None else slices)
-
-
-BACKEND = Backend(
-    name="ram",
-    connection=RamConnection,
-    description="in this process's memory",
-)
