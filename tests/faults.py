@@ -22,7 +22,7 @@ import os, sys, time, random, signal
 import numpy as np
 import dosna as dn
 from dosna import errors
-from dosna import errors
+signal.signal(signal.SIGINT, signal.default_int_handler)  # where it was ignored at the start
 con = dn.Connection(sys.argv[1], backend=sys.argv.pop(), engine="cpu")
 con.connect()
 """

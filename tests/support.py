@@ -1,15 +1,22 @@
-"""What the tests share: components that a test needs and a machine may lack."""
+"""What the tests share: components that a machine may lack, waiting, and Ctrl-C."""
 
 from __future__ import annotations
 
 import importlib
 import os
 import shutil
+import signal
 import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NoReturn
 
 import pytest
+
+HANG = 250
+"""Seconds after which something that takes a few on a quiet machine hangs on any."""
 
 
 def require(module: str) -> Any:
@@ -43,3 +50,25 @@ def mpiexec(ranks: int) -> list[str]:
     require("mpi4py")
     beside = Path(sys.executable).parent / "mpiexec"
     return [str(beside) if beside.exists() else require_program("mpiexec"), "-n", str(ranks)]
+
+
+def wait_until(true: Callable[[], object], seconds: float = HANG) -> None:
+    """Wait until a condition holds, which is asked for again and again."""
+    end = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < end, f"it did not happen within {seconds} s"
+        time.sleep(0.01)
+
+
+@contextmanager
+def taking_ctrl_c() -> Iterator[None]:
+    """Let this process, and those that it starts meanwhile, take SIGINT as on a terminal.
+
+    A shell's background, ``nohup`` in scripts and some CI runners start programs that ignore it,
+    and so does what these start.
+    """
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import signal
 import subprocess
@@ -12,6 +13,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from functools import partial
+from itertools import count
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -26,6 +28,7 @@ from dosna.testing import doubles
 from dosna.testing.base import MakeConnection
 from dosna.testing.operations import PADDINGS, neighbours
 from dosna.testing.samples import check, indices, sample
+from dosna.testing.timing import patience
 
 Engine = tuple[str, dict[str, Any]]
 Run = Callable[[str], "subprocess.Popen[str]"]
@@ -69,7 +72,7 @@ class EngineTests:
     They run on ram if the engine's workers share memory, and on hdf5 otherwise.
     """
 
-    script_seconds: ClassVar[float] = 30
+    script_seconds: ClassVar[float] = 100
     """The seconds for a script to start an interpreter and the engine's workers, and to end."""
 
     @pytest.fixture
@@ -122,9 +125,11 @@ class EngineTests:
         the test.
         """
         start = f"""
-            import os, sys, time
+            import os, signal, sys, time
             import numpy as np
             import dosna as dn
+            # The tests may have been started with SIGINT ignored, as by nohup.
+            signal.signal(signal.SIGINT, signal.default_int_handler)
             con = dn.Connection(**{arguments!r})
             con.connect()
         """
@@ -162,7 +167,9 @@ class EngineTests:
     def check_speed(self, call: Callable[[], object], workers: int) -> None:
         """Assert that eight chunks of `SLEEP` run in parallel: below 0.5 s with four workers."""
         limit = 8 * SLEEP / min(workers, 8) + 0.3
-        for _ in range(3):
+        if workers == 1:
+            limit = math.inf  # which a busy machine may need, and nothing is in parallel
+        for _ in range(6):
             seconds = self.seconds_of(call)
             # A machine that is busy with other work gets another chance.
             if seconds < limit:
@@ -315,9 +322,10 @@ class EngineTests:
         def first_fails(block: Array) -> Array:
             if 0 in block:
                 raise ZeroDivisionError
-            time.sleep(0.05)
+            time.sleep(rest)
             return -block
 
+        rest = patience(0.05)
         with make_connection() as con:
             ds = con.create_dataset("a", data=np.arange(200), chunk_size=2)
             with pytest.raises(ZeroDivisionError):
@@ -330,7 +338,7 @@ class EngineTests:
         with make_connection() as con:
             ds = con.create_dataset("a", data=np.arange(16.0), chunk_size=2)
             ds.map(np.sqrt, "warm")
-            numbers = iter(range(9))
+            numbers = count()
             calls: list[Callable[[], object]] = [
                 lambda: ds.map(sleep_over, f"m{next(numbers)}", dtype="f8"),
                 lambda: ds.apply(sleep_over),
@@ -415,7 +423,7 @@ class EngineTests:
             for thread in threads:
                 thread.start()
             for thread in threads:
-                thread.join(30)
+                thread.join()
             for number in range(4):
                 check(found[number][0], np.arange(40.0) + number)
                 assert found[number][1] == 780
@@ -455,7 +463,7 @@ class EngineTests:
             # As a terminal does: to the script and to its workers alike.
             os.killpg(process.pid, signal.SIGINT)
             line = next((line for line in lines if line != "begun\n"), "nothing")
-            assert float(line) - sent < 1
+            assert float(line) - sent < patience(1)
         assert next(lines, "") == "usable\n"
 
     def test_a_forked_child_works_or_raises_at_once(self, run: Run) -> None:

@@ -11,13 +11,12 @@ import signal
 import subprocess
 import sys
 import termios
-import time
 from contextlib import closing
 
 import numpy as np
 import pytest
 from services.s3 import make_bucket, make_client
-from support import mpiexec, require
+from support import HANG, mpiexec, require, taking_ctrl_c, wait_until
 
 import dosna as dn
 from dosna.cli import main
@@ -74,13 +73,14 @@ def opened(url):
 
 
 def start(*arguments, **options):
-    return subprocess.Popen(
-        [sys.executable, "-m", "dosna", *map(str, arguments)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        **options,
-    )
+    with taking_ctrl_c():
+        return subprocess.Popen(
+            [sys.executable, "-m", "dosna", *map(str, arguments)],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            **options,
+        )
 
 
 # -- ls, info ------------------------------------------------------------------------------
@@ -681,12 +681,9 @@ def test_ctrl_c(folder):
         *("ingest", "large.h5", "hdf5:new", "--chunk-size", "1,10,10"),
         process_group=0,
     )
-    end = time.monotonic() + 30
-    while not os.path.exists("new/a/dataset.h5") and time.monotonic() < end:
-        time.sleep(0.02)
-    time.sleep(0.2)
+    wait_until(lambda: os.path.exists("new/a") and len(os.listdir("new/a")) > 10)
     process.send_signal(signal.SIGINT)
-    _, err = process.communicate(timeout=30)
+    _, err = process.communicate(timeout=HANG)
     assert (process.returncode, err) == (130, "dosna: interrupted\n")
     with opened("hdf5:new") as con:
         assert con["a"].incomplete

@@ -8,7 +8,7 @@ import threading
 import time
 
 import pytest
-from support import require
+from support import require, taking_ctrl_c
 
 boto3 = require("boto3")
 require("obstore")
@@ -53,7 +53,7 @@ def test_ctrl_c_leaves_nothing_under_way(store):
         ended.append(number)
 
     caller = threading.get_ident()
-    with pytest.raises(KeyboardInterrupt):
+    with taking_ctrl_c(), pytest.raises(KeyboardInterrupt):
         store.for_each(work, range(100_000))
     count = len(ended)
     assert 1 < count < 100_000
