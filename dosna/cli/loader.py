@@ -123,7 +123,11 @@ def _logging(config: Config, quiet: bool) -> Iterator[None]:
 
 @contextmanager
 def _until_told() -> Iterator[threading.Event]:
-    """Yield an event that SIGTERM and Ctrl-C set; a second Ctrl-C interrupts."""
+    """Yield an event that SIGTERM and Ctrl-C set; a second Ctrl-C interrupts.
+
+    A loader that was started with SIGINT ignored, as in the background of a script, goes on
+    ignoring it.
+    """
     stop = threading.Event()
 
     def told(number: int, frame: object) -> None:
@@ -134,12 +138,15 @@ def _until_told() -> Iterator[threading.Event]:
     if threading.current_thread() is not threading.main_thread():
         yield stop
         return
-    before = {number: signal.signal(number, told) for number in (signal.SIGTERM, signal.SIGINT)}
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    taken = [number for number, handler in before.items() if handler != signal.SIG_IGN]
+    for number in taken:
+        signal.signal(number, told)
     try:
         yield stop
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        for number in taken:
+            signal.signal(number, before[number])
 
 
 def _init(config: Config, arguments: argparse.Namespace, console: Console) -> int:

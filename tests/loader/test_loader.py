@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import signal
 import threading
 import tracemalloc
 from collections import Counter
@@ -23,7 +24,7 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 from loading import Inventory, check_loaded, connect, flip, h5py, write_folder
-from support import require
+from support import require, taking_ctrl_c
 
 import dosna as dn
 from dosna import loader
@@ -762,6 +763,23 @@ def test_the_command(tmp_path, monkeypatch, capsys):
     assert "unknown option 'nothing'" in do("status", "--override", "other.yml", code=2).err
     write(tmp_path / "other.yml", "src_bucket: ./raw\ninventory: sqlite:///x\n")
     assert "target is not given" in do("load", "--config", "other.yml", code=2).err
+
+
+@pytest.mark.parametrize("ignored", [False, True])
+def test_ctrl_c_ends_a_role_unless_it_was_started_to_ignore_it(ignored):
+    """As it is in the background of a script, where Ctrl-C is meant for another program."""
+    from dosna.cli.loader import _until_told
+
+    with taking_ctrl_c():
+        if ignored:
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
+        before = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
+        with _until_told() as stop:
+            signal.raise_signal(signal.SIGINT)
+            assert stop.is_set() != ignored
+            signal.raise_signal(signal.SIGTERM)
+            assert stop.is_set()
+        assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == before
 
 
 def test_a_key_that_the_target_calls_a_document_costs_only_that_file(tmp_path, monkeypatch):
