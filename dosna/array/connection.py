@@ -23,6 +23,7 @@ from dosna.core.names import check_name
 from dosna.core.options import refuse_unknown
 from dosna.core.patterns import matching
 from dosna.core.progress import Progress
+from dosna.core.request import IngestRequest
 from dosna.core.text import TEXT, is_text
 from dosna.core.values import as_dtype, check_fillvalue, decode_value, encode_attrs
 from dosna.engines.base import Runner, collective
@@ -719,15 +720,17 @@ class EngineConnection(ArrayHome):
         report: IngestReport = verbs.get("ingest")(
             self,
             source,
-            name,
-            select,
-            chunk_size,
-            on_error,
-            overwrite,
-            kind,
-            progress,
-            memory_limit,
-            options,
+            IngestRequest(
+                name,
+                select,
+                chunk_size,
+                on_error,
+                overwrite,
+                kind,
+                progress,
+                memory_limit,
+                options,
+            ),
         )
         return report
 
@@ -809,16 +812,18 @@ class EngineConnection(ArrayHome):
         report: IngestReport = verbs.get("ingest")(
             self,
             source,
-            name,
-            select,
-            None,
-            on_error,
-            overwrite,
-            kind,
-            progress,
-            memory_limit,
-            options,
-            unlinkable,
+            IngestRequest(
+                name,
+                select,
+                None,
+                on_error,
+                overwrite,
+                kind,
+                progress,
+                memory_limit,
+                options,
+                unlinkable,
+            ),
         )
         return report
 

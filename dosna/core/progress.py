@@ -52,3 +52,29 @@ def reporting(
         report(total)
     else:
         raise TypeError(f"progress is True or a callback (done, total), not {progress!r}")
+
+
+def share_of(
+    report: Callable[[int], object] | None, done: int, share: int
+) -> Callable[[int, int], None] | None:
+    """Return a callback that converts the progress of a part into that of the whole.
+
+    Parameters
+    ----------
+    report : callable or None
+        A function of the number of units done, of the whole.
+    done, share : int
+        The units that were done before, and those of the part.
+
+    Returns
+    -------
+    callable or None
+        A callback ``(done, total)`` in any unit of the part; None if there is no `report`.
+    """
+    if report is None:
+        return None
+
+    def of_part(part: int, total: int) -> None:
+        report(done + (share * part // total if total else 0))
+
+    return of_part

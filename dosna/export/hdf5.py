@@ -26,13 +26,14 @@ from dosna.backends.hdf5 import text as h5text
 from dosna.core.metadata import DatasetMetadata, new_metadata
 from dosna.core.names import parents
 from dosna.core.plan import ChunkTask, every_chunk
+from dosna.core.progress import share_of
 from dosna.core.text import element_bytes, is_text
 from dosna.core.types import Array
 from dosna.core.values import encode_value
 from dosna.engines.base import Report
 from dosna.engines.work.boxes import read_box, workers_within
 from dosna.errors import ConfigurationError, RefusedError, StorageError
-from dosna.export.job import Job, share_of
+from dosna.export.job import Job
 from dosna.io.h5chunks import write_stored_chunk
 from dosna.sources.datasets import groups_above
 

@@ -1,16 +1,16 @@
-"""The work that a format writer is asked to do, and its progress."""
+"""The work that a format writer is asked to do."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from dosna.array.dataset import EngineDataset, Limit
-    from dosna.engines.base import Report, Runner
+    from dosna.engines.base import Runner
 
-__all__ = ["Job", "share_of"]
+__all__ = ["Job"]
 
 
 @dataclass(frozen=True)
@@ -38,23 +38,3 @@ class Job:
     def runner(self) -> Runner:
         """The runner that does the work."""
         return self.datasets[0].runner
-
-
-def share_of(report: Report | None, done: int, count: int) -> Callable[[int, int], None] | None:
-    """Return a callback that converts the progress of one dataset into that of all.
-
-    Parameters
-    ----------
-    report : callable or None
-        A function of the number of chunks done, of all datasets.
-    done, count : int
-        The chunks that were done before, and those that this dataset counts for.
-    """
-    if report is None:
-        return None
-    tell = report
-
-    def part(chunks: int, total: int) -> None:
-        tell(done + (count * chunks // total if total else 0))
-
-    return part

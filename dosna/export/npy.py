@@ -11,11 +11,12 @@ import numpy as np
 
 from dosna.backends.base import BackendDataset
 from dosna.core.plan import ChunkTask
+from dosna.core.progress import share_of
 from dosna.core.text import is_text
 from dosna.engines.base import Report
 from dosna.engines.work.boxes import read_box
 from dosna.errors import ConfigurationError, RefusedError
-from dosna.export.job import Job, share_of
+from dosna.export.job import Job
 
 __all__ = ["write"]
 

@@ -6,8 +6,9 @@ import os
 from typing import Any
 
 from dosna.backends import registry as backends
+from dosna.core.progress import share_of
 from dosna.engines.base import Report
-from dosna.export.job import Job, share_of
+from dosna.export.job import Job
 from dosna.sources.datasets import groups_above
 
 __all__ = ["write"]

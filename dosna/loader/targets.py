@@ -11,6 +11,7 @@ from dosna.array.dataset import EngineDataset
 from dosna.core.metadata import DatasetMetadata
 from dosna.core.names import parents
 from dosna.core.report import IngestReport
+from dosna.core.request import IngestRequest
 from dosna.core.url import Url
 from dosna.core.values import encode_attrs
 from dosna.errors import (
@@ -103,17 +104,16 @@ class DosnaTarget(Target):
         report = ingest(
             con,
             source,
-            claim.key,
-            None,
-            None if config.link_files else config.chunk_size,
-            "skip" if config.on_error == "skip" else "raise",
-            False,
-            None,
-            lambda done, total: check(),
-            self.memory_limit,
-            options,
-            "ingest" if config.link_files else None,
-            renewal,
+            IngestRequest(
+                claim.key,
+                chunk_size=None if config.link_files else config.chunk_size,
+                on_error="skip" if config.on_error == "skip" else "raise",
+                progress=lambda done, total: check(),
+                memory_limit=self.memory_limit,
+                options=options,
+                unlinkable="ingest" if config.link_files else None,
+                renewal=renewal,
+            ),
         )
         if claim.loads or claim.attempts > 1 or renewal.found:
             self._settle(source, claim.key, renewal, check)

@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     from dosna.array.connection import EngineConnection
     from dosna.backends.base import BackendConnection
     from dosna.backends.linked.dataset import Link
-    from dosna.core.progress import Progress
     from dosna.core.report import IngestReport
+    from dosna.core.request import IngestRequest
 
 __all__ = ["ArrayDescription", "ConvertedArray", "Source", "SourceArray", "Stream"]
 
@@ -302,41 +302,15 @@ class Stream(Source):
     """
 
     @abstractmethod
-    def ingest_into(
-        self,
-        con: EngineConnection,
-        name: str | None,
-        *,
-        select: Iterable[str] | None,
-        chunk_bytes: int | None,
-        skips: bool,
-        overwrite: bool,
-        progress: Progress,
-        memory_limit: int | None,
-        options: Mapping[str, Any],
-    ) -> IngestReport:
+    def ingest_into(self, con: EngineConnection, request: IngestRequest) -> IngestReport:
         """Ingest the source, for `EngineConnection.ingest`.
 
         Parameters
         ----------
         con : Connection
             The connection, under an engine of this process alone.
-        name : str, optional
-            The name or prefix of the datasets.
-        select : iterable of str, optional
-            Patterns of names to ingest; all by default.
-        chunk_bytes : int, optional
-            The approximate size of chunks.
-        skips : bool
-            Whether ``on_error='skip'`` was given.
-        overwrite : bool
-            Whether to replace datasets that exist.
-        progress : bool or callable, optional
-            True for a bar, or a callback ``(done, total)``.
-        memory_limit : int, optional
-            The most bytes of elements held at a time.
-        options : mapping
-            Options of the backend's `create_dataset`.
+        request : dosna.core.request.IngestRequest
+            The arguments of the call. Its `options` are those of the backend's `create_dataset`.
         """
 
     def names(self) -> list[str]:

@@ -167,7 +167,7 @@ def test_a_source_that_changed_is_refused(con):
     with pytest.raises(SourceError):
         con.ingest(source, select="a/volume", chunk_size=(1, 6, 5))
     source.broken, source.state = set(), "2"
-    with pytest.raises(SourceChangedError, match="was begun from planes when that was of 1, and"):
+    with pytest.raises(SourceChangedError, match="was begun from planes"):
         con.ingest(source, select="a/volume")
     report = con.ingest(source, select="a/volume", overwrite=True)
     assert (report.made, report.resumed) == (["a/volume"], [])
@@ -221,7 +221,7 @@ def test_what_is_resumed_and_fails_again_is_not_reported_as_made(con):
 def test_options(con):
     with pytest.raises(TypeError, match=r"source 'hdf5' has no option 'compresion': it has .*end"):
         con.ingest("a.h5", compresion="gzip")
-    with pytest.raises(ValueError, match="on_error is 'raise' or 'skip'"):
+    with pytest.raises(ValueError, match="on_error"):
         con.ingest(Planes(), on_error="ignore")
     with pytest.raises(TypeError, match="neither kind nor options"):
         con.ingest(Planes(), endpoint_url="http://localhost")
@@ -417,7 +417,7 @@ def test_other_chunks_are_not_ignored(con):
         for same in (None, (2, 3, 5)):
             report = con.ingest(source, select="a/volume", chunk_size=same)
             assert report.present == ["a/volume"]
-        with pytest.raises(DatasetExistsError, match=r"chunks of \(2, 3, 5\).*to be \(1, 6, 5\)"):
+        with pytest.raises(DatasetExistsError, match=r"chunks of \(2, 3, 5\)"):
             con.ingest(source, select="a/volume", chunk_size=(1, 6, 5))
         con.ingest(source, select="a/volume", chunk_size=(1, 6, 5), overwrite=True)
         assert con["a/volume"].chunk_size == (1, 6, 5)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
@@ -15,8 +14,8 @@ from dosna.sources.servicex.requests import Requests, adapter_for
 
 if TYPE_CHECKING:
     from dosna.array.connection import EngineConnection
-    from dosna.core.progress import Progress
     from dosna.core.report import IngestReport
+    from dosna.core.request import IngestRequest
 
 __all__ = ["KIND", "ServiceXSource"]
 
@@ -113,26 +112,14 @@ class ServiceXSource(Stream):
         self.location = _SCHEME + request_id
         return request_id, status
 
-    def ingest_into(
-        self,
-        con: EngineConnection,
-        name: str | None,
-        *,
-        select: Iterable[str] | None,
-        chunk_bytes: int | None,
-        skips: bool,
-        overwrite: bool,
-        progress: Progress,
-        memory_limit: int | None,
-        options: Mapping[str, Any],
-    ) -> IngestReport:
+    def ingest_into(self, con: EngineConnection, request: IngestRequest) -> IngestReport:
         requests = self.requests()
         request_id, status = self.submitted(requests)
         workers = con.runner.workers
         batch = _BATCH_BYTES
-        if memory_limit is not None:
+        if request.memory_bytes is not None:
             # Pieces read ahead, pieces held, and copies of a column that is being written.
-            batch = max(1, min(batch, memory_limit // (2 * workers + 6)))
+            batch = max(1, min(batch, request.memory_bytes // (2 * workers + 6)))
         trees = GrowingTrees(
             con,
             self.location,
@@ -145,19 +132,28 @@ class ServiceXSource(Stream):
                 "selection": status.selection,
                 "result_format": status.result_format.value,
             },
-            None if select is None else list(select),
-            skips,
-            overwrite,
+            request.select,
+            request.skips,
+            request.overwrite,
             max(1, status.files),
-            chunk_bytes,
+            request.chunk_bytes,
             batch,
-            options,
+            request.options,
         )
         with ExitStack() as stack:
             following = Following(
-                self, requests, request_id, status, trees, name, skips, batch, workers, stack
+                self,
+                requests,
+                request_id,
+                status,
+                trees,
+                request.name,
+                request.skips,
+                batch,
+                workers,
+                stack,
             )
-            return following.run(con, progress)
+            return following.run(con, request.progress)
 
 
 KIND = SourceKind(

