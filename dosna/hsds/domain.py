@@ -249,7 +249,7 @@ def new_domain(
             raise
     except Failure as failure:
         if failure.absent:
-            failure.reason = f"{failure.reason}: is {folder or '/'} a folder there?"
+            failure.detail = f"{failure.detail}: is {folder or '/'} a folder there?"
         raise client.error(failure, f"domain {path} cannot be written") from None
 
 

@@ -648,7 +648,7 @@ main(["loader", "watch", "--once", "--src-bucket", "bucket", "--target", "hdf5:s
 
 
 def test_what_is_not_installed_is_said(scans):
-    away = "requests,h5pyd,boto3,botocore,obstore,uproot,awkward,servicex"
+    away = "httpx,h5pyd,boto3,botocore,obstore,uproot,awkward,servicex"
     found = subprocess.run(
         [sys.executable, "-c", WITHOUT, away], capture_output=True, text=True, timeout=60
     )

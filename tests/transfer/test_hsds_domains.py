@@ -252,41 +252,6 @@ def test_empty_attributes_are_exported_as_such(hsds, con, domain):
         assert there["x"].attrs["words"].shape == (0,)
 
 
-def test_requests_while_an_exception_is_handled(hsds):
-    client = HsdsClient(HsdsOptions())
-    client.get("/", hsds.home)
-    (session,) = client._idle
-    ended = []
-    session.close = lambda: ended.append(1)
-    try:
-        raise ValueError("of the caller")
-    except ValueError:
-        for _ in range(3):
-            client.get("/", hsds.home)
-            root = client.put("/", f"{hsds.home}/while.h5", {})["root"]
-            client.post("/groups", f"{hsds.home}/while.h5", {"link": {"id": root, "name": "g"}})
-            client.delete("/", f"{hsds.home}/while.h5")
-    assert (client._idle, ended) == ([session], [])
-    client.close()
-    assert ended == [1]
-
-
-def test_a_forked_child_closes_its_own_connections(hsds):
-    client = HsdsClient(HsdsOptions())
-    client.get("/", hsds.home)
-    parents = client._idle[0]
-    ended = []
-    parents.close = lambda: ended.append("the parent's")
-    # As in a child: another process, with a copy of what the parent had.
-    client._process -= 1
-    client.get("/", hsds.home)
-    (childs,) = client._idle
-    assert childs is not parents
-    childs.close = lambda: ended.append("the child's")
-    client.close()
-    assert ended == ["the child's"]
-
-
 @pytest.mark.parametrize("dtype", ["g", "G", [("n", "i4"), ("x", "g")]])
 def test_what_hsds_has_no_type_for_is_named(hsds, con, domain, dtype):
     values = np.zeros(3, dtype)

@@ -23,6 +23,7 @@ h5pyd = require("h5pyd")
 
 from dosna.export.hsds import load_domain  # noqa: E402
 from dosna.hsds import HsdsClient, HsdsOptions  # noqa: E402
+from dosna.hsds.http import Http  # noqa: E402
 
 
 @pytest.fixture(scope="module")
@@ -267,15 +268,15 @@ def test_nobody_knows_where_the_server_is(hsds, monkeypatch):
         open_source("hdf5://home/test/x.h5").names()
 
 
+def requests_of(monkeypatch):
+    """Return a list to which the path of each request is added."""
+    asked, send = [], Http.send
+    monkeypatch.setattr(Http, "send", lambda s, *a: asked.append(a[1]) or send(s, *a))
+    return asked
+
+
 def test_values_of_a_folder_s_fingerprint_are_not_asked_for_each_array(samples, monkeypatch):
-    asked = []
-    once = HsdsClient._once
-
-    def counted(self, *arguments):
-        asked.append(arguments[1])
-        return once(self, *arguments)
-
-    monkeypatch.setattr(HsdsClient, "_once", counted)
+    asked = requests_of(monkeypatch)
     with open_source("hdf5://home/test/source/") as source:
         first = source.fingerprint()
         count = len(asked)
@@ -285,9 +286,7 @@ def test_values_of_a_folder_s_fingerprint_are_not_asked_for_each_array(samples, 
 
 
 def test_few_requests_bring_much(samples, monkeypatch):
-    asked = []
-    once = HsdsClient._once
-    monkeypatch.setattr(HsdsClient, "_once", lambda s, *a: asked.append(a[1]) or once(s, *a))
+    asked = requests_of(monkeypatch)
     with open_source("hdf5://home/test/source/samples.h5") as source:
         source.names()
         assert len(asked) <= len(SAMPLES) + 6
