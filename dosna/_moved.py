@@ -96,7 +96,7 @@ MOVED = {
     "dosna.util.sizes": "dosna.core.sizes",
     "dosna.util.timer": "dosna.core.timer",
     "dosna.xarray_backend": "dosna.integrations.xarray",
-    "dosna.zarr3": "dosna.codecs.zarr.document",
+    "dosna.zarr3": "dosna.codecs.zarr",
     "dosna.zarr3attrs": "dosna.codecs.zarr.attributes",
     "dosna.zarr3types": "dosna.codecs.zarr.types",
 }

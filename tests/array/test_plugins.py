@@ -46,6 +46,20 @@ KIND = SourceKind("mine", Mine, Claims(suffixes=(".mine",)))
 print("LOADED mine")
 """
 
+CODEC = """
+import bz2
+from dosna.codecs import BytesBytesCodec, CodecKind
+
+class Bz2(BytesBytesCodec):
+    def encode(self, data):
+        return [bz2.compress(data)]
+    def decode(self, data, into):
+        return bz2.decompress(data)
+
+KIND = CodecKind("bz2", Bz2)
+print("LOADED bz2")
+"""
+
 BROKEN = "import no_such_package_of_anybody\n"
 RAISES = "raise ZeroDivisionError('at import')\n"
 EXITS = "import sys\nsys.exit('it has had enough')\n"
@@ -225,3 +239,32 @@ def test_registered_ones_are_available(site):
     """
     )
     assert lines == ["True True", "1"]
+
+
+def test_a_codec_is_loaded_for_the_arrays_that_it_encodes(site):
+    require("crc32c")
+    (site.folder / "store").mkdir()
+    site.install("bz2", CODEC, {"dosna.codecs": [("bz2", "KIND")]})
+    site.install("wrong", WRONG, {"dosna.codecs": [("wrong", "KIND")]})
+    lines, _ = site.prints(
+        """
+    from dosna.codecs import registry
+    with dn.Connection("store", backend="file") as con:
+        con.create_dataset("a", data=np.arange(9), compression="gzip")
+        print("bz2" in registry.names)
+        con.create_dataset("b", data=np.arange(9), compression="bz2")
+        try:
+            con.create_dataset("c", data=np.arange(9), compression="wrong")
+        except dn.errors.ConfigurationError as error:
+            print(error)
+    """
+    )
+    assert lines[:2] == ["True", "LOADED bz2"]
+    assert "of wrong-package 1.2" in lines[2]
+    lines, _ = site.prints(
+        """
+    with dn.Connection("store", backend="file") as con:
+        print(con["a"][...].tolist() == con["b"][...].tolist())
+    """
+    )
+    assert lines == ["LOADED bz2", "True"]

@@ -14,8 +14,9 @@ from hypothesis.extra import numpy as hnp
 from support import require
 
 from dosna import errors
-from dosna.codecs.compressors import CodecError
-from dosna.codecs.pipeline import Pipeline, compressor
+from dosna.codecs.base import CodecError
+from dosna.codecs.kinds import compressor
+from dosna.codecs.pipeline import Pipeline
 from dosna.codecs.zarr.shards import Shards
 
 COMPRESSORS = [
@@ -162,7 +163,7 @@ def test_a_checked_chunk_of_many_blocks():
 FLIP = """
 import sys
 import numpy as np
-from dosna.codecs.compressors import CodecError
+from dosna.codecs.base import CodecError
 from dosna.codecs.pipeline import Pipeline
 
 sys.path.insert(0, "codecs")
@@ -257,7 +258,7 @@ def test_without_the_extra(tmp_path):
         [sys.executable, "-c", WITHOUT, str(tmp_path)], capture_output=True, text=True, timeout=60
     )
     assert found.returncode == 0, found.stderr
-    assert found.stdout.splitlines()[0].startswith("the codec 'zstd' needs numcodecs")
+    assert found.stdout.splitlines()[0].startswith("codec 'zstd' needs numcodecs")
     assert found.stdout.splitlines()[1] == "True"
 
 

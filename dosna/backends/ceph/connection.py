@@ -21,7 +21,7 @@ from dosna.backends.ceph.cluster import Settings
 from dosna.backends.ceph.store import CephStore
 from dosna.backends.stores.connection import StoreConnection
 from dosna.backends.stores.store import ABSENT, Store, Turns
-from dosna.codecs.zarr import document as zarr3
+from dosna.codecs import zarr as zarr3
 from dosna.core.metadata import DatasetMetadata
 from dosna.core.names import parents
 from dosna.core.options import check_seconds

@@ -32,7 +32,7 @@ from dosna.backends.stores.store import (
     VersionConflict,
     lock,
 )
-from dosna.codecs.zarr import document as zarr3
+from dosna.codecs import zarr as zarr3
 from dosna.core.metadata import DatasetMetadata
 from dosna.core.names import check_group, check_nesting, parents
 from dosna.core.types import Shape

@@ -17,9 +17,9 @@ import numpy as np
 from dosna.backends.base import BackendDataset, ChunkState, Guarantees
 from dosna.backends.stores.home import StoreHome
 from dosna.backends.stores.store import ABSENT, MOST_ATTEMPTS, Blob, Store, Turns, lock
-from dosna.codecs.compressors import CodecError
-from dosna.codecs.pipeline import bytes_of
-from dosna.codecs.zarr import document as zarr3
+from dosna.codecs import zarr as zarr3
+from dosna.codecs.arrays import bytes_of
+from dosna.codecs.base import CodecError
 from dosna.core.metadata import DatasetMetadata
 from dosna.core.plan import ChunkTask
 from dosna.core.text import element_bytes

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from dosna.backends.stores.dataset import MOST_ATTEMPTS, StoreDataset, is_full
-from dosna.codecs.compressors import CodecError
+from dosna.codecs.base import CodecError
 from dosna.codecs.zarr.shards import NO_CHUNK, Shards
 from dosna.core.plan import ChunkTask, Plan, plan
 from dosna.core.selection import select

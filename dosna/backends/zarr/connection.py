@@ -32,7 +32,7 @@ from dosna.backends.base import Backend, BackendDataset
 from dosna.backends.folders.connection import CREATING, FolderConnection
 from dosna.backends.zarr.dataset import FileDataset, open_dataset
 from dosna.backends.zarr.folder import ArrayHome
-from dosna.codecs.zarr import document as zarr3
+from dosna.codecs import zarr as zarr3
 from dosna.core.metadata import DatasetMetadata
 from dosna.core.names import check_group, parents
 from dosna.core.types import Shape

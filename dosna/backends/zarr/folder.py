@@ -9,7 +9,7 @@ from typing import ClassVar
 
 from dosna.backends.folders.handle import Folder, FolderHome
 from dosna.backends.stores.store import Blob, ByteRange, Store
-from dosna.codecs.zarr import document as zarr3
+from dosna.codecs import zarr as zarr3
 from dosna.errors import DatasetNotFoundError
 from dosna.io.files import CLOSE_ON_EXEC, disk, read_all, read_range, sync_folder
 

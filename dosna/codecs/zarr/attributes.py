@@ -18,11 +18,15 @@ from typing import Any
 
 import numpy as np
 
+from dosna.codecs.zarr.parsing import OWN
 from dosna.core.types import Json
 from dosna.core.values import decode_tagged, decode_value, encode_value
+from dosna.errors import FormatError
 
 __all__ = [
+    "EXACT",
     "FILL_VALUE",
+    "attributes_in",
     "decode_fill_value",
     "from_document",
     "from_group",
@@ -32,6 +36,9 @@ __all__ = [
 
 FILL_VALUE = "_FillValue"
 """The attribute with the value that marks missing elements (of netCDF and xarray)."""
+
+EXACT = "exact"
+"""The field of dosna's own object in an array's document that has the exact values."""
 
 _EXACT = "_dosna_exact"
 """The attribute of a group with the exact values. zarr-python refuses other fields in groups."""
@@ -85,6 +92,29 @@ def from_document(
         else:
             found[name] = value
     return found
+
+
+def attributes_in(
+    document: Mapping[str, Any], where: str, dtype: np.dtype[Any] | None = None
+) -> dict[str, Any]:
+    """Return the attributes in a document, as `dosna.core.values.decode_value` reads them.
+
+    Parameters
+    ----------
+    document : mapping
+        The document of an array or a group.
+    where : str
+        The name of the document in errors.
+    dtype : numpy.dtype, optional
+        The dtype of the array; None for a group.
+    """
+    found = document.get("attributes", {})
+    if not isinstance(found, dict):
+        raise FormatError(f"{where}: its attributes are not an object")
+    if dtype is None:
+        return from_group(found)
+    own = document.get(OWN, {})
+    return from_document(found, own.get(EXACT) if isinstance(own, Mapping) else None, dtype)
 
 
 def to_group(attrs: Mapping[str, Any]) -> Json:

@@ -12,8 +12,10 @@ from typing import Any
 
 import numpy as np
 
-from dosna.codecs.compressors import Buffer, CodecError
-from dosna.codecs.pipeline import Pipeline, byte_order, name_of
+from dosna.codecs.arrays import byte_order
+from dosna.codecs.base import Buffer, CodecError
+from dosna.codecs.kinds import name_of
+from dosna.codecs.pipeline import Pipeline
 from dosna.core.types import Shape
 from dosna.errors import FormatError
 

@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from dosna.codecs.compressors import named
+from dosna.codecs.kinds import named
 from dosna.core.text import TEXT, is_text
 from dosna.errors import FormatError
 

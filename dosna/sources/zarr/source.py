@@ -20,7 +20,7 @@ from zarr.core.sync import sync
 from zarr.dtype import VariableLengthUTF8
 from zarr.storage import LocalStore, ObjectStore
 
-from dosna.codecs.zarr import document as zarr3
+from dosna.codecs import zarr as zarr3
 from dosna.codecs.zarr.attributes import FILL_VALUE
 from dosna.core.text import TEXT, as_text
 from dosna.core.types import Array, Box, Shape

@@ -28,7 +28,7 @@ from zarr.codecs import (  # noqa: E402
 
 import dosna as dn  # noqa: E402
 from dosna import errors  # noqa: E402
-from dosna.codecs.zarr import document as zarr3  # noqa: E402
+from dosna.codecs import zarr as zarr3  # noqa: E402
 from dosna.core.metadata import new_metadata  # noqa: E402
 from dosna.testing.samples import DTYPES, check, sample  # noqa: E402
 
@@ -364,7 +364,7 @@ ODD = {
     "an unknown first codec": ([{"name": "packbits"}], "'packbits'"),
     "an unknown option of a codec": (codecs(spelt(name="gzip", level=1, fast=True)), "fast"),
     "a wrong option of a codec": (codecs(spelt(name="gzip", level=10)), "level 10"),
-    "a missing option of a codec": (codecs({"name": "gzip"}), "level None"),
+    "a missing option of a codec": (codecs({"name": "gzip"}), "lacks level"),
     "no endian": ([{"name": "bytes"}], "endian"),
     "an unknown endian": ([spelt(name="bytes", endian="middle")], "middle"),
     "no codecs": ([], "no codecs"),

@@ -25,7 +25,7 @@ require("numcodecs")
 import dosna as dn  # noqa: E402
 from dosna import errors  # noqa: E402
 from dosna.backends import resizing  # noqa: E402
-from dosna.codecs.zarr import document as zarr3  # noqa: E402
+from dosna.codecs import zarr as zarr3  # noqa: E402
 from dosna.core.metadata import new_metadata  # noqa: E402
 from dosna.core.values import decode_value, encode_attrs  # noqa: E402
 from dosna.testing import MemoryStore, use_store  # noqa: E402
