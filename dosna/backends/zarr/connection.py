@@ -107,8 +107,8 @@ class FileConnection(FolderConnection, ArrayHome):
             The name of the dataset.
         metadata : DatasetMetadata
             The description of the dataset.
-        compression : None, {'gzip', 'zstd', 'blosc'} or mapping
-            The codec. A mapping has the codec's ``name`` and its options, by Zarr's names:
+        compression : None, {'gzip', 'zstd', 'blosc'}, mapping or list
+            The codec, or a list of several. A mapping has the codec's ``name`` and its options:
             ``{'name': 'blosc', 'cname': 'zstd', 'clevel': 3}``.
         checksum : bool
             True if each chunk ends with a CRC-32C, which is checked whenever the chunk is read.

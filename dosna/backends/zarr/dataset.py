@@ -17,8 +17,8 @@ from dosna.backends.stores.dataset import StoreDataset
 from dosna.backends.stores.sharded import MOST_INDEXES, ShardedDataset
 from dosna.backends.stores.store import Blob, ReadOnlyStore, Store
 from dosna.backends.zarr.folder import FLAGS, GONE, ArrayFolder, ArrayHome, make_folders
-from dosna.codecs.base import CodecError
 from dosna.codecs import zarr as zarr3
+from dosna.codecs.base import CodecError
 from dosna.codecs.zarr.shards import NO_CHUNK
 from dosna.core.metadata import DatasetMetadata
 from dosna.core.plan import ChunkTask
