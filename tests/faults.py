@@ -13,6 +13,7 @@ from typing import ClassVar
 
 import numpy as np
 import pytest
+from support import HANG
 
 import dosna as dn
 from dosna import errors
@@ -30,7 +31,7 @@ con.connect()
 
 def finish(*processes):
     for process in processes:
-        assert process.wait(60) == 0
+        assert process.wait(HANG) == 0
 
 
 def numbers(shape, dtype="f8"):

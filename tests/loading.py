@@ -12,7 +12,7 @@ from contextlib import closing, contextmanager
 
 import numpy as np
 from services.s3 import make_bucket, make_client
-from support import require
+from support import HANG, require
 
 import dosna as dn
 from dosna.core.url import Url
@@ -96,20 +96,20 @@ class Roles:
     def do(self, *arguments, code=0):
         """Run a role to its end, and give what it printed."""
         process = self.start(*arguments)
-        out, _ = process.communicate(timeout=100)
+        out, _ = process.communicate(timeout=HANG)
         assert code in (None, process.returncode), process.log.read_text()
         return out
 
     def status(self):
         process = self.start("status", "--json")
-        return json.loads(process.communicate(timeout=60)[0])
+        return json.loads(process.communicate(timeout=HANG)[0])
 
     def end(self, *processes):
         """Tell processes to end, and see that they do so properly."""
         for process in processes:
             process.send_signal(signal.SIGTERM)
         for process in processes:
-            process.communicate(timeout=60)
+            process.communicate(timeout=HANG)
             assert process.returncode == 0, process.log.read_text()
 
     def close(self):

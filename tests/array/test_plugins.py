@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from support import require
+from support import HANG, require
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -102,7 +102,7 @@ class Site:
             env={**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{self.folder}"},
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=HANG,
         )
 
     def prints(self, code):

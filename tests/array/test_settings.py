@@ -7,7 +7,7 @@ import sys
 import threading
 
 import pytest
-from support import require
+from support import HANG, require
 
 import dosna as dn
 from dosna import errors
@@ -165,7 +165,9 @@ except ImportError as error:
     print(error)
 dn.use(engine="cpu", backend="ram")
 """
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=30)
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=HANG
+    )
     assert done.stderr == ""
     assert package in done.stdout
     assert f"pip install 'dosna[{extra}]'" in done.stdout
@@ -199,7 +201,9 @@ try:
 except Exception as error:
     print(type(error).__name__)
 """
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=30)
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=HANG
+    )
     assert (done.stdout, done.stderr) == ("6\nConfigurationError\n", "")
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from support import require
+from support import HANG, require
 
 import dosna as dn
 
@@ -68,7 +68,7 @@ def test_processes(tmp_path: Path) -> None:
         con.create_dataset("a", (0, 3), np.int64, chunk_size=(4, 2))
         arguments = [sys.executable, "-c", APPENDER, str(tmp_path)]
         running = [subprocess.Popen([*arguments, str(v), str(ROUNDS)]) for v in (1, 2)]
-        assert [process.wait(60) for process in running] == [0, 0]
+        assert [process.wait(HANG) for process in running] == [0, 0]
         rows = con["a"][...]
     assert (rows == rows[:, :1]).all()
     assert np.bincount(rows[:, 0]).tolist() == [0, ROUNDS, ROUNDS]

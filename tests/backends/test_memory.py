@@ -8,7 +8,7 @@ import sys
 import textwrap
 
 import pytest
-from support import require
+from support import HANG, require
 
 SCRIPT = """
 import json, sys
@@ -91,7 +91,7 @@ def test_work_over_a_large_source_stays_within_the_limit(tmp_path, engine, optio
         [sys.executable, "-c", textwrap.dedent(SCRIPT), *arguments],
         capture_output=True,
         text=True,
-        timeout=110,
+        timeout=HANG,
     )
     assert done.returncode == 0, done.stderr
     grown = json.loads(done.stdout)

@@ -180,7 +180,7 @@ def test_info_of_what_json_lacks(run, folder):
 def _started(*arguments, **how):
     """Run the command in a process of its own."""
     return subprocess.run(
-        [sys.executable, "-m", "dosna", *arguments], capture_output=True, timeout=60, **how
+        [sys.executable, "-m", "dosna", *arguments], capture_output=True, timeout=HANG, **how
     )
 
 
@@ -188,7 +188,7 @@ def _started(*arguments, **how):
 def test_standard_streams_that_are_closed(scans, scan, closed):
     def run_closed(command):
         words = f"{sys.executable} -m dosna {command} {closed}"
-        return subprocess.run(["sh", "-c", words], capture_output=True, timeout=60)
+        return subprocess.run(["sh", "-c", words], capture_output=True, timeout=HANG)
 
     ended = run_closed("ls hdf5:scans")
     assert (ended.returncode, ended.stderr) == (0, b"")
@@ -565,7 +565,7 @@ DatasetsSource.read_into = killed
 main(sys.argv[1:])
 """
     arguments = ("copy", "hdf5:scans/entry", "file:new", *ENGINE)
-    killed = subprocess.run([sys.executable, "-c", script, *arguments], timeout=60)
+    killed = subprocess.run([sys.executable, "-c", script, *arguments], timeout=HANG)
     assert killed.returncode == -9
     assert "incomplete" in run("ls", "file:new")
     assert "1 begun before" in run(*arguments)
@@ -650,7 +650,7 @@ main(["loader", "watch", "--once", "--src-bucket", "bucket", "--target", "hdf5:s
 def test_what_is_not_installed_is_said(scans):
     away = "httpx,h5pyd,boto3,botocore,obstore,uproot,awkward,servicex"
     found = subprocess.run(
-        [sys.executable, "-c", WITHOUT, away], capture_output=True, text=True, timeout=60
+        [sys.executable, "-c", WITHOUT, away], capture_output=True, text=True, timeout=HANG
     )
     lines = [line for line in found.stderr.splitlines() if line.startswith("dosna: ")]
     wanted = ["pip install 'dosna[hsds]'", "pip install 'dosna[s3]'", "pip install 'dosna[s3]'"]
@@ -713,7 +713,7 @@ def test_under_mpiexec_one_rank_speaks(scan, folder):
     require("mpi4py")
     command = [*mpiexec(3), sys.executable, "-m", "dosna"]
     ran = subprocess.run(
-        [*command, "ingest", scan, "hdf5:new"], capture_output=True, text=True, timeout=60
+        [*command, "ingest", scan, "hdf5:new"], capture_output=True, text=True, timeout=HANG
     )
     assert (ran.returncode, ran.stdout.count("3 datasets")) == (0, 1), ran.stderr
     with opened("hdf5:new") as con:
@@ -722,11 +722,11 @@ def test_under_mpiexec_one_rank_speaks(scan, folder):
         [*command, "verify", "hdf5:new", "--against", scan],
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=HANG,
     )
     assert (ran.returncode, ran.stdout.count("chunks equal")) == (0, 3), ran.stderr
     ran = subprocess.run(
-        [*command, "ingest", "no.h5", "hdf5:new"], capture_output=True, text=True, timeout=60
+        [*command, "ingest", "no.h5", "hdf5:new"], capture_output=True, text=True, timeout=HANG
     )
     assert ran.returncode == 1
     assert re.findall("dosna: .*", ran.stderr) == [f"dosna: there is no file {folder}/no.h5"]
@@ -735,11 +735,11 @@ def test_under_mpiexec_one_rank_speaks(scan, folder):
             [*command, "export", "hdf5:new", name, "--select", "entry/data"],
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=HANG,
         )
         assert (ran.returncode, ran.stdout) == (0, f"{name}: 1 dataset\n"), ran.stderr
     ran = subprocess.run(
-        [*command, "copy", "hdf5:new", "file:copied"], capture_output=True, text=True, timeout=60
+        [*command, "copy", "hdf5:new", "file:copied"], capture_output=True, text=True, timeout=HANG
     )
     assert (ran.returncode, ran.stdout.count("3 datasets")) == (0, 1), ran.stderr
     with opened("file:copied") as con:
@@ -768,7 +768,7 @@ def test_what_fails_on_one_rank_ends_all(scans, command, says):
         [*mpiexec(2), sys.executable, "-c", RANKS, command, scans],
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=HANG,
     )
     assert ran.returncode == 1
     assert re.search(says, ran.stderr), ran.stderr

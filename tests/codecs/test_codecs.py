@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
-from support import require
+from support import HANG, require
 
 from dosna import errors
 from dosna.codecs.base import CodecError
@@ -197,7 +197,7 @@ def test_no_damage_crashes_the_process(seed, pytestconfig):
         cwd=pytestconfig.rootpath / "tests",
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=HANG,
     )
     assert (found.returncode, found.stdout) == (0, "alive\n"), found.stderr
 
@@ -255,7 +255,10 @@ def test_without_the_extra(tmp_path):
         con.create_dataset("there", data=np.arange(4), compression="zstd")
         con.create_dataset("checked", data=np.arange(4))
     found = subprocess.run(
-        [sys.executable, "-c", WITHOUT, str(tmp_path)], capture_output=True, text=True, timeout=60
+        [sys.executable, "-c", WITHOUT, str(tmp_path)],
+        capture_output=True,
+        text=True,
+        timeout=HANG,
     )
     assert found.returncode == 0, found.stderr
     assert found.stdout.splitlines()[0].startswith("codec 'zstd' needs numcodecs")
@@ -269,7 +272,7 @@ def test_without_checksums_the_error_names_the_package():
         "except dn.errors.MissingDependencyError as error: print(error)"
     )
     found = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=HANG
     )
     assert "crc32c" in found.stdout, found
     assert "pip install" in found.stdout

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from support import require
+from support import HANG, require
 
 import dosna as dn
 from dosna.engines.mpi.agreement import meaning
@@ -284,7 +284,7 @@ def test_it_is_the_same_in_every_process():
             env={**os.environ, "PYTHONHASHSEED": str(seed)},
             capture_output=True,
             check=True,
-            timeout=60,
+            timeout=HANG,
         ).stdout
         for seed in (1, 2)
     }

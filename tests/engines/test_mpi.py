@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 from services.s3 import make_bucket
-from support import mpiexec, require
+from support import HANG, mpiexec, require
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -194,7 +194,7 @@ def test_run_mpi_ends_all_ranks_when_one_fails(tmp_path):
         env={**os.environ, "PYTHON": sys.executable},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=HANG,
     )
     assert ran.returncode != 0  # which mpiexec tells, if not always the traceback
 
@@ -237,7 +237,7 @@ def test_the_benchmark_runs(tmp_path):
         [sys.executable, ROOT / "benchmarks" / "mpi.py", "--quick", "--folder", tmp_path],
         capture_output=True,
         text=True,
-        timeout=100,
+        timeout=HANG,
     )
     assert ran.returncode == 0, ran.stderr
     assert len(re.findall(r"(?m)^ +mpi 2: \d\.\d+ s, \d+\.\d\d e", ran.stdout)) == 3

@@ -8,7 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from support import mpiexec
+from support import HANG, mpiexec
 
 from dosna.util import Timer
 
@@ -28,7 +28,7 @@ def run(script, *command, path=str(ROOT)):
         env={**os.environ, "PYTHONPATH": path},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=HANG,
     )
     assert ran.returncode == 0, ran.stderr
     return sorted(ran.stdout.splitlines())

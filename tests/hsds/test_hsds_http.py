@@ -11,7 +11,7 @@ from urllib.parse import quote
 
 import pytest
 from services.tls import start_tls
-from support import require
+from support import HANG, require
 
 from dosna import errors
 
@@ -65,7 +65,7 @@ class Server:
                         lines.read(int(line.split(b":")[1]))
                 found = self.answers.pop(0) if self.answers else answer(b'{"root": "g-1"}')
                 if found is None:
-                    self.closed.wait(60)
+                    self.closed.wait(HANG)
                     return
                 made.sendall(found)
                 size = found.partition(b"Content-Length: ")[2].partition(b"\r\n")[0]

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 from loading import Inventory, check_loaded, connect, write_folder
-from support import require
+from support import HANG, require
 
 from dosna.cli.parser import make_parser
 from dosna.loader.config import KEYS, SECRET, Config
@@ -161,7 +161,7 @@ def test_the_script_runs_the_roles_on_one_machine(tmp_path, with_dosna):
         )
 
     with run("--load", "1", "--diff", "1", "--once", "--jobs", "2") as process:
-        out, _ = process.communicate(timeout=60)
+        out, _ = process.communicate(timeout=HANG)
     assert process.returncode == 0
     assert "6 files, " in out
     assert ", none left" in out
@@ -174,6 +174,6 @@ def test_the_script_runs_the_roles_on_one_machine(tmp_path, with_dosna):
         while sum(row.diff_status == "done" for row in made.rows()) < 7:
             assert process.poll() is None
         process.terminate()
-        process.communicate(timeout=60)
+        process.communicate(timeout=HANG)
     assert process.returncode == 0
     assert subprocess.run(["sh", script, "--load"], capture_output=True).returncode == 2

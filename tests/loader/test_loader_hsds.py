@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from loading import Inventory, arrays_of, image_of, roles, source_bucket
 from services import hsds_environment
-from support import require
+from support import HANG, require
 
 from dosna import loader
 from dosna.loader.config import Config
@@ -96,7 +96,7 @@ def test_killed_workers_leave_every_file_in_its_domain(bucket, config, hsds, tmp
                         loaders[n] = made.start("load", "--once")
                         break
             for process in [*loaders, differ]:
-                process.communicate(timeout=100)
+                process.communicate(timeout=HANG)
                 assert process.returncode == 0, process.log.read_text()
             rows = inventory.rows()
         with capsys.disabled():

@@ -7,7 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from support import require
+from support import HANG, require
 
 RUN = Path(__file__).resolve().parents[2] / "benchmarks" / "run.py"
 
@@ -17,7 +17,7 @@ for module in ("zarr", "tensorstore", "h5py", "scipy", "joblib"):
 
 def run(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, str(RUN), *arguments], capture_output=True, text=True, timeout=60
+        [sys.executable, str(RUN), *arguments], capture_output=True, text=True, timeout=HANG
     )
 
 
@@ -40,7 +40,7 @@ def test_growth_prints_ratios(tmp_path: Path) -> None:
         [sys.executable, str(RUN.parent / "growth.py"), "--quick", "--folder", str(tmp_path)],
         capture_output=True,
         text=True,
-        timeout=100,
+        timeout=HANG,
     )
     assert done.returncode == 0, done.stderr
     for row in ("hdf5: append a chunk", "ram: create a dataset"):

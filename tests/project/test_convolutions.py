@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from services.s3 import make_bucket
-from support import mpiexec, require
+from support import HANG, mpiexec, require
 
 ROOT = Path(__file__).resolve().parents[2]
 SCRIPT = ROOT / "examples" / "convolutions.py"
@@ -37,7 +37,7 @@ def run(tmp_path, *arguments, start=(sys.executable,), script=SCRIPT, succeeds=T
         [*start, "-W", "error", script, "--out", tmp_path / "out", "--tmp", scratch, *arguments],
         capture_output=True,
         text=True,
-        timeout=100,
+        timeout=HANG,
         env={**os.environ, "TMPDIR": str(scratch)},
     )
     assert (ran.returncode == 0) == succeeds, ran.stdout + ran.stderr
@@ -180,7 +180,7 @@ def test_mpi_demo(tmp_path):
         env={**os.environ, "TMPDIR": str(tmp_path)},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=HANG,
     )
     assert ran.returncode == 0, ran.stderr
     assert "|2) checked [0:66]" in ran.stdout

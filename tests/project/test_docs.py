@@ -20,7 +20,7 @@ from pathlib import Path
 from urllib.parse import unquote
 
 import pytest
-from support import require
+from support import HANG, require
 
 from dosna import errors
 from dosna.cli import main
@@ -188,7 +188,7 @@ def run_example(name, *arguments, cwd):
         cwd=cwd,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=HANG,
     )
 
 

@@ -20,7 +20,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from support import require
+from support import HANG, require
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -279,7 +279,7 @@ def test_stored_chunks_of_hdf5_wait_for_the_lock_of_h5py(tmp_path):
                 thread.start()
                 thread.join(0.2)
                 assert thread.is_alive(), "the lock was not waited for"
-            thread.join(60)
+            thread.join(HANG)
         assert done == [values.tobytes()]
         assert data[...].tolist() == [0, 0, 0, 0, 0, 1, 2, 3]
     text = [path.read_text() for path in (ROOT / "dosna").rglob("*.py")]

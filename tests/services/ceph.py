@@ -12,6 +12,7 @@ import argparse
 import base64
 import json
 import os
+import random
 import secrets
 import shutil
 import signal
@@ -28,9 +29,12 @@ from typing import Any
 
 import rados
 
-SECONDS = 60
+SECONDS = 200
+"""After which it hangs, however busy the machine is."""
 PLACEMENT_GROUPS = 8
 OSD_BYTES = 4 << 30
+GRACE = 20
+"""Seconds without an answer after which an OSD is taken for dead; a busy one may need some."""
 ACCESS_KEY, SECRET_KEY = "dosna-test-access", "dosna-test-secret-0123456789"
 
 # paxos_*: changes of the map wait a second for company by default, and a start has a dozen.
@@ -84,7 +88,7 @@ osd_data = {folder}/osd.$id
 osd_objectstore = memstore
 memstore_device_bytes = {osd_bytes}
 osd_heartbeat_interval = 1
-osd_heartbeat_grace = 6
+osd_heartbeat_grace = {grace}
 osd_client_watch_timeout = 3
 
 [client.rgw]
@@ -114,7 +118,7 @@ class Cluster:
         self.osds = osds
         self.auth = auth
         self.conf = folder / "ceph.conf"
-        self.mon_port, self.s3_port = free_ports(2)
+        (self.mon_port, self.s3_port), self.claims = take_ports(2)
         self.fsid = str(uuid.uuid4())
         self.commands: dict[str, list[str]] = {}
         self.daemons: dict[str, subprocess.Popen[bytes]] = {}
@@ -129,6 +133,7 @@ class Cluster:
                 size=size,
                 pgs=PLACEMENT_GROUPS,
                 osd_bytes=OSD_BYTES,
+                grace=GRACE,
                 mon_port=self.mon_port,
                 s3_port=self.s3_port,
             )
@@ -270,12 +275,26 @@ class Cluster:
             time.sleep(0.02)
 
 
-def free_ports(count: int) -> list[int]:
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports: list[int] = [s.getsockname()[1] for s in sockets]
-    for s in sockets:
-        s.close()
-    return ports
+def take_ports(count: int) -> tuple[list[int], list[socket.socket]]:
+    """Choose ports that no other cluster of tests chooses while the sockets are open.
+
+    They are below those that the system gives to connections, which could take a free one before
+    its daemon listens, or while it is dead.
+    """
+    ports, claims = [], []
+    for port in random.SystemRandom().sample(range(10_000, 32_000), 1000):
+        claim = socket.socket(socket.AF_UNIX)
+        try:
+            claim.bind(f"\0dosna-tests-port-{port}")
+            socket.create_server(("127.0.0.1", port)).close()
+        except OSError:
+            claim.close()
+            continue
+        ports.append(port)
+        claims.append(claim)
+        if len(ports) == count:
+            return ports, claims
+    raise SystemExit("no port is free")
 
 
 def new_key() -> str:

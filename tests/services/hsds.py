@@ -23,22 +23,28 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-SECONDS = 60
+SECONDS = 200
+"""After which it hangs, however busy the machine is."""
 BUCKET = "dosna"
 TESTER = "test"
 USERS = {"admin": "for-admin", TESTER: "for-test", "other": "for-other"}
 
-# By default an object is written a second after its last change, and a flush looks once a second.
-# These are whole numbers in its settings, and taken as they are only in that file.
-IMPATIENT = dict.fromkeys(("s3_sync_interval", "s3_age_time", "flush_sleep_interval"), 0.05)
-# It gives up if its nodes take more than 10 seconds, as they do on a busy machine: it gets 60.
-PATIENT = """
-import sys, time
-from hsds import app, hsds_app
-hsds_app.getNow = lambda: time.monotonic() / 6
-sys.exit(app.main())
-"""
+SETTINGS = {
+    # By default an object is written a second after its last change, and a flush looks once a
+    # second. These are whole numbers in its settings, and taken as they are only in that file.
+    **dict.fromkeys(("s3_sync_interval", "s3_age_time", "flush_sleep_interval"), 0.05),
+    # By default some requests of its nodes to each other and to the store fail after a second.
+    **dict.fromkeys(("store_read_timeout", "s3_sync_task_timeout", "flush_timeout"), SECONDS),
+    "timeout": SECONDS,
+}
 CONFIG = "from importlib.resources import files; print(files('admin.config') / 'config.yml')"
+# It would give up where its nodes need more than 10 seconds to start, as on a busy machine.
+RUN = """
+import sys
+import hsds.app, hsds.hsds_app
+hsds.hsds_app.getNow = lambda: 0.0
+sys.exit(hsds.app.main())
+"""
 
 
 class Server:
@@ -51,9 +57,9 @@ class Server:
         (self.data / BUCKET).mkdir(parents=True)
         self.passwords = folder / "passwords"
         self.passwords.write_text("".join(f"{u}:{p}\n" for u, p in USERS.items()))
-        python = Path(program).with_name("python")
-        found = subprocess.check_output([python, "-c", CONFIG], text=True).strip()
-        changes = "".join(f"\n{name}: {value}" for name, value in IMPATIENT.items())
+        self.python = Path(program).with_name("python")
+        found = subprocess.check_output([self.python, "-c", CONFIG], text=True).strip()
+        changes = "".join(f"\n{name}: {value}" for name, value in SETTINGS.items())
         (folder / "config.yml").write_text(Path(found).read_text() + changes)
         self.starts = 0
         self.process: subprocess.Popen[bytes] | None = None
@@ -67,13 +73,12 @@ class Server:
                 raise SystemExit(f"HSDS is not ready: {said[-3000:]}")
 
     def launch(self, end: float) -> bool:
-        """Start it, and wait until it answers; return False if it gives up."""
+        """Start it, and wait until it answers; False where it ends before."""
         # The nodes find sockets of an earlier server ready, and clients nobody behind them.
         self.starts += 1
         self.sockets = self.folder / f"s{self.starts}"
         self.sockets.mkdir()
-        python = Path(self.program).with_name("python")
-        found = str(python.parent)
+        found = str(self.python.parent)
         environment = {k: v for k, v in os.environ.items() if not k.startswith("HS_")}
         environment |= {
             "BUCKET_NAME": BUCKET,
@@ -84,16 +89,9 @@ class Server:
         }
         environment.pop("PYTHONPATH", None)
         command = [
-            *("setpriv", "--pdeathsig", "INT", "--"),
-            *(
-                str(python),
-                "-c",
-                PATIENT,
-                "--root_dir",
-                str(self.data),
-                "--socket_dir",
-                str(self.sockets),
-            ),
+            *("setpriv", "--pdeathsig", "INT", "--", "env", "--default-signal=INT"),
+            *(str(self.python), "-c", RUN),
+            *("--root_dir", str(self.data), "--socket_dir", str(self.sockets)),
             *("--count", "2", "--password_file", str(self.passwords)),
             *("--logfile", str(self.folder / "log"), "--loglevel", "WARNING"),
             *("--config_dir", str(self.folder)),

@@ -12,7 +12,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-SECONDS = 60
+SECONDS = 200
+"""After which it hangs, however busy the machine is."""
 
 
 def find_program(name: str) -> str | None:

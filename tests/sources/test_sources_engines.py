@@ -8,7 +8,7 @@ import textwrap
 
 import numpy as np
 import pytest
-from support import mpiexec, require
+from support import HANG, mpiexec, require
 
 import dosna as dn
 from dosna.errors import IncompleteDatasetWarning, SourceChangedError
@@ -52,7 +52,7 @@ def run(script, *arguments, cwd, ranks=None):
     command = [sys.executable, "-c", textwrap.dedent(script), *map(str, arguments)]
     if ranks:
         command = [*mpiexec(ranks), *command]
-    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=60)
+    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=HANG)
 
 
 @pytest.mark.parametrize("backend", ["hdf5", "file"])

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from samples import SAMPLES, write_hdf5
 from services.s3 import make_bucket, make_client
-from support import require
+from support import HANG, require
 
 import dosna as dn
 from dosna.errors import ConfigurationError, SourceChangedError, SourceError, SourceNotFoundError
@@ -134,7 +134,7 @@ with dn.Connection("in", backend="s3", endpoint_url=endpoint_url, bucket=bucket)
 def test_a_killed_ingest_from_s3_into_s3_goes_on(endpoint_url, bucket, image):
     url = put(bucket, "scan.h5", image)
     command = [sys.executable, "-c", KILLED, url, endpoint_url, bucket.name]
-    ran = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    ran = subprocess.run(command, capture_output=True, text=True, timeout=HANG)
     assert ran.returncode == -9, ran.stderr
     given = {"select": "entry/image", "chunk_size": (4, 35, 41), "endpoint_url": endpoint_url}
     where = {"endpoint_url": endpoint_url, "bucket": bucket.name}

@@ -17,7 +17,7 @@ from typing import ClassVar
 
 import numpy as np
 import pytest
-from support import require
+from support import HANG, require
 
 import dosna as dn
 from dosna import errors
@@ -595,7 +595,9 @@ for _ in range(5):
     for thread in threads: thread.join()
     assert len(ended) == 4
 """
-    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    ran = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=HANG
+    )
     assert ran.returncode == 0, ran.stderr
 
 
@@ -715,7 +717,7 @@ def test_a_map_of_twenty_times_the_memory_limit_stays_within_it(ceph):
     require("joblib")
     command(ceph, "osd pool create", pool="single", pg_num=8, pgp_num=8, size=1)
     ran = subprocess.run(
-        [sys.executable, "-c", MEMORY, ceph.conf], capture_output=True, text=True, timeout=100
+        [sys.executable, "-c", MEMORY, ceph.conf], capture_output=True, text=True, timeout=HANG
     )
     assert ran.returncode == 0, ran.stderr
     assert float(ran.stdout) < 16
@@ -808,6 +810,6 @@ def test_an_interrupt_leaves_nothing_under_way(ceph, name):
         [sys.executable, "-c", INTERRUPTED, ceph.conf, name],
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=HANG,
     )
     assert ran.returncode == 0, ran.stderr

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 
 import numpy as np
 import pytest
-from support import require
+from support import HANG, require
 
 import dosna as dn
 from dosna import errors
@@ -165,7 +165,7 @@ except dn.errors.StoreTimeoutError:
     ) as process:
         assert process.stdout.readline() == "connected\n"
         with paused(cluster, "mon.a", "osd.0", "osd.1", "osd.2"), within(8):
-            assert process.communicate("\n", timeout=20)[0] == "timed out\n"
+            assert process.communicate("\n", timeout=HANG)[0] == "timed out\n"
         assert process.returncode == 0
     with connection(cluster) as con:
         con.del_dataset("left")

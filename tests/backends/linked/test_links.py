@@ -20,7 +20,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from services.proxy import Proxy
 from services.s3 import make_bucket, make_client
-from support import mpiexec, require
+from support import HANG, mpiexec, require
 
 import dosna as dn
 from dosna.backends.linked import dataset as links
@@ -581,7 +581,7 @@ def test_processes_read_it(scan, tmp_path, engine, request):
             np.testing.assert_array_equal(pickle.loads(sent)[...], VOLUME)
     command = [*(mpiexec(2) if engine == "mpi" else []), sys.executable, "work.py", engine, "file"]
     command += [str(tmp_path / "file"), "entry/zipped", str(VOLUME.sum())]
-    ran = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    ran = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=HANG)
     assert ran.returncode == 0, ran.stderr
 
 

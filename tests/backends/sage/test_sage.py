@@ -16,7 +16,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from motr_stand_in import Cluster, MotrStandIn
-from support import require
+from support import HANG, require
 
 import dosna as dn
 from dosna import errors
@@ -374,7 +374,7 @@ def test_many_writers_whose_clocks_differ_lose_nothing(ahead):
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(60)
+        thread.join(HANG)
     assert sorted(store_of(cluster).get(CHUNK).data) == sorted(b"0123" * 25)
 
 

@@ -10,7 +10,7 @@ import time
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from support import require
+from support import HANG, require
 
 import dosna as dn
 from dosna import errors
@@ -210,7 +210,7 @@ def test_each_process_takes_an_endpoint_of_its_own(free_port):
         with pytest.raises(errors.ConnectionError, match=r"no endpoint is free.*prefix_conffile"):
             sage_start._take_endpoint(addresses)
         process.stdin.close()
-        process.wait(30)
+        process.wait(HANG)
     first, again = sage_start._take_endpoint(addresses)
     assert first == addresses[0]
     again.close()

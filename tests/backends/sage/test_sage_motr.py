@@ -15,6 +15,7 @@ import time
 
 import numpy as np
 import pytest
+from support import HANG
 
 import dosna as dn
 from dosna import errors
@@ -80,9 +81,9 @@ def test_a_forked_process_gets_an_error_at_once(con, name):
     began = time.monotonic()
     child = context.Process(target=read_in_child, args=(ds, answers))
     child.start()
-    assert answers.get(timeout=20) == "ConnectionError"
+    assert answers.get(timeout=HANG) == "ConnectionError"
     assert time.monotonic() - began < 10
-    child.join(20)
+    child.join(HANG)
     assert ds[:].tolist() == list(range(10))
 
 
@@ -112,7 +113,7 @@ def test_a_process_that_the_cluster_does_not_know_is_an_error(tmp_path):
         "    print(error)"
     )
     ran = subprocess.run(
-        [sys.executable, "-c", code, str(path)], capture_output=True, text=True, timeout=100
+        [sys.executable, "-c", code, str(path)], capture_output=True, text=True, timeout=HANG
     )
     assert "proc_fid" in ran.stdout
     assert ran.returncode == 0

@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from support import require
+from support import HANG, require
 
 zarr = require("zarr")
 require("numcodecs")
@@ -523,7 +523,7 @@ def test_a_resize_and_a_deletion_do_not_wait_for_each_other(tmp_path, monkeypatc
 
         def trim_late(self, before):
             waits.set()
-            assert holds.wait(20)
+            assert holds.wait(HANG)
             trim(self, before)
 
         def retire_late(self, *args):
@@ -535,11 +535,11 @@ def test_a_resize_and_a_deletion_do_not_wait_for_each_other(tmp_path, monkeypatc
         monkeypatch.setattr(type(other.instance), "_retire", retire_late)
         shrink = threading.Thread(target=dataset.resize, args=(5,), daemon=True)
         shrink.start()
-        assert waits.wait(20)
+        assert waits.wait(HANG)
         remove = threading.Thread(target=other.del_dataset, args=("a",), daemon=True)
         remove.start()
-        shrink.join(20)
-        remove.join(20)
+        shrink.join(HANG)
+        remove.join(HANG)
         assert not shrink.is_alive()
         assert not remove.is_alive()
         assert list(other) == []

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from samples import SAMPLES, write_sample
 from services import hsds_environment
-from support import require
+from support import HANG, require
 
 import dosna as dn
 from dosna import errors
@@ -379,7 +379,7 @@ def test_a_forked_child_reads_too(samples):
         code = multiprocessing.get_context("fork").Process(target=_check, args=(source, expected))
         code.start()
         np.testing.assert_array_equal(source["z/large"][...], expected)
-        code.join(60)
+        code.join(HANG)
         assert code.exitcode == 0
 
 

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from support import require
+from support import HANG, require
 
 import dosna as dn
 from dosna.cli import main
@@ -507,7 +507,7 @@ with dn.Connection(sys.argv[2], backend="file", engine="cpu") as con:
 
 
 def test_a_killed_ingest_goes_on(path, tmp_path):
-    done = subprocess.run([sys.executable, "-c", KILLED, path, str(tmp_path)], timeout=60)
+    done = subprocess.run([sys.executable, "-c", KILLED, path, str(tmp_path)], timeout=HANG)
     assert done.returncode == -signal.SIGKILL
     with dn.Connection(str(tmp_path), backend="file", engine="cpu") as con:
         report = con.ingest(path, chunk_size=(100,))
@@ -574,7 +574,7 @@ def test_the_benchmark_runs(tmp_path):
         cwd=script.parent,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=HANG,
     )
     assert done.returncode == 0, done.stderr
     assert re.search(r"uproot and write: [\d.]+ s, dosna takes [\d.]+ x", done.stdout)

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from support import mpiexec, require
+from support import HANG, mpiexec, require
 
 import dosna as dn
 from dosna.columns import find_trees, get_tree, read_columns
@@ -230,7 +230,7 @@ def test_results_come_in_while_others_are_made(
     assert all(con[name].incomplete for name in con)
     assert worker.is_alive()
     servicex.allowed = FILES
-    worker.join(20)
+    worker.join(HANG)
     assert told[0] == (0, FILES)
     assert told[-1] == (FILES, FILES)
     assert not any(con[name].incomplete for name in con)
@@ -312,7 +312,7 @@ def test_a_killed_ingest_goes_on(
     folder = str(tmp_path / "store")
     os.mkdir(folder)
     command = [sys.executable, "-c", KILLED, request, config, folder]
-    ran = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    ran = subprocess.run(command, capture_output=True, text=True, timeout=HANG)
     assert ran.returncode == -9, ran.stderr
     with dn.Connection(folder, backend="file", engine="cpu") as con:
         assert 0 < len(get_tree(con, "Events").files) < FILES
@@ -688,7 +688,7 @@ def test_ranks(servicex: ServiceX, config: str, inputs: list[str], tmp_path: Pat
     script.write_text(RANKS)
     folder.mkdir()
     command = [*mpiexec(2), sys.executable, str(script), request, config, str(folder)]
-    ran = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    ran = subprocess.run(command, capture_output=True, text=True, timeout=HANG)
     assert ran.returncode == 0, ran.stderr
     assert ran.stdout.count("made 6, and no other") == 2
     with dn.Connection(str(folder), backend="file", engine="cpu") as con:
