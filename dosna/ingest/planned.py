@@ -10,7 +10,7 @@ from dosna.core.metadata import DatasetMetadata
 from dosna.sources.base import ArrayDescription
 
 if TYPE_CHECKING:
-    from dosna.backends.linked.dataset import Link
+    from dosna.backends.linked.link import Link
 
 __all__ = ["Plan", "PlannedArray", "State"]
 

@@ -28,7 +28,7 @@ from dosna.sources.naming import legal_names
 
 if TYPE_CHECKING:
     from dosna.array.connection import EngineConnection
-    from dosna.backends.linked.dataset import Link
+    from dosna.backends.linked.link import Link
 
 __all__ = ["left_out", "parameters_of", "plan", "refusing"]
 

@@ -9,10 +9,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterable
 from typing import Any, ClassVar
 
-from dosna.errors import (
-    SourceChangedError,
-    SourceError,
-)
+from dosna.errors import SourceChangedError, SourceError
 from dosna.errors import SourceNotFoundError as NotFound
 from dosna.io.ranges import PIECE
 

@@ -12,10 +12,7 @@ from io import FileIO
 from itertools import islice
 from typing import Any
 
-from dosna.errors import (
-    DosnaError,
-    StorageError,
-)
+from dosna.errors import DosnaError, StorageError
 from dosna.io.locks import RangeLocks, open_descriptor
 
 __all__ = [

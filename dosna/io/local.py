@@ -5,10 +5,7 @@ from __future__ import annotations
 import os
 from typing import Any
 
-from dosna.errors import (
-    SourceChangedError,
-    SourceError,
-)
+from dosna.errors import SourceChangedError, SourceError
 from dosna.errors import SourceNotFoundError as NotFound
 from dosna.io.bytefile import ByteFile
 from dosna.io.locks import Descriptor, open_descriptor

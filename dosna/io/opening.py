@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from dosna.errors import (
-    SourceError,
-)
+from dosna.errors import SourceError
 from dosna.io.bytefile import ByteFile
 from dosna.io.local import LocalFile
 from dosna.io.s3.options import S3Options

@@ -24,7 +24,7 @@ from dosna.errors import RefusedError, SourceError
 if TYPE_CHECKING:
     from dosna.array.connection import EngineConnection
     from dosna.backends.base import BackendConnection
-    from dosna.backends.linked.dataset import Link
+    from dosna.backends.linked.link import Link
     from dosna.core.report import IngestReport
     from dosna.core.request import IngestRequest
 

@@ -22,8 +22,8 @@ import dosna as dn
 from dosna import errors
 from dosna.backends import Backend
 from dosna.backends import registry as backends
-from dosna.backends.stores import dataset as storedata
 from dosna.backends.stores import deletion as deletion
+from dosna.backends.stores import watching
 from dosna.backends.stores.connection import StoreConnection
 from dosna.backends.stores.dataset import StoreDataset
 from dosna.core.metadata import DatasetMetadata
@@ -67,7 +67,7 @@ DATA = np.arange(96.0).reshape(8, 12)
 
 
 def test_what_each_operation_asks_of_the_store(con, store, monkeypatch):
-    monkeypatch.setattr(storedata, "LOOK_SECONDS", 60)
+    monkeypatch.setattr(watching, "LOOK_SECONDS", 60)
     ds = con.create_dataset("x", data=DATA, chunk_size=(4, 4))
     sparse = con.create_dataset("y", shape=(8, 12), chunk_size=(4, 4))
     for use, expected in [
@@ -123,7 +123,7 @@ def test_names_are_listed_once(con, store):
 
 
 def test_what_each_operation_asks_of_a_store_with_shards(con, store, monkeypatch):
-    monkeypatch.setattr(storedata, "LOOK_SECONDS", 60)
+    monkeypatch.setattr(watching, "LOOK_SECONDS", 60)
     ds = con.create_dataset("x", data=DATA, chunk_size=(2, 2), shards=(4, 12))
     other = con["x"]
     for use, expected in [

@@ -6,9 +6,7 @@ import os
 import stat
 
 from dosna.backends.base import BackendConnection
-from dosna.errors import (
-    DatasetNotFoundError,
-)
+from dosna.errors import DatasetNotFoundError
 from dosna.io.files import (
     _PASSES,
     disk,

@@ -45,34 +45,15 @@ GROUP = ".group.json"
 class H5Connection(FolderConnection):
     """A folder whose subfolders are datasets.
 
-    Parameters
-    ----------
-    name : str
-        The folder, relative to `directory` or an absolute path. It must exist.
-    directory : path, default '.'
-        The folder that a relative `name` is in.
-    mode : {'a', 'r'}
-        The access mode; 'r' refuses every change.
-    durable : bool, default False
-        Whether each write has reached the disk (fsync of the file and of its folder) when it
-        returns. Without it, writes of the last seconds before a power loss may be lost. A chunk
-        is then as it was before, or reading it is an error. It is never fill values or a mixture
-        on file systems that, like ext4, xfs and btrfs, order a rename after the data.
-        ``dataset.h5`` is always synchronized. `H5Dataset.flush` makes all earlier writes
-        durable.
+    The parameters are those of `FolderConnection`. Without `durable`, the writes of the last
+    seconds before a power loss may be lost. A chunk is then as it was before, or reading it is an
+    error. It is never fill values or a mixture on file systems that, like ext4, xfs and btrfs,
+    order a rename after the data. ``dataset.h5`` is always synchronized. `H5Dataset.flush` makes
+    all earlier writes durable.
     """
 
     description: ClassVar[str] = DESCRIPTION
     nul_in_text: ClassVar[bool] = False
-
-    def __init__(
-        self,
-        name: str,
-        directory: str | os.PathLike[str] = ".",
-        mode: str = "a",
-        durable: bool = False,
-    ) -> None:
-        super().__init__(name, directory, mode, durable)
 
     def create_dataset(
         self,

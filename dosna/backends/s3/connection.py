@@ -19,7 +19,7 @@ import hashlib
 import os
 import re
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from itertools import islice
 from typing import Any
 
@@ -35,7 +35,6 @@ from dosna.backends.stores.connection import (
 )
 from dosna.core.metadata import DatasetMetadata
 from dosna.core.names import check_name, check_nesting, parents
-from dosna.core.types import Shape
 from dosna.errors import (
     ConfigurationError,
     ConnectionError,
@@ -269,26 +268,10 @@ class S3Connection(StoreConnection):
         # Without `bucket`, `make_groups` has looked for them before it created the bucket.
         return iter(()) if self.bucket is None else super().neighbours(name, below)
 
-    def create_dataset(
-        self,
-        name: str,
-        metadata: DatasetMetadata,
-        *,
-        compression: Any = None,
-        checksum: bool = True,
-        shards: Shape | None = None,
-        dims: Sequence[str | None] | None = None,
-    ) -> StoreDataset:
+    def create_array(self, name: str, metadata: DatasetMetadata) -> StoreDataset:
         for _ in range(_MOST_ATTEMPTS):
             try:
-                return super().create_dataset(
-                    name,
-                    metadata,
-                    compression=compression,
-                    checksum=checksum,
-                    shards=shards,
-                    dims=dims,
-                )
+                return super().create_array(name, metadata)
             except DatasetExistsError:
                 if self.bucket is None:
                     self._explain_other_name(name)

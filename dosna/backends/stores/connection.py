@@ -11,11 +11,9 @@ from __future__ import annotations
 import re
 import warnings
 from abc import abstractmethod
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from typing import Any, ClassVar
-
-import numpy as np
 
 from dosna.backends.base import BackendDataset
 from dosna.backends.stores.dataset import StoreDataset
@@ -35,8 +33,6 @@ from dosna.backends.stores.store import (
 from dosna.codecs import zarr as zarr3
 from dosna.core.metadata import DatasetMetadata
 from dosna.core.names import check_group, check_nesting, parents
-from dosna.core.types import Shape
-from dosna.core.values import plain_fields
 from dosna.errors import DatasetExistsError, DatasetNotFoundError, FormatError, StorageError
 
 __all__ = [
@@ -119,39 +115,7 @@ class StoreConnection(StoreHome):
             )
         return {k: v for k, v in self.__dict__.items() if k != "_store"}
 
-    def create_dataset(
-        self,
-        name: str,
-        metadata: DatasetMetadata,
-        *,
-        compression: Any = None,
-        checksum: bool = True,
-        shards: Shape | None = None,
-        dims: Sequence[str | None] | None = None,
-    ) -> StoreDataset:
-        """Create a dataset, or raise DatasetExistsError. Of several concurrent calls, one wins.
-
-        Parameters
-        ----------
-        name : str
-            The name of the dataset.
-        metadata : DatasetMetadata
-            The description of the dataset.
-        compression : None, {'gzip', 'zstd', 'blosc'}, mapping or list
-            The codec, or a list of several. A mapping has the codec's ``name`` and its options:
-            ``{'name': 'blosc', 'cname': 'zstd', 'clevel': 3}``.
-        checksum : bool
-            True if each chunk ends with a CRC-32C, which is checked whenever the chunk is read.
-        shards : tuple of int, optional
-            The extent of a shard in elements, on each axis a multiple of the chunk's. All chunks
-            within a shard are stored as one object.
-        dims : sequence of str or None, optional
-            The names of the axes.
-        """
-        self.check_writable()
-        metadata = self.describe(
-            name, zarr3.new_array(metadata, compression, checksum, shards, dims)
-        )
+    def create_array(self, name: str, metadata: DatasetMetadata) -> StoreDataset:
         key, document = self.document(name), zarr3.to_json(metadata)
         self.make_groups(name)
         turns = Turns(f"object {key!r}")
@@ -164,28 +128,18 @@ class StoreConnection(StoreHome):
                 below = [key for key in self.keys_left(name) if not key.endswith("/")]
                 check_nesting(name, self.neighbours(name, below))
                 turns.expected = ABSENT if found is None else found.version
-                if found is None:
-                    if not below:
-                        self.remember(name, metadata)
-                        self.store.put(key, document, ABSENT)
-                        break
+                if found is None and below:
                     self._check_left(name, below)
                     self._deletion(name).run(ABSENT)
-                elif kind == "group":
+                elif found is None or kind == "group":
                     self.remember(name, metadata)
-                    self.store.put(key, document, found.version)
+                    self.store.put(key, document, turns.expected)
                     break
                 elif kind != DELETED:
                     raise DatasetExistsError(f"dataset {name!r} exists in {self.name!r}")
             if found and kind == DELETED:
                 self._make_way(name, found)
         return self.open_dataset(name, metadata)
-
-    def storable(self, dtype: np.dtype[Any]) -> np.dtype[Any]:
-        return plain_fields(dtype)[0]
-
-    def check_dataset(self, name: str, metadata: DatasetMetadata, **options: Any) -> None:
-        zarr3.to_json(self.describe(name, zarr3.new_array(metadata, **options)))
 
     def root(self, name: str) -> str:
         """Return the prefix of a dataset's keys, without the '/' that follows it."""
@@ -194,10 +148,6 @@ class StoreConnection(StoreHome):
     def document(self, name: str) -> str:
         """Return the key of the metadata of a dataset or group; '' is the outermost group."""
         return f"{self.root(name)}/{zarr3.DOCUMENT}" if name else zarr3.DOCUMENT
-
-    def describe(self, name: str, metadata: DatasetMetadata) -> DatasetMetadata:
-        """Return the metadata of a new dataset with what this backend has to add to them."""
-        return metadata
 
     def keys_left(self, name: str) -> list[str]:
         """List the keys that exist where a dataset is to be created."""

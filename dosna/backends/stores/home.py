@@ -6,14 +6,14 @@ from abc import abstractmethod
 from collections.abc import Iterator
 from typing import ClassVar
 
-from dosna.backends.base import BackendConnection
+from dosna.backends.stores.arrays import ArrayConnection
 from dosna.backends.stores.store import Blob, Store
 from dosna.core.metadata import DatasetMetadata
 
 __all__ = ["StoreHome"]
 
 
-class StoreHome(BackendConnection):
+class StoreHome(ArrayConnection):
     """A connection to a store of bytes as its datasets see it."""
 
     notes: ClassVar[tuple[str, ...]] = ()
@@ -51,7 +51,3 @@ class StoreHome(BackendConnection):
     @abstractmethod
     def warn_of_lost_writes(self) -> None:
         """Warn, once, if two writers of one chunk may undo each other's work."""
-
-    @abstractmethod
-    def drop_consolidated(self, name: str) -> None:
-        """Remove copies of metadata from the groups above a dataset or group about to change."""

@@ -22,11 +22,9 @@ import os
 import secrets
 import stat
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from typing import Any, ClassVar
-
-import numpy as np
 
 from dosna.backends.base import Backend, BackendDataset
 from dosna.backends.folders.connection import CREATING, FolderConnection
@@ -35,8 +33,6 @@ from dosna.backends.zarr.folder import ArrayHome
 from dosna.codecs import zarr as zarr3
 from dosna.core.metadata import DatasetMetadata
 from dosna.core.names import check_group, parents
-from dosna.core.types import Shape
-from dosna.core.values import plain_fields
 from dosna.errors import (
     ConnectionError,
     DatasetNameError,
@@ -62,63 +58,17 @@ __all__ = ["BACKEND", "FileConnection", "FileDataset"]
 class FileConnection(FolderConnection, ArrayHome):
     """A folder that is a Zarr group, whose arrays are datasets.
 
-    Parameters
-    ----------
-    name : str
-        The path of the folder, absolute or relative to `directory`. The folder must exist.
-    directory : path, default '.'
-        The directory that a relative `name` is in.
-    mode : {'a', 'r'}
-        The access mode; 'r' refuses every change.
-    durable : bool, default False
-        True if each write has reached the disk (fsync of the file and of its folder) when it
-        returns. Without it, the writes of the last seconds before a power loss may be lost: a
-        chunk is then as it was before, or fill if it did not exist (never a mixture on file
-        systems that, like ext4, xfs and btrfs, order a rename after the data). ``zarr.json`` is
-        always synchronized. `FileDataset.flush` makes everything written so far durable.
+    The parameters are those of `FolderConnection`. Without `durable`, the writes of the last
+    seconds before a power loss may be lost: a chunk is then as it was before, or fill if it did
+    not exist (never a mixture on file systems that, like ext4, xfs and btrfs, order a rename
+    after the data). ``zarr.json`` is always synchronized. `FileDataset.flush` makes everything
+    written so far durable.
     """
 
     description: ClassVar[str] = zarr3.DOCUMENT
 
-    def __init__(
-        self,
-        name: str,
-        directory: str | os.PathLike[str] = ".",
-        mode: str = "a",
-        durable: bool = False,
-    ) -> None:
-        super().__init__(name, directory, mode, durable)
-
-    def create_dataset(
-        self,
-        name: str,
-        metadata: DatasetMetadata,
-        *,
-        compression: Any = None,
-        checksum: bool = True,
-        shards: Shape | None = None,
-        dims: Sequence[str | None] | None = None,
-    ) -> FileDataset:
-        """Create a dataset, or raise DatasetExistsError. Of several concurrent calls, one wins.
-
-        Parameters
-        ----------
-        name : str
-            The name of the dataset.
-        metadata : DatasetMetadata
-            The description of the dataset.
-        compression : None, {'gzip', 'zstd', 'blosc'}, mapping or list
-            The codec, or a list of several. A mapping has the codec's ``name`` and its options:
-            ``{'name': 'blosc', 'cname': 'zstd', 'clevel': 3}``.
-        checksum : bool
-            True if each chunk ends with a CRC-32C, which is checked whenever the chunk is read.
-        shards : tuple of int, optional
-            The extent of a shard in elements, on each axis a multiple of the chunk's. All chunks
-            within a shard are stored as one file.
-        dims : sequence of str or None, optional
-            The names of the axes.
-        """
-        image = zarr3.to_json(zarr3.new_array(metadata, compression, checksum, shards, dims))
+    def create_array(self, name: str, metadata: DatasetMetadata) -> FileDataset:
+        image = zarr3.to_json(metadata)
         self.drop_consolidated(name)
 
         def fill(path: str) -> None:
@@ -127,12 +77,6 @@ class FileConnection(FolderConnection, ArrayHome):
 
         self.make_folder(name, fill)
         return self.get_dataset(name)
-
-    def storable(self, dtype: np.dtype[Any]) -> np.dtype[Any]:
-        return plain_fields(dtype)[0]
-
-    def check_dataset(self, name: str, metadata: DatasetMetadata, **options: Any) -> None:
-        zarr3.to_json(zarr3.new_array(metadata, **options))
 
     def connect(self) -> None:
         if os.path.isdir(self.path) and _is_version_2(self.path):

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
-from abc import abstractmethod
 from collections.abc import Iterator
 from typing import ClassVar
 
 from dosna.backends.folders.handle import Folder, FolderHome
+from dosna.backends.stores.arrays import ArrayConnection
 from dosna.backends.stores.store import Blob, ByteRange, Store
 from dosna.codecs import zarr as zarr3
 from dosna.errors import DatasetNotFoundError
@@ -70,12 +70,8 @@ def _raise(error: OSError) -> None:
         raise error
 
 
-class ArrayHome(FolderHome):
+class ArrayHome(FolderHome, ArrayConnection):
     """The interface through which a Zarr array in a folder uses its connection."""
-
-    @abstractmethod
-    def drop_consolidated(self, name: str) -> None:
-        """Remove copies of metadata from the groups above a dataset or group about to change."""
 
 
 class ArrayFolder(Folder):

@@ -17,16 +17,14 @@ import numpy as np
 import numpy.typing as npt
 from h5py import h5d, h5s, h5t, h5z
 
-from dosna.backends.linked.reader import (
+from dosna.backends.linked.reader import ChunkReader, Records, numbers_of
+from dosna.codecs.hdf5 import (
     BITSHUFFLE,
     UNFILTERED,
-    ChunkReader,
     Decoder,
     Filter,
-    Records,
     UndecodableError,
     decoders_of,
-    numbers_of,
     undone,
 )
 from dosna.core.metadata import DatasetMetadata

@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from h5py import h5d
 
-from dosna.backends.linked.dataset import MOST_KEPT
-from dosna.backends.linked.reader import Filter, decoders_of
+from dosna.backends.linked.link import MOST_KEPT
+from dosna.codecs.hdf5 import Filter, decoders_of
 from dosna.core.metadata import TARGET_CHUNK_BYTES
 from dosna.core.types import Shape
 from dosna.errors import RefusedError
@@ -29,7 +29,7 @@ _MOST_COMPARED = 64 << 20
 
 
 class Layout(NamedTuple):
-    """The layout of a dataset's elements in its file; see `dosna.backends.linked.dataset.Link`."""
+    """The layout of a dataset's elements in its file; see `dosna.backends.linked.link.Link`."""
 
     chunk_size: Shape
     filters: tuple[Filter, ...]

@@ -15,8 +15,8 @@ import h5py
 import numpy as np
 from h5py import h5d
 
-from dosna.backends.linked.dataset import Link
-from dosna.backends.linked.reader import UndecodableError
+from dosna.backends.linked.link import Link
+from dosna.codecs.hdf5 import UndecodableError
 from dosna.core.plan import plan
 from dosna.core.selection import select
 from dosna.core.text import TEXT

@@ -21,7 +21,7 @@ from support import HANG, require
 
 import dosna as dn
 from dosna import errors
-from dosna.backends.stores import dataset as storedata
+from dosna.backends.stores import watching
 from dosna.testing import BackendTests, StoreTests
 from dosna.testing.arrays import ArrayTests
 from dosna.testing.machine import MachineTests
@@ -290,7 +290,7 @@ REQUESTS = {
 
 
 def test_requests_of_each_operation(ceph, counts, name, monkeypatch):
-    monkeypatch.setattr(storedata, "LOOK_SECONDS", 60)
+    monkeypatch.setattr(watching, "LOOK_SECONDS", 60)
     found = {}
 
     def count(what, operation):

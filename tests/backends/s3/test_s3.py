@@ -21,7 +21,7 @@ from support import require
 
 import dosna as dn
 from dosna import errors
-from dosna.backends.stores import dataset as storedata
+from dosna.backends.stores import watching
 from dosna.testing import BackendTests, StoreTests
 from dosna.testing.samples import DTYPES
 
@@ -317,7 +317,7 @@ REQUESTS |= {
 
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_requests_of_each_operation(gateway, layout, monkeypatch):
-    monkeypatch.setattr(storedata, "LOOK_SECONDS", 60)
+    monkeypatch.setattr(watching, "LOOK_SECONDS", 60)
     url = gateway.endpoint_url
     kwargs = {} if layout == "buckets" else {"bucket": make_bucket(url)}
     name = f"counted-{secrets.token_hex(4)}"
@@ -365,7 +365,7 @@ def test_requests_of_each_operation(gateway, layout, monkeypatch):
 
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_requests_of_shards(gateway, layout, monkeypatch):
-    monkeypatch.setattr(storedata, "LOOK_SECONDS", 60)
+    monkeypatch.setattr(watching, "LOOK_SECONDS", 60)
     url = gateway.endpoint_url
     kwargs = {} if layout == "buckets" else {"bucket": make_bucket(url)}
     name = f"sharded-{secrets.token_hex(4)}"

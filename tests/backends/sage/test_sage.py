@@ -26,7 +26,7 @@ from dosna.backends.sage import store as sage_store
 from dosna.backends.sage.connection import SageConnection
 from dosna.backends.sage.records import ObjectId
 from dosna.backends.sage.store import SageStore
-from dosna.backends.stores import dataset as storedata
+from dosna.backends.stores import watching
 from dosna.backends.stores.connection import ABSENT, VersionConflict
 from dosna.core.metadata import new_metadata
 from dosna.testing import BackendTests, StoreTests
@@ -246,7 +246,7 @@ def test_names_of_connections_are_checked(name):
 
 def test_requests_of_each_operation(con, monkeypatch):
     """The figures of docs/sage.md, as requests of the catalogue and calls for objects."""
-    monkeypatch.setattr(storedata, "LOOK_SECONDS", 60)
+    monkeypatch.setattr(watching, "LOOK_SECONDS", 60)
     ds = con.create_dataset("entry/tomo", (4, 6), "i4", chunk_size=(2, 3))
     motr = con.instance.store.motr
     log = []

@@ -171,7 +171,7 @@ def test_filters_that_are_missing(con, path, code, says, monkeypatch):
         creation.set_filter(code, h5py.h5z.FLAG_OPTIONAL, ())
         make(file, "a", h5t.NATIVE_INT32, (8,), creation)
         file["b"] = 1
-    monkeypatch.setattr("dosna.backends.linked.reader._CODECS", {})
+    monkeypatch.setattr("dosna.codecs.hdf5._CODECS", {})
     monkeypatch.setattr(h5py.h5z, "filter_avail", lambda found: found != code)
     report = con.ingest(path, on_error="skip")
     assert report.made == ["b"]

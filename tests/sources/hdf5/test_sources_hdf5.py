@@ -13,7 +13,8 @@ import pytest
 from support import require
 
 import dosna as dn
-from dosna.backends.linked import reader as h5chunks
+from dosna.codecs import hdf5
+from dosna.codecs.hdf5 import _inflate
 from dosna.errors import IncompleteDatasetWarning, RefusedError, SourceError, SourceNotFoundError
 from dosna.sources import open_source
 
@@ -394,8 +395,8 @@ def test_little_is_read_of_a_file_whose_chunks_lie_across(path, monkeypatch):
     with h5py.File(path, "w") as file:
         file.create_dataset("a", data=VOLUME, chunks=(1, 30, 20), compression="gzip")
     decoded = []
-    inflate = h5chunks._inflate
-    monkeypatch.setattr(h5chunks, "_inflate", lambda *given: decoded.append(1) or inflate(*given))
+    inflate = _inflate
+    monkeypatch.setattr(hdf5, "_inflate", lambda *given: decoded.append(1) or inflate(*given))
     with dn.Connection("across", backend="ram") as con:
         con.ingest(path, chunk_size=(4, 10, 10))
         np.testing.assert_array_equal(con["a"][...], VOLUME)
