@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import importlib
 import threading
-import zlib
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
 from dosna.codecs import bitshuffle
+from dosna.codecs.deflate import DeflateError, decompress_zlib
 from dosna.codecs.fletcher32 import fletcher32
 from dosna.core.types import Array
 
@@ -249,15 +249,11 @@ def _bitshuffle_decoder(values: Sequence[int]) -> Decoder | None:
 
 
 def _inflate(data: Any, nbytes: int) -> Any:
-    stream = zlib.decompressobj()
     try:
         # At most the size of a chunk, with a margin for data that was compressed before.
-        found = stream.decompress(data, nbytes + (nbytes >> 3) + 1024)
-    except zlib.error as error:
+        return decompress_zlib(data, nbytes + (nbytes >> 3) + 1024)
+    except DeflateError as error:
         raise UndecodableError(str(error)) from None
-    if not stream.eof:
-        raise UndecodableError("its stream of zlib is cut off, or longer than a chunk")
-    return found
 
 
 def _unshuffle(data: Any, size: int) -> Any:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import threading
-import zlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -23,6 +22,7 @@ from dosna.array.dataset import EngineDataset
 from dosna.backends.base import BackendDataset
 from dosna.backends.hdf5 import chunkfile as h5format
 from dosna.backends.hdf5 import text as h5text
+from dosna.codecs.deflate import compress_zlib
 from dosna.core.metadata import DatasetMetadata, new_metadata
 from dosna.core.names import parents
 from dosna.core.plan import ChunkTask, every_chunk
@@ -239,7 +239,7 @@ class _WriteChunks:
             return raw
         if meta.dtype.itemsize > 1:
             raw = np.ascontiguousarray(raw.reshape(-1, meta.dtype.itemsize).T)
-        return zlib.compress(raw.data, _LEVEL)
+        return compress_zlib(raw.data, _LEVEL)
 
 
 def _set_attributes(to: h5py.Dataset | h5py.Group, attrs: Mapping[str, Any]) -> None:

@@ -6,7 +6,6 @@ by the raw elements. This module makes and checks headers, and decodes files tha
 
 from __future__ import annotations
 
-import zlib
 from itertools import count
 from typing import Any
 
@@ -23,6 +22,7 @@ from dosna.backends.hdf5.virtual import (
     rows_mappings,
     rows_shape,
 )
+from dosna.codecs.deflate import compress_zlib, decompress_zlib
 from dosna.codecs.fletcher32 import fletcher32
 from dosna.core.metadata import FORMAT_VERSION, DatasetMetadata, check_format_version
 from dosna.core.text import is_text
@@ -166,7 +166,7 @@ def encode(chunk: Array, metadata: DatasetMetadata) -> bytes:
     data = chunk.tobytes()
     if metadata.storage.get("compression"):
         creation.set_deflate(metadata.storage["level"])
-        data = zlib.compress(data, metadata.storage["level"])
+        data = compress_zlib(data, metadata.storage["level"])
     if metadata.storage.get("checksum"):
         creation.set_fletcher32()
         data += fletcher32(data)
@@ -207,7 +207,7 @@ def decode(image: bytes, metadata: DatasetMetadata) -> Array:
     try:
         with h5py.File(h5f.open_file_image(image, _READ_ONLY)) as file:
             return _decode(file["data"], image, metadata)
-    except (OSError, RuntimeError, KeyError, AttributeError, TypeError, zlib.error) as error:
+    except (OSError, RuntimeError, KeyError, AttributeError, TypeError) as error:
         raise ValueError(f"HDF5 cannot read it: {error}") from error
 
 
@@ -261,10 +261,7 @@ def _unfiltered(data: Any, image: bytes, metadata: DatasetMetadata) -> bytes:
             raise ValueError("its checksum is wrong")
     size = metadata.chunk_nbytes
     if metadata.storage.get("compression"):
-        plain = zlib.decompressobj()
-        found = plain.decompress(found, size + 1)
-        if not plain.eof:
-            raise ValueError("its compressed data is not complete")
+        found = decompress_zlib(found, size)
     if len(found) != size:
         raise ValueError(f"its data is {len(found)} bytes or more, not {size}")
     return found
