@@ -88,15 +88,13 @@ class ArrayTests(Kit):
         for number, key in enumerate(self.some(indices())):
             shape = model[key].shape
             values: list[Any] = [number, sample(shape, "i4", number), sample(shape[1:], "f4")]
-            for value in values:
-                expected = model.copy()
-                expected[key] = value
-                if number % 2 or key is None:
-                    ds[key] = value
-                else:
-                    ds.set_data(value, key)
-                check(ds[...], expected, (key, np.shape(value)))
-                model = expected
+            value = values[number % 3]
+            model[key] = value
+            if number % 2 or key is None:
+                ds[key] = value
+            else:
+                ds.set_data(value, key)
+            check(ds[...], model, (key, np.shape(value)))
 
     def test_bad_indices_are_refused(self, con: dn.Connection, name: str) -> None:
         ds = self.create(con, name, SHAPE, chunk_size=CHUNKS)
@@ -230,11 +228,12 @@ class ArrayTests(Kit):
         # Read in every way, keep all results, read on and write, and only then compare: a view
         # of memory that is used again, such as a record, would have changed by then.
         for number, dtype in enumerate([*self.some(self.dtypes[:-1]), self.dtypes[-1]]):
-            model = sample((4, 6), dtype, number)
+            model = sample((4, 4), dtype, number)
             own = f"{name}-{number}"
             ds = self.create(con, own, data=model, chunk_size=(2, 2))
             kept: list[tuple[Any, Any, Any]] = []
-            for key in [(i, j) for i in range(4) for j in range(6)]:
+            # Two elements of each chunk, in turn with those of others.
+            for key in [(i, j) for i in range(4) for j in range(i % 2, 4, 2)]:
                 i, j = key
                 kept.append((key, ds[key], model[key]))
                 kept.append(("get_data", ds.get_data(key), model[key]))

@@ -62,6 +62,11 @@ class Kit:
         with make_connection() as con:
             yield con
 
+    @pytest.fixture
+    def other(self, name: str) -> dn.Connection:
+        """Return a connection to another store, for an engine that works with the first one's."""
+        return dn.Connection(name, backend="ram", engine="cpu")
+
     def create(self, con: dn.Connection, name: str, *args: Any, **kwargs: Any) -> dn.Dataset:
         """Create a dataset with the `create_options`."""
         return con.create_dataset(name, *args, **{**self.create_options, **kwargs})

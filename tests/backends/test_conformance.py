@@ -6,12 +6,17 @@ import secrets
 from typing import ClassVar
 
 import pytest
+from kits import ContentMatters, CreationMatters, EngineMatters
 from sharded import SHARDED
 from support import require
 
 import dosna as dn
 from dosna.testing import BackendTests, MemoryStore, SlowStore, use_store
+from dosna.testing.arrays import ArrayTests
 from dosna.testing.samples import ALL_DTYPES
+
+THREADS = ("joblib", {"njobs": 3})
+PROCESSES = ("joblib", {"njobs": 2, "jlbackend": "loky"})
 
 
 class TestRam(BackendTests):
@@ -23,7 +28,7 @@ class TestRam(BackendTests):
         return lambda: dn.Connection(namespace, backend="ram", engine="cpu")
 
 
-class TestRamThreads(BackendTests):
+class TestRamThreads(EngineMatters):
     @pytest.fixture
     def make_connection(self):
         require("joblib")
@@ -31,7 +36,7 @@ class TestRamThreads(BackendTests):
         return lambda: dn.Connection(namespace, backend="ram", engine="joblib")
 
 
-class Hdf5Tests(BackendTests):
+class OnHdf5:
     dtypes = ALL_DTYPES
     engine: ClassVar = ("cpu", {})
 
@@ -44,26 +49,27 @@ class Hdf5Tests(BackendTests):
         return lambda: dn.Connection(str(tmp_path), backend="hdf5", engine=name, engine_kw=options)
 
 
-class TestHdf5(Hdf5Tests):
+class TestHdf5(OnHdf5, BackendTests):
     pass
 
 
-class TestHdf5Threads(Hdf5Tests):
-    engine = ("joblib", {"njobs": 3})
+class TestHdf5Threads(OnHdf5, EngineMatters):
+    engine = THREADS
 
 
-class TestHdf5Loky(Hdf5Tests):
-    engine = ("joblib", {"njobs": 2, "jlbackend": "loky"})
+@pytest.mark.slow
+class TestHdf5Loky(OnHdf5, BackendTests):
+    engine = PROCESSES
     examples = 3
 
 
-class TestHdf5Compressed(Hdf5Tests):
+class TestHdf5Compressed(OnHdf5, ContentMatters):
     create_options: ClassVar = {"compression": "gzip", "checksum": True}
     least_axes = 1
     examples = 5
 
 
-class FileTests(BackendTests):
+class OnFiles:
     engine: ClassVar = ("cpu", {})
     backend = "file"
 
@@ -77,43 +83,51 @@ class FileTests(BackendTests):
         )
 
 
-class TestFile(FileTests):
+class TestFile(OnFiles, BackendTests):
     pass
 
 
-class TestFileThreads(FileTests):
-    engine = ("joblib", {"njobs": 3})
+@pytest.mark.slow
+class TestFileThreads(OnFiles, BackendTests):
+    engine = THREADS
     create_options: ClassVar = {"compression": "gzip"}
 
 
-class TestFileLoky(FileTests):
-    engine = ("joblib", {"njobs": 2, "jlbackend": "loky"})
+@pytest.mark.slow
+class TestFileLoky(OnFiles, EngineMatters):
+    engine = PROCESSES
     examples = 3
 
 
-class TestFileUnchecked(FileTests):
+class TestFileUnchecked(OnFiles, ContentMatters):
     create_options: ClassVar = {"checksum": False}
     examples = 5
 
 
-class TestFileShards(FileTests):
+class TestFileShards(OnFiles, BackendTests):
     backend = SHARDED
     examples = 10
 
-    @pytest.fixture(autouse=True, params=[None, "zstd"])
-    def _codec(self, request, monkeypatch):
-        if request.param:
-            require("numcodecs")
-        monkeypatch.setattr(type(self), "create_options", {"compression": request.param})
 
-
-class TestFileShardsLoky(FileTests):
+@pytest.mark.slow
+class TestFileShardsCompressed(OnFiles, ContentMatters):
     backend = SHARDED
-    engine = ("joblib", {"njobs": 2, "jlbackend": "loky"})
+    create_options: ClassVar = {"compression": "zstd"}
+    examples = 10
+
+    @pytest.fixture(autouse=True)
+    def _codec(self):
+        require("numcodecs")
+
+
+@pytest.mark.slow
+class TestFileShardsLoky(OnFiles, EngineMatters):
+    backend = SHARDED
+    engine = PROCESSES
     examples = 3
 
 
-class TestStoreShards(BackendTests):
+class TestStoreShards(ContentMatters):
     examples = 5
 
     @pytest.fixture
@@ -131,7 +145,8 @@ class TestStore(BackendTests):
         return lambda: dn.Connection(namespace, backend="memory", engine="cpu")
 
 
-class TestStoreWithoutConditionalPuts(BackendTests):
+@pytest.mark.slow
+class TestStoreWithoutConditionalPuts(CreationMatters, ArrayTests):
     create_options: ClassVar = {"checksum": False}
     examples = 5
 
@@ -145,7 +160,8 @@ class TestStoreWithoutConditionalPuts(BackendTests):
         return lambda: dn.Connection(namespace, backend="memory", engine="joblib")
 
 
-class TestStoreOfProcesses(BackendTests):
+@pytest.mark.slow
+class TestStoreOfProcesses(EngineMatters):
     examples = 3
 
     @pytest.fixture

@@ -11,10 +11,16 @@ import tempfile
 
 import pytest
 from conftest import PATIENCE, WORLD, shared
+from kits import EngineMatters
 from lockstep import NAME
 
 import dosna as dn
-from dosna.testing import BackendTests, EngineTests
+from dosna.testing import EngineTests
+from dosna.testing.arrays import ArrayTests
+from dosna.testing.connections import ConnectionTests
+from dosna.testing.names import NameTests
+from dosna.testing.replacing import ReplacingTests
+from dosna.testing.text import TextTests
 
 ENGINE = (NAME, {"collective_timeout": PATIENCE})
 
@@ -56,7 +62,7 @@ def _processes_of_their_own(monkeypatch):
             monkeypatch.delenv(variable)
 
 
-class TestBackend(BackendTests):
+class OnBackend:
     examples = 3
     thorough = False
 
@@ -76,6 +82,14 @@ class TestBackend(BackendTests):
         with make_connection() as con:
             for made in [n for n in con if n.startswith(name)]:
                 con.del_dataset(made)
+
+
+class TestWork(OnBackend, EngineMatters):
+    """What a backend that passed the kit under another engine is tried with."""
+
+
+class TestRest(OnBackend, ConnectionTests, NameTests, ReplacingTests, ArrayTests, TextTests):
+    pass
 
 
 @pytest.mark.skipif("config.option.backend", reason="has backends of its own")

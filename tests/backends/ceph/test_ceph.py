@@ -17,16 +17,15 @@ from typing import ClassVar
 
 import numpy as np
 import pytest
+from kits import ContentMatters, EngineMatters
 from support import HANG, require
 
 import dosna as dn
 from dosna import errors
 from dosna.backends.stores import watching
 from dosna.testing import BackendTests, StoreTests
-from dosna.testing.arrays import ArrayTests
-from dosna.testing.machine import MachineTests
+from dosna.testing.connections import ConnectionTests
 from dosna.testing.samples import DTYPES
-from dosna.testing.sharing import SharingTests
 
 rados = require("rados")
 
@@ -80,7 +79,7 @@ class TestStoreWithCephx(StoreTests):
         con.disconnect()
 
 
-class CephTests(BackendTests):
+class OnCeph:
     dtypes = DTYPES
     examples = 3
     engine: ClassVar = ("cpu", {})
@@ -92,27 +91,22 @@ class CephTests(BackendTests):
         return lambda: connection(ceph, "kit", *self.engine)
 
 
-class TestCpu(CephTests):
+class TestCpu(OnCeph, BackendTests):
     examples = 5
 
 
-class TestUnchecked(ArrayTests, SharingTests, MachineTests):
+class TestUnchecked(OnCeph, ContentMatters):
     """Parts of chunks are written as such."""
 
-    dtypes = DTYPES
     create_options: ClassVar = {"checksum": False}
     examples = 5
 
-    @pytest.fixture
-    def make_connection(self, ceph):
-        return lambda: connection(ceph)
 
-
-class TestThreads(CephTests):
+class TestThreads(OnCeph, EngineMatters):
     engine = ("joblib", {"njobs": 3})
 
 
-class TestLokyWithCephx(BackendTests):
+class TestLokyWithCephx(ConnectionTests, EngineMatters):
     dtypes = DTYPES
     examples = 3
 

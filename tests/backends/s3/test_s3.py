@@ -12,6 +12,7 @@ from typing import ClassVar
 
 import numpy as np
 import pytest
+from kits import ContentMatters, CreationMatters, EngineMatters
 from services import aws_environment
 from services.proxy import Proxy
 from services.s3 import make_bucket, make_client
@@ -23,6 +24,7 @@ import dosna as dn
 from dosna import errors
 from dosna.backends.stores import watching
 from dosna.testing import BackendTests, StoreTests
+from dosna.testing.names import NameTests
 from dosna.testing.samples import DTYPES
 
 require("boto3")
@@ -66,7 +68,7 @@ def bucket(gateway):
     return make_bucket(gateway.endpoint_url)
 
 
-class S3Tests(BackendTests):
+class OnS3:
     dtypes = DTYPES
     examples = 5
     backend = "s3"
@@ -91,50 +93,46 @@ class S3Tests(BackendTests):
         )
 
 
-class TestBuckets(S3Tests):
+class InBuckets(OnS3):
     @pytest.fixture
     def options(self):
         return {}
 
 
-class TestBucketsThreads(TestBuckets):
-    engine = ("joblib", {"njobs": 3})
-    examples = 3
-    thorough = False
-
-
-class TestBucketsLoky(TestBuckets):
-    engine = ("joblib", {"njobs": 2, "jlbackend": "loky"})
-    examples = 2
-    thorough = False
-
-
-class TestOneBucket(S3Tests):
+class InOneBucket(OnS3):
     @pytest.fixture
     def options(self, bucket):
         return {"bucket": bucket}
 
 
-class TestOneBucketThreads(TestOneBucket):
+class TestOneBucket(InOneBucket, BackendTests):
+    pass
+
+
+class TestBuckets(InBuckets, CreationMatters, NameTests):
+    pass
+
+
+class TestThreads(InOneBucket, EngineMatters):
     engine = ("joblib", {"njobs": 3})
     examples = 3
     thorough = False
 
 
-class TestOneBucketLoky(TestOneBucket):
+class TestLoky(InBuckets, EngineMatters):
     engine = ("joblib", {"njobs": 2, "jlbackend": "loky"})
     examples = 2
     thorough = False
 
 
-class TestShards(TestOneBucket):
+class TestShards(InOneBucket, ContentMatters):
     backend = SHARDED_S3
     create_options: ClassVar = {"compression": "zstd"}
     examples = 3
     thorough = False
 
 
-class TestWithoutConditions(BackendTests):
+class TestWithoutConditions(CreationMatters):
     """A server that answers 501 to a conditional put."""
 
     dtypes = DTYPES

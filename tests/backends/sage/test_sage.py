@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from kits import EngineMatters
 from motr_stand_in import Cluster, MotrStandIn
 from support import HANG, require
 
@@ -81,7 +82,7 @@ class TestStore(StoreTests):
         return store_of(Cluster())
 
 
-class TestSage(BackendTests):
+class OnSage:
     engine: ClassVar = ("cpu", {})
     examples = 5
 
@@ -96,7 +97,11 @@ class TestSage(BackendTests):
         )
 
 
-class TestSageThreads(TestSage):
+class TestSage(OnSage, BackendTests):
+    pass
+
+
+class TestSageThreads(OnSage, EngineMatters):
     engine = ("joblib", {"njobs": 3})
 
 
