@@ -8,7 +8,7 @@ here=$(CDPATH='' cd -- "$(dirname -- "$0")" && pwd)
 usage() {
     cat <<'END'
 usage: sh run_tests.sh [--install]
-       sh run_tests.sh --newest | --oldest
+       sh run_tests.sh --fast | --faults | --newest | --oldest
        sh run_tests.sh [--install] --backend NAME [--engine NAME] [--connection NAME]
                        [--connection-options KEY=VALUE ...] [--engine-options KEY=VALUE ...]
        mpiexec -n NPROC sh run_tests.sh [--backend NAME ...]
@@ -19,7 +19,11 @@ python3. A test that needs a missing component is skipped, and says which.
 --install   sets up ./.venv with everything that PyPI has (and, as root on Debian, the
             system packages that are missing), then runs everything: ruff, mypy, codespell,
             the build of the documentation and the tests, where a missing component is now
-            a failure
+            a failure, and the coverage of the tests of --fast is measured
+--fast      runs the tests that need no service, no other process and no more than a moment
+            each: less than a minute on two cores
+--faults    runs the slow tests of faults, which nothing else here runs: servers that die or
+            pause, writers that are killed, answers that are lost
 --newest    runs a part of the tests, a few minutes long, with the newest releases of all
             packages and a newer Python: one of PATH or of pyenv, or (as root on Debian)
             that of a Debian 13 in a folder of its own
@@ -168,8 +172,8 @@ while [ "$left" -gt 0 ]; do
         installing=yes
         expects=
         ;;
-    --newest | --oldest)
-        [ -z "$lane" ] || wrong "$word: only one of --newest and --oldest"
+    --fast | --faults | --newest | --oldest)
+        [ -z "$lane" ] || wrong "$word: it does not go with --$lane"
         lane=${word#--}
         expects=
         ;;
@@ -201,10 +205,14 @@ if [ -n "$lane" ]; then
     if [ "$installing" = yes ] || [ "$choosing" = yes ]; then
         wrong "--$lane goes with no other option"
     fi
+fi
+case $lane in
+newest | oldest)
     . "$here/tests/lanes.sh"
     run_lane
     exit
-fi
+    ;;
+esac
 
 # As MPICH, Intel MPI and Slurm's srun tell it, or Open MPI.
 rank=${PMI_RANK:-${OMPI_COMM_WORLD_RANK:-${PMIX_RANK:-}}}
@@ -244,12 +252,26 @@ if [ "$installing" = yes ]; then
     say "the documentation site"
     NO_MKDOCS_2_WARNING=1 "$python" -m mkdocs build --strict --quiet || failed=1
 fi
-if "$python" -c 'import xdist' 2>/dev/null; then
+least_covered=60
+two="-n 2 --dist worksteal"
+"$python" -c 'import xdist' 2>/dev/null || two=
+# shellcheck disable=SC2086  # $two is a list of options
+case $lane in
+fast) run_pytest $two --lane fast tests ;;
+faults) run_pytest $two --faults -m fault tests ;;
+'')
     say "tests that measure time or memory, one at a time"
-    run_pytest -m serial tests
-    say "all other tests, two at a time"
-    run_pytest -m 'not serial' -n 2 --dist worksteal tests
-else
-    run_pytest tests
-fi
+    # shellcheck disable=SC2046  # a list of files
+    run_pytest -m serial $(grep -rl --include='test_*.py' mark.serial tests)
+    if [ "$installing" = yes ]; then
+        say "the tests of --fast, two at a time, and what they cover"
+        run_pytest $two --lane fast --cov --cov-report= --cov-fail-under="$least_covered" tests
+        say "all other tests, two at a time"
+        run_pytest $two --lane rest -m 'not serial' tests
+    else
+        say "all other tests, two at a time"
+        run_pytest $two -m 'not serial' tests
+    fi
+    ;;
+esac
 exit "$failed"

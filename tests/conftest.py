@@ -18,6 +18,33 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).resolve().parent.parent
 
+# What `run_tests.sh --fast` collects, below tests/.
+FAST = [
+    "array/test_opening.py",
+    "array/test_wrappers.py",
+    "backends/hdf5/test_hdf5.py",
+    "backends/ram",
+    "backends/test_append.py",
+    "backends/test_conformance.py",
+    "backends/test_storedata.py",
+    "backends/test_stores.py",
+    "backends/zarr/test_folder_reads.py",
+    "backends/zarr/test_folders.py",
+    "backends/zarr/test_zarr.py",
+    "codecs",
+    "columns",
+    "core",
+    "engines/test_agreement.py",
+    "engines/test_halo.py",
+    "io",
+    "sources/hdf5",
+    "sources/test_sources.py",
+    "sources/zarr",
+]
+# A test with one of these markers or fixtures is not among them.
+NOT_FAST = {"fault", "serial", "slow"}
+SERVICES = {"ceph", "gateway", "postgres_server", "secured", "start_cluster", "start_hsds"}
+
 # Subprocesses of tests import this tree, installed or not.
 os.environ["PYTHONPATH"] = os.pathsep.join(
     [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
@@ -36,6 +63,11 @@ hypothesis.settings.load_profile("ci" if os.environ.get("CI") else "dosna")
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--faults", action="store_true", help="also run the slow tests of faults")
+    parser.addoption(
+        "--lane",
+        choices=["fast", "rest"],
+        help="only the tests of run_tests.sh --fast, or only all others",
+    )
     group = parser.getgroup("dosna", "a backend of your own (tests/test_backend_runner.py)")
     group.addoption("--backend", help="name of the backend to test")
     group.addoption("--engine", help="name of the engine to test it under")
@@ -51,7 +83,30 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         )
 
 
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    if config.getoption("--lane") == "fast" and collection_path.is_file():
+        return not _may_be_fast(collection_path) or None
+    return None
+
+
+def _may_be_fast(path: Path) -> bool:
+    return any(path.is_relative_to(ROOT / "tests" / name) for name in FAST)
+
+
+def _is_fast(item: pytest.Item) -> bool:
+    markers = {marker.name for marker in item.iter_markers()}
+    fixtures = getattr(item, "fixturenames", ())
+    return (
+        _may_be_fast(item.path) and NOT_FAST.isdisjoint(markers) and SERVICES.isdisjoint(fixtures)
+    )
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    lane = config.getoption("--lane")
+    if lane is not None:
+        others = [item for item in items if _is_fast(item) != (lane == "fast")]
+        config.hook.pytest_deselected(items=others)
+        items[:] = [item for item in items if _is_fast(item) == (lane == "fast")]
     if not config.getoption("--faults"):
         for item in items:
             if item.get_closest_marker("fault"):

@@ -116,6 +116,9 @@ def test_scripts_are_executable(script):
         ["--install", "--newest"],
         ["--oldest", "--backend", "ram"],
         ["--newest", "tests"],
+        ["--fast", "--faults"],
+        ["--fast", "--install"],
+        ["--faults", "tests"],
     ],
     ids=" ".join,
 )
@@ -130,7 +133,7 @@ def test_run_tests_explains_itself():
     assert (run.returncode, run.stderr) == (0, "")
     for option in ("--install", "--backend", "--engine", "--connection-options", "PYTHON"):
         assert option in run.stdout
-    assert {"--newest", "--oldest"} <= set(run.stdout.split())
+    assert {"--fast", "--faults", "--newest", "--oldest"} <= set(run.stdout.split())
 
 
 def test_the_lanes_run_tests_that_are_there():
@@ -140,6 +143,49 @@ def test_the_lanes_run_tests_that_are_there():
     extras = re.search(r"^lane_extras=(\S+)", text, re.MULTILINE)[1].split(",")
     known = re.findall(r"^(\w+) =", (ROOT / "setup.cfg").read_text().lower(), re.MULTILINE)
     assert set(extras) <= set(known)
+    text = (ROOT / "tests/conftest.py").read_text()
+    fast = re.search(r"^FAST = \[\n([^]]+)\]", text, re.MULTILINE)[1]
+    names = re.findall(r'"(\S+)"', fast)
+    assert "core" in names
+    assert [name for name in names if not (ROOT / "tests" / name).exists()] == []
+
+
+LANES = """
+import pytest
+def test_quick(): pass
+@pytest.mark.slow
+def test_slow(): pass
+@pytest.mark.serial
+def test_measures(): pass
+@pytest.mark.fault
+def test_fault(): pass
+def test_service(gateway): pass
+"""
+
+
+@pytest.mark.parametrize(("lane", "files"), [("--fast", ["core"]), ("--faults", ["cli", "core"])])
+def test_a_lane_runs_its_tests_alone(tmp_path, lane, files):
+    require("xdist")
+    for name in ("run_tests.sh", "venv.sh", "pyproject.toml", "tests/conftest.py"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        shutil.copy(ROOT / name, tmp_path / name)
+    for folder in ("cli", "core"):
+        (tmp_path / "tests" / folder).mkdir()
+        (tmp_path / "tests" / folder / f"test_{folder}_lanes.py").write_text(LANES)
+    plugins = {
+        "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1",
+        "PYTEST_PLUGINS": "pytest_timeout,xdist.plugin",
+    }
+    run = subprocess.run(
+        ["sh", tmp_path / "run_tests.sh", lane],
+        env={**os.environ, **plugins, "PYTHON": sys.executable, "PYTEST_ADDOPTS": "-v"},
+        capture_output=True,
+        text=True,
+    )
+    assert run.returncode == 0, run.stdout + run.stderr
+    ran = re.findall(r"PASSED tests/(\S+)", run.stdout)
+    only = "test_quick" if lane == "--fast" else "test_fault"
+    assert sorted(ran) == [f"{folder}/test_{folder}_lanes.py::{only}" for folder in files]
 
 
 @pytest.mark.parametrize("outcome", ["passes", "fails"])
