@@ -5,12 +5,12 @@ from __future__ import annotations
 import io
 import os
 from abc import ABC, abstractmethod
-from collections import OrderedDict
 from collections.abc import Callable, Iterable
 from typing import Any, ClassVar
 
 from dosna.errors import SourceChangedError, SourceError
 from dosna.errors import SourceNotFoundError as NotFound
+from dosna.io.cache import Cache
 from dosna.io.ranges import PIECE
 
 __all__ = ["ByteFile", "MemoryFile"]
@@ -129,7 +129,7 @@ class CachedReader(io.RawIOBase):
     def __init__(self, file: ByteFile) -> None:
         self._bytes = file
         self._position = 0
-        self._blocks: OrderedDict[int, bytes | memoryview] = OrderedDict()
+        self._blocks: Cache[bytes | memoryview] = Cache(_CACHE_BLOCKS)
 
     def readable(self) -> bool:
         return True
@@ -164,13 +164,6 @@ class CachedReader(io.RawIOBase):
         return stop - start
 
     def _block(self, number: int) -> bytes | memoryview:
-        block = self._blocks.get(number)
-        if block is None:
-            begin = number * _CACHE_BLOCK
-            block = self._bytes.read(begin, min(_CACHE_BLOCK, self._bytes.size - begin))
-            self._blocks[number] = block
-            if len(self._blocks) > _CACHE_BLOCKS:
-                self._blocks.popitem(last=False)
-        else:
-            self._blocks.move_to_end(number)
-        return block
+        begin = number * _CACHE_BLOCK
+        size = min(_CACHE_BLOCK, self._bytes.size - begin)
+        return self._blocks.get(number, lambda: self._bytes.read(begin, size))

@@ -1,4 +1,4 @@
-"""A cache of decoded values, limited by their number of bytes."""
+"""A cache of values, limited by their size or number, which all threads may use."""
 
 from __future__ import annotations
 
@@ -7,15 +7,17 @@ from collections import OrderedDict
 from collections.abc import Callable, Hashable
 from typing import Generic, TypeVar
 
+from dosna.io.fork import renew_in_children
+
 __all__ = ["Cache"]
 
 V = TypeVar("V")
 
 
 class _Entry(Generic[V]):
-    def __init__(self) -> None:
+    def __init__(self, value: V | None = None) -> None:
         self.lock = threading.Lock()
-        self.value: V | None = None
+        self.value = value
         self.size = 0
 
 
@@ -25,16 +27,22 @@ class Cache(Generic[V]):
     Parameters
     ----------
     limit : int
-        The number of bytes to hold. A value that was just made is held, however large it is.
-    size : callable
-        A function that returns the number of bytes of a value.
+        The total size to hold. A value that was just added is held, however large it is.
+    size : callable, optional
+        A function that returns the size of a value; by default each counts 1.
     """
 
-    def __init__(self, limit: int, size: Callable[[V], int]) -> None:
+    def __init__(self, limit: int, size: Callable[[V], int] = lambda _: 1) -> None:
         self.limit, self._size = limit, size
         self._entries: OrderedDict[Hashable, _Entry[V]] = OrderedDict()
         self._held = 0
         self._lock = threading.Lock()
+        renew_in_children(self)
+
+    def renew(self) -> None:
+        """Start anew in a forked child, where nobody would release the locks of the parent."""
+        self._lock = threading.Lock()
+        self.clear()
 
     def get(self, key: Hashable, make: Callable[[], V]) -> V:
         """Return a value. If it is missing, make it, while other threads wait for it."""
@@ -53,14 +61,22 @@ class Cache(Generic[V]):
             return entry.value
 
     def peek(self, key: Hashable) -> V | None:
-        """Return a value, or None if it is missing."""
-        with self._lock:
-            entry = self._entries.get(key)
-            return None if entry is None else entry.value
+        """Return a value, or None if it is missing. This does not count as a use."""
+        entry = self._entries.get(key)
+        return None if entry is None else entry.value
 
     def put(self, key: Hashable, value: V) -> None:
-        """Add a value to the cache."""
-        self.get(key, lambda: value)
+        """Add a value, and replace what is there under its key."""
+        entry = _Entry(value)
+        with self._lock:
+            self._remove(key)
+            self._entries[key] = entry
+        self._keep(key, entry)
+
+    def drop(self, key: Hashable) -> None:
+        """Delete a value, if it is there."""
+        with self._lock:
+            self._remove(key)
 
     def clear(self) -> None:
         """Delete all values."""
@@ -69,19 +85,27 @@ class Cache(Generic[V]):
             self._held = 0
 
     def _keep(self, key: Hashable, entry: _Entry[V]) -> None:
+        """Count a new value, and delete others until all are within the limit."""
         assert entry.value is not None
         with self._lock:
             if self._entries.get(key) is not entry:
                 return
             entry.size = self._size(entry.value)
             self._held += entry.size
+            if self._held <= self.limit:
+                return
             for other in list(self._entries):
+                if other != key and self._entries[other].value is not None:
+                    self._remove(other)
                 if self._held <= self.limit:
                     break
-                if other != key and self._entries[other].value is not None:
-                    self._held -= self._entries.pop(other).size
 
     def _drop(self, key: Hashable, entry: _Entry[V]) -> None:
         with self._lock:
             if self._entries.get(key) is entry:
                 del self._entries[key]
+
+    def _remove(self, key: Hashable) -> None:
+        entry = self._entries.pop(key, None)
+        if entry is not None:
+            self._held -= entry.size

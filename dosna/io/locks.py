@@ -11,13 +11,13 @@ import fcntl
 import os
 import struct
 import threading
-import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from typing import Any, NoReturn
 
 from dosna.errors import LockError
+from dosna.io.fork import renew_in_children
 
 __all__ = ["Descriptor", "Held", "RangeLocks", "open_descriptor"]
 
@@ -81,13 +81,30 @@ class RangeLocks:
         self._open_file = open_file
         self._name = name
         self._forget()
-        _living.add(self)
+        renew_in_children(self)
 
     def _forget(self) -> None:
         # The file of each descriptor, to recognise it: the number may belong to another by now.
         self._files: dict[int, os.stat_result] = {}
         self._free: list[partial[object]] = []
         self._owner: int | None = None
+
+    def renew(self) -> None:
+        """Close inherited descriptors in a forked child: they would keep the parent's locks."""
+        if not self._files:
+            return
+        # The numbers stay in use, because frames of the parent that continue in the child still
+        # have them.
+        nothing = os.open(os.devnull, os.O_RDWR)
+        for file, status in self._files.items():
+            try:
+                same = os.path.samestat(os.fstat(file), status)
+            except OSError:
+                continue
+            if same:
+                os.dup2(nothing, file, inheritable=False)
+        os.close(nothing)
+        self._forget()
 
     @contextmanager
     def hold(self, start: int, length: int = 1) -> Iterator[None]:
@@ -197,28 +214,3 @@ class RangeLocks:
 
 
 _NOTHING: Held = bool  # returns False, which nobody reads
-
-_living: weakref.WeakSet[RangeLocks] = weakref.WeakSet()
-
-
-def _forget_in_child() -> None:
-    """Close inherited descriptors, because they would keep the parent's locks alive."""
-    inherited = list(_living)
-    if not any(locks._files for locks in inherited):
-        return
-    # The numbers stay in use, because frames of the parent that continue in the child still have
-    # them.
-    nothing = os.open(os.devnull, os.O_RDWR)
-    for locks in inherited:
-        for file, status in locks._files.items():
-            try:
-                same = os.path.samestat(os.fstat(file), status)
-            except OSError:
-                continue
-            if same:
-                os.dup2(nothing, file, inheritable=False)
-        locks._forget()
-    os.close(nothing)
-
-
-os.register_at_fork(after_in_child=_forget_in_child)

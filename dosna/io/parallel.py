@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import threading
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor, wait
@@ -11,6 +10,7 @@ from queue import SimpleQueue
 from typing import Any
 
 from dosna.errors import NotConnectedError
+from dosna.io.fork import renew_in_children
 
 __all__ = ["Batch", "Workers"]
 
@@ -118,10 +118,14 @@ class Workers:
     def __init__(self, name: str, most: int, most_bytes: int, blocking: bool = False) -> None:
         self._name, self._most, self._most_bytes = name, most, most_bytes
         self._blocking = blocking
-        self._pool: ThreadPoolExecutor | None = None
         self._closed = False
+        self.renew()
+        renew_in_children(self)
+
+    def renew(self) -> None:
+        """Start without threads, also in a forked child, which has none of its parent's."""
+        self._pool: ThreadPoolExecutor | None = None
         self._lock = threading.Lock()
-        self._process = os.getpid()
         self.current = threading.local()
 
     @property
@@ -169,6 +173,6 @@ class Workers:
         """End the threads once the work under way is done."""
         with self._lock:
             self._closed = True
-        if self._pool is not None and self._process == os.getpid():
+        if self._pool is not None:
             self._pool.shutdown()
         self._pool = None

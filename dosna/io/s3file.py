@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
-from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from dosna.errors import SourceChangedError, SourceError
 from dosna.errors import SourceNotFoundError as NotFound
 from dosna.io.bytefile import ByteFile
+from dosna.io.parallel import Workers
 from dosna.io.s3.options import S3Options
 
 if TYPE_CHECKING:
@@ -20,9 +19,7 @@ if TYPE_CHECKING:
 __all__ = ["S3File", "s3_fingerprint"]
 
 
-_IN_FLIGHT = 8
-
-_SUBMITTED = 1024
+_workers = Workers("dosna-s3-file", 16, 64 << 20, blocking=True)
 
 
 @lru_cache(maxsize=16)
@@ -81,7 +78,7 @@ class S3File(ByteFile):
         from dosna.io.s3.errors import Failure
 
         try:
-            found = client.get(f"{self.bucket}/{self.key}", head=True)
+            found = client.head(f"{self.bucket}/{self.key}")
         except Failure as failure:
             if failure.gone:
                 raise NotFound(f"{client.endpoint} has no object {self.location}") from None
@@ -134,16 +131,7 @@ class S3File(ByteFile):
         return got.data
 
     def for_each(self, work: Callable[[Any], object], items: Iterable[Any]) -> None:
-        waiting = iter(items)
-        batch = list(islice(waiting, _SUBMITTED))
-        if len(batch) == 1:
-            work(batch[0])
-            return
-        with ThreadPoolExecutor(_IN_FLIGHT) as pool:
-            while batch:
-                for _ in pool.map(work, batch):
-                    pass
-                batch = list(islice(waiting, _SUBMITTED))
+        _workers.for_each(work, items, self.most_span)
 
     def close(self) -> None:
         self._client = None

@@ -399,16 +399,16 @@ def answering():
 @pytest.mark.parametrize(
     ("answer", "says"),
     [
-        ((500, {}, b"<Error><Code>InternalError</Code></Error>"), "(InternalError HTTP 500)"),
-        ((418, {}, b"<Error><Code>Teapot</Code></Error>"), "(Teapot HTTP 418)"),
-        ((404, {}, b"<Error><Code>NoSuchKey</Code></Error>"), "(NoSuchKey HTTP 404)"),
+        ((500, {}, b"<Error><Code>InternalError</Code></Error>"), "(HTTP 500 InternalError)"),
+        ((418, {}, b"<Error><Code>Teapot</Code></Error>"), "(HTTP 418 Teapot)"),
+        ((404, {}, b"<Error><Code>NoSuchKey</Code></Error>"), "(HTTP 404 NoSuchKey)"),
         ((403, {}, b""), "(HTTP 403)"),
-        ((301, {}, b""), "(PermanentRedirect HTTP 301)"),
+        ((301, {}, b""), "(HTTP 301 PermanentRedirect)"),
         ((200, {}, b"a page"), "is no S3 server"),
         ((200, {"Content-Length": "6"}, b"a page"), "is no S3 server"),
         ("nothing", "the connection broke"),
         ("silence", "no answer in time"),
-        ("no server", "the endpoint cannot be reached"),
+        ("no server", "cannot be reached"),
     ],
     ids=str,
 )

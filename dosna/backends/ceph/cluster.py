@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 import rados
 
 from dosna.errors import ConfigurationError, ConnectionError
+from dosna.io.fork import ForkGuard
 
 __all__ = ["FORBIDDEN", "Cluster", "Settings", "reason"]
 
@@ -62,7 +63,8 @@ class Cluster:
     """
 
     def __init__(self, settings: Settings) -> None:
-        self._process = os.getpid()
+        self._guard = ForkGuard("Ceph")
+        self._guard.check()
         self._rados: Any = None
         made = _configured(settings)
         # Neither call of `_connect` keeps to its own timeout in all cases.
@@ -73,7 +75,7 @@ class Cluster:
     def end(self) -> None:
         """Close the connection; no thread may use it any more."""
         # A forked child does not have the threads that this would wait for.
-        if self._rados is not None and self._process == os.getpid():
+        if self._rados is not None and not self._guard.inherited:
             made, self._rados = self._rados, None
             made.shutdown()
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import errno
 import math
-import os
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -36,6 +35,8 @@ from dosna.errors import (
     StorageError,
     StoreTimeoutError,
 )
+from dosna.io.cache import Cache
+from dosna.io.fork import ForkGuard
 from dosna.io.parallel import Batch, Workers
 
 __all__ = ["CephStore"]
@@ -82,21 +83,17 @@ class CephStore(Store):
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
-        self._process = os.getpid()
+        self._guard = ForkGuard("Ceph")
+        self._guard.check()
         self._cluster: Cluster | None = Cluster(settings)
         self._local = threading.local()
-        self._sizes: dict[str, int] = {}
+        self._sizes: Cache[int] = Cache(_MOST_SIZES)
         self._workers = Workers("dosna-ceph", _IN_FLIGHT, _BYTES_IN_FLIGHT)
 
     @property
     def cluster(self) -> Cluster:
         """The connection to the cluster, which only this process may use."""
-        if self._process != os.getpid():
-            raise ConnectionError(
-                "this process was forked from one that had connected to Ceph, and librados does "
-                "not survive that: start processes by spawn or forkserver, or connect after the "
-                "fork"
-            )
+        self._guard.check()
         if self._cluster is None:
             raise NotConnectedError("the connection to Ceph was closed")
         return self._cluster
@@ -140,16 +137,14 @@ class CephStore(Store):
     def _read(self, objects: Any, key: str) -> Any:
         """Read a whole object, by one request if it is as long as others of its folder."""
         folder = key.partition("/c/")[0]
-        guess = self._sizes.get(folder, _FIRST_GUESS)
+        guess = self._sizes.peek(folder) or _FIRST_GUESS
         for _ in range(MOST_ATTEMPTS):
             # One byte more shows whether that was the whole object.
             data = objects.read(key, guess + 1)
             if len(data) <= guess:
                 return data
             guess, _ = objects.stat(key)
-            if len(self._sizes) >= _MOST_SIZES:
-                self._sizes.clear()
-            self._sizes[folder] = guess
+            self._sizes.put(folder, guess)
         raise _grows(key)
 
     def put(self, key: str, data: bytes, expected: str | None = None) -> None:

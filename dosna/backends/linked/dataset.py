@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from functools import cached_property
 from inspect import signature
 from typing import Any, NoReturn
@@ -29,6 +28,7 @@ from dosna.errors import (
     SourceError,
     StaleDatasetError,
 )
+from dosna.io.cache import Cache
 from dosna.io.ranges import within
 
 __all__ = ["LinkedDataset"]
@@ -54,7 +54,7 @@ class LinkedDataset(BackendDataset):
         self.prepare()
 
     def prepare(self) -> None:
-        self._blocks: OrderedDict[int, Array] = OrderedDict()
+        self._blocks: Cache[Array] = Cache(_BLOCKS_KEPT)
         self._seen: DatasetMetadata | None = None
         self._take_over(self.table.metadata)
 
@@ -184,24 +184,21 @@ class LinkedDataset(BackendDataset):
         return records
 
     def _block(self, number: int) -> Array:
-        found = self._blocks.get(number)
-        if found is None:
-            link = self.table.metadata.link
-            try:
-                found = np.asarray(self.table.get_chunk_data((0, number)))
-            except ChunkCorruptError as error:
-                raise ChunkCorruptError(
-                    f"what dataset {self.name!r} knows of where its chunks lie in {self.link.url} "
-                    f"is damaged: delete it, and link it again ({error})"
-                ) from error
-            # The block belongs to this link only if the dataset still has the link afterwards.
-            self.table.refresh()
-            if self.table.metadata.link != link:
-                raise self._stale()
-            self._blocks[number] = found
-            while len(self._blocks) > _BLOCKS_KEPT:
-                with suppress(KeyError):
-                    self._blocks.popitem(last=False)
+        return self._blocks.get(number, lambda: self._read_block(number))
+
+    def _read_block(self, number: int) -> Array:
+        link = self.table.metadata.link
+        try:
+            found = np.asarray(self.table.get_chunk_data((0, number)))
+        except ChunkCorruptError as error:
+            raise ChunkCorruptError(
+                f"the places of the chunks of dataset {self.name!r} in {self.link.url} are "
+                f"damaged: delete the dataset, and link it again ({error})"
+            ) from error
+        # The block belongs to this link only if the dataset still has the link afterwards.
+        self.table.refresh()
+        if self.table.metadata.link != link:
+            raise self._stale()
         return found
 
     def _stale(self) -> StaleDatasetError:

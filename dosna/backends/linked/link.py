@@ -10,7 +10,6 @@ kept in that link, and an array that is contiguous in its file has none. Then n 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -26,6 +25,7 @@ from dosna.core.types import Array, Shape
 from dosna.core.values import decode_dtype, decode_value, encode_dtype, encode_value
 from dosna.errors import FormatError
 from dosna.io.bytefile import ByteFile
+from dosna.io.cache import Cache
 from dosna.io.opening import open_bytes
 from dosna.io.s3.options import S3Options
 
@@ -137,15 +137,11 @@ class Link:
 
     def open(self) -> ByteFile:
         """Open the file, pinned to its fingerprint; the whole process shares it."""
-        found = _files.get(self._key)
-        if found is None:
-            found = open_bytes(self.url, S3Options(**self.options))
-            found.pin(self.fingerprint)
-            found = _files.setdefault(self._key, found)
-            while len(_files) > _MOST_FILES:
-                # Changes by other threads at the same time do no harm here, also after a fork.
-                with suppress(KeyError, RuntimeError, StopIteration):
-                    del _files[next(iter(_files))]
+        return _files.get(self._key, self._open)
+
+    def _open(self) -> ByteFile:
+        found = open_bytes(self.url, S3Options(**self.options))
+        found.pin(self.fingerprint)
         return found
 
     @cached_property
@@ -153,7 +149,7 @@ class Link:
         return (self.url, self.fingerprint, *sorted(self.options.items()))
 
 
-_files: dict[tuple[Any, ...], ByteFile] = {}
+_files: Cache[ByteFile] = Cache(_MOST_FILES)
 
 
 def new_table(link: Link, attrs: Mapping[str, Any]) -> DatasetMetadata:

@@ -12,7 +12,8 @@ from typing import Any, NamedTuple, TypeVar
 from dosna.backends.stores.connection import ABSENT, Blob, ByteRange, Store, VersionConflict
 from dosna.errors import DatasetNotFoundError, DosnaError, StorageError
 from dosna.io.parallel import Workers
-from dosna.io.s3.client import IN_FLIGHT, S3Client, check_process
+from dosna.io.retry import attempts
+from dosna.io.s3.client import IN_FLIGHT, S3Client, guard
 from dosna.io.s3.errors import Failure
 
 T = TypeVar("T")
@@ -74,7 +75,7 @@ class S3Store(Store):
                 if failure.status != 416:
                     raise
                 # The server has no byte in that range, so the object is empty.
-                head = self.client.get(path, head=True)
+                head = self.client.head(path)
                 return Blob(b"", head.etag, head.mark)
         except Failure as failure:
             if failure.code == "NoSuchKey" or self._is_gone(failure):
@@ -121,7 +122,7 @@ class S3Store(Store):
             etag = expected.strip('"') if bare else expected
             mode = "create" if expected == ABSENT else {"e_tag": etag}
         unknown = False
-        for last in self.client.attempts():
+        for last in attempts(self.client.options.retries):
             try:
                 self.client.put_once(path, data, mode, token, mark)
                 return
@@ -142,7 +143,7 @@ class S3Store(Store):
 
     def _is_put_by(self, path: str, token: str) -> bool:
         try:
-            return self.client.get(path, head=True).token == token
+            return self.client.head(path).token == token
         except Failure as failure:
             if failure.status == 404:
                 return False
@@ -201,7 +202,7 @@ class S3Store(Store):
         raise error
 
     def for_each(self, work: Callable[[T], object], items: Iterable[T], nbytes: int = 0) -> None:
-        check_process()  # The threads of the workers do not survive a fork either.
+        guard.check()  # The threads of the workers do not survive a fork either.
         self._workers.for_each(work, items, nbytes)
 
     def close(self) -> None:
@@ -237,19 +238,13 @@ class S3Store(Store):
     def _try_conditions(self, path: str) -> Conditions:
         def put(mode: Any) -> str | None:
             """Return the new ETag, or None if the server refused."""
-            for last in self.client.attempts():
-                try:
-                    return self.client.put_once(path, mode_data(mode), mode)
-                except Failure as failure:
-                    found = failure
-                if found.conflict or found.status == 501:
-                    return None
-                if last or not found.transient:
-                    break
-            raise found
-
-        def mode_data(mode: Any) -> bytes:
-            return repr(mode).encode()
+            data = repr(mode).encode()
+            try:
+                return self.client.repeat(lambda: self.client.put_once(path, data, mode))
+            except Failure as failure:
+                if not (failure.conflict or failure.status == 501):
+                    raise
+            return None
 
         # A server may accept a condition and ignore it: only a refusal shows that it does not.
         etag = self.client.put_once(path, b"")

@@ -20,6 +20,7 @@ from dosna.errors import (
     StorageError,
     StoreTimeoutError,
 )
+from dosna.io.fork import ForkGuard
 
 __all__ = ["MotrClient", "late"]
 
@@ -57,7 +58,8 @@ class MotrClient:
         timeout: float,
     ) -> None:
         self.conf = conf
-        self.pid = os.getpid()
+        self._guard = ForkGuard("Motr")
+        self._guard.check()
         self.block = conf.block_size
         self.timeout = timeout
         self._ffi, self._lib = binding.ffi, binding.lib
@@ -90,7 +92,7 @@ class MotrClient:
             raise ConnectionError(problem[0])
 
         def stop() -> None:
-            if self.pid == os.getpid() and not self._abandoned:
+            if not self._guard.inherited and not self._abandoned:
                 self._stop.set()
                 thread.join(_FINI_SECONDS)
             if self._claim is not None:
@@ -141,11 +143,7 @@ class MotrClient:
 
     def check_process(self) -> None:
         """Raise ConnectionError in a forked process, which has none of the library's threads."""
-        if os.getpid() != self.pid:
-            raise ConnectionError(
-                "this process was forked from one that is a client of Motr, whose library does "
-                "not survive that: start processes by spawn or forkserver"
-            )
+        self._guard.check()
 
     @contextmanager
     def _adopted(self) -> Iterator[None]:

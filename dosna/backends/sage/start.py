@@ -60,12 +60,12 @@ def client(conf: SageConfiguration, timeout: float) -> MotrClient:
         if _client is None:
             _client = _start(conf, timeout)
         found = _client
-    if found.pid == os.getpid() and found.conf != conf:
+    found.check_process()
+    if found.conf != conf:
         raise ConnectionError(
             "this process is a client of Motr by another configuration, and Motr allows it one: "
             "use another process"
         )
-    found.check_process()
     return found.with_timeout(timeout)
 
 

@@ -15,6 +15,7 @@ from dosna.core.plan import ChunkTask, Plan, plan
 from dosna.core.selection import select
 from dosna.core.types import Array, Shape, Slices
 from dosna.errors import StorageError
+from dosna.io.cache import Cache
 from dosna.io.scratch import scratch
 
 __all__ = ["MOST_INDEXES", "ShardedDataset"]
@@ -28,7 +29,7 @@ class ShardedDataset(StoreDataset):
 
     def prepare(self) -> None:
         super().prepare()
-        self._indexes: dict[Shape, tuple[str, list[list[int]]]] = {}
+        self._indexes: Cache[tuple[str, list[list[int]]]] = Cache(MOST_INDEXES)
 
     def __getstate__(self) -> dict[str, Any]:
         return {k: v for k, v in super().__getstate__().items() if k != "_indexes"}
@@ -110,7 +111,7 @@ class ShardedDataset(StoreDataset):
         shards = self.format
         blob = self.store.get(self.key(shard), shards.index_range)
         if blob is None:
-            self._indexes.pop(shard, None)
+            self._indexes.drop(shard)
             return None
         self.vouch(shards.chunk(shard, (0,) * self.metadata.ndim), blob)
         try:
@@ -120,9 +121,7 @@ class ShardedDataset(StoreDataset):
                 shards.chunk(shard, (0,) * self.metadata.ndim),
                 f"the index of its shard is: {error}",
             )
-        if len(self._indexes) >= MOST_INDEXES:
-            self._indexes.clear()
-        self._indexes[shard] = found
+        self._indexes.put(shard, found)
         return found
 
     def read_from_shard(
@@ -131,7 +130,7 @@ class ShardedDataset(StoreDataset):
         """Read a chunk by its byte range, with the remembered index if that is still valid."""
         shards = self.format
         key, number = self.key(shard), shards.number(local)
-        index = self._indexes.get(shard)
+        index = self._indexes.peek(shard)
         for _ in range(MOST_ATTEMPTS):
             known = index is not None
             if index is None:

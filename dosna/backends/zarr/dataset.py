@@ -24,6 +24,7 @@ from dosna.core.metadata import DatasetMetadata
 from dosna.core.plan import ChunkTask
 from dosna.core.types import Array, Shape, Slices
 from dosna.errors import DosnaError, StorageError
+from dosna.io.cache import Cache
 from dosna.io.files import TEMPORARY, disk, failure, read_range, replace_file, sync_folder
 from dosna.io.ranges import METADATA_LOCK, PIECE, SMALL, byte_ranges, lock_place, read_fully
 from dosna.io.scratch import bytes_like, scratch
@@ -290,7 +291,7 @@ class ShardedFileDataset(ShardedDataset, FileDataset):
 
     def prepare(self) -> None:
         super().prepare()
-        self._raw_indexes: dict[Shape, tuple[bytes, list[list[int]]]] = {}
+        self._raw_indexes: Cache[tuple[bytes, list[list[int]]]] = Cache(MOST_INDEXES)
 
     def __getstate__(self) -> dict[str, Any]:
         return {k: v for k, v in super().__getstate__().items() if k != "_raw_indexes"}
@@ -310,7 +311,7 @@ class ShardedFileDataset(ShardedDataset, FileDataset):
                 # The bytes are compared, which is fast, because the file's time stamp would not
                 # be a safe criterion.
                 head = os.pread(file, stop - start, start)
-                known = self._raw_indexes.get(shard)
+                known = self._raw_indexes.peek(shard)
                 if known is None or known[0] != head:
                     try:
                         known = head, shards.index(head)
@@ -318,9 +319,7 @@ class ShardedFileDataset(ShardedDataset, FileDataset):
                         self.corrupt(
                             shards.chunk(shard, local), f"the index of its shard is: {error}"
                         )
-                    if len(self._raw_indexes) >= MOST_INDEXES:
-                        self._raw_indexes.clear()
-                    self._raw_indexes[shard] = known
+                    self._raw_indexes.put(shard, known)
                 place, size = known[1][shards.number(local)]
                 if place == NO_CHUNK:
                     return None

@@ -10,9 +10,7 @@ from __future__ import annotations
 
 import math
 import os
-import random
 import re
-import time
 from collections.abc import Callable, Iterator, Mapping
 from datetime import timedelta
 from pathlib import Path
@@ -29,7 +27,9 @@ from obstore.auth.boto3 import Boto3CredentialProvider
 from obstore.exceptions import BaseError
 from obstore.store import S3Store as ObstoreS3
 
-from dosna.errors import ConnectionError, OutcomeUnknown
+from dosna.errors import OutcomeUnknown
+from dosna.io import retry
+from dosna.io.fork import ForkGuard
 from dosna.io.s3.errors import (
     Failure,
     NotS3Error,
@@ -48,15 +48,13 @@ TOKEN = "dosna-put"
 MARK = "dosna-of"
 """The key in an object's own metadata for the mark of `Store.put`."""
 
-_FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 5.0
 _CONNECT_SECONDS = 5.0
 _REGION = "us-east-1"
 # botocore's data about services, read once, because that takes longer than everything else in
 # making a connection.
 _boto_data = create_loader()
-# The runtime of the Rust client does not survive a fork: its threads are gone, and a child that
-# touched its sockets would disturb the parent.
-_used_by: set[int] = set()
+guard = ForkGuard("S3")
+"""A check for forked processes, which have none of the Rust client's threads."""
 
 
 class Object(NamedTuple):
@@ -119,18 +117,18 @@ class S3Client:
 
     # -- objects --------------------------------------------------------------------------
 
-    def get(
-        self, path: str, byte_range: tuple[int, int | None] | None = None, *, head: bool = False
-    ) -> Object:
-        """Return the object ``bucket/key``, a part of its bytes, or with `head` none of them.
+    def get(self, path: str, byte_range: tuple[int, int | None] | None = None) -> Object:
+        """Return the object ``bucket/key``, or a part of its bytes; for this see `Store.get`."""
+        if byte_range is None:
+            return self._get(path, {})
+        start, stop = byte_range
+        return self._get(path, {"range": {"suffix": -start} if stop is None else (start, stop)})
 
-        For `byte_range` see `Store.get`.
-        """
-        options: Any = {"head": head}
-        if byte_range is not None:
-            start, stop = byte_range
-            options = {"range": {"suffix": -start} if stop is None else (start, stop)}
+    def head(self, path: str) -> Object:
+        """Return the object ``bucket/key`` without its bytes."""
+        return self._get(path, {"head": True})
 
+    def _get(self, path: str, options: Any) -> Object:
         def get() -> Object:
             result = obstore.get(self._objects, path, options=options)
             data = memoryview(result.bytes())
@@ -231,31 +229,9 @@ class S3Client:
         """Close the connections of boto3's client."""
         self._boto.close()
 
-    # -- repeating ------------------------------------------------------------------------
-
-    def attempts(self, until: float = math.inf) -> Iterator[bool]:
-        """Yield before each attempt whether it is the last, and pause before all but the first.
-
-        No attempt but the first starts after `until`, a time of ``time.monotonic()``.
-        """
-        for number in range(self.options.retries + 1):
-            if number:
-                longest = min(_LONGEST_PAUSE, _FIRST_PAUSE * 2.0 ** (number - 1))
-                time.sleep(random.uniform(longest / 4, longest))
-                if time.monotonic() > until:
-                    return
-            yield number == self.options.retries
-
     def repeat(self, request: Callable[[], T], until: float = math.inf) -> T:
         """Repeat a request that is safe to repeat, until it works or fails permanently."""
-        for last in self.attempts(until):
-            try:
-                return attempt(request)
-            except Failure as failure:
-                found = failure
-            if last or not found.transient:
-                break
-        raise found
+        return retry.repeat(lambda: attempt(request), self.options.retries, until)
 
 
 def _boto_client(options: S3Options, profile: str | None, connect: float) -> tuple[Any, Any]:
@@ -302,20 +278,9 @@ def _transport_options(options: S3Options, connect: float) -> dict[str, Any]:
     return found
 
 
-def check_process() -> None:
-    """Raise ConnectionError in a process that was forked from one that made requests."""
-    if not _used_by:
-        _used_by.add(os.getpid())
-    elif os.getpid() not in _used_by:
-        raise ConnectionError(
-            "this process was forked from one that uses S3, whose connections it cannot share: "
-            "start processes by 'spawn' or 'forkserver'"
-        )
-
-
 def attempt(request: Callable[[], T]) -> T:
     """Make a request, and raise `Failure` if it fails."""
-    check_process()
+    guard.check()
     try:
         return request()
     except (BaseError, FileNotFoundError) as error:

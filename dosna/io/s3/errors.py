@@ -20,8 +20,9 @@ from dosna.errors import (
     StorageError,
     StoreTimeoutError,
 )
+from dosna.io import failure
+from dosna.io.failure import CUT, TIMED_OUT, UNREACHABLE
 
-_TRANSIENT = {408, 429, 500, 502, 503, 504}
 _TRANSIENT_CODES = {
     "ConditionalRequestConflict",
     "InternalError",
@@ -29,7 +30,6 @@ _TRANSIENT_CODES = {
     "RequestTimeout",
     "SlowDown",
 }
-_NEVER_DONE = {429, 503}
 _REFUSED = "the credentials are refused"
 _EXPIRED = "the credentials have expired: get new ones"
 _WRONG_KEY = {
@@ -54,14 +54,17 @@ _ELSEWHERE = {
     "TemporaryRedirect",
 }
 
-_UNREACHABLE = "the endpoint cannot be reached"
-_TIMED_OUT = "no answer in time"
-_CUT = "the connection broke"
-_PASSING = {_UNREACHABLE, _TIMED_OUT, _CUT}
 
+class Failure(failure.Failure):
+    """The reason why one request to S3 failed. Its `detail` is the code of S3.
 
-class Failure(Exception):
-    """The reason why one request failed, without anything of what was sent."""
+    Parameters
+    ----------
+    kind, status, code, error
+        See `dosna.io.failure.Failure`.
+    region : str
+        The region that the answer names.
+    """
 
     def __init__(
         self,
@@ -71,16 +74,13 @@ class Failure(Exception):
         error: type[DosnaError] = StorageError,
         region: str = "",
     ) -> None:
-        super().__init__(kind, status, code)
-        self.kind = kind
-        self.status = status
-        self.code = code
-        self.error = error
+        super().__init__(kind, status, code, error)
         self.region = region
 
-    def __str__(self) -> str:
-        found = " ".join(filter(None, (self.code, f"HTTP {self.status}" if self.status else "")))
-        return f"{self.kind} ({found})" if found else self.kind
+    @property
+    def code(self) -> str:
+        """The code of S3, such as ``NoSuchKey``; empty if the answer had none."""
+        return self.detail
 
     @property
     def unclear(self) -> bool:
@@ -91,15 +91,8 @@ class Failure(Exception):
 
     @property
     def transient(self) -> bool:
-        """True if the same request may work later."""
-        if self.status:
-            return self.status in _TRANSIENT or self.code in _TRANSIENT_CODES
-        return self.kind in _PASSING
-
-    @property
-    def may_be_done(self) -> bool:
-        """True if a write may have happened, or may still happen."""
-        return self.transient and self.status not in _NEVER_DONE and self.kind != _UNREACHABLE
+        """True if the same request may succeed later."""
+        return super().transient or self.code in _TRANSIENT_CODES
 
     @property
     def gone(self) -> bool:
@@ -124,23 +117,30 @@ class NotS3Error(boto.BotoCoreError):  # type: ignore[misc]  # botocore has no t
 _STATUS = re.compile(r"status code: (\d{3})")
 _REGION = re.compile(r"<Region>([a-z0-9-]{1,40})</Region>")
 _PLACE = re.compile(r"\bs3[.-]([a-z]{2}(?:-[a-z]+)+-\d)\.")
-_CLASSES = {
-    obs.AlreadyExistsError: 412,
-    obs.PreconditionError: 412,
-    obs.NotFoundError: 404,
-    FileNotFoundError: 404,
-    obs.PermissionDeniedError: 403,
-    obs.UnauthenticatedError: 401,
-}
+_STATUSES: tuple[tuple[type[Exception], int], ...] = (
+    (obs.PreconditionError, 412),
+    (FileNotFoundError, 404),
+    (obs.NotFoundError, 404),
+    (obs.PermissionDeniedError, 403),
+    (obs.UnauthenticatedError, 401),
+)
+"""The statuses that obstore's classes stand for. AlreadyExistsError stands for 409 and 412."""
 _CODE = re.compile(r"<Code>(\w+)</Code>")
 _KIND = re.compile(r"HttpError \{\s*kind: (\w+)")
 
 
 def obstore_failure(error: Exception) -> Failure:
-    """Return the failure for an error of obstore, which has only a class and a message."""
+    """Return the failure for an error of obstore.
+
+    Its class tells some statuses. All else, such as the code, is only in its message.
+    """
     text = str(error)
     status, code, kind = _STATUS.search(text), _CODE.search(text), _KIND.search(text)
-    number = int(status[1]) if status is not None else _CLASSES.get(type(error), 0)
+    number = next((number for kinds, number in _STATUSES if isinstance(error, kinds)), 0)
+    if not number and status is not None:
+        number = int(status[1])
+    if not number and isinstance(error, obs.AlreadyExistsError):
+        number = 412
     if number:
         region = _REGION.search(text) or _PLACE.search(text)
         return _answered(number, code[1] if code else "", region[1] if region else "")
@@ -153,11 +153,11 @@ def obstore_failure(error: Exception) -> Failure:
     if "certificate" in text.lower():
         return _bad_certificate()
     if kind is not None and kind[1] == "Connect":
-        return Failure(_UNREACHABLE, error=ConnectionError)
+        return Failure(UNREACHABLE, error=ConnectionError)
     if (kind is not None and kind[1] == "Timeout") or "TimedOut" in text:
-        return Failure(_TIMED_OUT, error=StoreTimeoutError)
+        return Failure(TIMED_OUT, error=StoreTimeoutError)
     if kind is not None or "error decoding response body" in text or "HTTP error" in text:
-        return Failure(_CUT)
+        return Failure(CUT)
     return Failure(f"the request cannot be made: {text.splitlines()[0]}")
 
 
@@ -180,11 +180,11 @@ def boto_failure(error: Exception) -> Failure:
     if isinstance(error, boto.SSLError):
         return _plain_http() if "WRONG_VERSION_NUMBER" in str(error) else _bad_certificate()
     if isinstance(error, boto.ReadTimeoutError):
-        return Failure(_TIMED_OUT, error=StoreTimeoutError)
+        return Failure(TIMED_OUT, error=StoreTimeoutError)
     if isinstance(error, (boto.EndpointConnectionError, boto.ConnectTimeoutError)):
-        return Failure(_UNREACHABLE, error=ConnectionError)
+        return Failure(UNREACHABLE, error=ConnectionError)
     if isinstance(error, boto.HTTPClientError):
-        return Failure(_CUT)
+        return Failure(CUT)
     return Failure(f"the request cannot be made ({type(error).__name__})")
 
 
