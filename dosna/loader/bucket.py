@@ -140,7 +140,6 @@ class S3Bucket(Bucket):
 
     def __init__(self, config: Config) -> None:
         super().__init__(config)
-        config.export_keys()
         self.name = config.src_bucket.removeprefix("s3://").rstrip("/")
         if not self.name or "/" in self.name:
             raise ConfigurationError(
@@ -148,7 +147,9 @@ class S3Bucket(Bucket):
                 "src_prefix for what keys begin with"
             )
         self.location = f"s3://{self.name}"
-        self.options = S3Options(config.aws_s3_gateway, region_name=config.aws_region)
+        self.options = S3Options(
+            config.aws_s3_gateway, region_name=config.aws_region, keys=config.s3_keys
+        )
         self._client: S3Client | None = None
         self._lock = threading.Lock()
 

@@ -143,12 +143,20 @@ class Config:
         values = ", ".join(f"{key}={value!r}" for key, value in self.shown().items())
         return f"Config({values})"
 
-    def export_keys(self) -> None:
-        """Set the environment variables from which boto3 takes its keys, unless they are set."""
-        for key in ("aws_access_key_id", "aws_secret_access_key"):
-            value = getattr(self, key)
-            if value is not None:
-                os.environ.setdefault(key.upper(), value)
+    @property
+    def s3_keys(self) -> tuple[str, str] | None:
+        """The access key and the secret key of S3; None if boto3 finds them.
+
+        Those in the environment come first, as a session token may be there that belongs to them.
+        """
+        keys = self.aws_access_key_id, self.aws_secret_access_key
+        if keys == (None, None) or os.environ.get("AWS_ACCESS_KEY_ID"):
+            return None
+        if keys[0] is None or keys[1] is None:
+            raise ConfigurationError(
+                "one key of S3 is missing: give both aws_access_key_id and aws_secret_access_key"
+            )
+        return keys[0], keys[1]
 
     @classmethod
     def read(

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from dosna import open_url
 from dosna.array.dataset import EngineDataset
+from dosna.backends.linked.dataset import LinkedDataset
 from dosna.core.metadata import DatasetMetadata
 from dosna.core.names import parents
 from dosna.core.report import IngestReport
@@ -23,6 +24,7 @@ from dosna.errors import (
     SourceChangedError,
 )
 from dosna.ingest.running import ingest
+from dosna.io.s3.options import S3Options
 from dosna.loader.bucket import Bucket, Entry
 from dosna.loader.config import Config
 from dosna.loader.inventory import Claim
@@ -77,6 +79,10 @@ class DosnaTarget(Target):
                 f"target {config.target} makes a bucket of each dataset, and files hold several: "
                 "name a bucket for all, s3://BUCKET/NAME"
             )
+        self.keys = config.s3_keys
+        instance: Any = self.con.instance
+        if isinstance(getattr(instance, "settings", None), S3Options):
+            instance.settings = replace(instance.settings, keys=self.keys)
         self.con.make_place()
         self.con.connect()
 
@@ -182,6 +188,8 @@ class DosnaTarget(Target):
             ds = self.con[target]
         except (DatasetNotFoundError, FormatError) as error:
             return f"cannot be opened: {error}"
+        if isinstance(ds.instance, LinkedDataset):
+            ds.instance.keys = self.keys
         if (ds.origin or {}).get("fingerprint") != fingerprint:
             raise OutdatedError(f"{source.location} is now of {fingerprint}")
         if ds.incomplete:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import io
+import os
 import random
 import signal
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -24,7 +26,7 @@ from services.s3 import make_bucket
 from support import require
 
 import dosna as dn
-from dosna import loader
+from dosna import errors, loader
 from dosna.loader import Config
 from dosna.loader.bucket import open_bucket
 from dosna.loader.targets import open_target
@@ -194,6 +196,39 @@ def test_files_in_s3_are_linked(tmp_path, bucket):
         assert loader.load(config, once=True) == loader.diff(config, once=True) == 1
     with connect(config.target) as con:
         check_loaded(con, "0.nxs", 7)
+
+
+def test_keys_of_the_configuration_are_not_put_into_the_environment(
+    tmp_path, bucket, gateway, monkeypatch
+):
+    bucket.put_object(Bucket=bucket.name, Key="0.nxs", Body=image_of(0))
+    outs = [make_bucket(bucket.endpoint_url) for _ in range(2)]
+    # The bucket's client has its keys already.
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "none"))
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    before = dict(os.environ)
+    for out, link_files in zip(outs, (False, True), strict=True):
+        config = Config(
+            src_bucket=bucket.name,
+            aws_s3_gateway=bucket.endpoint_url,
+            aws_access_key_id=gateway.access_key,
+            aws_secret_access_key=gateway.secret_key,
+            target=f"s3://{out}/scans?endpoint_url={bucket.endpoint_url}",
+            inventory=f"sqlite:///{tmp_path}/{link_files}.sqlite",
+            link_files=link_files,
+        )
+        loader.watch(config, once=True)
+        assert loader.load(config, once=True) == loader.diff(config, once=True) == 1
+        with loader.open_inventory(config) as inventory:
+            assert {row.message for row in inventory.rows()} == {"PASSED"}
+        # Others find no keys, neither for the target nor for the file that is linked to.
+        assert dict(os.environ) == before
+        with pytest.raises(ConnectionError, match="credentials"):
+            connect(config.target).connect()
+    with pytest.raises(errors.ConfigurationError, match="aws_secret_access_key"):
+        open_bucket(replace(config, aws_secret_access_key=None))
 
 
 def test_a_worker_that_sleeps_over_its_lease_leaves_the_file_to_another(tmp_path, bucket):

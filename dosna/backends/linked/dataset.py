@@ -47,6 +47,9 @@ class LinkedDataset(BackendDataset):
         The table that is stored for it, whose metadata have a link.
     """
 
+    keys: tuple[str, str] | None = None
+    """The access key and the secret key of S3, where boto3 does not find those for the file."""
+
     def __init__(self, table: BackendDataset) -> None:
         self.table = table
         self.connection = table.connection
@@ -142,7 +145,7 @@ class LinkedDataset(BackendDataset):
         # file open.
         meta, link = self.metadata, self.link
         rows = link.offset is not None
-        return ChunkReader(link.open(), meta, self._decoders, self._find, rows)
+        return ChunkReader(link.open(self.keys), meta, self._decoders, self._find, rows)
 
     def _find(self, indices: Sequence[Shape]) -> Records:
         if self.link.offset is not None:

@@ -135,12 +135,15 @@ class Link:
         """True if the records are in a table."""
         return self.offset is None and self.records is None
 
-    def open(self) -> ByteFile:
-        """Open the file, pinned to its fingerprint; the whole process shares it."""
-        return _files.get(self._key, self._open)
+    def open(self, keys: tuple[str, str] | None = None) -> ByteFile:
+        """Open the file, pinned to its fingerprint; the whole process shares it.
 
-    def _open(self) -> ByteFile:
-        found = open_bytes(self.url, S3Options(**self.options))
+        `keys`: the access key and the secret key of S3, where boto3 does not find them.
+        """
+        return _files.get((*self._key, keys), lambda: self._open(keys))
+
+    def _open(self, keys: tuple[str, str] | None) -> ByteFile:
+        found = open_bytes(self.url, S3Options(**self.options, keys=keys))
         found.pin(self.fingerprint)
         return found
 
