@@ -6,7 +6,6 @@ import dataclasses
 import io
 import json
 import os
-import re
 import sys
 import time
 import warnings
@@ -16,16 +15,12 @@ from typing import Any
 
 import numpy as np
 
+from dosna.core.names import printable
 from dosna.core.sizes import format_size
 
 __all__ = ["Console", "open_standard_streams"]
 
 _EVERY_SECONDS = 0.1
-# Control characters (C0 except tab and newline, DEL, C1) would move the cursor or worse; those
-# that change the direction of text, and surrogates, are shown in the same way.
-_UNPRINTABLE = re.compile(
-    r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]"
-)
 
 
 def open_standard_streams() -> None:
@@ -109,8 +104,8 @@ class Console(AbstractContextManager["Console"]):
 
     def remark(self, text: str) -> None:
         """Print a remark, which is not part of the result."""
-        if self.speaks and not self.quiet:
-            print(f"dosna: {printable(text)}", file=sys.stderr)
+        if not self.quiet:
+            self.complain(text)
 
     def complain(self, text: str) -> None:
         """Print an error."""
@@ -181,11 +176,6 @@ def _bar(what: str, unit: str) -> _Line | _Bar:
         return tqdm(total=total, desc=what, unit=unit, unit_scale=unit == "B", leave=False)
 
     return _Bar(make)
-
-
-def printable(text: str) -> str:
-    """Return `text` with escapes in place of characters that control a terminal."""
-    return _UNPRINTABLE.sub(lambda found: ascii(found[0])[1:-1], text)
 
 
 def plain(value: Any) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Container, Iterable
 
 from dosna.errors import DatasetNameError
@@ -9,9 +10,16 @@ from dosna.errors import DatasetNameError
 __all__ = ["check_group", "check_name", "check_nesting", "parents", "printable"]
 
 
+# Control characters (C0 except tab and newline, DEL, C1) would move the cursor or worse; those
+# that change the direction of text, and lone surrogates, are shown in the same way.
+_UNPRINTABLE = re.compile(
+    r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]"
+)
+
+
 def printable(text: str) -> str:
-    """Return text that every stream accepts: lone surrogates are escaped."""
-    return text.encode("utf-8", "backslashreplace").decode()
+    """Return text for any stream, with escapes in place of characters that control a terminal."""
+    return _UNPRINTABLE.sub(lambda found: ascii(found[0])[1:-1], text)
 
 
 def check_name(name: str) -> str:

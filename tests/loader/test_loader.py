@@ -147,7 +147,7 @@ def test_passwords_in_urls_are_not_printed(tmp_path, url):
     config = Config(inventory=url)
     assert "pa55word" not in f"{config!r} {config.shown()}"
     if "port" in url.rpartition(":")[2]:
-        with pytest.raises(ConfigurationError, match="no URL of a database") as found:
+        with pytest.raises(ConfigurationError, match="URL of a database") as found:
             Inventory(url)
         assert "pa55word" not in str(found.value)
 
@@ -168,9 +168,9 @@ def test_sizes_and_places():
         open_bucket(Config())
     with pytest.raises(ConfigurationError, match="no bucket: give its name alone"):
         open_bucket(Config(src_bucket="s3://raw/scans"))
-    with pytest.raises(ConfigurationError, match="database of kind 'mysql'"):
+    with pytest.raises(ConfigurationError, match="mysql"):
         Inventory("mysql://host/db")
-    with pytest.raises(ConfigurationError, match="is no URL of a database"):
+    with pytest.raises(ConfigurationError, match="URL of a database"):
         Inventory("here")
 
 
@@ -328,7 +328,7 @@ def test_an_inventory_is_of_one_place(inventory, inventory_url):
     with Inventory(inventory_url) as other:
         other.prepare(source="s3://raw", target="file:a")
         other.prepare(source="s3://raw")
-        with pytest.raises(ConfigurationError, match="is of source 's3://raw', and not of 's3://"):
+        with pytest.raises(ConfigurationError, match="source 's3://raw'"):
             other.prepare(source="s3://more")
 
 

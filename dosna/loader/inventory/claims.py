@@ -1,0 +1,94 @@
+"""The statements by which workers take files from an inventory, and give them back."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import sqlalchemy as sa
+
+from dosna.loader.inventory.tables import FAILED, PENDING, RUNNING, Phase, files, now
+
+__all__ = ["end", "take_dead", "take_waiting"]
+
+_c = files.c
+
+
+def take_waiting(
+    connection: sa.Connection, phase: Phase, token: str, worker: str, lease: float
+) -> Any:
+    """Claim a file that waits; return its row, or None if there is none."""
+    waits = _c[f"{phase}_status"] == PENDING, _c.not_before <= now()
+    return _take(connection, phase, token, worker, lease, *waits)
+
+
+def take_dead(
+    connection: sa.Connection,
+    phase: Phase,
+    token: str,
+    worker: str,
+    lease: float,
+    max_attempts: int,
+) -> Any:
+    """Claim a file of a worker that has died; return its row, or None if there is none.
+
+    Files that have cost too many workers are marked as failed.
+    """
+    dead = _c[f"{phase}_status"] == RUNNING, _c.lease_until < now()
+    attempts = _c[f"{phase}_attempts"]
+    connection.execute(
+        files.update()
+        .where(*dead, attempts >= max_attempts)
+        .values(
+            {
+                _c[f"{phase}_status"]: FAILED,
+                _c.claim: sa.null(),
+                _c.message: sa.literal("given up: ")
+                + sa.cast(attempts, sa.Text)
+                + " workers died or stalled at it, the last of them "
+                + _c[f"{phase}_worker"],
+            }
+        )
+    )
+    return _take(connection, phase, token, worker, lease, *dead)
+
+
+def _take(
+    connection: sa.Connection, phase: Phase, token: str, worker: str, lease: float, *where: Any
+) -> Any:
+    attempts = _c[f"{phase}_attempts"]
+    # Those without a failed attempt come first.
+    first = (
+        sa.select(_c.id)
+        .where(*where)
+        .order_by(attempts, _c.id)
+        .limit(1)
+        .with_for_update(skip_locked=True)
+        .scalar_subquery()
+    )
+    return connection.execute(
+        files.update()
+        .where(_c.id == first)
+        .values(
+            {
+                _c[f"{phase}_status"]: RUNNING,
+                attempts: attempts + 1,
+                _c.claim: token,
+                _c.lease_until: now() + lease,
+                _c[f"{phase}_worker"]: worker,
+                _c[f"{phase}_start"]: now(),
+                _c[f"{phase}_finish"]: sa.null(),
+            }
+        )
+        .returning(_c.key, _c.size, _c.etag, attempts, _c.loads)
+    ).first()
+
+
+def end(connection: sa.Connection, token: str, values: Mapping[Any, Any]) -> bool:
+    """Change the row of a claim, and end the claim; return False if it is lost."""
+    done = connection.execute(
+        files.update()
+        .where(_c.claim == token)
+        .values({**values, _c.claim: sa.null(), _c.lease_until: sa.null()})
+    )
+    return done.rowcount == 1

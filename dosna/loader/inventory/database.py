@@ -1,0 +1,125 @@
+"""The database of an inventory: SQLite for one machine, PostgreSQL for many."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql, sqlite
+
+from dosna.errors import ConfigurationError, MissingDependencyError, StorageError
+from dosna.loader.config import without_password
+from dosna.loader.inventory import tables
+
+__all__ = ["Database"]
+
+_BUSY_SECONDS = 60
+_LOCK = 0x646F736E61  # the advisory lock of PostgreSQL, held while tables are made
+
+
+class Database:
+    """The connections to a database.
+
+    Parameters
+    ----------
+    url : str
+        The URL, see `Inventory`.
+    """
+
+    def __init__(self, url: str) -> None:
+        self.shown = without_password(url)
+        try:
+            parsed = sa.make_url(url)
+        except (sa.exc.ArgumentError, ValueError):
+            raise ConfigurationError(
+                f"inventory {self.shown!r} is not the URL of a database: use sqlite:///path or "
+                "postgresql://user@host/database"
+            ) from None
+        kind = parsed.get_backend_name()
+        if kind not in ("sqlite", "postgresql"):
+            raise ConfigurationError(
+                f"inventory {self.shown!r} is in a database of kind {kind!r}, which is not "
+                "supported: use sqlite:///path or postgresql://user@host/database"
+            )
+        self._sqlite = kind == "sqlite"
+        if parsed.drivername == "postgresql":
+            parsed = parsed.set(drivername="postgresql+psycopg")
+        options: dict[str, Any] = {"hide_parameters": True}
+        if self._sqlite:
+            if parsed.database in (None, "", ":memory:"):
+                raise ConfigurationError(
+                    "an inventory cannot be in memory, where other processes do not see it: use "
+                    "sqlite:///path"
+                )
+            options["connect_args"] = {"timeout": _BUSY_SECONDS}
+        else:
+            options["pool_pre_ping"] = True
+        try:
+            self._engine = sa.create_engine(parsed, **options)
+        except ImportError as error:
+            raise MissingDependencyError(
+                f"inventory {self.shown!r} needs {error.name}: pip install 'dosna[postgresql]'"
+            ) from error
+        if self._sqlite:
+            sa.event.listen(self._engine, "connect", _prepare_sqlite)
+            sa.event.listen(self._engine, "begin", _begin_sqlite)
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._engine.dispose()
+
+    @contextmanager
+    def change(self) -> Iterator[sa.Connection]:
+        """Yield a connection for a transaction that changes something."""
+        with self._errors(), self._engine.begin() as connection:
+            yield connection
+
+    @contextmanager
+    def look(self) -> Iterator[sa.Connection]:
+        """Yield a connection for reading, without a transaction, which would stop writers."""
+        with self._errors(), self._engine.connect() as connection:
+            yield connection.execution_options(isolation_level="AUTOCOMMIT")
+
+    @contextmanager
+    def _errors(self) -> Iterator[None]:
+        try:
+            yield
+        except sa.exc.SQLAlchemyError as error:
+            cause = str(getattr(error, "orig", None) or error).strip().splitlines()
+            raise StorageError(
+                f"inventory {self.shown} cannot be used: {cause[0] if cause else 'no reason'}"
+            ) from None
+
+    def create_tables(self, connection: sa.Connection) -> None:
+        """Create the tables that do not exist. Others that do the same wait for its end."""
+        if not self._sqlite:
+            connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_LOCK)))
+        tables.metadata.create_all(connection)
+
+    def insert_new(self, table: sa.Table, key: str) -> Any:
+        """Return an INSERT that leaves out rows whose key exists."""
+        insert = sqlite.insert if self._sqlite else postgresql.insert
+        return insert(table).on_conflict_do_nothing(index_elements=[key])
+
+    def is_like(self, column: sa.ColumnElement[str], pattern: str) -> sa.ColumnElement[bool]:
+        """Return the condition that a text is like a pattern with ``*`` and ``?``."""
+        if self._sqlite:
+            # SQLite's LIKE ignores case.
+            return column.op("GLOB", is_comparison=True)(pattern.replace("[", "[[]"))
+        escaped = "".join("\\" + x if x in "%_\\" else x for x in pattern)
+        return column.like(escaped.replace("*", "%").replace("?", "_"), escape="\\")
+
+
+def _prepare_sqlite(connection: Any, record: object) -> None:
+    # With this, SQLAlchemy begins transactions. The driver would begin them too late.
+    connection.isolation_level = None
+    cursor = connection.cursor()
+    cursor.execute("PRAGMA journal_mode = WAL")
+    cursor.execute("PRAGMA synchronous = NORMAL")
+    cursor.close()
+
+
+def _begin_sqlite(connection: sa.Connection) -> None:
+    connection.exec_driver_sql("BEGIN IMMEDIATE")
