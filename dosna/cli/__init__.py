@@ -14,7 +14,6 @@ import traceback
 from collections.abc import Sequence
 from contextlib import suppress
 
-from dosna.cli.commands import COMMANDS
 from dosna.cli.console import Console, open_standard_streams
 from dosna.cli.parser import make_parser
 from dosna.cli.ranks import ranks_of
@@ -76,7 +75,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _run(arguments: argparse.Namespace, console: Console) -> tuple[int, str | None]:
     """Run a command; return its exit code, and a message if it failed."""
     try:
-        return COMMANDS[arguments.command](arguments, console), None
+        return arguments.run(arguments, console), None
     except KeyboardInterrupt:
         return INTERRUPTED, _explained("interrupted", arguments)
     except BrokenPipeError:

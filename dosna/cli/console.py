@@ -18,7 +18,7 @@ import numpy as np
 from dosna.core.names import printable
 from dosna.core.sizes import format_size
 
-__all__ = ["Console", "open_standard_streams"]
+__all__ = ["Console", "counted", "open_standard_streams"]
 
 _EVERY_SECONDS = 0.1
 
@@ -176,6 +176,11 @@ def _bar(what: str, unit: str) -> _Line | _Bar:
         return tqdm(total=total, desc=what, unit=unit, unit_scale=unit == "B", leave=False)
 
     return _Bar(make)
+
+
+def counted(number: int, what: str, many: str = "") -> str:
+    """Return a number with the noun for what was counted."""
+    return f"{number} {what if number == 1 else many or what + 's'}"
 
 
 def plain(value: Any) -> Any:

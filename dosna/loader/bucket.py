@@ -104,7 +104,9 @@ class FolderBucket(Bucket):
 
     def _pages(self) -> Iterator[list[Entry]]:
         if not os.path.isdir(self.location):
-            raise StorageError(f"src_bucket {self.location} is not a folder that exists")
+            raise StorageError(
+                f"src_bucket {self.location} cannot be listed: there is no such folder"
+            )
         found = self._below(self.location, "")
         while page := list(islice(found, PAGE)):
             yield page
@@ -143,8 +145,8 @@ class S3Bucket(Bucket):
         self.name = config.src_bucket.removeprefix("s3://").rstrip("/")
         if not self.name or "/" in self.name:
             raise ConfigurationError(
-                f"src_bucket {config.src_bucket!r} is no bucket: give its name alone, and "
-                "src_prefix for what keys begin with"
+                f"src_bucket {config.src_bucket!r} is not the name of a bucket: give the name "
+                "alone, and the beginning of keys as src_prefix"
             )
         self.location = f"s3://{self.name}"
         self.options = S3Options(

@@ -43,39 +43,41 @@ class Config:
         A value is not possible, or values contradict each other.
     """
 
-    src_bucket: str = _key("", "a bucket in S3, or a folder: what has a '/' in it")
-    src_prefix: str | None = _key(None, "only files whose keys begin so")
-    src_suffix: str | None = _key(None, "only files whose keys end so, like .h5; null: all")
-    target: str | None = _key(None, "URL of a dosna connection, like hdf5:/data or s3://bucket/a")
-    tgt_bucket: str | None = _key(None, "HSDS's own bucket, where it is not its default")
-    tgt_folder: str | None = _key(None, "a folder of HSDS's, instead of target")
-    link_files: bool = _key(False, "store where chunks lie in the files, and not their data")
-    inventory: str = _key("sqlite:///loader.sqlite", "database URL of the inventory")
+    src_bucket: str = _key("", "bucket in S3; or folder, if it contains a '/'")
+    src_prefix: str | None = _key(None, "load only files whose keys begin so")
+    src_suffix: str | None = _key(None, "load only files whose keys end so, such as .h5")
+    target: str | None = _key(None, "URL of a connection, such as hdf5:/data or s3://bucket/a")
+    tgt_bucket: str | None = _key(None, "bucket of HSDS, if it is not HSDS's default")
+    tgt_folder: str | None = _key(None, "folder of HSDS, instead of target")
+    link_files: bool = _key(False, "store where the chunks are in the files, without their data")
+    inventory: str = _key("sqlite:///loader.sqlite", "URL of the inventory's database")
     inventory_domain: str | None = _key(None, "not used: the inventory is a database")
-    hs_username: str | None = _key(None, "a user of HSDS")
-    hs_password: str | None = _key(None, "that user's password", secret=True)
-    public_read: bool = _key(False, "let everybody read the HSDS domains that are made")
+    hs_username: str | None = _key(None, "user of HSDS")
+    hs_password: str | None = _key(None, "password of that user", secret=True)
+    public_read: bool = _key(False, "let everybody read the HSDS domains that are created")
     aws_s3_gateway: str | None = _key(None, "endpoint URL of the S3 server; Amazon's by default")
-    aws_region: str | None = _key(None, "of the S3 server")
-    aws_access_key_id: str | None = _key(None, "else found as boto3 does", secret=True)
-    aws_secret_access_key: str | None = _key(None, "else found as boto3 does", secret=True)
+    aws_region: str | None = _key(None, "region of the S3 server")
+    aws_access_key_id: str | None = _key(
+        None, "access key; boto3 finds it by default", secret=True
+    )
+    aws_secret_access_key: str | None = _key(None, "secret key of the access key", secret=True)
     hsds_global: str | None = _key(None, "endpoint of HSDS")
-    hsds_local: str | None = _key(None, "endpoint of an HSDS nearby, for what is written")
-    watchdog_sleep_time: float = _key(60.0, "seconds from one listing of the bucket to the next")
+    hsds_local: str | None = _key(None, "endpoint of HSDS that is used for writing")
+    watchdog_sleep_time: float = _key(60.0, "seconds between two listings of the bucket")
     log_level: str = _key("info", "debug, info, warning or error")
-    jobs: int = _key(4, "files that a process works on at a time")
-    lease_time: float = _key(60.0, "seconds after which the files of a dead worker are free")
-    max_attempts: int = _key(3, "how often a file is tried before it counts as failed")
+    jobs: int = _key(4, "number of files that a process works on at a time")
+    lease_time: float = _key(60.0, "seconds after which a dead worker's files are free")
+    max_attempts: int = _key(3, "number of attempts after which a file counts as failed")
     retry_time: float = _key(10.0, "seconds before the second attempt; doubled for each more")
-    memory_limit: str | int = _key("512m", "most bytes of blocks of data of a process", size=True)
-    on_error: str = _key("raise", "'skip': leave out arrays that a dataset cannot represent")
-    chunk_size: str | None = _key(None, "of datasets, like '4 MiB'; the source's by default")
-    compression: str | None = _key(None, "of datasets, like gzip")
-    heartbeat: str | None = _key(None, "a file that is touched while the work goes on")
+    memory_limit: str | int = _key("512m", "most memory of a process for data", size=True)
+    on_error: str = _key("raise", "'skip' leaves out arrays that a dataset cannot represent")
+    chunk_size: str | None = _key(None, "size of chunks, such as '4 MiB'; the file's by default")
+    compression: str | None = _key(None, "compression of datasets, such as gzip")
+    heartbeat: str | None = _key(None, "file that is touched while the work goes on")
 
     def __post_init__(self) -> None:
         def wrong(key: str, wanted: str) -> ConfigurationError:
-            return ConfigurationError(f"{key} is {wanted}, not {getattr(self, key)!r}")
+            return ConfigurationError(f"{key} must be {wanted}, not {getattr(self, key)!r}")
 
         if self.log_level.lower() not in _LEVELS:
             raise wrong("log_level", f"one of {', '.join(_LEVELS)}")
@@ -100,13 +102,13 @@ class Config:
             if _PASSWORD.search(str(getattr(self, key))):
                 # The password would appear in messages and in the inventory.
                 raise ConfigurationError(
-                    f"{key} has a password in it: give those of S3 and HSDS by "
-                    + ", ".join(sorted(SECRET))
+                    f"{key} has a password in it, which would be shown: give the secrets of S3 "
+                    f"and HSDS as {', '.join(sorted(SECRET))}"
                 )
         if self.target is not None and self.tgt_folder is not None:
             raise ConfigurationError(
-                "target (a dosna URL) and tgt_folder (a folder of HSDS) are both given: leave "
-                "one out"
+                "target (a dosna URL) and tgt_folder (a folder of HSDS) exclude each other: give "
+                "one of them"
             )
 
     @property
@@ -126,8 +128,8 @@ class Config:
         for key in keys:
             if not getattr(self, key):
                 raise ConfigurationError(
-                    f"{key} is not given: put it into config.yml, or into the environment as "
-                    f"{key.upper()}, or give --{key.replace('_', '-')}"
+                    f"{key} is missing: set it in config.yml, as {key.upper()} of the environment "
+                    f"or by --{key.replace('_', '-')}"
                 )
 
     def shown(self) -> dict[str, Any]:
@@ -285,14 +287,16 @@ def _from_yaml(path: str) -> dict[str, Any]:
         # YAML's own message would repeat the text of the file, which may be secret.
         mark = getattr(error, "problem_mark", None)
         line = f", line {mark.line + 1}" if mark is not None else ""
-        raise ConfigurationError(f"{path} is not YAML{line}: write KEY: VALUE in lines") from None
+        raise ConfigurationError(f"{path} is not YAML{line}: write lines of KEY: VALUE") from None
     if found is None:
         return {}
     if not isinstance(found, dict):
-        raise ConfigurationError(f"{path} holds no keys and values: write KEY: VALUE in lines")
+        raise ConfigurationError(
+            f"{path} does not have keys and values: write lines of KEY: VALUE"
+        )
     for key, value in found.items():
         if isinstance(value, (dict, list)):
-            raise ConfigurationError(f"{path}: {key} is a single value, not several")
+            raise ConfigurationError(f"{path}: {key} must be a single value, not several")
     return {str(key): value for key, value in found.items()}
 
 

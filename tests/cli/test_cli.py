@@ -515,7 +515,7 @@ def test_verify_says_where_it_differs(run, scans, capsys):
 def test_verify_against_another_shape_or_kind(run, scans, capsys):
     np.save("a.npy", VOLUME[1:])
     np.save("b.npy", VOLUME.astype("S"))
-    for name, says in (("a.npy", "shape (20, 30, 25), and (19, 30, 25)"), ("b.npy", "compared")):
+    for name, says in (("a.npy", "(19, 30, 25)"), ("b.npy", "compared")):
         assert main(["verify", "hdf5:scans/entry/tomo", "--against", name]) == 1
         assert says in capsys.readouterr().out
 
