@@ -75,6 +75,12 @@ def use(
         The engine does not have a keyword.
     MissingDependencyError
         A package that the engine or the backend needs is not installed.
+
+    Examples
+    --------
+    >>> dn.use(engine="cpu", backend="ram")
+    >>> dn.status().backend.name
+    'ram'
     """
     global _chosen
     found = current(engine, backend, engine_kw)  # not under the lock, because it imports
@@ -114,6 +120,13 @@ def status(show: bool = False) -> Status:
     -------
     Status
         The pair ``(engine, backend)``. Each has a ``name``, and the engine has its ``params``.
+
+    Examples
+    --------
+    >>> dn.status(show=True).engine.name
+    engine: cpu()
+    backend: ram
+    'cpu'
     """
     found = current()
     if show:
@@ -133,6 +146,21 @@ def compatible(engine: str | Engine, backend: str | Backend) -> bool:
         keywords chosen for it, or with its defaults.
     backend : str or Backend
         The name of a backend, or one that `status` returned.
+
+    Returns
+    -------
+    bool
+        True if all processes of the engine see what the backend stores.
+
+    Raises
+    ------
+    ConfigurationError
+        A name is unknown.
+
+    Examples
+    --------
+    >>> dn.compatible("cpu", "ram")
+    True
     """
     if isinstance(engine, str):
         engine = current(engine=engine).engine

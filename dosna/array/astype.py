@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike
 
-from dosna.array.home import DatasetLike
+from dosna.array.home import IndexedLike
 from dosna.core.identity import Identified
 from dosna.core.types import Array, Shape
 
@@ -25,7 +25,7 @@ class AsType(Identified):
         The dtype of what is read.
     """
 
-    def __init__(self, dataset: DatasetLike, dtype: np.dtype[Any]) -> None:
+    def __init__(self, dataset: IndexedLike, dtype: np.dtype[Any]) -> None:
         self.dataset = dataset
         self.dtype = dtype
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike
 
-from dosna.array.home import DatasetLike
+from dosna.array.home import ChunkedLike
 from dosna.core.types import Array, Shape
 
 __all__ = ["EngineDataChunk"]
@@ -17,7 +17,8 @@ class EngineDataChunk:
     """A handle on one chunk; it reads and writes through the engine's dataset.
 
     It covers the full extent of a stored chunk. At the edge of the array, the part outside reads
-    as the fill value, and what is written there is dropped.
+    as the fill value, and what is written there is dropped. The examples of the methods use the
+    chunk of this one.
 
     Parameters
     ----------
@@ -25,9 +26,20 @@ class EngineDataChunk:
         The dataset that the chunk belongs to.
     idx : tuple of int
         The index of the chunk in the chunk grid.
+
+    Examples
+    --------
+    >>> import dosna as dn
+    >>> con = dn.Connection("chunks", backend="ram")
+    >>> con.connect()
+    >>> ds = con.create_dataset("tomo", data=[[1, 2, 3, 4], [5, 6, 7, 8]], chunk_size=(2, 2))
+    >>> chunk = ds.get_chunk((0, 1))
+    >>> chunk[...]
+    array([[3, 4],
+           [7, 8]])
     """
 
-    def __init__(self, dataset: DatasetLike, idx: Shape) -> None:
+    def __init__(self, dataset: ChunkedLike, idx: Shape) -> None:
         self.dataset = dataset
         self.instance = dataset.instance.get_chunk(idx)
         self.idx = idx
@@ -74,6 +86,18 @@ class EngineDataChunk:
         -------
         ndarray or scalar
             The values.
+
+        Raises
+        ------
+        IndexError
+            An index is out of range, or of a kind that is not supported.
+        ChunkCorruptError
+            The stored chunk cannot be what was written.
+
+        Examples
+        --------
+        >>> chunk.get_data(0)
+        array([3, 4])
         """
         self.dataset.connection.check_connected()
         return self.dataset.read_chunk(self.idx, slices, self.shape)
@@ -87,6 +111,20 @@ class EngineDataChunk:
             The values, which are broadcast to the selection as by NumPy.
         slices : index, optional
             The selection within the chunk; by default all of it.
+
+        Raises
+        ------
+        ValueError
+            The values cannot be broadcast to the selection.
+        ReadOnlyError
+            The connection's mode is 'r', or the dataset is a link.
+
+        Examples
+        --------
+        >>> chunk.set_data(9, slices=0)
+        >>> chunk[...]
+        array([[9, 9],
+               [7, 8]])
         """
         self.dataset.check_writable()
         self.dataset.write_chunk(self.idx, values, slices, self.shape)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, Protocol, TypeVar
 
 import numpy as np
@@ -13,7 +13,7 @@ from dosna.core.identity import Identified
 from dosna.core.types import Array, Shape
 from dosna.engines.base import Runner
 
-__all__ = ["ArrayHome", "DatasetLike"]
+__all__ = ["ArrayHome", "ChunkedLike", "DatasetLike", "IndexedLike"]
 
 R = TypeVar("R")
 
@@ -44,6 +44,10 @@ class ArrayHome(Identified, ABC):
     @abstractmethod
     def __contains__(self, name: object) -> bool:
         """Return True if there is a dataset of that name."""
+
+    @abstractmethod
+    def __iter__(self) -> Iterator[str]:
+        """Iterate over the sorted names of the datasets."""
 
     @abstractmethod
     def __getitem__(self, name: str) -> Any:
@@ -81,7 +85,7 @@ class ArrayHome(Identified, ABC):
 
 
 class DatasetLike(Protocol):
-    """A dataset as its chunks, its attributes and its views see it."""
+    """A dataset as its attributes see it."""
 
     connection: ArrayHome
     instance: BackendDataset
@@ -110,13 +114,21 @@ class DatasetLike(Protocol):
 
     def __len__(self) -> int: ...
 
+    def check_writable(self) -> None: ...
+
+    def change(self, make: Callable[[], R]) -> R: ...
+
+
+class IndexedLike(DatasetLike, Protocol):
+    """A dataset as its views see it."""
+
     def __getitem__(self, key: Any) -> Any: ...
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> Array: ...
 
-    def check_writable(self) -> None: ...
 
-    def change(self, make: Callable[[], R]) -> R: ...
+class ChunkedLike(DatasetLike, Protocol):
+    """A dataset as its chunks see it."""
 
     def read_chunk(self, idx: Shape, key: Any, extent: Shape) -> Any: ...
 

@@ -14,6 +14,7 @@ from typing import Any
 
 from dosna.array.connection import EngineConnection
 from dosna.backends import registry as backends
+from dosna.backends.base import BackendConnection
 from dosna.core.options import parse_options
 from dosna.core.url import Url
 from dosna.errors import ConfigurationError
@@ -34,10 +35,9 @@ def open_url(
         The URL, ``BACKEND:PATH?OPTION=VALUE&…``. The path names a connection, or continues with a
         dataset's name: ``hdf5:/data/scans`` (a folder), ``hdf5:/data/scans/entry/tomo``,
         ``s3://bucket/connection/entry/tomo``, ``s3:entry/tomo`` (a bucket for each dataset),
-        ``NAME/entry/tomo`` after any other backend's colon. Options take the types that the
-        backend's connection declares.
+        ``NAME/entry/tomo`` after any other backend's colon.
     mode : {'a', 'r'}, optional
-        The mode of access, which replaces the URL's own.
+        The mode of access; by default that of the URL.
     engine : str, optional
         The engine; by default the one that `dosna.use` chose.
     engine_kw : mapping, optional
@@ -65,24 +65,21 @@ def open_url(
     """
     parsed = Url.parse(url)
     backend = backends.get(parsed.backend)
-    declared = inspect.signature(backend.connection)
-    connections = declared.replace(
-        parameters=[p for p in declared.parameters.values() if p.name != "name"]
-    )
     try:
-        options: dict[str, Any] = dict(
-            parse_options(connections, [f"{k}={v}" for k, v in parsed.options.items()])
-        )
+        options = _options(backend.connection, parsed.options)
         place, name, options = backend.connection.split_url(parsed.path, options)
     except ConfigurationError as error:
         raise ConfigurationError(f"{url}: {error}") from None
     if mode is not None:
         options["mode"] = mode
-    made = EngineConnection(
-        place or backend.name,
-        backend=parsed.backend,
-        engine=engine,
-        engine_kw=engine_kw,
-        **options,
+    options |= {"backend": parsed.backend, "engine": engine, "engine_kw": engine_kw}
+    return EngineConnection(place or backend.name, **options), name
+
+
+def _options(connection: type[BackendConnection], given: Mapping[str, str]) -> dict[str, Any]:
+    """Convert the options of a URL to the types that the backend's connection declares."""
+    declared = inspect.signature(connection)
+    declared = declared.replace(
+        parameters=[p for p in declared.parameters.values() if p.name != "name"]
     )
-    return made, name
+    return dict(parse_options(declared, [f"{k}={v}" for k, v in given.items()]))

@@ -183,8 +183,8 @@ class DatasetMetadata:
             doc = json.loads(text)
             check_format_version(doc["dosna_format"], where)
             dtype = decode_dtype(doc["dtype"])
-            shape = _extents(doc["shape"], "shape", 0)
-            chunk_size = _extents(doc["chunk_size"], "chunk_size", 1)
+            shape = check_extents(doc["shape"], "shape", 0)
+            chunk_size = check_extents(doc["chunk_size"], "chunk_size", 1)
             if len(shape) != len(chunk_size):
                 raise ValueError(f"shape {shape} and chunk_size {chunk_size} differ in axes")
             return cls(
@@ -252,12 +252,12 @@ def new_metadata(
     """
     if shape is None:
         raise ValueError("create_dataset needs shape= or data=, and neither was given")
-    full_shape = _extents(shape, "shape", 0)
+    full_shape = check_extents(shape, "shape")
     kind = check_dtype(as_dtype(np.float32 if dtype is None else dtype))
     if chunk_size is None:
         chunks = choose_chunk_size(full_shape, element_bytes(kind))
     else:
-        chunks = _extents(chunk_size, "chunk_size", 1)
+        chunks = check_extents(chunk_size, "chunk_size", 1)
         if len(chunks) != len(full_shape):
             raise ValueError(
                 f"chunk_size {chunks} has {len(chunks)} axes and shape {full_shape} has "
@@ -267,7 +267,16 @@ def new_metadata(
     return DatasetMetadata(full_shape, kind, fill, chunks, encode_attrs(attrs or {}))
 
 
-def _extents(value: int | Sequence[int], what: str, least: int) -> Shape:
+def check_extents(value: int | Sequence[int], what: str, least: int = 0) -> Shape:
+    """Return an extent for each axis as a tuple of int.
+
+    Raises
+    ------
+    TypeError
+        An extent is not an integer.
+    ValueError
+        An extent is less than `least`.
+    """
     values = (value,) if isinstance(value, (int, np.integer)) else tuple(value)
     for extent in values:
         if isinstance(extent, (bool, np.bool_)) or not isinstance(extent, (int, np.integer)):

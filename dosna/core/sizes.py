@@ -4,6 +4,11 @@ from __future__ import annotations
 
 import re
 
+__all__ = ["Limit", "format_size", "parse_size"]
+
+Limit = int | str | None
+"""A memory limit: a number of bytes, a text like '512M', or None for no limit."""
+
 _UNITS = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
 
 

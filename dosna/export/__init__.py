@@ -28,8 +28,9 @@ from dosna.io.files import disk, remove_folder, sync_folder
 from dosna.io.processes import maker, maker_has_ended
 
 if TYPE_CHECKING:
-    from dosna.array.dataset import EngineDataset, Limit
+    from dosna.array.dataset import EngineDataset
     from dosna.core.progress import Progress
+    from dosna.core.sizes import Limit
     from dosna.engines.base import Report, Runner
 
 __all__ = ["SUFFIXES", "export"]

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from dosna.array.dataset import EngineDataset, Limit
+    from dosna.array.dataset import EngineDataset
+    from dosna.core.sizes import Limit
     from dosna.engines.base import Runner
 
 __all__ = ["Job"]

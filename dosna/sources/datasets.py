@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 
 from dosna.array.connection import EngineConnection
-from dosna.array.dataset import EngineDataset, stored_in_dataset
+from dosna.array.dataset import EngineDataset
 from dosna.array.home import ArrayHome
+from dosna.array.loading import stored_in_dataset
 from dosna.array.opening import open_url
 from dosna.backends.base import BackendConnection
 from dosna.core.names import parents

@@ -103,5 +103,5 @@ def test_exactly_is_of_the_same_dtype():
         ds = con.create_dataset("x", data=np.array([0.0, np.nan]), chunk_size=1)
         assert ds.compare(np.array([-0.0, np.nan])).equal
         assert ds.compare(np.array([-0.0, np.nan]), exact=True).first == (0,)
-        with pytest.raises(TypeError, match="dtype float64 is compared exactly with dtype float"):
+        with pytest.raises(TypeError, match="dtype float64 cannot be compared exactly"):
             ds.compare(np.array([0, np.nan], "f4"), exact=True)

@@ -19,6 +19,7 @@ __all__ = [
     "BLOCK_BYTES",
     "box_of",
     "by_chunk",
+    "bytes_of",
     "extent_of",
     "objects_of",
     "plain",
@@ -77,6 +78,13 @@ def by_chunk(
 def extent_of(box: Sequence[slice]) -> Shape:
     """Return the shape of a box."""
     return tuple(s.stop - s.start for s in box)
+
+
+def bytes_of(extent: Shape, itemsize: int, halo: Shape | None = None) -> int:
+    """Return the bytes of a box of elements, with a halo on both sides of each axis."""
+    for n, h in zip(extent, halo or (0,) * len(extent), strict=True):
+        itemsize *= n + 2 * h
+    return itemsize
 
 
 def objects_of(box: Sequence[slice], grain: Shape) -> list[ChunkTask]:

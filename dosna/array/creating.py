@@ -1,0 +1,277 @@
+"""The creation of datasets, checked, and undone if it fails."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from typing import Any
+
+from dosna.array import loading
+from dosna.array.dataset import EngineDataset
+from dosna.array.home import ArrayHome
+from dosna.backends.base import BackendDataset
+from dosna.core.metadata import DatasetMetadata, new_metadata
+from dosna.core.options import refuse_unknown
+from dosna.core.progress import Progress
+from dosna.core.sizes import Limit
+from dosna.core.text import is_text
+from dosna.core.values import check_fillvalue
+from dosna.errors import DatasetExistsError, DatasetNotFoundError, DosnaError
+
+__all__ = ["Creating"]
+
+
+class Creating(ArrayHome):
+    """The steps of a connection that creates datasets, for it and for other packages."""
+
+    dataset_class: type[EngineDataset] = EngineDataset
+
+    def create_like(
+        self, model: EngineDataset, name: str, dtype: Any, *, incomplete: bool = False
+    ) -> EngineDataset:
+        """Create an empty dataset chunked and stored as `model` is, with its attributes.
+
+        Parameters
+        ----------
+        model : EngineDataset
+            The dataset whose shape, chunks, attributes and backend options are used.
+        name : str
+            The name of the new dataset.
+        dtype : dtype
+            The type of its elements. The fill value is that of `model` where this dtype has it, or
+            zero.
+        incomplete : bool
+            True to mark the dataset as one whose data are still to come.
+
+        Returns
+        -------
+        EngineDataset
+            The new dataset.
+        """
+        self.check_writable()
+        like = model.instance.metadata
+        try:
+            fillvalue = check_fillvalue(like.fillvalue, dtype)
+        except ValueError:
+            fillvalue = None
+        metadata = new_metadata(like.shape, dtype, fillvalue, like.chunk_size)
+        metadata = metadata.replace(attrs=like.attrs, incomplete=incomplete)
+        return self.create_described(name, metadata, model.instance.create_options)
+
+    def create_filled(
+        self,
+        create: Callable[[], EngineDataset],
+        data: Any,
+        progress: Progress,
+        memory_limit: Limit,
+    ) -> EngineDataset:
+        """Create a dataset and load it. If loading fails, delete the dataset again.
+
+        Parameters
+        ----------
+        create : callable
+            A function that creates the dataset.
+        data : array_like or None
+            The values to load; None to load nothing.
+        progress : bool or callable, optional
+            True for a progress bar, or a callback ``(done, total)`` in chunks.
+        memory_limit : int or str, optional
+            The most bytes of blocks held at a time, such as '512M'.
+
+        Returns
+        -------
+        EngineDataset
+            The new dataset.
+        """
+        made = create()
+        if data is not None:
+            try:
+                # A dtype that the caller asked for is intended: convert as NumPy does.
+                loading.load(made, data, progress=progress, memory_limit=memory_limit)
+            except BaseException:
+                self.discard(made)
+                raise
+        return made
+
+    def discard(self, made: EngineDataset) -> None:
+        """Delete a dataset made in vain, unless somebody else has replaced it since.
+
+        Parameters
+        ----------
+        made : EngineDataset
+            The dataset to delete.
+        """
+
+        def delete() -> None:
+            with suppress(DatasetNotFoundError):
+                self.instance.del_dataset(made.name, made.instance)
+
+        self._undo(made.name, delete)
+
+    def _undo(self, name: str, delete: Callable[[], None]) -> None:
+        why = sys.exception()
+        try:
+            self.runner.once(delete)
+        except DosnaError as error:
+            if why is None:
+                raise
+            # The first error is the one to raise.
+            why.add_note(f"dataset {name!r} could not be deleted again: {error}")
+
+    @contextmanager
+    def replacing(
+        self, name: str, metadata: DatasetMetadata, options: Mapping[str, Any]
+    ) -> Iterator[BackendDataset]:
+        """Create a dataset that takes the place of another at the end of the block; collective.
+
+        If the block raises, the old dataset is as it was. Where the backend cannot exchange two
+        datasets, the old one is deleted before the block begins, but only after the description of
+        the new one was checked; what the block has written to the new one then stays.
+
+        Parameters
+        ----------
+        name : str
+            The name of both datasets.
+        metadata : DatasetMetadata
+            The description of the new dataset.
+        options : mapping
+            The options of the backend's `create_dataset`.
+
+        Yields
+        ------
+        BackendDataset
+            The new dataset, to be wrapped by `wrap`. It must not be used after the block.
+        """
+        self.check_writable()
+
+        def begin() -> tuple[BackendDataset, str | None]:
+            store = self.instance
+            self.check_described(name, metadata, options)
+            temporary = store.begin_replacement(name)
+            if temporary is None:
+                with suppress(DatasetNotFoundError):
+                    store.del_dataset(name)
+                return store.create_dataset(name, metadata, **options), None
+            try:
+                made = store.create_dataset(temporary, metadata, **options)
+            except BaseException:
+                store.end_replacement(temporary)
+                raise
+            made.name = name
+            return made, temporary
+
+        made, temporary = self.runner.once(begin)
+        if temporary is None:
+            yield made
+            return
+        try:
+            yield made
+            self.runner.once(lambda: self.instance.replace_dataset(temporary, name))
+        except BaseException:
+            self._undo(name, lambda: self.instance.end_replacement(temporary))
+            raise
+
+    def create_described(
+        self, name: str, metadata: DatasetMetadata, options: Mapping[str, Any]
+    ) -> EngineDataset:
+        """Create an empty dataset from its description; collective, as `create_dataset` is.
+
+        Parameters
+        ----------
+        name : str
+            The name of the dataset.
+        metadata : DatasetMetadata
+            The description of the dataset.
+        options : mapping
+            The options of the backend's `create_dataset`.
+
+        Returns
+        -------
+        EngineDataset
+            The new dataset.
+        """
+        self._refuse(metadata, options)
+
+        def create() -> BackendDataset:
+            self.check_free(name)
+            return self.instance.create_dataset(name, metadata, **options)
+
+        return self.wrap(self.runner.once(create))
+
+    def check_described(
+        self, name: str, metadata: DatasetMetadata, options: Mapping[str, Any]
+    ) -> None:
+        """Raise the errors that creating a dataset would raise, whatever exists under its name.
+
+        The name, the description and the options are checked as far as is possible without
+        creating anything.
+
+        Parameters
+        ----------
+        name : str
+            The name of the dataset.
+        metadata : DatasetMetadata
+            The description of the dataset.
+        options : mapping
+            The options of the backend's `create_dataset`.
+        """
+        self._refuse(metadata, options)
+        self.instance.check_name(name)
+        self.instance.check_dataset(name, metadata, **options)
+
+    def _refuse(self, metadata: DatasetMetadata, options: Mapping[str, Any]) -> None:
+        kind = type(self.instance).__name__
+        refuse_unknown(options, self.instance.create_dataset, f"create_dataset of {kind}")
+        if is_text(metadata.dtype) and not self.instance.stores_text:
+            raise TypeError(
+                f"{kind} has no datasets of text of variable length: give a dtype of fixed "
+                "length, such as 'U20'"
+            )
+
+    def check_free(self, name: str) -> None:
+        """Raise an error if a name is taken or illegal, or if the connection is read-only.
+
+        The check for clashes with names inside or around it is the backend's, when it creates the
+        dataset.
+
+        Parameters
+        ----------
+        name : str
+            The name to check.
+
+        Raises
+        ------
+        DatasetExistsError
+            A dataset of that name exists.
+        DatasetNameError
+            The name is illegal.
+        """
+        self.check_writable()
+        self.instance.check_name(name)
+        if self.instance.has_dataset(name):
+            raise DatasetExistsError(
+                f"dataset {name!r} exists in connection {self.name!r}: delete it first, or use "
+                "require_dataset to open it"
+            )
+
+    def wrap(self, instance: BackendDataset) -> EngineDataset:
+        """Return the user's dataset for a backend's, which may come from another process.
+
+        Parameters
+        ----------
+        instance : BackendDataset
+            The dataset of the backend.
+
+        Returns
+        -------
+        EngineDataset
+            The dataset under this connection's engine.
+        """
+        # A dataset that another process opened and sent brings a copy of its connection.
+        instance.connection = self.instance
+        if instance.metadata.link is not None:
+            from dosna.backends.linked.dataset import LinkedDataset
+
+            instance = LinkedDataset(instance)
+        return self.dataset_class(self, instance, self.runner)
