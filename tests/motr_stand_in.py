@@ -72,6 +72,9 @@ class MotrStandIn:
         self._check(oid)
         return self.cluster.objects.pop(oid, None) is not None
 
+    def make_catalogue(self):
+        self.request("make_catalogue")
+
     def insert(self, key, value):
         self.request("insert")
         return self._put(key, value, False)

@@ -99,7 +99,7 @@ class CephConnection(StoreConnection):
         return f"{self.settings.conffile}:{self.name}"
 
     def open_store(self) -> Store:
-        return CephStore(self.settings)
+        return CephStore(self.settings, writable=self.mode == "a")
 
     def describe(self, name: str, metadata: DatasetMetadata) -> DatasetMetadata:
         store = self.raw_store

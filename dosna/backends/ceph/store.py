@@ -11,6 +11,7 @@ from __future__ import annotations
 import errno
 import math
 import threading
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, ClassVar, TypeVar
@@ -72,6 +73,8 @@ class CephStore(Store):
     ----------
     settings : Settings
         The settings to reach the pool.
+    writable : bool
+        Whether the object `END` may be made.
     """
 
     shared_between_processes = True
@@ -81,8 +84,9 @@ class CephStore(Store):
     # 3 ms for 100, 0.4 s for 1000.
     most_ranges: ClassVar[int] = 64
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, writable: bool = True) -> None:
         self.settings = settings
+        self._writable = writable
         self._guard = ForkGuard("Ceph")
         self._guard.check()
         self._cluster: Cluster | None = Cluster(settings)
@@ -224,18 +228,29 @@ class CephStore(Store):
         with self._failures(f"listing what begins with {prefix!r}"):
             for found in self._handle().objects.list_objects():
                 last = found.key
-                if last != end and last.startswith(prefix):
+                if last != END and last.startswith(prefix):
                     yield last
         # The binding takes any error for the end of the listing.
-        if last != end:
+        if end is None:
+            warnings.warn(
+                f"the listing of pool {self.settings.pool!r} may have been cut short: it is not "
+                f"known without the object {END!r}, which a listing with mode='a' makes",
+                stacklevel=2,
+            )
+        elif last != end:
             raise StorageError(
                 f"listing pool {self.settings.pool!r} was cut short: part of the cluster does not "
                 "answer; see `ceph health detail`"
             )
 
-    def _end(self) -> str:
-        """Return the key of the last object of any listing; create it if it does not exist."""
+    def _end(self) -> str | None:
+        """Return the key of the last object of any listing, which is made if it may be.
+
+        Return None if it does not exist.
+        """
         if self.get(END) is None:
+            if not self._writable:
+                return None
             self.put(END, b"")
         return END
 

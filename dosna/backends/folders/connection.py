@@ -379,11 +379,11 @@ class FolderConnection(FolderHome):
         Living ones cannot be affected: they hold the lock of the names, as the caller does, or
         that of their replacement.
         """
-        left = [os.path.join(self.path, n) for n in self._leftovers(CREATING, DELETING)]
-        for leftover in [*left, *self._replacements.dead()]:
-            # Files that are open or belong to another user must not stop the current operation.
-            with suppress(OSError):
-                remove_folder(leftover)
+        for name in self._leftovers(CREATING, DELETING, REPLACING):
+            if not name.startswith(REPLACING) or self._replacements.is_dead(name):
+                # Files that are open or of another user must not stop the current operation.
+                with suppress(OSError):
+                    remove_folder(os.path.join(self.path, name))
 
     def _remove_empty_parents(self, name: str) -> None:
         for above in reversed(parents(name)):

@@ -6,10 +6,12 @@ import ctypes
 import errno
 import os
 import secrets
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import suppress
 from functools import cache
 from typing import Any
+
+from dosna.io.files import lock_file, remove_folder
 
 __all__ = ["REPLACING", "Replacements", "exchange"]
 
@@ -62,8 +64,6 @@ class Replacements:
 
     def begin(self) -> str:
         """Create a hidden folder, and return the name of the dataset to be created in it."""
-        from dosna.io.files import lock_file
-
         hidden = REPLACING + secrets.token_hex(8)
         folder = os.path.join(self._path, hidden)
         os.mkdir(folder)
@@ -76,7 +76,7 @@ class Replacements:
         new = os.path.join(self._path, temporary)
         if exchange(new, path):
             return
-        # In two steps, which `dead` completes for a process that dies between them.
+        # In two steps, which `is_dead` completes for a process that dies between them.
         folder = os.path.dirname(new)
         old = os.path.join(folder, _OLD)
         with open(os.path.join(folder, _NAME), "w", encoding="utf-8") as file:
@@ -93,23 +93,15 @@ class Replacements:
 
     def end(self, temporary: str) -> None:
         """Remove a hidden folder with its content. Raise OSError if a part is left to a sweep."""
-        from dosna.io.files import remove_folder
-
         hidden = temporary.partition("/")[0]
         self._held.pop(hidden, None)  # the lock file must be closed before it is removed
         remove_folder(os.path.join(self._path, hidden))
 
-    def dead(self) -> Iterator[str]:
-        """Yield the folders whose makers have died, after finishing what these had begun."""
-        for hidden in os.listdir(self._path):
-            if hidden.startswith(REPLACING):
-                folder = os.path.join(self._path, hidden)
-                if os.path.islink(folder) or not os.path.isdir(folder) or self._is_dead(folder):
-                    yield folder
-
-    def _is_dead(self, folder: str) -> bool:
-        from dosna.io.files import lock_file
-
+    def is_dead(self, hidden: str) -> bool:
+        """Return True if a folder's maker has died, after finishing what it had begun."""
+        folder = os.path.join(self._path, hidden)
+        if os.path.islink(folder) or not os.path.isdir(folder):
+            return True
         # An OSError means that its maker is removing it now, or that it is another user's.
         with suppress(OSError), lock_file(folder, _ALIVE).attempt() as is_dead:
             if is_dead:

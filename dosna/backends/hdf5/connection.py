@@ -25,6 +25,8 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import Any, ClassVar
 
+import numpy as np
+
 from dosna.backends.base import Backend
 from dosna.backends.folders.connection import FolderConnection
 from dosna.backends.hdf5 import chunkfile as h5format
@@ -192,9 +194,9 @@ def _storage(
     virtual: bool | None,
 ) -> dict[str, Any]:
     if compression not in (None, "gzip"):
-        raise ConfigurationError(f"compression is None or 'gzip', and {compression!r} was given")
-    if not 1 <= level <= 9:
-        raise ConfigurationError(f"compression_level is 1 to 9, and {level!r} was given")
+        raise ConfigurationError(f"compression must be None or 'gzip', not {compression!r}")
+    if isinstance(level, bool) or not isinstance(level, (int, np.integer)) or not 1 <= level <= 9:
+        raise ConfigurationError(f"compression_level must be an integer of 1 to 9, not {level!r}")
     if compression or checksum:
         if not metadata.shape:
             raise ConfigurationError("a dataset without axes cannot have compression or checksum")
@@ -205,7 +207,7 @@ def _storage(
             )
     return {
         "compression": compression,
-        "level": level if compression else None,
+        "level": int(level) if compression else None,
         "checksum": bool(checksum),
         "virtual": virtual,
         "record": 0,

@@ -18,6 +18,7 @@ import sysconfig
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from dosna.errors import ConfigurationError, MissingDependencyError
 
@@ -141,36 +142,9 @@ def build(prefix: str | os.PathLike[str], into: str | os.PathLike[str] | None = 
     ConfigurationError
         Motr's headers or library do not exist, or cannot be compiled against.
     """
-    try:
-        from cffi import FFI
-    except ImportError as error:
-        raise MissingDependencyError(
-            "the binding to Motr is made by cffi, which is missing: pip install 'dosna[sage]'"
-        ) from error
     folder = Path(prefix).absolute()
-    include, library = folder / "include" / "motr", folder / "lib"
-    for file, what in (
-        (include / "motr" / "client.h", "Motr's headers"),
-        (library / "libmotr.so", "Motr's library"),
-    ):
-        if not file.exists():
-            raise ConfigurationError(
-                f"{what} are not below {folder}: there is no {file}; give the prefix that Motr "
-                "was installed to (its development package too)"
-            )
+    ffi = _source(folder)
     target = Path(sysconfig.get_path("platlib") if into is None else into).absolute()
-    ffi = FFI()
-    ffi.cdef(_DECLARATIONS)
-    ffi.set_source(
-        MODULE,
-        _SOURCE,
-        include_dirs=[str(include)],
-        library_dirs=[str(library)],
-        runtime_library_dirs=[str(library)],
-        libraries=["motr"],
-        define_macros=[("M0_EXTERN", "extern"), ("M0_INTERNAL", "")],
-        extra_compile_args=["-w"],
-    )
     with tempfile.TemporaryDirectory() as scratch:
         try:
             made = Path(ffi.compile(tmpdir=scratch))
@@ -188,6 +162,39 @@ def build(prefix: str | os.PathLike[str], into: str | os.PathLike[str] | None = 
                 "words are above"
             ) from error
     return target / made.name
+
+
+def _source(folder: Path) -> Any:
+    """Return the binding to the Motr in a folder as cffi compiles it."""
+    try:
+        from cffi import FFI
+    except ImportError as error:
+        raise MissingDependencyError(
+            "the binding to Motr is made by cffi, which is missing: pip install 'dosna[sage]'"
+        ) from error
+    include, library = folder / "include" / "motr", folder / "lib"
+    for file, what in (
+        (include / "motr" / "client.h", "Motr's headers"),
+        (library / "libmotr.so", "Motr's library"),
+    ):
+        if not file.exists():
+            raise ConfigurationError(
+                f"{what} are not below {folder}: there is no {file}; give the prefix that Motr "
+                "was installed to (its development package too)"
+            )
+    ffi = FFI()
+    ffi.cdef(_DECLARATIONS)
+    ffi.set_source(
+        MODULE,
+        _SOURCE,
+        include_dirs=[str(include)],
+        library_dirs=[str(library)],
+        runtime_library_dirs=[str(library)],
+        libraries=["motr"],
+        define_macros=[("M0_EXTERN", "extern"), ("M0_INTERNAL", "")],
+        extra_compile_args=["-w"],
+    )
+    return ffi
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

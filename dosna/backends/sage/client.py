@@ -99,7 +99,6 @@ class MotrClient:
                 self._claim.close()
 
         atexit.register(stop)
-        self._open_catalogue()
 
     def _init(self) -> None:
         ffi, lib, conf = self._ffi, self._lib, self.conf
@@ -294,7 +293,7 @@ class MotrClient:
                 if len(self._abandoned) == under_way:
                     self._lib.m0_idx_fini(index)
 
-    def _open_catalogue(self) -> None:
+    def make_catalogue(self) -> None:
         with self._index() as index:
             entity = self._ffi.addressof(index, "in_entity")
 
@@ -323,6 +322,9 @@ class MotrClient:
             rc = lib.m0_idx_op(index, code, key_vec, val_vec, rcs, flags, op)
             self._begin(op, rc, what)
             rc = self._run(op, what, changes, (index, key_keep, val_keep, key_vec, val_vec, rcs))
+            if rc == -errno.ENOENT and not changes:
+                # There is no catalogue, because nobody has written to this cluster.
+                return [(rc, b"", b"")] * count
             if rc:
                 self._fail(rc, what)
             found = []

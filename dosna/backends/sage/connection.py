@@ -77,7 +77,10 @@ class SageConnection(StoreConnection):
         return client(load(find(self.conffile, self.prefix_conffile, rank)), self.timeout)
 
     def open_store(self) -> Store:
-        return SageStore(self.open_motr(), self.name)
+        motr = self.open_motr()
+        if self.mode == "a":
+            motr.make_catalogue()
+        return SageStore(motr, self.name)
 
     def connect(self) -> None:
         if self.connected:

@@ -70,6 +70,9 @@ class Motr(Protocol):
     def remove(self, oid: ObjectId) -> bool:
         """Delete an object; return False if it did not exist."""
 
+    def make_catalogue(self) -> None:
+        """Create the index, if it does not exist. Until then it has no records."""
+
     def insert(self, key: bytes, value: bytes) -> bool:
         """Create a record of the index; return False, without a change, if the key exists.
 

@@ -12,6 +12,7 @@ import sys
 import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import ClassVar
 
@@ -606,6 +607,23 @@ def test_the_end_of_a_listing_is_the_last_of_a_pool(ceph):
             objects.remove_object(f"order-{number}")
     assert len(names) > 2000
     assert names[-1] == END
+
+
+def test_a_listing_that_may_not_write_says_that_it_may_be_cut_short(ceph):
+    with administrator(ceph) as cluster, cluster.open_ioctx("store") as objects:
+        objects.write_full("listed", b"")
+        with suppress(rados.ObjectNotFound):
+            objects.remove_object(END)
+        reading, writing = (CephConnection("store", ceph.conf, mode=mode) for mode in "ra")
+        with pytest.warns(UserWarning, match="cut short"):
+            assert "listed" in list(reading.store.list("l"))
+        with pytest.raises(rados.ObjectNotFound):
+            objects.stat(END)
+        assert "listed" in list(writing.store.list("l"))
+        assert "listed" in list(reading.store.list("l"))
+        objects.remove_object("listed")
+        for con in (reading, writing):
+            con.raw_store.close()
 
 
 def test_erasure_coded_pools_take_whole_and_partial_writes(ceph):

@@ -497,6 +497,8 @@ def test_our_checksum_is_that_of_hdf5(con, tmp_path, size, fill):
     [
         ({"compression": "lzw"}, errors.ConfigurationError),
         ({"compression": "gzip", "compression_level": 10}, errors.ConfigurationError),
+        ({"compression": "gzip", "compression_level": 4.5}, errors.ConfigurationError),
+        ({"compression": "gzip", "compression_level": "4"}, errors.ConfigurationError),
         ({"shape": (), "chunk_size": (), "checksum": True}, errors.ConfigurationError),
         ({"shape": (9, 1 << 30), "chunk_size": (9, 1 << 30), "compression": "gzip"},
          errors.ConfigurationError),

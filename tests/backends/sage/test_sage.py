@@ -564,3 +564,15 @@ def test_writers_beside_deletions_leave_nothing():
     one.close()
     other.close()
     assert (cluster.objects, cluster.alive) == ({}, [])
+
+
+def test_reading_makes_no_catalogue():
+    cluster = Cluster()
+    for mode in "ra":
+        motr = Recorder(cluster)
+        con = SageConnection("trial", secrets.token_hex(8), mode=mode)
+        con.open_motr = lambda motr=motr: motr
+        con.connect()
+        assert con.dataset_names() == []
+        assert ("make_catalogue" in motr.log) == (mode == "a")
+        con.disconnect()

@@ -525,3 +525,22 @@ def test_an_array_gets_its_extent_back_when_an_append_fills_the_disk(con, base, 
     with pytest.raises(errors.StorageError, match="free some space"):
         con["a"].append(np.arange(40))
     assert con["a"][...].tolist() == list(range(8))
+
+
+def test_a_change_lists_the_folder_of_the_connection_once(con, base, monkeypatch):
+    listed = []
+    list_folder = os.listdir
+
+    def listdir(path="."):
+        listed.append(str(path) == str(base))
+        return list_folder(path)
+
+    monkeypatch.setattr(os, "listdir", listdir)
+    for change in (
+        lambda: con.create_dataset("x", data=np.arange(4)),
+        lambda: con.create_dataset("y", data=np.arange(4)),
+        lambda: con.del_dataset("x"),
+    ):
+        listed.clear()
+        change()
+        assert sum(listed) == 1
