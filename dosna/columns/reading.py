@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 import awkward as ak
 
 from dosna.columns.description import Branch, Tree, get_tree
-from dosna.columns.layout import compose, form_of
+from dosna.columns.joining import compose
+from dosna.columns.layout import form_of
 from dosna.core.types import Array
 from dosna.errors import DatasetError, DatasetNotFoundError, FormatError, SourceChangedError
 

@@ -11,7 +11,9 @@ import numpy as np
 
 from dosna.columns.chunking import column_chunks
 from dosna.columns.description import Branch, FileRange, Tree, get_tree
-from dosna.columns.layout import Column, columns, decompose, form_of, grows, plain_form, widened
+from dosna.columns.layout import Column, columns, form_of, plain_form
+from dosna.columns.splitting import decompose
+from dosna.columns.widening import grows, widened
 from dosna.core.metadata import new_metadata
 from dosna.engines.work.boxes import read_box
 from dosna.errors import (

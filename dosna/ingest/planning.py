@@ -22,7 +22,8 @@ from dosna.errors import (
 )
 from dosna.ingest.existing import Existing
 from dosna.ingest.planned import Plan, PlannedArray
-from dosna.sources.base import ArrayDescription, ConvertedArray, Source
+from dosna.sources.array import ConvertedArray
+from dosna.sources.base import ArrayDescription, Source
 from dosna.sources.chunking import choose_chunks
 from dosna.sources.naming import legal_names
 

@@ -16,7 +16,8 @@ from dosna.core.values import encode_attrs, plain_fields
 from dosna.errors import ConfigurationError, DatasetNameError, RefusedError, SourceChangedError
 from dosna.ingest.planned import PlannedArray
 from dosna.ingest.planning import left_out, parameters_of, plan, refusing
-from dosna.sources.base import ConvertedArray, Source, SourceArray, Stream
+from dosna.sources.array import ConvertedArray, SourceArray
+from dosna.sources.base import Source, Stream
 from dosna.sources.naming import legal_name
 from dosna.sources.opening import open_source
 

@@ -59,10 +59,8 @@ class DatasetsSource(Source):
             f"{type(self._con.instance).__name__} {self._con.instance.location}", inner.strip("/")
         )
 
-    def __getstate__(self) -> dict[str, Any]:
-        if not self.travels:
-            raise TypeError(f"{self!r} is of this process, and cannot be sent to another")
-        return {**super().__getstate__(), "_open": {}}
+    def unopened(self) -> dict[str, Any]:
+        return {"_open": {}}
 
     @property
     def travels(self) -> bool:

@@ -26,13 +26,9 @@ from dosna.testing import CountingStore, MemoryStore, use_store
 
 ak = require("awkward")
 
-from dosna.columns.layout import (  # noqa: E402
-    columns,
-    compose,
-    decompose,
-    form_of,
-    plain_form,
-)
+from dosna.columns.joining import compose  # noqa: E402
+from dosna.columns.layout import columns, form_of, plain_form  # noqa: E402
+from dosna.columns.splitting import decompose  # noqa: E402
 
 SAMPLES = {
     "flat": np.arange(7, dtype="u2"),

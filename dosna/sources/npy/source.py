@@ -66,10 +66,8 @@ class NpySource(Source):
             inner = "array"
         super().__init__(location, inner.strip("/"))
 
-    def __getstate__(self) -> dict[str, Any]:
-        if self._file is None:
-            raise TypeError("arrays in memory are not sent to other processes")
-        return {**super().__getstate__(), "_members": None}
+    def unopened(self) -> dict[str, Any]:
+        return {"_members": None}
 
     @property
     def travels(self) -> bool:

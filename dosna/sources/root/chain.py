@@ -15,12 +15,13 @@ import numpy as np
 
 from dosna.columns.chunking import choose_chunk_entries, column_chunks
 from dosna.columns.description import Branch, FileRange, Tree
-from dosna.columns.layout import Column, columns, decompose, form_of
+from dosna.columns.layout import Column, columns, form_of
+from dosna.columns.splitting import decompose
 from dosna.core.types import Array, Box, Shape
 from dosna.errors import FormatError, SourceError, SourceNotFoundError
 from dosna.io.cache import Cache
 from dosna.sources.root.file import reading
-from dosna.sources.root.tree import TreePart
+from dosna.sources.root.part import TreePart
 
 __all__ = ["Chain", "Decoded"]
 

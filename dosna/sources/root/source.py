@@ -24,7 +24,8 @@ from dosna.sources.base import ArrayDescription, Source
 from dosna.sources.kinds import SourceKind, registry
 from dosna.sources.root.chain import Chain, Decoded
 from dosna.sources.root.file import RootFile, expand, reading, tree_paths
-from dosna.sources.root.tree import TreePart, open_part, part_of
+from dosna.sources.root.part import TreePart
+from dosna.sources.root.tree import open_part, part_of
 
 __all__ = ["KIND", "RootSource", "to_arrow", "to_awkward"]
 
@@ -76,14 +77,8 @@ class RootSource(Source):
         self._places: dict[str, tuple[Chain, str, str]] | None = None
         self._decoded = Decoded()
 
-    def __getstate__(self) -> dict[str, Any]:
-        if self._given is not None:
-            raise TypeError(f"{self!r} is an open object, and cannot be sent to another process")
-        return {k: v for k, v in super().__getstate__().items() if k != "_decoded"}
-
-    def __setstate__(self, state: Mapping[str, Any]) -> None:
-        super().__setstate__(state)
-        self._decoded = Decoded()
+    def unopened(self) -> dict[str, Any]:
+        return {"_decoded": Decoded()}
 
     @property
     def travels(self) -> bool:

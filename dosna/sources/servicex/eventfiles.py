@@ -13,7 +13,8 @@ import uproot
 from dosna.columns.layout import columns
 from dosna.errors import DosnaError, RefusedError, SourceError
 from dosna.io.bytefile import ByteFile, CachedReader
-from dosna.sources.root.tree import TreePart, part_of
+from dosna.sources.root.part import TreePart
+from dosna.sources.root.tree import part_of
 
 __all__ = ["EventFile", "open_events"]
 

@@ -3,24 +3,19 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import re
 import secrets
 from array import array as ints
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
 from math import prod
 from typing import Any
 
 import numpy as np
-import zarr
-from zarr.buffer import default_buffer_prototype
 from zarr.core.sync import sync
 from zarr.dtype import VariableLengthUTF8
 from zarr.storage import LocalStore, ObjectStore
 
-from dosna.codecs import zarr as zarr3
 from dosna.codecs.zarr.attributes import FILL_VALUE
 from dosna.core.text import TEXT, as_text
 from dosna.core.types import Array, Box, Shape
@@ -29,17 +24,22 @@ from dosna.errors import DosnaError, SourceError, SourceNotFoundError
 from dosna.io.s3.options import S3Options, takes_s3_options
 from dosna.sources.base import ArrayDescription, Source
 from dosna.sources.kinds import SourceKind, registry
+from dosna.sources.zarr.nodes import (
+    DOCUMENTS,
+    Node,
+    described,
+    documents_below,
+    documents_of_members,
+    documents_on_disk,
+    first_document,
+    open_node,
+)
 
 __all__ = ["KIND", "ZarrSource"]
 
-_DOCUMENTS = (zarr3.DOCUMENT, *zarr3.VERSION_2)
-"""Names of documents that make a folder an array or a group, in the order of preference."""
 
 _DIMENSIONS = "_ARRAY_DIMENSIONS"
 """The attribute in which xarray keeps the names of axes in version 2."""
-
-_DEEPEST = 100
-"""Most folders in each other."""
 
 
 class ZarrSource(Source):
@@ -63,13 +63,11 @@ class ZarrSource(Source):
         self._open_object: Any = location if self._given else None
         self._store: Any = None
         super().__init__(str(location.store_path) if self._given else location, inner.strip("/"))
-        self._found: dict[str, _Node] | None = None
+        self._found: dict[str, Node] | None = None
         self._single = False
 
-    def __getstate__(self) -> dict[str, Any]:
-        if self._given:
-            raise TypeError(f"{self!r} is an open object, and cannot be sent to another process")
-        return {**super().__getstate__(), "_store": None, "_found": None}
+    def unopened(self) -> dict[str, Any]:
+        return {"_store": None, "_found": None}
 
     @property
     def travels(self) -> bool:
@@ -132,9 +130,9 @@ class ZarrSource(Source):
             raise
         except Exception as error:
             # Libraries may raise anything: for codecs, for grids, for damage.
-            return ArrayDescription(name, refused=f"it cannot be read ({_said(error)})")
+            return ArrayDescription(name, refused=f"it cannot be read ({described(error)})")
 
-    def _described(self, name: str, node: _Node) -> ArrayDescription:
+    def _described(self, name: str, node: Node) -> ArrayDescription:
         array = node.array
         dtype = _dtype(array)
         try:
@@ -204,21 +202,21 @@ class ZarrSource(Source):
     def _where(self, name: str) -> str:
         return f"{self.location}/{name}" if name else self.location
 
-    def _nodes(self) -> dict[str, _Node]:
+    def _nodes(self) -> dict[str, Node]:
         """Return arrays and groups by name. Any that cannot be opened are refused, not lost."""
         with self._lock:
             if self._found is None:
                 self._found = self._searched()
             return self._found
 
-    def _searched(self) -> dict[str, _Node]:
+    def _searched(self) -> dict[str, Node]:
         store, top = self._opened()
-        found: dict[str, _Node] = {}
+        found: dict[str, Node] = {}
         above = ""
         for path, name in self._documents(store, top):
             if above and path.startswith(above):
                 continue  # chunks of an array may have any names
-            node = _node(store, path, name)
+            node = open_node(store, path, name)
             if node is None:
                 continue
             inside = path[len(top) :].lstrip("/")
@@ -237,7 +235,7 @@ class ZarrSource(Source):
                 + (f" {self.inner!r}" if self.inner else "")
             )
         # A group without a document, as TensorStore leaves it.
-        found.setdefault(self.inner, _Node({}, is_group=True))
+        found.setdefault(self.inner, Node({}, is_group=True))
         return found
 
     def _documents(self, store: Any, top: str) -> Iterator[tuple[str, str]]:
@@ -254,23 +252,23 @@ class ZarrSource(Source):
                 found["Key"][len(prefix) :].lstrip("/")
                 for page in client.listed(bucket, begin + "/" if begin else "", self.location)
                 for found in page.get("Contents", ())
-                if found["Key"].endswith(_DOCUMENTS)
+                if found["Key"].endswith(DOCUMENTS)
             ]
             client.close()
         elif self._given and not store.supports_listing:
-            keys = _members(self._open_object)
+            keys = documents_of_members(self._open_object)
         elif self._given:
-            keys = sync(_keys_below(store, top))
+            keys = sync(documents_below(store, top))
         else:
-            yield from _on_disk(self.location, top, ())
+            yield from documents_on_disk(self.location, top, ())
             return
         places: dict[str, set[str]] = {}
         for key in keys:
             path, _, name = key.rpartition("/")
-            if name in _DOCUMENTS:
+            if name in DOCUMENTS:
                 places.setdefault(path, set()).add(name)
         for path in sorted(places, key=lambda path: path.split("/")):
-            yield path, _first(places[path])
+            yield path, first_document(places[path])
 
     def _opened(self) -> tuple[Any, str]:
         """Open the store, and return it with the path of the source in it."""
@@ -288,7 +286,7 @@ class ZarrSource(Source):
             above = self._open_object.path if self._given else ""
             return self._store, "/".join(filter(None, [above, self.inner]))
 
-    def _node(self, name: str) -> _Node:
+    def _node(self, name: str) -> Node:
         node = self._nodes().get(name)
         if node is None or node.is_group:
             raise SourceNotFoundError(f"{self!r} has no array {name!r}")
@@ -305,126 +303,6 @@ def _keys_of(array: Any) -> str:
     between = re.escape(separator)
     numbers = rf"(\d{{1,18}}(?:{between}\d{{1,18}})*)"
     return numbers if kind == "v2" else f"c{between}{numbers}"
-
-
-@dataclass(frozen=True)
-class _Node:
-    """An array or a group.
-
-    Parameters
-    ----------
-    document : dict
-        The ``zarr.json``; for version 2 only the attributes, in the form of a ``zarr.json``.
-    is_group : bool
-    array : zarr.Array, optional
-        The open array.
-    refused : str
-        The reason why there is no `array`.
-    """
-
-    document: Mapping[str, Any]
-    is_group: bool = False
-    array: Any = None
-    refused: str = ""
-
-    def attributes(self, where: str, dtype: np.dtype[Any] | None = None) -> dict[str, Any]:
-        """Return the attributes in the form that `dosna.core.values.decode_value` reads."""
-        return zarr3.attributes_in(self.document, where, dtype)
-
-    def refusal(self, name: str) -> ArrayDescription | None:
-        """Return the description of an array that cannot be opened; None if it can."""
-        return ArrayDescription(name, refused=self.refused) if self.refused else None
-
-
-def _node(store: Any, path: str, name: str) -> _Node | None:
-    """Open the array or group of a document; None if it is neither."""
-    try:
-        document = _json(store, f"{path}/{name}" if path else name)
-        if name == zarr3.DOCUMENT:
-            kind = document.get("node_type")
-            if kind not in ("array", "group"):
-                return None  # a dataset that is being deleted
-        else:
-            kind = "array" if name == ".zarray" else "group"
-            attributes = _json(store, f"{path}/.zattrs" if path else ".zattrs", missing={})
-            document = {"attributes": attributes}
-        if kind == "group":
-            return _Node(document, is_group=True)
-        version: Any = 3 if name == zarr3.DOCUMENT else 2
-        array = zarr.open_array(store=store, path=path, mode="r", zarr_format=version)
-        return _Node(document, array=array)
-    except DosnaError:
-        raise
-    except Exception as error:
-        return _Node({}, refused=f"it cannot be opened ({_said(error)})")
-
-
-def _json(store: Any, key: str, missing: dict[str, Any] | None = None) -> dict[str, Any]:
-    found = sync(store.get(key, default_buffer_prototype()))
-    if found is None and missing is not None:
-        return missing
-    if found is None:
-        raise KeyError(key)
-    document = json.loads(found.to_bytes())
-    if not isinstance(document, dict):
-        raise ValueError(f"{key} is not a JSON object")
-    return document
-
-
-async def _keys_below(store: Any, top: str) -> list[str]:
-    return [key async for key in store.list_prefix(top) if key.endswith(_DOCUMENTS)]
-
-
-def _on_disk(root: str, path: str, above: tuple[str, ...]) -> Iterator[tuple[str, str]]:
-    """Yield the documents in a folder, and below it unless it is an array."""
-    here = os.path.join(root, path) if path else root
-    real = os.path.realpath(here)
-    if real in above or len(above) > _DEEPEST:
-        return  # a link to a folder that contains it
-    try:
-        with os.scandir(here) as entries:
-            listed = sorted(entries, key=lambda entry: entry.name)
-    except NotADirectoryError:
-        return
-    except OSError:
-        yield path, zarr3.DOCUMENT  # opening it tells what is wrong
-        return
-    names = {entry.name for entry in listed}
-    name = _first(names)
-    if name:
-        yield path, name
-    if name == ".zarray" or (name == zarr3.DOCUMENT and not _is_group(os.path.join(here, name))):
-        return
-    for entry in listed:
-        if entry.is_dir() and not entry.name.startswith("."):
-            inner = f"{path}/{entry.name}" if path else entry.name
-            yield from _on_disk(root, inner, (*above, real))
-
-
-def _is_group(path: str) -> bool:
-    try:
-        with open(path, "rb") as file:
-            return bool(json.load(file)["node_type"] == "group")
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
-        return False
-
-
-def _members(node: Any) -> list[str]:
-    """List the documents of a store that cannot be listed, by the members of an open object."""
-    if isinstance(node, zarr.Array):
-        members = [node]
-    else:
-        members = [node, *(found for _, found in node.members(max_depth=None))]
-    keys = []
-    for found in members:
-        old = ".zarray" if isinstance(found, zarr.Array) else ".zgroup"
-        name = zarr3.DOCUMENT if found.metadata.zarr_format == 3 else old
-        keys.append(f"{found.path}/{name}" if found.path else name)
-    return keys
-
-
-def _first(names: Iterable[str]) -> str:
-    return next((name for name in _DOCUMENTS if name in names), "")
 
 
 def _decoded(attrs: Mapping[str, Any]) -> dict[str, Any]:
@@ -449,10 +327,6 @@ def _chunks(array: Any) -> Shape | None:
         return tuple(array.shards or array.chunks) if array.shape else None
     except NotImplementedError:  # for a grid that is not regular
         return None
-
-
-def _said(error: BaseException) -> str:
-    return f"{type(error).__name__}: {str(error)[:300]}"
 
 
 def _dtype(array: Any) -> np.dtype[Any]:

@@ -183,7 +183,7 @@ def test_filters_that_are_missing(con, path, code, says, monkeypatch):
 def test_places_that_hsds_is_told(path):
     require("h5pyd")
     from dosna.transfer import copying as h5copy
-    from dosna.transfer import files as transfer
+    from dosna.transfer.layout import linked_layout
 
     noise = np.random.default_rng(1).integers(0, 1 << 30, (10, 10), "i4")
     with h5py.File(path, "w", libver="latest", userblock_size=512) as file:
@@ -200,7 +200,7 @@ def test_places_that_hsds_is_told(path):
 
         def layout(name):
             copied = h5copy.Copied(name, file[name], {}, "")
-            return transfer._layout(copied, "uri")
+            return linked_layout(copied, "uri")
 
         assert layout("never")[0] is None
         assert layout("edges")[0] is None

@@ -18,7 +18,8 @@ ak, uproot, pa = require("awkward"), require("uproot"), require("pyarrow")
 
 import pyarrow.parquet as pq  # noqa: E402
 
-from dosna.columns.layout import columns, widened  # noqa: E402
+from dosna.columns.layout import columns  # noqa: E402
+from dosna.columns.widening import widened  # noqa: E402
 from dosna.io.local import LocalFile  # noqa: E402
 from dosna.sources.servicex.eventfiles import open_events  # noqa: E402
 from dosna.sources.servicex.growing import GrowingTrees, WiderError  # noqa: E402

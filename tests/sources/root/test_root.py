@@ -33,10 +33,11 @@ from dosna.testing import SourceTests
 
 ak, uproot = require("awkward"), require("uproot")
 
-from dosna.columns.layout import decompose, form_of, plain_form  # noqa: E402
+from dosna.columns.layout import form_of, plain_form  # noqa: E402
+from dosna.columns.splitting import decompose  # noqa: E402
 from dosna.sources.root.chain import Decoded  # noqa: E402
 from dosna.sources.root.source import to_arrow, to_awkward  # noqa: E402
-from dosna.sources.root.tree import TTreePart, _shown  # noqa: E402
+from dosna.sources.root.ttree import TTreePart, _shown  # noqa: E402
 
 N = 3000
 RANDOM = np.random.default_rng(5)
@@ -339,7 +340,7 @@ def test_each_basket_is_read_once(path, monkeypatch):
 
 
 def test_lengths_are_known_without_decoding(path, ntuple, monkeypatch):
-    from dosna.sources.root.tree import RNTuplePart
+    from dosna.sources.root.rntuple import RNTuplePart
 
     for kind in (TTreePart, RNTuplePart):
         monkeypatch.setattr(kind, "read", lambda *args: pytest.fail("it was decoded"))

@@ -23,12 +23,14 @@ from uproot.source.chunk import Chunk  # noqa: E402
 from uproot.source.cursor import Cursor  # noqa: E402
 
 from dosna.columns import get_tree  # noqa: E402
-from dosna.columns.layout import decompose, form_of, plain_form  # noqa: E402
+from dosna.columns.layout import form_of, plain_form  # noqa: E402
+from dosna.columns.splitting import decompose  # noqa: E402
 from dosna.sources import open_source  # noqa: E402
 from dosna.sources.root import checks as rootchecks  # noqa: E402
 from dosna.sources.root.checks import checked  # noqa: E402
 from dosna.sources.root.source import to_awkward  # noqa: E402
-from dosna.sources.root.tree import TTreePart, part_of  # noqa: E402
+from dosna.sources.root.tree import part_of  # noqa: E402
+from dosna.sources.root.ttree import TTreePart  # noqa: E402
 
 
 @pytest.fixture
