@@ -35,6 +35,7 @@
 Each is also the built-in exception that a caller would reach for, so ``except KeyError``
 and ``except dosna.errors.DatasetNotFoundError`` both work. There is one warning of its own,
 IncompleteDatasetWarning (UserWarning): a dataset is read before all of its data were written.
+SkippedDatasetWarning (UserWarning): a dataset cannot be read and is left out of an export.
 """
 
 from __future__ import annotations
@@ -65,6 +66,7 @@ __all__ = [
     "OutcomeUnknown",
     "ReadOnlyError",
     "RefusedError",
+    "SkippedDatasetWarning",
     "SourceChangedError",
     "SourceError",
     "SourceNotFoundError",
@@ -196,6 +198,10 @@ class WorkerError(DosnaError, RuntimeError):
 
 class IncompleteDatasetWarning(UserWarning):
     """A dataset that is read before all of its data have been written."""
+
+
+class SkippedDatasetWarning(UserWarning):
+    """A dataset that cannot be read and is left out of an export."""
 
 
 class CollectiveError(DosnaError, ValueError):

@@ -21,6 +21,7 @@ from dosna.array.reductions import Reductions
 from dosna.array.verbs import registry as verbs
 from dosna.core.metadata import check_extents
 from dosna.core.progress import Progress
+from dosna.core.request import ExportRequest
 from dosna.core.sizes import Limit
 from dosna.engines.base import collective
 from dosna.errors import StaleDatasetError
@@ -223,13 +224,16 @@ class EngineDataset(Bulk, Reductions):
         """
         self.connection.check_connected()
         verbs.get("export")(
+            self.connection,
             [self],
             path,
-            chunk_size=chunk_size,
-            compression=compression,
-            overwrite=overwrite,
-            progress=progress,
-            memory_limit=memory_limit,
+            ExportRequest(
+                chunk_size,
+                compression,
+                overwrite=overwrite,
+                progress=progress,
+                memory_limit=memory_limit,
+            ),
         )
 
     @collective

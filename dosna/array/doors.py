@@ -15,7 +15,7 @@ from dosna.array.home import ArrayHome
 from dosna.array.verbs import registry as verbs
 from dosna.core.patterns import matching
 from dosna.core.progress import Progress
-from dosna.core.request import IngestRequest
+from dosna.core.request import ExportRequest, IngestRequest
 from dosna.core.sizes import Limit
 from dosna.engines.base import collective
 from dosna.errors import DatasetNotFoundError
@@ -194,6 +194,7 @@ class Doors(ArrayHome):
         select: str | Sequence[str] | None = None,
         chunk_size: int | Sequence[int] | None = None,
         compression: str | None = None,
+        on_error: Literal["raise", "skip"] = "raise",
         overwrite: bool = False,
         progress: Progress = None,
         memory_limit: Limit = None,
@@ -217,6 +218,9 @@ class Doors(ArrayHome):
         compression : str, optional
             The compression of the chunks: ``'gzip'`` for HDF5 and HSDS; for Zarr as in the backend
             ``file``. None by default.
+        on_error : {'raise', 'skip'}
+            The action for a dataset that is incomplete or cannot be read: raise the error, or
+            leave the dataset out with a warning. To find out, 'skip' reads all chunks once more.
         overwrite : bool
             True to replace what exists at `path`.
         progress : bool or callable, optional
@@ -253,16 +257,11 @@ class Doors(ArrayHome):
         """
         self.check_connected()
         names = self.runner.once(lambda: self._chosen(select))
-        verbs.get("export")(
-            [self[name] for name in names],
-            path,
-            chunk_size=chunk_size,
-            compression=compression,
-            overwrite=overwrite,
-            progress=progress,
-            memory_limit=memory_limit,
+        request = ExportRequest(
+            chunk_size, compression, on_error, overwrite, progress, memory_limit
         )
-        return names
+        written: list[str] = verbs.get("export")(self, names, path, request)
+        return written
 
     def _chosen(self, patterns: str | Sequence[str] | None) -> list[str]:
         names, vain = matching(list(self), patterns)

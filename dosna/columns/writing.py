@@ -9,13 +9,11 @@ from typing import TYPE_CHECKING, Any
 import awkward as ak
 import numpy as np
 
-from dosna.columns.chunking import column_chunks
+from dosna.columns.datasets import StoredColumn, TreeDatasets
 from dosna.columns.description import Branch, FileRange, Tree, get_tree
-from dosna.columns.layout import Column, columns, form_of, plain_form
+from dosna.columns.layout import columns, form_of, plain_form
 from dosna.columns.splitting import decompose
 from dosna.columns.widening import grows, widened
-from dosna.core.metadata import new_metadata
-from dosna.engines.work.boxes import read_box
 from dosna.errors import (
     DatasetExistsError,
     DatasetNotFoundError,
@@ -26,20 +24,8 @@ from dosna.errors import (
 
 if TYPE_CHECKING:
     from dosna.array.connection import EngineConnection
-    from dosna.array.dataset import EngineDataset
 
 __all__ = ["TreeWriter", "branches_of"]
-
-
-@dataclass
-class _Column:
-    """A dataset of a branch, and the number of rows that are written."""
-
-    layout: Column
-    ds: EngineDataset
-    rows: int = 0
-    last: int = 0
-    """The last offset, if the column holds offsets."""
 
 
 @dataclass
@@ -73,7 +59,8 @@ class TreeWriter:
     resumed: bool = False
     files: set[str] = field(default_factory=set)
     """The files whose entries are counted."""
-    _columns: dict[str, list[_Column]] = field(default_factory=dict, repr=False)
+    _columns: dict[str, list[StoredColumn]] = field(default_factory=dict, repr=False)
+    _datasets: TreeDatasets | None = field(default=None, repr=False)
     _written: int = 0
 
     def __post_init__(self) -> None:
@@ -126,50 +113,24 @@ class TreeWriter:
         made._describe()
         return made
 
-    @classmethod
-    def check_new(
-        cls, con: EngineConnection, group: str, tree: Tree, options: Mapping[str, Any]
-    ) -> None:
-        """Raise an error if a tree cannot be created, as far as that is known without creating it.
-
-        Datasets that already have its names are not considered.
-        """
-        made = cls(con, group, tree, {})
-        for branch in tree.branches:
-            for layout in columns(form_of(branch.form)):
-                metadata = new_metadata((1, *layout.inner), layout.dtype)
-                con.check_described(made._name(branch, layout), metadata, options)
-
-    @staticmethod
-    def remove(con: EngineConnection, group: str) -> None:
-        """Delete the datasets of a tree, and the description in its group's attributes."""
-        try:
-            tree = get_tree(con, group)
-        except DatasetNotFoundError:
-            return
-        for branch in tree.branches:
-            name = f"{group}/{branch.path}"
-            for dataset in [name, *con.names_in(name)]:
-                if dataset in con:
-                    con.del_dataset(dataset)
-        con.set_group_attrs(group, {})
+    @property
+    def _stored(self) -> list[StoredColumn]:
+        return [column for found in self._columns.values() for column in found]
 
     @property
     def datasets(self) -> list[str]:
         """Names of the datasets."""
-        return [column.ds.name for found in self._columns.values() for column in found]
+        return [column.ds.name for column in self._stored]
 
     @property
     def nbytes(self) -> int:
         """Bytes of the elements of the datasets."""
-        return sum(column.ds.nbytes for found in self._columns.values() for column in found)
+        return sum(column.ds.nbytes for column in self._stored)
 
     @property
     def complete(self) -> bool:
         """True if the tree was finished."""
-        return bool(self._columns) and not any(
-            column.ds.incomplete for found in self._columns.values() for column in found
-        )
+        return bool(self._columns) and not any(column.ds.incomplete for column in self._stored)
 
     def open(
         self,
@@ -188,81 +149,14 @@ class TreeWriter:
         sample : awkward.Array, optional
             Some entries. The lengths of their lists decide how many list elements make a chunk.
         """
+        self._datasets = TreeDatasets(self.con, self.group, source, options)
+        self._open(sample)
+
+    def _open(self, sample: ak.Array | None) -> None:
+        assert self._datasets is not None
         for branch in self.tree.branches:
-            layouts = columns(form_of(branch.form))
-            if not self.tree.entries:
-                self._remove_others(branch, layouts)
-            ratios = self._ratios(branch, sample)
-            self._columns[branch.name] = [
-                _Column(layout, self._dataset(branch, layout, source, options, ratios))
-                for layout in layouts
-            ]
+            self._columns[branch.name] = self._datasets.open(self.tree, branch, sample)
         self.rewind()
-
-    def _remove_others(self, branch: Branch, layouts: Iterable[Column]) -> None:
-        """Delete the datasets that a branch had before it was restarted with a wider form."""
-        own = {self._name(branch, layout) for layout in layouts}
-        above = f"{self.group}/{branch.path}"
-        for name in [above, *self.con.names_in(above)]:
-            if name in self.con and name not in own:
-                origin = self.con[name].origin or {}
-                if origin.get("fingerprint") == self.tree.fingerprint:
-                    self.con.del_dataset(name)
-
-    def _name(self, branch: Branch, layout: Column) -> str:
-        return "/".join(filter(None, [self.group, branch.path, layout.path]))
-
-    @staticmethod
-    def _ratios(branch: Branch, sample: ak.Array | None) -> Mapping[str, float]:
-        """Return the mean number of rows for each entry, by the path of the column."""
-        if sample is None or not len(sample):
-            return {}
-        parts = decompose(sample[branch.name], form_of(branch.form))
-        return {path: len(part) / len(sample) for path, part in parts.items()}
-
-    def _dataset(
-        self,
-        branch: Branch,
-        layout: Column,
-        source: str,
-        options: Mapping[str, Any],
-        ratios: Mapping[str, float],
-    ) -> EngineDataset:
-        name = self._name(branch, layout)
-        if name in self.con:
-            return self._there(name, layout)
-        ratio = 1.0 if layout.is_offsets else ratios.get(layout.path, 1.0)
-        return self.con.create_dataset(
-            name,
-            (int(layout.is_offsets), *layout.inner),
-            layout.dtype,
-            chunk_size=column_chunks(
-                self.tree.chunk_entries, layout.inner, layout.dtype.itemsize, ratio
-            ),
-            incomplete=True,
-            origin={
-                "source": source,
-                "name": "/".join(filter(None, [branch.name, layout.path])),
-                "fingerprint": self.tree.fingerprint,
-            },
-            **options,
-        )
-
-    def _there(self, name: str, layout: Column) -> EngineDataset:
-        ds = self.con[name]
-        fingerprint = (ds.origin or {}).get("fingerprint")
-        if fingerprint != self.tree.fingerprint:
-            raise DatasetExistsError(
-                f"dataset {name!r} exists, and is not from {self.tree.fingerprint}: give the tree "
-                "another name=, or overwrite=True"
-            )
-        if (ds.shape[1:], ds.dtype) != (layout.inner, layout.dtype):
-            raise FormatError(
-                f"dataset {name!r} is of {ds.dtype} and {ds.shape}, where its tree says "
-                f"{layout.dtype} and {('n', *layout.inner)}: it is damaged; ingest the tree anew "
-                "with overwrite=True"
-            )
-        return ds
 
     def rewind(self) -> None:
         """Discard entries that were written and not committed: they will be overwritten."""
@@ -279,7 +173,7 @@ class TreeWriter:
                         f"{column.rows}: ingest the tree anew with overwrite=True"
                     )
                 if layout.is_offsets:
-                    column.last = known[layout.path] = _row(ds, column.rows - 1)
+                    column.last = known[layout.path] = column.value(column.rows - 1)
 
     def check(self, array: ak.Array, refused: Mapping[str, str]) -> dict[str, Any]:
         """Check that entries fit the tree.
@@ -324,8 +218,6 @@ class TreeWriter:
     def adopt(
         self,
         wider: Mapping[str, Any],
-        source: str,
-        options: Mapping[str, Any],
         sample: ak.Array,
     ) -> bool:
         """Widen branches whose datasets can stay: those that had no elements until now.
@@ -337,28 +229,18 @@ class TreeWriter:
         """
         if not all(grows(form_of(self.tree.by_name[n].form), form) for n, form in wider.items()):
             return False
-        layouts = {name: columns(form) for name, form in wider.items()}
+        assert self._datasets is not None
         self.tree = replace(self.tree, branches=self._with(wider))
-        for name, after in layouts.items():
-            branch, known = self.tree.by_name[name], {c.layout: c for c in self._columns[name]}
-            ratios = self._ratios(branch, sample)
-            self._columns[name] = [
-                known.get(layout)
-                or _Column(
-                    layout,
-                    self._dataset(branch, layout, source, options, ratios),
-                    layout.rows(0),
-                )
-                for layout in after
-            ]
+        for name in wider:
+            known = {column.layout: column for column in self._columns[name]}
+            branch = self.tree.by_name[name]
+            self._columns[name] = self._datasets.open(self.tree, branch, sample, known)
         self._describe()
         return True
 
     def restart(
         self,
         wider: Mapping[str, Any],
-        source: str,
-        options: Mapping[str, Any],
         sample: ak.Array,
     ) -> None:
         """Widen branches and discard all entries: the caller writes them again."""
@@ -366,7 +248,7 @@ class TreeWriter:
         self.files.clear()
         # Before anything is deleted, so that a run that continues after a kill also starts again.
         self._describe()
-        self.open(source, options, sample)
+        self._open(sample)
 
     def _with(self, wider: Mapping[str, Any]) -> tuple[Branch, ...]:
         found = []
@@ -394,7 +276,7 @@ class TreeWriter:
         self.con.runner.map(work, list(self._columns))
         self._written += sum(map(len, arrays))
 
-    def _extend(self, column: _Column, parts: list[np.ndarray[Any, Any]]) -> None:
+    def _extend(self, column: StoredColumn, parts: list[np.ndarray[Any, Any]]) -> None:
         ds, start = column.ds, column.rows
         if column.layout.is_offsets:
             # Count from the beginning of the tree. The first offset is stored already.
@@ -425,14 +307,12 @@ class TreeWriter:
 
     def finish(self) -> None:
         """Cut the datasets behind the last entry, and mark them complete."""
-        for found in self._columns.values():
-            for column in found:
-                if len(column.ds) != column.rows:
-                    column.ds.resize((column.rows, *column.layout.inner))
-        for found in self._columns.values():
-            for column in found:
-                if column.ds.incomplete:
-                    column.ds.mark_complete()
+        for column in self._stored:
+            if len(column.ds) != column.rows:
+                column.ds.resize((column.rows, *column.layout.inner))
+        for column in self._stored:
+            if column.ds.incomplete:
+                column.ds.mark_complete()
 
     def _describe(self) -> None:
         self.con.set_group_attrs(self.group, {**self.about, **self.tree.to_attrs()})
@@ -466,8 +346,3 @@ def _fits(layout: Any, form: Any) -> bool:
     except (FormatError, ValueError):
         return False
     return True
-
-
-def _row(ds: EngineDataset, row: int) -> int:
-    # Read the backend's dataset: reading an incomplete EngineDataset would warn.
-    return int(read_box(ds.instance, (slice(row, row + 1),))[0])

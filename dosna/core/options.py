@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from dosna.errors import ConfigurationError
 
-__all__ = ["check_count", "check_seconds", "parse_options", "refuse_unknown"]
+__all__ = ["check_choice", "check_count", "check_seconds", "parse_options", "refuse_unknown"]
 
 Value = int | float | bool | str | None
 
@@ -146,3 +146,10 @@ def check_count(name: str, value: object) -> None:
     """Raise ConfigurationError unless an option is a whole number that is not negative."""
     if isinstance(value, bool) or not isinstance(value, int) or value < 0:
         raise ConfigurationError(f"{name} must be a number of times, not {value!r}")
+
+
+def check_choice(name: str, value: object, choices: Sequence[str]) -> None:
+    """Raise ConfigurationError unless an option is one of some texts."""
+    if value not in choices:
+        known = " or ".join(map(repr, choices))
+        raise ConfigurationError(f"{name} must be {known}, not {value!r}")

@@ -1,4 +1,4 @@
-"""Requests to ingest or to link a source."""
+"""Requests to ingest or to link a source, and to export datasets."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
 from dosna.core.metadata import DatasetMetadata
+from dosna.core.options import check_choice
 from dosna.core.progress import Progress
 from dosna.core.sizes import parse_size
-from dosna.errors import ConfigurationError
 
-__all__ = ["IngestRequest", "Renewal"]
+__all__ = ["ExportRequest", "IngestRequest", "Renewal"]
 
 
 class Renewal(Protocol):
@@ -75,12 +75,9 @@ class IngestRequest:
     renewal: Renewal | None = None
 
     def __post_init__(self) -> None:
-        if self.unlinkable not in (None, "raise", "ingest"):
-            raise ConfigurationError(
-                f"unlinkable must be 'raise' or 'ingest', not {self.unlinkable!r}"
-            )
-        if self.on_error not in ("raise", "skip"):
-            raise ConfigurationError(f"on_error must be 'raise' or 'skip', not {self.on_error!r}")
+        check_choice("on_error", self.on_error, ("raise", "skip"))
+        if self.unlinkable is not None:
+            check_choice("unlinkable", self.unlinkable, ("raise", "ingest"))
         if self.select is not None:
             select = (self.select,) if isinstance(self.select, str) else tuple(self.select)
             object.__setattr__(self, "select", select)
@@ -111,3 +108,39 @@ class IngestRequest:
     def memory_bytes(self) -> int | None:
         """The most bytes of elements held at a time; None for no limit."""
         return None if self.memory_limit is None else parse_size(self.memory_limit)
+
+
+@dataclass(frozen=True)
+class ExportRequest:
+    """The arguments of `Connection.export`, apart from the datasets and the path.
+
+    Parameters
+    ----------
+    chunk_size : int or sequence of int, optional
+        The extent of chunks in the file; None keeps each dataset's own.
+    compression : str, optional
+        The name of a compression; None for none.
+    on_error : {'raise', 'skip'}
+        The action for a dataset that is incomplete or cannot be read.
+    overwrite : bool
+        Whether to replace what exists at the path.
+    progress : bool or callable, optional
+        True for a bar, or a callback ``(done, total)`` in chunks.
+    memory_limit : int or str, optional
+        The most bytes of blocks held at a time.
+
+    Raises
+    ------
+    ConfigurationError
+        `on_error` is none of the values above.
+    """
+
+    chunk_size: int | Sequence[int] | None = None
+    compression: str | None = None
+    on_error: Literal["raise", "skip"] = "raise"
+    overwrite: bool = False
+    progress: Progress = None
+    memory_limit: int | str | None = None
+
+    def __post_init__(self) -> None:
+        check_choice("on_error", self.on_error, ("raise", "skip"))

@@ -10,17 +10,22 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
 from dosna.backends.folders.exchange import exchange
 from dosna.backends.folders.handle import FolderHome
+from dosna.core.request import ExportRequest
 from dosna.errors import (
+    ChunkError,
     ConfigurationError,
     DatasetExistsError,
+    FormatError,
     MissingDependencyError,
     RefusedError,
+    SkippedDatasetWarning,
     StorageError,
 )
 from dosna.export.job import Job
@@ -28,9 +33,8 @@ from dosna.io.files import disk, remove_folder, sync_folder
 from dosna.io.processes import maker, maker_has_ended
 
 if TYPE_CHECKING:
+    from dosna.array.home import ArrayHome
     from dosna.array.dataset import EngineDataset
-    from dosna.core.progress import Progress
-    from dosna.core.sizes import Limit
     from dosna.engines.base import Report, Runner
 
 __all__ = ["SUFFIXES", "export"]
@@ -75,68 +79,100 @@ SUFFIXES = tuple(_FORMATS)
 
 
 def export(
-    datasets: Sequence[EngineDataset],
+    con: ArrayHome,
+    chosen: Sequence[str | EngineDataset],
     path: str | os.PathLike[str],
-    *,
-    chunk_size: int | Sequence[int] | None,
-    compression: str | None,
-    overwrite: bool,
-    progress: Progress,
-    memory_limit: Limit,
-) -> None:
-    """Carry out `EngineConnection.export`, on all processes that work together."""
+    request: ExportRequest,
+) -> list[str]:
+    """Carry out `EngineConnection.export`, on all processes that work together.
+
+    Parameters
+    ----------
+    con : Connection
+        The connection of the datasets.
+    chosen : sequence of str or EngineDataset
+        The datasets.
+    path : path
+        The file to write, or the URL of a domain of HSDS.
+    request : ExportRequest
+
+    Returns
+    -------
+    list of str
+        The names of the datasets that were written.
+    """
     path = os.fspath(path)
-    if path.startswith("hdf5://"):
-        job = _job(datasets, path, chunk_size, compression, memory_limit)
-        try:
-            from dosna.export.hsds import write as write_domain
-        except ImportError as error:
-            raise MissingDependencyError(
-                f"export to {path} needs {error.name}: pip install 'dosna[hsds]'"
-            ) from error
-        write_domain(job, path, overwrite, progress)
-        return
-    path = os.path.abspath(path)
+    domain = path.startswith("hdf5://")
     suffix = os.path.splitext(path)[1].lower()
+    if not domain:
+        path = os.path.abspath(path)
+        _check_place(con, path, suffix)
+    datasets = _readable(con, chosen, path, request.on_error == "skip")
+    job, total = Job(datasets, request), sum(ds.total_chunks for ds in datasets)
+    if domain:
+        _domain_writer(path)(job, path)
+    else:
+        write = _FORMATS[suffix]()
+        with (
+            _appearing(path, job.runner, request.overwrite) as part,
+            job.runner.reporting(request.progress, total, "export") as report,
+        ):
+            write(job, part, report)
+    return [ds.name for ds in datasets]
+
+
+def _domain_writer(url: str) -> Callable[[Job, str], None]:
+    try:
+        from dosna.export.hsds import write
+    except ImportError as error:
+        raise MissingDependencyError(
+            f"export to {url} needs {error.name}: pip install 'dosna[hsds]'"
+        ) from error
+    return write
+
+
+def _check_place(con: ArrayHome, path: str, suffix: str) -> None:
+    """Raise if the datasets cannot be exported to a path, whatever they are."""
     if suffix not in _FORMATS:
         raise ConfigurationError(
-            f"{path} ends in {suffix!r}, which says no format: use one of {', '.join(SUFFIXES)}"
+            f"cannot tell the format of {path} from {suffix!r}: use one of {', '.join(SUFFIXES)}"
         )
-    job = _job(datasets, path, chunk_size, compression, memory_limit)
-    place = datasets[0].connection.instance
+    place = con.instance
     if (
         isinstance(place, FolderHome)
         and os.path.exists(path)
         and f"{os.path.realpath(place.path)}/".startswith(f"{os.path.realpath(path)}/")
     ):
         raise ConfigurationError(
-            f"{path} is where the datasets are, or holds it: export to another place"
+            f"{path} is where the datasets are, or contains it: export to another place"
         )
-    write = _FORMATS[suffix]()
-    total = sum(ds.total_chunks for ds in datasets)
-    with (
-        _appearing(path, job.runner, overwrite) as part,
-        job.runner.reporting(progress, total, "export") as report,
-    ):
-        write(job, part, report)
 
 
-def _job(
-    datasets: Sequence[EngineDataset],
-    path: str,
-    chunk_size: int | Sequence[int] | None,
-    compression: str | None,
-    memory_limit: Limit,
-) -> Job:
-    if not datasets:
+def _readable(
+    con: ArrayHome, chosen: Sequence[str | EngineDataset], path: str, skips: bool
+) -> list[EngineDataset]:
+    """Return the datasets to write; if `skips`, without those that cannot be read."""
+    found = []
+    for each in chosen:
+        try:
+            ds = con[each] if isinstance(each, str) else each
+            if ds.incomplete:
+                raise RefusedError(
+                    f"dataset {ds.name!r} is incomplete, and would look complete in {path}: "
+                    "repeat the call that was interrupted, or call mark_complete()"
+                )
+            # Before anything is written, because no format could take half a dataset back.
+            if skips and not (state := ds.verify()).good:
+                raise ChunkError(f"dataset {ds.name!r} cannot be read: {state}")
+        except (ChunkError, FormatError, MissingDependencyError, RefusedError) as error:
+            if not skips:
+                raise
+            warnings.warn(f"left out of {path}: {error}", SkippedDatasetWarning, stacklevel=4)
+        else:
+            found.append(ds)
+    if not found:
         raise ConfigurationError(f"there is no dataset to write to {path}")
-    for ds in datasets:
-        if ds.incomplete:
-            raise RefusedError(
-                f"dataset {ds.name!r} is incomplete, and would look complete in {path}: run what "
-                "was interrupted once more, or call mark_complete()"
-            )
-    return Job(datasets, chunk_size, compression, memory_limit)
+    return found
 
 
 @contextmanager
@@ -180,8 +216,7 @@ def _appearing(path: str, runner: Runner, overwrite: bool) -> Iterator[str]:
 def _check_free(path: str, overwrite: bool) -> None:
     if os.path.lexists(path) and not overwrite:
         raise DatasetExistsError(
-            f"{path} exists: choose another name, or say by overwrite=True that it is to be "
-            "replaced"
+            f"{path} exists: choose another name, or replace it by overwrite=True"
         )
 
 

@@ -48,9 +48,9 @@ _MARKERS = {"_Netcdf4Dimid", "_Netcdf4Coordinates"}
 
 def write(job: Job, path: str, report: Report | None) -> None:
     """Write all datasets into a new file, by one process."""
-    if job.compression not in (None, "gzip"):
+    if job.request.compression not in (None, "gzip"):
         raise ConfigurationError(
-            f"compression of an HDF5 file is None or 'gzip', not {job.compression!r}"
+            f"compression of an HDF5 file is None or 'gzip', not {job.request.compression!r}"
         )
     job.runner.once(lambda: _write_file(job, path, report))
 
@@ -73,23 +73,29 @@ def _write_file(job: Job, path: str, report: Report | None) -> None:
 def _write_all(job: Job, file: h5py.File, report: Report | None) -> None:
     done = 0
     for ds in job.datasets:
-        metadata = _stored(ds.instance.metadata, job.chunk_size)
-        chunked = metadata.size > 0 and metadata.ndim > 0
-        made = _create(file, ds.name, metadata, bool(chunked and job.compression))
-        own = _MARKERS | ({"CLASS", "NAME"} if ds.attrs.get("CLASS") == _SCALE else set())
-        _set_attributes(made, {k: v for k, v in ds.attrs.items() if k not in own})
-        if chunked:
-            count = _Counter(share_of(report, done, ds.total_chunks), metadata.total_chunks)
-            work = _WriteChunks(ds.instance, made, metadata, bool(job.compression), count)
-            _fill(job, work, metadata)
-        elif metadata.size:
-            _write_box(made, (), np.asarray(ds[()], ds.dtype))
+        _write_dataset(job, file, ds, share_of(report, done, ds.total_chunks))
         done += ds.total_chunks
     connection, names = job.datasets[0].connection, [ds.name for ds in job.datasets]
     for group, attrs in groups_above(connection, names).items():
         kept = {k: v for k, v in attrs.items() if group or k != _PROVENANCE}
         _set_attributes(file[group or "/"], kept)
     _name_axes(job.datasets, file)
+
+
+def _write_dataset(
+    job: Job, file: h5py.File, ds: EngineDataset, progress: Callable[[int, int], None] | None
+) -> None:
+    metadata = _stored(ds.instance.metadata, job.request.chunk_size)
+    chunked = metadata.size > 0 and metadata.ndim > 0
+    made = _create(file, ds.name, metadata, bool(chunked and job.request.compression))
+    own = _MARKERS | ({"CLASS", "NAME"} if ds.attrs.get("CLASS") == _SCALE else set())
+    _set_attributes(made, {k: v for k, v in ds.attrs.items() if k not in own})
+    if chunked:
+        count = _Counter(progress, metadata.total_chunks)
+        work = _WriteChunks(ds.instance, made, metadata, bool(job.request.compression), count)
+        _fill(job, work, metadata)
+    elif metadata.size:
+        _write_box(made, (), np.asarray(ds[()], ds.dtype))
 
 
 def _name_axes(datasets: Sequence[EngineDataset], file: h5py.File) -> None:
@@ -176,7 +182,7 @@ def _write_box(data: h5py.Dataset, box: tuple[slice, ...], block: Array) -> None
 def _fill(job: Job, work: _WriteChunks, metadata: DatasetMetadata) -> None:
     tasks = every_chunk(metadata.shape, metadata.chunk_size)
     held = prod(metadata.chunk_size) * element_bytes(metadata.dtype)
-    workers = workers_within(job.memory_limit, 4 * held, "export")
+    workers = workers_within(job.request.memory_limit, 4 * held, "export")
     if workers is not None and workers < job.runner.threads:
         work(tasks)
     else:

@@ -16,7 +16,7 @@ from dosna.array.dataset import EngineDataset
 from dosna.core.metadata import choose_chunk_size, new_metadata
 from dosna.core.options import parse_options
 from dosna.core.plan import every_chunk
-from dosna.core.progress import Progress, reporting
+from dosna.core.progress import reporting
 from dosna.core.types import Box, Json, Shape
 from dosna.core.url import Url
 from dosna.core.values import encode_value
@@ -39,11 +39,11 @@ _HELD = 3
 _TEXT = np.dtype("O", metadata={"vlen": str})
 
 
-def write(job: Job, url: str, overwrite: bool, progress: Progress) -> None:
+def write(job: Job, url: str) -> None:
     """Write all datasets into a new domain, by one process; see `load_domain` for how."""
-    if job.compression not in (None, "gzip"):
+    if job.request.compression not in (None, "gzip"):
         raise ConfigurationError(
-            f"compression of a domain of HSDS is None or 'gzip', not {job.compression!r}"
+            f"compression of a domain of HSDS is None or 'gzip', not {job.request.compression!r}"
         )
     parsed = Url.parse(url)
     given = [f"{name}={value}" for name, value in parsed.options.items()]
@@ -55,8 +55,10 @@ def write(job: Job, url: str, overwrite: bool, progress: Progress) -> None:
         domain = domain_of(f"hdf5:{parsed.path}")
         with (
             closing(client),
-            new_domain(client, domain, overwrite) as made,
-            reporting(progress, sum(ds.total_chunks for ds in job.datasets), "export") as report,
+            new_domain(client, domain, job.request.overwrite) as made,
+            reporting(
+                job.request.progress, sum(ds.total_chunks for ds in job.datasets), "export"
+            ) as report,
         ):
             _Export(job, made, report).run()
 
@@ -86,7 +88,7 @@ class _Export:
             block = grown(chunks, ds.shape, ds.dtype.itemsize, _BLOCK_BYTES)
             largest = max(largest, prod(block) * ds.dtype.itemsize)
             ids.append((ds, made, block))
-        workers = workers_within(self.job.memory_limit, _HELD * largest, "export")
+        workers = workers_within(self.job.request.memory_limit, _HELD * largest, "export")
         connection = self.job.datasets[0].connection
         for group, found in groups_above(connection, [ds.name for ds, _, _ in ids]).items():
             attrs[self._group(group)] = _attributes(found)
@@ -99,8 +101,8 @@ class _Export:
 
     def _chunks(self, ds: EngineDataset) -> Shape:
         chunks: Shape = ds.chunk_size
-        if self.job.chunk_size is not None:
-            chunks = new_metadata(ds.shape, ds.dtype, None, self.job.chunk_size).chunk_size
+        if self.job.request.chunk_size is not None:
+            chunks = new_metadata(ds.shape, ds.dtype, None, self.job.request.chunk_size).chunk_size
         if prod(chunks) * ds.dtype.itemsize > _MOST_CHUNK_BYTES:
             chunks = choose_chunk_size(ds.shape, ds.dtype.itemsize, _BLOCK_BYTES)
         return tuple(max(1, min(c, n)) for c, n in zip(chunks, ds.shape, strict=True))
@@ -119,7 +121,7 @@ class _Export:
             properties["fillValue"] = ds.fillvalue.item()
         if prod(ds.shape) and ds.shape:
             properties["layout"] = {"class": "H5D_CHUNKED", "dims": list(chunks)}
-            if self.job.compression and not text:
+            if self.job.request.compression and not text:
                 deflate = {"class": "H5Z_FILTER_DEFLATE", "id": 1, "level": _LEVEL}
                 properties["filters"] = [
                     {"class": "H5Z_FILTER_SHUFFLE", "id": 2, "name": "shuffle"},

@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from dosna.core.request import ExportRequest
+
 if TYPE_CHECKING:
     from dosna.array.dataset import EngineDataset
-    from dosna.core.sizes import Limit
     from dosna.engines.base import Runner
 
 __all__ = ["Job"]
@@ -22,18 +23,12 @@ class Job:
     ----------
     datasets : sequence of EngineDataset
         The datasets to write, all of one connection.
-    chunk_size : int, sequence of int or None
-        The extent of chunks in the file; None keeps each dataset's own.
-    compression : str or None
-        The name of a compression, None for none.
-    memory_limit : int, str or None
-        The most memory for blocks of data, in bytes.
+    request : ExportRequest
+        The options of the export.
     """
 
     datasets: Sequence[EngineDataset]
-    chunk_size: int | Sequence[int] | None
-    compression: str | None
-    memory_limit: Limit
+    request: ExportRequest
 
     @property
     def runner(self) -> Runner:

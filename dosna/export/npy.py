@@ -46,7 +46,7 @@ def write(job: Job, path: str, report: Report | None) -> None:
             f"an .npy file holds one array, and there are {len(job.datasets)} ({names}, …): name "
             "the dataset, or export to .h5 or .zarr"
         )
-    if job.compression is not None or job.chunk_size is not None:
+    if job.request.compression is not None or job.request.chunk_size is not None:
         raise ConfigurationError("an .npy file has neither chunks nor compression")
     (ds,) = job.datasets
     if is_text(ds.dtype):
@@ -77,4 +77,4 @@ def write(job: Job, path: str, report: Report | None) -> None:
         block = 2 * prod(ds.instance.grain) * ds.dtype.itemsize
         progress = share_of(report, 0, ds.total_chunks)
         work = _WriteBoxes(ds.instance, path, offset)
-        ds.spread("export", work, block, progress, job.memory_limit)
+        ds.spread("export", work, block, progress, job.request.memory_limit)

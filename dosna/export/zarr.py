@@ -21,15 +21,15 @@ def write(job: Job, path: str, report: Report | None) -> None:
     done = 0
     with source.beside(backends.get("file").connection(path)) as target:
         for ds in job.datasets:
-            options: dict[str, Any] = {"compression": job.compression}
+            options: dict[str, Any] = {"compression": job.request.compression}
             dims = getattr(ds, "dims", None)
             if dims is not None:
                 options["dims"] = dims
             copied = ds.copy(
                 target,
-                chunk_size=job.chunk_size,
+                chunk_size=job.request.chunk_size,
                 progress=share_of(report, done, ds.total_chunks),
-                memory_limit=job.memory_limit,
+                memory_limit=job.request.memory_limit,
                 **options,
             )
             done += ds.total_chunks

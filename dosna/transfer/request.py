@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
+from dosna.core.options import check_choice
 from dosna.core.progress import Progress
-from dosna.errors import ConfigurationError
 
 __all__ = ["DomainReport", "TransferRequest"]
 
@@ -69,9 +69,5 @@ class TransferRequest:
     unlinkable: Literal["copy", "raise"] = "copy"
 
     def __post_init__(self) -> None:
-        if self.on_error not in ("raise", "skip"):
-            raise ConfigurationError(f"on_error must be 'raise' or 'skip', not {self.on_error!r}")
-        if self.unlinkable not in ("copy", "raise"):
-            raise ConfigurationError(
-                f"unlinkable must be 'copy' or 'raise', not {self.unlinkable!r}"
-            )
+        check_choice("on_error", self.on_error, ("raise", "skip"))
+        check_choice("unlinkable", self.unlinkable, ("copy", "raise"))

@@ -16,6 +16,7 @@ from dosna import errors
 from dosna.errors import RefusedError
 from dosna.export import SUFFIXES
 from dosna.io import processes as processes
+from dosna.sources import open_source
 from dosna.testing.samples import ALL_DTYPES, DTYPES, check, sample
 
 h5py = require("h5py")
@@ -406,6 +407,28 @@ def test_what_is_incomplete_is_refused(con, tmp_path, suffix):
     with pytest.raises(RefusedError, match="'part' is incomplete, and would look complete"):
         con.export(tmp_path / f"out{suffix}")
     assert not list(tmp_path.glob("*out*"))
+
+
+@pytest.mark.parametrize("suffix", [".h5", ".zarr"])
+def test_what_cannot_be_read_is_named_or_left_out(tmp_path, suffix):
+    (tmp_path / "store").mkdir()
+    path = tmp_path / f"out{suffix}"
+    with dn.Connection(str(tmp_path / "store"), backend="file") as con:
+        for name in ("bad", "good"):
+            con.create_dataset(f"entry/{name}", data=np.arange(8.0), chunk_size=4)
+        con.create_dataset("part", shape=(4,), incomplete=True)
+        (tmp_path / "store/entry/bad/c/1").write_bytes(b"damaged")
+        with pytest.raises(errors.ChunkCorruptError, match="entry/bad"):
+            con.export(path, select="entry")
+        assert [found.name for found in tmp_path.iterdir()] == ["store"]
+        with pytest.warns(errors.SkippedDatasetWarning) as warned:
+            assert con.export(path, on_error="skip") == ["entry/good"]
+        left_out = ["entry/bad", "part"]
+        assert all(n in str(w.message) for n, w in zip(left_out, warned, strict=True))
+        with pytest.raises(errors.ConfigurationError, match="on_error"):
+            con.export(path, on_error="ignore", overwrite=True)
+        with open_source(str(path)) as source:
+            assert list(source) == ["entry/good"]
 
 
 def netcdf(path):

@@ -56,7 +56,7 @@ def export(arguments: argparse.Namespace, console: Console) -> int:
     with connected(arguments.url, arguments) as (con, name):
         names, _ = chosen(con, name, arguments)
         with console.progress("export", "chunk") as progress:
-            con.export(
+            names = con.export(
                 arguments.path,
                 select=names,
                 chunk_size=arguments.chunk_size,

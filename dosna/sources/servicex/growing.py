@@ -11,6 +11,7 @@ import awkward as ak
 
 from dosna.columns import FileRange, Tree
 from dosna.columns.chunking import choose_chunk_entries
+from dosna.columns.datasets import check_new, remove
 from dosna.columns.layout import columns
 from dosna.columns.writing import TreeWriter, branches_of
 from dosna.core.patterns import matching
@@ -238,7 +239,7 @@ class GrowingTrees:
             wider = writer.check(array, refused)
         except FormatError as error:
             raise SourceError(f"{self._file} {error}, in tree {group!r}") from None
-        if wider and not writer.adopt(wider, self.source, self.options, array):
+        if wider and not writer.adopt(wider, array):
             name, form = next(iter(wider.items()))
             raise WiderError(
                 f"{self._file} has {form.type} in column {name!r}, where others have "
@@ -258,7 +259,7 @@ class GrowingTrees:
         The file that was begun must have been abandoned.
         """
         self.flush()
-        self.writers[error.group].restart(error.wider, self.source, self.options, error.array)
+        self.writers[error.group].restart(error.wider, error.array)
         self._entries[error.group] = 0
 
     def _check_known(self, group: str, names: Iterable[str]) -> None:
@@ -296,8 +297,8 @@ class GrowingTrees:
         )
         about = {_ABOUT: {**self.about, _LEFT_OUT: left_out, _TREES: [*self.writers, group]}}
         if self.overwrite:
-            TreeWriter.check_new(self.con, group, tree, self.options)
-            TreeWriter.remove(self.con, group)
+            check_new(self.con, group, tree, self.options)
+            remove(self.con, group)
         writer = TreeWriter.begin(self.con, group, tree, about)
         writer.open(self.source, self.options, sample)
         self.writers[group] = writer

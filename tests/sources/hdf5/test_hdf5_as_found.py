@@ -264,7 +264,7 @@ def test_strings_of_which_some_are_undefined_are_refused(con, path, monkeypatch)
     with h5py.File(path, "w") as file:
         file["n"] = np.arange(3)
         file["v"] = ["abc", "d"]
-    monkeypatch.setattr("dosna.sources.hdf5.source.is_partly_undefined", lambda dataset: True)
+    monkeypatch.setattr("dosna.sources.hdf5.reader.is_partly_undefined", lambda dataset: True)
     report = con.ingest(path, on_error="skip")
     assert report.made == ["n"]
     assert "does not define what those of its strings are that are missing" in report.skipped["v"]
@@ -509,7 +509,7 @@ def test_what_describing_one_array_raises(con, path, monkeypatch, kind):
             raise kind(*(("utf-8", b"x", 0, 1, "why") if kind is UnicodeDecodeError else ("why",)))
         return real(dataset)
 
-    monkeypatch.setattr("dosna.sources.hdf5.source.represent", represent)
+    monkeypatch.setattr("dosna.sources.hdf5.reader.represent", represent)
     for how in (con.ingest, con.link):
         report = how(path, how.__name__, on_error="skip")
         assert report.made == [f"{how.__name__}/good"]
@@ -536,7 +536,7 @@ def test_damage_is_said_only_of_what_is_damaged(con, path, monkeypatch):
         def fails(*given):
             raise OSError("filter returned failure")
 
-        monkeypatch.setattr("dosna.sources.hdf5.source.read_by_libhdf5", fails)
+        monkeypatch.setattr("dosna.sources.hdf5.reader.read_by_libhdf5", fails)
         with pytest.raises(SourceError, match=r"HDF5 cannot read it \(filter returned") as raised:
             source.read("lzf", whole)
     assert "damaged" not in str(raised.value)

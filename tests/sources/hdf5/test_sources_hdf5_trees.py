@@ -241,7 +241,7 @@ def test_names_that_datasets_cannot_have(con, path):
     assert con[long][()] == 5
     assert con["%2Esilo/y"][...].tolist() == [0, 1, 2]
     assert con.get_group_attrs("%2Esilo") == {"kind": 501}
-    assert "it is called 'entry/tab\\there' there" in report.notes["entry/tab%09here"][0]
+    assert "its name there is 'entry/tab\\there'" in report.notes["entry/tab%09here"][0]
     assert con["entry/tab%09here"].origin["name"] == "entry/tab\there"
     assert "entry/shown" not in report.notes
     assert report.skipped == {}
