@@ -25,6 +25,7 @@ from dosna.ingest.planned import Plan, PlannedArray
 from dosna.sources.array import ConvertedArray
 from dosna.sources.base import ArrayDescription, Source
 from dosna.sources.chunking import choose_chunks
+from dosna.sources.errors import Converting
 from dosna.sources.naming import legal_names
 
 if TYPE_CHECKING:
@@ -60,17 +61,15 @@ def _described(error: BaseException) -> str:
     return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
 
 
-@contextmanager
-def refusing(source: Source, name: str) -> Iterator[None]:
-    """Convert what a backend raises for an array that it cannot store to a RefusedError."""
-    try:
-        yield
-    except DosnaError:
-        raise
-    except (TypeError, ValueError) as error:
-        raise RefusedError(
-            f"{name!r} of {source!r} cannot be a dataset of this backend: {error}"
-        ) from error
+def refusing(source: Source, name: str) -> Converting:
+    """Return a context that converts what a backend raises for what it cannot store."""
+
+    def convert(error: Exception) -> RefusedError | None:
+        if not isinstance(error, (TypeError, ValueError)):
+            return None
+        return RefusedError(f"{name!r} of {source!r} cannot be a dataset of this backend: {error}")
+
+    return Converting(convert)
 
 
 class _Planning:

@@ -5,18 +5,18 @@ Types are kept as they are, including strings of variable length, enumerations a
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
 import h5py
 import numpy as np
-from h5py import h5o, h5t, h5z
 
 from dosna.core.types import Array, Json, Shape
 from dosna.hsds.domain import NewDomain
 from dosna.hsds.types import attribute, packed, type_of
-from dosna.sources.hdf5.types import stored_fill
+from dosna.sources.hdf5.tree import place_of
+from dosna.sources.hdf5.types import is_stored_as, stored_fill, stored_filters
 
 __all__ = ["Copied", "H5Copy", "filters_of", "is_stored_so"]
 
@@ -76,7 +76,7 @@ class H5Copy:
     left_out: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self._ids: dict[tuple[int, int], str] = {}
+        self._ids: dict[Hashable, str] = {}
         self._owners: list[tuple[str, Any]] = [(self.domain.root, self.file)]
 
     def walk(self) -> Iterator[Copied]:
@@ -84,7 +84,7 @@ class H5Copy:
 
         The caller creates the dataset and reports it to `made`.
         """
-        self._ids[_place(self.file)] = self.domain.root
+        self._ids[place_of(self.file)] = self.domain.root
         ahead = [("", self.file, self.domain.root)]
         while ahead:
             above, group, parent = ahead.pop()
@@ -106,7 +106,7 @@ class H5Copy:
         except (KeyError, OSError, RuntimeError) as error:
             self.left_out[name] = f"it cannot be opened: {error}"
             return
-        known = self._ids.get(_place(found))
+        known = self._ids.get(place_of(found))
         if known is not None:
             self.domain.link(parent, key, id=known)
         elif isinstance(found, h5py.Group):
@@ -126,7 +126,7 @@ class H5Copy:
 
     def made(self, source: Any, made: str) -> None:
         """Record the id that an object of the file has in the domain."""
-        self._ids[_place(source)] = made
+        self._ids[place_of(source)] = made
         self._owners.append((made, source))
 
     def attributes(self) -> dict[str, dict[str, Json]]:
@@ -177,18 +177,13 @@ class H5Copy:
         """Return what a reference becomes; '' if it refers to nothing that was made."""
         if not reference:
             return ""
-        made = self._ids.get(_place(self.file[reference]))
+        made = self._ids.get(place_of(self.file[reference]))
         return f"{_COLLECTIONS[made[0]]}/{made}" if made else ""
 
     def referring(self, block: Array) -> Array:
         """Convert an array of references into the form in which HSDS keeps them."""
         names = [self.reference(r).encode() for r in block.flat]
         return np.array(names, "S48").reshape(block.shape)
-
-
-def _place(found: Any) -> tuple[int, int]:
-    info = h5o.get_info(found.id)
-    return info.fileno, info.addr
 
 
 def _checked(dataset: Any) -> np.dtype[Any]:
@@ -216,30 +211,19 @@ def filters_of(dataset: Any) -> tuple[list[Json], list[str]]:
     """Return the filters of a dataset that HSDS has too, in its JSON, and the others' names."""
     known: list[Json] = []
     others: list[str] = []
-    creation = dataset.id.get_create_plist()
-    for number in range(creation.get_nfilters()):
-        code, _, values, label = creation.get_filter(number)
-        if code == h5z.FILTER_DEFLATE:
-            level = int(values[0]) if values else 4
-            known.append({"class": "H5Z_FILTER_DEFLATE", "id": 1, "level": level})
-        elif code == h5z.FILTER_SHUFFLE:
-            known.append({"class": "H5Z_FILTER_SHUFFLE", "id": 2})
-        elif code == h5z.FILTER_FLETCHER32:
-            known.append({"class": "H5Z_FILTER_FLETCHER32", "id": 3})
-        else:
-            others.append(label.decode(errors="replace") or str(code))
-    return [{"name": _FILTERS[f["id"]], **f} for f in known], others
+    for code, values, label in stored_filters(dataset):
+        name = _FILTERS.get(code)
+        if name is None:
+            others.append(label or str(code))
+            continue
+        found = {"name": name, "class": f"H5Z_FILTER_{name.upper()}", "id": code}
+        if name == "deflate":
+            found["level"] = int(values[0]) if values else 4
+        known.append(found)
+    return known, others
 
 
 def is_stored_so(dataset: Any) -> bool:
     """Return True if the elements have the same bytes in the file as in HSDS."""
     dtype = dataset.dtype
-    if dtype.hasobject:
-        return False
-    stored = dataset.id.get_type()
-    if stored.get_class() == h5t.OPAQUE:
-        return True
-    try:
-        return bool(stored.equal(h5t.py_create(packed(dtype), logical=True)))
-    except (TypeError, ValueError):
-        return False
+    return not dtype.hasobject and packed(dtype) == dtype and is_stored_as(dataset, dtype)

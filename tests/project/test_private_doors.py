@@ -29,31 +29,31 @@ DOORS = {
     "uproot": {
         "uproot.models.TBasket:Model_TBasket.read": (
             ("chunk", "cursor", "context", "file", "selffile", "parent"),
-            "sources/root/tree.py",
+            "sources/root/ttree.py",
         ),
         "uproot.models.RNTuple:Model_ROOT_3a3a_RNTuple.page_link_list": (
             None,
-            "sources/root/tree.py",
+            "sources/root/rntuple.py",
         ),
         "uproot.models.RNTuple:Model_ROOT_3a3a_RNTuple.column_records": (
             None,
-            "sources/root/tree.py",
+            "sources/root/rntuple.py",
         ),
         "uproot.models.RNTuple:Model_ROOT_3a3a_RNTuple.cluster_summaries": (
             None,
-            "sources/root/tree.py",
+            "sources/root/rntuple.py",
         ),
         "uproot.models.RNTuple:Model_ROOT_3a3a_RNTuple.read_cluster_range": (
             ("col_idx", "cluster_start", "cluster_stop", "missing_element_padding"),
-            "sources/root/tree.py",
+            "sources/root/rntuple.py",
         ),
         "uproot.behaviors.RNTuple:HasFields.to_akform": (
             ("filter_field",),
-            "sources/root/tree.py",
+            "sources/root/rntuple.py",
         ),
         "uproot.behaviors.TBranch:TBranch.basket_compressed_bytes": (
             ("basket_num",),
-            "sources/root/tree.py",
+            "sources/root/ttree.py",
         ),
         "uproot.containers:_stl_container_size": (None, "sources/root/checks.py"),
         "uproot.containers:AsContainer": (None, "sources/root/checks.py"),

@@ -34,7 +34,7 @@ from dosna.core.types import Array, Box, Shape
 from dosna.io.bytefile import ByteFile
 from dosna.io.contiguous import ContiguousReader
 from dosna.io.h5chunks import read_stored_chunk
-from dosna.sources.hdf5.types import is_stored_as, stored_fill
+from dosna.sources.hdf5.types import is_stored_as, stored_fill, stored_filters
 
 __all__ = [
     "DirectChunks",
@@ -117,9 +117,7 @@ def offset_of(dataset: Any) -> int | None:
 
 def filters_of(dataset: Any) -> tuple[Filter, ...]:
     """Return the filters of a dataset, in the order of writing."""
-    creation = dataset.id.get_create_plist()
-    found = (creation.get_filter(number) for number in range(creation.get_nfilters()))
-    return tuple((code, tuple(values)) for code, _, values, _ in found)
+    return tuple((code, values) for code, values, _ in stored_filters(dataset))
 
 
 def read_by_libhdf5(dataset: Any, box: Box, out: Array, as_stored: bool) -> None:

@@ -38,6 +38,7 @@ from dosna.sources.hdf5.types import (
     is_stored_as,
     represent,
     stored_fill,
+    stored_filters,
     stored_text,
 )
 
@@ -265,9 +266,7 @@ _OF_HDF5PLUGIN = {
 
 
 def _missing_filter(dataset: Any) -> str:
-    creation = dataset.id.get_create_plist()
-    for number in range(creation.get_nfilters()):
-        code, _, _, label = creation.get_filter(number)
+    for code, _, label in stored_filters(dataset):
         if h5py.h5z.filter_avail(code):
             continue
         with suppress(ImportError):
@@ -275,14 +274,10 @@ def _missing_filter(dataset: Any) -> str:
 
             if h5py.h5z.filter_avail(code):
                 continue
-        return (
-            f"it needs HDF5's filter {code} ({label.decode(errors='backslashreplace')}), which is "
-            "not there: "
-            + (
-                "pip install hdf5plugin"
-                if code in _OF_HDF5PLUGIN
-                else "install its maker's plugin, and set HDF5_PLUGIN_PATH to the folder"
-            )
+        return f"it needs HDF5's filter {code} ({label}), which is not there: " + (
+            "pip install hdf5plugin"
+            if code in _OF_HDF5PLUGIN
+            else "install its maker's plugin, and set HDF5_PLUGIN_PATH to the folder"
         )
     return ""
 

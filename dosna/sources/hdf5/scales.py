@@ -13,9 +13,10 @@ from contextlib import suppress
 from typing import Any
 
 import h5py
-from h5py import h5ds, h5o
+from h5py import h5ds
 
 from dosna.core.types import Shape
+from dosna.sources.hdf5.tree import place_of
 from dosna.sources.hdf5.types import name_of
 
 __all__ = ["Scales", "is_hidden"]
@@ -82,14 +83,14 @@ class Scales:
 
     def _length(self, scale: Any) -> int:
         """Return the length of a dimension in netCDF: that of the longest variable along it."""
-        place = _place(scale)
+        place = place_of(scale)
         if place not in self._lengths:
             longest = int(scale.shape[0])
             with suppress(*_UNREADABLE):
                 for row in scale.attrs.get("REFERENCE_LIST", ()):
                     with suppress(*_UNREADABLE):
                         user, axis = scale.file[row[0]], int(row[1])
-                        if place in {_place(s) for s in self._of(user)[axis : axis + 1] if s}:
+                        if place in {place_of(s) for s in self._of(user)[axis : axis + 1] if s}:
                             longest = max(longest, int(user.shape[axis]))
             self._lengths[place] = longest
         return self._lengths[place]
@@ -157,8 +158,3 @@ def _label(dataset: Any, axis: int) -> str | None:
 
 def _last(name: str | None) -> str | None:
     return (name or "").rpartition("/")[2] or None
-
-
-def _place(dataset: Any) -> tuple[int, int]:
-    info = h5o.get_info(dataset.id)
-    return info.fileno, info.addr

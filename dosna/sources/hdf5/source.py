@@ -26,6 +26,7 @@ from dosna.io.opening import foreign_format, open_bytes
 from dosna.io.s3.options import S3Options, takes_s3_options
 from dosna.io.s3file import S3File
 from dosna.sources.base import ArrayDescription, Source
+from dosna.sources.errors import Converting
 from dosna.sources.hdf5.direct import (
     stored_records,
 )
@@ -166,17 +167,17 @@ class H5Source(Source):
         return out
 
     def read_into(self, name: str, box: Box, out: Array) -> None:
-        with _reading(self, name):
+        with self._reading(name):
             self._reader(name).read_into(box, out)
 
     def stored(self, name: str) -> Array | None:
-        with _reading(self, name):
+        with self._reading(name):
             return self._reader(name).stored()
 
     def link(self, name: str) -> Link | None:
         if self._bytes is None:
             raise RefusedError("it is of a file that is open: give its path")
-        with _reading(self, name):
+        with self._reading(name):
             reader = self._reader(name)
             file, state = self._bytes, None
             own = reader.dataset.file.filename
@@ -206,12 +207,21 @@ class H5Source(Source):
                 file.options.portable() if isinstance(file, S3File) else {},
             )
 
+    def _reading(self, name: str) -> Converting:
+        def convert(error: Exception) -> SourceError:
+            changed = ", and its file has changed since it was opened" * self.has_changed()
+            return SourceError(
+                f"{name!r} of {self.location} cannot be read: {_why(error)}{changed}"
+            )
+
+        return Converting(convert)
+
     def _fingerprint(self) -> str:
         """Return the fingerprint that was taken first, before anything else was read."""
         return self._state or self.fingerprint()
 
     def chunk_records(self, name: str) -> tuple[Array, Array]:
-        with _reading(self, name):
+        with self._reading(name):
             return stored_records(self._reader(name).dataset)
 
     def _opened(self) -> Any:
@@ -250,7 +260,7 @@ class H5Source(Source):
             if self._tree is None:
                 if self.inner:
                     self._node(self.inner)
-                with _reading(self, self.inner or "/"):
+                with self._reading(self.inner or "/"):
                     self._tree = walk(self._opened(), self.inner)
             return self._tree
 
@@ -279,23 +289,6 @@ def _why(error: BaseException) -> str:
     if isinstance(error, (OSError, RuntimeError, KeyError)):
         return f"HDF5 cannot read it ({error})"
     return f"{type(error).__name__}: {error}"
-
-
-class _reading:
-    """A context that converts errors of libraries to SourceError."""
-
-    def __init__(self, source: H5Source, name: str) -> None:
-        self.source, self.name = source, name
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
-        if isinstance(error, Exception) and not isinstance(error, DosnaError):
-            changed = ", and its file has changed since it was opened" * self.source.has_changed()
-            raise SourceError(
-                f"{self.name!r} of {self.source.location} cannot be read: {_why(error)}{changed}"
-            ) from error
 
 
 KIND = SourceKind(

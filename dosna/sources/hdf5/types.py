@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from math import prod
@@ -27,6 +27,7 @@ __all__ = [
     "represent",
     "represent_as",
     "stored_fill",
+    "stored_filters",
     "stored_text",
 ]
 
@@ -173,6 +174,14 @@ def _plain(dtype: np.dtype[Any]) -> np.dtype[Any]:
     if dtype.subdtype is not None:
         return np.dtype((_plain(dtype.base), dtype.shape))
     return np.dtype(dtype.str)
+
+
+def stored_filters(dataset: Any) -> Iterator[tuple[int, tuple[int, ...], str]]:
+    """Yield the code, the values and the name of each filter of a dataset, as they are written."""
+    creation = dataset.id.get_create_plist()
+    for number in range(creation.get_nfilters()):
+        code, _, values, label = creation.get_filter(number)
+        yield code, tuple(values), label.decode(errors="backslashreplace")
 
 
 def stored_fill(dataset: Any, dtype: np.dtype[Any]) -> Any:

@@ -24,6 +24,7 @@ from dosna.io.contiguous import ContiguousReader, bytes_of, rows
 from dosna.io.opening import open_bytes
 from dosna.io.s3.options import S3Options, takes_s3_options
 from dosna.sources.base import ArrayDescription, Source
+from dosna.sources.errors import Converting
 from dosna.sources.kinds import SourceKind, registry
 
 __all__ = ["KIND", "NpySource"]
@@ -323,23 +324,18 @@ def _data_offset(file: ByteFile, info: zipfile.ZipInfo) -> int:
     return info.header_offset + 30 + name + extra
 
 
-class _reading:
-    """A context that converts errors for a damaged file to SourceError."""
+def _reading(location: str, name: str) -> Converting:
+    """Return a context that converts errors for a damaged file to SourceError."""
 
-    def __init__(self, location: str, name: str) -> None:
-        self.location, self.name = location, name
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
+    def convert(error: Exception) -> SourceError | None:
         known = (ValueError, EOFError, zipfile.BadZipFile, zlib.error, NotImplementedError)
-        if isinstance(error, known) and not isinstance(error, SourceError):
-            raise SourceError(
-                f"{self.name!r} of {self.location} cannot be read: {error}"
-                if self.name
-                else f"{self.location} is damaged, or none of NumPy's files: {error}"
-            ) from error
+        if not isinstance(error, known):
+            return None
+        if name:
+            return SourceError(f"{name!r} of {location} cannot be read: {error}")
+        return SourceError(f"{location} is damaged, or not a file of NumPy: {error}")
+
+    return Converting(convert)
 
 
 KIND = SourceKind(

@@ -5,8 +5,7 @@ from __future__ import annotations
 import glob
 import os
 import queue
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import Any
 
 import uproot
@@ -22,6 +21,7 @@ from dosna.errors import (
 from dosna.io.bytefile import ByteFile
 from dosna.io.opening import open_bytes
 from dosna.io.s3.options import S3Options
+from dosna.sources.errors import Converting
 
 __all__ = ["RootFile", "expand", "reading", "tree_paths"]
 
@@ -50,28 +50,24 @@ def expand(locations: Sequence[str]) -> list[str]:
     return found
 
 
-@contextmanager
-def reading(what: object) -> Iterator[None]:
-    """Convert errors of uproot to errors that say what could not be read."""
-    try:
-        yield
-    except DosnaError:
-        raise
-    except (ImportError, ModuleNotFoundError) as error:
-        raise MissingDependencyError(
-            f"{what} needs a package that is not installed: {error}"
-        ) from error
-    except FileNotFoundError as error:
-        raise SourceNotFoundError(f"{what} is not there: {_line(error)}") from None
-    except MemoryError:
-        raise
-    except Exception as error:
+def reading(what: object) -> Converting:
+    """Return a context that converts errors of uproot to errors that say what was read."""
+
+    def convert(error: Exception) -> DosnaError | None:
+        if isinstance(error, ImportError):
+            return MissingDependencyError(f"{what} needs a package that is not installed: {error}")
+        if isinstance(error, FileNotFoundError):
+            return SourceNotFoundError(f"{what} is not there: {_line(error)}")
+        if isinstance(error, MemoryError):
+            return None
         if isinstance(error, ValueError) and _UNSUPPORTED in str(error):
-            raise RefusedError(f"{what} cannot be read by uproot: {_line(error)}") from error
-        raise SourceError(
+            return RefusedError(f"{what} cannot be read by uproot: {_line(error)}")
+        return SourceError(
             f"{what} cannot be read by uproot ({type(error).__name__}: {_line(error)}): it may be "
             "damaged, truncated or out of reach, or of a kind that uproot does not read"
-        ) from error
+        )
+
+    return Converting(convert)
 
 
 def _line(error: BaseException) -> str:

@@ -8,6 +8,7 @@ import re
 import secrets
 from array import array as ints
 from collections.abc import Iterator, Mapping
+from functools import partial
 from math import prod
 from typing import Any
 
@@ -23,6 +24,7 @@ from dosna.core.values import check_dtype, decode_value
 from dosna.errors import DosnaError, SourceError, SourceNotFoundError
 from dosna.io.s3.options import S3Options, takes_s3_options
 from dosna.sources.base import ArrayDescription, Source
+from dosna.sources.errors import Converting
 from dosna.sources.kinds import SourceKind, registry
 from dosna.sources.zarr.nodes import (
     DOCUMENTS,
@@ -183,21 +185,20 @@ class ZarrSource(Source):
         if node.refused:
             raise SourceError(f"{name!r} of {self.location}: {node.refused}")
         array = node.array
-        try:
+        with Converting(partial(self._unreadable, name)):
             found = np.asarray(array[box if box else ...])
-        except DosnaError:
-            raise
-        except Exception as error:
-            if self._remote and type(error).__module__.startswith("obstore"):
-                from dosna.io.s3.errors import obstore_failure
-
-                failure = obstore_failure(error)
-                raise failure.error(f"{self.location} cannot be read: {failure}") from None
-            raise SourceError(
-                f"{name!r} of {self.location} cannot be read: it is damaged, or its codecs are "
-                f"missing ({type(error).__name__}: {error})"
-            ) from error
         return as_text(found) if _dtype(array) == TEXT else found
+
+    def _unreadable(self, name: str, error: Exception) -> DosnaError:
+        if self._remote and type(error).__module__.startswith("obstore"):
+            from dosna.io.s3.errors import obstore_failure
+
+            failure = obstore_failure(error)
+            return failure.error(f"{self.location} cannot be read: {failure}")
+        return SourceError(
+            f"{name!r} of {self.location} cannot be read: it is damaged, or its codecs are "
+            f"missing ({type(error).__name__}: {error})"
+        )
 
     def _where(self, name: str) -> str:
         return f"{self.location}/{name}" if name else self.location

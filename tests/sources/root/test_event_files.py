@@ -134,7 +134,7 @@ def test_an_ingest_that_ends_while_a_column_becomes_wider_goes_on(con, write, mo
         raise End
 
     with monkeypatch.context() as patch:
-        patch.setattr("dosna.columns.writing.TreeWriter._remove_others", end)
+        patch.setattr("dosna.columns.datasets.TreeDatasets._remove_others", end)
         with pytest.raises(End):
             trees.restart(raised.value)
     assert get_tree(con, "t").entries == 0
