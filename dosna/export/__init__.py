@@ -33,8 +33,8 @@ from dosna.io.files import disk, remove_folder, sync_folder
 from dosna.io.processes import maker, maker_has_ended
 
 if TYPE_CHECKING:
-    from dosna.array.home import ArrayHome
     from dosna.array.dataset import EngineDataset
+    from dosna.array.home import ArrayHome
     from dosna.engines.base import Report, Runner
 
 __all__ = ["SUFFIXES", "export"]

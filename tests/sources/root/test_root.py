@@ -463,7 +463,7 @@ def test_branches_of_two_states_do_not_make_a_tree(con, tmp_path):
     con.ingest(path, select="run")
     less = {name: array[:2000] for name, array in EVENTS.items()}
     write(tmp_path / "events.root", arrays=less, steps=[0, 2000])
-    with pytest.raises(SourceChangedError, match="tree .Events."):
+    with pytest.raises(SourceChangedError, match="tree"):
         con.ingest(path, select="Muon_pt")
     assert list(con) == ["Events/run"]
     assert con.ingest(path, select="Muon_pt", on_error="skip").made == []
