@@ -8,8 +8,10 @@ import re
 import shutil
 import subprocess
 import sys
+import tarfile
 import zipfile
 from email.parser import Parser
+from importlib.metadata import distribution
 from pathlib import Path
 
 import pytest
@@ -249,36 +251,36 @@ def test_a_virtual_environment_borrows_the_binding_of_ceph(tmp_path):
         assert found.stdout.startswith(str(venv))
 
 
-@pytest.mark.serial
-def test_wheel_holds_the_package_and_needs_two_others(tmp_path):
-    setuptools = require("setuptools")
-    if tuple(map(int, setuptools.__version__.split(".")[:2])) < (70, 1):
-        require("wheel")
-    source = tmp_path / "source"
-    shutil.copytree(ROOT / "dosna", source / "dosna", ignore=shutil.ignore_patterns("__pycache__"))
-    for name in ("setup.cfg", "pyproject.toml", "README.md", "LICENSE"):
-        shutil.copy(ROOT / name, source / name)
-    built = subprocess.run(
-        [
-            *[sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps"],
-            *["--no-build-isolation", "--wheel-dir", tmp_path, source],
-        ],
-        capture_output=True,
-        text=True,
-    )
-    assert built.returncode == 0, built.stderr
+@pytest.fixture(scope="module")
+def distributions(tmp_path_factory):
+    """Build the sdist of a copy of this tree, and the wheel of that sdist."""
+    for package in ("build", "setuptools", "twine"):
+        require(package)
+    folder = tmp_path_factory.mktemp("distributions")
+    source = folder / "source"
+    shutil.copytree(ROOT, source, ignore=shutil.ignore_patterns(*NOT_SOURCE))
+    command = [sys.executable, "-m", "build", "--no-isolation", "--outdir", folder, source]
+    built = subprocess.run(command, capture_output=True, text=True)
+    assert built.returncode == 0, built.stdout + built.stderr
+    return folder
 
-    (wheel,) = tmp_path.glob("dosna-*.whl")
+
+NOT_SOURCE = (".git", ".venv", "__pycache__", ".*_cache", "*.egg-info", "build", "site")
+
+
+def python_files(folder):
+    found = (ROOT / folder).rglob("*.py")
+    return {path.relative_to(ROOT).as_posix() for path in found}
+
+
+@pytest.mark.serial
+def test_the_wheel_holds_the_package_and_needs_two_others(distributions):
+    (wheel,) = distributions.glob("dosna-*.whl")
     with zipfile.ZipFile(wheel) as archive:
         names = set(archive.namelist())
         (metadata_name,) = [name for name in names if name.endswith("/METADATA")]
         metadata = Parser().parsestr(archive.read(metadata_name).decode())
-    wanted = {
-        path.relative_to(ROOT).as_posix()
-        for path in (ROOT / "dosna").rglob("*")
-        if path.suffix == ".py" or path.name == "py.typed"
-    }
-    assert wanted - names == set()
+    assert {*python_files("dosna"), "dosna/py.typed"} - names == set()
     assert {name.partition("/")[0] for name in names} == {
         "dosna",
         metadata_name.partition("/")[0],
@@ -286,10 +288,100 @@ def test_wheel_holds_the_package_and_needs_two_others(tmp_path):
     needed = metadata.get_all("Requires-Dist")
     always = [need for need in needed if "extra ==" not in need]
     assert [re.split(r"[<>=~! ]", need)[0] for need in always] == ["crc32c", "numpy"]
-    extras = {name.lower() for name in metadata.get_all("Provides-Extra")}
+    extras = set(metadata.get_all("Provides-Extra"))
     assert {"hdf5", "jl", "joblib", "mpi", "zarr", "s3", "ceph", "sage", "all", "dev"} <= extras
     assert {"root", "servicex"} <= extras
+    assert extras == {name.lower() for name in extras}
     assert [need for need in needed if need.startswith("rados")] == []
+
+
+@pytest.mark.serial
+def test_the_sdist_holds_what_the_tests_need(distributions):
+    (sdist,) = distributions.glob("dosna-*.tar.gz")
+    with tarfile.open(sdist) as archive:
+        names = {name.partition("/")[2] for name in archive.getnames()}
+    wanted = {"pyproject.toml", "setup.cfg", "run_tests.sh", "venv.sh", "mkdocs.yml", "LICENSE"}
+    for folder in ("dosna", "tests", "examples", "docs", "benchmarks", ".ci"):
+        wanted |= python_files(folder)
+    wanted |= {path.relative_to(ROOT).as_posix() for path in (ROOT / "docs").rglob("*.md")}
+    assert wanted - names == set()
+    assert [name for name in names if "__pycache__" in name] == []
+
+
+@pytest.mark.serial
+def test_the_distributions_pass_the_check_of_the_package_index(distributions):
+    files = [*distributions.glob("dosna-*.*")]
+    assert len(files) == 2
+    command = [sys.executable, "-m", "twine", "--no-color", "check", "--strict", *files]
+    checked = subprocess.run(command, capture_output=True, text=True)
+    assert checked.returncode == 0, checked.stdout + checked.stderr
+
+
+QUICKSTART = """
+import importlib.util, pathlib, sys
+import numpy as np
+import dosna as dn
+assert pathlib.Path(dn.__file__).is_relative_to(sys.prefix), dn.__file__
+assert not importlib.util.find_spec("pytest")
+pathlib.Path("data").mkdir()
+for backend in ("ram", "hdf5"):
+    dn.use(engine="cpu", backend=backend)
+    with dn.Connection("data") as con:
+        ds = con.create_dataset("entry/tomo", data=np.ones((20, 30), "f4"), chunk_size=(8, 8))
+        ds[5:9, 12:] = 5
+        print(ds.map(np.negative, "entry/other").sum(), sorted(con))
+"""
+
+
+@pytest.mark.serial
+@pytest.mark.parametrize("pattern", ["dosna-*.whl", "dosna-*.tar.gz"])
+def test_a_bare_environment_installs_and_runs(distributions, pattern, tmp_path):
+    (file,) = distributions.glob(pattern)
+    bare = tmp_path / "bare"
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", bare], check=True)
+    lend(bare, "setuptools", *needed_by(distributions, "hdf5"))
+    python = bare / "bin/python"
+    clean = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    # In capitals, because the names of extras have no case.
+    wanted = f"dosna[HDF5] @ {file.as_uri()}"
+    command = [sys.executable, "-m", "pip", "--python", python, "install", "--no-index"]
+    command += ["--no-build-isolation", "--disable-pip-version-check", wanted]
+    installed = subprocess.run(command, env=clean, capture_output=True, text=True)
+    assert installed.returncode == 0, installed.stdout + installed.stderr
+    assert "does not provide the extra" not in installed.stderr
+    ran = subprocess.run(
+        [python, "-c", QUICKSTART], cwd=tmp_path, env=clean, capture_output=True, text=True
+    )
+    assert ran.stdout.splitlines() == ["-888.0 ['entry/other', 'entry/tomo']"] * 2, ran.stderr
+    shown = subprocess.run(
+        [bare / "bin/dosna", "ls", "hdf5:data"],
+        cwd=tmp_path,
+        env=clean,
+        capture_output=True,
+        text=True,
+    )
+    assert re.findall("entry/[a-z]+", shown.stdout) == ["entry/other", "entry/tomo"], shown.stderr
+
+
+def needed_by(distributions, extra):
+    """Return the packages that the wheel needs with an extra."""
+    (wheel,) = distributions.glob("dosna-*.whl")
+    with zipfile.ZipFile(wheel) as archive:
+        (name,) = [name for name in archive.namelist() if name.endswith("/METADATA")]
+        needed = Parser().parsestr(archive.read(name).decode()).get_all("Requires-Dist")
+    wanted = [need for need in needed if re.search(f"extra == .{extra}.$|^[^;]*$", need)]
+    return [re.match(r"[\w.-]+", need)[0] for need in wanted]
+
+
+def lend(environment, *packages):
+    """Link packages of this environment, and nothing else of it, into another one."""
+    (site,) = environment.glob("lib/python3*/site-packages")
+    for package in packages:
+        require(package)
+        found = distribution(package)
+        for name in {file.parts[0] for file in found.files if file.parts[0] not in ("..", ".")}:
+            if not (site / name).exists():
+                (site / name).symlink_to(found.locate_file(name))
 
 
 def test_nothing_refers_to_the_machine_it_was_written_on():
