@@ -375,13 +375,14 @@ class Chunked(ArrayAccess):
         """
         workers = workers_within(memory_limit, task_bytes, what)
         dataset = self.instance if over is None else over
-        total = len(every_chunk(self.shape, dataset.grain))
+        objects = every_chunk(self.shape, dataset.grain)
         if tasks is None:
-            block = dataset.grain
+            tasks = objects
             if dataset.remote or self.instance.remote:
                 held = max(task_bytes, dataset.metadata.chunk_nbytes)
-                block = windows(self, block, held, memory_limit)
-            tasks = every_chunk(self.shape, block)
+                block = windows(self, dataset.grain, held, memory_limit)
+                tasks = every_chunk(self.shape, block)
+        total = len(objects)
         boxes = max(1, before + len(tasks))
         with self.runner.reporting(progress, total, what) as tell:
             report = None if tell is None else lambda done: tell((before + done) * total // boxes)

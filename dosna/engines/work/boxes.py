@@ -44,14 +44,14 @@ BLOCK_BYTES = 32 << 20
 
 def read_box(dataset: BackendDataset, box: tuple[slice, ...]) -> Array:
     """Read a box of the array, in this thread."""
-    grain = dataset.grain
-    if all(not s.start % g and s.stop - s.start <= g for s, g in zip(box, grain, strict=True)):
+    one = _object_at(box, dataset.grain)
+    if one is not None:
         result = np.empty(extent_of(box), dataset.metadata.dtype)
-        dataset.read_many(result, objects_of(box, grain))
+        dataset.read_many(result, [one])
         return result
     selection = select(box, dataset.metadata.shape)
     result, canonical = selection.allocate(dataset.metadata.dtype)
-    dataset.read_many(canonical, plan(selection, grain))
+    dataset.read_many(canonical, plan(selection, dataset.grain))
     return result
 
 
@@ -77,7 +77,7 @@ def by_chunk(
 
 def extent_of(box: Sequence[slice]) -> Shape:
     """Return the shape of a box."""
-    return tuple(s.stop - s.start for s in box)
+    return tuple([s.stop - s.start for s in box])
 
 
 def bytes_of(extent: Shape, itemsize: int, halo: Shape | None = None) -> int:
@@ -89,16 +89,30 @@ def bytes_of(extent: Shape, itemsize: int, halo: Shape | None = None) -> int:
 
 def objects_of(box: Sequence[slice], grain: Shape) -> list[ChunkTask]:
     """Plan the stored objects in a box that begins with one; `out` is their place in the box."""
+    one = _object_at(box, grain)
+    if one is not None:
+        return [one]
     first = [s.start // g for s, g in zip(box, grain, strict=True)]
-    extent = extent_of(box)
-    if all(n <= g for n, g in zip(extent, grain, strict=True)):
-        inside = tuple([slice(0, n) for n in extent])
-        # The ellipsis keeps an array of no axes an array.
-        return [ChunkTask(tuple(first), inside, inside or (...,), True)]
     return [
         task._replace(idx=tuple(f + i for f, i in zip(first, task.idx, strict=True)))
-        for task in every_chunk(extent, grain)
+        for task in every_chunk(extent_of(box), grain)
     ]
+
+
+def _object_at(box: Sequence[slice], grain: Shape) -> ChunkTask | None:
+    """Plan a box that begins with a stored object and does not go beyond; None for others."""
+    idx = []
+    inside = []
+    for s, g in zip(box, grain, strict=True):
+        i, rest = divmod(s.start, g)
+        size = s.stop - s.start
+        if rest or size > g:
+            return None
+        idx.append(i)
+        inside.append(slice(0, size))
+    place = tuple(inside)
+    # The ellipsis keeps an array of no axes an array.
+    return ChunkTask(tuple(idx), place, place or (...,), True)
 
 
 def box_of(idx: Sequence[int], shape: Shape, block: Shape) -> ChunkTask:
