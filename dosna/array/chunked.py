@@ -337,7 +337,7 @@ class Chunked(ArrayAccess):
         tasks: Tasks[ChunkTask] | None = None,
         over: BackendDataset | None = None,
         before: int = 0,
-        travels: bool = True,
+        picklable: bool = True,
     ) -> list[Any]:
         """Share work on all chunks out over all workers; collective, as `load` and the like are.
 
@@ -360,7 +360,7 @@ class Chunked(ArrayAccess):
             The dataset whose stored objects are meant; by default this one.
         before : int
             The number of further tasks, which are done already.
-        travels : bool
+        picklable : bool
             True if `work` can be sent to another process.
 
         Returns
@@ -386,7 +386,9 @@ class Chunked(ArrayAccess):
         boxes = max(1, before + len(tasks))
         with self.runner.reporting(progress, total, what) as tell:
             report = None if tell is None else lambda done: tell((before + done) * total // boxes)
-            return self.runner.spread(work, tasks, workers=workers, travels=travels, report=report)
+            return self.runner.spread(
+                work, tasks, workers=workers, picklable=picklable, report=report
+            )
 
 
 def windows(

@@ -28,7 +28,7 @@ def compare(
     dataset.connection.check_connected()
     other = _comparable(dataset, other, exact)
     dataset.note_reading()
-    source, chunks, travels = opened(other)
+    source, chunks, picklable = opened(other)
     workers = dataset.runner.workers
     most = BLOCK_BYTES
     if memory_limit is not None:
@@ -44,7 +44,7 @@ def compare(
         progress,
         memory_limit,
         tasks=every_chunk(dataset.shape, block),
-        travels=travels,
+        picklable=picklable,
     )
     found = sorted(entry for part in parts for entry in part)
     return Comparison(

@@ -61,7 +61,7 @@ def load(
         memory_limit,
         tasks=tasks,
         before=before,
-        travels=job.travels,
+        picklable=job.picklable,
     )
 
 
@@ -71,7 +71,7 @@ class _Job(NamedTuple):
     work: Callable[[Any], None]
     block: Shape
     task_bytes: int
-    travels: bool
+    picklable: bool
 
 
 def _job(dataset: Chunked, data: Any, checked: bool, memory_limit: Limit) -> _Job:
@@ -87,7 +87,7 @@ def _job(dataset: Chunked, data: Any, checked: bool, memory_limit: Limit) -> _Jo
             else partial(instance.write_many, elements(values, dtype))
         )
         return _Job(work, grain, held + bytes_of(grain, itemsize), False)
-    source, chunks, travels = opened(data)
+    source, chunks, picklable = opened(data)
     if source is data and chunks:
         # One chunk as it is stored, and after one filter and the next.
         held += 3 * bytes_of(chunks, itemsize)
@@ -98,7 +98,7 @@ def _job(dataset: Chunked, data: Any, checked: bool, memory_limit: Limit) -> _Jo
     if instance.remote or getattr(source, "remote", False):
         block = windows(dataset, block, 2 * bytes_of(block, itemsize), memory_limit, held)
     work = Load(instance, source, checked)
-    return _Job(work, block, held + bytes_of(block, itemsize), travels)
+    return _Job(work, block, held + bytes_of(block, itemsize), picklable)
 
 
 def _stored_at(dataset: Chunked, data: Any, block: Shape, missing: bool) -> Array | None:
@@ -137,7 +137,7 @@ def _tasks(
 def opened(data: Any) -> tuple[Any, Shape | None, bool]:
     """Return a reader of a source for any thread, its chunks, and True if it can travel."""
     if not isinstance(data, ArrayAccess):
-        return data, _chunks_of(data), getattr(data, "travels", False)
+        return data, _chunks_of(data), getattr(data, "picklable", False)
     data.connection.check_connected()
     data.note_reading()
     instance = data.instance

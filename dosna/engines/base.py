@@ -8,9 +8,11 @@ ranks. Tasks are independent of each other: no two touch the same stored object.
 from __future__ import annotations
 
 import functools
+import inspect
 import pickle
 import sys
 import traceback
+import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, suppress
@@ -43,6 +45,21 @@ class Runner(ABC):
 
     shares_memory: ClassVar[bool] = True
     """True if all workers of `spread` see this process's memory. An instance may override it."""
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        own = cls.__dict__.get("spread")
+        if own is not None and "travels" in inspect.signature(own).parameters:
+            warnings.warn(
+                f"{cls.__name__}.spread has the parameter 'travels', which is now 'picklable'",
+                DeprecationWarning,
+                stacklevel=2,
+            )
+
+            def spread(self: Runner, *args: Any, picklable: bool = True, **others: Any) -> Any:
+                return own(self, *args, travels=picklable, **others)
+
+            cls.spread = spread  # type: ignore[method-assign]
 
     def __init__(self) -> None:
         self.threads = 1
@@ -79,7 +96,7 @@ class Runner(ABC):
         tasks: Tasks[T],
         *,
         workers: int | None = None,
-        travels: bool = True,
+        picklable: bool = True,
         report: Report | None = None,
     ) -> list[R]:
         """Share tasks out over all workers, and return when all have succeeded.
@@ -92,7 +109,7 @@ class Runner(ABC):
             The tasks.
         workers : int, optional
             The most tasks at the same time, to stay within a memory limit.
-        travels : bool
+        picklable : bool
             False if `work` cannot be sent to another process: it holds a file, or an array that
             would have to be copied whole. It then runs in this process's threads.
         report : callable, optional

@@ -19,7 +19,7 @@ class CpuRunner(Runner):
         tasks: Tasks[T],
         *,
         workers: int | None = None,
-        travels: bool = True,
+        picklable: bool = True,
         report: Report | None = None,
     ) -> list[R]:
         return [work(tasks if report is None else reported(tasks, report))]

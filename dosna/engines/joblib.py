@@ -95,7 +95,7 @@ class JoblibRunner(Runner):
         tasks: Tasks[T],
         *,
         workers: int | None = None,
-        travels: bool = True,
+        picklable: bool = True,
         report: Report | None = None,
     ) -> list[R]:
         workers = min(self.workers, workers or self.workers)
@@ -103,7 +103,7 @@ class JoblibRunner(Runner):
         # child has the parent's pools without the threads that run them.
         if getattr(_in_worker, "yes", False) or _started_in not in (None, os.getpid()):
             return [work(tasks if report is None else reported(tasks, report))]
-        if self.shares_memory or not travels:
+        if self.shares_memory or not picklable:
             return self._in_threads(work, tasks, workers, report)
         return self._in_processes(work, tasks, workers, report)
 

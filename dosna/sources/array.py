@@ -23,7 +23,7 @@ class ReadableSource(Protocol):
     """What arrays use of the source that they are in; see `dosna.sources.base.Source`."""
 
     @property
-    def travels(self) -> bool: ...
+    def picklable(self) -> bool: ...
     def reading(self) -> AbstractContextManager[object]: ...
     def read_into(self, name: str, box: Box, out: Array) -> None: ...
     def stored(self, name: str) -> Array | None: ...
@@ -70,9 +70,9 @@ class SourceArray:
         return self.description.pieces or self.description.chunks
 
     @property
-    def travels(self) -> bool:
+    def picklable(self) -> bool:
         """True if the array can be sent to another process."""
-        return self.source.travels
+        return self.source.picklable
 
     def as_stored(self, dtype: np.dtype[Any]) -> SourceArray:
         """Return this array converted to the dtype that a backend stores, if `dtype` is that."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
@@ -50,7 +51,7 @@ class Source(ABC):
         self._lock = threading.RLock()
 
     def __getstate__(self) -> dict[str, Any]:
-        if not self.travels:
+        if not self.picklable:
             raise TypeError(
                 f"{self!r} is an open object or in this process's memory, and cannot be sent to "
                 "another process: give its location"
@@ -93,9 +94,19 @@ class Source(ABC):
         """Close open files. A source that is used afterwards opens them again."""
 
     @property
-    def travels(self) -> bool:
+    def picklable(self) -> bool:
         """True if the source can be sent to another process. One around an open file cannot."""
         return True
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        if "travels" in cls.__dict__:
+            warnings.warn(
+                f"{cls.__name__} has the property 'travels', which is now 'picklable'",
+                DeprecationWarning,
+                stacklevel=2,
+            )
+            cls.picklable = cls.__dict__["travels"]  # type: ignore[method-assign]
 
     @property
     def single(self) -> bool:

@@ -63,7 +63,7 @@ class DatasetsSource(Source):
         return {"_open": {}}
 
     @property
-    def travels(self) -> bool:
+    def picklable(self) -> bool:
         return self._con.instance.shared_between_processes
 
     @property

@@ -176,7 +176,7 @@ class SourceTests:
         self, make_source: MakeSource, arrays: Mapping[str, Array]
     ) -> None:
         with make_source() as source:
-            if not source.travels:
+            if not source.picklable:
                 with pytest.raises(TypeError):
                     pickle.dumps(source)
                 return

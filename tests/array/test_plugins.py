@@ -268,3 +268,25 @@ def test_a_codec_is_loaded_for_the_arrays_that_it_encodes(site):
     """
     )
     assert lines == ["LOADED bz2", "True"]
+
+
+def test_what_was_named_travels_is_picklable():
+    from dosna.engines.cpu import CpuRunner
+    from dosna.sources import Source
+
+    with pytest.warns(DeprecationWarning, match="picklable"):
+
+        class Old(CpuRunner):
+            def spread(self, work, tasks, *, workers=None, travels=True, report=None):
+                return [travels, *super().spread(work, tasks, workers=workers, report=report)]
+
+    assert Old().spread(list, [1], picklable=False) == [False, [1]]
+    assert Old().spread(list, [1], workers=2) == [True, [1]]
+    with pytest.warns(DeprecationWarning, match="picklable"):
+
+        class Open(Source):
+            @property
+            def travels(self):
+                return False
+
+    assert Open.picklable.fget(None) is False

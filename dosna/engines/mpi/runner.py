@@ -157,7 +157,7 @@ class MpiRunner(Runner):
         tasks: Tasks[T],
         *,
         workers: int | None = None,
-        travels: bool = True,
+        picklable: bool = True,
         report: Report | None = None,
     ) -> list[R]:
         mine: Iterable[T]

@@ -92,7 +92,7 @@ class H5Source(Source):
         return {"_file": None, "_tree": None, "_readers": {}, "_scales": Scales(self._name_of)}
 
     @property
-    def travels(self) -> bool:
+    def picklable(self) -> bool:
         return not self._given
 
     @property

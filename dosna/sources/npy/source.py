@@ -71,7 +71,7 @@ class NpySource(Source):
         return {"_members": None}
 
     @property
-    def travels(self) -> bool:
+    def picklable(self) -> bool:
         return self._file is not None
 
     @property

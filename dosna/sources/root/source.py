@@ -81,7 +81,7 @@ class RootSource(Source):
         return {"_decoded": Decoded()}
 
     @property
-    def travels(self) -> bool:
+    def picklable(self) -> bool:
         return self._given is None
 
     def close(self) -> None:

@@ -84,7 +84,7 @@ class ServiceXSource(Stream):
         self.polling_interval, self.timeout = polling_interval, timeout
 
     @property
-    def travels(self) -> bool:
+    def picklable(self) -> bool:
         return self.query is None
 
     def fingerprint(self) -> str:

@@ -72,7 +72,7 @@ class ZarrSource(Source):
         return {"_store": None, "_found": None}
 
     @property
-    def travels(self) -> bool:
+    def picklable(self) -> bool:
         return not self._given
 
     @property

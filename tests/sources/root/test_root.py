@@ -525,7 +525,7 @@ def test_processes_and_objects_of_uproot(con, path, tmp_path):
     with uproot.open({path: None}) as file:
         con.ingest(file["Events"])
         source = open_source(file["Events"])
-        assert not source.travels
+        assert not source.picklable
         source.close()
         assert source["Events/run"][3] == 3
     check(con, path, "Events")
