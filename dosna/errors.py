@@ -78,7 +78,11 @@ __all__ = [
 
 
 class DosnaError(Exception):
-    """Base of every error of dosna."""
+    """Base of every error of dosna: catch it for all of them.
+
+    Each error below is also the built-in exception that its class names, which `except` may catch
+    in its place.
+    """
 
     def __str__(self) -> str:
         # KeyError shows the repr of its argument; a sentence reads better as it is.
@@ -86,31 +90,54 @@ class DosnaError(Exception):
 
 
 class ConfigurationError(DosnaError, ValueError):
-    """An unknown or unusable backend, engine or option."""
+    """Raised for a backend, engine or option that is unknown or has a value that it does not take.
+
+    Also a ValueError. The message lists the known names or the allowed values: use one of them.
+    """
 
 
 class IncompatibleError(ConfigurationError):
-    """An engine and a backend that cannot work together."""
+    """Raised for a connection whose engine and backend cannot work together.
+
+    Also a ValueError. The processes of the engine would not see what the backend stores, as those
+    of mpi do not see ram: choose another of the two. `dosna.compatible` tells in advance.
+    """
 
 
 class MissingDependencyError(DosnaError, ImportError):
-    """A package that a backend, engine or feature needs and that is not installed."""
+    """Raised when a package is not installed that a backend, an engine or a feature needs.
+
+    Also an ImportError. The message says what to install, such as ``pip install 'dosna[hdf5]'``.
+    """
 
 
 class ConnectionError(DosnaError, builtins.ConnectionError):
-    """A store that cannot be reached, or that refuses the connection."""
+    """Raised when a store cannot be reached, or refuses the connection.
+
+    Also a ConnectionError of Python. Check the address and the credentials that the message names,
+    then connect again.
+    """
 
 
 class NotConnectedError(ConnectionError):
-    """A use of a connection before ``connect`` or after ``disconnect``."""
+    """Raised for a use of a connection before ``connect`` or after ``disconnect``.
+
+    Also a ConnectionError of Python. Call ``connect``, or use the connection in a ``with`` block.
+    """
 
 
 class ReadOnlyError(DosnaError, PermissionError):
-    """An attempt to change a dataset of a connection with mode 'r', or a linked dataset."""
+    """Raised for a change of what may only be read: a connection of mode 'r', a linked dataset.
+
+    Also a PermissionError. Connect with ``mode='a'``, or change the file that the dataset links.
+    """
 
 
 class DatasetNameError(DosnaError, ValueError):
-    """A dataset name that is not legal."""
+    """Raised for a name of a dataset that is not legal, or that lies inside another dataset.
+
+    Also a ValueError. The message says which part of the name is wrong: choose another name.
+    """
 
 
 class DatasetError(DosnaError):
@@ -118,19 +145,32 @@ class DatasetError(DosnaError):
 
 
 class DatasetNotFoundError(DatasetError, KeyError):
-    """A dataset that does not exist."""
+    """Raised when a dataset does not exist.
+
+    Also a KeyError. ``sorted(con)`` lists the datasets of a connection.
+    """
 
 
 class DatasetExistsError(DatasetError, FileExistsError):
-    """A dataset that exists already."""
+    """Raised for the creation of a dataset that exists already.
+
+    Also a FileExistsError. Choose another name, or delete the dataset first.
+    """
 
 
 class StaleDatasetError(DatasetError, RuntimeError):
-    """A dataset that was resized or replaced through another handle since this one was opened."""
+    """Raised when a dataset was changed through another handle since this one was opened.
+
+    Also a RuntimeError. It was resized, replaced or deleted: open the dataset again.
+    """
 
 
 class FormatError(DatasetError, ValueError):
-    """Stored metadata of a newer format, of another program, or broken."""
+    """Raised for stored metadata that cannot be read: broken, unknown, or of a newer format.
+
+    Also a ValueError. The message names the document and the part: update dosna, install the
+    package that has the codec, or restore the document from a copy.
+    """
 
 
 class ChunkError(DosnaError):
@@ -138,66 +178,109 @@ class ChunkError(DosnaError):
 
 
 class ChunkNotFoundError(ChunkError, KeyError):
-    """A chunk that was written and is missing from the store."""
+    """Raised when a chunk is missing from the store that was written.
+
+    Also a KeyError. Restore it from a copy, or write it again.
+    """
 
 
 class ChunkIndexError(ChunkError, IndexError):
-    """The index of a chunk that is not in the chunk grid."""
+    """Raised for the index of a chunk that is not in the chunk grid.
+
+    Also an IndexError. ``ds.chunk_grid`` is the number of chunks on each axis.
+    """
 
 
 class ChunkExistsError(ChunkError, FileExistsError):
-    """A chunk that was written before."""
+    """Raised for the creation of a chunk that was written before.
+
+    Also a FileExistsError. Write to the chunk that exists, or delete it first.
+    """
 
 
 class ChunkCorruptError(ChunkError, ValueError):
-    """A stored chunk with a wrong length, header or checksum."""
+    """Raised for a stored chunk with a wrong length, header or checksum, or that does not decode.
+
+    Also a ValueError. Restore the object that the message names from a copy, or delete the chunk
+    to have fill values. ``ds.verify()`` lists all such chunks.
+    """
 
 
 class StorageError(DosnaError, OSError):
-    """A failure of the store: a full disk, a missing permission, an I/O error."""
+    """Raised when the store failed: a full disk, a missing permission, an I/O error.
+
+    Also an OSError, whose cause is in ``__cause__``. Remove the cause and repeat the operation.
+    """
 
 
 class LockError(StorageError):
-    """A file system without locks, so that concurrent writes could be lost."""
+    """Raised on a file system without locks, where concurrent writes could be lost.
+
+    Also an OSError. Use a file system with locks.
+    """
 
 
 class StoreTimeoutError(StorageError, TimeoutError):
-    """A store that did not answer in time. Nothing was changed."""
+    """Raised when a store did not answer in time. Nothing was changed.
+
+    Also a TimeoutError. Repeat the operation, or connect with a longer ``timeout``.
+    """
 
 
 class OutcomeUnknown(StorageError):
-    """A write that may or may not have happened, because the answer was lost.
+    """Raised when the answer to a write was lost, so that it may or may not have happened.
 
-    Read the data back before writing them again.
+    Also an OSError. Read the data back before writing them again.
     """
 
 
 class SourceError(DosnaError, ValueError):
-    """A source of data that cannot be read: it is unknown, damaged, or still being written."""
+    """Raised for a source of data that is unknown, damaged, or still being written.
+
+    Also a ValueError. Name the kind of the source, or give one that is complete.
+    """
 
 
 class SourceNotFoundError(SourceError, FileNotFoundError):
-    """A source that does not exist, or a name that is not in the source."""
+    """Raised for a source that does not exist, or a name that is not in the source.
+
+    Also a FileNotFoundError. Check the location; ``names()`` of a source lists its arrays.
+    """
 
 
 class SourceChangedError(SourceError):
-    """A source that has changed since its ingest began, or since it was linked."""
+    """Raised when a source has changed since its ingest began, or since it was linked.
+
+    Also a ValueError. Ingest or link it again.
+    """
 
 
 class RefusedError(SourceError, TypeError):
-    """An array of a source that a dataset cannot represent."""
+    """Raised for an array of a source that a dataset cannot represent.
+
+    Also a TypeError. The message says why: leave the array out, or convert it.
+    """
 
 
 class MemoryLimitError(DosnaError, ValueError):
-    """A ``memory_limit`` that is smaller than one chunk needs."""
+    """Raised for a ``memory_limit`` that is smaller than one chunk needs.
+
+    Also a ValueError. The message says how much is needed: raise the limit, or use smaller chunks.
+    """
 
 
 class WorkerError(DosnaError, RuntimeError):
-    """A worker process that died or could not be started."""
+    """Raised when a worker process died or could not be started.
+
+    Also a RuntimeError. It often had too little memory: use fewer workers or a ``memory_limit``.
+    """
 
 
 class IncompleteDatasetWarning(UserWarning):
-    """A dataset that is read before all of its data have been written."""
+    """Warned about a dataset that is read before all of its data have been written.
+
+    Also a UserWarning. Elements that are still to come have the fill value.
+    """
 
 
 class SkippedDatasetWarning(UserWarning):
@@ -205,4 +288,7 @@ class SkippedDatasetWarning(UserWarning):
 
 
 class CollectiveError(DosnaError, ValueError):
-    """Different calls, or different arguments, in processes that work together."""
+    """Raised when processes that work together called different things or with other arguments.
+
+    Also a ValueError. Every rank of an mpi program has to make the same calls in the same order.
+    """

@@ -185,7 +185,8 @@ class Pipeline:
             for place in range(len(self._arrays) - 1, -1, -1):
                 name = self._names[place]
                 codec, shape, dtype = self._arrays[place]
-                chunk = codec.decode(chunk, shape, dtype)
+                # NumPy's functions make scalars of arrays without axes, and native byte order.
+                chunk = np.asarray(codec.decode(chunk, shape, dtype), dtype)
         except (CodecError, DosnaError, MemoryError):
             raise
         except Exception as error:

@@ -13,6 +13,7 @@ import dosna as dn
 from dosna import errors
 from dosna.codecs import ArrayArrayCodec, ArrayBytesCodec, BytesBytesCodec, CodecKind, registry
 from dosna.codecs.pipeline import Pipeline
+from dosna.testing import CodecTests
 
 
 class Bz2(BytesBytesCodec):
@@ -170,3 +171,31 @@ def test_encoded_elements_have_the_byte_order_of_the_codec_bytes():
         (data,) = pipeline.encode(np.array([0.25, 1]))
         assert bytes(data)[:2] == first
         assert pipeline.decode(data, np.empty(16, np.uint8)).tolist() == [0.25, 1]
+
+
+class TestBz2(CodecTests):
+    @pytest.fixture
+    def compression(self):
+        return "bz2"
+
+
+class TestScaled(CodecTests):
+    dtypes = ("<f4", ">f8")
+    tolerance = 0.125
+
+    @pytest.fixture
+    def compression(self):
+        return SCALED
+
+
+class TestGzip(CodecTests):
+    @pytest.fixture
+    def compression(self):
+        return {"name": "gzip", "level": 9}
+
+
+@pytest.mark.parametrize("compression", ["zstd", "blosc"])
+class TestNumcodecs(CodecTests):
+    @pytest.fixture(autouse=True)
+    def package(self):
+        require("numcodecs")
