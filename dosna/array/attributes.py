@@ -39,7 +39,7 @@ class Attributes(MutableMapping[str, Any]):
     @collective
     def __setitem__(self, name: str, value: Any) -> None:
         if not isinstance(name, str):
-            raise TypeError(f"an attribute is named by a str, not {name!r}")
+            raise TypeError(f"the name of an attribute must be a str, not {name!r}")
         encoded = encode_value(value)
         self._change(lambda attrs: {**attrs, name: encoded})
 

@@ -137,7 +137,9 @@ class EngineDataChunk:
 
     def __array__(self, dtype: DTypeLike | None = None, copy: bool | None = None) -> Array:
         if copy is False:
-            raise ValueError(f"{self.name} is not in memory: an array of it is a copy")
+            raise ValueError(
+                f"cannot make an array of {self.name} without a copy: it is not in memory"
+            )
         return np.asarray(self.get_data(), dtype)
 
     def __repr__(self) -> str:

@@ -136,7 +136,7 @@ class Chunked(ArrayAccess):
         """
         given = (idx,) if isinstance(idx, (int, np.integer)) else tuple(idx)
         if any(isinstance(i, bool) or not isinstance(i, (int, np.integer)) for i in given):
-            raise TypeError(f"a chunk index is made of integers, not {idx!r}")
+            raise TypeError(f"the index of a chunk must be made of integers, not {idx!r}")
         checked = tuple(map(int, given))
         if not self.instance.metadata.contains(checked):
             raise ChunkIndexError(

@@ -225,8 +225,8 @@ class Creating(ArrayHome):
         refuse_unknown(options, self.instance.create_dataset, f"create_dataset of {kind}")
         if is_text(metadata.dtype) and not self.instance.stores_text:
             raise TypeError(
-                f"{kind} has no datasets of text of variable length: give a dtype of fixed "
-                "length, such as 'U20'"
+                f"{kind} cannot store text of variable length: use a dtype of fixed length, such "
+                "as 'U20'"
             )
 
     def check_free(self, name: str) -> None:

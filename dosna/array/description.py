@@ -211,8 +211,8 @@ class Described(Identified):
             source = f" from {origin['source']}" if "source" in origin else ""
             warnings.warn(
                 f"dataset {self.name!r} is incomplete: writing its data{source} is not finished, "
-                "and what is missing reads as fill; run what was interrupted once more, or call "
-                "mark_complete()",
+                "and what is missing reads as the fill value. Run again what was interrupted, or "
+                "call mark_complete()",
                 IncompleteDatasetWarning,
                 stacklevel=3,
             )

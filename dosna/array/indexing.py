@@ -197,7 +197,9 @@ class ArrayAccess(Described):
 
     def __array__(self, dtype: DTypeLike | None = None, copy: bool | None = None) -> Array:
         if copy is False:
-            raise ValueError(f"dataset {self.name!r} is not in memory: an array of it is a copy")
+            raise ValueError(
+                f"cannot make an array of {self.name!r} without a copy: it is not in memory"
+            )
         return np.asarray(self.read(...), dtype)
 
     def __dask_tokenize__(self) -> bytes:

@@ -45,8 +45,8 @@ def load(
         data = plain(data)
     if tuple(data.shape) != dataset.shape:
         raise ValueError(
-            f"load needs data of shape {dataset.shape}, and this has {tuple(data.shape)}: "
-            "assign with ds[...] = data to broadcast"
+            f"cannot load data of shape {tuple(data.shape)} into {dataset.name!r} of shape "
+            f"{dataset.shape}: assign with ds[...] = data to broadcast them"
         )
     job = _job(dataset, data, checked and data.dtype != dataset.dtype, memory_limit)
     found = dataset.runner.once(lambda: _stored_at(dataset, data, job.block, missing))

@@ -61,9 +61,9 @@ class MpiDataset(_Ranks, EngineDataset):
         ranks = self._ranks
         if ranks.size > 1 and not ranks.same_ranks(connection.runner):
             raise ConfigurationError(
-                f"{ranks.size} ranks copy {self.name!r} together, and connection "
-                f"{connection.name!r} is not one of theirs: make it with engine 'mpi' and the "
-                "same communicator; or let each rank load() the dataset into its own"
+                f"{ranks.size} ranks cannot copy {self.name!r} to connection {connection.name!r}: "
+                "they do not share it. Make it with engine 'mpi' and the same communicator, or "
+                "let each rank load() the dataset into its own"
             )
         return super().copy(connection, *args, **kwargs)
 

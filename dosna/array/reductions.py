@@ -185,8 +185,8 @@ class Reductions(Chunked):
     def _reduced(self, op: _Op, *of_numpy: None) -> Any:
         if any(argument is not None for argument in of_numpy):
             raise TypeError(
-                f"{op} of a dataset is over all of it, and takes no axis, dtype or out: use "
-                f"np.{op}(ds[...], …) if it fits into memory, or dask.array.from_array(ds)"
+                f"{op} of a dataset takes no axis, dtype or out: it reduces all elements. Use "
+                f"np.{op}(ds[...], …) if they fit into memory, or dask.array.from_array(ds)"
             )
         return self.reduce(op)
 

@@ -16,7 +16,7 @@ def unequal(one: Array, other: Array) -> Array:
     """Return, for each element, whether it differs. NaN and NaT are equal to themselves."""
     if one.dtype.names is not None:
         if one.dtype.names != other.dtype.names:
-            raise TypeError(f"cannot compare {one.dtype} with {other.dtype}: fields differ")
+            raise TypeError(f"cannot compare {one.dtype} with {other.dtype}: their fields differ")
         differ = np.zeros(one.shape, bool)
         for name in one.dtype.names:
             within = unequal(one[name], other[name])

@@ -56,19 +56,19 @@ def check_halo(halo: int | Sequence[int], ndim: int) -> tuple[int, ...]:
     """
     widths = (halo,) * ndim if isinstance(halo, (int, np.integer)) else tuple(halo)
     if len(widths) != ndim:
-        raise ValueError(f"halo {widths} has {len(widths)} axes and the dataset has {ndim}")
+        raise ValueError(f"halo must have a width for each of {ndim} axes, not {widths}")
     for width in widths:
         if isinstance(width, bool) or not isinstance(width, (int, np.integer)):
-            raise TypeError(f"halo takes whole numbers of elements, not {width!r}")
+            raise TypeError(f"halo must be made of integers, not {width!r}")
         if width < 0:
-            raise ValueError(f"halo {widths} is negative on an axis")
+            raise ValueError(f"halo must not be negative on any axis: {widths}")
     return tuple(map(int, widths))
 
 
 def check_mode(mode: str) -> str:
     """Return the mode, or raise ValueError if scipy.ndimage does not have it."""
     if mode not in MODES:
-        raise ValueError(f"boundary is one of {', '.join(MODES)}, and {mode!r} was given")
+        raise ValueError(f"boundary must be one of {', '.join(MODES)}, not {mode!r}")
     return mode
 
 

@@ -73,10 +73,10 @@ class JoblibRunner(Runner):
         if njobs is None or njobs == -1:
             njobs = joblib.cpu_count()
         if isinstance(njobs, bool) or not isinstance(njobs, int) or njobs < 1:
-            raise ConfigurationError(f"njobs is a positive number or -1, not {njobs!r}")
+            raise ConfigurationError(f"njobs must be a positive integer or -1, not {njobs!r}")
         if jlbackend not in _BACKENDS:
             raise ConfigurationError(
-                f"jlbackend is one of {', '.join(_BACKENDS)}, and {jlbackend!r} was given"
+                f"jlbackend must be one of {', '.join(_BACKENDS)}, not {jlbackend!r}"
             )
         self.njobs = self.threads = self.workers = njobs
         self.jlbackend = jlbackend

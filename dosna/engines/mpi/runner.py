@@ -22,7 +22,7 @@ try:
 except RuntimeError as error:
     # mpi4py's wheel looks for the library when it is imported.
     raise ImportError(
-        f"mpi4py finds no MPI library: {error}; load your cluster's, or pip install mpich",
+        f"mpi4py found no MPI library: {error}. Load that of your cluster, or pip install mpich",
         name="an MPI library",
     ) from error
 
@@ -71,9 +71,11 @@ class MpiRunner(Runner):
     ) -> None:
         super().__init__()
         if comm is not None and not isinstance(comm, MPI.Comm):
-            raise ConfigurationError(f"comm is an mpi4py communicator, not {comm!r}")
+            raise ConfigurationError(f"comm must be an mpi4py communicator, not {comm!r}")
         if collective_timeout is not None and not collective_timeout > 0:
-            raise ConfigurationError(f"collective_timeout is in seconds, not {collective_timeout}")
+            raise ConfigurationError(
+                f"collective_timeout must be a positive number of seconds: {collective_timeout}"
+            )
         self.comm = MPI.COMM_WORLD if comm is None else comm
         self.collective_timeout = collective_timeout
         self.rank, self.size = self.comm.Get_rank(), self.comm.Get_size()
@@ -101,9 +103,8 @@ class MpiRunner(Runner):
             return
         if MpiRunner._working is not None:
             raise CollectiveError(
-                f"{what} is called by all ranks together, and so not by a function that each "
-                f"rank runs on its own in the midst of {MpiRunner._working}: call it before or "
-                "after"
+                f"{what} cannot be called by a function that each rank runs on its own within "
+                f"{MpiRunner._working}: it is a collective call. Call it before or after"
             )
         self._call = what
         try:
@@ -120,8 +121,8 @@ class MpiRunner(Runner):
         calls = self.own_comm.allgather(shown[:_SHOWN])
         different = "\n".join(f"  rank {rank}: {call}" for rank, call in enumerate(calls))
         raise CollectiveError(
-            "all ranks make a collective call together and with the same arguments, but here "
-            f"they differ:\n{different}"
+            "the collective calls of the ranks differ: all ranks must make the same calls with "
+            f"the same arguments.\n{different}"
         )
 
     @contextmanager
@@ -140,7 +141,7 @@ class MpiRunner(Runner):
     def _abort(self, what: str) -> None:
         print(
             f"dosna: rank {self.rank} of {self.size} waited {self.collective_timeout} s in the "
-            f"collective call {what!r}, which some other rank never made: aborting all ranks",
+            f"collective call {what!r}, which another rank did not make: aborting all ranks",
             file=sys.stderr,
             flush=True,
         )

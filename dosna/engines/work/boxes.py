@@ -20,6 +20,8 @@ __all__ = [
     "box_of",
     "by_chunk",
     "bytes_of",
+    "chunks_of",
+    "count_of",
     "extent_of",
     "objects_of",
     "plain",
@@ -80,11 +82,16 @@ def extent_of(box: Sequence[slice]) -> Shape:
     return tuple([s.stop - s.start for s in box])
 
 
-def bytes_of(extent: Shape, itemsize: int, halo: Shape | None = None) -> int:
+def bytes_of(extent: Sequence[int], itemsize: int, halo: Shape | None = None) -> int:
     """Return the bytes of a box of elements, with a halo on both sides of each axis."""
     for n, h in zip(extent, halo or (0,) * len(extent), strict=True):
         itemsize *= n + 2 * h
     return itemsize
+
+
+def count_of(shape: Sequence[int], block: Sequence[int]) -> int:
+    """Return the number of blocks that an array is cut into."""
+    return prod([-(-n // b) for n, b in zip(shape, block, strict=True)])
 
 
 def objects_of(box: Sequence[slice], grain: Shape) -> list[ChunkTask]:
@@ -169,7 +176,9 @@ def window(
 def plain(data: Any) -> Array:
     """Return data in memory as an array; raise TypeError for a mask, which would be lost."""
     if isinstance(data, np.ma.MaskedArray) and np.ma.is_masked(data):
-        raise TypeError("a dataset has no mask: fill the array first, data.filled(value)")
+        raise TypeError(
+            "cannot store a masked array: a dataset has no mask. Use data.filled(value)"
+        )
     return np.asarray(data)
 
 
@@ -187,13 +196,13 @@ def read_source(source: Any, box: tuple[slice, ...]) -> Array:
     extent = extent_of(box)
     if block.shape != extent:
         raise ValueError(
-            f"{type(source).__name__} of shape {tuple(source.shape)} gave a block of shape "
-            f"{block.shape} for {box}, which has {extent}"
+            f"cannot read {box} of {type(source).__name__} of shape {tuple(source.shape)}: it "
+            f"returned a block of shape {block.shape}, not {extent}"
         )
     return block
 
 
-def _chunks_of(
+def chunks_of(
     task: ChunkTask, extent: Shape, chunk_size: Shape
 ) -> Iterable[tuple[Shape, tuple[Any, ...]]]:
     """Yield the chunks of a stored object: the index in the array, the place in the object."""

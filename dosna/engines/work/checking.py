@@ -13,7 +13,7 @@ from dosna.core.compare import other_bytes, unequal
 from dosna.core.plan import ChunkTask
 from dosna.core.types import Shape
 from dosna.engines.work.boxes import (
-    _chunks_of,
+    chunks_of,
     extent_of,
     read_box,
     read_source,
@@ -37,7 +37,7 @@ class Verify:
 
         chunk_size, nbytes = dataset.metadata.chunk_size, dataset.metadata.chunk_nbytes
         for task in tasks:
-            chunks = _chunks_of(task, extent_of(task.out), chunk_size)
+            chunks = chunks_of(task, extent_of(task.out), chunk_size)
             dataset.for_each(verify, [idx for idx, _ in chunks], nbytes)
         return found
 
@@ -60,7 +60,7 @@ class Compare:
         for task in tasks:
             block = read_box(self.dataset, task.out)
             other = read_source(self.other, task.out)
-            for idx, place in _chunks_of(task, block.shape, chunk_size):
+            for idx, place in chunks_of(task, block.shape, chunk_size):
                 differ = (other_bytes if self.exact else unequal)(block[place], other[place])
                 count = int(np.count_nonzero(differ))
                 if count:

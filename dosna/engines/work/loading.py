@@ -16,6 +16,8 @@ from dosna.core.text import element_bytes, elements
 from dosna.core.types import Array, Shape
 from dosna.core.values import same_fill
 from dosna.engines.work.boxes import (
+    bytes_of,
+    count_of,
     extent_of,
     objects_of,
     read_source,
@@ -82,17 +84,15 @@ def load_block(target: BackendDataset, chunks: Shape | None, limit: int, at_leas
     bytes of the target's elements and leaves `at_least` blocks to share out.
     """
     meta, grain = target.metadata, target.grain
-    block = list(grain)
     if chunks is None:
         return grain
+    block = list(grain)
+    itemsize = element_bytes(meta.dtype)
 
     def excess(axis: int) -> float:
         """Return how many elements of the source are read for one that is written."""
         size, chunk = block[axis], min(chunks[axis], meta.shape[axis])
         return 1.0 if size >= meta.shape[axis] else (size + chunk - gcd(size, chunk)) / size
-
-    def count() -> int:
-        return prod(-(-n // b) for n, b in zip(meta.shape, block, strict=True))
 
     axes = {axis for axis in range(meta.ndim) if excess(axis) > 1}
     while axes:
@@ -102,7 +102,7 @@ def load_block(target: BackendDataset, chunks: Shape | None, limit: int, at_leas
         # By doubling, or by less where that would be too much.
         for grown in (2 * before, before + grain[axis]):
             block[axis] = min(grown, most)
-            fits = prod(block) * element_bytes(meta.dtype) <= limit and count() >= at_least
+            fits = bytes_of(block, itemsize) <= limit and count_of(meta.shape, block) >= at_least
             if fits:
                 break
             block[axis] = before

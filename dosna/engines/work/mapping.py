@@ -20,6 +20,8 @@ from dosna.core.text import element_bytes, elements, is_text
 from dosna.core.types import Array, Shape
 from dosna.engines.work.boxes import (
     by_chunk,
+    bytes_of,
+    count_of,
     extent_of,
     objects_of,
     read_box,
@@ -40,8 +42,8 @@ def result_of(func: Func, block: Array, extent: Shape) -> Array:
     result = np.asarray(func(block))
     if result.shape != extent:
         raise ValueError(
-            f"{name_of(func)} gave shape {result.shape} for a block of shape {extent}: "
-            "a function over chunks keeps their shape (reduce makes one number of them)"
+            f"cannot use the result of {name_of(func)}: it has shape {result.shape}, not that of "
+            f"the block, {extent}. A function of chunks must keep their shape"
         )
     return result
 
@@ -54,7 +56,8 @@ def check_cast(func: Func, result: Array, dtype: np.dtype[Any], advice: str) -> 
     longer = longer or is_text(result.dtype)
     if longer or not np.can_cast(result.dtype, dtype, "same_kind"):
         raise TypeError(
-            f"{name_of(func)} gave {result.dtype}, which {dtype} would cut down: {advice}"
+            f"cannot store the result of {name_of(func)}: {dtype} would cut {result.dtype} down. "
+            f"{advice}"
         )
     return result
 
@@ -66,7 +69,7 @@ def name_of(func: Func) -> str:
 
 def check_first(func: Func, result: Array, dtype: np.dtype[Any]) -> Array:
     """Return a result as `check_cast` does, for a dtype that the first chunk's result fixed."""
-    advice = f"the first chunk's result was {dtype}; say with dtype= what the output shall be"
+    advice = "The dtype is that of the first chunk's result: choose another by dtype="
     return check_cast(func, result, dtype, advice)
 
 
@@ -118,7 +121,7 @@ class Apply:
 
     def _result(self, block: Array) -> Array:
         result = result_of(self.func, block, block.shape)
-        advice = "use map, whose output takes the dtype of the result"
+        advice = "Use map, whose output has the dtype of the result"
         return check_cast(self.func, result, self.dataset.metadata.dtype, advice)
 
 
@@ -178,11 +181,9 @@ class HaloMap:
         """Read a box of the array with its halo; `mode` fills what lies outside the array."""
         meta = self.source.metadata
         extent = [s.stop - s.start + 2 * h for s, h in zip(place, self.halo, strict=True)]
+        block = np.empty(extent, meta.dtype)
         if self.mode == "constant":
-            block = np.empty(extent, meta.dtype)
             block[...] = self.cval
-        else:
-            block = np.empty(extent, meta.dtype)
         corner = [s.start - h for s, h in zip(place, self.halo, strict=True)]
         known = tuple(
             slice(max(0, s.start - h), min(n, s.stop + h))
@@ -224,18 +225,7 @@ def halo_group(dataset: BackendDataset, halo: Shape, limit: int, at_least: int) 
     meta, grain = dataset.metadata, dataset.grain
     group = list(grain)
 
-    def nbytes() -> int:
-        size = element_bytes(meta.dtype)
-        for g, h in zip(group, halo, strict=True):
-            size *= g + 2 * h
-        return size
-
-    def count() -> int:
-        total = 1
-        for g, n in zip(group, meta.shape, strict=True):
-            total *= -(-n // g)
-        return total
-
+    itemsize = element_bytes(meta.dtype)
     while True:
         open_axes = [
             axis for axis in range(meta.ndim) if halo[axis] and group[axis] < meta.shape[axis]
@@ -246,7 +236,8 @@ def halo_group(dataset: BackendDataset, halo: Shape, limit: int, at_least: int) 
         axis = max(open_axes, key=lambda a: halo[a] / group[a])
         before = group[axis]
         group[axis] += grain[axis]
-        if nbytes() > limit or count() < at_least:
+        too_large = bytes_of(group, itemsize, halo) > limit
+        if too_large or count_of(meta.shape, group) < at_least:
             group[axis] = before
             break
     for axis, (g, n, c) in enumerate(zip(group, meta.shape, grain, strict=True)):

@@ -12,7 +12,7 @@ from dosna.backends.base import BackendDataset
 from dosna.core.plan import ChunkTask
 from dosna.core.types import Shape
 from dosna.engines.work.boxes import (
-    _chunks_of,
+    chunks_of,
     read_box,
 )
 
@@ -32,7 +32,7 @@ class Reduce:
         found = []
         for task in tasks:
             block = read_box(self.dataset, task.out)
-            for idx, place in _chunks_of(task, block.shape, chunk_size):
+            for idx, place in chunks_of(task, block.shape, chunk_size):
                 found.append((idx, reduce(block[place], axis=None, dtype=self.dtype)))
         return found
 
