@@ -50,9 +50,9 @@ class BackendConnection(ABC):
 
     def __init__(self, name: str, mode: str = "a") -> None:
         if not isinstance(name, str) or not name:
-            raise ConfigurationError(f"a connection's name is a non-empty str, not {name!r}")
+            raise ConfigurationError(f"a connection's name must be a non-empty str, not {name!r}")
         if mode not in ("a", "r"):
-            raise ConfigurationError(f"mode is 'a' or 'r', and {mode!r} was given")
+            raise ConfigurationError(f"mode must be 'a' or 'r', not {mode!r}")
         self.name = name
         self.mode = mode
         self.connected = False
@@ -146,8 +146,8 @@ class BackendConnection(ABC):
         for part in name.split("/"):
             if part.lower() in reserved:
                 raise DatasetNameError(
-                    f"dataset name {name!r} has the part {part!r}, by which this backend calls "
-                    "one of its own documents: choose another name"
+                    f"dataset name {name!r} contains {part!r}, which is the name of one of this "
+                    "backend's own documents: choose another name"
                 )
         return name
 
@@ -244,7 +244,7 @@ class BackendConnection(ABC):
 
     def _no_groups(self) -> ConfigurationError:
         return ConfigurationError(
-            f"connection {self.name!r} keeps no attributes of groups: keep them with the datasets"
+            f"connection {self.name!r} cannot store attributes of groups: use those of datasets"
         )
 
     def names_in(self, group: str) -> list[str]:

@@ -163,7 +163,7 @@ class BackendDataset(ABC):
         """Create a chunk that was not written before, or raise ChunkExistsError."""
         if self.has_chunk(idx):
             raise ChunkExistsError(
-                f"chunk {idx} of dataset {self.name!r} is written already: "
+                f"chunk {idx} of dataset {self.name!r} has already been written: "
                 "use set_chunk_data to change it"
             )
         if data is None:

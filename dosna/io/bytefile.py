@@ -72,13 +72,13 @@ class ByteFile(ABC):
 
     def _changed(self, pinned: str, found: str) -> SourceChangedError:
         return SourceChangedError(
-            f"{self.location} has changed since it was linked: then it was of {pinned}, and now "
-            f"it is of {found}; restore it, or link it again with overwrite=True"
+            f"{self.location} has changed since it was linked: then it had {pinned}, and now "
+            f"{found}. Restore it, or link it again with overwrite=True"
         )
 
     def _gone(self) -> NotFound:
         return NotFound(
-            f"{self.location} is gone, which was linked: restore it, or delete what links to it"
+            f"{self.location}, which is linked, is gone: restore it, or delete what links to it"
         )
 
 

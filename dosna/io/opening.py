@@ -31,10 +31,10 @@ def open_bytes(location: str, options: S3Options) -> ByteFile:
 _FOREIGN = {
     **dict.fromkeys(
         (b"CDF\x01", b"CDF\x02", b"CDF\x05"),
-        "netCDF-3 classic, which is no HDF5: convert it by nccopy -k nc4 OLD.nc NEW.nc",
+        "netCDF-3 classic, which is not HDF5: convert it by nccopy -k nc4 OLD.nc NEW.nc",
     ),
-    b"MATLAB 5.0": "a MATLAB file of a version before 7.3, which is no HDF5: save it with -v7.3",
-    b"\x0e\x03\x13\x01": "HDF4, which is no HDF5: convert it by h4toh5",
+    b"MATLAB 5.0": "a MATLAB file of a version before 7.3, which is not HDF5: save it with -v7.3",
+    b"\x0e\x03\x13\x01": "HDF4, which is not HDF5: convert it by h4toh5",
 }
 
 

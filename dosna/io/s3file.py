@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
-from dosna.errors import SourceChangedError, SourceError
+from dosna.errors import DosnaError, SourceChangedError, SourceError
 from dosna.errors import SourceNotFoundError as NotFound
 from dosna.io.bytefile import ByteFile
 from dosna.io.parallel import Workers
@@ -15,8 +15,9 @@ from dosna.io.s3.options import S3Options
 
 if TYPE_CHECKING:
     from dosna.io.s3.client import S3Client
+    from dosna.io.s3.errors import Failure
 
-__all__ = ["S3File", "s3_fingerprint"]
+__all__ = ["S3File", "reading_error", "s3_fingerprint"]
 
 
 _workers = Workers("dosna-s3-file", 16, 64 << 20, blocking=True)
@@ -53,7 +54,7 @@ class S3File(ByteFile):
         self.options = options
         self.bucket, _, self.key = url.removeprefix("s3://").partition("/")
         if not self.bucket or not self.key:
-            raise SourceError(f"{url!r} names no object: use s3://bucket/key")
+            raise SourceError(f"{url!r} does not name an object: use s3://bucket/key")
         self._client: S3Client | None = client
         self._found: Mapping[str, Any] | None = None
         self._pinned: str | None = None
@@ -80,11 +81,7 @@ class S3File(ByteFile):
         try:
             found = client.head(f"{self.bucket}/{self.key}")
         except Failure as failure:
-            if failure.gone:
-                raise NotFound(f"{client.endpoint} has no object {self.location}") from None
-            raise failure.error(
-                f"{self.location} cannot be read at {client.endpoint}: {failure}"
-            ) from None
+            raise reading_error(self.location, client, failure) from None
         return {"size": found.size, "etag": found.etag}
 
     def _description(self) -> Mapping[str, Any]:
@@ -124,7 +121,7 @@ class S3File(ByteFile):
             raise self._changed(self._pinned, f"ETag {got.etag}")
         if got.etag.strip('"') != known["etag"].strip('"'):
             raise SourceChangedError(
-                f"{self.location} was replaced while it was being read: begin again"
+                f"{self.location} was replaced while it was being read: read it again"
             )
         if len(got.data) != size:
             raise self._ends(offset, size)
@@ -137,6 +134,13 @@ class S3File(ByteFile):
         self._client = None
         if self._pinned is None:
             self._found = None
+
+
+def reading_error(location: str, client: S3Client, failure: Failure) -> DosnaError:
+    """Return the error for an object that could not be read."""
+    if failure.gone:
+        return NotFound(f"{client.endpoint} has no object {location}")
+    return failure.error(f"{location} cannot be read at {client.endpoint}: {failure}")
 
 
 def s3_fingerprint(size: int, etag: str) -> str:

@@ -15,7 +15,7 @@ from dosna.errors import ConfigurationError, SourceNotFoundError, StorageError
 from dosna.io.bytefile import ByteFile, MemoryFile
 from dosna.io.local import LocalFile
 from dosna.io.s3.options import S3Options
-from dosna.io.s3file import S3File, s3_fingerprint
+from dosna.io.s3file import S3File, reading_error, s3_fingerprint
 from dosna.loader.config import Config
 
 if TYPE_CHECKING:
@@ -180,11 +180,7 @@ class S3Bucket(Bucket):
         try:
             got = self.client.get(f"{self.name}/{key}")
         except Failure as failure:
-            if failure.gone:
-                raise SourceNotFoundError(f"{self.client.endpoint} has no object {url}") from None
-            raise failure.error(
-                f"{url} cannot be read at {self.client.endpoint}: {failure}"
-            ) from None
+            raise reading_error(url, self.client, failure) from None
         return MemoryFile(url, got.data, s3_fingerprint(len(got.data), got.etag))
 
     def entry(self, key: str, file: ByteFile) -> Entry:

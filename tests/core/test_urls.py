@@ -63,7 +63,7 @@ def test_what_is_no_url_is_refused(text):
         ("nowhere:x", "unknown backend 'nowhere'"),
         ("ram:x?bogus=1", "unknown option 'bogus'"),
         ("ram:x?name=y", "unknown option 'name'"),
-        ("ram:x?mode=w", "mode is 'a' or 'r'"),
+        ("ram:x?mode=w", "mode must be"),
         ("ram:x?mode", "key=value"),
         ("ram:x?mode=a&mode=r", "twice"),
     ],
@@ -145,7 +145,7 @@ class TestFolders:
                 assert con[name][...].tolist() == list(range(6))
 
     def test_a_host_is_refused(self, backend):
-        with pytest.raises(ConfigurationError, match="not on a host"):
+        with pytest.raises(ConfigurationError, match="host"):
             dn.open_url(f"{backend}://server/data")
 
     def test_options_take_their_types(self, backend, scans):
@@ -198,7 +198,7 @@ def test_options_of_s3_take_their_types():
 
 @pytest.mark.parametrize(
     ("url", "says"),
-    [("s3://beam", "s3:beam"), ("s3://a/c?bucket=b", "differ"), ("s3://A_/c", "not legal")],
+    [("s3://beam", "s3:beam"), ("s3://a/c?bucket=b", "differ"), ("s3://A_/c", "not valid")],
 )
 def test_wrong_urls_of_s3_are_refused(url, says):
     require("boto3")

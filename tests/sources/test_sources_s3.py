@@ -150,7 +150,7 @@ def test_a_killed_ingest_from_s3_into_s3_goes_on(endpoint_url, bucket, image):
 def test_what_is_not_there(bucket, endpoint_url):
     with pytest.raises(SourceNotFoundError, match=f"no object s3://{bucket.name}/none.h5"):
         open_source(f"s3://{bucket.name}/none.h5", endpoint_url=endpoint_url).names()
-    with pytest.raises(SourceError, match="names no object: use s3://bucket/key"):
+    with pytest.raises(SourceError, match="object"):
         open_source("s3://.h5", endpoint_url=endpoint_url)
     url = put(bucket, "text.h5", b"no HDF5 at all")
     with pytest.raises(SourceError, match="it is no HDF5 file"):

@@ -136,7 +136,7 @@ class CephStore(Store):
         raise self._no_pool()
 
     def _no_pool(self) -> StorageError:
-        return StorageError(f"pool {self.settings.pool!r} is not there any more")
+        return StorageError(f"pool {self.settings.pool!r} does not exist any more")
 
     def _read(self, objects: Any, key: str) -> Any:
         """Read a whole object, by one request if it is as long as others of its folder."""
@@ -172,9 +172,7 @@ class CephStore(Store):
                 except rados.Error as error:
                     if error.errno not in _CONFLICTS:
                         raise
-                    raise VersionConflict(
-                        f"{key!r} is not of version {expected!r} any more"
-                    ) from None
+                    raise VersionConflict(f"{key!r} no longer has version {expected!r}") from None
 
     def _put_in(self, batch: Batch, key: str, data: bytes) -> None:
         """Start to write an object; the batch waits for the end."""
@@ -233,8 +231,8 @@ class CephStore(Store):
         # The binding takes any error for the end of the listing.
         if end is None:
             warnings.warn(
-                f"the listing of pool {self.settings.pool!r} may have been cut short: it is not "
-                f"known without the object {END!r}, which a listing with mode='a' makes",
+                f"the listing of pool {self.settings.pool!r} may have been cut short: only the "
+                f"object {END!r} proves that it is complete, and a listing with mode='a' makes it",
                 stacklevel=2,
             )
         elif last != end:

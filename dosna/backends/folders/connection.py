@@ -93,7 +93,7 @@ class FolderConnection(FolderHome):
     def split_url(cls, path: str, options: dict[str, Any]) -> tuple[str, str, dict[str, Any]]:
         if path.startswith("//") and not path.startswith("///"):
             raise ConfigurationError(
-                f"a folder is not on a host: write {path[1:]!r} for an absolute path, "
+                f"URLs of folders have no host: use {path[1:]!r} for an absolute path, "
                 f"{path[2:]!r} for a relative one"
             )
         folder, border, name = path.removeprefix("//").partition("//")
@@ -140,7 +140,7 @@ class FolderConnection(FolderHome):
     def connect(self) -> None:
         if not os.path.isdir(self.path):
             raise ConnectionError(
-                f"{self.path} is not a folder: make it, or give the one that holds the datasets"
+                f"{self.path} is not a folder: create it, or name the one that holds the datasets"
             )
         with disk(f"connect to {self.path}"):
             if self.holds_dataset(self.path):

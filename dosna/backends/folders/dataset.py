@@ -92,7 +92,7 @@ class FolderDataset(BackendDataset, Generic[F]):
 
     def _replaced(self) -> NoReturn:
         raise StaleDatasetError(
-            f"dataset {self.name!r} was deleted and made again since this handle was opened: "
+            f"dataset {self.name!r} was deleted and created again since this handle was opened: "
             "get it again from its connection"
         )
 
@@ -136,7 +136,7 @@ class FolderDataset(BackendDataset, Generic[F]):
             beyond = beyond or min(inside, default=1) <= 0 or not within(key, size, inside)
         if beyond:
             raise StaleDatasetError(
-                f"dataset {self.name!r} was made smaller by somebody else, to shape {shape}, "
+                f"dataset {self.name!r} was made smaller by another writer, to shape {shape}, "
                 "while it was read or before: try again"
             )
 

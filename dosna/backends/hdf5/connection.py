@@ -140,7 +140,9 @@ class H5Connection(FolderConnection):
             except (FileNotFoundError, NotADirectoryError):
                 return {}
             except (ValueError, KeyError, TypeError) as error:
-                raise FormatError(f"{path} is broken: {error!r}") from error
+                raise FormatError(
+                    f"{path} is damaged: {error!r}. Restore it from a copy"
+                ) from error
 
     def set_group_attrs(self, name: str, attrs: Mapping[str, Any]) -> None:
         document = json.dumps({"dosna_format": FORMAT_VERSION, "attrs": dict(attrs)}).encode()

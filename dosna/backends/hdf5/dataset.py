@@ -124,7 +124,7 @@ class H5Dataset(FolderDataset[H5Folder]):
 
     def _copied_over_and_over(self) -> StorageError:
         return StorageError(
-            f"the folder of dataset {self.name!r} is copied by hard links over and over: try again"
+            f"the folder of dataset {self.name!r} keeps being copied by hard links: try again"
         )
 
     def _unshare(self) -> None:
@@ -336,7 +336,7 @@ class H5Dataset(FolderDataset[H5Folder]):
     def _stale(self, folder: H5Folder, idx: Shape) -> NoReturn:
         raise StaleDatasetError(
             f"chunk {idx} of dataset {self.name!r} does not fit its shape "
-            f"{folder.metadata.shape}, to which somebody else may have resized it: try again"
+            f"{folder.metadata.shape}, to which another writer may have resized it: try again"
         )
 
     def _put(self, idx: Shape, values: Any, key: Slices | None, whole: bool = False) -> None:

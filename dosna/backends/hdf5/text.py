@@ -44,8 +44,8 @@ def check(texts: list[str]) -> None:
     for one in texts:
         if "\0" in one:
             raise ValueError(
-                f"the text {one[:40]!r} has the character NUL in it, at which strings of HDF5 "
-                "end: use another backend, or take it out"
+                f"the text {one[:40]!r} contains the character NUL, which ends strings of HDF5: "
+                "use another backend, or remove it"
             )
 
 

@@ -96,8 +96,8 @@ class LinkedDataset(BackendDataset):
             durable=True,
             checksum=any(code == FLETCHER32 for code, _ in self.link.filters),
             notes=(
-                f"it is linked: its chunks lie in {self.link.url}, and are only read; when that "
-                "file has changed or gone, reading is an error",
+                f"it is linked: its chunks are in {self.link.url}, and are only read. If that "
+                "file has changed or is missing, reading is an error",
             ),
         )
 
@@ -135,7 +135,7 @@ class LinkedDataset(BackendDataset):
         if found is None:
             raise MissingDependencyError(
                 f"dataset {self.name!r} links to chunks with HDF5's filters "
-                f"{[code for code, _ in self.link.filters]}, of which one cannot be undone here: "
+                f"{[code for code, _ in self.link.filters]}, one of which cannot be decoded here: "
                 "pip install numcodecs"
             )
         return found
@@ -206,8 +206,8 @@ class LinkedDataset(BackendDataset):
 
     def _stale(self) -> StaleDatasetError:
         return StaleDatasetError(
-            f"dataset {self.name!r} was made anew since this handle was opened: get it again from "
-            "its connection"
+            f"dataset {self.name!r} was created again since this handle was opened: get it again "
+            "from its connection"
         )
 
     @contextmanager
@@ -272,8 +272,8 @@ class LinkedDataset(BackendDataset):
 
     def check_writable(self) -> None:
         raise ReadOnlyError(
-            f"dataset {self.name!r} is linked: its data lie in {self.link.url}, which dosna does "
-            "not change; make a dataset of them by ds.clone(name, data=True), or by con.ingest"
+            f"dataset {self.name!r} is linked: its data are in {self.link.url}, which dosna does "
+            "not change. Copy them by ds.clone(name, data=True), or by con.ingest"
         )
 
     def _refuse(self, *_: Any, **__: Any) -> NoReturn:

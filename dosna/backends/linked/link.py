@@ -118,7 +118,9 @@ class Link:
                 dict(found["options"]),
             )
         except (KeyError, TypeError, ValueError) as error:
-            raise FormatError(f"what dataset {where} links to is broken: {error!r}") from error
+            raise FormatError(
+                f"the link of dataset {where} is damaged: {error!r}. Delete and link it again"
+            ) from error
 
     def metadata(self, stored: DatasetMetadata) -> DatasetMetadata:
         """Return the metadata of the array, whose table has the metadata `stored`."""

@@ -112,7 +112,8 @@ class RamConnection(BackendConnection):
         with _stores_lock:
             if name in datasets:
                 raise DatasetExistsError(
-                    f"dataset {name!r} exists in ram connection {self.name!r}"
+                    f"dataset {name!r} exists in ram connection {self.name!r}: open it with "
+                    "get_dataset, or delete it"
                 )
             check_nesting(name, datasets.around(name))
             datasets[name] = RamDataset(self, name, metadata)
@@ -144,7 +145,9 @@ class RamConnection(BackendConnection):
         with dataset.exclusive(), _stores_lock:
             datasets = _stores[self.name]
             if datasets.get(name) is not dataset or only not in (None, dataset):
-                raise DatasetNotFoundError(f"dataset {name!r} was deleted or replaced meanwhile")
+                raise DatasetNotFoundError(
+                    f"dataset {name!r} was deleted or replaced meanwhile: open it again"
+                )
             del datasets[name]
             dataset.deleted = True
             dataset.chunks.clear()
@@ -162,7 +165,9 @@ class RamConnection(BackendConnection):
             stack.enter_context(_stores_lock)
             datasets = _stores[self.name]
             if datasets.get(name) is not old:
-                raise DatasetExistsError(f"dataset {name!r} was made or replaced meanwhile")
+                raise DatasetExistsError(
+                    f"dataset {name!r} was created or replaced meanwhile: try again"
+                )
             if old is None:
                 check_nesting(name, datasets.around(name))
             else:

@@ -93,8 +93,8 @@ class RamDataset(BackendDataset):
             return
         if self.connection.has_dataset(self.name):
             raise StaleDatasetError(
-                f"dataset {self.name!r} was deleted and made again since this handle was opened: "
-                "get it again from its connection"
+                f"dataset {self.name!r} was deleted and created again since this handle was "
+                "opened: get it again from its connection"
             )
         raise DatasetNotFoundError(f"dataset {self.name!r} was deleted")
 

@@ -139,7 +139,7 @@ class S3Connection(StoreConnection):
         )
         if bucket is not None and bucket_name(bucket) != bucket:
             raise ConfigurationError(
-                f"bucket {bucket!r} is not legal by AWS's rules: {bucket_name(bucket)!r} is"
+                f"bucket name {bucket!r} is not valid by AWS's rules; {bucket_name(bucket)!r} is"
             )
         if bucket is not None:
             try:
@@ -214,7 +214,7 @@ class S3Connection(StoreConnection):
             return  # Many clients may use buckets but not list them.
         if found.code == "NoSuchBucket":
             raise ConnectionError(
-                f"{client.endpoint} has no bucket {self.bucket!r}: make it first, or leave "
+                f"{client.endpoint} has no bucket {self.bucket!r}: create it first, or leave "
                 "bucket= out to have a bucket for each dataset"
             )
         raise ConnectionError(f"cannot connect to {client.endpoint}: {found}")
@@ -238,7 +238,7 @@ class S3Connection(StoreConnection):
             owner = _owner(metadata, bucket)
             if owner != name:
                 raise OtherNameError(
-                    f"no dataset {name!r}: its bucket {bucket!r} is that of dataset {owner!r}"
+                    f"no dataset {name!r}: its bucket {bucket!r} belongs to dataset {owner!r}"
                 )
         return metadata
 
@@ -278,7 +278,9 @@ class S3Connection(StoreConnection):
                 raise
             except DatasetNotFoundError:
                 continue  # Another client's deletion has removed the bucket again.
-        raise StorageError(f"bucket {bucket_name(name)!r} was deleted {_MOST_ATTEMPTS} times")
+        raise StorageError(
+            f"dataset {name!r} cannot be created: others deleted its bucket {_MOST_ATTEMPTS} times"
+        )
 
     def _explain_other_name(self, name: str) -> None:
         try:
@@ -299,7 +301,9 @@ class S3Connection(StoreConnection):
         except Failure as failure:
             found = failure
         if found.code == "BucketAlreadyExists":
-            raise DatasetExistsError(f"bucket {bucket!r} is of another account: use another name")
+            raise DatasetExistsError(
+                f"bucket {bucket!r} belongs to another account: use another name"
+            )
         if found.code != "BucketAlreadyOwnedByYou":
             raise self._s3.error(found, f"making bucket {bucket!r}")
 
@@ -333,8 +337,8 @@ class S3Connection(StoreConnection):
                 warnings.warn(
                     f"dataset {name!r} was deleted, and its bucket {bucket!r} stays: versioning "
                     "is switched on, so that it holds the older versions of what was deleted. "
-                    "Delete these and then the bucket by your tool for S3, or make the dataset "
-                    "anew in it",
+                    "Delete these and then the bucket by your tool for S3, or create the "
+                    "dataset again in it",
                     stacklevel=2,
                 )
                 return

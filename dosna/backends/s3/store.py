@@ -98,13 +98,13 @@ class S3Store(Store):
             else:
                 found = self.get(key)
                 if (ABSENT if found is None else found.version) != expected:
-                    raise VersionConflict(f"{path!r} is not of version {expected!r} any more")
+                    raise VersionConflict(f"{path!r} no longer has version {expected!r}")
                 self._put(path, data, None, mark)
             return
         except Failure as failure:
             error: DosnaError = self.error(failure, f"writing {path!r}")
             if self._is_gone(failure):
-                error = DatasetNotFoundError(f"there is no bucket for {path!r} any more")
+                error = DatasetNotFoundError(f"the bucket of {path!r} does not exist any more")
         raise error
 
     def _put(
@@ -132,7 +132,7 @@ class S3Store(Store):
                 # The conflict may be with an own attempt whose answer was lost.
                 if unknown and self._is_put_by(path, token):
                     return
-                raise VersionConflict(f"{path!r} is not of version {expected!r} any more")
+                raise VersionConflict(f"{path!r} no longer has version {expected!r}")
             unknown = unknown or found.may_be_done
             if last or not found.transient:
                 break

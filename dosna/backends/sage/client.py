@@ -204,7 +204,7 @@ class MotrClient:
     def _object(self, oid: ObjectId, nbytes: int = 0) -> Iterator[Any]:
         ffi, lib = self._ffi, self._lib
         if not 0 < oid.dataset < 1 << 32 or not 0 <= oid.number < 1 << 64:
-            raise StorageError(f"{oid} is no id of an object")
+            raise StorageError(f"{oid} is not the id of an object")
         with self._adopted():
             obj = ffi.new("struct m0_obj *")
             # Layout 0 lets Motr choose the best one for oa_buf_size.

@@ -123,13 +123,13 @@ def load(path: str) -> SageConfiguration:
         key, equals, value = (part.strip() for part in text.partition("="))
         where = f"{path}, line {number}"
         if not equals:
-            raise ConfigurationError(f"{where}: a line is 'key = value', and this is {text!r}")
+            raise ConfigurationError(f"{where}: a line must be 'key = value', not {text!r}")
         if key not in _FORMS:
             raise ConfigurationError(
                 f"{where}: unknown key {key!r}; the keys are {', '.join(_FORMS)}"
             )
         if key in values:
-            raise ConfigurationError(f"{where}: {key} is there twice")
+            raise ConfigurationError(f"{where}: {key} appears twice")
         form, read = _FORMS[key]
         try:
             values[key] = read(value)

@@ -60,11 +60,11 @@ class SageConnection(StoreConnection):
         super().__init__(name, mode)
         if not name.isprintable() or len(name.encode()) > _LONGEST_NAME:
             raise ConfigurationError(
-                f"a connection's name is of at most {_LONGEST_NAME} bytes and printable, not "
+                f"a connection's name must be printable, of at most {_LONGEST_NAME} bytes, not "
                 f"{name[:40]!r}"
             )
         if not isinstance(prefix_conffile, bool):
-            raise ConfigurationError(f"prefix_conffile is a bool, not {prefix_conffile!r}")
+            raise ConfigurationError(f"prefix_conffile must be a bool, not {prefix_conffile!r}")
         check_seconds("timeout", timeout)
         self.conffile = os.path.abspath(conffile)
         self.prefix_conffile = prefix_conffile

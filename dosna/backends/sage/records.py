@@ -176,7 +176,7 @@ def split(key: str) -> tuple[str, str]:
     """Split a key into the name of a dataset and the rest: metadata, a chunk or another object."""
     if len(key.encode()) > _LONGEST_KEY:
         raise DatasetNameError(
-            f"{key[:40]!r}… is of {len(key.encode())} bytes, and Motr's index takes {_LONGEST_KEY}"
+            f"{key[:40]!r}… has {len(key.encode())} bytes, and Motr's index takes {_LONGEST_KEY}"
         )
     found = _OBJECT.fullmatch(key)
     if found:

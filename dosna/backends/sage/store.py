@@ -212,7 +212,7 @@ class SageStore(Store):
                 if self.motr.create(oid, padded):
                     return oid
         except OutcomeUnknown as error:
-            raise StoreTimeoutError(f"{error}; what was there before is still there") from error
+            raise StoreTimeoutError(f"{error}; the object is unchanged") from error
 
     def _publish(self, root: str, dataset: int, rest: str, entry: Entry) -> bool:
         """Make an entry; return False, and leave nothing of it, if it is not valid."""
@@ -227,7 +227,7 @@ class SageStore(Store):
             alive = self._look_up(root) == dataset
         except DosnaError as error:
             raise OutcomeUnknown(
-                f"object {rest!r} of {root!r} was written, and may count or not: {error}"
+                f"object {rest!r} of {root!r} was written, and may be valid or not: {error}"
             ) from error
         if not counts or not alive:
             self._remove(entry)
@@ -410,8 +410,8 @@ class SageStore(Store):
             yield
             if time.monotonic() > end:
                 raise StorageError(
-                    f"{what} had no effect in {self.patience} seconds: Motr goes by the clocks "
-                    "of its clients, and that of another is ahead of this one's; set them right"
+                    f"{what} had no effect in {self.patience} seconds: Motr orders changes by the "
+                    "clocks of its clients, and that of another is ahead of this one's. Set them"
                 )
             time.sleep(pause)
             pause = min(1.0, 2 * pause + 0.001)
@@ -436,7 +436,7 @@ def _bounds(byte_range: ByteRange | None, entry: Entry) -> tuple[int, int]:
 
 
 def _conflict(key: str, expected: str) -> VersionConflict:
-    return VersionConflict(f"{key!r} is not of version {expected!r} any more")
+    return VersionConflict(f"{key!r} no longer has version {expected!r}")
 
 
 def _too_many(key: str) -> StorageError:

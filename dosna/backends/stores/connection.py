@@ -110,8 +110,8 @@ class StoreConnection(StoreHome):
     def __getstate__(self) -> dict[str, Any]:
         if not self.shared_between_processes:
             raise TypeError(
-                f"connection {self.name!r} is to a store of this process alone, and cannot be "
-                "sent to another"
+                f"connection {self.name!r} is to a store that only this process can use, and "
+                "cannot be sent to another"
             )
         return {k: v for k, v in self.__dict__.items() if k != "_store"}
 
@@ -136,7 +136,10 @@ class StoreConnection(StoreHome):
                     self.store.put(key, document, turns.expected)
                     break
                 elif kind != DELETED:
-                    raise DatasetExistsError(f"dataset {name!r} exists in {self.name!r}")
+                    raise DatasetExistsError(
+                        f"dataset {name!r} exists in {self.name!r}: open it with get_dataset, or "
+                        "delete it"
+                    )
             if found and kind == DELETED:
                 self._make_way(name, found)
         return self.open_dataset(name, metadata)
@@ -170,8 +173,8 @@ class StoreConnection(StoreHome):
                 if key.endswith("/" + zarr3.DOCUMENT) and _kind(self.store.get(key)) == "group":
                     continue  # A group that lost its last dataset before this one was made.
                 raise StorageError(
-                    f"dataset {name!r} in {self.name!r} was not deleted: among its objects there "
-                    f"is {key!r}, which is not dosna's. Move or delete what is not first"
+                    f"dataset {name!r} in {self.name!r} was not deleted: its object {key!r} was "
+                    "not written by dosna. Move or delete such objects first"
                 )
 
     def remember(self, name: str, *described: DatasetMetadata) -> None:
@@ -186,8 +189,8 @@ class StoreConnection(StoreHome):
         for key in below:
             if not _OWN.fullmatch(key[start:]):
                 raise DatasetExistsError(
-                    f"dataset {name!r} in {self.name!r} cannot be made, for where it would be "
-                    f"there is {key!r}, which is not dosna's: use another name"
+                    f"dataset {name!r} in {self.name!r} cannot be created: there is an object "
+                    f"{key!r} in its place, which was not written by dosna. Use another name"
                 )
 
     def neighbours(self, name: str, below: list[str]) -> Iterator[str]:

@@ -234,13 +234,17 @@ class StoreDataset(WatchedDataset):
 
     def decode(self, idx: Shape, data: Any, raw: Array | None = None) -> Array:
         """Decode a chunk, or raise ChunkCorruptError."""
+        try:
+            return self.decoded(data, raw)
+        except CodecError as error:
+            self.corrupt(idx, str(error))
+
+    def decoded(self, data: Any, raw: Array | None = None) -> Array:
+        """Decode a chunk, or raise CodecError."""
         pipeline = self.layout.pipeline
         if raw is None and pipeline.compressed and pipeline.nbytes:
             raw = scratch.raw(pipeline.nbytes)
-        try:
-            return pipeline.decode(data, raw)
-        except CodecError as error:
-            self.corrupt(idx, str(error))
+        return pipeline.decode(data, raw)
 
     # -- writing --------------------------------------------------------------------------
 

@@ -124,8 +124,8 @@ class Deletion:
         found = self._store.get(self._document)
         if found is None or _read(found).get("token") != self._token:
             raise StorageError(
-                f"{self._what} was deleted by somebody else, who took this process for dead: it "
-                f"had not been heard of for {self._lease:g} seconds"
+                f"{self._what} was deleted by another process, because this one gave no sign of "
+                f"life for {self._lease:g} seconds"
             )
         self._put(found.version, abandoned)
 

@@ -16,7 +16,6 @@ from dosna.core.selection import select
 from dosna.core.types import Array, Shape, Slices
 from dosna.errors import StorageError
 from dosna.io.cache import Cache
-from dosna.io.scratch import scratch
 
 __all__ = ["MOST_INDEXES", "ShardedDataset"]
 
@@ -157,14 +156,10 @@ class ShardedDataset(StoreDataset):
         self, shard: Shape, local: Shape, data: Any, raw: Array | None = None
     ) -> Array:
         """Decode a chunk of a shard, or raise ChunkCorruptError."""
-        pipeline = self.layout.pipeline
-        if raw is None and pipeline.compressed and pipeline.nbytes:
-            raw = scratch.raw(pipeline.nbytes)
         try:
-            return pipeline.decode(data, raw)
+            return self.decoded(data, raw)
         except CodecError as error:
-            shards = self.format
-            self.corrupt(shards.chunk(shard, local), str(error))
+            self.corrupt(self.format.chunk(shard, local), str(error))
 
     def read_task(self, out: Array, absent: list[Shape], task: ChunkTask) -> None:
         shard, key, where, _ = task

@@ -232,9 +232,9 @@ class Turns:
             if self._times >= _MOST_REFUSALS:
                 raise StorageError(
                     f"{self._what} cannot be changed: the store refused {self._times} times to "
-                    "write over the version that it has. It honours conditions no more, as "
-                    "radosgw does not in a bucket for which versioning was switched on: connect "
-                    "again, so that dosna finds that out"
+                    "write over the version that it has. It no longer honours conditions, as "
+                    "radosgw in a bucket for which versioning was switched on: connect again, so "
+                    "that dosna finds that out"
                 ) from error
 
 

@@ -154,7 +154,7 @@ class WatchedDataset(BackendDataset):
             return
         if iter(parts) is parts:  # an iterator, which is used up
             raise StaleDatasetError(
-                f"dataset {self.name!r} was made smaller by somebody else, to shape "
+                f"dataset {self.name!r} was made smaller by another writer, to shape "
                 f"{self.metadata.shape}, before it was read through this handle: try again"
             )
         for idx, key, *_ in parts:
@@ -173,8 +173,8 @@ class WatchedDataset(BackendDataset):
             or repr(metadata.fillvalue) != repr(was.fillvalue)
         ):
             raise StaleDatasetError(
-                f"dataset {self.name!r} was deleted and made again since this handle was opened: "
-                "get it again from its connection"
+                f"dataset {self.name!r} was deleted and created again since this handle was "
+                "opened: get it again from its connection"
             )
         before, now = zarr3.revision_of(was), zarr3.revision_of(metadata)
         if now < before:
@@ -246,7 +246,7 @@ class WatchedDataset(BackendDataset):
     def _stale(self, start: Sequence[int]) -> NoReturn:
         raise StaleDatasetError(
             f"the part of dataset {self.name!r} at {tuple(start)} does not fit its shape "
-            f"{self.metadata.shape}, to which somebody else may have resized it: try again"
+            f"{self.metadata.shape}, to which another writer may have resized it: try again"
         )
 
     def corrupt(self, idx: Shape, why: str) -> NoReturn:

@@ -151,9 +151,9 @@ class FileConnection(FolderConnection, ArrayHome):
                         _write(place, document)
             except (OSError, DosnaError) as error:
                 warnings.warn(
-                    f"if {place} has consolidated metadata, other programs believe them, and they "
-                    f"are going to be wrong; they cannot be removed ({error}): call "
-                    "zarr.consolidate_metadata there",
+                    f"consolidated metadata in {place} may become wrong, and other programs use "
+                    "them; "
+                    f"they cannot be removed ({error}): call zarr.consolidate_metadata there",
                     stacklevel=2,
                 )
 

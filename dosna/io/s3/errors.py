@@ -205,8 +205,8 @@ def _plain_http() -> Failure:
 def not_s3() -> Failure:
     """Return the failure of a request that was not answered by an S3 server."""
     return Failure(
-        "what answered is no S3 server but perhaps a web server, a proxy or the page of a login: "
-        "see endpoint_url= and the network",
+        "the answer is not from an S3 server, but perhaps from a web server, a proxy or a login "
+        "page: check endpoint_url= and the network",
         200,
         error=ConnectionError,
     )

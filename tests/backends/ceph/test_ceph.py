@@ -523,11 +523,11 @@ class TestErrors:
             ds = con.create_dataset("data", data=[1, 2, 3, 4], chunk_size=2)
             arguments = {"pool": "gone", "pool2": "gone", "yes_i_really_really_mean_it": True}
             command(ceph, "osd pool delete", **arguments)
-            with pytest.raises(errors.StorageError, match="'gone' is not there any more"):
+            with pytest.raises(errors.StorageError, match="'gone' does not exist"):
                 self.read_until_an_error(ds, [1, 2, 3, 4])
             with pytest.raises(errors.StorageError, match="'gone'"):
                 ds[...] = 1
-            with pytest.raises(errors.StorageError, match="'gone' is not there any more"):
+            with pytest.raises(errors.StorageError, match="'gone' does not exist"):
                 con.has_dataset("data")
 
 

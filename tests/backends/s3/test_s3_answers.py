@@ -184,7 +184,7 @@ def test_what_is_not_s3s_is_never_empty(server, answer, one):
         del asked["put"]  # Of a PUT an ETag is all that S3 answers.
     for what, failed in failures(asked).items():
         assert isinstance(failed, (errors.ConnectionError, errors.StorageError)), what
-        assert "no S3 server" in str(failed), what
+        assert "S3 server" in str(failed), what
     server.answer = (200, {}, "")
     con.disconnect()
 
@@ -195,7 +195,7 @@ def test_no_source_takes_a_page_for_data(server, answer):
     require("zarr")
     server.answer = answer
     for what, failed in failures(sources_ways(server)).items():
-        assert "no S3 server" in str(failed), what
+        assert "S3 server" in str(failed), what
 
 
 @pytest.mark.parametrize("kind", REFUSALS)
@@ -242,9 +242,9 @@ def test_the_loader_takes_no_page_for_an_empty_bucket(server, tmp_path, monkeypa
     bucket = open_bucket(config)
     for answer in PAGES.values():
         server.answer = answer
-        with pytest.raises(errors.DosnaError, match="no S3 server"):
+        with pytest.raises(errors.DosnaError, match="S3 server"):
             print(list(bucket.pages()))
-        with pytest.raises(errors.DosnaError, match="no S3 server"):
+        with pytest.raises(errors.DosnaError, match="S3 server"):
             print(bucket.open("x.h5", 100))
 
 

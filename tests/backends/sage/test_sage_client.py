@@ -97,7 +97,7 @@ def test_a_wrong_value_names_key_value_and_form(tmp_path, key, value):
     [
         ("laddr inet:tcp:192.0.2.10@4001\n", "key = value"),
         ("nonsense = 1\n", "unknown key 'nonsense'.*laddr"),
-        ("block_size = 4096\nblock_size = 4096\n", "line 2: block_size is there twice"),
+        ("block_size = 4096\nblock_size = 4096\n", "line 2: block_size appears twice"),
         ("block_size = 4096\n", "laddr, ha_addr, prof_id, proc_fid are missing"),
         ("[motr]\n", "key = value"),
     ],
