@@ -1,4 +1,4 @@
-"""What the tests share: components that a machine may lack, waiting, and Ctrl-C."""
+"""What the tests share: components that a machine may lack, waiting for others, Ctrl-C."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import os
 import shutil
 import signal
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -58,6 +59,34 @@ def wait_until(true: Callable[[], object], seconds: float = HANG) -> None:
     while not true():
         assert time.monotonic() < end, f"it did not happen within {seconds} s"
         time.sleep(0.01)
+
+
+class Gathering:
+    """A block that nobody leaves before so many are in it at once.
+
+    Attributes
+    ----------
+    most : int
+        How many there have been at once.
+    """
+
+    def __init__(self, wanted: int) -> None:
+        self.most = 0
+        self._wanted = wanted
+        self._inside = 0
+        self._changed = threading.Condition()
+
+    def __enter__(self) -> None:
+        with self._changed:
+            self._inside += 1
+            self.most = max(self.most, self._inside)
+            self._changed.notify_all()
+            assert self._changed.wait_for(lambda: self.most >= self._wanted, HANG / 4)
+        time.sleep(0.01)  # in which one too many would be seen
+
+    def __exit__(self, *exc: object) -> None:
+        with self._changed:
+            self._inside -= 1
 
 
 @contextmanager

@@ -6,6 +6,7 @@ import threading
 import time
 
 import pytest
+from support import HANG, Gathering
 
 from dosna.io.parallel import Workers
 
@@ -40,13 +41,16 @@ def test_each_item_is_worked_on_once(workers):
 @pytest.mark.parametrize(("nbytes", "most"), [(0, 4), (50, 2), (99, 1), (1000, 1)])
 def test_threads_are_bounded_by_number_and_bytes(workers, nbytes, most):
     threads = set()
+    gathering = Gathering(most)
 
     def work(item):
         threads.add(threading.get_ident())
-        waits(workers, 0.005)
+        waits(workers)
+        with gathering:
+            pass
 
     workers.for_each(work, range(20), nbytes)
-    assert len(threads) == most
+    assert len(threads) == gathering.most == most
 
 
 def test_work_that_waits_for_nothing_stays_in_one_thread(workers):
@@ -72,20 +76,20 @@ def test_items_are_taken_when_their_turn_comes(workers):
 
 
 def test_an_error_ends_the_work_and_waits_for_what_is_under_way(workers):
-    under_way, done = [0], []
+    under_way, done = set(), []
 
     def work(item):
-        under_way[0] += 1
+        under_way.add(item)
         waits(workers, 0.02)
-        under_way[0] -= 1
+        under_way.remove(item)
         if item == 5:
             raise LookupError(item)
         done.append(item)
 
     with pytest.raises(LookupError, match="5"):
-        workers.for_each(work, range(100), 1)
-    assert under_way == [0]
-    assert len(done) < 12
+        workers.for_each(work, range(10_000), 1)  # which take a minute
+    assert not under_way
+    assert len(done) < 9_000
     assert workers.batch is None
 
 
@@ -107,23 +111,27 @@ def test_requests_without_a_thread_are_waited_for_and_bounded(workers):
         under_way.add(item)
         most.append(len(under_way))
 
+        if len(under_way) == 4:
+            full.set()
+
         def end():
+            full.wait(HANG)
             under_way.remove(item)
             ended.append(item)
             batch.end(LookupError("lost") if item == fails else None)
 
         threading.Timer(0.01, end).start()
 
-    under_way, fails = set(), None
+    under_way, full, fails = set(), threading.Event(), None
     workers.for_each(work, range(20), 1)
     assert sorted(ended) == list(range(20))
     assert max(most) == 4
     ended.clear()
     fails = 3
     with pytest.raises(LookupError, match="lost"):
-        workers.for_each(work, range(100), 1)
+        workers.for_each(work, range(10_000), 1)
     assert not under_way
-    assert 4 <= len(ended) < 20
+    assert 4 <= len(ended) < 9_000
 
 
 def test_callers_share_the_threads(workers):

@@ -19,7 +19,7 @@ from typing import ClassVar
 import numpy as np
 import pytest
 from kits import ContentMatters, EngineMatters
-from support import HANG, require
+from support import HANG, Gathering, require
 
 import dosna as dn
 from dosna import errors
@@ -27,6 +27,7 @@ from dosna.backends.stores import watching
 from dosna.testing import BackendTests, StoreTests
 from dosna.testing.connections import ConnectionTests
 from dosna.testing.samples import DTYPES
+from dosna.testing.timing import within
 
 rados = require("rados")
 
@@ -40,7 +41,7 @@ ROOT = Path(__file__).resolve().parents[3]
 
 
 def connection(ceph, pool="kit", engine="cpu", engine_kw=None, **kwargs):
-    kwargs = {"conffile": ceph.conf, **kwargs}
+    kwargs = {"conffile": ceph.conf, "timeout": 60, **kwargs}
     return dn.Connection(pool, backend="ceph", engine=engine, engine_kw=engine_kw, **kwargs)
 
 
@@ -353,17 +354,15 @@ def test_large_objects_of_differing_sizes_are_read_whole(con):
 
 @pytest.mark.parametrize(("nbytes", "most"), [(1, 16), (24 << 20, 2), (100 << 20, 1)])
 def test_requests_under_way_are_bounded(con, nbytes, most):
-    under_way, seen = set(), [0]
+    gathering = Gathering(most)
 
     def work(item):
-        under_way.add(item)
         con.instance.store.get("nothing")
-        seen.append(len(under_way))
-        time.sleep(0.01)
-        under_way.remove(item)
+        with gathering:
+            pass
 
     con.instance.store.for_each(work, range(64), nbytes)
-    assert max(seen) == most
+    assert gathering.most == most
 
 
 def test_writes_under_way_are_bounded(con, monkeypatch):
@@ -398,9 +397,8 @@ def test_writes_under_way_are_bounded(con, monkeypatch):
 
 @pytest.fixture
 def quickly():
-    begin = time.monotonic()
-    yield
-    assert time.monotonic() - begin < 6
+    with within(6):
+        yield
 
 
 @pytest.mark.usefixtures("quickly")
@@ -421,7 +419,7 @@ class TestErrors:
 
     def test_no_monitor_is_named(self, tmp_path):
         (tmp_path / "ceph.conf").write_text("[global]\n")
-        con = dn.Connection("kit", backend="ceph", conffile=tmp_path / "ceph.conf", timeout=1)
+        con = dn.Connection("kit", backend="ceph", conffile=tmp_path / "ceph.conf", timeout=60)
         with pytest.raises(errors.ConnectionError, match="mon_host"):
             con.connect()
 
@@ -430,7 +428,7 @@ class TestErrors:
             "[global]\nmon_host = [v2:127.0.0.1:9/0]\nauth_client_required = none\n"
         )
         con = dn.Connection("kit", backend="ceph", conffile=tmp_path / "ceph.conf", timeout=1)
-        with pytest.raises(errors.ConnectionError, match="no monitor answered within 1 s"):
+        with pytest.raises(errors.ConnectionError, match=r"answer(ed)? within [12] s"):
             con.connect()
 
     def test_an_unknown_pool(self, ceph):
@@ -439,19 +437,19 @@ class TestErrors:
 
     def test_a_missing_keyring(self, secured, tmp_path):
         conf = self.with_keyring(secured, tmp_path / "no-such-keyring", tmp_path)
-        con = dn.Connection("kit", backend="ceph", conffile=conf, client_id="dosna", timeout=2)
+        con = dn.Connection("kit", backend="ceph", conffile=conf, client_id="dosna", timeout=60)
         with pytest.raises(errors.ConnectionError, match="keyring"):
             con.connect()
 
     def test_a_client_without_a_key(self, secured):
         with pytest.raises(errors.ConnectionError, match=r"client\.nobody"):
-            connection(secured, client_id="nobody", timeout=2).connect()
+            connection(secured, client_id="nobody").connect()
 
     def test_a_wrong_key(self, secured, tmp_path):
         key = "AQBSdFhcGhTQMhAAd0SYfE9UFqCk0r9wHBwsbg=="
         (tmp_path / "keyring").write_text(f"[client.dosna]\n\tkey = {key}\n")
         conf = self.with_keyring(secured, tmp_path / "keyring", tmp_path)
-        con = dn.Connection("kit", backend="ceph", conffile=conf, client_id="dosna", timeout=2)
+        con = dn.Connection("kit", backend="ceph", conffile=conf, client_id="dosna", timeout=60)
         with pytest.raises(errors.ConnectionError, match=r"client\.dosna") as caught:
             con.connect()
         assert key not in str(caught.value)
@@ -636,7 +634,7 @@ def test_erasure_coded_pools_take_whole_and_partial_writes(ceph):
         erasure_code_profile="two-one",
     )
     try:
-        with connection(ceph, "coded", timeout=20) as con:
+        with connection(ceph, "coded") as con:
             for checksum in (True, False):
                 ds = con.create_dataset(
                     "data", data=np.arange(20), chunk_size=7, checksum=checksum
