@@ -33,6 +33,7 @@ from dosna.io.scratch import scratch
 from dosna.testing import CountingStore, FaultyStore, MemoryStore, use_store
 from dosna.testing.doubles import FolderStore, MemoryConnection
 from dosna.testing.samples import check
+from dosna.testing.timing import patience
 
 
 @pytest.fixture
@@ -440,7 +441,7 @@ DELETE = """
 import sys
 import dosna as dn
 import dosna.testing.doubles
-with dn.Connection(sys.argv[1], backend="folder", engine="cpu", seconds=0.05) as con:
+with dn.Connection(sys.argv[1], backend="folder", engine="cpu", seconds=0.2) as con:
     con.del_dataset("x")
 """
 
@@ -516,9 +517,12 @@ def test_nothing_is_deleted_after_its_time(store):
     assert list(store.list("")) == ["c"]
 
 
-def test_a_deletion_that_lives_is_not_disturbed(con, connect, store, short_lease):
+def test_a_deletion_that_lives_is_not_disturbed(con, connect, store, monkeypatch):
+    seconds = patience(0.1)
+    monkeypatch.setattr(StoreConnection, "lease", 4 * seconds)
+    monkeypatch.setattr(StoreConnection, "settle", 0.02)
     con.create_dataset("x", data=np.zeros(20), chunk_size=1)
-    slow = FaultyStore(store, lambda number, kind, key: 0.1 if kind == "delete" else None)
+    slow = FaultyStore(store, lambda number, kind, key: seconds if kind == "delete" else None)
     con.instance._store = slow
     deleting = threading.Thread(target=con.del_dataset, args=("x",))
     deleting.start()
@@ -539,7 +543,7 @@ def test_who_was_taken_for_dead_deletes_nothing_more(con, connect, store, short_
     def pause(number, kind, key):
         if kind == "delete" and not asleep.is_set():
             asleep.set()
-            awake.wait(10)
+            awake.wait(100)
 
     con.instance._store = FaultyStore(store, pause)
     caught = []
@@ -552,7 +556,7 @@ def test_who_was_taken_for_dead_deletes_nothing_more(con, connect, store, short_
 
     sleeper = threading.Thread(target=delete)
     sleeper.start()
-    asleep.wait(10)
+    asleep.wait(100)
     with connect() as other:
         made = other.create_dataset("x", shape=8, dtype="f8", chunk_size=1)
         made[2:] = 5

@@ -18,7 +18,7 @@ ROOT = Path(__file__).resolve().parents[2]
 def test_timer(capsys):
     with Timer("nothing") as timer:
         sum(range(1000))
-    assert 0 < timer.time < 1
+    assert timer.time > 0
     assert capsys.readouterr().out == f"nothing: {timer.time:.4f} s\n"
 
 
@@ -43,7 +43,7 @@ mpi_barrier()
 pprint("one", rank=mpi_size() - 1, end="!\\n")
 with MpiTimer("waited", rank=mpi_size() - 1) as timer:
     time.sleep(0.2 if mpi_is_root() else 0)
-assert 0.19 < timer.time < 10, timer.time
+assert timer.time > 0.19
 try:
     with MpiTimer("failed", rank=9):
         raise KeyError
@@ -57,11 +57,11 @@ def test_one_process_without_mpi4py(tmp_path):
     path = f"{tmp_path}{os.pathsep}{ROOT}"
     *printed, timed = run(SCRIPT + "assert mpi_comm() is None", path=path)
     assert printed == ["|0) all 1", "|0) one!"]
-    assert re.fullmatch(r"\|0\) waited: \d\.\d{4} s", timed)
+    assert re.fullmatch(r"\|0\) waited: \d+\.\d{4} s", timed)
 
 
 def test_two_processes():
     script = SCRIPT + "assert mpi_comm().Get_size() == 2"
     *printed, timed = run(script, *mpiexec(2))
     assert printed == ["|0) all 2", "|1) all 2", "|1) one!"]
-    assert re.fullmatch(r"\|1\) waited: \d\.\d{4} s", timed)
+    assert re.fullmatch(r"\|1\) waited: \d+\.\d{4} s", timed)

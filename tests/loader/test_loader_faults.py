@@ -23,13 +23,14 @@ from loading import (
     write_folder,
 )
 from services.s3 import make_bucket
-from support import require
+from support import require, wait_until
 
 import dosna as dn
 from dosna import errors, loader
 from dosna.loader import Config
 from dosna.loader.bucket import open_bucket
 from dosna.loader.targets import open_target
+from dosna.testing.timing import patience
 
 for package in ("boto3", "obstore"):
     require(package)
@@ -89,7 +90,7 @@ def test_killed_workers_leave_every_file_loaded_once(
         "target": target,
         "inventory": inventory_url,
         "watchdog_sleep_time": 0.5,
-        "lease_time": 3,
+        "lease_time": patience(3),
         "max_attempts": 50,
         "retry_time": 0.1,
         "memory_limit": "8m",
@@ -238,7 +239,7 @@ def test_a_worker_that_sleeps_over_its_lease_leaves_the_file_to_another(tmp_path
         "src_bucket": bucket.name,
         "aws_s3_gateway": bucket.endpoint_url,
         "target": f"s3://{out}/scans?endpoint_url={bucket.endpoint_url}",
-        "lease_time": 1.5,
+        "lease_time": patience(1.5),
         "memory_limit": "1m",
         "chunk_size": "32k",
         "jobs": 1,
@@ -380,10 +381,3 @@ def test_what_was_loaded_stays_until_its_successor_is_whole(tmp_path, backend):
 
 def url_of(tmp_path):
     return f"sqlite:///{tmp_path}/loader.sqlite"
-
-
-def wait_until(true, seconds=30):
-    end = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < end
-        time.sleep(0.02)

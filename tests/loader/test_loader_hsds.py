@@ -14,6 +14,7 @@ from support import HANG, require
 
 from dosna import loader
 from dosna.loader.config import Config
+from dosna.testing.timing import patience
 
 h5pyd = require("h5pyd")
 for package in ("boto3", "obstore"):
@@ -75,12 +76,11 @@ def check_domains(config, keys, large=(), **options):
             assert file["entry"].attrs["NX_class"] == "NXentry"
 
 
-@pytest.mark.timeout(300)
 def test_killed_workers_leave_every_file_in_its_domain(bucket, config, hsds, tmp_path, capsys):
     large = {3}
     keys = put_files(bucket, config, 16, large)
     kills = 0
-    with roles(tmp_path, **{**config, "lease_time": 3}) as made:
+    with roles(tmp_path, **{**config, "lease_time": patience(3)}) as made:
         made.do("watch", "--once")
         loaders = [made.start("load", "--once") for _ in range(2)]
         differ = made.start("diff", "--once")

@@ -18,7 +18,7 @@ from dosna.backends import registry as backends
 from dosna.core.options import parse_options
 
 WORLD = MPI.COMM_WORLD.Dup()
-PATIENCE = 30.0
+PATIENCE = 200.0
 """Seconds after which a rank that waits in a collective call ends all."""
 
 # All ranks try the same cases.

@@ -245,7 +245,8 @@ def test_the_plug_ins_of_the_guide_to_extending_pass_the_kit(tmp_path):
 
 
 def assert_passes_the_kit(proof, folder):
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--timeout", "60"]
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"]
+    command += ["--timeout", str(HANG)]
     command += ["-c", ROOT / "pyproject.toml", "--basetemp", folder / "proof", proof]
     plugins = {
         "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1",

@@ -323,7 +323,7 @@ def test_a_thread_that_python_did_not_start_is_a_dummy():
         started.set()
 
     _thread.start_new_thread(look, ())
-    assert started.wait(10)
+    assert started.wait(HANG)
     assert isinstance(found[0], threading._DummyThread), "see dosna/backends/ceph/cluster.py"
 
 
@@ -356,7 +356,7 @@ def answering():
     class Handler(http.server.BaseHTTPRequestHandler):
         def do_GET(self):
             if self.server.answer == "silence":
-                ended.wait(10)
+                ended.wait(HANG)
             if isinstance(self.server.answer, str):
                 return
             status, headers, body = self.server.answer
@@ -372,12 +372,13 @@ def answering():
             pass
 
     def error(url):
+        seconds = "0.3s" if server.answer == "silence" else "60s"
         store = obstore.store.S3Store(
             "bucket",
             endpoint=url,
             region="us-east-1",
             skip_signature=True,
-            client_options={"allow_http": True, "timeout": "0.3s", "connect_timeout": "5s"},
+            client_options={"allow_http": True, "timeout": seconds, "connect_timeout": "60s"},
             retry_config={"max_retries": 0, "retry_timeout": timedelta(seconds=2)},
         )
         try:

@@ -11,7 +11,7 @@ from contextlib import suppress
 from typing import BinaryIO, NamedTuple, Self
 from urllib.parse import urlsplit
 
-Fault = str | int | float | None
+Fault = str | int | float | threading.Event | None
 
 
 class Request(NamedTuple):
@@ -33,6 +33,7 @@ class Proxy:
     - 'stall': nothing is handed on, and no answer ever comes;
     - 'ignore': conditions are taken out of the request;
     - a float: seconds to wait before it is handed on;
+    - an event: it is waited for before the request is handed on;
     - an int: nothing is handed on, and this status is the answer.
 
     Parameters
@@ -125,6 +126,8 @@ class Proxy:
             headers = {k: v for k, v in headers.items() if k not in ("if-match", "if-none-match")}
         if isinstance(fault, float):
             time.sleep(fault)
+        if isinstance(fault, threading.Event):
+            fault.wait()
         lines = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
         server.sendall(head + lines.encode("latin-1") + b"\r\n" + body)
         head, headers = read_head(answers)

@@ -312,7 +312,7 @@ def test_mappings_that_an_earlier_version_wrote_are_renewed(con, tmp_path, monke
     assert any(name.startswith("rows_") for name in os.listdir(path))
 
 
-@pytest.mark.timeout(20)
+@pytest.mark.timeout(200)
 @pytest.mark.parametrize(
     ("shape", "chunk_size", "less"),
     [

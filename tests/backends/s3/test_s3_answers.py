@@ -116,7 +116,7 @@ def ways(server, *, one):
     server.answer = (200, {TYPE: "application/xml"}, LISTING if one else BUCKETS)
     options = {"bucket": "bucket"} if one else {}
     con = dn.Connection(
-        "c", backend="s3", endpoint_url=server.url, timeout=5, retries=0, engine="cpu", **options
+        "c", backend="s3", endpoint_url=server.url, timeout=60, retries=0, engine="cpu", **options
     )
     con.connect()
     name = f"a{secrets.token_hex(4)}"
@@ -132,7 +132,7 @@ def ways(server, *, one):
         "delete objects": lambda: con.instance.store.delete_many([f"{name}/c/0"]),
         "list objects": lambda: list(con.instance.store.list(name)),
         "connect": lambda: dn.Connection(
-            "d", backend="s3", endpoint_url=server.url, timeout=5, retries=0, **options
+            "d", backend="s3", endpoint_url=server.url, timeout=60, retries=0, **options
         ).connect(),
     }
     if one:
@@ -145,7 +145,7 @@ def ways(server, *, one):
 
 
 def sources_ways(server):
-    options = S3Options(server.url, retries=0, timeout=5)
+    options = S3Options(server.url, retries=0, timeout=60)
 
     def ingest(url, **more):
         with dn.Connection("answers", backend="ram") as con:
@@ -252,7 +252,7 @@ def test_the_loader_takes_no_page_for_an_empty_bucket(server, tmp_path, monkeypa
 def test_what_others_store_is_read_whatever_its_type(moto_url):
     """Only a web page without dosna's own metadata is taken for one."""
     bucket = make_bucket(moto_url)
-    client = S3Client(S3Options(moto_url, timeout=5, retries=0))
+    client = S3Client(S3Options(moto_url, timeout=60, retries=0))
     for type_ in ("application/json", "binary/octet-stream", "text/plain", ""):
         client.call("put_object", Bucket=bucket, Key="x", Body=b"data", ContentType=type_)
         assert bytes(client.get(f"{bucket}/x").data) == b"data"

@@ -17,6 +17,7 @@ from support import require
 import dosna as dn
 from dosna import errors
 from dosna.backends.stores.connection import ABSENT, VersionConflict
+from dosna.testing.timing import patience
 
 require("boto3")
 require("obstore")
@@ -42,7 +43,7 @@ def con(proxy, bucket):
         proxy.reset()
 
 
-def connection(url, bucket, retries=3, timeout=10.0, **kwargs):
+def connection(url, bucket, retries=3, timeout=60.0, **kwargs):
     return dn.Connection(
         "tests",
         backend="s3",
@@ -139,17 +140,14 @@ def test_a_server_without_conditions(proxy, bucket, fault):
 
 def test_a_gateway_that_dies_and_comes_back(gateway):
     url = gateway.endpoint_url
-    with connection(url, make_bucket(url), retries=8) as con:
+    with connection(url, make_bucket(url), retries=12) as con:
         ds = con.create_dataset("data", (200, 4096), "f8", chunk_size=(1, 4096))
-        done = threading.Event()
 
         def die():
-            while not done.is_set():
-                time.sleep(0.3)
-                gateway.kill("rgw")
-                time.sleep(0.3)
-                gateway.start("rgw")
-                return
+            time.sleep(0.3)
+            gateway.kill("rgw")
+            time.sleep(0.3)
+            gateway.start("rgw")
 
         values = np.random.default_rng(0).random((200, 4096))
         killer = threading.Thread(target=die)
@@ -159,7 +157,6 @@ def test_a_gateway_that_dies_and_comes_back(gateway):
             while killer.is_alive():
                 np.testing.assert_array_equal(ds[...], values)
         finally:
-            done.set()
             killer.join()
         np.testing.assert_array_equal(ds[...], values)
 
@@ -185,8 +182,13 @@ def test_a_write_whose_answers_are_all_lost(proxy, bucket):
 
 
 def test_a_write_that_is_not_answered(proxy, bucket):
-    with connection(proxy.url, bucket, retries=0, timeout=0.5) as con:
-        ds = con.create_dataset("data", data=np.zeros(4), chunk_size=4)
+    with (
+        connection(proxy.url, bucket) as other,
+        connection(proxy.url, bucket, retries=0, timeout=patience(0.5)) as con,
+    ):
+        other.create_dataset("data", data=np.zeros(4), chunk_size=4)
+        ds = con["data"]
+        assert ds.guarantees.partial_writes != "threads"  # for which the server is asked
         proxy.fault = always("PUT", "stall")
         for key in (slice(None), 0):
             with pytest.raises(errors.OutcomeUnknown):
@@ -195,7 +197,7 @@ def test_a_write_that_is_not_answered(proxy, bucket):
         with pytest.raises(errors.StoreTimeoutError):
             print(ds[...])
         proxy.reset()
-        assert ds[...].tolist() == [0, 0, 0, 0]
+        assert other["data"][...].tolist() == [0, 0, 0, 0]
 
 
 def test_a_write_that_was_surely_not_done_is_not_unknown(proxy, bucket):
@@ -275,40 +277,43 @@ def add_up(ds, mine, rounds):
 @pytest.mark.fault
 def test_a_partial_write_that_arrives_late_is_refused(proxy, bucket):
     """Its second attempt is done, another wrote, and then the first attempt arrives."""
-    with connection(proxy.url, bucket, retries=3, timeout=1.0) as con:
+    late = threading.Event()
+    with connection(proxy.url, bucket, timeout=patience(1.0)) as con:
         ds = con.create_dataset("data", data=np.zeros(4), chunk_size=4)
         ds[0] = 0
-        begin = time.monotonic()
         proxy.reset()
-        proxy.fault = once("PUT", 3.0)
+        proxy.fault = once("PUT", late)
         ds[0] = 1
         ds[1] = 2
-        assert time.monotonic() - begin < 3
         assert proxy.counts["PUT"] >= 3
-        time.sleep(begin + 3.5 - time.monotonic())
+        late.set()
+        time.sleep(patience(0.5))  # in which it arrives
         assert ds[...].tolist() == [1, 2, 0, 0]
 
 
 @pytest.mark.fault
-@pytest.mark.timeout(60)
 def test_a_gateway_that_is_paused(gateway):
-    url = gateway.endpoint_url
-    with connection(url, make_bucket(url), retries=1, timeout=0.7) as con:
-        ds = con.create_dataset("data", data=np.arange(100.0), chunk_size=10)
+    url, bucket = gateway.endpoint_url, make_bucket(gateway.endpoint_url)
+    with (
+        connection(url, bucket) as other,
+        connection(url, bucket, retries=1, timeout=patience(0.7)) as con,
+    ):
+        made = other.create_dataset("data", data=np.arange(100.0), chunk_size=10)
+        ds = con["data"]
         gateway.pause("rgw")
         try:
             with pytest.raises(errors.StoreTimeoutError):
                 print(ds[...])
+            ds.instance._looked = time.monotonic() + 600  # as one that looked just before
             with pytest.raises(errors.OutcomeUnknown):
                 ds[...] = 1
         finally:
             gateway.resume("rgw")
         assert ds.shape == (100,)
-        assert set(ds[...].tolist()) <= {1.0, *map(float, range(100))}
+        assert set(made[...].tolist()) <= {1.0, *map(float, range(100))}
 
 
 @pytest.mark.fault
-@pytest.mark.timeout(120)
 def test_two_processes_lose_nothing_though_answers_are_lost(gateway):
     numbers = iter(range(1_000_000))
 
@@ -326,7 +331,6 @@ def test_two_processes_lose_nothing_though_answers_are_lost(gateway):
 
 
 @pytest.mark.fault
-@pytest.mark.timeout(60)
 def test_a_killed_writer_leaves_whole_chunks(gateway):
     url = gateway.endpoint_url
     with connection(url, make_bucket(url)) as con:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import subprocess
 import sys
-import time
 
 import pytest
 from hypothesis import given
@@ -17,6 +17,7 @@ from dosna import errors
 from dosna.backends.sage import binding as motr
 from dosna.backends.sage import configuration as sage_conf
 from dosna.backends.sage import start as sage_start
+from dosna.testing.timing import within
 
 GOOD = {
     "laddr": "inet:tcp:192.0.2.10@4001",
@@ -181,21 +182,20 @@ def test_without_the_binding_the_message_says_how_to_compile_it(tmp_path, monkey
 
 
 def test_an_agent_that_is_down_is_an_error_at_once(free_port):
-    began = time.monotonic()
-    with pytest.raises(errors.ConnectionError, match="high-availability agent"):
-        sage_start._reach(f"inet:tcp:127.0.0.1@{free_port}", 5.0)
-    assert time.monotonic() - began < 4
+    with within(10), pytest.raises(errors.ConnectionError, match="high-availability agent"):
+        sage_start._reach(f"inet:tcp:127.0.0.1@{free_port}", 1000.0)
 
 
 def test_an_agent_that_listens_is_reached():
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         listener.listen()
-        sage_start._reach(f"inet:tcp:127.0.0.1@{listener.getsockname()[1]}", 5.0)
+        sage_start._reach(f"inet:tcp:127.0.0.1@{listener.getsockname()[1]}", 60.0)
 
 
 def test_each_process_takes_an_endpoint_of_its_own(free_port):
-    addresses = (f"inet:tcp:127.0.0.1@{free_port}", "192.0.2.1@tcp:12345:34:7")
+    # The second is of this test alone on the host, too.
+    addresses = (f"inet:tcp:127.0.0.1@{free_port}", f"192.0.2.1@tcp:12345:34:{os.getpid()}")
     code = (
         "import sys; from dosna.backends.sage import start as sage_start\n"
         f"address, claim = sage_start._take_endpoint({addresses!r})\n"

@@ -78,11 +78,9 @@ def test_a_forked_process_gets_an_error_at_once(con, name):
     ds = con.create_dataset(name, data=np.arange(10))
     context = multiprocessing.get_context("fork")
     answers = context.Queue()
-    began = time.monotonic()
     child = context.Process(target=read_in_child, args=(ds, answers))
     child.start()
     assert answers.get(timeout=HANG) == "ConnectionError"
-    assert time.monotonic() - began < 10
     child.join(HANG)
     assert ds[:].tolist() == list(range(10))
 

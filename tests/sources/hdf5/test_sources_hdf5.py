@@ -291,7 +291,7 @@ def test_elements_are_read_while_another_thread_is_in_libhdf5(path, options):
         array = source["a"]
         assert array[0, 0, 0] == VOLUME[0, 0, 0]
         with h5py._objects.phil:  # which every call of libhdf5 takes
-            whole = pool.submit(lambda: array[...]).result(timeout=20)
+            whole = pool.submit(lambda: array[...]).result(timeout=200)
     np.testing.assert_array_equal(whole, VOLUME)
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import multiprocessing
 import pickle
-import time
 
 import numpy as np
 import pytest
@@ -16,6 +15,7 @@ import dosna as dn
 from dosna import errors
 from dosna.sources import open_source
 from dosna.testing import SourceTests
+from dosna.testing.timing import within
 
 h5py = require("h5py")
 h5pyd = require("h5pyd")
@@ -308,11 +308,10 @@ def test_a_server_that_goes_away_is_an_error_in_bounded_time(start_hsds, con, tm
             if done and server.pids:
                 server.kill("hsds")
 
-        began = time.monotonic()
-        with pytest.raises(ConnectionError, match=r"cannot be reached|connection broke") as caught:
+        refused = pytest.raises(ConnectionError, match=r"cannot be reached|connection broke")
+        with within(20), refused as caught:
             con.ingest(where, progress=kill, retries=2, **options)
         assert isinstance(caught.value, errors.DosnaError)
-        assert time.monotonic() - began < 20
         assert con["x"].incomplete
         con.create_dataset("y", data=np.arange(5))
         with pytest.raises(ConnectionError):
@@ -323,12 +322,10 @@ def test_a_server_that_goes_away_is_an_error_in_bounded_time(start_hsds, con, tm
             np.testing.assert_array_equal(con["x"][...], frames)
             server.pause("hsds")
             source = open_source(where, timeout=1, retries=1)
-            began = time.monotonic()
-            with pytest.raises(TimeoutError, match="no answer in time"):
+            with within(10), pytest.raises(TimeoutError, match="no answer in time"):
                 source.names()
-            assert time.monotonic() - began < 10
             server.resume("hsds")
-            assert source.names() == ["x"]
+            assert open_source(where).names() == ["x"]
 
 
 @pytest.mark.fault

@@ -7,7 +7,6 @@ import os
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -15,7 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from support import HANG, mpiexec, require
+from support import HANG, mpiexec, require, wait_until
 
 import dosna as dn
 from dosna.columns import find_trees, get_tree, read_columns
@@ -27,6 +26,7 @@ from dosna.errors import (
     SourceError,
     SourceNotFoundError,
 )
+from dosna.testing.timing import patience, within
 
 require("servicex")
 require("obstore")
@@ -149,10 +149,7 @@ def submitted(servicex: ServiceX, inputs: list[str], form: str = "parquet", **mo
     body = {"file-list": inputs, "codegen": "uproot-raw", "result-format": form, "title": None}
     selection = json.dumps([{**NOTHING_CHOSEN, **CUT[0]}])
     transform = servicex.submit({**body, "selection": selection, **more})
-    done_by = time.monotonic() + 20
-    while transform.status != "Complete" and len(transform.rows) < servicex.allowed:
-        assert time.monotonic() < done_by
-        time.sleep(0.01)
+    wait_until(lambda: transform.status == "Complete" or len(transform.rows) >= servicex.allowed)
     return transform.id
 
 
@@ -176,7 +173,7 @@ def con(tmp_path: Path) -> Iterator[Any]:
         yield made
 
 
-SOON = {"polling_interval": 0.05, "timeout": 20.0}
+SOON = {"polling_interval": 0.05, "timeout": 200.0}
 
 
 @pytest.mark.parametrize("engine", ["cpu", "joblib"])
@@ -222,11 +219,8 @@ def test_results_come_in_while_others_are_made(
 
     worker = threading.Thread(target=ingest)
     worker.start()
-    done_by = time.monotonic() + 20
-    while not (trees := find_trees(con)) or not trees["servicex"].entries:
-        assert time.monotonic() < done_by
-        time.sleep(0.02)
-    assert [f.url for f in trees["servicex"].files] == inputs[:1]
+    wait_until(lambda: find_trees(con) and find_trees(con)["servicex"].entries)
+    assert [f.url for f in find_trees(con)["servicex"].files] == inputs[:1]
     assert all(con[name].incomplete for name in con)
     assert worker.is_alive()
     servicex.allowed = FILES
@@ -595,15 +589,14 @@ def test_what_cannot_be_reached_is_said_in_time(
     request = f"servicex:{submitted(servicex, inputs)}"
     soon = {"polling_interval": 0.05, "timeout": 1.5}
     with pytest.raises(SourceNotFoundError, match="knows no request 0815"):
-        con.ingest("servicex:0815", config_path=config, **soon)
+        con.ingest("servicex:0815", config_path=config, **SOON)
     wrong = write_config(tmp_path / "wrong.yaml", servicex.url, "wrong")
     with pytest.raises(ConnectionError, match="refuses the token: get a new one"):
-        con.ingest(request, config_path=wrong, **soon)
+        con.ingest(request, config_path=wrong, **SOON)
     nowhere = write_config(tmp_path / "nowhere.yaml", "http://127.0.0.1:9", REFRESH_TOKEN)
-    began = time.monotonic()
-    with pytest.raises(ConnectionError, match=r"127.0.0.1:9 did not answer within 1.5 s"):
+    refused = pytest.raises(ConnectionError, match=r"127.0.0.1:9 did not answer within 1.5 s")
+    with within(8), refused:
         con.ingest(request, config_path=nowhere, **soon)
-    assert time.monotonic() - began < 8
     with pytest.raises(ConfigurationError, match="no configuration of ServiceX at"):
         con.ingest(request, config_path=str(tmp_path / "none"), **soon)
     monkeypatch.chdir(tmp_path / "cache")
@@ -630,8 +623,8 @@ def test_a_server_that_goes_away_in_the_middle(
             servicex.status_codes["/servicex"] = 503
 
     given = {"config_path": config, "polling_interval": 0.05}
-    with pytest.raises(ConnectionError, match=r"did not answer within 2 s.*goes on later"):
-        con.ingest(f"servicex:{request}", timeout=2.0, progress=go, **given)
+    with pytest.raises(ConnectionError, match=r"did not answer within .*goes on later"):
+        con.ingest(f"servicex:{request}", timeout=patience(2.0), progress=go, **given)
     assert len(get_tree(con, "servicex").files) == 2
     servicex.status_codes.clear()
     servicex.allowed = FILES
