@@ -30,6 +30,7 @@ from services import aws_environment, start_ceph
 from services.proxy import Proxy
 from services.s3 import make_client
 
+from dosna.io.s3.opening import open_client
 from dosna.io.s3.options import S3Options
 from dosna.loader import Config, open_inventory, watch
 
@@ -84,7 +85,7 @@ def image(number: int) -> bytes:
 
 def table(folder: Path, url: str, files: int, rounds: int, latency: float) -> None:
     """Print the times with one latency."""
-    client, other = make_client(url), S3Options(url).client("raw")
+    client, other = make_client(url), open_client(S3Options(url), "raw")
 
     def by_boto3() -> None:
         for number in range(files):

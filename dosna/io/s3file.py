@@ -11,6 +11,7 @@ from dosna.errors import DosnaError, SourceChangedError, SourceError
 from dosna.errors import SourceNotFoundError as NotFound
 from dosna.io.bytefile import ByteFile
 from dosna.io.parallel import Workers
+from dosna.io.s3.opening import open_client
 from dosna.io.s3.options import S3Options
 
 if TYPE_CHECKING:
@@ -29,7 +30,7 @@ def _shared_client(options: S3Options, environment: tuple[tuple[str, str], ...])
 
     It is shared, because making a client takes longer than reading a small file.
     """
-    return options.client("from S3")
+    return open_client(options, "from S3")
 
 
 class S3File(ByteFile):

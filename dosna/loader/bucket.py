@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from dosna.errors import ConfigurationError, SourceNotFoundError, StorageError
 from dosna.io.bytefile import ByteFile, MemoryFile
 from dosna.io.local import LocalFile
+from dosna.io.s3.opening import open_client
 from dosna.io.s3.options import S3Options
 from dosna.io.s3file import S3File, reading_error, s3_fingerprint
 from dosna.loader.config import Config
@@ -160,7 +161,7 @@ class S3Bucket(Bucket):
         """The client, shared by all threads."""
         with self._lock:
             if self._client is None:
-                self._client = self.options.client(self.location)
+                self._client = open_client(self.options, self.location)
             return self._client
 
     def _pages(self) -> Iterator[list[Entry]]:

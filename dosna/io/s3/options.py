@@ -6,13 +6,10 @@ import inspect
 import os
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, fields
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 from dosna.core.options import check_count, check_seconds
-from dosna.errors import ConfigurationError, MissingDependencyError
-
-if TYPE_CHECKING:
-    from dosna.io.s3.client import S3Client
+from dosna.errors import ConfigurationError
 
 __all__ = ["S3Options", "takes_s3_options"]
 
@@ -83,16 +80,6 @@ class S3Options:
                     "link: put keys into ~/.aws/credentials or the environment"
                 )
         return kept
-
-    def client(self, what: str) -> S3Client:
-        """Return a new client. `what` names the object to read in errors."""
-        try:
-            from dosna.io.s3.client import S3Client
-        except ImportError as error:
-            raise MissingDependencyError(
-                f"reading {what} needs {error.name}: pip install 'dosna[s3]'"
-            ) from error
-        return S3Client(self)
 
 
 def takes_s3_options(function: F) -> F:

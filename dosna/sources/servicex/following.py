@@ -16,6 +16,7 @@ import awkward as ak
 from dosna.columns import escape
 from dosna.core.report import IngestReport
 from dosna.errors import SourceError, SourceNotFoundError
+from dosna.io.s3.opening import open_client
 from dosna.io.s3.options import S3Options
 from dosna.io.s3file import S3File
 from dosna.sources.servicex.eventfiles import open_events
@@ -165,7 +166,7 @@ class Following:
                 timeout=self.source.timeout,
                 keys=(status.minio_access_key, status.minio_secret_key),
             )
-            self._s3 = self._options.client(self.source.location)
+            self._s3 = open_client(self._options, self.source.location)
             self.stack.callback(self._s3.close)
         return self._s3
 

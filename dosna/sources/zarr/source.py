@@ -22,6 +22,7 @@ from dosna.core.text import TEXT, as_text
 from dosna.core.types import Array, Box, Shape
 from dosna.core.values import check_dtype, decode_value
 from dosna.errors import DosnaError, SourceError, SourceNotFoundError
+from dosna.io.s3.opening import open_client
 from dosna.io.s3.options import S3Options, takes_s3_options
 from dosna.sources.base import ArrayDescription, Source
 from dosna.sources.errors import Converting
@@ -98,7 +99,7 @@ class ZarrSource(Source):
         digest = hashlib.sha256()
         if self._remote:
             bucket, prefix = self._place
-            client = self._options.client(self.location)
+            client = open_client(self._options, self.location)
             for page in client.listed(bucket, prefix + "/", self.location):
                 for found in page.get("Contents", ()):
                     digest.update(f"{found['Key']} {found['ETag']}\n".encode())
@@ -247,7 +248,7 @@ class ZarrSource(Source):
         """
         if self._remote:
             bucket, prefix = self._place
-            client = self._options.client(self.location)
+            client = open_client(self._options, self.location)
             begin = "/".join(filter(None, [prefix, top]))
             keys = [
                 found["Key"][len(prefix) :].lstrip("/")
@@ -278,7 +279,7 @@ class ZarrSource(Source):
                 if self._given:
                     self._store = self._open_object.store
                 elif self._remote:
-                    client = self._options.client(self.location)
+                    client = open_client(self._options, self.location)
                     self._store = ObjectStore(client.objects_of(*self._place), read_only=True)
                 elif os.path.isdir(self.location):
                     self._store = LocalStore(self.location, read_only=True)

@@ -19,6 +19,7 @@ require("boto3")
 require("obstore")
 
 from dosna.io.s3.client import S3Client  # noqa: E402
+from dosna.io.s3.opening import open_client  # noqa: E402
 from dosna.io.s3.options import S3Options  # noqa: E402
 from dosna.io.s3file import S3File  # noqa: E402
 
@@ -161,7 +162,7 @@ def sources_ways(server):
         "ingest h5": lambda: ingest("s3://bucket/x.h5"),
         "ingest zarr": lambda: ingest("s3://bucket/x.zarr"),
         "link": lambda: link("s3://bucket/x.h5"),
-        "listing": lambda: list(options.client("x").listed("bucket", "", "it")),
+        "listing": lambda: list(open_client(options, "x").listed("bucket", "", "it")),
     }
 
 
