@@ -106,7 +106,7 @@ def _offsets(read: Read, path: str, start: int, stop: int) -> Array:
     counted = read(path, start, stop + 1)
     if counted[0] < 0 or (np.diff(counted) < 0).any():
         raise FormatError(
-            f"{path!r} has offsets that go back between {start} and {stop}: the dataset is damaged"
+            f"{path!r} has decreasing offsets between {start} and {stop}: the dataset is damaged"
         )
     return counted
 
@@ -129,7 +129,9 @@ def _union(form: Any, path: str, start: int, stop: int, read: Read) -> Any:
         index[there] = np.arange(prod(there[there].shape))
         contents.append(part)
     if (tags < 0).any():
-        raise FormatError(f"{path!r} has an element that is none of the union's alternatives")
+        raise FormatError(
+            f"{path!r} has an element without a type of the union: the dataset is damaged"
+        )
     return ak.contents.UnionArray(
         ak.index.Index8(tags), ak.index.Index64(index), contents, parameters=form.parameters
     )

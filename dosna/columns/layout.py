@@ -140,7 +140,7 @@ def _columns(form: Any, path: str, counted_by: str | None, factor: int) -> Itera
         for number, content in enumerate(form.contents):
             yield from _columns(as_list(content), below(path, str(number)), counted_by, factor)
     elif not form.is_unknown:
-        raise RefusedError(f"there is no layout for awkward's {type(form).__name__}")
+        raise RefusedError(f"awkward's {type(form).__name__} cannot be kept in datasets")
 
 
 def counted_contents(form: Any, path: str = "") -> Iterator[tuple[str, Any]]:

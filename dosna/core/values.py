@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -23,6 +23,7 @@ __all__ = [
     "encode_attrs",
     "encode_dtype",
     "encode_value",
+    "map_parts",
     "plain_fields",
     "same_fill",
 ]
@@ -73,6 +74,33 @@ def check_dtype(dtype: np.dtype[Any]) -> np.dtype[Any]:
 
 
 _MOST_FIELDS = 1000
+
+
+def map_parts(dtype: np.dtype[Any], convert: Callable[[np.dtype[Any]], Any]) -> np.dtype[Any]:
+    """Return a dtype of the same layout, with its parts that have no further parts converted.
+
+    Parameters
+    ----------
+    dtype : numpy.dtype
+        The dtype, with or without fields.
+    convert : callable
+        A function of a dtype without fields and extents, which returns one of the same size.
+    """
+    if dtype.subdtype is not None:
+        return np.dtype((map_parts(dtype.base, convert), dtype.shape))
+    if dtype.names is None:
+        made: np.dtype[Any] = np.dtype(convert(dtype))
+        return made
+    assert dtype.fields is not None
+    fields = [dtype.fields[name] for name in dtype.names]
+    return np.dtype(
+        {
+            "names": list(dtype.names),
+            "formats": [map_parts(field[0], convert) for field in fields],
+            "offsets": [field[1] for field in fields],
+            "itemsize": dtype.itemsize,
+        }
+    )
 
 
 def plain_fields(dtype: np.dtype[Any]) -> tuple[np.dtype[Any], np.dtype[Any]]:

@@ -171,7 +171,7 @@ def _readable(
         else:
             found.append(ds)
     if not found:
-        raise ConfigurationError(f"there is no dataset to write to {path}")
+        raise ConfigurationError(f"cannot export to {path}: there is no dataset to write")
     return found
 
 

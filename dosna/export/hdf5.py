@@ -23,7 +23,7 @@ from dosna.backends.base import BackendDataset
 from dosna.backends.hdf5 import chunkfile as h5format
 from dosna.backends.hdf5 import text as h5text
 from dosna.codecs.deflate import compress_zlib
-from dosna.core.metadata import DatasetMetadata, new_metadata
+from dosna.core.metadata import DatasetMetadata
 from dosna.core.names import parents
 from dosna.core.plan import ChunkTask, every_chunk
 from dosna.core.progress import share_of
@@ -33,7 +33,7 @@ from dosna.core.values import encode_value
 from dosna.engines.base import Report
 from dosna.engines.work.boxes import read_box, workers_within
 from dosna.errors import ConfigurationError, RefusedError, StorageError
-from dosna.export.job import Job
+from dosna.export.job import Job, array_of_list, file_chunks
 from dosna.io.h5chunks import write_stored_chunk
 from dosna.sources.datasets import groups_above
 
@@ -85,7 +85,8 @@ def _write_all(job: Job, file: h5py.File, report: Report | None) -> None:
 def _write_dataset(
     job: Job, file: h5py.File, ds: EngineDataset, progress: Callable[[int, int], None] | None
 ) -> None:
-    metadata = _stored(ds.instance.metadata, job.request.chunk_size)
+    metadata = ds.instance.metadata
+    metadata = metadata.replace(chunk_size=file_chunks(metadata, job.request.chunk_size))
     chunked = metadata.size > 0 and metadata.ndim > 0
     made = _create(file, ds.name, metadata, bool(chunked and job.request.compression))
     own = _MARKERS | ({"CLASS", "NAME"} if ds.attrs.get("CLASS") == _SCALE else set())
@@ -125,16 +126,6 @@ def _name_axes(datasets: Sequence[EngineDataset], file: h5py.File) -> None:
                 made.dims[axis].label = name
             else:
                 made.dims[axis].attach_scale(scale)
-
-
-def _stored(metadata: DatasetMetadata, chunk_size: Any) -> DatasetMetadata:
-    """Describe the array as it will be in the file."""
-    chunks = metadata.chunk_size
-    if chunk_size is not None:
-        chunks = new_metadata(metadata.shape, metadata.dtype, None, chunk_size).chunk_size
-    # A chunk of an HDF5 dataset may not be larger than the array.
-    chunks = tuple(max(1, min(c, n)) for c, n in zip(chunks, metadata.shape, strict=True))
-    return metadata.replace(chunk_size=chunks)
 
 
 def _create(file: h5py.File, name: str, metadata: DatasetMetadata, compress: bool) -> h5py.Dataset:
@@ -261,10 +252,7 @@ def _set_attribute(to: h5py.Dataset | h5py.Group, name: str, value: Any) -> None
     if value is None:
         value = h5py.Empty("f8")
     elif isinstance(value, list):
-        kinds = {type(v) for v in value}
-        value = np.asarray(value)
-        if len(kinds) != 1 or value.dtype.kind not in ("U" if kinds == {str} else "biufc"):
-            raise TypeError("an array of something else would come back")
+        value = array_of_list(value)
     if not isinstance(value, (np.ndarray, np.generic)):
         to.attrs[name] = value
     elif value.dtype.kind in "UT":

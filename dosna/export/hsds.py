@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from dosna.array.dataset import EngineDataset
-from dosna.core.metadata import choose_chunk_size, new_metadata
+from dosna.core.metadata import choose_chunk_size
 from dosna.core.options import parse_options
 from dosna.core.plan import every_chunk
 from dosna.core.progress import reporting
@@ -22,7 +22,7 @@ from dosna.core.url import Url
 from dosna.core.values import encode_value
 from dosna.engines.work.boxes import read_box, workers_within
 from dosna.errors import ConfigurationError, RefusedError
-from dosna.export.job import Job
+from dosna.export.job import Job, array_of_list, file_chunks
 from dosna.hsds.client import IN_FLIGHT, HsdsClient, HsdsOptions, domain_of
 from dosna.hsds.domain import NewDomain, grown, in_flight, new_domain
 from dosna.hsds.types import attribute, bytes_of, type_of
@@ -100,12 +100,10 @@ class _Export:
         self.made.verify(count)
 
     def _chunks(self, ds: EngineDataset) -> Shape:
-        chunks: Shape = ds.chunk_size
-        if self.job.request.chunk_size is not None:
-            chunks = new_metadata(ds.shape, ds.dtype, None, self.job.request.chunk_size).chunk_size
+        chunks = file_chunks(ds.instance.metadata, self.job.request.chunk_size)
         if prod(chunks) * ds.dtype.itemsize > _MOST_CHUNK_BYTES:
             chunks = choose_chunk_size(ds.shape, ds.dtype.itemsize, _BLOCK_BYTES)
-        return tuple(max(1, min(c, n)) for c, n in zip(chunks, ds.shape, strict=True))
+        return chunks
 
     def _group(self, name: str) -> str:
         if name not in self._groups:
@@ -169,11 +167,7 @@ def _attributes(attrs: Mapping[str, Any]) -> dict[str, Json]:
 
 def _attribute(value: Any) -> Json:
     if isinstance(value, list):
-        kinds = {type(v) for v in value}
-        array = np.asarray(value)
-        if len(kinds) != 1 or array.dtype.kind not in ("U" if kinds == {str} else "biufc"):
-            raise TypeError("an array of something else would come back")
-        return attribute(array)
+        return attribute(array_of_list(value))
     if isinstance(value, Mapping):
         raise TypeError("HDF5 has no mappings")
     return attribute(value)

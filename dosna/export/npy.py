@@ -51,8 +51,8 @@ def write(job: Job, path: str, report: Report | None) -> None:
     (ds,) = job.datasets
     if is_text(ds.dtype):
         raise RefusedError(
-            f"dataset {ds.name!r} is text of variable length, which NumPy's format has only as "
-            "pickled objects: export to .h5 or .zarr, or numpy.save what ds.astype('U20')[...] is"
+            f"dataset {ds.name!r} is text of variable length, which NumPy's format can only keep "
+            "as pickled objects: export to .h5 or .zarr, or save ds.astype('U20')[...]"
         )
 
     def begin() -> int:

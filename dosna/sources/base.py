@@ -131,14 +131,14 @@ class Source(ABC):
 
         Returns
         -------
-        chosen, vain : list of str
+        chosen, unmatched : list of str
             The names of arrays in the order of `names`, and the patterns that match nothing.
         """
         names = self.names()
         links = self.links() if patterns is not None else {}
-        found, vain = matching([*names, *links], patterns)
+        found, unmatched = matching([*names, *links], patterns)
         wanted = {links.get(name, name) for name in found}
-        return [name for name in names if name in wanted], vain
+        return [name for name in names if name in wanted], unmatched
 
     @abstractmethod
     def describe(self, name: str) -> ArrayDescription:
@@ -206,7 +206,9 @@ class Source(ABC):
         RefusedError
             If the array cannot be linked. The message says why.
         """
-        raise RefusedError(f"{type(self).__name__} has none of the files that can be linked")
+        raise RefusedError(
+            f"a {type(self).__name__} does not keep arrays in files that can be linked: ingest it"
+        )
 
     def chunk_records(self, name: str) -> tuple[Array, Array]:
         """List the stored chunks of an array, if its `link` has neither offset nor records.
@@ -295,6 +297,6 @@ class Stream(Source):
 
     def _not_in_boxes(self) -> SourceError:
         return SourceError(
-            f"{self!r} is known when all of it has come: con.ingest takes it, and what it has "
-            "made can be read and compared"
+            f"{self!r} cannot be read in boxes, because its shape is known only at its end: "
+            "ingest it by con.ingest, and read the datasets"
         )

@@ -105,8 +105,8 @@ def _by_name(text: str, kind: str | None) -> tuple[str, str, SourceKind]:
         | {f"{s}:" for c in claims.values() for s in c.schemes}
     )
     raise SourceError(
-        f"{text!r} is none of the sources that are known by {', '.join(known)}: say which kind it "
-        f"is by kind=, one of {', '.join(sorted(claims))}"
+        f"cannot tell the kind of the source {text!r}, which has none of {', '.join(known)}: give "
+        f"kind=, one of {', '.join(sorted(claims))}"
     )
 
 
@@ -133,13 +133,13 @@ def _by_names(texts: Sequence[str], kind: str | None) -> tuple[list[str], str, S
     found = [_by_name(text, kind) for text in texts]
     if len({(inner, of.name) for _, inner, of in found}) != 1:
         raise SourceError(
-            f"{', '.join(texts[:5])} are to be one source, and are not of one kind with the same "
-            "path inside: ingest them one after the other"
+            f"{', '.join(texts[:5])} cannot be one source: they are of several kinds, or have "
+            "several paths inside; ingest them one after the other"
         )
     _, inner, of = found[0]
     if not of.many:
         raise SourceError(
-            f"a source {of.name!r} is one file: ingest {texts[0]} and others in turn"
+            f"a source {of.name!r} is a single file: ingest {texts[0]} and the others in turn"
         )
     return [location for location, _, _ in found], inner, of
 
@@ -174,6 +174,6 @@ def _by_object(what: Any) -> SourceKind:
     if isinstance(what, Mapping):
         return sources.get("npy")
     raise SourceError(
-        f"a {type(what).__module__}.{type(what).__qualname__} is no source that is known: give a "
+        f"a {type(what).__module__}.{type(what).__qualname__} is not a known source: give a "
         "path, a URL, or an object of h5py, zarr or NumPy"
     )

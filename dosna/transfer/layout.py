@@ -7,6 +7,7 @@ import numpy as np
 
 from dosna.core.types import Json
 from dosna.sources.hdf5.direct import offset_of, stored_records
+from dosna.sources.hdf5.types import grid_of
 from dosna.transfer.copying import Copied, filters_of, is_stored_so
 
 __all__ = ["linked_layout"]
@@ -55,7 +56,7 @@ def linked_layout(found: Copied, uri: str) -> tuple[Json | None, list[Json], str
     names = tuple(f["name"] for f in filters)
     if names not in _READ:
         return None, [], f"HSDS does not read chunks with the filters {', '.join(names)}"
-    grid = tuple(-(-n // c) for n, c in zip(dataset.shape, dataset.chunks, strict=True))
+    grid = grid_of(dataset)
     table = np.zeros(grid, _PLACES)
     numbers, (offsets, sizes, masks) = stored_records(dataset)
     places = table.reshape(-1)

@@ -696,7 +696,7 @@ def test_what_cannot_be_loaded_is_said(config, tmp_path):
     loader.watch(config, once=True)
     assert loader.load(config, once=True) == 3
     failures = {row.key: row for row in loader.status(config).failures}
-    assert "no HDF5 file" in failures["no.h5"].message
+    assert "not an HDF5 file" in failures["no.h5"].message
     assert "control character or backslash" in failures["a\\b.h5"].message
     assert "elements are references" in failures["refs.h5"].message
     assert {row.load_attempts for row in failures.values()} == {2}

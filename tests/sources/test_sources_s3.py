@@ -153,7 +153,7 @@ def test_what_is_not_there(bucket, endpoint_url):
     with pytest.raises(SourceError, match="object"):
         open_source("s3://.h5", endpoint_url=endpoint_url)
     url = put(bucket, "text.h5", b"no HDF5 at all")
-    with pytest.raises(SourceError, match="it is no HDF5 file"):
+    with pytest.raises(SourceError, match="not an HDF5 file"):
         open_source(url, endpoint_url=endpoint_url).names()
 
 

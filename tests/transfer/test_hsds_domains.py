@@ -165,7 +165,7 @@ def test_another_file_than_was_said_is_noticed(raw, domain):
         with h5py.File(path, "w") as file:
             file["x"] = np.arange(start, start + 5000)
         path = raw / "first.h5"
-    with pytest.raises(errors.StorageError, match="is it the same file"):
+    with pytest.raises(errors.StorageError, match="the same file"):
         link_domain(path, domain, "dosna/raw/swapped.h5")
 
 

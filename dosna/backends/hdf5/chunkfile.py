@@ -27,7 +27,7 @@ from dosna.codecs.fletcher32 import fletcher32
 from dosna.core.metadata import FORMAT_VERSION, DatasetMetadata, check_format_version
 from dosna.core.text import is_text
 from dosna.core.types import Array
-from dosna.core.values import check_dtype
+from dosna.core.values import check_dtype, map_parts
 from dosna.errors import DosnaError, FormatError
 from dosna.io.h5chunks import write_stored_chunk
 
@@ -56,20 +56,7 @@ def chunk_name(ndim: int) -> str:
 
 def stored_dtype(dtype: np.dtype[Any]) -> np.dtype[Any]:
     """Return the dtype with kinds that HDF5 has no type for (U, M, m) as h5py's opaque types."""
-    if dtype.subdtype is not None:
-        return np.dtype((stored_dtype(dtype.base), dtype.shape))
-    if dtype.names is not None:
-        assert dtype.fields is not None
-        fields = [dtype.fields[name] for name in dtype.names]
-        return np.dtype(
-            {
-                "names": list(dtype.names),
-                "formats": [stored_dtype(field[0]) for field in fields],
-                "offsets": [field[1] for field in fields],
-                "itemsize": dtype.itemsize,
-            }
-        )
-    return h5py.opaque_dtype(dtype) if dtype.kind in "UMm" else dtype
+    return map_parts(dtype, lambda part: h5py.opaque_dtype(part) if part.kind in "UMm" else part)
 
 
 def type_id(dtype: np.dtype[Any]) -> Any:

@@ -34,7 +34,7 @@ from dosna.core.types import Array, Box, Shape
 from dosna.io.bytefile import ByteFile
 from dosna.io.contiguous import ContiguousReader
 from dosna.io.h5chunks import read_stored_chunk
-from dosna.sources.hdf5.types import is_stored_as, stored_fill, stored_filters
+from dosna.sources.hdf5.types import grid_of, is_stored_as, stored_fill, stored_filters
 
 __all__ = [
     "DirectChunks",
@@ -93,11 +93,7 @@ def direct_reader(
         if offset is None:
             return None
         return ContiguousReader(file, offset, dataset.shape, dtype)
-    if (
-        layout == h5d.CHUNKED
-        and prod(-(-n // c) for n, c in zip(dataset.shape, dataset.chunks, strict=True))
-        <= _MOST_CHUNKS
-    ):
+    if layout == h5d.CHUNKED and prod(grid_of(dataset)) <= _MOST_CHUNKS:
         filters = filters_of(dataset)
         if any(code == BITSHUFFLE for code, _ in filters) and h5z.filter_avail(BITSHUFFLE):
             return None  # libhdf5's filter is several times as fast
@@ -153,18 +149,15 @@ def stored_records(dataset: Any) -> tuple[npt.NDArray[np.int64], Records]:
     """
     if dataset.chunks is None:
         return np.zeros(0, np.int64), np.zeros((3, 0), np.int64)
-    numbers, records = _chunk_records(dataset)
+    axes, grid, table = len(dataset.shape), grid_of(dataset), _listed(dataset)
+    places, records = table[:axes].T // np.array(dataset.chunks, np.int64), table[axes:]
     filters = filters_of(dataset)
     partial = [n % c != 0 for n, c in zip(dataset.shape, dataset.chunks, strict=True)]
     if filters and any(partial):
-        grid = tuple(-(-n // c) for n, c in zip(dataset.shape, dataset.chunks, strict=True))
-        places = np.array(np.unravel_index(numbers, grid))
-        at_edge = np.zeros(len(numbers), bool)
-        for axis, cut in enumerate(partial):
-            at_edge |= cut & (places[axis] == grid[axis] - 1)
-        if _leaves_edges(dataset, filters, places[:, at_edge].T, records[:, at_edge]):
+        at_edge = ((places == np.array(grid) - 1) & partial).any(axis=1)
+        if _leaves_edges(dataset, filters, places[at_edge], records[:, at_edge]):
             records[2, at_edge] = UNFILTERED
-    return numbers, records
+    return numbers_of(places, grid), records
 
 
 def nothing_stored(dataset: Any) -> bool:
@@ -188,17 +181,7 @@ def stored_chunks(dataset: Any) -> npt.NDArray[np.int64] | None:
     if dataset.id.get_create_plist().get_layout() != h5d.CHUNKED:
         return None
     found = _listed(dataset)[:axes].T // np.array(dataset.chunks, np.int64)
-    count = prod(-(-n // c) for n, c in zip(dataset.shape, dataset.chunks, strict=True))
-    return found if len(found) < count else None
-
-
-def _chunk_records(dataset: Any) -> tuple[npt.NDArray[np.int64], Records]:
-    """List the stored chunks: their numbers, in C order of the grid, and their records."""
-    axes = len(dataset.shape)
-    table = _listed(dataset)
-    grid = tuple(-(-n // c) for n, c in zip(dataset.shape, dataset.chunks, strict=True))
-    indices = table[:axes].T // np.array(dataset.chunks, np.int64)
-    return numbers_of(indices, grid), table[axes:]
+    return found if len(found) < prod(grid_of(dataset)) else None
 
 
 def _listed(dataset: Any) -> npt.NDArray[np.int64]:

@@ -16,7 +16,7 @@ from dosna.errors import RefusedError
 from dosna.io.contiguous import rows
 from dosna.sources.hdf5.direct import filters_of, offset_of, read_by_libhdf5, stored_records
 from dosna.sources.hdf5.strings import blocks
-from dosna.sources.hdf5.types import Representation, is_stored_as, stored_fill
+from dosna.sources.hdf5.types import Representation, grid_of, is_stored_as, stored_fill
 
 __all__ = ["Layout", "stored_layout"]
 
@@ -55,9 +55,11 @@ def stored_layout(dataset: Any, as_: Representation) -> Layout | None:
     if dataset.is_virtual:
         raise RefusedError("it is a virtual dataset: link the files that it shows")
     if creation.get_external_count():
-        raise RefusedError("its elements lie in raw files outside of it")
+        raise RefusedError("its elements are in raw files outside of its file")
     if as_.strings:
-        raise RefusedError("its elements are strings of variable length, which lie elsewhere")
+        raise RefusedError(
+            "its elements are strings of variable length, which are not stored in its chunks"
+        )
     if as_.shape != dataset.shape:
         raise RefusedError("its elements are arrays")
     if not is_stored_as(dataset, as_.dtype) and not _is_padded_so(dataset, as_.dtype):
@@ -66,17 +68,18 @@ def stored_layout(dataset: Any, as_: Representation) -> Layout | None:
     for code, values in filters:
         if decoders_of([(code, values)], as_.dtype.itemsize) is None:
             raise RefusedError(
-                f"its chunks have the filter {code}, which dosna undoes only by libhdf5"
+                f"its chunks have the filter {code}, which dosna can undo only by libhdf5"
             )
     if decoders_of(filters, as_.dtype.itemsize) is None:
         codes = ", ".join(str(code) for code, _ in filters)
         raise RefusedError(
-            f"its chunks have the filters {codes} in this order, which only libhdf5 undoes"
+            f"its chunks have the filters {codes} in this order, which only libhdf5 can undo"
         )
     fillvalue = stored_fill(dataset, as_.dtype)
     if layout == h5d.CHUNKED:
-        if _count(dataset) > _MOST_CHUNKS:
-            raise RefusedError(f"it has room for {_count(dataset)} chunks, too many to be counted")
+        count = prod(grid_of(dataset))
+        if count > _MOST_CHUNKS:
+            raise RefusedError(f"it has room for {count} chunks, too many to be counted")
         return Layout(tuple(dataset.chunks), filters, None, fillvalue, _few_records(dataset))
     chunk_size = rows(as_.shape, as_.dtype.itemsize, TARGET_CHUNK_BYTES)
     assert chunk_size is not None
@@ -100,12 +103,8 @@ def _is_padded_so(dataset: Any, dtype: np.dtype[Any]) -> bool:
     return True
 
 
-def _count(dataset: Any) -> int:
-    return prod(-(-n // c) for n, c in zip(dataset.shape, dataset.chunks, strict=True))
-
-
 def _few_records(dataset: Any) -> tuple[int, ...] | None:
-    count = _count(dataset)
+    count = prod(grid_of(dataset))
     if count > MOST_KEPT:
         return None
     numbers, records = stored_records(dataset)

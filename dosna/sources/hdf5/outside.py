@@ -53,9 +53,9 @@ def missing_raw_file(dataset: Any) -> str:
         if not os.path.exists(os.path.join(looked_in, name)):
             path = os.path.join(folder, name)
             if not os.path.exists(path):
-                return f"its elements lie in {path}, which is not there"
+                return f"its elements are in {path}, which does not exist"
             return (
-                f"its elements lie in {path}, and its HDF5 type takes libhdf5, which looks in "
+                f"its elements are in {path}, and its HDF5 type needs libhdf5, which looks in "
                 "the current folder: set HDF5_EXTFILE_PREFIX='${ORIGIN}' in the environment"
             )
     return ""
@@ -136,9 +136,9 @@ def view_notes(dataset: Any) -> tuple[str, ...]:
     ]
     if missing:
         some = _some(missing)
-        notes.append(f"what it is a view of is missing, and shows as fill: {some}")
+        notes.append(f"sources of this view are missing, and read as the fill value: {some}")
     if None in dataset.maxshape:
-        notes.append("it is a view that grows with what it shows, and is as long as that is now")
+        notes.append("it is a view that grows with its sources, and has their present length")
     for file_name, inside in numbered:
         gap = _gap(dataset, file_name, inside)
         if gap:

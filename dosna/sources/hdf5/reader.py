@@ -63,7 +63,7 @@ class DatasetReader:
         if self._undefined and dataset.id.get_storage_size():
             # For missing chunks, h5py would take uninitialised memory for the places of strings.
             self.refused = (
-                "its file does not define what those of its strings are that are missing"
+                "its file does not define the value of its strings that were never written"
             )
         if self.refused:
             return
@@ -164,7 +164,7 @@ class DatasetReader:
         with suppress(OSError, RuntimeError, ValueError, KeyError):
             notes += view_notes(dataset)
         if not found.empty and is_partly_undefined(dataset):
-            notes += ("its file does not define what was never written: that is zero here",)
+            notes += ("its file does not define elements that were never written: they are zero",)
         if self.shape != found.shape:
             notes += (
                 f"it was written up to {found.shape}, and is fill up to the longest along its "
@@ -274,7 +274,7 @@ def _missing_filter(dataset: Any) -> str:
 
             if h5py.h5z.filter_avail(code):
                 continue
-        return f"it needs HDF5's filter {code} ({label}), which is not there: " + (
+        return f"it needs HDF5's filter {code} ({label}), which is not installed: " + (
             "pip install hdf5plugin"
             if code in _OF_HDF5PLUGIN
             else "install its maker's plugin, and set HDF5_PLUGIN_PATH to the folder"

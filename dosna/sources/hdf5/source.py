@@ -176,7 +176,7 @@ class H5Source(Source):
 
     def link(self, name: str) -> Link | None:
         if self._bytes is None:
-            raise RefusedError("it is of a file that is open: give its path")
+            raise RefusedError("it is in an open file: give the path of the file")
         with self._reading(name):
             reader = self._reader(name)
             file, state = self._bytes, None
@@ -244,9 +244,9 @@ class H5Source(Source):
             elif "truncated" in text:
                 advice = "it is truncated: wait until it is written, or copy it again"
             elif "signature not found" in text:
-                advice = f"it is {foreign_format(self.location) or 'no HDF5 file'}"
+                advice = f"it is {foreign_format(self.location) or 'not an HDF5 file'}"
             else:
-                advice = "it is damaged, or no HDF5 file"
+                advice = "it is damaged, or not an HDF5 file"
             raise SourceError(f"{self.location} cannot be opened: {advice} ({error})") from error
 
     def _node(self, name: str) -> Any:
@@ -285,7 +285,7 @@ def _why(error: BaseException) -> str:
     if isinstance(error, (UnreadableError, DosnaError)):
         return str(error)
     if isinstance(error, MemoryError):
-        return f"it takes more memory than there is ({error})"
+        return f"it needs more memory than there is ({error})"
     if isinstance(error, (OSError, RuntimeError, KeyError)):
         return f"HDF5 cannot read it ({error})"
     return f"{type(error).__name__}: {error}"

@@ -13,12 +13,13 @@ import numpy as np
 from h5py import h5d, h5t
 
 from dosna.core.types import Shape
-from dosna.core.values import check_dtype, encode_value
+from dosna.core.values import check_dtype, encode_value, map_parts
 
 __all__ = [
     "Representation",
     "attributes",
     "decoded",
+    "grid_of",
     "is_never_written",
     "is_partly_undefined",
     "is_stored_as",
@@ -160,20 +161,12 @@ def _refusal(dtype: np.dtype[Any], within: str = "") -> str:
 
 def _plain(dtype: np.dtype[Any]) -> np.dtype[Any]:
     """Return a dtype without h5py's metadata, which NumPy does not compare."""
-    if dtype.names is not None:
-        assert dtype.fields is not None
-        fields = [dtype.fields[name] for name in dtype.names]
-        return np.dtype(
-            {
-                "names": list(dtype.names),
-                "formats": [_plain(field[0]) for field in fields],
-                "offsets": [field[1] for field in fields],
-                "itemsize": dtype.itemsize,
-            }
-        )
-    if dtype.subdtype is not None:
-        return np.dtype((_plain(dtype.base), dtype.shape))
-    return np.dtype(dtype.str)
+    return map_parts(dtype, lambda part: part.str)
+
+
+def grid_of(dataset: Any) -> Shape:
+    """Return the number of chunks along each axis of a chunked dataset."""
+    return tuple(-(-n // c) for n, c in zip(dataset.shape, dataset.chunks, strict=True))
 
 
 def stored_filters(dataset: Any) -> Iterator[tuple[int, tuple[int, ...], str]]:
@@ -208,8 +201,7 @@ def is_partly_undefined(dataset: Any) -> bool:
     if creation.fill_value_defined() != h5d.FILL_VALUE_UNDEFINED or not dataset.size:
         return False
     if creation.get_layout() == h5d.CHUNKED:
-        axes = zip(dataset.shape, dataset.chunks, strict=True)
-        return bool(dataset.id.get_num_chunks() < prod(-(-n // c) for n, c in axes))
+        return bool(dataset.id.get_num_chunks() < prod(grid_of(dataset)))
     return is_never_written(dataset)
 
 

@@ -173,7 +173,9 @@ class NpySource(Source):
             if info.is_dir() or (self.inner and name != self.inner):
                 continue
             if not info.filename.endswith(".npy"):
-                self._foreign[name] = "it is no array of NumPy's, but another file of the archive"
+                self._foreign[name] = (
+                    "it is another file in the archive, and not an array of NumPy"
+                )
                 continue
             deflated = info.compress_type != zipfile.ZIP_STORED
             with archive.open(info) as stream:

@@ -54,7 +54,7 @@ class Decoded:
 
 
 @dataclass
-class Laid:
+class BranchOutline:
     """A branch of all files.
 
     Parameters
@@ -126,7 +126,7 @@ class Chain:
         return self._parts.get(number, self._opens[number])
 
     @cached_property
-    def _described(self) -> tuple[Tree, dict[str, Laid]]:
+    def _described(self) -> tuple[Tree, dict[str, BranchOutline]]:
         """Descriptions of the tree and its branches, as far as they need no data."""
         bounds, found, clusters = [0], {}, []
         refused: dict[str, str] = {}
@@ -154,13 +154,13 @@ class Chain:
                     refused[name] = f"{location} has another such branch: {other}"
             for name in found.keys() - here.keys():
                 refused[name] = refused[name] or f"{location} has no such branch"
-        laid = {}
+        outline = {}
         for index, (name, branch) in enumerate(found.items()):
             described = Branch(name, branch.form or "", branch.typename, branch.title, index)
             own = {} if refused[name] else {c.path: c for c in columns(form_of(branch.form))}
             if not own and not refused[name]:
                 refused[name] = f"its elements ({described.type}) have nothing in them to be kept"
-            laid[name] = Laid(described, own, refused[name])
+            outline[name] = BranchOutline(described, own, refused[name])
         first = first or self._part(0)
         usual = max(clusters, key=lambda c: c[0])[1]
         tree = Tree(
@@ -178,7 +178,7 @@ class Chain:
             ),
             choose_chunk_entries(bounds[-1], usual),
         )
-        return tree, laid
+        return tree, outline
 
     @property
     def tree(self) -> Tree:
@@ -187,7 +187,7 @@ class Chain:
             return self._described[0]
 
     @property
-    def branches(self) -> dict[str, Laid]:
+    def branches(self) -> dict[str, BranchOutline]:
         """Branches by name."""
         with self._lock:
             return self._described[1]
@@ -211,23 +211,25 @@ class Chain:
             self._parts.clear()
             self._measured.clear()
 
-    def measured(self, name: str) -> Laid:
+    def measured(self, name: str) -> BranchOutline:
         """Return a branch whose numbers of rows are known. Decode as little as possible for it."""
         with self._lock:
-            laid = self.branches[name]
-            if name not in self._measured and not laid.refused:
+            outline = self.branches[name]
+            if name not in self._measured and not outline.refused:
                 try:
-                    self._measure(laid)
+                    self._measure(outline)
                 except SourceError as error:
-                    laid.refused = str(error)
+                    outline.refused = str(error)
                 self._measured.add(name)
-            return laid
+            return outline
 
-    def _measure(self, laid: Laid) -> None:
+    def _measure(self, outline: BranchOutline) -> None:
         edges: list[int] = [0]
-        lengths: dict[str, list[Array]] = {p: [] for p, c in laid.columns.items() if c.is_offsets}
+        lengths: dict[str, list[Array]] = {
+            p: [] for p, c in outline.columns.items() if c.is_offsets
+        }
         unknown: list[tuple[int, int, int, int]] = []
-        name = laid.branch.name
+        name = outline.branch.name
         for number, file in enumerate(self.tree.files):
             part = self._part(number)
             if not part.entries:
@@ -246,13 +248,13 @@ class Chain:
             for path, counted in counts.items():
                 totals = np.concatenate([[0], np.cumsum(counted)])
                 lengths[path].append(np.diff(totals[kept]))
-        laid.edges = np.array(edges, np.int64)
+        outline.edges = np.array(edges, np.int64)
         for at, number, start, stop in unknown:
-            unit = self._decode(laid, at, number, start, stop)
+            unit = self._decode(outline, at, number, start, stop)
             for path, found in lengths.items():
                 _place(found, at, int(unit[path][-1]))
         for path, found in lengths.items():
-            laid.counted[path] = np.concatenate([[0], *found]).cumsum().astype(np.int64)
+            outline.counted[path] = np.concatenate([[0], *found]).cumsum().astype(np.int64)
 
     def _grouped(self, pieces: Sequence[int], first: int, nbytes: int) -> list[int]:
         """Choose the pieces to decode together: not many more than make up a chunk."""
@@ -266,56 +268,56 @@ class Chain:
                 kept.append(at)
         return [*kept, len(pieces) - 1] if len(pieces) > 1 else kept
 
-    def _decode(self, laid: Laid, at: int, number: int, start: int, stop: int) -> Unit:
+    def _decode(self, outline: BranchOutline, at: int, number: int, start: int, stop: int) -> Unit:
         """Decode a unit, or return it from the cache."""
-        key = (self.name, laid.branch.name, at)
+        key = (self.name, outline.branch.name, at)
 
         def make() -> Unit:
             file = self.tree.files[number]
-            name = laid.branch.name
+            name = outline.branch.name
             with _reading_branch(name, file.url):
                 layout = self._part(number).read(name, start - file.start, stop - file.start)
-                unit = _taken_apart(layout, laid)
-            for path, column in laid.columns.items():
+                unit = _taken_apart(layout, outline)
+            for path, column in outline.columns.items():
                 if column.is_offsets:
                     self._decoded.offsets.put((*key, path), _small(unit[path]))
             return unit
 
         return self._decoded.units.get(key, make)
 
-    def _unit(self, laid: Laid, at: int) -> Unit:
-        assert laid.edges is not None
-        start, stop = int(laid.edges[at]), int(laid.edges[at + 1])
+    def _unit(self, outline: BranchOutline, at: int) -> Unit:
+        assert outline.edges is not None
+        start, stop = int(outline.edges[at]), int(outline.edges[at + 1])
         stops = [file.stop for file in self.tree.files]
         number = int(np.searchsorted(stops, start, side="right"))
-        unit = self._decode(laid, at, number, start, stop)
-        for path, counted in laid.counted.items():
+        unit = self._decode(outline, at, number, start, stop)
+        for path, counted in outline.counted.items():
             if unit[path][-1] != counted[at + 1] - counted[at]:
                 raise SourceError(
-                    f"branch {laid.branch.name!r} of {self.tree.files[number].url} has "
+                    f"branch {outline.branch.name!r} of {self.tree.files[number].url} has "
                     f"{unit[path][-1]} elements in entries {start} to {stop}, and its headers "
                     f"say {counted[at + 1] - counted[at]}: it is damaged, or has changed"
                 )
         return unit
 
-    def _rows(self, laid: Laid, column: Column, at: int) -> Array:
+    def _rows(self, outline: BranchOutline, column: Column, at: int) -> Array:
         """Return the rows of a column in a unit. Offsets count from the unit's beginning."""
-        key = (self.name, laid.branch.name, at, column.path)
+        key = (self.name, outline.branch.name, at, column.path)
         kept = self._decoded.offsets.peek(key) if column.is_offsets else None
-        return self._unit(laid, at)[column.path] if kept is None else kept
+        return self._unit(outline, at)[column.path] if kept is None else kept
 
     def shape(self, name: str, path: str) -> Shape:
         """Return the extent of each axis of a column."""
-        laid = self.measured(name)
-        column = laid.columns[path]
-        rows = int(laid.positions(column)[-1]) + column.is_offsets
+        outline = self.measured(name)
+        column = outline.columns[path]
+        rows = int(outline.positions(column)[-1]) + column.is_offsets
         return (rows, *column.inner)
 
     def chunks(self, name: str, path: str) -> Shape:
         """Return the chunks for a dataset of a column."""
-        laid = self.measured(name)
-        column = laid.columns[path]
-        rows = int(laid.positions(column)[-1])
+        outline = self.measured(name)
+        column = outline.columns[path]
+        rows = int(outline.positions(column)[-1])
         entries = self.tree.entries
         return column_chunks(
             self.tree.chunk_entries,
@@ -326,16 +328,18 @@ class Chain:
 
     def read_into(self, name: str, path: str, box: Box, out: Array) -> None:
         """Read a box of a column into an array of its shape."""
-        laid = self.measured(name)
-        if laid.refused:
-            raise SourceError(f"branch {name!r} of {self.name!r} cannot be read: {laid.refused}")
-        column = laid.columns[path]
-        positions = laid.positions(column)
+        outline = self.measured(name)
+        if outline.refused:
+            raise SourceError(
+                f"branch {name!r} of {self.name!r} cannot be read: {outline.refused}"
+            )
+        column = outline.columns[path]
+        positions = outline.positions(column)
         row, stop = box[0].start, box[0].stop
         inner = (slice(None), *box[1:])
         if column.is_offsets and stop == positions[-1] + 1 and stop > row:
             stop -= 1
-            out[-1] = laid.counted[path][-1]
+            out[-1] = outline.counted[path][-1]
             out = out[:-1]
         if row >= stop or not prod(out.shape):
             return
@@ -344,12 +348,12 @@ class Chain:
         while row < stop:
             end = min(stop, int(positions[at + 1]))
             if end > row:
-                rows = self._rows(laid, column, at)
+                rows = self._rows(outline, column, at)
                 place = out[row - begin : end - begin]
                 first = row - int(positions[at])
                 part = rows[first : first + end - row]
                 if column.is_offsets:
-                    np.add(part, laid.counted[path][at], out=place)
+                    np.add(part, outline.counted[path][at], out=place)
                 else:
                     place[...] = part[inner]
                 row = end
@@ -378,14 +382,13 @@ def _same_type(one: Any, other: Any) -> bool:
     return bool(left.type == right.type) and columns(left) == columns(right)
 
 
-def _taken_apart(layout: Any, laid: Laid) -> Unit:
+def _taken_apart(layout: Any, outline: BranchOutline) -> Unit:
     try:
-        return decompose(layout, form_of(laid.branch.form))
+        return decompose(layout, form_of(outline.branch.form))
     except FormatError as error:
         # uproot identifies a class by its name, even if another file has a different one.
         raise SourceError(
-            f"branch {laid.branch.name!r} was read as something else than its description says: "
-            f"{error}"
+            f"branch {outline.branch.name!r} does not read as its description says: {error}"
         ) from error
 
 

@@ -120,7 +120,7 @@ class _BoundedCursor(Cursor):  # type: ignore[misc]
         found = super().field(chunk, format, context, move)
         if format is _COUNT and found > (left := chunk.stop - self.index):
             raise RefusedError(
-                f"uproot would misread it: {found} elements are said to follow, where an entry "
-                f"has {left} bytes more"
+                f"uproot would misread it: its header counts {found} elements, where the entry "
+                f"has {left} more bytes"
             )
         return found

@@ -45,7 +45,7 @@ def expand(locations: Sequence[str]) -> list[str]:
             continue
         there = sorted(glob.glob(location, recursive=True))
         if not there:
-            raise SourceNotFoundError(f"there is no file like {location}")
+            raise SourceNotFoundError(f"no file matches {location}")
         found += there
     return found
 

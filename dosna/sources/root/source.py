@@ -68,8 +68,8 @@ class RootSource(Source):
             location = str(self._given.file.file_path)
         else:
             raise SourceError(
-                f"{location!r} is no ROOT file: give a path, a URL, a list of these, or a TTree, "
-                "RNTuple or directory that uproot has opened"
+                f"{location!r} is not a ROOT file: give a path, a URL, a list of these, or a "
+                "TTree, RNTuple or directory that uproot has opened"
             )
         super().__init__(location, inner.strip("/"))
         self._files: list[RootFile] | None = None
@@ -115,7 +115,7 @@ class RootSource(Source):
             return names, []
         places = self._arrays()
         found: set[str] = set()
-        vain = []
+        unmatched = []
         for pattern in [patterns] if isinstance(patterns, str) else patterns:
             known = {
                 name
@@ -127,19 +127,19 @@ class RootSource(Source):
             known |= _whole(places, matching(names, pattern)[0])
             found |= known
             if not known:
-                vain.append(pattern)
-        return [name for name in names if name in found], vain
+                unmatched.append(pattern)
+        return [name for name in names if name in found], unmatched
 
     def describe(self, name: str) -> ArrayDescription:
         chain, branch, path = self._place(name)
         if chain.unreadable:
             return ArrayDescription(name, refused=str(chain.unreadable))
-        laid = chain.branches[branch]
-        if not laid.refused:
-            laid = chain.measured(branch)
-        if laid.refused:
-            return ArrayDescription(name, refused=laid.refused)
-        column = laid.columns[path]
+        outline = chain.branches[branch]
+        if not outline.refused:
+            outline = chain.measured(branch)
+        if outline.refused:
+            return ArrayDescription(name, refused=outline.refused)
+        column = outline.columns[path]
         try:
             check_name(name)
             check_dtype(column.dtype)
@@ -195,9 +195,9 @@ class RootSource(Source):
             raise SourceNotFoundError(f"{self!r} has no tree {name!r}") from None
         chosen = None if branches is None else set(branches)
         kept = [
-            laid.branch
-            for branch, laid in chain.branches.items()
-            if not laid.refused and (chosen is None or branch in chosen)
+            outline.branch
+            for branch, outline in chain.branches.items()
+            if not outline.refused and (chosen is None or branch in chosen)
         ]
         return replace(chain.tree, branches=tuple(kept), fingerprint=self.fingerprint())
 
@@ -272,9 +272,9 @@ class RootSource(Source):
                     if chain.unreadable:
                         places[group] = (chain, "", "")
                         continue
-                    for branch, laid in chain.branches.items():
+                    for branch, outline in chain.branches.items():
                         own = f"{group}/{escape(branch)}"
-                        for path in laid.columns or ("",):
+                        for path in outline.columns or ("",):
                             places[f"{own}/{path}" if path else own] = (chain, branch, path)
                 self._places = places
             return self._places

@@ -42,7 +42,7 @@ def part_of(tree: Any) -> TreePart:
         return RNTuplePart(tree)
     kind = str(tree.classname)
     if "RNTuple" not in kind:
-        raise RefusedError(f"a {kind} is no tree")
+        raise RefusedError(f"a {kind} is not a tree")
     raise RefusedError(
         f"it is a {kind} from before version 1.0 of RNTuple's format, and uproot reads none of "
         "these: write it anew by ROOT 6.34 or later"

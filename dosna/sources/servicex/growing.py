@@ -309,22 +309,22 @@ class GrowingTrees:
         self.skipped.update({name: why for name, why in left_out.items() if why})
 
     def _matching(self, group: str, names: Sequence[str]) -> tuple[list[str], list[str]]:
-        chosen, vain = matching(names, self.select)
-        if vain:
-            within, vain = matching([f"{group}/{n}" for n in names], self.select)
+        chosen, unmatched = matching(names, self.select)
+        if unmatched:
+            within, unmatched = matching([f"{group}/{n}" for n in names], self.select)
             wanted = {*chosen, *(n[len(group) + 1 :] for n in within)}
             chosen = [n for n in names if n in wanted]
-        return chosen, vain
+        return chosen, unmatched
 
     def _chosen(
         self, group: str, array: ak.Array, names: Sequence[str], refused: Mapping[str, str]
     ) -> tuple[list[str], dict[str, str]]:
         """Return the chosen columns, and those left out with the reasons, which may be empty."""
-        chosen, vain = self._matching(group, names)
+        chosen, unmatched = self._matching(group, names)
         if not chosen:
             raise SourceNotFoundError(
                 f"{self.source} has no column of tree {group!r} like "
-                f"{', '.join(map(repr, vain))}: it has {', '.join(names[:10])}"
+                f"{', '.join(map(repr, unmatched))}: it has {', '.join(names[:10])}"
             )
         left_out = {name: "" for name in names if name not in chosen}
         for name in list(chosen):

@@ -251,7 +251,7 @@ def test_fill_values_that_are_undefined(con, path, tmp_path, chunks):
         else:
             assert con[f"{where}part"][...].tolist() == [0, 0, 7, 7, 0, 0]
     assert "linked/a-True" in linked.linked
-    says = "its file does not define what was never written: that is zero here"
+    says = "its file does not define elements that were never written: they are zero"
     assert {name for name, notes in report.notes.items() if says in notes} == {
         name for name in report.made if name.endswith("False") or name == "part"
     }
@@ -267,7 +267,7 @@ def test_strings_of_which_some_are_undefined_are_refused(con, path, monkeypatch)
     monkeypatch.setattr("dosna.sources.hdf5.reader.is_partly_undefined", lambda dataset: True)
     report = con.ingest(path, on_error="skip")
     assert report.made == ["n"]
-    assert "does not define what those of its strings are that are missing" in report.skipped["v"]
+    assert "does not define the value of its strings" in report.skipped["v"]
 
 
 def test_what_is_partly_undefined(path):
@@ -585,7 +585,7 @@ def test_raw_files_lie_beside_their_file(con, path, tmp_path, monkeypatch):
     con.ingest(path, "there", select="a")
     assert con["there/a"][0, 0] == 100
     os.remove("two.raw")
-    with pytest.raises(RefusedError, match=r"its elements lie in .*two\.raw, which is not there"):
+    with pytest.raises(RefusedError, match=r"its elements are in .*two\.raw"):
         con.ingest(path, "nowhere", select="a")
 
 
@@ -618,7 +618,7 @@ def test_numbered_sources_of_which_one_is_missing(con, path, parts):
     with h5py.File(path) as file:
         assert (file["files"].shape, file["inside"].shape) == ((1, 6), (1, 6))
     notes = con.ingest(path, on_error="skip").notes
-    grows = "it is a view that grows with what it shows, and is as long as that is now"
+    grows = "it is a view that grows with its sources, and has their present length"
     assert notes["files"] == [
         grows,
         "it ends where parts/p1.h5 is missing, and does not show parts/p2.h5 and what follows",

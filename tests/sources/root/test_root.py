@@ -314,7 +314,7 @@ def test_several_files(con, tmp_path):
     write(tmp_path / "1.root", arrays=EVENTS, name="Else")
     with pytest.raises(SourceNotFoundError, match=r"1\.root has no tree 'Events'"):
         con.ingest(paths, "other")
-    with pytest.raises(SourceNotFoundError, match="no file like"):
+    with pytest.raises(SourceNotFoundError, match="no file matches"):
         con.ingest(f"{tmp_path}/*.none.root")
     assert not con.names_in("other")
 
