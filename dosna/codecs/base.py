@@ -187,4 +187,4 @@ def check_size(name: str, decoded: int, data: memoryview) -> None:
     """
     # Four bytes of zstd decode to at most 128 KiB, and those of the others to less.
     if decoded > min(MOST_BYTES, len(data) << 16):
-        raise CodecError(f"{name}'s header tells of {decoded} bytes in {len(data)}")
+        raise CodecError(f"{name}'s header claims {decoded} decoded bytes for {len(data)}")

@@ -91,7 +91,7 @@ class Blosc(BytesBytesCodec):
         decoded, _, encoded = struct.unpack_from("<III", data, 4)
         if encoded != len(data) or (into is not None and decoded != len(into)):
             raise CodecError(
-                f"blosc's header tells of {encoded} bytes that decode to {decoded}, and these are "
+                f"blosc's header claims {encoded} bytes that decode to {decoded}, and there are "
                 f"{len(data)}" + (f" for {len(into)}" if into is not None else "")
             )
         if into is None:

@@ -162,7 +162,7 @@ def compressor(option: Any, dtype: np.dtype[Any]) -> dict[str, Any] | None:
         known = [name for name in registry.names if name not in _NO_COMPRESSORS]
         if name not in known:
             raise ConfigurationError(
-                f"compression is None, one of {', '.join(known)}, or a mapping such as "
+                f"compression takes None, one of {', '.join(known)}, or a mapping such as "
                 f"{{'name': 'zstd', 'level': 3}}, and {option!r} was given"
             )
     options = {k: v for k, v in given.items() if k != "name"}

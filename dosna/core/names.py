@@ -45,9 +45,9 @@ def check_name(name: str) -> str:
         elif any(ord(c) < 32 or c == "\x7f" or c == "\\" for c in part):
             reason = f"a control character or backslash in {part!r}"
         elif any("\ud800" <= c <= "\udfff" for c in part):
-            reason = f"a half of a character in {part!r}"
+            reason = f"a lone surrogate in {part!r}"
         elif len(part.encode()) > 200:
-            reason = f"a part of {len(part.encode())} bytes, and 200 is the most"
+            reason = f"a part of {len(part.encode())} bytes, and at most 200 are allowed"
         else:
             continue
         raise DatasetNameError(
@@ -74,8 +74,8 @@ def check_nesting(name: str, others: Iterable[str]) -> None:
     for other in others:
         if other in above:
             raise DatasetNameError(
-                f"dataset name {name!r} lies inside {other!r}, which is a dataset and holds no "
-                "others: choose another name"
+                f"dataset name {name!r} lies inside {other!r}, which is a dataset and cannot "
+                "hold others: choose another name"
             )
         if other.startswith(name + "/"):
             raise DatasetNameError(
@@ -95,5 +95,5 @@ def check_group(name: str, datasets: Container[str]) -> None:
     for above in [*parents(name), name] if name else []:
         if above in datasets:
             raise DatasetNameError(
-                f"{name!r} is no group, for {above!r} is a dataset: datasets have attrs"
+                f"{name!r} is not a group: {above!r} is a dataset. Use its attrs"
             )

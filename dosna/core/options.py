@@ -81,11 +81,11 @@ def parse_options(signature: inspect.Signature, options: Iterable[str]) -> dict[
     for option in options:
         name, equals, text = option.partition("=")
         if not equals:
-            raise ConfigurationError(f"an option has the form key=value, found {option!r}")
+            raise ConfigurationError(f"an option has the form key=value, and {option!r} was given")
         if name not in declared:
-            raise ConfigurationError(f"unknown option {name!r}; the options are: {known}")
+            raise ConfigurationError(f"unknown option {name!r}: the options are {known}")
         if name in values:
-            raise ConfigurationError(f"option {name!r} is given twice; give it once")
+            raise ConfigurationError(f"option {name!r} is given twice: give it once")
         values[name] = _convert(name, text, declared[name])
     return values
 
@@ -103,7 +103,7 @@ def _convert(name: str, text: str, declared: str) -> Value:
     converters = [convert for kind, convert in _CONVERTERS.items() if kind in members]
     if not converters:
         raise ConfigurationError(
-            f"option {name!r} is declared {declared}, which cannot be given as text; "
+            f"option {name!r} is declared {declared}, which cannot be given as text: "
             f"the types that can are {', '.join(_CONVERTERS)}"
         )
     for convert in converters:
@@ -111,7 +111,7 @@ def _convert(name: str, text: str, declared: str) -> Value:
             return convert(text)
         except ValueError:
             continue
-    raise ConfigurationError(f"option {name!r} takes {declared}, found {text!r}")
+    raise ConfigurationError(f"option {name!r} takes {declared}, and {text!r} was given")
 
 
 def refuse_unknown(options: Mapping[str, Any], func: Callable[..., Any], what: str) -> None:

@@ -114,8 +114,8 @@ def _check(array: Array) -> bool:
         if not issubclass(kind, (str, bytes)):
             raise TypeError(
                 f"the dataset holds text, and a {kind.__name__} is among the values: convert "
-                "numbers first; for missing values choose a text, as there are none of them in "
-                "Zarr's and HDF5's strings"
+                "numbers to str, and choose a text for missing values, because strings of Zarr "
+                "and HDF5 have none"
             )
     return not any(issubclass(kind, bytes) for kind in kinds)
 
@@ -136,8 +136,7 @@ def encode(array: Array) -> bytes:
     size = 4 * len(texts) + 4 + sum(map(len, texts))
     if size > MOST_BYTES:
         raise ValueError(
-            f"a chunk of text has {size} bytes, and {MOST_BYTES} is the most: use a smaller "
-            "chunk_size"
+            f"a chunk of text has {size} bytes, more than {MOST_BYTES}: use a smaller chunk_size"
         )
     parts[1::2] = map(pack, map(len, texts))
     return b"".join(parts)

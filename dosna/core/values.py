@@ -57,14 +57,14 @@ def check_dtype(dtype: np.dtype[Any]) -> np.dtype[Any]:
     if is_text(dtype):
         if hasattr(dtype, "na_object"):
             raise TypeError(
-                f"dtype {dtype} has missing values, and neither Zarr's nor HDF5's strings have "
-                "them: choose a text for them, and use dtype=str"
+                f"dtype {dtype} has missing values, which strings of Zarr and HDF5 do not "
+                "have: choose a text for them, and use dtype=str"
             )
         return TEXT
     if dtype.hasobject:
         raise TypeError(
-            f"dtype {dtype} holds Python objects, which have no bytes to store: text is stored "
-            "by dtype=str"
+            f"dtype {dtype} holds Python objects, which cannot be stored as bytes: use dtype=str "
+            "for text"
         )
     if dtype.itemsize == 0:
         raise TypeError(f"dtype {dtype!r} has elements of no bytes: give it a length")
@@ -138,7 +138,8 @@ def plain_fields(dtype: np.dtype[Any]) -> tuple[np.dtype[Any], np.dtype[Any]]:
         count = math.prod(kind.shape)
         if len(names) + count > _MOST_FIELDS:
             raise TypeError(
-                f"its fields, and the elements of those that are arrays, are over {_MOST_FIELDS}"
+                f"it has more than {_MOST_FIELDS} fields, with each element of those that are "
+                "arrays"
             )
         for number, idx in enumerate(np.ndindex(kind.shape)):
             own = name if count == 1 else "_".join([name, *map(str, idx)])

@@ -163,7 +163,7 @@ def decode_fill_value(value: Any, dtype: np.dtype[Any]) -> Any:
 
 def _double(text: Any) -> float:
     if not isinstance(text, str):
-        raise TypeError(f"{text!r} is no text")
+        raise TypeError(f"{text!r} is not a str")
     (number,) = struct.unpack("<d", base64.b64decode(text, validate=True))
     return float(number)
 

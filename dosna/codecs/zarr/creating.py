@@ -37,8 +37,7 @@ def new_array(
     metadata : DatasetMetadata
         The description of the array.
     compression : None, str, mapping or sequence of these
-        The compressor; see `dosna.codecs.kinds.compressor`. A sequence has several codecs, in the
-        order in which they encode.
+        The codec (see `dosna.codecs.kinds.compressor`), or several in the order of encoding.
     checksum : bool
         True if every chunk should end with a CRC-32C. The index of a shard always has one.
     shards : tuple of int, optional
@@ -82,7 +81,7 @@ def new_array(
     try:
         layout(made)
     except FormatError as error:
-        raise ConfigurationError(f"codecs do not fit {dtype}: {error}") from error
+        raise ConfigurationError(f"the codecs do not take the array: {error}") from error
     return made
 
 
@@ -96,7 +95,7 @@ def _codecs(compression: Any, checksum: bool, dtype: np.dtype[Any]) -> list[Json
         # A codec before it may make larger elements of those that have no byte order.
         codecs.insert(at, _to_bytes(dtype, endian_of(dtype) or ("little" if at else None)))
     if not isinstance(checksum, bool):
-        raise ConfigurationError(f"checksum is True or False, and {checksum!r} was given")
+        raise ConfigurationError(f"checksum takes True or False, and {checksum!r} was given")
     return [*codecs, {"name": "crc32c"}] if checksum else codecs
 
 
@@ -123,11 +122,11 @@ def _check_shards(shards: Any, chunk_size: Shape) -> Shape:
         for g, c in zip(grain, chunk_size, strict=False)
     ):
         raise ConfigurationError(
-            f"shards {shards!r} are not made of whole chunks of {chunk_size}: give a multiple of "
+            f"shards {shards!r} do not hold whole chunks of {chunk_size}: give a multiple of "
             "the chunk's extent on each axis"
         )
     if not grain:
-        raise ConfigurationError("a dataset without axes has one chunk, and no shards")
+        raise ConfigurationError("a dataset without axes has one chunk: leave out shards")
     return tuple(map(int, grain))
 
 

@@ -42,7 +42,7 @@ def parse(data: bytes | memoryview, where: str) -> Json:
     _check_depth(document, _DEEPEST, where)
     found = document.get("zarr_format")
     if found != 3:
-        raise FormatError(f"{where} has zarr_format {found!r}, and dosna reads 3")
+        raise FormatError(f"{where} has zarr_format {found!r}, and dosna reads version 3")
     return document
 
 
@@ -56,7 +56,7 @@ def _check_depth(value: Any, left: int, where: str) -> None:
 
 
 def _too_deep(where: str) -> FormatError:
-    return FormatError(f"{where} has objects in each other, more than {_DEEPEST} deep")
+    return FormatError(f"{where} has objects that are nested more than {_DEEPEST} deep")
 
 
 def extents(value: Any, least: int, what: str) -> Shape:

@@ -79,7 +79,9 @@ class Shards:
         kind = np.dtype("u8").newbyteorder(byte_order(codecs))
         self._index = Pipeline(codecs, kind, (*self.counts, 2), where)
         if not self._index.plain or self._index.size is None:
-            raise FormatError(f"{where}: index_codecs are bytes and crc32c, and not {codecs!r}")
+            raise FormatError(
+                f"{where}: index_codecs must be bytes and crc32c, and are {codecs!r}"
+            )
         self.index_size = self._index.size
         self.index_range = (0, self.index_size) if self._at_start else (-self.index_size, None)
 
@@ -97,7 +99,7 @@ class Shards:
         listed: list[list[int]] = found.tolist()
         for start, size in listed:
             if start != NO_CHUNK and (size == 0 or start + size >= 1 << 63):
-                raise CodecError(f"the index tells of {size} bytes from {start} on")
+                raise CodecError(f"the index has a chunk of {size} bytes at {start}")
         return listed
 
     def index_of(self, shard: memoryview) -> list[list[int]]:

@@ -46,7 +46,9 @@ def data_type_of(dtype: np.dtype[Any], within: str = "") -> Any:
     if dtype.names is not None:
         return {"name": "structured", "configuration": {"fields": _fields(dtype)}}
     if dtype.subdtype is not None:
-        raise TypeError(f"{within}Zarr has no arrays in elements, like {dtype}: give it an axis")
+        raise TypeError(
+            f"{within}Zarr has no elements that are arrays, as those of {dtype}: add an axis"
+        )
     if within and dtype.newbyteorder("=") != dtype:
         raise TypeError(
             f"{within}fields of Zarr arrays are little-endian, and {dtype.str} is not: convert it"
@@ -60,7 +62,9 @@ def data_type_of(dtype: np.dtype[Any], within: str = "") -> Any:
     for kind, code in _TEXTS.items():
         if dtype.kind == code:
             return {"name": kind, "configuration": {"length_bytes": dtype.itemsize}}
-    raise TypeError(f"{within}Zarr has no data type for {dtype}: convert it, to float64 perhaps")
+    raise TypeError(
+        f"{within}Zarr has no data type for {dtype}: convert it, for instance to float64"
+    )
 
 
 def _fields(dtype: np.dtype[Any]) -> list[Any]:
@@ -75,8 +79,8 @@ def _fields(dtype: np.dtype[Any]) -> list[Any]:
         listed.append([name, data_type_of(kind, f"field {name!r}: ")])
     if place != dtype.itemsize or len(listed) != len(dtype.names):
         raise TypeError(
-            f"dtype {dtype} has gaps or fields out of order, which Zarr has not: "
-            "numpy.lib.recfunctions.repack_fields makes one without"
+            f"dtype {dtype} has gaps or fields out of order, which Zarr cannot store: convert it "
+            "with numpy.lib.recfunctions.repack_fields"
         )
     return listed
 
@@ -128,7 +132,7 @@ def _field(spec: Any, order: Literal["<", ">"], where: str) -> tuple[str, np.dty
     if isinstance(spec, dict) and spec.keys() == {"name", "data_type"}:
         spec = spec["name"], spec["data_type"]
     if not isinstance(spec, (list, tuple)) or len(spec) != 2 or not isinstance(spec[0], str):
-        raise FormatError(f"{where}: {spec!r} is no field of a data type")
+        raise FormatError(f"{where}: {spec!r} is not a field of a data type")
     return spec[0], dtype_of(spec[1], order, where)
 
 
@@ -173,7 +177,7 @@ def decode_fill(value: Any, dtype: np.dtype[Any], where: str) -> Any:
     FormatError
         The JSON value is not one of that type.
     """
-    problem = FormatError(f"{where}: fill_value {value!r} is none of {dtype}")
+    problem = FormatError(f"{where}: fill_value {value!r} is not a value of {dtype}")
     if is_text(dtype):
         if not isinstance(value, str) or any("\ud800" <= c <= "\udfff" for c in value):
             raise problem
