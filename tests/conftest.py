@@ -50,13 +50,14 @@ os.environ["PYTHONPATH"] = os.pathsep.join(
     [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
 )
 
-hypothesis.settings.register_profile("dosna", deadline=None)
+busy = [hypothesis.HealthCheck.too_slow]
+hypothesis.settings.register_profile("dosna", deadline=None, suppress_health_check=busy)
 hypothesis.settings.register_profile(
     "ci",
     deadline=None,
     max_examples=300,
     print_blob=True,
-    suppress_health_check=[hypothesis.HealthCheck.too_slow],
+    suppress_health_check=busy,
 )
 hypothesis.settings.load_profile("ci" if os.environ.get("CI") else "dosna")
 

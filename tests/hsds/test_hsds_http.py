@@ -5,15 +5,15 @@ from __future__ import annotations
 import os
 import socket
 import threading
-import time
 from contextlib import suppress
 from urllib.parse import quote
 
 import pytest
 from services.tls import start_tls
-from support import HANG, require
+from support import HANG, require, wait_until
 
 from dosna import errors
+from dosna.testing.timing import within
 
 require("httpx")
 require("h5pyd")
@@ -97,7 +97,7 @@ def server(tmp_path):
 
 @pytest.fixture
 def client(server):
-    found = HsdsClient(HsdsOptions(server.endpoint, "me", "secret", timeout=5, retries=2))
+    found = HsdsClient(HsdsOptions(server.endpoint, "me", "secret", timeout=60, retries=2))
     yield found
     found.close()
 
@@ -173,12 +173,10 @@ def test_a_connection_that_the_server_closed_is_not_used_again(server, client):
 def test_silence_ends_in_time(server):
     client = HsdsClient(HsdsOptions(server.endpoint, timeout=0.2, retries=1))
     server.answers = [None, None]
-    began = time.monotonic()
-    with pytest.raises(Failure, match="no answer in time") as caught:
+    with within(10), pytest.raises(Failure, match="no answer in time") as caught:
         client.get("/", "/x")
-    assert time.monotonic() - began < 10
     assert isinstance(client.error(caught.value, "it"), errors.StoreTimeoutError)
-    assert len(server.requests) == 2
+    wait_until(lambda: len(server.requests) == 2)
     client.close()
 
 

@@ -235,7 +235,7 @@ KEYS = st.tuples(
 
 
 @given(key=KEYS)
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(suppress_health_check=list(HealthCheck))
 def test_xarray_indexes_as_it_does_in_memory(folder, key):
     with xr.open_dataset(f"file:{folder}", engine=DosnaEntrypoint) as opened:
         wanted = xr.Variable(("z", "y", "x"), VOLUME)[key]

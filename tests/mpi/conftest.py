@@ -22,7 +22,10 @@ PATIENCE = 200.0
 """Seconds after which a rank that waits in a collective call ends all."""
 
 # All ranks try the same cases.
-hypothesis.settings.register_profile("mpi", deadline=None, derandomize=True, database=None)
+busy = [hypothesis.HealthCheck.too_slow]
+hypothesis.settings.register_profile(
+    "mpi", deadline=None, derandomize=True, database=None, suppress_health_check=busy
+)
 hypothesis.settings.load_profile("mpi")
 
 

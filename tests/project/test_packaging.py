@@ -265,7 +265,8 @@ def distributions(tmp_path_factory):
     return folder
 
 
-NOT_SOURCE = (".git", ".venv", "__pycache__", ".*_cache", "*.egg-info", "build", "site")
+NOT_SOURCE = (".git", ".venv", ".hypothesis", ".coverage*", "__pycache__", ".*_cache")
+NOT_SOURCE += ("*.egg-info", "build", "site")
 
 
 def python_files(folder):

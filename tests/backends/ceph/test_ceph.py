@@ -800,8 +800,8 @@ with dn.Connection("kit", backend="ceph", conffile=sys.argv[1]) as con:
             random.uniform(0.002, 0.04),
             lambda: signal.pthread_kill(threading.main_thread().ident, signal.SIGINT),
         )
-        timer.start()
         try:
+            timer.start()
             ds[...] = values
             timer.join()
             time.sleep(0.01)

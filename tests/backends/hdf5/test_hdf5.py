@@ -357,7 +357,7 @@ def test_grids_without_end_cost_what_was_written(con, tmp_path, shape, chunk_siz
     part=st.sampled_from([1, 3, 7, 1 << 40]),
     data=st.data(),
 )
-@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=40, suppress_health_check=list(HealthCheck))
 def test_a_record_in_several_files(monkeypatch, before, extents, part, data):
     """Chunks that are written, lost or cut off, of records in parts of any size."""
     monkeypatch.setattr(h5folder, "PART_CHUNKS", part)

@@ -359,7 +359,7 @@ def test_the_command_line(con, url, tmp_path, capsys):
         file["entry/x"] = np.arange(20)
     here, back = f"file:{tmp_path}/here", f"file:{tmp_path}/back"
     run("ingest", str(tmp_path / "x.h5"), here)
-    assert url in run("export", here, f"{url}?timeout=20")
+    assert url in run("export", here, f"{url}?timeout=200")
     assert "1 dataset" in run("ingest", f"{url}?retries=2", back)
     run("verify", back, "--against", url)
     assert main(["ingest", "hdf5://home/test/nothing.h5", back]) == 1
