@@ -445,7 +445,7 @@ def test_a_collective_call_within_the_work_is_refused(con, ds, name):
         errors.CollectiveError, lambda: ds.map(lambda b: b * ds.sum(), name + "-b", "f4"), "reduce"
     )
     raises_everywhere(
-        errors.CollectiveError, lambda: ds.map(lambda b: b * ds.sum(), name + "-b"), "midst of map"
+        errors.CollectiveError, lambda: ds.map(lambda b: b * ds.sum(), name + "-b"), "within map"
     )
     check(ds.map(lambda b: b - ds[0, 0, 0], name + "-b"), volume() - volume()[0, 0, 0])
 
