@@ -127,7 +127,7 @@ class EngineConnection(Doors, Groups, Creating, Place):
         self.runner = chosen.engine.runner(**chosen.engine.params)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {k: v for k, v in self.__dict__.items() if k != "_asked"}
+        return {k: v for k, v in dict(self.__dict__).items() if k != "_asked"}
 
     def __getnewargs_ex__(self) -> tuple[tuple[str], dict[str, Any]]:
         return (self.name,), {}

@@ -27,6 +27,7 @@ class Described(Identified):
         self.connection = connection
         self.instance = instance
         self.runner = runner
+        self._noted = False
 
     @property
     def identity(self) -> tuple[Any, ...]:
@@ -200,8 +201,6 @@ class Described(Identified):
         """
         self.connection.check_writable()
         self.change(lambda: self.instance.update(lambda m: m.replace(incomplete=False)))
-
-    _noted = False
 
     def note_reading(self) -> None:
         """Warn, once for each handle, if the dataset is read before it is complete."""

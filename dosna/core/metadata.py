@@ -91,6 +91,10 @@ class DatasetMetadata:
     def ndim(self) -> int:
         return len(self.shape)
 
+    def __getstate__(self) -> dict[str, Any]:
+        # A copy, because another thread may add a cached property while this is pickled.
+        return dict(self.__dict__)
+
     @cached_property
     def size(self) -> int:
         return math.prod(self.shape)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import pickle
 
 import numpy as np
 import pytest
@@ -237,3 +238,15 @@ def test_bounds_of_chunks():
     )
     assert made.contains((2, 2))
     assert not any(made.contains(idx) for idx in [(3, 0), (-1, 0), (0,), (0, 0, 0)])
+
+
+def test_pickling_lets_other_threads_use_the_metadata():
+    class Using:
+        """A value whose pickling does what another thread may do at that time."""
+
+        def __reduce__(self):
+            assert metadata.total_chunks == 4
+            return int, ()
+
+    metadata = new_metadata((4, 4), "i4", chunk_size=(2, 2)).replace(origin={"x": Using()})
+    assert pickle.loads(pickle.dumps(metadata)).origin == {"x": 0}

@@ -131,7 +131,7 @@ class FolderConnection(FolderHome):
 
     def __getstate__(self) -> dict[str, Any]:
         own = ("_locks", "_replacements")
-        return {k: v for k, v in self.__dict__.items() if k not in own}
+        return {k: v for k, v in dict(self.__dict__).items() if k not in own}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)

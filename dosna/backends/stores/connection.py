@@ -113,7 +113,7 @@ class StoreConnection(StoreHome):
                 f"connection {self.name!r} is to a store that only this process can use, and "
                 "cannot be sent to another"
             )
-        return {k: v for k, v in self.__dict__.items() if k != "_store"}
+        return {k: v for k, v in dict(self.__dict__).items() if k != "_store"}
 
     def create_array(self, name: str, metadata: DatasetMetadata) -> StoreDataset:
         key, document = self.document(name), zarr3.to_json(metadata)

@@ -114,7 +114,7 @@ class Chain:
 
     def __getstate__(self) -> dict[str, Any]:
         lost = ("_lock", "_parts", "_decoded")
-        return {k: v for k, v in self.__dict__.items() if k not in lost}
+        return {k: v for k, v in dict(self.__dict__).items() if k not in lost}
 
     def __setstate__(self, state: Mapping[str, Any]) -> None:
         self.__dict__.update(state)
