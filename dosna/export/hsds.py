@@ -24,8 +24,9 @@ from dosna.engines.work.boxes import read_box, workers_within
 from dosna.errors import ConfigurationError, RefusedError
 from dosna.export.job import Job, array_of_list, file_chunks
 from dosna.hsds.client import IN_FLIGHT, HsdsClient, HsdsOptions, domain_of
-from dosna.hsds.domain import NewDomain, grown, in_flight, new_domain
+from dosna.hsds.domain import NewDomain, grown, new_domain
 from dosna.hsds.types import attribute, bytes_of, type_of
+from dosna.io.parallel import in_flight
 from dosna.sources.datasets import groups_above
 from dosna.transfer.files import DomainReport, link_domain, load_domain
 

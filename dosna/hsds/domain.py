@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import threading
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from math import prod
@@ -16,9 +15,10 @@ from h5json.objid import createObjId
 from dosna.core.types import Box, Json, Shape
 from dosna.errors import DatasetExistsError, StorageError
 from dosna.hsds.client import Failure, HsdsClient
+from dosna.io.parallel import in_flight
 from dosna.io.processes import maker, maker_has_ended
 
-__all__ = ["NewDomain", "grown", "in_flight", "new_domain", "select_of"]
+__all__ = ["NewDomain", "grown", "new_domain", "select_of"]
 
 
 _AT_ONCE = 100
@@ -43,28 +43,6 @@ def grown(chunks: Shape, extent: Sequence[int], itemsize: int, most: int) -> Sha
         while unit[axis] < extent[axis] and 2 * prod(unit) * itemsize <= most:
             unit[axis] *= 2
     return tuple(unit)
-
-
-def in_flight(work: Callable[[Any], object], items: Iterable[Any], count: int) -> None:
-    """Call a function for each item, a bounded number at a time. The first error ends it."""
-    if count <= 1:
-        for item in items:
-            work(item)
-        return
-    with ThreadPoolExecutor(count) as pool:
-        running: set[Future[object]] = set()
-        try:
-            for item in items:
-                running.add(pool.submit(work, item))
-                if len(running) >= 2 * count:
-                    done, running = wait(running, return_when=FIRST_COMPLETED)
-                    for future in done:
-                        future.result()
-            for future in running:
-                future.result()
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
 
 
 @dataclass

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import posixpath
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from dosna.core.types import Json
 from dosna.hsds.client import Failure, HsdsClient
 from dosna.hsds.types import value_of
+from dosna.io.parallel import in_flight
 from dosna.sources.hdf5.tree import BrokenLinkError, Node, Tree, walk_nodes
 from dosna.sources.hdf5.types import kept
 
@@ -131,17 +131,16 @@ class DomainTree:
 
     def _fetch(self, start: Place) -> None:
         """Request all objects that hard links lead to, several at a time."""
-        ahead = [start]
-        with ThreadPoolExecutor(_LOOKING) as pool:
-            while ahead:
-                links: set[Place] = set()
-                for found in pool.map(self._object, ahead):
-                    links |= {
-                        Place(start.domain, link["id"])
-                        for link in found.get("links", {}).values()
-                        if link["class"] == "H5L_TYPE_HARD"
-                    }
-                ahead = [place for place in links if place not in self._objects]
+        ahead = {start}
+        while ahead:
+            in_flight(self._object, ahead, _LOOKING)
+            links = {
+                Place(start.domain, link["id"])
+                for place in ahead
+                for link in self._object(place).get("links", {}).values()
+                if link["class"] == "H5L_TYPE_HARD"
+            }
+            ahead = links - self._objects.keys()
 
 
 def attributes(found: Json, tree: DomainTree) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from typing import Any
 from dosna.errors import NotConnectedError
 from dosna.io.fork import renew_in_children
 
-__all__ = ["Batch", "Workers"]
+__all__ = ["Batch", "Workers", "in_flight"]
 
 _END = object()
 
@@ -176,3 +176,12 @@ class Workers:
         if self._pool is not None:
             self._pool.shutdown()
         self._pool = None
+
+
+def in_flight(work: Callable[[Any], object], items: Iterable[Any], most: int) -> None:
+    """Call `work` for each item, in at most `most` threads. The first error ends it."""
+    workers = Workers("dosna-in-flight", most, most, blocking=True)
+    try:
+        workers.for_each(work, items, 1)
+    finally:
+        workers.close()

@@ -16,6 +16,7 @@ from dosna.core.types import Shape
 from dosna.errors import ConfigurationError, SourceChangedError, SourceNotFoundError
 from dosna.export.hsds import link_domain, load_domain
 from dosna.hsds import Failure, HsdsClient, HsdsOptions
+from dosna.hsds.domain import grown
 from dosna.loader.bucket import Bucket, Entry
 from dosna.loader.config import Config
 from dosna.loader.inventory import Claim
@@ -174,10 +175,4 @@ def _blocks(described: ArrayDescription) -> Shape:
     itemsize = described.dtype.itemsize
     if described.chunks is None:
         return choose_chunk_size(described.shape, itemsize, _BLOCK_BYTES)
-    block = list(described.chunks)
-    for axis in reversed(range(len(block))):
-        while (
-            block[axis] < described.shape[axis] and 2 * math.prod(block) * itemsize <= _BLOCK_BYTES
-        ):
-            block[axis] *= 2
-    return tuple(block)
+    return grown(described.chunks, described.shape, itemsize, _BLOCK_BYTES)

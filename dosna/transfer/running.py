@@ -18,8 +18,9 @@ from dosna.core.types import Json, Shape
 from dosna.engines.work.boxes import workers_within
 from dosna.errors import ConfigurationError, RefusedError, StorageError
 from dosna.hsds.client import IN_FLIGHT, HsdsClient, HsdsOptions, domain_of
-from dosna.hsds.domain import NewDomain, in_flight, new_domain, select_of
+from dosna.hsds.domain import NewDomain, new_domain, select_of
 from dosna.hsds.types import bytes_of, type_of
+from dosna.io.parallel import in_flight
 from dosna.sources.hdf5.source import H5Source
 from dosna.sources.opening import open_source
 from dosna.transfer.blocks import (

@@ -8,7 +8,7 @@ import time
 import pytest
 from support import HANG, Gathering
 
-from dosna.io.parallel import Workers
+from dosna.io.parallel import Workers, in_flight
 
 
 @pytest.fixture
@@ -149,3 +149,39 @@ def test_callers_share_the_threads(workers):
     for caller in callers:
         caller.join()
     assert sorted(done) == sorted(list(range(20)) * 6)
+
+
+@pytest.mark.parametrize("most", [1, 3])
+def test_in_flight_bounds_what_is_under_way(most):
+    lock, here, peak, done = threading.Lock(), [], [], []
+
+    def work(item):
+        with lock:
+            here.append(item)
+            peak.append(len(here))
+        time.sleep(0.001)
+        with lock:
+            here.remove(item)
+            done.append(item)
+
+    in_flight(work, iter(range(30)), most)
+    assert sorted(done) == list(range(30))
+    assert max(peak) <= most
+    # Nested, as where a request needs others.
+    in_flight(lambda item: in_flight(work, range(3), most), range(4), most)
+    assert len(done) == 42
+
+
+def test_an_error_ends_what_is_in_flight():
+    done = []
+
+    def work(item):
+        if item == 3:
+            raise KeyError(item)
+        done.append(item)
+
+    with pytest.raises(KeyError):
+        in_flight(work, iter(range(10_000)), 4)
+    assert len(done) < 10_000
+    with pytest.raises(ZeroDivisionError):
+        in_flight(work, (1 // (2 - n) for n in range(9)), 4)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from math import prod
@@ -24,6 +23,7 @@ from dosna.hsds.client import IN_FLIGHT, Failure, HsdsClient, HsdsOptions, domai
 from dosna.hsds.domain import grown, select_of
 from dosna.hsds.tree import DomainTree, Place, attributes, domains_in
 from dosna.hsds.types import dtype_of, elements, shape_of
+from dosna.io.parallel import Workers
 from dosna.sources.base import ArrayDescription, Source
 from dosna.sources.hdf5.strings import as_dtype, blocks, measure
 from dosna.sources.hdf5.tree import BrokenLinkError
@@ -88,17 +88,17 @@ class HsdsSource(Source):
     def _forget(self) -> None:
         self._found: _Found | None = None
         self._readers: dict[str, _Reader] = {}
-        self._pool: ThreadPoolExecutor | None = None
+        self._workers: Workers | None = None
         self._state: tuple[float, str] | None = None
 
     def __getstate__(self) -> dict[str, Any]:
-        forgotten = dict.fromkeys(("_known", "_found", "_pool", "_state"))
+        forgotten = dict.fromkeys(("_known", "_found", "_workers", "_state"))
         return {**super().__getstate__(), **forgotten, "_readers": {}}
 
     def close(self) -> None:
         with self._lock:
-            if self._pool is not None:
-                self._pool.shutdown()
+            if self._workers is not None:
+                self._workers.close()
             if self._known is not None:
                 self._known.close()
                 self._known = None
@@ -214,16 +214,16 @@ class HsdsSource(Source):
         with self._lock:
             if self._process != os.getpid():
                 # Threads do not survive a fork.
-                self._process, self._pool, self._readers = os.getpid(), None, {}
+                self._process, self._workers, self._readers = os.getpid(), None, {}
             reader = self._readers.get(name)
             if reader is None:
                 if name not in found.trees:
                     raise SourceNotFoundError(f"{self!r} has no array {name!r}")
                 tree, inside = found.trees[name]
-                if self._pool is None:
-                    self._pool = ThreadPoolExecutor(IN_FLIGHT)
+                if self._workers is None:
+                    self._workers = Workers("dosna-hsds", IN_FLIGHT, IN_FLIGHT, blocking=True)
                 place, described = tree.dataset(inside)
-                reader = _Reader(self._client, self._pool, tree, place, described)
+                reader = _Reader(self._client, self._workers, tree, place, described)
                 self._readers[name] = reader
             return reader
 
@@ -281,12 +281,12 @@ class _Reader:
     def __init__(
         self,
         client: HsdsClient,
-        pool: ThreadPoolExecutor,
+        workers: Workers,
         tree: DomainTree,
         place: Place,
         described: Json,
     ) -> None:
-        self._client, self._pool, self._tree = client, pool, tree
+        self._client, self._workers, self._tree = client, workers, tree
         self.place, self.described = place, described
         self.extent = shape_of(described["shape"])
         self.as_, self.stored = _represented(described["type"], self.extent)
@@ -335,7 +335,6 @@ class _Reader:
             return
         axes = len(self.extent or ())
         outer, inner = box[:axes], box[axes:]
-        parts = self._parts(outer)
 
         def read(part: Box) -> None:
             place: Any = tuple(
@@ -348,16 +347,7 @@ class _Reader:
             else:
                 out[(*place, ...)] = self._elements(part)[within]
 
-        if len(parts) == 1:
-            read(parts[0])
-            return
-        running = [self._pool.submit(read, part) for part in parts]
-        try:
-            for future in running:
-                future.result()
-        finally:
-            for future in running:
-                future.cancel()
+        self._workers.for_each(read, self._parts(outer), 1)
 
     def _parts(self, box: Box) -> list[Box]:
         """Divide a box into parts of one request each: chunks, several if they are small."""
