@@ -13,7 +13,7 @@ from typing import Any
 from h5json.objid import createObjId
 
 from dosna.core.types import Box, Json, Shape
-from dosna.errors import DatasetExistsError, StorageError
+from dosna.errors import DatasetExistsError, OutcomeUnknown, StorageError
 from dosna.hsds.client import Failure, HsdsClient
 from dosna.io.parallel import in_flight
 from dosna.io.processes import maker, maker_has_ended
@@ -173,8 +173,8 @@ class NewDomain:
             found = self.client.get_bytes(f"/datasets/{dataset}/value", self.path, **params)
             if zlib.crc32(found) != expected:
                 raise StorageError(
-                    f"{self.client.endpoint} gives other elements than were written to {dataset} "
-                    f"{select}: its log may say why"
+                    f"{self.client.endpoint} returned other elements than were written to "
+                    f"{dataset} {select}: look into the log of the server"
                 )
 
         in_flight(look, self._written.items(), count)
@@ -204,6 +204,8 @@ def new_domain(
     ------
     DatasetExistsError
         If the domain exists, or a folder of that name.
+    OutcomeUnknown
+        If the last answer was lost, so that the domain may have appeared.
     StorageError, dosna.errors.ConnectionError
         If the server refuses, fails, or cannot be reached.
     """
@@ -247,7 +249,7 @@ def _check_free(client: HsdsClient, path: str, overwrite: bool) -> None:
         what = "folder" if found == "" else "domain"
         raise DatasetExistsError(
             f"there is a {what} {path} at {client.endpoint}: choose another name"
-            + ("" if found == "" else ", or say by overwrite=True that it is to be replaced")
+            + ("" if found == "" else ", or replace it by overwrite=True")
         )
 
 
@@ -265,6 +267,9 @@ def _appear(client: HsdsClient, part: str, path: str, root: str, overwrite: bool
         except Failure as failure:
             # If an answer was lost, the second request finds what the first has done.
             if failure.status != 409 or _root(client, path) != root:
+                if failure.may_be_done:
+                    failure.error = OutcomeUnknown
+                    failure.kind += ", and the domain may have appeared: look before another try"
                 raise
     except BaseException:
         if before is not None:

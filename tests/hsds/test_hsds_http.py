@@ -19,11 +19,15 @@ require("httpx")
 require("h5pyd")
 
 from dosna.hsds import Failure, HsdsClient, HsdsOptions  # noqa: E402
+from dosna.hsds.domain import new_domain  # noqa: E402
 
 
 def answer(body, status="200 OK", length=None):
     size = len(body) if length is None else length
     return f"HTTP/1.1 {status}\r\nContent-Length: {size}\r\n\r\n".encode() + body
+
+
+BUSY = answer(b"", "503 Busy")
 
 
 class Server:
@@ -151,9 +155,9 @@ def test_a_broken_connection_is_tried_again_unless_things_could_be_made_twice(
 
 
 def test_a_server_that_is_busy_is_asked_again(server, client):
-    server.answers = [answer(b"", "503 Busy"), answer(b"", "503 Busy")]
+    server.answers = [BUSY, BUSY]
     assert client.post("/groups", "/x", {}) == {"root": "g-1"}
-    server.answers = [answer(b"", "503 Busy")] * 3
+    server.answers = [BUSY] * 3
     with pytest.raises(Failure, match="HTTP 503 Busy"):
         client.get("/", "/x")
     server.answers = [answer(b"", "404 Not Found")]
@@ -200,6 +204,17 @@ def test_an_endpoint_that_is_no_url_is_a_wrong_configuration(endpoint):
     error = client.error(found, "it") if isinstance(found, Failure) else found
     assert isinstance(error, errors.ConfigurationError)
     assert "secret" not in str(error)
+
+
+@pytest.mark.parametrize(("lost", "error"), [(b"", errors.OutcomeUnknown), (BUSY, OSError)])
+def test_a_domain_whose_last_answer_is_lost_may_have_appeared(server, client, lost, error):
+    missing, done = answer(b"", "404 Not Found"), answer(b'{"root": "g-1"}')
+    # It is free, and nothing is left of an earlier call; it is made and flushed, and still free.
+    server.answers = [missing, missing, done, done, missing, missing, *[lost] * 3, missing]
+    with pytest.raises(error) as caught, new_domain(client, "/home/x.h5", False, "token"):
+        pass
+    assert isinstance(caught.value, errors.OutcomeUnknown) == (lost == b"")
+    assert not server.answers
 
 
 def test_errors_do_not_hold_what_was_sent(server, client):
