@@ -61,7 +61,7 @@ def domain_of(location: str) -> str:
     path = "/" + location.removeprefix("hdf5:").strip("/")
     if path == "/":
         raise ConfigurationError(
-            f"{location!r} names no domain: write hdf5://home/user/scan.h5, or hdf5://home/user/ "
+            f"{location!r} names no domain: use hdf5://home/user/scan.h5, or hdf5://home/user/ "
             "for all domains of a folder"
         )
     return path
@@ -91,7 +91,7 @@ class HsdsClient:
         endpoint = found(options.endpoint, "HS_ENDPOINT")
         if endpoint is None:
             raise ConfigurationError(
-                "it is not known where HSDS is: set HS_ENDPOINT (and HS_USERNAME, HS_PASSWORD), "
+                "the address of HSDS is unknown: set HS_ENDPOINT (and HS_USERNAME, HS_PASSWORD), "
                 "run hsconfigure, or give endpoint="
             )
         connection = HttpConn(
@@ -116,9 +116,9 @@ class HsdsClient:
     def error(self, failure: Failure, what: str) -> DosnaError:
         """Return the error that says what could not be done."""
         advice = {
-            401: f": user {self.username!r} or the password is wrong, see HS_USERNAME and "
+            401: f": user {self.username!r} or the password is wrong. Check HS_USERNAME and "
             "HS_PASSWORD",
-            403: f": user {self.username!r} has no right to it, ask its owner for one (hsacl)",
+            403: f": user {self.username!r} has no right to it. Ask its owner for one (hsacl)",
         }.get(failure.status, "")
         return failure.error(f"{what} at {self.endpoint}: {failure}{advice}")
 

@@ -20,7 +20,15 @@ from dosna.hsds.domain import grown
 from dosna.loader.bucket import Bucket, Entry
 from dosna.loader.config import Config
 from dosna.loader.inventory import Claim
-from dosna.loader.target import Check, OutdatedError, Target, Verdict, other_attribute
+from dosna.loader.target import (
+    Check,
+    OutdatedError,
+    Target,
+    Verdict,
+    compare_arrays,
+    other_attribute,
+    other_description,
+)
 from dosna.sources.base import ArrayDescription, Source
 from dosna.sources.hsds.source import HsdsSource
 
@@ -44,8 +52,8 @@ class HsdsTarget(Target):
         super().__init__(config, bucket)
         if config.link_files and config.in_folder:
             raise ConfigurationError(
-                f"HSDS does not reach src_bucket {config.src_bucket}, to link files to it: put "
-                "them into a bucket of S3, or set link_files: false"
+                f"files in the folder {config.src_bucket} cannot be linked, because HSDS does "
+                "not reach it: put them into a bucket of S3, or set link_files: false"
             )
         assert config.tgt_folder is not None
         self.folder = "/" + config.tgt_folder.removeprefix("hdf5:").strip("/")
@@ -71,7 +79,7 @@ class HsdsTarget(Target):
             self._client.get("/", folder)
         except Failure as failure:
             if not failure.absent:
-                raise self._client.error(failure, f"folder {folder} cannot be seen") from None
+                raise self._client.error(failure, f"folder {folder} cannot be looked up") from None
             self._make_folder(posixpath.dirname(folder))
             try:
                 self._client.put("/", folder, {"folder": 1})
@@ -99,46 +107,38 @@ class HsdsTarget(Target):
                 report = load_domain(source, domain, **options)
             now = source.fingerprint()
         if self.config.public_read:
-            self._let_all_read(domain)
+            self._grant_public_read(domain)
         if entry.etag not in now:
             raise SourceChangedError(f"{claim.key} changed while it was loaded")
         return entry, "; ".join(f"left out {n}: {why}" for n, why in report.left_out.items())
 
-    def _let_all_read(self, domain: str) -> None:
+    def _grant_public_read(self, domain: str) -> None:
         try:
             self._client.put("/acls/default", domain, _READ_ONLY)
         except Failure as failure:
-            raise self._client.error(failure, f"rights to {domain} cannot be given") from None
+            raise self._client.error(failure, f"{domain} cannot be made public") from None
 
     def compare(self, claim: Claim, check: Check) -> Verdict:
         domain = f"hdf5:/{self.folder}/{claim.key}"
         with self.source(claim) as (source, entry), HsdsSource(domain, **self._read) as there:
             if entry.etag != claim.etag:
-                raise OutdatedError(f"{source.location} is not as it was when it was loaded")
+                raise OutdatedError(f"{source.location} has changed since it was loaded")
             try:
-                names = set(there.names())
+                names = there.names()
             except SourceNotFoundError as error:
                 return Verdict(f"not in the target: {error}")
-            unseen = []
-            for name in source.names():
-                check()
-                described = source.describe(name)
-                if described.refused:
-                    unseen.append(f"{name} ({described.refused})")
-                elif name not in names:
-                    return Verdict(f"{name}: not in the target")
-                elif (found := _difference(source, there, described, check)) is not None:
-                    return Verdict(f"{name}: {found}")
-                names.discard(name)
-            if names:
-                return Verdict(f"{min(names)}: in the target, and not in the file")
+            found = compare_arrays(
+                source, names, lambda one: _difference(source, there, one, check), check
+            )
+            if found.difference is not None:
+                return found
             groups = there.groups()
             for name, attrs in source.groups().items():
                 if name not in groups:
                     return Verdict(f"group {name or '/'} is not in the target")
                 if (other := other_attribute(attrs, groups[name])) is not None:
                     return Verdict(f"group {name or '/'}: {other}")
-        return Verdict(None, unseen)
+        return found
 
 
 def _difference(
@@ -148,11 +148,7 @@ def _difference(
     other = there.describe(described.name)
     if other.refused:
         return f"cannot be read in the target: {other.refused}"
-    for what in ("shape", "dtype"):
-        wanted, found = getattr(described, what), getattr(other, what)
-        if wanted != found:
-            return f"{what} is {wanted} in the file, and {found} in the target"
-    if (unlike := other_attribute(described.attrs, other.attrs)) is not None:
+    if (unlike := other_description(described, other)) is not None:
         return unlike
     if not math.prod(described.shape):
         return None

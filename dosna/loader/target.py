@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -12,10 +12,18 @@ from dosna.core.values import encode_attrs
 from dosna.loader.bucket import Bucket, Entry
 from dosna.loader.config import Config
 from dosna.loader.inventory import Claim
-from dosna.sources.base import Source
+from dosna.sources.base import ArrayDescription, Source
 from dosna.sources.hdf5.source import H5Source
 
-__all__ = ["Check", "OutdatedError", "Target", "Verdict", "other_attribute"]
+__all__ = [
+    "Check",
+    "OutdatedError",
+    "Target",
+    "Verdict",
+    "compare_arrays",
+    "other_attribute",
+    "other_description",
+]
 
 
 Check = Callable[[], None]
@@ -101,6 +109,50 @@ class Target(ABC):
         entry = self.bucket.entry(claim.key, file)
         with H5Source(file) as source:
             yield source, entry
+
+
+def compare_arrays(
+    source: Source,
+    there: Iterable[str],
+    difference: Callable[[ArrayDescription], str | None],
+    check: Check,
+) -> Verdict:
+    """Compare the arrays of a file with those in a target.
+
+    Parameters
+    ----------
+    source : Source
+        The file.
+    there : iterable of str
+        The names of the arrays in the target.
+    difference : callable
+        A function that returns the first difference of an array, or None if there is none.
+    check : callable
+        A function that is called before each array.
+    """
+    left, unseen = set(there), []
+    for name in source.names():
+        check()
+        described = source.describe(name)
+        if described.refused:
+            unseen.append(f"{name} ({described.refused})")
+        elif name not in left:
+            return Verdict(f"{name}: not in the target")
+        elif (found := difference(described)) is not None:
+            return Verdict(f"{name}: {found}")
+        left.discard(name)
+    if left:
+        return Verdict(f"{min(left)}: in the target, and not in the file")
+    return Verdict(None, unseen)
+
+
+def other_description(described: ArrayDescription, there: Any) -> str | None:
+    """Return the first difference in shape, dtype or attributes, None if there is none."""
+    for what in ("shape", "dtype"):
+        wanted, found = getattr(described, what), getattr(there, what)
+        if wanted != found:
+            return f"{what} is {wanted} in the file, and {found} in the target"
+    return other_attribute(described.attrs, dict(there.attrs))
 
 
 def other_attribute(wanted: Any, there: Any) -> str | None:

@@ -28,7 +28,15 @@ from dosna.io.s3.options import S3Options
 from dosna.loader.bucket import Bucket, Entry
 from dosna.loader.config import Config
 from dosna.loader.inventory import Claim
-from dosna.loader.target import Check, OutdatedError, Target, Verdict, other_attribute
+from dosna.loader.target import (
+    Check,
+    OutdatedError,
+    Target,
+    Verdict,
+    compare_arrays,
+    other_attribute,
+    other_description,
+)
 from dosna.sources.base import ArrayDescription, Source
 
 __all__ = ["open_target"]
@@ -76,13 +84,14 @@ class DosnaTarget(Target):
         self.con, _ = open_url(place, engine="cpu")
         if not self.con.instance.holds_trees:
             raise ConfigurationError(
-                f"target {config.target} makes a bucket of each dataset, and files hold several: "
-                "name a bucket for all, s3://BUCKET/NAME"
+                f"target {config.target} cannot be used: each dataset would be a bucket, and "
+                "files hold several. Name a bucket for all of them, s3://BUCKET/NAME"
             )
-        self.keys = config.s3_keys
         instance: Any = self.con.instance
-        if isinstance(getattr(instance, "settings", None), S3Options):
-            instance.settings = replace(instance.settings, keys=self.keys)
+        options = getattr(instance, "settings", None)
+        # A profile that the URL names has keys of its own.
+        if isinstance(options, S3Options) and options.profile_name == S3Options.profile_name:
+            instance.settings = replace(options, keys=config.s3_keys)
         self.con.make_place()
         self.con.connect()
 
@@ -155,26 +164,21 @@ class DosnaTarget(Target):
             self.con.del_dataset(name)
 
     def compare(self, claim: Claim, check: Check) -> Verdict:
-        unseen = []
+        prefix = f"{claim.key}/"
         with self.source(claim) as (source, _):
-            there = set(self.con.names_in(claim.key))
             fingerprint = source.fingerprint()
-            for name in source.names():
-                check()
-                target = f"{claim.key}/{name}"
-                described = source.describe(name)
-                if described.refused:
-                    unseen.append(f"{name} ({described.refused})")
-                elif target not in there:
-                    return Verdict(f"{name}: not in the target")
-                else:
-                    found = self._difference(target, source, described, fingerprint, check)
-                    if found is not None:
-                        return Verdict(f"{name}: {found}")
-                there.discard(target)
-            if there:
-                return Verdict(f"{min(there)}: in the target, and not in the file")
-            return Verdict(self._other_groups(source, claim.key), unseen)
+            names = [name.removeprefix(prefix) for name in self.con.names_in(claim.key)]
+            found = compare_arrays(
+                source,
+                names,
+                lambda described: self._difference(
+                    prefix + described.name, source, described, fingerprint, check
+                ),
+                check,
+            )
+            if found.difference is not None:
+                return found
+            return Verdict(self._other_groups(source, claim.key), found.unseen)
 
     def _difference(
         self,
@@ -188,20 +192,18 @@ class DosnaTarget(Target):
             ds = self.con[target]
         except (DatasetNotFoundError, FormatError) as error:
             return f"cannot be opened: {error}"
-        if isinstance(ds.instance, LinkedDataset):
-            ds.instance.keys = self.keys
+        linked = ds.instance
+        if (
+            isinstance(linked, LinkedDataset)
+            and linked.remote
+            and "profile_name" not in linked.link.options
+        ):
+            linked.keys = self.config.s3_keys
         if (ds.origin or {}).get("fingerprint") != fingerprint:
-            raise OutdatedError(f"{source.location} is now of {fingerprint}")
+            raise OutdatedError(f"{source.location} has changed: it is now {fingerprint}")
         if ds.incomplete:
             return "incomplete in the target"
-        pairs = [
-            ("shape", described.shape, ds.shape),
-            ("dtype", described.dtype, ds.dtype),
-        ]
-        for what, wanted, found in pairs:
-            if wanted != found:
-                return f"{what} is {wanted} in the file, and {found} in the target"
-        if (other := other_attribute(described.attrs, dict(ds.attrs))) is not None:
+        if (other := other_description(described, ds)) is not None:
             return other
         return self._other_value(ds, source, described.name, check)
 
@@ -253,6 +255,6 @@ def open_target(config: Config, bucket: Bucket) -> Target:
         from dosna.loader.hsds import HsdsTarget
     except ImportError as error:
         raise MissingDependencyError(
-            f"HSDS as a target needs {error.name}: pip install 'dosna[hsds]'"
+            f"a target in HSDS needs {error.name}: pip install 'dosna[hsds]'"
         ) from error
     return HsdsTarget(config, bucket)

@@ -178,8 +178,8 @@ class HsdsSource(Source):
         found = self._client.get("/", path)
         if "root" not in found:
             raise SourceNotFoundError(
-                f"{path} at {self._client.endpoint} is a folder: for all of its domains write "
-                f"{self.location}/"
+                f"{path} at {self._client.endpoint} is a folder: use {self.location}/ for all of "
+                "its domains"
             )
         return found
 
@@ -235,7 +235,7 @@ class HsdsSource(Source):
             where = f"{self._client.endpoint} as {self._client.username!r}"
             if failure.absent:
                 raise SourceNotFoundError(
-                    f"{what!r} of {self.location} is not at {where}, or no longer: {failure}"
+                    f"{what!r} of {self.location} does not exist (any more) at {where}: {failure}"
                 ) from None
             raise self._client.error(
                 failure, f"{what!r} of {self.location} cannot be read"
@@ -307,7 +307,7 @@ class _Reader:
             pieces = grown(chunks, self.shape, self.dtype.itemsize, _TOGETHER_BYTES)
         notes = found.notes
         if found.strings and self.dtype != TEXT:
-            notes += (f"its strings of variable length are kept as {self.dtype}",)
+            notes += (f"its strings of variable length are stored as {self.dtype}",)
         fill = None
         if not found.strings and not found.empty and not inner and self.dtype.kind in "biuf":
             fill = self.described.get("creationProperties", {}).get("fillValue")
@@ -382,8 +382,8 @@ class _Reader:
             return elements(data, self.stored, shape)
         except (ValueError, IndexError) as error:
             raise SourceChangedError(
-                f"{self.place.domain} gave {len(data)} bytes for {shape} elements of "
-                f"{self.stored}: was it changed meanwhile? ({error})"
+                f"{self.place.domain} has changed since it was opened: {len(data)} bytes came for "
+                f"{shape} elements of {self.stored} ({error}). Open it again"
             ) from None
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ from dosna.io.s3.opening import open_client
 from dosna.io.s3.options import S3Options
 from dosna.io.s3file import S3File
 from dosna.sources.servicex.eventfiles import open_events
-from dosna.sources.servicex.growing import GrowingTrees, WiderError
+from dosna.sources.servicex.growing import FoundTree, GrowingTrees, WiderError
 from dosna.sources.servicex.requests import ENDED, Requests, ResultFile
 
 if TYPE_CHECKING:
@@ -156,9 +156,9 @@ class Following:
             status = self.status
             if not status.minio_endpoint:
                 raise SourceError(
-                    f"{self.requests.url} does not say where the results of {self.request_id} "
-                    f"are: their destination is {status.result_destination.value!r}, and it "
-                    "must be 'object-store'"
+                    f"the results of {self.request_id} at {self.requests.url} cannot be read: "
+                    f"their destination is {status.result_destination.value!r}. Submit the "
+                    "request with 'object-store'"
                 )
             scheme = "https" if status.minio_secured else "http"
             self._options = S3Options(
@@ -241,7 +241,7 @@ class Following:
             first = next(pieces)
             room -= first.nbytes
             whole = room > 0 and len(first) >= events.entries(name)
-            tree = _Tree(group, name, kind, first, events.typenames(name), names, refused)
+            tree = FoundTree(group, name, kind, first, events.typenames(name), names, refused)
             opened.trees.append((tree, iter(()) if whole else pieces))
             opened.whole &= whole
         return opened
@@ -261,24 +261,16 @@ class Following:
             return
         if opened is None:
             return
-        self.notes += [f"{n} is a {c}, and no tree" for n, c in opened.others]
+        self.notes += [f"{n} is a {c}, not a tree" for n, c in opened.others]
         for tree, _ in opened.trees:
-            self.trees.prepare(
-                tree.group,
-                tree.name,
-                tree.kind,
-                tree.first,
-                tree.typenames,
-                tree.names,
-                tree.refused,
-            )
+            self.trees.prepare(tree)
         if self.trees.present or self.trees.has(file.source):
             return
         self.trees.begin(file.source, opened.whole)
         try:
             for tree, rest in opened.trees:
                 for piece in chain([tree.first], rest):
-                    self.trees.add(tree.group, piece, tree.names, tree.refused)
+                    self.trees.add(tree, piece)
         except WiderError:
             self.trees.abandon()
             raise
@@ -310,7 +302,7 @@ class Following:
             self.source.query.cache.delete_record_by_request_id(self.request_id)
         if state != "Complete":
             why = {"Fatal": "failed", "Canceled": "was canceled"}.get(
-                state, f"failed, for its dataset {status.did!r} cannot be used"
+                state, f"failed, because its dataset {status.did!r} cannot be used"
             )
             raise SourceError(
                 f"{where} {why}, with {status.files_completed} of {status.files} files "
@@ -318,24 +310,24 @@ class Following:
             )
         if lost > 0:
             raise SourceError(
-                f"{where} is complete, and {lost} of {status.files_completed} results are not "
-                "there: ServiceX may have removed them; submit it again"
+                f"{where} is complete, but {lost} of {status.files_completed} results are "
+                "missing: ServiceX may have removed them. Submit it again"
             )
         unnamed = status.files_failed - len(self.failed)
         if status.files_failed and not self.skips:
             names = list(self.failed)[:_NAMED_FAILURES]
             more = ", …" if len(self.failed) > len(names) else ""
-            told = ", ".join(names) + more if names else "the server does not tell which"
+            told = ", ".join(names) + more if names else "the server does not name them"
             raise SourceError(
                 f"{status.files_failed} of the {status.files} files of {where} could not be "
-                f"transformed{log}: {told}. What the others gave is there; leave these out by "
-                "on_error='skip', or submit the request again"
+                f"transformed{log}: {told}. The results of the others are stored. Leave these out "
+                "by on_error='skip', or submit the request again"
             )
         if unnamed > 0:
             self.broken["?"] = f"{unnamed} files that the server does not name"
         if not self.trees.writers and not self.trees.has_columns:
             raise SourceNotFoundError(
-                f"none of the {status.files} files of {where} gave any tree"
+                f"none of the {status.files} files of {where} has a tree"
                 + "".join(f"; {file}: {why}" for file, why in self._skipped().items())
             )
 
@@ -361,20 +353,9 @@ class Following:
 
 
 @dataclass
-class _Tree:
-    group: str
-    name: str
-    kind: str
-    first: ak.Array
-    typenames: Mapping[str, str]
-    names: list[str]
-    refused: Mapping[str, str]
-
-
-@dataclass
 class _Opened:
     """A result file, and the first piece of each of its trees."""
 
     others: list[tuple[str, str]]
-    trees: list[tuple[_Tree, Iterator[ak.Array]]]
+    trees: list[tuple[FoundTree, Iterator[ak.Array]]]
     whole: bool = True

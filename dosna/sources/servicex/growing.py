@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import awkward as ak
@@ -26,7 +25,7 @@ from dosna.errors import (
 if TYPE_CHECKING:
     from dosna.array.connection import EngineConnection
 
-__all__ = ["GrowingTrees", "WiderError"]
+__all__ = ["FoundTree", "GrowingTrees", "WiderError"]
 
 _LEAST_ENTRIES = 1 << 12
 _ABOUT = "ingest"
@@ -51,6 +50,35 @@ class WiderError(SourceError):
     def __init__(self, text: str, group: str, wider: Mapping[str, Any], array: ak.Array) -> None:
         super().__init__(text)
         self.group, self.wider, self.array = group, wider, array
+
+
+@dataclass
+class FoundTree:
+    """A tree of a file, with its first entries.
+
+    Parameters
+    ----------
+    group : str
+        The group in which the tree is stored.
+    name, kind : str
+        The name and the kind of the tree in the file.
+    first : awkward.Array
+        The first entries of the file, of the selected columns at least.
+    typenames : mapping of str to str
+        The names of the columns' types in the file.
+    names : sequence of str
+        The names of all columns of the file.
+    refused : mapping of str to str
+        The columns that cannot be read, and the reasons.
+    """
+
+    group: str
+    name: str
+    kind: str
+    first: ak.Array
+    typenames: Mapping[str, str]
+    names: Sequence[str]
+    refused: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass
@@ -111,7 +139,7 @@ class GrowingTrees:
     _whole: bool = True
     _began: dict[str, int] = field(default_factory=dict)
     _marks: dict[str, tuple[int, int]] = field(default_factory=dict)
-    _empty: dict[str, tuple[Any, ...]] = field(default_factory=dict)
+    _empty: dict[str, FoundTree] = field(default_factory=dict)
 
     @property
     def has_columns(self) -> bool:
@@ -149,32 +177,8 @@ class GrowingTrees:
         """Return the selected columns of a tree. Any thread may call this."""
         return self._matching(group, names)[0]
 
-    def prepare(
-        self,
-        group: str,
-        name: str,
-        kind: str,
-        array: ak.Array,
-        typenames: Mapping[str, str],
-        names: Sequence[str] | None = None,
-        refused: Mapping[str, str] = MappingProxyType({}),
-    ) -> None:
+    def prepare(self, tree: FoundTree) -> None:
         """Begin a tree with its possible first entries, or continue it.
-
-        Parameters
-        ----------
-        group : str
-            The group of the tree.
-        name, kind : str
-            The name and the kind of the tree in the file.
-        array : awkward.Array
-            The first entries of the file.
-        typenames : mapping of str to str
-            The names of the columns' types in the file.
-        names : sequence of str, optional
-            All columns of the file, if the array does not have all of them.
-        refused : mapping of str to str
-            The columns that cannot be read, and the reasons.
 
         Raises
         ------
@@ -185,13 +189,12 @@ class GrowingTrees:
         SourceChangedError, DatasetExistsError
             If there are data of another source.
         """
-        if self.find(group):
+        if self.find(tree.group):
             return
-        given = (name, kind, array, typenames, array.fields if names is None else names, refused)
-        if len(array):
-            self._begin_tree(group, *given)
+        if len(tree.first):
+            self._begin_tree(tree)
         else:
-            self._empty.setdefault(group, given)
+            self._empty.setdefault(tree.group, tree)
 
     def begin(self, file: str, whole: bool) -> None:
         """Begin a file. `whole`: whether it is added in one piece for each tree."""
@@ -202,25 +205,8 @@ class GrowingTrees:
         self._whole = whole
         self._began = dict(self._entries)
 
-    def add(
-        self,
-        group: str,
-        array: ak.Array,
-        names: Sequence[str] | None = None,
-        refused: Mapping[str, str] = MappingProxyType({}),
-    ) -> None:
+    def add(self, tree: FoundTree, array: ak.Array) -> None:
         """Add entries of a tree of the file.
-
-        Parameters
-        ----------
-        group : str
-            The group of the tree.
-        array : awkward.Array
-            The entries.
-        names : sequence of str, optional
-            All columns of the file, if the array does not have all of them.
-        refused : mapping of str to str
-            The columns that cannot be read, and the reasons.
 
         Raises
         ------
@@ -229,14 +215,15 @@ class GrowingTrees:
         WiderError
             If the columns would fit after a `restart`.
         """
+        group = tree.group
         if not len(array):
             return
         writer = self.writers[group]
         if self._file in writer.files:
             return  # The file is added again because another tree of it was not counted.
         try:
-            self._check_known(group, array.fields if names is None else names)
-            wider = writer.check(array, refused)
+            self._check_known(tree)
+            wider = writer.check(array, tree.refused)
         except FormatError as error:
             raise SourceError(f"{self._file} {error}, in tree {group!r}") from None
         if wider and not writer.adopt(wider, array):
@@ -262,35 +249,26 @@ class GrowingTrees:
         self.writers[error.group].restart(error.wider, error.array)
         self._entries[error.group] = 0
 
-    def _check_known(self, group: str, names: Iterable[str]) -> None:
-        writer = self.writers[group]
+    def _check_known(self, tree: FoundTree) -> None:
+        writer = self.writers[tree.group]
         known = {*writer.tree.by_name, *writer.about[_ABOUT][_LEFT_OUT]}
-        for name in names:
+        for name in tree.names:
             if name not in known:
-                raise FormatError(f"has a column {name!r} that others have not")
+                raise FormatError(f"has a column {name!r} that other files do not have")
 
-    def _begin_tree(
-        self,
-        group: str,
-        name: str,
-        kind: str,
-        array: ak.Array,
-        typenames: Mapping[str, str],
-        names: Sequence[str],
-        refused: Mapping[str, str],
-    ) -> None:
-        chosen, left_out = self._chosen(group, array, names, refused)
-        sample = array[chosen]
+    def _begin_tree(self, found: FoundTree) -> None:
+        chosen, left_out = self._chosen(found)
+        group, sample = found.group, found.first[chosen]
         # The first file may be smaller than the others.
-        expected = max(_LEAST_ENTRIES, len(array) * self.expected_files)
+        expected = max(_LEAST_ENTRIES, len(sample) * self.expected_files)
         entries = choose_chunk_entries(expected)
         if self.chunk_bytes is not None:
             entries = self.chunk_bytes // 8
         tree = Tree(
-            kind,
-            name,
+            found.kind,
+            found.name,
             0,
-            branches_of(sample, typenames),
+            branches_of(sample, found.typenames),
             files=tuple(FileRange(f, 0, 0) for f in self._all_files()),
             chunk_entries=max(1, entries),
             fingerprint=self.fingerprint,
@@ -316,10 +294,9 @@ class GrowingTrees:
             chosen = [n for n in names if n in wanted]
         return chosen, unmatched
 
-    def _chosen(
-        self, group: str, array: ak.Array, names: Sequence[str], refused: Mapping[str, str]
-    ) -> tuple[list[str], dict[str, str]]:
+    def _chosen(self, tree: FoundTree) -> tuple[list[str], dict[str, str]]:
         """Return the chosen columns, and those left out with the reasons, which may be empty."""
+        group, names = tree.group, tree.names
         chosen, unmatched = self._matching(group, names)
         if not chosen:
             raise SourceNotFoundError(
@@ -329,9 +306,9 @@ class GrowingTrees:
         left_out = {name: "" for name in names if name not in chosen}
         for name in list(chosen):
             try:
-                if name in refused:
-                    raise RefusedError(refused[name])
-                columns(ak.to_layout(array[name]).form)
+                if name in tree.refused:
+                    raise RefusedError(tree.refused[name])
+                columns(ak.to_layout(tree.first[name]).form)
             except RefusedError as error:
                 if not self.skips:
                     raise RefusedError(
@@ -397,9 +374,9 @@ class GrowingTrees:
     def finish(self, skipped: Mapping[str, str]) -> None:
         """Finish all trees. `skipped`: the files that were left out, and the reasons."""
         self.flush()
-        for group, given in self._empty.items():
+        for group, tree in self._empty.items():
             if not self.find(group):
-                self._begin_tree(group, *given)
+                self._begin_tree(tree)
         self.flush()
         for writer in self.writers.values():
             writer.about[_ABOUT][_SKIPPED] = dict(skipped)

@@ -22,6 +22,7 @@ from dosna.errors import (
     SourceError,
     SourceNotFoundError,
 )
+from dosna.io.failure import Failure
 
 __all__ = ["ENDED", "Requests", "ResultFile", "adapter_for"]
 
@@ -33,7 +34,6 @@ _LISTS_RESULTS = "poll_local_transformation_results"
 _LATE = timedelta(minutes=2)
 _RETRY_SECONDS = 0.5
 _CANCEL_SECONDS = 0.05
-_PASSING = frozenset({408, 429, 500, 502, 503, 504})
 
 
 @dataclass(frozen=True)
@@ -159,7 +159,7 @@ class Requests:
                     continue
                 if answer.status_code in (401, 403):
                     raise AuthorizationError(answer.status_code)
-                if answer.status_code in _PASSING:
+                if answer.status_code in Failure.transient_statuses:
                     await asyncio.sleep(_RETRY_SECONDS)
                     continue
                 answer.raise_for_status()
@@ -185,7 +185,7 @@ class Requests:
         known = self._ask(self.adapter.get_code_generators_async, "its code generators")
         if query.codegen not in known:
             raise ConfigurationError(
-                f"{self.url} has no code generator {query.codegen!r}: it has "
+                f"{self.url} has no code generator {query.codegen!r}: use one of "
                 f"{', '.join(sorted(known))}"
             )
         try:
@@ -208,7 +208,7 @@ class Requests:
         except TimeoutError as error:
             raise ConnectionError(
                 f"{self.url} did not answer within {self.timeout:g} s when it was asked for "
-                f"{what}: is it a ServiceX server that runs? The same call goes on later"
+                f"{what}: check that it is a running ServiceX server, and repeat the call"
             ) from error
         except (httpx.HTTPError, OSError) as error:
             raise ConnectionError(

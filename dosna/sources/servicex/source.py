@@ -64,20 +64,25 @@ class ServiceXSource(Stream):
             request_id = location.removeprefix(_SCHEME).strip("/")
             if not request_id or inner:
                 raise ConfigurationError(
-                    f"{location!r} names no request of ServiceX: write servicex:REQUEST-ID"
+                    f"{location!r} names no request of ServiceX: use servicex:REQUEST-ID"
                 )
             location = _SCHEME + request_id
         elif not hasattr(query, "transform_request"):
             raise ConfigurationError(
-                f"a {type(query).__qualname__} of ServiceX is no query: use what "
-                "ServiceXClient.generic_query gives"
+                f"a {type(query).__qualname__} is not a query of ServiceX: use the result of "
+                "ServiceXClient.generic_query"
             )
         else:
             if endpoint is not None or config_path is not None:
-                raise ConfigurationError("a query of ServiceX has its endpoint from its client")
+                raise ConfigurationError(
+                    "endpoint= and config_path= do not apply to a query, whose client has an "
+                    "endpoint: omit them"
+                )
             location = _SCHEME
         if not polling_interval > 0 or not timeout > 0:
-            raise ConfigurationError("polling_interval and timeout are in seconds, above 0")
+            raise ConfigurationError(
+                "polling_interval and timeout must be positive numbers of seconds"
+            )
         super().__init__(location, inner)
         self.query = query
         self.endpoint, self.config_path = endpoint, config_path

@@ -228,7 +228,7 @@ def test_a_domain_that_was_replaced_is_noticed(con, url, tmp_path):
             assert source["x"][()] == 1
     with pytest.raises(errors.SourceChangedError, match="overwrite=True"):
         con.ingest(url)
-    with pytest.raises(errors.SourceNotFoundError, match="no longer"):
+    with pytest.raises(errors.SourceNotFoundError, match="does not exist"):
         source.read("x", ())
     assert con.ingest(url, overwrite=True).made == ["x"]
     assert con["x"][()] == 2
@@ -250,8 +250,8 @@ def test_who_is_refused_is_told_so(samples):
 
 def test_what_is_not_there(hsds, samples, con):
     for where, said in [
-        ("hdf5://home/test/nothing.h5", "nothing.h5 is not at"),
-        ("hdf5://home/test/nothing/", "is not at"),
+        ("hdf5://home/test/nothing.h5", "nothing.h5"),
+        ("hdf5://home/test/nothing/", "nothing"),
         ("hdf5://home/test/source/samples.h5:/no", "no 'no'"),
         ("hdf5://home/test/source", "is a folder.*source/"),
     ]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import decimal
 import secrets
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -22,7 +23,7 @@ from dosna.columns.layout import columns  # noqa: E402
 from dosna.columns.widening import widened  # noqa: E402
 from dosna.io.local import LocalFile  # noqa: E402
 from dosna.sources.servicex.eventfiles import open_events  # noqa: E402
-from dosna.sources.servicex.growing import GrowingTrees, WiderError  # noqa: E402
+from dosna.sources.servicex.growing import FoundTree, GrowingTrees, WiderError  # noqa: E402
 
 A = ak.Array
 BATCH = 1 << 25
@@ -64,9 +65,11 @@ def take(con, paths, select=None, skips=False, kind="parquet", batch=BATCH):
             for name in events.kinds:
                 names, refused = events.columns(name), events.refused(name)
                 wanted = [n for n in trees.wanted("t", names) if n not in refused]
+                types = events.typenames(name)
                 for piece in events.pieces(name, batch, wanted):
-                    trees.prepare("t", "t", "test", piece, events.typenames(name), names, refused)
-                    trees.add("t", piece, names, refused)
+                    tree = FoundTree("t", "t", "test", piece, types, names, refused)
+                    trees.prepare(tree)
+                    trees.add(tree, piece)
         except WiderError as error:
             trees.abandon()
             trees.restart(error)
@@ -118,13 +121,14 @@ def test_an_ingest_that_ends_while_a_column_becomes_wider_goes_on(con, write, mo
 
     trees = GrowingTrees(con, "test:x", "one", {}, None, False, False, 2, None, 1, {})
     first, second = (next(open_events(LocalFile(p), "parquet").pieces("", BATCH)) for p in paths)
-    trees.prepare("t", "t", "test", first, {})
+    tree = FoundTree("t", "t", "test", first, {}, first.fields)
+    trees.prepare(tree)
     trees.begin(paths[0], False)
-    trees.add("t", first)
+    trees.add(tree, first)
     trees.end()
     trees.begin(paths[1], False)
     with pytest.raises(WiderError) as raised:
-        trees.add("t", second)
+        trees.add(replace(tree, names=second.fields), second)
     trees.abandon()
 
     class End(BaseException):
