@@ -127,19 +127,12 @@ decode_timedelta
         """
         with _opened(filename_or_obj) as (con, name, close):
             if isinstance(filename_or_obj, EngineDataset):
-                found, group = {name: filename_or_obj}, ""
+                made = _dataset({name: filename_or_obj}, con, "", drop_variables)
             elif name and name in con:
-                found, group = {name: con[name]}, ""
+                made = _dataset({name: con[name]}, con, "", drop_variables)
             else:
                 group = "/".join(filter(None, [name, (group or "").strip("/")]))
-                names = con.names_in(group)
-                depth = group.count("/") + 1 if group else 0
-                found = _readable(con, [n for n in names if n.count("/") == depth])
-                if group and not names:
-                    raise DatasetNotFoundError(
-                        f"{filename_or_obj!r} has no dataset {group!r}, nor any in it"
-                    )
-            made = _dataset(found, con, group, drop_variables)
+                made = _dataset(_in_group(con, group), con, group, drop_variables)
         decoded: xr.Dataset = xr.decode_cf(
             made,
             mask_and_scale=mask_and_scale,
@@ -231,6 +224,15 @@ def _dataset(
     return xr.Dataset(variables, attrs=attrs)
 
 
+def _in_group(con: ArrayHome, group: str) -> dict[str, EngineDataset]:
+    """Open the datasets of a group, without those of the groups in it."""
+    names = con.names_in(group)
+    if group and not names:
+        raise DatasetNotFoundError(f"{con!r} has neither a dataset nor a group {group!r}")
+    depth = group.count("/") + 1 if group else 0
+    return _readable(con, [n for n in names if n.count("/") == depth])
+
+
 def _readable(con: ArrayHome, names: list[str]) -> dict[str, EngineDataset]:
     """Open datasets; warn about those that cannot be opened, and raise if none can."""
     found, failed = {}, dict[str, DosnaError]()
@@ -242,7 +244,7 @@ def _readable(con: ArrayHome, names: list[str]) -> dict[str, EngineDataset]:
     if failed and not found:
         raise next(iter(failed.values()))
     for name, why in failed.items():
-        warnings.warn(f"{name!r} is left out: {why}", UserWarning, stacklevel=4)
+        warnings.warn(f"{name!r} is left out: {why}", UserWarning, stacklevel=5)
     return found
 
 
