@@ -533,7 +533,7 @@ FRAMES = "one.h5/entry/data/frames"
         (lambda ds: ds.connection.del_dataset(ds.name), "frames: not in the target"),
         (
             lambda ds: ds.connection.create_dataset("one.h5/entry/more", shape=(1,)),
-            "one.h5/entry/more: in the target, and not in the file",
+            "entry/more: in the target, and not in the file",
         ),
         (
             lambda ds: ds.connection.set_group_attrs("one.h5/entry", {"NX_class": "NXdata"}),
