@@ -6,17 +6,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from dosna.core.sizes import format_size
-from dosna.loader.inventory import (
-    DIFFERENT,
-    DONE,
-    FAILED,
-    NOT_YET,
-    PENDING,
-    RUNNING,
-    Counts,
-    Inventory,
-    Row,
-)
+from dosna.loader.inventory import Counts, Inventory, Row
+from dosna.loader.inventory.tables import DIFFERENT, DONE, FAILED, NOT_YET, PENDING, RUNNING
 
 __all__ = ["Status"]
 

@@ -10,30 +10,10 @@ from dosna.errors import MissingDependencyError
 try:
     from dosna.loader.inventory.inventory import Inventory
     from dosna.loader.inventory.rows import Claim, Counts, Row
-    from dosna.loader.inventory.tables import (
-        DIFFERENT,
-        DONE,
-        FAILED,
-        NOT_YET,
-        PENDING,
-        RUNNING,
-        Phase,
-    )
+    from dosna.loader.inventory.tables import Phase
 except ImportError as missing:
     raise MissingDependencyError(
         f"the inventory of the loader needs {missing.name}: pip install 'dosna[loader]'"
     ) from missing
 
-__all__ = [
-    "DIFFERENT",
-    "DONE",
-    "FAILED",
-    "NOT_YET",
-    "PENDING",
-    "RUNNING",
-    "Claim",
-    "Counts",
-    "Inventory",
-    "Phase",
-    "Row",
-]
+__all__ = ["Claim", "Counts", "Inventory", "Phase", "Row"]

@@ -9,20 +9,12 @@ import sqlalchemy as sa
 
 from dosna.loader.inventory.tables import FAILED, PENDING, RUNNING, Phase, files, now
 
-__all__ = ["end", "take_dead", "take_waiting"]
+__all__ = ["end", "take"]
 
 _c = files.c
 
 
-def take_waiting(
-    connection: sa.Connection, phase: Phase, token: str, worker: str, lease: float
-) -> Any:
-    """Claim a file that waits; return its row, or None if there is none."""
-    waits = _c[f"{phase}_status"] == PENDING, _c.not_before <= now()
-    return _take(connection, phase, token, worker, lease, *waits)
-
-
-def take_dead(
+def take(
     connection: sa.Connection,
     phase: Phase,
     token: str,
@@ -30,34 +22,42 @@ def take_dead(
     lease: float,
     max_attempts: int,
 ) -> Any:
-    """Claim a file of a worker that has died; return its row, or None if there is none.
+    """Claim a file that waits, or else one of a worker that has died; return its row, or None.
 
     Files that have cost too many workers are marked as failed.
     """
-    dead = _c[f"{phase}_status"] == RUNNING, _c.lease_until < now()
-    attempts = _c[f"{phase}_attempts"]
-    connection.execute(
-        files.update()
-        .where(*dead, attempts >= max_attempts)
-        .values(
-            {
-                _c[f"{phase}_status"]: FAILED,
-                _c.claim: sa.null(),
-                _c.message: sa.literal("given up: ")
-                + sa.cast(attempts, sa.Text)
-                + " workers died or stalled at it, the last of them "
-                + _c[f"{phase}_worker"],
-            }
+    status, attempts = _c[f"{phase}_status"], _c[f"{phase}_attempts"]
+    values = {
+        status: RUNNING,
+        attempts: attempts + 1,
+        _c.claim: token,
+        _c.lease_until: now() + lease,
+        _c[f"{phase}_worker"]: worker,
+        _c[f"{phase}_start"]: now(),
+        _c[f"{phase}_finish"]: sa.null(),
+    }
+    found = _first(connection, attempts, values, status == PENDING, _c.not_before <= now())
+    if found is None:
+        dead = (status == RUNNING, _c.lease_until < now())
+        message = (
+            sa.literal("given up: ")
+            + sa.cast(attempts, sa.Text)
+            + " workers died or stalled at it, the last of them "
+            + _c[f"{phase}_worker"]
         )
-    )
-    return _take(connection, phase, token, worker, lease, *dead)
+        connection.execute(
+            files.update()
+            .where(*dead, attempts >= max_attempts)
+            .values({status: FAILED, _c.claim: sa.null(), _c.message: message})
+        )
+        found = _first(connection, attempts, values, *dead)
+    return found
 
 
-def _take(
-    connection: sa.Connection, phase: Phase, token: str, worker: str, lease: float, *where: Any
+def _first(
+    connection: sa.Connection, attempts: sa.ColumnElement[int], values: Any, *where: Any
 ) -> Any:
-    attempts = _c[f"{phase}_attempts"]
-    # Those without a failed attempt come first.
+    """Change the first file that fulfils the conditions, those with the fewest attempts first."""
     first = (
         sa.select(_c.id)
         .where(*where)
@@ -69,17 +69,7 @@ def _take(
     return connection.execute(
         files.update()
         .where(_c.id == first)
-        .values(
-            {
-                _c[f"{phase}_status"]: RUNNING,
-                attempts: attempts + 1,
-                _c.claim: token,
-                _c.lease_until: now() + lease,
-                _c[f"{phase}_worker"]: worker,
-                _c[f"{phase}_start"]: now(),
-                _c[f"{phase}_finish"]: sa.null(),
-            }
-        )
+        .values(values)
         .returning(_c.key, _c.size, _c.etag, attempts, _c.loads)
     ).first()
 

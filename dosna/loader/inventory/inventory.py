@@ -144,11 +144,8 @@ class Inventory:
             None if there is nothing to do now.
         """
         token = secrets.token_hex(16)
-        taking = phase, token, worker, lease
         with self._database.change() as connection:
-            found = claims.take_waiting(connection, *taking)
-            if found is None:
-                found = claims.take_dead(connection, *taking, max_attempts)
+            found = claims.take(connection, phase, token, worker, lease, max_attempts)
         return None if found is None else Claim(token, *found)
 
     def renew(self, tokens: Iterable[str], lease: float) -> set[str]:
