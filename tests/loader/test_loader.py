@@ -77,8 +77,8 @@ def test_the_keys_of_the_loader_of_hdf_group_are_there():
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("src_buket: raw", "config.yml: unknown option 'src_buket'"),
-        ("jobs: many", "option 'jobs' takes int, found 'many'"),
+        ("src_buket: raw", "'src_buket'"),
+        ("jobs: many", "'jobs'"),
         ("jobs: 0", "jobs must be at least 1"),
         ("lease_time: 0", "lease_time must be a positive number"),
         ("log_level: loud", "log_level must be one of debug"),
