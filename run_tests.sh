@@ -227,6 +227,8 @@ else
     find_python
 fi
 export DOSNA_REQUIRE_ALL="$require_all"
+# The tests start hundreds of interpreters, which would compile this tree each time.
+unset PYTHONDONTWRITEBYTECODE
 
 failed=0
 if [ -n "$rank" ] && [ "$engine" = mpi ]; then
@@ -254,23 +256,24 @@ if [ "$installing" = yes ]; then
 fi
 least_covered=60
 two="-n 2 --dist worksteal"
-"$python" -c 'import xdist' 2>/dev/null || two=
-# shellcheck disable=SC2086  # $two is a list of options
+three="-n 3 --dist worksteal"
+"$python" -c 'import xdist' 2>/dev/null || two='' three=''
+# shellcheck disable=SC2086  # $two and $three are lists of options
 case $lane in
 fast) run_pytest $two --lane fast tests ;;
 faults) run_pytest $two --faults -m fault tests ;;
 '')
-    say "tests that measure time or memory, one at a time"
+    say "tests that measure time, one at a time"
     # shellcheck disable=SC2046  # a list of files
     run_pytest -m serial $(grep -rl --include='test_*.py' mark.serial tests)
     if [ "$installing" = yes ]; then
         say "the tests of --fast, two at a time, and what they cover"
         run_pytest $two --lane fast --cov --cov-report= --cov-fail-under="$least_covered" tests
-        say "all other tests, two at a time"
-        run_pytest $two --lane rest -m 'not serial' tests
+        say "all other tests, three at a time: many wait"
+        run_pytest $three --lane rest -m 'not serial' tests
     else
-        say "all other tests, two at a time"
-        run_pytest $two -m 'not serial' tests
+        say "all other tests, three at a time: many wait"
+        run_pytest $three -m 'not serial' tests
     fi
     ;;
 esac

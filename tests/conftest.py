@@ -37,9 +37,7 @@ FAST = [
     "engines/test_agreement.py",
     "engines/test_halo.py",
     "io",
-    "sources/hdf5",
     "sources/test_sources.py",
-    "sources/zarr",
 ]
 # A test with one of these markers or fixtures is not among them.
 NOT_FAST = {"fault", "serial", "slow"}
@@ -55,7 +53,7 @@ hypothesis.settings.register_profile("dosna", deadline=None, suppress_health_che
 hypothesis.settings.register_profile(
     "ci",
     deadline=None,
-    max_examples=300,
+    max_examples=150,
     print_blob=True,
     suppress_health_check=busy,
 )

@@ -53,6 +53,7 @@ class TestHdf5(OnHdf5, BackendTests):
     pass
 
 
+@pytest.mark.slow
 class TestHdf5Threads(OnHdf5, EngineMatters):
     engine = THREADS
 
@@ -63,6 +64,7 @@ class TestHdf5Loky(OnHdf5, BackendTests):
     examples = 3
 
 
+@pytest.mark.slow
 class TestHdf5Compressed(OnHdf5, ContentMatters):
     create_options: ClassVar = {"compression": "gzip", "checksum": True}
     least_axes = 1
@@ -99,11 +101,13 @@ class TestFileLoky(OnFiles, EngineMatters):
     examples = 3
 
 
+@pytest.mark.slow
 class TestFileUnchecked(OnFiles, ContentMatters):
     create_options: ClassVar = {"checksum": False}
     examples = 5
 
 
+@pytest.mark.slow
 class TestFileShards(OnFiles, BackendTests):
     backend = SHARDED
     examples = 10

@@ -74,7 +74,6 @@ print(json.dumps(grown))
 """
 
 
-@pytest.mark.serial
 @pytest.mark.parametrize(
     ("engine", "options"),
     [

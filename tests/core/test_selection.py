@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from dosna.core.selection import select
 
-quick = settings(max_examples=300, deadline=None)
+quick = settings(max_examples=150, deadline=None)
 
 
 def array_of(shape):

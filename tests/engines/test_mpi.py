@@ -232,7 +232,6 @@ def test_without_an_mpi_library_the_error_says_what_to_do(tmp_path):
     assert "pip install mpich" in ran.stdout
 
 
-@pytest.mark.serial
 def test_the_benchmark_runs(tmp_path):
     for package in ("h5py", "scipy", "mpi4py"):
         require(package)

@@ -197,7 +197,7 @@ def test_quickstart_filters_the_volume_and_draws_it(tmp_path, backend, engine):
     for package in ("nibabel", "scipy", "matplotlib", "h5py", "joblib"):
         require(package)
     arguments = ["--out", "shown", "--backend", backend, "--engine", engine]
-    for _ in range(2):  # the second finds what the first left
+    for _ in range(2 if backend == "hdf5" else 1):  # the second finds what the first left
         run = run_example("quickstart.py", *arguments, cwd=tmp_path)
         assert (run.returncode, run.stderr) == (0, "")
     assert re.search(r"whole volume: (0|\d\.?\d*e-0[3-9])\n", run.stdout)

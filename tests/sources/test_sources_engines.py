@@ -218,7 +218,6 @@ with dn.Connection("store", backend="file", engine=engine) as con:
 """
 
 
-@pytest.mark.serial
 @pytest.mark.parametrize(
     ("kind", "engine"),
     [("flat", "cpu"), ("flat", "joblib"), ("gzip", "cpu"), ("gzip", "joblib"), ("npz", "cpu")],

@@ -722,7 +722,6 @@ print(grown)
 """
 
 
-@pytest.mark.serial
 def test_a_map_of_twenty_times_the_memory_limit_stays_within_it(ceph):
     require("joblib")
     command(ceph, "osd pool create", pool="single", pg_num=8, pgp_num=8, size=1)
