@@ -37,6 +37,14 @@ def bucket(endpoint_url):
         yield client
 
 
+@pytest.fixture(scope="module")
+def common(gateway):
+    """Give a bucket of objects that nobody changes, each test's below a folder of its own."""
+    with closing(make_client(gateway.endpoint_url)) as client:
+        client.name = make_bucket(gateway.endpoint_url)
+        yield client
+
+
 def put(bucket, key, data):
     bucket.put_object(Bucket=bucket.name, Key=key, Body=data)
     return f"s3://{bucket.name}/{key}"
@@ -55,8 +63,8 @@ class TestHDF5(SourceTests):
         return SMALL
 
     @pytest.fixture
-    def make_source(self, bucket, endpoint_url, image):
-        url = put(bucket, "scans/scan.nxs", image)
+    def make_source(self, common, endpoint_url, image):
+        url = put(common, f"{secrets.token_hex(4)}/scan.nxs", image)
         return lambda: open_source(url, endpoint_url=endpoint_url)
 
 
@@ -66,10 +74,10 @@ class TestNpz(SourceTests):
         return SMALL
 
     @pytest.fixture
-    def make_source(self, bucket, endpoint_url):
+    def make_source(self, common, endpoint_url):
         written = io.BytesIO()
         np.savez(written, **SMALL)
-        url = put(bucket, "samples.npz", written.getvalue())
+        url = put(common, f"{secrets.token_hex(4)}/samples.npz", written.getvalue())
         return lambda: open_source(url, endpoint_url=endpoint_url)
 
 
@@ -79,15 +87,16 @@ class TestZarr(SourceTests):
         return {"a/image": SMALL["entry/image"], "scalar": SMALL["scalar"]}
 
     @pytest.fixture
-    def make_source(self, bucket, endpoint_url, arrays, tmp_path):
+    def make_source(self, common, endpoint_url, arrays, tmp_path):
         zarr = require("zarr")
         group = zarr.create_group(tmp_path / "a.zarr", zarr_format=2)
         for name, array in arrays.items():
             group.create_array(name, data=array)
+        folder = secrets.token_hex(4)
         for path in (tmp_path / "a.zarr").rglob("*"):
             if path.is_file():
-                put(bucket, f"{path.relative_to(tmp_path)}", path.read_bytes())
-        url = f"s3://{bucket.name}/a.zarr"
+                put(common, f"{folder}/{path.relative_to(tmp_path)}", path.read_bytes())
+        url = f"s3://{common.name}/{folder}/a.zarr"
         return lambda: open_source(url, endpoint_url=endpoint_url)
 
 
