@@ -48,6 +48,9 @@ os.environ["PYTHONPATH"] = os.pathsep.join(
     [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
 )
 
+# Ranks of MPICH that wait for others give their core away: tests start more ranks than cores.
+os.environ.setdefault("MPIR_CVAR_ENABLE_HEAVY_YIELD", "1")
+
 busy = [hypothesis.HealthCheck.too_slow]
 hypothesis.settings.register_profile("dosna", deadline=None, suppress_health_check=busy)
 hypothesis.settings.register_profile(

@@ -460,7 +460,7 @@ def test_progress_is_shown_by_the_root_and_its_errors_are_everybodys(ds):
         assert told == sorted(told)
 
     def fail_at(when, done, total):
-        if done == when:
+        if done >= when:  # Several chunks may be told of at once.
             raise ZeroDivisionError(f"told {done}")
 
     for when in (0, SIZE, 24):
