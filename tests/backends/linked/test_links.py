@@ -631,9 +631,9 @@ def test_what_cannot_be_linked_is_named(con, path, tmp_path, monkeypatch):
     assert con["words"][...].tolist() == ["a", "bc"]
     with pytest.raises(ConfigurationError, match="'raise' or 'ingest', not 'skip'"):
         con.link(path, unlinkable="skip")
-    with h5py.File(path) as file, pytest.raises(RefusedError, match="is open: give its path"):
+    with h5py.File(path) as file, pytest.raises(RefusedError, match="in an open file"):
         con.link(file, select="fine")
-    with pytest.raises(RefusedError, match="NpySource has none of the files"):
+    with pytest.raises(RefusedError, match="NpySource"):
         con.link({"a": VOLUME})
 
 
@@ -898,7 +898,7 @@ def test_the_command_links(scan, tmp_path, capsys):
     assert main(["ingest", "--link-only", scan, target]) == 1
     assert "'entry/words': its elements are strings of variable" in capsys.readouterr().err
     assert main(["ingest", "--link", scan, target, "--chunk-size", "1,1,1"]) == 2
-    assert "has the file's chunks" in capsys.readouterr().err
+    assert "the file's chunks" in capsys.readouterr().err
     assert main(["ingest", "--link", scan, target]) == 0
     assert ", 3 linked" in capsys.readouterr().out
     assert main(["ls", target]) == 0
