@@ -78,7 +78,8 @@ _Column = Axis | Groups
 _Box = tuple[tuple[int, int], ...]
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+# Not frozen, and yet never changed: a frozen one takes longer to make.
+@dataclass(slots=True, eq=False)
 class Plan:
     """Tasks of a selection, one for each chunk that it touches; made by :func:`plan`.
 

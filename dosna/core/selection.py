@@ -30,7 +30,8 @@ _ALIGN = 64
 _ALIGN_FROM = 64 * 1024
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+# Not frozen, and yet never changed: a frozen one takes a quarter longer to select.
+@dataclass(slots=True, eq=False)
 class Selection:
     """A part of an array of shape `shape`; made by :func:`select`.
 

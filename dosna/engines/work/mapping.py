@@ -56,7 +56,7 @@ def check_cast(func: Func, result: Array, dtype: np.dtype[Any], advice: str) -> 
     longer = longer or is_text(result.dtype)
     if longer or not np.can_cast(result.dtype, dtype, "same_kind"):
         raise TypeError(
-            f"cannot store the result of {name_of(func)}: {dtype} would cut {result.dtype} down. "
+            f"cannot store the result of {name_of(func)}: {dtype} would cut down {result.dtype}. "
             f"{advice}"
         )
     return result
