@@ -136,7 +136,7 @@ def tell(done, total):
 
 given = {"select": "entry/image", "chunk_size": (4, 35, 41), "endpoint_url": endpoint_url}
 with dn.Connection("in", backend="s3", endpoint_url=endpoint_url, bucket=bucket) as con:
-    con.ingest(url, memory_limit="500K", progress=tell, **given)
+    con.ingest(url, memory_limit="200K", progress=tell, **given)
 """
 
 
