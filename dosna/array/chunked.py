@@ -396,7 +396,10 @@ def windows(
 ) -> Shape:
     """Return the extent of boxes of many blocks, for work on a remote dataset."""
     workers = dataset.runner.workers
-    share = None if memory_limit is None else parse_size(memory_limit) // workers - held
+    share = None
+    if memory_limit is not None:
+        # Requests under way hold objects too: encoded, joined, and in the memory of a client.
+        share = (parse_size(memory_limit) // workers - held) // 6
     shares = 4 * workers if workers > 1 else 1
     return window(dataset.shape, block, block_bytes, share, shares)
 

@@ -87,6 +87,7 @@ class Creating(ArrayHome):
         made = create()
         if data is not None:
             try:
+                made.instance.continue_creation()
                 # A dtype that the caller asked for is intended: convert as NumPy does.
                 loading.load(made, data, progress=progress, memory_limit=memory_limit)
             except BaseException:
@@ -194,7 +195,8 @@ class Creating(ArrayHome):
         self._refuse(metadata, options)
 
         def create() -> BackendDataset:
-            self.check_free(name)
+            self.check_writable()
+            self.instance.check_name(name)
             return self.instance.create_dataset(name, metadata, **options)
 
         return self.wrap(self.runner.once(create))

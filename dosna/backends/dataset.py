@@ -148,6 +148,9 @@ class BackendDataset(ABC):
         """Raise ReadOnlyError if no chunk can be written, for instance because of mode 'r'."""
         self.connection.check_writable()
 
+    def continue_creation(self) -> None:  # noqa: B027  most do not tell one operation from another
+        """Take the next operation that writes for a part of the one that created the dataset."""
+
     def flush(self) -> None:  # noqa: B027  a store that is always durable has nothing to do
         """Wait until everything written so far would survive a power loss."""
 

@@ -23,7 +23,6 @@ from dosna.backends.stores.connection import StoreConnection
 from dosna.backends.stores.store import ABSENT, Store, Turns
 from dosna.codecs import zarr as zarr3
 from dosna.core.metadata import DatasetMetadata
-from dosna.core.names import parents
 from dosna.core.options import check_seconds
 from dosna.core.types import Shape
 from dosna.errors import (
@@ -194,9 +193,9 @@ class CephConnection(StoreConnection):
             return []  # There has never been a handle that could write it.
         return list(self.object_keys(name))
 
-    def neighbours(self, name: str, below: list[str]) -> Iterator[str]:
+    def names_inside(self, name: str, below: list[str]) -> Iterator[str]:
         inner = (other for other in self._names()[0].datasets if other.startswith(name + "/"))
-        yield from filter(self.has_dataset, itertools.chain(parents(name), inner))
+        return filter(self.has_dataset, inner)
 
     # -- objects --------------------------------------------------------------------------
 

@@ -264,9 +264,9 @@ class S3Connection(StoreConnection):
         check_nesting(name, self._names(os.path.commonprefix(inside)))  # noqa: RUF071
         self._make_bucket(bucket_name(name))
 
-    def neighbours(self, name: str, below: list[str]) -> Iterator[str]:
+    def names_inside(self, name: str, below: list[str]) -> Iterator[str]:
         # Without `bucket`, `make_groups` has looked for them before it created the bucket.
-        return iter(()) if self.bucket is None else super().neighbours(name, below)
+        return iter(()) if self.bucket is None else super().names_inside(name, below)
 
     def create_array(self, name: str, metadata: DatasetMetadata) -> StoreDataset:
         for _ in range(_MOST_ATTEMPTS):

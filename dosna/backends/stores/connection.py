@@ -9,6 +9,7 @@ A subclass of `StoreConnection` has to define only how its `Store` is opened. A 
 from __future__ import annotations
 
 import re
+import time
 import warnings
 from abc import abstractmethod
 from collections.abc import Iterable, Iterator, Mapping
@@ -119,14 +120,17 @@ class StoreConnection(StoreHome):
         key, document = self.document(name), zarr3.to_json(metadata)
         self.make_groups(name)
         turns = Turns(f"object {key!r}")
+        again = not self.store.conditional_puts
         for _ in turns:
             # The lock keeps other threads out where the store has no conditional puts.
             with turns.unless_conflict(), lock(name):  # after a conflict, look again
-                found = self.store.get(key)
-                kind = _kind(found)
                 # Tools for S3 make a folder by an empty object whose key ends with '/'.
                 below = [key for key in self.keys_left(name) if not key.endswith("/")]
-                check_nesting(name, self.neighbours(name, below))
+                check_nesting(name, self.names_inside(name, below))
+                # A document that is not listed is seldom there, and then the put finds it.
+                found = self.store.get(key) if again or key in below else None
+                kind, again = _kind(found), True
+                began = time.monotonic()
                 turns.expected = ABSENT if found is None else found.version
                 if found is None and below:
                     self._check_left(name, below)
@@ -142,7 +146,9 @@ class StoreConnection(StoreHome):
                     )
             if found and kind == DELETED:
                 self._make_way(name, found)
-        return self.open_dataset(name, metadata)
+        made = self.open_dataset(name, metadata)
+        made.note_look(began)
+        return made
 
     def root(self, name: str) -> str:
         """Return the prefix of a dataset's keys, without the '/' that follows it."""
@@ -193,12 +199,11 @@ class StoreConnection(StoreHome):
                     f"{key!r} in its place, which was not written by dosna. Use another name"
                 )
 
-    def neighbours(self, name: str, below: list[str]) -> Iterator[str]:
-        """Yield the datasets that a new one would lie in, and those that would lie in it."""
-        yield from filter(self.has_dataset, parents(name))
+    def names_inside(self, name: str, below: list[str]) -> Iterator[str]:
+        """Yield the datasets that would lie in a new one."""
         end = "/" + zarr3.DOCUMENT
         inner = [key.removesuffix(end) for key in below if key.endswith(end)]
-        yield from filter(self.has_dataset, (other for other in inner if other != name))
+        return filter(self.has_dataset, (other for other in inner if other != name))
 
     def open_dataset(self, name: str, metadata: DatasetMetadata) -> StoreDataset:
         """Return a handle on a dataset."""
@@ -206,13 +211,21 @@ class StoreConnection(StoreHome):
         return kind(self, name, metadata)
 
     def make_groups(self, name: str) -> None:
-        """Create the Zarr groups above a dataset, and remove copies of metadata from them."""
+        """Create the Zarr groups above a dataset, and remove copies of metadata from them.
+
+        Raises
+        ------
+        DatasetNameError
+            There is a dataset where a group would be.
+        """
         for group in ["", *parents(name)]:
             found = self._drop_consolidated(group)
             if found is None:
                 self._check_version(group)
                 with suppress(VersionConflict):
                     self.store.put(self.document(group), zarr3.GROUP, ABSENT)
+            elif group and _kind(found) in ("array", "broken"):
+                check_nesting(name, [group])
 
     def drop_consolidated(self, name: str) -> None:
         """Remove copies of metadata from the groups above a dataset or group about to change.

@@ -31,7 +31,10 @@ LOOK_SECONDS = 1.0
 
 
 _REVISION = re.compile(r"[0-9]{1,18}")
-_OWN_STATE = {"layout", "_version", "_looking", "_looked", "_began", "_doubted", "_shrunk"}
+_OWN_STATE = {
+    *("layout", "_version", "_looking"),
+    *("_looked", "_began", "_doubted", "_shrunk", "_continues"),
+}
 """Attributes that are not pickled, because each process has its own."""
 
 
@@ -51,6 +54,7 @@ class WatchedDataset(BackendDataset):
         # operation that writes began, when an object without a mark was last read, and when the
         # array was last found to be smaller.
         self._looked = self._began = self._doubted = self._shrunk = -math.inf
+        self._continues = False
 
     def __getstate__(self) -> dict[str, Any]:
         return {k: v for k, v in super().__getstate__().items() if k not in _OWN_STATE}
@@ -71,7 +75,16 @@ class WatchedDataset(BackendDataset):
     def check_writable(self) -> None:
         """Begin an operation that writes. Earlier looks at the document are not valid for it."""
         super().check_writable()
-        self._began = time.monotonic()
+        # What fills a new dataset continues the operation that has created it.
+        self._began = self._looked if self._continues else time.monotonic()
+        self._continues = False
+
+    def note_look(self, began: float) -> None:
+        """Note that this handle has just written the document, some time after `began`."""
+        self._looked = began
+
+    def continue_creation(self) -> None:
+        self._continues = True
 
     def look(self) -> None:
         """Look at the document, unless this operation has done so recently enough."""

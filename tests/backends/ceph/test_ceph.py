@@ -265,7 +265,7 @@ def counts(monkeypatch):
 
 # docs/ceph.md states these.
 REQUESTS = {
-    "create": {"read": 6, "operate_write_op": 2},
+    "create": {"read": 4, "operate_write_op": 2},
     "open": {"read": 1},
     "read a chunk": {"read": 2},
     "read four chunks": {"read": 5},
