@@ -354,8 +354,7 @@ class Chunked(ArrayAccess):
         memory_limit : int or str, optional
             The most bytes of blocks held at a time, such as '512M'.
         tasks : sized iterable, optional
-            The boxes to work on; by default the stored objects, many together where requests take
-            long.
+            The boxes to work on; by default the stored objects, or many at once on remote stores.
         over : BackendDataset, optional
             The dataset whose stored objects are meant; by default this one.
         before : int
@@ -366,7 +365,7 @@ class Chunked(ArrayAccess):
         Returns
         -------
         list
-            The results of `work`, part by part, in no particular order.
+            The results of `work` for each part, in no particular order.
 
         Raises
         ------
@@ -376,14 +375,12 @@ class Chunked(ArrayAccess):
         workers = workers_within(memory_limit, task_bytes, what)
         dataset = self.instance if over is None else over
         objects = every_chunk(self.shape, dataset.grain)
-        if tasks is None:
-            tasks = objects
-            if dataset.remote or self.instance.remote:
-                held = max(task_bytes, dataset.metadata.chunk_nbytes)
-                block = windows(self, dataset.grain, held, memory_limit)
-                tasks = every_chunk(self.shape, block)
-        total = len(objects)
-        boxes = max(1, before + len(tasks))
+        if tasks is None and (dataset.remote or self.instance.remote):
+            held = max(task_bytes, dataset.metadata.chunk_nbytes)
+            block = windows(self, dataset.grain, held, memory_limit)
+            tasks = every_chunk(self.shape, block)
+        tasks = objects if tasks is None else tasks
+        total, boxes = len(objects), max(1, before + len(tasks))
         with self.runner.reporting(progress, total, what) as tell:
             report = None if tell is None else lambda done: tell((before + done) * total // boxes)
             return self.runner.spread(

@@ -157,17 +157,17 @@ class EngineDataset(Bulk, Reductions):
         """
         self.connection.check_connected()
 
-        def create() -> Any:
-            return connection.create_dataset(
-                self.name if name is None else name,
-                self.shape,
-                self.dtype,
-                self.fillvalue,
-                chunk_size=self.chunk_size if chunk_size is None else chunk_size,
-                attrs=dict(self.attrs),
-                incomplete=self.incomplete,
-                **options,
-            )
+        create = partial(
+            connection.create_dataset,
+            self.name if name is None else name,
+            self.shape,
+            self.dtype,
+            self.fillvalue,
+            chunk_size=self.chunk_size if chunk_size is None else chunk_size,
+            attrs=dict(self.attrs),
+            incomplete=self.incomplete,
+            **options,
+        )
 
         copied: EngineDataset = connection.create_filled(create, self, progress, memory_limit)
         return copied
@@ -183,9 +183,7 @@ class EngineDataset(Bulk, Reductions):
         progress: Progress = None,
         memory_limit: Limit = None,
     ) -> None:
-        """Write the dataset to a file for other programs: HDF5, Zarr or NumPy's format.
-
-        The file has its name and attributes too, except for an ``.npy`` file.
+        """Write the dataset, with name and attributes, to a file: HDF5, Zarr or NumPy's format.
 
         Parameters
         ----------
