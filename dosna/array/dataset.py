@@ -156,7 +156,6 @@ class EngineDataset(Bulk, Reductions):
         array([5, 6, 7, 8])
         """
         self.connection.check_connected()
-
         create = partial(
             connection.create_dataset,
             self.name if name is None else name,
