@@ -154,7 +154,17 @@ def hsds_environment(hsds: Hsds, user: str = "test") -> Iterator[None]:
         "HS_API_KEY": None,
     }
     with _environment(changed):
-        yield
+        _forget_hsds()
+        try:
+            yield
+        finally:
+            _forget_hsds()
+
+
+def _forget_hsds() -> None:
+    """Let h5pyd read the environment again, which it does only once."""
+    if known := sys.modules.get("h5pyd.config"):
+        known.Config._cfg.clear()
 
 
 @contextmanager
