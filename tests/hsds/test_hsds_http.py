@@ -108,14 +108,14 @@ def client(server):
 
 def test_one_connection_serves_many_requests(server, client):
     for _ in range(3):
-        client.get("/", "/home/x.h5")
-        client.post("/groups", "/home/x.h5", {})
+        client.get("/", "/shared/x.h5")
+        client.post("/groups", "/shared/x.h5", {})
     try:
         raise ValueError("of the caller")
     except ValueError:
         # A request that succeeds keeps its connection, whatever its caller handles.
-        client.get("/", "/home/x.h5")
-        client.post("/groups", "/home/x.h5", {})
+        client.get("/", "/shared/x.h5")
+        client.post("/groups", "/shared/x.h5", {})
     assert server.connections == 1
     assert server.requests[0] == "GET /?domain=%2Fhome%2Fx.h5"
 
@@ -211,7 +211,7 @@ def test_a_domain_whose_last_answer_is_lost_may_have_appeared(server, client, lo
     missing, done = answer(b"", "404 Not Found"), answer(b'{"root": "g-1"}')
     # It is free, and nothing is left of an earlier call; it is made and flushed, and still free.
     server.answers = [missing, missing, done, done, missing, missing, *[lost] * 3, missing]
-    with pytest.raises(error) as caught, new_domain(client, "/home/x.h5", False, "token"):
+    with pytest.raises(error) as caught, new_domain(client, "/shared/x.h5", False, "token"):
         pass
     assert isinstance(caught.value, errors.OutcomeUnknown) == (lost == b"")
     assert not server.answers
