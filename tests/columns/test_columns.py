@@ -247,7 +247,7 @@ def test_what_is_not_whole_is_not_read(con):
     with pytest.raises(DatasetError, match="is incomplete"):
         read_columns(con, "Events", "y")
     con["Events/x/offsets"][1] = 9
-    with pytest.raises(FormatError, match="decrease"):
+    with pytest.raises(FormatError, match="decreasing"):
         read_columns(con, "Events", "x")
 
 

@@ -117,7 +117,7 @@ def test_one_connection_serves_many_requests(server, client):
         client.get("/", "/shared/x.h5")
         client.post("/groups", "/shared/x.h5", {})
     assert server.connections == 1
-    assert server.requests[0] == "GET /?domain=%2Fhome%2Fx.h5"
+    assert server.requests[0] == "GET /?domain=%2Fshared%2Fx.h5"
 
 
 def test_threads_have_connections_at_the_same_time(server, client):
