@@ -297,9 +297,9 @@ def test_names_that_mean_a_source(text, expected):
 
 
 def test_what_means_no_source():
-    with pytest.raises(SourceError, match=r"'scan.tiff' is none of the sources .*\.h5.*kind="):
+    with pytest.raises(SourceError, match=r"'scan.tiff', .*\.h5.*kind="):
         open_source("scan.tiff")
-    with pytest.raises(SourceError, match=r"builtins.object is no source"):
+    with pytest.raises(SourceError, match=r"builtins.object .* source"):
         open_source(object())
     with pytest.raises(ValueError, match=r"unknown source 'tiff': use one of .*hdf5"):
         open_source("scan.tiff", kind="tiff")
