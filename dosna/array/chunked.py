@@ -18,7 +18,7 @@ from dosna.core.sizes import Limit, parse_size
 from dosna.core.text import elements
 from dosna.core.types import Shape
 from dosna.engines.base import Tasks, collective
-from dosna.engines.work.boxes import window, workers_within
+from dosna.engines.work.boxes import count_of, window, workers_within
 from dosna.errors import ChunkIndexError
 
 __all__ = ["Chunked", "windows"]
@@ -374,13 +374,14 @@ class Chunked(ArrayAccess):
         """
         workers = workers_within(memory_limit, task_bytes, what)
         dataset = self.instance if over is None else over
-        objects = every_chunk(self.shape, dataset.grain)
-        if tasks is None and (dataset.remote or self.instance.remote):
-            held = max(task_bytes, dataset.metadata.chunk_nbytes)
-            block = windows(self, dataset.grain, held, memory_limit)
+        if tasks is None:
+            block = dataset.grain
+            if dataset.remote or self.instance.remote:
+                held = max(task_bytes, dataset.metadata.chunk_nbytes)
+                block = windows(self, block, held, memory_limit)
             tasks = every_chunk(self.shape, block)
-        tasks = objects if tasks is None else tasks
-        total, boxes = len(objects), max(1, before + len(tasks))
+        # Counted and not planned: few of very many objects may have to be loaded.
+        total, boxes = count_of(self.shape, dataset.grain), max(1, before + len(tasks))
         with self.runner.reporting(progress, total, what) as tell:
             report = None if tell is None else lambda done: tell((before + done) * total // boxes)
             return self.runner.spread(

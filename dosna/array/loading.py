@@ -21,7 +21,7 @@ from dosna.core.text import element_bytes, elements
 from dosna.core.types import Array, Shape
 from dosna.core.values import same_fill
 from dosna.engines.base import Tasks
-from dosna.engines.work.boxes import BLOCK_BYTES, box_of, bytes_of, objects_of, plain
+from dosna.engines.work.boxes import BLOCK_BYTES, box_of, bytes_of, count_of, objects_of, plain
 from dosna.engines.work.loading import Load, load_block
 
 __all__ = ["load", "opened", "stored_in_dataset"]
@@ -123,10 +123,12 @@ def _tasks(
 ) -> tuple[Tasks[ChunkTask], int]:
     """Return the blocks that are left to load, and the number of those that are done."""
     shape = dataset.shape
-    tasks: Tasks[ChunkTask] = every_chunk(shape, block)
-    total = len(tasks)
+    total = count_of(shape, block)
+    tasks: Tasks[ChunkTask]
     if found is not None and len(found) < total:
         tasks = [box_of(idx, shape, block) for idx in found.tolist()]
+    else:
+        tasks = every_chunk(shape, block)
     if missing:
         grain = dataset.instance.grain
         done = dataset.runner.once(lambda: set(dataset.instance.finished_objects()))
