@@ -325,7 +325,8 @@ except errors.DatasetNotFoundError:
             with ds.instance.exclusive():
                 pass  # nothing stayed locked
             wait_until(lambda before=before: ds[8, 0] != before)  # the other is not stuck
-        (tmp_path / "x" / (self.chunk_file(15, 0) + ".tmp")).write_bytes(b"of a dead writer")
+        with ds.instance.exclusive():  # the other may have that file open to write a chunk
+            (tmp_path / "x" / (self.chunk_file(15, 0) + ".tmp")).write_bytes(b"of a dead writer")
         ds.flush()  # while the other writes
         assert other.poll() is None
         other.kill()

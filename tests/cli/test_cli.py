@@ -237,7 +237,7 @@ def test_messages_leave_names_of_files_as_they_are(capsys, folder, name):
     message = capsys.readouterr().err
     assert name in message
     assert main(["ingest", "unknown.suffix", "hdf5:new"]) == 1
-    assert "by --kind" in capsys.readouterr().err
+    assert "--kind" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

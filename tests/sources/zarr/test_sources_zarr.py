@@ -92,7 +92,7 @@ def test_a_folder_is_known_by_what_it_holds(con, tmp_path):
     assert con.ingest(str(tmp_path / "two.h6")).made == ["two.h6"]
     assert con.ingest(f"{tmp_path / 'group'}:a").made == ["a"]
     (tmp_path / "nothing").mkdir()
-    with pytest.raises(errors.SourceError, match="none of the sources"):
+    with pytest.raises(errors.SourceError, match="kind of the source"):
         con.ingest(tmp_path / "nothing")
     with pytest.raises(errors.SourceNotFoundError, match="no Zarr array or group"):
         con.ingest(tmp_path / "nothing", kind="zarr")
