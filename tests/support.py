@@ -27,9 +27,13 @@ def require(module: str) -> Any:
     installed, a skip would hide that it was not.
     """
     try:
-        return importlib.import_module(module)
+        found = importlib.import_module(module)
     except ImportError as error:
         _absent(f"the package {module} is missing ({error})")
+    # A folder of tests that is called as the package is taken for a part of it.
+    if getattr(found, "__file__", None) is None:
+        _absent(f"the package {module} is missing")
+    return found
 
 
 def require_program(name: str) -> str:
