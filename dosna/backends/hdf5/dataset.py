@@ -241,7 +241,6 @@ class H5Dataset(FolderDataset[H5Folder]):
         direct = out.dtype == metadata.dtype and metadata.ndim > 0
         raw = bytes_like(out) if direct else out
         small = bool(start) and size <= SMALL
-        # `_fetch` reads a large chunk that has no contiguous place of its own in `out`.
         chunk = data = _NOTHING
         if small:
             chunk, data = scratch.chunk(metadata)
@@ -249,10 +248,14 @@ class H5Dataset(FolderDataset[H5Folder]):
         readv, open_ = os.preadv, partial(os.open, flags=os.O_RDONLY | CLOSE_ON_EXEC, dir_fd=fd)
         for idx, key, where, whole in tasks:
             target, straight = data, False
-            if whole and direct and start:
-                target = raw[where]
-                straight = target.nbytes == size and target.flags.c_contiguous
-            if small or straight:
+            if whole and start:
+                if direct:
+                    target = raw[where]
+                    straight = target.nbytes == size and target.flags.c_contiguous
+                if not straight and data is _NOTHING:
+                    # Not before it is needed: `_fetch` uses the same memory for parts.
+                    chunk, data = scratch.chunk(metadata)
+            if small or (whole and start):
                 try:
                     # The same as open_descriptor, without one more call.
                     file = next(map(Descriptor, map(open_, (template % idx,))))

@@ -205,8 +205,11 @@ class FileDataset(FolderDataset[ArrayFolder], StoreDataset):
             if whole and direct:
                 target = raw[where]
                 straight = target.nbytes == size and target.flags.c_contiguous
-            if small or straight:
+            if small or whole:
                 if not straight:
+                    if data is _NOTHING:
+                        # Not before it is needed: `read_chunk` uses the same memory for parts.
+                        chunk, data = scratch.chunk(meta)
                     target = data
                 try:
                     file = open_(template % idx, FLAGS, dir_fd=fd)

@@ -194,3 +194,21 @@ def test_errors_of_local_files_are_errors_of_sources(tmp_path, monkeypatch):
         LocalFile(str(tmp_path)).read(0, 2)
     with pytest.raises(errors.SourceNotFoundError):
         LocalFile(str(tmp_path / "a" / "b")).fingerprint()
+
+
+@pytest.mark.parametrize("backend", ["hdf5", "file"])
+def test_whole_chunks_are_read_by_one_call_wherever_they_go(tmp_path, backend, monkeypatch):
+    volume = np.arange(32 * 64 * 64, dtype="f4").reshape(32, 64, 64)
+    options = {"checksum": False} if backend == "file" else {}
+    with dn.Connection(str(tmp_path), backend=backend) as con:
+        ds = con.create_dataset("x", data=volume, chunk_size=(16, 32, 48), **options)
+        way = "_fetch" if backend == "hdf5" else "read_chunk"
+        parts = []
+        found = getattr(type(ds.instance), way)
+        monkeypatch.setattr(
+            type(ds.instance), way, lambda *args: parts.append(args) or found(*args)
+        )
+        assert np.array_equal(ds[...], volume)
+        assert parts == []
+        assert np.array_equal(ds[3:], volume[3:])  # four parts, and four whole chunks
+        assert len(parts) == 4
