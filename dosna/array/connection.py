@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import DTypeLike
@@ -18,7 +18,7 @@ from dosna.array.dataset import EngineDataset
 from dosna.array.doors import Doors
 from dosna.array.groups import Groups
 from dosna.array.listing import Listing
-from dosna.array.place import Place
+from dosna.array.place import Place, use_cache
 from dosna.array.values import is_source
 from dosna.backends.base import BackendConnection
 from dosna.core.metadata import check_extents, new_metadata
@@ -62,6 +62,10 @@ class EngineConnection(Doors, Groups, Creating, Place):
         The keywords of the engine; by default those that `dosna.use` was given for it.
     mode : {'a', 'r'}, optional
         The mode of access: 'a', the default, or 'r', which refuses every change.
+    cache : int or str, optional
+        The most bytes of decoded chunks to keep in memory, such as '256 MiB' (s3, ceph, sage).
+    recheck : {'always', 'open'}
+        When such a chunk is compared with the store: whenever it is read, or once for a handle.
     **options
         Further keywords of the backend.
 
@@ -69,6 +73,8 @@ class EngineConnection(Doors, Groups, Creating, Place):
     ------
     IncompatibleError
         The engine and the backend cannot work together.
+    ConfigurationError
+        The backend has no cache, or a value is bad.
     TypeError
         The backend has no such option.
 
@@ -95,6 +101,8 @@ class EngineConnection(Doors, Groups, Creating, Place):
         engine: str | None = None,
         engine_kw: Mapping[str, Any] | None = None,
         mode: str | None = None,
+        cache: int | str | None = None,
+        recheck: Literal["always", "open"] = "always",
         **options: Any,
     ) -> EngineConnection:
         if cls is EngineConnection:
@@ -110,6 +118,8 @@ class EngineConnection(Doors, Groups, Creating, Place):
         engine: str | None = None,
         engine_kw: Mapping[str, Any] | None = None,
         mode: str | None = None,
+        cache: int | str | None = None,
+        recheck: Literal["always", "open"] = "always",
         **options: Any,
     ) -> None:
         chosen = current(engine, backend, engine_kw)
@@ -124,6 +134,7 @@ class EngineConnection(Doors, Groups, Creating, Place):
             options["mode"] = mode
         refuse_unknown(options, made.__init__, f"backend {chosen.backend.name!r}")
         self.instance = made(name, **options)
+        use_cache(self.instance, cache, recheck)
         self.runner = chosen.engine.runner(**chosen.engine.params)
 
     def __getstate__(self) -> dict[str, Any]:

@@ -19,6 +19,9 @@ from dosna.core.options import parse_options
 from dosna.core.url import Url
 from dosna.errors import ConfigurationError
 
+_OWN = ("cache", "recheck")
+"""Options of a URL that every connection has."""
+
 
 def open_url(
     url: str,
@@ -66,14 +69,16 @@ def open_url(
     parsed = Url.parse(url)
     backend = backends.get(parsed.backend)
     try:
-        options = _options(backend.connection, parsed.options)
+        own: dict[str, Any] = {k: v for k, v in parsed.options.items() if k in _OWN}
+        given = {k: v for k, v in parsed.options.items() if k not in _OWN}
+        options = _options(backend.connection, given)
         place, name, options = backend.connection.split_url(parsed.path, options)
     except ConfigurationError as error:
         raise ConfigurationError(f"{url}: {error}") from None
     if mode is not None:
         options["mode"] = mode
     options |= {"backend": parsed.backend, "engine": engine, "engine_kw": engine_kw}
-    return EngineConnection(place or backend.name, **options), name
+    return EngineConnection(place or backend.name, **options, **own), name
 
 
 def _options(connection: type[BackendConnection], given: Mapping[str, str]) -> dict[str, Any]:

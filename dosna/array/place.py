@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 from dosna.array.home import ArrayHome
-from dosna.errors import NotConnectedError
+from dosna.backends.base import BackendConnection
+from dosna.core.options import check_choice
+from dosna.core.sizes import parse_size
+from dosna.errors import ConfigurationError, NotConnectedError
 
-__all__ = ["Place"]
+__all__ = ["Place", "use_cache"]
 
 
 class Place(ArrayHome):
@@ -108,3 +111,26 @@ class Place(ArrayHome):
     def identity(self) -> tuple[Any, ...]:
         """The values that cooperating processes must agree on before they start."""
         return (type(self.instance).__name__, self.instance.location, self.mode, self.connected)
+
+
+def use_cache(
+    instance: BackendConnection, cache: int | str | None, recheck: Literal["always", "open"]
+) -> None:
+    """Keep decoded chunks in memory as the parameters of a connection ask for.
+
+    Raises
+    ------
+    ConfigurationError
+        A value is bad, or the backend has no cache.
+    """
+    check_choice("recheck", recheck, ("always", "open"))
+    if cache is None:
+        return
+    try:
+        limit = parse_size(cache)
+    except (TypeError, ValueError):
+        raise ConfigurationError(
+            f"cache must be a number of bytes or a text like '256 MiB', not {cache!r}: leave it "
+            "out to have no cache"
+        ) from None
+    instance.use_cache(limit, recheck)

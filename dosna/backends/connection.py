@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from typing import Any, ClassVar, NoReturn
+from typing import Any, ClassVar, Literal, NoReturn
 
 import numpy as np
 
@@ -150,6 +150,26 @@ class BackendConnection(ABC):
                     "backend's own documents: choose another name"
                 )
         return name
+
+    def use_cache(self, limit: int, recheck: Literal["always", "open"]) -> None:
+        """Keep decoded chunks in memory, before anything else is done with the connection.
+
+        Parameters
+        ----------
+        limit : int
+            The most bytes to keep.
+        recheck : {'always', 'open'}
+            When a chunk is compared with the store: whenever it is read, or once for each handle.
+
+        Raises
+        ------
+        ConfigurationError
+            The backend keeps no chunks in memory.
+        """
+        raise ConfigurationError(
+            f"connection {self.name!r} has no cache of chunks, which is of backends whose chunks "
+            "come over a network, such as s3 and ceph: leave cache= out"
+        )
 
     @abstractmethod
     def create_dataset(self, name: str, metadata: DatasetMetadata) -> BackendDataset:

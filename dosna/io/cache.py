@@ -60,6 +60,15 @@ class Cache(Generic[V]):
                 self._keep(key, entry)
             return entry.value
 
+    def find(self, key: Hashable) -> V | None:
+        """Return a value, or None if it is missing. This counts as a use, unlike `peek`."""
+        with self._lock:
+            entry = self._entries.get(key)
+            if entry is None:
+                return None
+            self._entries.move_to_end(key)
+            return entry.value
+
     def peek(self, key: Hashable) -> V | None:
         """Return a value, or None if it is missing. This does not count as a use."""
         entry = self._entries.get(key)
@@ -92,13 +101,15 @@ class Cache(Generic[V]):
                 return
             entry.size = self._size(entry.value)
             self._held += entry.size
-            if self._held <= self.limit:
-                return
-            for other in list(self._entries):
-                if other != key and self._entries[other].value is not None:
-                    self._remove(other)
-                if self._held <= self.limit:
+            excess, outdated = self._held - self.limit, []
+            for other, old in self._entries.items():
+                if excess <= 0:
                     break
+                if other != key and old.value is not None:
+                    outdated.append(other)
+                    excess -= old.size
+            for other in outdated:
+                self._remove(other)
 
     def _drop(self, key: Hashable, entry: _Entry[V]) -> None:
         with self._lock:

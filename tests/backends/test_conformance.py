@@ -149,6 +149,17 @@ class TestStore(BackendTests):
         return lambda: dn.Connection(namespace, backend="memory", engine="cpu")
 
 
+class TestStoreCached(ContentMatters):
+    """Decoded chunks are kept in memory, and some have to make way for others."""
+
+    examples = 10
+
+    @pytest.fixture
+    def make_connection(self):
+        namespace = secrets.token_hex(8)
+        return lambda: dn.Connection(namespace, backend="memory", engine="joblib", cache="40 KiB")
+
+
 @pytest.mark.slow
 class TestStoreWithoutConditionalPuts(CreationMatters, ArrayTests):
     create_options: ClassVar = {"checksum": False}

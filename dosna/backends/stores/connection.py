@@ -17,6 +17,8 @@ from contextlib import suppress
 from typing import Any, ClassVar
 
 from dosna.backends.base import BackendDataset
+from dosna.backends.stores.cached import CachedDataset
+from dosna.backends.stores.chunkcache import ForgettingStore
 from dosna.backends.stores.dataset import StoreDataset
 from dosna.backends.stores.deletion import DELETED, Deletion
 from dosna.backends.stores.home import StoreHome
@@ -34,6 +36,7 @@ from dosna.backends.stores.store import (
 from dosna.codecs import zarr as zarr3
 from dosna.core.metadata import DatasetMetadata
 from dosna.core.names import check_group, check_nesting, parents
+from dosna.core.text import is_text
 from dosna.errors import DatasetExistsError, DatasetNotFoundError, FormatError, StorageError
 
 __all__ = [
@@ -88,6 +91,8 @@ class StoreConnection(StoreHome):
         if self.connected:
             self.raw_store.close()
             self._store = None
+            if self.chunk_cache is not None:
+                self.chunk_cache.clear()
         super().disconnect()
 
     _store: Store | None = None
@@ -95,8 +100,10 @@ class StoreConnection(StoreHome):
     @property
     def store(self) -> Store:
         """Open store, which refuses every change in mode 'r'."""
-        raw = self.raw_store
-        return raw if self.mode == "a" else ReadOnlyStore(raw, self.refuse)
+        raw, cache = self.raw_store, self.chunk_cache
+        if self.mode == "r":
+            return ReadOnlyStore(raw, self.refuse)
+        return raw if cache is None else ForgettingStore(raw, cache)
 
     @property
     def raw_store(self) -> Store:
@@ -207,7 +214,11 @@ class StoreConnection(StoreHome):
 
     def open_dataset(self, name: str, metadata: DatasetMetadata) -> StoreDataset:
         """Return a handle on a dataset."""
-        kind = ShardedDataset if zarr3.is_sharded(metadata) else StoreDataset
+        kind, cache = StoreDataset, self.chunk_cache
+        if zarr3.is_sharded(metadata):
+            kind = ShardedDataset
+        elif cache and not is_text(metadata.dtype) and cache.admits(metadata.chunk_nbytes):
+            kind = CachedDataset
         return kind(self, name, metadata)
 
     def make_groups(self, name: str) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import ClassVar
 
 from dosna.backends.stores.arrays import ArrayConnection
+from dosna.backends.stores.chunkcache import ChunkCache, Recheck
 from dosna.backends.stores.store import Blob, Store
 from dosna.core.metadata import DatasetMetadata
 
@@ -18,6 +19,12 @@ class StoreHome(ArrayConnection):
 
     notes: ClassVar[tuple[str, ...]] = ()
     """Notes that are part of the guarantees of every dataset."""
+
+    chunk_cache: ChunkCache | None = None
+    """Cache of decoded chunks, or None."""
+
+    def use_cache(self, limit: int, recheck: Recheck) -> None:
+        self.chunk_cache = ChunkCache(limit, recheck)
 
     @property
     @abstractmethod

@@ -20,6 +20,7 @@ __all__ = [
     "ByteRange",
     "ReadOnlyStore",
     "Store",
+    "StoreView",
     "Turns",
     "VersionConflict",
     "lock",
@@ -238,20 +239,20 @@ class Turns:
                 ) from error
 
 
-class ReadOnlyStore(Store):
-    """A view of a store that refuses every change.
+class StoreView(Store):
+    """A view of a store, which passes everything on to it; a subclass overrides some of that.
 
     Parameters
     ----------
     store : Store
-        The store to read from.
-    refuse : callable
-        A function that raises the ReadOnlyError.
+        The store.
     """
 
-    def __init__(self, store: Store, refuse: Callable[[], NoReturn]) -> None:
-        self._store, self._refuse = store, refuse
+    def __init__(self, store: Store) -> None:
+        self._store = store
         self.shared_between_processes = store.shared_between_processes  # type: ignore[misc]
+        self.deletes_at_once = store.deletes_at_once  # type: ignore[misc]
+        self.most_ranges = store.most_ranges  # type: ignore[misc]
 
     @property
     def conditional_puts(self) -> bool:  # type: ignore[override]
@@ -274,12 +275,46 @@ class ReadOnlyStore(Store):
         self._store.close()
 
     def put(self, key: str, data: bytes, expected: str | None = None) -> None:
-        self._refuse()
+        self._store.put(key, data, expected)
+
+    def put_marked(self, key: str, data: bytes, expected: str | None, mark: str | None) -> None:
+        self._store.put_marked(key, data, expected, mark)
+
+    def put_ranges(self, key: str, parts: Sequence[tuple[int, bytes]]) -> bool:
+        return self._store.put_ranges(key, parts)
 
     def delete(self, key: str) -> bool:
+        return self._store.delete(key)
+
+    def delete_many(self, keys: Iterable[str], until: float = math.inf) -> None:
+        self._store.delete_many(keys, until)
+
+
+class ReadOnlyStore(StoreView):
+    """A view of a store that refuses every change.
+
+    Parameters
+    ----------
+    store : Store
+        The store to read from.
+    refuse : callable
+        A function that raises the ReadOnlyError.
+    """
+
+    def __init__(self, store: Store, refuse: Callable[[], NoReturn]) -> None:
+        super().__init__(store)
+        self._refuse = refuse
+
+    def put(self, key: str, data: bytes, expected: str | None = None) -> None:
+        self._refuse()
+
+    def put_marked(self, key: str, data: bytes, expected: str | None, mark: str | None) -> None:
         self._refuse()
 
     def put_ranges(self, key: str, parts: Sequence[tuple[int, bytes]]) -> bool:
+        self._refuse()
+
+    def delete(self, key: str) -> bool:
         self._refuse()
 
     def delete_many(self, keys: Iterable[str], until: float = math.inf) -> None:
