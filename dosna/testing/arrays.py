@@ -1,4 +1,7 @@
-"""Conformance of datasets as arrays: dtypes, indexing, chunks, attributes."""
+"""Conformance of datasets as arrays: dtypes, indexing, chunks, attributes.
+
+The file is long because its tests are one class, which a backend or engine takes as a whole.
+"""
 
 from __future__ import annotations
 

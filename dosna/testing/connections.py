@@ -1,4 +1,7 @@
-"""Conformance of connections: lifecycle, names, modes, creating and deleting datasets."""
+"""Conformance of connections: lifecycle, names, modes, creating and deleting datasets.
+
+The file is long because its tests are one class, which a backend or engine takes as a whole.
+"""
 
 from __future__ import annotations
 

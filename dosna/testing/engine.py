@@ -1,4 +1,7 @@
-"""Conformance of an engine: the same results, errors that arrive, and work in parallel."""
+"""Conformance of an engine: the same results, errors that arrive, and work in parallel.
+
+The file is long because its tests are one class, which a backend or engine takes as a whole.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Conformance of operations on all chunks: load, map, apply, reduce, copy, resize, …."""
+"""Conformance of operations on all chunks: load, map, apply, reduce, copy, resize, ….
+
+The file is long because its tests are one class, which a backend or engine takes as a whole.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Conformance of datasets of text, whose elements have no fixed length."""
+"""Conformance of datasets of text, whose elements have no fixed length.
+
+The file is long because its tests are one class, which a backend or engine takes as a whole.
+"""
 
 from __future__ import annotations
 
