@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -14,6 +15,7 @@ from h5pyd.httpconn import HttpConn
 from dosna.core.types import Json
 from dosna.errors import ConfigurationError, DosnaError
 from dosna.hsds.http import Failure, Http
+from dosna.io.pace import Pacer
 from dosna.io.retry import repeat
 
 __all__ = ["Failure", "HsdsClient", "HsdsOptions", "domain_of"]
@@ -112,6 +114,7 @@ class HsdsClient:
             lambda: connection.getHeaders(headers={"Accept-Encoding": "identity"}),
         )
         self.close = self._http.close
+        self._pacer = Pacer(options.timeout)
 
     def error(self, failure: Failure, what: str) -> DosnaError:
         """Return the error that says what could not be done."""
@@ -185,8 +188,13 @@ class HsdsClient:
         headers = {"accept": accept}
         if data is not None:
             headers["Content-Type"] = content
+        patient = time.monotonic() + self.options.timeout
+
+        def send() -> bytes:
+            return self._http.send(method, path, asked, headers, data)
+
         return repeat(
-            lambda: self._http.send(method, path, asked, headers, data),
+            lambda: self._pacer.run(send, patient),
             self.options.retries,
             safe=safe,
         )

@@ -13,7 +13,7 @@ import httpx
 
 from dosna.errors import ConfigurationError, ConnectionError, StoreTimeoutError
 from dosna.io import failure
-from dosna.io.failure import CUT, TIMED_OUT, UNREACHABLE
+from dosna.io.failure import CUT, TIMED_OUT, UNREACHABLE, pause_of
 
 __all__ = ["Failure", "Http"]
 
@@ -92,6 +92,8 @@ class Http:
             if answer.status_code in _DONE:
                 return answer.content
             found = _refusal(answer.status_code, answer.reason_phrase)
+            if found.busy:
+                found.pause = pause_of(answer.headers)
         # Outside of the handler, because httpx's errors hold the request and its headers.
         raise found
 

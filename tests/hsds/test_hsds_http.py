@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import threading
+import time
 from contextlib import suppress
 from urllib.parse import quote
 
@@ -165,6 +166,15 @@ def test_a_server_that_is_busy_is_asked_again(server, client):
         client.get("/", "/x")
     assert caught.value.absent
     client.delete("/", "/x")
+
+
+def test_a_pause_that_the_server_asks_for_is_no_failure(server, client):
+    server.answers = [answer(b"", "503 Busy\r\nRetry-After: 0")] * 5
+    assert client.post("/groups", "/x", {}) == {"root": "g-1"}
+    begin = time.monotonic()
+    server.answers = [answer(b"", "429 Too Many\r\nRetry-After: 1")]
+    client.get("/", "/x")
+    assert time.monotonic() - begin >= 1
 
 
 def test_a_connection_that_the_server_closed_is_not_used_again(server, client):

@@ -11,7 +11,7 @@ from contextlib import suppress
 from typing import BinaryIO, NamedTuple, Self
 from urllib.parse import urlsplit
 
-Fault = str | int | float | threading.Event | None
+Fault = str | int | float | bytes | threading.Event | None
 
 
 class Request(NamedTuple):
@@ -20,6 +20,50 @@ class Request(NamedTuple):
     method: str
     path: str
     headers: dict[str, str]
+
+
+class Throttle:
+    """A fault for `Proxy`: requests above a rate are answered by 503 SlowDown.
+
+    Parameters
+    ----------
+    rate : float
+        The requests a second that are handed on.
+    burst : float
+        The most requests that are handed on at once, after a time without any; by default those of
+        a tenth of a second.
+    pause : str
+        The value of ``Retry-After`` in the answers; empty for none.
+    """
+
+    def __init__(self, rate: float, burst: float = 0.0, pause: str = "") -> None:
+        self.rate, self.burst = rate, burst or max(1.0, rate / 10)
+        self._head = f"Retry-After: {pause}\r\n" if pause else ""
+        self._lock = threading.Lock()
+        self._tokens, self._filled = self.burst, time.monotonic()
+        self.taken: list[float] = []
+        self.refused: list[float] = []
+
+    def __call__(self, request: Request) -> bytes | None:
+        with self._lock:
+            now = time.monotonic()
+            self._tokens = min(self.burst, self._tokens + (now - self._filled) * self.rate)
+            self._filled = now
+            if self._tokens >= 1:
+                self._tokens -= 1
+                self.taken.append(now)
+                return None
+            self.refused.append(now)
+        return slow_down(request, self._head)
+
+
+def slow_down(request: Request, headers: str = "") -> bytes:
+    """Return the answer of S3 to a request that is one too many."""
+    body = "" if request.method == "HEAD" else "<Error><Code>SlowDown</Code></Error>"
+    return (
+        f"HTTP/1.1 503 Slow Down\r\nContent-Type: application/xml\r\n{headers}"
+        f"Content-Length: {len(body)}\r\n\r\n{body}"
+    ).encode()
 
 
 class Proxy:
@@ -34,7 +78,8 @@ class Proxy:
     - 'ignore': conditions are taken out of the request;
     - a float: seconds to wait before it is handed on;
     - an event: it is waited for before the request is handed on;
-    - an int: nothing is handed on, and this status is the answer.
+    - an int: nothing is handed on, and this status is the answer;
+    - bytes: nothing is handed on, and they are the answer.
 
     Parameters
     ----------
@@ -121,6 +166,9 @@ class Proxy:
             return False
         if type(fault) is int:
             client.sendall(f"HTTP/1.1 {fault} Told\r\nContent-Length: 0\r\n\r\n".encode())
+            return True
+        if isinstance(fault, bytes):
+            client.sendall(fault)
             return True
         if fault == "ignore":
             headers = {k: v for k, v in headers.items() if k not in ("if-match", "if-none-match")}

@@ -114,7 +114,8 @@ class S3Connection(StoreConnection):
         The seconds for one request, including the transfer of all of its bytes.
     retries : int
         The number of times that a request is repeated after a failure that may pass, with
-        growing pauses of at most 5 seconds.
+        growing pauses of at most 5 seconds. It is not used up for `timeout` seconds by answers
+        that only ask for fewer requests, such as SlowDown.
     mode : {'a', 'r'}
         The access mode; 'r' refuses every change.
     """

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import secrets
 import threading
+import time
 from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
 from typing import Any, NamedTuple, TypeVar
@@ -12,7 +13,7 @@ from typing import Any, NamedTuple, TypeVar
 from dosna.backends.stores.connection import ABSENT, Blob, ByteRange, Store, VersionConflict
 from dosna.errors import DatasetNotFoundError, DosnaError, StorageError
 from dosna.io.parallel import Workers
-from dosna.io.retry import attempts
+from dosna.io.retry import attempts, repeat
 from dosna.io.s3.client import IN_FLIGHT, S3Client, guard
 from dosna.io.s3.errors import Failure
 
@@ -122,9 +123,10 @@ class S3Store(Store):
             etag = expected.strip('"') if bare else expected
             mode = "create" if expected == ABSENT else {"e_tag": etag}
         unknown = False
+        patient = time.monotonic() + self.client.timeout
         for last in attempts(self.client.options.retries):
             try:
-                self.client.put_once(path, data, mode, token, mark)
+                self.client.put_once(path, data, mode, token, mark, patient)
                 return
             except Failure as failure:
                 found = failure
@@ -240,7 +242,9 @@ class S3Store(Store):
             """Return the new ETag, or None if the server refused."""
             data = repr(mode).encode()
             try:
-                return self.client.repeat(lambda: self.client.put_once(path, data, mode))
+                return repeat(
+                    lambda: self.client.put_once(path, data, mode), self.client.options.retries
+                )
             except Failure as failure:
                 if not (failure.conflict or failure.status == 501):
                     raise

@@ -3,7 +3,8 @@
 boto3 finds the credentials, lists and deletes objects, and makes buckets. Objects are read and
 written through obstore, a client in Rust, which costs a fifth of boto3's processor time and keeps
 many requests under way in threads. Both are configured to try once: this module decides which
-requests are repeated, and when.
+requests are repeated, and when. `dosna.io.pace` tells when they start, once the server has refused
+some because there are too many.
 """
 
 from __future__ import annotations
@@ -11,6 +12,8 @@ from __future__ import annotations
 import math
 import os
 import re
+import threading
+import time
 from collections.abc import Callable, Iterator, Mapping
 from datetime import timedelta
 from pathlib import Path
@@ -30,6 +33,7 @@ from obstore.store import S3Store as ObstoreS3
 from dosna.errors import OutcomeUnknown
 from dosna.io import retry
 from dosna.io.fork import ForkGuard
+from dosna.io.pace import Pacer
 from dosna.io.s3.errors import (
     Failure,
     NotS3Error,
@@ -50,6 +54,8 @@ MARK = "dosna-of"
 
 _CONNECT_SECONDS = 5.0
 _REGION = "us-east-1"
+_TIMES_TO_ASK = 3
+_ASK_SECONDS = 1.0
 # botocore's data about services, read once, because that takes longer than everything else in
 # making a connection.
 _boto_data = create_loader()
@@ -87,6 +93,10 @@ class S3Client:
     def __init__(self, options: S3Options) -> None:
         self.options = options
         self.timeout = options.timeout
+        self.pacer = Pacer(options.timeout)
+        self._asking = threading.Lock()
+        self._asked = -math.inf
+        self._times_to_ask = _TIMES_TO_ASK
         connect = min(_CONNECT_SECONDS, options.timeout)
         # boto3's own default also looks into the environment, while its 'default' does not.
         profile = None if options.profile_name == "default" else options.profile_name
@@ -140,7 +150,7 @@ class S3Client:
             return Object(data, meta["e_tag"], token, mark, meta["size"])
 
         try:
-            return self.repeat(get)
+            return self.repeat(get, path=path)
         except Failure as failure:
             if not failure.unclear:
                 raise
@@ -174,8 +184,13 @@ class S3Client:
         mode: Any = "overwrite",
         token: str | None = None,
         mark: str | None = None,
+        patient: float | None = None,
     ) -> str:
-        """Write an object in one attempt, and return its ETag."""
+        """Write an object in one attempt, and return its ETag.
+
+        Up to the time `patient`, or for `timeout` seconds, it is not an attempt if the server only
+        asked for fewer requests.
+        """
         attributes: Any = {k: v for k, v in ((TOKEN, token), (MARK, mark)) if v is not None}
 
         def put() -> str:
@@ -189,7 +204,8 @@ class S3Client:
             )
             return result["e_tag"] or ""
 
-        return attempt(put)
+        patient = time.monotonic() + self.timeout if patient is None else patient
+        return self.pacer.run(lambda: self._attempt(put, path), patient)
 
     def lost(self, path: str) -> OutcomeUnknown:
         """Return the error for a write whose outcome is unknown."""
@@ -229,9 +245,46 @@ class S3Client:
         """Close the connections of boto3's client."""
         self._boto.close()
 
-    def repeat(self, request: Callable[[], T], until: float = math.inf) -> T:
-        """Repeat a request that is safe to repeat, until it works or fails permanently."""
-        return retry.repeat(lambda: attempt(request), self.options.retries, until)
+    def repeat(self, request: Callable[[], T], until: float = math.inf, path: str = "") -> T:
+        """Repeat a request that is safe to repeat, until it works or fails permanently.
+
+        The ``bucket/key`` of a request of obstore is given by `path`.
+        """
+        patient = min(until, time.monotonic() + self.timeout)
+        return retry.repeat(
+            lambda: self.pacer.run(lambda: self._attempt(request, path), patient, until),
+            self.options.retries,
+            until,
+        )
+
+    def _attempt(self, request: Callable[[], T], path: str) -> T:
+        try:
+            return attempt(request)
+        except Failure as failure:
+            if path and failure.busy:
+                failure.pause = self._asked_pause(path)
+            raise
+
+    def _asked_pause(self, path: str) -> float | None:
+        """Return the seconds for which a busy server wants no requests, or None.
+
+        obstore does not show the headers of answers, so this is asked by a request of boto3: by
+        one thread, at most once a second, and not again if the server was found not to tell.
+        """
+        now = time.monotonic()
+        with self._asking:
+            if not self._times_to_ask or now - self._asked < _ASK_SECONDS:
+                return None
+            self._asked = now
+        bucket, _, key = path.partition("/")
+        try:
+            attempt(lambda: self._boto.head_object(Bucket=bucket, Key=key))
+        except Failure as failure:
+            if failure.busy:
+                self._times_to_ask = 0 if failure.pause is None else _TIMES_TO_ASK
+                return failure.pause
+        self._times_to_ask = max(0, self._times_to_ask - 1)
+        return None
 
 
 def _boto_client(options: S3Options, profile: str | None, connect: float) -> tuple[Any, Any]:

@@ -21,14 +21,25 @@ from dosna.errors import (
     StoreTimeoutError,
 )
 from dosna.io import failure
-from dosna.io.failure import CUT, TIMED_OUT, UNREACHABLE
+from dosna.io.failure import CUT, TIMED_OUT, UNREACHABLE, pause_of
+
+_SLOWER_CODES = {
+    "RequestLimitExceeded",
+    "SlowDown",
+    "SlowDownRead",
+    "SlowDownWrite",
+    "Throttling",
+    "ThrottlingException",
+    "TooManyRequests",
+}
+"""Codes by which servers ask for fewer requests."""
 
 _TRANSIENT_CODES = {
     "ConditionalRequestConflict",
     "InternalError",
     "OperationAborted",
     "RequestTimeout",
-    "SlowDown",
+    *_SLOWER_CODES,
 }
 _REFUSED = "the credentials are refused"
 _EXPIRED = "the credentials have expired: get new ones"
@@ -93,6 +104,11 @@ class Failure(failure.Failure):
     def transient(self) -> bool:
         """True if the same request may succeed later."""
         return super().transient or self.code in _TRANSIENT_CODES
+
+    @property
+    def throttled(self) -> bool:
+        """True if the server says that there are too many requests, and not that it fails."""
+        return super().throttled or (self.busy and self.code in _SLOWER_CODES)
 
     @property
     def gone(self) -> bool:
@@ -174,7 +190,10 @@ def boto_failure(error: Exception) -> Failure:
         regions = [r[1] for p in places if (r := _REGION.search(p) or _PLACE.search(p))]
         status, code = meta.get("HTTPStatusCode", 0), found.get("Code", "")
         # If an answer has no body, boto3 takes its status for the code.
-        return _answered(status, "" if code.isdecimal() else code, "".join(regions[:1]))
+        failure = _answered(status, "" if code.isdecimal() else code, "".join(regions[:1]))
+        if failure.busy:
+            failure.pause = pause_of(meta.get("HTTPHeaders", {}))
+        return failure
     if isinstance(error, (NotS3Error, ResponseParserError)):
         return not_s3()
     if isinstance(error, boto.SSLError):

@@ -37,7 +37,8 @@ class S3Options:
         The time for one request with all of its bytes, in seconds.
     retries : int
         The number of times that a request is repeated after a transient failure, with growing
-        pauses of at most 5 seconds.
+        pauses of at most 5 seconds. It is not used up for `timeout` seconds by answers that only
+        ask for fewer requests, such as SlowDown.
     keys : tuple of str, optional
         The access key and the secret key. By default, boto3 finds them.
 

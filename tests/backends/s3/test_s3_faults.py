@@ -10,7 +10,7 @@ import warnings
 
 import numpy as np
 import pytest
-from services.proxy import Proxy
+from services.proxy import Proxy, Throttle, slow_down
 from services.s3 import make_bucket
 from support import require
 
@@ -241,6 +241,69 @@ def test_a_deletion_that_fails_can_be_repeated(con, proxy):
     proxy.reset()
     ds = con.create_dataset("data", (20,), "i8", chunk_size=2)
     assert ds[...].tolist() == [0] * 20
+
+
+# -- a server that takes no more than so many requests ------------------------------------
+
+
+def test_requests_above_the_rate_of_a_server_fail_no_operation(proxy, bucket):
+    values = np.arange(400.0).reshape(200, 2)
+    with connection(proxy.url, bucket, retries=0) as con:
+        made = con.create_dataset("other", data=values, chunk_size=(1, 2))
+        proxy.fault = throttle = Throttle(100)
+        ds = con.create_dataset("data", (200, 2), "f8", chunk_size=(1, 2))
+        ds.load(values)
+        np.testing.assert_array_equal(ds[...], values)
+        np.testing.assert_array_equal(made.map(np.negative, "mapped")[...], -values)
+    # At first all that are under way are refused.
+    assert 0 < len(throttle.refused) <= 40 + 0.1 * len(throttle.taken)
+
+
+@pytest.mark.fault
+def test_two_processes_share_the_rate_of_a_server(proxy, bucket):
+    values = np.arange(300)
+    with connection(proxy.url, bucket, retries=0) as con:
+        made = [con.create_dataset(name, (300,), "i8", chunk_size=1) for name in "ab"]
+        proxy.fault = throttle = Throttle(60)
+        spawn = multiprocessing.get_context("spawn")
+        with spawn.Pool(2) as pool:
+            pool.starmap(write_all, [(ds, values) for ds in made])
+        proxy.reset()
+        for ds in made:
+            assert ds[...].tolist() == values.tolist()
+    assert 0 < len(throttle.refused) <= 60 + 0.1 * len(throttle.taken)
+
+
+def write_all(ds, values):
+    ds[...] = values
+
+
+@pytest.mark.parametrize("pause", ["Retry-After: 2", "date"])
+def test_a_server_that_asks_for_a_pause_gets_it(con, proxy, pause):
+    ds = con.create_dataset("data", data=np.arange(4), chunk_size=4)
+    if pause == "date":
+        pause = "Date: Wed, 21 Oct 2015 07:27:59 GMT\r\nRetry-After: Wed, 21 Oct 2015 07:28:01 GMT"
+    begin, came = time.monotonic(), []
+
+    def fault(request):
+        came.append(time.monotonic())
+        return slow_down(request, f"{pause}\r\n") if len(came) <= 2 else None
+
+    proxy.fault = fault
+    assert ds[...].tolist() == [0, 1, 2, 3]
+    # The second one asks for the pause, which the client of objects does not show.
+    assert len(came) == 3
+    assert came[2] - begin >= 2
+
+
+def test_a_server_that_says_slow_down_for_ever(proxy, bucket):
+    with connection(proxy.url, bucket, retries=1, timeout=patience(1.0)) as con:
+        ds = con.create_dataset("data", data=np.zeros(4), chunk_size=4)
+        proxy.fault = slow_down
+        with pytest.raises(errors.StorageError, match="SlowDown"):
+            print(ds[...])
+        assert proxy.counts["GET"] > 2
+        proxy.fault = None
 
 
 # -- two processes ------------------------------------------------------------------------
