@@ -331,7 +331,7 @@ def test_the_system_exchanges_paths_and_flushes_one_file_system():
     library = ctypes.CDLL(None)
     if not sys.platform.startswith("linux"):
         pytest.skip("of Linux")
-    assert hasattr(library, "renameat2"), "see dosna/backends/folders/exchange.py"
+    assert hasattr(library, "renameat2"), "see dosna/io/exchange.py"
     assert hasattr(library, "syncfs"), "see dosna/io/files.py"
 
 

@@ -2,47 +2,19 @@
 
 from __future__ import annotations
 
-import ctypes
-import errno
 import os
 import secrets
-from collections.abc import Callable
 from contextlib import suppress
-from functools import cache
 from typing import Any
 
+from dosna.io.exchange import exchange
 from dosna.io.files import lock_file, remove_folder
 
 __all__ = ["REPLACING", "Replacements", "exchange"]
 
 REPLACING = ".replacing-"
 
-_EXCHANGE = 2  # RENAME_EXCHANGE of Linux, RENAME_SWAP of macOS
 _NEW, _OLD, _NAME, _ALIVE = "new", "old", "name", ".lock"
-_NOT_SUPPORTED = (errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP)
-
-
-@cache
-def _rename_of_system() -> Callable[[bytes, bytes], int] | None:
-    library = ctypes.CDLL(None, use_errno=True)
-    rename: Any = getattr(library, "renameat2", None)
-    if rename is not None:  # Linux; the numbers are AT_FDCWD
-        return lambda one, other: rename(-100, one, -100, other, _EXCHANGE)
-    rename = getattr(library, "renamex_np", None)
-    return None if rename is None else lambda one, other: rename(one, other, _EXCHANGE)
-
-
-def exchange(one: str, other: str) -> bool:
-    """Exchange two paths in one step. Return False where the file system cannot do that."""
-    rename = _rename_of_system()
-    if rename is None:
-        return False
-    if rename(os.fsencode(one), os.fsencode(other)) == 0:
-        return True
-    code = ctypes.get_errno()
-    if code in _NOT_SUPPORTED:
-        return False
-    raise OSError(code, os.strerror(code), one, None, other)
 
 
 class Replacements:
