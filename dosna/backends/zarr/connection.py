@@ -59,10 +59,10 @@ class FileConnection(FolderConnection, ArrayHome):
     """A folder that is a Zarr group, whose arrays are datasets.
 
     The parameters are those of `FolderConnection`. Without `durable`, the writes of the last
-    seconds before a power loss may be lost: a chunk is then as it was before, or fill if it did
-    not exist (never a mixture on file systems that, like ext4, xfs and btrfs, order a rename
-    after the data). ``zarr.json`` is always synchronized. `FileDataset.flush` makes everything
-    written so far durable.
+    seconds before a power loss may be lost. A chunk is then as it was before, or reading it is an
+    error, or it is fill if it did not exist. It is never a mixture on file systems that, like
+    ext4, xfs and btrfs, order a rename after the data. ``zarr.json`` is always synchronized.
+    `FileDataset.flush` makes everything written so far durable.
     """
 
     description: ClassVar[str] = zarr3.DOCUMENT
