@@ -335,6 +335,48 @@ except errors.DatasetNotFoundError:
         assert list((tmp_path / "x").rglob("*.tmp")) == []
         assert ds.verify().corrupt == ds.verify().missing == ()
 
+    @pytest.mark.parametrize("ordered", ["yes", "no"])
+    def test_killed_at_any_step_of_overwriting(self, con, tmp_path, start, ordered):
+        """With a fork for each step, at which the child ends as by a kill."""
+        ds = con.create_dataset("x", data=np.zeros(1000), chunk_size=(1000,), **self.options)
+        code = """
+import dosna.io.files as module
+steps, last, most = 0, 0, 0
+def counted(function):
+    def call(*args, **options):
+        global steps
+        found = function(*args, **options)
+        steps += 1
+        if steps == last:
+            os._exit(1)
+        return found
+    return call
+kind = {"H5Connection": "hdf5", "FileConnection": "file"}[type(con.instance).__name__]
+for last in range(1, 100):
+    child = os.fork()
+    if child == 0:
+        with dn.Connection(
+            sys.argv[1], backend=kind, engine="cpu", ordered=sys.argv[2] == "yes"
+        ) as mine:
+            ds = mine["x"]
+            for name in ("open", "writev", "rename", "unlink"):
+                setattr(os, name, counted(getattr(os, name)))
+            module.exchange = counted(module.exchange)
+            ds[...] = last
+        os._exit(0)
+    ended = os.waitpid(child, 0)[1] == 0
+    found = con["x"][...]
+    assert (found == found[0]).all() and (found[0] == last or not ended), (found, last)
+    left = [n for _, _, names in os.walk(sys.argv[1]) for n in names if n.endswith(".tmp")]
+    most = max(most, len(left))
+    if ended:
+        break
+assert ended and last > 3 and most == 1 and not left, (last, most, left)
+"""
+        finish(start(code, ordered))
+        ds.flush()
+        assert list((tmp_path / "x").rglob("*.tmp")) == []
+
     def test_killed_inside_create_and_delete(self, con, tmp_path, start):
         code = """
 print("ready", flush=True)

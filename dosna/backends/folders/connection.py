@@ -64,6 +64,12 @@ class FolderConnection(FolderHome):
         The access mode; 'r' refuses every change.
     durable : bool
         True if each write has reached the disk when it returns.
+    ordered : bool
+        True if a chunk that is overwritten is as it was or as it was written after a power loss,
+        on file systems that order a rename after the data. False is faster on those that write
+        the data when a file is renamed over another one (ext4, btrfs). Reading a chunk that was
+        overwritten in the last half minute before a power loss may then be an error. The death of
+        a process does no harm in either case.
     """
 
     shared_between_processes: ClassVar[bool] = True
@@ -79,10 +85,12 @@ class FolderConnection(FolderHome):
         directory: str | os.PathLike[str] = ".",
         mode: str = "a",
         durable: bool = False,
+        ordered: bool = True,
     ) -> None:
         super().__init__(name, mode)
         self.path = os.path.abspath(os.path.join(os.fspath(directory), name))
         self.durable = durable
+        self.ordered = ordered
         self._prepare()
 
     def _prepare(self) -> None:

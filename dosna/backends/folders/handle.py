@@ -23,6 +23,7 @@ class FolderHome(BackendConnection):
 
     path: str
     durable: bool
+    ordered: bool
 
 
 class Folder:

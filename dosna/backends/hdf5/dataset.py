@@ -418,6 +418,7 @@ class H5Dataset(FolderDataset[H5Folder]):
             image = h5format.encode(chunk, metadata)
             parts, size = [image], len(image)
         fresh = folder.record.begin(idx)
-        replace_file(folder.fd, self._template % idx, parts, size, self.connection.durable)
+        durable, ordered = self.connection.durable, self.connection.ordered
+        replace_file(folder.fd, self._template % idx, parts, size, durable, ordered)
         if fresh:
-            folder.record.finish(idx, self.connection.durable)
+            folder.record.finish(idx, durable)

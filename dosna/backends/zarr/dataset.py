@@ -101,7 +101,7 @@ class FileDataset(FolderDataset[ArrayFolder], StoreDataset):
         folder, key, durable = self._opened().fd, self.key(idx), self.connection.durable
         size = sum(len(part) for part in parts)
         try:
-            replace_file(folder, key, parts, size, durable)
+            replace_file(folder, key, parts, size, durable, self.connection.ordered)
         except FileNotFoundError:
             make_folders(folder, os.path.dirname(key), durable)
             replace_file(folder, key, parts, size, durable)

@@ -16,6 +16,7 @@ from support import require
 import dosna as dn
 from dosna import errors
 from dosna.backends.folders import handle
+from dosna.io import files
 
 require("h5py")
 
@@ -525,6 +526,78 @@ def test_an_array_gets_its_extent_back_when_an_append_fills_the_disk(con, base, 
     with pytest.raises(errors.StorageError, match="free some space"):
         con["a"].append(np.arange(40))
     assert con["a"][...].tolist() == list(range(8))
+
+
+@pytest.fixture(params=[True, False], ids=["ordered", "unordered"])
+def writer(base, backend, request):
+    """Give a connection on which chunks are overwritten by a rename, or by an exchange."""
+    with dn.Connection(
+        str(base), backend=backend, engine="cpu", ordered=request.param
+    ) as connection:
+        yield connection
+
+
+def chunk_file(base, name):
+    (found,) = [
+        path
+        for path in (base / name).rglob("*")
+        if path.is_file() and (path.parent.name == "c" or path.name.startswith("chunk_"))
+    ]
+    return found
+
+
+def test_who_has_a_chunk_open_keeps_the_old_one_however_often_it_is_overwritten(writer, base):
+    ds = writer.create_dataset("x", data=np.arange(1000), chunk_size=1000)
+    image = chunk_file(base, "x").read_bytes()
+    with open(chunk_file(base, "x"), "rb", buffering=0) as old:
+        before = old.read(100)
+        for n in range(3):
+            ds[...] = n
+            assert (ds[...] == n).all()
+        assert before + old.read() == image
+    assert not list(base.rglob("*.tmp"))
+
+
+def test_a_copy_by_hard_links_stays_as_it_was_when_a_chunk_is_overwritten(writer, base, tmp_path):
+    ds = writer.create_dataset("x", data=np.arange(1000), chunk_size=1000)
+    image = chunk_file(base, "x").read_bytes()
+    os.link(chunk_file(base, "x"), tmp_path / "copy")
+    for n in range(3):
+        ds[...] = n
+    assert (tmp_path / "copy").read_bytes() == image
+
+
+def test_a_folder_in_the_place_of_a_chunk_is_an_error_and_stays(writer, base):
+    ds = writer.create_dataset("x", data=np.arange(1000), chunk_size=1000)
+    path = chunk_file(base, "x")
+    path.unlink()
+    path.mkdir()
+    (path / "notes").write_text("kept")
+    with pytest.raises(errors.StorageError, match="cannot write"):
+        ds[...] = 1
+    assert (path / "notes").read_text() == "kept"
+    assert not list(base.rglob("*.tmp"))
+
+
+def test_only_a_connection_that_is_not_ordered_exchanges_files(writer, base, monkeypatch):
+    exchanged, renamed = [], []
+    rename = os.rename
+
+    def no_exchange(one, other, folder):
+        exchanged.append(other)
+        return False
+
+    def renaming(one, other, **options):
+        renamed.append(other)
+        rename(one, other, **options)
+
+    ds = writer.create_dataset("x", data=np.arange(1000), chunk_size=500)
+    monkeypatch.setattr(files, "exchange", no_exchange)
+    monkeypatch.setattr(os, "rename", renaming)
+    ds[...] = 3  # also where the file system cannot exchange
+    assert (ds[...] == 3).all()
+    assert len(renamed) == 2
+    assert exchanged == ([] if writer.instance.ordered else renamed)
 
 
 def test_a_change_lists_the_folder_of_the_connection_once(con, base, monkeypatch):
