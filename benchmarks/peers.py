@@ -221,6 +221,7 @@ def in_zarr(
     zstd: bool = False,
     checksum: bool = False,
     shards: Index | None = None,
+    ordered: bool = True,
 ) -> Iterator[dict[str, Any]]:
     """Yield a Zarr v3 array of each library, all with the same codecs."""
     level = {"level": ZSTD_LEVEL, "checksum": False}
@@ -241,6 +242,7 @@ def in_zarr(
             backend="file",
             checksum=checksum,
             shards=shards,
+            ordered=ordered,
             **ours,
             **engine,
         ),
@@ -272,6 +274,7 @@ def in_files(
     writable: bool = False,
     gzip: bool = False,
     checksum: bool = False,
+    ordered: bool = True,
 ) -> Iterator[dict[str, Any]]:
     """Yield an array in each library's files: one file for each chunk, for h5py one for all."""
     level = {"level": GZIP_LEVEL}
@@ -284,9 +287,8 @@ def in_files(
         engine = {"engine": "joblib", "engine_kw": {"njobs": threads, "jlbackend": "threading"}}
 
     def dosna(stack: ExitStack) -> Dosna:
-        return Dosna(
-            stack, str(folder), data, chunks, backend="hdf5", checksum=checksum, **ours, **engine
-        )
+        options = {"backend": "hdf5", "checksum": checksum, "ordered": ordered, **ours, **engine}
+        return Dosna(stack, str(folder), data, chunks, **options)
 
     makers: dict[str, Callable[[ExitStack], Any]] = {
         "dosna": dosna,

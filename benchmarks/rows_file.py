@@ -44,13 +44,13 @@ def writing(
         yield Case(f"{count} chunks", count, "chunk", work, aims, flat=flat)
 
 
-def small(setting: Setting, cases: Any, aims: Any, most: int, checksum: bool) -> Iterator[Case]:
+def small(setting: Setting, cases: Any, aims: Any, most: int, **options: Any) -> Iterator[Case]:
     for count in setting.counts:
         if count <= most:
             names = WITH_BARE if count <= 1000 else MANY
             with setting.fresh() as folder:
                 yield from cases(
-                    folder, tiles(count), SMALL, aims, names=names, checksum=checksum, flat=True
+                    folder, tiles(count), SMALL, aims, names=names, flat=True, **options
                 )
 
 
@@ -68,6 +68,11 @@ def read_small_checked(setting: Setting) -> Iterator[Case]:
 @row("file-write-4k", "file: overwrite all 4 KiB chunks, unchecked, replaced by rename")
 def write_small(setting: Setting) -> Iterator[Case]:
     return small(setting, writing, {"TensorStore": 1.8}, 10_000, checksum=False)
+
+
+@row("file-write-4k-unordered", "file: the same with ordered=False, dosna's replaced by exchange")
+def write_small_unordered(setting: Setting) -> Iterator[Case]:
+    return small(setting, writing, {"TensorStore": 0.3}, 10_000, checksum=False, ordered=False)
 
 
 def volume(setting: Setting) -> Array:
@@ -96,6 +101,22 @@ def add_large(size: str, threads: int) -> None:
         aims = {"TensorStore": 1.8} | ({"bare files": 1.15} if threads == 1 else {})
         with setting.fresh() as folder:
             yield from writing(folder, volume(setting), LARGE[size], aims, **options)
+
+    @row(
+        f"file-write-{size}{suffix}-unordered",
+        f"file: overwrite all chunks of {size}, {where}, dosna's with ordered=False, by exchange",
+        threads,
+    )
+    def write_unordered(setting: Setting) -> Iterator[Case]:
+        with setting.fresh() as folder:
+            yield from writing(
+                folder,
+                volume(setting),
+                LARGE[size],
+                {"TensorStore": 0.5},
+                ordered=False,
+                **options,
+            )
 
 
 for _threads in (1, 2):

@@ -44,14 +44,14 @@ def writing(
 
 
 def small(
-    setting: Setting, cases: Callable[..., Iterator[Case]], aims: Any, most: int
+    setting: Setting, cases: Callable[..., Iterator[Case]], aims: Any, most: int, **options: Any
 ) -> Iterator[Case]:
     for count in setting.counts:
         if count > most:
             return
         names = ALL if count <= 1000 else MANY
         with setting.fresh() as folder:
-            yield from cases(folder, tiles(count), SMALL, aims, names=names, flat=True)
+            yield from cases(folder, tiles(count), SMALL, aims, names=names, flat=True, **options)
 
 
 @row("hdf5-read-4k", "hdf5: read all 4 KiB chunks into an array")
@@ -64,6 +64,11 @@ def read_small(setting: Setting) -> Iterator[Case]:
 def write_small(setting: Setting) -> Iterator[Case]:
     # Ten times as many chunks would take a minute for each round.
     return small(setting, writing, {"TensorStore": 1.8}, 10_000)
+
+
+@row("hdf5-write-4k-unordered", "hdf5: the same with ordered=False, dosna's replaced by exchange")
+def write_small_unordered(setting: Setting) -> Iterator[Case]:
+    return small(setting, writing, {"TensorStore": 0.3}, 10_000, ordered=False)
 
 
 def add_large(size: str, threads: int) -> None:
@@ -94,6 +99,16 @@ def add_large(size: str, threads: int) -> None:
             yield from writing(
                 folder, data(setting), LARGE[size], aims, names=names, threads=threads
             )
+
+    @row(
+        f"hdf5-write-{size}{suffix}-unordered",
+        f"hdf5: overwrite all chunks of {size}, {where}, dosna's with ordered=False, by exchange",
+        threads,
+    )
+    def write_unordered(setting: Setting) -> Iterator[Case]:
+        options = {"names": names, "threads": threads, "ordered": False}
+        with setting.fresh() as folder:
+            yield from writing(folder, data(setting), LARGE[size], {"TensorStore": 0.5}, **options)
 
 
 for _threads in (1, 2):
