@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
-from typing import Any, ClassVar, Literal, NoReturn
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, ClassVar, Literal, NoReturn, TypeVar
 
 import numpy as np
 
@@ -19,6 +19,8 @@ from dosna.errors import (
 )
 
 __all__ = ["BackendConnection"]
+
+T = TypeVar("T")
 
 
 class BackendConnection(ABC):
@@ -108,6 +110,11 @@ class BackendConnection(ABC):
         return True
 
     @property
+    def creates_together(self) -> bool:
+        """True if `create_each` has several datasets under way, because requests take long."""
+        return False
+
+    @property
     def location(self) -> str:
         """Location of the datasets, by which two processes can tell if they mean the same one."""
         return self.name
@@ -178,6 +185,34 @@ class BackendConnection(ABC):
         A backend adds its own options as keyword-only parameters and keeps those that it needs
         later in ``metadata.storage``. The name has been checked by the caller.
         """
+
+    def create_each(
+        self, create: Callable[[T], object], items: Mapping[str, T], nbytes: int = 0
+    ) -> None:
+        """Call `create`, which creates a dataset and fills it, with the item of each name.
+
+        Where requests take long, several calls are under way, in threads of the store, and the
+        groups above the datasets are looked at once. The first error that `create` raises ends
+        the work.
+
+        Parameters
+        ----------
+        create : callable
+            The function to call with each item.
+        items : mapping
+            The items by the name of the dataset. None of the names lies inside another.
+        nbytes : int
+            The memory that one item takes while it is worked on.
+        """
+        for item in items.values():
+            create(item)
+
+    def absent(self, names: Iterable[str]) -> set[str]:
+        """Return names at and below which nothing is stored, of those given and those above them.
+
+        They are as many as can be told by few requests: of the others, some may be absent too.
+        """
+        return set()
 
     @abstractmethod
     def get_dataset(self, name: str) -> BackendDataset:

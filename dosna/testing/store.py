@@ -84,6 +84,18 @@ class StoreTests:
         assert len(versions | {blob.version}) == 6
         assert store.get(key) == blob
 
+    def test_a_put_tells_the_version_that_is_read(self, store: Store, key: str) -> None:
+        for expected in (None, ABSENT):
+            told = store.put(key, b"written", expected)
+            blob = store.get(key)
+            assert blob is not None
+            assert told in (None, blob.version)
+            told = store.put(key, b"again", blob.version)
+            blob = store.get(key)
+            assert blob is not None
+            assert told in (None, blob.version)
+            store.delete(key)
+
     def test_delete(self, store: Store, key: str) -> None:
         store.put(key, b"a")
         store.put(key + "/b", b"b")

@@ -176,6 +176,10 @@ class S3Connection(StoreConnection):
         return self.bucket is not None
 
     @property
+    def creates_together(self) -> bool:
+        return self.bucket is not None
+
+    @property
     def location(self) -> str:
         return f"{self.settings.endpoint_url or 's3'}/{self.bucket or ''}/{self.name}"
 

@@ -86,22 +86,22 @@ class S3Store(Store):
             return Blob(found.data, found.etag, found.mark)
         raise error
 
-    def put(self, key: str, data: bytes, expected: str | None = None) -> None:
-        self.put_marked(key, data, expected, None)
+    def put(self, key: str, data: bytes, expected: str | None = None) -> str | None:
+        return self.put_marked(key, data, expected, None)
 
-    def put_marked(self, key: str, data: bytes, expected: str | None, mark: str | None) -> None:
+    def put_marked(
+        self, key: str, data: bytes, expected: str | None, mark: str | None
+    ) -> str | None:
         path = self._path(key)
         try:
             if expected is None:
-                self._put(path, data, None, mark)
-            elif (conditions := self._conditions(path)).supported:
-                self._put(path, data, expected, mark, conditions.bare)
-            else:
-                found = self.get(key)
-                if (ABSENT if found is None else found.version) != expected:
-                    raise VersionConflict(f"{path!r} no longer has version {expected!r}")
-                self._put(path, data, None, mark)
-            return
+                return self._put(path, data, None, mark)
+            if (conditions := self._conditions(path)).supported:
+                return self._put(path, data, expected, mark, conditions.bare)
+            found = self.get(key)
+            if (ABSENT if found is None else found.version) != expected:
+                raise VersionConflict(f"{path!r} no longer has version {expected!r}")
+            return self._put(path, data, None, mark)
         except Failure as failure:
             error: DosnaError = self.error(failure, f"writing {path!r}")
             if self._is_gone(failure):
@@ -115,8 +115,11 @@ class S3Store(Store):
         expected: str | None,
         mark: str | None = None,
         bare: bool = False,
-    ) -> None:
-        """Put an object; its token tells whether an attempt without an answer was done."""
+    ) -> str | None:
+        """Put an object, and return its ETag if an answer has told it.
+
+        Its token tells whether an attempt without an answer was done.
+        """
         token = secrets.token_hex(16)
         mode: Any = "overwrite"
         if expected is not None:
@@ -126,14 +129,13 @@ class S3Store(Store):
         patient = time.monotonic() + self.client.timeout
         for last in attempts(self.client.options.retries):
             try:
-                self.client.put_once(path, data, mode, token, mark, patient)
-                return
+                return self.client.put_once(path, data, mode, token, mark, patient) or None
             except Failure as failure:
                 found = failure
             if found.conflict:
                 # The conflict may be with an own attempt whose answer was lost.
                 if unknown and self._is_put_by(path, token):
-                    return
+                    return None
                 raise VersionConflict(f"{path!r} no longer has version {expected!r}")
             unknown = unknown or found.may_be_done
             if last or not found.transient:
@@ -142,6 +144,7 @@ class S3Store(Store):
             raise found
         if not self._is_put_by(path, token):
             raise self.client.lost(path)
+        return None
 
     def _is_put_by(self, path: str, token: str) -> bool:
         try:

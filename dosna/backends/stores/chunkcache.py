@@ -153,15 +153,17 @@ class ForgettingStore(StoreView):
             for key in written:
                 self._cache.forget(key)
 
-    def put(self, key: str, data: bytes, expected: str | None = None) -> None:
+    def put(self, key: str, data: bytes, expected: str | None = None) -> str | None:
         try:
-            super().put(key, data, expected)
+            return super().put(key, data, expected)
         finally:
             self._cache.forget(key)
 
-    def put_marked(self, key: str, data: bytes, expected: str | None, mark: str | None) -> None:
+    def put_marked(
+        self, key: str, data: bytes, expected: str | None, mark: str | None
+    ) -> str | None:
         try:
-            super().put_marked(key, data, expected, mark)
+            return super().put_marked(key, data, expected, mark)
         finally:
             self._cache.forget(key)
 

@@ -21,7 +21,8 @@ from dosna.backends.stores.cached import CachedDataset
 from dosna.backends.stores.chunkcache import ForgettingStore
 from dosna.backends.stores.dataset import StoreDataset
 from dosna.backends.stores.deletion import DELETED, Deletion
-from dosna.backends.stores.home import StoreHome
+from dosna.backends.stores.groups import GroupsAbove
+from dosna.backends.stores.listing import kind_of, names_below
 from dosna.backends.stores.sharded import ShardedDataset
 from dosna.backends.stores.store import (
     ABSENT,
@@ -37,7 +38,11 @@ from dosna.codecs import zarr as zarr3
 from dosna.core.metadata import DatasetMetadata
 from dosna.core.names import check_group, check_nesting, parents
 from dosna.core.text import is_text
-from dosna.errors import DatasetExistsError, DatasetNotFoundError, FormatError, StorageError
+from dosna.errors import (
+    DatasetExistsError,
+    DatasetNotFoundError,
+    StorageError,
+)
 
 __all__ = [
     "ABSENT",
@@ -60,7 +65,7 @@ uploaded folder of the backend file.
 """
 
 
-class StoreConnection(StoreHome):
+class StoreConnection(GroupsAbove):
     """A connection to a store of bytes."""
 
     lease: ClassVar[float] = 10.0
@@ -136,7 +141,7 @@ class StoreConnection(StoreHome):
                 check_nesting(name, self.names_inside(name, below))
                 # A document that is not listed is seldom there, and then the put finds it.
                 found = self.store.get(key) if again or key in below else None
-                kind, again = _kind(found), True
+                kind, again = kind_of(found), True
                 began = time.monotonic()
                 turns.expected = ABSENT if found is None else found.version
                 if found is None and below:
@@ -144,7 +149,7 @@ class StoreConnection(StoreHome):
                     self._deletion(name).run(ABSENT)
                 elif found is None or kind == "group":
                     self.remember(name, metadata)
-                    self.store.put(key, document, turns.expected)
+                    version = self.store.put(key, document, turns.expected)
                     break
                 elif kind != DELETED:
                     raise DatasetExistsError(
@@ -154,7 +159,7 @@ class StoreConnection(StoreHome):
             if found and kind == DELETED:
                 self._make_way(name, found)
         made = self.open_dataset(name, metadata)
-        made.note_look(began)
+        made.note_look(began, version)
         return made
 
     def root(self, name: str) -> str:
@@ -183,7 +188,7 @@ class StoreConnection(StoreHome):
         start = len(self.root(name)) + 1
         for key in self.object_keys(name):
             if not _OWN.fullmatch(key[start:]):
-                if key.endswith("/" + zarr3.DOCUMENT) and _kind(self.store.get(key)) == "group":
+                if key.endswith("/" + zarr3.DOCUMENT) and kind_of(self.store.get(key)) == "group":
                     continue  # A group that lost its last dataset before this one was made.
                 raise StorageError(
                     f"dataset {name!r} in {self.name!r} was not deleted: its object {key!r} was "
@@ -221,56 +226,11 @@ class StoreConnection(StoreHome):
             kind = CachedDataset
         return kind(self, name, metadata)
 
-    def make_groups(self, name: str) -> None:
-        """Create the Zarr groups above a dataset, and remove copies of metadata from them.
-
-        Raises
-        ------
-        DatasetNameError
-            There is a dataset where a group would be.
-        """
-        for group in ["", *parents(name)]:
-            found = self._drop_consolidated(group)
-            if found is None:
-                self._check_version(group)
-                with suppress(VersionConflict):
-                    self.store.put(self.document(group), zarr3.GROUP, ABSENT)
-            elif group and _kind(found) in ("array", "broken"):
-                check_nesting(name, [group])
-
-    def drop_consolidated(self, name: str) -> None:
-        """Remove copies of metadata from the groups above a dataset or group about to change.
-
-        This takes one request for each group above.
-        """
-        self.check_writable()
-        if self.holds_trees:
-            for group in ["", *parents(name)]:
-                self._drop_consolidated(group)
-
-    def _drop_consolidated(self, group: str) -> Blob | None:
-        key = self.document(group)
-        turns = Turns(f"object {key!r}")
-        for _ in turns:
-            found = self.store.get(key)
-            other = zarr3.without_consolidated(found.data, key) if found is not None else None
-            if found is None or other is None:
-                return found
-            with turns.unless_conflict(), lock(group):
-                turns.expected = found.version
-                self.store.put(key, other, found.version)
-                return found
-        raise AssertionError
-
-    @property
-    def keeps_groups(self) -> bool:
-        return self.holds_trees
-
     def group_attrs(self, name: str) -> dict[str, Any]:
         if not self.keeps_groups:
             raise self._no_groups()
         found = self.store.get(self.document(name))
-        if _kind(found) != "group":
+        if kind_of(found) != "group":
             return {}
         assert found is not None
         return zarr3.group_attributes(found.data, self.document(name))
@@ -288,12 +248,12 @@ class StoreConnection(StoreHome):
             self.make_groups(f"{name}/x" if name else "x")
             with turns.unless_conflict(), lock(name):
                 found = self.store.get(key)
-                if found and _kind(found) == "group":
+                if found and kind_of(found) == "group":
                     turns.expected = found.version
                     document = zarr3.with_attributes(found.data, attrs, key)
                     self.store.put(key, document, found.version)
                     return
-            if found and _kind(found) == DELETED:
+            if found and kind_of(found) == DELETED:
                 self._make_way(name, found)
 
     def get_dataset(self, name: str) -> StoreDataset:
@@ -353,50 +313,19 @@ class StoreConnection(StoreHome):
             )
 
     def dataset_names(self) -> list[str]:
-        found = sorted(self._names_below(""))
+        found = sorted(names_below(self.store, self.document, ""))
         if not found and self.holds_trees and self.store.get(self.document("")) is None:
             self._check_version("")
         return found
 
-    def _check_version(self, group: str) -> None:
-        """Raise FormatError if there is a node of Zarr version 2, which datasets would hide."""
-        for name in zarr3.VERSION_2:
-            key = f"{self.root(group)}/{name}" if group else name
-            if self.store.get(key) is not None:
-                raise FormatError(
-                    f"{key} in {self.name!r} is of Zarr version 2, and datasets are of version 3: "
-                    "con.ingest reads it into another connection"
-                )
-
     def names_in(self, group: str) -> list[str]:
-        return [] if self.has_dataset(group) else sorted(self._names_below(group + "/"))
-
-    def _names_below(self, folder: str) -> list[str]:
-        """Return the datasets below a folder: level by level, with many requests under way."""
-        names: list[str] = []
-        level = [folder]
-        while level:
-            found: list[str] = []
-            inner: list[str] = []
-
-            def expand(above: str, found: list[str] = found) -> None:
-                found.extend(above + part for part in self.store.folders(above))
-
-            def look(name: str, inner: list[str] = inner) -> None:
-                kind = _kind(self.store.get(self.document(name)))
-                if kind in ("array", "broken"):
-                    names.append(name)
-                elif kind != DELETED:
-                    inner.append(name + "/")
-
-            self.store.for_each(expand, level)
-            self.store.for_each(look, found)
-            level = inner
-        return names
+        if self.has_dataset(group):
+            return []
+        return sorted(names_below(self.store, self.document, group + "/"))
 
     def has_dataset(self, name: str) -> bool:
         # A broken one counts, because opening it tells what is wrong with it.
-        return _kind(self.store.get(self.document(name))) in ("array", "broken")
+        return kind_of(self.store.get(self.document(name))) in ("array", "broken")
 
     def not_found(self, name: str) -> DatasetNotFoundError:
         return DatasetNotFoundError(f"no dataset {name!r} in connection {self.name!r}")
@@ -429,13 +358,3 @@ class StoreConnection(StoreHome):
                 "whole chunks, or let one process write",
                 stacklevel=2,
             )
-
-
-def _kind(found: Blob | None) -> Any:
-    """Return the ``node_type`` of a document, 'broken' if it is invalid, None if absent."""
-    if found is None:
-        return None
-    try:
-        return zarr3.node_type(found.data, "")
-    except FormatError:
-        return "broken"

@@ -88,9 +88,12 @@ class StoreDataset(WatchedDataset):
         key = self.connection.document(self.name)
         self.connection.drop_consolidated(self.name)
         turns = Turns(f"the metadata of {self.name!r}")
+        # They need not be read again unless somebody has changed them, which is a conflict.
+        known, self._written = self._written, None
         for _ in turns:
             with turns.unless_conflict(), lock(self.name):
-                old, version = self.connection.read_metadata(self.name)
+                old, version = known or self.connection.read_metadata(self.name)
+                known = None
                 turns.expected = version
                 self.adopt(old)
                 new = zarr3.revised(change(old))

@@ -36,7 +36,8 @@ _MOST_REFUSALS = 10
 
 ByteRange = tuple[int, int | None]
 
-_STRIPES = 64
+_STRIPES = 4096
+"""Number of locks: so many that requests under way at a time seldom share one."""
 
 T = TypeVar("T")
 
@@ -89,7 +90,7 @@ class Store(ABC):
         """
 
     @abstractmethod
-    def put(self, key: str, data: bytes, expected: str | None = None) -> None:
+    def put(self, key: str, data: bytes, expected: str | None = None) -> str | None:
         """Write a whole object, so that readers see the old or the new one, never a mixture.
 
         Parameters
@@ -101,6 +102,11 @@ class Store(ABC):
         expected : str, optional
             The only version that may be overwritten. With `ABSENT`, write only if there is no
             object.
+
+        Returns
+        -------
+        str or None
+            The version of the object as it was written; None where the store does not tell.
 
         Raises
         ------
@@ -127,13 +133,15 @@ class Store(ABC):
                 seen.add(folder)
                 yield folder
 
-    def put_marked(self, key: str, data: bytes, expected: str | None, mark: str | None) -> None:
+    def put_marked(
+        self, key: str, data: bytes, expected: str | None, mark: str | None
+    ) -> str | None:
         """Write an object as `put` does, with a mark of some 20 ASCII characters beside it.
 
         A store keeps marks only if `get` returns them without another request, also with a part
         of the bytes. Other stores ignore the mark.
         """
-        self.put(key, data, expected)
+        return self.put(key, data, expected)
 
     def put_ranges(self, key: str, parts: Sequence[tuple[int, bytes]]) -> bool:
         """Write parts of an object, given as pairs of offset and bytes: all at once or none.
@@ -274,11 +282,13 @@ class StoreView(Store):
     def close(self) -> None:
         self._store.close()
 
-    def put(self, key: str, data: bytes, expected: str | None = None) -> None:
-        self._store.put(key, data, expected)
+    def put(self, key: str, data: bytes, expected: str | None = None) -> str | None:
+        return self._store.put(key, data, expected)
 
-    def put_marked(self, key: str, data: bytes, expected: str | None, mark: str | None) -> None:
-        self._store.put_marked(key, data, expected, mark)
+    def put_marked(
+        self, key: str, data: bytes, expected: str | None, mark: str | None
+    ) -> str | None:
+        return self._store.put_marked(key, data, expected, mark)
 
     def put_ranges(self, key: str, parts: Sequence[tuple[int, bytes]]) -> bool:
         return self._store.put_ranges(key, parts)

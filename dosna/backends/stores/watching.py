@@ -32,7 +32,7 @@ LOOK_SECONDS = 1.0
 
 _REVISION = re.compile(r"[0-9]{1,18}")
 _OWN_STATE = {
-    *("layout", "_version", "_looking"),
+    *("layout", "_version", "_looking", "_written"),
     *("_looked", "_began", "_doubted", "_shrunk", "_continues"),
 }
 """Attributes that are not pickled, because each process has its own."""
@@ -49,6 +49,8 @@ class WatchedDataset(BackendDataset):
         self._id = zarr3.id_of(self.metadata)
         self._revision = zarr3.revision_of(self.metadata)
         self._version: str | None = None
+        # What this handle has just written to the document, and the version that this has.
+        self._written: tuple[DatasetMetadata, str] | None = None
         self._looking = threading.Lock()
         # Times of the monotonic clock: when the document was last looked at, when the last
         # operation that writes began, when an object without a mark was last read, and when the
@@ -76,12 +78,20 @@ class WatchedDataset(BackendDataset):
         """Begin an operation that writes. Earlier looks at the document are not valid for it."""
         super().check_writable()
         # What fills a new dataset continues the operation that has created it.
-        self._began = self._looked if self._continues else time.monotonic()
+        if self._continues:
+            self._began = self._looked
+        else:
+            self._began, self._written = time.monotonic(), None
         self._continues = False
 
-    def note_look(self, began: float) -> None:
-        """Note that this handle has just written the document, some time after `began`."""
+    def note_look(self, began: float, version: str | None) -> None:
+        """Note that this handle has just created the document, some time after `began`.
+
+        `version` is the document's, if the store has told it.
+        """
         self._looked = began
+        if isinstance(version, str):
+            self._version, self._written = version, (self.metadata, version)
 
     def continue_creation(self) -> None:
         self._continues = True
@@ -204,7 +214,7 @@ class WatchedDataset(BackendDataset):
 
     def keep(self, metadata: DatasetMetadata) -> None:
         """Take metadata for those of the document from now on."""
-        self.metadata, self._version = metadata, None
+        self.metadata, self._version, self._written = metadata, None, None
         # Somebody may have restored an older document, while objects keep their marks.
         self._revision = max(self._revision, zarr3.revision_of(metadata))
 

@@ -1,0 +1,109 @@
+"""Which datasets exist below a folder of a store of bytes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from itertools import islice
+from typing import Any
+
+from dosna.backends.stores.deletion import DELETED
+from dosna.backends.stores.store import Blob, Store
+from dosna.codecs import zarr as zarr3
+from dosna.core.names import parents
+from dosna.errors import FormatError
+
+__all__ = ["absent", "kind_of", "levels", "names_below"]
+
+_FEW = 1000
+"""Number of folders beside those that are asked for, which a list may have."""
+
+
+def kind_of(found: Blob | None) -> Any:
+    """Return the ``node_type`` of a document, 'broken' if it is invalid, None if absent."""
+    if found is None:
+        return None
+    try:
+        return zarr3.node_type(found.data, "")
+    except FormatError:
+        return "broken"
+
+
+def names_below(store: Store, document: Callable[[str], str], folder: str) -> list[str]:
+    """Return the datasets below a folder: level by level, with many requests under way.
+
+    Parameters
+    ----------
+    store : Store
+    document : callable
+        A function that returns the key of the document of a dataset.
+    folder : str
+        The name of a group and '/', or '' for all datasets.
+    """
+    names: list[str] = []
+    level = [folder]
+    while level:
+        found: list[str] = []
+        inner: list[str] = []
+
+        def expand(above: str, found: list[str] = found) -> None:
+            found.extend(above + part for part in store.folders(above))
+
+        def look(name: str, inner: list[str] = inner) -> None:
+            kind = kind_of(store.get(document(name)))
+            if kind in ("array", "broken"):
+                names.append(name)
+            elif kind != DELETED:
+                inner.append(name + "/")
+
+        store.for_each(expand, level)
+        store.for_each(look, found)
+        level = inner
+    return names
+
+
+def absent(store: Store, names: Iterable[str]) -> set[str]:
+    """Return those of the names, and of the groups above them, at which no key begins.
+
+    A folder is listed if several of the names are in it, and if it does not hold many others.
+    What then is not known to be absent may exist or not.
+    """
+    inside: dict[str, list[str]] = {}
+    for name in dict.fromkeys(at for given in names for at in [*parents(given), given]):
+        inside.setdefault(name.rpartition("/")[0], []).append(name)
+    gone: set[str] = set()
+
+    def look(group: str) -> None:
+        children = inside[group]
+        if len(children) > 1:
+            most = _FEW + 4 * len(children)
+            there = set(islice(store.folders(group and group + "/"), most + 1))
+            if len(there) <= most:
+                gone.update(c for c in children if c.rpartition("/")[2] not in there)
+
+    level = [""] if inside else []
+    while level:
+        store.for_each(look, level)
+        below = [name for group in level for name in inside[group]]
+        for name in gone.intersection(below):
+            gone.update(_all_inside(name, inside))
+        level = [name for name in below if name in inside and name not in gone]
+    return gone
+
+
+def levels(names: Iterable[str]) -> list[list[str]]:
+    """Return the groups above datasets: first '', the outermost, then those in it, and so on."""
+    found = [[""]]
+    for group in sorted({above for name in names for above in parents(name)}):
+        depth = len(group.split("/"))
+        while len(found) <= depth:
+            found.append([])
+        found[depth].append(group)
+    return found
+
+
+def _all_inside(name: str, inside: dict[str, list[str]]) -> list[str]:
+    """Return the names inside of one, at any depth."""
+    found = list(inside.get(name, ()))
+    for inner in found:  # grows meanwhile
+        found.extend(inside.get(inner, ()))
+    return found
