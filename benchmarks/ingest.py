@@ -3,26 +3,39 @@
 Run ``python benchmarks/ingest.py [--quick] [--folder F]``; it needs what ``run_tests.sh
 --install`` installs. Each contestant makes an uncompressed Zarr array without checksums from one
 file, in turn, in rounds; the shortest times count. ``x`` is dosna's time divided by theirs.
+
+The last rows are of many small arrays in memory that become datasets in a bucket of one radosgw
+on loopback, with and without a proxy that delays each request. The bare loops put the two objects
+that a dataset consists of.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import os
+import secrets
 import shutil
 import sys
 import tempfile
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+import boto3
 import dask
 import dask.array
 import h5py
 import numpy as np
+import obstore
 import zarr
+from obstore.store import S3Store
+from services import aws_environment, start_ceph
+from services.proxy import Proxy
 from timing import minima
 
 import dosna as dn
@@ -41,6 +54,10 @@ def main() -> None:
     with tempfile.TemporaryDirectory(dir=options.folder) as folder:
         for layout in LAYOUTS:
             row(Path(folder), layout, planes, seconds)
+    with start_ceph("--gateway") as ceph, aws_environment(ceph.access_key, ceph.secret_key):
+        for delay in (0.0, 0.02):
+            with Proxy(ceph.endpoint_url, lambda _, delay=delay: delay or None) as proxy:
+                small(proxy.url, delay, 64 if options.quick else 512, seconds)
 
 
 LAYOUTS: dict[str, tuple[dict[str, Any], tuple[int, int, int]]] = {
@@ -130,6 +147,51 @@ def row(folder: Path, layout: str, planes: int, seconds: float) -> None:
         f"    two threads: {times['dosna'] / times['dosna, 2 threads']:.2f} times one", flush=True
     )
     shutil.rmtree(folder / "store")
+
+
+def small(url: str, delay: float, count: int, seconds: float) -> None:
+    """Print the times for many small arrays into S3."""
+    client = boto3.Session().client("s3", endpoint_url=url, region_name="us-east-1")
+    bucket = f"small-{secrets.token_hex(4)}"
+    client.create_bucket(Bucket=bucket)
+    objects = S3Store(
+        bucket,
+        endpoint=url,
+        access_key_id=os.environ["AWS_ACCESS_KEY_ID"],
+        secret_access_key=os.environ["AWS_SECRET_ACCESS_KEY"],
+        region="us-east-1",
+        client_options={"allow_http": True},
+    )
+    arrays = {f"array{n}": np.arange(n, n + 1000.0) for n in range(count)}
+    runs = itertools.count()
+
+    def ingest() -> None:
+        with dn.Connection("ours", backend="s3", endpoint_url=url, bucket=bucket) as con:
+            con.ingest(arrays, f"run{next(runs)}", checksum=False)
+
+    def put_both(put: Callable[[str, bytes], object]) -> Callable[[str], None]:
+        def work(name: str) -> None:
+            put(f"theirs/{name}/zarr.json", b"x" * 1000)
+            put(f"theirs/{name}/c/0", arrays[name].tobytes())
+
+        return work
+
+    by_obstore = put_both(lambda key, data: obstore.put(objects, key, data, use_multipart=False))
+    by_boto = put_both(lambda key, data: client.put_object(Bucket=bucket, Key=key, Body=data))
+    with ThreadPoolExecutor(16) as pool:
+        times = minima(
+            {
+                "dosna": ingest,
+                "bare obstore, 16 at a time": lambda: list(pool.map(by_obstore, arrays)),
+                "bare boto3 loop": lambda: list(map(by_boto, arrays)),
+            },
+            seconds,
+        )
+    print(f"{count} arrays of 8 kB into S3, {1000 * delay:.0f} ms for a request", flush=True)
+    for name, time in times.items():
+        ratio = "" if name == "dosna" else f", {times['dosna'] / time:.2f} x"
+        print(f"    {name}: {1000 * time / count:.2f} ms an array{ratio}", flush=True)
+    client.close()
 
 
 def boxes(shape: tuple[int, ...], chunks: tuple[int, ...]) -> list[tuple[slice, ...]]:

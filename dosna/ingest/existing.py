@@ -33,8 +33,14 @@ class Existing:
         self.con, self.source, self.request = con, source, request
         self._trees: dict[str, Tree | None] = {}
 
-    def state(self, array: PlannedArray) -> State:
+    def state(self, array: PlannedArray, absent: bool = False) -> State:
         """Return the state of the dataset that an array becomes.
+
+        Parameters
+        ----------
+        array : PlannedArray
+        absent : bool
+            True if there is known to be none.
 
         Raises
         ------
@@ -45,8 +51,10 @@ class Existing:
         """
         renewal = self.request.renewal
         try:
-            there = self.con.instance.get_dataset(array.target).metadata
+            there = None if absent else self.con.instance.get_dataset(array.target).metadata
         except DatasetNotFoundError:
+            there = None
+        if there is None:
             self._check_tree(array)
             return "absent"
         if renewal is not None and renewal.is_outdated(there):

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from inspect import signature
 from typing import TYPE_CHECKING, Any
@@ -80,6 +80,7 @@ class _Planning:
         self.plan = Plan()
         self._existing = Existing(con, source, request)
         self._is_dataset: dict[str, bool] = {}
+        self._absent: set[str] = set()
 
     def run(self) -> Plan:
         try:
@@ -94,15 +95,20 @@ class _Planning:
             raise SourceError(f"{self.source!r} cannot be read: {_described(error)}") from error
         described = self._describe_all(chosen)
         self._check_request([description for description, _ in described])
+        targets = {
+            description.name: self._target(mapped.get(description.name, description.name), single)
+            for description, _ in described
+        }
+        self._look_for_absent(targets.values())
         for description, link in described:
             name = description.name
-            target = self._target(mapped.get(name, name), single)
+            target = targets[name]
             if name in mapped and not single:
                 note = f"its name there is {name!r}, which no dataset can have"
                 description = replace(description, notes=(*description.notes, note))
             with self._leaving_out(name):
                 array = self._array(target, description, link, fingerprint)
-                state = self._existing.state(array)
+                state = self._existing.state(array, target in self._absent)
                 self.plan.arrays.append(replace(array, state=state))
         return self.plan
 
@@ -126,6 +132,15 @@ class _Planning:
         except Exception as error:
             self.plan.skipped[name] = left_out(self.source, name, error, self.request.skips)
             self.plan.failed.add(name)
+
+    def _look_for_absent(self, targets: Iterable[str]) -> None:
+        """Look, where few requests tell it, which datasets do not exist yet."""
+        legal = []
+        for target in targets:
+            with suppress(DatasetNameError):
+                legal.append(self.con.instance.check_name(target))
+        with suppress(DosnaError):  # each is looked for by its name then
+            self._absent.update(self.con.instance.absent(legal))
 
     def _describe_all(self, chosen: Sequence[str]) -> list[tuple[ArrayDescription, Link | None]]:
         """Describe arrays, leaving out those that cannot be represented."""
@@ -214,6 +229,8 @@ class _Planning:
 
     def _check_nesting(self, target: str) -> None:
         for above in parents(target):
+            if above in self._absent:
+                return
             if above not in self._is_dataset:
                 self._is_dataset[above] = self.con.has_dataset(above)
             if self._is_dataset[above]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
@@ -12,11 +12,11 @@ from dosna.backends.linked.link import new_table, write_records
 from dosna.core.progress import share_of
 from dosna.core.report import IngestReport
 from dosna.core.request import IngestRequest
-from dosna.core.values import encode_attrs, plain_fields
+from dosna.core.values import encode_attrs
 from dosna.errors import ConfigurationError, DatasetNameError, RefusedError, SourceChangedError
 from dosna.ingest.planned import PlannedArray
 from dosna.ingest.planning import left_out, parameters_of, plan, refusing
-from dosna.sources.array import ConvertedArray, SourceArray
+from dosna.ingest.together import Outcome, Together, data_of
 from dosna.sources.base import Source, Stream
 from dosna.sources.naming import legal_name
 from dosna.sources.opening import open_source
@@ -100,10 +100,10 @@ class _Ingest:
         with self.con.runner.reporting(self.request.progress, total, "ingest", "B") as tell:
             stopping = None if tell is None else partial(self._tell, tell)
             done, there = 0, list[str]()
-            for array in arrays:
+            for array, outcome in self._outcomes(arrays):
                 name, size = array.origin["name"], array.description.nbytes
                 try:
-                    self._one(array, share_of(stopping, done, size))
+                    self._one(array, share_of(stopping, done, size), outcome)
                 except Exception as error:
                     # Only one process is told the progress, and all processes must agree.
                     if once(lambda: self._stopped):
@@ -118,6 +118,14 @@ class _Ingest:
         self._set_groups(there, found.failed)
         return report
 
+    def _outcomes(self, arrays: Sequence[PlannedArray]) -> Iterator[tuple[PlannedArray, Outcome]]:
+        """Yield the arrays, after having made those of them that are made together."""
+        together = Together(self.con, self.source, self.request)
+        for portion in together.portions(arrays):
+            made = together.make(portion)
+            for array in portion:
+                yield array, made.get(array.target, "untouched")
+
     def _tell(self, tell: Callable[[int], object], done: int) -> None:
         """Report progress, and note that a callback stops the work: no array is at fault."""
         try:
@@ -129,8 +137,10 @@ class _Ingest:
     def _leave_out(self, name: str, error: Exception) -> None:
         self.report.skipped[name] = left_out(self.source, name, error, self.request.skips)
 
-    def _one(self, array: PlannedArray, progress: ArrayProgress) -> None:
+    def _one(self, array: PlannedArray, progress: ArrayProgress, outcome: Outcome) -> None:
         report, target = self.report, array.target
+        if isinstance(outcome, Exception):
+            raise outcome
         linked = [target] if array.link is not None else []
         if array.state == "complete":
             report.present.append(target)
@@ -140,7 +150,8 @@ class _Ingest:
             if array.link is not None:
                 self._link(array, stack)
             else:
-                self._load(array, stack, progress)
+                if outcome == "untouched":
+                    self._load(array, stack, progress)
                 report.nbytes += array.description.nbytes
         report.made.append(target)
         report.linked += linked
@@ -150,12 +161,10 @@ class _Ingest:
     def _load(self, array: PlannedArray, stack: ExitStack, progress: ArrayProgress) -> None:
         con, resumes = self.con, array.state == "resume"
         made = con.get_dataset(array.target) if resumes else self._create(array, stack)
-        data = SourceArray(self.source, array.description)
-        if array.read_as is not None:
-            view = plain_fields(array.read_as.dtype)[1]
-            data = ConvertedArray(self.source, array.read_as, array.description.dtype, view)
         limit = self.request.memory_limit
-        made.load(data, missing=resumes, progress=progress, memory_limit=limit)
+        made.load(
+            data_of(self.source, array), missing=resumes, progress=progress, memory_limit=limit
+        )
         before, now = array.origin["fingerprint"], con.runner.once(self.source.fingerprint)
         if now != before:
             raise SourceChangedError(

@@ -117,6 +117,11 @@ class Proxy:
         """How many requests of each method came."""
         return Counter(request.method for request in self.requests)
 
+    @property
+    def busy(self) -> bool:
+        """True while a client is connected."""
+        return bool(self._open)
+
     def _accept(self) -> None:
         while True:
             try:

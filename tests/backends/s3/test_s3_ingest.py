@@ -1,0 +1,254 @@
+"""Ingest of many small arrays into S3: few requests, many under way, and nothing is lost."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import threading
+
+import numpy as np
+import pytest
+from services.proxy import Proxy
+from services.s3 import make_bucket, make_client
+from support import Gathering, require, wait_until
+
+import dosna as dn
+from dosna import errors
+from dosna.sources import ArrayDescription, Source
+
+require("boto3")
+require("obstore")
+
+pytestmark = pytest.mark.usefixtures("_any_keys")
+
+ARRAYS = {f"array{n}": np.arange(n, n + 20.0) for n in range(100)} | {
+    "scalar": np.array(3, "f4"),
+    "empty": np.zeros((0, 3)),
+    "words": np.array(["one", "three"]),
+    "inner/a": np.arange(3),
+    "inner/b": np.arange(4),
+}
+AROUND = 40
+"""Requests for the groups, and for finding out what the server honours."""
+
+
+@pytest.fixture
+def proxy(moto_url):
+    with Proxy(moto_url) as proxy:
+        yield proxy
+
+
+@pytest.fixture
+def bucket(moto_url):
+    return make_bucket(moto_url)
+
+
+def connection(url, bucket, engine="cpu"):
+    return dn.Connection("tests", backend="s3", engine=engine, endpoint_url=url, bucket=bucket)
+
+
+def check(con, arrays=ARRAYS):
+    for name, values in arrays.items():
+        ds = con[f"run/{name}"]
+        assert not ds.incomplete
+        assert ds.dtype == values.dtype
+        np.testing.assert_array_equal(ds[...], values)
+
+
+@pytest.mark.parametrize("engine", ["cpu", "joblib"])
+def test_four_requests_a_dataset_and_many_under_way(proxy, bucket, engine):
+    gathering = Gathering(12)  # some of them may wait for the same lock
+
+    def gather(request):
+        if request.method == "PUT" and "/c" in request.path:
+            with gathering:
+                pass
+
+    with connection(proxy.url, bucket, engine) as con:
+        proxy.reset()
+        proxy.fault = gather
+        told = []
+        report = con.ingest(ARRAYS, "run", progress=lambda done, total: told.append(done))
+        assert len(proxy.requests) <= 4 * len(ARRAYS) + AROUND
+        assert 12 <= gathering.most <= 16
+        assert report.made == [f"run/{name}" for name in sorted(ARRAYS)]
+        assert report.nbytes == sum(values.nbytes for values in ARRAYS.values())
+        assert told == sorted(told)
+        assert told[-1] == report.nbytes
+        proxy.reset()
+        check(con)
+
+
+def test_a_second_ingest_finds_all_present(proxy, bucket, tmp_path):
+    np.savez(tmp_path / "x.npz", **{f"a{n}": np.arange(n) for n in range(20)})
+    with connection(proxy.url, bucket) as con:
+        made = con.ingest(tmp_path / "x.npz", "run").made
+        assert len(made) == 20
+        assert con.ingest(tmp_path / "x.npz", "run").present == made
+
+
+KILLED = """
+import sys
+import dosna as dn
+url, bucket, path = sys.argv[1:]
+with dn.Connection("tests", backend="s3", endpoint_url=url, bucket=bucket) as con:
+    print("go", flush=True)
+    con.ingest(path, "run")
+"""
+
+
+def test_an_ingest_is_resumed_after_a_kill_in_the_middle(proxy, bucket, tmp_path):
+    arrays = {f"array{n}": np.arange(n, n + 20.0) for n in range(100)}
+    np.savez(tmp_path / "x.npz", **arrays)
+    command = [sys.executable, "-c", KILLED, proxy.url, bucket, str(tmp_path / "x.npz")]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as child:
+        assert child.stdout.readline() == b"go\n"
+        chunks = []
+
+        def kill(request):
+            if request.method == "PUT" and "/c/" in request.path:
+                chunks.append(request.path)
+                if len(chunks) == 40:
+                    child.send_signal(signal.SIGKILL)
+            return "refuse" if len(chunks) >= 40 else None
+
+        proxy.fault = kill
+        child.wait()
+    wait_until(lambda: not proxy.busy)
+    proxy.reset()
+    with connection(proxy.url, bucket) as con:
+        names = [name for name in sorted(arrays) if f"run/{name}" in con]
+        states = {name: con[f"run/{name}"].incomplete for name in names}
+        assert 0 < len(states) < 100
+        report = con.ingest(tmp_path / "x.npz", "run")
+        assert report.resumed == [f"run/{name}" for name, left in states.items() if left]
+        assert 0 < len(report.resumed) <= 16
+        assert report.present == [f"run/{name}" for name, left in states.items() if not left]
+        assert len(report.made) + len(report.present) == 100
+        check(con, arrays)
+
+
+def test_one_array_of_many_that_fails_is_left_out_and_resumed(proxy, bucket, tmp_path):
+    arrays = {f"array{n}": np.arange(n, n + 20.0) for n in range(40)}
+    np.savez(tmp_path / "x.npz", **arrays)
+    with connection(proxy.url, bucket) as con:
+        con.create_dataset("other", (1,))
+        proxy.fault = lambda request: 403 if "/array7/c/" in request.path else None
+        report = con.ingest(tmp_path / "x.npz", "run", on_error="skip")
+        assert list(report.skipped) == ["array7"]
+        assert len(report.made) == 39
+        assert con["run/array7"].incomplete
+        with pytest.raises(errors.DosnaError):
+            con.ingest(tmp_path / "x.npz", "run")
+        proxy.reset()
+        assert con.ingest(tmp_path / "x.npz", "run").resumed == ["run/array7"]
+        check(con, arrays)
+
+
+def test_the_first_error_ends_an_ingest(proxy, bucket):
+    arrays = {f"array{n}": np.arange(n, n + 20.0) for n in range(100)}
+    with connection(proxy.url, bucket) as con:
+        con.create_dataset("other", (1,))
+        proxy.fault = lambda request: 403 if "/array7/c/" in request.path else None
+        with pytest.raises(errors.DosnaError):
+            con.ingest(arrays, "run")
+        proxy.reset()
+        assert con["run/array7"].incomplete
+        for n in range(7):
+            assert not con[f"run/array{n}"].incomplete
+        assert len(con.names_in("run")) < 100
+
+
+def test_a_dataset_that_comes_meanwhile_is_not_written_to(proxy, moto_url, bucket):
+    arrays = {f"array{n}": np.arange(n, n + 20.0) for n in range(100)} | {"last": np.ones(3)}
+    client = make_client(moto_url)
+    with connection(proxy.url, bucket) as con:
+        con.create_dataset("other", (3,))
+        first = threading.Lock()
+        copied = []
+
+        def copy(request):
+            if request.method == "PUT" and "/c/" in request.path:
+                with first:  # all others wait
+                    if not copied:
+                        source = {"Bucket": bucket, "Key": "tests/other/zarr.json"}
+                        key = "tests/run/last/zarr.json"
+                        copied.append(
+                            client.copy_object(Bucket=bucket, Key=key, CopySource=source)
+                        )
+
+        proxy.fault = copy
+        report = con.ingest(arrays, "run", on_error="skip")
+        proxy.reset()
+        assert list(report.skipped) == ["last"]
+        assert con["run/last"][...].tolist() == [0, 0, 0]
+    client.close()
+
+
+def test_no_dataset_lies_in_another(proxy, bucket):
+    arrays = {"a": np.arange(3), "a/b": np.arange(4), "b": np.arange(5), "c": np.arange(6)}
+    with connection(proxy.url, bucket) as con:
+        report = con.ingest(arrays, "run", on_error="skip")
+        assert list(report.skipped) == ["a/b"]
+        assert con.names_in("run") == ["run/a", "run/b", "run/c"]
+        with pytest.raises(errors.DatasetNameError):
+            con.ingest({"run/a/x": np.arange(2), "run/a/y": np.arange(2)})
+        assert con.names_in("run") == ["run/a", "run/b", "run/c"]
+
+
+def test_copies_of_metadata_made_meanwhile_are_taken_out(proxy, moto_url, bucket):
+    client = make_client(moto_url)
+    group = {"zarr_format": 3, "node_type": "group", "attributes": {"by": "another"}}
+    copies = {
+        "consolidated_metadata": {"kind": "inline", "must_understand": False, "metadata": {}}
+    }
+    once = threading.Lock()
+
+    def consolidate(request):
+        if request.method == "PUT" and "/c/" in request.path and once.acquire(blocking=False):
+            body = json.dumps(group | copies).encode()
+            client.put_object(Bucket=bucket, Key="tests/run/zarr.json", Body=body)
+
+    with connection(proxy.url, bucket) as con:
+        proxy.fault = consolidate
+        con.ingest({f"array{n}": np.arange(5) for n in range(40)}, "run")
+        proxy.reset()
+        body = client.get_object(Bucket=bucket, Key="tests/run/zarr.json")["Body"].read()
+        assert json.loads(body) == group
+    client.close()
+
+
+class Watched(Source):
+    """A source that notes which threads read it, and cannot read one of its arrays."""
+
+    def __init__(self):
+        super().__init__("watched")
+        self.threads = set()
+
+    def names(self):
+        return [f"array{n}" for n in range(40)]
+
+    def describe(self, name):
+        return ArrayDescription(name, (20,), np.dtype("i8"))
+
+    def fingerprint(self):
+        return "the same"
+
+    def read(self, name, box):
+        self.threads.add(threading.get_ident())
+        if name == "array5":
+            raise OSError("this part of the disk is damaged")
+        return np.arange(20)[box]
+
+
+def test_a_source_is_read_in_the_thread_of_the_caller(proxy, bucket):
+    source = Watched()
+    with connection(proxy.url, bucket) as con:
+        report = con.ingest(source, "run", on_error="skip")
+        assert source.threads == {threading.get_ident()}
+        assert list(report.skipped) == ["array5"]
+        assert "damaged" in report.skipped["array5"]
+        assert len(report.made) == 39
+        assert con["run/array5"].incomplete
