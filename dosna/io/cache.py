@@ -19,6 +19,7 @@ class _Entry(Generic[V]):
         self.lock = threading.Lock()
         self.value = value
         self.size = 0
+        self.used = False
 
 
 class Cache(Generic[V]):
@@ -61,13 +62,12 @@ class Cache(Generic[V]):
             return entry.value
 
     def find(self, key: Hashable) -> V | None:
-        """Return a value, or None if it is missing. This counts as a use, unlike `peek`."""
-        with self._lock:
-            entry = self._entries.get(key)
-            if entry is None:
-                return None
-            self._entries.move_to_end(key)
-            return entry.value
+        """Return a value, or None if it is missing. This takes no lock, and counts as a use."""
+        entry = self._entries.get(key)
+        if entry is None:
+            return None
+        entry.used = True
+        return entry.value
 
     def peek(self, key: Hashable) -> V | None:
         """Return a value, or None if it is missing. This does not count as a use."""
@@ -101,15 +101,32 @@ class Cache(Generic[V]):
                 return
             entry.size = self._size(entry.value)
             self._held += entry.size
-            excess, outdated = self._held - self.limit, []
-            for other, old in self._entries.items():
-                if excess <= 0:
-                    break
-                if other != key and old.value is not None:
-                    outdated.append(other)
-                    excess -= old.size
-            for other in outdated:
-                self._remove(other)
+            for spare_used in (True, False):
+                if self._held > self.limit:
+                    self._shrink(key, spare_used)
+
+    def _shrink(self, key: Hashable, spare_used: bool) -> None:
+        """Delete values that are neither that of `key` nor being made, the oldest first.
+
+        With `spare_used`, those that `find` returned since the last time become the youngest.
+        """
+        excess = self._held - self.limit
+        outdated, used = [], []
+        for other, entry in self._entries.items():
+            if excess <= 0:
+                break
+            if other == key or entry.value is None:
+                continue
+            if entry.used and spare_used:
+                used.append(other)
+            else:
+                outdated.append(other)
+                excess -= entry.size
+        for other in used:
+            self._entries[other].used = False
+            self._entries.move_to_end(other)
+        for other in outdated:
+            self._remove(other)
 
     def _drop(self, key: Hashable, entry: _Entry[V]) -> None:
         with self._lock:

@@ -88,6 +88,8 @@ def test_what_was_read_stays_as_it_was(store, recheck):
         ds[...] = 7
         np.testing.assert_array_equal(kept, before)
         ds[...] = np.arange(8)
+    np.testing.assert_array_equal(ds[...], np.arange(8))
+    assert len(held(con)) == 2
     for chunk in held(con).values():
         with pytest.raises(ValueError, match="read-only"):
             chunk.values[...] = 0
@@ -188,6 +190,18 @@ def test_two_handles_and_random_changes_agree_with_a_model(store, recheck, seed)
         assert sum(c.values.nbytes for c in held(con).values()) <= limit
     for ds in handles:
         np.testing.assert_array_equal(ds[...], model)
+
+
+def test_chunks_that_are_deleted_together_are_dropped(store, recheck):
+    con = connect("deleted", store, cache=SIZE, recheck=recheck)
+    ds = con.create_dataset("a", data=np.arange(1, 9), chunk_size=4)
+    other = con["a"]
+    assert other[7] == 8
+    ds.resize(4)
+    ds.resize(8)
+    assert other[...].tolist() == [1, 2, 3, 4, 0, 0, 0, 0]
+    ds.clear()
+    assert other[...].tolist() == [0] * 8
 
 
 def test_a_dataset_made_again_is_another(store, recheck):

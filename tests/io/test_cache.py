@@ -42,6 +42,19 @@ def test_the_least_recently_used_goes_first():
     assert [cache.peek(key) for key in "acd"] == [None, None, "longer than all that is allowed"]
 
 
+def test_what_was_found_stays_longer():
+    cache = Cache(10, len)
+    for key in "abcd":
+        cache.put(key, "12")
+    assert (cache.find("a"), cache.find("nothing")) == ("12", None)
+    cache.put("e", "1234")
+    assert [cache.peek(key) for key in "abcde"] == ["12", None, "12", "12", "1234"]
+    for key in "acde":
+        cache.find(key)
+    cache.put("f", "12345")  # all were found, so those that came first go
+    assert [cache.peek(key) for key in "acdef"] == ["12", None, None, None, "12345"]
+
+
 def test_a_value_is_replaced_and_its_size_with_it():
     cache = Cache(10, len)
     cache.put("a", "12345678")

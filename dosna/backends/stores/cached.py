@@ -17,7 +17,7 @@ import numpy as np
 from dosna.backends.stores.chunkcache import CachedChunk, ChunkCache
 from dosna.backends.stores.dataset import StoreDataset
 from dosna.backends.stores.store import Blob
-from dosna.core.plan import ChunkTask
+from dosna.core.plan import ChunkTask, Plan
 from dosna.core.types import Array, Shape, Slices
 
 __all__ = ["CachedDataset"]
@@ -64,13 +64,14 @@ class CachedDataset(StoreDataset):
             return
         find, token = self._cache.find, self._token
         name = f"{self.connection.root(self.name).replace('%', '%%')}/{self.layout.template}"
-        for task in tasks:
-            idx, key, where, _ = task
+        # Columns, because most of the tasks need not be made.
+        fields = zip(*tasks.columns(), strict=False) if isinstance(tasks, Plan) else tasks
+        for idx, key, where, whole in fields:
             kept = find(name % idx)
             if kept is None or kept.by is not token:
                 kept = self._trusted(idx, name % idx)
             if kept is None:
-                yield task
+                yield ChunkTask(idx, key, where, whole)
             else:
                 out[where] = kept.values[key]
 
