@@ -26,7 +26,9 @@ from dosna import errors
 from dosna.backends.stores import watching
 from dosna.testing import BackendTests, StoreTests
 from dosna.testing.connections import ConnectionTests
+from dosna.testing.machine import MachineTests
 from dosna.testing.samples import DTYPES
+from dosna.testing.sharing import SharingTests
 from dosna.testing.timing import within
 
 rados = require("rados")
@@ -102,6 +104,27 @@ class TestUnchecked(OnCeph, ContentMatters):
 
     create_options: ClassVar = {"checksum": False}
     examples = 5
+
+
+class TestCached(OnCeph, SharingTests, MachineTests):
+    """Decoded chunks are kept in memory; objects have no marks."""
+
+    @pytest.fixture
+    def make_connection(self, ceph):
+        return lambda: connection(ceph, "kit", cache="1 MiB")
+
+
+@pytest.mark.parametrize("checksum", [True, False])
+def test_a_cache_takes_in_what_was_written_in_a_batch(ceph, name, checksum):
+    with connection(ceph, cache="1 MiB", recheck="open") as con:
+        ds = con.create_dataset(name, (64, 64), "i4", chunk_size=(8, 8), checksum=checksum)
+        other = con[name]
+        for value in range(1, 20):
+            ds[...] = value
+            np.testing.assert_array_equal(other[...], np.full((64, 64), value))
+            ds[value, :3] = other[value + 1, 60:] = -value
+            assert other[value, :4].tolist() == [-value] * 3 + [value]
+            assert ds[value + 1, 59:].tolist() == [value] + [-value] * 4
 
 
 class TestThreads(OnCeph, EngineMatters):

@@ -97,6 +97,25 @@ class OnSage:
         )
 
 
+@pytest.mark.parametrize("recheck", ["always", "open"])
+def test_a_cache_notices_changes_and_deletion(recheck):
+    file = secrets.token_hex(8)
+    options = {"backend": "sage-stand-in", "engine": "cpu", "conffile": file}
+    with dn.Connection("trial", cache="1 MiB", recheck=recheck, **options) as con:
+        old = con.create_dataset("a", data=np.arange(8), chunk_size=4)
+        other = con["a"]
+        assert other[...].tolist() == list(range(8))
+        old[2:6] = 0
+        assert other[...].tolist() == [0, 1, 0, 0, 0, 0, 6, 7]
+        con.del_dataset("a")
+        with pytest.raises(errors.DatasetNotFoundError):
+            other[...]
+        new = con.create_dataset("a", data=np.arange(8), chunk_size=4)
+        assert new[...].tolist() == list(range(8))
+        with pytest.raises(errors.StaleDatasetError):
+            other[...]
+
+
 class TestSage(OnSage, BackendTests):
     pass
 
