@@ -28,7 +28,7 @@ _SHARE = 0.95
 _LEAST_CUT, _UNCOUNTED_CUT = 0.6, 0.8
 _ENOUGH = 10
 """The number of answers from which the rate that the server takes can be told."""
-_QUICK_STEP, _SLOW_STEP = (4, 0.1), (20, 0.5)
+_QUICK_STEP, _SLOW_STEP = (4.0, 0.1), (20.0, 0.5)
 """The answers and the seconds without a refusal after which the rate rises."""
 _PAUSES, _LONGEST_STEP = 10.0, 30.0
 """Where refusals ask for a pause: the seconds of a step for each of them, and at most."""
@@ -157,7 +157,11 @@ class Pacer:
             self._taken += 1
             self._taken_in_step += 1
             quick = 2 * self._rate <= self._reached
-            count, seconds = _QUICK_STEP if quick else (_SLOW_STEP[0], self._step)
+            count, seconds = _QUICK_STEP
+            if not quick:
+                # The longer nothing is refused, the sooner and the more the rate rises.
+                count = max(count, _SLOW_STEP[0] * (_RISE - 1) / (self._rise - 1))
+                seconds = self._step
             now = time.monotonic()
             if self._taken_in_step < count or now - self._stepped < seconds:
                 return
@@ -167,6 +171,6 @@ class Pacer:
                 self._rate *= 2
             else:
                 self._rate *= self._rise
-                self._rise = min(2.0, 2 * self._rise - 1)
+                self._rise = min(2.0, 3 * self._rise - 2)
             if self._rate > _MOST:
                 self._rate = None
