@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -384,9 +385,8 @@ class Chunked(ArrayAccess):
         total, boxes = count_of(self.shape, dataset.grain), max(1, before + len(tasks))
         with self.runner.reporting(progress, total, what) as tell:
             report = None if tell is None else lambda done: tell((before + done) * total // boxes)
-            return self.runner.spread(
-                work, tasks, workers=workers, picklable=picklable, report=report
-            )
+            spread = partial(self.runner.spread, workers=workers, picklable=picklable)
+            return spread(work, tasks, report=report)
 
 
 def windows(
