@@ -28,6 +28,9 @@
     │   ├── SourceNotFoundError (FileNotFoundError)
     │   ├── SourceChangedError                 no longer what was ingested or linked
     │   └── RefusedError (TypeError)           an array that a dataset cannot represent
+    ├── QueryError (ValueError)                a query that cannot be understood
+    │   ├── UnknownNameError (KeyError)        no such column or function
+    │   └── QueryTypeError (TypeError)         an operation on values that do not have it
     ├── MemoryLimitError (ValueError)          a memory limit too small for one chunk
     ├── WorkerError (RuntimeError)             a worker process died or could not start
     └── CollectiveError (ValueError)           processes called different things together
@@ -64,6 +67,8 @@ __all__ = [
     "MissingDependencyError",
     "NotConnectedError",
     "OutcomeUnknown",
+    "QueryError",
+    "QueryTypeError",
     "ReadOnlyError",
     "RefusedError",
     "SkippedDatasetWarning",
@@ -73,6 +78,7 @@ __all__ = [
     "StaleDatasetError",
     "StorageError",
     "StoreTimeoutError",
+    "UnknownNameError",
     "WorkerError",
 ]
 
@@ -259,6 +265,27 @@ class RefusedError(SourceError, TypeError):
     """Raised for an array of a source that a dataset cannot represent.
 
     Also a TypeError. The message says why: leave the array out, or convert it.
+    """
+
+
+class QueryError(DosnaError, ValueError):
+    """Raised for the text of a query that is not of the language, is too long or too deep.
+
+    Also a ValueError. The message shows the place.
+    """
+
+
+class UnknownNameError(QueryError, KeyError):
+    """Raised for a column or a function in a query that does not exist.
+
+    Also a KeyError. The message has the nearest names.
+    """
+
+
+class QueryTypeError(QueryError, TypeError):
+    """Raised for an operation in a query on values that do not have it, such as ``sqrt("text")``.
+
+    Also a TypeError. The message says what the types are.
     """
 
 

@@ -37,6 +37,7 @@ FAST = [
     "engines/test_agreement.py",
     "engines/test_halo.py",
     "io",
+    "query/expressions",
     "sources/test_sources.py",
 ]
 # A test with one of these markers or fixtures is not among them.
