@@ -58,6 +58,13 @@ has_ceph() {
     /usr/bin/python3 -c 'import rados' 2>/dev/null
 }
 
+has_class_tools() {
+    command -v g++ >/dev/null || return 1
+    for header in objclass.h buffer.h; do
+        [ -e "/usr/include/rados/$header" ] || return 1
+    done
+}
+
 has_postgres() {
     for program in /usr/lib/postgresql/*/bin/postgres "$(command -v postgres)"; do
         [ ! -x "$program" ] || return 0
@@ -84,6 +91,17 @@ install() {
         else
             say "Ceph is missing and only root can install it here: the tests of the backends" \
                 "s3 and ceph that need it are skipped"
+            require_all=0
+        fi
+    fi
+
+    # To compile the object class. rados-objclass-dev needs libradospp-dev, and does not say so.
+    tools="g++ rados-objclass-dev libradospp-dev"
+    if has_ceph && ! has_class_tools; then
+        # shellcheck disable=SC2086  # a list of packages
+        if ! can_apt || ! apt_install --no-install-recommends $tools; then
+            say "g++ or the headers of Ceph's object classes are missing and cannot be installed" \
+                "here: the tests of queries on the OSDs are skipped"
             require_all=0
         fi
     fi

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
@@ -42,7 +43,16 @@ FAST = [
 ]
 # A test with one of these markers or fixtures is not among them.
 NOT_FAST = {"fault", "serial", "slow"}
-SERVICES = {"ceph", "gateway", "postgres_server", "secured", "start_cluster", "start_hsds"}
+SERVICES = {
+    "ceph",
+    "ceph_class",
+    "classed",
+    "gateway",
+    "postgres_server",
+    "secured",
+    "start_cluster",
+    "start_hsds",
+}
 
 # Subprocesses of tests import this tree, installed or not.
 os.environ["PYTHONPATH"] = os.pathsep.join(
@@ -159,6 +169,29 @@ def secured(start_cluster: Callable[..., AbstractContextManager[Ceph]]) -> Itera
 
         pools = "allow rw pool=kit, allow rw pool=store"
         add_clients(ceph, {"dosna": pools, "reader": "allow r pool=kit"})
+        yield ceph
+
+
+@pytest.fixture(scope="session")
+def ceph_class(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Give a folder with the compiled object class, and no other."""
+    from support import require_file, require_program
+
+    require_program("g++")
+    for header in ("objclass.h", "buffer.h"):
+        require_file(f"/usr/include/rados/{header}")
+    folder = tmp_path_factory.mktemp("classes")
+    command = [sys.executable, "-m", "dosna.query.ceph_class", "build", "--to", str(folder)]
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def classed(
+    start_cluster: Callable[..., AbstractContextManager[Ceph]], ceph_class: Path
+) -> Iterator[Ceph]:
+    """Give a cluster as `ceph` is, whose OSDs have the object class."""
+    with start_cluster(f"--classes={ceph_class}") as ceph:
         yield ceph
 
 

@@ -44,6 +44,12 @@ def require_program(name: str) -> str:
     return path
 
 
+def require_file(path: str) -> None:
+    """Skip (fail) as `require` does without a file."""
+    if not Path(path).exists():
+        _absent(f"the file {path} is missing")
+
+
 def _absent(reason: str) -> NoReturn:
     if os.environ.get("DOSNA_REQUIRE_ALL") == "1":
         pytest.fail(f"{reason}, and DOSNA_REQUIRE_ALL=1 asks for every component", pytrace=False)

@@ -281,7 +281,8 @@ def test_the_wheel_holds_the_package_and_needs_two_others(distributions):
         names = set(archive.namelist())
         (metadata_name,) = [name for name in names if name.endswith("/METADATA")]
         metadata = Parser().parsestr(archive.read(metadata_name).decode())
-    assert {*python_files("dosna"), "dosna/py.typed"} - names == set()
+    data = {"dosna/py.typed", "dosna/query/ceph_class/cls_dosna.cc"}
+    assert {*python_files("dosna"), *data} - names == set()
     assert {name.partition("/")[0] for name in names} == {
         "dosna",
         metadata_name.partition("/")[0],

@@ -90,6 +90,7 @@ memstore_device_bytes = {osd_bytes}
 osd_heartbeat_interval = 1
 osd_heartbeat_grace = {grace}
 osd_client_watch_timeout = 3
+{classes}
 
 [client.rgw]
 log_file = {folder}/log/rgw.log
@@ -109,11 +110,16 @@ rgw_dynamic_resharding = false
 rgw_thread_pool_size = 64
 """
 
+CLASSES = """osd_class_dir = {folder}
+osd_class_load_list = *"""
+
 
 class Cluster:
     """One monitor, some OSDs whose objects are in memory, and perhaps a gateway."""
 
-    def __init__(self, folder: Path, osds: int, size: int, auth: str) -> None:
+    def __init__(
+        self, folder: Path, osds: int, size: int, auth: str, classes: str | None = None
+    ) -> None:
         self.folder = folder
         self.osds = osds
         self.auth = auth
@@ -136,6 +142,7 @@ class Cluster:
                 grace=GRACE,
                 mon_port=self.mon_port,
                 s3_port=self.s3_port,
+                classes=CLASSES.format(folder=classes) if classes else "",
             )
         )
         os.environ["CEPH_CONF"] = str(self.conf)
@@ -309,12 +316,13 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=1, help="copies of each object")
     parser.add_argument("--auth", default="none", choices=["none", "cephx"])
     parser.add_argument("--pool", action="append", default=[])
+    parser.add_argument("--classes", help="the folder of the only object classes")
     parser.add_argument("--gateway", action="store_true")
     options = parser.parse_args()
     signal.signal(signal.SIGTERM, end)
     # Short, because the paths of sockets within may have 107 bytes.
     folder = Path(tempfile.mkdtemp(prefix="dosna-ceph-", dir="/tmp"))
-    cluster = Cluster(folder, options.osds, options.size, options.auth)
+    cluster = Cluster(folder, options.osds, options.size, options.auth, options.classes)
     try:
         cluster.start(options.pool, options.gateway)
         print(json.dumps(cluster.description()), flush=True)

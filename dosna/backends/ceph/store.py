@@ -24,6 +24,7 @@ from dosna.backends.stores.store import (
     MOST_ATTEMPTS,
     Blob,
     ByteRange,
+    NotExecutedError,
     Store,
     VersionConflict,
 )
@@ -46,6 +47,9 @@ T = TypeVar("T")
 
 END = ".dosna-end-2b13140ae"
 """The object with the highest hash, 0xffffffff, which is the last of any listing."""
+
+CLASS, CLASS_VERSION = "dosna", b"\x01"
+"""Name and version of the object class, see ``dosna/query/ceph_class``."""
 
 _IN_FLIGHT = 16
 _BYTES_IN_FLIGHT = 64 << 20
@@ -92,6 +96,7 @@ class CephStore(Store):
         self._cluster: Cluster | None = Cluster(settings)
         self._local = threading.local()
         self._sizes: Cache[int] = Cache(_MOST_SIZES)
+        self._executes: bool | None = None  # is not known yet
         self._workers = Workers("dosna-ceph", _IN_FLIGHT, _BYTES_IN_FLIGHT)
 
     @property
@@ -251,6 +256,35 @@ class CephStore(Store):
                 return None
             self.put(END, b"")
         return END
+
+    def can_execute(self) -> bool:
+        if self._executes is None:
+            try:
+                # An OSD looks for the class, and whether the client may use it, before the object.
+                version = self.execute(END, "version", b"", len(CLASS_VERSION))
+            except NotExecutedError:
+                version = b""
+            self._executes = version in (None, CLASS_VERSION)
+        return self._executes
+
+    def execute(self, key: str, method: str, request: bytes, most: int) -> bytes | None:
+        handle = self._handle()
+        what = f"calling {CLASS}.{method} on {key!r}"
+        with self._failures(what):
+            try:
+                _, answer = handle.objects.execute(key, CLASS, method, request, most)
+                return bytes(answer)
+            except rados.ObjectNotFound:
+                if handle.cluster.has_pool():
+                    return None
+            except rados.Error as error:
+                if error.errno in _LOST:
+                    raise
+                if error.errno == errno.EOPNOTSUPP:
+                    # Such as from a pool with erasure code, whose objects no class can read.
+                    self._executes = False
+                raise NotExecutedError(f"{what} failed: {reason(error.errno)}") from None
+        raise self._no_pool()
 
     def for_each(self, work: Callable[[T], object], items: Iterable[T], nbytes: int = 0) -> None:
         # Held, so that the connection does not end under a write that goes on without a thread.

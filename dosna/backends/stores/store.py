@@ -18,6 +18,7 @@ __all__ = [
     "MOST_ATTEMPTS",
     "Blob",
     "ByteRange",
+    "NotExecutedError",
     "ReadOnlyStore",
     "Store",
     "StoreView",
@@ -55,6 +56,10 @@ class Blob(NamedTuple):
 
 class VersionConflict(StorageError):
     """A conditional put found a version other than the expected one; nothing was changed."""
+
+
+class NotExecutedError(StorageError):
+    """A store did not execute a method on an object: the object has to be read instead."""
 
 
 class Store(ABC):
@@ -192,6 +197,36 @@ class Store(ABC):
         for item in items:
             work(item)
 
+    def can_execute(self) -> bool:
+        """Return True if `execute` is worth trying. A store asks its servers once."""
+        return False
+
+    def execute(self, key: str, method: str, request: bytes, most: int) -> bytes | None:
+        """Call a method of dosna's object class on an object, where the object is stored.
+
+        Parameters
+        ----------
+        key : str
+            The key of the object.
+        method : str
+            The name of the method; `dosna.query.ceph_class` describes them.
+        request : bytes
+            The arguments of the method.
+        most : int
+            The most bytes that the method may return.
+
+        Returns
+        -------
+        bytes or None
+            The answer of the method, or None if there is no object.
+
+        Raises
+        ------
+        NotExecutedError
+            The method was not executed, or it refused the object: read the object instead.
+        """
+        raise NotExecutedError(f"this store does not execute methods, such as {method!r}")
+
     def close(self) -> None:  # noqa: B027  a store without a connection has nothing to close
         """Release the resources that the store holds."""
 
@@ -278,6 +313,12 @@ class StoreView(Store):
 
     def for_each(self, work: Callable[[T], object], items: Iterable[T], nbytes: int = 0) -> None:
         self._store.for_each(work, items, nbytes)
+
+    def can_execute(self) -> bool:
+        return self._store.can_execute()
+
+    def execute(self, key: str, method: str, request: bytes, most: int) -> bytes | None:
+        return self._store.execute(key, method, request, most)
 
     def close(self) -> None:
         self._store.close()
