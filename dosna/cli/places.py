@@ -26,7 +26,9 @@ def _engine(arguments: argparse.Namespace) -> dict[str, Any]:
     engine_kw = None
     if arguments.njobs is not None:
         if engines.get(arguments.engine).name != "joblib":
-            raise ConfigurationError("--njobs is of the engine joblib: add --engine joblib")
+            raise ConfigurationError(
+                "--njobs applies to the engine joblib only: add --engine joblib"
+            )
         engine_kw = {"njobs": arguments.njobs}
     return {"engine": arguments.engine, "engine_kw": engine_kw}
 
@@ -75,11 +77,14 @@ def chosen(con: Connection, name: str, arguments: argparse.Namespace) -> tuple[l
     names = con.names_in(name)
     if name and not names:
         raise DatasetNotFoundError(
-            f"{arguments.url} is neither a dataset nor a place that holds some"
+            f"{arguments.url} is neither a dataset nor a place that contains datasets: 'dosna ls' "
+            "lists the names"
         )
     names, vain = matching(names, getattr(arguments, "select", None))
     if vain:
-        raise DatasetNotFoundError(f"{arguments.url} has no dataset of a name like {vain[0]!r}")
+        raise DatasetNotFoundError(
+            f"{arguments.url} has no dataset that matches {vain[0]!r}: 'dosna ls' lists the names"
+        )
     return names, False
 
 

@@ -171,7 +171,9 @@ def _readable(
         else:
             found.append(ds)
     if not found:
-        raise ConfigurationError(f"cannot export to {path}: there is no dataset to write")
+        raise ConfigurationError(
+            f"cannot export to {path}: there is no dataset to write. Check the names, or select="
+        )
     return found
 
 

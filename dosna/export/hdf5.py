@@ -162,8 +162,8 @@ def _write_box(data: h5py.Dataset, box: tuple[slice, ...], block: Array) -> None
             data[box] = block.astype(object)
         except ValueError as error:  # from a NUL inside a string
             raise RefusedError(
-                f"dataset {data.name.lstrip('/')!r} has a string that HDF5 does not represent: "
-                f"{error}"
+                f"dataset {data.name.lstrip('/')!r} has a string that HDF5 cannot represent "
+                f"({error}): export it to .zarr"
             ) from error
     else:
         raw = np.ascontiguousarray(block).reshape(-1).view("u1")

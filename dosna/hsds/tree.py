@@ -67,7 +67,9 @@ class DomainTree:
         except Failure as failure:
             if not failure.absent:
                 raise
-            raise BrokenLinkError(f"what it names is not there: {failure}") from None
+            raise BrokenLinkError(
+                f"the object that it refers to does not exist: {failure}"
+            ) from None
         if place.domain == self.domain:
             self._names.setdefault(place.id, f"/{name}")
         if place.id[0] != "g":

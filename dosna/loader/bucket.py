@@ -106,7 +106,8 @@ class FolderBucket(Bucket):
     def _pages(self) -> Iterator[list[Entry]]:
         if not os.path.isdir(self.location):
             raise StorageError(
-                f"src_bucket {self.location} cannot be listed: there is no such folder"
+                f"src_bucket {self.location} cannot be listed: there is no such folder. Create "
+                "it, or correct src_bucket"
             )
         found = self._below(self.location, "")
         while page := list(islice(found, PAGE)):

@@ -144,7 +144,10 @@ class SourceArray:
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> Array:
         if copy is False:
-            raise ValueError(f"{self.description.name!r} is not in memory: an array is a copy")
+            raise ValueError(
+                f"{self.description.name!r} is not in memory, so that an array of it is a copy: "
+                "omit copy=False"
+            )
         return np.asarray(self[...], dtype)
 
 

@@ -396,7 +396,7 @@ def test_engines_of_several_workers(tmp_path, suffix, workers):
 
 def test_what_hdf5_cannot_represent_is_refused(con, tmp_path):
     con.create_dataset("text", data=np.array(["a\0b", "c"]))
-    with pytest.raises(RefusedError, match="'text' has a string that HDF5 does not represent"):
+    with pytest.raises(RefusedError, match="string"):
         con.export(tmp_path / "out.h5")
     assert not list(tmp_path.glob("*out.h5*"))
 

@@ -18,7 +18,7 @@ __all__ = ["add"]
 
 _VERIFY = """\
 Read every chunk and print its state: ok (the checksum is right), unchecked (well-formed, without a
-checksum), never written, missing or corrupt.
+checksum), never written, missing, corrupt or unreadable.
 
 With --against, compare the values with another dataset, connection or file, chunk by chunk, and
 print where they differ. Datasets that only URL has do not count as a difference.

@@ -57,7 +57,7 @@ def reading(what: object) -> Converting:
         if isinstance(error, ImportError):
             return MissingDependencyError(f"{what} needs a package that is not installed: {error}")
         if isinstance(error, FileNotFoundError):
-            return SourceNotFoundError(f"{what} is not there: {_line(error)}")
+            return SourceNotFoundError(f"{what} does not exist: {_line(error)}")
         if isinstance(error, MemoryError):
             return None
         if isinstance(error, ValueError) and _UNSUPPORTED in str(error):
