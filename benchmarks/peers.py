@@ -219,17 +219,23 @@ def in_zarr(
     names: tuple[str, ...] = ("dosna", "bare files", "TensorStore", "zarr"),
     threads: int = 1,
     zstd: bool = False,
+    gzip: bool = False,
     checksum: bool = False,
     shards: Index | None = None,
     ordered: bool = True,
 ) -> Iterator[dict[str, Any]]:
-    """Yield a Zarr v3 array of each library, all with the same codecs."""
+    """Yield a Zarr v3 array of each library, all with the same codecs, and a file of h5py's."""
     level = {"level": ZSTD_LEVEL, "checksum": False}
     ts_level = {"level": ZSTD_LEVEL}
     ts_codecs = [{"name": "zstd", "configuration": ts_level}] * zstd
+    ts_codecs += [{"name": "gzip", "configuration": {"level": GZIP_LEVEL}}] * gzip
     ts_codecs += [{"name": "crc32c"}] * checksum
-    zarr_codecs: Any = [ZstdCodec(**level)] * zstd + [Crc32cCodec()] * checksum
-    ours = {"compression": {"name": "zstd", **level} if zstd else None}
+    zarr_codecs: Any = [ZstdCodec(**level)] * zstd + [GzipCodec(level=GZIP_LEVEL)] * gzip
+    zarr_codecs += [Crc32cCodec()] * checksum
+    ours: dict[str, Any] = {"compression": {"name": "zstd", **level} if zstd else None}
+    if gzip:
+        ours = {"compression": {"name": "gzip", "level": GZIP_LEVEL}}
+    hdf5 = {"compression": "gzip", "compression_opts": GZIP_LEVEL} if gzip else {}
     engine: dict[str, Any] = {"engine": "cpu"}
     if threads > 1:
         engine = {"engine": "joblib", "engine_kw": {"njobs": threads, "jlbackend": "threading"}}
@@ -258,6 +264,7 @@ def in_zarr(
         "zarr": lambda _: Zarr(
             LocalStore(folder / "zarr"), data, chunks, zarr_codecs or None, shards
         ),
+        "h5py": lambda stack: H5py(stack, folder / "one.h5", data, chunks, True, hdf5),
     }
     with ExitStack() as stack:
         yield {name: makers[name](stack) for name in names}

@@ -7,6 +7,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -69,6 +70,17 @@ def row(name: str, what: str, cores: int = 1) -> Callable[[Any], Any]:
     return add
 
 
+def planes(peers: dict[str, Any], data: Array) -> Iterator[Case]:
+    """Yield the reading of one plane across each axis."""
+    every = slice(None)
+    for axis in range(data.ndim):
+        place = data.shape[axis] // 2 + 5
+        key = (every,) * axis + (place,) + (every,) * (data.ndim - axis - 1)
+        out = np.empty_like(data[key])
+        work = {n: partial(p.read, key, out) for n, p in peers.items()}
+        yield Case(f"across axis {axis}", 1, "plane", work, dict.fromkeys(peers, 1.0))
+
+
 def random(shape: tuple[int, ...]) -> Array:
     """Return float32 numbers that do not compress well."""
     return np.random.default_rng(0).random(shape, np.float32)
@@ -78,3 +90,9 @@ def tiles(count: int) -> Array:
     """Return an image of about `count` chunks of (32, 32): 4 KiB of float32 each."""
     high = int(count**0.5)
     return random((32 * high, 32 * (count // high)))
+
+
+def compressible(setting: Setting) -> Array:
+    """Return float32 numbers that gzip makes two and a half times smaller."""
+    shape = (128, 128, 128) if setting.quick else (128, 256, 256)
+    return np.round(random(shape) * 200) + np.arange(shape[-1], dtype=np.float32)

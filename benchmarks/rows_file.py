@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 from peers import in_zarr
-from rows import Array, Setting, random, row, tiles
+from rows import Array, Setting, compressible, planes, random, row, tiles
 from timing import Case
 
 Index = tuple[int, ...]
@@ -124,9 +124,21 @@ for _threads in (1, 2):
         add_large(_size, _threads)
 
 
-def compressible(setting: Setting) -> Array:
-    shape = (128, 128, 128) if setting.quick else (128, 256, 256)
-    return np.round(random(shape) * 200) + np.arange(shape[-1], dtype=np.float32)
+@row("file-planes", "file: read a plane of a volume of 256 x 256 x 256 in 1 MiB chunks")
+def read_planes(setting: Setting) -> Iterator[Case]:
+    data = random((256, 256, 256))
+    with setting.fresh() as folder, in_zarr(folder, data, LARGE["1m"], names=PEERS) as peers:
+        yield from planes(peers, data)
+
+
+@row("file-gzip", "file: 1 MiB chunks, gzip of level 4 on all sides")
+def gzip(setting: Setting) -> Iterator[Case]:
+    aims = {reading: {"h5py": 0.55, "TensorStore": 0.8}, writing: {"h5py": 0.35}}
+    for cases, wanted in aims.items():
+        with setting.fresh() as folder:
+            data, names = compressible(setting), (*PEERS, "h5py")
+            for case in cases(folder, data, LARGE["1m"], wanted, names=names, gzip=True):
+                yield Case(cases.__name__, case.units, case.unit, case.work, case.aims)
 
 
 @row("file-zstd", "file: 1 MiB chunks, zstd of level 3 and CRC-32C on all sides")

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 from peers import in_files
-from rows import Array, Setting, random, row, tiles
+from rows import Array, Setting, compressible, planes, random, row, tiles
 from timing import Case
 
 Index = tuple[int, ...]
@@ -142,30 +142,31 @@ def boxes(setting: Setting) -> Iterator[Case]:
         yield Case("read", 100, "box", reads, {"TensorStore": 1, "zarr": 1})
 
 
-def compressible(setting: Setting) -> Array:
-    shape = (128, 128, 128) if setting.quick else (128, 256, 256)
-    return np.round(random(shape) * 200) + np.arange(shape[-1], dtype=np.float32)
+@row("hdf5-planes", "hdf5: read a plane of a volume of 256 x 256 x 256 in 1 MiB chunks")
+def read_planes(setting: Setting) -> Iterator[Case]:
+    data = random((256, 256, 256))
+    names = ("dosna", "TensorStore", "zarr", "h5py")
+    with setting.fresh() as folder, in_files(folder, data, LARGE["1m"], names=names) as peers:
+        yield from planes(peers, data)
+
+
+def filtered(
+    setting: Setting, aims: dict[Any, dict[str, float]], names: tuple[str, ...], **options: Any
+) -> Iterator[Case]:
+    for cases, wanted in aims.items():
+        with setting.fresh() as folder:
+            data = compressible(setting)
+            for case in cases(folder, data, LARGE["1m"], wanted, names=names, **options):
+                yield Case(cases.__name__, case.units, case.unit, case.work, case.aims)
 
 
 @row("hdf5-gzip", "hdf5: 1 MiB chunks, gzip of level 4 on all sides")
 def gzip(setting: Setting) -> Iterator[Case]:
-    names = ("dosna", "TensorStore", "zarr", "h5py")
-    aims = {"h5py": 1.1}
-    for cases in (reading, writing):
-        with setting.fresh() as folder:
-            for case in cases(
-                folder, compressible(setting), LARGE["1m"], aims, names=names, gzip=True
-            ):
-                yield Case(cases.__name__, case.units, case.unit, case.work, case.aims)
+    aims = {reading: {"h5py": 0.55, "TensorStore": 0.8}, writing: {"h5py": 0.35}}
+    return filtered(setting, aims, ("dosna", "TensorStore", "zarr", "h5py"), gzip=True)
 
 
 @row("hdf5-checksum", "hdf5: 1 MiB chunks, Fletcher-32 (dosna, h5py) or CRC-32C (the others)")
 def checksum(setting: Setting) -> Iterator[Case]:
-    names = ("dosna", "TensorStore", "zarr", "h5py")
-    aims = {"h5py": 1.1}
-    for cases in (reading, writing):
-        with setting.fresh() as folder:
-            for case in cases(
-                folder, compressible(setting), LARGE["1m"], aims, names=names, checksum=True
-            ):
-                yield Case(cases.__name__, case.units, case.unit, case.work, case.aims)
+    aims = {reading: {"h5py": 1.2}, writing: {"h5py": 1.2}}
+    return filtered(setting, aims, ALL, checksum=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import pathlib
 import zlib
 
 import numpy as np
@@ -90,7 +91,8 @@ def test_sizes_are_those_of_zlib(level):
     require("deflate")
     rng = np.random.default_rng(0)
     smooth = (np.cumsum(rng.integers(-3, 4, 200_000)) + 1000).astype("u2")
-    for values in (smooth, np.round(rng.normal(size=50_000), 2).astype("f4")):
-        data = values.tobytes()
+    noisy = np.round(rng.normal(size=50_000), 2).astype("f4")
+    text = "\n".join(map(str, noisy)).encode()
+    for data in (smooth.tobytes(), noisy.tobytes(), text, pathlib.Path(__file__).read_bytes()):
         ratio = len(deflate.compress_zlib(data, level)) / len(zlib.compress(data, level))
         assert ratio < 1.08

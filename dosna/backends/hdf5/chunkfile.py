@@ -38,13 +38,18 @@ __all__ = [
     "decode",
     "describe",
     "encode",
+    "filtered",
     "header",
+    "image_of",
     "is_plain",
     "read_description",
     "redescribe",
     "rows_image",
     "type_id",
+    "unfiltered",
 ]
+
+Buffer = Any
 
 _READ_ONLY, _READ_WRITE = 0, 1  # flags of H5LTopen_file_image
 
@@ -140,27 +145,55 @@ def header(metadata: DatasetMetadata) -> bytes:
 
 
 def encode(chunk: Array, metadata: DatasetMetadata) -> bytes:
+    """Return the chunk file of a dataset with filters, or of text."""
+    if not is_text(metadata.dtype):
+        return image_of(filtered(chunk, metadata), metadata)
+    kind = type_id(metadata.dtype)
+    creation = creation_list(metadata, kind)
+    with _new_file() as file:
+        h5d.create(file.id, b"data", kind, dataspace(metadata.chunk_size), dcpl=creation)
+        h5text.store(file["data"], chunk, bool(metadata.storage.get("checksum")))
+        return _image(file)
+
+
+def filtered(chunk: Array, metadata: DatasetMetadata) -> list[Buffer]:
+    """Apply the filters of a dataset to a chunk in C order, outside of HDF5's global lock.
+
+    The parts that are returned, one after the other, are the chunk as HDF5 stores it.
+    """
+    data: Buffer = chunk.reshape(-1).view(np.uint8)
+    if metadata.storage.get("compression"):
+        data = compress_zlib(data, metadata.storage["level"])
+    return [data, fletcher32(data)] if metadata.storage.get("checksum") else [data]
+
+
+def unfiltered(stored: Buffer, metadata: DatasetMetadata) -> Buffer:
+    """Undo `filtered`; raise ValueError if the bytes are damaged."""
+    found = memoryview(stored)
+    if metadata.storage.get("checksum"):
+        found, checksum = found[:-4], found[-4:]
+        if checksum != fletcher32(found):
+            raise ValueError("its checksum is wrong")
+    size = metadata.chunk_nbytes
+    data = decompress_zlib(found, size) if metadata.storage.get("compression") else found
+    if len(data) != size:
+        raise ValueError(f"its data is {len(data)} bytes or more, not {size}")
+    return data
+
+
+def image_of(stored: list[Buffer], metadata: DatasetMetadata) -> bytes:
     """Return the chunk file of a dataset with filters: one HDF5 chunk holds the whole chunk."""
     kind = type_id(metadata.dtype)
     creation = creation_list(metadata, kind)
-    if is_text(metadata.dtype):
-        with _new_file() as file:
-            h5d.create(file.id, b"data", kind, dataspace(metadata.chunk_size), dcpl=creation)
-            h5text.store(file["data"], chunk, bool(metadata.storage.get("checksum")))
-            return _image(file)
     creation.set_chunk(metadata.chunk_size)
-    # Filtered here, outside of HDF5's global lock.
-    data = chunk.tobytes()
     if metadata.storage.get("compression"):
         creation.set_deflate(metadata.storage["level"])
-        data = compress_zlib(data, metadata.storage["level"])
     if metadata.storage.get("checksum"):
         creation.set_fletcher32()
-        data += fletcher32(data)
     with _new_file() as file:
         space = dataspace(metadata.chunk_size)
         made = h5d.create(file.id, b"data", kind, space, dcpl=creation)
-        write_stored_chunk(made, (0,) * metadata.ndim, data)
+        write_stored_chunk(made, (0,) * metadata.ndim, b"".join(stored))
         del made
         return _image(file)
 
@@ -232,26 +265,16 @@ def _decode(data: Any, image: bytes, metadata: DatasetMetadata) -> Array:
     chunk = metadata.empty_chunk()
     raw = chunk.reshape(-1).view(np.uint8)
     if filtered:
-        raw[:] = np.frombuffer(_unfiltered(data, image, metadata), np.uint8)
+        raw[:] = np.frombuffer(unfiltered(_stored(data, image), metadata), np.uint8)
     else:
         data.id.read(h5s.ALL, h5s.ALL, raw, mtype=kind)
     return chunk
 
 
-def _unfiltered(data: Any, image: bytes, metadata: DatasetMetadata) -> bytes:
+def _stored(data: Any, image: bytes) -> memoryview:
     # HDF5 would look the chunk up in an index, and return fill where the index is damaged.
     info = data.id.get_chunk_info(0)
-    found = image[info.byte_offset : info.byte_offset + info.size]
-    if metadata.storage.get("checksum"):
-        found, checksum = found[:-4], found[-4:]
-        if checksum != fletcher32(found):
-            raise ValueError("its checksum is wrong")
-    size = metadata.chunk_nbytes
-    if metadata.storage.get("compression"):
-        found = decompress_zlib(found, size)
-    if len(found) != size:
-        raise ValueError(f"its data is {len(found)} bytes or more, not {size}")
-    return found
+    return memoryview(image)[info.byte_offset : info.byte_offset + info.size]
 
 
 def _check_filtered(data: Any, creation: Any, metadata: DatasetMetadata, end: int) -> None:

@@ -16,8 +16,11 @@ from dosna.backends.folders.dataset import FolderDataset
 from dosna.backends.folders.handle import FolderHome
 from dosna.backends.hdf5 import chunkfile as h5format
 from dosna.backends.hdf5.folder import DESCRIPTION, H5Folder, SharedRecord, write_rows
-from dosna.backends.hdf5.plain import read_plain
+from dosna.backends.hdf5.frame import file_parts
+from dosna.backends.hdf5.plain import read_known
 from dosna.backends.hdf5.virtual import rows_of
+from dosna.codecs.arrays import bytes_of
+from dosna.codecs.fletcher32 import fletcher32
 from dosna.core.metadata import DatasetMetadata
 from dosna.core.plan import ChunkTask
 from dosna.core.types import Array, Shape, Slices
@@ -240,11 +243,12 @@ class H5Dataset(FolderDataset[H5Folder]):
         # Parts of arrays without axes are scalars, which cannot be a target of reading.
         direct = out.dtype == metadata.dtype and metadata.ndim > 0
         raw = bytes_like(out) if direct else out
-        small = bool(start) and size <= SMALL
+        checked = folder.tail > 0
+        small = bool(start) and (checked or size <= SMALL)
         chunk = data = _NOTHING
         if small:
             chunk, data = scratch.chunk(metadata)
-        head, beyond = bytearray(len(start)), bytearray(1)
+        head, tail, beyond = bytearray(len(start)), bytearray(folder.tail), bytearray(1)
         readv, open_ = os.preadv, partial(os.open, flags=os.O_RDONLY | CLOSE_ON_EXEC, dir_fd=fd)
         for idx, key, where, whole in tasks:
             target, straight = data, False
@@ -259,13 +263,17 @@ class H5Dataset(FolderDataset[H5Folder]):
                 try:
                     # The same as open_descriptor, without one more call.
                     file = next(map(Descriptor, map(open_, (template % idx,))))
-                    into = (head, target if straight else data, beyond)
+                    into = (head, target if straight else data, tail, beyond)
                     count = readv(file, into, 0)  # type: ignore[arg-type]
                     del file
                 except OSError:
                     pass  # `_fetch` finds the reason below
                 else:
-                    if count == length and head == start:
+                    if (
+                        count == length
+                        and head == start
+                        and not (checked and tail != fletcher32(bytes_of(into[1])))
+                    ):
                         if not straight:
                             out[where] = chunk[key]
                         continue
@@ -297,7 +305,7 @@ class H5Dataset(FolderDataset[H5Folder]):
                     if again is None:
                         return None
                     folder = again
-            chunk = read_plain(folder, file, key) if folder.header else None
+            chunk = read_known(folder, file, key)
             if chunk is not None:
                 return chunk
             return h5format.decode(read_all(file), folder.metadata)
@@ -395,6 +403,8 @@ class H5Dataset(FolderDataset[H5Folder]):
             if found is None:
                 found = scratch.chunk(metadata)[0]
                 found[...] = metadata.fillvalue
+            elif not found.flags.writeable:
+                found = found.copy()
             found[key] = values
             return found
         if (
@@ -412,11 +422,12 @@ class H5Dataset(FolderDataset[H5Folder]):
 
     def _store(self, folder: H5Folder, idx: Shape, chunk: Array) -> None:
         metadata = folder.metadata
-        if folder.header:
+        parts: list[Any]
+        if folder.header and not folder.tail:
             parts, size = [folder.header, bytes_like(chunk)], folder.length
         else:
-            image = h5format.encode(chunk, metadata)
-            parts, size = [image], len(image)
+            parts = file_parts(chunk, metadata, folder.frame)
+            size = sum(map(len, parts))
         fresh = folder.record.begin(idx)
         durable, ordered = self.connection.durable, self.connection.ordered
         replace_file(folder.fd, self._template % idx, parts, size, durable, ordered)

@@ -6,6 +6,7 @@ import errno
 import os
 from collections.abc import Iterator
 from contextlib import suppress
+from functools import cached_property
 from math import prod
 from typing import Any
 
@@ -13,15 +14,19 @@ import numpy as np
 
 from dosna.backends.folders.handle import Folder
 from dosna.backends.hdf5 import chunkfile as h5format
+from dosna.backends.hdf5.frame import Frame, frame_of
 from dosna.backends.hdf5.virtual import rows_of
 from dosna.core.metadata import DatasetMetadata
 from dosna.core.types import Shape
 from dosna.io.files import disk, replace_file
 from dosna.io.locks import Descriptor, open_descriptor
 
-__all__ = ["DESCRIPTION", "H5Folder", "Record", "SharedRecord", "write_rows"]
+__all__ = ["CHECKSUM", "DESCRIPTION", "H5Folder", "Record", "SharedRecord", "write_rows"]
 
 DESCRIPTION = "dataset.h5"
+
+CHECKSUM = 4
+"""The bytes of a checksum by Fletcher-32."""
 
 PART_CHUNKS = 1 << 40
 """The most chunks in one file of a record; the lowest limit is that of ext4, 16 TiB a file."""
@@ -38,11 +43,34 @@ class H5Folder(Folder):
         super().__init__(path, name, DESCRIPTION)
         with disk(f"open {self.where}"):
             self.metadata, self.stored_header = h5format.read_description(self.image(), self.where)
-            self.header = self.stored_header
-            if not self.header and h5format.is_plain(self.metadata):
-                self.header = h5format.header(self.metadata)
-            self.length = len(self.header) + self.metadata.chunk_nbytes
             self.record = Record(self.fd, self.metadata)
+
+    @cached_property
+    def frame(self) -> Frame | None:
+        """What comes before the stored chunk in chunk files with filters, or None."""
+        return frame_of(self.metadata) if h5format.filters_of(self.metadata) else None
+
+    @cached_property
+    def header(self) -> bytes:
+        """The bytes before the elements in chunk files that are not compressed, or none."""
+        metadata = self.metadata
+        if self.stored_header:
+            return self.stored_header
+        if h5format.is_plain(metadata):
+            return h5format.header(metadata)
+        if self.frame is None or metadata.storage.get("compression"):
+            return b""
+        return self.frame.head(metadata.chunk_nbytes + CHECKSUM)
+
+    @cached_property
+    def tail(self) -> int:
+        """The number of bytes after the elements in such files: those of the checksum."""
+        return CHECKSUM * bool(h5format.filters_of(self.metadata))
+
+    @cached_property
+    def length(self) -> int:
+        """The size of such files."""
+        return len(self.header) + self.metadata.chunk_nbytes + self.tail
 
     def list(self) -> list[str]:
         # This takes a descriptor of its own, because listing moves the position.
