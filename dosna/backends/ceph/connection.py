@@ -1,26 +1,27 @@
 """Datasets in a pool of a Ceph cluster: Zarr v3 arrays, whose chunks are RADOS objects.
 
-A pool has no folders: listing the keys with some prefix goes through all of its objects. So one
-object keeps the names of the datasets, and for each the most stored objects that it ever had on
-each axis. To find out which of these objects exist, each of them is asked for.
+A pool has no folders: listing the keys with some prefix goes through all of its objects. So
+`dosna.backends.ceph.names` keeps the names of the datasets, and for each the most stored objects
+that it ever had on each axis. To find out which of these objects exist, each is asked for.
 """
 
 from __future__ import annotations
 
 import itertools
-import json
 import math
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import suppress
 from itertools import islice
-from typing import NamedTuple
+from typing import Any
 
 from dosna.backends.base import Backend
 from dosna.backends.ceph.cluster import Settings
+from dosna.backends.ceph.names import Grids, Names, united
 from dosna.backends.ceph.store import CephStore
 from dosna.backends.stores.connection import StoreConnection
-from dosna.backends.stores.store import ABSENT, Store, Turns
+from dosna.backends.stores.deletion import Deletion
+from dosna.backends.stores.store import Store
 from dosna.codecs import zarr as zarr3
 from dosna.core.metadata import DatasetMetadata
 from dosna.core.options import check_seconds
@@ -34,29 +35,9 @@ from dosna.errors import (
 
 __all__ = ["BACKEND", "CephConnection"]
 
-NAMES = ".dosna-datasets"
-"""The object with the names of datasets."""
-
 _PAGE = 1024
 # Listing a pool takes some 3 s for each million objects, asking for one of them 0.1 ms.
 _MOST_ASKED = 100_000
-# A client that still has a handle on a deleted dataset may write chunks. These must not appear in
-# another dataset of the same name.
-_MOST_DELETED = 1000
-
-Grids = dict[str, list[int]]
-"""The most stored objects that a dataset ever had on each axis, by the template of their keys."""
-
-
-class Names(NamedTuple):
-    """The names of existing and of deleted datasets, and the places of their objects.
-
-    A dataset usually has one template. If two clients were creating it at the same time, the
-    templates of both are kept.
-    """
-
-    datasets: dict[str, Grids]
-    deleted: dict[str, Grids]
 
 
 class CephConnection(StoreConnection):
@@ -92,6 +73,7 @@ class CephConnection(StoreConnection):
         check_seconds("timeout", timeout)
         self.settings = Settings(name, os.path.abspath(conffile), client_id, timeout)
         self.lease = 2.0 * timeout + 1  # type: ignore[misc]
+        self._known: Names | None = None
 
     @property
     def location(self) -> str:
@@ -129,73 +111,58 @@ class CephConnection(StoreConnection):
 
     # -- names ----------------------------------------------------------------------------
 
-    def _names(self) -> tuple[Names, str]:
-        """Return the names, and the version of their object."""
-        found = self.store.get(NAMES)
-        if found is None:
-            return Names({}, {}), ABSENT
-        try:
-            document = json.loads(bytes(found.data))
-            return Names(document["datasets"], document["deleted"]), found.version
-        except (ValueError, KeyError, TypeError) as error:
-            raise FormatError(
-                f"object {NAMES!r} of pool {self.name!r} is damaged: it is JSON with the names of "
-                "all datasets; restore it from a copy"
-            ) from error
+    def _raw(self) -> CephStore:
+        store = self.raw_store
+        assert isinstance(store, CephStore)
+        return store
 
-    def _change_names(self, change: Callable[[Names], Names]) -> None:
-        turns = Turns(f"object {NAMES!r}")
-        for _ in turns:
-            names, version = self._names()
-            new = change(names)
-            if new == names:
-                return
-            with turns.unless_conflict():
-                turns.expected = version
-                self.store.put(NAMES, json.dumps(new._asdict()).encode(), version)
-                return
+    @property
+    def _names(self) -> Names:
+        if self._known is None:
+            self._known = Names(self.name, self._raw, lambda: self.store)
+        return self._known
 
-    def remember(self, name: str, *described: DatasetMetadata) -> None:
+    def __getstate__(self) -> dict[str, Any]:
+        return {**super().__getstate__(), "_known": None}  # its functions do not travel
+
+    def remember(self, name: str, *described: DatasetMetadata) -> str | None:
+        self.check_writable()
         self._check_keys(name, described[-1])
+        return self._names.remember(name, united(map(_grids, described)))
 
-        def add(names: Names) -> Names:
-            # Handles on an earlier dataset of that name may still write objects at its places.
-            grids = names.datasets.get(name) or names.deleted.get(name) or {}
-            for metadata in described:
-                grids = _union(grids, metadata)
-            return Names({**names.datasets, name: grids}, _without(names.deleted, name))
-
-        self._change_names(add)
+    def confirm(self, name: str, entry: str | None) -> None:
+        self._names.confirm(name, entry)
 
     def forget(self, name: str) -> None:
-        def move(names: Names) -> Names:
-            if name not in names.datasets:
-                return names
-            deleted = {**_without(names.deleted, name), name: names.datasets[name]}
-            latest = dict(list(deleted.items())[-_MOST_DELETED:])
-            return Names(_without(names.datasets, name), latest)
+        self.check_writable()
+        self._names.forget(name)
 
-        self._change_names(move)
+    def _deletion(self, name: str) -> Deletion:
+        self._names.doubt(name)
+        return super()._deletion(name)
 
     def dataset_names(self) -> list[str]:
+        return self.names_in("")
+
+    def names_in(self, group: str) -> list[str]:
+        certain, doubtful = self._names.listed(group and f"{group}/")
         found: list[str] = []
 
         def look(name: str) -> None:
             if self.has_dataset(name):
                 found.append(name)
 
-        self.store.for_each(look, self._names()[0].datasets)
-        return sorted(found)
+        self.store.for_each(look, doubtful)
+        return sorted(certain + found)
 
     def keys_left(self, name: str) -> list[str]:
-        names = self._names()[0]
-        if name not in names.datasets and name not in names.deleted:
+        self._names.take_over(self.has_dataset)
+        if not self._names.grids(name):
             return []  # There has never been a handle that could write it.
         return list(self.object_keys(name))
 
     def names_inside(self, name: str, below: list[str]) -> Iterator[str]:
-        inner = (other for other in self._names()[0].datasets if other.startswith(name + "/"))
-        return filter(self.has_dataset, inner)
+        return filter(self.has_dataset, itertools.chain(*self._names.listed(name + "/")))
 
     # -- objects --------------------------------------------------------------------------
 
@@ -219,10 +186,9 @@ class CephConnection(StoreConnection):
 
     def _possible_keys(self, name: str) -> Iterator[str]:
         """Return the keys that a dataset's objects have or may have."""
-        names = self._names()[0]
-        grids = names.datasets.get(name) or names.deleted.get(name) or {}
+        grids = self._names.grids(name)
         with suppress(DatasetNotFoundError, FormatError):
-            grids = _union(grids, self.read_metadata(name)[0])
+            grids = united([grids, _grids(self.read_metadata(name)[0])])
         if not grids or sum(map(math.prod, grids.values())) > _MOST_ASKED:
             return self.store.list(self.root(name) + "/")
         places = (
@@ -234,14 +200,9 @@ class CephConnection(StoreConnection):
         return itertools.chain([self.document(name)], keys)
 
 
-def _union(grids: Grids, metadata: DatasetMetadata) -> Grids:
-    """Return `grids` with the present places of a dataset's objects added."""
-    template, grid = zarr3.layout(metadata).template, _grid(metadata)
-    return {**grids, template: [*map(max, grids.get(template, grid), grid)]}
-
-
-def _without(names: dict[str, Grids], name: str) -> dict[str, Grids]:
-    return {n: grids for n, grids in names.items() if n != name}
+def _grids(metadata: DatasetMetadata) -> Grids:
+    """Return the present places of a dataset's objects."""
+    return {zarr3.layout(metadata).template: [*_grid(metadata)]}
 
 
 def _grid(metadata: DatasetMetadata) -> Shape:

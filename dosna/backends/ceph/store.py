@@ -12,12 +12,14 @@ import errno
 import math
 import threading
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any, ClassVar, TypeVar
 
 import rados
 
+from dosna.backends.ceph import entries as omap
 from dosna.backends.ceph.cluster import FORBIDDEN, Cluster, Settings, reason
 from dosna.backends.stores.store import (
     ABSENT,
@@ -215,6 +217,44 @@ class CephStore(Store):
                     raise
                 return False
         return True
+
+    def entries(self, key: str, prefix: str) -> Iterator[tuple[str, str]]:
+        """List the entries (omap) of an object that begin with `prefix`, in their order."""
+        after = ""
+        while page := self._entries(key, partial(omap.after, key=key, prefix=prefix, name=after)):
+            yield from page
+            after = page[-1][0]
+
+    def entries_of(self, key: str, names: Sequence[str]) -> dict[str, str]:
+        """Return those of some entries of an object that exist."""
+        return dict(self._entries(key, lambda objects: omap.named(objects, key, names)))
+
+    def _entries(self, key: str, read: Callable[[Any], omap.Page]) -> omap.Page:
+        handle = self._handle()
+        with self._failures(f"reading entries of {key!r}"):
+            try:
+                return read(handle.objects)
+            except rados.ObjectNotFound:
+                if handle.cluster.has_pool():
+                    return []
+        raise self._no_pool()
+
+    def change_entries(
+        self, key: str, known: Mapping[str, str | None], new: Mapping[str, str | None]
+    ) -> None:
+        """Set entries of an object, or remove those that are None; all at once or none.
+
+        Raises
+        ------
+        VersionConflict
+            An entry is not the `known` one, of which None stands for an absent one.
+        NoEntriesError
+            The pool keeps no entries.
+        """
+        handle = self._handle()
+        with self._failures(f"writing entries of {key!r}", writes=True):
+            if not omap.change(handle.objects, key, known, new):
+                raise VersionConflict(f"entries {[*known]} of {key!r} have changed")
 
     def delete(self, key: str) -> bool:
         handle = self._handle()

@@ -148,8 +148,9 @@ class StoreConnection(GroupsAbove):
                     self._check_left(name, below)
                     self._deletion(name).run(ABSENT)
                 elif found is None or kind == "group":
-                    self.remember(name, metadata)
+                    entry = self.remember(name, metadata)
                     version = self.store.put(key, document, turns.expected)
+                    self.confirm(name, entry)
                     break
                 elif kind != DELETED:
                     raise DatasetExistsError(
@@ -195,8 +196,12 @@ class StoreConnection(GroupsAbove):
                     "not written by dosna. Move or delete such objects first"
                 )
 
-    def remember(self, name: str, *described: DatasetMetadata) -> None:
+    def remember(self, name: str, *described: DatasetMetadata) -> str | None:
         """Record what a dataset is and is about to become, for stores that cannot list keys."""
+        return None
+
+    def confirm(self, name: str, entry: str | None) -> None:
+        """Record that a dataset exists for which `remember` has returned `entry`."""
 
     def forget(self, name: str) -> None:
         """Undo `remember`, when only the mark of the deletion is left of a dataset."""

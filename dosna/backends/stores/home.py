@@ -48,7 +48,7 @@ class StoreHome(ArrayConnection):
         """Return the metadata in a document that was read, or raise DatasetNotFoundError."""
 
     @abstractmethod
-    def remember(self, name: str, *described: DatasetMetadata) -> None:
+    def remember(self, name: str, *described: DatasetMetadata) -> str | None:
         """Record which keys a dataset may have, before it has them."""
 
     @abstractmethod

@@ -35,8 +35,10 @@ rados = require("rados")
 
 from services.admin import administrator, command  # noqa: E402
 
+from dosna.backends.ceph import names  # noqa: E402
 from dosna.backends.ceph.cluster import Cluster  # noqa: E402
-from dosna.backends.ceph.connection import NAMES, CephConnection  # noqa: E402
+from dosna.backends.ceph.connection import CephConnection  # noqa: E402
+from dosna.backends.ceph.names import ENTRIES, NAMES  # noqa: E402
 from dosna.backends.ceph.store import END, CephStore  # noqa: E402
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -181,7 +183,7 @@ def test_deleting_leaves_nothing(con, name):
         ds[...] = 2
         ds.resize((3, 3))
         con.del_dataset(name)
-        assert keys(con) <= before | {NAMES, "zarr.json"}
+        assert keys(con) <= before | {ENTRIES, "zarr.json"}
 
 
 def test_what_a_stale_handle_wrote_is_not_in_the_next_dataset(con, ceph, name):
@@ -249,21 +251,123 @@ def test_very_many_chunks_are_listed_and_not_asked_for(con, name, monkeypatch):
     assert not [key for key in keys(con) if key.startswith(name)]
 
 
-def test_damaged_names_are_an_error(con, name):
-    con.create_dataset(name, (1,))
-    image = con.instance.store.get(NAMES).data
+def test_damaged_names_are_an_error(con):
     con.instance.store.put(NAMES, b"{}")
     try:
         with pytest.raises(errors.FormatError, match=re.escape(NAMES)):
             list(con)
     finally:
-        con.instance.store.put(NAMES, image)
+        con.instance.store.delete(NAMES)
+
+
+def earlier(con, datasets, deleted=()):
+    """Write the document of names as earlier versions did."""
+    grids = {"c/%d": [1]}
+    document = {
+        "datasets": dict.fromkeys(datasets, grids),
+        "deleted": dict.fromkeys(deleted, grids),
+    }
+    con.instance.store.put(NAMES, json.dumps(document).encode())
+
+
+@pytest.fixture
+def _without_entries(con, monkeypatch):
+    """Let a connection make datasets as earlier versions did."""
+    con.instance._names._has_entries = False
+    yield
+    con.instance.store.delete(NAMES)
+
+
+@pytest.mark.usefixtures("_without_entries")
+def test_names_of_earlier_versions_are_listed_and_taken_over(con, ceph, name):
+    for inner in ("a", "b"):
+        con.create_dataset(f"{name}/{inner}", data=[1])
+    before = con.instance.store.get(NAMES).data
+    with connection(ceph) as now:
+        assert [n for n in now if n.startswith(name)] == [f"{name}/a", f"{name}/b"]
+        assert now.names_in(name) == [f"{name}/a", f"{name}/b"]
+        with pytest.raises(errors.DatasetNameError):
+            now.create_dataset(name, (1,))
+        now.create_dataset(f"{name}/c", data=[1])
+        now.del_dataset(f"{name}/a")
+        found = now.instance._names.listed(name)
+        assert (found.certain, found.doubtful) == ([f"{name}/b", f"{name}/c"], [])
+        assert con.instance.store.get(NAMES).data == before
+        assert con.names_in(name) == now.names_in(name)
+        # A client of an earlier version goes on.
+        con.create_dataset(f"{name}/d", data=[1])
+        con.del_dataset(f"{name}/b")
+        assert now.names_in(name) == [f"{name}/c", f"{name}/d"]
+        now.create_dataset(f"{name}/e", data=[1])
+        assert now.names_in(name) == [f"{name}/{n}" for n in "cde"]
+        assert f"{name}/c" in now.instance._names.listed(name).certain
+
+
+@pytest.mark.usefixtures("_without_entries")
+def test_places_of_earlier_versions_are_taken_over(con, ceph, name):
+    earlier(con, [], [name])
+    con.instance.store.put(f"{name}/c/0", b"left")
+    with connection(ceph) as now:
+        assert now.create_dataset(name, (1,))[...].tolist() == [0]
+        now.del_dataset(name)
+        assert not [key for key in keys(now) if key.startswith(name)]
+
+
+def test_creating_costs_the_same_beside_many_names(con, counts, ceph, name):
+    def cost(which):
+        counts.clear()
+        con.create_dataset(f"{name}-{which}", (1,))
+        return dict(counts)
+
+    with connection(ceph) as con:
+        first = cost("first")
+        for number in range(0, 5000, 100):
+            entry = names._entry({"c/%d": [1]}, made=True)
+            con.instance.raw_store.change_entries(
+                ENTRIES, {}, {f"+{name}/x{n}": entry for n in range(number, number + 100)}
+            )
+        try:
+            assert cost("second") == first
+            counts.clear()
+            assert len(con.names_in(f"{name}")) == 5000
+            assert counts == {"operate_read_op": 6, "read": 1}
+        finally:
+            for number in range(0, 5000, 100):
+                con.instance.raw_store.change_entries(
+                    ENTRIES, {}, {f"+{name}/x{n}": None for n in range(number, number + 100)}
+                )
+
+
+def test_who_was_slow_to_create_does_not_bring_back_a_deleted_name(con, name):
+    known = con.instance._names
+    entry = known.remember(name, {"c/%d": [1]})
+    known.doubt(name)
+    known.confirm(name, entry)
+    assert known.listed(name) == ([], [name])
+    known.forget(name)
+    known.confirm(name, entry)
+    assert known.listed(name) == ([], [])
+    assert known.grids(name) == {"c/%d": [1]}
+
+
+def test_places_of_the_latest_deleted_datasets_are_kept(con, name, monkeypatch):
+    monkeypatch.setattr(names, "_MOST_DELETED", 3)
+    monkeypatch.setattr(names, "_SWEEP_ONE_OF", 1)
+    for number in range(5):
+        con.instance.remember(f"{name}-{number}", con.create_dataset(name, (1,)).instance.metadata)
+        con.del_dataset(name)
+        con.instance.forget(f"{name}-{number}")
+    kept = dict(con.instance.raw_store.entries(ENTRIES, f"-{name}"))
+    assert sorted(kept) == sorted([f"-{name}", f"-{name}-3", f"-{name}-4"])
 
 
 # -- requests ------------------------------------------------------------------------------
 
 
-REQUESTING = ("read", "stat", "write_full", "aio_write_full", "operate_write_op", "remove_object")
+REQUESTING = (
+    *("read", "stat", "write_full", "aio_write_full", "remove_object"),
+    *("operate_read_op", "operate_write_op"),
+)
 
 
 class CountedObjects:
@@ -288,7 +392,7 @@ def counts(monkeypatch):
 
 # docs/ceph.md states these.
 REQUESTS = {
-    "create": {"read": 4, "operate_write_op": 2},
+    "create": {"read": 4, "operate_read_op": 3, "operate_write_op": 3},
     "open": {"read": 1},
     "read a chunk": {"read": 2},
     "read four chunks": {"read": 5},
@@ -303,8 +407,8 @@ REQUESTS = {
     "has_chunk": {"read": 2},
     "del_chunk": {"read": 1, "remove_object": 1},
     "set an attribute": {"read": 2, "operate_write_op": 1},
-    "written_chunks": {"read": 8},
-    "delete": {"read": 6, "operate_write_op": 3, "remove_object": 5},
+    "written_chunks": {"read": 8, "operate_read_op": 1},
+    "delete": {"read": 5, "operate_read_op": 5, "operate_write_op": 4, "remove_object": 5},
 }
 
 
@@ -761,7 +865,8 @@ def test_a_map_of_twenty_times_the_memory_limit_stays_within_it(ceph):
 def test_what_others_put_in_the_pool_is_cut_off_too(con, name):
     data = np.arange(56, dtype="i4").reshape(7, 8)
     ds = con.create_dataset(name, data=data, chunk_size=(3, 3))
-    con.instance._change_names(lambda names: names._replace(datasets={}))
+    con.instance.forget(name)
+    con.instance.raw_store.change_entries(ENTRIES, {}, {f"-{name}": None})
     ds.resize((4, 5))
     ds.resize((9, 9))
     expected = np.zeros((9, 9), "i4")
