@@ -11,7 +11,7 @@ from itertools import islice
 from typing import Any, NamedTuple, TypeVar
 
 from dosna.backends.stores.connection import ABSENT, Blob, ByteRange, Store, VersionConflict
-from dosna.errors import DatasetNotFoundError, DosnaError, StorageError
+from dosna.errors import DatasetNotFoundError, DosnaError
 from dosna.io.parallel import Workers
 from dosna.io.retry import attempts, repeat
 from dosna.io.s3.client import IN_FLIGHT, S3Client, guard
@@ -48,6 +48,7 @@ class S3Store(Store):
     """
 
     shared_between_processes = True
+    schedules_requests = True
     deletes_at_once = 1000
 
     def __init__(
@@ -164,17 +165,19 @@ class S3Store(Store):
     def delete_many(self, keys: Iterable[str], until: float = math.inf) -> None:
         paths = map(self._path, keys)
         while page := list(islice(paths, self.deletes_at_once)):
-            by_bucket: dict[str, list[dict[str, str]]] = {}
+            by_bucket: dict[str, list[str]] = {}
             for bucket, _, key in (path.partition("/") for path in page):
-                by_bucket.setdefault(bucket, []).append({"Key": key})
-            for bucket, objects in by_bucket.items():
-                wanted = {"Objects": objects, "Quiet": True}
-                answer = self.call("delete_objects", until, Bucket=bucket, Delete=wanted)
-                for failed in answer.get("Errors", []):
-                    raise StorageError(
-                        f"{self.client.endpoint}: deleting {bucket + '/' + failed['Key']!r} "
-                        f"failed ({failed.get('Code')})"
-                    )
+                by_bucket.setdefault(bucket, []).append(key)
+            for bucket, found in by_bucket.items():
+                self._delete(bucket, found, until)
+
+    def _delete(self, bucket: str, keys: list[str], until: float) -> None:
+        try:
+            self.client.delete(bucket, keys, until)
+            return
+        except Failure as failure:
+            error = self.error(failure, f"delete_objects of {bucket!r}")
+        raise error
 
     def list(self, prefix: str) -> Iterator[str]:
         for bucket, page in self._pages(prefix):

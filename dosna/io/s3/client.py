@@ -14,7 +14,7 @@ import os
 import re
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
@@ -40,6 +40,7 @@ from dosna.io.s3.errors import (
     boto_failure,
     not_s3,
     obstore_failure,
+    refusals,
     setup_error,
 )
 from dosna.io.s3.options import S3Options
@@ -111,18 +112,16 @@ class S3Client:
         # every bucket, as the first part of the key. The payload is left out of the signature,
         # because signing it would cost more time than everything else, and chunks have checksums
         # of their own.
-        self._options: Any = {
-            "endpoint": self.endpoint,
-            "region": self.region,
-            "unsigned_payload": True,
-            "credential_provider": provider,
-            "client_options": _transport_options(options, connect),
-        }
+        transport: Any = _transport_options(options, connect)
         self._objects: ObstoreS3 = ObstoreS3(
             "any",
+            endpoint=self.endpoint,
+            region=self.region,
             virtual_hosted_style_request=True,
+            unsigned_payload=True,
+            credential_provider=provider,
+            client_options=transport,
             retry_config={"max_retries": 0, "retry_timeout": timedelta(days=1)},
-            **self._options,
         )
 
     # -- objects --------------------------------------------------------------------------
@@ -166,16 +165,6 @@ class S3Client:
             if other.status == failure.status or other.code:
                 return other
         return failure
-
-    def objects_of(self, bucket: str, prefix: str) -> ObstoreS3:
-        """Return obstore's own store of the keys below a prefix, for libraries that take one."""
-        return ObstoreS3(
-            bucket,
-            prefix=prefix,
-            virtual_hosted_style_request=False,
-            retry_config={"max_retries": self.options.retries},
-            **self._options,
-        )
 
     def put_once(
         self,
@@ -221,6 +210,25 @@ class S3Client:
         method = getattr(self._boto, operation)
         found: Mapping[str, Any] = self.repeat(lambda: method(**arguments), until)
         return found
+
+    def delete(self, bucket: str, keys: Iterable[str], until: float = math.inf) -> None:
+        """Delete up to a thousand objects, by one request.
+
+        The answer tells which of them the server refused. These are tried again, as after an
+        answer that refuses all.
+        """
+        left = list(keys)
+
+        def delete() -> None:
+            wanted = {"Objects": [{"Key": key} for key in left], "Quiet": True}
+            answer = self._boto.delete_objects(Bucket=bucket, Delete=wanted)
+            if failed := refusals(answer):
+                left[:] = [key for key, _ in failed]
+                key, failure = min(failed, key=lambda refusal: refusal[1].transient)
+                failure.kind = f"deleting {key!r} failed"
+                raise failure
+
+        self.repeat(delete, until)
 
     def pages(self, bucket: str, prefix: str, delimiter: str = "") -> Iterator[Mapping[str, Any]]:
         """List the keys of a bucket, in pages of a thousand."""

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Mapping
+from typing import Any
 
 import botocore.exceptions as boto
 import obstore.exceptions as obs
@@ -205,6 +207,18 @@ def boto_failure(error: Exception) -> Failure:
     if isinstance(error, boto.HTTPClientError):
         return Failure(CUT)
     return Failure(f"the request cannot be made ({type(error).__name__})")
+
+
+def refusals(answer: Mapping[str, Any]) -> list[tuple[str, Failure]]:
+    """Return the keys that the answer to DeleteObjects says were not deleted, and why."""
+    meta, found = answer.get("ResponseMetadata", {}), []
+    for error in answer.get("Errors", ()):
+        code = error.get("Code", "")
+        failure = _answered(503 if code in _SLOWER_CODES else 0, code)
+        if failure.busy:
+            failure.pause = pause_of(meta.get("HTTPHeaders", {}))
+        found.append((error["Key"], failure))
+    return found
 
 
 def _bad_certificate() -> Failure:

@@ -15,13 +15,14 @@ from typing import Any
 import numpy as np
 from zarr.core.sync import sync
 from zarr.dtype import VariableLengthUTF8
-from zarr.storage import LocalStore, ObjectStore
+from zarr.storage import LocalStore
 
 from dosna.codecs.zarr.attributes import FILL_VALUE
 from dosna.core.text import TEXT, as_text
 from dosna.core.types import Array, Box, Shape
 from dosna.core.values import check_dtype, decode_value
 from dosna.errors import DosnaError, SourceError, SourceNotFoundError
+from dosna.io.failure import Failure
 from dosna.io.s3.opening import open_client
 from dosna.io.s3.options import S3Options, takes_s3_options
 from dosna.sources.base import ArrayDescription, Source
@@ -88,6 +89,8 @@ class ZarrSource(Source):
     def close(self) -> None:
         with self._lock:
             if not self._given:
+                if self._store is not None:
+                    self._store.close()
                 self._store = self._found = None
 
     @property
@@ -191,11 +194,8 @@ class ZarrSource(Source):
         return as_text(found) if _dtype(array) == TEXT else found
 
     def _unreadable(self, name: str, error: Exception) -> DosnaError:
-        if self._remote and type(error).__module__.startswith("obstore"):
-            from dosna.io.s3.errors import obstore_failure
-
-            failure = obstore_failure(error)
-            return failure.error(f"{self.location} cannot be read: {failure}")
+        if isinstance(error, Failure):
+            return error.error(f"{self.location} cannot be read: {error}")
         return SourceError(
             f"{name!r} of {self.location} cannot be read: it is damaged, or its codecs are "
             f"missing ({type(error).__name__}: {error})"
@@ -280,7 +280,9 @@ class ZarrSource(Source):
                     self._store = self._open_object.store
                 elif self._remote:
                     client = open_client(self._options, self.location)
-                    self._store = ObjectStore(client.objects_of(*self._place), read_only=True)
+                    from dosna.sources.zarr.s3store import S3Objects
+
+                    self._store = S3Objects(client, *self._place)
                 elif os.path.isdir(self.location):
                     self._store = LocalStore(self.location, read_only=True)
                 else:

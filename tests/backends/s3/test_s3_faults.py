@@ -306,6 +306,62 @@ def test_a_server_that_says_slow_down_for_ever(proxy, bucket):
         proxy.fault = None
 
 
+def refusing(code, headers=""):
+    """Return a fault by which the first deletion of several objects refuses that of 'b'."""
+    body = (
+        '<?xml version="1.0"?><DeleteResult xmlns="http://s3.amazonaws.com/doc/2006-03-01/">'
+        f"<Error><Key>tests/b</Key><Code>{code}</Code></Error></DeleteResult>"
+    )
+    head = f"HTTP/1.1 200 OK\r\n{headers}Content-Type: application/xml\r\n"
+    answer = f"{head}Content-Length: {len(body)}\r\n\r\n{body}".encode()
+    return once("POST", answer)
+
+
+@pytest.mark.parametrize("code", ["SlowDown", "InternalError"])
+def test_objects_that_a_deletion_leaves_are_tried_again(con, proxy, code):
+    store = con.instance.store
+    for key in ("a", "b"):
+        store.put(key, b"")
+    proxy.fault = refusing(code)
+    store.delete_many(["a", "b"])
+    # The first request was not handed on, and the second named what it refused.
+    assert (store.get("a") is None, store.get("b") is None) == (False, True)
+    assert proxy.counts["POST"] == 2
+    # What asks for fewer requests slows all of them down.
+    assert (con.instance.raw_store.client.pacer.rate is not None) == (code == "SlowDown")
+
+
+def test_a_deletion_keeps_the_pause_that_is_asked_for(con, proxy):
+    begin = time.monotonic()
+    proxy.fault = refusing("SlowDown", "Retry-After: 1\r\n")
+    con.instance.store.delete_many(["a", "b"])
+    assert time.monotonic() - begin >= 1
+
+
+def test_an_object_that_may_not_be_deleted_is_named(con, proxy):
+    proxy.fault = refusing("AccessDenied")
+    with pytest.raises(errors.StorageError, match=r"'tests/b' failed .AccessDenied"):
+        con.instance.store.delete_many(["a", "b"])
+    assert proxy.counts["POST"] == 1
+
+
+@pytest.mark.parametrize("pause", ["", "1"])
+def test_a_zarr_source_is_read_at_the_rate_of_the_server(proxy, bucket, pause):
+    require("zarr")
+    values = np.arange(60.0).reshape(30, 2)
+    with connection(proxy.url, bucket, retries=0) as con:
+        con.create_dataset("data", data=values, chunk_size=(1, 2))
+    options = {"endpoint_url": proxy.url, "retries": 0}
+    with dn.Connection("here", backend="ram") as con:
+        proxy.fault = throttle = Throttle(20, burst=3, pause=pause)
+        con.ingest(f"s3://{bucket}/tests", kind="zarr", **options)
+        np.testing.assert_array_equal(con["data"][...], values)
+    assert throttle.refused
+    if pause:
+        first = throttle.refused[0]
+        assert not [at for at in throttle.taken if first + 0.5 < at < first + 1]
+
+
 # -- two processes ------------------------------------------------------------------------
 
 
