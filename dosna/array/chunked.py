@@ -19,7 +19,8 @@ from dosna.core.sizes import Limit, parse_size
 from dosna.core.text import elements
 from dosna.core.types import Shape
 from dosna.engines.base import Tasks, collective
-from dosna.engines.work.boxes import count_of, window, workers_within
+from dosna.engines.work.boxes import Window, count_of, window, workers_within
+from dosna.engines.work.flow import Overlapping
 from dosna.errors import ChunkIndexError
 
 __all__ = ["Chunked", "windows"]
@@ -375,12 +376,16 @@ class Chunked(ArrayAccess):
         """
         workers = workers_within(memory_limit, task_bytes, what)
         dataset = self.instance if over is None else over
+        if dataset.schedules_requests and not isinstance(work, Overlapping):
+            workers = 1  # All tasks are then one batch of requests of the store.
         if tasks is None:
-            block = dataset.grain
+            found = Window(dataset.grain, False)
             if dataset.remote or self.instance.remote:
                 held = max(task_bytes, dataset.metadata.chunk_nbytes)
-                block = windows(self, block, held, memory_limit)
-            tasks = every_chunk(self.shape, block)
+                found = windows(self, dataset.grain, held, memory_limit)
+            if isinstance(work, Overlapping):
+                work.overlaps = found.overlaps
+            tasks = every_chunk(self.shape, found.extent)
         # Counted and not planned: few of very many objects may have to be loaded.
         total, boxes = count_of(self.shape, dataset.grain), max(1, before + len(tasks))
         with self.runner.reporting(progress, total, what) as tell:
@@ -391,15 +396,15 @@ class Chunked(ArrayAccess):
 
 def windows(
     dataset: Chunked, block: Shape, block_bytes: int, memory_limit: Limit, held: int = 0
-) -> Shape:
+) -> Window:
     """Return the extent of boxes of many blocks, for work on a remote dataset."""
     workers = dataset.runner.workers
     share = None
     if memory_limit is not None:
-        # Requests under way hold objects too: encoded, joined, and in the memory of a client.
+        # Boxes are also read ahead and written behind, and requests under way hold objects too:
+        # encoded, joined, and in the memory of a client.
         share = (parse_size(memory_limit) // workers - held) // 6
-    shares = 4 * workers if workers > 1 else 1
-    return window(dataset.shape, block, block_bytes, share, shares)
+    return window(dataset.shape, block, block_bytes, share, workers)
 
 
 def _one_chunk(selection: Selection, idx: Shape) -> list[ChunkTask]:

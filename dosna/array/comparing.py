@@ -14,7 +14,7 @@ from dosna.core.plan import every_chunk
 from dosna.core.progress import Progress
 from dosna.core.sizes import Limit, parse_size
 from dosna.core.text import element_bytes
-from dosna.engines.work.boxes import BLOCK_BYTES, bytes_of
+from dosna.engines.work.boxes import BLOCK_BYTES, bytes_of, is_remote
 from dosna.engines.work.checking import Compare
 from dosna.engines.work.loading import load_block
 
@@ -35,11 +35,13 @@ def compare(
         most = min(most, parse_size(memory_limit) // (4 * workers))
     block = load_block(dataset.instance, chunks, most, 4 * workers)
     itemsize = max(element_bytes(dataset.dtype), element_bytes(other.dtype))
-    if dataset.instance.remote or getattr(source, "remote", False):
-        block = windows(dataset, block, 4 * bytes_of(block, itemsize), memory_limit)
+    overlaps = False
+    if dataset.instance.remote or is_remote(source):
+        held = 4 * bytes_of(block, itemsize)
+        block, overlaps = windows(dataset, block, held, memory_limit)
     parts = dataset.spread(
         "compare",
-        Compare(dataset.instance, source, exact),
+        Compare(dataset.instance, source, exact, overlaps=overlaps),
         4 * bytes_of(block, itemsize),
         progress,
         memory_limit,

@@ -187,6 +187,7 @@ class ArrayAccess(Described):
         backend = instance.connection
         if (
             self.runner.threads == 1
+            or instance.schedules_requests
             or nbytes < backend.parallel_bytes
             or instance.metadata.chunk_nbytes < backend.parallel_chunk_bytes
             or len(tasks) < 2

@@ -21,7 +21,15 @@ from dosna.core.text import element_bytes, elements
 from dosna.core.types import Array, Shape
 from dosna.core.values import same_fill
 from dosna.engines.base import Tasks
-from dosna.engines.work.boxes import BLOCK_BYTES, box_of, bytes_of, count_of, objects_of, plain
+from dosna.engines.work.boxes import (
+    BLOCK_BYTES,
+    box_of,
+    bytes_of,
+    count_of,
+    is_remote,
+    objects_of,
+    plain,
+)
 from dosna.engines.work.loading import Load, load_block
 
 __all__ = ["load", "opened", "stored_in_dataset"]
@@ -79,13 +87,8 @@ def _job(dataset: Chunked, data: Any, checked: bool, memory_limit: Limit) -> _Jo
     grain, workers = instance.grain, dataset.runner.workers
     itemsize = max(element_bytes(np.dtype(data.dtype)), element_bytes(dtype))
     held = 2 * bytes_of(grain, itemsize)
-    if not is_source(data):
-        values = np.asarray(data)
-        work: Callable[[Any], None] = (
-            Load(instance, values, checked)
-            if checked
-            else partial(instance.write_many, elements(values, dtype))
-        )
+    if not is_source(data) and not checked:
+        work: Callable[[Any], None] = partial(instance.write_many, elements(data, dtype))
         return _Job(work, grain, held + bytes_of(grain, itemsize), False)
     source, chunks, picklable = opened(data)
     if source is data and chunks:
@@ -95,9 +98,11 @@ def _job(dataset: Chunked, data: Any, checked: bool, memory_limit: Limit) -> _Jo
     if memory_limit is not None:
         most = min(most, parse_size(memory_limit) // workers - held)
     block = load_block(instance, chunks, most, 4 * workers if workers > 1 else 1)
-    if instance.remote or getattr(source, "remote", False):
-        block = windows(dataset, block, 2 * bytes_of(block, itemsize), memory_limit, held)
-    work = Load(instance, source, checked)
+    overlaps = False
+    if instance.remote or is_remote(source):
+        nbytes = 2 * bytes_of(block, itemsize)
+        block, overlaps = windows(dataset, block, nbytes, memory_limit, held)
+    work = Load(instance, source, checked, overlaps=overlaps)
     return _Job(work, block, held + bytes_of(block, itemsize), picklable)
 
 
@@ -160,7 +165,8 @@ def stored_in_dataset(instance: BackendDataset, block: Shape, fillvalue: Array) 
     found = ints("q")
     for idx in instance.object_indices():
         found.extend(idx)
-    instance.refresh()  # raises for a dataset that is gone, which stores nothing either
+    if not instance.listing_refreshes:
+        instance.refresh()  # raises for a dataset that is gone, which stores nothing either
     places = np.frombuffer(found, np.int64).reshape(-1, meta.ndim)
     grid = [-(-n // g) for n, g in zip(meta.shape, instance.grain, strict=True)]
     places = places[(places < grid).all(axis=1)]

@@ -40,11 +40,15 @@ def map_chunks(
     dataset.note_reading()
     widths = check_halo(halo, dataset.ndim)
     check_mode(boundary)
-    most = BLOCK_BYTES
+    # Two groups are read ahead, and one is written behind.
+    overlaps, most = instance.remote, BLOCK_BYTES
     if memory_limit is not None:
+        share = parse_size(memory_limit) // workers
+        itemsize = element_bytes(dataset.dtype)
+        overlaps = overlaps and 12 * bytes_of(instance.grain, itemsize, widths) <= share
         # A fifth of a worker's share, so that all workers find work, and because an
         # allocator may keep more memory than it handed out.
-        most = min(most, parse_size(memory_limit) // (5 * workers))
+        most = min(most, share // (12 if overlaps else 5))
     if boundary == "constant" and is_text(dataset.dtype):
         cval = "" if isinstance(cval, int) and cval == 0 else check_fillvalue(cval, dataset.dtype)
     given = dtype is not None
@@ -58,7 +62,9 @@ def map_chunks(
     try:
         if any(widths) and dataset.size:
             grain = halo_group(out, widths, most, 4 * workers)
-            with_halo = HaloMap(instance, out, func, widths, boundary, cval, given)
+            with_halo = HaloMap(
+                instance, out, func, widths, boundary, cval, given, overlaps=overlaps
+            )
             held = bytes_of(grain, element_bytes(dataset.dtype), widths)
             held += 3 * bytes_of(out.grain, itemsize, widths)
             tasks = every_chunk(dataset.shape, grain)

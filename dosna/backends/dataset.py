@@ -105,6 +105,14 @@ class BackendDataset(ABC):
         """True if waiting for requests dominates, so that many should be under way at a time."""
         return not self.connection.parallel_bytes
 
+    @property
+    def schedules_requests(self) -> bool:
+        """True if `for_each`, `read_many` and `write_many` have many requests under way.
+
+        The threads of an engine would add nothing to those of the store.
+        """
+        return False
+
     def for_each(self, work: Callable[[T], object], items: Iterable[T], nbytes: int = 0) -> None:
         """Call `work`, which makes requests for each item; see `Store.for_each`.
 
@@ -231,6 +239,9 @@ class BackendDataset(ABC):
     def object_indices(self) -> Iterator[Shape]:
         """Return the indices of all stored objects, in units of the `grain`."""
         return self.chunk_indices()
+
+    listing_refreshes: ClassVar[bool] = False
+    """True if `object_indices` does what `refresh` does, once it is used up."""
 
     few_objects: ClassVar[int] = 0
     """Number of objects up to which looking for each by name costs less than listing all."""

@@ -17,7 +17,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Protocol, TypeVar
+from typing import Any, ClassVar, Generic, Protocol, TypeVar
 
 from dosna.core.progress import Progress, reporting
 from dosna.errors import WorkerError
@@ -204,11 +204,36 @@ def _make(cls: Callable[..., Runner], params: Mapping[str, Any]) -> Runner:
     return cls(**params)
 
 
-def reported(tasks: Iterable[T], report: Report) -> Iterator[T]:
-    """Yield tasks, and report each one as done when the next is asked for."""
-    for done, task in enumerate(tasks, 1):
-        yield task
-        report(done)
+class Reported(Generic[T]):
+    """Tasks, each of which is reported as done when the next is asked for.
+
+    Parameters
+    ----------
+    tasks : iterable
+        The tasks.
+    report : callable
+        A function that is called with the number of tasks done.
+
+    Attributes
+    ----------
+    ahead : int
+        The number of tasks that were asked for and are not done. Work that asks for some before it
+        has done others sets it.
+    """
+
+    def __init__(self, tasks: Iterable[T], report: Report) -> None:
+        self._tasks, self._report = tasks, report
+        self.ahead = 0
+
+    def __iter__(self) -> Iterator[T]:
+        for number, task in enumerate(self._tasks, 1):
+            yield task
+            self._report(number - self.ahead)
+
+
+def reported(tasks: Iterable[T], report: Report) -> Reported[T]:
+    """Return tasks that are reported as done one after the other."""
+    return Reported(tasks, report)
 
 
 def pack_error(error: BaseException, where: str = "In a worker") -> bytes:

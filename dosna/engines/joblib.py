@@ -31,6 +31,7 @@ from dosna.engines.base import (
     Engine,
     R,
     Report,
+    Reported,
     Runner,
     T,
     Tasks,
@@ -119,10 +120,11 @@ class JoblibRunner(Runner):
         # The caller works too, and does not wait for helpers that have not begun: calls from
         # within helpers, in whatever thread, then continue even when the whole pool is busy.
         helpers = [
-            pool.submit(_work_in_thread, work, shared) for _ in range(min(workers, len(tasks)) - 1)
+            pool.submit(_work_in_thread, work, shared, report is not None)
+            for _ in range(min(workers, len(tasks)) - 1)
         ]
         try:
-            results = [work(shared if report is None else _watched(shared, report))]
+            results = [work(shared if report is None else shared.counted(report))]
             running = {helper for helper in helpers if not helper.cancel()}
             while running:
                 done, running = wait(running, _REPORT_SECONDS if report else None, FIRST_EXCEPTION)
@@ -279,21 +281,26 @@ class _SharedTasks(Generic[T]):
             if task is end:
                 return
             yield task  # type: ignore[misc]
+
+    def counted(self, report: Report | None = None) -> Reported[T]:
+        """Return the tasks for one thread, which reports how many all threads have done."""
+        mine = 0
+
+        def count(done: int) -> None:
+            nonlocal mine
             with self._lock:
-                self.done += 1
+                self.done += done - mine
+            mine = done
+            if report is not None:
+                report(self.done)
+
+        return Reported(self, count)
 
 
-def _watched(shared: _SharedTasks[T], report: Report) -> Iterator[T]:
-    """Yield tasks, and report after each how many all threads have done."""
-    for task in shared:
-        yield task
-        report(shared.done)
-
-
-def _work_in_thread(work: Callable[[Iterable[T]], R], shared: _SharedTasks[T]) -> R:
+def _work_in_thread(work: Callable[[Iterable[T]], R], shared: _SharedTasks[T], counted: bool) -> R:
     _in_worker.yes = True
     try:
-        return work(shared)
+        return work(shared.counted() if counted else shared)
     except BaseException:
         shared.stop()
         raise

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable
-from concurrent.futures import Future, ThreadPoolExecutor, wait
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor, wait
+from contextlib import contextmanager
 from itertools import chain, islice
 from queue import SimpleQueue
 from typing import Any
@@ -12,9 +13,32 @@ from typing import Any
 from dosna.errors import NotConnectedError
 from dosna.io.fork import renew_in_children
 
-__all__ = ["Batch", "Workers", "in_flight"]
+__all__ = ["Batch", "Workers", "in_flight", "only_waiting"]
 
 _END = object()
+_caller = threading.local()
+
+
+@contextmanager
+def only_waiting(stop: threading.Event) -> Iterator[None]:
+    """Make this thread wait for its batches, and leave the requests to the threads of the store.
+
+    However many threads wait, no more requests are then under way than a store has threads.
+
+    Parameters
+    ----------
+    stop : threading.Event
+        When it is set, batches begin no further item, and raise CancelledError.
+    """
+    _caller.stop = stop
+    try:
+        yield
+    finally:
+        del _caller.stop
+
+
+def _stop() -> threading.Event | None:
+    return getattr(_caller, "stop", None)
 
 
 class Batch:
@@ -36,12 +60,13 @@ class Batch:
         for _ in range(most):
             self._slots.put(None)
         self._closed = False
+        self._stop = _stop()
         self._helpers: list[Future[None]] = []
         self._failures: list[BaseException] = []
 
     def do(self) -> None:
         """Do all of the work. The first error is raised once nothing is under way any more."""
-        if threading.current_thread() is threading.main_thread():
+        if self._stop is not None or threading.current_thread() is threading.main_thread():
             # Ctrl-C interrupts only this thread, at any place, and nothing can be lost here.
             task = self._workers.submit(self._do)
             while not task.done():
@@ -73,6 +98,8 @@ class Batch:
         current.batch = self
         try:
             while not self._failures:
+                if self._stop is not None and self._stop.is_set():
+                    raise CancelledError
                 with self._lock:
                     item = next(self._items, _END)
                 if item is _END:
@@ -148,7 +175,7 @@ class Workers:
         source = iter(items)
         most = max(1, min(self._most, self._most_bytes // max(1, nbytes)))
         head = list(islice(source, most))
-        if len(head) < 2:
+        if len(head) < 2 and (not head or _stop() is None):
             for item in chain(head, source):
                 work(item)
             return

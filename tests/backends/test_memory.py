@@ -17,8 +17,10 @@ import dosna as dn
 
 MIB = 1 << 20
 LIMIT = 32 * MIB
-ROWS = 20 * 32
-directory, engine, options = sys.argv[1], sys.argv[2], json.loads(sys.argv[3])
+directory, engine, options, remote = sys.argv[1], *map(json.loads, sys.argv[2:])
+# As if the folder were far away: boxes of many small chunks, read ahead and written behind.
+SIDE = 128 if remote else 512
+ROWS = 20 * LIMIT // (4 * SIDE * SIDE)
 
 class Source:
     dtype = np.dtype("f4")
@@ -59,33 +61,38 @@ def work(con, name, rows, side):
     yield "reduce", lambda: ds.reduce("sum", memory_limit=LIMIT)
 
 with dn.Connection(directory, backend="hdf5", engine=engine, engine_kw=options) as con:
+    if remote:
+        type(con.instance).parallel_bytes = 0
+        assert con.create_dataset("far", 1).instance.remote
     # Starts workers and imports what they need, but leaves them no memory to use again.
     for what, call in work(con, "small", 24, 8):
         call()
     grown = {}
-    for what, call in work(con, "large", ROWS, 512):
+    for what, call in work(con, "large", ROWS, SIDE):
         grown[what] = growth(call)
         for name in list(con):
             if name.startswith("large-"):
                 del con[name]
     total = con["large"].sum()
-    assert total == -512 * 512 * sum(range(ROWS)), total
+    assert total == -SIDE * SIDE * sum(range(ROWS)), total
 print(json.dumps(grown))
 """
 
 
 @pytest.mark.parametrize(
-    ("engine", "options"),
+    ("engine", "options", "remote"),
     [
-        ("cpu", {}),
-        ("joblib", {"njobs": 2, "jlbackend": "threading"}),
-        ("joblib", {"njobs": 2, "jlbackend": "loky"}),
+        ("cpu", {}, False),
+        ("cpu", {}, True),
+        ("joblib", {"njobs": 2, "jlbackend": "threading"}, False),
+        ("joblib", {"njobs": 2, "jlbackend": "threading"}, True),
+        ("joblib", {"njobs": 2, "jlbackend": "loky"}, False),
     ],
 )
-def test_work_over_a_large_source_stays_within_the_limit(tmp_path, engine, options):
+def test_work_over_a_large_source_stays_within_the_limit(tmp_path, engine, options, remote):
     for module in ("h5py", "joblib", "psutil"):
         require(module)
-    arguments = [str(tmp_path), engine, json.dumps(options)]
+    arguments = [str(tmp_path), *map(json.dumps, (engine, options, remote))]
     done = subprocess.run(
         [sys.executable, "-c", textwrap.dedent(SCRIPT), *arguments],
         capture_output=True,
@@ -94,5 +101,5 @@ def test_work_over_a_large_source_stays_within_the_limit(tmp_path, engine, optio
     )
     assert done.returncode == 0, done.stderr
     grown = json.loads(done.stdout)
-    print(engine, options, {what: f"{mib:.1f} MiB" for what, mib in grown.items()})
+    print(engine, options, remote, {what: f"{mib:.1f} MiB" for what, mib in grown.items()})
     assert {what: mib for what, mib in grown.items() if mib >= 32} == {}

@@ -2,19 +2,32 @@
 
 from __future__ import annotations
 
+import secrets
+import signal
 import threading
+from collections import Counter
+from functools import partial
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from services.proxy import Proxy
-from support import require
+from support import require, taking_ctrl_c, wait_until
 
 import dosna as dn
 from dosna.backends.ram import RamConnection
+from dosna.core.plan import every_chunk
+from dosna.engines.work import boxes
 from dosna.engines.work.boxes import WINDOW_OBJECTS, window
+from dosna.engines.work.loading import Load
+from dosna.engines.work.mapping import Map
 
 SHAPE, CHUNK = (24, 8, 8), (1, 8, 8)
 DATA = np.arange(1536.0).reshape(SHAPE)
+MANY = np.arange(200.0).reshape(100, 2)
+IN_FLIGHT = 16
+"""The threads of a store."""
 
 
 class Late:
@@ -36,20 +49,38 @@ class Late:
 
 
 @pytest.fixture
-def late(moto_url, _any_keys, request):
-    """Give a dataset behind a slow gateway, and what counts the requests under way."""
+def gate(moto_url, _any_keys):
+    """Give a proxy before a server, and the name of a bucket."""
     boto3 = require("boto3")
     require("obstore")
-    bucket = f"windows-{abs(hash(request.node.name))}"
+    bucket = f"windows-{secrets.token_hex(6)}"
     boto3.client("s3", endpoint_url=moto_url, region_name="us-east-1").create_bucket(Bucket=bucket)
-    with (
-        Proxy(moto_url) as proxy,
-        dn.Connection("late", backend="s3", endpoint_url=proxy.url, bucket=bucket) as con,
-    ):
+    with Proxy(moto_url) as proxy:
+        yield proxy, bucket
+
+
+def connect(gate, **options):
+    proxy, bucket = gate
+    return dn.Connection("late", backend="s3", endpoint_url=proxy.url, bucket=bucket, **options)
+
+
+@pytest.fixture
+def late(gate):
+    """Give a dataset behind a slow gateway, and what counts the requests under way."""
+    with connect(gate) as con:
         ds = con.create_dataset("a", data=DATA, chunk_size=CHUNK)
         con.create_dataset("b", data=DATA, chunk_size=CHUNK)
-        proxy.fault = Late()
-        yield ds, proxy.fault
+        gate[0].fault = Late()
+        yield ds, gate[0].fault
+
+
+@pytest.fixture
+def many(gate):
+    """Give a dataset of more chunks than a box holds, and the proxy before it."""
+    with connect(gate) as con:
+        ds = con.create_dataset("a", data=MANY, chunk_size=(1, 2))
+        gate[0].reset()
+        yield ds, gate[0]
 
 
 WORK = {
@@ -137,14 +168,181 @@ def test_progress_counts_chunks(remote):
     assert told == sorted(told)
 
 
+def chunks_of(proxy, method, name):
+    """Count the requests of a method for chunks of a dataset."""
+    return sum(r.method == method and f"/{name}/c/" in r.path for r in list(proxy.requests))
+
+
+def test_boxes_are_read_ahead_and_written_behind_the_function(many):
+    ds, proxy = many
+    calls = []
+
+    def negative(block):
+        calls.append(None)
+        if len(calls) == 2:  # the first call is for the dtype, and this one in the first box
+            wait_until(lambda: chunks_of(proxy, "GET", "a") > 40)
+            assert not chunks_of(proxy, "PUT", "c")
+        if len(calls) == 30:  # in the second
+            wait_until(lambda: chunks_of(proxy, "PUT", "c") == 25)
+        return -block
+
+    result = ds.map(negative, "c")
+    # No chunk is read or written twice, but for the one that tells the dtype.
+    assert (chunks_of(proxy, "GET", "a"), chunks_of(proxy, "PUT", "c")) == (101, 100)
+    np.testing.assert_array_equal(result[...], -MANY)
+
+
+def test_a_clone_takes_no_more_requests_than_it_must(many):
+    ds, proxy = many
+    ds.clone("clone", data=True)
+    chunks = [r for r in proxy.requests if "/c/" in r.path]
+    assert Counter(r.method for r in chunks) == {"GET": 100, "PUT": 100}
+    places = [r.path.partition("?")[0].rpartition("/late/")[2] for r in proxy.requests]
+    # Once to see that all of the listing is the dataset's.
+    assert places.count("a/zarr.json") == 1
+
+
+def test_an_ingest_takes_no_more_requests_than_it_must(many, tmp_path):
+    ds, proxy = many
+    np.save(tmp_path / "values.npy", MANY)
+    ds.connection.ingest(tmp_path / "values.npy", "made", chunk_size=(1, 2))
+    places = [r.path.partition("?")[0].rpartition("/late/")[2] for r in proxy.requests]
+    assert len({p for p in places if p.startswith("made/c/")}) == 100
+    # It is looked for, made, and marked complete.
+    assert places.count("made/zarr.json") == 3
+    assert len(places) <= 106
+
+
+@pytest.mark.parametrize("work", ["read", "write", "sum", "map", "apply", "load"])
+def test_threads_of_an_engine_add_no_requests(gate, work):
+    require("joblib")
+    with connect(gate, engine="joblib", engine_kw={"njobs": 8}) as con:
+        ds = con.create_dataset("a", data=MANY, chunk_size=(1, 2))
+        gate[0].fault = fault = Late()
+        works = WORK | {"read": lambda ds: ds[...], "write": lambda ds: ds.load(MANY)}
+        works["load"] = lambda ds: ds.load(Source(MANY))
+        works[work](ds)
+        assert 8 <= fault.most <= IN_FLIGHT
+
+
+def test_an_error_in_the_function_ends_all_requests(many):
+    ds, proxy = many
+    calls = []
+
+    def fail(block):
+        calls.append(None)
+        if len(calls) == 40:
+            raise ZeroDivisionError
+        return block
+
+    with pytest.raises(ZeroDivisionError):
+        ds.apply(fail)
+    assert_nothing_is_under_way(proxy)
+
+
+def test_an_error_of_a_request_ends_all_work(many):
+    ds, proxy = many
+    calls = []
+    proxy.fault = lambda request: 403 if request.path.partition("?")[0].endswith("/60/0") else None
+    with pytest.raises(dn.errors.StorageError, match="denied"):
+        ds.apply(lambda block: calls.append(None) or block)
+    assert len(calls) < 60
+    assert_nothing_is_under_way(proxy)
+
+
+def test_ctrl_c_ends_all_requests(many):
+    ds, proxy = many
+    caller = threading.get_ident()
+
+    def fault(request):
+        if len(proxy.requests) == 60:
+            signal.pthread_kill(caller, signal.SIGINT)
+        return 0.01
+
+    proxy.fault = fault
+    with taking_ctrl_c(), pytest.raises(KeyboardInterrupt):
+        ds.apply(np.negative)
+    assert_nothing_is_under_way(proxy)
+
+
+def assert_nothing_is_under_way(proxy):
+    assert len(proxy.requests) < 200
+    # They end when the requests have ended that they wait for.
+    assert not [t for t in threading.enumerate() if t.name.startswith("dosna-flow")]
+
+
+class Reused:
+    """A function, or a source, whose results are in the same memory each time."""
+
+    def __init__(self, data):
+        self.data, self.shape, self.dtype = data, data.shape, data.dtype
+        self.memory = {}
+
+    def __call__(self, block):
+        return np.negative(block, out=self.memory.setdefault(block.shape, np.empty(block.shape)))
+
+    def __getitem__(self, key):
+        return self(-self.data[key])
+
+
+@pytest.mark.parametrize("kind", ["map", "halo", "load"])
+def test_results_may_be_in_the_same_memory_each_time(late, kind):
+    ds, _ = late
+    reused, con, tasks = Reused(DATA), ds.connection, every_chunk(SHAPE, CHUNK)
+    out = con.create_dataset("c", DATA.shape, "f8", chunk_size=CHUNK)
+    if kind == "map":
+        Map(ds.instance, out.instance, reused, True, overlaps=True)(tasks)
+    elif kind == "halo":
+        out = ds.map(reused, "d", dtype="f8", halo=(1, 0, 0))
+    else:
+        Load(out.instance, reused, overlaps=True)(tasks)
+    np.testing.assert_array_equal(out[...], DATA if kind == "load" else -DATA)
+
+
+@given(
+    shape=st.lists(st.integers(0, 9), min_size=1, max_size=3).map(tuple),
+    chunk=st.integers(1, 4),
+    objects=st.integers(1, 40),
+    limit=st.none() | st.integers(20_000, 400_000),
+    data=st.data(),
+)
+def test_any_window_gives_the_numbers_of_chunk_by_chunk(shape, chunk, objects, limit, data):
+    halo = data.draw(st.tuples(*[st.integers(0, 2)] * len(shape)))
+    chunks, others = [(size,) * len(shape) for size in (chunk, chunk + 1)]
+    values = np.random.default_rng(0).random(shape)
+    found = []
+    for kind in (RamConnection, Remote):
+        con = dn.Connection(f"any-{secrets.token_hex(6)}", backend="ram")
+        con.instance.__class__ = kind
+        with con, pytest.MonkeyPatch.context() as patch:
+            patch.setattr(boxes, "WINDOW_OBJECTS", objects)
+            ds = con.create_dataset("a", data=values, chunk_size=chunks)
+            options = {"memory_limit": limit}
+            results = [
+                ds.map(np.sqrt, "m", **options)[...],
+                ds.map(partial(np.cumsum, axis=0), "h", halo=halo, **options)[...],
+                ds.copy(con, "c", chunk_size=others, **options)[...],
+                ds.clone("d", data=True, **options)[...],
+                ds.sum(),
+            ]
+            ds.apply(np.negative, **options)
+            results += [ds[...], ds.reduce("min", **options) if ds.size else 0]
+            differs = ds.compare(con["c"], **options)
+            results += [differs.different, differs.first, differs.elements]
+            found.append([np.asarray(result).tobytes() for result in results])
+    assert found[0] == found[1]
+
+
 @pytest.mark.parametrize("shape", [(), (0, 3), (7,), (100, 100), (5, 1, 90), (1000, 3)])
-@pytest.mark.parametrize("at_least", [1, 16])
-@pytest.mark.parametrize("limit", [None, 0, 70, 10_000])
-def test_a_window_is_a_bounded_number_of_blocks(shape, at_least, limit):
+@pytest.mark.parametrize("workers", [1, 4])
+@pytest.mark.parametrize("limit", [None, 0, 10, 70, 10_000])
+def test_a_window_is_a_bounded_number_of_blocks(shape, workers, limit):
     block = tuple(min(3, n) or 1 for n in shape)
-    found = window(shape, block, 10, limit, at_least)
+    found, overlaps = window(shape, block, 10, limit, workers)
     assert all(f % b == 0 for f, b in zip(found, block, strict=True))
     times = np.prod([f // b for f, b in zip(found, block, strict=True)])
     blocks = np.prod([-(-n // b) for n, b in zip(shape, block, strict=True)])
-    assert times <= max(1, min(WINDOW_OBJECTS, blocks // at_least))
+    assert times <= max(1, min(WINDOW_OBJECTS, blocks))
+    assert workers == 1 or times * 4 * workers <= max(blocks, 4 * workers)
     assert limit is None or times * 10 <= max(limit, 10)
+    assert overlaps == (limit is None or limit >= 20)

@@ -84,6 +84,7 @@ class CephStore(Store):
     """
 
     shared_between_processes = True
+    schedules_requests = True
     conditional_puts = True
     deletes_at_once = 1000
     # The time that an OSD takes for one operation grows with the square of the number of ranges:

@@ -106,6 +106,10 @@ class LinkedDataset(BackendDataset):
         return "://" in self.link.url
 
     @property
+    def schedules_requests(self) -> bool:
+        return self.remote
+
+    @property
     def create_options(self) -> dict[str, Any]:
         takes_dims = "dims" in signature(self.connection.create_dataset).parameters
         return {"dims": self.dims} if takes_dims and self.dims is not None else {}

@@ -70,6 +70,7 @@ class SageStore(Store):
     """
 
     shared_between_processes = True
+    schedules_requests = True
     conditional_puts = True
     deletes_at_once = _PAGE  # by several threads
 

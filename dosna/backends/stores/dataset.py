@@ -107,6 +107,10 @@ class StoreDataset(WatchedDataset):
 
     # -- chunks ---------------------------------------------------------------------------
 
+    @property
+    def schedules_requests(self) -> bool:
+        return self.store.schedules_requests
+
     def for_each(self, work: Callable[[T], object], items: Iterable[T], nbytes: int = 0) -> None:
         self.store.for_each(work, items, nbytes)
 
@@ -135,6 +139,8 @@ class StoreDataset(WatchedDataset):
             self.store.delete_many(map(self.key, indices))
         else:
             super().del_objects(indices)
+
+    listing_refreshes = True
 
     def object_indices(self) -> Iterator[Shape]:
         start = len(self.connection.root(self.name)) + 1

@@ -75,6 +75,9 @@ class Store(ABC):
     conditional_puts: ClassVar[bool]
     """True if `put` honours ``expected`` atomically among all writers."""
 
+    schedules_requests: ClassVar[bool] = False
+    """True if `for_each` has many requests under way."""
+
     deletes_at_once: ClassVar[int] = 1
     """Number of objects that `delete_many` deletes by one request."""
 
@@ -294,6 +297,7 @@ class StoreView(Store):
     def __init__(self, store: Store) -> None:
         self._store = store
         self.shared_between_processes = store.shared_between_processes  # type: ignore[misc]
+        self.schedules_requests = store.schedules_requests  # type: ignore[misc]
         self.deletes_at_once = store.deletes_at_once  # type: ignore[misc]
         self.most_ranges = store.most_ranges  # type: ignore[misc]
 

@@ -115,6 +115,8 @@ class FileDataset(FolderDataset[ArrayFolder], StoreDataset):
                 sync_folder(os.path.dirname(key) or ".", folder.fd)
         return True
 
+    listing_refreshes = False
+
     def object_indices(self) -> Iterator[Shape]:
         with disk(f"list the chunks of dataset {self.name!r}"):
             found = map(self.layout.index, list(self._current().files.list("")))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from math import prod
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -17,12 +17,14 @@ from dosna.errors import MemoryLimitError
 
 __all__ = [
     "BLOCK_BYTES",
+    "Window",
     "box_of",
     "by_chunk",
     "bytes_of",
     "chunks_of",
     "count_of",
     "extent_of",
+    "is_remote",
     "objects_of",
     "plain",
     "read_box",
@@ -36,8 +38,10 @@ __all__ = [
 WINDOW_BYTES = 128 << 20
 """Most bytes that are held for one box of a remote dataset, unless a limit is given."""
 
-# Four times the requests that stores have under way, so that few wait at the end of each batch.
-WINDOW_OBJECTS = 64
+WINDOW_OBJECTS = 32
+"""Most stored objects in such a box: twice the requests that stores have under way."""
+
+_FEW_OBJECTS = 16
 
 # Chunks are grouped for a halo, so that a neighbour is read once for the group and not once
 # for each chunk beside it; and for a source whose chunks lie across the dataset's.
@@ -67,10 +71,15 @@ def by_chunk(
     chunk_size: Shape,
     dtype: np.dtype[Any],
     make: Callable[[tuple[slice, ...]], Array],
+    kept: bool = False,
 ) -> Array:
-    """Assemble the results of `make` for the place of each chunk in a stored object."""
+    """Assemble the results of `make` for the place of each chunk in a stored object.
+
+    If the result is `kept` until later, it is no memory that `make` may use again.
+    """
     if all(n <= c for n, c in zip(extent, chunk_size, strict=True)):
-        return make(tuple(map(slice, extent)))
+        one = make(tuple(map(slice, extent)))
+        return one.copy() if kept else one
     whole = np.empty(extent, dtype)
     for part in every_chunk(extent, chunk_size):
         whole[part.out] = make(part.out)
@@ -130,13 +139,21 @@ def box_of(idx: Sequence[int], shape: Shape, block: Shape) -> ChunkTask:
     return ChunkTask(tuple(idx), tuple(slice(0, s.stop - s.start) for s in box), box, True)
 
 
+class Window(NamedTuple):
+    """The extent of boxes to work on, and whether others may be read or written meanwhile."""
+
+    extent: Shape
+    overlaps: bool
+
+
 def window(
-    shape: Shape, block: Shape, block_bytes: int, limit: int | None, at_least: int
-) -> Shape:
+    shape: Shape, block: Shape, block_bytes: int, limit: int | None, workers: int
+) -> Window:
     """Choose how many elements of each axis to work on together where requests take long.
 
     One request after the other would leave a remote store idle: a box of many stored objects is
-    read by one batch of requests, and written by another.
+    read by one batch of requests, and written by another. While one box is worked on, others are
+    read ahead and written behind, if two smallest boxes are within the limit.
 
     Parameters
     ----------
@@ -147,18 +164,21 @@ def window(
     block_bytes : int
         The bytes that the work holds for the smallest box.
     limit : int, optional
-        The most bytes to hold; `WINDOW_BYTES` by default.
-    at_least : int
-        The number of boxes to leave, so that all workers find work.
+        The most bytes to hold for a box; `WINDOW_BYTES` by default.
+    workers : int
+        The number of workers, all of which should find work.
 
     Returns
     -------
-    tuple of int
+    Window
         The extent of a box, of whole smallest ones.
     """
     grid = [-(-n // b) for n, b in zip(shape, block, strict=True)]
-    most = (WINDOW_BYTES if limit is None else limit) // max(1, block_bytes)
-    most = min(most, WINDOW_OBJECTS, prod(grid) // at_least)
+    held = (WINDOW_BYTES if limit is None else limit) // max(1, block_bytes)
+    # One worker needs some boxes too, so that reading and writing overlap, but no small ones.
+    count = prod(grid)
+    boxes = 4 * workers if workers > 1 else max(1, min(4, count // _FEW_OBJECTS))
+    most = min(held, WINDOW_OBJECTS, count // boxes)
     extent = list(block)
     # From the last axis on, because neighbours there are neighbours in memory.
     for axis in reversed(range(len(grid))):
@@ -170,7 +190,7 @@ def window(
         if parts > 1:
             break
         most //= together
-    return tuple(extent)
+    return Window(tuple(extent), held > 1)
 
 
 def plain(data: Any) -> Array:
@@ -180,6 +200,11 @@ def plain(data: Any) -> Array:
             "cannot store a masked array: a dataset has no mask. Use data.filled(value)"
         )
     return np.asarray(data)
+
+
+def is_remote(source: Any) -> bool:
+    """Return True for a dataset whose requests take long, which any thread may read."""
+    return isinstance(source, BackendDataset) and source.remote
 
 
 def read_source(source: Any, box: tuple[slice, ...]) -> Array:

@@ -11,19 +11,21 @@ import numpy as np
 from dosna.backends.base import BackendDataset, ChunkState
 from dosna.core.compare import other_bytes, unequal
 from dosna.core.plan import ChunkTask
-from dosna.core.types import Shape
+from dosna.core.types import Array, Shape
 from dosna.engines.work.boxes import (
     chunks_of,
     extent_of,
+    is_remote,
     read_box,
     read_source,
 )
+from dosna.engines.work.flow import Flow, Overlapping
 
 __all__ = ["Compare", "Verify"]
 
 
 @dataclass
-class Verify:
+class Verify(Overlapping):
     """The work of checking each chunk; it returns ``(chunk index, state)`` pairs."""
 
     dataset: BackendDataset
@@ -31,19 +33,23 @@ class Verify:
     def __call__(self, tasks: Iterable[ChunkTask]) -> list[tuple[Shape, ChunkState]]:
         dataset = self.dataset
         found: list[tuple[Shape, ChunkState]] = []
+        chunk_size, nbytes = dataset.metadata.chunk_size, dataset.metadata.chunk_nbytes
 
         def verify(idx: Shape) -> None:
             found.append((idx, dataset.verify_chunk(idx)))
 
-        chunk_size, nbytes = dataset.metadata.chunk_size, dataset.metadata.chunk_nbytes
-        for task in tasks:
+        def verify_all(task: ChunkTask) -> None:
             chunks = chunks_of(task, extent_of(task.out), chunk_size)
             dataset.for_each(verify, [idx for idx, _ in chunks], nbytes)
+
+        with Flow(ahead=self.overlaps and dataset.remote) as flow:
+            for _ in flow.read(verify_all, tasks):
+                pass
         return found
 
 
 @dataclass
-class Compare:
+class Compare(Overlapping):
     """The work of comparing chunks with an array of the same shape, which should be equal.
 
     It returns ``(chunk index, number of elements that differ, index of the first)`` for the chunks
@@ -57,15 +63,21 @@ class Compare:
     def __call__(self, tasks: Iterable[ChunkTask]) -> list[tuple[Shape, int, Shape]]:
         chunk_size = self.dataset.metadata.chunk_size
         found = []
-        for task in tasks:
-            block = read_box(self.dataset, task.out)
-            other = read_source(self.other, task.out)
-            for idx, place in chunks_of(task, block.shape, chunk_size):
-                differ = (other_bytes if self.exact else unequal)(block[place], other[place])
-                count = int(np.count_nonzero(differ))
-                if count:
-                    at = np.unravel_index(int(np.argmax(differ)), differ.shape)
-                    start = (i * c for i, c in zip(idx, chunk_size, strict=True))
-                    first = tuple(int(s + a) for s, a in zip(start, at, strict=True))
-                    found.append((idx, count, first))
+        with Flow(ahead=self.overlaps) as flow:
+            for task, (block, other) in flow.read(self._read, tasks):
+                if other is None:
+                    other = read_source(self.other, task.out)
+                for idx, place in chunks_of(task, block.shape, chunk_size):
+                    differ = (other_bytes if self.exact else unequal)(block[place], other[place])
+                    count = int(np.count_nonzero(differ))
+                    if count:
+                        at = np.unravel_index(int(np.argmax(differ)), differ.shape)
+                        start = (i * c for i, c in zip(idx, chunk_size, strict=True))
+                        first = tuple(int(s + a) for s, a in zip(start, at, strict=True))
+                        found.append((idx, count, first))
         return found
+
+    def _read(self, task: ChunkTask) -> tuple[Array, Array | None]:
+        """Read what may be read ahead; the caller reads the rest."""
+        block = read_box(self.dataset, task.out)
+        return block, read_source(self.other, task.out) if is_remote(self.other) else None

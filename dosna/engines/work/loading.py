@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass
 from math import gcd, prod
@@ -19,15 +20,17 @@ from dosna.engines.work.boxes import (
     bytes_of,
     count_of,
     extent_of,
+    is_remote,
     objects_of,
     read_source,
 )
+from dosna.engines.work.flow import Flow, Overlapping
 
 __all__ = ["Load", "load_block"]
 
 
 @dataclass
-class Load:
+class Load(Overlapping):
     """The work of writing boxes of stored objects from a source with shape, dtype and slicing.
 
     Where only part of the source is stored (`sparse`), objects of fill values are left out.
@@ -40,30 +43,61 @@ class Load:
     sparse: bool = False
 
     def __call__(self, tasks: Iterable[ChunkTask]) -> None:
+        behind = self.overlaps and self.target.remote
+        with Flow(ahead=self.overlaps and is_remote(self.source), behind=behind) as flow:
+            read = _Reader(self.source, 2 if behind else 1)
+            for task, block in flow.read(read, tasks):
+                flow.write(self.target.write_many, *self._prepared(task, block))
+
+    def _prepared(self, task: ChunkTask, block: Array) -> tuple[Array, list[ChunkTask]]:
+        """Return the values to write for a box, and the objects to write them to."""
         target = self.target
         dtype = target.metadata.dtype
-        memory: Array | None = None
-        for task in tasks:
-            box = task.out
-            if memory is None and hasattr(self.source, "read_into"):
-                memory = np.empty(prod(extent_of(box)), self.source.dtype)
-            block = self._read(box, memory)
-            if self.checked:
-                block = check_values(block, dtype, "data to load")
-            block = elements(block, dtype)
-            objects = objects_of(box, target.grain)
-            if self.sparse:
-                fill = np.asarray(target.metadata.fillvalue, dtype)
-                objects = [part for part in objects if not _is_fill(block[part.out], fill)]
-            target.write_many(block, objects)
+        if self.checked:
+            block = check_values(block, dtype, "data to load")
+        block = elements(block, dtype)
+        objects = objects_of(task.out, target.grain)
+        if self.sparse:
+            fill = np.asarray(target.metadata.fillvalue, dtype)
+            objects = [part for part in objects if not _is_fill(block[part.out], fill)]
+        return block, objects
 
-    def _read(self, box: tuple[slice, ...], memory: Array | None) -> Array:
-        # Memory that was used before costs less than fresh memory, by half.
+
+class _Reader:
+    """A reader of boxes of a source.
+
+    Memory that was used before costs less than fresh memory, by half, so a source that can read
+    into memory gets the same again.
+
+    Parameters
+    ----------
+    source : object
+        The source.
+    held : int
+        The number of boxes that are held at a time: the one that is read, and one that is written
+        meanwhile.
+    """
+
+    def __init__(self, source: Any, held: int) -> None:
+        self._source, self._held = source, held
+        self._memory: deque[Array] = deque()
+
+    def __call__(self, task: ChunkTask) -> Array:
+        source, box = self._source, task.out
+        if not hasattr(source, "read_into"):
+            block = read_source(source, box)
+            # A source may use its memory again before this is written.
+            kept = is_remote(source) or isinstance(source, np.ndarray)
+            return block if self._held == 1 or kept else block.copy()
         extent = extent_of(box)
-        if memory is None or memory.size < prod(extent):
-            return read_source(self.source, box)
-        block = memory[: prod(extent)].reshape(extent)
-        self.source.read_into(box, block)
+        if len(self._memory) < self._held:
+            self._memory.append(np.empty(prod(extent), source.dtype))
+        else:
+            self._memory.rotate(-1)
+        if self._memory[-1].size < prod(extent):
+            self._memory[-1] = np.empty(prod(extent), source.dtype)
+        block = self._memory[-1][: prod(extent)].reshape(extent)
+        source.read_into(box, block)
         return block
 
 

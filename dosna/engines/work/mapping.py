@@ -27,6 +27,7 @@ from dosna.engines.work.boxes import (
     read_box,
     write_object,
 )
+from dosna.engines.work.flow import Flow, Overlapping
 
 Func = Callable[[Any], Any]
 
@@ -74,7 +75,7 @@ def check_first(func: Func, result: Array, dtype: np.dtype[Any]) -> Array:
 
 
 @dataclass
-class Map:
+class Map(Overlapping):
     """The work of writing a function's result for each chunk to another dataset."""
 
     source: BackendDataset
@@ -83,41 +84,25 @@ class Map:
     dtype_given: bool
 
     def __call__(self, tasks: Iterable[ChunkTask]) -> None:
-        meta, grain = self.target.metadata, self.target.grain
-        for task in tasks:
-            block = read_box(self.source, task.out)
+        _replace_boxes(self.source, self.target, self._result, tasks, self.overlaps)
 
-            def one(place: tuple[slice, ...], block: Array = block) -> Array:
-                # The ellipsis keeps an array of no axes an array.
-                inside: Any = (*place, ...)
-                seen = block[inside]
-                result = result_of(self.func, seen, seen.shape)
-                if self.dtype_given:
-                    return elements(result, meta.dtype)  # type: ignore[no-any-return]
-                return check_first(self.func, result, meta.dtype)
-
-            whole = by_chunk(block.shape, meta.chunk_size, meta.dtype, one)
-            self.target.write_many(whole, objects_of(task.out, grain))
+    def _result(self, block: Array) -> Array:
+        result = result_of(self.func, block, block.shape)
+        dtype = self.target.metadata.dtype
+        if self.dtype_given:
+            return elements(result, dtype)  # type: ignore[no-any-return]
+        return check_first(self.func, result, dtype)
 
 
 @dataclass
-class Apply:
+class Apply(Overlapping):
     """The work of replacing each chunk by a function's result for it."""
 
     dataset: BackendDataset
     func: Func
 
     def __call__(self, tasks: Iterable[ChunkTask]) -> None:
-        meta, grain = self.dataset.metadata, self.dataset.grain
-        for task in tasks:
-            block = read_box(self.dataset, task.out)
-
-            def one(place: tuple[slice, ...], block: Array = block) -> Array:
-                inside: Any = (*place, ...)
-                return self._result(block[inside])
-
-            whole = by_chunk(block.shape, meta.chunk_size, meta.dtype, one)
-            self.dataset.write_many(whole, objects_of(task.out, grain))
+        _replace_boxes(self.dataset, self.dataset, self._result, tasks, self.overlaps)
 
     def _result(self, block: Array) -> Array:
         result = result_of(self.func, block, block.shape)
@@ -125,8 +110,29 @@ class Apply:
         return check_cast(self.func, result, self.dataset.metadata.dtype, advice)
 
 
+def _replace_boxes(
+    source: BackendDataset,
+    target: BackendDataset,
+    result_for: Func,
+    tasks: Iterable[ChunkTask],
+    overlaps: bool,
+) -> None:
+    """Write the result for each chunk of the boxes of one dataset to another, or the same."""
+    meta, grain = target.metadata, target.grain
+    with Flow(ahead=overlaps and source.remote, behind=overlaps and target.remote) as flow:
+        for task, block in flow.read(lambda task: read_box(source, task.out), tasks):
+
+            def one(place: tuple[slice, ...], block: Array = block) -> Array:
+                # The ellipsis keeps an array of no axes an array.
+                inside: Any = (*place, ...)
+                return result_for(block[inside])  # type: ignore[no-any-return]
+
+            whole = by_chunk(block.shape, meta.chunk_size, meta.dtype, one, kept=flow.behind)
+            flow.write(target.write_many, whole, objects_of(task.out, grain))
+
+
 @dataclass
-class HaloMap:
+class HaloMap(Overlapping):
     """The work of `Map` for a function that sees past the edge of each chunk.
 
     Its tasks are those of a plan over groups of chunks, see `halo_group`.
@@ -141,13 +147,15 @@ class HaloMap:
     dtype_given: bool
 
     def __call__(self, tasks: Iterable[ChunkTask]) -> None:
-        for task in tasks:
-            # Nothing of one group is held while the next is read: two would exceed the limit.
-            self._one(task.out)
+        ahead, behind = self.overlaps and self.source.remote, self.overlaps and self.target.remote
+        with Flow(ahead=ahead, behind=behind) as flow:
+            for task, group in flow.read(lambda task: self.extended(task.out), tasks):
+                self._one(task.out, group, flow)
+                # Nothing of one group is held while the next is read: two would exceed the limit.
+                del group
 
-    def _one(self, box: Sequence[slice]) -> None:
+    def _one(self, box: Sequence[slice], group: Array, flow: Flow) -> None:
         meta, grain = self.target.metadata, self.target.grain
-        group = self.extended(box)
 
         def result(stored: ChunkTask) -> tuple[ChunkTask, Array]:
             seen = group[self._around(stored.out)]
@@ -155,12 +163,16 @@ class HaloMap:
             def one(place: tuple[slice, ...]) -> Array:
                 return self._result(seen[self._around(place)].copy())
 
-            return stored, by_chunk(extent_of(stored.out), meta.chunk_size, meta.dtype, one)
+            extent, kept = extent_of(stored.out), self.target.remote
+            return stored, by_chunk(extent, meta.chunk_size, meta.dtype, one, kept)
 
         results: Iterable[tuple[ChunkTask, Array]] = map(result, objects_of(box, grain))
         if self.target.remote:
             # The function is called in this thread, and the results are written by many.
             results = list(results)
+        flow.write(self._write, results)
+
+    def _write(self, results: Iterable[tuple[ChunkTask, Array]]) -> None:
         self.target.for_each(lambda pair: write_object(self.target, *pair), results)
 
     def _around(self, box: Sequence[slice]) -> tuple[slice, ...]:

@@ -10,17 +10,15 @@ import numpy as np
 
 from dosna.backends.base import BackendDataset
 from dosna.core.plan import ChunkTask
-from dosna.core.types import Shape
-from dosna.engines.work.boxes import (
-    chunks_of,
-    read_box,
-)
+from dosna.core.types import Array, Shape
+from dosna.engines.work.boxes import chunks_of, read_box
+from dosna.engines.work.flow import Flow, Overlapping
 
 __all__ = ["Clear", "Reduce"]
 
 
 @dataclass
-class Reduce:
+class Reduce(Overlapping):
     """The work of reducing each chunk to one value; it returns ``(chunk index, value)`` pairs."""
 
     dataset: BackendDataset
@@ -30,11 +28,14 @@ class Reduce:
     def __call__(self, tasks: Iterable[ChunkTask]) -> list[tuple[Shape, Any]]:
         reduce, chunk_size = self.ufunc.reduce, self.dataset.metadata.chunk_size
         found = []
-        for task in tasks:
-            block = read_box(self.dataset, task.out)
-            for idx, place in chunks_of(task, block.shape, chunk_size):
-                found.append((idx, reduce(block[place], axis=None, dtype=self.dtype)))
+        with Flow(ahead=self.overlaps) as flow:
+            for task, block in flow.read(self._read, tasks):
+                for idx, place in chunks_of(task, block.shape, chunk_size):
+                    found.append((idx, reduce(block[place], axis=None, dtype=self.dtype)))
         return found
+
+    def _read(self, task: ChunkTask) -> Array:
+        return read_box(self.dataset, task.out)
 
 
 @dataclass
