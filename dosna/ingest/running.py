@@ -161,6 +161,8 @@ class _Ingest:
     def _load(self, array: PlannedArray, stack: ExitStack, progress: ArrayProgress) -> None:
         con, resumes = self.con, array.state == "resume"
         made = con.get_dataset(array.target) if resumes else self._create(array, stack)
+        if not resumes:
+            made.instance.continue_creation()
         limit = self.request.memory_limit
         made.load(
             data_of(self.source, array), missing=resumes, progress=progress, memory_limit=limit
