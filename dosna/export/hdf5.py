@@ -18,6 +18,7 @@ import h5py
 import numpy as np
 from h5py import h5d, h5p, h5t
 
+from dosna.array.chunked import windows
 from dosna.array.dataset import EngineDataset
 from dosna.backends.base import BackendDataset
 from dosna.backends.hdf5 import chunkfile as h5format
@@ -28,10 +29,11 @@ from dosna.core.names import parents
 from dosna.core.plan import ChunkTask, every_chunk
 from dosna.core.progress import share_of
 from dosna.core.text import element_bytes, is_text
-from dosna.core.types import Array
+from dosna.core.types import Array, Box
 from dosna.core.values import encode_value
 from dosna.engines.base import Report
 from dosna.engines.work.boxes import read_box, workers_within
+from dosna.engines.work.flow import Flow, Overlapping
 from dosna.errors import ConfigurationError, RefusedError, StorageError
 from dosna.export.job import Job, array_of_list, file_chunks
 from dosna.io.h5chunks import write_stored_chunk
@@ -94,7 +96,7 @@ def _write_dataset(
     if chunked:
         count = _Counter(progress, metadata.total_chunks)
         work = _WriteChunks(ds.instance, made, metadata, bool(job.request.compression), count)
-        _fill(job, work, metadata)
+        _fill(job, work, ds)
     elif metadata.size:
         _write_box(made, (), np.asarray(ds[()], ds.dtype))
 
@@ -170,10 +172,13 @@ def _write_box(data: h5py.Dataset, box: tuple[slice, ...], block: Array) -> None
         data.id.write(h5py.h5s.ALL, h5py.h5s.ALL, raw, data.id.get_type())
 
 
-def _fill(job: Job, work: _WriteChunks, metadata: DatasetMetadata) -> None:
-    tasks = every_chunk(metadata.shape, metadata.chunk_size)
-    held = prod(metadata.chunk_size) * element_bytes(metadata.dtype)
-    workers = workers_within(job.request.memory_limit, 4 * held, "export")
+def _fill(job: Job, work: _WriteChunks, ds: EngineDataset) -> None:
+    box, limit = work.metadata.chunk_size, job.request.memory_limit
+    held = 4 * prod(box) * element_bytes(ds.dtype)
+    workers = workers_within(limit, held, "export")
+    if ds.instance.remote:
+        box, work.overlaps = windows(ds, box, held, limit)
+    tasks = every_chunk(ds.shape, box)
     if workers is not None and workers < job.runner.threads:
         work(tasks)
     else:
@@ -206,7 +211,7 @@ class _Counter:
 
 
 @dataclass
-class _WriteChunks:
+class _WriteChunks(Overlapping):
     """A copy of chunks into an HDF5 dataset, in the form in which HDF5 stores them."""
 
     dataset: BackendDataset
@@ -216,14 +221,21 @@ class _WriteChunks:
     count: _Counter
 
     def __call__(self, tasks: Iterable[ChunkTask]) -> None:
-        for task in tasks:
-            block = read_box(self.dataset, task.out)
-            if block.dtype.kind in "UT":  # variable length: not stored in the chunk itself
-                _write_box(self.target, task.out, block)
-            else:
-                start = tuple(s.start for s in task.out)
-                write_stored_chunk(self.target.id, start, self._image(block))
-            self.count.one_more()
+        with Flow(ahead=self.overlaps) as flow:
+            for task, block in flow.read(self._read, tasks):
+                for part in every_chunk(block.shape, self.metadata.chunk_size):
+                    self._write(_inside(task.out, part.out), block[part.out])
+                    self.count.one_more()
+
+    def _read(self, task: ChunkTask) -> Array:
+        return read_box(self.dataset, task.out)
+
+    def _write(self, box: Box, chunk: Array) -> None:
+        if chunk.dtype.kind in "UT":  # variable length: not stored in the chunk itself
+            _write_box(self.target, box, chunk)
+        else:
+            start = tuple(s.start for s in box)
+            write_stored_chunk(self.target.id, start, self._image(chunk))
 
     def _image(self, block: Array) -> Any:
         meta = self.metadata
@@ -237,6 +249,13 @@ class _WriteChunks:
         if meta.dtype.itemsize > 1:
             raw = np.ascontiguousarray(raw.reshape(-1, meta.dtype.itemsize).T)
         return compress_zlib(raw.data, _LEVEL)
+
+
+def _inside(box: Box, place: Box) -> Box:
+    """Return the place in the array of a place in a box."""
+    return tuple(
+        slice(b.start + p.start, b.start + p.stop) for b, p in zip(box, place, strict=True)
+    )
 
 
 def _set_attributes(to: h5py.Dataset | h5py.Group, attrs: Mapping[str, Any]) -> None:

@@ -13,8 +13,10 @@ from dosna.backends.base import BackendDataset
 from dosna.core.plan import ChunkTask
 from dosna.core.progress import share_of
 from dosna.core.text import is_text
+from dosna.core.types import Array
 from dosna.engines.base import Report
 from dosna.engines.work.boxes import read_box
+from dosna.engines.work.flow import Flow, Overlapping
 from dosna.errors import ConfigurationError, RefusedError
 from dosna.export.job import Job
 
@@ -22,7 +24,7 @@ __all__ = ["write"]
 
 
 @dataclass
-class _WriteBoxes:
+class _WriteBoxes(Overlapping):
     """A copy of boxes of a dataset into a file that has its full length, from `offset` on."""
 
     dataset: BackendDataset
@@ -31,11 +33,14 @@ class _WriteBoxes:
 
     def __call__(self, tasks: Iterable[ChunkTask]) -> None:
         meta = self.dataset.metadata
-        for task in tasks:
-            block = read_box(self.dataset, task.out)
-            # Mapped again for each box: what was written is no longer this process's memory.
-            whole = np.memmap(self.path, meta.dtype, "r+", self.offset, meta.shape)
-            whole[task.out] = block
+        with Flow(ahead=self.overlaps) as flow:
+            for task, block in flow.read(self._read, tasks):
+                # Mapped again for each box: what was written is no longer this process's memory.
+                whole = np.memmap(self.path, meta.dtype, "r+", self.offset, meta.shape)
+                whole[task.out] = block
+
+    def _read(self, task: ChunkTask) -> Array:
+        return read_box(self.dataset, task.out)
 
 
 def write(job: Job, path: str, report: Report | None) -> None:
