@@ -45,8 +45,9 @@ def minima(
     work: Mapping[str, Callable[[], object]],
     seconds: float,
     after: Mapping[str, Callable[[], object]] | None = None,
+    least: int = 3,
 ) -> dict[str, float]:
-    """Return the shortest time of each function, in seconds, of at least three rounds.
+    """Return the shortest time of each function, in seconds, of at least `least` rounds.
 
     A function of the same name in `after` is called after the work, and is not timed.
 
@@ -69,7 +70,7 @@ def minima(
     best = dict.fromkeys(names, float("inf"))
     end = time.perf_counter() + seconds
     rounds = 0
-    while rounds < 3 or time.perf_counter() < end:
+    while rounds < least or time.perf_counter() < end:
         turn = rounds % len(names)
         for name in names[turn:] + names[:turn]:
             best[name] = min(best[name], once(name))
