@@ -168,6 +168,22 @@ def test_progress_counts_chunks(remote):
     assert told == sorted(told)
 
 
+@pytest.mark.parametrize("engine", ["cpu", "joblib"])
+def test_progress_does_not_count_what_is_only_read_ahead(engine):
+    if engine == "joblib":
+        require("joblib")
+    con = dn.Connection("progress", backend="ram", engine=engine)
+    con.instance.__class__ = Remote
+    with con:
+        ds = con.create_dataset("a", data=MANY, chunk_size=(1, 2))
+        called, early = [], []
+        ds.apply(
+            lambda block: called.append(None) or -block,
+            progress=lambda done, total: done > len(called) and early.append(done),
+        )
+    assert not early
+
+
 def chunks_of(proxy, method, name):
     """Count the requests of a method for chunks of a dataset."""
     return sum(r.method == method and f"/{name}/c/" in r.path for r in list(proxy.requests))
