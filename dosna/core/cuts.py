@@ -23,24 +23,25 @@ class Axis(NamedTuple):
     chunk: tuple[slice, ...]
     out: tuple[slice, ...]
     whole: tuple[bool, ...]
+    any_whole: bool
     all_whole: bool
-
-    @property
-    def length(self) -> int:
-        return len(self.idx)
+    # A field, because plans ask for it often and axes are cached.
+    length: int
 
     def part(self, start: int, stop: int) -> Axis:
-        if stop - start == len(self.idx):
+        if stop - start == self.length:
             return self
         ends = slice(start, stop)
-        whole = self.whole[ends]
-        return Axis(
-            self.idx[ends],
-            self.chunk[ends],
-            self.out[ends],
-            whole,
-            self.all_whole or False not in whole,
-        )
+        return _axis(self.idx[ends], self.chunk[ends], self.out[ends], self.whole[ends])
+
+
+def _axis(
+    idx: Sequence[int],
+    chunk: tuple[slice, ...],
+    out: tuple[slice, ...],
+    whole: tuple[bool, ...],
+) -> Axis:
+    return Axis(idx, chunk, out, whole, True in whole, False not in whole, len(idx))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -98,7 +99,7 @@ def cut(r: Range, n: int, c: int) -> Axis:
 def _cut_anew(r: Range, n: int, c: int) -> Axis:
     start, count, step = r
     if count == 0:
-        return Axis((), (), (), (), True)
+        return _axis((), (), (), ())
     last = start + (count - 1) * step
     idx: Sequence[int]
     if step <= c:
@@ -126,7 +127,7 @@ def _cut_anew(r: Range, n: int, c: int) -> Axis:
     else:
         cuts = [part(at) for at in range(len(idx))]
     chunk, whole = zip(*cuts, strict=True)
-    return Axis(idx, chunk, out, whole, False not in whole)
+    return _axis(idx, chunk, out, whole)
 
 
 _cut_short = lru_cache(maxsize=128)(_cut_anew)

@@ -113,10 +113,13 @@ class Plan:
         lengths = [column.length for column in columns]
         if self._stop - self._start == prod(lengths):
             # Most plans have all tasks, and if these are few, this is twice as fast.
-            idx, chunk, out, whole = _fields(columns)
+            idx, chunk, out, whole = _fields(columns, lengths)
         else:
             boxes = [
-                _fields([column.part(*ends) for column, ends in zip(columns, box, strict=True)])
+                _fields(
+                    [column.part(*ends) for column, ends in zip(columns, box, strict=True)],
+                    [stop - start for start, stop in box],
+                )
                 for box in _boxes(lengths, self._start, self._stop)
             ]
             idx = chain.from_iterable([box.idx for box in boxes])
@@ -292,7 +295,7 @@ def single(
 
 
 def _all_of(columns: Sequence[_Column]) -> Plan:
-    return Plan(tuple(columns), 0, prod(column.length for column in columns))
+    return Plan(tuple(columns), 0, prod([column.length for column in columns]))
 
 
 def _boxes(sizes: Sequence[int], start: int, stop: int) -> Iterator[_Box]:
@@ -323,24 +326,26 @@ def _product(columns: Sequence[Iterable[Any]]) -> Iterator[Index]:
     return zip(columns[0]) if len(columns) == 1 else product(*columns)
 
 
-def _fields(box: Sequence[_Column]) -> Columns:
+def _fields(box: Sequence[_Column], lengths: Sequence[int]) -> Columns:
     """Make the columns of a box's tasks, with the points not yet in their places."""
     return Columns(
         _product([column.idx for column in box]),
         _product([column.chunk for column in box]),
         _product([column.out for column in box]),
-        _whole(box),
+        _whole(box, lengths),
     )
 
 
-def _whole(box: Sequence[_Column]) -> Iterator[bool]:
+def _whole(box: Sequence[_Column], lengths: Sequence[int]) -> Iterator[bool]:
     """Return the `whole` flags of a box's tasks."""
-    axes = [column for column in box if isinstance(column, Axis)]
-    if len(axes) < len(box) or any(True not in axis.whole for axis in axes):
-        return repeat(False, prod(column.length for column in box))
-    if all(axis.all_whole for axis in axes):
-        return repeat(True, prod(axis.length for axis in axes))
-    return map(all, product(*(axis.whole for axis in axes)))
+    flags: list[tuple[bool, ...]] = []
+    every = True
+    for column in box:
+        if not isinstance(column, Axis) or not column.any_whole:
+            return repeat(False, prod(lengths))
+        flags.append(column.whole)
+        every = every and column.all_whole
+    return repeat(True, prod(lengths)) if every else map(all, product(*flags))
 
 
 def touched(

@@ -52,7 +52,10 @@ def as_arrays(tasks: Iterable[ChunkTask]) -> list[ChunkTask]:
 def _hull(k: Any, length: int) -> tuple[int, int] | None:
     """Return the first and the last place that an index touches on an axis."""
     if isinstance(k, slice):
-        chosen = range(length)[k]
+        start, stop, step = k.indices(length)
+        if step == 1:
+            return (start, stop - 1) if start < stop else None
+        chosen = range(start, stop, step)
         return (chosen[0], chosen[-1]) if chosen else None
     if isinstance(k, int):
         return k, k
@@ -83,15 +86,15 @@ def byte_ranges(metadata: DatasetMetadata, key: Slices, cost: int) -> list[tuple
         if hull is None:
             return []
         bounds.append(hull)
-    strides = [metadata.dtype.itemsize] * metadata.ndim
-    for axis in range(metadata.ndim - 1, 0, -1):
-        strides[axis - 1] = strides[axis] * metadata.chunk_size[axis]
-    first = sum(b[0] * s for b, s in zip(bounds, strides, strict=True))
-    last = sum(b[1] * s for b, s in zip(bounds, strides, strict=True)) + metadata.dtype.itemsize
+    first, stride = 0, metadata.dtype.itemsize
+    last = step = stride
+    for (begin, end), c in zip(reversed(bounds), reversed(metadata.chunk_size), strict=True):
+        first += begin * stride
+        last += end * stride
+        step, stride = stride, stride * c
     if not bounds:
         return [(first, last)]
     begin, end = bounds[0]
-    step = strides[0]
     inner = last - (end - begin) * step - first
     if (end - begin + 1) * (cost + inner) < last - first:
         places = range(first, first + (end - begin + 1) * step, step)

@@ -10,6 +10,7 @@ from dosna.backends.hdf5.chunkfile import unfiltered
 from dosna.backends.hdf5.folder import H5Folder
 from dosna.codecs.fletcher32 import fletcher32
 from dosna.core.types import Array, Slices
+from dosna.io.files import size_of
 from dosna.io.ranges import PIECE, SMALL, byte_ranges, read_fully
 from dosna.io.scratch import scratch
 
@@ -48,11 +49,13 @@ def _read_elements(folder: H5Folder, file: int, key: Slices | None) -> Array | N
         count = os.preadv(file, (head, data, tail, beyond), 0)
         if count == folder.length and head == start:
             return _checked(chunk, data, tail)
-    if os.fstat(file).st_size != folder.length:
+    if size_of(file) != folder.length:
         return None
-    near = [r for r in ranges if r[0] == 0]
-    complete = read_fully(file, [memoryview(head), *(data[:last] for _, last in near)], 0)
-    for first, last in ranges[len(near) :]:
+    parts = [memoryview(head)]
+    if ranges and ranges[0][0] == 0:
+        parts.append(data[: ranges.pop(0)[1]])
+    complete = read_fully(file, parts, 0)
+    for first, last in ranges:
         complete = complete and read_fully(file, [data[first:last]], len(start) + first)
     if tail:
         complete = complete and read_fully(file, [memoryview(tail)], len(start) + len(data))
@@ -68,7 +71,7 @@ def _checked(chunk: Array, data: memoryview, tail: bytearray) -> Array:
 def _read_compressed(folder: H5Folder, file: int) -> Array | None:
     frame, metadata = folder.frame, folder.metadata
     assert frame is not None
-    size = os.fstat(file).st_size - frame.length
+    size = size_of(file) - frame.length
     if not 0 < size <= _MOST_STORED:
         return None
     head, stored = bytearray(frame.length), scratch.raw(size)

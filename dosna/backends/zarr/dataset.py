@@ -25,7 +25,7 @@ from dosna.core.plan import ChunkTask
 from dosna.core.types import Array, Shape, Slices
 from dosna.errors import DosnaError, StorageError
 from dosna.io.cache import Cache
-from dosna.io.files import TEMPORARY, disk, failure, read_range, replace_file, sync_folder
+from dosna.io.files import TEMPORARY, disk, failure, read_range, replace_file, size_of, sync_folder
 from dosna.io.ranges import METADATA_LOCK, PIECE, SMALL, byte_ranges, lock_place, read_fully
 from dosna.io.scratch import bytes_like, scratch
 
@@ -268,7 +268,7 @@ class FileDataset(FolderDataset[ArrayFolder], StoreDataset):
         pipeline, meta = self.layout.pipeline, self.metadata
         length = pipeline.size
         assert length is not None
-        found = os.fstat(file).st_size
+        found = size_of(file)
         if found != length:
             self.corrupt(idx, f"it has {found} bytes instead of {length}")
         memory = scratch.raw(length)
@@ -311,11 +311,12 @@ class ShardedFileDataset(ShardedDataset, FileDataset):
             except GONE:
                 return None
             try:
-                length = os.fstat(file).st_size
-                start, stop, _ = slice(*shards.index_range).indices(length)
+                length, start = size_of(file), shards.index_range[0]
+                if start < 0:
+                    start = max(0, start + length)
                 # The bytes are compared, which is fast, because the file's time stamp would not
                 # be a safe criterion.
-                head = os.pread(file, stop - start, start)
+                head = os.pread(file, shards.index_size, start)
                 known = self._raw_indexes.peek(shard)
                 if known is None or known[0] != head:
                     try:
