@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Callable
 from typing import Any
 
@@ -9,10 +10,23 @@ import numpy as np
 
 from dosna.core.types import Array
 
-__all__ = ["LZ4", "PLAIN", "ZSTD", "bitunshuffle", "block_elements", "bytes_in_blocks"]
+__all__ = [
+    "LZ4",
+    "PLAIN",
+    "ZSTD",
+    "bitunshuffle",
+    "block_elements",
+    "blosc_frame",
+    "stored_blocks",
+]
 
 PLAIN, LZ4, ZSTD = 0, 2, 3
 """The compressor of the blocks, in the filter's fifth parameter."""
+
+_HEADER, _SIZE, _BLOSC = struct.Struct(">QI"), struct.Struct(">I"), struct.Struct("<4B3I")
+_BITSHUFFLED, _UNSPLIT = 0x4, 0x10
+_FORMATS = {LZ4: 1, ZSTD: 4}
+"""Numbers of the compressors in c-blosc."""
 
 _AT_ONCE = 1 << 17
 """The number of bytes that stay in the processor's cache from one step to the next."""
@@ -29,10 +43,8 @@ def block_elements(itemsize: int) -> int:
     return max(8192 // itemsize // 8 * 8, 128)
 
 
-def bytes_in_blocks(
-    data: Any, nbytes: int, itemsize: int, decompress: Callable[[Any, int], Any]
-) -> tuple[bytearray, int]:
-    """Decompress the blocks of a chunk.
+def stored_blocks(data: Any, nbytes: int, itemsize: int) -> tuple[int, list[tuple[int, int]], int]:
+    """Find the compressed blocks of a chunk.
 
     Each block has its size before it. The rest of the chunk, which is too short for a block,
     follows uncompressed.
@@ -45,36 +57,84 @@ def bytes_in_blocks(
         The size of the decoded chunk in bytes.
     itemsize : int
         The size of an element in bytes.
-    decompress : callable
-        A function that takes a compressed block and its decompressed size.
 
     Returns
     -------
-    found : bytearray
-        The decompressed bytes, still shuffled.
-    elements : int
-        The number of elements of a block.
+    size : int
+        The decompressed size of a block; the last one may be smaller.
+    blocks : list of tuple
+        The start and the length of each block.
+    end : int
+        The position of what follows the blocks.
 
     Raises
     ------
     ValueError
         The filter does not write such bytes.
     """
-    raw = memoryview(data)
-    total, size = int.from_bytes(raw[:8], "big"), int.from_bytes(raw[8:12], "big")
+    if len(data) < 12:
+        raise ValueError("it is empty")
+    total, size = _HEADER.unpack_from(data)
     if total != nbytes or not size or size % (8 * itemsize):
         raise ValueError(f"it has {total} bytes in blocks of {size}")
-    found, at = bytearray(), 12
-    while nbytes - len(found) >= 8 * itemsize:
-        length = min(size, (nbytes - len(found)) // (8 * itemsize) * (8 * itemsize))
-        stored = int.from_bytes(raw[at : at + 4], "big")
-        block = decompress(raw[at + 4 : at + 4 + stored], length)
-        if len(block) != length:
-            raise ValueError(f"a block decodes to {len(block)} bytes, and not to {length}")
-        found += block
+    count = nbytes // size + (nbytes % size >= 8 * itemsize)
+    blocks, at, last = [], 12, len(data) - 4
+    unpack = _SIZE.unpack_from
+    for _ in range(count):
+        if at > last:
+            raise ValueError("its blocks end too early")
+        (stored,) = unpack(data, at)
+        blocks.append((at + 4, stored))
         at += 4 + stored
-    found += raw[at : at + nbytes - len(found)]
-    return found, size // itemsize
+    if at + nbytes % size % (8 * itemsize) > len(data):
+        raise ValueError("its blocks end too early")
+    return size, blocks, at
+
+
+def blosc_frame(
+    data: Any,
+    blocks: list[tuple[int, int]],
+    size: int,
+    itemsize: int,
+    how: int,
+    decompress: Callable[[Any, int], Any],
+) -> Array:
+    """Return whole blocks as a frame of c-blosc, which decompresses and unshuffles them.
+
+    Parameters
+    ----------
+    data : bytes-like
+        The stored bytes of the chunk.
+    blocks : list of tuple
+        The start and the length of each block; at least one.
+    size, itemsize, how : int
+        The decompressed size of a block and of an element, and the compressor.
+    decompress : callable
+        A function that takes a compressed block and its decompressed size.
+
+    Returns
+    -------
+    ndarray of uint8
+        The frame.
+    """
+    # https://github.com/Blosc/c-blosc/blob/main/README_CHUNK_FORMAT.rst
+    first, stop = blocks[0][0] - 4, sum(blocks[-1])
+    body = 16 + 4 * len(blocks)
+    frame = np.empty(body + stop - first, np.uint8)
+    frame[body:] = np.frombuffer(data, np.uint8)[first:stop]
+    starts = np.array([start for start, _ in blocks]) + (body - first - 4)
+    flags = _BITSHUFFLED | _UNSPLIT | _FORMATS[how] << 5
+    header = _BLOSC.pack(2, 1, flags, itemsize, len(blocks) * size, size, len(frame))
+    frame[:16] = np.frombuffer(header, np.uint8)
+    frame[16:body].view("<u4")[:] = starts
+    # The sizes of the blocks are big-endian in the one format and little-endian in the other.
+    places = starts[:, None] + np.arange(4)
+    frame[places] = frame[places[:, ::-1]]
+    for (start, stored), at in zip(blocks, starts.tolist(), strict=True):
+        if stored == size:  # c-blosc takes such a block as not compressed
+            block = decompress(memoryview(data)[start : start + stored], size)
+            frame[at + 4 : at + 4 + size] = np.frombuffer(block, np.uint8)
+    return frame
 
 
 def bitunshuffle(data: Any, itemsize: int, elements: int, out: Array) -> None:

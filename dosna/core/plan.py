@@ -130,6 +130,31 @@ class Plan:
             idx, chunk = self._spliced(idx), self._spliced(chunk)
         return Columns(idx, chunk, out, whole)
 
+    def boxes(self, chunk_size: Sequence[int]) -> list[tuple[Index, Index]] | None:
+        """Return the tasks as few boxes, for arrays that need not be read chunk by chunk.
+
+        Returns
+        -------
+        list of tuple
+            Boxes of the array, as slices of step 1, and the corresponding parts of the canonical
+            array. None if the selection has points or steps.
+        """
+        axes = [column for column in self._columns if isinstance(column, Axis)]
+        if len(axes) < len(self._columns):
+            return None
+        found = []
+        for box in _boxes([axis.length for axis in axes], self._start, self._stop):
+            parts = [axis.part(*ends) for axis, ends in zip(axes, box, strict=True)]
+            place = tuple(
+                slice(a.idx[0] * c + a.chunk[0].start, a.idx[-1] * c + a.chunk[-1].stop)
+                for a, c in zip(parts, chunk_size, strict=True)
+            )
+            out = tuple(slice(a.out[0].start, a.out[-1].stop) for a in parts)
+            if any(p.stop - p.start != o.stop - o.start for p, o in zip(place, out, strict=True)):
+                return None  # there are gaps
+            found.append((place, out))
+        return found
+
     def split(self, k: int) -> list[Plan]:
         """Divide into at most `k` plans, in order, whose lengths differ by at most one."""
         k = min(k, len(self))

@@ -25,7 +25,7 @@ class ByteFile(ABC):
     location: str
 
     most_span: ClassVar[int] = 0
-    """The most bytes of one request for several parts; 0 if requests cost nothing."""
+    """The bytes after which a request for several parts ends; 0 if requests cost nothing."""
 
     range_bytes: ClassVar[int] = PIECE
     """The bytes that an additional request has to save."""

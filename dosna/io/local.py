@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+import threading
+from collections.abc import Callable, Iterable
+from itertools import islice
 from typing import Any
 
 from dosna.errors import SourceChangedError, SourceError
@@ -11,6 +14,18 @@ from dosna.io.bytefile import ByteFile
 from dosna.io.locks import Descriptor, open_descriptor
 
 __all__ = ["LocalFile"]
+
+_COMPARED = 256
+"""The most reads after which the file is compared with its pinned state."""
+
+
+class _Later(threading.local):
+    """The file that this thread compares with its pinned state after several reads."""
+
+    file: LocalFile | None = None
+
+
+_later = _Later()
 
 
 class LocalFile(ByteFile):
@@ -74,7 +89,7 @@ class LocalFile(ByteFile):
             data = os.pread(self._opened(), size, offset)
         except OSError as error:
             raise self._failed("read", error) from error
-        if len(data) == size and self._as_pinned():
+        if len(data) == size and (_later.file is self or self._as_pinned()):
             return data
         again = memoryview(bytearray(size))
         self.read_into(offset, again)
@@ -89,10 +104,35 @@ class LocalFile(ByteFile):
                 except OSError as error:
                     raise self._failed("read", error) from error
                 done += count
-            if self._as_pinned():
+            if _later.file is self or self._as_pinned():
                 break
         if done < len(out):
             raise self._ends(offset, len(out))
+
+    def for_each(self, work: Callable[[Any], object], items: Iterable[Any]) -> None:
+        # The file is compared with its pinned state after many reads: looking it up takes as long
+        # as reading a few rows.
+        if self._pinned is None or _later.file is self:
+            super().for_each(work, items)
+            return
+        waiting = iter(items)
+        while batch := list(islice(waiting, _COMPARED)):
+            while not self._done_as_pinned(work, batch):
+                pass
+
+    def _done_as_pinned(self, work: Callable[[Any], object], items: list[Any]) -> bool:
+        file, _later.file = self._opened(), self
+        try:
+            for item in items:
+                work(item)
+        except Exception:
+            _later.file = None
+            if self._as_pinned() and self._file is file:
+                raise
+            return False  # what was read is not of the pinned state
+        finally:
+            _later.file = None
+        return self._as_pinned() and self._file is file
 
     def _as_pinned(self) -> bool:
         """Return True if the bytes just read are of the pinned state, False to read them again."""

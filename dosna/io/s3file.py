@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 __all__ = ["S3File", "reading_error", "s3_fingerprint"]
 
 
-_workers = Workers("dosna-s3-file", 16, 64 << 20, blocking=True)
+_workers = Workers("dosna-s3-file", 16, 128 << 20, blocking=True)
 
 
 @lru_cache(maxsize=16)
@@ -47,7 +47,7 @@ class S3File(ByteFile):
         have it.
     """
 
-    most_span = 4 << 20
+    most_span = 8 << 20
     range_bytes = 1 << 62
 
     def __init__(self, url: str, options: S3Options, client: S3Client | None = None) -> None:

@@ -19,7 +19,7 @@ from dosna.backends.linked.link import Link
 from dosna.backends.linked.reader import ChunkReader, Records, numbers_of
 from dosna.codecs.hdf5 import FLETCHER32, Decoder, UndecodableError, decoders_of
 from dosna.core.metadata import DatasetMetadata
-from dosna.core.plan import ChunkTask
+from dosna.core.plan import ChunkTask, Plan
 from dosna.core.types import Array, Shape, Slices
 from dosna.errors import (
     ChunkCorruptError,
@@ -29,11 +29,13 @@ from dosna.errors import (
     StaleDatasetError,
 )
 from dosna.io.cache import Cache
+from dosna.io.contiguous import ContiguousReader
 from dosna.io.ranges import within
 
 __all__ = ["LinkedDataset"]
 
 
+_ALL = slice(None)
 _BLOCKS_KEPT = 64
 _NOTHING = np.zeros((), np.uint8)
 
@@ -236,14 +238,52 @@ class LinkedDataset(BackendDataset):
                 chunk = meta.empty_chunk()
                 chunk[inside] = self.get_chunk_data(idx)
                 return chunk[key]
+        box = self._box(idx, key, meta.chunk_size) if self._lies_together else None
+        if box is not None:
+            part = np.empty([b.stop - b.start for b in box], meta.dtype)
+            self._read_boxes(meta, [(box, part)])
+            # An integer takes the only element of its axis.
+            return part[tuple([0 if type(k) is int else _ALL for k in key])]
         shape = np.broadcast_to(_NOTHING, meta.chunk_size)[key].shape
         part = np.empty(shape, meta.dtype)
         self.read_many(part, [ChunkTask(idx, key, (...,), False)])
         return part if shape else part[()]
 
     def read_many(self, out: Array, tasks: Iterable[ChunkTask]) -> None:
+        if self._lies_together and isinstance(tasks, Plan):
+            meta = self.metadata
+            boxes = tasks.boxes(meta.chunk_size)
+            if boxes is not None:
+                self._read_boxes(meta, [(box, out[where]) for box, where in boxes])
+                return
         with self._reading():
             self._reader().read_many(out, tasks)
+
+    @property
+    def _lies_together(self) -> bool:
+        """True if all elements lie together in a local file; then any box is read at once."""
+        return self.link.offset is not None and not self.remote
+
+    def _read_boxes(self, meta: DatasetMetadata, boxes: list[tuple[Any, Array]]) -> None:
+        link = self.link
+        with self._reading():
+            file, start = link.open(self.keys), link.offset or 0
+            reader = ContiguousReader(file, start, meta.shape, meta.dtype)
+            for box, part in boxes:
+                reader.read_into(box, part)
+
+    def _box(self, idx: Shape, key: Slices, size: Shape) -> list[slice] | None:
+        """Return the box of the array that the part `key` of a chunk is, or None."""
+        box = []
+        for i, c, k in zip(idx, size, key, strict=True):
+            if type(k) is int:
+                k = slice(k, k + 1)
+            if type(k) is not slice or type(k.start) is not int or k.step not in (None, 1):
+                return None
+            if type(k.stop) is not int or not 0 <= k.start <= k.stop <= c:
+                return None
+            box.append(slice(i * c + k.start, i * c + k.stop))
+        return box
 
     def has_chunk(self, idx: Shape) -> bool:
         return bool(self._record(idx)[1])

@@ -24,7 +24,7 @@ __all__ = ["ChunkReader", "Records", "numbers_of"]
 
 _GAP = 4096
 """The most unwanted bytes that cost less to read than another request."""
-_LOOKED_UP = 1024
+_LOOKED_UP = 1 << 14
 
 
 Records = npt.NDArray[np.int64]
@@ -192,13 +192,18 @@ class ChunkReader:
 
 
 def _neighbours(parts: list[_Part], most: int) -> Iterator[list[_Part]]:
-    """Yield groups of parts that lie close together in the file, each for one request."""
+    """Yield groups of parts that lie close together in the file, each for one request.
+
+    A request ends with the part by which it has at least `most` bytes.
+    """
     parts.sort(key=lambda part: part.start)
     group: list[_Part] = []
+    stop = 0
     for part in parts:
-        if group and (part.start - group[-1].stop > _GAP or part.stop - group[0].start > most):
+        if group and (part.start - stop > _GAP or stop - group[0].start >= most):
             yield group
             group = []
+        stop = max(stop, part.stop) if group else part.stop
         group.append(part)
     if group:
         yield group

@@ -966,6 +966,23 @@ def test_a_file_in_s3_and_the_requests_for_it(con, gateway, bucket, path):
         assert dict(proxy.counts) == {"GET": 1}  # read ahead
 
 
+def test_neighbouring_chunks_are_few_requests(con, gateway, bucket, path):
+    values = np.random.default_rng(0).integers(0, 255, (10_000, 2048), "u1")
+    with h5py.File(path, "w", libver="latest") as file:
+        file.create_dataset("a", data=values, chunks=(1, 2048))
+        file.create_dataset("b", data=values[:5000], chunks=(1, 2048), shuffle=True)
+    url = put(bucket, "raw/many.h5", path)
+    with Proxy(gateway.endpoint_url) as proxy:
+        con.link(url, endpoint_url=proxy.url)
+        for name, key in (("a", ...), ("a", slice(100, 9000)), ("b", ...), ("a", (..., 7))):
+            proxy.reset()
+            expected = values[: len(con[name])][key]
+            assert np.array_equal(con[name][key], expected)
+            size = len(expected) * 2048
+            # HDF5 puts its index between two of the chunks.
+            assert sum(proxy.counts.values()) <= 1 + -(-size // (8 << 20)), (name, key)
+
+
 def test_an_object_that_changes_or_goes(con, gateway, bucket, scan, tabled):
     url = put(bucket, "scan.h5", scan)
     con.link(url, endpoint_url=gateway.endpoint_url)
