@@ -25,7 +25,16 @@ from dosna.query.expressions.values import (
     to_value,
 )
 
-__all__ = ["Bound", "bind", "bind_condition", "bind_projection", "empty"]
+__all__ = ["Bound", "ColumnType", "bind", "bind_condition", "bind_projection", "empty"]
+
+
+@dataclass(frozen=True)
+class ColumnType:
+    """The type of a column: the dtype of its numbers, if it has any, and the lists around them."""
+
+    name: str
+    dtype: np.dtype[Any] | None
+    depth: int
 
 
 @dataclass(frozen=True)
@@ -44,8 +53,8 @@ class Bound:
         The number of lists around an element; 0 for one value an entry.
     optional : bool
         Whether some may be missing.
-    dtypes : tuple of pairs of str and numpy.dtype
-        The dtypes of the columns, as far as they are numbers.
+    types : tuple of ColumnType
+        The types of the columns.
     name : str
         The name in the result, for those of a projection.
     """
@@ -55,7 +64,7 @@ class Bound:
     dtype: np.dtype[Any] | None
     depth: int
     optional: bool
-    dtypes: tuple[tuple[str, np.dtype[Any]], ...] = ()
+    types: tuple[ColumnType, ...] = ()
     name: str = ""
 
     @property
@@ -162,14 +171,16 @@ def bind(expr: Expr, columns: Mapping[str, Any], name: str = "") -> Bound:
     dtype = dtype_of(value)
     if isinstance(value, (bool, int, float)):
         dtype = np.asarray(value).dtype
-    dtypes = {column: dtype_of(made) for column, made in empties.made.items()}
+    made = [
+        ColumnType(column, dtype_of(one), depth_of(one)) for column, one in empties.made.items()
+    ]
     return Bound(
         expr,
         frozenset(empties.made),
         dtype,
         depth_of(value),
         _is_optional(value),
-        tuple((column, found) for column, found in dtypes.items() if found is not None),
+        tuple(made),
         name,
     )
 

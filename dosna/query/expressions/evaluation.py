@@ -320,6 +320,8 @@ def _where(condition: Value, left: Value, right: Value) -> Value:
     if is_text(left) or is_text(right):
         raise TypeError
     _numbers([left, right])
+    if all(map(is_scalar, (condition, left, right))):
+        return np.where(condition, left, right)[()]
     masked = [isinstance(value, Masked) for value in (condition, left, right)]
     if any(masked) and not any(depth_of(v) or hasattr(v, "layout") for v in (left, right)):
         there = [v.valid if isinstance(v, Masked) else True for v in (condition, left, right)]

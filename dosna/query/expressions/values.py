@@ -108,6 +108,8 @@ def dtype_of(value: Value) -> np.dtype[Any] | None:
         return None
     if hasattr(value, "layout"):
         inner = innermost(value.layout)
+        if inner.is_unknown:  # of nothing but empty lists
+            return np.dtype(np.float64)
         return np.dtype(inner.dtype) if inner.is_numpy else None
     plain = value.content if isinstance(value, Lists) else _data(value)
     return np.dtype(plain.dtype)
@@ -150,6 +152,8 @@ def to_value(array: Any) -> Value:
         data = np.asarray(layout.content.data)
         picked = data[np.where(valid, index, 0)] if len(data) else np.zeros(len(index), data.dtype)
         return Masked(picked, np.asarray(valid))
+    if layout.is_list and layout.content.is_unknown and not layout.is_regular:
+        return Lists(np.asarray(layout.to_ListOffsetArray64(True).offsets.data), np.empty(0))
     if layout.is_list and layout.content.is_numpy and not is_text(array):
         if layout.is_regular:
             data = np.asarray(layout.content.data)[: len(layout) * layout.size]
@@ -295,7 +299,11 @@ def _apply_awkward(func: Callable[..., Any], values: tuple[Value, ...], mixed: b
         arrays = [a if is_scalar(a) else ak.from_regular(a, axis=None) for a in arrays]
     try:
         if func is np.where:
-            return to_value(ak.where(*arrays))
+            # Awkward has int64 and float64 for literals, and NumPy what is beside them.
+            known = [v if is_scalar(v) else dtype_of(v) for v in values[1:]]
+            dtype = np.result_type(*known)
+            typed = [dtype.type(v) if is_scalar(v) else v for v in arrays[1:]]
+            return to_value(ak.where(arrays[0], *typed))
         return to_value(func(*arrays))
     except TypeError as error:
         raise QueryTypeError(str(error)) from error

@@ -2,11 +2,47 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 from typing import Literal as OneOf
 
+import numpy as np
+
 from dosna.query.expressions.binding import Bound
+from dosna.query.expressions.evaluation import compute
+from dosna.query.expressions.functions import FUNCTIONS
+from dosna.query.expressions.intervals import (
+    ANY_LENGTH,
+    ANYTHING,
+    Span,
+    both,
+    chosen,
+    compare,
+    compute_span,
+    either,
+    fill,
+    is_missing,
+    item,
+    literal_span,
+    mask,
+    negated,
+    reduced,
+)
+from dosna.query.expressions.nodes import (
+    Binary,
+    Call,
+    Column,
+    Compare,
+    Expr,
+    In,
+    Item,
+    Logical,
+    Mask,
+    Unary,
+)
+from dosna.query.expressions.values import is_scalar
 
 __all__ = ["Zone", "bounds"]
 
@@ -19,7 +55,7 @@ class Zone:
     ----------
     count : int
         The number of values: of entries, or of elements in all lists; with NaN and the missing.
-    min, max : bool, int, float or None
+    min, max : bool, int, float, str or None
         The least and the greatest that are neither NaN nor missing; None if there is none.
     nans : int
         The number of NaN.
@@ -32,8 +68,8 @@ class Zone:
     """
 
     count: int
-    min: bool | int | float | None
-    max: bool | int | float | None
+    min: bool | int | float | str | None
+    max: bool | int | float | str | None
     nans: int = 0
     nulls: int = 0
     min_length: int | None = None
@@ -56,4 +92,102 @@ def bounds(bound: Bound, zones: Mapping[str, Zone]) -> OneOf["all", "some", "non
     {'all', 'some', 'none'}
         What is proved. ``'some'`` may still be all or none.
     """
-    return "some"
+    span = _Reader(bound, zones).span(bound.expr)
+    if not span.may_hold:
+        return "none"
+    return "all" if span.must_hold else "some"
+
+
+class _Reader:
+    """What is known of the columns of a condition, as spans."""
+
+    def __init__(self, bound: Bound, zones: Mapping[str, Zone]) -> None:
+        self._zones = zones
+        self._types = {column.name: column for column in bound.types}
+
+    def span(self, expr: Expr) -> Span:
+        """Return what an expression can be."""
+        if not expr.columns:
+            value = compute(expr, {})
+            return literal_span(value) if is_scalar(value) else ANYTHING
+        if isinstance(expr, Column):
+            return self._column(expr.name)
+        # Lists of lists have only the lengths of the outer ones.
+        if not isinstance(expr, (Logical, Unary)) and self._is_deep(expr):
+            return ANYTHING
+        spans = [self.span(child) for child in expr.children]
+        return self._combine(expr, spans)
+
+    def _is_deep(self, expr: Expr) -> bool:
+        types = [self._types.get(name) for name in expr.columns]
+        return any(found is None or found.depth > 1 for found in types)
+
+    def _combine(self, expr: Expr, spans: list[Span]) -> Span:
+        match expr:
+            case Logical(op):
+                return functools.reduce(both if op == "&&" else either, spans)
+            case Compare(_, ops):
+                pairs = zip(ops, spans, spans[1:], strict=False)
+                return functools.reduce(both, [compare(op, a, b) for op, a, b in pairs])
+            case In():
+                return functools.reduce(either, [compare("==", spans[0], b) for b in spans[1:]])
+            case Unary(op):
+                return negated(*spans) if op == "!" else compute_span(_UNARY[op], *spans)
+            case Binary(op):
+                return compute_span(op, *spans)
+            case Item(_, index):
+                return item(spans[0], index)
+            case Mask():
+                return mask(*spans)
+            case Call(name):
+                return self._call(name, spans)
+        return ANYTHING
+
+    def _call(self, name: str, spans: list[Span]) -> Span:
+        if FUNCTIONS[name].reduces and len(spans) == 1:
+            return reduced(name, spans[0])
+        match name:
+            case "where":
+                return chosen(*spans)
+            case "fill":
+                return fill(*spans)
+            case "ismissing":
+                return is_missing(*spans)
+        return compute_span(name, *spans)
+
+    def _column(self, name: str) -> Span:
+        zone, column = self._zones.get(name), self._types.get(name)
+        if zone is None or column is None or column.depth > 1:
+            return ANYTHING
+        lengths = None
+        if column.depth:
+            lengths = ANY_LENGTH
+            if zone.min_length is not None and zone.max_length is not None:
+                lengths = (zone.min_length, zone.max_length)
+        null = zone.nulls > 0
+        outer = null and column.depth > 0
+        nothing = Span(None, None, zone.nans > 0, null, lengths=lengths, outer_null=outer)
+        if zone.count <= zone.nans + zone.nulls:
+            return nothing
+        lo, hi = _typed(zone.min, column.dtype), _typed(zone.max, column.dtype)
+        if lo is None or hi is None:
+            return replace(nothing, nan=True, known=False)
+        return replace(nothing, lo=lo, hi=hi)
+
+
+def _typed(end: Any, dtype: np.dtype[Any] | None) -> Any:
+    """Return an end as a scalar of the column's dtype; None if it is none."""
+    if dtype is None:
+        return end if isinstance(end, str) else None
+    if end is None or isinstance(end, (str, bytes)) or dtype.kind not in "biuf":
+        return None
+    # An integer that has become a float was rounded.
+    if dtype.kind in "iu" and not isinstance(end, (int, np.integer)):
+        return None
+    try:
+        return np.asarray(end).astype(dtype)[()] if dtype.kind == "f" else dtype.type(end)
+    except (OverflowError, TypeError, ValueError):
+        return None
+
+
+_UNARY = {"-": "negative", "~": "~"}
