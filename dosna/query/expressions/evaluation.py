@@ -203,7 +203,9 @@ def _unary(expr: Unary, values: list[Value]) -> Value:
         if expr.op == "!":
             return not value
         if isinstance(value, bool):
-            return not value if expr.op == "~" else -value
+            if expr.op == "-":
+                raise TypeError
+            return not value
         return -value if expr.op == "-" else ~value  # type: ignore[operator]
     return apply(_UNARY[expr.op], value)
 
@@ -321,7 +323,7 @@ def _where(condition: Value, left: Value, right: Value) -> Value:
         raise TypeError
     _numbers([left, right])
     if all(map(is_scalar, (condition, left, right))):
-        return np.where(condition, left, right)[()]
+        return np.asarray(np.where(condition, left, right))[()]
     masked = [isinstance(value, Masked) for value in (condition, left, right)]
     if any(masked) and not any(depth_of(v) or hasattr(v, "layout") for v in (left, right)):
         there = [v.valid if isinstance(v, Masked) else True for v in (condition, left, right)]

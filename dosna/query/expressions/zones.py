@@ -14,20 +14,12 @@ from dosna.query.expressions.binding import Bound
 from dosna.query.expressions.evaluation import compute
 from dosna.query.expressions.functions import FUNCTIONS
 from dosna.query.expressions.intervals import (
-    ANY_LENGTH,
-    ANYTHING,
-    Span,
-    both,
     chosen,
-    compare,
     compute_span,
-    either,
     fill,
     is_missing,
     item,
-    literal_span,
     mask,
-    negated,
     reduced,
 )
 from dosna.query.expressions.nodes import (
@@ -41,6 +33,16 @@ from dosna.query.expressions.nodes import (
     Logical,
     Mask,
     Unary,
+)
+from dosna.query.expressions.spans import (
+    ANY_LENGTH,
+    ANYTHING,
+    Span,
+    both,
+    compare,
+    either,
+    literal_span,
+    negated,
 )
 from dosna.query.expressions.values import is_scalar
 

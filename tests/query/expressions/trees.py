@@ -202,8 +202,8 @@ def by_awkward(expr, arrays):
     plain = all(isinstance(value, (bool, int, float, str)) for value in values)
     match expr:
         case Unary(op):
-            if plain and op != "!":
-                return -values[0] if op == "-" else ~values[0]
+            if plain and op == "-":
+                return -values[0]
             return {"-": np.negative, "~": np.invert, "!": np.logical_not}[op](values[0])
         case Binary(op):
             return (PYTHON if plain else UFUNCS)[op](*values)
