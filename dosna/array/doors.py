@@ -271,6 +271,65 @@ class Doors(ArrayHome):
             )
         return names
 
+    def query(
+        self,
+        tree: str,
+        where: Any = None,
+        columns: str | Iterable[str] | None = None,
+        *,
+        entry_start: int | None = None,
+        entry_stop: int | None = None,
+        batch_rows: int | None = None,
+        memory_limit: Limit = None,
+        progress: Progress = None,
+    ) -> Any:
+        """Select entries of a tree by a condition, and some of their columns.
+
+        Nothing is read until a result is asked for: `to_arrow`, `to_awkward`, `to_numpy`,
+        `batches`, `count`, … of the query. Chunks that cannot have such an entry are left out.
+
+        Parameters
+        ----------
+        tree : str
+            The name of the tree's group, such as ``Events``.
+        where : str, optional
+            The condition, such as ``nMuon >= 2 && any(Muon_pt > 20)``; by default all entries.
+        columns : str or iterable of str, optional
+            The columns of the result: names, patterns such as ``Muon_*``, and expressions such as
+            ``"mt = sqrt(2 * MET_pt)"``; by default all branches.
+        entry_start, entry_stop : int, optional
+            The range of entries, as in a slice: negative numbers count from the end.
+        batch_rows : int, optional
+            The most entries of a batch of `batches`; by default those of a range of chunks.
+        memory_limit : int or str, optional
+            The most bytes of columns held at a time, apart from the result, such as '512M'.
+        progress : bool or callable, optional
+            True for a progress bar, or a callback ``(done, total)`` in ranges of entries.
+
+        Returns
+        -------
+        Query
+            The query, see `dosna.query.query.Query`.
+
+        Raises
+        ------
+        DatasetNotFoundError
+            There is no such tree.
+        UnknownNameError
+            There is no such column or function. The message has the nearest names.
+        QueryError
+            The text is not of the language, or the types do not fit.
+
+        Examples
+        --------
+        Select events, and two columns of them::
+
+            q = con.query("Events", "nMuon >= 2 && MET_pt > 50", ["run", "Muon_pt"])
+            table = q.to_arrow()
+        """
+        ways = (entry_start, entry_stop, batch_rows, memory_limit, progress)
+        return verbs.get("query")(self, tree, where, columns, *ways)
+
     def verb(self, name: str) -> Callable[..., Any]:
         """Return a verb of another package, bound to this connection.
 

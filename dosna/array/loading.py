@@ -20,6 +20,7 @@ from dosna.core.sizes import Limit, parse_size
 from dosna.core.text import element_bytes, elements
 from dosna.core.types import Array, Shape
 from dosna.core.values import same_fill
+from dosna.core.zones import ZoneMaker
 from dosna.engines.base import Tasks
 from dosna.engines.work.boxes import (
     BLOCK_BYTES,
@@ -42,11 +43,12 @@ def load(
     progress: Progress = None,
     memory_limit: Limit = None,
     checked: bool = False,
+    zones: ZoneMaker | None = None,
 ) -> None:
     """Carry out `EngineDataset.load`, within a collective call.
 
     Values that the dataset's dtype does not have are an error if `checked`, and are otherwise
-    converted as NumPy does.
+    converted as NumPy does. `zones` takes the extremes of what is written from a source.
     """
     dataset.check_writable()
     if not is_source(data):
@@ -57,11 +59,13 @@ def load(
             f"{dataset.shape}: assign with ds[...] = data to broadcast them"
         )
     job = _job(dataset, data, checked and data.dtype != dataset.dtype, memory_limit)
-    found = dataset.runner.once(lambda: _stored_at(dataset, data, job.block, missing))
-    if found is not None and isinstance(job.work, Load):
+    stored = dataset.runner.once(lambda: _stored_at(dataset, data, job.block, missing))
+    if stored is not None and isinstance(job.work, Load):
         job.work.sparse = True
-    tasks, before = _tasks(dataset, job.block, found, missing)
-    dataset.spread(
+    if isinstance(job.work, Load):
+        job.work.zones = zones
+    tasks, before = _tasks(dataset, job.block, stored, missing)
+    found = dataset.spread(
         "load",
         job.work,
         job.task_bytes,
@@ -71,12 +75,14 @@ def load(
         before=before,
         picklable=job.picklable,
     )
+    if zones is not None and isinstance(job.work, Load):
+        zones.update(found)
 
 
 class _Job(NamedTuple):
     """The work of loading, and how it is cut."""
 
-    work: Callable[[Any], None]
+    work: Callable[[Any], Any]
     block: Shape
     task_bytes: int
     picklable: bool
@@ -88,7 +94,7 @@ def _job(dataset: Chunked, data: Any, checked: bool, memory_limit: Limit) -> _Jo
     itemsize = max(element_bytes(np.dtype(data.dtype)), element_bytes(dtype))
     held = 2 * bytes_of(grain, itemsize)
     if not is_source(data) and not checked:
-        work: Callable[[Any], None] = partial(instance.write_many, elements(data, dtype))
+        work: Callable[[Any], Any] = partial(instance.write_many, elements(data, dtype))
         return _Job(work, grain, held + bytes_of(grain, itemsize), False)
     source, chunks, picklable = opened(data)
     if source is data and chunks:

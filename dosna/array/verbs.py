@@ -24,5 +24,6 @@ registry: Registry[Verb] = Registry(
     {
         "ingest": Known("dosna.ingest.running:ingest"),
         "export": Known("dosna.export:export"),
+        "query": Known("dosna.query.query:query"),
     },
 )

@@ -159,6 +159,23 @@ class BackendDataset(ABC):
     def continue_creation(self) -> None:  # noqa: B027  most do not tell one operation from another
         """Take the next operation that writes for a part of the one that created the dataset."""
 
+    def versions(self, indices: Iterable[Shape], lasting: bool = False) -> list[str | None]:
+        """Return a text for each stored object that differs after any write to it.
+
+        Parameters
+        ----------
+        indices : iterable of tuple of int
+            The indices of the objects, in units of the `grain`.
+        lasting : bool
+            True for texts that are kept, to be compared with later ones.
+
+        Returns
+        -------
+        list of str or None
+            None where there is no object, and where the backend cannot tell.
+        """
+        return [None for _ in indices]
+
     def flush(self) -> None:  # noqa: B027  a store that is always durable has nothing to do
         """Wait until everything written so far would survive a power loss."""
 

@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 import awkward as ak
 
+from dosna.array.zones import maker_for
 from dosna.columns.chunking import column_chunks
 from dosna.columns.description import Branch, Tree, get_tree
 from dosna.columns.layout import Column, columns, form_of
 from dosna.columns.splitting import decompose
 from dosna.core.metadata import new_metadata
+from dosna.core.zones import ZoneMaker
 from dosna.engines.work.boxes import read_box
 from dosna.errors import DatasetExistsError, DatasetNotFoundError, FormatError
 
@@ -35,12 +37,15 @@ class StoredColumn:
         The number of rows that are written.
     last : int
         The last offset, if the column holds offsets.
+    zones : ZoneMaker or None
+        What is known of the rows that were written.
     """
 
     layout: Column
     ds: EngineDataset
     rows: int = 0
     last: int = 0
+    zones: ZoneMaker | None = None
 
     def value(self, row: int) -> int:
         """Return the number in a row, without the warning of an incomplete dataset."""
@@ -97,7 +102,8 @@ class TreeDatasets:
             stored = None if known is None else known.get(layout)
             if stored is None:
                 ds = self._dataset(tree, branch, layout, ratios.get(layout.path, 1.0))
-                stored = StoredColumn(layout, ds, 0 if known is None else layout.rows(0))
+                rows = 0 if known is None else layout.rows(0)
+                stored = StoredColumn(layout, ds, rows, zones=maker_for(ds, layout.is_offsets))
             found.append(stored)
         return found
 

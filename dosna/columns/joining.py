@@ -13,7 +13,7 @@ from dosna.columns.layout import OFFSETS, below, fields_of, fixed_numbers
 from dosna.core.types import Array
 from dosna.errors import FormatError
 
-__all__ = ["Read", "compose"]
+__all__ = ["Read", "check_offsets", "compose"]
 
 
 Read = Callable[[str, int, int], Array]
@@ -104,11 +104,17 @@ def _numbers(form: Any, data: Array, length: int) -> Any:
 
 def _offsets(read: Read, path: str, start: int, stop: int) -> Array:
     counted = read(path, start, stop + 1)
-    if counted[0] < 0 or (np.diff(counted) < 0).any():
-        raise FormatError(
-            f"{path!r} has decreasing offsets between {start} and {stop}: the dataset is damaged"
-        )
+    check_offsets(counted, path, start)
     return counted
+
+
+def check_offsets(counted: Array, path: str, start: int) -> None:
+    """Raise FormatError if offsets, which were read from the entry `start` on, decrease."""
+    if counted[0] < 0 or (counted[1:] < counted[:-1]).any():
+        raise FormatError(
+            f"{path!r} has decreasing offsets between {start} and {start + len(counted) - 1}: the "
+            "dataset is damaged"
+        )
 
 
 def _optional(

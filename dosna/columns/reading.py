@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from dosna.array.connection import EngineConnection
     from dosna.array.dataset import EngineDataset
 
-__all__ = ["read_columns", "to_arrow"]
+__all__ = ["BranchReader", "read_columns", "to_arrow"]
 
 
 def read_columns(
@@ -64,7 +64,7 @@ def read_columns(
 
     def read(some: Iterable[Branch]) -> None:
         for branch in some:
-            column = _BranchReader(con, tree, found, branch)
+            column = BranchReader(con, tree, found, branch)
             contents[branch.name] = compose(form_of(branch.form), start, stop, column.read)
 
     con.runner.map(read, chosen)
@@ -92,15 +92,25 @@ def to_arrow(
     return ak.to_arrow_table(array, extensionarray=False)
 
 
-class _BranchReader:
-    """A reader of rows of the datasets of a branch."""
+class BranchReader:
+    """A reader of rows of the datasets of a branch.
+
+    Parameters
+    ----------
+    con : Connection
+    group : str
+        The name of the tree's group.
+    tree : Tree
+    branch : Branch
+    """
 
     def __init__(self, con: EngineConnection, group: str, tree: Tree, branch: Branch) -> None:
         self._con, self._tree = con, tree
         self._name = f"{group}/{branch.path}" if group else branch.path
 
     def read(self, path: str, start: int, stop: int) -> Array:
-        ds = self._dataset(f"{self._name}/{path}" if path else self._name)
+        """Read rows of the dataset at a path in the branch."""
+        ds = self.dataset(path)
         if len(ds) < stop:
             raise FormatError(
                 f"dataset {ds.name!r} ends at row {len(ds)}, and its tree has rows up to {stop}: "
@@ -109,7 +119,15 @@ class _BranchReader:
         rows: Array = ds[start:stop]
         return rows
 
-    def _dataset(self, name: str) -> EngineDataset:
+    def dataset(self, path: str) -> EngineDataset:
+        """Open the dataset at a path in the branch.
+
+        Raises
+        ------
+        DatasetNotFoundError, DatasetError, SourceChangedError
+            It is not there, is incomplete, or is of another state of the source than the tree.
+        """
+        name = f"{self._name}/{path}" if path else self._name
         try:
             ds = self._con[name]
         except DatasetNotFoundError:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import awkward as ak
 import numpy as np
 
+from dosna.array.zones import complete
 from dosna.columns.datasets import StoredColumn, TreeDatasets
 from dosna.columns.description import Branch, FileRange, Tree, get_tree
 from dosna.columns.layout import columns, form_of, plain_form
@@ -291,6 +292,10 @@ class TreeWriter:
             ds.resize((longer, *column.layout.inner))
         if len(rows):
             ds[start:stop] = rows
+            if column.zones is not None:
+                if column.layout.is_offsets and start == 1:
+                    column.zones.add(0, np.zeros(1, rows.dtype))
+                column.zones.add(start, rows)
         column.rows = stop
 
     def commit(self, files: Iterable[FileRange]) -> None:
@@ -312,7 +317,7 @@ class TreeWriter:
                 column.ds.resize((column.rows, *column.layout.inner))
         for column in self._stored:
             if column.ds.incomplete:
-                column.ds.mark_complete()
+                complete(column.ds, column.zones)
 
     def _describe(self) -> None:
         self.con.set_group_attrs(self.group, {**self.about, **self.tree.to_attrs()})

@@ -74,6 +74,8 @@ class DatasetMetadata:
         The source that a linked dataset shows, in JSON values; see
         `dosna.backends.linked.dataset`. The stored data are then the table of the places of its
         chunks, and all other metadata here describe that table.
+    zones : mapping, optional
+        The extremes of the chunks, in JSON values; see `dosna.core.zones`.
     """
 
     shape: Shape
@@ -86,6 +88,7 @@ class DatasetMetadata:
     incomplete: bool = False
     origin: Mapping[str, Any] | None = None
     link: Mapping[str, Any] | None = None
+    zones: Mapping[str, Any] | None = None
 
     @property
     def ndim(self) -> int:
@@ -172,6 +175,8 @@ class DatasetMetadata:
             found["origin"] = dict(self.origin)
         if self.link is not None:
             found["link"] = dict(self.link)
+        if self.zones is not None:
+            found["zones"] = dict(self.zones)
         return found
 
     @classmethod
@@ -214,19 +219,17 @@ def _scalar(value: Any, dtype: np.dtype[Any]) -> Any:
     return np.asarray(value).astype(dtype)[()]
 
 
-LOADING = ("incomplete", "origin", "link")
+LOADING = ("incomplete", "origin", "link", "zones")
 """The fields of `DatasetMetadata` that `loading_of` returns, in order."""
 
 
-def loading_of(
-    document: Mapping[str, Any],
-) -> tuple[bool, Mapping[str, Any] | None, Mapping[str, Any] | None]:
+def loading_of(document: Mapping[str, Any]) -> tuple[bool, *tuple[Mapping[str, Any] | None, ...]]:
     """Read the fields that `DatasetMetadata.loading` put into a document."""
-    origin, link = (
+    origin, link, zones = (
         found if isinstance(found, Mapping) else None
-        for found in (document.get("origin"), document.get("link"))
+        for found in (document.get(name) for name in LOADING[1:])
     )
-    return document.get("incomplete") is True, origin, link
+    return document.get("incomplete") is True, origin, link, zones
 
 
 def check_format_version(found: Any, where: str) -> None:

@@ -8,6 +8,8 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from dosna.array.loading import load
+from dosna.array.zones import complete, maker_for
 from dosna.backends.linked.link import new_table, write_records
 from dosna.core.progress import share_of
 from dosna.core.report import IngestReport
@@ -163,10 +165,10 @@ class _Ingest:
         made = con.get_dataset(array.target) if resumes else self._create(array, stack)
         if not resumes:
             made.instance.continue_creation()
-        limit = self.request.memory_limit
-        made.load(
-            data_of(self.source, array), missing=resumes, progress=progress, memory_limit=limit
-        )
+        data, limit, zones = data_of(self.source, array), self.request.memory_limit, None
+        if self.source.tree_of(array.origin["name"]) is not None:
+            zones = maker_for(made, array.origin["name"].endswith("/offsets"))
+        load(made, data, resumes, progress, limit, checked=True, zones=zones)
         before, now = array.origin["fingerprint"], con.runner.once(self.source.fingerprint)
         if now != before:
             raise SourceChangedError(
@@ -175,7 +177,7 @@ class _Ingest:
                 + ("is not replaced" if array.state == "replace" else "stays incomplete")
                 + "; ingest it again with overwrite=True when the source is finished"
             )
-        made.mark_complete()
+        complete(made, zones)
 
     def _create(self, array: PlannedArray, stack: ExitStack) -> EngineDataset:
         con, metadata = self.con, array.metadata

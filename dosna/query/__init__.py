@@ -1,1 +1,29 @@
-"""Queries over columns: the entries that are true of a condition, and what is asked of them."""
+"""Queries over trees of columns: entries that satisfy a condition, and some of their columns.
+
+`dosna.Connection.query` makes a `Query`, which is lazy. `dosna.query.expressions` is its language:
+text, or the filters of other programs, as one tree of expressions. Ranges of entries that the
+zones of a branch (`dosna.core.zones`) rule out are not read. In others the columns of the
+condition are read first, and then the rest for the entries that are left.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+__all__ = ["Query", "dataset", "index", "query"]
+
+_PLACES = {
+    "Query": "dosna.query.query",
+    "query": "dosna.query.query",
+    "dataset": "dosna.query.dataset",
+    "index": "dosna.query.indexing",
+}
+
+
+def __getattr__(name: str) -> Any:
+    # pyarrow and awkward are imported when they are needed.
+    if name in _PLACES:
+        from importlib import import_module
+
+        return getattr(import_module(_PLACES[name]), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

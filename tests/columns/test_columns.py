@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from support import require
+from trees import put_tree as put
 
 import dosna as dn
 from dosna.columns import Branch, FileRange, Tree, escape, find_trees, get_tree, read_columns
@@ -54,22 +55,6 @@ SAMPLES = {
     "fixed texts": ak.to_regular(ak.Array([["a", "bc"]] * 7), axis=1),
     "nothing": [[]] * 7,
 }
-
-
-def put(con, group, arrays, chunk=3, **described):
-    """Keep arrays as a tree."""
-    branches = []
-    for index, (name, array) in enumerate(arrays.items()):
-        array = ak.Array(array)
-        form = form_of(plain_form(array.layout.form))
-        branches.append(Branch(name, plain_form(form), str(array.type.content), "", index))
-        for path, rows in decompose(array, form).items():
-            full = "/".join(filter(None, [group, escape(name), path]))
-            chunks = (chunk, *(max(1, n) for n in rows.shape[1:]))
-            con.create_dataset(full, data=rows, chunk_size=chunks)
-    tree = Tree("test", group, len(array), tuple(branches), **described)
-    con.set_group_attrs(group, tree.to_attrs())
-    return tree
 
 
 def same(a, b):

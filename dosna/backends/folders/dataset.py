@@ -14,6 +14,7 @@ from dosna.backends.folders.handle import Folder, FolderHome
 from dosna.core.types import Shape
 from dosna.errors import DatasetNotFoundError, StaleDatasetError
 from dosna.io.files import LOCK, disk, failure, sync_file_system
+from dosna.io.fileversions import file_versions
 from dosna.io.locks import RangeLocks, open_descriptor
 from dosna.io.ranges import within
 
@@ -30,6 +31,8 @@ class FolderDataset(BackendDataset, Generic[F]):
 
     connection: FolderHome
     _folder: F | None
+    _template: str
+    """Template of the names of stored objects, for their indices."""
 
     @abstractmethod
     def _open_folder(self) -> F:
@@ -166,6 +169,11 @@ class FolderDataset(BackendDataset, Generic[F]):
     def refresh(self) -> None:
         with disk(f"open dataset {self.name!r}"):
             self._current()
+
+    def versions(self, indices: Iterable[Shape], lasting: bool = False) -> list[str | None]:
+        with disk(f"look at the chunks of dataset {self.name!r}"):
+            names = [self._template % idx for idx in indices]
+            return file_versions(self._current().fd, names, lasting)
 
     def exclusive(self) -> AbstractContextManager[None]:
         return self._exclusive()

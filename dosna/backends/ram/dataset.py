@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -31,6 +32,8 @@ _STRIPES = 64
 # which Ctrl-C has no effect and no other thread runs.
 _BATCH = 2048
 _ALL: Slices = (...,)
+_states = itertools.count()
+"""Numbers for the states of datasets. None is used twice in a process."""
 
 
 class RamDataset(BackendDataset):
@@ -40,6 +43,7 @@ class RamDataset(BackendDataset):
         super().__init__(connection, name, metadata)
         self.chunks: dict[Shape, Array] = {}
         self.deleted = False
+        self.state = next(_states)
         self._in_place = metadata.chunk_nbytes >= _IN_PLACE_BYTES
         self._slab: Array = np.empty((0,), np.uint8)
         self.renew_locks()
@@ -76,7 +80,9 @@ class RamDataset(BackendDataset):
     def del_chunk(self, idx: Shape) -> bool:
         with self.lock(idx):
             self.refresh()
-            return self.chunks.pop(idx, None) is not None
+            found = self.chunks.pop(idx, None) is not None
+            self.state = next(_states)
+            return found
 
     def chunk_indices(self) -> Iterator[Shape]:
         found = list(self.chunks)
@@ -154,17 +160,26 @@ class RamDataset(BackendDataset):
         assigned = map(setitem, repeat(out), columns.out, stored)  # type: ignore[arg-type]
         deque(assigned, maxlen=0)
 
+    def versions(self, indices: Iterable[Shape], lasting: bool = False) -> list[str | None]:
+        # Before the chunks are read by who asks. A write by others is noticed for all chunks.
+        version = str(self.state)
+        self.refresh()
+        return [version if idx in self.chunks else None for idx in indices]
+
     def write_many(self, values: Array, tasks: Iterable[ChunkTask]) -> None:
         if not self.metadata.ndim:
             tasks = as_arrays(tasks)
-        if isinstance(tasks, Plan) and not self._in_place:
-            grid = self.metadata.chunk_grid
-            for batch in tasks.batches(_BATCH):
-                self._write_batch(values, batch, grid)
-            return
-        put = self._put
-        for idx, chunk, where, whole in tasks:
-            put(idx, values[where], chunk, whole)
+        try:
+            if isinstance(tasks, Plan) and not self._in_place:
+                grid = self.metadata.chunk_grid
+                for batch in tasks.batches(_BATCH):
+                    self._write_batch(values, batch, grid)
+                return
+            put = self._put
+            for idx, chunk, where, whole in tasks:
+                put(idx, values[where], chunk, whole)
+        finally:
+            self.state = next(_states)
 
     def _write_batch(self, values: Array, batch: Plan, grid: Shape) -> None:
         with self._locks[0]:
@@ -185,10 +200,13 @@ class RamDataset(BackendDataset):
         return meta.ndim > 0 and meta.tiled and all(columns.whole)
 
     def set_chunk_data(self, idx: Shape, values: Any, slices: Slices | None = None) -> None:
-        if slices is None:
-            self._put(idx, np.asarray(values), self.metadata.bounds(idx).chunk, True)
-        else:
-            self._put(idx, values, slices, False)
+        try:
+            if slices is None:
+                self._put(idx, np.asarray(values), self.metadata.bounds(idx).chunk, True)
+            else:
+                self._put(idx, values, slices, False)
+        finally:
+            self.state = next(_states)
 
     def _put(self, idx: Shape, values: Any, slices: Slices, whole: bool) -> None:
         """Write part of a chunk. With `whole`, nothing of it inside the array is kept."""
@@ -263,6 +281,10 @@ class RamReader(RamDataset):
     @property
     def deleted(self) -> bool:  # type: ignore[override]
         return self._of.deleted
+
+    @property
+    def state(self) -> int:  # type: ignore[override]
+        return self._of.state
 
     @property
     def _locks(self) -> list[threading.RLock]:  # type: ignore[override]

@@ -29,6 +29,8 @@ __all__ = ["MOST_ATTEMPTS", "StoreDataset"]
 
 T = TypeVar("T")
 
+_FIRST_BYTE = (0, 1)
+
 
 def is_full(key: Slices, extent: Shape) -> bool:
     """Return True if a key that was planned as all of an object covers its full extent.
@@ -139,6 +141,19 @@ class StoreDataset(WatchedDataset):
             self.store.delete_many(map(self.key, indices))
         else:
             super().del_objects(indices)
+
+    def versions(self, indices: Iterable[Shape], lasting: bool = False) -> list[str | None]:
+        found: dict[Shape, str] = {}
+
+        def look(idx: Shape) -> None:
+            blob = self.store.get(self.key(idx), _FIRST_BYTE)
+            self.vouch(idx, blob)
+            if blob is not None:
+                found[idx] = f"{blob.version} {blob.mark}"
+
+        indices = list(indices)
+        self.store.for_each(look, indices)
+        return [found.get(idx) for idx in indices]
 
     listing_refreshes = True
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import gcd, prod
 from typing import Any
 
@@ -16,6 +16,7 @@ from dosna.core.plan import ChunkTask
 from dosna.core.text import element_bytes, elements
 from dosna.core.types import Array, Shape
 from dosna.core.values import same_fill
+from dosna.core.zones import Zone, ZoneMaker
 from dosna.engines.work.boxes import (
     bytes_of,
     count_of,
@@ -33,7 +34,8 @@ __all__ = ["Load", "load_block"]
 class Load(Overlapping):
     """The work of writing boxes of stored objects from a source with shape, dtype and slicing.
 
-    Where only part of the source is stored (`sparse`), objects of fill values are left out.
+    Where only part of the source is stored (`sparse`), objects of fill values are left out. The
+    result is what `zones` has found, if that is asked for.
     """
 
     target: BackendDataset
@@ -41,13 +43,20 @@ class Load(Overlapping):
     checked: bool = False
     """True if values that do not fit the target's dtype are an error."""
     sparse: bool = False
+    zones: ZoneMaker | None = None
+    """A maker of zones, to which nothing was added."""
 
-    def __call__(self, tasks: Iterable[ChunkTask]) -> None:
+    def __call__(self, tasks: Iterable[ChunkTask]) -> dict[int, Zone]:
         behind = self.overlaps and self.target.remote
+        maker = None if self.zones is None else replace(self.zones, found={})
         with Flow(ahead=self.overlaps and is_remote(self.source), behind=behind) as flow:
             read = _Reader(self.source, 2 if behind else 1)
             for task, block in flow.read(read, tasks):
-                flow.write(self.target.write_many, *self._prepared(task, block))
+                values, objects = self._prepared(task, block)
+                if maker is not None:
+                    maker.add(task.out[0].start, values)
+                flow.write(self.target.write_many, values, objects)
+        return {} if maker is None else maker.found
 
     def _prepared(self, task: ChunkTask, block: Array) -> tuple[Array, list[ChunkTask]]:
         """Return the values to write for a box, and the objects to write them to."""

@@ -1,0 +1,158 @@
+"""Branches of a tree as columns: their entries in a range, or some of these."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from dosna.backends.base import BackendDataset
+from dosna.core.types import Array
+from dosna.query.expressions import Lists
+from dosna.query.rows import read_rows, take_rows
+
+if TYPE_CHECKING:
+    from dosna.array.connection import EngineConnection
+    from dosna.columns.description import Branch, Tree
+
+__all__ = ["BranchColumn", "chosen", "column_of"]
+
+
+@dataclass
+class BranchColumn:
+    """A branch, and its open datasets by their paths. It can be sent to another process.
+
+    Parameters
+    ----------
+    name : str
+        The name of the branch.
+    plain : mapping or str
+        The form of the elements, as the description of the tree has it.
+    datasets : dict of str to BackendDataset
+        The datasets, by their paths in the branch.
+    """
+
+    name: str
+    plain: Mapping[str, Any] | str
+    datasets: dict[str, BackendDataset] = field(repr=False)
+
+    @cached_property
+    def form(self) -> Any:
+        """The awkward form."""
+        from dosna.columns.layout import form_of
+
+        return form_of(self.plain)
+
+    @cached_property
+    def flat(self) -> BackendDataset | None:
+        """The dataset of a branch with one number for each entry; None for all others."""
+        one = self.datasets.get("")
+        return one if one is not None and one.metadata.ndim == 1 else None
+
+    @cached_property
+    def numbers(self) -> tuple[BackendDataset, BackendDataset] | None:
+        """Offsets and content of a branch with a list of numbers for each entry, else None."""
+        if self.datasets.keys() != {"offsets", "content"}:
+            return None
+        form, content = self.form, self.datasets["content"]
+        plain = form.is_list and not form.is_regular and not form.parameters
+        plain = plain and form.content.is_numpy and not form.content.parameters
+        return (
+            (self.datasets["offsets"], content) if plain and content.metadata.ndim == 1 else None
+        )
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the elements of all datasets."""
+        return sum(dataset.metadata.nbytes for dataset in self.datasets.values())
+
+    @property
+    def chunks(self) -> int:
+        """Number of chunks of all datasets."""
+        return sum(dataset.metadata.total_chunks for dataset in self.datasets.values())
+
+    def read(self, start: int, stop: int) -> Any:
+        """Read the entries of a range, as a value that expressions are computed on."""
+        if self.flat is not None:
+            return read_rows(self.flat, start, stop)
+        if self.numbers is not None:
+            offsets, content = self.numbers
+            counted = self._counted(offsets, start, stop)
+            first = int(counted[0])
+            return Lists(counted - first, read_rows(content, first, int(counted[-1])))
+        import awkward as ak
+
+        from dosna.columns.joining import compose
+
+        def read(path: str, start: int, stop: int) -> Array:
+            return read_rows(self.datasets[path], start, stop)
+
+        return ak.Array(compose(self.form, start, stop, read))
+
+    def take(self, start: int, rows: Array) -> Any:
+        """Read the entries of the numbers `rows`, which increase, counted from `start`."""
+        if not len(rows):
+            return self.read(start, start)
+        if self.flat is not None:
+            return take_rows(self.flat, rows + start)
+        if self.numbers is not None:
+            return self._take_lists(start, rows)
+        first, stop = int(rows[0]), int(rows[-1]) + 1
+        return self.read(start + first, start + stop)[rows - first]
+
+    def _take_lists(self, start: int, rows: Array) -> Lists:
+        assert self.numbers is not None
+        offsets, content = self.numbers
+        first, stop = int(rows[0]), int(rows[-1]) + 1
+        counted = self._counted(offsets, start + first, start + stop)
+        index, wanted = chosen_lists(counted, rows - first)
+        return Lists(index, take_rows(content, wanted))
+
+    @staticmethod
+    def _counted(offsets: BackendDataset, start: int, stop: int) -> Array:
+        from dosna.columns.joining import check_offsets
+
+        counted = read_rows(offsets, start, stop + 1)
+        check_offsets(counted, offsets.name, start)
+        return counted
+
+
+def chosen_lists(offsets: Array, rows: Array) -> tuple[Array, Array]:
+    """Return the offsets of some lists put together, and the numbers of their elements."""
+    begins = offsets[rows]
+    lengths = offsets[rows + 1] - begins
+    index = np.zeros(len(rows) + 1, np.int64)
+    np.cumsum(lengths, out=index[1:])
+    return index, np.arange(index[-1]) + np.repeat(begins - index[:-1], lengths)
+
+
+def chosen(value: Any, rows: Array) -> Any:
+    """Return some entries of a value that was read."""
+    if isinstance(value, Lists):
+        index, wanted = chosen_lists(value.offsets, rows)
+        return Lists(index, value.content[wanted])
+    return value[rows]
+
+
+def column_of(con: EngineConnection, group: str, tree: Tree, branch: Branch) -> BranchColumn:
+    """Open the datasets of a branch.
+
+    Raises
+    ------
+    DatasetNotFoundError, DatasetError, SourceChangedError
+        The branch is not there, is incomplete, or is of another state of the source.
+    """
+    from dosna.columns.layout import columns
+    from dosna.columns.reading import BranchReader
+
+    reader = BranchReader(con, group, tree, branch)
+    paths = [""]
+    if not isinstance(branch.form, str):
+        from dosna.columns.layout import form_of
+
+        paths = [column.path for column in columns(form_of(branch.form))]
+    datasets = {path: reader.dataset(path).instance for path in paths}
+    return BranchColumn(branch.name, branch.form, datasets)

@@ -1,0 +1,108 @@
+"""What a query would read, and where each of its conditions is computed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from dosna.core.sizes import format_size
+from dosna.query.branches import BranchColumn
+from dosna.query.planning import plan_pieces
+from dosna.query.zones import Judge
+
+if TYPE_CHECKING:
+    from dosna.query.query import Query
+
+__all__ = ["Explanation", "explain"]
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """What a query would read. ``str`` of it is a text for people.
+
+    Parameters
+    ----------
+    entries : int
+        The number of entries of the range.
+    ranges : int
+        The number of ranges of entries, along the chunks.
+    pruned : int
+        The number of ranges that zones rule out. Nothing of them is read.
+    certain : int
+        The number of ranges all of whose entries satisfy the condition, as zones tell.
+    chunks : int
+        The number of chunks of the columns in the range of entries.
+    read : int
+        The most chunks that are read: those of columns of the result only where entries survive.
+    nbytes : int
+        The bytes of these, decoded.
+    conditions : tuple of (str, str, str)
+        Each condition, where it is computed, and what is known of its columns.
+    """
+
+    entries: int
+    ranges: int
+    pruned: int
+    certain: int
+    chunks: int
+    read: int
+    nbytes: int
+    conditions: tuple[tuple[str, str, str], ...]
+
+    def __str__(self) -> str:
+        lines = [
+            f"entries: {self.entries} in {self.ranges} ranges",
+            f"pruned by zones: {self.pruned} ranges; certain by zones: {self.certain}",
+            f"chunks: {self.chunks}, of which at most {self.read} are read "
+            f"({format_size(self.nbytes)})",
+        ]
+        lines += [
+            f"condition: {text} [{where}; {zones}]" for text, where, zones in self.conditions
+        ]
+        return "\n".join(lines)
+
+
+def explain(query: Query) -> Explanation:
+    """Carry out `Query.explain`."""
+    columns = query.open()
+    judge = Judge(columns, query.tests)
+    ranges = query.ranges(columns)
+    pieces = list(plan_pieces(ranges, judge, query.tests))
+    share = (query.stop - query.start) / max(1, query.tree.entries)
+    chunks = nbytes = read = 0
+    for name, column in columns.items():
+        count = column.chunks * share
+        needed = [
+            piece
+            for piece in pieces
+            if any(name in query.tests[number].columns for number in piece.tests)
+            or any(name in output.columns for output in query.outputs)
+        ]
+        part = len(needed) / max(1, len(ranges))
+        chunks += round(count)
+        read += round(count * part)
+        nbytes += round(column.nbytes * share * part)
+    return Explanation(
+        query.stop - query.start,
+        len(ranges),
+        len(ranges) - len(pieces),
+        sum(not piece.tests for piece in pieces) if query.tests else 0,
+        chunks,
+        read,
+        nbytes,
+        tuple(
+            (str(test.expr), where(columns, test.columns), known(judge, test.columns))
+            for test in query.tests
+        ),
+    )
+
+
+def where(columns: dict[str, BranchColumn], names: frozenset[str]) -> str:
+    """Return where a condition on some columns is computed."""
+    return "computed here"
+
+
+def known(judge: Judge, names: frozenset[str]) -> str:
+    """Return which of some columns have zones."""
+    have = sorted(names & judge.zones.keys())
+    return f"zones of {', '.join(have)}" if have else "no zones"

@@ -1,0 +1,86 @@
+"""The plan of a query: ranges of entries along the chunks, without those that zones rule out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from dosna.columns.description import Tree
+from dosna.core.sizes import Limit, parse_size
+from dosna.engines.work.boxes import WINDOW_BYTES
+from dosna.query.branches import BranchColumn
+from dosna.query.expressions import Bound
+from dosna.query.scan import Piece
+from dosna.query.zones import Judge
+
+__all__ = ["LEAST_ROWS", "Ranges", "plan_pieces", "step_of"]
+
+LEAST_ROWS = 1 << 16
+"""Entries of a range, at least: fewer cost more than what is saved by passing over them."""
+
+_FANOUT = 8
+_REQUESTS = 32
+"""Chunks of a branch to read together where requests take long: twice those under way."""
+
+
+@dataclass(frozen=True)
+class Ranges:
+    """The entries from `start` to `stop`, cut at multiples of `step`."""
+
+    start: int
+    stop: int
+    step: int
+
+    def __len__(self) -> int:
+        return max(0, -(-self.stop // self.step) - self.start // self.step)
+
+    def bounds(self, first: int, last: int) -> tuple[int, int]:
+        """Return the entries of the ranges of the numbers from `first` to before `last`."""
+        begin = self.start // self.step
+        return (
+            max(self.start, (begin + first) * self.step),
+            min(self.stop, (begin + last) * self.step),
+        )
+
+
+def plan_pieces(ranges: Ranges, judge: Judge, tests: Sequence[Bound]) -> Iterator[Piece]:
+    """Yield the ranges that may have entries which satisfy all tests.
+
+    Several ranges are judged together first, so that a narrow selection costs few judgements.
+    """
+    every = tuple(range(len(tests)))
+    if not judge:
+        for number in range(len(ranges)):
+            yield Piece(*ranges.bounds(number, number + 1), every)
+        return
+    yield from _judged(ranges, judge, 0, len(ranges))
+
+
+def _judged(ranges: Ranges, judge: Judge, first: int, last: int) -> Iterator[Piece]:
+    if first >= last:
+        return
+    verdict, left = judge.verdict(*ranges.bounds(first, last))
+    if verdict == "none":
+        return
+    if verdict == "all" or last - first == 1:
+        for number in range(first, last):
+            yield Piece(*ranges.bounds(number, number + 1), left)
+        return
+    size = max(1, -(-(last - first) // _FANOUT))
+    for begin in range(first, last, size):
+        yield from _judged(ranges, judge, begin, min(begin + size, last))
+
+
+def step_of(columns: Mapping[str, BranchColumn], tree: Tree, memory_limit: Limit) -> int:
+    """Return the entries of a range: those of a chunk, or of several that are small.
+
+    Where requests take long, a range is as many chunks as a store reads at a time.
+    """
+    step = max(1, tree.chunk_entries)
+    together = -(-LEAST_ROWS // step)
+    datasets = [ds for column in columns.values() for ds in column.datasets.values()]
+    if any(dataset.remote for dataset in datasets):
+        entry = sum(column.nbytes for column in columns.values()) / max(1, tree.entries)
+        most = WINDOW_BYTES if memory_limit is None else parse_size(memory_limit) // 4
+        together = max(together, min(_REQUESTS, int(most // max(1, 2 * entry * step))))
+    return step * together

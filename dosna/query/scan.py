@@ -1,0 +1,138 @@
+"""The work of a query: ranges of entries are tested, and then read where entries survive."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from dosna.core.types import Array
+from dosna.query.branches import BranchColumn, chosen
+from dosna.query.expressions import Bound, evaluate, evaluate_mask
+
+__all__ = ["Piece", "Rows", "Scan"]
+
+
+class Piece(NamedTuple):
+    """A range of entries, and the numbers of the tests that zones have not decided for it."""
+
+    start: int
+    stop: int
+    tests: tuple[int, ...] = ()
+
+
+class Rows(NamedTuple):
+    """The entries of a range that satisfy the predicate.
+
+    Parameters
+    ----------
+    start : int
+        The first entry of the range.
+    kept : int
+        The number of entries that satisfy it.
+    values : object
+        What the scan's `convert` made of the columns; None if no entry satisfies it.
+    """
+
+    start: int
+    kept: int
+    values: Any
+
+
+Convert = Callable[[dict[str, Any], int], Any]
+"""A function of the columns by their names, and of their length."""
+
+
+@dataclass
+class Scan:
+    """The work of a query on ranges of entries. It can be sent to another process.
+
+    Parameters
+    ----------
+    columns : mapping of str to BranchColumn
+        The branches that are needed, by their names.
+    tests : sequence of Bound
+        The predicates, all of which an entry has to satisfy.
+    outputs : sequence of Bound
+        The columns of the result.
+    convert : callable, optional
+        What to make of the columns of a range. Without it, entries are only counted.
+    """
+
+    columns: Mapping[str, BranchColumn]
+    tests: Sequence[Bound]
+    outputs: Sequence[Bound]
+    convert: Convert | None = None
+
+    def __post_init__(self) -> None:
+        after = frozenset[str]()
+        if self.convert is not None:
+            after = after.union(*(output.columns for output in self.outputs))
+        # The columns that are needed after each test.
+        self._needed = [after]
+        for test in reversed(self.tests[1:]):
+            self._needed.insert(0, self._needed[0] | test.columns)
+
+    def __call__(self, pieces: Iterable[Piece]) -> list[Rows]:
+        return [self.one(piece) for piece in pieces]
+
+    def one(self, piece: Piece) -> Rows:
+        """Return the entries of a range that satisfy the predicate."""
+        window = Window(self.columns, piece.start, piece.stop)
+        for number in piece.tests:
+            test = self.tests[number]
+            mask = evaluate_mask(test.expr, window.held(test.columns), window.length)
+            window.keep(mask, self._needed[number])
+            if not window.length:
+                return Rows(piece.start, 0, None)
+        if self.convert is None:
+            return Rows(piece.start, window.length, None)
+        values = self.convert(window.outputs(self.outputs), window.length)
+        return Rows(piece.start, window.length, values)
+
+
+@dataclass
+class Window:
+    """The entries of a range that are left, and their columns as far as they were read."""
+
+    columns: Mapping[str, BranchColumn]
+    start: int
+    stop: int
+    rows: Array | None = None
+    """The numbers of the entries that are left, from `start`; None for all."""
+    _held: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def length(self) -> int:
+        """Number of entries that are left."""
+        return self.stop - self.start if self.rows is None else len(self.rows)
+
+    def held(self, names: Iterable[str]) -> dict[str, Any]:
+        """Return columns, after reading those that were not needed until now."""
+        for name in names:
+            if name not in self._held:
+                column = self.columns[name]
+                self._held[name] = (
+                    column.read(self.start, self.stop)
+                    if self.rows is None
+                    else column.take(self.start, self.rows)
+                )
+        return {name: self._held[name] for name in names}
+
+    def keep(self, mask: Array, needed: frozenset[str]) -> None:
+        """Drop the entries that a mask has not, and columns other than those that are needed."""
+        held = {name: values for name, values in self._held.items() if name in needed}
+        if int(np.count_nonzero(mask)) < len(mask):
+            left = np.flatnonzero(mask)
+            self.rows = left if self.rows is None else self.rows[left]
+            held = {name: chosen(value, left) for name, value in held.items()}
+        self._held = held
+
+    def outputs(self, wanted: Iterable[Bound]) -> dict[str, Any]:
+        """Return the columns of the result."""
+        return {
+            output.name: evaluate(output.expr, self.held(output.columns), self.length)
+            for output in wanted
+        }

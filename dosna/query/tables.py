@@ -1,0 +1,80 @@
+"""Columns as Arrow arrays, and the schema of a result."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from dosna.errors import MissingDependencyError
+
+__all__ = ["Batches", "arrow", "schema_of"]
+
+_PLAIN = "iuf"
+
+
+def arrow() -> Any:
+    """Import pyarrow.
+
+    Raises
+    ------
+    MissingDependencyError
+        It is not installed.
+    """
+    try:
+        import pyarrow
+    except ImportError as error:
+        raise MissingDependencyError(
+            f"Arrow tables need the package pyarrow ({error}): pip install 'dosna[root]'"
+        ) from error
+    return pyarrow
+
+
+def _array(values: Any) -> Any:
+    """Return a column as an Arrow array, without a copy where that is possible."""
+    pa = arrow()
+    if isinstance(values, np.ndarray):
+        if values.ndim == 1 and values.dtype.kind in _PLAIN and values.dtype.isnative:
+            return pa.Array.from_buffers(
+                pa.from_numpy_dtype(values.dtype),
+                len(values),
+                [None, pa.py_buffer(np.ascontiguousarray(values))],
+            )
+        if values.ndim == 1 and values.dtype.kind != "c":
+            return pa.array(values)
+        if values.dtype.kind in "biufmM" and values.ndim > 1 and 0 not in values.shape[1:]:
+            inner = _array(values.reshape(-1, *values.shape[2:]))
+            return pa.FixedSizeListArray.from_arrays(inner, values.shape[1])
+    import awkward as ak
+
+    return ak.to_arrow(ak.Array(values), extensionarray=False)
+
+
+def schema_of(nothing: Mapping[str, Any]) -> Any:
+    """Return the Arrow schema of a result, from its columns without entries."""
+    pa = arrow()
+    return pa.schema([(name, _array(values).type) for name, values in nothing.items()])
+
+
+class Batches:
+    """The conversion of the columns of a range to a RecordBatch.
+
+    Parameters
+    ----------
+    schema : pyarrow.Schema
+    """
+
+    def __init__(self, schema: Any) -> None:
+        self.schema = schema
+
+    def __call__(self, columns: Mapping[str, Any], length: int) -> Any:
+        pa = arrow()
+        arrays = []
+        for wanted, values in zip(self.schema, columns.values(), strict=True):
+            array = _array(values)
+            # The type of values that may be missing, or may be of a union, depends on them.
+            arrays.append(array if array.type == wanted.type else array.cast(wanted.type))
+        if not arrays:
+            return pa.RecordBatch.from_struct_array(pa.nulls(length, pa.struct([])))
+        return pa.RecordBatch.from_arrays(arrays, schema=self.schema)

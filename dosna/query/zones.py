@@ -1,0 +1,186 @@
+"""What zones tell of the entries of a branch, as long as they hold."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import numpy as np
+
+from dosna.backends.dataset import BackendDataset
+from dosna.backends.zones import known_zones, unchanged
+from dosna.core.types import Array
+from dosna.core.zones import Zones
+from dosna.query.branches import BranchColumn
+from dosna.query.expressions import Bound, Zone, bounds
+
+__all__ = ["Judge", "Verdict"]
+
+Verdict = Literal["all", "some", "none"]
+
+
+class _Stored:
+    """The zones of a dataset, and for which of its chunks they are known to hold still."""
+
+    def __init__(self, dataset: BackendDataset, zones: Zones, good: Array) -> None:
+        self.dataset, self.zones = dataset, zones
+        self.chunk, self.rows = zones.chunk, dataset.metadata.shape[0]
+        self._good, self._checked = good, ~good
+        self._bad: Array | None = None
+
+    def chunks(self, start: int, stop: int) -> slice | None:
+        """Return the chunks of a range of rows; None if one of them is not known."""
+        if self._bad is None:
+            self._bad = np.concatenate([[0], np.cumsum(~self._good)])
+        if start >= stop or start < 0 or stop > self.rows:
+            return None
+        found = slice(start // self.chunk, (stop - 1) // self.chunk + 1)
+        return None if self._bad[found.stop] > self._bad[found.start] else found
+
+    def hold(self, chunks: slice) -> bool:
+        """Return whether the zones of chunks still hold. Those that do not are forgotten."""
+        left = np.flatnonzero(~self._checked[chunks]) + chunks.start
+        if len(left):
+            same = unchanged(self.dataset, self.zones, left)
+            self._checked[left] = True
+            if not same.all():
+                self._good[left[~same]] = False
+                self._bad = None
+        return bool(self._good[chunks].all())
+
+    def rows_of(self, chunks: slice) -> int:
+        """Return the number of rows of chunks."""
+        start, stop = int(chunks.start), int(chunks.stop)
+        return min(stop * self.chunk, self.rows) - start * self.chunk
+
+
+class ColumnZones:
+    """The zones of a branch of numbers, or of lists of numbers.
+
+    What it returns is about whole chunks, in which the range asked for lies.
+    """
+
+    def __init__(self, values: _Stored, offsets: _Stored | None = None) -> None:
+        self._values, self._offsets = values, offsets
+
+    def zone(self, start: int, stop: int) -> tuple[Zone, list[tuple[_Stored, slice]]] | None:
+        """Return what is known of the entries of a range, and what it was taken from."""
+        if self._offsets is None:
+            chunks = self._values.chunks(start, stop)
+            if chunks is None:
+                return None
+            return Zone(**self._extremes(chunks)), [(self._values, chunks)]
+        return self._lists(self._offsets, start, stop)
+
+    def _lists(
+        self, offsets: _Stored, start: int, stop: int
+    ) -> tuple[Zone, list[tuple[_Stored, slice]]] | None:
+        steps = offsets.zones.steps
+        around = offsets.chunks(start, stop + 1)
+        if around is None or steps is None:
+            return None
+        least, most = offsets.zones.least[around], offsets.zones.most[around]
+        first, last = int(least[0]), int(most[-1])
+        # Between the last row of a chunk and the first of the next there is a list too.
+        between = least[1:] - most[:-1]
+        # A chunk of one row has no steps, and says 0 for them.
+        single = offsets.chunk == 1
+        lengths = between if single else np.concatenate([steps[around].ravel(), between])
+        if not len(lengths) or lengths.min() < 0:
+            return None
+        shortest, longest = int(lengths.min()), int(lengths.max())
+        extremes: dict[str, Any] = {"count": 0, "min": None, "max": None, "nans": 0}
+        used = [(offsets, around)]
+        if first < last:
+            chunks = self._values.chunks(first, last)
+            if chunks is None:
+                return None
+            extremes = self._extremes(chunks)
+            used.append((self._values, chunks))
+        entries = stop - start
+        empty = 0 if shortest else entries if not longest else 1
+        return Zone(**extremes, min_length=shortest, max_length=longest, empty_lists=empty), used
+
+    def _extremes(self, chunks: slice) -> dict[str, Any]:
+        zones = self._values.zones
+        # Those that pass over NaN, which a chunk has for both if it has nothing else.
+        least = np.fmin.reduce(zones.least[chunks])
+        most = np.fmax.reduce(zones.most[chunks])
+        inner = self._values.dataset.metadata.shape[1:]
+        count = self._values.rows_of(chunks) * int(np.prod(inner, dtype=np.int64))
+        nothing = least != least
+        return {
+            "count": count,
+            "min": None if nothing else least.item(),
+            "max": None if nothing else most.item(),
+            "nans": int(zones.nans[chunks].sum()),
+        }
+
+
+def zones_of(column: BranchColumn) -> ColumnZones | None:
+    """Return the zones of a branch; None if it has none, or is of another form."""
+
+    def stored(dataset: BackendDataset) -> _Stored | None:
+        found = known_zones(dataset)
+        return None if found is None else _Stored(dataset, *found)
+
+    if column.flat is not None:
+        values = stored(column.flat)
+        return None if values is None else ColumnZones(values)
+    if column.numbers is not None:
+        offsets, values = map(stored, column.numbers)
+        return None if values is None or offsets is None else ColumnZones(values, offsets)
+    return None
+
+
+class Judge:
+    """Says of conditions whether they are true for all entries of a range, or for none.
+
+    Parameters
+    ----------
+    columns : mapping of str to BranchColumn
+        The branches by their names.
+    tests : sequence of Bound
+        The conditions.
+    """
+
+    def __init__(self, columns: Any, tests: Any) -> None:
+        self.tests: list[Bound] = list(tests)
+        names = {name for test in tests for name in test.columns}
+        found = {name: zones_of(columns[name]) for name in sorted(names)}
+        self.zones = {name: zones for name, zones in found.items() if zones is not None}
+        self._possible = [
+            number for number, t in enumerate(tests) if t.columns & self.zones.keys()
+        ]
+
+    def __bool__(self) -> bool:
+        return bool(self._possible)
+
+    def verdict(self, start: int, stop: int) -> tuple[Verdict, tuple[int, ...]]:
+        """Return whether all conditions are true in a range, and the numbers of the open ones."""
+        known: dict[str, Any] = {}
+        left = list(range(len(self.tests)))
+        for number in self._possible:
+            found = self._one(number, start, stop, known)
+            if found == "none":
+                return "none", ()
+            if found == "all":
+                left.remove(number)
+        return ("some" if left else "all"), tuple(left)
+
+    def _one(self, number: int, start: int, stop: int, known: dict[str, Any]) -> Verdict:
+        test = self.tests[number]
+        while True:
+            zones, used = {}, []
+            for name in test.columns & self.zones.keys():
+                if name not in known:
+                    known[name] = self.zones[name].zone(start, stop)
+                if known[name] is not None:
+                    zones[name], parts = known[name]
+                    used += parts
+            if not zones:
+                return "some"
+            found: Verdict = bounds(test, zones)
+            if found == "some" or all(stored.hold(chunks) for stored, chunks in used):
+                return found
+            # Something was written to since. What is left of the zones may still be enough.
+            known.clear()
