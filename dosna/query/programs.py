@@ -16,8 +16,18 @@ from typing import Any
 import numpy as np
 
 from dosna.core.types import Array
+from dosna.query.expressions.nodes import (
+    Call,
+    Column,
+    Compare,
+    Expr,
+    In,
+    Literal,
+    Logical,
+    Unary,
+)
 
-__all__ = ["Program", "comparison"]
+__all__ = ["Program", "comparison", "program_of"]
 
 _COMPARE = {"<": 1, "<=": 2, "==": 3, "!=": 4, ">": 5, ">=": 6}
 _FUNCTIONS: dict[int, Any] = {
@@ -28,6 +38,7 @@ _FUNCTIONS: dict[int, Any] = {
     5: np.greater,
     6: np.greater_equal,
 }
+_TURNED = {"<": ">", "<=": ">=", "==": "==", "!=": "!=", ">": "<", ">=": "<="}
 _AND, _OR, _NOT, _ABSOLUTE = 16, 17, 18, 64
 _MOST_STEPS, _MOST_DEPTH = 64, 8
 _EXACT = 1 << 53  # integers up to here are exact as float64
@@ -160,3 +171,69 @@ def _always(dtype: np.dtype[Any], truth: bool) -> tuple[int, Any]:
     """Return a step that is true, or false, for each integer."""
     operator = "<=" if truth else ">"
     return _COMPARE[operator], dtype.type(np.iinfo(dtype).max)
+
+
+def program_of(expr: Expr, name: str, dtype: np.dtype[Any]) -> Program | None:
+    """Return a condition on one column as a program.
+
+    Parameters
+    ----------
+    expr : Expr
+        The condition: comparisons of the column, or of its absolute value, with literals, joined
+        by ``&&``, ``||`` and ``!``.
+    name : str
+        The name of the column.
+    dtype : numpy.dtype
+        The dtype of the column.
+
+    Returns
+    -------
+    Program or None
+        The program; None for any other condition, and for what a store cannot compute exactly.
+    """
+    parts: list[Program | None]
+    if isinstance(expr, Column) and expr.name == name and dtype.kind == "b":
+        return comparison(dtype, "!=", False)
+    if isinstance(expr, Unary) and expr.op == "!":
+        found = program_of(expr.operand, name, dtype)
+        return None if found is None else found.negated()
+    if isinstance(expr, Logical):
+        parts = [program_of(one, name, dtype) for one in expr.operands]
+        return _joined(expr.op, parts)
+    if isinstance(expr, In):
+        parts = [_compared(expr.operand, "==", value, name, dtype) for value in expr.values]
+        return _joined("||", parts)
+    if isinstance(expr, Compare):
+        pairs = zip(expr.operands, expr.ops, expr.operands[1:], strict=False)
+        return _joined("&&", [_compared(*pair, name, dtype) for pair in pairs])
+    return None
+
+
+def _joined(operator: str, parts: list[Program | None]) -> Program | None:
+    found, *others = parts
+    for other in others:
+        if found is None or other is None:
+            return None
+        found = found.both(other) if operator == "&&" else found.either(other)
+    return found
+
+
+def _compared(
+    left: Expr, operator: str, right: Expr, name: str, dtype: np.dtype[Any]
+) -> Program | None:
+    constant = _constant(right)
+    if constant is None:
+        left, operator, constant = right, _TURNED[operator], _constant(left)
+    absolute = isinstance(left, Call) and left.function == "abs"
+    operand = left.arguments[0] if isinstance(left, Call) and absolute else left
+    if operand != Column(name):
+        return None
+    return comparison(dtype, operator, constant, absolute)
+
+
+def _constant(expr: Expr) -> Any:
+    """Return the number of a literal, also of a negative one; None for anything else."""
+    if isinstance(expr, Unary) and expr.op == "-":
+        value = _constant(expr.operand)
+        return None if value is None or isinstance(value, bool) else -value
+    return expr.value if isinstance(expr, Literal) else None

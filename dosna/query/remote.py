@@ -10,18 +10,19 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from dosna.backends.base import BackendDataset
 from dosna.backends.stores.dataset import StoreDataset
-from dosna.backends.stores.store import NotExecutedError
+from dosna.backends.stores.store import MethodCall, NotExecutedError
 from dosna.core.types import Array, Shape
 from dosna.query.ceph_class import protocol
 from dosna.query.programs import Program
 
-__all__ = ["Remote", "Statistics", "remote_of"]
+__all__ = ["Remote", "Statistics", "remote_of", "take_all"]
 
 _MOST_CHUNK_BYTES = 1 << 30
 _MOST_TAKEN = 0.75
@@ -44,18 +45,33 @@ class Statistics(NamedTuple):
     nans: Array
 
 
-class _Part(NamedTuple):
-    """Some rows of a stored object: its index, the range of the rows, and their place."""
+@dataclass
+class _Part:
+    """What is done with some rows of a stored object.
 
+    Parameters
+    ----------
+    remote : Remote
+        The dataset.
+    idx : tuple of int
+        The index of the object.
+    start, stop : int
+        The range of the rows, in the object.
+    call : MethodCall or None
+        The call that does it where the object is stored; None if the object is to be read.
+    answered : callable
+        A function that uses the answer, and raises ValueError if it is none.
+    read : callable
+        A function that does the same with the values of the rows.
+    """
+
+    remote: Remote
     idx: Shape
     start: int
     stop: int
-    place: slice
-    rows: Array | None = None
-
-    @property
-    def length(self) -> int:
-        return self.stop - self.start
+    call: MethodCall | None
+    answered: Callable[[bytes], None]
+    read: Callable[[Array], None]
 
 
 def remote_of(dataset: BackendDataset) -> Remote | None:
@@ -91,14 +107,14 @@ class Remote:
 
     def __init__(self, dataset: StoreDataset) -> None:
         meta = dataset.metadata
-        self._dataset = dataset
-        self._inner = meta.shape[1:]
+        self.dataset = dataset
+        self.inner = meta.shape[1:]
         self._dtype = meta.dtype
-        self._width = math.prod(self._inner) * meta.dtype.itemsize
+        self._width = math.prod(self.inner) * meta.dtype.itemsize
         self._grain = meta.chunk_size[0]
 
-    def mask(self, start: int, stop: int, program: Program) -> Array:
-        """Return for each row of a range whether a program is true.
+    def rows(self, start: int, stop: int, program: Program) -> Array:
+        """Return the numbers of the rows of a range for which a program is true.
 
         Parameters
         ----------
@@ -106,49 +122,56 @@ class Remote:
             The range of rows of a dataset with one axis.
         program : Program
             The predicate, of the dataset's dtype.
+
+        Returns
+        -------
+        ndarray of int64
+            The numbers, counted from `start`.
         """
-        truth = np.empty(stop - start, bool)
-
-        def fetch(part: _Part) -> bool:
-            answer = self._ask(part, "mask", program.code, protocol.rows_size(part.length))
-            if answer is None:
-                return False
-            truth[part.place] = protocol.unpack_rows(answer, part.length)[0]
-            return True
-
-        def use(part: _Part, values: Array) -> None:
-            truth[part.place] = program.evaluate(values)
-
-        self._each(self._parts(start, stop), fetch, use)
-        return truth
-
-    def filter(self, start: int, stop: int, program: Program) -> tuple[Array, Array]:
-        """Return for each row of a range whether a program is true, and the values of those.
-
-        The parameters are those of `mask`.
-        """
-        truth = np.empty(stop - start, bool)
         found: dict[int, Array] = {}
 
-        def fetch(part: _Part) -> bool:
-            most = protocol.rows_size(part.length) + part.length * self._width
-            answer = self._ask(part, "filter", program.code, most)
-            if answer is None:
-                return False
-            mask, at = protocol.unpack_rows(answer, part.length)
-            values = np.frombuffer(answer, self._dtype, offset=at)
-            if len(values) != np.count_nonzero(mask):
-                raise ValueError(f"there are {len(values)} values of other rows")
-            truth[part.place], found[part.place.start] = mask, values
-            return True
+        def part(number: int, a: int, b: int) -> _Part:
+            place = number * self._grain + a - start
 
-        def use(part: _Part, values: Array) -> None:
-            mask = truth[part.place] = program.evaluate(values)
-            found[part.place.start] = values[mask]
+            def answered(answer: bytes) -> None:
+                found[number] = protocol.unpack_rows(answer, b - a)[0] + place
 
-        self._each(self._parts(start, stop), fetch, use)
-        empty = np.empty(0, self._dtype)
-        return truth, np.concatenate([empty, *(found[place] for place in sorted(found))])
+            def read(values: Array) -> None:
+                found[number] = np.flatnonzero(program.evaluate(values)) + place
+
+            most = protocol.rows_size(b - a)
+            return self._part(number, a, b, "mask", program.code, most, answered, read)
+
+        _carry_out([part(*some) for some in self._chunks(start, stop)])
+        return _joined(found, np.dtype(np.int64))
+
+    def filter(self, start: int, stop: int, program: Program) -> tuple[Array, Array]:
+        """Return the rows of a range for which a program is true, and their values.
+
+        Parameters and numbers are those of `rows`.
+        """
+        found: dict[int, Array] = {}
+        chosen: dict[int, Array] = {}
+
+        def part(number: int, a: int, b: int) -> _Part:
+            place = number * self._grain + a - start
+
+            def answered(answer: bytes) -> None:
+                rows, at = protocol.unpack_rows(answer, b - a)
+                values = np.frombuffer(answer, self._dtype, offset=at)
+                if len(values) != len(rows):
+                    raise ValueError(f"there are {len(values)} values of {len(rows)} rows")
+                found[number], chosen[number] = rows + place, values
+
+            def read(values: Array) -> None:
+                rows = np.flatnonzero(program.evaluate(values))
+                found[number], chosen[number] = rows + place, values[rows]
+
+            most = protocol.rows_size(b - a) + (b - a) * self._width
+            return self._part(number, a, b, "filter", program.code, most, answered, read)
+
+        _carry_out([part(*some) for some in self._chunks(start, stop)])
+        return _joined(found, np.dtype(np.int64)), _joined(chosen, self._dtype)
 
     def take(self, rows: Array) -> Array:
         """Return some rows.
@@ -158,26 +181,7 @@ class Remote:
         rows : ndarray of int
             The numbers of the rows, which increase.
         """
-        out = np.empty((len(rows), *self._inner), self._dtype)
-
-        def fetch(part: _Part) -> bool:
-            assert part.rows is not None
-            count = len(part.rows)
-            if count > _MOST_TAKEN * part.length:
-                raise NotExecutedError("this chunk is read, as most of its rows are wanted")
-            answer = self._ask(
-                part, "take", protocol.pack_rows(part.rows, part.length), count * self._width
-            )
-            if answer is None:
-                return False
-            out[part.place] = np.frombuffer(answer, self._dtype).reshape(count, *self._inner)
-            return True
-
-        def use(part: _Part, values: Array) -> None:
-            out[part.place] = values[part.rows]
-
-        self._each(self._parts_of(rows), fetch, use)
-        return out
+        return take_all([self], rows)[0]
 
     def stats(self, start: int, stop: int, block: int) -> Statistics:
         """Return the least and the largest value and the number of NaN, for ranges of rows.
@@ -191,115 +195,152 @@ class Remote:
         """
         found: dict[int, tuple[Array, Array, Array]] = {}
 
-        def fetch(part: _Part) -> bool:
-            most = (part.length // block + 1) * protocol.STATS
-            answer = self._ask(part, "stats", block.to_bytes(8, "little"), most)
-            if answer is None:
-                return False
-            stats = protocol.unpack_stats(answer, self._dtype)
-            if len(stats[0]) != -(-part.length // block):
-                raise ValueError(f"there are {len(stats[0])} ranges of other rows")
-            found[part.place.start] = stats
-            return True
+        def part(number: int, a: int, b: int) -> _Part:
+            def answered(answer: bytes) -> None:
+                stats = protocol.unpack_stats(answer, self._dtype)
+                if len(stats[0]) != -(-(b - a) // block):
+                    raise ValueError(f"there are {len(stats[0])} ranges of other rows")
+                found[number] = stats
 
-        def use(part: _Part, values: Array) -> None:
-            found[part.place.start] = statistics(values, block)
+            def read(values: Array) -> None:
+                found[number] = statistics(values, block)
 
-        self._each(self._parts(start, stop), fetch, use)
+            most = ((b - a) // block + 1) * protocol.STATS
+            arguments = block.to_bytes(8, "little")
+            return self._part(number, a, b, "stats", arguments, most, answered, read)
+
+        _carry_out([part(*some) for some in self._chunks(start, stop)])
         nothing = statistics(np.empty(0, self._dtype), block)
-        parts = [nothing, *(found[place] for place in sorted(found))]
+        parts = [nothing, *(found[number] for number in sorted(found))]
         return Statistics(*(np.concatenate(some) for some in zip(*parts, strict=True)))
 
     # -- chunks ---------------------------------------------------------------------------
 
-    def _parts(self, start: int, stop: int) -> list[_Part]:
-        """Return the parts of chunks that make up a range of rows."""
-        parts = []
-        for number in range(start // self._grain, -(-stop // self._grain)):
-            first = number * self._grain
-            a, b = max(start, first), min(stop, first + self._grain)
-            place = slice(a - start, b - start)
-            parts.append(_Part(self._index(number), a - first, b - first, place))
-        return parts
-
-    def _parts_of(self, rows: Array) -> list[_Part]:
-        """Return for each chunk that has some of the rows which they are."""
-        if not len(rows):
-            return []
-        numbers = range(int(rows[0]) // self._grain, int(rows[-1]) // self._grain + 1)
-        borders = np.array([*numbers, numbers.stop]) * self._grain
-        edges = np.searchsorted(rows, borders).tolist()
-        last = self._dataset.metadata.shape[0]
+    def _chunks(self, start: int, stop: int) -> list[tuple[int, int, int]]:
+        """Return the chunks of a range of rows: the number, and the range in the chunk."""
+        grain = self._grain
         return [
-            _Part(
-                self._index(number),
-                0,
-                min(self._grain, last - number * self._grain),
-                slice(a, b),
-                rows[a:b] - number * self._grain,
-            )
+            (number, max(start - number * grain, 0), min(stop - number * grain, grain))
+            for number in range(start // grain, -(-stop // grain))
+        ]
+
+    def taken(self, rows: Array, out: Array) -> list[_Part]:
+        """Return the parts that put rows into an array, one for each chunk that has some."""
+        grain, last = self._grain, self.dataset.metadata.shape[0]
+        numbers = range(int(rows[0]) // grain, int(rows[-1]) // grain + 1)
+        edges = np.searchsorted(rows, np.array([*numbers, numbers.stop]) * grain).tolist()
+
+        def part(number: int, a: int, b: int) -> _Part:
+            inside = rows[a:b] - number * grain
+            place, length = out[a:b], min(grain, last - number * grain)
+
+            def answered(answer: bytes) -> None:
+                place[...] = np.frombuffer(answer, self._dtype).reshape(place.shape)
+
+            def read(values: Array) -> None:
+                np.take(values, inside, 0, place, "clip")
+
+            whole = len(inside) > _MOST_TAKEN * length
+            packed = b"" if whole else protocol.pack_rows(inside, length)
+            method = "" if whole else "take"
+            return self._part(number, 0, length, method, packed, place.nbytes, answered, read)
+
+        return [
+            part(number, a, b)
             for number, a, b in zip(numbers, edges, edges[1:], strict=False)
             if a < b
         ]
 
-    def _index(self, number: int) -> Shape:
-        return (number, *(0 for _ in self._inner))
-
-    def _ask(self, part: _Part, method: str, arguments: bytes, most: int) -> bytes | None:
-        """Call a method on a chunk, and return its answer, or None if there is no chunk."""
-        dataset = self._dataset
-        head = protocol.Head(
-            self._dtype,
-            dataset.layout.pipeline.checks,
-            self._width,
-            self._grain,
-            part.start,
-            part.stop,
-        )
-        request = head.pack(most) + arguments
-        return dataset.store.execute(dataset.key(part.idx), method, request, most)
-
-    def _each(
+    def _part(
         self,
-        parts: Sequence[_Part],
-        fetch: Callable[[_Part], bool],
-        use: Callable[[_Part, Array], Any],
-    ) -> None:
-        """Do something for each part, several at a time.
+        number: int,
+        start: int,
+        stop: int,
+        method: str,
+        arguments: bytes,
+        most: int,
+        answered: Callable[[bytes], None],
+        read: Callable[[Array], None],
+    ) -> _Part:
+        dataset = self.dataset
+        idx = (number, *(0 for _ in self.inner))
+        call = None
+        if method:
+            checks = dataset.layout.pipeline.checks
+            head = protocol.Head(self._dtype, checks, self._width, self._grain, start, stop)
+            call = MethodCall(dataset.key(idx), method, head.pack(most) + arguments, most)
+        return _Part(self, idx, start, stop, call, answered, read)
 
-        Parameters
-        ----------
-        parts : sequence of _Part
-            The parts, each of another chunk.
-        fetch : callable
-            A function that lets the store do it, and returns False if there is no chunk. It may
-            raise NotExecutedError, or ValueError for an answer that is none.
-        use : callable
-            A function that does the same with the values of the part.
-        """
-        dataset = self._dataset
-        began, absent = time.monotonic(), list[Shape]()
 
-        def work(part: _Part) -> None:
-            rows = slice(part.start, part.stop)
+def take_all(remotes: Sequence[Remote], rows: Array) -> list[Array]:
+    """Return some rows of several datasets of one store, which are asked for together.
+
+    Parameters
+    ----------
+    remotes : sequence of Remote
+        The datasets.
+    rows : ndarray of int
+        The numbers of the rows, which increase.
+    """
+    found = [
+        np.empty((len(rows), *remote.inner), remote.dataset.metadata.dtype) for remote in remotes
+    ]
+    if len(rows):
+        pairs = zip(remotes, found, strict=True)
+        _carry_out([part for remote, out in pairs for part in remote.taken(rows, out)])
+    return found
+
+
+def _joined(parts: dict[int, Array], dtype: np.dtype[Any]) -> Array:
+    """Join the arrays of chunks in the order of their numbers."""
+    return np.concatenate([np.empty(0, dtype), *(parts[number] for number in sorted(parts))])
+
+
+def _carry_out(parts: Sequence[_Part]) -> None:
+    """Do the work of parts, all of one store: where they are stored, or else by reading them."""
+    if not parts:
+        return
+    began, store = time.monotonic(), parts[0].remote.dataset.store
+    absent: dict[Remote, list[Shape]] = {part.remote: [] for part in parts}
+    asked = [(part, part.call) for part in parts if part.call is not None]
+    left = [part for part in parts if part.call is None]
+    for (part, _), answer in zip(asked, store.execute([call for _, call in asked]), strict=True):
+        if answer is None:
+            absent[part.remote].append(part.idx)
+            part.read(_filled(part))
+        elif isinstance(answer, NotExecutedError):
+            left.append(part)
+        else:
             try:
-                if fetch(part):
-                    # An object of Ceph does not tell which dataset it is of.
-                    dataset.vouch(part.idx, None)
-                    return
-                chunk = None
-            except (NotExecutedError, ValueError):
-                chunk = dataset.read_chunk(part.idx, None)
-            if chunk is None:
-                absent.append(part.idx)
-                fill = np.asarray(dataset.metadata.fillvalue, self._dtype)
-                chunk = np.broadcast_to(fill, dataset.metadata.chunk_size)
-            use(part, chunk[rows])
+                part.answered(answer)
+                # An object of Ceph does not tell which dataset it is of.
+                part.remote.dataset.vouch(part.idx, None)
+            except ValueError:
+                left.append(part)
 
-        dataset.store.for_each(work, parts, dataset.metadata.chunk_nbytes)
-        inner = tuple(slice(0, n) for n in self._inner)
-        keys = [(part.idx, (slice(part.start, part.stop), *inner)) for part in parts]
-        dataset.settle(began, absent, keys)
+    def read(part: _Part) -> None:
+        chunk = part.remote.dataset.read_chunk(part.idx, None)
+        if chunk is None:
+            absent[part.remote].append(part.idx)
+        part.read(_filled(part) if chunk is None else chunk[part.start : part.stop])
+
+    if left:
+        store.for_each(read, left, max(p.remote.dataset.metadata.chunk_nbytes for p in left))
+    for remote, missing in absent.items():
+        inner = tuple(slice(0, n) for n in remote.inner)
+        own = [
+            (part.idx, (slice(part.start, part.stop), *inner))
+            for part in parts
+            if part.remote is remote
+        ]
+        remote.dataset.settle(began, missing, own)
+
+
+def _filled(part: _Part) -> Array:
+    """Return the rows of a chunk that does not exist."""
+    meta = part.remote.dataset.metadata
+    fill = np.asarray(meta.fillvalue, meta.dtype)
+    return np.broadcast_to(fill, (part.stop - part.start, *part.remote.inner))
 
 
 def statistics(values: Array, block: int) -> tuple[Array, Array, Array]:

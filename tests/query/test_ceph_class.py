@@ -19,11 +19,11 @@ rados = require("rados")
 from services.admin import add_clients, command  # noqa: E402
 
 from dosna.backends.ceph.store import CephStore  # noqa: E402
-from dosna.backends.stores.store import NotExecutedError  # noqa: E402
+from dosna.backends.stores.store import MethodCall, NotExecutedError  # noqa: E402
 from dosna.query import remote  # noqa: E402
 from dosna.query.ceph_class import protocol  # noqa: E402
 from dosna.query.programs import comparison  # noqa: E402
-from dosna.query.remote import remote_of  # noqa: E402
+from dosna.query.remote import remote_of, take_all  # noqa: E402
 
 DTYPES = ["f4", "f8", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "?"]
 
@@ -73,12 +73,12 @@ def counting(monkeypatch):
             seen["bytes"] += 0 if blob is None else len(blob.data)
         return blob
 
-    def counted_execute(self, key, method, request, most):
-        seen["called"].append(method)
-        seen["bytes"] += len(request)
-        answer = execute(self, key, method, request, most)
-        seen["bytes"] += len(answer or b"")
-        return answer
+    def counted_execute(self, calls):
+        seen["called"] += [call.method for call in calls]
+        seen["bytes"] += sum(len(call.request) for call in calls)
+        answers = execute(self, calls)
+        seen["bytes"] += sum(len(answer) for answer in answers if isinstance(answer, bytes))
+        return answers
 
     with monkeypatch.context() as patched:
         patched.setattr(CephStore, "get", counted_get)
@@ -90,12 +90,15 @@ def check(dataset, values, program, truth, start=0, stop=None):
     """Compare all that is done where chunks lie with NumPy."""
     there, stop = remote_of(dataset.instance), len(values) if stop is None else stop
     assert there is not None
-    values, truth = values[start:stop], truth[start:stop]
-    np.testing.assert_array_equal(there.mask(start, stop, program), truth)
+    values, rows = values[start:stop], np.flatnonzero(truth[start:stop])
+    np.testing.assert_array_equal(there.rows(start, stop, program), rows)
     found, chosen = there.filter(start, stop, program)
-    np.testing.assert_array_equal(found, truth)
-    np.testing.assert_array_equal(chosen, values[truth])
-    np.testing.assert_array_equal(there.take(start + np.flatnonzero(truth)), values[truth])
+    np.testing.assert_array_equal(found, rows)
+    np.testing.assert_array_equal(chosen, values[rows])
+    one, other = take_all([there, there], start + rows)
+    np.testing.assert_array_equal(one, values[rows])
+    np.testing.assert_array_equal(other, values[rows])
+    assert chosen.dtype == one.dtype == dataset.dtype
 
 
 # -- results -------------------------------------------------------------------------------
@@ -166,10 +169,10 @@ def test_chunks_that_are_absent_or_partly_written(con, name, monkeypatch):
     assert stats.largest.tolist() == [7, 7, 7, 7, *[7] * 6]
     ds.resize((1030,))
     there = remote_of(ds.instance)
-    assert there.mask(995, 1030, comparison(ds.dtype, "==", 7)).tolist() == [True] * 35
+    assert there.rows(995, 1030, comparison(ds.dtype, "==", 7)).tolist() == [*range(35)]
     con.del_dataset(name)
     with pytest.raises(errors.DatasetNotFoundError):
-        there.mask(0, 1000, comparison(ds.dtype, "<", 0))
+        there.rows(0, 1000, comparison(ds.dtype, "<", 0))
 
 
 @pytest.mark.parametrize("damage", ["bit", "short", "empty", "long"])
@@ -180,9 +183,9 @@ def test_a_damaged_chunk_is_an_error_as_if_it_was_read(con, name, damage):
     broken = {"bit": data[:40] + b"\xff" + data[41:], "short": data[:-9], "empty": b""}
     store.put(key, broken.get(damage, data + b"more"))
     there, one = remote_of(ds.instance), comparison(ds.dtype, ">", 500)
-    assert np.count_nonzero(there.mask(400, 1000, one)) == 499
+    assert len(there.rows(400, 1000, one)) == 499
     for call in (
-        lambda: there.mask(0, 1000, one),
+        lambda: there.rows(0, 1000, one),
         lambda: there.filter(0, 1000, one),
         lambda: there.take(np.array([3, 350, 777])),
         lambda: there.stats(300, 400, 10),
@@ -200,8 +203,7 @@ def test_requests_and_bytes(con, name, monkeypatch):
     one = comparison(ds.dtype, "<", 0.01)
     there = remote_of(ds.instance)
     with counting(monkeypatch) as seen:
-        truth = there.mask(0, len(values), one)
-        taken = there.take(np.flatnonzero(truth))
+        taken = there.take(there.rows(0, len(values), one))
     np.testing.assert_array_equal(taken, values[values < np.float32(0.01)])
     assert seen["called"] == ["mask"] * 8 + ["take"] * 8
     assert seen["read"] == []
@@ -212,9 +214,14 @@ def test_requests_and_bytes(con, name, monkeypatch):
 def test_hostile_requests_are_refused(con, name):
     ds = con.create_dataset(name, data=np.arange(1000, dtype="f4"), chunk_size=1000)
     store, key = ds.instance.store, ds.instance.key((0,))
+
+    def execute(method, request, key=key):
+        (answer,) = store.execute([MethodCall(key, method, request, 1 << 16)])
+        return answer
+
     good = protocol.Head(ds.dtype, 1, 4, 1000, 0, 1000).pack(1 << 16)
     one = comparison(ds.dtype, "<", 3).code
-    assert store.execute(key, "mask", good + one, 1 << 16) is not None
+    assert isinstance(execute("mask", good + one), bytes)
     heads = [
         good[:20],
         b"\x07" + good[1:],
@@ -263,16 +270,16 @@ def test_hostile_requests_are_refused(con, name):
             requests.append((method, bytes(request)))
     refused = 0
     for method, request in requests:
-        try:
-            answer = store.execute(key, method, request, 1 << 16)
-            assert answer is not None
+        answer = execute(method, request)
+        if isinstance(answer, bytes):
             assert len(answer) <= 1 << 16
-        except NotExecutedError:
+        else:
+            assert isinstance(answer, NotExecutedError)
             refused += 1
     assert refused > 200
     # The OSDs are as well as before.
-    assert store.execute(key, "version", b"", 1) == b"\x01"
-    assert store.execute("nothing", "mask", good + one, 1 << 16) is None
+    assert execute("version", b"") == b"\x01"
+    assert execute("mask", good + one, "nothing") is None
 
 
 # -- where there is none -------------------------------------------------------------------
@@ -333,10 +340,12 @@ def test_osds_of_which_one_lacks_the_class(con, name, monkeypatch):
     ds = con.create_dataset(name, data=values, chunk_size=100)
     execute, other = CephStore.execute, ds.instance.key((4,))
 
-    def refusing(self, key, *arguments):
-        if key == other:
-            raise NotExecutedError("this OSD has no class")
-        return execute(self, key, *arguments)
+    def refusing(self, calls):
+        refused = NotExecutedError("this OSD has no class")
+        return [
+            refused if call.key == other else answer
+            for call, answer in zip(calls, execute(self, calls), strict=True)
+        ]
 
     monkeypatch.setattr(CephStore, "execute", refusing)
     with counting(monkeypatch) as seen:

@@ -15,6 +15,7 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
+from queue import SimpleQueue
 from typing import Any, ClassVar, TypeVar
 
 import rados
@@ -24,8 +25,10 @@ from dosna.backends.ceph.cluster import FORBIDDEN, Cluster, Settings, reason
 from dosna.backends.stores.store import (
     ABSENT,
     MOST_ATTEMPTS,
+    Answer,
     Blob,
     ByteRange,
+    MethodCall,
     NotExecutedError,
     Store,
     VersionConflict,
@@ -300,32 +303,51 @@ class CephStore(Store):
 
     def can_execute(self) -> bool:
         if self._executes is None:
-            try:
-                # An OSD looks for the class, and whether the client may use it, before the object.
-                version = self.execute(END, "version", b"", len(CLASS_VERSION))
-            except NotExecutedError:
-                version = b""
+            # An OSD looks for the class, and whether the client may use it, before the object.
+            (version,) = self.execute([MethodCall(END, "version", b"", len(CLASS_VERSION))])
             self._executes = version in (None, CLASS_VERSION)
         return self._executes
 
-    def execute(self, key: str, method: str, request: bytes, most: int) -> bytes | None:
-        handle = self._handle()
-        what = f"calling {CLASS}.{method} on {key!r}"
-        with self._failures(what):
-            try:
-                _, answer = handle.objects.execute(key, CLASS, method, request, most)
-                return bytes(answer)
-            except rados.ObjectNotFound:
-                if handle.cluster.has_pool():
-                    return None
-            except rados.Error as error:
-                if error.errno in _LOST:
-                    raise
-                if error.errno == errno.EOPNOTSUPP:
-                    # Such as from a pool with erasure code, whose objects no class can read.
-                    self._executes = False
-                raise NotExecutedError(f"{what} failed: {reason(error.errno)}") from None
-        raise self._no_pool()
+    def execute(self, calls: Sequence[MethodCall]) -> Sequence[Answer]:
+        handle = self._handle(waits=False)
+        ended: SimpleQueue[tuple[int, int, bytes]] = SimpleQueue()
+        statuses: list[tuple[int, bytes]] = [(-errno.EINTR, b"")] * len(calls)
+        under_way = nbytes = 0
+
+        def take() -> None:
+            nonlocal under_way, nbytes
+            number, status, data = ended.get()
+            statuses[number] = status, data
+            under_way, nbytes = under_way - 1, nbytes - calls[number].most
+
+        for number, call in enumerate(calls):
+            while under_way >= _IN_FLIGHT or (under_way and nbytes > _BYTES_IN_FLIGHT):
+                take()
+            with self._failures(f"calling {CLASS}.{call.method} on {call.key!r}"):
+                _begin(handle, call, number, ended)
+            under_way, nbytes = under_way + 1, nbytes + call.most
+        while under_way:
+            take()
+        return [
+            self._answer(handle, call, *status)
+            for call, status in zip(calls, statuses, strict=True)
+        ]
+
+    def _answer(self, handle: _Handle, call: MethodCall, status: int, data: bytes) -> Answer:
+        """Return what a call returned, or raise an error if nobody answered it."""
+        what = f"calling {CLASS}.{call.method} on {call.key!r}"
+        if status >= 0:
+            return data
+        if status == -errno.ENOENT:
+            if not handle.cluster.has_pool():
+                raise self._no_pool()
+            return None
+        if -status in _LOST:
+            raise self._failure(what, -status, False)
+        if status == -errno.EOPNOTSUPP:
+            # Such as from a pool with erasure code, whose objects no class can read.
+            self._executes = False
+        return NotExecutedError(f"{what} failed: {reason(-status)}")
 
     def for_each(self, work: Callable[[T], object], items: Iterable[T], nbytes: int = 0) -> None:
         # Held, so that the connection does not end under a write that goes on without a thread.
@@ -374,6 +396,18 @@ class CephStore(Store):
                 ": osd_max_write_size or osd_max_object_size of the cluster does not allow it"
             )
         return StorageError(failed)
+
+
+def _begin(
+    handle: _Handle, call: MethodCall, number: int, ended: SimpleQueue[tuple[int, int, bytes]]
+) -> None:
+    """Start a call, whose end is put into a queue with its number."""
+
+    # It keeps the handle, and so the connection, until the call has ended.
+    def end(completion: Any, data: bytes | None, handle: _Handle = handle) -> None:
+        ended.put((number, completion.get_return_value(), data or b""))
+
+    handle.objects.aio_execute(call.key, CLASS, call.method, call.request, call.most, end)
 
 
 def _read_end(objects: Any, key: str, count: int) -> Any:

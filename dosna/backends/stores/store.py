@@ -16,8 +16,10 @@ from dosna.errors import StorageError, StoreTimeoutError
 __all__ = [
     "ABSENT",
     "MOST_ATTEMPTS",
+    "Answer",
     "Blob",
     "ByteRange",
+    "MethodCall",
     "NotExecutedError",
     "ReadOnlyStore",
     "Store",
@@ -60,6 +62,31 @@ class VersionConflict(StorageError):
 
 class NotExecutedError(StorageError):
     """A store did not execute a method on an object: the object has to be read instead."""
+
+
+class MethodCall(NamedTuple):
+    """A call of a method of dosna's object class.
+
+    Parameters
+    ----------
+    key : str
+        The key of the object.
+    method : str
+        The name of the method.
+    request : bytes
+        The arguments of the method.
+    most : int
+        The most bytes that the method returns.
+    """
+
+    key: str
+    method: str
+    request: bytes
+    most: int
+
+
+Answer = bytes | NotExecutedError | None
+"""The answer of a method, the error that it was not executed, or None for no object."""
 
 
 class Store(ABC):
@@ -204,31 +231,26 @@ class Store(ABC):
         """Return True if `execute` is worth trying. A store asks its servers once."""
         return False
 
-    def execute(self, key: str, method: str, request: bytes, most: int) -> bytes | None:
-        """Call a method of dosna's object class on an object, where the object is stored.
+    def execute(self, calls: Sequence[MethodCall]) -> Sequence[Answer]:
+        """Call methods of dosna's object class on objects, where these are stored.
 
         Parameters
         ----------
-        key : str
-            The key of the object.
-        method : str
-            The name of the method; `dosna.query.ceph_class` describes them.
-        request : bytes
-            The arguments of the method.
-        most : int
-            The most bytes that the method may return.
+        calls : sequence of MethodCall
+            The methods, of the classes that `dosna.query.ceph_class` describes.
 
         Returns
         -------
-        bytes or None
-            The answer of the method, or None if there is no object.
+        sequence of Answer
+            For each call the answer of the method; None if there is no object; NotExecutedError
+            if the method was not executed or refused the object, which has to be read instead.
 
         Raises
         ------
-        NotExecutedError
-            The method was not executed, or it refused the object: read the object instead.
+        ConnectionError, StoreTimeoutError
+            A server did not answer.
         """
-        raise NotExecutedError(f"this store does not execute methods, such as {method!r}")
+        return [NotExecutedError(f"this store does not execute {call.method}") for call in calls]
 
     def close(self) -> None:  # noqa: B027  a store without a connection has nothing to close
         """Release the resources that the store holds."""
@@ -321,8 +343,8 @@ class StoreView(Store):
     def can_execute(self) -> bool:
         return self._store.can_execute()
 
-    def execute(self, key: str, method: str, request: bytes, most: int) -> bytes | None:
-        return self._store.execute(key, method, request, most)
+    def execute(self, calls: Sequence[MethodCall]) -> Sequence[Answer]:
+        return self._store.execute(calls)
 
     def close(self) -> None:
         self._store.close()

@@ -83,10 +83,14 @@ def pack_rows(rows: Array, count: int) -> bytes:
     count : int
         The number of rows that count.
     """
-    if 2 * len(rows) < count // 8:
+    if 2 * (len(rows) + count // _FAR) < count // 8:
         gaps = np.diff(rows, prepend=0)
-        if not len(gaps) or gaps.max() < _FAR:
-            return _ROWS.pack(_GAPS, len(rows)) + gaps.astype("<u2").tobytes()
+        if len(gaps) and gaps.max() >= _FAR:
+            far = gaps // _FAR
+            ends = np.cumsum(far + 1) - 1
+            last, gaps = gaps % _FAR, np.full(ends[-1] + 1, _FAR)
+            gaps[ends] = last
+        return _ROWS.pack(_GAPS, len(rows)) + gaps.astype("<u2").tobytes()
     truth = np.zeros(count, bool)
     truth[rows] = True
     bits = np.packbits(truth, bitorder="little")
@@ -94,7 +98,7 @@ def pack_rows(rows: Array, count: int) -> bytes:
 
 
 def unpack_rows(answer: bytes, count: int) -> tuple[Array, int]:
-    """Return a set of rows as an array of bool, and the number of bytes that it took.
+    """Return the numbers of a set of rows, and the number of bytes that the set took.
 
     Parameters
     ----------
@@ -111,24 +115,22 @@ def unpack_rows(answer: bytes, count: int) -> tuple[Array, int]:
     if len(answer) < _ROWS.size:
         raise ValueError(f"{len(answer)} bytes are too few for a set of rows")
     form, found = _ROWS.unpack_from(answer)
-    if form == _ALL and found == count:
-        return np.ones(count, bool), _ROWS.size
-    if form == _BITMAP:
+    if form == _ALL:
+        rows, size = np.arange(count), 0
+    elif form == _BITMAP:
         body = np.frombuffer(answer, np.uint8, -(-count // 8), _ROWS.size)
         truth = np.unpackbits(body, count=count, bitorder="little").view(bool)
+        rows, size = np.flatnonzero(truth), len(body)
     elif form == _GAPS:
         gaps, at = _gaps(answer, found)
-        rows = at[gaps != _FAR]
-        if len(rows) and rows[-1] >= count:
-            raise ValueError(f"there is a row {rows[-1]} of {count} rows")
-        truth = np.zeros(count, bool)
-        truth[rows] = True
-        body = gaps.view(np.uint8)
+        rows, size = at[gaps != _FAR], gaps.nbytes
+        if len(rows) and (rows[-1] >= count or (rows[1:] <= rows[:-1]).any()):
+            raise ValueError(f"these are not increasing numbers of {count} rows")
     else:
-        raise ValueError(f"{found} rows in form {form} are not a set of {count} rows")
-    if np.count_nonzero(truth) != found:
-        raise ValueError(f"a set of {found} rows has {np.count_nonzero(truth)}")
-    return truth, _ROWS.size + len(body)
+        raise ValueError(f"a set of rows has the unknown form {form}")
+    if len(rows) != found:
+        raise ValueError(f"a set of {found} rows has {len(rows)}")
+    return rows, _ROWS.size + size
 
 
 def _gaps(answer: bytes, found: int) -> tuple[Array, Array]:
