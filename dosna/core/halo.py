@@ -16,6 +16,7 @@ constant   ``k k k | a b c d | k k k``
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Sequence
 from itertools import product
 from typing import NamedTuple
@@ -97,14 +98,14 @@ def axis_runs(start: int, stop: int, halo: int, length: int, mode: str) -> list[
         at, real = np.flatnonzero(inside), wanted[inside]
     else:
         at, real = np.arange(len(wanted)), _fold(wanted, length, mode)
+    steps = np.diff(real)
+    turns = [*(np.flatnonzero(np.diff(steps)) + 1).tolist(), len(steps)]
     runs = []
     i = 0
     while i < len(real):
-        j = i + 1
-        step = int(real[j] - real[i]) if j < len(real) else 0
-        if step in (-1, 1):
-            while j < len(real) and real[j] - real[j - 1] == step:
-                j += 1
+        step = int(steps[i]) if i < len(steps) else 0
+        # The steps are the same up to the next turn.
+        j = turns[bisect_right(turns, i)] + 1 if step in (-1, 1) else i + 1
         low, high = sorted((int(real[i]), int(real[j - 1])))
         runs.append(Run(low, high - low + 1, step == -1 and j - i > 1, int(at[i])))
         i = j
