@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from math import prod
 from typing import Any, NamedTuple
@@ -17,6 +18,7 @@ from dosna.errors import MemoryLimitError
 
 __all__ = [
     "BLOCK_BYTES",
+    "Memory",
     "Window",
     "box_of",
     "by_chunk",
@@ -66,21 +68,46 @@ def write_object(dataset: BackendDataset, task: ChunkTask, values: Array) -> Non
     dataset.write_many(values, [task._replace(out=(...,))])
 
 
+class Memory:
+    """Memory for boxes, of which several are held at a time.
+
+    To use memory again costs half of what fresh memory does.
+
+    Parameters
+    ----------
+    held : int
+        The number of boxes that are held. Each is good until so many more were taken.
+    """
+
+    def __init__(self, held: int) -> None:
+        self._held = held
+        self._boxes: deque[Array] = deque()
+
+    def take(self, extent: Sequence[int], dtype: np.dtype[Any]) -> Array:
+        """Return an array of any content."""
+        size = prod(extent)
+        box = self._boxes.popleft() if len(self._boxes) == self._held else None
+        if box is None or box.size < size or box.dtype != dtype:
+            box = np.empty(size, dtype)
+        self._boxes.append(box)
+        return box[:size].reshape(extent)
+
+
 def by_chunk(
     extent: Shape,
     chunk_size: Shape,
     dtype: np.dtype[Any],
     make: Callable[[tuple[slice, ...]], Array],
-    kept: bool = False,
+    memory: Memory | None = None,
 ) -> Array:
     """Assemble the results of `make` for the place of each chunk in a stored object.
 
-    If the result is `kept` until later, it is no memory that `make` may use again.
+    The result is in `memory`, if that is given. Otherwise it may be in memory that `make` uses
+    again.
     """
-    if all(n <= c for n, c in zip(extent, chunk_size, strict=True)):
-        one = make(tuple(map(slice, extent)))
-        return one.copy() if kept else one
-    whole = np.empty(extent, dtype)
+    if memory is None and all(n <= c for n, c in zip(extent, chunk_size, strict=True)):
+        return make(tuple(map(slice, extent)))
+    whole = np.empty(extent, dtype) if memory is None else memory.take(extent, dtype)
     for part in every_chunk(extent, chunk_size):
         whole[part.out] = make(part.out)
     return whole

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from math import gcd, prod
+from math import gcd
 from typing import Any
 
 import numpy as np
@@ -18,6 +17,7 @@ from dosna.core.types import Array, Shape
 from dosna.core.values import same_fill
 from dosna.core.zones import Zone, ZoneMaker
 from dosna.engines.work.boxes import (
+    Memory,
     bytes_of,
     count_of,
     extent_of,
@@ -50,7 +50,7 @@ class Load(Overlapping):
         behind = self.overlaps and self.target.remote
         maker = None if self.zones is None else replace(self.zones, found={})
         with Flow(ahead=self.overlaps and is_remote(self.source), behind=behind) as flow:
-            read = _Reader(self.source, 2 if behind else 1)
+            read = _Reader(self.source, behind)
             for task, block in flow.read(read, tasks):
                 values, objects = self._prepared(task, block)
                 if maker is not None:
@@ -75,37 +75,26 @@ class Load(Overlapping):
 class _Reader:
     """A reader of boxes of a source.
 
-    Memory that was used before costs less than fresh memory, by half, so a source that can read
-    into memory gets the same again.
-
     Parameters
     ----------
     source : object
         The source.
-    held : int
-        The number of boxes that are held at a time: the one that is read, and one that is written
-        meanwhile.
+    behind : bool
+        Whether one box is written while the next is read.
     """
 
-    def __init__(self, source: Any, held: int) -> None:
-        self._source, self._held = source, held
-        self._memory: deque[Array] = deque()
+    def __init__(self, source: Any, behind: bool) -> None:
+        self._source = source
+        # A source may use its memory again before it is written.
+        self._copies = behind and not (is_remote(source) or isinstance(source, np.ndarray))
+        self._memory = Memory(1 + behind)
 
     def __call__(self, task: ChunkTask) -> Array:
         source, box = self._source, task.out
         if not hasattr(source, "read_into"):
             block = read_source(source, box)
-            # A source may use its memory again before this is written.
-            kept = is_remote(source) or isinstance(source, np.ndarray)
-            return block if self._held == 1 or kept else block.copy()
-        extent = extent_of(box)
-        if len(self._memory) < self._held:
-            self._memory.append(np.empty(prod(extent), source.dtype))
-        else:
-            self._memory.rotate(-1)
-        if self._memory[-1].size < prod(extent):
-            self._memory[-1] = np.empty(prod(extent), source.dtype)
-        block = self._memory[-1][: prod(extent)].reshape(extent)
+            return block.copy() if self._copies else block
+        block = self._memory.take(extent_of(box), source.dtype)
         source.read_into(box, block)
         return block
 

@@ -19,6 +19,7 @@ from dosna.core.selection import select
 from dosna.core.text import element_bytes, elements, is_text
 from dosna.core.types import Array, Shape
 from dosna.engines.work.boxes import (
+    Memory,
     by_chunk,
     bytes_of,
     count_of,
@@ -119,7 +120,9 @@ def _replace_boxes(
 ) -> None:
     """Write the result for each chunk of the boxes of one dataset to another, or the same."""
     meta, grain = target.metadata, target.grain
-    with Flow(ahead=overlaps and source.remote, behind=overlaps and target.remote) as flow:
+    behind = overlaps and target.remote
+    memory = Memory(2) if behind else None
+    with Flow(ahead=overlaps and source.remote, behind=behind) as flow:
         for task, block in flow.read(lambda task: read_box(source, task.out), tasks):
 
             def one(place: tuple[slice, ...], block: Array = block) -> Array:
@@ -127,7 +130,7 @@ def _replace_boxes(
                 inside: Any = (*place, ...)
                 return result_for(block[inside])  # type: ignore[no-any-return]
 
-            whole = by_chunk(block.shape, meta.chunk_size, meta.dtype, one, kept=flow.behind)
+            whole = by_chunk(block.shape, meta.chunk_size, meta.dtype, one, memory)
             flow.write(target.write_many, whole, objects_of(task.out, grain))
 
 
@@ -163,8 +166,10 @@ class HaloMap(Overlapping):
             def one(place: tuple[slice, ...]) -> Array:
                 return self._result(seen[self._around(place)].copy())
 
-            extent, kept = extent_of(stored.out), self.target.remote
-            return stored, by_chunk(extent, meta.chunk_size, meta.dtype, one, kept)
+            # Many results are held at a time where they are written together.
+            memory = Memory(1) if self.target.remote else None
+            extent = extent_of(stored.out)
+            return stored, by_chunk(extent, meta.chunk_size, meta.dtype, one, memory)
 
         results: Iterable[tuple[ChunkTask, Array]] = map(result, objects_of(box, grain))
         if self.target.remote:
@@ -191,6 +196,8 @@ class HaloMap(Overlapping):
 
     def extended(self, place: Sequence[slice]) -> Array:
         """Read a box of the array with its halo; `mode` fills what lies outside the array."""
+        if not any(self.halo):
+            return read_box(self.source, tuple(place))
         meta = self.source.metadata
         extent = [s.stop - s.start + 2 * h for s, h in zip(place, self.halo, strict=True)]
         block = np.empty(extent, meta.dtype)
