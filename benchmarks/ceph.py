@@ -14,6 +14,7 @@ import statistics
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
@@ -78,6 +79,22 @@ def row(ceph: Ceph, objects: Any, nbytes: int, count: int, rounds: int) -> None:
             reading[label] = lambda ds=ds: ds.read(out=out)  # type: ignore[misc]
         for what, work in (("write", writing), ("read", reading)):
             report(f"{what} {nbytes >> 10} KiB", work, values.nbytes, rounds)
+        names = iter(range(10**6))
+        targets = [f"{key}-m" for key in keys]
+        mapping: dict[str, Work] = {
+            "bare librados": lambda: map_all(objects, keys, targets, values)
+        }
+        for label, ds in datasets.items():
+            mapping[label] = lambda ds=ds: ds.map(np.sqrt, f"m{next(names)}")  # type: ignore[misc]
+
+        def delete_maps() -> None:
+            for name in [name for name in con if name.startswith("m")]:
+                con.del_dataset(name)
+            for target in targets:
+                with suppress(rados.ObjectNotFound):
+                    objects.remove_object(target)
+
+        report(f"map {nbytes >> 10} KiB", mapping, 2 * values.nbytes, rounds, delete_maps)
         for ds in datasets.values():
             np.testing.assert_array_equal(ds[...], values)
 
@@ -118,8 +135,52 @@ def read_all(objects: Any, keys: list[str], out: np.ndarray[Any, Any]) -> None:
         take()
 
 
-def report(label: str, work: dict[str, Work], nbytes: int, rounds: int) -> None:
-    """Time each contestant's work in turn, and print the medians of the rounds."""
+def map_all(
+    objects: Any, keys: list[str], targets: list[str], values: np.ndarray[Any, Any]
+) -> None:
+    """Read objects, and write the square roots of their elements to others, with librados alone.
+
+    Each object is read, and another written, in one of the places of requests under way.
+    """
+    done: SimpleQueue[tuple[int, bytes | None]] = SimpleQueue()
+    nbytes, waiting, under_way = values[0].nbytes, iter(range(len(keys))), 0
+
+    def read() -> int:
+        number = next(waiting, None)
+        if number is None:
+            return 0
+
+        def ended(completion: Any, data: bytes) -> None:
+            done.put((number, data))
+
+        objects.aio_read(keys[number], nbytes, 0, ended)
+        return 1
+
+    def written(completion: Any) -> None:
+        assert completion.get_return_value() == 0
+        done.put((0, None))
+
+    under_way = sum(read() for _ in range(IN_FLIGHT))
+    while under_way:
+        number, data = done.get()
+        if data is None:
+            under_way += read() - 1
+        else:
+            result = np.sqrt(np.frombuffer(data, values.dtype))
+            objects.aio_write_full(targets[number], result.tobytes(), written)
+
+
+def report(
+    label: str,
+    work: dict[str, Work],
+    nbytes: int,
+    rounds: int,
+    after: Work = lambda: None,
+) -> None:
+    """Time each contestant's work in turn, and print the medians of the rounds.
+
+    What `after` does after each is not timed.
+    """
     times: dict[str, list[float]] = {name: [] for name in work}
     names = list(work)
     for turn in range(rounds + 1):
@@ -128,6 +189,7 @@ def report(label: str, work: dict[str, Work], nbytes: int, rounds: int) -> None:
             work[name]()
             if turn:
                 times[name].append(time.perf_counter() - begin)
+            after()
     bare = times[names[0]]
     cells = []
     for name, taken in times.items():

@@ -4,13 +4,16 @@ Run ``python benchmarks/windows.py [--quick] [--latency MS]``; it needs what ``r
 --install`` installs. A proxy on loopback, in a process of its own, hands each request to radosgw
 after 30 ms. Every contestant works with engine cpu, 16 requests under way, on the same float32
 array in chunks of 1 MiB. A row is one kind of work; the target is 1.3 times what the plain
-``ds[...]`` of the same bytes takes, for reading, for writing, or for both together.
+``ds[...]`` of the same bytes takes, for reading, for writing, or for both together; for exports
+together with writing the bytes to a file of the local disk.
 """
 
 from __future__ import annotations
 
 import argparse
 import multiprocessing
+import os
+import shutil
 import sys
 import tempfile
 import time
@@ -73,6 +76,14 @@ def main() -> None:
                 rows(ceph, url, chunks)
 
 
+def remove(path: str) -> None:
+    """Remove a file or a folder."""
+    if os.path.isdir(path):
+        shutil.rmtree(path)
+    else:
+        os.remove(path)
+
+
 def rows(ceph: Ceph, url: str, chunks: int) -> None:
     """Print the rows for an array of so many chunks."""
     shape = (chunks, *CHUNK[1:])
@@ -129,14 +140,24 @@ def rows(ceph: Ceph, url: str, chunks: int) -> None:
             "compare": lambda: ds.compare(other),
             "apply": lambda: other.apply(np.negative),
             **makes,
-            **{
-                f"export {suffix}": partial(ds.export, f"{folder}/x{suffix}", overwrite=True)
-                for suffix in (".h5", ".zarr", ".npy")
-            },
             "dask sum": with_dask(lambda: dask_of(theirs).sum().compute()),
             "dask map": root,
         }
-        after = {name: partial(con.del_dataset, name) for name in makes}
+
+        def save() -> None:
+            with open(f"{folder}/saved", "wb") as file:
+                file.write(values)
+                os.fsync(file.fileno())
+
+        exports = {
+            f"export {suffix}": partial(ds.export, f"{folder}/x{suffix}")
+            for suffix in (".h5", ".zarr", ".npy")
+        }
+        works |= {**exports, "save": save}
+        after: dict[str, Callable[[], Any]] = {
+            **{name: partial(con.del_dataset, name) for name in makes},
+            **{name: partial(remove, work.args[0]) for name, work in exports.items()},
+        }
         best = minima(works, 1, after, 3 if chunks < 1000 else 1)
         if chunks < 1000:  # takes minutes otherwise
             begin = time.perf_counter()
@@ -144,9 +165,9 @@ def rows(ceph: Ceph, url: str, chunks: int) -> None:
             best["zarr loop map"] = time.perf_counter() - begin
         read, write = best["read"], best["write"]
         both = ("map", "apply", "copy", "clone", "dask map", "zarr loop map")
-        exports = (name for name in works if name.startswith("export"))
         bases = {
-            **dict.fromkeys(("sum", "verify", "dask sum", *exports), read),
+            **dict.fromkeys(("sum", "verify", "dask sum"), read),
+            **dict.fromkeys(exports, read + best["save"]),
             "compare": 2 * read,
             "ingest": write,
             **dict.fromkeys(both, read + write),
