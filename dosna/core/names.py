@@ -17,6 +17,10 @@ _UNPRINTABLE = re.compile(
 )
 
 
+# What no part of a name may have: see `check_name`.
+_UNUSUAL = re.compile(r"[\x00-\x1f\x7f\\\ud800-\udfff]|(?:^|/)\.|//|^/|/$|^$")
+
+
 def printable(text: str) -> str:
     """Return text for any stream, with escapes in place of characters that control a terminal."""
     return _UNPRINTABLE.sub(lambda found: ascii(found[0])[1:-1], text)
@@ -37,6 +41,8 @@ def check_name(name: str) -> str:
     """
     if not isinstance(name, str):
         raise TypeError(f"a dataset name is a str, and {name!r} is a {type(name).__name__}")
+    if len(name) <= 50 and not _UNUSUAL.search(name):  # at most 200 bytes
+        return name
     for part in name.split("/"):
         if not part:
             reason = "an empty part"

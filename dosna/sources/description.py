@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -63,4 +64,4 @@ class ArrayDescription:
     @property
     def nbytes(self) -> int:
         """Bytes of the whole array in memory."""
-        return int(np.prod(self.shape, dtype=object)) * self.dtype.itemsize
+        return prod(map(int, self.shape)) * self.dtype.itemsize

@@ -16,7 +16,7 @@ from dosna.codecs.arrays import byte_order
 from dosna.codecs.kinds import named
 from dosna.codecs.zarr.attributes import EXACT, attributes_in, to_document
 from dosna.codecs.zarr.layout import chunk_shape, layout, sharding
-from dosna.codecs.zarr.parsing import OWN, extents, parse
+from dosna.codecs.zarr.parsing import OWN, extents, indented, parse
 from dosna.codecs.zarr.types import decode_fill, dtype_of
 from dosna.core.metadata import LOADING, DatasetMetadata, loading_of
 from dosna.core.types import Json
@@ -69,7 +69,7 @@ def to_json(metadata: DatasetMetadata) -> bytes:
         own.pop(name, None)
     if exact:
         own[EXACT] = exact
-    return json.dumps(document, indent=2)[:-2].encode() + _end({**own, **metadata.loading})
+    return indented(document)[:-2].encode() + _end({**own, **metadata.loading})
 
 
 def _end(own: Mapping[str, Any]) -> bytes:

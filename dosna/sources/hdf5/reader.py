@@ -29,7 +29,7 @@ from dosna.sources.hdf5.direct import (
     stored_chunks,
 )
 from dosna.sources.hdf5.outside import missing_raw_file, raw_reader, view_notes
-from dosna.sources.hdf5.scales import Scales
+from dosna.sources.hdf5.scales import Scales, is_hidden
 from dosna.sources.hdf5.strings import as_dtype, blocks, measure
 from dosna.sources.hdf5.types import (
     attributes,
@@ -170,8 +170,9 @@ class DatasetReader:
                 f"it was written up to {found.shape}, and is fill up to the longest along its "
                 "unlimited dimensions, as netCDF shows it",
             )
-        with suppress(OSError, RuntimeError, ValueError, KeyError):
-            notes += convention_notes(dataset, name)
+        attrs = {**attributes(dataset, known), **(found.attrs or {})}
+        hidden = "CLASS" in attrs and is_hidden(dataset)
+        notes += convention_notes(name, attrs, dataset.dtype, hidden)
         fill = None
         if not found.empty and not inner and self.dtype.kind in "biufcST":
             fill = self._fill
@@ -179,7 +180,7 @@ class DatasetReader:
             name,
             self.shape,
             self.dtype,
-            {**attributes(dataset, known), **(found.attrs or {})},
+            attrs,
             chunks=chunks,
             pieces=None if chunks else rows(self.shape, self.dtype.itemsize),
             dims=self._dims(inner),

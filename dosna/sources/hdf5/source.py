@@ -31,6 +31,7 @@ from dosna.sources.hdf5.direct import (
     stored_records,
 )
 from dosna.sources.hdf5.layout import stored_layout
+from dosna.sources.hdf5.plain import PlainReader, describe_plain
 from dosna.sources.hdf5.reader import DatasetReader, UnreadableError
 from dosna.sources.hdf5.scales import Scales
 from dosna.sources.hdf5.tree import Tree, key_of, place_of, walk
@@ -42,6 +43,7 @@ from dosna.sources.kinds import SourceKind, registry
 __all__ = ["KIND", "H5Source"]
 
 _MOST_READERS = 256
+_MOST_PLAIN = 1 << 16
 _BEING_WRITTEN = ("unable to lock file", "already open for", "consistency flag")
 
 
@@ -74,6 +76,7 @@ class H5Source(Source):
         self._file: Any = None
         self._tree: Tree | None = None
         self._readers: dict[str, DatasetReader] = {}
+        self._plain: dict[str, PlainReader] = {}
         self._scales = Scales(self._name_of)
         if isinstance(location, str):
             self._bytes = open_bytes(location, reached)
@@ -89,7 +92,8 @@ class H5Source(Source):
         return None if tree is None else tree.places.get(place_of(opened))
 
     def unopened(self) -> dict[str, Any]:
-        return {"_file": None, "_tree": None, "_readers": {}, "_scales": Scales(self._name_of)}
+        kept: dict[str, Any] = {"_readers": {}, "_plain": {}, "_scales": Scales(self._name_of)}
+        return {"_file": None, "_tree": None, **kept}
 
     @property
     def picklable(self) -> bool:
@@ -153,26 +157,41 @@ class H5Source(Source):
             raise SourceNotFoundError(f"{self!r} has no array {name!r}")
         links = tuple(tree.arrays[name])
         try:
-            return self._reader(name).describe(name, links, self._name_of)
+            plain = self._describe_plain(name, links)
+            return plain or self._reader(name).describe(name, links, self._name_of)
         except SourceChangedError:
             raise
         except Exception as error:
             # Libraries may raise anything for the contents of a file. It concerns this array only.
             return ArrayDescription(name, refused=f"it cannot be read: {_why(error)}", links=links)
 
+    def _describe_plain(self, name: str, links: tuple[str, ...]) -> ArrayDescription | None:
+        """Describe an array if that takes little, and keep its reader."""
+        with self._lock:
+            opened = self._opened()
+            if self._bytes is None or opened.mode != "r":
+                return None
+            found = describe_plain(self._bytes, opened, name, links, self._name_of)
+            if found is None:
+                return None
+            while len(self._plain) >= _MOST_PLAIN:
+                del self._plain[next(iter(self._plain))]
+            self._plain[name] = found[1]
+            return found[0]
+
     def read(self, name: str, box: Box) -> Array:
-        reader = self._reader(name)
+        reader = self._any_reader(name)
         out = np.empty([s.stop - s.start for s in box], reader.dtype)  # written completely
         self.read_into(name, box, out)
         return out
 
     def read_into(self, name: str, box: Box, out: Array) -> None:
         with self._reading(name):
-            self._reader(name).read_into(box, out)
+            self._any_reader(name).read_into(box, out)
 
     def stored(self, name: str) -> Array | None:
         with self._reading(name):
-            return self._reader(name).stored()
+            return self._any_reader(name).stored()
 
     def link(self, name: str) -> Link | None:
         if self._bytes is None:
@@ -263,6 +282,9 @@ class H5Source(Source):
                 with self._reading(self.inner or "/"):
                     self._tree = walk(self._opened(), self.inner)
             return self._tree
+
+    def _any_reader(self, name: str) -> DatasetReader | PlainReader:
+        return self._plain.get(name) or self._reader(name)
 
     def _reader(self, name: str) -> DatasetReader:
         with self._lock:

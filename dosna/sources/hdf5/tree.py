@@ -161,9 +161,14 @@ def walk(file: Any, inner: str) -> Tree:
     """Return everything below a group of an h5py file, or the one dataset that `inner` names."""
     # The numbers of closed files are used again, so external files stay open.
     kept: dict[int, Any] = {}
+    own = h5o.get_info(file.id).fileno
 
     def look(name: str) -> Node:
         try:
+            if name:  # without opening it, as there may be many
+                info = h5o.get_info(file.id, name.encode("utf-8", "surrogateescape"))
+                if info.type == h5o.TYPE_DATASET and info.fileno == own:
+                    return Node((own, info.addr), "array")
             found = file[key_of(name)] if name else file["/"]
             place = place_of(found)
             kept.setdefault(place[0], found.file)  # type: ignore[index]
