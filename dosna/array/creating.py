@@ -11,6 +11,7 @@ from dosna.array import loading
 from dosna.array.dataset import EngineDataset
 from dosna.array.home import ArrayHome
 from dosna.backends.base import BackendDataset
+from dosna.backends.batch import Batch
 from dosna.core.metadata import DatasetMetadata, new_metadata
 from dosna.core.options import refuse_unknown
 from dosna.core.progress import Progress
@@ -174,7 +175,11 @@ class Creating(ArrayHome):
             raise
 
     def create_described(
-        self, name: str, metadata: DatasetMetadata, options: Mapping[str, Any]
+        self,
+        name: str,
+        metadata: DatasetMetadata,
+        options: Mapping[str, Any],
+        batch: Batch | None = None,
     ) -> EngineDataset:
         """Create an empty dataset from its description; collective, as `create_dataset` is.
 
@@ -186,6 +191,8 @@ class Creating(ArrayHome):
             The description of the dataset.
         options : mapping
             The options of the backend's `create_dataset`.
+        batch : Batch, optional
+            The batch that the dataset belongs to.
 
         Returns
         -------
@@ -197,6 +204,8 @@ class Creating(ArrayHome):
         def create() -> BackendDataset:
             self.check_writable()
             self.instance.check_name(name)
+            if batch is not None:
+                return batch.create(name, metadata, options)
             return self.instance.create_dataset(name, metadata, **options)
 
         return self.wrap(self.runner.once(create))

@@ -8,6 +8,7 @@ from typing import Any, ClassVar, Literal, NoReturn, TypeVar
 
 import numpy as np
 
+from dosna.backends.batch import Batch
 from dosna.backends.dataset import BackendDataset
 from dosna.core.metadata import DatasetMetadata
 from dosna.core.names import check_name
@@ -206,6 +207,13 @@ class BackendConnection(ABC):
         """
         for item in items.values():
             create(item)
+
+    def batch(self) -> Batch | None:
+        """Begin a batch of datasets; None where creating one after the other is as good.
+
+        A batch belongs to the thread that has begun it.
+        """
+        return None
 
     def absent(self, names: Iterable[str]) -> set[str]:
         """Return names at and below which nothing is stored, of those given and those above them.

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from dosna.array.loading import load
 from dosna.array.zones import complete, maker_for
+from dosna.backends.batch import Batch
 from dosna.backends.linked.link import new_table, write_records
 from dosna.core.progress import share_of
 from dosna.core.report import IngestReport
@@ -90,8 +91,17 @@ class _Ingest:
         self.con, self.source, self.request = con, source, request
         self.report = IngestReport(source.location)
         self._stopped = False
+        # Processes of MPI would have to agree on each step.
+        self._batch = con.instance.batch() if con.runner.shares_memory else None
 
     def run(self) -> IngestReport:
+        try:
+            return self._run()
+        finally:
+            if self._batch is not None:
+                self._batch.close()
+
+    def _run(self) -> IngestReport:
         once, report = self.con.runner.once, self.report
         found = once(lambda: plan(self.con, self.source, self.request))
         arrays = found.arrays
@@ -101,32 +111,76 @@ class _Ingest:
         total = sum(a.description.nbytes for a in arrays)
         with self.con.runner.reporting(self.request.progress, total, "ingest", "B") as tell:
             stopping = None if tell is None else partial(self._tell, tell)
-            done, there = 0, list[str]()
-            for array, outcome in self._outcomes(arrays):
-                name, size = array.origin["name"], array.description.nbytes
-                try:
-                    self._one(array, share_of(stopping, done, size), outcome)
-                except Exception as error:
-                    # Only one process is told the progress, and all processes must agree.
-                    if once(lambda: self._stopped):
-                        raise
-                    self._leave_out(name, error)
-                    found.failed.add(name)
-                else:
-                    there.append(name)
-                done += size
-                if tell is not None:
-                    tell(done)
-        self._set_groups(there, found.failed)
+            done, there = 0, dict[str, PlannedArray]()
+            try:
+                for array, outcome in self._outcomes(arrays):
+                    name, size = array.origin["name"], array.description.nbytes
+                    try:
+                        self._one(array, share_of(stopping, done, size), outcome)
+                    except Exception as error:
+                        # Only one process is told the progress, and all processes must agree.
+                        if once(lambda: self._stopped):
+                            raise
+                        self._leave_out(name, error)
+                        found.failed.add(name)
+                    else:
+                        there[array.target] = array
+                    done += size
+                    if tell is not None:
+                        tell(done)
+                    if self._batch is not None and self._batch.due:
+                        self._commit(self._batch, there, found.failed)
+            except BaseException as error:
+                self._commit_before(error)
+                raise
+        self._set_groups(there, found.failed, self._batch)
+        if self._batch is not None and self._commit(self._batch, there, found.failed):
+            self._set_groups(there, found.failed)
         return report
+
+    def _commit(self, batch: Batch, there: dict[str, PlannedArray], failed: set[str]) -> bool:
+        """Complete the datasets that were made. Return True if some had to be left out."""
+        report, errors = self.report, batch.commit()
+        report.made = [target for target in report.made if target not in errors]
+        report.resumed = [target for target in report.resumed if target not in errors]
+        left = [there.pop(target) for target in errors if target in there]
+        for array in left:
+            report.nbytes -= array.description.nbytes
+            failed.add(array.origin["name"])
+            self._leave_out(array.origin["name"], errors[array.target])
+        for name, error in errors.items():
+            if name.endswith("/"):
+                self._leave_out_group(name, error)
+        return bool(left)
+
+    def _commit_before(self, error: BaseException) -> None:
+        """Complete the datasets that were made before an error ends the ingest."""
+        if self._batch is None:
+            return
+        errors: list[Exception] = []
+        try:
+            errors += self._batch.commit().values()
+        except Exception as failed:
+            errors.append(failed)
+        if errors:
+            error.add_note(f"datasets that were made before are not complete: {errors[0]}")
 
     def _outcomes(self, arrays: Sequence[PlannedArray]) -> Iterator[tuple[PlannedArray, Outcome]]:
         """Yield the arrays, after having made those of them that are made together."""
-        together = Together(self.con, self.source, self.request)
+        together = Together(self.con, self.source, self.request, self._batch)
+        prepared = False
         for portion in together.portions(arrays):
             made = together.make(portion)
             for array in portion:
-                yield array, made.get(array.target, "untouched")
+                outcome = made.get(array.target, "untouched")
+                if self._batch is not None and not prepared and together.is_large(array):
+                    prepared = True
+                    self._batch.prepare(
+                        (a.target, a.metadata, a.options)
+                        for a in filter(together.is_large, arrays)
+                        if a.metadata is not None
+                    )
+                yield array, outcome
 
     def _tell(self, tell: Callable[[int], object], done: int) -> None:
         """Report progress, and note that a callback stops the work: no array is at fault."""
@@ -177,7 +231,7 @@ class _Ingest:
                 + ("is not replaced" if array.state == "replace" else "stays incomplete")
                 + "; ingest it again with overwrite=True when the source is finished"
             )
-        complete(made, zones)
+        complete(made, zones, None if array.state == "replace" else self._batch)
 
     def _create(self, array: PlannedArray, stack: ExitStack) -> EngineDataset:
         con, metadata = self.con, array.metadata
@@ -186,7 +240,7 @@ class _Ingest:
             if array.state == "replace":
                 new = con.replacing(array.target, metadata, array.options)
                 return con.wrap(stack.enter_context(new))
-            return con.create_described(array.target, metadata, array.options)
+            return con.create_described(array.target, metadata, array.options, self._batch)
 
     def _link(self, array: PlannedArray, stack: ExitStack) -> None:
         """Make the table of a linked dataset.
@@ -217,9 +271,12 @@ class _Ingest:
         if incomplete:
             con.runner.once(lambda: write(made))
 
-    def _set_groups(self, names: Iterable[str], failed: set[str]) -> None:
+    def _set_groups(
+        self, there: Mapping[str, PlannedArray], failed: set[str], batch: Batch | None = None
+    ) -> None:
         """Merge attributes of groups into those that the connection has."""
         once, whole = self.con.runner.once, self.request.select is None
+        names = [array.origin["name"] for array in there.values()]
         try:
             groups = once(lambda: self._groups(names, whole, failed))
         except Exception as error:
@@ -227,14 +284,25 @@ class _Ingest:
             return
         for name, attrs in groups.items():
             try:
-                there = once(partial(self.con.get_group_attrs, name))
-                wanted = self.source.merged_group(there, attrs, whole and not failed)
-                if encode_attrs(wanted) != encode_attrs(there):
+                found = once(partial(self.con.get_group_attrs, name))
+                wanted = self.source.merged_group(found, attrs, whole and not failed)
+                encoded = encode_attrs(wanted)
+                if encoded == encode_attrs(found):
+                    continue
+                if batch is None:
                     self.con.set_group_attrs(name, wanted)
-            except DatasetNameError as error:
-                self.report.skipped[f"{name}/"] = str(error)
+                else:
+                    batch.set_group_attrs(
+                        self.con.instance.check_name(name) if name else "", encoded
+                    )
             except Exception as error:
-                self._leave_out(f"{name}/", error)
+                self._leave_out_group(f"{name}/", error)
+
+    def _leave_out_group(self, name: str, error: Exception) -> None:
+        if isinstance(error, DatasetNameError):
+            self.report.skipped[name] = str(error)
+        else:
+            self._leave_out(name, error)
 
     def _groups(
         self, names: Iterable[str], whole: bool, failed: set[str]

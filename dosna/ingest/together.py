@@ -3,22 +3,22 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
+from dosna.backends.batch import Batch
 from dosna.core.names import parents
 from dosna.core.plan import every_chunk
 from dosna.core.request import IngestRequest
 from dosna.core.sizes import parse_size
-from dosna.core.text import element_bytes
+from dosna.core.text import element_bytes, elements
 from dosna.core.types import Array
 from dosna.core.values import plain_fields
-from dosna.engines.work.boxes import read_source
-from dosna.engines.work.loading import Load
+from dosna.engines.work.loading import Load, is_fill
 from dosna.ingest.planned import PlannedArray
 from dosna.ingest.planning import refusing
 from dosna.sources.array import ConvertedArray, SourceArray
@@ -62,25 +62,29 @@ class _Read:
 class Together:
     """The part of an ingest that makes datasets of several small arrays at a time.
 
-    The source is read in the caller's thread. Then threads of the store create, fill and complete
-    the datasets. What cannot be read, and all of it if the source has changed, is left to the one
-    who takes array after array.
+    The source is read in the caller's thread. Then the datasets are created, filled and completed:
+    by a batch, or by threads of the store. What cannot be read, and all of it if the source has
+    changed, is left to the one who takes array after array.
 
     Parameters
     ----------
     con : Connection
     source : Source
     request : IngestRequest
+    batch : Batch, optional
+        The batch of the connection.
     """
 
-    def __init__(self, con: EngineConnection, source: Source, request: IngestRequest) -> None:
-        self.con, self.source, self.request = con, source, request
+    def __init__(
+        self, con: EngineConnection, source: Source, request: IngestRequest, batch: Batch | None
+    ) -> None:
+        self.con, self.source, self.request, self.batch = con, source, request, batch
         limit = request.memory_limit
         most = _MOST_BYTES if limit is None else min(_MOST_BYTES, parse_size(limit))
-        # Processes of MPI would have to agree on each step.
-        possible = con.instance.creates_together and con.runner.shares_memory
-        self._chunk_bytes = most // _SMALL if possible else -1
         self._bytes = most // 4
+        # Processes of MPI would have to agree on each step.
+        threads = con.instance.creates_together and con.runner.shares_memory
+        self._chunk_bytes = self._bytes if batch is not None else most // _SMALL if threads else -1
 
     def portions(self, arrays: Sequence[PlannedArray]) -> Iterator[list[PlannedArray]]:
         """Yield the arrays in their order: small ones by many, others one by one."""
@@ -104,6 +108,11 @@ class Together:
         if portion:
             yield list(portion.values())
 
+    def is_large(self, array: PlannedArray) -> bool:
+        """Return True if the dataset of an array is new and has to be filled in several steps."""
+        new = array.metadata is not None and array.state == "absent"
+        return new and self._size(array) is None
+
     def _size(self, array: PlannedArray) -> int | None:
         """Return the bytes of an array that is small and new; None for all others."""
         meta = array.metadata
@@ -116,7 +125,7 @@ class Together:
 
     def make(self, portion: Sequence[PlannedArray]) -> dict[str, Outcome]:
         """Make datasets of arrays, and return the outcome for those that were begun."""
-        if len(portion) < 2:
+        if self._size(portion[0]) is None or (self.batch is None and len(portion) < 2):
             return {}
         read = {array.target: item for array in portion if (item := self._read(array))}
         try:
@@ -125,6 +134,20 @@ class Together:
             return {}
         if now != portion[0].origin["fingerprint"]:
             return {}
+        if self.batch is None:
+            return self._by_threads(read)
+        outcomes: dict[str, Outcome] = {}
+        for target, item in read.items():
+            try:
+                self._stage(self.batch, item)
+                outcomes[target] = "made"
+            except Exception as error:
+                outcomes[target] = error
+                if not self.request.skips:
+                    break
+        return outcomes
+
+    def _by_threads(self, read: Mapping[str, _Read]) -> dict[str, Outcome]:
         outcomes: dict[str, Outcome] = {}
         failed = threading.Event()
 
@@ -150,9 +173,27 @@ class Together:
             box = tuple(slice(0, n) for n in data.shape)
             fill = np.asarray(array.metadata.fillvalue, array.metadata.dtype)
             stored = data.stored_in(array.metadata.chunk_size, fill) if data.shape else None
-            return _Read(array, read_source(data, box), stored is not None)
+            values = np.empty(data.shape, data.dtype)
+            if values.size:
+                data.read_into(box, values)
+            return _Read(array, values, stored is not None)
         except Exception:
             return None
+
+    def _stage(self, batch: Batch, item: _Read) -> None:
+        array, metadata = item.array, item.array.metadata
+        assert metadata is not None
+        self.con.check_writable()
+        values: Array | None = None
+        if item.values.size:
+            values = elements(item.values, metadata.dtype)
+            fill = np.asarray(metadata.fillvalue, metadata.dtype)
+            if item.sparse and is_fill(values, fill):
+                values = None
+        with refusing(self.source, array.description.name):
+            batch.create_whole(
+                array.target, metadata.replace(incomplete=False), array.options, values
+            )
 
     def _make(self, item: _Read) -> None:
         array, con = item.array, self.con

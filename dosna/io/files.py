@@ -34,6 +34,8 @@ __all__ = [
     "size_of",
     "sync_file_system",
     "sync_folder",
+    "sync_tree",
+    "write_new",
 ]
 
 
@@ -141,9 +143,7 @@ def replace_file(
         file = FileIO(temporary, "x", opener=opener)
     try:
         try:
-            count = os.writev(file.fileno(), parts) if len(parts) <= MOST_PARTS else 0
-            if count != size:
-                _write_rest(file.fileno(), parts, count)
+            _write_parts(file.fileno(), parts, size)
             if durable:
                 os.fsync(file.fileno())
         finally:
@@ -175,6 +175,19 @@ def _exchange(folder: int, temporary: str, name: str) -> bool:
         exchange(temporary, name, folder)
         raise
     return True
+
+
+def write_new(folder: int, name: str, parts: Sequence[Any], size: int) -> None:
+    """Write a file of these parts, of `size` bytes, which nobody looks at yet."""
+    opener = partial(os.open, mode=0o666, dir_fd=folder)
+    with FileIO(name, "x", opener=opener) as file:
+        _write_parts(file.fileno(), parts, size)
+
+
+def _write_parts(file: int, parts: Sequence[Any], size: int) -> None:
+    count = os.writev(file, parts) if len(parts) <= MOST_PARTS else 0
+    if count != size:
+        _write_rest(file, parts, count)
 
 
 def _write_rest(file: int, parts: Sequence[Any], count: int) -> None:
@@ -275,13 +288,18 @@ def sync_file_system(folder: int) -> None:
             code = ctypes.get_errno()
             raise OSError(code, os.strerror(code))
         return
+    sync_tree(folder)
+
+
+def sync_tree(folder: int) -> None:
+    """Make everything in a folder durable, file by file."""
     listing = open_folder(".", folder)
     try:
         for name in os.listdir(listing):
             file = os.open(name, os.O_RDONLY | CLOSE_ON_EXEC, dir_fd=folder)
             try:
                 if os.path.isdir(file):
-                    sync_file_system(file)
+                    sync_tree(file)
                 else:
                     os.fsync(file)
             finally:

@@ -96,11 +96,12 @@ class SourceArray:
         ndarray of int64, or None
             An array of shape (n, axes): the places of the blocks in the grid. None for all.
         """
+        found = self.touched_in(block)
+        if found is None:
+            return None
         own = self.description.fillvalue
         fill = np.zeros((), self.dtype) if own is None else np.asarray(own, self.dtype)
-        if not same_fill(fill, fillvalue):
-            return None
-        return self.touched_in(block)
+        return found if same_fill(fill, fillvalue) else None
 
     def touched_in(self, block: Shape) -> Array | None:
         """Return the blocks of a grid that have stored elements; None for all, or if unknown."""

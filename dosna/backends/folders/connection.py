@@ -7,15 +7,19 @@ import os
 import secrets
 import warnings
 from abc import abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from functools import partial
 from typing import Any, ClassVar, Protocol, cast
 
 from dosna.backends.base import BackendDataset
-from dosna.backends.folders.exchange import REPLACING, Replacements
+from dosna.backends.folders.batch import FolderBatch
+from dosna.backends.folders.exchange import NEW, REPLACING, Replacements
 from dosna.backends.folders.handle import FolderHome
+from dosna.backends.folders.listing import names_below
+from dosna.core.metadata import DatasetMetadata
 from dosna.core.names import parents
+from dosna.core.types import Array
 from dosna.errors import (
     ConfigurationError,
     ConnectionError,
@@ -41,9 +45,6 @@ __all__ = ["CREATING", "FolderConnection"]
 
 
 CREATING, DELETING = ".creating-", ".deleting-"
-
-_MOST_LINKS = 8
-"""Number of symbolic links that a listing follows on the way to a dataset."""
 
 
 class _Placed(Protocol):
@@ -78,6 +79,12 @@ class FolderConnection(FolderHome):
 
     description: ClassVar[str]
     """Name of the file that makes a folder a dataset."""
+
+    group_document: ClassVar[bytes | None] = None
+    """Content of the file of that name that makes a folder a group; None if there is none."""
+
+    group_file: ClassVar[str]
+    """Name of the file with the attributes of a group."""
 
     def __init__(
         self,
@@ -171,6 +178,57 @@ class FolderConnection(FolderHome):
     def holds_dataset(self, path: str) -> bool:
         """Return True if a folder is a dataset. Raise OSError if that cannot be determined."""
 
+    @abstractmethod
+    def described(
+        self, metadata: DatasetMetadata, **options: Any
+    ) -> tuple[DatasetMetadata, bytes]:
+        """Return the metadata of a new dataset, and the bytes of its description.
+
+        The options are those of `create_dataset`.
+        """
+
+    @abstractmethod
+    def fill(
+        self,
+        path: str,
+        image: bytes,
+        metadata: DatasetMetadata,
+        values: Array | None = None,
+        durable: bool = True,
+    ) -> None:
+        """Fill the folder of a new dataset, before it gets its name.
+
+        Parameters
+        ----------
+        path : str
+            The path of the folder, inside that of the connection.
+        image : bytes
+            The bytes of the description.
+        metadata : DatasetMetadata
+            The metadata of the dataset.
+        values : ndarray, optional
+            All elements of an array of one chunk, which is written too.
+        durable : bool
+            True if the description must have reached the disk afterwards.
+        """
+
+    def group_bytes(self, name: str) -> bytes | None:
+        """Return the content of the file with the attributes of a group, or None."""
+        try:
+            with open(os.path.join(self._path(name), self.group_file), "rb") as file:
+                return file.read()
+        except OSError as error:
+            if is_absent(error):
+                return None
+            raise
+
+    @abstractmethod
+    def group_image(self, name: str, before: bytes | None, attrs: Mapping[str, Any]) -> bytes:
+        """Return the next content of that file, after what it was before."""
+
+    def drop_consolidated(self, name: str) -> None:
+        """Remove copies of metadata from the groups above a dataset that is about to change."""
+
     def make_parents(self, name: str) -> None:
         """Create the folders above a dataset."""
         self.check_writable()
@@ -206,16 +264,39 @@ class FolderConnection(FolderHome):
             os.mkdir(fresh)
             try:
                 fill(fresh)
-                self.make_parents(name)
-                os.rename(fresh, path)
+                self._move(fresh, name)
             except BaseException:
                 with suppress(OSError):  # a sweep will remove it
                     remove_folder(fresh)
-                self._remove_empty_parents(name)
                 raise
             if self.durable:
                 for above in ["", *parents(name)]:
                     sync_folder(self._path(above))
+
+    def place(self, fresh: str, name: str, groups: set[str]) -> None:
+        """Give a hidden folder its name. The caller holds the lock of the names.
+
+        `groups` are those that are known to exist. The ones above the dataset are added.
+        """
+        path, group = self._path(name), name.rpartition("/")[0]
+        if group not in groups or os.path.lexists(path):
+            self._check_free(name, path)
+        if group and group in groups:
+            os.rename(fresh, path)
+        else:
+            self._move(fresh, name)
+            groups.update(parents(name))
+
+    def _move(self, fresh: str, name: str) -> None:
+        try:
+            self.make_parents(name)
+            os.rename(fresh, self._path(name))
+        except BaseException:
+            self._remove_empty_parents(name)
+            raise
+
+    def batch(self) -> FolderBatch:
+        return FolderBatch(self)
 
     def _check_free(self, name: str, path: str) -> None:
         for above in parents(name):
@@ -276,9 +357,13 @@ class FolderConnection(FolderHome):
             )
 
     def begin_replacement(self, name: str) -> str:
-        with self.names_held(f"replace dataset {name!r} in"):
+        self._check_inside(name)
+        return f"{self.begin_hidden()}/{NEW}"
+
+    def begin_hidden(self) -> str:
+        """Create a hidden folder until `end_replacement` or a sweep, and return its name."""
+        with self.names_held("create a hidden folder in"):
             self._sweep()
-            self._check_inside(name)
             return self._replacements.begin()
 
     def replace_dataset(self, temporary: str, name: str) -> None:
@@ -320,53 +405,14 @@ class FolderConnection(FolderHome):
 
     def dataset_names(self) -> list[str]:
         with disk(f"list {self.path}"):
-            return sorted(self._names_below(self.path, ""))
+            return sorted(names_below(self.path, "", self.holds_dataset))
 
     def names_in(self, group: str) -> list[str]:
         path = self._path(group)
         with disk(f"list {path}"):
             if not os.path.isdir(path) or self.holds_dataset(path):
                 return []
-            return sorted(self._names_below(path, group + "/"))
-
-    def _names_below(self, path: str, prefix: str) -> Iterator[str]:
-        """Yield the datasets below a folder. Unreadable folders are left out with a warning."""
-        groups: list[tuple[str, str, frozenset[tuple[int, int]], int]]
-        groups = [(path, prefix, frozenset(), 0)]
-        while groups:
-            path, prefix, above, links = groups.pop()
-            try:
-                status = os.stat(path)
-                identity = (status.st_dev, status.st_ino)
-                if identity in above:
-                    continue  # a symbolic link leads back
-                with os.scandir(path) as entries:
-                    found = [e for e in entries if not e.name.startswith(".")]
-            except OSError as error:
-                if above:
-                    self._left_out(path, error)
-                    continue
-                raise
-            for entry in found:
-                name = prefix + entry.name
-                try:
-                    if not entry.is_dir():
-                        continue
-                    if self.holds_dataset(entry.path):
-                        yield name
-                        continue
-                    more = links + entry.is_symlink()
-                    if more <= _MOST_LINKS:
-                        groups.append((entry.path, name + "/", above | {identity}, more))
-                except OSError as error:
-                    self._left_out(entry.path, error)
-
-    def _left_out(self, path: str, error: OSError) -> None:
-        if not is_absent(error):  # deleted meanwhile, or a link that leads nowhere
-            warnings.warn(
-                f"{path} cannot be read ({error.strerror}): datasets in it are not listed",
-                stacklevel=2,
-            )
+            return sorted(names_below(path, group + "/", self.holds_dataset))
 
     def _path(self, name: str) -> str:
         return os.path.join(self.path, name)

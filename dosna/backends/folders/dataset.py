@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 import weakref
 from abc import abstractmethod
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from typing import Any, Generic, NoReturn, TypeVar
 
 from dosna.backends.base import BackendDataset, Guarantees
 from dosna.backends.folders.handle import Folder, FolderHome
+from dosna.core.metadata import DatasetMetadata
 from dosna.core.types import Shape
 from dosna.errors import DatasetNotFoundError, StaleDatasetError
 from dosna.io.files import LOCK, disk, failure, sync_file_system
@@ -45,6 +46,12 @@ class FolderDataset(BackendDataset, Generic[F]):
     @abstractmethod
     def _temporaries(self, folder: F) -> Iterator[tuple[str, int]]:
         """Yield each file that a writer may have left, and the lock that a living one holds."""
+
+    @abstractmethod
+    def described_as(
+        self, folder: F, change: Callable[[DatasetMetadata], DatasetMetadata]
+    ) -> bytes:
+        """Return the bytes of a description with changed metadata, of the same shape."""
 
     @property
     @abstractmethod
@@ -174,6 +181,24 @@ class FolderDataset(BackendDataset, Generic[F]):
         with disk(f"look at the chunks of dataset {self.name!r}"):
             names = [self._template % idx for idx in indices]
             return file_versions(self._current().fd, names, lasting)
+
+    def next_description(
+        self, change: Callable[[DatasetMetadata], DatasetMetadata]
+    ) -> tuple[bytes, str, F]:
+        """Return a description with changed metadata, and the folder whose description it is.
+
+        Returns
+        -------
+        image : bytes
+            The bytes of the next description.
+        path : str
+            The path of the folder.
+        folder : Folder
+            The folder. If its description is still the same, `image` may take its place.
+        """
+        self.check_writable()
+        folder = self._current()
+        return self.described_as(folder, change), self._path, folder
 
     def exclusive(self) -> AbstractContextManager[None]:
         return self._exclusive()

@@ -10,15 +10,18 @@ from typing import Any
 from dosna.io.exchange import exchange
 from dosna.io.files import lock_file, remove_folder
 
-__all__ = ["REPLACING", "Replacements", "exchange"]
+__all__ = ["NEW", "REPLACING", "Replacements", "exchange"]
 
 REPLACING = ".replacing-"
 
-_NEW, _OLD, _NAME, _ALIVE = "new", "old", "name", ".lock"
+NEW = "new"
+"""The dataset in a hidden folder that is to replace another."""
+
+_OLD, _NAME, _ALIVE = "old", "name", ".lock"
 
 
 class Replacements:
-    """Hidden folders, each with a dataset that is to replace another.
+    """Hidden folders, with datasets that are to replace others or to get their names later.
 
     Such a folder has a lock that its maker holds until the end, so that a sweep can tell which
     folders dead processes left. All methods except `end` are called under the lock of the
@@ -35,13 +38,13 @@ class Replacements:
         self._held: dict[str, Any] = {}
 
     def begin(self) -> str:
-        """Create a hidden folder, and return the name of the dataset to be created in it."""
+        """Create a hidden folder, and return its name."""
         hidden = REPLACING + secrets.token_hex(8)
         folder = os.path.join(self._path, hidden)
         os.mkdir(folder)
         locks = lock_file(folder, _ALIVE)
         self._held[hidden] = (locks, locks.acquire(0))
-        return f"{hidden}/{_NEW}"
+        return hidden
 
     def swap(self, temporary: str, path: str, name: str) -> None:
         """Exchange a dataset and the one at `path`, which is called `name`."""
@@ -83,7 +86,7 @@ class Replacements:
 
     def _finish(self, folder: str) -> None:
         """Move a complete dataset into its place if the old one was already moved away."""
-        new, old = os.path.join(folder, _NEW), os.path.join(folder, _OLD)
+        new, old = os.path.join(folder, NEW), os.path.join(folder, _OLD)
         if os.path.lexists(old) and os.path.lexists(new):
             with open(os.path.join(folder, _NAME), encoding="utf-8") as file:
                 path = os.path.join(self._path, file.read())

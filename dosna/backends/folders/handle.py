@@ -60,7 +60,7 @@ class Folder:
                 raise DatasetNotFoundError(
                     f"there is no dataset {name!r}: {self.where} is not a file"
                 )
-            self._stamp = (status.st_dev, status.st_ino, status.st_mtime_ns)
+            self.stamp = (status.st_dev, status.st_ino, status.st_mtime_ns)
             status = os.fstat(self.fd)
             self.identity = (status.st_dev, status.st_ino)
 
@@ -96,7 +96,7 @@ class Folder:
             status = os.stat(self._file_name, dir_fd=self.fd)
         except FileNotFoundError:
             return False
-        return (status.st_dev, status.st_ino, status.st_mtime_ns) == self._stamp
+        return (status.st_dev, status.st_ino, status.st_mtime_ns) == self.stamp
 
     def has(self, name: str) -> bool:
         try:
@@ -104,6 +104,16 @@ class Folder:
         except (FileNotFoundError, NotADirectoryError):
             return False
         return True
+
+    def has_content(self, name: str) -> bool:
+        """Return True if a file exists and is not empty.
+
+        After a power loss, it is empty if its content had not reached the disk.
+        """
+        try:
+            return os.stat(name, dir_fd=self.fd).st_size > 0
+        except (FileNotFoundError, NotADirectoryError):
+            return False
 
     def remove(self, name: str) -> bool:
         """Remove a file. Return False if it did not exist."""

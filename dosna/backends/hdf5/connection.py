@@ -28,14 +28,17 @@ from typing import Any, ClassVar
 import numpy as np
 
 from dosna.backends.base import Backend
+from dosna.backends.folders.batch import only_chunk
 from dosna.backends.folders.connection import FolderConnection
 from dosna.backends.hdf5 import chunkfile as h5format
 from dosna.backends.hdf5.dataset import H5Dataset
 from dosna.backends.hdf5.folder import DESCRIPTION, Record, write_rows
+from dosna.backends.hdf5.frame import file_of
 from dosna.core.metadata import FORMAT_VERSION, DatasetMetadata, check_dims, check_format_version
 from dosna.core.names import check_group
+from dosna.core.types import Array
 from dosna.errors import ConfigurationError, FormatError
-from dosna.io.files import LOCK, disk, is_absent, replace_file
+from dosna.io.files import LOCK, disk, is_absent, replace_file, write_new
 from dosna.io.locks import open_descriptor
 
 __all__ = ["BACKEND", "H5Connection", "H5Dataset"]
@@ -55,6 +58,7 @@ class H5Connection(FolderConnection):
     """
 
     description: ClassVar[str] = DESCRIPTION
+    group_file: ClassVar[str] = GROUP
     nul_in_text: ClassVar[bool] = False
 
     def create_dataset(
@@ -99,11 +103,42 @@ class H5Connection(FolderConnection):
             virtual=virtual,
             dims=dims,
         )
-        self.make_folder(name, lambda path: _fill_folder(path, image, metadata))
+        self.make_folder(name, lambda path: self.fill(path, image, metadata))
         return self.get_dataset(name)
 
     def check_dataset(self, name: str, metadata: DatasetMetadata, **options: Any) -> None:
         _described(metadata, **options)
+
+    def described(
+        self, metadata: DatasetMetadata, **options: Any
+    ) -> tuple[DatasetMetadata, bytes]:
+        return _described(metadata, **options)
+
+    def fill(
+        self,
+        path: str,
+        image: bytes,
+        metadata: DatasetMetadata,
+        values: Array | None = None,
+        durable: bool = True,
+    ) -> None:
+        folder = open_descriptor(path, os.O_RDONLY | os.O_DIRECTORY)
+        for name in (LOCK, Record.file_name(metadata.storage["record"])):
+            open_descriptor(name, os.O_CREAT | os.O_WRONLY, dir_fd=folder)
+        write_rows(folder, metadata, [], durable)
+        if values is not None:
+            idx = (0,) * metadata.ndim
+            parts = file_of(only_chunk(metadata, values), metadata)
+            write_new(
+                folder, h5format.chunk_name(metadata.ndim) % idx, parts, sum(map(len, parts))
+            )
+            record = Record(folder, metadata)
+            record.begin(idx)
+            record.finish(idx, False)
+        if durable:
+            replace_file(folder, DESCRIPTION, [image], len(image), durable)
+        else:
+            write_new(folder, DESCRIPTION, [image], len(image))
 
     def get_dataset(self, name: str) -> H5Dataset:
         return H5Dataset(self, name)
@@ -144,8 +179,11 @@ class H5Connection(FolderConnection):
                     f"{path} is damaged: {error!r}. Restore it from a copy"
                 ) from error
 
+    def group_image(self, name: str, before: bytes | None, attrs: Mapping[str, Any]) -> bytes:
+        return json.dumps({"dosna_format": FORMAT_VERSION, "attrs": dict(attrs)}).encode()
+
     def set_group_attrs(self, name: str, attrs: Mapping[str, Any]) -> None:
-        document = json.dumps({"dosna_format": FORMAT_VERSION, "attrs": dict(attrs)}).encode()
+        document = self.group_image(name, None, attrs)
         with self.names_held(f"change group {name!r} in"):
             check_group(name, self)
             folder = os.path.join(self.path, name)
@@ -216,14 +254,6 @@ def _storage(
         # The next dataset of this name may get the same inode at once.
         "id": secrets.token_hex(8),
     }
-
-
-def _fill_folder(path: str, image: bytes, metadata: DatasetMetadata) -> None:
-    folder = open_descriptor(path, os.O_RDONLY | os.O_DIRECTORY)
-    for name in (LOCK, Record.file_name(metadata.storage["record"])):
-        open_descriptor(name, os.O_CREAT | os.O_WRONLY, dir_fd=folder)
-    write_rows(folder, metadata, [])
-    replace_file(folder, DESCRIPTION, [image], len(image), durable=True)
 
 
 BACKEND = Backend(

@@ -79,6 +79,11 @@ class H5Dataset(FolderDataset[H5Folder]):
     def _checked(self) -> bool:
         return bool(self.metadata.storage.get("checksum"))
 
+    def described_as(
+        self, folder: H5Folder, change: Callable[[DatasetMetadata], DatasetMetadata]
+    ) -> bytes:
+        return h5format.redescribe(folder.image(), change(folder.metadata))
+
     # -------------------------------------------------------------------------------------
 
     @property
@@ -160,7 +165,8 @@ class H5Dataset(FolderDataset[H5Folder]):
         with disk(f"list the chunks of dataset {self.name!r}"):
             folder = self._current()
             recorded = set(folder.record.written())
-            return iter([idx for idx in self._indices(folder.list()) if idx in recorded])
+            found = [idx for idx in self._indices(folder.list()) if idx in recorded]
+            return iter([idx for idx in found if folder.has_content(self._template % idx)])
 
     def trim_object(self, idx: Shape) -> None:
         with suppress(ChunkNotFoundError):  # a chunk without a file has nothing to trim

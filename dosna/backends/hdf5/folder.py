@@ -77,7 +77,9 @@ class H5Folder(Folder):
         return os.listdir(open_descriptor(".", os.O_RDONLY | os.O_DIRECTORY, dir_fd=self.fd))
 
 
-def write_rows(folder: int, metadata: DatasetMetadata, made: list[str]) -> None:
+def write_rows(
+    folder: int, metadata: DatasetMetadata, made: list[str], durable: bool = True
+) -> None:
     """Write the missing files between a virtual dataset and its chunks.
 
     Their names are appended to `made`.
@@ -90,7 +92,7 @@ def write_rows(folder: int, metadata: DatasetMetadata, made: list[str]) -> None:
             image = h5format.rows_image(metadata, rows)
             replace_file(folder, rows.name, [image], len(image), durable=False)
     # The description is written next, and the folder is synchronized then.
-    for name in made:
+    for name in made if durable else ():
         os.fsync(open_descriptor(name, os.O_RDONLY, dir_fd=folder))
 
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from dosna.backends.hdf5.chunkfile import encode, filtered, image_of
+import numpy as np
+
+from dosna.backends.hdf5.chunkfile import encode, filtered, header, image_of, is_plain
 from dosna.core.metadata import DatasetMetadata
 from dosna.core.types import Array
 
-__all__ = ["Frame", "file_parts", "frame_of"]
+__all__ = ["Frame", "file_of", "file_parts", "frame_of"]
 
 _END_OF_FILE = 40
 """The position of the file's size in a superblock of version 0 (File Format, section II.A)."""
@@ -65,3 +67,10 @@ def file_parts(chunk: Array, metadata: DatasetMetadata, frame: Frame | None) -> 
         return [encode(chunk, metadata)]
     stored = filtered(chunk, metadata)
     return [frame.head(sum(map(len, stored))), *stored]
+
+
+def file_of(chunk: Array, metadata: DatasetMetadata) -> list[Any]:
+    """Return the parts of the file of a whole chunk, for a dataset that has only this one."""
+    if is_plain(metadata):
+        return [header(metadata), chunk.reshape(-1).view(np.uint8)]
+    return file_parts(chunk, metadata, None)

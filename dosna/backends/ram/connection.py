@@ -11,9 +11,11 @@ from itertools import islice
 from typing import Any
 
 from dosna.backends.base import Backend, BackendConnection, BackendDataset
+from dosna.backends.batch import Batch
 from dosna.backends.ram.dataset import RamDataset, RamReader
 from dosna.core.metadata import DatasetMetadata, check_dims
 from dosna.core.names import check_group, check_nesting, parents
+from dosna.core.types import Array
 from dosna.errors import DatasetExistsError, DatasetNotFoundError
 
 __all__ = ["BACKEND", "RamConnection"]
@@ -52,6 +54,10 @@ class _Datasets(dict[str, "RamDataset"]):
         """
         above = [group for group in parents(name) if group in self]
         return above or (self if name in self._counts else ())
+
+    def is_group(self, name: str) -> bool:
+        """Return True if datasets lie in a name."""
+        return name in self._counts
 
 
 _stores: dict[str, _Datasets] = {}
@@ -104,11 +110,20 @@ class RamConnection(BackendConnection):
         dims : sequence of str or None, optional
             The names of the axes.
         """
+        return self._add(self._new(name, metadata, dims))
+
+    def _new(
+        self, name: str, metadata: DatasetMetadata, dims: Sequence[str | None] | None = None
+    ) -> RamDataset:
+        """Return a dataset that is not in the namespace yet."""
         self.check_writable()
         names = check_dims(dims, metadata.ndim)
         if names is not None:
             metadata = metadata.replace(storage={**metadata.storage, "dims": list(names)})
-        datasets = self._datasets
+        return RamDataset(self, name, metadata)
+
+    def _add(self, made: RamDataset) -> RamDataset:
+        datasets, name = self._datasets, made.name
         with _stores_lock:
             if name in datasets:
                 raise DatasetExistsError(
@@ -116,8 +131,16 @@ class RamConnection(BackendConnection):
                     "get_dataset, or delete it"
                 )
             check_nesting(name, datasets.around(name))
-            datasets[name] = RamDataset(self, name, metadata)
-            return datasets[name]
+            datasets[name] = made
+        return made
+
+    def batch(self) -> Batch:
+        return _RamBatch(self)
+
+    def absent(self, names: Iterable[str]) -> set[str]:
+        datasets = self._datasets
+        wanted = {at for name in names for at in [*parents(name), name]}
+        return {name for name in wanted if name not in datasets and not datasets.is_group(name)}
 
     def get_dataset(self, name: str) -> RamDataset:
         found = self._find(name)
@@ -201,6 +224,24 @@ class RamConnection(BackendConnection):
             _groups[self.name, name] = dict(attrs)
             if not attrs:
                 del _groups[self.name, name]
+
+
+class _RamBatch(Batch):
+    """Datasets that are filled before they are in the namespace."""
+
+    connection: RamConnection
+
+    def create_whole(
+        self,
+        name: str,
+        metadata: DatasetMetadata,
+        options: Mapping[str, Any],
+        values: Array | None,
+    ) -> None:
+        made = self.connection._new(name, metadata, **options)
+        if values is not None:
+            made.set_chunk_data((0,) * metadata.ndim, values)
+        self.connection._add(made)
 
 
 BACKEND = Backend(

@@ -27,12 +27,15 @@ from contextlib import contextmanager, suppress
 from typing import Any, ClassVar
 
 from dosna.backends.base import Backend, BackendDataset
+from dosna.backends.folders.batch import only_chunk
 from dosna.backends.folders.connection import CREATING, FolderConnection
 from dosna.backends.zarr.dataset import FileDataset, open_dataset
-from dosna.backends.zarr.folder import ArrayHome
+from dosna.backends.zarr.folder import ArrayHome, make_folders
 from dosna.codecs import zarr as zarr3
 from dosna.core.metadata import DatasetMetadata
 from dosna.core.names import check_group, parents
+from dosna.core.plan import every_chunk
+from dosna.core.types import Array
 from dosna.errors import (
     ConnectionError,
     DatasetNameError,
@@ -49,6 +52,7 @@ from dosna.io.files import (
     is_absent,
     open_folder,
     replace_file,
+    write_new,
 )
 from dosna.io.locks import RangeLocks
 
@@ -66,17 +70,49 @@ class FileConnection(FolderConnection, ArrayHome):
     """
 
     description: ClassVar[str] = zarr3.DOCUMENT
+    group_file: ClassVar[str] = zarr3.DOCUMENT
+    group_document: ClassVar[bytes | None] = zarr3.GROUP
 
     def create_array(self, name: str, metadata: DatasetMetadata) -> FileDataset:
         image = zarr3.to_json(metadata)
         self.drop_consolidated(name)
-
-        def fill(path: str) -> None:
-            _write(path, image)
-            os.close(os.open(os.path.join(path, LOCK), os.O_CREAT | os.O_WRONLY, 0o666))
-
-        self.make_folder(name, fill)
+        self.make_folder(name, lambda path: self.fill(path, image, metadata))
         return self.get_dataset(name)
+
+    def described(
+        self, metadata: DatasetMetadata, **options: Any
+    ) -> tuple[DatasetMetadata, bytes]:
+        made = zarr3.new_array(metadata, **options)
+        return made, zarr3.to_json(made)
+
+    def fill(
+        self,
+        path: str,
+        image: bytes,
+        metadata: DatasetMetadata,
+        values: Array | None = None,
+        durable: bool = True,
+    ) -> None:
+        folder = open_folder(path)
+        try:
+            os.close(os.open(LOCK, os.O_CREAT | os.O_WRONLY | CLOSE_ON_EXEC, 0o666, dir_fd=folder))
+            if durable:
+                replace_file(folder, zarr3.DOCUMENT, [image], len(image), durable)
+            else:
+                write_new(folder, zarr3.DOCUMENT, [image], len(image))
+            if values is not None and not zarr3.is_sharded(metadata):
+                layout = zarr3.layout(metadata)
+                key = layout.template % ((0,) * metadata.ndim)
+                parts = layout.pipeline.encode(only_chunk(metadata, values))
+                if "/" in key:
+                    make_folders(folder, os.path.dirname(key), False)
+                write_new(folder, key, parts, sum(len(part) for part in parts))
+                return
+        finally:
+            os.close(folder)
+        if values is not None:
+            made = open_dataset(self, os.path.relpath(path, self.path))
+            made.write_many(values, every_chunk(metadata.shape, made.grain))
 
     def connect(self) -> None:
         if os.path.isdir(self.path) and _is_version_2(self.path):
@@ -169,14 +205,17 @@ class FileConnection(FolderConnection, ArrayHome):
                 return {}
             return zarr3.group_attributes(document, os.path.join(path, zarr3.DOCUMENT))
 
+    def group_image(self, name: str, before: bytes | None, attrs: Mapping[str, Any]) -> bytes:
+        where = os.path.join(self._path(name), zarr3.DOCUMENT)
+        return zarr3.with_attributes(before or zarr3.GROUP, attrs, where)
+
     def set_group_attrs(self, name: str, attrs: Mapping[str, Any]) -> None:
         self.drop_consolidated(name)
         with self.names_held(f"change group {name!r} in"):
             check_group(name, self)
             path = self._path(name)
             self.make_parents(f"{name}/x" if name else "x")
-            where = os.path.join(path, zarr3.DOCUMENT)
-            _write(path, zarr3.with_attributes(_read(path) or zarr3.GROUP, attrs, where))
+            _write(path, self.group_image(name, _read(path), attrs))
             if not attrs and name:
                 self._remove_empty_parents(f"{name}/x")
 

@@ -67,6 +67,11 @@ class FileDataset(FolderDataset[ArrayFolder], StoreDataset):
     def _checked(self) -> bool:
         return self.layout.pipeline.checks > 0
 
+    def described_as(
+        self, folder: ArrayFolder, change: Callable[[DatasetMetadata], DatasetMetadata]
+    ) -> bytes:
+        return zarr3.to_json(zarr3.revised(change(folder.metadata)))
+
     what: ClassVar[str] = "chunk"
     """Word for a stored object in messages."""
 
@@ -122,6 +127,12 @@ class FileDataset(FolderDataset[ArrayFolder], StoreDataset):
             found = map(self.layout.index, list(self._current().files.list("")))
             return iter([idx for idx in found if idx is not None])
 
+    def finished_objects(self) -> Iterator[Shape]:
+        with disk(f"list the chunks of dataset {self.name!r}"):
+            folder = self._current()
+            found = list(self.object_indices())
+            return iter([idx for idx in found if folder.has_content(self.key(idx))])
+
     def check_absent(self, absent: Iterable[Shape]) -> None:
         with disk(f"look at dataset {self.name!r}"):
             grain, shape = self.grain, self._current().metadata.shape
@@ -155,7 +166,7 @@ class FileDataset(FolderDataset[ArrayFolder], StoreDataset):
             self.connection.drop_consolidated(self.name)
         with disk(f"change dataset {self.name!r}"), self._locks.hold(METADATA_LOCK):
             folder = self._current()
-            image = zarr3.to_json(zarr3.revised(change(folder.metadata)))
+            image = self.described_as(folder, change)
             replace_file(folder.fd, zarr3.DOCUMENT, [image], len(image), durable=True)
             self._reopen()
 

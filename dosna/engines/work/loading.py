@@ -27,7 +27,7 @@ from dosna.engines.work.boxes import (
 )
 from dosna.engines.work.flow import Flow, Overlapping
 
-__all__ = ["Load", "load_block"]
+__all__ = ["Load", "is_fill", "load_block"]
 
 
 @dataclass
@@ -68,7 +68,7 @@ class Load(Overlapping):
         objects = objects_of(task.out, target.grain)
         if self.sparse:
             fill = np.asarray(target.metadata.fillvalue, dtype)
-            objects = [part for part in objects if not _is_fill(block[part.out], fill)]
+            objects = [part for part in objects if not is_fill(block[part.out], fill)]
         return block, objects
 
 
@@ -99,7 +99,7 @@ class _Reader:
         return block
 
 
-def _is_fill(values: Array, fill: Array) -> bool:
+def is_fill(values: Array, fill: Array) -> bool:
     """Return True if all values are a fill value, bit by bit, once they have its dtype."""
     if not same_fill(values[(0,) * values.ndim], fill):
         return False

@@ -511,8 +511,15 @@ def test_a_killed_ingest_goes_on(path, tmp_path):
     done = subprocess.run([sys.executable, "-c", KILLED, path, str(tmp_path)], timeout=HANG)
     assert done.returncode == -signal.SIGKILL
     with dn.Connection(str(tmp_path), backend="file", engine="cpu") as con:
+        found = {name: set(con[name].written_chunks()) for name in con}
+        stamps = [os.stat(f"{tmp_path}/{n}/c/{i}").st_ino for n in found for (i,) in found[n]]
+        assert len(stamps) > 20
         report = con.ingest(path, chunk_size=(100,))
-        assert report.present
+        assert set(report.resumed) == set(found)
+        # What was there is not written again.
+        assert stamps == [
+            os.stat(f"{tmp_path}/{n}/c/{i}").st_ino for n in found for (i,) in found[n]
+        ]
         check(con, path, "Events")
 
 

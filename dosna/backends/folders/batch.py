@@ -1,0 +1,340 @@
+"""Datasets in folders that are created and completed together, with one wait for the disk.
+
+See docs/design/together.md.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from dosna.backends.base import BackendDataset
+from dosna.backends.batch import Batch, Change, Description
+from dosna.backends.folders.dataset import FolderDataset
+from dosna.core.metadata import DatasetMetadata
+from dosna.core.names import check_group, parents
+from dosna.core.types import Array
+from dosna.errors import DatasetNotFoundError, DosnaError
+from dosna.io.files import (
+    disk,
+    lock_file,
+    open_folder,
+    remove_folder,
+    sync_file_system,
+    sync_tree,
+    write_new,
+)
+from dosna.io.locks import open_descriptor
+from dosna.io.ranges import METADATA_LOCK
+
+if TYPE_CHECKING:
+    from dosna.backends.folders.connection import FolderConnection
+
+__all__ = ["FolderBatch", "only_chunk"]
+
+MARK = ".dosna-complete"
+"""The next description of a dataset, which is to take the place of the present one."""
+
+_MOST_SECONDS = 30.0
+"""The time after which Linux writes to the disk what waits for it, and a batch does, too."""
+
+_MOST_BYTES = 1 << 30
+
+_FEW = 4
+"""Number of datasets of which the files are synchronized one by one: the file system may have to
+write gigabytes of others."""
+
+
+class _Step(NamedTuple):
+    """A folder that was prepared, and the name that it gets."""
+
+    name: str
+    path: str
+    is_group: bool
+
+
+class _Mark(NamedTuple):
+    """A dataset whose next description was written."""
+
+    name: str
+    path: str
+    identity: tuple[int, int]
+    stamp: tuple[int, int, int]
+    completed: Change
+
+
+class _Group(NamedTuple):
+    """A group whose next document was written."""
+
+    name: str
+    path: str
+    before: bytes | None
+    attrs: Mapping[str, Any]
+
+
+class FolderBatch(Batch):
+    """Datasets whose folders are filled under hidden names.
+
+    Folders that are complete get their names once they are on the disk. Descriptions that mark
+    datasets as complete take their places at the same time.
+
+    Parameters
+    ----------
+    connection : FolderConnection
+        The connection that the datasets belong to.
+    """
+
+    connection: FolderConnection
+
+    def __init__(self, connection: FolderConnection) -> None:
+        super().__init__(connection)
+        self._hidden = ""
+        self._count = 0
+        self._steps: list[_Step] = []
+        self._marks: list[_Mark] = []
+        self._prepared: dict[str, _Step] = {}
+        self._groups: list[_Group] = []
+        self._seen: set[str] = set()
+        self._since = self._nbytes = 0.0
+
+    @property
+    def due(self) -> bool:
+        waits = bool(self._steps or self._marks)
+        late = time.monotonic() - self._since > _MOST_SECONDS
+        return waits and (late or self._nbytes > _MOST_BYTES)
+
+    def create_whole(
+        self,
+        name: str,
+        metadata: DatasetMetadata,
+        options: Mapping[str, Any],
+        values: Array | None,
+    ) -> None:
+        self._steps += self._stage(name, metadata, options, values)
+        self._note(metadata.nbytes)
+
+    def prepare(self, descriptions: Iterable[Description]) -> None:
+        steps = []
+        for name, metadata, options in descriptions:
+            with suppress(DosnaError, TypeError, ValueError):  # `create` raises it
+                *groups, step = self._stage(name, metadata, options, None)
+                self._steps += groups
+                steps.append(step)
+        if steps:
+            self._synchronize(len(steps))
+            self._prepared.update((step.name, step) for step in steps)
+
+    def create(
+        self, name: str, metadata: DatasetMetadata, options: Mapping[str, Any]
+    ) -> BackendDataset:
+        step = self._prepared.pop(name, None)
+        if step is None:
+            return super().create(name, metadata, options)
+        con = self.connection
+        with con.names_held(f"create dataset {name!r} in"):
+            con.place(step.path, name, set())
+        return con.get_dataset(name)
+
+    def complete(self, dataset: BackendDataset, completed: Change) -> None:
+        assert isinstance(dataset, FolderDataset)
+        self.connection.drop_consolidated(dataset.name)
+        with disk(f"change dataset {dataset.name!r}"):
+            image, path, folder = dataset.next_description(completed)
+            with suppress(FileNotFoundError):  # of a process that died
+                os.unlink(MARK, dir_fd=folder.fd)
+            write_new(folder.fd, MARK, [image], len(image))
+        self._marks.append(_Mark(dataset.name, path, folder.identity, folder.stamp, completed))
+        self._note(dataset.metadata.nbytes)
+
+    def set_group_attrs(self, name: str, attrs: Mapping[str, Any]) -> None:
+        con = self.connection
+        if not attrs:
+            super().set_group_attrs(name, attrs)
+            return
+        con.check_writable()
+        con.drop_consolidated(name)
+        with disk(f"change group {name!r} in {con.path}"):
+            before = con.group_bytes(name)
+            document = con.group_image(name, before, attrs)
+            path = self._new_path()
+            folder = open_folder(os.path.dirname(path))
+            try:
+                write_new(folder, os.path.basename(path), [document], len(document))
+            finally:
+                os.close(folder)
+        self._groups.append(_Group(name, path, before, attrs))
+
+    def commit(self) -> dict[str, Exception]:
+        steps, marks, groups = self._steps, self._marks, self._groups
+        if not steps and not marks and not groups:
+            return {}
+        self._steps, self._marks, self._groups, self._nbytes = [], [], [], 0
+        if marks:
+            sync_file_system(self._root())
+        else:
+            self._synchronize(len(steps) + len(groups))
+        errors = self._place(steps)
+        for mark in marks:
+            self._attempt(errors, mark.name, lambda mark=mark: self._mark(mark))
+        if not errors:
+            for group in groups:
+                self._attempt(errors, f"{group.name}/", lambda group=group: self._change(group))
+        if self.connection.durable:
+            sync_file_system(self._root())
+        return errors
+
+    def close(self) -> None:
+        if self._hidden:
+            self.connection.end_replacement(f"{self._hidden}/")
+            self._hidden = ""
+
+    # -------------------------------------------------------------------------------------
+
+    def _root(self) -> int:
+        return open_descriptor(self.connection.path, os.O_RDONLY | os.O_DIRECTORY)
+
+    def _note(self, nbytes: int) -> None:
+        if not self._nbytes:
+            self._since = time.monotonic()
+        self._nbytes += nbytes + 1
+
+    def _stage(
+        self,
+        name: str,
+        metadata: DatasetMetadata,
+        options: Mapping[str, Any],
+        values: Array | None,
+    ) -> list[_Step]:
+        """Fill a hidden folder. Return it, after those of groups above it that do not exist."""
+        con = self.connection
+        con.check_writable()
+        metadata, image = con.described(metadata, **options)
+        steps = []
+        for group in parents(name):
+            if group not in self._seen:
+                self._seen.add(group)
+                con.drop_consolidated(f"{group}/x")
+                steps += self._stage_group(group)
+        path = self._new_path()
+        with disk(f"create dataset {name!r} in {con.path}"):
+            os.mkdir(path)
+            try:
+                con.fill(path, image, metadata, values, durable=False)
+            except BaseException:
+                with suppress(OSError):
+                    remove_folder(path)
+                raise
+        return [*steps, _Step(name, path, False)]
+
+    def _stage_group(self, group: str) -> list[_Step]:
+        con, document = self.connection, self.connection.group_document
+        if document is None or os.path.lexists(os.path.join(con.path, group)):
+            return []
+        path = self._new_path()
+        with disk(f"create group {group!r} in {con.path}"):
+            os.mkdir(path)
+            folder = open_folder(path)
+            try:
+                write_new(folder, con.description, [document], len(document))
+            finally:
+                os.close(folder)
+        return [_Step(group, path, True)]
+
+    def _new_path(self) -> str:
+        if not self._hidden:
+            self._hidden = self.connection.begin_hidden()
+        self._count += 1
+        return os.path.join(self.connection.path, self._hidden, str(self._count))
+
+    def _synchronize(self, count: int) -> None:
+        """Make what is in the hidden folder durable."""
+        with disk(f"synchronize {self.connection.path}"):
+            if count > _FEW:
+                sync_file_system(self._root())
+                return
+            folder = open_folder(os.path.join(self.connection.path, self._hidden))
+            try:
+                sync_tree(folder)
+            finally:
+                os.close(folder)
+
+    def _place(self, steps: list[_Step]) -> dict[str, Exception]:
+        """Give folders their names, and return the errors."""
+        con, errors, groups = self.connection, dict[str, Exception](), set[str]()
+        if not steps:
+            return errors
+        with con.names_held("create datasets in"):
+            for step in steps:
+                if not step.is_group:
+                    self._attempt(
+                        errors,
+                        step.name,
+                        lambda step=step: con.place(step.path, step.name, groups),
+                    )
+                elif not os.path.lexists(os.path.join(con.path, step.name)):
+                    with suppress(OSError):  # then it is made by its first dataset
+                        os.rename(step.path, os.path.join(con.path, step.name))
+        for group in {name.rpartition("/")[0] for name, _, is_group in steps if not is_group}:
+            con.drop_consolidated(f"{group}/x" if group else "x")
+        return errors
+
+    def _attempt(self, errors: dict[str, Exception], name: str, work: Any) -> None:
+        try:
+            with disk(f"create dataset {name!r} in {self.connection.path}"):
+                work()
+        except Exception as error:
+            errors[name] = error
+
+    def _mark(self, mark: _Mark) -> None:
+        """Put the next description of a dataset in its place."""
+        con = self.connection
+        locks = lock_file(mark.path)
+        try:
+            with locks.hold(METADATA_LOCK):
+                status = os.stat(mark.path)
+                if (status.st_dev, status.st_ino) != mark.identity:
+                    raise FileNotFoundError
+                there = os.path.join(mark.path, con.description)
+                status = os.stat(there)
+                if (status.st_dev, status.st_ino, status.st_mtime_ns) == mark.stamp:
+                    os.rename(os.path.join(mark.path, MARK), there)
+                    return
+                os.unlink(os.path.join(mark.path, MARK))
+        except FileNotFoundError:
+            raise DatasetNotFoundError(
+                f"dataset {mark.name!r} was deleted while it was ingested"
+            ) from None
+        finally:
+            locks.close()
+        # Somebody has changed its attributes meanwhile.
+        con.get_dataset(mark.name).update(mark.completed)
+
+    def _change(self, group: _Group) -> None:
+        """Put the next document of a group in its place."""
+        con, name = self.connection, group.name
+        with con.names_held(f"change group {name!r} in"):
+            check_group(name, con)
+            con.make_parents(f"{name}/x" if name else "x")
+            found = con.group_bytes(name)
+            if found == group.before or (group.before is None and found == con.group_document):
+                os.rename(group.path, os.path.join(con.path, name, con.group_file))
+                return
+        con.set_group_attrs(name, group.attrs)  # somebody has changed it meanwhile
+
+
+def only_chunk(metadata: DatasetMetadata, values: Array) -> Array:
+    """Return the one chunk of an array: `values`, and fill outside of them."""
+    if (
+        values.shape == metadata.chunk_size
+        and values.dtype == metadata.dtype
+        and values.flags.c_contiguous
+    ):
+        return values
+    chunk = metadata.empty_chunk()
+    chunk[tuple(map(slice, np.shape(values)))] = values
+    return chunk
