@@ -18,6 +18,11 @@ class Attributes(MutableMapping[str, Any]):
     Each change is stored at once, as a whole or not at all. What is read is a copy: changing
     a list or an array that was read changes nothing until it is assigned again.
 
+    Reading makes no request. It returns the attributes as the handle knows them: from when it was
+    opened, refreshed or used for a change. `EngineDataset.refresh` reads them again. As in h5py
+    and zarr, a handle on a dataset that was deleted or replaced keeps those that it had; changing
+    them, or refreshing, raises StaleDatasetError.
+
     Parameters
     ----------
     dataset : EngineDataset

@@ -130,7 +130,8 @@ class Described(Identified):
     def attrs(self) -> Attributes:
         """The user's attributes: a mapping that is stored with the dataset.
 
-        Values are JSON values, NumPy scalars and arrays. Each change is stored at once. See
+        Values are JSON values, NumPy scalars and arrays. Each change is stored at once. Reading
+        makes no request: it returns the attributes as this handle last saw them. See
         `dosna.array.attributes.Attributes`.
 
         Examples

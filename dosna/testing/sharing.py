@@ -160,6 +160,20 @@ class SharingTests(Kit):
                 with pytest.raises((errors.StaleDatasetError, errors.DatasetNotFoundError)):
                     use()
 
+    def test_attributes_that_are_read_are_those_of_the_handle(
+        self, make_connection: MakeConnection, name: str
+    ) -> None:
+        with make_connection() as con, make_connection() as second:
+            ds = self.create(con, name, data=np.arange(5), attrs={"unit": "mm"})
+            second.del_dataset(name)
+            self.create(second, name, data=np.arange(5), attrs={"unit": "K"})
+            assert dict(ds.attrs) == {"unit": "mm"}
+            with pytest.raises(errors.StaleDatasetError):
+                ds.attrs["unit"] = "s"
+            with pytest.raises(errors.StaleDatasetError):
+                ds.refresh()
+            assert dict(second[name].attrs) == {"unit": "K"}
+
     def test_a_handle_never_works_on_what_was_cut_off(
         self, make_connection: MakeConnection, name: str
     ) -> None:
