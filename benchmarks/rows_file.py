@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -11,6 +13,8 @@ import numpy as np
 from peers import in_zarr
 from rows import Array, Setting, compressible, planes, random, row, tiles
 from timing import Case
+
+import dosna as dn
 
 Index = tuple[int, ...]
 
@@ -180,3 +184,39 @@ def shards(setting: Setting) -> Iterator[Case]:
         yield Case(f"write {count} chunks", count, "chunk", writes, {"TensorStore": 1.8})
         small_boxes = {n: partial(boxes, p.array) for n, p in peers.items()}
         yield Case("read boxes of 8 x 8 x 8", 100, "box", small_boxes, aims)
+
+
+@row(
+    "checked-points",
+    "file, hdf5: points and boxes of 8 x 8 x 8 in checked 1 MiB chunks",
+)
+def checked_points(setting: Setting) -> Iterator[Case]:
+    data, chunks, grain = random((256, 256, 256)), (64, 64, 64), (16, 16, 16)
+    places = np.random.default_rng(1).integers(0, 248, (200, 3)).tolist()
+    points = [tuple(place) for place in places]
+    boxes = [tuple(slice(c, c + 8) for c in place) for place in places]
+    for backend in ("file", "hdf5"):
+        with setting.fresh() as folder, ExitStack() as stack:
+
+            def connect(backend: str = backend, **options: Any) -> Any:
+                return stack.enter_context(dn.Connection(str(folder), backend=backend, **options))
+
+            con = connect(engine="cpu")
+            arrays = {
+                "unchecked": con.create_dataset("u", data=data, chunk_size=chunks, checksum=False),
+                "checked": con.create_dataset("c", data=data, chunk_size=chunks, checksum=True),
+            }
+            if backend == "file":
+                arrays["shards"] = con.create_dataset(
+                    "s", data=data, chunk_size=grain, shards=chunks, checksum=True
+                )
+            time.sleep(2.1)  # A cache keeps what has not just been written.
+            arrays = {"dosna": connect(engine="cpu", cache="256 MiB")["c"], **arrays}
+            for what, keys in (("point", points), ("box", boxes)):
+                work = {n: partial(_each, array, keys) for n, array in arrays.items()}
+                yield Case(f"{backend}, {what}", 200, what, work, {"unchecked": 3})
+
+
+def _each(array: Any, keys: Any) -> None:
+    for key in keys:
+        array[key]

@@ -175,8 +175,8 @@ class BackendConnection(ABC):
             The backend keeps no chunks in memory.
         """
         raise ConfigurationError(
-            f"connection {self.name!r} has no cache of chunks, which is of backends whose chunks "
-            "come over a network, such as s3 and ceph: leave cache= out"
+            f"connection {self.name!r} has no cache of chunks, which is of backends that read "
+            "them from files or over a network: leave cache= out"
         )
 
     @abstractmethod

@@ -71,6 +71,22 @@ class TestHdf5Compressed(OnHdf5, ContentMatters):
     examples = 5
 
 
+@pytest.mark.slow
+class TestFoldersCached(ContentMatters):
+    """Decoded chunks are kept in memory, and some have to make way for others."""
+
+    create_options: ClassVar = {"compression": "gzip", "checksum": True}
+    least_axes = 1
+    examples = 5
+
+    @pytest.fixture(params=["hdf5", "file"])
+    def make_connection(self, request, tmp_path, monkeypatch):
+        require("h5py")
+        monkeypatch.setattr("dosna.backends.folders.chunkcache._SETTLED", 20_000_000)
+        options = {"backend": request.param, "engine": "joblib", "cache": "40 KiB"}
+        return lambda: dn.Connection(str(tmp_path), **options)
+
+
 class OnFiles:
     engine: ClassVar = ("cpu", {})
     backend = "file"

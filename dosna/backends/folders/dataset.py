@@ -10,8 +10,10 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager, suppre
 from typing import Any, Generic, NoReturn, TypeVar
 
 from dosna.backends.base import BackendDataset, Guarantees
+from dosna.backends.folders.chunkcache import FileCache
 from dosna.backends.folders.handle import Folder, FolderHome
 from dosna.core.metadata import DatasetMetadata
+from dosna.core.text import is_text
 from dosna.core.types import Shape
 from dosna.errors import DatasetNotFoundError, StaleDatasetError
 from dosna.io.files import LOCK, disk, failure, sync_file_system
@@ -74,6 +76,14 @@ class FolderDataset(BackendDataset, Generic[F]):
     def __getstate__(self) -> dict[str, Any]:
         state = {k: v for k, v in super().__getstate__().items() if k != "_locks"}
         return {**state, "_folder": None}
+
+    @property
+    def _cache(self) -> FileCache | None:
+        """Cache for chunks that are decoded or checked as a whole, or None."""
+        cache, metadata = self.connection.chunk_cache, self.metadata
+        if cache is None or is_text(metadata.dtype) or not cache.admits(metadata.chunk_nbytes):
+            return None
+        return cache
 
     def _open_lock(self) -> int:
         # Every change of a dataset holds its lock.

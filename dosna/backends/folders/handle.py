@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import stat
+from typing import Literal
 
 from dosna.backends.base import BackendConnection
+from dosna.backends.folders.chunkcache import FileCache
 from dosna.errors import DatasetNotFoundError
 from dosna.io.files import (
     _PASSES,
@@ -25,6 +27,18 @@ class FolderHome(BackendConnection):
     durable: bool
     ordered: bool
 
+    chunk_cache: FileCache | None = None
+    """Cache of decoded chunks, or None."""
+
+    def use_cache(self, limit: int, recheck: Literal["always", "open"]) -> None:
+        # With both values of `recheck` a file is compared at each read: it has to be found anyway.
+        self.chunk_cache = FileCache(limit)
+
+    def disconnect(self) -> None:
+        if self.chunk_cache is not None:
+            self.chunk_cache.clear()
+        super().disconnect()
+
 
 class Folder:
     """The folder of a dataset, with open descriptors on it and on its description.
@@ -41,6 +55,11 @@ class Folder:
         The name of the dataset.
     description : str
         The name of the file that makes the folder a dataset.
+
+    Attributes
+    ----------
+    stamp : tuple of int
+        What tells the description as it was when the folder was opened from another one.
     """
 
     def __init__(self, path: str, name: str, description: str) -> None:

@@ -254,6 +254,7 @@ class H5Dataset(FolderDataset[H5Folder]):
         chunk = data = _NOTHING
         if small:
             chunk, data = scratch.chunk(metadata)
+        parts = not (checked and self._cache)  # of chunks in the cache, only parts are taken
         head, tail, beyond = bytearray(len(start)), bytearray(folder.tail), bytearray(1)
         readv, open_ = os.preadv, partial(os.open, flags=os.O_RDONLY | CLOSE_ON_EXEC, dir_fd=fd)
         for idx, key, where, whole in tasks:
@@ -265,7 +266,7 @@ class H5Dataset(FolderDataset[H5Folder]):
                 if not straight and data is _NOTHING:
                     # Not before it is needed: `_fetch` uses the same memory for parts.
                     chunk, data = scratch.chunk(metadata)
-            if small or (whole and start):
+            if (small and parts) or (whole and start):
                 try:
                     # The same as open_descriptor, without one more call.
                     file = next(map(Descriptor, map(open_, (template % idx,))))
@@ -311,10 +312,10 @@ class H5Dataset(FolderDataset[H5Folder]):
                     if again is None:
                         return None
                     folder = again
-            chunk = read_known(folder, file, key)
-            if chunk is not None:
-                return chunk
-            return h5format.decode(read_all(file), folder.metadata)
+            cache = self._cache if key is not None and (folder.tail or not folder.header) else None
+            if cache is not None:
+                return cache.read((folder.stamp, name), file, lambda: _read(folder, file, None))
+            return _read(folder, file, key)
         except DosnaError:
             raise
         except OSError as error:
@@ -439,3 +440,8 @@ class H5Dataset(FolderDataset[H5Folder]):
         replace_file(folder.fd, self._template % idx, parts, size, durable, ordered)
         if fresh:
             folder.record.finish(idx, durable)
+
+
+def _read(folder: H5Folder, file: int, key: Slices | None) -> Array:
+    found = read_known(folder, file, key)
+    return h5format.decode(read_all(file), folder.metadata) if found is None else found

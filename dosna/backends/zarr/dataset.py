@@ -6,6 +6,7 @@ import os
 import struct
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
+from functools import partial
 from typing import Any, ClassVar
 
 import numpy as np
@@ -25,7 +26,16 @@ from dosna.core.plan import ChunkTask
 from dosna.core.types import Array, Shape, Slices
 from dosna.errors import DosnaError, StorageError
 from dosna.io.cache import Cache
-from dosna.io.files import TEMPORARY, disk, failure, read_range, replace_file, size_of, sync_folder
+from dosna.io.files import (
+    TEMPORARY,
+    disk,
+    failure,
+    read_all,
+    read_range,
+    replace_file,
+    size_of,
+    sync_folder,
+)
 from dosna.io.ranges import METADATA_LOCK, PIECE, SMALL, byte_ranges, lock_place, read_fully
 from dosna.io.scratch import bytes_like, scratch
 
@@ -208,6 +218,7 @@ class FileDataset(FolderDataset[ArrayFolder], StoreDataset):
         direct = out.dtype == meta.dtype and meta.ndim > 0
         raw = bytes_like(out) if direct else out
         small = checked or size <= SMALL
+        parts = not (checked and self._cache)  # of chunks in the cache, only parts are taken
         chunk, data = scratch.chunk(meta) if small else (_NOTHING, _NOTHING)
         tail, beyond = bytearray(_CRC.size * checked), bytearray(1)
         open_, readv, close = os.open, os.preadv, os.close
@@ -218,7 +229,7 @@ class FileDataset(FolderDataset[ArrayFolder], StoreDataset):
             if whole and direct:
                 target = raw[where]
                 straight = target.nbytes == size and target.flags.c_contiguous
-            if small or whole:
+            if whole or (small and parts):
                 if not straight:
                     if data is _NOTHING:
                         # Not before it is needed: `read_chunk` uses the same memory for parts.
@@ -258,22 +269,32 @@ class FileDataset(FolderDataset[ArrayFolder], StoreDataset):
         return found
 
     def read_chunk(self, idx: Shape, key: Slices | None, raw: Array | None = None) -> Array | None:
-        pipeline = self.layout.pipeline
-        if not pipeline.plain:
+        pipeline, folder, name = self.layout.pipeline, self._opened(), self._template % idx
+        checked = pipeline.checks > 0 or not pipeline.plain
+        # Not for `verify_chunk`, which is about what is stored, nor for memory to decode into.
+        cache = self._cache if checked and key is not None and raw is None else None
+        if not pipeline.plain and cache is None:
             return super().read_chunk(idx, key, raw)
         try:
             try:
-                file = os.open(self._template % idx, FLAGS, dir_fd=self._opened().fd)
+                file = os.open(name, FLAGS, dir_fd=folder.fd)
             except GONE:
                 return None
             try:
-                return self._read_plain(idx, file, key)
+                if cache is None:
+                    return self._read_plain(idx, file, key)
+                return cache.read((folder.stamp, name), file, partial(self._read_whole, idx, file))
             finally:
                 os.close(file)
         except DosnaError:
             raise
         except OSError as error:
             raise failure(f"read chunk {idx} of dataset {self.name!r}", error) from error
+
+    def _read_whole(self, idx: Shape, file: int) -> Array:
+        if self.layout.pipeline.plain:
+            return self._read_plain(idx, file, None)
+        return self.decode(idx, read_all(file))
 
     def _read_plain(self, idx: Shape, file: int, key: Slices | None) -> Array:
         pipeline, meta = self.layout.pipeline, self.metadata
