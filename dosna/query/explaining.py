@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING
 
 from dosna.core.sizes import format_size
 from dosna.query.branches import BranchColumn
+from dosna.query.expressions import Bound
 from dosna.query.planning import plan_pieces
+from dosna.query.pushdown import pushed
 from dosna.query.zones import Judge
 
 if TYPE_CHECKING:
@@ -91,15 +93,15 @@ def explain(query: Query) -> Explanation:
         read,
         nbytes,
         tuple(
-            (str(test.expr), where(columns, test.columns), known(judge, test.columns))
+            (str(test.expr), where(columns, test), known(judge, test.columns))
             for test in query.tests
         ),
     )
 
 
-def where(columns: dict[str, BranchColumn], names: frozenset[str]) -> str:
-    """Return where a condition on some columns is computed."""
-    return "computed here"
+def where(columns: dict[str, BranchColumn], test: Bound) -> str:
+    """Return where a condition is computed."""
+    return "computed here" if pushed(test, columns) is None else "computed by the store"
 
 
 def known(judge: Judge, names: frozenset[str]) -> str:

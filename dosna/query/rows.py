@@ -13,8 +13,9 @@ from dosna.core.selection import select
 from dosna.core.types import Array
 from dosna.engines.work.boxes import read_box
 from dosna.errors import FormatError
+from dosna.query.remote import remote_of
 
-__all__ = ["read_rows", "take_rows"]
+__all__ = ["check_rows", "read_rows", "take_rows"]
 
 
 def read_rows(dataset: BackendDataset, start: int, stop: int) -> Array:
@@ -25,7 +26,7 @@ def read_rows(dataset: BackendDataset, start: int, stop: int) -> Array:
     FormatError
         The dataset has fewer rows.
     """
-    _check(dataset, stop)
+    check_rows(dataset, stop)
     inner = dataset.metadata.shape[1:]
     return read_box(dataset, (slice(start, stop), *(slice(0, n) for n in inner)))
 
@@ -42,7 +43,10 @@ def take_rows(dataset: BackendDataset, rows: Array) -> Array:
     inner = meta.shape[1:]
     if not len(rows):
         return np.empty((0, *inner), meta.dtype)
-    _check(dataset, int(rows[-1]) + 1)
+    check_rows(dataset, int(rows[-1]) + 1)
+    remote = remote_of(dataset)
+    if remote is not None:
+        return remote.take(rows)
     if any(n > g for n, g in zip(inner, grain[1:], strict=True)):
         selection = select((rows, *(slice(None) for _ in inner)), meta.shape)
         result, canonical = selection.allocate(meta.dtype)
@@ -73,7 +77,8 @@ def _tasks(rows: Array, grain: int, inner: tuple[slice, ...]) -> list[ChunkTask]
     ]
 
 
-def _check(dataset: BackendDataset, stop: int) -> None:
+def check_rows(dataset: BackendDataset, stop: int) -> None:
+    """Raise FormatError if a dataset ends before a row."""
     rows = dataset.metadata.shape[0]
     if rows < stop:
         raise FormatError(

@@ -11,6 +11,7 @@ import numpy as np
 from dosna.core.types import Array
 from dosna.query.branches import BranchColumn, chosen
 from dosna.query.expressions import Bound, evaluate, evaluate_mask
+from dosna.query.pushdown import pushed, take_together
 
 __all__ = ["Piece", "Rows", "Scan"]
 
@@ -82,9 +83,7 @@ class Scan:
         """Return the entries of a range that satisfy the predicate."""
         window = Window(self.columns, piece.start, piece.stop)
         for number in piece.tests:
-            test = self.tests[number]
-            mask = evaluate_mask(test.expr, window.held(test.columns), window.length)
-            window.keep(mask, self._needed[number])
+            window.test(self.tests[number], self._needed[number])
             if not window.length:
                 return Rows(piece.start, 0, None)
         if self.convert is None:
@@ -111,6 +110,9 @@ class Window:
 
     def held(self, names: Iterable[str]) -> dict[str, Any]:
         """Return columns, after reading those that were not needed until now."""
+        if self.rows is not None:
+            missing = [name for name in names if name not in self._held]
+            self._held |= take_together(self.columns, missing, self.rows + self.start)
         for name in names:
             if name not in self._held:
                 column = self.columns[name]
@@ -121,17 +123,28 @@ class Window:
                 )
         return {name: self._held[name] for name in names}
 
-    def keep(self, mask: Array, needed: frozenset[str]) -> None:
-        """Drop the entries that a mask has not, and columns other than those that are needed."""
+    def test(self, test: Bound, needed: frozenset[str]) -> None:
+        """Drop the entries that fail a test, and columns other than those that are needed."""
+        there, own = None, {}
+        if self.rows is None and self._held.keys().isdisjoint(test.columns):
+            there = pushed(test, self.columns)
+        if there is None:
+            mask = evaluate_mask(test.expr, self.held(test.columns), self.length)
+            every = int(np.count_nonzero(mask)) == len(mask)
+            left = None if every else np.flatnonzero(mask)
+        elif there.name in needed:
+            left, own[there.name] = there.filter(self.start, self.stop)
+        else:
+            left = there.rows(self.start, self.stop)
         held = {name: values for name, values in self._held.items() if name in needed}
-        if int(np.count_nonzero(mask)) < len(mask):
-            left = np.flatnonzero(mask)
+        if left is not None and len(left) < self.length:
             self.rows = left if self.rows is None else self.rows[left]
             held = {name: chosen(value, left) for name, value in held.items()}
-        self._held = held
+        self._held = held | own
 
-    def outputs(self, wanted: Iterable[Bound]) -> dict[str, Any]:
+    def outputs(self, wanted: Sequence[Bound]) -> dict[str, Any]:
         """Return the columns of the result."""
+        self.held(frozenset[str]().union(*(output.columns for output in wanted)))
         return {
             output.name: evaluate(output.expr, self.held(output.columns), self.length)
             for output in wanted

@@ -98,7 +98,8 @@ struct Head {
     most = input.number<uint64_t>();
     input.bytes(8);  // for later versions
     need(checks <= 1 && itemsize > 0 && width > 0 && width % itemsize == 0);
-    need(rows <= MOST_BYTES / width && start <= stop && stop <= rows && most <= MOST_BYTES);
+    need(rows > 0 && rows <= MOST_BYTES / width);
+    need(start <= stop && stop <= rows && most <= MOST_BYTES);
   }
 
   uint64_t count() const { return stop - start; }
@@ -113,27 +114,32 @@ class Chunk {
   Chunk(cls_method_context_t context, const Head& head) {
     const uint64_t body = uint64_t(head.rows) * head.width, size = body + 4 * head.checks;
     uint64_t found = 0;
-    int status = cls_cxx_stat(context, &found, nullptr);
+    const int status = cls_cxx_stat(context, &found, nullptr);
     need(status >= 0, -status);
     need(found == size, EBADMSG);
-    status = cls_cxx_read(context, 0, int(size), &held_);
-    need(status >= 0, -status);
-    need(held_.length() == size, EBADMSG);
-    data_ = size ? held_.c_str() : nullptr;
+    // Apart from the checksum: an OSD checks an object that is read whole by a checksum of its own.
+    read(context, 0, body, &held_);
     if (head.checks) {
-      bufferlist elements;
-      elements.substr_of(held_, 0, unsigned(body));
+      bufferlist trailer;
+      read(context, body, sizeof(uint32_t), &trailer);
       uint32_t stored;
-      std::memcpy(&stored, data_ + body, sizeof(stored));
-      need(~elements.crc32c(~uint32_t(0)) == stored, EBADMSG);
+      std::memcpy(&stored, trailer.c_str(), sizeof(stored));
+      // Before the pieces of the buffer are joined: those in the OSD's memory keep their checksums.
+      need(~held_.crc32c(~uint32_t(0)) == stored, EBADMSG);
     }
-    data_ += size ? head.start * head.width : 0;
+    data_ = held_.c_str() + head.start * head.width;
   }
 
   // The first row that counts.
   const char* data() const { return data_; }
 
  private:
+  static void read(cls_method_context_t context, uint64_t at, uint64_t count, bufferlist* into) {
+    const int status = cls_cxx_read(context, int(at), int(count), into);
+    need(status >= 0, -status);
+    need(into->length() == count, EBADMSG);
+  }
+
   bufferlist held_;
   const char* data_;
 };
