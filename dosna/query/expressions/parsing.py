@@ -55,7 +55,7 @@ _CONSTANTS: dict[str, bool | float] = {
     "nan": float("nan"), "inf": float("inf"),
 }  # fmt: skip
 _MAX_NESTING = 150
-_PATTERN = re.compile(r"[\w.*?\[\]!-]*[*?][\w.*?\[\]!-]*")
+_PATTERN = re.compile(r"[\w.*?\[\]!-]+")
 
 
 @dataclass(frozen=True)
@@ -151,9 +151,10 @@ def _outputs(text: str) -> list[Output]:
     if isinstance(text, str) and len(text) <= MAX_LENGTH and ("*" in text or "?" in text):
         whole = text.strip()
         # Patterns are no text of the language, so they are found before.
-        if "," in whole and any(_PATTERN.fullmatch(part.strip()) for part in whole.split(",")):
-            return [output for part in _split(text) for output in _outputs(part)]
-        if _PATTERN.fullmatch(whole):
+        parts = _split(whole)
+        if len(parts) > 1 and any(map(_is_pattern, parts)):
+            return [output for part in parts for output in _outputs(part)]
+        if _is_pattern(whole):
             try:
                 expr: Expr | None = parse(whole)
             except QueryError:
@@ -165,6 +166,11 @@ def _outputs(text: str) -> list[Output]:
         outputs.append(parser.output())
     parser.end()
     return outputs
+
+
+def _is_pattern(text: str) -> bool:
+    text = text.strip()
+    return ("*" in text or "?" in text) and bool(_PATTERN.fullmatch(text))
 
 
 def _split(text: str) -> list[str]:
