@@ -90,7 +90,7 @@ def _tree(node: Any, depth: int) -> Foreign:
             return Foreign("compare", parts, _COMPARISONS[inside["op"]])
         return Foreign(_JOINS.get(inside["op"], "unknown"), parts)
     if kind == "Cast":
-        to = inside.get("dtype", {}).get("Literal")
+        to = inside["dtype"].get("Literal")
         if to in ("Float64", "Int64"):
             return Foreign("cast", (_tree(inside["expr"], depth + 1),), type=to.lower())
     if kind == "Ternary":
