@@ -16,7 +16,8 @@ from dosna.core.metadata import DatasetMetadata, new_metadata
 from dosna.core.options import refuse_unknown
 from dosna.core.progress import Progress
 from dosna.core.sizes import Limit
-from dosna.core.text import is_text
+from dosna.core.text import elements, is_text
+from dosna.core.types import Array
 from dosna.core.values import check_fillvalue
 from dosna.errors import DatasetExistsError, DatasetNotFoundError, DosnaError
 
@@ -209,6 +210,38 @@ class Creating(ArrayHome):
             return self.instance.create_dataset(name, metadata, **options)
 
         return self.wrap(self.runner.once(create))
+
+    def create_whole(
+        self, name: str, metadata: DatasetMetadata, options: Mapping[str, Any], values: Array
+    ) -> EngineDataset | None:
+        """Create a dataset of one chunk with its values, where that takes fewer requests.
+
+        Parameters
+        ----------
+        name : str
+            The name of the dataset.
+        metadata : DatasetMetadata
+            The description of the dataset.
+        options : mapping
+            The options of the backend's `create_dataset`.
+        values : ndarray
+            All values, of the dataset's shape.
+
+        Returns
+        -------
+        EngineDataset or None
+            The new dataset. None if the usual creation has to be tried: nothing was created.
+        """
+        self._refuse(metadata, options)
+
+        def create() -> BackendDataset | None:
+            self.check_writable()
+            self.instance.check_name(name)
+            converted = elements(values, metadata.dtype)
+            return self.instance.create_whole(name, metadata, converted, **options)
+
+        made = self.runner.once(create)
+        return None if made is None else self.wrap(made)
 
     def check_described(
         self, name: str, metadata: DatasetMetadata, options: Mapping[str, Any]

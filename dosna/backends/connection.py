@@ -12,6 +12,7 @@ from dosna.backends.batch import Batch
 from dosna.backends.dataset import BackendDataset
 from dosna.core.metadata import DatasetMetadata
 from dosna.core.names import check_name
+from dosna.core.types import Array
 from dosna.errors import (
     ConfigurationError,
     DatasetNameError,
@@ -186,6 +187,32 @@ class BackendConnection(ABC):
         A backend adds its own options as keyword-only parameters and keeps those that it needs
         later in ``metadata.storage``. The name has been checked by the caller.
         """
+
+    def create_whole(
+        self, name: str, metadata: DatasetMetadata, values: Array, **options: Any
+    ) -> BackendDataset | None:
+        """Create a dataset of one chunk with its values, so that it is never seen without them.
+
+        Nothing is done where that does not take fewer requests than the usual creation, or where
+        something is in the place, which the usual creation then finds. The name has been checked.
+
+        Parameters
+        ----------
+        name : str
+            The name of the dataset.
+        metadata : DatasetMetadata
+            The description of the dataset.
+        values : ndarray
+            All values, of the dataset's shape.
+        **options
+            The options of `create_dataset`.
+
+        Returns
+        -------
+        BackendDataset or None
+            The dataset, or None if nothing was created.
+        """
+        return None
 
     def create_each(
         self, create: Callable[[T], object], items: Mapping[str, T], nbytes: int = 0

@@ -64,8 +64,12 @@ class Plan:
     failed : set of str
         The names in `skipped` of arrays that are left out because of an error, and not because a
         dataset cannot represent them.
+    hopeful : bool
+        True if nobody has looked whether the only array's dataset exists, because making it can
+        tell that.
     """
 
     arrays: list[PlannedArray] = field(default_factory=list)
     skipped: dict[str, str] = field(default_factory=dict)
     failed: set[str] = field(default_factory=set)
+    hopeful: bool = False

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from inspect import signature
@@ -35,8 +35,22 @@ if TYPE_CHECKING:
 __all__ = ["left_out", "parameters_of", "plan", "refusing"]
 
 
-def plan(con: EngineConnection, source: Source, request: IngestRequest) -> Plan:
+def plan(
+    con: EngineConnection,
+    source: Source,
+    request: IngestRequest,
+    is_small: Callable[[PlannedArray], bool] | None = None,
+) -> Plan:
     """Plan the ingest of a source.
+
+    Parameters
+    ----------
+    con : Connection
+    source : Source
+    request : IngestRequest
+    is_small : callable, optional
+        A function that returns True for an array whose dataset is made only if it does not exist.
+        A single array like this is not looked for.
 
     Raises
     ------
@@ -45,7 +59,7 @@ def plan(con: EngineConnection, source: Source, request: IngestRequest) -> Plan:
     ConfigurationError, DatasetExistsError, DatasetNameError, SourceChangedError
         The request cannot be carried out for an array, and none may be left out.
     """
-    return _Planning(con, source, request).run()
+    return _Planning(con, source, request).run(is_small)
 
 
 def left_out(source: Source, name: str, error: Exception, skips: bool) -> str:
@@ -82,7 +96,7 @@ class _Planning:
         self._is_dataset: dict[str, bool] = {}
         self._absent: set[str] = set()
 
-    def run(self) -> Plan:
+    def run(self, is_small: Callable[[PlannedArray], bool] | None) -> Plan:
         try:
             # Taken first: what is read later is of this state, or the change is noticed.
             fingerprint = self.source.fingerprint()
@@ -108,8 +122,16 @@ class _Planning:
                 description = replace(description, notes=(*description.notes, note))
             with self._leaving_out(name):
                 array = self._array(target, description, link, fingerprint)
-                state = self._existing.state(array, target in self._absent)
-                self.plan.arrays.append(replace(array, state=state))
+                self.plan.hopeful = (
+                    is_small is not None
+                    and len(described) == 1
+                    and self.source.tree_of(name) is None
+                    and is_small(array)
+                )
+                if not self.plan.hopeful:
+                    state = self._existing.state(array, target in self._absent)
+                    array = replace(array, state=state)
+                self.plan.arrays.append(array)
         return self.plan
 
     def _selected(self) -> list[str]:

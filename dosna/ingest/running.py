@@ -17,7 +17,7 @@ from dosna.core.report import IngestReport
 from dosna.core.request import IngestRequest
 from dosna.core.values import encode_attrs
 from dosna.errors import ConfigurationError, DatasetNameError, RefusedError, SourceChangedError
-from dosna.ingest.planned import PlannedArray
+from dosna.ingest.planned import Plan, PlannedArray
 from dosna.ingest.planning import left_out, parameters_of, plan, refusing
 from dosna.ingest.together import Outcome, Together, data_of
 from dosna.sources.base import Source, Stream
@@ -93,6 +93,7 @@ class _Ingest:
         self._stopped = False
         # Processes of MPI would have to agree on each step.
         self._batch = con.instance.batch() if con.runner.shares_memory else None
+        self._together = Together(con, source, request, self._batch)
 
     def run(self) -> IngestReport:
         try:
@@ -103,7 +104,7 @@ class _Ingest:
 
     def _run(self) -> IngestReport:
         once, report = self.con.runner.once, self.report
-        found = once(lambda: plan(self.con, self.source, self.request))
+        found, begun = self._planned()
         arrays = found.arrays
         report.skipped.update(found.skipped)
         report.links = {link: a.target for a in arrays for link in a.description.links}
@@ -113,7 +114,7 @@ class _Ingest:
             stopping = None if tell is None else partial(self._tell, tell)
             done, there = 0, dict[str, PlannedArray]()
             try:
-                for array, outcome in self._outcomes(arrays):
+                for array, outcome in self._outcomes(arrays, begun):
                     name, size = array.origin["name"], array.description.nbytes
                     try:
                         self._one(array, share_of(stopping, done, size), outcome)
@@ -165,12 +166,27 @@ class _Ingest:
         if errors:
             error.add_note(f"datasets that were made before are not complete: {errors[0]}")
 
-    def _outcomes(self, arrays: Sequence[PlannedArray]) -> Iterator[tuple[PlannedArray, Outcome]]:
+    def _planned(self) -> tuple[Plan, dict[str, Outcome]]:
+        """Return the plan, and what has become of a single small array that is made at once."""
+        once, together = self.con.runner.once, self._together
+        found = once(lambda: plan(self.con, self.source, self.request, together.is_small))
+        if found.hopeful:
+            array = found.arrays[0]
+            try:
+                if together.make_one(array):
+                    return found, {array.target: "made"}
+            except Exception as error:
+                return found, {array.target: error}
+            found = once(lambda: plan(self.con, self.source, self.request))
+        return found, {}
+
+    def _outcomes(
+        self, arrays: Sequence[PlannedArray], begun: Mapping[str, Outcome]
+    ) -> Iterator[tuple[PlannedArray, Outcome]]:
         """Yield the arrays, after having made those of them that are made together."""
-        together = Together(self.con, self.source, self.request, self._batch)
-        prepared = False
+        together, prepared = self._together, False
         for portion in together.portions(arrays):
-            made = together.make(portion)
+            made = begun or together.make(portion)
             for array in portion:
                 outcome = made.get(array.target, "untouched")
                 if self._batch is not None and not prepared and together.is_large(array):

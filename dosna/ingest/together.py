@@ -113,6 +113,10 @@ class Together:
         new = array.metadata is not None and array.state == "absent"
         return new and self._size(array) is None
 
+    def is_small(self, array: PlannedArray) -> bool:
+        """Return True if an array can become a dataset by `make_one`."""
+        return self.batch is None and self._size(array) is not None
+
     def _size(self, array: PlannedArray) -> int | None:
         """Return the bytes of an array that is small and new; None for all others."""
         meta = array.metadata
@@ -198,9 +202,33 @@ class Together:
     def _make(self, item: _Read) -> None:
         array, con = item.array, self.con
         assert array.metadata is not None
+        if self._make_whole(item):
+            return
         with refusing(self.source, array.description.name):
             made = con.create_described(array.target, array.metadata, array.options).instance
         made.continue_creation()
         made.check_writable()
         Load(made, item.values, sparse=item.sparse)(every_chunk(made.metadata.shape, made.grain))
         made.update(lambda m: m.replace(incomplete=False))
+
+    def _make_whole(self, item: _Read) -> bool:
+        """Make a complete dataset at once; return False if that is not possible."""
+        array, metadata = item.array, item.array.metadata
+        assert metadata is not None
+        if item.sparse and is_fill(item.values, np.asarray(metadata.fillvalue, metadata.dtype)):
+            return False  # nothing is stored
+        with refusing(self.source, array.description.name):
+            made = self.con.create_whole(
+                array.target, metadata.replace(incomplete=False), array.options, item.values
+            )
+        return made is not None
+
+    def make_one(self, array: PlannedArray) -> bool:
+        """Make a complete dataset of a small array, if nothing is where it is to be.
+
+        Nobody has looked for that yet. If False is returned, nothing was made.
+        """
+        item = self._read(array)
+        if item is None or self.source.fingerprint() != array.origin["fingerprint"]:
+            return False
+        return self._make_whole(item)

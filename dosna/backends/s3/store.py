@@ -10,7 +10,14 @@ from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
 from typing import Any, NamedTuple, TypeVar
 
-from dosna.backends.stores.connection import ABSENT, Blob, ByteRange, Store, VersionConflict
+from dosna.backends.stores.store import (
+    ABSENT,
+    Beside,
+    Blob,
+    ByteRange,
+    Store,
+    VersionConflict,
+)
 from dosna.errors import DatasetNotFoundError, DosnaError
 from dosna.io.parallel import Workers
 from dosna.io.retry import attempts, repeat
@@ -20,6 +27,8 @@ from dosna.io.s3.errors import Failure
 T = TypeVar("T")
 
 _BYTES_IN_FLIGHT = 64 << 20
+_NEAR = 50
+"""The most names between a dataset's and that of the document of its group, for one look."""
 
 
 class Conditions(NamedTuple):
@@ -188,6 +197,25 @@ class S3Store(Store):
         for bucket, page in self._pages(prefix, "/"):
             for item in page.get("CommonPrefixes", []):
                 yield self._key(f"{bucket}/{item['Prefix']}")[len(prefix) : -1]
+
+    def beside(self, folder: str, part: str, document: str = "") -> Beside | None:
+        bucket, _, prefix = self._path(folder).partition("/")
+        found = self.call(
+            "list_objects_v2",
+            Bucket=bucket,
+            Prefix=prefix,
+            Delimiter="/",
+            StartAfter=f"{prefix}{part}.~",  # 'x/' follows 'x-1' and 'x.1'
+            MaxKeys=_NEAR if document else 1,
+        )
+        below = [item["Prefix"] for item in found.get("CommonPrefixes", ())]
+        versions = {item["Key"]: item["ETag"] for item in found.get("Contents", ())}
+        last = max([*below, *versions], default="")
+        taken = f"{prefix}{part}/" in below
+        if found.get("IsTruncated") and not taken and last <= f"{prefix}{part}/":
+            return None
+        unseen = None if found.get("IsTruncated") else ABSENT
+        return Beside(taken, versions.get(prefix + document, unseen))
 
     def _pages(self, prefix: str, delimiter: str = "") -> Iterator[tuple[str, Any]]:
         bucket, _, rest = self._path(prefix).partition("/")

@@ -34,10 +34,12 @@ from dosna.backends.stores.store import (
     VersionConflict,
     lock,
 )
+from dosna.backends.stores.whole import create_whole
 from dosna.codecs import zarr as zarr3
 from dosna.core.metadata import DatasetMetadata
 from dosna.core.names import check_group, check_nesting, parents
 from dosna.core.text import is_text
+from dosna.core.types import Array
 from dosna.errors import (
     DatasetExistsError,
     DatasetNotFoundError,
@@ -130,15 +132,20 @@ class StoreConnection(GroupsAbove):
 
     def create_array(self, name: str, metadata: DatasetMetadata) -> StoreDataset:
         key, document = self.document(name), zarr3.to_json(metadata)
-        self.make_groups(name)
+        vacant = self.is_vacant(name)
+        if not vacant:
+            self.make_groups(name)
         turns = Turns(f"object {key!r}")
         again = not self.store.conditional_puts
         for _ in turns:
             # The lock keeps other threads out where the store has no conditional puts.
             with turns.unless_conflict(), lock(name):  # after a conflict, look again
                 # Tools for S3 make a folder by an empty object whose key ends with '/'.
-                below = [key for key in self.keys_left(name) if not key.endswith("/")]
-                check_nesting(name, self.names_inside(name, below))
+                keys = [] if vacant else self.keys_left(name)
+                below = [key for key in keys if not key.endswith("/")]
+                if not vacant:
+                    check_nesting(name, self.names_inside(name, below))
+                vacant = False
                 # A document that is not listed is seldom there, and then the put finds it.
                 found = self.store.get(key) if again or key in below else None
                 kind, again = kind_of(found), True
@@ -162,6 +169,15 @@ class StoreConnection(GroupsAbove):
         made = self.open_dataset(name, metadata)
         made.note_look(began, version)
         return made
+
+    def create_whole(
+        self, name: str, metadata: DatasetMetadata, values: Array, **options: Any
+    ) -> StoreDataset | None:
+        if not self.creates_together:
+            return None
+        self.check_writable()
+        new = zarr3.new_array(metadata, **options)
+        return create_whole(self, name, self.describe(name, new), values)
 
     def root(self, name: str) -> str:
         """Return the prefix of a dataset's keys, without the '/' that follows it."""

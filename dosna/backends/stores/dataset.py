@@ -388,10 +388,18 @@ class StoreDataset(WatchedDataset):
         """Write a stored object, only over `version` if the store has conditional puts."""
         if version is not None and not self.store.conditional_puts:
             version = None
-        key, data = self.key(idx), b"".join(parts)
-        mark = None if self._id is None else f"{self._id}.{self._revision}"
-        self.store.put_marked(key, data, version, mark)
+        self.store.put_marked(self.key(idx), b"".join(parts), version, self._mark)
         self.look_late()
+
+    def put_first(self, values: Array) -> None:
+        """Write the only chunk of a dataset without a document yet, if nothing is in its place."""
+        idx = (0,) * self.metadata.ndim
+        data = b"".join(self.encoded(idx, values))
+        self.store.put_marked(self.key(idx), data, ABSENT, self._mark)
+
+    @property
+    def _mark(self) -> str | None:
+        return None if self._id is None else f"{self._id}.{self._revision}"
 
     @property
     def _object_nbytes(self) -> int:

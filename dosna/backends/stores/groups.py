@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from typing import Any
@@ -15,6 +16,11 @@ from dosna.errors import DosnaError, FormatError
 
 __all__ = ["GroupsAbove"]
 
+_GROUP_ETAG = hashlib.md5(zarr3.GROUP, usedforsecurity=False).hexdigest()
+"""The version of the document of a group without attributes, in most stores with ETags."""
+
+_MOST_PLAIN = 10_000
+
 
 class GroupsAbove(StoreHome):
     """A connection to a store of bytes that keeps the groups above its datasets."""
@@ -22,6 +28,8 @@ class GroupsAbove(StoreHome):
     def __init__(self, name: str, mode: str = "a") -> None:
         super().__init__(name, mode)
         self._together: dict[str, set[str]] = {}  # the groups looked at for each dataset
+        # Versions of documents of groups that had no copies of metadata when they were read.
+        self._plain: dict[str, str] = {}
 
     def make_groups(self, name: str) -> None:
         """Create the Zarr groups above a dataset, and remove copies of metadata from them.
@@ -33,6 +41,29 @@ class GroupsAbove(StoreHome):
         """
         for group in self._groups_above(name):
             self._make_group(group, name)
+
+    def is_vacant(self, name: str) -> bool:
+        """Look, where one request tells it, if nothing is where a dataset is to be created.
+
+        If this returns True, the groups above the dataset are made as well. Otherwise something
+        may be in its place, and nothing was done.
+        """
+        if not self.creates_together:
+            return False
+        folder, _, part = name.rpartition("/")
+        groups = self._groups_above(name)
+        document = zarr3.DOCUMENT if folder in groups else ""
+        found = self.store.beside(folder and f"{folder}/", part, document)
+        if found is None or found.taken:
+            return False
+        for group in groups:
+            if (
+                group != folder
+                or not found.version
+                or found.version.strip('"') != (self._plain.get(group, _GROUP_ETAG))
+            ):
+                self._make_group(group, name)
+        return True
 
     def _groups_above(self, name: str) -> list[str]:
         """Return the groups to look at before a dataset changes: '' is the outermost."""
@@ -96,6 +127,10 @@ class GroupsAbove(StoreHome):
         for _ in turns:
             found = self.store.get(key)
             other = zarr3.without_consolidated(found.data, key) if found is not None else None
+            if found is not None and other is None and kind_of(found) == "group":
+                if len(self._plain) >= _MOST_PLAIN:
+                    self._plain.clear()
+                self._plain[group] = found.version.strip('"')
             if found is None or other is None:
                 return found
             with turns.unless_conflict(), lock(group):

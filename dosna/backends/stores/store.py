@@ -17,6 +17,7 @@ __all__ = [
     "ABSENT",
     "MOST_ATTEMPTS",
     "Answer",
+    "Beside",
     "Blob",
     "ByteRange",
     "MethodCall",
@@ -54,6 +55,17 @@ class Blob(NamedTuple):
     data: bytes | memoryview
     version: str
     mark: str | None = None
+
+
+class Beside(NamedTuple):
+    """What a look into a folder has found.
+
+    `taken` is True if keys begin with the part's and '/'; `version` is the document's, `ABSENT` if
+    there is none, and None if that is not known.
+    """
+
+    taken: bool
+    version: str | None
 
 
 class VersionConflict(StorageError):
@@ -156,6 +168,20 @@ class Store(ABC):
     @abstractmethod
     def list(self, prefix: str) -> Iterator[str]:
         """List all keys that begin with `prefix`. Raise an error if the list is incomplete."""
+
+    def beside(self, folder: str, part: str, document: str = "") -> Beside | None:
+        """Look into a folder by one request; None where that takes more, or does not suffice.
+
+        Parameters
+        ----------
+        folder : str
+            The beginning of the keys, empty or ending with '/'.
+        part : str
+            The name of what may be in the folder.
+        document : str
+            The name of an object in the folder, if its version is of interest.
+        """
+        return None
 
     # The methods below use only those above. A store overrides what it can do better.
 
@@ -345,6 +371,9 @@ class StoreView(Store):
 
     def execute(self, calls: Sequence[MethodCall]) -> Sequence[Answer]:
         return self._store.execute(calls)
+
+    def beside(self, folder: str, part: str, document: str = "") -> Beside | None:
+        return self._store.beside(folder, part, document)
 
     def close(self) -> None:
         self._store.close()
