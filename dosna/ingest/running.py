@@ -239,7 +239,8 @@ class _Ingest:
         if self.source.tree_of(array.origin["name"]) is not None:
             zones = maker_for(made, array.origin["name"].endswith("/offsets"))
         load(made, data, resumes, progress, limit, checked=True, zones=zones)
-        before, now = array.origin["fingerprint"], con.runner.once(self.source.fingerprint)
+        name, before = array.description.name, array.origin["fingerprint"]
+        now = con.runner.once(lambda: self.source.fingerprint_after(name, before))
         if now != before:
             raise SourceChangedError(
                 f"{self.source!r} changed while it was ingested (from {before} to {now}): dataset "

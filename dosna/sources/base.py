@@ -188,6 +188,18 @@ class Source(ABC):
         """
         return {**there, **attrs}
 
+    def fingerprint_after(self, name: str, before: str) -> str:
+        """Return the fingerprint once an array was read; `before` if the array has not changed.
+
+        Parameters
+        ----------
+        name : str
+            The name of the array.
+        before : str
+            The fingerprint from before the array was read.
+        """
+        return self.fingerprint()
+
     @abstractmethod
     def fingerprint(self) -> str:
         """Return a text that differs between states of the source.

@@ -7,6 +7,7 @@ import math
 import os
 import warnings
 import zipfile
+from collections import Counter
 
 import numpy as np
 import pytest
@@ -26,6 +27,7 @@ from dosna.errors import (
 )
 from dosna.sources import ArrayDescription, Source, SourceArray, open_source
 from dosna.sources.chunking import choose_chunks
+from dosna.sources.npy import source as npy
 
 BACKENDS = ["ram", "hdf5", "file"]
 
@@ -355,6 +357,27 @@ def test_an_array_that_changed_is_not_taken_for_the_same(con):
         con.ingest(array, "t")
     con.ingest(array, "t", overwrite=True)
     assert con["t"][3, 7] == 5
+
+
+def test_each_array_in_memory_is_looked_at_thrice_however_many_there_are(monkeypatch):
+    added, add = [], npy._add
+    monkeypatch.setattr(npy, "_add", lambda digest, *a: added.append(a[0]) or add(digest, *a))
+    with dn.Connection("many", backend="ram") as con:
+        con.ingest({f"a{n}": np.arange(n, n + 3) for n in range(40)}, "run")
+        assert len(con.names_in("run")) == 40
+    assert max(Counter(added).values()) <= 3
+
+
+def test_an_array_in_memory_that_changes_meanwhile_is_noticed(con):
+    arrays = {"a": np.arange(4), "b": np.arange(4)}
+
+    def change(done, total):
+        arrays["b"][0] = -1
+
+    with pytest.raises(SourceChangedError):
+        con.ingest(arrays, "run", progress=change)
+    assert not con["run/a"].incomplete
+    assert con["run/b"].incomplete
 
 
 def test_an_open_array_of_zarr_that_changed(con):

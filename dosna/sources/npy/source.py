@@ -56,6 +56,8 @@ class NpySource(Source):
         self._file: ByteFile | None = None
         self._arrays: dict[str, Any] = {}
         self._members: dict[str, _Member] | None = None
+        # The fingerprint, and for each array the digest of what comes before it and of it as well.
+        self._digests: tuple[str, dict[str, tuple[Any, bytes]]] = ("", {})
         self._foreign: dict[str, str] = {}
         if isinstance(location, str):
             self._file = open_bytes(location, reached)
@@ -91,17 +93,21 @@ class NpySource(Source):
     def fingerprint(self) -> str:
         if self._file is not None:
             return self._file.fingerprint()
-        digest = hashlib.sha256()
+        digest, digests = hashlib.sha256(), {}
         for name, array in sorted(self._arrays.items()):
-            digest.update(f"{name} {array.shape} {array.dtype.str} ".encode())
-            if is_text(array.dtype) and not hasattr(array.dtype, "na_object"):
-                digest.update(encode(array))
-            elif not array.dtype.hasobject:
-                for block in np.nditer(
-                    array, ["external_loop", "buffered", "zerosize_ok"], order="C"
-                ):
-                    digest.update(np.ascontiguousarray(block).view(np.uint8).data)
+            before = digest.copy()
+            _add(digest, name, array)
+            digests[name] = before, digest.digest()
+        self._digests = digest.hexdigest(), digests
         return digest.hexdigest()
+
+    def fingerprint_after(self, name: str, before: str) -> str:
+        found, digests = self._digests
+        if found != before or name not in digests:
+            return self.fingerprint()
+        digest, after = digests[name][0].copy(), digests[name][1]
+        _add(digest, name, self._arrays[name])
+        return before if digest.digest() == after else self.fingerprint()
 
     def names(self) -> list[str]:
         if self._file is None:
@@ -188,6 +194,16 @@ class NpySource(Source):
         if self.inner and not found and not self._foreign:
             raise SourceNotFoundError(f"{self.location} has no array {self.inner!r}")
         return found
+
+
+def _add(digest: Any, name: str, array: Any) -> None:
+    """Add an array to the digest of a fingerprint."""
+    digest.update(f"{name} {array.shape} {array.dtype.str} ".encode())
+    if is_text(array.dtype) and not hasattr(array.dtype, "na_object"):
+        digest.update(encode(array))
+    elif not array.dtype.hasobject:
+        for block in np.nditer(array, ["external_loop", "buffered", "zerosize_ok"], order="C"):
+            digest.update(np.ascontiguousarray(block).view(np.uint8).data)
 
 
 def _plain(array: Any) -> Array:
