@@ -15,6 +15,7 @@ from dosna.backends.stores.store import (
     Beside,
     Blob,
     ByteRange,
+    Sized,
     Store,
     VersionConflict,
 )
@@ -192,6 +193,11 @@ class S3Store(Store):
         for bucket, page in self._pages(prefix):
             for item in page.get("Contents", []):
                 yield self._key(f"{bucket}/{item['Key']}")
+
+    def pages(self, prefix: str) -> Iterator[Sized]:
+        for bucket, page in self._pages(prefix):
+            items = page.get("Contents", ())
+            yield [(self._key(f"{bucket}/{item['Key']}"), int(item["Size"])) for item in items]
 
     def folders(self, prefix: str) -> Iterator[str]:
         for bucket, page in self._pages(prefix, "/"):

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable
 from itertools import islice
-from typing import Any
+from typing import Any, NamedTuple
 
 from dosna.backends.stores.deletion import DELETED
 from dosna.backends.stores.store import Blob, Store
@@ -16,6 +17,21 @@ __all__ = ["absent", "kind_of", "levels", "names_below"]
 
 _FEW = 1000
 """Number of folders beside those that are asked for, which a list may have."""
+
+_MARK = 400
+"""Bytes that the mark of a deletion has at most. Documents of arrays with chunks have more."""
+
+_DENSE = 30
+"""Documents in a thousand keys from which a list of all keys is worthwhile."""
+
+_CHUNK = re.compile(r"/c(?:[./]\d+)*$")
+
+
+class _Listed(NamedTuple):
+    """The names of arrays, and of what may be one."""
+
+    arrays: list[str]
+    doubtful: list[str]
 
 
 def kind_of(found: Blob | None) -> Any:
@@ -29,7 +45,10 @@ def kind_of(found: Blob | None) -> Any:
 
 
 def names_below(store: Store, document: Callable[[str], str], folder: str) -> list[str]:
-    """Return the datasets below a folder: level by level, with many requests under way.
+    """Return the datasets below a folder.
+
+    Where a list of all keys tells most of them, only the others are looked at. Otherwise folders
+    are listed level by level, with many requests under way.
 
     Parameters
     ----------
@@ -40,6 +59,15 @@ def names_below(store: Store, document: Callable[[str], str], folder: str) -> li
         The name of a group and '/', or '' for all datasets.
     """
     names: list[str] = []
+    listed = _listed(store, folder)
+    if listed is not None:
+
+        def check(name: str) -> None:
+            if kind_of(store.get(document(name))) in ("array", "broken"):
+                names.append(name)
+
+        store.for_each(check, listed.doubtful)
+        return names + listed.arrays
     level = [folder]
     while level:
         found: list[str] = []
@@ -59,6 +87,33 @@ def names_below(store: Store, document: Callable[[str], str], folder: str) -> li
         store.for_each(look, found)
         level = inner
     return names
+
+
+def _listed(store: Store, folder: str) -> _Listed | None:
+    """List all keys below a folder; None if that is not possible or takes long.
+
+    A document is of an array if there are chunks beside it and no documents below it. Those that
+    are as small as the mark of a deletion, or that tell nothing, are doubtful.
+    """
+    pages = store.pages(folder)
+    if pages is None:
+        return None
+    end = "/" + zarr3.DOCUMENT
+    sizes: dict[str, int] = {}
+    above, chunked = set[str](), set[str]()
+    for number, page in enumerate(pages, 1):
+        for key, size in page:
+            if key.endswith(end):
+                name = key.removesuffix(end)
+                sizes[name] = size
+                above.update(parents(name))
+            elif chunk := _CHUNK.search(key):
+                chunked.add(key[: chunk.start()])
+        if number * _DENSE > len(sizes) and len(page) >= _FEW:
+            return None  # there are so many chunks that looking at each dataset takes less
+    sizes.pop(folder[:-1], None)
+    arrays = {n for n, s in sizes.items() if s > _MARK and n in chunked} - above
+    return _Listed(sorted(arrays), sorted(sizes.keys() - arrays - above))
 
 
 def absent(store: Store, names: Iterable[str]) -> set[str]:

@@ -23,6 +23,7 @@ __all__ = [
     "MethodCall",
     "NotExecutedError",
     "ReadOnlyStore",
+    "Sized",
     "Store",
     "StoreView",
     "Turns",
@@ -39,6 +40,9 @@ MOST_ATTEMPTS = 1000
 _MOST_REFUSALS = 10
 
 ByteRange = tuple[int, int | None]
+
+Sized = Sequence[tuple[str, int]]
+"""Keys and the sizes of their objects, in bytes."""
 
 _STRIPES = 4096
 """Number of locks: so many that requests under way at a time seldom share one."""
@@ -180,6 +184,13 @@ class Store(ABC):
             The name of what may be in the folder.
         document : str
             The name of an object in the folder, if its version is of interest.
+        """
+        return None
+
+    def pages(self, prefix: str) -> Iterator[Sized] | None:
+        """List keys as `list` does, page by page, with the sizes of their objects, in bytes.
+
+        Return None where a list does not tell the sizes.
         """
         return None
 
@@ -371,6 +382,9 @@ class StoreView(Store):
 
     def execute(self, calls: Sequence[MethodCall]) -> Sequence[Answer]:
         return self._store.execute(calls)
+
+    def pages(self, prefix: str) -> Iterator[Sized] | None:
+        return self._store.pages(prefix)
 
     def beside(self, folder: str, part: str, document: str = "") -> Beside | None:
         return self._store.beside(folder, part, document)
