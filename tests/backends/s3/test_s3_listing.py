@@ -47,6 +47,7 @@ def copies(con, names):
     )
 
 
+@pytest.mark.slow
 def test_a_list_looks_at_no_dataset_that_has_chunks(proxy, con):
     names = [f"run/d{n:04d}" for n in range(600)]
     copies(con, names)
@@ -61,6 +62,7 @@ def test_a_list_looks_at_no_dataset_that_has_chunks(proxy, con):
     assert len(proxy.requests) <= 2 + 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("chunks", [5, 1100])
 def test_few_requests_for_arrays_of_many_chunks(proxy, con, chunks):
     for name, count in (("run/a", chunks), ("run/c", 5), ("z", 5)):
