@@ -19,6 +19,8 @@ from dosna.io.processes import describe
 require("boto3")
 require("obstore")
 
+from obstore.store import S3Store as ObstoreS3  # noqa: E402
+
 pytestmark = pytest.mark.usefixtures("_any_keys")
 
 
@@ -91,12 +93,17 @@ def test_what_is_being_deleted_is_not_listed(con):
     assert "d4" not in list(con)
 
 
-def test_arrays_of_other_programs_are_listed(con):
+def test_arrays_of_other_programs_are_listed(proxy, con):
     zarr = require("zarr")
-    obstore = require("zarr.storage")
-    root = zarr.open_group(
-        obstore.ObjectStore(con.instance.raw_store.client.objects_of(con.instance.bucket, "tests"))
+    objects = ObstoreS3(
+        con.instance.bucket,
+        prefix="tests",
+        endpoint=proxy.url,
+        access_key_id="any",
+        secret_access_key="any",
+        client_options={"allow_http": True},
     )
+    root = zarr.open_group(zarr.storage.ObjectStore(objects))
     for name in ("c", "g/c", "g/1", "g/c0"):
         root.create_array(name, shape=(4, 4), chunks=(2, 2), dtype="i4")[...] = 1
     root.create_array(
