@@ -215,7 +215,8 @@ class Together:
         """Make a complete dataset at once; return False if that is not possible."""
         array, metadata = item.array, item.array.metadata
         assert metadata is not None
-        if item.sparse and is_fill(item.values, np.asarray(metadata.fillvalue, metadata.dtype)):
+        fill = np.asarray(metadata.fillvalue, metadata.dtype)
+        if not item.values.size or (item.sparse and is_fill(item.values, fill)):
             return False  # nothing is stored
         with refusing(self.source, array.description.name):
             made = self.con.create_whole(
