@@ -139,7 +139,7 @@ class Pipeline:
             parts = step.encode(parts[0] if len(parts) == 1 else b"".join(parts))
         return parts
 
-    def decode(self, data: Buffer, raw: Array | None) -> Array:
+    def decode(self, data: Buffer, raw: Array | None, into_raw: bool = True) -> Array:
         """Decode a chunk.
 
         Parameters
@@ -148,6 +148,9 @@ class Pipeline:
             The encoded chunk.
         raw : ndarray of uint8 or None
             Memory for the chunk, of `nbytes` bytes. A pipeline that compresses needs it.
+        into_raw : bool
+            Whether the chunk must be left in `raw` if the pipeline is `direct`. Otherwise memory
+            that a compressor has made is not copied to it.
 
         Returns
         -------
@@ -172,10 +175,7 @@ class Pipeline:
         try:
             for name, step, size, first in self._steps:
                 into = None if size is None else raw if first else np.empty(size, np.uint8)
-                buffer = step.decode(view, into)
-                if into is not None and buffer is not into:
-                    buffer = _copied(name, buffer, into)
-                view = memoryview(buffer)
+                view = memoryview(_undone(name, step, view, into, into_raw and first))
             if self._ordered and len(view) == self.nbytes:
                 return self.array(view)
             name = self._names[len(self._arrays)]
@@ -199,10 +199,17 @@ class Pipeline:
         return np.frombuffer(raw, self.dtype).reshape(self.shape)
 
 
-def _copied(name: str, found: Buffer, into: Array) -> Array:
-    """Copy decoded bytes to the memory for them."""
-    data = np.frombuffer(found, np.uint8)
-    if len(data) != len(into):
-        raise CodecError(f"{name} decodes to {len(data)} bytes instead of {len(into)}")
-    into[:] = data
+def _undone(
+    name: str, step: BytesBytesCodec, data: memoryview, into: Array | None, into_it: bool
+) -> Buffer:
+    """Undo a codec. With `into_it`, what it decodes to is copied to the memory for it."""
+    buffer = step.decode(data, into)
+    if into is None or buffer is into:
+        return buffer
+    found = np.frombuffer(buffer, np.uint8)
+    if len(found) != len(into):
+        raise CodecError(f"{name} decodes to {len(found)} bytes instead of {len(into)}")
+    if not into_it:
+        return found
+    into[:] = found
     return into

@@ -265,10 +265,10 @@ class StoreDataset(WatchedDataset):
 
     def decoded(self, data: Any, raw: Array | None = None) -> Array:
         """Decode a chunk, or raise CodecError."""
-        pipeline = self.layout.pipeline
+        pipeline, given = self.layout.pipeline, raw is not None
         if raw is None and pipeline.compressed and pipeline.nbytes:
             raw = scratch.raw(pipeline.nbytes)
-        return pipeline.decode(data, raw)
+        return pipeline.decode(data, raw, given)
 
     # -- writing --------------------------------------------------------------------------
 
