@@ -1,0 +1,260 @@
+"""The client: SkyhookDM's class, with a connection of dosna or a scheduler of Dask behind it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
+from typing import Any, TypeVar
+
+from dosna.array.opening import open_url
+from dosna.backends import registry as backends
+from dosna.core.url import Url
+from dosna.errors import (
+    ConfigurationError,
+    ConnectionError,
+    MissingDependencyError,
+    NotConnectedError,
+)
+from dosna.skyhook import work
+from dosna.skyhook.model import Dataset, File
+
+__all__ = ["SkyhookDM"]
+
+T = TypeVar("T")
+
+_PORT = 8786
+_SECONDS = 30  # to reach a scheduler
+_SETTING = "dosna.url"
+
+
+class SkyhookDM:
+    """SkyhookDM's Python client, over dosna. The names of the methods are those of SkyhookDM.
+
+    Examples
+    --------
+    >>> from dosna.skyhook import SkyhookDM
+    >>> sk = SkyhookDM()
+    >>> sk.connect("file:/data/events")  # doctest: +SKIP
+    >>> sk.writeDataset(["/data/nano_aod.root"], "aod")  # doctest: +SKIP
+    True
+    >>> file = sk.getDataset("aod").getFiles()[0]  # doctest: +SKIP
+    >>> sk.runQuery(file, "select nMuon >= 2, project Events;1.nMuon")  # doctest: +SKIP
+    """
+
+    def __init__(self) -> None:
+        self._place: _Here | _Workers | None = None
+
+    def connect(self, address: str, ceph_pool_name: str | None = None) -> None:
+        """Connect to where datasets are.
+
+        Parameters
+        ----------
+        address : str
+            The URL of a connection, such as ``file:/data/events`` or
+            ``ceph:pool?conffile=/etc/ceph/ceph.conf``; or the address of a Dask scheduler
+            (``10.0.0.1``, ``10.0.0.1:8786``, ``tls://…``), whose workers have such a URL in Dask's
+            configuration, as ``dosna.url`` (or in the variable ``DASK_DOSNA__URL``).
+        ceph_pool_name : str, optional
+            The name of the pool, or of another connection, in place of the one in the URL.
+
+        Raises
+        ------
+        ConfigurationError
+            The URL is malformed, or the workers have none.
+        ConnectionError
+            The store cannot be reached.
+        """
+        self.close()
+        backend = re.match(r"([A-Za-z][\w.+-]*):", address)
+        if backend and backend[1] in {*backends.names, *backends.aliases}:
+            self._place = _Here(_with_pool(address, ceph_pool_name))
+        else:
+            self._place = _Workers(address, ceph_pool_name)
+
+    def close(self) -> None:
+        """End the connection. SkyhookDM has no such method; the end of the process does it too."""
+        if self._place is not None:
+            self._place.close()
+            self._place = None
+
+    def __enter__(self) -> SkyhookDM:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+    @property
+    def _connected(self) -> _Here | _Workers:
+        if self._place is None:
+            raise NotConnectedError("SkyhookDM is not connected: call connect(address) first")
+        return self._place
+
+    def writeDataset(self, urls: str | Sequence[str], name: str, overwrite: bool = False) -> bool:
+        """Write the trees of ROOT files as a dataset.
+
+        A call that was interrupted continues when it is repeated.
+
+        Parameters
+        ----------
+        urls : sequence of str
+            The paths or URLs of the files. Workers of Dask have to be able to read them.
+        name : str
+            The name of the dataset.
+        overwrite : bool
+            True to replace a dataset of other files, or of other states of these.
+
+        Returns
+        -------
+        bool
+            True.
+
+        Raises
+        ------
+        DatasetExistsError
+            There is a dataset of that name with other files.
+        SourceError
+            A file cannot be read, or has changed.
+        """
+        files = [urls] if isinstance(urls, str) else [str(url) for url in urls]
+        self._connected.do(work.write, files, name, overwrite)
+        return True
+
+    def getDataset(self, name: str) -> Dataset:
+        """Return a dataset.
+
+        Parameters
+        ----------
+        name : str
+            The name of the dataset.
+
+        Returns
+        -------
+        Dataset
+            The dataset, with its files.
+
+        Raises
+        ------
+        DatasetNotFoundError
+            There is no such dataset.
+        """
+        described = self._connected.do(work.describe, name)
+        files = [
+            File(file["name"], file["attributes"], file["schema"], name, file["group"])
+            for file in described
+        ]
+        return Dataset(name, sum(file.attributes["size"] for file in files), files)
+
+    def runQuery(self, obj: File | Dataset, querystr: str) -> Any:
+        """Return the entries of a file, or of each file of a dataset, that satisfy a predicate.
+
+        Parameters
+        ----------
+        obj : File or Dataset
+            What to query.
+        querystr : str
+            The query: ``select nMuon >= 2, project Events;75.Muon_eta,Events;75.Muon_phi``. The
+            predicate is in the language of `dosna.Connection.query`; ``event_id`` in it is the
+            number of the entry in the file, and ``*`` is all entries.
+
+        Returns
+        -------
+        pyarrow.Table or list of pyarrow.Table
+            A table with a column for each branch; for a dataset a list with one of each file.
+
+        Raises
+        ------
+        UnknownNameError
+            There is no such tree or branch; the message has the nearest names.
+        QueryError
+            The text is no query.
+        """
+        if not isinstance(obj, (File, Dataset)):
+            raise TypeError(f"runQuery takes a File or a Dataset, and not {type(obj).__name__}")
+        files = [obj] if isinstance(obj, File) else obj.files
+        asked = [(file.dataset, file.group, querystr) for file in files]
+        tables = self._connected.do_each(work.run, asked)
+        return tables[0] if isinstance(obj, File) else tables
+
+
+def _with_pool(url: str, pool: str | None) -> str:
+    return url if pool is None else str(replace(Url.parse(url), path=pool))
+
+
+class _Here:
+    """Work that is done by this process, on a connection."""
+
+    def __init__(self, url: str) -> None:
+        self._con, name = open_url(url)
+        if name:
+            raise ConfigurationError(
+                f"{url!r} leads to {name!r} in a connection: give the URL of the connection"
+            )
+        self._con.connect()
+
+    def do(self, function: Callable[..., T], *arguments: Any) -> T:
+        return function(self._con, *arguments)
+
+    def do_each(self, function: Callable[..., T], arguments: Iterable[Sequence[Any]]) -> list[T]:
+        return [function(self._con, *some) for some in arguments]
+
+    def close(self) -> None:
+        self._con.disconnect()
+
+
+class _Workers:
+    """Work that is done by the workers of a Dask scheduler, each on a connection of its own."""
+
+    def __init__(self, address: str, pool: str | None) -> None:
+        try:
+            from dask.distributed import Client
+        except ImportError as error:
+            raise MissingDependencyError(
+                f"the address of a scheduler needs Dask ({error}): pip install distributed"
+            ) from error
+        host = address.partition("://")[2] or address
+        if not re.search(r":\d+$", host):
+            address = f"{address}:{_PORT}"
+        try:
+            self._client: Any = Client(address, timeout=_SECONDS, set_as_default=False)  # type: ignore[no-untyped-call]
+        except (OSError, ValueError) as error:
+            raise ConnectionError(f"no Dask scheduler answers at {address!r}: {error}") from error
+        self._pool = pool
+        try:
+            self.do(_reached)
+        except BaseException:
+            self.close()
+            raise
+
+    def do(self, function: Callable[..., T], *arguments: Any) -> T:
+        return self.do_each(function, [arguments])[0]
+
+    def do_each(self, function: Callable[..., T], arguments: Iterable[Sequence[Any]]) -> list[T]:
+        tasks = [
+            self._client.submit(_on_worker, self._pool, function, some, pure=False)
+            for some in arguments
+        ]
+        found: list[T] = self._client.gather(tasks)
+        return found
+
+    def close(self) -> None:
+        self._client.close()
+
+
+def _reached(con: Any) -> None:
+    """Do nothing; that a connection was made is what matters."""
+
+
+def _on_worker(pool: str | None, function: Callable[..., T], arguments: Sequence[Any]) -> T:
+    """Do work on the connection that this worker has in its configuration."""
+    import dask
+
+    url = dask.config.get(_SETTING, None)
+    if url is None:
+        raise ConfigurationError(
+            f"the workers of the scheduler have no connection: set {_SETTING} in their "
+            "configuration of Dask, or DASK_DOSNA__URL in their environment, to the URL of one"
+        )
+    con, _ = open_url(_with_pool(str(url), pool))
+    with con:
+        return function(con, *arguments)

@@ -1,0 +1,233 @@
+"""The work behind SkyhookDM's methods, on a connection: here, or on a worker of Dask."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Sequence
+from pathlib import PurePosixPath
+from typing import TYPE_CHECKING, Any
+
+from dosna.columns import Tree, escape, find_trees, get_tree
+from dosna.columns.datasets import remove
+from dosna.errors import DatasetExistsError, DatasetNotFoundError, QueryError
+from dosna.query.expressions import Expr, parse
+from dosna.query.expressions.nodes import Column, Compare, Literal, Logical, quote_name
+from dosna.skyhook.text import parse_request
+
+if TYPE_CHECKING:
+    from dosna.array.connection import EngineConnection
+
+__all__ = ["describe", "run", "write"]
+
+_INDEX = "skyhook"
+_VERSION = 1
+_ENTRY = "event_id"
+"""The column of a predicate that is the number of the entry, unless a branch has that name."""
+
+
+def write(con: EngineConnection, urls: Sequence[str], name: str, overwrite: bool) -> None:
+    """Ingest files, and note which they are in the attributes of the dataset's group."""
+    before = _index(con, name)
+    if before is not None and not overwrite and [f["url"] for f in before] != list(urls):
+        raise DatasetExistsError(
+            f"dataset {name!r} exists, of other files: give it another name, or overwrite=True"
+        )
+    files: list[dict[str, Any]] = []
+    for url in urls:
+        base = PurePosixPath(str(url).partition("?")[0]).name or "file"
+        group = _free(escape(base), {file["group"] for file in files})
+        where = f"{name}/{group}"
+        con.ingest(url, where, on_error="skip", overwrite=overwrite)
+        trees = [path.removeprefix(f"{where}/") for path in _trees_below(con, where)]
+        files.append(
+            {"name": base, "url": str(url), **_facts(url), "group": group, "trees": trees}
+        )
+    con.set_group_attrs(name, {_INDEX: {"version": _VERSION, "files": files}})
+    for file in before or ():
+        if file["group"] not in {one["group"] for one in files}:
+            for tree in file["trees"]:
+                remove(con, f"{name}/{file['group']}/{tree}")
+
+
+def _free(group: str, taken: set[str]) -> str:
+    number, found = 1, group
+    while found in taken:
+        number += 1
+        found = f"{group}-{number}"
+    return found
+
+
+def _trees_below(con: EngineConnection, group: str) -> list[str]:
+    return [path for path in find_trees(con, group) if path.startswith(f"{group}/")]
+
+
+def _facts(url: str) -> dict[str, Any]:
+    """Return the size and the times of a file."""
+    if os.path.exists(url):
+        found = os.stat(url)
+        return {
+            "size": found.st_size,
+            "access_time": found.st_atime,
+            "modified_time": found.st_mtime,
+        }
+    import uproot
+
+    with uproot.open(url) as file:
+        return {"size": file.file.source.num_bytes, "access_time": None, "modified_time": None}
+
+
+def _index(con: EngineConnection, name: str) -> list[dict[str, Any]] | None:
+    """Return the files of a dataset, or None if there is no dataset."""
+    found = con.get_group_attrs(name).get(_INDEX)
+    if found is None:
+        return None
+    if found["version"] != _VERSION:
+        raise DatasetNotFoundError(
+            f"dataset {name!r} was written by another dosna (version {found['version']!r}): "
+            "update dosna to read it"
+        )
+    files: list[dict[str, Any]] = found["files"]
+    return files
+
+
+def describe(con: EngineConnection, name: str) -> list[dict[str, Any]]:
+    """Return the files of a dataset: name, attributes, schema and group of each.
+
+    Raises
+    ------
+    DatasetNotFoundError
+        There is no such dataset.
+    """
+    files = _index(con, name)
+    if files is None:
+        raise DatasetNotFoundError(
+            f"connection {con.name!r} has no dataset {name!r}: write it with writeDataset"
+        )
+    return [
+        {
+            "name": file["name"],
+            "attributes": {k: v for k, v in file.items() if k not in ("group", "trees")},
+            "schema": _schema(file["name"], _trees(con, name, file)),
+            "group": file["group"],
+        }
+        for file in files
+    ]
+
+
+def _trees(con: EngineConnection, name: str, file: dict[str, Any]) -> dict[str, Tree]:
+    return {path: get_tree(con, f"{name}/{file['group']}/{path}") for path in file["trees"]}
+
+
+def _schema(name: str, trees: dict[str, Tree]) -> dict[str, Any]:
+    top = _entry(name, "ROOTDirectory")
+    for path, tree in trees.items():
+        folder = top
+        for part in path.split("/")[:-1]:
+            folder = _inside(folder, part, "ROOTDirectory")
+        node = _inside(folder, f"{tree.name};{tree.cycle}", tree.kind)
+        kind = "TBranch" if tree.kind == "TTree" else "RField"
+        for branch in tree.branches:
+            *outer, last = branch.name.split("/")
+            above = node
+            for part in outer:
+                above = _inside(above, part, kind)
+            _inside(above, last, kind)["datatype"] = branch.type
+    return top
+
+
+def _entry(name: str, classtype: str) -> dict[str, Any]:
+    return {"name": name, "classtype": classtype, "datatype": None, "children": []}
+
+
+def _inside(node: dict[str, Any], name: str, classtype: str) -> dict[str, Any]:
+    """Return the child of a name, which is made if there is none."""
+    children: list[dict[str, Any]] = node["children"]
+    # Those of one outer branch follow each other.
+    if not children or children[-1]["name"] != name:
+        children.append(_entry(name, classtype))
+    return children[-1]
+
+
+def run(con: EngineConnection, dataset: str, group: str, text: str) -> Any:
+    """Return the result of a query of a file, as a `pyarrow.Table` with a column a branch.
+
+    Raises
+    ------
+    UnknownNameError
+        There is no such tree or branch; the message has the nearest names.
+    QueryError
+        The text is no query.
+    """
+    files = [file for file in _index(con, dataset) or () if file["group"] == group]
+    if not files:
+        raise DatasetNotFoundError(
+            f"dataset {dataset!r} has no file {group!r} any more: get the dataset again"
+        )
+    trees = _trees(con, dataset, files[0])
+    request = parse_request(text, trees)
+    tree = trees[request.tree]
+    where, start, stop = None if request.where is None else parse(request.where), 0, tree.entries
+    if where is not None and _ENTRY in where.columns and _ENTRY not in tree.by_name:
+        where, start, stop = _entries(where, tree.entries)
+    found = con.query(
+        f"{dataset}/{group}/{request.tree}",
+        where,
+        [quote_name(name) for name in request.branches],
+        entry_start=start,
+        entry_stop=stop,
+    )
+    return found.to_arrow().rename_columns(list(request.branches))
+
+
+def _entries(where: Expr, entries: int) -> tuple[Expr | None, int, int]:
+    """Return a predicate without `event_id`, and the range of entries that it was for.
+
+    Raises
+    ------
+    QueryError
+        `event_id` is not just compared with numbers.
+    """
+    parts = where.operands if isinstance(where, Logical) and where.op == "&&" else (where,)
+    left, start, stop = [], 0, entries
+    for part in parts:
+        if _ENTRY not in part.columns:
+            left.append(part)
+            continue
+        bounds = _compared(part)
+        start, stop = max(start, bounds[0]), min(stop, bounds[1])
+    rest = left[0] if len(left) == 1 else Logical("&&", tuple(left)) if left else None
+    return (rest, start, stop) if start < stop else (rest, 0, 0)
+
+
+_TURNED = {"<": ">", "<=": ">=", ">": "<", ">=": "<=", "==": "=="}
+
+
+def _compared(part: Expr) -> tuple[int, int]:
+    """Return the range of entries of a comparison of `event_id` with numbers."""
+    start, stop = 0, 1 << 62
+    steps = (
+        zip(part.operands, part.ops, part.operands[1:], strict=False)
+        if (isinstance(part, Compare))
+        else [(part, "", part)]
+    )
+    for one, op, other in steps:
+        if isinstance(one, Literal):
+            one, op, other = other, _TURNED.get(op, ""), one
+        value = other.value if isinstance(other, Literal) else None
+        if (
+            one != Column(_ENTRY)
+            or op not in _TURNED
+            or not isinstance(value, (int, float))
+            or math.isnan(value)
+        ):
+            raise QueryError(
+                f"{_ENTRY} is the number of an entry, and is compared with numbers by < <= == > "
+                f">= only, joined to the rest by &&; there is {str(part)[:100]!r}"
+            )
+        value = max(-1.0, min(float(1 << 60), value)) if isinstance(value, float) else value
+        if op in (">", ">=", "=="):
+            start = max(start, math.floor(value) + 1 if op == ">" else math.ceil(value))
+        if op in ("<", "<=", "=="):
+            stop = min(stop, math.ceil(value) if op == "<" else math.floor(value) + 1)
+    return start, stop
