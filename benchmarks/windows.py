@@ -67,12 +67,13 @@ def late(url: str, seconds: float) -> Iterator[str]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--quick", action="store_true", help="64 chunks only")
+    parser.add_argument("--chunks", type=int, nargs="+", default=[64, 1000])
     parser.add_argument("--latency", type=float, default=30, help="milliseconds for each request")
     options = parser.parse_args()
     with start_ceph("--gateway") as ceph, aws_environment(ceph.access_key, ceph.secret_key):
         boto3.Session().client("s3", endpoint_url=ceph.endpoint_url).create_bucket(Bucket=BUCKET)
         with late(ceph.endpoint_url, options.latency / 1000) as url:
-            for chunks in (64,) if options.quick else (64, 1000):
+            for chunks in (64,) if options.quick else options.chunks:
                 rows(ceph, url, chunks)
 
 
@@ -101,14 +102,14 @@ def rows(ceph: Ceph, url: str, chunks: int) -> None:
     )
     with (
         dn.Connection(
-            "windows", backend="s3", engine="cpu", endpoint_url=url, bucket=BUCKET
+            f"of{chunks}", backend="s3", engine="cpu", endpoint_url=url, bucket=BUCKET
         ) as con,
         tempfile.TemporaryDirectory() as folder,
     ):
         ds = con.create_dataset("a", shape, "f4", chunk_size=CHUNK, data=values)
         other = ds.clone("b", data=True)
-        theirs = zarr.open_array(store, path="windows/a")
-        target = zarr.create_array(store, name="z", shape=shape, chunks=CHUNK, dtype="f4")
+        theirs = zarr.open_array(store, path=f"of{chunks}/a")
+        target = zarr.create_array(store, name=f"z{chunks}", shape=shape, chunks=CHUNK, dtype="f4")
         np.save(f"{folder}/values.npy", values)
 
         def dask_of(array: Any) -> Any:
@@ -149,14 +150,20 @@ def rows(ceph: Ceph, url: str, chunks: int) -> None:
                 file.write(values)
                 os.fsync(file.fileno())
 
+        def write_zarr() -> None:
+            with dn.Connection(f"{folder}/zarr", backend="file", engine="cpu") as local:
+                made = local.create_dataset("a", shape, "f4", chunk_size=CHUNK, data=values)
+                made.flush()
+
         exports = {
             f"export {suffix}": partial(ds.export, f"{folder}/x{suffix}")
             for suffix in (".h5", ".zarr", ".npy")
         }
-        works |= {**exports, "save": save}
+        works |= {**exports, "save": save, "write .zarr": write_zarr}
         after: dict[str, Callable[[], Any]] = {
             **{name: partial(con.del_dataset, name) for name in makes},
             **{name: partial(remove, work.args[0]) for name, work in exports.items()},
+            "write .zarr": lambda: shutil.rmtree(f"{folder}/zarr"),
         }
         best = minima(works, 1, after, 3 if chunks < 1000 else 1)
         if chunks < 1000:  # takes minutes otherwise
@@ -168,10 +175,13 @@ def rows(ceph: Ceph, url: str, chunks: int) -> None:
         bases = {
             **dict.fromkeys(("sum", "verify", "dask sum"), read),
             **dict.fromkeys(exports, read + best["save"]),
+            "export .zarr": read + best["write .zarr"],
             "compare": 2 * read,
             "ingest": write,
             **dict.fromkeys(both, read + write),
         }
+        for name in ("a", "b"):
+            con.del_dataset(name)
         print(f"{chunks} chunks of 1 MiB: read {read:.2f} s, write {write:.2f} s")
         for name in (name for name in best if name in bases):
             seconds = best[name]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -53,9 +53,11 @@ def map_chunks(
         cval = "" if isinstance(cval, int) and cval == 0 else check_fillvalue(cval, dataset.dtype)
     given = dtype is not None
     probe = HaloMap(instance, instance, func, widths, boundary, cval, given)
-    dataset.runner.once(lambda: con.check_free(output_name))
+    check = partial(con.check_free, output_name)
     if dtype is None:
-        dtype = dataset.runner.once(partial(_first_dtype, instance, probe))
+        dtype = dataset.runner.once(partial(_first_dtype, instance, probe, check))
+    else:
+        dataset.runner.once(check)
     made = con.create_like(dataset, output_name, as_dtype(dtype))
     out: BackendDataset = made.instance
     itemsize = max(element_bytes(dataset.dtype), element_bytes(made.dtype))
@@ -79,13 +81,21 @@ def map_chunks(
     return made
 
 
-def _first_dtype(dataset: BackendDataset, probe: HaloMap) -> np.dtype[Any]:
-    """Return the dtype of a function's result on the first chunk, its halo included."""
+def _first_dtype(
+    dataset: BackendDataset, probe: HaloMap, check: Callable[[], None]
+) -> np.dtype[Any]:
+    """Return the dtype of a function's result on the first chunk, its halo included.
+
+    What `check` raises is raised before the function is called.
+    """
     meta = dataset.metadata
-    if meta.size:
-        first = meta.bounds((0,) * meta.ndim)
-        block = probe.extended(first.array)
-    else:
-        block = np.empty(meta.shape, meta.dtype)
+    block = np.empty(meta.shape, meta.dtype)
+
+    def read() -> None:
+        nonlocal block
+        if meta.size:
+            block = probe.extended(meta.bounds((0,) * meta.ndim).array)
+
+    dataset.for_each(lambda step: step(), [check, read])
     dtype: np.dtype[Any] = result_of(probe.func, block, block.shape).dtype
     return dtype
