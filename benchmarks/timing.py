@@ -49,7 +49,8 @@ def minima(
 ) -> dict[str, float]:
     """Return the shortest time of each function, in seconds, of at least `least` rounds.
 
-    A function of the same name in `after` is called after the work, and is not timed.
+    A function of the same name in `after` is called after the work, and is not timed. Before,
+    each function works once untimed, unless one round is enough.
 
     In each round every function works once, and another one begins. A temporary disturbance of
     the machine, and the contents that one function leaves in the caches, affect all alike.
@@ -65,8 +66,9 @@ def minima(
             after[name]()
         return taken
 
-    for name in names:
-        once(name)
+    if least > 1:
+        for name in names:
+            once(name)
     best = dict.fromkeys(names, float("inf"))
     end = time.perf_counter() + seconds
     rounds = 0

@@ -35,6 +35,7 @@ from obstore.store import S3Store
 from services import Ceph, aws_environment, start_ceph
 from services.proxy import Proxy
 from timing import minima
+from zarr.core.sync import sync
 from zarr.storage import ObjectStore
 
 import dosna as dn
@@ -109,7 +110,6 @@ def rows(ceph: Ceph, url: str, chunks: int) -> None:
         ds = con.create_dataset("a", shape, "f4", chunk_size=CHUNK, data=values)
         other = ds.clone("b", data=True)
         theirs = zarr.open_array(store, path=f"of{chunks}/a")
-        target = zarr.create_array(store, name=f"z{chunks}", shape=shape, chunks=CHUNK, dtype="f4")
         np.save(f"{folder}/values.npy", values)
 
         def dask_of(array: Any) -> Any:
@@ -122,11 +122,16 @@ def rows(ceph: Ceph, url: str, chunks: int) -> None:
 
             return run
 
+        def made() -> Any:
+            return zarr.create_array(store, name="z", shape=shape, chunks=CHUNK, dtype="f4")
+
         def loop() -> None:
+            target = made()
             for n in range(chunks):
                 target[n] = np.sqrt(theirs[n])
 
-        root = with_dask(lambda: dask.array.store(np.sqrt(dask_of(theirs)), target, lock=False))
+        # As those of dosna, these make their output first.
+        root = with_dask(lambda: dask.array.store(np.sqrt(dask_of(theirs)), made(), lock=False))
         makes: dict[str, Callable[[], Any]] = {
             "map": lambda: ds.map(np.sqrt, "map"),
             "copy": lambda: ds.copy(con, "copy"),
@@ -151,6 +156,7 @@ def rows(ceph: Ceph, url: str, chunks: int) -> None:
                 os.fsync(file.fileno())
 
         def write_zarr() -> None:
+            os.mkdir(f"{folder}/zarr")
             with dn.Connection(f"{folder}/zarr", backend="file", engine="cpu") as local:
                 made = local.create_dataset("a", shape, "f4", chunk_size=CHUNK, data=values)
                 made.flush()
@@ -162,6 +168,7 @@ def rows(ceph: Ceph, url: str, chunks: int) -> None:
         works |= {**exports, "save": save, "write .zarr": write_zarr}
         after: dict[str, Callable[[], Any]] = {
             **{name: partial(con.del_dataset, name) for name in makes},
+            "dask map": lambda: sync(store.delete_dir("z")),
             **{name: partial(remove, work.args[0]) for name, work in exports.items()},
             "write .zarr": lambda: shutil.rmtree(f"{folder}/zarr"),
         }
