@@ -10,12 +10,11 @@ from __future__ import annotations
 
 from typing import Any
 
-__all__ = ["Query", "dataset", "index", "query"]
+__all__ = ["Query", "index", "query"]
 
 _PLACES = {
     "Query": "dosna.query.query",
     "query": "dosna.query.query",
-    "dataset": "dosna.query.dataset",
     "index": "dosna.query.indexing",
 }
 

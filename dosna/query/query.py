@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from dosna.columns.description import Tree, get_tree
-from dosna.core.progress import Progress
+from dosna.core.progress import Progress, reporting
 from dosna.core.sizes import Limit, parse_size
 from dosna.engines.work.boxes import workers_within
 from dosna.errors import QueryTypeError
@@ -18,6 +18,7 @@ from dosna.query.branches import BranchColumn, column_of
 from dosna.query.explaining import Explanation, explain
 from dosna.query.expressions import (
     Bound,
+    Output,
     bind_condition,
     bind_projection,
     parse,
@@ -41,7 +42,7 @@ def query(
     con: EngineConnection,
     tree: str,
     where: str | Expr | None = None,
-    columns: str | Iterable[str] | None = None,
+    columns: str | Iterable[str] | Sequence[Output] | None = None,
     entry_start: int | None = None,
     entry_stop: int | None = None,
     batch_rows: int | None = None,
@@ -62,7 +63,10 @@ def query(
             Bound(Column(name), frozenset((name,)), None, 0, False, name=name) for name in forms
         ]
     else:
-        outputs = bind_projection(parse_projection(columns), forms)
+        given = [columns] if isinstance(columns, str) else list(columns)
+        wanted = [one for one in given if isinstance(one, Output)]
+        texts = [one for one in given if not isinstance(one, Output)]
+        outputs = bind_projection([*wanted, *parse_projection(texts)], forms)
     start, stop, _ = slice(entry_start, entry_stop).indices(found.entries)
     if batch_rows is not None and batch_rows < 1:
         raise ValueError(f"batch_rows must be at least 1, not {batch_rows}")
@@ -281,11 +285,15 @@ class Query:
         held = 2 * step * bytes_of_entry(scan.columns, self.tree.entries)
         together = min(runner.threads, workers_within(self.memory_limit, held, "query") or 64)
         # Several for each thread, because they wait for each other at the end.
-        for first in range(0, len(pieces), 2 * together):
-            found = runner.map(scan, pieces[first : first + 2 * together])
-            for rows in sorted(rows for part in found for rows in part):
-                if rows.kept:
-                    yield from self._cut(rows.values)
+        with reporting(self.progress, len(pieces), "query", "range") as report:
+            for first in range(0, len(pieces), 2 * together):
+                some = pieces[first : first + 2 * together]
+                found = runner.map(scan, some)
+                for rows in sorted(rows for part in found for rows in part):
+                    if rows.kept:
+                        yield from self._cut(rows.values)
+                if report is not None:
+                    report(first + len(some))
 
     def _cut(self, batch: Any) -> Iterator[Any]:
         size = self.batch_rows or batch.num_rows

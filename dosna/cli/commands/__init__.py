@@ -1,8 +1,8 @@
 """The commands. Each module adds the parsers of its commands by ``add``, and runs them."""
 
-from dosna.cli.commands import exporting, ingesting, loader, looking, removing, verifying
+from dosna.cli.commands import exporting, ingesting, loader, looking, querying, removing, verifying
 
 __all__ = ["COMMANDS"]
 
-COMMANDS = (looking, ingesting, exporting, verifying, removing, loader)
+COMMANDS = (looking, ingesting, querying, exporting, verifying, removing, loader)
 """The modules of the commands, in the order of the help."""

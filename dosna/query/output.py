@@ -1,0 +1,151 @@
+"""The result of a query as a file: it appears when it is whole."""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from typing import Any, BinaryIO
+
+from dosna.errors import ConfigurationError
+from dosna.query.query import Query
+from dosna.query.tables import arrow
+
+__all__ = ["FORMATS", "format_of", "write", "write_to"]
+
+
+def _parquet(stream: BinaryIO, schema: Any) -> Any:
+    from pyarrow import parquet
+
+    return parquet.ParquetWriter(stream, schema)
+
+
+def _arrow(stream: BinaryIO, schema: Any) -> Any:
+    return arrow().ipc.new_file(stream, schema)
+
+
+def _csv(stream: BinaryIO, schema: Any) -> Any:
+    return _CsvWriter(stream, schema)
+
+
+FORMATS: dict[str, Callable[[BinaryIO, Any], Any]] = {
+    ".parquet": _parquet,
+    ".arrow": _arrow,
+    ".feather": _arrow,
+    ".csv": _csv,
+}
+"""The writers, by the endings of files."""
+
+
+class _CsvWriter:
+    """A writer of CSV. Lists are JSON, for CSV has none."""
+
+    def __init__(self, stream: BinaryIO, schema: Any) -> None:
+        from pyarrow import csv
+
+        pa = arrow()
+        nested = pa.types.is_nested
+        self._schema = pa.schema(
+            [(field.name, pa.string() if nested(field.type) else field.type) for field in schema]
+        )
+        self._writer = csv.CSVWriter(stream, self._schema)
+
+    def __enter__(self) -> _CsvWriter:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._writer.close()
+
+    def write_batch(self, batch: Any) -> None:
+        pa = arrow()
+        columns = [
+            pa.array(map(json.dumps, column.to_pylist()), pa.string())
+            if pa.types.is_nested(column.type)
+            else column
+            for column in batch.columns
+        ]
+        self._writer.write_batch(pa.RecordBatch.from_arrays(columns, schema=self._schema))
+
+
+def format_of(path: str) -> str:
+    """Return the ending of a file that says its format.
+
+    Raises
+    ------
+    ConfigurationError
+        There is no such format.
+    """
+    ending = os.path.splitext(path)[1].lower()
+    if ending not in FORMATS:
+        raise ConfigurationError(
+            f"cannot write {path!r}: the ending of a result is one of {', '.join(FORMATS)}"
+        )
+    return ending
+
+
+def write_to(query: Query, stream: BinaryIO, ending: str) -> int:
+    """Write the result of a query to a stream, and return the number of rows."""
+    rows = 0
+    with FORMATS[ending](stream, query.schema) as writer:
+        for batch in query.batches():
+            writer.write_batch(batch)
+            rows += batch.num_rows
+    return rows
+
+
+def write(query: Query, path: str | os.PathLike[str], overwrite: bool = False) -> int:
+    """Write the result of a query to a file, in bounded memory.
+
+    Parameters
+    ----------
+    query : Query
+        The query.
+    path : path
+        The file, which ends in ``.parquet``, ``.arrow``, ``.feather`` or ``.csv``. If anything
+        fails, there is no file.
+    overwrite : bool
+        True to replace an existing file.
+
+    Returns
+    -------
+    int
+        The number of rows.
+
+    Raises
+    ------
+    FileExistsError
+        There is a file already.
+    ConfigurationError
+        The ending is none of a format.
+    """
+    path = os.fspath(path)
+    ending = format_of(path)
+    with _appearing(path, overwrite) as stream:
+        return write_to(query, stream, ending)
+
+
+@contextmanager
+def _appearing(path: str, overwrite: bool) -> Iterator[BinaryIO]:
+    """Open a file that gets its name at the end, if nothing fails."""
+    if not overwrite and os.path.lexists(path):
+        raise FileExistsError(f"{path} exists: choose another name, or overwrite=True")
+    folder, name = os.path.split(path)
+    part = os.path.join(folder, f".{name}.{secrets.token_hex(4)}.part")
+    try:
+        with open(part, "xb") as stream:
+            yield stream
+        if not overwrite:
+            # Unlike a renaming, this does not replace what has appeared meanwhile.
+            try:
+                os.link(part, path)
+                return
+            except FileExistsError:
+                raise
+            except OSError:
+                pass  # the file system has no links
+        os.replace(part, path)
+    finally:
+        with suppress(FileNotFoundError):
+            os.unlink(part)

@@ -1,0 +1,126 @@
+"""The commands query and index: what they print, and the files that they write."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from support import HANG, require, taking_ctrl_c
+from trees import put_tree
+
+import dosna as dn
+from dosna.cli import main
+
+require("awkward")
+pa = require("pyarrow")
+from pyarrow import csv, parquet  # noqa: E402
+
+ARRAYS = {
+    "run": np.arange(10),
+    "x": np.linspace(0, 1, 10),
+    "pt": [[n] * (n % 3) for n in range(10)],
+}
+
+
+@pytest.fixture(autouse=True)
+def store(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    os.mkdir("store")
+    with dn.Connection("store", backend="file", engine="cpu") as con:
+        put_tree(con, "Events", ARRAYS, 4, chunk_entries=4)
+    return "file:store//Events"
+
+
+@pytest.fixture
+def run(capfdbinary):
+    def run(*arguments, code=0):
+        found = main([*map(str, arguments), "--engine", "cpu"])
+        out, err = (text.decode() for text in capfdbinary.readouterr())
+        assert found == code, (found, out, err)
+        return out if code == 0 else err
+
+    return run
+
+
+@pytest.mark.parametrize("url", ["file:store//Events", "file:store/Events", "file:store"])
+def test_the_tree_of_a_url(run, url):
+    lines = run("query", url, "select x > 0.7, project run, pt").splitlines()
+    assert lines == ['"run","pt"', '7,"[7]"', '8,"[8, 8]"', '9,"[]"']
+
+
+def test_the_parts_of_a_query(run, store):
+    assert run("query", store, "x > 0.7", "--count") == "3\n"
+    assert run("query", store, "select x > 0.7", "--count") == "3\n"
+    assert run("query", store, "--count", "--stop", 4) == "4\n"
+    assert run("query", store, "project run", "--start", 8) == '"run"\n8\n9\n'
+    assert json.loads(run("query", store, "run == 3", "--count", "--json")) == {"count": 1}
+
+
+def test_files(run, store):
+    text = "select run >= 4, project run, pt"
+    for name in ("a.parquet", "a.arrow", "a.csv"):
+        assert run("query", store, text, "--to", name) == f"{name}: 6 entries\n"
+    table = parquet.read_table("a.parquet")
+    assert table["run"].to_pylist() == [4, 5, 6, 7, 8, 9]
+    assert pa.ipc.open_file("a.arrow").read_all() == table
+    assert csv.read_csv("a.csv")["pt"].to_pylist()[:2] == ["[4]", "[5, 5]"]
+    assert "exists" in run("query", store, text, "--to", "a.csv", code=1)
+    run("query", store, "run == 1", "--to", "a.csv", "--overwrite")
+    assert len(csv.read_csv("a.csv")) == 1
+
+
+def test_a_file_is_whole_or_not_there(run, store):
+    with dn.Connection("store", backend="file", engine="cpu") as con:
+        path = next(p for p in os.listdir("store/Events/pt/content/c"))
+        with open(f"store/Events/pt/content/c/{path}", "wb") as file:
+            file.write(b"damaged")
+        assert con["Events/run"][0] == 0
+    run("query", store, "--to", "a.parquet", code=1)
+    assert os.listdir() == ["store"]
+
+
+def test_errors(run, store):
+    assert "'y'" in run("query", store, "y > 3", code=1)
+    assert ".parquet" in run("query", store, "--to", "a.root", code=2)
+    assert "Event" in run("query", "file:store//Event", "--count", code=1)
+
+
+def test_index_and_explain(run, store):
+    assert run("index", store) == "Events: 3 branches\n"
+    assert run("index", "file:store", "Events", "--branch", "r*") == "Events: 1 branch\n"
+    assert run("index", "file:store") == "Events: 3 branches\n"
+    explained = json.loads(run("query", store, "run > 8", "--explain", "--json"))
+    assert explained["entries"] == 10
+    assert "zones of run" in run("query", store, "run > 8", "--explain")
+
+
+@pytest.mark.slow
+def test_ctrl_c_leaves_no_file(store):
+    script = (
+        "import sys, time\n"
+        "from dosna.cli import main\n"
+        "from dosna.query.scan import Scan\n"
+        "def one(self, piece):\n"
+        "    print('reads', flush=True)\n"
+        "    time.sleep(1000)\n"
+        "Scan.one = one\n"
+        "sys.exit(main(sys.argv[1:]))\n"
+    )
+    with taking_ctrl_c():
+        process = subprocess.Popen(
+            [sys.executable, "-c", script, "query", store, "--to", "a.parquet", "--engine", "cpu"],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+    assert process.stdout.readline() == "reads\n"
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=HANG)
+    assert process.returncode == 130
+    assert "interrupted" in err
+    assert os.listdir() == ["store"]
