@@ -10,11 +10,10 @@ from __future__ import annotations
 
 from typing import Any
 
-__all__ = ["Query", "index", "query"]
+__all__ = ["Query", "index"]
 
 _PLACES = {
     "Query": "dosna.query.query",
-    "query": "dosna.query.query",
     "index": "dosna.query.indexing",
 }
 

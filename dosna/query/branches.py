@@ -74,15 +74,24 @@ class BranchColumn:
         """Number of chunks of all datasets."""
         return sum(dataset.metadata.total_chunks for dataset in self.datasets.values())
 
-    def read(self, start: int, stop: int) -> Any:
-        """Read the entries of a range, as a value that expressions are computed on."""
+    def read(self, start: int, stop: int, kept: bool = False) -> Any:
+        """Read the entries of a range, as a value that expressions are computed on.
+
+        Parameters
+        ----------
+        start, stop : int
+            The range of entries.
+        kept : bool
+            True if they are part of a result.
+        """
         if self.flat is not None:
-            return read_rows(self.flat, start, stop)
+            return read_rows(self.flat, start, stop, kept)
         if self.numbers is not None:
             offsets, content = self.numbers
             counted = self._counted(offsets, start, stop)
             first = int(counted[0])
-            return Lists(counted - first, read_rows(content, first, int(counted[-1])))
+            rows = read_rows(content, first, int(counted[-1]), kept)
+            return Lists(counted - first, rows)
         import awkward as ak
 
         from dosna.columns.joining import compose

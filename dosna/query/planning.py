@@ -15,8 +15,10 @@ from dosna.query.zones import Judge
 
 __all__ = ["LEAST_ROWS", "Ranges", "plan_pieces", "step_of"]
 
-LEAST_ROWS = 1 << 16
-"""Entries of a range, at least: fewer cost more than what is saved by passing over them."""
+LEAST_ROWS = 1 << 18
+"""Entries of a range, at least, if their columns are no longer than `_MOST_BYTES`."""
+
+_MOST_BYTES = 16 << 20
 
 _FANOUT = 8
 _REQUESTS = 32
@@ -77,10 +79,11 @@ def step_of(columns: Mapping[str, BranchColumn], tree: Tree, memory_limit: Limit
     Where requests take long, a range is as many chunks as a store reads at a time.
     """
     step = max(1, tree.chunk_entries)
-    together = -(-LEAST_ROWS // step)
+    entry = sum(column.nbytes for column in columns.values()) / max(1, tree.entries)
+    together = min(-(-LEAST_ROWS // step), int(_MOST_BYTES // max(1, entry * step)))
+    together = max(together, 1)
     datasets = [ds for column in columns.values() for ds in column.datasets.values()]
     if any(dataset.remote for dataset in datasets):
-        entry = sum(column.nbytes for column in columns.values()) / max(1, tree.entries)
         most = WINDOW_BYTES if memory_limit is None else parse_size(memory_limit) // 4
         together = max(together, min(_REQUESTS, int(most // max(1, 2 * entry * step))))
     return step * together

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -42,7 +42,7 @@ def query(
     con: EngineConnection,
     tree: str,
     where: str | Expr | None = None,
-    columns: str | Iterable[str] | Sequence[Output] | None = None,
+    columns: str | Iterable[str | Output] | None = None,
     entry_start: int | None = None,
     entry_stop: int | None = None,
     batch_rows: int | None = None,
@@ -65,7 +65,7 @@ def query(
     else:
         given = [columns] if isinstance(columns, str) else list(columns)
         wanted = [one for one in given if isinstance(one, Output)]
-        texts = [one for one in given if not isinstance(one, Output)]
+        texts = [one for one in given if isinstance(one, str)]
         outputs = bind_projection([*wanted, *parse_projection(texts)], forms)
     start, stop, _ = slice(entry_start, entry_stop).indices(found.entries)
     if batch_rows is not None and batch_rows < 1:

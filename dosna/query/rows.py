@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import threading
 from itertools import pairwise
 from typing import Any
 
@@ -17,9 +19,42 @@ from dosna.query.remote import remote_of
 
 __all__ = ["check_rows", "read_rows", "take_rows"]
 
+_SLAB_BYTES = 8 << 20
 
-def read_rows(dataset: BackendDataset, start: int, stop: int) -> Array:
+
+class _Slab(threading.local):
+    """Memory of each thread, from which arrays of results are carved.
+
+    Large allocations are backed by huge pages, and cost half as much to be filled as the same in
+    small ones. An array keeps the slab that it is in.
+    """
+
+    left: Array = np.empty(0, np.uint8)
+
+    def carve(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
+        """Return a new array, whose elements may be anything."""
+        size = -(-math.prod(shape) * dtype.itemsize // 64) * 64
+        if size > _SLAB_BYTES // 2 or dtype.hasobject:
+            return np.empty(shape, dtype)
+        if len(self.left) < size:
+            self.left = np.empty(_SLAB_BYTES, np.uint8)
+        mine, self.left = self.left[:size], self.left[size:]
+        return np.ndarray(shape, dtype, mine)
+
+
+_slab = _Slab()
+
+
+def read_rows(dataset: BackendDataset, start: int, stop: int, kept: bool = False) -> Array:
     """Read the rows from `start` to `stop`.
+
+    Parameters
+    ----------
+    dataset : BackendDataset
+    start, stop : int
+        The range of rows.
+    kept : bool
+        True if they are part of a result.
 
     Raises
     ------
@@ -27,8 +62,14 @@ def read_rows(dataset: BackendDataset, start: int, stop: int) -> Array:
         The dataset has fewer rows.
     """
     check_rows(dataset, stop)
-    inner = dataset.metadata.shape[1:]
-    return read_box(dataset, (slice(start, stop), *(slice(0, n) for n in inner)))
+    meta, grain = dataset.metadata, dataset.grain
+    inner = meta.shape[1:]
+    if _is_cut(inner, grain):
+        return read_box(dataset, (slice(start, stop), *(slice(0, n) for n in inner)))
+    shape = (stop - start, *inner)
+    out = _slab.carve(shape, meta.dtype) if kept else np.empty(shape, meta.dtype)
+    dataset.read_many(out, _range_tasks(start, stop, grain[0], meta.shape))
+    return out
 
 
 def take_rows(dataset: BackendDataset, rows: Array) -> Array:
@@ -47,14 +88,36 @@ def take_rows(dataset: BackendDataset, rows: Array) -> Array:
     remote = remote_of(dataset)
     if remote is not None:
         return remote.take(rows)
-    if any(n > g for n, g in zip(inner, grain[1:], strict=True)):
+    if _is_cut(inner, grain):
         selection = select((rows, *(slice(None) for _ in inner)), meta.shape)
         result, canonical = selection.allocate(meta.dtype)
         dataset.read_many(canonical, plan(selection, grain))
         return selection.finish(result)  # type: ignore[no-any-return]
-    out = np.empty((len(rows), *inner), meta.dtype)
+    out = _slab.carve((len(rows), *inner), meta.dtype)
     dataset.read_many(out, _tasks(rows, grain[0], tuple(slice(0, n) for n in inner)))
     return out
+
+
+def _is_cut(inner: tuple[int, ...], grain: tuple[int, ...]) -> bool:
+    """Return True if stored objects hold parts of rows, and not whole ones."""
+    return bool(inner) and any(n > g for n, g in zip(inner, grain[1:], strict=True))
+
+
+def _range_tasks(start: int, stop: int, grain: int, shape: tuple[int, ...]) -> list[ChunkTask]:
+    """Plan one task for each stored object that has rows of a range."""
+    inner = tuple([slice(0, n) for n in shape[1:]])
+    zeros: Any = (0,) * len(inner)
+    tasks: list[ChunkTask] = []
+    while start < stop:
+        number, first = divmod(start, grain)
+        last = min(grain, first + stop - start)
+        whole = not first and last == min(grain, shape[0] - number * grain)
+        at = len(tasks) and tasks[-1].out[0].stop
+        where = slice(at, at + last - first)
+        part = slice(first, last)
+        tasks.append(ChunkTask((number, *zeros), (part, *inner), (where, *inner), whole))
+        start += last - first
+    return tasks
 
 
 def _tasks(rows: Array, grain: int, inner: tuple[slice, ...]) -> list[ChunkTask]:

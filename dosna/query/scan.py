@@ -11,6 +11,7 @@ import numpy as np
 from dosna.core.types import Array
 from dosna.query.branches import BranchColumn, chosen
 from dosna.query.expressions import Bound, evaluate, evaluate_mask
+from dosna.query.expressions.nodes import Column
 from dosna.query.pushdown import pushed, take_together
 
 __all__ = ["Piece", "Rows", "Scan"]
@@ -108,7 +109,7 @@ class Window:
         """Number of entries that are left."""
         return self.stop - self.start if self.rows is None else len(self.rows)
 
-    def held(self, names: Iterable[str]) -> dict[str, Any]:
+    def held(self, names: Iterable[str], kept: bool = False) -> dict[str, Any]:
         """Return columns, after reading those that were not needed until now."""
         if self.rows is not None:
             missing = [name for name in names if name not in self._held]
@@ -117,7 +118,7 @@ class Window:
             if name not in self._held:
                 column = self.columns[name]
                 self._held[name] = (
-                    column.read(self.start, self.stop)
+                    column.read(self.start, self.stop, kept)
                     if self.rows is None
                     else column.take(self.start, self.rows)
                 )
@@ -144,8 +145,12 @@ class Window:
 
     def outputs(self, wanted: Sequence[Bound]) -> dict[str, Any]:
         """Return the columns of the result."""
-        self.held(frozenset[str]().union(*(output.columns for output in wanted)))
-        return {
-            output.name: evaluate(output.expr, self.held(output.columns), self.length)
-            for output in wanted
-        }
+        held = self.held(frozenset[str]().union(*(output.columns for output in wanted)), kept=True)
+        found = {}
+        for output in wanted:
+            expr = output.expr
+            value = held.get(expr.name) if isinstance(expr, Column) else None
+            if not isinstance(value, np.ndarray):  # which is a column as it is
+                value = evaluate(expr, held, self.length)
+            found[output.name] = value
+        return found

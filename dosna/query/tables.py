@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from typing import Any
 
@@ -11,7 +12,13 @@ from dosna.errors import MissingDependencyError
 
 __all__ = ["Batches", "arrow", "schema_of"]
 
-_PLAIN = "iuf"
+# What Arrow has in the same bytes; those of other byte orders are not among them.
+_PLAIN = frozenset(map(np.dtype, ("i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "f4", "f8")))
+
+
+@functools.cache
+def _type_of(dtype: np.dtype[Any]) -> Any:
+    return arrow().from_numpy_dtype(dtype)
 
 
 def arrow() -> Any:
@@ -35,12 +42,9 @@ def _array(values: Any) -> Any:
     """Return a column as an Arrow array, without a copy where that is possible."""
     pa = arrow()
     if isinstance(values, np.ndarray):
-        if values.ndim == 1 and values.dtype.kind in _PLAIN and values.dtype.isnative:
-            return pa.Array.from_buffers(
-                pa.from_numpy_dtype(values.dtype),
-                len(values),
-                [None, pa.py_buffer(np.ascontiguousarray(values))],
-            )
+        if values.ndim == 1 and values.dtype in _PLAIN:
+            buffers = [None, pa.py_buffer(np.ascontiguousarray(values))]
+            return pa.Array.from_buffers(_type_of(values.dtype), len(values), buffers)
         if values.ndim == 1 and values.dtype.kind != "c":
             return pa.array(values)
         if values.dtype.kind in "biufmM" and values.ndim > 1 and 0 not in values.shape[1:]:
