@@ -13,14 +13,19 @@ from dosna.backends.base import BackendDataset
 from dosna.core.plan import ChunkTask
 from dosna.core.progress import share_of
 from dosna.core.text import is_text
-from dosna.core.types import Array
+from dosna.core.types import Array, Box
 from dosna.engines.base import Report
 from dosna.engines.work.boxes import read_box
 from dosna.engines.work.flow import Flow, Overlapping
 from dosna.errors import ConfigurationError, RefusedError
 from dosna.export.job import Job
+from dosna.io.ranges import byte_runs
 
 __all__ = ["write"]
+
+
+_MOST_RUNS = 64
+"""The most parts of a box that are written one by one, which costs half of mapping the file."""
 
 
 @dataclass
@@ -32,12 +37,23 @@ class _WriteBoxes(Overlapping):
     offset: int
 
     def __call__(self, tasks: Iterable[ChunkTask]) -> None:
-        meta = self.dataset.metadata
         with Flow(ahead=self.overlaps) as flow:
             for task, block in flow.read(self._read, tasks):
-                # Mapped again for each box: what was written is no longer this process's memory.
-                whole = np.memmap(self.path, meta.dtype, "r+", self.offset, meta.shape)
-                whole[task.out] = block
+                self._write(task.out, block)
+
+    def _write(self, box: Box, block: Array) -> None:
+        meta = self.dataset.metadata
+        runs = byte_runs(meta.replace(chunk_size=meta.shape), box, _MOST_RUNS)
+        if runs is None:
+            # Mapped again for each box: what was written is no longer this process's memory.
+            whole = np.memmap(self.path, meta.dtype, "r+", self.offset, meta.shape)
+            whole[box] = block
+            return
+        data, done = np.ascontiguousarray(block).reshape(-1).view(np.uint8).data, 0
+        with open(self.path, "r+b") as file:
+            for first, last in runs:
+                file.seek(self.offset + first)
+                file.write(data[done : (done := done + last - first)])
 
     def _read(self, task: ChunkTask) -> Array:
         return read_box(self.dataset, task.out)

@@ -82,6 +82,14 @@ def test_each_dtype_in_npy(con, tmp_path, dtype):
     check(np.asarray(np.load(tmp_path / "out.npy", mmap_mode="r")), data)
 
 
+@pytest.mark.parametrize("shape", [(), (0, 3), (300, 6), (6, 300), (3, 5, 7)])
+def test_boxes_of_any_shape_in_npy(con, tmp_path, shape):
+    data = sample(shape, "i4")
+    chunks = tuple(max(1, n // 2) for n in shape)  # rows of them are written one by one, or mapped
+    con.create_dataset("a", data=data, chunk_size=chunks).export(tmp_path / "out.npy")
+    check(np.load(tmp_path / "out.npy"), data)
+
+
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 def test_each_dtype_in_zarr(con, tmp_path, dtype):
     data = sample(SHAPE, dtype)
