@@ -236,8 +236,14 @@ class StoreTimeoutError(StorageError, TimeoutError):
 class OutcomeUnknown(StorageError):
     """Raised when the answer to a write was lost, so that it may or may not have happened.
 
-    Also an OSError. Read the data back before writing them again.
+    Also an OSError. Read the data back before writing them again. Where workers that changed
+    chunks were lost, the attributes name the chunks.
     """
+
+    chunks: tuple[tuple[int, ...], ...] = ()
+    """The indices of the chunks that may have been changed or not."""
+    untouched: tuple[tuple[int, ...], ...] = ()
+    """The indices of the chunks that were certainly not changed, though they should have been."""
 
 
 class SourceError(DosnaError, ValueError):

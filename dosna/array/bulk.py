@@ -153,6 +153,9 @@ class Bulk(Chunked):
             chunks that were done before stay changed.
         ValueError
             `func` returned an array of another shape.
+        OutcomeUnknown
+            A worker process was lost. No chunk was changed twice; the error's `chunks` names those
+            that may have been changed or not, and its `untouched` those that were not.
         MemoryLimitError
             The limit is below what one chunk needs.
 

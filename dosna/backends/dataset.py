@@ -113,6 +113,13 @@ class BackendDataset(ABC):
         """
         return False
 
+    def locations(self, idx: Shape) -> tuple[str, ...]:
+        """Return the names of the hosts where a stored object lies, the best first.
+
+        The result is empty where the store does not know, or where all hosts are as near.
+        """
+        return ()
+
     def for_each(self, work: Callable[[T], object], items: Iterable[T], nbytes: int = 0) -> None:
         """Call `work`, which makes requests for each item; see `Store.for_each`.
 

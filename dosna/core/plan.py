@@ -163,7 +163,7 @@ class Plan:
     def part(self, i: int, n: int) -> Plan:
         """Return the share of process `i` of `n`: contiguous, possibly empty."""
         count = len(self)
-        return self._range(count * i // n, count * (i + 1) // n)
+        return self.between(count * i // n, count * (i + 1) // n)
 
     def batches(self, size: int) -> Iterator[Plan]:
         """Divide into plans of `size` tasks (the last may have fewer), made one by one."""
@@ -171,9 +171,10 @@ class Plan:
         count = len(self)
         if 0 < count <= size:
             return iter((self,))
-        return (self._range(i, min(i + size, count)) for i in range(0, count, size))
+        return (self.between(i, min(i + size, count)) for i in range(0, count, size))
 
-    def _range(self, start: int, stop: int) -> Plan:
+    def between(self, start: int, stop: int) -> Plan:
+        """Return the tasks from number `start` up to number `stop`."""
         first = self._start
         return Plan(self._columns, first + start, first + stop, self._group, self._axes)
 

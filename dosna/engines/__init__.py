@@ -13,6 +13,7 @@ registry: Registry[Engine] = Registry(
     {
         "cpu": Known("dosna.engines.cpu:ENGINE"),
         "joblib": Known("dosna.engines.joblib:ENGINE", "jl", ("jl",)),
+        "dask": Known("dosna.engines.dask.runner:ENGINE", "dask"),
         "mpi": Known("dosna.engines.mpi.runner:ENGINE", "mpi"),
     },
 )

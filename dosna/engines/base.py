@@ -20,11 +20,13 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar, Generic, Protocol, TypeVar
 
 from dosna.core.progress import Progress, reporting
-from dosna.errors import WorkerError
+from dosna.errors import OutcomeUnknown, WorkerError
 
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
 R = TypeVar("R")
+
+_NAMED = 20
 
 Report = Callable[[int], object]
 """A function that is called with the number of tasks that are done."""
@@ -104,11 +106,12 @@ class Runner(ABC):
         Parameters
         ----------
         work : callable
-            A function that takes an iterable of tasks.
+            A function that takes an iterable of tasks. If its attribute `repeatable` is False, no
+            task may run twice; see `outcome_unknown`.
         tasks : sized iterable
             The tasks.
         workers : int, optional
-            The most tasks at the same time, to stay within a memory limit.
+            The most tasks at the same time in one process, to stay within a memory limit.
         picklable : bool
             False if `work` cannot be sent to another process: it holds a file, or an array that
             would have to be copied whole. It then runs in this process's threads.
@@ -119,6 +122,13 @@ class Runner(ABC):
         -------
         list
             The results of `work` for each of the parts, in no particular order.
+
+        Raises
+        ------
+        OutcomeUnknown
+            A worker process was lost within work that is not repeatable.
+        WorkerError
+            A worker process was lost within other work.
         """
 
     def agree(self, what: str, *arguments: Any) -> None:  # noqa: B027  one process agrees with itself
@@ -234,6 +244,42 @@ class Reported(Generic[T]):
 def reported(tasks: Iterable[T], report: Report) -> Reported[T]:
     """Return tasks that are reported as done one after the other."""
     return Reported(tasks, report)
+
+
+def outcome_unknown(
+    work: Callable[..., Any], lost: Iterable[Any], left: Iterable[Any]
+) -> OutcomeUnknown:
+    """Return the error for work that must not happen twice and whose workers were lost.
+
+    Such work has the attribute `repeatable`, which is False, and a method ``chunks_of(tasks)``.
+
+    Parameters
+    ----------
+    work : callable
+        The work.
+    lost : iterable
+        The tasks that may have been done or not.
+    left : iterable
+        The tasks that were not begun.
+
+    Returns
+    -------
+    OutcomeUnknown
+        The error, which names the chunks.
+    """
+    name = getattr(work, "chunks_of", list)
+    chunks, untouched = sorted(name(lost)), sorted(name(left))
+    shown = ", ".join(map(str, chunks[:_NAMED])) + (", …" if len(chunks) > _NAMED else "")
+    rest = "All others were changed"
+    if untouched:
+        rest = f"{len(untouched)} others were not begun (`untouched` of this error names them)"
+    error = OutcomeUnknown(
+        f"workers were lost while they changed chunks, of which {len(chunks)} may have been "
+        f"changed or not (`chunks` of this error names them): {shown}. {rest}. Look at the values "
+        "before changing them again"
+    )
+    error.chunks, error.untouched = tuple(chunks), tuple(untouched)
+    return error
 
 
 def pack_error(error: BaseException, where: str = "In a worker") -> bytes:

@@ -19,7 +19,7 @@ from concurrent.futures import FIRST_COMPLETED, FIRST_EXCEPTION, Executor, Futur
 from concurrent.futures.process import BrokenProcessPool, ProcessPoolExecutor
 from concurrent.futures.thread import ThreadPoolExecutor
 from contextlib import suppress
-from itertools import islice
+from itertools import chain, islice
 from multiprocessing import get_context
 from typing import Any, Generic
 
@@ -35,6 +35,7 @@ from dosna.engines.base import (
     Runner,
     T,
     Tasks,
+    outcome_unknown,
     pack_error,
     reported,
     unpack_error,
@@ -153,22 +154,23 @@ class JoblibRunner(Runner):
         call = uuid.uuid4().hex
         pool = self._pool(self.jlbackend)
         source = iter(tasks)
-        running: dict[Future[Any], int] = {}
+        running: dict[Future[Any], list[T]] = {}
+        unsent: list[T] = []
         results: list[R] = []
         size, finished = 1, 0
         try:
             while True:
                 while len(running) < workers:
-                    batch = list(islice(source, size))
-                    if not batch:
+                    unsent = list(islice(source, size))
+                    if not unsent:
                         break
-                    future = pool.submit(_work_in_process, call, payload, batch)
-                    running[future] = len(batch)
+                    future = pool.submit(_work_in_process, call, payload, unsent)
+                    running[future], unsent = unsent, []
                 if not running:
                     return results
                 for future in wait(running, return_when=FIRST_COMPLETED).done:
-                    count = running.pop(future)
                     seconds, error, result = future.result()
+                    count = len(running.pop(future))
                     if error is not None:
                         raise unpack_error(error)
                     results.append(result)
@@ -180,6 +182,10 @@ class JoblibRunner(Runner):
                     size = max(1, min(int(_SECONDS_PER_BATCH * count / seconds), fair, 4096))
         except BrokenProcessPool as error:
             self._forget_pool(self.jlbackend)
+            if not getattr(work, "repeatable", True):
+                broken = [f for f in wait(running).done if f.exception() is not None]
+                lost = [task for future in broken for task in running[future]]
+                raise outcome_unknown(work, lost, chain(unsent, source)) from error
             raise WorkerError(
                 f"a worker process of the joblib engine ({self.jlbackend}) died: it was killed, "
                 "ran out of memory, or (multiprocessing) the script has no "

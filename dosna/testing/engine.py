@@ -78,6 +78,9 @@ class EngineTests:
     script_seconds: ClassVar[float] = 100
     """The seconds for a script to start an interpreter and the engine's workers, and to end."""
 
+    processes: ClassVar[int] = 1
+    """The number of processes that have a memory limit each to itself."""
+
     @pytest.fixture
     def engine(self) -> Engine:
         """Return the engine's name and its ``engine_kw``."""
@@ -169,7 +172,7 @@ class EngineTests:
 
     def check_speed(self, call: Callable[[], object], workers: int) -> None:
         """Assert that eight chunks of `SLEEP` run in parallel: below 0.5 s with four workers."""
-        limit = 8 * SLEEP / min(workers, 8) + 0.3
+        limit = 8 * SLEEP / min(workers, 8) + patience(0.3)
         if workers == 1:
             limit = math.inf  # which a busy machine may need, and nothing is in parallel
         for _ in range(6):
@@ -378,7 +381,9 @@ class EngineTests:
             for chunks, most in [(4, 1), (8, 2)]:
                 out = ds.map(sleep_and_tell, f"m{most}", "f8", memory_limit=chunks * 800)
                 begin, end = out[::100], out[1::100]
-                assert max(np.sum((begin <= t) & (t < end)) for t in begin) <= most
+                assert (
+                    max(np.sum((begin <= t) & (t < end)) for t in begin) <= most * self.processes
+                )
             with pytest.raises(errors.MemoryLimitError):
                 ds.map(sleep_and_tell, "never", memory_limit=799)
             assert "never" not in con

@@ -19,6 +19,7 @@ from dosna.errors import DatasetNotFoundError, StaleDatasetError
 from dosna.io.files import LOCK, disk, failure, sync_file_system
 from dosna.io.fileversions import file_versions
 from dosna.io.locks import RangeLocks, open_descriptor
+from dosna.io.mounts import host_of
 from dosna.io.ranges import within
 
 __all__ = ["FolderDataset"]
@@ -36,6 +37,10 @@ class FolderDataset(BackendDataset, Generic[F]):
     _folder: F | None
     _template: str
     """Template of the names of stored objects, for their indices."""
+
+    def locations(self, idx: Shape) -> tuple[str, ...]:
+        host = host_of(self._path)
+        return () if host is None else (host,)
 
     @abstractmethod
     def _open_folder(self) -> F:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from math import prod
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
@@ -19,6 +19,7 @@ from dosna.errors import MemoryLimitError
 __all__ = [
     "BLOCK_BYTES",
     "Memory",
+    "Placed",
     "Window",
     "box_of",
     "by_chunk",
@@ -156,6 +157,19 @@ def _object_at(box: Sequence[slice], grain: Shape) -> ChunkTask | None:
     place = tuple(inside)
     # The ellipsis keeps an array of no axes an array.
     return ChunkTask(tuple(idx), place, place or (...,), True)
+
+
+class Placed:
+    """Work whose tasks are done best where a dataset's stored objects lie."""
+
+    near: ClassVar[str] = "dataset"
+    """The attribute that holds the dataset."""
+
+    def locations(self, task: ChunkTask) -> tuple[str, ...]:
+        """Return the hosts of the first stored object in a task's box, the best first."""
+        dataset: BackendDataset = getattr(self, self.near)
+        first = zip(task.out, dataset.grain, strict=True)
+        return dataset.locations(tuple([s.start // g for s, g in first]))
 
 
 def box_of(idx: Sequence[int], shape: Shape, block: Shape) -> ChunkTask:

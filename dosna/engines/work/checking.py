@@ -13,6 +13,7 @@ from dosna.core.compare import other_bytes, unequal
 from dosna.core.plan import ChunkTask
 from dosna.core.types import Array, Shape
 from dosna.engines.work.boxes import (
+    Placed,
     chunks_of,
     extent_of,
     is_remote,
@@ -25,7 +26,7 @@ __all__ = ["Compare", "Verify"]
 
 
 @dataclass
-class Verify(Overlapping):
+class Verify(Overlapping, Placed):
     """The work of checking each chunk; it returns ``(chunk index, state)`` pairs."""
 
     dataset: BackendDataset
@@ -49,7 +50,7 @@ class Verify(Overlapping):
 
 
 @dataclass
-class Compare(Overlapping):
+class Compare(Overlapping, Placed):
     """The work of comparing chunks with an array of the same shape, which should be equal.
 
     It returns ``(chunk index, number of elements that differ, index of the first)`` for the chunks

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from math import gcd
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -18,6 +18,7 @@ from dosna.core.values import same_fill
 from dosna.core.zones import Zone, ZoneMaker
 from dosna.engines.work.boxes import (
     Memory,
+    Placed,
     bytes_of,
     count_of,
     extent_of,
@@ -31,12 +32,14 @@ __all__ = ["Load", "is_fill", "load_block"]
 
 
 @dataclass
-class Load(Overlapping):
+class Load(Overlapping, Placed):
     """The work of writing boxes of stored objects from a source with shape, dtype and slicing.
 
     Where only part of the source is stored (`sparse`), objects of fill values are left out. The
     result is what `zones` has found, if that is asked for.
     """
+
+    near: ClassVar[str] = "target"
 
     target: BackendDataset
     source: Any

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -20,8 +20,10 @@ from dosna.core.text import element_bytes, elements, is_text
 from dosna.core.types import Array, Shape
 from dosna.engines.work.boxes import (
     Memory,
+    Placed,
     by_chunk,
     bytes_of,
+    chunks_of,
     count_of,
     extent_of,
     objects_of,
@@ -76,8 +78,10 @@ def check_first(func: Func, result: Array, dtype: np.dtype[Any]) -> Array:
 
 
 @dataclass
-class Map(Overlapping):
+class Map(Overlapping, Placed):
     """The work of writing a function's result for each chunk to another dataset."""
+
+    near: ClassVar[str] = "source"
 
     source: BackendDataset
     target: BackendDataset
@@ -96,11 +100,21 @@ class Map(Overlapping):
 
 
 @dataclass
-class Apply(Overlapping):
+class Apply(Overlapping, Placed):
     """The work of replacing each chunk by a function's result for it."""
 
     dataset: BackendDataset
     func: Func
+
+    repeatable: ClassVar[bool] = False
+    """False because a second run would apply the function to its own result."""
+
+    def chunks_of(self, tasks: Iterable[ChunkTask]) -> list[Shape]:
+        """Return the indices of the chunks that tasks change."""
+        chunk_size = self.dataset.metadata.chunk_size
+        return [
+            idx for task in tasks for idx, _ in chunks_of(task, extent_of(task.out), chunk_size)
+        ]
 
     def __call__(self, tasks: Iterable[ChunkTask]) -> None:
         _replace_boxes(self.dataset, self.dataset, self._result, tasks, self.overlaps)
@@ -135,11 +149,13 @@ def _replace_boxes(
 
 
 @dataclass
-class HaloMap(Overlapping):
+class HaloMap(Overlapping, Placed):
     """The work of `Map` for a function that sees past the edge of each chunk.
 
     Its tasks are those of a plan over groups of chunks, see `halo_group`.
     """
+
+    near: ClassVar[str] = "source"
 
     source: BackendDataset
     target: BackendDataset

@@ -18,7 +18,7 @@ __all__ = ["Clear", "Reduce"]
 
 
 @dataclass
-class Reduce(Overlapping):
+class Reduce(Overlapping, Placed):
     """The work of reducing each chunk to one value; it returns ``(chunk index, value)`` pairs."""
 
     dataset: BackendDataset

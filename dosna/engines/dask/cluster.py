@@ -1,0 +1,331 @@
+"""Clients of Dask schedulers, and clusters on this machine: found, started, checked, ended."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import logging
+import os
+import platform
+import signal
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from typing import Any
+
+from distributed import Client, LocalCluster, get_client, get_worker, rejoin, secede
+
+from dosna.engines.dask.tasks import in_task
+from dosna.errors import ConfigurationError, ConnectionError, WorkerError
+
+__all__ = ["Worker", "client_for", "doubt", "kill", "register", "workers_of"]
+
+# A worker's view of a version is compared with the caller's: code, and pickles of arrays, travel.
+_PACKAGES = ("dosna", "numpy", "distributed", "cloudpickle")
+
+_clients: dict[str, Client] = {}
+"""Clients of this process by the address of their scheduler, or by `_local_key`."""
+_checked: dict[str, dict[str, tuple[str, str]]] = {}
+"""Identifiers and host names of workers that were checked, by scheduler and address."""
+_lock = threading.RLock()
+
+
+@dataclass(frozen=True)
+class Worker:
+    """A worker process of a cluster."""
+
+    address: str
+    process: str
+    name: str
+    threads: int
+    labels: frozenset[str] = frozenset()
+    """Names by which a store may know the worker's place: its name, its hosts, its resources."""
+
+
+def register(client: Any) -> str:
+    """Keep a user's client for calls of this process, and return its scheduler's address.
+
+    Raises
+    ------
+    ConfigurationError
+        It is no client, or one that is asynchronous or closed.
+    """
+    if not isinstance(client, Client):
+        raise ConfigurationError(
+            f"client must be a distributed.Client, not {client!r}: pass one, or an address"
+        )
+    if client.asynchronous:
+        raise ConfigurationError(
+            "client is asynchronous, and dosna's calls wait for their results: make another by "
+            "distributed.Client(address)"
+        )
+    if client.status != "running":
+        raise ConfigurationError(
+            f"client is {client.status}: pass a distributed.Client that is connected"
+        )
+    address: str = client.scheduler.address
+    with _lock:
+        _clients[address] = client
+    return address
+
+
+@contextmanager
+def client_for(params: Mapping[str, Any]) -> Iterator[Client]:
+    """Open the client that the keywords of the engine ask for, and keep it for the next call.
+
+    In a task of a worker it is the worker's own, and the task leaves its thread to others
+    meanwhile.
+
+    Parameters
+    ----------
+    params : mapping
+        The keywords of `DaskRunner`.
+
+    Raises
+    ------
+    dosna.errors.ConnectionError
+        The scheduler does not answer in time.
+    WorkerError
+        The local cluster does not start in time.
+    """
+    own = None if in_task() else _own_client(params)
+    if own is None:
+        yield _kept_client(params)
+        return
+    secede()
+    try:
+        yield own
+    finally:
+        rejoin()
+
+
+def _own_client(params: Mapping[str, Any]) -> Client | None:
+    """Return the client of the worker whose task calls, if it is of the wanted scheduler."""
+    try:
+        worker = get_worker()
+        worker.get_current_task()
+    except (ValueError, AttributeError):
+        return None
+    address = params.get("address")
+    if address is None or address == worker.scheduler.address:
+        return get_client()
+    return None
+
+
+def _kept_client(params: Mapping[str, Any]) -> Client:
+    address = params.get("address")
+    key = str(address) if address is not None else _local_key(params)
+    with _lock:
+        client = _clients.get(key)
+        if client is None or client.status != "running":
+            client = _connect(params) if address is not None else _start(params)
+            _clients[key] = client
+        return client
+
+
+def _local_key(params: Mapping[str, Any]) -> str:
+    names = ("n_workers", "threads_per_worker", "memory_limit")
+    return "local " + " ".join(f"{name}={params.get(name)!r}" for name in names)
+
+
+def _connect(params: Mapping[str, Any]) -> Client:
+    address, seconds = params["address"], params["timeout"]
+    try:
+        return Client(
+            address,
+            timeout=seconds,
+            security=params.get("security"),
+            set_as_default=False,
+            name=f"dosna-{os.getpid()}",
+        )
+    except (OSError, ValueError, TypeError) as error:
+        raise ConnectionError(
+            f"cannot connect to the Dask scheduler at {address}: {error or 'no answer'} "
+            f"(timeout={seconds} s). Start `dask scheduler` there, or correct address= and "
+            "security="
+        ) from error
+
+
+def _start(params: Mapping[str, Any]) -> Client:
+    seconds = params["timeout"]
+    chosen = {
+        name: params[name]
+        for name in ("n_workers", "threads_per_worker", "memory_limit")
+        if params.get(name) is not None
+    }
+    try:
+        cluster = LocalCluster(
+            **chosen,
+            processes=True,
+            dashboard_address=":0",
+            host="127.0.0.1",
+            silence_logs=logging.CRITICAL,
+            preload=["dosna.engines.dask.preload"],
+        )
+    except (OSError, RuntimeError, TimeoutError, ValueError) as error:
+        raise WorkerError(
+            f"cannot start a local Dask cluster: {error}. A script needs the guard "
+            "`if __name__ == '__main__'`"
+        ) from error
+    return Client(cluster, timeout=seconds, set_as_default=False)
+
+
+def workers_of(client: Client, seconds: float) -> dict[str, Worker]:
+    """Return the workers of a cluster by address; those that are new were checked.
+
+    Parameters
+    ----------
+    client : distributed.Client
+        The client.
+    seconds : float
+        The most seconds to wait for the answers of new workers.
+
+    Returns
+    -------
+    dict of str to Worker
+        The workers; empty if there is none.
+
+    Raises
+    ------
+    WorkerError
+        A worker cannot import dosna, or has another version of Python or of a package whose
+        objects travel. The message names each worker, and why.
+    """
+    # Empty while the scheduler cannot be reached.
+    present = client.scheduler_info(n_workers=-1).get("workers", {})
+    with _lock:
+        known = _checked.setdefault(client.scheduler.address, {})
+        for address in known.keys() - present.keys():
+            del known[address]
+    new = [address for address in present if address not in known]
+    if new:
+        known.update(_check(client, {address: present[address] for address in new}, seconds))
+    found = {}
+    for address, about in present.items():
+        if address not in known:
+            continue
+        process, host_name = known[address]
+        labels = {str(about["name"]), about["host"], host_name}
+        labels |= {name.removeprefix("host-") for name in about.get("resources") or {}}
+        name, threads = str(about["name"]), max(1, about["nthreads"])
+        found[address] = Worker(address, process, name, threads, frozenset(labels))
+    return found
+
+
+def doubt(client: Client, address: str) -> None:
+    """Ask the worker at an address anew: it may be another process by now."""
+    _checked.get(client.scheduler.address, {}).pop(address, None)
+
+
+def _check(
+    client: Client, workers: Mapping[str, Any], seconds: float
+) -> dict[str, tuple[str, str]]:
+    """Return the identifier and the host's name of each worker, or raise WorkerError."""
+    mine = _versions_here()
+    answers = _ask(client, list(workers), seconds)
+    # One that has left meanwhile is not needed.
+    left = workers.keys() - client.nthreads().keys()
+    found, faults = {}, []
+    for address in workers.keys() - left:
+        answer = answers[address]
+        called = f"worker {workers[address]['name']} at {address}"
+        if isinstance(answer, BaseException):
+            faults.append(f"{called}: it did not answer within {seconds} s ({answer!r})")
+            continue
+        host, theirs, process, trouble = answer
+        differing = [
+            f"{name} {theirs.get(name)}, here {version}"
+            for name, version in mine.items()
+            if not _compatible(name, version, theirs.get(name))
+        ]
+        if not process:
+            faults.append(f"{called} of {host} cannot import dosna: {trouble}")
+        elif differing:
+            faults.append(f"{called} of {host} has {', '.join(differing)}")
+        found[address] = (process, host)
+    if faults:
+        raise WorkerError(
+            "workers of the Dask cluster cannot work for this process: "
+            + "; ".join(faults)
+            + ". Install the same versions on all of them"
+        )
+    return found
+
+
+def _compatible(name: str, here: str, there: str | None) -> bool:
+    """Return True if one version reads the pickles of the other, with code and arrays in them."""
+    if there is None:
+        return False
+    if name in ("dosna", "cloudpickle"):
+        return here == there or (
+            name == "cloudpickle" and here.split(".")[0] == there.split(".")[0]
+        )
+    return here.split(".")[:2] == there.split(".")[:2]
+
+
+def _versions_here() -> dict[str, str]:
+    versions = {"python": platform.python_version()}
+    for name in _PACKAGES:
+        with suppress(importlib.metadata.PackageNotFoundError):
+            versions[name] = importlib.metadata.version(name)
+    return versions
+
+
+def _ask(client: Client, addresses: list[str], seconds: float) -> dict[str, Any]:
+    answers: dict[str, Any] = dict.fromkeys(addresses, TimeoutError())
+
+    def ask(address: str) -> None:
+        with suppress(Exception):
+            found = client.run(_probe(), _PACKAGES, workers=[address], on_error="return")
+            answers[address] = found[address]
+
+    # One thread for each, because one that hangs must not keep the answers of the others.
+    threads = [threading.Thread(target=ask, args=(a,), daemon=True) for a in addresses]
+    for thread in threads:
+        thread.start()
+    end = time.monotonic() + seconds
+    for thread in threads:
+        thread.join(max(0.0, end - time.monotonic()))
+    return answers
+
+
+def _probe() -> Any:
+    def probe(packages: tuple[str, ...]) -> tuple[str, dict[str, str], str, str]:
+        import importlib
+        import importlib.metadata
+        import platform
+        import socket
+
+        versions = {"python": platform.python_version()}
+        for name in packages:
+            try:
+                versions[name] = importlib.metadata.version(name)
+            except importlib.metadata.PackageNotFoundError:
+                versions[name] = "none"
+        try:
+            process = importlib.import_module("dosna.engines.dask.tasks").PROCESS
+        except Exception as error:
+            return socket.gethostname(), versions, "", f"{type(error).__name__}: {error}"
+        return socket.gethostname(), versions, process, ""
+
+    # Sent by value and not by name: a worker that lacks dosna can run it nevertheless.
+    probe.__module__ = "__main__"
+    return probe
+
+
+def kill(client: Client, pids: list[int]) -> None:
+    """Kill processes of a cluster that this process has started; its nannies start others."""
+    if isinstance(client.cluster, LocalCluster):
+        for pid in pids:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+
+
+def _forget_clients() -> None:
+    """Leave the parent's clients alone in a forked child, where their threads do not run."""
+    global _clients, _lock, _checked
+    _clients, _checked, _lock = {}, {}, threading.RLock()
+
+
+os.register_at_fork(after_in_child=_forget_clients)

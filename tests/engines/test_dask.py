@@ -1,0 +1,408 @@
+"""The dask engine: the conformance kit on a local cluster, and clusters that change or fail."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+from support import HANG, require, wait_until
+
+import dosna as dn
+from dosna import errors
+from dosna.core.plan import every_chunk
+from dosna.testing import EngineTests
+
+distributed = require("distributed")
+require("h5py")
+
+from services.dask import start_dask  # noqa: E402
+
+from dosna.engines import registry  # noqa: E402
+
+pytestmark = pytest.mark.slow
+
+LOCAL = {"n_workers": 2, "threads_per_worker": 2, "timeout": HANG}
+
+
+class TestLocalCluster(EngineTests):
+    script_seconds = 150
+    processes = 2
+
+    @pytest.fixture
+    def engine(self):
+        return "dask", LOCAL
+
+
+@pytest.fixture
+def cluster(tmp_path):
+    (tmp_path / "dask").mkdir()
+    with start_dask(tmp_path / "dask") as started:
+        yield started
+
+
+@pytest.fixture
+def connect(tmp_path):
+    """Return a function that connects to a folder by the engine."""
+
+    def connect(**engine_kw):
+        (tmp_path / "data").mkdir(exist_ok=True)
+        return dn.Connection(
+            str(tmp_path / "data"), backend="file", engine="dask", engine_kw=engine_kw
+        )
+
+    return connect
+
+
+@pytest.fixture
+def client(cluster):
+    with distributed.Client(cluster.address, set_as_default=False) as opened:
+        yield opened
+
+
+def local_client():
+    from dosna.engines.dask.cluster import client_for
+
+    return client_for(LOCAL)
+
+
+@pytest.fixture
+def slowly():
+    """Return a function that travels by value: workers do not find the modules of tests."""
+
+    def slowly(block):
+        time.sleep(0.03)
+        return block + 1
+
+    return slowly
+
+
+def check_once(ds, error, before=0):
+    """Check that each chunk was changed once, or is named by the error."""
+    unknown, untouched = (), ()
+    if error is not None:
+        unknown, untouched = error.chunks, error.untouched
+    for chunk in ds.iter_chunks():
+        found = set(np.unique(chunk[...]))
+        if chunk.idx in untouched:
+            assert found == {before}
+        elif chunk.idx in unknown:
+            assert found in ({before}, {before + 1})
+        else:
+            assert found == {before + 1}, (chunk.idx, found)
+
+
+# -- parameters ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("engine_kw", "word"),
+    [
+        ({"n_workers": 0}, "n_workers"),
+        ({"threads_per_worker": 1.5}, "threads_per_worker"),
+        ({"address": 8786}, "address"),
+        ({"address": "tcp://127.0.0.1:1", "n_workers": 2}, "n_workers"),
+        ({"timeout": 0}, "timeout"),
+        ({"client": "tcp://127.0.0.1:1"}, "client"),
+    ],
+)
+def test_wrong_keywords_are_refused(engine_kw, word):
+    with pytest.raises(errors.ConfigurationError, match=word):
+        dn.use(engine="dask", engine_kw=engine_kw)
+
+
+def test_a_scheduler_that_is_not_there_is_an_error_in_time(connect):
+    with connect(address="tcp://127.0.0.1:1", timeout=1) as con:
+        begin = time.monotonic()
+        with pytest.raises(errors.ConnectionError, match=r"127\.0\.0\.1:1"):
+            con.create_dataset("a", data=np.zeros(4)).sum()
+        assert time.monotonic() - begin < HANG
+
+
+def test_a_client_of_the_caller_is_used_and_left_open(cluster, client, connect):
+    cluster.worker("one")
+    cluster.await_workers(client, 1)
+    with connect(client=client) as con:
+        ds = con.create_dataset("a", data=np.arange(10), chunk_size=3)
+        assert ds.map(np.negative, "b").sum() == -45
+    assert client.status == "running"
+
+
+def test_a_cluster_without_workers_is_an_error_in_time(cluster, client, connect):
+    with connect(address=cluster.address, timeout=1) as con:
+        ds = con.create_dataset("a", data=np.arange(10), chunk_size=3)
+        with pytest.raises(errors.WorkerError, match="no worker"):
+            ds.sum()
+
+
+# -- workers that cannot work --------------------------------------------------------------------
+
+
+def test_a_worker_that_cannot_import_dosna_is_named(cluster, client, connect, tmp_path):
+    (tmp_path / "site").mkdir()
+    (tmp_path / "site" / "dosna.py").write_text("raise ImportError('not on this machine')")
+    cluster.worker("poor", env={"PYTHONPATH": str(tmp_path / "site")})
+    cluster.await_workers(client, 1)
+    with connect(client=client) as con:
+        ds = con.create_dataset("a", data=np.arange(10), chunk_size=3)
+        with pytest.raises(errors.WorkerError, match=r"worker poor .*not on this machine"):
+            ds.sum()
+
+
+def test_a_worker_of_another_version_is_named(cluster, client, connect, monkeypatch):
+    cluster.worker("old")
+    cluster.await_workers(client, 1)
+    from dosna.engines.dask import cluster as module
+
+    here = module._versions_here()
+    monkeypatch.setattr(module, "_versions_here", lambda: {**here, "numpy": "9.9.9"})
+    with connect(client=client) as con:
+        ds = con.create_dataset("a", data=np.arange(10), chunk_size=3)
+        with pytest.raises(errors.WorkerError, match=r"worker old .*numpy"):
+            ds.sum()
+
+
+def test_a_worker_that_does_not_reach_the_store_is_named(cluster, client, tmp_path):
+    cluster.worker("far")
+    cluster.await_workers(client, 1)
+    here = tmp_path / "here"
+    here.mkdir()
+    # A process that was started elsewhere takes a relative path for another folder.
+    with dn.Connection(
+        "here",
+        directory=str(tmp_path),
+        backend="file",
+        engine="dask",
+        engine_kw={"client": client},
+    ) as con:
+        ds = con.create_dataset("a", data=np.arange(10), chunk_size=3)
+        client.run(os.rename, str(here), str(tmp_path / "gone"))
+        with pytest.raises(errors.DatasetNotFoundError) as caught:
+            ds.sum()
+        assert "worker far" in "".join(caught.value.__notes__)
+
+
+# -- work ----------------------------------------------------------------------------------------
+
+
+def test_a_million_tasks_are_few_batches():
+    runner = registry.get("dask").runner(**LOCAL)
+    counts = runner.spread(lambda tasks: len(list(tasks)), every_chunk((1_000_000,), (1,)))
+    assert sum(counts) == 1_000_000
+    assert len(counts) < 3000
+
+
+def test_calls_within_tasks_of_the_user_do_not_wait_for_themselves(cluster, client, connect):
+    cluster.worker("only")
+    cluster.await_workers(client, 1)
+    with connect(address=cluster.address) as con:
+        con.create_dataset("a", data=np.arange(10), chunk_size=3)
+        path = con.name
+
+    def total():
+        with dn.Connection(path, backend="file", engine="dask") as own:
+            return int(own["a"].sum())
+
+    assert client.submit(total).result(timeout=HANG) == 45
+
+
+def test_work_runs_where_its_data_lie(cluster, client):
+    """Two labelled workers: nine tenths of the tasks run where they should."""
+
+    class Work:
+        def locations(self, task):
+            return ("east", "west")[task.idx[0] % 2 :]
+
+        def __call__(self, tasks):
+            name = distributed.get_worker().name
+            found = []
+            for task in tasks:
+                time.sleep(0.005)
+                found.append((name, task.idx[0]))
+            return found
+
+    cluster.worker("east")
+    cluster.worker("west")
+    cluster.await_workers(client, 2)
+    runner = registry.get("dask").runner(client=client)
+    parts = runner.spread(Work(), every_chunk((400,), (1,)))
+    found = [pair for part in parts for pair in part]
+    assert sorted(n for _, n in found) == list(range(400))
+    near = sum(name == ("east", "west")[number % 2] for name, number in found)
+    assert near >= 0.9 * len(found)
+
+
+def test_a_place_that_dies_does_not_hang_the_work(cluster, client):
+    class Work:
+        def locations(self, task):
+            return ("east", "west")[task.idx[0] % 2 :]
+
+        def __call__(self, tasks):
+            found = []
+            for task in tasks:
+                time.sleep(0.02)
+                found.append(task.idx[0])
+            return found
+
+    cluster.worker("east")
+    cluster.worker("west")
+    cluster.await_workers(client, 2)
+    runner = registry.get("dask").runner(client=client)
+    threading.Timer(1.0, cluster.kill, ["west"]).start()
+    parts = runner.spread(Work(), every_chunk((300,), (1,)))
+    assert sorted(n for part in parts for n in part) == list(range(300))
+
+
+def test_workers_may_join_and_leave(cluster, client, connect, slowly):
+    cluster.worker("first")
+    cluster.await_workers(client, 1)
+
+    with connect(address=cluster.address) as con, ThreadPoolExecutor(1) as pool:
+        ds = con.create_dataset("a", data=np.arange(300.0), chunk_size=1)
+        mapping = pool.submit(ds.map, slowly, "b")
+        # From this thread: with the one that starts a process, the process would end.
+        cluster.worker("second")
+        cluster.await_workers(client, 2)
+        client.retire_workers(names=["first"])
+        assert np.array_equal(mapping.result(HANG)[...], np.arange(300.0) + 1)
+
+
+def test_a_killed_worker_costs_time_and_nothing_else(connect, slowly):
+    with connect(**LOCAL) as con, local_client() as client:
+        ds = con.create_dataset("a", data=np.arange(200.0), chunk_size=1)
+        pids = client.run(os.getpid)
+
+        def kill_one(done, total):
+            if done and pids:
+                os.kill(pids.popitem()[1], signal.SIGKILL)
+                pids.clear()
+
+        out = ds.map(slowly, "b", progress=kill_one)
+        assert np.array_equal(out[...], np.arange(200.0) + 1)
+        assert out.verify().good
+
+
+def test_a_scheduler_that_dies_is_an_error(cluster, client, connect, slowly):
+    cluster.worker("one")
+    cluster.await_workers(client, 1)
+    with connect(address=cluster.address, timeout=5) as con:
+        ds = con.create_dataset("a", data=np.arange(300.0), chunk_size=1)
+        threading.Timer(1.0, cluster.kill, ["scheduler"]).start()
+        with pytest.raises(errors.WorkerError):
+            ds.map(slowly, "b")
+        assert "b" not in con
+
+
+# -- once, and no chunk twice --------------------------------------------------------------------
+
+
+def kill_at_times(client, stop, generator, kills, killed):
+    while not stop.wait(generator.uniform(0.05, 0.6)) and len(killed) < kills:
+        pids = list(client.run(os.getpid, on_error="ignore").values())
+        if pids:
+            pid = generator.choice(pids)
+            try:
+                os.kill(pid, signal.SIGKILL)
+            except ProcessLookupError:
+                continue
+            killed.append(pid)
+
+
+def apply_under_kills(con, client, slowly, kills, seed):
+    generator, killed = random.Random(seed), []
+    ds = con.create_dataset("a", data=np.zeros((240, 50)), chunk_size=(2, 25))
+    rounds = 0
+    while len(killed) < kills:
+        stop = threading.Event()
+        killer = threading.Thread(
+            target=kill_at_times, args=(client, stop, generator, kills, killed)
+        )
+        killer.start()
+        error = None
+        try:
+            ds.apply(slowly)
+        except errors.OutcomeUnknown as caught:
+            error = caught
+        finally:
+            stop.set()
+            killer.join()
+        check_once(ds, error)
+        ds.load(np.zeros((240, 50)))
+        rounds += 1
+    return rounds
+
+
+def test_apply_changes_no_chunk_twice_when_workers_are_killed(connect, slowly):
+    with connect(**LOCAL) as con, local_client() as client:
+        apply_under_kills(con, client, slowly, 3, 1)
+
+
+@pytest.mark.fault
+@pytest.mark.timeout(1500)
+def test_apply_under_a_hundred_kills(connect, slowly):
+    with connect(**LOCAL) as con, local_client() as client:
+        apply_under_kills(con, client, slowly, 100, 2)
+
+
+@pytest.mark.parametrize("nanny", [False, True])
+def test_apply_names_what_a_lost_worker_had_begun(cluster, client, connect, slowly, nanny):
+    # Behind a nanny a worker that was killed comes back at the same address.
+    options = ["--worker-port", str(free_port())] if nanny else []
+    cluster.worker("one", *options, nanny=nanny)
+    cluster.await_workers(client, 1)
+    if not nanny:
+        cluster.worker("two")
+        cluster.await_workers(client, 2)
+    with connect(client=client) as con:
+        ds = con.create_dataset("a", data=np.zeros(200), chunk_size=1)
+        pids = client.run(os.getpid)
+
+        def kill_one(done, total):
+            if done >= 20 and pids:
+                os.kill(pids.popitem()[1], signal.SIGKILL)
+                pids.clear()
+
+        with pytest.raises(errors.OutcomeUnknown) as caught:
+            ds.apply(slowly, progress=kill_one)
+        assert 0 < len(caught.value.chunks) < 100
+        check_once(ds, caught.value)
+
+
+def free_port():
+    import socket
+
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        return one.getsockname()[1]
+
+
+@pytest.mark.parametrize("jlbackend", ["loky", "multiprocessing"])
+def test_apply_in_processes_of_joblib_names_what_is_unknown(tmp_path, jlbackend):
+    require("joblib")
+    engine_kw = {"njobs": 2, "jlbackend": jlbackend}
+    marker = tmp_path / "pid"
+
+    def tell(block):
+        marker.with_suffix(f".{os.getpid()}").touch()
+        time.sleep(0.05)
+        return block + 1
+
+    def kill():
+        wait_until(lambda: list(tmp_path.glob("pid.*")))
+        time.sleep(0.4)
+        os.kill(int(next(tmp_path.glob("pid.*")).suffix[1:]), signal.SIGKILL)
+
+    with dn.Connection(str(tmp_path), backend="file", engine="joblib", engine_kw=engine_kw) as con:
+        ds = con.create_dataset("a", data=np.zeros(100), chunk_size=1)
+        killer = threading.Thread(target=kill)
+        killer.start()
+        with pytest.raises(errors.OutcomeUnknown) as caught:
+            ds.apply(tell)
+        killer.join()
+        assert caught.value.chunks
+        check_once(ds, caught.value)
