@@ -11,7 +11,7 @@ import numpy as np
 from dosna.backends.base import BackendDataset
 from dosna.core.plan import ChunkTask
 from dosna.core.types import Array, Shape
-from dosna.engines.work.boxes import chunks_of, read_box
+from dosna.engines.work.boxes import Placed, chunks_of, read_box
 from dosna.engines.work.flow import Flow, Overlapping
 
 __all__ = ["Clear", "Reduce"]
