@@ -216,7 +216,7 @@ class _Workers:
         if not re.search(r":\d+$", host):
             address = f"{address}:{_PORT}"
         try:
-            self._client: Any = Client(address, timeout=_SECONDS, set_as_default=False)  # type: ignore[no-untyped-call]
+            self._client: Any = Client(address, timeout=_SECONDS, set_as_default=False)
         except (OSError, ValueError) as error:
             raise ConnectionError(f"no Dask scheduler answers at {address!r}: {error}") from error
         self._pool = pool
