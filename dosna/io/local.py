@@ -41,9 +41,10 @@ class LocalFile(ByteFile):
         self.location = path
         self._file: Descriptor | None = None
         self._pinned: str | None = None
+        self._seen: tuple[Any, ...] = ()
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_file": None}
+        return {**self.__dict__, "_file": None, "_seen": ()}
 
     def pin(self, fingerprint: str) -> None:
         self._pinned = fingerprint
@@ -144,16 +145,20 @@ class LocalFile(ByteFile):
             raise self._gone() from None
         except OSError as error:
             raise self._failed("looked up", error) from error
+        file = self._file
+        seen = (file, status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns)
+        if seen == self._seen:
+            return True
         if _state(status) != self._pinned:
             raise self._changed(self._pinned, _state(status))
-        file = self._file
         if file is not None and os.path.samestat(status, os.fstat(file)):
+            self._seen = seen  # an open file keeps its inode
             return True
-        self._file = None  # replaced by another file in the same state
+        self._file, self._seen = None, ()  # replaced by another file in the same state
         return False
 
     def close(self) -> None:
-        self._file = None
+        self._file, self._seen = None, ()
 
 
 def _state(status: os.stat_result) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
 from functools import cached_property
 from inspect import signature
 from typing import Any, NoReturn
@@ -216,17 +215,14 @@ class LinkedDataset(BackendDataset):
             "from its connection"
         )
 
-    @contextmanager
-    def _reading(self) -> Iterator[None]:
-        try:
-            yield
-        except UndecodableError as error:
-            raise ChunkCorruptError(
-                f"a chunk of dataset {self.name!r}, which lies in {self.link.url}, cannot be "
-                f"decoded: {error}. Restore that file from a copy, if h5py cannot read it either"
-            ) from error
-        except SourceError as error:
-            raise type(error)(f"dataset {self.name!r} cannot be read: {error}") from error
+    def _failed(self, error: UndecodableError | SourceError) -> ChunkCorruptError | SourceError:
+        """Return the error that names this dataset for one of reading the file."""
+        if isinstance(error, SourceError):
+            return type(error)(f"dataset {self.name!r} cannot be read: {error}")
+        return ChunkCorruptError(
+            f"a chunk of dataset {self.name!r}, which lies in {self.link.url}, cannot be "
+            f"decoded: {error}. Restore that file from a copy, if h5py cannot read it either"
+        )
 
     def get_chunk_data(self, idx: Shape, slices: Slices | None = None) -> Any:
         meta, key = self.metadata, slices
@@ -256,8 +252,10 @@ class LinkedDataset(BackendDataset):
             if boxes is not None:
                 self._read_boxes(meta, [(box, out[where]) for box, where in boxes])
                 return
-        with self._reading():
+        try:
             self._reader().read_many(out, tasks)
+        except (UndecodableError, SourceError) as error:
+            raise self._failed(error) from error
 
     @property
     def _lies_together(self) -> bool:
@@ -266,11 +264,13 @@ class LinkedDataset(BackendDataset):
 
     def _read_boxes(self, meta: DatasetMetadata, boxes: list[tuple[Any, Array]]) -> None:
         link = self.link
-        with self._reading():
+        try:
             file, start = link.open(self.keys), link.offset or 0
             reader = ContiguousReader(file, start, meta.shape, meta.dtype)
             for box, part in boxes:
                 reader.read_into(box, part)
+        except SourceError as error:
+            raise self._failed(error) from error
 
     def _box(self, idx: Shape, key: Slices, size: Shape) -> list[slice] | None:
         """Return the box of the array that the part `key` of a chunk is, or None."""

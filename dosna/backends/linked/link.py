@@ -142,7 +142,8 @@ class Link:
 
         `keys`: the access key and the secret key of S3, where boto3 does not find them.
         """
-        return _files.get((*self._key, keys), lambda: self._open(keys))
+        key = (self._key, keys)
+        return _files.find(key) or _files.get(key, lambda: self._open(keys))
 
     def _open(self, keys: tuple[str, str] | None) -> ByteFile:
         found = open_bytes(self.url, S3Options(**self.options, keys=keys))
