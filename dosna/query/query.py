@@ -21,11 +21,11 @@ from dosna.query.expressions import (
     Output,
     bind_condition,
     bind_projection,
+    evaluate,
     parse,
     parse_projection,
 )
 from dosna.query.expressions.binding import empty
-from dosna.query.expressions.evaluation import evaluate
 from dosna.query.expressions.nodes import Column, Expr, Logical
 from dosna.query.planning import Ranges, plan_pieces, step_of
 from dosna.query.scan import Convert, Piece, Rows, Scan

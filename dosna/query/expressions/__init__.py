@@ -5,9 +5,9 @@ on arrays, and `bounds` tells from least and greatest values what it can be.
 """
 
 from dosna.query.expressions.binding import Bound, bind, bind_condition, bind_projection
-from dosna.query.expressions.evaluation import evaluate, evaluate_mask
 from dosna.query.expressions.nodes import Expr
 from dosna.query.expressions.parsing import Output, parse, parse_projection
+from dosna.query.expressions.running import evaluate, evaluate_mask
 from dosna.query.expressions.values import Lists, Masked
 from dosna.query.expressions.zones import Zone, bounds
 

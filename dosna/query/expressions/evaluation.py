@@ -1,4 +1,4 @@
-"""Expressions computed on arrays, as NumPy and Awkward do."""
+"""The value of an expression, as NumPy and Awkward compute it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 
-from dosna.core.types import Array
 from dosna.errors import QueryError, QueryTypeError
 from dosna.query.expressions import reducing
 from dosna.query.expressions.functions import FUNCTIONS
@@ -36,12 +35,11 @@ from dosna.query.expressions.values import (
     is_scalar,
     is_text,
     look_up,
-    to_array,
     to_awkward,
     to_value,
 )
 
-__all__ = ["compute", "evaluate", "evaluate_mask"]
+__all__ = ["compute"]
 
 _UNARY: dict[str, Callable[..., Any]] = {
     "-": np.negative,
@@ -68,6 +66,7 @@ _COMPARE: dict[str, Callable[..., Any]] = {
     ">": np.greater,
     ">=": np.greater_equal,
 }
+_BITS: dict[str, Callable[..., Any]] = {"&&": np.bitwise_and, "||": np.bitwise_or}
 _LOGICAL: dict[str, Callable[..., Any]] = {"&&": np.logical_and, "||": np.logical_or}
 _PYTHON: dict[str, Callable[..., Any]] = {
     "+": operator.add,
@@ -80,64 +79,6 @@ _PYTHON: dict[str, Callable[..., Any]] = {
     "|": operator.or_,
     "^": operator.xor,
 }
-
-
-def evaluate(expr: Expr, columns: Mapping[str, Any], length: int) -> Any:
-    """Return an expression's value for each entry.
-
-    Parameters
-    ----------
-    expr : Expr
-        The expression.
-    columns : mapping of str to array
-        Arrays by the names of columns: ndarrays, `Lists`, `Masked` or awkward arrays.
-    length : int
-        The number of entries.
-
-    Returns
-    -------
-    ndarray or awkward.Array
-        An ndarray if the elements are numbers, and none is optional and none in a list.
-
-    Raises
-    ------
-    QueryError
-        If the lists of an entry that are joined have different lengths.
-    UnknownNameError
-        If there is no such column.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> from dosna.query.expressions import evaluate, parse
-    >>> evaluate(parse("20 < x <= 50"), {"x": np.array([20, 21, 51])}, 3)
-    array([False,  True, False])
-    """
-    return to_array(compute(expr, columns), length)
-
-
-def evaluate_mask(expr: Expr, columns: Mapping[str, Any], length: int) -> Array:
-    """Return for each entry whether a condition is true. A missing value is not.
-
-    The parameters are those of `evaluate`.
-
-    Raises
-    ------
-    QueryTypeError
-        If the expression is not one truth value for each entry.
-    """
-    value = compute(expr, columns)
-    if depth_of(value) or (dtype_of(value) != np.dtype(bool) and not isinstance(value, bool)):
-        raise QueryTypeError(f"query: {str(expr)[:200]} is not true or false for each entry")
-    if is_scalar(value):
-        return np.full(length, bool(value))
-    if isinstance(value, Masked):
-        return value.data & value.valid
-    if isinstance(value, np.ndarray):
-        return value
-    import awkward as ak
-
-    return np.asarray(ak.fill_none(value, False))
 
 
 def compute(expr: Expr, columns: Mapping[str, Any]) -> Value:
@@ -247,7 +188,7 @@ def _compare(expr: Compare, values: list[Value]) -> Value:
     found: Value = None
     for op, left, right in zip(expr.ops, values, values[1:], strict=False):
         one = _compare_two(op, left, right)
-        found = one if found is None else _join("&&", found, one)
+        found = one if found is None else _join("&&", found, one, may_overwrite=True)
     return found
 
 
@@ -267,20 +208,29 @@ def _compare_two(op: str, left: Value, right: Value) -> Value:
     return apply(_COMPARE[op], left, right)
 
 
-def _join(op: str, left: Value, right: Value) -> Value:
+def _join(op: str, left: Value, right: Value, may_overwrite: bool = False) -> Value:
+    arrays = isinstance(left, np.ndarray) and isinstance(right, np.ndarray)
+    if arrays and left.dtype == right.dtype == np.bool_ and left.shape == right.shape:
+        return _BITS[op](left, right, out=left if may_overwrite else None)
     return apply(_LOGICAL[op], left, right)
 
 
 def _logical(expr: Logical, values: list[Value]) -> Value:
     _numbers(values)
-    found = functools.reduce(functools.partial(_join, expr.op), values)
+    found, *others = values
+    # What a comparison made is nobody else's, other than a column.
+    own = isinstance(expr.operands[0], (Compare, In, Logical))
+    for other in others:
+        found, own = _join(expr.op, found, other, own), True
     return bool(found) if is_scalar(found) else found
 
 
 def _in(expr: In, values: list[Value]) -> Value:
     operand, *choices = values
-    equal = [_compare_two("==", operand, choice) for choice in choices]
-    return functools.reduce(functools.partial(_join, "||"), equal)
+    found = _compare_two("==", operand, choices[0])
+    for choice in choices[1:]:
+        found = _join("||", found, _compare_two("==", operand, choice), may_overwrite=True)
+    return found
 
 
 def _item(expr: Item, values: list[Value]) -> Value:

@@ -23,6 +23,9 @@ from dosna.query.expressions.values import (
 
 __all__ = ["item", "mask", "reduce"]
 
+_FEW = 20
+"""Lists for each true element above which the lists of these are looked up."""
+
 
 def reduce(name: str, value: Value) -> Value:
     """Return the reduction of the innermost lists.
@@ -76,7 +79,23 @@ def _truth(value: Lists) -> Array:
 
 
 def _any(value: Lists) -> Array:
-    return _segments(value, np.logical_or, _truth(value), False)[0]
+    truth = _truth(value)
+    hits = np.count_nonzero(truth)
+    if hits * _FEW < len(value):
+        found = np.zeros(len(value), bool)
+        places = np.searchsorted(value.offsets, np.flatnonzero(truth), "right")
+        found[places - 1] = True
+        return found
+    before = _sums(truth.view(np.uint8), value.offsets, np.int32)
+    return np.not_equal(before[1:], before[:-1])
+
+
+def _sums(content: Array, offsets: Array, dtype: Any) -> Array:
+    """Return the sum of all elements before each offset."""
+    sums = np.empty(len(content) + 1, dtype)
+    sums[0] = 0
+    np.cumsum(content, dtype=dtype, out=sums[1:])
+    return sums[offsets]
 
 
 def _all(value: Lists) -> Array:
@@ -85,10 +104,12 @@ def _all(value: Lists) -> Array:
 
 def _sum(value: Lists) -> Array:
     content = value.content
-    if content.dtype.kind in "bi":
-        content = content.astype(np.int64, copy=False)
-    elif content.dtype.kind == "u":
-        content = content.astype(np.uint64, copy=False)
+    if content.dtype.kind in "biu":
+        # Sums of integers are exact, also of those that have wrapped around.
+        before = _sums(
+            content, value.offsets, np.uint64 if content.dtype.kind == "u" else np.int64
+        )
+        return np.subtract(before[1:], before[:-1])
     return _segments(value, np.add, content, 0)[0]
 
 

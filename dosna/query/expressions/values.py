@@ -283,7 +283,7 @@ def _check_offsets(first: Array, other: Array) -> None:
         entry = int(np.flatnonzero(np.diff(first) != np.diff(other))[0])
         raise QueryError(
             f"query: lists of {first[entry + 1] - first[entry]} and "
-            f"{other[entry + 1] - other[entry]} elements at entry {entry} cannot be joined"
+            f"{other[entry + 1] - other[entry]} elements of one entry cannot be joined"
         )
 
 

@@ -6,8 +6,8 @@ import awkward as ak
 import numpy as np
 import pytest
 from hypothesis import given, settings
+from random_expressions import columns, conditions
 from test_evaluation import bound_or_not
-from trees import columns, conditions
 
 from dosna.errors import QueryError
 from dosna.query.expressions import Zone, bind, bounds, evaluate_mask, parse
