@@ -127,9 +127,10 @@ def test_small_arrays_wait_once_for_the_disk(con, waits):
 
 def test_large_arrays_wait_once_more_for_their_descriptions(con, waits):
     waits.clear()
-    con.ingest(Arrays({**SMALL, **LARGE}))
+    inside = {f"run/inner/{name}/content": values for name, values in LARGE.items()}
+    con.ingest(Arrays({**SMALL, **LARGE, **inside}))
     assert waits == {"syncfs": 2}
-    check(con, {**SMALL, **LARGE})
+    check(con, {**SMALL, **LARGE, **inside})
     assert len(con["large3"].written_chunks()) == 4
 
 

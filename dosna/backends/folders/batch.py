@@ -51,11 +51,10 @@ write gigabytes of others."""
 
 
 class _Step(NamedTuple):
-    """A folder that was prepared, and the name that it gets."""
+    """A dataset whose folder was prepared."""
 
     name: str
     path: str
-    is_group: bool
 
 
 class _Mark(NamedTuple):
@@ -100,6 +99,7 @@ class FolderBatch(Batch):
         self._prepared: dict[str, _Step] = {}
         self._groups: list[_Group] = []
         self._seen: set[str] = set()
+        self._new_groups: dict[str, str] = {}
         self._since = self._nbytes = 0.0
 
     @property
@@ -115,16 +115,14 @@ class FolderBatch(Batch):
         options: Mapping[str, Any],
         values: Array | None,
     ) -> None:
-        self._steps += self._stage(name, metadata, options, values)
+        self._steps.append(self._stage(name, metadata, options, values))
         self._note(metadata.nbytes)
 
     def prepare(self, descriptions: Iterable[Description]) -> None:
         steps = []
         for name, metadata, options in descriptions:
             with suppress(DosnaError, TypeError, ValueError):  # `create` raises it
-                *groups, step = self._stage(name, metadata, options, None)
-                self._steps += groups
-                steps.append(step)
+                steps.append(self._stage(name, metadata, options, None))
         if steps:
             self._synchronize(len(steps))
             self._prepared.update((step.name, step) for step in steps)
@@ -137,7 +135,7 @@ class FolderBatch(Batch):
             return super().create(name, metadata, options)
         con = self.connection
         with con.names_held(f"create dataset {name!r} in"):
-            con.place(step.path, name, set())
+            self._place(step, set())
         return con.get_dataset(name)
 
     def complete(self, dataset: BackendDataset, completed: Change) -> None:
@@ -178,7 +176,7 @@ class FolderBatch(Batch):
             sync_file_system(self._root())
         else:
             self._synchronize(len(steps) + len(groups))
-        errors = self._place(steps)
+        errors = self._place_all(steps)
         for mark in marks:
             self._attempt(errors, mark.name, lambda mark=mark: self._mark(mark))
         if not errors:
@@ -209,17 +207,16 @@ class FolderBatch(Batch):
         metadata: DatasetMetadata,
         options: Mapping[str, Any],
         values: Array | None,
-    ) -> list[_Step]:
-        """Fill a hidden folder. Return it, after those of groups above it that do not exist."""
+    ) -> _Step:
+        """Fill a hidden folder, and those of groups above the dataset that do not exist."""
         con = self.connection
         con.check_writable()
         metadata, image = con.described(metadata, **options)
-        steps = []
         for group in parents(name):
             if group not in self._seen:
                 self._seen.add(group)
                 con.drop_consolidated(f"{group}/x")
-                steps += self._stage_group(group)
+                self._stage_group(group)
         path = self._new_path()
         with disk(f"create dataset {name!r} in {con.path}"):
             os.mkdir(path)
@@ -229,12 +226,12 @@ class FolderBatch(Batch):
                 with suppress(OSError):
                     remove_folder(path)
                 raise
-        return [*steps, _Step(name, path, False)]
+        return _Step(name, path)
 
-    def _stage_group(self, group: str) -> list[_Step]:
+    def _stage_group(self, group: str) -> None:
         con, document = self.connection, self.connection.group_document
         if document is None or os.path.lexists(os.path.join(con.path, group)):
-            return []
+            return
         path = self._new_path()
         with disk(f"create group {group!r} in {con.path}"):
             os.mkdir(path)
@@ -243,7 +240,7 @@ class FolderBatch(Batch):
                 write_new(folder, con.description, [document], len(document))
             finally:
                 os.close(folder)
-        return [_Step(group, path, True)]
+        self._new_groups[group] = path
 
     def _new_path(self) -> str:
         if not self._hidden:
@@ -263,25 +260,27 @@ class FolderBatch(Batch):
             finally:
                 os.close(folder)
 
-    def _place(self, steps: list[_Step]) -> dict[str, Exception]:
-        """Give folders their names, and return the errors."""
-        con, errors, groups = self.connection, dict[str, Exception](), set[str]()
+    def _place_all(self, steps: list[_Step]) -> dict[str, Exception]:
+        """Give datasets their names, and return the errors."""
+        con, errors, known = self.connection, dict[str, Exception](), set[str]()
         if not steps:
             return errors
         with con.names_held("create datasets in"):
             for step in steps:
-                if not step.is_group:
-                    self._attempt(
-                        errors,
-                        step.name,
-                        lambda step=step: con.place(step.path, step.name, groups),
-                    )
-                elif not os.path.lexists(os.path.join(con.path, step.name)):
-                    with suppress(OSError):  # then it is made by its first dataset
-                        os.rename(step.path, os.path.join(con.path, step.name))
-        for group in {name.rpartition("/")[0] for name, _, is_group in steps if not is_group}:
+                self._attempt(errors, step.name, lambda step=step: self._place(step, known))
+        for group in {step.name.rpartition("/")[0] for step in steps}:
             con.drop_consolidated(f"{group}/x" if group else "x")
         return errors
+
+    def _place(self, step: _Step, known: set[str]) -> None:
+        """Give a dataset and the new groups above it their names."""
+        con = self.connection
+        for group in parents(step.name):
+            fresh = self._new_groups.pop(group, None)
+            if fresh is not None and not os.path.lexists(os.path.join(con.path, group)):
+                with suppress(OSError):  # then `place` makes it
+                    os.rename(fresh, os.path.join(con.path, group))
+        con.place(step.path, step.name, known)
 
     def _attempt(self, errors: dict[str, Exception], name: str, work: Any) -> None:
         try:
