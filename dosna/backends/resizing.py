@@ -112,5 +112,6 @@ def _objects_around(dataset: Resizable, before: Shape | None) -> Iterator[Shape]
     outside = (
         product(*map(range, whole[:axis]), range(first, grid[axis]), *map(range, grid[axis + 1 :]))
         for axis, first in enumerate(whole)
+        if first < grid[axis]  # `product` holds all of the other axes, however many there are
     )
     return filter(dataset.has_object, chain.from_iterable(outside))

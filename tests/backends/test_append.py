@@ -81,3 +81,10 @@ def test_a_failed_append_takes_its_rows_back(connection: Any) -> None:
         ds.append(np.array([["x", "y", "z"]]))
     assert ds.shape == (1, 3)
     assert connection["a"].shape == (1, 3)
+
+
+def test_an_array_of_very_many_chunks_is_shrunk_by_one(connection: dn.Connection) -> None:
+    ds = connection.create_dataset("b", (2**40, 4), np.int32, chunk_size=(1, 4))
+    ds[0], ds[-1] = 1, 2
+    ds.resize((2**40 - 1, 4))
+    assert ds.written_chunks() == [(0, 0)]
