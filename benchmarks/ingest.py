@@ -4,6 +4,10 @@ Run ``python benchmarks/ingest.py [--quick] [--folder F]``; it needs what ``run_
 --install`` installs. Each contestant makes an uncompressed Zarr array without checksums from one
 file, in turn, in rounds; the shortest times count. ``x`` is dosna's time divided by theirs.
 
+Then come files of thousands of arrays of 24 bytes, in a group as MATLAB has it. The bare loop
+visits and reads them by h5py, and writes the two files of a Zarr array for each, with one syncfs
+at the end, as dosna does.
+
 The last rows are of many small arrays in memory that become datasets in a bucket of one radosgw
 on loopback, with and without a proxy that delays each request. The bare loops put the two objects
 that a dataset consists of.
@@ -39,6 +43,7 @@ from services.proxy import Proxy
 from timing import minima
 
 import dosna as dn
+from dosna.io.files import sync_file_system
 
 Work = Callable[[], object]
 COPY_BYTES = 1 << 20
@@ -54,6 +59,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory(dir=options.folder) as folder:
         for layout in LAYOUTS:
             row(Path(folder), layout, planes, seconds)
+        for count in (250, 1000) if options.quick else (1000, 4000, 16_000):
+            many(Path(folder), count, seconds)
     with start_ceph("--gateway") as ceph, aws_environment(ceph.access_key, ceph.secret_key):
         for delay in (0.0, 0.02):
             with Proxy(ceph.endpoint_url, lambda _, delay=delay: delay or None) as proxy:
@@ -147,6 +154,72 @@ def row(folder: Path, layout: str, planes: int, seconds: float) -> None:
         f"    two threads: {times['dosna'] / times['dosna, 2 threads']:.2f} times one", flush=True
     )
     shutil.rmtree(folder / "store")
+
+
+def many(folder: Path, count: int, seconds: float) -> None:
+    """Print the times for a file of many small arrays into memory and into folders."""
+    path = folder / "many.h5"
+    with h5py.File(path, "w") as file:
+        group = file.create_group("#refs#")
+        for number in range(count):
+            group[f"x{number:05d}"] = np.arange(3.0)
+
+    def visit() -> dict[str, np.ndarray]:
+        found = {}
+
+        def read(name: str, item: object) -> None:
+            if isinstance(item, h5py.Dataset):
+                found[name] = item[()]
+
+        with h5py.File(path) as file:
+            file.visititems(read)
+        return found
+
+    def write() -> None:
+        for name, values in visit().items():
+            (folder / "peer" / name / "c").mkdir(parents=True)
+            (folder / "peer" / name / "zarr.json").write_bytes(b"x" * 1000)
+            (folder / "peer" / name / "c/0").write_bytes(values.tobytes())
+        place = os.open(folder, os.O_RDONLY)
+        try:
+            sync_file_system(place)
+        finally:
+            os.close(place)
+
+    def ingest(backend: str) -> Work:
+        def work() -> None:
+            (folder / backend).mkdir(exist_ok=True)
+            with dn.Connection(str(folder / backend), backend=backend, engine="cpu") as con:
+                con.ingest(str(path))
+
+        return work
+
+    def forget() -> None:
+        with dn.Connection(str(folder / "ram"), backend="ram", engine="cpu") as con:
+            for name in list(con):
+                con.del_dataset(name)
+
+    times = minima(
+        {
+            "dosna, ram": ingest("ram"),
+            "dosna, file": ingest("file"),
+            "dosna, hdf5": ingest("hdf5"),
+            "h5py, visited and read": visit,
+            "… and two files each": write,
+        },
+        seconds,
+        {
+            "dosna, ram": forget,
+            "dosna, file": lambda: shutil.rmtree(folder / "file"),
+            "dosna, hdf5": lambda: shutil.rmtree(folder / "hdf5"),
+            "… and two files each": lambda: shutil.rmtree(folder / "peer"),
+        },
+    )
+    peers = {"dosna, ram": "h5py, visited and read", "dosna, file": "… and two files each"}
+    print(f"{count} arrays of 24 bytes in a file of HDF5", flush=True)
+    for name, time in times.items():
+        ratio = f", {time / times[peers[name]]:.2f} x {peers[name]}" if name in peers else ""
+        print(f"    {name}: {1000 * time / count:.3f} ms an array{ratio}", flush=True)
 
 
 def small(url: str, delay: float, count: int, seconds: float) -> None:
