@@ -93,11 +93,14 @@ def row(folder: Path, layout: str, planes: int, seconds: float) -> None:
     (folder / "store").mkdir()
 
     def ingest(engine: str, jobs: int) -> Work:
-        engine_kw = {"njobs": jobs} if engine == "joblib" else {}
+        kw: dict[str, Any] = {"engine": engine}
+        if engine == "joblib":
+            kw["engine_kw"] = {"njobs": jobs}
 
         def work() -> None:
+            # As the others do, it does not wait for the disk.
             store = str(folder / "store")
-            with dn.Connection(store, backend="file", engine=engine, engine_kw=engine_kw) as con:
+            with dn.Connection(store, backend="file", ordered=False, **kw) as con:
                 con.ingest(str(path), chunk_size=chunks, checksum=False)
 
         return work
