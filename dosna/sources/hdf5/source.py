@@ -171,7 +171,10 @@ class H5Source(Source):
             opened = self._opened()
             if self._bytes is None or opened.mode != "r":
                 return None
-            found = describe_plain(self._bytes, opened, name, links, self._name_of)
+            found = None
+            with suppress(OSError, RuntimeError, KeyError, TypeError, ValueError):
+                # `DatasetReader` says what is wrong.
+                found = describe_plain(self._bytes, opened, name, links, self._name_of)
             if found is None:
                 return None
             while len(self._plain) >= _MOST_PLAIN:
