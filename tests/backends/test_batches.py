@@ -142,6 +142,19 @@ def test_one_small_array_waits_for_its_own_files_only(con, waits):
     check(con, {"a": np.arange(3)})
 
 
+@pytest.mark.parametrize("ordered", [True, False])
+def test_the_data_of_one_large_array_are_waited_for_if_ordered(tmp_path, waits, ordered):
+    for backend in BACKENDS:
+        (tmp_path / backend).mkdir()
+        with dn.Connection(str(tmp_path / backend), backend=backend, ordered=ordered) as con:
+            con.create_dataset("before", data=1)
+            waits.clear()
+            con.ingest(Arrays({"a": LARGE["large1"]}))
+            assert waits["syncfs"] == ordered
+            assert waits["fsync"] <= 8
+            check(con, {"a": LARGE["large1"]})
+
+
 def test_zarr_reads_what_was_made_together(tmp_path):
     zarr = require("zarr")
     with dn.Connection(str(tmp_path), backend="file") as con:

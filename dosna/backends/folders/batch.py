@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -172,10 +172,7 @@ class FolderBatch(Batch):
         if not steps and not marks and not groups:
             return {}
         self._steps, self._marks, self._groups, self._nbytes = [], [], [], 0
-        if marks:
-            sync_file_system(self._root())
-        else:
-            self._synchronize(len(steps) + len(groups))
+        self._synchronize(len(steps) + len(groups), marks)
         errors = self._place_all(steps)
         for mark in marks:
             self._attempt(errors, mark.name, lambda mark=mark: self._mark(mark))
@@ -248,17 +245,19 @@ class FolderBatch(Batch):
         self._count += 1
         return os.path.join(self.connection.path, self._hidden, str(self._count))
 
-    def _synchronize(self, count: int) -> None:
-        """Make what is in the hidden folder durable."""
-        with disk(f"synchronize {self.connection.path}"):
-            if count > _FEW:
+    def _synchronize(self, count: int, marks: Sequence[_Mark] = ()) -> None:
+        """Make what is in the hidden folder durable, and datasets that are to be marked."""
+        con = self.connection
+        with disk(f"synchronize {con.path}"):
+            if count + len(marks) > _FEW or (marks and con.ordered):
                 sync_file_system(self._root())
                 return
-            folder = open_folder(os.path.join(self.connection.path, self._hidden))
-            try:
-                sync_tree(folder)
-            finally:
-                os.close(folder)
+            for mark in marks:
+                with suppress(FileNotFoundError):  # of a dataset that was deleted
+                    os.fsync(open_descriptor(os.path.join(mark.path, MARK), os.O_RDONLY))
+            if count:
+                hidden = os.path.join(con.path, self._hidden)
+                sync_tree(open_descriptor(hidden, os.O_RDONLY | os.O_DIRECTORY))
 
     def _place_all(self, steps: list[_Step]) -> dict[str, Exception]:
         """Give datasets their names, and return the errors."""

@@ -69,8 +69,9 @@ class FolderConnection(FolderHome):
         True if a chunk that is overwritten is as it was or as it was written after a power loss,
         on file systems that order a rename after the data. False is faster on those that write
         the data when a file is renamed over another one (ext4, btrfs). Reading a chunk that was
-        overwritten in the last half minute before a power loss may then be an error. The death of
-        a process does no harm in either case.
+        overwritten in the last half minute before a power loss may then be an error. An ingest of
+        few datasets does not wait for their data either. The death of a process does no harm in
+        either case.
     """
 
     shared_between_processes: ClassVar[bool] = True
