@@ -2,26 +2,27 @@
 
 from __future__ import annotations
 
-import re
+import math
 from collections.abc import Mapping
-from typing import NamedTuple
+from dataclasses import fields, replace
+from fnmatch import fnmatchcase
+from typing import Any, NamedTuple, TypeVar
 
 from dosna.columns.description import Tree
 from dosna.errors import QueryError, UnknownNameError
+from dosna.query.expressions.doors import SkyhookQuery, from_skyhook
 from dosna.query.expressions.functions import nearest
-from dosna.query.expressions.nodes import quote_name
+from dosna.query.expressions.nodes import Column, Compare, Expr, Literal, Logical, quote_name
+from dosna.query.expressions.parsing import Output
 
-__all__ = ["Request", "parse_request"]
+__all__ = ["ENTRY", "Request", "parse_request"]
 
-_MOST = 1 << 20  # characters
-_PLACE = re.compile(r"(?P<tree>[^\s,;]+);(?P<cycle>\d+)\.")
-# What a predicate consists of: quoted text, the beginnings of places, names, and the rest.
-_WORD = re.compile(
-    r"(?P<quoted>\"(?:[^\"\\]|\\.)*\"|'(?:[^'\\]|\\.)*'|`(?:[^`\\]|\\.)*`)"
-    r"|(?P<tree>[A-Za-z_][\w./]*);(?P<cycle>\d+)\."
-    r"|(?P<name>[A-Za-z_][\w.]*)",
-    re.S,
-)
+E = TypeVar("E")
+
+ENTRY = "event_id"
+"""The column of a predicate that is the number of the entry, unless a branch has that name."""
+
+_TURNED = {"<": ">", "<=": ">=", ">": "<", ">=": "<=", "==": "=="}
 
 
 class Request(NamedTuple):
@@ -31,142 +32,134 @@ class Request(NamedTuple):
     ----------
     tree : str
         The name of the tree's group, within that of the file.
-    where : str or None
-        The predicate, in the language of `dosna.query`.
-    branches : tuple of str
-        The names of the branches.
+    where : Expr or None
+        The predicate, without `ENTRY`.
+    columns : list of str or None
+        The columns of the result, in the language of `dosna.query`; None for all branches.
+    start, stop : int
+        The range of entries.
     """
 
     tree: str
-    where: str | None
-    branches: tuple[str, ...]
+    where: Expr | None
+    columns: list[str] | None
+    start: int
+    stop: int
 
 
 def parse_request(text: str, trees: Mapping[str, Tree]) -> Request:
-    """Split the text of a query.
+    """Return what a query asks for.
 
     Parameters
     ----------
     text : str
-        The text. ``select *`` or no ``select`` takes all entries. Without ``project`` all
-        branches are taken. A branch is ``TREE;CYCLE.BRANCH``; directories before the name of the
-        tree, and parts of the name of the branch, are separated by ``.`` or ``/``. Cycle and tree
-        may be left out where there is one tree.
+        The text, see `dosna.query.expressions.doors.from_skyhook`. Directories before the name of
+        a tree are separated by ``/``, and the parts of a branch's name by ``.``.
     trees : mapping of str to Tree
         The trees of the file by the names of their groups.
 
     Raises
     ------
     UnknownNameError
-        There is no such tree or branch.
+        There is no such tree.
     QueryError
         The text has another form, or is of several trees.
     """
-    if len(text) > _MOST:
-        raise QueryError(f"the text of a query has {len(text)} characters: {_MOST} are allowed")
-    where, projected = _split(text)
-    chosen: dict[str, None] = {}
-    used: dict[str, None] = {}
-    for place in projected:
-        group, rest = _tree_of(place, trees)
-        used[group] = None
-        chosen.update(dict.fromkeys(_branches_of(rest, trees[group], group)))
-    for match in _WORD.finditer(where or ""):
-        if match["tree"]:
-            used[_group_of(match["tree"], match["cycle"], trees)] = None
-    if not used:
-        used[_only(trees)] = None
-    if len(used) > 1:
-        raise QueryError(
-            f"a query is of one tree, and this one names {' and '.join(map(repr, used))}: "
-            "run one for each"
-        )
-    (group,) = used
+    query = from_skyhook(text)
+    group = _group(query, trees)
     tree = trees[group]
-    if not projected:
-        chosen = dict.fromkeys(branch.name for branch in tree.branches)
-    return Request(group, _rewritten(where, tree), tuple(chosen))
+    names = {branch.name.replace("/", "."): branch.name for branch in tree.branches}
+    where, start, stop = _renamed(query.where, names), 0, tree.entries
+    if where is not None and ENTRY in where.columns and ENTRY not in tree.by_name:
+        where, start, stop = _entries(where, tree.entries)
+    texts = [text for output in query.outputs for text in _texts(output, names)]
+    return Request(group, where, texts or None, start, stop)
 
 
-def _split(text: str) -> tuple[str | None, list[str]]:
-    """Return the predicate, and the places that are projected."""
-    rest, projected = text.strip(), ""
-    parts = re.split(r"(?:^|,)\s*project\s+", rest, flags=re.I)
-    if len(parts) > 2:
-        raise QueryError(f"{text[:100]!r} has more than one 'project'")
-    if len(parts) == 2:
-        rest, projected = parts
-    where = re.sub(r"^\s*select\s+", "", rest, flags=re.I).strip()
-    if where and where == rest.strip():
-        raise QueryError(
-            f"{text[:100]!r} is no query: write 'select PREDICATE, project TREE;CYCLE.BRANCH, …'"
-        )
-    places = [place.strip() for place in projected.split(",")] if len(parts) == 2 else []
-    if not all(places):
-        raise QueryError(f"{text[:100]!r} has a comma too many, or nothing after 'project'")
-    return (None if where in ("", "*") else where), places
-
-
-def _only(trees: Mapping[str, Tree]) -> str:
+def _group(query: SkyhookQuery, trees: Mapping[str, Tree]) -> str:
+    labels = [f"{group};{tree.cycle}" for group, tree in trees.items()]
+    if query.tree:
+        wanted = f"{query.tree};{query.cycle}"
+        if wanted not in labels:
+            raise UnknownNameError(f"unknown tree {wanted[:100]!r}: {nearest(wanted, labels)}")
+        return query.tree
     if len(trees) != 1:
-        labels = ", ".join(_labels(trees)) or "none"
         raise QueryError(
-            f"the file has the trees {labels}: write the tree before a branch, as in "
-            "'project Events;1.Muon_pt'"
+            f"the file has the trees {', '.join(labels) or 'none'}: write the tree before a "
+            "branch, as in 'project Events;1.Muon_pt'"
         )
     return next(iter(trees))
 
 
-def _labels(trees: Mapping[str, Tree]) -> list[str]:
-    return [f"{group};{tree.cycle}" for group, tree in trees.items()]
+def _renamed(value: E, names: Mapping[str, str]) -> E:
+    """Return an expression with the names that the tree has for branches."""
+    found: Any = value
+    if isinstance(value, Column):
+        found = Column(names.get(value.name, value.name))
+    elif isinstance(value, tuple):
+        found = tuple([_renamed(one, names) for one in value])
+    elif isinstance(value, Expr):
+        node: Any = value
+        new = {f.name: _renamed(getattr(node, f.name), names) for f in fields(node)}
+        found = replace(node, **new)
+    renamed: E = found
+    return renamed
 
 
-def _tree_of(place: str, trees: Mapping[str, Tree]) -> tuple[str, str]:
-    """Return the tree that a place begins with, and what is left of it."""
-    match = _PLACE.match(place)
-    if match:
-        return _group_of(match["tree"], match["cycle"], trees), place[match.end() :]
-    for group in sorted(trees, key=len, reverse=True):
-        for start in {f"{group}.", f"{group.replace('/', '.')}."}:
-            if place.startswith(start):
-                return group, place[len(start) :]
-    if ";" in place:
-        raise QueryError(f"{place[:100]!r} is not the place of a branch: write TREE;CYCLE.BRANCH")
-    return _only(trees), place
+def _texts(output: Output, names: Mapping[str, str]) -> list[str]:
+    """Return a column of the result in the language of `dosna.query`, or those of a pattern."""
+    alike = [name for dotted, name in names.items() if fnmatchcase(dotted, output.pattern)]
+    if alike:
+        return [quote_name(name) for name in alike]
+    if output.expr is None:
+        return [output.pattern]  # which is an error
+    expr = _renamed(output.expr, names)
+    if isinstance(output.expr, Column) and output.expr.name == output.name:
+        return [str(expr)]
+    return [f"{quote_name(output.name)} = {expr}"]
 
 
-def _group_of(name: str, cycle: str, trees: Mapping[str, Tree]) -> str:
-    found = {group.replace("/", "."): group for group in trees}.get(name.replace("/", "."))
-    if found is None or trees[found].cycle != int(cycle):
-        wanted = f"{name[:100]};{cycle}"
-        raise UnknownNameError(f"unknown tree {wanted!r}: {nearest(wanted, _labels(trees))}")
-    return found
+def _entries(where: Expr, entries: int) -> tuple[Expr | None, int, int]:
+    """Return a predicate without `ENTRY`, and the range of entries that it was for.
+
+    Raises
+    ------
+    QueryError
+        `ENTRY` is not just compared with numbers.
+    """
+    parts = where.operands if isinstance(where, Logical) and where.op == "&&" else (where,)
+    left, start, stop = [], 0, entries
+    for part in parts:
+        if ENTRY not in part.columns:
+            left.append(part)
+            continue
+        bounds = _compared(part)
+        start, stop = max(start, bounds[0]), min(stop, bounds[1])
+    rest = left[0] if len(left) == 1 else Logical("&&", tuple(left)) if left else None
+    return (rest, start, stop) if start < stop else (rest, 0, 0)
 
 
-def _branches_of(place: str, tree: Tree, group: str) -> list[str]:
-    """Return the branches that a place within a tree means: one, or those like a pattern."""
-    if any(char in place for char in "*?[") and place not in tree.by_name:
-        return [branch.name for branch in tree.chosen(place, f"tree {group!r}")]
-    found = _dotted(tree).get(place.replace("/", "."))
-    if place not in tree.by_name and found is None:
-        raise UnknownNameError(f"unknown branch {place[:100]!r}: {nearest(place, tree.by_name)}")
-    return [place if place in tree.by_name or found is None else found]
-
-
-def _dotted(tree: Tree) -> dict[str, str]:
-    return {branch.name.replace("/", "."): branch.name for branch in tree.branches}
-
-
-def _rewritten(where: str | None, tree: Tree) -> str | None:
-    """Return a predicate in which branches have the names of the tree, without its own."""
-    if where is None:
-        return None
-    dotted = _dotted(tree)
-
-    def word(match: re.Match[str]) -> str:
-        if match["tree"]:
-            return ""
-        found = dotted.get(match["name"])
-        return match[0] if found is None else quote_name(found)
-
-    return _WORD.sub(word, where)
+def _compared(part: Expr) -> tuple[int, int]:
+    """Return the range of entries of a comparison of `ENTRY` with numbers."""
+    start, stop = 0, 1 << 62
+    compared = isinstance(part, Compare)
+    operands, ops = (part.operands, part.ops) if isinstance(part, Compare) else ((part,), ())
+    for one, op, other in zip(operands, ops, operands[1:], strict=False):
+        if isinstance(one, Literal):
+            one, op, other = other, _TURNED.get(op, ""), one
+        value = other.value if isinstance(other, Literal) else math.nan
+        usual = one == Column(ENTRY) and op in _TURNED and isinstance(value, (int, float))
+        if not usual or isinstance(value, str) or math.isnan(value):
+            compared = False
+            break
+        value = max(-1.0, min(float(1 << 60), value)) if isinstance(value, float) else value
+        if op in (">", ">=", "=="):
+            start = max(start, math.floor(value) + 1 if op == ">" else math.ceil(value))
+        if op in ("<", "<=", "=="):
+            stop = min(stop, math.ceil(value) if op == "<" else math.floor(value) + 1)
+    if not compared:
+        raise QueryError(
+            f"{ENTRY} is the number of an entry, and is compared with numbers by < <= == > >= "
+            f"only, joined to the rest by &&; there is {str(part)[:100]!r}"
+        )
+    return start, stop

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import Sequence
 from pathlib import PurePosixPath
@@ -10,9 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from dosna.columns import Tree, escape, find_trees, get_tree
 from dosna.columns.datasets import remove
-from dosna.errors import DatasetExistsError, DatasetNotFoundError, QueryError
-from dosna.query.expressions import Expr, parse
-from dosna.query.expressions.nodes import Column, Compare, Literal, Logical, quote_name
+from dosna.errors import DatasetExistsError, DatasetNotFoundError
 from dosna.skyhook.text import parse_request
 
 if TYPE_CHECKING:
@@ -22,8 +19,6 @@ __all__ = ["describe", "run", "write"]
 
 _INDEX = "skyhook"
 _VERSION = 1
-_ENTRY = "event_id"
-"""The column of a predicate that is the number of the entry, unless a branch has that name."""
 
 
 def write(con: EngineConnection, urls: Sequence[str], name: str, overwrite: bool) -> None:
@@ -164,70 +159,11 @@ def run(con: EngineConnection, dataset: str, group: str, text: str) -> Any:
         raise DatasetNotFoundError(
             f"dataset {dataset!r} has no file {group!r} any more: get the dataset again"
         )
-    trees = _trees(con, dataset, files[0])
-    request = parse_request(text, trees)
-    tree = trees[request.tree]
-    where, start, stop = None if request.where is None else parse(request.where), 0, tree.entries
-    if where is not None and _ENTRY in where.columns and _ENTRY not in tree.by_name:
-        where, start, stop = _entries(where, tree.entries)
-    found = con.query(
+    request = parse_request(text, _trees(con, dataset, files[0]))
+    return con.query(
         f"{dataset}/{group}/{request.tree}",
-        where,
-        [quote_name(name) for name in request.branches],
-        entry_start=start,
-        entry_stop=stop,
-    )
-    return found.to_arrow().rename_columns(list(request.branches))
-
-
-def _entries(where: Expr, entries: int) -> tuple[Expr | None, int, int]:
-    """Return a predicate without `event_id`, and the range of entries that it was for.
-
-    Raises
-    ------
-    QueryError
-        `event_id` is not just compared with numbers.
-    """
-    parts = where.operands if isinstance(where, Logical) and where.op == "&&" else (where,)
-    left, start, stop = [], 0, entries
-    for part in parts:
-        if _ENTRY not in part.columns:
-            left.append(part)
-            continue
-        bounds = _compared(part)
-        start, stop = max(start, bounds[0]), min(stop, bounds[1])
-    rest = left[0] if len(left) == 1 else Logical("&&", tuple(left)) if left else None
-    return (rest, start, stop) if start < stop else (rest, 0, 0)
-
-
-_TURNED = {"<": ">", "<=": ">=", ">": "<", ">=": "<=", "==": "=="}
-
-
-def _compared(part: Expr) -> tuple[int, int]:
-    """Return the range of entries of a comparison of `event_id` with numbers."""
-    start, stop = 0, 1 << 62
-    steps = (
-        zip(part.operands, part.ops, part.operands[1:], strict=False)
-        if (isinstance(part, Compare))
-        else [(part, "", part)]
-    )
-    for one, op, other in steps:
-        if isinstance(one, Literal):
-            one, op, other = other, _TURNED.get(op, ""), one
-        value = other.value if isinstance(other, Literal) else None
-        if (
-            one != Column(_ENTRY)
-            or op not in _TURNED
-            or not isinstance(value, (int, float))
-            or math.isnan(value)
-        ):
-            raise QueryError(
-                f"{_ENTRY} is the number of an entry, and is compared with numbers by < <= == > "
-                f">= only, joined to the rest by &&; there is {str(part)[:100]!r}"
-            )
-        value = max(-1.0, min(float(1 << 60), value)) if isinstance(value, float) else value
-        if op in (">", ">=", "=="):
-            start = max(start, math.floor(value) + 1 if op == ">" else math.ceil(value))
-        if op in ("<", "<=", "=="):
-            stop = min(stop, math.ceil(value) if op == "<" else math.floor(value) + 1)
-    return start, stop
+        request.where,
+        request.columns,
+        entry_start=request.start,
+        entry_stop=request.stop,
+    ).to_arrow()

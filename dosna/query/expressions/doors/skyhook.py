@@ -15,7 +15,7 @@ __all__ = ["SkyhookQuery", "from_skyhook"]
 # Quoted text comes first, for it may have anything in it.
 _PATH = re.compile(
     r"""(?P<quoted>"(?:[^"\\]|\\.)*"|'(?:[^'\\]|\\.)*'|`(?:[^`\\]|\\.)*`)
-    |(?<![\w/])(?P<tree>[A-Za-z_]\w*+(?:/\w++)*+);(?P<cycle>[0-9]{1,9})\.(?P<branch>[A-Za-z_][\w.]*[*?]?)""",
+    |(?<![\w/])(?P<tree>[A-Za-z_]\w*+(?:/\w++)*+);(?P<cycle>[0-9]{1,9})\.(?P<branch>\*|[A-Za-z_][\w.]*[*?]?)""",
     re.VERBOSE | re.ASCII | re.DOTALL,
 )
 
