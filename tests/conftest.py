@@ -180,9 +180,12 @@ def ceph_class(tmp_path_factory: pytest.TempPathFactory) -> Path:
     require_program("g++")
     for header in ("objclass.h", "buffer.h"):
         require_file(f"/usr/include/rados/{header}")
-    folder = tmp_path_factory.mktemp("classes")
-    command = [sys.executable, "-m", "dosna.query.ceph_class", "build", "--to", str(folder)]
-    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+    folder = tmp_path_factory.getbasetemp()
+    # Workers of pytest-xdist share it.
+    folder = (folder.parent if "PYTEST_XDIST_WORKER" in os.environ else folder) / "ceph-classes"
+    if not (folder / "libcls_dosna.so").exists():
+        command = [sys.executable, "-m", "dosna.query.ceph_class", "build", "--to", str(folder)]
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
     return folder
 
 

@@ -14,6 +14,7 @@ from dosna.columns.description import get_tree
 from dosna.core.progress import Progress
 from dosna.core.zones import Zone, ZoneMaker
 from dosna.query.branches import BranchColumn, column_of
+from dosna.query.remote import Remote, remote_of
 from dosna.query.rows import read_rows
 
 if TYPE_CHECKING:
@@ -32,11 +33,28 @@ class _Measure:
     def __call__(self, chunks: Iterable[int]) -> dict[int, Zone]:
         maker = ZoneMaker(self.maker.chunk, self.maker.is_offsets)
         rows = self.dataset.metadata.shape[0]
+        remote = None if maker.is_offsets else remote_of(self.dataset)
+        if remote is not None:
+            return _asked(remote, [*chunks], maker.chunk, rows)
         for number in chunks:
             start = number * maker.chunk
             stop = min(rows, start + maker.chunk)
             maker.add(start, read_rows(self.dataset, start, stop))
         return maker.found
+
+
+def _asked(remote: Remote, chunks: list[int], length: int, rows: int) -> dict[int, Zone]:
+    """Return the zones of chunks, by their numbers, as the store of the dataset finds them."""
+    found = {}
+    breaks = np.flatnonzero(np.diff(chunks) != 1) + 1
+    for run in np.split(np.array(chunks, np.int64), breaks):
+        if len(run):
+            numbers = run.tolist()
+            stop = min(rows, (numbers[-1] + 1) * length)
+            stats = remote.stats(numbers[0] * length, stop, length)
+            for number, least, most, nans in zip(numbers, *stats, strict=True):
+                found[number] = Zone(min(rows, (number + 1) * length), least, most, int(nans))
+    return found
 
 
 def index(

@@ -12,6 +12,7 @@ from trees import put_tree
 
 import dosna as dn
 from dosna.columns import read_columns
+from dosna.query import index
 
 ak = require("awkward")
 require("rados")
@@ -103,6 +104,24 @@ def test_counting_ships_no_values(con, monkeypatch):
     if con.test_class:
         assert seen["called"] == ["version", *["mask"] * -(-N // CHUNK)]
         assert seen["bytes"] < 5000
+
+
+@pytest.mark.slow
+def test_the_osds_find_the_extremes_of_chunks(con, monkeypatch):
+    flat = ["run", "MET", "weight", "trigger"]
+    with counting(monkeypatch) as seen:
+        assert index(con, con.test_tree, flat) == flat
+    if con.test_class:
+        assert set(seen["called"]) <= {"version", "stats"}
+        assert len(seen["read"]) <= len(flat) * -(-N // CHUNK)  # a byte of each, for its mark
+        assert seen["bytes"] < 20_000
+    query = con.query(con.test_tree, "run == 3 && MET > 50", ["weight"])
+    assert "zones of run" in str(query.explain())
+    run, met = EVENTS["run"], EVENTS["MET"]
+    expected = EVENTS["weight"][(run == 3) & (met > 50)]
+    np.testing.assert_array_equal(query.to_numpy()["weight"], expected)
+    everywhere = con.query(con.test_tree, "MET > -1 || MET != MET").count()
+    assert everywhere == N
 
 
 @pytest.mark.slow
