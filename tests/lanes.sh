@@ -2,8 +2,8 @@
 # Runs a part of the tests with other releases than those of ./.venv: source it after venv.sh.
 
 # What touches NumPy and other libraries' formats and private doors; none needs a service.
-lane_tests="codecs columns compare deflate event_files export folder_reads foreign_codecs hdf5
-    hdf5_as_found hsds_http interop metadata options pace private_doors ram root_kinds
+lane_tests="bounds codecs columns compare deflate doors evaluation event_files export folder_reads
+    foreign_codecs hdf5 hdf5_as_found hsds_http interop metadata options pace private_doors ram root_kinds
     s3_answers s3_options selection sources sources_datasets sources_hdf5
     sources_records sources_zarr storedata text zarr zarr_others"
 # The extras whose packages come as wheels for every Python, but for servicex, which holds boto3 back.

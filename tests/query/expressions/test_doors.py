@@ -10,7 +10,13 @@ from support import require
 
 from dosna.errors import QueryError
 from dosna.query.expressions import evaluate_mask, parse
-from dosna.query.expressions.doors import from_polars, from_pyarrow, from_skyhook
+from dosna.query.expressions.doors import (
+    arrow,
+    from_polars,
+    from_pyarrow,
+    from_skyhook,
+    polars,
+)
 
 ak = require("awkward")
 pa = require("pyarrow")
@@ -141,6 +147,20 @@ def test_long_filters_are_translated():
 def test_what_is_no_filter(what):
     with pytest.raises(QueryError, match="expression"):
         from_pyarrow(what, {})
+
+
+@pytest.mark.parametrize("broken", [KeyError, RecursionError])
+def test_another_serialized_form_is_applied_by_its_program(monkeypatch, broken):
+    def fail(_):
+        raise broken("field")
+
+    monkeypatch.setattr(arrow, "_metadata", fail)
+    found = from_pyarrow(f("i") > 5, {"i": "int64", "j": "int64"})
+    assert (found.expr, found.exact, found.columns) == (None, False, {"i", "j"})
+    pl = require("polars")
+    monkeypatch.setattr(polars, "_tree", lambda node, depth: fail(node))
+    found = from_polars(pl.col("i") > 5, {"i": "int64", "j": "int64"})
+    assert (found.expr, found.exact, found.columns) == (None, False, {"i"})
 
 
 def test_columns_of_what_is_not_translated():

@@ -20,11 +20,19 @@ from dosna.query.expressions import (
     parse_projection,
     running,
 )
-from dosna.query.expressions.nodes import Call
+from dosna.query.expressions.nodes import Call, Column, Compare, In, Literal, Logical
 
 ak = require("awkward")
 
-from random_expressions import by_awkward, columns, conditions, numeric  # noqa: E402
+from random_expressions import (  # noqa: E402
+    FLOATS,
+    INTS,
+    SPECIAL,
+    by_awkward,
+    columns,
+    conditions,
+    numeric,
+)
 
 
 def forms(arrays):
@@ -139,6 +147,21 @@ def test_lists_of_many_and_of_few_that_hold():
         for text, function in {"any": ak.any, "all": ak.all, "sum": ak.sum}.items():
             found = evaluate(parse(f"{text}(x > 0)"), {"x": lists}, 6)
             assert found.tolist() == function(lists > 0, axis=-1).to_list()
+
+
+MANY = [0, 1, -1, 2**53, 2**53 + 1, 2**63 - 1, 2**64 - 1, 255, 256, 7, 9, 11, 13, 15, 17, 19, 21]
+
+
+@pytest.mark.parametrize("dtype", [*INTS, *FLOATS])
+@pytest.mark.parametrize("values", [MANY, [*MANY, 0.1, -0.0, np.nan, np.inf, 2.0**53]])
+def test_many_values_are_looked_up(dtype, values):
+    array = np.array([*SPECIAL[dtype], 7, 8], dtype)
+    many = In(Column("x"), tuple(map(Literal, values)))
+    each = Logical("||", tuple(Compare((Column("x"), Literal(v)), ("==",)) for v in values))
+    found = evaluate(many, {"x": array}, len(array))
+    assert found.tolist() == evaluate(each, {"x": array}, len(array)).tolist()
+    lists = {"x": Lists(np.array([0, len(array), len(array)]), array)}
+    assert evaluate(many, lists, 2).to_list() == evaluate(each, lists, 2).to_list()
 
 
 REFUSED = {

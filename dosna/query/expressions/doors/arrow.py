@@ -63,17 +63,22 @@ def from_pyarrow(expression: Any, columns: Mapping[str, Any]) -> Translated:
     >>> str(found.expr), found.exact
     ('!(run > 5)', True)
     """
-    return translate(_tree(expression), columns)
-
-
-def _tree(expression: Any) -> Foreign:
-    import pyarrow as pa
     import pyarrow.compute as pc
 
     if not isinstance(expression, pc.Expression):
         raise QueryError(
             f"query: expected an expression of pyarrow, not {type(expression).__name__}"
         )
+    try:
+        tree = _tree(expression)
+    except Exception:  # the serialized form of another pyarrow: nothing is known of it
+        return Translated(None, False, frozenset(columns))
+    return translate(tree, columns)
+
+
+def _tree(expression: Any) -> Foreign:
+    import pyarrow as pa
+
     _, (serialized,) = expression.__reduce__()
     batch = pa.ipc.open_file(pa.BufferReader(serialized)).get_batch(0)
     stack: list[list[Foreign]] = [[]]

@@ -70,7 +70,7 @@ def from_polars(predicate: Any, columns: Mapping[str, Any]) -> Translated:
     names = frozenset(predicate.meta.root_names())
     try:
         tree = _tree(json.loads(predicate.meta.serialize(format="json")), 0)
-    except (pl.exceptions.PolarsError, ValueError, RecursionError):
+    except Exception:  # the JSON of another Polars, or nested too deep
         tree = _UNKNOWN
     found = translate(tree, columns, nan_is_greatest=True)
     return Translated(found.expr, found.exact, names)
