@@ -233,6 +233,73 @@ class EngineDataset(Bulk, Reductions):
             ),
         )
 
+    def to_dask(self, chunks: Any = "auto") -> Any:
+        """Return a Dask array of the dataset, whose blocks are whole stored objects.
+
+        Parameters
+        ----------
+        chunks : 'auto', None or chunks
+            The blocks: as many stored objects as come near to Dask's ``array.chunk-size``; one
+            object each if None; or what `dask.array.from_array` takes.
+
+        Returns
+        -------
+        dask.array.Array
+            The array. It reads when it is computed; its name is another one each time, because the
+            dataset may have changed.
+
+        Raises
+        ------
+        MissingDependencyError
+            Dask is not installed.
+
+        Examples
+        --------
+        >>> ds.to_dask(chunks=None).numblocks
+        (1, 2)
+        """
+        self.connection.check_connected()
+        return verbs.get("to_dask")(self, chunks)
+
+    def store_dask(
+        self, array: Any, region: Sequence[slice] | None = None, *, compute: bool = True
+    ) -> Any:
+        """Write a Dask array into the dataset, in parallel by Dask's own scheduler.
+
+        The array is given blocks of whole stored objects first, so that no two workers write to
+        the same one, whatever its blocks were.
+
+        Parameters
+        ----------
+        array : dask.array.Array
+            The values.
+        region : sequence of slice, optional
+            The part of the dataset that is written; by default all of it.
+        compute : bool
+            False to return what writes when it is computed.
+
+        Returns
+        -------
+        None or dask.delayed.Delayed
+            None, or with ``compute=False`` the work to be done.
+
+        Raises
+        ------
+        ValueError
+            The array has another shape than the part that is written.
+        MissingDependencyError
+            Dask is not installed.
+
+        Examples
+        --------
+        >>> import dask.array as da
+        >>> ds.store_dask(da.ones((2, 4), chunks=(1, 3)))
+        >>> ds[0]
+        array([1, 1, 1, 1])
+        """
+        self.check_writable()
+        return verbs.get("store_dask")(self, array, region, compute)
+
     @collective
     def delete(self) -> None:
         """Delete the dataset.

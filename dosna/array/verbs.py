@@ -25,5 +25,7 @@ registry: Registry[Verb] = Registry(
         "ingest": Known("dosna.ingest.running:ingest"),
         "export": Known("dosna.export:export"),
         "query": Known("dosna.query.query:query"),
+        "store_dask": Known("dosna.integrations.dask:store_dask"),
+        "to_dask": Known("dosna.integrations.dask:to_dask"),
     },
 )

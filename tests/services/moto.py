@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
+from typing import Any
 
 
 @contextmanager
@@ -19,7 +20,15 @@ def start_moto() -> Iterator[str]:
         def log(self, *_: object) -> None:
             pass
 
-    application = DomainDispatcherApplication(create_backend_app)
+    moto = DomainDispatcherApplication(create_backend_app)
+    writing = threading.Lock()
+
+    def application(environ: Any, start_response: Any) -> Any:
+        # Moto looks at a condition and writes in two steps, between which others can write.
+        reads = environ["REQUEST_METHOD"] in ("GET", "HEAD")
+        with nullcontext() if reads else writing:
+            return moto(environ, start_response)
+
     server = make_server("127.0.0.1", 0, application, threaded=True, request_handler=Quiet)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     try:
