@@ -231,6 +231,13 @@ class Creating(ArrayHome):
         -------
         EngineDataset or None
             The new dataset. None if the usual creation has to be tried: nothing was created.
+
+        Examples
+        --------
+        >>> from dosna.core.metadata import DatasetMetadata
+        >>> three = DatasetMetadata((3,), np.dtype("i8"), 0, (3,))
+        >>> con.create_whole("three", three, {}, np.arange(3)) is None  # ram makes no requests
+        True
         """
         self._refuse(metadata, options)
 
