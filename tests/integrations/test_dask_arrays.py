@@ -11,6 +11,7 @@ from support import require
 import dosna as dn
 from dosna import errors
 
+dask = require("dask")
 da = require("dask.array")
 
 VOLUME = np.arange(13 * 17 * 5.0).reshape(13, 17, 5)
@@ -27,8 +28,11 @@ def test_blocks_are_whole_stored_objects(con):
     assert ds.to_dask(None).chunks[0] == (4, 4, 4, 1)
     assert np.array_equal(ds.to_dask().compute(), VOLUME)
     assert np.array_equal(ds.to_dask((5, 5, 5))[::3].compute(), VOLUME[::3])
-    blocks = con.create_dataset("b", (4096, 4096), "f8", chunk_size=(100, 100)).to_dask()
+    large = con.create_dataset("b", (4096, 4096), "f8", chunk_size=(100, 100))
+    with dask.config.set({"array.chunk-size": "1 MiB"}):
+        blocks = large.to_dask()
     assert blocks.chunksize[0] % 100 == blocks.chunksize[1] % 100 == 0
+    assert blocks.npartitions > 100
 
 
 def test_names_change_with_every_call(con):
