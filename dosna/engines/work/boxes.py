@@ -44,7 +44,7 @@ WINDOW_BYTES = 128 << 20
 WINDOW_OBJECTS = 32
 """Most stored objects in such a box: twice the requests that stores have under way."""
 
-_FEW_OBJECTS = 16
+_FEW_OBJECTS = 8  # as two boxes are read, and two written, at a time
 
 # Chunks are grouped for a halo, so that a neighbour is read once for the group and not once
 # for each chunk beside it; and for a source whose chunks lie across the dataset's.

@@ -13,12 +13,12 @@ from dosna.core.plan import ChunkTask
 from dosna.engines.base import Reported
 from dosna.io.parallel import only_waiting
 
-__all__ = ["READ_AHEAD", "Flow", "Overlapping"]
+__all__ = ["READ_AHEAD", "WRITE_BEHIND", "Flow", "Overlapping"]
 
 T = TypeVar("T")
 
-READ_AHEAD = 2
-"""The boxes that are being read at a time.
+READ_AHEAD = WRITE_BEHIND = 2
+"""The boxes that are being read, and written, at a time.
 
 With one, few requests would be under way whenever the last ones of a box are waited for.
 """
@@ -54,7 +54,7 @@ class Flow:
         self.ahead, self.behind = ahead, behind
         self._stop = threading.Event()
         self._reading: deque[tuple[ChunkTask, Future[Any]]] = deque()
-        self._writing: Future[None] | None = None
+        self._writing: deque[Future[None]] = deque()
         self._threads: ThreadPoolExecutor | None = None
 
     def __enter__(self) -> Self:
@@ -63,7 +63,7 @@ class Flow:
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         try:
             if kind is None:
-                self._wait_for_write()
+                self._wait_for_writes(0)
         finally:
             self._stop.set()
             if self._threads is not None:
@@ -86,11 +86,11 @@ class Flow:
         tuple
             The task and its values.
         """
+        left = iter(tasks)
         if not self.ahead:
-            for task in tasks:
+            while (task := self._next(tasks, left, 0)) is not None:
                 yield task, read(task)
             return
-        left = iter(tasks)
         self._read_on(read, tasks, left, 0)
         while self._reading:
             # Nothing here keeps the values, which the caller may drop.
@@ -107,12 +107,18 @@ class Flow:
     ) -> None:
         """Begin to read as many boxes as may be under way."""
         while len(self._reading) < READ_AHEAD:
-            if isinstance(tasks, Reported):
-                tasks.ahead = len(self._reading) + taken
-            task = next(left, None)
+            task = self._next(tasks, left, len(self._reading) + taken)
             if task is None:
                 return
             self._reading.append((task, self._submit(read, task)))
+
+    def _next(
+        self, tasks: Iterable[ChunkTask], left: Iterator[ChunkTask], ahead: int
+    ) -> ChunkTask | None:
+        """Take the next task; `ahead` of them are not worked on yet. None at the end."""
+        if isinstance(tasks, Reported):
+            tasks.ahead = ahead + sum(not writing.done() for writing in self._writing)
+        return next(left, None)
 
     def _taken(self) -> tuple[ChunkTask, Any]:
         task, future = self._reading.popleft()
@@ -122,32 +128,30 @@ class Flow:
             del future  # or an error and its traceback would keep one another
 
     def write(self, write: Callable[..., None], *arguments: Any) -> None:
-        """Call a function that writes a box, after the one before has been written.
+        """Call a function that writes a box, once all but the last one are written.
 
         Parameters
         ----------
         write : callable
             The function.
         *arguments
-            Its arguments. Values among them must not be changed any more.
+            Its arguments. Values among them must not be changed before the call after the next.
         """
         if not self.behind:
             write(*arguments)
             return
-        self._wait_for_write()
-        self._writing = self._submit(write, *arguments)
+        self._wait_for_writes(WRITE_BEHIND - 1)
+        self._writing.append(self._submit(write, *arguments))
 
-    def _wait_for_write(self) -> None:
-        writing, self._writing = self._writing, None
-        if writing is not None:
-            try:
-                writing.result()
-            finally:
-                del writing
+    def _wait_for_writes(self, left: int) -> None:
+        while len(self._writing) > left:
+            self._writing.popleft().result()
 
     def _submit(self, function: Callable[..., T], *arguments: Any) -> Future[T]:
         if self._threads is None:
-            self._threads = ThreadPoolExecutor(READ_AHEAD + 1, thread_name_prefix="dosna-flow")
+            self._threads = ThreadPoolExecutor(
+                READ_AHEAD + WRITE_BEHIND, thread_name_prefix="dosna-flow"
+            )
         return self._threads.submit(self._run, function, arguments)
 
     def _run(self, function: Callable[..., T], arguments: tuple[Any, ...]) -> T:

@@ -26,7 +26,7 @@ from dosna.engines.work.boxes import (
     objects_of,
     read_source,
 )
-from dosna.engines.work.flow import Flow, Overlapping
+from dosna.engines.work.flow import WRITE_BEHIND, Flow, Overlapping
 
 __all__ = ["Load", "is_fill", "load_block"]
 
@@ -83,14 +83,14 @@ class _Reader:
     source : object
         The source.
     behind : bool
-        Whether one box is written while the next is read.
+        Whether boxes are written while the next is read.
     """
 
     def __init__(self, source: Any, behind: bool) -> None:
         self._source = source
         # A source may use its memory again before it is written.
         self._copies = behind and not (is_remote(source) or isinstance(source, np.ndarray))
-        self._memory = Memory(1 + behind)
+        self._memory = Memory(1 + WRITE_BEHIND if behind else 1)
 
     def __call__(self, task: ChunkTask) -> Array:
         source, box = self._source, task.out

@@ -30,7 +30,7 @@ from dosna.engines.work.boxes import (
     read_box,
     write_object,
 )
-from dosna.engines.work.flow import Flow, Overlapping
+from dosna.engines.work.flow import WRITE_BEHIND, Flow, Overlapping
 
 Func = Callable[[Any], Any]
 
@@ -135,7 +135,7 @@ def _replace_boxes(
     """Write the result for each chunk of the boxes of one dataset to another, or the same."""
     meta, grain = target.metadata, target.grain
     behind = overlaps and target.remote
-    memory = Memory(2) if behind else None
+    memory = Memory(1 + WRITE_BEHIND) if behind else None
     with Flow(ahead=overlaps and source.remote, behind=behind) as flow:
         for task, block in flow.read(lambda task: read_box(source, task.out), tasks):
 
