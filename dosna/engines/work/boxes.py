@@ -38,8 +38,14 @@ __all__ = [
 ]
 
 
-WINDOW_BYTES = 128 << 20
-"""Most bytes that are held for one box of a remote dataset, unless a limit is given."""
+WINDOW_BYTES = 48 << 20
+"""Most bytes that are held for a box of many stored objects of a remote dataset.
+
+Larger ones gain nothing, and malloc takes the memory of arrays above 32 MiB fresh each time.
+"""
+
+_ROOM = 128 << 20
+"""Bytes of which two smallest boxes may take half each, unless a limit is given."""
 
 WINDOW_OBJECTS = 32
 """Most stored objects in such a box: twice the requests that stores have under way."""
@@ -205,7 +211,7 @@ def window(
     block_bytes : int
         The bytes that the work holds for the smallest box.
     limit : int, optional
-        The most bytes to hold for a box; `WINDOW_BYTES` by default.
+        The most bytes to hold for a box.
     workers : int
         The number of workers, all of which should find work.
 
@@ -215,11 +221,11 @@ def window(
         The extent of a box, of whole smallest ones.
     """
     grid = [-(-n // b) for n, b in zip(shape, block, strict=True)]
-    held = (WINDOW_BYTES if limit is None else limit) // max(1, block_bytes)
+    room, block_bytes = _ROOM if limit is None else limit, max(1, block_bytes)
     # One worker needs some boxes too, so that reading and writing overlap, but no small ones.
     count = prod(grid)
     boxes = 4 * workers if workers > 1 else max(1, min(4, count // _FEW_OBJECTS))
-    most = min(held, WINDOW_OBJECTS, count // boxes)
+    most = min(min(room, WINDOW_BYTES) // block_bytes, WINDOW_OBJECTS, count // boxes)
     extent = list(block)
     # From the last axis on, because neighbours there are neighbours in memory.
     for axis in reversed(range(len(grid))):
@@ -231,7 +237,7 @@ def window(
         if parts > 1:
             break
         most //= together
-    return Window(tuple(extent), held > 1)
+    return Window(tuple(extent), room // block_bytes > 1)
 
 
 def plain(data: Any) -> Array:
