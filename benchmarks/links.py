@@ -33,10 +33,12 @@ LAYOUTS: dict[str, dict[str, Any]] = {
     "gzip": {"chunks": (1, 512, 512), "compression": "gzip"},
     "gzip and shuffle": {"chunks": (16, 128, 128), "compression": "gzip", "shuffle": True},
     "zstd": {"chunks": (1, 512, 512), "plugin": "Zstd"},
+    "bitshuffle": {"chunks": (1, 512, 512), "plugin": "Bitshuffle"},
 }
 KEYS: dict[str, Any] = {
     "all": ...,
     "one plane": (5,),
+    "a plane across": (slice(None), slice(None), 7),
     "a box": (slice(3, 14), slice(100, 300), slice(200, 400)),
     "one element": (7, 300, 200),
 }
