@@ -6,17 +6,23 @@ long requests would take. Each worker has 16 requests under way. A request waits
 the store's rate limit, then for the latency, then for its share of the bandwidth. Time is that of
 the simulation, but "µs a chunk", which is what this machine's processor takes.
 
-Counts are exact for the sizes that are run. The last table extends them to sizes that are not: it
-is printed only if requests, bytes and processor time per chunk are the same at the two largest
-sizes, within a fifth.
+Counts are exact for the sizes that are run. A table extends them to sizes that are not: a row is
+printed only if the requests, and the bytes of documents and lists, that each further chunk costs
+are the same between the two largest sizes and between the two before, within a fifth; others are
+named. Memory is what Python allocates at most, in a run of its own. ``--checked`` runs loads and
+reads against radosgw on loopback too, behind a proxy with the latency that is simulated, and
+compares requests and times.
 """
 
 from __future__ import annotations
 
 import argparse
+import hashlib
 import heapq
+import math
 import sys
 import time
+import tracemalloc
 from bisect import bisect_left, insort
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
@@ -31,7 +37,7 @@ import numpy as np
 import dosna as dn
 from dosna.backends import Backend, registry
 from dosna.backends.stores.connection import ABSENT, StoreConnection
-from dosna.backends.stores.store import Blob, Store, VersionConflict
+from dosna.backends.stores.store import Beside, Blob, Sized, Store, VersionConflict
 from dosna.engines import Engine
 from dosna.engines import registry as engines
 from dosna.engines.base import Runner
@@ -73,7 +79,6 @@ class Simulated(Store):
         self.sharing = 1
         """The workers that share the rate and the bandwidth at present."""
         self._keys: list[str] = []
-        self._version = 0
         self.start(0.0)
 
     def start(self, now: float) -> None:
@@ -100,18 +105,20 @@ class Simulated(Store):
             return blob
         return Blob(blob.data[slice(*byte_range)], blob.version, blob.mark)
 
-    def put(self, key: str, data: bytes, expected: str | None = None) -> None:
-        self.put_marked(key, data, expected, None)
+    def put(self, key: str, data: bytes, expected: str | None = None) -> str:
+        return self.put_marked(key, data, expected, None)
 
-    def put_marked(self, key: str, data: bytes, expected: str | None, mark: str | None) -> None:
+    def put_marked(self, key: str, data: bytes, expected: str | None, mark: str | None) -> str:
         self._request("PUT", key, len(data))
         found = self.blobs[key].version if key in self.blobs else ABSENT
         if expected is not None and found != expected:
             raise VersionConflict(f"{key} has version {found!r}, not {expected!r}")
         if found == ABSENT:
             insort(self._keys, key)
-        self._version += 1
-        self.blobs[key] = Blob(bytes(data), str(self._version), mark)
+        # As ETags are, versions are of the bytes alone.
+        version = hashlib.md5(data, usedforsecurity=False).hexdigest()
+        self.blobs[key] = Blob(bytes(data), version, mark)
+        return version
 
     def delete(self, key: str) -> bool:
         self._request("DELETE", key, 0)
@@ -130,12 +137,25 @@ class Simulated(Store):
             for key in found[start : start + self.deletes_at_once]:
                 self._remove(key)
 
-    def list(self, prefix: str) -> Iterator[str]:
+    def pages(self, prefix: str) -> Iterator[Sized]:
         first = bisect_left(self._keys, prefix)
-        found = self._keys[first : bisect_left(self._keys, prefix + chr(0x10FFFF))]
-        for start in range(0, max(1, len(found)), 1000):
-            self._request("LIST", "", 100 * len(found[start : start + 1000]))
-            yield from found[start : start + 1000]
+        end = bisect_left(self._keys, prefix + chr(0x10FFFF))
+        for start in range(first, max(first + 1, end), 1000):
+            found = self._keys[start : min(end, start + 1000)]
+            self._request("LIST", "", 100 * len(found))
+            yield [(key, len(self.blobs[key].data)) for key in found]
+
+    def list(self, prefix: str) -> Iterator[str]:
+        for page in self.pages(prefix):
+            yield from (key for key, _ in page)
+
+    def beside(self, folder: str, part: str, document: str = "") -> Beside | None:
+        self._request("LIST", "", 100)
+        first = f"{folder}{part}/"
+        at = bisect_left(self._keys, first)
+        taken = at < len(self._keys) and self._keys[at].startswith(first)
+        found = self.blobs.get(folder + document)
+        return Beside(taken, ABSENT if found is None else found.version)
 
     def for_each(
         self, work: Callable[[Any], object], items: Iterable[Any], nbytes: int = 0
@@ -153,6 +173,7 @@ class SimulatedConnection(StoreConnection):
     """A connection to a simulated store."""
 
     shared_between_processes = True
+    creates_together = True
     place: Simulated
 
     def open_store(self) -> Store:
@@ -198,16 +219,22 @@ class Cost:
     documents: int
     seconds: float
     processor: float
+    memory: int = 0
 
 
 def measured(store: Simulated, work: Callable[[], object]) -> Cost:
-    store.used = Used()
+    store.used, held = Used(), 0
+    if tracemalloc.is_tracing():
+        tracemalloc.reset_peak()
+        held = tracemalloc.get_traced_memory()[0]
     begin, before = time.process_time(), store.now
     work()
     processor = time.process_time() - begin
+    memory = tracemalloc.get_traced_memory()[1] - held if tracemalloc.is_tracing() else 0
     used = store.used
     seconds = store.now - before
-    return Cost(sum(used.requests.values()), used.nbytes, used.documents, seconds, processor)
+    requests = sum(used.requests.values())
+    return Cost(requests, used.nbytes, used.documents, seconds, processor, memory)
 
 
 class Zeros:
@@ -248,6 +275,27 @@ def on_chunks(chunks: int, cloud: Cloud) -> dict[str, Cost]:
     return found
 
 
+def in_memory(chunks: int) -> dict[str, Cost]:
+    """Measure the memory of work that adds nothing to the simulated store."""
+    store = SimulatedConnection.place = Simulated(Cloud())
+    side, most = round(chunks**0.5), "2 MiB"
+    with dn.Connection("scale", backend="simulated", engine="cpu") as con:
+        ds = con.create_dataset("a", (side, side * 128), "f8", chunk_size=(1, 128))
+        zeros = Zeros(ds.shape)
+        ds.load(zeros)
+        works: dict[str, Callable[[], object]] = {
+            "load": lambda: ds.load(zeros, memory_limit=most),
+            "load what is missing": lambda: ds.load(zeros, missing=True, memory_limit=most),
+            "sum": ds.sum,
+            "verify": ds.verify,
+            "apply": lambda: ds.apply(np.negative, memory_limit=most),
+            "compare": lambda: ds.compare(zeros, memory_limit=most),
+            "written_chunks": ds.written_chunks,
+            "clear": ds.clear,
+        }
+        return {name: measured(store, work) for name, work in works.items()}
+
+
 def on_datasets(count: int, cloud: Cloud) -> dict[str, Cost]:
     """Measure work over many datasets of one chunk."""
     store = SimulatedConnection.place = Simulated(cloud)
@@ -258,6 +306,7 @@ def on_datasets(count: int, cloud: Cloud) -> dict[str, Cost]:
         found["create one more"] = measured(store, lambda: con.create_dataset("x", (2,)))
         found["open one"] = measured(store, lambda: con["all/entry/d0"])
         found["list all"] = measured(store, lambda: list(con))
+        found["the store's own list"] = measured(store, lambda: list(store.list("")))
         found["delete one"] = measured(store, lambda: con.del_dataset("x"))
     return found
 
@@ -275,18 +324,124 @@ def table(title: str, sizes: list[int], costs: list[dict[str, Cost]], unit: str)
             )
 
 
+def memory_table(sizes: list[int]) -> None:
+    """Print the memory that work takes, and what it takes more for each further chunk."""
+    tracemalloc.start()
+    costs = [in_memory(n) for n in sizes]
+    tracemalloc.stop()
+    print(
+        "\nMemory\n\n| work | " + " | ".join(f"{n:,} chunks" for n in sizes) + " | bytes a chunk |"
+    )
+    print("| --- |" + " --: |" * (len(sizes) + 1))
+    for name in costs[0]:
+        cells = [f"{cost[name].memory / 1024:,.0f} KiB" for cost in costs]
+        more = (costs[-1][name].memory - costs[-2][name].memory) / (sizes[-1] - sizes[-2])
+        print(f"| {name} | {' | '.join(cells)} | {max(0.0, more):,.1f} |")
+
+
+def extended(sizes: list[int], costs: list[dict[str, Cost]], cloud: Cloud) -> None:
+    """Print what work over all chunks costs for more of them than were run."""
+    print(f"\nExtended, {cloud.workers:,} workers\n")
+    print("| work | chunks | requests | TB | of documents and lists, MB | least time, h |")
+    print("| --- | --: | --: | --: | --: | --: |")
+    for name in costs[0]:
+        c = [cost[name] for cost in costs[-3:]]
+        n = sizes[-3:]
+        steps = [
+            [(b.requests - a.requests) / (m - k), (b.documents - a.documents) / (m - k)]
+            for a, b, k, m in zip(c, c[1:], n, n[1:], strict=False)
+        ]
+        (one, _), (two, _) = steps
+        if max(one, two) > 1.2 * min(one, two):
+            print(f"| {name} | not as many as the chunks | | | | |")
+            continue
+        for chunks in (10**6, 10**7, 10**8, 10**9):
+            requests = c[-1].requests + (chunks - n[-1]) * steps[-1][0]
+            documents = c[-1].documents + (chunks - n[-1]) * max(0.0, steps[-1][1])
+            nbytes = c[-1].nbytes / n[-1] * chunks
+            under_way = cloud.workers * IN_FLIGHT
+            seconds = max(
+                requests / cloud.rate,
+                nbytes / cloud.bandwidth,
+                requests * cloud.latency / under_way,
+            )
+            print(
+                f"| {name} | {chunks:.0e} | {requests:.2e} | {nbytes / 1e12:,.1f} | "
+                f"{documents / 1e6:,.1f} | {seconds / 3600:,.1f} |"
+            )
+
+
+def check() -> None:
+    """Compare requests and times with those of radosgw behind a proxy with a latency."""
+    sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
+    from services import aws_environment, start_ceph
+    from services.proxy import Proxy
+    from services.s3 import make_client
+
+    cloud, side = Cloud(bandwidth=math.inf, rate=math.inf), 16
+    shape = (side, side * ELEMENTS)
+
+    def works(con: dn.Connection) -> dict[str, Callable[[], object]]:
+        con.create_dataset("first", data=[0])  # which learns what the server honours
+        ds = con.create_dataset("a", shape, "f8", chunk_size=(1, ELEMENTS))
+        return {
+            "create": lambda: con.create_dataset("x", data=np.zeros(2)),
+            "ingest one": lambda: con.ingest(np.zeros(2), "y"),
+            "load": lambda: ds.load(Zeros(shape)),
+            "sum": ds.sum,
+            "verify": ds.verify,
+            "map": lambda: ds.map(np.negative, "b"),
+            "written_chunks": ds.written_chunks,
+            "list": lambda: list(con),
+            "open": lambda: con["a"],
+            "delete": lambda: con.del_dataset("b"),
+        }
+
+    print(f"\nChecked: {side * side} chunks, {cloud.latency * 1e3:g} ms of latency\n")
+    print("| work | requests, simulated | measured | s, simulated | measured |")
+    print("| --- | --: | --: | --: | --: |")
+    store = SimulatedConnection.place = Simulated(cloud)
+    with (
+        start_ceph("--gateway") as ceph,
+        aws_environment(ceph.access_key, ceph.secret_key),
+        Proxy(ceph.endpoint_url, lambda request: cloud.latency) as proxy,
+        dn.Connection("scale", backend="simulated", engine="cpu") as con,
+    ):
+        make_client(ceph.endpoint_url).create_bucket(Bucket="scale")
+        simulated = {name: measured(store, work) for name, work in works(con).items()}
+        options: Any = {"endpoint_url": proxy.url, "bucket": "scale"}
+        with dn.Connection("scale", backend="s3", engine="cpu", **options) as real:
+            for name, work in works(real).items():
+                proxy.reset()
+                proxy.fault = lambda request: cloud.latency
+                begin = time.perf_counter()
+                work()
+                seconds, cost = time.perf_counter() - begin, simulated[name]
+                print(
+                    f"| {name} | {cost.requests} | {len(proxy.requests)} | {cost.seconds:.2f} | "
+                    f"{seconds:.2f} |"
+                )
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--most", type=int, default=100_000, help="the most chunks that are run")
+    parser.add_argument("--most", type=int, default=16_384, help="the most chunks that are run")
+    parser.add_argument("--datasets", type=int, default=3000, help="the most datasets")
+    parser.add_argument("--checked", action="store_true", help="compare with radosgw as well")
     options = parser.parse_args()
-    sizes = [n for n in (1024, 10_000, 99_856, 1_000_000) if n <= options.most]
+    sizes = [n for n in (1024, 4096, 16_384, 99_856, 1_000_000) if n <= options.most]
     cloud = Cloud()
     on_chunks(100, cloud)  # imports and caches
-    table("One worker", sizes, [on_chunks(n, cloud) for n in sizes], "chunk")
-    many = Cloud(workers=1000)
-    table("1,000 workers", sizes, [on_chunks(n, many) for n in sizes], "chunk")
-    counts = [n for n in (100, 1000, 10_000) if n <= options.most]
+    for each, title in ((cloud, "One worker"), (Cloud(workers=1000), "1,000 workers")):
+        costs = [on_chunks(n, each) for n in sizes]
+        table(title, sizes, costs, "chunk")
+        if len(sizes) > 2:
+            extended(sizes, costs, each)
+    memory_table([4096, 16_384, 36_864])
+    counts = [n for n in (300, 3000, 10_000, 100_000) if n <= options.datasets]
     table("Datasets of one chunk", counts, [on_datasets(n, cloud) for n in counts], "dataset")
+    if options.checked:
+        check()
 
 
 if __name__ == "__main__":
