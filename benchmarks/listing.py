@@ -1,0 +1,87 @@
+"""Compare listing many datasets with the store's own list of everything that is there.
+
+Run ``python benchmarks/listing.py [--datasets N] [--folder PATH]``; it needs what
+``run_tests.sh --install`` installs. The datasets have one chunk each, in 20 groups. The own list is
+a walk through all folders, the pages of boto3, or librados' list of the pool. ``open`` is the time
+to open one of the datasets. Times are the shortest of rounds in which everybody works in turn.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+import numpy as np
+from services import aws_environment, start_ceph
+from services.s3 import make_client
+from timing import OURS, minima
+
+import dosna as dn
+
+AIM = 2.0
+SECONDS = 5.0
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--datasets", type=int, default=10_000)
+    parser.add_argument("--folder", help="where files are; a temporary folder by default")
+    options = parser.parse_args()
+    count = options.datasets
+    with tempfile.TemporaryDirectory(dir=options.folder) as folder:
+        for backend in ("file", "hdf5"):
+            place = f"{folder}/{backend}"
+            os.makedirs(place)
+            row(count, place, lambda place=place: walk(place), backend)
+    with (
+        start_ceph("--gateway", "--pool=kit") as ceph,
+        aws_environment(ceph.access_key, ceph.secret_key),
+    ):
+        client = make_client(ceph.endpoint_url)
+        client.create_bucket(Bucket="out")
+        pages = client.get_paginator("list_objects_v2").paginate(Bucket="out", Prefix="x/")
+        where: dict[str, Any] = {"endpoint_url": ceph.endpoint_url, "bucket": "out"}
+        row(count, "x", lambda: [o["Key"] for p in pages for o in p["Contents"]], "s3", **where)
+        row(count, "kit", None, "ceph", conffile=ceph.conf)
+
+
+def row(
+    count: int, place: str, own: Callable[[], object] | None, backend: str, **options: Any
+) -> None:
+    """Print a row for one backend."""
+    arrays = {f"group{n % 20}/d{n}": np.zeros(2) for n in range(count)}
+    with dn.Connection(place, backend=backend, engine="cpu", **options) as con:
+        con.ingest(arrays, "run")
+        if own is None:
+            objects = con.instance.raw_store._handle().objects
+            own = lambda: [found.key for found in objects.list_objects()]  # noqa: E731
+        work = {OURS: lambda: list(con), "own": own, "open": lambda: con["run/group1/d1"]}
+        best = minima(work, SECONDS)
+    ratio = best[OURS] / best["own"]
+    print(
+        f"{backend}, {count} datasets: dosna {best[OURS] * 1e3:.1f} ms; own list "
+        f"{best['own'] * 1e3:.1f}, {ratio:.2f} x (aim {AIM:g}{'!' if ratio > AIM else ''}); open "
+        f"{best['open'] * 1e3:.2f}",
+        flush=True,
+    )
+
+
+def walk(path: str) -> int:
+    """Count all files and folders below a folder."""
+    found = 0
+    with os.scandir(path) as entries:
+        for entry in entries:
+            found += 1 + (walk(entry.path) if entry.is_dir(follow_symlinks=False) else 0)
+    return found
+
+
+if __name__ == "__main__":
+    main()
