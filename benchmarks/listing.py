@@ -1,9 +1,9 @@
 """Compare listing many datasets with the store's own list of everything that is there.
 
 Run ``python benchmarks/listing.py [--datasets N] [--folder PATH]``; it needs what
-``run_tests.sh --install`` installs. The datasets have one chunk each, in 20 groups. The own list is
-a walk through all folders, the pages of boto3, or librados' list of the pool. ``open`` is the time
-to open one of the datasets. Times are the shortest of rounds in which everybody works in turn.
+``run_tests.sh --install`` installs. The datasets have one chunk each, in 20 groups. The own list
+is a walk through all folders, the pages of boto3, or librados' list of the pool. ``open`` is the
+time to open one of the datasets. Times are the shortest of rounds in which everybody works in turn.
 """
 
 from __future__ import annotations
@@ -47,9 +47,14 @@ def main() -> None:
     ):
         client = make_client(ceph.endpoint_url)
         client.create_bucket(Bucket="out")
-        pages = client.get_paginator("list_objects_v2").paginate(Bucket="out", Prefix="x/")
+        pages = client.get_paginator("list_objects_v2")
+
+        def keys() -> list[str]:
+            found = pages.paginate(Bucket="out", Prefix="x/")
+            return [item["Key"] for page in found for item in page["Contents"]]
+
         where: dict[str, Any] = {"endpoint_url": ceph.endpoint_url, "bucket": "out"}
-        row(count, "x", lambda: [o["Key"] for p in pages for o in p["Contents"]], "s3", **where)
+        row(count, "x", keys, "s3", **where)
         row(count, "kit", None, "ceph", conffile=ceph.conf)
 
 
