@@ -3,7 +3,7 @@
 Run ``python benchmarks/listing.py [--datasets N] [--folder PATH]``; it needs what
 ``run_tests.sh --install`` installs. The datasets have one chunk each, in 20 groups. The own list
 is a walk through all folders, the pages of boto3, or librados' list of the pool. ``open`` is the
-time to open one of the datasets. Times are the shortest of rounds in which everybody works in turn.
+time to open one of the datasets. Times are the shortest of rounds in which everybody works.
 """
 
 from __future__ import annotations
