@@ -210,7 +210,7 @@ class _Workers:
             from dask.distributed import Client
         except ImportError as error:
             raise MissingDependencyError(
-                f"the address of a scheduler needs Dask ({error}): pip install distributed"
+                f"the address of a scheduler needs Dask ({error}): pip install 'dosna[dask]'"
             ) from error
         host = address.partition("://")[2] or address
         if not re.search(r":\d+$", host):

@@ -380,7 +380,7 @@ def test_capabilities(start_cluster, ceph_class, name):
         assert can == dict.fromkeys(can, False) | {"admin": True, "reader": True}
 
 
-@pytest.mark.slow
+@pytest.mark.fault
 def test_an_osd_that_dies_in_the_midst_costs_no_rows(start_cluster, ceph_class, name):
     values = np.random.default_rng(0).random(1 << 19, "f4")
     with (
