@@ -23,8 +23,13 @@ def administrator(ceph: Ceph) -> Iterator[Any]:
 def command(ceph: Ceph, prefix: str, **arguments: Any) -> Any:
     """Send the monitor a command, and give its answer."""
     with administrator(ceph) as cluster:
-        message = json.dumps({"prefix": prefix, "format": "json", **arguments})
-        status, out, error = cluster.mon_command(message, b"", timeout=200)
+        return send(cluster, prefix, **arguments)
+
+
+def send(cluster: Any, prefix: str, **arguments: Any) -> Any:
+    """Send a command as the administrator whose connection it is."""
+    message = json.dumps({"prefix": prefix, "format": "json", **arguments})
+    status, out, error = cluster.mon_command(message, b"", timeout=200)
     assert status == 0, error
     return json.loads(out) if out.strip() else None
 

@@ -184,7 +184,9 @@ class Cluster:
         for number, process in enumerate(making):
             if process.wait():
                 raise SystemExit(f"osd.{number} could not be made")
-            self.launch(f"osd.{number}", "ceph-osd", "-f", "-i", str(number))
+            # As in a container, whose host an OSD names for its own.
+            host = f"NODE_NAME=host-{number}"
+            self.launch(f"osd.{number}", "env", host, "ceph-osd", "-f", "-i", str(number))
         self.wait_until(lambda: self.ask("osd stat")["num_up_osds"] == self.osds)
 
     def make_pool(self, pool: str) -> None:

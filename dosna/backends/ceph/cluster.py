@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import errno
+import json
 import math
 import os
 import threading
@@ -15,7 +16,7 @@ from typing import Any, TypeVar
 
 import rados
 
-from dosna.errors import ConfigurationError, ConnectionError
+from dosna.errors import ConfigurationError, ConnectionError, StorageError
 from dosna.io.fork import ForkGuard
 
 __all__ = ["FORBIDDEN", "Cluster", "Settings", "reason"]
@@ -91,6 +92,21 @@ class Cluster:
         """Return the value of a Ceph option, as this client knows it."""
         value: str = self._rados.conf_get(name)
         return value
+
+    def ask(self, prefix: str, **arguments: object) -> Any:
+        """Return a monitor's answer to a command that only reads.
+
+        Raises
+        ------
+        StorageError
+            The command was refused, or was not answered in time.
+        """
+        command = json.dumps({"prefix": prefix, "format": "json", **arguments})
+        # The time limit is rados_mon_op_timeout: librados ignores that of the call.
+        status, out, why = self._rados.mon_command(command, b"")
+        if status:
+            raise StorageError(f"`ceph {prefix}` failed: {why or reason(-status)}")
+        return json.loads(out)
 
     def open_pool(self) -> Any:
         """Open an I/O context."""

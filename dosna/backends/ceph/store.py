@@ -22,6 +22,7 @@ import rados
 
 from dosna.backends.ceph import entries as omap
 from dosna.backends.ceph.cluster import FORBIDDEN, Cluster, Settings, reason
+from dosna.backends.ceph.places import Places
 from dosna.backends.stores.store import (
     ABSENT,
     MOST_ATTEMPTS,
@@ -103,6 +104,7 @@ class CephStore(Store):
         self._local = threading.local()
         self._sizes: Cache[int] = Cache(_MOST_SIZES)
         self._executes: bool | None = None  # is not known yet
+        self._places = Places(settings.pool, settings.timeout)
         self._workers = Workers("dosna-ceph", _IN_FLIGHT, _BYTES_IN_FLIGHT)
 
     @property
@@ -300,6 +302,9 @@ class CephStore(Store):
                 return None
             self.put(END, b"")
         return END
+
+    def locations(self, key: str) -> tuple[str, ...]:
+        return self._places.hosts(key, self.cluster.ask)
 
     def can_execute(self) -> bool:
         if self._executes is None:

@@ -113,6 +113,9 @@ class StoreDataset(WatchedDataset):
     def schedules_requests(self) -> bool:
         return self.store.schedules_requests
 
+    def locations(self, idx: Shape) -> tuple[str, ...]:
+        return self.store.locations(self.key(idx))
+
     def for_each(self, work: Callable[[T], object], items: Iterable[T], nbytes: int = 0) -> None:
         self.store.for_each(work, items, nbytes)
 

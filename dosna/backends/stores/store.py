@@ -264,6 +264,13 @@ class Store(ABC):
         for item in items:
             work(item)
 
+    def locations(self, key: str) -> tuple[str, ...]:
+        """Return the names of the hosts where an object lies or would lie, the best first.
+
+        The result is empty where the store does not know; that is never an error.
+        """
+        return ()
+
     def can_execute(self) -> bool:
         """Return True if `execute` is worth trying. A store asks its servers once."""
         return False
@@ -376,6 +383,9 @@ class StoreView(Store):
 
     def for_each(self, work: Callable[[T], object], items: Iterable[T], nbytes: int = 0) -> None:
         self._store.for_each(work, items, nbytes)
+
+    def locations(self, key: str) -> tuple[str, ...]:
+        return self._store.locations(key)
 
     def can_execute(self) -> bool:
         return self._store.can_execute()

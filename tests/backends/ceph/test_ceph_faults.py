@@ -289,6 +289,16 @@ def test_a_monitor_that_is_paused(cluster):
         con.del_dataset("unwatched")
 
 
+def test_places_are_unknown_while_no_monitor_answers(cluster):
+    with connection(cluster, timeout=1) as con:
+        store = con.instance.store
+        assert store.locations("x")
+        with paused(cluster, "mon.a"):
+            store._places._fresh_until = 0.0
+            with within(4):
+                assert not any(store.locations(f"x{number}") for number in range(100))
+
+
 @pytest.mark.fault
 def test_an_osd_that_hangs_is_replaced_by_the_others(cluster):
     """When the monitor has heard that it does not answer, which takes the grace of 20 s."""
