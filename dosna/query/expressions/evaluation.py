@@ -67,9 +67,6 @@ _COMPARE: dict[str, Callable[..., Any]] = {
     ">=": np.greater_equal,
 }
 _BITS: dict[str, Callable[..., Any]] = {"&&": np.bitwise_and, "||": np.bitwise_or}
-_MANY = 16
-"""Values after ``in`` from which they are sorted."""
-
 _LOGICAL: dict[str, Callable[..., Any]] = {"&&": np.logical_and, "||": np.logical_or}
 _PYTHON: dict[str, Callable[..., Any]] = {
     "+": operator.add,
@@ -230,31 +227,13 @@ def _logical(expr: Logical, values: list[Value]) -> Value:
 
 def _in(expr: In, values: list[Value]) -> Value:
     operand, *choices = values
-    if len(choices) > _MANY and not is_text(operand) and not hasattr(operand, "layout"):
-        found = _in_many(operand, choices)
-        if found is not None:
-            return found
+    many = None if hasattr(operand, "layout") else expr.sought(dtype_of(operand))
+    if many is not None:
+        return apply(lambda x: np.isin(x, many), operand)
     found = _compare_two("==", operand, choices[0])
     for choice in choices[1:]:
         found = _join("||", found, _compare_two("==", operand, choice), may_overwrite=True)
     return found
-
-
-def _in_many(operand: Value, choices: list[Value]) -> Value:
-    """Look numbers up among many; None if they are not all of the operand's kind."""
-    dtype = dtype_of(operand)
-    if dtype is None or dtype.kind not in "iuf":
-        return None
-    if dtype.kind == "f":
-        if not all(type(choice) in (int, float) for choice in choices):
-            return None
-        sought = np.array([choice for choice in choices if choice == choice], dtype)
-    else:
-        if not all(type(choice) is int for choice in choices):
-            return None
-        limits = np.iinfo(dtype)
-        sought = np.array([c for c in choices if limits.min <= c <= limits.max], dtype)
-    return apply(lambda x: np.isin(x, sought), operand)
 
 
 def _item(expr: Item, values: list[Value]) -> Value:

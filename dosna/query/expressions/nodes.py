@@ -9,6 +9,11 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from dosna.core.types import Array
 
 __all__ = [
     "LEVELS",
@@ -296,3 +301,30 @@ class In(Expr):
     def __str__(self) -> str:
         operand = self._inside(self.operand, self.level)
         return f"{operand} in ({', '.join(map(str, self.values))})"
+
+    @cached_property
+    def _sought(self) -> dict[np.dtype[Any], Array | None]:
+        return {}
+
+    def sought(self, dtype: np.dtype[Any] | None) -> Array | None:
+        """Return the values in a dtype, sorted; None if they are few, or of another kind."""
+        if dtype is None or dtype.kind not in "iuf" or len(self.values) <= _FEW:
+            return None
+        if dtype not in self._sought:
+            self._sought[dtype] = _as_sorted([one.value for one in self.values], dtype)
+        return self._sought[dtype]
+
+
+_FEW = 16
+"""Values that are compared one by one."""
+
+
+def _as_sorted(values: list[Any], dtype: np.dtype[Any]) -> Array | None:
+    kinds = (int, float) if dtype.kind == "f" else (int,)
+    if any(type(value) not in kinds for value in values):
+        return None
+    if dtype.kind == "f":
+        with np.errstate(over="ignore"):
+            return np.unique(np.array([value for value in values if value == value], dtype))
+    limits = np.iinfo(dtype)
+    return np.unique(np.array([v for v in values if limits.min <= v <= limits.max], dtype))

@@ -43,6 +43,7 @@ from dosna.query.expressions.spans import (
     either,
     literal_span,
     negated,
+    truth,
 )
 from dosna.query.expressions.values import is_scalar
 
@@ -117,7 +118,8 @@ class _Reader:
         # Lists of lists have only the lengths of the outer ones.
         if not isinstance(expr, (Logical, Unary)) and self._is_deep(expr):
             return ANYTHING
-        spans = [self.span(child) for child in expr.children]
+        operands = (expr.operand,) if isinstance(expr, In) else expr.children
+        spans = [self.span(child) for child in operands]
         return self._combine(expr, spans)
 
     def _is_deep(self, expr: Expr) -> bool:
@@ -132,7 +134,7 @@ class _Reader:
                 pairs = zip(ops, spans, spans[1:], strict=False)
                 return functools.reduce(both, [compare(op, a, b) for op, a, b in pairs])
             case In():
-                return functools.reduce(either, [compare("==", spans[0], b) for b in spans[1:]])
+                return _among(expr, spans[0])
             case Unary(op):
                 return negated(*spans) if op == "!" else compute_span(_UNARY[op], *spans)
             case Binary(op):
@@ -175,6 +177,18 @@ class _Reader:
         if lo is None or hi is None:
             return replace(nothing, nan=True, known=False)
         return replace(nothing, lo=lo, hi=hi)
+
+
+def _among(expr: In, span: Span) -> Span:
+    """Return what ``x in (…)`` can be."""
+    number = isinstance(span.lo, np.generic)
+    many = expr.sought(span.lo.dtype) if span.known and number else None
+    if many is None:
+        each = [compare("==", span, literal_span(one.value)) for one in expr.values]
+        return functools.reduce(either, each)
+    first, last = np.searchsorted(many, span.lo, "left"), np.searchsorted(many, span.hi, "right")
+    may = bool(first < last)
+    return truth(may, not may or span.lo != span.hi or span.nan, False, (span,))
 
 
 def _typed(end: Any, dtype: np.dtype[Any] | None) -> Any:

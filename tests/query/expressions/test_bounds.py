@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import random
+
 import awkward as ak
 import numpy as np
 import pytest
 from hypothesis import given, settings
-from random_expressions import columns, conditions
+from random_expressions import FLOATS, INTS, SPECIAL, columns, conditions
 from test_evaluation import bound_or_not
 
 from dosna.errors import QueryError
 from dosna.query.expressions import Zone, bind, bounds, evaluate_mask, parse
+from dosna.query.expressions.nodes import Column, Compare, In, Literal, Logical
 
 
 def zone_of(array):
@@ -169,6 +172,22 @@ def test_nothing_is_known_without_zones(text):
 
 def test_a_column_that_is_known_suffices():
     assert bounds(bind(parse("run > 5 && pt > 100"), FORMS), {"pt": ZONES["pt"]}) == "none"
+
+
+MANY = tuple(map(Literal, [*range(0, 40, 2), 100, 0.1, 2.0**53, float("nan"), 2**64 - 1]))
+
+
+@pytest.mark.parametrize("dtype", [*INTS, *FLOATS])
+@pytest.mark.parametrize("values", [MANY, MANY[:20], MANY[:21] + MANY[-1:]])
+def test_many_values_are_as_a_few(dtype, values):
+    rng = random.Random(0)
+    pools = [SPECIAL[dtype], [2, 100], [3, 5, 41], [100], [0.1, 50]]
+    for _ in range(60):
+        array = np.array(rng.choices(rng.choice(pools), k=2), dtype)
+        zones = {"x": zone_of(ak.Array(array))}
+        each = Logical("||", tuple(Compare((Column("x"), v), ("==",)) for v in values))
+        many, few = (bind(e, {"x": dtype}) for e in (In(Column("x"), values), each))
+        assert bounds(many, zones) == bounds(few, zones)
 
 
 @pytest.mark.parametrize("end", [1e3, None, "1000", 2**70])
