@@ -10,10 +10,11 @@ from __future__ import annotations
 
 from typing import Any
 
-__all__ = ["Query", "index"]
+__all__ = ["Query", "dataset", "index"]
 
 _PLACES = {
     "Query": "dosna.query.query",
+    "dataset": "dosna.query.arrowdataset",
     "index": "dosna.query.indexing",
 }
 

@@ -1,0 +1,269 @@
+"""A tree for DuckDB, Polars and pyarrow, which push their filters and projections down."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from dosna.errors import MissingDependencyError
+from dosna.query.expressions import Expr
+from dosna.query.expressions.doors import from_polars, from_pyarrow
+from dosna.query.expressions.nodes import quote_name
+from dosna.query.query import Query, query
+from dosna.query.tables import arrow
+
+if TYPE_CHECKING:
+    from dosna.array.connection import EngineConnection
+
+__all__ = ["TreeDataset", "dataset"]
+
+arrow()
+from pyarrow import dataset as arrow_dataset  # noqa: E402
+
+
+def dataset(con: EngineConnection, tree: str, **options: Any) -> TreeDataset:
+    """Return a tree as a dataset of pyarrow, which filters and projects as `Connection.query`.
+
+    DuckDB takes it by its name in a query, and Polars by `TreeDataset.to_polars`. What of a filter
+    the language of queries can say rules out chunks. The rest is left to pyarrow or Polars.
+
+    Parameters
+    ----------
+    con : EngineConnection
+        The connection. Threads of the other program read by it.
+    tree : str
+        The name of the tree's group, such as ``Events``.
+    **options
+        Further options of `Connection.query`: ``entry_start``, ``memory_limit``, ….
+
+    Returns
+    -------
+    TreeDataset
+        The dataset.
+
+    Raises
+    ------
+    DatasetNotFoundError
+        There is no such tree.
+
+    Examples
+    --------
+    Ask for events in SQL::
+
+        events = dosna.query.dataset(con, "Events")
+        duckdb.sql("select run, count(*) from events where nMuon >= 2 group by run")
+    """
+    return TreeDataset(query(con, tree, **options))
+
+
+class TreeDataset(arrow_dataset.Dataset):  # type: ignore[misc]
+    """A tree as a dataset of pyarrow; made by `dataset`.
+
+    Parameters
+    ----------
+    whole : Query
+        The query of all entries and columns.
+    """
+
+    def __init__(self, whole: Query) -> None:
+        self._whole = whole
+        self._forms = {branch.name: branch.form for branch in whole.tree.branches}
+
+    @property
+    def schema(self) -> Any:
+        """The Arrow schema of all columns."""
+        return self._whole.schema
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self._whole,)
+
+    def query(self, where: Expr | str | None, columns: Sequence[str] | None) -> Query:
+        """Return the query of some entries and columns.
+
+        Parameters
+        ----------
+        where : Expr or str, optional
+            The condition; by default all entries.
+        columns : sequence of str, optional
+            The names of the columns; by default all.
+        """
+        whole = self._whole
+        names = None if columns is None else [quote_name(name) for name in columns]
+        ways = (whole.start, whole.stop, whole.batch_rows, whole.memory_limit, whole.progress)
+        return query(whole.con, whole.group, where, names, *ways)
+
+    def scanner(
+        self,
+        columns: Sequence[str] | Mapping[str, Any] | None = None,
+        filter: Any = None,
+        batch_size: int | None = None,
+        **options: Any,
+    ) -> Any:
+        """Return a scanner of some entries and columns.
+
+        Parameters
+        ----------
+        columns : sequence of str or mapping, optional
+            The names of the columns, or expressions of pyarrow by name; by default all.
+        filter : pyarrow.compute.Expression, optional
+            The condition.
+        batch_size : int, optional
+            Not used: batches are ranges of chunks.
+        **options
+            Not used: options of files.
+
+        Returns
+        -------
+        pyarrow.dataset.Scanner
+            The scanner.
+        """
+        reader, exact = self._reader(columns, filter)
+        if exact:
+            return arrow_dataset.Scanner.from_batches(reader)
+        # pyarrow computes what the language of queries cannot say.
+        return arrow_dataset.Scanner.from_batches(reader, columns=columns, filter=filter)
+
+    def _reader(self, columns: Any, filter: Any) -> tuple[Any, bool]:
+        """Return batches, and whether they are the result and need no more work."""
+        found = None if filter is None else from_pyarrow(filter, self._forms)
+        where = None if found is None else found.expr
+        if isinstance(columns, Mapping):
+            return self.query(where, None).batches(), False
+        if found is None or found.exact:
+            return self.query(where, columns).batches(), True
+        names = self.schema.names if columns is None else columns
+        needed = list(dict.fromkeys([*names, *sorted(found.columns)]))
+        return self.query(where, needed).batches(), False
+
+    def to_table(self, columns: Any = None, filter: Any = None, **options: Any) -> Any:
+        """Return some entries and columns as a table; see `scanner`.
+
+        Parameters
+        ----------
+        columns : sequence of str or mapping, optional
+            The columns.
+        filter : pyarrow.compute.Expression, optional
+            The condition.
+        **options
+            Not used.
+
+        Returns
+        -------
+        pyarrow.Table
+            The table.
+        """
+        if not isinstance(columns, Mapping):
+            found = None if filter is None else from_pyarrow(filter, self._forms)
+            if found is None or found.exact:
+                return self.query(None if found is None else found.expr, columns).to_arrow()
+        return self.scanner(columns, filter).to_table()
+
+    def to_batches(self, columns: Any = None, filter: Any = None, **options: Any) -> Iterator[Any]:
+        """Return batches of some entries and columns; see `scanner`.
+
+        Parameters
+        ----------
+        columns : sequence of str or mapping, optional
+            The columns.
+        filter : pyarrow.compute.Expression, optional
+            The condition.
+        **options
+            Not used.
+
+        Returns
+        -------
+        iterator of pyarrow.RecordBatch
+            The batches.
+        """
+        found: Iterator[Any] = self.scanner(columns, filter).to_batches()
+        return found
+
+    def count_rows(self, filter: Any = None, **options: Any) -> int:
+        """Return the number of entries that satisfy a condition.
+
+        Parameters
+        ----------
+        filter : pyarrow.compute.Expression, optional
+            The condition.
+        **options
+            Not used.
+
+        Returns
+        -------
+        int
+            The number.
+        """
+        if filter is None:
+            return self._whole.stop - self._whole.start
+        found = from_pyarrow(filter, self._forms)
+        if found.exact:
+            return self.query(found.expr, []).count()
+        return int(self.scanner(sorted(found.columns), filter).count_rows())
+
+    def head(self, num_rows: int, columns: Any = None, filter: Any = None, **options: Any) -> Any:
+        """Return the first entries as a table; see `scanner`.
+
+        Parameters
+        ----------
+        num_rows : int
+            The number of entries.
+        columns : sequence of str or mapping, optional
+            The columns.
+        filter : pyarrow.compute.Expression, optional
+            The condition.
+        **options
+            Not used.
+
+        Returns
+        -------
+        pyarrow.Table
+            The table.
+        """
+        return self.scanner(columns, filter).head(num_rows)
+
+    def to_polars(self) -> Any:
+        """Return the tree as a lazy frame of Polars, which pushes filters and columns down.
+
+        Returns
+        -------
+        polars.LazyFrame
+            The frame.
+
+        Raises
+        ------
+        MissingDependencyError
+            Polars is not installed.
+        """
+        try:
+            import polars
+            from polars.io.plugins import register_io_source
+        except ImportError as error:
+            raise MissingDependencyError(
+                f"to_polars() needs the package polars ({error}): pip install polars"
+            ) from error
+
+        def source(
+            with_columns: list[str] | None,
+            predicate: Any,
+            n_rows: int | None,
+            batch_size: int | None,
+        ) -> Iterator[Any]:
+            names = self.schema.names if with_columns is None else with_columns
+            found = None if predicate is None else from_polars(predicate, self._forms)
+            needed, left = list(names), n_rows
+            if found is not None and not found.exact:
+                needed = list(dict.fromkeys([*names, *sorted(found.columns)]))
+            where = None if found is None else found.expr
+            for batch in self.query(where, needed).batches():
+                frame: Any = polars.from_arrow(batch)
+                if found is not None and not found.exact:
+                    frame = frame.filter(predicate).select(names)
+                if left is not None:
+                    frame = frame.head(left)
+                    left -= len(frame)
+                yield frame
+                if left == 0:
+                    return
+
+        empty: Any = polars.from_arrow(self.schema.empty_table())
+        return register_io_source(source, schema=empty.schema, is_pure=True)

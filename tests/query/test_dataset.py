@@ -1,0 +1,142 @@
+"""Trees that DuckDB, Polars and pyarrow filter and project by themselves."""
+
+from __future__ import annotations
+
+import pickle
+import secrets
+
+import numpy as np
+import pytest
+from support import require
+from trees import put_tree
+
+import dosna as dn
+from dosna.testing import CountingStore, MemoryStore, use_store
+
+ak = require("awkward")
+pa = require("pyarrow")
+import pyarrow.compute as pc  # noqa: E402
+
+from dosna.query import dataset, index, planning  # noqa: E402
+
+N = 64
+ARRAYS = {
+    "run": np.arange(N),
+    "met": np.where(np.arange(N) % 9 == 0, np.nan, np.arange(N) * 1.5),
+    "pt": [[float(n)] * (n % 3) for n in range(N)],
+    "label": [["", "e", "mu"][n % 3] for n in range(N)],
+}
+
+
+@pytest.fixture
+def tree(monkeypatch):
+    """Give a tree in memory, and the log of requests to its chunks."""
+    monkeypatch.setattr(planning, "LEAST_ROWS", 1)
+    monkeypatch.setattr(planning, "_REQUESTS", 1)
+    store, name = CountingStore(MemoryStore()), secrets.token_hex(8)
+    use_store(name, store)
+    with dn.Connection(name, backend="memory", engine="cpu") as con:
+        put_tree(con, "Events", ARRAYS, 8, chunk_entries=8)
+        index(con, "Events")
+        store.reset()
+        yield dataset(con, "Events"), store
+
+
+@pytest.fixture
+def events(tree):
+    return tree[0]
+
+
+@pytest.fixture
+def table(events):
+    return events.to_table()
+
+
+def chunks(store):
+    """Return the chunks that were asked for."""
+    return {key for _, key in store.log if "/c/" in key}
+
+
+def same(found, wanted):
+    """Compare tables, in which NaN equals itself."""
+    return found.schema == wanted.schema and repr(found.to_pydict()) == repr(wanted.to_pydict())
+
+
+FILTERS = {
+    "compare": pc.field("run") > 50,
+    "both": (pc.field("run") > 50) & (pc.field("met") < 80.0),
+    "nan": pc.is_nan(pc.field("met")),
+    "text": pc.field("label") == "mu",
+    "in": pc.field("run").isin([3, 5, 100]),
+    "computed": pc.field("run") * 2 > 100,
+    "length": pc.list_value_length(pc.field("pt")) == 2,
+    "some of it": (pc.field("run") < 20) & (pc.list_value_length(pc.field("pt")) == 2),
+}
+
+
+@pytest.mark.parametrize("name", FILTERS)
+def test_filters_of_pyarrow(events, table, name):
+    condition = FILTERS[name]
+    wanted = table.filter(condition)
+    assert 0 < len(wanted) < N
+    assert same(events.to_table(filter=condition), wanted)
+    assert same(events.to_table(["met", "run"], condition), wanted.select(["met", "run"]))
+    assert same(events.scanner(["run"], condition).to_table(), wanted.select(["run"]))
+    assert events.count_rows(condition) == len(wanted)
+    assert sum(batch.num_rows for batch in events.to_batches(filter=condition)) == len(wanted)
+
+
+def test_columns_of_pyarrow(events, table):
+    assert events.schema == table.schema
+    assert events.count_rows() == N
+    computed = events.to_table({"twice": pc.field("run") * 2}, pc.field("run") < 3)
+    assert computed["twice"].to_pylist() == [0, 2, 4]
+    assert events.head(3, ["run"])["run"].to_pylist() == [0, 1, 2]
+
+
+def test_only_the_chunks_of_a_filter_are_read(tree):
+    events, store = tree
+    found = events.to_table(["met"], (pc.field("run") >= 17) & (pc.field("run") < 19))
+    assert len(found) == 2
+    assert {key for key in chunks(store) if "/met/" in key} == {"Events/met/c/2"}
+    assert not [key for key in chunks(store) if "/pt/" in key]
+
+
+def test_duckdb_pushes_down(tree):
+    duckdb = require("duckdb")
+    events, store = tree
+    with duckdb.connect() as sql:
+        sql.register("events", events)
+        found = sql.sql("select sum(met), count(*) from events where run between 19 and 20")
+        assert found.fetchall() == [(58.5, 2)]
+        assert not [key for key in chunks(store) if "/pt/" in key]
+        assert {key for key in chunks(store) if "/met/" in key} == {"Events/met/c/2"}
+        grouped = "select label, count(*) from events where run > 30 group by 1 order by 1"
+        assert sql.sql(grouped).fetchall() == [("", 11), ("e", 11), ("mu", 11)]
+        rare = "select run from events where list_sum(pt) > 120 and run > 3"
+        assert sorted(sql.sql(rare).fetchall()) == [(62,)]
+
+
+def test_polars_pushes_down(tree):
+    pl = require("polars")
+    events, store = tree
+    frame = events.to_polars()
+    found = frame.filter(pl.col("run").is_between(19, 20)).select("met").collect()
+    assert found["met"].to_list() == [28.5, 30.0]
+    assert {key for key in chunks(store) if "/met/" in key} == {"Events/met/c/2"}
+    assert not [key for key in chunks(store) if "/pt/" in key]
+    assert frame.select("run").head(10).collect()["run"].to_list() == list(range(10))
+    lists = frame.filter(pl.col("pt").list.len() == 2, pl.col("run") > 50).select("run").collect()
+    assert lists["run"].to_list() == [53, 56, 59, 62]
+    whole = frame.collect()
+    assert whole["run"].to_list() == list(range(N))
+    # NaN is the greatest number of Polars.
+    assert len(frame.filter(pl.col("met") > 90).collect()) == len(whole.filter(pl.col("met") > 90))
+
+
+def test_a_dataset_travels(tmp_path):
+    with dn.Connection(str(tmp_path), backend="file", engine="cpu") as con:
+        put_tree(con, "Events", ARRAYS, 8)
+        events = pickle.loads(pickle.dumps(dataset(con, "Events", entry_stop=10)))
+        assert events.count_rows() == 10
+        assert events.to_table(["run"])["run"].to_pylist() == list(range(10))
