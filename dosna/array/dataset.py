@@ -8,7 +8,7 @@ them.
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import partial
 from typing import Any, Self
 
@@ -57,6 +57,56 @@ class EngineDataset(Bulk, Reductions):
     >>> float(ds[...].sum())
     30.0
     """
+
+    def query(
+        self,
+        where: Any = None,
+        columns: str | Iterable[str] | None = None,
+        *,
+        batch_rows: int | None = None,
+        memory_limit: Limit = None,
+        progress: Progress = None,
+    ) -> Any:
+        """Select elements by a condition: their places and values, as a table.
+
+        Nothing is read until a result is asked for: `to_arrow`, `to_numpy`, `batches`, `count`, …
+        of the query.
+
+        Parameters
+        ----------
+        where : str, optional
+            The condition, such as ``value > 5``; by default all elements. Its columns are
+            ``value``, or the fields of a structured dtype, and the coordinates: the names of the
+            axes, or ``i0``, ``i1``, ….
+        columns : str or iterable of str, optional
+            The columns of the result, also new ones such as ``"twice = 2 * value"``; by default
+            the coordinates and the values.
+        batch_rows : int, optional
+            The most rows of a batch of `batches`.
+        memory_limit : int or str, optional
+            The most bytes of chunks held at a time, apart from the result, such as '512M'.
+        progress : bool or callable, optional
+            True for a progress bar, or a callback ``(done, total)`` in stored objects.
+
+        Returns
+        -------
+        ArrayQuery
+            The query, see `dosna.query.arrays.ArrayQuery`.
+
+        Raises
+        ------
+        UnknownNameError
+            There is no such column or function. The message has the nearest names.
+        QueryError
+            The text is not of the language, or the types do not fit.
+
+        Examples
+        --------
+        >>> ds.query("value > 6").to_numpy()
+        {'i0': array([1, 1]), 'i1': array([2, 3]), 'value': array([7, 8])}
+        """
+        ways = (batch_rows, memory_limit, progress)
+        return verbs.get("query_array")(self, where, columns, *ways)
 
     @collective
     def clone(

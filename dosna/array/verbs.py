@@ -27,5 +27,6 @@ registry: Registry[Verb] = Registry(
         "query": Known("dosna.query.query:query"),
         "store_dask": Known("dosna.integrations.dask:store_dask"),
         "to_dask": Known("dosna.integrations.dask:to_dask"),
+        "query_array": Known("dosna.query.arrays:query_array"),
     },
 )

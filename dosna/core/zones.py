@@ -177,11 +177,14 @@ class ZoneMaker:
             rows, start = rows[end - start :], end
 
     def _add(self, number: int, start: int, rows: Array) -> None:
-        least, most, nans = _extremes(rows)
-        zone = Zone(start + len(rows), least, most, nans)
+        steps = _steps(rows) if self.is_offsets else None
+        if steps is not None and steps[0] >= 0:
+            least, most, nans = rows[0], rows[-1], 0
+        else:
+            least, most, nans = _extremes(rows)
+        zone = Zone(start + len(rows), least, most, nans, steps)
         if self.is_offsets:
             zone.last = rows[-1]
-            zone.steps = _steps(rows)
         if start > number * self.chunk:
             before = self.found.pop(number, None)
             if before is None or before.stop != start:

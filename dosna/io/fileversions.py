@@ -58,13 +58,29 @@ def _passes(folder: int, latest: int) -> bool:
     """Return whether a new file gets a time stamp after `latest`, now or in a moment."""
     for _ in range(_ATTEMPTS):
         try:
-            with tempfile.TemporaryFile(dir=f"/proc/self/fd/{folder}") as probe:
-                # An empty file need not have the time at which the server would stamp a write.
-                probe.write(b"x")
-                probe.flush()
-                if os.fstat(probe.fileno()).st_mtime_ns > latest:
-                    return True
+            if _time_of_write(folder) > latest:
+                return True
         except OSError:
             return False
         time.sleep(_SECONDS)
     return False
+
+
+def _time_of_write(folder: int) -> int:
+    """Return the time stamp of a file without a name that is written now."""
+    where = f"/proc/self/fd/{folder}"
+    try:
+        probe = os.open(where, os.O_TMPFILE | os.O_WRONLY | os.O_CLOEXEC, 0o600)
+    except OSError:  # the file system has no such files
+        with tempfile.TemporaryFile(dir=where, buffering=0) as file:
+            return _stamped(file.fileno())
+    try:
+        return _stamped(probe)
+    finally:
+        os.close(probe)
+
+
+def _stamped(file: int) -> int:
+    # An empty file need not have the time at which the server would stamp a write.
+    os.write(file, b"x")
+    return os.fstat(file).st_mtime_ns

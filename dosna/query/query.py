@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from dosna.columns.description import Tree, get_tree
-from dosna.core.progress import Progress, reporting
+from dosna.core.progress import Progress
 from dosna.core.sizes import Limit, parse_size
-from dosna.engines.work.boxes import workers_within
 from dosna.errors import QueryTypeError
 from dosna.query.branches import BranchColumn, column_of
 from dosna.query.explaining import Explanation, explain
@@ -28,8 +25,8 @@ from dosna.query.expressions import (
 from dosna.query.expressions.binding import empty
 from dosna.query.expressions.nodes import Column, Expr, Logical
 from dosna.query.planning import Ranges, plan_pieces, step_of
-from dosna.query.scan import Convert, Piece, Rows, Scan
-from dosna.query.tables import Batches, arrow, schema_of
+from dosna.query.results import Job, Results
+from dosna.query.scan import Convert, Piece, Scan
 from dosna.query.zones import Judge
 
 if TYPE_CHECKING:
@@ -79,7 +76,7 @@ def query(
 
 
 @dataclass(frozen=True)
-class Query:
+class Query(Results):
     """A query of the entries of a tree, which is carried out when its result is asked for.
 
     It has ``__arrow_c_stream__``, so that DuckDB, Polars, pandas and pyarrow take it for a table.
@@ -179,129 +176,19 @@ class Query:
         """Return the ranges of entries, before any is ruled out."""
         return Ranges(self.start, self.stop, step_of(columns, self.tree, self.memory_limit))
 
-    def _run(self, convert: Convert | None) -> list[Rows]:
+    def job(self, convert: Convert | None) -> Job:
         scan, pieces = self.scan(convert)
-        runner, step = self.con.runner, self.ranges(scan.columns).step
-        held = 2 * step * bytes_of_entry(scan.columns, self.tree.entries)
-        workers = workers_within(self.memory_limit, held, "query")
-        picklable = self.con.instance.shared_between_processes
-        with runner.reporting(self.progress, len(pieces), "query", "range") as report:
-            found = runner.spread(
-                scan, pieces, workers=workers, picklable=picklable, report=report
-            )
-        return sorted(rows for part in found for rows in part)
-
-    # -- results --------------------------------------------------------------------------
-
-    @cached_property
-    def schema(self) -> Any:
-        """The Arrow schema of the result."""
-        return schema_of(self.nothing())
+        step = self.ranges(scan.columns).step
+        return Job(scan, pieces, 2 * step * bytes_of_entry(scan.columns, self.tree.entries))
 
     def nothing(self) -> dict[str, Any]:
-        """Return the columns of the result without entries."""
         by_name, found = self.tree.by_name, {}
         for output in self.outputs:
             held = {name: empty(by_name[name].form) for name in output.columns}
             found[output.name] = evaluate(output.expr, held, 0)
         return found
 
-    def count(self) -> int:
-        """Return the number of entries that satisfy the condition. Only its columns are read.
-
-        Returns
-        -------
-        int
-            The number.
-        """
-        return sum(rows.kept for rows in self._run(None))
-
-    def to_arrow(self) -> Any:
-        """Return the result as a `pyarrow.Table`.
-
-        Returns
-        -------
-        pyarrow.Table
-            The table, in chunks of a range of entries each.
-        """
-        pa = arrow()
-        found = self._run(Batches(self.schema))
-        return pa.Table.from_batches([rows.values for rows in found if rows.kept], self.schema)
-
-    def to_awkward(self) -> Any:
-        """Return the result as an awkward array.
-
-        Returns
-        -------
-        awkward.Array
-            An array of records, whose fields are the columns.
-        """
-        import awkward as ak
-
-        found = [rows.values for rows in self._run(_kept) if rows.kept] or [self.nothing()]
-        length = sum(_length(columns) for columns in found)
-        joined = {
-            name: ak.to_layout(ak.concatenate([columns[name] for columns in found]))
-            for name in found[0]
-        }
-        contents = [layout.to_packed() for layout in joined.values()]
-        return ak.Array(ak.contents.RecordArray(contents, list(joined), length=length))
-
-    def to_numpy(self) -> dict[str, Any]:
-        """Return the result as NumPy arrays by the names of the columns.
-
-        Returns
-        -------
-        dict of str to ndarray
-            The columns.
-
-        Raises
-        ------
-        QueryTypeError
-            A column is not flat: it has lists, or values that may be missing.
-        """
-        for name, values in self.nothing().items():
-            if not isinstance(values, np.ndarray):
-                raise QueryTypeError(
-                    f"column {name!r} of the query has {values.type.content} for each entry, and "
-                    "is no array of NumPy: use to_awkward(), or to_arrow()"
-                )
-        found = [rows.values for rows in self._run(_kept) if rows.kept] or [self.nothing()]
-        return {name: np.concatenate([part[name] for part in found]) for name in found[0]}
-
-    def batches(self) -> Any:
-        """Return a reader of the result, range of entries after range, in bounded memory.
-
-        Returns
-        -------
-        pyarrow.RecordBatchReader
-            The reader. Each range is read when it is asked for, or a little before.
-        """
-        return arrow().RecordBatchReader.from_batches(self.schema, self._batches())
-
-    def _batches(self) -> Iterator[Any]:
-        scan, pieces = self.scan(Batches(self.schema))
-        runner, step = self.con.runner, self.ranges(scan.columns).step
-        held = 2 * step * bytes_of_entry(scan.columns, self.tree.entries)
-        together = min(runner.threads, workers_within(self.memory_limit, held, "query") or 64)
-        # Several for each thread, because they wait for each other at the end.
-        with reporting(self.progress, len(pieces), "query", "range") as report:
-            for first in range(0, len(pieces), 2 * together):
-                some = pieces[first : first + 2 * together]
-                found = runner.map(scan, some)
-                for rows in sorted(rows for part in found for rows in part):
-                    if rows.kept:
-                        yield from self._cut(rows.values)
-                if report is not None:
-                    report(first + len(some))
-
-    def _cut(self, batch: Any) -> Iterator[Any]:
-        size = self.batch_rows or batch.num_rows
-        for first in range(0, batch.num_rows, size):
-            yield batch.slice(first, size)
-
-    def __arrow_c_stream__(self, requested_schema: Any = None) -> Any:
-        return self.batches().__arrow_c_stream__(requested_schema)
+    # -- further results ------------------------------------------------------------------
 
     def to_dask(self) -> Any:
         """Return the result as a Dask dataframe, with a partition for each range of entries.
@@ -344,11 +231,3 @@ class Query:
 def bytes_of_entry(columns: Mapping[str, BranchColumn], entries: int) -> int:
     """Return the bytes of an entry in all columns, on the average."""
     return -(-sum(column.nbytes for column in columns.values()) // max(1, entries))
-
-
-def _kept(columns: dict[str, Any], length: int) -> dict[str, Any]:
-    return columns
-
-
-def _length(columns: dict[str, Any]) -> int:
-    return len(next(iter(columns.values()))) if columns else 0

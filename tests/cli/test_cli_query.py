@@ -10,8 +10,8 @@ import sys
 
 import numpy as np
 import pytest
+from kept_trees import put_tree
 from support import HANG, require, taking_ctrl_c
-from trees import put_tree
 
 import dosna as dn
 from dosna.cli import main

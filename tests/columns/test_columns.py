@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from kept_trees import put_tree as put
 from support import require
-from trees import put_tree as put
 
 import dosna as dn
 from dosna.columns import Branch, FileRange, Tree, escape, find_trees, get_tree, read_columns

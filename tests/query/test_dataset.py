@@ -7,8 +7,8 @@ import secrets
 
 import numpy as np
 import pytest
+from kept_trees import put_tree
 from support import require
-from trees import put_tree
 
 import dosna as dn
 from dosna.testing import CountingStore, MemoryStore, use_store

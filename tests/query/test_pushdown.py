@@ -7,8 +7,8 @@ from threading import Thread
 
 import numpy as np
 import pytest
+from kept_trees import put_tree
 from support import HANG, require, wait_until
-from trees import put_tree
 
 import dosna as dn
 from dosna.columns import read_columns

@@ -6,8 +6,8 @@ import secrets
 
 import numpy as np
 import pytest
+from kept_trees import put_tree
 from support import require
-from trees import put_tree
 
 import dosna as dn
 from dosna.errors import (

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from kept_trees import put_tree
 from support import require
-from trees import put_tree
 
 import dosna as dn
 from dosna.backends.zones import known_zones, unchanged

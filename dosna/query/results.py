@@ -1,0 +1,182 @@
+"""The results of a query, whatever it is of."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from dosna.core.progress import Progress, reporting
+from dosna.core.sizes import Limit
+from dosna.engines.work.boxes import workers_within
+from dosna.errors import QueryTypeError
+from dosna.query.scan import Convert, Rows
+from dosna.query.tables import Batches, arrow, schema_of
+
+if TYPE_CHECKING:
+    from dosna.array.connection import EngineConnection
+
+__all__ = ["Job", "Results"]
+
+
+class Job(NamedTuple):
+    """The work of a query, and what it is done on.
+
+    Parameters
+    ----------
+    work : callable
+        A function of tasks. It can be sent to another process.
+    tasks : sequence
+        The tasks.
+    nbytes : int
+        The bytes that are held for a task.
+    """
+
+    work: Callable[[Iterable[Any]], list[Rows]]
+    tasks: Sequence[Any]
+    nbytes: int
+
+
+class Results(ABC):
+    """The results of a query, which is carried out when one of them is asked for."""
+
+    con: EngineConnection
+    batch_rows: int | None
+    memory_limit: Limit
+    progress: Progress
+
+    @abstractmethod
+    def job(self, convert: Convert | None) -> Job:
+        """Return the work of the query.
+
+        Parameters
+        ----------
+        convert : callable or None
+            What to make of the columns of a part; None if rows are only counted.
+        """
+
+    @abstractmethod
+    def nothing(self) -> dict[str, Any]:
+        """Return the columns of the result without rows."""
+
+    @cached_property
+    def schema(self) -> Any:
+        """The Arrow schema of the result."""
+        return schema_of(self.nothing())
+
+    def _run(self, convert: Convert | None) -> list[Rows]:
+        work, tasks, nbytes = self.job(convert)
+        runner = self.con.runner
+        workers = workers_within(self.memory_limit, nbytes, "query")
+        picklable = self.con.instance.shared_between_processes
+        with runner.reporting(self.progress, len(tasks), "query", "range") as report:
+            found = runner.spread(work, tasks, workers=workers, picklable=picklable, report=report)
+        return sorted(rows for part in found for rows in part)
+
+    def count(self) -> int:
+        """Return the number of entries that satisfy the condition. Only its columns are read.
+
+        Returns
+        -------
+        int
+            The number.
+        """
+        return sum(rows.kept for rows in self._run(None))
+
+    def to_arrow(self) -> Any:
+        """Return the result as a `pyarrow.Table`.
+
+        Returns
+        -------
+        pyarrow.Table
+            The table, in chunks of a range of entries each.
+        """
+        pa = arrow()
+        found = self._run(Batches(self.schema))
+        return pa.Table.from_batches([rows.values for rows in found if rows.kept], self.schema)
+
+    def to_awkward(self) -> Any:
+        """Return the result as an awkward array.
+
+        Returns
+        -------
+        awkward.Array
+            An array of records, whose fields are the columns.
+        """
+        import awkward as ak
+
+        found = [rows.values for rows in self._run(_kept) if rows.kept] or [self.nothing()]
+        length = sum(_length(columns) for columns in found)
+        joined = {
+            name: ak.to_layout(ak.concatenate([columns[name] for columns in found]))
+            for name in found[0]
+        }
+        contents = [layout.to_packed() for layout in joined.values()]
+        return ak.Array(ak.contents.RecordArray(contents, list(joined), length=length))
+
+    def to_numpy(self) -> dict[str, Any]:
+        """Return the result as NumPy arrays by the names of the columns.
+
+        Returns
+        -------
+        dict of str to ndarray
+            The columns.
+
+        Raises
+        ------
+        QueryTypeError
+            A column is not flat: it has lists, or values that may be missing.
+        """
+        for name, values in self.nothing().items():
+            if not isinstance(values, np.ndarray):
+                raise QueryTypeError(
+                    f"column {name!r} of the query has {values.type.content} for each entry, and "
+                    "is no array of NumPy: use to_awkward(), or to_arrow()"
+                )
+        found = [rows.values for rows in self._run(_kept) if rows.kept] or [self.nothing()]
+        return {name: np.concatenate([part[name] for part in found]) for name in found[0]}
+
+    def batches(self) -> Any:
+        """Return a reader of the result, range of entries after range, in bounded memory.
+
+        Returns
+        -------
+        pyarrow.RecordBatchReader
+            The reader. Each range is read when it is asked for, or a little before.
+        """
+        return arrow().RecordBatchReader.from_batches(self.schema, self._batches())
+
+    def _batches(self) -> Iterator[Any]:
+        work, tasks, nbytes = self.job(Batches(self.schema))
+        runner = self.con.runner
+        most = workers_within(self.memory_limit, nbytes, "query")
+        # Several for each thread, because they wait for each other at the end.
+        together = 2 * min(runner.threads, most or runner.threads)
+        with reporting(self.progress, len(tasks), "query", "range") as report:
+            for first in range(0, len(tasks), together):
+                some = tasks[first : first + together]
+                found = runner.map(work, some)
+                for rows in sorted(rows for part in found for rows in part):
+                    if rows.kept:
+                        yield from self._cut(rows.values)
+                if report is not None:
+                    report(first + len(some))
+
+    def _cut(self, batch: Any) -> Iterator[Any]:
+        size = self.batch_rows or batch.num_rows
+        for first in range(0, batch.num_rows, size):
+            yield batch.slice(first, size)
+
+    def __arrow_c_stream__(self, requested_schema: Any = None) -> Any:
+        return self.batches().__arrow_c_stream__(requested_schema)
+
+
+def _kept(columns: dict[str, Any], length: int) -> dict[str, Any]:
+    return columns
+
+
+def _length(columns: dict[str, Any]) -> int:
+    return len(next(iter(columns.values()))) if columns else 0

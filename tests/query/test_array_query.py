@@ -1,0 +1,95 @@
+"""Queries of N-dimensional arrays."""
+
+from __future__ import annotations
+
+import secrets
+
+import numpy as np
+import pytest
+from support import require
+
+import dosna as dn
+from dosna.errors import QueryError, QueryTypeError, UnknownNameError
+
+pa = require("pyarrow")
+
+VOLUME = np.random.default_rng(0).integers(-50, 50, (7, 5, 6))
+
+
+@pytest.fixture(params=[("cpu", {}), ("joblib", {"njobs": 2})], ids=["cpu", "joblib"])
+def con(request):
+    engine, options = request.param
+    with dn.Connection(
+        secrets.token_hex(8), backend="ram", engine=engine, engine_kw=options
+    ) as connection:
+        yield connection
+
+
+def found(array, mask):
+    places = np.nonzero(mask)
+    return sorted(zip(*(p.tolist() for p in places), array[mask].tolist(), strict=True))
+
+
+def rows(table):
+    return sorted(zip(*(column.to_pylist() for column in table.columns), strict=True))
+
+
+def test_places_and_values(con):
+    ds = con.create_dataset("v", data=VOLUME, chunk_size=(3, 5, 4))
+    query = ds.query("value > 20")
+    assert query.count() == (VOLUME > 20).sum()
+    table = query.to_arrow()
+    assert table.column_names == ["i0", "i1", "i2", "value"]
+    assert rows(table) == found(VOLUME, VOLUME > 20)
+    assert pa.Table.from_batches(query.batches(), query.schema) == table
+    arrays = query.to_numpy()
+    places = tuple(arrays[f"i{axis}"] for axis in range(3))
+    assert (VOLUME[places] == arrays["value"]).all()
+
+
+def test_coordinates_in_the_condition(con):
+    ds = con.create_dataset("v", data=VOLUME, chunk_size=(3, 5, 4))
+    query = ds.query("i1 == 2 && i2 * 2 > i0 + 3 && abs(value) < 10", ["i0", "twice = 2 * value"])
+    i, j, k = np.indices(VOLUME.shape)
+    mask = (j == 2) & (k * 2 > i + 3) & (abs(VOLUME) < 10)
+    wanted = sorted((a, 2 * v) for a, _, _, v in found(VOLUME, mask))
+    assert rows(query.to_arrow()) == wanted
+    assert ds.query("i0 < 0").to_arrow().num_rows == 0
+    assert ds.query().count() == VOLUME.size
+
+
+def test_fields_of_a_structured_dtype(con):
+    data = np.zeros((4, 5), [("x", "f4"), ("n", "i8")])
+    data["x"] = np.arange(20).reshape(4, 5) / 2
+    data["n"] = np.arange(20).reshape(4, 5) % 3
+    ds = con.create_dataset("s", data=data, chunk_size=(2, 2))
+    table = ds.query("x > 5 && n == 1").to_arrow()
+    assert table.column_names == ["i0", "i1", "x", "n"]
+    mask = (data["x"] > 5) & (data["n"] == 1)
+    assert sorted(table["x"].to_pylist()) == data["x"][mask].tolist()
+
+
+def test_names_of_axes(tmp_path):
+    with dn.Connection(str(tmp_path), backend="file", engine="cpu") as con:
+        ds = con.create_dataset("v", data=VOLUME, chunk_size=(3, 5, 4), dims=("z", "y", "x"))
+        assert ds.query("z == 1 && value > 0").schema.names == ["z", "y", "x", "value"]
+        assert ds.query("z == 1").count() == 30
+
+
+def test_arrays_of_one_axis_and_none(con):
+    line = con.create_dataset("line", data=np.arange(10), chunk_size=4)
+    assert line.query("value >= 8").to_numpy()["i0"].tolist() == [8, 9]
+    scalar = con.create_dataset("scalar", data=np.float32(3))
+    assert scalar.query("value > 2").to_arrow().to_pydict() == {"value": [3.0]}
+
+
+def test_errors(con):
+    ds = con.create_dataset("v", data=VOLUME)
+    with pytest.raises(UnknownNameError, match="value"):
+        ds.query("values > 3")
+    with pytest.raises(QueryTypeError, match="condition"):
+        ds.query("value + 3")
+    with pytest.raises(QueryError, match="query"):
+        ds.query("value >")
+    with pytest.raises(ValueError, match="batch_rows"):
+        ds.query("value > 3", batch_rows=0)
