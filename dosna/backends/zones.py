@@ -74,8 +74,8 @@ def known_zones(dataset: BackendDataset) -> tuple[Zones, Array] | None:
 
 def unchanged(dataset: BackendDataset, zones: Zones, chunks: Array) -> Array:
     """Return for some chunks, by their numbers, whether nobody has written to them since."""
-    number = chunks // (dataset.grain[0] // dataset.metadata.chunk_size[0])
-    objects, place = np.unique(number, return_inverse=True)
+    ratio = dataset.grain[0] // dataset.metadata.chunk_size[0]
+    objects, place = (chunks, ...) if ratio == 1 else np.unique(chunks // ratio, False, True)
     known = objects < len(zones.objects)
     wanted = np.zeros(len(objects), np.uint64)
     wanted[known] = zones.objects[objects[known]]

@@ -7,6 +7,8 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from dosna.columns.description import Tree, get_tree
 from dosna.core.progress import Progress
 from dosna.core.sizes import Limit, parse_size
@@ -185,7 +187,10 @@ class Query(Results):
         by_name, found = self.tree.by_name, {}
         for output in self.outputs:
             held = {name: empty(by_name[name].form) for name in output.columns}
-            found[output.name] = evaluate(output.expr, held, 0)
+            value = held.get(output.expr.name) if isinstance(output.expr, Column) else None
+            if not isinstance(value, np.ndarray):
+                value = evaluate(output.expr, held, 0)
+            found[output.name] = value
         return found
 
     # -- further results ------------------------------------------------------------------

@@ -15,6 +15,8 @@ from dosna.query.expressions import Bound, Zone, bounds
 
 __all__ = ["Judge", "Verdict"]
 
+_TOGETHER = 256
+
 Verdict = Literal["all", "some", "none"]
 
 
@@ -38,8 +40,12 @@ class _Stored:
 
     def hold(self, chunks: slice) -> bool:
         """Return whether the zones of chunks still hold. Those that do not are forgotten."""
-        left = np.flatnonzero(~self._checked[chunks]) + chunks.start
-        if len(left):
+        if not self._checked[chunks].all():
+            # One look at many files costs little more than one at a few.
+            around = slice(chunks.start, chunks.stop)
+            if not self.dataset.remote:
+                around = slice(chunks.start // _TOGETHER * _TOGETHER, chunks.stop + _TOGETHER)
+            left = np.flatnonzero(~self._checked[around]) + around.start
             same = unchanged(self.dataset, self.zones, left)
             self._checked[left] = True
             if not same.all():
