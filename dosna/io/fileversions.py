@@ -3,22 +3,22 @@
 from __future__ import annotations
 
 import os
+import secrets
 import tempfile
-import time
 from collections.abc import Sequence
 
 __all__ = ["file_versions"]
 
-_ATTEMPTS = 25
-_SECONDS = 0.002
+_SECOND = 10**9
 
 
 def file_versions(folder: int, names: Sequence[str], lasting: bool = False) -> list[str | None]:
     """Return a text for each file that differs after any write to it; None for absent ones.
 
     A time stamp is of a clock that moves in steps of milliseconds, or seconds: a file that is
-    changed once more within one has the same stamp. With `lasting`, the clock of the file system
-    is awaited, until what is written from then on has a later stamp than the files that are there.
+    changed twice within one has the same stamp, and perhaps the same inode. With `lasting`, files
+    whose stamp could be that of a later write are given one that no clock shows: up to a second
+    earlier, at random.
 
     Parameters
     ----------
@@ -27,18 +27,15 @@ def file_versions(folder: int, names: Sequence[str], lasting: bool = False) -> l
     names : sequence of str
         The names of the files.
     lasting : bool
-        True for texts that are kept. They are None if the clock does not move.
+        True for texts that are kept. They are None where the stamp cannot be changed.
     """
-    found = [_status(folder, name) for name in names]
-    if lasting:
-        latest = max((max(s.st_mtime_ns, s.st_ctime_ns) for s in found if s), default=None)
-        if latest is None or not _passes(folder, latest):
-            return [None] * len(found)
-        # Those before may have been replaced in the meantime, at the same time stamp.
-        again = [_status(folder, name) for name in names]
-        texts = map(_text, again)
-        return [t if t == _text(s) else None for t, s in zip(texts, found, strict=True)]
-    return [_text(status) for status in found]
+    if not lasting:
+        return [_text(_status(folder, name)) for name in names]
+    try:
+        now = _time_of_write(folder) if names else 0
+    except OSError:  # of a folder that takes no files, every file could be a new one
+        now = 1 << 63
+    return [_lasting(folder, name, now) for name in names]
 
 
 def _status(folder: int, name: str) -> os.stat_result | None:
@@ -54,16 +51,26 @@ def _text(status: os.stat_result | None) -> str | None:
     return f"{status.st_ino}-{status.st_size}-{status.st_mtime_ns}-{status.st_ctime_ns}"
 
 
-def _passes(folder: int, latest: int) -> bool:
-    """Return whether a new file gets a time stamp after `latest`, now or in a moment."""
-    for _ in range(_ATTEMPTS):
-        try:
-            if _time_of_write(folder) > latest:
-                return True
-        except OSError:
-            return False
-        time.sleep(_SECONDS)
-    return False
+def _lasting(folder: int, name: str, now: int) -> str | None:
+    """Return the text of a file's version, such that no write from the time `now` on has it."""
+    status = _status(folder, name)
+    if status is None or max(status.st_mtime_ns, status.st_ctime_ns) < now:
+        return _text(status)
+    try:
+        file = os.open(name, os.O_RDONLY | os.O_CLOEXEC, dir_fd=folder)
+    except OSError:
+        return None
+    try:
+        status = os.fstat(file)
+        earlier = status.st_mtime_ns - 1 - secrets.randbelow(_SECOND)
+        os.utime(file, ns=(status.st_atime_ns, earlier))
+        status = os.fstat(file)
+        # Some file systems keep no more than microseconds, or seconds.
+        return _text(status) if status.st_mtime_ns == earlier else None
+    except OSError:
+        return None
+    finally:
+        os.close(file)
 
 
 def _time_of_write(folder: int) -> int:
