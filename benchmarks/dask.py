@@ -1,0 +1,234 @@
+"""Compare the engine dask with one thread, with dask.array and with rechunker's way.
+
+Run ``python benchmarks/dask.py [--quick] [--folder PATH]``; it needs ``pip install -e
+'.[all,test]'``. A cluster on this machine has two workers of one thread each, which both dosna and
+dask.array use. Everybody reads and writes Zarr in the same folder, uncompressed, in chunks of
+1 MiB (float32), through the page cache. Rows:
+
+- map of a compute-bound function on two workers, beside the engine cpu: the efficiency is half of
+  cpu's time divided by dask's; 0.9 is wanted (a ratio of 0.56).
+- map of np.sqrt, map of a Gaussian with a halo, and a copy from planes to cubes, beside
+  ``da.from_zarr`` → ``map_blocks``, ``map_overlap``, ``rechunk`` → ``to_zarr``; 0.7 is wanted. The
+  peak memory of all processes together beside theirs; 0.5 is wanted.
+- what scheduling costs for each of very many chunks of 64 KiB: 50 µs are wanted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+# This file's own folder comes first on the path, where it would be taken for the package.
+sys.path.remove(str(Path(__file__).resolve().parent))
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+sys.path.append(str(Path(__file__).resolve().parent))
+
+import dask.array as da
+import numpy as np
+import psutil
+from distributed import Client, LocalCluster
+from timing import minima
+
+import dosna as dn
+from dosna.core.plan import every_chunk
+from dosna.engines import registry
+
+
+def compute(block: Any) -> Any:
+    """Work for some 20 ms on 1 MiB."""
+    for _ in range(20):
+        block = np.arctan(block) + 1
+    return block
+
+
+def gauss(block: Any) -> Any:
+    from scipy.ndimage import gaussian_filter
+
+    return gaussian_filter(block, 1.0, truncate=2.0)
+
+
+class Peak:
+    """The most memory that all processes of a tree had together, by their own pages."""
+
+    def __init__(self) -> None:
+        self._processes = [psutil.Process(), *psutil.Process().children(recursive=True)]
+        self._stop = threading.Event()
+        self.nbytes = 0
+
+    def _now(self) -> int:
+        total = 0
+        for process in self._processes:
+            try:
+                total += process.memory_full_info().uss
+            except psutil.Error:
+                continue
+        return total
+
+    def __enter__(self) -> Peak:
+        self._before = self._now()
+        self._thread = threading.Thread(target=self._watch)
+        self._thread.start()
+        return self
+
+    def _watch(self) -> None:
+        while not self._stop.wait(0.02):
+            self.nbytes = max(self.nbytes, self._now() - self._before)
+
+    def __exit__(self, *exc: object) -> None:
+        self._stop.set()
+        self._thread.join()
+
+
+@contextmanager
+def cluster() -> Iterator[Client]:
+    with (
+        LocalCluster(
+            n_workers=2,
+            threads_per_worker=1,
+            memory_limit=0,
+            host="127.0.0.1",
+            dashboard_address=":0",
+            silence_logs=50,
+        ) as local,
+        Client(local, set_as_default=True) as client,
+    ):
+        yield client
+
+
+def row(
+    label: str,
+    work: dict[str, Callable[[], object]],
+    clean: Callable[[], object],
+    aim: float,
+    memory_aim: float | None = None,
+) -> None:
+    after = dict.fromkeys(work, clean)
+    best = minima(work, 0.0, after, least=3)
+    ours, *others = work
+    for other in others:
+        ratio = best[ours] / best[other]
+        mark = " !" if ratio > aim else ""
+        print(f"{label}: {ours} {best[ours]:.2f} s; {other} {best[other]:.2f} s, {ratio:.2f} x "
+              f"(aim {aim}){mark}", flush=True)  # fmt: skip
+        if memory_aim is not None:
+            peaks = {}
+            for name in (ours, other):
+                with Peak() as peak:
+                    work[name]()
+                clean()
+                peaks[name] = peak.nbytes / 2**20
+            share = peaks[ours] / max(1.0, peaks[other])
+            mark = " !" if share > memory_aim else ""
+            print(f"    memory: {ours} {peaks[ours]:.0f} MiB; {other} {peaks[other]:.0f} MiB, "
+                  f"{share:.2f} x (aim {memory_aim}){mark}", flush=True)  # fmt: skip
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--quick", action="store_true", help="125 chunks instead of 1,000")
+    parser.add_argument("--folder", help="where files go; a temporary folder by default")
+    options = parser.parse_args()
+    side = 320 if options.quick else 640
+    folder = tempfile.mkdtemp(prefix="dosna-bench-", dir=options.folder)
+    try:
+        with cluster() as client:
+            rows(client, folder, side)
+            scheduling(client, 10_000 if options.quick else 100_000)
+    finally:
+        shutil.rmtree(folder)
+
+
+def rows(client: Client, folder: str, side: int) -> None:
+    cubes, planes = (64, 64, 64), (1, side, side)
+    volume = np.random.default_rng(0).random((side, side, side), dtype="f4")
+    by_dask = dn.Connection(folder, backend="file", engine="dask", engine_kw={"client": client})
+    by_cpu = dn.Connection(folder, backend="file", engine="cpu")
+    with by_dask as con, by_cpu as one:
+        for name, chunk_size in (("cubes", cubes), ("planes", planes)):
+            one.create_dataset(name, data=volume, chunk_size=chunk_size, compression=None)
+        del volume
+        ds, alone = con["cubes"], one["cubes"]
+        chunks = len(ds.written_chunks())
+        source = da.from_zarr(os.path.join(folder, "cubes"))
+        out = os.path.join(folder, "theirs")
+
+        def clean() -> None:
+            for name in ("out", "theirs"):
+                if name in one:
+                    one.del_dataset(name)
+            shutil.rmtree(out, ignore_errors=True)
+
+        def theirs(array: Any) -> None:
+            array.to_zarr(out, zarr_format=3, compute=True)
+
+        clean()
+        row(
+            f"map, compute-bound, {chunks} chunks",
+            {
+                "dask": lambda: ds.map(compute, "out", dtype="f4"),
+                "cpu": lambda: alone.map(compute, "out", dtype="f4"),
+            },
+            clean,
+            0.56,
+        )
+        row(
+            f"map np.sqrt, {chunks} chunks",
+            {
+                "dosna": lambda: ds.map(np.sqrt, "out", dtype="f4"),
+                "dask.array": lambda: theirs(source.map_blocks(np.sqrt, dtype="f4")),
+            },
+            clean,
+            0.7,
+            0.5,
+        )
+        row(
+            f"map Gaussian, halo 2, {chunks} chunks",
+            {
+                "dosna": lambda: ds.map(gauss, "out", dtype="f4", halo=2),
+                "dask.array": lambda: theirs(
+                    source.map_overlap(gauss, depth=2, boundary="reflect", dtype="f4")
+                ),
+            },
+            clean,
+            0.7,
+            0.5,
+        )
+        planewise = da.from_zarr(os.path.join(folder, "planes"))
+        row(
+            f"copy planes to cubes, {chunks} chunks",
+            {
+                "dosna": lambda: con["planes"].copy(con, "out", chunk_size=cubes),
+                "dask.array": lambda: theirs(planewise.rechunk(cubes)),
+            },
+            clean,
+            0.7,
+            0.5,
+        )
+
+
+def scheduling(client: Client, chunks: int) -> None:
+    runner = registry.get("dask").runner(client=client)
+    tasks = every_chunk((chunks,), (1,))
+
+    def work(some: Any) -> int:
+        return sum(1 for _ in some)
+
+    runner.spread(work, tasks)
+    begin = time.perf_counter()
+    counted = sum(runner.spread(work, tasks))
+    each = (time.perf_counter() - begin) / chunks * 1e6
+    assert counted == chunks
+    print(f"scheduling {chunks} chunks: {each:.1f} µs a chunk (aim 50){' !' if each > 50 else ''}")
+
+
+if __name__ == "__main__":
+    main()
