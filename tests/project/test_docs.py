@@ -211,12 +211,12 @@ def test_quickstart_filters_the_volume_and_draws_it(tmp_path, backend, engine):
 
 
 def test_all_backends_agree(tmp_path):
-    for package in ("scipy", "h5py", "joblib"):
+    for package in ("scipy", "h5py", "joblib", "distributed"):
         require(package)
     run = run_example("all_backends.py", "--side", "30", cwd=tmp_path)
     assert (run.returncode, run.stderr) == (0, "")
     assert re.search(r"^ram +joblib loky +not possible", run.stdout, re.M)
-    assert run.stdout.endswith("8 results, all equal\n")
+    assert run.stdout.endswith("10 results, all equal\n")
 
 
 @pytest.fixture
