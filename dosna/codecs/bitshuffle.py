@@ -17,6 +17,7 @@ __all__ = [
     "bitunshuffle",
     "block_elements",
     "blosc_frame",
+    "blosc_frame_of",
     "stored_blocks",
 ]
 
@@ -123,10 +124,7 @@ def blosc_frame(
     frame = np.empty(body + stop - first, np.uint8)
     frame[body:] = np.frombuffer(data, np.uint8)[first:stop]
     starts = np.array([start for start, _ in blocks]) + (body - first - 4)
-    flags = _BITSHUFFLED | _UNSPLIT | _FORMATS[how] << 5
-    header = _BLOSC.pack(2, 1, flags, itemsize, len(blocks) * size, size, len(frame))
-    frame[:16] = np.frombuffer(header, np.uint8)
-    frame[16:body].view("<u4")[:] = starts
+    _begin(frame, starts, size, itemsize, how)
     # The sizes of the blocks are big-endian in the one format and little-endian in the other.
     places = starts[:, None] + np.arange(4)
     frame[places] = frame[places[:, ::-1]]
@@ -135,6 +133,35 @@ def blosc_frame(
             block = decompress(memoryview(data)[start : start + stored], size)
             frame[at + 4 : at + 4 + size] = np.frombuffer(block, np.uint8)
     return frame
+
+
+def blosc_frame_of(raw: Array, size: int, itemsize: int) -> Array:
+    """Return whole blocks that are not compressed as a frame of c-blosc.
+
+    Parameters
+    ----------
+    raw : ndarray of uint8
+        The blocks; at least one.
+    size, itemsize : int
+        The size of a block and of an element.
+    """
+    blocks = raw.reshape(-1, size)
+    body = 16 + 4 * len(blocks)
+    frame = np.empty(body + len(blocks) * (4 + size), np.uint8)
+    parts = frame[body:].reshape(len(blocks), 4 + size)
+    parts[:, :4] = np.frombuffer(size.to_bytes(4, "little"), np.uint8)
+    parts[:, 4:] = blocks
+    _begin(frame, body + np.arange(len(blocks)) * (4 + size), size, itemsize, LZ4)
+    return frame
+
+
+def _begin(frame: Array, starts: Array, size: int, itemsize: int, how: int) -> None:
+    """Write what comes before the blocks of a frame."""
+    count = len(starts)
+    flags = _BITSHUFFLED | _UNSPLIT | _FORMATS[how] << 5
+    header = _BLOSC.pack(2, 1, flags, itemsize, count * size, size, len(frame))
+    frame[:16] = np.frombuffer(header, np.uint8)
+    frame[16 : 16 + 4 * count].view("<u4")[:] = starts
 
 
 def bitunshuffle(data: Any, itemsize: int, elements: int, out: Array) -> None:

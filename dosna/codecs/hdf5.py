@@ -230,18 +230,17 @@ def _bitshuffle_decoder(values: Sequence[int]) -> Decoder | None:
     decompress = _decompressor({bitshuffle.LZ4: "lz4", bitshuffle.ZSTD: "zstd"}.get(how))
     if not itemsize or elements % 8 or (decompress is None and how != bitshuffle.PLAIN):
         return None
+    # c-blosc has bitshuffle's own code, which is several times as fast as NumPy.
+    blosc = _decompressor("blosc") if itemsize < 256 else None
     if how == bitshuffle.PLAIN:
-        size = elements or bitshuffle.block_elements(itemsize)
-        return lambda data, nbytes: _bitunshuffled(data, itemsize, size)
+        count = elements or bitshuffle.block_elements(itemsize)
+        return lambda data, nbytes: _bitunshuffled(data, itemsize, count, blosc)
 
     def block(data: Any, length: int) -> Any:
         assert decompress is not None
         if how == bitshuffle.LZ4:
             return _lz4_block(decompress, data, length)
         return _unzstd(data, length, decompress)
-
-    # c-blosc has bitshuffle's own code, which is several times as fast as NumPy.
-    blosc = _decompressor("blosc") if itemsize < 256 else None
 
     def undo(data: Any, nbytes: int) -> Any:
         try:
@@ -273,10 +272,16 @@ def _bitshuffle_decoder(values: Sequence[int]) -> Decoder | None:
     return undo
 
 
-def _bitunshuffled(data: Any, itemsize: int, elements: int) -> Array:
+def _bitunshuffled(
+    data: Any, itemsize: int, elements: int, blosc: Callable[..., Any] | None
+) -> Array:
     raw = np.frombuffer(data, np.uint8)
     out = memory.beside(raw, "bits")
-    bitshuffle.bitunshuffle(raw, itemsize, elements, out)
+    size = elements * itemsize
+    done = 0 if blosc is None else len(raw) // size * size
+    if blosc is not None and done:
+        _decoded(blosc, bitshuffle.blosc_frame_of(raw[:done], size, itemsize), out[:done])
+    bitshuffle.bitunshuffle(raw[done:], itemsize, elements, out[done:])
     return out
 
 

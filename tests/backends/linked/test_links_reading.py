@@ -116,3 +116,19 @@ def test_bitshuffle_with_and_without_blosc(monkeypatch, how, count, dtype):
     for bad in (stored[:11], stored[:-1], stored[: len(stored) // 2]):
         with pytest.raises(UndecodableError):
             decoder_of(BITSHUFFLE, values, itemsize)(bad, len(raw))
+
+
+@pytest.mark.parametrize("count", [3, 1024, 5001])
+@pytest.mark.parametrize("itemsize", [1, 2, 8, 300])
+def test_bitshuffle_without_a_compressor(monkeypatch, count, itemsize):
+    require("numcodecs")
+    raw = np.random.default_rng(0).bytes(count * itemsize)
+    elements = bitshuffle.block_elements(itemsize)
+    expected = np.empty(len(raw), np.uint8)
+    bitshuffle.bitunshuffle(raw, itemsize, elements, expected)
+    for given in (0, elements):
+        decode = decoder_of(BITSHUFFLE, (0, 4, itemsize, given, bitshuffle.PLAIN), itemsize)
+        assert bytes(decode(raw, len(raw))) == expected.tobytes()
+    monkeypatch.setattr(hdf5, "_decompressor", lambda _: None)
+    decode = decoder_of(BITSHUFFLE, (0, 4, itemsize, 0, bitshuffle.PLAIN), itemsize)
+    assert bytes(decode(raw, len(raw))) == expected.tobytes()
