@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any, ClassVar, Literal, NoReturn, TypeVar
 
 import numpy as np
@@ -215,7 +215,11 @@ class BackendConnection(ABC):
         return None
 
     def create_each(
-        self, create: Callable[[T], object], items: Mapping[str, T], nbytes: int = 0
+        self,
+        create: Callable[[T], object],
+        items: Mapping[str, T],
+        nbytes: int = 0,
+        absent: Collection[str] = (),
     ) -> None:
         """Call `create`, which creates a dataset and fills it, with the item of each name.
 
@@ -231,6 +235,8 @@ class BackendConnection(ABC):
             The items by the name of the dataset. None of the names lies inside another.
         nbytes : int
             The memory that one item takes while it is worked on.
+        absent : collection of str
+            The names of groups at and below which nothing was a while ago; see `absent`.
         """
         for item in items.values():
             create(item)

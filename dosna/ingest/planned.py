@@ -67,9 +67,12 @@ class Plan:
     hopeful : bool
         True if nobody has looked whether the only array's dataset exists, because making it can
         tell that.
+    absent : set of str
+        The names of datasets and groups at and below which nothing is.
     """
 
     arrays: list[PlannedArray] = field(default_factory=list)
     skipped: dict[str, str] = field(default_factory=dict)
     failed: set[str] = field(default_factory=set)
     hopeful: bool = False
+    absent: set[str] = field(default_factory=set)

@@ -94,7 +94,7 @@ class _Planning:
         self.plan = Plan()
         self._existing = Existing(con, source, request)
         self._is_dataset: dict[str, bool] = {}
-        self._absent: set[str] = set()
+        self._absent = self.plan.absent
 
     def run(self, is_small: Callable[[PlannedArray], bool] | None) -> Plan:
         try:

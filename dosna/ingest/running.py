@@ -178,6 +178,7 @@ class _Ingest:
             except Exception as error:
                 return found, {array.target: error}
             found = once(lambda: plan(self.con, self.source, self.request))
+        together.absent = found.absent
         return found, {}
 
     def _outcomes(

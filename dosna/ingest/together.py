@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
 from typing import TYPE_CHECKING, Literal
@@ -79,6 +79,7 @@ class Together:
         self, con: EngineConnection, source: Source, request: IngestRequest, batch: Batch | None
     ) -> None:
         self.con, self.source, self.request, self.batch = con, source, request, batch
+        self.absent: Collection[str] = ()  # groups that need not be looked for
         limit = request.memory_limit
         most = _MOST_BYTES if limit is None else min(_MOST_BYTES, parse_size(limit))
         self._bytes = most // 4
@@ -166,7 +167,7 @@ class Together:
                 outcomes[item.array.target] = error
 
         # The values, a chunk padded and encoded, and what the client sends.
-        self.con.instance.create_each(make, read, 3 * self._chunk_bytes)
+        self.con.instance.create_each(make, read, 3 * self._chunk_bytes, self.absent)
         return outcomes
 
     def _read(self, array: PlannedArray) -> _Read | None:

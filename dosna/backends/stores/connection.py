@@ -263,10 +263,13 @@ class StoreConnection(GroupsAbove):
         key = self.document(name)
         turns = Turns(f"object {key!r}")
         for _ in turns:
-            check_group(
-                name, list(filter(self.has_dataset, [*parents(name), name])) if name else ()
-            )
-            self.make_groups(f"{name}/x" if name else "x")
+            if kind_of(self.store.get(key)) == "group":  # then those above are groups as well
+                self.drop_consolidated(f"{name}/x" if name else "x")
+            else:
+                check_group(
+                    name, list(filter(self.has_dataset, [*parents(name), name])) if name else ()
+                )
+                self.make_groups(f"{name}/x" if name else "x")
             with turns.unless_conflict(), lock(name):
                 found = self.store.get(key)
                 if found and kind_of(found) == "group":

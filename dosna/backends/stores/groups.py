@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from contextlib import suppress
 from typing import Any
 
@@ -74,13 +74,24 @@ class GroupsAbove(StoreHome):
         found = self._drop_consolidated(group)
         if found is None:
             self._check_version(group)
-            with suppress(VersionConflict):
-                self.store.put(self.document(group), zarr3.GROUP, ABSENT)
+            self._put_group(group)
         elif group and kind_of(found) in ("array", "broken"):
             check_nesting(name, [group])
 
+    def _put_group(self, group: str) -> bool:
+        """Create a group; return False if there is something in its place."""
+        try:
+            self.store.put(self.document(group), zarr3.GROUP, ABSENT)
+        except VersionConflict:
+            return False
+        return True
+
     def create_each(
-        self, create: Callable[[Any], object], items: Mapping[str, Any], nbytes: int = 0
+        self,
+        create: Callable[[Any], object],
+        items: Mapping[str, Any],
+        nbytes: int = 0,
+        absent: Collection[str] = (),
     ) -> None:
         self.check_writable()
         looked_at: set[str] = set()
@@ -89,7 +100,8 @@ class GroupsAbove(StoreHome):
             # Each dataset looks again, and raises what is wrong with a group.
             if looked_at.issuperset(["", *parents(group)] if group else ()):
                 with suppress(DosnaError):
-                    self._make_group(group, group + "/x")
+                    if group not in absent or not self._put_group(group):
+                        self._make_group(group, group + "/x")
                     looked_at.add(group)
 
         def end() -> None:  # copies of metadata made by others meanwhile lack what is new

@@ -119,8 +119,8 @@ def _listed(store: Store, folder: str) -> _Listed | None:
 def absent(store: Store, names: Iterable[str]) -> set[str]:
     """Return those of the names, and of the groups above them, at which no key begins.
 
-    A folder is listed if several of the names are in it, and if it does not hold many others.
-    What then is not known to be absent may exist or not.
+    A folder is listed if several of the names are in it, and if it does not hold many others. A
+    single one is looked for. What then is not known to be absent may exist or not.
     """
     inside: dict[str, list[str]] = {}
     for name in dict.fromkeys(at for given in names for at in [*parents(given), given]):
@@ -128,10 +128,15 @@ def absent(store: Store, names: Iterable[str]) -> set[str]:
     gone: set[str] = set()
 
     def look(group: str) -> None:
-        children = inside[group]
-        if len(children) > 1:
+        children, folder = inside[group], group and group + "/"
+        if len(children) == 1:
+            if children[0] in inside:  # looking for a dataset itself takes no more
+                found = store.beside(folder, children[0].rpartition("/")[2])
+                if found is not None and not found.taken:
+                    gone.add(children[0])
+        else:
             most = _FEW + 4 * len(children)
-            there = set(islice(store.folders(group and group + "/"), most + 1))
+            there = set(islice(store.folders(folder), most + 1))
             if len(there) <= most:
                 gone.update(c for c in children if c.rpartition("/")[2] not in there)
 

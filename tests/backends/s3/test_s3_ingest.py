@@ -107,6 +107,30 @@ def test_an_array_of_one_chunk_is_made_and_complete_in_three_requests(
         assert con["one"].verify().ok
 
 
+def test_a_small_tree_in_a_place_of_its_own_takes_few_requests(proxy, bucket):
+    arrays = {"entry/data/frame": np.arange(6).reshape(2, 3), "entry/energy": np.array(12.4)}
+    with connection(proxy.url, bucket) as con:
+        con.create_dataset("before", data=[1])
+        proxy.reset()
+        con.ingest(arrays, "run")
+        # Is it there? Four groups are looked at before or made, and looked at afterwards.
+        assert len(proxy.requests) <= 1 + 2 * 4 + 3 * len(arrays)
+        proxy.reset()
+        con.set_group_attrs("run/entry", {"unit": "mm"})
+        assert len(proxy.requests) <= 6
+        assert con.get_group_attrs("run/entry") == {"unit": "mm"}
+        assert con.names_in("run") == ["run/entry/data/frame", "run/entry/energy"]
+
+
+def test_a_group_of_version_2_that_is_there_is_not_hidden(proxy, bucket):
+    client = make_client(proxy.url)
+    with connection(proxy.url, bucket) as con:
+        con.create_dataset("before", data=[1])
+        client.put_object(Bucket=bucket, Key="tests/run/.zgroup", Body=b'{"zarr_format": 2}')
+        with pytest.raises(errors.FormatError, match="version 2"):
+            con.ingest({"a": np.arange(2), "b": np.arange(2)}, "run")
+
+
 @pytest.mark.parametrize("making", MAKING.values(), ids=MAKING)
 def test_copies_of_metadata_are_taken_out_of_the_group(proxy, bucket, making):
     client = make_client(proxy.url)
