@@ -379,19 +379,25 @@ class Chunked(ArrayAccess):
         if dataset.schedules_requests and not isinstance(work, Overlapping):
             workers = 1  # All tasks are then one batch of requests of the store.
         if tasks is None:
-            found = Window(dataset.grain, False)
-            if dataset.remote or self.instance.remote:
-                held = max(task_bytes, dataset.metadata.chunk_nbytes)
-                found = windows(self, dataset.grain, held, memory_limit)
-            if isinstance(work, Overlapping):
-                work.overlaps = found.overlaps
-            tasks = every_chunk(self.shape, found.extent)
+            tasks = self._boxes(work, dataset, task_bytes, memory_limit)
         # Counted and not planned: few of very many objects may have to be loaded.
         total, boxes = count_of(self.shape, dataset.grain), max(1, before + len(tasks))
         with self.runner.reporting(progress, total, what) as tell:
             report = None if tell is None else lambda done: tell((before + done) * total // boxes)
             spread = partial(self.runner.spread, workers=workers, picklable=picklable)
             return spread(work, tasks, report=report)
+
+    def _boxes(
+        self, work: Any, over: BackendDataset, task_bytes: int, memory_limit: Limit
+    ) -> Tasks[ChunkTask]:
+        """Plan boxes of whole stored objects of a dataset of this shape."""
+        found = Window(over.grain, False)
+        if over.remote or self.instance.remote:
+            held = max(task_bytes, over.metadata.chunk_nbytes)
+            found = windows(self, over.grain, held, memory_limit)
+        if isinstance(work, Overlapping):
+            work.overlaps = found.overlaps
+        return every_chunk(self.shape, found.extent)
 
 
 def windows(
