@@ -165,6 +165,29 @@ def test_zarr_reads_what_was_made_together(tmp_path):
     assert sorted(root["run/inner"]) == ["a", "b"]
 
 
+@pytest.mark.filterwarnings("ignore:Consolidated metadata")
+def test_copies_of_metadata_that_zarr_made_are_removed(tmp_path):
+    zarr = require("zarr")
+    arrays = {name: SMALL[name] for name in ("run/array1", "run/inner/a")}
+
+    def consolidate(done, total):
+        if not asked:
+            asked.append(zarr.consolidate_metadata(tmp_path))
+
+    with dn.Connection(str(tmp_path), backend="file") as con:
+        con.ingest(Arrays({"run/first": np.arange(3)}))
+        zarr.consolidate_metadata(tmp_path)
+        for progress in (None, consolidate):
+            asked = []
+            con.ingest(Arrays({**arrays, **LARGE}), overwrite=True, progress=progress)
+            assert asked or progress is None
+            found = zarr.open_group(tmp_path, mode="r")
+            assert found.metadata.consolidated_metadata is None
+            assert "array1" in found["run"]
+            for name in [*arrays, *LARGE]:
+                con.del_dataset(name)
+
+
 @pytest.mark.parametrize("options", [{"compression": "gzip"}, {"checksum": True}])
 def test_options_of_the_backend(con, options):
     arrays = {f"a{n}": np.arange(n + 20.0) for n in range(6)}

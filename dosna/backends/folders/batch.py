@@ -100,6 +100,7 @@ class FolderBatch(Batch):
         self._groups: list[_Group] = []
         self._seen: set[str] = set()
         self._new_groups: dict[str, str] = {}
+        self._looked_at: set[str] = set()
         self._since = self._nbytes = 0.0
 
     @property
@@ -140,7 +141,7 @@ class FolderBatch(Batch):
 
     def complete(self, dataset: BackendDataset, completed: Change) -> None:
         assert isinstance(dataset, FolderDataset)
-        self.connection.drop_consolidated(dataset.name)
+        self._drop_consolidated(dataset.name)
         with disk(f"change dataset {dataset.name!r}"):
             image, path, folder = dataset.next_description(completed)
             with suppress(FileNotFoundError):  # of a process that died
@@ -155,7 +156,7 @@ class FolderBatch(Batch):
             super().set_group_attrs(name, attrs)
             return
         con.check_writable()
-        con.drop_consolidated(name)
+        self._drop_consolidated(name)
         with disk(f"change group {name!r} in {con.path}"):
             before = con.group_bytes(name)
             document = con.group_image(name, before, attrs)
@@ -179,6 +180,10 @@ class FolderBatch(Batch):
         if not errors:
             for group in groups:
                 self._attempt(errors, f"{group.name}/", lambda group=group: self._change(group))
+        # Copies of metadata that others have made meanwhile lack what is new.
+        looked_at, self._looked_at = self._looked_at, set()
+        for above in looked_at:
+            self.connection.drop_consolidated(f"{above}/x" if above else "x")
         if self.connection.durable:
             sync_file_system(self._root())
         return errors
@@ -209,10 +214,10 @@ class FolderBatch(Batch):
         con = self.connection
         con.check_writable()
         metadata, image = con.described(metadata, **options)
+        self._drop_consolidated(name)
         for group in parents(name):
             if group not in self._seen:
                 self._seen.add(group)
-                con.drop_consolidated(f"{group}/x")
                 self._stage_group(group)
         path = self._new_path()
         with disk(f"create dataset {name!r} in {con.path}"):
@@ -224,6 +229,13 @@ class FolderBatch(Batch):
                     remove_folder(path)
                 raise
         return _Step(name, path)
+
+    def _drop_consolidated(self, name: str) -> None:
+        """Remove copies of metadata from the groups above a name, once until `commit`."""
+        group = name.rpartition("/")[0]
+        if group not in self._looked_at:
+            self._looked_at.add(group)
+            self.connection.drop_consolidated(name)
 
     def _stage_group(self, group: str) -> None:
         con, document = self.connection, self.connection.group_document
@@ -267,8 +279,6 @@ class FolderBatch(Batch):
         with con.names_held("create datasets in"):
             for step in steps:
                 self._attempt(errors, step.name, lambda step=step: self._place(step, known))
-        for group in {step.name.rpartition("/")[0] for step in steps}:
-            con.drop_consolidated(f"{group}/x" if group else "x")
         return errors
 
     def _place(self, step: _Step, known: set[str]) -> None:
