@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
 
 from dosna.columns.description import Tree
 from dosna.core.sizes import Limit, parse_size
@@ -11,7 +14,7 @@ from dosna.engines.work.boxes import WINDOW_BYTES
 from dosna.query.branches import BranchColumn
 from dosna.query.expressions import Bound
 from dosna.query.scan import Piece
-from dosna.query.zones import Judge
+from dosna.query.zones import OPEN, Judge
 
 __all__ = ["LEAST_ROWS", "Ranges", "plan_pieces", "step_of"]
 
@@ -48,14 +51,28 @@ class Ranges:
 def plan_pieces(ranges: Ranges, judge: Judge, tests: Sequence[Bound]) -> Iterator[Piece]:
     """Yield the ranges that may have entries which satisfy all tests.
 
-    Several ranges are judged together first, so that a narrow selection costs few judgements.
+    Those that are likely to be judged alike are judged together first.
     """
     every = tuple(range(len(tests)))
-    if not judge:
-        for number in range(len(ranges)):
+    for first, last, is_open in _runs(ranges, judge):
+        if not is_open:
+            yield from _judged(ranges, judge, first, last)
+            continue
+        for number in range(first, last):
             yield Piece(*ranges.bounds(number, number + 1), every)
+
+
+def _runs(ranges: Ranges, judge: Judge) -> Iterator[tuple[int, int, bool]]:
+    """Yield runs of ranges that are likely to be judged alike, and True for those left open."""
+    count = len(ranges)
+    if not judge or count < 2:
+        yield 0, count, not judge
         return
-    yield from _judged(ranges, judge, 0, len(ranges))
+    numbers = np.arange(count) + ranges.start // ranges.step
+    guess = judge.guess(np.maximum(numbers * ranges.step, ranges.start))
+    edges = np.flatnonzero(guess[1:] != guess[:-1]) + 1
+    for first, last in pairwise([0, *edges.tolist(), count]):
+        yield first, last, guess[first] == OPEN
 
 
 def _judged(ranges: Ranges, judge: Judge, first: int, last: int) -> Iterator[Piece]:

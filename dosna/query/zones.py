@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any
+from typing import Literal as OneOf
 
 import numpy as np
 
@@ -12,12 +13,16 @@ from dosna.core.types import Array
 from dosna.core.zones import Zones
 from dosna.query.branches import BranchColumn
 from dosna.query.expressions import Bound, Zone, bounds
+from dosna.query.expressions.nodes import Column, Compare, Literal
 
-__all__ = ["Judge", "Verdict"]
+__all__ = ["OPEN", "Judge", "Verdict"]
 
 _TOGETHER = 256
 
-Verdict = Literal["all", "some", "none"]
+OPEN, _LIKELY, _OUT = 0, 1, 2
+_FLIPPED = {"<": ">", "<=": ">=", ">": "<", ">=": "<=", "==": "=="}
+
+Verdict = OneOf["all", "some", "none"]
 
 
 class _Stored:
@@ -76,6 +81,19 @@ class ColumnZones:
                 return None
             return Zone(**self._extremes(chunks)), [(self._values, chunks)]
         return self._lists(self._offsets, start, stop)
+
+    def ends(self, starts: Array) -> tuple[Array, Array] | None:
+        """Return roughly the least and the greatest values from each entry to the next.
+
+        None is returned for lists, and where several entries are of one chunk.
+        """
+        chunks = starts // self._values.chunk
+        if self._offsets is not None or (chunks[1:] <= chunks[:-1]).any():
+            return None
+        zones = self._values.zones
+        if not len(chunks) or chunks[-1] >= len(zones.least):
+            return None
+        return np.fmin.reduceat(zones.least, chunks), np.fmax.reduceat(zones.most, chunks)
 
     def _lists(
         self, offsets: _Stored, start: int, stop: int
@@ -138,6 +156,19 @@ def zones_of(column: BranchColumn) -> ColumnZones | None:
     return None
 
 
+def _compared(op: str, least: Array, most: Array, number: Any) -> tuple[Array, Array]:
+    """Return where a comparison may be true of values between two, and where of all of them."""
+    if op == ">":
+        return most > number, least > number
+    if op == ">=":
+        return most >= number, least >= number
+    if op == "<":
+        return least < number, most < number
+    if op == "<=":
+        return least <= number, most <= number
+    return (least <= number) & (most >= number), (least == number) & (most == number)
+
+
 class Judge:
     """Says of conditions whether they are true for all entries of a range, or for none.
 
@@ -160,6 +191,49 @@ class Judge:
 
     def __bool__(self) -> bool:
         return bool(self._possible)
+
+    def guess(self, starts: Array) -> Array:
+        """Guess about ranges of entries, by their beginnings, what `verdict` would say of them.
+
+        That is worth a guess because it is of all ranges at a time. Whatever it says, only
+        `verdict` rules a range out.
+
+        Returns
+        -------
+        ndarray
+            `OPEN` for ranges that zones cannot decide, and other numbers for ranges to judge.
+        """
+        out, likely = np.zeros(len(starts), bool), np.zeros(len(starts), bool)
+        for test in self.tests:
+            spans = self._spans(test, starts)
+            if spans is None:
+                likely[:] |= bool(test.columns & self.zones.keys())
+                continue
+            out |= ~spans[0]
+            likely |= spans[1]
+        return np.where(out, _OUT, np.where(likely, _LIKELY, OPEN))
+
+    def _spans(self, test: Bound, starts: Array) -> tuple[Array, Array] | None:
+        """Return where a comparison with numbers may be true, and where it may be always true."""
+        expr = test.expr
+        if not isinstance(expr, Compare) or len(test.columns) != 1:
+            return None
+        (name,) = test.columns
+        ends = None if name not in self.zones else self.zones[name].ends(starts)
+        if ends is None:
+            return None
+        possible, certain = np.ones(len(starts), bool), np.ones(len(starts), bool)
+        for op, left, right in zip(expr.ops, expr.operands, expr.operands[1:], strict=False):
+            flipped = isinstance(left, Literal)
+            column, number = (right, left) if flipped else (left, right)
+            if column != Column(name) or not isinstance(number, Literal) or op not in _FLIPPED:
+                return None
+            if isinstance(number.value, str):
+                return None
+            found = _compared(_FLIPPED[op] if flipped else op, *ends, number.value)
+            possible &= found[0]
+            certain &= found[1]
+        return possible, certain
 
     def verdict(self, start: int, stop: int) -> tuple[Verdict, tuple[int, ...]]:
         """Return whether all conditions are true in a range, and the numbers of the open ones."""

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import secrets
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 from kept_trees import put_tree
-from support import require
+from support import HANG, mpiexec, require
 
 import dosna as dn
 from dosna.errors import (
@@ -256,3 +259,32 @@ def test_progress_is_told(ram):
     told = []
     ram.query("Events", "MET > 5", progress=lambda *done: told.append(done)).count()
     assert told[-1] == (8, 8)
+
+
+@pytest.mark.slow
+def test_ranks_share_the_ranges_and_all_have_the_result(tmp_path):
+    script = (
+        "import sys\n"
+        "import numpy as np\n"
+        "import dosna as dn\n"
+        "from dosna.query import index, planning\n"
+        "from kept_trees import put_tree\n"
+        "planning.LEAST_ROWS = 1\n"
+        "with dn.Connection(sys.argv[1], backend='file', engine='mpi') as con:\n"
+        "    put_tree(con, 'T', {'x': np.arange(100), 'l': [[n] for n in range(100)]}, 10,"
+        " chunk_entries=10)\n"
+        "    index(con, 'T')\n"
+        "    q = con.query('T', 'x % 7 == 0 && x > 50', ['l'])\n"
+        "    assert q.count() == len(q.to_awkward()) == 7\n"
+        "    assert q.to_arrow()['l'].to_pylist()[0] == [56]\n"
+        "    assert q.explain().pruned == 5\n"
+        "    assert con['T/x'].query('value > 90').count() == 9\n"
+    )
+    done = subprocess.run(
+        [*mpiexec(2), sys.executable, "-c", script, str(tmp_path)],
+        capture_output=True,
+        text=True,
+        timeout=HANG,
+        cwd=Path(__file__).parents[1],
+    )
+    assert done.returncode == 0, done.stderr
