@@ -17,6 +17,7 @@ from dosna.testing.samples import ALL_DTYPES
 
 THREADS = ("joblib", {"njobs": 3})
 PROCESSES = ("joblib", {"njobs": 2, "jlbackend": "loky"})
+CLUSTER = ("dask", {"n_workers": 2, "threads_per_worker": 2})
 
 
 class TestRam(BackendTests):
@@ -44,8 +45,8 @@ class OnHdf5:
     def make_connection(self, tmp_path):
         require("h5py")
         name, options = self.engine
-        if name == "joblib":
-            require("joblib")
+        if name != "cpu":
+            require({"dask": "distributed"}.get(name, name))
         return lambda: dn.Connection(str(tmp_path), backend="hdf5", engine=name, engine_kw=options)
 
 
@@ -62,6 +63,12 @@ class TestHdf5Threads(OnHdf5, EngineMatters):
 class TestHdf5Loky(OnHdf5, BackendTests):
     engine = PROCESSES
     examples = 3
+
+
+@pytest.mark.slow
+class TestHdf5Dask(OnHdf5, EngineMatters):
+    engine = CLUSTER
+    examples = 2
 
 
 @pytest.mark.slow

@@ -17,13 +17,15 @@ ENGINES = {
     "threads": ("joblib", {"njobs": 3}),
     "loky": ("joblib", {"njobs": 2, "jlbackend": "loky"}),
     "multiprocessing": ("joblib", {"njobs": 2, "jlbackend": "multiprocessing"}),
+    "dask": ("dask", {"n_workers": 2, "threads_per_worker": 2}),
 }
 
 
 def connect(backend, engine, where):
     require("h5py")
-    require("joblib")
     name, options = ENGINES[engine]
+    if name != "cpu":
+        require({"dask": "distributed"}.get(name, name))
     return dn.Connection(str(where), backend=backend, engine=name, engine_kw=options)
 
 

@@ -298,6 +298,47 @@ def test_a_scheduler_that_dies_is_an_error(cluster, client, connect, slowly):
         assert "b" not in con
 
 
+def test_all_kinds_of_work_run_on_workers(connect, tmp_path):
+    """Each call sends its work to workers; what it makes equals what one thread makes."""
+    h5py = require("h5py")
+    volume = np.random.default_rng(0).random((40, 30, 20))
+    with h5py.File(tmp_path / "scan.h5", "w") as file:
+        file.create_dataset("data", data=volume, chunks=(8, 8, 8), compression="gzip")
+    (tmp_path / "other").mkdir()
+    other = dn.Connection(str(tmp_path / "other"), backend="hdf5", engine="dask", engine_kw=LOCAL)
+    with connect(**LOCAL) as con, other, local_client() as client:
+        client.get_task_stream()  # records from now on
+
+        def sent(call):
+            begin = time.time()
+            result = call()
+            with_work = [
+                record
+                for record in client.get_task_stream(start=begin - 0.5)
+                if "dosna" in str(record["key"])
+            ]
+            assert with_work
+            return result
+
+        sent(lambda: con.ingest(str(tmp_path / "scan.h5")))
+        ds = con["data"]
+        assert np.array_equal(ds[...], volume)
+        assert sent(ds.verify).good
+        copied = sent(lambda: ds.copy(other, "copied", chunk_size=(10, 10, 10)))
+        assert sent(lambda: copied.compare(ds)).equal
+        cloned = sent(lambda: ds.clone("cloned", data=True))
+        loaded = con.create_dataset("loaded", ds.shape, ds.dtype, chunk_size=(16, 16, 16))
+        sent(lambda: loaded.load(copied))
+        assert np.array_equal(loaded[...], cloned[...])
+        sent(lambda: con.export(str(tmp_path / "out.zarr"), select="data"))
+        sent(lambda: con.export(str(tmp_path / "out.npy"), select="data"))
+        assert np.array_equal(np.load(tmp_path / "out.npy"), volume)
+        con.link(str(tmp_path / "scan.h5"), "linked")
+        assert sent(lambda: con["linked/data"].sum()) == pytest.approx(volume.sum())
+        sent(cloned.clear)
+        assert not cloned.written_chunks()
+
+
 # -- once, and no chunk twice --------------------------------------------------------------------
 
 

@@ -133,6 +133,11 @@ class TestThreads(OnCeph, EngineMatters):
     engine = ("joblib", {"njobs": 3})
 
 
+class TestDask(OnCeph, EngineMatters):
+    engine = ("dask", {"n_workers": 2, "threads_per_worker": 2})
+    examples = 2
+
+
 class TestLokyWithCephx(ConnectionTests, EngineMatters):
     dtypes = DTYPES
     examples = 3

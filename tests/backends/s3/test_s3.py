@@ -125,6 +125,13 @@ class TestLoky(InBuckets, EngineMatters):
     thorough = False
 
 
+class TestDask(InOneBucket, EngineMatters):
+    # A cluster of its own: workers have the credentials of when they were started.
+    engine = ("dask", {"n_workers": 2, "threads_per_worker": 1})
+    examples = 2
+    thorough = False
+
+
 class TestShards(InOneBucket, ContentMatters):
     backend = SHARDED_S3
     create_options: ClassVar = {"compression": "zstd"}
