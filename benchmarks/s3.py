@@ -4,13 +4,16 @@ Run ``python benchmarks/s3.py [--quick]``; it needs what ``run_tests.sh --instal
 row is one array, written and read whole by each contestant in turn, in rounds, after one round
 that does not count; the shortest times count. All read into existing memory. dosna, zarr and the
 bare loops have 16 requests under way, TensorStore its default of 32 and no cache. The bare loops
-have no checksums, and each object holds the bytes of a chunk in memory.
+have no checksums, and each object holds the bytes of a chunk in memory. One uses obstore's async
+functions on the loop of one thread, one reads signed URLs by urllib3 straight into its place.
 """
 
 from __future__ import annotations
 
 import argparse
+import asyncio
 import sys
+import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -24,6 +27,7 @@ import boto3
 import numpy as np
 import obstore
 import tensorstore
+import urllib3
 import zarr
 from botocore.config import Config
 from obstore.store import S3Store
@@ -102,12 +106,36 @@ def row(ceph: Ceph, client: Any, nbytes: int, count: int, checksum: bool, rounds
         ).result()
         pool = ThreadPoolExecutor(IN_FLIGHT)
         keys = [f"bare/{n}" for n in range(count)]
+        urls = [
+            client.generate_presigned_url("get_object", Params={"Bucket": BUCKET, "Key": key})
+            for key in keys
+        ]
+        http = urllib3.PoolManager(maxsize=IN_FLIGHT)
+        loop = asyncio.new_event_loop()
+        thread = threading.Thread(target=loop.run_forever)
+        thread.start()
 
         def put(n: int) -> None:
             obstore.put(unsigned, keys[n], values[n].tobytes(), use_multipart=False)
 
         def get(n: int) -> None:
             out[n] = np.frombuffer(obstore.get(unsigned, keys[n]).bytes(), np.float32)
+
+        def get_urllib3(n: int) -> None:
+            answer = http.request("GET", urls[n], preload_content=False)
+            place, done = memoryview(out[n]).cast("B"), 0
+            while done < nbytes:
+                done += answer.readinto(place[done:]) or nbytes
+            answer.release_conn()
+
+        async def get_async(n: int, turns: asyncio.Semaphore) -> None:
+            async with turns:
+                answer = await obstore.get_async(unsigned, keys[n])
+                out[n] = np.frombuffer(await answer.bytes_async(), np.float32)
+
+        async def get_all() -> None:
+            turns = asyncio.Semaphore(IN_FLIGHT)
+            await asyncio.gather(*(get_async(n, turns) for n in range(count)))
 
         def put_boto(n: int) -> None:
             client.put_object(Bucket=BUCKET, Key=keys[n], Body=values[n].tobytes())
@@ -133,6 +161,10 @@ def row(ceph: Ceph, client: Any, nbytes: int, count: int, checksum: bool, rounds
                 ..., out=NDBuffer.from_numpy_array(out)
             ),
             "bare obstore": all_of(get),
+            "bare obstore, async": lambda: asyncio.run_coroutine_threadsafe(
+                get_all(), loop
+            ).result(),
+            "bare urllib3": all_of(get_urllib3),
             "bare boto3": all_of(get_boto),
         }
         for what, work in (("write", writing), ("read", reading)):
@@ -145,6 +177,8 @@ def row(ceph: Ceph, client: Any, nbytes: int, count: int, checksum: bool, rounds
             )
         np.testing.assert_array_equal(ds[...], values)
         pool.shutdown()
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join()
 
 
 def report(label: str, work: dict[str, Work], nbytes: int, count: int, rounds: int) -> None:
