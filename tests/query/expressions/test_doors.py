@@ -134,6 +134,13 @@ def test_filters_of_pyarrow(case, name):
     assert translated.columns >= (translated.expr.columns if translated.expr else set())
 
 
+def test_dates_are_left_to_their_program():
+    moment = pa.scalar(5, pa.timestamp("ns"))
+    for expression in (f("t") > moment, f("t").isin([moment]), f("t") == f("t"), f("t") > 5):
+        found = from_pyarrow(expression, {"t": "datetime64[ns]"})
+        assert (found.expr, found.exact, found.columns) == (None, False, {"t"})
+
+
 def test_long_filters_are_translated():
     expression = f("i") == 0
     for number in range(1, 500):

@@ -282,8 +282,10 @@ class _Translator:
             # Arrow would compare in a type that has not all of these.
             unsigned = dtype == np.uint64
             like = isinstance(value, int) and (value >= 0 if unsigned else value < 2**63)
+        elif dtype.kind != "f":
+            like = False
         elif isinstance(value, int):
-            like = dtype.type(value) == value and int(dtype.type(value)) == value
+            like = abs(value) < 2**64 and int(dtype.type(value)) == value
         else:
             like = not (math.isnan(value) and self._nan_is_greatest)
         if not like:
