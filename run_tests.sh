@@ -72,6 +72,13 @@ has_postgres() {
     return 1
 }
 
+has_slurm() (
+    PATH=$PATH:/usr/sbin # where Debian has the daemons, not in everybody's PATH
+    for program in munged slurmctld slurmd sbatch; do
+        command -v "$program" >/dev/null || exit 1
+    done
+)
+
 install() {
     require_all=1
     if ! command -v h5dump >/dev/null; then
@@ -113,6 +120,20 @@ install() {
         else
             say "PostgreSQL is missing and only root can install it here: the tests of the" \
                 "loader that need it are skipped"
+            require_all=0
+        fi
+    fi
+
+    if ! has_slurm; then
+        if can_apt; then
+            # As above.
+            (
+                export RUNLEVEL=1
+                apt_install --no-install-recommends slurmctld slurmd slurm-client munge
+            )
+        else
+            say "Slurm or munge is missing and only root can install it here: the tests of the" \
+                "engine dask on Slurm are skipped"
             require_all=0
         fi
     fi

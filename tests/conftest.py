@@ -15,7 +15,7 @@ import hypothesis
 import pytest
 
 if TYPE_CHECKING:
-    from services import Ceph, Hsds
+    from services import Ceph, Hsds, Slurm
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -52,6 +52,7 @@ SERVICES = {
     "secured",
     "start_cluster",
     "start_hsds",
+    "start_slurm",
 }
 
 # Subprocesses of tests import this tree, installed or not.
@@ -244,6 +245,18 @@ def hsds(start_hsds: Callable[..., AbstractContextManager[Hsds]]) -> Iterator[Hs
 
     with start_hsds() as hsds, hsds_environment(hsds):
         yield hsds
+
+
+@pytest.fixture(scope="session")
+def start_slurm() -> Callable[[], AbstractContextManager[Slurm]]:
+    """Give a function that starts a Slurm of one's own."""
+    from services import slurm_programs, start_slurm
+    from support import require_program
+
+    for program, path in slurm_programs().items():
+        if path is None:
+            require_program(program)
+    return start_slurm
 
 
 @pytest.fixture(scope="session")

@@ -20,24 +20,43 @@ def test_an_hsds_server_ends_with_who_started_it(start_hsds):
     assert_it_ends("start_hsds()", 1)
 
 
-def assert_it_ends(start, daemons):
+def test_a_slurm_ends_with_who_started_it(start_slurm):
+    job = """
+    begun = service.folder + "/begun"
+    service.run("sbatch", "--output=/dev/null", "--wrap", f"touch {begun}; sleep 1000")
+    while not os.path.exists(begun):
+        time.sleep(0.01)
+"""
+    assert_it_ends("start_slurm()", 3, job)
+
+
+def assert_it_ends(start, daemons, then=""):
     code = (
         f"import sys; sys.path.insert(0, {str(Path(__file__).parents[1])!r})\n"
-        "import json, time\n"
-        "from services import start_ceph, start_hsds\n"
-        f"with {start} as service:\n"
+        "import json, os, time\n"
+        "from services import start_ceph, start_hsds, start_slurm\n"
+        f"with {start} as service:\n{then}"
         "    print(json.dumps([list(service.pids.values()), service.folder]), flush=True)\n"
         "    time.sleep(1000)\n"
     )
     with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE) as owner:
         pids, folder = json.loads(owner.stdout.readline())
         assert len(pids) == daemons
+        # What runs a job of Slurm's is known by its environment alone.
         pids += [
             int(path.parent.name)
             for path in Path("/proc").glob("[0-9]*/cmdline")
-            if folder.encode() in path.read_bytes()
+            if folder.encode() in read(path) + read(path.with_name("environ"))
         ]
         left = [Path(folder), *(Path(f"/proc/{pid}") for pid in pids)]
         assert all(path.exists() for path in left)
         owner.kill()
     wait_until(lambda: not any(path.exists() for path in left))
+
+
+def read(path):
+    """Read a file of /proc, whose process may have ended or be another user's."""
+    try:
+        return path.read_bytes()
+    except OSError:
+        return b""

@@ -14,6 +14,7 @@ from typing import Self, TypeVar
 
 CEPH = Path(__file__).with_name("ceph.py")
 HSDS = Path(__file__).with_name("hsds.py")
+SLURM = Path(__file__).with_name("slurm.py")
 DEBIAN_PYTHON = "/usr/bin/python3"
 
 
@@ -104,6 +105,35 @@ class Hsds(Service):
     home: str
 
 
+class Slurm(Service):
+    """A Slurm that was started by `start_slurm`: one node with the partition ``debug``.
+
+    Attributes
+    ----------
+    conf : str
+        The configuration, which Slurm's programs look for in ``SLURM_CONF``.
+    node : str
+        The name of the node.
+    """
+
+    conf: str
+    node: str
+
+    def run(self, *command: str) -> str:
+        """Run one of Slurm's programs, and give what it prints."""
+        environment = {**os.environ, "SLURM_CONF": self.conf}
+        done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, check=True)
+        return done.stdout.decode()
+
+    def jobs(self) -> list[str]:
+        """Give the numbers of the jobs that run."""
+        return self.run("squeue", "-h", "-t", "RUNNING", "-o", "%i").split()
+
+    def set_node(self, state: str) -> None:
+        """Change the state of the node to ``drain`` or ``resume``."""
+        self.run("scontrol", "update", f"nodename={self.node}", f"state={state}", "reason=test")
+
+
 S = TypeVar("S", bound=Service)
 
 
@@ -141,6 +171,19 @@ def start_hsds(**environment: str) -> AbstractContextManager[Hsds]:
     program = hsds_program()
     assert program is not None
     return _start(Hsds, sys.executable, HSDS, program, **environment)
+
+
+def slurm_programs() -> dict[str, str | None]:
+    """Find Slurm's programs, and that for authentication, as far as tests need them."""
+    # Debian has the daemons where only root's PATH leads.
+    path = os.environ.get("PATH", os.defpath) + os.pathsep + "/usr/sbin"
+    names = ("munged", "slurmctld", "slurmd", "sbatch", "scancel", "scontrol", "sinfo", "squeue")
+    return {name: shutil.which(name, path=path) for name in names}
+
+
+def start_slurm() -> AbstractContextManager[Slurm]:
+    """Start a Slurm of one node; it ends with the block."""
+    return _start(Slurm, sys.executable, SLURM)
 
 
 @contextmanager
