@@ -8,7 +8,8 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, TypeVar
 
-from dosna.backends.stores.store import Store, StoreView
+from dosna.backends.stores.store import Store
+from dosna.backends.stores.views import StoreView
 from dosna.codecs.zarr import DOCUMENT
 from dosna.core.types import Array
 from dosna.io.cache import Cache

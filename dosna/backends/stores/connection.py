@@ -28,12 +28,12 @@ from dosna.backends.stores.store import (
     ABSENT,
     Blob,
     ByteRange,
-    ReadOnlyStore,
     Store,
     Turns,
     VersionConflict,
     lock,
 )
+from dosna.backends.stores.views import ReadOnlyStore
 from dosna.backends.stores.whole import create_whole
 from dosna.codecs import zarr as zarr3
 from dosna.core.metadata import DatasetMetadata

@@ -16,7 +16,8 @@ from dosna.backends.base import ChunkState
 from dosna.backends.folders.dataset import FolderDataset
 from dosna.backends.stores.dataset import StoreDataset
 from dosna.backends.stores.sharded import MOST_INDEXES, ShardedDataset
-from dosna.backends.stores.store import Blob, ReadOnlyStore, Store
+from dosna.backends.stores.store import Blob, Store
+from dosna.backends.stores.views import ReadOnlyStore
 from dosna.backends.zarr.folder import FLAGS, GONE, ArrayFolder, ArrayHome, make_folders
 from dosna.codecs import zarr as zarr3
 from dosna.codecs.base import CodecError
