@@ -24,6 +24,7 @@ require("h5py")
 from services.dask import start_dask  # noqa: E402
 
 from dosna.engines import registry  # noqa: E402
+from dosna.engines.dask.batches import Batches  # noqa: E402
 
 pytestmark = pytest.mark.slow
 
@@ -235,6 +236,26 @@ def test_work_runs_where_its_data_lie(cluster, client):
     assert sorted(n for _, n in found) == list(range(400))
     near = sum(name == ("east", "west")[number % 2] for name, number in found)
     assert near >= 0.9 * len(found)
+
+
+def test_places_matter_though_that_of_the_first_task_has_no_worker():
+    places = [frozenset({"east"}), frozenset({"west"})]
+    hosts = ["north", "south", "east", "west"] * 10
+    batches = Batches(range(40), lambda number: (hosts[number],), places)
+    near = batches.take(5, places[0])
+    assert {hosts[number] for number in near} == {"east"}
+
+
+def test_nothing_is_looked_for_where_all_workers_are_as_near():
+    asked = []
+
+    def locations(number):
+        asked.append(number)
+        return ("here",)
+
+    batches = Batches(range(1000), locations, [frozenset({"here", name}) for name in "ab"])
+    assert len(batches.take(1000, frozenset({"a"}))) == 1000
+    assert len(asked) < 100
 
 
 def test_a_place_that_dies_does_not_hang_the_work(cluster, client):

@@ -14,6 +14,8 @@ __all__ = ["Batches"]
 
 # Tasks that are looked at beyond those that can be sent, to find some for each place.
 _AHEAD = 20_000
+# Where data lie at many places, those of the first tasks may have no workers.
+_LOOKED_AT = 16
 
 
 class Batches:
@@ -42,10 +44,10 @@ class Batches:
         self._locations = locations
         self._queues: dict[str, deque[Any]] = {}
         self._ahead = 0
-        # Looked at for the first task alone: if every worker is as near, nothing is gained.
-        first = next(iter(tasks), None) if locations is not None else None
-        label = "" if first is None else self._label_of(first)
-        self.located = bool(label) and not all(label in place for place in places)
+        # Looked at for a few tasks: if every worker is as near to each, nothing is gained.
+        few = islice(tasks, _LOOKED_AT) if locations is not None else ()
+        labels = {self._label_of(task) for task in few} - {""}
+        self.located = any(label not in place for label in labels for place in places)
         self._plan = tasks if isinstance(tasks, Plan) and not self.located else None
         self._source: Iterator[Any] = iter(()) if self._plan is not None else iter(tasks)
 
