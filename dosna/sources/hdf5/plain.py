@@ -88,10 +88,8 @@ def describe_plain(
 
     Returns
     -------
-    description : ArrayDescription
-        The description of the dataset.
-    reader : PlainReader
-        A reader of its elements.
+    tuple
+        The description of the dataset, and a reader of its elements.
     """
     found = h5d.open(opened.id, name.encode("utf-8", "surrogateescape"))
     if h5o.get_info(found).fileno != h5o.get_info(opened.id).fileno:
