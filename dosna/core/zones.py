@@ -166,6 +166,7 @@ class ZoneMaker:
     chunk: int
     is_offsets: bool = False
     found: dict[int, Zone] = field(default_factory=dict)
+    _memory: Array | None = field(default=None, init=False, repr=False)
 
     def add(self, start: int, rows: Array) -> None:
         """Take rows from `start` on."""
@@ -177,7 +178,7 @@ class ZoneMaker:
             rows, start = rows[end - start :], end
 
     def _add(self, number: int, start: int, rows: Array) -> None:
-        steps = _steps(rows) if self.is_offsets else None
+        steps = self._steps(rows) if self.is_offsets else None
         if steps is not None and steps[0] >= 0:
             least, most, nans = rows[0], rows[-1], 0
         else:
@@ -191,6 +192,15 @@ class ZoneMaker:
                 return
             _join(zone, before, rows[0])
         self.found[number] = zone
+
+    def _steps(self, rows: Array) -> tuple[int, int] | None:
+        if len(rows) < 2:
+            return None
+        if self._memory is None or len(self._memory) < len(rows) - 1:
+            # Memory that was used before costs less than fresh memory, by half.
+            self._memory = np.empty(len(rows) - 1, rows.dtype)
+        differences = np.subtract(rows[1:], rows[:-1], out=self._memory[: len(rows) - 1])
+        return int(differences.min()), int(differences.max())
 
     def update(self, others: Iterable[Mapping[int, Zone]]) -> None:
         """Take what others have found."""
@@ -229,13 +239,6 @@ def _extremes(rows: Array) -> tuple[Any, Any, int]:
     good = rows[~np.isnan(rows)]
     nans = rows.size - good.size
     return (good.min(), good.max(), nans) if good.size else (least, least, nans)
-
-
-def _steps(rows: Array) -> tuple[int, int] | None:
-    if len(rows) < 2:
-        return None
-    differences = rows[1:] - rows[:-1]
-    return int(differences.min()), int(differences.max())
 
 
 def _join(zone: Zone, before: Zone, first: Any) -> None:
