@@ -32,7 +32,8 @@ def read_table(path: Path) -> dict[tuple[str, str], dict[str, float]]:
     found = {}
     for line in path.read_text(encoding="utf-8").splitlines():
         cells = [cell.strip() for cell in line.strip("|").split("|")]
-        if len(cells) == 4 and re.match(r"\w+-", cells[0]):
+        # A row may have several times of one case.
+        if len(cells) == 4 and re.match(r"\w+-", cells[0]) and "," not in cells[2]:
             own = float(cells[2].split()[0])
             times = re.findall(r"(\w+) ([\d.]+), [\d.]+", cells[3])
             found[cells[0], cells[1]] = {name: float(time) / own for name, time in times}
