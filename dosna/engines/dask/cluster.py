@@ -19,7 +19,7 @@ from distributed import Client, LocalCluster, get_client, get_worker, rejoin, se
 from dosna.engines.dask.tasks import in_task
 from dosna.errors import ConfigurationError, ConnectionError, WorkerError
 
-__all__ = ["Worker", "client_for", "doubt", "kill", "register", "workers_of"]
+__all__ = ["Worker", "client_for", "doubt", "kill", "register", "revive", "workers_of"]
 
 # A worker's view of a version is compared with the caller's: code, and pickles of arrays, travel.
 _PACKAGES = ("dosna", "numpy", "distributed", "cloudpickle")
@@ -28,6 +28,8 @@ _clients: dict[str, Client] = {}
 """Clients of this process by the address of their scheduler, or by `_local_key`."""
 _checked: dict[str, dict[str, tuple[str, str]]] = {}
 """Identifiers and host names of workers that were checked, by scheduler and address."""
+_local_sizes: dict[int, int] = {}
+"""The number of workers of each cluster that this process has started, by its client's id."""
 _lock = threading.RLock()
 
 
@@ -168,7 +170,9 @@ def _start(params: Mapping[str, Any]) -> Client:
             f"cannot start a local Dask cluster: {error}. A script needs the guard "
             "`if __name__ == '__main__'`"
         ) from error
-    return Client(cluster, timeout=seconds, set_as_default=False)
+    client = Client(cluster, timeout=seconds, set_as_default=False)
+    _local_sizes[id(client)] = len(cluster.worker_spec)
+    return client
 
 
 def workers_of(client: Client, seconds: float) -> dict[str, Worker]:
@@ -320,6 +324,17 @@ def kill(client: Client, pids: list[int]) -> None:
         for pid in pids:
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
+
+
+def revive(client: Client) -> None:
+    """Start the workers of a local cluster anew, if this process has started it.
+
+    A nanny gives up, and never starts another worker, when one dies while it is starting.
+    """
+    count = _local_sizes.get(id(client))
+    if count is not None:
+        client.cluster.scale(0)
+        client.cluster.scale(count)
 
 
 def _forget_clients() -> None:

@@ -25,7 +25,7 @@ from distributed import Client, Future, KilledWorker
 
 from dosna.engines.base import Report, Tasks, outcome_unknown, unpack_error
 from dosna.engines.dask.batches import Batches
-from dosna.engines.dask.cluster import Worker, doubt, kill, workers_of
+from dosna.engines.dask.cluster import Worker, doubt, kill, revive, workers_of
 from dosna.engines.dask.tasks import Batch, Outcome, payload_of, run, stop
 from dosna.errors import DosnaError, WorkerError
 
@@ -41,6 +41,8 @@ _MOST_BATCHES = 1024
 _MOST_PENDING_TASKS = 50_000
 _POLL_SECONDS = 0.2
 _LOOK_SECONDS = 1.0
+# Nannies start a worker in two seconds, and in many where the machine is busy.
+_REVIVE_SECONDS = 20.0
 _INTERRUPT_SECONDS = 0.5
 # As many lost workers as Dask forgives one task by default (`allowed-failures`).
 _MOST_LOST = 3
@@ -122,7 +124,7 @@ class Call:
         self.threads = 1
         """The threads of all workers."""
         self._number = 0
-        self._looked = self._seen = time.monotonic()
+        self._looked = self._seen = self._revived = time.monotonic()
 
     def run(self) -> list[Any]:
         """Run all tasks, and return the results of the batches.
@@ -355,6 +357,9 @@ class Call:
                 f"the Dask cluster has had no worker for {self.timeout} s. Start workers, or "
                 "pass a longer timeout= to the engine"
             )
+        elif self._looked - max(self._seen, self._revived) > _REVIVE_SECONDS:
+            self._revived = self._looked
+            revive(self.client)
         self._workers = workers
         return workers
 
