@@ -302,8 +302,8 @@ class Call:
                 "memory_limit= or smaller chunks, or workers with more memory"
             ) from error
         raise WorkerError(
-            f"a worker of the Dask cluster could not run a batch: {error!r}. Check that it has "
-            "the same packages as this process"
+            f"the Dask cluster could not run a batch: {error!r}. Check that its workers and its "
+            "scheduler have the same packages as this process, dosna among them"
         ) from error
 
     def _take(self, future: Future, outcome: Outcome) -> None:
