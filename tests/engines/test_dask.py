@@ -238,6 +238,41 @@ def test_work_runs_where_its_data_lie(cluster, client):
     assert near >= 0.9 * len(found)
 
 
+def test_objects_on_ceph_are_worked_on_by_the_hosts_of_their_osds(cluster, client, ceph):
+    class Work:
+        def __init__(self, dataset):
+            self.dataset = dataset
+
+        def locations(self, task):
+            return self.dataset.locations(task.idx)
+
+        def __call__(self, tasks):
+            name = distributed.get_worker().name
+            found = []
+            for task in tasks:
+                time.sleep(0.005)
+                found.append((name, task.idx))
+            return found
+
+    # Two of the three hosts; each object has a copy on both.
+    cluster.worker("host-0")
+    cluster.worker("host-1")
+    cluster.await_workers(client, 2)
+    options = {"backend": "ceph", "conffile": ceph.conf, "timeout": 60}
+    with dn.Connection("kit", engine="dask", engine_kw={"client": client}, **options) as con:
+        ds = con.create_dataset("placed", shape=(400,), dtype="i1", chunk_size=1)
+        parts = ds.runner.spread(Work(ds.instance), every_chunk((400,), (1,)))
+        found = [pair for part in parts for pair in part]
+        first = {
+            idx: next(host for host in ds.instance.locations(idx) if host != "host-2")
+            for _, idx in found
+        }
+        con.del_dataset("placed")
+    assert len(found) == len(first) == 400
+    assert set(first.values()) == {"host-0", "host-1"}
+    assert sum(name == first[idx] for name, idx in found) >= 0.9 * 400
+
+
 def test_places_matter_though_that_of_the_first_task_has_no_worker():
     places = [frozenset({"east"}), frozenset({"west"})]
     hosts = ["north", "south", "east", "west"] * 10
