@@ -18,7 +18,7 @@ from dosna.query.zones import OPEN, Judge
 
 __all__ = ["LEAST_ROWS", "Ranges", "plan_pieces", "step_of"]
 
-LEAST_ROWS = 1 << 18
+LEAST_ROWS = 1 << 19
 """Entries of a range, at least, if their columns are no longer than `_MOST_BYTES`."""
 
 _MOST_BYTES = 16 << 20
