@@ -229,6 +229,7 @@ class FolderConnection(FolderHome):
 
     def drop_consolidated(self, name: str) -> None:
         """Remove copies of metadata from the groups above a dataset that is about to change."""
+        self.check_writable()
 
     def make_parents(self, name: str) -> None:
         """Create the folders above a dataset."""
