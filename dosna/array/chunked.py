@@ -409,7 +409,7 @@ def windows(
     if memory_limit is not None:
         # Boxes are also read ahead and written behind, and requests under way hold objects too:
         # encoded, joined, and in the memory of a client.
-        share = (parse_size(memory_limit) // workers - held) // 6
+        share = (parse_size(memory_limit) // dataset.runner.sharers - held) // 6
     return window(dataset.shape, block, block_bytes, share, workers)
 
 

@@ -43,7 +43,7 @@ def map_chunks(
     # Two groups are read ahead, and one is written behind.
     overlaps, most = instance.remote, BLOCK_BYTES
     if memory_limit is not None:
-        share = parse_size(memory_limit) // workers
+        share = parse_size(memory_limit) // dataset.runner.sharers
         itemsize = element_bytes(dataset.dtype)
         overlaps = overlaps and 12 * bytes_of(instance.grain, itemsize, widths) <= share
         # A fifth of a worker's share, so that all workers find work, and because an

@@ -70,6 +70,11 @@ class Runner(ABC):
         """The number of tasks that `spread` works on at the same time for this process."""
 
     @property
+    def sharers(self) -> int:
+        """The number of tasks at the same time that share a memory limit."""
+        return self.workers
+
+    @property
     def params(self) -> Mapping[str, Any]:
         """The keywords that would make this runner again."""
         return {}
