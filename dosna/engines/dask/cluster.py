@@ -3,26 +3,35 @@
 from __future__ import annotations
 
 import importlib.metadata
+import inspect
 import logging
 import os
 import platform
+import queue
 import signal
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
+from typing import Any, TypeVar
 
 from distributed import Client, LocalCluster, get_client, get_worker, rejoin, secede
 
+from dosna.engines.dask.probe import probe
 from dosna.engines.dask.tasks import in_task
 from dosna.errors import ConfigurationError, ConnectionError, WorkerError
 
-__all__ = ["Worker", "client_for", "doubt", "kill", "register", "revive", "workers_of"]
+__all__ = ["Worker", "client_for", "doubt", "kill", "register", "revive", "within", "workers_of"]
+
+T = TypeVar("T")
 
 # A worker's view of a version is compared with the caller's: code, and pickles of arrays, travel.
 _PACKAGES = ("dosna", "numpy", "distributed", "cloudpickle")
+
+# Sent as text: a worker without dosna can run it, and one of another Python reads no bytecode.
+_CALL = "exec(source, scope) or scope['probe'](packages)"
 
 _clients: dict[str, Client] = {}
 """Clients of this process by the address of their scheduler, or by `_local_key`."""
@@ -31,6 +40,7 @@ _checked: dict[str, dict[str, tuple[str, str]]] = {}
 _local_sizes: dict[int, int] = {}
 """The number of workers of each cluster that this process has started, by its client's id."""
 _lock = threading.RLock()
+_checked_lock = threading.Lock()
 
 
 @dataclass(frozen=True)
@@ -41,6 +51,8 @@ class Worker:
     process: str
     name: str
     threads: int
+    ready: bool = True
+    """False while it begins no further task."""
     labels: frozenset[str] = frozenset()
     """Names by which a store may know the worker's place: its name, its hosts, its resources."""
 
@@ -91,28 +103,28 @@ def client_for(params: Mapping[str, Any]) -> Iterator[Client]:
     WorkerError
         The local cluster does not start in time.
     """
-    own = None if in_task() else _own_client(params)
-    if own is None:
+    worker = None if in_task() else _own_worker()
+    if worker is None:
         yield _kept_client(params)
         return
+    address = params.get("address")
+    own = address is None or address == worker.scheduler.address
+    # Whatever the address is, it may be another name of the same scheduler.
     secede()
     try:
-        yield own
+        yield get_client() if own else _kept_client(params)
     finally:
         rejoin()
 
 
-def _own_client(params: Mapping[str, Any]) -> Client | None:
-    """Return the client of the worker whose task calls, if it is of the wanted scheduler."""
+def _own_worker() -> Any:
+    """Return the worker whose task calls, or None."""
     try:
         worker = get_worker()
         worker.get_current_task()
     except (ValueError, AttributeError):
         return None
-    address = params.get("address")
-    if address is None or address == worker.scheduler.address:
-        return get_client()
-    return None
+    return worker
 
 
 def _kept_client(params: Mapping[str, Any]) -> Client:
@@ -127,20 +139,23 @@ def _kept_client(params: Mapping[str, Any]) -> Client:
 
 
 def _local_key(params: Mapping[str, Any]) -> str:
-    names = ("n_workers", "threads_per_worker", "memory_limit")
+    names = ("n_workers", "threads_per_worker", "memory_limit", "security")
     return "local " + " ".join(f"{name}={params.get(name)!r}" for name in names)
 
 
 def _connect(params: Mapping[str, Any]) -> Client:
     address, seconds = params["address"], params["timeout"]
+    connect = partial(
+        Client,
+        address,
+        timeout=seconds,
+        security=params.get("security"),
+        set_as_default=False,
+        name=f"dosna-{os.getpid()}",
+    )
     try:
-        return Client(
-            address,
-            timeout=seconds,
-            security=params.get("security"),
-            set_as_default=False,
-            name=f"dosna-{os.getpid()}",
-        )
+        # Dask waits without limit for one that accepts connections and says nothing.
+        return within(seconds + 1, connect)
     except (OSError, ValueError, TypeError) as error:
         raise ConnectionError(
             f"cannot connect to the Dask scheduler at {address}: {error or 'no answer'} "
@@ -153,7 +168,7 @@ def _start(params: Mapping[str, Any]) -> Client:
     seconds = params["timeout"]
     chosen = {
         name: params[name]
-        for name in ("n_workers", "threads_per_worker", "memory_limit")
+        for name in ("n_workers", "threads_per_worker", "memory_limit", "security")
         if params.get(name) is not None
     }
     try:
@@ -167,10 +182,14 @@ def _start(params: Mapping[str, Any]) -> Client:
         )
     except (OSError, RuntimeError, TimeoutError, ValueError) as error:
         raise WorkerError(
-            f"cannot start a local Dask cluster: {error}. A script needs the guard "
-            "`if __name__ == '__main__'`"
+            f"cannot start a local Dask cluster: {str(error).rstrip('.')}. A script needs the "
+            "guard `if __name__ == '__main__'`"
         ) from error
-    client = Client(cluster, timeout=seconds, set_as_default=False)
+    try:
+        client = Client(cluster, timeout=seconds, set_as_default=False)
+    except BaseException:
+        cluster.close()
+        raise
     _local_sizes[id(client)] = len(cluster.worker_spec)
     return client
 
@@ -198,13 +217,17 @@ def workers_of(client: Client, seconds: float) -> dict[str, Worker]:
     """
     # Empty while the scheduler cannot be reached.
     present = client.scheduler_info(n_workers=-1).get("workers", {})
-    with _lock:
-        known = _checked.setdefault(client.scheduler.address, {})
-        for address in known.keys() - present.keys():
-            del known[address]
-    new = [address for address in present if address not in known]
+    kept = _known_to(client)
+    with _checked_lock:
+        for address in kept.keys() - present.keys():
+            del kept[address]
+        known = dict(kept)
+    new = {address: about for address, about in present.items() if address not in known}
     if new:
-        known.update(_check(client, {address: present[address] for address in new}, seconds))
+        checked = _check(client, new, seconds)
+        known.update(checked)
+        with _checked_lock:
+            kept.update(checked)
     found = {}
     for address, about in present.items():
         if address not in known:
@@ -213,13 +236,24 @@ def workers_of(client: Client, seconds: float) -> dict[str, Worker]:
         labels = {str(about["name"]), about["host"], host_name}
         labels |= {name.removeprefix("host-") for name in about.get("resources") or {}}
         name, threads = str(about["name"]), max(1, about["nthreads"])
-        found[address] = Worker(address, process, name, threads, frozenset(labels))
+        ready = about.get("status", "running") == "running"
+        found[address] = Worker(address, process, name, threads, ready, frozenset(labels))
     return found
 
 
 def doubt(client: Client, address: str) -> None:
     """Ask the worker at an address anew: it may be another process by now."""
-    _checked.get(client.scheduler.address, {}).pop(address, None)
+    with suppress(OSError):
+        known = _known_to(client)
+        with _checked_lock:
+            known.pop(address, None)
+
+
+def _known_to(client: Client) -> dict[str, tuple[str, str]]:
+    if client.scheduler is None:
+        raise OSError("its client was closed")
+    with _checked_lock:
+        return _checked.setdefault(client.scheduler.address, {})
 
 
 def _check(
@@ -234,8 +268,13 @@ def _check(
     for address in workers.keys() - left:
         answer = answers[address]
         called = f"worker {workers[address]['name']} at {address}"
+        if isinstance(answer, TimeoutError):
+            faults.append(f"{called}: it did not answer within {seconds} s")
+            continue
+        if isinstance(answer, OSError):
+            continue  # It is leaving; if it is not, it is asked again.
         if isinstance(answer, BaseException):
-            faults.append(f"{called}: it did not answer within {seconds} s ({answer!r})")
+            faults.append(f"{called} cannot be asked for its versions: {answer!r}")
             continue
         host, theirs, process, trouble = answer
         differing = [
@@ -279,10 +318,14 @@ def _versions_here() -> dict[str, str]:
 def _ask(client: Client, addresses: list[str], seconds: float) -> dict[str, Any]:
     answers: dict[str, Any] = dict.fromkeys(addresses, TimeoutError())
 
+    scope = {"source": inspect.getsource(probe), "packages": _PACKAGES, "scope": {}}
+
     def ask(address: str) -> None:
-        with suppress(Exception):
-            found = client.run(_probe(), _PACKAGES, workers=[address], on_error="return")
+        try:
+            found = client.run(eval, _CALL, scope, workers=[address], on_error="return")
             answers[address] = found[address]
+        except Exception as error:
+            answers[address] = error
 
     # One thread for each, because one that hangs must not keep the answers of the others.
     threads = [threading.Thread(target=ask, args=(a,), daemon=True) for a in addresses]
@@ -294,34 +337,39 @@ def _ask(client: Client, addresses: list[str], seconds: float) -> dict[str, Any]
     return answers
 
 
-def _probe() -> Any:
-    def probe(packages: tuple[str, ...]) -> tuple[str, dict[str, str], str, str]:
-        import importlib
-        import importlib.metadata
-        import platform
-        import socket
+def within(seconds: float | None, function: Callable[[], T]) -> T:
+    """Return what a function returns, or raise its error, or TimeoutError if it takes longer.
 
-        versions = {"python": platform.python_version()}
-        for name in packages:
-            try:
-                versions[name] = importlib.metadata.version(name)
-            except importlib.metadata.PackageNotFoundError:
-                versions[name] = "none"
+    Parameters
+    ----------
+    seconds : float, optional
+        The most seconds; by default without limit.
+    function : callable
+        The function. It is called in a thread of its own, which is left alone if it hangs.
+    """
+    answers: queue.SimpleQueue[tuple[Any, BaseException | None]] = queue.SimpleQueue()
+
+    def answer() -> None:
         try:
-            process = importlib.import_module("dosna.engines.dask.tasks").PROCESS
-        except Exception as error:
-            return socket.gethostname(), versions, "", f"{type(error).__name__}: {error}"
-        return socket.gethostname(), versions, process, ""
+            answers.put((function(), None))
+        except BaseException as error:
+            answers.put((None, error))
 
-    # Sent by value and not by name: a worker that lacks dosna can run it nevertheless.
-    probe.__module__ = "__main__"
-    return probe
+    threading.Thread(target=answer, daemon=True).start()
+    try:
+        result, error = answers.get(timeout=seconds)
+    except queue.Empty:
+        raise TimeoutError(f"no answer within {seconds} s") from None
+    if error is not None:
+        raise error
+    return result  # type: ignore[no-any-return]
 
 
 def kill(client: Client, pids: list[int]) -> None:
     """Kill processes of a cluster that this process has started; its nannies start others."""
     if isinstance(client.cluster, LocalCluster):
-        for pid in pids:
+        # Workers may be threads of this process.
+        for pid in set(pids) - {os.getpid()}:
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
 
@@ -339,8 +387,9 @@ def revive(client: Client) -> None:
 
 def _forget_clients() -> None:
     """Leave the parent's clients alone in a forked child, where their threads do not run."""
-    global _clients, _lock, _checked
-    _clients, _checked, _lock = {}, {}, threading.RLock()
+    global _clients, _lock, _checked, _checked_lock
+    _clients, _checked = {}, {}
+    _lock, _checked_lock = threading.RLock(), threading.Lock()
 
 
 os.register_at_fork(after_in_child=_forget_clients)

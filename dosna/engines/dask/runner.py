@@ -43,7 +43,7 @@ class DaskRunner(Runner):
     memory_limit : int or str, optional
         The memory at which Dask restarts a worker of the local cluster, such as '4 GiB'.
     security : distributed.Security, optional
-        The certificates for a scheduler that uses TLS.
+        The certificates for a scheduler, or a local cluster, that uses TLS.
     timeout : float
         The seconds that the scheduler, and each new worker, has for its first answer, and that
         a call waits while the cluster has no worker.
@@ -78,6 +78,8 @@ class DaskRunner(Runner):
                 f"{', '.join(given)} are of a local cluster: leave them out, or start the workers "
                 "of the scheduler with them"
             )
+        if client is not None and security is not None:
+            raise ConfigurationError("security is that of the client: give one of the two")
         if address is not None and not isinstance(address, str):
             raise ConfigurationError(
                 f"address must be a text such as 'tcp://node1:8786', not {address!r}"
@@ -116,6 +118,14 @@ class DaskRunner(Runner):
     @workers.setter
     def workers(self, value: int) -> None:
         """Leave the count to the cluster."""
+
+    @property
+    def sharers(self) -> int:
+        """The threads of one worker; the first access connects to the cluster."""
+        if in_task() or _is_child():
+            return 1
+        with self._client() as client:
+            return max([1, *client.nthreads().values()])
 
     def map(self, work: Callable[[Iterable[T]], R], tasks: Tasks[T]) -> list[R]:
         return [work(tasks)]

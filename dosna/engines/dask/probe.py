@@ -1,0 +1,28 @@
+"""What a worker is asked before it is sent anything else."""
+
+from __future__ import annotations
+
+__all__ = ["probe"]
+
+
+def probe(packages: tuple[str, ...]) -> tuple[str, dict[str, str], str, str]:
+    """Return a worker's host, versions, and process, or why it has no identifier of that.
+
+    The text of this function is sent, not the function: it needs nothing of this module.
+    """
+    import importlib
+    import importlib.metadata
+    import platform
+    import socket
+
+    versions = {"python": platform.python_version()}
+    for name in packages:
+        try:
+            versions[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            versions[name] = "none"
+    try:
+        process = importlib.import_module("dosna.engines.dask.tasks").PROCESS
+    except Exception as error:
+        return socket.gethostname(), versions, "", f"{type(error).__name__}: {error}"
+    return socket.gethostname(), versions, process, ""
