@@ -19,15 +19,16 @@ from concurrent.futures import CancelledError
 from concurrent.futures.thread import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from distributed import Client, Future, KilledWorker
 
 from dosna.engines.base import Report, Tasks, outcome_unknown, unpack_error
 from dosna.engines.dask.batches import Batches
-from dosna.engines.dask.cluster import Worker, doubt, kill, revive, workers_of
+from dosna.engines.dask.cluster import Worker, doubt, kill, revive, within, workers_of
 from dosna.engines.dask.tasks import Batch, Outcome, payload_of, run, stop
-from dosna.errors import DosnaError, WorkerError
+from dosna.errors import DosnaError, OutcomeUnknown, WorkerError
 
 __all__ = ["Call"]
 
@@ -124,6 +125,8 @@ class Call:
         self.threads = 1
         """The threads of all workers."""
         self._number = 0
+        self._of_work: BaseException | None = None
+        self._address = client.scheduler.address
         self._looked = self._seen = self._revived = time.monotonic()
 
     def run(self) -> list[Any]:
@@ -154,13 +157,24 @@ class Call:
             while self._goes_on():
                 self._receive()
         except BaseException as error:
+            unknown = self._unknown_after(error)
             self._end(error)
+            if unknown is not None:
+                raise unknown from error
             raise
         finally:
             self._thread.shutdown(wait=False)
         if self.lost:
             raise outcome_unknown(self.work, self.lost, self.batches.rest())
         return self.results
+
+    def _unknown_after(self, error: BaseException) -> OutcomeUnknown | None:
+        """Return the error for work that must not happen twice, after one of the cluster."""
+        begun = self.once and self._number > 0
+        if not begun or error is self._of_work or not isinstance(error, WorkerError):
+            return None
+        pending = [task for each in self._pending.values() for task in each.batch.tasks]
+        return outcome_unknown(self.work, self.lost + pending, self.batches.rest())
 
     # -- sending ------------------------------------------------------------------------------
 
@@ -240,11 +254,12 @@ class Call:
         for future in ended:
             if future is None or future not in self._pending:
                 continue
-            if future.status == "finished":
+            if future.status in ("error", "cancelled"):
+                self._take(future, self._failure(future))
+            else:
+                # Finished, or lost since with its worker: who asks for it waits for it.
                 self._vacate(self._pending[future])
                 self._finished[future.key] = future
-            else:
-                self._take(future, self._failure(future))
         # The next batches are on their way before the results of these are asked for.
         self._send()
         for future, outcome in self._gathered():
@@ -267,9 +282,11 @@ class Call:
             outcomes = self._gathering.result()
             self._gathering = None
             for key, future in futures.items():
+                if future not in self._pending:
+                    continue  # It was given up by `_place`.
                 if outcomes.get(key) is not None:
                     arrived.append((future, outcomes[key]))
-                elif future in self._pending:
+                else:
                     self._done.put(future)
         if self._gathering is None and self._finished:
             self._asked, self._finished = self._finished, {}
@@ -287,13 +304,13 @@ class Call:
 
     def _failure(self, future: Future) -> Outcome:
         """Return the end of a batch that has none of its own, or raise WorkerError."""
-        if self.once:
-            return Outcome(0.0, begun_before=True)
         if future.status == "cancelled":
             raise WorkerError(
                 "the Dask scheduler has dropped the call's work: it was restarted or closed, or "
                 "cannot be reached any more. Do the call again once it is back"
             )
+        if self.once:
+            return Outcome(0.0, begun_before=True)
         error = future.exception(timeout=self.timeout)
         if isinstance(error, KilledWorker):
             raise WorkerError(
@@ -315,7 +332,8 @@ class Call:
             self._lose(pending)
             return
         if outcome.error is not None:
-            raise unpack_error(outcome.error)
+            self._of_work = unpack_error(outcome.error)
+            raise self._of_work
         self.results.append(outcome.result)
         self._dead.clear()
         if count >= self._size:
@@ -342,6 +360,9 @@ class Call:
         assert pending.owner is not None
         self._dead.add(pending.owner.process)
         doubt(self.client, pending.owner.address)
+        # What else was sent there would be refused and named too, until somebody looks.
+        self._lanes = [lane for lane in self._lanes if lane.label != pending.lane]
+        self._looked = -_LOOK_SECONDS
 
     # -- workers ------------------------------------------------------------------------------
 
@@ -372,7 +393,7 @@ class Call:
             raise
         except (OSError, RuntimeError, CancelledError) as error:
             raise WorkerError(
-                f"the Dask scheduler at {self.client.scheduler.address} cannot be reached any "
+                f"the Dask scheduler at {self._address} cannot be reached any "
                 f"more ({error}). Do the call again once it is back"
             ) from error
 
@@ -384,17 +405,22 @@ class Call:
         self._lanes = self._lanes_of(list(workers.values()))
         self.batches.places = frozenset().union(*(w.labels for w in workers.values()))
         if self.once:
-            present = {worker.process for worker in workers.values()}
+            # Workers of one process, in threads of it, have addresses of their own.
+            present = {(worker.process, worker.address) for worker in workers.values()}
             for future, pending in list(self._pending.items()):
-                if pending.owner is not None and pending.owner.process not in present:
+                owner = pending.owner
+                if owner is not None and (owner.process, owner.address) not in present:
                     self._forget(future)
                     self.client.cancel([future], force=True)
                     self.finished += len(pending.batch.tasks)
                     self._lose(pending)
 
     def _lanes_of(self, workers: list[Worker]) -> list[_Lane]:
+        if self.once:
+            # One that is paused, or about to leave, would not begin what is for it alone.
+            workers = [worker for worker in workers if worker.ready]
         if self.once or self.batches.located:
-            return [_Lane(w.process, [w], w.threads, w.labels) for w in workers]
+            return [_Lane(w.address + w.process, [w], w.threads, w.labels) for w in workers]
         return [_Lane("", [], self.threads)] if workers else []
 
     # -- the end ------------------------------------------------------------------------------
@@ -404,10 +430,13 @@ class Call:
         futures = list(self._pending)
         self._pending.clear()
         patience = None if isinstance(error, Exception) else _INTERRUPT_SECONDS
+        # After Ctrl-C neither a scheduler nor a worker that hangs is waited for.
+        limit = None if patience is None else 1.5 * patience
         with suppress(Exception):
-            self.client.cancel(futures, force=True)
+            within(limit, partial(self.client.cancel, futures, force=True))
+        ask = partial(self.client.run, stop, self.id, patience, on_error="ignore")
         with suppress(Exception):
-            running = self.client.run(stop, self.id, patience, on_error="ignore")
+            running = within(limit, ask)
             if not isinstance(error, Exception):
                 # A thread cannot be interrupted, but processes of this machine can be replaced.
                 kill(self.client, [pid for pid in running.values() if pid])
