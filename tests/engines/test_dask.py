@@ -1,17 +1,16 @@
-"""The dask engine: the conformance kit on a local cluster, and clusters that change or fail."""
+"""The dask engine: the conformance kit on a local cluster, and clusters that change."""
 
 from __future__ import annotations
 
 import os
-import random
-import signal
+import socket
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
-from support import HANG, require, wait_until
+from support import HANG, require
 
 import dosna as dn
 from dosna import errors
@@ -21,14 +20,12 @@ from dosna.testing import EngineTests
 distributed = require("distributed")
 require("h5py")
 
-from services.dask import start_dask  # noqa: E402
+from services.dask import LOCAL, local_client  # noqa: E402
 
 from dosna.engines import registry  # noqa: E402
 from dosna.engines.dask.batches import Batches  # noqa: E402
 
 pytestmark = pytest.mark.slow
-
-LOCAL = {"n_workers": 2, "threads_per_worker": 2, "timeout": HANG}
 
 
 class TestLocalCluster(EngineTests):
@@ -38,64 +35,6 @@ class TestLocalCluster(EngineTests):
     @pytest.fixture
     def engine(self):
         return "dask", LOCAL
-
-
-@pytest.fixture
-def cluster(tmp_path):
-    (tmp_path / "dask").mkdir()
-    with start_dask(tmp_path / "dask") as started:
-        yield started
-
-
-@pytest.fixture
-def connect(tmp_path):
-    """Return a function that connects to a folder by the engine."""
-
-    def connect(**engine_kw):
-        (tmp_path / "data").mkdir(exist_ok=True)
-        return dn.Connection(
-            str(tmp_path / "data"), backend="file", engine="dask", engine_kw=engine_kw
-        )
-
-    return connect
-
-
-@pytest.fixture
-def client(cluster):
-    with distributed.Client(cluster.address, set_as_default=False) as opened:
-        yield opened
-
-
-def local_client():
-    from dosna.engines.dask.cluster import client_for
-
-    return client_for(LOCAL)
-
-
-@pytest.fixture
-def slowly():
-    """Return a function that travels by value: workers do not find the modules of tests."""
-
-    def slowly(block):
-        time.sleep(0.03)
-        return block + 1
-
-    return slowly
-
-
-def check_once(ds, error, before=0):
-    """Check that each chunk was changed once, or is named by the error."""
-    unknown, untouched = (), ()
-    if error is not None:
-        unknown, untouched = error.chunks, error.untouched
-    for chunk in ds.iter_chunks():
-        found = set(np.unique(chunk[...]))
-        if chunk.idx in untouched:
-            assert found == {before}
-        elif chunk.idx in unknown:
-            assert found in ({before}, {before + 1})
-        else:
-            assert found == {before + 1}, (chunk.idx, found)
 
 
 # -- parameters ----------------------------------------------------------------------------------
@@ -110,6 +49,7 @@ def check_once(ds, error, before=0):
         ({"address": "tcp://127.0.0.1:1", "n_workers": 2}, "n_workers"),
         ({"timeout": 0}, "timeout"),
         ({"client": "tcp://127.0.0.1:1"}, "client"),
+        ({"client": "tcp://127.0.0.1:1", "security": True}, "security"),
     ],
 )
 def test_wrong_keywords_are_refused(engine_kw, word):
@@ -123,6 +63,31 @@ def test_a_scheduler_that_is_not_there_is_an_error_in_time(connect):
         with pytest.raises(errors.ConnectionError, match=r"127\.0\.0\.1:1"):
             con.create_dataset("a", data=np.zeros(4)).sum()
         assert time.monotonic() - begin < HANG
+
+
+def test_a_scheduler_that_says_nothing_is_an_error_in_time(connect):
+    with socket.socket() as silent:
+        silent.bind(("127.0.0.1", 0))
+        silent.listen()
+        with connect(address=f"tcp://127.0.0.1:{silent.getsockname()[1]}", timeout=1) as con:
+            ds = con.create_dataset("a", np.zeros(4).shape, "f8")
+            with pytest.raises(errors.ConnectionError, match="no answer"):
+                ds.sum()
+
+
+def test_a_local_cluster_uses_the_certificates_it_is_given(connect):
+    require("cryptography")
+    security = distributed.Security.temporary()
+    with connect(**LOCAL, security=security) as con:
+        ds = con.create_dataset("a", data=np.arange(10), chunk_size=3)
+        assert ds.sum() == 45
+        with ds.connection.runner._client() as client:
+            assert client.scheduler.address.startswith("tls://")
+
+
+def test_a_memory_limit_is_shared_by_the_threads_of_one_worker():
+    runner = registry.get("dask").runner(**LOCAL)
+    assert (runner.workers, runner.sharers) == (4, 2)
 
 
 def test_a_client_of_the_caller_is_used_and_left_open(cluster, client, connect):
@@ -198,15 +163,20 @@ def test_a_million_tasks_are_few_batches():
     assert len(counts) < 3000
 
 
-def test_calls_within_tasks_of_the_user_do_not_wait_for_themselves(cluster, client, connect):
+@pytest.mark.parametrize("known_by", [None, "127.0.0.1", "localhost"])
+def test_calls_within_tasks_of_the_user_do_not_wait_for_themselves(
+    cluster, client, connect, known_by
+):
     cluster.worker("only")
     cluster.await_workers(client, 1)
+    address = known_by and cluster.address.replace("127.0.0.1", known_by)
     with connect(address=cluster.address) as con:
         con.create_dataset("a", data=np.arange(10), chunk_size=3)
         path = con.name
 
     def total():
-        with dn.Connection(path, backend="file", engine="dask") as own:
+        engine_kw = {"address": address} if address else {}
+        with dn.Connection(path, backend="file", engine="dask", engine_kw=engine_kw) as own:
             return int(own["a"].sum())
 
     assert client.submit(total).result(timeout=HANG) == 45
@@ -328,30 +298,20 @@ def test_workers_may_join_and_leave(cluster, client, connect, slowly):
         assert np.array_equal(mapping.result(HANG)[...], np.arange(300.0) + 1)
 
 
-def test_a_killed_worker_costs_time_and_nothing_else(connect, slowly):
-    with connect(**LOCAL) as con, local_client() as client:
-        ds = con.create_dataset("a", data=np.arange(200.0), chunk_size=1)
-        pids = client.run(os.getpid)
-
-        def kill_one(done, total):
-            if done and pids:
-                os.kill(pids.popitem()[1], signal.SIGKILL)
-                pids.clear()
-
-        out = ds.map(slowly, "b", progress=kill_one)
-        assert np.array_equal(out[...], np.arange(200.0) + 1)
-        assert out.verify().good
-
-
-def test_a_scheduler_that_dies_is_an_error(cluster, client, connect, slowly):
-    cluster.worker("one")
-    cluster.await_workers(client, 1)
-    with connect(address=cluster.address, timeout=5) as con:
-        ds = con.create_dataset("a", data=np.arange(300.0), chunk_size=1)
-        threading.Timer(1.0, cluster.kill, ["scheduler"]).start()
-        with pytest.raises(errors.WorkerError):
-            ds.map(slowly, "b")
-        assert "b" not in con
+def test_a_cluster_that_adapts_grows_for_a_call(connect, slowly):
+    with (
+        distributed.LocalCluster(
+            n_workers=0, threads_per_worker=1, dashboard_address=":0", silence_logs=50
+        ) as own,
+        distributed.Client(own, set_as_default=False) as client,
+        connect(client=client, timeout=HANG) as con,
+    ):
+        own.adapt(minimum=1, maximum=3, interval="200ms", target_duration="1s")
+        ds = con.create_dataset("a", data=np.arange(400.0), chunk_size=1)
+        sizes = set()
+        out = ds.map(slowly, "b", progress=lambda *_: sizes.add(len(own.workers)))
+        assert np.array_equal(out[...], np.arange(400.0) + 1)
+        assert max(sizes) > 1
 
 
 def test_all_kinds_of_work_run_on_workers(connect, tmp_path):
@@ -393,113 +353,3 @@ def test_all_kinds_of_work_run_on_workers(connect, tmp_path):
         assert sent(lambda: con["linked/data"].sum()) == pytest.approx(volume.sum())
         sent(cloned.clear)
         assert not cloned.written_chunks()
-
-
-# -- once, and no chunk twice --------------------------------------------------------------------
-
-
-def kill_at_times(client, stop, generator, kills, killed):
-    while not stop.wait(generator.uniform(0.05, 0.6)) and len(killed) < kills:
-        pids = list(client.run(os.getpid, on_error="ignore").values())
-        if pids:
-            pid = generator.choice(pids)
-            try:
-                os.kill(pid, signal.SIGKILL)
-            except ProcessLookupError:
-                continue
-            killed.append(pid)
-
-
-def apply_under_kills(con, client, slowly, kills, seed):
-    generator, killed = random.Random(seed), []
-    ds = con.create_dataset("a", data=np.zeros((240, 50)), chunk_size=(2, 25))
-    rounds = 0
-    while len(killed) < kills:
-        stop = threading.Event()
-        killer = threading.Thread(
-            target=kill_at_times, args=(client, stop, generator, kills, killed)
-        )
-        killer.start()
-        error = None
-        try:
-            ds.apply(slowly)
-        except errors.OutcomeUnknown as caught:
-            error = caught
-        finally:
-            stop.set()
-            killer.join()
-        check_once(ds, error)
-        ds.load(np.zeros((240, 50)))
-        rounds += 1
-    return rounds
-
-
-def test_apply_changes_no_chunk_twice_when_workers_are_killed(connect, slowly):
-    with connect(**LOCAL) as con, local_client() as client:
-        apply_under_kills(con, client, slowly, 3, 1)
-
-
-@pytest.mark.fault
-@pytest.mark.timeout(1500)
-def test_apply_under_a_hundred_kills(connect, slowly):
-    with connect(**LOCAL) as con, local_client() as client:
-        apply_under_kills(con, client, slowly, 100, 2)
-
-
-@pytest.mark.parametrize("nanny", [False, True])
-def test_apply_names_what_a_lost_worker_had_begun(cluster, client, connect, slowly, nanny):
-    # Behind a nanny a worker that was killed comes back at the same address.
-    options = ["--worker-port", str(free_port())] if nanny else []
-    cluster.worker("one", *options, nanny=nanny)
-    cluster.await_workers(client, 1)
-    if not nanny:
-        cluster.worker("two")
-        cluster.await_workers(client, 2)
-    with connect(client=client) as con:
-        ds = con.create_dataset("a", data=np.zeros(200), chunk_size=1)
-        pids = client.run(os.getpid)
-
-        def kill_one(done, total):
-            if done >= 20 and pids:
-                os.kill(pids.popitem()[1], signal.SIGKILL)
-                pids.clear()
-
-        with pytest.raises(errors.OutcomeUnknown) as caught:
-            ds.apply(slowly, progress=kill_one)
-        assert 0 < len(caught.value.chunks) < 100
-        check_once(ds, caught.value)
-
-
-def free_port():
-    import socket
-
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        return one.getsockname()[1]
-
-
-@pytest.mark.parametrize("jlbackend", ["loky", "multiprocessing"])
-def test_apply_in_processes_of_joblib_names_what_is_unknown(tmp_path, jlbackend):
-    require("joblib")
-    engine_kw = {"njobs": 2, "jlbackend": jlbackend}
-    marker = tmp_path / "pid"
-
-    def tell(block):
-        marker.with_suffix(f".{os.getpid()}").touch()
-        time.sleep(0.05)
-        return block + 1
-
-    def kill():
-        wait_until(lambda: list(tmp_path.glob("pid.*")))
-        time.sleep(0.4)
-        os.kill(int(next(tmp_path.glob("pid.*")).suffix[1:]), signal.SIGKILL)
-
-    with dn.Connection(str(tmp_path), backend="file", engine="joblib", engine_kw=engine_kw) as con:
-        ds = con.create_dataset("a", data=np.zeros(100), chunk_size=1)
-        killer = threading.Thread(target=kill)
-        killer.start()
-        with pytest.raises(errors.OutcomeUnknown) as caught:
-            ds.apply(tell)
-        killer.join()
-        assert caught.value.chunks
-        check_once(ds, caught.value)

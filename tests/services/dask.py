@@ -9,14 +9,27 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from typing import Any
+
+from support import HANG
 
 SECONDS = 200
 """After which it hangs, however busy the machine is."""
 
 _DIE_WITH_ME = ["setpriv", "--pdeathsig", "KILL", "--"]
+
+
+LOCAL = {"n_workers": 2, "threads_per_worker": 2, "timeout": HANG}
+"""The keywords of the engine for a cluster that it starts itself."""
+
+
+def local_client() -> AbstractContextManager[Any]:
+    """Open the engine's own client of the cluster of `LOCAL`."""
+    from dosna.engines.dask.cluster import client_for
+
+    return client_for(LOCAL)
 
 
 class Cluster:

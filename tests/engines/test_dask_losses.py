@@ -1,0 +1,275 @@
+"""The dask engine when workers, a scheduler or results are lost: once, and no chunk twice."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from concurrent.futures import Future as Gathered
+from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from support import HANG, require, wait_until
+
+import dosna as dn
+from dosna import errors
+
+distributed = require("distributed")
+require("h5py")
+
+from services.dask import LOCAL, local_client  # noqa: E402
+
+from dosna.engines.dask.dispatch import Call, _Pending  # noqa: E402
+from dosna.engines.dask.tasks import Batch, Outcome  # noqa: E402
+
+pytestmark = pytest.mark.slow
+
+
+def check_once(ds, error, before=0):
+    """Check that each chunk was changed once, or is named by the error."""
+    unknown, untouched = (), ()
+    if error is not None:
+        unknown, untouched = error.chunks, error.untouched
+    for chunk in ds.iter_chunks():
+        found = set(np.unique(chunk[...]))
+        if chunk.idx in untouched:
+            assert found == {before}
+        elif chunk.idx in unknown:
+            assert found in ({before}, {before + 1})
+        else:
+            assert found == {before + 1}, (chunk.idx, found)
+
+
+def test_a_killed_worker_costs_time_and_nothing_else(connect, slowly):
+    with connect(**LOCAL) as con, local_client() as client:
+        ds = con.create_dataset("a", data=np.arange(200.0), chunk_size=1)
+        pids = client.run(os.getpid)
+
+        def kill_one(done, total):
+            if done and pids:
+                os.kill(pids.popitem()[1], signal.SIGKILL)
+                pids.clear()
+
+        out = ds.map(slowly, "b", progress=kill_one)
+        assert np.array_equal(out[...], np.arange(200.0) + 1)
+        assert out.verify().good
+
+
+def test_a_scheduler_that_dies_is_an_error(cluster, client, connect, slowly):
+    cluster.worker("one")
+    cluster.await_workers(client, 1)
+    with connect(address=cluster.address, timeout=5) as con:
+        ds = con.create_dataset("a", data=np.arange(300.0), chunk_size=1)
+        threading.Timer(1.0, cluster.kill, ["scheduler"]).start()
+        with pytest.raises(errors.WorkerError):
+            ds.map(slowly, "b")
+        assert "b" not in con
+
+
+@pytest.mark.parametrize("call", ["map", "apply"])
+@pytest.mark.parametrize("what", ["restart", "close"])
+def test_a_cluster_that_forgets_a_call_is_an_error(connect, slowly, call, what):
+    """Another program restarts the cluster in the middle, or it is closed."""
+    options = {"dashboard_address": ":0", "silence_logs": 50, "n_workers": 2}
+    with (
+        distributed.LocalCluster(threads_per_worker=1, **options) as own,
+        distributed.Client(own, set_as_default=False) as mine,
+        distributed.Client(own.scheduler_address, set_as_default=False) as other,
+        connect(client=mine, timeout=5) as con,
+        ThreadPoolExecutor(1) as pool,
+    ):
+        ds = con.create_dataset("a", data=np.zeros(300), chunk_size=1)
+        forget = {"restart": other.restart, "close": own.close}[what]
+        forgetting = []
+
+        def forget_once(done, total):
+            if done >= 20 and not forgetting:
+                forgetting.append(pool.submit(forget))
+
+        if call == "map":
+            with pytest.raises(errors.WorkerError):
+                ds.map(slowly, "b", progress=forget_once)
+            assert "b" not in con
+        else:
+            with pytest.raises(errors.OutcomeUnknown) as caught:
+                ds.apply(slowly, progress=forget_once)
+            assert len(caught.value.chunks) < 100
+            assert caught.value.untouched
+        forgetting[0].result(HANG)
+        if call == "apply":
+            check_once(ds, caught.value)
+
+
+def test_an_outcome_that_arrives_after_its_batch_was_given_up_is_left_alone():
+    call, future = idle_call(), Outcomes("k", "finished")
+    call._asked, call._gathering = {"k": future}, Gathered()
+    call._gathering.set_result({"k": Outcome(1.0)})
+    assert call._gathered() == []
+
+
+def test_a_result_that_is_lost_before_it_was_asked_for_is_waited_for(monkeypatch):
+    call, future = idle_call(), Outcomes("k", "lost")
+    call._pending[future] = _Pending(Batch("c", 1, [0]), "", None)
+    call._gathering = Gathered()  # of others, under way
+    call._done.put(future)
+    monkeypatch.setattr(call, "_send", lambda: None)
+    call._receive()
+    assert call._finished == {"k": future}
+
+
+class Outcomes:
+    """A future of a batch."""
+
+    def __init__(self, key, status):
+        self.key, self.status = key, status
+
+
+def idle_call():
+    client = SimpleNamespace(scheduler=SimpleNamespace(address="tcp://127.0.0.1:1"))
+    return Call(client, len, b"", [0], None, None, 1.0)
+
+
+def test_ctrl_c_spares_a_process_whose_threads_are_the_workers(tmp_path):
+    script = tmp_path / "script.py"
+    script.write_text(IN_THREADS)
+    done = subprocess.run(
+        [sys.executable, str(script), str(tmp_path)], capture_output=True, text=True, timeout=HANG
+    )
+    assert done.stdout.split()[-1:] == ["interrupted"], done.stderr
+
+
+IN_THREADS = """
+import os, signal, sys, threading, time
+import dosna as dn, numpy as np
+from distributed import Client
+
+def slow(block):
+    threading.Timer(0.1, os.kill, [os.getpid(), signal.SIGINT]).start()
+    time.sleep(5)
+    return block
+
+client = Client(processes=False, n_workers=2, threads_per_worker=1, dashboard_address=":0")
+dn.use(engine="dask", backend="file", engine_kw={"client": client})
+with dn.Connection(sys.argv[1]) as con:
+    ds = con.create_dataset("a", data=np.arange(2.0), chunk_size=2)
+    try:
+        ds.map(slow, "b", dtype="f8")
+    except KeyboardInterrupt:
+        print("interrupted", flush=True)
+        os._exit(0)
+"""
+
+
+# -- once, and no chunk twice --------------------------------------------------------------------
+
+
+def kill_at_times(client, stop, generator, kills, killed):
+    while not stop.wait(generator.uniform(0.05, 0.6)) and len(killed) < kills:
+        pids = list(client.run(os.getpid, on_error="ignore").values())
+        if pids:
+            pid = generator.choice(pids)
+            try:
+                os.kill(pid, signal.SIGKILL)
+            except ProcessLookupError:
+                continue
+            killed.append(pid)
+
+
+def apply_under_kills(con, client, slowly, kills, seed):
+    generator, killed = random.Random(seed), []
+    ds = con.create_dataset("a", data=np.zeros((240, 50)), chunk_size=(2, 25))
+    rounds = 0
+    while len(killed) < kills:
+        stop = threading.Event()
+        killer = threading.Thread(
+            target=kill_at_times, args=(client, stop, generator, kills, killed)
+        )
+        killer.start()
+        error = None
+        try:
+            ds.apply(slowly)
+        except errors.OutcomeUnknown as caught:
+            error = caught
+        finally:
+            stop.set()
+            killer.join()
+        check_once(ds, error)
+        ds.load(np.zeros((240, 50)))
+        rounds += 1
+    return rounds
+
+
+def test_apply_changes_no_chunk_twice_when_workers_are_killed(connect, slowly):
+    with connect(**LOCAL) as con, local_client() as client:
+        apply_under_kills(con, client, slowly, 3, 1)
+
+
+@pytest.mark.fault
+@pytest.mark.timeout(1500)
+def test_apply_under_a_hundred_kills(connect, slowly):
+    with connect(**LOCAL) as con, local_client() as client:
+        apply_under_kills(con, client, slowly, 100, 2)
+
+
+@pytest.mark.parametrize("nanny", [False, True])
+def test_apply_names_what_a_lost_worker_had_begun(cluster, client, connect, slowly, nanny):
+    # Behind a nanny a worker that was killed comes back at the same address.
+    options = ["--worker-port", str(free_port())] if nanny else []
+    cluster.worker("one", *options, nanny=nanny)
+    cluster.await_workers(client, 1)
+    if not nanny:
+        cluster.worker("two")
+        cluster.await_workers(client, 2)
+    with connect(client=client) as con:
+        ds = con.create_dataset("a", data=np.zeros(200), chunk_size=1)
+        pids = client.run(os.getpid)
+
+        def kill_one(done, total):
+            if done >= 20 and pids:
+                os.kill(pids.popitem()[1], signal.SIGKILL)
+                pids.clear()
+
+        with pytest.raises(errors.OutcomeUnknown) as caught:
+            ds.apply(slowly, progress=kill_one)
+        assert 0 < len(caught.value.chunks) < 100
+        check_once(ds, caught.value)
+
+
+def free_port():
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        return one.getsockname()[1]
+
+
+@pytest.mark.parametrize("jlbackend", ["loky", "multiprocessing"])
+def test_apply_in_processes_of_joblib_names_what_is_unknown(tmp_path, jlbackend):
+    require("joblib")
+    engine_kw = {"njobs": 2, "jlbackend": jlbackend}
+    marker = tmp_path / "pid"
+
+    def tell(block):
+        marker.with_suffix(f".{os.getpid()}").touch()
+        time.sleep(0.05)
+        return block + 1
+
+    def kill():
+        wait_until(lambda: list(tmp_path.glob("pid.*")))
+        time.sleep(0.4)
+        os.kill(int(next(tmp_path.glob("pid.*")).suffix[1:]), signal.SIGKILL)
+
+    with dn.Connection(str(tmp_path), backend="file", engine="joblib", engine_kw=engine_kw) as con:
+        ds = con.create_dataset("a", data=np.zeros(100), chunk_size=1)
+        killer = threading.Thread(target=kill)
+        killer.start()
+        with pytest.raises(errors.OutcomeUnknown) as caught:
+            ds.apply(tell)
+        killer.join()
+        assert caught.value.chunks
+        check_once(ds, caught.value)
