@@ -251,6 +251,13 @@ def test_places_matter_though_that_of_the_first_task_has_no_worker():
     assert {hosts[number] for number in near} == {"east"}
 
 
+def test_no_worker_is_idle_because_long_tasks_lie_elsewhere():
+    places = [frozenset({"east"}), frozenset({"west"})]
+    batches = Batches(range(3), lambda number: ("west",), places)
+    assert [batches.take(1, places[0]) for _ in range(3)] == [[0], [1], []]
+    assert batches.take(1, places[1]) == [2]
+
+
 def test_nothing_is_looked_for_where_all_workers_are_as_near():
     asked = []
 

@@ -107,7 +107,8 @@ class Batches:
                 self._move(label, size, found)
         if not found and self._queues:
             longest = max(self._queues, key=lambda label: len(self._queues[label]))
-            if len(self._queues[longest]) > 8 * size:
+            # Single tasks may take long, and more than it takes to fetch their data.
+            if len(self._queues[longest]) > (8 * size if size > 1 else 1):
                 self._move(longest, size, found)
         return found
 
