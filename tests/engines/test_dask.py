@@ -20,7 +20,7 @@ from dosna.testing import EngineTests
 distributed = require("distributed")
 require("h5py")
 
-from services.dask import LOCAL, local_client  # noqa: E402
+from services.dask import LOCAL, local_client, start_dask  # noqa: E402
 
 from dosna.engines import registry  # noqa: E402
 from dosna.engines.dask.batches import Batches  # noqa: E402
@@ -118,6 +118,22 @@ def test_a_worker_that_cannot_import_dosna_is_named(cluster, client, connect, tm
         ds = con.create_dataset("a", data=np.arange(10), chunk_size=3)
         with pytest.raises(errors.WorkerError, match=r"worker poor .*not on this machine"):
             ds.sum()
+
+
+@pytest.mark.parametrize("call", ["sum", "apply"])
+def test_a_scheduler_that_cannot_import_dosna_is_named(connect, tmp_path, call):
+    (tmp_path / "site").mkdir()
+    (tmp_path / "site" / "dosna.py").write_text("raise ImportError('not on this machine')")
+    with start_dask(tmp_path, {"PYTHONPATH": str(tmp_path / "site")}) as poor:
+        poor.worker("rich")
+        with (
+            distributed.Client(poor.address, set_as_default=False) as client,
+            connect(client=client) as con,
+        ):
+            poor.await_workers(client, 1)
+            ds = con.create_dataset("a", (10,), "f8", chunk_size=3)
+            with pytest.raises(errors.WorkerError, match=r"scheduler .*not on this machine"):
+                ds.apply(np.negative) if call == "apply" else ds.sum()
 
 
 def test_a_worker_of_another_version_is_named(cluster, client, connect, monkeypatch):

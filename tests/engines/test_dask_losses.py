@@ -26,7 +26,7 @@ require("h5py")
 
 from services.dask import LOCAL, local_client  # noqa: E402
 
-from dosna.engines.dask.dispatch import Call, _Pending  # noqa: E402
+from dosna.engines.dask.dispatch import Call, _Lane, _Pending  # noqa: E402
 from dosna.engines.dask.tasks import Batch, Outcome  # noqa: E402
 
 pytestmark = pytest.mark.slow
@@ -122,6 +122,18 @@ def test_a_result_that_is_lost_before_it_was_asked_for_is_waited_for(monkeypatch
     monkeypatch.setattr(call, "_send", lambda: None)
     call._receive()
     assert call._finished == {"k": future}
+
+
+def test_tasks_that_could_not_be_sent_are_named(monkeypatch):
+    call = idle_call()
+
+    def refuse(*_):
+        raise OSError("closed")
+
+    monkeypatch.setattr(call, "_submitted", refuse)
+    with pytest.raises(errors.WorkerError, match="closed"):
+        call._submit(_Lane("", [], 1), [3, 4])
+    assert call.lost == [3, 4]
 
 
 class Outcomes:

@@ -35,12 +35,12 @@ def local_client() -> AbstractContextManager[Any]:
 class Cluster:
     """A scheduler, and the workers that were started for it."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, env: dict[str, str]) -> None:
         self.folder = folder
         self.processes: dict[str, subprocess.Popen[bytes]] = {}
         where = folder / "scheduler.json"
         options = ["--host", "127.0.0.1", "--port", "0", "--dashboard-address", "127.0.0.1:0"]
-        self._start("scheduler", ["dask_scheduler", *options, "--scheduler-file", str(where)], {})
+        self._start("scheduler", ["dask_scheduler", *options, "--scheduler-file", str(where)], env)
         end = time.monotonic() + SECONDS
         while not where.exists() or not where.read_text().strip():
             if time.monotonic() > end or self.processes["scheduler"].poll() is not None:
@@ -93,9 +93,9 @@ class Cluster:
 
 
 @contextmanager
-def start_dask(folder: Path) -> Iterator[Cluster]:
+def start_dask(folder: Path, env: dict[str, str] | None = None) -> Iterator[Cluster]:
     """Start a scheduler that ends with the block, or with this process."""
-    cluster = Cluster(folder)
+    cluster = Cluster(folder, env or {})
     try:
         yield cluster
     finally:

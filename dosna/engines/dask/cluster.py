@@ -212,8 +212,8 @@ def workers_of(client: Client, seconds: float) -> dict[str, Worker]:
     Raises
     ------
     WorkerError
-        A worker cannot import dosna, or has another version of Python or of a package whose
-        objects travel. The message names each worker, and why.
+        A worker or the scheduler cannot import dosna, or a worker has another version of Python
+        or of a package whose objects travel. The message names each, and why.
     """
     # Empty while the scheduler cannot be reached.
     present = client.scheduler_info(n_workers=-1).get("workers", {})
@@ -224,6 +224,8 @@ def workers_of(client: Client, seconds: float) -> dict[str, Worker]:
         known = dict(kept)
     new = {address: about for address, about in present.items() if address not in known}
     if new:
+        if not known:
+            _check_scheduler(client, seconds)
         checked = _check(client, new, seconds)
         known.update(checked)
         with _checked_lock:
@@ -296,6 +298,25 @@ def _check(
     return found
 
 
+def _check_scheduler(client: Client, seconds: float) -> None:
+    """Raise WorkerError for a scheduler without dosna: it unpickles what it sends to workers."""
+    ask = partial(client.run_on_scheduler, eval, _CALL, _question())
+    host, theirs, process, trouble = within(seconds, ask)
+    called = f"the Dask scheduler at {client.scheduler.address} of {host}"
+    here = _versions_here().get("dosna")
+    if not process:
+        raise WorkerError(f"{called} cannot import dosna: {trouble}. Install it there too")
+    if theirs["dosna"] != here:
+        raise WorkerError(
+            f"{called} has dosna {theirs['dosna']}, here {here}: install the same version there"
+        )
+
+
+def _question() -> dict[str, Any]:
+    """Return what `_CALL` needs."""
+    return {"source": inspect.getsource(probe), "packages": _PACKAGES, "scope": {}}
+
+
 def _compatible(name: str, here: str, there: str | None) -> bool:
     """Return True if one version reads the pickles of the other, with code and arrays in them."""
     if there is None:
@@ -318,11 +339,11 @@ def _versions_here() -> dict[str, str]:
 def _ask(client: Client, addresses: list[str], seconds: float) -> dict[str, Any]:
     answers: dict[str, Any] = dict.fromkeys(addresses, TimeoutError())
 
-    scope = {"source": inspect.getsource(probe), "packages": _PACKAGES, "scope": {}}
+    question = _question()
 
     def ask(address: str) -> None:
         try:
-            found = client.run(eval, _CALL, scope, workers=[address], on_error="return")
+            found = client.run(eval, _CALL, question, workers=[address], on_error="return")
             answers[address] = found[address]
         except Exception as error:
             answers[address] = error

@@ -222,8 +222,13 @@ class Call:
         self._number += 1
         batch = Batch(self.id, self._number, tasks, self.most, owner.process if owner else None)
         addresses = [worker.address for worker in lane.workers]
-        with self._connected():
-            future = self._submitted(batch, addresses, owner is None)
+        try:
+            with self._connected():
+                future = self._submitted(batch, addresses, owner is None)
+        except BaseException:
+            # Nobody knows whether it was sent, and `Batches` has it no more.
+            self.lost += tasks
+            raise
         self._pending[future] = _Pending(batch, lane.label, owner)
         self._pending_tasks += len(tasks)
         self._under_way += 1

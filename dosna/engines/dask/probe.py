@@ -1,4 +1,4 @@
-"""What a worker is asked before it is sent anything else."""
+"""What a worker, or a scheduler, is asked before it is sent anything else."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ __all__ = ["probe"]
 
 
 def probe(packages: tuple[str, ...]) -> tuple[str, dict[str, str], str, str]:
-    """Return a worker's host, versions, and process, or why it has no identifier of that.
+    """Return a process's host, versions, and identifier, or why it has none.
 
     The text of this function is sent, not the function: it needs nothing of this module.
     """

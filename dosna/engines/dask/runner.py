@@ -125,7 +125,8 @@ class DaskRunner(Runner):
         if in_task() or _is_child():
             return 1
         with self._client() as client:
-            return max([1, *client.nthreads().values()])
+            threads: list[int] = [1, *client.nthreads().values()]
+            return max(threads)
 
     def map(self, work: Callable[[Iterable[T]], R], tasks: Tasks[T]) -> list[R]:
         return [work(tasks)]
