@@ -26,6 +26,7 @@ require("h5py")
 
 from services.dask import LOCAL, local_client  # noqa: E402
 
+from dosna.engines.dask import tasks  # noqa: E402
 from dosna.engines.dask.dispatch import Call, _Lane, _Pending  # noqa: E402
 from dosna.engines.dask.tasks import Batch, Outcome  # noqa: E402
 
@@ -134,6 +135,32 @@ def test_tasks_that_could_not_be_sent_are_named(monkeypatch):
     with pytest.raises(errors.WorkerError, match="closed"):
         call._submit(_Lane("", [], 1), [3, 4])
     assert call.lost == [3, 4]
+
+
+def test_a_long_batch_is_not_begun_again_after_many_short_ones(monkeypatch):
+    monkeypatch.setattr(tasks, "_KEPT_BATCHES", 1)
+    worker = SimpleNamespace(name="one", address="tcp://127.0.0.1:1")
+    monkeypatch.setattr(tasks, "get_worker", lambda: worker)
+
+    def once(work, number):
+        batch = Batch(f"call {work.__name__}", number, [0], owner=tasks.PROCESS)
+        return tasks.run(b"", batch)
+
+    again = []
+
+    def short(_):
+        return 1
+
+    def long(_):
+        for number in range(3):
+            assert once(short, number).result == 1
+        again.append(once(long, 7).begun_before)
+        return 2
+
+    monkeypatch.setattr(tasks, "_unpack", lambda call, _: {"short": short, "long": long}[call[5:]])
+    assert once(long, 7).result == 2
+    assert again == [True]
+    assert once(long, 7).begun_before
 
 
 class Outcomes:

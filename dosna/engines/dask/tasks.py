@@ -29,7 +29,7 @@ T = TypeVar("T")
 
 # Work that is kept unpacked, with the stores that it has open, for the next batches.
 _KEPT_CALLS = 4
-# Batches of which it is remembered that they have begun; a batch comes back within seconds.
+# Batches of which it is remembered that they have ended; a batch comes back within seconds.
 _KEPT_BATCHES = 10_000
 _POLL_SECONDS = 0.02
 
@@ -38,7 +38,9 @@ PROCESS = uuid.uuid4().hex
 
 _lock = threading.Lock()
 _unpacked: OrderedDict[str, Any] = OrderedDict()
-_begun: OrderedDict[tuple[str, int], None] = OrderedDict()
+_begun: set[tuple[str, int]] = set()
+"""Batches that must not run twice and are running, however many others begin and end."""
+_ended: OrderedDict[tuple[str, int], None] = OrderedDict()
 _stopped: OrderedDict[str, None] = OrderedDict()
 _running: Counter[str] = Counter()
 _slots: OrderedDict[str, threading.Semaphore] = OrderedDict()
@@ -130,6 +132,9 @@ def run(packed: bytes, batch: Batch[Any]) -> Outcome:
     finally:
         _local.yes = nested
         with _lock:
+            if batch.owner is not None:
+                _begun.discard((batch.call, batch.number))
+                _keep(_ended, (batch.call, batch.number), None, _KEPT_BATCHES)
             _running[batch.call] -= 1
             if not _running[batch.call]:
                 del _running[batch.call]
@@ -165,9 +170,9 @@ async def stop(call: str, seconds: float | None) -> int | None:
 def _may_begin(batch: Batch[Any]) -> bool:
     key = (batch.call, batch.number)
     with _lock:
-        if batch.owner != PROCESS or key in _begun:
+        if batch.owner != PROCESS or key in _begun or key in _ended:
             return False
-        _keep(_begun, key, None, _KEPT_BATCHES)
+        _begun.add(key)
         return True
 
 
