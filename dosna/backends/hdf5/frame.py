@@ -15,8 +15,11 @@ __all__ = ["Frame", "file_of", "file_parts", "frame_of"]
 _END_OF_FILE = 40
 """The position of the file's size in a superblock of version 0 (File Format, section II.A)."""
 
-_SIZES = (1, 0x040302, 300)
-"""Sizes of stored chunks: the first two differ in all bytes but the highest."""
+_SIZES = (1, 0x0302, 300)
+"""Sizes of stored chunks: the first two differ in the lowest byte of the number.
+
+HDF5 before 1.14.4 refuses sizes of more than two bytes for chunks of a few elements.
+"""
 
 
 class Frame:
