@@ -118,6 +118,7 @@ ARROW = {
     "order of text": (f("s") > "x", False),
     "nan in": (f("f").isin([NAN]), False),
     "null in": (f("i").isin(pa.array([1, None])), False),
+    "zero in": (~f("d").isin([0.0, 5.0]), False),
     "other types": (f("i") > f("u"), False),
 }
 
@@ -132,6 +133,12 @@ def test_filters_of_pyarrow(case, name):
     translated = from_pyarrow(expression, forms)
     check(translated, name, expected, exact)
     assert translated.columns >= (translated.expr.columns if translated.expr else set())
+
+
+def test_zeros_with_signs_are_told_apart_by_arrow():
+    for sought in ([0.0], [-0.0, 1.0], [0]):
+        assert not from_pyarrow(f("d").isin(sought), {"d": "float64"}).exact
+    assert from_pyarrow(f("i").isin([0]), {"i": "int64"}).exact
 
 
 def test_dates_are_left_to_their_program():
@@ -236,6 +243,8 @@ def polars_cases():
         "and": ((c("i") > 1) & (c("f") < 3), True),
         "or": ((c("i") > 5) | (c("f") > 3) | c("b"), True),
         "when": (pl.when(c("b")).then(c("i") > 5).otherwise(False), True),
+        "when missing": (pl.when(c("b")).then(c("i") > 5).otherwise(True), True),
+        "not when missing": (~pl.when(c("b")).then(c("i") > 5).otherwise(False), True),
         "arithmetic": (c("i") + 1 > 5, False),
         "some of it": ((c("i") > 1) & (c("d").sqrt() > 1), False),
         "infinity": (c("d") < float("inf"), False),

@@ -164,8 +164,13 @@ class _Translator:
             return self._is(part.parts[0], not wanted, depth + 1)
         if part.kind == "if":
             test, then, other = part.parts
-            first = [self._is(test, True, depth + 1), self._is(then, wanted, depth + 1)]
-            second = [self._is(test, False, depth + 1), self._is(other, wanted, depth + 1)]
+            true = self._is(test, True, depth + 1)
+            if part.value == "null is false":
+                false = FALSE if true == TRUE else TRUE if true == FALSE else Unary("!", true)
+            else:
+                false = self._is(test, False, depth + 1)
+            first = [true, self._is(then, wanted, depth + 1)]
+            second = [false, self._is(other, wanted, depth + 1)]
             return _joined("||", [_joined("&&", first), _joined("&&", second)])
         if part.kind == "literal":
             if part.value is not None and not isinstance(part.value, bool):
@@ -296,7 +301,11 @@ class _Translator:
         values = tuple(part.value)
         if any(value is None or value != value for value in values):
             raise _Unlike
+        is_float = bound.dtype is not None and bound.dtype.kind == "f"
         for value in values:
+            # Arrow's is_in tells -0.0 from 0.0, unlike its comparisons.
+            if part.type == "null is false" and is_float and value == 0:
+                raise _Unlike
             self._check_literal("==", bound, Foreign("literal", value=value))
             if isinstance(value, int) and bound.dtype is not None and bound.dtype.kind in "iu":
                 limits = np.iinfo(bound.dtype)

@@ -95,7 +95,8 @@ def _tree(node: Any, depth: int) -> Foreign:
             return Foreign("cast", (_tree(inside["expr"], depth + 1),), type=to.lower())
     if kind == "Ternary":
         names = ("predicate", "truthy", "falsy")
-        return Foreign("if", tuple(_tree(inside[name], depth + 1) for name in names))
+        parts = tuple(_tree(inside[name], depth + 1) for name in names)
+        return Foreign("if", parts, "null is false")
     if kind == "Function":
         return _function(inside, depth)
     return _UNKNOWN
