@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from dosna.errors import MissingDependencyError
-from dosna.query.expressions import Expr
+from dosna.errors import MissingDependencyError, QueryError, UnknownNameError
+from dosna.query.expressions import Expr, Output, parse
 from dosna.query.expressions.doors import from_polars, from_pyarrow
-from dosna.query.expressions.nodes import quote_name
+from dosna.query.expressions.functions import nearest
+from dosna.query.expressions.nodes import Column, Logical
 from dosna.query.query import Query, query
 from dosna.query.tables import arrow
 
@@ -34,7 +35,8 @@ def dataset(con: EngineConnection, tree: str, **options: Any) -> TreeDataset:
     tree : str
         The name of the tree's group, such as ``Events``.
     **options
-        Further options of `Connection.query`: ``entry_start``, ``memory_limit``, ….
+        Further options of `Connection.query`. ``where`` chooses entries before the other program
+        does, and ``columns`` are the columns that it has to choose from.
 
     Returns
     -------
@@ -56,7 +58,7 @@ def dataset(con: EngineConnection, tree: str, **options: Any) -> TreeDataset:
     return TreeDataset(query(con, tree, **options))
 
 
-class TreeDataset(arrow_dataset.Dataset):  # type: ignore[misc]
+class TreeDataset(arrow_dataset.FileSystemDataset):  # type: ignore[misc]
     """A tree as a dataset of pyarrow; made by `dataset`.
 
     Parameters
@@ -66,8 +68,21 @@ class TreeDataset(arrow_dataset.Dataset):  # type: ignore[misc]
     """
 
     def __init__(self, whole: Query) -> None:
+        from pyarrow.fs import LocalFileSystem
+
+        # For pyarrow's C++, which would crash without a dataset of its own: one whose only file
+        # says what it is when it is not found. No method of this class looks at it.
+        kind, files = arrow_dataset.IpcFileFormat(), LocalFileSystem()
+        name = f"{whole.group} (a tree of dosna, which pyarrow cannot scan by itself: to_table())"
+        super().__init__([kind.make_fragment(name, files)], whole.schema, kind, files)
         self._whole = whole
-        self._forms = {branch.name: branch.form for branch in whole.tree.branches}
+        by_name = whole.tree.by_name
+        self._outputs = {output.name: Output(output.name, output.expr) for output in whole.outputs}
+        self._forms = {
+            name: by_name[name].form
+            for name, output in self._outputs.items()
+            if output.expr == Column(name) and name in by_name
+        }
 
     @property
     def schema(self) -> Any:
@@ -87,10 +102,16 @@ class TreeDataset(arrow_dataset.Dataset):  # type: ignore[misc]
         columns : sequence of str, optional
             The names of the columns; by default all.
         """
-        whole = self._whole
-        names = None if columns is None else [quote_name(name) for name in columns]
+        whole, own = self._whole, self._outputs
+        for name in columns or ():
+            if name not in own:
+                raise UnknownNameError(f"query: unknown column {name!r}: {nearest(name, own)}")
+        wanted = [own[name] for name in (own if columns is None else columns)]
+        condition = where if where is None or isinstance(where, Expr) else parse(where)
+        if whole.where is not None:
+            condition = joined(whole.where.expr, condition)
         ways = (whole.start, whole.stop, whole.batch_rows, whole.memory_limit, whole.progress)
-        return query(whole.con, whole.group, where, names, *ways)
+        return query(whole.con, whole.group, condition, wanted, *ways)
 
     def scanner(
         self,
@@ -194,7 +215,7 @@ class TreeDataset(arrow_dataset.Dataset):  # type: ignore[misc]
             The number.
         """
         if filter is None:
-            return self._whole.stop - self._whole.start
+            return self._whole.count()
         found = from_pyarrow(filter, self._forms)
         if found.exact:
             return self.query(found.expr, []).count()
@@ -220,6 +241,86 @@ class TreeDataset(arrow_dataset.Dataset):  # type: ignore[misc]
             The table.
         """
         return self.scanner(columns, filter).head(num_rows)
+
+    def filter(self, expression: Any) -> TreeDataset:
+        """Return the dataset of the entries that satisfy a condition.
+
+        Parameters
+        ----------
+        expression : pyarrow.compute.Expression
+            The condition.
+
+        Returns
+        -------
+        TreeDataset
+            The dataset.
+
+        Raises
+        ------
+        QueryError
+            The condition has no equal in the language of queries.
+        """
+        found = from_pyarrow(expression, self._forms)
+        if not found.exact:
+            raise QueryError(
+                f"query: the filter {str(expression)[:200]} has no equal in the language of "
+                "queries: give it to to_table() or scanner(), or write it as where= of dataset()"
+            )
+        return TreeDataset(self.query(found.expr, None))
+
+    def sort_by(self, sorting: Any, **options: Any) -> Any:
+        """Return all entries in another order, in memory; see `pyarrow.dataset.Dataset.sort_by`.
+
+        Parameters
+        ----------
+        sorting : str or list of (str, str)
+            The columns.
+        **options
+            The options of pyarrow.
+
+        Returns
+        -------
+        pyarrow.dataset.InMemoryDataset
+            The entries.
+        """
+        return self._in_memory().sort_by(sorting, **options)
+
+    def join(self, right_dataset: Any, *keys: Any, **options: Any) -> Any:
+        """Join all entries with others, in memory; see `pyarrow.dataset.Dataset.join`.
+
+        Parameters
+        ----------
+        right_dataset : pyarrow.dataset.Dataset
+            The others.
+        *keys, **options
+            The columns and options of pyarrow.
+
+        Returns
+        -------
+        pyarrow.dataset.InMemoryDataset
+            The entries.
+        """
+        return self._in_memory().join(_in_memory(right_dataset), *keys, **options)
+
+    def join_asof(self, right_dataset: Any, *keys: Any, **options: Any) -> Any:
+        """Join all entries with the nearest; see `pyarrow.dataset.Dataset.join_asof` and `join`.
+
+        Parameters
+        ----------
+        right_dataset : pyarrow.dataset.Dataset
+            The others.
+        *keys, **options
+            The columns and options of pyarrow.
+
+        Returns
+        -------
+        pyarrow.dataset.InMemoryDataset
+            The entries.
+        """
+        return self._in_memory().join_asof(_in_memory(right_dataset), *keys, **options)
+
+    def _in_memory(self) -> Any:
+        return arrow_dataset.InMemoryDataset(self.to_table())
 
     def to_polars(self) -> Any:
         """Return the tree as a lazy frame of Polars, which pushes filters and columns down.
@@ -267,3 +368,18 @@ class TreeDataset(arrow_dataset.Dataset):  # type: ignore[misc]
 
         empty: Any = polars.from_arrow(self.schema.empty_table())
         return register_io_source(source, schema=empty.schema, is_pure=True)
+
+
+def _in_memory(other: Any) -> Any:
+    return other._in_memory() if isinstance(other, TreeDataset) else other
+
+
+def joined(first: Expr, second: Expr | None) -> Expr:
+    """Return a condition that holds where both hold, in one row of operands."""
+    if second is None:
+        return first
+    parts: list[Expr] = []
+    for expr in (first, second):
+        alike = isinstance(expr, Logical) and expr.op == "&&"
+        parts += expr.children if alike else [expr]
+    return Logical("&&", tuple(parts))

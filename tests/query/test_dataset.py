@@ -11,11 +11,13 @@ from kept_trees import put_tree
 from support import require
 
 import dosna as dn
+from dosna.errors import QueryError, UnknownNameError
 from dosna.testing import CountingStore, MemoryStore, use_store
 
 ak = require("awkward")
 pa = require("pyarrow")
 import pyarrow.compute as pc  # noqa: E402
+from pyarrow import dataset as arrow_dataset  # noqa: E402
 
 from dosna.query import dataset, index, planning  # noqa: E402
 
@@ -140,3 +142,73 @@ def test_a_dataset_travels(tmp_path):
         events = pickle.loads(pickle.dumps(dataset(con, "Events", entry_stop=10)))
         assert events.count_rows() == 10
         assert events.to_table(["run"])["run"].to_pylist() == list(range(10))
+
+
+def test_a_dataset_has_the_entries_and_columns_of_its_query(events):
+    con = events.query(None, None).con
+    some = dataset(
+        con, "Events", where="run >= 40 && met > 0", columns=["double = run * 2", "met"]
+    )
+    wanted = [2 * n for n in range(40, N) if n % 9]
+    assert some.schema.names == some.to_table().column_names == ["double", "met"]
+    assert some.to_table()["double"].to_pylist() == wanted
+    assert some.count_rows() == len(wanted)
+    few = (pc.field("double") > 100) & (pc.field("met") < 90)
+    assert some.to_table(["double"], few)["double"].to_pylist() == [
+        n for n in wanted if 100 < n < 120
+    ]
+    assert some.count_rows(few) == len([n for n in wanted if 100 < n < 120])
+    with pytest.raises(UnknownNameError, match="run"):
+        some.to_table(["run"])
+    # A name of the tree that is another column here.
+    other = dataset(con, "Events", columns=["run = met", "met"])
+    assert other.count_rows(pc.field("run") > 60) == sum(n % 9 > 0 for n in range(41, N))
+
+
+def test_duckdb_and_polars_have_the_entries_of_the_query(events):
+    duckdb, pl = require("duckdb"), require("polars")
+    some = dataset(
+        events.query(None, None).con, "Events", where="run >= 40", columns="n = run, met"
+    )
+    with duckdb.connect() as sql:
+        sql.register("few", some)
+        assert sql.sql("select count(*), min(n) from few where n > 42").fetchall() == [(21, 43)]
+        assert sql.sql("select count(*) from few").fetchall() == [(24,)]
+    frame = some.to_polars()
+    assert frame.collect().columns == ["n", "met"]
+    assert frame.filter(pl.col("n") < 42).collect()["n"].to_list() == [40, 41]
+
+
+def test_what_else_a_dataset_of_pyarrow_can_do(events, table):
+    few = events.filter(pc.field("run") < 20).filter(pc.field("label") == "mu")
+    assert few.to_table(["run"])["run"].to_pylist() == [2, 5, 8, 11, 14, 17]
+    with pytest.raises(QueryError, match="where="):
+        events.filter(pc.field("run") * 2 > 5)
+    turned = events.sort_by([("run", "descending")])
+    assert turned.to_table()["run"].to_pylist() == list(reversed(range(N)))
+    con = events.query(None, None).con
+    left, right = (dataset(con, "Events", columns=["run", name]) for name in ("met", "label"))
+    assert left.join(right, "run").count_rows() == N
+    assert left.join_asof(right, "run", [], 0).count_rows() == N
+    assert events.take([3, 5])["run"].to_pylist() == [3, 5]
+
+
+def test_what_pyarrow_does_by_itself_is_an_error(events):
+    # It was a crash.
+    for scan in (
+        lambda: [fragment.to_table() for fragment in events.get_fragments()],
+        lambda: events.replace_schema(events.schema).to_table(),
+        lambda: arrow_dataset.dataset([events, events]).to_table(),
+    ):
+        with pytest.raises(OSError, match="Events"):
+            scan()
+
+
+def test_a_sign_of_zero_is_one_of_arrow():
+    pl = require("polars")
+    with dn.Connection(secrets.token_hex(8), backend="ram", engine="cpu") as con:
+        put_tree(con, "T", {"x": np.array([0.0, -0.0, 1.0, 2.0])}, 4)
+        tree = dataset(con, "T")
+        for condition in (pc.field("x").isin([0.0]), ~pc.field("x").isin([-0.0, 1.0])):
+            assert same(tree.to_table(filter=condition), tree.to_table().filter(condition))
+        assert len(tree.to_polars().filter(pl.col("x").is_in([0.0, 1.0])).collect()) == 3
