@@ -51,7 +51,7 @@ def query_array(
     forms = forms_of(dataset.instance)
     condition = None
     if where is not None:
-        condition = bind_condition(parse(where) if isinstance(where, str) else where, forms)
+        condition = bind_condition(where if isinstance(where, Expr) else parse(where), forms)
     texts = [quote_name(name) for name in forms] if columns is None else columns
     outputs = bind_projection(parse_projection(texts), forms)
     if batch_rows is not None and batch_rows < 1:
@@ -80,12 +80,18 @@ def forms_of(dataset: BackendDataset) -> dict[str, np.dtype[Any]]:
 
 
 def axes_of(dataset: BackendDataset) -> list[str]:
-    """Return the names of the coordinates: of the axes, or ``i0``, ``i1``, …."""
+    """Return the names of the coordinates: of the axes, or ``i0``, ``i1``, ….
+
+    A field that has such a name keeps it, and the coordinate has a ``_`` more.
+    """
     meta = dataset.metadata
     taken = {VALUE, *(meta.dtype.names or ())}
     dims = dataset.dims or (None,) * meta.ndim
     own = all(name and name not in taken for name in dims) and len(set(dims)) == len(dims)
-    return [name if own and name else f"i{axis}" for axis, name in enumerate(dims)]
+    names = [name if own and name else f"i{axis}" for axis, name in enumerate(dims)]
+    while not taken.isdisjoint(names):
+        names = [f"{name}_" if name in taken else name for name in names]
+    return names
 
 
 @dataclass(frozen=True)
@@ -192,7 +198,7 @@ class _Columns(Mapping[str, Any]):
             return np.broadcast_to(along, self._extent).reshape(-1)
         if self._block is None:
             self._block = read_box(self._dataset, self._box).reshape(-1)
-        values = self._block if name == VALUE else self._block[name]
+        values = self._block if self._block.dtype.names is None else self._block[name]
         return np.ascontiguousarray(values if self._rows is None else values[self._rows])
 
     def keep(self, mask: Array) -> None:

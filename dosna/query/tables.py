@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from dosna.errors import MissingDependencyError
+from dosna.errors import MissingDependencyError, QueryTypeError
 
 __all__ = ["Batches", "arrow", "schema_of"]
 
@@ -58,7 +58,17 @@ def _array(values: Any) -> Any:
 def schema_of(nothing: Mapping[str, Any]) -> Any:
     """Return the Arrow schema of a result, from its columns without entries."""
     pa = arrow()
-    return pa.schema([(name, _array(values).type) for name, values in nothing.items()])
+    fields = []
+    for name, values in nothing.items():
+        try:
+            fields.append((name, _array(values).type))
+        except NotImplementedError as error:  # pyarrow's own is one
+            kind = getattr(values, "dtype", None) or values.type.content
+            raise QueryTypeError(
+                f"column {name!r} of the query is {kind}, of which Arrow has no type: use "
+                "to_awkward(), or choose other columns"
+            ) from error
+    return pa.schema(fields)
 
 
 class Batches:

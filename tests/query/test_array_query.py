@@ -69,6 +69,15 @@ def test_fields_of_a_structured_dtype(con):
     assert sorted(table["x"].to_pylist()) == data["x"][mask].tolist()
 
 
+def test_fields_with_the_names_of_coordinates(con):
+    data = np.zeros(4, [("i0", "f4"), ("value", "i8")])
+    data["i0"], data["value"] = [5, 6, 7, 8], [1, 2, 3, 4]
+    ds = con.create_dataset("s", data=data, chunk_size=2)
+    wanted = {"i0_": [1, 2], "i0": [6.0, 7.0], "value": [2, 3]}
+    assert ds.query("i0 > 5 && value < 4").to_arrow().to_pydict() == wanted
+    assert ds.query("i0_ == 3").to_numpy()["i0"].tolist() == [8.0]
+
+
 def test_names_of_axes(tmp_path):
     with dn.Connection(str(tmp_path), backend="file", engine="cpu") as con:
         ds = con.create_dataset("v", data=VOLUME, chunk_size=(3, 5, 4), dims=("z", "y", "x"))
@@ -91,5 +100,9 @@ def test_errors(con):
         ds.query("value + 3")
     with pytest.raises(QueryError, match="query"):
         ds.query("value >")
+    with pytest.raises(QueryError, match="int"):
+        ds.query(5)
+    with pytest.raises(QueryTypeError, match="Arrow"):
+        con.create_dataset("c", data=np.arange(3) * 1j).query("value != 1").to_arrow()
     with pytest.raises(ValueError, match="batch_rows"):
         ds.query("value > 3", batch_rows=0)
