@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import secrets
@@ -29,6 +30,8 @@ def _arrow(stream: BinaryIO, schema: Any) -> Any:
 def _csv(stream: BinaryIO, schema: Any) -> Any:
     return _CsvWriter(stream, schema)
 
+
+_FULL = (errno.ENOSPC, errno.EFBIG, errno.EDQUOT)
 
 FORMATS: dict[str, Callable[[BinaryIO, Any], Any]] = {
     ".parquet": _parquet,
@@ -146,6 +149,12 @@ def _appearing(path: str, overwrite: bool) -> Iterator[BinaryIO]:
             except OSError:
                 pass  # the file system has no links
         os.replace(part, path)
+    except OSError as error:
+        # The name that the caller knows, in errors of the other one, and in those of full disks.
+        unnamed = error.filename is None and error.errno in _FULL
+        if unnamed or error.filename == part:
+            raise type(error)(error.errno, error.strerror, path) from error
+        raise
     finally:
         with suppress(FileNotFoundError):
             os.unlink(part)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import secrets
+from dataclasses import dataclass, field
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +23,11 @@ class _Partition:
 
     scan: Scan
     schema: Any
+    token: str = field(default_factory=lambda: secrets.token_hex(16))
+
+    def __dask_tokenize__(self) -> str:
+        # Chunks may be written to between two queries, so that no two have the same results.
+        return self.token
 
     def __call__(self, piece: Piece) -> Any:
         rows = self.scan.one(Piece(*piece))

@@ -54,7 +54,7 @@ def query(
     forms = {branch.name: branch.form for branch in found.branches}
     condition = None
     if where is not None:
-        expr = parse(where) if isinstance(where, str) else where
+        expr = where if isinstance(where, Expr) else parse(where)
         condition = bind_condition(expr, forms)
     if columns is None:
         # Nothing is known of their types, which none of all these needs.
@@ -64,7 +64,7 @@ def query(
     else:
         given = [columns] if isinstance(columns, str) else list(columns)
         wanted = [one for one in given if isinstance(one, Output)]
-        texts = [one for one in given if isinstance(one, str)]
+        texts = [one for one in given if not isinstance(one, Output)]
         outputs = bind_projection([*wanted, *parse_projection(texts)], forms)
     start, stop, _ = slice(entry_start, entry_stop).indices(found.entries)
     if batch_rows is not None and batch_rows < 1:

@@ -108,8 +108,9 @@ class Results(ABC):
         """
         import awkward as ak
 
-        found = [rows.values for rows in self._run(_kept) if rows.kept] or [self.nothing()]
-        length = sum(_length(columns) for columns in found)
+        parts = [rows for rows in self._run(_kept) if rows.kept]
+        found = [rows.values for rows in parts] or [self.nothing()]
+        length = sum(rows.kept for rows in parts)
         joined = {
             name: ak.to_layout(ak.concatenate([columns[name] for columns in found]))
             for name in found[0]
@@ -176,7 +177,3 @@ class Results(ABC):
 
 def _kept(columns: dict[str, Any], length: int) -> dict[str, Any]:
     return columns
-
-
-def _length(columns: dict[str, Any]) -> int:
-    return len(next(iter(columns.values()))) if columns else 0

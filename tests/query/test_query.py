@@ -165,6 +165,24 @@ def test_dask_has_a_partition_for_each_range(con):
     assert found["run"].tolist() == query.to_arrow()["run"].to_pylist()
 
 
+def test_dask_has_what_is_stored_when_it_is_computed(ram):
+    require("dask.dataframe")
+    query = ram.query("Events", "run >= 98", ["run"])
+    first = query.to_dask()
+    assert len(first.compute(scheduler="threads")) == 20
+    ram["Events/run"][:5] = 99
+    # The name is what a scheduler keeps results by.
+    second = query.to_dask()
+    assert second._name != first._name
+    assert len(second.compute(scheduler="threads")) == 25
+
+
+def test_no_column_at_all(ram):
+    query = ram.query("Events", "MET > 50", [])
+    assert query.to_arrow().num_rows == len(query.to_awkward()) == query.count() > 0
+    assert query.to_numpy() == {}
+
+
 def counted(arrays, chunk, **described):
     store = CountingStore(MemoryStore())
     name = secrets.token_hex(8)
@@ -221,6 +239,15 @@ def test_errors_name_what_is_wrong(ram):
         ram.query("Events", "Muon_pt > 5")
     with pytest.raises(DatasetNotFoundError, match="Evts"):
         ram.query("Evts", "nMuon > 5")
+    with pytest.raises(QueryTypeError, match="=="):
+        ram.query("Events", "label")
+    with pytest.raises(UnknownNameError, match="no fields"):
+        ram.query("Events", "MET.real > 5")
+    with pytest.raises(UnknownNameError, match="'hits'"):
+        ram.query("Events", "any(any(jets.hit > 5))")
+    for where, columns in ((5, None), (None, [5]), (None, ["run", None])):
+        with pytest.raises(QueryError, match="text"):
+            ram.query("Events", where, columns)
     with pytest.raises(QueryTypeError, match="Muon_pt"):
         ram.query("Events", None, ["Muon_pt"]).to_numpy()
     with pytest.raises(ValueError, match="batch_rows"):

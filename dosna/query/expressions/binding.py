@@ -215,9 +215,10 @@ def bind_condition(expr: Expr, columns: Mapping[str, Any]) -> Bound:
             f"query: {text} is a list for each entry, and a condition is true or false: "
             f"write any({text}), or all, sum, max or [0]"
         )
+    way = f"{text} != 0, or another comparison" if bound.dtype else f'{text} == "…"'
     raise QueryTypeError(
         f"query: {text} is {bound.dtype or 'no number'}, and a condition is true or false: "
-        f"write {text} != 0, or another comparison"
+        f"write {way}"
     )
 
 

@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from dosna.errors import QueryError, QueryTypeError
+from dosna.errors import QueryError, QueryTypeError, UnknownNameError
 from dosna.query.expressions import reducing
-from dosna.query.expressions.functions import FUNCTIONS
+from dosna.query.expressions.functions import FUNCTIONS, nearest
 from dosna.query.expressions.nodes import (
     Binary,
     Call,
@@ -120,6 +120,14 @@ def _column(expr: Column, columns: Mapping[str, Any]) -> Value:
     name, fields = look_up(columns, expr.name)
     array = columns[name]
     for field in fields:
+        known = getattr(array, "fields", None)
+        if known is None:
+            known = getattr(getattr(array, "dtype", None), "names", None) or ()
+        if field not in known:
+            has = f"no field {field[:80]!r}: {nearest(field, known)}" if known else "no fields"
+            raise UnknownNameError(
+                f"query: unknown column {expr.name[:80]!r}: {name[:80]!r} has {has}"
+            )
         array = array[field]
     return to_value(array)
 

@@ -205,11 +205,10 @@ def look_up(columns: Mapping[str, Any], name: str) -> tuple[str, tuple[str, ...]
     """
     if name in columns:
         return name, ()
-    parts = name.split(".")
-    for count in range(len(parts) - 1, 0, -1):
-        outer = ".".join(parts[:count])
-        if outer in columns:
-            return outer, tuple(parts[count:])
+    if "." in name:
+        outer = max((one for one in columns if name.startswith(f"{one}.")), key=len, default=None)
+        if outer is not None:
+            return outer, tuple(name[len(outer) + 1 :].split("."))
     raise UnknownNameError(f"query: unknown column {name[:80]!r}: {nearest(name, columns)}")
 
 
