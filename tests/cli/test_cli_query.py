@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
@@ -15,6 +16,7 @@ from support import HANG, require, taking_ctrl_c
 
 import dosna as dn
 from dosna.cli import main
+from dosna.query import output
 
 require("awkward")
 pa = require("pyarrow")
@@ -57,6 +59,9 @@ def test_the_parts_of_a_query(run, store):
     assert run("query", store, "x > 0.7", "--count") == "3\n"
     assert run("query", store, "select x > 0.7", "--count") == "3\n"
     assert run("query", store, "--count", "--stop", 4) == "4\n"
+    assert run("query", store, "select *", "--count") == "10\n"
+    assert run("query", store, "select * project *").startswith('"run","x","pt"\n0,0,')
+    assert run("query", store, "select x > 0.7 project run") == '"run"\n7\n8\n9\n'
     assert run("query", store, "project run", "--start", 8) == '"run"\n8\n9\n'
     assert json.loads(run("query", store, "run == 3", "--count", "--json")) == {"count": 1}
 
@@ -88,6 +93,18 @@ def test_errors(run, store):
     assert "'y'" in run("query", store, "y > 3", code=1)
     assert ".parquet" in run("query", store, "--to", "a.root", code=2)
     assert "Event" in run("query", "file:store//Event", "--count", code=1)
+    assert "Events;1" in run("query", store, "project Events;1.run", code=1)
+    assert " gone/a.csv" in run("query", store, "--to", "gone/a.csv", code=1)
+
+
+def test_a_full_disk_is_named_by_the_file(run, store, monkeypatch):
+    class Writer(output._CsvWriter):
+        def write_batch(self, batch):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setitem(output.FORMATS, ".csv", Writer)
+    assert "a.csv" in run("query", store, "--to", "a.csv", code=1)
+    assert os.listdir() == ["store"]
 
 
 def test_index_and_explain(run, store):

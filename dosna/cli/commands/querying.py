@@ -13,7 +13,7 @@ from dosna.cli.console import Console, counted
 from dosna.cli.options import add_command, add_memory_limit
 from dosna.cli.places import connected
 from dosna.columns import find_trees
-from dosna.errors import ConfigurationError, DatasetNotFoundError
+from dosna.errors import DatasetNotFoundError, QueryError
 
 __all__ = ["add"]
 
@@ -22,8 +22,9 @@ Select entries of a tree by a condition, and some of their columns. TEXT is a co
 
   select CONDITION, project COLUMN, COLUMN, ...
 
-where either part may be left out. The result is printed as CSV, or written to a file, whose ending
-is its format: .parquet, .arrow or .csv. The file appears when it is complete.
+where either part may be left out, and * is all entries or all columns. The result is printed as
+CSV, or written to a file, whose ending is its format: .parquet, .arrow or .csv. The file appears
+when it is complete.
 """
 
 _QUERY_EXAMPLES = """\
@@ -43,8 +44,6 @@ examples:
   dosna index file:/data/store Events
   dosna index file:/data/store//Events --branch run --branch 'MET_*'
 """
-
-_TEXT = re.compile(r"\s*(?:select\s+(?P<where>.*?))?(?:(?:^|,)\s*project\s+(?P<columns>.*?))?\s*")
 
 
 def add(commands: Any) -> None:
@@ -142,16 +141,19 @@ def index(arguments: argparse.Namespace, console: Console) -> int:
     return 0
 
 
-def _parts(text: str) -> tuple[str | None, str | None]:
+def _parts(text: str) -> tuple[Any, Any]:
     """Return the condition and the columns of a query."""
     if not re.match(r"\s*(select|project)\s", text):
         return text.strip() or None, None
-    found = _TEXT.fullmatch(text)
-    if found is None:
-        raise ConfigurationError(
-            f"{text!r} is not a query: write 'select CONDITION, project COLUMN, ...'"
+    from dosna.query.expressions.doors import from_skyhook
+
+    found = from_skyhook(text)
+    if found.tree:
+        raise QueryError(
+            f"query: the tree is the one of the URL: write branches without '{found.tree};"
+            f"{found.cycle}.'"
         )
-    return found["where"], found["columns"]
+    return found.where, found.outputs or None
 
 
 def _at(con: Connection, name: str) -> Any:
@@ -165,7 +167,12 @@ def _tree(con: Connection, name: str, url: str) -> str:
         return name
     if len(trees) == 1 and not name:
         return next(iter(trees))
+    if not trees:
+        raise DatasetNotFoundError(
+            f"{url} is not a tree, and has none: name a tree as in file:/data/store//Events, or a "
+            "connection with one"
+        )
     raise DatasetNotFoundError(
-        f"{url} is not a tree: it has {', '.join(sorted(trees)) or 'none'}. Name one of them, "
+        f"{url} is not a tree: it has {', '.join(sorted(trees))}. Name one of them, "
         "as in file:/data/store//Events"
     )
