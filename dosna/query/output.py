@@ -64,12 +64,17 @@ class _CsvWriter:
     def write_batch(self, batch: Any) -> None:
         pa = arrow()
         columns = [
-            pa.array(map(json.dumps, column.to_pylist()), pa.string())
+            pa.array([json.dumps(one, default=_text) for one in column.to_pylist()], pa.string())
             if pa.types.is_nested(column.type)
             else column
             for column in batch.columns
         ]
         self._writer.write_batch(pa.RecordBatch.from_arrays(columns, schema=self._schema))
+
+
+def _text(value: Any) -> str:
+    """Return the text of what JSON has not: bytes and times."""
+    return value.decode("utf-8", "backslashreplace") if isinstance(value, bytes) else str(value)
 
 
 def format_of(path: str) -> str:

@@ -188,7 +188,8 @@ class _Here:
         self._con, name = open_url(url)
         if name:
             raise ConfigurationError(
-                f"{url!r} leads to {name!r} in a connection: give the URL of the connection"
+                f"{url!r} leads to {name!r} in a connection: give the URL of the connection, and "
+                "create its folder if there is none"
             )
         self._con.connect()
 

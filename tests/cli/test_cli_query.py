@@ -97,6 +97,15 @@ def test_errors(run, store):
     assert " gone/a.csv" in run("query", store, "--to", "gone/a.csv", code=1)
 
 
+def test_lists_of_what_json_has_not(run):
+    times = np.array([["2020-01-01", "2021-05-06"]], "M8[us]")
+    with dn.Connection("store", backend="file", engine="cpu") as con:
+        put_tree(con, "Other", {"t": times, "b": [[b"a", b"\xff"]]}, 4)
+    found = run("query", "file:store//Other")
+    assert "2021-05-06 00:00:00" in found
+    assert r"\\xff" in found
+
+
 def test_a_full_disk_is_named_by_the_file(run, store, monkeypatch):
     class Writer(output._CsvWriter):
         def write_batch(self, batch):

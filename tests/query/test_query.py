@@ -245,6 +245,8 @@ def test_errors_name_what_is_wrong(ram):
         ram.query("Events", "MET.real > 5")
     with pytest.raises(UnknownNameError, match="'hits'"):
         ram.query("Events", "any(any(jets.hit > 5))")
+    with pytest.raises(QueryError, match=r"Muon_pt > jets.pt: lists of"):
+        ram.query("Events", "any(Muon_pt > jets.pt)").count()
     for where, columns in ((5, None), (None, [5]), (None, ["run", None])):
         with pytest.raises(QueryError, match="text"):
             ram.query("Events", where, columns)

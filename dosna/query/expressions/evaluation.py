@@ -95,10 +95,10 @@ def _compute(expr: Expr, columns: Mapping[str, Any]) -> Value:
     values = [_compute(child, columns) for child in expr.children]
     try:
         return _KINDS[type(expr)](expr, values)
-    except QueryTypeError as error:
+    except QueryError as error:
         if "query: " in str(error):
             raise
-        raise QueryTypeError(f"query: {str(expr)[:200]}: {error}") from error
+        raise type(error)(f"query: {str(expr)[:200]}: {error}") from error
     except TypeError as error:
         raise QueryTypeError(
             f"query: {str(expr)[:200]}: the operation is not defined for {_types(values)}"

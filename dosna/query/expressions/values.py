@@ -276,18 +276,19 @@ def _content(value: Value, like: Lists) -> Value:
 def _check_offsets(first: Array, other: Array) -> None:
     if len(first) != len(other):
         raise QueryError(
-            f"query: columns of {len(first) - 1} and {len(other) - 1} entries cannot be joined"
+            f"columns of {len(first) - 1} and {len(other) - 1} entries cannot be joined"
         )
     if not np.array_equal(first, other):
         entry = int(np.flatnonzero(np.diff(first) != np.diff(other))[0])
         raise QueryError(
-            f"query: lists of {first[entry + 1] - first[entry]} and "
+            f"lists of {first[entry + 1] - first[entry]} and "
             f"{other[entry + 1] - other[entry]} elements of one entry cannot be joined"
         )
 
 
 def _unequal(error: Exception) -> QueryError:
-    return QueryError(f"query: values cannot be joined: {str(error).strip().splitlines()[0]}")
+    what = str(error).strip().splitlines()[0]
+    return QueryError(f"values cannot be joined: {what}" if "broadcast" in what else what)
 
 
 def _apply_awkward(func: Callable[..., Any], values: tuple[Value, ...], mixed: bool) -> Value:

@@ -79,7 +79,7 @@ def from_skyhook(text: str) -> SkyhookQuery:
         branch = found["branch"]
         return branch if branch[-1] in "*?" else quote_name(branch)
 
-    if len(text) > MAX_LENGTH:
+    if not isinstance(text, str) or len(text) > MAX_LENGTH:
         tokenize(text)  # which refuses it
     select, project = _parts(_PATH.sub(plain, text))
     if len(trees) > 1:
