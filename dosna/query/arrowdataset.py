@@ -358,7 +358,8 @@ class TreeDataset(arrow_dataset.FileSystemDataset):  # type: ignore[misc]
             for batch in self.query(where, needed).batches():
                 frame: Any = polars.from_arrow(batch)
                 if found is not None and not found.exact:
-                    frame = frame.filter(predicate).select(names)
+                    # select() would take names such as '*' and '^x.*$' for patterns.
+                    frame = frame.filter(predicate)[names]
                 if left is not None:
                     frame = frame.head(left)
                     left -= len(frame)

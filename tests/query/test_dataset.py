@@ -204,6 +204,18 @@ def test_what_pyarrow_does_by_itself_is_an_error(events):
             scan()
 
 
+def test_names_that_are_patterns_of_polars():
+    pl = require("polars")
+    with dn.Connection(secrets.token_hex(8), backend="ram", engine="cpu") as con:
+        put_tree(con, "T", {"*": np.arange(5), "^x.*$": np.arange(5) * 2, "x1": np.arange(5)}, 4)
+        frame = dataset(con, "T").to_polars().filter(pl.col("x1") * 2 > 4)
+        assert frame.collect().to_dict(as_series=False) == {
+            "*": [3, 4],
+            "^x.*$": [6, 8],
+            "x1": [3, 4],
+        }
+
+
 def test_a_sign_of_zero_is_one_of_arrow():
     pl = require("polars")
     with dn.Connection(secrets.token_hex(8), backend="ram", engine="cpu") as con:
