@@ -179,6 +179,8 @@ class Query(Results):
         return Ranges(self.start, self.stop, step_of(columns, self.tree, self.memory_limit))
 
     def job(self, convert: Convert | None) -> Job:
+        if convert is None and self.outputs:  # to count, the columns of the result are not needed
+            return replace(self, outputs=()).job(None)
         scan, pieces = self.scan(convert)
         step = self.ranges(scan.columns).step
         return Job(scan, pieces, 2 * step * bytes_of_entry(scan.columns, self.tree.entries))

@@ -262,6 +262,9 @@ def test_a_branch_that_is_not_whole(ram):
     tree = put_tree(ram, "Other", {"x": np.arange(9), "y": np.arange(9)}, fingerprint="new")
     ram["Other/y"].instance.update(lambda m: m.replace(incomplete=True))
     assert ram.query("Other", "x > 5", ["x"]).count() == 3
+    assert ram.query("Other", "x > 5", ["y"]).count() == 3
+    with pytest.raises(DatasetError, match="incomplete"):
+        ram.query("Other", "x > 5", ["y"]).to_arrow()
     with pytest.raises(DatasetError, match="incomplete"):
         ram.query("Other", "y > 5", ["x"]).count()
     ram["Other/y"].instance.update(
