@@ -157,6 +157,16 @@ def test_long_filters_are_translated():
     assert len(found.expr.children) == 500
 
 
+def test_conditions_within_conditions_are_left_to_their_program():
+    # The translation has what is tested twice, and so is twice as long for each.
+    for depth, exact in ((3, True), (50, False)):
+        expression = f("b")
+        for number in range(depth):
+            expression = pc.if_else(expression, f("i") > number, f("b"))
+        found = from_pyarrow(expression, {"i": "int64", "b": "bool"})
+        assert (found.exact, found.columns) == (exact, {"i", "b"})
+
+
 @pytest.mark.parametrize("what", ["x > 5", None, 5])
 def test_what_is_no_filter(what):
     with pytest.raises(QueryError, match="expression"):

@@ -30,6 +30,7 @@ from dosna.query.expressions.nodes import (
 __all__ = ["Foreign", "Translated", "translate"]
 
 _DEEPEST = 60
+_MOST_PARTS = 10_000
 _ORDERED = {"<": ">", "<=": ">=", ">": "<", ">=": "<=", "==": "==", "!=": "!="}
 TRUE, FALSE = Literal(True), Literal(False)
 
@@ -78,12 +79,29 @@ class Foreign:
 
     def names(self) -> Iterator[str]:
         """Yield the names of the columns."""
-        left = [self]
+        left, seen = [self], set[int]()
         while left:
             part = left.pop()
+            if id(part) in seen:  # parts of two others
+                continue
+            seen.add(id(part))
             if part.kind == "column":
                 yield part.value
             left.extend(part.parts)
+
+    @property
+    def size(self) -> int:
+        """Number of parts of a translation; above `_MOST_PARTS`, at least so many."""
+        total, left = 0, [(self, 1)]
+        while left and total <= _MOST_PARTS:
+            part, times = left.pop()
+            total += times
+            # What `if` tests is translated twice, and so is what that tests in turn.
+            left += [
+                (inner, times * 2 if part.kind == "if" and not place else times)
+                for place, inner in enumerate(part.parts)
+            ]
+        return total
 
 
 class _Unlike(Exception):
@@ -113,6 +131,8 @@ def translate(
     exact = True
     for part in _flat(condition, "and"):
         try:
+            if part.size > _MOST_PARTS:
+                raise _Unlike
             expr = translator.is_true(part)
             if expr != TRUE:
                 bind_condition(expr, columns)
