@@ -185,6 +185,7 @@ class _Translator:
         if part.kind == "if":
             test, then, other = part.parts
             true = self._is(test, True, depth + 1)
+            false: Expr
             if part.value == "null is false":
                 false = FALSE if true == TRUE else TRUE if true == FALSE else Unary("!", true)
             else:

@@ -95,8 +95,8 @@ def _tree(node: Any, depth: int) -> Foreign:
             return Foreign("cast", (_tree(inside["expr"], depth + 1),), type=to.lower())
     if kind == "Ternary":
         names = ("predicate", "truthy", "falsy")
-        parts = tuple(_tree(inside[name], depth + 1) for name in names)
-        return Foreign("if", parts, "null is false")
+        three = tuple(_tree(inside[name], depth + 1) for name in names)
+        return Foreign("if", three, "null is false")
     if kind == "Function":
         return _function(inside, depth)
     return _UNKNOWN
