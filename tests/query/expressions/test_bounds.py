@@ -56,6 +56,7 @@ def holds(expr, tree):
     return found
 
 
+@pytest.mark.slow
 @given(conditions(), columns())
 @settings(max_examples=500)
 def test_nothing_is_said_that_is_not_true(expr, tree):

@@ -98,6 +98,7 @@ def test_lists_are_those_of_awkward(expr, tree):
     agree(expr, tree)
 
 
+@pytest.mark.slow
 @given(conditions(), columns())
 @settings(max_examples=300)
 def test_conditions_are_those_of_awkward(expr, tree):
