@@ -1,6 +1,6 @@
 """Compare the engine dask with one thread, with dask.array and with rechunker's way.
 
-Run ``python benchmarks/dask.py [--quick] [--folder PATH]``; it needs ``pip install -e
+Run ``python benchmarks/dask_engine.py [--quick] [--folder PATH]``; it needs ``pip install -e
 '.[all,test]'``. A cluster on this machine has two workers of one thread each, which both dosna and
 dask.array use. Everybody reads and writes Zarr in the same folder, uncompressed, in chunks of
 1 MiB (float32), through the page cache. Rows:
@@ -27,10 +27,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-# This file's own folder comes first on the path, where it would be taken for the package.
-sys.path.remove(str(Path(__file__).resolve().parent))
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-sys.path.append(str(Path(__file__).resolve().parent))
 
 import dask.array as da
 import numpy as np
