@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeVar
 
+import dask.config
 from distributed import Client, LocalCluster, get_client, get_worker, rejoin, secede
 
 from dosna.engines.dask.probe import probe
@@ -32,6 +33,12 @@ _PACKAGES = ("dosna", "numpy", "distributed", "cloudpickle")
 
 # Sent as text: a worker without dosna can run it, and one of another Python reads no bytecode.
 _CALL = "exec(source, scope) or scope['probe'](packages)"
+
+_ENVIRONMENT = "distributed.nanny.pre-spawn-environ"
+# Dask sets MALLOC_TRIM_THRESHOLD_ for its workers. With it glibc no longer learns which sizes come
+# again and again: each temporary array of 128 KiB or more is mapped anew, page by page, and work
+# of many such takes several times as long. These are the values that glibc would learn.
+_MALLOC = {"MALLOC_TRIM_THRESHOLD_": 64 << 20, "MALLOC_MMAP_THRESHOLD_": 32 << 20}
 
 _clients: dict[str, Client] = {}
 """Clients of this process by the address of their scheduler, or by `_local_key`."""
@@ -172,14 +179,15 @@ def _start(params: Mapping[str, Any]) -> Client:
         if params.get(name) is not None
     }
     try:
-        cluster = LocalCluster(
-            **chosen,
-            processes=True,
-            dashboard_address=":0",
-            host="127.0.0.1",
-            silence_logs=logging.CRITICAL,
-            preload=["dosna.engines.dask.preload"],
-        )
+        with dask.config.set({_ENVIRONMENT: {**dask.config.get(_ENVIRONMENT), **_MALLOC}}):
+            cluster = LocalCluster(
+                **chosen,
+                processes=True,
+                dashboard_address=":0",
+                host="127.0.0.1",
+                silence_logs=logging.CRITICAL,
+                preload=["dosna.engines.dask.preload"],
+            )
     except (OSError, RuntimeError, TimeoutError, ValueError) as error:
         raise WorkerError(
             f"cannot start a local Dask cluster: {str(error).rstrip('.')}. A script needs the "
