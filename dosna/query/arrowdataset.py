@@ -240,7 +240,18 @@ class TreeDataset(arrow_dataset.FileSystemDataset):  # type: ignore[misc]
         pyarrow.Table
             The table.
         """
-        return self.scanner(columns, filter).head(num_rows)
+        reader, exact = self._reader(columns, filter)
+        if not exact:
+            scanner = arrow_dataset.Scanner.from_batches(reader, columns=columns, filter=filter)
+            return scanner.head(num_rows)
+        # A scanner would go on reading ahead of what is wanted.
+        batches, count = [], 0
+        for batch in reader:
+            batches.append(batch)
+            count += batch.num_rows
+            if count >= num_rows:
+                break
+        return arrow().Table.from_batches(batches, reader.schema).slice(0, num_rows)
 
     def filter(self, expression: Any) -> TreeDataset:
         """Return the dataset of the entries that satisfy a condition.

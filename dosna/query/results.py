@@ -13,6 +13,7 @@ from dosna.core.progress import Progress, reporting
 from dosna.core.sizes import Limit
 from dosna.engines.work.boxes import workers_within
 from dosna.errors import QueryTypeError
+from dosna.query.exiting import UntilExit
 from dosna.query.scan import Convert, Rows
 from dosna.query.tables import Batches, arrow, schema_of
 
@@ -148,7 +149,8 @@ class Results(ABC):
         pyarrow.RecordBatchReader
             The reader. Each range is read when it is asked for, or a little before.
         """
-        return arrow().RecordBatchReader.from_batches(self.schema, self._batches())
+        batches = UntilExit(self._batches())
+        return arrow().RecordBatchReader.from_batches(self.schema, batches)
 
     def _batches(self) -> Iterator[Any]:
         work, tasks, nbytes = self.job(Batches(self.schema))

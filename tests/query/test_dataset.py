@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import pickle
 import secrets
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 from kept_trees import put_tree
-from support import require
+from support import HANG, require
 
 import dosna as dn
 from dosna.errors import QueryError, UnknownNameError
@@ -224,3 +227,51 @@ def test_a_sign_of_zero_is_one_of_arrow():
         for condition in (pc.field("x").isin([0.0]), ~pc.field("x").isin([-0.0, 1.0])):
             assert same(tree.to_table(filter=condition), tree.to_table().filter(condition))
         assert len(tree.to_polars().filter(pl.col("x").is_in([0.0, 1.0])).collect()) == 3
+
+
+LEFT = """
+import secrets, sys
+sys.path.insert(0, {tests!r})
+import numpy as np
+import dosna as dn
+from kept_trees import put_tree
+from dosna.query import dataset, planning
+planning.LEAST_ROWS = 1
+con = dn.Connection(secrets.token_hex(4), backend="ram")
+con.connect()
+put_tree(con, "Events", {{"x": np.arange(2000)}}, 10, chunk_entries=10)
+events = dataset(con, "Events")
+{use}
+print("done", flush=True)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("program", "use"),
+    [
+        ("pyarrow", "assert events.head(5).num_rows == 5"),
+        ("pyarrow", "assert events.scanner().head(5).num_rows == 5"),
+        ("duckdb", "import duckdb; duckdb.sql('select * from events limit 3').fetchall()"),
+        (
+            "polars",
+            "import polars; events.to_polars().filter(polars.col('x') > 5).head(3).collect()",
+        ),
+        ("pyarrow", "reader = con.query('Events').batches(); next(iter(reader))"),
+    ],
+)
+def test_a_program_that_leaves_a_stream_unread_ends(program, use):
+    require(program)
+    script = LEFT.format(tests=str(Path(__file__).resolve().parents[1]), use=use)
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, timeout=HANG
+    )
+    assert (done.returncode, done.stdout) == (0, "done\n"), done.stderr
+
+
+def test_head_is_the_first_entries(events, table):
+    first = events.head(7, ["run"])
+    assert first.num_rows == 7
+    assert first.equals(table.select(["run"]).slice(0, 7))
+    assert events.head(0).num_rows == 0
+    assert events.head(10**9).num_rows == table.num_rows
