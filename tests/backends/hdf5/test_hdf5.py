@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from support import require, require_program
+from support import open_files, require, require_program
 
 h5py = require("h5py")
 
@@ -683,7 +683,7 @@ def test_a_broken_description_is_an_error(con, tmp_path, damage):
 
 def test_a_handle_that_is_dropped_closes_its_files(con):
     con.create_dataset("x", data=numbers((4, 6)), chunk_size=(2, 3))
-    before = len(os.listdir("/proc/self/fd"))
+    before = len(open_files(con.name))
     gc.disable()
     try:
         for _ in range(3):
@@ -691,7 +691,7 @@ def test_a_handle_that_is_dropped_closes_its_files(con):
             backend.set_chunk_data((0, 0), 1)
             backend.update(lambda metadata: metadata.replace(attrs={"a": 1}))
         del backend
-        assert len(os.listdir("/proc/self/fd")) == before
+        assert len(open_files(con.name)) == before
     finally:
         gc.enable()
 
