@@ -139,7 +139,8 @@ def _absolute(a: Span) -> Span:
         return a
     if a.hi <= 0:
         return low
-    return replace(a, lo=np.absolute(a.lo) * 0, hi=max(low.hi, high.hi))
+    # Not the bound times zero, which is NaN for an infinite one.
+    return replace(a, lo=type(np.absolute(a.lo))(0), hi=max(low.hi, high.hi))
 
 
 def _monotone(function: Callable[..., Any]) -> Callable[[Span], Span]:

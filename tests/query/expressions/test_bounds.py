@@ -197,6 +197,14 @@ def test_ends_that_are_not_of_the_dtype_are_not_believed(end):
     assert bounds(bind(parse("run > 5"), {"run": "int64"}), {"run": zone}) == "some"
 
 
+@pytest.mark.parametrize("dtype", FLOATS)
+def test_magnitudes_between_infinities_may_be_any(dtype):
+    tree = 5, {"x": ak.Array(np.array([-np.inf, 0.0, 1.0, -2.0, np.inf], dtype))}
+    for text in ("abs(x) == 1", "abs(x) > 1.5", "abs(x + 1) == 2", "hypot(x, 0) == 1"):
+        assert holds(parse(text), tree) == "some", text
+    assert holds(parse("abs(x) < 0"), tree) == "none"
+
+
 def test_no_entries_are_none():
     zone = Zone(count=0, min=None, max=None)
     assert bounds(bind(parse("run > 5"), {"run": "int64"}), {"run": zone}) == "none"
