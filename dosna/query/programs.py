@@ -17,6 +17,7 @@ import numpy as np
 
 from dosna.core.types import Array
 from dosna.query.expressions.nodes import (
+    TURNED,
     Call,
     Column,
     Compare,
@@ -38,7 +39,6 @@ _FUNCTIONS: dict[int, Any] = {
     5: np.greater,
     6: np.greater_equal,
 }
-_TURNED = {"<": ">", "<=": ">=", "==": "==", "!=": "!=", ">": "<", ">=": "<="}
 _AND, _OR, _NOT, _ABSOLUTE = 16, 17, 18, 64
 _MOST_STEPS, _MOST_DEPTH = 64, 8
 _EXACT = 1 << 53  # integers up to here are exact as float64
@@ -223,7 +223,7 @@ def _compared(
 ) -> Program | None:
     constant = _constant(right)
     if constant is None:
-        left, operator, constant = right, _TURNED[operator], _constant(left)
+        left, operator, constant = right, TURNED[operator], _constant(left)
     absolute = isinstance(left, Call) and left.function == "abs"
     operand = left.arguments[0] if isinstance(left, Call) and absolute else left
     if operand != Column(name):

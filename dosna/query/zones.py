@@ -13,14 +13,13 @@ from dosna.core.types import Array
 from dosna.core.zones import Zones
 from dosna.query.branches import BranchColumn
 from dosna.query.expressions import Bound, Zone, bounds
-from dosna.query.expressions.nodes import Column, Compare, Literal
+from dosna.query.expressions.nodes import TURNED, Column, Compare, Literal
 
 __all__ = ["OPEN", "Judge", "Verdict"]
 
 _TOGETHER = 256
 
 OPEN, _LIKELY, _OUT = 0, 1, 2
-_FLIPPED = {"<": ">", "<=": ">=", ">": "<", ">=": "<=", "==": "=="}
 
 Verdict = OneOf["all", "some", "none"]
 
@@ -226,11 +225,11 @@ class Judge:
         for op, left, right in zip(expr.ops, expr.operands, expr.operands[1:], strict=False):
             flipped = isinstance(left, Literal)
             column, number = (right, left) if flipped else (left, right)
-            if column != Column(name) or not isinstance(number, Literal) or op not in _FLIPPED:
+            if column != Column(name) or not isinstance(number, Literal) or op == "!=":
                 return None
             if isinstance(number.value, str):
                 return None
-            found = _compared(_FLIPPED[op] if flipped else op, *ends, number.value)
+            found = _compared(TURNED[op] if flipped else op, *ends, number.value)
             possible &= found[0]
             certain &= found[1]
         return possible, certain

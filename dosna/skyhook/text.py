@@ -12,7 +12,15 @@ from dosna.columns.description import Tree
 from dosna.errors import QueryError, UnknownNameError
 from dosna.query.expressions.doors import SkyhookQuery, from_skyhook
 from dosna.query.expressions.functions import nearest
-from dosna.query.expressions.nodes import Column, Compare, Expr, Literal, Logical, quote_name
+from dosna.query.expressions.nodes import (
+    TURNED,
+    Column,
+    Compare,
+    Expr,
+    Literal,
+    Logical,
+    quote_name,
+)
 from dosna.query.expressions.parsing import Output
 
 __all__ = ["ENTRY", "Request", "parse_request"]
@@ -21,8 +29,6 @@ E = TypeVar("E")
 
 ENTRY = "event_id"
 """The column of a predicate that is the number of the entry, unless a branch has that name."""
-
-_TURNED = {"<": ">", "<=": ">=", ">": "<", ">=": "<=", "==": "=="}
 
 
 class Request(NamedTuple):
@@ -146,9 +152,9 @@ def _compared(part: Expr) -> tuple[int, int]:
     operands, ops = (part.operands, part.ops) if isinstance(part, Compare) else ((part,), ())
     for one, op, other in zip(operands, ops, operands[1:], strict=False):
         if isinstance(one, Literal):
-            one, op, other = other, _TURNED.get(op, ""), one
+            one, op, other = other, TURNED[op], one
         value = other.value if isinstance(other, Literal) else math.nan
-        usual = one == Column(ENTRY) and op in _TURNED and isinstance(value, (int, float))
+        usual = one == Column(ENTRY) and op != "!=" and isinstance(value, (int, float))
         if not usual or isinstance(value, str) or math.isnan(value):
             compared = False
             break

@@ -15,7 +15,7 @@ import time
 import uuid
 from collections import Counter, OrderedDict
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
@@ -176,10 +176,10 @@ def _may_begin(batch: Batch[Any]) -> bool:
         return True
 
 
-def _slot(batch: Batch[Any]) -> threading.Semaphore:
+def _slot(batch: Batch[Any]) -> AbstractContextManager[object]:
+    if batch.most is None:
+        return nullcontext()
     with _lock:
-        if batch.most is None:
-            return threading.Semaphore()
         slot = _slots.get(batch.call)
         if slot is None:
             slot = threading.Semaphore(batch.most)

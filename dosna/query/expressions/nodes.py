@@ -20,6 +20,7 @@ __all__ = [
     "MAX_DEPTH",
     "MAX_NODES",
     "RESERVED",
+    "TURNED",
     "Binary",
     "Call",
     "Column",
@@ -43,6 +44,9 @@ MAX_NODES = 20_000
 
 RESERVED = frozenset(("and", "or", "not", "in", "true", "false", "True", "False", "nan", "inf"))
 """Words that are no names of columns, unless they are quoted."""
+
+TURNED = {"<": ">", "<=": ">=", ">": "<", ">=": "<=", "==": "==", "!=": "!="}
+"""The comparisons, and those that say the same of exchanged operands."""
 
 # From weak to strong. Those of Python and C differ for & ^ |, which are as in C here.
 LEVELS = {

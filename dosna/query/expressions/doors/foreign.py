@@ -17,6 +17,7 @@ import numpy as np
 from dosna.errors import QueryError
 from dosna.query.expressions.binding import Bound, bind, bind_condition
 from dosna.query.expressions.nodes import (
+    TURNED,
     Call,
     Column,
     Compare,
@@ -31,7 +32,6 @@ __all__ = ["Foreign", "Translated", "translate"]
 
 _DEEPEST = 60
 _MOST_PARTS = 10_000
-_ORDERED = {"<": ">", "<=": ">=", ">": "<", ">=": "<=", "==": "==", "!=": "!="}
 TRUE, FALSE = Literal(True), Literal(False)
 
 
@@ -267,7 +267,7 @@ class _Translator:
 
     def _compare(self, op: str, left: Foreign, right: Foreign) -> Expr:
         if left.kind == "literal":
-            left, right, op = right, left, _ORDERED[op]
+            left, right, op = right, left, TURNED[op]
         expr, bound = self._operand(left)
         if right.kind != "literal":
             other, its = self._operand(right)
