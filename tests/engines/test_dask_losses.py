@@ -206,6 +206,58 @@ with dn.Connection(sys.argv[1]) as con:
 """
 
 
+@pytest.mark.parametrize(("timeout", "error"), [(HANG, "KeyboardInterrupt"), (2, "WorkerError")])
+def test_a_start_that_is_given_up_leaves_no_worker(tmp_path, timeout, error):
+    # Workers that never come up; they are told from other processes by how they were started.
+    (tmp_path / "sitecustomize.py").write_text(
+        "import sys, time\nif '--multiprocessing-fork' in sys.orig_argv: time.sleep(1000)\n"
+    )
+    (tmp_path / "script.py").write_text(GIVEN_UP)
+    paths = [str(tmp_path), os.environ.get("PYTHONPATH", "")]
+    done = subprocess.run(
+        [sys.executable, str(tmp_path / "script.py"), str(timeout)],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)},
+        capture_output=True,
+        text=True,
+        timeout=HANG,
+    )
+    assert done.stdout.split() == [error, "alone"], done.stderr
+
+
+GIVEN_UP = """
+import os, signal, sys, threading, time
+import psutil
+from dosna.engines.dask.runner import DaskRunner
+from dosna.errors import WorkerError
+
+def workers():
+    try:
+        children = psutil.Process().children()
+        return [c for c in children if "--multiprocessing-fork" in c.cmdline()]
+    except psutil.Error:
+        return workers()
+
+def interrupt():
+    while not workers():
+        time.sleep(0.01)
+    os.kill(os.getpid(), signal.SIGINT)
+
+if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    runner = DaskRunner(n_workers=2, threads_per_worker=1, timeout=int(sys.argv[1]))
+    if int(sys.argv[1]) > 10:
+        threading.Thread(target=interrupt, daemon=True).start()
+    try:
+        runner.spread(len, [1, 2])
+    except (KeyboardInterrupt, WorkerError) as error:
+        print(type(error).__name__, flush=True)
+    while workers():
+        time.sleep(0.01)
+    print("alone", flush=True)
+    os._exit(0)
+"""
+
+
 # -- once, and no chunk twice --------------------------------------------------------------------
 
 

@@ -1,32 +1,27 @@
-"""Clients of Dask schedulers, and clusters on this machine: found, started, checked, ended."""
+"""Clients of Dask schedulers, and what is known of their workers."""
 
 from __future__ import annotations
 
 import importlib.metadata
 import inspect
-import logging
 import os
 import platform
-import queue
-import signal
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any
 
-import dask.config
-from distributed import Client, LocalCluster, get_client, get_worker, rejoin, secede
+from distributed import Client, get_client, get_worker, rejoin, secede
 
+from dosna.engines.dask.local import start, within
 from dosna.engines.dask.probe import probe
 from dosna.engines.dask.tasks import in_task
 from dosna.errors import ConfigurationError, ConnectionError, WorkerError
 
-__all__ = ["Worker", "client_for", "doubt", "kill", "register", "revive", "within", "workers_of"]
-
-T = TypeVar("T")
+__all__ = ["Worker", "client_for", "doubt", "register", "workers_of"]
 
 # A worker's view of a version is compared with the caller's: code, and pickles of arrays, travel.
 _PACKAGES = ("dosna", "numpy", "distributed", "cloudpickle")
@@ -34,18 +29,10 @@ _PACKAGES = ("dosna", "numpy", "distributed", "cloudpickle")
 # Sent as text: a worker without dosna can run it, and one of another Python reads no bytecode.
 _CALL = "exec(source, scope) or scope['probe'](packages)"
 
-_ENVIRONMENT = "distributed.nanny.pre-spawn-environ"
-# Dask sets MALLOC_TRIM_THRESHOLD_ for its workers. With it glibc no longer learns which sizes come
-# again and again: each temporary array of 128 KiB or more is mapped anew, page by page, and work
-# of many such takes several times as long. These are the values that glibc would learn.
-_MALLOC = {"MALLOC_TRIM_THRESHOLD_": 64 << 20, "MALLOC_MMAP_THRESHOLD_": 32 << 20}
-
 _clients: dict[str, Client] = {}
 """Clients of this process by the address of their scheduler, or by `_local_key`."""
 _checked: dict[str, dict[str, tuple[str, str]]] = {}
 """Identifiers and host names of workers that were checked, by scheduler and address."""
-_local_sizes: dict[int, int] = {}
-"""The number of workers of each cluster that this process has started, by its client's id."""
 _lock = threading.RLock()
 _checked_lock = threading.Lock()
 
@@ -140,7 +127,7 @@ def _kept_client(params: Mapping[str, Any]) -> Client:
     with _lock:
         client = _clients.get(key)
         if client is None or client.status != "running":
-            client = _connect(params) if address is not None else _start(params)
+            client = _connect(params) if address is not None else start(params)
             _clients[key] = client
         return client
 
@@ -169,37 +156,6 @@ def _connect(params: Mapping[str, Any]) -> Client:
             f"(timeout={seconds} s). Start `dask scheduler` there, or correct address= and "
             "security="
         ) from error
-
-
-def _start(params: Mapping[str, Any]) -> Client:
-    seconds = params["timeout"]
-    chosen = {
-        name: params[name]
-        for name in ("n_workers", "threads_per_worker", "memory_limit", "security")
-        if params.get(name) is not None
-    }
-    try:
-        with dask.config.set({_ENVIRONMENT: {**dask.config.get(_ENVIRONMENT), **_MALLOC}}):
-            cluster = LocalCluster(
-                **chosen,
-                processes=True,
-                dashboard_address=":0",
-                host="127.0.0.1",
-                silence_logs=logging.CRITICAL,
-                preload=["dosna.engines.dask.preload"],
-            )
-    except (OSError, RuntimeError, TimeoutError, ValueError) as error:
-        raise WorkerError(
-            f"cannot start a local Dask cluster: {str(error).rstrip('.')}. A script needs the "
-            "guard `if __name__ == '__main__'`"
-        ) from error
-    try:
-        client = Client(cluster, timeout=seconds, set_as_default=False)
-    except BaseException:
-        cluster.close()
-        raise
-    _local_sizes[id(client)] = len(cluster.worker_spec)
-    return client
 
 
 def workers_of(client: Client, seconds: float) -> dict[str, Worker]:
@@ -364,54 +320,6 @@ def _ask(client: Client, addresses: list[str], seconds: float) -> dict[str, Any]
     for thread in threads:
         thread.join(max(0.0, end - time.monotonic()))
     return answers
-
-
-def within(seconds: float | None, function: Callable[[], T]) -> T:
-    """Return what a function returns, or raise its error, or TimeoutError if it takes longer.
-
-    Parameters
-    ----------
-    seconds : float, optional
-        The most seconds; by default without limit.
-    function : callable
-        The function. It is called in a thread of its own, which is left alone if it hangs.
-    """
-    answers: queue.SimpleQueue[tuple[Any, BaseException | None]] = queue.SimpleQueue()
-
-    def answer() -> None:
-        try:
-            answers.put((function(), None))
-        except BaseException as error:
-            answers.put((None, error))
-
-    threading.Thread(target=answer, daemon=True).start()
-    try:
-        result, error = answers.get(timeout=seconds)
-    except queue.Empty:
-        raise TimeoutError(f"no answer within {seconds} s") from None
-    if error is not None:
-        raise error
-    return result  # type: ignore[no-any-return]
-
-
-def kill(client: Client, pids: list[int]) -> None:
-    """Kill processes of a cluster that this process has started; its nannies start others."""
-    if isinstance(client.cluster, LocalCluster):
-        # Workers may be threads of this process.
-        for pid in set(pids) - {os.getpid()}:
-            with suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
-
-
-def revive(client: Client) -> None:
-    """Start the workers of a local cluster anew, if this process has started it.
-
-    A nanny gives up, and never starts another worker, when one dies while it is starting.
-    """
-    count = _local_sizes.get(id(client))
-    if count is not None:
-        client.cluster.scale(0)
-        client.cluster.scale(count)
 
 
 def _forget_clients() -> None:

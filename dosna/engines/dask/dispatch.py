@@ -26,7 +26,8 @@ from distributed import Client, Future, KilledWorker
 
 from dosna.engines.base import Report, Tasks, outcome_unknown, unpack_error
 from dosna.engines.dask.batches import Batches
-from dosna.engines.dask.cluster import Worker, doubt, kill, revive, within, workers_of
+from dosna.engines.dask.cluster import Worker, doubt, workers_of
+from dosna.engines.dask.local import kill, revive, within
 from dosna.engines.dask.tasks import Batch, Outcome, payload_of, run, stop
 from dosna.errors import DosnaError, OutcomeUnknown, WorkerError
 

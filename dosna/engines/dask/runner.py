@@ -45,8 +45,8 @@ class DaskRunner(Runner):
     security : distributed.Security, optional
         The certificates for a scheduler, or a local cluster, that uses TLS.
     timeout : float
-        The seconds that the scheduler, and each new worker, has for its first answer, and that
-        a call waits while the cluster has no worker.
+        The seconds that the scheduler, and each new worker, has for its first answer, that a
+        local cluster has to start, and that a call waits while the cluster has no worker.
     """
 
     shares_memory = False
