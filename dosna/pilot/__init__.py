@@ -1,0 +1,23 @@
+"""Pilots, data units and compute units: compute placed near data, data moved to compute.
+
+The Pilot-API: a *pilot* is a job that takes *compute units* (commands), a *pilot data* a place
+that stores *data units* (files that belong together), and `ComputeDataService` puts each where it
+costs least.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+__all__ = ["State"]
+
+_PLACES = {"State": "dosna.pilot.states"}
+
+
+def __getattr__(name: str) -> Any:
+    # SQLAlchemy, fsspec and PSI/J are imported when they are needed.
+    if name in _PLACES:
+        from importlib import import_module
+
+        return getattr(import_module(_PLACES[name]), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,0 +1,254 @@
+"""Descriptions of pilots, places, data units and compute units: the documented fields, checked."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Self
+
+from dosna.errors import ConfigurationError
+
+__all__ = [
+    "ComputeUnitDescription",
+    "DataUnitDescription",
+    "PilotComputeDescription",
+    "PilotDataDescription",
+    "without_secrets",
+]
+
+_URL_SECRET = re.compile(r"(?<=//)([^/@\s]*?):[^/@\s]*@")
+
+
+def without_secrets(text: str) -> str:
+    """Return a text, such as a URL, with the passwords of URLs in it replaced by ``***``."""
+    return _URL_SECRET.sub(r"\1:***@", text)
+
+
+@dataclass(kw_only=True)
+class _Description:
+    """What all descriptions share. Fields that a description does not know are an error."""
+
+    OLD_NAMES: ClassVar[Mapping[str, str]] = {}
+    """Older names of fields."""
+
+    SECRET: ClassVar[frozenset[str]] = frozenset()
+    """Fields that are never shown or kept."""
+
+    affinity_datacenter_label: str = ""
+    affinity_machine_label: str = ""
+
+    @classmethod
+    def of(cls, fields: Mapping[str, Any] | Self) -> Self:
+        """Make a description of the fields that the Pilot-API documents.
+
+        Raises
+        ------
+        ConfigurationError
+            A field is unknown, is missing, or has a value that it does not take.
+        """
+        if isinstance(fields, cls):
+            return fields
+        if not isinstance(fields, Mapping):
+            raise ConfigurationError(
+                f"{cls.__name__}: a mapping of fields is needed, but got {type(fields).__name__}"
+            )
+        known = {one.name for one in dataclasses.fields(cls)}
+        values = {cls.OLD_NAMES.get(name, name): value for name, value in fields.items()}
+        unknown = sorted(str(name) for name in values.keys() - known)
+        if unknown:
+            raise ConfigurationError(
+                f"{cls.__name__} has no field {', '.join(unknown)}: use {', '.join(sorted(known))}"
+            )
+        try:
+            return cls(**values)
+        except TypeError as error:
+            raise ConfigurationError(f"{cls.__name__}: {error}") from None
+
+    def fields(self) -> dict[str, Any]:
+        """Return all fields that may be kept and shown: no secrets."""
+        values = dataclasses.asdict(self)
+        for name in self.SECRET:
+            values.pop(name)
+        if "service_url" in values:
+            values["service_url"] = without_secrets(values["service_url"])
+        return values
+
+    def secrets(self) -> dict[str, Any]:
+        """Return the fields that `fields` leaves out and that have a value."""
+        return {name: getattr(self, name) for name in self.SECRET if getattr(self, name)}
+
+    def _refuse(self, name: str, value: Any, allowed: str) -> ConfigurationError:
+        shown = "a value" if name in self.SECRET else without_secrets(repr(value))
+        return ConfigurationError(f"{type(self).__name__}: {name} is {shown}: use {allowed}")
+
+    def _check_counts(self, *names: str) -> None:
+        for name in names:
+            value = getattr(self, name)
+            try:
+                count = int(value)
+            except (TypeError, ValueError):
+                count = 0
+            if count < 1:
+                raise self._refuse(name, value, "a whole number of at least 1")
+            setattr(self, name, count)
+
+    def _check_texts(self, *names: str) -> None:
+        for name in names:
+            value = getattr(self, name)
+            if isinstance(value, str) or not all(isinstance(one, str) for one in value):
+                raise self._refuse(name, value, "a list of texts")
+            setattr(self, name, list(value))
+
+    def _check_environment(self) -> None:
+        value = getattr(self, "environment")  # noqa: B009 -- of the classes below
+        if isinstance(value, Mapping):
+            value = [f"{name}={one}" for name, one in value.items()]
+        setattr(self, "environment", value)  # noqa: B010
+        self._check_texts("environment")
+        for one in getattr(self, "environment"):  # noqa: B009
+            name, equals, _ = one.partition("=")
+            if not equals or not name.isidentifier():
+                raise self._refuse("environment", name, "texts of the form NAME=value")
+
+
+@dataclass(kw_only=True)
+class PilotComputeDescription(_Description):
+    """A pilot: a job that takes compute units.
+
+    ``service_url`` is ``fork://localhost``, ``ssh://host``, ``slurm://localhost``,
+    ``slurm+ssh://host``, or the same with pbs, lsf or flux. ``python`` is the Python of the
+    machine that runs the agent, and ``environment`` what is set for it.
+    """
+
+    OLD_NAMES: ClassVar[Mapping[str, str]] = {
+        "allocation": "project",
+        "total_cpu_count": "number_of_processes",
+    }
+
+    service_url: str
+    number_of_processes: int = 1
+    processes_per_node: int = 1
+    working_directory: str = ""
+    queue: str = ""
+    project: str = ""
+    walltime: float = 0
+    userkey: str = ""
+    python: str = ""
+    environment: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self._check_counts("number_of_processes", "processes_per_node")
+        self._check_environment()
+        try:
+            self.walltime = float(self.walltime or 0)
+        except (TypeError, ValueError):
+            raise self._refuse("walltime", self.walltime, "minutes") from None
+
+
+@dataclass(kw_only=True)
+class PilotDataDescription(_Description):
+    """A place that stores data units: ``service_url`` is ssh, s3, http, file and so on."""
+
+    SECRET: ClassVar[frozenset[str]] = frozenset(
+        {"access_key_id", "secret_access_key", "session_token", "password"}
+    )
+
+    service_url: str
+    size: int = 0
+    userkey: str = ""
+    access_key_id: str = ""
+    secret_access_key: str = ""
+    session_token: str = ""
+    password: str = ""
+    region: str = ""
+    endpoint_url: str = ""
+    options: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(kw_only=True)
+class DataUnitDescription(_Description):
+    """Files that belong together. ``file_urls`` may be empty: outputs come into such a unit."""
+
+    file_urls: list[str] = field(default_factory=list)
+    number_of_replicas: int = 1
+    name: str = ""
+
+    def __post_init__(self) -> None:
+        self._check_texts("file_urls")
+        self._check_counts("number_of_replicas")
+
+
+@dataclass(kw_only=True)
+class ComputeUnitDescription(_Description):
+    """A command with its inputs and outputs.
+
+    ``input_data`` is a list of URLs of data units, or of mappings of a URL to the names or
+    patterns of the files that are wanted; ``output_data`` one of mappings of a URL to the
+    patterns of files that go there. ``retries`` is how often the unit may be run again.
+    """
+
+    OLD_NAMES: ClassVar[Mapping[str, str]] = {"total_cpu_count": "number_of_processes"}
+
+    executable: str
+    arguments: list[str] = field(default_factory=list)
+    environment: list[str] = field(default_factory=list)
+    number_of_processes: int = 1
+    spmd_variation: str = "single"
+    working_directory: str = ""
+    input: str = ""
+    output: str = "stdout"
+    error: str = "stderr"
+    input_data: list[Any] = field(default_factory=list)
+    output_data: list[Any] = field(default_factory=list)
+    retries: int = 0
+    walltime: float = 0
+    depends_on: list[str] = field(default_factory=list)
+    name: str = ""
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.executable, str) or not self.executable:
+            raise self._refuse("executable", self.executable, "the name of a program")
+        if isinstance(self.arguments, (list, tuple)):
+            self.arguments = [
+                str(one) if isinstance(one, (int, float)) else one for one in self.arguments
+            ]
+        self._check_texts("arguments", "depends_on")
+        self._check_environment()
+        self._check_counts("number_of_processes")
+        if str(self.spmd_variation).lower() not in ("single", "mpi"):
+            raise self._refuse("spmd_variation", self.spmd_variation, "'single' or 'mpi'")
+        self.spmd_variation = str(self.spmd_variation).lower()
+        if not isinstance(self.retries, int) or self.retries < 0:
+            raise self._refuse("retries", self.retries, "a whole number")
+        self.inputs()
+        self.outputs()
+
+    def inputs(self) -> list[tuple[str, list[str]]]:
+        """Return pairs of the URL of a data unit and the patterns of files wanted of it."""
+        return self._pairs("input_data", self.input_data, ["*"])
+
+    def outputs(self) -> list[tuple[str, list[str]]]:
+        """Return pairs of the URL of a data unit and the patterns of files that go there."""
+        return self._pairs("output_data", self.output_data, None)
+
+    def _pairs(
+        self, name: str, values: Any, default: list[str] | None
+    ) -> list[tuple[str, list[str]]]:
+        pairs = []
+        for one in [values] if isinstance(values, (str, Mapping)) else values:
+            if isinstance(one, str) and default is not None:
+                pairs.append((one, default))
+            elif isinstance(one, Mapping):
+                for url, patterns in one.items():
+                    listed = [patterns] if isinstance(patterns, str) else list(patterns)
+                    pairs.append((str(url), [str(pattern) for pattern in listed]))
+            else:
+                raise self._refuse(name, one, "a URL, or {URL: [patterns]}")
+        return pairs
+
+    def to_json(self) -> str:
+        """Return the fields as JSON, for the state."""
+        return json.dumps(self.fields())

@@ -1,0 +1,73 @@
+"""One state and the processes' share in it: what the services of a program have in common."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from dosna.pilot.states import State
+from dosna.pilot.store import StateStore
+
+__all__ = ["Session"]
+
+
+class Session:
+    """The state store, secrets, and news of changes, shared by all services of one state.
+
+    Attributes
+    ----------
+    url : str
+        Of the database.
+    store : StateStore
+        The state.
+    """
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+        self.store = StateStore(url)
+        self._secrets: dict[str, dict[str, Any]] = {}
+        self._news = threading.Condition()
+        self._count = 0
+
+    def keep_secrets(self, id: str, secrets: Mapping[str, Any]) -> None:
+        """Keep the secrets of a pilot data, in memory alone."""
+        self._secrets[id] = dict(secrets)
+
+    def secrets_of(self, id: str) -> dict[str, Any]:
+        """Return the secrets of a pilot data: none if another process was given them."""
+        return dict(self._secrets.get(id, {}))
+
+    def notify(self) -> None:
+        """Tell all who wait that a state has changed."""
+        with self._news:
+            self._count += 1
+            self._news.notify_all()
+
+    def set_state(self, table: str, id: str, state: State, reason: str = "", **more: Any) -> None:
+        """Change the state of a row, and tell those who wait."""
+        self.store.update(table, id, state=str(state), reason=reason, **more)
+        self.notify()
+
+    def wait_until(self, reached: Callable[[], bool], timeout: float | None = None) -> bool:
+        """Wait until something is true, asked again after each change; say whether it is.
+
+        It is also asked every second, because other processes change states too.
+        """
+        end = None if timeout is None else time.monotonic() + timeout
+        while True:
+            with self._news:
+                count = self._count
+            if reached():
+                return True
+            left = 1.0 if end is None else min(1.0, end - time.monotonic())
+            if left <= 0:
+                return False
+            with self._news:
+                if self._count == count:
+                    self._news.wait(left)
+
+    def close(self) -> None:
+        """Close the database."""
+        self.store.close()

@@ -1,0 +1,34 @@
+"""The states of pilots, data units and compute units."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+__all__ = ["State"]
+
+
+class State(StrEnum):
+    """The state of a pilot, a data unit or a compute unit; equal to its name as text.
+
+    A data unit is ready when it is Running. ``Pending`` is said of what waits: a pilot in the
+    queue of its machine, a data unit whose files are being copied.
+
+    Examples
+    --------
+    >>> from dosna.pilot import State
+    >>> State.Done == "Done", State.Running.is_final
+    (True, False)
+    """
+
+    Unknown = "Unknown"
+    New = "New"
+    Pending = "Pending"
+    Running = "Running"
+    Done = "Done"
+    Canceled = "Canceled"
+    Failed = "Failed"
+
+    @property
+    def is_final(self) -> bool:
+        """Whether nothing follows this state."""
+        return self in (State.Done, State.Canceled, State.Failed)

@@ -1,0 +1,205 @@
+"""The state of everything, in a database: what a manager that was killed goes on from."""
+
+from __future__ import annotations
+
+import secrets
+import threading
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import sqlalchemy as sa
+
+from dosna.errors import ConfigurationError, StorageError
+from dosna.pilot.descriptions import without_secrets
+
+__all__ = ["StateStore", "new_id"]
+
+_BUSY_SECONDS = 60
+_metadata = sa.MetaData()
+
+
+def _table(name: str, *columns: sa.Column[Any], **options: Any) -> sa.Table:
+    """Return a table whose rows have an id, a state with its reason, and times."""
+    return sa.Table(
+        f"dosna_pilot_{name}",
+        _metadata,
+        sa.Column("id", sa.Text, primary_key=True),
+        sa.Column("state", sa.Text, nullable=False, default="New", index=True),
+        sa.Column("reason", sa.Text, nullable=False, default=""),
+        # What is asked for by another process, such as 'Canceled' by `dosna pilot cancel`.
+        sa.Column("wanted", sa.Text, nullable=False, default=""),
+        sa.Column("description", sa.JSON, nullable=False, default=dict),
+        # What its owner notes down: native ids of jobs, placements, host names.
+        sa.Column("details", sa.JSON, nullable=False, default=dict),
+        sa.Column("created", sa.Double, nullable=False, default=time.time),
+        sa.Column("changed", sa.Double, nullable=False, default=time.time, onupdate=time.time),
+        *columns,
+        **options,
+    )
+
+
+TABLES: Mapping[str, sa.Table] = {
+    "pilots": _table("pilots"),
+    "pilot_data": _table("pilot_data"),
+    "data_units": _table("data_units"),
+    # One for each data unit in a pilot data; id is '<data unit>/<pilot data>'.
+    "replicas": _table(
+        "replicas",
+        sa.Column("data_unit", sa.Text, nullable=False, index=True),
+        sa.Column("pilot_data", sa.Text, nullable=False, index=True),
+    ),
+    # One for each file of a data unit; id is '<data unit>/<name>'.
+    "files": _table(
+        "files",
+        sa.Column("data_unit", sa.Text, nullable=False, index=True),
+        sa.Column("name", sa.Text, nullable=False),
+        sa.Column("size", sa.BigInteger, nullable=False, default=-1),
+        sa.Column("checksum", sa.Text, nullable=False, default=""),
+    ),
+    "compute_units": _table(
+        "compute_units",
+        sa.Column("number", sa.Integer, nullable=False, index=True),
+        sa.Column("pilot", sa.Text, nullable=False, default="", index=True),
+        sa.Column("attempt", sa.Text, nullable=False, default=""),
+        sa.Column("attempts", sa.Integer, nullable=False, default=0),
+    ),
+    # One for each time that a unit is run; id is that of its sj- folder.
+    "attempts": _table(
+        "attempts",
+        sa.Column("compute_unit", sa.Text, nullable=False, index=True),
+        sa.Column("pilot", sa.Text, nullable=False, index=True),
+    ),
+}
+
+
+def new_id(kind: str) -> str:
+    """Return a new id, such as ``du-3f…`` for the kind ``du``."""
+    return f"{kind}-{secrets.token_hex(8)}"
+
+
+class StateStore:
+    """Rows by table and id; see `TABLES`. Usable by many threads at once.
+
+    Parameters
+    ----------
+    url : str
+        Of SQLAlchemy: ``sqlite:///path``, or a database of another kind.
+
+    Raises
+    ------
+    ConfigurationError
+        The URL is none.
+    StorageError
+        The database cannot be used; of every method.
+    """
+
+    def __init__(self, url: str) -> None:
+        self.shown = without_secrets(url)
+        self._lock = threading.RLock()
+        try:
+            parsed = sa.make_url(url)
+            sqlite = parsed.get_backend_name() == "sqlite"
+            options: dict[str, Any] = {"hide_parameters": True}
+            if sqlite:
+                options["connect_args"] = {"timeout": _BUSY_SECONDS}
+            self._engine = sa.create_engine(parsed, **options)
+        except (sa.exc.ArgumentError, ValueError, ImportError) as error:
+            raise ConfigurationError(
+                f"the state cannot be at {self.shown!r}: {type(error).__name__}. Use "
+                "sqlite:///path, or the URL of a database whose driver is installed."
+            ) from None
+        if sqlite:
+            sa.event.listen(self._engine, "connect", _prepare_sqlite)
+        with self.change() as connection:
+            _metadata.create_all(connection)
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._engine.dispose()
+
+    @contextmanager
+    def change(self) -> Iterator[sa.Connection]:
+        """Yield a connection for a transaction; several changes in one are kept or lost together.
+
+        The changes of one process are made one after the other.
+        """
+        with self._lock, self._errors(), self._engine.begin() as connection:
+            yield connection
+
+    @contextmanager
+    def _errors(self) -> Iterator[None]:
+        try:
+            yield
+        except sa.exc.SQLAlchemyError as error:
+            cause = str(getattr(error, "orig", None) or error).strip().splitlines()
+            raise StorageError(
+                f"state {self.shown} cannot be used: {cause[0] if cause else 'no reason'}"
+            ) from None
+
+    def add(self, table: str, rows: Iterable[Mapping[str, Any]]) -> None:
+        """Add rows; a mapping has an ``id`` and any columns."""
+        by_columns: dict[tuple[str, ...], list[dict[str, Any]]] = {}
+        for row in rows:
+            by_columns.setdefault(tuple(sorted(row)), []).append(dict(row))
+        with self.change() as connection:
+            for listed in by_columns.values():
+                connection.execute(sa.insert(TABLES[table]), listed)
+
+    def update(self, table: str, id: str, **values: Any) -> None:
+        """Change columns of a row."""
+        self.update_many([(table, id, values)])
+
+    def update_many(self, changes: Iterable[tuple[str, str, Mapping[str, Any]]]) -> None:
+        """Change columns of many rows, all together or not at all."""
+        with self.change() as connection:
+            for table, id, values in changes:
+                one = TABLES[table]
+                connection.execute(sa.update(one).where(one.c.id == id).values(**values))
+
+    def remove(self, table: str, id: str) -> None:
+        """Remove a row."""
+        one = TABLES[table]
+        with self.change() as connection:
+            connection.execute(sa.delete(one).where(one.c.id == id))
+
+    def get(self, table: str, id: str) -> dict[str, Any] | None:
+        """Return a row, or None."""
+        return next(self.rows(table, id=id), None)
+
+    def rows(
+        self, table: str, *, order: str = "created", limit: int | None = None, **equal: Any
+    ) -> Iterator[dict[str, Any]]:
+        """Yield rows whose columns have the given values; of a list, any of the values."""
+        one = TABLES[table]
+        query = sa.select(one).order_by(one.c[order], one.c.id).limit(limit)
+        for row in self.ask(query.where(*_conditions(one, equal))):
+            yield dict(row._mapping)
+
+    def count(self, table: str, **equal: Any) -> int:
+        """Return how many rows have columns of the given values."""
+        one = TABLES[table]
+        query = sa.select(sa.func.count()).select_from(one).where(*_conditions(one, equal))
+        return int(self.ask(query)[0][0])
+
+    def ask(self, query: sa.Select[Any]) -> list[Any]:
+        """Return the rows of a query of SQLAlchemy."""
+        with self._errors(), self._engine.connect() as connection:
+            return list(connection.execute(query))
+
+
+def _conditions(table: sa.Table, equal: Mapping[str, Any]) -> list[sa.ColumnElement[bool]]:
+    conditions = []
+    for name, value in equal.items():
+        column = table.c[name]
+        is_many = isinstance(value, (list, tuple, set))
+        conditions.append(column.in_(value) if is_many else column == value)
+    return conditions
+
+
+def _prepare_sqlite(connection: Any, record: object) -> None:
+    cursor = connection.cursor()
+    cursor.execute("PRAGMA journal_mode = WAL")
+    cursor.execute("PRAGMA synchronous = NORMAL")
+    cursor.close()

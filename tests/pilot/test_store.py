@@ -1,0 +1,123 @@
+"""Descriptions, and the state of pilots, data and units."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from dosna.errors import ConfigurationError, StorageError
+from dosna.pilot import State
+from dosna.pilot.descriptions import (
+    ComputeUnitDescription,
+    PilotComputeDescription,
+    PilotDataDescription,
+    without_secrets,
+)
+from dosna.pilot.session import Session
+from dosna.pilot.store import StateStore, new_id
+
+
+def test_state_of_names() -> None:
+    assert [str(state) for state in State] == [
+        "Unknown",
+        "New",
+        "Pending",
+        "Running",
+        "Done",
+        "Canceled",
+        "Failed",
+    ]
+    assert State.Done == "Done"
+    assert [state for state in State if state.is_final] == ["Done", "Canceled", "Failed"]
+
+
+def test_descriptions_of_documented_fields() -> None:
+    unit = ComputeUnitDescription.of(
+        {
+            "executable": "/bin/cat",
+            "arguments": ["a file.txt", 3],
+            "total_cpu_count": "2",
+            "environment": ["A=1=2"],
+            "input_data": ["du-1", {"du-2": ["a*"]}],
+            "output_data": [{"du-3": "std*"}],
+            "affinity_datacenter_label": "eu-de-south",
+        }
+    )
+    assert unit.number_of_processes == 2
+    assert unit.arguments == ["a file.txt", "3"]
+    assert unit.inputs() == [("du-1", ["*"]), ("du-2", ["a*"])]
+    assert unit.outputs() == [("du-3", ["std*"])]
+    pilot = PilotComputeDescription.of({"service_url": "fork://localhost", "allocation": "x"})
+    assert pilot.project == "x"
+
+
+@pytest.mark.parametrize(
+    ("kind", "fields", "noun"),
+    [
+        (ComputeUnitDescription, {"executable": "x", "exectuable": 1}, "exectuable"),
+        (ComputeUnitDescription, {}, "executable"),
+        (ComputeUnitDescription, {"executable": "x", "environment": ["A"]}, "environment"),
+        (ComputeUnitDescription, {"executable": "x", "spmd_variation": "pvm"}, "spmd_variation"),
+        (ComputeUnitDescription, {"executable": "x", "output_data": ["du-1"]}, "output_data"),
+        (PilotComputeDescription, {"service_url": "x", "number_of_processes": 0}, "at least 1"),
+    ],
+)
+def test_descriptions_refuse(kind: type, fields: dict[str, object], noun: str) -> None:
+    with pytest.raises(ConfigurationError, match=noun):
+        kind.of(fields)  # type: ignore[attr-defined]
+
+
+def test_secrets_are_kept_apart() -> None:
+    place = PilotDataDescription.of(
+        {
+            "service_url": "s3://me:hidden@host/bucket",
+            "access_key_id": "hidden",
+            "secret_access_key": "hidden",
+        }
+    )
+    assert "hidden" not in str(place.fields())
+    assert place.secrets() == {"access_key_id": "hidden", "secret_access_key": "hidden"}
+    assert without_secrets("ssh://me:hidden@host/x") == "ssh://me:***@host/x"
+
+
+def test_store_keeps_rows_for_the_next_process(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path}/state.db"
+    store = StateStore(url)
+    one, other = new_id("du"), new_id("du")
+    store.add("data_units", [{"id": one, "description": {"name": "a"}}, {"id": other}])
+    store.update("data_units", one, state="Running", details={"x": 1})
+    store.close()
+    store = StateStore(url)
+    row = store.get("data_units", one)
+    assert row is not None
+    assert (row["state"], row["description"], row["details"]) == (
+        "Running",
+        {"name": "a"},
+        {"x": 1},
+    )
+    assert store.count("data_units", state=["New", "Pending"]) == 1
+    store.remove("data_units", other)
+    assert [row["id"] for row in store.rows("data_units")] == [one]
+    store.close()
+
+
+def test_store_tells_what_is_wrong(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match="state"):
+        StateStore("no url")
+    with pytest.raises(StorageError, match="state"):
+        StateStore(f"sqlite:///{tmp_path}/none/state.db")
+
+
+def test_waiting_ends(tmp_path: Path) -> None:
+    session = Session(f"sqlite:///{tmp_path}/state.db")
+    session.store.add("compute_units", [{"id": "cu-1", "number": 1}])
+
+    def is_done() -> bool:
+        row = session.store.get("compute_units", "cu-1")
+        return row is not None and row["state"] == "Done"
+
+    assert not session.wait_until(is_done, timeout=0.01)
+    session.set_state("compute_units", "cu-1", State.Done)
+    assert session.wait_until(is_done, timeout=0)
+    session.close()
