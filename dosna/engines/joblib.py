@@ -148,7 +148,9 @@ class JoblibRunner(Runner):
         workers: int,
         report: Report | None,
     ) -> list[R]:
-        payload = cloudpickle.dumps(work)
+        # Workers may be older than what a notebook has put into the environment since, such as
+        # the address of a server or keys.
+        payload = pickle.dumps((dict(os.environ), cloudpickle.dumps(work)))
         # A new id for each call, and not the payload's hash: the handles that one call opened
         # may be stale in the next.
         call = uuid.uuid4().hex
@@ -315,6 +317,15 @@ def _work_in_thread(work: Callable[[Iterable[T]], R], shared: _SharedTasks[T], c
 _unpacked: dict[str, Any] = {}
 
 
+def _adopt(environment: Mapping[str, str]) -> None:
+    """Make the environment of this process that of its caller."""
+    for name in os.environ.keys() - environment.keys():
+        del os.environ[name]
+    for name, value in environment.items():
+        if os.environ.get(name) != value:
+            os.environ[name] = value
+
+
 def _work_in_process(
     call: str, payload: bytes, batch: list[Any]
 ) -> tuple[float, bytes | None, Any]:
@@ -325,7 +336,9 @@ def _work_in_process(
         work = _unpacked.get(call)
         if work is None:
             _unpacked.clear()
-            work = _unpacked[call] = pickle.loads(payload)
+            environment, packed = pickle.loads(payload)
+            _adopt(environment)
+            work = _unpacked[call] = pickle.loads(packed)
         result = work(batch)
     except BaseException as error:
         return 1.0, pack_error(error), None

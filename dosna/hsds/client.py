@@ -6,7 +6,7 @@ import json
 import os
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from h5pyd.config import get_config
@@ -51,6 +51,17 @@ class HsdsOptions:
     timeout: float = 30.0
     retries: int = 5
 
+    def found(self, name: str) -> str | None:
+        """Return the value given for a field, or that of the environment or of ``~/.hscfg``."""
+        key = f"HS_{name.upper()}"
+        # h5pyd reads the environment only once.
+        given = getattr(self, name, None) or os.environ.get(key)
+        return given or get_config().get(key.lower(), None) or None
+
+    def located(self) -> HsdsOptions:
+        """Return options by which processes with another environment ask the same server."""
+        return replace(self, endpoint=self.found("endpoint"), bucket=self.found("bucket"))
+
 
 def domain_of(location: str) -> str:
     """Return the path of a domain: the part after ``hdf5:/``.
@@ -84,13 +95,7 @@ class HsdsClient:
 
     def __init__(self, options: HsdsOptions) -> None:
         self.options = options
-        known = get_config()
-
-        def found(given: str | None, name: str) -> str | None:
-            # h5pyd reads the environment only once.
-            return given or os.environ.get(name) or known.get(name.lower(), None) or None
-
-        endpoint = found(options.endpoint, "HS_ENDPOINT")
+        endpoint = options.found("endpoint")
         if endpoint is None:
             raise ConfigurationError(
                 "the address of HSDS is unknown: set HS_ENDPOINT (and HS_USERNAME, HS_PASSWORD), "
@@ -99,14 +104,11 @@ class HsdsClient:
         connection = HttpConn(
             None,
             endpoint=endpoint,
-            username=found(options.username, "HS_USERNAME"),
-            password=found(options.password, "HS_PASSWORD"),
-            bucket=found(options.bucket, "HS_BUCKET"),
-            api_key=found(None, "HS_API_KEY"),
+            **{n: options.found(n) for n in ("username", "password", "bucket", "api_key")},
         )
         self.endpoint = str(connection.endpoint)
         self.username = connection.username or "nobody"
-        self._bucket = found(options.bucket, "HS_BUCKET")
+        self._bucket = options.found("bucket")
         self._http = Http(
             self.endpoint,
             options.timeout,

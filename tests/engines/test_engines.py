@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 from support import require
 
@@ -33,3 +35,30 @@ class TestMultiprocessing(EngineTests):
     def engine(self):
         require("joblib")
         return "joblib", {"njobs": 4, "jlbackend": "multiprocessing"}
+
+
+class Environment:
+    """Work that tells what its process finds in the environment."""
+
+    def __call__(self, tasks):
+        return [os.environ.get(task) for task in tasks]
+
+
+@pytest.mark.parametrize("jlbackend", ["loky", "multiprocessing"])
+def test_processes_that_run_already_get_the_environment_of_the_caller(monkeypatch, jlbackend):
+    require("joblib")
+    from dosna.engines.joblib import JoblibRunner
+
+    runner = JoblibRunner(njobs=1, jlbackend=jlbackend)
+    names = ["DOSNA_TEST_ADDRESS", "DOSNA_TEST_KEY"]
+
+    def seen():
+        return [value for batch in runner.spread(Environment(), names) for value in batch]
+
+    monkeypatch.delenv(names[0], raising=False)
+    monkeypatch.setenv(names[1], "old")
+    assert seen() == [None, "old"]
+    monkeypatch.setenv(names[0], "here")
+    monkeypatch.delenv(names[1])
+    assert seen() == ["here", None]
+    assert os.environ[names[0]] == "here"

@@ -93,7 +93,8 @@ class HsdsSource(Source):
 
     def __getstate__(self) -> dict[str, Any]:
         forgotten = dict.fromkeys(("_known", "_found", "_workers", "_state"))
-        return {**super().__getstate__(), **forgotten, "_readers": {}}
+        located = {"_options": self._options.located(), "_readers": {}}
+        return {**super().__getstate__(), **forgotten, **located}
 
     def close(self) -> None:
         with self._lock:

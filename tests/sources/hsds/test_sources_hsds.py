@@ -405,6 +405,15 @@ def test_it_travels_with_its_password_and_does_not_show_it(hsds, samples):
     assert "for-test" not in f"{source!r} {source.location} {source.fingerprint()}"
 
 
+def test_where_the_environment_is_another_it_asks_the_same_server(hsds, samples, monkeypatch):
+    source = open_source("hdf5://home/test/source/samples.h5")
+    packed = pickle.dumps(source)
+    monkeypatch.setenv("HS_ENDPOINT", "http://127.0.0.1:1")
+    with pickle.loads(packed) as other:
+        assert other["scalar"][()] == 2.5
+    assert b"for-test" not in packed
+
+
 @pytest.mark.parametrize("engine_kw", [{"njobs": 2}, {"njobs": 2, "jlbackend": "loky"}], ids=str)
 def test_under_parallel_engines(samples, tmp_path, engine_kw):
     require("joblib")
