@@ -32,6 +32,7 @@
     │   ├── UnknownNameError (KeyError)        no such column or function
     │   └── QueryTypeError (TypeError)         an operation on values that do not have it
     ├── MemoryLimitError (ValueError)          a memory limit too small for one chunk
+    ├── Stopped (RuntimeError)                 stopped by another thread, between two chunks
     ├── WorkerError (RuntimeError)             a worker process died or could not start
     └── CollectiveError (ValueError)           processes called different things together
 
@@ -76,6 +77,7 @@ __all__ = [
     "SourceError",
     "SourceNotFoundError",
     "StaleDatasetError",
+    "Stopped",
     "StorageError",
     "StoreTimeoutError",
     "UnknownNameError",
@@ -299,6 +301,13 @@ class MemoryLimitError(DosnaError, ValueError):
     """Raised for a ``memory_limit`` that is smaller than one chunk needs.
 
     Also a ValueError. The message says how much is needed: raise the limit, or use smaller chunks.
+    """
+
+
+class Stopped(DosnaError, RuntimeError):
+    """Raised in work that another thread has stopped, such as a request whose client has gone.
+
+    Also a RuntimeError. What was read so far is dropped; nothing was changed.
     """
 
 

@@ -1,0 +1,82 @@
+"""HTTP as the servers of dosna speak it: who may ask, what errors say, how a server runs.
+
+Any ASGI application is protected and run by these pieces, which know nothing of datasets:
+
+`Access`
+    who may ask: a token, names of the host, origins, methods. ``Access.of(host, token)`` makes a
+    random token where none is given, and refuses to open another interface than loopback
+    without a token.
+`protect(app, access, limits)`
+    the application behind the guard. A request needs the token as ``Authorization: Bearer``, as
+    ``?token=`` (answered by 303 to the same address without it, and an HttpOnly cookie), or as
+    the first part of the path, ``/@TOKEN/…``, for clients that can do neither. Answers get
+    ``Content-Security-Policy`` (unless the application set one), ``nosniff`` and their like.
+    Errors become JSON, without what a message of a store may contain.
+`Limits`
+    the most bytes of an answer (413 with a hint), and seconds until it begins (503).
+    `Limits.check_bytes` is for an application that knows the size before it does the work.
+`Refusal(status, message, hint)`
+    an error for the client; `refusal_of(error)` says what a client is told about any exception,
+    and `json_refusal(refusal)` is the answer. Applications of Starlette and FastAPI, which
+    answer errors themselves, are made with ``exception_handlers=HANDLERS``.
+`Server(app, access, port=0)`
+    a server whose port is bound at once: ``server.url`` (with the token, for people),
+    ``server.root`` (without), ``server.headers`` (for clients), `server.run()` until Ctrl-C, or
+    ``with server:`` in a thread of its own, for tests and Jupyter.
+`STOP`
+    the key of ``scope`` with the request's `dosna.core.stopping.Stop`, which is also the current
+    one of the thread that answers: reading a dataset stops between two chunks when the client
+    has gone or the time is over.
+
+A minimal server::
+
+    access = Access.of("127.0.0.1", None)
+    with Server(protect(app, access, Limits()), access) as server:
+        httpx.get(server.root, headers=server.headers)
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from dosna.errors import MissingDependencyError
+
+__all__ = [
+    "HANDLERS",
+    "STOP",
+    "Access",
+    "Limits",
+    "Refusal",
+    "Server",
+    "json_refusal",
+    "new_token",
+    "protect",
+    "refusal_of",
+]
+
+_PLACES = {
+    "HANDLERS": "answers",
+    "STOP": "guard",
+    "Access": "access",
+    "Limits": "answers",
+    "Refusal": "answers",
+    "Server": "running",
+    "json_refusal": "answers",
+    "new_token": "access",
+    "protect": "guard",
+    "refusal_of": "answers",
+}
+
+
+def __getattr__(name: str) -> Any:
+    # starlette and uvicorn are imported when they are needed.
+    if name not in _PLACES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module
+
+    try:
+        return getattr(import_module(f"dosna.web.{_PLACES[name]}"), name)
+    except ModuleNotFoundError as error:
+        raise MissingDependencyError(
+            f"a server needs {error.name}: pip install 'dosna[view]'"
+        ) from error

@@ -1,0 +1,166 @@
+"""What a client is told: errors as JSON, and the limits of answers.
+
+A message of a store may name buckets, addresses and files, so only what dosna says about the
+request itself is passed on.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+
+from dosna import errors
+from dosna.core.sizes import format_size
+
+__all__ = ["HANDLERS", "Limits", "Refusal", "json_refusal", "refusal_of"]
+
+logger = logging.getLogger("dosna.web")
+
+# The status of an error, and what is said about it in place of its message, which only those of
+# queries keep. The first class that fits counts.
+_TOLD: list[tuple[type[BaseException], int, str]] = [
+    (errors.UnknownNameError, 404, ""),
+    (errors.QueryError, 400, ""),
+    (errors.DatasetNotFoundError, 404, "there is no such dataset"),
+    (errors.SourceNotFoundError, 404, "there is no such source"),
+    (errors.DatasetNameError, 400, "that is no name of a dataset"),
+    (errors.ChunkIndexError, 404, "there is no such chunk"),
+    (errors.MemoryLimitError, 413, "the answer needs more memory than the server may use"),
+    (errors.ReadOnlyError, 403, "the server only reads"),
+    (errors.StaleDatasetError, 409, "the dataset was changed meanwhile: ask again"),
+    (errors.RefusedError, 415, "the data cannot be represented in this form"),
+    (errors.MissingDependencyError, 501, "the server lacks a package that this needs"),
+    (errors.Stopped, 503, "the request was stopped"),
+    (errors.StoreTimeoutError, 504, "the store did not answer in time: ask again"),
+    (errors.ConnectionError, 502, "the store cannot be reached"),
+    (errors.StorageError, 502, "the store failed"),
+    (errors.ChunkError, 500, "a chunk cannot be read"),
+    (errors.DatasetError, 500, "the dataset cannot be read"),
+    (errors.SourceError, 500, "the source cannot be read"),
+    (TimeoutError, 504, "the store did not answer in time: ask again"),
+    (IndexError, 400, "the selection does not fit the dataset"),
+]
+
+
+class Refusal(errors.DosnaError):
+    """Raised for a request that is not answered. The client is told the message.
+
+    Parameters
+    ----------
+    status : int
+        The status of HTTP.
+    message : str
+        What failed and why. It must not contain what only the server should know.
+    hint : str, optional
+        What to do instead.
+    headers : mapping, optional
+        Further headers of the answer.
+    """
+
+    def __init__(
+        self,
+        status: int,
+        message: str,
+        hint: str = "",
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        super().__init__(f"{message}: {hint}" if hint else message)
+        self.status, self.message, self.hint = status, message, hint
+        self.headers = dict(headers or {})
+
+
+@dataclass(frozen=True)
+class Limits:
+    """The limits of an answer.
+
+    Attributes
+    ----------
+    answer_bytes : int or None
+        The most bytes of an answer; None for any number.
+    seconds : float or None
+        The time until an answer must begin; None for any.
+    """
+
+    answer_bytes: int | None = 256 << 20
+    seconds: float | None = 60.0
+
+    def check_bytes(self, nbytes: int, hint: str = "ask for a part of it") -> None:
+        """Raise a Refusal of status 413 if an answer would be too large.
+
+        Parameters
+        ----------
+        nbytes : int
+            The bytes of the answer.
+        hint : str
+            What the client can do.
+        """
+        if self.answer_bytes is not None and nbytes > self.answer_bytes:
+            raise Refusal(
+                413,
+                f"the answer has {format_size(nbytes)}, and the limit is "
+                f"{format_size(self.answer_bytes)}",
+                hint,
+            )
+
+
+def refusal_of(error: BaseException) -> Refusal:
+    """Return what a client is told about an error, and log what kind of error it was.
+
+    Parameters
+    ----------
+    error : Exception
+        The error. Its message is passed on only if it concerns nothing but the request.
+
+    Returns
+    -------
+    Refusal
+        The refusal. Its status is 500 for an error that is not known.
+    """
+    if isinstance(error, Refusal):
+        return error
+    if isinstance(error, HTTPException):
+        return Refusal(error.status_code, str(error.detail), headers=error.headers)
+    told = ((status, message) for kind, status, message in _TOLD if isinstance(error, kind))
+    status, message = next(told, (500, "the server failed"))
+    if status >= 500:
+        # The message may contain what a log should not; the traceback is for developers.
+        logger.warning("%s: %s", message, type(error).__name__)
+        logger.debug("%s", message, exc_info=error)
+    return Refusal(status, message or str(error))
+
+
+def json_refusal(refusal: Refusal) -> JSONResponse:
+    """Return the answer ``{"error": …, "hint": …}`` of a refusal.
+
+    Parameters
+    ----------
+    refusal : Refusal
+        The refusal.
+
+    Returns
+    -------
+    JSONResponse
+        The answer, which no cache keeps.
+    """
+    content = {"error": refusal.message}
+    if refusal.hint:
+        content["hint"] = refusal.hint
+    headers = {"Cache-Control": "no-store", **refusal.headers}
+    return JSONResponse(content, refusal.status, headers)
+
+
+def _handle(request: Request, error: Exception) -> Response:
+    return json_refusal(refusal_of(error))
+
+
+HANDLERS: dict[type[Exception], Callable[[Request, Exception], Response]] = {
+    HTTPException: _handle,
+    errors.DosnaError: _handle,
+    Exception: _handle,
+}
+"""The `exception_handlers` of an application of Starlette or FastAPI, with these answers."""

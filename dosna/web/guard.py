@@ -1,0 +1,268 @@
+"""The guard before an application: token, host, methods, headers, limits, and stopping."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import secrets
+from http.cookies import CookieError, SimpleCookie
+from urllib.parse import parse_qsl, quote, urlencode
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.middleware.cors import CORSMiddleware
+from starlette.responses import RedirectResponse, Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from dosna.core.stopping import stoppable
+from dosna.web.access import Access
+from dosna.web.answers import Limits, Refusal, json_refusal, refusal_of
+
+__all__ = ["STOP", "protect"]
+
+STOP = "dosna.stop"
+"""The key of the scope of a request with its `Stop`."""
+
+_SAFE = ("GET", "HEAD")
+_PORT = re.compile(r":\d{1,5}$")
+_READABLE = ["ETag", "Content-Range", "Content-Length", "Accept-Ranges"]
+
+
+def protect(app: ASGIApp, access: Access, limits: Limits | None = None) -> ASGIApp:
+    """Return an application behind the guard.
+
+    Parameters
+    ----------
+    app : ASGI application
+        The application. Errors that it raises become answers in JSON.
+    access : Access
+        Who may ask.
+    limits : Limits, optional
+        The limits of its answers.
+
+    Returns
+    -------
+    ASGI application
+        The application to run.
+    """
+    guarded: ASGIApp = _Tokens(_Limited(app, limits or Limits()), access)
+    if access.origins:
+        guarded = CORSMiddleware(
+            guarded,
+            allow_origins=access.origins,
+            allow_methods=access.methods,
+            allow_headers=["Authorization", "Range", "If-None-Match"],
+            expose_headers=_READABLE,
+        )
+    return _Doors(guarded, access)
+
+
+class _Doors:
+    """Refuse requests for other hosts, and give every answer its headers."""
+
+    def __init__(self, app: ASGIApp, access: Access) -> None:
+        self._app, self._hosts = app, access.hosts
+        frames = " ".join(("'self'", *access.frames))
+        self._headers = {
+            "Content-Security-Policy": (
+                "default-src 'self'; style-src 'self' 'unsafe-inline'; "
+                "img-src 'self' data: blob:; object-src 'none'; base-uri 'none'; "
+                f"form-action 'none'; frame-ancestors {frames}"
+            ),
+            "X-Content-Type-Options": "nosniff",
+            "Referrer-Policy": "no-referrer",
+            "Cross-Origin-Resource-Policy": "cross-origin" if access.origins else "same-origin",
+        }
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan":
+            await self._app(scope, receive, send)
+            return
+        if scope["type"] != "http":
+            # No websockets: the server closes them.
+            await send({"type": "websocket.close", "code": 1008})
+            return
+
+        async def send_with_headers(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                headers = MutableHeaders(scope=message)
+                for name, value in self._headers.items():
+                    headers.setdefault(name, value)
+            await send(message)
+
+        host = _PORT.sub("", Headers(scope=scope).get("host", "")).lower()
+        if self._hosts and host not in self._hosts:
+            refusal = Refusal(400, "the server does not have this name", "use its address")
+            await json_refusal(refusal)(scope, receive, send_with_headers)
+            return
+        await self._app(scope, receive, send_with_headers)
+
+
+class _Tokens:
+    """Refuse requests by other methods, and those without the token."""
+
+    def __init__(self, app: ASGIApp, access: Access) -> None:
+        self._app, self._access = app, access
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        answer: Response | None = None
+        if scope["type"] == "http":
+            scope = dict(scope)
+            answer = self._refused(scope)
+        await (self._app if answer is None else answer)(scope, receive, send)
+
+    def _refused(self, scope: Scope) -> Response | None:
+        """Return the answer to a request that does not reach the application."""
+        if scope["method"] not in self._access.methods:
+            allowed = ", ".join(self._access.methods)
+            refusal = Refusal(405, "the method is not allowed", headers={"Allow": allowed})
+            return json_refusal(refusal)
+        if self._access.token is None or self._has_token(scope):
+            return None
+        asked = parse_qsl(scope["query_string"].decode("latin-1"), keep_blank_values=True)
+        if any(name == "token" and self._is_token(value) for name, value in asked):
+            return self._let_in(scope, [pair for pair in asked if pair[0] != "token"])
+        return json_refusal(
+            Refusal(
+                401,
+                "the server needs its token",
+                "open the address that it printed, or send the header 'Authorization: Bearer "
+                "TOKEN'",
+                {"WWW-Authenticate": "Bearer"},
+            )
+        )
+
+    def _is_token(self, text: str) -> bool:
+        token = self._access.token or ""
+        return secrets.compare_digest(text.encode("utf-8", "replace"), token.encode())
+
+    def _has_token(self, scope: Scope) -> bool:
+        headers = Headers(scope=scope)
+        kind, _, bearer = headers.get("authorization", "").partition(" ")
+        if kind.lower() == "bearer" and self._is_token(bearer.strip()):
+            return True
+        first, _, rest = scope["path"][1:].partition("/")
+        if first.startswith("@") and self._is_token(first[1:]):
+            # What is routed by Starlette begins behind the root.
+            scope["root_path"] = scope.get("root_path", "") + "/" + first
+            scope["path"] = f"{scope['root_path']}/{rest}"
+            return True
+        if scope["method"] not in _SAFE:
+            # The browser sends the cookie for forms of any page too.
+            return False
+        try:
+            found = SimpleCookie(headers.get("cookie", "")).get(_cookie(scope))
+        except CookieError:
+            return False
+        return found is not None and self._is_token(found.value)
+
+    def _let_in(self, scope: Scope, query: list[tuple[str, str]]) -> Response:
+        """Return the redirection to the same address without the token, with the cookie."""
+        # Two slashes at the beginning would be another host.
+        where = "/" + quote(scope["path"].lstrip("/"))
+        answer = RedirectResponse(where + (f"?{urlencode(query)}" if query else ""), 303)
+        answer.set_cookie(
+            _cookie(scope), self._access.token or "", httponly=True, samesite="strict", path="/"
+        )
+        answer.headers["Cache-Control"] = "no-store"
+        return answer
+
+
+def _cookie(scope: Scope) -> str:
+    """Return the name of the cookie: browsers keep cookies by host, for all its ports."""
+    return f"dosna-{(scope.get('server') or ('', 0))[1]}"
+
+
+class _Limited:
+    """Answer errors as JSON; stop requests that take too long, or whose client has gone."""
+
+    def __init__(self, app: ASGIApp, limits: Limits) -> None:
+        self._app, self._limits = app, limits
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        answer = _Answer(scope, receive, send, self._limits)
+        with stoppable() as scope[STOP]:
+            try:
+                await answer.run(self._app)
+            except Exception as error:
+                if answer.gone or answer.done:
+                    return
+                refusal = refusal_of(error)
+                if answer.begun:
+                    # The connection is closed, and the client sees that the body is short.
+                    raise ConnectionAbortedError(refusal.message) from None
+                await json_refusal(refusal)(scope, receive, send)
+
+
+class _Answer:
+    """The answer to one request."""
+
+    def __init__(self, scope: Scope, receive: Receive, send: Send, limits: Limits) -> None:
+        self._scope, self._receive, self._send, self._limits = scope, receive, send, limits
+        self.begun = self.gone = self.done = False
+        self._asked = False
+        self._time: asyncio.Timeout | None = None
+
+    async def run(self, app: ASGIApp) -> None:
+        """Run the application until it has answered, the client has gone or time is over."""
+        watched = self._scope["method"] in _SAFE
+        task = asyncio.ensure_future(
+            app(self._scope, self._nothing if watched else self._receive, self._pass)
+        )
+        watch = asyncio.ensure_future(self._watch(task)) if watched else None
+        try:
+            async with asyncio.timeout(self._limits.seconds) as self._time:
+                await task
+        except TimeoutError:
+            if self._time is None or not self._time.expired():
+                raise
+            self._scope[STOP].set("it took too long")
+            raise Refusal(
+                503, f"the answer took more than {self._limits.seconds:g} s", "ask for less"
+            ) from None
+        except asyncio.CancelledError:
+            self._scope[STOP].set("the client has gone, or the server ends")
+            if not self.gone and not self.done:
+                raise
+        finally:
+            task.cancel()
+            if watch is not None:
+                watch.cancel()
+
+    async def _pass(self, message: Message) -> None:
+        if self.done:
+            return
+        if message["type"] == "http.response.start":
+            length = MutableHeaders(scope=message).get("content-length", "0")
+            if self._scope["method"] != "HEAD":
+                try:
+                    self._limits.check_bytes(int(length))
+                except Refusal as refusal:
+                    # The application need not know: what it sends from now on is dropped.
+                    await json_refusal(refusal)(self._scope, self._receive, self._send)
+                    self.begun = self.done = True
+                    return
+            self.begun = True
+            if self._time is not None:
+                self._time.reschedule(None)
+        elif not message.get("more_body", False):
+            self.done = True
+        await self._send(message)
+
+    async def _nothing(self) -> Message:
+        """Receive the empty body of a request, and then nothing, until the task is cancelled."""
+        if not self._asked:
+            self._asked = True
+            return {"type": "http.request", "body": b"", "more_body": False}
+        await asyncio.get_running_loop().create_future()
+        raise AssertionError
+
+    async def _watch(self, task: asyncio.Future[None]) -> None:
+        while (await self._receive())["type"] != "http.disconnect":
+            pass
+        if not self.done:
+            self.gone = True
+            self._scope[STOP].set("the client has gone")
+            task.cancel()

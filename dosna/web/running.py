@@ -1,0 +1,142 @@
+"""Run an application on a port, until Ctrl-C or in a thread."""
+
+from __future__ import annotations
+
+import logging
+import socket
+import threading
+from contextlib import suppress
+from typing import Any
+
+import uvicorn
+from starlette.types import ASGIApp
+
+from dosna.errors import ConfigurationError, ConnectionError
+from dosna.web.access import Access, is_loopback
+
+__all__ = ["Server"]
+
+_GRACE = 0.5
+"""Seconds that answers under way have when the server ends."""
+
+
+class _Uvicorn(uvicorn.Server):
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        # Uvicorn counts whole seconds, and would say at length what it cancels.
+        self.config.timeout_graceful_shutdown = _GRACE  # type: ignore[assignment]
+        await super().shutdown(sockets)
+
+
+class Server:
+    """A server whose port is bound when it is made. It answers while it runs.
+
+    Parameters
+    ----------
+    app : ASGI application
+        The application, which `dosna.web.protect` has made with the same `access`.
+    access : Access
+        Who may ask, and the interface to listen on.
+    port : int
+        The port; 0 for a free one.
+
+    Attributes
+    ----------
+    port : int
+        The port.
+    root : str
+        The address of the server, without the token.
+
+    Raises
+    ------
+    ConnectionError
+        The port cannot be bound.
+    """
+
+    def __init__(self, app: ASGIApp, access: Access, port: int = 0) -> None:
+        self.access = access
+        if not 0 <= port < 1 << 16:
+            raise ConfigurationError(f"{port} is no port: use 1 to 65535, or 0 for a free one")
+        family = socket.AF_INET6 if ":" in access.host else socket.AF_INET
+        self._socket = socket.socket(family, socket.SOCK_STREAM)
+        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            self._socket.bind((access.host, port))
+            self._socket.listen(256)
+        except OSError as error:
+            self._socket.close()
+            raise ConnectionError(
+                f"port {port} of {access.host} cannot be opened: {error.strerror or error}. "
+                "Use another port, or 0 for a free one"
+            ) from None
+        self.port: int = self._socket.getsockname()[1]
+        shown = f"[{access.host}]" if ":" in access.host else access.host
+        self.root = f"http://{shown}:{self.port}"
+        self._uvicorn = _Uvicorn(
+            uvicorn.Config(
+                app,
+                # The log of requests would contain the token.
+                access_log=False,
+                log_config=None,
+                log_level=logging.CRITICAL,
+                server_header=False,
+                date_header=False,
+                ws="none",
+                proxy_headers=False,
+                timeout_keep_alive=30,
+            )
+        )
+        self._thread: threading.Thread | None = None
+
+    def __repr__(self) -> str:
+        return f"<Server at {self.root}>"
+
+    @property
+    def url(self) -> str:
+        """The address that lets a browser in: it contains the token."""
+        token = self.access.token
+        return self.root + ("/" if token is None else f"/?token={token}")
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """The headers that let a client in."""
+        token = self.access.token
+        return {} if token is None else {"Authorization": f"Bearer {token}"}
+
+    @property
+    def open_to(self) -> str:
+        """A line that says who can reach the server, to be printed when it starts."""
+        if is_loopback(self.access.host):
+            return f"{self.root} is open to programs on this machine"
+        return (
+            f"{self.root} is open to the network, by HTTP without encryption: anybody who has "
+            "the token can read everything below the URL that is served"
+        )
+
+    def run(self) -> None:
+        """Answer requests until Ctrl-C or SIGTERM, or until `stop` is called by another thread."""
+        try:
+            # After Ctrl-C uvicorn has ended in order, and raises the signal again.
+            with suppress(KeyboardInterrupt):
+                self._uvicorn.run([self._socket])
+        finally:
+            self._socket.close()
+
+    def stop(self) -> None:
+        """End the server: within a second, whatever it is doing."""
+        self._uvicorn.should_exit = True
+        if self._thread is not None:
+            self._thread.join()
+            self._thread = None
+        self._socket.close()
+
+    def start(self) -> Server:
+        """Answer requests in a thread, until `stop`; return this server."""
+        self._thread = threading.Thread(target=self.run, name="dosna-server", daemon=True)
+        self._thread.start()
+        return self
+
+    def __enter__(self) -> Server:
+        return self.start()
+
+    def __exit__(self, *exc: Any) -> None:
+        self.stop()
