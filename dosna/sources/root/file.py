@@ -23,9 +23,10 @@ from dosna.io.opening import open_bytes
 from dosna.io.s3.options import S3Options
 from dosna.sources.errors import Converting
 
-__all__ = ["RootFile", "expand", "reading", "tree_paths"]
+__all__ = ["TREES", "RootFile", "expand", "reading", "tree_paths"]
 
 TREES = ("TTree", "TNtuple", "TNtupleD", "ROOT::RNTuple", "ROOT::Experimental::RNTuple")
+"""The classes of trees."""
 
 _PATTERN = frozenset("*?[")
 

@@ -1,0 +1,42 @@
+"""The work on one file, in the process that runs the selection."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+__all__ = ["run_job"]
+
+
+def run_job(job: Mapping[str, Any], log: Callable[[str], None] = print) -> int:
+    """Run a selection on a local file, write the result, and return the number of entries.
+
+    Parameters
+    ----------
+    job : mapping
+        ``codegen``, ``selection``, ``format``; ``input`` and ``output``, local paths; ``shown``,
+        the location that errors name; and ``step``, the bytes to read at a time.
+    log : callable
+        Takes notices for the user.
+
+    Raises
+    ------
+    DosnaError
+        What is wrong with the file or with the selection.
+    """
+    return _KINDS[job["codegen"]](job, log)
+
+
+def _raw(job: Mapping[str, Any], log: Callable[[str], None]) -> int:
+    from dosna.delivery.transform.rawquery import parse_raw
+    from dosna.delivery.transform.trees import copied, opened, parts
+    from dosna.delivery.transform.writing import write
+
+    queries = parse_raw(job["selection"])
+    with opened(job["input"], job["shown"]) as file:
+        found = parts(file, queries, job["shown"], job["step"], log)
+        objects = copied(file, queries, job["shown"])
+        return write(job["output"], job["format"], found, objects)
+
+
+_KINDS = {"uproot-raw": _raw}

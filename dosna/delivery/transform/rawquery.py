@@ -1,0 +1,113 @@
+"""Selections of the kind uproot-raw: a JSON list of what to read of which trees."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from dosna.errors import QueryError
+
+__all__ = ["RawQuery", "parse_raw"]
+
+_TEXTS = ("expressions", "filter_name", "filter_typename")
+
+
+@dataclass(frozen=True)
+class RawQuery:
+    """One entry of the list: trees to read, or objects to copy.
+
+    Parameters
+    ----------
+    trees : mapping of str to str
+        The names of trees in the result, by their names in the file.
+    expressions, filter_name, filter_typename : tuple of str or None
+        What to compute or read, as for `uproot.TTree.arrays`.
+    cut : str or None
+        The condition.
+    aliases : mapping of str to str
+        Expressions by the names that other expressions use.
+    fail_on_missing_trees : bool
+        True if each of the trees must be there.
+    use_standard_awkward_axis : bool
+        False if functions such as ``sum`` and ``any`` work within each entry.
+    copy_histograms : tuple of str
+        Names and patterns of objects to copy. There are no trees then.
+    """
+
+    trees: Mapping[str, str]
+    expressions: tuple[str, ...] | None = None
+    cut: str | None = None
+    filter_name: tuple[str, ...] | None = None
+    filter_typename: tuple[str, ...] | None = None
+    aliases: Mapping[str, str] = field(default_factory=dict)
+    fail_on_missing_trees: bool = False
+    use_standard_awkward_axis: bool = False
+    copy_histograms: tuple[str, ...] = ()
+
+
+def parse_raw(text: str) -> list[RawQuery]:
+    """Return the entries of a selection.
+
+    Keys that are not known are ignored, as other services do.
+
+    Raises
+    ------
+    QueryError
+        The text is no such selection.
+    """
+    try:
+        found = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise QueryError(f"the selection is not JSON: {error}. Send a list of objects.") from None
+    if not isinstance(found, list) or not found:
+        raise QueryError(
+            "the selection must be a list of objects, such as "
+            '[{"treename": "Events", "filter_name": ["MET_pt"]}]'
+        )
+    return [_parse(one, number) for number, one in enumerate(found)]
+
+
+def _parse(given: Any, number: int) -> RawQuery:
+    where = f"entry {number} of the selection"
+    if not isinstance(given, dict):
+        raise QueryError(f"{where} is not an object with a treename, but {given!r}")
+    trees, copied = given.get("treename"), given.get("copy_histograms")
+    if trees and copied:
+        raise QueryError(f"{where} has both treename and copy_histograms: use an entry for each")
+    if copied:
+        return RawQuery({}, copy_histograms=_texts(copied, f"copy_histograms of {where}") or ())
+    if not trees:
+        raise QueryError(f"{where} has neither treename nor copy_histograms: name a tree")
+    if not isinstance(trees, dict):
+        trees = {name: name for name in _texts(trees, f"treename of {where}") or ()}
+    cut = given.get("cut")
+    if cut is not None and not isinstance(cut, str):
+        raise QueryError(f"cut of {where} must be a text, not {cut!r}")
+    texts: dict[str, Any] = {
+        name: _texts(given.get(name), f"{name} of {where}") for name in _TEXTS
+    }
+    return RawQuery(
+        _mapping(trees, f"treename of {where}"),
+        cut=cut or None,
+        aliases=_mapping(given.get("aliases") or {}, f"aliases of {where}"),
+        fail_on_missing_trees=bool(given.get("fail_on_missing_trees")),
+        use_standard_awkward_axis=bool(given.get("use_standard_awkward_axis")),
+        **texts,
+    )
+
+
+def _texts(given: Any, what: str) -> tuple[str, ...] | None:
+    if given is None:
+        return None
+    found = (given,) if isinstance(given, str) else given
+    if not isinstance(found, (list, tuple)) or not all(isinstance(one, str) for one in found):
+        raise QueryError(f"{what} must be a text or a list of texts, not {given!r}")
+    return tuple(found)
+
+
+def _mapping(given: Any, what: str) -> Mapping[str, str]:
+    if not isinstance(given, dict) or not all(isinstance(one, str) for one in given.values()):
+        raise QueryError(f"{what} must have a text for each name, not {given!r}")
+    return given

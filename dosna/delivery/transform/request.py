@@ -1,0 +1,120 @@
+"""What is asked of a transformer."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field
+
+from dosna.core.sizes import parse_size
+from dosna.errors import ConfigurationError
+from dosna.io.s3.options import S3Options
+
+__all__ = ["CODEGENS", "FORMATS", "Limits", "TransformRequest"]
+
+CODEGENS = ("uproot-raw", "uproot", "python")
+"""The kinds of selections: JSON for uproot, func_adl's qastle, a Python function."""
+
+FORMATS = {
+    "parquet": ".parquet",
+    "root-file": ".root",
+    "root-rntuple": ".root",
+    "arrow": ".arrow",
+    "hdf5": ".h5",
+}
+"""The formats of results, and the endings of their files. root-file has TTrees."""
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What the transformation of one file may use.
+
+    Parameters
+    ----------
+    seconds : float
+        The time, in seconds.
+    memory : int or str
+        The memory of the process beside that of the libraries, in bytes or as ``'2 GiB'``.
+    disk : int or str
+        The bytes that may be written, for the result and temporary files together.
+    log : int
+        The last bytes of the log that are kept.
+
+    Raises
+    ------
+    ConfigurationError
+        A limit is not positive.
+    """
+
+    seconds: float = 1800.0
+    memory: int | str = "2 GiB"
+    disk: int | str = "20 GiB"
+    log: int = 64 << 10
+
+    def __post_init__(self) -> None:
+        for name in ("memory", "disk"):
+            object.__setattr__(self, name, parse_size(getattr(self, name)))
+        if not (self.seconds > 0 and self.log > 0):
+            raise ConfigurationError(
+                f"the limits of a transformation must be positive: seconds={self.seconds}, "
+                f"log={self.log}"
+            )
+
+
+@dataclass(frozen=True)
+class TransformRequest:
+    """One file, and what to make of it.
+
+    Parameters
+    ----------
+    source : str
+        A path, a URL of one file (``s3://``, ``https://``, ``root://`` …), or
+        ``dosna://BACKEND:LOCATION//TREE`` for a tree of columns.
+    codegen : {'uproot-raw', 'uproot', 'python'}
+        The kind of the selection.
+    selection : str
+        The text of the selection, as the client sends it.
+    format : {'parquet', 'root-file', 'root-rntuple', 'arrow', 'hdf5'}
+        The format of the result.
+    folder : path
+        The folder for the result, which exists. Unfinished files in it begin with ``.transform-``.
+    name : str
+        The name of the result's file, with its ending. A file of this name is replaced.
+    limits : Limits
+        What may be used.
+    s3 : S3Options
+        The options of the server of ``s3://`` sources.
+    unconfined : bool
+        True to run the selection also where the kernel cannot confine it. Only time, memory and
+        the size of files are limited then.
+
+    Raises
+    ------
+    ConfigurationError
+        There is no such kind of selection or format, or the name is not one of a file.
+    """
+
+    source: str
+    codegen: str
+    selection: str = field(repr=False)
+    format: str
+    folder: str
+    name: str
+    limits: Limits = field(default_factory=Limits)
+    s3: S3Options = field(default_factory=S3Options)
+    unconfined: bool = False
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "folder", os.fspath(self.folder))
+        if self.codegen not in CODEGENS:
+            raise ConfigurationError(
+                f"there is no code generator {self.codegen!r}: use one of {', '.join(CODEGENS)}"
+            )
+        if self.format not in FORMATS:
+            raise ConfigurationError(
+                f"there is no result format {self.format!r}: use one of {', '.join(FORMATS)}"
+            )
+        if not self.name or os.path.basename(self.name) != self.name or self.name[0] == ".":
+            raise ConfigurationError(
+                f"{self.name!r} is not a name for the file of a result: it must have no '/' and "
+                "not begin with '.'"
+            )

@@ -1,0 +1,94 @@
+"""Results as ROOT files with TTrees or RNTuples."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import awkward as ak
+import numpy as np
+import uproot
+
+from dosna.delivery.transform.writing import columns_of
+from dosna.errors import RefusedError
+
+__all__ = ["RNTupleWriter", "TreeWriter"]
+
+
+class TreeWriter:
+    """A ROOT file with a TTree for each tree.
+
+    Parameters
+    ----------
+    path : str
+        The file.
+    several : bool
+        True for more than one tree.
+    copied : mapping
+        Objects of ROOT to write first.
+    """
+
+    kind = "TTree"
+    others = "root-rntuple or parquet"
+
+    def __init__(self, path: str, several: bool, copied: Mapping[str, Any]) -> None:
+        # uproot takes a path for a URL if it has colons.
+        self._stream = open(path, "w+b")  # noqa: SIM115
+        self._file = uproot.recreate(self._stream)
+        self._tree: Any = None
+        for name, found in copied.items():
+            self._converting([name], lambda: self._file.update({name: found}))  # noqa: B023
+
+    def make(self, file: Any, name: str, types: Mapping[str, Any]) -> Any:
+        """Make a tree in a file."""
+        return file.mktree(name, types)
+
+    def begin(self, name: str, nothing: Any) -> None:
+        types = {column: _type_of(array) for column, array in columns_of(nothing).items()}
+        self._tree = self._converting(types, lambda: self.make(self._file, name, types))
+
+    def append(self, array: Any) -> None:
+        columns = {name: _plain(column) for name, column in columns_of(array).items()}
+        self._converting(columns, lambda: self._tree.extend(columns))
+
+    def _converting(self, names: Any, call: Callable[[], Any]) -> Any:
+        """Call a function of uproot, and say in its errors what it refuses."""
+        try:
+            return call()
+        except MemoryError:
+            raise
+        except OSError:
+            raise
+        except Exception as error:
+            text = " ".join(str(error).split())[:300]
+            raise RefusedError(
+                f"{', '.join(names)} cannot be written to a {self.kind} ({type(error).__name__}: "
+                f"{text}): use the format {self.others}, or select other columns"
+            ) from error
+
+    def close(self) -> None:
+        self._file.close()
+        self._stream.close()
+
+
+class RNTupleWriter(TreeWriter):
+    """A ROOT file with an RNTuple for each tree."""
+
+    kind = "RNTuple"
+    others = "parquet"
+
+    def make(self, file: Any, name: str, types: Mapping[str, Any]) -> Any:
+        return file.mkrntuple(name, types)
+
+    def append(self, array: Any) -> None:
+        columns = {name: ak.to_packed(column) for name, column in columns_of(array).items()}
+        self._converting(columns, lambda: self._tree.extend(columns))
+
+
+def _type_of(array: Any) -> Any:
+    layout = ak.to_layout(array)
+    return layout.dtype if layout.is_numpy and not layout.inner_shape else array.type.content
+
+
+def _plain(array: Any) -> Any:
+    return np.asarray(array) if ak.to_layout(array).is_numpy else ak.to_packed(array)
