@@ -4,18 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import replace
-from typing import Any, TypeVar
+from dataclasses import dataclass, replace
+from typing import Any, Generic, TypeVar
 
 from dosna.array.opening import open_url
 from dosna.backends import registry as backends
 from dosna.core.url import Url
-from dosna.errors import (
-    ConfigurationError,
-    ConnectionError,
-    MissingDependencyError,
-    NotConnectedError,
-)
+from dosna.engines import registry as engines
+from dosna.errors import ConfigurationError, NotConnectedError
 from dosna.skyhook import work
 from dosna.skyhook.model import Dataset, File
 
@@ -63,7 +59,9 @@ class SkyhookDM:
         ConfigurationError
             The URL is malformed, or the workers have none.
         ConnectionError
-            The store cannot be reached.
+            The store or the scheduler cannot be reached.
+        WorkerError
+            The scheduler has no worker, or one that cannot work for this process.
         """
         self.close()
         backend = re.match(r"([A-Za-z][\w.+-]*):", address)
@@ -204,58 +202,52 @@ class _Here:
 
 
 class _Workers:
-    """Work that is done by the workers of a Dask scheduler, each on a connection of its own."""
+    """Work that is done by the workers of a Dask scheduler, each on a connection of its own.
+
+    The engine `dask` shares it out: what a lost worker had is done by another.
+    """
 
     def __init__(self, address: str, pool: str | None) -> None:
-        try:
-            from dask.distributed import Client
-        except ImportError as error:
-            raise MissingDependencyError(
-                f"the address of a scheduler needs Dask ({error}): pip install 'dosna[dask]'"
-            ) from error
         host = address.partition("://")[2] or address
         if not re.search(r":\d+$", host):
             address = f"{address}:{_PORT}"
-        try:
-            self._client: Any = Client(address, timeout=_SECONDS, set_as_default=False)
-        except (OSError, ValueError) as error:
-            raise ConnectionError(f"no Dask scheduler answers at {address!r}: {error}") from error
+        options: dict[str, Any] = {"address": address, "timeout": _SECONDS}
+        self._runner = engines.get("dask").runner(**options)
         self._pool = pool
-        try:
-            self.do(_reached)
-        except BaseException:
-            self.close()
-            raise
+        self.do(_reached)
 
     def do(self, function: Callable[..., T], *arguments: Any) -> T:
         return self.do_each(function, [arguments])[0]
 
     def do_each(self, function: Callable[..., T], arguments: Iterable[Sequence[Any]]) -> list[T]:
-        tasks = [
-            self._client.submit(_on_worker, self._pool, function, some, pure=False)
-            for some in arguments
-        ]
-        found: list[T] = self._client.gather(tasks)
-        return found
+        found = self._runner.spread(_OnWorker(self._pool, function), [*enumerate(arguments)])
+        results = {number: result for part in found for number, result in part}
+        return [results[number] for number in sorted(results)]
 
     def close(self) -> None:
-        self._client.close()
+        """Leave the scheduler to the engine, which keeps its client."""
 
 
 def _reached(con: Any) -> None:
     """Do nothing; that a connection was made is what matters."""
 
 
-def _on_worker(pool: str | None, function: Callable[..., T], arguments: Sequence[Any]) -> T:
-    """Do work on the connection that this worker has in its configuration."""
-    import dask
+@dataclass
+class _OnWorker(Generic[T]):
+    """Work on the connection that a worker has in its configuration, for numbered arguments."""
 
-    url = dask.config.get(_SETTING, None)
-    if url is None:
-        raise ConfigurationError(
-            f"the workers of the scheduler have no connection: set {_SETTING} in their "
-            "configuration of Dask, or DASK_DOSNA__URL in their environment, to the URL of one"
-        )
-    con, _ = open_url(_with_pool(str(url), pool))
-    with con:
-        return function(con, *arguments)
+    pool: str | None
+    function: Callable[..., T]
+
+    def __call__(self, tasks: Iterable[tuple[int, Sequence[Any]]]) -> list[tuple[int, T]]:
+        import dask
+
+        url = dask.config.get(_SETTING, None)
+        if url is None:
+            raise ConfigurationError(
+                f"the workers of the scheduler have no connection: set {_SETTING} in their "
+                "configuration of Dask, or DASK_DOSNA__URL in their environment, to the URL of one"
+            )
+        con, _ = open_url(_with_pool(str(url), self.pool))
+        with con:
+            return [(number, self.function(con, *arguments)) for number, arguments in tasks]

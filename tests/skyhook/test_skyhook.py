@@ -165,6 +165,55 @@ def test_a_scheduler_of_dask(url, tmp_path, monkeypatch):
         sk.connect("127.0.0.1:9")
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("moment", ["writing", "written", "querying"])
+def test_a_killed_worker_costs_time_and_nothing_else(url, tmp_path, moment):
+    distributed = require("distributed")
+    from services.dask import start_dask
+
+    data, died = str(tmp_path), str(tmp_path / "dask" / "died")
+
+    def die_once():  # within a function it travels by value: workers have no modules of tests
+        import os
+        import signal
+        import sys
+
+        from dosna.skyhook import work
+
+        opened = []
+
+        def die(*arguments):
+            if not os.path.exists(died):
+                open(died, "x").close()
+                os.kill(os.getpid(), signal.SIGKILL)
+            return found(*arguments)
+
+        def watch(event, arguments):
+            if event == "open" and str(arguments[0]).startswith(f"{data}/demo"):
+                opened.append(arguments[0])
+                if len(opened) == 20 and not os.path.exists(died):
+                    die()
+
+        if moment == "writing":
+            sys.addaudithook(watch)
+        else:
+            name = "_facts" if moment == "written" else "run"
+            found = getattr(work, name)
+            setattr(work, name, die)
+
+    (tmp_path / "dask").mkdir()
+    with start_dask(tmp_path / "dask") as cluster, SkyhookDM() as sk:
+        for name in "ab":
+            cluster.worker(name, env={"DASK_DOSNA__URL": url})
+        with distributed.Client(cluster.address, set_as_default=False) as caller:
+            cluster.await_workers(caller, 2)
+            caller.run(die_once)
+            sk.connect(cluster.address)
+            check_select(sk, check_documented(sk, "demo"))
+            assert os.path.exists(died)
+            assert len(caller.nthreads()) == 1
+
+
 def test_trees_in_directories_and_branches_in_branches(sk):
     sk.writeDataset([NESTED], "nested")
     (file,) = sk.getDataset("nested").getFiles()
