@@ -1,13 +1,14 @@
-"""The methods of a dataset that call a verb: query, export, and arrays of Dask.
+"""The methods of a dataset that call a verb: query, export, pyramid, and arrays of Dask.
 
-See `dosna.array.verbs`. Their bodies make one call each.
+See `dosna.array.verbs`. Their bodies make one call each. `pyramid` is longer than other methods,
+for it documents nine parameters.
 """
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, Literal, Self
 
 from dosna.array.bulk import Bulk
 from dosna.array.verbs import registry as verbs
@@ -133,6 +134,83 @@ class DatasetDoors(Bulk):
                 memory_limit=memory_limit,
             ),
         )
+
+    @collective
+    def pyramid(
+        self,
+        levels: int | None = None,
+        *,
+        method: Literal["mean", "mode", "stride"] = "mean",
+        factor: int | Sequence[int] = 2,
+        axes: Sequence[str] | None = None,
+        scale: float | Sequence[float] = 1.0,
+        unit: str | None = None,
+        overwrite: bool = False,
+        progress: Progress = None,
+        memory_limit: Limit = None,
+    ) -> list[Self]:
+        """Make smaller and smaller copies, as the levels of an OME-Zarr 0.5 image.
+
+        They are datasets ``NAME_levels/1``, ``NAME_levels/2``, …, each made of the one before. The
+        attributes of the group that contains this dataset describe them.
+
+        Parameters
+        ----------
+        levels : int, optional
+            The number of levels; by default until no axis is longer than 64. Shorter axes stay.
+        method : {'mean', 'mode', 'stride'}
+            The value for a cell: the mean of its elements, rounded for integers; the most frequent
+            value, and of several the least, for labels; or its first element.
+        factor : int or sequence of int
+            The extent of a cell on the axes of space, or on each axis.
+        axes : sequence of str, optional
+            The names of the axes, such as ``"tzyx"``; by default those that the dataset has, or
+            the last of ``tczyx``. Time (t) and channels (c) are not made smaller by default.
+        scale : float or sequence of float
+            The distance of neighbours on the axes of space, or on each axis.
+        unit : str, optional
+            The unit of the distances in space, such as ``'micrometer'``.
+        overwrite : bool
+            True to replace the levels that an earlier call has made.
+        progress : bool or callable, optional
+            True for a progress bar, or a callback ``(done, total)`` in stored objects.
+        memory_limit : int or str, optional
+            The most bytes of blocks held at a time, such as '512M'.
+
+        Returns
+        -------
+        list of EngineDataset
+            The levels, from the largest to the smallest. If anything fails, they are deleted.
+
+        Raises
+        ------
+        DatasetExistsError
+            There are levels already.
+        ConfigurationError
+            OME-Zarr has no such axes, or the connection keeps no attributes of groups.
+        TypeError
+            The elements are not numbers.
+        MemoryLimitError
+            The limit is below what one chunk needs.
+
+        Examples
+        --------
+        >>> [level[...].tolist() for level in ds.pyramid(1)]
+        [[[4, 6]]]
+        """
+        made: list[Self] = verbs.get("pyramid")(
+            self,
+            levels=levels,
+            method=method,
+            factor=factor,
+            axes=axes,
+            scale=scale,
+            unit=unit,
+            overwrite=overwrite,
+            progress=progress,
+            memory_limit=memory_limit,
+        )
+        return made
 
     def to_dask(self, chunks: Any = "auto") -> Any:
         """Return a Dask array of the dataset, whose blocks are whole stored objects.

@@ -24,6 +24,7 @@ registry: Registry[Verb] = Registry(
     {
         "ingest": Known("dosna.ingest.running:ingest"),
         "export": Known("dosna.export:export"),
+        "pyramid": Known("dosna.pyramid.making:pyramid"),
         "query": Known("dosna.query.query:query"),
         "store_dask": Known("dosna.integrations.dask:store_dask"),
         "to_dask": Known("dosna.integrations.dask:to_dask"),

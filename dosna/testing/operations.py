@@ -141,6 +141,21 @@ class OperationTests(Kit):
         check(ds.map(lambda b: b > 0, name + "-e")[...], data > 0)
         check(con[name + "-b"].map(str_of, name + "-f")[...], (data * 2 + 0.5).astype("U8"))
 
+    def test_pyramid(self, con: dn.Connection, ds: dn.Dataset, data: Array, name: str) -> None:
+        if not con.instance.keeps_groups:
+            with pytest.raises(errors.ConfigurationError):
+                ds.pyramid(1, method="stride")
+            return
+        first, second = ds.pyramid(2, method="stride")
+        check(first[...], data[::2, ::2])
+        check(con[second.name][...], data[::4, ::4])
+        assert (first.chunk_size, first.fillvalue, first.incomplete) == ((4, 3), -5, False)
+        with pytest.raises(errors.DatasetExistsError):
+            ds.pyramid(1)
+        (mean,) = ds.pyramid(1, overwrite=True)
+        assert mean[0, 0] == np.rint(data[:2, :2].mean())
+        assert second.name not in con
+
     def test_functions_see_only_what_lies_inside(self, ds: dn.Dataset, name: str) -> None:
         def extent(block: Array) -> Array:
             return np.full(block.shape, block.shape[0] * 10 + block.shape[1])

@@ -1,8 +1,17 @@
 """The commands. Each module adds the parsers of its commands by ``add``, and runs them."""
 
-from dosna.cli.commands import exporting, ingesting, loader, looking, querying, removing, verifying
+from dosna.cli.commands import (
+    exporting,
+    ingesting,
+    loader,
+    looking,
+    querying,
+    removing,
+    scaling,
+    verifying,
+)
 
 __all__ = ["COMMANDS"]
 
-COMMANDS = (looking, ingesting, querying, exporting, verifying, removing, loader)
+COMMANDS = (looking, ingesting, querying, scaling, exporting, verifying, removing, loader)
 """The modules of the commands, in the order of the help."""
