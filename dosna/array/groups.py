@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from dosna.array.home import ArrayHome
-from dosna.core.names import check_name
+from dosna.core.names import Children, check_name
 from dosna.core.values import decode_value, encode_attrs
 from dosna.engines.base import collective
 from dosna.errors import DatasetNameError
@@ -50,6 +50,38 @@ class Groups(ArrayHome):
             return self.instance.names_in(check_name(group))
         except DatasetNameError:
             return []
+
+    def children(self, group: str = "") -> Children:
+        """Return what lies directly in a group. What is in the groups below is not listed.
+
+        Parameters
+        ----------
+        group : str
+            The name of the group, such as ``entry``; '' is the connection itself.
+
+        Returns
+        -------
+        Children
+            The sorted full names as two lists, `groups` and `datasets`. Both are empty for a group
+            that does not exist.
+
+        Raises
+        ------
+        NotConnectedError
+            The connection is not open.
+
+        Examples
+        --------
+        >>> for name in ("scan/deep/data", "scan/dark"):
+        ...     made = con.create_dataset(name, shape=10)
+        >>> con.children("scan")
+        Children(groups=['scan/deep'], datasets=['scan/dark'])
+        """
+        self.check_connected()
+        try:
+            return self.instance.children(check_name(group) if group else "")
+        except DatasetNameError:
+            return Children([], [])
 
     def get_group_attrs(self, name: str = "") -> dict[str, Any]:
         """Return the attributes of a group, which is a prefix of dataset names.

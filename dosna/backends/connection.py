@@ -11,7 +11,7 @@ import numpy as np
 from dosna.backends.batch import Batch
 from dosna.backends.dataset import BackendDataset
 from dosna.core.metadata import DatasetMetadata
-from dosna.core.names import check_name
+from dosna.core.names import Children, check_name, children_among
 from dosna.core.types import Array
 from dosna.errors import (
     ConfigurationError,
@@ -346,6 +346,13 @@ class BackendConnection(ABC):
     def names_in(self, group: str) -> list[str]:
         """Return the sorted names of the datasets in a group: those that begin with it and '/'."""
         return [name for name in self.dataset_names() if name.startswith(group + "/")]
+
+    def children(self, group: str) -> Children:
+        """Return what lies directly in a group; '' is the outermost.
+
+        A backend that can look at one group alone does not list what is in those below.
+        """
+        return children_among(self.names_in(group) if group else self.dataset_names(), group)
 
     def has_dataset(self, name: str) -> bool:
         """Return True if there is a dataset of that name."""

@@ -4,10 +4,19 @@ from __future__ import annotations
 
 import re
 from collections.abc import Container, Iterable
+from typing import NamedTuple
 
 from dosna.errors import DatasetNameError
 
-__all__ = ["check_group", "check_name", "check_nesting", "parents", "printable"]
+__all__ = [
+    "Children",
+    "check_group",
+    "check_name",
+    "check_nesting",
+    "children_among",
+    "parents",
+    "printable",
+]
 
 
 # Control characters (C0 except tab and newline, DEL, C1) would move the cursor or worse; those
@@ -66,6 +75,34 @@ def parents(name: str) -> list[str]:
     """Return the names above `name`: for ``a/b/c`` these are ``a`` and ``a/b``."""
     parts = name.split("/")
     return ["/".join(parts[:n]) for n in range(1, len(parts))]
+
+
+class Children(NamedTuple):
+    """What lies directly in a group: the full names, sorted.
+
+    Attributes
+    ----------
+    groups : list of str
+        The names of the groups.
+    datasets : list of str
+        The names of the datasets.
+    """
+
+    groups: list[str]
+    datasets: list[str]
+
+
+def children_among(names: Iterable[str], group: str) -> Children:
+    """Return what lies directly in a group, of which the names of all datasets below are given."""
+    start = len(group) + 1 if group else 0
+    datasets, groups = [], set()
+    for name in names:
+        part, slash, _ = name[start:].partition("/")
+        if slash:
+            groups.add(name[:start] + part)
+        else:
+            datasets.append(name)
+    return Children(sorted(groups), sorted(datasets))
 
 
 def check_nesting(name: str, others: Iterable[str]) -> None:

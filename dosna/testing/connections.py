@@ -125,8 +125,15 @@ class ConnectionTests(Kit):
         assert con.names_in("") == list(con)
         for group in (name + "-g", name + "-g/entry"):
             assert con.names_in(group) == [nested.name]
+            inside = nested.name if group.endswith("entry") else name + "-g/entry"
+            found = con.children(group)
+            assert found.groups + found.datasets == [inside]
+        assert con.children(name + "-g").datasets == con.children(name + "-g/entry").groups == []
+        assert name in con.children().datasets
+        assert name + "-g" in con.children().groups
         for group in (name, nested.name, name[:-1], name + "-g/e", name + "-g/", ".."):
             assert con.names_in(group) == [], group
+            assert con.children(group) == ([], []), group
         check(con[nested.name][...], np.array([1, 2]))
         for bad in ("", "/", name + "/", "/" + name, name + "//x", name + "/../x", ".", ".."):
             with pytest.raises(errors.DatasetNameError):

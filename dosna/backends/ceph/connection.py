@@ -24,6 +24,7 @@ from dosna.backends.stores.deletion import Deletion
 from dosna.backends.stores.store import Store
 from dosna.codecs import zarr as zarr3
 from dosna.core.metadata import DatasetMetadata
+from dosna.core.names import Children, children_among
 from dosna.core.options import check_seconds
 from dosna.core.types import Shape
 from dosna.errors import (
@@ -154,6 +155,10 @@ class CephConnection(StoreConnection):
 
         self.store.for_each(look, doubtful)
         return sorted(certain + found)
+
+    def children(self, group: str) -> Children:
+        # A pool has no folders. The names are entries of one object, many to a request.
+        return children_among(self.names_in(group), group)
 
     def keys_left(self, name: str) -> list[str]:
         self._names.take_over(self.has_dataset)

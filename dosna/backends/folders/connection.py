@@ -16,9 +16,9 @@ from dosna.backends.base import BackendDataset
 from dosna.backends.folders.batch import FolderBatch
 from dosna.backends.folders.exchange import NEW, REPLACING, Replacements
 from dosna.backends.folders.handle import FolderHome
-from dosna.backends.folders.listing import names_below
+from dosna.backends.folders.listing import children_of, names_below
 from dosna.core.metadata import DatasetMetadata
-from dosna.core.names import parents
+from dosna.core.names import Children, parents
 from dosna.core.types import Array
 from dosna.errors import (
     ConfigurationError,
@@ -406,15 +406,15 @@ class FolderConnection(FolderHome):
         return os.path.commonpath([base, os.path.realpath(path)]) == base
 
     def dataset_names(self) -> list[str]:
-        with disk(f"list {self.path}"):
-            return sorted(names_below(self.path, "", self.holds_dataset))
+        return self.names_in("")
 
     def names_in(self, group: str) -> list[str]:
-        path = self._path(group)
-        with disk(f"list {path}"):
-            if not os.path.isdir(path) or self.holds_dataset(path):
-                return []
-            return sorted(names_below(path, group + "/", self.holds_dataset))
+        with disk(f"list {self._path(group)}"):
+            return sorted(names_below(self.path, group, self.holds_dataset))
+
+    def children(self, group: str) -> Children:
+        with disk(f"list {self._path(group)}"):
+            return children_of(self.path, group, self.holds_dataset)
 
     def _path(self, name: str) -> str:
         return os.path.join(self.path, name)

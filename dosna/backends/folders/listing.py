@@ -6,28 +6,30 @@ import os
 import warnings
 from collections.abc import Callable, Iterator
 
+from dosna.core.names import Children
 from dosna.io.files import is_absent
 
-__all__ = ["names_below"]
+__all__ = ["children_of", "names_below"]
 
 _MOST_LINKS = 8
 """Number of symbolic links that a listing follows on the way to a dataset."""
 
 
-def names_below(path: str, prefix: str, holds_dataset: Callable[[str], bool]) -> Iterator[str]:
-    """Yield the datasets below a folder. Unreadable folders are left out with a warning.
+def names_below(path: str, group: str, holds_dataset: Callable[[str], bool]) -> Iterator[str]:
+    """Yield the datasets in a group. Unreadable folders are left out with a warning.
 
     Parameters
     ----------
     path : str
-        The path of the folder.
-    prefix : str
-        The name of the folder and '/', or '' for the outermost.
+        The path of the outermost folder.
+    group : str
+        The name of the group; '' for the outermost. It need not exist, or may be a dataset.
     holds_dataset : callable
         A function that returns True for the path of a dataset.
     """
-    groups: list[tuple[str, str, frozenset[tuple[int, int]], int]]
-    groups = [(path, prefix, frozenset(), 0)]
+    groups: list[tuple[str, str, frozenset[tuple[int, int]], int]] = []
+    if _is_group(path, group, holds_dataset):
+        groups = [(os.path.join(path, group), group and group + "/", frozenset(), 0)]
     while groups:
         path, prefix, above, links = groups.pop()
         try:
@@ -55,6 +57,28 @@ def names_below(path: str, prefix: str, holds_dataset: Callable[[str], bool]) ->
                     groups.append((entry.path, name + "/", above | {identity}, more))
             except OSError as error:
                 _left_out(entry.path, error)
+
+
+def children_of(path: str, group: str, holds_dataset: Callable[[str], bool]) -> Children:
+    """Return what lies directly in a group; the parameters are those of `names_below`."""
+    found = Children([], [])
+    if not _is_group(path, group, holds_dataset):
+        return found
+    prefix = group and group + "/"
+    with os.scandir(os.path.join(path, group)) as entries:
+        for entry in entries:
+            try:
+                if not entry.name.startswith(".") and entry.is_dir():
+                    kind = found.datasets if holds_dataset(entry.path) else found.groups
+                    kind.append(prefix + entry.name)
+            except OSError as error:
+                _left_out(entry.path, error)
+    return Children(sorted(found.groups), sorted(found.datasets))
+
+
+def _is_group(path: str, group: str, holds_dataset: Callable[[str], bool]) -> bool:
+    folder = os.path.join(path, group)
+    return not group or (os.path.isdir(folder) and not holds_dataset(folder))
 
 
 def _left_out(path: str, error: OSError) -> None:

@@ -16,13 +16,13 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from typing import Any, ClassVar
 
-from dosna.backends.base import BackendDataset
+from dosna.backends.base import BackendConnection, BackendDataset
 from dosna.backends.stores.cached import CachedDataset
 from dosna.backends.stores.chunkcache import ForgettingStore
 from dosna.backends.stores.dataset import StoreDataset
 from dosna.backends.stores.deletion import DELETED, Deletion
 from dosna.backends.stores.groups import GroupsAbove
-from dosna.backends.stores.listing import kind_of, names_below
+from dosna.backends.stores.listing import children_of, kind_of, names_below
 from dosna.backends.stores.sharded import ShardedDataset
 from dosna.backends.stores.store import (
     ABSENT,
@@ -37,7 +37,7 @@ from dosna.backends.stores.views import ReadOnlyStore
 from dosna.backends.stores.whole import create_whole
 from dosna.codecs import zarr as zarr3
 from dosna.core.metadata import DatasetMetadata
-from dosna.core.names import check_group, check_nesting, parents
+from dosna.core.names import Children, check_group, check_nesting, parents
 from dosna.core.text import is_text
 from dosna.core.types import Array
 from dosna.errors import (
@@ -346,6 +346,13 @@ class StoreConnection(GroupsAbove):
         if self.has_dataset(group):
             return []
         return sorted(names_below(self.store, self.document, group + "/"))
+
+    def children(self, group: str) -> Children:
+        if not self.holds_trees:
+            return BackendConnection.children(self, group)
+        if group and self.has_dataset(group):
+            return Children([], [])
+        return children_of(self.store, self.document, group and f"{group}/")
 
     def has_dataset(self, name: str) -> bool:
         # A broken one counts, because opening it tells what is wrong with it.

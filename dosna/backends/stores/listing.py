@@ -10,10 +10,10 @@ from typing import Any, NamedTuple
 from dosna.backends.stores.deletion import DELETED
 from dosna.backends.stores.store import Blob, Store
 from dosna.codecs import zarr as zarr3
-from dosna.core.names import parents
+from dosna.core.names import Children, parents
 from dosna.errors import FormatError
 
-__all__ = ["absent", "kind_of", "levels", "names_below"]
+__all__ = ["absent", "children_of", "kind_of", "levels", "names_below"]
 
 _FEW = 1000
 """Number of folders beside those that are asked for, which a list may have."""
@@ -87,6 +87,21 @@ def names_below(store: Store, document: Callable[[str], str], folder: str) -> li
         store.for_each(look, found)
         level = inner
     return names
+
+
+def children_of(store: Store, document: Callable[[str], str], folder: str) -> Children:
+    """Return what lies directly in a folder; the parameters are those of `names_below`."""
+    found = Children([], [])
+
+    def look(part: str) -> None:
+        kind = kind_of(store.get(document(folder + part)))
+        if kind in ("array", "broken"):
+            found.datasets.append(folder + part)
+        elif kind != DELETED:
+            found.groups.append(folder + part)
+
+    store.for_each(look, store.folders(folder))
+    return Children(sorted(found.groups), sorted(found.datasets))
 
 
 def _listed(store: Store, folder: str) -> _Listed | None:
