@@ -18,6 +18,7 @@ from dosna.array.astype import AsType
 from dosna.array.description import Described
 from dosna.array.values import assignable, is_source
 from dosna.backends.base import BackendDataset
+from dosna.core import stopping
 from dosna.core.metadata import DatasetMetadata
 from dosna.core.plan import ChunkTask, Index, plan, single
 from dosna.core.selection import Selection, select
@@ -156,7 +157,10 @@ class ArrayAccess(Described):
                 out[...] = self.read(key)
                 return out
             canonical = view
-        work = partial(self.instance.read_many, canonical)
+        work: Any = partial(self.instance.read_many, canonical)
+        stop = stopping.current.get()
+        if stop is not None:
+            work = stopping.Stopping(work, stop)
         self._in_parallel(work, plan(selection, self.instance.grain), canonical.nbytes)
         return selection.finish(result) if out is None else out
 

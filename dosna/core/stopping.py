@@ -1,18 +1,20 @@
 """Stopping a request whose answer nobody waits for any more, between two chunks.
 
-A server sets `current` for the work of each request. Reading looks at it before each chunk, also
-in the threads of an engine, and raises `Stopped` once the request was stopped.
+A server works for each request within `stoppable`. Reading then looks at the flag before each
+chunk, also in the threads of an engine, and raises `Stopped` once the request was stopped.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from dataclasses import dataclass
+from typing import Any
 
 from dosna.errors import Stopped
 
-__all__ = ["Stop", "current", "stoppable"]
+__all__ = ["Stop", "Stopping", "current", "stoppable"]
 
 
 class Stop:
@@ -58,3 +60,35 @@ def stoppable(stop: Stop | None = None) -> Iterator[Stop]:
         yield stop
     finally:
         current.reset(token)
+
+
+@dataclass(frozen=True)
+class Stopping:
+    """Work on tasks that looks at a flag before each of them.
+
+    Parameters
+    ----------
+    work : callable
+        The function of the tasks.
+    stop : Stop
+        The flag.
+    """
+
+    work: Callable[[Any], Any]
+    stop: Stop
+
+    def __call__(self, tasks: Iterable[Any]) -> Any:
+        return self.work(_Checked(tasks, self.stop))
+
+
+@dataclass(frozen=True)
+class _Checked:
+    """Tasks that can be iterated over several times, with a look at the flag before each."""
+
+    tasks: Iterable[Any]
+    stop: Stop
+
+    def __iter__(self) -> Iterator[Any]:
+        for task in self.tasks:
+            self.stop.check()
+            yield task
