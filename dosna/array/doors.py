@@ -330,6 +330,57 @@ class Doors(ArrayHome):
         ways = (entry_start, entry_stop, batch_rows, memory_limit, progress)
         return verbs.get("query")(self, tree, where, columns, *ways)
 
+    def serve(
+        self,
+        below: str = "",
+        *,
+        port: int = 0,
+        token: str | None = None,
+        host: str = "127.0.0.1",
+        origins: Sequence[str] = (),
+    ) -> Any:
+        """Return a server over HTTP for the datasets, which other programs read as Zarr.
+
+        The port is bound at once. The server answers within a ``with`` block, in a thread, or by
+        ``run()`` until Ctrl-C.
+
+        Parameters
+        ----------
+        below : str
+            The name of the dataset or group to serve; '' for all.
+        port : int
+            The port; 0 for a free one.
+        token : str, optional
+            The token that requests must have, of 16 characters or more; by default a random one.
+        host : str
+            The address of the interface to listen on. Another one than loopback needs a token.
+        origins : sequence of str
+            The other sites whose pages may read the answers, such as ``https://app.example.org``.
+
+        Returns
+        -------
+        Server
+            The server, see `dosna.web.Server`. Its `url` contains the token; `root` and `headers`
+            are for clients.
+
+        Raises
+        ------
+        ConfigurationError
+            Another host is given without a token, or a value is bad.
+        dosna.errors.ConnectionError
+            The port cannot be opened.
+
+        Examples
+        --------
+        Serve the datasets while other programs read them::
+
+            with con.serve(port=8000) as server:
+                zarr.open(server.root + "/zarr/", storage_options={"headers": server.headers})
+        """
+        self.check_connected()
+        ways = {"port": port, "token": token, "host": host, "origins": origins}
+        return verbs.get("serve")(self, below, **ways)
+
     def verb(self, name: str) -> Callable[..., Any]:
         """Return a verb of another package, bound to this connection.
 

@@ -26,6 +26,7 @@ registry: Registry[Verb] = Registry(
         "export": Known("dosna.export:export"),
         "pyramid": Known("dosna.pyramid.making:pyramid"),
         "query": Known("dosna.query.query:query"),
+        "serve": Known("dosna.serve.running:serve", extra="view"),
         "store_dask": Known("dosna.integrations.dask:store_dask"),
         "to_dask": Known("dosna.integrations.dask:to_dask"),
         "query_array": Known("dosna.query.arrays:query_array"),

@@ -37,9 +37,15 @@ A minimal server::
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from dosna.errors import MissingDependencyError
+
+if TYPE_CHECKING:
+    from dosna.web.access import Access, new_token
+    from dosna.web.answers import HANDLERS, Limits, Refusal, json_refusal, refusal_of
+    from dosna.web.guard import STOP, protect
+    from dosna.web.running import Server
 
 __all__ = [
     "HANDLERS",

@@ -8,10 +8,14 @@ from dosna.cli.commands import (
     querying,
     removing,
     scaling,
+    serving,
     verifying,
 )
 
 __all__ = ["COMMANDS"]
 
-COMMANDS = (looking, ingesting, querying, scaling, exporting, verifying, removing, loader)
+COMMANDS = (
+    *(looking, serving, ingesting, querying, scaling),
+    *(exporting, verifying, removing, loader),
+)
 """The modules of the commands, in the order of the help."""

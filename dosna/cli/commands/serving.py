@@ -1,0 +1,76 @@
+"""``dosna serve``: the datasets of a URL over HTTP."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+from dosna.cli.console import Console
+from dosna.cli.options import add_command
+from dosna.cli.places import connected
+
+__all__ = ["add", "add_server"]
+
+_SERVE = """\
+Serve the datasets of a URL over HTTP, read-only, until Ctrl-C: as Zarr for other programs, and
+for the page in the browser. Only programs on this machine that know the token can read them. The
+address that is printed contains the token.
+"""
+
+_SERVE_EXAMPLES = """\
+examples:
+  dosna serve hdf5:/data/scans
+  dosna serve s3://bucket/scans/entry/tomo --port 8000 --token "$(cat ~/.dosna-token)"
+"""
+
+
+def add(commands: Any) -> None:
+    """Add the command to a parser."""
+    command = add_command(
+        commands, "serve", serve, "serve datasets over HTTP", _SERVE, _SERVE_EXAMPLES
+    )
+    command.add_argument("url", metavar="URL", help="URL of a connection, a group or a dataset")
+    add_server(command)
+
+
+def add_server(command: argparse.ArgumentParser) -> None:
+    """Add the options that the commands with a server have."""
+    command.add_argument(
+        "--port", type=int, default=0, metavar="N", help="port; by default a free one"
+    )
+    command.add_argument(
+        "--token",
+        metavar="T",
+        help="token of 16 characters or more that requests must have; by default a random one",
+    )
+    command.add_argument(
+        "--host",
+        default="127.0.0.1",
+        metavar="ADDRESS",
+        help="interface to listen on; another one than 127.0.0.1 needs a token",
+    )
+    command.add_argument(
+        "--allow-origin",
+        action="append",
+        default=[],
+        metavar="ORIGIN",
+        help="other site whose pages may read the answers, such as https://app.example.org; "
+        "may be repeated",
+    )
+
+
+def serve(arguments: argparse.Namespace, console: Console) -> int:
+    """Serve datasets until Ctrl-C."""
+    with connected(arguments.url, arguments) as (con, name):
+        server = con.serve(
+            name,
+            port=arguments.port,
+            token=arguments.token,
+            host=arguments.host,
+            origins=arguments.allow_origin,
+        )
+        console.remark(server.open_to)
+        console.say(server.url)
+        console.give({"url": server.url, "root": server.root, "zarr": f"{server.root}/zarr/"})
+        server.run()
+    return 0

@@ -1,0 +1,38 @@
+"""A server over HTTP for the datasets of a connection: `Connection.serve`, ``dosna serve``.
+
+A room of its own routes is a module with a function ``routes(served)``, which returns routes of
+Starlette, and a line in `dosna.serve.app.ROUTES`. Its handlers are plain functions of a request:
+they run in threads, where reading a dataset stops as soon as the client has gone or time is over
+(`dosna.core.stopping`). They read through the `Served` alone, which keeps to what is served, and
+raise `dosna.web.Refusal` for what they do not answer; other errors become answers by
+`dosna.web.refusal_of`. See docs/design/serve.md.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from dosna.errors import MissingDependencyError
+
+if TYPE_CHECKING:
+    from dosna.serve.app import create_app
+    from dosna.serve.running import serve
+    from dosna.serve.served import Served
+
+__all__ = ["Served", "create_app", "serve"]
+
+_PLACES = {"Served": "served", "create_app": "app", "serve": "running"}
+
+
+def __getattr__(name: str) -> Any:
+    # starlette is imported when it is needed.
+    if name not in _PLACES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module
+
+    try:
+        return getattr(import_module(f"dosna.serve.{_PLACES[name]}"), name)
+    except ModuleNotFoundError as error:
+        raise MissingDependencyError(
+            f"the server needs {error.name}: pip install 'dosna[view]'"
+        ) from error
