@@ -66,6 +66,7 @@ class Config:
     watchdog_sleep_time: float = _key(60.0, "seconds between two listings of the bucket")
     log_level: str = _key("info", "debug, info, warning or error")
     jobs: int = _key(4, "number of files that a process works on at a time")
+    scheduler: str | None = _key(None, "address of a Dask scheduler whose workers do the work")
     lease_time: float = _key(60.0, "seconds after which a dead worker's files are free")
     max_attempts: int = _key(3, "number of attempts after which a file counts as failed")
     retry_time: float = _key(10.0, "seconds before the second attempt; doubled for each more")
@@ -109,6 +110,11 @@ class Config:
             raise ConfigurationError(
                 "target (a dosna URL) and tgt_folder (a folder of HSDS) exclude each other: give "
                 "one of them"
+            )
+        if self.scheduler is not None and self.tgt_folder is not None:
+            raise ConfigurationError(
+                "scheduler is for a target (a dosna URL): domains of HSDS are written by the "
+                "loader's own processes. Leave scheduler out, and start more of them"
             )
 
     @property

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -81,17 +81,20 @@ class DosnaTarget(Target):
         assert config.target is not None
         parsed = Url.parse(config.target)
         place = str(Url(parsed.backend, parsed.path.rstrip("/") + "//", parsed.options))
-        self.con, _ = open_url(place, engine="cpu")
+        engine, options = "cpu", dict[str, Any]()
+        if config.scheduler is not None:
+            engine, options = "dask", {"address": config.scheduler}
+        self.con, _ = open_url(place, engine=engine, engine_kw=options)
         if not self.con.instance.holds_trees:
             raise ConfigurationError(
                 f"target {config.target} cannot be used: each dataset would be a bucket, and "
                 "files hold several. Name a bucket for all of them, s3://BUCKET/NAME"
             )
         instance: Any = self.con.instance
-        options = getattr(instance, "settings", None)
+        server = getattr(instance, "settings", None)
         # A profile that the URL names has keys of its own.
-        if isinstance(options, S3Options) and options.profile_name == S3Options.profile_name:
-            instance.settings = replace(options, keys=config.s3_keys)
+        if isinstance(server, S3Options) and server.profile_name == S3Options.profile_name:
+            instance.settings = replace(server, keys=config.s3_keys)
         self.con.make_place()
         self.con.connect()
 
@@ -123,7 +126,7 @@ class DosnaTarget(Target):
                 claim.key,
                 chunk_size=None if config.link_files else config.chunk_size,
                 on_error="skip" if config.on_error == "skip" else "raise",
-                progress=lambda done, total: check(),
+                progress=_checking(check),
                 memory_limit=self.memory_limit,
                 options=options,
                 unlinkable="ingest" if config.link_files else None,
@@ -214,7 +217,7 @@ class DosnaTarget(Target):
             found = ds.compare(
                 source[name],
                 exact=True,
-                progress=lambda done, total: check(),
+                progress=_checking(check),
                 memory_limit=self.memory_limit,
             )
         except ChunkError as error:
@@ -236,6 +239,19 @@ class DosnaTarget(Target):
             if (other := other_attribute(attrs, there)) is not None:
                 return f"group {name or '/'}: {other}"
         return None
+
+
+def _checking(check: Check) -> Callable[[int, int], None]:
+    """Return a callback that checks when something was done; engines also tell that they wait."""
+    last = -1
+
+    def tell(done: int, total: int) -> None:
+        nonlocal last
+        if done != last:
+            last = done
+            check()
+
+    return tell
 
 
 def open_target(config: Config, bucket: Bucket) -> Target:
