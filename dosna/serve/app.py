@@ -17,7 +17,9 @@ from dosna.web import HANDLERS, Access, Limits, protect
 
 __all__ = ["ROUTES", "create_app"]
 
-ROUTES: dict[str, str] = {}
+ROUTES: dict[str, str] = {
+    "h5grove": "dosna.serve.h5grove.routes:routes",
+}
 """The functions ``routes(served)`` of all parts, by the part's name: ``"module:function"``."""
 
 

@@ -1,0 +1,150 @@
+"""Values of datasets: what is selected, how large it may be, and its forms."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from math import prod
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from h5grove.encoders import encode, orjson_encode
+from h5grove.utils import convert, get_array_stats, is_numeric_data, parse_slice
+
+from dosna.core.selection import select
+from dosna.core.text import element_bytes
+from dosna.core.types import Array
+from dosna.serve.h5grove.lines import LinePoints, Shortened
+from dosna.serve.h5grove.values import json_of, shown_dtype
+from dosna.web import Limits, Refusal
+
+if TYPE_CHECKING:
+    from dosna.array.dataset import EngineDataset
+
+__all__ = ["Encoded", "encoded", "json_encoded", "statistics"]
+
+_HINT = "select a part of it, or read it with dosna or as Zarr"
+
+# Characters that an element takes in texts, at most or nearly so.
+_CHARACTERS = {"csv": 26, "json": 24}
+_FORMATS = ("json", "bin", "npy", "csv", "tiff")
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """The body of an answer, and its headers."""
+
+    content: bytes | memoryview
+    headers: Mapping[str, str]
+
+
+def json_encoded(value: Any) -> Encoded:
+    """Return a value of JSON as the body of an answer."""
+    return Encoded(orjson_encode(value), {"Content-Type": "application/json"})
+
+
+def encoded(
+    found: EngineDataset | Shortened | LinePoints,
+    selection: str | None,
+    form: str,
+    dtype: str,
+    flatten: bool,
+    limits: Limits,
+) -> Encoded:
+    """Read a part of a dataset, and return it in a form.
+
+    Parameters
+    ----------
+    found : EngineDataset, Shortened or LinePoints
+        The dataset, or the points in place of one.
+    selection : str or None
+        The part, in the text of an index: ``3,:,10:20``.
+    form : {'json', 'bin', 'npy', 'csv', 'tiff'}
+        The form.
+    dtype : {'origin', 'safe'}
+        The type of numbers: as they are, or one that JavaScript has, little-endian.
+    flatten : bool
+        True for a flat list, whatever the shape.
+    limits : Limits
+        The limits of the answer.
+
+    Raises
+    ------
+    Refusal
+        The selection or a form does not fit the dataset, or the answer would be too large.
+    """
+    if form not in _FORMATS:
+        raise Refusal(422, f"there is no format {form!r}", f"use one of {', '.join(_FORMATS)}")
+    key = _key(selection, _ndim(found))
+    values = _read(found, key, form, limits)
+    try:
+        if dtype != "origin":
+            values = convert(values, dtype)
+        if flatten and values.ndim:
+            values = values.reshape(-1)
+        if form == "json":
+            return json_encoded(json_of(values))
+        if form == "bin":
+            return _binary(values)
+        if form == "csv" and values.ndim > 2:
+            raise ValueError("csv has one or two axes")
+        response = encode(values, form)
+    except ValueError as error:  # of h5grove too, about forms and types that do not fit
+        raise Refusal(422, str(error)) from None
+    return Encoded(response.content, response.headers)
+
+
+def statistics(
+    found: EngineDataset | Shortened | LinePoints, selection: str | None, limits: Limits
+) -> dict[str, Any]:
+    """Return the extremes, the mean and the standard deviation of finite values."""
+    values = _read(found, _key(selection, _ndim(found)), "bin", limits)
+    if not is_numeric_data(values) or values.dtype.kind == "c":
+        raise Refusal(422, "the dataset does not have real numbers")
+    if values.dtype.kind == "f":
+        values = values[np.isfinite(values)]
+    return dict(get_array_stats(values))
+
+
+def _ndim(found: EngineDataset | Shortened | LinePoints) -> int:
+    if isinstance(found, LinePoints):
+        return len(found.shape)
+    return 1 if isinstance(found, Shortened) else found.ndim
+
+
+def _key(selection: str | None, ndim: int) -> Any:
+    """Return the index that a text stands for."""
+    if not selection:
+        return ()
+    try:
+        key = parse_slice(selection)
+    except (TypeError, ValueError):
+        raise Refusal(
+            422, "the selection is no index", "write it as '3,:,10:20' or leave it out"
+        ) from None
+    if len(key) > ndim:
+        raise Refusal(422, f"the selection has {len(key)} parts for {ndim} axes")
+    return key
+
+
+def _read(found: Any, key: Any, form: str, limits: Limits) -> Array:
+    """Return the values of a selection, if that is not too much."""
+    if isinstance(found, (LinePoints, Shortened)):
+        values = found.values() if isinstance(found, LinePoints) else found.line.values()
+        return np.asarray(np.asarray(values)[key])
+    try:
+        count = prod(select(key, found.shape).out_shape)
+    except (IndexError, ValueError) as error:
+        raise Refusal(422, str(error)) from None
+    limits.check_bytes(count * max(element_bytes(found.dtype), _CHARACTERS.get(form, 0)), _HINT)
+    values = np.asarray(found[key])
+    return values.view(shown_dtype(values.dtype)) if values.dtype.kind == "m" else values
+
+
+def _binary(values: Array) -> Encoded:
+    """Return the bytes of an array, without a copy if they lie in order."""
+    if values.dtype.kind in "TOUM":
+        raise Refusal(422, "text has no binary form", "use the format json")
+    flat = np.ascontiguousarray(values).reshape(-1)
+    content = flat.view(np.uint8).data if flat.size else b""
+    return Encoded(content, {"Content-Type": "application/octet-stream"})

@@ -1,0 +1,24 @@
+"""Requests of an ASGI application, without a server."""
+
+from __future__ import annotations
+
+import asyncio
+
+from support import require
+
+httpx = require("httpx")
+
+
+class Asking:
+    """A client of an application: ``asking("/meta", path="/x")``."""
+
+    def __init__(self, app):
+        self.app = app
+
+    def __call__(self, address, *, method="GET", headers=None, **parameters):
+        async def ask():
+            transport = httpx.ASGITransport(self.app)
+            async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
+                return await client.request(method, address, params=parameters, headers=headers)
+
+        return asyncio.run(ask())
