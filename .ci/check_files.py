@@ -17,7 +17,7 @@ LIMIT = 512_000
 TOP = {
     *(".ci", ".gitignore", ".importlinter", ".pre-commit-config.yaml"),
     *("CHANGELOG.md", "CONTRIBUTING.md", "LICENSE", "MANIFEST.in", "README.md"),
-    *("benchmarks", "changelog.d", "docs", "dosna", "examples", "findings", "tests"),
+    *("benchmarks", "changelog.d", "docs", "dosna", "examples", "findings", "tests", "web"),
     *("ceph.sample.conf", "sage.sample.conf", "mkdocs.yml", "pyproject.toml", "setup.cfg"),
     *("run_mpi.sh", "run_tests.sh", "venv.sh"),
 }
