@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from math import prod
 from typing import Any
 
 import awkward as ak
@@ -15,7 +16,7 @@ import h5py
 import numpy as np
 
 from dosna.columns.description import escape
-from dosna.columns.layout import columns, plain_form
+from dosna.columns.layout import Column, columns, plain_form
 from dosna.columns.splitting import decompose
 from dosna.delivery.transform.writing import columns_of
 
@@ -23,6 +24,9 @@ __all__ = ["Hdf5Writer"]
 
 FORM = "awkward_form"
 """The attribute of a branch that has the form of its elements, as JSON."""
+
+_CHUNK = 64 << 10
+"""The bytes of a chunk."""
 
 
 class Hdf5Writer:
@@ -53,7 +57,7 @@ class Hdf5Writer:
                     _path(field, column.path),
                     data=np.zeros((int(column.is_offsets), *column.inner), column.dtype),
                     maxshape=(None, *column.inner),
-                    chunks=True,
+                    chunks=_chunk(column),
                 )
             if escape(field) not in self._tree:  # a record without fields
                 self._tree.create_group(escape(field))
@@ -74,6 +78,12 @@ class Hdf5Writer:
 
     def close(self) -> None:
         self._file.close()
+
+
+def _chunk(column: Column) -> tuple[int, ...]:
+    # h5py's own choice for the offsets of no lists is one element.
+    row = column.dtype.itemsize * prod(column.inner)
+    return (max(1, _CHUNK // max(1, row)), *(max(1, extent) for extent in column.inner))
 
 
 def _path(field: str, inner: str) -> str:

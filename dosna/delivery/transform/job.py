@@ -39,4 +39,18 @@ def _raw(job: Mapping[str, Any], log: Callable[[str], None]) -> int:
         return write(job["output"], job["format"], found, objects)
 
 
-_KINDS = {"uproot-raw": _raw}
+def _program(job: Mapping[str, Any], log: Callable[[str], None]) -> int:
+    from dosna.delivery.transform import code
+    from dosna.delivery.transform.writing import write
+
+    selection = job["selection"]
+    if job["codegen"] == "python":
+        function = code.function_of_source(code.source_of(selection))
+    else:
+        function = code.function_of_query(selection)
+    one = not job["format"].startswith("root-")
+    found = code.parts_of(function, job["input"], job["shown"], one, log)
+    return write(job["output"], job["format"], found)
+
+
+_KINDS = {"uproot-raw": _raw, "uproot": _program, "python": _program}

@@ -6,10 +6,14 @@ import os
 import shutil
 import stat
 import tempfile
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import BinaryIO
 
+from dosna.delivery.transform.client import server_of
 from dosna.delivery.transform.request import TransformRequest
-from dosna.errors import SourceNotFoundError, WorkerError
+from dosna.delivery.transform.sandbox import lacking
+from dosna.delivery.transform.staging import staged
+from dosna.errors import ConfigurationError, DosnaError, WorkerError
 
 __all__ = ["TransformResult", "transform"]
 
@@ -59,31 +63,66 @@ def transform(request: TransformRequest) -> TransformResult:
     RefusedError
         The format cannot hold the result.
     WorkerError
-        A limit was exceeded, or the process died.
+        A limit was exceeded, or the process died. What the selection has printed is a note
+        (``__notes__``) of each error.
+    ConfigurationError
+        This machine cannot confine selections.
     """
-    from dosna.delivery.transform.job import run_job
-
-    target = os.path.join(request.folder, request.name)
     scratch = tempfile.mkdtemp(prefix=".transform-", dir=request.folder)
-    lines: list[str] = []
     try:
-        if not os.path.exists(request.source):
-            raise SourceNotFoundError(f"{request.source} does not exist: check its path")
-        made = os.path.join(scratch, "result")
-        job = {
-            "codegen": request.codegen,
-            "selection": request.selection,
-            "format": request.format,
-            "input": os.path.abspath(request.source),
-            "shown": request.source,
-            "output": made,
-            "step": int(request.limits.memory) // 16,
-        }
-        rows = run_job(job, lines.append)
-        status = os.lstat(made)
-        if not stat.S_ISREG(status.st_mode):
-            raise WorkerError(f"the result of {request.source} is not a file")
-        os.replace(made, target)
+        return _transform(request, scratch)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
-    return TransformResult(target, status.st_size, rows, "\n".join(lines))
+
+
+def _transform(request: TransformRequest, scratch: str) -> TransformResult:
+    if not request.unconfined and (why := lacking()):
+        raise ConfigurationError(
+            f"selections carry code, and cannot be confined here: {why}. Run them elsewhere, or "
+            "permit unconfined selections of users whom you trust."
+        )
+    limits = asdict(request.limits)
+    work = os.path.join(scratch, "work")
+    os.mkdir(work)
+    made = os.path.join(work, "result")
+    job = {
+        "codegen": request.codegen,
+        "selection": request.selection,
+        "format": request.format,
+        "input": staged(request, scratch),
+        "shown": request.source,
+        "output": made,
+        "scratch": work,
+        "step": limits["memory"] // 16,
+        "limits": limits,
+        "strict": not request.unconfined,
+    }
+    with open(os.path.join(scratch, "log"), "w+b") as log:
+        try:
+            rows = server_of().run(job, log.fileno())
+        except DosnaError as error:
+            if text := _tail(log, request.limits.log):
+                error.add_note(text)
+            raise
+        text = _tail(log, request.limits.log)
+    size = _size_of(made, request)
+    target = os.path.join(request.folder, request.name)
+    os.replace(made, target)
+    return TransformResult(target, size, rows, text)
+
+
+def _tail(log: BinaryIO, count: int) -> str:
+    """Return the end of a log."""
+    log.seek(max(0, log.seek(0, os.SEEK_END) - count))
+    return log.read().decode("utf-8", "replace").strip()
+
+
+def _size_of(path: str, request: TransformRequest) -> int:
+    """Return the size of a result, which must be a file and nothing else."""
+    try:
+        status = os.lstat(path)
+    except FileNotFoundError:
+        status = None
+    if status is None or not stat.S_ISREG(status.st_mode) or status.st_nlink != 1:
+        raise WorkerError(f"the selection on {request.source} has left no file as its result")
+    return status.st_size

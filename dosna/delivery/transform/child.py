@@ -1,0 +1,102 @@
+"""The process that runs one selection on one file, from the fork to its end."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import json
+import os
+import resource
+import socket
+import sys
+import tempfile
+import traceback
+from typing import Any
+
+from dosna.delivery.transform.job import run_job
+from dosna.delivery.transform.sandbox import Bounds, confine
+from dosna.errors import DosnaError
+
+__all__ = ["serve_job"]
+
+_TEXT = 4000
+"""The most characters of an error."""
+
+_FULL = (errno.EFBIG, errno.ENOSPC, errno.EDQUOT)
+
+
+def serve_job(answers: int, log: int) -> int:
+    """Read a job from a socket, confine this process, run the job, and answer.
+
+    Parameters
+    ----------
+    answers : int
+        The socket. It has the job as a line of JSON, and gets a line with ``rows`` or ``error``.
+    log : int
+        The file for what the selection prints.
+
+    Returns
+    -------
+    int
+        The exit code.
+    """
+    _take_handles(answers, log)
+    with socket.socket(fileno=3) as connection:
+        with connection.makefile("rb") as lines:
+            job = json.loads(lines.readline())
+        try:
+            _confine(job)
+            answer: dict[str, Any] = {"rows": run_job(job, _log)}
+        except BaseException as error:
+            answer = {"error": _described(error)}
+        sys.stdout.flush()
+        sys.stderr.flush()
+        connection.sendall(json.dumps(answer).encode() + b"\n")
+    return 0
+
+
+def _take_handles(answers: int, log: int) -> None:
+    """Keep the two handles as 3, 1 and 2, and close all others."""
+    os.setsid()
+    nothing = os.open(os.devnull, os.O_RDONLY)
+    # First to where no target is.
+    kept = [fcntl.fcntl(handle, fcntl.F_DUPFD, 10) for handle in (nothing, log, log, answers)]
+    for target, handle in enumerate(kept):
+        os.dup2(handle, target, inheritable=False)
+    os.closerange(4, resource.getrlimit(resource.RLIMIT_NOFILE)[0])
+
+
+def _confine(job: dict[str, Any]) -> None:
+    os.umask(0o077)
+    os.chdir(job["scratch"])
+    os.environ["HOME"] = os.environ["TMPDIR"] = tempfile.tempdir = job["scratch"]
+    limits = job["limits"]
+    confine(
+        Bounds(
+            (job["input"],),
+            (job["scratch"],),
+            limits["seconds"],
+            limits["memory"],
+            limits["disk"],
+        ),
+        job["strict"],
+    )
+
+
+def _log(text: str) -> None:
+    print(text, flush=True)
+
+
+def _described(error: BaseException) -> list[str]:
+    """Return the name of an error of dosna, and its text, for what was raised."""
+    text = " ".join(str(error).split())
+    if isinstance(error, DosnaError):
+        kind = type(error).__name__
+    elif isinstance(error, MemoryError) or "memory allocation failed" in text:
+        kind, text = "WorkerError", "memory"
+    elif isinstance(error, OSError) and error.errno in _FULL:
+        kind, text = "WorkerError", "disk"
+    else:
+        traceback.print_exception(error)
+        kind, text = "WorkerError", f"{type(error).__name__}: {text}"
+    return [kind, text[:_TEXT]]

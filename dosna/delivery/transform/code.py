@@ -1,0 +1,164 @@
+"""Selections that are programs: a Python function, or what func_adl makes of a query."""
+
+from __future__ import annotations
+
+import base64
+import errno
+import linecache
+import textwrap
+import traceback
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import awkward as ak
+import numpy as np
+
+from dosna.delivery.transform.writing import Part
+from dosna.errors import DosnaError, QueryError, SourceNotFoundError, UnknownNameError
+
+__all__ = ["function_of_query", "function_of_source", "parts_of", "source_of"]
+
+FUNCTION = "run_query"
+"""The function that a source defines. It is called with the path of the file."""
+
+TREE = "servicex"
+"""The name of the tree of a result that has no names."""
+
+_FILE = "<selection>"
+
+
+def source_of(selection: str) -> str:
+    """Return the source of a Python selection.
+
+    Raises
+    ------
+    QueryError
+        The text is not the base64 of UTF-8.
+    """
+    try:
+        return textwrap.dedent(base64.b64decode(selection, validate=True).decode())
+    except ValueError as error:
+        raise QueryError(f"the selection is not Python source in base64: {error}") from None
+
+
+def function_of_source(source: str) -> Callable[..., Any]:
+    """Run a source, and return the function that it defines.
+
+    Raises
+    ------
+    QueryError
+        The source cannot be parsed, fails, or has no such function.
+    """
+    try:
+        code = compile(source, _FILE, "exec")
+    except (SyntaxError, ValueError) as error:
+        raise QueryError(f"the source of the selection cannot be parsed: {error}") from None
+    linecache.cache[_FILE] = (len(source), None, source.splitlines(True), _FILE)
+    names: dict[str, Any] = {"__name__": "generated_transformer"}
+    _guarded(lambda: exec(code, names))
+    function = names.get(FUNCTION)
+    if not callable(function):
+        there = sorted(name for name, value in names.items() if callable(value)) or ["nothing"]
+        raise QueryError(
+            f"the selection must define a function {FUNCTION}: it defines {', '.join(there)}"
+        )
+    return function  # type: ignore[no-any-return]
+
+
+def function_of_query(query: str) -> Callable[..., Any]:
+    """Return the function that func_adl makes of a query in qastle.
+
+    Raises
+    ------
+    QueryError
+        The query cannot be parsed, or has what func_adl_uproot does not translate.
+    """
+    from func_adl_uproot.translation import generate_python_source
+
+    try:
+        source = generate_python_source(query, FUNCTION)
+    except Exception as error:
+        text = " ".join(str(error).split())[:500]
+        raise QueryError(
+            f"the func_adl query cannot be translated ({type(error).__name__}: {text})"
+        ) from error
+    return function_of_source(source)
+
+
+def parts_of(
+    function: Callable[..., Any], path: str, shown: str, one: bool, log: Callable[[str], None]
+) -> list[Part]:
+    """Call a function with a file, and return what it has made as trees.
+
+    Parameters
+    ----------
+    function : callable
+        The function. It returns an array, or arrays by the names of trees.
+    path : str
+        The file.
+    shown : str
+        The location that errors name.
+    one : bool
+        True to keep the first tree only, for formats with one table.
+    log : callable
+        Takes notices for the user.
+
+    Raises
+    ------
+    QueryError
+        The function failed, or returned something else.
+    """
+    found = _guarded(lambda: function(path), shown)
+    trees = found if isinstance(found, Mapping) else {TREE: found}
+    for name, array in trees.items():
+        if not isinstance(array, (ak.Array, np.ndarray)):
+            raise QueryError(
+                f"the function of the selection must return an awkward array, or a dict of them "
+                f"by the names of trees, and not {type(array).__name__}"
+                + (f" for {name!r}" if isinstance(found, Mapping) else "")
+            )
+    if not trees:
+        raise QueryError("the function of the selection returned no trees")
+    if one and len(trees) > 1:
+        first, *others = trees
+        log(f"only the tree {first} is in the result: {', '.join(others)} need root-file")
+        trees = {first: trees[first]}
+    return [_part(str(name), ak.Array(array)) for name, array in trees.items()]
+
+
+def _part(name: str, array: Any) -> Part:
+    return Part(name, lambda: iter([array]), lambda: array[:0])
+
+
+def _guarded(call: Callable[[], Any], shown: str = "the file") -> Any:
+    """Call code of users, and make what it raises errors that say where."""
+    try:
+        return call()
+    except (MemoryError, DosnaError):
+        raise
+    except Exception as error:
+        raise _explained(error, shown) from error
+    except BaseException as error:
+        raise QueryError(f"the selection ended its process ({type(error).__name__})") from error
+
+
+def _explained(error: Exception, shown: str) -> DosnaError:
+    traceback.print_exc()
+    text = " ".join(str(error).split())[:1000]
+    frames = [one for one in traceback.extract_tb(error.__traceback__) if one.filename == _FILE]
+    where = f", in line {frames[-1].lineno}: {frames[-1].line}" if frames else ""
+    where = where[:300]
+    if type(error).__name__ == "KeyInFileError":
+        keys = [str(key) for key in getattr(error, "keys", None) or []]
+        has = f": it has {', '.join(keys[:20])}" if keys else f" ({text})"
+        missing = f"there is no {getattr(error, 'key', '')!r} in {shown}{has}{where}"
+        return SourceNotFoundError(missing)
+    if type(error).__name__ == "FieldNotFoundError" or "no field named" in text:
+        return UnknownNameError(f"the selection names a column that is not there: {text}{where}")
+    denied = isinstance(error, OSError) and error.errno in (errno.EACCES, errno.EPERM)
+    hint = (
+        ". A selection may read its file, write to its temporary folder, and do nothing else"
+        if denied
+        else ""
+    )
+    return QueryError(f"the selection raised {type(error).__name__} ({text}){where}{hint}")

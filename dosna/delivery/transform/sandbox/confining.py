@@ -1,0 +1,124 @@
+"""All that confines a process, in its order."""
+
+from __future__ import annotations
+
+import os
+import resource
+import sys
+import sysconfig
+from collections.abc import Iterable
+from contextlib import suppress
+from dataclasses import dataclass
+
+from dosna.delivery.transform.sandbox import kernel, landlock, seccomp
+from dosna.errors import ConfigurationError
+
+__all__ = ["Bounds", "confine", "lacking", "libraries"]
+
+_SYSTEM = (
+    "/lib", "/lib64", "/usr/lib", "/usr/lib64", "/usr/local/lib", "/etc/ld.so.cache",
+    "/etc/localtime", "/usr/share/zoneinfo", "/sys/devices/system/cpu",
+    "/dev/urandom", "/dev/zero",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Bounds:
+    """What a confined process may use.
+
+    Parameters
+    ----------
+    readable, writable : tuple of str
+        Files and folders, beside the libraries of Python.
+    seconds : float
+        The time of the processor for each of its cores, in seconds.
+    memory : int
+        The bytes that may be allocated beside what is there already.
+    disk : int
+        The most bytes of a file.
+    """
+
+    readable: tuple[str, ...]
+    writable: tuple[str, ...]
+    seconds: float
+    memory: int
+    disk: int
+
+
+def lacking() -> str:
+    """Return what this machine lacks for `confine`; an empty text if it lacks nothing."""
+    if sys.platform != "linux":
+        return f"processes are confined on Linux only, not on {sys.platform}"
+    if not seccomp.supported():
+        return f"the system calls of {os.uname().machine} are not known"
+    if landlock.version() < 1:
+        return (
+            "this kernel has no Landlock: it takes Linux 5.13 or later, with 'landlock' among the "
+            "modules of /sys/kernel/security/lsm"
+        )
+    return ""
+
+
+def libraries() -> tuple[str, ...]:
+    """Return the files and folders that Python and its packages are in."""
+    found = {
+        *_SYSTEM,
+        os.path.dirname(os.path.dirname(os.path.dirname(os.path.dirname(__file__)))),
+    }
+    found.update(path for path in sys.path if path and os.path.isdir(path))
+    found.update(sysconfig.get_paths()[name] for name in ("stdlib", "platstdlib", "purelib"))
+    found.update(os.path.realpath(path) for path in list(found))
+    return tuple(sorted(found))
+
+
+def confine(bounds: Bounds, strict: bool = True) -> None:
+    """Confine this process, which must have one thread of Python, to bounds for good.
+
+    Parameters
+    ----------
+    bounds : Bounds
+        What it may use.
+    strict : bool
+        False to go on where the kernel cannot confine it; resources have limits even so.
+
+    Raises
+    ------
+    ConfigurationError
+        The kernel lacks something, and `strict` is True.
+    """
+    if strict and (why := lacking()):
+        raise ConfigurationError(f"a selection cannot be confined: {why}")
+    kernel.forbid_new_privileges()
+    _limit(bounds)
+    readable, writable = (*libraries(), *bounds.readable), (*bounds.writable, "/dev/null")
+    with suppress(*(() if strict else (OSError,))):
+        landlock.restrict(readable, writable)
+    kernel.drop_capabilities()
+    if seccomp.supported():
+        seccomp.refuse_calls()
+
+
+def _limit(bounds: Bounds) -> None:
+    cores = len(os.sched_getaffinity(0))
+    limits: Iterable[tuple[int, int]] = (
+        (resource.RLIMIT_CORE, 0),
+        (resource.RLIMIT_CPU, int(bounds.seconds * cores) + 1),
+        (resource.RLIMIT_DATA, _allocated() + bounds.memory),
+        (resource.RLIMIT_FSIZE, bounds.disk),
+        (resource.RLIMIT_NOFILE, 256),
+        (resource.RLIMIT_MEMLOCK, 0),
+        (resource.RLIMIT_MSGQUEUE, 0),
+    )
+    for limit, value in limits:
+        hard = resource.getrlimit(limit)[1]
+        value = value if hard == resource.RLIM_INFINITY else min(value, hard)
+        resource.setrlimit(limit, (value, value))
+
+
+def _allocated() -> int:
+    """Return the bytes that RLIMIT_DATA counts already."""
+    with open("/proc/self/status") as file:
+        for line in file:
+            if line.startswith("VmData:"):
+                return int(line.split()[1]) << 10
+    return 0

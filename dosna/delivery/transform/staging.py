@@ -1,0 +1,85 @@
+"""Sources as local files, for processes that have no network."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator
+from typing import Any
+
+from dosna.delivery.transform.request import TransformRequest
+from dosna.errors import (
+    DosnaError,
+    MissingDependencyError,
+    SourceError,
+    SourceNotFoundError,
+    WorkerError,
+)
+from dosna.io.opening import open_bytes
+from dosna.sources.errors import Converting
+
+__all__ = ["staged"]
+
+_BLOCK = 8 << 20
+
+
+def staged(request: TransformRequest, folder: str) -> str:
+    """Return the path of a source's file: its own, or that of a copy.
+
+    Parameters
+    ----------
+    request : TransformRequest
+        The request.
+    folder : str
+        The folder for copies.
+
+    Raises
+    ------
+    SourceNotFoundError, SourceError
+        The file does not exist, or cannot be read.
+    WorkerError
+        The copy took longer than the limit of time.
+    """
+    source = request.source.removeprefix("file://")
+    if "://" not in source:
+        if not os.path.isfile(source):
+            raise SourceNotFoundError(f"{source} is not a file: check its path")
+        return os.path.realpath(source)
+    path = os.path.join(folder, "input")
+    latest = time.monotonic() + request.limits.seconds
+    with Converting(lambda error: _explained(error, source)), open(path, "wb") as copy:
+        for block in _blocks(request, source):
+            copy.write(block)
+            if time.monotonic() > latest:
+                raise WorkerError(
+                    f"{source} could not be copied within the limit of {request.limits.seconds:g} "
+                    "seconds"
+                )
+    return path
+
+
+def _blocks(request: TransformRequest, source: str) -> Iterator[Any]:
+    if source.startswith("s3://"):
+        file = open_bytes(source, request.s3)
+        try:
+            for start in range(0, file.size, _BLOCK):
+                yield file.read(start, min(_BLOCK, file.size - start))
+        finally:
+            file.close()
+        return
+    import fsspec
+
+    with fsspec.open(source, "rb") as stream:
+        while block := stream.read(_BLOCK):
+            yield block
+
+
+def _explained(error: Exception, source: str) -> DosnaError:
+    text = " ".join(str(error).split())[:300]
+    if isinstance(error, ImportError):
+        return MissingDependencyError(f"{source} needs a package that is not installed: {text}")
+    if isinstance(error, FileNotFoundError):
+        return SourceNotFoundError(f"{source} does not exist: check its address")
+    return SourceError(
+        f"{source} cannot be read ({type(error).__name__}: {text}): check its address"
+    )
