@@ -1,7 +1,7 @@
 """The command ``dosna``: look at datasets, move them in, out and around, check and delete them.
 
 It uses the public interface of dosna only. Exit codes are 0, 1 (it failed, or a difference was
-found), 2 (wrong arguments), 130 (interrupted) and 141 (nobody reads the output).
+found), 2 (wrong arguments), 130 (interrupted), 141 (nobody reads the output) and 143 (SIGTERM).
 """
 
 from __future__ import annotations
@@ -9,10 +9,12 @@ from __future__ import annotations
 import argparse
 import os
 import re
+import signal
 import sys
+import threading
 import traceback
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 
 from dosna.cli.console import Console, open_standard_streams
 from dosna.cli.parser import make_parser
@@ -21,7 +23,7 @@ from dosna.errors import ConfigurationError, MissingDependencyError
 
 __all__ = ["main"]
 
-FAILED, USAGE, INTERRUPTED, BROKEN_PIPE = 1, 2, 130, 141
+FAILED, USAGE, INTERRUPTED, BROKEN_PIPE, TERMINATED = 1, 2, 130, 141, 143
 
 # The names of options in errors of the Python interface, and the options of the command.
 _IN_OPTIONS = {
@@ -64,7 +66,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     console = Console(
         speaks=ranks.first, quiet=arguments.quiet, as_json=arguments.json, debug=arguments.debug
     )
-    with console:
+    with console, _terminable():
         code, message = _run(arguments, console)
         code, message = ranks.settle(code, message)
         if message is not None:
@@ -72,10 +74,38 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _finish(code)
 
 
+class _Terminated(KeyboardInterrupt):
+    """An error raised by SIGTERM, which ends work in the way of Ctrl-C."""
+
+
+@contextmanager
+def _terminable() -> Iterator[None]:
+    """Let SIGTERM end a command as Ctrl-C does: nothing unfinished is left. A second one kills."""
+    own = os.getpid()
+
+    def end(number: int, frame: object) -> None:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        if os.getpid() != own:  # a forked worker, which has nothing to tidy
+            os.kill(os.getpid(), signal.SIGTERM)
+        raise _Terminated
+
+    main = threading.current_thread() is threading.main_thread()
+    if not main or signal.getsignal(signal.SIGTERM) != signal.SIG_DFL:
+        yield
+        return
+    signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
 def _run(arguments: argparse.Namespace, console: Console) -> tuple[int, str | None]:
     """Run a command; return its exit code, and a message if it failed."""
     try:
         return arguments.run(arguments, console), None
+    except _Terminated:
+        return TERMINATED, _explained("terminated", arguments)
     except KeyboardInterrupt:
         return INTERRUPTED, _explained("interrupted", arguments)
     except BrokenPipeError:

@@ -8,14 +8,12 @@ when it is complete.
 from __future__ import annotations
 
 import errno
-import hashlib
 import os
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from dosna.backends.folders.exchange import exchange
 from dosna.backends.folders.handle import FolderHome
 from dosna.core.request import ExportRequest
 from dosna.errors import (
@@ -29,8 +27,8 @@ from dosna.errors import (
     StorageError,
 )
 from dosna.export.job import Job
-from dosna.io.files import disk, remove_folder, sync_folder
-from dosna.io.processes import maker, maker_has_ended
+from dosna.io.files import disk
+from dosna.io.unfinished import discard, finish, name_unfinished
 
 if TYPE_CHECKING:
     from dosna.array.dataset import EngineDataset
@@ -39,9 +37,6 @@ if TYPE_CHECKING:
 
 __all__ = ["SUFFIXES", "export"]
 
-
-_PART, _OLD = ".part", ".old"
-_LONGEST = 180
 
 Writer = Callable[[Job, str, "Report | None"], None]
 """A function that writes a job to a new path, and reports the number of chunks done."""
@@ -180,7 +175,7 @@ def _readable(
 @contextmanager
 def _appearing(path: str, runner: Runner, overwrite: bool) -> Iterator[str]:
     """Yield a path beside `path`; rename it to `path` at the end, or remove it on failure."""
-    folder, name = os.path.split(path)
+    folder = os.path.dirname(path)
 
     def begin() -> str:
         if not os.path.isdir(folder):
@@ -188,30 +183,23 @@ def _appearing(path: str, runner: Runner, overwrite: bool) -> Iterator[str]:
                 errno.ENOENT, f"cannot write {path}: {folder} is not a folder; make it first"
             )
         with disk(f"look into {folder}"):
-            _sweep(folder, path)
+            part = name_unfinished(path)
         _check_free(path, overwrite)
-        return os.path.join(folder, f"{_hidden(name)}{maker()}{_PART}")
+        return part
 
-    def finish() -> None:
+    def end() -> None:
         with disk(f"write {path}"):
-            if os.path.isfile(part):
-                with open(part, "rb") as file:
-                    os.fsync(file.fileno())
             _check_free(path, overwrite)
-            if os.path.isdir(path) or os.path.isdir(part):
-                _replace_folder(part, path)
-            else:
-                os.replace(part, path)
-            sync_folder(folder)
+            finish(part, path)
 
     part = runner.once(begin)
     try:
         with disk(f"write {path}"):
             yield part
-        runner.once(finish)
+        runner.once(end)
     except BaseException:
         # Not through the runner: after an interruption the other processes may not call it.
-        _remove(part)
+        discard(part)
         raise
 
 
@@ -220,56 +208,3 @@ def _check_free(path: str, overwrite: bool) -> None:
         raise DatasetExistsError(
             f"{path} exists: choose another name, or replace it by overwrite=True"
         )
-
-
-def _hidden(name: str) -> str:
-    """Return the beginning of the names of unfinished files."""
-    if len(os.fsencode(name)) > _LONGEST:
-        name = hashlib.sha256(os.fsencode(name)).hexdigest()[:16]
-    return f".{name}."
-
-
-def _sweep(folder: str, path: str) -> None:
-    """Remove files of processes that were killed while they exported to this path.
-
-    A file is kept if its name does not tell its maker, or if its maker may still be running.
-    """
-    start = _hidden(os.path.basename(path))
-    left = {name.removesuffix(_OLD) for name in os.listdir(folder) if name.startswith(start)}
-    for name in left:
-        if not name.endswith(_PART) or not maker_has_ended(name[len(start) : -len(_PART)]):
-            continue
-        part = os.path.join(folder, name)
-        old = part + _OLD
-        if os.path.lexists(old) and not os.path.lexists(path):
-            # Killed between the two steps of `_replace_folder`: the new folder is whole.
-            os.rename(part if os.path.lexists(part) else old, path)
-        _remove(part)
-        _remove(old)
-
-
-def _replace_folder(part: str, path: str) -> None:
-    """Put `part` in the place of `path`, where one of them is a folder.
-
-    Renaming alone cannot replace a folder.
-    """
-    if not os.path.lexists(path):
-        os.rename(part, path)
-        return
-    if exchange(part, path):
-        _remove(part)
-        return
-    old = part + _OLD
-    os.rename(path, old)
-    try:
-        os.rename(part, path)
-    except BaseException:
-        with suppress(OSError):
-            os.rename(old, path)
-        raise
-    _remove(old)
-
-
-def _remove(path: str) -> None:
-    with suppress(OSError):  # the next export to that path will remove it
-        remove_folder(path)

@@ -5,12 +5,12 @@ from __future__ import annotations
 import errno
 import json
 import os
-import secrets
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from typing import Any, BinaryIO
 
 from dosna.errors import ConfigurationError
+from dosna.io.unfinished import discard, finish, name_unfinished
 from dosna.query.query import Query
 from dosna.query.tables import arrow
 
@@ -139,27 +139,17 @@ def _appearing(path: str, overwrite: bool) -> Iterator[BinaryIO]:
     """Open a file that gets its name at the end, if nothing fails."""
     if not overwrite and os.path.lexists(path):
         raise FileExistsError(f"{path} exists: choose another name, or overwrite=True")
-    folder, name = os.path.split(path)
-    part = os.path.join(folder, f".{name}.{secrets.token_hex(4)}.part")
+    part = ""
     try:
+        part = name_unfinished(path)
         with open(part, "xb") as stream:
             yield stream
-        if not overwrite:
-            # Unlike a renaming, this does not replace what has appeared meanwhile.
-            try:
-                os.link(part, path)
-                return
-            except FileExistsError:
-                raise
-            except OSError:
-                pass  # the file system has no links
-        os.replace(part, path)
+        finish(part, path, overwrite)
     except OSError as error:
         # The name that the caller knows, in errors of the other one, and in those of full disks.
         unnamed = error.filename is None and error.errno in _FULL
-        if unnamed or error.filename == part:
+        if unnamed or (part and error.filename == part):
             raise type(error)(error.errno, error.strerror, path) from error
         raise
     finally:
-        with suppress(FileNotFoundError):
-            os.unlink(part)
+        discard(part)

@@ -125,28 +125,47 @@ def test_index_and_explain(run, store):
     assert "zones of run" in run("query", store, "run > 8", "--explain")
 
 
+ENDED = {
+    signal.SIGINT: (130, "interrupted", ["store"]),
+    signal.SIGTERM: (143, "terminated", ["store"]),
+    signal.SIGKILL: (-9, "", ["store", "unfinished"]),
+}
+
+
 @pytest.mark.slow
-def test_ctrl_c_leaves_no_file(store):
+@pytest.mark.parametrize("signal_number", ENDED, ids=lambda number: number.name)
+@pytest.mark.parametrize("command", ["query", "export"])
+def test_a_command_that_is_ended_leaves_no_file(run, store, command, signal_number):
     script = (
         "import sys, time\n"
         "from dosna.cli import main\n"
         "from dosna.query.scan import Scan\n"
-        "def one(self, piece):\n"
+        "def one(self, *arguments):\n"
         "    print('reads', flush=True)\n"
         "    time.sleep(1000)\n"
         "Scan.one = one\n"
+        "from dosna.export.npy import _WriteBoxes\n"
+        "_WriteBoxes._write = one\n"
         "sys.exit(main(sys.argv[1:]))\n"
     )
+    arguments = {
+        "query": ["query", store, "--to", "a.parquet", "--overwrite"],
+        "export": ["export", f"{store}/run", "a.npy"],
+    }[command]
     with taking_ctrl_c():
         process = subprocess.Popen(
-            [sys.executable, "-c", script, "query", store, "--to", "a.parquet", "--engine", "cpu"],
+            [sys.executable, "-c", script, *arguments, "--engine", "cpu"],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
         )
     assert process.stdout.readline() == "reads\n"
-    process.send_signal(signal.SIGINT)
+    process.send_signal(signal_number)
     _, err = process.communicate(timeout=HANG)
-    assert process.returncode == 130
-    assert "interrupted" in err
-    assert os.listdir() == ["store"]
+    code, word, left = ENDED[signal_number]
+    assert process.returncode == code
+    assert word in err
+    found = ["unfinished" if name.endswith(".part") else name for name in os.listdir()]
+    assert sorted(found) == left
+    run(*arguments)
+    assert sorted(os.listdir()) == [arguments[3 if command == "query" else 2], "store"]

@@ -290,7 +290,7 @@ def test_killed_between_two_steps_of_replacing_a_folder(volume, tmp_path, step):
     """On a file system that cannot exchange two names."""
     path = tmp_path / "out.zarr"
     code = """
-import dosna.export as module
+import dosna.io.unfinished as module
 module.exchange = lambda one, other: False
 rename, step = os.rename, sys.argv[2]
 def renamed(source, target, **options):
