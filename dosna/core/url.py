@@ -8,12 +8,23 @@ from dataclasses import dataclass, field
 
 from dosna.errors import ConfigurationError
 
-__all__ = ["Url"]
+__all__ = ["PASSWORD", "Url", "without_password"]
 
 
 _IN_PATH = "/:@!$'()*,;=+~"
 
 _IN_VALUE = "/:@!$'()*,;+~?"
+
+PASSWORD = re.compile(
+    # Up to the last '@': a password should not contain others, but may.
+    r"(?<=://)([^/@:?#\s]*:)[^\s]*(?=@)|([?&](?:ssl)?password=)[^&#\s]*",
+    re.IGNORECASE,
+)
+
+
+def without_password(url: str) -> str:
+    """Return a URL with stars in place of passwords."""
+    return PASSWORD.sub(lambda found: f"{found[1] or found[2]}***", url)
 
 
 @dataclass(frozen=True)

@@ -9,13 +9,13 @@ from __future__ import annotations
 import dataclasses
 import inspect
 import os
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from dosna.core.options import parse_options
 from dosna.core.sizes import parse_size
+from dosna.core.url import PASSWORD, without_password
 from dosna.errors import ConfigurationError, MissingDependencyError
 
 __all__ = ["KEYS", "SECRET", "Config", "Key"]
@@ -100,7 +100,7 @@ class Config:
                 except ValueError as error:
                     raise ConfigurationError(f"{key}: {error}") from None
         for key in set(KEYS) - SECRET - {"inventory"}:
-            if _PASSWORD.search(str(getattr(self, key))):
+            if PASSWORD.search(str(getattr(self, key))):
                 # The password would appear in messages and in the inventory.
                 raise ConfigurationError(
                     f"{key} has a password in it, which would be shown: give the secrets of S3 "
@@ -252,7 +252,7 @@ def _take(
         if value is None:
             values.pop(key, None)
             continue
-        reveals = key in SECRET or (key == "inventory" and _PASSWORD.search(str(value)))
+        reveals = key in SECRET or (key == "inventory" and PASSWORD.search(str(value)))
         if reveals and not secret:
             raise ConfigurationError(
                 f"{where} has a secret, {key}: put it into the environment as {key.upper()}, or "
@@ -304,15 +304,3 @@ def _from_yaml(path: str) -> dict[str, Any]:
         if isinstance(value, (dict, list)):
             raise ConfigurationError(f"{path}: {key} must be a single value, not several")
     return {str(key): value for key, value in found.items()}
-
-
-_PASSWORD = re.compile(
-    # Up to the last '@': a password should not contain others, but may.
-    r"(?<=://)([^/@:?#\s]*:)[^\s]*(?=@)|([?&](?:ssl)?password=)[^&#\s]*",
-    re.IGNORECASE,
-)
-
-
-def without_password(url: str) -> str:
-    """Return a URL with stars in place of passwords."""
-    return _PASSWORD.sub(lambda found: f"{found[1] or found[2]}***", url)

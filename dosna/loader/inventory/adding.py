@@ -7,8 +7,8 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from dosna.io.database import Database
 from dosna.loader.bucket import Entry
-from dosna.loader.inventory.database import Database
 from dosna.loader.inventory.tables import NOT_YET, PENDING, RUNNING, files
 
 __all__ = ["add"]

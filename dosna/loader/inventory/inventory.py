@@ -10,10 +10,10 @@ from typing import Any
 import sqlalchemy as sa
 
 from dosna.errors import ConfigurationError
+from dosna.io.database import Database
 from dosna.loader.bucket import Entry
 from dosna.loader.inventory import claims, tables
 from dosna.loader.inventory.adding import add
-from dosna.loader.inventory.database import Database
 from dosna.loader.inventory.rows import Claim, Counts, Row
 from dosna.loader.inventory.tables import (
     DIFFERENT,
@@ -50,7 +50,7 @@ class Inventory:
     """
 
     def __init__(self, url: str) -> None:
-        self._database = Database(url)
+        self._database = Database(url, "inventory")
 
     def __repr__(self) -> str:
         return f"<Inventory {self._database.shown}>"
@@ -82,7 +82,7 @@ class Inventory:
             The inventory belongs to other places.
         """
         with self._database.change() as connection:
-            self._database.create_tables(connection)
+            self._database.create_tables(connection, tables.metadata)
             for name, value in places.items():
                 table = tables.places
                 found = connection.scalar(sa.select(table.c.value).where(table.c.name == name))

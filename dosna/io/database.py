@@ -1,4 +1,4 @@
-"""The database of an inventory: SQLite for one machine, PostgreSQL for many."""
+"""A database with rows that processes share: SQLite for one machine, PostgreSQL for many."""
 
 from __future__ import annotations
 
@@ -9,9 +9,8 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 
+from dosna.core.url import without_password
 from dosna.errors import ConfigurationError, MissingDependencyError, StorageError
-from dosna.loader.config import without_password
-from dosna.loader.inventory import tables
 
 __all__ = ["Database"]
 
@@ -25,22 +24,34 @@ class Database:
     Parameters
     ----------
     url : str
-        The URL, see `Inventory`.
+        The URL: ``sqlite:///path`` or ``postgresql://user@host/database``.
+    what : str
+        What is in the database, for messages.
+    extra : str
+        The extra of dosna that brings the drivers.
+
+    Raises
+    ------
+    ConfigurationError
+        The URL names another kind of database, or is not a URL.
+    MissingDependencyError
+        The driver of that database is not installed.
     """
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, what: str, extra: str = "postgresql") -> None:
+        self.what = what
         self.shown = without_password(url)
         try:
             parsed = sa.make_url(url)
         except (sa.exc.ArgumentError, ValueError):
             raise ConfigurationError(
-                f"inventory {self.shown!r} is not the URL of a database: use sqlite:///path or "
+                f"{what} {self.shown!r} is not the URL of a database: use sqlite:///path or "
                 "postgresql://user@host/database"
             ) from None
         kind = parsed.get_backend_name()
         if kind not in ("sqlite", "postgresql"):
             raise ConfigurationError(
-                f"inventory {self.shown!r} is in a database of kind {kind!r}, which is not "
+                f"{what} {self.shown!r} is in a database of kind {kind!r}, which is not "
                 "supported: use sqlite:///path or postgresql://user@host/database"
             )
         self._sqlite = kind == "sqlite"
@@ -50,7 +61,7 @@ class Database:
         if self._sqlite:
             if parsed.database in (None, "", ":memory:"):
                 raise ConfigurationError(
-                    "an inventory cannot be in memory, where other processes do not see it: use "
+                    f"{what} cannot be in memory, where other processes do not see it: use "
                     "sqlite:///path"
                 )
             options["connect_args"] = {"timeout": _BUSY_SECONDS}
@@ -60,7 +71,7 @@ class Database:
             self._engine = sa.create_engine(parsed, **options)
         except ImportError as error:
             raise MissingDependencyError(
-                f"inventory {self.shown!r} needs {error.name}: pip install 'dosna[postgresql]'"
+                f"{what} {self.shown!r} needs {error.name}: pip install 'dosna[{extra}]'"
             ) from error
         if self._sqlite:
             sa.event.listen(self._engine, "connect", _prepare_sqlite)
@@ -89,14 +100,14 @@ class Database:
         except sa.exc.SQLAlchemyError as error:
             cause = str(getattr(error, "orig", None) or error).strip().splitlines()
             raise StorageError(
-                f"inventory {self.shown} cannot be used: {cause[0] if cause else 'no reason'}"
+                f"{self.what} {self.shown} cannot be used: {cause[0] if cause else 'no reason'}"
             ) from None
 
-    def create_tables(self, connection: sa.Connection) -> None:
+    def create_tables(self, connection: sa.Connection, metadata: sa.MetaData) -> None:
         """Create the tables that do not exist. Others that do the same wait for its end."""
         if not self._sqlite:
             connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_LOCK)))
-        tables.metadata.create_all(connection)
+        metadata.create_all(connection)
 
     def insert_new(self, table: sa.Table, key: str) -> Any:
         """Return an INSERT that leaves out rows whose key exists."""
