@@ -1,1 +1,42 @@
-"""Delivery on demand: a service that makes small columnar files of selections of large ones."""
+"""Delivery on demand: a service that runs selections on files and hands out small columnar files.
+
+It speaks the protocol of ServiceX, so that its client, ``servicex``, works with it unchanged. The
+parts are:
+
+`dosna.delivery.front`
+    HTTP: the calls of the protocol, the pages, users and their tokens.
+`dosna.delivery.finders`
+    from the identifier of a dataset to its files, within what is served.
+`dosna.delivery.state`
+    requests, with a row for each file, in a database.
+`dosna.delivery.running`
+    carrying requests out, by workers of this machine or of a Dask cluster.
+`dosna.delivery.transform`
+    one file and a selection become one file of columns, in a confined process.
+`dosna.delivery.objects`
+    the results, and the façade of S3 that hands them out.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from dosna.errors import MissingDependencyError
+
+__all__ = ["Service", "Settings"]
+
+_PLACES = {"Service": "service", "Settings": "settings"}
+
+
+def __getattr__(name: str) -> Any:
+    # fastapi and sqlalchemy are imported when they are needed.
+    if name not in _PLACES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module
+
+    try:
+        return getattr(import_module(f"dosna.delivery.{_PLACES[name]}"), name)
+    except ModuleNotFoundError as error:
+        raise MissingDependencyError(
+            f"a delivery service needs {error.name}: pip install 'dosna[delivery]'"
+        ) from error

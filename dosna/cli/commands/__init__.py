@@ -1,6 +1,7 @@
 """The commands. Each module adds the parsers of its commands by ``add``, and runs them."""
 
 from dosna.cli.commands import (
+    delivery,
     exporting,
     ingesting,
     loader,
@@ -15,7 +16,7 @@ from dosna.cli.commands import (
 __all__ = ["COMMANDS"]
 
 COMMANDS = (
-    *(looking, serving, ingesting, querying, scaling),
+    *(looking, serving, ingesting, querying, scaling, delivery),
     *(exporting, verifying, removing, loader),
 )
 """The modules of the commands, in the order of the help."""

@@ -1,0 +1,89 @@
+"""Finders: from the identifier of a dataset to its files.
+
+A finder is a function of the part of the identifier behind ``SCHEME:`` and of the settings, and
+returns `FoundFile`s in an order that is always the same. `SourceNotFoundError` says that there is
+no such dataset, and other `SourceError`s that the identifier is not one.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from importlib import import_module
+
+from dosna.delivery.finders.allowed import check_source
+from dosna.delivery.settings import Settings
+from dosna.delivery.state.datasets import FoundFile
+from dosna.errors import SourceError, SourceNotFoundError
+
+__all__ = ["FINDERS", "check_source", "find", "split"]
+
+Finder = Callable[[str, Settings], Sequence[FoundFile]]
+
+FINDERS = {
+    "glob": "folders:find_pattern",
+    "folder": "folders:find_folder",
+    "s3": "remote:find_s3",
+    "http": "remote:find_http",
+    "https": "remote:find_http",
+    "xrootd": "remote:find_xrootd",
+    "rucio": "catalogues:find_rucio",
+    "cernopendata": "catalogues:find_opendata",
+    "dosna": "trees:find_trees",
+}
+"""The schemes of identifiers, and their finders: the module in this package and the function."""
+
+_FORM = re.compile(r"([a-z][a-z0-9+.-]*):(.+)", re.DOTALL)
+_NUMBER = re.compile(r"[?&]files=(\d+)$")
+
+
+def split(did: str) -> tuple[str, str, int | None]:
+    """Return the scheme of an identifier, the rest, and how many files are asked for.
+
+    Parameters
+    ----------
+    did : str
+        The identifier, such as ``rucio://user.me:dataset?files=2``.
+
+    Raises
+    ------
+    SourceError
+        There is no finder for it.
+    """
+    number = _NUMBER.search(did)
+    if number:
+        did = did[: number.start()]
+    parts = _FORM.fullmatch(did)
+    if parts is None or parts[1] not in FINDERS:
+        raise SourceError(
+            f"the dataset {did!r} cannot be looked up: it must begin with one of "
+            + ", ".join(f"{name}:" for name in FINDERS)
+        )
+    return parts[1], parts[2], int(number[1]) if number else None
+
+
+def find(did: str, settings: Settings) -> list[FoundFile]:
+    """Look a dataset up.
+
+    Parameters
+    ----------
+    did : str
+        The identifier, without a number of files.
+    settings : Settings
+        What is served.
+
+    Raises
+    ------
+    SourceNotFoundError
+        There is no such dataset, or it has no files.
+    SourceError
+        The identifier is not one, or names what is not served.
+    """
+    scheme, rest, _ = split(did)
+    module, _, name = FINDERS[scheme].partition(":")
+    finder: Finder = getattr(import_module(f"dosna.delivery.finders.{module}"), name)
+    # The scheme of what is a URL itself belongs to it.
+    found = finder(did if scheme in ("s3", "http", "https") else rest, settings)
+    if not found:
+        raise SourceNotFoundError(f"the dataset {did} has no files")
+    return [FoundFile(check_source(file.path, settings), file.size, file.events) for file in found]

@@ -1,0 +1,8 @@
+"""HTTP: the calls of the protocol of ServiceX, the façade of S3, the pages, and users."""
+
+from __future__ import annotations
+
+from dosna.delivery.front.app import make_app
+from dosna.delivery.front.serving import open_server
+
+__all__ = ["make_app", "open_server"]

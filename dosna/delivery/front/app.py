@@ -1,0 +1,118 @@
+"""The application: the calls of the protocol, the pages, and the façade of S3 behind them."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
+from starlette.responses import Response
+from starlette.routing import Route
+
+import dosna
+from dosna.delivery.front import datasets, transformations
+from dosna.delivery.front.context import Front, FrontOf, User
+from dosna.delivery.front.models import CAPABILITIES
+from dosna.delivery.front.tokens import Tokens
+from dosna.delivery.objects.facade import Facade
+from dosna.delivery.service import Service
+from dosna.delivery.transform import CODEGENS
+from dosna.errors import DosnaError, StorageError
+
+__all__ = ["make_app"]
+
+logger = logging.getLogger("dosna.delivery")
+
+
+def make_app(service: Service) -> FastAPI:
+    """Return the application of a service.
+
+    Parameters
+    ----------
+    service : Service
+        The service, which runs.
+
+    Returns
+    -------
+    FastAPI
+        The application. The guard that `open_server` puts before it checks the name of the host.
+    """
+    app = FastAPI(title="dosna delivery", version=dosna.__version__, openapi_url="/openapi.json")
+    users = service.settings.auth == "tokens"
+    app.state.front = Front(
+        service, Tokens(service.settings, service.state.users) if users else None
+    )
+    _add_errors(app)
+    app.include_router(transformations.router)
+    app.include_router(datasets.router)
+    _add_own(app)
+    facade = Facade(service.state, service.place)
+
+    async def read(request: Request) -> Response:
+        found = request.path_params
+        return await facade.answer(request, str(found["bucket"]), found.get("key", ""))
+
+    for path in ("/{bucket:uuid}", "/{bucket:uuid}/", "/{bucket:uuid}/{key:path}"):
+        app.router.routes.append(Route(path, read, methods=["GET", "HEAD"]))
+    return app
+
+
+def _add_own(app: FastAPI) -> None:
+    """Add the calls about the service itself."""
+
+    @app.get("/servicex", tags=["service"])
+    def info(user: User) -> dict[str, Any]:
+        """Return what the service can do."""
+        return {
+            "app-version": dosna.__version__,
+            "code-gen-image": {name: f"dosna/{name}" for name in CODEGENS},
+            "capabilities": CAPABILITIES,
+        }
+
+    @app.post("/token/refresh", tags=["service"])
+    def refresh(request: Request, front: FrontOf) -> dict[str, str]:
+        """Return an access token for a refresh token."""
+        kind, _, token = request.headers.get("authorization", "").partition(" ")
+        if front.tokens is None:
+            raise HTTPException(404, "this service has no users: leave the token out")
+        made = front.tokens.access_token(token.strip()) if kind.lower() == "bearer" else None
+        if made is None:
+            raise HTTPException(401, "the refresh token is not valid: ask for a new one")
+        return {"access_token": made}
+
+    @app.get("/health", tags=["service"])
+    def health(front: FrontOf) -> JSONResponse:
+        """Return whether the service can work."""
+        found = front.service.is_healthy()
+        good = all(found[part] == "good" for part in ("database", "objects"))
+        if front.tokens is not None:
+            # Strangers learn no more.
+            found = {}
+        return JSONResponse({"healthy": good, **found}, 200 if good else 503)
+
+
+def _add_errors(app: FastAPI) -> None:
+    """Answer errors with a message, which the client shows."""
+
+    def told(status: int, message: str, headers: Any = None) -> JSONResponse:
+        return JSONResponse({"message": message}, status, headers)
+
+    @app.exception_handler(HTTPException)
+    def refused(request: Request, error: HTTPException) -> JSONResponse:
+        return told(error.status_code, str(error.detail), error.headers)
+
+    @app.exception_handler(RequestValidationError)
+    def invalid(request: Request, error: RequestValidationError) -> JSONResponse:
+        found = error.errors()[0]
+        where = ".".join(str(part) for part in found["loc"] if part != "body")
+        return told(400, f"the request is not valid: {where or 'body'}: {found['msg']}")
+
+    @app.exception_handler(DosnaError)
+    def failed(request: Request, error: DosnaError) -> JSONResponse:
+        logger.warning("%s %s failed: %s", request.method, request.url.path, error)
+        if isinstance(error, StorageError):
+            return told(503, "the service cannot reach its storage: try again")
+        return told(500, "the service failed: its log says why")

@@ -1,0 +1,103 @@
+"""What every call of the front needs: the service, the user, and the address of the service."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated
+from urllib.parse import urlsplit
+
+from fastapi import Depends, Request
+from starlette.exceptions import HTTPException
+
+from dosna.delivery.front.tokens import NOBODY, Tokens
+from dosna.delivery.service import Service
+from dosna.delivery.state.requests import Row
+
+__all__ = ["COOKIE", "Front", "FrontOf", "User", "front_of", "is_foreign", "user_of"]
+
+COOKIE = "dosna-delivery"
+"""The cookie of the pages, with a refresh token."""
+
+
+@dataclass(frozen=True)
+class Front:
+    """The service behind the front.
+
+    Parameters
+    ----------
+    service : Service
+        The service.
+    tokens : Tokens or None
+        The tokens; None without users.
+    """
+
+    service: Service
+    tokens: Tokens | None
+
+    def base(self, request: Request) -> str:
+        """Return the URL of the service as the client knows it."""
+        given = self.service.settings.public_url
+        return given.rstrip("/") if given else f"{request.url.scheme}://{request.url.netloc}"
+
+    def objects_host(self, request: Request) -> tuple[str, bool]:
+        """Return the host and port of the façade of S3, and whether it speaks TLS."""
+        parts = urlsplit(self.base(request))
+        return parts.netloc, parts.scheme == "https"
+
+    def request_of(self, id: str, user: str) -> Row:
+        """Return a request of a user.
+
+        Raises
+        ------
+        HTTPException
+            There is none.
+        """
+        row = self.service.find(id, user)
+        if row is None:
+            raise HTTPException(404, f"there is no request {id}: it may have been deleted")
+        return row
+
+
+def front_of(request: Request) -> Front:
+    """Return the front of an application."""
+    found: Front = request.app.state.front
+    return found
+
+
+def is_foreign(request: Request) -> bool:
+    """Return whether a page of another site makes a request."""
+    site = request.headers.get("sec-fetch-site", "none")
+    origin = request.headers.get("origin")
+    own = f"{request.url.scheme}://{request.url.netloc}"
+    given = front_of(request).service.settings.public_url or own
+    foreign = origin is not None and origin not in (own, given.rstrip("/"))
+    return foreign or site not in ("none", "same-origin")
+
+
+def user_of(request: Request) -> str:
+    """Return the user who makes a call.
+
+    Raises
+    ------
+    HTTPException
+        The call has no good token, or comes from the page of another site.
+    """
+    if request.method not in ("GET", "HEAD") and is_foreign(request):
+        raise HTTPException(403, "pages of other sites must not change anything here")
+    tokens = front_of(request).tokens
+    if tokens is None:
+        return NOBODY
+    kind, _, token = request.headers.get("authorization", "").partition(" ")
+    user = tokens.user(token.strip()) if kind.lower() == "bearer" else None
+    if user is None:
+        raise HTTPException(
+            401,
+            "the call has no valid access token: give the refresh token as 'token' in "
+            "servicex.yaml",
+            {"WWW-Authenticate": "Bearer"},
+        )
+    return user
+
+
+FrontOf = Annotated[Front, Depends(front_of)]
+User = Annotated[str, Depends(user_of)]

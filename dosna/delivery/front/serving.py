@@ -1,0 +1,46 @@
+"""The HTTP server of a service, behind the guard of `dosna.web`."""
+
+from __future__ import annotations
+
+from urllib.parse import urlsplit
+
+from dosna.delivery.front.app import make_app
+from dosna.delivery.service import Service
+from dosna.errors import ConfigurationError
+from dosna.web import Access, Limits, Server, protect
+from dosna.web.access import is_loopback
+
+__all__ = ["open_server"]
+
+_METHODS = ("GET", "HEAD", "POST", "DELETE")
+
+
+def open_server(service: Service) -> Server:
+    """Return the server of a service, whose port is bound. It answers while it runs.
+
+    Parameters
+    ----------
+    service : Service
+        The service, which runs.
+
+    Raises
+    ------
+    ConfigurationError
+        The service has no users, and its host is not loopback.
+    """
+    settings = service.settings
+    if settings.auth == "tokens":
+        # The application asks for the users' tokens.
+        access = Access(settings.host, None, methods=_METHODS)
+    elif not is_loopback(settings.host):
+        raise ConfigurationError(
+            f"the service would be open to everybody who reaches {settings.host}: give it users "
+            "by auth='tokens', or leave the host out"
+        )
+    else:
+        access = Access.of(settings.host, guarded=False, methods=_METHODS)
+        if settings.public_url:
+            name = urlsplit(settings.public_url).hostname or ""
+            access = Access(access.host, None, (*access.hosts, name), methods=_METHODS)
+    limits = Limits(answer_bytes=None, seconds=None)
+    return Server(protect(make_app(service), access, limits), access, settings.port)

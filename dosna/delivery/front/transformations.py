@@ -1,0 +1,128 @@
+"""The calls about requests."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+from typing import Any
+
+from fastapi import APIRouter, Query, Request
+from starlette.exceptions import HTTPException
+
+import dosna
+from dosna.delivery.front.context import FrontOf, User
+from dosna.delivery.front.models import Submission, result_of, status_of
+from dosna.delivery.running.submitting import Refused
+from dosna.delivery.state.requests import Submitted
+from dosna.delivery.transform import CODEGENS, FORMATS
+
+__all__ = ["router"]
+
+router = APIRouter(prefix="/servicex/transformation", tags=["transformations"])
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+@router.post("")
+def submit(body: Submission, front: FrontOf, user: User) -> dict[str, str]:
+    """Submit a request. Its first file is transformed before the answer, if time permits."""
+    if (body.did is None) == (body.file_list is None):
+        raise HTTPException(400, "a request has either a 'did' or a 'file-list'")
+    if body.file_list is not None and not body.file_list:
+        raise HTTPException(400, "the list of files is empty")
+    if body.codegen not in CODEGENS:
+        raise HTTPException(
+            400, f"there is no code generator {body.codegen!r}: use {', '.join(CODEGENS)}"
+        )
+    if body.result_format not in FORMATS:
+        raise HTTPException(
+            400, f"there is no result format {body.result_format!r}: use {', '.join(FORMATS)}"
+        )
+    if body.result_destination != "object-store":
+        raise HTTPException(
+            400, f"results go to 'object-store' only, not to {body.result_destination!r}"
+        )
+    limit = front.service.settings.files_limit
+    if body.file_list is not None and len(body.file_list) > limit:
+        raise HTTPException(
+            400, f"the request has {len(body.file_list)} files, and the limit is {limit}"
+        )
+    given = None if body.file_list is None else json.dumps(body.file_list)
+    did = body.did or "File List Provided in Request"
+    made = front.service.submit(
+        Submitted(user, body.title, did, given, body.selection, body.codegen, body.result_format)
+    )
+    if isinstance(made, Refused):
+        raise HTTPException(429 if made.status == "Busy" else 400, made.message)
+    return {"request_id": made}
+
+
+@router.get("")
+def list_all(request: Request, front: FrontOf, user: User) -> dict[str, Any]:
+    """Return all requests of the user."""
+    rows = front.service.state.requests.of(user)
+    return {"requests": [_status(row, request, front) for row in rows]}
+
+
+@router.get("/{id}")
+def status(id: str, request: Request, front: FrontOf, user: User) -> dict[str, Any]:
+    """Return how a request stands."""
+    return _status(front.request_of(id, user), request, front)
+
+
+@router.get("/{id}/status")
+def status_also(id: str, request: Request, front: FrontOf, user: User) -> dict[str, Any]:
+    """Return how a request stands."""
+    return status(id, request, front, user)
+
+
+@router.get("/{id}/results")
+def results(
+    id: str,
+    front: FrontOf,
+    user: User,
+    later_than: str | None = None,
+    status: str | None = Query(None, pattern="^(success|failure)$"),
+) -> dict[str, Any]:
+    """Return what came of files, from a time on."""
+    front.request_of(id, user)
+    rows = front.service.state.files.results(id, _microseconds(later_than), status)
+    return {"results": [result_of(row) for row in rows]}
+
+
+@router.get("/{id}/cancel")
+@router.post("/{id}/cancel", include_in_schema=False)
+def cancel(id: str, front: FrontOf, user: User) -> dict[str, str]:
+    """Cancel a request, none of whose results stays."""
+    front.request_of(id, user)
+    front.service.cancel(id)
+    return {"message": f"the request {id} is cancelled"}
+
+
+@router.delete("/{id}")
+def delete(id: str, front: FrontOf, user: User) -> dict[str, str]:
+    """Delete a request with its results."""
+    front.request_of(id, user)
+    front.service.delete(id)
+    return {"message": f"the request {id} is deleted"}
+
+
+def _status(row: Any, request: Request, front: Any) -> dict[str, Any]:
+    host, secured = front.objects_host(request)
+    return status_of(row, dosna.__version__, front.base(request), host, secured)
+
+
+def _microseconds(text: str | None) -> int:
+    """Return a time of ISO 8601 as microseconds since 1970; 0 for earlier ones."""
+    if text is None:
+        return 0
+    try:
+        # A plus that was not escaped arrives as a space.
+        found = datetime.fromisoformat(text.strip().replace(" ", "+") if "T" in text else text)
+    except ValueError:
+        raise HTTPException(400, f"later_than={text!r} is not a time of ISO 8601") from None
+    found = found.replace(tzinfo=found.tzinfo or UTC)
+    if found.year < 1970:
+        return 0
+    since = found - _EPOCH
+    return (since.days * 86400 + since.seconds) * 10**6 + since.microseconds

@@ -1,0 +1,268 @@
+"""The dispatcher: gives files of all running requests to the workers, and records what comes.
+
+Requests take turns. A request has a cursor over its files that are still to do, which are read a
+few at a time, so that what a file costs does not depend on how many there are.
+"""
+
+from __future__ import annotations
+
+import heapq
+import logging
+import threading
+import time
+from collections import deque
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from dosna.delivery.running.jobs import failure, is_passing, job_of
+from dosna.delivery.running.workers import Workers
+from dosna.delivery.settings import Settings
+from dosna.delivery.state.files import Outcome
+from dosna.delivery.state.requests import Row
+from dosna.errors import DosnaError, StorageError, WorkerError
+
+if TYPE_CHECKING:
+    from dosna.delivery.objects import ObjectPlace
+    from dosna.delivery.state import State
+
+__all__ = ["Dispatcher"]
+
+logger = logging.getLogger("dosna.delivery")
+
+_PAGE = 64
+_AHEAD = 2
+"""Files given to the workers, for each of their slots."""
+_IDLE = 5.0
+_MOST_PAUSE = 30.0
+
+
+@dataclass(order=True)
+class _Try:
+    """A file that is tried, again or for the first time."""
+
+    not_before: float
+    request: str
+    number: int
+    path: str = field(compare=False)
+    attempts: int = field(default=0, compare=False)
+    since: float = field(default_factory=time.monotonic, compare=False)
+    began: float = field(default_factory=time.monotonic, compare=False)
+
+
+class _Cursor:
+    """The files of a request that are still to do."""
+
+    def __init__(self, row: Row) -> None:
+        self.row, self.after = row, -1
+        self.page: deque[Any] = deque()
+        self.ended = False
+
+
+class Dispatcher:
+    """A thread that gives files to workers.
+
+    Parameters
+    ----------
+    state : State
+        The tables.
+    place : ObjectPlace
+        The results.
+    workers : Workers
+        The workers.
+    settings : Settings
+        The settings of the service.
+    """
+
+    def __init__(
+        self, state: State, place: ObjectPlace, workers: Workers, settings: Settings
+    ) -> None:
+        self._state, self._place = state, place
+        self._workers, self._settings = workers, settings
+        self._changed = threading.Condition()
+        self._turns: deque[_Cursor] = deque()
+        self._known: dict[str, _Cursor] = {}
+        self._again: list[_Try] = []
+        self._done: deque[tuple[_Try, Future[Outcome]]] = deque()
+        self._busy: dict[str, int] = {}
+        self._stopped = False
+        self._thread = threading.Thread(target=self._run, name="dosna-dispatcher", daemon=True)
+
+    def start(self) -> None:
+        """Begin."""
+        self._thread.start()
+
+    def close(self) -> None:
+        """End; files that are worked on are begun again by the next service."""
+        with self._changed:
+            self._stopped = True
+            self._changed.notify_all()
+        self._thread.join(10)
+
+    def add(self, row: Row) -> None:
+        """Carry out what is still to do of a request."""
+        with self._changed:
+            if row.id not in self._known:
+                self._known[row.id] = cursor = _Cursor(row)
+                self._turns.append(cursor)
+            self._changed.notify_all()
+
+    def drop(self, request: str) -> None:
+        """Begin no more files of a request, and let none of its results stay."""
+        with self._changed:
+            self._known.pop(request, None)
+            self._turns = deque(c for c in self._turns if c.row.id != request)
+            self._again = [t for t in self._again if t.request != request]
+            heapq.heapify(self._again)
+        self._clear(request)
+
+    @property
+    def busy(self) -> int:
+        """The number of files that the workers have."""
+        return sum(self._busy.values())
+
+    # -- the thread -----------------------------------------------------------------------
+
+    def _run(self) -> None:
+        while True:
+            with self._changed:
+                if self._stopped:
+                    return
+                if not self._done and not self._can_begin():
+                    wait = self._again[0].not_before - time.monotonic() if self._again else _IDLE
+                    self._changed.wait(max(0.0, min(wait, _IDLE)))
+            try:
+                self._work()
+            except DosnaError as error:
+                logger.warning("the dispatcher waits: %s", error)
+                time.sleep(1.0)
+            except Exception:
+                logger.exception("the dispatcher failed, and goes on")
+                time.sleep(1.0)
+
+    def _can_begin(self) -> bool:
+        waiting = self._again and self._again[0].not_before <= time.monotonic()
+        return bool(waiting or self._turns) and self.busy < _AHEAD * self._workers.slots
+
+    def _work(self) -> None:
+        """Record what has come, then begin as much as there is room for."""
+        while self._done:
+            tried, future = self._done[0]
+            self._settle(tried, future)
+            # Only now: if the database failed, it is recorded later.
+            self._done.popleft()
+            self._free(tried.request)
+        room = _AHEAD * self._workers.slots - self.busy
+        while room > 0 and (tried := self._next()) is not None:
+            self._begin(tried)
+            room -= 1
+
+    def _next(self) -> _Try | None:
+        """Return the next file to begin; requests take turns."""
+        with self._changed:
+            if self._again and self._again[0].not_before <= time.monotonic():
+                return heapq.heappop(self._again)
+            turns = list(self._turns)
+        for cursor in turns:
+            if not cursor.page and not cursor.ended:
+                found = self._state.files.pending(cursor.row.id, cursor.after, _PAGE)
+                cursor.page.extend(found)
+                cursor.ended = len(found) < _PAGE
+            with self._changed:
+                if cursor not in self._turns:
+                    continue
+                if not cursor.page:
+                    self._turns.remove(cursor)
+                    continue
+                row = cursor.page.popleft()
+                cursor.after = row.number
+                self._turns.remove(cursor)
+                self._turns.append(cursor)
+            return _Try(0.0, cursor.row.id, row.number, row.path)
+        return None
+
+    def _begin(self, tried: _Try) -> None:
+        with self._changed:
+            cursor = self._known.get(tried.request)
+            if cursor is None:
+                return
+            self._busy[tried.request] = self._busy.get(tried.request, 0) + 1
+        tried.began = time.monotonic()
+        job = job_of(cursor.row, tried.number, tried.path, self._settings)
+        future = self._workers.submit(job)
+        future.add_done_callback(lambda done: self._ended(tried, done))
+
+    def _ended(self, tried: _Try, future: Future[Outcome]) -> None:
+        with self._changed:
+            if not future.cancelled():
+                self._done.append((tried, future))
+            self._changed.notify_all()
+
+    def _settle(self, tried: _Try, future: Future[Outcome]) -> None:
+        """Record what came of a file, or try it again."""
+        error = future.exception()
+        if error is None:
+            outcome = future.result()
+        elif self._tries_again(tried, error):
+            return
+        else:
+            outcome = failure(error, tried.began)
+        self._record(tried.request, tried.number, outcome)
+
+    def _record(self, request: str, number: int, outcome: Outcome) -> None:
+        if not self._state.files.record(request, number, outcome):
+            self._clear(request)
+            with self._changed:
+                self._known.pop(request, None)
+            return
+        limit = int(self._settings.bytes_limit)
+        cursor = self._known.get(request)
+        if outcome.nbytes and cursor is not None:
+            owner = cursor.row.owner
+            if self._state.requests.usage(owner)[1] > limit:
+                self._state.requests.end(
+                    request, "Fatal", f"the results of {owner} have more than {limit} bytes"
+                )
+                self.drop(request)
+
+    def _tries_again(self, tried: _Try, error: BaseException) -> bool:
+        """Plan another attempt at a file whose worker or storage failed, if that can help."""
+        if not is_passing(error):
+            return False
+        tried.attempts += 1
+        if isinstance(error, WorkerError):
+            over = tried.attempts >= self._settings.attempts
+        else:
+            over = time.monotonic() - tried.since > self._settings.patience
+        if over:
+            return False
+        pause = min(_MOST_PAUSE, 0.2 * 2**tried.attempts)
+        tried.not_before = time.monotonic() + pause
+        logger.info("%s of %s is tried again: %s", tried.path, tried.request, error)
+        with self._changed:
+            if tried.request in self._known:
+                heapq.heappush(self._again, tried)
+        return True
+
+    def _free(self, request: str) -> None:
+        with self._changed:
+            self._busy[request] -= 1
+            gone = request not in self._known
+            if not self._busy[request]:
+                del self._busy[request]
+                cursor = self._known.get(request)
+                waits = any(t.request == request for t in self._again)
+                if cursor is not None and cursor.ended and not cursor.page and not waits:
+                    del self._known[request]
+        if gone:
+            # It may have been put after the others were deleted.
+            self._clear(request)
+
+    def _clear(self, request: str) -> None:
+        """Delete the results of a request that is gone or was cancelled."""
+        row = self._state.requests.get(request)
+        if row is None or row.status in ("Canceled", "Fatal"):
+            try:
+                self._place.delete(request)
+            except StorageError as error:
+                logger.warning("results of %s stay until the next start: %s", request, error)

@@ -1,0 +1,120 @@
+"""A job: one file of a request, from its source to the place of results."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from dosna.delivery.finders.allowed import check_source
+from dosna.delivery.objects import ObjectPlace, open_place
+from dosna.delivery.settings import Settings
+from dosna.delivery.state.files import Outcome
+from dosna.delivery.state.requests import Row, object_name
+from dosna.delivery.transform import FORMATS, Limits, TransformRequest, TransformResult
+from dosna.errors import ConnectionError, DosnaError, StorageError, WorkerError
+from dosna.io.s3.options import S3Options
+
+__all__ = ["Job", "Transform", "carry_out", "is_passing", "job_of"]
+
+Transform = Callable[[TransformRequest], TransformResult]
+
+_MOST_TEXT = 16 << 10
+
+
+@dataclass(frozen=True)
+class Job:
+    """One file of a request. It may be sent to other processes.
+
+    Parameters
+    ----------
+    request : str
+        The request.
+    number : int
+        The number of the file in the request.
+    source : str
+        The path or URL.
+    codegen, selection, format : str
+        See `dosna.delivery.transform.TransformRequest`.
+    place : ObjectPlace
+        The place of results.
+    settings : Settings
+        The settings of the service.
+    """
+
+    request: str
+    number: int
+    source: str
+    codegen: str
+    selection: str = field(repr=False)
+    format: str
+    place: ObjectPlace = field(repr=False)
+    settings: Settings = field(repr=False)
+
+    @property
+    def name(self) -> str:
+        """The name of the result."""
+        return object_name(self.number, self.source, FORMATS[self.format])
+
+
+def job_of(row: Row, number: int, path: str, settings: Settings) -> Job:
+    """Return the job of a file of a request, whose row is given."""
+    place = open_place(settings.objects_place, settings.objects_endpoint)
+    return Job(row.id, number, path, row.codegen, row.selection, row.format, place, settings)
+
+
+def carry_out(job: Job, transform: Transform) -> Outcome:
+    """Carry a job out, and return what came of it.
+
+    Raises
+    ------
+    WorkerError, StorageError, ConnectionError
+        A worker died, or storage failed: the job can be tried again.
+    """
+    settings, began = job.settings, time.monotonic()
+    folder = scratch_folder(settings)
+    os.makedirs(folder, mode=0o700, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder, prefix="file-") as here:
+        # What was a file when it was looked up may be a link now.
+        source = check_source(job.source, settings)
+        made = transform(
+            TransformRequest(
+                source=source,
+                codegen=job.codegen,
+                selection=job.selection,
+                format=job.format,
+                folder=here,
+                name=job.name,
+                limits=Limits(settings.file_seconds, settings.file_memory, settings.file_disk),
+                s3=S3Options(endpoint_url=settings.sources_endpoint),
+                unconfined=settings.unconfined,
+            )
+        )
+        job.place.put(job.request, job.name, made.path)
+    return Outcome(
+        job.name, made.size, made.rows, time.monotonic() - began, log=made.log[-_MOST_TEXT:]
+    )
+
+
+def scratch_folder(settings: Settings) -> str:
+    """Return the folder of unfinished files, which is emptied when the service starts."""
+    return os.path.join(settings.state, "scratch")
+
+
+def is_passing(error: BaseException) -> bool:
+    """Return True if a job that failed so may work when it is tried again."""
+    return isinstance(error, (WorkerError, StorageError, ConnectionError))
+
+
+def failure(error: BaseException, began: float) -> Outcome:
+    """Return the outcome of a file that failed."""
+    text = str(error) if isinstance(error, DosnaError) else f"{type(error).__name__}: {error}"
+    log = getattr(error, "log", "")
+    return Outcome(
+        None,
+        seconds=time.monotonic() - began,
+        message=text[:_MOST_TEXT],
+        log=str(log)[-_MOST_TEXT:],
+    )

@@ -1,0 +1,192 @@
+"""A submission: the lookup of its dataset, and its first file, for real."""
+
+from __future__ import annotations
+
+import logging
+import time
+from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import TimeoutError as NotYet
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from dosna.delivery.finders import check_source, find, split
+from dosna.delivery.running.dispatcher import Dispatcher
+from dosna.delivery.running.jobs import failure, is_passing, job_of
+from dosna.delivery.running.workers import Workers
+from dosna.delivery.settings import DAY, Settings
+from dosna.delivery.state.datasets import FoundFile
+from dosna.delivery.state.files import Outcome
+from dosna.delivery.state.requests import Row
+from dosna.errors import DosnaError, SourceError, SourceNotFoundError
+
+if TYPE_CHECKING:
+    from dosna.delivery.state import State
+
+__all__ = ["FILE_LIST", "Refused", "Submissions"]
+
+logger = logging.getLogger("dosna.delivery")
+
+FILE_LIST = "user"
+"""The finder of lists of files that clients give."""
+
+_CHEAP = ("glob", "folder", "dosna")
+"""The finders that are asked each time."""
+_THREADS = 8
+_PASSING_ATTEMPTS = 3
+
+
+@dataclass(frozen=True)
+class Refused:
+    """A request that is not carried out.
+
+    Parameters
+    ----------
+    message : str
+        What is wrong, and what exists instead.
+    status : str
+        The status of the request.
+    """
+
+    message: str
+    status: str = "Fatal"
+
+
+class Submissions:
+    """The submissions that are being prepared.
+
+    Parameters
+    ----------
+    state : State
+        The tables.
+    workers : Workers
+        The workers, which transform the first file.
+    dispatcher : Dispatcher
+        The dispatcher, which does the rest.
+    settings : Settings
+        The settings of the service.
+    """
+
+    def __init__(
+        self, state: State, workers: Workers, dispatcher: Dispatcher, settings: Settings
+    ) -> None:
+        self._state, self._workers = state, workers
+        self._dispatcher, self._settings = dispatcher, settings
+        self._pool = ThreadPoolExecutor(_THREADS, "dosna-submission")
+
+    def close(self) -> None:
+        """Begin no more."""
+        self._pool.shutdown(wait=False, cancel_futures=True)
+
+    def prepare(self, row: Row) -> Future[Refused | None]:
+        """Look the dataset of a request up, transform its first file, and let it run.
+
+        Parameters
+        ----------
+        row : Row
+            The request.
+
+        Returns
+        -------
+        Future
+            The refusal, or None if the request runs.
+        """
+        return self._pool.submit(self._prepare, row)
+
+    def wait(self, row: Row) -> Refused | None:
+        """Prepare a request as far as the time for a submission lasts."""
+        prepared = self.prepare(row)
+        try:
+            return prepared.result(self._settings.preflight_seconds)
+        except NotYet:
+            # It goes on, and the client learns of it by the status.
+            return None
+
+    def _prepare(self, row: Row) -> Refused | None:
+        refused: Refused | None
+        try:
+            refused = self._begin(row)
+        except DosnaError as error:
+            logger.warning("request %s cannot be prepared: %s", row.id, error)
+            refused = Refused(str(error))
+        except Exception as error:
+            logger.exception("request %s cannot be prepared", row.id)
+            refused = Refused(f"the service failed: {type(error).__name__}")
+        if refused is not None:
+            self._state.requests.end(row.id, refused.status, refused.message)
+            self._dispatcher.drop(row.id)
+        return refused
+
+    def _begin(self, row: Row) -> Refused | None:
+        _, _, limit = ("", "", None) if row.given else split(row.did)
+        try:
+            dataset = self._look_up(row)
+        except SourceError as error:
+            missing = isinstance(error, SourceNotFoundError)
+            status = "does_not_exist" if missing else "bad_name"
+            name, finder = _name_of(row)
+            if row.given is None:
+                self._state.datasets.keep(name, finder, status, [])
+            return Refused(str(error), "Bad Dataset")
+        found = self._state.datasets.get(dataset)
+        count = 0 if found is None else found.files
+        count = count if limit is None else min(count, limit)
+        if count > self._settings.files_limit:
+            return Refused(
+                f"the request has {count} files, and the limit is {self._settings.files_limit}: "
+                "ask for fewer, in several requests"
+            )
+        first = self._state.datasets.files(dataset, 1) if count else []
+        outcome: Outcome | Refused | None = self._first(row, first[0].path) if first else None
+        if isinstance(outcome, Refused):
+            return outcome
+        if self._state.requests.begin(row.id, dataset, limit) is None:
+            return Refused("the request was cancelled", "Canceled")
+        if outcome is not None:
+            self._state.files.record(row.id, 0, outcome)
+        now = self._state.requests.get(row.id)
+        if now is not None:
+            self._dispatcher.add(now)
+        return None
+
+    def _first(self, row: Row, path: str) -> Outcome | Refused | None:
+        """Transform the first file; None means that it will be tried again as all others are."""
+        began = time.monotonic()
+        job = job_of(row, 0, path, self._settings)
+        for _ in range(_PASSING_ATTEMPTS):
+            future = self._workers.submit(job)
+            error = future.exception()
+            if error is None:
+                return future.result()
+            if not is_passing(error):
+                return Refused(failure(error, began).message)
+        return None
+
+    def _look_up(self, row: Row) -> int:
+        """Return the dataset of a request: a list of files, or what is known or found."""
+        import json
+
+        name, finder = _name_of(row)
+        if row.given is not None:
+            paths = [check_source(path, self._settings) for path in json.loads(row.given)]
+            return self._state.datasets.keep(
+                name, finder, "complete", [FoundFile(path) for path in paths]
+            )
+        since = time.time() - self._settings.lookup_days * DAY
+        known = None if finder in _CHEAP else self._state.datasets.fresh(name, since)
+        if known is not None:
+            return known
+        found = find(name, self._settings)
+        return self._state.datasets.keep(name, finder, "complete", found)
+
+
+def _name_of(row: Row) -> tuple[str, str]:
+    """Return the name of a request's dataset, and its finder."""
+    if row.given is None:
+        try:
+            scheme, rest, _ = split(row.did)
+        except SourceError:
+            return row.did, "unknown"
+        return f"{scheme}:{rest}", scheme
+    from hashlib import sha256
+
+    return f"files-{sha256(row.given.encode()).hexdigest()[:24]}", FILE_LIST

@@ -1,0 +1,128 @@
+"""Workers: threads of this machine that each look after one confined process, or Dask's."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any
+
+from dosna.delivery.running.jobs import Job, Transform, carry_out
+from dosna.delivery.settings import Settings
+from dosna.delivery.state.files import Outcome
+from dosna.errors import ConnectionError, MissingDependencyError, WorkerError
+
+__all__ = ["DaskWorkers", "LocalWorkers", "Workers", "open_workers"]
+
+_CONNECT = 30
+
+
+class Workers(ABC):
+    """Something that carries jobs out, several at a time.
+
+    Attributes
+    ----------
+    slots : int
+        The number of jobs that are carried out at a time.
+    """
+
+    slots: int
+
+    @abstractmethod
+    def submit(self, job: Job) -> Future[Outcome]:
+        """Begin a job, or let it wait for a free worker."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """End all work. What was not finished is begun again by the next service."""
+
+
+class LocalWorkers(Workers):
+    """Threads of this process. A selection runs in a process of its own, which they await.
+
+    Parameters
+    ----------
+    slots : int
+        The number of threads.
+    transform : callable
+        The transformer.
+    """
+
+    def __init__(self, slots: int, transform: Transform) -> None:
+        self.slots, self._transform = slots, transform
+        self._pool = ThreadPoolExecutor(slots, "dosna-delivery")
+
+    def submit(self, job: Job) -> Future[Outcome]:
+        return self._pool.submit(carry_out, job, self._transform)
+
+    def close(self) -> None:
+        self._pool.shutdown(wait=False, cancel_futures=True)
+
+
+class DaskWorkers(Workers):
+    """The workers of a Dask cluster, which see the folders, the state and the results.
+
+    Parameters
+    ----------
+    address : str
+        The address of the scheduler.
+    transform : callable
+        The transformer, which is sent to the workers.
+    """
+
+    def __init__(self, address: str, transform: Transform) -> None:
+        try:
+            import distributed
+        except ImportError as error:
+            raise MissingDependencyError(
+                f"workers of Dask need {error.name}: pip install 'dosna[dask]'"
+            ) from error
+        self._transform = transform
+        try:
+            self._client = distributed.Client(address, set_as_default=False, timeout=_CONNECT)
+        except (OSError, ValueError) as error:
+            raise ConnectionError(f"the scheduler {address} cannot be reached: {error}") from None
+
+    @property
+    def slots(self) -> int:  # type: ignore[override]
+        """The threads of all workers that are there now."""
+        found: dict[str, int] = self._client.nthreads()
+        return max(1, sum(found.values()))
+
+    def submit(self, job: Job) -> Future[Outcome]:
+        made: Future[Outcome] = Future()
+        try:
+            task = self._client.submit(carry_out, job, self._transform, pure=False)
+        except Exception as error:
+            made.set_exception(WorkerError(f"the Dask cluster takes no work: {error}"))
+            return made
+        made.set_running_or_notify_cancel()
+        task.add_done_callback(lambda done: _settle(made, done))
+        return made
+
+    def close(self) -> None:
+        self._client.close()
+
+
+def _settle(made: Future[Outcome], done: Any) -> None:
+    """Give the result of Dask's future to one of Python."""
+    try:
+        if done.status == "finished":
+            made.set_result(done.result())
+            return
+        error = done.exception() if done.status == "error" else None
+    except Exception as failed:
+        error = failed
+    if error is None or type(error).__module__.startswith("distributed"):
+        error = WorkerError(f"a worker of Dask was lost: {error or done.status}")
+    made.set_exception(error)
+
+
+def open_workers(settings: Settings, transform: Transform) -> Workers:
+    """Return the workers that the settings ask for."""
+    make: Callable[[], Workers] = (
+        (lambda: LocalWorkers(settings.slots, transform))
+        if settings.dask is None
+        else (lambda: DaskWorkers(str(settings.dask), transform))
+    )
+    return make()

@@ -1,0 +1,216 @@
+"""The service: everything together, from its start to its end."""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+import threading
+import time
+from contextlib import ExitStack
+from typing import Any, Self
+
+from dosna.delivery.objects import open_place
+from dosna.delivery.running import Dispatcher, Submissions, open_workers
+from dosna.delivery.running.jobs import Transform, scratch_folder
+from dosna.delivery.running.submitting import Refused
+from dosna.delivery.settings import DAY, Settings
+from dosna.delivery.state import State
+from dosna.delivery.state.requests import Row, Submitted
+from dosna.delivery.state.tables import ENDED, LOOKUP
+from dosna.errors import ConfigurationError, StorageError
+
+__all__ = ["Service"]
+
+logger = logging.getLogger("dosna.delivery")
+
+_SWEEP = 600.0
+_TRIES = 3
+
+
+class Service:
+    """A delivery service without its HTTP server, which `dosna.delivery.front` makes.
+
+    It is used in a ``with`` block. At its start, everything that an earlier service of the same
+    state has not finished is taken up again.
+
+    Parameters
+    ----------
+    settings : Settings
+        The settings.
+    transform : callable, optional
+        The transformer; `dosna.delivery.transform.transform` by default.
+
+    Attributes
+    ----------
+    settings : Settings
+    state : State
+    place : ObjectPlace
+    dispatcher : Dispatcher
+
+    Examples
+    --------
+    >>> from dosna.delivery import Service, Settings
+    >>> settings = Settings(roots=("/data",), state="/var/lib/dosna")  # doctest: +SKIP
+    >>> with Service(settings) as service:  # doctest: +SKIP
+    ...     service.state.requests.of(None)
+    """
+
+    def __init__(self, settings: Settings, transform: Transform | None = None) -> None:
+        if transform is None:
+            from dosna.delivery.transform import transform
+        self.settings, self._transform = settings, transform
+        os.makedirs(settings.state, mode=0o700, exist_ok=True)
+        self.state = State(settings.database_url)
+        self.place = open_place(settings.objects_place, settings.objects_endpoint)
+        self.started = time.time()
+        self._closing = ExitStack()
+        self._stopped = threading.Event()
+
+    def __enter__(self) -> Self:
+        with ExitStack() as stack:
+            stack.callback(self.state.close)
+            stack.enter_context(_only_one(self.settings.state))
+            self.place.check()
+            self.state.prepare()
+            shutil.rmtree(scratch_folder(self.settings), ignore_errors=True)
+            self.workers = open_workers(self.settings, self._transform)
+            stack.callback(self.workers.close)
+            self.dispatcher = Dispatcher(self.state, self.place, self.workers, self.settings)
+            self._submissions = Submissions(
+                self.state, self.workers, self.dispatcher, self.settings
+            )
+            self._take_up()
+            self.dispatcher.start()
+            stack.callback(self.dispatcher.close)
+            stack.callback(self._submissions.close)
+            sweeper = threading.Thread(target=self._sweep, name="dosna-sweeper", daemon=True)
+            sweeper.start()
+            stack.callback(self._stopped.set)
+            self._closing = stack.pop_all()
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._closing.close()
+
+    def _take_up(self) -> None:
+        """Go on with what an earlier service has not finished, and delete what nobody wants."""
+        for row in self.state.requests.unfinished():
+            if row.status != LOOKUP:
+                self.dispatcher.add(row)
+            elif row.answered:
+                self._submissions.prepare(row)
+            else:
+                # Its client was told that the submission failed.
+                self.state.requests.delete(row.id)
+
+    def _sweep(self) -> None:
+        """Delete expired results, and those of requests that are gone."""
+        while True:
+            try:
+                for id in self.state.requests.expired(time.time() - self.settings.keep_days * DAY):
+                    self.delete(id)
+                # What is there now belongs to requests that are in the table already.
+                there = list(self.place.requests())
+                for id in set(there) - self.state.requests.with_objects():
+                    self.place.delete(id)
+            except Exception as error:
+                logger.warning("expired results could not be deleted: %s", error)
+            if self._stopped.wait(_SWEEP):
+                return
+
+    # -- what clients ask for --------------------------------------------------------------
+
+    def submit(self, what: Submitted) -> str | Refused:
+        """Submit a request; return its identifier, or why it is not carried out."""
+        open_, nbytes = self._repeated(self.state.requests.usage, what.owner)
+        if open_ >= self.settings.running_limit:
+            return Refused(
+                f"{open_} requests of {what.owner} are not finished, which is the limit: wait "
+                "for one, or cancel one",
+                "Busy",
+            )
+        if nbytes >= int(self.settings.bytes_limit):
+            return Refused(
+                f"the results of {what.owner} have {nbytes} bytes, and the limit is "
+                f"{self.settings.bytes_limit}: delete some requests",
+                "Busy",
+            )
+        id: str = self._repeated(self.state.requests.add, what)
+        row = self._repeated(self.state.requests.get, id)
+        refused = self._submissions.wait(row)
+        if refused is not None:
+            self._repeated(self.state.requests.delete, id)
+            return refused
+        self._repeated(self.state.requests.answer, id)
+        return id
+
+    def cancel(self, id: str) -> None:
+        """Cancel a request, none of whose results stays."""
+        if self.state.requests.end(id, "Canceled"):
+            self.dispatcher.drop(id)
+
+    def delete(self, id: str) -> None:
+        """Delete a request with its results."""
+        row = self.state.requests.get(id)
+        if row is not None and row.status not in ENDED:
+            self.cancel(id)
+        self.state.requests.delete(id)
+        self.dispatcher.drop(id)
+
+    def is_healthy(self) -> dict[str, Any]:
+        """Return how the parts of the service are."""
+        found: dict[str, Any] = {"workers": self.workers.slots, "busy": self.dispatcher.busy}
+        for name, look in (("database", self.state.users.all), ("objects", self.place.check)):
+            try:
+                look()
+                found[name] = "good"
+            except Exception as error:
+                found[name] = f"failed: {error}"
+        return found
+
+    def _repeated(self, change: Any, *args: Any) -> Any:
+        """Make a change of the database, again if its connection was lost."""
+        for left in reversed(range(_TRIES)):
+            try:
+                return change(*args)
+            except StorageError:
+                if not left:
+                    raise
+                time.sleep(0.2)
+        raise AssertionError
+
+    def find(self, id: str, owner: str) -> Row | None:
+        """Return a request of a user, or None if there is none."""
+        row = self.state.requests.get(id)
+        return row if row is not None and row.owner == owner else None
+
+
+class _only_one:
+    """A lock on the folder of the state, which ends with the process.
+
+    Parameters
+    ----------
+    folder : str
+        The folder.
+    """
+
+    def __init__(self, folder: str) -> None:
+        self._folder = folder
+        self._file = -1
+
+    def __enter__(self) -> None:
+        import fcntl
+
+        self._file = os.open(os.path.join(self._folder, "lock"), os.O_RDWR | os.O_CREAT, 0o600)
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            os.close(self._file)
+            raise ConfigurationError(
+                f"another service uses the state in {self._folder}: give each service a folder "
+                "of its own"
+            ) from None
+
+    def __exit__(self, *exc: object) -> None:
+        os.close(self._file)

@@ -1,0 +1,48 @@
+"""What survives: users, datasets, requests, and a row for each file, in a database.
+
+Every change is one transaction, and can be repeated. One process, the service, makes all changes.
+"""
+
+from __future__ import annotations
+
+from dosna.delivery.state.datasets import Datasets
+from dosna.delivery.state.files import Files
+from dosna.delivery.state.requests import Requests
+from dosna.delivery.state.tables import metadata
+from dosna.delivery.state.users import Users
+from dosna.io.database import Database
+
+__all__ = ["State"]
+
+
+class State:
+    """The tables of a service.
+
+    Parameters
+    ----------
+    url : str
+        The URL of the database.
+
+    Attributes
+    ----------
+    users : Users
+    datasets : Datasets
+    requests : Requests
+    files : Files
+    """
+
+    def __init__(self, url: str) -> None:
+        self.database = Database(url, "the database of the service", "delivery,postgresql")
+        self.users = Users(self.database)
+        self.datasets = Datasets(self.database)
+        self.requests = Requests(self.database)
+        self.files = Files(self.database)
+
+    def prepare(self) -> None:
+        """Create the tables that do not exist."""
+        with self.database.change() as connection:
+            self.database.create_tables(connection, metadata)
+
+    def close(self) -> None:
+        """Close the connections to the database."""
+        self.database.close()

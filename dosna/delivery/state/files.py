@@ -1,0 +1,149 @@
+"""The files of requests: what is still to do, and what came out."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import sqlalchemy as sa
+
+from dosna.delivery.state.requests import Row
+from dosna.delivery.state.tables import FAILURE, PENDING, RUNNING, SUCCESS, files, requests
+from dosna.io.database import Database
+
+__all__ = ["Files", "Outcome"]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What came of a file.
+
+    Parameters
+    ----------
+    object : str or None
+        The name of the result; None if the file failed.
+    nbytes, entries : int
+        The size and the number of entries of the result.
+    seconds : float
+        The time that it took.
+    message : str
+        Why it failed.
+    log : str
+        What the selection printed.
+    """
+
+    object: str | None
+    nbytes: int = 0
+    entries: int = 0
+    seconds: float = 0.0
+    message: str = ""
+    log: str = ""
+
+
+class Files:
+    """The table of the files of requests.
+
+    Parameters
+    ----------
+    database : Database
+    """
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def pending(self, request: str, after: int, limit: int) -> Sequence[Row]:
+        """Return files that are still to do, with numbers above one, in their order."""
+        query = (
+            sa.select(files.c.number, files.c.path)
+            .where(files.c.request == request, files.c.number > after)
+            .where(files.c.status == PENDING)
+            .order_by(files.c.number)
+            .limit(limit)
+        )
+        with self._database.look() as connection:
+            return connection.execute(query).all()
+
+    def record(self, request: str, number: int, outcome: Outcome) -> bool:
+        """Record what came of a file, once; return whether the request wants to know.
+
+        The row is there before the request counts it, and its time is later than that of every
+        earlier result of the request, so that a client that asks for later ones misses none.
+        """
+        good = outcome.object is not None
+        with self._database.change() as connection:
+            # The change of the request comes first, because it locks the row.
+            counted = {
+                "completed": requests.c.completed + int(good),
+                "failed": requests.c.failed + int(not good),
+                "nbytes": requests.c.nbytes + outcome.nbytes,
+                "entries": requests.c.entries + outcome.entries,
+            }
+            mine = sa.and_(requests.c.id == request, requests.c.status == RUNNING)
+            if not connection.execute(sa.update(requests).where(mine).values(counted)).rowcount:
+                return False
+            row = connection.execute(sa.select(requests).where(mine)).one()
+            created = max(time.time_ns() // 1000, row.newest + 1)
+            done = connection.execute(
+                sa.update(files)
+                .where(files.c.request == request, files.c.number == number)
+                .where(files.c.status == PENDING)
+                .values(
+                    status=SUCCESS if good else FAILURE,
+                    object=outcome.object,
+                    nbytes=outcome.nbytes,
+                    entries=outcome.entries,
+                    seconds=outcome.seconds,
+                    message=outcome.message,
+                    log=outcome.log,
+                    created=created,
+                )
+            )
+            if not done.rowcount:
+                # It was recorded before, and counts no more.
+                connection.rollback()
+                return True
+            ended = row.completed + row.failed == row.files
+            last = {"status": "Complete", "finished": time.time()} if ended else {}
+            connection.execute(sa.update(requests).where(mine).values(newest=created, **last))
+        return True
+
+    def results(self, request: str, since: int = 0, status: str | None = None) -> Sequence[Row]:
+        """Return the files that are done, from a time on, in the order in which they were."""
+        query = sa.select(files).where(files.c.request == request, files.c.created >= since)
+        if status is not None:
+            query = query.where(files.c.status == status)
+        with self._database.look() as connection:
+            return connection.execute(query.order_by(files.c.created)).all()
+
+    def page(self, request: str, offset: int, limit: int, failed: bool) -> Sequence[Row]:
+        """Return some files of a request in their order."""
+        query = sa.select(files).where(files.c.request == request)
+        if failed:
+            query = query.where(files.c.status == FAILURE)
+        query = query.order_by(files.c.number).offset(offset).limit(limit)
+        with self._database.look() as connection:
+            return connection.execute(query).all()
+
+    def object(self, request: str, name: str) -> Row | None:
+        """Return the file with a result of a name, or None if there is none."""
+        number = name.partition("-")[0]
+        if not number.isdecimal():
+            return None
+        query = sa.select(files).where(
+            files.c.request == request, files.c.number == int(number), files.c.object == name
+        )
+        with self._database.look() as connection:
+            return connection.execute(query).first()
+
+    def objects(self, request: str, after: str, limit: int, prefix: str = "") -> Sequence[Row]:
+        """Return results with names after one, in the order of their names."""
+        query = (
+            sa.select(files.c.object, files.c.nbytes, files.c.created)
+            .where(files.c.request == request, files.c.status == SUCCESS)
+            .where(files.c.object > after)
+        )
+        if prefix:
+            query = query.where(sa.func.substr(files.c.object, 1, len(prefix)) == prefix)
+        with self._database.look() as connection:
+            return connection.execute(query.order_by(files.c.object).limit(limit)).all()
