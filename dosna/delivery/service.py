@@ -18,6 +18,7 @@ from dosna.delivery.settings import DAY, Settings
 from dosna.delivery.state import State
 from dosna.delivery.state.requests import Row, Submitted
 from dosna.delivery.state.tables import ENDED, LOOKUP
+from dosna.delivery.transform import transform as _default_transform
 from dosna.errors import ConfigurationError, StorageError
 
 __all__ = ["Service"]
@@ -57,9 +58,7 @@ class Service:
     """
 
     def __init__(self, settings: Settings, transform: Transform | None = None) -> None:
-        if transform is None:
-            from dosna.delivery.transform import transform
-        self.settings, self._transform = settings, transform
+        self.settings, self._transform = settings, transform or _default_transform
         os.makedirs(settings.state, mode=0o700, exist_ok=True)
         self.state = State(settings.database_url)
         self.place = open_place(settings.objects_place, settings.objects_endpoint)

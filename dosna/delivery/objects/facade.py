@@ -82,8 +82,8 @@ class Facade:
         query = dict(asked.pairs())
         if "location" in query:
             return _xml("<LocationConstraint/>")
-        limit = query.get("max-keys", "")
-        limit = min(_PAGE, int(limit)) if limit.isdecimal() else _PAGE
+        most = query.get("max-keys", "")
+        limit = min(_PAGE, int(most)) if most.isdecimal() else _PAGE
         after = query.get("continuation-token") or query.get("start-after") or ""
         after = query.get("marker", after) if query.get("list-type") != "2" else after
         shown: Callable[[str], str] = quote if query.get("encoding-type") == "url" else escape

@@ -153,8 +153,8 @@ class Dispatcher:
             self._done.popleft()
             self._free(tried.request)
         room = _AHEAD * self._workers.slots - self.busy
-        while room > 0 and (tried := self._next()) is not None:
-            self._begin(tried)
+        while room > 0 and (following := self._next()) is not None:
+            self._begin(following)
             room -= 1
 
     def _next(self) -> _Try | None:

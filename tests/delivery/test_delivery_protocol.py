@@ -1,0 +1,308 @@
+"""The calls of the protocol, by a plain client of HTTP, with a fake of the transformer."""
+
+from __future__ import annotations
+
+import json
+import time
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from fakes import FakeTransform
+from support import require, wait_until
+
+httpx = require("httpx")
+
+BODY = {
+    "selection": "good",
+    "codegen": "uproot-raw",
+    "result-destination": "object-store",
+    "result-format": "parquet",
+}
+URL = "/servicex/transformation"
+
+
+@pytest.fixture
+def fake() -> FakeTransform:
+    return FakeTransform()
+
+
+def client_of(server: Any, **options: Any) -> Any:
+    return httpx.Client(base_url=server.root, timeout=60, **options)
+
+
+def submit(client: Any, **body: Any) -> str:
+    answer = client.post(URL, json=BODY | body)
+    assert answer.status_code == 200, answer.text
+    return str(answer.json()["request_id"])
+
+
+def ended(client: Any, id: str) -> dict[str, Any]:
+    def look() -> Any:
+        found = client.get(f"{URL}/{id}").json()
+        return found if found["status"] not in ("Lookup", "Running") else None
+
+    wait_until(look)
+    return dict(look())
+
+
+def test_a_request_runs_to_its_end(serve: Any, fake: FakeTransform, paths: list[str]) -> None:
+    with client_of(serve(fake)) as client:
+        id = submit(client, title="muons", **{"file-list": paths})
+        found = ended(client, id)
+        assert found["status"] == "Complete"
+        assert (found["files"], found["files-completed"], found["files-failed"]) == (4, 4, 0)
+        assert found["title"] == "muons"
+        assert found["minio-endpoint"] == client.base_url.netloc.decode()
+        rows = client.get(f"{URL}/{id}/results").json()["results"]
+        assert sorted(row["file-path"] for row in rows) == paths
+        assert len({row["s3-object-name"] for row in rows}) == 4
+        assert {row["total-events"] for row in rows} == {7}
+        assert sorted(fake.calls) == paths  # Each once, the first too.
+        listed = client.get(URL).json()["requests"]
+        assert [one["request_id"] for one in listed] == [id]
+
+
+def test_results_later_than_a_time(serve: Any, fake: FakeTransform, paths: list[str]) -> None:
+    with client_of(serve(fake)) as client:
+        id = submit(client, **{"file-list": paths})
+        ended(client, id)
+
+        def names(since: str) -> list[str]:
+            query = {"later_than": since}
+            rows = client.get(f"{URL}/{id}/results", params=query).json()["results"]
+            return [row["created_at"] for row in rows]
+
+        everything = names("0001-01-01T00:00:00+00:00")
+        assert len(set(everything)) == 4
+        assert everything == sorted(everything)
+        for number, since in enumerate(everything):
+            # The one of that time too, for others of the same could be missed.
+            assert names(since + "+00:00") == everything[number:]
+        later = (datetime.now(UTC) + timedelta(hours=1)).isoformat()
+        assert names(later) == []
+        assert client.get(f"{URL}/{id}/results?later_than=soon").status_code == 400
+
+
+@pytest.mark.parametrize(
+    ("body", "noun"),
+    [
+        ({}, "file-list"),
+        ({"file-list": ["a"], "did": "glob:*"}, "file-list"),
+        ({"file-list": []}, "empty"),
+        ({"file-list": ["x"], "codegen": "atlas"}, "code generator"),
+        ({"file-list": ["x"], "result-format": "csv"}, "format"),
+        ({"file-list": ["x"], "result-destination": "volume"}, "object-store"),
+        ({"file-list": "x"}, "file"),
+        ({"file-list": ["missing.root"]}, "missing.root"),
+        ({"file-list": ["/etc/hostname"]}, "not served"),
+        ({"file-list": ["../../etc/hostname"]}, "not served"),
+        ({"file-list": ["https://example.org/a.root"]}, "not served"),
+        ({"did": "nothing"}, "looked up"),
+        ({"did": "glob:*.none"}, "pattern"),
+        ({"did": "glob:*.root", "selection": "bad"}, "columns are a, b"),
+    ],
+)
+def test_what_is_wrong_is_said_at_once(
+    serve: Any, fake: FakeTransform, body: dict[str, Any], noun: str
+) -> None:
+    with client_of(serve(fake)) as client:
+        answer = client.post(URL, json=BODY | body)
+        assert answer.status_code == 400
+        assert noun in answer.json()["message"]
+        assert client.get(URL).json()["requests"] == []
+
+
+def test_a_failed_file_is_named(serve: Any, fake: FakeTransform, paths: list[str]) -> None:
+    fake.fails = lambda source: ValueError("no tree") if source == paths[2] else None
+    with client_of(serve(fake)) as client:
+        id = submit(client, **{"file-list": paths})
+        found = ended(client, id)
+        assert (found["status"], found["files-completed"], found["files-failed"]) == (
+            "Complete", 3, 1
+        )  # fmt: skip
+        rows = client.get(f"{URL}/{id}/results?status=failure").json()["results"]
+        assert [(row["file-path"], row["s3-object-name"]) for row in rows] == [(paths[2], None)]
+        assert "no tree" in rows[0]["message"]
+
+
+def test_nothing_of_a_cancelled_request_stays(
+    serve: Any, fake: FakeTransform, paths: list[str], tmp_path: Any
+) -> None:
+    server = serve(fake)
+    with client_of(server) as client:
+        id = submit(client, **{"file-list": paths[:1] * 50})
+        fake.gate.clear()
+        other = submit_later(client, paths)
+        assert client.get(f"{URL}/{id}/cancel").status_code == 200
+        assert client.get(f"{URL}/{id}").json()["status"] == "Canceled"
+        fake.gate.set()
+        assert ended(client, other())["status"] == "Complete"
+        folder = tmp_path / "state" / "objects" / id
+        wait_until(lambda: not server.service.dispatcher.busy)
+        wait_until(lambda: not folder.exists())
+        assert client.get(f"{URL}/{id}/results").json()["results"] == []
+        assert client.delete(f"{URL}/{id}").status_code == 200
+        assert client.get(f"{URL}/{id}").status_code == 404
+        assert client.get(f"{URL}/{id}/cancel").status_code == 404
+
+
+def submit_later(client: Any, paths: list[str]) -> Any:
+    """Submit in a thread, because the first file is waited for."""
+    from concurrent.futures import ThreadPoolExecutor
+
+    pool = ThreadPoolExecutor(1)
+    made = pool.submit(submit, client, **{"file-list": paths})
+    pool.shutdown(wait=False)
+    return made.result
+
+
+def test_slow_first_files_are_not_waited_for(
+    serve: Any, fake: FakeTransform, paths: list[str]
+) -> None:
+    fake.gate.clear()
+    with client_of(serve(fake, preflight_seconds=0.1)) as client:
+        id = submit(client, selection="bad", **{"file-list": paths})
+        assert client.get(f"{URL}/{id}").json()["status"] == "Lookup"
+        fake.gate.set()
+        found = ended(client, id)
+        assert found["status"] == "Fatal"
+        assert "columns" in found["failure-info"]
+        assert fake.calls == paths[:1]
+
+
+def test_datasets_are_looked_up_and_known(
+    serve: Any, fake: FakeTransform, paths: list[str]
+) -> None:
+    with client_of(serve(fake)) as client:
+        id = submit(client, did="glob:*.root?files=3")
+        found = ended(client, id)
+        assert (found["files"], found["did"]) == (3, "glob:*.root?files=3")
+        known = client.get("/servicex/datasets").json()["datasets"]
+        assert [(one["name"], one["n_files"]) for one in known] == [("glob:*.root", 4)]
+        whole = client.get(f"/servicex/datasets/{found['did_id']}").json()
+        assert [file["paths"] for file in whole["files"]] == paths
+        assert client.get("/servicex/datasets?did-finder=rucio").json() == {"datasets": []}
+        assert client.delete(f"/servicex/datasets/{found['did_id']}").json()["stale"] is True
+        assert client.get("/servicex/datasets").json() == {"datasets": []}
+        deleted = client.get("/servicex/datasets?show-deleted=True").json()["datasets"]
+        assert [one["is_stale"] for one in deleted] == [True]
+        assert client.get("/servicex/datasets/99").status_code == 404
+
+
+def test_limits_of_a_user(serve: Any, fake: FakeTransform, paths: list[str]) -> None:
+    limits = {"running_limit": 1, "files_limit": 3, "bytes_limit": 1}
+    with client_of(serve(fake, **limits)) as client:
+        many = client.post(URL, json=BODY | {"file-list": paths})
+        assert many.status_code == 400
+        assert "limit" in many.json()["message"]
+        fake.gate.clear()
+        other = submit_later(client, paths[:1])
+        wait_until(lambda: fake.calls)
+        busy = client.post(URL, json=BODY | {"file-list": paths[:1]})
+        assert busy.status_code == 429
+        assert "cancel one" in busy.json()["message"]
+        fake.gate.set()
+        ended(client, other())
+        full = client.post(URL, json=BODY | {"file-list": paths[:1]})
+        assert full.status_code == 429
+        assert "bytes" in full.json()["message"]
+
+
+def test_users_see_their_own_requests(serve: Any, fake: FakeTransform, paths: list[str]) -> None:
+    jwt = require("jwt")
+    from dosna.delivery.front.tokens import Tokens
+
+    server = serve(fake, auth="tokens")
+    tokens = Tokens(server.service.settings, server.service.state.users)
+    refresh = {name: tokens.refresh_token(name) for name in ("ada", "bob")}
+    with client_of(server) as client:
+
+        def access(token: str) -> Any:
+            return client.post("/token/refresh", headers={"Authorization": f"Bearer {token}"})
+
+        found = {}
+        for name, token in refresh.items():
+            given = access(token).json()["access_token"]
+            claims = jwt.decode(given, options={"verify_signature": False})
+            assert claims["exp"] - time.time() > 600
+            found[name] = {"Authorization": f"Bearer {given}"}
+        for path in ("/servicex", URL, "/servicex/datasets"):
+            assert client.get(path).status_code == 401
+            assert client.get(path, headers=found["ada"]).status_code == 200
+            # A refresh token is not for calls, nor is one that somebody else has signed.
+            wrong = {"Authorization": f"Bearer {refresh['ada']}"}
+            assert client.get(path, headers=wrong).status_code == 401
+            forged = jwt.encode(claims, "k" * 48, "HS256")
+            wrong = {"Authorization": f"Bearer {forged}"}
+            assert client.get(path, headers=wrong).status_code == 401
+        assert access(given).status_code == 401
+        answer = client.post(URL, json=BODY | {"file-list": paths}, headers=found["ada"])
+        id = answer.json()["request_id"]
+        assert client.get(f"{URL}/{id}", headers=found["ada"]).status_code == 200
+        assert len(client.get(URL, headers=found["ada"]).json()["requests"]) == 1
+        assert client.get(URL, headers=found["bob"]).json()["requests"] == []
+        for ask, path in [
+            (client.get, f"{URL}/{id}"),
+            (client.get, f"{URL}/{id}/results"),
+            (client.get, f"{URL}/{id}/cancel"),
+            (client.delete, f"{URL}/{id}"),
+        ]:
+            assert ask(path, headers=found["bob"]).status_code == 404
+        # A new token replaces the earlier one.
+        tokens.refresh_token("ada")
+        assert access(refresh["ada"]).status_code == 401
+        assert client.get(URL, headers=found["ada"]).status_code == 401
+
+
+def test_pages_of_other_sites_change_nothing(
+    serve: Any, fake: FakeTransform, paths: list[str]
+) -> None:
+    server = serve(fake)
+    with client_of(server) as client:
+        body = BODY | {"file-list": paths}
+        for headers in ({"Origin": "https://example.org"}, {"Sec-Fetch-Site": "cross-site"}):
+            assert client.post(URL, json=body, headers=headers).status_code == 403
+        assert client.post(URL, json=body, headers={"Origin": server.root}).status_code == 200
+        assert client.get("/servicex", headers={"Host": "example.org"}).status_code == 400
+
+
+def test_one_service_uses_a_state(serve: Any, fake: FakeTransform) -> None:
+    from dosna.errors import ConfigurationError
+
+    serve(fake)
+    with pytest.raises(ConfigurationError, match="another service"):
+        serve(fake)
+
+
+def test_what_is_left_is_taken_up_again(
+    serve: Any, fake: FakeTransform, paths: list[str], tmp_path: Any
+) -> None:
+    from dosna.delivery.state import State
+    from dosna.delivery.state.datasets import FoundFile
+    from dosna.delivery.state.files import Outcome
+    from dosna.delivery.state.requests import Submitted
+
+    (tmp_path / "state").mkdir()
+    state = State(f"sqlite:///{tmp_path}/state/delivery.sqlite")
+    state.prepare()
+    asked = [
+        Submitted("local", None, "files", json.dumps(paths), "good", "uproot-raw", "parquet")
+        for _ in range(3)
+    ]
+    half, looked_up, unknown = map(state.requests.add, asked)
+    dataset = state.datasets.keep("files", "user", "complete", [FoundFile(p) for p in paths])
+    assert state.requests.begin(half, dataset, None) == 4
+    assert state.files.record(half, 1, Outcome(None, message="it failed"))
+    for id in (half, looked_up):
+        state.requests.answer(id)
+    state.close()
+    left = tmp_path / "state" / "objects" / "00000000-0000-0000-0000-000000000000"
+    left.mkdir(parents=True)
+    with client_of(serve(fake)) as client:
+        found = ended(client, half)
+        assert (found["files-completed"], found["files-failed"]) == (3, 1)
+        assert ended(client, looked_up)["files-completed"] == 4
+        assert client.get(f"{URL}/{unknown}").status_code == 404
+        wait_until(lambda: not left.exists())
+    assert len(fake.calls) == 7
