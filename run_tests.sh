@@ -140,6 +140,7 @@ install() {
 
     make_venv
     make_hsds
+    make_func_adl
     if ! link_rados; then
         say "Ceph's binding rados is not there for $("$python" --version), but only for the" \
             "system's Python: the tests of the backend ceph are skipped"

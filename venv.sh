@@ -73,6 +73,15 @@ make_hsds() {
     "$venv/hsds/bin/python" -m pip install --quiet --disable-pip-version-check 'hsds>=1.0.2,<2'
 }
 
+# func_adl needs an older release of Dask than dosna, and so has an environment of its own.
+make_func_adl() {
+    if [ -x "$venv/func_adl/bin/python" ]; then
+        return
+    fi
+    say "installing func_adl into $venv/func_adl"
+    "$python" -m dosna.delivery.transform.environment "$venv/func_adl" >/dev/null
+}
+
 # Ceph's Python binding is in no package index: ./.venv borrows that of the system's Python, if
 # that is of the same version.
 link_rados() {

@@ -33,6 +33,7 @@
     │   └── QueryTypeError (TypeError)         an operation on values that do not have it
     ├── MemoryLimitError (ValueError)          a memory limit too small for one chunk
     ├── Stopped (RuntimeError)                 stopped by another thread, between two chunks
+    ├── LimitError (RuntimeError)              more time, memory or space than was allowed
     ├── WorkerError (RuntimeError)             a worker process died or could not start
     └── CollectiveError (ValueError)           processes called different things together
 
@@ -63,6 +64,7 @@ __all__ = [
     "FormatError",
     "IncompatibleError",
     "IncompleteDatasetWarning",
+    "LimitError",
     "LockError",
     "MemoryLimitError",
     "MissingDependencyError",
@@ -308,6 +310,14 @@ class Stopped(DosnaError, RuntimeError):
     """Raised in work that another thread has stopped, such as a request whose client has gone.
 
     Also a RuntimeError. What was read so far is dropped; nothing was changed.
+    """
+
+
+class LimitError(DosnaError, RuntimeError):
+    """Raised when code of a user takes more time, memory or space than it was allowed.
+
+    Also a RuntimeError. The message names the limit. It would be exceeded again: ask for less, or
+    for a higher limit.
     """
 
 

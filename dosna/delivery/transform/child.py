@@ -93,9 +93,9 @@ def _described(error: BaseException) -> list[str]:
     if isinstance(error, DosnaError):
         kind = type(error).__name__
     elif isinstance(error, MemoryError) or "memory allocation failed" in text:
-        kind, text = "WorkerError", "memory"
+        kind, text = "LimitError", "memory"
     elif isinstance(error, OSError) and error.errno in _FULL:
-        kind, text = "WorkerError", "disk"
+        kind, text = "LimitError", "disk"
     else:
         traceback.print_exception(error)
         kind, text = "WorkerError", f"{type(error).__name__}: {text}"

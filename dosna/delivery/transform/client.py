@@ -17,10 +17,10 @@ from typing import Any
 import dosna
 from dosna import errors
 from dosna.core.sizes import format_size
-from dosna.errors import DosnaError, MissingDependencyError, WorkerError
+from dosna.errors import DosnaError, LimitError, MissingDependencyError, WorkerError
 from dosna.io.fork import renew_in_children
 
-__all__ = ["LIBRARIES", "ForkServer", "server_of"]
+__all__ = ["FUNC_ADL_LIBRARIES", "LIBRARIES", "ForkServer", "server_of"]
 
 _PACKAGE = "dosna.delivery.transform."
 LIBRARIES = (
@@ -29,6 +29,7 @@ LIBRARIES = (
     _PACKAGE + "rootwriting",
     "?" + _PACKAGE + "hdf5writing",
 )
+FUNC_ADL_LIBRARIES = ("func_adl_uproot", "vector", _PACKAGE + "code", *LIBRARIES)
 """What is imported before processes are forked; what has a question mark may be missing."""
 
 _ANSWER = 1 << 20
@@ -101,7 +102,7 @@ class ForkServer:
         Raises
         ------
         DosnaError
-            What the job raised; WorkerError if the process exceeded a limit or died.
+            What the job raised; LimitError if it exceeded a limit, WorkerError if it died.
         """
         limits = job["limits"]
         about = {
@@ -207,10 +208,10 @@ def _result(answers: list[dict[str, Any]], job: Mapping[str, Any]) -> int:
     if not reason and code == 0 and isinstance(rows, int) and 0 <= rows < 1 << 63:
         return rows
     kind, text = error if isinstance(error, list) and len(error) == 2 else ("", "")
-    if kind == "WorkerError" and not reason:
+    if kind == "LimitError" and not reason:
         reason = text
     if reason in limited:
-        raise WorkerError(f"the selection on {shown} exceeded {limited[reason]}")
+        raise LimitError(f"the selection on {shown} exceeded {limited[reason]}")
     if kind:
         made = getattr(errors, str(kind), None) if kind in errors.__all__ else None
         if not (isinstance(made, type) and issubclass(made, DosnaError)):
@@ -225,7 +226,7 @@ def _result(answers: list[dict[str, Any]], job: Mapping[str, Any]) -> int:
     )
 
 
-_servers: dict[str, ForkServer] = {}
+_servers: dict[tuple[str, tuple[str, ...]], ForkServer] = {}
 _lock = threading.Lock()
 
 
@@ -240,7 +241,7 @@ def server_of(python: str = sys.executable, modules: tuple[str, ...] = LIBRARIES
         What the server imports first.
     """
     with _lock:
-        return _servers.setdefault(python, ForkServer(python, modules))
+        return _servers.setdefault((python, modules), ForkServer(python, modules))
 
 
 @atexit.register

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import base64
+import difflib
 import errno
 import linecache
+import re
 import textwrap
 import traceback
 from collections.abc import Callable, Mapping
@@ -25,6 +27,10 @@ TREE = "servicex"
 """The name of the tree of a result that has no names."""
 
 _FILE = "<selection>"
+_MADE = "<query>"
+"""The names of what was sent, and of what func_adl made, in tracebacks."""
+
+_UNKNOWN = re.compile(r"(\S+) not in fields|no field named '([^']*)'")
 
 
 def source_of(selection: str) -> str:
@@ -41,8 +47,15 @@ def source_of(selection: str) -> str:
         raise QueryError(f"the selection is not Python source in base64: {error}") from None
 
 
-def function_of_source(source: str) -> Callable[..., Any]:
+def function_of_source(source: str, file: str = _FILE) -> Callable[..., Any]:
     """Run a source, and return the function that it defines.
+
+    Parameters
+    ----------
+    source : str
+        The source.
+    file : str
+        Its name in tracebacks.
 
     Raises
     ------
@@ -50,10 +63,10 @@ def function_of_source(source: str) -> Callable[..., Any]:
         The source cannot be parsed, fails, or has no such function.
     """
     try:
-        code = compile(source, _FILE, "exec")
+        code = compile(source, file, "exec")
     except (SyntaxError, ValueError) as error:
         raise QueryError(f"the source of the selection cannot be parsed: {error}") from None
-    linecache.cache[_FILE] = (len(source), None, source.splitlines(True), _FILE)
+    linecache.cache[file] = (len(source), None, source.splitlines(True), file)
     names: dict[str, Any] = {"__name__": "generated_transformer"}
     _guarded(lambda: exec(code, names))
     function = names.get(FUNCTION)
@@ -82,7 +95,7 @@ def function_of_query(query: str) -> Callable[..., Any]:
         raise QueryError(
             f"the func_adl query cannot be translated ({type(error).__name__}: {text})"
         ) from error
-    return function_of_source(source)
+    return function_of_source(source, _MADE)
 
 
 def parts_of(
@@ -108,7 +121,7 @@ def parts_of(
     QueryError
         The function failed, or returned something else.
     """
-    found = _guarded(lambda: function(path), shown)
+    found = _guarded(lambda: function(path), path, shown)
     trees = found if isinstance(found, Mapping) else {TREE: found}
     for name, array in trees.items():
         if not isinstance(array, (ak.Array, np.ndarray)):
@@ -130,35 +143,45 @@ def _part(name: str, array: Any) -> Part:
     return Part(name, lambda: iter([array]), lambda: array[:0])
 
 
-def _guarded(call: Callable[[], Any], shown: str = "the file") -> Any:
+def _guarded(call: Callable[[], Any], path: str = "", shown: str = "") -> Any:
     """Call code of users, and make what it raises errors that say where."""
     try:
         return call()
     except (MemoryError, DosnaError):
         raise
     except Exception as error:
-        raise _explained(error, shown) from error
+        traceback.print_exc()
+        raise _explained(error, path, shown) from error
     except BaseException as error:
         raise QueryError(f"the selection ended its process ({type(error).__name__})") from error
 
 
-def _explained(error: Exception, shown: str) -> DosnaError:
-    traceback.print_exc()
+def _explained(error: Exception, path: str, shown: str) -> DosnaError:
     text = " ".join(str(error).split())[:1000]
     frames = [one for one in traceback.extract_tb(error.__traceback__) if one.filename == _FILE]
-    where = f", in line {frames[-1].lineno}: {frames[-1].line}" if frames else ""
-    where = where[:300]
+    where = f", in line {frames[-1].lineno}: {frames[-1].line}"[:300] if frames else ""
     if type(error).__name__ == "KeyInFileError":
-        keys = [str(key) for key in getattr(error, "keys", None) or []]
-        has = f": it has {', '.join(keys[:20])}" if keys else f" ({text})"
-        missing = f"there is no {getattr(error, 'key', '')!r} in {shown}{has}{where}"
-        return SourceNotFoundError(missing)
-    if type(error).__name__ == "FieldNotFoundError" or "no field named" in text:
-        return UnknownNameError(f"the selection names a column that is not there: {text}{where}")
-    denied = isinstance(error, OSError) and error.errno in (errno.EACCES, errno.EPERM)
-    hint = (
-        ". A selection may read its file, write to its temporary folder, and do nothing else"
-        if denied
-        else ""
-    )
+        there = [str(key) for key in getattr(error, "keys", None) or []]
+        has = f": it has {', '.join(there[:20])}" if there else f" ({text})"
+        return SourceNotFoundError(
+            f"there is no {getattr(error, 'key', '')!r} in {shown}{has}{where}"
+        )
+    if isinstance(error, (AttributeError, KeyError)) and (found := _UNKNOWN.search(text)):
+        name = found[1] or found[2]
+        near = difflib.get_close_matches(name, columns := _columns(path), 5, 0.6) or columns[:20]
+        return UnknownNameError(
+            f"there is no column {name!r} in {shown}: the nearest are {', '.join(near)}{where}"
+        )
+    hint = ""
+    if isinstance(error, OSError) and error.errno in (errno.EACCES, errno.EPERM):
+        hint = ". A selection may read its file, write to its temporary folder, and nothing else"
     return QueryError(f"the selection raised {type(error).__name__} ({text}){where}{hint}")
+
+
+def _columns(path: str) -> list[str]:
+    """Return the columns of all trees in a file."""
+    import uproot
+
+    with uproot.open({path: None}, handler=uproot.MemmapSource) as file:
+        trees = [key for key, name in file.classnames().items() if name == "TTree"]
+        return sorted({column for tree in trees for column in file[tree].keys(recursive=True)})

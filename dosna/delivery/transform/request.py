@@ -83,6 +83,9 @@ class TransformRequest:
         What may be used.
     s3 : S3Options
         The options of the server of ``s3://`` sources.
+    func_adl : str, optional
+        The interpreter that has func_adl_uproot, or the folder of its environment; by default
+        see `dosna.delivery.transform.environment`.
     unconfined : bool
         True to run the selection also where the kernel cannot confine it. Only time, memory and
         the size of files are limited then.
@@ -101,6 +104,7 @@ class TransformRequest:
     name: str
     limits: Limits = field(default_factory=Limits)
     s3: S3Options = field(default_factory=S3Options)
+    func_adl: str | None = None
     unconfined: bool = False
 
     def __post_init__(self) -> None:

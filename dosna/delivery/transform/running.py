@@ -9,7 +9,8 @@ import tempfile
 from dataclasses import asdict, dataclass
 from typing import BinaryIO
 
-from dosna.delivery.transform.client import server_of
+from dosna.delivery.transform.client import FUNC_ADL_LIBRARIES, ForkServer, server_of
+from dosna.delivery.transform.environment import func_adl_python
 from dosna.delivery.transform.request import TransformRequest
 from dosna.delivery.transform.sandbox import lacking
 from dosna.delivery.transform.staging import staged
@@ -62,9 +63,10 @@ def transform(request: TransformRequest) -> TransformResult:
         The file or the tree is missing, or cannot be read.
     RefusedError
         The format cannot hold the result.
+    LimitError
+        A limit was exceeded.
     WorkerError
-        A limit was exceeded, or the process died. What the selection has printed is a note
-        (``__notes__``) of each error.
+        The process died. What the selection has printed is a note (``__notes__``) of each error.
     ConfigurationError
         This machine cannot confine selections.
     """
@@ -99,7 +101,7 @@ def _transform(request: TransformRequest, scratch: str) -> TransformResult:
     }
     with open(os.path.join(scratch, "log"), "w+b") as log:
         try:
-            rows = server_of().run(job, log.fileno())
+            rows = _server(request).run(job, log.fileno())
         except DosnaError as error:
             if text := _tail(log, request.limits.log):
                 error.add_note(text)
@@ -109,6 +111,12 @@ def _transform(request: TransformRequest, scratch: str) -> TransformResult:
     target = os.path.join(request.folder, request.name)
     os.replace(made, target)
     return TransformResult(target, size, rows, text)
+
+
+def _server(request: TransformRequest) -> ForkServer:
+    if request.codegen == "uproot":
+        return server_of(func_adl_python(request.func_adl), FUNC_ADL_LIBRARIES)
+    return server_of()
 
 
 def _tail(log: BinaryIO, count: int) -> str:

@@ -10,10 +10,10 @@ from typing import Any
 from dosna.delivery.transform.request import TransformRequest
 from dosna.errors import (
     DosnaError,
+    LimitError,
     MissingDependencyError,
     SourceError,
     SourceNotFoundError,
-    WorkerError,
 )
 from dosna.io.opening import open_bytes
 from dosna.sources.errors import Converting
@@ -37,7 +37,7 @@ def staged(request: TransformRequest, folder: str) -> str:
     ------
     SourceNotFoundError, SourceError
         The file does not exist, or cannot be read.
-    WorkerError
+    LimitError
         The copy took longer than the limit of time.
     """
     source = request.source.removeprefix("file://")
@@ -51,7 +51,7 @@ def staged(request: TransformRequest, folder: str) -> str:
         for block in _blocks(request, source):
             copy.write(block)
             if time.monotonic() > latest:
-                raise WorkerError(
+                raise LimitError(
                     f"{source} could not be copied within the limit of {request.limits.seconds:g} "
                     "seconds"
                 )
