@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from inspect import signature
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from dosna.core.metadata import new_metadata
 from dosna.core.options import check_choice
-from dosna.core.progress import Progress
+from dosna.core.progress import Progress, share_of
 from dosna.core.sizes import Limit, parse_size
 from dosna.core.types import Shape
 from dosna.engines.work.boxes import bytes_of, count_of
@@ -260,10 +260,6 @@ def _fill(
             work = Shrink(source, target, plan.factors, request.method, plan.spans, piece)
             read = [p * f for p, f in zip(piece, plan.factors, strict=True)]
             held = HELD * bytes_of(read, itemsize) + 2 * bytes_of(target.grain, itemsize)
-            level.spread("pyramid", work, held, _after(tell, before), request.memory_limit)
+            progress = share_of(tell, before, count)
+            level.spread("pyramid", work, held, progress, request.memory_limit)
             source, before = target, before + count
-
-
-def _after(tell: Callable[[int], object] | None, before: int) -> Progress:
-    """Return the progress of a level, as a part of that of all."""
-    return None if tell is None else lambda done, total: tell(before + done)

@@ -20,6 +20,7 @@ __all__ = ["ROUTES", "create_app"]
 ROUTES: dict[str, str] = {
     "h5grove": "dosna.serve.h5grove.routes:routes",
     "page": "dosna.serve.page:routes",
+    "trees": "dosna.serve.trees.routes:routes",
 }
 """The functions ``routes(served)`` of all parts, by the part's name: ``"module:function"``."""
 

@@ -68,7 +68,10 @@ class Link:
 LinksOf = Callable[[Served, str], Iterable[Link]]
 """A function of what is served and of the name that is selected, which returns links."""
 
-LINKS: dict[str, str] = {"state": "dosna.serve.page:state_of"}
+LINKS: dict[str, str] = {
+    "state": "dosna.serve.page:state_of",
+    "trees": "dosna.serve.trees.routes:links",
+}
 """The functions of all parts that have links in the bar: ``"module:function"``."""
 
 

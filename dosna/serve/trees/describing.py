@@ -1,0 +1,106 @@
+"""The trees that are served, and their branches, as JSON."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from dosna.columns.description import Branch, Tree, find_trees, get_tree
+from dosna.errors import DatasetNotFoundError
+from dosna.serve.served import Served
+from dosna.web import Refusal
+
+__all__ = ["describe", "list_trees", "quoted", "tree_of"]
+
+_WORD = re.compile(r"[A-Za-z_][A-Za-z0-9_]*(\.[A-Za-z_][A-Za-z0-9_]*)*")
+
+
+def list_trees(served: Served) -> list[dict[str, Any]]:
+    """Return the names of the trees that are shown, and their numbers of entries."""
+    found = find_trees(served.con, served.below)
+    return [
+        {
+            "name": name,
+            "title": tree.title,
+            "kind": tree.kind,
+            "entries": tree.entries,
+            "branches": len(tree.branches),
+        }
+        for name, tree in sorted(found.items())
+        if _is_shown(served, name)
+    ]
+
+
+def _is_shown(served: Served, name: str) -> bool:
+    return not served.below or name == served.below or name.startswith(served.below + "/")
+
+
+def tree_of(served: Served, name: str) -> Tree:
+    """Return the description of a tree.
+
+    Raises
+    ------
+    Refusal
+        There is no such tree (404), or the name is not legal (400).
+    """
+    try:
+        checked = served.check(name)
+        if not _is_shown(served, checked):
+            raise DatasetNotFoundError(checked)
+        return get_tree(served.con, checked)
+    except DatasetNotFoundError:
+        raise Refusal(404, f"there is no tree {name!r}") from None
+
+
+def describe(name: str, tree: Tree) -> dict[str, Any]:
+    """Return what the page shows of a tree."""
+    return {
+        "name": name,
+        "title": tree.title,
+        "kind": tree.kind,
+        "entries": tree.entries,
+        "files": len(tree.files),
+        "branches": [_branch(branch) for branch in tree.branches],
+    }
+
+
+def _branch(branch: Branch) -> dict[str, Any]:
+    kind, fields = _kind_of(branch.form)
+    found: dict[str, Any] = {
+        "name": branch.name,
+        "expression": quoted(branch.name),
+        "type": branch.type,
+        "typename": branch.typename,
+        "title": branch.title,
+        "kind": kind,
+    }
+    if fields:
+        found["fields"] = fields
+    return found
+
+
+def _kind_of(form: Mapping[str, Any] | str) -> tuple[str, list[str]]:
+    """Return flat, list, nested, record, text or other for a form; and the fields of records."""
+    lists = 0
+    while not isinstance(form, str):
+        if (form.get("parameters") or {}).get("__array__") in ("string", "bytestring"):
+            return "text", []
+        kind = form["class"]
+        if kind == "RecordArray":
+            return "record", [str(field) for field in form["fields"] or ()]
+        if kind == "NumpyArray":
+            lists += len(form.get("inner_shape", ()))
+            break
+        if kind in ("UnionArray", "EmptyArray"):
+            return "other", []
+        lists += kind in ("ListOffsetArray", "ListArray", "RegularArray")
+        form = form["content"]
+    return ("flat", "list", "nested")[min(lists, 2)], []
+
+
+def quoted(name: str) -> str:
+    """Return a name as an expression of the language of queries."""
+    if _WORD.fullmatch(name):
+        return name
+    return "`" + name.replace("\\", "\\\\").replace("`", "\\`") + "`"

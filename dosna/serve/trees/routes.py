@@ -1,0 +1,185 @@
+"""The routes of trees: a page, what it draws, and the same for programs."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import cache
+from importlib.resources import files
+from queue import SimpleQueue
+from typing import Any
+from urllib.parse import quote
+
+from starlette.requests import Request
+from starlette.responses import JSONResponse, RedirectResponse, Response, StreamingResponse
+from starlette.routing import BaseRoute, Route
+
+from dosna.core.stopping import Stop, stoppable
+from dosna.errors import ConfigurationError, DosnaError
+from dosna.serve.served import Served
+from dosna.serve.trees.describing import describe, list_trees, tree_of
+from dosna.serve.trees.drawing import draw
+from dosna.serve.trees.entries import entries
+from dosna.serve.trees.filling import HistogramRequest, fill_histogram
+from dosna.serve.trees.histogram import Histogram
+from dosna.serve.trees.requests import histogram_request
+from dosna.web import STOP, Refusal, refusal_of
+
+__all__ = ["filled", "links", "routes"]
+
+_FILES = {
+    "": ("page.html", "text/html"),
+    "page.js": ("page.js", "text/javascript"),
+    "plot.js": ("plot.js", "text/javascript"),
+    "page.css": ("page.css", "text/css"),
+}
+_PRIVATE = {"Cache-Control": "no-store"}
+
+
+def routes(served: Served) -> Sequence[BaseRoute]:
+    """Return the routes of trees, which begin with ``/trees/``.
+
+    Parameters
+    ----------
+    served : Served
+        What is served.
+
+    Returns
+    -------
+    sequence of BaseRoute
+        The routes.
+    """
+
+    def listed(request: Request) -> Response:
+        return JSONResponse(list_trees(served), headers=_PRIVATE)
+
+    def described(request: Request) -> Response:
+        name = request.query_params.get("tree", "")
+        return JSONResponse(describe(name, tree_of(served, name)), headers=_PRIVATE)
+
+    def histogram(request: Request) -> Response:
+        asked, stop = _asked(served, request), request.scope.get(STOP) or Stop()
+        if request.query_params.get("stream"):
+            events = _events(served, asked, stop)
+            return StreamingResponse(events, media_type="text/event-stream", headers=_PRIVATE)
+        return JSONResponse(filled(served, asked, stop).to_uhi(), headers=_PRIVATE)
+
+    def picture(request: Request) -> Response:
+        asked, stop = _asked(served, request), request.scope.get(STOP) or Stop()
+        found = filled(served, asked, stop)
+        png = draw(found, asked.where, bool(request.query_params.get("log")))
+        return Response(png, media_type="image/png", headers=_PRIVATE)
+
+    def table(request: Request) -> Response:
+        return JSONResponse(entries(served, request.query_params), headers=_PRIVATE)
+
+    return [
+        Route("/trees", lambda request: RedirectResponse(_slash(request)), methods=["GET"]),
+        Route("/trees/list", listed, methods=["GET"]),
+        Route("/trees/branches", described, methods=["GET"]),
+        Route("/trees/histogram", histogram, methods=["GET"]),
+        Route("/trees/histogram.png", picture, methods=["GET"]),
+        Route("/trees/entries", table, methods=["GET"]),
+        *(Route("/trees/" + path, _file(*of), methods=["GET"]) for path, of in _FILES.items()),
+    ]
+
+
+def links(served: Served, name: str) -> Iterable[Any]:
+    """Return the link from the page to the tree that is selected, or that a branch is of."""
+    from dosna.serve.page import Link
+
+    above = name
+    while True:
+        try:
+            tree = tree_of(served, above)
+        except (Refusal, DosnaError):
+            tree = None
+        if tree is not None:
+            address = f"trees/?tree={quote(above, safe='')}"
+            if above != name and name[len(above) :].strip("/") in tree.by_name:
+                address += f"&x={quote(name[len(above) :].strip('/'), safe='')}"
+            return [Link("open as a tree", address, "Branches, histograms and entries")]
+        if not above:
+            return []
+        above = above.rpartition("/")[0]
+
+
+def _file(name: str, kind: str) -> Callable[[Request], Response]:
+    headers = {"Cache-Control": "no-cache"}
+    return lambda request: Response(_text(name), media_type=kind, headers=headers)
+
+
+def _slash(request: Request) -> str:
+    # Relative, for what is before the path may be the token.
+    query = f"?{request.url.query}" if request.url.query else ""
+    return "trees/" + query
+
+
+@cache
+def _text(name: str) -> str:
+    return (files("dosna.serve.trees") / "static" / name).read_text("utf-8")
+
+
+def _asked(served: Served, request: Request) -> HistogramRequest:
+    asked = histogram_request(request.query_params)
+    tree_of(served, asked.tree)
+    return asked
+
+
+def filled(
+    served: Served,
+    asked: HistogramRequest,
+    stop: Stop,
+    tell: Callable[[int, int], object] | None = None,
+) -> Histogram:
+    """Fill a histogram, until somebody stops it.
+
+    Parameters
+    ----------
+    served : Served
+        What is served.
+    asked : HistogramRequest
+        What is counted.
+    stop : Stop
+        The flag by which it is stopped, between two ranges of entries.
+    tell : callable, optional
+        A function of the numbers of ranges that are done, and of all.
+
+    Raises
+    ------
+    Refusal
+        It cannot be made so (400).
+    """
+
+    def report(done: int, total: int) -> None:
+        stop.check()
+        if tell is not None:
+            tell(done, total)
+
+    try:
+        return fill_histogram(served.con, asked, report)
+    except ConfigurationError as error:
+        raise Refusal(400, str(error)) from None
+
+
+def _events(served: Served, asked: HistogramRequest, stop: Stop) -> Iterator[str]:
+    """Yield the events ``progress``, and ``histogram`` or ``refusal`` at the end."""
+    told: SimpleQueue[tuple[str, Any]] = SimpleQueue()
+
+    def work() -> None:
+        with stoppable(stop):
+            try:
+                found = filled(served, asked, stop, lambda *done: told.put(("progress", done)))
+                told.put(("histogram", found.to_uhi()))
+            except Exception as error:
+                refusal = refusal_of(error)
+                told.put(("refusal", {"error": refusal.message, "hint": refusal.hint}))
+
+    # Not a thread of the pool that answers requests: it may take minutes.
+    threading.Thread(target=work, name="dosna-histogram", daemon=True).start()
+    while True:
+        kind, value = told.get()
+        yield f"event: {kind}\ndata: {json.dumps(value)}\n\n"
+        if kind != "progress":
+            return
