@@ -14,12 +14,12 @@ __all__ = ["complete", "maker_for"]
 def maker_for(dataset: Described, is_offsets: bool = False) -> ZoneMaker | None:
     """Return a maker of zones of what is about to be written to a new dataset.
 
-    None is returned if the dataset can have no zones, or if it would take a request for each
-    stored object to find out its version.
+    None is returned if the dataset can have no zones.
     """
     instance = dataset.instance
-    if instance.remote or not has_room(instance):
+    if not has_room(instance):
         return None
+    instance.noted = {}
     return ZoneMaker(dataset.chunk_size[0], is_offsets)
 
 
@@ -32,6 +32,7 @@ def complete(dataset: Described, maker: ZoneMaker | None, batch: Batch | None = 
 
     def change() -> None:
         zones = None if maker is None else recorded(instance, maker)
+        instance.noted = None
 
         def completed(metadata: DatasetMetadata) -> DatasetMetadata:
             return metadata.replace(incomplete=False, zones=zones)

@@ -183,6 +183,10 @@ class BackendDataset(ABC):
         """
         return [None for _ in indices]
 
+    noted: dict[Shape, str] | None = None
+    """What `versions` would return of the objects that this handle has written since a dict was
+    put here, where writing tells it; an object that somebody else wrote to later has another."""
+
     def flush(self) -> None:  # noqa: B027  a store that is always durable has nothing to do
         """Wait until everything written so far would survive a power loss."""
 

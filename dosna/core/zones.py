@@ -139,7 +139,10 @@ def _array(text: str, dtype: np.dtype[Any]) -> Array:
 
 @dataclass
 class Zone:
-    """What is known of a chunk: of its rows before `stop`."""
+    """What is known of a chunk: of its rows before `stop`.
+
+    `mark` is the `object_mark` of the stored object when it was written; 0 if that is not known.
+    """
 
     stop: int
     least: Any
@@ -147,6 +150,7 @@ class Zone:
     nans: int
     steps: tuple[int, int] | None = None
     last: Any = None
+    mark: int = 0
 
 
 @dataclass

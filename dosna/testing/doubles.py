@@ -8,6 +8,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from functools import partial
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -45,15 +46,17 @@ class MemoryStore(Store):
             return blob
         return Blob(blob.data[slice(*byte_range)], blob.version, blob.mark)
 
-    def put(self, key: str, data: bytes, expected: str | None = None) -> None:
-        self.put_marked(key, data, expected, None)
+    def put(self, key: str, data: bytes, expected: str | None = None) -> str:
+        return self.put_marked(key, data, expected, None)
 
-    def put_marked(self, key: str, data: bytes, expected: str | None, mark: str | None) -> None:
+    def put_marked(self, key: str, data: bytes, expected: str | None, mark: str | None) -> str:
         with self._lock:
             found = self.blobs[key].version if key in self.blobs else ABSENT
             if expected is not None and found != expected:
                 raise VersionConflict(f"{key} has version {found!r}, not {expected!r}")
-            self.blobs[key] = Blob(bytes(data), str(next(self._versions)), mark)
+            version = str(next(self._versions))
+            self.blobs[key] = Blob(bytes(data), version, mark)
+            return version
 
     def delete(self, key: str) -> bool:
         with self._lock:
@@ -79,11 +82,17 @@ class WrappedStore(Store):
         found: Blob | None = self.request("get", key, lambda: self.inner.get(key, byte_range))
         return found
 
-    def put(self, key: str, data: bytes, expected: str | None = None) -> None:
-        self.request("put", key, lambda: self.inner.put(key, data, expected))
+    def put(self, key: str, data: bytes, expected: str | None = None) -> str | None:
+        put = partial(self.inner.put, key, data, expected)
+        version: str | None = self.request("put", key, put)
+        return version
 
-    def put_marked(self, key: str, data: bytes, expected: str | None, mark: str | None) -> None:
-        self.request("put", key, lambda: self.inner.put_marked(key, data, expected, mark))
+    def put_marked(
+        self, key: str, data: bytes, expected: str | None, mark: str | None
+    ) -> str | None:
+        put = partial(self.inner.put_marked, key, data, expected, mark)
+        version: str | None = self.request("put", key, put)
+        return version
 
     def delete(self, key: str) -> bool:
         return bool(self.request("delete", key, lambda: self.inner.delete(key)))

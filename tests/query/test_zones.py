@@ -239,8 +239,12 @@ def test_pruned_results_are_those_of_all_data(data, count, where):
 # -- made while ingesting ------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("engine", [("cpu", {}), ("joblib", {"njobs": 2, "jlbackend": "loky"})])
-def test_an_ingested_tree_has_zones(engine, tmp_path):
+ENGINES = [("cpu", {}), ("joblib", {"njobs": 2, "jlbackend": "loky"})]
+
+
+@pytest.fixture
+def events(tmp_path):
+    """Give the location of a tree of ROOT."""
     uproot = require("uproot")
     lists = ak.unflatten(np.arange(300, dtype="f4"), np.full(100, 3))
     with uproot.recreate(tmp_path / "a.root") as file:
@@ -248,17 +252,86 @@ def test_an_ingested_tree_has_zones(engine, tmp_path):
         for start in range(0, 100, 20):
             part = slice(start, start + 20)
             tree.extend({"run": np.arange(100)[part], "pt": lists[part]})
+    return f"{tmp_path / 'a.root'}:Events"
+
+
+def check_ingested(con, group="Events"):
+    """Check that a tree as it was ingested has zones, before `index` could have made them."""
+    assert holding(con, f"{group}/run") == [True] * 3
+    assert holding(con, f"{group}/pt/content") == [True] * 8
+    assert holding(con, f"{group}/pt/offsets") == [True] * 3
+    zones, _ = known_zones(con[f"{group}/pt/offsets"].instance)
+    assert zones.steps.tolist() == [[3, 3]] * 3
+    assert con.query(group, "run > 90").count() == 9
+    assert index(con, group) == ["run", "npt", "pt"]
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_an_ingested_tree_has_zones(engine, tmp_path, events):
     (tmp_path / "store").mkdir()
     with dn.Connection(
         str(tmp_path / "store"), backend="file", engine=engine[0], engine_kw=engine[1]
     ) as con:
-        con.ingest(f"{tmp_path / 'a.root'}:Events", chunk_size=(40,))
-        assert holding(con, "Events/run") == [True] * 3
-        assert holding(con, "Events/pt/content") == [True] * 8
-        assert holding(con, "Events/pt/offsets") == [True] * 3
-        assert index(con, "Events") == ["run", "npt", "pt"]
-        zones, _ = known_zones(con["Events/pt/offsets"].instance)
-    assert zones.steps.tolist() == [[3, 3]] * 3
+        con.ingest(events, chunk_size=(40,))
+        check_ingested(con)
+
+
+def test_zones_take_no_request_where_a_write_tells_the_version(events):
+    store, name = CountingStore(MemoryStore()), secrets.token_hex(8)
+    use_store(name, store)
+    with dn.Connection(name, backend="memory", engine="cpu") as con:
+        con.ingest(events, chunk_size=(40,))
+        # The chunks at the ends, which may have become longer, are read before they are written.
+        read = sorted(key for kind, key in store.log if kind == "get" and "/c/" in key)
+        ends = [("npt", 2), ("pt/content", 7), ("pt/offsets", 2), ("run", 2)]
+        assert read == [f"Events/{name}/c/{last}" for name, last in ends]
+        check_ingested(con)
+        con["Events/run"][0] = 99
+        assert holding(con, "Events/run") == [False, True, True]
+        assert con.query("Events", "run == 99").count() == 2
+
+
+def test_a_chunk_that_others_write_meanwhile_is_not_believed(events, monkeypatch):
+    store, name, others = CountingStore(MemoryStore()), secrets.token_hex(8), []
+    use_store(name, store)
+    request = store.request
+
+    def meddling(kind, key, call):
+        found = request(kind, key, call)
+        if kind == "put" and key == "Events/run/c/1" and not others:
+            others.append(key)
+            store.inner.put(key, store.inner.get(key).data)
+        return found
+
+    monkeypatch.setattr(store, "request", meddling)
+    with dn.Connection(name, backend="memory", engine="cpu") as con:
+        con.ingest(events, chunk_size=(40,))
+        assert holding(con, "Events/run") == [True, False, True]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("options", [{}, {"chunk_size": (20,), "shards": (40,)}])
+@pytest.mark.parametrize("store", ["ceph", "gateway"])
+def test_a_tree_in_an_object_store_has_zones(store, engine, options, events, request):
+    service, group = request.getfixturevalue(store), f"t{secrets.token_hex(4)}"
+    if store == "ceph":
+        place = {"name": "kit", "backend": "ceph", "conffile": service.conf}
+    else:
+        from services.s3 import make_bucket
+
+        url = service.endpoint_url
+        place = {"name": "zones", "backend": "s3", "endpoint_url": url, "bucket": make_bucket(url)}
+    with dn.Connection(**place, engine=engine[0], engine_kw=engine[1]) as con:
+        con.ingest(events, group, **{"chunk_size": (40,), **options})
+        group = f"{group}/Events"
+        if options:
+            assert all(holding(con, f"{group}/run"))
+            assert con.query(group, "run > 90").count() == 9
+        else:
+            check_ingested(con, group)
+        for name in con.names_in(group):
+            con.del_dataset(name)
 
 
 def test_a_tree_that_grows_keeps_its_zones(tmp_path):

@@ -391,7 +391,10 @@ class StoreDataset(WatchedDataset):
         """Write a stored object, only over `version` if the store has conditional puts."""
         if version is not None and not self.store.conditional_puts:
             version = None
-        self.store.put_marked(self.key(idx), b"".join(parts), version, self._mark)
+        mark = self._mark
+        written = self.store.put_marked(self.key(idx), b"".join(parts), version, mark)
+        if self.noted is not None and written is not None:
+            self.noted[idx] = f"{written} {mark}"
         self.look_late()
 
     def put_first(self, values: Array) -> None:

@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from dosna.backends.base import BackendDataset
+from dosna.backends.zones import note_marks
 from dosna.core.casting import check_values
 from dosna.core.plan import ChunkTask
 from dosna.core.text import element_bytes, elements
@@ -59,7 +60,10 @@ class Load(Overlapping, Placed):
                 if maker is not None:
                     maker.add(task.out[0].start, values)
                 flow.write(self.target.write_many, values, objects)
-        return {} if maker is None else maker.found
+        if maker is None:
+            return {}
+        note_marks(self.target, maker)
+        return maker.found
 
     def _prepared(self, task: ChunkTask, block: Array) -> tuple[Array, list[ChunkTask]]:
         """Return the values to write for a box, and the objects to write them to."""
