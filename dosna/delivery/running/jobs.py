@@ -14,7 +14,7 @@ from dosna.delivery.settings import Settings
 from dosna.delivery.state.files import Outcome
 from dosna.delivery.state.requests import Row, object_name
 from dosna.delivery.transform import FORMATS, Limits, TransformRequest, TransformResult
-from dosna.errors import ConnectionError, DosnaError, StorageError, WorkerError
+from dosna.errors import ConnectionError, DosnaError, LimitError, StorageError, WorkerError
 from dosna.io.s3.options import S3Options
 
 __all__ = ["Job", "Transform", "carry_out", "is_passing", "job_of"]
@@ -105,16 +105,17 @@ def scratch_folder(settings: Settings) -> str:
 
 def is_passing(error: BaseException) -> bool:
     """Return True if a job that failed so may work when it is tried again."""
-    return isinstance(error, (WorkerError, StorageError, ConnectionError))
+    passing = (WorkerError, StorageError, ConnectionError)
+    return isinstance(error, passing) and not isinstance(error, LimitError)
 
 
 def failure(error: BaseException, began: float) -> Outcome:
     """Return the outcome of a file that failed."""
     text = str(error) if isinstance(error, DosnaError) else f"{type(error).__name__}: {error}"
-    log = getattr(error, "log", "")
+    log = "\n".join(getattr(error, "__notes__", ()))
     return Outcome(
         None,
         seconds=time.monotonic() - began,
         message=text[:_MOST_TEXT],
-        log=str(log)[-_MOST_TEXT:],
+        log=log[-_MOST_TEXT:],
     )

@@ -17,7 +17,7 @@ from dosna.delivery.settings import DAY, Settings
 from dosna.delivery.state.datasets import FoundFile
 from dosna.delivery.state.files import Outcome
 from dosna.delivery.state.requests import Row
-from dosna.errors import DosnaError, SourceError, SourceNotFoundError
+from dosna.errors import DosnaError, SourceError, SourceNotFoundError, WorkerError
 
 if TYPE_CHECKING:
     from dosna.delivery.state import State
@@ -152,12 +152,12 @@ class Submissions:
         """Transform the first file; None means that it will be tried again as all others are."""
         began = time.monotonic()
         job = job_of(row, 0, path, self._settings)
-        for _ in range(_PASSING_ATTEMPTS):
+        for left in reversed(range(_PASSING_ATTEMPTS)):
             future = self._workers.submit(job)
             error = future.exception()
             if error is None:
                 return future.result()
-            if not is_passing(error):
+            if not is_passing(error) or (not left and isinstance(error, WorkerError)):
                 return Refused(failure(error, began).message)
         return None
 

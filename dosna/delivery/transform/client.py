@@ -155,10 +155,13 @@ class ForkServer:
                 ours.close()
                 raise WorkerError(f"{self._python} cannot be started: {error}") from error
             theirs.close()
-            said = json.loads(ours.recv(1 << 16) or b"{}")
+            said: dict[str, Any] = {}
+            with suppress(ConnectionError):
+                said = json.loads(ours.recv(1 << 16) or b"{}")
             if "ready" not in said:
                 ours.close()
-                process.wait()
+                if process.wait() < 0:
+                    raise WorkerError("the server of processes was killed when it started")
                 output.seek(0)
                 text = said.get("failed") or output.read().decode(errors="replace")[-1000:].strip()
                 raise MissingDependencyError(
@@ -181,11 +184,13 @@ class ForkServer:
 def _answers(connection: socket.socket) -> Iterator[dict[str, Any]]:
     """Read the answers to a job, until its process and the server have closed the socket."""
     held = bytearray()
-    while more := connection.recv(1 << 16):
-        # What is longer is thrown away, so that nobody waits for a full buffer.
-        held += more
-        if len(held) > _ANSWER:
-            del held[: -_ANSWER // 2]
+    # A server that was killed resets the connection.
+    with suppress(ConnectionError):
+        while more := connection.recv(1 << 16):
+            # What is longer is thrown away, so that nobody waits for a full buffer.
+            held += more
+            if len(held) > _ANSWER:
+                del held[: -_ANSWER // 2]
     for line in bytes(held).splitlines():
         with suppress(ValueError):
             found = json.loads(line)

@@ -1,0 +1,181 @@
+"""Kills at any moment: after a restart each file is delivered once, or is named as failed."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support import HANG, require
+
+from dosna.testing.timing import patience
+
+require("fastapi")
+require("uproot")
+httpx = require("httpx")
+psutil = require("psutil")
+
+pytestmark = pytest.mark.slow
+
+URL = "/servicex/transformation"
+SELECTION = '[{"treename": "Events", "filter_name": ["run", "met"]}]'
+
+
+def free_port() -> int:
+    with socket.socket() as made:
+        made.bind(("127.0.0.1", 0))
+        return int(made.getsockname()[1])
+
+
+class Victim:
+    """A service in a process, which is killed and started again."""
+
+    def __init__(self, folder: Path, state: Path, *options: str) -> None:
+        self.port = free_port()
+        self.command = [
+            *[sys.executable, "-m", "dosna", "delivery", "--port", str(self.port)],
+            *["--root", str(folder), "--state", str(state), "--workers", "2", *options],
+        ]
+        self.log = state.with_suffix(".log")
+        self.client = httpx.Client(base_url=f"http://127.0.0.1:{self.port}", timeout=patience(60))
+        self.start()
+
+    def start(self) -> None:
+        with self.log.open("a") as log:
+            self.process = subprocess.Popen(
+                self.command, stdout=subprocess.PIPE, stderr=log, text=True
+            )
+        assert self.process.stdout is not None
+        assert self.process.stdout.readline(), self.log.read_text()[-3000:]
+
+    def kill(self) -> None:
+        self.process.send_signal(signal.SIGKILL)
+        self.process.wait(HANG)
+        assert self.process.stdout is not None
+        self.process.stdout.close()
+
+    def kill_a_worker(self, chance: random.Random) -> None:
+        """Kill one of the processes below that of the service."""
+        below = psutil.Process(self.process.pid).children(recursive=True)
+        if below:
+            with suppress(psutil.NoSuchProcess):
+                chance.choice(below).kill()
+
+    def get(self, path: str) -> Any:
+        """Ask as a client does: again, while the service starts."""
+        end = time.monotonic() + patience(60)
+        while True:
+            try:
+                answer = self.client.get(path)
+                if answer.status_code < 500:
+                    return answer.json()
+            except httpx.TransportError:
+                pass
+            assert time.monotonic() < end, self.log.read_text()[-3000:]
+            time.sleep(0.05)
+
+
+@contextmanager
+def running(*args: Any) -> Iterator[Victim]:
+    victim = Victim(*args)
+    try:
+        yield victim
+    finally:
+        victim.client.close()
+        victim.kill()
+
+
+@pytest.fixture
+def many(tmp_path: Path, paths: list[str]) -> Callable[[int], list[str]]:
+    """Give a function that makes files, of which the third is broken."""
+
+    def make(count: int) -> list[str]:
+        folder = tmp_path / "data"
+        folder.mkdir()
+        made = [folder / f"file_{number:03d}.root" for number in range(count)]
+        for path in made:
+            os.link(paths[0], path)
+        made[2].unlink()
+        made[2].write_bytes(b"root" + bytes(200))
+        return [str(path) for path in made]
+
+    return make
+
+
+def submit(victim: Victim, files: list[str]) -> str:
+    body = {
+        "file-list": files,
+        "selection": SELECTION,
+        "codegen": "uproot-raw",
+        "result-destination": "object-store",
+        "result-format": "parquet",
+    }
+    answer = victim.client.post(URL, json=body)
+    assert answer.status_code == 200, answer.text
+    return str(answer.json()["request_id"])
+
+
+def check(victim: Victim, id: str, files: list[str], data: Callable[[str], bytes]) -> None:
+    """Wait for the end, and check that each file was delivered once or is named."""
+    end = time.monotonic() + patience(200)
+    while (found := victim.get(f"{URL}/{id}"))["status"] != "Complete":
+        assert found["status"] == "Running", found
+        assert time.monotonic() < end, found
+        time.sleep(0.1)
+    assert (found["files"], found["files-completed"]) == (len(files), len(files) - 1)
+    rows = victim.get(f"{URL}/{id}/results")["results"]
+    assert sorted(row["file-path"] for row in rows) == files
+    failed = [row["file-path"] for row in rows if row["transform_status"] == "failure"]
+    assert failed == [files[2]]
+    assert len({row["created_at"] for row in rows}) == len(rows)
+    for row in rows:
+        if row["transform_status"] == "success":
+            content = data(row["s3-object-name"])
+            assert len(content) == row["total-bytes"]
+            assert content[:4] == content[-4:] == b"PAR1"
+
+
+def harm(victim: Victim, kills: int, chance: random.Random, others: Any = ()) -> None:
+    for _ in range(kills):
+        time.sleep(chance.random() * 0.6)
+        kind = chance.choice(["service", "worker", *others])
+        if kind == "service":
+            victim.kill()
+            victim.start()
+        elif kind == "worker":
+            victim.kill_a_worker(chance)
+        else:
+            kind()
+
+
+@pytest.mark.parametrize(
+    ("count", "kills"),
+    [(12, 3), pytest.param(200, 50, marks=[pytest.mark.fault, pytest.mark.timeout(1800)])],
+)
+def test_kills_lose_and_double_nothing(many: Any, tmp_path: Path, count: int, kills: int) -> None:
+    files = many(count)
+    with running(tmp_path / "data", tmp_path / "state") as victim:
+        id = submit(victim, files)
+        harm(victim, kills, random.Random(count))
+        results = tmp_path / "state" / "objects" / id
+        check(victim, id, files, lambda name: (results / name).read_bytes())
+        assert len(list(results.iterdir())) == count - 1
+        assert not any((tmp_path / "state" / "scratch").iterdir())
+        # What was cancelled leaves nothing, also if the service is killed right after.
+        other = submit(victim, files)
+        victim.get(f"{URL}/{other}/cancel")
+        victim.kill()
+        victim.start()
+        end = time.monotonic() + patience(30)
+        while (tmp_path / "state" / "objects" / other).exists():
+            assert time.monotonic() < end
+            time.sleep(0.05)
