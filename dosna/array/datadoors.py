@@ -212,6 +212,37 @@ class DatasetDoors(Bulk):
         )
         return made
 
+    def view(self, *, height: int = 600) -> Any:
+        """Show the dataset in a notebook, by the page that ``dosna view`` opens in a browser.
+
+        See `Connection.view`.
+
+        Parameters
+        ----------
+        height : int
+            The height of the frame in pixels.
+
+        Returns
+        -------
+        View
+            The page, which a notebook shows. Its `url` is for a browser on the same machine.
+
+        Raises
+        ------
+        NotConnectedError
+            The connection is not open.
+        MissingDependencyError
+            A package of the extra ``view`` is not installed.
+
+        Examples
+        --------
+        Show a dataset in the cell of a notebook::
+
+            con["entry/data"].view()
+        """
+        self.connection.check_connected()
+        return verbs.get("view")(self.connection, self.name, height=height)
+
     def to_dask(self, chunks: Any = "auto") -> Any:
         """Return a Dask array of the dataset, whose blocks are whole stored objects.
 

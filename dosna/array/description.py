@@ -10,9 +10,11 @@ import numpy as np
 
 from dosna.array.attributes import Attributes
 from dosna.array.home import ArrayHome
+from dosna.array.pictures import grid_picture, html_table
 from dosna.backends.base import BackendDataset, Guarantees
 from dosna.core.identity import Identified
 from dosna.core.metadata import DatasetMetadata
+from dosna.core.sizes import format_size
 from dosna.core.types import Shape
 from dosna.engines.base import R, Runner, collective
 from dosna.errors import IncompleteDatasetWarning
@@ -161,6 +163,19 @@ class Described(Identified):
             f"<dosna.Dataset {self.name!r}: shape {self.shape}, dtype {self.dtype}, "
             f"chunk_size {self.chunk_size}>"
         )
+
+    def _repr_html_(self) -> str:
+        rows = {
+            "shape": self.shape,
+            "dtype": self.dtype,
+            "chunk_size": self.chunk_size,
+            "chunks": self.total_chunks,
+            "bytes": format_size(self.nbytes),
+        }
+        if self.incomplete:
+            rows["state"] = "incomplete"
+        picture = grid_picture(self.shape, self.chunk_size)
+        return html_table(rows, picture, f"dosna.Dataset {self.name}")
 
     def __len__(self) -> int:
         if not self.shape:

@@ -381,6 +381,40 @@ class Doors(ArrayHome):
         ways = {"port": port, "token": token, "host": host, "origins": origins}
         return verbs.get("serve")(self, below, **ways)
 
+    def view(self, name: str = "", *, height: int = 600) -> Any:
+        """Show the datasets in a notebook, by the page that ``dosna view`` opens in a browser.
+
+        The first call starts a server on this machine, which later calls use too. It runs until
+        the program ends, or the `stop` of a result is called.
+
+        Parameters
+        ----------
+        name : str
+            The name of the dataset or group that is shown first; '' for the connection.
+        height : int
+            The height of the frame in pixels.
+
+        Returns
+        -------
+        View
+            The page, which a notebook shows. Its `url` is for a browser on the same machine.
+
+        Raises
+        ------
+        NotConnectedError
+            The connection is not open.
+        MissingDependencyError
+            A package of the extra ``view`` is not installed.
+
+        Examples
+        --------
+        Show a scan in the cell of a notebook::
+
+            con.view("entry/data")
+        """
+        self.check_connected()
+        return verbs.get("view")(self, name, height=height)
+
     def verb(self, name: str) -> Callable[..., Any]:
         """Return a verb of another package, bound to this connection.
 

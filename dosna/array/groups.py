@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any
 
 from dosna.array.home import ArrayHome
+from dosna.array.pictures import html_list
 from dosna.core.names import Children, check_name
 from dosna.core.values import decode_value, encode_attrs
 from dosna.engines.base import collective
-from dosna.errors import DatasetNameError
+from dosna.errors import DatasetNameError, DosnaError
 
 __all__ = ["Groups"]
+
+_MOST_SHOWN = 50
 
 
 class Groups(ArrayHome):
@@ -82,6 +86,14 @@ class Groups(ArrayHome):
             return self.instance.children(check_name(group) if group else "")
         except DatasetNameError:
             return Children([], [])
+
+    def _repr_html_(self) -> str:
+        names: list[str] = []
+        # What a notebook shows by itself never fails.
+        with suppress(DosnaError):
+            groups, datasets = self.children()
+            names = [*(f"{name}/" for name in groups), *datasets]
+        return html_list(repr(self), names[:_MOST_SHOWN], max(0, len(names) - _MOST_SHOWN))
 
     def get_group_attrs(self, name: str = "") -> dict[str, Any]:
         """Return the attributes of a group, which is a prefix of dataset names.

@@ -27,6 +27,7 @@ registry: Registry[Verb] = Registry(
         "pyramid": Known("dosna.pyramid.making:pyramid"),
         "query": Known("dosna.query.query:query"),
         "serve": Known("dosna.serve.running:serve", extra="view"),
+        "view": Known("dosna.serve.viewing:view", extra="view"),
         "store_dask": Known("dosna.integrations.dask:store_dask"),
         "to_dask": Known("dosna.integrations.dask:to_dask"),
         "query_array": Known("dosna.query.arrays:query_array"),

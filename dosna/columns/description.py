@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from dosna.array.pictures import html_table
 from dosna.core.names import check_name, parents
 from dosna.errors import DatasetNotFoundError, FormatError
 
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
     from dosna.array.connection import EngineConnection
 
 __all__ = ["Branch", "FileRange", "Tree", "escape", "find_trees", "get_tree", "unescape"]
+
+_MOST_SHOWN = 200
 
 TREE_VERSION = 1
 """Version of the description. A reader refuses a newer one."""
@@ -157,6 +160,12 @@ class Tree:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "by_name", {b.name: b for b in self.branches})
+
+    def _repr_html_(self) -> str:
+        rows = {branch.name: branch.type for branch in self.branches[:_MOST_SHOWN]}
+        if len(self.branches) > _MOST_SHOWN:
+            rows["…"] = f"{len(self.branches) - _MOST_SHOWN} more branches"
+        return html_table(rows, title=f"{self.kind} {self.name}: {self.entries} entries")
 
     def to_attrs(self) -> dict[str, Any]:
         """Return the attributes of the tree's group.

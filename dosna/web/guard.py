@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import re
 import secrets
+from html import escape
 from http.cookies import CookieError, SimpleCookie
 from urllib.parse import parse_qsl, quote, urlencode
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.middleware.cors import CORSMiddleware
-from starlette.responses import RedirectResponse, Response
+from starlette.responses import HTMLResponse, RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from dosna.core.stopping import stoppable
@@ -158,8 +159,11 @@ class _Tokens:
     def _let_in(self, scope: Scope, query: list[tuple[str, str]]) -> Response:
         """Return the redirection to the same address without the token, with the cookie."""
         # Two slashes at the beginning would be another host.
-        where = "/" + quote(scope["path"].lstrip("/"))
-        answer = RedirectResponse(where + (f"?{urlencode(query)}" if query else ""), 303)
+        where = "/" + quote(scope["path"].lstrip("/")) + (f"?{urlencode(query)}" if query else "")
+        answer: Response = RedirectResponse(where, 303)
+        if Headers(scope=scope).get("sec-fetch-site") == "cross-site":
+            # Another page led here: the browser sends the cookie only where this one leads to.
+            answer = HTMLResponse(f'<meta http-equiv="refresh" content="0;url={escape(where)}">')
         answer.set_cookie(
             _cookie(scope), self._access.token or "", httponly=True, samesite="strict", path="/"
         )

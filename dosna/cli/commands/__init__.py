@@ -11,12 +11,13 @@ from dosna.cli.commands import (
     scaling,
     serving,
     verifying,
+    viewing,
 )
 
 __all__ = ["COMMANDS"]
 
 COMMANDS = (
-    *(looking, serving, ingesting, querying, scaling, delivery),
+    *(looking, viewing, serving, ingesting, querying, scaling, delivery),
     *(exporting, verifying, removing, loader),
 )
 """The modules of the commands, in the order of the help."""
