@@ -9,7 +9,11 @@ from dosna.core.sizes import parse_size
 from dosna.errors import ConfigurationError
 from dosna.io.s3.options import S3Options
 
-__all__ = ["CODEGENS", "FORMATS", "Limits", "TransformRequest"]
+__all__ = ["CODEGENS", "FORMATS", "SCHEME", "Limits", "TransformRequest"]
+
+SCHEME = "dosna://"
+"""What the URL of a tree of columns begins with."""
+
 
 CODEGENS = ("uproot-raw", "uproot", "python")
 """The kinds of selections: JSON for uproot, func_adl's qastle, a Python function."""

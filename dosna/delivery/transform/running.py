@@ -11,7 +11,7 @@ from typing import BinaryIO
 
 from dosna.delivery.transform.client import FUNC_ADL_LIBRARIES, ForkServer, server_of
 from dosna.delivery.transform.environment import func_adl_python
-from dosna.delivery.transform.request import TransformRequest
+from dosna.delivery.transform.request import SCHEME, TransformRequest
 from dosna.delivery.transform.sandbox import lacking
 from dosna.delivery.transform.staging import staged
 from dosna.errors import ConfigurationError, DosnaError, WorkerError
@@ -78,15 +78,30 @@ def transform(request: TransformRequest) -> TransformResult:
 
 
 def _transform(request: TransformRequest, scratch: str) -> TransformResult:
+    work = os.path.join(scratch, "work")
+    os.mkdir(work)
+    made = os.path.join(work, "result")
+    if request.source.startswith(SCHEME):
+        from dosna.delivery.transform.stored import transform_stored  # imports awkward
+
+        lines: list[str] = []
+        rows = transform_stored(request, made, lines.append)
+        text = "\n".join(lines)[-request.limits.log :]
+    else:
+        rows, text = _confined(request, scratch, work, made)
+    size = _size_of(made, request)
+    target = os.path.join(request.folder, request.name)
+    os.replace(made, target)
+    return TransformResult(target, size, rows, text)
+
+
+def _confined(request: TransformRequest, scratch: str, work: str, made: str) -> tuple[int, str]:
+    """Run a selection in a confined process, and return the number of entries and the log."""
     if not request.unconfined and (why := lacking()):
         raise ConfigurationError(
             f"selections carry code, and cannot be confined here: {why}. Run them elsewhere, or "
             "permit unconfined selections of users whom you trust."
         )
-    limits = asdict(request.limits)
-    work = os.path.join(scratch, "work")
-    os.mkdir(work)
-    made = os.path.join(work, "result")
     job = {
         "codegen": request.codegen,
         "selection": request.selection,
@@ -95,8 +110,8 @@ def _transform(request: TransformRequest, scratch: str) -> TransformResult:
         "shown": request.source,
         "output": made,
         "scratch": work,
-        "step": limits["memory"] // 16,
-        "limits": limits,
+        "step": int(request.limits.memory) // 16,
+        "limits": asdict(request.limits),
         "strict": not request.unconfined,
     }
     with open(os.path.join(scratch, "log"), "w+b") as log:
@@ -106,11 +121,7 @@ def _transform(request: TransformRequest, scratch: str) -> TransformResult:
             if text := _tail(log, request.limits.log):
                 error.add_note(text)
             raise
-        text = _tail(log, request.limits.log)
-    size = _size_of(made, request)
-    target = os.path.join(request.folder, request.name)
-    os.replace(made, target)
-    return TransformResult(target, size, rows, text)
+        return rows, _tail(log, request.limits.log)
 
 
 def _server(request: TransformRequest) -> ForkServer:
