@@ -64,6 +64,21 @@ class BranchColumn:
             (self.datasets["offsets"], content) if plain and content.metadata.ndim == 1 else None
         )
 
+    @cached_property
+    def optional(self) -> tuple[BackendDataset, BackendDataset] | None:
+        """Offsets and content of a branch with a number that may be missing, else None.
+
+        It is kept as lists of at most one number.
+        """
+        if self.datasets.keys() != {"offsets", "content"}:
+            return None
+        form, content = self.form, self.datasets["content"]
+        plain = form.is_option and not form.parameters
+        plain = plain and form.content.is_numpy and not form.content.parameters
+        return (
+            (self.datasets["offsets"], content) if plain and content.metadata.ndim == 1 else None
+        )
+
     @property
     def nbytes(self) -> int:
         """Bytes of the elements of all datasets."""

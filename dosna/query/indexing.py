@@ -82,7 +82,8 @@ def index(
     Returns
     -------
     list of str
-        The names of the branches that have zones now: those of numbers, and of lists of numbers.
+        The names of the branches that have zones now: those of numbers, also of such that may be
+        missing, and of lists of numbers.
 
     Raises
     ------
@@ -118,8 +119,8 @@ def _index(con: EngineConnection, column: BranchColumn) -> bool:
     parts: list[tuple[BackendDataset, bool]] = []
     if column.flat is not None:
         parts = [(column.flat, False)]
-    elif column.numbers is not None:
-        offsets, content = column.numbers
+    elif (counted := column.numbers or column.optional) is not None:
+        offsets, content = counted
         parts = [(offsets, True), (content, False)]
     if not parts or not all(has_room(dataset) for dataset, _ in parts):
         return False

@@ -64,13 +64,24 @@ class _Stored:
 
 
 class ColumnZones:
-    """The zones of a branch of numbers, or of lists of numbers.
+    """The zones of a branch of numbers, of numbers that may be missing, or of lists of numbers.
 
     What it returns is about whole chunks, in which the range asked for lies.
+
+    Parameters
+    ----------
+    values : _Stored
+        The zones of the numbers.
+    offsets : _Stored, optional
+        Those of the offsets, of lists and of numbers that may be missing.
+    optional : bool
+        Whether the lists, of at most one number, are numbers that may be missing.
     """
 
-    def __init__(self, values: _Stored, offsets: _Stored | None = None) -> None:
-        self._values, self._offsets = values, offsets
+    def __init__(
+        self, values: _Stored, offsets: _Stored | None = None, optional: bool = False
+    ) -> None:
+        self._values, self._offsets, self._optional = values, offsets, optional
 
     def zone(self, start: int, stop: int) -> tuple[Zone, list[tuple[_Stored, slice]]] | None:
         """Return what is known of the entries of a range, and what it was taken from."""
@@ -121,6 +132,11 @@ class ColumnZones:
             used.append((self._values, chunks))
         entries = stop - start
         empty = 0 if shortest else entries if not longest else 1
+        if self._optional:
+            if longest > 1:
+                return None
+            extremes["count"] += empty
+            return Zone(**extremes, nulls=empty), used
         return Zone(**extremes, min_length=shortest, max_length=longest, empty_lists=empty), used
 
     def _extremes(self, chunks: slice) -> dict[str, Any]:
@@ -149,9 +165,11 @@ def zones_of(column: BranchColumn) -> ColumnZones | None:
     if column.flat is not None:
         values = stored(column.flat)
         return None if values is None else ColumnZones(values)
-    if column.numbers is not None:
-        offsets, values = map(stored, column.numbers)
-        return None if values is None or offsets is None else ColumnZones(values, offsets)
+    counted = column.numbers or column.optional
+    if counted is not None:
+        offsets, values = map(stored, counted)
+        if values is not None and offsets is not None:
+            return ColumnZones(values, offsets, counted is column.optional)
     return None
 
 

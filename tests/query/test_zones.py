@@ -153,6 +153,19 @@ def test_lists_and_their_lengths(con):
     assert holding(con, "T/y/offsets") == [True] * 4
 
 
+def test_numbers_that_may_be_missing(con):
+    values = [None if 20 <= n < 30 else n for n in range(40)]
+    put_tree(con, "T", {"o": ak.Array(values), "run": np.arange(40)}, 4, chunk_entries=4)
+    assert index(con, "T") == ["o", "run"]
+    for where, rows, pruned in [
+        ("o > 35", [*range(36, 40)], 7),
+        ("ismissing(o)", [*range(20, 30)], 5),
+    ]:
+        query = con.query("T", where, ["run"])
+        assert query.to_numpy()["run"].tolist() == rows
+        assert query.explain().pruned >= pruned, where
+
+
 def test_what_can_have_no_zones_is_left_out(con):
     put_tree(con, "T", {"s": ["a", "b"], "z": np.arange(2) * 1j, "n": [[[1]], []], "x": [1, 2]})
     assert index(con, "T") == ["x"]
@@ -196,6 +209,8 @@ WHERE = st.sampled_from(
         "max(l) > 1", "min(l) < 0", "l[0] > 0", "sum(l) > 2", "count(l) >= 2 && f > 0",
         "f > 0 || i > 0", "b", "!b", "b == (i > 0)", "f > i", "f / i > 1", "sqrt(f) > 1",
         "0 < f <= 1.5", "any(l > f)", "ismissing(l[1])", "fill(l[0], 7) == 7",
+        "o > 1", "!(o > 1)", "o <= 1.5 || f > 0", "ismissing(o)", "!ismissing(o)", "o != o",
+        "fill(o, 7) == 7", "o > f", "o in (1.5, 3)", "where(ismissing(o), 1, o) > 1", "isnan(o)",
     ]
 )  # fmt: skip
 
@@ -211,6 +226,7 @@ def test_pruned_results_are_those_of_all_data(data, count, where):
         "f": np.array(draw(FLOATS)),
         "i": np.array(sorted(draw(BIG)) if ordered else draw(BIG), "i8"),
         "b": np.array(draw(st.booleans())),
+        "o": ak.Array([0.0, None, *draw(st.none() | FLOATS)])[2:],
         "l": ak.values_astype(ak.Array([[0.0], *draw(st.lists(FLOATS, max_size=3))])[1:], "f4"),
     }
     with (
@@ -219,7 +235,9 @@ def test_pruned_results_are_those_of_all_data(data, count, where):
     ):
         put_tree(con, "T", arrays, 2, chunk_entries=2)
         plain = con.query("T", where)
-        for name in data.draw(st.sets(st.sampled_from(["T/f", "T/i", "T/l/content", "T/b"]))):
+        for name in data.draw(
+            st.sets(st.sampled_from(["T/f", "T/i", "T/l/content", "T/b", "T/o/content"]))
+        ):
             ds = con[name]
             if ds.total_chunks:
                 ds.del_chunk((data.draw(st.integers(0, ds.total_chunks - 1)),))
@@ -228,7 +246,7 @@ def test_pruned_results_are_those_of_all_data(data, count, where):
         if data.draw(st.booleans()):
             con["T/f"][data.draw(st.integers(0, count - 1))] = 1.5
             pruned = con.query("T", where).to_arrow().to_pydict()
-            for name in ("T/f", "T/i", "T/b", "T/l/content", "T/l/offsets"):
+            for name in con.names_in("T"):
                 con[name].instance.update(lambda m: m.replace(zones=None))
             before = con.query("T", where).to_arrow().to_pydict()
         else:
