@@ -12,6 +12,7 @@ import numpy as np
 from dosna.backends import resizing
 from dosna.backends.chunk import BackendDataChunk
 from dosna.backends.guarantees import ChunkState, Guarantees
+from dosna.backends.objects import MadeObjects, ZarrObjects
 from dosna.core.metadata import DatasetMetadata
 from dosna.core.plan import ChunkTask
 from dosna.core.types import Array, Shape, Slices
@@ -186,6 +187,16 @@ class BackendDataset(ABC):
     noted: dict[Shape, str] | None = None
     """What `versions` would return of the objects that this handle has written since a dict was
     put here, where writing tells it; an object that somebody else wrote to later has another."""
+
+    def zarr_objects(self) -> ZarrObjects:
+        """Return the dataset as the objects of a Zarr array, as it is described now.
+
+        Raises
+        ------
+        TypeError
+            Zarr does not have the dtype.
+        """
+        return MadeObjects(self)
 
     def flush(self) -> None:  # noqa: B027  a store that is always durable has nothing to do
         """Wait until everything written so far would survive a power loss."""

@@ -24,6 +24,7 @@ from dosna.backends.stores.connection import (
     StoreConnection,
     VersionConflict,
 )
+from dosna.backends.stores.store import Stat
 from dosna.errors import OutcomeUnknown, StorageError
 
 _VERSION_BYTES = 16
@@ -44,7 +45,7 @@ class MemoryStore(Store):
         blob = self.blobs.get(key)
         if blob is None or byte_range is None:
             return blob
-        return Blob(blob.data[slice(*byte_range)], blob.version, blob.mark)
+        return Blob(blob.data[slice(*byte_range)], blob.version, blob.mark, len(blob.data))
 
     def put(self, key: str, data: bytes, expected: str | None = None) -> str:
         return self.put_marked(key, data, expected, None)
@@ -80,6 +81,10 @@ class WrappedStore(Store):
 
     def get(self, key: str, byte_range: ByteRange | None = None) -> Blob | None:
         found: Blob | None = self.request("get", key, lambda: self.inner.get(key, byte_range))
+        return found
+
+    def stat(self, key: str) -> Stat | None:
+        found: Stat | None = self.request("stat", key, lambda: self.inner.stat(key))
         return found
 
     def put(self, key: str, data: bytes, expected: str | None = None) -> str | None:

@@ -64,11 +64,22 @@ class StoreTests:
             assert part is not None
             assert part.data == b"0123456789"[start:stop]
             assert part.version == whole.version
+            assert part.size in (None, 10)
         for count in (1, 4, 10):
             part = store.get(key, (-count, None))
             assert part is not None
             assert part.data == b"0123456789"[-count:]
             assert part.version == whole.version
+
+    def test_sizes_and_versions_without_bytes(self, store: Store, key: str) -> None:
+        assert store.stat(key) is None
+        for data in (b"", b"abc", b"x" * 100_000):
+            store.put(key, data)
+            blob, found = store.get(key), store.stat(key)
+            assert blob is not None
+            assert found == (len(data), blob.version)
+        store.delete(key)
+        assert store.stat(key) is None
 
     def test_other_bytes_have_another_version(self, store: Store, key: str) -> None:
         versions = set()

@@ -31,6 +31,7 @@ from dosna.backends.stores.store import (
     ByteRange,
     MethodCall,
     NotExecutedError,
+    Stat,
     Store,
     VersionConflict,
 )
@@ -143,6 +144,17 @@ class CephStore(Store):
                     else:
                         data = handle.objects.read(key, stop - start, start)
                 return Blob(data, str(handle.objects.get_last_version()))
+            except rados.ObjectNotFound:
+                if handle.cluster.has_pool():
+                    return None
+        raise self._no_pool()
+
+    def stat(self, key: str) -> Stat | None:
+        handle = self._handle()
+        with self._failures(f"looking at {key!r}"):
+            try:
+                size, _ = handle.objects.stat(key)
+                return Stat(size, str(handle.objects.get_last_version()))
             except rados.ObjectNotFound:
                 if handle.cluster.has_pool():
                     return None

@@ -86,15 +86,15 @@ class S3Store(Store):
             except Failure as failure:
                 if failure.status != 416:
                     raise
-                # The server has no byte in that range, so the object is empty.
+                # The server has no byte in that range.
                 head = self.client.head(path)
-                return Blob(b"", head.etag, head.mark)
+                return Blob(b"", head.etag, head.mark, head.size)
         except Failure as failure:
             if failure.code == "NoSuchKey" or self._is_gone(failure):
                 return None
             error = self.error(failure, f"reading {path!r}")
         else:
-            return Blob(found.data, found.etag, found.mark)
+            return Blob(found.data, found.etag, found.mark, found.size)
         raise error
 
     def put(self, key: str, data: bytes, expected: str | None = None) -> str | None:

@@ -102,7 +102,7 @@ class SageStore(Store):
                 continue
             start, stop = _bounds(byte_range, entry)
             if entry.kind == b"i":
-                return Blob(entry.data[start:stop], entry.version)
+                return Blob(entry.data[start:stop], entry.version, None, len(entry.data))
             data = self._read(entry, start, stop)
             # A writer that replaces an object deletes it, so the bytes are valid only if the
             # object was not replaced meanwhile.
@@ -115,7 +115,7 @@ class SageStore(Store):
                     f"{entry.oid.dataset:#x}:{entry.oid.number:#x}: it was lost; restore it from "
                     "a copy, or delete it to have fill values"
                 )
-            return Blob(data, entry.version, entry.data.decode() or None)
+            return Blob(data, entry.version, entry.data.decode() or None, entry.nbytes)
         raise _too_many(key)
 
     def _read(self, entry: Entry, start: int, stop: int) -> memoryview | None:

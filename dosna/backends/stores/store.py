@@ -23,6 +23,7 @@ __all__ = [
     "MethodCall",
     "NotExecutedError",
     "Sized",
+    "Stat",
     "Store",
     "Turns",
     "VersionConflict",
@@ -51,12 +52,21 @@ T = TypeVar("T")
 class Blob(NamedTuple):
     """The bytes of an object and its version. The same version means the same bytes.
 
-    `mark` is the mark that the object was put with; None if it has none.
+    `mark` is the mark that the object was put with; None if it has none. `size` is the size of the
+    whole object in bytes, where a part of it was read and the store has told it.
     """
 
     data: bytes | memoryview
     version: str
     mark: str | None = None
+    size: int | None = None
+
+
+class Stat(NamedTuple):
+    """What is known of an object without its bytes: its size in bytes, and its version."""
+
+    size: int
+    version: str
 
 
 class Beside(NamedTuple):
@@ -202,6 +212,14 @@ class Store(ABC):
             if slash and folder not in seen:
                 seen.add(folder)
                 yield folder
+
+    def stat(self, key: str) -> Stat | None:
+        """Return the size and the version of an object, or None if there is no object."""
+        found = self.get(key, (0, 1))
+        if found is not None and found.size is not None:
+            return Stat(found.size, found.version)
+        found = found and self.get(key)
+        return None if found is None else Stat(len(found.data), found.version)
 
     def put_marked(
         self, key: str, data: bytes, expected: str | None, mark: str | None

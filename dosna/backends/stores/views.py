@@ -6,7 +6,16 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import NoReturn, TypeVar
 
-from dosna.backends.stores.store import Answer, Beside, Blob, ByteRange, MethodCall, Sized, Store
+from dosna.backends.stores.store import (
+    Answer,
+    Beside,
+    Blob,
+    ByteRange,
+    MethodCall,
+    Sized,
+    Stat,
+    Store,
+)
 
 __all__ = ["ReadOnlyStore", "StoreView"]
 
@@ -36,6 +45,9 @@ class StoreView(Store):
 
     def get(self, key: str, byte_range: ByteRange | None = None) -> Blob | None:
         return self._store.get(key, byte_range)
+
+    def stat(self, key: str) -> Stat | None:
+        return self._store.stat(key)
 
     def list(self, prefix: str) -> Iterator[str]:
         return self._store.list(prefix)

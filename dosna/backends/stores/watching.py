@@ -16,7 +16,9 @@ from collections.abc import Iterable, Sequence
 from typing import Any, NoReturn
 
 from dosna.backends.base import BackendDataset
+from dosna.backends.objects import ZarrObjects
 from dosna.backends.stores.home import StoreHome
+from dosna.backends.stores.objects import StoredObjects
 from dosna.backends.stores.store import Blob, Store
 from dosna.codecs import zarr as zarr3
 from dosna.core.metadata import DatasetMetadata
@@ -73,6 +75,20 @@ class WatchedDataset(BackendDataset):
     def object_of(self, idx: Shape) -> Shape:
         """Return the index of the stored object that holds a chunk."""
         return idx
+
+    def zarr_objects(self) -> ZarrObjects:
+        return StoredObjects(self)
+
+    def read_document(self) -> bytes:
+        """Return the document of the dataset as it is stored now."""
+        found = self.store.get(self.connection.document(self.name))
+        self.connection.metadata_in(self.name, found)
+        assert found is not None
+        return bytes(found.data)
+
+    def lasting_version(self, version: str) -> str:
+        """Return the version of an object for clients that keep it; '' if it may come again."""
+        return version
 
     def check_writable(self) -> None:
         """Begin an operation that writes. Earlier looks at the document are not valid for it."""

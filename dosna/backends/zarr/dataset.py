@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import struct
+import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from functools import partial
@@ -43,6 +44,8 @@ from dosna.io.scratch import bytes_like, scratch
 __all__ = ["FileDataset", "ShardedFileDataset", "open_dataset"]
 
 _CRC = struct.Struct("<I")
+_SETTLED = 3_000_000_000
+"""Nanoseconds that exceed the steps of the clock of any file system (FAT: 2 s)."""
 _NOTHING = np.empty(0, np.uint8)
 
 
@@ -96,6 +99,15 @@ class FileDataset(FolderDataset[ArrayFolder], StoreDataset):
 
     def key(self, idx: Shape) -> str:
         return self._template % idx
+
+    def read_document(self) -> bytes:
+        with disk(f"read dataset {self.name!r}"):
+            return self._current().image()
+
+    def lasting_version(self, version: str) -> str:
+        # The clock of a file system moves in steps, and a file may get the inode of another one.
+        settled = time.time_ns() - int(version.split("-")[1]) > _SETTLED
+        return version if settled else ""
 
     @contextmanager
     def _held(self, idx: Shape) -> Iterator[None]:

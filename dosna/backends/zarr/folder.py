@@ -8,7 +8,7 @@ from typing import ClassVar
 
 from dosna.backends.folders.handle import Folder, FolderHome
 from dosna.backends.stores.arrays import ArrayConnection
-from dosna.backends.stores.store import Blob, ByteRange, Store
+from dosna.backends.stores.store import Blob, ByteRange, Stat, Store
 from dosna.codecs import zarr as zarr3
 from dosna.errors import DatasetNotFoundError
 from dosna.io.files import CLOSE_ON_EXEC, disk, read_all, read_range, sync_folder
@@ -37,13 +37,22 @@ class Files(Store):
                 return None
             try:
                 status = os.fstat(file)
-                version = f"{status.st_ino}-{status.st_mtime_ns}-{status.st_size}"
+                version, size = _version(status), status.st_size
                 if byte_range is None:
                     return Blob(read_all(file), version)
-                start, stop, _ = slice(*byte_range).indices(status.st_size)
-                return Blob(read_range(file, start, max(0, stop - start)), version)
+                start, stop, _ = slice(*byte_range).indices(size)
+                data = read_range(file, start, max(0, stop - start))
+                return Blob(data, version, None, size)
             finally:
                 os.close(file)
+
+    def stat(self, key: str) -> Stat | None:
+        with disk(f"look at {key}"):
+            try:
+                status = os.stat(key, dir_fd=self._folder)
+            except GONE:
+                return None
+            return Stat(status.st_size, _version(status))
 
     def put(self, key: str, data: bytes, expected: str | None = None) -> None:
         raise NotImplementedError("FileDataset.put writes in parts")
@@ -62,6 +71,10 @@ class Files(Store):
                 key = os.path.normpath(os.path.join(path, name))
                 if key.startswith(prefix):
                     yield key
+
+
+def _version(status: os.stat_result) -> str:
+    return f"{status.st_ino}-{status.st_mtime_ns}-{status.st_size}"
 
 
 def _raise(error: OSError) -> None:
