@@ -12,6 +12,7 @@ from dosna.array.attributes import Attributes
 from dosna.array.home import ArrayHome
 from dosna.array.pictures import grid_picture, html_table
 from dosna.backends.base import BackendDataset, Guarantees
+from dosna.backends.objects import ZarrObjects
 from dosna.core.identity import Identified
 from dosna.core.metadata import DatasetMetadata
 from dosna.core.sizes import format_size
@@ -231,3 +232,28 @@ class Described(Identified):
                 IncompleteDatasetWarning,
                 stacklevel=3,
             )
+
+    def zarr_objects(self) -> ZarrObjects:
+        """Return the dataset as the objects of a Zarr v3 array, for servers of them.
+
+        Returns
+        -------
+        ZarrObjects
+            The document and the chunks or shards: as they are stored where the backend stores
+            Zarr, otherwise made when they are asked for.
+
+        Raises
+        ------
+        TypeError
+            Zarr does not have the dtype.
+
+        Examples
+        --------
+        >>> objects = ds.zarr_objects()
+        >>> objects.index("c/0/1"), objects.index("c/7")
+        ((0, 1), None)
+        >>> objects.get((0, 1)).size
+        32
+        """
+        self.connection.check_connected()
+        return self.instance.zarr_objects()

@@ -21,6 +21,7 @@ ROUTES: dict[str, str] = {
     "h5grove": "dosna.serve.h5grove.routes:routes",
     "page": "dosna.serve.page:routes",
     "trees": "dosna.serve.trees.routes:routes",
+    "zarr": "dosna.serve.zarr:routes",
 }
 """The functions ``routes(served)`` of all parts, by the part's name: ``"module:function"``."""
 

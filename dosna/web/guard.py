@@ -240,7 +240,7 @@ class _Answer:
             return
         if message["type"] == "http.response.start":
             length = MutableHeaders(scope=message).get("content-length", "0")
-            if self._scope["method"] != "HEAD":
+            if self._scope["method"] != "HEAD" and message["status"] < 400:
                 try:
                     self._limits.check_bytes(int(length))
                 except Refusal as refusal:

@@ -1,0 +1,123 @@
+"""Conditions and ranges of requests for bytes (RFC 9110), and their answers."""
+
+from __future__ import annotations
+
+import re
+from typing import NamedTuple
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from dosna.web.answers import Refusal
+
+__all__ = ["Wanted", "answer", "etag_of", "matches", "not_modified", "wanted"]
+
+_RANGE = re.compile(r"bytes=(\d{0,18})-(\d{0,18})")
+_TAG = re.compile(r'(?:W/)?("[\x21\x23-\x7e]*")')
+_UNUSUAL = re.compile(r"[^A-Za-z0-9._:+-]")
+
+
+class Wanted(NamedTuple):
+    """The part of an object that a request wants: as `ZarrObjects.get` takes it."""
+
+    start: int | None = None
+    stop: int | None = None
+
+    @property
+    def is_part(self) -> bool:
+        """True if the request has a range."""
+        return self.start is not None
+
+
+def etag_of(version: str) -> str:
+    """Return the ETag for a version; '' for none."""
+    return f'"{_UNUSUAL.sub("", version)}"' if version else ""
+
+
+def matches(header: str | None, etag: str) -> bool:
+    """Return True if the header If-None-Match names an ETag."""
+    if not header or not etag:
+        return False
+    return header.strip() == "*" or etag in _TAG.findall(header)
+
+
+def wanted(request: Request, etag: str | None = None) -> Wanted:
+    """Return the range that a request wants. Several ranges, or other units, count as none.
+
+    Parameters
+    ----------
+    request : Request
+        The request.
+    etag : str, optional
+        The present ETag, for a range on condition that it is the same (If-Range).
+
+    Raises
+    ------
+    Refusal
+        The range is empty, whatever the size is (416).
+    """
+    found = _RANGE.fullmatch(request.headers.get("range", "").replace(" ", ""))
+    condition = request.headers.get("if-range")
+    if found is None or found[0] == "bytes=-" or (condition and condition != etag):
+        return Wanted()
+    first, last = found.groups()
+    if not first:
+        if not int(last):
+            raise Refusal(416, "the range is empty", headers={"Content-Range": "bytes */*"})
+        return Wanted(-int(last))
+    if last and int(last) < int(first):
+        return Wanted()
+    return Wanted(int(first), int(last) + 1 if last else None)
+
+
+def answer(
+    part: Wanted,
+    data: bytes | memoryview,
+    size: int,
+    etag: str,
+    kind: str = "application/octet-stream",
+    *,
+    head: bool = False,
+) -> Response:
+    """Return the answer with an object, or with a part of it.
+
+    Parameters
+    ----------
+    part : Wanted
+        The part that was wanted.
+    data : bytes or memoryview
+        The bytes of that part; with `head` none.
+    size : int
+        The size of the whole object.
+    etag : str
+        The ETag; '' for none.
+    kind : str
+        The type of the content.
+    head : bool
+        True for the answer to HEAD, which has the length and no bytes.
+
+    Raises
+    ------
+    Refusal
+        No byte is in the range (416).
+    """
+    headers = {"Accept-Ranges": "bytes", "Cache-Control": "private, no-cache"}
+    if etag:
+        headers["ETag"] = etag
+    if head:
+        return Response(headers={**headers, "Content-Length": str(size)}, media_type=kind)
+    if not part.is_part:
+        return Response(data, headers=headers, media_type=kind)
+    start = part.start or 0
+    start = max(0, size + start) if start < 0 else start
+    if start >= size:
+        raise Refusal(
+            416, "the range has no byte of it", headers={"Content-Range": f"bytes */{size}"}
+        )
+    headers["Content-Range"] = f"bytes {start}-{start + len(data) - 1}/{size}"
+    return Response(data, 206, headers, kind)
+
+
+def not_modified(etag: str) -> Response:
+    """Return the answer that what the client has is still the same."""
+    return Response(status_code=304, headers={"ETag": etag, "Cache-Control": "private, no-cache"})

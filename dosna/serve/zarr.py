@@ -1,0 +1,214 @@
+"""``/zarr/…``: all datasets as one Zarr v3 hierarchy.
+
+Stored bytes are passed on as they are where they are Zarr, and made where they are not. A server
+of files has no lists, so each group has the documents of all that is in it (inline consolidated
+metadata), by which zarr-python and xarray find its members.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import BaseRoute, Route
+
+from dosna.array.dataset import EngineDataset
+from dosna.backends.objects import ZarrObjects
+from dosna.codecs import zarr as zarr3
+from dosna.core import stopping
+from dosna.core.names import parents
+from dosna.core.types import Json
+from dosna.core.values import encode_attrs
+from dosna.errors import DosnaError, Stopped
+from dosna.io.cache import Cache
+from dosna.serve.ranges import Wanted, answer, etag_of, matches, not_modified, wanted
+from dosna.serve.served import Served
+from dosna.web.answers import Refusal
+
+__all__ = ["MOST_LISTED", "routes"]
+
+MOST_LISTED = 10_000
+"""Datasets up to which a group has the documents of all of them."""
+
+_LONGEST = 2000
+_OLD = {*zarr3.VERSION_2, ".zattrs", ".zmetadata"}
+_DEFAULT = re.compile(r"(?:^|/)(c(?:(?:/\d+)+|(?:\.\d+)+)?)$")
+_NUMBERS = re.compile(r"\d+")
+_DOTTED = re.compile(r"\d+(?:\.\d+)+")
+_THREADS = 8
+
+
+def routes(served: Served) -> Sequence[BaseRoute]:
+    """Return the routes of the part."""
+    return [Route("/zarr/{key:path}", _Hierarchy(served).answer, methods=["GET", "HEAD"])]
+
+
+class _Hierarchy:
+    """What is served, as objects by key."""
+
+    def __init__(self, served: Served) -> None:
+        self._served = served
+        self._objects: Cache[tuple[EngineDataset, ZarrObjects]] = Cache(1000)
+        self._threads = ThreadPoolExecutor(_THREADS, "dosna-serve")
+
+    def answer(self, request: Request) -> Response:
+        """Answer a request for an object."""
+        key = request.path_params["key"]
+        if len(key) > _LONGEST:
+            raise Refusal(414, "the key is too long")
+        above, _, last = f"/{key}".rpartition("/")
+        if last == zarr3.DOCUMENT:
+            return self._answer_document(request, self._document(above[1:]))
+        if last in _OLD:
+            raise _nothing()
+        return self._answer_chunk(request, key)
+
+    # -- documents ------------------------------------------------------------------------
+
+    def _answer_document(self, request: Request, data: bytes) -> Response:
+        self._served.limits.check_bytes(len(data), "open the arrays in it by their names")
+        etag = etag_of(hashlib.blake2b(data, digest_size=12).hexdigest())
+        if matches(request.headers.get("if-none-match"), etag):
+            return not_modified(etag)
+        part = wanted(request, etag)
+        size = len(data)
+        return answer(part, data[part.start : part.stop], size, etag, "application/json")
+
+    def _document(self, name: str) -> bytes:
+        served = self._served
+        found = self._array(name) if served.check(name) else None
+        if found is not None:
+            return found
+        if not served.is_group(name):
+            raise _nothing()
+        document = self._group(name)
+        names = served.names_in(name)
+        if len(names) <= MOST_LISTED:
+            document["consolidated_metadata"] = {
+                "kind": "inline",
+                "must_understand": False,
+                "metadata": self._members(name, names),
+            }
+        return json.dumps(document).encode()
+
+    def _array(self, name: str) -> bytes | None:
+        """Return the document of a dataset, or None if there is none of that name."""
+        try:
+            return self._served.dataset(name, fresh=True).zarr_objects().document()
+        except Refusal as refusal:
+            if refusal.status != 404:
+                raise
+            return None
+        except TypeError:
+            raise Refusal(415, "Zarr does not have the type of this dataset") from None
+
+    def _group(self, name: str) -> Json:
+        attrs = encode_attrs(self._served.attrs_of_group(name))
+        document: Json = json.loads(zarr3.with_attributes(zarr3.GROUP, attrs, "zarr.json"))
+        return document
+
+    def _members(self, group: str, names: list[str]) -> dict[str, Json]:
+        """Return the documents of all datasets in a group and of the groups above them."""
+        start = len(group) + 1 if group else 0
+        groups = {above for name in names for above in parents(name) if len(above) > start}
+        stop = stopping.current.get()
+
+        def read(name: str) -> Json | None:
+            if stop is not None:
+                stop.check()
+            if name in groups:
+                return self._group(name)
+            try:
+                found = self._array(name)
+                document: Json | None = None if found is None else json.loads(found)
+            except Stopped:
+                raise
+            except (DosnaError, ValueError, TypeError):
+                return None  # what cannot be opened does not hide the others
+            return document
+
+        listed = sorted({*groups, *names})
+        documents = zip(listed, self._threads.map(read, listed), strict=True)
+        return {name[start:]: found for name, found in documents if found is not None}
+
+    # -- chunks ---------------------------------------------------------------------------
+
+    def _answer_chunk(self, request: Request, key: str) -> Response:
+        self._served.check(key)
+        for name, rest in _splits(key):
+            try:
+                self._served.dataset(name)
+            except Refusal as refusal:
+                if refusal.status != 404:
+                    raise
+                continue
+            return self._served.read(name, partial(self._chunk, request, rest))
+        raise _nothing()
+
+    def _chunk(self, request: Request, key: str, ds: EngineDataset) -> Response:
+        objects = self._objects_of(ds)
+        idx = objects.index(key)
+        if idx is None:
+            raise _nothing()
+        head, condition = request.method == "HEAD", request.headers.get("if-none-match")
+        part = wanted(request)
+        if head or condition or "if-range" in request.headers or self._is_large(objects, part):
+            found = objects.stat(idx)
+            if found is None:
+                raise _nothing()
+            etag = etag_of(found.version)
+            if matches(condition, etag):
+                return not_modified(etag)
+            if head:
+                return answer(part, b"", found.size, etag, head=True)
+            part = wanted(request, etag)
+            start, stop, _ = slice(part.start, part.stop).indices(found.size)
+            self._served.limits.check_bytes(stop - start, "ask for parts of it by ranges")
+        found = objects.get(idx, part.start, part.stop)
+        if found is None:
+            raise _nothing()
+        return answer(part, found.data, found.size, etag_of(found.version))
+
+    def _objects_of(self, ds: EngineDataset) -> ZarrObjects:
+        kept = self._objects.find(ds.name)
+        if kept is None or kept[0] is not ds:
+            try:
+                kept = (ds, ds.zarr_objects())
+            except TypeError:
+                raise Refusal(415, "Zarr does not have the type of this dataset") from None
+            self._objects.put(ds.name, kept)
+        return kept[1]
+
+    def _is_large(self, objects: ZarrObjects, part: Wanted) -> bool:
+        """Return True if the answer may be larger than the limit, so that its size is needed."""
+        most = self._served.limits.answer_bytes
+        if most is None:
+            return False
+        if part.is_part and part.stop is not None:
+            return part.stop - (part.start or 0) > most
+        return objects.most_bytes is None or objects.most_bytes > most
+
+
+def _splits(key: str) -> Iterator[tuple[str, str]]:
+    """Yield the ways in which a key can be the name of an array and the key of a chunk in it."""
+    found = _DEFAULT.search(key)
+    if found is not None and found.start(1) > 0:
+        yield key[: found.start(1) - 1], found[1]
+    parts = key.split("/")
+    if _DOTTED.fullmatch(parts[-1]):
+        yield "/".join(parts[:-1]), parts[-1]
+    first = len(parts)
+    while first > 1 and _NUMBERS.fullmatch(parts[first - 1]):
+        first -= 1
+    for at in range(max(1, first), len(parts)):
+        yield "/".join(parts[:at]), "/".join(parts[at:])
+
+
+def _nothing() -> Refusal:
+    return Refusal(404, "there is no such object")

@@ -1,0 +1,266 @@
+"""Zarr over HTTP: what other programs read, from every backend, equals direct reading."""
+
+from __future__ import annotations
+
+import json
+import re
+
+import numpy as np
+import pytest
+from served import ARRAYS
+from support import require
+
+import dosna as dn
+
+require("starlette")
+require("uvicorn")
+httpx = require("httpx")
+
+OTHER = [name for name in ARRAYS if name != "title"]
+
+
+@pytest.fixture(scope="module")
+def client(server):
+    with httpx.Client(base_url=server.root + "/zarr", headers=server.headers) as client:
+        yield client
+
+
+def equal(found, values):
+    assert found.shape == values.shape
+    if values.dtype.kind == "T":
+        assert list(map(str, found)) == list(map(str, values))
+        return
+    assert found.dtype.newbyteorder("=") == values.dtype.newbyteorder("=")
+    np.testing.assert_array_equal(found, values.astype(found.dtype))
+
+
+def test_zarr_reads_the_same_values(server, con):
+    zarr = require("zarr")
+    obstore = require("obstore")
+    from zarr.storage import ObjectStore
+
+    http = obstore.store.HTTPStore(
+        f"{server.root}/zarr",
+        client_options={"allow_http": True, "default_headers": server.headers},
+    )
+    root = zarr.open_group(ObjectStore(http, read_only=True), mode="r")
+    assert set(dict(root.members(max_depth=None))) == {*con, "entry", "entry/deep"}
+    for name, values in ARRAYS.items():
+        equal(np.asarray(root[name][...]), values)
+    assert root["entry"].attrs["NX_class"] == "NXentry"
+    assert root["entry/tomo"].attrs["unit"] == "mm"
+    assert root["entry/sparse"][...].tolist() == con["entry/sparse"][...].tolist()
+    part = zarr.open_array(ObjectStore(http, read_only=True), path="entry/tomo", mode="r")
+    equal(part[1:4, ::2, 3], ARRAYS["entry/tomo"][1:4, ::2, 3])
+
+
+def test_xarray_reads_a_group(server, con):
+    xarray = require("xarray")
+    require("fsspec")
+    require("aiohttp")
+    storage = {"client_kwargs": {"headers": server.headers}}
+    values = ARRAYS["entry/tomo"]
+    con.create_dataset("cube/tomo", data=values, dims=("z", "y", "x"), chunk_size=(2, 3, 4))
+    con.create_dataset("cube/z", data=np.arange(5) / 2, dims=("z",))
+    con.set_group_attrs("cube", {"title": "a cube"})
+    found = xarray.open_zarr(f"{server.root}/zarr/cube", storage_options=storage, chunks=None)
+    assert found["tomo"].values.tolist() == values.tolist()
+    assert found["tomo"].dims == ("z", "y", "x")
+    assert found.sel(z=1.5)["tomo"].values.tolist() == values[3].tolist()
+    assert found.attrs["title"] == "a cube"
+    con.set_group_attrs("cube", {})
+    del con["cube/tomo"], con["cube/z"]
+
+
+def test_tensorstore_reads_an_array(server):
+    ts = require("tensorstore")
+    for name in ("entry/tomo", "entry/deep/counts"):
+        store = {
+            "driver": "http",
+            "base_url": f"{server.root}/zarr/{name}/",
+            "headers": [f"{k}: {v}" for k, v in server.headers.items()],
+        }
+        found = ts.open({"driver": "zarr3", "kvstore": store}).result().read().result()
+        np.testing.assert_array_equal(found, ARRAYS[name])
+
+
+def chunk_of(client, name):
+    """Return the key of a chunk that exists."""
+    document = client.get(f"/{name}/zarr.json").json()
+    return f"/{name}/c" + "/0" * len(document["shape"])
+
+
+@pytest.mark.parametrize("name", ["entry/tomo", "title", "entry/scalar"])
+def test_ranges_and_conditions(client, name, settled):
+    key = chunk_of(client, name)
+    whole = client.get(key)
+    assert whole.status_code == 200
+    data, size = whole.content, len(whole.content)
+    assert size >= 8
+    assert whole.headers["Accept-Ranges"] == "bytes"
+    for asked, part in {
+        "0-3": data[:4],
+        f"{size - 4}-": data[-4:],
+        "-4": data[-4:],
+        f"2-{size + 100}": data[2:],
+        f"-{size + 5}": data,
+        "0-": data,
+    }.items():
+        answer = client.get(key, headers={"Range": f"bytes={asked}"})
+        assert answer.status_code == 206, asked
+        assert answer.content == part
+        start = size - len(part) if asked.startswith("-") else int(asked.split("-")[0])
+        assert answer.headers["Content-Range"] == f"bytes {start}-{start + len(part) - 1}/{size}"
+    for asked in (f"{size}-", f"{size}-{size + 3}", "-0"):
+        answer = client.get(key, headers={"Range": f"bytes={asked}"})
+        assert answer.status_code == 416, asked
+    for asked in ("bytes=3-1", "bytes=0-1,3-4", "items=0-1", "bytes=-", "bytes=x-"):
+        answer = client.get(key, headers={"Range": asked})
+        assert (answer.status_code, answer.content) == (200, data), asked
+    head = client.head(key)
+    assert (head.status_code, head.content) == (200, b"")
+    assert head.headers["Content-Length"] == str(size)
+    tag = whole.headers["ETag"]
+    assert head.headers["ETag"] == tag
+    for given in (tag, f'"other", W/{tag}', "*"):
+        answer = client.get(key, headers={"If-None-Match": given})
+        assert (answer.status_code, answer.content) == (304, b""), given
+        assert answer.headers["ETag"] == tag
+    assert client.get(key, headers={"If-None-Match": '"other"'}).status_code == 200
+    ranged = {"Range": "bytes=0-1", "If-Range": tag}
+    assert client.get(key, headers=ranged).status_code == 206
+    assert client.get(key, headers={**ranged, "If-Range": '"other"'}).status_code == 200
+
+
+@pytest.fixture
+def settled(monkeypatch):
+    """Take files for settled, as they are after some seconds."""
+    monkeypatch.setattr("dosna.backends.zarr.dataset._SETTLED", -1)
+
+
+def test_another_content_has_another_tag(client, con, settled):
+    key = chunk_of(client, "entry/deep/counts")
+    before = client.get(key)
+    con["entry/deep/counts"][0, 0] = 99
+    after = client.get(key, headers={"If-None-Match": before.headers["ETag"]})
+    assert after.status_code == 200
+    assert after.content != before.content
+    assert after.headers["ETag"] != before.headers["ETag"]
+    before = client.get("/entry/deep/counts/zarr.json")
+    again = {"If-None-Match": before.headers["ETag"]}
+    assert client.get("/entry/deep/counts/zarr.json", headers=again).status_code == 304
+    con["entry/deep/counts"].attrs["new"] = 1
+    after = client.get("/entry/deep/counts/zarr.json", headers=again)
+    assert after.json()["attributes"] == {"new": 1}
+    con["entry/deep/counts"].attrs.clear()
+    con["entry/deep/counts"][0, 0] = 0
+
+
+def test_absent_chunks_and_nodes_are_404(client):
+    for key in (
+        *("/entry/sparse/c/0/0", "/entry/sparse/c/9/9", "/entry/sparse/c/0", "/entry/sparse/0/1"),
+        *("/entry/sparse/c/00/1", "/entry/sparse/c/0/1/0", "/entry/sparse", "/entry/sparse/x"),
+        *("/nowhere/zarr.json", "/nowhere/c/0", "/c/0", "/0", "/", "/entry/zarr.json/zarr.json"),
+        *("/entry/.zarray", "/.zgroup", "/.zmetadata", "/entry/sparse/.zattrs"),
+        *("/entry/sparse/c/0/" + "9" * 100, "/" + "/".join("0" * 30)),
+    ):
+        answer = client.get(key)
+        assert answer.status_code == 404, key
+        assert answer.json()["error"]
+    assert client.get("/entry/sparse/c/0/1").status_code == 200
+
+
+def test_keys_are_checked_before_a_store_sees_them(server, client, con):
+    place = {con.name, str(con.instance.location)}
+    for path in (
+        *("/%2e%2e/zarr.json", "/entry/%2e%2e/title/zarr.json", "/entry/..%2ftitle/c/0"),
+        *("/%2fetc/zarr.json", "//title/zarr.json", "/title%00/zarr.json", "/title/c/0%00"),
+        *("/a%5cb/zarr.json", "/.hidden/zarr.json", "/entry//tomo/zarr.json", "/%0a/zarr.json"),
+        *("/entry/%c3%28/zarr.json", "/" + "a" * 300 + "/zarr.json", "/" + "a/" * 90 + "c/0"),
+    ):
+        # Not by a client that would normalize the path.
+        request = httpx.Request("GET", server.root, headers=server.headers)
+        request.url = httpx.URL(server.root, raw_path=b"/zarr" + path.encode())
+        answer = client.send(request)
+        assert answer.status_code in (400, 404), path
+        for text in place:
+            assert text not in answer.text
+
+
+def test_no_request_reaches_the_store_for_a_bad_key():
+    from dosna.testing import CountingStore, MemoryStore, use_store
+
+    store = CountingStore(MemoryStore())
+    use_store("guarded", store)
+    with dn.Connection("guarded", backend="memory") as con:
+        con.create_dataset("x", data=np.arange(4), chunk_size=2)
+        with con.serve() as server, httpx.Client(headers=server.headers) as client:
+            assert client.get(server.root + "/zarr/x/zarr.json").status_code == 200
+            store.reset()
+            for path in (
+                "..%2fx/c/0",
+                "x/c/0%00",
+                "x/c/7",
+                "x/c/-1",
+                "x/c/0/0",
+                ".zgroup",
+                "%2fx",
+            ):
+                assert client.get(f"{server.root}/zarr/{path}").status_code in (400, 404)
+            assert not store.log
+            answer = client.get(server.root + "/zarr/x/c/1", headers={"Range": "bytes=0-7"})
+            assert answer.status_code == 206
+            assert [kind for kind, _ in store.log] == ["get"]
+
+
+def test_groups_have_all_documents_below_them(client):
+    document = client.get("/zarr.json").json()
+    assert document["node_type"] == "group"
+    members = document["consolidated_metadata"]["metadata"]
+    assert set(members) == {*ARRAYS, "entry/sparse", "entry", "entry/deep"}
+    assert members["entry"]["attributes"] == {"NX_class": "NXentry"}
+    alone = client.get("/entry/tomo/zarr.json")
+    assert members["entry/tomo"] == alone.json()
+    assert alone.headers["Content-Type"] == "application/json"
+    inner = client.get("/entry/zarr.json").json()["consolidated_metadata"]["metadata"]
+    assert set(inner) == {re.sub("^entry/", "", name) for name in members if "entry/" in name}
+
+
+def test_only_what_is_served_is_read(con):
+    with con.serve("entry/deep") as server:
+        client = httpx.Client(base_url=server.root + "/zarr", headers=server.headers)
+        members = client.get("/zarr.json").json()["consolidated_metadata"]["metadata"]
+        assert {"entry/tomo", "title", "entry/sparse"}.isdisjoint(members)
+        assert "entry/deep/counts" in members
+        assert client.get("/entry/deep/counts/c/0/0").status_code == 200
+        for other in (
+            "/entry/tomo/zarr.json",
+            "/title/zarr.json",
+            "/title/c/0",
+            "/entry/sparse/c/0/1",
+        ):
+            assert client.get(other).status_code == 404
+        client.close()
+
+
+def test_answers_are_bounded(con):
+    from dosna.serve.running import serve
+    from dosna.web import Limits
+
+    with serve(con, limits=Limits(answer_bytes=64)) as server:
+        client = httpx.Client(base_url=server.root + "/zarr", headers=server.headers)
+        answer = client.get("/entry/tomo/c/0/0/0")
+        assert answer.status_code == 413
+        assert "range" in answer.json()["hint"]
+        answer = client.get("/entry/tomo/c/0/0/0", headers={"Range": "bytes=0-9"})
+        assert (answer.status_code, len(answer.content)) == (206, 10)
+        answer = client.get("/entry/tomo/c/0/0/0", headers={"Range": "bytes=0-99999999"})
+        assert answer.status_code == 413
+        client.close()
+
+
+def test_the_documents_are_json_of_zarr(client):
+    for name, values in ARRAYS.items():
+        document = json.loads(client.get(f"/{name}/zarr.json").content)
+        assert document["shape"] == list(values.shape)
+        assert document["zarr_format"] == 3
