@@ -22,6 +22,7 @@ ROUTES: dict[str, str] = {
     "page": "dosna.serve.page:routes",
     "trees": "dosna.serve.trees.routes:routes",
     "zarr": "dosna.serve.zarr:routes",
+    "volumes": "dosna.serve.volumes.routes:routes",
 }
 """The functions ``routes(served)`` of all parts, by the part's name: ``"module:function"``."""
 

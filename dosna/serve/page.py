@@ -71,6 +71,7 @@ LinksOf = Callable[[Served, str], Iterable[Link]]
 LINKS: dict[str, str] = {
     "state": "dosna.serve.page:state_of",
     "trees": "dosna.serve.trees.routes:links",
+    "volumes": "dosna.serve.volumes.routes:links",
 }
 """The functions of all parts that have links in the bar: ``"module:function"``."""
 
