@@ -21,6 +21,7 @@ from importlib import import_module
 from typing import Any
 
 from dosna.delivery.transform.child import serve_job
+from dosna.delivery.transform.sandbox.confining import libraries
 from dosna.delivery.transform.sandbox.kernel import die_with_parent
 
 __all__ = ["HANDLES", "main"]
@@ -30,6 +31,9 @@ HANDLES = 2
 
 _LOOK = 0.1
 """How often limits are looked at, in seconds."""
+
+_MOST_FILES = 1000
+"""The most files of a job, which a file system may have too few of."""
 
 
 @dataclass
@@ -59,6 +63,8 @@ class _Child:
 
     def finish(self) -> None:
         """Tell how the process has ended."""
+        with suppress(ProcessLookupError, PermissionError):
+            os.killpg(self.process, signal.SIGKILL)  # what an unconfined process has started
         _, status = os.waitpid(self.process, 0)
         os.close(self.handle)
         ended = {"code": os.waitstatus_to_exitcode(status), "reason": self.reason}
@@ -78,14 +84,16 @@ def _written(process: int) -> int:
         return 0
 
 
-def _occupied(folder: str) -> int:
-    """Return the bytes that files in a folder occupy."""
-    return sum(
-        os.lstat(os.path.join(where, name)).st_blocks * 512
-        for where, _, names in os.walk(folder, onerror=None)
-        for name in names
-        if os.path.lexists(os.path.join(where, name))
-    )
+def _occupied(folder: str) -> float:
+    """Return the bytes that files in a folder occupy; infinity if there are very many files."""
+    total = 0
+    with suppress(OSError), os.scandir(folder) as entries:
+        for number, entry in enumerate(entries):
+            if number > _MOST_FILES:
+                return float("inf")
+            with suppress(FileNotFoundError):
+                total += entry.stat(follow_symlinks=False).st_blocks * 512
+    return total
 
 
 def main(number: int, modules: Sequence[str], rehearsed: bool = True) -> None:
@@ -107,6 +115,7 @@ def main(number: int, modules: Sequence[str], rehearsed: bool = True) -> None:
                 import_module(name.lstrip("?"))
         if rehearsed:
             import_module("dosna.delivery.transform.rehearsal").rehearse()
+        libraries()
     except Exception as error:
         control.send(json.dumps({"failed": f"{type(error).__name__}: {error}"}).encode())
         return

@@ -112,7 +112,7 @@ class TransformRequest:
     unconfined: bool = False
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "folder", os.fspath(self.folder))
+        object.__setattr__(self, "folder", os.path.abspath(self.folder))
         if self.codegen not in CODEGENS:
             raise ConfigurationError(
                 f"there is no code generator {self.codegen!r}: use one of {', '.join(CODEGENS)}"

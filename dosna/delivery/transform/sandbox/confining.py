@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import resource
 import sys
@@ -59,6 +60,7 @@ def lacking() -> str:
     return ""
 
 
+@functools.cache
 def libraries() -> tuple[str, ...]:
     """Return the files and folders that Python and its packages are in."""
     found = {

@@ -17,16 +17,13 @@ _ASK_VERSION = 1
 _PATH_BENEATH = 1
 
 _WRITE_FILE, _READ_FILE, _READ_DIR = 1 << 1, 1 << 2, 1 << 3
-_REMOVE_DIR, _REMOVE_FILE = 1 << 4, 1 << 5
-_MAKE_DIR, _MAKE_FILE = 1 << 7, 1 << 8
-_REFER, _TRUNCATE = 1 << 13, 1 << 14
+_REMOVE_FILE, _MAKE_FILE, _TRUNCATE = 1 << 5, 1 << 8, 1 << 14
 
 _OF_FILES = _WRITE_FILE | _READ_FILE | _TRUNCATE
 _READ = _READ_FILE | _READ_DIR
-# Not among them: to execute, and to make symbolic links, sockets, pipes and devices.
-_WRITE = (
-    _READ | _WRITE_FILE | _REMOVE_DIR | _REMOVE_FILE | _MAKE_DIR | _MAKE_FILE | _REFER | _TRUNCATE
-)
+# Not among them: to execute, and to make symbolic links, sockets, pipes and devices; and folders,
+# which could be nested so deep that they are hard to measure and to remove.
+_WRITE = _READ | _WRITE_FILE | _REMOVE_FILE | _MAKE_FILE | _TRUNCATE
 
 _KNOWN = {1: 13, 2: 14, 3: 15, 4: 15, 5: 16}
 """How many rights of files each version knows; later ones know no more that matter here."""

@@ -68,6 +68,7 @@ _REFUSED: dict[str, tuple[int | None, int | None]] = {
     "settimeofday": (164, 170), "clock_settime": (227, 112), "adjtimex": (159, 171),
     "clock_adjtime": (305, 266), "quotactl": (179, 60), "quotactl_fd": (443, 443),
     "acct": (163, 89), "iopl": (172, None), "ioperm": (173, None), "syslog": (103, 116),
+    "modify_ldt": (154, None), "sync": (162, 81), "syncfs": (306, 267), "vhangup": (153, 58),
 }  # fmt: skip
 _ABSENT: dict[str, tuple[int | None, int | None]] = {
     "clone3": (435, 435), "openat2": (437, 437), "io_uring_setup": (425, 425),
