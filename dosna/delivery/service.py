@@ -18,8 +18,11 @@ from dosna.delivery.settings import DAY, Settings
 from dosna.delivery.state import State
 from dosna.delivery.state.requests import Row, Submitted
 from dosna.delivery.state.tables import ENDED, LOOKUP
+from dosna.delivery.transform import CODEGENS
 from dosna.delivery.transform import transform as _default_transform
-from dosna.errors import ConfigurationError, StorageError
+from dosna.delivery.transform.environment import func_adl_python
+from dosna.delivery.transform.sandbox import lacking
+from dosna.errors import ConfigurationError, DosnaError, StorageError
 
 __all__ = ["Service"]
 
@@ -157,9 +160,21 @@ class Service:
         self.state.requests.delete(id)
         self.dispatcher.drop(id)
 
+    def codegens(self) -> list[str]:
+        """Return the kinds of selections that run here."""
+        found = list(CODEGENS)
+        try:
+            func_adl_python(self.settings.func_adl)
+        except DosnaError:
+            found.remove("uproot")
+        return found
+
     def is_healthy(self) -> dict[str, Any]:
         """Return how the parts of the service are."""
         found: dict[str, Any] = {"workers": self.workers.slots, "busy": self.dispatcher.busy}
+        why = lacking()
+        found["confinement"] = f"missing: {why}" if why else "good"
+        found["selections"] = ", ".join(self.codegens())
         for name, look in (("database", self.state.users.all), ("objects", self.place.check)):
             try:
                 look()

@@ -75,6 +75,9 @@ class Settings:
         The time for which storage that fails is tried again, in seconds.
     unconfined : bool
         Run selections also where the kernel cannot confine them.
+    func_adl : str, optional
+        The interpreter or the environment that has func_adl_uproot; see
+        `dosna.delivery.transform.environment`.
     rucio : str, optional
         The URL of a Rucio server, for ``rucio://``.
     rucio_account : str
@@ -112,6 +115,7 @@ class Settings:
     attempts: int = 3
     patience: float = 3600.0
     unconfined: bool = False
+    func_adl: str | None = None
     rucio: str | None = None
     rucio_account: str = "servicex"
     opendata: str = "https://opendata.cern.ch"

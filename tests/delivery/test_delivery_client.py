@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import subprocess
 import sys
@@ -11,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support import HANG, require
+from support import HANG, require, require_file
 
 import dosna as dn
 
@@ -19,7 +20,6 @@ pytestmark = [
     pytest.mark.slow,
     # The client leaves event loops and connections to Python.
     pytest.mark.filterwarnings("ignore::ResourceWarning"),
-    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
 ]
 
 require("fastapi")
@@ -33,12 +33,25 @@ from servicex.servicex_client import ServiceXClient  # noqa: E402
 
 CUT = [{"treename": "Events", "filter_name": ["Muon_pt", "met", "run"], "cut": "met > 0.5"}]
 
+PYTHON = """
+def run_query(path):
+    import awkward as ak
+    import uproot
+    with uproot.open(path) as file:
+        events = file["Events"].arrays(["Muon_pt", "nHit", "run"])
+    chosen = events[events.run % 3 > 0]
+    return chosen[ak.num(chosen.Muon_pt) > 0]
+"""
+FUNC_ADL = Path(sys.prefix, "func_adl")
+
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: Any, events: Path) -> Iterator[str]:
     """Run ``dosna delivery`` in a process of its own, and give its URL."""
     state = tmp_path_factory.mktemp("delivery")
     command = [sys.executable, "-m", "dosna", "delivery", "--port", "0", "--workers", "2"]
+    if FUNC_ADL.is_dir():
+        command += ["--func-adl", str(FUNC_ADL)]
     process = subprocess.Popen(
         [*command, "--root", str(events), "--state", str(state / "state")],
         stdout=subprocess.PIPE,
@@ -54,6 +67,13 @@ def server(tmp_path_factory: Any, events: Path) -> Iterator[str]:
         process.terminate()
         assert process.wait(HANG) is not None
         process.stdout.close()
+
+
+@pytest.fixture(autouse=True)
+def _collect() -> Iterator[None]:
+    """Let what the client leaves be collected while its warnings are ignored."""
+    yield
+    gc.collect()
 
 
 @pytest.fixture
@@ -155,6 +175,30 @@ def test_several_samples_of_datasets(config: str, paths: list[str], events: Path
         whole = expected(paths[: len(files)])
         chosen = whole[whole.met > 0.5]
         assert ak.from_parquet(in_order(files)).run.tolist() == chosen.run.tolist()
+
+
+def test_selections_that_carry_code(config: str, paths: list[str]) -> None:
+    require_file(str(FUNC_ADL / "bin" / "python"))
+    adl = (
+        query.FuncADL_Uproot()
+        .FromTree("Events")
+        .Where(lambda e: e["met"] > 0.5)
+        .Select(lambda e: {"pt": e["Muon_pt"], "double": e["met"] * 2})
+    )
+    two = dataset.FileList(paths[:2])
+    spec = {
+        "General": {"OutputFormat": "parquet"},
+        "Sample": [
+            {"Name": "adl", "Dataset": two, "Query": adl},
+            {"Name": "python", "Dataset": two, "Query": query.PythonFunction(PYTHON)},
+        ],
+    }
+    found = deliver(config, spec)
+    whole = expected(paths[:2])
+    doubled = ak.from_parquet(in_order(found["adl"])).double
+    assert ak.to_list(doubled) == ak.to_list(2 * whole.met[whole.met > 0.5])
+    chosen = whole[(whole.run % 3 > 0) & (ak.num(whole.Muon_pt) > 0)]
+    assert ak.from_parquet(in_order(found["python"])).run.tolist() == chosen.run.tolist()
 
 
 def test_urls_that_are_signed(config: str, paths: list[str]) -> None:

@@ -54,6 +54,7 @@ _HELP = {
     "file_disk": "limit for what is written for a file (20 GiB)",
     "attempts": "attempts at a file whose worker died (3)",
     "patience": "seconds for which storage that fails is tried again (3600)",
+    "func_adl": "interpreter or environment that has func_adl_uproot",
     "rucio": "URL of a Rucio server, for rucio://",
     "rucio_account": "account at that server (servicex)",
     "opendata": "URL of CERN's open data portal, for cernopendata://",

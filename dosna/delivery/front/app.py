@@ -9,17 +9,16 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
-from starlette.responses import Response
+from starlette.responses import RedirectResponse, Response
 from starlette.routing import Route
 
 import dosna
-from dosna.delivery.front import datasets, transformations
+from dosna.delivery.front import datasets, pages, transformations
 from dosna.delivery.front.context import Front, FrontOf, User
 from dosna.delivery.front.models import CAPABILITIES
 from dosna.delivery.front.tokens import Tokens
 from dosna.delivery.objects.facade import Facade
 from dosna.delivery.service import Service
-from dosna.delivery.transform import CODEGENS
 from dosna.errors import DosnaError, StorageError
 
 __all__ = ["make_app"]
@@ -40,7 +39,8 @@ def make_app(service: Service) -> FastAPI:
     FastAPI
         The application. The guard that `open_server` puts before it checks the name of the host.
     """
-    app = FastAPI(title="dosna delivery", version=dosna.__version__, openapi_url="/openapi.json")
+    # The pages of FastAPI about the interface load scripts of other sites.
+    app = FastAPI(title="dosna delivery", version=dosna.__version__, docs_url=None, redoc_url=None)
     users = service.settings.auth == "tokens"
     app.state.front = Front(
         service, Tokens(service.settings, service.state.users) if users else None
@@ -48,6 +48,7 @@ def make_app(service: Service) -> FastAPI:
     _add_errors(app)
     app.include_router(transformations.router)
     app.include_router(datasets.router)
+    app.include_router(pages.router)
     _add_own(app)
     facade = Facade(service.state, service.place)
 
@@ -64,11 +65,11 @@ def _add_own(app: FastAPI) -> None:
     """Add the calls about the service itself."""
 
     @app.get("/servicex", tags=["service"])
-    def info(user: User) -> dict[str, Any]:
+    def info(front: FrontOf, user: User) -> dict[str, Any]:
         """Return what the service can do."""
         return {
             "app-version": dosna.__version__,
-            "code-gen-image": {name: f"dosna/{name}" for name in CODEGENS},
+            "code-gen-image": {name: f"dosna/{name}" for name in front.service.codegens()},
             "capabilities": CAPABILITIES,
         }
 
@@ -99,6 +100,10 @@ def _add_errors(app: FastAPI) -> None:
 
     def told(status: int, message: str, headers: Any = None) -> JSONResponse:
         return JSONResponse({"message": message}, status, headers)
+
+    @app.exception_handler(pages.NeedsLogin)
+    def stranger(request: Request, error: Exception) -> Response:
+        return RedirectResponse("/login", 303)
 
     @app.exception_handler(HTTPException)
     def refused(request: Request, error: HTTPException) -> JSONResponse:

@@ -14,7 +14,7 @@ from dosna.delivery.front.context import FrontOf, User
 from dosna.delivery.front.models import Submission, result_of, status_of
 from dosna.delivery.running.submitting import Refused
 from dosna.delivery.state.requests import Submitted
-from dosna.delivery.transform import CODEGENS, FORMATS
+from dosna.delivery.transform import FORMATS
 
 __all__ = ["router"]
 
@@ -30,9 +30,10 @@ def submit(body: Submission, front: FrontOf, user: User) -> dict[str, str]:
         raise HTTPException(400, "a request has either a 'did' or a 'file-list'")
     if body.file_list is not None and not body.file_list:
         raise HTTPException(400, "the list of files is empty")
-    if body.codegen not in CODEGENS:
+    codegens = front.service.codegens()
+    if body.codegen not in codegens:
         raise HTTPException(
-            400, f"there is no code generator {body.codegen!r}: use {', '.join(CODEGENS)}"
+            400, f"there is no code generator {body.codegen!r}: use {', '.join(codegens)}"
         )
     if body.result_format not in FORMATS:
         raise HTTPException(

@@ -90,6 +90,7 @@ def carry_out(job: Job, transform: Transform) -> Outcome:
                 limits=Limits(settings.file_seconds, settings.file_memory, settings.file_disk),
                 s3=S3Options(endpoint_url=settings.sources_endpoint),
                 unconfined=settings.unconfined,
+                func_adl=settings.func_adl,
             )
         )
         job.place.put(job.request, job.name, made.path)
