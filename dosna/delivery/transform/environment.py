@@ -18,7 +18,13 @@ __all__ = ["VARIABLE", "default_folder", "func_adl_python", "make_environment"]
 VARIABLE = "DOSNA_FUNC_ADL"
 """The environment variable that names the environment, or the interpreter, of func_adl."""
 
-_PACKAGES = ("func_adl_uproot>=2.2,<3", "h5py>=3.11,<4", "numpy>=2.3.2", "pyarrow>=17")
+_PACKAGES = (
+    "crc32c>=2.7",
+    "func_adl_uproot>=2.2,<3",
+    "h5py>=3.11,<4",
+    "numpy>=2.3.2",
+    "pyarrow>=17",
+)
 
 
 def default_folder() -> str:
