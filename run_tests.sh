@@ -138,6 +138,16 @@ install() {
         fi
     fi
 
+    if ! command -v chromium >/dev/null; then
+        if can_apt; then
+            apt_install --no-install-recommends chromium
+        else
+            say "Chromium is missing and only root can install it here: the tests of the page in" \
+                "a browser are skipped"
+            require_all=0
+        fi
+    fi
+
     make_venv
     make_hsds
     make_func_adl

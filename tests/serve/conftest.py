@@ -7,6 +7,7 @@ import secrets
 from contextlib import nullcontext
 
 import pytest
+from browser import browser, pictures  # noqa: F401  fixtures
 from served import ZARR, fill
 from support import require
 

@@ -91,7 +91,7 @@ def test_command_prints_its_url_and_ends_at_ctrl_c(tmp_path):
 def test_browser_is_opened_by_a_file_that_hides_the_token(monkeypatch):
     from dosna.cli.commands import viewing
 
-    with viewing._hidden("http://127.0.0.1:1/?token=secret&a=1") as url:
+    with viewing.hidden("http://127.0.0.1:1/?token=secret&a=1") as url:
         assert "secret" not in url
         file = Path(url.removeprefix("file://"))
         assert "token=secret&amp;a=1" in file.read_text()
@@ -99,9 +99,9 @@ def test_browser_is_opened_by_a_file_that_hides_the_token(monkeypatch):
     assert not file.exists()
     for name in ("DISPLAY", "WAYLAND_DISPLAY", "BROWSER"):
         monkeypatch.delenv(name, raising=False)
-    assert viewing._has_browser() == (sys.platform == "darwin")
+    assert viewing.has_browser() == (sys.platform == "darwin")
     monkeypatch.setenv("DISPLAY", ":0")
-    assert viewing._has_browser()
+    assert viewing.has_browser()
 
 
 @pytest.mark.parametrize(

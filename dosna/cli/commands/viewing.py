@@ -19,7 +19,7 @@ from dosna.cli.console import Console
 from dosna.cli.options import add_command
 from dosna.cli.places import connected
 
-__all__ = ["add"]
+__all__ = ["add", "has_browser", "hidden"]
 
 _VIEW = """\
 Show the datasets of a URL in the browser: volumes, images, lines, tables, text and attributes.
@@ -63,16 +63,16 @@ def view(arguments: argparse.Namespace, console: Console) -> int:
         sys.stdout.flush()
         console.remark("Ctrl-C ends it")
         with ExitStack() as stack:
-            if not arguments.no_open and _has_browser():
+            if not arguments.no_open and has_browser():
                 # The port is bound, so the page waits until the server runs.
-                address = (stack.enter_context(_hidden(server.url)),)
+                address = (stack.enter_context(hidden(server.url)),)
                 threading.Thread(target=webbrowser.open, args=address, daemon=True).start()
             server.run()
     return 0
 
 
 @contextmanager
-def _hidden(url: str) -> Iterator[str]:
+def hidden(url: str) -> Iterator[str]:
     """Write a file that leads to a URL, and yield its own URL, which is no secret.
 
     All users of a machine see the arguments of its programs, and so those of the browser.
@@ -83,7 +83,7 @@ def _hidden(url: str) -> Iterator[str]:
         yield file.as_uri()
 
 
-def _has_browser() -> bool:
+def has_browser() -> bool:
     """Return True if a browser would have a window; one of text would take over the terminal."""
     if sys.platform == "darwin" or "BROWSER" in os.environ:
         return True
