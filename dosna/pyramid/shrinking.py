@@ -7,7 +7,8 @@ multiple of that.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from itertools import product
+from functools import cache
+from itertools import pairwise, product
 from math import prod
 from typing import Any, NamedTuple
 
@@ -16,6 +17,10 @@ import numpy as np
 from dosna.core.types import Array, Shape
 
 __all__ = ["METHODS", "Spans", "shrink"]
+
+
+_MOST_SWAPPED = 64
+"""Elements of a cell that are sorted by swaps."""
 
 
 class Spans(NamedTuple):
@@ -68,15 +73,48 @@ def _mode(block: Array, factors: Shape, spans: Sequence[Spans], at_end: Sequence
     extent = [-(-n // f) for n, f in zip(block.shape, factors, strict=True)]
     out = np.empty(extent, block.dtype)
     for parts in product(*map(_segments, block.shape, factors)):
-        cells = np.sort(_cells(block[tuple(p.block for p in parts)], [p.cell for p in parts]))
+        cells = _cells(block[tuple(p.block for p in parts)], [p.cell for p in parts])
+        _sort(cells)
+        found = cells[0].copy()
         # The length of the run of equal elements that ends at each element.
-        runs = np.ones(cells.shape, np.min_scalar_type(cells.shape[-1]))
-        for n in range(1, cells.shape[-1]):
-            equal = cells[..., n] == cells[..., n - 1]
-            runs[..., n] += runs[..., n - 1] * equal
-        best = runs.argmax(-1)[..., None]
-        out[tuple(p.out for p in parts)] = np.take_along_axis(cells, best, -1)[..., 0]
+        run = np.ones(found.shape, np.min_scalar_type(len(cells)))
+        longest = run.copy()
+        for before, element in pairwise(cells):
+            run *= element == before
+            run += 1
+            longer = run > longest
+            np.copyto(longest, run, where=longer)
+            np.copyto(found, element, where=longer)
+        out[tuple(p.out for p in parts)] = found
     return out
+
+
+def _sort(cells: Array) -> None:
+    """Sort the elements of cells, which are along the first axis."""
+    if cells.dtype.kind not in "biu" or len(cells) > _MOST_SWAPPED:
+        cells.sort(0)  # NaN is the greatest
+        return
+    # All cells at once: that takes a tenth of the time of many small sorts.
+    for a, b in _swaps(len(cells)):
+        least = np.minimum(cells[a], cells[b])
+        np.maximum(cells[a], cells[b], out=cells[b])
+        cells[a] = least
+
+
+@cache
+def _swaps(count: int) -> list[tuple[int, int]]:
+    """Return the pairs that sort elements if each is put in order (Knuth, Algorithm 5.2.2M)."""
+    found = []
+    first = p = 1 << ((count - 1).bit_length() - 1) if count > 1 else 0
+    while p:
+        q, rest, step = first, 0, p
+        while True:
+            found += [(n, n + step) for n in range(count - step) if n & p == rest]
+            if q == p:
+                break
+            step, rest, q = q - p, p, q // 2
+        p //= 2
+    return found
 
 
 class _Segment(NamedTuple):
@@ -96,11 +134,12 @@ def _segments(length: int, factor: int) -> Iterator[_Segment]:
 
 
 def _cells(block: Array, cell: Sequence[int]) -> Array:
-    """Return the elements of each cell along a last axis."""
+    """Return the elements of each cell along a first axis, in new memory."""
     counts = [n // c for n, c in zip(block.shape, cell, strict=True)]
     split = block.reshape([part for pair in zip(counts, cell, strict=True) for part in pair])
     axes = range(0, 2 * block.ndim, 2)
-    return split.transpose(*axes, *(a + 1 for a in axes)).reshape(*counts, prod(cell))
+    moved = split.transpose(*(axis + 1 for axis in axes), *axes)
+    return np.array(moved.reshape(prod(cell), *counts), order="C")
 
 
 def _mean(block: Array, factors: Shape, spans: Sequence[Spans], at_end: Sequence[bool]) -> Array:
@@ -116,7 +155,9 @@ def _mean(block: Array, factors: Shape, spans: Sequence[Spans], at_end: Sequence
         means: Array = np.divide(sums, total, dtype=wide, casting="same_kind")
         return means.astype(dtype, copy=False)
     if dtype.itemsize < 8:
-        wide = np.dtype(np.int32 if most << 8 * dtype.itemsize < 1 << 31 else np.int64)
+        # The smallest that holds all sums is the fastest.
+        sizes = (n for n in (2, 4) if most << 8 * dtype.itemsize < 1 << (8 * n - 1))
+        wide = np.dtype(f"i{next(sizes, 8)}")
         return _divided(_sums(block, factors, lasts, wide), total).astype(dtype)
     # In two halves, because the sum of integers of 64 bits may be too large for one.
     wide, half = np.dtype(np.int64), dtype.type(32)
