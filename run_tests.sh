@@ -72,6 +72,11 @@ has_postgres() {
     return 1
 }
 
+has_sshd() (
+    PATH=$PATH:/usr/sbin # as below
+    command -v sshd >/dev/null && command -v ssh >/dev/null && command -v sftp >/dev/null
+)
+
 has_slurm() (
     PATH=$PATH:/usr/sbin # where Debian has the daemons, not in everybody's PATH
     for program in munged slurmctld slurmd sbatch; do
@@ -120,6 +125,20 @@ install() {
         else
             say "PostgreSQL is missing and only root can install it here: the tests of the" \
                 "loader that need it are skipped"
+            require_all=0
+        fi
+    fi
+
+    if ! has_sshd; then
+        if can_apt; then
+            # As above.
+            (
+                export RUNLEVEL=1
+                apt_install --no-install-recommends openssh-client openssh-server
+            )
+        else
+            say "OpenSSH's server or client is missing and only root can install it here: the" \
+                "tests of pilots by SSH are skipped"
             require_all=0
         fi
     fi

@@ -15,7 +15,7 @@ import hypothesis
 import pytest
 
 if TYPE_CHECKING:
-    from services import Ceph, Hsds, Slurm
+    from services import Ceph, Hsds, Slurm, Sshd
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -53,6 +53,7 @@ SERVICES = {
     "start_cluster",
     "start_hsds",
     "start_slurm",
+    "start_sshd",
 }
 
 # Subprocesses of tests import this tree, installed or not.
@@ -245,6 +246,25 @@ def hsds(start_hsds: Callable[..., AbstractContextManager[Hsds]]) -> Iterator[Hs
 
     with start_hsds() as hsds, hsds_environment(hsds):
         yield hsds
+
+
+@pytest.fixture(scope="session")
+def start_sshd() -> Callable[..., AbstractContextManager[Sshd]]:
+    """Give a function that starts an SSH server of one's own, on an address of loopback."""
+    from services import sshd_program, start_sshd
+    from support import require_program
+
+    require_program("ssh")
+    if sshd_program() is None:
+        require_program("sshd")
+    return start_sshd
+
+
+@pytest.fixture(scope="session")
+def sshd(start_sshd: Callable[..., AbstractContextManager[Sshd]]) -> Iterator[Sshd]:
+    """Give an SSH server."""
+    with start_sshd() as sshd:
+        yield sshd
 
 
 @pytest.fixture(scope="session")

@@ -9,9 +9,27 @@ from __future__ import annotations
 
 from typing import Any
 
-__all__ = ["State"]
+__all__ = [
+    "ComputeDataService",
+    "ComputeUnit",
+    "ComputeUnitDescription",
+    "PilotCompute",
+    "PilotComputeDescription",
+    "PilotComputeService",
+    "PilotDataDescription",
+    "State",
+]
 
-_PLACES = {"State": "dosna.pilot.states"}
+_PLACES = {
+    "ComputeDataService": "dosna.pilot.service",
+    "ComputeUnit": "dosna.pilot.service",
+    "ComputeUnitDescription": "dosna.pilot.descriptions",
+    "PilotCompute": "dosna.pilot.service",
+    "PilotComputeDescription": "dosna.pilot.descriptions",
+    "PilotComputeService": "dosna.pilot.service",
+    "PilotDataDescription": "dosna.pilot.descriptions",
+    "State": "dosna.pilot.states",
+}
 
 
 def __getattr__(name: str) -> Any:

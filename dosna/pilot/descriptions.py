@@ -120,7 +120,8 @@ class PilotComputeDescription(_Description):
 
     ``service_url`` is ``fork://localhost``, ``ssh://host``, ``slurm://localhost``,
     ``slurm+ssh://host``, or the same with pbs, lsf or flux. ``python`` is the Python of the
-    machine that runs the agent, and ``environment`` what is set for it.
+    machine that runs the agent, ``environment`` what is set for it, and ``ssh_options`` are
+    options of OpenSSH's client, such as ``Port=2222``.
     """
 
     OLD_NAMES: ClassVar[Mapping[str, str]] = {
@@ -138,9 +139,11 @@ class PilotComputeDescription(_Description):
     userkey: str = ""
     python: str = ""
     environment: list[str] = field(default_factory=list)
+    ssh_options: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self._check_counts("number_of_processes", "processes_per_node")
+        self._check_texts("ssh_options")
         self._check_environment()
         try:
             self.walltime = float(self.walltime or 0)

@@ -2,15 +2,49 @@
 
 from __future__ import annotations
 
+import hashlib
+import os
 import threading
 import time
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
+from dosna.errors import StorageError
 from dosna.pilot.states import State
 from dosna.pilot.store import StateStore
 
-__all__ = ["Session"]
+__all__ = ["Session", "default_url", "private_folder", "state_home"]
+
+
+def state_home() -> Path:
+    """Return the folder of the states that no program has named."""
+    home = os.environ.get("XDG_STATE_HOME") or "~/.local/state"
+    return Path(home).expanduser() / "dosna" / "pilot"
+
+
+def default_url() -> str:
+    """Return ``$DOSNA_PILOT_STATE``, or the URL of a new database of this process's own."""
+    named = os.environ.get("DOSNA_PILOT_STATE", "")
+    if named:
+        return named
+    home = state_home()
+    try:
+        home.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise StorageError(
+            f"the state of pilots cannot be kept in {home}: {error.strerror}. Name another place "
+            "as DOSNA_PILOT_STATE"
+        ) from error
+    return f"sqlite:///{home}/{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}.db"
+
+
+def private_folder(url: str) -> Path:
+    """Return the folder of what belongs to a state and must not be in it."""
+    kind, _, path = url.partition(":///")
+    if kind == "sqlite" and path:
+        return Path(f"{path}.private")
+    return state_home() / hashlib.sha256(url.encode()).hexdigest()[:16]
 
 
 class Session:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import itertools
 import secrets
 import threading
 import time
@@ -29,7 +31,7 @@ def _table(name: str, *columns: sa.Column[Any], **options: Any) -> sa.Table:
         sa.Column("state", sa.Text, nullable=False, default="New", index=True),
         sa.Column("reason", sa.Text, nullable=False, default=""),
         # What is asked for by another process, such as 'Canceled' by `dosna pilot cancel`.
-        sa.Column("wanted", sa.Text, nullable=False, default=""),
+        sa.Column("wanted", sa.Text, nullable=False, default="", index=True),
         sa.Column("description", sa.JSON, nullable=False, default=dict),
         # What its owner notes down: native ids of jobs, placements, host names.
         sa.Column("details", sa.JSON, nullable=False, default=dict),
@@ -64,6 +66,14 @@ TABLES: Mapping[str, sa.Table] = {
         sa.Column("pilot", sa.Text, nullable=False, default="", index=True),
         sa.Column("attempt", sa.Text, nullable=False, default=""),
         sa.Column("attempts", sa.Integer, nullable=False, default=0),
+    ),
+    # The data units that units write; id is '<compute unit>/<data unit>'. A unit that reads such
+    # a data unit waits for those of a lower number.
+    "outputs": _table(
+        "outputs",
+        sa.Column("compute_unit", sa.Text, nullable=False),
+        sa.Column("data_unit", sa.Text, nullable=False, index=True),
+        sa.Column("number", sa.Integer, nullable=False),
     ),
     # One for each time that a unit is run; id is that of its sj- folder.
     "attempts": _table(
@@ -140,23 +150,43 @@ class StateStore:
 
     def add(self, table: str, rows: Iterable[Mapping[str, Any]]) -> None:
         """Add rows; a mapping has an ``id`` and any columns."""
-        by_columns: dict[tuple[str, ...], list[dict[str, Any]]] = {}
-        for row in rows:
-            by_columns.setdefault(tuple(sorted(row)), []).append(dict(row))
-        with self.change() as connection:
-            for listed in by_columns.values():
-                connection.execute(sa.insert(TABLES[table]), listed)
+        self.write(rows={table: rows})
 
     def update(self, table: str, id: str, **values: Any) -> None:
         """Change columns of a row."""
-        self.update_many([(table, id, values)])
+        self.write(changes=[(table, id, values)])
 
-    def update_many(self, changes: Iterable[tuple[str, str, Mapping[str, Any]]]) -> None:
-        """Change columns of many rows, all together or not at all."""
+    def write(
+        self,
+        *,
+        rows: Mapping[str, Iterable[Mapping[str, Any]]] | None = None,
+        changes: Iterable[tuple[str, str, Mapping[str, Any]]] = (),
+    ) -> None:
+        """Add rows, by table, and change columns of others: all together or not at all.
+
+        A row of ``files`` takes the place of one with the same id.
+        """
         with self.change() as connection:
-            for table, id, values in changes:
-                one = TABLES[table]
-                connection.execute(sa.update(one).where(one.c.id == id).values(**values))
+            for table, added in (rows or {}).items():
+                self._add(connection, TABLES[table], added)
+            for (table, names), group in itertools.groupby(changes, _statement):
+                parameters = [
+                    {"the_id": id, **{f"the_{name}": value for name, value in values.items()}}
+                    for _, id, values in group
+                ]
+                connection.execute(_update(table, names), parameters)
+
+    def _add(
+        self, connection: sa.Connection, table: sa.Table, rows: Iterable[Mapping[str, Any]]
+    ) -> None:
+        by_columns: dict[tuple[str, ...], list[dict[str, Any]]] = {}
+        for row in rows:
+            by_columns.setdefault(tuple(sorted(row)), []).append(dict(row))
+        for listed in by_columns.values():
+            if table is TABLES["files"]:
+                old = sa.delete(table).where(table.c.id == sa.bindparam("the_id"))
+                connection.execute(old, [{"the_id": row["id"]} for row in listed])
+            connection.execute(sa.insert(table), listed)
 
     def remove(self, table: str, id: str) -> None:
         """Remove a row."""
@@ -187,6 +217,18 @@ class StateStore:
         """Return the rows of a query of SQLAlchemy."""
         with self._errors(), self._engine.connect() as connection:
             return list(connection.execute(query))
+
+
+def _statement(change: tuple[str, str, Mapping[str, Any]]) -> tuple[str, tuple[str, ...]]:
+    """Return what changes share that are made by one statement."""
+    return change[0], tuple(sorted(change[2]))
+
+
+@functools.cache
+def _update(table: str, names: tuple[str, ...]) -> sa.Update:
+    one = TABLES[table]
+    query = sa.update(one).where(one.c.id == sa.bindparam("the_id"))
+    return query.values({name: sa.bindparam(f"the_{name}") for name in names})
 
 
 def _conditions(table: sa.Table, equal: Mapping[str, Any]) -> list[sa.ColumnElement[bool]]:

@@ -15,6 +15,7 @@ from typing import Self, TypeVar
 CEPH = Path(__file__).with_name("ceph.py")
 HSDS = Path(__file__).with_name("hsds.py")
 SLURM = Path(__file__).with_name("slurm.py")
+SSHD = Path(__file__).with_name("sshd.py")
 DEBIAN_PYTHON = "/usr/bin/python3"
 
 
@@ -184,6 +185,39 @@ def slurm_programs() -> dict[str, str | None]:
 def start_slurm() -> AbstractContextManager[Slurm]:
     """Start a Slurm of one node; it ends with the block."""
     return _start(Slurm, sys.executable, SLURM)
+
+
+class Sshd(Service):
+    """An SSH server that was started by `start_sshd`.
+
+    Attributes
+    ----------
+    host, user : str
+        Where, and who may enter.
+    port : int
+        Where it listens.
+    userkey, known_hosts : str
+        The files of the user's private key, and of the server's public one.
+    """
+
+    host: str
+    port: int
+    user: str
+    userkey: str
+    known_hosts: str
+
+
+def sshd_program() -> str | None:
+    """Find the program ``sshd``, which wants to be started by its full path."""
+    path = os.environ.get("PATH", os.defpath) + os.pathsep + "/usr/sbin"
+    return shutil.which("sshd", path=path)
+
+
+def start_sshd(address: str = "127.0.0.1") -> AbstractContextManager[Sshd]:
+    """Start an SSH server on an address of loopback; it ends with the block."""
+    program = sshd_program()
+    assert program is not None
+    return _start(Sshd, sys.executable, SSHD, program, f"--address={address}")
 
 
 @contextmanager

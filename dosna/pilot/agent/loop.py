@@ -1,0 +1,379 @@
+"""The agent's loop: units come, their supervisors are started, results go back."""
+
+from __future__ import annotations
+
+import collections
+import json
+import os
+import selectors
+import signal
+import socket
+import subprocess
+import sys
+import time
+from typing import Any
+
+from .link import Link, LinkLostError
+from .processes import become_subreaper, children_of, end_children, signal_when_parent_ends
+from .supervisor import is_staged, prepare, start
+
+__all__ = ["Agent", "main"]
+
+_PING = 10.0
+_KILL_AFTER = 15.0
+_DRAIN_EVERY = 10.0
+
+
+class _Supervisor:
+    """A supervisor process: the attempt that it runs is the first that it has, one more waits."""
+
+    def __init__(self, folder: str) -> None:
+        self.pid, self.ask, self.told = start(folder)
+        self.attempts: list[dict[str, Any]] = []
+        self.received = b""
+        self.is_closed = False
+        self.kill_at = 0.0
+        self.canceled = ""
+
+    @property
+    def slots(self) -> int:
+        return max((_slots(one) for one in self.attempts), default=0)
+
+    @property
+    def takes_one_more(self) -> bool:
+        """Whether an attempt of one processor may follow the one that runs."""
+        if self.is_closed or self.kill_at or len(self.attempts) != 1:
+            return False
+        return _slots(self.attempts[0]) == 1 and not is_staged(self.attempts[0])
+
+    def give(self, message: dict[str, Any]) -> None:
+        self.attempts.append(message)
+        line = memoryview(json.dumps(message).encode() + b"\n")
+        try:
+            while line:
+                line = line[os.write(self.ask, line) :]
+        except OSError:
+            pass  # it has ended: that is read soon
+        if is_staged(message):
+            self.close()
+
+    def close(self) -> None:
+        """Let it end after what it has."""
+        if not self.is_closed:
+            self.is_closed = True
+            os.close(self.ask)
+
+    def end(self, attempt: str) -> None:
+        """End what it runs, and it."""
+        self.canceled = attempt
+        self.kill_at = self.kill_at or time.monotonic() + _KILL_AFTER
+        os.kill(self.pid, signal.SIGTERM)
+
+
+def _slots(message: dict[str, Any]) -> int:
+    return int(message["unit"]["number_of_processes"])
+
+
+class Agent:
+    """What takes units on one node of a pilot.
+
+    Parameters
+    ----------
+    folder : str
+        Of the pilot.
+    options : dict
+        ``pilot``, ``slots``, ``seconds`` (its walltime, 0 is none), ``patience`` (the seconds for
+        which it looks for a lost manager).
+    """
+
+    def __init__(self, folder: str, options: dict[str, Any]) -> None:
+        self.folder = folder
+        self.options = options
+        self.name = f"{socket.gethostname()}-{os.getpid()}"
+        self.link = Link(folder)
+        self.waiting: collections.deque[dict[str, Any]] = collections.deque()
+        self.supervisors: list[_Supervisor] = []
+        self.results: dict[str, dict[str, Any]] = {}  # until the manager has them in its state
+        self.selector = selectors.DefaultSelector()
+        self.is_ending = False
+        self.reason = self.signalled = ""
+        self.ends_at = time.monotonic() + options["seconds"] if options["seconds"] else None
+        self.lost_at = time.monotonic()
+        self.retry_at = 0.0
+        self.look_at = time.monotonic() + _DRAIN_EVERY
+        self.wakeup, wakes = socket.socketpair()
+        self.wakeup.setblocking(False)
+        wakes.setblocking(False)
+        self._wakes = wakes
+        signal.set_wakeup_fd(wakes.fileno(), warn_on_full_buffer=False)
+        signal.signal(signal.SIGCHLD, lambda *_: None)
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            signal.signal(number, self._signalled)
+        self.selector.register(self.wakeup, selectors.EVENT_READ, "wakeup")
+
+    def _signalled(self, number: int, frame: object) -> None:
+        # The loop may be in the middle of anything.
+        self.signalled = self.signalled or signal.Signals(number).name
+
+    def run(self) -> None:
+        """Work until the pilot ends: by the manager, a signal, its walltime, or loneliness."""
+        become_subreaper()
+        while not (self.is_ending and not self._is_busy()):
+            self._keep_link()
+            for key, _ in self.selector.select(self._pause()):
+                if key.data == "link":
+                    self._receive()
+                elif key.data == "wakeup":
+                    self.wakeup.recv(4096)
+                else:
+                    self._read_results(key.data)
+            self._tidy()
+            self._look_at_time()
+        self._say({"kind": "bye", "reason": self.reason})
+        self.link.close()
+        end_children()
+
+    def end(self, reason: str) -> None:
+        """Take no more units, end those that run, and then end."""
+        if not self.is_ending:
+            self.is_ending, self.reason = True, reason
+            self.waiting.clear()
+            for one in self.supervisors:
+                one.end("")
+
+    def drain(self, reason: str) -> None:
+        """Take no more units, and end when those that run have ended."""
+        if not self.is_ending:
+            self.is_ending, self.reason = True, reason
+            self.waiting.clear()
+            for one in self.supervisors:
+                one.close()
+            self._say({"kind": "draining", "reason": reason})
+
+    # --- the manager ---
+
+    def _keep_link(self) -> None:
+        now = time.monotonic()
+        if self.link.is_open:
+            if self.link.quiet_seconds > _PING:
+                self._say({"kind": "ping"})
+            return
+        if now - self.lost_at > self.options["patience"]:
+            self.end("the pilot found no manager")
+        if now < self.retry_at:
+            return
+        self.retry_at = now + 1
+        known = [*self.results, *(one["attempt"] for one in self._attempts())]
+        hello = {
+            "kind": "hello",
+            "pilot": self.options["pilot"],
+            "agent": self.name,
+            "host": socket.gethostname(),
+            "slots": self.options["slots"],
+            "attempts": known,
+        }
+        try:
+            self.link.open(hello)
+            self.selector.register(self.link, selectors.EVENT_READ, "link")
+            for result in list(self.results.values()):
+                self._say({"kind": "ended", **result})
+        except (LinkLostError, OSError, ValueError):
+            self._lost()
+
+    def _say(self, message: dict[str, Any]) -> None:
+        if self.link.is_open:
+            try:
+                self.link.send(message)
+            except LinkLostError:
+                self._lost()
+
+    def _lost(self) -> None:
+        for key in list(self.selector.get_map().values()):
+            if key.data == "link":
+                self.selector.unregister(key.fileobj)
+        self.link.close()
+        self.lost_at = time.monotonic()
+
+    def _receive(self) -> None:
+        try:
+            messages = self.link.receive()
+        except (LinkLostError, ValueError):
+            self._lost()
+            return
+        for message in messages:
+            kind = message["kind"]
+            if kind == "run":
+                self._take(message)
+            elif kind == "recorded":
+                for attempt in message["attempts"]:
+                    self.results.pop(attempt, None)
+            elif kind == "cancel":
+                self._cancel_by_name(message["attempt"])
+            elif kind == "stop":
+                self.end(message["reason"])
+            elif kind == "refused":
+                self.end("the manager does not know this pilot")
+        self._start_waiting()
+
+    # --- units ---
+
+    def _attempts(self) -> list[dict[str, Any]]:
+        given = [message for one in self.supervisors for message in one.attempts]
+        return [*given, *self.waiting]
+
+    def _is_busy(self) -> bool:
+        return any(one.attempts for one in self.supervisors)
+
+    def _take(self, message: dict[str, Any]) -> None:
+        name = message["attempt"]
+        if self.is_ending or name in self.results:
+            return
+        if all(one["attempt"] != name for one in self._attempts()):
+            self.waiting.append(message)
+
+    def _start_waiting(self) -> None:
+        """Give attempts to idle supervisors, or to new ones, and one more to busy ones."""
+        free = self.options["slots"] - sum(one.slots for one in self.supervisors)
+        while self.waiting and free >= _slots(self.waiting[0]):
+            message = self.waiting.popleft()
+            free -= _slots(message)
+            idle = [one for one in self.supervisors if not (one.attempts or one.is_closed)]
+            try:
+                supervisor = idle[0] if idle else self._new_supervisor(message)
+            except OSError as error:
+                reason = f"no process can be started: {error.strerror}"
+                self._ended({"attempt": message["attempt"], "code": None, "reason": reason})
+                continue
+            supervisor.give(message)
+        for supervisor in self.supervisors:
+            if self.waiting and _slots(self.waiting[0]) == 1 and supervisor.takes_one_more:
+                if is_staged(self.waiting[0]):
+                    break
+                supervisor.give(self.waiting.popleft())
+
+    def _new_supervisor(self, message: dict[str, Any]) -> _Supervisor:
+        prepare(message)
+        supervisor = _Supervisor(self.folder)
+        self.supervisors.append(supervisor)
+        self.selector.register(supervisor.told, selectors.EVENT_READ, supervisor)
+        return supervisor
+
+    def _cancel_by_name(self, name: str) -> None:
+        for supervisor in self.supervisors:
+            if any(message["attempt"] == name for message in supervisor.attempts):
+                supervisor.end(name)
+        for message in list(self.waiting):
+            if message["attempt"] == name:
+                self.waiting.remove(message)
+                self._ended(_canceled(name))
+
+    def _read_results(self, supervisor: _Supervisor) -> None:
+        got = os.read(supervisor.told, 1 << 16)
+        *lines, supervisor.received = (supervisor.received + got).split(b"\n")
+        for line in lines:
+            message = json.loads(line)
+            if "started" in message:
+                self._say({"kind": "started", "attempt": message["started"]})
+                continue
+            name = message["attempt"]
+            supervisor.attempts = [one for one in supervisor.attempts if one["attempt"] != name]
+            if message.get("canceled") and name != supervisor.canceled:
+                # Not this one was meant, but the pilot, or one that has just ended.
+                message.update(lost=True, reason=self.reason or "its supervisor was ended")
+            self._ended(message)
+        if not got:
+            self._bury(supervisor)
+        self._start_waiting()
+
+    def _bury(self, supervisor: _Supervisor) -> None:
+        """Take leave of a supervisor that has ended: what it has not begun is begun elsewhere."""
+        self.selector.unregister(supervisor.told)
+        supervisor.close()
+        os.close(supervisor.told)
+        os.waitpid(supervisor.pid, 0)
+        self.supervisors.remove(supervisor)
+        for message in supervisor.attempts:
+            name = message["attempt"]
+            if name == supervisor.canceled:
+                self._ended(_canceled(name))
+            elif not self.is_ending and supervisor.kill_at:
+                self.waiting.appendleft(message)
+            else:
+                reason = self.reason or "its supervisor was killed"
+                self._ended({"attempt": name, "code": None, "reason": reason, "lost": True})
+
+    def _ended(self, result: dict[str, Any]) -> None:
+        self.results[result["attempt"]] = result
+        self._say({"kind": "ended", **result})
+
+    # --- what time brings ---
+
+    def _pause(self) -> float:
+        return 0.2 if self.is_ending or not self.link.is_open else 1.0
+
+    def _tidy(self) -> None:
+        """Kill what a killed supervisor has left, and supervisors that do not end."""
+        own = {one.pid for one in self.supervisors}
+        if any(pid not in own for pid in children_of(os.getpid())):
+            end_children(spare=own)
+        now = time.monotonic()
+        for one in self.supervisors:
+            if one.kill_at and now > one.kill_at:
+                os.kill(one.pid, signal.SIGKILL)
+
+    def _look_at_time(self) -> None:
+        now = time.monotonic()
+        if self.signalled:
+            self.end(f"the pilot's job got {self.signalled}")
+        if self.ends_at is not None and now > self.ends_at:
+            self.end("the pilot's walltime has ended")
+        if now > self.look_at and "SLURMD_NODENAME" in os.environ:
+            self.look_at = now + self.options.get("drain_every", _DRAIN_EVERY)
+            reason = _drained(os.environ["SLURMD_NODENAME"])
+            if reason:
+                self.drain(f"the pilot's node is drained: {reason}")
+
+
+def _canceled(name: str) -> dict[str, Any]:
+    return {"attempt": name, "code": None, "reason": "it was canceled", "canceled": True}
+
+
+def _drained(node: str) -> str:
+    """Return the reason for which a node of Slurm is drained; nothing if it is not."""
+    command = ["sinfo", "-h", "-N", "-n", node, "-o", "%T|%E"]
+    try:
+        asked = subprocess.run(command, capture_output=True, timeout=20)
+    except (OSError, subprocess.SubprocessError):
+        return ""
+    state, _, reason = asked.stdout.decode(errors="replace").strip().partition("|")
+    return (reason or state) if state.startswith(("drain", "down", "fail")) else ""
+
+
+def main() -> None:
+    """Run the agent of the folder that the archive lies in."""
+    folder = os.path.dirname(os.path.abspath(sys.argv[0]))
+    with open(os.path.join(folder, "agent.json")) as file:
+        options = json.load(file)["options"]
+    os.chdir(folder)
+    watcher = os.getpid()
+    agent = os.fork()
+    if not agent:
+        signal_when_parent_ends(signal.SIGTERM, watcher)
+        Agent(folder, options).run()
+        return
+    sys.exit(_watch(agent))
+
+
+def _watch(agent: int) -> int:
+    """Wait for the agent, and kill what outlives it, if supervisors were killed with it."""
+    become_subreaper()
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, lambda number, _: os.kill(agent, number))
+    while True:
+        pid, status = os.wait()
+        if pid == agent:
+            break
+    # Supervisors end by themselves when their agent has, and have things to say.
+    time.sleep(0.5)
+    end_children()
+    return os.waitstatus_to_exitcode(status) & 0xFF

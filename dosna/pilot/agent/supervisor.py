@@ -1,0 +1,223 @@
+"""One attempt after the other, in a process that ends all that each of them starts."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import traceback
+from typing import Any, NoReturn
+
+from .processes import become_subreaper, end_children, signal_when_parent_ends
+
+__all__ = ["prepare", "start"]
+
+_TAIL = 2000
+_VARIABLE = re.compile(r"\$(?:\{(\w+)\}|(\w+))")
+
+
+def prepare(message: dict[str, Any]) -> None:
+    """Import, before the fork, what attempts with data units need: every fork then has it."""
+    if is_staged(message):
+        with contextlib.suppress(ImportError):  # the attempt says so
+            importlib.import_module("dosna.pilot.data")
+
+
+def is_staged(message: dict[str, Any]) -> bool:
+    """Return True for an attempt with data units."""
+    return bool(message.get("inputs") or message.get("outputs"))
+
+
+def start(folder: str) -> tuple[int, int, int]:
+    """Fork a supervisor; return its number, and pipes to it and from it.
+
+    It reads lines of JSON: ``attempt``, ``unit`` (the fields of its description), ``inputs`` and
+    ``outputs``, which are requests of `dosna.pilot.data`. It writes one line when an attempt
+    begins and one when it has ended. After an attempt with data units it ends, and with it the
+    threads that staging may have started.
+    """
+    parent = os.getpid()
+    asked, ask = os.pipe()
+    told, tell = os.pipe()
+    pid = os.fork()
+    if pid:
+        os.close(asked)
+        os.close(tell)
+        return pid, ask, told
+    # Nothing that the agent has may run here, whatever fails, and its connection is not ours.
+    try:
+        low, high = sorted((asked, tell))
+        os.closerange(3, low)
+        os.closerange(low + 1, high)
+        os.closerange(high + 1, 1 << 16)
+        _Supervisor(folder, tell).run(asked, parent)
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        os._exit(70)
+
+
+class _Supervisor:
+    message: dict[str, Any]
+    unit: dict[str, Any]
+    attempt = ""
+
+    def __init__(self, folder: str, tell: int) -> None:
+        self.pilot_folder = folder
+        self.tell = tell
+
+    def run(self, asked: int, parent: int) -> NoReturn:
+        signal.set_wakeup_fd(-1)
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        for number in (signal.SIGINT, signal.SIGHUP):
+            # Not SIG_IGN, which commands would have from here.
+            signal.signal(number, lambda *_: None)
+        signal.signal(signal.SIGTERM, self._canceled)
+        os.setsid()
+        become_subreaper()
+        signal_when_parent_ends(signal.SIGTERM, parent)
+        with os.fdopen(asked, "rb") as lines:
+            for line in lines:
+                self._do(json.loads(line))
+                if is_staged(self.message):
+                    break
+        os._exit(0)
+
+    def _do(self, message: dict[str, Any]) -> None:
+        self.message, self.unit, self.attempt = message, message["unit"], message["attempt"]
+        self._tell({"started": self.attempt})
+        code, reason, files = None, "", []
+        try:
+            os.makedirs(self.folder, exist_ok=True)
+            self._stage("stage_in", message.get("inputs") or [])
+            code = self._command()
+            if not end_children():
+                raise RuntimeError("a process of it could not be killed")
+            if code:
+                reason = self._failure(code)
+            else:
+                files = self._stage("stage_out", message.get("outputs") or [])
+        except OSError as error:
+            reason = f"{error.strerror or error}: {error.filename or self.attempt}"
+        except Exception as error:
+            reason = str(error) or type(error).__name__
+        end_children()
+        result = {"attempt": self.attempt, "code": code, "reason": reason, "files": files}
+        self.attempt = ""
+        self._tell(result)
+
+    def _canceled(self, *_: Any) -> NoReturn:
+        """End the attempt with all that it has started, and this process."""
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        end_children()
+        if self.attempt:
+            result = {"attempt": self.attempt, "code": None, "reason": "it was canceled"}
+            self._tell({**result, "canceled": True})
+        os._exit(0)
+
+    def _tell(self, message: dict[str, Any]) -> None:
+        line = json.dumps(message).encode() + b"\n"
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+        try:
+            while line:
+                line = line[os.write(self.tell, line) :]
+        except OSError:
+            os._exit(1)
+        finally:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
+
+    # --- its folder and its files ---
+
+    @property
+    def folder(self) -> str:
+        own = os.path.join(self.pilot_folder, self.attempt)
+        return os.path.join(own, os.path.expanduser(self.unit["working_directory"]))
+
+    def _stage(self, what: str, requests: list[dict[str, Any]]) -> list[Any]:
+        """Stage data units; return the files of each that were written."""
+        if not requests:
+            return []
+        try:
+            data = importlib.import_module("dosna.pilot.data")
+        except ImportError as error:
+            raise RuntimeError(
+                f"its data units cannot be staged, because {sys.executable} of the pilot lacks "
+                f"{error.name}: name a Python with dosna[pilot] as `python` of the pilot"
+            ) from None
+        return [
+            [request["data_unit"], getattr(data, what)(request, self.folder)]
+            for request in [{**one, "attempt": self.attempt} for one in requests]
+        ]
+
+    # --- its command ---
+
+    def _command(self) -> int:
+        """Run the command; return its exit code, or minus the signal that ended it."""
+        environment = dict(os.environ)
+        for one in self.unit["environment"]:
+            name, _, value = one.partition("=")
+            environment[name] = _expand(value, environment)
+        environment["DOSNA_PILOT_ATTEMPT"] = self.attempt
+        words = [self.unit["executable"], *self.unit["arguments"]]
+        argv = [_expand(one, environment) for one in words]
+        if self.unit["spmd_variation"] == "mpi":
+            argv = [_mpiexec(environment), "-n", str(self.unit["number_of_processes"]), *argv]
+        new = os.O_WRONLY | os.O_CREAT | os.O_TRUNC
+        flags = {"input": os.O_RDONLY, "output": new, "error": new}
+        streams: list[int] = []
+        try:
+            for name, how in flags.items():
+                path = os.path.join(self.folder, self.unit[name] or os.devnull)
+                streams.append(os.open(path, how, 0o666))
+            # Of a group of its own, and by vfork, which takes a fifth of fork.
+            process = subprocess.Popen(
+                argv,
+                stdin=streams[0],
+                stdout=streams[1],
+                stderr=streams[2],
+                cwd=self.folder,
+                env=environment,
+                start_new_session=True,
+            )
+        finally:
+            for stream in streams:
+                os.close(stream)
+        return process.wait()
+
+    def _failure(self, code: int) -> str:
+        """Say how the command failed, with the end of what it said about it."""
+        if code < 0:
+            try:
+                reason = f"it was ended by {signal.Signals(-code).name}"
+            except ValueError:
+                reason = f"it was ended by signal {-code}"
+        else:
+            reason = f"it ended with exit code {code}"
+        try:
+            with open(os.path.join(self.folder, self.unit["error"] or os.devnull), "rb") as file:
+                size = file.seek(0, os.SEEK_END)
+                file.seek(max(0, size - _TAIL))
+                tail = file.read().decode(errors="replace").strip()
+        except OSError:
+            tail = ""
+        return f"{reason}: {tail}" if tail else reason
+
+
+def _expand(text: str, environment: dict[str, str]) -> str:
+    """Replace $NAME and ${NAME}; names that are not set stay."""
+    return _VARIABLE.sub(lambda one: environment.get(one[1] or one[2], one[0]), text)
+
+
+def _mpiexec(environment: dict[str, str]) -> str:
+    path = os.pathsep.join([environment.get("PATH", ""), os.path.dirname(sys.executable)])
+    for name in ("mpiexec", "mpirun"):
+        found = shutil.which(name, path=path)
+        if found:
+            return found
+    raise RuntimeError("there is no mpiexec on PATH, nor beside the pilot's Python")

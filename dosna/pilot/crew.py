@@ -1,0 +1,182 @@
+"""The agents that are connected, and the port at which they come."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from dosna.pilot.keys import Keys
+
+__all__ = ["Agent", "Assigned", "Crew"]
+
+_QUIET_SECONDS = 60
+_LONGEST = 64 << 20
+_AHEAD_SECONDS, _MOST_AHEAD = 0.25, 32
+"""For how long units are sent ahead, so that short ones do not wait for messages."""
+
+
+@dataclass
+class Assigned:
+    """An attempt that an agent has, with what is needed when it ends."""
+
+    attempt: str
+    unit: str
+    number: int
+    slots: int
+    retries: int
+    details: dict[str, Any]
+    is_started: bool = False
+    started_at: float = 0.0
+
+
+@dataclass
+class Agent:
+    """An agent, connected or lately lost.
+
+    Attributes
+    ----------
+    assigned : dict
+        Its attempts, by id.
+    lost_at : float or None
+        When its connection was lost, on the loop's clock.
+    unit_seconds : float
+        How long its last units have run, on average.
+    """
+
+    pilot: str
+    name: str
+    host: str
+    slots: int
+    writer: asyncio.StreamWriter | None = None
+    assigned: dict[str, Assigned] = field(default_factory=dict)
+    is_draining: bool = False
+    lost_at: float | None = None
+    unit_seconds: float = 1.0
+
+    @property
+    def room(self) -> int:
+        """The processors for which it takes units now, some ahead of those that are free."""
+        if self.writer is None or self.is_draining:
+            return 0
+        rounds = min(_MOST_AHEAD, max(1, int(_AHEAD_SECONDS / max(self.unit_seconds, 1e-3))))
+        return max(0, self.slots * (1 + rounds) - self.occupied)
+
+    @property
+    def occupied(self) -> int:
+        """The processors that its attempts have or wait for."""
+        return sum(one.slots for one in self.assigned.values())
+
+    def send(self, **message: Any) -> None:
+        """Send a message, if it is connected."""
+        if self.writer is not None and not self.writer.is_closing():
+            self.writer.write(json.dumps(message).encode() + b"\n")
+
+
+class Crew:
+    """The server for agents. All methods are of the manager's loop.
+
+    Parameters
+    ----------
+    keys : Keys
+        By what agents are known.
+    joined : callable
+        Called with an agent and the attempts it has; False if its pilot is unknown.
+    said : callable
+        Called with an agent and each of its messages.
+    left : callable
+        Called with an agent whose connection is lost.
+    """
+
+    def __init__(
+        self,
+        keys: Keys,
+        joined: Callable[[Agent, list[str]], bool],
+        said: Callable[[Agent, dict[str, Any]], None],
+        left: Callable[[Agent], None],
+    ) -> None:
+        self._keys, self._joined, self._said, self._left = keys, joined, said, left
+        self._servers: dict[str, asyncio.Server] = {}
+        self._opening = asyncio.Lock()
+        self._open: set[asyncio.StreamWriter] = set()
+        self.agents: dict[tuple[str, str], Agent] = {}
+
+    async def port(self, everywhere: bool) -> int:
+        """Return the port at which agents come, from this machine or from everywhere."""
+        host = "0.0.0.0" if everywhere else "127.0.0.1"
+        async with self._opening:
+            if host not in self._servers:
+                self._servers[host] = await asyncio.start_server(
+                    self._serve, host, 0, ssl=self._keys.context(), limit=_LONGEST
+                )
+        return int(self._servers[host].sockets[0].getsockname()[1])
+
+    async def close(self) -> None:
+        """Close the port and all connections."""
+        for server in self._servers.values():
+            server.close()
+        for writer in list(self._open):
+            writer.close()
+        await asyncio.sleep(0)
+
+    def of_pilot(self, pilot: str) -> list[Agent]:
+        """Return the agents of a pilot, lost ones too."""
+        return [agent for agent in self.agents.values() if agent.pilot == pilot]
+
+    def forget(self, agent: Agent) -> None:
+        """Forget an agent that will not come back."""
+        self.agents.pop((agent.pilot, agent.name), None)
+        if agent.writer is not None:
+            agent.writer.close()
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        agent = None
+        self._open.add(writer)
+        try:
+            agent = await self._greet(reader, writer)
+            while agent is not None:
+                message = await _read(reader)
+                self._said(agent, message)
+        except (OSError, ValueError, KeyError, TypeError, TimeoutError, EOFError):
+            pass  # lost, or no agent at all
+        finally:
+            self._open.discard(writer)
+            writer.close()
+            if agent is not None and agent.writer is writer:
+                agent.writer = None
+                agent.lost_at = asyncio.get_running_loop().time()
+                self._left(agent)
+
+    async def _greet(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> Agent | None:
+        hello = await _read(reader)
+        pilot, name = str(hello["pilot"]), str(hello["agent"])
+        if not self._keys.is_token(pilot, hello.get("token")):
+            return None
+        agent = self.agents.get((pilot, name))
+        if agent is None:
+            agent = Agent(pilot, name, str(hello["host"]), int(hello["slots"]))
+        elif agent.writer is not None:
+            agent.writer.close()
+        agent.writer, agent.lost_at = writer, None
+        self.agents[pilot, name] = agent
+        if not self._joined(agent, list(hello["attempts"])):
+            agent.send(kind="refused")
+            self.agents.pop((pilot, name), None)
+            await writer.drain()
+            return None
+        return agent
+
+
+async def _read(reader: asyncio.StreamReader) -> dict[str, Any]:
+    async with asyncio.timeout(_QUIET_SECONDS):
+        line = await reader.readline()
+    if not line.endswith(b"\n"):
+        raise EOFError
+    message = json.loads(line)
+    if not isinstance(message, dict):
+        raise ValueError("a message is no mapping")
+    return message

@@ -1,0 +1,138 @@
+"""The data units of compute units: whether they are there yet, where, and how they are staged."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import sqlalchemy as sa
+
+from dosna.errors import DosnaError
+from dosna.pilot.descriptions import ComputeUnitDescription
+from dosna.pilot.placement import Input, Label
+from dosna.pilot.session import Session
+from dosna.pilot.states import State
+from dosna.pilot.store import TABLES
+
+__all__ = ["Blocked", "Doomed", "Inputs", "id_of"]
+
+
+class Blocked(Exception):
+    """A unit waits for something."""
+
+
+class Doomed(Exception):
+    """A unit will never run, and why."""
+
+
+def id_of(url: str) -> str:
+    """Return the id that a URL of a data unit, a pilot or a compute unit ends with."""
+    return url.rpartition(":")[2].rpartition("/")[2]
+
+
+class Inputs:
+    """What is known of data units, from the state.
+
+    Parameters
+    ----------
+    session : Session
+        Whose data units they are.
+    """
+
+    def __init__(self, session: Session) -> None:
+        self._session, self._store = session, session.store
+
+    def needed(self, unit: ComputeUnitDescription, number: int) -> list[Input]:
+        """Return what a unit reads, and where it is.
+
+        Raises
+        ------
+        Blocked
+            Something is not there yet.
+        Doomed
+            Something will never be there.
+        """
+        for other in unit.depends_on:
+            self._require_done(id_of(other))
+        found = []
+        for url, _ in unit.inputs():
+            data_unit = id_of(url)
+            self._require_written(data_unit, number)
+            self._require_ready(data_unit)
+            found.append(self._input(data_unit))
+        for url, _ in unit.outputs():
+            self._require_ready(id_of(url))
+        return found
+
+    def requests(
+        self, unit: ComputeUnitDescription, label: Label, name: str
+    ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+        """Return the requests by which a unit is staged to and from a pilot with a label.
+
+        Raises
+        ------
+        Doomed
+            One cannot be made.
+        """
+        inputs, outputs = unit.inputs(), unit.outputs()
+        if not inputs and not outputs:
+            return [], []
+        from dosna.pilot import data
+
+        try:
+            return (
+                [data.request_for(self._session, id_of(url), files) for url, files in inputs],
+                [data.request_for(self._session, id_of(url), files) for url, files in outputs],
+            )
+        except DosnaError as error:
+            raise Doomed(f"its data cannot be staged: {error}") from None
+
+    def _require_done(self, other: str) -> None:
+        row = self._store.get("compute_units", other)
+        if row is None:
+            raise Doomed(f"it depends on {other}, which is unknown")
+        if row["state"] in (State.Failed, State.Canceled):
+            raise Doomed(f"it depends on {other}, which is {row['state']}: {row['reason']}")
+        if row["state"] != State.Done:
+            raise Blocked
+
+    def _require_written(self, data_unit: str, number: int) -> None:
+        """Wait for units that were submitted before and write this data unit."""
+        outputs, units = TABLES["outputs"], TABLES["compute_units"]
+        query = (
+            sa.select(units.c.id, units.c.state, units.c.reason)
+            .join(outputs, outputs.c.compute_unit == units.c.id)
+            .where(outputs.c.data_unit == data_unit, outputs.c.number < number)
+            .where(units.c.state != "Done")
+        )
+        rows = self._store.ask(query.limit(100))
+        for writer, state, reason in rows:
+            if state in (State.Failed, State.Canceled):
+                raise Doomed(
+                    f"its input {data_unit} lacks what {writer} writes, which is {state}: {reason}"
+                )
+        if rows:
+            raise Blocked
+
+    def _require_ready(self, data_unit: str) -> None:
+        row = self._store.get("data_units", data_unit)
+        if row is None:
+            raise Doomed(f"there is no data unit {data_unit}")
+        if row["state"] in (State.Failed, State.Canceled):
+            raise Doomed(f"its data unit {data_unit} is {row['state']}: {row['reason']}")
+        if row["state"] not in (State.Running, State.Done):
+            raise Blocked
+
+    def _input(self, data_unit: str) -> Input:
+        files, replicas, places = (TABLES[one] for one in ("files", "replicas", "pilot_data"))
+        size = sa.select(sa.func.sum(files.c.size)).where(files.c.data_unit == data_unit)
+        total = self._store.ask(size)[0][0] or 0
+        at = (
+            sa.select(places.c.description)
+            .join(replicas, replicas.c.pilot_data == places.c.id)
+            .where(replicas.c.data_unit == data_unit, replicas.c.state == "Running")
+        )
+        labels = [
+            Label(place["affinity_datacenter_label"], place["affinity_machine_label"])
+            for (place,) in self._store.ask(at)
+        ]
+        return Input(data_unit, max(0, int(total)), tuple(labels))

@@ -1,0 +1,164 @@
+"""OpenSSH's client: a Python on another machine that answers, and a way back for its agents."""
+
+from __future__ import annotations
+
+import json
+import secrets
+import shlex
+import subprocess
+import threading
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from dosna.errors import ConfigurationError, ConnectionError, StoreTimeoutError, WorkerError
+from dosna.pilot.descriptions import PilotComputeDescription
+
+__all__ = ["Ssh", "Tunnel"]
+
+_SECONDS = 120
+# The program comes as the first line of standard input: command lines can be seen by all.
+_READ_PROGRAM = (
+    "import sys, json; "
+    "exec(compile(json.loads(sys.stdin.readline()), 'dosna', 'exec'), {'__name__': '__main__'})"
+)
+
+
+class Ssh:
+    """The command ``ssh`` to the host of a pilot.
+
+    Parameters
+    ----------
+    description : PilotComputeDescription
+        Whose ``service_url`` has the host, and a user and a port if needed.
+    """
+
+    def __init__(self, description: PilotComputeDescription) -> None:
+        parts = urlsplit(description.service_url)
+        if not parts.hostname or parts.hostname.startswith("-"):
+            raise ConfigurationError(
+                f"service_url {description.service_url!r} names no host: use ssh://[user@]host"
+            )
+        if parts.password:
+            raise ConfigurationError(
+                "service_url has a password, which SSH's client does not take: name a key as "
+                "userkey, or use the agent of SSH"
+            )
+        self.host = parts.hostname
+        self._python = description.python or "python3"
+        self._environment = description.environment
+        self._base = ["ssh", "-o", "BatchMode=yes", "-o", "ConnectTimeout=20"]
+        self._base += ["-o", "ServerAliveInterval=15", "-o", "ServerAliveCountMax=3"]
+        for option in description.ssh_options:
+            self._base += ["-o", option]
+        if description.userkey:
+            key = str(Path(description.userkey).expanduser())
+            self._base += ["-i", key, "-o", "IdentitiesOnly=yes"]
+        if parts.port:
+            self._base += ["-p", str(parts.port)]
+        if parts.username:
+            self._base += ["-l", parts.username]
+
+    def command(self, *options: str) -> list[str]:
+        """Return the command that runs a program of its standard input there."""
+        words = [self._python, "-c", _READ_PROGRAM]
+        if self._environment:
+            words = ["env", *self._environment, *words]
+        return [*self._base, *options, "--", self.host, shlex.join(words)]
+
+    def ask(self, program: str, request: dict[str, Any]) -> Any:
+        """Run a program there with a request, and return its answer.
+
+        Raises
+        ------
+        ConnectionError
+            The host cannot be reached, or has no such Python.
+        StoreTimeoutError
+            There is no answer.
+        WorkerError
+            What was asked for has failed.
+        """
+        sent = f"{json.dumps(program)}\n{json.dumps(request)}\n".encode()
+        try:
+            done = subprocess.run(
+                self.command(), input=sent, capture_output=True, timeout=_SECONDS
+            )
+        except subprocess.TimeoutExpired:
+            raise StoreTimeoutError(
+                f"ssh {self.host}: no answer within {_SECONDS} s. Look whether the host is busy."
+            ) from None
+        except OSError as error:
+            raise ConnectionError(
+                f"ssh cannot be run: {error.strerror}. Install OpenSSH's client."
+            ) from None
+        lines = done.stdout.decode(errors="replace").strip().splitlines()
+        try:
+            answer = json.loads(lines[-1])
+        except (IndexError, ValueError):
+            cause = done.stderr.decode(errors="replace").strip()[-500:] or done.returncode
+            raise ConnectionError(
+                f"ssh {self.host}: {cause}. Look whether 'ssh {self.host} {self._python} -V' works"
+            ) from None
+        if "error" in answer:
+            raise WorkerError(f"{self.host}: {answer['error']}")
+        return answer["answer"]
+
+
+class Tunnel:
+    """A relay on another machine, and the way from it to a port of this one.
+
+    Parameters
+    ----------
+    ssh : Ssh
+        The way there.
+    folder : str
+        Of the pilot there: the relay writes its addresses into it.
+    port : int
+        Of the manager.
+    everywhere : bool
+        Whether agents come from other machines than the relay's.
+    """
+
+    def __init__(self, ssh: Ssh, folder: str, port: int, everywhere: bool) -> None:
+        path = f"/tmp/dosna-{secrets.token_hex(8)}.sock"
+        forward = f"{path}:127.0.0.1:{port}"
+        command = ssh.command("-o", "ExitOnForwardFailure=yes", "-R", forward)
+        self._process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        )
+        program = Path(__file__).with_name("relay.py").read_text()
+        request = {"socket": path, "folder": folder, "everywhere": everywhere}
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        try:
+            self._process.stdin.write(f"{json.dumps(program)}\n{json.dumps(request)}\n".encode())
+            self._process.stdin.flush()
+        except BrokenPipeError:
+            pass  # it has ended, and said why
+        timer = threading.Timer(_SECONDS, self._process.kill)
+        timer.start()
+        try:
+            while (line := self._process.stdout.readline()) not in (b"ready\n", b""):
+                pass
+        finally:
+            timer.cancel()
+        if not line:
+            cause = self._close()
+            raise ConnectionError(
+                f"ssh {ssh.host}: {cause or 'no relay'}. Agents cannot reach the manager: allow "
+                "forwarding (AllowStreamLocalForwarding) on that machine."
+            )
+
+    @property
+    def is_open(self) -> bool:
+        """Whether it passes bytes on."""
+        return self._process.poll() is None
+
+    def close(self) -> None:
+        """End the relay."""
+        self._close()
+
+    def _close(self) -> str:
+        self._process.terminate()
+        _, error = self._process.communicate()
+        return error.decode(errors="replace").strip()[-500:]

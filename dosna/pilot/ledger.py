@@ -1,0 +1,161 @@
+"""What becomes of attempts: the states of units, and whether one is run again."""
+
+from __future__ import annotations
+
+import itertools
+import time
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+from dosna.pilot.crew import Agent, Assigned
+from dosna.pilot.session import Session
+from dosna.pilot.states import State
+from dosna.pilot.store import new_id
+
+__all__ = ["Ledger"]
+
+LOSSES = 3
+"""How often a unit is run again whose pilot is lost, whatever its `retries`."""
+_KEPT_REASONS = 5
+
+
+class Ledger:
+    """Changes that are not in the state yet; `flush` writes them together.
+
+    Parameters
+    ----------
+    session : Session
+        Whose state it is.
+    requeued : callable
+        Called with the number of a unit that has to be placed again.
+    """
+
+    def __init__(self, session: Session, requeued: Callable[[int], None]) -> None:
+        self._session = session
+        self._requeued = requeued
+        # By table: in one of them the order of the changes counts.
+        self._changes: dict[str, list[tuple[str, str, Mapping[str, Any]]]] = {}
+        self._rows: dict[str, list[Mapping[str, Any]]] = {}
+        self._recorded: list[tuple[Agent, str]] = []
+
+    def assign(self, agent: Agent, row: Mapping[str, Any], placement: str) -> Assigned:
+        """Give a unit to an agent, as a new attempt."""
+        description, details = row["description"], dict(row["details"])
+        details.update(placement=placement, host=agent.host)
+        assigned = Assigned(
+            attempt=new_id("sj"),
+            unit=row["id"],
+            number=row["number"],
+            slots=description["number_of_processes"],
+            retries=description["retries"],
+            details=details,
+        )
+        agent.assigned[assigned.attempt] = assigned
+        self._rows.setdefault("attempts", []).append(
+            {
+                "id": assigned.attempt,
+                "state": str(State.Pending),
+                "compute_unit": row["id"],
+                "pilot": agent.pilot,
+                "details": {"agent": agent.name},
+            }
+        )
+        values = {
+            "state": str(State.Pending),
+            "pilot": agent.pilot,
+            "attempt": assigned.attempt,
+            "attempts": row["attempts"] + 1,
+            "reason": "",
+            "details": details,
+        }
+        self.change("compute_units", row["id"], **values)
+        return assigned
+
+    def started(self, agent: Agent, attempt: str) -> None:
+        """Note that an attempt runs."""
+        assigned = agent.assigned.get(attempt)
+        if assigned is not None and not assigned.is_started:
+            assigned.is_started, assigned.started_at = True, time.monotonic()
+            self.change("attempts", attempt, state="Running")
+            self.change("compute_units", assigned.unit, state="Running")
+
+    def ended(self, agent: Agent, result: Mapping[str, Any]) -> None:
+        """Note the result of an attempt, and that its agent may forget it."""
+        assigned = agent.assigned.pop(str(result["attempt"]), None)
+        self._recorded.append((agent, str(result["attempt"])))
+        if assigned is None:
+            return
+        if assigned.started_at:
+            seconds = time.monotonic() - assigned.started_at
+            agent.unit_seconds += (seconds - agent.unit_seconds) / 8
+        reason = str(result.get("reason") or "")
+        if result.get("lost"):
+            self.lost(assigned, reason)
+        elif result.get("canceled"):
+            self._finish(assigned, State.Canceled, reason)
+        elif reason or result.get("code") != 0:
+            self._failed(assigned, reason)
+        else:
+            for data_unit, files in result.get("files") or []:
+                self._add_files(str(data_unit), files)
+            self._finish(assigned, State.Done, "")
+
+    def _add_files(self, data_unit: str, files: Iterable[Mapping[str, Any]]) -> None:
+        self._rows.setdefault("files", []).extend(
+            {
+                "id": f"{data_unit}/{file['name']}",
+                "state": "Running",
+                "data_unit": data_unit,
+                "name": file["name"],
+                "size": file["size"],
+                "checksum": file.get("checksum", ""),
+            }
+            for file in files
+        )
+
+    def lost(self, assigned: Assigned, reason: str) -> None:
+        """Note that an attempt is gone with its pilot: another is made, within limits."""
+        losses = assigned.details.get("losses", 0) + assigned.is_started
+        assigned.details["losses"] = losses
+        self._again(assigned, reason, losses <= max(LOSSES, assigned.retries))
+
+    def _failed(self, assigned: Assigned, reason: str) -> None:
+        failures = assigned.details.get("failures", 0) + 1
+        assigned.details["failures"] = failures
+        self._again(assigned, reason, failures <= assigned.retries)
+
+    def _again(self, assigned: Assigned, reason: str, is_allowed: bool) -> None:
+        reasons = [*assigned.details.get("reasons", []), f"{assigned.attempt}: {reason}"]
+        assigned.details["reasons"] = reasons[-_KEPT_REASONS:]
+        if not is_allowed:
+            self._finish(assigned, State.Failed, reason)
+            return
+        self.change("attempts", assigned.attempt, state="Failed", reason=reason)
+        values = {"state": "New", "reason": reason, "attempt": "", "details": assigned.details}
+        self.change("compute_units", assigned.unit, **values)
+        self._requeued(assigned.number)
+
+    def _finish(self, assigned: Assigned, state: State, reason: str) -> None:
+        values: dict[str, Any] = {"state": str(state), "reason": reason}
+        self.change("attempts", assigned.attempt, **values)
+        values.update(details=assigned.details, wanted="")
+        self.change("compute_units", assigned.unit, **values)
+
+    def change(self, table: str, id: str, **values: Any) -> None:
+        """Change columns of a row, with the others."""
+        self._changes.setdefault(table, []).append((table, id, values))
+
+    def flush(self) -> bool:
+        """Write all, tell those who wait, and let agents forget; say if there was anything."""
+        if not (self._changes or self._rows or self._recorded):
+            return False
+        changes = itertools.chain.from_iterable(self._changes.values())
+        self._session.store.write(rows=self._rows, changes=changes)
+        by_agent: dict[int, tuple[Agent, list[str]]] = {}
+        for agent, attempt in self._recorded:
+            by_agent.setdefault(id(agent), (agent, []))[1].append(attempt)
+        for agent, attempts in by_agent.values():
+            agent.send(kind="recorded", attempts=attempts)
+        self._changes, self._rows, self._recorded = {}, {}, []
+        self._session.notify()
+        return True

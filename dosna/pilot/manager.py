@@ -1,0 +1,294 @@
+"""The manager: a thread that starts pilots, gives them units, and records what comes of them."""
+
+from __future__ import annotations
+
+import asyncio
+import atexit
+import fcntl
+import logging
+import os
+import threading
+from typing import Any, ClassVar
+
+import sqlalchemy as sa
+
+from dosna.errors import DosnaError, LockError
+from dosna.pilot.crew import Agent, Assigned, Crew
+from dosna.pilot.keys import Keys
+from dosna.pilot.pilots import Pilot
+from dosna.pilot.placement import Label
+from dosna.pilot.scheduling import Scheduler
+from dosna.pilot.session import Session, private_folder
+from dosna.pilot.states import State
+from dosna.pilot.store import TABLES
+
+__all__ = ["Manager"]
+
+_ACTIVE = [str(State.Pending), str(State.Running)]
+_NOT_FINAL = [str(state) for state in State if not state.is_final]
+_log = logging.getLogger("dosna.pilot")
+
+
+class Manager:
+    """Who manages the pilots and compute units of one state; one process at a time.
+
+    Parameters
+    ----------
+    session : Session
+        The state.
+
+    Raises
+    ------
+    LockError
+        Another process manages this state.
+    """
+
+    _of_sessions: ClassVar[dict[int, Manager]] = {}
+    _making = threading.Lock()
+
+    @classmethod
+    def of(cls, session: Session) -> Manager:
+        """Return the manager of a session, which all its services share; started if needed."""
+        with cls._making:
+            if id(session) not in cls._of_sessions:
+                cls._of_sessions[id(session)] = cls(session)
+            return cls._of_sessions[id(session)]
+
+    def __init__(self, session: Session) -> None:
+        self.session = session
+        folder = private_folder(session.url)
+        self._keys = Keys(folder)
+        self._lock = _lock(folder / "lock", session.store.shown)
+        self._pilots: dict[str, Pilot] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._numbers = threading.Lock()
+        units = TABLES["compute_units"]
+        self._number = session.store.ask(sa.select(sa.func.max(units.c.number)))[0][0] or 0
+        self._crew = Crew(self._keys, self._joined, self._said, self._left)
+        self._scheduler = Scheduler(session, self._crew)
+        self._loop = asyncio.new_event_loop()
+        self._wanted = asyncio.Event()
+        self._is_closing = self._look = False
+        self._thread = threading.Thread(target=self._run, name="dosna.pilot", daemon=True)
+        self._thread.start()
+        atexit.register(self._at_exit)
+
+    def next_number(self) -> int:
+        """Return the number of the next unit: their order."""
+        with self._numbers:
+            self._number += 1
+            return self._number
+
+    def wake(self) -> None:
+        """Let it look at what is new in the state; from any thread."""
+        if not self._is_closing:
+            self._loop.call_soon_threadsafe(self._wake)
+
+    def _wake(self) -> None:
+        self._look = True
+        self._scheduler.look_again()
+        self._wanted.set()
+
+    def close(self) -> None:
+        """Stop managing. Pilots and units go on, and wait for the next manager for a while."""
+        if not self._is_closing:
+            self._is_closing = True
+            self._loop.call_soon_threadsafe(self._wanted.set)
+            self._thread.join()
+            os.close(self._lock)
+            self._of_sessions.pop(id(self.session), None)
+            atexit.unregister(self._at_exit)
+
+    def _at_exit(self) -> None:
+        """End the pilots: nobody is left to give them units."""
+        if not self._is_closing:
+            for row in list(self.session.store.rows("pilots", state=_NOT_FINAL)):
+                self.session.store.update("pilots", row["id"], wanted="Canceled")
+            self.wake()
+            self.session.wait_until(
+                lambda: not self.session.store.count("pilots", state=_NOT_FINAL), timeout=60
+            )
+            self.close()
+
+    # --- the thread ---
+
+    def _run(self) -> None:
+        asyncio.set_event_loop(self._loop)
+        try:
+            self._loop.run_until_complete(self._manage())
+        finally:
+            self._loop.close()
+
+    async def _manage(self) -> None:
+        self._adopt_pilots()
+        look_at = 0.0  # other processes write to the state too
+        while not self._is_closing:
+            try:
+                if self._look or self._loop.time() > look_at:
+                    self._look, look_at = False, self._loop.time() + 1
+                    self._do_what_is_wanted()
+                    self._adopt_pilots()
+                self._scheduler.assign()
+            except DosnaError as error:
+                # The state cannot be used now: what is known is kept and written later.
+                _log.warning("pilots: %s", error)
+                await asyncio.sleep(1)
+            try:
+                async with asyncio.timeout(1):
+                    await self._wanted.wait()
+            except TimeoutError:
+                pass
+            await asyncio.sleep(0.01)  # for what else comes: it is written together
+            self._wanted.clear()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._crew.close()
+
+    def _adopt_pilots(self) -> None:
+        """Begin to watch pilots of the state that are not watched."""
+        for row in list(self.session.store.rows("pilots", state=_NOT_FINAL)):
+            if row["id"] in self._pilots:
+                continue
+            try:
+                pilot = Pilot(self.session, row, self._crew, self._keys, self._pilot_ended)
+            except DosnaError as error:
+                self.session.set_state("pilots", row["id"], State.Failed, str(error))
+                continue
+            self._pilots[pilot.id] = pilot
+            described = pilot.description
+            self._scheduler.labels[pilot.id] = Label(
+                described.affinity_datacenter_label, described.affinity_machine_label
+            )
+            task = self._loop.create_task(pilot.run())
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+
+    def _do_what_is_wanted(self) -> None:
+        """Cancel the pilots and units of which the state says that this is wanted."""
+        store = self.session.store
+        for row in list(store.rows("pilots", wanted="Canceled")):
+            store.update("pilots", row["id"], wanted="")
+            if row["id"] in self._pilots:
+                self._pilots[row["id"]].cancel()
+            elif not State(row["state"]).is_final:
+                self.session.set_state("pilots", row["id"], State.Canceled, "it was canceled")
+        # Units stay wanted until they are final: an agent may be lost with what it was told.
+        for row in list(store.rows("compute_units", wanted="Canceled")):
+            self._cancel_unit(row)
+
+    def _cancel_unit(self, row: dict[str, Any]) -> None:
+        values = {"wanted": ""}
+        if not State(row["state"]).is_final:
+            agent = self._agent_of(row["pilot"], row["attempt"])
+            if agent is not None and agent.writer is not None:
+                agent.send(kind="cancel", attempt=row["attempt"])
+                return
+            self._scheduler.forget(row["id"])
+            if agent is not None:
+                agent.assigned.pop(row["attempt"])
+            values.update(state="Canceled", reason="it was canceled")
+        self._scheduler.ledger.change("compute_units", row["id"], **values)
+
+    def _agent_of(self, pilot: str, attempt: str) -> Agent | None:
+        for agent in self._crew.of_pilot(pilot):
+            if attempt in agent.assigned:
+                return agent
+        return None
+
+    # --- agents ---
+
+    def _joined(self, agent: Agent, known: list[str]) -> bool:
+        """Compare what an agent has with what the state says; False if its pilot is no more."""
+        pilot = self._pilots.get(agent.pilot)
+        if pilot is None:
+            return False
+        self._adopt_attempts(agent, known)
+        for attempt, assigned in list(agent.assigned.items()):
+            if attempt not in known:
+                del agent.assigned[attempt]
+                self._scheduler.ledger.lost(assigned, "its agent did not get it")
+        for attempt in known:
+            if attempt not in agent.assigned:
+                # Of a unit that was given to another pilot, or canceled.
+                agent.send(kind="cancel", attempt=attempt)
+        pilot.joined()
+        self._wake()
+        return True
+
+    def _adopt_attempts(self, agent: Agent, known: list[str]) -> None:
+        """Take attempts from the state that a manager before this one made."""
+        store = self.session.store
+        for row in store.rows("attempts", pilot=agent.pilot, state=_ACTIVE):
+            if row["details"].get("agent") == agent.name and row["id"] not in agent.assigned:
+                unit = store.get("compute_units", row["compute_unit"])
+                if unit is not None and unit["attempt"] == row["id"]:
+                    agent.assigned[row["id"]] = _assigned(row, unit)
+
+    def _said(self, agent: Agent, message: dict[str, Any]) -> None:
+        kind = message["kind"]
+        ledger = self._scheduler.ledger
+        if kind == "started":
+            ledger.started(agent, str(message["attempt"]))
+        elif kind == "ended":
+            ledger.ended(agent, message)
+            self._scheduler.look_again()
+        elif kind in ("draining", "bye"):
+            agent.is_draining = True
+            for attempt, assigned in list(agent.assigned.items()):
+                if kind == "bye" or not assigned.is_started:
+                    del agent.assigned[attempt]
+                    ledger.lost(assigned, str(message["reason"]))
+            if kind == "bye":
+                self._pilots[agent.pilot].bye(str(message["reason"]))
+        if kind != "ping":
+            self._wanted.set()
+
+    def _left(self, agent: Agent) -> None:
+        if agent.pilot in self._pilots:
+            self._pilots[agent.pilot].left()
+
+    def _pilot_ended(self, pilot: str, reason: str) -> None:
+        """Let the units of a pilot go elsewhere."""
+        for agent in self._crew.of_pilot(pilot):
+            for assigned in agent.assigned.values():
+                self._scheduler.ledger.lost(assigned, reason)
+            agent.assigned.clear()
+            self._crew.forget(agent)
+        store = self.session.store
+        for row in list(store.rows("attempts", pilot=pilot, state=_ACTIVE)):
+            unit = store.get("compute_units", row["compute_unit"])
+            if unit is not None and unit["attempt"] == row["id"] and unit["state"] in _ACTIVE:
+                self._scheduler.ledger.lost(_assigned(row, unit), reason)
+        self._scheduler.ledger.flush()
+        self._pilots.pop(pilot, None)
+        self._wake()
+
+
+def _assigned(attempt: dict[str, Any], unit: dict[str, Any]) -> Assigned:
+    """Return an attempt as the state has it."""
+    return Assigned(
+        attempt=attempt["id"],
+        unit=unit["id"],
+        number=unit["number"],
+        slots=unit["description"]["number_of_processes"],
+        retries=unit["description"]["retries"],
+        details=dict(unit["details"]),
+        is_started=attempt["state"] == State.Running,
+    )
+
+
+def _lock(path: Any, shown: str) -> int:
+    """Return a lock that ends with this process."""
+    lock = os.open(path, os.O_CREAT | os.O_RDWR, 0o600)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        owner = os.read(lock, 100).decode() or "another process"
+        os.close(lock)
+        raise LockError(
+            f"state {shown}: process {owner} manages it. Use another state, or end that process."
+        ) from None
+    os.ftruncate(lock, 0)
+    os.write(lock, str(os.getpid()).encode())
+    return lock

@@ -1,0 +1,252 @@
+"""One pilot from its submission to its end, as the manager sees it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import threading
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
+
+from dosna.errors import DosnaError
+from dosna.pilot.crew import Agent, Crew
+from dosna.pilot.descriptions import PilotComputeDescription
+from dosna.pilot.keys import Keys
+from dosna.pilot.launching import Launcher
+from dosna.pilot.session import Session
+from dosna.pilot.states import State
+
+__all__ = ["Pilot"]
+
+_Any = TypeVar("_Any")
+_log = logging.getLogger("dosna.pilot")
+
+LOST_SECONDS = 90.0
+"""After which a silent agent is given up, while its job is said to run."""
+PATIENCE_SECONDS = 600.0
+"""For which an agent looks for a manager that is gone."""
+_SAID = {
+    "completed": "has ended",
+    "failed": "has failed",
+    "canceled": "was canceled",
+    "gone": "is gone",
+}
+_END_SECONDS = 30.0
+_LAST_SECONDS = 30.0
+"""Before the end of a batch job at most: time to end its units in order."""
+
+
+class Pilot:
+    """A pilot's job and its agents. All methods are of the manager's loop.
+
+    Parameters
+    ----------
+    session : Session
+        Whose pilot it is.
+    row : mapping
+        Its row in the state.
+    crew : Crew
+        The agents.
+    keys : Keys
+        Of the state.
+    ended : callable
+        Called with the id and the reason when the pilot has ended.
+    """
+
+    def __init__(
+        self,
+        session: Session,
+        row: Mapping[str, Any],
+        crew: Crew,
+        keys: Keys,
+        ended: Callable[[str, str], None],
+    ) -> None:
+        self.id: str = row["id"]
+        self.description = PilotComputeDescription.of(row["description"])
+        self._session, self._crew, self._keys, self._ended = session, crew, keys, ended
+        self._details = dict(row["details"])
+        self._launcher = Launcher(self.description)
+        self._state = State(row["state"])
+        self._news = asyncio.Event()
+        self._bye: str | None = None
+        self._is_canceled = False
+        self._silent_since: float | None = None
+
+    # --- what it hears ---
+
+    def joined(self) -> None:
+        """Note that an agent is connected."""
+        if self._state in (State.New, State.Pending, State.Unknown):
+            self._set(State.Running, "")
+        self._silent_since = None
+        self._news.set()
+
+    def left(self) -> None:
+        """Note that the connection of an agent is lost."""
+        self._news.set()
+
+    def bye(self, reason: str) -> None:
+        """Note that an agent has ended, and why."""
+        self._bye = reason
+        self._news.set()
+
+    def cancel(self) -> None:
+        """End it."""
+        self._is_canceled = True
+        self._news.set()
+
+    # --- what it does ---
+
+    async def run(self) -> None:
+        """Start the job if it has none, and watch it to its end."""
+        try:
+            if not self._is_canceled:
+                await self._start()
+            while not await self._has_ended():
+                self._news.clear()
+                try:
+                    async with asyncio.timeout(self._pause()):
+                        await self._news.wait()
+                except TimeoutError:
+                    pass
+        except DosnaError as error:
+            self._end(State.Failed, str(error))
+        except Exception as error:
+            _log.exception("pilot %s", self.id)
+            self._end(State.Failed, f"{type(error).__name__}: {error}")
+        finally:
+            await _in_thread(self._launcher.close)
+
+    async def _start(self) -> None:
+        port = await self._crew.port(self._launcher.needs_all_interfaces)
+        if "folder" not in self._details:
+            own = {"certificate": self._keys.certificate, "token": self._keys.token(self.id)}
+            options = {"seconds": self._seconds(), "patience": PATIENCE_SECONDS}
+            deploy = self._launcher.deploy
+            self._note(folder=await _in_thread(deploy, self.id, own, options))
+        folder = self._details["folder"]
+        await _in_thread(self._launcher.connect, folder, port)
+        if not self._details.get("submitting"):
+            # A manager that is killed between these lines leaves a job of unknown id: its agent
+            # is known by the token, and if none comes the pilot is given up.
+            self._note(submitting=True)
+            native = await _in_thread(self._launcher.submit, self.id, folder)
+            self._note(native=native)
+        if self._state == State.New:
+            self._set(State.Pending, "")
+
+    def _seconds(self) -> float:
+        """Return for how long an agent takes units: somewhat less than a batch job may run."""
+        seconds = self.description.walltime * 60
+        if self._launcher.is_batch:
+            seconds = seconds or 3600
+            seconds -= min(_LAST_SECONDS, seconds / 10)
+        return seconds
+
+    def _pause(self) -> float:
+        if any(agent.writer is not None for agent in self._crew.of_pilot(self.id)):
+            return 5.0
+        return 2.0 if self._launcher.is_batch else 0.3
+
+    async def _has_ended(self) -> bool:
+        if self._is_canceled:
+            await self._cancel()
+            return True
+        agents = self._crew.of_pilot(self.id)
+        now = asyncio.get_running_loop().time()
+        if any(agent.writer is not None for agent in agents):
+            self._give_up_lost(agents, now)
+            return False
+        if self._bye is not None:
+            is_regular = "walltime" in self._bye or "drained" in self._bye
+            self._end(State.Done if is_regular else State.Failed, self._bye)
+            return True
+        return await self._has_job_ended(now)
+
+    def _give_up_lost(self, agents: list[Agent], now: float) -> None:
+        for agent in agents:
+            if agent.lost_at is not None and now - agent.lost_at > LOST_SECONDS:
+                self._crew.forget(agent)
+
+    async def _has_job_ended(self, now: float) -> bool:
+        port = await self._crew.port(self._launcher.needs_all_interfaces)
+        folder, native = self._details["folder"], self._details.get("native")
+        await _in_thread(self._launcher.connect, folder, port)
+        state, message = "active", ""
+        if native is not None:
+            state, message = await _in_thread(self._launcher.look, native, folder)
+        if any(agent.writer is not None for agent in self._crew.of_pilot(self.id)):
+            return False  # one came in the meantime
+        if state in _SAID and self._bye is None:
+            said = f"the pilot's job {_SAID[state]}"
+            self._end(State.Failed, f"{said}: {message}" if message else said)
+            return True
+        if state == "active":
+            self._silent_since = self._silent_since or now
+            if now - self._silent_since > LOST_SECONDS:
+                if native is not None:
+                    await _in_thread(self._launcher.cancel, native)
+                self._end(State.Failed, "the pilot's agent does not answer")
+                return True
+        return False
+
+    async def _cancel(self) -> None:
+        """Let the agents end their units, and then the job; kill it if that takes long."""
+        loop = asyncio.get_running_loop()
+        end = loop.time() + _END_SECONDS
+        agents = self._crew.of_pilot(self.id)
+        has_agent = any(agent.writer is not None for agent in agents)
+        for agent in agents:
+            agent.send(kind="stop", reason="the pilot was canceled")
+        while loop.time() < end and any(agent.writer is not None for agent in agents):
+            await asyncio.sleep(0.02)
+        native = self._details.get("native")
+        if native is not None and not (has_agent and self._bye is not None):
+            try:
+                await _in_thread(self._launcher.cancel, native)
+            except DosnaError as error:
+                self._end(State.Canceled, f"its job may still be there: {error}")
+                return
+        self._end(State.Canceled, "it was canceled")
+
+    # --- the state ---
+
+    def _note(self, **details: Any) -> None:
+        self._details.update(details)
+        self._session.store.update("pilots", self.id, details=self._details)
+
+    def _set(self, state: State, reason: str) -> None:
+        self._state = state
+        self._session.set_state("pilots", self.id, state, reason)
+
+    def _end(self, state: State, reason: str) -> None:
+        # Who sees that it has ended sees its units wait again.
+        self._ended(self.id, reason)
+        self._set(state, reason)
+
+
+async def _in_thread(call: Callable[..., _Any], *arguments: Any) -> _Any:
+    """Run what blocks in a thread; not in a pool of Python, which ends before `atexit`."""
+    loop = asyncio.get_running_loop()
+    future: asyncio.Future[_Any] = loop.create_future()
+
+    def set_result(result: Any, error: BaseException | None) -> None:
+        if future.done():
+            return
+        if error is None:
+            future.set_result(result)
+        else:
+            future.set_exception(error)
+
+    def run() -> None:
+        result, error = None, None
+        try:
+            result = call(*arguments)
+        except Exception as caught:
+            error = caught
+        with contextlib.suppress(RuntimeError):  # the loop has ended
+            loop.call_soon_threadsafe(set_result, result, error)
+
+    threading.Thread(target=run, name="dosna.pilot.launching", daemon=True).start()
+    return await future

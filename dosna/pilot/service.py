@@ -1,0 +1,308 @@
+"""The Pilot-API's services for compute: `PilotComputeService` and `ComputeDataService`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from dosna.errors import ConfigurationError, SourceNotFoundError
+from dosna.pilot.descriptions import ComputeUnitDescription, PilotComputeDescription
+from dosna.pilot.inputs import id_of
+from dosna.pilot.manager import Manager
+from dosna.pilot.session import Session
+from dosna.pilot.sessions import session_of
+from dosna.pilot.states import State
+from dosna.pilot.store import new_id
+
+__all__ = ["ComputeDataService", "ComputeUnit", "PilotCompute", "PilotComputeService"]
+
+_NOT_FINAL = [str(state) for state in State if not state.is_final]
+
+
+class _Row:
+    """A handle of a row of the state: it can be made again from its URL."""
+
+    _table: str
+    _kind: str
+
+    def __init__(self, session: Session, id: str) -> None:
+        self._session = session
+        self.id = id
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.get_url()!r})"
+
+    def get_url(self) -> str:
+        """Return its URL, which names it within its state."""
+        return f"{self._kind}:{self.id}"
+
+    def get_state(self) -> State:
+        """Return its state."""
+        return State(self._row()["state"])
+
+    def get_details(self) -> dict[str, Any]:
+        """Return its state, the reason, its description, and what is known beside them.
+
+        Of a compute unit that are ``placement`` (why it runs where it runs), ``host``, ``pilot``,
+        ``attempts`` and the ``reasons`` of those that failed.
+        """
+        row = self._row()
+        names = ("pilot", "attempt", "attempts")
+        more = {name: row[name] for name in names if name in row}
+        kept = ("state", "reason", "description", "created", "changed")
+        return {"id": self.id, **{name: row[name] for name in kept}, **more, **row["details"]}
+
+    def wait(self, timeout: float | None = None) -> State:
+        """Wait until its state is final, or for so many seconds, and return the state."""
+        self._session.wait_until(lambda: self.get_state().is_final, timeout)
+        return self.get_state()
+
+    def cancel(self) -> None:
+        """Let it be canceled, with all that it has started; `wait` for it."""
+        if not self.get_state().is_final:
+            self._session.store.update(self._table, self.id, wanted="Canceled")
+            Manager.of(self._session).wake()
+
+    def _row(self) -> dict[str, Any]:
+        row = self._session.store.get(self._table, self.id)
+        if row is None:
+            raise SourceNotFoundError(f"{self._session.store.shown} has no {self.get_url()}")
+        return row
+
+
+class PilotCompute(_Row):
+    """A pilot: made by `PilotComputeService.create_pilot`.
+
+    Examples
+    --------
+    >>> pilot.get_state()  # doctest: +SKIP
+    <State.Running: 'Running'>
+    """
+
+    _table, _kind = "pilots", "pilot"
+
+
+class ComputeUnit(_Row):
+    """A compute unit: made by `ComputeDataService.submit_compute_unit`.
+
+    Examples
+    --------
+    >>> unit.wait(timeout=60)  # doctest: +SKIP
+    <State.Done: 'Done'>
+    """
+
+    _table, _kind = "compute_units", "compute-unit"
+
+
+class PilotComputeService:
+    """What starts pilots.
+
+    Parameters
+    ----------
+    coordination_url : str, optional
+        The URL of a database for the state, such as ``sqlite:///pilots.db``; that of a Redis
+        server is accepted and passed over. Services of one URL share a state. By default one of
+        this process's own, or ``$DOSNA_PILOT_STATE``.
+
+    Examples
+    --------
+    >>> from dosna.pilot import PilotComputeService
+    >>> service = PilotComputeService()  # doctest: +SKIP
+    >>> pilot = service.create_pilot(  # doctest: +SKIP
+    ...     {"service_url": "fork://localhost", "number_of_processes": 2}
+    ... )
+    """
+
+    def __init__(self, coordination_url: str | None = None) -> None:
+        self._session = session_of(coordination_url)
+        self._manager = Manager.of(self._session)
+
+    def create_pilot(
+        self, pilot_compute_description: Mapping[str, Any] | PilotComputeDescription
+    ) -> PilotCompute:
+        """Start a pilot; do not wait for it.
+
+        Parameters
+        ----------
+        pilot_compute_description : dict
+            The fields, see `PilotComputeDescription`.
+
+        Returns
+        -------
+        PilotCompute
+
+        Raises
+        ------
+        ConfigurationError
+            A field has a value that it does not take.
+        """
+        from dosna.pilot.launching import Launcher
+
+        description = PilotComputeDescription.of(pilot_compute_description)
+        Launcher(description)  # refuses what it does not know
+        id = new_id("bj")
+        self._session.store.add("pilots", [{"id": id, "description": description.fields()}])
+        self._manager.wake()
+        return PilotCompute(self._session, id)
+
+    def list_pilots(self) -> list[str]:
+        """Return the URLs of the pilots."""
+        rows = self._session.store.rows("pilots")
+        return [PilotCompute(self._session, row["id"]).get_url() for row in rows]
+
+    def get_pilot(self, url: str) -> PilotCompute:
+        """Return the pilot of a URL."""
+        return PilotCompute(self._session, id_of(url))
+
+    def cancel(self) -> None:
+        """Cancel all pilots, and wait until they have ended."""
+        pilots = [PilotCompute(self._session, id_of(url)) for url in self.list_pilots()]
+        for pilot in pilots:
+            pilot.cancel()
+        for pilot in pilots:
+            pilot.wait()
+
+
+class ComputeDataService:
+    """What puts compute units and data units where they cost least.
+
+    Parameters
+    ----------
+    coordination_url : str, optional
+        See `PilotComputeService`.
+
+    Examples
+    --------
+    >>> from dosna.pilot import ComputeDataService
+    >>> service = ComputeDataService()  # doctest: +SKIP
+    >>> unit = service.submit_compute_unit(  # doctest: +SKIP
+    ...     {"executable": "/bin/echo", "arguments": ["hello"]}
+    ... )
+    """
+
+    def __init__(self, coordination_url: str | None = None) -> None:
+        self._url = coordination_url
+        self._session: Session | None = None
+        self._computing: list[PilotComputeService] = []
+        self._storing: list[Any] = []
+
+    @property
+    def _shared(self) -> Session:
+        # Without a URL it is the state of the services that are added.
+        if self._session is None:
+            self._session = session_of(self._url)
+        return self._session
+
+    def _join(self, service: Any) -> None:
+        if self._session is None and self._url is None:
+            self._session = service._session
+        elif service._session is not self._shared:
+            raise ConfigurationError(
+                f"the service's state is {service._session.store.shown}, and not "
+                f"{self._shared.store.shown}: make both with one coordination_url"
+            )
+
+    def add_pilot_compute_service(self, pcs: PilotComputeService) -> None:
+        """Let the pilots of a service take units. Those of one state do in any case."""
+        self._join(pcs)
+        self._computing.append(pcs)
+
+    def remove_pilot_compute_service(self, pcs: PilotComputeService) -> None:
+        """Undo `add_pilot_compute_service`; its pilots remain."""
+        self._computing.remove(pcs)
+
+    def add_pilot_data_service(self, pds: Any) -> None:
+        """Let the stores of a service take data units."""
+        self._join(pds)
+        self._storing.append(pds)
+
+    def remove_pilot_data_service(self, pds: Any) -> None:
+        """Undo `add_pilot_data_service`; its stores remain."""
+        self._storing.remove(pds)
+
+    def submit_compute_unit(
+        self, compute_unit_description: Mapping[str, Any] | ComputeUnitDescription
+    ) -> ComputeUnit:
+        """Write a unit down, for a pilot that has its inputs near; never wait for one.
+
+        Parameters
+        ----------
+        compute_unit_description : dict
+            The fields, see `ComputeUnitDescription`.
+
+        Returns
+        -------
+        ComputeUnit
+
+        Raises
+        ------
+        ConfigurationError
+            A field has a value that it does not take.
+        """
+        return self.submit_compute_units([compute_unit_description])[0]
+
+    def submit_compute_units(
+        self, descriptions: list[Mapping[str, Any] | ComputeUnitDescription]
+    ) -> list[ComputeUnit]:
+        """Write many units down at once, which takes less time than one by one."""
+        session = self._shared
+        manager = Manager.of(session)
+        units, outputs = [], []
+        for fields in descriptions:
+            description = ComputeUnitDescription.of(fields)
+            id, number = new_id("cu"), manager.next_number()
+            units.append({"id": id, "number": number, "description": description.fields()})
+            for data_unit in {id_of(url) for url, _ in description.outputs()}:
+                outputs.append(
+                    {
+                        "id": f"{id}/{data_unit}",
+                        "compute_unit": id,
+                        "data_unit": data_unit,
+                        "number": number,
+                    }
+                )
+        session.store.write(rows={"outputs": outputs, "compute_units": units})
+        manager.wake()
+        return [ComputeUnit(session, str(unit["id"])) for unit in units]
+
+    def list_compute_units(self) -> list[str]:
+        """Return the URLs of the compute units, in the order of their submission."""
+        rows = self._shared.store.rows("compute_units", order="number")
+        return [ComputeUnit(self._shared, row["id"]).get_url() for row in rows]
+
+    def get_compute_unit(self, url: str) -> ComputeUnit:
+        """Return the compute unit of a URL."""
+        return ComputeUnit(self._shared, id_of(url))
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """Wait until all compute units have ended and no data unit is on its way.
+
+        Parameters
+        ----------
+        timeout : float, optional
+            The seconds after which it returns in any case.
+
+        Returns
+        -------
+        bool
+            Whether all have ended.
+        """
+        store = self._shared.store
+        Manager.of(self._shared)
+
+        def is_done() -> bool:
+            return not (
+                store.count("compute_units", state=_NOT_FINAL)
+                or store.count("data_units", state=["New", "Pending", "Unknown"])
+            )
+
+        return self._shared.wait_until(is_done, timeout)
+
+    def cancel(self) -> None:
+        """Cancel all compute units, and wait until they have ended."""
+        store = self._shared.store
+        manager = Manager.of(self._shared)
+        for row in store.rows("compute_units", state=_NOT_FINAL):
+            store.update("compute_units", row["id"], wanted="Canceled")
+        manager.wake()
+        self._shared.wait_until(lambda: not store.count("compute_units", state=_NOT_FINAL), 60)

@@ -1,0 +1,41 @@
+"""Which session a URL means: services of one URL share one."""
+
+from __future__ import annotations
+
+import threading
+
+from dosna.errors import MissingDependencyError
+from dosna.pilot.session import Session, default_url
+
+__all__ = ["close_session", "session_of"]
+
+_lock = threading.Lock()
+_sessions: dict[str, Session] = {}
+
+
+def session_of(coordination_url: str | None) -> Session:
+    """Return the session of a URL; without one, or of a Redis server, that of this process."""
+    key = coordination_url or ""
+    if key.startswith(("redis://", "tcp://")):
+        key = ""
+    with _lock:
+        if key not in _sessions:
+            _sessions[key] = _open(key or default_url())
+        return _sessions[key]
+
+
+def close_session(session: Session) -> None:
+    """Forget a session, so that the next service opens its state anew."""
+    with _lock:
+        for key in [key for key, one in _sessions.items() if one is session]:
+            del _sessions[key]
+    session.close()
+
+
+def _open(url: str) -> Session:
+    try:
+        return Session(url)
+    except ImportError as error:
+        raise MissingDependencyError(
+            f"pilots need {error.name}: pip install 'dosna[pilot]'"
+        ) from error
