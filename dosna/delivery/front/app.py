@@ -13,7 +13,7 @@ from starlette.responses import RedirectResponse, Response
 from starlette.routing import Route
 
 import dosna
-from dosna.delivery.front import datasets, pages, transformations
+from dosna.delivery.front import datasets, pages, streaming, transformations
 from dosna.delivery.front.context import Front, FrontOf, User
 from dosna.delivery.front.models import CAPABILITIES
 from dosna.delivery.front.tokens import Tokens
@@ -47,6 +47,7 @@ def make_app(service: Service) -> FastAPI:
     )
     _add_errors(app)
     app.include_router(transformations.router)
+    app.include_router(streaming.router)
     app.include_router(datasets.router)
     app.include_router(pages.router)
     _add_own(app)

@@ -108,13 +108,15 @@ class Files:
             connection.execute(sa.update(requests).where(mine).values(newest=created, **last))
         return True
 
-    def results(self, request: str, since: int = 0, status: str | None = None) -> Sequence[Row]:
+    def results(
+        self, request: str, since: int = 0, status: str | None = None, limit: int | None = None
+    ) -> Sequence[Row]:
         """Return the files that are done, from a time on, in the order in which they were."""
         query = sa.select(files).where(files.c.request == request, files.c.created >= since)
         if status is not None:
             query = query.where(files.c.status == status)
         with self._database.look() as connection:
-            return connection.execute(query.order_by(files.c.created)).all()
+            return connection.execute(query.order_by(files.c.created).limit(limit)).all()
 
     def page(self, request: str, offset: int, limit: int, failed: bool) -> Sequence[Row]:
         """Return some files of a request in their order."""

@@ -53,4 +53,10 @@ def _program(job: Mapping[str, Any], log: Callable[[str], None]) -> int:
     return write(job["output"], job["format"], found)
 
 
-_KINDS = {"uproot-raw": _raw, "uproot": _program, "python": _program}
+def _stream(job: Mapping[str, Any], log: Callable[[str], None]) -> int:
+    from dosna.delivery.transform.streaming import convert
+
+    return convert(job, log)
+
+
+_KINDS = {"uproot-raw": _raw, "uproot": _program, "python": _program, "to-stream": _stream}

@@ -1,0 +1,121 @@
+"""A request as one stream of Arrow: record batches of files as they are completed.
+
+One file at a time is held, as a file; of it a message. A stream that is not whole has no end: the
+connection breaks, which no client takes for all of the results.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import tempfile
+from collections.abc import AsyncIterator, Iterator
+
+from fastapi import APIRouter, Request
+from starlette.concurrency import iterate_in_threadpool, run_in_threadpool
+from starlette.exceptions import HTTPException
+from starlette.responses import StreamingResponse
+
+from dosna.delivery.front.context import Front, FrontOf, User
+from dosna.delivery.running.jobs import scratch_folder
+from dosna.delivery.state.requests import Row
+from dosna.delivery.state.tables import ENDED, SUCCESS
+from dosna.delivery.transform import Limits
+from dosna.delivery.transform.streaming import END, STREAMED, messages, to_stream
+from dosna.errors import DosnaError
+
+__all__ = ["router"]
+
+router = APIRouter(prefix="/servicex/transformation", tags=["transformations"])
+
+logger = logging.getLogger("dosna.delivery")
+
+_KIND = "application/vnd.apache.arrow.stream"
+_PAUSE = 0.3
+_AT_A_TIME = 4
+"""How many streams are made at a time: each holds a file."""
+_ROWS = 100
+
+
+@router.get("/{id}/stream", response_class=StreamingResponse)
+async def stream(
+    id: str, request: Request, front: FrontOf, user: User, partial: bool = False
+) -> StreamingResponse:
+    """Return the results as a stream of Arrow, while they are made.
+
+    With `partial`, the stream ends well even if files have failed.
+    """
+    row = await run_in_threadpool(front.request_of, id, user)
+    if row.format not in STREAMED:
+        raise HTTPException(
+            400,
+            f"the request has results in {row.format}, of which there is no stream: ask for one "
+            f"of {', '.join(STREAMED)}",
+        )
+    streams = _streams_of(request)
+    if streams.locked():
+        raise HTTPException(429, f"{_AT_A_TIME} streams are being read: try again later")
+    return StreamingResponse(_stream(row, front, streams, partial), media_type=_KIND)
+
+
+def _streams_of(request: Request) -> asyncio.Semaphore:
+    state = request.app.state
+    if not hasattr(state, "streams"):
+        state.streams = asyncio.Semaphore(_AT_A_TIME)
+    found: asyncio.Semaphore = state.streams
+    return found
+
+
+async def _stream(
+    row: Row, front: Front, streams: asyncio.Semaphore, partial: bool
+) -> AsyncIterator[bytes]:
+    files, since, first = front.service.state.files, 0, None
+    async with streams:
+        while True:
+            # Read before the files, so that none is missed between.
+            now = await run_in_threadpool(front.service.find, row.id, row.owner)
+            found = await run_in_threadpool(files.results, row.id, since, SUCCESS, _ROWS)
+            for one in found:
+                since = one.created + 1
+                async for is_schema, message in iterate_in_threadpool(_of_file(one, row, front)):
+                    if not is_schema:
+                        yield message
+                    elif first is None:
+                        first = message
+                        yield message
+                    elif message != first:
+                        raise _broken(row, f"{one.path} has other columns than files before it")
+            if now is None or now.status not in ENDED:
+                if now is None:
+                    raise _broken(row, "it was deleted")
+                await asyncio.sleep(0 if found else _PAUSE)
+            elif not found:
+                break
+        if now.status != "Complete" or (now.failed and not partial):
+            raise _broken(row, f"it is {now.status}, and {now.failed} files have failed")
+        if first is not None:
+            yield END
+
+
+def _broken(row: Row, why: str) -> DosnaError:
+    logger.warning("the stream of request %s breaks: %s", row.id, why)
+    return DosnaError(f"the stream of request {row.id} is not whole: {why}")
+
+
+def _of_file(one: Row, row: Row, front: Front) -> Iterator[tuple[bool, bytes]]:
+    """Yield the messages of a result."""
+    settings, place = front.service.settings, front.service.place
+    limits = Limits(settings.file_seconds, settings.file_memory, settings.file_disk)
+    scratch = scratch_folder(settings)
+    os.makedirs(scratch, mode=0o700, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=scratch, prefix="stream-") as folder:
+        path = place.path(row.id, one.object)
+        if path is None:
+            path = os.path.join(folder, "object")
+            with open(path, "wb") as copy:
+                for piece in place.read(row.id, one.object, 0, one.nbytes):
+                    copy.write(piece)
+        work = os.path.join(folder, "work")
+        os.mkdir(work)
+        yield from messages(to_stream(path, row.format, work, limits, settings.unconfined))
