@@ -86,7 +86,7 @@ class Service:
             self.dispatcher.start()
             stack.callback(self.dispatcher.close)
             stack.callback(self._submissions.close)
-            sweeper = threading.Thread(target=self._sweep, name="dosna-sweeper", daemon=True)
+            sweeper = threading.Thread(target=self._sweep_often, name="dosna-sweeper", daemon=True)
             sweeper.start()
             stack.callback(self._stopped.set)
             self._closing = stack.pop_all()
@@ -106,20 +106,23 @@ class Service:
                 # Its client was told that the submission failed.
                 self.state.requests.delete(row.id)
 
-    def _sweep(self) -> None:
-        """Delete expired results, and those of requests that are gone."""
+    def _sweep_often(self) -> None:
         while True:
             try:
-                for id in self.state.requests.expired(time.time() - self.settings.keep_days * DAY):
-                    self.delete(id)
-                # What is there now belongs to requests that are in the table already.
-                there = list(self.place.requests())
-                for id in set(there) - self.state.requests.with_objects():
-                    self.place.delete(id)
+                self.sweep()
             except Exception as error:
                 logger.warning("expired results could not be deleted: %s", error)
             if self._stopped.wait(_SWEEP):
                 return
+
+    def sweep(self) -> None:
+        """Delete expired requests, and the results of those that are gone."""
+        for id in self.state.requests.expired(time.time() - self.settings.keep_days * DAY):
+            self.delete(id)
+        # What is there now belongs to requests that are in the table already.
+        there = list(self.place.requests())
+        for id in set(there) - self.state.requests.with_objects():
+            self.place.delete(id)
 
     # -- what clients ask for --------------------------------------------------------------
 

@@ -38,7 +38,8 @@ def find_s3(url: str, settings: Settings) -> list[FoundFile]:
     try:
         return [
             FoundFile(f"s3://{bucket}/{one['Key']}", int(one["Size"]))
-            for one in client.listed(bucket, prefix, url)
+            for page in client.listed(bucket, prefix, url)
+            for one in page.get("Contents", [])
             if (fnmatchcase(one["Key"], key) if wild else one["Key"].endswith(_ENDING))
         ]
     finally:
