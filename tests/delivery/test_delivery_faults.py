@@ -179,3 +179,69 @@ def test_kills_lose_and_double_nothing(many: Any, tmp_path: Path, count: int, ki
         while (tmp_path / "state" / "objects" / other).exists():
             assert time.monotonic() < end
             time.sleep(0.05)
+
+
+@pytest.mark.parametrize(
+    ("count", "kills"),
+    [(12, 6), pytest.param(200, 50, marks=[pytest.mark.fault, pytest.mark.timeout(1800)])],
+)
+@pytest.mark.usefixtures("_any_keys")
+def test_database_and_object_store_are_lost(
+    many: Any, tmp_path: Path, postgres: str, moto_url: str, count: int, kills: int
+) -> None:
+    psycopg, boto3 = require("psycopg"), require("boto3")
+    from services.proxy import Proxy
+
+    files, bucket = many(count), f"faults-{count}-{time.monotonic_ns()}"
+    store = boto3.client("s3", endpoint_url=moto_url, region_name="us-east-1")
+    store.create_bucket(Bucket=bucket)
+
+    def cut_database() -> None:
+        with psycopg.connect(postgres, autocommit=True) as admin:
+            admin.execute(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+                "WHERE datname = current_database() AND pid <> pg_backend_pid()"
+            )
+
+    with Proxy(moto_url) as proxy:
+
+        def stop_store() -> None:
+            proxy.fault = lambda request: chance.choice(["refuse", "lose"])
+            proxy.reset()
+            time.sleep(0.5)
+            proxy.fault = None
+
+        chance = random.Random(count)
+        options = ["--database", postgres, "--objects", f"s3://{bucket}/r"]
+        options += ["--objects-endpoint", proxy.url]
+        with running(tmp_path / "data", tmp_path / "state", *options) as victim:
+            id = submit(victim, files)
+            harm(victim, kills, chance, [cut_database, stop_store])
+
+            def read(name: str) -> bytes:
+                found = store.get_object(Bucket=bucket, Key=f"r/{id}/{name}")
+                return bytes(found["Body"].read())
+
+            check(victim, id, files, read)
+            pages = store.get_paginator("list_objects_v2").paginate(Bucket=bucket)
+            assert sum(len(page.get("Contents", [])) for page in pages) == count - 1
+    store.close()
+
+
+def test_workers_of_dask_are_lost(many: Any, tmp_path: Path) -> None:
+    require("distributed")
+    from services.dask import start_dask
+
+    files = many(16)
+    (tmp_path / "dask").mkdir()
+    with start_dask(tmp_path / "dask") as cluster:
+        cluster.worker("a")
+        cluster.worker("b")
+        options = ["--dask", cluster.address]
+        with running(tmp_path / "data", tmp_path / "state", *options) as victim:
+            id = submit(victim, files)
+            cluster.kill("a")
+            cluster.worker("c")
+            results = tmp_path / "state" / "objects" / id
+            check(victim, id, files, lambda name: (results / name).read_bytes())
+            assert len(list(results.iterdir())) == 15

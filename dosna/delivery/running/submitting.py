@@ -17,7 +17,7 @@ from dosna.delivery.settings import DAY, Settings
 from dosna.delivery.state.datasets import FoundFile
 from dosna.delivery.state.files import Outcome
 from dosna.delivery.state.requests import Row
-from dosna.errors import DosnaError, SourceError, SourceNotFoundError, WorkerError
+from dosna.errors import DosnaError, SourceError, SourceNotFoundError, StorageError, WorkerError
 
 if TYPE_CHECKING:
     from dosna.delivery.state import State
@@ -33,6 +33,7 @@ _CHEAP = ("glob", "folder", "dosna")
 """The finders that are asked each time."""
 _THREADS = 8
 _PASSING_ATTEMPTS = 3
+_PAUSE = 0.5
 
 
 @dataclass(frozen=True)
@@ -104,7 +105,7 @@ class Submissions:
     def _prepare(self, row: Row) -> Refused | None:
         refused: Refused | None
         try:
-            refused = self._begin(row)
+            refused = self._begin_at_last(row)
         except DosnaError as error:
             logger.warning("request %s cannot be prepared: %s", row.id, error)
             refused = Refused(str(error))
@@ -115,6 +116,16 @@ class Submissions:
             self._state.requests.end(row.id, refused.status, refused.message)
             self._dispatcher.drop(row.id)
         return refused
+
+    def _begin_at_last(self, row: Row) -> Refused | None:
+        """Begin a request, again if the database or a server of datasets failed."""
+        for _ in range(_PASSING_ATTEMPTS - 1):
+            try:
+                return self._begin(row)
+            except StorageError as error:
+                logger.info("request %s is prepared again: %s", row.id, error)
+                time.sleep(_PAUSE)
+        return self._begin(row)
 
     def _begin(self, row: Row) -> Refused | None:
         _, _, limit = ("", "", None) if row.given else split(row.did)
