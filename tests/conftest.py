@@ -35,6 +35,7 @@ FAST = [
     "codecs",
     "columns",
     "core",
+    "delivery/transform/test_jobs.py",
     "engines/test_agreement.py",
     "engines/test_halo.py",
     "io",

@@ -142,6 +142,9 @@ def test_what_has_no_stream(serve: Any, gated: Gated, paths: list[str]) -> None:
         answer = client.get(f"{URL}/{id}/stream")
         assert answer.status_code == 400
         assert "hdf5" in answer.json()["message"]
+        # ServiceX's client refuses a list with a format that it does not know.
+        assert client.get(URL).json()["requests"] == []
+        assert len(client.get(URL, params={"every": True}).json()["requests"]) == 1
         assert client.get(f"{URL}/{uuid.uuid4()}/stream").status_code == 404
 
 

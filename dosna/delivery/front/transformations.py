@@ -20,6 +20,8 @@ __all__ = ["router"]
 
 router = APIRouter(prefix="/servicex/transformation", tags=["transformations"])
 
+_KNOWN_TO_CLIENTS = ("parquet", "root-file", "root-rntuple")
+
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -59,10 +61,15 @@ def submit(body: Submission, front: FrontOf, user: User) -> dict[str, str]:
 
 
 @router.get("")
-def list_all(request: Request, front: FrontOf, user: User) -> dict[str, Any]:
-    """Return all requests of the user."""
+def list_all(request: Request, front: FrontOf, user: User, every: bool = False) -> dict[str, Any]:
+    """Return the requests of the user.
+
+    Those whose format ServiceX's client does not know are among them with `every`: it would
+    refuse the whole list.
+    """
     rows = front.service.state.requests.of(user)
-    return {"requests": [_status(row, request, front) for row in rows]}
+    shown = [row for row in rows if every or row.format in _KNOWN_TO_CLIENTS]
+    return {"requests": [_status(row, request, front) for row in shown]}
 
 
 @router.get("/{id}")

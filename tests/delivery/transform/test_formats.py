@@ -149,3 +149,22 @@ def test_trees_that_are_alike_become_one_table(tmp_path, steps):
     ]
     with pytest.raises(RefusedError, match="other"):
         transform(asked(tmp_path, steps, [{"treename": ["one", "other"]}]))
+
+
+@pytest.fixture(scope="module")
+def large(tmp_path_factory):
+    """A file with half a gigabyte of columns."""
+    path = tmp_path_factory.mktemp("large") / "large.root"
+    with uproot.recreate(path, compression=uproot.ZLIB(1)) as file:
+        tree = file.mktree("t", dict.fromkeys("abcd", "float64"))
+        for n in range(32):
+            tree.extend({name: np.full(1 << 19, n, "f8") for name in "abcd"})
+    return path
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("format", FORMATS)
+def test_files_may_be_larger_than_the_memory(tmp_path, large, format):
+    small = Limits(memory="100 MiB")
+    result = transform(asked(tmp_path, large, [{"treename": "t"}], format, limits=small))
+    assert result.rows == 32 << 19
