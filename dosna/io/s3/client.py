@@ -196,6 +196,29 @@ class S3Client:
         patient = time.monotonic() + self.timeout if patient is None else patient
         return self.pacer.run(lambda: self._attempt(put, path), patient)
 
+    def put_parts(
+        self, path: str, parts: Callable[[], Iterator[bytes]], size: int, most: int
+    ) -> None:
+        """Write an object of many parts, which others see when all of them are there.
+
+        Parameters
+        ----------
+        path : str
+            The ``bucket/key``.
+        parts : callable
+            A function that returns the parts, from the first on at each attempt.
+        size : int
+            The bytes of a part, except the last.
+        most : int
+            The most parts under way.
+        """
+        self.repeat(
+            lambda: obstore.put(
+                self._objects, path, parts(), chunk_size=size, max_concurrency=most
+            ),
+            path=path,
+        )
+
     def lost(self, path: str) -> OutcomeUnknown:
         """Return the error for a write whose outcome is unknown."""
         return OutcomeUnknown(

@@ -40,7 +40,8 @@ class S3Options:
         pauses of at most 5 seconds. It is not used up for `timeout` seconds by answers that only
         ask for fewer requests, such as SlowDown.
     keys : tuple of str, optional
-        The access key and the secret key. By default, boto3 finds them.
+        The access key and the secret key, and a session's token if there is one. By default,
+        boto3 finds them.
 
     Raises
     ------
@@ -54,7 +55,7 @@ class S3Options:
     verify: bool | str = True
     timeout: float = 30.0
     retries: int = 5
-    keys: tuple[str, str] | None = field(default=None, repr=False)
+    keys: tuple[str, ...] | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         check_seconds("timeout", self.timeout)
