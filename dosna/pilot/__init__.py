@@ -13,10 +13,14 @@ __all__ = [
     "ComputeDataService",
     "ComputeUnit",
     "ComputeUnitDescription",
+    "DataUnit",
+    "DataUnitDescription",
     "PilotCompute",
     "PilotComputeDescription",
     "PilotComputeService",
+    "PilotData",
     "PilotDataDescription",
+    "PilotDataService",
     "State",
 ]
 
@@ -27,7 +31,11 @@ _PLACES = {
     "PilotCompute": "dosna.pilot.service",
     "PilotComputeDescription": "dosna.pilot.descriptions",
     "PilotComputeService": "dosna.pilot.service",
+    "DataUnit": "dosna.pilot.data",
+    "DataUnitDescription": "dosna.pilot.descriptions",
+    "PilotData": "dosna.pilot.data",
     "PilotDataDescription": "dosna.pilot.descriptions",
+    "PilotDataService": "dosna.pilot.data",
     "State": "dosna.pilot.states",
 }
 

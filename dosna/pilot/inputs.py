@@ -80,8 +80,14 @@ class Inputs:
 
         try:
             return (
-                [data.request_for(self._session, id_of(url), files) for url, files in inputs],
-                [data.request_for(self._session, id_of(url), files) for url, files in outputs],
+                [
+                    data.request_for(self._session, id_of(url), files, near=label)
+                    for url, files in inputs
+                ],
+                [
+                    data.request_for(self._session, id_of(url), files, output=True)
+                    for url, files in outputs
+                ],
             )
         except DosnaError as error:
             raise Doomed(f"its data cannot be staged: {error}") from None

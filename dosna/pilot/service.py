@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from dosna.errors import ConfigurationError, SourceNotFoundError
-from dosna.pilot.descriptions import ComputeUnitDescription, PilotComputeDescription
+from dosna.pilot.descriptions import (
+    ComputeUnitDescription,
+    DataUnitDescription,
+    PilotComputeDescription,
+)
 from dosna.pilot.inputs import id_of
 from dosna.pilot.manager import Manager
 from dosna.pilot.session import Session
 from dosna.pilot.sessions import session_of
 from dosna.pilot.states import State
 from dosna.pilot.store import new_id
+
+if TYPE_CHECKING:
+    from dosna.pilot.data.service import DataUnit
 
 __all__ = ["ComputeDataService", "ComputeUnit", "PilotCompute", "PilotComputeService"]
 
@@ -240,6 +247,30 @@ class ComputeDataService:
             A field has a value that it does not take.
         """
         return self.submit_compute_units([compute_unit_description])[0]
+
+    def submit_data_unit(
+        self, data_unit_description: Mapping[str, Any] | DataUnitDescription
+    ) -> DataUnit:
+        """Store a data unit in the places whose labels are nearest to its own; never wait for it.
+
+        Parameters
+        ----------
+        data_unit_description : dict
+            The fields, see `DataUnitDescription`.
+
+        Returns
+        -------
+        DataUnit
+
+        Raises
+        ------
+        ConfigurationError
+            A field has a value that it does not take.
+        """
+        from dosna.pilot.data import submit_data_unit
+
+        unit: DataUnit = submit_data_unit(self._shared, data_unit_description)
+        return unit
 
     def submit_compute_units(
         self, descriptions: list[Mapping[str, Any] | ComputeUnitDescription]

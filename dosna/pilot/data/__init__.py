@@ -1,0 +1,37 @@
+"""Data units and the places that store them: files move to where they are needed, checked.
+
+It knows nothing of pilots. `stage_in` and `stage_out` carry out requests on any machine;
+`request_for` makes them where the state is.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import Any
+
+__all__ = [
+    "DataUnit",
+    "PilotData",
+    "PilotDataService",
+    "request_for",
+    "stage_in",
+    "stage_out",
+    "submit_data_unit",
+]
+
+_PLACES = {
+    "DataUnit": "service",
+    "PilotData": "service",
+    "PilotDataService": "service",
+    "request_for": "records",
+    "stage_in": "staging",
+    "stage_out": "staging",
+    "submit_data_unit": "service",
+}
+
+
+def __getattr__(name: str) -> Any:
+    # A machine that stages files has no database.
+    if name in _PLACES:
+        return getattr(import_module(f"{__name__}.{_PLACES[name]}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

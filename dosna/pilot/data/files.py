@@ -1,0 +1,142 @@
+"""Files of data units: names that stay in a folder, sizes, and checksums."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import crc32c
+
+from dosna.core.patterns import matching
+from dosna.errors import ConfigurationError, SourceNotFoundError, StorageError
+
+__all__ = ["BLOCK", "File", "Tell", "blocks", "check", "checksum_of", "chosen", "find_outputs"]
+
+BLOCK = 8 << 20
+"""The bytes of a file that are held at a time, for each transfer."""
+
+Tell = Callable[[int], object]
+"""A function that is told how many bytes of a file were transferred since it was last called."""
+
+
+@dataclass(frozen=True)
+class File:
+    """A file of a data unit.
+
+    Parameters
+    ----------
+    name : str
+        Its path below the folder of the data unit.
+    size : int
+        The bytes; -1 if they are known only when it is made, as those of an array are.
+    checksum : str
+        ``crc32c:`` and eight digits; empty if it is not known.
+    url : str
+        Where it comes from, if no store has it: the URL of a dataset.
+    """
+
+    name: str
+    size: int = -1
+    checksum: str = ""
+    url: str = ""
+
+    def __post_init__(self) -> None:
+        parts = self.name.split("/")
+        if not self.name or self.name.startswith("/") or {"", ".", ".."} & {*parts}:
+            raise ConfigurationError(
+                f"{self.name!r} cannot be the name of a file of a data unit: use a relative path "
+                "without '..'"
+            )
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the fields for a request."""
+        return {key: value for key, value in vars(self).items() if value not in ("",)}
+
+    @classmethod
+    def of(cls, fields: Mapping[str, Any]) -> File:
+        """Return the file of the fields of a request."""
+        known = ("name", "size", "checksum", "url")
+        return cls(**{key: fields[key] for key in known if key in fields})
+
+
+def blocks(path: str, tell: Tell | None = None) -> Iterator[memoryview]:
+    """Yield the blocks of a local file, whose memory is used again."""
+    memory = memoryview(bytearray(BLOCK))
+    with open(path, "rb", buffering=0) as file:
+        while count := file.readinto(memory):
+            yield memory[:count]
+            if tell is not None:
+                tell(count)
+
+
+def checksum_of(path: str) -> str:
+    """Return the checksum of a local file."""
+    value = 0
+    for block in blocks(path):
+        value = crc32c.crc32c(block, value)
+    return f"crc32c:{value:08x}"
+
+
+def check(path: str, file: File, what: str) -> None:
+    """Check the size and the checksum of a local file that was transferred.
+
+    Raises
+    ------
+    StorageError
+        It is not what was stored.
+    """
+    size = os.path.getsize(path)
+    if file.size >= 0 and size != file.size:
+        raise StorageError(
+            f"{what} has {size} bytes, and not {file.size}: it was changed or cut off in its "
+            "store. Make the data unit anew, or remove this replica."
+        )
+    if file.checksum and (found := checksum_of(path)) != file.checksum:
+        raise StorageError(
+            f"{what} has the checksum {found}, and not {file.checksum}: it was changed in its "
+            "store or damaged on the way. Make the data unit anew, or remove this replica."
+        )
+
+
+def chosen(files: Sequence[File], patterns: Iterable[str] | None, what: str) -> list[File]:
+    """Return the files whose names match patterns; all of them for None.
+
+    Raises
+    ------
+    SourceNotFoundError
+        A pattern matches none.
+    """
+    names, vain = matching([file.name for file in files], patterns)
+    # A data unit without files has all of what '*' asks for.
+    if vain := [pattern for pattern in vain if pattern != "*"]:
+        raise SourceNotFoundError(
+            f"{what} has no file like {vain[0]!r}: it has "
+            f"{', '.join(sorted(file.name for file in files)[:10]) or 'none'}"
+        )
+    wanted = {*names}
+    return [file for file in files if file.name in wanted]
+
+
+def find_outputs(folder: str, patterns: Iterable[str]) -> dict[str, str]:
+    """Return the local paths of the files in a folder that match patterns, by name.
+
+    Raises
+    ------
+    SourceNotFoundError
+        A pattern matches no file.
+    """
+    names = []
+    for place, folders, files in os.walk(folder):
+        folders[:] = [one for one in folders if not one.startswith(".")]
+        below = Path(place).relative_to(folder)
+        names += [str(below / one) for one in files if not one.startswith(".")]
+    found, vain = matching(sorted(names), patterns)
+    if vain:
+        raise SourceNotFoundError(
+            f"there is no output like {vain[0]!r} in {folder}: the command made "
+            f"{', '.join(sorted(names)[:10]) or 'no files'}"
+        )
+    return {name: os.path.join(folder, name) for name in found}

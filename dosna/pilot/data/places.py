@@ -1,0 +1,185 @@
+"""Places that store data units: what each of them can do, and which one a URL names."""
+
+from __future__ import annotations
+
+import os
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+from dosna.errors import ConfigurationError, DosnaError, ReadOnlyError, StorageError
+from dosna.pilot.data.files import Tell
+
+__all__ = ["Place", "PlaceUrl", "open_place", "place_url"]
+
+FSSPEC = ("ssh", "sftp", "http", "https", "irods", "gs", "swift")
+S3 = ("s3", "walrus", "gs", "swift")
+
+
+@dataclass(frozen=True)
+class PlaceUrl:
+    """The parts of the URL of a place.
+
+    Parameters
+    ----------
+    scheme, host, path : str
+        As in every URL; `host` without user and port.
+    user, password : str
+        Those in the URL.
+    port : int or None
+        The port.
+    query : str
+        The text after the question mark.
+    """
+
+    scheme: str
+    host: str
+    path: str
+    user: str = ""
+    password: str = field(default="", repr=False)
+    port: int | None = None
+    query: str = ""
+
+    def __str__(self) -> str:
+        # Without the user's password, and without the query, which may hold a signature.
+        user = f"{self.user}@" if self.user else ""
+        port = f":{self.port}" if self.port else ""
+        return f"{self.scheme}://{user}{self.host}{port}{self.path}"
+
+
+def place_url(text: str) -> PlaceUrl:
+    """Return the parts of a URL; a path without a scheme is that of a local folder.
+
+    Raises
+    ------
+    ConfigurationError
+        The text is no URL of a place.
+    """
+    if "://" not in text:
+        return PlaceUrl("file", "", os.path.abspath(os.path.expanduser(text)))
+    try:
+        parts = urlsplit(text)
+        port = parts.port
+    except ValueError:
+        raise ConfigurationError(
+            "the URL of a place cannot be understood: write SCHEME://HOST/PATH"
+        ) from None
+    return PlaceUrl(
+        parts.scheme.lower(),
+        parts.hostname or "",
+        unquote(parts.path),
+        unquote(parts.username or ""),
+        unquote(parts.password or ""),
+        port,
+        parts.query,
+    )
+
+
+class Place(ABC):
+    """A store of files by path. Every method may be called by several threads.
+
+    Every path is relative to the URL of the place. Whatever fails raises an error of
+    `dosna.errors`, whose message names the place and holds no credentials.
+
+    Parameters
+    ----------
+    shown : str
+        The URL, without credentials.
+    """
+
+    is_exact = True
+    """Whether what is read is, byte by byte, what was written."""
+
+    def __init__(self, shown: str) -> None:
+        self.shown = shown
+
+    def __enter__(self) -> Place:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+    @abstractmethod
+    def size(self, path: str) -> int:
+        """Return the bytes of a file.
+
+        Raises
+        ------
+        SourceNotFoundError
+            There is none.
+        """
+
+    @abstractmethod
+    def download(self, path: str, target: str, tell: Tell | None = None) -> None:
+        """Write a file into a new local one."""
+
+    @abstractmethod
+    def upload(self, source: str, path: str, tell: Tell | None = None) -> None:
+        """Store a local file, whole or not at all."""
+
+    @abstractmethod
+    def remove(self, path: str) -> None:
+        """Remove a file, or a folder with all that is in it; nothing if there is none."""
+
+    @abstractmethod
+    def check(self) -> None:
+        """Raise an error if the place cannot be used."""
+
+    def local_path(self, path: str) -> str | None:
+        """Return the path of a file, if it is one of this machine."""
+        return None
+
+    def close(self) -> None:  # noqa: B027  not every place has connections
+        """Close the connections."""
+
+    def refuse(self) -> DosnaError:
+        """Return the error for a change of a place that can only be read."""
+        return ReadOnlyError(f"{self.shown} can only be read: choose another place for data units")
+
+
+def open_place(fields: Mapping[str, Any]) -> Place:
+    """Return the place that the fields of a `PilotDataDescription` name. It connects when used.
+
+    Raises
+    ------
+    ConfigurationError
+        There is no such kind of place, or a field is missing.
+    MissingDependencyError
+        A package that it needs is not installed.
+    """
+    text = str(fields["service_url"])
+    if text.startswith("dosna:"):
+        from dosna.pilot.data.arrays import DosnaPlace
+
+        return DosnaPlace(text.removeprefix("dosna:"))
+    url = place_url(text)
+    if url.scheme == "file":
+        from dosna.pilot.data.local import LocalPlace
+
+        return LocalPlace(url)
+    if url.scheme in S3 and (url.scheme in ("s3", "walrus") or fields.get("access_key_id")):
+        from dosna.pilot.data.s3 import S3Place
+
+        return S3Place(url, fields)
+    if url.scheme in FSSPEC:
+        from dosna.pilot.data.remote import open_remote
+
+        return open_remote(url, fields)
+    known = ("dosna:", "file", *S3[:2], *FSSPEC)
+    raise ConfigurationError(
+        f"{url} is at no kind of place that is known: use one of {', '.join(known)}"
+    )
+
+
+def failed(what: str, place: str, error: Exception) -> StorageError:
+    """Return the error for an operation that failed, with the reason but nothing that was sent."""
+    reason = getattr(error, "reason", None) or getattr(error, "strerror", None)
+    if not reason and isinstance(error, OSError) and error.args:
+        reason = str(error.args[0])
+    kind = type(error).__name__
+    reason = f"{reason} ({kind})" if reason else kind
+    text = f"{what} at {place} failed: {reason}. Check the place, its room and the credentials."
+    number = getattr(error, "errno", None)
+    return StorageError(number, text) if number else StorageError(text)

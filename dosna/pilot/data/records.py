@@ -1,0 +1,199 @@
+"""What the state says about data units: their files, their replicas, and the room that is left."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from dosna.core.sizes import format_size, parse_size
+from dosna.errors import ConfigurationError, SourceNotFoundError, StorageError
+from dosna.pilot.affinity import Label, distance
+from dosna.pilot.data.files import File
+from dosna.pilot.session import Session
+from dosna.pilot.states import State
+
+__all__ = [
+    "digest_of",
+    "fields_of",
+    "files_of",
+    "id_of",
+    "label_of",
+    "nearest",
+    "request_for",
+    "room_of",
+]
+
+MEGABYTE = 1 << 20
+
+
+def id_of(url: str) -> str:
+    """Return the id that the URL of a data unit or a pilot data ends with."""
+    return url.rpartition(":")[2].rpartition("/")[2]
+
+
+def label_of(description: Mapping[str, Any]) -> Label:
+    """Return the affinity labels of a description."""
+    return Label(
+        description.get("affinity_datacenter_label") or "",
+        description.get("affinity_machine_label") or "",
+    )
+
+
+def fields_of(session: Session, pilot_data: str) -> dict[str, Any]:
+    """Return the fields of a pilot data with its secrets, to open its place.
+
+    Raises
+    ------
+    ConfigurationError
+        It was given secrets that this process does not have.
+    """
+    row = row_of(session, "pilot_data", pilot_data)
+    secrets = session.secrets_of(pilot_data)
+    if missing := sorted({*row["details"].get("secrets", ())} - secrets.keys()):
+        raise ConfigurationError(
+            f"the {', '.join(missing)} of {row['description']['service_url']} are not known any "
+            "more, because they are never kept: call create_pilot with its description again"
+        )
+    return {**row["description"], **secrets}
+
+
+def row_of(session: Session, table: str, id: str) -> dict[str, Any]:
+    """Return a row of the state.
+
+    Raises
+    ------
+    SourceNotFoundError
+        There is none.
+    """
+    row = session.store.get(table, id)
+    if row is None:
+        raise SourceNotFoundError(f"{session.store.shown} has no {id}")
+    return row
+
+
+def files_of(session: Session, data_unit: str) -> list[File]:
+    """Return the files of a data unit, in the order of their names."""
+    rows = session.store.rows("files", order="name", data_unit=data_unit)
+    return [File(r["name"], r["size"], r["checksum"], r["details"].get("url", "")) for r in rows]
+
+
+def note_files(session: Session, data_unit: str, files: Iterable[File]) -> None:
+    """Write files of a data unit down; one of the same name is replaced."""
+    for file in files:
+        id = f"{data_unit}/{file.name}"
+        session.store.remove("files", id)
+        row = {"id": id, "data_unit": data_unit, **vars(file), "state": str(State.Running)}
+        row["details"] = {"url": row.pop("url")} if file.url else {}
+        row.pop("url", None)
+        session.store.add("files", [row])
+
+
+def digest_of(files: Sequence[File]) -> str:
+    """Return a text that differs if the files of a data unit do."""
+    listed = sorted((file.name, file.size, file.checksum) for file in files)
+    return hashlib.sha256(repr(listed).encode()).hexdigest()[:16]
+
+
+def room_of(session: Session, pilot_data: str, without: str = "") -> int | None:
+    """Return the bytes that a pilot data has left of its size; None if it has no size.
+
+    The data unit `without` is not counted. A size that is a number counts megabytes, as in the
+    Pilot-API; a text may have another unit.
+    """
+    size = row_of(session, "pilot_data", pilot_data)["description"].get("size")
+    if not size:
+        return None
+    most = parse_size(size) if isinstance(size, str) else int(size) * MEGABYTE
+    states = [str(State.Running), str(State.Pending)]
+    used = 0
+    for replica in session.store.rows("replicas", pilot_data=pilot_data, state=states):
+        if replica["data_unit"] != without:
+            files = files_of(session, replica["data_unit"])
+            used += sum(max(0, file.size) for file in files)
+    return max(0, most - used)
+
+
+def require_room(session: Session, pilot_data: str, data_unit: str, nbytes: int) -> None:
+    """Raise an error if a pilot data has no room for so many bytes of a data unit."""
+    room = room_of(session, pilot_data, data_unit)
+    if room is not None and nbytes > room:
+        raise StorageError(
+            f"{pilot_data} has room for {format_size(room)}, and not for {format_size(nbytes)}: "
+            "give it a larger size, or remove data units"
+        )
+
+
+def replicas_of(session: Session, data_unit: str) -> list[dict[str, Any]]:
+    """Return the replicas of a data unit that are complete, the oldest first.
+
+    The oldest is where outputs go; another one counts only as long as it has the same files.
+    """
+    files = digest_of(files_of(session, data_unit))
+    rows = list(session.store.rows("replicas", data_unit=data_unit, state=str(State.Running)))
+    return [one for n, one in enumerate(rows) if not n or one["details"].get("files") == files]
+
+
+def nearest(session: Session, data_unit: str, label: Label) -> str | None:
+    """Return the pilot data with a complete replica that is nearest to a label."""
+    found = [
+        (distance(label_of(place["description"]), label), number, place["id"])
+        for number, replica in enumerate(replicas_of(session, data_unit))
+        if (place := session.store.get("pilot_data", replica["pilot_data"])) is not None
+    ]
+    return min(found)[2] if found else None
+
+
+def request_for(
+    session: Session,
+    data_unit: str,
+    patterns: Iterable[str] | None,
+    place: str | None = None,
+    *,
+    near: Label | None = None,
+    output: bool = False,
+) -> dict[str, Any]:
+    """Return the request to stage a data unit in or out; see `dosna.pilot.data.staging`.
+
+    Parameters
+    ----------
+    session : Session
+        Whose data unit it is.
+    data_unit : str
+        Its id.
+    patterns : iterable of str or None
+        The names and patterns of the files.
+    place : str, optional
+        The id of the pilot data; by default the nearest replica, or for outputs the oldest.
+    near : Label, optional
+        The labels of where it is staged to.
+    output : bool
+        True for a request of `stage_out`.
+
+    Raises
+    ------
+    SourceNotFoundError
+        There is no such data unit, or no place has it.
+    ConfigurationError
+        The credentials of the place are not known.
+    """
+    row_of(session, "data_units", data_unit)
+    files = files_of(session, data_unit)
+    if place is None and (output or near is None):
+        replicas = replicas_of(session, data_unit)
+        place = replicas[0]["pilot_data"] if replicas else None
+    elif place is None and near is not None:
+        place = nearest(session, data_unit, near)
+    if place is None and (output or not all(file.url for file in files)):
+        raise SourceNotFoundError(
+            f"no pilot data has the data unit {data_unit}: submit it to one, and wait for it"
+        )
+    request: dict[str, Any] = {
+        "data_unit": data_unit,
+        "place": fields_of(session, place) if place is not None else {},
+        "files": [file.to_json() for file in files],
+        "patterns": None if patterns is None else list(patterns),
+    }
+    if output and place is not None:
+        request["room"] = room_of(session, place)
+    return request
