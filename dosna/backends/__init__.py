@@ -16,6 +16,8 @@ registry: Registry[Backend] = Registry(
         "s3": Known("dosna.backends.s3.connection:BACKEND", "s3"),
         "sage": Known("dosna.backends.sage.connection:BACKEND", "sage"),
         "file": Known("dosna.backends.zarr.connection:BACKEND", "zarr", ("zarr",)),
+        "http": Known("dosna.backends.http.connection:BACKEND", "http"),
+        "https": Known("dosna.backends.http.connection:HTTPS", "http"),
         "ceph": Known(
             "dosna.backends.ceph.connection:BACKEND",
             hint="install your system's package python3-rados; docs/ceph.md tells how a virtual "

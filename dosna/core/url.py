@@ -17,7 +17,7 @@ _IN_VALUE = "/:@!$'()*,;+~?"
 
 PASSWORD = re.compile(
     # Up to the last '@': a password should not contain others, but may.
-    r"(?<=://)([^/@:?#\s]*:)[^\s]*(?=@)|([?&](?:ssl)?password=)[^&#\s]*",
+    r"(?<=://)([^/@:?#\s]*:)[^\s]*(?=@)|([?&](?:(?:ssl)?password|token)=)[^&#\s]*",
     re.IGNORECASE,
 )
 

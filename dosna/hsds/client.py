@@ -193,7 +193,7 @@ class HsdsClient:
         patient = time.monotonic() + self.options.timeout
 
         def send() -> bytes:
-            return self._http.send(method, path, asked, headers, data)
+            return self._http.request(method, path, asked, headers, data).content
 
         return repeat(
             lambda: self._pacer.run(send, patient),

@@ -270,8 +270,8 @@ def test_nobody_knows_where_the_server_is(hsds, monkeypatch):
 
 def requests_of(monkeypatch):
     """Return a list to which the path of each request is added."""
-    asked, send = [], Http.send
-    monkeypatch.setattr(Http, "send", lambda s, *a: asked.append(a[1]) or send(s, *a))
+    asked, send = [], Http.request
+    monkeypatch.setattr(Http, "request", lambda s, *a: asked.append(a[1]) or send(s, *a))
     return asked
 
 

@@ -1,0 +1,179 @@
+"""Zarr v3 on a web server: datasets to be read, by their names.
+
+A server of files has no lists. What is in a group is known if its ``zarr.json`` has the documents
+below it (inline consolidated metadata, as `dosna serve` and zarr-python write them).
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import Iterator
+from itertools import islice
+from typing import Any, ClassVar
+from urllib.parse import quote, urlsplit
+
+from dosna.backends.base import Backend
+from dosna.backends.http.store import HttpStore
+from dosna.backends.stores.connection import StoreConnection
+from dosna.backends.stores.listing import kind_of
+from dosna.backends.stores.store import Store
+from dosna.codecs import zarr as zarr3
+from dosna.core.metadata import DatasetMetadata
+from dosna.core.names import Children, children_among
+from dosna.core.options import check_count, check_seconds
+from dosna.errors import ConfigurationError, DatasetNotFoundError, StorageError
+
+__all__ = ["BACKEND", "HTTPS", "HttpConnection", "HttpsConnection"]
+
+_PAGE = 1000
+_IN_PLACE = "/:@!$&'()*,;=+~[]-._"
+
+
+class HttpConnection(StoreConnection):
+    """A connection to an address of a web server, below which there are Zarr arrays.
+
+    Parameters
+    ----------
+    name : str
+        The address of a group, such as ``https://host/data/store.zarr``.
+    mode : {'r'}
+        The access mode: a web server is only read.
+    token : str, optional
+        The token that the server wants as ``Authorization: Bearer``, as that of ``dosna serve``.
+    timeout : float
+        The seconds that a request may wait for its answer to begin, or to go on.
+    retries : int
+        The number of attempts after the first, for requests that fail for a while.
+    """
+
+    shared_between_processes = True
+    scheme: ClassVar[str] = "http"
+    notes: ClassVar[tuple[str, ...]] = (
+        "it is read from a web server, and a chunk that is not found there is fill",
+    )
+
+    def __init__(
+        self,
+        name: str,
+        mode: str = "r",
+        token: str | None = None,
+        timeout: float = 30.0,
+        retries: int = 3,
+    ) -> None:
+        if mode != "r":
+            raise ConfigurationError(
+                f"a web server is only read, with mode 'r' and not {mode!r}: copy its datasets "
+                "to another connection to change them"
+            )
+        super().__init__(name, mode)
+        parts = urlsplit(name)
+        if parts.scheme not in ("http", "https") or not parts.hostname or parts.query:
+            raise ConfigurationError(
+                "a connection to a web server is named by an address such as "
+                "https://host/data/store.zarr; a token is given by the option token"
+            )
+        if parts.username is not None or parts.password is not None:
+            raise ConfigurationError(
+                f"the address at {parts.hostname} has a user name or a password in it: leave "
+                "them out, and give a token by the option token"
+            )
+        if token is not None and not (token.isascii() and token.isprintable()):
+            raise ConfigurationError("the token has characters that no header may have")
+        check_seconds("timeout", timeout)
+        check_count("retries", retries)
+        self.url = name.rstrip("/")
+        self.token, self.timeout, self.retries = token, float(timeout), retries
+
+    @classmethod
+    def split_url(cls, path: str, options: dict[str, Any]) -> tuple[str, str, dict[str, Any]]:
+        place = path.removeprefix("//")
+        place, border, name = place.partition("//")
+        host, _, rest = place.partition("/")
+        if not border and rest and not rest.endswith("/"):
+            above, _, name = rest.rpartition("/")
+            place = f"{host}/{above}"
+        return f"{cls.scheme}://{quote(place, _IN_PLACE)}".rstrip("/"), name.rstrip("/"), options
+
+    @property
+    def location(self) -> str:
+        return self.url
+
+    def open_store(self) -> Store:
+        return HttpStore(self.url, self.timeout, self.retries, self.token)
+
+    # -- names ----------------------------------------------------------------------------
+
+    def dataset_names(self) -> list[str]:
+        return self.names_in("")
+
+    def names_in(self, group: str) -> list[str]:
+        found = self.store.get(self.document(group))
+        if kind_of(found) != "group":
+            return []
+        assert found is not None
+        inner = json.loads(bytes(found.data)).get("consolidated_metadata")
+        if not isinstance(inner, dict) or not isinstance(inner.get("metadata"), dict):
+            raise StorageError(
+                f"what is in group {group!r} of a web server is not known, because its zarr.json "
+                "has no consolidated metadata: open datasets by their names, or call "
+                "zarr.consolidate_metadata where the group is stored"
+            )
+        start = group and group + "/"
+        return sorted(
+            start + name
+            for name, document in inner["metadata"].items()
+            if isinstance(document, dict) and document.get("node_type") == "array"
+        )
+
+    def children(self, group: str) -> Children:
+        return children_among(self.names_in(group), group)
+
+    # -- objects --------------------------------------------------------------------------
+
+    def object_keys(self, name: str) -> Iterator[str]:
+        metadata = self.read_metadata(name)[0]
+        document = self.document(name)
+        yield document
+        keys = _possible_keys(self.root(name), metadata)
+        while page := list(islice(keys, _PAGE)):
+            there: set[str] = set()
+
+            def look(key: str, there: set[str] = there) -> None:
+                if self.store.get(key, (0, 1)) is not None:
+                    there.add(key)
+
+            self.store.for_each(look, page)
+            yield from (key for key in page if key in there)
+
+    def not_found(self, name: str) -> DatasetNotFoundError:
+        return DatasetNotFoundError(f"there is no Zarr array {name!r} on the web server")
+
+
+class HttpsConnection(HttpConnection):
+    """A connection to an address that begins with ``https``."""
+
+    scheme: ClassVar[str] = "https"
+
+
+def _possible_keys(root: str, metadata: DatasetMetadata) -> Iterator[str]:
+    """Yield the keys of all chunks or shards of an array."""
+    layout = zarr3.layout(metadata)
+    counts = [-(-n // g) for n, g in zip(metadata.shape, layout.grain, strict=True)]
+    for idx in itertools.product(*map(range, counts)):
+        yield f"{root}/{layout.template % idx}"
+
+
+BACKEND = Backend(
+    name="http",
+    connection=HttpConnection,
+    description="Zarr v3 arrays on a web server, to be read",
+    url="https://zarr.dev",
+)
+
+HTTPS = Backend(
+    name="https",
+    connection=HttpsConnection,
+    description="Zarr v3 arrays on a web server, to be read",
+    url="https://zarr.dev",
+)
