@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -12,13 +12,15 @@ from dosna.array.attributes import Attributes
 from dosna.array.home import ArrayHome
 from dosna.array.pictures import grid_picture, html_table
 from dosna.backends.base import BackendDataset, Guarantees
-from dosna.backends.objects import ZarrObjects
 from dosna.core.identity import Identified
 from dosna.core.metadata import DatasetMetadata
 from dosna.core.sizes import format_size
 from dosna.core.types import Shape
 from dosna.engines.base import R, Runner, collective
 from dosna.errors import IncompleteDatasetWarning
+
+if TYPE_CHECKING:
+    from dosna.backends.objects import ZarrObjects
 
 __all__ = ["Described"]
 

@@ -5,18 +5,20 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any, ClassVar, NoReturn, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, NoReturn, Protocol, TypeVar
 
 import numpy as np
 
 from dosna.backends import resizing
 from dosna.backends.chunk import BackendDataChunk
 from dosna.backends.guarantees import ChunkState, Guarantees
-from dosna.backends.objects import MadeObjects, ZarrObjects
 from dosna.core.metadata import DatasetMetadata
 from dosna.core.plan import ChunkTask
 from dosna.core.types import Array, Shape, Slices
 from dosna.errors import ChunkExistsError
+
+if TYPE_CHECKING:
+    from dosna.backends.objects import ZarrObjects
 
 __all__ = ["BackendDataset", "DatasetHome"]
 
@@ -196,6 +198,9 @@ class BackendDataset(ABC):
         TypeError
             Zarr does not have the dtype.
         """
+        # It needs more than NumPy, which `import dosna` should not load.
+        from dosna.backends.objects import MadeObjects
+
         return MadeObjects(self)
 
     def flush(self) -> None:  # noqa: B027  a store that is always durable has nothing to do
