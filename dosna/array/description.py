@@ -20,7 +20,7 @@ from dosna.engines.base import R, Runner, collective
 from dosna.errors import IncompleteDatasetWarning
 
 if TYPE_CHECKING:
-    from dosna.backends.objects import ZarrObjects
+    from dosna.backends.zarrobjects import ZarrObjects
 
 __all__ = ["Described"]
 

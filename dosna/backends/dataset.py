@@ -18,7 +18,7 @@ from dosna.core.types import Array, Shape, Slices
 from dosna.errors import ChunkExistsError
 
 if TYPE_CHECKING:
-    from dosna.backends.objects import ZarrObjects
+    from dosna.backends.zarrobjects import ZarrObjects
 
 __all__ = ["BackendDataset", "DatasetHome"]
 
@@ -199,7 +199,7 @@ class BackendDataset(ABC):
             Zarr does not have the dtype.
         """
         # It needs more than NumPy, which `import dosna` should not load.
-        from dosna.backends.objects import MadeObjects
+        from dosna.backends.zarrobjects import MadeObjects
 
         return MadeObjects(self)
 

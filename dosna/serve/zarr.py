@@ -19,7 +19,7 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
 from dosna.array.dataset import EngineDataset
-from dosna.backends.objects import ZarrObjects
+from dosna.backends.zarrobjects import ZarrObjects
 from dosna.codecs import zarr as zarr3
 from dosna.core import stopping
 from dosna.core.names import parents

@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-from dosna.backends.objects import ZarrObject, ZarrObjects, in_grid
 from dosna.backends.stores.store import Blob, ByteRange
+from dosna.backends.zarrobjects import ZarrObject, ZarrObjects, in_grid
 from dosna.core.text import is_text
 from dosna.core.types import Shape
 

@@ -16,10 +16,10 @@ from collections.abc import Iterable, Sequence
 from typing import Any, NoReturn
 
 from dosna.backends.base import BackendDataset
-from dosna.backends.objects import ZarrObjects
 from dosna.backends.stores.home import StoreHome
 from dosna.backends.stores.objects import StoredObjects
 from dosna.backends.stores.store import Blob, Store
+from dosna.backends.zarrobjects import ZarrObjects
 from dosna.codecs import zarr as zarr3
 from dosna.core.metadata import DatasetMetadata
 from dosna.core.types import Shape, Slices
