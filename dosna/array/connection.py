@@ -257,9 +257,7 @@ class EngineConnection(Doors, Groups, Creating, Place):
                 dtype = TEXT if is_text(data.dtype) else data.dtype
         metadata = new_metadata(shape, dtype, fillvalue, chunk_size, attrs)
         metadata = metadata.replace(incomplete=incomplete, origin=origin)
-        return self.create_filled(
-            lambda: self.create_described(name, metadata, options), data, progress, memory_limit
-        )
+        return self.create_with(name, metadata, options, data, progress, memory_limit)
 
     @collective
     def require_dataset(

@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from typing import Any
 
+import numpy as np
+
 from dosna.array import loading
 from dosna.array.dataset import EngineDataset
 from dosna.array.home import ArrayHome
@@ -249,6 +251,43 @@ class Creating(ArrayHome):
 
         made = self.runner.once(create)
         return None if made is None else self.wrap(made)
+
+    def create_with(
+        self,
+        name: str,
+        metadata: DatasetMetadata,
+        options: Mapping[str, Any],
+        data: Any,
+        progress: Progress,
+        memory_limit: Limit,
+    ) -> EngineDataset:
+        """Create a dataset from its description, with its data: in one step if they fit one chunk.
+
+        Parameters
+        ----------
+        name : str
+            The name of the dataset.
+        metadata : DatasetMetadata
+            The description of the dataset.
+        options : mapping
+            The options of the backend's `create_dataset`.
+        data, progress, memory_limit
+            As for `create_filled`.
+
+        Returns
+        -------
+        EngineDataset
+            The new dataset.
+        """
+        plain = isinstance(data, np.ndarray) and progress is None and memory_limit is None
+        pairs = zip(metadata.shape, metadata.chunk_size, strict=True)
+        if plain and all(0 < n <= c for n, c in pairs):
+            whole = self.create_whole(name, metadata, options, data)
+            if whole is not None:
+                return whole
+        return self.create_filled(
+            lambda: self.create_described(name, metadata, options), data, progress, memory_limit
+        )
 
     def check_described(
         self, name: str, metadata: DatasetMetadata, options: Mapping[str, Any]

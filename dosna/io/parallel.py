@@ -207,6 +207,10 @@ class Workers:
 
 def in_flight(work: Callable[[Any], object], items: Iterable[Any], most: int) -> None:
     """Call `work` for each item, in at most `most` threads. The first error ends it."""
+    if most == 1:
+        for item in items:
+            work(item)
+        return
     workers = Workers("dosna-in-flight", most, most, blocking=True)
     try:
         workers.for_each(work, items, 1)

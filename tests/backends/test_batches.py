@@ -377,3 +377,53 @@ def test_killed_at_any_step(tmp_path, backend):
     environment = {**os.environ, "PYTHONPATH": path}
     done = subprocess.run(command, capture_output=True, text=True, timeout=HANG, env=environment)
     assert done.returncode == 0, done.stderr
+
+
+# -- one dataset ---------------------------------------------------------------------------
+
+
+def test_an_array_of_one_chunk_is_on_the_disk_before_it_has_its_name(con, monkeypatch):
+    synced, placed = set(), []
+    sync, rename = os.fsync, os.rename
+
+    def noting(file):
+        sync(file)
+        synced.add(os.fstat(file).st_ino)
+
+    def renaming(source, target, **options):
+        if str(target).endswith("/deep/a"):
+            paths = [Path(source), *Path(source).rglob("*")]
+            placed.extend(path for path in paths if path.name != ".lock")
+            assert [path for path in placed if path.stat().st_ino not in synced] == []
+        rename(source, target, **options)
+
+    monkeypatch.setattr(os, "fsync", noting)
+    monkeypatch.setattr(os, "rename", renaming)
+    con.create_dataset("deep/a", data=np.arange(6.0).reshape(2, 3), attrs={"unit": "K"})
+    assert len(placed) >= 3
+    check(con, {"deep/a": np.arange(6.0).reshape(2, 3)})
+    assert dict(con["deep/a"].attrs) == {"unit": "K"}
+    with pytest.raises(errors.DatasetExistsError):
+        con.create_dataset("deep/a", data=np.arange(6.0))
+    with pytest.raises(errors.DatasetNameError):
+        con.create_dataset("deep/a/b", data=np.arange(6.0))
+    assert [name for name in os.listdir(con.instance.path) if name.startswith(".creating")] == []
+
+
+def test_a_long_folder_is_not_listed_for_each_dataset(con, monkeypatch):
+    folder, listed, real = con.instance.path, [], os.listdir
+    for number in range(300):
+        os.mkdir(f"{folder}/other{number}")
+    con.create_dataset("first", data=[1])
+
+    def listing(path="."):
+        listed.append(path)
+        return real(path)
+
+    monkeypatch.setattr(os, "listdir", listing)
+    for number in range(5):
+        con.create_dataset(f"more{number}", data=[1])
+    assert folder not in listed
+    os.mkdir(f"{folder}/.creating-0123")  # by a process that was killed then
+    con.create_dataset("last", data=[1])
+    assert not os.path.exists(f"{folder}/.creating-0123")

@@ -14,8 +14,9 @@ from typing import Any, ClassVar, Protocol, cast
 
 from dosna.backends.base import BackendDataset
 from dosna.backends.folders.batch import FolderBatch
-from dosna.backends.folders.exchange import NEW, REPLACING, Replacements
+from dosna.backends.folders.exchange import NEW, Replacements
 from dosna.backends.folders.handle import FolderHome
+from dosna.backends.folders.leftovers import CREATING, DELETING, Leftovers
 from dosna.backends.folders.listing import children_of, names_below
 from dosna.core.metadata import DatasetMetadata
 from dosna.core.names import Children, parents
@@ -38,13 +39,11 @@ from dosna.io.files import (
     remove_folder,
     sync_file_system,
     sync_folder,
+    sync_tree,
 )
 from dosna.io.locks import open_descriptor
 
 __all__ = ["CREATING", "FolderConnection"]
-
-
-CREATING, DELETING = ".creating-", ".deleting-"
 
 
 class _Placed(Protocol):
@@ -104,6 +103,7 @@ class FolderConnection(FolderHome):
     def _prepare(self) -> None:
         self._locks = lock_file(self.path)
         self._replacements = Replacements(self.path)
+        self._leftovers = Leftovers(self.path, self._replacements)
 
     @classmethod
     def split_url(cls, path: str, options: dict[str, Any]) -> tuple[str, str, dict[str, Any]]:
@@ -146,7 +146,7 @@ class FolderConnection(FolderHome):
         return self.path
 
     def __getstate__(self) -> dict[str, Any]:
-        own = ("_locks", "_replacements")
+        own = ("_locks", "_replacements", "_leftovers")
         return {k: v for k, v in dict(self.__dict__).items() if k not in own}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -165,9 +165,9 @@ class FolderConnection(FolderHome):
                     f"its name there, {os.path.basename(self.path)!r}"
                 )
         super().connect()
-        if self.mode == "a" and self._leftovers(CREATING, DELETING, REPLACING):
+        if self.mode == "a" and self._leftovers.exist():
             with suppress(StorageError), self.names_held("connect to"):
-                self._sweep()
+                self._leftovers.sweep()
 
     # -- methods that a backend overrides -------------------------------------------------
 
@@ -260,7 +260,7 @@ class FolderConnection(FolderHome):
         """Create the folder of a dataset. `fill` fills it before it becomes visible."""
         path = self._path(name)
         with self.names_held(f"create dataset {name!r} in"):
-            self._sweep()
+            self._leftovers.sweep_if_changed()
             self._check_free(name, path)
             fresh = os.path.join(self.path, CREATING + secrets.token_hex(8))
             os.mkdir(fresh)
@@ -274,6 +274,22 @@ class FolderConnection(FolderHome):
             if self.durable:
                 for above in ["", *parents(name)]:
                     sync_folder(self._path(above))
+            self._leftovers.note()
+
+    def create_whole(
+        self, name: str, metadata: DatasetMetadata, values: Array, **options: Any
+    ) -> BackendDataset | None:
+        if not values.size:
+            return None
+        metadata, image = self.described(metadata, **options)
+
+        def fill(path: str) -> None:
+            self.fill(path, image, metadata, values, durable=False)
+            sync_tree(open_descriptor(path, os.O_RDONLY | os.O_DIRECTORY))
+
+        self.drop_consolidated(name)
+        self.make_folder(name, fill)
+        return self.get_dataset(name)
 
     def place(self, fresh: str, name: str, groups: set[str]) -> None:
         """Give a hidden folder its name. The caller holds the lock of the names.
@@ -328,7 +344,7 @@ class FolderConnection(FolderHome):
                 raise DatasetNotFoundError(f"there is no dataset {name!r} in {self.path}")
             self._remove(name, self._hide(name, path))
             self._remove_empty_parents(name)
-            self._sweep()
+            self._leftovers.sweep()
             if self.durable:
                 sync_folder(self.path)
 
@@ -365,7 +381,7 @@ class FolderConnection(FolderHome):
     def begin_hidden(self) -> str:
         """Create a hidden folder until `end_replacement` or a sweep, and return its name."""
         with self.names_held("create a hidden folder in"):
-            self._sweep()
+            self._leftovers.sweep()
             return self._replacements.begin()
 
     def replace_dataset(self, temporary: str, name: str) -> None:
@@ -425,21 +441,6 @@ class FolderConnection(FolderHome):
         self.check_writable()
         with disk(f"{what} {self.path}"), self._locks.exclusive():
             yield
-
-    def _leftovers(self, *steps: str) -> list[str]:
-        return [n for n in os.listdir(self.path) if n.startswith(steps)]
-
-    def _sweep(self) -> None:
-        """Remove what processes left that died while they created or deleted datasets.
-
-        Living ones cannot be affected: they hold the lock of the names, as the caller does, or
-        that of their replacement.
-        """
-        for name in self._leftovers(CREATING, DELETING, REPLACING):
-            if not name.startswith(REPLACING) or self._replacements.is_dead(name):
-                # Files that are open or of another user must not stop the current operation.
-                with suppress(OSError):
-                    remove_folder(os.path.join(self.path, name))
 
     def _remove_empty_parents(self, name: str) -> None:
         for above in reversed(parents(name)):
