@@ -124,7 +124,7 @@ class ForkServer:
                 socket.send_fds(control, [text], handles)
                 return
             except OSError as error:
-                self.stop()
+                self._leave(control)
                 if last:
                     raise WorkerError(f"the server of processes has ended: {error}") from error
 
@@ -172,11 +172,15 @@ class ForkServer:
 
     def stop(self) -> None:
         """End the server and all of its processes."""
+        self._leave(self._control)
+
+    def _leave(self, control: socket.socket | None) -> None:
+        """End the server behind a socket, unless another thread has done so."""
         with self._lock:
-            control, process = self._control, self._process
-            self._control = self._process = None
-        if control is not None:
-            control.close()
+            if control is None or self._control is not control:
+                return
+            process, self._control, self._process = self._process, None, None
+        control.close()
         if process is not None:
             process.wait()
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import gc
 import json
 import os
+import select
 import selectors
 import signal
 import socket
@@ -52,6 +53,8 @@ class _Child:
         """Kill the process if it has exceeded a limit."""
         if time.monotonic() > self.deadline:
             self.kill("time")
+        elif _is_left(self.answers):
+            self.kill("left")
         elif max(_written(self.process), _occupied(self.scratch)) > self.disk:
             self.kill("disk")
 
@@ -73,6 +76,13 @@ class _Child:
             self.answers.settimeout(5)
             self.answers.sendall(b"\n" + json.dumps({"ended": ended}).encode() + b"\n")
         self.answers.close()
+
+
+def _is_left(answers: socket.socket) -> bool:
+    """Return whether nobody waits for the answers any more."""
+    poll = select.poll()
+    poll.register(answers, 0)  # only POLLHUP and errors
+    return bool(poll.poll(0))
 
 
 def _written(process: int) -> int:

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 import awkward as ak
 
-from dosna.errors import RefusedError
+from dosna.errors import MissingDependencyError, RefusedError
 
 __all__ = ["UNNAMED", "Part", "Writer", "columns_of", "write"]
 
@@ -79,6 +79,8 @@ def write(
     ------
     RefusedError
         The format cannot hold the result.
+    MissingDependencyError
+        The format needs a package that is not installed.
     """
     copied = copied or {}
     if copied and not format.startswith("root-"):
@@ -86,7 +88,13 @@ def write(
             f"{format} cannot hold objects of ROOT ({', '.join(copied)}): use the format root-file"
         )
     module, _, name = _WRITERS[format].partition(":")
-    made = getattr(import_module(f"dosna.delivery.transform.{module}"), name)
+    try:
+        made = getattr(import_module(f"dosna.delivery.transform.{module}"), name)
+    except ImportError as error:
+        raise MissingDependencyError(
+            f"results in {format} need a package that is not installed ({error}): "
+            "pip install 'dosna[delivery,hdf5]'"
+        ) from error
     rows = 0
     with ExitStack() as stack:
         writer: Writer = made(path, len(parts) > 1, copied)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import struct
+import sys
 
 import pytest
 from support import require
@@ -19,6 +20,7 @@ from dosna.delivery.transform.sandbox import seccomp  # noqa: E402
 from dosna.delivery.transform.streaming import END, STREAMED, messages  # noqa: E402
 from dosna.errors import (  # noqa: E402
     FormatError,
+    MissingDependencyError,
     QueryError,
     RefusedError,
     SourceNotFoundError,
@@ -80,6 +82,13 @@ def test_what_is_no_stream(events, tmp_path):
     made = job(str(tmp_path / "result"), tmp_path, "", "root-file", "to-stream")
     with pytest.raises(RefusedError, match="a, b"):
         run_job({**made, "output": str(tmp_path / "stream")})
+
+
+def test_a_package_that_is_missing_is_named(events, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "h5py", None)
+    monkeypatch.delitem(sys.modules, "dosna.delivery.transform.hdf5writing", raising=False)
+    with pytest.raises(MissingDependencyError, match="h5py"):
+        run_job(job(events, tmp_path, [{"treename": "Events"}], "hdf5"))
 
 
 def test_objects_are_copied(events, tmp_path):

@@ -9,9 +9,10 @@ import socket
 import textwrap
 import threading
 import time
+from pathlib import Path
 
 import pytest
-from support import require
+from support import require, wait_until
 
 ak, uproot = require("awkward"), require("uproot")
 require("pyarrow")
@@ -206,6 +207,23 @@ def test_a_killed_server_is_named_and_replaced(tmp_path, events):
     with pytest.raises(WorkerError, match="server"):
         run(tmp_path, events, "import time; time.sleep(600)")
     assert run(tmp_path, events, RETURN).rows == 1
+
+
+@confined
+def test_a_process_that_nobody_waits_for_is_killed(tmp_path, events, monkeypatch):
+    class Left(Exception):
+        pass
+
+    def leave(connection):
+        raise Left
+
+    run(tmp_path, events, RETURN)
+    server = client.server_of()._process.pid
+    monkeypatch.setattr(client, "_answers", leave)
+    with pytest.raises(Left):
+        run(tmp_path, events, "import time; time.sleep(900)")
+    children = Path(f"/proc/{server}/task/{server}/children")
+    wait_until(lambda: children.read_text().strip() == "")
 
 
 @confined
