@@ -218,8 +218,9 @@ class Manager:
 
     def _adopt_attempts(self, agent: Agent, known: list[str]) -> None:
         """Take attempts from the state that a manager before this one made."""
+        self._scheduler.ledger.flush()
         store = self.session.store
-        for row in store.rows("attempts", pilot=agent.pilot, state=_ACTIVE):
+        for row in list(store.rows("attempts", pilot=agent.pilot, state=_ACTIVE)):
             if row["details"].get("agent") == agent.name and row["id"] not in agent.assigned:
                 unit = store.get("compute_units", row["compute_unit"])
                 if unit is not None and unit["attempt"] == row["id"]:
@@ -255,6 +256,7 @@ class Manager:
                 self._scheduler.ledger.lost(assigned, reason)
             agent.assigned.clear()
             self._crew.forget(agent)
+        self._scheduler.ledger.flush()  # what has ended is not lost
         store = self.session.store
         for row in list(store.rows("attempts", pilot=pilot, state=_ACTIVE)):
             unit = store.get("compute_units", row["compute_unit"])

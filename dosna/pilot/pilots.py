@@ -26,6 +26,8 @@ LOST_SECONDS = 90.0
 """After which a silent agent is given up, while its job is said to run."""
 PATIENCE_SECONDS = 600.0
 """For which an agent looks for a manager that is gone."""
+DRAIN_SECONDS = 10.0
+"""After which an agent in Slurm asks again whether its node is drained."""
 _SAID = {
     "completed": "has ended",
     "failed": "has failed",
@@ -122,7 +124,11 @@ class Pilot:
         port = await self._crew.port(self._launcher.needs_all_interfaces)
         if "folder" not in self._details:
             own = {"certificate": self._keys.certificate, "token": self._keys.token(self.id)}
-            options = {"seconds": self._seconds(), "patience": PATIENCE_SECONDS}
+            options = {
+                "seconds": self._seconds(),
+                "patience": PATIENCE_SECONDS,
+                "drain_every": DRAIN_SECONDS,
+            }
             deploy = self._launcher.deploy
             self._note(folder=await _in_thread(deploy, self.id, own, options))
         folder = self._details["folder"]

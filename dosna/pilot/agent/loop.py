@@ -21,7 +21,6 @@ __all__ = ["Agent", "main"]
 
 _PING = 10.0
 _KILL_AFTER = 15.0
-_DRAIN_EVERY = 10.0
 
 
 class _Supervisor:
@@ -83,7 +82,8 @@ class Agent:
         Of the pilot.
     options : dict
         ``pilot``, ``slots``, ``seconds`` (its walltime, 0 is none), ``patience`` (the seconds for
-        which it looks for a lost manager).
+        which it looks for a lost manager), ``drain_every`` (the seconds after which it looks
+        whether its node is drained).
     """
 
     def __init__(self, folder: str, options: dict[str, Any]) -> None:
@@ -100,7 +100,7 @@ class Agent:
         self.ends_at = time.monotonic() + options["seconds"] if options["seconds"] else None
         self.lost_at = time.monotonic()
         self.retry_at = 0.0
-        self.look_at = time.monotonic() + _DRAIN_EVERY
+        self.look_at = time.monotonic()
         self.wakeup, wakes = socket.socketpair()
         self.wakeup.setblocking(False)
         wakes.setblocking(False)
@@ -328,7 +328,7 @@ class Agent:
         if self.ends_at is not None and now > self.ends_at:
             self.end("the pilot's walltime has ended")
         if now > self.look_at and "SLURMD_NODENAME" in os.environ:
-            self.look_at = now + self.options.get("drain_every", _DRAIN_EVERY)
+            self.look_at = now + self.options["drain_every"]
             reason = _drained(os.environ["SLURMD_NODENAME"])
             if reason:
                 self.drain(f"the pilot's node is drained: {reason}")

@@ -96,6 +96,9 @@ class Launcher:
         with self._lock:
             if self._ssh is not None:
                 if self._tunnel is None or not self._tunnel.is_open:
+                    if self._tunnel is not None:
+                        self._tunnel.close()
+                        self._tunnel = None
                     self._tunnel = Tunnel(self._ssh, folder, port, everywhere=self.is_batch)
                 return
         hosts = [socket.getfqdn(), socket.gethostname()] if self.is_batch else []
