@@ -29,7 +29,7 @@ def marked(mark: str) -> list[int]:
     return found
 
 
-def until(reached: Any, seconds: float = 30) -> None:
+def until(reached: Any, seconds: float = 100) -> None:
     end = time.monotonic() + seconds
     while not reached():
         assert time.monotonic() < end
