@@ -27,6 +27,9 @@ __all__ = ["HistogramRequest", "Variable", "fill_histogram", "flat", "query_of"]
 MOST_BINS = 100_000
 """Bins that a histogram may have, of all axes."""
 
+_MOST_CHOSEN = 100
+"""Bins that are chosen for one axis; for each of two, half as many."""
+
 _NAMES = ("x", "y")
 
 
@@ -153,10 +156,11 @@ def fill_histogram(
             for part in _spread(con, job, Look(job, extremes), share[0], memory_limit):
                 for mine, found in zip(extremes, part, strict=True):
                     mine.merge(found)
+        most = _MOST_CHOSEN // len(extremes)
         axes = [
-            one.axis(v.text, v.bins)
+            one.axis(v.text, v.bins, most)
             if v.limits is None
-            else Axis(v.text, *v.limits, v.bins or _bins_of(v.limits, one.whole))
+            else Axis(v.text, *v.limits, v.bins or _bins_of(v.limits, one.whole, most))
             for v, one in zip(request.variables, extremes, strict=True)
         ]
         if len(axes) > 1 and np.prod([axis.bins for axis in axes]) > MOST_BINS:
@@ -167,10 +171,10 @@ def fill_histogram(
     return total
 
 
-def _bins_of(limits: tuple[float, float], whole: bool) -> int:
+def _bins_of(limits: tuple[float, float], whole: bool, most: int) -> int:
     """Choose the number of bins between limits: of integers no more than there are."""
     width = limits[1] - limits[0]
-    return int(width) if whole and width.is_integer() and width < 100 else 100
+    return int(width) if whole and width.is_integer() and width < most else most
 
 
 def _spread(

@@ -99,7 +99,7 @@ class Extremes:
         """Take the values of another range into account."""
         self.least, self.most = min(self.least, other.least), max(self.most, other.most)
 
-    def axis(self, label: str, bins: int | None = None) -> Axis:
+    def axis(self, label: str, bins: int | None = None, most: int = _BINS) -> Axis:
         """Choose bins that hold all values.
 
         Parameters
@@ -107,13 +107,15 @@ class Extremes:
         label : str
             What is counted.
         bins : int, optional
-            The number of bins. By default there are up to 100, with round edges, and for integers
-            one or more for each.
+            The number of bins. By default there are up to `most`, with round edges, and for
+            integers one or more for each.
+        most : int
+            The number that is meant.
         """
         low, high = self.least, self.most
         if low > high:
             return Axis(label, 0.0, 1.0, bins or 1)
-        most = bins or _BINS
+        most = bins or most
         if self.whole and high - low < 1 << 52:
             width = math.ceil((high - low + 1) / most)
             count = bins or math.ceil((high - low + 1) / width)
@@ -126,7 +128,7 @@ class Extremes:
             return Axis(label, low - half, low + half, most)
         if bins is not None:
             return Axis(label, low, math.nextafter(high, math.inf), bins)
-        step = _round_step((high - low) / _BINS)
+        step = _round_step((high - low) / most)
         if not step:
             return Axis(label, low, math.nextafter(high, math.inf), most)
         first, last = math.floor(low / step), math.floor(high / step) + 1
