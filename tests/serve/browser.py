@@ -47,7 +47,8 @@ class Pages:
         self.page.on("response", self._check)
 
     def _hear(self, message: Any) -> None:
-        if message.type in ("error", "warning") and "GPU stall" not in message.text:
+        slow = any(text in message.text for text in ("GPU stall", "performance warning"))
+        if message.type in ("error", "warning") and not slow:
             self.faults.append(f"{message.type}: {message.text}")
 
     def _see(self, request: Any) -> None:
