@@ -5,10 +5,11 @@ from __future__ import annotations
 import argparse
 import inspect
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from dosna import Connection, open_url
+from dosna.array.place import use_cache
 from dosna.backends import registry as backends
 from dosna.core.options import parse_options
 from dosna.core.patterns import matching
@@ -35,10 +36,17 @@ def _engine(arguments: argparse.Namespace) -> dict[str, Any]:
 
 @contextmanager
 def connected(
-    url: str, arguments: argparse.Namespace, mode: str | None = "r"
+    url: str, arguments: argparse.Namespace, mode: str | None = "r", cache: str | None = None
 ) -> Iterator[tuple[Connection, str]]:
-    """Connect to the store of a URL; yield the connection and the rest of the URL."""
+    """Connect to the store of a URL; yield the connection and the rest of the URL.
+
+    `cache` is the size of a cache of decoded chunks, if the backend can have one and the URL does
+    not say otherwise. A handle compares a chunk with the store once.
+    """
     con, name = open_url(url, mode=mode, **_engine(arguments))
+    if cache is not None and "cache" not in Url.parse(url).options:
+        with suppress(ConfigurationError):
+            use_cache(con.instance, cache, "open")
     with con:
         yield con, name
 

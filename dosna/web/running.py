@@ -57,7 +57,8 @@ class Server:
         if not 0 <= port < 1 << 16:
             raise ConfigurationError(f"{port} is no port: use 1 to 65535, or 0 for a free one")
         family = socket.AF_INET6 if ":" in access.host else socket.AF_INET
-        self._socket = socket.socket(family, socket.SOCK_STREAM)
+        # asyncio sets TCP_NODELAY only if the protocol is named. Small answers would wait 40 ms.
+        self._socket = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             self._socket.bind((access.host, port))

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import http.client
+import os
+import socket
 import subprocess
 import sys
 import threading
 import time
+from contextlib import suppress
 
 import pytest
 from support import HANG, require, taking_ctrl_c, wait_until
@@ -115,6 +118,29 @@ def test_a_token_in_the_address_becomes_a_cookie(server):
         answer = browser.get(server.root + answer.headers["Location"])
         assert answer.text == "/a b x=1&y="
         assert TOKEN not in answer.text
+
+
+def test_a_page_of_another_site_that_leads_here_is_answered_by_a_page(server):
+    """Browsers send the cookie along a redirection only if no other site began it."""
+    headers = {"Sec-Fetch-Site": "cross-site"}
+    answer = httpx.get(f"{server.root}/a?x=%22%3E&token={TOKEN}", headers=headers)
+    assert answer.status_code == 200
+    assert f"dosna-{server.port}=" in answer.headers["Set-Cookie"]
+    assert 'content="0;url=/a?x=%22%3E"' in answer.text
+    assert TOKEN not in answer.text
+
+
+def test_small_answers_are_sent_at_once(server):
+    """Without TCP_NODELAY they wait for 40 ms on a connection that is kept."""
+    with httpx.Client(headers={"Authorization": f"Bearer {TOKEN}"}) as client:
+        assert client.get(server.root + "/x").status_code == 200
+        found = []
+        for name in os.listdir("/proc/self/fd"):
+            with suppress(OSError, IndexError), socket.socket(fileno=os.dup(int(name))) as sock:
+                if sock.getsockname()[1] == server.port and sock.getpeername():
+                    found.append(sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY))
+    assert found
+    assert all(found)
 
 
 def test_the_redirection_stays_on_this_host(server):

@@ -21,6 +21,9 @@ from dosna.cli.places import connected
 
 __all__ = ["add", "has_browser", "hidden"]
 
+_CACHE = "256 MiB"
+"""Decoded chunks to keep, because slices next to each other are in the same ones."""
+
 _VIEW = """\
 Show the datasets of a URL in the browser: volumes, images, lines, tables, text and attributes.
 The page is served by this command, read-only, until Ctrl-C. Only programs on this machine that
@@ -49,7 +52,7 @@ def add(commands: Any) -> None:
 
 def view(arguments: argparse.Namespace, console: Console) -> int:
     """Serve the page until Ctrl-C."""
-    with connected(arguments.url, arguments) as (con, name):
+    with connected(arguments.url, arguments, cache=_CACHE) as (con, name):
         server = con.serve(
             name,
             port=arguments.port,
