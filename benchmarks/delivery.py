@@ -24,6 +24,7 @@ import awkward as ak
 import numpy as np
 import uproot
 from pyarrow import parquet
+from rows_delivery import URL, polls, service, watched
 from timing import minima
 
 from dosna.delivery.transform import TransformRequest, transform
@@ -128,7 +129,91 @@ def files(row: str, folder: Path, quick: bool) -> None:
         show(f"{row}: {count} files of {size:.0f} MB", work, 3, {"plain loop": 1.15})
 
 
-ROWS: dict[str, Callable[[str, Path, bool], None]] = {"empty": empty, "files": files}
+def request(row: str, folder: Path, quick: bool) -> None:
+    """One file of which nothing is selected, through the service: what a request costs."""
+    (folder / "data").mkdir()
+    path = folder / "data" / "events.root"
+    write_events(path, 1000, 0)
+    selection = json.dumps([{"treename": "Events", "filter_name": COLUMNS, "cut": "MET_pt > 2"}])
+    with service(folder) as client:
+        work = {
+            "dosna": lambda: client.deliver([str(path)], selection),
+            "transformer": lambda: ours(str(path), str(folder / "ours"), "MET_pt > 2"),
+        }
+        best = minima(work, 0.0, least=20 if quick else 100)
+    cost = 1e3 * (best["dosna"] - best["transformer"])
+    times = ", ".join(f"{name} {1e3 * time:.1f} ms" for name, time in best.items())
+    print(f"{row}: {times}; overhead {cost:.1f} ms (aim 150)" + " !" * (cost > 150), flush=True)
+
+
+def delivered(row: str, folder: Path, quick: bool) -> None:
+    """Files of 20 MB through the service, beside the loop by two processes."""
+    count = 12 if quick else 100
+    data = folder / "data"
+    data.mkdir()
+    for seed in range(4):
+        write_events(folder / f"{seed}", 330_000, seed)
+    sources = [str(data / f"{n}.root") for n in range(count)]
+    for source, seed in zip(sources, itertools.cycle(range(4)), strict=False):
+        os.link(folder / str(seed), source)
+    targets = [str(folder / f"{n}.parquet") for n in range(count)]
+    selection = json.dumps([{"treename": "Events", "filter_name": COLUMNS}])
+    with service(folder) as client, ProcessPoolExecutor(2, get_context("spawn")) as pool:
+        work = {
+            "dosna": lambda: client.deliver(sources, selection, 0.05),
+            "plain loop": lambda: list(pool.map(plain, sources, targets)),
+        }
+        show(f"{row}: {count} files", work, 3, {"plain loop": 1.15})
+
+
+def many(row: str, folder: Path, quick: bool) -> None:
+    """Many small files in one request: the service's memory, and the cost of a file."""
+    (folder / "data").mkdir()
+    path = folder / "data" / "events.root"
+    write_events(path, 100, 0)
+    selection = json.dumps([{"treename": "Events", "filter_name": ["run"]}])
+    costs = []
+    with service(folder) as client:
+        client.deliver([str(path)], selection)
+        for count in (100, 1000) if quick else (1000, 10_000):
+            seconds, memory = watched(
+                client, lambda count=count: client.deliver([str(path)] * count, selection, 0.5)
+            )
+            costs.append(1e3 * seconds / count)
+            print(
+                f"{row}: {count} files: {costs[-1]:.1f} ms a file; the service has "
+                f"{memory / 2**20:.0f} MiB (aim 300)" + " !" * (memory > 300 << 20),
+                flush=True,
+            )
+    ratio = costs[1] / costs[0]
+    print(f"{row}: cost of a file {ratio:.2f} x (aim 1.1)" + " !" * (ratio > 1.1), flush=True)
+
+
+def polled(row: str, folder: Path, quick: bool) -> None:
+    """Poll the status by 50 clients, while a request runs."""
+    (folder / "data").mkdir()
+    path = folder / "data" / "events.root"
+    write_events(path, 100, 0)
+    selection = json.dumps([{"treename": "Events", "filter_name": ["run"]}])
+    with service(folder) as client:
+        id = client.submit([str(path)] * 100_000, selection)
+        rate, failures, slowest = polls(client, f"{URL}/{id}", 50, 5 if quick else 20)
+        client.http.delete(f"{URL}/{id}")
+    print(
+        f"{row}: {rate:.0f} polls a second (aim 300), {failures} failed, the slowest took "
+        f"{1e3 * slowest:.0f} ms" + " !" * (rate < 300 or failures > 0),
+        flush=True,
+    )
+
+
+ROWS: dict[str, Callable[[str, Path, bool], None]] = {
+    "empty": empty,
+    "files": files,
+    "request": request,
+    "delivered": delivered,
+    "many": many,
+    "polls": polled,
+}
 
 if __name__ == "__main__":
     main()

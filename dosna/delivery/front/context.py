@@ -7,6 +7,7 @@ from typing import Annotated
 from urllib.parse import urlsplit
 
 from fastapi import Depends, Request
+from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 
 from dosna.delivery.front.tokens import NOBODY, Tokens
@@ -58,8 +59,13 @@ class Front:
         return row
 
 
-def front_of(request: Request) -> Front:
+async def front_of(request: Request) -> Front:
     """Return the front of an application."""
+    # Not a plain function, which would be called in a thread.
+    return _front(request)
+
+
+def _front(request: Request) -> Front:
     found: Front = request.app.state.front
     return found
 
@@ -69,12 +75,12 @@ def is_foreign(request: Request) -> bool:
     site = request.headers.get("sec-fetch-site", "none")
     origin = request.headers.get("origin")
     own = f"{request.url.scheme}://{request.url.netloc}"
-    given = front_of(request).service.settings.public_url or own
+    given = _front(request).service.settings.public_url or own
     foreign = origin is not None and origin not in (own, given.rstrip("/"))
     return foreign or site not in ("none", "same-origin")
 
 
-def user_of(request: Request) -> str:
+async def user_of(request: Request) -> str:
     """Return the user who makes a call.
 
     Raises
@@ -84,11 +90,13 @@ def user_of(request: Request) -> str:
     """
     if request.method not in ("GET", "HEAD") and is_foreign(request):
         raise HTTPException(403, "pages of other sites must not change anything here")
-    tokens = front_of(request).tokens
+    tokens = _front(request).tokens
     if tokens is None:
         return NOBODY
     kind, _, token = request.headers.get("authorization", "").partition(" ")
-    user = tokens.user(token.strip()) if kind.lower() == "bearer" else None
+    user = None
+    if kind.lower() == "bearer":
+        user = await run_in_threadpool(tokens.user, token.strip())
     if user is None:
         raise HTTPException(
             401,

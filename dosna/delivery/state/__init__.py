@@ -36,7 +36,7 @@ class State:
         self.users = Users(self.database)
         self.datasets = Datasets(self.database)
         self.requests = Requests(self.database)
-        self.files = Files(self.database)
+        self.files = Files(self.database, self.requests)
 
     def prepare(self) -> None:
         """Create the tables that do not exist."""

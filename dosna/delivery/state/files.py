@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import sqlalchemy as sa
 
-from dosna.delivery.state.requests import Row
+from dosna.delivery.state.requests import Requests, Row
 from dosna.delivery.state.tables import FAILURE, PENDING, RUNNING, SUCCESS, files, requests
 from dosna.io.database import Database
 
@@ -47,10 +47,12 @@ class Files:
     Parameters
     ----------
     database : Database
+    requests : Requests
+        The table of requests.
     """
 
-    def __init__(self, database: Database) -> None:
-        self._database = database
+    def __init__(self, database: Database, requests: Requests) -> None:
+        self._database, self._requests = database, requests
 
     def pending(self, request: str, after: int, limit: int) -> Sequence[Row]:
         """Return files that are still to do, with numbers above one, in their order."""
@@ -106,6 +108,7 @@ class Files:
             ended = row.completed + row.failed == row.files
             last = {"status": "Complete", "finished": time.time()} if ended else {}
             connection.execute(sa.update(requests).where(mine).values(newest=created, **last))
+        self._requests.changed(request)
         return True
 
     def results(

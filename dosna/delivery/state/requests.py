@@ -30,6 +30,7 @@ Row = Any
 
 _UNSAFE = re.compile(r"[^A-Za-z0-9._-]+")
 _MOST_NAME = 80
+_MOST_HELD = 1000
 
 
 def object_name(number: int, path: str, ending: str) -> str:
@@ -86,6 +87,18 @@ class Requests:
 
     def __init__(self, database: Database) -> None:
         self._database = database
+        self._held: dict[str, tuple[float, Row]] = {}
+        self._changes = 0
+
+    def changed(self, id: str) -> None:
+        """Forget what is held of a request that was changed just now."""
+        self._changes += 1
+        self._held.pop(id, None)
+
+    def held(self, id: str) -> Row | None:
+        """Return a request that was asked for within a second and not changed since, or None."""
+        found = self._held.get(id)
+        return found[1] if found and time.monotonic() < found[0] else None
 
     def add(self, what: Submitted) -> str:
         """Add a request whose files are not known yet, and return its identifier."""
@@ -116,11 +129,20 @@ class Requests:
             connection.execute(
                 sa.update(requests).where(requests.c.id == id).values(answered=True)
             )
+        self.changed(id)
 
     def get(self, id: str) -> Row | None:
         """Return a request, or None if there is none."""
+        before, query = self._changes, sa.select(requests).where(requests.c.id == id)
         with self._database.look() as connection:
-            return connection.execute(sa.select(requests).where(requests.c.id == id)).first()
+            row = connection.execute(query).first()
+        if row is not None and before == self._changes:
+            if len(self._held) > _MOST_HELD:
+                self._held.clear()
+            self._held[id] = (time.monotonic() + 1.0, row)
+            if before != self._changes:
+                self._held.pop(id, None)
+        return row
 
     def of(self, owner: str | None, limit: int | None = None) -> Sequence[Row]:
         """Return the requests of a user, or of all, the newest first."""
@@ -181,6 +203,7 @@ class Requests:
             count = int(connection.execute(counted).scalar_one())
             ended = {} if count else {"status": "Complete", "finished": time.time()}
             connection.execute(sa.update(requests).where(mine).values(files=count, **ended))
+        self.changed(id)
         return count
 
     def end(self, id: str, status: str, message: str = "") -> bool:
@@ -198,13 +221,15 @@ class Requests:
                     .where(requests.c.id == id)
                     .values(nbytes=0, entries=0, completed=0, failed=0)
                 )
-            return bool(ended.rowcount)
+        self.changed(id)
+        return bool(ended.rowcount)
 
     def delete(self, id: str) -> None:
         """Delete a request with its files."""
         with self._database.change() as connection:
             connection.execute(sa.delete(files).where(files.c.request == id))
             connection.execute(sa.delete(requests).where(requests.c.id == id))
+        self.changed(id)
 
     def expired(self, before: float) -> list[str]:
         """Return the requests that ended before a time."""
