@@ -177,8 +177,10 @@ class RemotePlace(Place):
         raise found
 
     def _failure(self, what: str, error: Exception) -> DosnaError:
-        # A connection may have broken, and a new one may work.
-        self._forget()
+        if type(error).__name__ in ("SFTPNoSuchFile", "SFTPNoSuchPath"):
+            return SourceNotFoundError(f"{what} at {self.shown} failed: there is no such file")
+        if not type(error).__name__.startswith("SFTP"):
+            self._forget()  # the connection may have broken, and a new one may work
         found: DosnaError = failed(what, self.shown, error)
         if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
             return StorageError(error.errno, f"{found} There is no room on this machine.")
@@ -201,7 +203,7 @@ class RemotePlace(Place):
 
     def download(self, path: str, target: str, tell: Tell | None = None) -> None:
         with self._doing(f"reading {path}"):
-            self._fs().get_file(self._path(path), target, callback=_callback(tell))
+            self._receive(self._fs(), self._path(path), target, tell)
 
     def upload(self, source: str, path: str, tell: Tell | None = None) -> None:
         final = self._path(path)
@@ -223,16 +225,19 @@ class RemotePlace(Place):
                 if self.renames:
                     fs.mv(part, final)
         except BaseException:
-            if fs is not None:
-                self._remove_part(part)
+            if fs is not None and fs is self._open:
+                self._remove_part(fs, part)
             raise
+
+    def _receive(self, fs: Any, path: str, target: str, tell: Tell | None) -> None:
+        fs.get_file(path, target, callback=_callback(tell))
 
     def _send(self, fs: Any, source: str, part: str, tell: Tell | None) -> None:
         fs.put_file(source, part, callback=_callback(tell))
 
-    def _remove_part(self, part: str) -> None:
+    def _remove_part(self, fs: Any, part: str) -> None:
         with suppress(Exception):
-            self._fs().rm_file(part)
+            fs.rm_file(part)
 
     def remove(self, path: str) -> None:
         with self._doing(f"removing {path}"), suppress(FileNotFoundError):
@@ -262,21 +267,13 @@ class SftpPlace(RemotePlace):
                 raise StorageError(errno.ENOSPC, text) from error
             raise
 
+    # Not by sshfs' get_file and put_file: their blocks are small, and asyncssh leaves out holes
+    # for them, and so ends a file before one at its end.
+    def _receive(self, fs: Any, path: str, target: str, tell: Tell | None) -> None:
+        self._with_sftp(fs, lambda sftp: sftp.get(path, target, **_whole(tell)))
+
     def _send(self, fs: Any, source: str, part: str, tell: Tell | None) -> None:
-        # Not by sshfs' put_file, for which asyncssh leaves out holes, and so ends the file before
-        # one at its end.
-        told = 0
-
-        def count(source: bytes, target: bytes, done: int, total: int) -> None:
-            nonlocal told
-            if tell is not None:
-                tell(done - told)
-            told = done
-
-        async def send(sftp: Any) -> None:
-            await sftp.put(source, part, sparse=False, progress_handler=count)
-
-        self._with_sftp(fs, send, None)
+        self._with_sftp(fs, lambda sftp: sftp.put(source, part, **_whole(tell)))
 
     def _free(self) -> int:
         async def ask(sftp: Any) -> int:
@@ -288,7 +285,7 @@ class SftpPlace(RemotePlace):
         except Exception:
             return _FULL  # not every server tells
 
-    def _with_sftp(self, fs: Any, work: Callable[[Any], Any], timeout: float | None) -> Any:
+    def _with_sftp(self, fs: Any, work: Callable[[Any], Any], timeout: float | None = None) -> Any:
         async def run() -> Any:
             async with fs.client.start_sftp_client() as sftp:
                 return await work(sftp)
@@ -318,6 +315,19 @@ class HttpPlace(RemotePlace):
 
     def remove(self, path: str) -> None:
         raise self.refuse()
+
+
+def _whole(tell: Tell | None) -> dict[str, Any]:
+    """Return the options by which asyncssh copies a file with its holes, and tells how far."""
+    told = 0
+
+    def count(source: bytes, target: bytes, done: int, total: int) -> None:
+        nonlocal told
+        if tell is not None:
+            tell(done - told)
+        told = done
+
+    return {"sparse": False, "progress_handler": count}
 
 
 def _callback(tell: Tell | None) -> Any:

@@ -244,6 +244,7 @@ def put(
     list of File
         What was uploaded.
     """
+    states = {name: _state_of(path) for name, path in paths.items()}
     files = [File(name, os.path.getsize(path), checksum_of(path)) for name, path in paths.items()]
     meter = Meter(sum(file.size for file in files), progress)
 
@@ -251,11 +252,17 @@ def put(
         path = f"{unit}/{file.name}"
         source = paths[file.name]
         place.upload(source, path, meter.tell)
-        if os.path.getsize(source) != file.size or checksum_of(source) != file.checksum:
+        if _state_of(source) != states[file.name]:
             raise StorageError(f"{source} was changed while it was uploaded: upload it again")
 
     _all_or_none(one, files, place, unit, kept)
     return files
+
+
+def _state_of(path: str) -> tuple[int, int, int]:
+    """Return what differs once a local file was written to."""
+    found = os.stat(path)
+    return found.st_ino, found.st_size, found.st_mtime_ns
 
 
 def replicate(

@@ -154,7 +154,7 @@ def test_names_that_leave_the_folder_are_refused(name: str, tmp_path: Path) -> N
 
 @pytest.mark.slow
 def test_large_files_take_little_memory(fields: Fields, tmp_path: Path) -> None:
-    size = 200 << 20
+    size = 100 << 20
     with (tmp_path / "big").open("wb") as file:
         file.truncate(size)
     with open_place(fields) as place:
@@ -167,4 +167,4 @@ def test_large_files_take_little_memory(fields: Fields, tmp_path: Path) -> None:
         finally:
             tracemalloc.stop()
     assert (tmp_path / "back").stat().st_size == size
-    assert most < 100 << 20
+    assert most < 64 << 20
