@@ -209,6 +209,23 @@ def test_boxes_are_read_ahead_and_written_behind_the_function(many):
     np.testing.assert_array_equal(result[...], -MANY)
 
 
+def test_an_export_reads_on_while_it_writes_files(many, tmp_path, monkeypatch):
+    from dosna.backends.zarr.dataset import FileDataset
+
+    ds, write, writers = many[0], FileDataset.write_many, set()
+
+    def writing(self, values, tasks):
+        writers.add(threading.current_thread())
+        write(self, values, tasks)
+
+    monkeypatch.setattr(FileDataset, "write_many", writing)
+    ds.export(tmp_path / "a.zarr")
+    assert writers
+    assert threading.current_thread() not in writers
+    with dn.Connection(str(tmp_path / "a.zarr"), backend="file") as con:
+        np.testing.assert_array_equal(con["a"][...], ds[...])
+
+
 def test_a_clone_takes_no_more_requests_than_it_must(many):
     ds, proxy = many
     ds.clone("clone", data=True)

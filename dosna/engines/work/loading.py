@@ -51,7 +51,7 @@ class Load(Overlapping, Placed):
     """A maker of zones, to which nothing was added."""
 
     def __call__(self, tasks: Iterable[ChunkTask]) -> dict[int, Zone]:
-        behind = self.overlaps and self.target.remote
+        behind = self.overlaps
         maker = None if self.zones is None else replace(self.zones, found={})
         with Flow(ahead=self.overlaps and is_remote(self.source), behind=behind) as flow:
             read = _Reader(self.source, behind)
