@@ -18,9 +18,7 @@ __all__ = ["FORMATS", "format_of", "write", "write_to"]
 
 
 def _parquet(stream: BinaryIO, schema: Any) -> Any:
-    from pyarrow import parquet
-
-    return parquet.ParquetWriter(stream, schema)
+    return _ParquetWriter(stream, schema)
 
 
 def _arrow(stream: BinaryIO, schema: Any) -> Any:
@@ -31,6 +29,9 @@ def _csv(stream: BinaryIO, schema: Any) -> Any:
     return _CsvWriter(stream, schema)
 
 
+GROUP_ROWS, GROUP_BYTES = 1 << 16, 16 << 20
+"""The rows or the bytes, whichever comes first, that a row group of Parquet has at least."""
+
 _FULL = (errno.ENOSPC, errno.EFBIG, errno.EDQUOT)
 
 FORMATS: dict[str, Callable[[BinaryIO, Any], Any]] = {
@@ -40,6 +41,40 @@ FORMATS: dict[str, Callable[[BinaryIO, Any], Any]] = {
     ".csv": _csv,
 }
 """The writers, by the endings of files."""
+
+
+class _ParquetWriter:
+    """A writer of Parquet whose row groups are of several batches, where these are small.
+
+    A reader pays for each row group, by its statistics and by a request for each column.
+    """
+
+    def __init__(self, stream: BinaryIO, schema: Any) -> None:
+        from pyarrow import parquet
+
+        self._writer = parquet.ParquetWriter(stream, schema)
+        self._schema, self._held = schema, list[Any]()
+
+    def __enter__(self) -> _ParquetWriter:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *error: object) -> None:
+        try:
+            if kind is None:
+                self._flush()
+        finally:
+            self._writer.close()
+
+    def write_batch(self, batch: Any) -> None:
+        self._held.append(batch)
+        rows = sum(held.num_rows for held in self._held)
+        if rows >= GROUP_ROWS or sum(held.nbytes for held in self._held) >= GROUP_BYTES:
+            self._flush()
+
+    def _flush(self) -> None:
+        if self._held:
+            self._writer.write_table(arrow().Table.from_batches(self._held, self._schema))
+            self._held.clear()
 
 
 class _CsvWriter:

@@ -125,6 +125,20 @@ def test_index_and_explain(run, store):
     assert "zones of run" in run("query", store, "run > 8", "--explain")
 
 
+@pytest.mark.parametrize(
+    ("rows", "nbytes", "groups"), [(7, 1 << 20, 2), (100, 1, 3), (100, 1 << 20, 1)]
+)
+def test_row_groups_are_of_several_small_ranges(run, store, monkeypatch, rows, nbytes, groups):
+    from dosna.query import planning
+
+    monkeypatch.setattr(planning, "LEAST_ROWS", 1)
+    monkeypatch.setattr(output, "GROUP_ROWS", rows)
+    monkeypatch.setattr(output, "GROUP_BYTES", nbytes)
+    run("query", store, "--to", "a.parquet")
+    assert parquet.ParquetFile("a.parquet").num_row_groups == groups
+    assert parquet.read_table("a.parquet")["run"].to_pylist() == list(range(10))
+
+
 ENDED = {
     signal.SIGINT: (130, "interrupted", ["store"]),
     signal.SIGTERM: (143, "terminated", ["store"]),
