@@ -9,16 +9,17 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import sqlalchemy as sa
 
+from dosna.pilot.affinity import Input, Label
 from dosna.pilot.crew import Agent, Crew
 from dosna.pilot.descriptions import ComputeUnitDescription
 from dosna.pilot.inputs import Blocked, Doomed, Inputs
 from dosna.pilot.ledger import Ledger
-from dosna.pilot.placement import Label, Needs, Site, plan
+from dosna.pilot.planned import MOST, Planned, freest
 from dosna.pilot.session import Session
 from dosna.pilot.states import State
 from dosna.pilot.store import TABLES
@@ -53,6 +54,7 @@ class Scheduler:
         self._sweep_at = 0.0
         self.labels: dict[str, Label] = {}
         """Of the pilots."""
+        self._planned = Planned(session, self.labels, self._needed)
         self.ledger = Ledger(session, self.look_again_at)
 
     def look_again_at(self, number: int) -> None:
@@ -68,11 +70,12 @@ class Scheduler:
     def forget(self, unit: str) -> None:
         """Leave out a unit that was canceled."""
         self._page = deque(row for row in self._page if row["id"] != unit)
+        self._planned.forget(unit)
 
     def assign(self) -> None:
         """Give units to agents that have room, write it down, and tell the agents."""
         self.ledger.flush()  # what ended makes room, and what is run again waits
-        told: list[tuple[Agent, dict[str, Any]]] = []
+        told = self._give_planned()
         pages = 0
         while room := sum(agent.room for agent in self._crew.agents.values()):
             if not self._page:
@@ -81,6 +84,7 @@ class Scheduler:
                     break
             rows = [self._page.popleft() for _ in range(min(room, len(self._page)))]
             told += self._place(rows)
+        told += self._give_planned()
         if self.ledger.flush():
             for agent, message in told:
                 agent.send(kind="run", **message)
@@ -103,56 +107,41 @@ class Scheduler:
 
     def _place(self, rows: list[dict[str, Any]]) -> list[tuple[Agent, dict[str, Any]]]:
         told = []
-        waiting: list[tuple[dict[str, Any], Needs]] = []
         for row in rows:
             unit = ComputeUnitDescription.of(row["description"])
-            label = Label(unit.affinity_datacenter_label, unit.affinity_machine_label)
-            try:
-                inputs = self._inputs.needed(unit, row["number"])
-            except Blocked:
+            labels = unit.affinity_datacenter_label or unit.affinity_machine_label
+            has_choice = bool(unit.input_data or labels)
+            if has_choice and (len(self._planned) >= MOST or row["id"] in self._planned):
                 continue
-            except Doomed as error:
-                values = {"state": str(State.Failed), "reason": str(error)}
-                self.ledger.change("compute_units", row["id"], **values)
+            inputs = self._needed(row, unit)
+            if inputs is None:
                 continue
-            if inputs or label != Label():
-                needs = Needs(row["id"], tuple(inputs), label, unit.number_of_processes)
-                waiting.append((row, needs))
+            if has_choice:
+                self._planned.add(row, unit, inputs)
                 continue
-            agent = self._freest(unit.number_of_processes, self._crew.agents.values())
+            agent = freest(unit.number_of_processes, self._crew.agents.values())
             if agent is not None:
                 told += self._give(agent, row, unit, "it needs nothing that is elsewhere")
-        return told + (self._place_by_affinity(waiting) if waiting else [])
-
-    def _place_by_affinity(
-        self, waiting: list[tuple[dict[str, Any], Needs]]
-    ) -> list[tuple[Agent, dict[str, Any]]]:
-        pilots: dict[str, list[Agent]] = {}
-        for agent in self._crew.agents.values():
-            if agent.writer is not None and not agent.is_draining:
-                pilots.setdefault(agent.pilot, []).append(agent)
-        sites = [
-            Site(pilot, self.labels.get(pilot, Label()), sum(agent.slots for agent in agents))
-            for pilot, agents in pilots.items()
-        ]
-        queued = {
-            pilot: sum(agent.occupied for agent in agents) for pilot, agents in pilots.items()
-        }
-        told = []
-        placements = plan([needs for _, needs in waiting], sites, queued) if sites else []
-        for (row, _), placement in zip(waiting, placements, strict=False):
-            if placement is None:
-                continue
-            unit = ComputeUnitDescription.of(row["description"])
-            chosen = self._freest(unit.number_of_processes, pilots[placement.site])
-            if chosen is not None:
-                told += self._give(chosen, row, unit, placement.reason)
         return told
 
-    def _freest(self, slots: int, agents: Iterable[Agent]) -> Agent | None:
-        """Return the agent with the most room of those that have enough processors."""
-        able = [agent for agent in agents if agent.slots >= slots and agent.room >= slots]
-        return min(able, key=lambda agent: agent.occupied / agent.slots, default=None)
+    def _needed(self, row: Mapping[str, Any], unit: ComputeUnitDescription) -> list[Input] | None:
+        """Return the inputs of a unit, or None if it cannot run now."""
+        try:
+            return self._inputs.needed(unit, row["number"])
+        except Blocked:
+            return None
+        except Doomed as error:
+            values = {"state": str(State.Failed), "reason": str(error)}
+            self.ledger.change("compute_units", row["id"], **values)
+            return None
+
+    def _give_planned(self) -> list[tuple[Agent, dict[str, Any]]]:
+        told: list[tuple[Agent, dict[str, Any]]] = []
+        if self._planned:
+            self._planned.give(
+                self._crew.agents.values(), lambda *unit: told.extend(self._give(*unit))
+            )
+        return told
 
     def _give(
         self, agent: Agent, row: Mapping[str, Any], unit: ComputeUnitDescription, placement: str

@@ -93,6 +93,11 @@ class Mover:
             unit = self._units.setdefault(data_unit, threading.Lock())
         self._pool.submit(self._run, replica, unit)
 
+    def is_moving(self, replica: str) -> bool:
+        """Return True if this process works on a replica, or will."""
+        with self._lock:
+            return replica in self._started
+
     def _run(self, replica: str, unit: threading.Lock) -> None:
         data_unit, _, pilot_data = replica.partition("/")
         session = self._session

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from pilot.data.conftest import sftp
-from support import require
+from support import require, wait_until
 
 if TYPE_CHECKING:
     from services import Sshd
@@ -51,3 +53,83 @@ def test_a_text_is_staged_and_its_output_comes_back(
     assert (tmp_path / "results" / "stdout.txt").read_text() == "Hello World\n"
     assert (tmp_path / "results" / "stderr.txt").read_text() == ""
     assert sorted(output.list()) == ["stderr.txt", "stdout.txt"]
+
+
+@pytest.fixture
+def two_sites(
+    room: Any, start_sshd: Callable[..., AbstractContextManager[Sshd]], tmp_path: Path
+) -> Iterator[dict[str, Any]]:
+    """Give two places, each of an SSH server of its own beside a pilot, by their labels."""
+    require("sshfs")
+    from dosna.pilot import PilotDataService
+
+    storing = PilotDataService(room.url)
+    places = {}
+    with ExitStack() as stack:
+        for number, site in enumerate(("didcot", "hamburg"), 1):
+            sshd = stack.enter_context(start_sshd(f"127.0.0.{number}"))
+            here = {"affinity_datacenter_label": f"{site}/centre", "affinity_machine_label": site}
+            places[site] = storing.create_pilot({**sftp(sshd, tmp_path / site), **here})
+            pilot = room.pilot(**here)
+            wait_until(lambda pilot=pilot: pilot.get_state() == "Running")
+        room.sites = {row["id"]: label(row) for row in room.pilots._session.store.rows("pilots")}
+        yield places
+        room.pilots.cancel()
+
+
+def label(row: dict[str, Any]) -> str:
+    return str(row["description"]["affinity_machine_label"])
+
+
+def test_units_of_two_sites_run_where_their_data_are(
+    room: Any, two_sites: dict[str, Any], make_files: Callable[..., list[str]]
+) -> None:
+    size = 1 << 20
+    homes: list[tuple[str, Any]] = []
+    for number in range(8):
+        site = ("didcot", "hamburg")[number % 2]
+        files = make_files(**{f"in{number}": os.urandom(size)})
+        homes.append((site, two_sites[site].submit_data_unit({"file_urls": files})))
+    for _, data in homes:
+        assert data.wait(timeout=100) == "Running", data.get_details()
+    described = [
+        {
+            "executable": "/usr/bin/wc",
+            "arguments": ["-c", f"in{number % 8}"],
+            "input_data": [homes[number % 8][1].get_url()],
+        }
+        for number in range(40)
+    ]
+    units = room.units.submit_compute_units(described)
+    assert room.units.wait(timeout=200)
+    moved = 0
+    for number, unit in enumerate(units):
+        details = unit.get_details()
+        assert details["state"] == "Done", details
+        assert details["placement"]
+        site, _ = homes[number % 8]
+        moved += size * (room.sites[details["pilot"]] != site)
+    at_random = size * len(units) / 2
+    assert moved <= 0.3 * at_random
+
+
+def test_what_many_read_is_replicated_once(
+    room: Any, two_sites: dict[str, Any], make_files: Callable[..., list[str]]
+) -> None:
+    (path,) = make_files(common=b"read by all")
+    data = two_sites["didcot"].submit_data_unit({"file_urls": [path]})
+    assert data.wait(timeout=100) == "Running"
+    # They ask to run where their data are not.
+    described = {
+        "executable": "/bin/cat",
+        "arguments": ["common"],
+        "input_data": [data.get_url()],
+        "affinity_machine_label": "hamburg",
+    }
+    units = room.units.submit_compute_units([described] * 6)
+    assert room.units.wait(timeout=200)
+    for unit in units:
+        assert unit.get_state() == "Done", unit.get_details()
+        assert room.sites[unit.get_details()["pilot"]] == "hamburg"
+    assert len(data.list_pilot_data()) == 2
+    assert "all 11 B of its inputs are there" in units[-1].get_details()["placement"]
