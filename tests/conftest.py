@@ -24,6 +24,7 @@ FAST = [
     "array/test_opening.py",
     "array/test_wrappers.py",
     "backends/hdf5/test_hdf5.py",
+    "backends/http",
     "backends/ram",
     "backends/test_append.py",
     "backends/test_conformance.py",
@@ -40,7 +41,10 @@ FAST = [
     "engines/test_halo.py",
     "io",
     "query/expressions",
+    "serve/test_served.py",
+    "serve/test_zarr.py",
     "sources/test_sources.py",
+    "web",
 ]
 # A test with one of these markers or fixtures is not among them.
 NOT_FAST = {"fault", "serial", "slow"}

@@ -132,9 +132,11 @@ class MadeObjects(ZarrObjects):
         version = dataset.versions([idx])[0]
         if not dataset.has_chunk(idx):
             return None
-        chunk = dataset.padded(idx, dataset.get_chunk_data(idx))
-        parts = self._layout.pipeline.encode(_converted(chunk, self._dtype))
-        data = memoryview(b"".join(parts))
+        chunk = dataset.get_chunk_data(idx)
+        if np.shape(chunk) != self._described.chunk_size:
+            chunk = dataset.padded(idx, chunk)
+        parts = self._layout.pipeline.encode(_converted(np.asarray(chunk), self._dtype))
+        data = memoryview(parts[0] if len(parts) == 1 else b"".join(parts)).cast("B")
         # Versions of files are of clocks that move in steps.
         version = version or hashlib.blake2b(data, digest_size=12).hexdigest()
         version = f"{version}.{crc32c(data):08x}"

@@ -18,10 +18,10 @@ from dosna.web import HANDLERS, Access, Limits, protect
 __all__ = ["ROUTES", "create_app"]
 
 ROUTES: dict[str, str] = {
+    "zarr": "dosna.serve.zarr:routes",
     "h5grove": "dosna.serve.h5grove.routes:routes",
     "page": "dosna.serve.page:routes",
     "trees": "dosna.serve.trees.routes:routes",
-    "zarr": "dosna.serve.zarr:routes",
     "volumes": "dosna.serve.volumes.routes:routes",
 }
 """The functions ``routes(served)`` of all parts, by the part's name: ``"module:function"``."""

@@ -7,6 +7,7 @@ import re
 import secrets
 from html import escape
 from http.cookies import CookieError, SimpleCookie
+from typing import Any
 from urllib.parse import parse_qsl, quote, urlencode
 
 from starlette.datastructures import Headers, MutableHeaders
@@ -24,6 +25,9 @@ STOP = "dosna.stop"
 """The key of the scope of a request with its `Stop`."""
 
 _SAFE = ("GET", "HEAD")
+_UNWATCHED = 0.05
+"""Seconds after which it is watched whether the client has gone."""
+
 _PORT = re.compile(r":\d{1,5}$")
 _READABLE = ["ETag", "Content-Range", "Content-Length", "Accept-Ranges"]
 
@@ -208,17 +212,20 @@ class _Answer:
         self.begun = self.gone = self.done = False
         self._asked = False
         self._time: asyncio.Timeout | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._task: asyncio.Task[Any] | None = None
+        self._watching: asyncio.Task[None] | None = None
 
     async def run(self, app: ASGIApp) -> None:
         """Run the application until it has answered, the client has gone or time is over."""
-        watched = self._scope["method"] in _SAFE
-        task = asyncio.ensure_future(
-            app(self._scope, self._nothing if watched else self._receive, self._pass)
-        )
-        watch = asyncio.ensure_future(self._watch(task)) if watched else None
+        safe = self._scope["method"] in _SAFE
+        if safe:
+            self._task = asyncio.current_task()
+            # Most answers are there before it would be worth while to watch the client.
+            self._timer = asyncio.get_running_loop().call_later(_UNWATCHED, self._begin_to_watch)
         try:
             async with asyncio.timeout(self._limits.seconds) as self._time:
-                await task
+                await app(self._scope, self._nothing if safe else self._receive, self._pass)
         except TimeoutError:
             if self._time is None or not self._time.expired():
                 raise
@@ -228,12 +235,13 @@ class _Answer:
             ) from None
         except asyncio.CancelledError:
             self._scope[STOP].set("the client has gone, or the server ends")
-            if not self.gone and not self.done:
+            if not self.gone:
                 raise
         finally:
-            task.cancel()
-            if watch is not None:
-                watch.cancel()
+            if self._timer is not None:
+                self._timer.cancel()
+            if self._watching is not None:
+                self._watching.cancel()
 
     async def _pass(self, message: Message) -> None:
         if self.done:
@@ -263,10 +271,13 @@ class _Answer:
         await asyncio.get_running_loop().create_future()
         raise AssertionError
 
-    async def _watch(self, task: asyncio.Future[None]) -> None:
+    def _begin_to_watch(self) -> None:
+        self._watching = asyncio.ensure_future(self._watch())
+
+    async def _watch(self) -> None:
         while (await self._receive())["type"] != "http.disconnect":
             pass
-        if not self.done:
+        if not self.done and self._task is not None:
             self.gone = True
             self._scope[STOP].set("the client has gone")
-            task.cancel()
+            self._task.cancel()

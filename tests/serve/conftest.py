@@ -34,7 +34,10 @@ def stand_in_backend():
     return "sage-served"
 
 
-@pytest.fixture(params=["ram", "hdf5", "file", "s3", "sage", "ceph"], scope="module")
+SERVICES = [pytest.param(name, marks=pytest.mark.slow) for name in ("s3", "sage", "ceph")]
+
+
+@pytest.fixture(params=["ram", "hdf5", "file", *SERVICES], scope="module")
 def con(request, tmp_path_factory):
     """Give a connection with the arrays, of each backend. A test leaves them as they were."""
     backend, name = request.param, f"served-{secrets.token_hex(4)}"

@@ -54,6 +54,7 @@ def test_zarr_reads_the_same_values(server, con):
     equal(part[1:4, ::2, 3], ARRAYS["entry/tomo"][1:4, ::2, 3])
 
 
+@pytest.mark.slow
 def test_xarray_reads_a_group(server, con):
     xarray = require("xarray")
     require("fsspec")

@@ -9,7 +9,10 @@ from dosna.cli.console import Console
 from dosna.cli.options import add_command
 from dosna.cli.places import connected
 
-__all__ = ["add", "add_server"]
+__all__ = ["CACHE", "add", "add_server"]
+
+CACHE = "256 MiB"
+"""Decoded chunks to keep, because slices next to each other are in the same ones."""
 
 _SERVE = """\
 Serve the datasets of a URL over HTTP, read-only, until Ctrl-C: as Zarr for other programs, and
@@ -61,7 +64,7 @@ def add_server(command: argparse.ArgumentParser) -> None:
 
 def serve(arguments: argparse.Namespace, console: Console) -> int:
     """Serve datasets until Ctrl-C."""
-    with connected(arguments.url, arguments) as (con, name):
+    with connected(arguments.url, arguments, cache=CACHE) as (con, name):
         server = con.serve(
             name,
             port=arguments.port,
@@ -71,6 +74,6 @@ def serve(arguments: argparse.Namespace, console: Console) -> int:
         )
         console.remark(server.open_to)
         console.say(server.url)
-        console.give({"url": server.url, "root": server.root, "zarr": f"{server.root}/zarr/"})
+        console.give({"url": server.url, "root": server.root, "zarr": f"{server.root}/zarr"})
         server.run()
     return 0

@@ -14,15 +14,12 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from dosna.cli.commands.serving import add_server
+from dosna.cli.commands.serving import CACHE, add_server
 from dosna.cli.console import Console
 from dosna.cli.options import add_command
 from dosna.cli.places import connected
 
 __all__ = ["add", "has_browser", "hidden"]
-
-_CACHE = "256 MiB"
-"""Decoded chunks to keep, because slices next to each other are in the same ones."""
 
 _VIEW = """\
 Show the datasets of a URL in the browser: volumes, images, lines, tables, text and attributes.
@@ -52,7 +49,7 @@ def add(commands: Any) -> None:
 
 def view(arguments: argparse.Namespace, console: Console) -> int:
     """Serve the page until Ctrl-C."""
-    with connected(arguments.url, arguments, cache=_CACHE) as (con, name):
+    with connected(arguments.url, arguments, cache=CACHE) as (con, name):
         server = con.serve(
             name,
             port=arguments.port,
