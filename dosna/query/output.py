@@ -54,6 +54,7 @@ class _ParquetWriter:
 
         self._writer = parquet.ParquetWriter(stream, schema)
         self._schema, self._held = schema, list[Any]()
+        self._rows = self._nbytes = 0
 
     def __enter__(self) -> _ParquetWriter:
         return self
@@ -67,14 +68,16 @@ class _ParquetWriter:
 
     def write_batch(self, batch: Any) -> None:
         self._held.append(batch)
-        rows = sum(held.num_rows for held in self._held)
-        if rows >= GROUP_ROWS or sum(held.nbytes for held in self._held) >= GROUP_BYTES:
+        self._rows += batch.num_rows
+        self._nbytes += batch.nbytes
+        if self._rows >= GROUP_ROWS or self._nbytes >= GROUP_BYTES:
             self._flush()
 
     def _flush(self) -> None:
         if self._held:
             self._writer.write_table(arrow().Table.from_batches(self._held, self._schema))
             self._held.clear()
+            self._rows = self._nbytes = 0
 
 
 class _CsvWriter:

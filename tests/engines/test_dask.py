@@ -179,6 +179,49 @@ def test_a_million_tasks_are_few_batches():
     assert len(counts) < 3000
 
 
+@pytest.mark.parametrize("reached", [True, False])
+def test_results_come_from_the_workers(cluster, client, monkeypatch, reached):
+    from dosna.engines.dask import cluster as module
+
+    if not reached:  # as behind a gateway, where only the scheduler reaches them
+        monkeypatch.setattr(module, "_is_reached", lambda *_: False)
+    for name in "ab":
+        cluster.worker(name)
+    cluster.await_workers(client, 2)
+    runner = registry.get("dask").runner(client=client)
+    found = runner.spread(lambda tasks: [bytes([n]) * 10_000 for n in tasks], range(200))
+    assert sorted(part[:1] for parts in found for part in parts) == [
+        bytes([n]) for n in range(200)
+    ]
+    gathers = [event for _, event in client.get_events("all") if event.get("action") == "gather"]
+    assert bool(gathers) != reached
+
+
+def test_a_slow_store_holds_workers_and_caller_back(tmp_path):
+    count, mib = 128, 1 << 20
+
+    def peak():
+        import resource
+
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss << 10
+
+    with (
+        dn.Connection(
+            str(tmp_path), backend="folder", engine="dask", engine_kw=LOCAL, seconds=0.05
+        ) as con,
+        local_client() as client,
+    ):
+        con.create_dataset("few", (8, mib), "u1", 1, chunk_size=(1, mib)).map(np.negative, "warm")
+        ds = con.create_dataset("a", (count, mib), "u1", 1, chunk_size=(1, mib))
+        before = {"caller": peak(), **client.run(peak)}
+        ds.map(np.negative, "b")
+        after = {"caller": peak(), **client.run(peak)}
+        # None has many more chunks in its memory than it works on at a time.
+        grown = {name: after[name] - before[name] for name in before}
+        assert max(grown.values()) < count * mib // 3, grown
+        assert con["b"][-1, -1] == 255
+
+
 @pytest.mark.parametrize("known_by", [None, "127.0.0.1", "localhost"])
 def test_calls_within_tasks_of_the_user_do_not_wait_for_themselves(
     cluster, client, connect, known_by

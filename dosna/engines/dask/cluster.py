@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 from distributed import Client, get_client, get_worker, rejoin, secede
 
@@ -29,12 +29,23 @@ _PACKAGES = ("dosna", "numpy", "distributed", "cloudpickle")
 # Sent as text: a worker without dosna can run it, and one of another Python reads no bytecode.
 _CALL = "exec(source, scope) or scope['probe'](packages)"
 
+_REACH_SECONDS = 5.0
+"""For a network that drops what is not allowed."""
+
 _clients: dict[str, Client] = {}
 """Clients of this process by the address of their scheduler, or by `_local_key`."""
-_checked: dict[str, dict[str, tuple[str, str]]] = {}
-"""Identifiers and host names of workers that were checked, by scheduler and address."""
+_checked: dict[str, dict[str, _Known]] = {}
+"""What is known of workers that were checked, by scheduler and address."""
 _lock = threading.RLock()
 _checked_lock = threading.Lock()
+
+
+class _Known(NamedTuple):
+    """The identifier of a worker's process, its host's name, and whether it can be reached."""
+
+    process: str
+    host: str
+    direct: bool
 
 
 @dataclass(frozen=True)
@@ -49,6 +60,8 @@ class Worker:
     """False while it begins no further task."""
     labels: frozenset[str] = frozenset()
     """Names by which a store may know the worker's place: its name, its hosts, its resources."""
+    direct: bool = False
+    """True if this process reaches the worker, and not only the scheduler does."""
 
 
 def register(client: Any) -> str:
@@ -198,12 +211,13 @@ def workers_of(client: Client, seconds: float) -> dict[str, Worker]:
     for address, about in present.items():
         if address not in known:
             continue
-        process, host_name = known[address]
+        process, host_name, direct = known[address]
         labels = {str(about["name"]), about["host"], host_name}
         labels |= {name.removeprefix("host-") for name in about.get("resources") or {}}
         name, threads = str(about["name"]), max(1, about["nthreads"])
         ready = about.get("status", "running") == "running"
-        found[address] = Worker(address, process, name, threads, ready, frozenset(labels))
+        placed = frozenset(labels)
+        found[address] = Worker(address, process, name, threads, ready, placed, direct)
     return found
 
 
@@ -215,17 +229,15 @@ def doubt(client: Client, address: str) -> None:
             known.pop(address, None)
 
 
-def _known_to(client: Client) -> dict[str, tuple[str, str]]:
+def _known_to(client: Client) -> dict[str, _Known]:
     if client.scheduler is None:
         raise OSError("its client was closed")
     with _checked_lock:
         return _checked.setdefault(client.scheduler.address, {})
 
 
-def _check(
-    client: Client, workers: Mapping[str, Any], seconds: float
-) -> dict[str, tuple[str, str]]:
-    """Return the identifier and the host's name of each worker, or raise WorkerError."""
+def _check(client: Client, workers: Mapping[str, Any], seconds: float) -> dict[str, _Known]:
+    """Return what is known of each worker, or raise WorkerError."""
     mine = _versions_here()
     answers = _ask(client, list(workers), seconds)
     # One that has left meanwhile is not needed.
@@ -242,7 +254,7 @@ def _check(
         if isinstance(answer, BaseException):
             faults.append(f"{called} cannot be asked for its versions: {answer!r}")
             continue
-        host, theirs, process, trouble = answer
+        (host, theirs, process, trouble), direct = answer
         differing = [
             f"{name} {theirs.get(name)}, here {version}"
             for name, version in mine.items()
@@ -252,7 +264,7 @@ def _check(
             faults.append(f"{called} of {host} cannot import dosna: {trouble}")
         elif differing:
             faults.append(f"{called} of {host} has {', '.join(differing)}")
-        found[address] = (process, host)
+        found[address] = _Known(process, host, direct)
     if faults:
         raise WorkerError(
             "workers of the Dask cluster cannot work for this process: "
@@ -274,6 +286,19 @@ def _check_scheduler(client: Client, seconds: float) -> None:
         raise WorkerError(
             f"{called} has dosna {theirs['dosna']}, here {here}: install the same version there"
         )
+
+
+def _is_reached(client: Client, address: str) -> bool:
+    """Return True if this process can connect to a worker, as others of its network can."""
+
+    async def connect() -> None:
+        client.rpc.reuse(address, await client.rpc.connect(address, timeout=_REACH_SECONDS))
+
+    try:
+        client.sync(connect, callback_timeout=2 * _REACH_SECONDS)
+    except Exception:
+        return False
+    return True
 
 
 def _question() -> dict[str, Any]:
@@ -308,7 +333,9 @@ def _ask(client: Client, addresses: list[str], seconds: float) -> dict[str, Any]
     def ask(address: str) -> None:
         try:
             found = client.run(eval, _CALL, question, workers=[address], on_error="return")
-            answers[address] = found[address]
+            answer = found[address]
+            failed = isinstance(answer, BaseException)
+            answers[address] = answer if failed else (answer, _is_reached(client, address))
         except Exception as error:
             answers[address] = error
 

@@ -128,6 +128,7 @@ class Call:
         self._number = 0
         self._of_work: BaseException | None = None
         self._address = client.scheduler.address
+        self._workers: dict[str, Worker] = {}
         self._looked = self._seen = self._revived = time.monotonic()
 
     def run(self) -> list[Any]:
@@ -302,7 +303,8 @@ class Call:
 
     def _gather(self, futures: dict[str, Future]) -> dict[str, Outcome]:
         try:
-            outcomes: dict[str, Outcome] = self.client.gather(futures, errors="skip")
+            direct = all(worker.direct for worker in self._workers.values())
+            outcomes: dict[str, Outcome] = self.client.gather(futures, "skip", direct)
         except Exception:
             # Each future tells what became of it.
             return {}
