@@ -14,6 +14,8 @@ from support import require
 
 import dosna as dn
 from dosna import errors
+from dosna.columns import find_trees
+from dosna.serve.trees.describing import describe
 from dosna.serve.trees.filling import HistogramRequest, Variable, fill_histogram
 from dosna.serve.trees.histogram import Axis, Extremes, Histogram, Moments
 
@@ -193,6 +195,26 @@ def test_memory_is_bounded(tmp_path):
             tracemalloc.stop()
         assert found.counts.sum() == len(rows)
         assert peak < rows.nbytes
+
+
+def test_branches_of_a_root_file():
+    """Names with slashes and points, records in lists, and lists of lists."""
+    require("uproot")
+    data = require("skhep_testdata")
+    with dn.Connection(secrets.token_hex(8), backend="ram", engine="cpu") as con:
+        con.ingest(data.data_path("uproot-issue407.root"), on_error="skip")
+        counted = 0
+        for name, tree in find_trees(con).items():
+            for branch in describe(name, tree)["branches"]:
+                for one in [branch, *branch.get("fields", ())]:
+                    if one["kind"] not in ("flat", "list", "nested"):
+                        continue
+                    text = one["expression"]
+                    found = fill_histogram(con, HistogramRequest(name, (Variable(text),)))
+                    values = con.query(name, None, [f"x = {text}"]).to_awkward().x
+                    assert found.entries == ak.count(values, axis=None)
+                    counted += 1
+        assert counted > 100
 
 
 @pytest.mark.parametrize(

@@ -31,7 +31,9 @@ ARRAYS = {
     "run": np.arange(500) // 100,
     "x": np.linspace(0, 1, 500),
     "pt": [[float(n)] * (n % 3) for n in range(500)],
-    "jet": ak.Array([{"eta": n / 10, "tags": ["b"] * (n % 2)} for n in range(500)]),
+    "jet/": ak.Array(
+        [{"eta": n / 10, "tags": ["b"] * (n % 2), "at": {"x": n}} for n in range(500)]
+    ),
     "a b": np.where(np.arange(500) == 3, np.nan, 2.0**60),
     "id": np.arange(500) + (1 << 60),
     "hits": [[[1, 2]] * (n % 2) for n in range(500)],
@@ -69,7 +71,12 @@ def test_trees_and_their_branches(con, ask):
         "flat", "flat", "list", "record", "flat", "flat", "nested", "text",
     ]  # fmt: skip
     assert branches["pt"]["type"] == "var * float64"
-    assert branches["jet"]["fields"] == ["eta", "tags"]
+    assert [[*one.values()] for one in branches["jet/"]["fields"]] == [
+        ["eta", "`jet/.eta`", "flat"],
+        ["tags", "`jet/.tags`", "text"],
+        ["at", "`jet/.at`", "record"],
+        ["at.x", "`jet/.at.x`", "flat"],
+    ]
     assert branches["a b"]["expression"] == "`a b`"
 
 
@@ -93,7 +100,13 @@ def test_a_histogram_is_json_events_and_a_picture(ask):
 
 
 def test_fields_and_odd_names(ask):
-    for text, count in (("jet.eta", 500), ("`a b`", 500), ("a b", 500), ("hits", 1000 // 2)):
+    for text, count in (
+        ("`jet/.eta`", 500),
+        ("`jet/.at.x`", 500),
+        ("`a b`", 500),
+        ("a b", 500),
+        ("hits", 1000 // 2),
+    ):
         found = ask("/trees/histogram", tree="a/Events", x=text).json()
         assert found["metadata"]["entries"] == count
     limits = ask("/trees/histogram", tree="a/Events", x="x", xmin="0.25", xmax="0.75").json()
@@ -163,7 +176,7 @@ def test_entries(ask):
     assert len(every["columns"]) == 8
     row = dict(zip(every["columns"], every["rows"][0], strict=True))
     assert (row["id"], row["name"]) == (str((1 << 60) + 499), "<i>")
-    assert row["jet"] == {"eta": 49.9, "tags": ["b"]}
+    assert row["jet/"] == {"eta": 49.9, "tags": ["b"], "at": {"x": 499}}
     assert every["next"] is None
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from dosna.columns.description import Branch, Tree, find_trees, get_tree
@@ -66,7 +66,7 @@ def describe(name: str, tree: Tree) -> dict[str, Any]:
 
 
 def _branch(branch: Branch) -> dict[str, Any]:
-    kind, fields = _kind_of(branch.form)
+    kind, record = _kind_of(branch.form)
     found: dict[str, Any] = {
         "name": branch.name,
         "expression": quoted(branch.name),
@@ -75,28 +75,41 @@ def _branch(branch: Branch) -> dict[str, Any]:
         "title": branch.title,
         "kind": kind,
     }
-    if fields:
-        found["fields"] = fields
+    if record is not None:
+        found["fields"] = list(_fields(branch.name, record))
     return found
 
 
-def _kind_of(form: Mapping[str, Any] | str) -> tuple[str, list[str]]:
-    """Return flat, list, nested, record, text or other for a form; and the fields of records."""
+def _fields(above: str, record: Mapping[str, Any]) -> Iterator[dict[str, str]]:
+    """Yield the fields of records, and those of records in them, as far as they have names."""
+    for field, form in zip(record["fields"] or (), record["contents"], strict=False):
+        # The language takes what is behind a point for the name of a field.
+        if "." in field or not field:
+            continue
+        name = f"{above}.{field}"
+        kind, inner = _kind_of(form)
+        yield {"name": field, "expression": quoted(name), "kind": kind}
+        if inner is not None:
+            yield from ({**one, "name": f"{field}.{one['name']}"} for one in _fields(name, inner))
+
+
+def _kind_of(form: Mapping[str, Any] | str) -> tuple[str, Mapping[str, Any] | None]:
+    """Return flat, list, nested, record, text or other for a form; and the form of records."""
     lists = 0
     while not isinstance(form, str):
         if (form.get("parameters") or {}).get("__array__") in ("string", "bytestring"):
-            return "text", []
+            return "text", None
         kind = form["class"]
         if kind == "RecordArray":
-            return "record", [str(field) for field in form["fields"] or ()]
+            return "record", form
         if kind == "NumpyArray":
             lists += len(form.get("inner_shape", ()))
             break
         if kind in ("UnionArray", "EmptyArray"):
-            return "other", []
+            return "other", None
         lists += kind in ("ListOffsetArray", "ListArray", "RegularArray")
         form = form["content"]
-    return ("flat", "list", "nested")[min(lists, 2)], []
+    return ("flat", "list", "nested")[min(lists, 2)], None
 
 
 def quoted(name: str) -> str:

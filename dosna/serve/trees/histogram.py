@@ -162,8 +162,10 @@ class Moments:
         """Return the moments of values."""
         if not len(values):
             return cls()
-        mean = float(values.mean())
-        return cls(len(values), mean, float(np.square(values - mean).sum()))
+        # Those of very large values are infinite.
+        with np.errstate(over="ignore", invalid="ignore"):
+            mean = float(values.mean())
+            return cls(len(values), mean, float(np.square(values - mean).sum()))
 
     def merge(self, other: Moments) -> None:
         """Add the values of another part (Chan, Golub, LeVeque 1979)."""

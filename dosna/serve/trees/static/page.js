@@ -81,15 +81,15 @@ function list() {
 
 function row(branch, field) {
   const item = made("li"), button = made("button", undefined, "name");
-  const expression = field === null ? branch.expression : `${branch.expression}.${field}`;
-  const countable = field !== null || ["flat", "list", "nested"].includes(branch.kind);
+  const { expression, kind } = field ?? branch;
+  const countable = ["flat", "list", "nested"].includes(kind);
   button.type = "button";
   button.disabled = !countable;
   button.title = [branch.title, branch.typename, branch.type].filter(Boolean).join("\n");
   button.append(
-    made("span", field === null ? MARKS[branch.kind] : "", "mark"),
-    made("span", field === null ? branch.name : `.${field}`, "label"),
-    made("span", field === null ? branch.type : "", "type"),
+    made("span", field ? "" : MARKS[kind], "mark"),
+    made("span", field ? `.${field.name}` : branch.name, "label"),
+    made("span", field ? "" : branch.type, "type"),
   );
   button.addEventListener("click", () => choose(expression, ""));
   item.dataset.expression = expression;
