@@ -10,7 +10,7 @@ from functools import cache
 from importlib.resources import files
 
 from starlette.requests import Request
-from starlette.responses import JSONResponse, PlainTextResponse, Response
+from starlette.responses import JSONResponse, PlainTextResponse, RedirectResponse, Response
 from starlette.routing import BaseRoute, Route
 
 from dosna.registry import load
@@ -58,11 +58,14 @@ class Link:
         The address, relative to the page; None for a note without one.
     hint : str
         The text that is shown when the pointer is over it.
+    front : bool
+        True to lead there at once, if the server shows nothing but what is selected.
     """
 
     label: str
     href: str | None = None
     hint: str = ""
+    front: bool = False
 
 
 LinksOf = Callable[[Served, str], Iterable[Link]]
@@ -94,6 +97,11 @@ def routes(served: Served) -> Sequence[BaseRoute]:
     links: list[LinksOf] = [load(target) for target in LINKS.values()]
 
     def page(request: Request) -> Response:
+        if not request.query_params:
+            found = (link for make in links for link in make(served, served.below))
+            front = next((link.href for link in found if link.front and link.href), None)
+            if front is not None:
+                return RedirectResponse(front, 303, {"Cache-Control": "no-store"})
         return Response(text, media_type="text/html", headers={"Cache-Control": "no-cache"})
 
     def links_of(request: Request) -> Response:

@@ -195,7 +195,7 @@ def test_selected_entries(ask):
 def test_the_page_and_its_files(ask):
     page = ask("/trees/")
     names = re.findall(r'(?:href|src)="([^":]+)"', page.text)
-    assert set(names) == {"../", "page.css", "page.js"}
+    assert set(names) == {"../?path=/", "page.css", "page.js"}
     for name in ("page.css", "page.js", "plot.js"):
         assert ask(f"/trees/{name}").status_code == 200
     assert "<script>" not in page.text
@@ -210,4 +210,17 @@ def test_links(con):
     assert link.href == "trees/?tree=a%2FEvents&x=pt"
     (link,) = links(served, "a/Events/pt/content")
     assert link.href == "trees/?tree=a%2FEvents"
+    assert not link.front
     assert list(links(served, "other")) == list(links(served, "a")) == []
+
+
+def test_a_tree_that_is_shown_alone_is_the_first_page(con):
+    from dosna.serve.page import routes as page_routes
+
+    for below, first in (("a/Runs", "trees/?tree=a%2FRuns"), ("a", None), ("other", None)):
+        ask = Asking(Starlette(routes=page_routes(Served(con, below))))
+        answer = ask("/")
+        assert (answer.status_code, answer.headers.get("location")) == (
+            (200, None) if first is None else (303, first)
+        )
+        assert ask("/", path="/").status_code == 200

@@ -99,7 +99,8 @@ def links(served: Served, name: str) -> Iterable[Any]:
             address = f"trees/?tree={quote(above, safe='')}"
             if above != name and name[len(above) :].strip("/") in tree.by_name:
                 address += f"&x={quote(name[len(above) :].strip('/'), safe='')}"
-            return [Link("open as a tree", address, "Branches, histograms and entries")]
+            front = above == name == served.below
+            return [Link("open as a tree", address, "Branches, histograms and entries", front)]
         if not above:
             return []
         above = above.rpartition("/")[0]
