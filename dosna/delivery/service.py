@@ -7,6 +7,7 @@ import os
 import shutil
 import threading
 import time
+from concurrent.futures import Future
 from contextlib import ExitStack
 from typing import Any, Self
 
@@ -126,8 +127,8 @@ class Service:
 
     # -- what clients ask for --------------------------------------------------------------
 
-    def submit(self, what: Submitted) -> str | Refused:
-        """Submit a request; return its identifier, or why it is not carried out."""
+    def accept(self, what: Submitted) -> Row | Refused:
+        """Add a request if the limits of its user permit it. It is not carried out yet."""
         open_, nbytes = self._repeated(self.state.requests.usage, what.owner)
         if open_ >= self.settings.running_limit:
             return Refused(
@@ -142,13 +143,16 @@ class Service:
                 "Busy",
             )
         id: str = self._repeated(self.state.requests.add, what)
-        row = self._repeated(self.state.requests.get, id)
-        refused = self._submissions.wait(row)
-        if refused is not None:
-            self._repeated(self.state.requests.delete, id)
-            return refused
-        self._repeated(self.state.requests.answer, id)
-        return id
+        return self._repeated(self.state.requests.get, id)
+
+    def prepare(self, row: Row) -> Future[Refused | None]:
+        """Look the dataset of a request up, transform its first file, and let it run."""
+        return self._submissions.prepare(row)
+
+    def answer(self, row: Row, refused: Refused | None) -> None:
+        """Forget a request that was refused; carry out another one also after a restart."""
+        change = self.state.requests.answer if refused is None else self.state.requests.delete
+        self._repeated(change, row.id)
 
     def cancel(self, id: str) -> None:
         """Cancel a request, none of whose results stays."""

@@ -140,12 +140,14 @@ class Settings:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ConfigurationError(f"{name} must be at least 1, not {value!r}")
-        for folder in self.folders:
-            if os.path.commonpath([folder, self.state]) == folder:
-                raise ConfigurationError(
-                    f"the folder of the state, {self.state}, is in the folder {folder}, which is "
-                    "served: choose another one"
-                )
+        own = [self.state] + [os.path.realpath(p) for p in [self.objects] if p and "://" not in p]
+        for place in own:
+            for folder in self.folders:
+                if os.path.commonpath([folder, place]) == folder:
+                    raise ConfigurationError(
+                        f"{place}, which is for the service's own files, is in the folder "
+                        f"{folder}, which is served: choose another one"
+                    )
 
     @property
     def folders(self) -> tuple[str, ...]:

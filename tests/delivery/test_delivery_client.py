@@ -29,6 +29,7 @@ uproot = require("uproot")
 
 from servicex import dataset, query  # noqa: E402
 from servicex.models import ResultFormat  # noqa: E402
+from servicex.servicex_adapter import AuthorizationError  # noqa: E402
 from servicex.servicex_client import ServiceXClient  # noqa: E402
 
 CUT = [{"treename": "Events", "filter_name": ["Muon_pt", "met", "run"], "cut": "met > 0.5"}]
@@ -77,20 +78,29 @@ def _collect() -> Iterator[None]:
 
 
 @pytest.fixture
-def config(server: str, tmp_path: Path, monkeypatch: Any) -> str:
+def config(server: str, tmp_path: Path, quick: None) -> str:
+    return write_config(tmp_path, server)
+
+
+def write_config(folder: Path, url: str, token: str = "") -> str:
     """Write the client's configuration, and give its path."""
+    path = folder / "servicex.yaml"
+    path.write_text(
+        f"api_endpoints:\n- name: local\n  endpoint: {url}\n"
+        + (f"  token: {token}\n" if token else "")
+        + f"default_endpoint: local\ncache_path: {folder / 'cache'}\n"
+    )
+    return str(path)
+
+
+@pytest.fixture
+def quick(monkeypatch: Any) -> None:
     monkeypatch.delenv("BEARER_TOKEN_FILE", raising=False)
     # The client polls every 5 s, which only takes time.
     patched = servicex.query_core.Query.__init__
     monkeypatch.setattr(
         patched, "__defaults__", tuple(0.1 if d == 5 else d for d in patched.__defaults__)
     )
-    path = tmp_path / "servicex.yaml"
-    path.write_text(
-        f"api_endpoints:\n- name: local\n  endpoint: {server}\n"
-        f"default_endpoint: local\ncache_path: {tmp_path / 'cache'}\n"
-    )
-    return str(path)
 
 
 def deliver(config: str, spec: dict[str, Any], **options: Any) -> dict[str, list[str]]:
@@ -228,6 +238,34 @@ def test_urls_that_are_signed(config: str, paths: list[str]) -> None:
         assert httpx.get(where).status_code == 403
 
 
+@pytest.mark.usefixtures("quick")
+def test_users_have_tokens(serve: Any, paths: list[str], tmp_path: Path) -> None:
+    from dosna.delivery.front.tokens import Tokens
+
+    server = serve(auth="tokens")
+    tokens = Tokens(server.service.settings, server.service.state.users)
+    spec = {
+        "General": {"OutputFormat": "parquet"},
+        "Sample": [
+            {
+                "Name": "mine",
+                "Dataset": dataset.FileList(paths[:2]),
+                "Query": query.UprootRaw(CUT),
+            }
+        ],
+    }
+    config = write_config(tmp_path, server.root, tokens.refresh_token("ada"))
+    assert len(deliver(config, spec)["mine"]) == 2
+    (tmp_path / "bob").mkdir()
+    other = write_config(tmp_path / "bob", server.root, tokens.refresh_token("bob"))
+    for path, count in ((config, 1), (other, 0)):
+        with opened(path) as client:
+            assert len(client.get_transforms()) == count
+    wrong = write_config(tmp_path / "bob", server.root, "a.b.c")
+    with opened(wrong) as client, pytest.raises(AuthorizationError):
+        client.get_transforms()
+
+
 def test_an_error_says_what_exists(config: str, paths: list[str]) -> None:
     spec = {
         "Sample": [
@@ -302,7 +340,10 @@ def test_dosna_ingests_what_is_delivered(config: str, paths: list[str], kind: st
         made = client.generic_query(
             dataset.FileList(paths), query.UprootRaw(CUT), result_format=ResultFormat(kind)
         )
-        con.ingest(made, "muons", polling_interval=0.1)
+        report = con.ingest(made, "muons", polling_interval=0.1)
+        # Again by the request's number: everything is there.
+        again = con.ingest(report.source, "muons", config_path=config, polling_interval=0.1)
+        assert again.present == report.made
         whole = expected(paths)
         runs = con["muons/run" if kind == "parquet" else "muons/Events/run"][...]
         assert sorted(runs) == sorted(whole.run[whole.met > 0.5].tolist())

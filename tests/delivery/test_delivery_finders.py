@@ -113,6 +113,7 @@ def test_settings_that_cannot_be(tree: Path, tmp_path: Path) -> None:
         ({"roots": ()}, "served"),
         ({"roots": (str(tmp_path / "absent"),)}, "folder"),
         ({"state": str(tree / "state")}, "served"),
+        ({"objects": str(tree / "objects")}, "served"),
         ({"auth": "no"}, "auth"),
         ({"bytes_limit": "many"}, "bytes_limit"),
         ({"workers": 0}, "workers"),

@@ -267,6 +267,18 @@ def test_pages_of_other_sites_change_nothing(
         assert client.get("/servicex", headers={"Host": "example.org"}).status_code == 400
 
 
+def test_bodies_are_limited(serve: Any, fake: FakeTransform, monkeypatch: Any) -> None:
+    from dosna.delivery.front import serving
+
+    monkeypatch.setattr(serving, "_MOST_BODY", 1000)
+    with client_of(serve(fake)) as client:
+        for body in ({"content": b"x" * 1001}, {"content": (b"x" * 100 for _ in range(11))}):
+            answer = client.post(URL, headers={"Content-Type": "application/json"}, **body)
+            assert answer.status_code == 413
+            assert "larger" in answer.json()["message"]
+        assert client.get(URL).status_code == 200
+
+
 def test_one_service_uses_a_state(serve: Any, fake: FakeTransform) -> None:
     from dosna.errors import ConfigurationError
 

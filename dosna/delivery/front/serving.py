@@ -5,6 +5,7 @@ from __future__ import annotations
 from urllib.parse import urlsplit
 
 from dosna.delivery.front.app import make_app
+from dosna.delivery.front.bodies import LimitedBodies
 from dosna.delivery.service import Service
 from dosna.errors import ConfigurationError
 from dosna.web import Access, Limits, Server, protect
@@ -12,6 +13,7 @@ from dosna.web.access import is_loopback
 
 __all__ = ["open_server"]
 
+_MOST_BODY = 64 << 20
 _METHODS = ("GET", "HEAD", "POST", "DELETE")
 
 
@@ -43,4 +45,5 @@ def open_server(service: Service) -> Server:
             name = urlsplit(settings.public_url).hostname or ""
             access = Access(access.host, None, (*access.hosts, name), methods=_METHODS)
     limits = Limits(answer_bytes=None, seconds=None)
-    return Server(protect(make_app(service), access, limits), access, settings.port)
+    app = LimitedBodies(make_app(service), _MOST_BODY)
+    return Server(protect(app, access, limits), access, settings.port)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from datetime import UTC, datetime
 from typing import Any
@@ -15,6 +16,7 @@ import dosna
 from dosna.delivery.front.context import FrontOf, User
 from dosna.delivery.front.models import Submission, result_of, status_of
 from dosna.delivery.running.submitting import Refused
+from dosna.delivery.service import Service
 from dosna.delivery.state.requests import Submitted
 from dosna.delivery.transform import FORMATS
 
@@ -28,13 +30,39 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 @router.post("")
-def submit(body: Submission, front: FrontOf, user: User) -> dict[str, str]:
+async def submit(body: Submission, front: FrontOf, user: User) -> dict[str, str]:
     """Submit a request. Its first file is transformed before the answer, if time permits."""
+    service = front.service
+    await run_in_threadpool(_check, body, service)
+    given = None if body.file_list is None else json.dumps(body.file_list)
+    did = body.did or "File List Provided in Request"
+    what = Submitted(
+        user, body.title, did, given, body.selection, body.codegen, body.result_format
+    )
+    row = await run_in_threadpool(service.accept, what)
+    if isinstance(row, Refused):
+        raise HTTPException(429, row.message)
+    # Without a thread: many may wait for their first files at once.
+    prepared = asyncio.wrap_future(service.prepare(row))
+    try:
+        patience = service.settings.preflight_seconds
+        refused = await asyncio.wait_for(asyncio.shield(prepared), patience)
+    except TimeoutError:
+        # It goes on, and the client learns of it by the status.
+        refused = None
+    await run_in_threadpool(service.answer, row, refused)
+    if refused is not None:
+        raise HTTPException(400, refused.message)
+    return {"request_id": row.id}
+
+
+def _check(body: Submission, service: Service) -> None:
+    """Raise an HTTPException for what cannot be asked for."""
     if (body.did is None) == (body.file_list is None):
         raise HTTPException(400, "a request has either a 'did' or a 'file-list'")
     if body.file_list is not None and not body.file_list:
         raise HTTPException(400, "the list of files is empty")
-    codegens = front.service.codegens()
+    codegens = service.codegens()
     if body.codegen not in codegens:
         raise HTTPException(
             400, f"there is no code generator {body.codegen!r}: use {', '.join(codegens)}"
@@ -47,19 +75,11 @@ def submit(body: Submission, front: FrontOf, user: User) -> dict[str, str]:
         raise HTTPException(
             400, f"results go to 'object-store' only, not to {body.result_destination!r}"
         )
-    limit = front.service.settings.files_limit
+    limit = service.settings.files_limit
     if body.file_list is not None and len(body.file_list) > limit:
         raise HTTPException(
             400, f"the request has {len(body.file_list)} files, and the limit is {limit}"
         )
-    given = None if body.file_list is None else json.dumps(body.file_list)
-    did = body.did or "File List Provided in Request"
-    made = front.service.submit(
-        Submitted(user, body.title, did, given, body.selection, body.codegen, body.result_format)
-    )
-    if isinstance(made, Refused):
-        raise HTTPException(429 if made.status == "Busy" else 400, made.message)
-    return {"request_id": made}
 
 
 @router.get("")

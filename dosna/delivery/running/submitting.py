@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import time
 from concurrent.futures import Future, ThreadPoolExecutor
-from concurrent.futures import TimeoutError as NotYet
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -92,15 +91,6 @@ class Submissions:
             The refusal, or None if the request runs.
         """
         return self._pool.submit(self._prepare, row)
-
-    def wait(self, row: Row) -> Refused | None:
-        """Prepare a request as far as the time for a submission lasts."""
-        prepared = self.prepare(row)
-        try:
-            return prepared.result(self._settings.preflight_seconds)
-        except NotYet:
-            # It goes on, and the client learns of it by the status.
-            return None
 
     def _prepare(self, row: Row) -> Refused | None:
         refused: Refused | None
