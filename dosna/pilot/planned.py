@@ -86,6 +86,8 @@ class Planned:
         to: Callable[[Agent, dict[str, Any], ComputeUnitDescription, str], object],
     ) -> None:
         """Give units to agents of their sites that have room."""
+        if not self._units:
+            return
         pilots: dict[str, list[Agent]] = {}
         for agent in agents:
             if agent.writer is not None and not agent.is_draining:

@@ -75,7 +75,8 @@ class Scheduler:
     def assign(self) -> None:
         """Give units to agents that have room, write it down, and tell the agents."""
         self.ledger.flush()  # what ended makes room, and what is run again waits
-        told = self._give_planned()
+        self._tell(self._give_planned())
+        told: list[tuple[Agent, dict[str, Any]]] = []
         pages = 0
         while room := sum(agent.room for agent in self._crew.agents.values()):
             if not self._page:
@@ -84,7 +85,9 @@ class Scheduler:
                     break
             rows = [self._page.popleft() for _ in range(min(room, len(self._page)))]
             told += self._place(rows)
-        told += self._give_planned()
+        self._tell([*told, *self._give_planned()])
+
+    def _tell(self, told: list[tuple[Agent, dict[str, Any]]]) -> None:
         if self.ledger.flush():
             for agent, message in told:
                 agent.send(kind="run", **message)
@@ -137,10 +140,16 @@ class Scheduler:
 
     def _give_planned(self) -> list[tuple[Agent, dict[str, Any]]]:
         told: list[tuple[Agent, dict[str, Any]]] = []
-        if self._planned:
-            self._planned.give(
-                self._crew.agents.values(), lambda *unit: told.extend(self._give(*unit))
-            )
+        given: set[str] = set()
+
+        def give(agent: Agent, row: dict[str, Any], *unit: Any) -> None:
+            given.add(row["id"])
+            told.extend(self._give(agent, row, *unit))
+
+        self._planned.give(self._crew.agents.values(), give)
+        if given:
+            # A page that was read meanwhile has them as units that wait.
+            self._page = deque(row for row in self._page if row["id"] not in given)
         return told
 
     def _give(

@@ -17,7 +17,7 @@ from dosna.errors import (
     SourceNotFoundError,
 )
 from dosna.pilot.data.files import Tell
-from dosna.pilot.data.places import Place
+from dosna.pilot.data.places import Place, Prepared
 
 __all__ = ["DosnaPlace", "deliver", "delivered_name"]
 
@@ -179,7 +179,7 @@ class DosnaPlace(Place):
         if tell is not None:
             tell(os.path.getsize(target))
 
-    def upload(self, source: str, path: str, tell: Tell | None = None) -> None:
+    def prepare(self, source: str, path: str, tell: Tell | None = None) -> Prepared:
         if not path.endswith(SUFFIXES):
             raise RefusedError(
                 f"{path} cannot be kept at {self.shown}: it keeps arrays, which files with the "
@@ -190,6 +190,7 @@ class DosnaPlace(Place):
             con.ingest(source, group + _stem(path), overwrite=True)
         if tell is not None:
             tell(os.path.getsize(source))
+        return self.named(path)
 
     def remove(self, path: str) -> None:
         con, group = self._connect("a")

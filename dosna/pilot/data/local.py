@@ -10,7 +10,7 @@ from contextlib import suppress
 from dosna.errors import SourceNotFoundError
 from dosna.io.files import disk, remove_folder
 from dosna.pilot.data.files import Tell, blocks
-from dosna.pilot.data.places import Place, PlaceUrl
+from dosna.pilot.data.places import Place, PlaceUrl, Prepared
 
 __all__ = ["LocalPlace"]
 
@@ -46,19 +46,27 @@ class LocalPlace(Place):
         with disk(f"copy {self.local_path(path)} to {target}"):
             copy(self.local_path(path), target, tell)
 
-    def upload(self, source: str, path: str, tell: Tell | None = None) -> None:
+    def prepare(self, source: str, path: str, tell: Tell | None = None) -> Prepared:
         target = self.local_path(path)
         folder, name = os.path.split(target)
         part = os.path.join(folder, f".{name}.{secrets.token_hex(4)}.part")
+
+        def commit() -> None:
+            with disk(f"store {target}"):
+                os.replace(part, target)
+
+        def abandon() -> None:
+            with suppress(OSError):
+                os.unlink(part)
+
         with disk(f"store {target}"):
             os.makedirs(folder, exist_ok=True)
             try:
                 copy(source, part, tell, durable=True)
-                os.replace(part, target)
             except BaseException:
-                with suppress(OSError):
-                    os.unlink(part)
+                abandon()
                 raise
+        return Prepared(commit, abandon)
 
     def remove(self, path: str) -> None:
         target = self.local_path(path)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import unquote, urlsplit
@@ -12,7 +12,7 @@ from urllib.parse import unquote, urlsplit
 from dosna.errors import ConfigurationError, DosnaError, ReadOnlyError, StorageError
 from dosna.pilot.data.files import Tell
 
-__all__ = ["Place", "PlaceUrl", "open_place", "place_url"]
+__all__ = ["Place", "PlaceUrl", "Prepared", "open_place", "place_url"]
 
 FSSPEC = ("ssh", "sftp", "http", "https", "irods", "gs", "swift")
 S3 = ("s3", "walrus", "gs", "swift")
@@ -77,6 +77,25 @@ def place_url(text: str) -> PlaceUrl:
     )
 
 
+@dataclass(frozen=True)
+class Prepared:
+    """A file that is at a place.
+
+    Parameters
+    ----------
+    commit : callable
+        A function that gives it its name.
+    abandon : callable
+        A function that removes it again.
+    is_named : bool
+        Whether it has its name already, so that one that was there before is gone.
+    """
+
+    commit: Callable[[], object]
+    abandon: Callable[[], object]
+    is_named: bool = False
+
+
 class Place(ABC):
     """A store of files by path. Every method may be called by several threads.
 
@@ -116,8 +135,17 @@ class Place(ABC):
         """Write a file into a new local one."""
 
     @abstractmethod
+    def prepare(self, source: str, path: str, tell: Tell | None = None) -> Prepared:
+        """Bring a local file to the place, to be seen when all is there."""
+
     def upload(self, source: str, path: str, tell: Tell | None = None) -> None:
         """Store a local file, whole or not at all."""
+        prepared = self.prepare(source, path, tell)
+        try:
+            prepared.commit()
+        except BaseException:
+            prepared.abandon()
+            raise
 
     @abstractmethod
     def remove(self, path: str) -> None:
@@ -133,6 +161,10 @@ class Place(ABC):
 
     def close(self) -> None:  # noqa: B027  not every place has connections
         """Close the connections."""
+
+    def named(self, path: str) -> Prepared:
+        """Return a file that had its name at once, for `prepare`."""
+        return Prepared(lambda: None, lambda: self.remove(path), is_named=True)
 
     def refuse(self) -> DosnaError:
         """Return the error for a change of a place that can only be read."""

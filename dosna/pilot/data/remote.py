@@ -21,7 +21,7 @@ from dosna.errors import (
     StoreTimeoutError,
 )
 from dosna.pilot.data.files import Tell
-from dosna.pilot.data.places import Place, PlaceUrl, failed
+from dosna.pilot.data.places import Place, PlaceUrl, Prepared, failed
 
 __all__ = ["RemotePlace", "open_remote"]
 
@@ -205,39 +205,45 @@ class RemotePlace(Place):
         with self._doing(f"reading {path}"):
             self._receive(self._fs(), self._path(path), target, tell)
 
-    def upload(self, source: str, path: str, tell: Tell | None = None) -> None:
+    def prepare(self, source: str, path: str, tell: Tell | None = None) -> Prepared:
         final = self._path(path)
         folder, _, name = final.rpartition("/")
         part = f"{folder}/.{name}.{secrets.token_hex(4)}.part" if self.renames else final
         fs: Any = None
+
+        def commit() -> None:
+            with self._doing(f"storing {path}"):
+                fs.mv(part, final)
+
+        def abandon() -> None:
+            # What is left behind a lost connection is removed with the data unit.
+            if fs is not None and fs is self._open:
+                with suppress(Exception):
+                    fs.rm_file(part)
+
         try:
             with self._doing(f"writing {path}"):
                 fs = self._fs()
                 if self.renames:
                     fs.makedirs(folder, exist_ok=True)
                 self._send(fs, source, part, tell)
-                size = int(fs.info(part)["size"])
-                if size != os.path.getsize(source):
-                    raise StorageError(
-                        f"writing {path} at {self.shown} failed: {size} bytes arrived, and not "
-                        f"{os.path.getsize(source)}"
-                    )
-                if self.renames:
-                    fs.mv(part, final)
+                self._check_size(int(fs.info(part)["size"]), source, path)
         except BaseException:
-            if fs is not None and fs is self._open:
-                self._remove_part(fs, part)
+            abandon()
             raise
+        return Prepared(commit, abandon) if self.renames else self.named(path)
+
+    def _check_size(self, size: int, source: str, path: str) -> None:
+        if size != (wanted := os.path.getsize(source)):
+            raise StorageError(
+                f"writing {path} at {self.shown} failed: {size} bytes arrived, and not {wanted}"
+            )
 
     def _receive(self, fs: Any, path: str, target: str, tell: Tell | None) -> None:
         fs.get_file(path, target, callback=_callback(tell))
 
     def _send(self, fs: Any, source: str, part: str, tell: Tell | None) -> None:
         fs.put_file(source, part, callback=_callback(tell))
-
-    def _remove_part(self, fs: Any, part: str) -> None:
-        with suppress(Exception):
-            fs.rm_file(part)
 
     def remove(self, path: str) -> None:
         with self._doing(f"removing {path}"), suppress(FileNotFoundError):
@@ -257,9 +263,9 @@ class SftpPlace(RemotePlace):
         path = url.path.removeprefix("/~/") if url.path.startswith("/~/") else url.path
         return path or "."
 
-    def upload(self, source: str, path: str, tell: Tell | None = None) -> None:
+    def prepare(self, source: str, path: str, tell: Tell | None = None) -> Prepared:
         try:
-            super().upload(source, path, tell)
+            return super().prepare(source, path, tell)
         except StorageError as error:
             # SFTP has no word for a full disk.
             if self._free() < _FULL:
@@ -310,7 +316,7 @@ class HttpPlace(RemotePlace):
             found = self._fs().info(self._path(path)).get("size")
         return -1 if found is None else int(found)
 
-    def upload(self, source: str, path: str, tell: Tell | None = None) -> None:
+    def prepare(self, source: str, path: str, tell: Tell | None = None) -> Prepared:
         raise self.refuse()
 
     def remove(self, path: str) -> None:

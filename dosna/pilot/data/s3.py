@@ -13,7 +13,7 @@ from dosna.io.files import disk
 from dosna.io.s3.opening import open_client
 from dosna.io.s3.options import S3Options
 from dosna.pilot.data.files import Tell
-from dosna.pilot.data.places import Place, PlaceUrl
+from dosna.pilot.data.places import Place, PlaceUrl, Prepared
 
 if TYPE_CHECKING:
     from dosna.io.s3.client import S3Client
@@ -103,7 +103,7 @@ class S3Place(Place):
         with self._doing(f"reading {path}"), disk(f"write {target}"):
             download(client, f"{self._bucket}/{self._key(path)}", target, tell)
 
-    def upload(self, source: str, path: str, tell: Tell | None = None) -> None:
+    def prepare(self, source: str, path: str, tell: Tell | None = None) -> Prepared:
         client = self._client()
         from dosna.io.s3.wholefiles import upload
 
@@ -114,6 +114,7 @@ class S3Place(Place):
             except Failure:
                 self._abort(self._key(path))
                 raise
+        return self.named(path)
 
     def remove(self, path: str) -> None:
         key = self._key(path)

@@ -27,7 +27,7 @@ from dosna.errors import DosnaError, StorageError
 from dosna.io.files import disk
 from dosna.io.parallel import in_flight
 from dosna.pilot.data.files import File, Tell, check, checksum_of, chosen, find_outputs
-from dosna.pilot.data.places import Place, open_place
+from dosna.pilot.data.places import Place, Prepared, open_place
 
 __all__ = ["Meter", "Progress", "fetch", "put", "replicate", "stage_in", "stage_out"]
 
@@ -125,7 +125,9 @@ def stage_out(
             f"room for {format_size(room)}: give it a larger size, or remove data units",
         )
     with _place_of(request) as place:
-        kept = {one["name"] for one in request.get("files") or ()}
+        # Two attempts of one unit may overlap, if the node of one was out of reach for a while.
+        known = {one["name"] for one in request.get("files") or ()}
+        kept: Container[str] = _All() if request.get("attempt") else known
         files = put(found, place, str(request["data_unit"]), progress, kept)
     return [file.to_json() for file in files]
 
@@ -151,7 +153,7 @@ class _Nowhere(Place):
     def download(self, path: str, target: str, tell: Tell | None = None) -> None:
         raise StorageError(f"{path} is in no place: submit its data unit to a pilot data")
 
-    def upload(self, source: str, path: str, tell: Tell | None = None) -> None:
+    def prepare(self, source: str, path: str, tell: Tell | None = None) -> Prepared:
         raise StorageError(f"{path} has no place: submit its data unit to a pilot data")
 
     def remove(self, path: str) -> None:
@@ -248,14 +250,15 @@ def put(
     files = [File(name, os.path.getsize(path), checksum_of(path)) for name, path in paths.items()]
     meter = Meter(sum(file.size for file in files), progress)
 
-    def one(file: File) -> None:
-        path = f"{unit}/{file.name}"
+    def one(file: File) -> Prepared:
         source = paths[file.name]
-        place.upload(source, path, meter.tell)
+        prepared = place.prepare(source, f"{unit}/{file.name}", meter.tell)
         if _state_of(source) != states[file.name]:
+            prepared.abandon()
             raise StorageError(f"{source} was changed while it was uploaded: upload it again")
+        return prepared
 
-    _all_or_none(one, files, place, unit, kept)
+    _all_or_none(one, files, kept)
     return files
 
 
@@ -275,7 +278,7 @@ def replicate(
     meter = Meter(sum(max(0, file.size) for file in files), progress)
     with tempfile.TemporaryDirectory(prefix="dosna-pilot-") as folder:
 
-        def one(file: File) -> None:
+        def one(file: File) -> Prepared:
             path = f"{unit}/{file.name}"
             local = source.local_path(path) if source.is_exact else None
             if local is None or not os.path.isfile(local):
@@ -283,31 +286,41 @@ def replicate(
                 _download(file, source, unit, local, None)
             else:
                 check(local, file, f"{path} of {source.shown}")
-            target.upload(local, path, meter.tell)
+            prepared = target.prepare(local, path, meter.tell)
             if local.startswith(folder):
                 os.unlink(local)
+            return prepared
 
-        _all_or_none(one, [file for file in files if not file.url], target, unit)
+        _all_or_none(one, [file for file in files if not file.url])
 
 
 def _all_or_none(
-    work: Callable[[File], object],
-    files: Sequence[File],
-    place: Place,
-    unit: str,
-    kept: Container[str] = (),
+    prepare: Callable[[File], Prepared], files: Sequence[File], kept: Container[str] = ()
 ) -> None:
-    """Work on all files; if one fails, remove what the others have stored."""
-    stored: list[str] = []
+    """Bring all files to a place, and give them their names when all are there.
+
+    If one fails, the others are removed again; but not those that have the name of a file that
+    another attempt may have stored.
+    """
+    ready: dict[str, Prepared] = {}
 
     def one(file: File) -> None:
-        work(file)
-        stored.append(file.name)
+        ready[file.name] = prepare(file)
 
     try:
         in_flight(one, files, FILES)
     except BaseException:
-        for name in [name for name in stored if name not in kept]:
-            with contextlib.suppress(DosnaError):
-                place.remove(f"{unit}/{name}")
+        for name, prepared in ready.items():
+            if not (prepared.is_named and name in kept):
+                with contextlib.suppress(DosnaError):
+                    prepared.abandon()
         raise
+    for prepared in ready.values():
+        prepared.commit()
+
+
+class _All:
+    """The names of all files."""
+
+    def __contains__(self, name: object) -> bool:
+        return True

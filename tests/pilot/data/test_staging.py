@@ -119,28 +119,34 @@ def test_outputs_that_do_not_fit_are_refused(tmp_path: Path) -> None:
 
 
 def test_one_failed_upload_removes_the_others(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    fields: Fields, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from dosna.pilot.data.local import LocalPlace
-
     work = tmp_path / "work"
     work.mkdir()
     for name in ("a", "b", "old"):
-        (work / name).write_text("new")
-    fields = {"service_url": f"file://{tmp_path}/store"}
-    upload = LocalPlace.upload
+        (work / name).write_text("new!")
+    with open_place(fields) as place:
+        (tmp_path / "old").write_text("old")
+        place.upload(str(tmp_path / "old"), "du-2/old")
+        kind = type(place)
+    prepare = kind.prepare
 
-    def fail_for_b(self: LocalPlace, source: str, path: str, tell: Any = None) -> None:
+    def fail_for_b(self: Any, source: str, path: str, tell: Any = None) -> Any:
         if path.endswith("/b"):
             raise StorageError("the place is gone")
-        upload(self, source, path, tell)
+        return prepare(self, source, path, tell)
 
-    monkeypatch.setattr(LocalPlace, "upload", fail_for_b)
+    monkeypatch.setattr(kind, "prepare", fail_for_b)
     files = [{"name": "old", "size": 3}]
     request = {"data_unit": "du-2", "place": fields, "patterns": ["*"], "files": files}
     with pytest.raises(StorageError, match="gone"):
         stage_out(request, str(work))
-    assert "a" not in tree(tmp_path / "store" / "du-2")
+    with open_place(fields) as place:
+        with pytest.raises(SourceNotFoundError):
+            place.size("du-2/a")
+        assert place.size("du-2/old") in (3, 4)
+    if fields["service_url"].startswith("file"):
+        assert tree(tmp_path / "store") == {"du-2/old": b"old"}
 
 
 @pytest.mark.parametrize("name", ["../x", "/etc/x", "a/../../x", "", ".", "a//b"])

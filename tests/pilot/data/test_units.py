@@ -229,11 +229,10 @@ from dosna.pilot.data import PilotDataService
 from dosna.pilot.data.local import LocalPlace
 import time
 
-upload = LocalPlace.upload
 def slow(self, source, path, tell=None):
     print("uploading", flush=True)
     time.sleep(1000)
-LocalPlace.upload = slow
+LocalPlace.prepare = slow
 service = PilotDataService(sys.argv[1])
 store = service.create_pilot({"service_url": sys.argv[2]})
 print(store.submit_data_unit({"file_urls": [sys.argv[3]]}).id, flush=True)
@@ -269,14 +268,14 @@ def test_transfers_are_canceled(
 
     monkeypatch.setattr(mover, "_TELL_SECONDS", 0.0)
     begun, go_on = threading.Event(), threading.Event()
-    upload = LocalPlace.upload
+    prepare = LocalPlace.prepare
 
-    def waiting(self: LocalPlace, source: str, path: str, tell: Any = None) -> None:
+    def waiting(self: LocalPlace, source: str, path: str, tell: Any = None) -> Any:
         begun.set()
         go_on.wait(60)
-        upload(self, source, path, tell)
+        return prepare(self, source, path, tell)
 
-    monkeypatch.setattr(LocalPlace, "upload", waiting)
+    monkeypatch.setattr(LocalPlace, "prepare", waiting)
     store = service.create_pilot(local(tmp_path / "store"))
     unit = store.submit_data_unit({"file_urls": make_files(a=b"content")})
     assert begun.wait(60)

@@ -106,6 +106,7 @@ def test_units_of_two_sites_run_where_their_data_are(
     for number, unit in enumerate(units):
         details = unit.get_details()
         assert details["state"] == "Done", details
+        assert details["attempts"] == 1, details
         assert details["placement"]
         site, _ = homes[number % 8]
         moved += size * (room.sites[details["pilot"]] != site)
@@ -130,6 +131,7 @@ def test_what_many_read_is_replicated_once(
     assert room.units.wait(timeout=200)
     for unit in units:
         assert unit.get_state() == "Done", unit.get_details()
+        assert unit.get_details()["attempts"] == 1
         assert room.sites[unit.get_details()["pilot"]] == "hamburg"
     assert len(data.list_pilot_data()) == 2
     assert "all 11 B of its inputs are there" in units[-1].get_details()["placement"]
