@@ -73,16 +73,19 @@ def test_xarray_reads_a_group(server, con):
     del con["cube/tomo"], con["cube/z"]
 
 
-def test_tensorstore_reads_an_array(server):
+def read_by_tensorstore(server, name):
     ts = require("tensorstore")
+    store = {
+        "driver": "http",
+        "base_url": f"{server.root}/zarr/{name}/",
+        "headers": [f"{k}: {v}" for k, v in server.headers.items()],
+    }
+    return ts.open({"driver": "zarr3", "kvstore": store}).result().read().result()
+
+
+def test_tensorstore_reads_an_array(server):
     for name in ("entry/tomo", "entry/deep/counts"):
-        store = {
-            "driver": "http",
-            "base_url": f"{server.root}/zarr/{name}/",
-            "headers": [f"{k}: {v}" for k, v in server.headers.items()],
-        }
-        found = ts.open({"driver": "zarr3", "kvstore": store}).result().read().result()
-        np.testing.assert_array_equal(found, ARRAYS[name])
+        np.testing.assert_array_equal(read_by_tensorstore(server, name), ARRAYS[name])
 
 
 def chunk_of(client, name):
@@ -265,3 +268,61 @@ def test_the_documents_are_json_of_zarr(client):
         document = json.loads(client.get(f"/{name}/zarr.json").content)
         assert document["shape"] == list(values.shape)
         assert document["zarr_format"] == 3
+
+
+def test_linked_datasets_are_made_of_their_file(tmp_path):
+    h5py = require("h5py")
+    values = np.arange(35, dtype="i4").reshape(5, 7)
+    with h5py.File(tmp_path / "x.h5", "w") as file:
+        file.create_dataset("data", data=values, chunks=(2, 3), compression="gzip")
+    (tmp_path / "store").mkdir()
+    with dn.Connection(str(tmp_path / "store"), backend="file") as con:
+        con.link(str(tmp_path / "x.h5"))
+        with con.serve() as server, httpx.Client(headers=server.headers) as client:
+            document = client.get(f"{server.root}/zarr/data/zarr.json")
+            assert str(tmp_path) not in document.text
+            assert document.json()["chunk_grid"]["configuration"]["chunk_shape"] == [2, 3]
+            np.testing.assert_array_equal(read_by_tensorstore(server, "data"), values)
+            chunk = f"{server.root}/zarr/data/c/2/2"
+            tag = {"If-None-Match": client.get(chunk).headers["ETag"]}
+            assert client.get(chunk, headers=tag).status_code == 304
+
+
+def test_fields_with_gaps_are_packed():
+    gaps = np.dtype({"names": ["a", "b"], "formats": ["<i2", "<f8"], "offsets": [2, 8]})
+    values = np.zeros(3, gaps)
+    values["a"], values["b"] = [1, 2, 3], [0.5, 1.5, 2.5]
+    with dn.Connection("gaps", backend="ram") as con:
+        con.create_dataset("x", data=values, chunk_size=2)
+        objects = con["x"].zarr_objects()
+        packed = np.dtype([("a", "<i2"), ("b", "<f8")])
+        found = np.frombuffer(objects.get((0,)).data, packed)
+        assert found.tolist() == [(1, 0.5), (2, 1.5)]
+        assert objects.stat((1,)).size == 2 * packed.itemsize
+
+
+def test_a_type_that_zarr_lacks_is_refused_and_hides_no_other():
+    with dn.Connection("types", backend="ram") as con:
+        con.create_dataset("long", data=np.zeros(2, np.longdouble))
+        con.create_dataset("usual", data=[1, 2])
+        with con.serve() as server, httpx.Client(headers=server.headers) as client:
+            root = server.root + "/zarr"
+            assert client.get(f"{root}/long/zarr.json").status_code == 415
+            assert client.get(f"{root}/long/c/0").status_code == 415
+            members = client.get(f"{root}/zarr.json").json()["consolidated_metadata"]["metadata"]
+            assert list(members) == ["usual"]
+
+
+def test_a_dataset_that_was_deleted_is_not_fill(tmp_path):
+    for backend in ("file", "hdf5"):
+        (tmp_path / backend).mkdir()
+        with dn.Connection(str(tmp_path / backend), backend=backend) as con:
+            con.create_dataset("x", data=[1, 2, 3, 4], chunk_size=2)
+            with con.serve() as server, httpx.Client(headers=server.headers) as client:
+                root = server.root + "/zarr/x"
+                assert client.get(f"{root}/c/0").status_code == 200
+                del con["x"]
+                assert client.get(f"{root}/c/1").json()["error"]
+                con.create_dataset("x", data=[5, 6, 7, 8, 9], chunk_size=3)
+                assert client.get(f"{root}/zarr.json").json()["shape"] == [5]
+                assert len(client.get(f"{root}/c/1").content) >= 12
