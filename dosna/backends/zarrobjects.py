@@ -47,6 +47,9 @@ class ZarrObjects(ABC):
     most_bytes: int | None
     """The most bytes that a chunk or shard can have, roughly; None if that is not known."""
 
+    on_own_disk: bool = False
+    """True if objects are read from a disk of this machine, without further work."""
+
     @abstractmethod
     def document(self) -> bytes:
         """Return the ``zarr.json`` of the array as it is now.

@@ -119,6 +119,21 @@ class Served:
         self._handles.put(checked, (now, found))
         return found
 
+    def keeps(self, name: str, dataset: EngineDataset) -> bool:
+        """Return True if `dataset` would return this handle, without a request to the store.
+
+        Parameters
+        ----------
+        name : str
+            The name from the request.
+        dataset : Dataset
+            The handle.
+        """
+        kept = self._handles.peek(name)
+        return (
+            kept is not None and kept[1] is dataset and time.monotonic() - kept[0] < _FRESH_SECONDS
+        )
+
     def read(self, name: str, work: Callable[[EngineDataset], T]) -> T:
         """Return what a function makes of a dataset, which is opened anew if its handle is old.
 

@@ -14,6 +14,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
+from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
@@ -42,6 +43,7 @@ _DEFAULT = re.compile(r"(?:^|/)(c(?:(?:/\d+)+|(?:\.\d+)+)?)$")
 _NUMBERS = re.compile(r"\d+")
 _DOTTED = re.compile(r"\d+(?:\.\d+)+")
 _THREADS = 8
+_MOST_QUICK = 8 << 20
 
 
 def routes(served: Served) -> Sequence[BaseRoute]:
@@ -57,9 +59,23 @@ class _Hierarchy:
         self._objects: Cache[tuple[EngineDataset, ZarrObjects]] = Cache(1000)
         self._threads = ThreadPoolExecutor(_THREADS, "dosna-serve")
 
-    def answer(self, request: Request) -> Response:
+    async def answer(self, request: Request) -> Response:
         """Answer a request for an object."""
-        key = request.path_params["key"]
+        key: str = request.path_params["key"]
+        if self._is_quick(key):
+            return self._answer(request, key)
+        return await run_in_threadpool(self._answer, request, key)
+
+    def _is_quick(self, key: str) -> bool:
+        """Return True if answering takes less than a thread does: as for files in the cache."""
+        for name, _ in _splits(key) if len(key) <= _LONGEST else ():
+            kept = self._objects.peek(name)
+            if kept is not None and self._served.keeps(name, kept[0]):
+                objects = kept[1]
+                return objects.on_own_disk and 0 < (objects.most_bytes or 0) <= _MOST_QUICK
+        return False
+
+    def _answer(self, request: Request, key: str) -> Response:
         if len(key) > _LONGEST:
             raise Refusal(414, "the key is too long")
         above, _, last = f"/{key}".rpartition("/")

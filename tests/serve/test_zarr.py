@@ -326,3 +326,19 @@ def test_a_dataset_that_was_deleted_is_not_fill(tmp_path):
                 con.create_dataset("x", data=[5, 6, 7, 8, 9], chunk_size=3)
                 assert client.get(f"{root}/zarr.json").json()["shape"] == [5]
                 assert len(client.get(f"{root}/c/1").content) >= 12
+
+
+def test_files_on_an_own_disk_take_no_thread(tmp_path, monkeypatch):
+    from dosna.serve import zarr
+
+    threads, run = [], zarr.run_in_threadpool
+    monkeypatch.setattr("dosna.backends.zarr.dataset.host_of", lambda path: "here")
+    monkeypatch.setattr(
+        zarr, "run_in_threadpool", lambda work, *a: threads.append(a[1]) or run(work, *a)
+    )
+    with dn.Connection(str(tmp_path), backend="file") as con:
+        con.create_dataset("x", data=np.arange(4), chunk_size=2)
+        with con.serve() as server, httpx.Client(headers=server.headers) as client:
+            for key in ("x/zarr.json", "x/c/0", "x/c/0", "x/c/1", "x/c/2"):
+                client.get(f"{server.root}/zarr/{key}")
+            assert threads == ["x/zarr.json", "x/c/0"]

@@ -26,9 +26,12 @@ class StoredObjects(ZarrObjects):
     ----------
     dataset : WatchedDataset
         The dataset.
+    on_own_disk : bool
+        True if the objects are files on a disk of this machine.
     """
 
-    def __init__(self, dataset: WatchedDataset) -> None:
+    def __init__(self, dataset: WatchedDataset, on_own_disk: bool = False) -> None:
+        self.on_own_disk = on_own_disk
         self._dataset = dataset
         meta = dataset.metadata
         self.most_bytes = None

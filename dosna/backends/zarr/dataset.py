@@ -16,10 +16,12 @@ from crc32c import crc32c
 from dosna.backends.base import ChunkState
 from dosna.backends.folders.dataset import FolderDataset
 from dosna.backends.stores.dataset import StoreDataset
+from dosna.backends.stores.objects import StoredObjects
 from dosna.backends.stores.sharded import MOST_INDEXES, ShardedDataset
 from dosna.backends.stores.store import Blob, Store
 from dosna.backends.stores.views import ReadOnlyStore
 from dosna.backends.zarr.folder import FLAGS, GONE, ArrayFolder, ArrayHome, make_folders
+from dosna.backends.zarrobjects import ZarrObjects
 from dosna.codecs import zarr as zarr3
 from dosna.codecs.base import CodecError
 from dosna.codecs.zarr.shards import NO_CHUNK
@@ -38,6 +40,7 @@ from dosna.io.files import (
     size_of,
     sync_folder,
 )
+from dosna.io.mounts import host_of
 from dosna.io.ranges import METADATA_LOCK, PIECE, SMALL, byte_ranges, lock_place, read_fully
 from dosna.io.scratch import bytes_like, scratch
 
@@ -99,6 +102,9 @@ class FileDataset(FolderDataset[ArrayFolder], StoreDataset):
 
     def key(self, idx: Shape) -> str:
         return self._template % idx
+
+    def zarr_objects(self) -> ZarrObjects:
+        return StoredObjects(self, on_own_disk=host_of(self._path) is not None)
 
     def read_document(self) -> bytes:
         with disk(f"read dataset {self.name!r}"):
