@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
+from dosna.core.stopping import current
 from dosna.errors import DosnaError
 from dosna.serve.h5grove.attributes import described, values_of
 from dosna.serve.h5grove.lines import Line, LinePoints, Shortened, is_long, split_path
@@ -162,7 +163,11 @@ class Entities:
         if len(every) > _MOST_CHILDREN:
             raise Refusal(413, f"{len(every)} members of a group are too many to show")
 
+        stop = current.get()  # of this thread, and not of those below
+
         def described_child(child: tuple[str, bool]) -> dict[str, Any]:
+            if stop is not None:
+                stop.check()
             full, is_group = child
             name = full.rpartition("/")[2]
             try:
