@@ -7,13 +7,14 @@ from typing import Any
 import sqlalchemy as sa
 
 from dosna.errors import DosnaError
+from dosna.pilot.affinity import Input, Label
+from dosna.pilot.data.records import id_of, label_of
 from dosna.pilot.descriptions import ComputeUnitDescription
-from dosna.pilot.placement import Input, Label
 from dosna.pilot.session import Session
 from dosna.pilot.states import State
 from dosna.pilot.store import TABLES
 
-__all__ = ["Blocked", "Doomed", "Inputs", "id_of"]
+__all__ = ["Blocked", "Doomed", "Inputs"]
 
 
 class Blocked(Exception):
@@ -22,11 +23,6 @@ class Blocked(Exception):
 
 class Doomed(Exception):
     """A unit will never run, and why."""
-
-
-def id_of(url: str) -> str:
-    """Return the id that a URL of a data unit, a pilot or a compute unit ends with."""
-    return url.rpartition(":")[2].rpartition("/")[2]
 
 
 class Inputs:
@@ -64,7 +60,7 @@ class Inputs:
         return found
 
     def requests(
-        self, unit: ComputeUnitDescription, label: Label, name: str
+        self, unit: ComputeUnitDescription, label: Label
     ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
         """Return the requests by which a unit is staged to and from a pilot with a label.
 
@@ -74,23 +70,18 @@ class Inputs:
             One cannot be made.
         """
         inputs, outputs = unit.inputs(), unit.outputs()
-        if not inputs and not outputs:
-            return [], []
-        from dosna.pilot import data
-
         try:
             return (
-                [
-                    data.request_for(self._session, id_of(url), files, near=label)
-                    for url, files in inputs
-                ],
-                [
-                    data.request_for(self._session, id_of(url), files, output=True)
-                    for url, files in outputs
-                ],
+                [self._request(url, files, near=label) for url, files in inputs],
+                [self._request(url, files, output=True) for url, files in outputs],
             )
         except DosnaError as error:
             raise Doomed(f"its data cannot be staged: {error}") from None
+
+    def _request(self, url: str, files: list[str], **how: Any) -> dict[str, Any]:
+        from dosna.pilot import data
+
+        return dict(data.request_for(self._session, id_of(url), files, **how))
 
     def _require_done(self, other: str) -> None:
         row = self._store.get("compute_units", other)
@@ -137,8 +128,5 @@ class Inputs:
             .join(replicas, replicas.c.pilot_data == places.c.id)
             .where(replicas.c.data_unit == data_unit, replicas.c.state == "Running")
         )
-        labels = [
-            Label(place["affinity_datacenter_label"], place["affinity_machine_label"])
-            for (place,) in self._store.ask(at)
-        ]
+        labels = [label_of(place) for (place,) in self._store.ask(at)]
         return Input(data_unit, max(0, int(total)), tuple(labels))

@@ -156,9 +156,8 @@ class Scheduler:
         self, agent: Agent, row: Mapping[str, Any], unit: ComputeUnitDescription, placement: str
     ) -> list[tuple[Agent, dict[str, Any]]]:
         try:
-            inputs, outputs = self._inputs.requests(
-                unit, self.labels.get(agent.pilot, Label()), row["id"]
-            )
+            label = self.labels.get(agent.pilot, Label())
+            inputs, outputs = self._inputs.requests(unit, label)
         except Doomed as error:
             values = {"state": str(State.Failed), "reason": str(error)}
             self.ledger.change("compute_units", row["id"], **values)

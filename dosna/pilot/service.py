@@ -6,12 +6,12 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from dosna.errors import ConfigurationError, SourceNotFoundError
+from dosna.pilot.data.records import id_of
 from dosna.pilot.descriptions import (
     ComputeUnitDescription,
     DataUnitDescription,
     PilotComputeDescription,
 )
-from dosna.pilot.inputs import id_of
 from dosna.pilot.manager import Manager
 from dosna.pilot.session import Session
 from dosna.pilot.sessions import session_of
@@ -123,6 +123,11 @@ class PilotComputeService:
     def __init__(self, coordination_url: str | None = None) -> None:
         self._session = session_of(coordination_url)
         self._manager = Manager.of(self._session)
+
+    @property
+    def state_url(self) -> str:
+        """The URL of the state, without a password."""
+        return self._session.store.shown
 
     def create_pilot(
         self, pilot_compute_description: Mapping[str, Any] | PilotComputeDescription

@@ -6,6 +6,7 @@ from dosna.cli.commands import (
     ingesting,
     loader,
     looking,
+    piloting,
     querying,
     removing,
     scaling,
@@ -17,7 +18,7 @@ from dosna.cli.commands import (
 __all__ = ["COMMANDS"]
 
 COMMANDS = (
-    *(looking, viewing, serving, ingesting, querying, scaling, delivery),
+    *(looking, viewing, serving, ingesting, querying, scaling, delivery, piloting),
     *(exporting, verifying, removing, loader),
 )
 """The modules of the commands, in the order of the help."""

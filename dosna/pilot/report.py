@@ -1,0 +1,109 @@
+"""What a state says about its pilots, data and units, for people and programs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import sqlalchemy as sa
+
+from dosna.errors import ConfigurationError, SourceNotFoundError
+from dosna.pilot.data.records import id_of
+from dosna.pilot.session import Session, state_home
+from dosna.pilot.states import State
+from dosna.pilot.store import TABLES
+
+__all__ = ["cancel", "newest_state", "status"]
+
+_PARTS = {
+    "pilots": ("id", "service_url", "state", "reason"),
+    "pilot_data": ("id", "service_url", "state", "reason"),
+    "data_units": ("id", "name", "state", "reason"),
+}
+
+
+def newest_state() -> str:
+    """Return the URL of the state that was begun last by a program that named none.
+
+    Raises
+    ------
+    ConfigurationError
+        There is none.
+    """
+    found = sorted(state_home().glob("*.db"))
+    if not found:
+        raise ConfigurationError(
+            "no state of pilots is known: name one by --state or DOSNA_PILOT_STATE"
+        )
+    return f"sqlite:///{found[-1]}"
+
+
+def cancel(session: Session, ids: Iterable[str] | None) -> int:
+    """Let pilots and compute units be canceled by the process that manages them.
+
+    Parameters
+    ----------
+    session : Session
+        The state.
+    ids : iterable of str or None
+        Ids or URLs; None for all.
+
+    Returns
+    -------
+    int
+        How many were not final.
+
+    Raises
+    ------
+    SourceNotFoundError
+        The state has no such pilot or unit.
+    """
+    store = session.store
+    tables = ("compute_units", "pilots")
+    states = [str(state) for state in State if not state.is_final]
+    found = []
+    if ids is None:
+        found = [(table, row["id"]) for table in tables for row in store.rows(table, state=states)]
+    for id in map(id_of, ids or ()):
+        rows = [(table, store.get(table, id)) for table in tables]
+        known = [(table, row) for table, row in rows if row is not None]
+        if not known:
+            raise SourceNotFoundError(f"{store.shown} has no pilot and no compute unit {id}")
+        found += [(table, id) for table, row in known if not State(row["state"]).is_final]
+    store.write(changes=[(table, id, {"wanted": str(State.Canceled)}) for table, id in found])
+    return len(found)
+
+
+def status(session: Session, most: int = 10) -> dict[str, Any]:
+    """Return rows of pilots, places and data units, the number of units by state, and failures.
+
+    Parameters
+    ----------
+    session : Session
+        The state.
+    most : int
+        How many of the failed and running units are listed.
+    """
+    store = session.store
+    found: dict[str, Any] = {"state": store.shown}
+    for table, names in _PARTS.items():
+        found[table] = [
+            {name: row[name] if name in row else row["description"].get(name) for name in names}
+            for row in store.rows(table)
+        ]
+    units = TABLES["compute_units"]
+    counts = sa.select(units.c.state, sa.func.count()).group_by(units.c.state)
+    found["compute_units"] = {row[0]: row[1] for row in store.ask(counts)}
+    for key, state in (("failed", "Failed"), ("running", "Running")):
+        query = sa.select(units).where(units.c.state == state)
+        query = query.order_by(units.c.changed.desc()).limit(most)
+        found[key] = [
+            {
+                "id": row.id,
+                "executable": row.description["executable"],
+                "pilot": row.pilot,
+                "reason": row.reason,
+            }
+            for row in store.ask(query)
+        ]
+    return found
