@@ -155,13 +155,16 @@ def test_nan_bool_and_complex(con):
     ],
 )
 @pytest.mark.parametrize(
-    ("engine", "engine_kw"), [("joblib", {"njobs": 2}), ("dask", {"processes": False})]
+    ("engine", "engine_kw"),
+    [
+        ("joblib", {"njobs": 2}),
+        pytest.param("dask", {}, marks=pytest.mark.slow),
+    ],
 )
 def test_engines_and_backends(tmp_path, backend, options, engine, engine_kw):
     require("h5py")
     if engine == "dask":
         require("distributed")
-        engine_kw = None
     with dn.Connection(str(tmp_path), backend=backend, engine=engine, engine_kw=engine_kw) as con:
         ds = con.create_dataset("a/v", data=VOLUME, chunk_size=(8, 4, 8), **options)
         made = ds.pyramid(2)
