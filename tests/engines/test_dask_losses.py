@@ -181,7 +181,8 @@ def test_ctrl_c_spares_a_process_whose_threads_are_the_workers(tmp_path):
     done = subprocess.run(
         [sys.executable, str(script), str(tmp_path)], capture_output=True, text=True, timeout=HANG
     )
-    assert done.stdout.split()[-1:] == ["interrupted"], done.stderr
+    ended = (done.stdout.split()[-1:], done.returncode)
+    assert ended == (["interrupted"], 0), done.stderr
 
 
 IN_THREADS = """

@@ -8,7 +8,6 @@ import json
 import math
 import os
 import threading
-import weakref
 from collections.abc import Callable
 from dataclasses import dataclass
 from queue import Empty, SimpleQueue
@@ -26,6 +25,7 @@ T = TypeVar("T")
 FORBIDDEN = {errno.EPERM, errno.EACCES}
 """Errors of a client whose key or capabilities do not suffice."""
 
+_END_SECONDS = 10
 _TIMEOUTS = ("rados_osd_op_timeout", "rados_mon_op_timeout", "client_mount_timeout")
 
 
@@ -60,33 +60,25 @@ class Settings:
 class Cluster:
     """A connection to a cluster, which ends with the last reference to it.
 
-    So it never ends under a thread that still uses it, which would crash librados.
+    So it never ends under a thread that still uses it, which would crash librados. It is closed
+    a moment later, by a thread for that.
     """
 
     def __init__(self, settings: Settings) -> None:
         self._guard = ForkGuard("Ceph")
         self._guard.check()
+        _start_ender()
         self._rados: Any = None
         made = _configured(settings)
         # Neither call of `_connect` keeps to its own timeout in all cases.
         self._pool = _within(settings, lambda: _connect(made, settings))
         self._rados = made
-        _open.add(self)
-
-    def end(self) -> None:
-        """Close the connection; no thread may use it any more."""
-        # A forked child does not have the threads that this would wait for.
-        if self._rados is not None and not self._guard.inherited:
-            made, self._rados = self._rados, None
-            made.shutdown()
+        _open[id(made)] = made
 
     def __del__(self) -> None:
-        if isinstance(threading.current_thread(), threading._DummyThread):
-            # This is a thread of librados in which Python collects garbage. It cannot wait for
-            # its own end.
-            threading.Thread(target=self.end, name="dosna-ceph-end").start()
-        else:
-            self.end()
+        # A forked child does not have the threads that a shutdown would wait for.
+        if self._rados is not None and not self._guard.inherited:
+            _ends.put(self._rados)
 
     def option(self, name: str) -> str:
         """Return the value of a Ceph option, as this client knows it."""
@@ -120,14 +112,48 @@ class Cluster:
         return self._rados.pool_reverse_lookup(self._pool) is not None
 
 
-_open: weakref.WeakSet[Cluster] = weakref.WeakSet()
+# A shutdown waits for threads of librados. The thread that drops the last reference may be one of
+# these, may hold a lock that their callbacks need, or may run an event loop: whoever happens to
+# collect garbage. So another thread does it. To put into a SimpleQueue is safe in a destructor.
+_open: dict[int, Any] = {}
+"""Clusters that are connected, by their `id`."""
+_ends: SimpleQueue[Any] = SimpleQueue()
+"""Clusters that nobody uses any more, and None at the end of the process."""
+_ender: threading.Thread | None = None
+_starting = threading.Lock()
+
+
+def _start_ender() -> None:
+    global _ender
+    with _starting:
+        if _ender is None:
+            _ender = threading.Thread(target=_end_each, name="dosna-ceph-end", daemon=True)
+            _ender.start()
+
+
+def _end_each() -> None:
+    while (made := _ends.get()) is not None:
+        if _open.pop(id(made), None) is not None:
+            made.shutdown()
 
 
 @atexit.register
 def _end_all() -> None:
-    """Close open connections, because a process that exits with librados' threads is aborted."""
-    for cluster in list(_open):
-        cluster.end()
+    """Close all connections, because a process that exits with librados' threads is aborted."""
+    if _ender is not None:
+        _ends.put(None)
+        _ender.join(_END_SECONDS)
+    while _open:
+        _, made = _open.popitem()
+        made.shutdown()
+
+
+def _renew() -> None:
+    global _open, _ends, _ender, _starting
+    _open, _ends, _ender, _starting = {}, SimpleQueue(), None, threading.Lock()
+
+
+os.register_at_fork(after_in_child=_renew)
 
 
 def _configured(settings: Settings) -> Any:

@@ -163,7 +163,9 @@ async def stop(call: str, seconds: float | None) -> int | None:
             return os.getpid()
         await asyncio.sleep(_POLL_SECONDS)
     with _lock:
-        _unpacked.pop(call, None)
+        dropped = [_unpacked.pop(call, None)]
+    # What the work has open is closed in another thread than that of the event loop.
+    await asyncio.to_thread(dropped.clear)
     return None
 
 
@@ -195,7 +197,9 @@ def _unpack(call: str, packed: bytes) -> Any:
     with _lock:
         # Of two threads that unpack it at the same time, both use the first one's.
         work = _unpacked.setdefault(call, work)
-        _keep(_unpacked, call, work, _KEPT_CALLS)
+        dropped = _keep(_unpacked, call, work, _KEPT_CALLS)
+    # Without the lock, for which the event loop may wait: this closes what the work has open.
+    dropped.clear()
     return work
 
 
@@ -206,9 +210,12 @@ def _until_stopped(batch: Batch[T]) -> Iterator[T]:
         yield task
 
 
-def _keep(table: OrderedDict[Any, Any], key: Any, value: Any, most: int) -> None:
+def _keep(table: OrderedDict[Any, Any], key: Any, value: Any, most: int) -> list[Any]:
+    """Put an entry into a table, and return the oldest ones, which it has dropped."""
     table[key] = value
     table.move_to_end(key)
+    dropped = []
     while len(table) > most:
         with suppress(KeyError):
-            table.popitem(last=False)
+            dropped.append(table.popitem(last=False))
+    return dropped
