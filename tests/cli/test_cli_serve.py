@@ -71,6 +71,14 @@ def test_its_addresses_are_json_too(folder):
         assert found["zarr"] == found["root"] + "/zarr"
 
 
+@pytest.mark.slow
+def test_what_is_open_to_the_network_is_said(folder):
+    with serving(f"file:{folder}//", "--host", "0.0.0.0", "--token", TOKEN, "-q") as process:
+        process.stdout.readline()
+        process.terminate()
+        assert "network" in process.stderr.read()
+
+
 def test_an_open_interface_needs_a_token(folder, capsys):
     assert main(["serve", f"file:{folder}//", "--host", "0.0.0.0"]) == 2
     assert "token" in capsys.readouterr().err

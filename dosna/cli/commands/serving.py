@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import argparse
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from dosna.cli.console import Console
 from dosna.cli.options import add_command
 from dosna.cli.places import connected
 
-__all__ = ["CACHE", "add", "add_server"]
+__all__ = ["add", "add_server", "announced"]
 
-CACHE = "256 MiB"
+_CACHE = "256 MiB"
 """Decoded chunks to keep, because slices next to each other are in the same ones."""
 
 _SERVE = """\
@@ -64,7 +67,17 @@ def add_server(command: argparse.ArgumentParser) -> None:
 
 def serve(arguments: argparse.Namespace, console: Console) -> int:
     """Serve datasets until Ctrl-C."""
-    with connected(arguments.url, arguments, cache=CACHE) as (con, name):
+    with announced(arguments, console) as server:
+        server.run()
+    return 0
+
+
+@contextmanager
+def announced(arguments: argparse.Namespace, console: Console) -> Iterator[Any]:
+    """Make the server that is asked for, print who can reach it and how, and yield it."""
+    from dosna.web.access import is_loopback
+
+    with connected(arguments.url, arguments, cache=_CACHE) as (con, name):
         server = con.serve(
             name,
             port=arguments.port,
@@ -72,8 +85,9 @@ def serve(arguments: argparse.Namespace, console: Console) -> int:
             host=arguments.host,
             origins=arguments.allow_origin,
         )
-        console.remark(server.open_to)
+        # That the network can reach it is said even if no remarks are wanted.
+        (console.remark if is_loopback(arguments.host) else console.complain)(server.open_to)
         console.say(server.url)
         console.give({"url": server.url, "root": server.root, "zarr": f"{server.root}/zarr"})
-        server.run()
-    return 0
+        sys.stdout.flush()
+        yield server

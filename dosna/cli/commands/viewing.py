@@ -14,10 +14,9 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from dosna.cli.commands.serving import CACHE, add_server
+from dosna.cli.commands.serving import add_server, announced
 from dosna.cli.console import Console
 from dosna.cli.options import add_command
-from dosna.cli.places import connected
 
 __all__ = ["add", "has_browser", "hidden"]
 
@@ -49,18 +48,7 @@ def add(commands: Any) -> None:
 
 def view(arguments: argparse.Namespace, console: Console) -> int:
     """Serve the page until Ctrl-C."""
-    with connected(arguments.url, arguments, cache=CACHE) as (con, name):
-        server = con.serve(
-            name,
-            port=arguments.port,
-            token=arguments.token,
-            host=arguments.host,
-            origins=arguments.allow_origin,
-        )
-        console.remark(server.open_to)
-        console.say(server.url)
-        console.give({"url": server.url, "root": server.root})
-        sys.stdout.flush()
+    with announced(arguments, console) as server:
         console.remark("Ctrl-C ends it")
         with ExitStack() as stack:
             if not arguments.no_open and has_browser():
