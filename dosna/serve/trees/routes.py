@@ -93,7 +93,7 @@ def links(served: Served, name: str) -> Iterable[Any]:
     while True:
         try:
             tree = tree_of(served, above)
-        except (Refusal, DosnaError):
+        except DosnaError:  # a Refusal is one
             tree = None
         if tree is not None:
             address = f"trees/?tree={quote(above, safe='')}"

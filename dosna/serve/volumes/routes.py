@@ -16,6 +16,7 @@ from starlette.requests import Request
 from starlette.responses import FileResponse, JSONResponse, Response, StreamingResponse
 from starlette.routing import BaseRoute, Route
 
+from dosna.errors import DosnaError
 from dosna.io.cache import Cache
 from dosna.serve.page import Link
 from dosna.serve.served import Served
@@ -128,7 +129,7 @@ def links(served: Served, name: str) -> Iterable[Link]:
     """Return the link from the page to the volume that is selected."""
     try:
         dataset = served.dataset(name)
-    except Refusal:
+    except DosnaError:  # a Refusal is one
         return
     if dataset.ndim < 3 or not dataset.size or shown_as(dataset.dtype) is None:
         return
