@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -95,6 +96,16 @@ class _Description:
                 raise self._refuse(name, value, "a whole number of at least 1")
             setattr(self, name, count)
 
+    def _check_minutes(self, name: str) -> None:
+        value = getattr(self, name)
+        try:
+            minutes = float(value or 0)
+        except (TypeError, ValueError):
+            minutes = -1.0
+        if not 0 <= minutes < math.inf:
+            raise self._refuse(name, value, "minutes, or 0 for no limit")
+        setattr(self, name, minutes)
+
     def _check_texts(self, *names: str) -> None:
         for name in names:
             value = getattr(self, name)
@@ -145,10 +156,7 @@ class PilotComputeDescription(_Description):
         self._check_counts("number_of_processes", "processes_per_node")
         self._check_texts("ssh_options")
         self._check_environment()
-        try:
-            self.walltime = float(self.walltime or 0)
-        except (TypeError, ValueError):
-            raise self._refuse("walltime", self.walltime, "minutes") from None
+        self._check_minutes("walltime")
 
 
 @dataclass(kw_only=True)
@@ -190,7 +198,8 @@ class ComputeUnitDescription(_Description):
 
     ``input_data`` is a list of URLs of data units, or of mappings of a URL to the names or
     patterns of the files that are wanted; ``output_data`` one of mappings of a URL to the
-    patterns of files that go there. ``retries`` is how often the unit may be run again.
+    patterns of files that go there. ``retries`` is how often the unit may be run again, and
+    ``walltime`` the minutes after which it is ended.
     """
 
     OLD_NAMES: ClassVar[Mapping[str, str]] = {"total_cpu_count": "number_of_processes"}
@@ -226,6 +235,7 @@ class ComputeUnitDescription(_Description):
         self.spmd_variation = str(self.spmd_variation).lower()
         if not isinstance(self.retries, int) or self.retries < 0:
             raise self._refuse("retries", self.retries, "a whole number")
+        self._check_minutes("walltime")
         self.inputs()
         self.outputs()
 

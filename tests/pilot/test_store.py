@@ -61,6 +61,7 @@ def test_descriptions_of_documented_fields() -> None:
         (ComputeUnitDescription, {"executable": "x", "spmd_variation": "pvm"}, "spmd_variation"),
         (ComputeUnitDescription, {"executable": "x", "output_data": ["du-1"]}, "output_data"),
         (PilotComputeDescription, {"service_url": "x", "number_of_processes": 0}, "at least 1"),
+        (PilotComputeDescription, {"service_url": "x", "walltime": "an hour"}, "minutes"),
     ],
 )
 def test_descriptions_refuse(kind: type, fields: dict[str, object], noun: str) -> None:

@@ -88,6 +88,13 @@ def test_failing_command(shared: Any, command: list[str], noun: str) -> None:
     assert noun in unit.get_details()["reason"]
 
 
+def test_walltime_of_a_unit(shared: Any) -> None:
+    unit = shared.unit("sleep", "1000", walltime=0.001, environment=[f"{MARK}=unit-walltime"])
+    assert unit.wait(timeout=100) == State.Failed
+    assert "walltime" in unit.get_details()["reason"]
+    assert not marked("unit-walltime")
+
+
 def test_full_disk(shared: Any) -> None:
     unit = shared.unit("sh", "-c", "echo text || exit 9", output="/dev/full")
     assert unit.wait(timeout=100) == State.Failed

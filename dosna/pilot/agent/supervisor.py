@@ -188,7 +188,11 @@ class _Supervisor:
         finally:
             for stream in streams:
                 os.close(stream)
-        return process.wait()
+        minutes = self.unit["walltime"]
+        try:
+            return process.wait(minutes * 60 or None)
+        except subprocess.TimeoutExpired:
+            raise RuntimeError(f"its walltime of {minutes:g} minutes has ended") from None
 
     def _failure(self, code: int) -> str:
         """Say how the command failed, with the end of what it said about it."""
