@@ -1,9 +1,10 @@
 """Compare listing many datasets with the store's own list of everything that is there.
 
-Run ``python benchmarks/listing.py [--datasets N] [--folder PATH]``; it needs what
+Run ``python benchmarks/listing.py [--datasets N] [--folder PATH] [--backends …]``; it needs what
 ``run_tests.sh --install`` installs. The datasets have one chunk each, in 20 groups. The own list
-is a walk through all folders, the pages of boto3, or librados' list of the pool. ``open`` is the
-time to open one of the datasets. Times are the shortest of rounds in which everybody works.
+is the sorted keys of a dict, a walk through all folders, the pages of boto3, or librados' list of
+the pool. ``open`` is the time to open one of the datasets. Times are the shortest of rounds in
+which everybody works.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from timing import OURS, minima
 
 import dosna as dn
 
+BACKENDS = ["ram", "file", "hdf5", "s3", "ceph"]
 AIM = 2.0
 SECONDS = 5.0
 
@@ -34,13 +36,19 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--datasets", type=int, default=10_000)
     parser.add_argument("--folder", help="where files are; a temporary folder by default")
+    parser.add_argument("--backends", nargs="+", choices=BACKENDS, default=BACKENDS)
     options = parser.parse_args()
-    count = options.datasets
+    count, backends = options.datasets, options.backends
+    if "ram" in backends:
+        names = dict.fromkeys(f"run/group{n % 20}/d{n}" for n in range(count))
+        row(count, "listing", lambda: sorted(names), "ram")
     with tempfile.TemporaryDirectory(dir=options.folder) as folder:
-        for backend in ("file", "hdf5"):
+        for backend in [name for name in ("file", "hdf5") if name in backends]:
             place = f"{folder}/{backend}"
             os.makedirs(place)
             row(count, place, lambda place=place: walk(place), backend)
+    if not {"s3", "ceph"} & set(backends):
+        return
     with (
         start_ceph("--gateway", "--pool=kit") as ceph,
         aws_environment(ceph.access_key, ceph.secret_key),
@@ -54,8 +62,10 @@ def main() -> None:
             return [item["Key"] for page in found for item in page["Contents"]]
 
         where: dict[str, Any] = {"endpoint_url": ceph.endpoint_url, "bucket": "out"}
-        row(count, "x", keys, "s3", **where)
-        row(count, "kit", None, "ceph", conffile=ceph.conf)
+        if "s3" in backends:
+            row(count, "x", keys, "s3", **where)
+        if "ceph" in backends:
+            row(count, "kit", None, "ceph", conffile=ceph.conf)
 
 
 def row(

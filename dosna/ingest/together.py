@@ -133,11 +133,12 @@ class Together:
         if self._size(portion[0]) is None or (self.batch is None and len(portion) < 2):
             return {}
         read = {array.target: item for array in portion if (item := self._read(array))}
+        before = portion[0].origin["fingerprint"]
+        names = [item.array.description.name for item in read.values()]
         try:
-            now = self.source.fingerprint()
+            if self.source.fingerprint_after_all(names, before) != before:
+                return {}
         except Exception:
-            return {}
-        if now != portion[0].origin["fingerprint"]:
             return {}
         if self.batch is None:
             return self._by_threads(read)

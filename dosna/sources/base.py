@@ -6,7 +6,7 @@ import os
 import threading
 import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -197,6 +197,18 @@ class Source(ABC):
             The name of the array.
         before : str
             The fingerprint from before the array was read.
+        """
+        return self.fingerprint_after_all([name], before)
+
+    def fingerprint_after_all(self, names: Collection[str], before: str) -> str:
+        """Return what `fingerprint_after` does, for several arrays that were read.
+
+        Parameters
+        ----------
+        names : collection of str
+            The names of the arrays.
+        before : str
+            The fingerprint from before they were read.
         """
         return self.fingerprint()
 

@@ -363,8 +363,8 @@ def test_each_array_in_memory_is_looked_at_thrice_however_many_there_are(monkeyp
     added, add = [], npy._add
     monkeypatch.setattr(npy, "_add", lambda digest, *a: added.append(a[0]) or add(digest, *a))
     with dn.Connection("many", backend="ram") as con:
-        con.ingest({f"a{n}": np.arange(n, n + 3) for n in range(40)}, "run")
-        assert len(con.names_in("run")) == 40
+        con.ingest({f"a{n}": np.arange(n, n + 3) for n in range(1200)}, "run")
+        assert len(con.names_in("run")) == 1200
     assert max(Counter(added).values()) <= 3
 
 

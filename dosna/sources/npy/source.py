@@ -7,7 +7,7 @@ import hashlib
 import io
 import zipfile
 import zlib
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any
@@ -101,13 +101,16 @@ class NpySource(Source):
         self._digests = digest.hexdigest(), digests
         return digest.hexdigest()
 
-    def fingerprint_after(self, name: str, before: str) -> str:
+    def fingerprint_after_all(self, names: Collection[str], before: str) -> str:
         found, digests = self._digests
-        if found != before or name not in digests:
+        if found != before or not digests.keys() >= set(names):
             return self.fingerprint()
-        digest, after = digests[name][0].copy(), digests[name][1]
-        _add(digest, name, self._arrays[name])
-        return before if digest.digest() == after else self.fingerprint()
+        for name in names:
+            digest, after = digests[name][0].copy(), digests[name][1]
+            _add(digest, name, self._arrays[name])
+            if digest.digest() != after:
+                return self.fingerprint()
+        return before
 
     def names(self) -> list[str]:
         if self._file is None:
