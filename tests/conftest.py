@@ -40,6 +40,8 @@ FAST = [
     "engines/test_agreement.py",
     "engines/test_halo.py",
     "io",
+    "pilot/data/test_arrays.py",
+    "pilot/test_placement.py",
     "pyramid",
     "query/expressions",
     "serve/test_h5grove.py",

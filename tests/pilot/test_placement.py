@@ -236,5 +236,5 @@ def test_small_plans_are_near_the_optimum(seed: int) -> None:
 
 
 def test_a_plan_is_the_same_each_time() -> None:
-    world = make_world(3, 12, 20, 60, inputs=3)
+    world = make_world(3, 12, 20, 30, inputs=3)
     assert plan(world.units(), world.sites, {}) == plan(world.units(), world.sites, {})
