@@ -53,7 +53,8 @@ class Pages:
 
     def _see(self, request: Any) -> None:
         parts = urlsplit(request.url)
-        if parts.scheme not in ("data", "blob", "file") and parts.hostname != "127.0.0.1":
+        loopback = parts.hostname in ("127.0.0.1", "localhost")
+        if parts.scheme not in ("data", "blob", "file") and not loopback:
             self.faults.append(f"request of {request.url}")
 
     def _check(self, response: Any) -> None:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import re
+import threading
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 
 import numpy as np
 import pytest
@@ -53,8 +56,15 @@ def pages(browser, pictures):
         make(con)
         with con.serve() as server:
             context = browser.new_context(viewport=SIZE, reduced_motion="reduce")
-            yield Pages(context, server, pictures)
+            found = Pages(context, server, pictures)
+            found.connection = con
+            yield found
             context.close()
+
+
+class QuietHandler(SimpleHTTPRequestHandler):
+    def log_message(self, *arguments):
+        pass
 
 
 def numbers(text):
@@ -175,3 +185,20 @@ def test_export_gives_the_values(pages):
         page.get_by_text("NPY").click()
     assert (np.load(download.value.path()) == (VOLUME[20] * 1000).astype("i2")).all()
     assert pages.faults == []
+
+
+def test_view_is_shown_in_the_frame_of_a_notebook_of_another_site(pages, tmp_path):
+    view = pages.connection["image"].view(height=400)
+    (tmp_path / "favicon.ico").touch()
+    (tmp_path / "notebook.html").write_text(f"<title>cell</title>{view._repr_html_()}")
+    handler = partial(QuietHandler, directory=str(tmp_path))
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as notebook:
+        threading.Thread(target=notebook.serve_forever, daemon=True).start()
+        # Another name is another site to a browser, as that of a notebook is.
+        pages.page.goto(f"http://localhost:{notebook.server_port}/notebook.html")
+        frame = pages.page.frame_locator("iframe")
+        frame.get_by_role("heading", name="image").wait_for()
+        frame.locator("canvas").first.wait_for()
+        notebook.shutdown()
+    pages.picture("notebook")
+    view.stop()

@@ -1,5 +1,6 @@
 // The page of `dosna view`: H5Web over the server's protocol, below a bar of links.
 
+import "./storage.js"; // before what looks for it
 import { App, H5GroveProvider, createBasicFetcher } from "@h5web/app";
 import "@h5web/app/styles.css";
 import { useEffect, useState } from "react";
