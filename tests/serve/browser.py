@@ -100,7 +100,8 @@ class Pages:
         return str(shown.inner_text()).replace("\u2212", "-")
 
 
-@pytest.fixture(scope="session")
+# As long as it runs, playwright's event loop is that of the thread, and asyncio.run is an error.
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
     """Give a browser."""
     require("playwright")
