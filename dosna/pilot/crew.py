@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -71,8 +71,14 @@ class Agent:
 
     def send(self, **message: Any) -> None:
         """Send a message, if it is connected."""
+        self.send_all([message])
+
+    def send_all(self, messages: Iterable[Mapping[str, Any]]) -> None:
+        """Send messages together, if it is connected."""
         if self.writer is not None and not self.writer.is_closing():
-            self.writer.write(json.dumps(message).encode() + b"\n")
+            lines = [json.dumps(message).encode() + b"\n" for message in messages]
+            if lines:
+                self.writer.write(b"".join(lines))
 
 
 class Crew:

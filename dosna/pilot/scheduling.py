@@ -89,8 +89,8 @@ class Scheduler:
 
     def _tell(self, told: list[tuple[Agent, dict[str, Any]]]) -> None:
         if self.ledger.flush():
-            for agent, message in told:
-                agent.send(kind="run", **message)
+            for agent in self._crew.agents.values():
+                agent.send_all([{"kind": "run", **one} for to, one in told if to is agent])
 
     def _turn(self) -> bool:
         """Read the next page of waiting units; say whether there is one."""

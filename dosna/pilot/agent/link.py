@@ -80,11 +80,12 @@ class Link:
             self._socket.close()
             self._socket = None
 
-    def send(self, message: dict[str, Any]) -> None:
-        """Send a message, or lose the connection."""
+    def send(self, *messages: dict[str, Any]) -> None:
+        """Send messages together, or lose the connection."""
         if self._socket is None:
             raise LinkLostError("there is no connection")
-        left = memoryview(json.dumps(message).encode() + b"\n")
+        lines = [json.dumps(message).encode() + b"\n" for message in messages]
+        left = memoryview(b"".join(lines))
         end = time.monotonic() + _SECONDS
         while left:
             try:

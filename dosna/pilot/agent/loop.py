@@ -93,6 +93,7 @@ class Agent:
         self.link = Link(folder)
         self.waiting: collections.deque[dict[str, Any]] = collections.deque()
         self.supervisors: list[_Supervisor] = []
+        self.unsent: list[dict[str, Any]] = []
         self.results: dict[str, dict[str, Any]] = {}  # until the manager has them in its state
         self.selector = selectors.DefaultSelector()
         self.is_ending = False
@@ -129,7 +130,9 @@ class Agent:
                     self._read_results(key.data)
             self._tidy()
             self._look_at_time()
+            self._send()
         self._say({"kind": "bye", "reason": self.reason})
+        self._send()
         self.link.close()
         end_children()
 
@@ -181,9 +184,15 @@ class Agent:
             self._lost()
 
     def _say(self, message: dict[str, Any]) -> None:
+        """Send a message with the others of this turn of the loop."""
         if self.link.is_open:
+            self.unsent.append(message)
+
+    def _send(self) -> None:
+        messages, self.unsent = self.unsent, []
+        if self.link.is_open and messages:
             try:
-                self.link.send(message)
+                self.link.send(*messages)
             except LinkLostError:
                 self._lost()
 
@@ -192,6 +201,7 @@ class Agent:
             if key.data == "link":
                 self.selector.unregister(key.fileobj)
         self.link.close()
+        self.unsent.clear()
         self.lost_at = time.monotonic()
 
     def _receive(self) -> None:
