@@ -8,7 +8,7 @@ import sqlalchemy as sa
 
 from dosna.errors import DosnaError
 from dosna.pilot.affinity import Input, Label
-from dosna.pilot.data.records import id_of, label_of
+from dosna.pilot.data.records import id_of, input_of
 from dosna.pilot.descriptions import ComputeUnitDescription
 from dosna.pilot.session import Session
 from dosna.pilot.states import State
@@ -54,7 +54,7 @@ class Inputs:
             data_unit = id_of(url)
             self._require_written(data_unit, number)
             self._require_ready(data_unit)
-            found.append(self._input(data_unit))
+            found.append(input_of(self._session, data_unit))
         for url, _ in unit.outputs():
             self._require_ready(id_of(url))
         return found
@@ -118,15 +118,3 @@ class Inputs:
             raise Doomed(f"its data unit {data_unit} is {row['state']}: {row['reason']}")
         if row["state"] not in (State.Running, State.Done):
             raise Blocked
-
-    def _input(self, data_unit: str) -> Input:
-        files, replicas, places = (TABLES[one] for one in ("files", "replicas", "pilot_data"))
-        size = sa.select(sa.func.sum(files.c.size)).where(files.c.data_unit == data_unit)
-        total = self._store.ask(size)[0][0] or 0
-        at = (
-            sa.select(places.c.description)
-            .join(replicas, replicas.c.pilot_data == places.c.id)
-            .where(replicas.c.data_unit == data_unit, replicas.c.state == "Running")
-        )
-        labels = [label_of(place) for (place,) in self._store.ask(at)]
-        return Input(data_unit, max(0, int(total)), tuple(labels))

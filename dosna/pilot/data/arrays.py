@@ -19,7 +19,7 @@ from dosna.errors import (
 from dosna.pilot.data.files import Tell
 from dosna.pilot.data.places import Place, Prepared
 
-__all__ = ["DosnaPlace", "deliver", "delivered_name"]
+__all__ = ["DosnaPlace", "bytes_of", "deliver", "delivered_name"]
 
 SUFFIXES = (".npy", ".h5", ".zarr")
 _BLOCK = 64 << 20
@@ -86,10 +86,7 @@ def deliver(url: str, target: str, tell: Tell | None = None) -> None:
     text, region, _ = _split(url)
     con, name = dosna.open_url(text, mode="r")
     with con:
-        try:
-            ds = con[name]
-        except DatasetNotFoundError as error:
-            raise SourceNotFoundError(f"dosna:{text} does not exist: {error}") from None
+        ds = _dataset(con, name, text)
         if not region:
             con.export(target, select=name)
         else:
@@ -98,15 +95,43 @@ def deliver(url: str, target: str, tell: Tell | None = None) -> None:
         tell(prod(ds.shape) * ds.dtype.itemsize)
 
 
+def bytes_of(url: str) -> int:
+    """Return the bytes of the elements that a URL of a dataset delivers.
+
+    Raises
+    ------
+    SourceNotFoundError
+        There is no such dataset.
+    ConfigurationError
+        The URL or its region is malformed.
+    """
+    text, region, _ = _split(url)
+    con, name = dosna.open_url(text, mode="r")
+    with con:
+        ds = _dataset(con, name, text)
+        return prod(_shape(ds, region_of(region, ds.ndim))) * int(ds.dtype.itemsize)
+
+
+def _dataset(con: Any, name: str, text: str) -> Any:
+    try:
+        return con[name]
+    except DatasetNotFoundError as error:
+        where = text.partition("?")[0]
+        raise SourceNotFoundError(f"dosna:{where} does not exist: {error}") from None
+
+
+def _shape(ds: Any, key: tuple[slice | int, ...]) -> tuple[int, ...]:
+    """Return the shape of a region, which begins with the axes of `key`."""
+    full = [*key, *[slice(None)] * (ds.ndim - len(key))]
+    pairs = zip(full, ds.shape, strict=True)
+    return tuple(len(range(*one.indices(n))) for one, n in pairs if isinstance(one, slice))
+
+
 def _export_region(ds: Any, key: tuple[slice | int, ...], target: str) -> None:
     """Copy a region block by block into a dataset of its own, and export that."""
     full = [*key, *[slice(None)] * (ds.ndim - len(key))]
     kept = [axis for axis, one in enumerate(full) if isinstance(one, slice)]
-    shape = tuple(
-        len(range(*one.indices(n)))
-        for one, n in zip(full, ds.shape, strict=True)
-        if isinstance(one, slice)
-    )
+    shape = _shape(ds, key)
     if not prod(shape) or not shape:
         raise RefusedError(
             f"the region has the shape {shape}: it needs at least one axis and one element"

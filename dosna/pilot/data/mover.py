@@ -19,7 +19,7 @@ from typing import Any
 
 from dosna.errors import ConfigurationError, DosnaError
 from dosna.io.processes import maker, maker_has_ended
-from dosna.pilot.data.arrays import delivered_name
+from dosna.pilot.data.arrays import bytes_of, delivered_name
 from dosna.pilot.data.files import File
 from dosna.pilot.data.places import Place, open_place, place_url
 from dosna.pilot.data.records import (
@@ -35,7 +35,7 @@ from dosna.pilot.data.staging import put, replicate
 from dosna.pilot.session import Session
 from dosna.pilot.states import State
 
-__all__ = ["Mover"]
+__all__ = ["Mover", "is_of_arrays"]
 
 _UNITS = 4
 """The data units under way at a time."""
@@ -78,6 +78,9 @@ class Mover:
             owner = row["details"].get("owner", "")
             if not owner or owner == self._mine or maker_has_ended(owner):
                 self.start(row["id"])
+        for row in list(self._session.store.rows("data_units", state=str(State.New))):
+            if is_of_arrays(row["description"]["file_urls"]):
+                self.note_arrays(row["id"])
 
     def start(self, replica: str) -> None:
         """Begin the transfer of a replica, unless it was begun here before."""
@@ -147,6 +150,20 @@ class Mover:
         if "Canceled" in (row["wanted"], place["wanted"]):
             raise CancelledError
 
+    def note_arrays(self, data_unit: str) -> None:
+        """Write down a data unit that is made of datasets, and needs no place."""
+        self._pool.submit(self._note_arrays, data_unit)
+
+    def _note_arrays(self, data_unit: str) -> None:
+        session = self._session
+        try:
+            urls = row_of(session, "data_units", data_unit)["description"]["file_urls"]
+            files = [File(delivered_name(url), url=url) for url in urls]
+            note_files(session, data_unit, files, {f.name: bytes_of(f.url) for f in files})
+            session.set_state("data_units", data_unit, State.Running)
+        except (DosnaError, OSError) as error:
+            session.set_state("data_units", data_unit, State.Failed, str(error))
+
     # -- one transfer ---------------------------------------------------------------------
 
     def _transfer(self, replica: str, data_unit: str, pilot_data: str) -> None:
@@ -182,6 +199,7 @@ class Mover:
             )
         fields = fields_of(self._session, pilot_data)
         arrays = [File(name, url=url) for name, url in named.items() if url.startswith("dosna:")]
+        sizes = {file.name: bytes_of(file.url) for file in arrays}
         with ExitStack() as stack:
             folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="dosna-pilot-"))
             paths = {
@@ -194,7 +212,7 @@ class Mover:
             nbytes += sum(max(0, file.size) for file in kept)
             require_room(self._session, pilot_data, data_unit, nbytes)
             files = put(paths, place, data_unit, progress) if paths else []
-        note_files(self._session, data_unit, [*files, *arrays])
+        note_files(self._session, data_unit, [*files, *arrays], sizes)
 
     def _progress(self, replica: str) -> Any:
         told = 0.0
@@ -208,6 +226,11 @@ class Mover:
                 self._note(replica, State.Pending, done=done, total=total)
 
         return tell
+
+
+def is_of_arrays(urls: list[str]) -> bool:
+    """Return True if all files of a data unit are made of datasets."""
+    return bool(urls) and all(url.startswith("dosna:") for url in urls)
 
 
 def _name_of(url: str) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 
 from dosna.core.sizes import format_size, parse_size
 from dosna.errors import ConfigurationError, SourceNotFoundError, StorageError
-from dosna.pilot.affinity import Label, distance
+from dosna.pilot.affinity import Input, Label, distance
 from dosna.pilot.data.files import File
 from dosna.pilot.session import Session
 from dosna.pilot.states import State
@@ -18,6 +18,7 @@ __all__ = [
     "fields_of",
     "files_of",
     "id_of",
+    "input_of",
     "label_of",
     "nearest",
     "request_for",
@@ -78,14 +79,22 @@ def files_of(session: Session, data_unit: str) -> list[File]:
     return [File(r["name"], r["size"], r["checksum"], r["details"].get("url", "")) for r in rows]
 
 
-def note_files(session: Session, data_unit: str, files: Iterable[File]) -> None:
-    """Write files of a data unit down; one of the same name is replaced."""
+def note_files(
+    session: Session,
+    data_unit: str,
+    files: Iterable[File],
+    nbytes: Mapping[str, int] | None = None,
+) -> None:
+    """Write files of a data unit down; one of the same name is replaced.
+
+    The bytes of arrays are given by the name of the file that they are delivered as.
+    """
     for file in files:
         id = f"{data_unit}/{file.name}"
         session.store.remove("files", id)
         row = {"id": id, "data_unit": data_unit, **vars(file), "state": str(State.Running)}
-        row["details"] = {"url": row.pop("url")} if file.url else {}
-        row.pop("url", None)
+        url = row.pop("url")
+        row["details"] = {"url": url, "nbytes": (nbytes or {}).get(file.name, 0)} if url else {}
         session.store.add("files", [row])
 
 
@@ -132,6 +141,21 @@ def replicas_of(session: Session, data_unit: str) -> list[dict[str, Any]]:
     files = digest_of(files_of(session, data_unit))
     rows = list(session.store.rows("replicas", data_unit=data_unit, state=str(State.Running)))
     return [one for n, one in enumerate(rows) if not n or one["details"].get("files") == files]
+
+
+def input_of(session: Session, data_unit: str) -> Input:
+    """Return what placement knows of a data unit: its bytes, and the labels of who has them.
+
+    Arrays are where the data unit itself says that it is.
+    """
+    rows = list(session.store.rows("files", data_unit=data_unit))
+    nbytes = sum(max(0, row["size"]) + row["details"].get("nbytes", 0) for row in rows)
+    own = label_of(row_of(session, "data_units", data_unit)["description"])
+    if rows and all(row["details"].get("url") for row in rows):
+        return Input(data_unit, nbytes, (own,) if own != Label() else ())
+    places = [one["pilot_data"] for one in replicas_of(session, data_unit)]
+    rows = list(session.store.rows("pilot_data", id=places))
+    return Input(data_unit, nbytes, tuple(label_of(row["description"]) for row in rows))
 
 
 def nearest(session: Session, data_unit: str, label: Label) -> str | None:

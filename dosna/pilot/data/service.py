@@ -9,7 +9,7 @@ from typing import Any
 
 from dosna.errors import ConfigurationError, StorageError
 from dosna.pilot.affinity import Label, distance
-from dosna.pilot.data.mover import Mover
+from dosna.pilot.data.mover import Mover, is_of_arrays
 from dosna.pilot.data.places import open_place, place_url
 from dosna.pilot.data.records import (
     fields_of,
@@ -338,10 +338,14 @@ def submit_data_unit(
     """Store a new data unit in the places whose labels are nearest to its own; do not wait.
 
     `number_of_replicas` places have it. Without enough places that can be written to, those that
-    there are; without any, it waits for `DataUnit.add_pilot_data`.
+    there are; without any, it waits for `DataUnit.add_pilot_data`. One that is made of datasets
+    alone needs no place.
     """
     described = DataUnitDescription.of(description)
     unit = _new(session, described)
+    if is_of_arrays(described.file_urls):
+        Mover.of(session).note_arrays(unit.id)
+        return unit
     wanted = label_of(described.fields())
     places = [
         row

@@ -135,3 +135,39 @@ def test_what_many_read_is_replicated_once(
         assert room.sites[unit.get_details()["pilot"]] == "hamburg"
     assert len(data.list_pilot_data()) == 2
     assert "all 11 B of its inputs are there" in units[-1].get_details()["placement"]
+
+
+def test_a_region_of_a_dataset_is_an_input_near_its_store(room: Any, tmp_path: Path) -> None:
+    import numpy as np
+
+    import dosna as dn
+
+    (tmp_path / "volumes").mkdir()
+    with dn.Connection(str(tmp_path / "volumes"), backend="file") as con:
+        con.create_dataset("tomo", data=np.arange(1000, dtype="u1"))
+    for site in ("didcot", "hamburg"):
+        room.pilot(affinity_datacenter_label=site, affinity_machine_label=site)
+    wait_until(lambda: all(p["state"] == "Running" for p in rows_of(room)))
+    url = f"dosna:file:{tmp_path}/volumes/tomo#region=0:600;as=part.npy"
+    there = {"affinity_datacenter_label": "hamburg", "affinity_machine_label": "hamburg"}
+    data = room.units.submit_data_unit({"file_urls": [url], **there})
+    assert data.wait(timeout=100) == "Running", data.get_details()
+    described = {
+        "executable": "/usr/bin/wc",
+        "arguments": ["-c", "part.npy"],
+        "input_data": [data.get_url()],
+    }
+    unit = room.units.submit_compute_unit(described)
+    assert unit.wait(timeout=100) == "Done", unit.get_details()
+    details = unit.get_details()
+    assert "all 600 B of its inputs are there" in details["placement"]
+    pilot = next(row for row in rows_of(room) if row["id"] == details["pilot"])
+    assert label(pilot) == "hamburg"
+    assert (room.folder_of(unit) / "stdout").read_text().split()[0] == str(600 + 128)
+    missing = room.units.submit_data_unit({"file_urls": [url.replace("tomo", "missing")]})
+    assert missing.wait(timeout=100) == "Failed"
+    assert "missing" in missing.get_details()["reason"]
+
+
+def rows_of(room: Any) -> list[dict[str, Any]]:
+    return list(room.pilots._session.store.rows("pilots"))
