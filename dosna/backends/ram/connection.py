@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import secrets
 import threading
+from bisect import bisect_left
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from itertools import islice
@@ -206,7 +207,10 @@ class RamConnection(BackendConnection):
             self.del_dataset(temporary)
 
     def dataset_names(self) -> list[str]:
-        return sorted(name for name in self._datasets if not name.startswith("."))
+        # In one step, as other threads create and delete. Hidden names are then side by side.
+        names = sorted(self._datasets)
+        del names[bisect_left(names, ".") : bisect_left(names, "/")]
+        return names
 
     @property
     def keeps_groups(self) -> bool:

@@ -82,3 +82,14 @@ def test_what_is_replaced_while_it_is_read_is_not_read_as_fill(monkeypatch, dtyp
         monkeypatch.undo()
         assert con["a"][0, 0] == np.full(1, 8, dtype)[0]
         con.del_dataset("a")
+
+
+def test_datasets_that_are_being_replaced_are_not_listed(connection: EngineConnection) -> None:
+    before = list(connection)
+    names = ["-a", "0", "a", "~"]  # on both sides of the hidden ones
+    for name in names:
+        connection.create_dataset(name, data=[1])
+    metadata = connection["a"].instance.metadata
+    with connection.replacing("a", metadata, {}):
+        assert len(connection.instance._datasets) == len(before) + len(names) + 1  # type: ignore[attr-defined]
+        assert list(connection) == sorted([*before, *names])
