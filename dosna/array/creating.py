@@ -271,13 +271,24 @@ class Creating(ArrayHome):
             The description of the dataset.
         options : mapping
             The options of the backend's `create_dataset`.
-        data, progress, memory_limit
-            As for `create_filled`.
+        data : array_like or source
+            The values, as for `create_filled`.
+        progress : bool or callable
+            True for a progress bar, or a function of chunks done and all chunks.
+        memory_limit : int or str, optional
+            The most bytes that the work may hold.
 
         Returns
         -------
         EngineDataset
             The new dataset.
+
+        Examples
+        --------
+        >>> from dosna.core.metadata import DatasetMetadata
+        >>> two = DatasetMetadata((2,), np.dtype("i8"), 0, (2,))
+        >>> con.create_with("two", two, {}, np.arange(2), None, None)
+        <dosna.Dataset 'two': shape (2,), dtype int64, chunk_size (2,)>
         """
         plain = isinstance(data, np.ndarray) and progress is None and memory_limit is None
         pairs = zip(metadata.shape, metadata.chunk_size, strict=True)
