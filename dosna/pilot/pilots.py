@@ -153,7 +153,8 @@ class Pilot:
     def _pause(self) -> float:
         if any(agent.writer is not None for agent in self._crew.of_pilot(self.id)):
             return 5.0
-        return 2.0 if self._launcher.is_batch else 0.3
+        # To ask a queue, or by SSH, is work for others.
+        return 2.0 if self._launcher.is_batch or self._launcher.is_by_ssh else 0.3
 
     async def _has_ended(self) -> bool:
         if self._is_canceled:

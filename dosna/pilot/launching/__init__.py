@@ -66,6 +66,11 @@ class Launcher:
         self._lock = threading.Lock()
 
     @property
+    def is_by_ssh(self) -> bool:
+        """Whether the job is started on another machine."""
+        return self._ssh is not None
+
+    @property
     def needs_all_interfaces(self) -> bool:
         """Whether agents come to the manager from other machines, and not by SSH."""
         return self.is_batch and self._ssh is None
