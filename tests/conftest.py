@@ -49,7 +49,7 @@ FAST = [
     "serve/test_lines.py",
     "serve/test_page.py",
     "serve/test_served.py",
-    "serve/test_zarr.py",
+    "serve/test_served_zarr.py",
     "sources/test_sources.py",
     "web",
 ]
