@@ -55,7 +55,7 @@ def test_descriptions_of_documented_fields() -> None:
 @pytest.mark.parametrize(
     ("kind", "fields", "noun"),
     [
-        (ComputeUnitDescription, {"executable": "x", "exectuable": 1}, "exectuable"),
+        (ComputeUnitDescription, {"executable": "x", "program": 1}, "program"),
         (ComputeUnitDescription, {}, "executable"),
         (ComputeUnitDescription, {"executable": "x", "environment": ["A"]}, "environment"),
         (ComputeUnitDescription, {"executable": "x", "spmd_variation": "pvm"}, "spmd_variation"),

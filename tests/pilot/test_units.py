@@ -176,8 +176,8 @@ def test_what_is_refused(shared: Any) -> None:
         shared.pilot("carrier-pigeon://localhost")
     with pytest.raises(ConfigurationError, match="host"):
         shared.pilot("ssh://")
-    with pytest.raises(ConfigurationError, match="exectuable"):
-        shared.units.submit_compute_unit({"exectuable": "true"})
+    with pytest.raises(ConfigurationError, match="program"):
+        shared.units.submit_compute_unit({"program": "true"})
     with pytest.raises(SourceNotFoundError, match="cu-none"):
         shared.units.get_compute_unit("cu-none").get_state()
 
