@@ -63,7 +63,10 @@ class Service:
 
     def __init__(self, settings: Settings, transform: Transform | None = None) -> None:
         self.settings, self._transform = settings, transform or _default_transform
-        os.makedirs(settings.state, mode=0o700, exist_ok=True)
+        try:
+            os.makedirs(settings.state, mode=0o700, exist_ok=True)
+        except OSError as error:
+            raise _unusable(settings.state, error) from None
         self.state = State(settings.database_url)
         self.place = open_place(settings.objects_place, settings.objects_endpoint)
         self.started = time.time()
@@ -207,6 +210,13 @@ class Service:
         return row if row is not None and row.owner == owner else None
 
 
+def _unusable(folder: str, error: OSError) -> ConfigurationError:
+    return ConfigurationError(
+        f"the state cannot be kept in {folder}: {error.strerror}. Give a folder that can be "
+        "written, by state"
+    )
+
+
 class _only_one:
     """A lock on the folder of the state, which ends with the process.
 
@@ -223,7 +233,10 @@ class _only_one:
     def __enter__(self) -> None:
         import fcntl
 
-        self._file = os.open(os.path.join(self._folder, "lock"), os.O_RDWR | os.O_CREAT, 0o600)
+        try:
+            self._file = os.open(os.path.join(self._folder, "lock"), os.O_RDWR | os.O_CREAT, 0o600)
+        except OSError as error:
+            raise _unusable(self._folder, error) from None
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:

@@ -10,7 +10,7 @@ import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 
 from dosna.core.url import without_password
-from dosna.errors import ConfigurationError, MissingDependencyError, StorageError
+from dosna.errors import ConfigurationError, MissingDependencyError, QueryError, StorageError
 
 __all__ = ["Database"]
 
@@ -97,6 +97,11 @@ class Database:
     def _errors(self) -> Iterator[None]:
         try:
             yield
+        except (OverflowError, UnicodeEncodeError, sa.exc.DataError) as error:
+            raise QueryError(
+                f"{self.what} cannot hold a value ({type(error).__name__}): leave out numbers of "
+                "more than 64 bits, null characters, and text that is not Unicode"
+            ) from None
         except sa.exc.SQLAlchemyError as error:
             cause = str(getattr(error, "orig", None) or error).strip().splitlines()
             raise StorageError(

@@ -40,6 +40,7 @@ def tree(tmp_path: Path) -> Path:
 
 def test_identifiers_are_split() -> None:
     assert split("rucio://user.me:set?files=3") == ("rucio", "//user.me:set", 3)
+    assert split("glob:a?files=" + "9" * 30) == ("glob", "a", 10**9)
     assert split("glob:/data/*?.root") == ("glob", "/data/*?.root", None)
     for wrong in ("", "set", "ftp://a/b", "rucio:"):
         with pytest.raises(SourceError, match="looked up"):
@@ -63,6 +64,12 @@ def test_folders_and_patterns(tree: Path, tmp_path: Path) -> None:
     for wrong in ("glob:../*", f"glob:{tmp_path}/*", f"folder:{tmp_path}", "folder:sub/../.."):
         with pytest.raises(SourceError, match=r"served|\.\."):
             find(wrong, given)
+
+
+def test_names_that_are_not_utf_8_are_refused(tree: Path, tmp_path: Path) -> None:
+    (tree / "odd_\udcff.root").touch()
+    with pytest.raises(SourceError, match="UTF-8"):
+        find("glob:odd_*", settings(tmp_path, tree))
 
 
 def test_what_is_not_served(tree: Path, tmp_path: Path) -> None:

@@ -102,6 +102,20 @@ def test_keys_open_one_bucket_for_reading(server: Any, paths: list[str], tmp_pat
     assert client.head_object(Bucket=mine, Key=name)["ContentLength"] == size
 
 
+@pytest.mark.parametrize("key", ["9" * 30 + "-x", "9" * 900 + "-x", "٣-x", "000000-gone.parquet"])
+def test_keys_that_no_result_has(serve: Any, paths: list[str], key: str, tmp_path: Path) -> None:
+    server = serve(FakeTransform(), objects=str(tmp_path / "elsewhere"))
+    status = complete(server, paths[:1])
+    id = status["request_id"]
+    with pytest.raises(ClientError) as error:
+        s3(server, status).get_object(Bucket=id, Key=key)
+    assert code(error) == "NoSuchKey"
+    (tmp_path / "elsewhere" / id / "000000-events_0.parquet").unlink()
+    with pytest.raises(ClientError) as error:
+        s3(server, status).get_object(Bucket=id, Key="000000-events_0.parquet")
+    assert code(error) == "NoSuchKey"
+
+
 @pytest.mark.parametrize("version", ["s3", "s3v4"])
 def test_urls_are_signed_for_one_object(server: Any, paths: list[str], version: str) -> None:
     status = complete(server, paths[:2])
@@ -116,6 +130,14 @@ def test_urls_are_signed_for_one_object(server: Any, paths: list[str], version: 
     assert httpx.get(url).content == Path(paths[0]).read_bytes()
     assert httpx.get(url.replace(names[0], names[1])).status_code == 403
     assert httpx.get(url[:-2]).status_code == 403
+    date = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
+    scope = f"{status['minio-access-key']}/{date[:8]}/us-east-1/s3/aws4_request"
+    for query in (
+        f"AWSAccessKeyId={status['minio-access-key']}&Signature=x&Expires=" + "9" * 5000,
+        f"X-Amz-Credential={scope}&X-Amz-Signature=x&X-Amz-Date={date}&X-Amz-Expires="
+        + "9" * 5000,
+    ):
+        assert httpx.get(f"{server.root}/{id}/{names[0]}?{query}").status_code == 403
     short = sign(1)
     time.sleep(2.1)
     assert httpx.get(short).status_code == 403

@@ -11,6 +11,8 @@ import pytest
 from fakes import FakeTransform
 from support import require, wait_until
 
+from dosna.errors import QueryError
+
 httpx = require("httpx")
 
 BODY = {
@@ -20,6 +22,7 @@ BODY = {
     "result-format": "parquet",
 }
 URL = "/servicex/transformation"
+JSON = {"Content-Type": "application/json"}
 
 
 @pytest.fixture
@@ -98,6 +101,7 @@ def test_results_later_than_a_time(serve: Any, fake: FakeTransform, paths: list[
         ({"file-list": ["/etc/hostname"]}, "not served"),
         ({"file-list": ["../../etc/hostname"]}, "not served"),
         ({"file-list": ["https://example.org/a.root"]}, "not served"),
+        ({"file-list": ["\udcff.root"]}, "Unicode"),
         ({"did": "nothing"}, "looked up"),
         ({"did": "glob:*.none"}, "pattern"),
         ({"did": "glob:*.root", "selection": "bad"}, "columns are a, b"),
@@ -107,7 +111,7 @@ def test_what_is_wrong_is_said_at_once(
     serve: Any, fake: FakeTransform, body: dict[str, Any], noun: str
 ) -> None:
     with client_of(serve(fake)) as client:
-        answer = client.post(URL, json=BODY | body)
+        answer = client.post(URL, content=json.dumps(BODY | body), headers=JSON)
         assert answer.status_code == 400
         assert noun in answer.json()["message"]
         assert client.get(URL).json()["requests"] == []
@@ -263,8 +267,81 @@ def test_pages_of_other_sites_change_nothing(
         body = BODY | {"file-list": paths}
         for headers in ({"Origin": "https://example.org"}, {"Sec-Fetch-Site": "cross-site"}):
             assert client.post(URL, json=body, headers=headers).status_code == 403
-        assert client.post(URL, json=body, headers={"Origin": server.root}).status_code == 200
+        answer = client.post(URL, json=body, headers={"Origin": server.root})
+        assert answer.status_code == 200
+        url = f"{URL}/{answer.json()['request_id']}/cancel"
+        assert client.get(url, headers={"Sec-Fetch-Site": "cross-site"}).status_code == 403
         assert client.get("/servicex", headers={"Host": "example.org"}).status_code == 400
+
+
+@pytest.mark.parametrize("method", ["GET", "DELETE"])
+def test_numbers_beyond_the_database_are_refused(
+    serve: Any, fake: FakeTransform, method: str
+) -> None:
+    with client_of(serve(fake)) as client:
+        answer = client.request(method, f"/servicex/datasets/{10**30}")
+        assert answer.status_code == 400
+        assert "64 bits" in answer.json()["message"]
+
+
+def test_unforeseen_errors_are_json_and_in_the_log(
+    serve: Any, fake: FakeTransform, monkeypatch: Any, caplog: Any
+) -> None:
+    server = serve(fake)
+
+    def fail(*args: object) -> None:
+        raise RuntimeError("a secret")
+
+    monkeypatch.setattr(server.service, "codegens", fail)
+    with client_of(server) as client:
+        answer = client.get("/servicex")
+    assert answer.status_code == 500
+    assert "log" in answer.json()["message"]
+    assert "secret" not in answer.text
+    assert "a secret" in caplog.text
+
+
+def test_what_no_database_holds_is_replaced(
+    serve: Any, fake: FakeTransform, paths: list[str]
+) -> None:
+    fake.fails = lambda source: QueryError("odd \udcff\0.") if source == paths[1] else None
+    with client_of(serve(fake)) as client:
+        id = submit(client, **{"file-list": paths})
+        assert ended(client, id)["files-failed"] == 1
+        rows = client.get(f"{URL}/{id}/results?status=failure").json()["results"]
+        assert rows[0]["message"] == "odd ?\ufffd."
+        fake.fails = lambda source: QueryError("odd \udcff.")
+        answer = client.post(URL, json=BODY | {"file-list": paths})
+        assert (answer.status_code, answer.json()["message"]) == (400, "odd ?.")
+
+
+def test_an_ended_request_is_not_called_cancelled(
+    serve: Any, fake: FakeTransform, paths: list[str]
+) -> None:
+    with client_of(serve(fake)) as client:
+        id = submit(client, **{"file-list": paths})
+        ended(client, id)
+        assert "Complete" in client.get(f"{URL}/{id}/cancel").json()["message"]
+        assert ended(client, id)["status"] == "Complete"
+
+
+def test_only_its_user_reads_the_database(serve: Any, fake: FakeTransform, tmp_path: Any) -> None:
+    (tmp_path / "state").mkdir(mode=0o755)
+    serve(fake)
+    found = list((tmp_path / "state").glob("delivery.sqlite*"))
+    assert found
+    assert {path.stat().st_mode & 0o077 for path in found} == {0}
+
+
+def test_a_state_that_cannot_be_written_is_named(
+    serve: Any, fake: FakeTransform, tmp_path: Any
+) -> None:
+    from dosna.errors import ConfigurationError
+
+    (tmp_path / "file").touch()
+    for state in (tmp_path / "file", tmp_path / "file" / "below"):
+        with pytest.raises(ConfigurationError, match="state"):
+            serve(fake, state=str(state))
 
 
 def test_bodies_are_limited(serve: Any, fake: FakeTransform, monkeypatch: Any) -> None:
@@ -273,7 +350,7 @@ def test_bodies_are_limited(serve: Any, fake: FakeTransform, monkeypatch: Any) -
     monkeypatch.setattr(serving, "_MOST_BODY", 1000)
     with client_of(serve(fake)) as client:
         for body in ({"content": b"x" * 1001}, {"content": (b"x" * 100 for _ in range(11))}):
-            answer = client.post(URL, headers={"Content-Type": "application/json"}, **body)
+            answer = client.post(URL, headers=JSON, **body)
             assert answer.status_code == 413
             assert "larger" in answer.json()["message"]
         assert client.get(URL).status_code == 200

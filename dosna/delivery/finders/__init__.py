@@ -14,6 +14,7 @@ from importlib import import_module
 from dosna.delivery.finders.allowed import check_source
 from dosna.delivery.settings import Settings
 from dosna.delivery.state.datasets import FoundFile
+from dosna.delivery.state.texts import is_text
 from dosna.errors import SourceError, SourceNotFoundError
 
 __all__ = ["FINDERS", "check_source", "find", "split"]
@@ -33,8 +34,9 @@ FINDERS = {
 }
 """The schemes of identifiers, and their finders: the module in this package and the function."""
 
+_MOST = 10**9
 _FORM = re.compile(r"([a-z][a-z0-9+.-]*):(.+)", re.DOTALL)
-_NUMBER = re.compile(r"[?&]files=(\d+)$")
+_NUMBER = re.compile(r"[?&]files=([0-9]+)$")
 
 
 def split(did: str) -> tuple[str, str, int | None]:
@@ -59,7 +61,7 @@ def split(did: str) -> tuple[str, str, int | None]:
             f"the dataset {did!r} cannot be looked up: it must begin with one of "
             + ", ".join(f"{name}:" for name in FINDERS)
         )
-    return parts[1], parts[2], int(number[1]) if number else None
+    return parts[1], parts[2], min(int(number[1]), _MOST) if number else None
 
 
 def find(did: str, settings: Settings) -> list[FoundFile]:
@@ -86,4 +88,8 @@ def find(did: str, settings: Settings) -> list[FoundFile]:
     found = finder(did if scheme in ("s3", "http", "https") else rest, settings)
     if not found:
         raise SourceNotFoundError(f"the dataset {did} has no files")
+    strange = next((file.path for file in found if not is_text(file.path)), None)
+    if strange is not None:
+        name = strange.encode(errors="replace").decode()
+        raise SourceError(f"the name of the file {name} is not in UTF-8: rename it")
     return [FoundFile(check_source(file.path, settings), file.size, file.events) for file in found]

@@ -19,7 +19,8 @@ from dosna.delivery.front.models import CAPABILITIES
 from dosna.delivery.front.tokens import Tokens
 from dosna.delivery.objects.facade import Facade
 from dosna.delivery.service import Service
-from dosna.errors import DosnaError, StorageError
+from dosna.delivery.state.texts import cleaned
+from dosna.errors import DosnaError, QueryError, StorageError
 
 __all__ = ["make_app"]
 
@@ -100,7 +101,7 @@ def _add_errors(app: FastAPI) -> None:
     """Answer errors with a message, which the client shows."""
 
     def told(status: int, message: str, headers: Any = None) -> JSONResponse:
-        return JSONResponse({"message": message}, status, headers)
+        return JSONResponse({"message": cleaned(message)}, status, headers)
 
     @app.exception_handler(pages.NeedsLogin)
     def stranger(request: Request, error: Exception) -> Response:
@@ -121,4 +122,12 @@ def _add_errors(app: FastAPI) -> None:
         logger.warning("%s %s failed: %s", request.method, request.url.path, error)
         if isinstance(error, StorageError):
             return told(503, "the service cannot reach its storage: try again")
+        if isinstance(error, QueryError):
+            return told(400, str(error))
+        return told(500, "the service failed: its log says why")
+
+    @app.exception_handler(Exception)
+    def unforeseen(request: Request, error: Exception) -> JSONResponse:
+        where = f"{request.method} {request.url.path}"
+        logger.error("%s failed", where, exc_info=error)
         return told(500, "the service failed: its log says why")

@@ -82,7 +82,8 @@ class Tokens:
     def _is_present(self, claims: dict[str, Any]) -> bool:
         """Return whether a token was neither replaced nor its user removed."""
         known = self._users.token(claims["sub"])
-        return known is not None and hmac.compare_digest(known, str(claims["jti"]))
+        given = str(claims["jti"]).encode()
+        return known is not None and hmac.compare_digest(known.encode(), given)
 
 
 def _key(path: Path) -> str:

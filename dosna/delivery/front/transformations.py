@@ -13,11 +13,12 @@ from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse
 
 import dosna
-from dosna.delivery.front.context import FrontOf, User
+from dosna.delivery.front.context import FrontOf, User, is_foreign
 from dosna.delivery.front.models import Submission, result_of, status_of
 from dosna.delivery.running.submitting import Refused
 from dosna.delivery.service import Service
 from dosna.delivery.state.requests import Submitted
+from dosna.delivery.state.texts import is_text
 from dosna.delivery.transform import FORMATS
 
 __all__ = ["router"]
@@ -62,6 +63,8 @@ def _check(body: Submission, service: Service) -> None:
         raise HTTPException(400, "a request has either a 'did' or a 'file-list'")
     if body.file_list is not None and not body.file_list:
         raise HTTPException(400, "the list of files is empty")
+    if any(not is_text(path) for path in body.file_list or ()):
+        raise HTTPException(400, "the list of files has text that is not Unicode")
     codegens = service.codegens()
     if body.codegen not in codegens:
         raise HTTPException(
@@ -126,11 +129,15 @@ def results(
 
 @router.get("/{id}/cancel")
 @router.post("/{id}/cancel", include_in_schema=False)
-def cancel(id: str, front: FrontOf, user: User) -> dict[str, str]:
-    """Cancel a request, none of whose results stays."""
+def cancel(id: str, request: Request, front: FrontOf, user: User) -> dict[str, str]:
+    """Cancel a request, none of whose results stays. One that has ended stays as it is."""
+    if is_foreign(request):
+        raise HTTPException(403, "pages of other sites must not change anything here")
     front.request_of(id, user)
     front.service.cancel(id)
-    return {"message": f"the request {id} is cancelled"}
+    now = front.request_of(id, user).status
+    done = "is cancelled" if now == "Canceled" else f"has ended before: it is {now}"
+    return {"message": f"the request {id} {done}"}
 
 
 @router.delete("/{id}")

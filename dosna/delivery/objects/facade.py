@@ -6,6 +6,7 @@ not counted yet, or belongs to a request that was cancelled, is not there.
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -20,14 +21,14 @@ from starlette.responses import FileResponse, Response, StreamingResponse
 
 from dosna.delivery.objects.places import ObjectPlace
 from dosna.delivery.objects.signing import Asked, SignatureError, access_key_of, check
-from dosna.errors import DosnaError
+from dosna.errors import DosnaError, QueryError
 
 if TYPE_CHECKING:
     from dosna.delivery.state import State
 
 __all__ = ["Facade"]
 
-_RANGE = re.compile(r"bytes=(\d*)-(\d*)")
+_RANGE = re.compile(r"bytes=([0-9]{0,18})-([0-9]{0,18})")
 _PAGE = 1000
 _STATUS = {"NoSuchKey": 404, "NoSuchBucket": 404, "InvalidRange": 416, "SlowDown": 503}
 
@@ -74,6 +75,9 @@ class Facade:
             return self._list(asked, bucket) if not key else self._object(request, bucket, key)
         except SignatureError as error:
             return _error(error.code, str(error))
+        except QueryError:
+            # The database can hold no such name.
+            return _error("NoSuchKey", "there is no such object")
         except DosnaError:
             return _error("SlowDown", "the service cannot read the results now")
 
@@ -83,7 +87,7 @@ class Facade:
         if "location" in query:
             return _xml("<LocationConstraint/>")
         most = query.get("max-keys", "")
-        limit = min(_PAGE, int(most)) if most.isdecimal() else _PAGE
+        limit = min(_PAGE, int(most)) if re.fullmatch("[0-9]{1,9}", most) else _PAGE
         after = query.get("continuation-token") or query.get("start-after") or ""
         after = query.get("marker", after) if query.get("list-type") != "2" else after
         shown: Callable[[str], str] = quote if query.get("encoding-type") == "url" else escape
@@ -124,6 +128,8 @@ class Facade:
         kind = "application/octet-stream"
         path = self._place.path(bucket, key)
         if path is not None:
+            if not os.path.isfile(path):
+                return _error("NoSuchKey", "the object was deleted")
             return FileResponse(path, headers=headers, media_type=kind)
         size = int(row.nbytes)
         start, stop, status = 0, size, 200

@@ -27,6 +27,7 @@ _AUTHORIZATION = re.compile(
     r"AWS4-HMAC-SHA256 +Credential=([^,\s]+), *SignedHeaders=([a-z0-9;-]+), *"
     r"Signature=([0-9a-f]{64})"
 )
+_SECONDS = re.compile(r"[0-9]{1,12}")
 _EMPTY = hashlib.sha256(b"").hexdigest()
 _IN_V2 = frozenset(("location", "versionId", "uploads", "partNumber", "acl", "policy"))
 
@@ -127,7 +128,7 @@ def check(asked: Asked, secret: str, clock: Callable[[], float] = time.time) -> 
 
 def _version_2(asked: Asked, query: Mapping[str, str], secret: str, now: float) -> str:
     expires = query.get("Expires", "")
-    if not expires.isdecimal() or int(expires) < now:
+    if not _SECONDS.fullmatch(expires) or int(expires) < now:
         raise SignatureError("AccessDenied", "the URL has expired")
     amz = sorted(
         (name, value.strip()) for name, value in asked.headers.items() if name.startswith("x-amz-")
@@ -155,7 +156,7 @@ def _matters(name: str) -> bool:
 def _version_4_url(asked: Asked, query: Mapping[str, str], secret: str, now: float) -> str:
     stamp, lasts = query.get("X-Amz-Date", ""), query.get("X-Amz-Expires", "")
     begins = _time(stamp)
-    if not lasts.isdecimal() or not 0 < int(lasts) <= _MOST_V4:
+    if not _SECONDS.fullmatch(lasts) or not 0 < int(lasts) <= _MOST_V4:
         raise SignatureError("AuthorizationQueryParametersError", "X-Amz-Expires is not valid")
     if now > begins + int(lasts):
         raise SignatureError("AccessDenied", "the URL has expired")

@@ -5,6 +5,9 @@ Every change is one transaction, and can be repeated. One process, the service, 
 
 from __future__ import annotations
 
+import os
+from contextlib import suppress
+
 from dosna.delivery.state.datasets import Datasets
 from dosna.delivery.state.files import Files
 from dosna.delivery.state.requests import Requests
@@ -33,6 +36,7 @@ class State:
 
     def __init__(self, url: str) -> None:
         self.database = Database(url, "the database of the service", "delivery,postgresql")
+        _make_private(url)
         self.users = Users(self.database)
         self.datasets = Datasets(self.database)
         self.requests = Requests(self.database)
@@ -46,3 +50,11 @@ class State:
     def close(self) -> None:
         """Close the connections to the database."""
         self.database.close()
+
+
+def _make_private(url: str) -> None:
+    """Let a database of SQLite begin as a file of this user alone: it has the keys of results."""
+    if url.startswith("sqlite:///"):
+        with suppress(OSError):
+            path = url.removeprefix("sqlite:///").partition("?")[0]
+            os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))

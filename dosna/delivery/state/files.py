@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,9 +11,12 @@ import sqlalchemy as sa
 
 from dosna.delivery.state.requests import Requests, Row
 from dosna.delivery.state.tables import FAILURE, PENDING, RUNNING, SUCCESS, files, requests
+from dosna.delivery.state.texts import cleaned
 from dosna.io.database import Database
 
 __all__ = ["Files", "Outcome"]
+
+_NUMBER = re.compile(r"[0-9]{6,9}")
 
 
 @dataclass(frozen=True)
@@ -96,8 +100,8 @@ class Files:
                     nbytes=outcome.nbytes,
                     entries=outcome.entries,
                     seconds=outcome.seconds,
-                    message=outcome.message,
-                    log=outcome.log,
+                    message=cleaned(outcome.message),
+                    log=cleaned(outcome.log),
                     created=created,
                 )
             )
@@ -133,7 +137,7 @@ class Files:
     def object(self, request: str, name: str) -> Row | None:
         """Return the file with a result of a name, or None if there is none."""
         number = name.partition("-")[0]
-        if not number.isdecimal():
+        if not _NUMBER.fullmatch(number):
             return None
         query = sa.select(files).where(
             files.c.request == request, files.c.number == int(number), files.c.object == name

@@ -21,6 +21,7 @@ from dosna.delivery.state.tables import (
     files,
     requests,
 )
+from dosna.delivery.state.texts import cleaned
 from dosna.io.database import Database
 
 __all__ = ["Requests", "Row", "object_name"]
@@ -212,7 +213,7 @@ class Requests:
             ended = connection.execute(
                 sa.update(requests)
                 .where(requests.c.id == id, requests.c.status.not_in(ENDED))
-                .values(status=status, message=message, finished=time.time())
+                .values(status=status, message=cleaned(message), finished=time.time())
             )
             if ended.rowcount and status == "Canceled":
                 connection.execute(sa.delete(files).where(files.c.request == id))
