@@ -329,6 +329,20 @@ def test_nothing_is_looked_for_where_all_workers_are_as_near():
     assert len(asked) < 100
 
 
+def test_no_worker_is_missed_while_the_client_inquires_for_itself(monkeypatch):
+    from dosna.engines.dask.cluster import workers_of
+
+    with local_client() as client:
+        inquire = client._update_scheduler_info
+
+        async def overtaken(*args, **kwargs):
+            await inquire(*args, **kwargs)
+            await inquire()
+
+        monkeypatch.setattr(client, "_update_scheduler_info", overtaken)
+        assert len(workers_of(client, HANG)) == LOCAL["n_workers"]
+
+
 def test_a_place_that_dies_does_not_hang_the_work(cluster, client):
     class Work:
         def locations(self, task):

@@ -192,8 +192,7 @@ def workers_of(client: Client, seconds: float) -> dict[str, Worker]:
         A worker or the scheduler cannot import dosna, or a worker has another version of Python
         or of a package whose objects travel. The message names each, and why.
     """
-    # Empty while the scheduler cannot be reached.
-    present = client.scheduler_info(n_workers=-1).get("workers", {})
+    present = _present(client)
     kept = _known_to(client)
     with _checked_lock:
         for address in kept.keys() - present.keys():
@@ -218,6 +217,29 @@ def workers_of(client: Client, seconds: float) -> dict[str, Worker]:
         ready = about.get("status", "running") == "running"
         placed = frozenset(labels)
         found[address] = Worker(address, process, name, threads, ready, placed, direct)
+    return found
+
+
+def _present(client: Client) -> Mapping[str, Any]:
+    """Return what the scheduler knows of its workers; nothing while it cannot be reached.
+
+    `Client.scheduler_info` would return what the client's own inquiry, which asks for no worker,
+    may have put in the place of the answer.
+    """
+    known = inspect.signature(client.scheduler_info).parameters
+    every = {"n_workers": -1} if "n_workers" in known else {}
+
+    async def ask() -> Mapping[str, Any]:
+        try:
+            answer = await client.scheduler.identity(**every)
+        except OSError:
+            return {}
+        workers: Mapping[str, Any] = answer["workers"]
+        return workers
+
+    if client.scheduler is None or client.status != "running":
+        return {}
+    found: Mapping[str, Any] = client.sync(ask)
     return found
 
 
