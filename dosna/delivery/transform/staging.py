@@ -21,6 +21,8 @@ from dosna.sources.errors import Converting
 __all__ = ["staged"]
 
 _BLOCK = 8 << 20
+_SECONDS = 30.0
+"""The seconds that a server may say nothing."""
 
 
 def staged(request: TransformRequest, folder: str) -> str:
@@ -67,11 +69,33 @@ def _blocks(request: TransformRequest, source: str) -> Iterator[Any]:
         finally:
             file.close()
         return
+    if source.startswith(("http://", "https://")):
+        yield from _from_http(source)
+        return
     import fsspec
 
     with fsspec.open(source, "rb") as stream:
         while block := stream.read(_BLOCK):
             yield block
+
+
+def _from_http(source: str) -> Iterator[bytes]:
+    import httpx
+
+    # A redirection could lead to a server that only this machine can reach.
+    with httpx.stream("GET", source, timeout=_SECONDS, follow_redirects=False) as answer:
+        if answer.is_redirect:
+            raise SourceError(
+                f"{source} cannot be read: it redirects elsewhere. Use that address, if it is "
+                "served"
+            )
+        if answer.status_code in (404, 410):
+            raise FileNotFoundError(source)
+        if answer.status_code != 200:
+            raise SourceError(
+                f"{source} cannot be read: the answer is {answer.status_code}. Check its address"
+            )
+        yield from answer.iter_bytes(_BLOCK)
 
 
 def _explained(error: Exception, source: str) -> DosnaError:

@@ -14,7 +14,7 @@ from support import require
 
 ak, uproot = require("awkward"), require("uproot")
 require("pyarrow")
-require("aiohttp")
+require("httpx")
 
 from dosna.delivery.transform import Limits, TransformRequest, transform  # noqa: E402
 from dosna.errors import (  # noqa: E402
@@ -42,6 +42,14 @@ def server(tmp_path, events):
     class Quiet(SimpleHTTPRequestHandler):
         def log_message(self, *given):
             pass
+
+        def do_GET(self):
+            if self.path == "/elsewhere.root":
+                self.send_response(302)
+                self.send_header("Location", "/events.root")
+                self.end_headers()
+            else:
+                super().do_GET()
 
     with ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Quiet, directory=folder)) as made:
         thread = threading.Thread(target=made.serve_forever)
@@ -78,6 +86,8 @@ def test_http_and_files(out, server, events):
 def test_errors_name_the_source(out, server, tmp_path):
     with pytest.raises(SourceNotFoundError, match="none"):
         run(out, f"{server}/none.root")
+    with pytest.raises(SourceError, match="redirects"):
+        run(out, f"{server}/elsewhere.root")
     with pytest.raises(SourceError, match="127"):
         run(out, "http://127.0.0.1:1/events.root")
     with pytest.raises((SourceError, MissingDependencyError), match="unheard"):
