@@ -56,6 +56,8 @@ def wanted(request: Request, etag: str | None = None) -> Wanted:
     Refusal
         The range is empty, whatever the size is (416).
     """
+    if request.method != "GET":
+        return Wanted()  # only GET has ranges
     found = _RANGE.fullmatch(request.headers.get("range", "").replace(" ", ""))
     condition = request.headers.get("if-range")
     if found is None or found[0] == "bytes=-" or (condition and condition != etag):
@@ -63,7 +65,7 @@ def wanted(request: Request, etag: str | None = None) -> Wanted:
     first, last = found.groups()
     if not first:
         if not int(last):
-            raise Refusal(416, "the range is empty", headers={"Content-Range": "bytes */*"})
+            raise Refusal(416, "the range is empty")
         return Wanted(-int(last))
     if last and int(last) < int(first):
         return Wanted()

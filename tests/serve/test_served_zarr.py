@@ -121,6 +121,10 @@ def test_ranges_and_conditions(client, name, settled):
     for asked in ("bytes=3-1", "bytes=0-1,3-4", "items=0-1", "bytes=-", "bytes=x-"):
         answer = client.get(key, headers={"Range": asked})
         assert (answer.status_code, answer.content) == (200, data), asked
+    for path in (key, f"/{name}/zarr.json"):
+        # A range counts for GET alone.
+        assert client.head(path, headers={"Range": "bytes=0-1"}).status_code == 200
+        assert client.head(path, headers={"Range": "bytes=999999-"}).status_code == 200
     head = client.head(key)
     assert (head.status_code, head.content) == (200, b"")
     assert head.headers["Content-Length"] == str(size)
