@@ -120,6 +120,16 @@ def test_a_token_in_the_address_becomes_a_cookie(server):
         assert TOKEN not in answer.text
 
 
+def test_cookies_of_other_ports_do_not_hide_that_of_this_one(server):
+    name, token = f"dosna-{server.port}", server.access.token
+    for others in ("a=b; ;", 'a={"b": [1]};', "a[b]=c;", f"{name}=other;", "é=1;"):
+        for cookie in (f"{others} {name}={token}", f"{name}={token}; {others}"):
+            answer = httpx.get(server.root, headers={"Cookie": cookie.encode("latin-1")})
+            assert answer.status_code == 200, cookie
+    for cookie in (f"{name}=", f"dosna-1={token}", f"{name}={token}x", f"x={name}={token}"):
+        assert httpx.get(server.root, headers={"Cookie": cookie}).status_code == 401
+
+
 def test_a_page_of_another_site_that_leads_here_is_answered_by_a_page(server):
     """Browsers send the cookie along a redirection only if no other site began it."""
     headers = {"Sec-Fetch-Site": "cross-site"}
