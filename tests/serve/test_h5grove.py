@@ -272,3 +272,23 @@ def test_a_description_is_of_the_dataset_as_it_is_now(tmp_path):
         ds.append([4, 5])
         assert ask("/h5grove/meta", path="/x").json()["shape"] == [6]
         assert ask("/h5grove/data", path="/x").json() == [0, 1, 2, 3, 4, 5]
+
+
+def test_values_are_of_the_dataset_as_it_is_now(tmp_path):
+    with dn.Connection(str(tmp_path), backend="file") as con:
+        con.create_dataset("x", data=[1, 2, 3, 4])
+        ask = asking(con)
+        assert ask("/h5grove/data", path="/x").json() == [1, 2, 3, 4]
+        for values in ([[5.5], [6.5]], [7, 8], ["a"]):
+            del con["x"]
+            con.create_dataset("x", data=values)
+            assert ask("/h5grove/data", path="/x").json() == values
+        del con["x"]
+        con.create_dataset("x", data=[1, 3])
+        assert ask("/h5grove/stats", path="/x").json()["mean"] == 2
+
+
+def test_pictures_have_two_axes_or_more(ask):
+    for path, selection in (("/entry/volume", "0,0"), ("/entry/none", ""), ("/entry/gaps", "")):
+        found = ask("/h5grove/data", path=path, selection=selection, format="tiff")
+        assert (found.status_code, "tiff" in found.json()["message"]) == (422, True)

@@ -88,6 +88,8 @@ def encoded(
             return _binary(values)
         if form == "csv" and values.ndim > 2:
             raise ValueError("csv has one or two axes")
+        if form == "tiff" and (values.ndim < 2 or not values.size):
+            raise ValueError("tiff has two or more axes, and none without elements")
         response = encode(values, form)
     except ValueError as error:  # of h5grove too, about forms and types that do not fit
         raise Refusal(422, str(error)) from None

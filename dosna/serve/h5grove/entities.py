@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from dosna.core.stopping import current
-from dosna.errors import DosnaError
+from dosna.errors import ChunkError, DatasetError, DosnaError
 from dosna.serve.h5grove.attributes import described, values_of
 from dosna.serve.h5grove.lines import Line, LinePoints, Shortened, is_long, split_path
 from dosna.serve.h5grove.values import type_of
@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from dosna.array.dataset import EngineDataset
 
 __all__ = ["Entities"]
+
+T = TypeVar("T")
 
 _MOST_CHILDREN = 20_000
 _MOST_PATHS = 200_000
@@ -37,7 +39,7 @@ class Entities:
     def __init__(self, served: Served) -> None:
         self.served = served
 
-    def find(self, path: str, short: bool = False) -> Any:
+    def find(self, path: str, short: bool = False, *, fresh: bool = False) -> Any:
         """Return what a path leads to.
 
         Parameters
@@ -46,6 +48,8 @@ class Entities:
             The path, such as ``/entry/data``.
         short : bool
             True to show long lines by fewer points.
+        fresh : bool
+            True to open a dataset anew.
 
         Returns
         -------
@@ -57,7 +61,7 @@ class Entities:
         Refusal
             There is nothing.
         """
-        found = self._dataset(path, short, fresh=False)
+        found = self._dataset(path, short, fresh)
         if found is None:
             name = path.strip("/")
             if not self.served.is_group(name):
@@ -65,9 +69,18 @@ class Entities:
             return name
         return found
 
-    def dataset(self, path: str, short: bool = False) -> Any:
-        """Return the dataset, or the points in place of one, that a path leads to."""
-        found = self.find(path, short)
+    def read(self, path: str, short: bool, work: Callable[[Any], T]) -> T:
+        """Return what a function makes of a dataset, or of the points in place of one.
+
+        It is called a second time if the dataset was changed since it was opened.
+        """
+        try:
+            return work(self._readable(path, short))
+        except (DatasetError, ChunkError):
+            return work(self._readable(path, short, fresh=True))
+
+    def _readable(self, path: str, short: bool, *, fresh: bool = False) -> Any:
+        found = self.find(path, short, fresh=fresh)
         if isinstance(found, (str, Line)):
             raise Refusal(422, f"{path} is not a dataset")
         return found
@@ -130,7 +143,7 @@ class Entities:
                 raise _invalid(path) from None
             if refusal.status != 404:
                 raise
-        return self._of_line(name)
+        return self._of_line(name, fresh)
 
     def _shown(self, dataset: EngineDataset, short: bool) -> Any:
         if not short or not is_long(dataset):
@@ -139,13 +152,13 @@ class Entities:
         line = Line.of(dataset)
         return Shortened(line) if group.get("NX_class") == "NXdata" else line
 
-    def _of_line(self, name: str) -> Line | LinePoints | None:
+    def _of_line(self, name: str, fresh: bool) -> Line | LinePoints | None:
         """Return a part of a long line, or its points."""
         parts = split_path(name)
         if parts is None:
             return None
         try:
-            dataset = self.served.dataset(parts[0])
+            dataset = self.served.dataset(parts[0], fresh=fresh)
         except Refusal:
             return None
         if not is_long(dataset):

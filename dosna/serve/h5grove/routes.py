@@ -44,18 +44,25 @@ def routes(served: Served) -> Sequence[BaseRoute]:
 
     def data(asked: _Asked) -> Encoded:
         get = asked.query.get
-        return encoded(
-            entities.dataset(asked.path, asked.short),
-            get("selection"),
-            get("format") or "json",
-            get("dtype") or "origin",
-            (get("flatten") or "false").lower() not in ("false", "0"),
-            limits,
+        return entities.read(
+            asked.path,
+            asked.short,
+            lambda found: encoded(
+                found,
+                get("selection"),
+                get("format") or "json",
+                get("dtype") or "origin",
+                (get("flatten") or "false").lower() not in ("false", "0"),
+                limits,
+            ),
         )
 
     def stats(asked: _Asked) -> Encoded:
-        found = entities.dataset(asked.path, asked.short)
-        return json_encoded(statistics(found, asked.query.get("selection"), limits))
+        selection = asked.query.get("selection")
+        found = entities.read(
+            asked.path, asked.short, lambda found: statistics(found, selection, limits)
+        )
+        return json_encoded(found)
 
     def paths(asked: _Asked) -> Encoded:
         return json_encoded(entities.paths(asked.path))
