@@ -140,6 +140,23 @@ def test_refused(con, ask):
     assert small(f"/levels/{key_of('a/v')}/0/c/0/0/0").status_code == 413
 
 
+def test_what_was_changed_is_opened_again():
+    # One that has no image of OME-Zarr, whose document clients never ask for.
+    for shape in ((2, 3, 4), (2, 2, 2, 3, 3, 3)):
+        with dn.Connection(secrets.token_hex(8), backend="ram") as con:
+            con.create_dataset("v", data=np.zeros(shape, "f4"))
+            ask = asking(con)
+            assert not read(ask, "v").any()
+            del con["v"]
+            con.create_dataset("v", data=np.ones(shape, "f4"))
+            chunk = ask(f"/levels/{key_of('v')}/0/c{'/0' * len(shape)}")
+            assert chunk.content == np.ones(shape, "<f4").tobytes()
+            con["v"].resize((3, *shape[1:]))
+            assert read(ask, "v").shape == (3, *shape[1:])
+            del con["v"]
+            assert ask(f"/levels/{key_of('v')}/0/zarr.json").status_code == 404
+
+
 def test_the_state(ask):
     require("neuroglancer")
     found = ask("/volume/state", name="a/v").json()

@@ -56,7 +56,7 @@ class View:
 
     def __init__(self, served: Served, name: str) -> None:
         self._served, self.name = served, name
-        dataset = served.dataset(name)
+        dataset = served.dataset(name, fresh=True)
         self.levels: Levels | None = levels_of(served.con, name)
         self.labels = self.levels is not None and self.levels.entry.get("type") == "mode"
         dtype = shown_as(dataset.dtype, self.labels)

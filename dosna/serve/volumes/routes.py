@@ -16,7 +16,7 @@ from starlette.requests import Request
 from starlette.responses import FileResponse, JSONResponse, Response, StreamingResponse
 from starlette.routing import BaseRoute, Route
 
-from dosna.errors import DosnaError
+from dosna.errors import ChunkError, DatasetError, DosnaError
 from dosna.io.cache import Cache
 from dosna.serve.page import Link
 from dosna.serve.served import Served
@@ -99,11 +99,15 @@ def routes(served: Served) -> Sequence[BaseRoute]:
     def level(request: Request) -> Response:
         number, rest = request.path_params["level"], request.path_params["rest"]
         if rest == "zarr.json":
-            return _json(view(request).array(number))
+            return _json(view(request, fresh=True).array(number))
         found = _CHUNK.fullmatch(rest)
         data = None
         if found is not None:
-            data = view(request).chunk(number, tuple(map(int, found[1].split("/")[1:])))
+            idx = tuple(map(int, found[1].split("/")[1:]))
+            try:
+                data = view(request).chunk(number, idx)
+            except (DatasetError, ChunkError):  # it was changed since it was opened
+                data = view(request, fresh=True).chunk(number, idx)
         if data is None:
             raise Refusal(404, "there is no such object")
         return Response(data, media_type="application/octet-stream")
