@@ -241,6 +241,30 @@ def test_axes_hold_all_values(values):
         assert histogram.counts[1:-1].sum() == len(values)
 
 
+@pytest.mark.parametrize("bins", [1, 7, 1000])
+@pytest.mark.parametrize(
+    ("kind", "values"),
+    [
+        ("u8", [2**64 - 1]),
+        ("u8", [2**64 - 5000, 2**64 - 1]),
+        ("i8", [-(2**63), -(2**63) + 3]),
+        ("i8", [1_700_000_000_000_000_000, 1_700_000_000_000_000_007]),
+        ("f8", [-3.899421730054339, 3.066036739048897]),
+        ("f8", [-1e17, 1e-5]),
+        ("f8", [1e17, 1e17 + 16]),
+    ],
+)
+def test_a_number_of_bins_holds_all_values_too(kind, values, bins):
+    column = np.array(values, kind)
+    found = Extremes(kind != "f8")
+    found.add(column)
+    for axis in (found.axis("x", bins), found.axis("x")):
+        assert axis.lower < axis.upper
+        histogram = Histogram((axis,))
+        histogram.fill([column])
+        assert histogram.counts[1:-1].sum() == len(column)
+
+
 def test_no_values():
     axis = Extremes(True).axis("x")
     assert (axis.lower, axis.upper) == (0.0, 1.0)

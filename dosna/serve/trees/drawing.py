@@ -7,12 +7,13 @@ from typing import Any
 
 import numpy as np
 
-from dosna.errors import MissingDependencyError
+from dosna.errors import MissingDependencyError, RefusedError
 from dosna.serve.trees.histogram import Histogram
 
 __all__ = ["draw"]
 
 _SIZE = (8, 5)
+_LONGEST = 1e300
 
 
 def draw(histogram: Histogram, title: str = "", log: bool = False) -> bytes:
@@ -31,6 +32,8 @@ def draw(histogram: Histogram, title: str = "", log: bool = False) -> bytes:
     ------
     MissingDependencyError
         matplotlib is not installed.
+    RefusedError
+        matplotlib cannot compute the ticks of an axis.
     """
     try:
         from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -39,6 +42,8 @@ def draw(histogram: Histogram, title: str = "", log: bool = False) -> bytes:
         raise MissingDependencyError(
             "pictures of histograms need matplotlib: pip install 'dosna[plot]'"
         ) from error
+    if any(axis.upper - axis.lower > _LONGEST for axis in histogram.axes):
+        raise RefusedError("an axis is too long for a picture")
     figure = Figure(figsize=_SIZE, layout="constrained")
     FigureCanvasAgg(figure)
     axes: Any = figure.subplots()

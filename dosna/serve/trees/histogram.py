@@ -116,7 +116,7 @@ class Extremes:
         if low > high:
             return Axis(label, 0.0, 1.0, bins or 1)
         most = bins or most
-        if self.whole and high - low < 1 << 52:
+        if self.whole and max(-low, high) < 1 << 52:
             width = math.ceil((high - low + 1) / most)
             count = bins or math.ceil((high - low + 1) / width)
             return Axis(label, low - 0.5, low - 0.5 + width * count, count)
@@ -127,15 +127,25 @@ class Extremes:
             half = max(0.5, abs(low) / 2)
             return Axis(label, low - half, low + half, most)
         if bins is not None:
-            return Axis(label, low, math.nextafter(high, math.inf), bins)
+            return Axis(label, low, _above(low, high), bins)
         step = _round_step((high - low) / most)
         if not step:
-            return Axis(label, low, math.nextafter(high, math.inf), most)
+            return Axis(label, low, _above(low, high), most)
         first, last = math.floor(low / step), math.floor(high / step) + 1
         lower, upper = first * step, last * step
         if not lower <= low < high < upper:  # beside numbers that are far larger
-            return Axis(label, low, math.nextafter(high, math.inf), most)
+            return Axis(label, low, _above(low, high), most)
         return Axis(label, lower, upper, last - first)
+
+
+def _above(low: float, high: float) -> float:
+    """Return an upper edge for which the greatest value is in the last bin, as `Axis` finds it."""
+    more = 0.0
+    upper = math.nextafter(high, math.inf)
+    while (high - low) / (upper - low) >= 1:
+        more = 2 * more or upper - high
+        upper = high + more
+    return upper
 
 
 def _round_step(step: float) -> float:
