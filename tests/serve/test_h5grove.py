@@ -288,6 +288,17 @@ def test_values_are_of_the_dataset_as_it_is_now(tmp_path):
         assert ask("/h5grove/stats", path="/x").json()["mean"] == 2
 
 
+def test_statistics_of_the_greatest_numbers():
+    with dn.Connection("greatest", backend="ram") as con:
+        ask = asking(con)
+        for values in (np.full(5, 2**64 - 1, "u8"), np.full(5, -(2**63)), np.full(5, 1e308)):
+            con.create_dataset("x", data=values)
+            found = ask("/h5grove/stats", path="/x").json()
+            assert found["min"] == found["max"] == values[0]
+            assert found["mean"] in (values[0], None)
+            del con["x"]
+
+
 def test_pictures_have_two_axes_or_more(ask):
     for path, selection in (("/entry/volume", "0,0"), ("/entry/none", ""), ("/entry/gaps", "")):
         found = ask("/h5grove/data", path=path, selection=selection, format="tiff")

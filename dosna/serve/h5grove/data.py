@@ -105,7 +105,12 @@ def statistics(
         raise Refusal(422, "the dataset does not have real numbers")
     if values.dtype.kind == "f":
         values = values[np.isfinite(values)]
-    return dict(get_array_stats(values))
+    with np.errstate(over="ignore", invalid="ignore"):
+        stats: dict[str, Any] = dict(get_array_stats(values))
+    if values.dtype.kind in "iu" and values.size:
+        # The mean of floats may be beyond the integers that JSON has.
+        stats["mean"] = min(max(stats["mean"], stats["min"]), stats["max"])
+    return stats
 
 
 def _ndim(found: EngineDataset | Shortened | LinePoints) -> int:
