@@ -92,7 +92,9 @@ def routes(served: Served) -> Sequence[BaseRoute]:
     sequence of BaseRoute
         The routes.
     """
-    name = served.con.name.rstrip("/").rpartition("/")[2] or "data"
+    name = served.con.name.rstrip("/").rpartition("/")[2]
+    if not name or name.startswith("@"):  # in an address of another server, that is its token
+        name = "data"
     text = _HTML.format(name=html.escape(name), path=html.escape(f"/{served.below}"))
     links: list[LinksOf] = [load(target) for target in LINKS.values()]
 

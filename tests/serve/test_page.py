@@ -46,6 +46,16 @@ def test_names_are_no_markup_in_the_page(ask):
     assert 'data-path="/x"' in page.text
 
 
+def test_the_title_is_no_token_of_a_server_behind_it():
+    require("httpx")
+    token = "a-token-of-another-server"
+    behind, _ = dn.open_url(f"http://127.0.0.1:9/@{token}/zarr")
+    with behind:
+        page = Asking(Starlette(routes=routes(Served(behind))))("/", path="/")
+    assert "<title>data – dosna</title>" in page.text
+    assert token not in page.text
+
+
 def test_all_that_the_page_loads_is_there(ask):
     names = re.findall(r'(?:href|src)="([^"]+)"', ask("/").text)
     assert set(names) == {"icon.svg", "page.css", "page.js"}
