@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import time
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -149,6 +151,33 @@ def test_nothing_of_a_cancelled_request_stays(
         assert client.delete(f"{URL}/{id}").status_code == 200
         assert client.get(f"{URL}/{id}").status_code == 404
         assert client.get(f"{URL}/{id}/cancel").status_code == 404
+
+
+@pytest.mark.parametrize("slow", [0, 1])
+def test_selections_of_a_cancelled_request_end(serve: Any, paths: list[str], slow: int) -> None:
+    require("uproot")
+    require("awkward")
+    code = f"""
+import time
+import awkward as ak
+def run_query(path):
+    if path.endswith("{Path(paths[slow]).name}"):
+        time.sleep(10_000)
+    return ak.Array([1])
+"""
+    # Without confinement a process sees its input by its path, too.
+    server = serve(workers=1, preflight_seconds=1.0, unconfined=True)
+    with client_of(server) as client:
+        body = {"selection": base64.b64encode(code.encode()).decode(), "codegen": "python"}
+        id = submit(client, **body, **{"file-list": paths})
+        if slow:
+            wait_until(lambda: client.get(f"{URL}/{id}").json()["files-completed"] == slow)
+        client.get(f"{URL}/{id}/cancel")
+        # The only worker is free for another request.
+        other = submit(client, **body, **{"file-list": paths[2:]})
+        assert ended(client, other)["status"] == "Complete"
+        assert client.get(f"{URL}/{id}").json()["status"] == "Canceled"
+        assert not list(Path(server.service.settings.state, "scratch").iterdir())
 
 
 def submit_later(client: Any, paths: list[str]) -> Any:

@@ -114,6 +114,7 @@ class Dispatcher:
             self._turns = deque(c for c in self._turns if c.row.id != request)
             self._again = [t for t in self._again if t.request != request]
             heapq.heapify(self._again)
+        self._workers.drop(request)
         self._clear(request)
 
     @property

@@ -17,7 +17,7 @@ from dosna.delivery.transform import FORMATS, Limits, TransformRequest, Transfor
 from dosna.errors import ConnectionError, DosnaError, LimitError, StorageError, WorkerError
 from dosna.io.s3.options import S3Options
 
-__all__ = ["Job", "Transform", "carry_out", "is_passing", "job_of"]
+__all__ = ["Job", "Transform", "carry_out", "is_passing", "job_of", "scratch_beginning"]
 
 Transform = Callable[[TransformRequest], TransformResult]
 
@@ -74,9 +74,10 @@ def carry_out(job: Job, transform: Transform) -> Outcome:
         A worker died, or storage failed: the job can be tried again.
     """
     settings, began = job.settings, time.monotonic()
-    folder = scratch_folder(settings)
+    beginning = scratch_beginning(settings, job.request)
+    folder, prefix = os.path.split(beginning)
     os.makedirs(folder, mode=0o700, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder, prefix="file-") as here:
+    with tempfile.TemporaryDirectory(dir=folder, prefix=prefix) as here:
         # What was a file when it was looked up may be a link now.
         source = check_source(job.source, settings)
         made = transform(
@@ -101,7 +102,12 @@ def carry_out(job: Job, transform: Transform) -> Outcome:
 
 def scratch_folder(settings: Settings) -> str:
     """Return the folder of unfinished files, which is emptied when the service starts."""
-    return os.path.join(settings.state, "scratch")
+    return os.path.abspath(os.path.join(settings.state, "scratch"))
+
+
+def scratch_beginning(settings: Settings, request: str) -> str:
+    """Return how the paths of a request's unfinished files begin."""
+    return os.path.join(scratch_folder(settings), f"file-{request}-")
 
 
 def is_passing(error: BaseException) -> bool:

@@ -16,6 +16,7 @@ from dosna.delivery.settings import DAY, Settings
 from dosna.delivery.state.datasets import FoundFile
 from dosna.delivery.state.files import Outcome
 from dosna.delivery.state.requests import Row
+from dosna.delivery.state.tables import ENDED
 from dosna.errors import DosnaError, SourceError, SourceNotFoundError, StorageError, WorkerError
 
 if TYPE_CHECKING:
@@ -160,6 +161,9 @@ class Submissions:
                 return future.result()
             if not is_passing(error) or (not left and isinstance(error, WorkerError)):
                 return Refused(failure(error, began).message)
+            now = self._state.requests.get(row.id)
+            if now is None or now.status in ENDED:
+                return Refused("the request was cancelled", "Canceled")
         return None
 
     def _look_up(self, row: Row) -> int:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import threading
 from abc import ABC, abstractmethod
+from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
-from dosna.delivery.running.jobs import Job, Transform, carry_out
+from dosna.delivery.running.jobs import Job, Transform, carry_out, scratch_beginning
 from dosna.delivery.settings import Settings
 from dosna.delivery.state.files import Outcome
+from dosna.delivery.transform.client import drop_jobs, permit_jobs
 from dosna.errors import ConnectionError, MissingDependencyError, WorkerError
 
 __all__ = ["DaskWorkers", "LocalWorkers", "Workers", "open_workers"]
@@ -32,6 +35,9 @@ class Workers(ABC):
     def submit(self, job: Job) -> Future[Outcome]:
         """Begin a job, or let it wait for a free worker."""
 
+    def drop(self, request: str) -> None:  # noqa: B027
+        """End the jobs of a request that nobody wants any more, where that is possible."""
+
     @abstractmethod
     def close(self) -> None:
         """End all work. What was not finished is begun again by the next service."""
@@ -42,18 +48,45 @@ class LocalWorkers(Workers):
 
     Parameters
     ----------
-    slots : int
-        The number of threads.
+    settings : Settings
+        The settings of the service.
     transform : callable
         The transformer.
     """
 
-    def __init__(self, slots: int, transform: Transform) -> None:
-        self.slots, self._transform = slots, transform
-        self._pool = ThreadPoolExecutor(slots, "dosna-delivery")
+    def __init__(self, settings: Settings, transform: Transform) -> None:
+        self.slots, self._settings, self._transform = settings.slots, settings, transform
+        self._pool = ThreadPoolExecutor(self.slots, "dosna-delivery")
+        self._lock = threading.Lock()
+        self._held: Counter[str] = Counter()
+        self._dropped: set[str] = set()
 
     def submit(self, job: Job) -> Future[Outcome]:
-        return self._pool.submit(carry_out, job, self._transform)
+        with self._lock:
+            self._held[job.request] += 1
+        future = self._pool.submit(self._carry_out, job)
+        future.add_done_callback(lambda done: self._forget(job.request))
+        return future
+
+    def _carry_out(self, job: Job) -> Outcome:
+        if job.request in self._dropped:
+            raise WorkerError(f"the request {job.request} is gone")
+        return carry_out(job, self._transform)
+
+    def _forget(self, request: str) -> None:
+        with self._lock:
+            self._held[request] -= 1
+            if not self._held[request]:
+                del self._held[request]
+                self._dropped.discard(request)
+                permit_jobs(scratch_beginning(self._settings, request))
+
+    def drop(self, request: str) -> None:
+        with self._lock:
+            if request not in self._held:
+                return
+            self._dropped.add(request)
+            drop_jobs(scratch_beginning(self._settings, request))
 
     def close(self) -> None:
         self._pool.shutdown(wait=False, cancel_futures=True)
@@ -121,7 +154,7 @@ def _settle(made: Future[Outcome], done: Any) -> None:
 def open_workers(settings: Settings, transform: Transform) -> Workers:
     """Return the workers that the settings ask for."""
     make: Callable[[], Workers] = (
-        (lambda: LocalWorkers(settings.slots, transform))
+        (lambda: LocalWorkers(settings, transform))
         if settings.dask is None
         else (lambda: DaskWorkers(str(settings.dask), transform))
     )

@@ -20,7 +20,14 @@ from dosna.core.sizes import format_size
 from dosna.errors import DosnaError, LimitError, MissingDependencyError, WorkerError
 from dosna.io.fork import renew_in_children
 
-__all__ = ["FUNC_ADL_LIBRARIES", "LIBRARIES", "ForkServer", "server_of"]
+__all__ = [
+    "FUNC_ADL_LIBRARIES",
+    "LIBRARIES",
+    "ForkServer",
+    "drop_jobs",
+    "permit_jobs",
+    "server_of",
+]
 
 _PACKAGE = "dosna.delivery.transform."
 LIBRARIES = (
@@ -80,6 +87,7 @@ class ForkServer:
         self._lock = threading.Lock()
         self._control: socket.socket | None = None
         self._process: subprocess.Popen[bytes] | None = None
+        self._jobs: dict[str, socket.socket] = {}
         renew_in_children(self)
 
     def renew(self) -> None:
@@ -90,6 +98,15 @@ class ForkServer:
         if self._process is not None:
             self._process.returncode = 0  # it is not a child of this process
         self._control = self._process = None
+        self._jobs = {}
+
+    def drop(self, beginning: str) -> None:
+        """End the jobs whose scratch folders begin so, which fail with a WorkerError."""
+        for scratch, connection in list(self._jobs.items()):
+            if scratch.startswith(beginning):
+                with suppress(OSError):  # it has ended
+                    # The server kills processes whose answers nobody awaits.
+                    connection.shutdown(socket.SHUT_RDWR)
 
     def run(self, job: Mapping[str, Any], log: int) -> int:
         """Run a job in a process of its own, and return the number of entries.
@@ -116,7 +133,14 @@ class ForkServer:
                 self._send(json.dumps(about).encode(), [theirs.fileno(), log])
             with suppress(OSError):  # if it died at once, its end says so
                 ours.sendall(json.dumps(job).encode() + b"\n")
-            answers = list(_answers(ours))
+            self._jobs[job["scratch"]] = ours
+            try:
+                # The job may have been dropped before it could be found.
+                for beginning in list(_dropped):
+                    self.drop(beginning)
+                answers = list(_answers(ours))
+            finally:
+                self._jobs.pop(job["scratch"], None)
         return _result(answers, job)
 
     def _send(self, text: bytes, handles: list[int]) -> None:
@@ -238,6 +262,7 @@ def _result(answers: list[dict[str, Any]], job: Mapping[str, Any]) -> int:
 
 
 _servers: dict[tuple[str, tuple[str, ...]], ForkServer] = {}
+_dropped: set[str] = set()
 _lock = threading.Lock()
 
 
@@ -253,6 +278,24 @@ def server_of(python: str = sys.executable, modules: tuple[str, ...] = LIBRARIES
     """
     with _lock:
         return _servers.setdefault((python, modules), ForkServer(python, modules))
+
+
+def drop_jobs(beginning: str) -> None:
+    """End this process's jobs whose scratch folders begin so, and those that follow.
+
+    Parameters
+    ----------
+    beginning : str
+        The beginning of their paths.
+    """
+    _dropped.add(beginning)
+    for server in list(_servers.values()):
+        server.drop(beginning)
+
+
+def permit_jobs(beginning: str) -> None:
+    """Let jobs be that `drop_jobs` would end."""
+    _dropped.discard(beginning)
 
 
 @atexit.register
