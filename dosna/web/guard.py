@@ -120,11 +120,14 @@ class _Tokens:
             allowed = ", ".join(self._access.methods)
             refusal = Refusal(405, "the method is not allowed", headers={"Allow": allowed})
             return json_refusal(refusal)
-        if self._access.token is None or self._has_token(scope):
+        if self._access.token is None:
             return None
+        # Also for one who has the cookie: the token should not stay in the address.
         asked = parse_qsl(scope["query_string"].decode("latin-1"), keep_blank_values=True)
         if any(name == "token" and self._is_token(value) for name, value in asked):
             return self._let_in(scope, [pair for pair in asked if pair[0] != "token"])
+        if self._has_token(scope):
+            return None
         return json_refusal(
             Refusal(
                 401,

@@ -118,6 +118,9 @@ def test_a_token_in_the_address_becomes_a_cookie(server):
         answer = browser.get(server.root + answer.headers["Location"])
         assert answer.text == "/a b x=1&y="
         assert TOKEN not in answer.text
+        # It does not stay in the address either when the cookie is there.
+        answer = browser.get(f"{server.root}/?token={TOKEN}")
+        assert (answer.status_code, answer.headers["Location"]) == (303, "/")
 
 
 def test_cookies_of_other_ports_do_not_hide_that_of_this_one(server):
