@@ -12,6 +12,10 @@ from dosna.errors import QueryError
 __all__ = ["RawQuery", "parse_raw"]
 
 _TEXTS = ("expressions", "filter_name", "filter_typename")
+_KEYS = {
+    *("treename", "copy_histograms", "cut", "aliases", *_TEXTS),
+    *("fail_on_missing_trees", "use_standard_awkward_axis"),
+}
 
 
 @dataclass(frozen=True)
@@ -50,12 +54,13 @@ class RawQuery:
 def parse_raw(text: str) -> list[RawQuery]:
     """Return the entries of a selection.
 
-    Keys that are not known are ignored, as other services do.
+    Other services ignore keys that they do not know. A misspelt ``filter_name`` would then give
+    all columns, so they are refused here.
 
     Raises
     ------
     QueryError
-        The text is no such selection.
+        The text is no such selection, or an entry has an unknown key.
     """
     try:
         found = json.loads(text)
@@ -73,6 +78,10 @@ def _parse(given: Any, number: int) -> RawQuery:
     where = f"entry {number} of the selection"
     if not isinstance(given, dict):
         raise QueryError(f"{where} is not an object with a treename, but {given!r}")
+    if unknown := sorted(map(str, given.keys() - _KEYS)):
+        raise QueryError(
+            f"{where} has unknown keys: {', '.join(unknown)}. Use {', '.join(sorted(_KEYS))}"
+        )
     trees, copied = given.get("treename"), given.get("copy_histograms")
     if trees and copied:
         raise QueryError(f"{where} has both treename and copy_histograms: use an entry for each")

@@ -109,6 +109,7 @@ def test_objects_are_copied(events, tmp_path):
         ([{"copy_histograms": "no"}], UnknownNameError, "hist"),
         ([{"treename": "Events"}, {"copy_histograms": "hist"}], RefusedError, "hist"),
         ([{"treename": "Events", "copy_histograms": "hist"}], QueryError, "both"),
+        ([{"treename": "Events", "filter_nmae": "met"}], QueryError, "filter_nmae"),
         ("[1]", QueryError, "object"),
         ("", QueryError, "JSON"),
     ],
