@@ -148,8 +148,7 @@ class JoblibRunner(Runner):
         workers: int,
         report: Report | None,
     ) -> list[R]:
-        # Workers may be older than what a notebook has put into the environment since, such as
-        # the address of a server or keys.
+        # Workers may be older than what a notebook has put into the environment since, like keys.
         payload = pickle.dumps((dict(os.environ), cloudpickle.dumps(work)))
         # A new id for each call, and not the payload's hash: the handles that one call opened
         # may be stale in the next.
