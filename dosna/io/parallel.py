@@ -46,7 +46,8 @@ class Batch:
 
     Work begins in the caller's thread. Before a request whose answer it waits for, it calls
     `widen`, so that another thread continues with the next item. For an asynchronous request, it
-    takes a slot by `begin`, and `end` releases the slot.
+    takes a slot by `begin`, and `end` releases the slot. What such requests need until they have
+    ended, it puts into `kept`.
     """
 
     def __init__(
@@ -55,6 +56,7 @@ class Batch:
         self._workers, self._work, self._items = workers, work, iter(items)
         self._lock = threading.Lock()
         self._most = most
+        self.kept: dict[int, object] = {}
         # Faster than a semaphore, which is written in Python.
         self._slots: SimpleQueue[None] = SimpleQueue()
         for _ in range(most):

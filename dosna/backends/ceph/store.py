@@ -208,6 +208,9 @@ class CephStore(Store):
             batch.end(self._failure(what, -status, True) if status else None)
 
         what = f"writing {key!r}"
+        # The binding holds a request only by its I/O context, and that one by the request: without
+        # anybody else, Python would collect both as garbage before librados calls `ended`.
+        batch.kept[id(handle)] = handle
         batch.begin()
         try:
             with self._failures(what, writes=True):

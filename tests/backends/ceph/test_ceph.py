@@ -694,6 +694,27 @@ def test_a_closed_store_says_so(ceph):
         store.get("key")
 
 
+def test_writes_under_way_are_not_collected_as_garbage(ceph):
+    code = f"""
+import gc, threading, dosna as dn
+con = dn.Connection("kit", backend="ceph", engine="cpu", conffile={ceph.conf!r})
+con.connect()
+store = con.instance.store
+def put(number):
+    store.put(f"busy-{{number}}", bytes(1 << 22))
+    if number == 15:
+        store._local = threading.local()
+        gc.collect()
+thread = threading.Thread(target=store.for_each, args=(put, range(16)))
+thread.start(); thread.join()
+assert all(store.get(f"busy-{{number}}") for number in range(16))
+"""
+    ran = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=HANG
+    )
+    assert (ran.returncode, ran.stderr) == (0, "")
+
+
 def test_disconnecting_while_others_work_ends_no_process(ceph):
     code = f"""
 import threading, dosna as dn, numpy as np
