@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from dosna.errors import ConfigurationError, SourceNotFoundError
+from dosna.errors import ConfigurationError
 from dosna.pilot.data.records import id_of
 from dosna.pilot.descriptions import (
     ComputeUnitDescription,
     DataUnitDescription,
     PilotComputeDescription,
 )
+from dosna.pilot.handles import Handle
 from dosna.pilot.manager import Manager
 from dosna.pilot.session import Session
 from dosna.pilot.sessions import session_of
@@ -26,38 +27,8 @@ __all__ = ["ComputeDataService", "ComputeUnit", "PilotCompute", "PilotComputeSer
 _NOT_FINAL = [str(state) for state in State if not state.is_final]
 
 
-class _Row:
-    """A handle of a row of the state: it can be made again from its URL."""
-
-    _table: str
-    _kind: str
-
-    def __init__(self, session: Session, id: str) -> None:
-        self._session = session
-        self.id = id
-
-    def __repr__(self) -> str:
-        return f"{type(self).__name__}({self.get_url()!r})"
-
-    def get_url(self) -> str:
-        """Return its URL, which names it within its state."""
-        return f"{self._kind}:{self.id}"
-
-    def get_state(self) -> State:
-        """Return its state."""
-        return State(self._row()["state"])
-
-    def get_details(self) -> dict[str, Any]:
-        """Return its state, the reason, its description, and what is known beside them.
-
-        Of a compute unit that are ``placement`` (why it runs where it runs), ``host``, ``pilot``,
-        ``attempts`` and the ``reasons`` of those that failed.
-        """
-        row = self._row()
-        names = ("pilot", "attempt", "attempts")
-        more = {name: row[name] for name in names if name in row}
-        kept = ("state", "reason", "description", "created", "changed")
-        return {"id": self.id, **{name: row[name] for name in kept}, **more, **row["details"]}
+class _JobHandle(Handle):
+    """A handle of what has a final state and can be canceled."""
 
     def wait(self, timeout: float | None = None) -> State:
         """Wait until its state is final, or for so many seconds, and return the state."""
@@ -70,14 +41,8 @@ class _Row:
             self._session.store.update(self._table, self.id, wanted="Canceled")
             Manager.of(self._session).wake()
 
-    def _row(self) -> dict[str, Any]:
-        row = self._session.store.get(self._table, self.id)
-        if row is None:
-            raise SourceNotFoundError(f"{self._session.store.shown} has no {self.get_url()}")
-        return row
 
-
-class PilotCompute(_Row):
+class PilotCompute(_JobHandle):
     """A pilot: made by `PilotComputeService.create_pilot`.
 
     Examples
@@ -89,7 +54,7 @@ class PilotCompute(_Row):
     _table, _kind = "pilots", "pilot"
 
 
-class ComputeUnit(_Row):
+class ComputeUnit(_JobHandle):
     """A compute unit: made by `ComputeDataService.submit_compute_unit`.
 
     Examples
@@ -99,6 +64,7 @@ class ComputeUnit(_Row):
     """
 
     _table, _kind = "compute_units", "compute-unit"
+    _more = ("pilot", "attempt", "attempts")
 
 
 class PilotComputeService:

@@ -29,9 +29,9 @@ from dosna.pilot.data.records import (
     note_files,
     replicas_of,
     require_room,
-    row_of,
 )
 from dosna.pilot.data.staging import put, replicate
+from dosna.pilot.handles import row_of
 from dosna.pilot.session import Session
 from dosna.pilot.states import State
 

@@ -10,6 +10,7 @@ from dosna.core.sizes import format_size, parse_size
 from dosna.errors import ConfigurationError, SourceNotFoundError, StorageError
 from dosna.pilot.affinity import Input, Label, distance
 from dosna.pilot.data.files import File
+from dosna.pilot.handles import row_of
 from dosna.pilot.session import Session
 from dosna.pilot.states import State
 
@@ -57,20 +58,6 @@ def fields_of(session: Session, pilot_data: str) -> dict[str, Any]:
             "more, because they are never kept: call create_pilot with its description again"
         )
     return {**row["description"], **secrets}
-
-
-def row_of(session: Session, table: str, id: str) -> dict[str, Any]:
-    """Return a row of the state.
-
-    Raises
-    ------
-    SourceNotFoundError
-        There is none.
-    """
-    row = session.store.get(table, id)
-    if row is None:
-        raise SourceNotFoundError(f"{session.store.shown} has no {id}")
-    return row
 
 
 def files_of(session: Session, data_unit: str) -> list[File]:

@@ -19,10 +19,10 @@ from dosna.pilot.data.records import (
     nearest,
     replicas_of,
     request_for,
-    row_of,
 )
 from dosna.pilot.data.staging import Progress, put, stage_in
 from dosna.pilot.descriptions import DataUnitDescription, PilotDataDescription
+from dosna.pilot.handles import Handle, row_of
 from dosna.pilot.session import Session
 from dosna.pilot.states import State
 from dosna.pilot.store import new_id
@@ -30,32 +30,8 @@ from dosna.pilot.store import new_id
 __all__ = ["DataUnit", "PilotData", "PilotDataService", "submit_data_unit"]
 
 
-class _Handle:
-    """A handle of a row of the state; it can be made again from its URL."""
-
-    _table: str
-    _kind: str
-
-    def __init__(self, session: Session, id: str) -> None:
-        self._session = session
-        self.id = id
-
-    def __repr__(self) -> str:
-        return f"{type(self).__name__}({self.get_url()!r})"
-
-    def get_url(self) -> str:
-        """Return its URL, which names it within its state."""
-        return f"{self._kind}:{self.id}"
-
-    def get_state(self) -> State:
-        """Return its state."""
-        return State(row_of(self._session, self._table, self.id)["state"])
-
-    def get_details(self) -> dict[str, Any]:
-        """Return its state, the reason, its description, and what is known beside them."""
-        row = row_of(self._session, self._table, self.id)
-        kept = ("state", "reason", "description", "created", "changed")
-        return {"id": self.id, **{name: row[name] for name in kept}, **row["details"]}
+class _DataHandle(Handle):
+    """A handle of what is ready when it is Running."""
 
     def wait(self, timeout: float | None = None) -> State:
         """Wait until it is ready, which is Running, or has ended; return the state.
@@ -75,7 +51,7 @@ class _Handle:
         return self.get_state()
 
 
-class DataUnit(_Handle):
+class DataUnit(_DataHandle):
     """Files that belong together: made by `PilotData.submit_data_unit`.
 
     Examples
@@ -173,7 +149,7 @@ class DataUnit(_Handle):
                 self._session.store.update("replicas", row["id"], wanted=str(State.Canceled))
 
 
-class PilotData(_Handle):
+class PilotData(_DataHandle):
     """A place that stores data units: made by `PilotDataService.create_pilot`.
 
     Examples
