@@ -99,7 +99,7 @@ def test_a_histogram_is_json_events_and_a_picture(ask):
         assert min(struct.unpack(">II", picture.content[16:24])) > 400
 
 
-def test_an_axis_that_is_too_long_has_no_picture(ask):
+def test_an_axis_of_very_many_bins_or_too_long_has_no_picture(ask):
     require("matplotlib")
     asked = {"tree": "a/Events", "x": "x", "xmin": -1e308, "xmax": 1e308}
     assert ask("/trees/histogram", **asked).status_code == 200
@@ -107,6 +107,9 @@ def test_an_axis_that_is_too_long_has_no_picture(ask):
     for edge in (4e299, 1e-300):
         asked |= {"xmin": -edge, "xmax": edge}
         assert ask("/trees/histogram.png", **asked).status_code == 200
+    asked["xbins"] = 10_001
+    assert ask("/trees/histogram", **asked).status_code == 200
+    assert ask("/trees/histogram.png", **asked).status_code == 415
 
 
 def test_fields_and_odd_names(ask):

@@ -14,6 +14,8 @@ __all__ = ["draw"]
 
 _SIZE = (8, 5)
 _LONGEST = 1e300
+_MOST_BINS = 10_000
+"""Many more than a picture has columns; matplotlib draws them within a second."""
 
 
 def draw(histogram: Histogram, title: str = "", log: bool = False) -> bytes:
@@ -33,7 +35,7 @@ def draw(histogram: Histogram, title: str = "", log: bool = False) -> bytes:
     MissingDependencyError
         matplotlib is not installed.
     RefusedError
-        matplotlib cannot compute the ticks of an axis.
+        An axis has more than 10,000 bins, or ticks that matplotlib cannot compute.
     """
     try:
         from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -44,6 +46,8 @@ def draw(histogram: Histogram, title: str = "", log: bool = False) -> bytes:
         ) from error
     if any(axis.upper - axis.lower > _LONGEST for axis in histogram.axes):
         raise RefusedError("an axis is too long for a picture")
+    if any(axis.bins > _MOST_BINS for axis in histogram.axes):
+        raise RefusedError(f"a picture has at most {_MOST_BINS} bins on an axis: ask for fewer")
     figure = Figure(figsize=_SIZE, layout="constrained")
     FigureCanvasAgg(figure)
     axes: Any = figure.subplots()
