@@ -120,11 +120,10 @@ class JoblibRunner(Runner):
         pool = self._pool("threading")
         # The caller works too, and does not wait for helpers that have not begun: calls from
         # within helpers, in whatever thread, then continue even when the whole pool is busy.
-        helpers = [
-            pool.submit(_work_in_thread, work, shared, report is not None)
-            for _ in range(min(workers, len(tasks)) - 1)
-        ]
+        helpers: list[Future[R]] = []
         try:
+            for _ in range(min(workers, len(tasks)) - 1):
+                helpers.append(pool.submit(_work_in_thread, work, shared, report is not None))
             results = [work(shared if report is None else shared.counted(report))]
             running = {helper for helper in helpers if not helper.cancel()}
             while running:
@@ -135,8 +134,9 @@ class JoblibRunner(Runner):
         except BaseException as error:
             shared.stop()
             running = {helper for helper in helpers if not helper.cancel()}
-            # A thread cannot be interrupted: after Ctrl-C it ends by itself, later.
-            if wait(running, _patience(error)).not_done:
+            # A thread cannot be interrupted: after Ctrl-C it ends by itself, later. One that had
+            # only just begun may be unknown to its pool, and then nothing but its end wakes it.
+            if wait(running, _patience(error)).not_done or not isinstance(error, Exception):
                 self._forget_pool("threading")
             raise
         return results

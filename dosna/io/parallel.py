@@ -196,7 +196,14 @@ class Workers:
                 raise NotConnectedError("the connection was closed while it was in use")
             if self._pool is None:
                 self._pool = ThreadPoolExecutor(self._most, thread_name_prefix=self._name)
-            return self._pool.submit(run)
+            try:
+                return self._pool.submit(run)
+            except BaseException:
+                # Ctrl-C may have come when a thread had begun that the pool does not know yet,
+                # and which would keep the process from ending: only an ended pool wakes it.
+                self._pool.shutdown(wait=False)
+                self._pool = None
+                raise
 
     def close(self) -> None:
         """End the threads once the work under way is done."""

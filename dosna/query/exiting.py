@@ -20,8 +20,9 @@ T = TypeVar("T")
 
 # A step that is under way reads a range of entries.
 _STEP_SECONDS = 30.0
-# A thread that is about to call gets its answer; one that waits for its reader never calls.
-_CALL_SECONDS = 0.25
+# A thread that is about to call gets its answer, also on a busy machine; one that waits for its
+# reader never calls.
+_CALL_SECONDS = 1.0
 _POLL_SECONDS = 0.01
 
 _exiting = False
@@ -58,20 +59,20 @@ class UntilExit(Generic[T]):
             raise StopIteration
 
     def wait(self) -> None:
-        """Wait for a step that is under way, and a moment for the call after it."""
+        """Wait for a step that is under way."""
         if self._stepping.acquire(timeout=_STEP_SECONDS):
             self._stepping.release()
-        end = time.monotonic() + _CALL_SECONDS
-        while not self.ended and time.monotonic() < end:
-            time.sleep(_POLL_SECONDS)
 
 
 def _end() -> None:
     global _exiting
     _exiting = True
-    for stream in list(_live):
-        if not stream.ended:
-            stream.wait()
+    streams = [stream for stream in list(_live) if not stream.ended]
+    for stream in streams:
+        stream.wait()
+    end = time.monotonic() + _CALL_SECONDS
+    while time.monotonic() < end and not all(stream.ended for stream in streams):
+        time.sleep(_POLL_SECONDS)
 
 
 def _forget() -> None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import threading
 import time
 
 import pytest
-from support import HANG, Gathering
+from support import HANG, Gathering, require
 
 from dosna.io.parallel import Workers, in_flight
 
@@ -185,3 +187,35 @@ def test_an_error_ends_what_is_in_flight():
     assert len(done) < 10_000
     with pytest.raises(ZeroDivisionError):
         in_flight(work, (1 // (2 - n) for n in range(9)), 4)
+
+
+POOLS = {
+    "store": "from dosna.io.parallel import Workers\nkept = Workers('w', 2, 2)\nkept.submit(int)",
+    "joblib": "from dosna.engines.joblib import JoblibRunner\n"
+    "JoblibRunner(njobs=2).map(list, [1, 2, 3])",
+}
+
+
+@pytest.mark.parametrize("pool", POOLS)
+def test_ctrl_c_while_a_thread_starts_lets_the_process_end(pool):
+    if pool == "joblib":
+        require("joblib")
+    code = f"""
+import subprocess
+import sys
+import threading
+start = threading.Thread.start
+def interrupted(thread):
+    start(thread)
+    threading.Thread.start = start
+    raise KeyboardInterrupt
+threading.Thread.start = interrupted
+try:
+    {POOLS[pool].replace(chr(10), chr(10) + "    ")}
+except KeyboardInterrupt:
+    print("interrupted")
+"""
+    ran = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=HANG
+    )
+    assert (ran.returncode, ran.stdout) == (0, "interrupted\n"), ran.stderr

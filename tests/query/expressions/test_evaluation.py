@@ -62,6 +62,8 @@ def agree(expr, tree):
         with pytest.raises(QueryError):
             evaluate(expr, arrays, length)
         assume(False)
+    # For a condition without lists, Awkward's `where` joins numbers and lists in a union.
+    assume(not isinstance(expected, ak.Array) or "union" not in str(expected.type))
     found = evaluate(expr, arrays, length)
     if not isinstance(expected, ak.Array):
         expected = ak.Array(np.full(length, expected))
