@@ -1,9 +1,9 @@
 """Queries over trees of columns: entries that satisfy a condition, and some of their columns.
 
-`dosna.Connection.query` makes a `Query`, which is lazy. `dosna.query.expressions` is its language:
-text, or the filters of other programs, as one tree of expressions. Ranges of entries that the
-zones of a branch (`dosna.core.zones`) rule out are not read. In others the columns of the
-condition are read first, and then the rest for the entries that are left.
+`dosna.Connection.query` returns a lazy `Query`. `dosna.query.expressions` is its language: text
+and the filters of other programs become the same tree of expressions. Ranges of entries that the
+zones of a branch (`dosna.core.zones`) rule out are not read. In the other ranges, the columns of
+the condition are read first, and then the other columns for the entries that are left.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Queries of N-dimensional arrays: the places of elements, and the elements, as a table."""
+"""Queries of N-dimensional arrays: the coordinates and the values of elements, as a table."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def query_array(
     memory_limit: Limit = None,
     progress: Progress = None,
 ) -> ArrayQuery:
-    """Carry out `EngineDataset.query`."""
+    """Run `EngineDataset.query`."""
     dataset.connection.check_connected()
     dataset.note_reading()
     forms = forms_of(dataset.instance)
@@ -82,7 +82,7 @@ def forms_of(dataset: BackendDataset) -> dict[str, np.dtype[Any]]:
 def axes_of(dataset: BackendDataset) -> list[str]:
     """Return the names of the coordinates: of the axes, or ``i0``, ``i1``, ….
 
-    A field that has such a name keeps it, and the coordinate has a ``_`` more.
+    A field that has such a name keeps it; the coordinate then gets a trailing ``_``.
     """
     meta = dataset.metadata
     taken = {VALUE, *(meta.dtype.names or ())}
@@ -96,7 +96,7 @@ def axes_of(dataset: BackendDataset) -> list[str]:
 
 @dataclass(frozen=True)
 class ArrayQuery(Results):
-    """A query of the elements of an array, which is carried out when its result is asked for.
+    """A query of the elements of an array, which runs when its result is requested.
 
     Parameters
     ----------
@@ -111,7 +111,7 @@ class ArrayQuery(Results):
     batch_rows : int or None
         The most rows of a batch.
     memory_limit : int, str or None
-        The most bytes of chunks held at a time, apart from the result.
+        The maximum memory for chunks, apart from the result.
     progress : bool, callable or None
         True for a progress bar, or a callback.
     """
@@ -175,7 +175,7 @@ class _Scan:
 
 
 class _Columns(Mapping[str, Any]):
-    """The columns of a stored object, which are made when they are needed."""
+    """The columns of a stored object, which are created when they are needed."""
 
     def __init__(self, dataset: BackendDataset, task: ChunkTask) -> None:
         self._dataset, self._box = dataset, task.out
@@ -202,7 +202,7 @@ class _Columns(Mapping[str, Any]):
         return np.ascontiguousarray(values if self._rows is None else values[self._rows])
 
     def keep(self, mask: Array) -> None:
-        """Drop the elements that a mask has not."""
+        """Drop the elements for which a mask is false."""
         self._rows = np.flatnonzero(mask)
         self.length = len(self._rows)
 

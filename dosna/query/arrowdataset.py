@@ -1,4 +1,4 @@
-"""A tree for DuckDB, Polars and pyarrow, which push their filters and projections down."""
+"""A tree as a dataset for DuckDB, Polars and pyarrow, which push filters and projections down."""
 
 from __future__ import annotations
 
@@ -23,20 +23,21 @@ from pyarrow import dataset as arrow_dataset  # noqa: E402
 
 
 def dataset(con: EngineConnection, tree: str, **options: Any) -> TreeDataset:
-    """Return a tree as a dataset of pyarrow, which filters and projects as `Connection.query`.
+    """Return a tree as a pyarrow dataset that filters and projects as `Connection.query` does.
 
-    DuckDB takes it by its name in a query, and Polars by `TreeDataset.to_polars`. What of a filter
-    the language of queries can say rules out chunks. The rest is left to pyarrow or Polars.
+    DuckDB finds it by the name of the variable, and Polars uses it by `TreeDataset.to_polars`. The
+    parts of a filter that the language of queries can express are used to skip chunks; pyarrow or
+    Polars evaluates the rest.
 
     Parameters
     ----------
     con : EngineConnection
-        The connection. Threads of the other program read by it.
+        The connection. Threads of the other program read through it.
     tree : str
         The name of the tree's group, such as ``Events``.
     **options
-        Further options of `Connection.query`. ``where`` chooses entries before the other program
-        does, and ``columns`` are the columns that it has to choose from.
+        Further options of `Connection.query`. ``where`` selects entries before the other program
+        does, and ``columns`` are the columns that the other program sees.
 
     Returns
     -------
@@ -59,7 +60,7 @@ def dataset(con: EngineConnection, tree: str, **options: Any) -> TreeDataset:
 
 
 class TreeDataset(arrow_dataset.FileSystemDataset):  # type: ignore[misc]
-    """A tree as a dataset of pyarrow; made by `dataset`.
+    """A tree as a pyarrow dataset; created by `dataset`.
 
     Parameters
     ----------
@@ -70,8 +71,9 @@ class TreeDataset(arrow_dataset.FileSystemDataset):  # type: ignore[misc]
     def __init__(self, whole: Query) -> None:
         from pyarrow.fs import LocalFileSystem
 
-        # For pyarrow's C++, which would crash without a dataset of its own: one whose only file
-        # says what it is when it is not found. No method of this class looks at it.
+        # The C++ part of pyarrow would crash without a dataset of its own. This one has a single
+        # file, whose name explains the error when it is not found. No method of this class uses
+        # it.
         kind, files = arrow_dataset.IpcFileFormat(), LocalFileSystem()
         name = f"{whole.group} (a tree of dosna, which pyarrow cannot scan by itself: to_table())"
         super().__init__([kind.make_fragment(name, files)], whole.schema, kind, files)
@@ -244,7 +246,7 @@ class TreeDataset(arrow_dataset.FileSystemDataset):  # type: ignore[misc]
         if not exact:
             scanner = arrow_dataset.Scanner.from_batches(reader, columns=columns, filter=filter)
             return scanner.head(num_rows)
-        # A scanner would go on reading ahead of what is wanted.
+        # A scanner would read ahead of what is needed.
         batches, count = [], 0
         for batch in reader:
             batches.append(batch)
@@ -269,18 +271,19 @@ class TreeDataset(arrow_dataset.FileSystemDataset):  # type: ignore[misc]
         Raises
         ------
         QueryError
-            The condition has no equal in the language of queries.
+            The condition cannot be expressed in the language of queries.
         """
         found = from_pyarrow(expression, self._forms)
         if not found.exact:
             raise QueryError(
-                f"query: the filter {str(expression)[:200]} has no equal in the language of "
-                "queries: give it to to_table() or scanner(), or write it as where= of dataset()"
+                f"query: the filter {str(expression)[:200]} cannot be expressed in the "
+                "language of queries: pass it to to_table() or scanner(), or write it as where= "
+                "of dataset()"
             )
         return TreeDataset(self.query(found.expr, None))
 
     def sort_by(self, sorting: Any, **options: Any) -> Any:
-        """Return all entries in another order, in memory; see `pyarrow.dataset.Dataset.sort_by`.
+        """Return all entries sorted, in memory; see `pyarrow.dataset.Dataset.sort_by`.
 
         Parameters
         ----------
@@ -334,7 +337,7 @@ class TreeDataset(arrow_dataset.FileSystemDataset):  # type: ignore[misc]
         return arrow_dataset.InMemoryDataset(self.to_table())
 
     def to_polars(self) -> Any:
-        """Return the tree as a lazy frame of Polars, which pushes filters and columns down.
+        """Return the tree as a Polars LazyFrame, which pushes filters and columns down.
 
         Returns
         -------

@@ -23,14 +23,14 @@ __all__ = ["BranchColumn", "chosen", "column_of"]
 
 @dataclass
 class BranchColumn:
-    """A branch, and its open datasets by their paths. It can be sent to another process.
+    """A branch, with its open datasets by path. It can be pickled.
 
     Parameters
     ----------
     name : str
         The name of the branch.
     plain : mapping or str
-        The form of the elements, as the description of the tree has it.
+        The form of the elements, as in the description of the tree.
     datasets : dict of str to BackendDataset
         The datasets, by their paths in the branch.
     """
@@ -154,7 +154,7 @@ def chosen_lists(offsets: Array, rows: Array) -> tuple[Array, Array]:
 
 
 def chosen(value: Any, rows: Array) -> Any:
-    """Return some entries of a value that was read."""
+    """Return the chosen entries of a value that was read."""
     if isinstance(value, Lists):
         index, wanted = chosen_lists(value.offsets, rows)
         return Lists(index, value.content[wanted])
@@ -167,7 +167,7 @@ def column_of(con: EngineConnection, group: str, tree: Tree, branch: Branch) -> 
     Raises
     ------
     DatasetNotFoundError, DatasetError, SourceChangedError
-        The branch is not there, is incomplete, or is of another state of the source.
+        The branch does not exist, is incomplete, or belongs to another state of the source.
     """
     from dosna.columns.layout import columns
     from dosna.columns.reading import BranchReader

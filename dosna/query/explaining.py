@@ -1,4 +1,4 @@
-"""What a query would read, and where each of its conditions is computed."""
+"""What a query would read, and where each of its conditions is evaluated."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ __all__ = ["Explanation", "explain"]
 
 @dataclass(frozen=True)
 class Explanation:
-    """What a query would read. ``str`` of it is a text for people.
+    """What a query would read. Its ``str`` is a summary to be printed.
 
     Parameters
     ----------
@@ -29,17 +29,18 @@ class Explanation:
     ranges : int
         The number of ranges of entries, along the chunks.
     pruned : int
-        The number of ranges that zones rule out. Nothing of them is read.
+        The number of ranges that zones rule out, and that are not read.
     certain : int
-        The number of ranges all of whose entries satisfy the condition, as zones tell.
+        The number of ranges in which, according to the zones, all entries satisfy the condition.
     chunks : int
         The number of chunks of the columns in the range of entries.
     read : int
-        The most chunks that are read: those of columns of the result only where entries survive.
+        The maximum number of chunks that are read. Chunks of the columns of the result are read
+        only where entries satisfy the condition.
     nbytes : int
-        The bytes of these, decoded.
+        The bytes of these chunks after decoding.
     conditions : tuple of (str, str, str)
-        Each condition, where it is computed, and what is known of its columns.
+        Each condition, where it is evaluated, and what is known about its columns.
     """
 
     entries: int
@@ -65,7 +66,7 @@ class Explanation:
 
 
 def explain(query: Query) -> Explanation:
-    """Carry out `Query.explain`."""
+    """Run `Query.explain`."""
     columns = query.open()
     judge = Judge(columns, query.tests)
     ranges = query.ranges(columns)
@@ -100,7 +101,7 @@ def explain(query: Query) -> Explanation:
 
 
 def where(columns: dict[str, BranchColumn], test: Bound) -> str:
-    """Return where a condition is computed."""
+    """Return where a condition is evaluated."""
     return "computed here" if pushed(test, columns) is None else "computed by the store"
 
 

@@ -25,7 +25,7 @@ __all__ = ["index"]
 
 @dataclass
 class _Measure:
-    """The work of finding the extremes of chunks, by their numbers along the first axis."""
+    """The work of finding the minima and maxima of chunks, numbered along the first axis."""
 
     dataset: BackendDataset
     maker: ZoneMaker
@@ -63,10 +63,10 @@ def index(
     branches: str | Iterable[str] | None = None,
     progress: Progress = None,
 ) -> list[str]:
-    """Find the least and the greatest values of the chunks of a tree, for queries to come.
+    """Find the minima and maxima of the chunks of a tree, so that later queries can skip chunks.
 
-    They are kept with the datasets. Trees that are ingested have them already; chunks that were
-    written to since have none, until this is called. It is collective under the engine ``mpi``.
+    They are stored with the datasets. Ingest records them already; chunks that were written to
+    later have none until this function is called. It is collective under the engine ``mpi``.
 
     Parameters
     ----------
@@ -82,8 +82,8 @@ def index(
     Returns
     -------
     list of str
-        The names of the branches that have zones now: those of numbers, also of such that may be
-        missing, and of lists of numbers.
+        The names of the branches that now have zones: those of numbers, including optional ones,
+        and of lists of numbers.
 
     Raises
     ------
@@ -96,7 +96,7 @@ def index(
 
     Examples
     --------
-    Index the branches that queries begin with::
+    Index the branches that conditions use::
 
         dosna.query.index(con, "Events", ["run", "MET_*"])
     """
@@ -134,7 +134,7 @@ def _measure(con: EngineConnection, dataset: BackendDataset, is_offsets: bool) -
     chunks = -(-meta.shape[0] // meta.chunk_size[0])
     if not chunks:
         return
-    # What is written after this has another mark, and its zone will not be believed.
+    # Chunks that are written after this have another mark, so that their zones are not trusted.
     objects = -(-meta.shape[0] // dataset.grain[0])
     marks = once(lambda: marks_of(dataset, range(objects), lasting=True))
     missing = once(lambda: _missing(dataset, chunks, is_offsets))
@@ -148,7 +148,7 @@ def _measure(con: EngineConnection, dataset: BackendDataset, is_offsets: bool) -
 
 
 def _missing(dataset: BackendDataset, chunks: int, is_offsets: bool) -> list[int]:
-    """Return the numbers of the chunks whose zones are not known, or hold no more."""
+    """Return the numbers of the chunks whose zones are unknown or out of date."""
     known = known_zones(dataset)
     if known is None or (known[0].steps is None) == is_offsets:
         return list(range(chunks))

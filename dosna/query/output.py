@@ -1,4 +1,4 @@
-"""The result of a query as a file: it appears when it is whole."""
+"""The result of a query as a file, which appears when it is complete."""
 
 from __future__ import annotations
 
@@ -44,9 +44,9 @@ FORMATS: dict[str, Callable[[BinaryIO, Any], Any]] = {
 
 
 class _ParquetWriter:
-    """A writer of Parquet whose row groups are of several batches, where these are small.
+    """A writer of Parquet that puts several small batches into one row group.
 
-    A reader pays for each row group, by its statistics and by a request for each column.
+    Each row group costs a reader its statistics and a request for each column.
     """
 
     def __init__(self, stream: BinaryIO, schema: Any) -> None:
@@ -81,7 +81,7 @@ class _ParquetWriter:
 
 
 class _CsvWriter:
-    """A writer of CSV. Lists are JSON, for CSV has none."""
+    """A writer of CSV. Lists are written as JSON, because CSV has none."""
 
     def __init__(self, stream: BinaryIO, schema: Any) -> None:
         from pyarrow import csv
@@ -111,22 +111,22 @@ class _CsvWriter:
 
 
 def _text(value: Any) -> str:
-    """Return the text of what JSON has not: bytes and times."""
+    """Return a text for values that JSON does not have: bytes and times."""
     return value.decode("utf-8", "backslashreplace") if isinstance(value, bytes) else str(value)
 
 
 def format_of(path: str) -> str:
-    """Return the ending of a file that says its format.
+    """Return the suffix of a file, which determines its format.
 
     Raises
     ------
     ConfigurationError
-        There is no such format.
+        The suffix is not that of a format.
     """
     ending = os.path.splitext(path)[1].lower()
     if ending not in FORMATS:
         raise ConfigurationError(
-            f"cannot write {path!r}: the ending of a result is one of {', '.join(FORMATS)}"
+            f"cannot write {path!r}: the suffix of the file must be one of {', '.join(FORMATS)}"
         )
     return ending
 
@@ -149,8 +149,8 @@ def write(query: Query, path: str | os.PathLike[str], overwrite: bool = False) -
     query : Query
         The query.
     path : path
-        The file, which ends in ``.parquet``, ``.arrow``, ``.feather`` or ``.csv``. If anything
-        fails, there is no file.
+        The file, with the suffix ``.parquet``, ``.arrow``, ``.feather`` or ``.csv``. If anything
+        fails, no file is left.
     overwrite : bool
         True to replace an existing file.
 
@@ -162,9 +162,9 @@ def write(query: Query, path: str | os.PathLike[str], overwrite: bool = False) -
     Raises
     ------
     FileExistsError
-        There is a file already.
+        The file already exists.
     ConfigurationError
-        The ending is none of a format.
+        The suffix is not that of a format.
     """
     path = os.fspath(path)
     ending = format_of(path)
@@ -174,7 +174,7 @@ def write(query: Query, path: str | os.PathLike[str], overwrite: bool = False) -
 
 @contextmanager
 def _appearing(path: str, overwrite: bool) -> Iterator[BinaryIO]:
-    """Open a file that gets its name at the end, if nothing fails."""
+    """Open a file that gets its name at the end, if nothing has failed."""
     if not overwrite and os.path.lexists(path):
         raise FileExistsError(f"{path} exists: choose another name, or overwrite=True")
     part = ""
@@ -184,7 +184,8 @@ def _appearing(path: str, overwrite: bool) -> Iterator[BinaryIO]:
             yield stream
         finish(part, path, overwrite)
     except OSError as error:
-        # The name that the caller knows, in errors of the other one, and in those of full disks.
+        # Errors about the temporary file, or about a full disk, name the file that the caller
+        # knows.
         unnamed = error.filename is None and error.errno in _FULL
         if unnamed or (part and error.filename == part):
             raise type(error)(error.errno, error.strerror, path) from error

@@ -19,14 +19,14 @@ __all__ = ["dataframe"]
 
 @dataclass
 class _Partition:
-    """Reads a range of entries, in whatever process it is called in."""
+    """Reads a range of entries, in the process in which it is called."""
 
     scan: Scan
     schema: Any
     token: str = field(default_factory=lambda: secrets.token_hex(16))
 
     def __dask_tokenize__(self) -> str:
-        # Chunks may be written to between two queries, so that no two have the same results.
+        # Chunks may be written to between two queries, so results are never shared between them.
         return self.token
 
     def __call__(self, piece: Piece) -> Any:
@@ -42,7 +42,7 @@ def _frame(table: Any) -> Any:
 
 
 def dataframe(query: Query) -> Any:
-    """Carry out `Query.to_dask`."""
+    """Run `Query.to_dask`."""
     try:
         frames: Any = import_module("dask.dataframe")
     except ImportError as error:

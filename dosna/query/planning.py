@@ -30,7 +30,7 @@ _REQUESTS = 32
 
 @dataclass(frozen=True)
 class Ranges:
-    """The entries from `start` to `stop`, cut at multiples of `step`."""
+    """The entries from `start` to `stop`, divided at multiples of `step`."""
 
     start: int
     stop: int
@@ -49,9 +49,9 @@ class Ranges:
 
 
 def plan_pieces(ranges: Ranges, judge: Judge, tests: Sequence[Bound]) -> Iterator[Piece]:
-    """Yield the ranges that may have entries which satisfy all tests.
+    """Yield the ranges that may contain entries which satisfy all tests.
 
-    Those that are likely to be judged alike are judged together first.
+    Ranges that probably have the same verdict are judged together first.
     """
     every = tuple(range(len(tests)))
     for first, last, is_open in _runs(ranges, judge):
@@ -63,7 +63,7 @@ def plan_pieces(ranges: Ranges, judge: Judge, tests: Sequence[Bound]) -> Iterato
 
 
 def _runs(ranges: Ranges, judge: Judge) -> Iterator[tuple[int, int, bool]]:
-    """Yield runs of ranges that are likely to be judged alike, and True for those left open."""
+    """Yield runs of ranges that probably have the same verdict, and True for undecided ones."""
     count = len(ranges)
     if not judge or count < 2:
         yield 0, count, not judge
@@ -91,9 +91,9 @@ def _judged(ranges: Ranges, judge: Judge, first: int, last: int) -> Iterator[Pie
 
 
 def step_of(columns: Mapping[str, BranchColumn], tree: Tree, memory_limit: Limit) -> int:
-    """Return the entries of a range: those of a chunk, or of several that are small.
+    """Return the number of entries in a range: those of a chunk, or of several small ones.
 
-    Where requests take long, a range is as many chunks as a store reads at a time.
+    If requests take long, a range has as many chunks as the store reads at a time.
     """
     step = max(1, tree.chunk_entries)
     entry = sum(column.nbytes for column in columns.values()) / max(1, tree.entries)

@@ -1,10 +1,10 @@
 """Predicates of one column, which a store can evaluate beside the data.
 
-A program is a sequence of steps that works on a stack: a comparison of the column with a constant
-adds the truth of each row, ``and`` and ``or`` take two away and add one, ``not`` changes the last.
-Its meaning is NumPy's: a constant is converted to the column's dtype where NumPy would do that
-(a Python float beside float32), and where NumPy would convert the column (an integer beside a
-Python float), the comparison becomes an equal one of the column's dtype.
+A program is a sequence of steps on a stack: a comparison of the column with a constant pushes the
+truth of each row, ``and`` and ``or`` replace the last two entries by one, and ``not`` negates the
+last. The semantics are those of NumPy: a constant is converted to the column's dtype where NumPy
+would do so (a Python float with float32); where NumPy would convert the column (an integer with a
+Python float), the comparison is replaced by an equivalent one in the column's dtype.
 """
 
 from __future__ import annotations
@@ -53,9 +53,9 @@ class Program:
     dtype : numpy.dtype
         The dtype of the column.
     steps : tuple
-        The steps, as pairs of the code and the constant; the latter is None where there is none.
+        The steps, as pairs of a code and a constant, which is None for steps without one.
     depth : int
-        The most truths that are on the stack at once.
+        The maximum depth of the stack.
     """
 
     dtype: np.dtype[Any]
@@ -71,7 +71,7 @@ class Program:
         object.__setattr__(self, "code", b"".join(parts))
 
     def evaluate(self, values: Array) -> Array:
-        """Return the truth for each of some values of the column."""
+        """Return for each of some values of the column whether the predicate is true."""
         stack: list[Array] = []
         for step, limit in self.steps:
             if step == _NOT:
@@ -85,7 +85,7 @@ class Program:
         return stack[0]
 
     def negated(self) -> Program | None:
-        """Return the opposite of this predicate, or None if that is too long for a store."""
+        """Return the negation of this predicate, or None if it is too long for a store."""
         return self._longer(((_NOT, None),), self.depth)
 
     def both(self, other: Program) -> Program | None:
@@ -141,10 +141,10 @@ def comparison(
 def _integers(
     dtype: np.dtype[Any], operator: str, constant: float | int
 ) -> tuple[int, Any] | None:
-    """Return the step of a comparison of integers, or of bool taken for 0 and 1."""
+    """Return the step of a comparison of integers, or of bool as 0 and 1."""
     if dtype.kind == "b":
         if type(constant) is int and abs(constant) > _EXACT:
-            return None  # NumPy compares int64, and refuses what is beyond it.
+            return None  # NumPy compares int64, and refuses larger integers.
         dtype = np.dtype(np.uint8)
     if type(constant) is float:
         if dtype.itemsize == 8:
@@ -189,7 +189,7 @@ def program_of(expr: Expr, name: str, dtype: np.dtype[Any]) -> Program | None:
     Returns
     -------
     Program or None
-        The program; None for any other condition, and for what a store cannot compute exactly.
+        The program; None for any other condition, and for one that a store cannot compute exactly.
     """
     parts: list[Program | None]
     if isinstance(expr, Column) and expr.name == name and dtype.kind == "b":

@@ -1,4 +1,4 @@
-"""What the stores of columns do for a query, beside their chunks."""
+"""The parts of a query that stores evaluate where the chunks are."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ __all__ = ["Pushed", "pushed", "take_together"]
 
 
 class Pushed(NamedTuple):
-    """A test of one column, for the column's store.
+    """A test of one column, to be evaluated by its store.
 
     Parameters
     ----------
@@ -44,7 +44,7 @@ class Pushed(NamedTuple):
 
 
 def pushed(test: Bound, columns: Mapping[str, BranchColumn]) -> Pushed | None:
-    """Return a test for the store of its column; None if it is to be computed here."""
+    """Return a test for the store of its column; None if it has to be evaluated here."""
     if len(test.columns) != 1:
         return None
     (name,) = test.columns
@@ -59,14 +59,14 @@ def pushed(test: Bound, columns: Mapping[str, BranchColumn]) -> Pushed | None:
 def take_together(
     columns: Mapping[str, BranchColumn], names: Iterable[str], rows: Array
 ) -> dict[str, Array]:
-    """Return some rows of those of the columns whose stores choose rows, by one request for all.
+    """Return some rows of the columns whose stores can select rows, with one request for all.
 
     Parameters
     ----------
     columns : mapping of str to BranchColumn
         The columns.
     names : iterable of str
-        The names of those that are wanted.
+        The names of the columns to read.
     rows : ndarray of int
         The numbers of the rows, which increase.
     """

@@ -48,7 +48,7 @@ def query(
     memory_limit: Limit = None,
     progress: Progress = None,
 ) -> Query:
-    """Carry out `EngineConnection.query`."""
+    """Run `EngineConnection.query`."""
     con.check_connected()
     found = get_tree(con, tree)
     forms = {branch.name: branch.form for branch in found.branches}
@@ -57,7 +57,7 @@ def query(
         expr = where if isinstance(where, Expr) else parse(where)
         condition = bind_condition(expr, forms)
     if columns is None:
-        # Nothing is known of their types, which none of all these needs.
+        # Their types are unknown, and none of these uses needs them.
         outputs = [
             Bound(Column(name), frozenset((name,)), None, 0, False, name=name) for name in forms
         ]
@@ -79,10 +79,10 @@ def query(
 
 @dataclass(frozen=True)
 class Query(Results):
-    """A query of the entries of a tree, which is carried out when its result is asked for.
+    """A query of the entries of a tree, which runs when its result is requested.
 
-    It has ``__arrow_c_stream__``, so that DuckDB, Polars, pandas and pyarrow take it for a table.
-    `count`, `to_arrow`, `to_awkward` and `to_numpy` share the ranges of entries out over all
+    It has ``__arrow_c_stream__``, so that DuckDB, Polars, pandas and pyarrow accept it as a table.
+    `count`, `to_arrow`, `to_awkward` and `to_numpy` divide the ranges of entries among all
     workers, and are collective under the engine ``mpi``; `batches` works in this process.
 
     Parameters
@@ -100,9 +100,9 @@ class Query(Results):
     start, stop : int
         The range of entries.
     batch_rows : int or None
-        The most entries of a batch.
+        The maximum number of entries of a batch.
     memory_limit : int, str or None
-        The most bytes of columns held at a time, apart from the result.
+        The maximum memory for columns, apart from the result.
     progress : bool, callable or None
         True for a progress bar, or a callback.
     """
@@ -129,7 +129,7 @@ class Query(Results):
 
     @cached_property
     def tests(self) -> tuple[Bound, ...]:
-        """The conditions, all of which an entry has to satisfy: those joined by ``&&``."""
+        """The conditions that are joined by ``&&``; a selected entry satisfies all of them."""
         if self.where is None:
             return ()
         forms = {branch.name: branch.form for branch in self.tree.branches}
@@ -138,7 +138,7 @@ class Query(Results):
             try:
                 return tuple(bind_condition(one, forms) for one in expr.operands)
             except QueryTypeError:
-                pass  # one of them is no condition by itself
+                pass  # one of them is not a condition by itself
         return (self.where,)
 
     def open(self) -> dict[str, BranchColumn]:
@@ -152,8 +152,8 @@ class Query(Results):
         Raises
         ------
         DatasetNotFoundError, DatasetError, SourceChangedError
-            A branch is not there, is incomplete, or is of another state of the source than the
-            tree.
+            A branch does not exist, is incomplete, or belongs to another state of the source than
+            the tree.
         """
         names = {name for bound in (*self.tests, *self.outputs) for name in bound.columns}
         by_name = self.tree.by_name
@@ -163,23 +163,23 @@ class Query(Results):
         }
 
     def scan(self, convert: Convert | None = None) -> tuple[Scan, list[Piece]]:
-        """Return the work of the query, and the ranges of entries to do it on.
+        """Return the work of the query, and its ranges of entries.
 
         Parameters
         ----------
         convert : callable, optional
-            What to make of the columns of a range; by default entries are only counted.
+            The conversion of the columns of a range; by default entries are only counted.
         """
         columns = self.open()
         pieces = list(plan_pieces(self.ranges(columns), Judge(columns, self.tests), self.tests))
         return Scan(columns, self.tests, self.outputs, convert), pieces
 
     def ranges(self, columns: Mapping[str, BranchColumn]) -> Ranges:
-        """Return the ranges of entries, before any is ruled out."""
+        """Return the ranges of entries, before any of them is ruled out."""
         return Ranges(self.start, self.stop, step_of(columns, self.tree, self.memory_limit))
 
     def job(self, convert: Convert | None) -> Job:
-        if convert is None and self.outputs:  # to count, the columns of the result are not needed
+        if convert is None and self.outputs:  # counting does not need the columns of the result
             return replace(self, outputs=()).job(None)
         scan, pieces = self.scan(convert)
         step = self.ranges(scan.columns).step
@@ -210,17 +210,17 @@ class Query(Results):
         return dataframe(self)
 
     def explain(self) -> Explanation:
-        """Return what the query would read, and where. Nothing is read for it but descriptions.
+        """Return what the query would read, and where. Only descriptions are read for this.
 
         Returns
         -------
         Explanation
-            The numbers of chunks and bytes. Its text is for people.
+            The numbers of chunks and bytes, whose ``str`` is a summary.
         """
         return explain(self)
 
     def with_entries(self, start: int, stop: int) -> Query:
-        """Return the same query of fewer entries.
+        """Return the same query for fewer entries.
 
         Parameters
         ----------
@@ -236,5 +236,5 @@ class Query(Results):
 
 
 def bytes_of_entry(columns: Mapping[str, BranchColumn], entries: int) -> int:
-    """Return the bytes of an entry in all columns, on the average."""
+    """Return the average number of bytes of an entry in all columns."""
     return -(-sum(column.nbytes for column in columns.values()) // max(1, entries))

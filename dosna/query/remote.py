@@ -1,8 +1,8 @@
-"""Columns whose rows are tested and chosen where their chunks are stored.
+"""Columns whose rows are tested and selected where their chunks are stored.
 
-The store's servers do that by an object class (`dosna.query.ceph_class`), where they have it. A
-chunk that they refuse, for whatever reason, is read as always: an error is then that of a read,
-and results are the same.
+The servers of the store do this with an object class (`dosna.query.ceph_class`), if they have it.
+If they refuse a chunk, for whatever reason, it is read as usual: errors are then those of a read,
+and the results are the same.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ _MOST_TAKEN = 0.75
 
 
 class Statistics(NamedTuple):
-    """The values of ranges of rows. An entry is NaN if all values of its range are.
+    """Statistics of ranges of rows. An entry is NaN if all values of its range are.
 
     Parameters
     ----------
     least, largest : ndarray
-        The least and the largest value of each range, but for NaN.
+        The smallest and the largest value of each range, ignoring NaN.
     nans : ndarray of int64
         The number of NaN in each range.
     """
@@ -47,7 +47,7 @@ class Statistics(NamedTuple):
 
 @dataclass
 class _Part:
-    """What is done with some rows of a stored object.
+    """The work on some rows of a stored object.
 
     Parameters
     ----------
@@ -58,9 +58,9 @@ class _Part:
     start, stop : int
         The range of the rows, in the object.
     call : MethodCall or None
-        The call that does it where the object is stored; None if the object is to be read.
+        The call that does the work where the object is stored; None if the object must be read.
     answered : callable
-        A function that uses the answer, and raises ValueError if it is none.
+        A function that uses the answer, and raises ValueError if it is malformed.
     read : callable
         A function that does the same with the values of the rows.
     """
@@ -75,10 +75,11 @@ class _Part:
 
 
 def remote_of(dataset: BackendDataset) -> Remote | None:
-    """Return the dataset as one whose store looks at chunks, or None if that is not possible.
+    """Return the dataset as one whose store evaluates conditions, or None if it cannot.
 
-    It is not for elements other than little-endian numbers and bool, for chunks that are
-    compressed, in shards, cut across rows or cached, and in a store without the object class.
+    This is not possible for elements other than little-endian numbers and bool; for chunks that
+    are compressed, in shards, divided across rows, or cached; and in a store without the object
+    class.
     """
     if type(dataset) is not StoreDataset:
         return None
@@ -97,12 +98,12 @@ def remote_of(dataset: BackendDataset) -> Remote | None:
 
 
 class Remote:
-    """A dataset whose store looks at chunks; made by `remote_of`.
+    """A dataset whose store evaluates conditions; created by `remote_of`.
 
     Parameters
     ----------
     dataset : StoreDataset
-        The dataset. Its first axis is that of rows.
+        The dataset, whose first axis is that of rows.
     """
 
     def __init__(self, dataset: StoreDataset) -> None:
@@ -184,7 +185,7 @@ class Remote:
         return take_all([self], rows)[0]
 
     def stats(self, start: int, stop: int, block: int) -> Statistics:
-        """Return the least and the largest value and the number of NaN, for ranges of rows.
+        """Return the smallest and the largest value and the number of NaN of ranges of rows.
 
         Parameters
         ----------
@@ -273,7 +274,7 @@ class Remote:
 
 
 def take_all(remotes: Sequence[Remote], rows: Array) -> list[Array]:
-    """Return some rows of several datasets of one store, which are asked for together.
+    """Return some rows of several datasets of one store, with common requests.
 
     Parameters
     ----------
@@ -297,7 +298,7 @@ def _joined(parts: dict[int, Array], dtype: np.dtype[Any]) -> Array:
 
 
 def _carry_out(parts: Sequence[_Part]) -> None:
-    """Do the work of parts, all of one store: where they are stored, or else by reading them."""
+    """Do the work of parts of one store: where they are stored, or else by reading them."""
     if not parts:
         return
     began, store = time.monotonic(), parts[0].remote.dataset.store
@@ -313,7 +314,7 @@ def _carry_out(parts: Sequence[_Part]) -> None:
         else:
             try:
                 part.answered(answer)
-                # An object of Ceph does not tell which dataset it is of.
+                # A Ceph object does not tell to which dataset it belongs.
                 part.remote.dataset.vouch(part.idx, None)
             except ValueError:
                 left.append(part)

@@ -1,4 +1,4 @@
-"""The results of a query, whatever it is of."""
+"""The results of a query of a tree or an array."""
 
 from __future__ import annotations
 
@@ -24,16 +24,16 @@ __all__ = ["Job", "Results"]
 
 
 class Job(NamedTuple):
-    """The work of a query, and what it is done on.
+    """The work of a query, with its tasks.
 
     Parameters
     ----------
     work : callable
-        A function of tasks. It can be sent to another process.
+        A function of a task. It can be pickled.
     tasks : sequence
         The tasks.
     nbytes : int
-        The bytes that are held for a task.
+        The memory that a task needs, in bytes.
     """
 
     work: Callable[[Iterable[Any]], list[Rows]]
@@ -42,7 +42,7 @@ class Job(NamedTuple):
 
 
 class Results(ABC):
-    """The results of a query, which is carried out when one of them is asked for."""
+    """The results of a query, which runs when one of them is requested."""
 
     con: EngineConnection
     batch_rows: int | None
@@ -56,12 +56,12 @@ class Results(ABC):
         Parameters
         ----------
         convert : callable or None
-            What to make of the columns of a part; None if rows are only counted.
+            The conversion of the columns of a part; None if rows are only counted.
         """
 
     @abstractmethod
     def nothing(self) -> dict[str, Any]:
-        """Return the columns of the result without rows."""
+        """Return the columns of the result, without rows."""
 
     @cached_property
     def schema(self) -> Any:
@@ -78,7 +78,7 @@ class Results(ABC):
         return sorted(rows for part in found for rows in part)
 
     def count(self) -> int:
-        """Return the number of entries that satisfy the condition. Only its columns are read.
+        """Return the number of entries that satisfy the condition, reading only its columns.
 
         Returns
         -------
@@ -93,7 +93,7 @@ class Results(ABC):
         Returns
         -------
         pyarrow.Table
-            The table, in chunks of a range of entries each.
+            The table, with one chunk for each range of entries.
         """
         pa = arrow()
         found = self._run(Batches(self.schema))
@@ -130,24 +130,24 @@ class Results(ABC):
         Raises
         ------
         QueryTypeError
-            A column is not flat: it has lists, or values that may be missing.
+            A column is not flat: it has lists or optional values.
         """
         for name, values in self.nothing().items():
             if not isinstance(values, np.ndarray):
                 raise QueryTypeError(
                     f"column {name!r} of the query has {values.type.content} for each entry, and "
-                    "is no array of NumPy: use to_awkward(), or to_arrow()"
+                    "cannot be a NumPy array: use to_awkward(), or to_arrow()"
                 )
         found = [rows.values for rows in self._run(_kept) if rows.kept] or [self.nothing()]
         return {name: np.concatenate([part[name] for part in found]) for name in found[0]}
 
     def batches(self) -> Any:
-        """Return a reader of the result, range of entries after range, in bounded memory.
+        """Return a reader of the result, one range of entries after the other, in bounded memory.
 
         Returns
         -------
         pyarrow.RecordBatchReader
-            The reader. Each range is read when it is asked for, or a little before.
+            The reader. Each range is read when it is requested, or shortly before.
         """
         batches = UntilExit(self._batches())
         return arrow().RecordBatchReader.from_batches(self.schema, batches)
@@ -156,7 +156,7 @@ class Results(ABC):
         work, tasks, nbytes = self.job(Batches(self.schema))
         runner = self.con.runner
         most = workers_within(self.memory_limit, nbytes, "query")
-        # Several for each thread, because they wait for each other at the end.
+        # Several for each thread, because the threads wait for each other at the end.
         together = 2 * min(runner.threads, most or runner.threads)
         with reporting(self.progress, len(tasks), "query", "range") as report:
             for first in range(0, len(tasks), together):

@@ -1,4 +1,4 @@
-"""Rows of a dataset: a range of them, or some of them, in few calls and without further copies."""
+"""Rows of a dataset: a range or a selection, in few calls and without additional copies."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ _SLAB_BYTES = 8 << 20
 
 
 class _Slab(threading.local):
-    """Memory of each thread, from which arrays of results are carved.
+    """Memory of a thread, from which arrays of results are allocated.
 
-    Large allocations are backed by huge pages, and cost half as much to be filled as the same in
-    small ones. An array keeps the slab that it is in.
+    Large allocations are backed by huge pages; filling them takes half the time of filling many
+    small ones. An array keeps its slab alive.
     """
 
     left: Array = np.empty(0, np.uint8)
 
     def carve(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
-        """Return a new array, whose elements may be anything."""
+        """Return a new array with arbitrary elements."""
         size = -(-math.prod(shape) * dtype.itemsize // 64) * 64
         if size > _SLAB_BYTES // 2 or dtype.hasobject:
             return np.empty(shape, dtype)
@@ -73,7 +73,7 @@ def read_rows(dataset: BackendDataset, start: int, stop: int, kept: bool = False
 
 
 def take_rows(dataset: BackendDataset, rows: Array) -> Array:
-    """Read some rows, whose numbers increase. Stored objects without such a row are not read.
+    """Read some rows, with increasing numbers. Stored objects without such a row are not read.
 
     Raises
     ------
@@ -99,12 +99,12 @@ def take_rows(dataset: BackendDataset, rows: Array) -> Array:
 
 
 def _is_cut(inner: tuple[int, ...], grain: tuple[int, ...]) -> bool:
-    """Return True if stored objects hold parts of rows, and not whole ones."""
+    """Return True if stored objects contain parts of rows instead of whole rows."""
     return bool(inner) and any(n > g for n, g in zip(inner, grain[1:], strict=True))
 
 
 def _range_tasks(start: int, stop: int, grain: int, shape: tuple[int, ...]) -> list[ChunkTask]:
-    """Plan one task for each stored object that has rows of a range."""
+    """Plan one task for each stored object that contains rows of a range."""
     inner = tuple([slice(0, n) for n in shape[1:]])
     zeros: Any = (0,) * len(inner)
     tasks: list[ChunkTask] = []
@@ -121,7 +121,7 @@ def _range_tasks(start: int, stop: int, grain: int, shape: tuple[int, ...]) -> l
 
 
 def _tasks(rows: Array, grain: int, inner: tuple[slice, ...]) -> list[ChunkTask]:
-    """Plan one task for each stored object that has some of the rows."""
+    """Plan one task for each stored object that contains some of the rows."""
     first, last = int(rows[0]) // grain, int(rows[-1]) // grain
     edges = [0, len(rows)]
     if first != last:
@@ -145,6 +145,6 @@ def check_rows(dataset: BackendDataset, stop: int) -> None:
     rows = dataset.metadata.shape[0]
     if rows < stop:
         raise FormatError(
-            f"dataset {dataset.name!r} ends at row {rows}, and its tree has rows up to {stop}: "
-            "it is damaged, or was replaced"
+            f"dataset {dataset.name!r} ends at row {rows}, but its tree has rows up to {stop}: "
+            "it is damaged or was replaced. Ingest the tree again"
         )

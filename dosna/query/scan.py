@@ -1,4 +1,4 @@
-"""The work of a query: ranges of entries are tested, and then read where entries survive."""
+"""The work of a query: ranges of entries are tested, and read if any entry is selected."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Rows(NamedTuple):
     kept : int
         The number of entries that satisfy it.
     values : object
-        What the scan's `convert` made of the columns; None if no entry satisfies it.
+        The columns, as converted by the scan's `convert`; None if no entry satisfies it.
     """
 
     start: int
@@ -49,18 +49,18 @@ Convert = Callable[[dict[str, Any], int], Any]
 
 @dataclass
 class Scan:
-    """The work of a query on ranges of entries. It can be sent to another process.
+    """The work of a query on ranges of entries. It can be pickled.
 
     Parameters
     ----------
     columns : mapping of str to BranchColumn
         The branches that are needed, by their names.
     tests : sequence of Bound
-        The predicates, all of which an entry has to satisfy.
+        The predicates; a selected entry satisfies all of them.
     outputs : sequence of Bound
         The columns of the result.
     convert : callable, optional
-        What to make of the columns of a range. Without it, entries are only counted.
+        The conversion of the columns of a range. Without it, entries are only counted.
     """
 
     columns: Mapping[str, BranchColumn]
@@ -95,7 +95,7 @@ class Scan:
 
 @dataclass
 class Window:
-    """The entries of a range that are left, and their columns as far as they were read."""
+    """The remaining entries of a range, and their columns as far as they have been read."""
 
     columns: Mapping[str, BranchColumn]
     start: int
@@ -106,11 +106,11 @@ class Window:
 
     @property
     def length(self) -> int:
-        """Number of entries that are left."""
+        """Number of remaining entries."""
         return self.stop - self.start if self.rows is None else len(self.rows)
 
     def held(self, names: Iterable[str], kept: bool = False) -> dict[str, Any]:
-        """Return columns, after reading those that were not needed until now."""
+        """Return columns, reading those that were not needed until now."""
         if self.rows is not None:
             missing = [name for name in names if name not in self._held]
             self._held |= take_together(self.columns, missing, self.rows + self.start)
@@ -125,7 +125,7 @@ class Window:
         return {name: self._held[name] for name in names}
 
     def test(self, test: Bound, needed: frozenset[str]) -> None:
-        """Drop the entries that fail a test, and columns other than those that are needed."""
+        """Drop the entries that fail a test, and the columns that are no longer needed."""
         there, own = None, {}
         if self.rows is None and self._held.keys().isdisjoint(test.columns):
             there = pushed(test, self.columns)
@@ -150,7 +150,7 @@ class Window:
         for output in wanted:
             expr = output.expr
             value = held.get(expr.name) if isinstance(expr, Column) else None
-            if not isinstance(value, np.ndarray):  # which is a column as it is
+            if not isinstance(value, np.ndarray):  # which is just a column
                 value = evaluate(expr, held, self.length)
             found[output.name] = value
         return found

@@ -12,7 +12,7 @@ from dosna.errors import MissingDependencyError, QueryTypeError
 
 __all__ = ["Batches", "arrow", "schema_of"]
 
-# What Arrow has in the same bytes; those of other byte orders are not among them.
+# The types that Arrow stores as the same bytes, which excludes other byte orders.
 _PLAIN = frozenset(map(np.dtype, ("i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "f4", "f8")))
 
 
@@ -39,7 +39,7 @@ def arrow() -> Any:
 
 
 def _array(values: Any) -> Any:
-    """Return a column as an Arrow array, without a copy where that is possible."""
+    """Return a column as an Arrow array, without a copy if possible."""
     pa = arrow()
     if isinstance(values, np.ndarray):
         if values.ndim == 1 and values.dtype in _PLAIN:
@@ -65,7 +65,7 @@ def schema_of(nothing: Mapping[str, Any]) -> Any:
         except NotImplementedError as error:  # pyarrow's own is one
             kind = getattr(values, "dtype", None) or values.type.content
             raise QueryTypeError(
-                f"column {name!r} of the query is {kind}, of which Arrow has no type: use "
+                f"column {name!r} of the query is {kind}, for which Arrow has no type: use "
                 "to_awkward(), or choose other columns"
             ) from error
     return pa.schema(fields)
@@ -87,7 +87,7 @@ class Batches:
         arrays = []
         for wanted, values in zip(self.schema, columns.values(), strict=True):
             array = _array(values)
-            # The type of values that may be missing, or may be of a union, depends on them.
+            # The type of optional values and of unions depends on the values.
             arrays.append(array if array.type == wanted.type else array.cast(wanted.type))
         if not arrays:
             return pa.RecordBatch.from_struct_array(pa.nulls(length, pa.struct([])))

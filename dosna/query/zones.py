@@ -1,4 +1,4 @@
-"""What zones tell of the entries of a branch, as long as they hold."""
+"""What zones tell about the entries of a branch, as long as they are valid."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ Verdict = OneOf["all", "some", "none"]
 
 
 class _Stored:
-    """The zones of a dataset, and for which of its chunks they are known to hold still."""
+    """The zones of a dataset, and the chunks for which they are known to be valid."""
 
     def __init__(self, dataset: BackendDataset, zones: Zones, good: Array) -> None:
         self.dataset, self.zones = dataset, zones
@@ -34,7 +34,7 @@ class _Stored:
         self._bad: Array | None = None
 
     def chunks(self, start: int, stop: int) -> slice | None:
-        """Return the chunks of a range of rows; None if one of them is not known."""
+        """Return the chunks of a range of rows; None if the zone of one is unknown."""
         if self._bad is None:
             self._bad = np.concatenate([[0], np.cumsum(~self._good)])
         if start >= stop or start < 0 or stop > self.rows:
@@ -43,9 +43,9 @@ class _Stored:
         return None if self._bad[found.stop] > self._bad[found.start] else found
 
     def hold(self, chunks: slice) -> bool:
-        """Return whether the zones of chunks still hold. Those that do not are forgotten."""
+        """Return whether the zones of chunks are still valid. Those that are not are dropped."""
         if not self._checked[chunks].all():
-            # One look at many files costs little more than one at a few.
+            # Checking many files costs little more than checking a few.
             around = slice(chunks.start, chunks.stop)
             if not self.dataset.remote:
                 around = slice(chunks.start // _TOGETHER * _TOGETHER, chunks.stop + _TOGETHER)
@@ -64,18 +64,18 @@ class _Stored:
 
 
 class ColumnZones:
-    """The zones of a branch of numbers, of numbers that may be missing, or of lists of numbers.
+    """The zones of a branch of numbers, of optional numbers, or of lists of numbers.
 
-    What it returns is about whole chunks, in which the range asked for lies.
+    The results describe the whole chunks that contain the requested range.
 
     Parameters
     ----------
     values : _Stored
         The zones of the numbers.
     offsets : _Stored, optional
-        Those of the offsets, of lists and of numbers that may be missing.
+        The zones of the offsets, for lists and for optional numbers.
     optional : bool
-        Whether the lists, of at most one number, are numbers that may be missing.
+        Whether the lists, of at most one number, are optional numbers.
     """
 
     def __init__(
@@ -84,7 +84,7 @@ class ColumnZones:
         self._values, self._offsets, self._optional = values, offsets, optional
 
     def zone(self, start: int, stop: int) -> tuple[Zone, list[tuple[_Stored, slice]]] | None:
-        """Return what is known of the entries of a range, and what it was taken from."""
+        """Return what is known about the entries of a range, and from which chunks."""
         if self._offsets is None:
             chunks = self._values.chunks(start, stop)
             if chunks is None:
@@ -93,9 +93,9 @@ class ColumnZones:
         return self._lists(self._offsets, start, stop)
 
     def ends(self, starts: Array) -> tuple[Array, Array] | None:
-        """Return roughly the least and the greatest values from each entry to the next.
+        """Return the approximate minima and maxima from each entry to the next.
 
-        None is returned for lists, and where several entries are of one chunk.
+        The result is None for lists, and if several entries are in one chunk.
         """
         chunks = starts // self._values.chunk
         if self._offsets is not None or (chunks[1:] <= chunks[:-1]).any():
@@ -114,9 +114,9 @@ class ColumnZones:
             return None
         least, most = offsets.zones.least[around], offsets.zones.most[around]
         first, last = int(least[0]), int(most[-1])
-        # Between the last row of a chunk and the first of the next there is a list too.
+        # There is also a list between the last row of a chunk and the first row of the next.
         between = least[1:] - most[:-1]
-        # A chunk of one row has no steps, and says 0 for them.
+        # A chunk of one row has no steps, and records 0.
         single = offsets.chunk == 1
         lengths = between if single else np.concatenate([steps[around].ravel(), between])
         if not len(lengths) or lengths.min() < 0:
@@ -141,7 +141,7 @@ class ColumnZones:
 
     def _extremes(self, chunks: slice) -> dict[str, Any]:
         zones = self._values.zones
-        # Those that pass over NaN, which a chunk has for both if it has nothing else.
+        # These ignore NaN, which is both minimum and maximum of a chunk that contains only NaN.
         least = np.fmin.reduce(zones.least[chunks])
         most = np.fmax.reduce(zones.most[chunks])
         inner = self._values.dataset.metadata.shape[1:]
@@ -156,7 +156,7 @@ class ColumnZones:
 
 
 def zones_of(column: BranchColumn) -> ColumnZones | None:
-    """Return the zones of a branch; None if it has none, or is of another form."""
+    """Return the zones of a branch; None if it has none, or has another form."""
 
     def stored(dataset: BackendDataset) -> _Stored | None:
         found = known_zones(dataset)
@@ -174,7 +174,7 @@ def zones_of(column: BranchColumn) -> ColumnZones | None:
 
 
 def _compared(op: str, least: Array, most: Array, number: Any) -> tuple[Array, Array]:
-    """Return where a comparison may be true of values between two, and where of all of them."""
+    """Return where a comparison may be true for values in a range, and where for all of them."""
     if op == ">":
         return most > number, least > number
     if op == ">=":
@@ -187,7 +187,7 @@ def _compared(op: str, least: Array, most: Array, number: Any) -> tuple[Array, A
 
 
 class Judge:
-    """Says of conditions whether they are true for all entries of a range, or for none.
+    """Decides whether conditions are true for all entries of a range, or for none.
 
     Parameters
     ----------
@@ -210,10 +210,10 @@ class Judge:
         return bool(self._possible)
 
     def guess(self, starts: Array) -> Array:
-        """Guess about ranges of entries, by their beginnings, what `verdict` would say of them.
+        """Guess the `verdict` on ranges of entries from their beginnings.
 
-        That is worth a guess because it is of all ranges at a time. Whatever it says, only
-        `verdict` rules a range out.
+        The guess is useful because it covers all ranges at once. Only `verdict` rules a range out,
+        whatever the guess is.
 
         Returns
         -------
@@ -231,7 +231,7 @@ class Judge:
         return np.where(out, _OUT, np.where(likely, _LIKELY, OPEN))
 
     def _spans(self, test: Bound, starts: Array) -> tuple[Array, Array] | None:
-        """Return where a comparison with numbers may be true, and where it may be always true."""
+        """Return where a comparison with numbers may be true, and where it may always be true."""
         expr = test.expr
         if not isinstance(expr, Compare) or len(test.columns) != 1:
             return None
@@ -279,5 +279,5 @@ class Judge:
             found: Verdict = bounds(test, zones)
             if found == "some" or all(stored.hold(chunks) for stored, chunks in used):
                 return found
-            # Something was written to since. What is left of the zones may still be enough.
+            # A chunk has been written to. The remaining zones may still be sufficient.
             known.clear()

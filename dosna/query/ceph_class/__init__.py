@@ -1,8 +1,8 @@
-"""The object class `dosna`, by which the OSDs of a Ceph cluster look at chunks themselves.
+"""The object class `dosna`, with which the OSDs of a Ceph cluster evaluate conditions on chunks.
 
 ``cls_dosna.cc`` is the class, and ``python -m dosna.query.ceph_class build --to DIR`` compiles it.
-`dosna.query.ceph_class.protocol` has what is sent to its methods and what they return. This
-package does not need Ceph.
+`dosna.query.ceph_class.protocol` encodes the requests to its methods and decodes their answers.
+This package does not need Ceph.
 
 =========  =====================================================================================
 version    the version of the protocol

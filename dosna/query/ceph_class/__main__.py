@@ -24,16 +24,16 @@ def build(folder: Path, compiler: str) -> Path:
     Parameters
     ----------
     folder : Path
-        The folder, which is made if it does not exist.
+        The folder, which is created if it does not exist.
     compiler : str
-        The command of a C++ compiler, which may have options.
+        The command of a C++ compiler, with options if needed.
 
     Raises
     ------
     OSError
         If the compiler cannot be started, or the folder cannot be written to.
     subprocess.CalledProcessError
-        If the compiler fails; it has said why.
+        If the compiler fails; it has printed the reason.
     """
     folder.mkdir(parents=True, exist_ok=True)
     made = folder / f"{LIBRARY}.{os.getpid()}"

@@ -1,7 +1,7 @@
-"""The language of queries: one tree of expressions, whatever it was written in.
+"""The language of queries: one tree of expressions for text and for filters of other programs.
 
-`parse` reads text, `bind` checks a tree against the columns that there are, `evaluate` computes it
-on arrays, and `bounds` tells from least and greatest values what it can be.
+`parse` reads text, `bind` checks a tree against the existing columns, `evaluate` computes it on
+arrays, and `bounds` derives from minima and maxima which values it can have.
 """
 
 from dosna.query.expressions.binding import Bound, bind, bind_condition, bind_projection

@@ -1,4 +1,4 @@
-"""Expressions and the columns that they are about: names, types and levels are checked."""
+"""Expressions and the columns that they use: names, types and levels are checked."""
 
 from __future__ import annotations
 
@@ -48,15 +48,15 @@ class Bound:
     columns : frozenset of str
         The names of the columns that it needs.
     dtype : numpy.dtype or None
-        The dtype of the elements; None if they are no numbers.
+        The dtype of the elements; None if they are not numbers.
     depth : int
-        The number of lists around an element; 0 for one value an entry.
+        The number of lists around an element; 0 for one value for each entry.
     optional : bool
-        Whether some may be missing.
+        Whether values may be missing.
     types : tuple of ColumnType
         The types of the columns.
     name : str
-        The name in the result, for those of a projection.
+        The name in the result, if this is a column of a projection.
     """
 
     expr: Expr
@@ -69,12 +69,12 @@ class Bound:
 
     @property
     def is_condition(self) -> bool:
-        """Whether it is true or false for each entry."""
+        """Whether the expression is true or false for each entry."""
         return self.depth == 0 and self.dtype == np.dtype(bool)
 
     @property
     def is_column(self) -> bool:
-        """Whether it is a column as it is."""
+        """Whether the expression is just a column."""
         return isinstance(self.expr, Column) and self.expr.name in self.columns
 
 
@@ -84,7 +84,7 @@ def empty(form: Any) -> Value:
     Parameters
     ----------
     form : dtype, str, mapping or awkward.forms.Form
-        The form of the column: of NumPy, as awkward's JSON, or awkward's.
+        The form of the column: a NumPy dtype, awkward's JSON, or an awkward form.
     """
     if isinstance(form, np.dtype):
         return np.empty((0, *form.shape), form.base)
@@ -113,7 +113,7 @@ _OPTIONS = ("IndexedOptionArray", "ByteMaskedArray", "BitMaskedArray", "Unmasked
 
 
 class _Empties(Mapping[str, Any]):
-    """Values without entries by the names of columns, made when they are asked for."""
+    """Values without entries by the names of columns, created on demand."""
 
     def __init__(self, forms: Mapping[str, Any]) -> None:
         self._forms = forms
@@ -135,14 +135,14 @@ class _Empties(Mapping[str, Any]):
 
 
 def bind(expr: Expr, columns: Mapping[str, Any], name: str = "") -> Bound:
-    """Check an expression against columns, and return what it gives.
+    """Check an expression against columns, and return it with its type.
 
     Parameters
     ----------
     expr : Expr
         The expression.
     columns : mapping of str to form
-        The forms of the columns by their names: dtypes, awkward's forms or their JSON.
+        The forms of the columns by name: dtypes, awkward forms or their JSON.
     name : str, optional
         The name in the result.
 
@@ -153,7 +153,7 @@ def bind(expr: Expr, columns: Mapping[str, Any], name: str = "") -> Bound:
     Raises
     ------
     UnknownNameError
-        If there is no such column. The message has the nearest names.
+        If there is no such column. The message contains the most similar names.
     QueryTypeError
         If an operation is not defined for the types of its operands.
 
@@ -204,7 +204,7 @@ def bind_condition(expr: Expr, columns: Mapping[str, Any]) -> Bound:
     UnknownNameError
         If there is no such column.
     QueryTypeError
-        If it is not true or false for each entry. The message says what it is.
+        If it is not true or false for each entry. The message says what it is instead.
     """
     bound = bind(expr, columns)
     if bound.is_condition:
@@ -212,13 +212,13 @@ def bind_condition(expr: Expr, columns: Mapping[str, Any]) -> Bound:
     text = str(expr)[:200]
     if bound.depth:
         raise QueryTypeError(
-            f"query: {text} is a list for each entry, and a condition is true or false: "
+            f"query: {text} is a list for each entry, but a condition must be true or false: "
             f"write any({text}), or all, sum, max or [0]"
         )
     way = f"{text} != 0, or another comparison" if bound.dtype else f'{text} == "…"'
     raise QueryTypeError(
-        f"query: {text} is {bound.dtype or 'no number'}, and a condition is true or false: "
-        f"write {way}"
+        f"query: {text} is {bound.dtype or 'not a number'}, but a condition must be true or "
+        f"false: write {way}"
     )
 
 
@@ -228,7 +228,7 @@ def bind_projection(outputs: Iterable[Output], columns: Mapping[str, Any]) -> li
     Raises
     ------
     UnknownNameError
-        If there is no such column, or none of a pattern.
+        If there is no such column, or none that matches a pattern.
     QueryError
         If two columns of the result have the same name.
     """
@@ -252,7 +252,7 @@ def _bind_output(output: Output, columns: Mapping[str, Any]) -> list[Bound]:
                 return [bind(Column(name), columns, name) for name in names]
         if expr is None:
             raise UnknownNameError(
-                f"query: no column is like {output.pattern[:80]!r}: "
+                f"query: no column matches {output.pattern[:80]!r}: "
                 f"{nearest(output.pattern.strip('*?'), columns)}"
             )
     assert output.expr is not None

@@ -82,7 +82,7 @@ _PYTHON: dict[str, Callable[..., Any]] = {
 
 
 def compute(expr: Expr, columns: Mapping[str, Any]) -> Value:
-    """Return an expression's value, in the plainest form that it has."""
+    """Return the value of an expression, in its simplest form."""
     with np.errstate(all="ignore"):
         return _compute(expr, columns)
 
@@ -148,7 +148,7 @@ def _is_truth(value: Value) -> bool:
 def _unary(expr: Unary, values: list[Value]) -> Value:
     _numbers(values)
     (value,) = values
-    if isinstance(value, (bool, int, float)):  # literals stay those of Python
+    if isinstance(value, (bool, int, float)):  # literals remain Python objects
         if expr.op == "!":
             return not value
         if isinstance(value, bool):
@@ -164,7 +164,7 @@ def _binary(expr: Binary, values: list[Value]) -> Value:
     left, right = values
     if expr.op not in "&|^" and _is_truth(left) and _is_truth(right):
         raise QueryTypeError(
-            "arithmetic of two truth values is an 'or' in NumPy: write (a) * 1 + (b) to count"
+            "arithmetic on two Booleans is an 'or' in NumPy: write (a) * 1 + (b) to count"
         )
     if isinstance(left, (bool, int, float)) and isinstance(right, (bool, int, float)):
         return _fold(expr.op, left, right)
@@ -181,14 +181,14 @@ def _fold(op: str, left: Any, right: Any) -> Any:
     if op == "**":
         ints = isinstance(left, int) and isinstance(right, int)
         if ints and (right < 0 or left.bit_length() * right > 64):
-            raise OverflowError("the result is no integer of 64 bits: write 2.0 ** 3")
+            raise OverflowError("the result is not an integer of 64 bits: write 2.0 ** 3")
         found = float(left) ** right if isinstance(right, float) else left**right
         if isinstance(found, complex):
             return float("nan")
     else:
         found = _PYTHON[op](left, right)
     if isinstance(found, int) and not -(2**63) <= found < 2**64:
-        raise OverflowError("the result is no integer of 64 bits: write a float")
+        raise OverflowError("the result is not an integer of 64 bits: write a float")
     return found
 
 
@@ -203,7 +203,7 @@ def _compare(expr: Compare, values: list[Value]) -> Value:
 def _compare_two(op: str, left: Value, right: Value) -> Value:
     if is_text(left) and is_text(right):
         if op not in ("==", "!="):
-            raise QueryTypeError("strings are compared by == and != alone")
+            raise QueryTypeError("strings can be compared by == and != only")
         if isinstance(left, str) and isinstance(right, str):
             return (left == right) is (op == "==")
         if isinstance(left, str):
@@ -226,7 +226,7 @@ def _join(op: str, left: Value, right: Value, may_overwrite: bool = False) -> Va
 def _logical(expr: Logical, values: list[Value]) -> Value:
     _numbers(values)
     found, *others = values
-    # What a comparison made is nobody else's, other than a column.
+    # The result of a comparison has no other user, unlike a column.
     own = isinstance(expr.operands[0], (Compare, In, Logical))
     for other in others:
         found, own = _join(expr.op, found, other, own), True
@@ -279,7 +279,7 @@ def _call(expr: Call, values: list[Value]) -> Value:
 
 def _where(condition: Value, left: Value, right: Value) -> Value:
     if not _is_truth(condition):
-        raise QueryTypeError("where(condition, x, y) takes a condition")
+        raise QueryTypeError("where(condition, x, y) needs a condition as its first argument")
     if is_text(left) or is_text(right):
         raise TypeError
     _numbers([left, right])
@@ -307,7 +307,7 @@ def _is_missing(value: Value) -> Value:
 
 def _fill(value: Value, filler: Value) -> Value:
     if not isinstance(filler, (bool, int, float, str)):
-        raise QueryTypeError("fill(x, value) takes a literal for the value")
+        raise QueryTypeError("the value in fill(x, value) must be a literal")
     if is_text(value) != isinstance(filler, str):
         raise TypeError
     if isinstance(value, Masked):

@@ -24,12 +24,11 @@ class Function:
     least, most : int
         The numbers of arguments; `most` is 0 if there is no limit.
     compute : callable or None
-        What computes it element by element; None for a reduction and for what is computed
-        otherwise.
+        The function of the elements; None for a reduction, or if it is computed in another way.
     reduces : bool
         Whether it reduces lists when it has one argument.
     gives_truth : bool
-        Whether the result is a truth value.
+        Whether the result is a Boolean.
     """
 
     least: int
@@ -89,7 +88,7 @@ FUNCTIONS: dict[str, Function] = {
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
-    """Return a part of a message that has the names like one that is unknown."""
+    """Return the part of a message that suggests names similar to an unknown one."""
     known = list(known)
     folded: dict[str, str] = {one.casefold(): one for one in known}
     close = difflib.get_close_matches(name.casefold()[:200], folded, 3, 0.5)
@@ -114,6 +113,4 @@ def check_function(text: str, token: Token, arguments: int) -> None:
         takes = (
             f"{least}" if most == least else f"{least} or more" if not most else f"{least}…{most}"
         )
-        raise fail(
-            text, token.start, f"{token.value} takes {takes} arguments, and {arguments} are given"
-        )
+        raise fail(text, token.start, f"{token.value} takes {takes} arguments, not {arguments}")

@@ -1,4 +1,4 @@
-"""Intervals of what arithmetic, functions and reductions of lists can be."""
+"""Intervals of the possible results of arithmetic, functions and reductions of lists."""
 
 from __future__ import annotations
 
@@ -29,18 +29,18 @@ __all__ = ["chosen", "compute_span", "fill", "is_missing", "item", "mask", "redu
 
 
 def arithmetic(op: str, *spans: Span) -> Span:
-    """Return what ``a op b``, ``-a`` or ``~a`` can be."""
+    """Return the span of ``a op b``, ``-a`` or ``~a``."""
     if not all(span.known for span in spans):
         return unknown(*spans)
     if any(span.is_nothing for span in spans):
-        # Of NaN and a number comes NaN for floats, and nothing is known else.
+        # For floats, NaN and a number give NaN; otherwise nothing is known.
         return unknown(*spans)
     found = _ARITHMETIC.get(op)
     return unknown(*spans) if found is None else found(*spans)
 
 
 def _corners(op: str, a: Span, b: Span) -> tuple[Any, Any]:
-    """Return the least and the greatest of the ends joined; raise if integers would overflow."""
+    """Return the minimum and maximum over the combined ends; raise if integers would overflow."""
     function, exact = _FUNCTIONS[op]
     (a_lo, a_hi), (b_lo, b_hi) = ends_of(a), ends_of(b)
     pairs = [(a_lo, b_lo), (a_lo, b_hi), (a_hi, b_lo), (a_hi, b_hi)]
@@ -139,7 +139,7 @@ def _absolute(a: Span) -> Span:
         return a
     if a.hi <= 0:
         return low
-    # Not the bound times zero, which is NaN for an infinite one.
+    # Not the bound times zero, which would be NaN for an infinite bound.
     return replace(a, lo=type(np.absolute(a.lo))(0), hi=max(low.hi, high.hi))
 
 
@@ -183,7 +183,7 @@ def _cast(name: str) -> Callable[[Span], Span]:
 
     def computed(a: Span) -> Span:
         lo, hi = a.lo, a.hi
-        # What floats and greater integers become is of the machine.
+        # The result for floats and larger integers depends on the machine.
         if dtype.kind == "i" and np.asarray(lo).dtype.kind not in "bi":
             return unknown(a)
         return span_of(_to(lo, dtype), _to(hi, dtype), a.nan, (a,))
@@ -196,14 +196,14 @@ def _to(end: Any, dtype: np.dtype[Any]) -> Any:
 
 
 def fill(a: Span, filler: Span) -> Span:
-    """Return what ``fill(a, value)`` can be."""
+    """Return the span of ``fill(a, value)``."""
     if not a.null:
         return a
     return chosen(truth(True, True, False), replace(a, null=False), filler)
 
 
 def chosen(condition: Span, a: Span, b: Span) -> Span:
-    """Return what ``where(condition, a, b)`` can be."""
+    """Return the span of ``where(condition, a, b)``."""
     like = (condition, a, b)
     if not a.known or not b.known or isinstance(a.lo, str) or isinstance(b.lo, str):
         return unknown(*like)
@@ -218,7 +218,7 @@ def chosen(condition: Span, a: Span, b: Span) -> Span:
 
 
 def is_missing(a: Span) -> Span:
-    """Return what ``ismissing(a)`` can be."""
+    """Return the span of ``ismissing(a)``."""
     there = not a.known or a.nan or a.lo is not None
     return replace(truth(a.null, there, False), lengths=a.lengths, outer_null=a.outer_null)
 
@@ -240,7 +240,7 @@ _CALLS: dict[str, Callable[..., Span]] = {
 
 
 def reduced(name: str, a: Span) -> Span:
-    """Return what a reduction of lists can be. Missing elements are passed over, as in Awkward."""
+    """Return the span of a reduction of lists. Missing elements are ignored, as in Awkward."""
     low, high = a.lengths or ANY_LENGTH
     null = a.outer_null
     if name == "any":
@@ -265,7 +265,7 @@ def _extreme(name: str, a: Span, low: int, high: int, null: bool) -> Span:
     if high == 0 or never(a):
         return Span(None, None, null=True)
     lo, hi = a.lo, a.hi
-    if a.nan:  # a list of nothing but NaN
+    if a.nan:  # a list that contains only NaN
         infinity = -np.inf if name == "max" else np.inf
         if lo is None:
             return Span(infinity, infinity, null=absent)
@@ -275,7 +275,7 @@ def _extreme(name: str, a: Span, low: int, high: int, null: bool) -> Span:
 
 
 def item(a: Span, index: int) -> Span:
-    """Return what ``a[index]`` can be."""
+    """Return the span of ``a[index]``."""
     low, high = a.lengths or ANY_LENGTH
     needed = index + 1 if index >= 0 else -index
     if high < needed:
@@ -284,7 +284,7 @@ def item(a: Span, index: int) -> Span:
 
 
 def mask(a: Span, condition: Span) -> Span:
-    """Return what the elements of ``a[condition]`` can be."""
+    """Return the span of the elements of ``a[condition]``."""
     low, high = a.lengths or ANY_LENGTH
     null, outer = a.null or condition.null, a.outer_null or condition.outer_null
     if not condition.may_hold and not condition.null:
@@ -294,7 +294,7 @@ def mask(a: Span, condition: Span) -> Span:
 
 
 def compute_span(kind: str, *spans: Span) -> Span:
-    """Return what an operation or a function, by its name, can be."""
+    """Return the span of an operation or a function, given by its name."""
     with np.errstate(all="ignore"):
         if kind == "isnan" or kind == "isfinite":
             if not spans[0].known:

@@ -1,4 +1,4 @@
-"""Text of a query as tokens, within limits of length, and errors that show the place."""
+"""The text of a query as tokens, with limits of length, and errors that show the position."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _ESCAPES = {"n": "\n", "t": "\t", "r": "\r", "0": "\0", "\\": "\\", '"': '"', "'
 
 @dataclass(frozen=True, slots=True)
 class Token:
-    """A word of a query: its kind (``number``, ``name``, ``text``, ``op``, ``end``) and place."""
+    """A token: its kind (``number``, ``name``, ``text``, ``op``, ``end``), text and position."""
 
     kind: str
     value: str
@@ -40,10 +40,10 @@ class Token:
 
 
 def fail(text: str, place: int, message: str, error: type[QueryError] = QueryError) -> QueryError:
-    """Return an error whose message shows the place in the text."""
+    """Return an error whose message shows the position in the text."""
     first = max(0, place - _SHOWN // 2)
     around = text[first : first + _SHOWN]
-    # One character each, so that the mark stands below the right one.
+    # One character each, so that the mark is below the right one.
     shown = "".join(c if c.isprintable() else " " for c in around)
     left = "…" if first else ""
     right = "…" if first + _SHOWN < len(text) else ""
@@ -57,13 +57,13 @@ def tokenize(text: str) -> list[Token]:
     Raises
     ------
     QueryError
-        If the text is too long, or has characters that are not of the language.
+        If the text is too long, or contains characters that the language does not have.
     """
     if not isinstance(text, str):
         raise QueryError(f"query: expected text, not {type(text).__name__}")
     if len(text) > MAX_LENGTH:
         raise QueryError(
-            f"query: the text has {len(text)} characters, and at most {MAX_LENGTH} are taken: "
+            f"query: the text has {len(text)} characters, more than the limit of {MAX_LENGTH}: "
             "write long lists of values as ranges, or filter the result"
         )
     tokens = []

@@ -48,7 +48,7 @@ RESERVED = frozenset(("and", "or", "not", "in", "true", "false", "True", "False"
 TURNED = {"<": ">", "<=": ">=", ">": "<", ">=": "<=", "==": "==", "!=": "!="}
 """The comparisons, and those that say the same of exchanged operands."""
 
-# From weak to strong. Those of Python and C differ for & ^ |, which are as in C here.
+# From low to high precedence. Python and C differ for & ^ |, which are as in C here.
 LEVELS = {
     "||": 1, "&&": 2, "not": 3, "|": 4, "^": 5, "&": 6, "compare": 7,
     "+": 8, "-": 8, "*": 9, "/": 9, "//": 9, "%": 9, "unary": 10, "**": 11, "atom": 12,
@@ -56,7 +56,7 @@ LEVELS = {
 
 
 def is_plain_name(name: str) -> bool:
-    """Return whether a name needs no quotes: ASCII words joined by points, none reserved."""
+    """Return whether a name needs no quotes: ASCII words joined by dots, none reserved."""
     return (
         name.isascii()
         and name not in RESERVED
@@ -65,7 +65,7 @@ def is_plain_name(name: str) -> bool:
 
 
 def quote_name(name: str) -> str:
-    """Return the name of a column as text: in backquotes if it is no plain name."""
+    """Return the name of a column as text: in backquotes unless it is a plain name."""
     if is_plain_name(name):
         return name
     return f"`{name.replace(chr(92), chr(92) * 2).replace('`', chr(92) + '`')}`"
@@ -78,7 +78,7 @@ def quote_text(text: str) -> str:
 
 
 class Expr:
-    """An expression. `children` are those that it consists of."""
+    """An expression. `children` are its operands."""
 
     @property
     def children(self) -> tuple[Expr, ...]:
@@ -89,7 +89,7 @@ class Expr:
         return LEVELS["atom"]
 
     def walk(self) -> Iterator[Expr]:
-        """Yield this expression and all within it."""
+        """Yield this expression and all expressions in it."""
         left: list[Expr] = [self]
         while left:
             node = left.pop()
@@ -102,7 +102,7 @@ class Expr:
         return frozenset(node.name for node in self.walk() if isinstance(node, Column))
 
     def _inside(self, child: Expr, above: int) -> str:
-        """Return the text of a child, in parentheses unless it binds stronger than `above`."""
+        """Return the text of a child, in parentheses unless its precedence is above `above`."""
         return str(child) if child.level > above else f"({child})"
 
 
@@ -118,7 +118,7 @@ class Column(Expr):
 
 @dataclass(frozen=True, eq=False)
 class Literal(Expr):
-    """A number, a truth value or a string. ``1``, ``1.0`` and ``true`` are not equal."""
+    """A number, a Boolean or a string. ``1``, ``1.0`` and ``true`` are not equal."""
 
     value: bool | int | float | str
 
@@ -148,7 +148,7 @@ class Literal(Expr):
 
 @dataclass(frozen=True)
 class Unary(Expr):
-    """``-x``, ``~x`` (the bits) or ``!x`` (the truth)."""
+    """``-x``, ``~x`` (bitwise) or ``!x`` (logical)."""
 
     op: str
     operand: Expr
@@ -170,7 +170,7 @@ class Unary(Expr):
 
 @dataclass(frozen=True)
 class Binary(Expr):
-    """``left op right`` of ``+ - * / // % **`` and of the bits ``& | ^``."""
+    """``left op right`` with ``+ - * / // % **``, and with the bitwise ``& | ^``."""
 
     op: str
     left: Expr
@@ -225,7 +225,7 @@ class Compare(Expr):
 
 @dataclass(frozen=True)
 class Logical(Expr):
-    """``a && b && …`` or ``a || b || …`` of truth values."""
+    """``a && b && …`` or ``a || b || …``."""
 
     op: str
     operands: tuple[Expr, ...]
@@ -289,7 +289,7 @@ class Mask(Expr):
 
 @dataclass(frozen=True)
 class In(Expr):
-    """``x in (1, 2, 3)``: whether it equals one of some literals."""
+    """``x in (1, 2, 3)``: whether a value equals one of some literals."""
 
     operand: Expr
     values: tuple[Literal, ...]

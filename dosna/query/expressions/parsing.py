@@ -1,6 +1,6 @@
-"""The grammar: text of a condition, or of what is projected, as trees.
+"""The grammar: the text of a condition or a projection as trees.
 
-From weak to strong::
+From low to high precedence::
 
     or  ||
     and  &&
@@ -15,7 +15,7 @@ From weak to strong::
     **
     x[…]  f(…)
 
-A parser of our own, by recursive descent: nothing of the text is ever given to Python.
+The parser works by recursive descent; no part of the text is ever passed to Python's own.
 """
 
 from __future__ import annotations
@@ -69,8 +69,8 @@ class Output:
     expr : Expr or None
         The expression; None if there is only a pattern.
     pattern : str
-        The pattern of names of columns, such as ``Muon_*``; empty if there is none. What is both a
-        pattern and a product, such as ``a*b``, has both: `bind_projection` decides.
+        The pattern of names of columns, such as ``Muon_*``; empty if there is none. A text that
+        could be a pattern or a product, such as ``a*b``, has both; `bind_projection` decides.
     """
 
     name: str
@@ -93,8 +93,8 @@ def parse(text: str) -> Expr:
     Raises
     ------
     QueryError
-        If the text is not of the language, is too long, or is nested too deep. The message shows
-        the place.
+        If the text cannot be parsed, is too long, or is nested too deeply. The message shows the
+        position.
     UnknownNameError
         If there is no such function.
 
@@ -117,8 +117,8 @@ def parse_projection(texts: str | Iterable[str]) -> list[Output]:
     Parameters
     ----------
     texts : str or iterable of str
-        The columns, separated by commas in one text, or as a list: ``"run"``, ``"Muon_*"``,
-        ``"mt = sqrt(2 * MET_pt * x)"``. An expression without a name has its text for one.
+        The columns, as one text with commas or as a list: ``"run"``, ``"Muon_*"``,
+        ``"mt = sqrt(2 * MET_pt * x)"``. An expression without a name is named by its text.
 
     Returns
     -------
@@ -127,7 +127,7 @@ def parse_projection(texts: str | Iterable[str]) -> list[Output]:
     Raises
     ------
     QueryError
-        If a text is not of the language, or two columns have the same name.
+        If a text cannot be parsed, or two columns have the same name.
 
     Examples
     --------
@@ -150,7 +150,7 @@ def parse_projection(texts: str | Iterable[str]) -> list[Output]:
 def _outputs(text: str) -> list[Output]:
     if isinstance(text, str) and len(text) <= MAX_LENGTH and ("*" in text or "?" in text):
         whole = text.strip()
-        # Patterns are no text of the language, so they are found before.
+        # Patterns are not part of the language, so they are recognised first.
         parts = _split(whole)
         if len(parts) > 1 and any(map(_is_pattern, parts)):
             return [output for part in parts for output in _outputs(part)]
@@ -174,7 +174,7 @@ def _is_pattern(text: str) -> bool:
 
 
 def _split(text: str) -> list[str]:
-    """Split at the commas that are in no brackets and no quotes."""
+    """Split at the commas that are not in brackets or quotes."""
     parts, start, depth, quote, place = [], 0, 0, "", 0
     while place < len(text):
         char = text[place]
@@ -226,7 +226,7 @@ class _Parser:
         return "the end" if token.kind == "end" else repr(token.value[:40])
 
     def accept(self, *values: str) -> Token | None:
-        """Return the next token and go on, if it is one of the operators or words."""
+        """Return the next token and advance, if it is one of the operators or words."""
         if not self._is(*values):
             return None
         self._place += 1
@@ -237,14 +237,14 @@ class _Parser:
             raise self._fail(f"expected {value!r} {why}, found {self._found()}")
 
     def end(self) -> None:
-        """Check that no text is left."""
+        """Check that no text remains."""
         if self._next.kind != "end":
             raise self._fail(f"expected an operator or the end, found {self._found()}")
 
     # Trees.
 
     def _made(self, expr: Expr, token: Token) -> Expr:
-        """Count a node, and refuse those nested too deep."""
+        """Count a node, and refuse one that is nested too deeply."""
         depth = 1 + max((self._depths[id(child)][1] for child in expr.children), default=0)
         self._nodes += 1
         if depth > MAX_DEPTH:
@@ -264,10 +264,10 @@ class _Parser:
         return Output(expr.name if isinstance(expr, Column) else str(expr), expr)
 
     def expression(self, level: int = 0) -> Expr:
-        """Return the next expression, up to an operator that binds weaker than `level`."""
+        """Return the next expression, up to an operator with a lower precedence than `level`."""
         self._inside += 1
         if self._inside > _MAX_NESTING:
-            raise self._fail("too many brackets or signs within each other: use fewer")
+            raise self._fail("too many nested brackets or signs: use fewer")
         left = self._operand(level)
         while (strength := self._strength()) >= level and strength:
             token = self._next
@@ -277,7 +277,7 @@ class _Parser:
                 left = self._compare(left, strength, token)
             else:
                 self._place += 1
-                # Only powers are joined from the right: 2 ** 3 ** 2 is 2 ** 9.
+                # Only powers are right-associative: 2 ** 3 ** 2 is 2 ** 9.
                 right = self.expression(LEVELS["unary"] if token.value == "**" else strength + 1)
                 if token.value in ("&", "|", "^"):
                     self._check_bits(token, left, right)
@@ -286,7 +286,7 @@ class _Parser:
         return left
 
     def _strength(self) -> int:
-        """Return the level of the operator that follows; 0 if none does."""
+        """Return the precedence of the next operator; 0 if there is none."""
         token = self._next
         if token.kind == "name":
             return _WORDS.get(token.value, 0)
@@ -316,16 +316,16 @@ class _Parser:
                 operands.append(self.expression(strength + 1))
             expr = self._made(Compare(tuple(operands), tuple(ops)), token)
         if self._strength() == strength:
-            raise self._fail("'in' beside another comparison needs parentheses")
+            raise self._fail("'in' next to another comparison needs parentheses")
         return expr
 
     def _check_bits(self, token: Token, left: Expr, right: Expr) -> None:
-        """Refuse a comparison beside a number: Python and C read it differently."""
+        """Refuse a comparison beside bitwise operators, which Python and C read differently."""
         for one, other in ((left, right), (right, left)):
             bare = isinstance(one, (Compare, In)) and id(one) not in self._wrapped
             if bare and not self._is_truth(other):
                 raise self._fail(
-                    f"C and Python differ in what {token.value!r} joins beside a comparison: "
+                    f"C and Python read {token.value!r} next to a comparison differently: "
                     "write (x & 4) == 4 for bits, and x > 1 && y for conditions",
                     token,
                 )
@@ -351,7 +351,7 @@ class _Parser:
             token = self._next
             value = self._operand(LEVELS["unary"])
             if not isinstance(value, Literal):
-                raise self._fail("the values after 'in' are numbers or strings", token)
+                raise self._fail("the values after 'in' must be numbers or strings", token)
             values.append(value)
             if not self.accept(","):
                 self._need(close, "after the values")
@@ -361,7 +361,7 @@ class _Parser:
         return tuple(values)
 
     def _operand(self, level: int) -> Expr:
-        """Return a value with the signs before it and the brackets after it."""
+        """Return a value with its signs and its brackets."""
         token = self._next
         if self._is("not"):
             if level > LEVELS["not"]:
@@ -386,7 +386,9 @@ class _Parser:
         self._place += 1
         value = sign * _to_number(token.value)
         if isinstance(value, int) and not -(2**63) <= value < 2**64:
-            raise self._fail("an integer has more than 64 bits: write a float, as 1e30", token)
+            raise self._fail(
+                "an integer has more than 64 bits: write a float, such as 1e30", token
+            )
         return self._made(Literal(value), token)
 
     def _postfix(self, expr: Expr, token: Token) -> Expr:
@@ -394,7 +396,7 @@ class _Parser:
         self._need("]", "after the index or the condition")
         if isinstance(inside, Literal):
             if type(inside.value) is not int:
-                raise self._fail("an index is an integer, or a condition on elements", token)
+                raise self._fail("an index must be an integer, or a condition on elements", token)
             return self._made(Item(expr, inside.value), token)
         return self._made(Mask(expr, inside), token)
 

@@ -1,4 +1,4 @@
-"""Reductions of lists to one value an entry, their elements, and masks within them."""
+"""Reductions of lists to one value for each entry, elements of lists, and masks on lists."""
 
 from __future__ import annotations
 
@@ -43,9 +43,9 @@ def reduce(name: str, value: Value) -> Value:
         If there are no lists.
     """
     if depth_of(value) == 0:
-        raise QueryTypeError(f"{name}(…) takes lists, and this is one value for each entry")
+        raise QueryTypeError(f"{name}(…) needs lists, but this has one value for each entry")
     if is_text(value) and name != "count":
-        raise QueryTypeError(f"{name}(…) takes numbers, and these are strings")
+        raise QueryTypeError(f"{name}(…) needs numbers, but these are strings")
     if isinstance(value, Lists):
         return _REDUCTIONS[name](value)
     if isinstance(value, np.ndarray) and value.ndim == 2:
@@ -105,7 +105,7 @@ def _all(value: Lists) -> Array:
 def _sum(value: Lists) -> Array:
     content = value.content
     if content.dtype.kind in "biu":
-        # Sums of integers are exact, also of those that have wrapped around.
+        # Sums of integers are exact, even if they have wrapped around in between.
         before = _sums(
             content, value.offsets, np.uint64 if content.dtype.kind == "u" else np.int64
         )
@@ -121,7 +121,7 @@ def _extreme(ufunc: np.ufunc, least: float) -> Callable[[Lists], Masked]:
     def reduced(value: Lists) -> Masked:
         data, there = _segments(value, ufunc, value.content, 0)
         if data.dtype.kind == "f":
-            # Awkward begins at an infinity, and passes over NaN.
+            # Awkward begins with an infinity, and ignores NaN.
             data[np.isnan(data)] = least
         return Masked(data, there)
 
@@ -141,7 +141,7 @@ _REDUCTIONS: dict[str, Callable[[Lists], Value]] = {
 def item(value: Value, index: int) -> Value:
     """Return an element of each list, missing where the list is shorter."""
     if depth_of(value) == 0:
-        raise QueryTypeError(f"[{index}] takes lists, and this is one value for each entry")
+        raise QueryTypeError(f"[{index}] needs lists, but this has one value for each entry")
     if isinstance(value, np.ndarray):
         if not -value.shape[1] <= index < value.shape[1]:
             raise QueryTypeError(f"lists of {value.shape[1]} elements have no element [{index}]")
@@ -164,16 +164,16 @@ def item(value: Value, index: int) -> Value:
 def mask(value: Value, condition: Value) -> Value:
     """Return the elements of each list for which a condition is true."""
     if dtype_of(condition) != np.dtype(bool):
-        raise QueryTypeError("x[…] takes an integer, or a condition on the elements")
+        raise QueryTypeError("x[…] needs an integer, or a condition on the elements")
     if not 1 <= depth_of(condition) <= depth_of(value):
         raise QueryTypeError(
-            "x[condition] takes lists and a condition on their elements, and not one on entries: "
-            "choose entries by where=…"
+            "x[condition] needs lists and a condition on their elements, not on entries: "
+            "select entries by where=…"
         )
     if isinstance(value, np.ndarray) or isinstance(condition, np.ndarray):
         value, condition = _varying(value), _varying(condition)
     if isinstance(value, Lists) and isinstance(condition, Lists):
-        # The check of the lengths is that of every operation.
+        # The lengths are checked as for every operation.
         keep = apply(lambda _, kept: kept, value, condition).content
         before = np.concatenate([[0], np.cumsum(keep, dtype=np.int64)])
         return Lists(before[value.offsets], value.content[keep])

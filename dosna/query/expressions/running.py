@@ -1,6 +1,6 @@
-"""Expressions computed on arrays, a block of entries at a time.
+"""Evaluation of expressions on arrays, one block of entries at a time.
 
-What is between one operation and the next so stays in the caches of the processor.
+Intermediate results therefore stay in the caches of the processor.
 """
 
 from __future__ import annotations
@@ -47,12 +47,12 @@ def evaluate(expr: Expr, columns: Mapping[str, Any], length: int) -> Any:
     Returns
     -------
     ndarray or awkward.Array
-        An ndarray if the elements are numbers, and none is optional and none in a list.
+        An ndarray if the elements are numbers that are neither optional nor in lists.
 
     Raises
     ------
     QueryError
-        If the lists of an entry that are joined have different lengths.
+        If lists of an entry that are combined have different lengths.
     UnknownNameError
         If there is no such column.
 
@@ -67,14 +67,14 @@ def evaluate(expr: Expr, columns: Mapping[str, Any], length: int) -> Any:
 
 
 def evaluate_mask(expr: Expr, columns: Mapping[str, Any], length: int) -> Array:
-    """Return for each entry whether a condition is true. A missing value is not.
+    """Return for each entry whether a condition is true. A missing value counts as false.
 
     The parameters are those of `evaluate`.
 
     Raises
     ------
     QueryTypeError
-        If the expression is not one truth value for each entry.
+        If the expression is not one Boolean for each entry.
     """
     value = _compute(expr, columns, length)
     if depth_of(value) or (dtype_of(value) != np.dtype(bool) and not isinstance(value, bool)):
@@ -112,7 +112,7 @@ def _compute(expr: Expr, columns: Mapping[str, Any], length: int) -> Value:
 
 
 def _plain(expr: Expr, columns: Mapping[str, Any]) -> dict[str, Value] | None:
-    """Return the columns, if they can be cut and it is worth it."""
+    """Return the columns if they can be divided into blocks, and if this saves time."""
     operations = sum(not isinstance(node, (Column, Literal)) for node in expr.walk())
     found: dict[str, Value] = {}
     value: Value
@@ -127,7 +127,7 @@ def _plain(expr: Expr, columns: Mapping[str, Any]) -> dict[str, Value] | None:
 
 
 def _cut(columns: Mapping[str, Value], start: int, stop: int) -> dict[str, Value]:
-    offsets: dict[int, Array] = {}  # those that columns share stay one array
+    offsets: dict[int, Array] = {}  # arrays that columns share remain one array
     found: dict[str, Value] = {}
     for name, value in columns.items():
         if isinstance(value, np.ndarray):

@@ -1,7 +1,7 @@
-"""What an expression can be, from what its columns can be: intervals, NaN and missing values.
+"""The possible values of an expression, from those of its columns: intervals, NaN and missing.
 
-Ends of intervals are computed by NumPy in the dtypes of the data, for rounding is monotone and
-the ends are rounded as the elements are. Where that does not hold, everything is possible.
+The ends of intervals are computed by NumPy in the dtypes of the data, because rounding is monotone
+and the ends are rounded like the elements. Where this does not hold, every value is possible.
 """
 
 from __future__ import annotations
@@ -35,18 +35,18 @@ ANY_LENGTH = (0, 2**62)
 
 @dataclass(frozen=True)
 class Span:
-    """What the values in a range of entries can be.
+    """The possible values in a range of entries.
 
     Parameters
     ----------
     lo, hi : numpy scalar, bool, int, float, str or None
-        The ends, which belong to it; None if there are no values besides NaN and missing ones.
+        The ends, inclusive; None if there are no values other than NaN and missing ones.
     nan, null : bool
         Whether a value can be NaN, or missing.
     known : bool
-        Whether the ends are; else the values can be anything.
+        Whether the ends are known; otherwise any value is possible.
     lengths : pair of int or None
-        The least and the greatest length of a list; None at the level of entries.
+        The minimum and maximum length of a list; None at the level of entries.
     outer_null : bool
         Whether a list can be missing.
     """
@@ -61,12 +61,12 @@ class Span:
 
     @property
     def is_nothing(self) -> bool:
-        """Whether no value is a number."""
+        """Whether there is no number among the values."""
         return self.known and self.lo is None
 
     @property
     def may_hold(self) -> bool:
-        """Whether a value can be true: any number but 0, and NaN."""
+        """Whether a value can be true: any number except 0, and NaN."""
         if not self.known or self.nan:
             return True
         return self.lo is not None and bool(self.lo != 0 or self.hi != 0)
@@ -92,14 +92,14 @@ def literal_span(value: Any) -> Span:
 
 
 def truth(may_hold: bool, may_fail: bool, null: bool, like: tuple[Span, ...] = ()) -> Span:
-    """Return the span of a truth value, in lists if those that it comes from are."""
+    """Return the span of a Boolean, in lists if its operands are."""
     if not may_hold and not may_fail:
         return _placed(Span(None, None, null=null), like)
     return _placed(Span(np.bool_(not may_fail), np.bool_(may_hold), null=null), like)
 
 
 def _placed(span: Span, like: tuple[Span, ...]) -> Span:
-    """Return a span as that of elements of the lists of others."""
+    """Return a span as one of elements in the same lists as others."""
     lengths = [one.lengths for one in like if one.lengths is not None]
     if not lengths:
         return replace(span, null=span.null or any(one.null for one in like))
@@ -113,12 +113,12 @@ def _placed(span: Span, like: tuple[Span, ...]) -> Span:
 
 
 def unknown(*like: Span) -> Span:
-    """Return the span of anything, missing only where one of others is."""
+    """Return the span of any value, which is missing only where one of the operands is."""
     return _placed(replace(ANYTHING, null=False, outer_null=False), like)
 
 
 def ends_of(span: Span) -> tuple[Any, Any]:
-    """Return the ends as arrays of their dtypes; those of literals as they are."""
+    """Return the ends as arrays of their dtypes; those of literals unchanged."""
     return tuple(  # type: ignore[return-value]
         np.array([end]) if isinstance(end, np.generic) else end for end in (span.lo, span.hi)
     )
@@ -130,7 +130,7 @@ def scalar_of(end: Any) -> Any:
 
 
 def span_of(lo: Any, hi: Any, nan: bool, like: tuple[Span, ...]) -> Span:
-    """Return a span of ends that were computed; anything if they are no numbers."""
+    """Return a span with computed ends; any value is possible if they are not numbers."""
     lo, hi = scalar_of(lo), scalar_of(hi)
     if lo != lo or hi != hi:
         return unknown(*like)
@@ -141,7 +141,7 @@ def span_of(lo: Any, hi: Any, nan: bool, like: tuple[Span, ...]) -> Span:
 
 
 def compare(op: str, a: Span, b: Span) -> Span:
-    """Return what a comparison can be. NaN is equal to nothing, and not even comparable."""
+    """Return the span of a comparison. NaN is neither equal to, less nor greater than anything."""
     if not a.known or not b.known:
         return truth(True, True, a.null or b.null, (a, b))
     nan = a.nan or b.nan
@@ -179,24 +179,24 @@ def _true(value: Any) -> bool:
 
 
 def both(a: Span, b: Span) -> Span:
-    """Return what ``a && b`` can be. It is missing if one is, as in Awkward."""
+    """Return the span of ``a && b``. It is missing if one operand is, as in Awkward."""
     if never(a) or never(b):
         return truth(False, False, True, (a, b))
     return truth(a.may_hold and b.may_hold, a.may_fail or b.may_fail, False, (a, b))
 
 
 def either(a: Span, b: Span) -> Span:
-    """Return what ``a || b`` can be."""
+    """Return the span of ``a || b``."""
     if never(a) or never(b):
         return truth(False, False, True, (a, b))
     return truth(a.may_hold or b.may_hold, a.may_fail and b.may_fail, False, (a, b))
 
 
 def negated(a: Span) -> Span:
-    """Return what ``!a`` can be."""
+    """Return the span of ``!a``."""
     return truth(a.may_fail, a.may_hold, False, (a,))
 
 
 def never(a: Span) -> bool:
-    """Return whether no value is there: all are missing, or there are none."""
+    """Return whether there are no values: all are missing, or there are no entries."""
     return a.is_nothing and not a.nan

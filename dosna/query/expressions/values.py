@@ -1,8 +1,8 @@
-"""What expressions are computed on: NumPy arrays, lists of numbers, optional numbers, awkward.
+"""The values of expressions: NumPy arrays, lists of numbers, optional numbers, awkward arrays.
 
-An event-level value is an ndarray with one axis, or `Masked` if some may be missing. Lists of
-fixed sizes are the further axes of an ndarray, and lists of numbers are `Lists`. All else is an
-`awkward.Array`.
+A value at the level of entries is an ndarray with one axis, or `Masked` if values may be missing.
+Lists of a fixed size are further axes of an ndarray, and lists of numbers are `Lists`. Anything
+else is an `awkward.Array`.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class Lists:
     Parameters
     ----------
     offsets : ndarray of int64
-        Offsets that begin with 0, one more than there are lists.
+        The offsets, one more than there are lists, beginning with 0.
     content : ndarray
         The elements of all lists.
     """
@@ -61,12 +61,12 @@ class Lists:
 
 
 class Masked:
-    """Numbers of which some are missing: those where `valid` is false.
+    """Numbers, some of which are missing: those where `valid` is false.
 
     Parameters
     ----------
     data : ndarray
-        The numbers, and anything where they are missing.
+        The numbers, with arbitrary values where they are missing.
     valid : ndarray of bool
     """
 
@@ -80,7 +80,7 @@ class Masked:
 
 
 def is_scalar(value: Value) -> bool:
-    """Return whether a value is one for all entries: a literal, or computed from literals."""
+    """Return whether a value is the same for all entries: a literal, or computed from literals."""
     return isinstance(value, (bool, int, float, str, np.generic))
 
 
@@ -103,12 +103,12 @@ def innermost(layout: Any) -> Any:
 
 
 def dtype_of(value: Value) -> np.dtype[Any] | None:
-    """Return the dtype of the elements; None for what is no number, and for plain literals."""
+    """Return the dtype of the elements; None if they are not numbers, and for plain literals."""
     if isinstance(value, (bool, int, float, str)) and not isinstance(value, np.generic):
         return None
     if hasattr(value, "layout"):
         inner = innermost(value.layout)
-        if inner.is_unknown:  # of nothing but empty lists
+        if inner.is_unknown:  # all lists are empty
             return np.dtype(np.float64)
         return np.dtype(inner.dtype) if inner.is_numpy else None
     plain = value.content if isinstance(value, Lists) else _data(value)
@@ -116,7 +116,7 @@ def dtype_of(value: Value) -> np.dtype[Any] | None:
 
 
 def depth_of(value: Value) -> int:
-    """Return the number of lists around an element: 0 at the level of events."""
+    """Return the number of lists around an element: 0 at the level of entries."""
     if is_scalar(value) or isinstance(value, Masked):
         return 0
     if isinstance(value, Lists):
@@ -134,7 +134,7 @@ def depth_of(value: Value) -> int:
 
 
 def to_value(array: Any) -> Value:
-    """Return the plainest value of an array that a column has."""
+    """Return the simplest form of the array of a column."""
     if not hasattr(array, "layout"):
         return array if isinstance(array, (Lists, Masked)) else np.asarray(array)
     import awkward as ak
@@ -167,7 +167,7 @@ def to_value(array: Any) -> Value:
 
 
 def to_awkward(value: Value) -> Any:
-    """Return a value that is no scalar as an awkward array."""
+    """Return a value that is not a scalar as an awkward array."""
     import awkward as ak
 
     if isinstance(value, Lists):
@@ -196,7 +196,7 @@ def to_array(value: Value, length: int) -> Any:
 
 
 def look_up(columns: Mapping[str, Any], name: str) -> tuple[str, tuple[str, ...]]:
-    """Return the column that a name is of, and the fields in it: ``a.b`` may be a record's field.
+    """Return the column to which a name refers, and the fields in it: ``a.b`` may be a field.
 
     Raises
     ------
@@ -215,12 +215,12 @@ def look_up(columns: Mapping[str, Any], name: str) -> tuple[str, tuple[str, ...]
 def apply(func: Callable[..., Any], *values: Value) -> Value:
     """Compute a function element by element, like a ufunc of NumPy.
 
-    Values of events meet each element of their event's list.
+    A value of an entry is combined with each element of its list.
 
     Raises
     ------
     QueryError
-        If lists of one event have different lengths.
+        If lists of one entry have different lengths.
     """
     arrays = [value for value in values if not is_scalar(value)]
     depths = {depth_of(value) for value in arrays}
@@ -276,30 +276,30 @@ def _content(value: Value, like: Lists) -> Value:
 def _check_offsets(first: Array, other: Array) -> None:
     if len(first) != len(other):
         raise QueryError(
-            f"columns of {len(first) - 1} and {len(other) - 1} entries cannot be joined"
+            f"columns of {len(first) - 1} and {len(other) - 1} entries cannot be combined"
         )
     if not np.array_equal(first, other):
         entry = int(np.flatnonzero(np.diff(first) != np.diff(other))[0])
         raise QueryError(
             f"lists of {first[entry + 1] - first[entry]} and "
-            f"{other[entry + 1] - other[entry]} elements of one entry cannot be joined"
+            f"{other[entry + 1] - other[entry]} elements of one entry cannot be combined"
         )
 
 
 def _unequal(error: Exception) -> QueryError:
     what = str(error).strip().splitlines()[0]
-    return QueryError(f"values cannot be joined: {what}" if "broadcast" in what else what)
+    return QueryError(f"values cannot be combined: {what}" if "broadcast" in what else what)
 
 
 def _apply_awkward(func: Callable[..., Any], values: tuple[Value, ...], mixed: bool) -> Value:
     import awkward as ak
 
     arrays = [value if is_scalar(value) else to_awkward(value) for value in values]
-    if mixed:  # so that nothing is joined from the right, as NumPy does
+    if mixed:  # so that NumPy does not align the last axes
         arrays = [a if is_scalar(a) else ak.from_regular(a, axis=None) for a in arrays]
     try:
         if func is np.where:
-            # Awkward has int64 and float64 for literals, and NumPy what is beside them.
+            # Awkward takes literals as int64 and float64, NumPy as the dtype of the other operand.
             known = [v if is_scalar(v) else dtype_of(v) for v in values[1:]]
             dtype = np.result_type(*known)
             typed = [dtype.type(v) if is_scalar(v) else v for v in arrays[1:]]

@@ -1,4 +1,4 @@
-"""What is known of a range of entries, and what follows for a condition."""
+"""What is known about a range of entries, and what this implies for a condition."""
 
 from __future__ import annotations
 
@@ -52,20 +52,21 @@ __all__ = ["Zone", "bounds"]
 
 @dataclass(frozen=True)
 class Zone:
-    """What is known of a column in a range of entries.
+    """What is known about a column in a range of entries.
 
     Parameters
     ----------
     count : int
-        The number of values: of entries, or of elements in all lists; with NaN and the missing.
+        The number of values (of entries, or of elements in all lists), including NaN and missing
+        ones.
     min, max : bool, int, float, str or None
-        The least and the greatest that are neither NaN nor missing; None if there is none.
+        The smallest and the largest value that is neither NaN nor missing; None if there is none.
     nans : int
         The number of NaN.
     nulls : int
-        The number that are missing.
+        The number of missing values.
     min_length, max_length : int or None
-        The least and the greatest length of a list; None for what has no lists.
+        The minimum and maximum length of a list; None if there are no lists.
     empty_lists : int
         The number of empty lists.
     """
@@ -88,12 +89,12 @@ def bounds(bound: Bound, zones: Mapping[str, Zone]) -> OneOf["all", "some", "non
     bound : Bound
         The condition.
     zones : mapping of str to Zone
-        What is known of columns in the range. Columns that are not in it may have any value.
+        What is known about columns in the range. Other columns may have any value.
 
     Returns
     -------
     {'all', 'some', 'none'}
-        What is proved. ``'some'`` may still be all or none.
+        What could be proved; ``'some'`` may still mean all or none.
     """
     span = _Reader(bound, zones).span(bound.expr)
     if not span.may_hold:
@@ -102,20 +103,20 @@ def bounds(bound: Bound, zones: Mapping[str, Zone]) -> OneOf["all", "some", "non
 
 
 class _Reader:
-    """What is known of the columns of a condition, as spans."""
+    """What is known about the columns of a condition, as spans."""
 
     def __init__(self, bound: Bound, zones: Mapping[str, Zone]) -> None:
         self._zones = zones
         self._types = {column.name: column for column in bound.types}
 
     def span(self, expr: Expr) -> Span:
-        """Return what an expression can be."""
+        """Return the span of an expression."""
         if not expr.columns:
             value = compute(expr, {})
             return literal_span(value) if is_scalar(value) else ANYTHING
         if isinstance(expr, Column):
             return self._column(expr.name)
-        # Lists of lists have only the lengths of the outer ones.
+        # Of lists of lists, only the lengths of the outer ones are known.
         if not isinstance(expr, (Logical, Unary)) and self._is_deep(expr):
             return ANYTHING
         operands = (expr.operand,) if isinstance(expr, In) else expr.children
@@ -180,7 +181,7 @@ class _Reader:
 
 
 def _among(expr: In, span: Span) -> Span:
-    """Return what ``x in (…)`` can be."""
+    """Return the span of ``x in (…)``."""
     number = isinstance(span.lo, np.generic)
     many = expr.sought(span.lo.dtype) if span.known and number else None
     if many is None:
@@ -192,7 +193,7 @@ def _among(expr: In, span: Span) -> Span:
 
 
 def _typed(end: Any, dtype: np.dtype[Any] | None) -> Any:
-    """Return an end as a scalar of the column's dtype; None if it is none."""
+    """Return an end as a scalar of the column's dtype; None if that is not possible."""
     if dtype is None:
         return end if isinstance(end, str) else None
     if end is None or isinstance(end, (str, bytes)) or dtype.kind not in "biuf":

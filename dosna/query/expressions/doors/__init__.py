@@ -1,4 +1,4 @@
-"""Queries in other languages, as expressions of ours."""
+"""Queries in other languages, translated to expressions of dosna."""
 
 from dosna.query.expressions.doors.arrow import from_pyarrow
 from dosna.query.expressions.doors.foreign import Translated

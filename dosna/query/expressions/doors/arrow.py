@@ -1,4 +1,4 @@
-"""Filters of pyarrow, and of DuckDB, which gives them to datasets of pyarrow.
+"""Filters of pyarrow, and of DuckDB, which passes them to pyarrow's datasets.
 
 An expression of pyarrow shows its parts only when it is serialized: as a record batch whose
 columns are its literals and options, and whose metadata name the functions and fields in order.
@@ -48,12 +48,13 @@ def from_pyarrow(expression: Any, columns: Mapping[str, Any]) -> Translated:
     Returns
     -------
     Translated
-        What means the same. If it is not all, pyarrow has to apply the filter to what is found.
+        The parts with the same meaning. If something is left out, pyarrow has to apply the filter
+        to the result.
 
     Raises
     ------
     QueryError
-        If it is no expression of pyarrow.
+        If it is not an expression of pyarrow.
 
     Examples
     --------
@@ -71,7 +72,7 @@ def from_pyarrow(expression: Any, columns: Mapping[str, Any]) -> Translated:
         )
     try:
         tree = _tree(expression)
-    except Exception:  # the serialized form of another pyarrow: nothing is known of it
+    except Exception:  # an unknown serialized form, of another version of pyarrow
         return Translated(None, False, frozenset(columns))
     return translate(tree, columns)
 

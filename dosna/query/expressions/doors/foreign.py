@@ -1,8 +1,8 @@
 """Conditions of other languages, translated as far as they mean the same here.
 
-Arrow, Polars and DuckDB have three-valued logic, where ``null or true`` is true, and ours is that
-of Awkward, where it is missing. What is translated is therefore "it is true" and "it is false" of
-each part. What does not mean the same is not translated, and the caller is told.
+Arrow, Polars and DuckDB have three-valued logic, where ``null or true`` is true. dosna follows
+Awkward, where it is missing. Each part is therefore translated twice, as "it is true" and as "it
+is false". Parts with another meaning here are not translated, and the caller is told.
 """
 
 from __future__ import annotations
@@ -42,12 +42,12 @@ class Translated:
     Parameters
     ----------
     expr : Expr or None
-        A condition that is true wherever the other is; None if nothing was translated.
+        A condition that is true wherever the original is; None if nothing was translated.
     exact : bool
-        Whether it is true nowhere else. If not, what was asked for must still be applied to the
-        entries that are found.
+        Whether it is true nowhere else. If not, the original condition must still be applied to
+        the entries that are found.
     columns : frozenset of str
-        The columns that the other condition needs.
+        The columns that the original condition needs.
     """
 
     expr: Expr | None
@@ -91,12 +91,12 @@ class Foreign:
 
     @property
     def size(self) -> int:
-        """Number of parts of a translation; above `_MOST_PARTS`, at least so many."""
+        """Number of parts of a translation; a lower limit if it is above `_MOST_PARTS`."""
         total, left = 0, [(self, 1)]
         while left and total <= _MOST_PARTS:
             part, times = left.pop()
             total += times
-            # What `if` tests is translated twice, and so is what that tests in turn.
+            # The condition of an `if` is translated twice, and so are the conditions nested in it.
             left += [
                 (inner, times * 2 if part.kind == "if" and not place else times)
                 for place, inner in enumerate(part.parts)

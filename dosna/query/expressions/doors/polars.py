@@ -1,4 +1,4 @@
-"""Predicates of Polars, which it gives to sources of its own (``register_io_source``)."""
+"""Predicates that Polars passes to its sources (``register_io_source``)."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ _DEEPEST = 200
 
 
 def from_polars(predicate: Any, columns: Mapping[str, Any]) -> Translated:
-    """Translate a predicate of Polars. NaN is the greatest number there.
+    """Translate a predicate of Polars, where NaN is the largest number.
 
     Parameters
     ----------
@@ -46,12 +46,13 @@ def from_polars(predicate: Any, columns: Mapping[str, Any]) -> Translated:
     Returns
     -------
     Translated
-        What means the same. If it is not all, Polars has to apply the predicate to what is found.
+        The parts with the same meaning. If something is left out, Polars has to apply the
+        predicate to the result.
 
     Raises
     ------
     QueryError
-        If it is no expression of Polars.
+        If it is not an expression of Polars.
 
     Examples
     --------
@@ -70,7 +71,7 @@ def from_polars(predicate: Any, columns: Mapping[str, Any]) -> Translated:
     names = frozenset(predicate.meta.root_names())
     try:
         tree = _tree(json.loads(predicate.meta.serialize(format="json")), 0)
-    except Exception:  # the JSON of another Polars, or nested too deep
+    except Exception:  # the JSON of another version of Polars, or nested too deeply
         tree = _UNKNOWN
     found = translate(tree, columns, nan_is_greatest=True)
     return Translated(found.expr, found.exact, names)

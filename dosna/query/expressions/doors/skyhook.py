@@ -12,7 +12,7 @@ from dosna.query.expressions.parsing import Output, parse, parse_projection
 
 __all__ = ["SkyhookQuery", "from_skyhook"]
 
-# Quoted text comes first, for it may have anything in it.
+# Quoted text comes first, because it may contain anything.
 _PATH = re.compile(
     r"""(?P<quoted>"(?:[^"\\]|\\.)*"|'(?:[^'\\]|\\.)*'|`(?:[^`\\]|\\.)*`)
     |(?<![\w/])(?P<tree>[A-Za-z_]\w*+(?:/\w++)*+);(?P<cycle>[0-9]{1,9})\.(?P<branch>\*|[A-Za-z_][\w.]*[*?]?)""",
@@ -45,9 +45,9 @@ class SkyhookQuery:
 def from_skyhook(text: str) -> SkyhookQuery:
     """Return a query of the form ``select CONDITION, project COLUMNS``.
 
-    Columns are names, or paths ``Tree;cycle.branch`` with subbranches after further points. Both
-    parts have the whole language; each may be absent, and so may the comma. ``select *`` chooses
-    all entries.
+    Columns are names, or paths ``Tree;cycle.branch`` with subbranches after further dots. Both
+    parts may use the whole language; each may be absent, and so may the comma. ``select *``
+    selects all entries.
 
     Parameters
     ----------
@@ -61,7 +61,7 @@ def from_skyhook(text: str) -> SkyhookQuery:
     Raises
     ------
     QueryError
-        If the text is not of the form, or is about several trees.
+        If the text does not have this form, or names several trees.
 
     Examples
     --------
@@ -84,7 +84,10 @@ def from_skyhook(text: str) -> SkyhookQuery:
     select, project = _parts(_PATH.sub(plain, text))
     if len(trees) > 1:
         names = " and ".join(f"{name};{cycle}" for name, cycle in list(trees)[:5])
-        raise QueryError(f"query: columns of one tree can be asked for, and these are of {names}")
+        raise QueryError(
+            f"query: all columns must be of one tree, but these are of {names}: "
+            "query each tree separately"
+        )
     tree, cycle = next(iter(trees), ("", None))
     where = None if select in ("", "*") else parse(select)
     outputs = () if project in ("", "*") else tuple(parse_projection(project))

@@ -1,4 +1,4 @@
-"""Expressions as uproot takes them: Python over arrays, with functions of NumPy and awkward."""
+"""Expressions for uproot: Python on arrays, with the functions of NumPy and awkward."""
 
 from __future__ import annotations
 
@@ -49,19 +49,19 @@ def from_uproot(
 ) -> Expr:
     """Return the tree of an expression of uproot's language.
 
-    What the language of queries has not, or understands otherwise, is refused.
+    Anything that the language of queries lacks, or understands differently, is refused.
 
     Parameters
     ----------
     text : str
-        The expression, such as ``(nMuon >= 2) & any(Muon_pt > 20)``. Reductions are those of the
-        lists of an entry, as with ``axis=1``.
+        The expression, such as ``(nMuon >= 2) & any(Muon_pt > 20)``. Reductions are over the lists
+        within an entry, as with ``axis=1``.
     columns : collection of str
         The names of the columns.
     aliases : mapping of str to str, optional
         Expressions by their names.
     nested : collection of str
-        The columns that have lists of lists.
+        The columns with lists of lists.
 
     Returns
     -------
@@ -71,7 +71,7 @@ def from_uproot(
     Raises
     ------
     QueryError
-        The text is no expression, or has what cannot be translated.
+        The text is not an expression, or contains something that cannot be translated.
     UnknownNameError
         There is no such column or function.
     """
@@ -86,7 +86,7 @@ class _Translation:
         self._text = ""
 
     def tree(self, text: str, within: tuple[str, ...]) -> Expr:
-        """Translate a text, which is within aliases."""
+        """Translate the text of an expression or an alias."""
         if text in self._columns:
             return Column(text)
         if len(text) > MAX_LENGTH:
@@ -94,7 +94,7 @@ class _Translation:
         try:
             node = ast.parse(text.strip(), mode="eval").body
         except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
-            raise QueryError(f"{_short(text)} is no expression: {error}") from None
+            raise QueryError(f"{_short(text)} is not an expression: {error}") from None
         before, self._text = self._text, text
         try:
             return self._node(node, within, 0)
@@ -103,7 +103,7 @@ class _Translation:
 
     def _refused(self, what: str) -> QueryError:
         return QueryError(
-            f"{_short(self._text)} cannot be translated to a query: {what}. Trees of columns take "
+            f"{_short(self._text)} cannot be translated to a query: {what}. Use "
             "columns, numbers, operators, and the functions of the language of queries."
         )
 
@@ -138,7 +138,7 @@ class _Translation:
             return Column(name)
         if name in self._aliases:
             if name in within:
-                raise QueryError(f"the alias {name!r} is made of itself: name it otherwise")
+                raise QueryError(f"the alias {name!r} refers to itself: give it another name")
             return self.tree(self._aliases[name], (*within, name))
         raise UnknownNameError(f"there is no column {name!r}: {nearest(name, self._columns)}")
 
