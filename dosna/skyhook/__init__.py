@@ -1,7 +1,7 @@
-"""SkyhookDM's Python client over dosna: the same classes and methods, by the same names.
+"""SkyhookDM's Python client on top of dosna: the same classes and methods with the same names.
 
-A program for SkyhookDM needs another import only: ``from dosna.skyhook import SkyhookDM``. Files
-become trees of columns (`dosna.columns`), and `runQuery` makes a query of `dosna.query`.
+A program for SkyhookDM only needs another import: ``from dosna.skyhook import SkyhookDM``. Files
+become trees of columns (`dosna.columns`), and `runQuery` runs a query of `dosna.query`.
 """
 
 from dosna.skyhook.client import SkyhookDM

@@ -1,4 +1,4 @@
-"""The client: SkyhookDM's class, with a connection of dosna or a scheduler of Dask behind it."""
+"""The client: SkyhookDM's class, on a connection of dosna or a Dask scheduler."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _SETTING = "dosna.url"
 
 
 class SkyhookDM:
-    """SkyhookDM's Python client, over dosna. The names of the methods are those of SkyhookDM.
+    """SkyhookDM's Python client, on top of dosna. The methods have the names of SkyhookDM's.
 
     Examples
     --------
@@ -42,7 +42,7 @@ class SkyhookDM:
         self._place: _Here | _Workers | None = None
 
     def connect(self, address: str, ceph_pool_name: str | None = None) -> None:
-        """Connect to where datasets are.
+        """Connect to the place where datasets are stored.
 
         Parameters
         ----------
@@ -71,7 +71,7 @@ class SkyhookDM:
             self._place = _Workers(address, ceph_pool_name)
 
     def close(self) -> None:
-        """End the connection. SkyhookDM has no such method; the end of the process does it too."""
+        """End the connection, as the end of the process does. SkyhookDM has no such method."""
         if self._place is not None:
             self._place.close()
             self._place = None
@@ -91,16 +91,16 @@ class SkyhookDM:
     def writeDataset(self, urls: str | Sequence[str], name: str, overwrite: bool = False) -> bool:
         """Write the trees of ROOT files as a dataset.
 
-        A call that was interrupted continues when it is repeated.
+        If the call was interrupted, repeat it to continue.
 
         Parameters
         ----------
         urls : sequence of str
-            The paths or URLs of the files. Workers of Dask have to be able to read them.
+            The paths or URLs of the files. Dask workers must be able to read them.
         name : str
             The name of the dataset.
         overwrite : bool
-            True to replace a dataset of other files, or of other states of these.
+            Whether to replace a dataset of other files, or of another state of these files.
 
         Returns
         -------
@@ -110,7 +110,7 @@ class SkyhookDM:
         Raises
         ------
         DatasetExistsError
-            There is a dataset of that name with other files.
+            A dataset with this name and other files exists.
         SourceError
             A file cannot be read, or has changed.
         """
@@ -149,7 +149,7 @@ class SkyhookDM:
         Parameters
         ----------
         obj : File or Dataset
-            What to query.
+            The file or dataset to query.
         querystr : str
             The query: ``select nMuon >= 2, project Events;75.Muon_eta,Events;75.Muon_phi``. The
             predicate is in the language of `dosna.Connection.query`; ``event_id`` in it is the
@@ -158,17 +158,18 @@ class SkyhookDM:
         Returns
         -------
         pyarrow.Table or list of pyarrow.Table
-            A table with a column for each branch; for a dataset a list with one of each file.
+            A table with a column for each branch; for a dataset, a list with a table for each
+            file.
 
         Raises
         ------
         UnknownNameError
-            There is no such tree or branch; the message has the nearest names.
+            There is no such tree or branch. The message contains the most similar names.
         QueryError
-            The text is no query.
+            The text is not a query.
         """
         if not isinstance(obj, (File, Dataset)):
-            raise TypeError(f"runQuery takes a File or a Dataset, and not {type(obj).__name__}")
+            raise TypeError(f"runQuery needs a File or a Dataset, not {type(obj).__name__}")
         files = [obj] if isinstance(obj, File) else obj.files
         asked = [(file.dataset, file.group, querystr) for file in files]
         tables = self._connected.do_each(work.run, asked)
@@ -180,13 +181,13 @@ def _with_pool(url: str, pool: str | None) -> str:
 
 
 class _Here:
-    """Work that is done by this process, on a connection."""
+    """Work on a connection, done by this process."""
 
     def __init__(self, url: str) -> None:
         self._con, name = open_url(url)
         if name:
             raise ConfigurationError(
-                f"{url!r} leads to {name!r} in a connection: give the URL of the connection, and "
+                f"{url!r} names {name!r} in a connection: give the URL of the connection, and "
                 "create its folder if there is none"
             )
         self._con.connect()
@@ -202,9 +203,9 @@ class _Here:
 
 
 class _Workers:
-    """Work that is done by the workers of a Dask scheduler, each on a connection of its own.
+    """Work done by the workers of a Dask scheduler, each on a connection of its own.
 
-    The engine `dask` shares it out: what a lost worker had is done by another.
+    The engine `dask` distributes it; the tasks of a lost worker are done by another one.
     """
 
     def __init__(self, address: str, pool: str | None) -> None:
@@ -225,16 +226,16 @@ class _Workers:
         return [results[number] for number in sorted(results)]
 
     def close(self) -> None:
-        """Leave the scheduler to the engine, which keeps its client."""
+        """Do nothing: the engine keeps its client of the scheduler."""
 
 
 def _reached(con: Any) -> None:
-    """Do nothing; that a connection was made is what matters."""
+    """Do nothing; only connecting matters."""
 
 
 @dataclass
 class _OnWorker(Generic[T]):
-    """Work on the connection that a worker has in its configuration, for numbered arguments."""
+    """Work on the connection in the configuration of a worker, for numbered arguments."""
 
     pool: str | None
     function: Callable[..., T]

@@ -18,7 +18,7 @@ class RootNode:
     Parameters
     ----------
     name : str
-        The name. That of a tree has its cycle: ``Events;75``.
+        The name. The name of a tree contains its cycle: ``Events;75``.
     classtype : str
         ``ROOTDirectory``, ``TTree``, ``RNTuple``, ``TBranch`` or ``RField``.
     datatype : str or None
@@ -87,8 +87,8 @@ class File:
         -------
         dict
             ``name``, ``url``, ``size`` (bytes), ``access_time`` and ``modified_time`` (seconds
-            since 1970). The times are those when the dataset was written; None for files of other
-            machines.
+            since 1970). The times are those at which the dataset was written, and None for files
+            on other machines.
         """
         return self.attributes
 

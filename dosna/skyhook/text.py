@@ -32,7 +32,7 @@ ENTRY = "event_id"
 
 
 class Request(NamedTuple):
-    """What a query asks for.
+    """The parts of a query.
 
     Parameters
     ----------
@@ -54,7 +54,7 @@ class Request(NamedTuple):
 
 
 def parse_request(text: str, trees: Mapping[str, Tree]) -> Request:
-    """Return what a query asks for.
+    """Parse the text of a query.
 
     Parameters
     ----------
@@ -62,14 +62,14 @@ def parse_request(text: str, trees: Mapping[str, Tree]) -> Request:
         The text, see `dosna.query.expressions.doors.from_skyhook`. Directories before the name of
         a tree are separated by ``/``, and the parts of a branch's name by ``.``.
     trees : mapping of str to Tree
-        The trees of the file by the names of their groups.
+        The trees of the file, by the names of their groups.
 
     Raises
     ------
     UnknownNameError
         There is no such tree.
     QueryError
-        The text has another form, or is of several trees.
+        The text has another form, or names several trees.
     """
     query = from_skyhook(text)
     group = _group(query, trees)
@@ -98,7 +98,7 @@ def _group(query: SkyhookQuery, trees: Mapping[str, Tree]) -> str:
 
 
 def _renamed(value: E, names: Mapping[str, str]) -> E:
-    """Return an expression with the names that the tree has for branches."""
+    """Return an expression with the names of the tree's branches."""
     found: Any = value
     if isinstance(value, Column):
         found = Column(names.get(value.name, value.name))
@@ -113,7 +113,7 @@ def _renamed(value: E, names: Mapping[str, str]) -> E:
 
 
 def _texts(output: Output, names: Mapping[str, str]) -> list[str]:
-    """Return a column of the result in the language of `dosna.query`, or those of a pattern."""
+    """Return a column, or those that match a pattern, in the language of `dosna.query`."""
     alike = [name for dotted, name in names.items() if fnmatchcase(dotted, output.pattern)]
     if alike:
         return [quote_name(name) for name in alike]
@@ -126,12 +126,12 @@ def _texts(output: Output, names: Mapping[str, str]) -> list[str]:
 
 
 def _entries(where: Expr, entries: int) -> tuple[Expr | None, int, int]:
-    """Return a predicate without `ENTRY`, and the range of entries that it was for.
+    """Return a predicate without `ENTRY`, and the range of entries that it selects.
 
     Raises
     ------
     QueryError
-        `ENTRY` is not just compared with numbers.
+        `ENTRY` is used other than in comparisons with numbers.
     """
     parts = where.operands if isinstance(where, Logical) and where.op == "&&" else (where,)
     left, start, stop = [], 0, entries
@@ -146,7 +146,7 @@ def _entries(where: Expr, entries: int) -> tuple[Expr | None, int, int]:
 
 
 def _compared(part: Expr) -> tuple[int, int]:
-    """Return the range of entries of a comparison of `ENTRY` with numbers."""
+    """Return the range of entries that a comparison of `ENTRY` with numbers selects."""
     start, stop = 0, 1 << 62
     compared = isinstance(part, Compare)
     operands, ops = (part.operands, part.ops) if isinstance(part, Compare) else ((part,), ())
@@ -165,7 +165,7 @@ def _compared(part: Expr) -> tuple[int, int]:
             stop = min(stop, math.ceil(value) if op == "<" else math.floor(value) + 1)
     if not compared:
         raise QueryError(
-            f"{ENTRY} is the number of an entry, and is compared with numbers by < <= == > >= "
-            f"only, joined to the rest by &&; there is {str(part)[:100]!r}"
+            f"{ENTRY}, the number of an entry, can only be compared with numbers by < <= == > >= "
+            f"and joined to the rest by &&, not used as in {str(part)[:100]!r}"
         )
     return start, stop

@@ -1,4 +1,4 @@
-"""The work behind SkyhookDM's methods, on a connection: here, or on a worker of Dask."""
+"""The implementation of SkyhookDM's methods on a connection, here or on a Dask worker."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ _VERSION = 1
 
 
 def write(con: EngineConnection, urls: Sequence[str], name: str, overwrite: bool) -> None:
-    """Ingest files, and note which they are in the attributes of the dataset's group."""
+    """Ingest files, and record them in the attributes of the dataset's group."""
     before = _index(con, name)
     if before is not None and not overwrite and [f["url"] for f in before] != list(urls):
         raise DatasetExistsError(
-            f"dataset {name!r} exists, of other files: give it another name, or overwrite=True"
+            f"dataset {name!r} exists and has other files: choose another name, or overwrite=True"
         )
     files: list[dict[str, Any]] = []
     for url in urls:
@@ -136,23 +136,23 @@ def _entry(name: str, classtype: str) -> dict[str, Any]:
 
 
 def _inside(node: dict[str, Any], name: str, classtype: str) -> dict[str, Any]:
-    """Return the child of a name, which is made if there is none."""
+    """Return the child with a name, which is created if it does not exist."""
     children: list[dict[str, Any]] = node["children"]
-    # Those of one outer branch follow each other.
+    # The branches of one outer branch are consecutive.
     if not children or children[-1]["name"] != name:
         children.append(_entry(name, classtype))
     return children[-1]
 
 
 def run(con: EngineConnection, dataset: str, group: str, text: str) -> Any:
-    """Return the result of a query of a file, as a `pyarrow.Table` with a column a branch.
+    """Return the result of a query of a file, as a `pyarrow.Table` with a column for each branch.
 
     Raises
     ------
     UnknownNameError
-        There is no such tree or branch; the message has the nearest names.
+        There is no such tree or branch. The message contains the most similar names.
     QueryError
-        The text is no query.
+        The text is not a query.
     """
     files = [file for file in _index(con, dataset) or () if file["group"] == group]
     if not files:
