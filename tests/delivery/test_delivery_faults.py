@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import os
 import random
 import signal
@@ -15,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support import HANG, require
+from support import HANG, require, wait_until
 
 from dosna.testing.timing import patience
 
@@ -111,24 +112,24 @@ def many(tmp_path: Path, paths: list[str]) -> Callable[[int], list[str]]:
     return make
 
 
-def submit(victim: Victim, files: list[str]) -> str:
+def submit(victim: Victim, files: list[str], **others: Any) -> str:
     body = {
         "file-list": files,
         "selection": SELECTION,
         "codegen": "uproot-raw",
         "result-destination": "object-store",
         "result-format": "parquet",
-    }
+    } | others
     answer = victim.client.post(URL, json=body)
     assert answer.status_code == 200, answer.text
     return str(answer.json()["request_id"])
 
 
-def check(victim: Victim, id: str, files: list[str], data: Callable[[str], bytes]) -> None:
+def check(victim: Victim, id: str, files: list[str], data: Callable[[str], bytes] | None) -> None:
     """Wait for the end, and check that each file was delivered once or is named."""
     end = time.monotonic() + patience(200)
     while (found := victim.get(f"{URL}/{id}"))["status"] != "Complete":
-        assert found["status"] == "Running", found
+        assert found["status"] in ("Lookup", "Running"), found
         assert time.monotonic() < end, found
         time.sleep(0.1)
     assert (found["files"], found["files-completed"]) == (len(files), len(files) - 1)
@@ -138,7 +139,7 @@ def check(victim: Victim, id: str, files: list[str], data: Callable[[str], bytes
     assert failed == [files[2]]
     assert len({row["created_at"] for row in rows}) == len(rows)
     for row in rows:
-        if row["transform_status"] == "success":
+        if row["transform_status"] == "success" and data is not None:
             content = data(row["s3-object-name"])
             assert len(content) == row["total-bytes"]
             assert content[:4] == content[-4:] == b"PAR1"
@@ -245,3 +246,30 @@ def test_workers_of_dask_are_lost(many: Any, tmp_path: Path) -> None:
             results = tmp_path / "state" / "objects" / id
             check(victim, id, files, lambda name: (results / name).read_bytes())
             assert len(list(results.iterdir())) == 15
+
+
+def test_selections_of_a_cancelled_request_end_in_dask(many: Any, tmp_path: Path) -> None:
+    require("distributed")
+    from services.dask import start_dask
+
+    files = many(4)
+    code = """
+import time
+import awkward as ak
+def run_query(path):
+    print("begun", flush=True)
+    time.sleep(10_000)
+"""
+    (tmp_path / "dask").mkdir()
+    with start_dask(tmp_path / "dask") as cluster:
+        cluster.worker("a")
+        options = ["--dask", cluster.address, "--preflight-seconds", "0.1"]
+        with running(tmp_path / "data", tmp_path / "state", *options) as victim:
+            slow = {"selection": base64.b64encode(code.encode()).decode(), "codegen": "python"}
+            id = submit(victim, files, **slow)
+            scratch = tmp_path / "state" / "scratch"
+            wait_until(lambda: any("begun" in log.read_text() for log in scratch.rglob("log")))
+            victim.get(f"{URL}/{id}/cancel")
+            # The only worker is free for another request.
+            check(victim, submit(victim, files), files, None)
+            wait_until(lambda: not list(scratch.iterdir()))

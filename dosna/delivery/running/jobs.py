@@ -14,6 +14,7 @@ from dosna.delivery.settings import Settings
 from dosna.delivery.state.files import Outcome
 from dosna.delivery.state.requests import Row, object_name
 from dosna.delivery.transform import FORMATS, Limits, TransformRequest, TransformResult
+from dosna.delivery.transform.client import check_wanted
 from dosna.errors import ConnectionError, DosnaError, LimitError, StorageError, WorkerError
 from dosna.io.s3.options import S3Options
 
@@ -78,6 +79,7 @@ def carry_out(job: Job, transform: Transform) -> Outcome:
     folder, prefix = os.path.split(beginning)
     os.makedirs(folder, mode=0o700, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder, prefix=prefix) as here:
+        check_wanted(here)
         # What was a file when it was looked up may be a link now.
         source = check_source(job.source, settings)
         made = transform(
@@ -94,6 +96,7 @@ def carry_out(job: Job, transform: Transform) -> Outcome:
                 func_adl=settings.func_adl,
             )
         )
+        check_wanted(here)
         job.place.put(job.request, job.name, made.path)
     return Outcome(
         job.name, made.size, made.rows, time.monotonic() - began, log=made.log[-_MOST_TEXT:]

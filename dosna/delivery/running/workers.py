@@ -7,6 +7,7 @@ from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from typing import Any
 
 from dosna.delivery.running.jobs import Job, Transform, carry_out, scratch_beginning
@@ -97,20 +98,26 @@ class DaskWorkers(Workers):
 
     Parameters
     ----------
-    address : str
-        The address of the scheduler.
+    settings : Settings
+        The settings of the service, with the address of the scheduler.
     transform : callable
         The transformer, which is sent to the workers.
     """
 
-    def __init__(self, address: str, transform: Transform) -> None:
+    def __init__(self, settings: Settings, transform: Transform) -> None:
         try:
             import distributed
         except ImportError as error:
             raise MissingDependencyError(
                 f"workers of Dask need {error.name}: pip install 'dosna[dask]'"
             ) from error
-        self._transform = transform
+        self._settings, self._transform = settings, transform
+        self._lock = threading.Lock()
+        self._held: Counter[str] = Counter()
+        self._dropped: set[str] = set()
+        # One thread, so that what workers are told comes in its order.
+        self._telling = ThreadPoolExecutor(1, "dosna-dask")
+        address = str(settings.dask)
         try:
             self._client = distributed.Client(address, set_as_default=False, timeout=_CONNECT)
         except (OSError, ValueError) as error:
@@ -124,6 +131,9 @@ class DaskWorkers(Workers):
 
     def submit(self, job: Job) -> Future[Outcome]:
         made: Future[Outcome] = Future()
+        with self._lock:
+            self._held[job.request] += 1
+        made.add_done_callback(lambda done: self._forget(job.request))
         try:
             task = self._client.submit(carry_out, job, self._transform, pure=False)
         except Exception as error:
@@ -133,7 +143,29 @@ class DaskWorkers(Workers):
         task.add_done_callback(lambda done: _settle(made, done))
         return made
 
+    def _forget(self, request: str) -> None:
+        with self._lock:
+            self._held[request] -= 1
+            if not self._held[request]:
+                del self._held[request]
+                if request in self._dropped:
+                    self._dropped.discard(request)
+                    self._tell(permit_jobs, request)
+
+    def drop(self, request: str) -> None:
+        with self._lock:
+            if request in self._held and request not in self._dropped:
+                self._dropped.add(request)
+                self._tell(drop_jobs, request)
+
+    def _tell(self, change: Callable[[str], None], request: str) -> None:
+        """Have a function called in all workers. One that joins later does some work in vain."""
+        beginning = scratch_beginning(self._settings, request)
+        with suppress(RuntimeError):  # it is closed
+            self._telling.submit(self._client.run, change, beginning, on_error="ignore")
+
     def close(self) -> None:
+        self._telling.shutdown(wait=False, cancel_futures=True)
         self._client.close()
 
 
@@ -156,6 +188,6 @@ def open_workers(settings: Settings, transform: Transform) -> Workers:
     make: Callable[[], Workers] = (
         (lambda: LocalWorkers(settings, transform))
         if settings.dask is None
-        else (lambda: DaskWorkers(str(settings.dask), transform))
+        else (lambda: DaskWorkers(settings, transform))
     )
     return make()

@@ -24,6 +24,7 @@ __all__ = [
     "FUNC_ADL_LIBRARIES",
     "LIBRARIES",
     "ForkServer",
+    "check_wanted",
     "drop_jobs",
     "permit_jobs",
     "server_of",
@@ -291,6 +292,23 @@ def drop_jobs(beginning: str) -> None:
     _dropped.add(beginning)
     for server in list(_servers.values()):
         server.drop(beginning)
+
+
+def check_wanted(scratch: str) -> None:
+    """Raise if `drop_jobs` has ended the job with a folder: what it does itself must end, too.
+
+    Parameters
+    ----------
+    scratch : str
+        A path in the folder of the job.
+
+    Raises
+    ------
+    WorkerError
+        Nobody wants the job any more.
+    """
+    if any(scratch.startswith(beginning) for beginning in list(_dropped)):
+        raise WorkerError("the request is gone: nobody waits for its file")
 
 
 def permit_jobs(beginning: str) -> None:

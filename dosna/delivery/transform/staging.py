@@ -7,6 +7,8 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
+from dosna.core.sizes import format_size
+from dosna.delivery.transform.client import check_wanted
 from dosna.delivery.transform.request import TransformRequest
 from dosna.errors import (
     DosnaError,
@@ -40,7 +42,9 @@ def staged(request: TransformRequest, folder: str) -> str:
     SourceNotFoundError, SourceError
         The file does not exist, or cannot be read.
     LimitError
-        The copy took longer than the limit of time.
+        The copy took longer than the limit of time, or has more bytes than the limit of files.
+    WorkerError
+        Nobody wants the copy any more.
     """
     source = request.source.removeprefix("file://")
     if "://" not in source:
@@ -48,10 +52,16 @@ def staged(request: TransformRequest, folder: str) -> str:
             raise SourceNotFoundError(f"{source} is not a file: check its path")
         return os.path.realpath(source)
     path = os.path.join(folder, "input")
-    latest = time.monotonic() + request.limits.seconds
+    latest, most = time.monotonic() + request.limits.seconds, int(request.limits.disk)
     with Converting(lambda error: _explained(error, source)), open(path, "wb") as copy:
         for block in _blocks(request, source):
+            check_wanted(folder)
             copy.write(block)
+            if copy.tell() > most:
+                raise LimitError(
+                    f"{source} could not be copied: it has more than the limit of "
+                    f"{format_size(most)} of files"
+                )
             if time.monotonic() > latest:
                 raise LimitError(
                     f"{source} could not be copied within the limit of {request.limits.seconds:g} "

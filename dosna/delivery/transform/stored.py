@@ -12,6 +12,7 @@ from typing import Any
 from dosna.array.opening import open_url
 from dosna.columns import Tree, find_trees
 from dosna.columns.layout import form_of
+from dosna.delivery.transform.client import check_wanted
 from dosna.delivery.transform.rawquery import RawQuery, parse_raw
 from dosna.delivery.transform.request import SCHEME, TransformRequest
 from dosna.delivery.transform.writing import Part, write
@@ -57,6 +58,8 @@ def transform_stored(request: TransformRequest, path: str, log: Callable[[str], 
         As for files of ROOT.
     LimitError
         It took longer than the limit of time.
+    WorkerError
+        Nobody wants the result any more.
     """
     if request.codegen != "uproot-raw":
         raise RefusedError(
@@ -162,6 +165,7 @@ def _part(name: str, query: Query, latest: float, request: TransformRequest) -> 
     def arrays() -> Iterator[Any]:
         ranges = query.ranges(query.open())
         for start in range(ranges.start, ranges.stop, ranges.step):
+            check_wanted(request.folder)
             if time.monotonic() > latest:
                 raise LimitError(
                     f"the selection on {request.source} exceeded the limit of "

@@ -17,11 +17,13 @@ require("pyarrow")
 require("httpx")
 
 from dosna.delivery.transform import Limits, TransformRequest, transform  # noqa: E402
+from dosna.delivery.transform.client import drop_jobs, permit_jobs  # noqa: E402
 from dosna.errors import (  # noqa: E402
     LimitError,
     MissingDependencyError,
     SourceError,
     SourceNotFoundError,
+    WorkerError,
 )
 from dosna.io.s3.options import S3Options  # noqa: E402
 
@@ -94,8 +96,20 @@ def test_errors_name_the_source(out, server, tmp_path):
         run(out, "unheard://server/events.root")
     with pytest.raises(LimitError, match="seconds"):
         run(out, f"{server}/events.root", limits=Limits(seconds=1e-9))
+    with pytest.raises(LimitError, match="1000 B"):
+        run(out, f"{server}/events.root", limits=Limits(disk=1000))
     with pytest.raises(SourceNotFoundError, match="file"):
         run(out, str(tmp_path))
+    assert list(out.iterdir()) == []
+
+
+def test_copies_for_nobody_end(out, server):
+    drop_jobs(str(out))
+    try:
+        with pytest.raises(WorkerError, match="gone"):
+            run(out, f"{server}/events.root")
+    finally:
+        permit_jobs(str(out))
     assert list(out.iterdir()) == []
 
 

@@ -20,6 +20,7 @@ from dosna.delivery.transform import (  # noqa: E402
     running,
     transform,
 )
+from dosna.delivery.transform.client import drop_jobs, permit_jobs  # noqa: E402
 from dosna.errors import (  # noqa: E402
     LimitError,
     MemoryLimitError,
@@ -27,6 +28,7 @@ from dosna.errors import (  # noqa: E402
     RefusedError,
     SourceNotFoundError,
     UnknownNameError,
+    WorkerError,
 )
 
 
@@ -123,3 +125,12 @@ def test_errors_say_what_exists(tmp_path, place):
     with pytest.raises(LimitError, match="seconds"):
         run(tmp_path, place, [{"treename": "events"}], limits=Limits(seconds=1e-9))
     assert [one.name for one in tmp_path.iterdir()] == []
+
+
+def test_queries_for_nobody_end(tmp_path, place):
+    drop_jobs(str(tmp_path))
+    try:
+        with pytest.raises(WorkerError, match="gone"):
+            run(tmp_path, place, [{"treename": "events", "filter_name": "MET_px"}])
+    finally:
+        permit_jobs(str(tmp_path))
