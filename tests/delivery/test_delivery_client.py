@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import json
 import os
 import subprocess
 import sys
@@ -15,6 +16,7 @@ import pytest
 from support import HANG, require, require_file
 
 import dosna as dn
+from dosna.columns import find_trees, get_tree, read_columns
 
 pytestmark = [
     pytest.mark.slow,
@@ -323,6 +325,33 @@ def test_the_commands_of_the_client(
         client.cancel_transform(id)
         client.delete_transform(id)
     assert id not in command("transforms", "list", "-c", config)
+
+
+@pytest.mark.parametrize("kind", ["arrow", "hdf5"])
+def test_dosna_ingests_formats_of_its_own(serve: Any, paths: list[str], kind: str) -> None:
+    httpx = require("httpx")
+    root = serve().root
+    body = {
+        # A file twice is two results.
+        "file-list": [*paths, paths[0]],
+        "selection": json.dumps(CUT),
+        "codegen": "uproot-raw",
+        "result-format": kind,
+    }
+    answer = httpx.post(f"{root}/servicex/transformation", json=body, timeout=60)
+    assert answer.status_code == 200, answer.text
+    with dn.Connection(f"delivered-{kind}", backend="ram") as con:
+        source = f"servicex:{answer.json()['request_id']}"
+        con.ingest(source, "muons", endpoint=root, polling_interval=0.1)
+        (group,) = find_trees(con)
+        assert group == ("muons" if kind == "arrow" else "muons/Events")
+        found, files = read_columns(con, group), get_tree(con, group).files
+        assert len(files) == 5
+        assert {file.url.partition(" ")[0] for file in files} == set(paths)
+        whole = expected([file.url.partition(" ")[0] for file in files])
+        chosen = whole[whole.met > 0.5]
+        assert found.run.tolist() == chosen.run.tolist()
+        assert found.Muon_pt.tolist() == chosen.Muon_pt.tolist()
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""Files of events, read from their beginning to their end: Parquet, TTrees and RNTuples."""
+"""Files of events, read from their beginning to their end: Parquet, Arrow, TTrees, RNTuples."""
 
 from __future__ import annotations
 
@@ -86,19 +86,23 @@ class EventFile(ABC):
         ]
 
 
-class ParquetFile(EventFile):
-    """A Parquet file: one tree without a name."""
+class TableFile(EventFile):
+    """A file with one tree without a name, as batches of Arrow.
 
+    Parameters
+    ----------
+    file : ByteFile
+    schema : pyarrow.Schema
+        The schema of the batches.
+    """
+
+    kind: str
     others: Mapping[str, str] = {}
 
-    def __init__(self, file: ByteFile) -> None:
-        import pyarrow.parquet
-
+    def __init__(self, file: ByteFile, schema: Any) -> None:
         super().__init__(file)
-        with reading(file):
-            self._parquet = pyarrow.parquet.ParquetFile(CachedReader(file))
-        self._schema = self._parquet.schema_arrow
-        names = self._schema.names
+        self._schema = schema
+        names = schema.names
         if names == [""]:
             # awkward writes arrays that are not records in this way.
             found = self._schema.field(0).type
@@ -112,10 +116,11 @@ class ParquetFile(EventFile):
             elif why := _refusal(self._schema.field(number), self._schema.metadata):
                 self._refused[name] = why
         # A transformer that finds none of the trees writes a file without columns.
-        self.kinds = {"": "Parquet"} if names else {}
+        self.kinds = {"": self.kind} if names else {}
 
-    def entries(self, tree: str) -> int:
-        return int(self._parquet.metadata.num_rows)
+    @abstractmethod
+    def batches(self, columns: Sequence[str]) -> Iterator[Any]:
+        """Yield batches with columns, in the order of entries."""
 
     def typenames(self, tree: str) -> Mapping[str, str]:
         # NumPy and awkward have no time zones, so the type's name is kept.
@@ -138,10 +143,9 @@ class ParquetFile(EventFile):
             yield ak.Array(ak.contents.RecordArray([], [], length=self.entries(tree)))
             return
         with reading(self.file):
-            batches = self._parquet.iter_batches(batch_size=_BATCH, columns=chosen)
             some: list[Any] = []
             size, last = 0, True
-            for batch in batches:
+            for batch in self.batches(chosen):
                 if some and size > nbytes:
                     yield _from_arrow(pyarrow.Table.from_batches(some), chosen)
                     some, size, last = [], 0, False
@@ -151,6 +155,64 @@ class ParquetFile(EventFile):
                 yield _from_arrow(pyarrow.Table.from_batches(some), chosen)
             elif last:
                 yield _from_arrow(pyarrow.Table.from_batches([], self._schema), chosen)
+
+
+class ParquetFile(TableFile):
+    """A Parquet file."""
+
+    kind = "Parquet"
+
+    def __init__(self, file: ByteFile) -> None:
+        import pyarrow.parquet
+
+        with reading(file):
+            self._parquet = pyarrow.parquet.ParquetFile(CachedReader(file))
+        super().__init__(file, self._parquet.schema_arrow)
+
+    def entries(self, tree: str) -> int:
+        return int(self._parquet.metadata.num_rows)
+
+    def batches(self, columns: Sequence[str]) -> Iterator[Any]:
+        yield from self._parquet.iter_batches(batch_size=_BATCH, columns=list(columns))
+
+
+class ArrowFile(TableFile):
+    """A file of Arrow's IPC format, as dosna's delivery service makes them."""
+
+    kind = "Arrow"
+
+    def __init__(self, file: ByteFile) -> None:
+        import pyarrow
+
+        with reading(file):
+            self._reader = pyarrow.ipc.open_file(CachedReader(file))
+        self._held: tuple[int, Any] = (-1, None)
+        super().__init__(file, self._reader.schema)
+
+    def entries(self, tree: str) -> int:
+        with reading(self.file):
+            return sum(self._batch(n).num_rows for n in range(self._reader.num_record_batches))
+
+    def _batch(self, number: int) -> Any:
+        """Read a batch. Files mostly have one, which is read once."""
+        if self._held[0] != number:
+            batch = self._reader.get_batch(number)
+            # Damaged offsets would lead outside of its memory.
+            batch.validate(full=True)
+            self._held = (number, batch)
+        return self._held[1]
+
+    def batches(self, columns: Sequence[str]) -> Iterator[Any]:
+        return map(self._batch, range(self._reader.num_record_batches))
+
+    def pieces(
+        self, tree: str, nbytes: int, columns: Sequence[str] | None = None
+    ) -> Iterator[ak.Array]:
+        for array in super().pieces(tree, 0, columns):
+            step = max(1, len(array) * nbytes // max(1, array.nbytes))
+            # Not slices of batches: awkward 2.14 reads their missing values from the beginning.
+            for start in range(0, max(1, len(array)), step):
+                yield array[start : start + step] if step < len(array) else array
 
 
 def _from_arrow(table: Any, columns: Sequence[str]) -> ak.Array:
@@ -280,14 +342,20 @@ def open_events(file: ByteFile, kind: str) -> EventFile:
     Parameters
     ----------
     file : ByteFile
-    kind : {'parquet', 'root'}
+    kind : str
+        The format of the result: ``parquet``, ``arrow``, ``hdf5``; others are of ROOT.
 
     Raises
     ------
     SourceError
         If the file is damaged, or of another kind.
     """
-    return ParquetFile(file) if kind == "parquet" else RootFile(file)
+    if kind == "hdf5":
+        from dosna.sources.servicex.hdf5events import Hdf5File
+
+        return Hdf5File(file)
+    kinds = {"parquet": ParquetFile, "arrow": ArrowFile}
+    return kinds.get(kind, RootFile)(file)
 
 
 @contextmanager

@@ -21,7 +21,7 @@ from dosna.io.s3.options import S3Options
 from dosna.io.s3file import S3File
 from dosna.sources.servicex.eventfiles import open_events
 from dosna.sources.servicex.growing import FoundTree, GrowingTrees, WiderError
-from dosna.sources.servicex.requests import ENDED, Requests, ResultFile
+from dosna.sources.servicex.requests import ENDED, Requests, RequestStatus, ResultFile
 
 if TYPE_CHECKING:
     from dosna.array.connection import EngineConnection
@@ -55,7 +55,7 @@ class Following:
     requests : Requests
         The client of the server.
     request_id : str
-    status : TransformStatus
+    status : RequestStatus
         The last known status.
     trees : GrowingTrees
         The trees that get the entries.
@@ -74,7 +74,7 @@ class Following:
     source: Polled
     requests: Requests
     request_id: str
-    status: Any
+    status: RequestStatus
     trees: GrowingTrees
     name: str | None
     skips: bool
@@ -94,12 +94,12 @@ class Following:
 
     def run(self, con: EngineConnection, progress: Progress) -> IngestReport:
         """Ingest all files as they arrive, and return the report."""
-        while self.status.status.value in _LOOKING_UP:
+        while self.status.state in _LOOKING_UP:
             self._wait()
         total = self.status.files
         with con.runner.reporting(progress, total, "ingest", "file") as tell:
             while True:
-                ended = self.status.status.value in ENDED
+                ended = self.status.state in ENDED
                 for new in self._new(ended):
                     self._take(new, lambda: tell and tell(min(total, len(self.done))))
                 self.trees.flush()
@@ -157,14 +157,14 @@ class Following:
             if not status.minio_endpoint:
                 raise SourceError(
                     f"the results of {self.request_id} at {self.requests.url} cannot be read: "
-                    f"their destination is {status.result_destination.value!r}. Submit the "
+                    f"their destination is {status.result_destination!r}. Submit the "
                     "request with 'object-store'"
                 )
             scheme = "https" if status.minio_secured else "http"
             self._options = S3Options(
                 f"{scheme}://{status.minio_endpoint}",
                 timeout=self.source.timeout,
-                keys=(status.minio_access_key, status.minio_secret_key),
+                keys=(status.minio_access_key or "", status.minio_secret_key or ""),
             )
             self._s3 = open_client(self._options, self.source.location)
             self.stack.callback(self._s3.close)
@@ -229,8 +229,7 @@ class Following:
                 f"{stored.location} has {stored.size} bytes, and ServiceX says that it has "
                 f"{file.nbytes}: it is damaged"
             )
-        form = "parquet" if self.status.result_format.value == "parquet" else "root"
-        events = open_events(stored, form)
+        events = open_events(stored, self.status.result_format)
         opened = _Opened(list(events.others.items()), [])
         room = self.batch
         for name, kind in events.kinds.items():
@@ -296,7 +295,7 @@ class Following:
     def _check(self) -> None:
         """Raise if the request failed, or if any result is missing."""
         status, where = self.status, f"{self.source.location} at {self.requests.url}"
-        state, log = status.status.value, f" (its log: {status.log_url})" if status.log_url else ""
+        state, log = status.state, f" (its log: {status.log_url})" if status.log_url else ""
         lost = status.files_completed - len(self.done - self.failed.keys())
         if self.source.query is not None and (state != "Complete" or lost > 0):
             self.source.query.cache.delete_record_by_request_id(self.request_id)

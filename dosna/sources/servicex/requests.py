@@ -24,7 +24,7 @@ from dosna.errors import (
 )
 from dosna.io.failure import Failure
 
-__all__ = ["ENDED", "Requests", "ResultFile", "adapter_for"]
+__all__ = ["ENDED", "RequestStatus", "Requests", "ResultFile", "adapter_for"]
 
 T = TypeVar("T")
 
@@ -53,6 +53,68 @@ class ResultFile:
     source: str
     key: str
     nbytes: int | None
+
+
+@dataclass(frozen=True)
+class RequestStatus:
+    """How a request stands.
+
+    Parameters
+    ----------
+    state : str
+        What ServiceX calls its status, such as ``Running``.
+    files, files_completed, files_failed : int
+        The numbers of files.
+    result_format : str
+        The format. dosna's own service has more of them than the client of ServiceX knows.
+    result_destination : str
+        Where the results are.
+    title : str or None
+        The title.
+    did, selection : str
+        What was asked for.
+    log_url : str or None
+        Where the log is.
+    minio_endpoint, minio_access_key, minio_secret_key : str or None
+        The host and port of the server of the results, and its keys.
+    minio_secured : bool
+        Whether it speaks TLS.
+    """
+
+    state: str
+    files: int
+    files_completed: int
+    files_failed: int
+    result_format: str
+    result_destination: str
+    title: str | None
+    did: str
+    selection: str
+    log_url: str | None = None
+    minio_endpoint: str | None = None
+    minio_access_key: str | None = None
+    minio_secret_key: str | None = None
+    minio_secured: bool = False
+
+    @classmethod
+    def of(cls, given: Mapping[str, Any]) -> RequestStatus:
+        """Return what an answer of the server says."""
+        return cls(
+            state=str(given["status"]),
+            files=int(given["files"]),
+            files_completed=int(given["files-completed"]),
+            files_failed=int(given["files-failed"]),
+            result_format=str(given["result-format"]),
+            result_destination=str(given["result-destination"]),
+            title=given.get("title"),
+            did=str(given["did"]),
+            selection=str(given["selection"]),
+            log_url=given.get("log-url"),
+            minio_endpoint=given.get("minio-endpoint"),
+            minio_access_key=given.get("minio-access-key"),
+            minio_secret_key=given.get("minio-secret-key"),
+            minio_secured=bool(given.get("minio-secured")),
+        )
 
 
 def adapter_for(endpoint: str | None, config_path: str | None) -> ServiceXAdapter:
@@ -103,14 +165,15 @@ class Requests:
         self.adapter = adapter
         self.timeout = timeout
         self._newest: dict[str, datetime] = {}
+        self._sources: dict[str, dict[str, str]] = {}
 
     @property
     def url(self) -> str:
         """URL of the server."""
         return str(self.adapter.url)
 
-    def status(self, request_id: str) -> Any:
-        """Return the status of a request, as the client's `TransformStatus`.
+    def status(self, request_id: str) -> RequestStatus:
+        """Return the status of a request.
 
         Raises
         ------
@@ -119,9 +182,11 @@ class Requests:
         dosna.errors.ConnectionError
             If the server does not answer in time, or refuses the token.
         """
-        return self._ask(
-            lambda: self.adapter.get_transform_status(request_id), f"request {request_id}"
-        )
+        # The client's own get_transform_status refuses formats that it does not know.
+        return self._ask(lambda: self._status(request_id), f"request {request_id}")
+
+    async def _status(self, request_id: str) -> RequestStatus:
+        return RequestStatus.of(await self._get(f"transformation/{request_id}"))
 
     def results(self, request_id: str, every: bool = False) -> list[ResultFile] | None:
         """Return the files that are done since the last call. Some of them may be repeated.
@@ -142,29 +207,45 @@ class Requests:
         for row in rows:
             done = row["transform_status"] == "success"
             key = row["s3-object-name"] if done else ""
-            found.append(ResultFile(row.get("file-path") or key, key, row.get("total-bytes")))
+            source = self._source(request_id, row.get("file-path") or key, key or row.get("id"))
+            found.append(ResultFile(source, key, row.get("total-bytes")))
         return found
+
+    def _source(self, request_id: str, path: str, own: Any) -> str:
+        """Return a name for the source of a result. A list of files may have a file twice."""
+        known = self._sources.setdefault(request_id, {})
+        return path if known.setdefault(path, str(own)) == str(own) else f"{path} ({own})"
 
     async def _rows(self, request_id: str, since: Mapping[str, str]) -> list[dict[str, Any]]:
         # The client's own get_transformation_results leaves out the files that failed.
-        headers = await self.adapter._get_authorization()
-        url = f"{self.url}/servicex/transformation/{request_id}/results"
+        found = await self._get(f"transformation/{request_id}/results", since)
+        rows: list[dict[str, Any]] = found["results"]
+        return rows
+
+    async def _get(self, path: str, query: Mapping[str, str] | None = None) -> Any:
+        """Return the JSON at a path of the server, which is asked until the time limit."""
+        headers, renewed = await self.adapter._get_authorization(), False
+        url = f"{self.url}/servicex/{path}"
         async with httpx.AsyncClient(timeout=self.timeout) as http:
             while True:
                 try:
-                    answer = await http.get(url, headers=headers, params=since)
+                    answer = await http.get(url, headers=headers, params=query)
                 except httpx.TransportError:
                     # Retry until the time limit.
                     await asyncio.sleep(_RETRY_SECONDS)
                     continue
+                if answer.status_code == 401 and not renewed:
+                    headers, renewed = await self.adapter._get_authorization(True), True
+                    continue
                 if answer.status_code in (401, 403):
                     raise AuthorizationError(answer.status_code)
+                if answer.status_code == 404:
+                    raise ValueError(f"{url} not found")
                 if answer.status_code in Failure.transient_statuses:
                     await asyncio.sleep(_RETRY_SECONDS)
                     continue
                 answer.raise_for_status()
-                rows: list[dict[str, Any]] = answer.json()["results"]
-                return rows
+                return answer.json()
 
     def submit(self, query: Any) -> str:
         """Submit a query of the client, unless its cache knows an equal request. Return the id.

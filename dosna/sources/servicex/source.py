@@ -10,7 +10,7 @@ from dosna.sources.base import Stream
 from dosna.sources.kinds import Claims, SourceKind
 from dosna.sources.servicex.following import Following
 from dosna.sources.servicex.growing import GrowingTrees
-from dosna.sources.servicex.requests import Requests, adapter_for
+from dosna.sources.servicex.requests import Requests, RequestStatus, adapter_for
 
 if TYPE_CHECKING:
     from dosna.array.connection import EngineConnection
@@ -101,7 +101,7 @@ class ServiceXSource(Stream):
             return Requests(self.query.servicex, self.timeout)
         return Requests(adapter_for(self.endpoint, self.config_path), self.timeout)
 
-    def submitted(self, requests: Requests) -> tuple[str, Any]:
+    def submitted(self, requests: Requests) -> tuple[str, RequestStatus]:
         """Return the id and the status of the request. A new query is submitted first."""
         if self.query is None:
             request_id = self.location.removeprefix(_SCHEME)
@@ -135,7 +135,7 @@ class ServiceXSource(Stream):
                 "title": status.title,
                 "did": status.did,
                 "selection": status.selection,
-                "result_format": status.result_format.value,
+                "result_format": status.result_format,
             },
             request.select,
             request.skips,

@@ -334,3 +334,57 @@ def test_a_branch_that_cannot_be_interpreted_costs_itself(con, tmp_path, monkeyp
     trees = take(con, [path], skips=True, kind="root")
     assert list(trees.skipped) == ["bad"]
     assert read_columns(con, "t").to_list() == [{"good": i} for i in range(5)]
+
+
+# -- files of dosna's own delivery service -------------------------------------------------------
+
+EVENTS = A(
+    {
+        "run": np.arange(30_000),
+        "pt": ak.unflatten(np.arange(60_000.0), np.arange(30_000) % 5),
+        "name": A(["a", "bc", ""] * 10_000),
+        "maybe": A([1, None, 3] * 10_000),
+    }
+)
+
+
+@pytest.mark.parametrize("batch", [1 << 16, BATCH])
+@pytest.mark.parametrize("kind", ["arrow", "hdf5"])
+def test_own_formats_are_read_in_pieces(con, tmp_path, kind, batch):
+    if kind == "hdf5":
+        require("h5py")
+    from dosna.delivery.transform.writing import Part, write
+
+    path = str(tmp_path / "result")
+    halves = EVENTS[:10_000], EVENTS[10_000:]
+    write(path, kind, [Part("a/tree", lambda: iter(halves), lambda: EVENTS[:0])])
+    events = open_events(LocalFile(path), kind)
+    (name,) = events.kinds
+    assert events.entries(name) == len(EVENTS)
+    pieces = list(events.pieces(name, batch))
+    assert len(pieces) > 3 or batch == BATCH
+    assert ak.concatenate(pieces).to_list() == EVENTS.to_list()
+    take(con, [path], ["pt"], kind=kind, batch=batch)
+    assert ak.array_equal(read_columns(con, "t").pt, EVENTS.pt)
+
+
+@pytest.mark.parametrize("kind", ["arrow", "hdf5"])
+def test_own_formats_that_are_damaged(tmp_path, kind):
+    if kind == "hdf5":
+        require("h5py")
+    from dosna.delivery.transform.writing import Part, write
+
+    path = tmp_path / "result"
+    write(str(path), kind, [Part("t", lambda: iter([EVENTS]), lambda: EVENTS[:0])])
+    whole = path.read_bytes()
+    path.write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(SourceError, match="result"):
+        open_events(LocalFile(str(path)), kind)
+    # Offsets that lead outside.
+    offsets = ak.to_layout(EVENTS.pt).offsets.data.astype("i8")
+    start = whole.index(offsets[:200].tobytes())
+    path.write_bytes(whole[: start + 400] + b"\xff\xff\xff\x7e" + whole[start + 404 :])
+    events = open_events(LocalFile(str(path)), kind)
+    (name,) = events.kinds
+    with pytest.raises(SourceError, match="result"):
+        list(events.pieces(name, BATCH))
