@@ -8,7 +8,7 @@ import shutil
 import threading
 import time
 from concurrent.futures import Future
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from typing import Any, Self
 
 from dosna.delivery.objects import open_place
@@ -31,6 +31,7 @@ logger = logging.getLogger("dosna.delivery")
 
 _SWEEP = 600.0
 _TRIES = 3
+_DROP_SECONDS = 60.0
 
 
 class Service:
@@ -108,7 +109,9 @@ class Service:
                 self._submissions.prepare(row)
             else:
                 # Its client was told that the submission failed.
-                self.state.requests.delete(row.id)
+                self.delete(row.id)
+        for row in self.state.requests.broken_off():
+            self.dispatcher.collectors.drop(row)
 
     def _sweep_often(self) -> None:
         while True:
@@ -154,7 +157,8 @@ class Service:
 
     def answer(self, row: Row, refused: Refused | None) -> None:
         """Forget a request that was refused; carry out another one also after a restart."""
-        change = self.state.requests.answer if refused is None else self.state.requests.delete
+        forget = self.delete if row.destination else self.state.requests.delete
+        change = self.state.requests.answer if refused is None else forget
         self._repeated(change, row.id)
 
     def cancel(self, id: str) -> None:
@@ -167,6 +171,10 @@ class Service:
         row = self.state.requests.get(id)
         if row is not None and row.status not in ENDED:
             self.cancel(id)
+        if row is not None and row.destination and row.status != "Complete":
+            # As long as the row says where it is.
+            with suppress(TimeoutError):
+                self.dispatcher.collectors.drop(row).exception(_DROP_SECONDS)
         self.state.requests.delete(id)
         self.dispatcher.drop(id)
 

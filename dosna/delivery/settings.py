@@ -11,6 +11,7 @@ from typing import Any
 
 from dosna.core.sizes import parse_size
 from dosna.core.url import without_password
+from dosna.delivery.destinations import place_of
 from dosna.errors import ConfigurationError
 
 __all__ = ["DAY", "Settings"]
@@ -30,6 +31,8 @@ class Settings:
         or ``s3://bucket/data/``. Nothing else is read.
     state : str
         The folder of the service's own files. One service at a time uses it.
+    destinations : sequence of str
+        The connections that results may be written into, as ``BACKEND:PLACE?OPTIONS``.
     database : str, optional
         The URL of the database; SQLite in the folder `state` by default.
     objects : str, optional
@@ -93,6 +96,7 @@ class Settings:
 
     roots: tuple[str, ...]
     state: str
+    destinations: tuple[str, ...] = ()
     database: str | None = field(default=None, repr=False)
     objects: str | None = None
     objects_endpoint: str | None = None
@@ -124,6 +128,9 @@ class Settings:
         given = (self.roots,) if isinstance(self.roots, str) else self.roots
         roots = tuple(_root(os.fspath(root)) for root in given)
         object.__setattr__(self, "roots", roots)
+        named = self.destinations
+        places = tuple(map(place_of, (named,) if isinstance(named, str) else named))
+        object.__setattr__(self, "destinations", places)
         object.__setattr__(self, "state", os.path.realpath(os.fspath(self.state)))
         for name in ("bytes_limit", "file_memory", "file_disk"):
             try:

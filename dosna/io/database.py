@@ -114,6 +114,22 @@ class Database:
             connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_LOCK)))
         metadata.create_all(connection)
 
+    def add_columns(self, connection: sa.Connection, metadata: sa.MetaData) -> None:
+        """Add the columns that tables of an earlier release do not have. They have no values."""
+        inspector = sa.inspect(connection)
+        for table in metadata.sorted_tables:
+            known = {column["name"] for column in inspector.get_columns(table.name)}
+            for column in table.columns:
+                if column.name not in known:
+                    quoted = self._engine.dialect.identifier_preparer.quote
+                    kind = column.type.compile(self._engine.dialect)
+                    connection.execute(
+                        sa.text(
+                            f"ALTER TABLE {quoted(table.name)} ADD COLUMN "
+                            f"{quoted(column.name)} {kind}"
+                        )
+                    )
+
     def insert_new(self, table: sa.Table, key: str) -> Any:
         """Return an INSERT that leaves out rows whose key exists."""
         insert = sqlite.insert if self._sqlite else postgresql.insert

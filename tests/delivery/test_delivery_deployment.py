@@ -64,7 +64,8 @@ def test_the_settings_of_the_example_are_all_that_there_are() -> None:
         name, _, value = line.removeprefix("# ").partition(" = ")
         default = getattr(fields.get(name), "default", None)
         if line.startswith("# ") and default is not None:
-            assert tomllib.loads(f"x = {value}")["x"] == default, name
+            found = tomllib.loads(f"x = {value}")["x"]
+            assert (tuple(found) if isinstance(found, list) else found) == default, name
 
 
 def test_the_command_changes_users(tmp_path: Path) -> None:

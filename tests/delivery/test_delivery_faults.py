@@ -18,6 +18,8 @@ from typing import Any
 import pytest
 from support import HANG, require, wait_until
 
+import dosna as dn
+from dosna.columns import find_trees, get_tree, read_columns
 from dosna.testing.timing import patience
 
 require("fastapi")
@@ -180,6 +182,41 @@ def test_kills_lose_and_double_nothing(many: Any, tmp_path: Path, count: int, ki
         while (tmp_path / "state" / "objects" / other).exists():
             assert time.monotonic() < end
             time.sleep(0.05)
+
+
+@pytest.mark.parametrize(
+    ("count", "kills"),
+    [(12, 4), pytest.param(200, 50, marks=[pytest.mark.fault, pytest.mark.timeout(1800)])],
+)
+def test_kills_lose_and_double_nothing_in_a_tree(
+    many: Any, tmp_path: Path, count: int, kills: int
+) -> None:
+    files, place = many(count), tmp_path / "columns"
+    place.mkdir()
+    options = ["--destination", f"file:{place}"]
+    with running(tmp_path / "data", tmp_path / "state", *options) as victim:
+        goal = {"result-destination": f"dosna:file:{place}//a/tree"}
+        id = submit(victim, files, **goal)
+        harm(victim, kills, random.Random(count))
+        check(victim, id, files, None)
+        other = submit(victim, files, **{"result-destination": f"dosna:file:{place}//b"})
+        victim.get(f"{URL}/{other}/cancel")
+        victim.kill()
+        victim.start()
+
+        def is_gone() -> bool:
+            with dn.Connection(str(place), backend="file", engine="cpu", mode="r") as con:
+                return list(find_trees(con)) == ["a/tree"]
+
+        wait_until(is_gone)
+        wait_until(lambda: not (tmp_path / "state" / "objects" / id).exists())
+    with dn.Connection(str(place), backend="file", engine="cpu", mode="r") as con:
+        tree = get_tree(con, "a/tree")
+        good = files[:2] + files[3:]
+        assert sorted(file.url.rpartition("#")[0] for file in tree.files) == good
+        runs = read_columns(con, "a/tree", ["run"]).run
+        assert runs.tolist() == list(range(90)) * len(good)
+        assert not any(con[name].incomplete for name in con)
 
 
 @pytest.mark.parametrize(

@@ -81,6 +81,13 @@ def add(commands: Any) -> None:
         metavar="PLACE",
         help="folder, or beginning of URLs, that is served; may be repeated",
     )
+    command.add_argument(
+        "--destination",
+        dest="destinations",
+        action="append",
+        metavar="URL",
+        help="connection that results may be written into, as file:/data/columns; may be repeated",
+    )
     for item in dataclasses.fields(Settings):
         if item.name in _HELP:
             command.add_argument(
@@ -107,8 +114,8 @@ def delivery(arguments: argparse.Namespace, console: Console) -> int:
     """Serve until Ctrl-C, or change the users."""
     names = [item.name for item in dataclasses.fields(Settings)]
     given = {name: getattr(arguments, name, None) for name in names}
-    if given["roots"]:
-        given["roots"] = tuple(given["roots"])
+    for name in ("roots", "destinations"):
+        given[name] = tuple(given[name] or ()) or None
     settings = Settings.read(arguments.config, **given)
     if arguments.add_user or arguments.remove_user:
         return _change_users(settings, arguments)

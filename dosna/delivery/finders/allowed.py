@@ -7,13 +7,13 @@ import re
 from urllib.parse import unquote, urlsplit
 
 from dosna.core.url import Url
+from dosna.delivery.destinations import LOCAL_BACKENDS
 from dosna.delivery.settings import Settings
 from dosna.errors import ConfigurationError, SourceError, SourceNotFoundError
 
 __all__ = ["check_source", "in_folders"]
 
 _SCHEME = re.compile(r"([a-z][a-z0-9+.-]*):(?=/|[^\\/]+:)")
-_LOCAL_BACKENDS = ("hdf5", "file", "zarr")
 
 
 def check_source(source: str, settings: Settings) -> str:
@@ -100,8 +100,8 @@ def _tree(source: str, settings: Settings) -> str:
         raise SourceError(
             f"{source} has options, which only the service may give: leave out what follows '?'"
         )
-    place, _, rest = url.path.partition("//") if url.backend in _LOCAL_BACKENDS else ("", "", "")
-    if url.backend in _LOCAL_BACKENDS:
+    place, _, rest = url.path.partition("//") if url.backend in LOCAL_BACKENDS else ("", "", "")
+    if url.backend in LOCAL_BACKENDS:
         found = in_folders(place, settings, "folder")
         return f"dosna://{url.backend}:{found}" + (f"//{rest}" if rest else "")
     full = f"{url.backend}:{url.path}"

@@ -7,6 +7,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from dosna.delivery.destinations import OBJECT_STORE
 from dosna.delivery.state.requests import Row
 from dosna.delivery.state.tables import ENDED, SUCCESS
 
@@ -26,7 +27,7 @@ class Submission(BaseModel):
     file_list: list[str] | None = Field(None, alias="file-list")
     selection: str = Field(max_length=4 << 20)
     codegen: str
-    result_destination: str = Field("object-store", alias="result-destination")
+    result_destination: str = Field(OBJECT_STORE, alias="result-destination", max_length=4096)
     result_format: str = Field("parquet", alias="result-format")
 
 
@@ -59,7 +60,7 @@ def status_of(row: Row, version: str, base: str, host: str, secured: bool) -> di
         "tree-name": None,
         "image": f"dosna/{row.codegen}",
         "workers": None,
-        "result-destination": "object-store",
+        "result-destination": row.destination or OBJECT_STORE,
         "result-format": row.format,
         "generated-code-cm": "",
         "status": row.status,
@@ -72,23 +73,23 @@ def status_of(row: Row, version: str, base: str, host: str, secured: bool) -> di
         "files-remaining": row.files - row.completed - row.failed,
         "submit-time": _iso(row.submitted),
         "finish-time": _iso(row.finished) if row.finished and row.status in ENDED else "None",
-        "minio-endpoint": host,
+        "minio-endpoint": None if row.destination else host,
         "minio-secured": secured,
-        "minio-access-key": row.access_key,
-        "minio-secret-key": row.secret_key,
+        "minio-access-key": None if row.destination else row.access_key,
+        "minio-secret-key": None if row.destination else row.secret_key,
         "log-url": f"{base}/requests/{row.id}",
     }
 
 
-def result_of(row: Row) -> dict[str, Any]:
-    """Return what came of a file."""
+def result_of(row: Row, is_file: bool = True) -> dict[str, Any]:
+    """Return what came of a file. `is_file`: whether the result is one that clients fetch."""
     good = row.status == SUCCESS
     return {
         "id": row.number,
         "request-id": row.request,
         "file-id": row.number,
         "file-path": row.path,
-        "s3-object-name": row.object,
+        "s3-object-name": row.object if is_file else None,
         "transform_status": "success" if good else "failure",
         "transform_time": row.seconds,
         "total-events": row.entries,

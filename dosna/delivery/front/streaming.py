@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
-import tempfile
 from collections.abc import AsyncIterator, Iterator
 
 from fastapi import APIRouter, Request
@@ -18,11 +16,10 @@ from starlette.exceptions import HTTPException
 from starlette.responses import StreamingResponse
 
 from dosna.delivery.front.context import Front, FrontOf, User
-from dosna.delivery.running.jobs import scratch_folder
+from dosna.delivery.running.streams import stream_of
 from dosna.delivery.state.requests import Row
 from dosna.delivery.state.tables import ENDED, SUCCESS
-from dosna.delivery.transform import Limits
-from dosna.delivery.transform.streaming import END, STREAMED, messages, to_stream
+from dosna.delivery.transform.streaming import END, STREAMED, messages
 from dosna.errors import DosnaError
 
 __all__ = ["router"]
@@ -53,6 +50,8 @@ async def stream(
             f"the request has results in {row.format}, of which there is no stream: ask for one "
             f"of {', '.join(STREAMED)}",
         )
+    if row.destination:
+        raise HTTPException(400, f"the results go to {row.destination}: read them there")
     streams = _streams_of(request)
     if streams.locked():
         raise HTTPException(429, f"{_AT_A_TIME} streams are being read: try again later")
@@ -105,17 +104,6 @@ def _broken(row: Row, why: str) -> DosnaError:
 
 def _of_file(one: Row, row: Row, front: Front) -> Iterator[tuple[bool, bytes]]:
     """Yield the messages of a result."""
-    settings, place = front.service.settings, front.service.place
-    limits = Limits(settings.file_seconds, settings.file_memory, settings.file_disk)
-    scratch = scratch_folder(settings)
-    os.makedirs(scratch, mode=0o700, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=scratch, prefix="stream-") as folder:
-        path = place.path(row.id, one.object)
-        if path is None:
-            path = os.path.join(folder, "object")
-            with open(path, "wb") as copy:
-                for piece in place.read(row.id, one.object, 0, one.nbytes):
-                    copy.write(piece)
-        work = os.path.join(folder, "work")
-        os.mkdir(work)
-        yield from messages(to_stream(path, row.format, work, limits, settings.unconfined))
+    service = front.service
+    with stream_of(row, one.object, one.nbytes, service.place, service.settings) as path:
+        yield from messages(path)

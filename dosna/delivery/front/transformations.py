@@ -13,13 +13,14 @@ from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse
 
 import dosna
-from dosna.delivery.front.context import FrontOf, User, is_foreign
+from dosna.delivery.destinations import check_destination
+from dosna.delivery.front.context import Front, FrontOf, User, is_foreign
 from dosna.delivery.front.models import Submission, result_of, status_of
 from dosna.delivery.running.submitting import Refused
-from dosna.delivery.service import Service
 from dosna.delivery.state.requests import Submitted
 from dosna.delivery.state.texts import is_text
 from dosna.delivery.transform import FORMATS
+from dosna.delivery.transform.streaming import STREAMED
 
 __all__ = ["router"]
 
@@ -34,11 +35,12 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 async def submit(body: Submission, front: FrontOf, user: User) -> dict[str, str]:
     """Submit a request. Its first file is transformed before the answer, if time permits."""
     service = front.service
-    await run_in_threadpool(_check, body, service)
+    destination = await run_in_threadpool(_check, body, front, user)
     given = None if body.file_list is None else json.dumps(body.file_list)
     did = body.did or "File List Provided in Request"
     what = Submitted(
-        user, body.title, did, given, body.selection, body.codegen, body.result_format
+        *(user, body.title, did, given, body.selection, body.codegen, body.result_format),
+        destination,
     )
     row = await run_in_threadpool(service.accept, what)
     if isinstance(row, Refused):
@@ -57,8 +59,9 @@ async def submit(body: Submission, front: FrontOf, user: User) -> dict[str, str]
     return {"request_id": row.id}
 
 
-def _check(body: Submission, service: Service) -> None:
-    """Raise an HTTPException for what cannot be asked for."""
+def _check(body: Submission, front: Front, user: str) -> str | None:
+    """Raise an HTTPException for what cannot be asked for; return the destination of results."""
+    service = front.service
     if (body.did is None) == (body.file_list is None):
         raise HTTPException(400, "a request has either a 'did' or a 'file-list'")
     if body.file_list is not None and not body.file_list:
@@ -74,26 +77,33 @@ def _check(body: Submission, service: Service) -> None:
         raise HTTPException(
             400, f"there is no result format {body.result_format!r}: use {', '.join(FORMATS)}"
         )
-    if body.result_destination != "object-store":
+    destination = check_destination(
+        body.result_destination, None if front.tokens is None else user, service.settings
+    )
+    if destination is not None and body.result_format not in STREAMED:
         raise HTTPException(
-            400, f"results go to 'object-store' only, not to {body.result_destination!r}"
+            400,
+            f"results in {body.result_format} cannot go to a connection: use one of "
+            f"{', '.join(STREAMED)}",
         )
     limit = service.settings.files_limit
     if body.file_list is not None and len(body.file_list) > limit:
         raise HTTPException(
             400, f"the request has {len(body.file_list)} files, and the limit is {limit}"
         )
+    return destination
 
 
 @router.get("")
 def list_all(request: Request, front: FrontOf, user: User, every: bool = False) -> dict[str, Any]:
     """Return the requests of the user.
 
-    Those whose format ServiceX's client does not know are among them with `every`: it would
-    refuse the whole list.
+    Those whose format or destination ServiceX's client does not know are among them with `every`:
+    it would refuse the whole list.
     """
     rows = front.service.state.requests.of(user)
-    shown = [row for row in rows if every or row.format in _KNOWN_TO_CLIENTS]
+    known = [row for row in rows if row.format in _KNOWN_TO_CLIENTS and not row.destination]
+    shown = rows if every else known
     return {"requests": [_status(row, request, front) for row in shown]}
 
 
@@ -122,9 +132,10 @@ def results(
     status: str | None = Query(None, pattern="^(success|failure)$"),
 ) -> JSONResponse:
     """Return what came of files, from a time on."""
-    front.request_of(id, user)
+    request = front.request_of(id, user)
     rows = front.service.state.files.results(id, _microseconds(later_than), status)
-    return JSONResponse({"results": [result_of(row) for row in rows]})
+    is_file = request.destination is None
+    return JSONResponse({"results": [result_of(row, is_file) for row in rows]})
 
 
 @router.get("/{id}/cancel")

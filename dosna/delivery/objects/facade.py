@@ -70,7 +70,11 @@ class Facade:
             # The keys of a request that is not there open nothing, and do not say so.
             row = self._state.requests.get(bucket)
             if row is None or row.access_key != access_key_of(asked):
-                raise SignatureError("AccessDenied", "the key does not open this bucket")
+                raise SignatureError(
+                    "AccessDenied",
+                    "the key does not open this bucket: if its request has expired or was "
+                    "deleted, submit it again, with ignore_local_cache=True",
+                )
             check(asked, row.secret_key)
             return self._list(asked, bucket) if not key else self._object(request, bucket, key)
         except SignatureError as error:

@@ -15,6 +15,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from dosna.delivery.running.collecting import Collectors
 from dosna.delivery.running.jobs import failure, is_passing, job_of
 from dosna.delivery.running.workers import Workers
 from dosna.delivery.settings import Settings
@@ -35,6 +36,7 @@ _AHEAD = 2
 """Files given to the workers, for each of their slots."""
 _IDLE = 5.0
 _MOST_PAUSE = 30.0
+_BROKEN_OFF = ("Canceled", "Fatal")
 
 
 @dataclass(order=True)
@@ -72,11 +74,17 @@ class Dispatcher:
         The workers.
     settings : Settings
         The settings of the service.
+
+    Attributes
+    ----------
+    collectors : Collectors
+        What takes results that go into connections.
     """
 
     def __init__(
         self, state: State, place: ObjectPlace, workers: Workers, settings: Settings
     ) -> None:
+        self.collectors = Collectors(state, place, settings)
         self._state, self._place = state, place
         self._workers, self._settings = workers, settings
         self._changed = threading.Condition()
@@ -98,6 +106,7 @@ class Dispatcher:
             self._stopped = True
             self._changed.notify_all()
         self._thread.join(10)
+        self.collectors.close()
 
     def add(self, row: Row) -> None:
         """Carry out what is still to do of a request."""
@@ -116,6 +125,9 @@ class Dispatcher:
             heapq.heapify(self._again)
         self._workers.drop(request)
         self._clear(request)
+        row = self._state.requests.get(request)
+        if row is not None and row.destination and row.status in _BROKEN_OFF:
+            self.collectors.drop(row)
 
     @property
     def busy(self) -> int:
@@ -174,6 +186,7 @@ class Dispatcher:
                     continue
                 if not cursor.page:
                     self._turns.remove(cursor)
+                    self._complete(cursor)
                     continue
                 row = cursor.page.popleft()
                 cursor.after = row.number
@@ -191,7 +204,31 @@ class Dispatcher:
         tried.began = time.monotonic()
         job = job_of(cursor.row, tried.number, tried.path, self._settings)
         future = self._workers.submit(job)
+        if cursor.row.destination:
+            future = self._collected(cursor.row, tried, future)
         future.add_done_callback(lambda done: self._ended(tried, done))
+
+    def _collected(self, row: Row, tried: _Try, future: Future[Outcome]) -> Future[Outcome]:
+        """Return a future that is done when a result is where it goes to."""
+        made: Future[Outcome] = Future()
+
+        def pass_on(done: Future[Outcome]) -> None:
+            if done.cancelled():
+                made.cancel()
+            elif (error := done.exception()) is not None:
+                made.set_exception(error)
+            else:
+                made.set_result(done.result())
+
+        def collect(done: Future[Outcome]) -> None:
+            if done.cancelled() or done.exception() is not None:
+                pass_on(done)
+            else:
+                taken = self.collectors.take(row, tried.number, tried.path, done.result())
+                taken.add_done_callback(pass_on)
+
+        future.add_done_callback(collect)
+        return made
 
     def _ended(self, tried: _Try, future: Future[Outcome]) -> None:
         with self._changed:
@@ -251,18 +288,45 @@ class Dispatcher:
             gone = request not in self._known
             if not self._busy[request]:
                 del self._busy[request]
-                cursor = self._known.get(request)
-                waits = any(t.request == request for t in self._again)
-                if cursor is not None and cursor.ended and not cursor.page and not waits:
-                    del self._known[request]
+                if (cursor := self._known.get(request)) is not None:
+                    self._complete(cursor)
         if gone:
             # It may have been put after the others were deleted.
             self._clear(request)
 
+    def _complete(self, cursor: _Cursor) -> None:
+        """Forget a request, if nothing is to do for it any more. The lock is held."""
+        request = cursor.row.id
+        waits = any(t.request == request for t in self._again)
+        if cursor.ended and not cursor.page and not waits and request not in self._busy:
+            self._known.pop(request, None)
+            if cursor.row.destination:
+                self.collectors.finish(cursor.row).add_done_callback(
+                    lambda done: self._finished(cursor.row, done)
+                )
+
+    def _finished(self, row: Row, done: Future[Outcome]) -> None:
+        """End a request whose results are all in the connection that they go to."""
+        error = done.exception()
+        try:
+            if error is None:
+                self._state.requests.end(row.id, "Complete")
+                self._place.delete(row.id)
+            elif not is_passing(error):
+                self._state.requests.end(row.id, "Fatal", str(error))
+                self.drop(row.id)
+        except StorageError as failed:
+            error = failed
+        if error is not None and is_passing(error):
+            logger.warning("request %s is completed later: %s", row.id, error)
+            later = threading.Timer(_IDLE, self.add, [row])
+            later.daemon = True
+            later.start()
+
     def _clear(self, request: str) -> None:
         """Delete the results of a request that is gone or was cancelled."""
         row = self._state.requests.get(request)
-        if row is None or row.status in ("Canceled", "Fatal"):
+        if row is None or row.status in _BROKEN_OFF:
             try:
                 self._place.delete(request)
             except StorageError as error:

@@ -141,6 +141,9 @@ class Submissions:
         outcome: Outcome | Refused | None = self._first(row, first[0].path) if first else None
         if isinstance(outcome, Refused):
             return outcome
+        if outcome is not None and row.destination:
+            path = first[0].path
+            outcome = self._dispatcher.collectors.take(row, 0, path, outcome, count).result()
         if self._state.requests.begin(row.id, dataset, limit) is None:
             return Refused("the request was cancelled", "Canceled")
         if outcome is not None:

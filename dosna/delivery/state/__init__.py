@@ -43,9 +43,10 @@ class State:
         self.files = Files(self.database, self.requests)
 
     def prepare(self) -> None:
-        """Create the tables that do not exist."""
+        """Create the tables that do not exist, and columns that earlier releases had not."""
         with self.database.change() as connection:
             self.database.create_tables(connection, metadata)
+            self.database.add_columns(connection, metadata)
 
     def close(self) -> None:
         """Close the connections to the database."""

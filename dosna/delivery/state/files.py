@@ -109,7 +109,8 @@ class Files:
                 # It was recorded before, and counts no more.
                 connection.rollback()
                 return True
-            ended = row.completed + row.failed == row.files
+            # Results with a destination are completed there first.
+            ended = row.destination is None and row.completed + row.failed == row.files
             last = {"status": "Complete", "finished": time.time()} if ended else {}
             connection.execute(sa.update(requests).where(mine).values(newest=created, **last))
         self._requests.changed(request)
@@ -133,6 +134,10 @@ class Files:
         query = query.order_by(files.c.number).offset(offset).limit(limit)
         with self._database.look() as connection:
             return connection.execute(query).all()
+
+    def failures(self, request: str, limit: int = 1000) -> dict[str, str]:
+        """Return files that failed, and why."""
+        return {row.path: row.message for row in self.page(request, 0, limit, True)}
 
     def object(self, request: str, name: str) -> Row | None:
         """Return the file with a result of a name, or None if there is none."""

@@ -67,6 +67,8 @@ class Submitted:
         The list of files as JSON; None for a dataset.
     selection, codegen, format : str
         See `dosna.delivery.transform.TransformRequest`.
+    destination : str or None
+        Where the results go; None if they are files that clients fetch.
     """
 
     owner: str
@@ -76,6 +78,7 @@ class Submitted:
     selection: str
     codegen: str
     format: str
+    destination: str | None = None
 
 
 class Requests:
@@ -239,6 +242,14 @@ class Requests:
         )
         with self._database.look() as connection:
             return list(connection.execute(query).scalars())
+
+    def broken_off(self) -> Sequence[Row]:
+        """Return the requests with a destination that were cancelled or have failed."""
+        query = sa.select(requests).where(
+            requests.c.status.in_(["Canceled", "Fatal"]), requests.c.destination.is_not(None)
+        )
+        with self._database.look() as connection:
+            return connection.execute(query).all()
 
     def with_objects(self) -> set[str]:
         """Return the requests that may have results."""

@@ -61,6 +61,7 @@ requests = sa.Table(
     sa.Column("newest", sa.BigInteger, nullable=False),
     sa.Column("access_key", sa.Text, nullable=False),
     sa.Column("secret_key", sa.Text, nullable=False),
+    sa.Column("destination", sa.Text),
 )
 
 files = sa.Table(

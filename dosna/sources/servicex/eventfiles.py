@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -215,6 +215,27 @@ class ArrowFile(TableFile):
                 yield array[start : start + step] if step < len(array) else array
 
 
+class StreamFile(TableFile):
+    """A stream of Arrow in a file, which is read once."""
+
+    kind = "Arrow"
+
+    def __init__(self, file: ByteFile) -> None:
+        import pyarrow
+
+        with reading(file):
+            self._reader = pyarrow.ipc.open_stream(CachedReader(file))
+        super().__init__(file, self._reader.schema)
+
+    def entries(self, tree: str) -> int:
+        raise NotImplementedError("a stream does not say how long it is")
+
+    def batches(self, columns: Sequence[str]) -> Iterator[Any]:
+        for batch in self._reader:
+            batch.validate(full=True)
+            yield batch
+
+
 def _from_arrow(table: Any, columns: Sequence[str]) -> ak.Array:
     """Return columns of a table as `ak.from_parquet` does."""
     names = table.schema.names
@@ -343,7 +364,8 @@ def open_events(file: ByteFile, kind: str) -> EventFile:
     ----------
     file : ByteFile
     kind : str
-        The format of the result: ``parquet``, ``arrow``, ``hdf5``; others are of ROOT.
+        The format of the result: ``parquet``, ``arrow``, ``arrow-stream``, ``hdf5``; others are
+        of ROOT.
 
     Raises
     ------
@@ -354,7 +376,8 @@ def open_events(file: ByteFile, kind: str) -> EventFile:
         from dosna.sources.servicex.hdf5events import Hdf5File
 
         return Hdf5File(file)
-    kinds = {"parquet": ParquetFile, "arrow": ArrowFile}
+    kinds: dict[str, Callable[[ByteFile], EventFile]]
+    kinds = {"parquet": ParquetFile, "arrow": ArrowFile, "arrow-stream": StreamFile}
     return kinds.get(kind, RootFile)(file)
 
 

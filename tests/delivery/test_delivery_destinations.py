@@ -1,0 +1,211 @@
+"""Results that go straight into a connection, where they are one tree."""
+
+from __future__ import annotations
+
+import base64
+import json
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support import require, wait_until
+
+import dosna as dn
+from dosna.columns import find_trees, get_tree, read_columns
+
+httpx, ak, uproot = require("httpx"), require("awkward"), require("uproot")
+
+from dosna.delivery.transform import TransformRequest, TransformResult, transform  # noqa: E402
+from dosna.delivery.transform.sandbox import lacking  # noqa: E402
+
+pytestmark = pytest.mark.skipif(bool(lacking()), reason=lacking() or "-")
+
+URL = "/servicex/transformation"
+COLUMNS = ["run", "Muon_pt"]
+SELECTION = [{"treename": "Events", "filter_name": COLUMNS, "cut": "met > 0.5"}]
+
+
+class Held:
+    """The transformer, which waits before each file but the first."""
+
+    def __init__(self) -> None:
+        self.gate = threading.Event()
+
+    def __call__(self, request: TransformRequest) -> TransformResult:
+        if not request.source.endswith("_0.root"):
+            assert self.gate.wait(120)
+        return transform(request)
+
+
+@pytest.fixture
+def columns(tmp_path: Path) -> Path:
+    (tmp_path / "columns").mkdir()
+    return tmp_path / "columns"
+
+
+def ask(client: Any, paths: list[str], destination: str, **others: Any) -> Any:
+    body = {
+        "file-list": paths,
+        "selection": json.dumps(SELECTION),
+        "codegen": "uproot-raw",
+        "result-destination": destination,
+    }
+    return client.post(URL, json=body | others)
+
+
+def ended(client: Any, id: str) -> dict[str, Any]:
+    wait_until(lambda: client.get(f"{URL}/{id}").json()["status"] not in ("Lookup", "Running"))
+    return dict(client.get(f"{URL}/{id}").json())
+
+
+def client_of(server: Any) -> Any:
+    return httpx.Client(base_url=server.root, timeout=120)
+
+
+def expected(paths: list[str]) -> Any:
+    whole = ak.concatenate([uproot.open(path)["Events"].arrays() for path in paths])
+    return whole[whole.met > 0.5]
+
+
+@pytest.mark.parametrize("backend", ["file", "hdf5"])
+def test_results_become_a_tree(
+    serve: Any, columns: Path, paths: list[str], backend: str, tmp_path: Path
+) -> None:
+    place = f"{backend}:{columns}"
+    server = serve(destinations=(place,))
+    given = [*paths, paths[0]]  # one of them twice
+    with client_of(server) as client:
+        answer = ask(client, given, f"dosna:{place}//mine/muons")
+        assert answer.status_code == 200, answer.text
+        id = answer.json()["request_id"]
+        found = ended(client, id)
+        assert (found["status"], found["files-completed"]) == ("Complete", 5), found
+        assert found["result-destination"] == f"dosna:{place}//mine/muons"
+        assert found["minio-secret-key"] is None
+        rows = client.get(f"{URL}/{id}/results").json()["results"]
+        assert [row["s3-object-name"] for row in rows] == [None] * 5
+        wait_until(lambda: not (tmp_path / "state" / "objects" / id).exists())
+        assert client.get(f"{URL}/{id}/stream").status_code == 400
+        # ServiceX's client refuses a list with a destination that it does not know.
+        assert client.get(URL).json()["requests"] == []
+        assert len(client.get(URL, params={"every": True}).json()["requests"]) == 1
+        with dn.Connection(str(columns), backend=backend, mode="r") as con:
+            assert list(find_trees(con)) == ["mine/muons"]
+            tree, made = get_tree(con, "mine/muons"), read_columns(con, "mine/muons")
+            order = [file.url.partition("#")[0] for file in tree.files]
+            assert sorted(order) == sorted(given)
+            assert made.run.tolist() == expected(order).run.tolist()
+            assert made.Muon_pt.tolist() == expected(order).Muon_pt.tolist()
+            assert not any(con[name].incomplete for name in con)
+        # It is the user's now: neither another request nor the deletion of this one changes it.
+        other = ask(client, paths[:1], f"dosna:{place}//mine/muons")
+        assert other.status_code == 400
+        assert "another group" in other.json()["message"]
+        assert client.delete(f"{URL}/{id}").status_code == 200
+        with dn.Connection(str(columns), backend=backend, mode="r") as con:
+            assert len(read_columns(con, "mine/muons")) == len(made)
+            assert list(find_trees(con)) == ["mine/muons"]
+
+
+WIDER = """
+def run_query(path):
+    import awkward as ak
+    import uproot
+    with uproot.open(path) as file:
+        run = file["Events"]["run"].array()
+    return ak.Array({"run": run, "odd": ak.mask(run, (run % 2 == 1) | (run < 2000))})
+"""
+
+
+def test_columns_that_become_wider(serve: Any, columns: Path, paths: list[str]) -> None:
+    server = serve(destinations=(f"file:{columns}",))
+    body = {"selection": base64.b64encode(WIDER.encode()).decode(), "codegen": "python"}
+    plain = WIDER.replace(
+        "ak.mask(run, (run % 2 == 1) | (run < 2000))",
+        "run if run[0] < 2000 else ak.mask(run, run % 2 == 1)",
+    )
+    body["selection"] = base64.b64encode(plain.encode()).decode()
+    with client_of(server) as client:
+        answer = ask(client, paths, f"dosna:file:{columns}//t", **body)
+        assert answer.status_code == 200, answer.text
+        found = ended(client, answer.json()["request_id"])
+        assert (found["status"], found["files-failed"]) == ("Complete", 0), found
+    with dn.Connection(str(columns), backend="file", mode="r") as con:
+        made = read_columns(con, "t")
+        whole = ak.concatenate([uproot.open(path)["Events"].arrays(["run"]) for path in paths])
+        assert sorted(made.run.tolist()) == sorted(whole.run.tolist())
+        for run, odd in zip(made.run.tolist(), made.odd.tolist(), strict=True):
+            assert odd == (None if run >= 2000 and run % 2 == 0 else run)
+
+
+@pytest.mark.parametrize("way", ["cancel", "delete"])
+def test_nothing_of_a_cancelled_request_stays(
+    serve: Any, columns: Path, paths: list[str], way: str
+) -> None:
+    held = Held()
+    server = serve(held, destinations=(f"file:{columns}",))
+    with client_of(server) as client:
+        id = ask(client, paths, f"dosna:file:{columns}//a/t").json()["request_id"]
+        assert client.get(f"{URL}/{id}").json()["files-completed"] == 1
+        assert any(columns.rglob("t"))
+        url = f"{URL}/{id}"
+        done = client.get(f"{url}/cancel") if way == "cancel" else client.delete(url)
+        assert done.status_code == 200
+        held.gate.set()
+        wait_until(lambda: not server.service.dispatcher.busy)
+        # The group is free for another request.
+        wait_until(lambda: ask(client, paths, f"dosna:file:{columns}//a/t").status_code == 200)
+    with dn.Connection(str(columns), backend="file", mode="r") as con:
+        wait_until(lambda: len(get_tree(con, "a/t").files) == 4)
+
+
+def test_destinations_that_are_refused(serve: Any, columns: Path, paths: list[str]) -> None:
+    from dosna.delivery.front.tokens import Tokens
+
+    place = f"file:{columns}"
+    server = serve(destinations=(place,), auth="tokens")
+    token = Tokens(server.service.settings, server.service.state.users).refresh_token("ada")
+    with client_of(server) as client:
+        given = client.post("/token/refresh", headers={"Authorization": f"Bearer {token}"})
+        client.headers["Authorization"] = f"Bearer {given.json()['access_token']}"
+        for wrong, noun in [
+            ("volume", "object-store"),
+            (f"dosna:file:{columns.parent}//ada/t", place),
+            (f"dosna:file:{columns}", place),
+            (f"dosna:file:{columns}-more//ada/t", place),
+            (f"dosna:{place}//bob/t", "ada/"),
+            (f"dosna:{place}//ada", "ada/"),
+            (f"dosna:{place}//ada/../bob/t", "dot"),
+            (f"dosna:{place}///ada/t", "empty part"),
+            (f"dosna:{place}//ada/t?mode=w\0", "control"),
+            (f"{place}//ada/t", "destinations"),
+        ]:
+            answer = ask(client, paths, wrong)
+            assert answer.status_code == 400, wrong
+            assert noun in answer.json()["message"], wrong
+        answer = ask(client, paths, f"dosna:{place}//ada/t", **{"result-format": "hdf5"})
+        assert (answer.status_code, "parquet" in answer.text) == (400, True)
+        answer = ask(client, [paths[0], "none"], f"dosna:{place}//ada/t")
+        assert answer.status_code == 400
+    assert list(columns.iterdir()) == []
+
+
+def test_a_state_of_an_earlier_release_is_used(
+    serve: Any, paths: list[str], tmp_path: Path
+) -> None:
+    sa = require("sqlalchemy")
+    server = serve()
+    with client_of(server) as client:
+        id = ask(client, paths, "object-store").json()["request_id"]
+        ended(client, id)
+    server.service.state.close()
+    with sa.create_engine(f"sqlite:///{tmp_path}/state/delivery.sqlite").begin() as old:
+        old.execute(sa.text("ALTER TABLE dosna_delivery_requests DROP COLUMN destination"))
+    from dosna.delivery.state import State
+
+    state = State(f"sqlite:///{tmp_path}/state/delivery.sqlite")
+    state.prepare()
+    assert state.requests.get(id).destination is None
+    state.prepare()
+    state.close()
