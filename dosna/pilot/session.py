@@ -17,6 +17,10 @@ from dosna.pilot.store import StateStore
 __all__ = ["Session", "default_url", "private_folder", "state_home"]
 
 
+_PATIENCE_SECONDS = 60
+"""For how long who waits bears a state that cannot be used."""
+
+
 def state_home() -> Path:
     """Return the folder of the states that no program has named."""
     home = os.environ.get("XDG_STATE_HOME") or "~/.local/state"
@@ -43,7 +47,7 @@ def private_folder(url: str) -> Path:
     """Return the folder of what belongs to a state and must not be in it."""
     kind, _, path = url.partition(":///")
     if kind == "sqlite" and path:
-        return Path(f"{path}.private")
+        return Path(f"{path}.private").absolute()
     return state_home() / hashlib.sha256(url.encode()).hexdigest()[:16]
 
 
@@ -87,14 +91,22 @@ class Session:
     def wait_until(self, reached: Callable[[], bool], timeout: float | None = None) -> bool:
         """Wait until something is true, asked again after each change; say whether it is.
 
-        It is also asked every second, because other processes change states too.
+        It is also asked every second, because other processes change states too, and while the
+        state cannot be used for a moment, as when its server is started again.
         """
         end = None if timeout is None else time.monotonic() + timeout
+        failing_since = None
         while True:
             with self._news:
                 count = self._count
-            if reached():
-                return True
+            try:
+                if reached():
+                    return True
+                failing_since = None
+            except StorageError:
+                failing_since = failing_since or time.monotonic()
+                if time.monotonic() - failing_since > _PATIENCE_SECONDS:
+                    raise
             left = 1.0 if end is None else min(1.0, end - time.monotonic())
             if left <= 0:
                 return False

@@ -113,8 +113,14 @@ class StateStore:
             sqlite = parsed.get_backend_name() == "sqlite"
             options: dict[str, Any] = {"hide_parameters": True}
             if sqlite:
+                _require_file(parsed, self.shown)
                 options["connect_args"] = {"timeout": _BUSY_SECONDS}
+            else:
+                # A server that was started again has closed the connections that wait.
+                options["pool_pre_ping"] = True
             self._engine = sa.create_engine(parsed, **options)
+        except ConfigurationError:
+            raise
         except (sa.exc.ArgumentError, ValueError, ImportError) as error:
             raise ConfigurationError(
                 f"the state cannot be at {self.shown!r}: {type(error).__name__}. Use "
@@ -142,7 +148,7 @@ class StateStore:
     def _errors(self) -> Iterator[None]:
         try:
             yield
-        except sa.exc.SQLAlchemyError as error:
+        except (sa.exc.SQLAlchemyError, UnicodeEncodeError) as error:
             cause = str(getattr(error, "orig", None) or error).strip().splitlines()
             raise StorageError(
                 f"state {self.shown} cannot be used: {cause[0] if cause else 'no reason'}"
@@ -164,7 +170,7 @@ class StateStore:
     ) -> None:
         """Add rows, by table, and change columns of others: all together or not at all.
 
-        A row of ``files`` takes the place of one with the same id.
+        A row of ``files`` or ``attempts`` takes the place of one with the same id.
         """
         with self.change() as connection:
             for table, added in (rows or {}).items():
@@ -179,11 +185,14 @@ class StateStore:
     def _add(
         self, connection: sa.Connection, table: sa.Table, rows: Iterable[Mapping[str, Any]]
     ) -> None:
+        # Several writers of one file: the last of them counts. And what was written before a
+        # connection was lost, so that nobody knew, may be written again.
+        replaces = table in (TABLES["files"], TABLES["attempts"])
         by_columns: dict[tuple[str, ...], list[dict[str, Any]]] = {}
-        for row in rows:
+        for row in {row["id"]: row for row in rows}.values() if replaces else rows:
             by_columns.setdefault(tuple(sorted(row)), []).append(dict(row))
         for listed in by_columns.values():
-            if table is TABLES["files"]:
+            if replaces:
                 old = sa.delete(table).where(table.c.id == sa.bindparam("the_id"))
                 connection.execute(old, [{"the_id": row["id"]} for row in listed])
             connection.execute(sa.insert(table), listed)
@@ -217,6 +226,14 @@ class StateStore:
         """Return the rows of a query of SQLAlchemy."""
         with self._errors(), self._engine.connect() as connection:
             return list(connection.execute(query))
+
+
+def _require_file(url: sa.URL, shown: str) -> None:
+    """Refuse a database in memory, which each thread would have one of its own of."""
+    if url.database in (None, "", ":memory:") or "mode=memory" in str(url):
+        raise ConfigurationError(
+            f"the state cannot be at {shown!r}, in memory: use sqlite:///path"
+        )
 
 
 def _statement(change: tuple[str, str, Mapping[str, Any]]) -> tuple[str, tuple[str, ...]]:
