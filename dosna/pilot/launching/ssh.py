@@ -7,6 +7,8 @@ import secrets
 import shlex
 import subprocess
 import threading
+from collections import deque
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -81,7 +83,11 @@ class Ssh:
         sent = f"{json.dumps(program)}\n{json.dumps(request)}\n".encode()
         try:
             done = subprocess.run(
-                self.command(), input=sent, capture_output=True, timeout=_SECONDS
+                self.command(),
+                input=sent,
+                capture_output=True,
+                timeout=_SECONDS,
+                start_new_session=True,  # Ctrl-C is for the program
             )
         except subprocess.TimeoutExpired:
             raise StoreTimeoutError(
@@ -124,8 +130,16 @@ class Tunnel:
         forward = f"{path}:127.0.0.1:{port}"
         command = ssh.command("-o", "ExitOnForwardFailure=yes", "-R", forward)
         self._process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            start_new_session=True,
         )
+        # It says something for each connection that fails, and would wait for who reads it.
+        self._said: deque[bytes] = deque(maxlen=20)
+        self._reader = threading.Thread(target=self._listen, daemon=True)
+        self._reader.start()
         program = Path(__file__).with_name("relay.py").read_text()
         request = {"socket": path, "folder": folder, "everywhere": everywhere}
         assert self._process.stdin is not None
@@ -158,7 +172,17 @@ class Tunnel:
         """End the relay."""
         self._close()
 
+    def _listen(self) -> None:
+        assert self._process.stderr is not None
+        self._said.extend(self._process.stderr)
+
     def _close(self) -> str:
         self._process.terminate()
-        _, error = self._process.communicate()
-        return error.decode(errors="replace").strip()[-500:]
+        self._process.wait()
+        # A process that ssh has left behind may have it open.
+        self._reader.join(1)
+        for stream in (self._process.stdin, self._process.stdout):
+            if stream is not None:
+                with suppress(OSError):
+                    stream.close()
+        return b"".join(self._said).decode(errors="replace").strip()[-500:]
