@@ -12,6 +12,8 @@ from dosna.pilot.keys import Keys
 
 __all__ = ["Agent", "Assigned", "Crew"]
 
+VERSION = 1
+"""Of the messages between agents and managers."""
 _QUIET_SECONDS = 60
 _LONGEST = 64 << 20
 _AHEAD_SECONDS, _MOST_AHEAD = 0.25, 32
@@ -28,6 +30,8 @@ class Assigned:
     slots: int
     retries: int
     details: dict[str, Any]
+    before: int = 0
+    """The attempts that were made before it."""
     is_started: bool = False
     started_at: float = 0.0
 
@@ -61,7 +65,7 @@ class Agent:
         """The processors for which it takes units now, some ahead of those that are free."""
         if self.writer is None or self.is_draining:
             return 0
-        rounds = min(_MOST_AHEAD, max(1, int(_AHEAD_SECONDS / max(self.unit_seconds, 1e-3))))
+        rounds = min(_MOST_AHEAD, int(_AHEAD_SECONDS / max(self.unit_seconds, 1e-3)))
         return max(0, self.slots * (1 + rounds) - self.occupied)
 
     @property
@@ -162,6 +166,11 @@ class Crew:
         pilot, name = str(hello["pilot"]), str(hello["agent"])
         if not self._keys.is_token(pilot, hello.get("token")):
             return None
+        if hello.get("version") != VERSION:
+            reason = "the manager is of another version of dosna: start pilots anew"
+            writer.write(json.dumps({"kind": "refused", "reason": reason}).encode() + b"\n")
+            await writer.drain()
+            return None
         agent = self.agents.get((pilot, name))
         if agent is None:
             agent = Agent(pilot, name, str(hello["host"]), int(hello["slots"]))
@@ -169,7 +178,13 @@ class Crew:
             agent.writer.close()
         agent.writer, agent.lost_at = writer, None
         self.agents[pilot, name] = agent
-        if not self._joined(agent, list(hello["attempts"])):
+        is_known = None
+        try:
+            is_known = self._joined(agent, list(hello["attempts"]))
+        finally:
+            if is_known is None:  # the state cannot be used now: it comes again
+                agent.writer, agent.lost_at = None, asyncio.get_running_loop().time()
+        if not is_known:
             agent.send(kind="refused")
             self.agents.pop((pilot, name), None)
             await writer.drain()

@@ -7,7 +7,10 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
+from dosna.core.names import printable
+from dosna.errors import ConfigurationError
 from dosna.pilot.crew import Agent, Assigned
+from dosna.pilot.data.files import File
 from dosna.pilot.session import Session
 from dosna.pilot.states import State
 from dosna.pilot.store import new_id
@@ -49,6 +52,7 @@ class Ledger:
             slots=description["number_of_processes"],
             retries=description["retries"],
             details=details,
+            before=row["attempts"],
         )
         agent.assigned[assigned.attempt] = assigned
         self._rows.setdefault("attempts", []).append(
@@ -88,7 +92,13 @@ class Ledger:
         if assigned.started_at:
             seconds = time.monotonic() - assigned.started_at
             agent.unit_seconds += (seconds - agent.unit_seconds) / 8
-        reason = str(result.get("reason") or "")
+        # What a command said may have characters that no database takes.
+        reason = printable(str(result.get("reason") or ""))
+        try:
+            files = _files_of(result)
+        except (ConfigurationError, KeyError, TypeError, ValueError) as error:
+            self._failed(assigned, f"its agent tells of files that cannot be: {error}")
+            return
         if result.get("lost"):
             self.lost(assigned, reason)
         elif result.get("canceled"):
@@ -96,19 +106,19 @@ class Ledger:
         elif reason or result.get("code") != 0:
             self._failed(assigned, reason)
         else:
-            for data_unit, files in result.get("files") or []:
-                self._add_files(str(data_unit), files)
+            for data_unit, listed in files:
+                self._add_files(data_unit, listed)
             self._finish(assigned, State.Done, "")
 
-    def _add_files(self, data_unit: str, files: Iterable[Mapping[str, Any]]) -> None:
+    def _add_files(self, data_unit: str, files: Iterable[File]) -> None:
         self._rows.setdefault("files", []).extend(
             {
-                "id": f"{data_unit}/{file['name']}",
+                "id": f"{data_unit}/{file.name}",
                 "state": "Running",
                 "data_unit": data_unit,
-                "name": file["name"],
-                "size": file["size"],
-                "checksum": file.get("checksum", ""),
+                "name": file.name,
+                "size": file.size,
+                "checksum": file.checksum,
             }
             for file in files
         )
@@ -118,6 +128,13 @@ class Ledger:
         losses = assigned.details.get("losses", 0) + assigned.is_started
         assigned.details["losses"] = losses
         self._again(assigned, reason, losses <= max(LOSSES, assigned.retries))
+
+    def returned(self, assigned: Assigned) -> None:
+        """Note that an attempt was not begun, for others before it take long."""
+        self.change("attempts", assigned.attempt, state="Canceled", reason="it was not begun")
+        values = {"state": "New", "reason": "", "attempt": "", "attempts": assigned.before}
+        self.change("compute_units", assigned.unit, **values)
+        self._requeued(assigned.number)
 
     def _failed(self, assigned: Assigned, reason: str) -> None:
         failures = assigned.details.get("failures", 0) + 1
@@ -159,3 +176,11 @@ class Ledger:
         self._changes, self._rows, self._recorded = {}, {}, []
         self._session.notify()
         return True
+
+
+def _files_of(result: Mapping[str, Any]) -> list[tuple[str, list[File]]]:
+    """Return the files of each data unit that an attempt has written, checked."""
+    return [
+        (str(data_unit), [File.of({**one, "size": int(one["size"]), "url": ""}) for one in files])
+        for data_unit, files in result.get("files") or []
+    ]

@@ -8,6 +8,7 @@ import fcntl
 import logging
 import os
 import threading
+from collections.abc import Container
 from typing import Any, ClassVar
 
 import sqlalchemy as sa
@@ -69,6 +70,7 @@ class Manager:
         self._loop = asyncio.new_event_loop()
         self._wanted = asyncio.Event()
         self._is_closing = self._look = False
+        self._process = os.getpid()
         self._thread = threading.Thread(target=self._run, name="dosna.pilot", daemon=True)
         self._thread.start()
         atexit.register(self._at_exit)
@@ -101,14 +103,20 @@ class Manager:
 
     def _at_exit(self) -> None:
         """End the pilots: nobody is left to give them units."""
-        if not self._is_closing:
+        # A process that was forked from the manager's has neither its thread nor its pilots.
+        if self._is_closing or os.getpid() != self._process:
+            return
+        try:
             for row in list(self.session.store.rows("pilots", state=_NOT_FINAL)):
                 self.session.store.update("pilots", row["id"], wanted="Canceled")
             self.wake()
             self.session.wait_until(
                 lambda: not self.session.store.count("pilots", state=_NOT_FINAL), timeout=60
             )
-            self.close()
+        except DosnaError as error:
+            # The agents end by themselves when they find no manager.
+            _log.warning("pilots: %s", error)
+        self.close()
 
     # --- the thread ---
 
@@ -120,18 +128,21 @@ class Manager:
             self._loop.close()
 
     async def _manage(self) -> None:
-        self._adopt_pilots()
         look_at = 0.0  # other processes write to the state too
         while not self._is_closing:
             try:
                 if self._look or self._loop.time() > look_at:
                     self._look, look_at = False, self._loop.time() + 1
-                    self._do_what_is_wanted()
                     self._adopt_pilots()
+                    self._do_what_is_wanted()
                 self._scheduler.assign()
             except DosnaError as error:
                 # The state cannot be used now: what is known is kept and written later.
                 _log.warning("pilots: %s", error)
+                await asyncio.sleep(1)
+            except Exception:
+                # Whatever it is, it keeps the other units and pilots from nothing.
+                _log.exception("pilots")
                 await asyncio.sleep(1)
             try:
                 async with asyncio.timeout(1):
@@ -151,7 +162,9 @@ class Manager:
             if row["id"] in self._pilots:
                 continue
             try:
-                pilot = Pilot(self.session, row, self._crew, self._keys, self._pilot_ended)
+                pilot = Pilot(
+                    self.session, row, self._crew, self._keys, self._pilots.pop, self._release
+                )
             except DosnaError as error:
                 self.session.set_state("pilots", row["id"], State.Failed, str(error))
                 continue
@@ -167,6 +180,7 @@ class Manager:
     def _do_what_is_wanted(self) -> None:
         """Cancel the pilots and units of which the state says that this is wanted."""
         store = self.session.store
+        self._scheduler.ledger.flush()  # what has ended is not canceled
         for row in list(store.rows("pilots", wanted="Canceled")):
             store.update("pilots", row["id"], wanted="")
             if row["id"] in self._pilots:
@@ -188,6 +202,8 @@ class Manager:
             if agent is not None:
                 agent.assigned.pop(row["attempt"])
             values.update(state="Canceled", reason="it was canceled")
+            if row["attempt"]:
+                self._scheduler.ledger.change("attempts", row["attempt"], state="Canceled")
         self._scheduler.ledger.change("compute_units", row["id"], **values)
 
     def _agent_of(self, pilot: str, attempt: str) -> Agent | None:
@@ -222,9 +238,15 @@ class Manager:
         store = self.session.store
         for row in list(store.rows("attempts", pilot=agent.pilot, state=_ACTIVE)):
             if row["details"].get("agent") == agent.name and row["id"] not in agent.assigned:
-                unit = store.get("compute_units", row["compute_unit"])
-                if unit is not None and unit["attempt"] == row["id"]:
+                unit = self._unit_of(row)
+                if unit is not None:
                     agent.assigned[row["id"]] = _assigned(row, unit)
+
+    def _unit_of(self, attempt: dict[str, Any]) -> dict[str, Any] | None:
+        """Return the unit of an attempt, if it is the one that counts."""
+        unit = self.session.store.get("compute_units", attempt["compute_unit"])
+        is_its_last = unit is not None and unit["attempt"] == attempt["id"]
+        return unit if is_its_last and unit is not None and unit["state"] in _ACTIVE else None
 
     def _said(self, agent: Agent, message: dict[str, Any]) -> None:
         kind = message["kind"]
@@ -234,13 +256,21 @@ class Manager:
         elif kind == "ended":
             ledger.ended(agent, message)
             self._scheduler.look_again()
+        elif kind == "returned":
+            # What it gets ahead waits, so it gets nothing ahead for now.
+            agent.unit_seconds = max(agent.unit_seconds, 1.0)
+            for attempt in message["attempts"]:
+                if attempt in agent.assigned:
+                    ledger.returned(agent.assigned.pop(attempt))
         elif kind in ("draining", "bye"):
             agent.is_draining = True
+            kept = message.get("attempts") or ()
             for attempt, assigned in list(agent.assigned.items()):
-                if kind == "bye" or not assigned.is_started:
+                if attempt not in kept:
                     del agent.assigned[attempt]
                     ledger.lost(assigned, str(message["reason"]))
             if kind == "bye":
+                self._crew.forget(agent)
                 self._pilots[agent.pilot].bye(str(message["reason"]))
         if kind != "ping":
             self._wanted.set()
@@ -249,9 +279,14 @@ class Manager:
         if agent.pilot in self._pilots:
             self._pilots[agent.pilot].left()
 
-    def _pilot_ended(self, pilot: str, reason: str) -> None:
-        """Let the units of a pilot go elsewhere."""
+    def _release(self, pilot: str, reason: str, spare: Container[str] = ()) -> None:
+        """Let the units of a pilot go elsewhere, but for those of some agents.
+
+        That are also units of agents that an earlier manager had, and that did not come back.
+        """
         for agent in self._crew.of_pilot(pilot):
+            if agent.name in spare:
+                continue
             for assigned in agent.assigned.values():
                 self._scheduler.ledger.lost(assigned, reason)
             agent.assigned.clear()
@@ -259,12 +294,21 @@ class Manager:
         self._scheduler.ledger.flush()  # what has ended is not lost
         store = self.session.store
         for row in list(store.rows("attempts", pilot=pilot, state=_ACTIVE)):
-            unit = store.get("compute_units", row["compute_unit"])
-            if unit is not None and unit["attempt"] == row["id"] and unit["state"] in _ACTIVE:
+            unit = None if row["details"].get("agent") in spare else self._unit_of(row)
+            if unit is not None:
                 self._scheduler.ledger.lost(_assigned(row, unit), reason)
         self._scheduler.ledger.flush()
-        self._pilots.pop(pilot, None)
         self._wake()
+
+
+def _forked() -> None:
+    # The locks are of the process that has the threads.
+    for manager in Manager._of_sessions.values():
+        os.close(manager._lock)
+    Manager._of_sessions.clear()
+
+
+os.register_at_fork(after_in_child=_forked)
 
 
 def _assigned(attempt: dict[str, Any], unit: dict[str, Any]) -> Assigned:
@@ -276,6 +320,7 @@ def _assigned(attempt: dict[str, Any], unit: dict[str, Any]) -> Assigned:
         slots=unit["description"]["number_of_processes"],
         retries=unit["description"]["retries"],
         details=dict(unit["details"]),
+        before=unit["attempts"] - 1,
         is_started=attempt["state"] == State.Running,
     )
 

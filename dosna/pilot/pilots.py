@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import logging
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Container, Mapping
 from typing import Any, TypeVar
 
 from dosna.errors import DosnaError
@@ -53,7 +53,9 @@ class Pilot:
     keys : Keys
         Of the state.
     ended : callable
-        Called with the id and the reason when the pilot has ended.
+        Called with the id when the pilot has ended.
+    released : callable
+        Called with the id, a reason and the names of all agents but those that are lost.
     """
 
     def __init__(
@@ -62,11 +64,13 @@ class Pilot:
         row: Mapping[str, Any],
         crew: Crew,
         keys: Keys,
-        ended: Callable[[str, str], None],
+        ended: Callable[[str], object],
+        released: Callable[[str, str, Container[str]], None],
     ) -> None:
         self.id: str = row["id"]
         self.description = PilotComputeDescription.of(row["description"])
-        self._session, self._crew, self._keys, self._ended = session, crew, keys, ended
+        self._session, self._crew, self._keys = session, crew, keys
+        self._ended, self._released = ended, released
         self._details = dict(row["details"])
         self._launcher = Launcher(self.description)
         self._state = State(row["state"])
@@ -74,6 +78,9 @@ class Pilot:
         self._bye: str | None = None
         self._is_canceled = False
         self._silent_since: float | None = None
+        self._since = asyncio.get_running_loop().time()
+        self._is_old = "submitting" in self._details  # an earlier manager's, which had agents
+        self._end_is = (State.Failed, "")
 
     # --- what it hears ---
 
@@ -103,6 +110,14 @@ class Pilot:
     async def run(self) -> None:
         """Start the job if it has none, and watch it to its end."""
         try:
+            await self._watch()
+            while not self._is_told():
+                await asyncio.sleep(1)
+        finally:
+            await _in_thread(self._launcher.close)
+
+    async def _watch(self) -> None:
+        try:
             if not self._is_canceled:
                 await self._start()
             while not await self._has_ended():
@@ -117,8 +132,6 @@ class Pilot:
         except Exception as error:
             _log.exception("pilot %s", self.id)
             self._end(State.Failed, f"{type(error).__name__}: {error}")
-        finally:
-            await _in_thread(self._launcher.close)
 
     async def _start(self) -> None:
         port = await self._crew.port(self._launcher.needs_all_interfaces)
@@ -128,12 +141,13 @@ class Pilot:
                 "seconds": self._seconds(),
                 "patience": PATIENCE_SECONDS,
                 "drain_every": DRAIN_SECONDS,
+                "apart": not self._launcher.is_batch,
             }
             deploy = self._launcher.deploy
             self._note(folder=await _in_thread(deploy, self.id, own, options))
         folder = self._details["folder"]
-        await _in_thread(self._launcher.connect, folder, port)
         if not self._details.get("submitting"):
+            await _in_thread(self._launcher.connect, folder, port)
             # A manager that is killed between these lines leaves a job of unknown id: its agent
             # is known by the token, and if none comes the pilot is given up.
             self._note(submitting=True)
@@ -165,38 +179,62 @@ class Pilot:
         if any(agent.writer is not None for agent in agents):
             self._give_up_lost(agents, now)
             return False
-        if self._bye is not None:
-            is_regular = "walltime" in self._bye or "drained" in self._bye
-            self._end(State.Done if is_regular else State.Failed, self._bye)
+        # Of several agents, those that are out of reach for a moment may come back.
+        if self._bye is not None and not agents:
+            self._end_by_bye(self._bye)
             return True
         return await self._has_job_ended(now)
 
+    def _end_by_bye(self, reason: str) -> None:
+        is_regular = "walltime" in reason or "drained" in reason
+        self._end(State.Done if is_regular else State.Failed, reason)
+
     def _give_up_lost(self, agents: list[Agent], now: float) -> None:
-        for agent in agents:
-            if agent.lost_at is not None and now - agent.lost_at > LOST_SECONDS:
-                self._crew.forget(agent)
+        """Let the units of agents that are lost for long go elsewhere, while others work."""
+        self._silent_since = None
+        there = {
+            agent.name
+            for agent in agents
+            if agent.lost_at is None or now - agent.lost_at <= LOST_SECONDS
+        }
+        is_late = self._is_old and now - self._since > LOST_SECONDS
+        if is_late or len(there) < len(agents):
+            self._released(self.id, "its agent does not answer", there)
+            self._is_old = self._is_old and not is_late
 
     async def _has_job_ended(self, now: float) -> bool:
-        port = await self._crew.port(self._launcher.needs_all_interfaces)
-        folder, native = self._details["folder"], self._details.get("native")
-        await _in_thread(self._launcher.connect, folder, port)
+        native = self._details.get("native")
         state, message = "active", ""
-        if native is not None:
-            state, message = await _in_thread(self._launcher.look, native, folder)
+        try:
+            port = await self._crew.port(self._launcher.needs_all_interfaces)
+            await _in_thread(self._launcher.connect, self._details["folder"], port)
+            if native is not None:
+                look = self._launcher.look
+                state, message = await _in_thread(look, native, self._details["folder"])
+        except DosnaError as error:
+            # A network or a queue may be out of reach for a while.
+            message = str(error)
         if any(agent.writer is not None for agent in self._crew.of_pilot(self.id)):
             return False  # one came in the meantime
-        if state in _SAID and self._bye is None:
+        if state in _SAID:
             said = f"the pilot's job {_SAID[state]}"
-            self._end(State.Failed, f"{said}: {message}" if message else said)
+            if self._bye is not None:
+                self._end_by_bye(self._bye)
+            else:
+                self._end(State.Failed, f"{said}: {message}" if message else said)
             return True
-        if state == "active":
-            self._silent_since = self._silent_since or now
-            if now - self._silent_since > LOST_SECONDS:
-                if native is not None:
-                    await _in_thread(self._launcher.cancel, native)
-                self._end(State.Failed, "the pilot's agent does not answer")
-                return True
-        return False
+        if state != "active":  # it waits in a queue
+            self._silent_since = None
+            return False
+        self._silent_since = self._silent_since or now
+        if now - self._silent_since <= LOST_SECONDS:
+            return False
+        with contextlib.suppress(DosnaError):
+            if native is not None:
+                await _in_thread(self._launcher.cancel, native)
+        said = "the pilot's agent does not answer"
+        self._end(State.Failed, f"{said}: {message}" if message else said)
+        return True
 
     async def _cancel(self) -> None:
         """Let the agents end their units, and then the job; kill it if that takes long."""
@@ -228,9 +266,20 @@ class Pilot:
         self._session.set_state("pilots", self.id, state, reason)
 
     def _end(self, state: State, reason: str) -> None:
-        # Who sees that it has ended sees its units wait again.
-        self._ended(self.id, reason)
-        self._set(state, reason)
+        self._end_is = state, reason
+
+    def _is_told(self) -> bool:
+        """Tell of the end; say whether the state has it."""
+        state, reason = self._end_is
+        try:
+            # Who sees that it has ended sees its units wait again.
+            self._released(self.id, reason, ())
+            self._set(state, reason)
+            self._ended(self.id)
+        except DosnaError as error:
+            _log.warning("pilot %s: %s", self.id, error)
+            return False
+        return True
 
 
 async def _in_thread(call: Callable[..., _Any], *arguments: Any) -> _Any:

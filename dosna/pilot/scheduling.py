@@ -14,6 +14,8 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from dosna.core.names import printable
+from dosna.errors import ConfigurationError, SourceNotFoundError
 from dosna.pilot.affinity import Input, Label
 from dosna.pilot.crew import Agent, Crew
 from dosna.pilot.descriptions import ComputeUnitDescription
@@ -52,6 +54,8 @@ class Scheduler:
         self._after = 0
         self._is_at_end = False
         self._sweep_at = 0.0
+        # Until the state has them: an agent is told of nothing that might be forgotten.
+        self._untold: list[tuple[Agent, dict[str, Any]]] = []
         self.labels: dict[str, Label] = {}
         """Of the pilots."""
         self._planned = Planned(session, self.labels, self._needed)
@@ -74,9 +78,9 @@ class Scheduler:
 
     def assign(self) -> None:
         """Give units to agents that have room, write it down, and tell the agents."""
-        self.ledger.flush()  # what ended makes room, and what is run again waits
-        self._tell(self._give_planned())
-        told: list[tuple[Agent, dict[str, Any]]] = []
+        self._tell()  # what ended makes room, and what is run again waits
+        self._give_planned()
+        self._tell()
         pages = 0
         while room := sum(agent.room for agent in self._crew.agents.values()):
             if not self._page:
@@ -84,13 +88,18 @@ class Scheduler:
                 if pages > _MOST_PAGES or not self._turn():
                     break
             rows = [self._page.popleft() for _ in range(min(room, len(self._page)))]
-            told += self._place(rows)
-        self._tell([*told, *self._give_planned()])
+            self._place(rows)
+        self._give_planned()
+        self._tell()
 
-    def _tell(self, told: list[tuple[Agent, dict[str, Any]]]) -> None:
-        if self.ledger.flush():
-            for agent in self._crew.agents.values():
-                agent.send_all([{"kind": "run", **one} for to, one in told if to is agent])
+    def _tell(self) -> None:
+        """Write down what has changed, and then tell agents of their attempts."""
+        self.ledger.flush()
+        told, self._untold = self._untold, []
+        for agent in self._crew.agents.values():
+            # One that has come back meanwhile may have lost some of them again.
+            mine = [one for to, one in told if to is agent]
+            agent.send_all([one for one in mine if one["attempt"] in agent.assigned])
 
     def _turn(self) -> bool:
         """Read the next page of waiting units; say whether there is one."""
@@ -108,10 +117,13 @@ class Scheduler:
             self._after, self._is_at_end, self._sweep_at = 0, True, now + _SWEEP_SECONDS
         return bool(self._page)
 
-    def _place(self, rows: list[dict[str, Any]]) -> list[tuple[Agent, dict[str, Any]]]:
-        told = []
+    def _place(self, rows: list[dict[str, Any]]) -> None:
         for row in rows:
-            unit = ComputeUnitDescription.of(row["description"])
+            try:
+                unit = ComputeUnitDescription.of(row["description"])
+            except ConfigurationError as error:  # of another version
+                self._fail(row, str(error))
+                continue
             labels = unit.affinity_datacenter_label or unit.affinity_machine_label
             has_choice = bool(unit.input_data or labels)
             if has_choice and (len(self._planned) >= MOST or row["id"] in self._planned):
@@ -124,8 +136,11 @@ class Scheduler:
                 continue
             agent = freest(unit.number_of_processes, self._crew.agents.values())
             if agent is not None:
-                told += self._give(agent, row, unit, "it needs nothing that is elsewhere")
-        return told
+                self._give(agent, row, unit, "it needs nothing that is elsewhere")
+
+    def _fail(self, row: Mapping[str, Any], reason: str) -> None:
+        values = {"state": str(State.Failed), "reason": printable(reason)}
+        self.ledger.change("compute_units", row["id"], **values)
 
     def _needed(self, row: Mapping[str, Any], unit: ComputeUnitDescription) -> list[Input] | None:
         """Return the inputs of a unit, or None if it cannot run now."""
@@ -133,40 +148,36 @@ class Scheduler:
             return self._inputs.needed(unit, row["number"])
         except Blocked:
             return None
-        except Doomed as error:
-            values = {"state": str(State.Failed), "reason": str(error)}
-            self.ledger.change("compute_units", row["id"], **values)
+        except (Doomed, ConfigurationError, SourceNotFoundError) as error:
+            self._fail(row, str(error))
             return None
 
-    def _give_planned(self) -> list[tuple[Agent, dict[str, Any]]]:
-        told: list[tuple[Agent, dict[str, Any]]] = []
+    def _give_planned(self) -> None:
         given: set[str] = set()
 
         def give(agent: Agent, row: dict[str, Any], *unit: Any) -> None:
             given.add(row["id"])
-            told.extend(self._give(agent, row, *unit))
+            self._give(agent, row, *unit)
 
         self._planned.give(self._crew.agents.values(), give)
         if given:
             # A page that was read meanwhile has them as units that wait.
             self._page = deque(row for row in self._page if row["id"] not in given)
-        return told
 
     def _give(
         self, agent: Agent, row: Mapping[str, Any], unit: ComputeUnitDescription, placement: str
-    ) -> list[tuple[Agent, dict[str, Any]]]:
+    ) -> None:
         try:
             label = self.labels.get(agent.pilot, Label())
             inputs, outputs = self._inputs.requests(unit, label)
         except Doomed as error:
-            values = {"state": str(State.Failed), "reason": str(error)}
-            self.ledger.change("compute_units", row["id"], **values)
-            return []
-        assigned = self.ledger.assign(agent, row, placement)
+            self._fail(row, str(error))
+            return
         message = {
-            "attempt": assigned.attempt,
+            "kind": "run",
             "unit": row["description"],
             "inputs": inputs,
             "outputs": outputs,
         }
-        return [(agent, message)]
+        assigned = self.ledger.assign(agent, row, placement)
+        self._untold.append((agent, {**message, "attempt": assigned.attempt}))

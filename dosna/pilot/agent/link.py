@@ -99,9 +99,10 @@ class Link:
         self._sent = time.monotonic()
 
     def _await(self, end: float, for_writing: bool) -> None:
-        one, none = [self._socket], []  # type: tuple[list[Any], list[Any]]
-        reading, writing = (none, one) if for_writing else (one, none)
-        if not any(select.select(reading, writing, [], max(0.0, end - time.monotonic()))):
+        # Not select, which knows no file of a number above 1023.
+        poll = select.poll()
+        poll.register(self.fileno(), select.POLLOUT if for_writing else select.POLLIN)
+        if not poll.poll(max(0.0, end - time.monotonic()) * 1000):
             self._lose("the manager does not read")
 
     def receive(self) -> list[dict[str, Any]]:

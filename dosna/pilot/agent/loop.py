@@ -15,62 +15,15 @@ from typing import Any
 
 from .link import Link, LinkLostError
 from .processes import become_subreaper, children_of, end_children, signal_when_parent_ends
-from .supervisor import is_staged, prepare, start
+from .supervisor import prepare
+from .supervisors import Supervisor, may_go_ahead, slots_of
 
 __all__ = ["Agent", "main"]
 
 _PING = 10.0
-_KILL_AFTER = 15.0
-
-
-class _Supervisor:
-    """A supervisor process: the attempt that it runs is the first that it has, one more waits."""
-
-    def __init__(self, folder: str) -> None:
-        self.pid, self.ask, self.told = start(folder)
-        self.attempts: list[dict[str, Any]] = []
-        self.received = b""
-        self.is_closed = False
-        self.kill_at = 0.0
-        self.canceled = ""
-
-    @property
-    def slots(self) -> int:
-        return max((_slots(one) for one in self.attempts), default=0)
-
-    @property
-    def takes_one_more(self) -> bool:
-        """Whether an attempt of one processor may follow the one that runs."""
-        if self.is_closed or self.kill_at or len(self.attempts) != 1:
-            return False
-        return _slots(self.attempts[0]) == 1 and not is_staged(self.attempts[0])
-
-    def give(self, message: dict[str, Any]) -> None:
-        self.attempts.append(message)
-        line = memoryview(json.dumps(message).encode() + b"\n")
-        try:
-            while line:
-                line = line[os.write(self.ask, line) :]
-        except OSError:
-            pass  # it has ended: that is read soon
-        if is_staged(message):
-            self.close()
-
-    def close(self) -> None:
-        """Let it end after what it has."""
-        if not self.is_closed:
-            self.is_closed = True
-            os.close(self.ask)
-
-    def end(self, attempt: str) -> None:
-        """End what it runs, and it."""
-        self.canceled = attempt
-        self.kill_at = self.kill_at or time.monotonic() + _KILL_AFTER
-        os.kill(self.pid, signal.SIGTERM)
-
-
-def _slots(message: dict[str, Any]) -> int:
-    return int(message["unit"]["number_of_processes"])
+_VERSION = 1
+_RETURN_SECONDS = 2.0
+"""After which attempts that have not begun go back to the manager, for other pilots."""
 
 
 class Agent:
@@ -89,10 +42,12 @@ class Agent:
     def __init__(self, folder: str, options: dict[str, Any]) -> None:
         self.folder = folder
         self.options = options
-        self.name = f"{socket.gethostname()}-{os.getpid()}"
+        # Containers of one name may have processes of one number.
+        self.name = f"{socket.gethostname()}-{os.getpid()}-{os.urandom(3).hex()}"
         self.link = Link(folder)
         self.waiting: collections.deque[dict[str, Any]] = collections.deque()
-        self.supervisors: list[_Supervisor] = []
+        self.supervisors: list[Supervisor] = []
+        self.to_cancel: set[str] = set()
         self.unsent: list[dict[str, Any]] = []
         self.results: dict[str, dict[str, Any]] = {}  # until the manager has them in its state
         self.selector = selectors.DefaultSelector()
@@ -150,8 +105,10 @@ class Agent:
             self.is_ending, self.reason = True, reason
             self.waiting.clear()
             for one in self.supervisors:
+                one.take_back()
                 one.close()
-            self._say({"kind": "draining", "reason": reason})
+            kept = [one["attempt"] for one in self._attempts()]
+            self._say({"kind": "draining", "reason": reason, "attempts": kept})
 
     # --- the manager ---
 
@@ -169,6 +126,7 @@ class Agent:
         known = [*self.results, *(one["attempt"] for one in self._attempts())]
         hello = {
             "kind": "hello",
+            "version": _VERSION,
             "pilot": self.options["pilot"],
             "agent": self.name,
             "host": socket.gethostname(),
@@ -178,6 +136,9 @@ class Agent:
         try:
             self.link.open(hello)
             self.selector.register(self.link, selectors.EVENT_READ, "link")
+            for one in self.supervisors:
+                if one.begun:  # it may not know yet
+                    self._say({"kind": "started", "attempt": one.begun})
             for result in list(self.results.values()):
                 self._say({"kind": "ended", **result})
         except (LinkLostError, OSError, ValueError):
@@ -222,7 +183,7 @@ class Agent:
             elif kind == "stop":
                 self.end(message["reason"])
             elif kind == "refused":
-                self.end("the manager does not know this pilot")
+                self.end(message.get("reason") or "the manager does not know this pilot")
         self._start_waiting()
 
     # --- units ---
@@ -239,14 +200,17 @@ class Agent:
         if self.is_ending or name in self.results:
             return
         if all(one["attempt"] != name for one in self._attempts()):
-            self.waiting.append(message)
+            self.waiting.append({**message, "came": time.monotonic()})
 
     def _start_waiting(self) -> None:
         """Give attempts to idle supervisors, or to new ones, and one more to busy ones."""
         free = self.options["slots"] - sum(one.slots for one in self.supervisors)
-        while self.waiting and free >= _slots(self.waiting[0]):
+        if free > len(self.waiting):
+            # Better than behind one that may take long.
+            self.waiting.extend(filter(None, [one.take_back() for one in self.supervisors]))
+        while self.waiting and free >= slots_of(self.waiting[0]):
             message = self.waiting.popleft()
-            free -= _slots(message)
+            free -= slots_of(message)
             idle = [one for one in self.supervisors if not (one.attempts or one.is_closed)]
             try:
                 supervisor = idle[0] if idle else self._new_supervisor(message)
@@ -256,36 +220,43 @@ class Agent:
                 continue
             supervisor.give(message)
         for supervisor in self.supervisors:
-            if self.waiting and _slots(self.waiting[0]) == 1 and supervisor.takes_one_more:
-                if is_staged(self.waiting[0]):
-                    break
+            if self.waiting and supervisor.takes_one_more and may_go_ahead(self.waiting[0]):
                 supervisor.give(self.waiting.popleft())
 
-    def _new_supervisor(self, message: dict[str, Any]) -> _Supervisor:
+    def _new_supervisor(self, message: dict[str, Any]) -> Supervisor:
         prepare(message)
-        supervisor = _Supervisor(self.folder)
+        supervisor = Supervisor(self.folder)
         self.supervisors.append(supervisor)
         self.selector.register(supervisor.told, selectors.EVENT_READ, supervisor)
         return supervisor
 
     def _cancel_by_name(self, name: str) -> None:
         for supervisor in self.supervisors:
-            if any(message["attempt"] == name for message in supervisor.attempts):
+            names = [message["attempt"] for message in supervisor.attempts]
+            if name not in names:
+                continue
+            if name in names[1:] and supervisor.begun != name:
+                if supervisor.take_back() is not None:
+                    self._ended(_canceled(name))
+                else:  # it begins, or the one before it
+                    self.to_cancel.add(name)
+            else:
                 supervisor.end(name)
         for message in list(self.waiting):
             if message["attempt"] == name:
                 self.waiting.remove(message)
                 self._ended(_canceled(name))
 
-    def _read_results(self, supervisor: _Supervisor) -> None:
+    def _read_results(self, supervisor: Supervisor) -> None:
         got = os.read(supervisor.told, 1 << 16)
         *lines, supervisor.received = (supervisor.received + got).split(b"\n")
         for line in lines:
             message = json.loads(line)
             if "started" in message:
-                self._say({"kind": "started", "attempt": message["started"]})
+                supervisor.begun = message["started"]
+                self._say({"kind": "started", "attempt": supervisor.begun})
                 continue
-            name = message["attempt"]
+            name, supervisor.begun = message["attempt"], ""
             supervisor.attempts = [one for one in supervisor.attempts if one["attempt"] != name]
             if message.get("canceled") and name != supervisor.canceled:
                 # Not this one was meant, but the pilot, or one that has just ended.
@@ -293,13 +264,17 @@ class Agent:
             self._ended(message)
         if not got:
             self._bury(supervisor)
+        asked, self.to_cancel = self.to_cancel, set()
+        for name in asked:
+            self._cancel_by_name(name)
         self._start_waiting()
 
-    def _bury(self, supervisor: _Supervisor) -> None:
+    def _bury(self, supervisor: Supervisor) -> None:
         """Take leave of a supervisor that has ended: what it has not begun is begun elsewhere."""
         self.selector.unregister(supervisor.told)
         supervisor.close()
-        os.close(supervisor.told)
+        for number in (supervisor.told, *supervisor.permits):
+            os.close(number)
         os.waitpid(supervisor.pid, 0)
         self.supervisors.remove(supervisor)
         for message in supervisor.attempts:
@@ -333,6 +308,7 @@ class Agent:
 
     def _look_at_time(self) -> None:
         now = time.monotonic()
+        self._return_late(now)
         if self.signalled:
             self.end(f"the pilot's job got {self.signalled}")
         if self.ends_at is not None and now > self.ends_at:
@@ -342,6 +318,19 @@ class Agent:
             reason = _drained(os.environ["SLURMD_NODENAME"])
             if reason:
                 self.drain(f"the pilot's node is drained: {reason}")
+
+    def _return_late(self, now: float) -> None:
+        """Give attempts back that wait behind others that take long."""
+        if not self.link.is_open or self.is_ending:
+            return
+        late = [one for one in self.waiting if now - one["came"] > _RETURN_SECONDS]
+        for message in late:
+            self.waiting.remove(message)
+        for one in self.supervisors:
+            if len(one.attempts) == 2 and now - one.attempts[1]["came"] > _RETURN_SECONDS:
+                late.extend(filter(None, [one.take_back()]))
+        if late:
+            self._say({"kind": "returned", "attempts": [one["attempt"] for one in late]})
 
 
 def _canceled(name: str) -> dict[str, Any]:
@@ -365,6 +354,8 @@ def main() -> None:
     with open(os.path.join(folder, "agent.json")) as file:
         options = json.load(file)["options"]
     os.chdir(folder)
+    if options.get("apart"):
+        os.setpgid(0, 0)  # who interrupts the manager's program does not mean its pilots
     watcher = os.getpid()
     agent = os.fork()
     if not agent:

@@ -34,29 +34,34 @@ def is_staged(message: dict[str, Any]) -> bool:
     return bool(message.get("inputs") or message.get("outputs"))
 
 
-def start(folder: str) -> tuple[int, int, int]:
-    """Fork a supervisor; return its number, and pipes to it and from it.
+def start(folder: str) -> tuple[int, int, int, tuple[int, int]]:
+    """Fork a supervisor; return its number, pipes to it and from it, and the one of permits.
 
     It reads lines of JSON: ``attempt``, ``unit`` (the fields of its description), ``inputs`` and
-    ``outputs``, which are requests of `dosna.pilot.data`. It writes one line when an attempt
-    begins and one when it has ended. After an attempt with data units it ends, and with it the
-    threads that staging may have started.
+    ``outputs``, which are requests of `dosna.pilot.data`, and ``permit``, a number; without it in
+    the pipe of permits, the attempt was taken back. It writes one line when an attempt begins and
+    one when it has ended. After an attempt with data units it ends, and with it the threads that
+    staging may have started.
     """
     parent = os.getpid()
     asked, ask = os.pipe()
     told, tell = os.pipe()
+    permits = os.pipe()
+    for number in permits:
+        os.set_blocking(number, False)
     pid = os.fork()
     if pid:
         os.close(asked)
         os.close(tell)
-        return pid, ask, told
+        return pid, ask, told, permits
     # Nothing that the agent has may run here, whatever fails, and its connection is not ours.
     try:
-        low, high = sorted((asked, tell))
-        os.closerange(3, low)
-        os.closerange(low + 1, high)
-        os.closerange(high + 1, 1 << 16)
-        _Supervisor(folder, tell).run(asked, parent)
+        low = 3
+        for number in sorted((asked, tell, permits[0])):
+            os.closerange(low, number)
+            low = number + 1
+        os.closerange(low, 1 << 16)
+        _Supervisor(folder, tell, permits[0]).run(asked, parent)
     except BaseException:
         traceback.print_exc()
     finally:
@@ -68,9 +73,11 @@ class _Supervisor:
     unit: dict[str, Any]
     attempt = ""
 
-    def __init__(self, folder: str, tell: int) -> None:
+    def __init__(self, folder: str, tell: int, permits: int) -> None:
         self.pilot_folder = folder
         self.tell = tell
+        self.permits = permits
+        self.permit = 0  # one that was read, of an attempt that is to come
 
     def run(self, asked: int, parent: int) -> NoReturn:
         signal.set_wakeup_fd(-1)
@@ -84,10 +91,24 @@ class _Supervisor:
         signal_when_parent_ends(signal.SIGTERM, parent)
         with os.fdopen(asked, "rb") as lines:
             for line in lines:
-                self._do(json.loads(line))
+                message = json.loads(line)
+                if not self._may_begin(message["permit"]):
+                    continue
+                self._do(message)
                 if is_staged(self.message):
                     break
         os._exit(0)
+
+    def _may_begin(self, number: int) -> bool:
+        if not self.permit:
+            try:
+                self.permit = int.from_bytes(os.read(self.permits, 4), "little")
+            except BlockingIOError:
+                return False
+        if self.permit != number:
+            return False
+        self.permit = 0
+        return True
 
     def _do(self, message: dict[str, Any]) -> None:
         self.message, self.unit, self.attempt = message, message["unit"], message["attempt"]
@@ -109,6 +130,8 @@ class _Supervisor:
             reason = str(error) or type(error).__name__
         end_children()
         result = {"attempt": self.attempt, "code": code, "reason": reason, "files": files}
+        # Once it has ended, it is not canceled any more.
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
         self.attempt = ""
         self._tell(result)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,9 @@ __all__ = ["BLOCK", "File", "Tell", "blocks", "check", "checksum_of", "chosen", 
 
 BLOCK = 8 << 20
 """The bytes of a file that are held at a time, for each transfer."""
+
+_NO_TEXT = re.compile("[\0\ud800-\udfff]")
+"""What no database takes: lone surrogates are the bytes of names that are not UTF-8."""
 
 Tell = Callable[[int], object]
 """A function that is told how many bytes of a file were transferred since it was last called."""
@@ -45,10 +49,10 @@ class File:
 
     def __post_init__(self) -> None:
         parts = self.name.split("/")
-        if not self.name or self.name.startswith("/") or {"", ".", ".."} & {*parts}:
+        if self.name.startswith("/") or {"", ".", ".."} & {*parts} or _NO_TEXT.search(self.name):
             raise ConfigurationError(
                 f"{self.name!r} cannot be the name of a file of a data unit: use a relative path "
-                "without '..'"
+                "of Unicode, without '..'"
             )
 
     def to_json(self) -> dict[str, Any]:
@@ -123,6 +127,8 @@ def chosen(files: Sequence[File], patterns: Iterable[str] | None, what: str) -> 
 def find_outputs(folder: str, patterns: Iterable[str]) -> dict[str, str]:
     """Return the local paths of the files in a folder that match patterns, by name.
 
+    Pipes, devices and links to nothing are no files.
+
     Raises
     ------
     SourceNotFoundError
@@ -132,7 +138,11 @@ def find_outputs(folder: str, patterns: Iterable[str]) -> dict[str, str]:
     for place, folders, files in os.walk(folder):
         folders[:] = [one for one in folders if not one.startswith(".")]
         below = Path(place).relative_to(folder)
-        names += [str(below / one) for one in files if not one.startswith(".")]
+        names += [
+            str(below / one)
+            for one in files
+            if not one.startswith(".") and os.path.isfile(os.path.join(place, one))
+        ]
     found, vain = matching(sorted(names), patterns)
     if vain:
         raise SourceNotFoundError(
