@@ -1,6 +1,6 @@
 """Pyramids: smaller and smaller copies of a dataset, for programs that show images and volumes.
 
-`dosna.Dataset.pyramid` makes them, as the multiscale images of OME-Zarr 0.5.
+`dosna.Dataset.pyramid` creates them as the multiscale images of OME-Zarr 0.5.
 """
 
 from dosna.pyramid.making import pyramid

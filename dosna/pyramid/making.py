@@ -1,4 +1,4 @@
-"""The making of a pyramid: level after level, and the description when all are there."""
+"""Creating a pyramid: one level after the other, and finally the description."""
 
 from __future__ import annotations
 
@@ -56,16 +56,16 @@ class PyramidRequest:
 
 @dataclass(frozen=True)
 class Plan:
-    """A level to make.
+    """A level to be created.
 
     Parameters
     ----------
     shape : tuple of int
-        The extent of the level.
+        The shape of the level.
     factors : tuple of int
-        How many elements of the level before become one, by axes.
+        The number of elements of the previous level that become one, for each axis.
     spans : tuple of Spans
-        The original elements for which those of the level before stand.
+        The numbers of original elements that those of the previous level represent.
     """
 
     shape: Shape
@@ -74,12 +74,12 @@ class Plan:
 
     @property
     def span(self) -> Shape:
-        """The numbers of original elements for one of this level."""
+        """The numbers of original elements for one element of this level."""
         return tuple(s.each * f for s, f in zip(self.spans, self.factors, strict=True))
 
 
 def pyramid(dataset: EngineDataset, **parameters: Any) -> list[EngineDataset]:
-    """Carry out `EngineDataset.pyramid`."""
+    """Run `EngineDataset.pyramid`."""
     request = PyramidRequest(**parameters)
     con, name = _connection(dataset), dataset.name
     con.check_writable()
@@ -118,9 +118,9 @@ def planned(shape: Shape, factors: Shape, levels: int | None) -> list[Plan]:
     Parameters
     ----------
     shape : tuple of int
-        The extent of the array.
+        The shape of the array.
     factors : tuple of int
-        How many elements become one from level to level, by axes.
+        The number of elements that become one from level to level, for each axis.
     levels : int, optional
         The number of levels; by default until no axis is longer than `LEAST`.
     """
@@ -131,7 +131,7 @@ def planned(shape: Shape, factors: Shape, levels: int | None) -> list[Plan]:
         chosen = tuple(f if n > least else 1 for n, f in zip(now, factors, strict=True))
         if levels is None and all(f == 1 for f in chosen):
             break
-        # Those of the last element are fewer where the level before ends within its cell.
+        # The last element represents fewer if the previous level ends within its cell.
         spans = tuple(
             Spans(e, n - e * (m - 1) if m else e) for e, n, m in zip(each, shape, now, strict=True)
         )
@@ -147,16 +147,16 @@ def _checked(
     """Check the parameters; return axes, factors and scales of the dataset's axes."""
     what, ndim = f"dataset {dataset.name!r}", dataset.ndim
     if dataset.dtype.kind not in "biufc":
-        raise TypeError(f"{what} is of {dataset.dtype}: only numbers have a pyramid")
+        raise TypeError(f"{what} has dtype {dataset.dtype}: only numbers can have a pyramid")
     check_choice("method", request.method, tuple(METHODS))
     if request.method == "mean" and dataset.dtype.kind == "b":
-        raise TypeError(f"{what} is of bool, which has no mean: use the method mode or stride")
+        raise TypeError(f"{what} has dtype bool, which has no mean: use method='mode' or 'stride'")
     if request.levels is not None and request.levels < 0:
         raise ConfigurationError(f"levels must be at least 0, not {request.levels}")
     if not dataset.connection.instance.keeps_groups:
         raise ConfigurationError(
-            f"connection {dataset.connection.name!r} keeps no attributes of groups, which "
-            "describe the levels: with s3, use a connection with bucket="
+            f"connection {dataset.connection.name!r} has no attributes of groups, which "
+            "pyramids need: with s3, use a connection with bucket="
         )
     names = request.axes
     if names is None and dataset.dims is not None and all(dataset.dims):
@@ -167,20 +167,22 @@ def _checked(
     factors = [factor if s else 1 for s in space] if isinstance(factor, int) else list(factor)
     scales = [scale if s else 1 for s in space] if isinstance(scale, (int, float)) else list(scale)
     if len(factors) != ndim or not all(isinstance(f, int) and f >= 1 for f in factors):
-        raise ConfigurationError(f"factor is an integer for all {ndim} axes or each: {factor}")
+        raise ConfigurationError(
+            f"factor must be one integer, or one for each of {ndim} axes, not {factor}"
+        )
     if max(factors) == 1:
-        raise ConfigurationError(f"factor {factor} makes no axis smaller: use 2 or more")
+        raise ConfigurationError(f"factor {factor} reduces no axis: use 2 or more")
     if len(scales) != ndim or not all(isfinite(s) and s > 0 for s in scales):
         raise ConfigurationError(
-            f"scale is a positive number for all {ndim} axes or each: {scale}"
+            f"scale must be one positive number, or one for each of {ndim} axes, not {scale}"
         )
     return axes, tuple(factors), [float(s) for s in scales]
 
 
 def _in_the_way(dataset: EngineDataset, overwrite: bool) -> list[str]:
-    """Return the levels of `dataset` that are to be deleted, or raise an error.
+    """Return the existing levels of `dataset` that have to be deleted, or raise an error.
 
-    They were left by an interruption, or are replaced with `overwrite`.
+    An interrupted call has left them, or they are replaced because of `overwrite`.
     """
     con, name = _connection(dataset), dataset.name
     group, own = group_of(name)
@@ -188,16 +190,16 @@ def _in_the_way(dataset: EngineDataset, overwrite: bool) -> list[str]:
     there = levels_of(con, name)
     if there is not None and not overwrite:
         raise DatasetExistsError(
-            f"dataset {name!r} has a pyramid of {len(there.names) - 1} levels: use overwrite=True "
-            "to make it again"
+            f"dataset {name!r} already has a pyramid of {len(there.names) - 1} levels: use "
+            "overwrite=True to replace it"
         )
     listed = there.names[1:] if there is not None else []
     found = {one for one in listed if one in con} | {*con.names_in(level_name(name, 1)[:-2])}
     for level in sorted(found):
         if (con[level].origin or {}).get(_ORIGIN) != name:
             raise DatasetExistsError(
-                f"dataset {level!r} is where a level of {name!r} would be, or is listed as one, "
-                "and was not made by pyramid: rename it, or delete it first"
+                f"dataset {level!r} has the name of a level of {name!r}, or is listed as one, but "
+                "was not created by pyramid: rename it, or delete it first"
             )
     return sorted(found)
 
@@ -211,7 +213,7 @@ def _delete(con: EngineConnection, names: Sequence[str]) -> None:
 def _describe(
     con: EngineConnection, group: str, own: str, entry: Mapping[str, Any] | None
 ) -> None:
-    """Describe the levels of a dataset in the attributes of its group, or none; collective."""
+    """Write or remove the description of a dataset's levels in its group; collective."""
     before = con.runner.once(lambda: con.get_group_attrs(group))
     after = with_entry(before, own, entry, group)
     if after != before:
@@ -221,7 +223,7 @@ def _describe(
 def _created(
     dataset: EngineDataset, level: int, plan: Plan, axes: list[dict[str, Any]], method: str
 ) -> EngineDataset:
-    """Create a level, which is chunked and stored as the dataset is; collective."""
+    """Create a level with the chunks and the storage options of the dataset; collective."""
     con, like = _connection(dataset), dataset.instance.metadata
     chunks = tuple(max(1, min(c, n)) for c, n in zip(like.chunk_size, plan.shape, strict=True))
     options = dict(dataset.instance.create_options)
@@ -246,7 +248,7 @@ def _fill(
     plans: Sequence[Plan],
     request: PyramidRequest,
 ) -> None:
-    """Write the levels, each from the one before."""
+    """Write the levels, each from the previous one."""
     counts = [count_of(level.shape, level.instance.grain) for level in made]
     runner, before, share = dataset.runner, 0, None
     if request.memory_limit is not None:

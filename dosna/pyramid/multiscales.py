@@ -1,7 +1,7 @@
-"""The attributes of a group that describe the levels of images, as OME-Zarr 0.5 has them.
+"""The attributes of a group that describe the levels of images, as in OME-Zarr 0.5.
 
-The specification is https://ngff.openmicroscopy.org/0.5/index.html. A level's own axes have the
-places of its elements: element ``i`` is at ``scale * i + translation``.
+The specification is https://ngff.openmicroscopy.org/0.5/index.html. The coordinate of element
+``i`` on an axis of a level is ``scale * i + translation``.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class Levels:
     group : str
         The name of the group whose attributes describe them.
     index : int
-        The place in the group's list of images.
+        The index in the group's list of images.
     entry : mapping
         The description: ``axes``, ``datasets``, …
     """
@@ -59,7 +59,7 @@ class Levels:
 
 
 def group_of(name: str) -> tuple[str, str]:
-    """Return the group of a dataset, and its name in there."""
+    """Return the group of a dataset, and its name in that group."""
     group, _, own = name.rpartition("/")
     return group, own
 
@@ -81,13 +81,13 @@ def axes_of(
     """
     if not 2 <= len(shape) <= 5:
         raise ConfigurationError(
-            f"{what} has {len(shape)} axes, and images of OME-Zarr have two to five: there are no "
-            "levels of it"
+            f"{what} has {len(shape)} axes, but images of OME-Zarr have two to five: it cannot "
+            "have a pyramid"
         )
     given = list(_DEFAULT[-len(shape) :] if names is None else names)
     if len(given) != len(shape) or len(set(given)) != len(given) or not all(given):
         raise ConfigurationError(
-            f"axes names the {len(shape)} axes of {what} by different texts, not {given}"
+            f"axes must be {len(shape)} different names for the axes of {what}, not {given}"
         )
     kinds = [_KINDS.get(name.lower(), "space") for name in given]
     # An axis of another kind may precede three of space.
@@ -99,7 +99,7 @@ def axes_of(
     if not 2 <= space <= 3 or kinds != sorted(kinds, key=order.index) or kinds[1:2] == ["time"]:
         raise ConfigurationError(
             f"the axes {', '.join(given)} of {what} are of {', '.join(kinds)}: OME-Zarr has time, "
-            "channel and two or three axes of space, in this order. Name them by axes="
+            "channel and two or three axes of space, in this order. Pass their names as axes="
         )
     found = []
     for name, kind in zip(given, kinds, strict=True):
@@ -126,11 +126,12 @@ def entry_of(
     axes : list
         The axes.
     spans : sequence of sequence of int
-        The number of elements of the dataset that an element of each level stands for, by axes.
+        The number of elements of the dataset that an element of each level represents, for each
+        axis.
     scale : sequence of float
-        The distance of neighbours in the dataset, by axes.
+        The distance between neighbouring elements of the dataset, for each axis.
     method : str
-        The method by which the levels were made.
+        The method by which the levels were computed.
     """
     datasets = []
     for level, span in enumerate(spans):
@@ -165,17 +166,17 @@ def _is_image(image: Mapping[str, Any]) -> bool:
 def with_entry(
     attrs: Mapping[str, Any], name: str, entry: Mapping[str, Any] | None, group: str
 ) -> dict[str, Any]:
-    """Return the attributes of a group with another description of a dataset's levels, or none.
+    """Return the attributes of a group with a new description of a dataset's levels, or without.
 
     Raises
     ------
     ConfigurationError
-        The group is described by another version of OME-Zarr.
+        The attributes of the group follow another version of OME-Zarr.
     """
     ome = dict(attrs.get("ome") or {})
     if ome.get("version", VERSION) != VERSION:
         raise ConfigurationError(
-            f"group {group!r} is described by OME-Zarr {ome['version']}, and pyramids by "
+            f"group {group!r} has attributes of OME-Zarr {ome['version']}, but pyramids need "
             f"{VERSION}: put the dataset into another group"
         )
     images = [one for one in multiscales_in(attrs) if one["datasets"][0]["path"] != name]
@@ -189,7 +190,7 @@ def with_entry(
 
 
 def levels_of(con: EngineConnection, name: str) -> Levels | None:
-    """Return the levels of a dataset, whether they were made by dosna or by another program.
+    """Return the levels of a dataset, whether dosna or another program created them.
 
     Parameters
     ----------

@@ -1,7 +1,7 @@
-"""Blocks of an array, made smaller: the mean, the mode or the first of the elements of each cell.
+"""Blocks of an array, reduced to the mean, the mode or the first element of each cell.
 
-A cell has `factor` elements on each axis, and fewer at the end of an array whose extent is no
-multiple of that.
+A cell has `factor` elements on each axis, and fewer at the end of an array whose extent is not a
+multiple of it.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ _MOST_SWAPPED = 64
 
 
 class Spans(NamedTuple):
-    """The numbers of original elements that the elements along an axis stand for.
+    """The numbers of original elements that the elements along an axis represent.
 
     Parameters
     ----------
     each : int
-        The number for all elements but the last of the array.
+        The number for all elements except the last one of the array.
     last : int
         The number for the last one.
     """
@@ -41,7 +41,7 @@ class Spans(NamedTuple):
 def shrink(
     block: Array, factors: Shape, method: str, spans: Sequence[Spans], at_end: Sequence[bool]
 ) -> Array:
-    """Return a block that is smaller by a factor on each axis.
+    """Return a block reduced by a factor on each axis.
 
     Parameters
     ----------
@@ -50,12 +50,13 @@ def shrink(
     factors : tuple of int
         The extents of a cell.
     method : {'mean', 'mode', 'stride'}
-        The value of a cell: the mean of the original elements, rounded to the nearest and ties to
-        even for integers; the most frequent value, and of several the least; or the first element.
+        The value of a cell: the mean of the original elements, which is rounded for integers to
+        the nearest, with ties to even; the most frequent value, or the smallest of several; or the
+        first element.
     spans : sequence of Spans
         The numbers of original elements along each axis, which are the weights of a mean.
     at_end : sequence of bool
-        True for the axes on which the block ends where the array does.
+        True for the axes on which the block ends with the array.
 
     Returns
     -------
@@ -92,9 +93,9 @@ def _mode(block: Array, factors: Shape, spans: Sequence[Spans], at_end: Sequence
 def _sort(cells: Array) -> None:
     """Sort the elements of cells, which are along the first axis."""
     if cells.dtype.kind not in "biu" or len(cells) > _MOST_SWAPPED:
-        cells.sort(0)  # NaN is the greatest
+        cells.sort(0)  # NaN is sorted last
         return
-    # All cells at once: that takes a tenth of the time of many small sorts.
+    # All cells at once, which takes a tenth of the time of many small sorts.
     for a, b in _swaps(len(cells)):
         least = np.minimum(cells[a], cells[b])
         np.maximum(cells[a], cells[b], out=cells[b])
@@ -134,7 +135,7 @@ def _segments(length: int, factor: int) -> Iterator[_Segment]:
 
 
 def _cells(block: Array, cell: Sequence[int]) -> Array:
-    """Return the elements of each cell along a first axis, in new memory."""
+    """Return a copy with the elements of each cell along a first axis."""
     counts = [n // c for n, c in zip(block.shape, cell, strict=True)]
     split = block.reshape([part for pair in zip(counts, cell, strict=True) for part in pair])
     axes = range(0, 2 * block.ndim, 2)
@@ -155,7 +156,7 @@ def _mean(block: Array, factors: Shape, spans: Sequence[Spans], at_end: Sequence
         means: Array = np.divide(sums, total, dtype=wide, casting="same_kind")
         return means.astype(dtype, copy=False)
     if dtype.itemsize < 8:
-        # The smallest that holds all sums is the fastest.
+        # The smallest type that holds all sums is the fastest.
         sizes = (n for n in (2, 4) if most << 8 * dtype.itemsize < 1 << (8 * n - 1))
         wide = np.dtype(f"i{next(sizes, 8)}")
         return _divided(_sums(block, factors, lasts, wide), total).astype(dtype)
@@ -164,14 +165,14 @@ def _mean(block: Array, factors: Shape, spans: Sequence[Spans], at_end: Sequence
     high = _sums((block >> half).astype(wide), factors, lasts, wide)
     low = _sums((block & dtype.type(0xFFFFFFFF)).astype(wide), factors, lasts, wide)
     quotient = high // total
-    # The high half of the result is even in the low half's last place: ties are not affected.
+    # The last digit of the high half of the result is even, so ties are not affected.
     rest = _divided(((high - quotient * total) << 32) + low, total)
     found: Array = (quotient.astype(np.uint64) << np.uint64(32)) + rest.astype(np.uint64)
     return found.astype(dtype)
 
 
 def _divided(sums: Array, total: Any) -> Array:
-    """Divide integers, to the nearest and ties to even."""
+    """Divide integers, rounding to the nearest, with ties to even."""
     total = np.asarray(total, sums.dtype)
     quotient: Array = sums // total
     twice = 2 * (sums - quotient * total)
@@ -180,7 +181,7 @@ def _divided(sums: Array, total: Any) -> Array:
 
 
 def _last_weights(length: int, factor: int, spans: Spans, at_end: bool) -> list[int] | None:
-    """Return the weights of the elements of a block's last cell; None if it is as all others."""
+    """Return the weights of the elements of a block's last cell; None if it is like the others."""
     count = (length - 1) % factor + 1
     if factor == 1 or not length:
         return None
@@ -207,7 +208,8 @@ def _sums(
 ) -> Array:
     """Return the weighted sum of each cell.
 
-    It is made axis after axis, from the first on: what is read with a step is less each time.
+    It is computed one axis after the other, beginning with the first, so that less is read with a
+    stride each time.
     """
     for axis, (factor, last) in enumerate(zip(factors, lasts, strict=True)):
         if factor == 1:

@@ -1,4 +1,4 @@
-"""The work of writing one level from the one before, which can be sent to another process."""
+"""The work of writing one level from the previous one, which can be pickled."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Shrink(Overlapping, Placed):
     Parameters
     ----------
     source : BackendDataset
-        The level before.
+        The previous level.
     target : BackendDataset
         The level that is written.
     factors : tuple of int
@@ -39,9 +39,9 @@ class Shrink(Overlapping, Placed):
     method : str
         The method; see `shrink`.
     spans : sequence of Spans
-        The numbers of original elements that those of `source` stand for, by axes.
+        The numbers of original elements that those of `source` represent, for each axis.
     piece : tuple of int
-        The extent of what is made at a time, in the level that is written.
+        The extent of the part of the level that is computed at a time.
     """
 
     near: ClassVar[str] = "target"
@@ -84,20 +84,20 @@ class Shrink(Overlapping, Placed):
 def piece_of(
     chunk_size: Shape, extent: Shape, factors: Shape, itemsize: int, share: int | None
 ) -> Shape:
-    """Return how many elements of a level to make at a time: whole chunks.
+    """Return the extent of the part of a level that is computed at a time: whole chunks.
 
-    Those of the last axes are taken together first, because they are neighbours in memory.
+    Chunks along the last axes are combined first, because they are neighbours in memory.
 
     Parameters
     ----------
     chunk_size, extent : tuple of int
-        The extents of a chunk, and of what is written at a time.
+        The extents of a chunk, and of the part that is written at a time.
     factors : tuple of int
         The extents of a cell.
     itemsize : int
         The bytes of an element.
     share : int, optional
-        The most bytes that may be held.
+        The maximum memory.
     """
     most = _PIECE_BYTES if share is None else min(_PIECE_BYTES, share // (2 * HELD))
     piece = np.array(chunk_size, np.int64)

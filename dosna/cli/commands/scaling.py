@@ -14,11 +14,11 @@ from dosna.pyramid.shrinking import METHODS
 __all__ = ["add"]
 
 _PYRAMID = """\
-Make smaller and smaller copies of a dataset, as the levels of an OME-Zarr 0.5 image, which napari,
-Neuroglancer and dosna view show at once, however large it is.
+Create smaller and smaller copies of a dataset, as the levels of an OME-Zarr 0.5 image, so that
+napari, Neuroglancer and dosna view can show it quickly, however large it is.
 
-They are the datasets NAME_levels/1, NAME_levels/2, ..., and are described in the attributes of the
-group that contains NAME. After an interruption, the same command makes them anew.
+The levels are the datasets NAME_levels/1, NAME_levels/2, ..., and are described in the attributes
+of the group that contains NAME. After an interruption, repeat the command.
 """
 
 _EXAMPLES = """\
@@ -37,13 +37,13 @@ def add(commands: Any) -> None:
     )
     command.add_argument("url", metavar="URL", help="URL of a dataset")
     command.add_argument(
-        "--levels", type=int, metavar="N", help="number of levels; until 64 elements by default"
+        "--levels", type=int, metavar="N", help="number of levels; by default until 64 elements"
     )
     command.add_argument(
         "--method",
         choices=tuple(METHODS),
         default="mean",
-        help="value for several elements: their mean, the most frequent (labels), or the first",
+        help="value of a cell: the mean of its elements, the most frequent (labels), or the first",
     )
     command.add_argument(
         "--factor",
@@ -60,11 +60,11 @@ def add(commands: Any) -> None:
         type=_numbers,
         default=1.0,
         metavar="X",
-        help="distance of neighbours, on the axes of space or on each, such as 2,0.5,0.5",
+        help="distance between elements, on the axes of space or on each, such as 2,0.5,0.5",
     )
     command.add_argument("--unit", metavar="NAME", help="unit of the distance: micrometer, ...")
     command.add_argument(
-        "--overwrite", action="store_true", help="replace levels that dosna has made before"
+        "--overwrite", action="store_true", help="replace levels that dosna has created"
     )
     add_memory_limit(command)
 
