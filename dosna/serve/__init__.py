@@ -1,11 +1,11 @@
 """A server over HTTP for the datasets of a connection: `Connection.serve`, ``dosna serve``.
 
-A room of its own routes is a module with a function ``routes(served)``, which returns routes of
-Starlette, and a line in `dosna.serve.app.ROUTES`. Its handlers are plain functions of a request:
-they run in threads, where reading a dataset stops as soon as the client has gone or time is over
-(`dosna.core.stopping`). They read through the `Served` alone, which keeps to what is served, and
-raise `dosna.web.Refusal` for what they do not answer; other errors become answers by
-`dosna.web.refusal_of`. See docs/design/serve.md.
+Further routes are a module with a function ``routes(served)``, which returns Starlette routes, and
+a line in `dosna.serve.app.ROUTES`. Handlers are plain functions of a request. They run in threads,
+in which reading a dataset stops when the client has disconnected or the time limit has passed
+(`dosna.core.stopping`). They read only through `Served`, which enforces what is served, and raise
+`dosna.web.Refusal` for requests that they do not answer; `dosna.web.refusal_of` turns other errors
+into answers. See docs/design/serve.md.
 """
 
 from __future__ import annotations

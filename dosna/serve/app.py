@@ -1,4 +1,4 @@
-"""The application: all routes over what is served, behind the guard."""
+"""The application: all routes, behind the guard."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def create_app(
     con : Connection
         The open connection.
     access : Access
-        Who may ask.
+        The rules for access.
     below : str
         The name of the dataset or group to serve; '' for all.
     limits : Limits, optional

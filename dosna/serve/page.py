@@ -57,9 +57,9 @@ class Link:
     href : str or None
         The address, relative to the page; None for a note without one.
     hint : str
-        The text that is shown when the pointer is over it.
+        The text that is shown when the pointer is over the link.
     front : bool
-        True to lead there at once, if the server shows nothing but what is selected.
+        Whether to open this address first, if the server shows only what is selected.
     """
 
     label: str
@@ -85,7 +85,7 @@ def routes(served: Served) -> Sequence[BaseRoute]:
     Parameters
     ----------
     served : Served
-        What is served. The page begins with what it is below.
+        What is served. The page begins with its outermost group or dataset.
 
     Returns
     -------
@@ -93,7 +93,7 @@ def routes(served: Served) -> Sequence[BaseRoute]:
         The routes.
     """
     name = served.con.name.rstrip("/").rpartition("/")[2]
-    if not name or name.startswith("@"):  # in an address of another server, that is its token
+    if not name or name.startswith("@"):  # in the address of another server, this is its token
         name = "data"
     text = _HTML.format(name=html.escape(name), path=html.escape(f"/{served.below}"))
     links: list[LinksOf] = [load(target) for target in LINKS.values()]
@@ -121,7 +121,7 @@ def routes(served: Served) -> Sequence[BaseRoute]:
 
 
 def state_of(served: Served, name: str) -> Iterable[Link]:
-    """Return notes about a dataset: that it is incomplete, or a link."""
+    """Return notes about a dataset: whether it is incomplete or linked."""
     try:
         dataset = served.dataset(name)
     except Refusal:
@@ -138,7 +138,7 @@ def _compressed(file: str) -> bytes:
 
 
 def _built(request: Request) -> Response:
-    """Return a file of the built page, compressed as it is kept if the client allows it."""
+    """Return a file of the built page, in its stored compression if the client accepts it."""
     file = request.url.path.rpartition("/")[2]
     data, headers = _compressed(file), {"Vary": "Accept-Encoding", "Cache-Control": "no-cache"}
     etag = f'"{_checksum(file)}"'

@@ -1,4 +1,4 @@
-"""Conditions and ranges of requests for bytes (RFC 9110), and their answers."""
+"""Conditional requests and range requests (RFC 9110), and their answers."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _UNUSUAL = re.compile(r"[^A-Za-z0-9._:+-]")
 
 
 class Wanted(NamedTuple):
-    """The part of an object that a request wants: as `ZarrObjects.get` takes it."""
+    """The requested part of an object, as for `ZarrObjects.get`."""
 
     start: int | None = None
     stop: int | None = None
@@ -30,7 +30,7 @@ class Wanted(NamedTuple):
 
 
 def etag_of(version: str) -> str:
-    """Return the ETag for a version; '' for none."""
+    """Return the ETag of a version; '' if there is none."""
     return f'"{_UNUSUAL.sub("", version)}"' if version else ""
 
 
@@ -42,19 +42,19 @@ def matches(header: str | None, etag: str) -> bool:
 
 
 def wanted(request: Request, etag: str | None = None) -> Wanted:
-    """Return the range that a request wants. Several ranges, or other units, count as none.
+    """Return the range of a request. Several ranges and other units are ignored.
 
     Parameters
     ----------
     request : Request
         The request.
     etag : str, optional
-        The present ETag, for a range on condition that it is the same (If-Range).
+        The current ETag, for a range on the condition that it is the same (If-Range).
 
     Raises
     ------
     Refusal
-        The range is empty, whatever the size is (416).
+        The range is empty for every size (416).
     """
     if request.method != "GET":
         return Wanted()  # only GET has ranges
@@ -86,22 +86,22 @@ def answer(
     Parameters
     ----------
     part : Wanted
-        The part that was wanted.
+        The requested part.
     data : bytes or memoryview
-        The bytes of that part; with `head` none.
+        The bytes of that part; empty with `head`.
     size : int
-        The size of the whole object.
+        The size of the object.
     etag : str
         The ETag; '' for none.
     kind : str
-        The type of the content.
+        The content type.
     head : bool
-        True for the answer to HEAD, which has the length and no bytes.
+        Whether to answer a HEAD, with the length and no bytes.
 
     Raises
     ------
     Refusal
-        No byte is in the range (416).
+        The range contains no byte (416).
     """
     headers = {"Accept-Ranges": "bytes", "Cache-Control": "private, no-cache"}
     if etag:
@@ -114,12 +114,14 @@ def answer(
     start = max(0, size + start) if start < 0 else start
     if start >= size:
         raise Refusal(
-            416, "the range has no byte of it", headers={"Content-Range": f"bytes */{size}"}
+            416,
+            "the range contains no byte of the object",
+            headers={"Content-Range": f"bytes */{size}"},
         )
     headers["Content-Range"] = f"bytes {start}-{start + len(data) - 1}/{size}"
     return Response(data, 206, headers, kind)
 
 
 def not_modified(etag: str) -> Response:
-    """Return the answer that what the client has is still the same."""
+    """Return the answer that the client's copy is still valid."""
     return Response(status_code=304, headers={"ETag": etag, "Cache-Control": "private, no-cache"})

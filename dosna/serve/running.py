@@ -22,7 +22,7 @@ def serve(
     frames: Sequence[str] = (),
     limits: Limits | None = None,
 ) -> Server:
-    """Return a server for a connection, whose port is bound and which does not yet answer.
+    """Return a server for a connection, whose port is bound and which is not yet running.
 
     Parameters
     ----------
@@ -33,7 +33,7 @@ def serve(
     port : int
         The port; 0 for a free one.
     token : str, optional
-        The token that requests must have; by default a random one.
+        The token that requests must contain; by default a random one.
     host : str
         The address of the interface to listen on.
     origins : sequence of str
@@ -46,7 +46,8 @@ def serve(
     Returns
     -------
     Server
-        The server: ``run()`` answers until Ctrl-C, ``start()`` in a thread until ``stop()``.
+        The server: ``run()`` answers requests until Ctrl-C, ``start()`` in a thread until
+        ``stop()``.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""What a server shows: the part of a connection at or below one name."""
+"""The part of a connection that a server shows: everything at or below one name."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class Served:
     con : Connection
         The connection. Routes use it only with names that `check` has returned.
     below : str
-        The name of what is shown.
+        The name of the group or dataset that is shown.
     limits : Limits
         The limits of answers.
     """
@@ -59,11 +59,11 @@ class Served:
         self.con = con
         self.below = check_name(below) if below else ""
         self.limits = limits or Limits()
-        # By the name: when it was opened, and the handle.
+        # By name: the time when it was opened, and the handle.
         self._handles: Cache[tuple[float, EngineDataset]] = Cache(_MOST_HANDLES)
 
     def check(self, name: str) -> str:
-        """Return a name from a request if it is legal and shown, before a store sees it.
+        """Return a name from a request if it is legal and shown, before it reaches a store.
 
         Parameters
         ----------
@@ -73,7 +73,7 @@ class Served:
         Raises
         ------
         Refusal
-            The name is not legal (400), or not of what is shown (404).
+            The name is not legal (400), or is outside of what is shown (404).
         """
         if not name:
             return name
@@ -81,7 +81,7 @@ class Served:
             check_name(name)
         except DatasetNameError:
             raise Refusal(
-                400, "that is no legal name", "use parts joined by '/', such as entry/data"
+                400, "this is not a legal name", "use parts joined by '/', such as entry/data"
             ) from None
         if name.count("/") >= MOST_PARTS:
             raise Refusal(400, f"a name has at most {MOST_PARTS} parts")
@@ -97,7 +97,7 @@ class Served:
         name : str
             The name from the request.
         fresh : bool
-            True to open it anew, as for a description of it.
+            Whether to reopen it, as for a description of it.
 
         Raises
         ------
@@ -135,7 +135,7 @@ class Served:
         )
 
     def read(self, name: str, work: Callable[[EngineDataset], T]) -> T:
-        """Return what a function makes of a dataset, which is opened anew if its handle is old.
+        """Return the result of a function of a dataset, which is reopened if its handle is stale.
 
         Parameters
         ----------
@@ -151,14 +151,14 @@ class Served:
             return work(self.dataset(name, fresh=True))
 
     def is_group(self, name: str) -> bool:
-        """Return True if a name is that of a group: it has something in it, or attributes."""
+        """Return True if a name is that of a group, with members or attributes."""
         checked = self.check(name)
         if not checked or self._is_above(checked):
             return True
         return any(self.con.children(checked)) or bool(self.attrs_of_group(checked))
 
     def children(self, group: str) -> Children:
-        """Return what lies directly in a group, as far as it is shown.
+        """Return the shown members of a group.
 
         Parameters
         ----------
@@ -175,7 +175,7 @@ class Served:
         return Children([name], [])
 
     def names_in(self, group: str) -> list[str]:
-        """Return the names of all datasets in a group, as far as they are shown.
+        """Return the names of all shown datasets in a group.
 
         Parameters
         ----------
@@ -190,7 +190,7 @@ class Served:
         return self.con.names_in(self.below)
 
     def attrs_of_group(self, group: str) -> dict[str, Any]:
-        """Return the attributes of a group; empty above what is shown, or where none are kept.
+        """Return the attributes of a group; none above what is shown, or if the backend has none.
 
         Parameters
         ----------
@@ -209,5 +209,5 @@ class Served:
         return not self.below or name == self.below or name.startswith(self.below + "/")
 
     def _is_above(self, name: str) -> bool:
-        """Return True for a group that only leads to what is shown."""
+        """Return True for a group above what is shown."""
         return bool(self.below) and (not name or self.below.startswith(name + "/"))

@@ -17,7 +17,7 @@ _lock = threading.Lock()
 
 
 class View:
-    """A page of H5Web that a notebook shows, and the server behind it.
+    """A page of H5Web in a notebook, and its server.
 
     Parameters
     ----------
@@ -31,12 +31,12 @@ class View:
     Attributes
     ----------
     url : str
-        The address of the page, which lets everybody in who has it: it contains the token.
+        The address of the page. It contains the token, so anybody who has it can use the page.
     """
 
     def __init__(self, server: Server, name: str, height: int) -> None:
         self.server, self.name, self.height = server, name, height
-        # The browser keeps no cookie of a page in a frame, so the token is part of the path.
+        # Browsers keep no cookies of pages in frames, so the token is part of the path.
         query = urlencode({"path": f"/{name}"})
         self.url = f"{server.root}/@{server.access.token}/?{query}"
 
@@ -59,7 +59,7 @@ class View:
 
 
 def view(con: EngineConnection, name: str = "", *, height: int = 600) -> View:
-    """Return the page of H5Web for a notebook; the connection has one server for all its views.
+    """Return a page of H5Web for a notebook. All views of a connection share one server.
 
     Parameters
     ----------
@@ -73,12 +73,12 @@ def view(con: EngineConnection, name: str = "", *, height: int = 600) -> View:
     Returns
     -------
     View
-        The page, which a notebook shows.
+        The page, which a notebook displays.
     """
     con.check_connected()
     with _lock:
         server = _servers.get(con)
         if server is None:
-            # The address of the notebook is not known here.
+            # The address of the notebook is unknown here.
             server = _servers[con] = serve(con, frames=["*"]).start()
     return View(server, name, height)

@@ -1,8 +1,8 @@
 """``/zarr/…``: all datasets as one Zarr v3 hierarchy.
 
-Stored bytes are passed on as they are where they are Zarr, and made where they are not. A server
-of files has no lists, so each group has the documents of all that is in it (inline consolidated
-metadata), by which zarr-python and xarray find its members.
+Stored bytes are passed on unchanged if they are Zarr, and are encoded otherwise. Files on a web
+server cannot be listed, so each group contains the metadata of everything in it (inline
+consolidated metadata), by which zarr-python and xarray find its members.
 """
 
 from __future__ import annotations
@@ -47,12 +47,12 @@ _MOST_QUICK = 8 << 20
 
 
 def routes(served: Served) -> Sequence[BaseRoute]:
-    """Return the routes of the part."""
+    """Return the routes below ``/zarr``."""
     return [Route("/zarr/{key:path}", _Hierarchy(served).answer, methods=["GET", "HEAD"])]
 
 
 class _Hierarchy:
-    """What is served, as objects by key."""
+    """The served datasets, as objects by key."""
 
     def __init__(self, served: Served) -> None:
         self._served = served
@@ -67,7 +67,7 @@ class _Hierarchy:
         return await run_in_threadpool(self._answer, request, key)
 
     def _is_quick(self, key: str) -> bool:
-        """Return True if answering takes less than a thread does: as for files in the cache."""
+        """Return True if answering takes less time than a thread, as for cached files."""
         for name, _ in _splits(key) if len(key) <= _LONGEST else ():
             kept = self._objects.peek(name)
             if kept is not None and self._served.keeps(name, kept[0]):
@@ -114,7 +114,7 @@ class _Hierarchy:
         return json.dumps(document).encode()
 
     def _array(self, name: str) -> bytes | None:
-        """Return the document of a dataset, or None if there is none of that name."""
+        """Return the metadata of a dataset, or None if there is no such dataset."""
         try:
             return self._served.dataset(name, fresh=True).zarr_objects().document()
         except Refusal as refusal:
@@ -130,7 +130,7 @@ class _Hierarchy:
         return document
 
     def _members(self, group: str, names: list[str]) -> dict[str, Json]:
-        """Return the documents of all datasets in a group and of the groups above them."""
+        """Return the metadata of all datasets in a group and of the groups above them."""
         start = len(group) + 1 if group else 0
         groups = {above for name in names for above in parents(name) if len(above) > start}
         stop = stopping.current.get()
@@ -146,7 +146,7 @@ class _Hierarchy:
             except Stopped:
                 raise
             except (DosnaError, ValueError, TypeError):
-                return None  # what cannot be opened does not hide the others
+                return None  # a dataset that cannot be opened does not hide the others
             return document
 
         listed = sorted({*groups, *names})
@@ -212,7 +212,7 @@ class _Hierarchy:
 
 
 def _splits(key: str) -> Iterator[tuple[str, str]]:
-    """Yield the ways in which a key can be the name of an array and the key of a chunk in it."""
+    """Yield the ways to split a key into the name of an array and the key of a chunk."""
     found = _DEFAULT.search(key)
     if found is not None and found.start(1) > 0:
         yield key[: found.start(1) - 1], found[1]

@@ -1,32 +1,32 @@
-"""HTTP as the servers of dosna speak it: who may ask, what errors say, how a server runs.
+"""The HTTP servers of dosna: access, errors, limits and running.
 
-Any ASGI application is protected and run by these pieces, which know nothing of datasets:
+These parts protect and run any ASGI application; they know nothing about datasets:
 
 `Access`
-    who may ask: a token, names of the host, origins, methods. ``Access.of(host, token)`` makes a
-    random token where none is given, and refuses to open another interface than loopback
-    without a token.
+    the rules for access: a token, names of the host, origins, methods. ``Access.of(host, token)``
+    creates a random token if none is given, and refuses to listen on another interface than
+    loopback without a token.
 `protect(app, access, limits)`
     the application behind the guard. A request needs the token as ``Authorization: Bearer``, as
-    ``?token=`` (answered by 303 to the same address without it, and an HttpOnly cookie), or as
-    the first part of the path, ``/@TOKEN/…``, for clients that can do neither. Answers get
-    ``Content-Security-Policy`` (unless the application set one), ``nosniff`` and their like.
-    Errors become JSON, without what a message of a store may contain.
+    ``?token=`` (answered by 303 to the same address without it, and an HttpOnly cookie), or as the
+    first part of the path, ``/@TOKEN/…``, for clients that can do neither. Answers get
+    ``Content-Security-Policy`` (unless the application has set one), ``nosniff`` and similar
+    headers. Errors become JSON, without the messages of stores.
 `Limits`
-    the most bytes of an answer (413 with a hint), and seconds until it begins (503).
-    `Limits.check_bytes` is for an application that knows the size before it does the work.
+    the maximum size of an answer (413 with a hint), and the seconds until it begins (503).
+    `Limits.check_bytes` is for applications that know the size before they do the work.
 `Refusal(status, message, hint)`
-    an error for the client; `refusal_of(error)` says what a client is told about any exception,
-    and `json_refusal(refusal)` is the answer. Applications of Starlette and FastAPI, which
-    answer errors themselves, are made with ``exception_handlers=HANDLERS``.
+    an error for the client; `refusal_of(error)` returns what a client is told about an exception,
+    and `json_refusal(refusal)` is the answer. Starlette and FastAPI applications answer errors
+    themselves; create them with ``exception_handlers=HANDLERS``.
 `Server(app, access, port=0)`
-    a server whose port is bound at once: ``server.url`` (with the token, for people),
-    ``server.root`` (without), ``server.headers`` (for clients), `server.run()` until Ctrl-C, or
-    ``with server:`` in a thread of its own, for tests and Jupyter.
+    a server whose port is bound at once: ``server.url`` (with the token, for browsers),
+    ``server.root`` (without the token), ``server.headers`` (for other clients), `server.run()`
+    until Ctrl-C, or ``with server:`` in a thread of its own, for tests and Jupyter.
 `STOP`
-    the key of ``scope`` with the request's `dosna.core.stopping.Stop`, which is also the current
-    one of the thread that answers: reading a dataset stops between two chunks when the client
-    has gone or the time is over.
+    the key of ``scope`` for the request's `dosna.core.stopping.Stop`, which is also the current
+    one in the thread that answers: reading a dataset stops between two chunks when the client has
+    disconnected or the time limit has passed.
 
 A minimal server::
 

@@ -1,4 +1,4 @@
-"""Who may ask a server: a token, names of the host, other origins, and methods."""
+"""The rules for access to a server: a token, names of the host, other origins, and methods."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def new_token() -> str:
 
 
 def is_loopback(host: str) -> bool:
-    """Return True if only programs of this machine reach a host."""
+    """Return True if only programs on this machine can reach a host."""
     if host == "localhost":
         return True
     try:
@@ -34,17 +34,17 @@ def is_loopback(host: str) -> bool:
 
 @dataclass(frozen=True)
 class Access:
-    """Who may ask a server. It is made by `of`.
+    """The rules for access to a server; created by `of`.
 
     Attributes
     ----------
     host : str
         The address of the interface to listen on.
     token : str or None
-        The token that a request must have; None to leave that to the application.
+        The token that a request must contain; None if the application checks requests itself.
     hosts : tuple of str
-        The names of the host that a request may be for, so that a page of another site cannot
-        reach the server by a name of its own; empty for any.
+        The names of the host that a request may use, so that a page of another site cannot reach
+        the server through a name of its own; empty for any.
     origins : tuple of str
         The other sites whose pages may read the answers (CORS), such as
         ``https://app.example.org``; ``*`` for all.
@@ -75,7 +75,7 @@ class Access:
         frames: Sequence[str] = (),
         methods: Sequence[str] = ("GET", "HEAD"),
     ) -> Access:
-        """Return who may ask, after a check of all that is given.
+        """Check the rules for access, and return them.
 
         Parameters
         ----------
@@ -84,30 +84,30 @@ class Access:
         token : str, optional
             The token; by default a random one on loopback.
         guarded : bool
-            False for an application that checks the clients itself, or that anybody on this
-            machine may use: no token is then asked for unless one is given.
+            False for an application that checks its clients itself, or that anybody on this
+            machine may use. No token is then required unless one is given.
         origins, frames, methods : sequence of str
             See the attributes.
 
         Raises
         ------
         ConfigurationError
-            The host is not loopback and there is no token, or something is not of its form.
+            The host is not loopback and there is no token, or a value is malformed.
         """
         if token is not None and not _TOKEN.fullmatch(token):
             raise ConfigurationError(
-                "the token must have 16 to 256 characters, which may be letters, digits and "
-                "'-', '.', '_', '~': leave it out, and a random one is made"
+                "the token must have 16 to 256 characters, which can be letters, digits and "
+                "'-', '.', '_', '~': leave it out to get a random one"
             )
         if token is None and not is_loopback(host):
             raise ConfigurationError(
-                f"the server would be open to everybody who reaches {host}: give a token too, "
-                "and let a proxy with TLS stand before it, or leave the host out"
+                f"the server would be open to everybody who can reach {host}: give a token too, "
+                "and put a proxy with TLS in front of it, or leave out the host"
             )
         for origin in (*origins, *frames):
             if origin != "*" and not _ORIGIN.fullmatch(origin):
                 raise ConfigurationError(
-                    f"{origin!r} is no origin: give one such as https://app.example.org"
+                    f"{origin!r} is not an origin: give one such as https://app.example.org"
                 )
         if token is None and guarded:
             token = new_token()

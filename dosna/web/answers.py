@@ -1,7 +1,7 @@
-"""What a client is told: errors as JSON, and the limits of answers.
+"""The answers to clients: errors as JSON, and the limits of answers.
 
-A message of a store may name buckets, addresses and files, so only what dosna says about the
-request itself is passed on.
+The message of a store may name buckets, addresses and files, so only dosna's own messages about
+the request are passed on.
 """
 
 from __future__ import annotations
@@ -21,41 +21,41 @@ __all__ = ["HANDLERS", "Limits", "Refusal", "json_refusal", "refusal_of"]
 
 logger = logging.getLogger("dosna.web")
 
-# The status of an error, and what is said about it in place of its message, which only those of
-# queries keep. The first class that fits counts.
+# The status of an error, and the text that replaces its message; only errors of queries keep
+# theirs. The first matching class counts.
 _TOLD: list[tuple[type[BaseException], int, str]] = [
     (errors.UnknownNameError, 404, ""),
     (errors.QueryError, 400, ""),
     (errors.DatasetNotFoundError, 404, "there is no such dataset"),
     (errors.SourceNotFoundError, 404, "there is no such source"),
-    (errors.DatasetNameError, 400, "that is no name of a dataset"),
+    (errors.DatasetNameError, 400, "this is not a legal name of a dataset"),
     (errors.ChunkIndexError, 404, "there is no such chunk"),
     (errors.MemoryLimitError, 413, "the answer needs more memory than the server may use"),
-    (errors.ReadOnlyError, 403, "the server only reads"),
-    (errors.StaleDatasetError, 409, "the dataset was changed meanwhile: ask again"),
-    (errors.RefusedError, 415, "the data cannot be represented in this form"),
-    (errors.MissingDependencyError, 501, "the server lacks a package that this needs"),
+    (errors.ReadOnlyError, 403, "the server is read-only"),
+    (errors.StaleDatasetError, 409, "the dataset has been changed: repeat the request"),
+    (errors.RefusedError, 415, "the data cannot be represented in this format"),
+    (errors.MissingDependencyError, 501, "the server lacks a package that the request needs"),
     (errors.Stopped, 503, "the request was stopped"),
-    (errors.StoreTimeoutError, 504, "the store did not answer in time: ask again"),
+    (errors.StoreTimeoutError, 504, "the store did not answer in time: repeat the request"),
     (errors.ConnectionError, 502, "the store cannot be reached"),
     (errors.StorageError, 502, "the store failed"),
     (errors.ChunkError, 500, "a chunk cannot be read"),
     (errors.DatasetError, 500, "the dataset cannot be read"),
     (errors.SourceError, 500, "the source cannot be read"),
-    (TimeoutError, 504, "the store did not answer in time: ask again"),
+    (TimeoutError, 504, "the store did not answer in time: repeat the request"),
     (IndexError, 400, "the selection does not fit the dataset"),
 ]
 
 
 class Refusal(errors.DosnaError):
-    """Raised for a request that is not answered. The client is told the message.
+    """An error for a request that is not answered. The client gets the message.
 
     Parameters
     ----------
     status : int
-        The status of HTTP.
+        The HTTP status.
     message : str
-        What failed and why. It must not contain what only the server should know.
+        What failed and why. It must not contain anything that only the server should know.
     hint : str, optional
         What to do instead.
     headers : mapping, optional
@@ -81,9 +81,9 @@ class Limits:
     Attributes
     ----------
     answer_bytes : int or None
-        The most bytes of an answer; None for any number.
+        The maximum size of an answer in bytes; None for no limit.
     seconds : float or None
-        The time until an answer must begin; None for any.
+        The time until an answer must begin; None for no limit.
     """
 
     answer_bytes: int | None = 256 << 20
@@ -95,31 +95,31 @@ class Limits:
         Parameters
         ----------
         nbytes : int
-            The bytes of the answer.
+            The size of the answer.
         hint : str
             What the client can do.
         """
         if self.answer_bytes is not None and nbytes > self.answer_bytes:
             raise Refusal(
                 413,
-                f"the answer has {format_size(nbytes)}, and the limit is "
+                f"the answer has {format_size(nbytes)}, but the limit is "
                 f"{format_size(self.answer_bytes)}",
                 hint,
             )
 
 
 def refusal_of(error: BaseException) -> Refusal:
-    """Return what a client is told about an error, and log what kind of error it was.
+    """Return what a client is told about an error, and log the type of the error.
 
     Parameters
     ----------
     error : Exception
-        The error. Its message is passed on only if it concerns nothing but the request.
+        The error. Its message is passed on only if it is just about the request.
 
     Returns
     -------
     Refusal
-        The refusal. Its status is 500 for an error that is not known.
+        The refusal. Its status is 500 for an unexpected error.
     """
     if isinstance(error, Refusal):
         return error
@@ -128,7 +128,8 @@ def refusal_of(error: BaseException) -> Refusal:
     told = ((status, message) for kind, status, message in _TOLD if isinstance(error, kind))
     status, message = next(told, (500, "the server failed"))
     if status >= 500:
-        # The message may contain what a log should not; the traceback is for developers.
+        # The message may contain secrets that do not belong in a log; the traceback is for
+        # developers.
         logger.warning("%s: %s", message, type(error).__name__)
         logger.debug("%s", message, exc_info=error)
     return Refusal(status, message or str(error))

@@ -1,4 +1,4 @@
-"""The guard before an application: token, host, methods, headers, limits, and stopping."""
+"""The guard in front of an application: token, host, methods, headers, limits, and stopping."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def protect(app: ASGIApp, access: Access, limits: Limits | None = None) -> ASGIA
     app : ASGI application
         The application. Errors that it raises become answers in JSON.
     access : Access
-        Who may ask.
+        The rules for access.
     limits : Limits, optional
         The limits of its answers.
 
@@ -82,7 +82,7 @@ class _Doors:
             await self._app(scope, receive, send)
             return
         if scope["type"] != "http":
-            # No websockets: the server closes them.
+            # No websockets; the server closes them.
             await send({"type": "websocket.close", "code": 1008})
             return
 
@@ -102,7 +102,7 @@ class _Doors:
 
 
 class _Tokens:
-    """Refuse requests by other methods, and those without the token."""
+    """Refuse requests with other methods, and requests without the token."""
 
     def __init__(self, app: ASGIApp, access: Access) -> None:
         self._app, self._access = app, access
@@ -122,7 +122,7 @@ class _Tokens:
             return json_refusal(refusal)
         if self._access.token is None:
             return None
-        # Also for one who has the cookie: the token should not stay in the address.
+        # Even if the client has the cookie, because the token should not stay in the address.
         asked = parse_qsl(scope["query_string"].decode("latin-1"), keep_blank_values=True)
         if any(name == "token" and self._is_token(value) for name, value in asked):
             return self._let_in(scope, [pair for pair in asked if pair[0] != "token"])
@@ -131,7 +131,7 @@ class _Tokens:
         return json_refusal(
             Refusal(
                 401,
-                "the server needs its token",
+                "the token of the server is missing",
                 "open the address that it printed, or send the header 'Authorization: Bearer "
                 "TOKEN'",
                 {"WWW-Authenticate": "Bearer"},
@@ -149,14 +149,14 @@ class _Tokens:
             return True
         first, _, rest = scope["path"][1:].partition("/")
         if first.startswith("@") and self._is_token(first[1:]):
-            # What is routed by Starlette begins behind the root.
+            # Starlette routes the part of the path after the root.
             scope["root_path"] = scope.get("root_path", "") + "/" + first
             scope["path"] = f"{scope['root_path']}/{rest}"
             return True
         if scope["method"] not in _SAFE:
-            # The browser sends the cookie for forms of any page too.
+            # Browsers send the cookie with forms of any page, too.
             return False
-        # Not by http.cookies, which stops at what servers on other ports may have set.
+        # Not with http.cookies, which stops at cookies that servers on other ports may have set.
         pairs = (pair.partition("=") for pair in headers.get("cookie", "").split(";"))
         name = _cookie(scope)
         return any(
@@ -165,11 +165,12 @@ class _Tokens:
 
     def _let_in(self, scope: Scope, query: list[tuple[str, str]]) -> Response:
         """Return the redirection to the same address without the token, with the cookie."""
-        # Two slashes at the beginning would be another host.
+        # Two slashes at the beginning would lead to another host.
         where = "/" + quote(scope["path"].lstrip("/")) + (f"?{urlencode(query)}" if query else "")
         answer: Response = RedirectResponse(where, 303)
         if Headers(scope=scope).get("sec-fetch-site") == "cross-site":
-            # Another page led here: the browser sends the cookie only where this one leads to.
+            # The browser followed a link of another site: it sends the cookie only after a
+            # redirection by a page of this one.
             answer = HTMLResponse(f'<meta http-equiv="refresh" content="0;url={escape(where)}">')
         answer.set_cookie(
             _cookie(scope), self._access.token or "", httponly=True, samesite="strict", path="/"
@@ -179,12 +180,12 @@ class _Tokens:
 
 
 def _cookie(scope: Scope) -> str:
-    """Return the name of the cookie: browsers keep cookies by host, for all its ports."""
+    """Return the name of the cookie, with the port, because all ports of a host share cookies."""
     return f"dosna-{(scope.get('server') or ('', 0))[1]}"
 
 
 class _Limited:
-    """Answer errors as JSON; stop requests that take too long, or whose client has gone."""
+    """Answer errors as JSON; stop requests that take too long, or whose client disconnects."""
 
     def __init__(self, app: ASGIApp, limits: Limits) -> None:
         self._app, self._limits = app, limits
@@ -202,7 +203,7 @@ class _Limited:
                     return
                 refusal = refusal_of(error)
                 if answer.begun:
-                    # The connection is closed, and the client sees that the body is short.
+                    # The connection is closed, so the client sees that the body is incomplete.
                     raise ConnectionAbortedError(refusal.message) from None
                 await json_refusal(refusal)(scope, receive, send)
 
@@ -220,11 +221,11 @@ class _Answer:
         self._watching: asyncio.Task[None] | None = None
 
     async def run(self, app: ASGIApp) -> None:
-        """Run the application until it has answered, the client has gone or time is over."""
+        """Run the application until it has answered, the client disconnects or time is over."""
         safe = self._scope["method"] in _SAFE
         if safe:
             self._task = asyncio.current_task()
-            # Most answers are there before it would be worth while to watch the client.
+            # Most answers are finished before watching the client would pay off.
             self._timer = asyncio.get_running_loop().call_later(_UNWATCHED, self._begin_to_watch)
         try:
             async with asyncio.timeout(self._limits.seconds) as self._time:
@@ -234,10 +235,10 @@ class _Answer:
                 raise
             self._scope[STOP].set("it took too long")
             raise Refusal(
-                503, f"the answer took more than {self._limits.seconds:g} s", "ask for less"
+                503, f"the answer took more than {self._limits.seconds:g} s", "request less"
             ) from None
         except asyncio.CancelledError:
-            self._scope[STOP].set("the client has gone, or the server ends")
+            self._scope[STOP].set("the client has gone, or the server is ending")
             if not self.gone:
                 raise
         finally:
@@ -255,7 +256,7 @@ class _Answer:
                 try:
                     self._limits.check_bytes(int(length))
                 except Refusal as refusal:
-                    # The application need not know: what it sends from now on is dropped.
+                    # The application need not be told: whatever it sends from now on is dropped.
                     await json_refusal(refusal)(self._scope, self._receive, self._send)
                     self.begun = self.done = True
                     return

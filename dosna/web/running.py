@@ -22,20 +22,20 @@ _GRACE = 0.5
 
 class _Uvicorn(uvicorn.Server):
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        # Uvicorn counts whole seconds, and would say at length what it cancels.
+        # Uvicorn counts in whole seconds, and would log everything that it cancels.
         self.config.timeout_graceful_shutdown = _GRACE  # type: ignore[assignment]
         await super().shutdown(sockets)
 
 
 class Server:
-    """A server whose port is bound when it is made. It answers while it runs.
+    """A server whose port is bound when it is created. It answers while it runs.
 
     Parameters
     ----------
     app : ASGI application
-        The application, which `dosna.web.protect` has made with the same `access`.
+        The application, from `dosna.web.protect` with the same `access`.
     access : Access
-        Who may ask, and the interface to listen on.
+        The rules for access, with the interface to listen on.
     port : int
         The port; 0 for a free one.
 
@@ -55,9 +55,9 @@ class Server:
     def __init__(self, app: ASGIApp, access: Access, port: int = 0) -> None:
         self.access = access
         if not 0 <= port < 1 << 16:
-            raise ConfigurationError(f"{port} is no port: use 1 to 65535, or 0 for a free one")
+            raise ConfigurationError(f"{port} is not a port: use 1 to 65535, or 0 for a free one")
         family = socket.AF_INET6 if ":" in access.host else socket.AF_INET
-        # asyncio sets TCP_NODELAY only if the protocol is named. Small answers would wait 40 ms.
+        # asyncio sets TCP_NODELAY only if the protocol is given; small answers would take 40 ms.
         self._socket = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
@@ -93,19 +93,19 @@ class Server:
 
     @property
     def url(self) -> str:
-        """The address that lets a browser in: it contains the token."""
+        """The address for a browser, which contains the token."""
         token = self.access.token
         return self.root + ("/" if token is None else f"/?token={token}")
 
     @property
     def headers(self) -> dict[str, str]:
-        """The headers that let a client in."""
+        """The headers that a client has to send."""
         token = self.access.token
         return {} if token is None else {"Authorization": f"Bearer {token}"}
 
     @property
     def open_to(self) -> str:
-        """A line that says who can reach the server, to be printed when it starts."""
+        """A line about who can reach the server, to be printed when it starts."""
         if is_loopback(self.access.host):
             return f"{self.root} is open to programs on this machine"
         return (
@@ -116,14 +116,14 @@ class Server:
     def run(self) -> None:
         """Answer requests until Ctrl-C or SIGTERM, or until `stop` is called by another thread."""
         try:
-            # After Ctrl-C uvicorn has ended in order, and raises the signal again.
+            # After Ctrl-C, uvicorn has shut down in order and raises the signal again.
             with suppress(KeyboardInterrupt):
                 self._uvicorn.run([self._socket])
         finally:
             self._socket.close()
 
     def stop(self) -> None:
-        """End the server: within a second, whatever it is doing."""
+        """End the server within a second, whatever it is doing."""
         self._uvicorn.should_exit = True
         if self._thread is not None:
             self._thread.join()
@@ -131,7 +131,7 @@ class Server:
         self._socket.close()
 
     def start(self) -> Server:
-        """Answer requests in a thread, until `stop`; return this server."""
+        """Answer requests in a thread until `stop` is called; return this server."""
         self._thread = threading.Thread(target=self.run, name="dosna-server", daemon=True)
         self._thread.start()
         return self

@@ -19,7 +19,7 @@ _CACHE = "256 MiB"
 
 _SERVE = """\
 Serve the datasets of a URL over HTTP, read-only, until Ctrl-C: as Zarr for other programs, and
-for the page in the browser. Only programs on this machine that know the token can read them. The
+as pages for the browser. Only programs on this machine that know the token can read them. The
 address that is printed contains the token.
 """
 
@@ -47,13 +47,13 @@ def add_server(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--token",
         metavar="T",
-        help="token of 16 characters or more that requests must have; by default a random one",
+        help="token of 16 characters or more for requests; by default a random one",
     )
     command.add_argument(
         "--host",
         default="127.0.0.1",
         metavar="ADDRESS",
-        help="interface to listen on; another one than 127.0.0.1 needs a token",
+        help="interface to listen on (127.0.0.1); any other one requires a token",
     )
     command.add_argument(
         "--allow-origin",

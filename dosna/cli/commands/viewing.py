@@ -41,7 +41,7 @@ def add(commands: Any) -> None:
     )
     command.add_argument("url", metavar="URL", help="URL of a connection, a group or a dataset")
     command.add_argument(
-        "--no-open", action="store_true", help="print the address, and open no browser"
+        "--no-open", action="store_true", help="print the address without opening a browser"
     )
     add_server(command)
 

@@ -1,6 +1,6 @@
-"""The protocol of h5grove 4 over a connection, which H5Web and other clients of h5grove speak.
+"""The protocol of h5grove 4 for a connection, which H5Web and other clients of h5grove use.
 
-`values` says which type of HDF5 a dtype is shown as, and what of an array becomes JSON;
-`attributes`, `entities` and `data` answer requests for what they are named after; `lines` shows
-very long lines by fewer points, for clients that ask for it; `routes` is the application.
+`values` maps dtypes to HDF5 types and arrays to JSON; `attributes`, `entities` and `data` answer
+requests for attributes, entities and data; `lines` reduces very long lines to fewer points, for
+clients that request this; `routes` is the application.
 """

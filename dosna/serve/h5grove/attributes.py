@@ -1,4 +1,4 @@
-"""Attributes of datasets and groups, as the attributes that an export to HDF5 would have."""
+"""Attributes of datasets and groups, as they would be in an export to HDF5."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ __all__ = ["described", "values_of"]
 
 
 def described(attrs: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Return name, shape and type of each attribute, in the order of the names."""
+    """Return the name, shape and type of each attribute, sorted by name."""
     found = []
     for name in sorted(attrs):
         array = _array_of(attrs[name])
-        # The attribute of None is empty: it has a type and no shape.
+        # An attribute with the value None is empty: it has a type and no shape.
         shape = None if array is None else array.shape
         kind = np.dtype("f8") if array is None else array.dtype
         found.append({"name": name, "shape": shape, "type": type_of(kind)})
@@ -38,7 +38,7 @@ def values_of(attrs: Mapping[str, Any], names: Sequence[str] | None = None) -> d
 
 
 def _array_of(value: Any) -> Array | None:
-    """Return an attribute as an array; as the text of its JSON if HDF5 has no type for it."""
+    """Return an attribute as an array, or as JSON text if HDF5 has no type for it."""
     if value is None:
         return None
     try:
@@ -46,7 +46,7 @@ def _array_of(value: Any) -> Array | None:
             value = array_of_list(value)
         array = np.asarray(value)
         if array.dtype.hasobject and array.dtype.kind != "T":
-            raise TypeError("Python objects are no values of HDF5")
+            raise TypeError("HDF5 has no type for Python objects")
     except (TypeError, ValueError, OverflowError):
         return np.asarray(json.dumps(encode_value(value)))
     return array

@@ -1,4 +1,4 @@
-"""Values of datasets: what is selected, how large it may be, and its forms."""
+"""Values of datasets: selections, their limits, and the formats of answers."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ __all__ = ["Encoded", "encoded", "json_encoded", "statistics"]
 
 _HINT = "select a part of it, or read it with dosna or as Zarr"
 
-# Characters that an element takes in texts, at most or nearly so.
+# The approximate maximum number of characters of an element as text.
 _CHARACTERS = {"csv": 26, "json": 24}
 _FORMATS = ("json", "bin", "npy", "csv", "tiff")
 
@@ -39,7 +39,7 @@ class Encoded:
 
 
 def json_encoded(value: Any) -> Encoded:
-    """Return a value of JSON as the body of an answer."""
+    """Return a JSON value as the body of an answer."""
     return Encoded(orjson_encode(value), {"Content-Type": "application/json"})
 
 
@@ -51,18 +51,18 @@ def encoded(
     flatten: bool,
     limits: Limits,
 ) -> Encoded:
-    """Read a part of a dataset, and return it in a form.
+    """Read a part of a dataset, and return it in a format.
 
     Parameters
     ----------
     found : EngineDataset, Shortened or LinePoints
-        The dataset, or the points in place of one.
+        The dataset, or the points that replace it.
     selection : str or None
-        The part, in the text of an index: ``3,:,10:20``.
+        The part, as the text of an index: ``3,:,10:20``.
     form : {'json', 'bin', 'npy', 'csv', 'tiff'}
         The form.
     dtype : {'origin', 'safe'}
-        The type of numbers: as they are, or one that JavaScript has, little-endian.
+        The type of numbers: the dataset's own, or a little-endian one that JavaScript has.
     flatten : bool
         True for a flat list, whatever the shape.
     limits : Limits
@@ -71,7 +71,7 @@ def encoded(
     Raises
     ------
     Refusal
-        The selection or a form does not fit the dataset, or the answer would be too large.
+        The selection or the format does not fit the dataset, or the answer would be too large.
     """
     if form not in _FORMATS:
         raise Refusal(422, f"there is no format {form!r}", f"use one of {', '.join(_FORMATS)}")
@@ -91,7 +91,7 @@ def encoded(
         if form == "tiff" and (values.ndim < 2 or not values.size):
             raise ValueError("tiff has two or more axes, and none without elements")
         response = encode(values, form)
-    except ValueError as error:  # of h5grove too, about forms and types that do not fit
+    except ValueError as error:  # also of h5grove, about formats and types that do not fit
         raise Refusal(422, str(error)) from None
     return Encoded(response.content, response.headers)
 
@@ -99,7 +99,7 @@ def encoded(
 def statistics(
     found: EngineDataset | Shortened | LinePoints, selection: str | None, limits: Limits
 ) -> dict[str, Any]:
-    """Return the extremes, the mean and the standard deviation of finite values."""
+    """Return the minimum, maximum, mean and standard deviation of finite values."""
     values = _read(found, _key(selection, _ndim(found)), "bin", limits)
     if not is_numeric_data(values) or values.dtype.kind == "c":
         raise Refusal(422, "the dataset does not have real numbers")
@@ -108,7 +108,7 @@ def statistics(
     with np.errstate(over="ignore", invalid="ignore"):
         stats: dict[str, Any] = dict(get_array_stats(values))
     if values.dtype.kind in "iu" and values.size:
-        # The mean of floats may be beyond the integers that JSON has.
+        # The mean of floats may be larger than the integers of JSON.
         stats["mean"] = min(max(stats["mean"], stats["min"]), stats["max"])
     return stats
 
@@ -120,14 +120,14 @@ def _ndim(found: EngineDataset | Shortened | LinePoints) -> int:
 
 
 def _key(selection: str | None, ndim: int) -> Any:
-    """Return the index that a text stands for."""
+    """Parse the text of an index."""
     if not selection:
         return ()
     try:
         key = parse_slice(selection)
     except (TypeError, ValueError):
         raise Refusal(
-            422, "the selection is no index", "write it as '3,:,10:20' or leave it out"
+            422, "the selection is not an index", "write it as '3,:,10:20' or leave it out"
         ) from None
     if len(key) > ndim:
         raise Refusal(422, f"the selection has {len(key)} parts for {ndim} axes")
@@ -135,7 +135,7 @@ def _key(selection: str | None, ndim: int) -> Any:
 
 
 def _read(found: Any, key: Any, form: str, limits: Limits) -> Array:
-    """Return the values of a selection, if that is not too much."""
+    """Return the values of a selection, unless it is too large."""
     if isinstance(found, (LinePoints, Shortened)):
         values = found.values() if isinstance(found, LinePoints) else found.line.values()
         return np.asarray(np.asarray(values)[key])
@@ -149,9 +149,9 @@ def _read(found: Any, key: Any, form: str, limits: Limits) -> Array:
 
 
 def _binary(values: Array) -> Encoded:
-    """Return the bytes of an array, without a copy if they lie in order."""
+    """Return the bytes of an array, without a copy if it is contiguous."""
     if values.dtype.kind in "TOUM":
-        raise Refusal(422, "text has no binary form", "use the format json")
+        raise Refusal(422, "text has no binary format", "use the format json")
     flat = np.ascontiguousarray(values).reshape(-1)
     content = flat.view(np.uint8).data if flat.size else b""
     return Encoded(content, {"Content-Type": "application/octet-stream"})

@@ -1,4 +1,4 @@
-"""The groups and datasets of a connection, as clients of h5grove find and describe them."""
+"""The groups and datasets of a connection, as clients of h5grove see them."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _AT_ONCE = 16
 
 
 class Entities:
-    """The entities of what is served, by path.
+    """The served entities, by path.
 
     Parameters
     ----------
@@ -40,26 +40,26 @@ class Entities:
         self.served = served
 
     def find(self, path: str, short: bool = False, *, fresh: bool = False) -> Any:
-        """Return what a path leads to.
+        """Return the entity at a path.
 
         Parameters
         ----------
         path : str
             The path, such as ``/entry/data``.
         short : bool
-            True to show long lines by fewer points.
+            Whether long lines are reduced to fewer points.
         fresh : bool
-            True to open a dataset anew.
+            Whether to reopen a dataset.
 
         Returns
         -------
         EngineDataset, Shortened, LinePoints, Line or str
-            A dataset; points in place of one; a line shown as a group; or the name of a group.
+            A dataset; points that replace one; a line shown as a group; or the name of a group.
 
         Raises
         ------
         Refusal
-            There is nothing.
+            There is no entity at this path.
         """
         found = self._dataset(path, short, fresh)
         if found is None:
@@ -70,7 +70,7 @@ class Entities:
         return found
 
     def read(self, path: str, short: bool, work: Callable[[Any], T]) -> T:
-        """Return what a function makes of a dataset, or of the points in place of one.
+        """Return the result of a function of a dataset, or of the points that replace it.
 
         It is called a second time if the dataset was changed since it was opened.
         """
@@ -117,7 +117,7 @@ class Entities:
         return values_of(attrs, names)
 
     def paths(self, path: str) -> list[str]:
-        """Return the paths of a group and of all that is below it."""
+        """Return the paths of a group and of everything below it."""
         found = self.find(path)
         if not isinstance(found, str):
             raise Refusal(422, f"{path} is not a group")
@@ -132,7 +132,7 @@ class Entities:
         return ["/" + found, *(f"/{name}" for name in sorted(every))]
 
     def _dataset(self, path: str, short: bool, fresh: bool) -> Any:
-        """Return the dataset of a path, or what is shown in its place; None for a group."""
+        """Return the dataset at a path, or its replacement; None for a group."""
         name = path.strip("/")
         if not name:
             return None
@@ -176,7 +176,7 @@ class Entities:
         if len(every) > _MOST_CHILDREN:
             raise Refusal(413, f"{len(every)} members of a group are too many to show")
 
-        stop = current.get()  # of this thread, and not of those below
+        stop = current.get()  # in this thread, and not in those below
 
         def described_child(child: tuple[str, bool]) -> dict[str, Any]:
             if stop is not None:
@@ -191,7 +191,7 @@ class Entities:
                     return found.meta(name, children=False)
                 return _described(found, name)
             except DosnaError:
-                return {"name": name, "kind": "unreadable"}  # which clients show as such
+                return {"name": name, "kind": "unreadable"}  # which clients display
 
         if len(every) < 3:
             return [described_child(child) for child in every]
@@ -200,7 +200,7 @@ class Entities:
 
 
 def _described(found: Any, name: str) -> dict[str, Any]:
-    """Return the description of a dataset, or of the points in place of one."""
+    """Return the description of a dataset, or of the points that replace it."""
     if isinstance(found, (LinePoints, Shortened)):
         return found.meta(name)
     return {
@@ -215,5 +215,5 @@ def _described(found: Any, name: str) -> dict[str, Any]:
 
 
 def _invalid(path: str) -> Refusal:
-    # The words by which H5Web knows what happened.
+    # The words by which H5Web recognises the error.
     return Refusal(404, f"{path} is not a valid path")

@@ -1,9 +1,9 @@
-"""Very long lines, shown by the least and the greatest of so many values at a time.
+"""Very long lines, reduced to the minimum and maximum of each bin of values.
 
-A client that asks for it sees a dataset of one axis with more than `MOST_POINTS` numbers as a
-group of NeXus's class NXdata: the points of the line, their places, a title that says what they
-are, and parts of the line, which are such groups themselves. Within an NXdata group of the user's
-own the dataset stays a dataset, and only has fewer points.
+If a client requests it, a dataset of one axis with more than `MOST_POINTS` numbers appears as a
+NeXus group of class NXdata: the points of the line, their positions, a title that explains them,
+and parts of the line, which are such groups themselves. In an NXdata group of the user, the
+dataset remains a dataset and only has fewer points.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 __all__ = ["MOST_POINTS", "Line", "LinePoints", "Shortened", "is_long", "split_path"]
 
 MOST_POINTS = 200_000
-"""The most points of a line that is sent as it is; drawing a million takes browsers seconds."""
+"""The maximum length of a line that is sent completely; browsers need seconds for a million."""
 
 _BINS = 1 << 14
 _PARTS = 16
@@ -42,7 +42,7 @@ _MEMBER = re.compile(
 
 
 def is_long(dataset: EngineDataset) -> bool:
-    """Return True for a line of more numbers than a page draws."""
+    """Return True for a line with more numbers than a page draws."""
     return (
         dataset.ndim == 1
         and dataset.size > MOST_POINTS
@@ -52,7 +52,7 @@ def is_long(dataset: EngineDataset) -> bool:
 
 
 def split_path(path: str) -> tuple[str, tuple[int, int] | None, str | None] | None:
-    """Split the path of a part of a long line, or of its points, which no dataset has.
+    """Split the path of a part of a long line, or of its points, which is not that of a dataset.
 
     Returns
     -------
@@ -76,7 +76,7 @@ class Line:
     dataset : EngineDataset
         The dataset, of one axis.
     start, stop : int
-        The part of it.
+        The range of the part.
     """
 
     dataset: EngineDataset
@@ -85,13 +85,13 @@ class Line:
 
     @classmethod
     def of(cls, dataset: EngineDataset, part: tuple[int, int] | None = None) -> Line:
-        """Return a line, or a part of it, that lies in the dataset."""
+        """Return the line of a dataset, or a part of it, limited to the dataset."""
         start, stop, _ = slice(*(part or (0, dataset.size))).indices(dataset.size)
         return cls(dataset, start, max(start, stop))
 
     @property
     def step(self) -> int:
-        """The number of values that two points stand for; 1 if each has a point of its own."""
+        """The number of values that two points represent; 1 if each value has its own point."""
         count = self.stop - self.start
         return 1 if count <= MOST_POINTS else -(-count // _BINS)
 
@@ -103,7 +103,7 @@ class Line:
 
     @property
     def label(self) -> str:
-        """The label of the values, as NeXus has it."""
+        """The label of the values, as in NeXus."""
         attrs, name = self.dataset.attrs, self.dataset.name.rpartition("/")[2]
         if isinstance(attrs.get("long_name"), str):
             return str(attrs["long_name"])
@@ -111,7 +111,7 @@ class Line:
 
     @property
     def title(self) -> str:
-        """A line that says what is shown."""
+        """A text that explains the points."""
         name = self.dataset.name.rpartition("/")[2]
         count = self.stop - self.start
         shown = f"{count} values"
@@ -122,7 +122,7 @@ class Line:
         return f"{name}: {shown}"
 
     def index(self) -> Array:
-        """Return the places of the points in the dataset."""
+        """Return the positions of the points in the dataset."""
         if self.step == 1:
             return np.arange(self.start, self.stop, dtype=float)
         starts = np.arange(self.start, self.stop, self.step, dtype=float)
@@ -130,7 +130,7 @@ class Line:
         return np.stack([starts, (starts + ends) / 2], axis=1).reshape(-1)
 
     def values(self) -> Array:
-        """Return the values of the points: the least and the greatest of each bin by turns."""
+        """Return the values of the points: alternately the minimum and the maximum of each bin."""
         dataset, dtype = self.dataset, shown_dtype(self.dataset.dtype)
         if self.step == 1:
             values: Array = np.asarray(dataset[self.start : self.stop])
@@ -153,7 +153,7 @@ class Line:
         pairs = np.stack([least, most], axis=1)
         first, last = (np.asarray(dataset[k]).view(dtype) for k in (self.start, self.stop - 1))
         if first > last:
-            pairs = pairs[:, ::-1]  # so that an axis that falls is not turned back and forth
+            pairs = pairs[:, ::-1]  # so that a decreasing axis stays monotone
         return pairs.reshape(-1)
 
     def meta(self, name: str, children: bool) -> dict[str, Any]:
@@ -164,7 +164,7 @@ class Line:
         name : str
             The name of the group.
         children : bool
-            False to leave out its members.
+            Whether to include its members.
         """
         attributes = described(self.attrs())
         found: dict[str, Any] = {"name": name, "kind": "group", "attributes": attributes}
@@ -177,7 +177,7 @@ class Line:
         return found
 
     def attrs(self) -> dict[str, Any]:
-        """Return the attributes of that group: those of the dataset, and its own."""
+        """Return the attributes of that group: those of the dataset, and those of NXdata."""
         return {**self.dataset.attrs, "NX_class": "NXdata", "signal": "line", "axes": ["index"]}
 
     def _parts(self) -> Iterator[tuple[str, Line]]:
@@ -191,14 +191,14 @@ class Line:
 
 @dataclass(frozen=True)
 class LinePoints:
-    """A dataset that shows a line: its points, their places, or the title.
+    """A dataset that shows a line: its points, their positions, or the title.
 
     Parameters
     ----------
     line : Line
         The line.
     kind : {'line', 'index', 'title'}
-        What of it is shown.
+        The part that is shown.
     """
 
     line: Line
@@ -217,7 +217,7 @@ class LinePoints:
         return () if self.kind == "title" else (self.line.points,)
 
     def attrs(self) -> dict[str, Any]:
-        """Return the attributes, by which a plot is labelled."""
+        """Return the attributes, which label a plot."""
         if self.kind != "line":
             return {}
         attrs = self.line.dataset.attrs
@@ -236,7 +236,7 @@ class LinePoints:
 
 @dataclass(frozen=True)
 class Shortened:
-    """A long line that stays a dataset, since its group, an NXdata, needs one.
+    """A long line that remains a dataset, because its NXdata group needs one.
 
     Parameters
     ----------
@@ -247,7 +247,7 @@ class Shortened:
     line: Line
 
     def attrs(self) -> dict[str, Any]:
-        """Return the attributes of the dataset, whose label says what is shown."""
+        """Return the attributes of the dataset, with a label that explains the points."""
         label = f"{self.line.label}: least and greatest of each {self.line.step}"
         return {**self.line.dataset.attrs, "long_name": label}
 
@@ -272,7 +272,7 @@ def _shown(
 
 
 def _neutral(count: int, dtype: np.dtype[Any]) -> tuple[Array, Array]:
-    """Return what every value is less, and greater, than; NaN where there is none."""
+    """Return neutral elements of the minimum and the maximum; NaN if there are none."""
     dtype = dtype.newbyteorder("=")
     if dtype.kind == "f":
         return np.full(count, np.nan, dtype), np.full(count, np.nan, dtype)
@@ -282,7 +282,7 @@ def _neutral(count: int, dtype: np.dtype[Any]) -> tuple[Array, Array]:
 
 @dataclass
 class _Extremes(Overlapping, Placed):
-    """The work of finding extremes; it returns the first bin and the extremes of each box."""
+    """The work of finding extremes, which returns the first bin and the extremes of each box."""
 
     dataset: BackendDataset
     start: int

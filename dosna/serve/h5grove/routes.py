@@ -19,9 +19,9 @@ __all__ = ["routes"]
 def routes(served: Served) -> Sequence[BaseRoute]:
     """Return the routes of h5grove's protocol, below ``/h5grove``.
 
-    All take the parameter ``path``. With ``lines=short``, very long lines are shown by fewer
-    points; see `dosna.serve.h5grove.lines`. The parameter ``file`` of h5grove's clients is not
-    looked at, because there is one connection.
+    All routes have the parameter ``path``. With ``lines=short``, very long lines are reduced to
+    fewer points; see `dosna.serve.h5grove.lines`. The parameter ``file`` of h5grove's clients is
+    ignored, because there is only one connection.
 
     Parameters
     ----------

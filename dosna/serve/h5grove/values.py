@@ -1,4 +1,4 @@
-"""Dtypes as types of HDF5, and arrays as JSON, in the forms of h5grove."""
+"""Dtypes as HDF5 types, and arrays as JSON, as h5grove represents them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _COMPOUND, _ARRAY = 6, 10  # H5T_COMPOUND, H5T_ARRAY
 
 
 def shown_dtype(dtype: np.dtype[Any]) -> np.dtype[Any]:
-    """Return the dtype in which values are sent: spans of time are whole numbers."""
+    """Return the dtype in which values are sent; that of time spans is an integer."""
     return np.dtype("<i8") if dtype.kind == "m" else dtype
 
 
@@ -32,7 +32,7 @@ def type_of(dtype: np.dtype[Any]) -> dict[str, Any]:
     Returns
     -------
     dict
-        The HDF5 class of the type, its size in bytes, and what else its class has.
+        The HDF5 class of the type, its size in bytes, and further properties of its class.
     """
     if dtype.subdtype is not None:
         base, shape = dtype.subdtype
@@ -56,10 +56,10 @@ def type_of(dtype: np.dtype[Any]) -> dict[str, Any]:
 
 
 def json_of(values: Any) -> Any:
-    r"""Return what orjson encodes as h5grove would: numbers as they are, all else in lists.
+    r"""Return a value that orjson encodes as h5grove does: an array of numbers, or lists.
 
-    Dates are texts of ISO 8601, complex numbers pairs, records lists of their fields; bytes are
-    text, with ``\xNN`` for those that are not UTF-8.
+    Dates are texts in ISO 8601, complex numbers are pairs, and records are lists of their fields;
+    bytes are text, with ``\xNN`` for those that are not UTF-8.
     """
     array = np.asarray(values)
     if array.dtype.kind in "biuf" and array.dtype.itemsize <= 8:
@@ -73,7 +73,7 @@ def json_of(values: Any) -> Any:
 
 
 def _elements(array: Array) -> list[Any]:
-    """Return the elements of an array in a flat list of what JSON has."""
+    """Return the elements of an array as a flat list of JSON values."""
     dtype = array.dtype
     if dtype.names is not None:
         columns = [_column(array[name], array.ndim) for name in dtype.names]
@@ -95,7 +95,7 @@ def _elements(array: Array) -> list[Any]:
 
 
 def _column(array: Array, ndim: int) -> list[Any]:
-    """Return the values of a field, which may be arrays themselves, one for each record."""
+    """Return the values of a field, one for each record, which may themselves be arrays."""
     flat, inner = _elements(array), array.shape[ndim:]
     if not inner:
         return flat
@@ -104,7 +104,7 @@ def _column(array: Array, ndim: int) -> list[Any]:
 
 
 def _nested(flat: list[Any], shape: Shape) -> Any:
-    """Return a flat list as lists in lists; its only element for no axes."""
+    """Return a flat list as nested lists; its only element if there are no axes."""
     if not shape:
         return flat[0]
     for extent in reversed(shape[1:]):

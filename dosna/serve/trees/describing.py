@@ -17,7 +17,7 @@ _WORD = re.compile(r"[A-Za-z_][A-Za-z0-9_]*(\.[A-Za-z_][A-Za-z0-9_]*)*")
 
 
 def list_trees(served: Served) -> list[dict[str, Any]]:
-    """Return the names of the trees that are shown, and their numbers of entries."""
+    """Return the names of the shown trees, and their numbers of entries."""
     found = find_trees(served.con, served.below)
     return [
         {
@@ -54,7 +54,7 @@ def tree_of(served: Served, name: str) -> Tree:
 
 
 def describe(name: str, tree: Tree) -> dict[str, Any]:
-    """Return what the page shows of a tree."""
+    """Return the description of a tree for the page."""
     return {
         "name": name,
         "title": tree.title,
@@ -81,9 +81,9 @@ def _branch(branch: Branch) -> dict[str, Any]:
 
 
 def _fields(above: str, record: Mapping[str, Any]) -> Iterator[dict[str, str]]:
-    """Yield the fields of records, and those of records in them, as far as they have names."""
+    """Yield the fields of records and of records within them, if they have names."""
     for field, form in zip(record["fields"] or (), record["contents"], strict=False):
-        # The language takes what is behind a point for the name of a field.
+        # The language takes a name after a dot for that of a field.
         if "." in field or not field:
             continue
         name = f"{above}.{field}"
@@ -94,7 +94,7 @@ def _fields(above: str, record: Mapping[str, Any]) -> Iterator[dict[str, str]]:
 
 
 def _kind_of(form: Mapping[str, Any] | str) -> tuple[str, Mapping[str, Any] | None]:
-    """Return flat, list, nested, record, text or other for a form; and the form of records."""
+    """Return the kind of a form (flat, list, nested, record, text, other), and that of records."""
     lists = 0
     while not isinstance(form, str):
         if (form.get("parameters") or {}).get("__array__") in ("string", "bytestring"):

@@ -26,7 +26,7 @@ def draw(histogram: Histogram, title: str = "", log: bool = False) -> bytes:
     histogram : Histogram
         The histogram, of one or two axes.
     title : str
-        The text above it.
+        The text above the picture.
     log : bool
         True for a logarithmic scale of the counts.
 
@@ -45,9 +45,9 @@ def draw(histogram: Histogram, title: str = "", log: bool = False) -> bytes:
             "pictures of histograms need matplotlib: pip install 'dosna[plot]'"
         ) from error
     if any(axis.upper - axis.lower > _LONGEST for axis in histogram.axes):
-        raise RefusedError("an axis is too long for a picture")
+        raise RefusedError("an axis is too long for a picture: give limits that are closer")
     if any(axis.bins > _MOST_BINS for axis in histogram.axes):
-        raise RefusedError(f"a picture has at most {_MOST_BINS} bins on an axis: ask for fewer")
+        raise RefusedError(f"a picture has at most {_MOST_BINS} bins on an axis: request fewer")
     figure = Figure(figsize=_SIZE, layout="constrained")
     FigureCanvasAgg(figure)
     axes: Any = figure.subplots()
@@ -86,7 +86,7 @@ def _floor(counts: Any) -> dict[str, Any]:
 
 
 def _plain(text: str) -> str:
-    # Between two dollars matplotlib reads formulas.
+    # matplotlib takes text between two dollar signs for a formula.
     return text.replace("$", r"\$")
 
 

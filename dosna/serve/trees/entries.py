@@ -1,4 +1,4 @@
-"""Tables of entries: some columns of the entries of a range that satisfy a condition."""
+"""Tables of entries: some columns of the entries that satisfy a condition."""
 
 from __future__ import annotations
 
@@ -24,21 +24,21 @@ _MOST_ELEMENTS = 50
 
 
 def entries(served: Served, asked: Mapping[str, str]) -> dict[str, Any]:
-    """Return the selected entries from one on, as far as the range goes that was looked at.
+    """Return the selected entries from a given one on, and where the search has ended.
 
     Parameters
     ----------
     served : Served
         What is served.
     asked : mapping
-        ``tree``, and perhaps ``columns`` (by default the first 12), ``where``, ``start``, and
-        ``count`` of rows.
+        The parameters ``tree``, and optionally ``columns`` (the first 12 by default), ``where``,
+        ``start``, and the ``count`` of rows.
 
     Returns
     -------
     dict
-        The names of the ``columns``, the ``rows``, and the number of the ``next`` entry to ask
-        for, or None at the end.
+        The names of the ``columns``, the ``rows``, and the number of the ``next`` entry from which
+        to continue, or None at the end.
     """
     name = asked.get("tree", "")
     tree = tree_of(served, name)
@@ -60,7 +60,7 @@ def entries(served: Served, asked: Mapping[str, str]) -> dict[str, Any]:
         parts = [found[column] for column in names]
         shown = [[_plain(value) for value in part[: 2 * _MOST_ROWS]] for part in parts]
         rows += [list(row) for row in zip(*shown, strict=True)]
-        # Few were found: more are looked at together.
+        # Few were found, so more entries are read at a time.
         at, step = stop, min(2 * step, _MOST_STEP) if where else count - len(rows)
     return {
         "columns": names,
@@ -75,7 +75,7 @@ def _default(tree: Tree) -> str:
 
 
 def _plain(value: Any) -> Any:
-    """Return a value in types of JSON, and not more of it than is shown."""
+    """Return a value in JSON types, limited to what is shown."""
     if hasattr(value, "layout"):
         more = len(value) > _MOST_ELEMENTS if _is_list(value) else False
         found = (value[:_MOST_ELEMENTS] if more else value).to_list()

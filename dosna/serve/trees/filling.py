@@ -1,4 +1,4 @@
-"""Histograms of a tree, filled range of entries after range by the engine of its connection."""
+"""Histograms of a tree, filled by the engine of its connection, range by range."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ _NAMES = ("x", "y")
 
 @dataclass(frozen=True)
 class Variable:
-    """What is counted along an axis.
+    """A variable that is counted along an axis.
 
     Parameters
     ----------
@@ -53,25 +53,25 @@ class Variable:
 
     def __post_init__(self) -> None:
         if self.bins is not None and not 1 <= self.bins <= MOST_BINS:
-            raise ConfigurationError(f"bins must be 1 to {MOST_BINS}, not {self.bins}")
+            raise ConfigurationError(f"bins must be between 1 and {MOST_BINS}, not {self.bins}")
         if self.limits is not None and not (
             np.isfinite(self.limits).all() and self.limits[0] < self.limits[1]
         ):
             raise ConfigurationError(
-                f"limits are two finite numbers, the lesser first, not {self.limits}"
+                f"limits must be two finite numbers, the smaller one first, not {self.limits}"
             )
 
 
 @dataclass(frozen=True)
 class HistogramRequest:
-    """A histogram that is asked for.
+    """A request for a histogram.
 
     Parameters
     ----------
     tree : str
         The name of the tree's group.
     variables : tuple of Variable
-        One or two.
+        One or two variables.
     where : str
         The condition on entries; empty for all.
     start, stop : int, optional
@@ -86,12 +86,12 @@ class HistogramRequest:
 
 
 def query_of(con: EngineConnection, request: HistogramRequest) -> Query:
-    """Return the query for the values of a request, checked.
+    """Check a request, and return the query for its values.
 
     Raises
     ------
     QueryError
-        An expression is not of the language, or what it gives cannot be counted.
+        An expression cannot be parsed, or its values cannot be counted.
     """
     from dosna.columns.description import get_tree
 
@@ -113,9 +113,9 @@ def query_of(con: EngineConnection, request: HistogramRequest) -> Query:
         kind = flat(values).dtype.kind
         if kind not in "biuf":
             raise QueryTypeError(
-                f"{variable.text!r} cannot be counted: it is of "
-                f"{getattr(getattr(values, 'type', None), 'content', None) or values.dtype}, and "
-                "not of numbers. Choose a field of records, or an expression"
+                f"{variable.text!r} cannot be counted: it has the type "
+                f"{getattr(getattr(values, 'type', None), 'content', None) or values.dtype}, "
+                "not numbers. Choose a field of the records, or write an expression"
             )
     return found
 
@@ -126,18 +126,18 @@ def fill_histogram(
     progress: Progress = None,
     memory_limit: Limit = None,
 ) -> Histogram:
-    """Fill a histogram. Values are read twice where the limits of an axis are not given.
+    """Fill a histogram. Values are read twice if the limits of an axis are not given.
 
     Parameters
     ----------
     con : Connection
         The connection.
     request : HistogramRequest
-        What to count.
+        The request.
     progress : callable, optional
         A callback ``(done, total)`` in ranges of entries.
     memory_limit : int or str, optional
-        The most bytes of columns held at a time.
+        The maximum memory for columns.
 
     Returns
     -------
@@ -164,7 +164,7 @@ def fill_histogram(
             for v, one in zip(request.variables, extremes, strict=True)
         ]
         if len(axes) > 1 and np.prod([axis.bins for axis in axes]) > MOST_BINS:
-            raise ConfigurationError(f"a histogram has at most {MOST_BINS} bins: ask for fewer")
+            raise ConfigurationError(f"a histogram has at most {MOST_BINS} bins: request fewer")
         total = Histogram(tuple(axes))
         for part in _spread(con, job, Fill(job, tuple(axes)), share[-1], memory_limit):
             total.merge(part)
@@ -172,7 +172,7 @@ def fill_histogram(
 
 
 def _bins_of(limits: tuple[float, float], whole: bool, most: int) -> int:
-    """Choose the number of bins between limits: of integers no more than there are."""
+    """Choose the number of bins between limits; for integers, at most as many as there are."""
     width = limits[1] - limits[0]
     return int(width) if whole and width.is_integer() and width < most else most
 
@@ -192,7 +192,7 @@ def _kept(columns: dict[str, Any], length: int) -> list[Any]:
 
 @dataclass
 class Look:
-    """The work of finding the extremes of variables."""
+    """The work of finding the minima and maxima of variables."""
 
     job: Job
     extremes: list[Extremes]
@@ -229,7 +229,7 @@ def flat(values: Any) -> Array:
     Raises
     ------
     QueryTypeError
-        They are records.
+        The column contains records.
     """
     if isinstance(values, np.ndarray):
         return values.reshape(-1)
@@ -254,9 +254,10 @@ def _refuse_records(values: Any) -> None:
 
 
 def paired(columns: Sequence[Any]) -> list[Array]:
-    """Return the numbers of columns, of which each belongs to the one at its place in the others.
+    """Return the numbers of columns in arrays whose elements correspond to each other.
 
-    A value of an entry meets each element of its list, and elements meet those at their place.
+    A value of an entry is combined with each element of its list, and elements with those at the
+    same position.
 
     Raises
     ------
@@ -283,7 +284,7 @@ def paired(columns: Sequence[Any]) -> list[Array]:
         met = ak.broadcast_arrays(*arrays)
     except ValueError:
         raise _unequal() from None
-    # What is missing in one is left out of both.
+    # A value that is missing in one is left out of both.
     pairs = [
         np.asarray(ak.flatten(ak.fill_none(one, np.nan, axis=None), axis=None)) for one in met
     ]

@@ -1,7 +1,7 @@
-"""Histograms of one or two variables: axes, counts, and the form in which others read them.
+"""Histograms of one or two variables: axes, counts, and their exchange format.
 
-Bins are filled as Boost.Histogram (`hist`) fills them: they contain their lower edge and not the
-upper one, and NaN counts as overflow.
+Bins are filled as by Boost.Histogram (`hist`): they include their lower edge and exclude the upper
+one, and NaN counts as overflow.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class Axis:
     Parameters
     ----------
     label : str
-        What is counted.
+        The variable that is counted.
     lower, upper : float
         The lower edge of the first bin, and the upper one of the last.
     bins : int
@@ -53,7 +53,7 @@ class Axis:
             part = (values - self.lower) / (self.upper - self.lower)
             found = np.full(len(part), self.bins + 1, np.int64)
             inside = (part >= 0) & (part < 1)
-            # Rounding may lift a value that is just below the upper edge.
+            # Rounding may move a value that is just below the upper edge.
             numbers = (part[inside] * self.bins).astype(np.int64)
             found[inside] = np.minimum(numbers, self.bins - 1) + 1
             found[part < 0] = 0
@@ -75,12 +75,12 @@ class Axis:
 
 @dataclass
 class Extremes:
-    """The least and the greatest of finite values.
+    """The minimum and the maximum of finite values.
 
     Parameters
     ----------
     whole : bool
-        True for integers and truth values.
+        True for integers and Booleans.
     """
 
     whole: bool = False
@@ -100,17 +100,17 @@ class Extremes:
         self.least, self.most = min(self.least, other.least), max(self.most, other.most)
 
     def axis(self, label: str, bins: int | None = None, most: int = _BINS) -> Axis:
-        """Choose bins that hold all values.
+        """Choose bins that contain all values.
 
         Parameters
         ----------
         label : str
-            What is counted.
+            The variable that is counted.
         bins : int, optional
-            The number of bins. By default there are up to `most`, with round edges, and for
-            integers one or more for each.
+            The number of bins. By default there are up to `most`, with round edges; for integers,
+            each contains the same number of them.
         most : int
-            The number that is meant.
+            The maximum of the default.
         """
         low, high = self.least, self.most
         if low > high:
@@ -121,7 +121,7 @@ class Extremes:
             count = bins or math.ceil((high - low + 1) / width)
             return Axis(label, low - 0.5, low - 0.5 + width * count, count)
         if not math.isfinite(high - low):
-            # The difference of the greatest numbers is none.
+            # The difference of the largest numbers is infinite.
             return Axis(label, low / 2, high / 2, most)
         if low == high:
             half = max(0.5, abs(low) / 2)
@@ -133,13 +133,13 @@ class Extremes:
             return Axis(label, low, _above(low, high), most)
         first, last = math.floor(low / step), math.floor(high / step) + 1
         lower, upper = first * step, last * step
-        if not lower <= low < high < upper:  # beside numbers that are far larger
+        if not lower <= low < high < upper:  # the step is too small for such large numbers
             return Axis(label, low, _above(low, high), most)
         return Axis(label, lower, upper, last - first)
 
 
 def _above(low: float, high: float) -> float:
-    """Return an upper edge for which the greatest value is in the last bin, as `Axis` finds it."""
+    """Return an upper edge for which `Axis` finds the largest value in the last bin."""
     more = 0.0
     upper = math.nextafter(high, math.inf)
     while (high - low) / (upper - low) >= 1:
@@ -149,7 +149,7 @@ def _above(low: float, high: float) -> float:
 
 
 def _round_step(step: float) -> float:
-    """Return the next larger one of some round numbers times a power of ten."""
+    """Return the next larger round number times a power of ten."""
     if step < 1e-300:
         return 0.0
     power = math.floor(math.log10(step))
@@ -160,7 +160,7 @@ def _round_step(step: float) -> float:
 
 @dataclass
 class Moments:
-    """Number, mean and spread of values that come in parts."""
+    """Number, mean and spread of values that are added in parts."""
 
     count: int = 0
     mean: float = 0.0
@@ -172,7 +172,7 @@ class Moments:
         """Return the moments of values."""
         if not len(values):
             return cls()
-        # Those of very large values are infinite.
+        # The moments of very large values are infinite.
         with np.errstate(over="ignore", invalid="ignore"):
             mean = float(values.mean())
             return cls(len(values), mean, float(np.square(values - mean).sum()))
@@ -195,7 +195,7 @@ class Moments:
 
 @dataclass
 class Histogram:
-    """Counts in bins of one or two variables, with those below and above the axes.
+    """Counts of one or two variables in bins, with underflow and overflow.
 
     Parameters
     ----------
@@ -248,7 +248,7 @@ class Histogram:
 
     @property
     def statistics(self) -> dict[str, float | int]:
-        """Numbers for the box beside the picture."""
+        """The statistics that are shown beside the picture."""
         found: dict[str, float | int] = {
             "entries": self.entries,
             "selected": self.selected,

@@ -1,4 +1,4 @@
-"""What the requests of the page of trees ask for, from their query strings."""
+"""The query strings of requests for trees."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ _MOST_TEXT = 10_000
 
 
 def histogram_request(asked: Mapping[str, str]) -> HistogramRequest:
-    """Return the histogram that a query string asks for.
+    """Return the request for a histogram in a query string.
 
     Parameters
     ----------
     asked : mapping
-        ``tree``, ``x``, perhaps ``y``, ``where``, ``start`` and ``stop``; and of each variable
-        ``xbins``, ``xmin`` and ``xmax``.
+        The parameters ``tree``, ``x``, and optionally ``y``, ``where``, ``start`` and ``stop``;
+        and ``xbins``, ``xmin`` and ``xmax`` for each variable.
 
     Raises
     ------
     Refusal
-        Something is missing, or is no number (400).
+        A parameter is missing, or is not a number (400).
     """
     variables = []
     for name in ("x", "y"):
@@ -34,14 +34,14 @@ def histogram_request(asked: Mapping[str, str]) -> HistogramRequest:
             bins = integer(asked, f"{name}bins")
             least, most = _number(asked, f"{name}min"), _number(asked, f"{name}max")
             if (least is None) != (most is None):
-                raise Refusal(400, f"{name}min and {name}max are given together")
+                raise Refusal(400, f"{name}min and {name}max must be given together")
             limits = None if least is None or most is None else (least, most)
             try:
                 variables.append(Variable(text, bins, limits))
             except ConfigurationError as error:
                 raise Refusal(400, str(error)) from None
         elif name == "x":
-            raise Refusal(400, "nothing is asked for", "give a branch as x=")
+            raise Refusal(400, "the variable x is missing", "give a branch as x=")
     texts = [variable.text for variable in variables]
     where = asked.get("where", "")
     if max(map(len, [where, *texts])) > _MOST_TEXT:
@@ -51,7 +51,7 @@ def histogram_request(asked: Mapping[str, str]) -> HistogramRequest:
 
 
 def integer(asked: Mapping[str, str], name: str, default: int | None = None) -> int | None:
-    """Return an integer of a query string, or a default if it is not there.
+    """Return an integer in a query string, or a default if it is missing.
 
     Raises
     ------
@@ -62,7 +62,7 @@ def integer(asked: Mapping[str, str], name: str, default: int | None = None) -> 
     if not text:
         return default
     if not text.isdecimal() or len(text) > 18:
-        raise Refusal(400, f"{name} is an integer of at least 0")
+        raise Refusal(400, f"{name} must be an integer of at least 0")
     return int(text)
 
 
@@ -73,4 +73,4 @@ def _number(asked: Mapping[str, str], name: str) -> float | None:
     try:
         return float(text)
     except ValueError:
-        raise Refusal(400, f"{name} is a number") from None
+        raise Refusal(400, f"{name} must be a number") from None

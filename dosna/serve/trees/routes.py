@@ -1,4 +1,4 @@
-"""The routes of trees: a page, what it draws, and the same for programs."""
+"""The routes of trees: a page, its histograms, and the same for programs."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ def routes(served: Served) -> Sequence[BaseRoute]:
 
 
 def links(served: Served, name: str) -> Iterable[Any]:
-    """Return the link from the page to the tree that is selected, or that a branch is of."""
+    """Return the link from the page to the selected tree, or to the tree of a selected branch."""
     from dosna.serve.page import Link
 
     above = name
@@ -112,7 +112,7 @@ def _file(name: str, kind: str) -> Callable[[Request], Response]:
 
 
 def _slash(request: Request) -> str:
-    # Relative, for what is before the path may be the token.
+    # Relative, because the token may precede the path.
     query = f"?{request.url.query}" if request.url.query else ""
     return "trees/" + query
 
@@ -134,23 +134,23 @@ def filled(
     stop: Stop,
     tell: Callable[[int, int], object] | None = None,
 ) -> Histogram:
-    """Fill a histogram, until somebody stops it.
+    """Fill a histogram, unless it is stopped.
 
     Parameters
     ----------
     served : Served
         What is served.
     asked : HistogramRequest
-        What is counted.
+        The request.
     stop : Stop
-        The flag by which it is stopped, between two ranges of entries.
+        The flag that stops it, between two ranges of entries.
     tell : callable, optional
-        A function of the numbers of ranges that are done, and of all.
+        A function of the number of ranges that are done, and the number of all ranges.
 
     Raises
     ------
     Refusal
-        It cannot be made so (400).
+        The request cannot be carried out (400).
     """
 
     def report(done: int, total: int) -> None:
@@ -165,7 +165,7 @@ def filled(
 
 
 def _events(served: Served, asked: HistogramRequest, stop: Stop) -> Iterator[str]:
-    """Yield the events ``progress``, and ``histogram`` or ``refusal`` at the end."""
+    """Yield the events ``progress``, and finally ``histogram`` or ``refusal``."""
     told: SimpleQueue[tuple[str, Any]] = SimpleQueue()
 
     def work() -> None:
@@ -177,7 +177,7 @@ def _events(served: Served, asked: HistogramRequest, stop: Stop) -> Iterator[str
                 refusal = refusal_of(error)
                 told.put(("refusal", {"error": refusal.message, "hint": refusal.hint}))
 
-    # Not a thread of the pool that answers requests: it may take minutes.
+    # Not a thread of the pool that answers requests, because it may take minutes.
     threading.Thread(target=work, name="dosna-histogram", daemon=True).start()
     while True:
         kind, value = told.get()

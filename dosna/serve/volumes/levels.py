@@ -1,7 +1,7 @@
-"""The levels of a dataset as a Zarr group of OME-Zarr 0.5, of dtypes that Neuroglancer shows.
+"""The levels of a dataset as an OME-Zarr 0.5 group, with dtypes that Neuroglancer shows.
 
-The group has one image alone, for Neuroglancer shows the first. Chunks are made from those that
-are stored, without codecs: they go no further than to this machine, as a rule.
+The group has only one image, because Neuroglancer shows the first. Its chunks are converted from
+the stored ones, without codecs, because they are usually read on the same machine.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _SHOWN = {"uint8", "int8", "uint16", "int16", "uint32", "int32", "uint64", "floa
 
 
 def shown_as(dtype: np.dtype[Any], labels: bool = False) -> np.dtype[Any] | None:
-    """Return the dtype as which Neuroglancer gets elements; None for those that it cannot show."""
+    """Return the dtype in which Neuroglancer gets elements; None if it cannot show them."""
     native = dtype.newbyteorder("=")
     if labels and dtype.kind in "iu":
         return np.dtype(np.uint64) if native.itemsize == 8 else native
@@ -64,7 +64,7 @@ class View:
             raise Refusal(
                 415,
                 f"{name!r} cannot be shown as a volume",
-                "that takes real numbers on at least three axes",
+                "a volume has real numbers and at least three axes",
             )
         self.dtype = dtype
         self._names = [name] if self.levels is None else self.levels.names
@@ -81,7 +81,7 @@ class View:
         if level >= len(self._names):
             raise Refusal(404, f"there is no level {level} of {self.name!r}")
         if level not in self._datasets:
-            # The levels of what is shown are shown, wherever they are.
+            # The levels of a shown dataset are shown, wherever they are.
             self._datasets[level] = self._served.con.get_dataset(self._names[level])
         return self._datasets[level]
 
@@ -91,7 +91,7 @@ class View:
         return len(self._names)
 
     def image(self) -> Json | None:
-        """Return the image of OME-Zarr; None for an array that has no place in it."""
+        """Return the OME-Zarr image; None if the array cannot be one."""
         if self.levels is not None:
             image = dict(self.levels.entry)
         else:
@@ -109,7 +109,7 @@ class View:
         return image
 
     def group(self) -> Json | None:
-        """Return the document of the group of levels; None if there is no image."""
+        """Return the metadata of the group of levels; None if there is no image."""
         image = self.image()
         if image is None:
             return None
@@ -117,7 +117,7 @@ class View:
         return {"zarr_format": 3, "node_type": "group", "attributes": attributes}
 
     def array(self, level: int) -> Json:
-        """Return the document of a level."""
+        """Return the metadata of a level."""
         dataset = self.dataset(level)
         document: Json = {
             "zarr_format": 3,
@@ -162,7 +162,7 @@ class View:
         return self._cast(values).astype(self.dtype.newbyteorder("<"), copy=False).tobytes()
 
     def contrast(self) -> tuple[float, float] | None:
-        """Return a range of values that leaves out the rarest, from a small part of the data."""
+        """Return a range without the most extreme values, from a small part of the data."""
         dataset = self.dataset(self.count - 1)
         middle = tuple(
             slice((n - min(n, 64)) // 2, (n - min(n, 64)) // 2 + min(n, 64)) for n in dataset.shape
@@ -179,12 +179,12 @@ class View:
 
 
 def key_of(name: str) -> str:
-    """Return a part of a path that stands for a name."""
+    """Return the part of a path that represents a name."""
     return base64.urlsafe_b64encode(name.encode()).decode().rstrip("=")
 
 
 def view_of(served: Served, key: str) -> View:
-    """Return the view of the dataset for which a part of a path stands.
+    """Return the view of the dataset that a part of a path represents.
 
     Raises
     ------

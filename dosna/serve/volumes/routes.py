@@ -60,7 +60,7 @@ _PIXELS = 300
 @cache
 def client_folder() -> Path | None:
     """Return the folder of Neuroglancer's built client; None if it is not installed."""
-    # Not imported, for that would load a server of its own.
+    # Not imported, because that would load its own server.
     spec = importlib.util.find_spec("neuroglancer")
     for place in (spec.submodule_search_locations or ()) if spec is not None else ():
         folder = Path(place) / "static" / "client"
@@ -93,7 +93,7 @@ def routes(served: Served) -> Sequence[BaseRoute]:
     def group(request: Request) -> Response:
         document = view(request, fresh=True).group()
         if document is None:
-            raise Refusal(404, "the dataset is no image of OME-Zarr")
+            raise Refusal(404, "the dataset cannot be an image of OME-Zarr")
         return _json(document)
 
     def level(request: Request) -> Response:
@@ -130,7 +130,7 @@ def routes(served: Served) -> Sequence[BaseRoute]:
 
 
 def links(served: Served, name: str) -> Iterable[Link]:
-    """Return the link from the page to the volume that is selected."""
+    """Return the link from the page to the selected volume."""
     try:
         dataset = served.dataset(name)
     except DosnaError:  # a Refusal is one
@@ -148,7 +148,7 @@ def _install() -> str:
 
 
 def state_of(view: View) -> dict[str, Any]:
-    """Return the state that Neuroglancer begins with, and the path of the layer's source.
+    """Return the initial state of Neuroglancer, and the path of the layer's source.
 
     Parameters
     ----------
@@ -177,13 +177,13 @@ def state_of(view: View) -> dict[str, Any]:
 
 
 def _dimensions(image: Mapping[str, Any]) -> dict[str, Any] | None:
-    """Return the axes of an image, of which the last is to run to the right; None if unknown."""
+    """Return the axes of an image, the last of which runs to the right; None if unknown."""
     steps = image["datasets"][0]["coordinateTransformations"][0].get("scale")
     found = {}
     for axis, step in zip(image["axes"], steps or (), strict=False):
         unit = axis.get("unit")
         if axis.get("type") == "channel":
-            continue  # which it has for the layer alone
+            continue  # which are those of the layer only
         if unit is not None and unit not in _METERS:
             return None
         found[axis["name"]] = [step, ""] if unit is None else [step * _METERS[unit], "m"]
@@ -209,14 +209,14 @@ def _client(request: Request) -> Response:
     if found is None or not (folder / name).is_file():
         raise Refusal(404, "there is no such file")
     if name == "index.html":
-        # It names no icon, for which browsers then ask the server.
+        # It names no icon, so browsers request one from the server.
         text = (folder / name).read_text("utf-8").replace("<head>", f"<head>{_NO_ICON}", 1)
         return Response(text, media_type="text/html", headers=_POLICY)
     return FileResponse(folder / name, media_type=_TYPES[found[1]], headers=_POLICY)
 
 
 async def _silent(request: Request) -> Response:
-    """Return a stream of events without any: the page takes it for its server in Python."""
+    """Return an empty stream of events, as from the Python server that the page expects."""
 
     async def nothing() -> AsyncIterator[str]:
         while True:
