@@ -18,7 +18,7 @@ _DESCRIPTION = """\
 Serve files to analysts who use the client of ServiceX (pip install servicex): their selections
 run here, on each file of a dataset, and they get small files of columns.
 
-Settings are options here, or keys of a TOML file, whose names have '_' in place of '-'.
+Settings are options of the command, or keys of a TOML file, with '_' instead of '-'.
 """
 
 _EPILOG = """\
@@ -39,22 +39,22 @@ _HELP = {
     "sources_endpoint": "URL of the S3 server of s3:// sources",
     "host": "address to listen on (127.0.0.1)",
     "port": "port (5055); 0 for a free one",
-    "public_url": "URL at which clients reach the service, if a proxy stands before it",
+    "public_url": "URL at which clients reach the service, if there is a proxy in front of it",
     "auth": "none or tokens: whether users need tokens (none)",
-    "workers": "number of files at a time; one per CPU by default",
+    "workers": "number of files at a time; by default one for each CPU",
     "dask": "address of a Dask scheduler, whose workers do the work",
-    "running_limit": "most unfinished requests of a user (20)",
-    "files_limit": "most files of a request (100000)",
-    "bytes_limit": "most bytes of a user's results (100 GiB)",
+    "running_limit": "maximum number of unfinished requests of a user (20)",
+    "files_limit": "maximum number of files of a request (100000)",
+    "bytes_limit": "maximum size of a user's results (100 GiB)",
     "keep_days": "days after which results are deleted (7)",
     "lookup_days": "days after which a dataset is looked up again (1)",
     "preflight_seconds": "time that a submission waits for its first file (60)",
     "file_seconds": "time limit for a file (1800)",
     "file_memory": "memory limit for a file (2 GiB)",
-    "file_disk": "limit for what is written for a file (20 GiB)",
+    "file_disk": "limit of disk space for a file (20 GiB)",
     "attempts": "attempts at a file whose worker died (3)",
     "patience": "seconds for which storage that fails is tried again (3600)",
-    "func_adl": "interpreter or environment that has func_adl_uproot",
+    "func_adl": "interpreter or environment with func_adl_uproot",
     "rucio": "URL of a Rucio server, for rucio://",
     "rucio_account": "account at that server (servicex)",
     "opendata": "URL of CERN's open data portal, for cernopendata://",
@@ -102,11 +102,13 @@ def add(commands: Any) -> None:
         "--unconfined",
         action="store_true",
         default=None,
-        help="run selections also where the kernel cannot confine them",
+        help="run selections even if the kernel cannot confine them",
     )
     users = command.add_argument_group("users (instead of serving)")
-    users.add_argument("--add-user", metavar="NAME", help="print a new token of a user, and end")
-    users.add_argument("--remove-user", metavar="NAME", help="let a user's tokens be invalid")
+    users.add_argument("--add-user", metavar="NAME", help="print a new token for a user, and exit")
+    users.add_argument(
+        "--remove-user", metavar="NAME", help="make the tokens of a user invalid, and exit"
+    )
     add_general(command, "print errors only")
 
 

@@ -21,7 +21,7 @@ __all__ = ["add"]
 
 _DESCRIPTION = """\
 Run commands on pilots, which are jobs on this machine, by SSH, or in Slurm, PBS, LSF or Flux, and
-stage their files. A state in a database has all of it.
+stage their files. A database, the state, records everything.
 """
 
 _EPILOG = """\
@@ -67,7 +67,7 @@ def add(commands: Any) -> None:
         dest="action", required=True, metavar="ACTION", title="actions"
     )
     status = _action(actions, "status", "print the states of pilots, data and units", _status)
-    status.add_argument("--watch", action="store_true", help="print it again every second")
+    status.add_argument("--watch", action="store_true", help="update the status every second")
     status.add_argument("--most", type=int, default=10, metavar="N", help="units to list (10)")
     submit = _action(actions, "submit", "submit a plan, and wait for it", _submit)
     submit.description = _PLAN
@@ -75,11 +75,13 @@ def add(commands: Any) -> None:
     submit.add_argument("plan", metavar="FILE", help="the plan, in YAML")
     cancel = _action(actions, "cancel", "cancel pilots and compute units", _cancel)
     cancel.add_argument("ids", nargs="*", metavar="ID", help="bj-… or cu-…")
-    cancel.add_argument("--all", action="store_true", help="all of the state")
+    cancel.add_argument("--all", action="store_true", help="everything in the state")
     fetch = _action(actions, "fetch", "copy the files of a data unit to a folder", _fetch)
     fetch.add_argument("id", metavar="ID", help="du-…, or the name of a data unit")
-    fetch.add_argument("folder", metavar="FOLDER", help="where to; made if it does not exist")
-    fetch.add_argument("--plan", metavar="FILE", help="a plan that has the secrets of the places")
+    fetch.add_argument(
+        "folder", metavar="FOLDER", help="target folder; created if it does not exist"
+    )
+    fetch.add_argument("--plan", metavar="FILE", help="plan with the credentials of the places")
 
 
 def _action(actions: Any, name: str, help: str, run: Any) -> argparse.ArgumentParser:

@@ -23,8 +23,8 @@ Select entries of a tree by a condition, and some of their columns. TEXT is a co
   select CONDITION, project COLUMN, COLUMN, ...
 
 where either part may be left out, and * is all entries or all columns. The result is printed as
-CSV, or written to a file, whose ending is its format: .parquet, .arrow or .csv. The file appears
-when it is complete.
+CSV, or written to a file, whose suffix determines the format: .parquet, .arrow or .csv. The file
+appears when it is complete.
 """
 
 _QUERY_EXAMPLES = """\
@@ -35,8 +35,8 @@ examples:
 """
 
 _INDEX = """\
-Find the least and the greatest value of each chunk of a tree, by which later queries pass over
-chunks. Trees that were ingested have them already; chunks that were written to since have none.
+Find the minimum and the maximum of each chunk of a tree, so that later queries can skip chunks.
+Ingest records them already; chunks that were written to later have none.
 """
 
 _INDEX_EXAMPLES = """\
@@ -58,16 +58,16 @@ def add(commands: Any) -> None:
     )
     command.add_argument("--count", action="store_true", help="print the number of entries only")
     command.add_argument(
-        "--explain", action="store_true", help="print what would be read, and read nothing"
+        "--explain", action="store_true", help="print what would be read, without reading it"
     )
     command.add_argument("--start", type=int, metavar="N", help="first entry")
-    command.add_argument("--stop", type=int, metavar="N", help="entry behind the last")
+    command.add_argument("--stop", type=int, metavar="N", help="entry after the last one")
     command.add_argument("--overwrite", action="store_true", help="replace an existing file")
     add_memory_limit(command)
     command = add_command(
-        commands, "index", index, "find the extremes of chunks", _INDEX, _INDEX_EXAMPLES
+        commands, "index", index, "find the minima and maxima of chunks", _INDEX, _INDEX_EXAMPLES
     )
-    command.add_argument("url", metavar="URL", help="URL of a tree, or of a connection with some")
+    command.add_argument("url", metavar="URL", help="URL of a tree, or of a connection with trees")
     command.add_argument("tree", metavar="TREE", nargs="?", help="name of the tree")
     command.add_argument(
         "--branch",
