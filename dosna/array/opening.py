@@ -16,7 +16,7 @@ from dosna.array.connection import EngineConnection
 from dosna.backends import registry as backends
 from dosna.backends.base import BackendConnection
 from dosna.core.options import parse_options
-from dosna.core.url import Url
+from dosna.core.url import Url, without_password
 from dosna.errors import ConfigurationError
 
 _OWN = ("cache", "recheck")
@@ -74,7 +74,7 @@ def open_url(
         options = _options(backend.connection, given)
         place, name, options = backend.connection.split_url(parsed.path, options)
     except ConfigurationError as error:
-        raise ConfigurationError(f"{url}: {error}") from None
+        raise ConfigurationError(f"{without_password(url)}: {error}") from None
     if mode is not None:
         options["mode"] = mode
     options |= {"backend": parsed.backend, "engine": engine, "engine_kw": engine_kw}

@@ -19,6 +19,7 @@ from contextlib import contextmanager, suppress
 from dosna.cli.console import Console, open_standard_streams
 from dosna.cli.parser import make_parser
 from dosna.cli.ranks import ranks_of
+from dosna.core.url import without_password
 from dosna.errors import ConfigurationError, MissingDependencyError
 
 __all__ = ["main"]
@@ -127,7 +128,8 @@ def _line(error: Exception) -> str:
 
 
 def _explained(line: str, arguments: argparse.Namespace) -> str:
-    return f"{line}\n{traceback.format_exc().rstrip()}" if arguments.debug else line
+    text = f"{line}\n{traceback.format_exc().rstrip()}" if arguments.debug else line
+    return without_password(text)
 
 
 def _finish(code: int) -> int:

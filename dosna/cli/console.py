@@ -17,6 +17,7 @@ import numpy as np
 
 from dosna.core.names import printable
 from dosna.core.sizes import format_size
+from dosna.core.url import without_password
 
 __all__ = ["Console", "counted", "open_standard_streams"]
 
@@ -108,9 +109,9 @@ class Console(AbstractContextManager["Console"]):
             self.complain(text)
 
     def complain(self, text: str) -> None:
-        """Print an error."""
+        """Print an error, with stars in place of the secrets of URLs in it."""
         if self.speaks:
-            print(f"dosna: {printable(text)}", file=sys.stderr)
+            print(f"dosna: {printable(without_password(text))}", file=sys.stderr)
 
     @contextmanager
     def progress(self, what: str, unit: str) -> Iterator[Callable[[int, int], None] | None]:

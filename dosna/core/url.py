@@ -22,9 +22,16 @@ PASSWORD = re.compile(
 )
 
 
-def without_password(url: str) -> str:
-    """Return a URL with stars in place of passwords."""
-    return PASSWORD.sub(lambda found: f"{found[1] or found[2]}***", url)
+_TOKEN = re.compile(
+    r"(https?:[^\s?#]*?/)(?:@|%40)[\w.~-]{16,256}(?![^/?#\s'\"),;:])", re.ASCII | re.I
+)
+"""Pattern of an address of a server of dosna that has the token in its path."""
+
+
+def without_password(text: str) -> str:
+    """Return a URL, or a text with URLs, with stars in place of passwords and tokens."""
+    text = _TOKEN.sub(r"\1***", text)
+    return PASSWORD.sub(lambda found: f"{found[1] or found[2]}***", text)
 
 
 @dataclass(frozen=True)
@@ -59,8 +66,9 @@ class Url:
         match = re.fullmatch(r"([A-Za-z][\w.+-]*):([^?]*)(?:\?(.*))?", text, re.S)
         if match is None:
             raise ConfigurationError(
-                f"{text!r} is not the URL of a connection or a dataset: write BACKEND:PATH, like "
-                "hdf5:/data/scans/tomo or s3://bucket/scans/tomo?endpoint_url=https://…"
+                f"{without_password(text)!r} is not the URL of a connection or a dataset: write "
+                "BACKEND:PATH, like hdf5:/data/scans/tomo or "
+                "s3://bucket/scans/tomo?endpoint_url=https://…"
             )
         options: dict[str, str] = {}
         for part in filter(None, (match[3] or "").split("&")):
@@ -71,9 +79,14 @@ class Url:
                     f"an option of a URL has the form key=value, not {part!r}"
                 )
             if name in options:
-                raise ConfigurationError(f"option {name!r} is given twice in {text!r}")
+                raise ConfigurationError(
+                    f"option {name!r} is given twice in {without_password(text)!r}"
+                )
             options[name] = unquote(value, errors="surrogateescape")
         return cls(match[1], unquote(match[2], errors="surrogateescape"), options)
+
+    def __repr__(self) -> str:
+        return f"<Url {without_password(str(self))}>"
 
     def __str__(self) -> str:
         from urllib.parse import quote

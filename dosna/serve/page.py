@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from functools import cache
 from importlib.resources import files
+from urllib.parse import urlsplit
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, RedirectResponse, Response
@@ -92,9 +93,10 @@ def routes(served: Served) -> Sequence[BaseRoute]:
     sequence of BaseRoute
         The routes.
     """
-    name = served.con.name.rstrip("/").rpartition("/")[2]
-    if not name or name.startswith("@"):  # in the address of another server, this is its token
-        name = "data"
+    name = served.con.name
+    if "://" in name:  # of another server, which is nobody's business
+        name = urlsplit(name).path
+    name = name.rstrip("/").rpartition("/")[2] or "data"
     text = _HTML.format(name=html.escape(name), path=html.escape(f"/{served.below}"))
     links: list[LinksOf] = [load(target) for target in LINKS.values()]
 

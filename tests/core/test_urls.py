@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from support import require
 
 import dosna as dn
-from dosna.core.url import Url
+from dosna.core.url import Url, without_password
 from dosna.errors import ConfigurationError, ConnectionError
 
 TEXT = st.text(max_size=20)
@@ -205,3 +205,32 @@ def test_wrong_urls_of_s3_are_refused(url, says):
     require("obstore")
     with pytest.raises(ConfigurationError, match=says):
         dn.open_url(url)
+
+
+TOKEN = "a-token_of.the~tests"
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        (f"http://h:80/@{TOKEN}/zarr/x is lost", "http://h:80/***/zarr/x is lost"),
+        (f"'https://h/p/%40{TOKEN}'", "'https://h/p/***'"),
+        (f"http://me:{TOKEN}@h/@{TOKEN}?token={TOKEN}&x=1", "http://me:***@h/***?token=***&x=1"),
+        ("https://h/@scope/package and file:/data/@a-long-name-of-a-folder", None),
+    ],
+)
+def test_no_secret_of_a_url_is_shown(text, shown):
+    assert without_password(text) == (text if shown is None else shown)
+
+
+@pytest.mark.parametrize("rest", ["token=x", "bogus=1", "timeout=soon", "mode"])
+def test_errors_of_urls_have_no_token(rest):
+    for url in (
+        f"http://h/@{TOKEN}/zarr?{rest}&token={TOKEN}",
+        f"1http://h/zarr?{rest}&token={TOKEN}",
+        f"http://h/@{TOKEN}/zarr?{rest}",
+    ):
+        with pytest.raises(ConfigurationError) as error:
+            dn.open_url(url, mode="a")
+        assert TOKEN not in str(error.value)
+    assert TOKEN not in repr(Url.parse(f"http://h/@{TOKEN}/zarr?token={TOKEN}"))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import re
 from collections.abc import Iterator
 from itertools import islice
 from typing import Any, ClassVar
@@ -29,6 +30,9 @@ __all__ = ["BACKEND", "HTTPS", "HttpConnection", "HttpsConnection"]
 _PAGE = 1000
 _IN_PLACE = "/:@!$&'()*,;=+~[]-._"
 
+_TOKEN = re.compile(r"/(?:@|%40)([\w.~-]{16,256})(?=/zarr(?:/|$)|$)", re.ASCII | re.I)
+"""Pattern of the token in an address of ``dosna serve``."""
+
 
 class HttpConnection(StoreConnection):
     """A connection to an address of a web server, below which there are Zarr arrays.
@@ -36,7 +40,9 @@ class HttpConnection(StoreConnection):
     Parameters
     ----------
     name : str
-        The address of a group, such as ``https://host/data/store.zarr``.
+        The address of a group, such as ``https://host/data/store.zarr``. A token of
+        ``dosna serve`` in it, ``http://host/@TOKEN/zarr``, is taken out and sent in the header
+        instead, so that no message or log has it.
     mode : {'r'}
         The access mode: a web server is only read.
     token : str, optional
@@ -67,6 +73,10 @@ class HttpConnection(StoreConnection):
                 "to another connection to change them"
             )
         super().__init__(name, mode)
+        found = _TOKEN.search(name.rstrip("/"))
+        if found is not None:
+            self.name = name = name[: found.start()] + name[found.end() :]
+            token = token or found[1]
         parts = urlsplit(name)
         if parts.scheme not in ("http", "https") or not parts.hostname or parts.query:
             raise ConfigurationError(

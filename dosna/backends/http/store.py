@@ -51,8 +51,7 @@ class HttpStore(Store):
         headers = {"Accept-Encoding": "identity"}
         if token:
             headers["Authorization"] = f"Bearer {token}"
-        # The token of a server of dosna may be a part of the path.
-        self._shown, self._retries = re.sub("/@[^/]*", "/@***", root), retries
+        self._root, self._retries = root, retries
         self._http = Http(root + "/", timeout, True, lambda: headers, follow=True)
         self._workers = Workers("dosna-http", _IN_FLIGHT, _BYTES_IN_FLIGHT, blocking=True)
 
@@ -91,13 +90,11 @@ class HttpStore(Store):
             part = data if byte_range is None else data[slice(*byte_range)]
             return Blob(part, version, None, len(data))
         if found is None or not found[3] or byte_range is None:
-            raise StorageError(
-                f"{self._shown}/{key}: the server sent a part that it does not name"
-            )
+            raise StorageError(f"{self._root}/{key}: the server sent a part that it does not name")
         first, last, size = int(found[1]), int(found[2]), int(found[3])
         start, stop, _ = slice(*byte_range).indices(size)
         if (first, last) != (start, stop - 1) or len(data) != stop - start:
-            raise StorageError(f"{self._shown}/{key}: the server sent another part than asked for")
+            raise StorageError(f"{self._root}/{key}: the server sent another part than asked for")
         return Blob(data, _version(answer, data, size), None, size)
 
     def error(self, failure: Failure, key: str) -> DosnaError:
@@ -105,17 +102,17 @@ class HttpStore(Store):
         advice = ""
         if failure.status in (401, 403):
             advice = ": give the token of the server by the option token"
-        return failure.error(f"reading {self._shown}/{key} failed: {failure}{advice}")
+        return failure.error(f"reading {self._root}/{key} failed: {failure}{advice}")
 
     def put(self, key: str, data: bytes, expected: str | None = None) -> NoReturn:
-        raise ReadOnlyError(f"{self._shown} is only read: copy its datasets to change them")
+        raise ReadOnlyError(f"{self._root} is only read: copy its datasets to change them")
 
     def delete(self, key: str) -> NoReturn:
-        raise ReadOnlyError(f"{self._shown} is only read: copy its datasets to change them")
+        raise ReadOnlyError(f"{self._root} is only read: copy its datasets to change them")
 
     def list(self, prefix: str) -> Iterator[str]:
         raise StorageError(
-            f"{self._shown}/{prefix} cannot be listed: a web server has no lists of its files. "
+            f"{self._root}/{prefix} cannot be listed: a web server has no lists of its files. "
             "Open datasets by their names"
         )
 

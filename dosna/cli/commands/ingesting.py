@@ -15,6 +15,7 @@ from dosna.cli.places import is_url, new_place, source_of
 from dosna.core.options import refuse_unknown
 from dosna.core.report import IngestReport
 from dosna.core.sizes import format_size
+from dosna.core.url import without_password
 from dosna.errors import ConfigurationError, SourceChangedError
 from dosna.sources import Source
 
@@ -175,9 +176,10 @@ def _show(report: IngestReport, seconds: float, source: str, console: Console) -
             console.remark(f"{target}: {'; '.join(notes)}")
     for skipped, why in report.skipped.items():
         console.remark(f"left out {skipped}: {why}")
+    shown = without_password(source)
     speed = f" in {seconds:.1f} s ({format_size(report.nbytes / max(seconds, 1e-9))}/s)"
     console.say(
-        f"{source}: {counted(len(report.made), 'dataset')}, {format_size(report.nbytes)}"
+        f"{shown}: {counted(len(report.made), 'dataset')}, {format_size(report.nbytes)}"
         + (speed if report.made else "")
         + (f", {len(report.resumed)} begun before" if report.resumed else "")
         + (f", {len(report.present)} there already" if report.present else "")

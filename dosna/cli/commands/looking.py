@@ -13,6 +13,7 @@ from dosna.cli.options import add_command, add_select
 from dosna.cli.places import chosen, connected
 from dosna.columns import Tree, find_trees
 from dosna.core.sizes import format_size
+from dosna.core.url import without_password
 from dosna.errors import ConfigurationError, DosnaError
 
 __all__ = ["add"]
@@ -102,7 +103,7 @@ def info(arguments: argparse.Namespace, console: Console) -> int:
             return 0
         trees = find_trees(con, name)
         if name in trees:
-            _show_tree(name or arguments.url, trees[name], console)
+            _show_tree(name or without_password(arguments.url), trees[name], console)
         else:
             _show(_connection(con, name, names, trees, console), console)
     return 0

@@ -9,6 +9,7 @@ from typing import Any
 from dosna.cli.console import Console, counted
 from dosna.cli.options import add_command
 from dosna.cli.places import chosen, connected
+from dosna.core.url import without_password
 from dosna.errors import ConfigurationError
 
 __all__ = ["add"]
@@ -57,5 +58,6 @@ def _confirmed(what: str, url: str) -> bool:
         raise ConfigurationError(
             f"cannot ask whether to delete {what}, because the input is not a terminal: use --yes"
         )
-    print(f"delete {what} of {url}? [y/N] ", end="", file=sys.stderr, flush=True)
+    question = f"delete {what} of {without_password(url)}? [y/N] "
+    print(question, end="", file=sys.stderr, flush=True)
     return sys.stdin.readline().strip().lower() in ("y", "yes")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import pickle
 import secrets
 import threading
@@ -16,6 +17,7 @@ from support import require
 
 import dosna as dn
 from dosna import errors
+from dosna.cli import main
 
 require("httpx")
 require("starlette")
@@ -132,8 +134,51 @@ def test_the_token_is_needed_and_not_shown(server):
         with pytest.raises(errors.ConnectionError) as error:
             con["title"]
         assert token not in str(error.value)
-    with dn.Connection(f"{server.root}/@{server.access.token}/zarr", backend="http") as con:
-        equal(con["title"], ARRAYS["title"])
+
+
+@pytest.mark.parametrize("at", ["@", "%40"])
+def test_a_token_in_the_address_is_shown_nowhere(server, at, caplog, tmp_path):
+    token = server.access.token
+    caplog.set_level(logging.DEBUG)
+    root = f"{server.root}/{at}{token}"
+    for address, group in ((f"{root}/zarr", ""), (f"{root}/zarr/", ""), (root, "zarr/")):
+        with dn.Connection(address, backend="http") as con:
+            ds = con[f"{group}title"]
+            equal(ds, ARRAYS["title"])
+            again = pickle.loads(pickle.dumps(ds))
+            equal(again, ARRAYS["title"])
+            shown = [con, con.instance, ds, ds.instance, again, again.connection, con.identity]
+            shown += [con.name, con.instance.location, con.instance.url, ds._repr_html_()]
+            with pytest.raises(errors.DosnaError) as error:
+                con[f"{group}nowhere"]
+            with pytest.raises(errors.ReadOnlyError) as refused:
+                del con[f"{group}title"]
+            shown += [str(error.value), str(refused.value)]
+            assert not any(token in str(one) + repr(one) for one in shown)
+    con, name = dn.open_url(f"{root}/zarr/entry/tomo")
+    with con, dn.Connection(str(tmp_path), backend="file") as near:
+        made = con[name].copy(near)
+        equal(made, ARRAYS["entry/tomo"])
+        near.ingest(con["deep/counts"], "ingested")
+        for file in tmp_path.rglob("zarr.json"):
+            assert token not in file.read_text()
+    assert "HTTP Request" in caplog.text  # httpx logs addresses
+    assert token not in caplog.text
+
+
+def test_the_token_is_not_in_what_commands_print(server, tmp_path, capfd):
+    url = f"{server.root}/@{server.access.token}/zarr/entry"
+    for code, *arguments in (
+        (0, "info", f"{url}/tomo"),
+        (0, "copy", f"{url}/tomo", f"file:{tmp_path}/copied"),
+        (1, "info", f"{url}/nowhere"),
+        (2, "delete", f"{url}/", "--yes"),
+        (2, "info", f"{url}/?bogus=1&token={server.access.token}", "--debug"),
+    ):
+        assert main(arguments) == code
+        out, err = capfd.readouterr()
+        assert out + err
+        assert server.access.token not in out + err
 
 
 def test_a_plain_server_of_files_is_read(plain):
