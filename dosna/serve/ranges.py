@@ -10,10 +10,10 @@ from starlette.responses import Response
 
 from dosna.web.answers import Refusal
 
-__all__ = ["Wanted", "answer", "etag_of", "matches", "not_modified", "wanted"]
+__all__ = ["Wanted", "answer", "check_same", "etag_of", "matches", "not_modified", "wanted"]
 
 _RANGE = re.compile(r"bytes=(\d{0,18})-(\d{0,18})")
-_TAG = re.compile(r'(?:W/)?("[\x21\x23-\x7e]*")')
+_TAG = re.compile(r'(W/)?("[\x21\x23-\x7e]*")')
 _UNUSUAL = re.compile(r"[^A-Za-z0-9._:+-]")
 
 
@@ -38,7 +38,16 @@ def matches(header: str | None, etag: str) -> bool:
     """Return True if the header If-None-Match names an ETag."""
     if not header or not etag:
         return False
-    return header.strip() == "*" or etag in _TAG.findall(header)
+    return header.strip() == "*" or any(etag == tag for _, tag in _TAG.findall(header))
+
+
+def check_same(request: Request, etag: str) -> None:
+    """Raise a Refusal of status 412 if a request is on condition of another ETag (If-Match)."""
+    header = request.headers.get("if-match")
+    if header is None or header.strip() == "*" or (etag and ("", etag) in _TAG.findall(header)):
+        return
+    headers = {"ETag": etag} if etag else None
+    raise Refusal(412, "it was changed", "ask for it without If-Match", headers)
 
 
 def wanted(request: Request, etag: str | None = None) -> Wanted:

@@ -28,7 +28,15 @@ from dosna.core.types import Json
 from dosna.core.values import encode_attrs
 from dosna.errors import DosnaError, Stopped
 from dosna.io.cache import Cache
-from dosna.serve.ranges import Wanted, answer, etag_of, matches, not_modified, wanted
+from dosna.serve.ranges import (
+    Wanted,
+    answer,
+    check_same,
+    etag_of,
+    matches,
+    not_modified,
+    wanted,
+)
 from dosna.serve.served import Served
 from dosna.web.answers import Refusal
 
@@ -90,6 +98,7 @@ class _Hierarchy:
     def _answer_document(self, request: Request, data: bytes) -> Response:
         self._served.limits.check_bytes(len(data), "open the arrays in it by their names")
         etag = etag_of(hashlib.blake2b(data, digest_size=12).hexdigest())
+        check_same(request, etag)
         if matches(request.headers.get("if-none-match"), etag):
             return not_modified(etag)
         part = wanted(request, etag)
@@ -179,6 +188,7 @@ class _Hierarchy:
             if found is None:
                 raise _nothing()
             etag = etag_of(found.version)
+            check_same(request, etag)
             if matches(condition, etag):
                 return not_modified(etag)
             if head:
@@ -189,7 +199,9 @@ class _Hierarchy:
         found = objects.get(idx, part.start, part.stop)
         if found is None:
             raise _nothing()
-        return answer(part, found.data, found.size, etag_of(found.version))
+        etag = etag_of(found.version)
+        check_same(request, etag)
+        return answer(part, found.data, found.size, etag)
 
     def _objects_of(self, ds: EngineDataset) -> ZarrObjects:
         kept = self._objects.find(ds.name)

@@ -135,6 +135,14 @@ def test_ranges_and_conditions(client, name, settled):
         assert (answer.status_code, answer.content) == (304, b""), given
         assert answer.headers["ETag"] == tag
     assert client.get(key, headers={"If-None-Match": '"other"'}).status_code == 200
+    for path, same in ((key, tag), (f"/{name}/zarr.json", client.head(f"/{name}/zarr.json"))):
+        same = same if isinstance(same, str) else same.headers["ETag"]
+        for given in (same, f'"other", {same}', "*"):
+            assert client.get(path, headers={"If-Match": given}).status_code == 200, given
+        for given in ('"other"', f"W/{same}", ""):
+            ask = {"If-Match": given, "Range": "bytes=0-1", "If-None-Match": same}
+            for answer in (client.get(path, headers=ask), client.head(path, headers=ask)):
+                assert answer.status_code == 412, given
     ranged = {"Range": "bytes=0-1", "If-Range": tag}
     assert client.get(key, headers=ranged).status_code == 206
     assert client.get(key, headers={**ranged, "If-Range": '"other"'}).status_code == 200
