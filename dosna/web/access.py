@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from dosna.errors import ConfigurationError
 
-__all__ = ["Access", "is_loopback", "new_token"]
+__all__ = ["Access", "in_address", "is_loopback", "new_token"]
 
 _TOKEN = re.compile(r"[A-Za-z0-9._~-]{16,256}")
 _ORIGIN = re.compile(r"https?://[A-Za-z0-9.\[\]:-]+")
@@ -30,6 +30,11 @@ def is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return False
+
+
+def in_address(host: str) -> str:
+    """Return a host as it is in addresses."""
+    return f"[{host}]" if ":" in host else host
 
 
 @dataclass(frozen=True)
@@ -111,5 +116,5 @@ class Access:
                 )
         if token is None and guarded:
             token = new_token()
-        hosts = _LOOPBACK if is_loopback(host) else ()
+        hosts = (*_LOOPBACK, in_address(host)) if is_loopback(host) else ()
         return cls(host, token, hosts, tuple(origins), tuple(frames), tuple(methods))

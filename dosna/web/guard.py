@@ -9,7 +9,6 @@ from html import escape
 from typing import Any
 from urllib.parse import parse_qsl, quote, urlencode
 
-from starlette.datastructures import Headers, MutableHeaders
 from starlette.middleware.cors import CORSMiddleware
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -66,7 +65,7 @@ class _Doors:
     def __init__(self, app: ASGIApp, access: Access) -> None:
         self._app, self._hosts = app, access.hosts
         frames = " ".join(("'self'", *access.frames))
-        self._headers = {
+        headers = {
             "Content-Security-Policy": (
                 "default-src 'self'; style-src 'self' 'unsafe-inline'; "
                 "img-src 'self' data: blob:; object-src 'none'; base-uri 'none'; "
@@ -76,6 +75,7 @@ class _Doors:
             "Referrer-Policy": "no-referrer",
             "Cross-Origin-Resource-Policy": "cross-origin" if access.origins else "same-origin",
         }
+        self._headers = [(k.lower().encode(), v.encode()) for k, v in headers.items()]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
@@ -88,12 +88,13 @@ class _Doors:
 
         async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
-                headers = MutableHeaders(scope=message)
-                for name, value in self._headers.items():
-                    headers.setdefault(name, value)
+                headers = list(message.get("headers", ()))
+                given = {name.lower() for name, _ in headers}
+                headers += [pair for pair in self._headers if pair[0] not in given]
+                message = {**message, "headers": headers}
             await send(message)
 
-        host = _PORT.sub("", Headers(scope=scope).get("host", "")).lower()
+        host = _PORT.sub("", _header(scope, b"host")).lower()
         if self._hosts and host not in self._hosts:
             refusal = Refusal(400, "the server does not have this name", "use its address")
             await json_refusal(refusal)(scope, receive, send_with_headers)
@@ -123,11 +124,15 @@ class _Tokens:
         if self._access.token is None:
             return None
         # Even if the client has the cookie, because the token should not stay in the address.
-        asked = parse_qsl(scope["query_string"].decode("latin-1"), keep_blank_values=True)
+        text = scope["query_string"].decode("latin-1")
+        asked = parse_qsl(text, keep_blank_values=True) if text else []
         if any(name == "token" and self._is_token(value) for name, value in asked):
             return self._let_in(scope, [pair for pair in asked if pair[0] != "token"])
         if self._has_token(scope):
-            return None
+            if text or scope["path"] != scope.get("root_path"):
+                return None
+            # The links of the page are relative to what is before the last slash.
+            return RedirectResponse(scope["path"].rpartition("/")[2] + "/", 307)
         return json_refusal(
             Refusal(
                 401,
@@ -143,21 +148,19 @@ class _Tokens:
         return secrets.compare_digest(text.encode("utf-8", "replace"), token.encode())
 
     def _has_token(self, scope: Scope) -> bool:
-        headers = Headers(scope=scope)
-        kind, _, bearer = headers.get("authorization", "").partition(" ")
+        kind, _, bearer = _header(scope, b"authorization").partition(" ")
         if kind.lower() == "bearer" and self._is_token(bearer.strip()):
             return True
-        first, _, rest = scope["path"][1:].partition("/")
+        first = scope["path"][1:].partition("/")[0]
         if first.startswith("@") and self._is_token(first[1:]):
             # Starlette routes the part of the path after the root.
             scope["root_path"] = scope.get("root_path", "") + "/" + first
-            scope["path"] = f"{scope['root_path']}/{rest}"
             return True
         if scope["method"] not in _SAFE:
             # Browsers send the cookie with forms of any page, too.
             return False
         # Not with http.cookies, which stops at cookies that servers on other ports may have set.
-        pairs = (pair.partition("=") for pair in headers.get("cookie", "").split(";"))
+        pairs = (pair.partition("=") for pair in _header(scope, b"cookie").split(";"))
         name = _cookie(scope)
         return any(
             key.strip() == name and self._is_token(value.strip()) for key, _, value in pairs
@@ -168,7 +171,7 @@ class _Tokens:
         # Two slashes at the beginning would lead to another host.
         where = "/" + quote(scope["path"].lstrip("/")) + (f"?{urlencode(query)}" if query else "")
         answer: Response = RedirectResponse(where, 303)
-        if Headers(scope=scope).get("sec-fetch-site") == "cross-site":
+        if _header(scope, b"sec-fetch-site") == "cross-site":
             # The browser followed a link of another site: it sends the cookie only after a
             # redirection by a page of this one.
             answer = HTMLResponse(f'<meta http-equiv="refresh" content="0;url={escape(where)}">')
@@ -177,6 +180,12 @@ class _Tokens:
         )
         answer.headers["Cache-Control"] = "no-store"
         return answer
+
+
+def _header(message: Scope | Message, name: bytes) -> str:
+    """Return a header of a request or an answer; '' if it has none of that name."""
+    found = (value for key, value in message.get("headers", ()) if key == name)
+    return str(next(found, b"").decode("latin-1"))
 
 
 def _cookie(scope: Scope) -> str:
@@ -251,7 +260,7 @@ class _Answer:
         if self.done:
             return
         if message["type"] == "http.response.start":
-            length = MutableHeaders(scope=message).get("content-length", "0")
+            length = _header(message, b"content-length") or "0"
             if self._scope["method"] != "HEAD" and message["status"] < 400:
                 try:
                     self._limits.check_bytes(int(length))

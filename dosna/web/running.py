@@ -12,7 +12,8 @@ import uvicorn
 from starlette.types import ASGIApp
 
 from dosna.errors import ConfigurationError, ConnectionError
-from dosna.web.access import Access, is_loopback
+from dosna.web.access import Access, in_address, is_loopback
+from dosna.web.connections import BoundedProtocol
 
 __all__ = ["Server"]
 
@@ -70,8 +71,7 @@ class Server:
                 "Use another port, or 0 for a free one"
             ) from None
         self.port: int = self._socket.getsockname()[1]
-        shown = f"[{access.host}]" if ":" in access.host else access.host
-        self.root = f"http://{shown}:{self.port}"
+        self.root = f"http://{in_address(access.host)}:{self.port}"
         self._uvicorn = _Uvicorn(
             uvicorn.Config(
                 app,
@@ -81,6 +81,7 @@ class Server:
                 log_level=logging.CRITICAL,
                 server_header=False,
                 date_header=False,
+                http=BoundedProtocol,
                 ws="none",
                 proxy_headers=False,
                 timeout_keep_alive=30,

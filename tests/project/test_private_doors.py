@@ -146,6 +146,20 @@ DOORS = {
     "h5py": {
         "h5py._objects:phil.__enter__": (None, "io/h5chunks.py"),
     },
+    "uvicorn": {
+        "uvicorn.protocols.http.httptools_impl:HttpToolsProtocol.data_received": (
+            ("data",),
+            "web/connections.py",
+        ),
+        "uvicorn.protocols.http.httptools_impl:HttpToolsProtocol.on_headers_complete": (
+            (),
+            "web/connections.py",
+        ),
+        "uvicorn.protocols.http.httptools_impl:HttpToolsProtocol.pause_writing": (
+            (),
+            "web/connections.py",
+        ),
+    },
     "zarr": {
         "zarr.core.sync:sync": (("coro",), "sources/zarr/source.py"),
     },

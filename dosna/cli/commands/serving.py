@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -26,7 +27,7 @@ address that is printed contains the token.
 _SERVE_EXAMPLES = """\
 examples:
   dosna serve hdf5:/data/scans
-  dosna serve s3://bucket/scans/entry/tomo --port 8000 --token "$(cat ~/.dosna-token)"
+  DOSNA_TOKEN=$(cat ~/.dosna-token) dosna serve s3://bucket/scans/entry/tomo --port 8000
 """
 
 
@@ -47,7 +48,9 @@ def add_server(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--token",
         metavar="T",
-        help="token of 16 characters or more for requests; by default a random one",
+        default=os.environ.get("DOSNA_TOKEN") or None,
+        help="token of 16 characters or more for requests; by default that of the environment "
+        "variable DOSNA_TOKEN, which other users cannot see, or a random one",
     )
     command.add_argument(
         "--host",

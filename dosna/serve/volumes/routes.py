@@ -13,7 +13,7 @@ from typing import Any
 from urllib.parse import quote
 
 from starlette.requests import Request
-from starlette.responses import FileResponse, JSONResponse, Response, StreamingResponse
+from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import BaseRoute, Route
 
 from dosna.errors import ChunkError, DatasetError, DosnaError
@@ -212,7 +212,7 @@ def _client(request: Request) -> Response:
         # It names no icon, so browsers request one from the server.
         text = (folder / name).read_text("utf-8").replace("<head>", f"<head>{_NO_ICON}", 1)
         return Response(text, media_type="text/html", headers=_POLICY)
-    return FileResponse(folder / name, media_type=_TYPES[found[1]], headers=_POLICY)
+    return Response((folder / name).read_bytes(), media_type=_TYPES[found[1]], headers=_POLICY)
 
 
 async def _silent(request: Request) -> Response:
