@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import builtins
 import errno
 import os
@@ -70,12 +71,21 @@ def _ssh_options(url: PlaceUrl, fields: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _http_options(url: PlaceUrl, fields: Mapping[str, Any]) -> dict[str, Any]:
+    try:
+        import aiohttp
+    except ImportError:
+        return {}  # which is told when it connects
+    # aiohttp's own limit of five minutes is for a file as a whole.
+    timeout = aiohttp.ClientTimeout(
+        total=None, sock_connect=_CONNECT_SECONDS, sock_read=_CONNECT_SECONDS
+    )
+    options: dict[str, Any] = {"client_kwargs": {"timeout": timeout}}
     user, password = url.user, url.password or fields.get("password") or ""
-    if not user:
-        return {}
-    import aiohttp
-
-    return {"client_kwargs": {"auth": aiohttp.BasicAuth(user, password)}}
+    if user:
+        # Not aiohttp's `auth` of a session, which other servers get too that this one leads to.
+        coded = base64.b64encode(f"{user}:{password}".encode()).decode()
+        options["headers"] = {"Authorization": f"Basic {coded}"}
+    return options
 
 
 def _irods_options(url: PlaceUrl, fields: Mapping[str, Any]) -> dict[str, Any]:

@@ -124,7 +124,7 @@ class S3Place(Place):
                 one["Key"]
                 for page in client.pages(self._bucket, key)
                 for one in page.get("Contents", ())
-                if one["Key"] == key or one["Key"].startswith(f"{key}/")
+                if _is_below(one["Key"], key)
             ]
             for start in range(0, len(found), _BATCH):
                 client.delete(self._bucket, found[start : start + _BATCH])
@@ -135,6 +135,8 @@ class S3Place(Place):
         try:
             page = self._client().call("list_multipart_uploads", Bucket=self._bucket, Prefix=key)
             for one in page.get("Uploads", ()):
+                if not _is_below(one["Key"], key):
+                    continue  # that of another file, whose name begins alike
                 names = {"Key": one["Key"], "UploadId": one["UploadId"]}
                 self._client().call("abort_multipart_upload", Bucket=self._bucket, **names)
         except Failure:
@@ -145,3 +147,7 @@ class S3Place(Place):
             if self._open is not None:
                 self._open.close()
             self._open = None
+
+
+def _is_below(key: str, other: str) -> bool:
+    return key == other or key.startswith(f"{other}/")

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import http.server
 import os
 import pickle
+import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from pilot.data.conftest import bucket
 from support import require
 
 from dosna.errors import (
@@ -18,6 +21,7 @@ from dosna.errors import (
     SourceNotFoundError,
 )
 from dosna.pilot.data.places import open_place, place_url
+from dosna.pilot.data.s3 import S3Place
 
 if TYPE_CHECKING:
     from services import Ceph, Sshd
@@ -157,3 +161,55 @@ def test_urls_of_places() -> None:
     with pytest.raises(ConfigurationError, match="URL"):
         place_url("ssh://host:port/")
     assert pickle.loads(pickle.dumps(found)) == found
+
+
+def test_web_passwords_are_for_their_server(tmp_path: Path) -> None:
+    require("aiohttp")
+    got: list[tuple[int, bool]] = []
+
+    class Leads(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            port = self.server.server_address[1]
+            got.append((port, "Authorization" in self.headers))
+            if port == first.server_address[1]:
+                self.send_response(302)
+                self.send_header("Location", f"http://127.0.0.1:{second.server_address[1]}/b")
+                self.end_headers()
+            else:
+                self.send_response(200)
+                self.send_header("Content-Length", "4")
+                self.end_headers()
+                self.wfile.write(b"text")
+
+        def log_message(self, *_: Any) -> None:
+            pass
+
+    servers = [http.server.ThreadingHTTPServer(("127.0.0.1", 0), Leads) for _ in range(2)]
+    first, second = servers
+    for one in servers:
+        threading.Thread(target=one.serve_forever, daemon=True).start()
+    url = f"http://me:my-password@127.0.0.1:{first.server_address[1]}"
+    with open_place({"service_url": url}) as place:
+        place.download("a", str(tmp_path / "got"))
+    for one in servers:
+        one.shutdown()
+        one.server_close()
+    assert (tmp_path / "got").read_bytes() == b"text"
+    assert {has for port, has in got if port == first.server_address[1]} == {True}
+    assert {has for port, has in got if port == second.server_address[1]} == {False}
+
+
+@pytest.mark.slow
+def test_uploads_of_alike_names_are_spared(gateway: Ceph) -> None:
+    require("obstore")
+    with open_place(bucket(gateway, f"pilot-{os.urandom(6).hex()}")) as place:
+        assert isinstance(place, S3Place)
+        place.check()
+        client, name = place._client(), place._bucket
+        for key in ("pilot/du-1/part1", "pilot/du-1/part10"):
+            client.call("create_multipart_upload", Bucket=name, Key=key)
+        place._abort("pilot/du-1/part1")
+        left = client.call("list_multipart_uploads", Bucket=name).get("Uploads", ())
+        assert [one["Key"] for one in left] == ["pilot/du-1/part10"]
+        place.remove("du-1")
+        assert not client.call("list_multipart_uploads", Bucket=name).get("Uploads", ())
