@@ -51,11 +51,7 @@ class Handle:
         return State(row_of(self._session, self._table, self.id)["state"])
 
     def get_details(self) -> dict[str, Any]:
-        """Return its state, the reason, its description, and what is known beside them.
-
-        Of a compute unit that are ``placement`` (why it runs where it runs), ``host``, ``pilot``,
-        ``attempts`` and the ``reasons`` of those that failed.
-        """
+        """Return its state, the reason, its description, and what is known beside them."""
         row = row_of(self._session, self._table, self.id)
         return {
             "id": self.id,

@@ -18,7 +18,7 @@ __all__ = ["Blocked", "Doomed", "Inputs"]
 
 
 class Blocked(Exception):
-    """A unit waits for something."""
+    """A unit waits for something, and for what."""
 
 
 class Doomed(Exception):
@@ -90,7 +90,7 @@ class Inputs:
         if row["state"] in (State.Failed, State.Canceled):
             raise Doomed(f"it depends on {other}, which is {row['state']}: {row['reason']}")
         if row["state"] != State.Done:
-            raise Blocked
+            raise Blocked(f"{other}, on which it depends, is {row['state']}")
 
     def _require_written(self, data_unit: str, number: int) -> None:
         """Wait for units that were submitted before and write this data unit."""
@@ -108,7 +108,7 @@ class Inputs:
                     f"its input {data_unit} lacks what {writer} writes, which is {state}: {reason}"
                 )
         if rows:
-            raise Blocked
+            raise Blocked(f"{rows[0][0]} writes its input {data_unit}, and is {rows[0][1]}")
 
     def _require_ready(self, data_unit: str) -> None:
         row = self._store.get("data_units", data_unit)
@@ -117,4 +117,6 @@ class Inputs:
         if row["state"] in (State.Failed, State.Canceled):
             raise Doomed(f"its data unit {data_unit} is {row['state']}: {row['reason']}")
         if row["state"] not in (State.Running, State.Done):
-            raise Blocked
+            no_place = not self._store.count("replicas", data_unit=data_unit)
+            cause = ", and in no pilot data" if no_place and row["state"] == State.New else ""
+            raise Blocked(f"its data unit {data_unit} is {row['state']}{cause}")

@@ -12,6 +12,7 @@ from dosna.pilot.data.records import id_of
 from dosna.pilot.session import Session, state_home
 from dosna.pilot.states import State
 from dosna.pilot.store import TABLES
+from dosna.pilot.waiting import why_waiting
 
 __all__ = ["cancel", "newest_state", "status"]
 
@@ -75,14 +76,14 @@ def cancel(session: Session, ids: Iterable[str] | None) -> int:
 
 
 def status(session: Session, most: int = 10) -> dict[str, Any]:
-    """Return rows of pilots, places and data units, the number of units by state, and failures.
+    """Return rows of pilots, places and data units, the number of units by state, and some units.
 
     Parameters
     ----------
     session : Session
         The state.
     most : int
-        How many of the failed and running units are listed.
+        How many of the failed, running and waiting units are listed.
     """
     store = session.store
     found: dict[str, Any] = {"state": store.shown}
@@ -94,7 +95,7 @@ def status(session: Session, most: int = 10) -> dict[str, Any]:
     units = TABLES["compute_units"]
     counts = sa.select(units.c.state, sa.func.count()).group_by(units.c.state)
     found["compute_units"] = {row[0]: row[1] for row in store.ask(counts)}
-    for key, state in (("failed", "Failed"), ("running", "Running")):
+    for key, state in (("failed", "Failed"), ("running", "Running"), ("waiting", "New")):
         query = sa.select(units).where(units.c.state == state)
         query = query.order_by(units.c.changed.desc()).limit(most)
         found[key] = [
@@ -102,7 +103,7 @@ def status(session: Session, most: int = 10) -> dict[str, Any]:
                 "id": row.id,
                 "executable": row.description["executable"],
                 "pilot": row.pilot,
-                "reason": row.reason,
+                "reason": why_waiting(session, row.id) if key == "waiting" else row.reason,
             }
             for row in store.ask(query)
         ]

@@ -18,6 +18,7 @@ from dosna.pilot.session import Session
 from dosna.pilot.sessions import session_of
 from dosna.pilot.states import State
 from dosna.pilot.store import new_id
+from dosna.pilot.waiting import why_waiting
 
 if TYPE_CHECKING:
     from dosna.pilot.data.service import DataUnit
@@ -65,6 +66,17 @@ class ComputeUnit(_JobHandle):
 
     _table, _kind = "compute_units", "compute-unit"
     _more = ("pilot", "attempt", "attempts")
+
+    def get_details(self) -> dict[str, Any]:
+        """Return its state, the reason, its description, and what is known beside them.
+
+        That are ``placement`` (why it runs where it runs), ``host``, ``pilot``, ``attempts`` and
+        the ``reasons`` of those that failed; while it is New, ``waits_for``.
+        """
+        details = super().get_details()
+        if details["state"] == State.New:
+            details["waits_for"] = why_waiting(self._session, self.id)
+        return details
 
 
 class PilotComputeService:
@@ -272,6 +284,11 @@ class ComputeDataService:
         rows = self._shared.store.rows("compute_units", order="number")
         return [ComputeUnit(self._shared, row["id"]).get_url() for row in rows]
 
+    def count_final(self) -> int:
+        """Return how many compute units have ended."""
+        states = [str(state) for state in State if state.is_final]
+        return self._shared.store.count("compute_units", state=states)
+
     def get_compute_unit(self, url: str) -> ComputeUnit:
         """Return the compute unit of a URL."""
         return ComputeUnit(self._shared, id_of(url))
@@ -304,7 +321,9 @@ class ComputeDataService:
         """Cancel all compute units, and wait until they have ended."""
         store = self._shared.store
         manager = Manager.of(self._shared)
-        for row in store.rows("compute_units", state=_NOT_FINAL):
-            store.update("compute_units", row["id"], wanted="Canceled")
+        found = list(store.rows("compute_units", state=_NOT_FINAL))
+        store.write(
+            changes=[("compute_units", row["id"], {"wanted": "Canceled"}) for row in found]
+        )
         manager.wake()
         self._shared.wait_until(lambda: not store.count("compute_units", state=_NOT_FINAL), 60)

@@ -127,3 +127,25 @@ def test_wrong_arguments(plan: Path, tmp_path: Path) -> None:
     assert main(["pilot", "status", state]) == 2
     assert main(["pilot", "cancel", state]) == 2
     assert main(["pilot", "submit", str(tmp_path / "none.yml")]) == 2
+
+
+def test_fetch_shows_progress(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for package in ("psij", "fsspec", "cryptography"):
+        require(package)
+    from dosna.cli.console import Console
+    from dosna.pilot import PilotDataService
+    from dosna.pilot.sessions import close_session
+
+    (tmp_path / "text.txt").write_text("a text\n")
+    url = f"sqlite:///{tmp_path}/state.db"
+    storing = PilotDataService(url)
+    store = storing.create_pilot({"service_url": f"file://{tmp_path}/store"})
+    unit = store.submit_data_unit({"file_urls": [str(tmp_path / "text.txt")]})
+    assert unit.wait(timeout=100) == "Running"
+    monkeypatch.setattr(Console, "is_terminal", True)
+    fetch = ["pilot", "fetch", unit.id, str(tmp_path / "fetched"), f"--state={url}"]
+    assert main(fetch) == 0, capsys.readouterr().err
+    assert (tmp_path / "fetched" / "text.txt").read_text() == "a text\n"
+    close_session(storing._session)

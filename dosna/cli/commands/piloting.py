@@ -149,7 +149,7 @@ def _show(found: dict[str, Any], console: Console) -> None:
     console.say("\ncompute units")
     said = [f"{count} {state}" for state, count in sorted(counts.items())]
     console.say(", ".join(said) or "none")
-    for key in ("running", "failed"):
+    for key in ("running", "waiting", "failed"):
         console.table([[key, *(str(value) for value in row.values())] for row in found[key]])
 
 
@@ -169,7 +169,7 @@ def _submit(arguments: argparse.Namespace, console: Console) -> int:
     with console.progress("run", "units") as progress:
         while not service.wait(timeout=0.5):
             if progress is not None:
-                progress(sum(unit.get_state().is_final for unit in units), len(units))
+                progress(service.count_final(), len(units))
     computing.cancel()
     failed = _tell_failures(units, console)
     console.say(f"{counted(len(units) - failed, 'unit')} of {len(units)} done")
@@ -210,6 +210,6 @@ def _fetch(arguments: argparse.Namespace, console: Console) -> int:
         if not ids:
             raise SourceNotFoundError(f"{session.store.shown} has no data unit {arguments.id}")
         with console.progress("fetch", "B") as progress:
-            DataUnit(session, ids[-1]).export(arguments.folder, progress)
+            DataUnit(session, ids[-1]).export(arguments.folder, progress=progress)
     console.say(f"{arguments.folder} has the files of {ids[-1]}")
     return 0
