@@ -129,7 +129,9 @@ class Crew:
             server.close()
         for writer in list(self._open):
             writer.close()
-        await asyncio.sleep(0)
+        end = asyncio.get_running_loop().time() + 5
+        while self._open and asyncio.get_running_loop().time() < end:
+            await asyncio.sleep(0.01)
 
     def of_pilot(self, pilot: str) -> list[Agent]:
         """Return the agents of a pilot, lost ones too."""

@@ -10,9 +10,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Self
 
+from dosna.core.sizes import parse_size
 from dosna.errors import ConfigurationError
 
 __all__ = [
+    "HIDDEN",
     "ComputeUnitDescription",
     "DataUnitDescription",
     "PilotComputeDescription",
@@ -20,12 +22,16 @@ __all__ = [
     "without_secrets",
 ]
 
+HIDDEN = "***"
 _URL_SECRET = re.compile(r"(?<=//)([^/@\s]*?):[^/@\s]*@")
+_SIGNED = re.compile(r"(?<=\?).+", re.DOTALL)
+_OPTION_SECRET = re.compile("pass|secret|token|cred|key|auth|sas", re.IGNORECASE)
+"""Of the names of options of drivers, as far as can be known."""
 
 
 def without_secrets(text: str) -> str:
     """Return a text, such as a URL, with the passwords of URLs in it replaced by ``***``."""
-    return _URL_SECRET.sub(r"\1:***@", text)
+    return _URL_SECRET.sub(rf"\1:{HIDDEN}@", text)
 
 
 @dataclass(kw_only=True)
@@ -40,6 +46,9 @@ class _Description:
 
     affinity_datacenter_label: str = ""
     affinity_machine_label: str = ""
+
+    def __post_init__(self) -> None:
+        self._check_strings("affinity_datacenter_label", "affinity_machine_label")
 
     @classmethod
     def of(cls, fields: Mapping[str, Any] | Self) -> Self:
@@ -106,6 +115,14 @@ class _Description:
             raise self._refuse(name, value, "minutes, or 0 for no limit")
         setattr(self, name, minutes)
 
+    def _check_strings(self, *names: str) -> None:
+        """Check single texts; None is an empty one."""
+        for name in names:
+            value = getattr(self, name)
+            if value is not None and not isinstance(value, str):
+                raise self._refuse(name, value, "a text")
+            setattr(self, name, value or "")
+
     def _check_texts(self, *names: str) -> None:
         for name in names:
             value = getattr(self, name)
@@ -153,6 +170,10 @@ class PilotComputeDescription(_Description):
     ssh_options: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
+        super().__post_init__()
+        self._check_strings(
+            "service_url", "working_directory", "queue", "project", "userkey", "python"
+        )
         self._check_counts("number_of_processes", "processes_per_node")
         self._check_texts("ssh_options")
         self._check_environment()
@@ -178,6 +199,45 @@ class PilotDataDescription(_Description):
     endpoint_url: str = ""
     options: dict[str, Any] = field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._check_strings("service_url", "userkey", "region", "endpoint_url", *self.SECRET)
+        if not isinstance(self.options, Mapping):
+            raise self._refuse("options", type(self.options).__name__, "a mapping")
+        self.options = dict(self.options)
+        try:
+            json.dumps(self.options)
+            if isinstance(self.size, str):
+                parse_size(self.size)
+            elif self.size is not None and int(self.size) < 0:
+                raise ValueError
+        except TypeError:
+            raise self._refuse("options", "of other types", "texts, numbers and lists") from None
+        except ValueError:
+            allowed = "a number of megabytes, or a text such as '500G'"
+            raise self._refuse("size", self.size, allowed) from None
+
+    def fields(self) -> dict[str, Any]:
+        values = super().fields()
+        values["endpoint_url"] = without_secrets(self.endpoint_url)
+        values["options"] = {
+            name: value for name, value in self.options.items() if not _is_secret(name)
+        }
+        return values
+
+    def secrets(self) -> dict[str, Any]:
+        found = super().secrets()
+        if any(_is_secret(name) for name in self.options):
+            found["options"] = self.options
+        for name in ("service_url", "endpoint_url"):
+            if (value := getattr(self, name)) != without_secrets(value):
+                found[name] = value
+        return found
+
+
+def _is_secret(option: object) -> bool:
+    return _OPTION_SECRET.search(str(option)) is not None
+
 
 @dataclass(kw_only=True)
 class DataUnitDescription(_Description):
@@ -188,8 +248,23 @@ class DataUnitDescription(_Description):
     name: str = ""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
+        self._check_strings("name")
         self._check_texts("file_urls")
         self._check_counts("number_of_replicas")
+
+    def fields(self) -> dict[str, Any]:
+        return {**super().fields(), "file_urls": [_without_signature(u) for u in self.file_urls]}
+
+    def secrets(self) -> dict[str, Any]:
+        shown = self.fields()["file_urls"]
+        return {} if shown == self.file_urls else {"file_urls": self.file_urls}
+
+
+def _without_signature(url: str) -> str:
+    """Return a URL of a file without a password, and without a query that may be a signature."""
+    url = without_secrets(url)
+    return _SIGNED.sub(HIDDEN, url) if url.startswith(("http://", "https://")) else url
 
 
 @dataclass(kw_only=True)
@@ -221,6 +296,8 @@ class ComputeUnitDescription(_Description):
     name: str = ""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
+        self._check_strings("working_directory", "input", "output", "error", "name")
         if not isinstance(self.executable, str) or not self.executable:
             raise self._refuse("executable", self.executable, "the name of a program")
         if isinstance(self.arguments, (list, tuple)):

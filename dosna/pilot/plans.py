@@ -70,8 +70,6 @@ class Plan:
         for description in self._described().values():
             shown = description.fields()
             secrets = description.secrets()
-            if shown["service_url"] != description.service_url:
-                secrets["service_url"] = description.service_url  # with a password in it
             for row in session.store.rows("pilot_data"):
                 if row["description"] == shown:
                     session.keep_secrets(row["id"], secrets)

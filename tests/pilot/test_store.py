@@ -78,7 +78,9 @@ def test_secrets_are_kept_apart() -> None:
         }
     )
     assert "hidden" not in str(place.fields())
-    assert place.secrets() == {"access_key_id": "hidden", "secret_access_key": "hidden"}
+    url = "s3://me:hidden@host/bucket"
+    keys = {"access_key_id": "hidden", "secret_access_key": "hidden"}
+    assert place.secrets() == {**keys, "service_url": url}
     assert without_secrets("ssh://me:hidden@host/x") == "ssh://me:***@host/x"
 
 

@@ -193,3 +193,53 @@ def test_what_others_may_read_has_no_token(shared: Any) -> None:
     assert secret not in str((shared.folder / "state.db").read_bytes())
     for process in psutil.Process(os.getpid()).children(recursive=True):
         assert "token" not in " ".join(process.cmdline())
+
+
+def test_what_a_unit_waits_for(room: Any) -> None:
+    unit = room.unit("true", number_of_processes=3)
+    assert "no pilot" in unit.get_details()["waits_for"]
+    room.pilot()
+    first = room.unit("true")
+    assert first.wait(timeout=100) == State.Done
+    assert "waits_for" not in first.get_details()
+    told = unit.get_details()["waits_for"]
+    assert "3 processors" in told
+    assert "the most are 2" in told
+    other = room.unit("true", depends_on=[unit.get_url()])
+    assert unit.id in other.get_details()["waits_for"]
+    from dosna.pilot.report import status
+
+    waiting = status(room.pilots._session)["waiting"]
+    assert {row["id"] for row in waiting} == {unit.id, other.id}
+    room.units.cancel()
+    assert other.get_state() == State.Canceled
+
+
+def test_labels_may_be_none(room: Any) -> None:
+    room.pilot(affinity_datacenter_label=None)
+    unit = room.unit("true", affinity_datacenter_label=None, affinity_machine_label="x")
+    assert unit.wait(timeout=100) == State.Done
+    assert "no pilot has the label" in unit.get_details()["placement"]
+    with pytest.raises(ConfigurationError, match="affinity_machine_label"):
+        room.unit("true", affinity_machine_label=5)
+
+
+def test_output_and_error_in_one_file(shared: Any) -> None:
+    script = "for n in 1 2 3; do echo out$n; echo err$n >&2; done"
+    state, folder = shared.run("sh", "-c", script, output="log", error="log")
+    assert state == State.Done
+    assert (folder / "log").read_text().split() == [
+        f"{name}{number}" for number in (1, 2, 3) for name in ("out", "err")
+    ]
+
+
+def test_unforeseen_errors_of_staging_hold_no_credentials(tmp_path: Path) -> None:
+    from dosna.pilot.agent.supervisor import _Supervisor
+
+    found = _Supervisor(str(tmp_path), 1, 0)
+    found.unit = {"working_directory": ""}
+    request = {"data_unit": "du-1", "place": {}, "files": [{"name": {"my-password": 1}}]}
+    with pytest.raises(RuntimeError) as caught:
+        found._stage("stage_in", [request])
+    assert "Error" in str(caught.value)
+    assert "my-password" not in str(caught.value)

@@ -173,10 +173,17 @@ class _Supervisor:
                 f"its data units cannot be staged, because {sys.executable} of the pilot lacks "
                 f"{error.name}: name a Python with dosna[pilot] as `python` of the pilot"
             ) from None
-        return [
-            [request["data_unit"], getattr(data, what)(request, self.folder)]
-            for request in [{**one, "attempt": self.attempt} for one in requests]
-        ]
+        try:
+            return [
+                [request["data_unit"], getattr(data, what)(request, self.folder)]
+                for request in [{**one, "attempt": self.attempt} for one in requests]
+            ]
+        except Exception as error:
+            if any(one.__module__ == "dosna.errors" for one in type(error).__mro__):
+                raise
+            # The text of an error that nobody foresaw may hold credentials.
+            name = type(error).__name__
+            raise RuntimeError(f"its data units cannot be staged: {name}") from None
 
     # --- its command ---
 
@@ -197,7 +204,10 @@ class _Supervisor:
         try:
             for name, how in flags.items():
                 path = os.path.join(self.folder, self.unit[name] or os.devnull)
-                streams.append(os.open(path, how, 0o666))
+                if name == "error" and self.unit["error"] == self.unit["output"]:
+                    streams.append(os.dup(streams[1]))  # one after the other, not over each other
+                else:
+                    streams.append(os.open(path, how, 0o666))
             # Of a group of its own, and by vfork, which takes a fifth of fork.
             process = subprocess.Popen(
                 argv,

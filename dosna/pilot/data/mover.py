@@ -14,7 +14,7 @@ import time
 import weakref
 from collections.abc import Mapping
 from concurrent.futures import CancelledError, ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from typing import Any
 
 from dosna.errors import ConfigurationError, DosnaError
@@ -31,6 +31,7 @@ from dosna.pilot.data.records import (
     require_room,
 )
 from dosna.pilot.data.staging import put, replicate
+from dosna.pilot.descriptions import HIDDEN
 from dosna.pilot.handles import row_of
 from dosna.pilot.session import Session
 from dosna.pilot.states import State
@@ -58,6 +59,7 @@ class Mover:
         self._pool = ThreadPoolExecutor(_UNITS, thread_name_prefix="dosna-pilot-data")
         self._mine = maker()
         self._started: set[str] = set()
+        self._again: set[str] = set()
         self._units: dict[str, threading.Lock] = {}
         self._lock = threading.Lock()
 
@@ -82,8 +84,11 @@ class Mover:
             if is_of_arrays(row["description"]["file_urls"]):
                 self.note_arrays(row["id"])
 
-    def start(self, replica: str) -> None:
-        """Begin the transfer of a replica, unless it was begun here before."""
+    def start(self, replica: str, again: bool = False) -> None:
+        """Begin the transfer of a replica, unless it was begun here before.
+
+        Then it is done `again` after the one that is under way, for what was written since.
+        """
         data_unit, _, pilot_data = replica.partition("/")
         try:
             fields_of(self._session, pilot_data)
@@ -91,6 +96,8 @@ class Mover:
             return  # until its credentials are given again
         with self._lock:
             if replica in self._started:
+                if again:
+                    self._again.add(replica)
                 return
             self._started.add(replica)
             unit = self._units.setdefault(data_unit, threading.Lock())
@@ -122,6 +129,11 @@ class Mover:
         finally:
             with self._lock:
                 self._started.discard(replica)
+                is_wanted = replica in self._again
+                self._again.discard(replica)
+            if is_wanted:
+                with suppress(ReferenceError, DosnaError, RuntimeError):
+                    self.start(replica)
 
     def _failed(self, replica: str, data_unit: str, error: BaseException) -> None:
         canceled = isinstance(error, CancelledError)
@@ -180,7 +192,13 @@ class Mover:
                 with open_place(fields_of(session, sources[0]["pilot_data"])) as source:
                     replicate(files, source, place, data_unit, progress)
                 return
-            urls = row_of(session, "data_units", data_unit)["description"]["file_urls"]
+            urls = session.secrets_of(data_unit).get("file_urls")
+            urls = urls or row_of(session, "data_units", data_unit)["description"]["file_urls"]
+            if any(HIDDEN in url for url in urls):
+                raise ConfigurationError(
+                    f"the credentials in the file_urls of {data_unit} are not known any more, "
+                    "because they are never kept: submit it again"
+                )
             self.bring(data_unit, pilot_data, place, urls, progress)
 
     def bring(
@@ -257,7 +275,9 @@ def _download(url: str, name: str, fields: Mapping[str, Any], folder: str) -> st
     parts = place_url(url)
     ours = place_url(str(fields["service_url"])) if "://" in str(fields["service_url"]) else parts
     given = dict(fields)
-    if (ours.scheme, ours.host) != (parts.scheme, parts.host) and parts.scheme != "s3":
+    same = (ours.scheme, ours.host, ours.port) == (parts.scheme, parts.host, parts.port)
+    # A URL of S3 has no host: its server is the one of the place, if that is one of S3.
+    if not same and (ours.scheme, parts.scheme) != ("s3", "s3"):
         given = {name: value for name, value in fields.items() if name == "userkey"}
     base, _, last = url.partition("?")[0].rpartition("/")
     path = last + (f"?{parts.query}" if parts.query else "")

@@ -6,6 +6,8 @@ import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+import sqlalchemy as sa
+
 from dosna.core.sizes import format_size, parse_size
 from dosna.errors import ConfigurationError, SourceNotFoundError, StorageError
 from dosna.pilot.affinity import Input, Label, distance
@@ -13,6 +15,7 @@ from dosna.pilot.data.files import File
 from dosna.pilot.handles import row_of
 from dosna.pilot.session import Session
 from dosna.pilot.states import State
+from dosna.pilot.store import TABLES
 
 __all__ = [
     "digest_of",
@@ -76,13 +79,15 @@ def note_files(
 
     The bytes of arrays are given by the name of the file that they are delivered as.
     """
+    rows = []
     for file in files:
         id = f"{data_unit}/{file.name}"
-        session.store.remove("files", id)
         row = {"id": id, "data_unit": data_unit, **vars(file), "state": str(State.Running)}
         url = row.pop("url")
         row["details"] = {"url": url, "nbytes": (nbytes or {}).get(file.name, 0)} if url else {}
-        session.store.add("files", [row])
+        rows.append(row)
+    # Together: who reads it meanwhile gets all of the old ones, or all of the new ones.
+    session.store.write(rows={"files": rows})
 
 
 def digest_of(files: Sequence[File]) -> str:
@@ -101,13 +106,14 @@ def room_of(session: Session, pilot_data: str, without: str = "") -> int | None:
     if not size:
         return None
     most = parse_size(size) if isinstance(size, str) else int(size) * MEGABYTE
-    states = [str(State.Running), str(State.Pending)]
-    used = 0
-    for replica in session.store.rows("replicas", pilot_data=pilot_data, state=states):
-        if replica["data_unit"] != without:
-            files = files_of(session, replica["data_unit"])
-            used += sum(max(0, file.size) for file in files)
-    return max(0, most - used)
+    files, replicas = TABLES["files"], TABLES["replicas"]
+    query = (
+        sa.select(sa.func.sum(files.c.size))
+        .join(replicas, replicas.c.data_unit == files.c.data_unit)
+        .where(replicas.c.pilot_data == pilot_data, replicas.c.data_unit != without)
+        .where(replicas.c.state.in_([str(State.Running), str(State.Pending)]), files.c.size > 0)
+    )
+    return max(0, most - int(session.store.ask(query)[0][0] or 0))
 
 
 def require_room(session: Session, pilot_data: str, data_unit: str, nbytes: int) -> None:

@@ -144,9 +144,18 @@ class DataUnit(_DataHandle):
 
     def cancel(self) -> None:
         """Cancel its transfers. What was stored stays until `PilotData.remove_du`."""
+        mover = Mover.of(self._session)
         for row in list(self._session.store.rows("replicas", data_unit=self.id)):
             if not State(row["state"]).is_final and row["state"] != State.Running:
                 self._session.store.update("replicas", row["id"], wanted=str(State.Canceled))
+                if not mover.is_moving(row["id"]):
+                    self._session.set_state("replicas", row["id"], State.Canceled)
+        is_waiting = self.get_state() in (State.New, State.Pending, State.Unknown)
+        states = [str(State.New), str(State.Pending), str(State.Running)]
+        if is_waiting and not self._session.store.count(
+            "replicas", data_unit=self.id, state=states
+        ):
+            self._session.set_state("data_units", self.id, State.Canceled, "it was canceled")
 
 
 class PilotData(_DataHandle):
@@ -270,8 +279,6 @@ class PilotDataService:
         session = self._session
         description = PilotDataDescription.of(pilot_data_description)
         secrets = description.secrets()
-        if description.fields()["service_url"] != description.service_url:
-            secrets["service_url"] = description.service_url  # with a password in it
         open_place({**description.fields(), **secrets}).close()
         known = [
             row["id"]
@@ -341,6 +348,8 @@ def submit_data_unit(
 
 def _new(session: Session, description: DataUnitDescription) -> DataUnit:
     id = new_id("du")
+    if secrets := description.secrets():
+        session.keep_secrets(id, secrets)
     session.store.add("data_units", [{"id": id, "description": description.fields()}])
     return DataUnit(session, id)
 
@@ -353,4 +362,4 @@ def _begin(session: Session, data_unit: str, pilot_data: str) -> None:
     if session.store.get("replicas", id) is not None:
         session.store.remove("replicas", id)
     session.store.add("replicas", [{"id": id, "data_unit": data_unit, "pilot_data": pilot_data}])
-    Mover.of(session).start(id)
+    Mover.of(session).start(id, again=True)

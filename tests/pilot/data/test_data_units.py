@@ -17,7 +17,13 @@ from support import require, wait_until
 
 from dosna.errors import ConfigurationError, SourceNotFoundError, StorageError
 from dosna.pilot.affinity import Label
-from dosna.pilot.data.records import nearest, request_for, room_of
+from dosna.pilot.data.records import (
+    fields_of,
+    files_of,
+    nearest,
+    request_for,
+    room_of,
+)
 from dosna.pilot.data.service import DataUnit, submit_data_unit
 from dosna.pilot.data.staging import stage_in, stage_out
 
@@ -286,3 +292,86 @@ def test_transfers_are_canceled(
     assert not list((tmp_path / "store" / unit.id).iterdir())
     with pytest.raises(ConfigurationError, match="canceled"):
         store.submit_data_unit(data_unit=unit)
+
+
+def test_credentials_in_urls_and_options_are_never_kept(service: Any, tmp_path: Path) -> None:
+    require("aiohttp")
+    options = {"token": SECRETS[1], "timeout": 3}
+    store = service.create_pilot(local(tmp_path / "store", options=options))
+    assert store.get_details()["description"]["options"] == {"timeout": 3}
+    assert fields_of(service._session, store.id)["options"] == options
+    urls = [f"https://me:{SECRETS[2]}@127.0.0.1:1/a", f"http://127.0.0.1:1/b?sign={SECRETS[0]}"]
+    unit = store.submit_data_unit({"file_urls": urls})
+    assert unit.wait(timeout=60) == "Failed"
+    told = [unit.get_details(), store.get_details()]
+    with sqlite3.connect(tmp_path / "state.db") as state:
+        told.append("".join(state.iterdump()))
+    for secret in SECRETS:
+        assert secret not in repr(told)
+    # Another process knows no more than the state.
+    service._session.keep_secrets(unit.id, {})
+    again = service.create_pilot(local(tmp_path / "other"))
+    again.submit_data_unit(data_unit=unit)
+    replica = f"{unit.id}/{again.id}"
+    get = service._session.store.get
+    wait_until(lambda: "submit it again" in get("replicas", replica)["reason"])
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"size": "many"},
+        {"size": -1},
+        {"options": ["x"]},
+        {"options": {"known_hosts": Path("x")}},
+        {"affinity_machine_label": 5},
+    ],
+)
+def test_descriptions_of_places_are_checked(service: Any, tmp_path: Path, fields: Any) -> None:
+    with pytest.raises(ConfigurationError, match=next(iter(fields))):
+        service.create_pilot(local(tmp_path / "store", **fields))
+
+
+def test_a_replica_that_was_asked_for_again_meanwhile(
+    service: Any, make_files: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = service.create_pilot(local(tmp_path / "store"))
+    unit = ready(store.submit_data_unit({"file_urls": make_files(a=b"a")}))
+    other = service.create_pilot(local(tmp_path / "other"))
+    right, asked = service._session.set_state, []
+
+    def set_state(table: str, id: str, state: Any, *more: Any, **named: Any) -> None:
+        right(table, id, state, *more, **named)
+        if table == "replicas" and id.endswith(other.id) and state == "Running" and not asked:
+            # As by a user who is told in this moment.
+            asked.append(id)
+            other.submit_data_unit(data_unit=unit)
+
+    monkeypatch.setattr(service._session, "set_state", set_state)
+    other.submit_data_unit(data_unit=unit)
+    wait_until(lambda: asked and len(unit.list_pilot_data()) == 2)
+    assert service.wait(timeout=100)
+
+
+def test_what_is_in_no_place_can_be_canceled(service: Any) -> None:
+    unit = submit_data_unit(service._session, {"file_urls": []})
+    assert unit.wait(timeout=0.01) == "New"
+    unit.cancel()
+    assert unit.wait(timeout=60) == "Canceled"
+
+
+def test_files_are_replaced_together(service: Any, make_files: Make, tmp_path: Path) -> None:
+    store = service.create_pilot(local(tmp_path / "store", size=1))
+    unit = ready(store.submit_data_unit({"file_urls": make_files(a=b"a", b=b"b")}))
+    seen = []
+    right = service._session.store.change
+
+    def change() -> Any:
+        seen.append(len(files_of(service._session, unit.id)))
+        return right()
+
+    service._session.store.change = change
+    unit.add_files(make_files(a=b"another", b=b"text"))
+    del service._session.store.change
+    assert {*seen} == {2}
+    assert room_of(service._session, store.id) == (1 << 20) - len("anothertext")
