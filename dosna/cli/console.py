@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import io
 import json
+import logging
 import os
 import sys
 import time
@@ -19,7 +20,7 @@ from dosna.core.names import printable
 from dosna.core.sizes import format_size
 from dosna.core.url import without_password
 
-__all__ = ["Console", "counted", "open_standard_streams"]
+__all__ = ["Console", "LogFormatter", "counted", "open_standard_streams"]
 
 _EVERY_SECONDS = 0.1
 
@@ -39,6 +40,20 @@ def open_standard_streams() -> None:
     for name, number in (("stdout", 1), ("stderr", 2)):
         if getattr(sys, name) is None:
             setattr(sys, name, open(number, "w", closefd=False))  # noqa: SIM115
+
+
+class LogFormatter(logging.Formatter):
+    """A form of log lines whose messages cannot make other lines, or move a terminal's cursor.
+
+    Messages have names and texts that clients send.
+    """
+
+    def __init__(self) -> None:
+        super().__init__("%(asctime)s %(levelname)s %(message)s")
+
+    def formatMessage(self, record: logging.LogRecord) -> str:
+        record.message = printable(record.message).replace("\n", "\\n")
+        return super().formatMessage(record)
 
 
 class Console(AbstractContextManager["Console"]):

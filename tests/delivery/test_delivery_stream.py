@@ -8,6 +8,7 @@ import os
 import threading
 import uuid
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -133,6 +134,20 @@ def test_files_must_have_the_same_columns(serve: Any, gated: Gated, paths: list[
         id = submit(client, paths[:2])
         with pytest.raises(httpx.RemoteProtocolError):
             client.get(f"{URL}/{id}/stream")
+
+
+def test_streams_are_counted_for_each_user(serve: Any, gated: Gated, paths: list[str]) -> None:
+    server = serve(gated)
+    with client_of(server) as client, ExitStack() as stack:
+        id = submit(client, paths)
+        for _ in range(4):
+            answer = stack.enter_context(client.stream("GET", f"{URL}/{id}/stream"))
+            stack.enter_context(io.BufferedReader(Lines(answer))).read(8)
+        refused = client.get(f"{URL}/{id}/stream")
+        assert (refused.status_code, "4 of your" in refused.text) == (429, True)
+        gated.gate.set()
+    with client_of(server) as client:
+        wait_until(lambda: client.get(f"{URL}/{id}/stream").status_code == 200)
 
 
 def test_what_has_no_stream(serve: Any, gated: Gated, paths: list[str]) -> None:

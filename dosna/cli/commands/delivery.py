@@ -8,7 +8,7 @@ import logging
 import sys
 from typing import Any
 
-from dosna.cli.console import Console
+from dosna.cli.console import Console, LogFormatter
 from dosna.cli.options import add_general
 from dosna.delivery.settings import Settings
 
@@ -126,7 +126,7 @@ def delivery(arguments: argparse.Namespace, console: Console) -> int:
 
     log = logging.getLogger("dosna")
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    handler.setFormatter(LogFormatter())
     log.addHandler(handler)
     log.setLevel(logging.ERROR if arguments.quiet else logging.INFO)
     try:

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import dosna.loader as api
-from dosna.cli.console import Console
+from dosna.cli.console import Console, LogFormatter
 from dosna.cli.options import add_general
 from dosna.loader.config import KEYS, SECRET, Config, Key
 
@@ -139,7 +139,7 @@ def _logging(config: Config, quiet: bool) -> Iterator[None]:
     """Send the log of the loader to standard error."""
     log = logging.getLogger("dosna.loader")
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    handler.setFormatter(LogFormatter())
     before = log.level, log.propagate
     log.setLevel(logging.ERROR if quiet else config.log_level.upper())
     log.propagate = False

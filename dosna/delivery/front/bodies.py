@@ -10,6 +10,11 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 __all__ = ["LimitedBodies"]
 
 
+_LARGE = ("/servicex/transformation",)
+"""The paths whose bodies may be large."""
+_SMALL = 64 << 10
+
+
 class _TooLong(Exception):
     pass
 
@@ -29,7 +34,7 @@ class LimitedBodies:
         self._app, self._nbytes = app, nbytes
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        left = self._nbytes
+        most = left = self._nbytes if scope.get("path") in _LARGE else min(self._nbytes, _SMALL)
 
         async def counted() -> Message:
             nonlocal left
@@ -50,5 +55,5 @@ class LimitedBodies:
         with suppress(_TooLong):
             await self._app(scope, counted, passed)
         if left < 0:
-            text = f"the request is larger than {self._nbytes} bytes: ask for fewer files"
+            text = f"the request is larger than {most} bytes: ask for fewer files"
             await JSONResponse({"message": text}, 413)(scope, receive, send)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import Any
+from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -14,6 +14,8 @@ from dosna.delivery.state.tables import ENDED, SUCCESS
 __all__ = ["Submission", "dataset_of", "result_of", "status_of"]
 
 _LONG_TITLE = 10_240
+_LONG_PATH = 8192
+_MOST_FILES = 1_000_000
 CAPABILITIES = ["poll_local_transformation_results", f"long_sample_titles_{_LONG_TITLE}"]
 
 
@@ -24,7 +26,10 @@ class Submission(BaseModel):
 
     title: str | None = Field(None, max_length=_LONG_TITLE)
     did: str | None = Field(None, max_length=4096)
-    file_list: list[str] | None = Field(None, alias="file-list")
+    # The first error is enough: each takes a thousand times the bytes of what is wrong.
+    file_list: list[Annotated[str, Field(max_length=_LONG_PATH)]] | None = Field(
+        None, alias="file-list", max_length=_MOST_FILES, fail_fast=True
+    )
     selection: str = Field(max_length=4 << 20)
     codegen: str
     result_destination: str = Field(OBJECT_STORE, alias="result-destination", max_length=4096)

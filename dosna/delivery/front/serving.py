@@ -13,7 +13,7 @@ from dosna.web.access import is_loopback
 
 __all__ = ["open_server"]
 
-_MOST_BODY = 64 << 20
+_MOST_BODY = 32 << 20
 _METHODS = ("GET", "HEAD", "POST", "DELETE")
 
 

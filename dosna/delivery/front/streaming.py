@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import Counter
 from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
 
 from fastapi import APIRouter, Request
 from starlette.concurrency import iterate_in_threadpool, run_in_threadpool
 from starlette.exceptions import HTTPException
 from starlette.responses import StreamingResponse
+from starlette.types import Message, Send
 
 from dosna.delivery.front.context import Front, FrontOf, User
 from dosna.delivery.running.streams import stream_of
@@ -30,8 +33,10 @@ logger = logging.getLogger("dosna.delivery")
 
 _KIND = "application/vnd.apache.arrow.stream"
 _PAUSE = 0.3
-_AT_A_TIME = 4
-"""How many streams are made at a time: each holds a file."""
+_AT_A_TIME, _IN_ALL = 4, 32
+"""How many streams are made at a time, for a user and in all: each holds a file."""
+_STALLED = 60.0
+"""The seconds for which a client may read nothing of what there is."""
 _ROWS = 100
 
 
@@ -53,24 +58,44 @@ async def stream(
     if row.destination:
         raise HTTPException(400, f"the results go to {row.destination}: read them there")
     streams = _streams_of(request)
-    if streams.locked():
-        raise HTTPException(429, f"{_AT_A_TIME} streams are being read: try again later")
-    return StreamingResponse(_stream(row, front, streams, partial), media_type=_KIND)
+    if streams[user] >= _AT_A_TIME or sum(streams.values()) >= _IN_ALL:
+        raise HTTPException(429, f"{streams[user]} of your streams are read: try again later")
+    return _Patient(_stream(row, front, streams, partial), media_type=_KIND)
 
 
-def _streams_of(request: Request) -> asyncio.Semaphore:
+class _Patient(StreamingResponse):
+    """An answer that breaks if its client does not read for long."""
+
+    async def stream_response(self, send: Send) -> None:
+        async def timely(message: Message) -> None:
+            await asyncio.wait_for(send(message), _STALLED)
+
+        await super().stream_response(timely)
+
+
+def _streams_of(request: Request) -> Counter[str]:
+    """Return how many streams are read of each user."""
     state = request.app.state
     if not hasattr(state, "streams"):
-        state.streams = asyncio.Semaphore(_AT_A_TIME)
-    found: asyncio.Semaphore = state.streams
+        state.streams = Counter()
+    found: Counter[str] = state.streams
     return found
 
 
+@contextmanager
+def _counted(streams: Counter[str], user: str) -> Iterator[None]:
+    streams[user] += 1
+    try:
+        yield
+    finally:
+        streams[user] -= 1
+
+
 async def _stream(
-    row: Row, front: Front, streams: asyncio.Semaphore, partial: bool
+    row: Row, front: Front, streams: Counter[str], partial: bool
 ) -> AsyncIterator[bytes]:
     files, since, first = front.service.state.files, 0, None
-    async with streams:
+    with _counted(streams, row.owner):
         while True:
             # Read before the files, so that none is missed between.
             now = await run_in_threadpool(front.service.find, row.id, row.owner)

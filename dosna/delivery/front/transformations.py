@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import json
+import threading
 from datetime import UTC, datetime
 from typing import Any
 
 from fastapi import APIRouter, Query, Request
+from pydantic import ValidationError
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse
@@ -31,10 +33,27 @@ _KNOWN_TO_CLIENTS = ("parquet", "root-file", "root-rntuple")
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
-@router.post("")
-async def submit(body: Submission, front: FrontOf, user: User) -> dict[str, str]:
+_BODY = {"content": {"application/json": {"schema": Submission.model_json_schema()}}}
+_parsing = threading.Lock()
+"""One large body at a time: what it becomes takes many times its size."""
+
+
+def _parsed(data: bytes) -> Submission:
+    try:
+        with _parsing:
+            return Submission.model_validate_json(data)
+    except ValidationError as error:
+        found = error.errors(include_url=False, include_input=False, include_context=False)[0]
+        where = ".".join(str(part) for part in found["loc"]) or "JSON in Unicode"
+        raise HTTPException(400, f"the request is not valid: {where}: {found['msg']}") from None
+
+
+@router.post("", openapi_extra={"requestBody": {"required": True, **_BODY}})
+async def submit(request: Request, front: FrontOf, user: User) -> dict[str, str]:
     """Submit a request. Its first file is transformed before the answer, if time permits."""
     service = front.service
+    # Not a parameter, which would be read and parsed before the user is known.
+    body = await run_in_threadpool(_parsed, await request.body())
     destination = await run_in_threadpool(_check, body, front, user)
     given = None if body.file_list is None else json.dumps(body.file_list)
     did = body.did or "File List Provided in Request"
