@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 
 from dosna.delivery.finders.allowed import check_source
@@ -15,6 +16,7 @@ from dosna.delivery.state.files import Outcome
 from dosna.delivery.state.requests import Row, object_name
 from dosna.delivery.transform import FORMATS, Limits, TransformRequest, TransformResult
 from dosna.delivery.transform.client import check_wanted
+from dosna.delivery.transform.request import FULL
 from dosna.errors import ConnectionError, DosnaError, LimitError, StorageError, WorkerError
 from dosna.io.s3.options import S3Options
 
@@ -77,8 +79,9 @@ def carry_out(job: Job, transform: Transform) -> Outcome:
     settings, began = job.settings, time.monotonic()
     beginning = scratch_beginning(settings, job.request)
     folder, prefix = os.path.split(beginning)
-    os.makedirs(folder, mode=0o700, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder, prefix=prefix) as here:
+    with _full_is_passing(), ExitStack() as stack:
+        os.makedirs(folder, mode=0o700, exist_ok=True)
+        here = stack.enter_context(tempfile.TemporaryDirectory(dir=folder, prefix=prefix))
         check_wanted(here)
         # What was a file when it was looked up may be a link now.
         source = check_source(job.source, settings)
@@ -101,6 +104,19 @@ def carry_out(job: Job, transform: Transform) -> Outcome:
     return Outcome(
         job.name, made.size, made.rows, time.monotonic() - began, log=made.log[-_MOST_TEXT:]
     )
+
+
+@contextmanager
+def _full_is_passing() -> Iterator[None]:
+    """Make errors of a full disk those of storage, which is tried again."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in FULL:
+            raise
+        raise StorageError(
+            f"there is no space for unfinished files ({error.strerror}): make some in the state"
+        ) from error
 
 
 def scratch_folder(settings: Settings) -> str:

@@ -14,6 +14,7 @@ import traceback
 from typing import Any
 
 from dosna.delivery.transform.job import run_job
+from dosna.delivery.transform.request import FULL
 from dosna.delivery.transform.sandbox import Bounds, confine
 from dosna.errors import DosnaError
 
@@ -22,7 +23,7 @@ __all__ = ["serve_job"]
 _TEXT = 4000
 """The most characters of an error."""
 
-_FULL = (errno.EFBIG, errno.ENOSPC, errno.EDQUOT)
+_FULL = (errno.EFBIG, *FULL)
 
 
 def serve_job(answers: int, log: int) -> int:

@@ -250,7 +250,11 @@ def _result(answers: list[dict[str, Any]], job: Mapping[str, Any]) -> int:
         raise LimitError(f"the selection on {shown} exceeded {limited[reason]}")
     if kind:
         made = getattr(errors, str(kind), None) if kind in errors.__all__ else None
-        if not (isinstance(made, type) and issubclass(made, DosnaError)):
+        passing = (errors.StorageError, errors.ConnectionError)
+        # What is tried again for long is no matter of a selection, which may have raised it.
+        if not (isinstance(made, type) and issubclass(made, DosnaError)) or issubclass(
+            made, passing
+        ):
             made = WorkerError
         raise made(str(text))
     how = "was ended with its server" if code is None else f"ended with code {code}"

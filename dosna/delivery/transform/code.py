@@ -15,6 +15,7 @@ from typing import Any
 import awkward as ak
 import numpy as np
 
+from dosna.delivery.transform.request import FULL
 from dosna.delivery.transform.writing import Part
 from dosna.errors import DosnaError, QueryError, SourceNotFoundError, UnknownNameError
 
@@ -150,6 +151,8 @@ def _guarded(call: Callable[[], Any], path: str = "", shown: str = "") -> Any:
     except (MemoryError, DosnaError):
         raise
     except Exception as error:
+        if isinstance(error, OSError) and error.errno in FULL:
+            raise
         traceback.print_exc()
         raise _explained(error, path, shown) from error
     except BaseException as error:

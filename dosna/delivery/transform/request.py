@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from dataclasses import dataclass, field
 
@@ -9,7 +10,10 @@ from dosna.core.sizes import parse_size
 from dosna.errors import ConfigurationError
 from dosna.io.s3.options import S3Options
 
-__all__ = ["CODEGENS", "FORMATS", "SCHEME", "Limits", "TransformRequest"]
+__all__ = ["CODEGENS", "FORMATS", "FULL", "SCHEME", "Limits", "TransformRequest"]
+
+FULL = (errno.ENOSPC, errno.EDQUOT)
+"""The numbers of errors of a full disk."""
 
 SCHEME = "dosna://"
 """What the URL of a tree of columns begins with."""

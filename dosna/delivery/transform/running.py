@@ -14,9 +14,19 @@ from dosna.delivery.transform.environment import func_adl_python
 from dosna.delivery.transform.request import SCHEME, TransformRequest
 from dosna.delivery.transform.sandbox import lacking
 from dosna.delivery.transform.staging import staged
-from dosna.errors import ConfigurationError, DosnaError, WorkerError
+from dosna.errors import (
+    ConfigurationError,
+    DosnaError,
+    LimitError,
+    StorageError,
+    WorkerError,
+)
 
 __all__ = ["TransformResult", "transform"]
+
+
+_LEAST_FREE = 1 << 20
+"""The free bytes of a disk that is not full."""
 
 
 @dataclass(frozen=True)
@@ -118,10 +128,22 @@ def _confined(request: TransformRequest, scratch: str, work: str, made: str) -> 
         try:
             rows = _server(request).run(job, log.fileno())
         except DosnaError as error:
+            if isinstance(error, LimitError) and _is_full(scratch, int(request.limits.disk)):
+                raise StorageError(
+                    f"there is no space for the result of {request.source}: make some in "
+                    f"{request.folder}"
+                ) from error
             if text := _tail(log, request.limits.log):
                 error.add_note(text)
             raise
         return rows, _tail(log, request.limits.log)
+
+
+def _is_full(folder: str, limit: int) -> bool:
+    """Return whether a disk is full by the files of others than the job in a folder."""
+    files = [os.path.join(top, name) for top, _, names in os.walk(folder) for name in names]
+    own = sum(os.lstat(file).st_size for file in files)
+    return shutil.disk_usage(folder).free < _LEAST_FREE and own < limit // 2
 
 
 def _server(request: TransformRequest) -> ForkServer:

@@ -9,13 +9,14 @@ from typing import Any
 
 from dosna.core.sizes import format_size
 from dosna.delivery.transform.client import check_wanted
-from dosna.delivery.transform.request import TransformRequest
+from dosna.delivery.transform.request import FULL, TransformRequest
 from dosna.errors import (
     DosnaError,
     LimitError,
     MissingDependencyError,
     SourceError,
     SourceNotFoundError,
+    StorageError,
 )
 from dosna.io.opening import open_bytes
 from dosna.sources.errors import Converting
@@ -110,6 +111,8 @@ def _from_http(source: str) -> Iterator[bytes]:
 
 def _explained(error: Exception, source: str) -> DosnaError:
     text = " ".join(str(error).split())[:300]
+    if isinstance(error, OSError) and error.errno in FULL:
+        return StorageError(f"there is no space for a copy of {source}: make some in the state")
     if isinstance(error, ImportError):
         return MissingDependencyError(f"{source} needs a package that is not installed: {text}")
     if isinstance(error, FileNotFoundError):

@@ -26,7 +26,13 @@ from dosna.delivery.transform import (  # noqa: E402
     transform,
 )
 from dosna.delivery.transform.sandbox import lacking  # noqa: E402
-from dosna.errors import ConfigurationError, LimitError, QueryError, WorkerError  # noqa: E402
+from dosna.errors import (  # noqa: E402
+    ConfigurationError,
+    LimitError,
+    QueryError,
+    StorageError,
+    WorkerError,
+)
 
 confined = pytest.mark.skipif(bool(lacking()), reason=lacking() or "-")
 
@@ -299,3 +305,25 @@ def test_a_server_does_not_outlive_its_service(tmp_path):
     control.close()
     assert process.wait() == 0
     assert isinstance(control, socket.socket)
+
+
+@confined
+def test_a_full_disk_is_no_fault_of_a_selection(tmp_path, events, monkeypatch):
+    body = "raise OSError(28, 'No space left on device')"
+    with pytest.raises(LimitError, match="of files"):
+        run(tmp_path, events, body)
+    monkeypatch.setattr(running, "_LEAST_FREE", 1 << 80)
+    with pytest.raises(StorageError, match="no space"):
+        run(tmp_path, events, body)
+    # It is one, if most of the limit is its own.
+    big = f"open('big', 'wb').write(bytes(60_000))\n{body}"
+    with pytest.raises(LimitError, match="of files"):
+        run(tmp_path, events, big, limits=Limits(disk=100_000))
+    assert list(tmp_path.iterdir()) == []
+
+
+@confined
+@pytest.mark.parametrize("name", ["StorageError", "ConnectionError"])
+def test_errors_that_are_tried_again_cannot_be_pretended(tmp_path, events, name):
+    with pytest.raises(WorkerError, match="a lie"):
+        run(tmp_path, events, f"from dosna import errors; raise errors.{name}('a lie')")

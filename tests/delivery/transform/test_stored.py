@@ -92,6 +92,21 @@ def test_columns_by_filters(tmp_path, place):
     assert run(tmp_path, place, none).rows == 0
 
 
+def test_filters_take_no_longer_than_names_are(tmp_path):
+    with uproot.recreate(tmp_path / "long.root") as file:
+        file["t"] = {"n" * 60: np.arange(3)}
+    url = f"file:{tmp_path / 'store'}"
+    os.mkdir(tmp_path / "store")
+    con, _ = dn.open_url(url + "//")
+    with con:
+        con.ingest(f"{tmp_path / 'long.root'}:t")
+    # Python's own expressions would take years.
+    with pytest.raises(UnknownNameError, match="no column"):
+        run(tmp_path, f"dosna://{url}//t", [{"treename": "t", "filter_name": r"/(\w+)+!/"}])
+    with pytest.raises(QueryError, match="regular"):
+        run(tmp_path, f"dosna://{url}//t", [{"treename": "t", "filter_name": r"/(?=n)n/"}])
+
+
 def test_steps_are_bounded(tmp_path, place):
     with uproot.recreate(tmp_path / "long.root") as file:
         file["t"] = {"x": np.arange(1_200_000) % 100}
