@@ -11,6 +11,7 @@ from concurrent.futures import Future
 from contextlib import ExitStack, suppress
 from typing import Any, Self
 
+from dosna.core.sizes import format_size
 from dosna.delivery.objects import open_place
 from dosna.delivery.running import Dispatcher, Submissions, open_workers
 from dosna.delivery.running.jobs import Transform, scratch_folder
@@ -103,13 +104,13 @@ class Service:
     def _take_up(self) -> None:
         """Go on with what an earlier service has not finished, and delete what nobody wants."""
         for row in self.state.requests.unfinished():
-            if row.status != LOOKUP:
-                self.dispatcher.add(row)
-            elif row.answered:
+            if not row.answered:
+                # Its client was told that the submission failed, and submits it again.
+                self.delete(row.id)
+            elif row.status == LOOKUP:
                 self._submissions.prepare(row)
             else:
-                # Its client was told that the submission failed.
-                self.delete(row.id)
+                self.dispatcher.add(row)
         for row in self.state.requests.broken_off():
             self.dispatcher.collectors.drop(row)
 
@@ -123,9 +124,12 @@ class Service:
                 return
 
     def sweep(self) -> None:
-        """Delete expired requests, and the results of those that are gone."""
-        for id in self.state.requests.expired(time.time() - self.settings.keep_days * DAY):
+        """Delete expired requests and datasets, and the results of requests that are gone."""
+        now = time.time()
+        for id in self.state.requests.expired(now - self.settings.keep_days * DAY):
             self.delete(id)
+        days = max(self.settings.keep_days, self.settings.lookup_days)
+        self.state.datasets.forget(now - days * DAY)
         # What is there now belongs to requests that are in the table already.
         there = list(self.place.requests())
         for id in set(there) - self.state.requests.with_objects():
@@ -193,6 +197,7 @@ class Service:
         why = lacking()
         found["confinement"] = f"missing: {why}" if why else "good"
         found["selections"] = ", ".join(self.codegens())
+        found["free space"] = format_size(shutil.disk_usage(self.settings.state).free)
         for name, look in (("database", self.state.users.all), ("objects", self.place.check)):
             try:
                 look()

@@ -61,6 +61,9 @@ def test_folders_and_patterns(tree: Path, tmp_path: Path) -> None:
     for nothing in ("glob:*.none", "glob:up/*.root", "glob:out.root", "folder:absent"):
         with pytest.raises(SourceNotFoundError):
             find(nothing, given)
+    with pytest.raises(SourceError, match="2 times"):
+        find("glob:" + "**/" * 3 + "*.root", given)
+    assert len(find("glob:**/**/*.root", given)) == 3
     for wrong in ("glob:../*", f"glob:{tmp_path}/*", f"folder:{tmp_path}", "folder:sub/../.."):
         with pytest.raises(SourceError, match=r"served|\.\."):
             find(wrong, given)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import errno
 import json
 import time
 from datetime import UTC, datetime, timedelta
@@ -385,6 +386,92 @@ def test_bodies_are_limited(serve: Any, fake: FakeTransform, monkeypatch: Any) -
         assert client.get(URL).status_code == 200
 
 
+def test_bodies_of_strangers_are_not_read(
+    serve: Any, fake: FakeTransform, monkeypatch: Any
+) -> None:
+    from dosna.delivery.front import transformations
+
+    monkeypatch.setattr(transformations, "_parsed", None)
+    with client_of(serve(fake, auth="tokens")) as client:
+        assert client.post(URL, content=b"[" * 1000, headers=JSON).status_code == 401
+        long = client.post("/login", data={"token": "x" * 70_000})
+        assert (long.status_code, "65536" in long.json()["message"]) == (413, True)
+
+
+@pytest.mark.parametrize(
+    ("files", "noun"),
+    [
+        ("[" + "1," * 100_000 + "1]", "file-list.0"),
+        ("[" + '"",' * 1_000_000 + '""]', "file-list"),
+        ("[" * 100_000, "JSON"),
+        ('["' + "x" * 10_000 + '"]', "file-list.0"),
+        ("1e999", "file-list"),
+        ("{}}", "JSON"),
+    ],
+)
+def test_bodies_that_are_something_else(
+    serve: Any, fake: FakeTransform, files: str, noun: str
+) -> None:
+    with client_of(serve(fake)) as client:
+        text = f'{{"selection": "x", "codegen": "python", "file-list": {files}}}'
+        answer = client.post(URL, content=text.encode(), headers=JSON)
+        assert answer.status_code == 400
+        assert noun in answer.json()["message"]
+        assert len(answer.text) < 500
+
+
+def test_files_that_appear_later_are_not_of_a_request(
+    serve: Any, fake: FakeTransform, paths: list[str], tmp_path: Any
+) -> None:
+    (tmp_path / "data").mkdir()
+    for name in "bc":
+        (tmp_path / "data" / f"{name}.root").write_text(name)
+    fake.gate.clear()
+    server = serve(fake, roots=(str(tmp_path / "data"),), preflight_seconds=0.1)
+    with client_of(server) as client:
+        first = submit(client, did="glob:*.root")
+        wait_until(lambda: fake.calls)
+        (tmp_path / "data" / "a.root").write_text("a")
+        second = submit(client, did="glob:*.root")
+        known = "/servicex/datasets"
+        wait_until(lambda: client.get(known).json()["datasets"][0]["n_files"] == 3)
+        fake.gate.set()
+        for id, names in ((first, "bc"), (second, "abc")):
+            assert ended(client, id)["status"] == "Complete"
+            rows = client.get(f"{URL}/{id}/results").json()["results"]
+            got = {row["s3-object-name"]: row["file-path"][-6:] for row in rows}
+            assert got == {
+                f"{number:06d}-{name}.parquet": f"{name}.root" for number, name in enumerate(names)
+            }
+
+
+def test_a_full_disk_is_waited_for(serve: Any, fake: FakeTransform, paths: list[str]) -> None:
+    full = {paths[0]: 1, paths[2]: 2}
+
+    def fails(source: str) -> BaseException | None:
+        full[source] = full.get(source, 0) - 1
+        return OSError(errno.ENOSPC, "No space left on device") if full[source] >= 0 else None
+
+    fake.fails = fails
+    with client_of(serve(fake)) as client:
+        id = submit(client, **{"file-list": paths})
+        found = ended(client, id)
+        assert (found["files-completed"], found["files-failed"]) == (4, 0)
+        assert client.get("/health").json()["free space"].endswith("iB")
+
+
+def test_datasets_that_nobody_uses_are_forgotten(
+    serve: Any, fake: FakeTransform, paths: list[str]
+) -> None:
+    server = serve(fake, keep_days=1e-9, lookup_days=1e-9)
+    with client_of(server) as client:
+        ended(client, submit(client, **{"file-list": paths}))
+        id = client.get("/servicex/datasets").json()["datasets"][0]["id"]
+        server.service.sweep()
+        assert client.get(f"/servicex/datasets/{id}").status_code == 404
+        assert server.service.state.datasets.files(id) == []
+
+
 def test_one_service_uses_a_state(serve: Any, fake: FakeTransform) -> None:
     from dosna.errors import ConfigurationError
 
@@ -406,11 +493,13 @@ def test_what_is_left_is_taken_up_again(
     state.prepare()
     asked = [
         Submitted("local", None, "files", json.dumps(paths), "good", "uproot-raw", "parquet")
-        for _ in range(3)
+        for _ in range(4)
     ]
-    half, looked_up, unknown = map(state.requests.add, asked)
+    half, looked_up, unknown, begun = map(state.requests.add, asked)
     dataset = state.datasets.keep("files", "user", "complete", [FoundFile(p) for p in paths])
-    assert state.requests.begin(half, dataset, None) == 4
+    for id in (half, begun):
+        assert state.requests.fill(id, dataset, None) == 4
+        assert state.requests.begin(id)
     assert state.files.record(half, 1, Outcome(None, message="it failed"))
     for id in (half, looked_up):
         state.requests.answer(id)
@@ -421,6 +510,7 @@ def test_what_is_left_is_taken_up_again(
         found = ended(client, half)
         assert (found["files-completed"], found["files-failed"]) == (3, 1)
         assert ended(client, looked_up)["files-completed"] == 4
-        assert client.get(f"{URL}/{unknown}").status_code == 404
+        for id in (unknown, begun):
+            assert client.get(f"{URL}/{id}").status_code == 404
         wait_until(lambda: not left.exists())
     assert len(fake.calls) == 7

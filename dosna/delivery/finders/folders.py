@@ -13,6 +13,8 @@ from dosna.errors import SourceError, SourceNotFoundError
 __all__ = ["find_folder", "find_pattern"]
 
 _MOST = 1_000_000
+_MOST_DEEP = 2
+"""Each further one multiplies the time by the depth of the folders."""
 
 
 def find_pattern(rest: str, settings: Settings) -> list[FoundFile]:
@@ -20,6 +22,8 @@ def find_pattern(rest: str, settings: Settings) -> list[FoundFile]:
     pattern = rest.removeprefix("//")
     if ".." in pattern.split("/"):
         raise SourceError(f"the pattern {pattern} must not contain '..'")
+    if pattern.split("/").count("**") > _MOST_DEEP:
+        raise SourceError(f"the pattern {pattern} has '**' more than {_MOST_DEEP} times")
     inside = [f for f in settings.folders if os.path.join(f, pattern).startswith(f + "/")]
     if not inside:
         raise SourceError(

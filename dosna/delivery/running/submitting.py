@@ -121,7 +121,7 @@ class Submissions:
     def _begin(self, row: Row) -> Refused | None:
         _, _, limit = ("", "", None) if row.given else split(row.did)
         try:
-            dataset = self._look_up(row)
+            dataset = self._look_up(row, limit)
         except SourceError as error:
             missing = isinstance(error, SourceNotFoundError)
             status = "does_not_exist" if missing else "bad_name"
@@ -129,22 +129,22 @@ class Submissions:
             if row.given is None:
                 self._state.datasets.keep(name, finder, status, [])
             return Refused(str(error), "Bad Dataset")
-        found = self._state.datasets.get(dataset)
-        count = 0 if found is None else found.files
-        count = count if limit is None else min(count, limit)
-        if count > self._settings.files_limit:
-            return Refused(
-                f"the request has {count} files, and the limit is {self._settings.files_limit}: "
-                "ask for fewer, in several requests"
-            )
-        first = self._state.datasets.files(dataset, 1) if count else []
-        outcome: Outcome | Refused | None = self._first(row, first[0].path) if first else None
+        if isinstance(dataset, Refused):
+            return dataset
+        count = self._state.requests.fill(row.id, dataset, limit)
+        if count is None:
+            return Refused("the request was cancelled", "Canceled")
+        # Datasets have files, but ?files=0 takes none of them.
+        first = self._state.files.pending(row.id, -1, 1)
+        if not first:
+            return Refused("the request has no files: ask for one at least", "Bad Dataset")
+        outcome = self._first(row, first[0].path)
         if isinstance(outcome, Refused):
             return outcome
         if outcome is not None and row.destination:
             path = first[0].path
             outcome = self._dispatcher.collectors.take(row, 0, path, outcome, count).result()
-        if self._state.requests.begin(row.id, dataset, limit) is None:
+        if not self._state.requests.begin(row.id):
             return Refused("the request was cancelled", "Canceled")
         if outcome is not None:
             self._state.files.record(row.id, 0, outcome)
@@ -169,7 +169,16 @@ class Submissions:
                 return Refused("the request was cancelled", "Canceled")
         return None
 
-    def _look_up(self, row: Row) -> int:
+    def _too_many(self, count: int, limit: int | None) -> Refused | None:
+        count, most = min(count, limit or count), self._settings.files_limit
+        if count <= most:
+            return None
+        return Refused(
+            f"the request has {count} files, and the limit is {most}: ask for fewer, in several "
+            "requests"
+        )
+
+    def _look_up(self, row: Row, limit: int | None) -> int | Refused:
         """Return the dataset of a request: a list of files, or what is known or found."""
         import json
 
@@ -182,8 +191,11 @@ class Submissions:
         since = time.time() - self._settings.lookup_days * DAY
         known = None if finder in _CHEAP else self._state.datasets.fresh(name, since)
         if known is not None:
-            return known
+            kept = self._state.datasets.get(known)
+            return self._too_many(0 if kept is None else kept.files, limit) or known
         found = find(name, self._settings)
+        if (refused := self._too_many(len(found), limit)) is not None:
+            return refused
         return self._state.datasets.keep(name, finder, "complete", found)
 
 

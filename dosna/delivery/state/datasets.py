@@ -107,6 +107,13 @@ class Datasets:
         with self._database.look() as connection:
             return connection.execute(query.order_by(dataset_files.c.number).limit(limit)).all()
 
+    def forget(self, before: float) -> None:
+        """Delete the datasets that no request has used since a time."""
+        old = sa.select(datasets.c.id).where(datasets.c.used < before)
+        with self._database.change() as connection:
+            connection.execute(sa.delete(dataset_files).where(dataset_files.c.dataset.in_(old)))
+            connection.execute(sa.delete(datasets).where(datasets.c.used < before))
+
     def delete(self, id: int) -> bool:
         """Let a dataset be looked up again; return whether there is one."""
         with self._database.change() as connection:

@@ -171,10 +171,11 @@ class Requests:
             count, nbytes = connection.execute(query).one()
         return int(count or 0), int(nbytes or 0)
 
-    def begin(self, id: str, dataset: int, limit: int | None) -> int | None:
-        """Copy the files of a dataset to a request, which runs then; return their number.
+    def fill(self, id: str, dataset: int, limit: int | None) -> int | None:
+        """Copy the files of a dataset to a request that is looked up; return their number.
 
-        The result is None if the request is gone, or has been cancelled.
+        The result is None if the request is gone, or has been cancelled. Later changes of the
+        dataset do not change the request.
 
         Parameters
         ----------
@@ -199,16 +200,25 @@ class Requests:
         with self._database.change() as connection:
             waiting = sa.and_(mine, requests.c.status == LOOKUP)
             if not connection.execute(
-                sa.update(requests).where(waiting).values(status=RUNNING, dataset=dataset)
+                sa.update(requests).where(waiting).values(dataset=dataset)
             ).rowcount:
                 return None
+            # Those of an earlier service, which did not get further.
+            connection.execute(sa.delete(files).where(files.c.request == id))
             connection.execute(sa.insert(files).from_select([*names, "message", "log"], source))
             counted = sa.select(sa.func.count()).where(files.c.request == id)
             count = int(connection.execute(counted).scalar_one())
-            ended = {} if count else {"status": "Complete", "finished": time.time()}
-            connection.execute(sa.update(requests).where(mine).values(files=count, **ended))
+            connection.execute(sa.update(requests).where(mine).values(files=count))
         self.changed(id)
         return count
+
+    def begin(self, id: str) -> bool:
+        """Let a request run that has its files; return whether it is still wanted."""
+        waiting = sa.and_(requests.c.id == id, requests.c.status == LOOKUP)
+        with self._database.change() as connection:
+            begun = connection.execute(sa.update(requests).where(waiting).values(status=RUNNING))
+        self.changed(id)
+        return bool(begun.rowcount)
 
     def end(self, id: str, status: str, message: str = "") -> bool:
         """End a request that has not ended, if there is one; return whether there was."""
@@ -220,6 +230,10 @@ class Requests:
             )
             if ended.rowcount and status == "Canceled":
                 connection.execute(sa.delete(files).where(files.c.request == id))
+            elif ended.rowcount:
+                undone = sa.and_(files.c.request == id, files.c.status == PENDING)
+                connection.execute(sa.delete(files).where(undone))
+            if ended.rowcount and status == "Canceled":
                 connection.execute(
                     sa.update(requests)
                     .where(requests.c.id == id)
