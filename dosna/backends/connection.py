@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from types import MappingProxyType
 from typing import Any, ClassVar, Literal, NoReturn, TypeVar
 
 import numpy as np
 
+from dosna.backends.absent import NOTHING, Absent
 from dosna.backends.batch import Batch
 from dosna.backends.dataset import BackendDataset
 from dosna.core.metadata import DatasetMetadata
@@ -219,8 +221,9 @@ class BackendConnection(ABC):
         create: Callable[[T], object],
         items: Mapping[str, T],
         nbytes: int = 0,
-        absent: Collection[str] = (),
-    ) -> None:
+        absent: Absent = NOTHING,
+        groups: Mapping[str, Mapping[str, Any]] = MappingProxyType({}),
+    ) -> set[str]:
         """Call `create`, which creates a dataset and fills it, with the item of each name.
 
         Where requests take long, several calls are under way, in threads of the store, and the
@@ -235,11 +238,19 @@ class BackendConnection(ABC):
             The items by the name of the dataset. None of the names lies inside another.
         nbytes : int
             The memory that one item takes while it is worked on.
-        absent : collection of str
-            The names of groups at and below which nothing was a while ago; see `absent`.
+        absent : Absent
+            What was absent a while ago; see `absent`.
+        groups : mapping
+            Attributes, in JSON form, that those of the groups may be made with that are absent.
+
+        Returns
+        -------
+        set of str
+            The groups that were made, with these attributes.
         """
         for item in items.values():
             create(item)
+        return set()
 
     def batch(self) -> Batch | None:
         """Begin a batch of datasets; None where creating one after the other is as good.
@@ -248,12 +259,12 @@ class BackendConnection(ABC):
         """
         return None
 
-    def absent(self, names: Iterable[str]) -> set[str]:
+    def absent(self, names: Iterable[str]) -> Absent:
         """Return names at and below which nothing is stored, of those given and those above them.
 
         They are as many as can be told by few requests: of the others, some may be absent too.
         """
-        return set()
+        return NOTHING
 
     @abstractmethod
     def get_dataset(self, name: str) -> BackendDataset:

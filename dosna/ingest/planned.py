@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
+from dosna.backends.absent import NOTHING, Absent
 from dosna.core.metadata import DatasetMetadata
 from dosna.sources.base import ArrayDescription
 
@@ -67,7 +68,7 @@ class Plan:
     hopeful : bool
         True if nobody has looked whether the only array's dataset exists, because making it can
         tell that.
-    absent : set of str
+    absent : Absent
         The names of datasets and groups at and below which nothing is.
     """
 
@@ -75,4 +76,4 @@ class Plan:
     skipped: dict[str, str] = field(default_factory=dict)
     failed: set[str] = field(default_factory=set)
     hopeful: bool = False
-    absent: set[str] = field(default_factory=set)
+    absent: Absent = NOTHING

@@ -94,7 +94,6 @@ class _Planning:
         self.plan = Plan()
         self._existing = Existing(con, source, request)
         self._is_dataset: dict[str, bool] = {}
-        self._absent = self.plan.absent
 
     def run(self, is_small: Callable[[PlannedArray], bool] | None) -> Plan:
         try:
@@ -129,7 +128,7 @@ class _Planning:
                     and is_small(array)
                 )
                 if not self.plan.hopeful:
-                    state = self._existing.state(array, target in self._absent)
+                    state = self._existing.state(array, target in self.plan.absent)
                     array = replace(array, state=state)
                 self.plan.arrays.append(array)
         return self.plan
@@ -162,7 +161,7 @@ class _Planning:
             with suppress(DatasetNameError):
                 legal.append(self.con.instance.check_name(target))
         with suppress(DosnaError):  # each is looked for by its name then
-            self._absent.update(self.con.instance.absent(legal))
+            self.plan.absent = self.con.instance.absent(legal)
 
     def _describe_all(self, chosen: Sequence[str]) -> list[tuple[ArrayDescription, Link | None]]:
         """Describe arrays, leaving out those that cannot be represented."""
@@ -251,7 +250,7 @@ class _Planning:
 
     def _check_nesting(self, target: str) -> None:
         for above in parents(target):
-            if above in self._absent:
+            if above in self.plan.absent:
                 return
             if above not in self._is_dataset:
                 self._is_dataset[above] = self.con.has_dataset(above)

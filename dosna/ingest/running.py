@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -179,7 +179,25 @@ class _Ingest:
                 return found, {array.target: error}
             found = once(lambda: plan(self.con, self.source, self.request))
         together.absent = found.absent
+        if self._batch is None and self.con.instance.creates_together:
+            together.groups = self._new_groups(found)
         return found, {}
+
+    def _new_groups(self, found: Plan) -> dict[str, Mapping[str, Any]]:
+        """Return attributes that new groups may have before there are all datasets in them.
+
+        Those of a tree are left out: they say which datasets it has.
+        """
+        names = [array.origin["name"] for array in found.arrays]
+        whole, made = self.request.select is None, dict[str, Mapping[str, Any]]()
+        with suppress(Exception):  # `_set_groups` raises it
+            if any(self.source.tree_of(name) is not None for name in names):
+                return {}
+            groups = self._groups(names, whole, found.failed)
+            for name in filter(self.con.instance.check_name, filter(None, groups)):
+                attrs = self.source.merged_group({}, groups[name], whole and not found.failed)
+                made[name] = encode_attrs(attrs)
+        return made
 
     def _outcomes(
         self, arrays: Sequence[PlannedArray], begun: Mapping[str, Outcome]
@@ -300,10 +318,15 @@ class _Ingest:
         except Exception as error:
             self._leave_out("/", error)
             return
+        every, together = whole and not failed, self._together
         for name, attrs in groups.items():
             try:
+                if name in together.made_groups and together.groups.get(name) == encode_attrs(
+                    self.source.merged_group({}, attrs, every)
+                ):
+                    continue
                 found = once(partial(self.con.get_group_attrs, name))
-                wanted = self.source.merged_group(found, attrs, whole and not failed)
+                wanted = self.source.merged_group(found, attrs, every)
                 encoded = encode_attrs(wanted)
                 if encoded == encode_attrs(found):
                     continue

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from dosna.backends.absent import NOTHING
 from dosna.backends.batch import Batch
 from dosna.core.names import parents
 from dosna.core.plan import every_chunk
@@ -79,7 +80,10 @@ class Together:
         self, con: EngineConnection, source: Source, request: IngestRequest, batch: Batch | None
     ) -> None:
         self.con, self.source, self.request, self.batch = con, source, request, batch
-        self.absent: Collection[str] = ()  # groups that need not be looked for
+        self.absent = NOTHING  # what need not be looked for
+        self.groups: Mapping[str, Mapping[str, Any]] = {}
+        """Attributes, in JSON form, that groups are made with where they are absent."""
+        self.made_groups: set[str] = set()
         limit = request.memory_limit
         most = _MOST_BYTES if limit is None else min(_MOST_BYTES, parse_size(limit))
         self._bytes = most // 4
@@ -168,7 +172,11 @@ class Together:
                 outcomes[item.array.target] = error
 
         # The values, a chunk padded and encoded, and what the client sends.
-        self.con.instance.create_each(make, read, 3 * self._chunk_bytes, self.absent)
+        made = self.con.instance.create_each(
+            make, read, 3 * self._chunk_bytes, self.absent, self.groups
+        )
+        self.made_groups |= made
+        self.absent = self.absent.without(made | read.keys())
         return outcomes
 
     def _read(self, array: PlannedArray) -> _Read | None:

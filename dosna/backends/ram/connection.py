@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 import secrets
 import threading
+import time
 from bisect import bisect_left
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from itertools import islice
 from typing import Any
 
+from dosna.backends.absent import Absent
 from dosna.backends.base import Backend, BackendConnection, BackendDataset
 from dosna.backends.batch import Batch
 from dosna.backends.ram.dataset import RamDataset, RamReader
@@ -138,10 +140,11 @@ class RamConnection(BackendConnection):
     def batch(self) -> Batch:
         return _RamBatch(self)
 
-    def absent(self, names: Iterable[str]) -> set[str]:
-        datasets = self._datasets
+    def absent(self, names: Iterable[str]) -> Absent:
+        began, datasets = time.monotonic(), self._datasets
         wanted = {at for name in names for at in [*parents(name), name]}
-        return {name for name in wanted if name not in datasets and not datasets.is_group(name)}
+        gone = {name for name in wanted if name not in datasets and not datasets.is_group(name)}
+        return Absent(gone, began)
 
     def get_dataset(self, name: str) -> RamDataset:
         found = self._find(name)

@@ -206,6 +206,14 @@ class S3Store(Store):
 
     def beside(self, folder: str, part: str, document: str = "") -> Beside | None:
         bucket, _, prefix = self._path(folder).partition("/")
+        if not document:
+            try:
+                return Beside(self.client.has_below(bucket, f"{prefix}{part}/"), None)
+            except Failure as failure:
+                failed = failure
+            if failed.transient:
+                raise self.error(failed, f"listing {bucket + '/' + prefix!r}")
+            # Foreign keys that obstore cannot read, or boto3 tells what is wrong.
         found = self.call(
             "list_objects_v2",
             Bucket=bucket,

@@ -128,7 +128,8 @@ class StoreConnection(GroupsAbove):
                 f"connection {self.name!r} is to a store that only this process can use, and "
                 "cannot be sent to another"
             )
-        return {k: v for k, v in dict(self.__dict__).items() if k != "_store"}
+        own: dict[str, Any] = {"_together": {}, "_looked": {}}  # times and work of this process
+        return {k: v for k, v in dict(self.__dict__).items() if k != "_store"} | own
 
     def create_array(self, name: str, metadata: DatasetMetadata) -> StoreDataset:
         key, document = self.document(name), zarr3.to_json(metadata)

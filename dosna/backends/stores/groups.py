@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Collection, Iterable, Mapping
+import math
+import time
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
+from functools import partial
+from types import MappingProxyType
 from typing import Any
 
+from dosna.backends.absent import NOTHING, Absent
 from dosna.backends.stores.home import StoreHome
-from dosna.backends.stores.listing import absent, kind_of, levels
+from dosna.backends.stores.listing import absent, kind_of
+from dosna.backends.stores.making import Making
 from dosna.backends.stores.store import ABSENT, Blob, Turns, VersionConflict, lock
+from dosna.backends.stores.watching import LOOK_SECONDS
 from dosna.codecs import zarr as zarr3
 from dosna.core.names import check_nesting, parents
 from dosna.errors import DosnaError, FormatError
@@ -27,7 +34,8 @@ class GroupsAbove(StoreHome):
 
     def __init__(self, name: str, mode: str = "a") -> None:
         super().__init__(name, mode)
-        self._together: dict[str, set[str]] = {}  # the groups looked at for each dataset
+        self._together: dict[str, Making] = {}  # the work that a dataset is a part of
+        self._looked: dict[str, float] = {}  # when a group was found to be one
         # Versions of documents of groups that had no copies of metadata when they were read.
         self._plain: dict[str, str] = {}
 
@@ -50,6 +58,9 @@ class GroupsAbove(StoreHome):
         """
         if not self.creates_together:
             return False
+        making = self._together.get(name)
+        if making is not None and making.is_vacant(name):
+            return True
         folder, _, part = name.rpartition("/")
         groups = self._groups_above(name)
         document = zarr3.DOCUMENT if folder in groups else ""
@@ -67,8 +78,18 @@ class GroupsAbove(StoreHome):
 
     def _groups_above(self, name: str) -> list[str]:
         """Return the groups to look at before a dataset changes: '' is the outermost."""
-        looked_at = self._together.get(name, ())
-        return [group for group in ["", *parents(name)] if group not in looked_at]
+        making = self._together.get(name)
+        if making is None:
+            return ["", *parents(name)]
+        with suppress(DosnaError):  # the group is looked at again, which raises what is wrong
+            making.wait(name)
+        return [group for group in ["", *parents(name)] if group not in making.looked_at]
+
+    def await_groups(self, name: str) -> None:
+        """Wait until the groups above a new dataset exist, if they are made at the same time."""
+        making = self._together.get(name)
+        if making is not None:
+            making.wait(name)
 
     def _make_group(self, group: str, name: str) -> None:
         found = self._drop_consolidated(group)
@@ -78,10 +99,13 @@ class GroupsAbove(StoreHome):
         elif group and kind_of(found) in ("array", "broken"):
             check_nesting(name, [group])
 
-    def _put_group(self, group: str) -> bool:
+    def _put_group(self, group: str, attrs: Mapping[str, Any] | None = None) -> bool:
         """Create a group; return False if there is something in its place."""
+        key, document = self.document(group), zarr3.GROUP
+        if attrs:
+            document = zarr3.with_attributes(document, attrs, key)
         try:
-            self.store.put(self.document(group), zarr3.GROUP, ABSENT)
+            self.store.put(key, document, ABSENT)
         except VersionConflict:
             return False
         return True
@@ -91,37 +115,77 @@ class GroupsAbove(StoreHome):
         create: Callable[[Any], object],
         items: Mapping[str, Any],
         nbytes: int = 0,
-        absent: Collection[str] = (),
-    ) -> None:
+        absent: Absent = NOTHING,
+        groups: Mapping[str, Mapping[str, Any]] = MappingProxyType({}),
+    ) -> set[str]:
         self.check_writable()
-        looked_at: set[str] = set()
+        making = Making(items, absent, groups, LOOK_SECONDS)
+        began: dict[str, float] = {}
 
         def look(group: str) -> None:
             # Each dataset looks again, and raises what is wrong with a group.
-            if looked_at.issuperset(["", *parents(group)] if group else ()):
+            if making.looked_at.issuperset(["", *parents(group)] if group else ()):
                 with suppress(DosnaError):
-                    if group not in absent or not self._put_group(group):
+                    began[group] = self._look_at(group, making)
+                    making.looked_at.add(group)
+
+        def put(group: str) -> None:
+            began[group] = time.monotonic()
+            try:
+                if making.is_below_groups(group):
+                    if self._put_group(group, groups.get(group)):
+                        making.made.add(group)
+                    else:
                         self._make_group(group, group + "/x")
-                    looked_at.add(group)
+                    making.looked_at.add(group)
+            except BaseException as error:
+                making.puts[group].set_exception(error)
+                if not isinstance(error, DosnaError):
+                    raise
+            else:
+                making.puts[group].set_result(None)
 
         def end() -> None:  # copies of metadata made by others meanwhile lack what is new
             for name in items:
                 self._together.pop(name, None)
-            self.store.for_each(self._drop_consolidated, sorted(looked_at))
+            late = time.monotonic() - LOOK_SECONDS
+            again = [g for g in making.looked_at if not making.few or began[g] < late]
+            self.store.for_each(self._drop_consolidated, sorted(again))
 
-        self._together.update(dict.fromkeys(items, looked_at))
+        self._together.update(dict.fromkeys(items, making))
         try:
-            for level in levels(items):
+            for level in making.levels:
                 self.store.for_each(look, level)
-            self.store.for_each(create, items.values(), nbytes)
+            puts: list[Callable[[], object]] = [partial(put, group) for group in making.puts]
+            makes: list[Callable[[], object]] = [partial(create, item) for item in items.values()]
+            # Those that make groups begin first, so that the others never wait in vain.
+            for work in [[*puts, *makes]] if making.at_once else [puts, makes]:
+                self.store.for_each(_do, work, nbytes)
         except BaseException:
             with suppress(DosnaError):
                 end()
             raise
         end()
+        return making.made
 
-    def absent(self, names: Iterable[str]) -> set[str]:
-        return absent(self.store, names) if self.creates_together else set()
+    def _look_at(self, group: str, making: Making) -> float:
+        """Make a group if there is none, and return when it was looked at.
+
+        Where few datasets are made, a look that others have just taken does as well.
+        """
+        now = time.monotonic()
+        looked = self._looked.get(group, -math.inf)
+        if making.few and now - looked <= LOOK_SECONDS / 2:
+            return looked
+        self._make_group(group, group + "/x")
+        if len(self._looked) >= _MOST_PLAIN:
+            self._looked.clear()
+        self._looked[group] = now
+        return now
+
+    def absent(self, names: Iterable[str]) -> Absent:
+        began = time.monotonic()
+        return Absent(absent(self.store, names), began) if self.creates_together else NOTHING
 
     def drop_consolidated(self, name: str) -> None:
         """Remove copies of metadata from the groups above a dataset or group about to change.
@@ -164,3 +228,7 @@ class GroupsAbove(StoreHome):
                     f"{key} in {self.name!r} is of Zarr version 2, and datasets are of version 3: "
                     "con.ingest reads it into another connection"
                 )
+
+
+def _do(work: Callable[[], object]) -> None:
+    work()

@@ -40,6 +40,7 @@ def create_whole(
     began = time.monotonic()
     try:
         made.put_first(values)
+        con.await_groups(name)
         version = con.store.put(con.document(name), zarr3.to_json(metadata), ABSENT)
     except VersionConflict:
         return None

@@ -16,6 +16,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
@@ -113,16 +114,17 @@ class S3Client:
         # because signing it would cost more time than everything else, and chunks have checksums
         # of their own.
         transport: Any = _transport_options(options, connect)
-        self._objects: ObstoreS3 = ObstoreS3(
-            "any",
+        self._opened: Callable[..., ObstoreS3] = partial(
+            ObstoreS3,
             endpoint=self.endpoint,
             region=self.region,
-            virtual_hosted_style_request=True,
             unsigned_payload=True,
             credential_provider=provider,
             client_options=transport,
             retry_config={"max_retries": 0, "retry_timeout": timedelta(days=1)},
         )
+        self._objects = self._opened("any", virtual_hosted_style_request=True)
+        self._buckets: dict[str, ObstoreS3] = {}
 
     # -- objects --------------------------------------------------------------------------
 
@@ -271,6 +273,22 @@ class S3Client:
         except Failure as failure:
             error = failure.error(f"{what} cannot be listed at {self.endpoint}: {failure}")
         raise error
+
+    def has_below(self, bucket: str, prefix: str) -> bool:
+        """Return True if the bucket has a key that begins with `prefix`, which ends with '/'.
+
+        This takes a seventh of the processor time of a page of boto3. A page of the web in place
+        of a list is taken for an empty one: write then on condition that nothing is there.
+        """
+        store = self._buckets.get(bucket)
+        if store is None:
+            store = self._opened(bucket, virtual_hosted_style_request=False)
+            store = self._buckets.setdefault(bucket, store)
+
+        def look() -> bool:
+            return any(obstore.list(store, prefix, chunk_size=1))
+
+        return self.repeat(look, path=f"{bucket}/{prefix}")
 
     def close(self) -> None:
         """Close the connections of boto3's client."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import pickle
 import signal
 import subprocess
 import sys
@@ -107,19 +108,93 @@ def test_an_array_of_one_chunk_is_made_and_complete_in_three_requests(
         assert con["one"].verify().ok
 
 
-def test_a_small_tree_in_a_place_of_its_own_takes_few_requests(proxy, bucket):
-    arrays = {"entry/data/frame": np.arange(6).reshape(2, 3), "entry/energy": np.array(12.4)}
+def small_file(path):
+    h5py = require("h5py")
+    with h5py.File(path, "w") as file:
+        file.create_group("entry").attrs["NX_class"] = "NXentry"
+        file.create_group("entry/sample").attrs["unit"] = "K"
+        file["entry/data/frame"] = np.arange(6).reshape(2, 3)
+        file["entry/energy"] = 12.4
+    return path
+
+
+def test_a_small_file_in_a_place_of_its_own_takes_few_requests(
+    proxy, bucket, tmp_path, monkeypatch
+):
+    monkeypatch.setattr("dosna.backends.stores.groups.LOOK_SECONDS", 60)  # however slow this is
+    path = small_file(tmp_path / "x.h5")
     with connection(proxy.url, bucket) as con:
         con.create_dataset("before", data=[1])
         proxy.reset()
-        con.ingest(arrays, "run")
-        # Is it there? Four groups are looked at before or made, and looked at afterwards.
-        assert len(proxy.requests) <= 1 + 2 * 4 + 3 * len(arrays)
+        con.ingest(path, "run")
+        # Is it there? A look at the outermost group, four others, and two arrays of two objects.
+        assert len(proxy.requests) == 1 + 1 + 4 + 2 * 2
+        assert con.get_group_attrs("run/entry") == {"NX_class": "NXentry"}
+        assert con.get_group_attrs("run/entry/sample") == {"unit": "K"}
+        assert con.names_in("run") == ["run/entry/data/frame", "run/entry/energy"]
+        assert all(con[name].verify().ok for name in con.names_in("run"))
         proxy.reset()
         con.set_group_attrs("run/entry", {"unit": "mm"})
         assert len(proxy.requests) <= 6
         assert con.get_group_attrs("run/entry") == {"unit": "mm"}
-        assert con.names_in("run") == ["run/entry/data/frame", "run/entry/energy"]
+
+
+@pytest.mark.parametrize("group", ["run", "run/entry/data"])
+def test_a_dataset_does_not_appear_without_the_groups_above_it(proxy, bucket, tmp_path, group):
+    path = small_file(tmp_path / "x.h5")
+    with connection(proxy.url, bucket) as con:
+        con.create_dataset("before", data=[1])
+        proxy.fault = lambda request: 403 if request.path.endswith(f"{group}/zarr.json") else None
+        with pytest.raises(errors.StorageError):
+            con.ingest(path, "run")
+        proxy.reset()
+        assert "run/entry/data/frame" not in con
+        con.ingest(path, "run")
+        assert con["run/entry/data/frame"][1].tolist() == [3, 4, 5]
+        assert con["run/entry/energy"].verify().ok
+        assert con.get_group_attrs("run/entry/sample") == {"unit": "K"}
+
+
+def test_a_look_that_took_long_is_taken_again(proxy, bucket, tmp_path, monkeypatch):
+    monkeypatch.setattr("dosna.backends.stores.groups.LOOK_SECONDS", 0)
+    path = small_file(tmp_path / "x.h5")
+    with connection(proxy.url, bucket) as con:
+        con.create_dataset("before", data=[1])
+        proxy.reset()
+        con.ingest(path, "run")
+        # Before each array, and at each of the five groups when all is done.
+        assert len(proxy.requests) == 1 + 1 + 4 + 2 * 3 + 5
+
+
+def test_a_page_in_place_of_a_list_hides_nothing(proxy, bucket, tmp_path):
+    path = small_file(tmp_path / "x.h5")
+    page = b"<html><body>Welcome</body></html>"
+    head = b"HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nContent-Length: %d\r\n\r\n" % len(page)
+    with connection(proxy.url, bucket) as con:
+        con.create_dataset("run/entry/energy", data=[1, 2, 3])
+        proxy.fault = lambda request: head + page if "list-type" in request.path else None
+        with pytest.raises(errors.DosnaError):
+            con.ingest(path, "run")
+        proxy.reset()
+        assert con["run/entry/energy"][...].tolist() == [1, 2, 3]
+        assert con["run/entry/energy"].verify().ok
+
+
+def test_foreign_keys_that_the_faster_client_cannot_read_are_noticed(proxy, bucket, tmp_path):
+    client = make_client(proxy.url)
+    with connection(proxy.url, bucket) as con:
+        con.create_dataset("before", data=[1])
+        client.put_object(Bucket=bucket, Key="tests/run//odd", Body=b"x")
+        con.ingest(small_file(tmp_path / "x.h5"), "run")
+        assert con["run/entry/energy"][()] == 12.4
+    client.close()
+
+
+def test_what_a_connection_knows_of_its_work_stays_in_its_process(proxy, bucket, tmp_path):
+    with connection(proxy.url, bucket) as con:
+        con.ingest(small_file(tmp_path / "x.h5"), "run")
+        assert con.instance._looked
+        assert not pickle.loads(pickle.dumps(con.instance))._looked
 
 
 def test_a_group_of_version_2_that_is_there_is_not_hidden(proxy, bucket):

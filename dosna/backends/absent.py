@@ -1,0 +1,46 @@
+"""Names at which nothing is stored, as one look has told."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Set
+from dataclasses import dataclass
+
+from dosna.core.names import parents
+
+__all__ = ["NOTHING", "Absent"]
+
+
+@dataclass(frozen=True)
+class Absent:
+    """Names of datasets and groups at and below which nothing was stored.
+
+    Parameters
+    ----------
+    names : set of str
+        The names.
+    began : float
+        The time, as of ``time.monotonic()``, at which the look at them began.
+    """
+
+    names: Set[str] = frozenset()
+    began: float = -math.inf
+
+    def __contains__(self, name: object) -> bool:
+        if name in self.names:
+            return True
+        return isinstance(name, str) and any(above in self.names for above in parents(name))
+
+    @property
+    def age(self) -> float:
+        """Seconds since the look began."""
+        return time.monotonic() - self.began
+
+    def without(self, names: Set[str]) -> Absent:
+        """Return the names that are left when others have been made."""
+        return Absent(self.names - names, self.began)
+
+
+NOTHING = Absent()
+"""The answer of who has not looked."""

@@ -1,0 +1,66 @@
+"""The requests that loading a small file from a bucket into a bucket takes."""
+
+from __future__ import annotations
+
+import io
+
+import numpy as np
+import pytest
+from services.proxy import Proxy
+from services.s3 import make_bucket, make_client
+from support import require
+
+import dosna as dn
+from dosna import loader
+from dosna.loader.config import Config
+
+h5py = require("h5py")
+require("boto3")
+require("obstore")
+require("sqlalchemy")
+
+pytestmark = pytest.mark.usefixtures("_any_keys")
+
+FILES = 12
+
+
+def image(number):
+    written = io.BytesIO()
+    with h5py.File(written, "w") as file:
+        file.create_group("entry").attrs["NX_class"] = "NXentry"
+        file["entry/data/frame"] = np.full((4, 8), number)
+        file["entry/energy"] = 12.4
+    return written.getvalue()
+
+
+@pytest.mark.parametrize("jobs", [1, 4])
+def test_a_file_of_two_arrays_takes_nine_requests(moto_url, tmp_path, jobs, monkeypatch):
+    monkeypatch.setattr("dosna.backends.stores.groups.LOOK_SECONDS", 60)  # however slow this is
+    raw, out = make_bucket(moto_url), make_bucket(moto_url)
+    client = make_client(moto_url)
+    for number in range(FILES):
+        client.put_object(Bucket=raw, Key=f"{number}.h5", Body=image(number))
+    client.close()
+    with Proxy(moto_url) as proxy:
+        target = f"s3://{out}/here?endpoint_url={proxy.url}"
+        config = Config.read(
+            environ={},
+            src_bucket=raw,
+            aws_s3_gateway=proxy.url,
+            target=target,
+            inventory=f"sqlite:///{tmp_path}/i.sqlite",
+            jobs=str(jobs),
+        )
+        loader.watch(config, once=True)
+        proxy.reset()
+        assert loader.load(config, once=True) == FILES
+        # The file, a look at its place, three groups, two arrays of two objects. Besides, the
+        # bucket, what its server honours, and the outermost group for each that begins.
+        assert len(proxy.requests) <= 9 * FILES + 11 + 4 * jobs
+        assert loader.diff(config, once=True) == FILES
+        with loader.open_inventory(config) as inventory:
+            assert {row.diff_status for row in inventory.rows()} == {"done"}
+        with dn.Connection("here", backend="s3", endpoint_url=proxy.url, bucket=out) as con:
+            assert len(con) == 2 * FILES
+            assert con["3.h5/entry/data/frame"][1, 1] == 3
+            assert con.get_group_attrs("3.h5/entry") == {"NX_class": "NXentry"}
