@@ -167,74 +167,38 @@ class Inventory:
         bool
             False if the claim is lost and nothing was recorded.
         """
-        c = files.c
-        # The ETag listed meanwhile may be newer than the loaded one, or the same.
-        current = sa.or_(c.etag == claim.etag, c.etag == entry.etag)
+        loaded = {"loaded_etag": entry.etag, "loaded_size": entry.size}
         return self._end(
-            claim,
-            {
-                c.load_status: sa.case((current, DONE), else_=PENDING),
-                c.load_attempts: sa.case((current, c.load_attempts), else_=0),
-                c.load_finish: now(),
-                c.loads: c.loads + 1,
-                c.etag: sa.case((current, entry.etag), else_=c.etag),
-                c.size: sa.case((current, entry.size), else_=c.size),
-                c.diff_status: sa.case((current, PENDING), else_=NOT_YET),
-                c.diff_attempts: 0,
-                c.message: message,
-            },
+            "loaded", "load", claim, {**loaded, "claimed_etag": claim.etag, "text": message}
         )
 
     def compared(self, claim: Claim, passed: bool, message: str) -> bool:
         """Record the result of verifying a file."""
-        c = files.c
-        return self._end(
-            claim,
-            {
-                c.diff_status: DONE if passed else DIFFERENT,
-                c.diff_finish: now(),
-                c.message: message,
-            },
-        )
+        state = DONE if passed else DIFFERENT
+        return self._end("compared", "diff", claim, {"state": state, "text": message})
 
     def outdated(self, claim: Claim, message: str) -> bool:
         """Record that a file must be loaded again before it can be verified."""
-        c = files.c
-        return self._end(
-            claim,
-            {
-                c.load_status: PENDING,
-                c.load_attempts: 0,
-                c.diff_status: NOT_YET,
-                c.message: message,
-            },
-        )
+        return self._end("outdated", "diff", claim, {"text": message})
 
     def failed(
         self, phase: Phase, claim: Claim, message: str, retry_time: float, max_attempts: int
     ) -> bool:
         """Record a failed attempt; unless it was the last, another follows after a while."""
-        c, finish = files.c, f"{phase}_finish"
-        last = claim.attempts >= max_attempts
         pause = min(_MOST_PAUSE, retry_time * 2.0 ** (claim.attempts - 1))
-        return self._end(
-            claim,
-            {
-                c[f"{phase}_status"]: FAILED if last else PENDING,
-                c[finish]: now(),
-                c.not_before: now() + pause,
-                c.message: message,
-            },
-        )
+        state = FAILED if claim.attempts >= max_attempts else PENDING
+        given = {"state": state, "pause": pause, "text": message}
+        return self._end("failed", phase, claim, given)
 
     def release(self, phase: Phase, claim: Claim) -> bool:
         """Release a file as if it had not been claimed."""
-        c, attempts = files.c, files.c[f"{phase}_attempts"]
-        return self._end(claim, {c[f"{phase}_status"]: PENDING, attempts: attempts - 1})
+        return self._end("released", phase, claim, {})
 
-    def _end(self, claim: Claim, values: dict[Any, Any]) -> bool:
+    def _end(
+        self, outcome: claims.Outcome, phase: Phase, claim: Claim, values: dict[str, Any]
+    ) -> bool:
         with self._database.change() as connection:
-            return claims.end(connection, claim.token, values)
+            return claims.end(connection, outcome, phase, claim.token, values)
 
     def unsettled(self, phase: Phase) -> int:
         """Count the files whose loading, or loading and verifying, has not ended."""
