@@ -125,6 +125,20 @@ def test_small_arrays_wait_once_for_the_disk(con, waits):
     assert not waits
 
 
+def test_a_tree_of_lists_waits_once(con, waits, tmp_path):
+    ak, uproot = require("awkward"), require("uproot")
+    path = tmp_path.parent / f"{tmp_path.name}.root"
+    with uproot.recreate(path) as file:
+        lists = ak.unflatten(np.arange(30.0), [2, 0, 1] * 10)
+        events = {"run": np.arange(30), "Jet": ak.zip({"pt": lists, "eta": lists})}
+        types = {"run": np.dtype("i8"), "Jet": ak.type(events["Jet"]).content}
+        file.mktree("Events", types).extend(events)
+    waits.clear()
+    assert len(con.ingest(path).made) == 2 + 2 * 2
+    assert waits == {"syncfs": 1}
+    assert con["Events/Jet_pt/offsets"][-1] == 30
+
+
 def test_large_arrays_wait_once_more_for_their_descriptions(con, waits):
     waits.clear()
     inside = {f"run/inner/{name}/content": values for name, values in LARGE.items()}

@@ -319,12 +319,14 @@ class Chain:
         column = outline.columns[path]
         rows = int(outline.positions(column)[-1])
         entries = self.tree.entries
-        return column_chunks(
+        found = column_chunks(
             self.tree.chunk_entries,
             column.inner,
             column.dtype.itemsize,
             rows / entries if entries else 1.0,
         )
+        # The last offset would else be alone in a second chunk.
+        return (rows + 1,) if column.is_offsets and found[0] == rows else found
 
     def read_into(self, name: str, path: str, box: Box, out: Array) -> None:
         """Read a box of a column into an array of its shape."""
