@@ -5,11 +5,19 @@ from __future__ import annotations
 import inspect
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import lru_cache
 from typing import Any
 
 from dosna.errors import ConfigurationError
 
-__all__ = ["check_choice", "check_count", "check_seconds", "parse_options", "refuse_unknown"]
+__all__ = [
+    "check_choice",
+    "check_count",
+    "check_seconds",
+    "names_of_options",
+    "parse_options",
+    "refuse_unknown",
+]
 
 Value = int | float | bool | str | None
 
@@ -114,6 +122,19 @@ def _convert(name: str, text: str, declared: str) -> Value:
     raise ConfigurationError(f"option {name!r} takes {declared}, and {text!r} was given")
 
 
+def names_of_options(func: Callable[..., Any]) -> frozenset[str] | None:
+    """Return the options that a plug-in's function takes; None if it takes ``**kwargs``."""
+    return _names_of_options(getattr(func, "__func__", func))
+
+
+@lru_cache(256)
+def _names_of_options(func: Callable[..., Any]) -> frozenset[str] | None:
+    parameters = inspect.signature(func).parameters.values()
+    if any(p.kind is p.VAR_KEYWORD for p in parameters):
+        return None
+    return frozenset(p.name for p in parameters) - _POSITIONAL
+
+
 def refuse_unknown(options: Mapping[str, Any], func: Callable[..., Any], what: str) -> None:
     """Raise if there is an option that `func` does not take.
 
@@ -124,10 +145,9 @@ def refuse_unknown(options: Mapping[str, Any], func: Callable[..., Any], what: s
     ConfigurationError
         `func` takes ``**kwargs``, so that a misspelt option would not be noticed.
     """
-    parameters = inspect.signature(func).parameters.values()
-    if any(p.kind is p.VAR_KEYWORD for p in parameters):
+    own = names_of_options(func)
+    if own is None:
         raise ConfigurationError(f"{what} takes **kwargs: name its options instead")
-    own = [p.name for p in parameters if p.name not in _POSITIONAL]
     for option in options:
         if option not in own:
             raise TypeError(

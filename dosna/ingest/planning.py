@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
-from inspect import signature
 from typing import TYPE_CHECKING, Any
 
 from dosna.core.metadata import DatasetMetadata, new_metadata
 from dosna.core.names import parents
+from dosna.core.options import names_of_options
 from dosna.core.request import IngestRequest
 from dosna.core.values import plain_fields
 from dosna.errors import (
@@ -291,6 +291,6 @@ class _Planning:
         return metadata.replace(incomplete=True, origin=origin), options
 
 
-def parameters_of(con: EngineConnection) -> Mapping[str, Any]:
-    """Return the parameters of the backend's `create_dataset`, by name."""
-    return signature(con.instance.create_dataset).parameters
+def parameters_of(con: EngineConnection) -> frozenset[str]:
+    """Return the options of the backend's `create_dataset`."""
+    return names_of_options(con.instance.create_dataset) or frozenset()

@@ -62,7 +62,7 @@ class ArrayConnection(BackendConnection):
         return metadata
 
     def check_dataset(self, name: str, metadata: DatasetMetadata, **options: Any) -> None:
-        zarr3.to_json(self.describe(name, zarr3.new_array(metadata, **options)))
+        zarr3.check_json(self.describe(name, zarr3.new_array(metadata, **options)))
 
     def storable(self, dtype: np.dtype[Any]) -> np.dtype[Any]:
         return plain_fields(dtype)[0]

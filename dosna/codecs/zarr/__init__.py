@@ -2,7 +2,15 @@
 
 from dosna.codecs.zarr.attributes import attributes_in
 from dosna.codecs.zarr.creating import new_array, options_of
-from dosna.codecs.zarr.document import dims_of, from_json, id_of, revised, revision_of, to_json
+from dosna.codecs.zarr.document import (
+    check_json,
+    dims_of,
+    from_json,
+    id_of,
+    revised,
+    revision_of,
+    to_json,
+)
 from dosna.codecs.zarr.groups import (
     GROUP,
     group_attributes,
@@ -19,6 +27,7 @@ __all__ = [
     "VERSION_2",
     "Layout",
     "attributes_in",
+    "check_json",
     "dims_of",
     "from_json",
     "group_attributes",

@@ -22,7 +22,7 @@ from dosna.core.metadata import LOADING, DatasetMetadata, loading_of
 from dosna.core.types import Json
 from dosna.errors import FormatError
 
-__all__ = ["dims_of", "from_json", "id_of", "revised", "revision_of", "to_json"]
+__all__ = ["check_json", "dims_of", "from_json", "id_of", "revised", "revision_of", "to_json"]
 
 _FIELDS = {
     "zarr_format",
@@ -70,6 +70,14 @@ def to_json(metadata: DatasetMetadata) -> bytes:
     if exact:
         own[EXACT] = exact
     return indented(document)[:-2].encode() + _end({**own, **metadata.loading})
+
+
+def check_json(metadata: DatasetMetadata) -> None:
+    """Raise what `to_json` would raise; without attributes, that takes much less."""
+    if metadata.attrs:
+        to_json(metadata)
+    else:
+        json.dumps(metadata.loading)
 
 
 def _end(own: Mapping[str, Any]) -> bytes:

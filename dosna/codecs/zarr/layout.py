@@ -52,13 +52,23 @@ class Layout:
         return tuple(map(int, found.groups())) if found else None
 
 
+_PLAIN = {"bytes", "crc32c"}
+_MOST_KEPT = 256
+_kept: dict[Any, Layout] = {}
+"""Layouts that many small arrays share: making one takes as long as a request on loopback."""
+
+
 def layout(metadata: DatasetMetadata) -> Layout:
     """Return the layout of an array that `from_json` or `new_array` described."""
     document = metadata.storage["zarr"]
     where = "zarr.json"
+    codecs = document["codecs"]
+    told = repr((document["chunk_grid"], document["chunk_key_encoding"], codecs))
+    kept = (metadata.ndim, metadata.dtype, told)
+    if kept in _kept:
+        return _kept[kept]
     grain = chunk_shape(document, metadata.ndim, where)
     shards = None
-    codecs = document["codecs"]
     specs = sharding(codecs, where)
     if specs is not None:
         shards = Shards(specs, grain, metadata.dtype, where)
@@ -66,7 +76,12 @@ def layout(metadata: DatasetMetadata) -> Layout:
     else:
         pipeline = Pipeline(codecs, metadata.dtype, grain, where)
     template = _template(document["chunk_key_encoding"], metadata.ndim, where)
-    return Layout(grain, pipeline, shards, template)
+    made = Layout(grain, pipeline, shards, template)
+    if _PLAIN.issuperset(map(name_of, codecs)):
+        if len(_kept) >= _MOST_KEPT:
+            _kept.clear()
+        _kept[kept] = made
+    return made
 
 
 def is_sharded(metadata: DatasetMetadata) -> bool:
