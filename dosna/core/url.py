@@ -11,6 +11,11 @@ from dosna.errors import ConfigurationError
 __all__ = ["PASSWORD", "Url", "without_password"]
 
 
+_MOST = 1 << 16
+"""Characters above which a URL is refused."""
+
+_SHOWN = 200
+
 _IN_PATH = "/:@!$'()*,;=+~"
 
 _IN_VALUE = "/:@!$'()*,;+~?"
@@ -63,6 +68,18 @@ class Url:
         """
         from urllib.parse import unquote
 
+        if not isinstance(text, str):
+            raise ConfigurationError(f"a URL is a text, not {type(text).__name__}")
+        if len(text) > _MOST:
+            raise ConfigurationError(
+                f"{text[:_SHOWN]!r}… has {len(text)} characters, and a URL at most {_MOST}"
+            )
+        try:
+            text.encode("utf-8", "surrogateescape")
+        except UnicodeEncodeError as error:
+            raise ConfigurationError(
+                f"a URL has the character {text[error.start]!r}, which is none of UTF-8"
+            ) from None
         match = re.fullmatch(r"([A-Za-z][\w.+-]*):([^?]*)(?:\?(.*))?", text, re.S)
         if match is None:
             raise ConfigurationError(

@@ -57,6 +57,12 @@ def test_what_is_no_url_is_refused(text):
         Url.parse(text)
 
 
+@pytest.mark.parametrize("text", ["ram:" + "a" * 70_000, "ram:\ud800", b"ram:a", None])
+def test_what_no_store_could_have_for_a_name_is_refused(text):
+    with pytest.raises(ConfigurationError, match="URL"):
+        dn.open_url(text)
+
+
 @pytest.mark.parametrize(
     ("url", "says"),
     [

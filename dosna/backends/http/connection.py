@@ -12,7 +12,7 @@ import re
 from collections.abc import Iterator
 from itertools import islice
 from typing import Any, ClassVar
-from urllib.parse import quote, urlsplit
+from urllib.parse import SplitResult, quote, urlsplit
 
 from dosna.backends.base import Backend
 from dosna.backends.http.store import HttpStore
@@ -77,8 +77,13 @@ class HttpConnection(StoreConnection):
         if found is not None:
             self.name = name = name[: found.start()] + name[found.end() :]
             token = token or found[1]
-        parts = urlsplit(name)
-        if parts.scheme not in ("http", "https") or not parts.hostname or parts.query:
+        parts = _split(name)
+        if (
+            parts is None
+            or parts.scheme not in ("http", "https")
+            or not parts.hostname
+            or parts.query
+        ):
             raise ConfigurationError(
                 "a connection to a web server is named by an address such as "
                 "https://host/data/store.zarr; a token is given by the option token"
@@ -103,7 +108,8 @@ class HttpConnection(StoreConnection):
         if not border and rest and not rest.endswith("/"):
             above, _, name = rest.rpartition("/")
             place = f"{host}/{above}"
-        return f"{cls.scheme}://{quote(place, _IN_PLACE)}".rstrip("/"), name.rstrip("/"), options
+        place = quote(place, _IN_PLACE, errors="surrogateescape")
+        return f"{cls.scheme}://{place}".rstrip("/"), name.rstrip("/"), options
 
     @property
     def location(self) -> str:
@@ -172,6 +178,16 @@ def _possible_keys(root: str, metadata: DatasetMetadata) -> Iterator[str]:
     counts = [-(-n // g) for n, g in zip(metadata.shape, layout.grain, strict=True)]
     for idx in itertools.product(*map(range, counts)):
         yield f"{root}/{layout.template % idx}"
+
+
+def _split(address: str) -> SplitResult | None:
+    """Return the parts of an address; None if it has not the form of one."""
+    try:
+        parts = urlsplit(address)
+        _ = parts.port  # which is checked when it is asked for
+    except ValueError:
+        return None
+    return parts
 
 
 BACKEND = Backend(

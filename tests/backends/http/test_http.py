@@ -254,7 +254,16 @@ def test_addresses_are_split_into_connection_and_dataset(url, place, name):
 
 
 @pytest.mark.parametrize(
-    "url", ["ftp://host/x", "host/x", "https://", "https://me:secret@host/x", "https://host?x=1"]
+    "url",
+    [
+        "ftp://host/x",
+        "host/x",
+        "https://",
+        "https://me:secret@host/x",
+        "https://host?x=1",
+        "http://[",
+        "https://host:port/x",
+    ],
 )
 def test_other_addresses_are_refused(url):
     with pytest.raises(errors.ConfigurationError, match="address") as error:
