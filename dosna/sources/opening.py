@@ -63,6 +63,11 @@ def open_source(what: Any, *, kind: str | None = None, **options: Any) -> Source
 
 
 def _by_name(text: str, kind: str | None) -> tuple[str, str, SourceKind]:
+    if "\0" in text or re.search("[\ud800-\udc7f\udd00-\udfff]", text):
+        raise SourceError(
+            f"{text[:200]!r} cannot be the name of a source: it has a NUL or a lone surrogate, as "
+            "no file's name has. Correct it"
+        )
     scheme = re.match(r"([a-z][a-z0-9+.-]*):", text)
     claims = sources.claims()
     if scheme and scheme[1] in backends.names and not text.startswith("//", scheme.end()):

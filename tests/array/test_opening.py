@@ -36,6 +36,15 @@ def test_other_files_by_their_signature(tmp_path):
             open_source(tmp_path / name)
 
 
+@pytest.mark.parametrize("name", ["\0", "scan.nxs:/a\0", "file:\0", "http://\ud800"])
+def test_names_that_no_file_has_are_refused(name):
+    with (
+        dn.Connection("names", backend="ram") as con,
+        pytest.raises(SourceError, match="name of a source"),
+    ):
+        con.ingest(name)
+
+
 @pytest.mark.parametrize("suffix", [".nc4", ".mat", ".h5ad", ".cxi", ".nwb", ".silo", ".CGNS"])
 def test_suffixes_of_hdf5(tmp_path, suffix):
     require("h5py")
