@@ -103,7 +103,7 @@ def _compute(expr: Expr, columns: Mapping[str, Any]) -> Value:
         raise QueryTypeError(
             f"query: {str(expr)[:200]}: the operation is not defined for {_types(values)}"
         ) from error
-    except (OverflowError, ZeroDivisionError) as error:
+    except (ArithmeticError, ValueError) as error:
         raise QueryError(f"query: {str(expr)[:200]}: {error}") from error
 
 

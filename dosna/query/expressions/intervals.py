@@ -198,8 +198,20 @@ def _to(end: Any, dtype: np.dtype[Any]) -> Any:
 def fill(a: Span, filler: Span) -> Span:
     """Return the span of ``fill(a, value)``."""
     if not a.null:
-        return a
+        return a if _keeps_dtype(a, filler) else unknown(a)
     return chosen(truth(True, True, False), replace(a, null=False), filler)
+
+
+def _keeps_dtype(a: Span, filler: Span) -> bool:
+    """Return whether values that are filled keep their dtype."""
+    if not a.known or a.is_nothing or isinstance(a.lo, str):
+        return True
+    if not filler.known or filler.is_nothing:
+        return isinstance(a.lo, np.floating)
+    try:
+        return bool(np.result_type(a.lo, filler.lo) == np.asarray(a.lo).dtype)
+    except OverflowError:
+        return False
 
 
 def chosen(condition: Span, a: Span, b: Span) -> Span:

@@ -370,7 +370,8 @@ class _Parser:
             return self._made(Unary("!", self.expression(LEVELS["not"])), token)
         if self.accept("-", "+", "!", "~"):
             follows = self._tokens[min(self._place + 1, len(self._tokens) - 1)].value
-            if self._next.kind == "number" and token.value in "+-" and follows not in ("**", "["):
+            number = self._next.kind == "number" or self._is("inf", "nan")
+            if number and token.value in "+-" and follows not in ("**", "[", "("):
                 return self._number(-1 if token.value == "-" else 1)
             operand = self.expression(LEVELS["unary"])
             if token.value == "+":
@@ -435,6 +436,8 @@ class _Parser:
 
 
 def _to_number(text: str) -> int | float:
+    if text in ("inf", "nan"):
+        return float(text)
     if text[:2] in ("0x", "0X"):
         return int(text, 16)
     return int(text) if text.isdigit() else float(text)

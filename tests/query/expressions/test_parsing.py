@@ -41,6 +41,9 @@ CANONICAL = {
     "-9223372036854775808": "-9223372036854775808",
     "True == false": "true == false",
     "nan != inf": "nan != inf",
+    "x in (-inf, - nan, 1)": "x in (-inf, nan, 1)",
+    "- inf < x": "-inf < x",
+    "-inf ** 2": "-inf ** 2",
 }
 
 
