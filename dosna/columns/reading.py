@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import awkward as ak
 
+from dosna.columns.arrow import for_arrow
 from dosna.columns.description import Branch, Tree, get_tree
 from dosna.columns.joining import compose
 from dosna.columns.layout import form_of
@@ -89,7 +90,7 @@ def to_arrow(
     The types of the table are Arrow's own, without awkward's extensions.
     """
     array = read_columns(con, tree, branches, entry_start, entry_stop)
-    return ak.to_arrow_table(array, extensionarray=False)
+    return ak.to_arrow_table(for_arrow(array), extensionarray=False)
 
 
 class BranchReader:

@@ -52,7 +52,9 @@ def _array(values: Any) -> Any:
             return pa.FixedSizeListArray.from_arrays(inner, values.shape[1])
     import awkward as ak
 
-    return ak.to_arrow(ak.Array(values), extensionarray=False)
+    from dosna.columns.arrow import for_arrow
+
+    return ak.to_arrow(for_arrow(ak.Array(values)), extensionarray=False)
 
 
 def schema_of(nothing: Mapping[str, Any]) -> Any:

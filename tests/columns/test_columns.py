@@ -250,6 +250,24 @@ def test_arrow(con):
     assert to_arrow(con, "Events", "records")["records"].to_pylist() == SAMPLES["records"]
 
 
+MISSING = {
+    "text": ["a", None, None],
+    "lists": [[1.0], None, None],
+    "inside": [["a"], [None], [None, None]],
+    "records": [{"t": "a"}, {"t": None}, {"t": None}],
+    "numbers": [1, None, None],
+}
+
+
+def test_arrow_where_all_are_missing(con):
+    require("pyarrow")
+    from dosna.columns import to_arrow
+
+    put(con, "Events", MISSING)
+    found = to_arrow(con, "Events", None, 1).to_pydict()
+    assert found == {name: values[1:] for name, values in MISSING.items()}
+
+
 @pytest.mark.parametrize(
     ("entries", "cluster", "chunk"),
     [

@@ -177,6 +177,18 @@ def test_dask_has_what_is_stored_when_it_is_computed(ram):
     assert len(second.compute(scheduler="threads")) == 25
 
 
+def test_ranges_in_which_all_are_missing(ram):
+    arrays = {"x": [0, 1, 2], "lists": [[1.0], [2.0], []], "text": ["a", None, None]}
+    put_tree(ram, "Missing", arrays, 1, chunk_entries=1)
+    columns = ["text", "ratio = lists / max(lists)", "longest = fill(text, 'b') == 'b'"]
+    table = ram.query("Missing", "x >= 1", columns).to_arrow()
+    assert table.to_pydict() == {
+        "text": [None, None],
+        "ratio": [[1.0], None],
+        "longest": [True, True],
+    }
+
+
 def test_no_column_at_all(ram):
     query = ram.query("Events", "MET > 50", [])
     assert query.to_arrow().num_rows == len(query.to_awkward()) == query.count() > 0

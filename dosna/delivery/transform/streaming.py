@@ -127,6 +127,7 @@ def _read(stack: ExitStack, path: str, format: str, step: int) -> tuple[Any, Ite
         return file.schema_arrow, file.iter_batches(_ROWS, use_threads=False)
     import awkward as ak
 
+    from dosna.columns.arrow import for_arrow
     from dosna.delivery.transform.trees import opened
     from dosna.sources.root.file import TREES
 
@@ -139,6 +140,6 @@ def _read(stack: ExitStack, path: str, format: str, step: int) -> tuple[Any, Ite
             "for the format parquet, or make a request for each tree"
         )
     tree = file[names[0]]
-    tables = (ak.to_arrow_table(one) for one in tree.iterate(step_size=f"{step} B"))
+    tables = (ak.to_arrow_table(for_arrow(one)) for one in tree.iterate(step_size=f"{step} B"))
     schema = ak.to_arrow_table(tree.arrays(entry_stop=0)).schema
     return schema, (batch for table in tables for batch in table.to_batches(_ROWS))

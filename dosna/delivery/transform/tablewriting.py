@@ -8,6 +8,7 @@ from typing import Any
 import awkward as ak
 import pyarrow as pa
 
+from dosna.columns.arrow import for_arrow
 from dosna.errors import RefusedError
 
 __all__ = ["ArrowWriter", "ParquetWriter"]
@@ -47,7 +48,7 @@ class ParquetWriter:
         self._written = True
 
     def _table(self, array: Any) -> Any:
-        table = ak.to_arrow_table(array)
+        table = ak.to_arrow_table(for_arrow(array))
         if self._several:
             names = pa.repeat(self._name, table.num_rows)
             table = table.append_column(pa.field("treename", names.type, False), names)
