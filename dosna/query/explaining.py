@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -81,9 +82,9 @@ def explain(query: Query) -> Explanation:
             if any(name in query.tests[number].columns for number in piece.tests)
             or any(name in output.columns for output in query.outputs)
         ]
-        part = len(needed) / max(1, len(ranges))
+        part = sum(p.stop - p.start for p in needed) / max(1, query.stop - query.start)
         chunks += round(count)
-        read += round(count * part)
+        read += math.ceil(count * part)
         nbytes += round(column.nbytes * share * part)
     return Explanation(
         query.stop - query.start,

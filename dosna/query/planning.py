@@ -10,11 +10,12 @@ import numpy as np
 
 from dosna.columns.description import Tree
 from dosna.core.sizes import Limit, parse_size
+from dosna.core.types import Array
 from dosna.engines.work.boxes import WINDOW_BYTES
 from dosna.query.branches import BranchColumn
 from dosna.query.expressions import Bound
 from dosna.query.scan import Piece
-from dosna.query.zones import OPEN, Judge
+from dosna.query.zones import OPEN, OUT, Judge
 
 __all__ = ["LEAST_ROWS", "Ranges", "plan_pieces", "step_of"]
 
@@ -35,6 +36,8 @@ class Ranges:
     start: int
     stop: int
     step: int
+    chunk: int = 0
+    """Entries of a chunk of the tree, of which a range may have several; 0 if it is not known."""
 
     def __len__(self) -> int:
         return max(0, -(-self.stop // self.step) - self.start // self.step)
@@ -49,21 +52,23 @@ class Ranges:
 
 
 def plan_pieces(ranges: Ranges, judge: Judge, tests: Sequence[Bound]) -> Iterator[Piece]:
-    """Yield the ranges that may contain entries which satisfy all tests.
+    """Yield the ranges that may have entries which satisfy all tests.
 
-    Ranges that probably have the same verdict are judged together first.
+    Those that are likely to be judged alike are judged together first. Of a range of several
+    chunks, those at its ends are left out that have no such entries.
     """
     every = tuple(range(len(tests)))
+    narrow = _Narrow(ranges, judge)
     for first, last, is_open in _runs(ranges, judge):
         if not is_open:
-            yield from _judged(ranges, judge, first, last)
+            yield from _judged(ranges, judge, narrow, first, last)
             continue
         for number in range(first, last):
-            yield Piece(*ranges.bounds(number, number + 1), every)
+            yield Piece(*narrow(*ranges.bounds(number, number + 1)), every)
 
 
 def _runs(ranges: Ranges, judge: Judge) -> Iterator[tuple[int, int, bool]]:
-    """Yield runs of ranges that probably have the same verdict, and True for undecided ones."""
+    """Yield runs of ranges that are likely to be judged alike, and True for those left open."""
     count = len(ranges)
     if not judge or count < 2:
         yield 0, count, not judge
@@ -75,7 +80,9 @@ def _runs(ranges: Ranges, judge: Judge) -> Iterator[tuple[int, int, bool]]:
         yield first, last, guess[first] == OPEN
 
 
-def _judged(ranges: Ranges, judge: Judge, first: int, last: int) -> Iterator[Piece]:
+def _judged(
+    ranges: Ranges, judge: Judge, narrow: _Narrow, first: int, last: int
+) -> Iterator[Piece]:
     if first >= last:
         return
     verdict, left = judge.verdict(*ranges.bounds(first, last))
@@ -83,11 +90,42 @@ def _judged(ranges: Ranges, judge: Judge, first: int, last: int) -> Iterator[Pie
         return
     if verdict == "all" or last - first == 1:
         for number in range(first, last):
-            yield Piece(*ranges.bounds(number, number + 1), left)
+            bounds = ranges.bounds(number, number + 1)
+            yield Piece(*(bounds if verdict == "all" else narrow(*bounds)), left)
         return
     size = max(1, -(-(last - first) // _FANOUT))
     for begin in range(first, last, size):
-        yield from _judged(ranges, judge, begin, min(begin + size, last))
+        yield from _judged(ranges, judge, narrow, begin, min(begin + size, last))
+
+
+class _Narrow:
+    """Leaves out of ranges the chunks at their ends that zones rule out."""
+
+    def __init__(self, ranges: Ranges, judge: Judge) -> None:
+        self._judge, self._chunk = judge, ranges.chunk
+        self._out: Array | None = None
+        if judge and 0 < ranges.chunk < ranges.step and len(ranges):
+            self._first = ranges.start // ranges.chunk
+            numbers = np.arange(self._first, -(-ranges.stop // ranges.chunk) + 1)
+            self._out = judge.guess(np.maximum(numbers * ranges.chunk, ranges.start)) == OUT
+
+    def __call__(self, start: int, stop: int) -> tuple[int, int]:
+        """Return the range that is left of one."""
+        if self._out is None:
+            return start, stop
+        begin = start // self._chunk
+        out = self._out[begin - self._first : -(-stop // self._chunk) - self._first]
+        if not (out[0] or out[-1]) or out.all():
+            return start, stop
+        left = np.flatnonzero(~out)
+        first = max(start, (begin + int(left[0])) * self._chunk)
+        last = min(stop, (begin + int(left[-1]) + 1) * self._chunk)
+        # A guess rules nothing out.
+        if first > start and self._judge.verdict(start, first)[0] != "none":
+            first = start
+        if last < stop and self._judge.verdict(last, stop)[0] != "none":
+            last = stop
+        return first, last
 
 
 def step_of(columns: Mapping[str, BranchColumn], tree: Tree, memory_limit: Limit) -> int:

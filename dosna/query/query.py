@@ -176,7 +176,8 @@ class Query(Results):
 
     def ranges(self, columns: Mapping[str, BranchColumn]) -> Ranges:
         """Return the ranges of entries, before any of them is ruled out."""
-        return Ranges(self.start, self.stop, step_of(columns, self.tree, self.memory_limit))
+        step = step_of(columns, self.tree, self.memory_limit)
+        return Ranges(self.start, self.stop, step, self.tree.chunk_entries)
 
     def job(self, convert: Convert | None) -> Job:
         if convert is None and self.outputs:  # counting does not need the columns of the result

@@ -15,11 +15,11 @@ from dosna.query.branches import BranchColumn
 from dosna.query.expressions import Bound, Zone, bounds
 from dosna.query.expressions.nodes import TURNED, Column, Compare, Literal
 
-__all__ = ["OPEN", "Judge", "Verdict"]
+__all__ = ["OPEN", "OUT", "Judge", "Verdict"]
 
 _TOGETHER = 256
 
-OPEN, _LIKELY, _OUT = 0, 1, 2
+OPEN, _LIKELY, OUT = 0, 1, 2
 
 Verdict = OneOf["all", "some", "none"]
 
@@ -101,9 +101,13 @@ class ColumnZones:
         if self._offsets is not None or (chunks[1:] <= chunks[:-1]).any():
             return None
         zones = self._values.zones
-        if not len(chunks) or chunks[-1] >= len(zones.least):
+        inside = chunks[chunks < len(zones.least)]
+        if not len(inside):
             return None
-        return np.fmin.reduceat(zones.least, chunks), np.fmax.reduceat(zones.most, chunks)
+        least, most = np.full(len(chunks), np.nan), np.full(len(chunks), np.nan)
+        least[: len(inside)] = np.fmin.reduceat(zones.least, inside)
+        most[: len(inside)] = np.fmax.reduceat(zones.most, inside)
+        return least, most
 
     def _lists(
         self, offsets: _Stored, start: int, stop: int
@@ -228,7 +232,7 @@ class Judge:
                 continue
             out |= ~spans[0]
             likely |= spans[1]
-        return np.where(out, _OUT, np.where(likely, _LIKELY, OPEN))
+        return np.where(out, OUT, np.where(likely, _LIKELY, OPEN))
 
     def _spans(self, test: Bound, starts: Array) -> tuple[Array, Array] | None:
         """Return where a comparison with numbers may be true, and where it may always be true."""

@@ -7,7 +7,7 @@ import shutil
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from kept_trees import put_tree
 from support import require
@@ -215,9 +215,9 @@ WHERE = st.sampled_from(
 )  # fmt: skip
 
 
-@settings(max_examples=60)
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data(), count=st.integers(1, 14), where=WHERE)
-def test_pruned_results_are_those_of_all_data(data, count, where):
+def test_pruned_results_are_those_of_all_data(monkeypatch, data, count, where):
     def draw(of):
         return data.draw(st.lists(of, min_size=count, max_size=count))
 
@@ -234,6 +234,7 @@ def test_pruned_results_are_those_of_all_data(data, count, where):
         dn.Connection(secrets.token_hex(8), backend="ram", engine="cpu") as con,
     ):
         put_tree(con, "T", arrays, 2, chunk_entries=2)
+        monkeypatch.setattr(planning, "LEAST_ROWS", data.draw(st.sampled_from([1, 6, 100])))
         plain = con.query("T", where)
         for name in data.draw(
             st.sets(st.sampled_from(["T/f", "T/i", "T/l/content", "T/b", "T/o/content"]))
@@ -393,3 +394,27 @@ def test_chunks_that_are_ruled_out_are_not_read():
         assert len(whole) == 1
         assert not [key for _, key in store.log if key.startswith("T/y/c/") and key[-1] != "2"]
         assert con.query("T", "x < 4", ["y"]).explain().certain == 1
+
+
+@pytest.mark.parametrize("where", ["13 <= x < 18", "13 <= x < 18 && y != 0", "w < 100"])
+def test_chunks_at_the_ends_of_a_range_are_not_read(monkeypatch, where):
+    monkeypatch.setattr(planning, "LEAST_ROWS", 32)
+    with dn.Connection(secrets.token_hex(8), backend="ram", engine="cpu") as con:
+        x = np.arange(64)
+        columns = {"x": x, "y": x, "w": np.where((x >= 13) & (x < 18), x, 100 + x % 7)}
+        put_tree(con, "T", columns, 4, chunk_entries=4)
+        index(con, "T")
+        for start, stop, looked_at in (
+            (None, None, (12, 20)),
+            (14, 17, (14, 17)),
+            (0, 14, (12, 14)),
+            (17, 50, (17, 20)),
+        ):
+            query = con.query("T", where, ["y"], entry_start=start, entry_stop=stop)
+            assert [piece[:2] for piece in query.scan()[1]] == [looked_at]
+            found = query.to_numpy()["y"].tolist()
+            assert found == [n for n in range(start or 0, stop or 64) if 13 <= n < 18]
+        con["T/x"][20] = 15
+        con["T/w"][20] = 15
+        found = con.query("T", where, ["y"]).to_numpy()["y"].tolist()
+        assert found == [13, 14, 15, 16, 17, 20]
