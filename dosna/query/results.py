@@ -112,10 +112,7 @@ class Results(ABC):
         parts = [rows for rows in self._run(_kept) if rows.kept]
         found = [rows.values for rows in parts] or [self.nothing()]
         length = sum(rows.kept for rows in parts)
-        joined = {
-            name: ak.to_layout(ak.concatenate([columns[name] for columns in found]))
-            for name in found[0]
-        }
+        joined = {name: _joined([columns[name] for columns in found]) for name in found[0]}
         contents = [layout.to_packed() for layout in joined.values()]
         return ak.Array(ak.contents.RecordArray(contents, list(joined), length=length))
 
@@ -175,6 +172,28 @@ class Results(ABC):
 
     def __arrow_c_stream__(self, requested_schema: Any = None) -> Any:
         return self.batches().__arrow_c_stream__(requested_schema)
+
+
+def _joined(parts: list[Any]) -> Any:
+    """Return the values of several ranges as one layout of awkward."""
+    import awkward as ak
+
+    layouts = [ak.to_layout(part) for part in parts]
+    first = layouts[0]
+    plain = first.is_list and not first.is_regular and first.content.is_numpy
+    same = all(type(one) is ak.contents.ListOffsetArray for one in layouts)
+    if not (plain and same and len({str(one.form) for one in layouts}) == 1):
+        return ak.to_layout(ak.concatenate(parts))
+    # What awkward would do by way of starts and stops, and of an index.
+    offsets, contents, total = [np.zeros(1, np.int64)], [], 0
+    for one in layouts:
+        ends = np.asarray(one.offsets.data)
+        contents.append(one.content.data[ends[0] : ends[-1]])
+        offsets.append(ends[1:] + (total - ends[0]))
+        total += int(ends[-1] - ends[0])
+    index = ak.index.Index64(np.concatenate(offsets))
+    content = ak.contents.NumpyArray(np.concatenate(contents), parameters=first.content.parameters)
+    return ak.contents.ListOffsetArray(index, content, parameters=first.parameters)
 
 
 def _kept(columns: dict[str, Any], length: int) -> dict[str, Any]:
