@@ -225,19 +225,20 @@ class _Answer:
         self.begun = self.gone = self.done = False
         self._asked = False
         self._time: asyncio.Timeout | None = None
-        self._timer: asyncio.TimerHandle | None = None
         self._task: asyncio.Task[Any] | None = None
         self._watching: asyncio.Task[None] | None = None
 
     async def run(self, app: ASGIApp) -> None:
         """Run the application until it has answered, the client disconnects or time is over."""
+        loop, seconds = asyncio.get_running_loop(), self._limits.seconds
         safe = self._scope["method"] in _SAFE
         if safe:
             self._task = asyncio.current_task()
-            # Most answers are finished before watching the client would pay off.
-            self._timer = asyncio.get_running_loop().call_later(_UNWATCHED, self._begin_to_watch)
+        # Most answers are finished before watching the client and the clock would pay off.
+        soon = _UNWATCHED if seconds is None else min(_UNWATCHED, seconds)
+        timer = loop.call_later(soon, self._begin_to_watch, loop.time())
         try:
-            async with asyncio.timeout(self._limits.seconds) as self._time:
+            async with asyncio.timeout(None) as self._time:
                 await app(self._scope, self._nothing if safe else self._receive, self._pass)
         except TimeoutError:
             if self._time is None or not self._time.expired():
@@ -251,8 +252,7 @@ class _Answer:
             if not self.gone:
                 raise
         finally:
-            if self._timer is not None:
-                self._timer.cancel()
+            timer.cancel()
             if self._watching is not None:
                 self._watching.cancel()
 
@@ -284,8 +284,11 @@ class _Answer:
         await asyncio.get_running_loop().create_future()
         raise AssertionError
 
-    def _begin_to_watch(self) -> None:
-        self._watching = asyncio.ensure_future(self._watch())
+    def _begin_to_watch(self, begin: float) -> None:
+        if self._limits.seconds is not None and self._time is not None and not self.begun:
+            self._time.reschedule(begin + self._limits.seconds)
+        if self._task is not None:
+            self._watching = asyncio.ensure_future(self._watch())
 
     async def _watch(self) -> None:
         while (await self._receive())["type"] != "http.disconnect":
