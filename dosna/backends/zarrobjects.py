@@ -20,7 +20,7 @@ from dosna.core.values import plain_fields
 if TYPE_CHECKING:
     from dosna.backends.dataset import BackendDataset
 
-__all__ = ["MadeObjects", "ZarrObject", "ZarrObjects", "in_grid"]
+__all__ = ["MadeObjects", "ZarrFile", "ZarrObject", "ZarrObjects", "in_grid"]
 
 
 class ZarrObject(NamedTuple):
@@ -37,6 +37,24 @@ class ZarrObject(NamedTuple):
     """
 
     data: bytes | memoryview
+    size: int
+    version: str
+
+
+class ZarrFile(NamedTuple):
+    """An open file that is an object.
+
+    Attributes
+    ----------
+    file : int
+        The descriptor, which is closed with the last reference to it.
+    size : int
+        The size in bytes.
+    version : str
+        As that of `ZarrObject`.
+    """
+
+    file: int
     size: int
     version: str
 
@@ -86,6 +104,10 @@ class ZarrObjects(ABC):
             The range of bytes, which is cut off at the end; by default all. A negative `start`
             counts from the end, and has no `stop`. The result is empty where the range is.
         """
+
+    def open(self, idx: Shape) -> ZarrFile | None:
+        """Return the file that a chunk or shard is; None if it is absent, or not a file."""
+        return None
 
     @abstractmethod
     def stat(self, idx: Shape) -> ZarrObject | None:

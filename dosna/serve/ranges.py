@@ -7,10 +7,23 @@ from typing import NamedTuple
 
 from starlette.requests import Request
 from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
 
+from dosna.backends.zarrobjects import ZarrFile
+from dosna.io.files import read_range
 from dosna.web.answers import Refusal
+from dosna.web.connections import send_file
 
-__all__ = ["Wanted", "answer", "check_same", "etag_of", "matches", "not_modified", "wanted"]
+__all__ = [
+    "FileAnswer",
+    "Wanted",
+    "answer",
+    "check_same",
+    "etag_of",
+    "matches",
+    "not_modified",
+    "wanted",
+]
 
 _RANGE = re.compile(r"bytes=(\d{0,18})-(\d{0,18})")
 _TAG = re.compile(r'(W/)?("[\x21\x23-\x7e]*")')
@@ -129,6 +142,23 @@ def answer(
         )
     headers["Content-Range"] = f"bytes {start}-{start + len(data) - 1}/{size}"
     return Response(data, 206, headers, kind)
+
+
+class FileAnswer(Response):
+    """The answer with an object that is a file, which the system sends if it can."""
+
+    def __init__(self, found: ZarrFile, etag: str) -> None:
+        head = answer(Wanted(), b"", found.size, etag, head=True)
+        super().__init__(headers=head.headers)
+        self._found = found
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send the answer."""
+        file, size, _ = self._found
+        await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
+        sent = send_file(scope, file, size)
+        rest = read_range(file, sent, size - sent) if sent < size else b""
+        await send({"type": "http.response.body", "body": rest})
 
 
 def not_modified(etag: str) -> Response:

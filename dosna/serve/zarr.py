@@ -18,6 +18,7 @@ from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
+from starlette.types import Receive, Scope, Send
 
 from dosna.array.dataset import EngineDataset
 from dosna.backends.zarrobjects import ZarrObjects
@@ -29,6 +30,7 @@ from dosna.core.values import encode_attrs
 from dosna.errors import DosnaError, Stopped
 from dosna.io.cache import Cache
 from dosna.serve.ranges import (
+    FileAnswer,
     Wanted,
     answer,
     check_same,
@@ -56,7 +58,7 @@ _MOST_QUICK = 8 << 20
 
 def routes(served: Served) -> Sequence[BaseRoute]:
     """Return the routes below ``/zarr``."""
-    return [Route("/zarr/{key:path}", _Hierarchy(served).answer, methods=["GET", "HEAD"])]
+    return [Route("/zarr/{key:path}", _Hierarchy(served), methods=["GET", "HEAD"])]
 
 
 class _Hierarchy:
@@ -67,20 +69,22 @@ class _Hierarchy:
         self._objects: Cache[tuple[EngineDataset, ZarrObjects]] = Cache(1000)
         self._threads = ThreadPoolExecutor(_THREADS, "dosna-serve")
 
-    async def answer(self, request: Request) -> Response:
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request for an object."""
+        request = Request(scope)
         key: str = request.path_params["key"]
         if self._is_quick(key):
-            return self._answer(request, key)
-        return await run_in_threadpool(self._answer, request, key)
+            response = self._answer(request, key)
+        else:
+            response = await run_in_threadpool(self._answer, request, key)
+        await response(scope, receive, send)
 
     def _is_quick(self, key: str) -> bool:
         """Return True if answering takes less time than a thread, as for cached files."""
         for name, _ in _splits(key) if len(key) <= _LONGEST else ():
             kept = self._objects.peek(name)
             if kept is not None and self._served.keeps(name, kept[0]):
-                objects = kept[1]
-                return objects.on_own_disk and 0 < (objects.most_bytes or 0) <= _MOST_QUICK
+                return _is_quick(kept[1])
         return False
 
     def _answer(self, request: Request, key: str) -> Response:
@@ -196,6 +200,12 @@ class _Hierarchy:
             part = wanted(request, etag)
             start, stop, _ = slice(part.start, part.stop).indices(found.size)
             self._served.limits.check_bytes(stop - start, "ask for parts of it by ranges")
+        file = objects.open(idx) if _is_quick(objects) and not part.is_part else None
+        if file is not None:
+            self._served.limits.check_bytes(file.size, "ask for parts of it by ranges")
+            etag = etag_of(file.version)
+            check_same(request, etag)
+            return FileAnswer(file, etag)
         found = objects.get(idx, part.start, part.stop)
         if found is None:
             raise _nothing()
@@ -221,6 +231,11 @@ class _Hierarchy:
         if part.is_part and part.stop is not None:
             return part.stop - (part.start or 0) > most
         return objects.most_bytes is None or objects.most_bytes > most
+
+
+def _is_quick(objects: ZarrObjects) -> bool:
+    """Return True if an object is read from an own disk in less time than a thread takes."""
+    return objects.on_own_disk and 0 < (objects.most_bytes or 0) <= _MOST_QUICK
 
 
 def _splits(key: str) -> Iterator[tuple[str, str]]:

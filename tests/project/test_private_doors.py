@@ -159,6 +159,10 @@ DOORS = {
             (),
             "web/connections.py",
         ),
+        "uvicorn.protocols.http.httptools_impl:RequestResponseCycle": (
+            ("transport",),
+            "web/connections.py",
+        ),
     },
     "zarr": {
         "zarr.core.sync:sync": (("coro",), "sources/zarr/source.py"),

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import socket
+import time
 
 import numpy as np
 import pytest
 from served import ARRAYS
-from support import require
+from support import HANG, require, wait_until
 
 import dosna as dn
 
@@ -354,3 +357,46 @@ def test_files_on_an_own_disk_take_no_thread(tmp_path, monkeypatch):
             for key in ("x/zarr.json", "x/c/0", "x/c/0", "x/c/1", "x/c/2"):
                 client.get(f"{server.root}/zarr/{key}")
             assert threads == ["x/zarr.json", "x/c/0"]
+
+
+@pytest.mark.parametrize("kib", [1, 5000])
+def test_the_system_sends_files_of_an_own_disk(tmp_path, monkeypatch, kib):
+    from asking import Asking
+
+    from dosna.serve import create_app
+    from dosna.web import Access
+
+    sent, sendfile = [], os.sendfile
+    monkeypatch.setattr("dosna.backends.zarr.dataset.host_of", lambda path: "here")
+    monkeypatch.setattr(
+        os, "sendfile", lambda *args: sent.append(sendfile(*args)) or sent[-1], raising=False
+    )
+    values = np.random.default_rng(0).integers(0, 256, (2, kib << 10), "u1")
+    with dn.Connection(str(tmp_path), backend="file") as con:
+        con.create_dataset("x", data=values, chunk_size=(1, kib << 10))
+        stored = [(tmp_path / "x" / "c" / str(k) / "0").read_bytes() for k in (0, 1)]
+        with con.serve() as server, httpx.Client(headers=server.headers) as client:
+            for k in (0, 1, 0):
+                answer = client.get(f"{server.root}/zarr/x/c/{k}/0")
+                assert answer.content == stored[k]
+                assert answer.headers["Content-Type"] == "application/octet-stream"
+            assert sum(sent) >= len(stored[0])
+            opened = len(os.listdir("/proc/self/fd"))
+            host = f"Host: localhost\r\nAuthorization: {server.headers['Authorization']}\r\n"
+            ask = "".join(f"GET /zarr/x/c/{k}/0 HTTP/1.1\r\n{host}\r\n" for k in (0, 1, 1, 0))
+            address = ("127.0.0.1", server.port)
+            with socket.create_connection(address, HANG) as sock, sock.makefile("rb") as file:
+                sock.sendall(ask.encode())
+                for k in (0, 1, 1, 0):  # several at once, which are taken slowly
+                    head = list(iter(file.readline, b"\r\n"))
+                    assert b"content-length: %d\r\n" % len(stored[k]) in head
+                    time.sleep(0.05)
+                    assert file.read(len(stored[k])) == stored[k]
+            with socket.create_connection(address, HANG) as sock:  # which goes away
+                sock.sendall(ask.encode())
+            assert client.get(f"{server.root}/zarr/x/c/1/0").content == stored[1]
+            wait_until(lambda: len(os.listdir("/proc/self/fd")) <= opened)
+        sent.clear()
+        app = create_app(con, Access("127.0.0.1", None))  # of a server that cannot
+        assert Asking(app)("/zarr/x/c/1/0").content == stored[1]
+        assert not sent

@@ -6,7 +6,7 @@ import math
 from typing import TYPE_CHECKING
 
 from dosna.backends.stores.store import Blob, ByteRange
-from dosna.backends.zarrobjects import ZarrObject, ZarrObjects, in_grid
+from dosna.backends.zarrobjects import ZarrFile, ZarrObject, ZarrObjects, in_grid
 from dosna.core.text import is_text
 from dosna.core.types import Shape
 
@@ -71,6 +71,9 @@ class StoredObjects(ZarrObjects):
             if whole is not None and whole.version == blob.version:
                 return self._found(blob, whole.size)
         raise dataset.damaged(idx, "it changes all the time")
+
+    def open(self, idx: Shape) -> ZarrFile | None:
+        return self._dataset.open_object(idx) if self.on_own_disk else None
 
     def stat(self, idx: Shape) -> ZarrObject | None:
         found = self._dataset.store.stat(self._dataset.key(idx))

@@ -19,7 +19,7 @@ from dosna.backends.base import BackendDataset
 from dosna.backends.stores.home import StoreHome
 from dosna.backends.stores.objects import StoredObjects
 from dosna.backends.stores.store import Blob, Store
-from dosna.backends.zarrobjects import ZarrObjects
+from dosna.backends.zarrobjects import ZarrFile, ZarrObjects
 from dosna.codecs import zarr as zarr3
 from dosna.core.metadata import DatasetMetadata
 from dosna.core.types import Shape, Slices
@@ -85,6 +85,10 @@ class WatchedDataset(BackendDataset):
         self.connection.metadata_in(self.name, found)
         assert found is not None
         return bytes(found.data)
+
+    def open_object(self, idx: Shape) -> ZarrFile | None:
+        """Return the file that an object is; None if it is absent, or not a file."""
+        return None
 
     def lasting_version(self, version: str) -> str:
         """Return the version of an object for clients that keep it; '' if it may come again."""

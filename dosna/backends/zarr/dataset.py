@@ -21,7 +21,7 @@ from dosna.backends.stores.sharded import MOST_INDEXES, ShardedDataset
 from dosna.backends.stores.store import Blob, Store
 from dosna.backends.stores.views import ReadOnlyStore
 from dosna.backends.zarr.folder import FLAGS, GONE, ArrayFolder, ArrayHome, make_folders
-from dosna.backends.zarrobjects import ZarrObjects
+from dosna.backends.zarrobjects import ZarrFile, ZarrObjects
 from dosna.codecs import zarr as zarr3
 from dosna.codecs.base import CodecError
 from dosna.codecs.zarr.shards import NO_CHUNK
@@ -105,6 +105,10 @@ class FileDataset(FolderDataset[ArrayFolder], StoreDataset):
 
     def zarr_objects(self) -> ZarrObjects:
         return StoredObjects(self, on_own_disk=host_of(self._path) is not None)
+
+    def open_object(self, idx: Shape) -> ZarrFile | None:
+        found = self._opened().files.open(self.key(idx))
+        return found and found._replace(version=self.lasting_version(found.version))
 
     def read_document(self) -> bytes:
         with disk(f"read dataset {self.name!r}"):

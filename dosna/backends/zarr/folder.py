@@ -9,9 +9,11 @@ from typing import ClassVar
 from dosna.backends.folders.handle import Folder, FolderHome
 from dosna.backends.stores.arrays import ArrayConnection
 from dosna.backends.stores.store import Blob, ByteRange, Stat, Store
+from dosna.backends.zarrobjects import ZarrFile
 from dosna.codecs import zarr as zarr3
 from dosna.errors import DatasetNotFoundError
-from dosna.io.files import CLOSE_ON_EXEC, disk, read_all, read_range, sync_folder
+from dosna.io.files import CLOSE_ON_EXEC, disk, read_range, sync_folder
+from dosna.io.locks import open_descriptor
 
 __all__ = ["FLAGS", "GONE", "ArrayFolder", "ArrayHome", "Files", "make_folders"]
 
@@ -39,12 +41,22 @@ class Files(Store):
                 status = os.fstat(file)
                 version, size = _version(status), status.st_size
                 if byte_range is None:
-                    return Blob(read_all(file), version)
+                    return Blob(read_range(file, 0, size), version)
                 start, stop, _ = slice(*byte_range).indices(size)
                 data = read_range(file, start, max(0, stop - start))
                 return Blob(data, version, None, size)
             finally:
                 os.close(file)
+
+    def open(self, key: str) -> ZarrFile | None:
+        """Return a file that is open for reading; None if it is absent."""
+        with disk(f"read {key}"):
+            try:
+                file = open_descriptor(key, os.O_RDONLY, dir_fd=self._folder)
+            except GONE:
+                return None
+            status = os.fstat(file)
+            return ZarrFile(file, status.st_size, _version(status))
 
     def stat(self, key: str) -> Stat | None:
         with disk(f"look at {key}"):
