@@ -134,6 +134,10 @@ class Served:
             kept is not None and kept[1] is dataset and time.monotonic() - kept[0] < _FRESH_SECONDS
         )
 
+    def is_open(self, name: str) -> bool:
+        """Return True if the handle of a dataset is kept, however old it is."""
+        return self._handles.peek(name) is not None
+
     def read(self, name: str, work: Callable[[EngineDataset], T]) -> T:
         """Return the result of a function of a dataset, which is reopened if its handle is stale.
 

@@ -171,14 +171,22 @@ class _Hierarchy:
     def _answer_chunk(self, request: Request, key: str) -> Response:
         self._served.check(key)
         for name, rest in _splits(key):
+            there = False
             try:
                 self._served.dataset(name)
+                there = True
+                return self._served.read(name, partial(self._chunk, request, rest))
             except Refusal as refusal:
-                if refusal.status != 404:
+                if refusal.status == 404 and self._was_deleted(name):
+                    # Clients that have its document would take 404 for a chunk of fill values.
+                    raise Refusal(409, "the dataset was deleted meanwhile") from None
+                if there or refusal.status != 404:
                     raise
-                continue
-            return self._served.read(name, partial(self._chunk, request, rest))
         raise _nothing()
+
+    def _was_deleted(self, name: str) -> bool:
+        """Return True if a dataset has been read from, and its handle was dropped since."""
+        return self._objects.peek(name) is not None and not self._served.is_open(name)
 
     def _chunk(self, request: Request, key: str, ds: EngineDataset) -> Response:
         objects = self._objects_of(ds)
