@@ -6,6 +6,7 @@ from array import array as ints
 from collections.abc import Callable
 from functools import partial
 from math import prod
+from operator import lt
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -169,15 +170,17 @@ def stored_in_dataset(instance: BackendDataset, block: Shape, fillvalue: Array) 
     if not meta.shape or meta.link is not None or not same_fill(fill, fillvalue):
         return None
     found = ints("q")
+    grid = tuple([-(-n // g) for n, g in zip(meta.shape, instance.grain, strict=True)])
+    left = prod(grid)
     for idx in instance.object_indices():
-        found.extend(idx)
+        if all(map(lt, idx, grid)):
+            found.extend(idx)
+            left -= 1
+            if not left:
+                return None  # before a look at the dataset: what is read tells whose it is
     if not instance.listing_refreshes:
         instance.refresh()  # raises for a dataset that is gone, which stores nothing either
     places = np.frombuffer(found, np.int64).reshape(-1, meta.ndim)
-    grid = [-(-n // g) for n, g in zip(meta.shape, instance.grain, strict=True)]
-    places = places[(places < grid).all(axis=1)]
-    if len(places) == prod(grid):
-        return None
     return touched(places, instance.grain, meta.shape, block)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 from dosna.backends import registry as backends
@@ -19,7 +20,14 @@ def write(job: Job, path: str, report: Report | None) -> None:
     source = job.datasets[0].connection
     job.runner.once(lambda: os.mkdir(path))
     done = 0
-    with source.beside(backends.get("file").connection(path)) as target:
+    asked: list[Future[dict[str, dict[str, Any]]]] = []
+    with (
+        ThreadPoolExecutor(1, thread_name_prefix="dosna-export") as other,
+        source.beside(backends.get("file").connection(path)) as target,
+    ):
+        names = [ds.name for ds in job.datasets]
+        # Where requests take long, the chunks need not wait for these.
+        job.runner.once(lambda: asked.append(other.submit(groups_above, source, names)))
         for ds in job.datasets:
             options: dict[str, Any] = {"compression": job.request.compression}
             dims = getattr(ds, "dims", None)
@@ -33,7 +41,7 @@ def write(job: Job, path: str, report: Report | None) -> None:
                 **options,
             )
             done += ds.total_chunks
-        groups = job.runner.once(lambda: groups_above(source, [ds.name for ds in job.datasets]))
+        groups = job.runner.once(lambda: asked[0].result())
         for name, attrs in groups.items():
             target.set_group_attrs(name, attrs)
         job.runner.once(copied.flush)
