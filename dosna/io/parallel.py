@@ -20,7 +20,7 @@ _caller = threading.local()
 
 
 @contextmanager
-def only_waiting(stop: threading.Event) -> Iterator[None]:
+def only_waiting(stop: threading.Event, lane: str = "") -> Iterator[None]:
     """Make this thread wait for its batches, and leave the requests to the threads of the store.
 
     However many threads wait, no more requests are then under way than a store has threads.
@@ -29,16 +29,23 @@ def only_waiting(stop: threading.Event) -> Iterator[None]:
     ----------
     stop : threading.Event
         When it is set, batches begin no further item, and raise CancelledError.
+    lane : str
+        A name for threads of their own: those that write do not wait for those that read, because
+        their data go the other way through the network.
     """
-    _caller.stop = stop
+    _caller.stop, _caller.lane = stop, lane
     try:
         yield
     finally:
-        del _caller.stop
+        del _caller.stop, _caller.lane
 
 
 def _stop() -> threading.Event | None:
     return getattr(_caller, "stop", None)
+
+
+def _lane() -> str:
+    return getattr(_caller, "lane", "")
 
 
 class Batch:
@@ -62,7 +69,7 @@ class Batch:
         for _ in range(most):
             self._slots.put(None)
         self._closed = False
-        self._stop = _stop()
+        self._stop, self._lane = _stop(), _lane()
         self._helpers: list[Future[None]] = []
         self._failures: list[BaseException] = []
 
@@ -70,7 +77,7 @@ class Batch:
         """Do all of the work. The first error is raised once nothing is under way any more."""
         if self._stop is not None or threading.current_thread() is threading.main_thread():
             # Ctrl-C interrupts only this thread, at any place, and nothing can be lost here.
-            task = self._workers.submit(self._do)
+            task = self._workers.submit(self._do, self._lane)
             while not task.done():
                 try:
                     wait([task])
@@ -116,7 +123,7 @@ class Batch:
         """Start another thread that takes items, if there may be one more."""
         with self._lock:
             if not self._closed and len(self._helpers) < self._most - 1:
-                self._helpers.append(self._workers.submit(self._run))
+                self._helpers.append(self._workers.submit(self._run, self._lane))
 
     def begin(self) -> None:
         """Wait for a slot for an asynchronous request, and take it."""
@@ -153,7 +160,7 @@ class Workers:
 
     def renew(self) -> None:
         """Start without threads, also in a forked child, which has none of its parent's."""
-        self._pool: ThreadPoolExecutor | None = None
+        self._pools: dict[str, ThreadPoolExecutor] = {}
         self._lock = threading.Lock()
         self.current = threading.local()
 
@@ -189,29 +196,31 @@ class Workers:
                 batch.widen()
         batch.do()
 
-    def submit(self, run: Callable[[], None]) -> Future[None]:
-        """Run a function in one of the threads."""
+    def submit(self, run: Callable[[], None], lane: str = "") -> Future[None]:
+        """Run a function in one of the threads; each lane has as many."""
         with self._lock:
             if self._closed:
                 raise NotConnectedError("the connection was closed while it was in use")
-            if self._pool is None:
-                self._pool = ThreadPoolExecutor(self._most, thread_name_prefix=self._name)
+            pool = self._pools.get(lane)
+            if pool is None:
+                name = f"{self._name}-{lane}" if lane else self._name
+                pool = self._pools[lane] = ThreadPoolExecutor(self._most, thread_name_prefix=name)
             try:
-                return self._pool.submit(run)
+                return pool.submit(run)
             except BaseException:
                 # Ctrl-C may have come when a thread had begun that the pool does not know yet,
                 # and which would keep the process from ending: only an ended pool wakes it.
-                self._pool.shutdown(wait=False)
-                self._pool = None
+                pool.shutdown(wait=False)
+                del self._pools[lane]
                 raise
 
     def close(self) -> None:
         """End the threads once the work under way is done."""
         with self._lock:
             self._closed = True
-        if self._pool is not None:
-            self._pool.shutdown()
-        self._pool = None
+            pools, self._pools = list(self._pools.values()), {}
+        for pool in pools:
+            pool.shutdown()
 
 
 def in_flight(work: Callable[[Any], object], items: Iterable[Any], most: int) -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 import secrets
 import signal
 import threading
+import time
 from collections import Counter
 from functools import partial
 
@@ -13,7 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from services.proxy import Proxy
-from support import require, taking_ctrl_c, wait_until
+from support import HANG, require, taking_ctrl_c, wait_until
 
 import dosna as dn
 from dosna.backends.ram import RamConnection
@@ -28,24 +30,29 @@ SHAPE, CHUNK = (24, 8, 8), (1, 8, 8)
 DATA = np.arange(1536.0).reshape(SHAPE)
 MANY = np.arange(200.0).reshape(100, 2)
 IN_FLIGHT = 16
-"""The threads of a store."""
+"""The requests to a store, of those that read and of those that write."""
 
 
 class Late:
-    """A fault of a proxy, which holds each request back and counts those that wait together."""
+    """A fault of a proxy, which holds each request back and counts those that wait together.
+
+    Of a kind are those that read chunks, and those that write chunks.
+    """
 
     def __init__(self):
         self.lock = threading.Lock()
-        self.now = self.most = 0
+        self.now, self.of_a_kind = Counter(), Counter()
+        self.most = 0
 
     def __call__(self, request):
-        event = threading.Event()
+        kind = request.method, bool(re.search(r"/c/\d", request.path))
         with self.lock:
-            self.now += 1
-            self.most = max(self.most, self.now)
-        event.wait(0.03)
+            self.now[kind] += 1
+            self.of_a_kind |= self.now
+            self.most = max(self.most, self.now.total())
+        time.sleep(0.03)
         with self.lock:
-            self.now -= 1
+            self.now[kind] -= 1
         return None
 
 
@@ -209,6 +216,26 @@ def test_boxes_are_read_ahead_and_written_behind_the_function(many):
     np.testing.assert_array_equal(result[...], -MANY)
 
 
+def test_reads_and_writes_do_not_wait_for_each_other(many):
+    ds, proxy = many
+    lock, under_way, met = threading.Lock(), Counter(), threading.Event()
+
+    def fault(request):
+        chunk = re.search(r"/c/(\d+)/0", request.path)
+        # The first two boxes must be read before anything is written.
+        if chunk and (request.method == "PUT" or int(chunk[1]) >= 50):
+            with lock:
+                under_way[request.method] += 1
+                if min(under_way["GET"], under_way["PUT"]) >= IN_FLIGHT:
+                    met.set()
+            met.wait(HANG / 4)
+        return None
+
+    proxy.fault = fault
+    ds.map(np.negative, "c", dtype="f8")
+    assert met.is_set()
+
+
 def test_an_export_reads_on_while_it_writes_files(many, tmp_path, monkeypatch):
     from dosna.backends.zarr.dataset import FileDataset
 
@@ -258,7 +285,9 @@ def test_threads_of_an_engine_add_no_requests(gate, work):
         works = WORK | {"read": lambda ds: ds[...], "write": lambda ds: ds.load(MANY)}
         works["load"] = lambda ds: ds.load(Source(MANY))
         works[work](ds)
-        assert 8 <= fault.most <= IN_FLIGHT
+        assert fault.most >= 8
+        assert max(fault.of_a_kind.values()) <= IN_FLIGHT
+        assert fault.most <= 2 * IN_FLIGHT
 
 
 def test_an_error_in_the_function_ends_all_requests(many):
@@ -286,7 +315,31 @@ def test_an_error_of_a_request_ends_all_work(many):
     assert_nothing_is_under_way(proxy)
 
 
-def test_ctrl_c_ends_all_requests(many):
+@pytest.mark.parametrize("work", ["map", "apply", "clone", "load"])
+def test_an_error_of_a_write_ends_all_work(many, work):
+    ds, proxy = many
+
+    def fault(request):
+        return 403 if request.method == "PUT" and "/c/60/0" in request.path else None
+
+    proxy.fault = fault
+    with pytest.raises(dn.errors.StorageError, match=r"/c/60/0.*denied"):
+        ds.load(Source(-MANY)) if work == "load" else WORK[work](ds)
+    count = len(proxy.requests)
+    assert_no_thread_of_a_flow()
+    time.sleep(0.05)
+    assert len(proxy.requests) == count
+    proxy.fault = None
+    assert "c" not in ds.connection
+    found = ds[...]
+    np.testing.assert_array_equal(np.abs(found), MANY)
+    np.testing.assert_array_equal(found[60], MANY[60])
+    # What was written is whole, and comes before what cannot have been.
+    assert (found[1:25] < 0).all() == (work in ("apply", "load"))
+
+
+@pytest.mark.parametrize("work", ["map", "apply"])
+def test_ctrl_c_ends_all_requests(many, work):
     ds, proxy = many
     caller = threading.get_ident()
 
@@ -297,12 +350,16 @@ def test_ctrl_c_ends_all_requests(many):
 
     proxy.fault = fault
     with taking_ctrl_c(), pytest.raises(KeyboardInterrupt):
-        ds.apply(np.negative)
+        WORK[work](ds)
     assert_nothing_is_under_way(proxy)
 
 
 def assert_nothing_is_under_way(proxy):
     assert len(proxy.requests) < 200
+    assert_no_thread_of_a_flow()
+
+
+def assert_no_thread_of_a_flow():
     # They end when the requests have ended that they wait for.
     assert not [t for t in threading.enumerate() if t.name.startswith("dosna-flow")]
 

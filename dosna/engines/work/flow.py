@@ -110,7 +110,7 @@ class Flow:
             task = self._next(tasks, left, len(self._reading) + taken)
             if task is None:
                 return
-            self._reading.append((task, self._submit(read, task)))
+            self._reading.append((task, self._submit("reading", read, task)))
 
     def _next(
         self, tasks: Iterable[ChunkTask], left: Iterator[ChunkTask], ahead: int
@@ -141,19 +141,19 @@ class Flow:
             write(*arguments)
             return
         self._wait_for_writes(WRITE_BEHIND - 1)
-        self._writing.append(self._submit(write, *arguments))
+        self._writing.append(self._submit("writing", write, *arguments))
 
     def _wait_for_writes(self, left: int) -> None:
         while len(self._writing) > left:
             self._writing.popleft().result()
 
-    def _submit(self, function: Callable[..., T], *arguments: Any) -> Future[T]:
+    def _submit(self, lane: str, function: Callable[..., T], *arguments: Any) -> Future[T]:
         if self._threads is None:
             self._threads = ThreadPoolExecutor(
                 READ_AHEAD + WRITE_BEHIND, thread_name_prefix="dosna-flow"
             )
-        return self._threads.submit(self._run, function, arguments)
+        return self._threads.submit(self._run, lane, function, arguments)
 
-    def _run(self, function: Callable[..., T], arguments: tuple[Any, ...]) -> T:
-        with only_waiting(self._stop):
+    def _run(self, lane: str, function: Callable[..., T], arguments: tuple[Any, ...]) -> T:
+        with only_waiting(self._stop, lane):
             return function(*arguments)
