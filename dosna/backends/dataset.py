@@ -280,6 +280,18 @@ class BackendDataset(ABC):
         for idx, chunk, where, whole in tasks:
             write(idx, values[where], None if whole else chunk)
 
+    def write_objects(self, objects: Iterable[tuple[ChunkTask, Array]]) -> None:
+        """Write stored objects, each from an array of its own.
+
+        Parameters
+        ----------
+        objects : iterable
+            For each object a task of a plan over all of it, whose `out` is not used, and the
+            values.
+        """
+        for task, values in objects:
+            self.write_many(values, [task._replace(out=(...,))])
+
     def object_indices(self) -> Iterator[Shape]:
         """Return the indices of all stored objects, in units of the `grain`."""
         return self.chunk_indices()

@@ -32,8 +32,8 @@ from dosna.core.text import element_bytes, is_text
 from dosna.core.types import Array, Box
 from dosna.core.values import encode_value
 from dosna.engines.base import Report
-from dosna.engines.work.boxes import read_box, workers_within
-from dosna.engines.work.flow import Flow, Overlapping
+from dosna.engines.work.boxes import BoxReader, workers_within
+from dosna.engines.work.flow import HELD, Flow, Overlapping
 from dosna.errors import ConfigurationError, RefusedError, StorageError
 from dosna.export.job import Job, array_of_list, file_chunks
 from dosna.io.h5chunks import write_stored_chunk
@@ -222,13 +222,10 @@ class _WriteChunks(Overlapping):
 
     def __call__(self, tasks: Iterable[ChunkTask]) -> None:
         with Flow(ahead=self.overlaps) as flow:
-            for task, block in flow.read(self._read, tasks):
+            for task, block in flow.read(BoxReader(self.dataset, HELD * self.overlaps), tasks):
                 for part in every_chunk(block.shape, self.metadata.chunk_size):
                     self._write(_inside(task.out, part.out), block[part.out])
                     self.count.one_more()
-
-    def _read(self, task: ChunkTask) -> Array:
-        return read_box(self.dataset, task.out)
 
     def _write(self, box: Box, chunk: Array) -> None:
         if chunk.dtype.kind in "UT":  # variable length: not stored in the chunk itself

@@ -15,8 +15,8 @@ from dosna.core.progress import share_of
 from dosna.core.text import is_text
 from dosna.core.types import Array, Box
 from dosna.engines.base import Report
-from dosna.engines.work.boxes import read_box
-from dosna.engines.work.flow import Flow, Overlapping
+from dosna.engines.work.boxes import BoxReader
+from dosna.engines.work.flow import HELD, Flow, Overlapping
 from dosna.errors import ConfigurationError, RefusedError
 from dosna.export.job import Job
 from dosna.io.ranges import byte_runs
@@ -38,7 +38,7 @@ class _WriteBoxes(Overlapping):
 
     def __call__(self, tasks: Iterable[ChunkTask]) -> None:
         with Flow(ahead=self.overlaps) as flow:
-            for task, block in flow.read(self._read, tasks):
+            for task, block in flow.read(BoxReader(self.dataset, HELD * self.overlaps), tasks):
                 self._write(task.out, block)
 
     def _write(self, box: Box, block: Array) -> None:
@@ -54,9 +54,6 @@ class _WriteBoxes(Overlapping):
             for first, last in runs:
                 file.seek(self.offset + first)
                 file.write(data[done : (done := done + last - first)])
-
-    def _read(self, task: ChunkTask) -> Array:
-        return read_box(self.dataset, task.out)
 
 
 def write(job: Job, path: str, report: Report | None) -> None:

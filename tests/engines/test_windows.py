@@ -22,7 +22,7 @@ from dosna.backends.ram import RamConnection
 from dosna.backends.stores import watching
 from dosna.core.plan import every_chunk
 from dosna.engines.work import boxes
-from dosna.engines.work.boxes import WINDOW_OBJECTS, window
+from dosna.engines.work.boxes import WINDOW_OBJECTS, Memory, window
 from dosna.engines.work.loading import Load
 from dosna.engines.work.mapping import Map
 
@@ -390,6 +390,55 @@ def test_results_may_be_in_the_same_memory_each_time(late, kind):
     else:
         Load(out.instance, reused, overlaps=True)(tasks)
     np.testing.assert_array_equal(out[...], DATA if kind == "load" else -DATA)
+
+
+@pytest.mark.parametrize("halo", [0, (1, 0, 0)])
+def test_what_a_function_keeps_is_its_own(late, halo):
+    ds, _ = late
+    given, results = [], []
+
+    def negative(block):
+        if results:
+            results[-1][...] = 0  # is not written any more
+        given.append(block)
+        results.append(-block)
+        return results[-1]
+
+    out = ds.map(negative, "c", dtype="f8", halo=halo)
+    np.testing.assert_array_equal(out[...], -DATA)
+    assert len(given) == len(DATA)
+    for n, block in enumerate(given):
+        np.testing.assert_array_equal(block[1 if halo else 0], DATA[n])
+
+
+def test_memory_is_used_again_once_nobody_refers_to_it():
+    memory, places = Memory(2), set()
+    for size in (8, 7, 8):
+        box = memory.take((size, 4), np.dtype("f8"))
+        places.add(box.ctypes.data)
+        del box
+    assert len(places) == 1
+    part = memory.take((8, 4), np.dtype("f8"))[3:, 1:]
+    part[...] = 1
+    for _ in range(4):
+        memory.take((8, 4), np.dtype("f8"))[...] = 2
+    assert (part == 1).all()
+    kept = [memory.take((3,), np.dtype("u1")) for _ in range(5)]
+    assert len({box.ctypes.data for box in kept}) == 5
+
+
+def test_only_what_nobody_else_has_is_not_copied():
+    memory = Memory(9)
+    fresh, other = np.arange(3.0), np.arange(3.0)
+    place = fresh.ctypes.data
+    held = [fresh]
+    del fresh
+    assert memory.own(held, np.dtype("f8")).ctypes.data == place
+    for array in (other, np.arange(6.0)[:3], np.arange(3), np.frombuffer(bytes(24))):
+        owned = memory.own([array], np.dtype("f8"))
+        assert not np.may_share_memory(owned, array)
+        assert owned.dtype == "f8"
+        np.testing.assert_array_equal(owned, array)
 
 
 @given(

@@ -283,6 +283,13 @@ class StoreDataset(WatchedDataset):
             tasks = as_arrays(tasks)
         self.store.for_each(partial(self.write_task, values), tasks, self._object_nbytes)
 
+    def write_objects(self, objects: Iterable[tuple[ChunkTask, Array]]) -> None:
+        def write(pair: tuple[ChunkTask, Array]) -> None:
+            task, values = pair
+            self.write_task(values, task._replace(out=(...,)))
+
+        self.store.for_each(write, objects, self._object_nbytes)
+
     def write_task(self, values: Array, task: ChunkTask) -> None:
         """Write a part of a stored object, or all of it."""
         idx, key, where, whole = task

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections import deque
+import threading
 from collections.abc import Callable, Iterable, Sequence
 from math import prod
+from sys import getrefcount
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
@@ -18,6 +19,7 @@ from dosna.errors import MemoryLimitError
 
 __all__ = [
     "BLOCK_BYTES",
+    "BoxReader",
     "Memory",
     "Placed",
     "Window",
@@ -34,7 +36,6 @@ __all__ = [
     "read_source",
     "window",
     "workers_within",
-    "write_object",
 ]
 
 
@@ -57,47 +58,95 @@ _FEW_OBJECTS = 8  # as two boxes are read, and two written, at a time
 BLOCK_BYTES = 32 << 20
 
 
-def read_box(dataset: BackendDataset, box: tuple[slice, ...]) -> Array:
-    """Read a box of the array, in this thread."""
-    one = _object_at(box, dataset.grain)
-    if one is not None:
-        result = np.empty(extent_of(box), dataset.metadata.dtype)
-        dataset.read_many(result, [one])
-        return result
-    selection = select(box, dataset.metadata.shape)
-    result, canonical = selection.allocate(dataset.metadata.dtype)
-    dataset.read_many(canonical, plan(selection, dataset.grain))
-    return result
-
-
-def write_object(dataset: BackendDataset, task: ChunkTask, values: Array) -> None:
-    """Write all of a stored object, by a task of a plan over every one."""
-    dataset.write_many(values, [task._replace(out=(...,))])
+_fresh = [np.empty(0)]
+_ALONE = getrefcount(_fresh[0])  # the references to what only a list holds
 
 
 class Memory:
-    """Memory for boxes, of which several are held at a time.
+    """Memory for boxes, which is used again once nothing refers to it any more.
 
-    To use memory again costs half of what fresh memory does.
+    To use memory again costs half of what fresh memory does. Several threads may take some.
 
     Parameters
     ----------
     held : int
-        The number of boxes that are held. Each is good until so many more were taken.
+        The most boxes that are kept for that.
     """
 
     def __init__(self, held: int) -> None:
         self._held = held
-        self._boxes: deque[Array] = deque()
+        self._boxes: list[Array] = []
+        self._lock = threading.Lock()
 
     def take(self, extent: Sequence[int], dtype: np.dtype[Any]) -> Array:
         """Return an array of any content."""
         size = prod(extent)
-        box = self._boxes.popleft() if len(self._boxes) == self._held else None
-        if box is None or box.size < size or box.dtype != dtype:
-            box = np.empty(size, dtype)
-        self._boxes.append(box)
-        return box[:size].reshape(extent)
+        with self._lock:
+            boxes = self._boxes
+            at = [n for n in range(len(boxes)) if getrefcount(boxes[n]) == _ALONE]
+            box = boxes.pop(at[0]) if at else None
+            if box is None or box.size < size or box.dtype != dtype:
+                box = np.empty(size, dtype)
+            boxes.append(box)
+            del boxes[: -self._held]
+            return box[:size].reshape(extent)
+
+    def own(self, held: list[Array], dtype: np.dtype[Any]) -> Array:
+        """Return an array that nobody else changes: the given one, or a copy.
+
+        Parameters
+        ----------
+        held : list
+            A list of the array, which is emptied.
+        dtype : dtype
+            The dtype of the result.
+        """
+        alone = getrefcount(held[0]) == _ALONE
+        array = held.pop()
+        if alone and type(array) is np.ndarray and array.flags.owndata and array.dtype == dtype:
+            return array
+        copy = self.take(array.shape, dtype)
+        copy[...] = array
+        return copy
+
+
+def read_box(
+    dataset: BackendDataset, box: tuple[slice, ...], memory: Memory | None = None
+) -> Array:
+    """Read a box of the array, in this thread, into memory if some is given."""
+    one, meta = _object_at(box, dataset.grain), dataset.metadata
+    if one is not None or memory is not None:
+        extent = extent_of(box)
+        result = (
+            np.empty(extent, meta.dtype) if memory is None else memory.take(extent, meta.dtype)
+        )
+        tasks = [one] if one is not None else plan(select(box, meta.shape), dataset.grain)
+        dataset.read_many(result, tasks)
+        return result
+    selection = select(box, meta.shape)
+    result, canonical = selection.allocate(meta.dtype)
+    dataset.read_many(canonical, plan(selection, dataset.grain))
+    return result
+
+
+class BoxReader:
+    """A reader of boxes of a dataset.
+
+    Parameters
+    ----------
+    dataset : BackendDataset
+        The dataset.
+    held : int
+        The number of boxes that are held at a time, whose memory is used again; 0 to take fresh
+        memory.
+    """
+
+    def __init__(self, dataset: BackendDataset, held: int) -> None:
+        self._dataset = dataset
+        self._memory = Memory(held) if held else None
+
+    def __call__(self, task: ChunkTask) -> Array:
+        return read_box(self._dataset, task.out, self._memory)
 
 
 def by_chunk(
@@ -109,11 +158,12 @@ def by_chunk(
 ) -> Array:
     """Assemble the results of `make` for the place of each chunk in a stored object.
 
-    The result is in `memory`, if that is given. Otherwise it may be in memory that `make` uses
+    With `memory`, nobody else changes the result. Otherwise it may be in memory that `make` uses
     again.
     """
-    if memory is None and all(n <= c for n, c in zip(extent, chunk_size, strict=True)):
-        return make(tuple(map(slice, extent)))
+    if all(n <= c for n, c in zip(extent, chunk_size, strict=True)):
+        place = tuple(map(slice, extent))
+        return make(place) if memory is None else memory.own([make(place)], dtype)
     whole = np.empty(extent, dtype) if memory is None else memory.take(extent, dtype)
     for part in every_chunk(extent, chunk_size):
         whole[part.out] = make(part.out)

@@ -11,16 +11,16 @@ import numpy as np
 from dosna.backends.base import BackendDataset, ChunkState
 from dosna.core.compare import other_bytes, unequal
 from dosna.core.plan import ChunkTask
-from dosna.core.types import Array, Shape
+from dosna.core.types import Shape
 from dosna.engines.work.boxes import (
+    BoxReader,
     Placed,
     chunks_of,
     extent_of,
     is_remote,
-    read_box,
     read_source,
 )
-from dosna.engines.work.flow import Flow, Overlapping
+from dosna.engines.work.flow import HELD, Flow, Overlapping
 
 __all__ = ["Compare", "Verify"]
 
@@ -64,8 +64,11 @@ class Compare(Overlapping, Placed):
     def __call__(self, tasks: Iterable[ChunkTask]) -> list[tuple[Shape, int, Shape]]:
         chunk_size = self.dataset.metadata.chunk_size
         found = []
+        held, both = HELD * self.overlaps, is_remote(self.other)
+        read = BoxReader(self.dataset, held)
+        other_read = BoxReader(self.other, held) if both else lambda task: None
         with Flow(ahead=self.overlaps) as flow:
-            for task, (block, other) in flow.read(self._read, tasks):
+            for task, (block, other) in flow.read(lambda t: (read(t), other_read(t)), tasks):
                 if other is None:
                     other = read_source(self.other, task.out)
                 for idx, place in chunks_of(task, block.shape, chunk_size):
@@ -77,8 +80,3 @@ class Compare(Overlapping, Placed):
                         first = tuple(int(s + a) for s, a in zip(start, at, strict=True))
                         found.append((idx, count, first))
         return found
-
-    def _read(self, task: ChunkTask) -> tuple[Array, Array | None]:
-        """Read what may be read ahead; the caller reads the rest."""
-        block = read_box(self.dataset, task.out)
-        return block, read_source(self.other, task.out) if is_remote(self.other) else None

@@ -13,7 +13,7 @@ from dosna.core.plan import ChunkTask
 from dosna.engines.base import Reported
 from dosna.io.parallel import only_waiting
 
-__all__ = ["READ_AHEAD", "WRITE_BEHIND", "Flow", "Overlapping"]
+__all__ = ["HELD", "READ_AHEAD", "WRITE_BEHIND", "Flow", "Overlapping"]
 
 T = TypeVar("T")
 
@@ -22,6 +22,9 @@ READ_AHEAD = WRITE_BEHIND = 2
 
 With one, few requests would be under way whenever the last ones of a box are waited for.
 """
+
+HELD = READ_AHEAD + 2
+"""The boxes that are held at a time: also that which is worked on, and the one before."""
 
 
 @dataclass(kw_only=True)

@@ -25,9 +25,10 @@ from dosna.engines.work.boxes import (
     extent_of,
     is_remote,
     objects_of,
+    read_box,
     read_source,
 )
-from dosna.engines.work.flow import WRITE_BEHIND, Flow, Overlapping
+from dosna.engines.work.flow import HELD, WRITE_BEHIND, Flow, Overlapping
 
 __all__ = ["Load", "is_fill", "load_block"]
 
@@ -60,6 +61,7 @@ class Load(Overlapping, Placed):
                 if maker is not None:
                     maker.add(task.out[0].start, values)
                 flow.write(self.target.write_many, values, objects)
+                del block, values  # or their memory could not be used for the next box
         if maker is None:
             return {}
         note_marks(self.target, maker)
@@ -93,11 +95,13 @@ class _Reader:
     def __init__(self, source: Any, behind: bool) -> None:
         self._source = source
         # A source may use its memory again before it is written.
-        self._copies = behind and not (is_remote(source) or isinstance(source, np.ndarray))
-        self._memory = Memory(1 + WRITE_BEHIND if behind else 1)
+        self._copies = behind and not isinstance(source, np.ndarray)
+        self._memory = Memory(HELD + WRITE_BEHIND if behind else 1)
 
     def __call__(self, task: ChunkTask) -> Array:
         source, box = self._source, task.out
+        if isinstance(source, BackendDataset):
+            return read_box(source, box, self._memory)
         if not hasattr(source, "read_into"):
             block = read_source(source, box)
             return block.copy() if self._copies else block

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, ClassVar
 
 import numpy as np
@@ -19,6 +20,8 @@ from dosna.core.selection import select
 from dosna.core.text import element_bytes, elements, is_text
 from dosna.core.types import Array, Shape
 from dosna.engines.work.boxes import (
+    WINDOW_OBJECTS,
+    BoxReader,
     Memory,
     Placed,
     by_chunk,
@@ -28,9 +31,8 @@ from dosna.engines.work.boxes import (
     extent_of,
     objects_of,
     read_box,
-    write_object,
 )
-from dosna.engines.work.flow import WRITE_BEHIND, Flow, Overlapping
+from dosna.engines.work.flow import HELD, WRITE_BEHIND, Flow, Overlapping
 
 Func = Callable[[Any], Any]
 
@@ -133,19 +135,70 @@ def _replace_boxes(
     overlaps: bool,
 ) -> None:
     """Write the result for each chunk of the boxes of one dataset to another, or the same."""
-    meta, grain = target.metadata, target.grain
-    behind = overlaps and target.remote
-    memory = Memory(1 + WRITE_BEHIND) if behind else None
-    with Flow(ahead=overlaps and source.remote, behind=behind) as flow:
-        for task, block in flow.read(lambda task: read_box(source, task.out), tasks):
+    ahead, writing = overlaps and source.remote, _Writing(target, overlaps)
+    with Flow(ahead=ahead, behind=writing.behind) as flow:
+        read = BoxReader(source, HELD * ahead)
+        for task, block in flow.read(read, tasks):
 
-            def one(place: tuple[slice, ...], block: Array = block) -> Array:
-                # The ellipsis keeps an array of no axes an array.
-                inside: Any = (*place, ...)
-                return result_for(block[inside])  # type: ignore[no-any-return]
+            def result(stored: ChunkTask, block: Array = block) -> Array:
+                part = block[stored.out]
 
-            whole = by_chunk(block.shape, meta.chunk_size, meta.dtype, one, memory)
-            flow.write(target.write_many, whole, objects_of(task.out, grain))
+                def one(place: tuple[slice, ...]) -> Array:
+                    # The ellipsis keeps an array of no axes an array.
+                    inside: Any = (*place, ...)
+                    return result_for(part[inside])  # type: ignore[no-any-return]
+
+                return writing.by_chunk(stored, one)
+
+            writing.write(flow, task.out, result)
+
+
+class _Writing:
+    """A writer of the results of a function for the chunks of boxes.
+
+    Parameters
+    ----------
+    target : BackendDataset
+        The dataset to write.
+    overlaps : bool
+        True if boxes may be written behind.
+    """
+
+    def __init__(self, target: BackendDataset, overlaps: bool) -> None:
+        self._target = target
+        self.behind = overlaps and target.remote
+        # Many results are held at a time where they are written together.
+        held = (1 + WRITE_BEHIND) * WINDOW_OBJECTS
+        self._memory = Memory(held) if target.remote else None
+
+    def by_chunk(self, stored: ChunkTask, one: Callable[[tuple[slice, ...]], Array]) -> Array:
+        """Return the values of a stored object, from those of each chunk in it."""
+        meta = self._target.metadata
+        return by_chunk(extent_of(stored.chunk), meta.chunk_size, meta.dtype, one, self._memory)
+
+    def write(
+        self, flow: Flow, box: Sequence[slice], result: Callable[[ChunkTask], Array]
+    ) -> None:
+        """Write the stored objects of a box.
+
+        Parameters
+        ----------
+        flow : Flow
+            The flow of the boxes.
+        box : sequence of slice
+            The place of the box.
+        result : callable
+            A function that returns the values of an object in the box, which it is given as a
+            task of a plan over all of the box.
+        """
+        target = self._target
+        results: Iterable[tuple[ChunkTask, Array]] = (
+            (stored, result(stored)) for stored in objects_of(box, target.grain)
+        )
+        if target.remote:
+            # The function is called in this thread, and the results are written by many.
+            results = list(results)
+        flow.write(target.write_objects, results)
 
 
 @dataclass
@@ -166,35 +219,22 @@ class HaloMap(Overlapping, Placed):
     dtype_given: bool
 
     def __call__(self, tasks: Iterable[ChunkTask]) -> None:
-        ahead, behind = self.overlaps and self.source.remote, self.overlaps and self.target.remote
-        with Flow(ahead=ahead, behind=behind) as flow:
+        ahead, writing = self.overlaps and self.source.remote, _Writing(self.target, self.overlaps)
+        with Flow(ahead=ahead, behind=writing.behind) as flow:
             for task, group in flow.read(lambda task: self.extended(task.out), tasks):
-                self._one(task.out, group, flow)
+                result = partial(self._of_object, writing, [group])
                 # Nothing of one group is held while the next is read: two would exceed the limit.
                 del group
+                writing.write(flow, task.out, result)
+                del result
 
-    def _one(self, box: Sequence[slice], group: Array, flow: Flow) -> None:
-        meta, grain = self.target.metadata, self.target.grain
+    def _of_object(self, writing: _Writing, group: list[Array], stored: ChunkTask) -> Array:
+        seen = group[0][self._around(stored.out)]
 
-        def result(stored: ChunkTask) -> tuple[ChunkTask, Array]:
-            seen = group[self._around(stored.out)]
+        def one(place: tuple[slice, ...]) -> Array:
+            return self._result(seen[self._around(place)].copy())
 
-            def one(place: tuple[slice, ...]) -> Array:
-                return self._result(seen[self._around(place)].copy())
-
-            # Many results are held at a time where they are written together.
-            memory = Memory(1) if self.target.remote else None
-            extent = extent_of(stored.out)
-            return stored, by_chunk(extent, meta.chunk_size, meta.dtype, one, memory)
-
-        results: Iterable[tuple[ChunkTask, Array]] = map(result, objects_of(box, grain))
-        if self.target.remote:
-            # The function is called in this thread, and the results are written by many.
-            results = list(results)
-        flow.write(self._write, results)
-
-    def _write(self, results: Iterable[tuple[ChunkTask, Array]]) -> None:
-        self.target.for_each(lambda pair: write_object(self.target, *pair), results)
+        return writing.by_chunk(stored, one)
 
     def _around(self, box: Sequence[slice]) -> tuple[slice, ...]:
         """Return the place of a box with its halo, in what was read with its halo."""

@@ -10,9 +10,9 @@ import numpy as np
 
 from dosna.backends.base import BackendDataset
 from dosna.core.plan import ChunkTask
-from dosna.core.types import Array, Shape
-from dosna.engines.work.boxes import Placed, chunks_of, read_box
-from dosna.engines.work.flow import Flow, Overlapping
+from dosna.core.types import Shape
+from dosna.engines.work.boxes import BoxReader, Placed, chunks_of
+from dosna.engines.work.flow import HELD, Flow, Overlapping
 
 __all__ = ["Clear", "Reduce"]
 
@@ -29,13 +29,10 @@ class Reduce(Overlapping, Placed):
         reduce, chunk_size = self.ufunc.reduce, self.dataset.metadata.chunk_size
         found = []
         with Flow(ahead=self.overlaps) as flow:
-            for task, block in flow.read(self._read, tasks):
+            for task, block in flow.read(BoxReader(self.dataset, HELD * self.overlaps), tasks):
                 for idx, place in chunks_of(task, block.shape, chunk_size):
                     found.append((idx, reduce(block[place], axis=None, dtype=self.dtype)))
         return found
-
-    def _read(self, task: ChunkTask) -> Array:
-        return read_box(self.dataset, task.out)
 
 
 @dataclass
