@@ -17,9 +17,17 @@ _PARTS = 6
 """The parts under way for a file."""
 
 Tell = Callable[[int], object]
+See = Callable[[int, "memoryview | bytes"], object]
+"""A function that gets each part, and where it begins; by many threads."""
 
 
-def download(client: S3Client, path: str, target: str, tell: Tell | None = None) -> None:
+def download(
+    client: S3Client,
+    path: str,
+    target: str,
+    tell: Tell | None = None,
+    see: See | None = None,
+) -> None:
     """Write the object ``bucket/key`` into a new local file.
 
     Raises
@@ -38,6 +46,8 @@ def download(client: S3Client, path: str, target: str, tell: Tell | None = None)
             if part.etag != first.etag:
                 raise SourceChangedError(f"{path} was replaced while it was read: read it again")
             data, at = part.data, start
+            if see is not None:
+                see(start, data)
             while data:
                 count = os.pwrite(file.fileno(), data, at)
                 data, at = data[count:], at + count
@@ -47,7 +57,13 @@ def download(client: S3Client, path: str, target: str, tell: Tell | None = None)
         in_flight(fetch, range(0, first.size, PART), _PARTS)
 
 
-def upload(client: S3Client, source: str, path: str, tell: Tell | None = None) -> None:
+def upload(
+    client: S3Client,
+    source: str,
+    path: str,
+    tell: Tell | None = None,
+    see: See | None = None,
+) -> None:
     """Write a local file as the object ``bucket/key``, which others see whole or not at all.
 
     Raises
@@ -62,6 +78,8 @@ def upload(client: S3Client, source: str, path: str, tell: Tell | None = None) -
         done = 0
         with open(source, "rb", buffering=0) as file:
             while part := file.read(PART):
+                if see is not None:
+                    see(done, part)
                 yield part
                 done += len(part)
                 # What is sent again after a failure was told before.

@@ -13,6 +13,7 @@ import crc32c
 
 from dosna.core.patterns import matching
 from dosna.errors import ConfigurationError, SourceNotFoundError, StorageError
+from dosna.pilot.data.checksums import checksum_text
 
 __all__ = ["BLOCK", "File", "Tell", "blocks", "check", "checksum_of", "chosen", "find_outputs"]
 
@@ -81,11 +82,13 @@ def checksum_of(path: str) -> str:
     value = 0
     for block in blocks(path):
         value = crc32c.crc32c(block, value)
-    return f"crc32c:{value:08x}"
+    return checksum_text(value)
 
 
-def check(path: str, file: File, what: str) -> None:
+def check(path: str, file: File, what: str, checksum: str | None = None) -> None:
     """Check the size and the checksum of a local file that was transferred.
+
+    The `checksum` of what came is given if it is known.
 
     Raises
     ------
@@ -98,7 +101,7 @@ def check(path: str, file: File, what: str) -> None:
             f"{what} has {size} bytes, and not {file.size}: it was changed or cut off in its "
             "store. Make the data unit anew, or remove this replica."
         )
-    if file.checksum and (found := checksum_of(path)) != file.checksum:
+    if file.checksum and (found := checksum or checksum_of(path)) != file.checksum:
         raise StorageError(
             f"{what} has the checksum {found}, and not {file.checksum}: it was changed in its "
             "store or damaged on the way. Make the data unit anew, or remove this replica."

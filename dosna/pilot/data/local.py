@@ -7,8 +7,11 @@ import secrets
 import shutil
 from contextlib import suppress
 
+import crc32c
+
 from dosna.errors import SourceNotFoundError
 from dosna.io.files import disk, remove_folder
+from dosna.pilot.data.checksums import checksum_text
 from dosna.pilot.data.files import Tell, blocks
 from dosna.pilot.data.places import Place, PlaceUrl, Prepared
 
@@ -41,10 +44,10 @@ class LocalPlace(Place):
         except (FileNotFoundError, NotADirectoryError):
             raise SourceNotFoundError(f"{self.local_path(path)} does not exist") from None
 
-    def download(self, path: str, target: str, tell: Tell | None = None) -> None:
+    def download(self, path: str, target: str, tell: Tell | None = None) -> str:
         self.size(path)
         with disk(f"copy {self.local_path(path)} to {target}"):
-            copy(self.local_path(path), target, tell)
+            return copy(self.local_path(path), target, tell)
 
     def prepare(self, source: str, path: str, tell: Tell | None = None) -> Prepared:
         target = self.local_path(path)
@@ -62,11 +65,11 @@ class LocalPlace(Place):
         with disk(f"store {target}"):
             os.makedirs(folder, exist_ok=True)
             try:
-                copy(source, part, tell, durable=True)
+                checksum = copy(source, part, tell, durable=True)
             except BaseException:
                 abandon()
                 raise
-        return Prepared(commit, abandon)
+        return Prepared(commit, abandon, checksum=checksum)
 
     def remove(self, path: str) -> None:
         target = self.local_path(path)
@@ -75,12 +78,15 @@ class LocalPlace(Place):
                 remove_folder(target)
 
 
-def copy(source: str, target: str, tell: Tell | None = None, durable: bool = False) -> None:
-    """Copy a file into a new one, with its permissions."""
+def copy(source: str, target: str, tell: Tell | None = None, durable: bool = False) -> str:
+    """Copy a file into a new one, with its permissions; return its checksum."""
+    value = 0
     with open(target, "xb", buffering=0) as file:
         for block in blocks(source, tell):
+            value = crc32c.crc32c(block, value)
             while block:
                 block = block[file.write(block) :]
         if durable:
             os.fsync(file.fileno())
     shutil.copymode(source, target)
+    return checksum_text(value)

@@ -89,11 +89,14 @@ class Prepared:
         A function that removes it again.
     is_named : bool
         Whether it has its name already, so that one that was there before is gone.
+    checksum : str
+        That of what was sent, if it was computed on the way.
     """
 
     commit: Callable[[], object]
     abandon: Callable[[], object]
     is_named: bool = False
+    checksum: str = ""
 
 
 class Place(ABC):
@@ -131,8 +134,8 @@ class Place(ABC):
         """
 
     @abstractmethod
-    def download(self, path: str, target: str, tell: Tell | None = None) -> None:
-        """Write a file into a new local one."""
+    def download(self, path: str, target: str, tell: Tell | None = None) -> str | None:
+        """Write a file into a new local one; return its checksum if it was computed on the way."""
 
     @abstractmethod
     def prepare(self, source: str, path: str, tell: Tell | None = None) -> Prepared:

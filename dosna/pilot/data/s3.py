@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from dosna.errors import ConfigurationError, DosnaError, SourceNotFoundError
@@ -12,6 +13,7 @@ from dosna.io.failure import Failure
 from dosna.io.files import disk
 from dosna.io.s3.opening import open_client
 from dosna.io.s3.options import S3Options
+from dosna.pilot.data.checksums import Parts
 from dosna.pilot.data.files import Tell
 from dosna.pilot.data.places import Place, PlaceUrl, Prepared
 
@@ -96,25 +98,26 @@ class S3Place(Place):
         with self._doing(f"looking for {path}"):
             return self._client().head(f"{self._bucket}/{self._key(path)}").size
 
-    def download(self, path: str, target: str, tell: Tell | None = None) -> None:
-        client = self._client()
+    def download(self, path: str, target: str, tell: Tell | None = None) -> str:
+        client, parts = self._client(), Parts()
         from dosna.io.s3.wholefiles import download
 
         with self._doing(f"reading {path}"), disk(f"write {target}"):
-            download(client, f"{self._bucket}/{self._key(path)}", target, tell)
+            download(client, f"{self._bucket}/{self._key(path)}", target, tell, parts.see)
+        return parts.text()
 
     def prepare(self, source: str, path: str, tell: Tell | None = None) -> Prepared:
-        client = self._client()
+        client, parts = self._client(), Parts()
         from dosna.io.s3.wholefiles import upload
 
         self.check()
         with self._doing(f"writing {path}"), disk(f"read {source}"):
             try:
-                upload(client, source, f"{self._bucket}/{self._key(path)}", tell)
+                upload(client, source, f"{self._bucket}/{self._key(path)}", tell, parts.see)
             except Failure:
                 self._abort(self._key(path))
                 raise
-        return self.named(path)
+        return replace(self.named(path), checksum=parts.text())
 
     def remove(self, path: str) -> None:
         key = self._key(path)

@@ -20,6 +20,7 @@ import tempfile
 import threading
 from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 from dosna.core.sizes import format_size
@@ -195,9 +196,9 @@ def _download(file: File, place: Place, unit: str, target: str, tell: Tell | Non
 
             deliver(file.url, target, tell)
             return
-        place.download(f"{unit}/{file.name}", target, tell)
+        checksum = place.download(f"{unit}/{file.name}", target, tell)
         if place.is_exact:
-            check(target, file, f"{unit}/{file.name} of {place.shown}")
+            check(target, file, f"{unit}/{file.name} of {place.shown}", checksum)
 
 
 @contextmanager
@@ -247,19 +248,21 @@ def put(
         What was uploaded.
     """
     states = {name: _state_of(path) for name, path in paths.items()}
-    files = [File(name, os.path.getsize(path), checksum_of(path)) for name, path in paths.items()]
+    files = [File(name, os.path.getsize(path)) for name, path in paths.items()]
     meter = Meter(sum(file.size for file in files), progress)
+    checksums: dict[str, str] = {}
 
     def one(file: File) -> Prepared:
         source = paths[file.name]
         prepared = place.prepare(source, f"{unit}/{file.name}", meter.tell)
+        checksums[file.name] = prepared.checksum or checksum_of(source)
         if _state_of(source) != states[file.name]:
             prepared.abandon()
             raise StorageError(f"{source} was changed while it was uploaded: upload it again")
         return prepared
 
     _all_or_none(one, files, kept)
-    return files
+    return [replace(file, checksum=checksums[file.name]) for file in files]
 
 
 def _state_of(path: str) -> tuple[int, int, int]:
