@@ -15,7 +15,11 @@ __all__ = ["Agent", "Assigned", "Crew"]
 VERSION = 1
 """Of the messages between agents and managers."""
 _QUIET_SECONDS = 60
-_LONGEST = 64 << 20
+LONGEST = 64 << 20
+"""The bytes of a message at most."""
+_GREETING = 4 << 20
+"""The bytes of the first one, from whoever connects."""
+_PIECE = 1 << 20
 _AHEAD_SECONDS, _MOST_AHEAD = 0.25, 32
 """For how long units are sent ahead, so that short ones do not wait for messages."""
 
@@ -119,7 +123,7 @@ class Crew:
         async with self._opening:
             if host not in self._servers:
                 self._servers[host] = await asyncio.start_server(
-                    self._serve, host, 0, ssl=self._keys.context(), limit=_LONGEST
+                    self._serve, host, 0, ssl=self._keys.context(), limit=_PIECE
                 )
         return int(self._servers[host].sockets[0].getsockname()[1])
 
@@ -149,7 +153,7 @@ class Crew:
         try:
             agent = await self._greet(reader, writer)
             while agent is not None:
-                message = await _read(reader)
+                message = await _read(reader, LONGEST)
                 self._said(agent, message)
         except (OSError, ValueError, KeyError, TypeError, TimeoutError, EOFError):
             pass  # lost, or no agent at all
@@ -164,7 +168,7 @@ class Crew:
     async def _greet(
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
     ) -> Agent | None:
-        hello = await _read(reader)
+        hello = await _read(reader, _GREETING)
         pilot, name = str(hello["pilot"]), str(hello["agent"])
         if not self._keys.is_token(pilot, hello.get("token")):
             return None
@@ -194,12 +198,17 @@ class Crew:
         return agent
 
 
-async def _read(reader: asyncio.StreamReader) -> dict[str, Any]:
+async def _read(reader: asyncio.StreamReader, most: int) -> dict[str, Any]:
+    pieces: list[bytes] = []
     async with asyncio.timeout(_QUIET_SECONDS):
-        line = await reader.readline()
-    if not line.endswith(b"\n"):
-        raise EOFError
-    message = json.loads(line)
+        while not pieces or not pieces[-1].endswith(b"\n"):
+            try:
+                pieces.append(await reader.readuntil(b"\n"))
+            except asyncio.LimitOverrunError as error:
+                pieces.append(await reader.readexactly(error.consumed))
+            if sum(map(len, pieces)) > most:
+                raise ValueError("a message is too long")
+    message = json.loads(b"".join(pieces))
     if not isinstance(message, dict):
         raise ValueError("a message is no mapping")
     return message

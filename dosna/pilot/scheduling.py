@@ -7,6 +7,7 @@ memory does not grow with the units, and none that waits for something keeps oth
 
 from __future__ import annotations
 
+import json
 import time
 from collections import deque
 from collections.abc import Mapping
@@ -17,7 +18,7 @@ import sqlalchemy as sa
 from dosna.core.names import printable
 from dosna.errors import ConfigurationError, SourceNotFoundError
 from dosna.pilot.affinity import Input, Label
-from dosna.pilot.crew import Agent, Crew
+from dosna.pilot.crew import LONGEST, Agent, Crew
 from dosna.pilot.descriptions import ComputeUnitDescription
 from dosna.pilot.inputs import Blocked, Doomed, Inputs
 from dosna.pilot.ledger import Ledger
@@ -29,6 +30,8 @@ from dosna.pilot.store import TABLES
 __all__ = ["Scheduler"]
 
 _PAGE = 256
+_MANY_FILES = 10_000
+_MARGIN = 1 << 16
 _MOST_PAGES = 4
 _SWEEP_SECONDS = 1.0
 """After which units that wait for something are looked at again, though nothing was heard."""
@@ -179,5 +182,9 @@ class Scheduler:
             "inputs": inputs,
             "outputs": outputs,
         }
+        has_many = sum(len(one["files"]) for one in (*inputs, *outputs)) > _MANY_FILES
+        if has_many and len(json.dumps(message)) > LONGEST - _MARGIN:
+            self._fail(row, "its data units have too many files for a message: use several")
+            return
         assigned = self.ledger.assign(agent, row, placement)
         self._untold.append((agent, {**message, "attempt": assigned.attempt}))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import json
 import time
 from pathlib import Path
 from typing import Any
@@ -120,3 +122,50 @@ def test_outputs_that_are_no_files_and_names_that_are_no_text(room: Any, store: 
     unit = room.unit("sh", "-c", "printf 'zero\\0byte' >&2; exit 1")
     assert unit.wait(timeout=100) == State.Failed
     assert "zero\\x00byte" in unit.get_details()["reason"]
+
+
+def test_messages_have_a_largest_size(
+    room: Any, store: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    from dosna.pilot import scheduling
+
+    (tmp_path / "a").touch()
+    data = store.submit_data_unit({"file_urls": [str(tmp_path / "a")]})
+    assert data.wait(timeout=100) == "Running"
+    room.pilot()
+    monkeypatch.setattr(scheduling, "_MANY_FILES", 0)
+    monkeypatch.setattr(scheduling, "LONGEST", scheduling._MARGIN + 100)
+    unit = room.unit("true", input_data=[data.get_url()])
+    assert unit.wait(timeout=100) == State.Failed
+    assert "too many files" in unit.get_details()["reason"]
+
+
+@pytest.mark.parametrize(("size", "most", "is_read"), [(5000, 9000, True), (5000, 900, False)])
+def test_long_messages_are_read_in_pieces(size: int, most: int, is_read: bool) -> None:
+    from dosna.pilot import crew
+
+    async def read() -> dict[str, Any]:
+        reader = asyncio.StreamReader(limit=64)
+        reader.feed_data(json.dumps({"kind": "x" * size}).encode() + b'\n{"kind": "next"}\n')
+        found = await crew._read(reader, most)
+        assert (await crew._read(reader, most))["kind"] == "next"
+        return found
+
+    if is_read:
+        assert asyncio.run(read()) == {"kind": "x" * size}
+    else:
+        with pytest.raises(ValueError, match="too long"):
+            asyncio.run(read())
+
+
+def test_messages_that_are_cut_off() -> None:
+    from dosna.pilot import crew
+
+    async def read() -> None:
+        reader = asyncio.StreamReader(limit=64)
+        reader.feed_data(b"{" * 100)
+        reader.feed_eof()
+        await crew._read(reader, 1000)
+
+    with pytest.raises(EOFError):
+        asyncio.run(read())

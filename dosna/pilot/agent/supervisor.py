@@ -19,6 +19,7 @@ from .processes import become_subreaper, end_children, signal_when_parent_ends
 __all__ = ["prepare", "start"]
 
 _TAIL = 2000
+_MOST_BYTES = 60 << 20
 _VARIABLE = re.compile(r"\$(?:\{(\w+)\}|(\w+))")
 
 
@@ -129,6 +130,8 @@ class _Supervisor:
         except Exception as error:
             reason = str(error) or type(error).__name__
         end_children()
+        if len(json.dumps(files)) > _MOST_BYTES:
+            reason, files = "it has written too many files for a message: write fewer", []
         result = {"attempt": self.attempt, "code": code, "reason": reason, "files": files}
         # Once it has ended, it is not canceled any more.
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
