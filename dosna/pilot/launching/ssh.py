@@ -174,7 +174,8 @@ class Tunnel:
 
     def _listen(self) -> None:
         assert self._process.stderr is not None
-        self._said.extend(self._process.stderr)
+        with self._process.stderr as lines:
+            self._said.extend(lines)
 
     def _close(self) -> str:
         self._process.terminate()
