@@ -233,7 +233,7 @@ def rows(client: Client, folder: str, side: int, python: str | None) -> None:
     by_dask = dn.Connection(folder, backend="file", engine="dask", engine_kw={"client": client})
     by_cpu = dn.Connection(folder, backend="file", engine="cpu")
     # Its own cluster sets what Dask's lacks for work of many temporary arrays; see docs/dask.md.
-    own = {"n_workers": 2, "threads_per_worker": 1}
+    own = {"n_workers": 2, "threads_per_worker": 1, "timeout": 120}
     by_own = dn.Connection(folder, backend="file", engine="dask", engine_kw=own)
     with by_dask as con, by_cpu as one, by_own as ours:
         for name, chunk_size in (("cubes", cubes), ("planes", planes)):

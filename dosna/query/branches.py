@@ -102,8 +102,8 @@ class BranchColumn:
         if self.flat is not None:
             return read_rows(self.flat, start, stop, kept)
         if self.numbers is not None:
-            offsets, content = self.numbers
-            counted = self._counted(offsets, start, stop)
+            content = self.numbers[1]
+            counted = self.counted(start, stop)
             first = int(counted[0])
             rows = read_rows(content, first, int(counted[-1]), kept)
             return Lists(counted - first, rows)
@@ -129,16 +129,18 @@ class BranchColumn:
 
     def _take_lists(self, start: int, rows: Array) -> Lists:
         assert self.numbers is not None
-        offsets, content = self.numbers
+        content = self.numbers[1]
         first, stop = int(rows[0]), int(rows[-1]) + 1
-        counted = self._counted(offsets, start + first, start + stop)
+        counted = self.counted(start + first, start + stop)
         index, wanted = chosen_lists(counted, rows - first)
         return Lists(index, take_rows(content, wanted))
 
-    @staticmethod
-    def _counted(offsets: BackendDataset, start: int, stop: int) -> Array:
+    def counted(self, start: int, stop: int) -> Array:
+        """Read the offsets of the lists of a range."""
         from dosna.columns.joining import check_offsets
 
+        assert self.numbers is not None
+        offsets = self.numbers[0]
         counted = read_rows(offsets, start, stop + 1)
         check_offsets(counted, offsets.name, start)
         return counted

@@ -5,14 +5,51 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
+import numpy as np
+
 from dosna.core.types import Array
 from dosna.query.branches import BranchColumn
 from dosna.query.expressions import Bound
+from dosna.query.expressions.nodes import Call
 from dosna.query.programs import Program, program_of
 from dosna.query.remote import Remote, remote_of, take_all
 from dosna.query.rows import check_rows
 
-__all__ = ["Pushed", "pushed", "take_together"]
+__all__ = ["Pushed", "PushedLists", "pushed", "take_together"]
+
+
+class PushedLists(NamedTuple):
+    """A test of the elements of lists, for their store: ``any(…)`` or ``all(…)`` of one column.
+
+    Parameters
+    ----------
+    name : str
+        The name of the column.
+    column : BranchColumn
+        The column. Its offsets are read, and its elements are not.
+    remote : Remote
+        The dataset of the elements.
+    program : Program
+        The test of an element.
+    passing : bool
+        True if lists pass that have an element which passes; False if those that have none.
+    """
+
+    name: str
+    column: BranchColumn
+    remote: Remote
+    program: Program
+    passing: bool
+
+    def rows(self, start: int, stop: int) -> Array:
+        """Return the entries of a range that pass, counted from its start."""
+        offsets = self.column.counted(start, stop)
+        first, last = int(offsets[0]), int(offsets[-1])
+        check_rows(self.remote.dataset, last)
+        found = self.remote.rows(first, last, self.program) if first < last else offsets[:0]
+        has = np.zeros(stop - start, bool)
+        has[np.searchsorted(offsets, found + first, "right") - 1] = True
+        return np.flatnonzero(has if self.passing else ~has)
 
 
 class Pushed(NamedTuple):
@@ -43,17 +80,33 @@ class Pushed(NamedTuple):
         return self.remote.filter(start, stop, self.program)
 
 
-def pushed(test: Bound, columns: Mapping[str, BranchColumn]) -> Pushed | None:
+def pushed(test: Bound, columns: Mapping[str, BranchColumn]) -> Pushed | PushedLists | None:
     """Return a test for the store of its column; None if it has to be evaluated here."""
     if len(test.columns) != 1:
         return None
     (name,) = test.columns
+    if columns[name].numbers is not None:
+        return _pushed_lists(test, name, columns[name])
     flat = columns[name].flat
     program = None if flat is None else program_of(test.expr, name, flat.metadata.dtype)
     if flat is None or program is None:
         return None
     remote = remote_of(flat)
     return None if remote is None else Pushed(name, remote, program)
+
+
+def _pushed_lists(test: Bound, name: str, column: BranchColumn) -> PushedLists | None:
+    expr, numbers = test.expr, column.numbers
+    if numbers is None or not isinstance(expr, Call) or expr.function not in ("any", "all"):
+        return None
+    content = numbers[1]
+    program = program_of(expr.arguments[0], name, content.metadata.dtype)
+    if program is not None and expr.function == "all":
+        program = program.negated()
+    remote = None if program is None else remote_of(content)
+    if remote is None or program is None:
+        return None
+    return PushedLists(name, column, remote, program, expr.function == "any")
 
 
 def take_together(

@@ -12,7 +12,7 @@ from dosna.core.types import Array
 from dosna.query.branches import BranchColumn, chosen
 from dosna.query.expressions import Bound, evaluate, evaluate_mask
 from dosna.query.expressions.nodes import Column
-from dosna.query.pushdown import pushed, take_together
+from dosna.query.pushdown import Pushed, pushed, take_together
 
 __all__ = ["Piece", "Rows", "Scan"]
 
@@ -133,7 +133,7 @@ class Window:
             mask = evaluate_mask(test.expr, self.held(test.columns), self.length)
             every = int(np.count_nonzero(mask)) == len(mask)
             left = None if every else np.flatnonzero(mask)
-        elif there.name in needed:
+        elif there.name in needed and isinstance(there, Pushed):
             left, own[there.name] = there.filter(self.start, self.stop)
         else:
             left = there.rows(self.start, self.stop)

@@ -45,6 +45,11 @@ QUERIES = [
     ("run >= 0", ["run", "MET", "weight"]),
     ("run > 100", ["run", "Muon_pt"]),
     ("MET > 20 || run == 3", ["weight"]),
+    ("any(Muon_pt > 100)", ["Muon_pt", "run"]),
+    ("any(abs(Muon_pt) > 80 || Muon_pt < 1) && MET > 5", ["count(Muon_pt)", "weight"]),
+    ("all(Muon_pt > 10) && nMuon > 0", ["Muon_pt", "nMuon"]),
+    ("all(Muon_pt < 0)", ["run"]),
+    ("any(Muon_pt > 1e9)", ["Muon_pt"]),
 ]
 
 
@@ -94,6 +99,19 @@ def test_where_a_condition_is_computed(con, monkeypatch):
     else:
         assert set(seen["called"]) <= {"version"}
         assert len(seen["read"]) > 0
+
+
+@pytest.mark.slow
+def test_elements_of_lists_are_tested_where_they_are(con, monkeypatch):
+    query = con.query(con.test_tree, "any(Muon_pt > 200)", ["run"])
+    (condition,) = query.explain().conditions
+    assert condition[1] == ("computed by the store" if con.test_class else "computed here")
+    with counting(monkeypatch) as seen:
+        count = query.count()
+    assert count == np.count_nonzero(ak.any(EVENTS["Muon_pt"] > 200, axis=1)) > 0
+    if con.test_class:
+        assert "mask" in seen["called"]
+        assert not [key for key in seen["read"] if "content" in key]
 
 
 @pytest.mark.slow
