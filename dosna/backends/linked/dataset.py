@@ -60,6 +60,7 @@ class LinkedDataset(BackendDataset):
     def prepare(self) -> None:
         self._blocks: Cache[Array] = Cache(_BLOCKS_KEPT)
         self._seen: DatasetMetadata | None = None
+        self._together: tuple[Link | None, ContiguousReader | None] = None, None
         self._take_over(self.table.metadata)
 
     def __getstate__(self) -> dict[str, Any]:
@@ -265,8 +266,10 @@ class LinkedDataset(BackendDataset):
     def _read_boxes(self, meta: DatasetMetadata, boxes: list[tuple[Any, Array]]) -> None:
         link = self.link
         try:
-            file, start = link.open(self.keys), link.offset or 0
-            reader = ContiguousReader(file, start, meta.shape, meta.dtype)
+            file, (of, reader) = link.open(self.keys), self._together
+            if reader is None or of is not link or reader.file is not file:
+                reader = ContiguousReader(file, link.offset or 0, meta.shape, meta.dtype)
+                self._together = link, reader
             for box, part in boxes:
                 reader.read_into(box, part)
         except SourceError as error:
