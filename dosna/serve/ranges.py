@@ -125,9 +125,7 @@ def answer(
     Refusal
         The range contains no byte (416).
     """
-    headers = {"Accept-Ranges": "bytes", "Cache-Control": "private, no-cache"}
-    if etag:
-        headers["ETag"] = etag
+    headers = _headers(etag)
     if head:
         return Response(headers={**headers, "Content-Length": str(size)}, media_type=kind)
     if not part.is_part:
@@ -144,12 +142,19 @@ def answer(
     return Response(data, 206, headers, kind)
 
 
+def _headers(etag: str) -> dict[str, str]:
+    headers = {"Accept-Ranges": "bytes", "Cache-Control": "private, no-cache"}
+    if etag:
+        headers["ETag"] = etag
+    return headers
+
+
 class FileAnswer(Response):
     """The answer with an object that is a file, which the system sends if it can."""
 
     def __init__(self, found: ZarrFile, etag: str) -> None:
-        head = answer(Wanted(), b"", found.size, etag, head=True)
-        super().__init__(headers=head.headers)
+        headers = {**_headers(etag), "Content-Length": str(found.size)}
+        super().__init__(headers=headers, media_type="application/octet-stream")
         self._found = found
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
