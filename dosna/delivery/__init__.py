@@ -1,20 +1,20 @@
-"""Delivery on demand: a service that runs selections on files and hands out small columnar files.
+"""Delivery on demand: a service that runs selections on files and returns small columnar files.
 
-It speaks the protocol of ServiceX, so that its client, ``servicex``, works with it unchanged. The
+It uses the protocol of ServiceX, so that its client, ``servicex``, works with it unchanged. The
 parts are:
 
 `dosna.delivery.front`
     HTTP: the calls of the protocol, the pages, users and their tokens.
 `dosna.delivery.finders`
-    from the identifier of a dataset to its files, within what is served.
+    from the identifier of a dataset to its files, if they are served.
 `dosna.delivery.state`
     requests, with a row for each file, in a database.
 `dosna.delivery.running`
-    carrying requests out, by workers of this machine or of a Dask cluster.
+    the work on requests, by workers on this machine or of a Dask cluster.
 `dosna.delivery.transform`
-    one file and a selection become one file of columns, in a confined process.
+    the transformation of one file to a file of columns by a selection, in a confined process.
 `dosna.delivery.objects`
-    the results, and the façade of S3 that hands them out.
+    the results, and the S3 façade through which clients read them.
 """
 
 from __future__ import annotations

@@ -36,10 +36,10 @@ _DROP_SECONDS = 60.0
 
 
 class Service:
-    """A delivery service without its HTTP server, which `dosna.delivery.front` makes.
+    """A delivery service without its HTTP server, which `dosna.delivery.front` provides.
 
-    It is used in a ``with`` block. At its start, everything that an earlier service of the same
-    state has not finished is taken up again.
+    Use it in a ``with`` block. When it starts, it continues everything that an earlier service
+    with the same state has not finished.
 
     Parameters
     ----------
@@ -102,7 +102,7 @@ class Service:
         self._closing.close()
 
     def _take_up(self) -> None:
-        """Go on with what an earlier service has not finished, and delete what nobody wants."""
+        """Continue what an earlier service has not finished, and delete what is not wanted."""
         for row in self.state.requests.unfinished():
             if not row.answered:
                 # Its client was told that the submission failed, and submits it again.
@@ -138,17 +138,17 @@ class Service:
     # -- what clients ask for --------------------------------------------------------------
 
     def accept(self, what: Submitted) -> Row | Refused:
-        """Add a request if the limits of its user permit it. It is not carried out yet."""
+        """Add a request if the limits of its user permit it. It is not started yet."""
         open_, nbytes = self._repeated(self.state.requests.usage, what.owner)
         if open_ >= self.settings.running_limit:
             return Refused(
-                f"{open_} requests of {what.owner} are not finished, which is the limit: wait "
+                f"{open_} requests of {what.owner} are unfinished, which is the limit: wait "
                 "for one, or cancel one",
                 "Busy",
             )
         if nbytes >= int(self.settings.bytes_limit):
             return Refused(
-                f"the results of {what.owner} have {nbytes} bytes, and the limit is "
+                f"the results of {what.owner} have {nbytes} bytes, but the limit is "
                 f"{self.settings.bytes_limit}: delete some requests",
                 "Busy",
             )
@@ -156,17 +156,17 @@ class Service:
         return self._repeated(self.state.requests.get, id)
 
     def prepare(self, row: Row) -> Future[Refused | None]:
-        """Look the dataset of a request up, transform its first file, and let it run."""
+        """Look up the dataset of a request, transform its first file, and start the others."""
         return self._submissions.prepare(row)
 
     def answer(self, row: Row, refused: Refused | None) -> None:
-        """Forget a request that was refused; carry out another one also after a restart."""
+        """Discard a request that was refused; keep any other one across restarts."""
         forget = self.delete if row.destination else self.state.requests.delete
         change = self.state.requests.answer if refused is None else forget
         self._repeated(change, row.id)
 
     def cancel(self, id: str) -> None:
-        """Cancel a request, none of whose results stays."""
+        """Cancel a request, and delete its results."""
         if self.state.requests.end(id, "Canceled"):
             self.dispatcher.drop(id)
 
@@ -192,7 +192,7 @@ class Service:
         return found
 
     def is_healthy(self) -> dict[str, Any]:
-        """Return how the parts of the service are."""
+        """Return the health of the parts of the service."""
         found: dict[str, Any] = {"workers": self.workers.slots, "busy": self.dispatcher.busy}
         why = lacking()
         found["confinement"] = f"missing: {why}" if why else "good"
@@ -207,7 +207,7 @@ class Service:
         return found
 
     def _repeated(self, change: Any, *args: Any) -> Any:
-        """Make a change of the database, again if its connection was lost."""
+        """Make a change in the database, and repeat it if the connection was lost."""
         for left in reversed(range(_TRIES)):
             try:
                 return change(*args)
@@ -231,7 +231,7 @@ def _unusable(folder: str, error: OSError) -> ConfigurationError:
 
 
 class _only_one:
-    """A lock on the folder of the state, which ends with the process.
+    """A lock on the folder of the state, which is released when the process ends.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""The settings of a service: where its data are, who may use it, and how much."""
+"""The settings of a service: its data, its users, and their limits."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ class Settings:
     Parameters
     ----------
     roots : sequence of str
-        What is served: folders, and beginnings of URLs such as ``https://opendata.cern.ch/eos/``
-        or ``s3://bucket/data/``. Nothing else is read.
+        The served folders, and beginnings of URLs such as ``https://opendata.cern.ch/eos/`` or
+        ``s3://bucket/data/``. Nothing else is read.
     state : str
         The folder of the service's own files. One service at a time uses it.
     destinations : sequence of str
@@ -36,7 +36,7 @@ class Settings:
     database : str, optional
         The URL of the database; SQLite in the folder `state` by default.
     objects : str, optional
-        Where results are kept: a folder, or ``s3://bucket/prefix``; a folder in `state` by
+        The place of the results: a folder, or ``s3://bucket/prefix``; a folder in `state` by
         default.
     objects_endpoint : str, optional
         The URL of the S3 server of `objects`.
@@ -47,19 +47,19 @@ class Settings:
     port : int
         The port; 0 for a free one.
     public_url : str, optional
-        The URL at which clients reach the service, if that is not what they ask for.
+        The URL at which clients reach the service, if there is a proxy in front of it.
     auth : {'none', 'tokens'}
         Whether users need tokens.
     workers : int, optional
-        The number of files that are worked on at a time; the number of CPUs by default.
+        The number of files that are transformed at a time; the number of CPUs by default.
     dask : str, optional
         The address of a Dask scheduler, whose workers do the work.
     running_limit : int
-        The most requests of a user that are not finished.
+        The maximum number of unfinished requests of a user.
     files_limit : int
-        The most files of a request.
+        The maximum number of files of a request.
     bytes_limit : int or str
-        The most bytes of results of a user.
+        The maximum size of the results of a user.
     keep_days : float
         The days after which the results of a finished request are deleted.
     lookup_days : float
@@ -71,15 +71,15 @@ class Settings:
     file_memory : int or str
         The memory limit for each file.
     file_disk : int or str
-        The limit for what is written for each file.
+        The limit of disk space for each file.
     attempts : int
         The number of attempts at a file whose worker died.
     patience : float
         The time for which storage that fails is tried again, in seconds.
     unconfined : bool
-        Run selections also where the kernel cannot confine them.
+        Whether to run selections even if the kernel cannot confine them.
     func_adl : str, optional
-        The interpreter or the environment that has func_adl_uproot; see
+        The interpreter or the environment with func_adl_uproot; see
         `dosna.delivery.transform.environment`.
     rucio : str, optional
         The URL of a Rucio server, for ``rucio://``.
@@ -91,7 +91,7 @@ class Settings:
     Raises
     ------
     ConfigurationError
-        A value is not possible.
+        A value is not valid.
     """
 
     roots: tuple[str, ...]
@@ -138,7 +138,9 @@ class Settings:
             except ValueError as error:
                 raise ConfigurationError(f"{name}: {error}") from None
         if not roots:
-            raise ConfigurationError("nothing is served: name a folder, or the beginning of URLs")
+            raise ConfigurationError(
+                "nothing is served: give a folder, or the beginning of URLs, as root"
+            )
         if self.auth not in _AUTH:
             raise ConfigurationError(f"auth must be 'none' or 'tokens', not {self.auth!r}")
         if not 0 < self.keep_days <= 3650:
@@ -168,12 +170,12 @@ class Settings:
 
     @property
     def objects_place(self) -> str:
-        """Where results are kept."""
+        """The place of the results."""
         return self.objects or os.path.join(self.state, "objects")
 
     @property
     def slots(self) -> int:
-        """The number of files that are worked on at a time."""
+        """The number of files that are transformed at a time."""
         return self.workers or len(os.sched_getaffinity(0))
 
     def shown(self) -> dict[str, Any]:
@@ -186,7 +188,7 @@ class Settings:
 
     @classmethod
     def read(cls, path: str | None, **others: Any) -> Settings:
-        """Return the settings of a TOML file; others override them where they are not None.
+        """Return the settings in a TOML file; other settings override them unless they are None.
 
         Parameters
         ----------
@@ -226,10 +228,10 @@ def _check_names(found: Mapping[str, Any]) -> None:
 
 
 def _root(text: str) -> str:
-    """Return a folder's real path, or the beginning of URLs with a slash at its end."""
+    """Return the real path of a folder, or the beginning of URLs with a trailing slash."""
     if "://" in text:
         return text if text.endswith("/") else text + "/"
     found = os.path.realpath(text)
     if not os.path.isdir(found):
-        raise ConfigurationError(f"there is no folder {text}, which is to be served")
+        raise ConfigurationError(f"the folder {text}, which should be served, does not exist")
     return found

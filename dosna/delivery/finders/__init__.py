@@ -1,8 +1,8 @@
 """Finders: from the identifier of a dataset to its files.
 
-A finder is a function of the part of the identifier behind ``SCHEME:`` and of the settings, and
-returns `FoundFile`s in an order that is always the same. `SourceNotFoundError` says that there is
-no such dataset, and other `SourceError`s that the identifier is not one.
+A finder is a function of the part of the identifier after ``SCHEME:`` and of the settings. It
+returns `FoundFile`s, always in the same order. It raises `SourceNotFoundError` if there is no such
+dataset, and other `SourceError`s if the identifier is malformed.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ _NUMBER = re.compile(r"[?&]files=([0-9]+)$")
 
 
 def split(did: str) -> tuple[str, str, int | None]:
-    """Return the scheme of an identifier, the rest, and how many files are asked for.
+    """Return the scheme of an identifier, the rest, and the requested number of files.
 
     Parameters
     ----------
@@ -50,7 +50,7 @@ def split(did: str) -> tuple[str, str, int | None]:
     Raises
     ------
     SourceError
-        There is no finder for it.
+        There is no finder for the scheme.
     """
     number = _NUMBER.search(did)
     if number:
@@ -65,7 +65,7 @@ def split(did: str) -> tuple[str, str, int | None]:
 
 
 def find(did: str, settings: Settings) -> list[FoundFile]:
-    """Look a dataset up.
+    """Look up a dataset.
 
     Parameters
     ----------
@@ -79,12 +79,12 @@ def find(did: str, settings: Settings) -> list[FoundFile]:
     SourceNotFoundError
         There is no such dataset, or it has no files.
     SourceError
-        The identifier is not one, or names what is not served.
+        The identifier is malformed, or the files are not served.
     """
     scheme, rest, _ = split(did)
     module, _, name = FINDERS[scheme].partition(":")
     finder: Finder = getattr(import_module(f"dosna.delivery.finders.{module}"), name)
-    # The scheme of what is a URL itself belongs to it.
+    # If the identifier is a URL, the scheme belongs to it.
     found = finder(did if scheme in ("s3", "http", "https") else rest, settings)
     if not found:
         raise SourceNotFoundError(f"the dataset {did} has no files")

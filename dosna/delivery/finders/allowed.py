@@ -1,4 +1,4 @@
-"""What may be read: files below the folders that are served, and URLs that begin as they do."""
+"""What may be read: files below the served folders, and URLs with the served beginnings."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _SCHEME = re.compile(r"([a-z][a-z0-9+.-]*):(?=/|[^\\/]+:)")
 
 
 def check_source(source: str, settings: Settings) -> str:
-    """Return a path or URL of a file as it is to be read, if that is served.
+    """Return the path or URL by which a file has to be read, if it is served.
 
     Parameters
     ----------
@@ -49,7 +49,7 @@ def in_folders(path: str, settings: Settings, what: str = "file") -> str:
     Parameters
     ----------
     path : str
-        The path. One that is not absolute begins at the folders that are served.
+        The path. A relative path is looked for in the served folders.
     settings : Settings
         What is served.
     what : str
@@ -65,7 +65,7 @@ def in_folders(path: str, settings: Settings, what: str = "file") -> str:
         found = os.path.realpath(os.path.join(folder, path))
         if os.path.commonpath([folder, found]) == folder:
             raise SourceNotFoundError(f"there is no {what} {path}")
-    # Whether it exists is not told.
+    # The message does not tell whether the file exists.
     raise SourceError(f"{path} is not served here: files are read below {_served(settings)}")
 
 
@@ -91,7 +91,7 @@ def _check_url(url: str, settings: Settings) -> None:
 
 
 def _tree(source: str, settings: Settings) -> str:
-    """Check the place of a connection of dosna."""
+    """Check the location of a connection of dosna."""
     try:
         url = Url.parse(source.removeprefix("dosna:").removeprefix("//"))
     except ConfigurationError as error:

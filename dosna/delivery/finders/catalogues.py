@@ -17,9 +17,9 @@ __all__ = ["find_opendata", "find_rucio"]
 
 
 def find_rucio(rest: str, settings: Settings) -> list[FoundFile]:
-    """Return the files of a dataset or container of Rucio: of each a replica that is served.
+    """Return the files of a Rucio dataset or container, each by a replica that is served.
 
-    The token of the account is in ``RUCIO_TOKEN`` of the service's environment.
+    The token of the account is the environment variable ``RUCIO_TOKEN`` of the service.
     """
     import os
 
@@ -35,7 +35,7 @@ def find_rucio(rest: str, settings: Settings) -> list[FoundFile]:
         "Accept": "application/x-json-stream",
     }
     server = settings.rucio.rstrip("/")
-    # An unknown name is told from a dataset without replicas.
+    # An unknown name is distinguished from a dataset without replicas.
     get_text(f"{server}/dids/{quote(scope, safe='')}/{quote(name, safe='')}", headers=headers)
     asked = {"dids": [{"scope": scope, "name": name}], "schemes": _schemes(settings)}
     url = f"{server}/replicas/list"
@@ -60,7 +60,7 @@ def _schemes(settings: Settings) -> list[str]:
 
 
 def _without_port(url: str) -> str:
-    """Return a URL without the port that its scheme has by default."""
+    """Return a URL without the default port of its scheme."""
     parts = urlsplit(url)
     usual = {"root": 1094, "https": 443, "http": 80}.get(parts.scheme)
     if usual is None or not parts.netloc.endswith(f":{usual}"):

@@ -1,4 +1,4 @@
-"""Datasets in folders: all ROOT files of one, or those that a pattern fits."""
+"""Datasets in folders: all ROOT files in one, or those that match a pattern."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _MOST_DEEP = 2
 
 
 def find_pattern(rest: str, settings: Settings) -> list[FoundFile]:
-    """Return the files that a pattern with ``*``, ``?``, ``[…]`` and ``**`` fits, by name."""
+    """Return the files that match a pattern with ``*``, ``?``, ``[…]`` and ``**``, by name."""
     pattern = rest.removeprefix("//")
     if ".." in pattern.split("/"):
         raise SourceError(f"the pattern {pattern} must not contain '..'")
@@ -38,13 +38,15 @@ def find_pattern(rest: str, settings: Settings) -> list[FoundFile]:
             if os.path.isfile(path) and os.path.commonpath([folder, path]) == folder:
                 found[path] = FoundFile(path, os.path.getsize(path))
             if len(found) > _MOST:
-                raise SourceError(f"the pattern {pattern} fits more than {_MOST} files")
+                raise SourceError(
+                    f"the pattern {pattern} matches more than {_MOST} files: write a narrower one"
+                )
     if not found:
-        raise SourceNotFoundError(f"no file fits the pattern {pattern}")
+        raise SourceNotFoundError(f"no file matches the pattern {pattern}")
     return list(found.values())
 
 
 def find_folder(rest: str, settings: Settings) -> list[FoundFile]:
-    """Return the ROOT files of a folder and the folders in it, by name."""
+    """Return the ROOT files in a folder and its subfolders, by name."""
     folder = in_folders(rest.removeprefix("//"), settings, "folder")
     return find_pattern("//" + glob.escape(folder) + "/**/*.root", settings)

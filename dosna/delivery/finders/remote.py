@@ -29,7 +29,7 @@ _WILD = "*?["
 
 
 def find_s3(url: str, settings: Settings) -> list[FoundFile]:
-    """Return the ROOT files below a prefix of a bucket, or those that a pattern fits."""
+    """Return the ROOT files below a prefix of a bucket, or those that match a pattern."""
     check_source(url, settings)
     bucket, _, key = url.removeprefix("s3://").partition("/")
     wild = any(char in key for char in _WILD)
@@ -58,7 +58,7 @@ class _Links(HTMLParser):
 
 
 def find_http(url: str, settings: Settings) -> list[FoundFile]:
-    """Return the ROOT files that an index of an HTTP server links, or the file itself."""
+    """Return the ROOT files to which an index of an HTTP server links, or the file itself."""
     check_source(url, settings)
     if urlsplit(url).path.endswith(_ENDING):
         return [FoundFile(url)]
@@ -74,7 +74,7 @@ def find_http(url: str, settings: Settings) -> list[FoundFile]:
 
 
 def get_text(url: str, **options: Any) -> str:
-    """Return the text that a server has at a URL. Redirections are not followed."""
+    """Return the text at a URL. Redirections are not followed."""
     try:
         import httpx
     except ImportError as error:
@@ -99,7 +99,7 @@ def get_text(url: str, **options: Any) -> str:
 
 
 def find_xrootd(rest: str, settings: Settings) -> list[FoundFile]:
-    """Return the files of an XRootD server that a pattern such as ``root://host//a/*`` fits."""
+    """Return the files on an XRootD server that match a pattern such as ``root://host//a/*``."""
     url = rest.removeprefix("//")
     if not url.startswith("root://"):
         url = "root://" + url
@@ -119,5 +119,5 @@ def find_xrootd(rest: str, settings: Settings) -> list[FoundFile]:
         raise StorageError(f"{url} cannot be looked up: {error}") from None
     found = [FoundFile(f"root://{host}/{'/' + os.fspath(name).lstrip('/')}") for name in names]
     if not found:
-        raise SourceNotFoundError(f"no file fits the pattern {url}")
+        raise SourceNotFoundError(f"no file matches the pattern {url}")
     return found

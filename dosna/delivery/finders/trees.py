@@ -1,4 +1,4 @@
-"""Datasets of trees that are columns already, in any backend of dosna."""
+"""Datasets of trees that dosna already stores as columns, on any backend."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ __all__ = ["find_trees"]
 
 
 def find_trees(rest: str, settings: Settings) -> list[FoundFile]:
-    """Return the trees of a connection, ``dosna://BACKEND:PLACE``; each is delivered as a file.
+    """Return the trees of a connection, ``dosna://BACKEND:PLACE``, each of which is a file.
 
-    With ``//GROUP`` at the end, they are the tree at that group and those in it.
+    With ``//GROUP`` at the end, these are the tree in that group and those below it.
     """
     source = check_source("dosna:" + rest, settings).removeprefix("dosna://")
     try:

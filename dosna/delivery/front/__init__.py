@@ -1,4 +1,4 @@
-"""HTTP: the calls of the protocol of ServiceX, the façade of S3, the pages, and users."""
+"""HTTP: the calls of the ServiceX protocol, the S3 façade, the pages, and users."""
 
 from __future__ import annotations
 

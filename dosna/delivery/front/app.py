@@ -1,4 +1,4 @@
-"""The application: the calls of the protocol, the pages, and the façade of S3 behind them."""
+"""The application: the calls of the protocol, the pages, and the S3 façade."""
 
 from __future__ import annotations
 
@@ -33,14 +33,15 @@ def make_app(service: Service) -> FastAPI:
     Parameters
     ----------
     service : Service
-        The service, which runs.
+        The running service.
 
     Returns
     -------
     FastAPI
-        The application. The guard that `open_server` puts before it checks the name of the host.
+        The application. `open_server` puts a guard in front of it that checks the name of the
+        host.
     """
-    # The pages of FastAPI about the interface load scripts of other sites.
+    # FastAPI's own documentation pages load scripts from other sites.
     app = FastAPI(title="dosna delivery", version=dosna.__version__, docs_url=None, redoc_url=None)
     users = service.settings.auth == "tokens"
     app.state.front = Front(
@@ -68,7 +69,7 @@ def _add_own(app: FastAPI) -> None:
 
     @app.get("/servicex", tags=["service"])
     def info(front: FrontOf, user: User) -> dict[str, Any]:
-        """Return what the service can do."""
+        """Return the capabilities of the service."""
         return {
             "app-version": dosna.__version__,
             "code-gen-image": {name: f"dosna/{name}" for name in front.service.codegens()},
@@ -92,13 +93,13 @@ def _add_own(app: FastAPI) -> None:
         found = front.service.is_healthy()
         good = all(found[part] == "good" for part in ("database", "objects"))
         if front.tokens is not None:
-            # Strangers learn no more.
+            # Clients without a token learn no more.
             found = {}
         return JSONResponse({"healthy": good, **found}, 200 if good else 503)
 
 
 def _add_errors(app: FastAPI) -> None:
-    """Answer errors with a message, which the client shows."""
+    """Answer errors with a message that the client shows."""
 
     def told(status: int, message: str, headers: Any = None) -> JSONResponse:
         return JSONResponse({"message": cleaned(message)}, status, headers)

@@ -20,7 +20,7 @@ class _TooLong(Exception):
 
 
 class LimitedBodies:
-    """An application that refuses bodies above a limit, by 413.
+    """An application that refuses bodies above a limit with 413.
 
     Parameters
     ----------

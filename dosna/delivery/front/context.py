@@ -1,4 +1,4 @@
-"""What every call of the front needs: the service, the user, and the address of the service."""
+"""The context of every call: the service, the user, and the address of the service."""
 
 from __future__ import annotations
 
@@ -36,12 +36,12 @@ class Front:
     tokens: Tokens | None
 
     def base(self, request: Request) -> str:
-        """Return the URL of the service as the client knows it."""
+        """Return the URL of the service as the client sees it."""
         given = self.service.settings.public_url
         return given.rstrip("/") if given else f"{request.url.scheme}://{request.url.netloc}"
 
     def objects_host(self, request: Request) -> tuple[str, bool]:
-        """Return the host and port of the façade of S3, and whether it speaks TLS."""
+        """Return the host and port of the S3 façade, and whether it uses TLS."""
         parts = urlsplit(self.base(request))
         return parts.netloc, parts.scheme == "https"
 
@@ -61,7 +61,7 @@ class Front:
 
 async def front_of(request: Request) -> Front:
     """Return the front of an application."""
-    # Not a plain function, which would be called in a thread.
+    # A plain function would be called in a thread.
     return _front(request)
 
 
@@ -71,7 +71,7 @@ def _front(request: Request) -> Front:
 
 
 def is_foreign(request: Request) -> bool:
-    """Return whether a page of another site makes a request."""
+    """Return whether a request comes from a page of another site."""
     site = request.headers.get("sec-fetch-site", "none")
     origin = request.headers.get("origin")
     own = f"{request.url.scheme}://{request.url.netloc}"
@@ -86,7 +86,7 @@ async def user_of(request: Request) -> str:
     Raises
     ------
     HTTPException
-        The call has no good token, or comes from the page of another site.
+        The call has no valid token, or comes from a page of another site.
     """
     if request.method not in ("GET", "HEAD") and is_foreign(request):
         raise HTTPException(403, "pages of other sites must not change anything here")

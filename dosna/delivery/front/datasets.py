@@ -38,7 +38,7 @@ def get(id: int, front: FrontOf, user: User) -> dict[str, Any]:
 
 @router.delete("/{id}")
 def delete(id: int, front: FrontOf, user: User) -> dict[str, Any]:
-    """Let a dataset be looked up again by the next request."""
+    """Make the next request look up a dataset again."""
     if not front.service.state.datasets.delete(id):
         raise HTTPException(404, f"there is no dataset {id}")
     return {"dataset-id": id, "stale": True}

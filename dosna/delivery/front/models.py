@@ -1,4 +1,4 @@
-"""The JSON of the protocol, both ways."""
+"""The JSON of the protocol, for requests and answers."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ CAPABILITIES = ["poll_local_transformation_results", f"long_sample_titles_{_LONG
 
 
 class Submission(BaseModel):
-    """What is submitted: a dataset or a list of files, and a selection."""
+    """A submission: a dataset or a list of files, and a selection."""
 
     model_config = ConfigDict(populate_by_name=True, extra="ignore")
 
@@ -41,7 +41,7 @@ def _iso(seconds: float) -> str:
 
 
 def status_of(row: Row, version: str, base: str, host: str, secured: bool) -> dict[str, Any]:
-    """Return how a request stands, with the keys of its results.
+    """Return the status of a request, with the keys of its results.
 
     Parameters
     ----------
@@ -52,9 +52,9 @@ def status_of(row: Row, version: str, base: str, host: str, secured: bool) -> di
     base : str
         The URL of the service.
     host : str
-        The host and port of the façade of S3.
+        The host and port of the S3 façade.
     secured : bool
-        Whether it speaks TLS.
+        Whether the façade uses TLS.
     """
     return {
         "request_id": row.id,

@@ -1,4 +1,4 @@
-"""The pages: made by the server, without scripts."""
+"""The pages, which the server renders without scripts."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ _templates.filters |= {"time": _time, "size": lambda n: format_size(n) if n else
 
 
 class NeedsLogin(Exception):
-    """Raised for a page that needs a user, who is sent to the page for that."""
+    """Raised for a page that needs a user, who is redirected to the login page."""
 
 
 def _reader(request: Request, front: FrontOf) -> str:
@@ -61,7 +61,7 @@ def _reader(request: Request, front: FrontOf) -> str:
 
 
 def _changer(request: Request, user: Annotated[str, Depends(_reader)]) -> str:
-    """Return the user who changes something by a form of a page."""
+    """Return the user who submits a form of a page."""
     if is_foreign(request):
         raise HTTPException(403, "pages of other sites must not change anything here")
     return user
@@ -117,7 +117,7 @@ def request_(
 
 
 def _readable(codegen: str, selection: str) -> str:
-    """Return a selection as people read it."""
+    """Return a selection in a readable form."""
     try:
         if codegen == "python":
             return base64.b64decode(selection, validate=True).decode()
@@ -131,7 +131,7 @@ def _readable(codegen: str, selection: str) -> str:
 @router.get("/transformation-request//{id}/results")
 @router.get("/transformation-request/{id}/results")
 def results(id: str, user: Reader) -> Response:
-    """Lead to the files that failed. The client's message links to this address."""
+    """Redirect to the files that failed. The client's message links to this address."""
     return RedirectResponse(f"/requests/{id}?failed=true", 303)
 
 
@@ -170,7 +170,7 @@ def dataset(id: int, front: FrontOf, user: Reader) -> Response:
 
 @router.get("/status")
 def status(front: FrontOf, user: Reader) -> Response:
-    """Show how the service is, and the user's limits."""
+    """Show the health of the service, and the user's limits."""
     service, settings = front.service, front.service.settings
     parts = service.is_healthy() | {"running since": _time(service.started)}
     open_, nbytes = service.state.requests.usage(user)
@@ -190,7 +190,7 @@ def status(front: FrontOf, user: Reader) -> Response:
 
 @router.get("/docs")
 def interface(request: Request, front: FrontOf, user: Reader) -> Response:
-    """Show the calls of the interface."""
+    """Show the calls of the protocol."""
     api = request.app.openapi()
     return _page("interface", user, front, "Interface", api=api, here="interface")
 
@@ -203,7 +203,7 @@ def login(front: FrontOf) -> Response:
 
 @router.post("/login")
 async def enter(request: Request, front: FrontOf) -> Response:
-    """Let a user in, for as long as an access token lasts."""
+    """Log in a user, for as long as an access token is valid."""
     form = parse_qs((await request.body())[: 1 << 14].decode("utf-8", "replace"))
     token = form.get("token", [""])[0].strip()
     made = front.tokens.access_token(token) if front.tokens and not is_foreign(request) else None
@@ -217,7 +217,7 @@ async def enter(request: Request, front: FrontOf) -> Response:
 
 @router.post("/logout")
 def leave(request: Request) -> Response:
-    """Let the user out."""
+    """Log out the user."""
     answer = RedirectResponse("/login", 303)
     answer.delete_cookie(COOKIE)
     return answer

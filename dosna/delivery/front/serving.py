@@ -23,7 +23,7 @@ def open_server(service: Service) -> Server:
     Parameters
     ----------
     service : Service
-        The service, which runs.
+        The running service.
 
     Raises
     ------
@@ -32,12 +32,12 @@ def open_server(service: Service) -> Server:
     """
     settings = service.settings
     if settings.auth == "tokens":
-        # The application asks for the users' tokens.
+        # The application itself checks the users' tokens.
         access = Access(settings.host, None, methods=_METHODS)
     elif not is_loopback(settings.host):
         raise ConfigurationError(
-            f"the service would be open to everybody who reaches {settings.host}: give it users "
-            "by auth='tokens', or leave the host out"
+            f"the service would be open to everybody who can reach {settings.host}: add users "
+            "with auth='tokens', or leave out the host"
         )
     else:
         access = Access.of(settings.host, guarded=False, methods=_METHODS)

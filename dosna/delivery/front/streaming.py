@@ -1,7 +1,7 @@
-"""A request as one stream of Arrow: record batches of files as they are completed.
+"""The results of a request as one Arrow stream: record batches of files as they are completed.
 
-One file at a time is held, as a file; of it a message. A stream that is not whole has no end: the
-connection breaks, which no client takes for all of the results.
+Only one file is on the disk at a time, and one of its messages in memory. An incomplete stream has
+no end mark: the connection is closed, so that no client takes it for all of the results.
 """
 
 from __future__ import annotations
@@ -44,9 +44,9 @@ _ROWS = 100
 async def stream(
     id: str, request: Request, front: FrontOf, user: User, partial: bool = False
 ) -> StreamingResponse:
-    """Return the results as a stream of Arrow, while they are made.
+    """Return the results as an Arrow stream, while they are being made.
 
-    With `partial`, the stream ends well even if files have failed.
+    With `partial`, the stream ends normally even if files have failed.
     """
     row = await run_in_threadpool(front.request_of, id, user)
     if row.format not in STREAMED:
@@ -97,7 +97,7 @@ async def _stream(
     files, since, first = front.service.state.files, 0, None
     with _counted(streams, row.owner):
         while True:
-            # Read before the files, so that none is missed between.
+            # This is read before the files, so that none is missed.
             now = await run_in_threadpool(front.service.find, row.id, row.owner)
             found = await run_in_threadpool(files.results, row.id, since, SUCCESS, _ROWS)
             for one in found:
@@ -123,8 +123,8 @@ async def _stream(
 
 
 def _broken(row: Row, why: str) -> DosnaError:
-    logger.warning("the stream of request %s breaks: %s", row.id, why)
-    return DosnaError(f"the stream of request {row.id} is not whole: {why}")
+    logger.warning("the stream of request %s ends early: %s", row.id, why)
+    return DosnaError(f"the stream of request {row.id} is incomplete: {why}")
 
 
 def _of_file(one: Row, row: Row, front: Front) -> Iterator[tuple[bool, bytes]]:

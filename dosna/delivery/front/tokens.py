@@ -27,10 +27,10 @@ _USER = re.compile(r"[\w.@+-]{1,100}")
 
 
 def check_user(name: str) -> str:
-    """Return the name of a user, if it is one."""
+    """Return the name of a user, if it is legal."""
     if not _USER.fullmatch(name):
         raise ConfigurationError(
-            f"{name!r} is no name for a user: use letters, digits and the characters '.@+-_'"
+            f"{name!r} is not a legal name of a user: use letters, digits and '.@+-_'"
         )
     return name
 
@@ -51,12 +51,12 @@ class Tokens:
         self._key = _key(Path(settings.state, "key"))
 
     def refresh_token(self, user: str) -> str:
-        """Return a new token for a user to keep; earlier ones are good no more."""
+        """Return a new refresh token for a user; earlier ones become invalid."""
         claims = {"sub": check_user(user), "use": "refresh", "jti": self._users.renew(user)}
         return jwt.encode(claims, self._key, _ALGORITHM)
 
     def access_token(self, refresh: str) -> str | None:
-        """Return a token for an hour, or None if the refresh token is not good."""
+        """Return a token for an hour, or None if the refresh token is invalid."""
         claims = self._claims(refresh, "refresh")
         if claims is None or not self._is_present(claims):
             return None
@@ -65,7 +65,7 @@ class Tokens:
         return jwt.encode(made, self._key, _ALGORITHM)
 
     def user(self, access: str) -> str | None:
-        """Return the user of an access token, or None if it is not good."""
+        """Return the user of an access token, or None if it is invalid."""
         claims = self._claims(access, "access")
         return str(claims["sub"]) if claims is not None and self._is_present(claims) else None
 
@@ -80,14 +80,14 @@ class Tokens:
         return found if found["use"] == use else None
 
     def _is_present(self, claims: dict[str, Any]) -> bool:
-        """Return whether a token was neither replaced nor its user removed."""
+        """Return whether a token has not been replaced and its user has not been removed."""
         known = self._users.token(claims["sub"])
         given = str(claims["jti"]).encode()
         return known is not None and hmac.compare_digest(known.encode(), given)
 
 
 def _key(path: Path) -> str:
-    """Return the key that signs tokens, which is made by the first service."""
+    """Return the key that signs tokens, which the first service creates."""
     try:
         file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     except FileExistsError:

@@ -64,13 +64,13 @@ async def submit(request: Request, front: FrontOf, user: User) -> dict[str, str]
     row = await run_in_threadpool(service.accept, what)
     if isinstance(row, Refused):
         raise HTTPException(429, row.message)
-    # Without a thread: many may wait for their first files at once.
+    # Not in a thread, because many requests may wait for their first files at the same time.
     prepared = asyncio.wrap_future(service.prepare(row))
     try:
         patience = service.settings.preflight_seconds
         refused = await asyncio.wait_for(asyncio.shield(prepared), patience)
     except TimeoutError:
-        # It goes on, and the client learns of it by the status.
+        # The work continues, and the client follows it by the status.
         refused = None
     await run_in_threadpool(service.answer, row, refused)
     if refused is not None:
@@ -150,7 +150,7 @@ def results(
     later_than: str | None = None,
     status: str | None = Query(None, pattern="^(success|failure)$"),
 ) -> JSONResponse:
-    """Return what came of files, from a time on."""
+    """Return the outcomes of files, from a time on."""
     request = front.request_of(id, user)
     rows = front.service.state.files.results(id, _microseconds(later_than), status)
     is_file = request.destination is None
@@ -160,7 +160,7 @@ def results(
 @router.get("/{id}/cancel")
 @router.post("/{id}/cancel", include_in_schema=False)
 def cancel(id: str, request: Request, front: FrontOf, user: User) -> dict[str, str]:
-    """Cancel a request, none of whose results stays. One that has ended stays as it is."""
+    """Cancel a request and delete its results. A request that has ended is not changed."""
     if is_foreign(request):
         raise HTTPException(403, "pages of other sites must not change anything here")
     front.request_of(id, user)
@@ -184,11 +184,11 @@ def _status(row: Any, request: Request, front: Any) -> dict[str, Any]:
 
 
 def _microseconds(text: str | None) -> int:
-    """Return a time of ISO 8601 as microseconds since 1970; 0 for earlier ones."""
+    """Return a time in ISO 8601 as microseconds since 1970; 0 for earlier ones."""
     if text is None:
         return 0
     try:
-        # A plus that was not escaped arrives as a space.
+        # An unescaped plus arrives as a space.
         found = datetime.fromisoformat(text.strip().replace(" ", "+") if "T" in text else text)
     except ValueError:
         raise HTTPException(400, f"later_than={text!r} is not a time of ISO 8601") from None

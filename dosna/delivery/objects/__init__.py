@@ -1,4 +1,4 @@
-"""The results: kept in a folder or in S3, and handed out by a read-only façade of S3."""
+"""The results, which are kept in a folder or in S3 and read through a read-only S3 façade."""
 
 from __future__ import annotations
 

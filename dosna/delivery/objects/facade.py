@@ -1,7 +1,7 @@
-"""S3 as clients read it: a bucket for each request, which the keys of that request open.
+"""The S3 façade for clients: a bucket for each request, readable with the keys of that request.
 
-Nothing can be written. A listing is of the results that the database has, so that a result that is
-not counted yet, or belongs to a request that was cancelled, is not there.
+Nothing can be written. A listing contains the results in the database, and therefore neither
+results that are not counted yet nor those of a cancelled request.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _STATUS = {"NoSuchKey": 404, "NoSuchBucket": 404, "InvalidRange": 416, "SlowDown
 
 
 class Facade:
-    """The read-only façade of S3.
+    """The read-only S3 façade.
 
     Parameters
     ----------
@@ -48,7 +48,7 @@ class Facade:
         self._state, self._place = state, place
 
     async def answer(self, request: Request, bucket: str, key: str = "") -> Response:
-        """Answer a request of S3.
+        """Answer an S3 request.
 
         Parameters
         ----------
@@ -67,7 +67,7 @@ class Facade:
             {name.lower(): value for name, value in request.headers.items()},
         )
         try:
-            # The keys of a request that is not there open nothing, and do not say so.
+            # For keys of a request that does not exist, the answer does not reveal that.
             row = self._state.requests.get(bucket)
             if row is None or row.access_key != access_key_of(asked):
                 raise SignatureError(
@@ -80,7 +80,7 @@ class Facade:
         except SignatureError as error:
             return _error(error.code, str(error))
         except QueryError:
-            # The database can hold no such name.
+            # The database cannot contain such a name.
             return _error("NoSuchKey", "there is no such object")
         except DosnaError:
             return _error("SlowDown", "the service cannot read the results now")

@@ -1,4 +1,4 @@
-"""Where results are kept: a folder, or a bucket of S3. A result is there whole or not at all."""
+"""The place of results: a folder, or an S3 bucket. A result is stored completely or not at all."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _REQUEST = re.compile(r"[0-9a-f-]{36}")
 
 
 class ObjectPlace(ABC):
-    """The place of results, which workers in other processes use too."""
+    """The place of results, which workers in other processes also use."""
 
     @abstractmethod
     def check(self) -> None:
@@ -30,12 +30,12 @@ class ObjectPlace(ABC):
 
     @abstractmethod
     def put(self, request: str, name: str, path: str) -> None:
-        """Take over a file as a result, in place of one of the same name.
+        """Move a file to the results, replacing one with the same name.
 
         Raises
         ------
         StorageError
-            The place failed. Nothing was changed, or everything.
+            The place failed. The result is either stored completely or not at all.
         """
 
     @abstractmethod
@@ -54,7 +54,7 @@ class ObjectPlace(ABC):
 
     @abstractmethod
     def delete(self, request: str, name: str | None = None) -> None:
-        """Delete a result of a request, or all, if there are any."""
+        """Delete a result of a request, or all of its results, if they exist."""
 
     @abstractmethod
     def requests(self) -> Iterator[str]:
@@ -119,7 +119,7 @@ class FolderPlace(ObjectPlace):
 
 
 class S3Place(ObjectPlace):
-    """A prefix of a bucket of S3, with objects ``prefix/REQUEST/NAME``.
+    """A prefix of an S3 bucket, with objects ``prefix/REQUEST/NAME``.
 
     Parameters
     ----------

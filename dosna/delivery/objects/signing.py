@@ -1,8 +1,8 @@
-"""Checking the signatures of S3 requests: version 4, and version 2 of URLs that are signed.
+"""Verification of the signatures of S3 requests: version 4, and version 2 for presigned URLs.
 
-The forms are those of "Authenticating Requests (AWS Signature Version 4)" and "Signing and
-Authenticating REST Requests" in the documentation of Amazon S3. boto3 signs URLs for other servers
-than Amazon's by version 2.
+The formats are those of "Authenticating Requests (AWS Signature Version 4)" and "Signing and
+Authenticating REST Requests" in the documentation of Amazon S3. boto3 uses version 2 for presigned
+URLs of other servers than Amazon's.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _IN_V2 = frozenset(("location", "versionId", "uploads", "partNumber", "acl", "po
 
 
 class SignatureError(Exception):
-    """Raised for a request whose signature is not good.
+    """Raised for a request with an invalid signature.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""Carrying requests out: lookup, the first file, and then all others by workers."""
+"""The work on requests: lookup, the first file, and then all others by workers."""
 
 from __future__ import annotations
 

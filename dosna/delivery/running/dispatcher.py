@@ -1,7 +1,7 @@
-"""The dispatcher: gives files of all running requests to the workers, and records what comes.
+"""The dispatcher: passes files of all running requests to the workers, and records the outcomes.
 
-Requests take turns. A request has a cursor over its files that are still to do, which are read a
-few at a time, so that what a file costs does not depend on how many there are.
+Requests take turns. Each has a cursor over its remaining files, which are read a few at a time, so
+that the cost of a file does not depend on their number.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ _BROKEN_OFF = ("Canceled", "Fatal")
 
 @dataclass(order=True)
 class _Try:
-    """A file that is tried, again or for the first time."""
+    """An attempt at a file."""
 
     not_before: float
     request: str
@@ -53,7 +53,7 @@ class _Try:
 
 
 class _Cursor:
-    """The files of a request that are still to do."""
+    """The remaining files of a request."""
 
     def __init__(self, row: Row) -> None:
         self.row, self.after = row, -1
@@ -62,7 +62,7 @@ class _Cursor:
 
 
 class Dispatcher:
-    """A thread that gives files to workers.
+    """A thread that passes files to workers.
 
     Parameters
     ----------
@@ -101,7 +101,7 @@ class Dispatcher:
         self._thread.start()
 
     def close(self) -> None:
-        """End; files that are worked on are begun again by the next service."""
+        """End; the next service starts unfinished files again."""
         with self._changed:
             self._stopped = True
             self._changed.notify_all()
@@ -109,7 +109,7 @@ class Dispatcher:
         self.collectors.close()
 
     def add(self, row: Row) -> None:
-        """Carry out what is still to do of a request."""
+        """Start work on the remaining files of a request."""
         with self._changed:
             if row.id not in self._known:
                 self._known[row.id] = cursor = _Cursor(row)
@@ -117,7 +117,7 @@ class Dispatcher:
             self._changed.notify_all()
 
     def drop(self, request: str) -> None:
-        """Begin no more files of a request, and let none of its results stay."""
+        """Start no more files of a request, and delete its results."""
         with self._changed:
             self._known.pop(request, None)
             self._turns = deque(c for c in self._turns if c.row.id != request)
@@ -131,7 +131,7 @@ class Dispatcher:
 
     @property
     def busy(self) -> int:
-        """The number of files that the workers have."""
+        """The number of files on which workers are working."""
         return sum(self._busy.values())
 
     # -- the thread -----------------------------------------------------------------------
@@ -158,11 +158,11 @@ class Dispatcher:
         return bool(waiting or self._turns) and self.busy < _AHEAD * self._workers.slots
 
     def _work(self) -> None:
-        """Record what has come, then begin as much as there is room for."""
+        """Record outcomes, then start as many files as there are free workers."""
         while self._done:
             tried, future = self._done[0]
             self._settle(tried, future)
-            # Only now: if the database failed, it is recorded later.
+            # Not earlier: if the database failed, the outcome is recorded later.
             self._done.popleft()
             self._free(tried.request)
         room = _AHEAD * self._workers.slots - self.busy
@@ -171,7 +171,7 @@ class Dispatcher:
             room -= 1
 
     def _next(self) -> _Try | None:
-        """Return the next file to begin; requests take turns."""
+        """Return the next file to start; requests take turns."""
         with self._changed:
             if self._again and self._again[0].not_before <= time.monotonic():
                 return heapq.heappop(self._again)
@@ -237,7 +237,7 @@ class Dispatcher:
             self._changed.notify_all()
 
     def _settle(self, tried: _Try, future: Future[Outcome]) -> None:
-        """Record what came of a file, or try it again."""
+        """Record the outcome of a file, or try it again."""
         error = future.exception()
         if error is None:
             outcome = future.result()
@@ -264,7 +264,7 @@ class Dispatcher:
                 self.drop(request)
 
     def _tries_again(self, tried: _Try, error: BaseException) -> bool:
-        """Plan another attempt at a file whose worker or storage failed, if that can help."""
+        """Plan another attempt at a file whose worker or storage failed, if this can help."""
         if not is_passing(error):
             return False
         tried.attempts += 1
@@ -291,7 +291,7 @@ class Dispatcher:
                 if (cursor := self._known.get(request)) is not None:
                     self._complete(cursor)
         if gone:
-            # It may have been put after the others were deleted.
+            # It may have been stored after the others were deleted.
             self._clear(request)
 
     def _complete(self, cursor: _Cursor) -> None:
@@ -324,7 +324,7 @@ class Dispatcher:
             later.start()
 
     def _clear(self, request: str) -> None:
-        """Delete the results of a request that is gone or was cancelled."""
+        """Delete the results of a request that was deleted or cancelled."""
         row = self._state.requests.get(request)
         if row is None or row.status in _BROKEN_OFF:
             try:

@@ -29,7 +29,7 @@ _MOST_TEXT = 16 << 10
 
 @dataclass(frozen=True)
 class Job:
-    """One file of a request. It may be sent to other processes.
+    """One file of a request. It can be pickled.
 
     Parameters
     ----------
@@ -63,13 +63,13 @@ class Job:
 
 
 def job_of(row: Row, number: int, path: str, settings: Settings) -> Job:
-    """Return the job of a file of a request, whose row is given."""
+    """Return the job of a file of a request, from its row."""
     place = open_place(settings.objects_place, settings.objects_endpoint)
     return Job(row.id, number, path, row.codegen, row.selection, row.format, place, settings)
 
 
 def carry_out(job: Job, transform: Transform) -> Outcome:
-    """Carry a job out, and return what came of it.
+    """Run a job, and return the outcome.
 
     Raises
     ------
@@ -83,7 +83,7 @@ def carry_out(job: Job, transform: Transform) -> Outcome:
         os.makedirs(folder, mode=0o700, exist_ok=True)
         here = stack.enter_context(tempfile.TemporaryDirectory(dir=folder, prefix=prefix))
         check_wanted(here)
-        # What was a file when it was looked up may be a link now.
+        # The file may have been replaced by a link since it was looked up.
         source = check_source(job.source, settings)
         made = transform(
             TransformRequest(
@@ -125,12 +125,12 @@ def scratch_folder(settings: Settings) -> str:
 
 
 def scratch_beginning(settings: Settings, request: str) -> str:
-    """Return how the paths of a request's unfinished files begin."""
+    """Return the common beginning of the paths of a request's unfinished files."""
     return os.path.join(scratch_folder(settings), f"file-{request}-")
 
 
 def is_passing(error: BaseException) -> bool:
-    """Return True if a job that failed so may work when it is tried again."""
+    """Return True if a job with this error may succeed when it is tried again."""
     passing = (WorkerError, StorageError, ConnectionError)
     return isinstance(error, passing) and not isinstance(error, LimitError)
 

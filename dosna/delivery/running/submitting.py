@@ -1,4 +1,4 @@
-"""A submission: the lookup of its dataset, and its first file, for real."""
+"""Submissions: the lookup of the dataset, and the transformation of its first file."""
 
 from __future__ import annotations
 
@@ -38,12 +38,12 @@ _PAUSE = 0.5
 
 @dataclass(frozen=True)
 class Refused:
-    """A request that is not carried out.
+    """A request that is refused.
 
     Parameters
     ----------
     message : str
-        What is wrong, and what exists instead.
+        The reason, and what exists instead.
     status : str
         The status of the request.
     """
@@ -62,7 +62,7 @@ class Submissions:
     workers : Workers
         The workers, which transform the first file.
     dispatcher : Dispatcher
-        The dispatcher, which does the rest.
+        The dispatcher, which runs the remaining files.
     settings : Settings
         The settings of the service.
     """
@@ -75,11 +75,11 @@ class Submissions:
         self._pool = ThreadPoolExecutor(_THREADS, "dosna-submission")
 
     def close(self) -> None:
-        """Begin no more."""
+        """Accept no more submissions."""
         self._pool.shutdown(wait=False, cancel_futures=True)
 
     def prepare(self, row: Row) -> Future[Refused | None]:
-        """Look the dataset of a request up, transform its first file, and let it run.
+        """Look up the dataset of a request, transform its first file, and start the others.
 
         Parameters
         ----------
@@ -109,7 +109,7 @@ class Submissions:
         return refused
 
     def _begin_at_last(self, row: Row) -> Refused | None:
-        """Begin a request, again if the database or a server of datasets failed."""
+        """Start a request, and try again if the database or a server of datasets failed."""
         for _ in range(_PASSING_ATTEMPTS - 1):
             try:
                 return self._begin(row)
@@ -154,7 +154,7 @@ class Submissions:
         return None
 
     def _first(self, row: Row, path: str) -> Outcome | Refused | None:
-        """Transform the first file; None means that it will be tried again as all others are."""
+        """Transform the first file; None means that it will be tried again like all others."""
         began = time.monotonic()
         job = job_of(row, 0, path, self._settings)
         for left in reversed(range(_PASSING_ATTEMPTS)):

@@ -1,4 +1,4 @@
-"""Workers: threads of this machine that each look after one confined process, or Dask's."""
+"""Workers: threads that each watch one confined process on this machine, or Dask workers."""
 
 from __future__ import annotations
 
@@ -22,30 +22,30 @@ _CONNECT = 30
 
 
 class Workers(ABC):
-    """Something that carries jobs out, several at a time.
+    """A pool that runs several jobs at a time.
 
     Attributes
     ----------
     slots : int
-        The number of jobs that are carried out at a time.
+        The number of jobs that run at a time.
     """
 
     slots: int
 
     @abstractmethod
     def submit(self, job: Job) -> Future[Outcome]:
-        """Begin a job, or let it wait for a free worker."""
+        """Start a job, or queue it for a free worker."""
 
     def drop(self, request: str) -> None:  # noqa: B027
-        """End the jobs of a request that nobody wants any more, where that is possible."""
+        """End the jobs of a request that is no longer wanted, if possible."""
 
     @abstractmethod
     def close(self) -> None:
-        """End all work. What was not finished is begun again by the next service."""
+        """End all work. The next service starts unfinished jobs again."""
 
 
 class LocalWorkers(Workers):
-    """Threads of this process. A selection runs in a process of its own, which they await.
+    """Threads of this process, each of which waits for the process of a selection.
 
     Parameters
     ----------
@@ -94,14 +94,14 @@ class LocalWorkers(Workers):
 
 
 class DaskWorkers(Workers):
-    """The workers of a Dask cluster, which see the folders, the state and the results.
+    """The workers of a Dask cluster, which can access the folders, the state and the results.
 
     Parameters
     ----------
     settings : Settings
         The settings of the service, with the address of the scheduler.
     transform : callable
-        The transformer, which is sent to the workers.
+        The transformer, which is pickled for the workers.
     """
 
     def __init__(self, settings: Settings, transform: Transform) -> None:
@@ -125,7 +125,7 @@ class DaskWorkers(Workers):
 
     @property
     def slots(self) -> int:  # type: ignore[override]
-        """The threads of all workers that are there now."""
+        """The number of threads of all current workers."""
         found: dict[str, int] = self._client.nthreads()
         return max(1, sum(found.values()))
 
@@ -170,7 +170,7 @@ class DaskWorkers(Workers):
 
 
 def _settle(made: Future[Outcome], done: Any) -> None:
-    """Give the result of Dask's future to one of Python."""
+    """Copy the result of a Dask future to a Python future."""
     try:
         if done.status == "finished":
             made.set_result(done.result())
@@ -184,7 +184,7 @@ def _settle(made: Future[Outcome], done: Any) -> None:
 
 
 def open_workers(settings: Settings, transform: Transform) -> Workers:
-    """Return the workers that the settings ask for."""
+    """Return the workers that the settings specify."""
     make: Callable[[], Workers] = (
         (lambda: LocalWorkers(settings, transform))
         if settings.dask is None

@@ -1,4 +1,4 @@
-"""What survives: users, datasets, requests, and a row for each file, in a database.
+"""The state of a service: users, datasets, requests, and a row for each file, in a database.
 
 Every change is one transaction, and can be repeated. One process, the service, makes all changes.
 """
@@ -54,7 +54,7 @@ class State:
 
 
 def _make_private(url: str) -> None:
-    """Let a database of SQLite begin as a file of this user alone: it has the keys of results."""
+    """Create an SQLite database as a file that only this user can read: it contains keys."""
     if url.startswith("sqlite:///"):
         with suppress(OSError):
             path = url.removeprefix("sqlite:///").partition("?")[0]

@@ -44,7 +44,7 @@ class Datasets:
         self._database = database
 
     def fresh(self, name: str, since: float) -> int | None:
-        """Return a dataset that was looked up since a time, and note that it is used."""
+        """Return a dataset that was looked up after a time, and record that it is used."""
         with self._database.change() as connection:
             query = sa.select(datasets.c.id).where(
                 datasets.c.name == name,
@@ -60,7 +60,7 @@ class Datasets:
         return None if found is None else int(found)
 
     def keep(self, name: str, finder: str, status: str, found: Sequence[FoundFile]) -> int:
-        """Keep what a lookup found, in place of what an earlier one did; return the dataset."""
+        """Store the result of a lookup, replacing that of an earlier one; return the dataset."""
         now = time.time()
         row = {
             "finder": finder,
@@ -92,7 +92,7 @@ class Datasets:
             return connection.execute(sa.select(datasets).where(datasets.c.id == id)).first()
 
     def all(self, finder: str | None, deleted: bool) -> Sequence[Row]:
-        """Return all datasets, or those of a finder; with or without those deleted."""
+        """Return all datasets, or those of a finder; with or without deleted ones."""
         query = sa.select(datasets).order_by(datasets.c.id)
         if finder is not None:
             query = query.where(datasets.c.finder == finder)
@@ -102,7 +102,7 @@ class Datasets:
             return connection.execute(query).all()
 
     def files(self, id: int, limit: int | None = None) -> Sequence[Row]:
-        """Return files of a dataset in their order."""
+        """Return the files of a dataset in order."""
         query = sa.select(dataset_files).where(dataset_files.c.dataset == id)
         with self._database.look() as connection:
             return connection.execute(query.order_by(dataset_files.c.number).limit(limit)).all()
@@ -115,7 +115,7 @@ class Datasets:
             connection.execute(sa.delete(datasets).where(datasets.c.used < before))
 
     def delete(self, id: int) -> bool:
-        """Let a dataset be looked up again; return whether there is one."""
+        """Make the next request look up a dataset again; return whether it exists."""
         with self._database.change() as connection:
             found = connection.execute(
                 sa.update(datasets).where(datasets.c.id == id).values(stale=True)

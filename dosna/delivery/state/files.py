@@ -1,4 +1,4 @@
-"""The files of requests: what is still to do, and what came out."""
+"""The files of requests: remaining ones, and outcomes."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _NUMBER = re.compile(r"[0-9]{6,9}")
 
 @dataclass(frozen=True)
 class Outcome:
-    """What came of a file.
+    """The outcome of a file.
 
     Parameters
     ----------
@@ -32,9 +32,9 @@ class Outcome:
     seconds : float
         The time that it took.
     message : str
-        Why it failed.
+        The reason for which it failed.
     log : str
-        What the selection printed.
+        The output of the selection.
     """
 
     object: str | None
@@ -59,7 +59,7 @@ class Files:
         self._database, self._requests = database, requests
 
     def pending(self, request: str, after: int, limit: int) -> Sequence[Row]:
-        """Return files that are still to do, with numbers above one, in their order."""
+        """Return the remaining files with numbers above a given one, in order."""
         query = (
             sa.select(files.c.number, files.c.path)
             .where(files.c.request == request, files.c.number > after)
@@ -71,10 +71,10 @@ class Files:
             return connection.execute(query).all()
 
     def record(self, request: str, number: int, outcome: Outcome) -> bool:
-        """Record what came of a file, once; return whether the request wants to know.
+        """Record the outcome of a file once; return whether the request still needs it.
 
-        The row is there before the request counts it, and its time is later than that of every
-        earlier result of the request, so that a client that asks for later ones misses none.
+        The row is written before the request counts it. Its time is later than that of every
+        earlier result of the request, so that a client that asks for later results misses none.
         """
         good = outcome.object is not None
         with self._database.change() as connection:
@@ -106,7 +106,7 @@ class Files:
                 )
             )
             if not done.rowcount:
-                # It was recorded before, and counts no more.
+                # It was already recorded, and is not counted again.
                 connection.rollback()
                 return True
             # Results with a destination are completed there first.
@@ -119,7 +119,7 @@ class Files:
     def results(
         self, request: str, since: int = 0, status: str | None = None, limit: int | None = None
     ) -> Sequence[Row]:
-        """Return the files that are done, from a time on, in the order in which they were."""
+        """Return the files that are done, from a time on, in the order of completion."""
         query = sa.select(files).where(files.c.request == request, files.c.created >= since)
         if status is not None:
             query = query.where(files.c.status == status)
@@ -127,7 +127,7 @@ class Files:
             return connection.execute(query.order_by(files.c.created).limit(limit)).all()
 
     def page(self, request: str, offset: int, limit: int, failed: bool) -> Sequence[Row]:
-        """Return some files of a request in their order."""
+        """Return some files of a request in order."""
         query = sa.select(files).where(files.c.request == request)
         if failed:
             query = query.where(files.c.status == FAILURE)
@@ -140,7 +140,7 @@ class Files:
         return {row.path: row.message for row in self.page(request, 0, limit, True)}
 
     def object(self, request: str, name: str) -> Row | None:
-        """Return the file with a result of a name, or None if there is none."""
+        """Return the file whose result has a name, or None if there is none."""
         number = name.partition("-")[0]
         if not _NUMBER.fullmatch(number):
             return None
@@ -151,7 +151,7 @@ class Files:
             return connection.execute(query).first()
 
     def objects(self, request: str, after: str, limit: int, prefix: str = "") -> Sequence[Row]:
-        """Return results with names after one, in the order of their names."""
+        """Return results with names after a given one, in the order of their names."""
         query = (
             sa.select(files.c.object, files.c.nbytes, files.c.created)
             .where(files.c.request == request, files.c.status == SUCCESS)

@@ -1,4 +1,4 @@
-"""The requests, and how they stand."""
+"""The requests, and their status."""
 
 from __future__ import annotations
 
@@ -35,16 +35,16 @@ _MOST_HELD = 1000
 
 
 def object_name(number: int, path: str, ending: str) -> str:
-    """Return the name of a file's result, which depends on nothing but the request.
+    """Return the name of a file's result, which depends only on the request.
 
     Parameters
     ----------
     number : int
-        The number of the file in its request. A list may have a file twice.
+        The number of the file in its request. A list may contain a file twice.
     path : str
         The path or URL of the file.
     ending : str
-        The ending of the name, such as ``.parquet``.
+        The suffix of the name, such as ``.parquet``.
     """
     base = path.partition("?")[0].rstrip("/").rpartition("/")[2]
     stem = _UNSAFE.sub("_", base.removesuffix(".root"))[-_MOST_NAME:].strip(".") or "file"
@@ -53,14 +53,14 @@ def object_name(number: int, path: str, ending: str) -> str:
 
 @dataclass(frozen=True)
 class Submitted:
-    """What a client asks for.
+    """The request of a client.
 
     Parameters
     ----------
     owner : str
         The user.
     title : str or None
-        The title for people.
+        The title.
     did : str
         The identifier of the dataset.
     given : str or None
@@ -95,17 +95,17 @@ class Requests:
         self._changes = 0
 
     def changed(self, id: str) -> None:
-        """Forget what is held of a request that was changed just now."""
+        """Drop the cached row of a request that was just changed."""
         self._changes += 1
         self._held.pop(id, None)
 
     def held(self, id: str) -> Row | None:
-        """Return a request that was asked for within a second and not changed since, or None."""
+        """Return the cached row of a request, which is at most a second old, or None."""
         found = self._held.get(id)
         return found[1] if found and time.monotonic() < found[0] else None
 
     def add(self, what: Submitted) -> str:
-        """Add a request whose files are not known yet, and return its identifier."""
+        """Add a request whose files are still unknown, and return its identifier."""
         row = {
             **vars(what),
             "id": str(uuid.uuid4()),
@@ -128,7 +128,7 @@ class Requests:
         return str(row["id"])
 
     def answer(self, id: str) -> None:
-        """Note that the client knows the request, which is then carried out after a restart."""
+        """Record that the client knows the request, so that it is continued after a restart."""
         with self._database.change() as connection:
             connection.execute(
                 sa.update(requests).where(requests.c.id == id).values(answered=True)
@@ -164,7 +164,7 @@ class Requests:
             return connection.execute(query.order_by(requests.c.submitted)).all()
 
     def usage(self, owner: str) -> tuple[int, int]:
-        """Return how many requests of a user have not ended, and the bytes of all results."""
+        """Return the number of unfinished requests of a user, and the size of all results."""
         open_ = sa.func.sum(sa.case((requests.c.status.in_([LOOKUP, RUNNING]), 1), else_=0))
         query = sa.select(open_, sa.func.sum(requests.c.nbytes)).where(requests.c.owner == owner)
         with self._database.look() as connection:
@@ -184,7 +184,7 @@ class Requests:
         dataset : int
             The dataset.
         limit : int or None
-            The most files to take.
+            The maximum number of files.
         """
         source = sa.select(
             sa.literal(id),
@@ -221,7 +221,7 @@ class Requests:
         return bool(begun.rowcount)
 
     def end(self, id: str, status: str, message: str = "") -> bool:
-        """End a request that has not ended, if there is one; return whether there was."""
+        """End a request that has not ended; return whether there was one."""
         with self._database.change() as connection:
             ended = connection.execute(
                 sa.update(requests)

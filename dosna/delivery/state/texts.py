@@ -1,4 +1,4 @@
-"""Text as every database holds it: Unicode without null characters."""
+"""Text that every database can store: Unicode without null characters."""
 
 from __future__ import annotations
 
@@ -15,5 +15,5 @@ def is_text(text: str) -> bool:
 
 
 def cleaned(text: str) -> str:
-    """Return a text, such as what a selection printed, without what cannot be held."""
+    """Return a text, such as the output of a selection, without illegal characters."""
     return text.encode(errors="replace").decode().replace("\0", "\ufffd")

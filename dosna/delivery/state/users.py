@@ -1,4 +1,4 @@
-"""The users, each with the identifier of the token that is good now."""
+"""The users, each with the identifier of the valid token."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class Users:
         return None if found is None else str(found)
 
     def remove(self, name: str) -> bool:
-        """Remove a user, whose tokens are good no more; return whether there was one."""
+        """Remove a user and invalidate the tokens; return whether there was one."""
         with self._database.change() as connection:
             return bool(connection.execute(sa.delete(users).where(users.c.name == name)).rowcount)
 

@@ -1,8 +1,8 @@
-"""Transformers: one file and a selection become one file of columns.
+"""Transformations of one file by a selection to one file of columns.
 
-`transform` does this for the service. Selections carry code of users, so they run in a process of
-their own, which is confined (`dosna.delivery.transform.sandbox`). Trees that are columns already,
-``dosna://`` sources, are delivered by a query, which runs no code of users.
+`transform` does this for the service. Selections contain code of users, so they run in a confined
+process of their own (`dosna.delivery.transform.sandbox`). Trees that are already stored as columns
+(``dosna://``) are delivered by a query, which runs no code of users.
 """
 
 from __future__ import annotations

@@ -32,9 +32,10 @@ def serve_job(answers: int, log: int) -> int:
     Parameters
     ----------
     answers : int
-        The socket. It has the job as a line of JSON, and gets a line with ``rows`` or ``error``.
+        The socket, from which the job is read as a line of JSON, and to which a line with ``rows``
+        or ``error`` is written.
     log : int
-        The file for what the selection prints.
+        The file for the output of the selection.
 
     Returns
     -------
@@ -57,10 +58,10 @@ def serve_job(answers: int, log: int) -> int:
 
 
 def _take_handles(answers: int, log: int) -> None:
-    """Keep the two handles as 3, 1 and 2, and close all others."""
+    """Keep the two file descriptors as 3, 1 and 2, and close all others."""
     os.setsid()
     nothing = os.open(os.devnull, os.O_RDONLY)
-    # First to where no target is.
+    # First to numbers that are not among the targets.
     kept = [fcntl.fcntl(handle, fcntl.F_DUPFD, 10) for handle in (nothing, log, log, answers)]
     for target, handle in enumerate(kept):
         os.dup2(handle, target, inheritable=False)
@@ -89,7 +90,7 @@ def _log(text: str) -> None:
 
 
 def _described(error: BaseException) -> list[str]:
-    """Return the name of an error of dosna, and its text, for what was raised."""
+    """Return the name and the text of an error of dosna for an exception."""
     text = " ".join(str(error).split())
     if isinstance(error, DosnaError):
         kind = type(error).__name__

@@ -1,4 +1,4 @@
-"""Confined processes, as the process of the service asks for them."""
+"""The service's side of confined processes."""
 
 from __future__ import annotations
 
@@ -43,8 +43,8 @@ FUNC_ADL_LIBRARIES = ("func_adl_uproot", "vector", _PACKAGE + "code", *LIBRARIES
 _ANSWER = 1 << 20
 """The most bytes of an answer."""
 
-# Loads the package dosna alone, from its folder: the interpreter may be that of another
-# environment, which must not get all packages of this one.
+# Imports only dosna itself, from its folder: the interpreter may belong to another environment,
+# which must not see all packages of this one.
 _START = """
 import importlib.util, os, sys
 root, number, names = sys.argv[1:]
@@ -57,9 +57,9 @@ from dosna.delivery.transform.forkserver import main
 main(int(number), names.split(","))
 """
 
-# One thread for each file: the service runs several at a time. The other pools of pyarrow take
-# gigabytes at once, which count against the limit of memory. All memory of a process is new, and
-# takes half the time to get in huge pages.
+# One thread for each file, because the service transforms several at a time. The other memory
+# pools of pyarrow reserve gigabytes at once, which count against the memory limit. All memory of a
+# process is new, and huge pages halve the time to get it.
 _ENVIRONMENT = {
     "LANG": "C.UTF-8",
     "PATH": "/usr/bin:/bin",
@@ -73,14 +73,14 @@ _ENVIRONMENT = {
 
 
 class ForkServer:
-    """A server of confined processes. It is started when it is needed.
+    """A server of confined processes, which is started on demand.
 
     Parameters
     ----------
     python : str
         The interpreter.
     modules : tuple of str
-        What the server imports first.
+        The modules that the server imports first.
     """
 
     def __init__(self, python: str, modules: tuple[str, ...] = LIBRARIES) -> None:
@@ -92,7 +92,7 @@ class ForkServer:
         renew_in_children(self)
 
     def renew(self) -> None:
-        """Leave the server to the parent, in a forked process."""
+        """Leave the server to the parent after a fork."""
         self._lock = threading.Lock()
         if self._control is not None:
             self._control.close()
@@ -102,11 +102,11 @@ class ForkServer:
         self._jobs = {}
 
     def drop(self, beginning: str) -> None:
-        """End the jobs whose scratch folders begin so, which fail with a WorkerError."""
+        """End the jobs whose scratch folders have a beginning; they fail with a WorkerError."""
         for scratch, connection in list(self._jobs.items()):
             if scratch.startswith(beginning):
                 with suppress(OSError):  # it has ended
-                    # The server kills processes whose answers nobody awaits.
+                    # The server kills processes for whose answers nobody waits.
                     connection.shutdown(socket.SHUT_RDWR)
 
     def run(self, job: Mapping[str, Any], log: int) -> int:
@@ -115,14 +115,14 @@ class ForkServer:
         Parameters
         ----------
         job : mapping
-            What `dosna.delivery.transform.child.serve_job` reads.
+            The job, as `dosna.delivery.transform.child.serve_job` reads it.
         log : int
-            A handle of the file for what the selection prints.
+            The file descriptor for the output of the selection.
 
         Raises
         ------
         DosnaError
-            What the job raised; LimitError if it exceeded a limit, WorkerError if it died.
+            The error of the job; LimitError if it exceeded a limit, WorkerError if it died.
         """
         limits = job["limits"]
         about = {
@@ -218,7 +218,7 @@ def _answers(connection: socket.socket) -> Iterator[dict[str, Any]]:
     # A server that was killed resets the connection.
     with suppress(ConnectionError):
         while more := connection.recv(1 << 16):
-            # What is longer is thrown away, so that nobody waits for a full buffer.
+            # Longer answers are discarded, so that nobody waits for a full buffer.
             held += more
             if len(held) > _ANSWER:
                 del held[: -_ANSWER // 2]
@@ -230,7 +230,7 @@ def _answers(connection: socket.socket) -> Iterator[dict[str, Any]]:
 
 
 def _result(answers: list[dict[str, Any]], job: Mapping[str, Any]) -> int:
-    """Return the number of entries, or raise what answers say. A process may have lied."""
+    """Return the number of entries, or raise the error in the answers, which are not trusted."""
     shown, limits = job["shown"], job["limits"]
     limited = {
         "time": f"the limit of {limits['seconds']:g} seconds: select less, or split the file",
@@ -262,7 +262,7 @@ def _result(answers: list[dict[str, Any]], job: Mapping[str, Any]) -> int:
         how = f"died by signal {-code}"
     raise WorkerError(
         f"the process of the selection on {shown} {how}: it may have needed more than "
-        f"{format_size(limits['memory'])} of memory, or called what it may not"
+        f"{format_size(limits['memory'])} of memory, or made a call that is not permitted"
     )
 
 
@@ -279,14 +279,14 @@ def server_of(python: str = sys.executable, modules: tuple[str, ...] = LIBRARIES
     python : str
         The interpreter.
     modules : tuple of str
-        What the server imports first.
+        The modules that the server imports first.
     """
     with _lock:
         return _servers.setdefault((python, modules), ForkServer(python, modules))
 
 
 def drop_jobs(beginning: str) -> None:
-    """End this process's jobs whose scratch folders begin so, and those that follow.
+    """End this process's jobs whose scratch folders have a beginning, including later ones.
 
     Parameters
     ----------
@@ -316,7 +316,7 @@ def check_wanted(scratch: str) -> None:
 
 
 def permit_jobs(beginning: str) -> None:
-    """Let jobs be that `drop_jobs` would end."""
+    """Permit jobs again that `drop_jobs` would end."""
     _dropped.discard(beginning)
 
 

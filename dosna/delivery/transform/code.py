@@ -1,4 +1,4 @@
-"""Selections that are programs: a Python function, or what func_adl makes of a query."""
+"""Selections that are programs: a Python function, or the translation of a func_adl query."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def source_of(selection: str) -> str:
 
 
 def function_of_source(source: str, file: str = _FILE) -> Callable[..., Any]:
-    """Run a source, and return the function that it defines.
+    """Run source code, and return the function that it defines.
 
     Parameters
     ----------
@@ -80,12 +80,12 @@ def function_of_source(source: str, file: str = _FILE) -> Callable[..., Any]:
 
 
 def function_of_query(query: str) -> Callable[..., Any]:
-    """Return the function that func_adl makes of a query in qastle.
+    """Return the function to which func_adl translates a query in qastle.
 
     Raises
     ------
     QueryError
-        The query cannot be parsed, or has what func_adl_uproot does not translate.
+        The query cannot be parsed, or func_adl_uproot cannot translate it.
     """
     from func_adl_uproot.translation import generate_python_source
 
@@ -102,7 +102,7 @@ def function_of_query(query: str) -> Callable[..., Any]:
 def parts_of(
     function: Callable[..., Any], path: str, shown: str, one: bool, log: Callable[[str], None]
 ) -> list[Part]:
-    """Call a function with a file, and return what it has made as trees.
+    """Call a function with a file, and return its result as trees.
 
     Parameters
     ----------
@@ -145,7 +145,7 @@ def _part(name: str, array: Any) -> Part:
 
 
 def _guarded(call: Callable[[], Any], path: str = "", shown: str = "") -> Any:
-    """Call code of users, and make what it raises errors that say where."""
+    """Call code of users, and convert its exceptions to errors that name the line."""
     try:
         return call()
     except (MemoryError, DosnaError):

@@ -1,6 +1,6 @@
-"""The environment of func_adl, which needs a release of Dask that this one need not have.
+"""The environment of func_adl, which needs another release of Dask than this one.
 
-``python -m dosna.delivery.transform.environment [FOLDER]`` makes it.
+``python -m dosna.delivery.transform.environment [FOLDER]`` creates it.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ _PACKAGES = (
 
 
 def default_folder() -> str:
-    """Return the folder of the environment if no other is named."""
+    """Return the default folder of the environment."""
     data = os.environ.get("XDG_DATA_HOME") or os.path.expanduser("~/.local/share")
     return os.path.join(data, "dosna", "func_adl")
 
 
 def func_adl_python(given: str | None = None) -> str:
-    """Return the interpreter that has func_adl_uproot.
+    """Return the interpreter with func_adl_uproot.
 
     Parameters
     ----------
@@ -45,7 +45,7 @@ def func_adl_python(given: str | None = None) -> str:
     Raises
     ------
     ConfigurationError
-        What is named is not there.
+        The given interpreter or environment does not exist.
     MissingDependencyError
         There is none.
     """
@@ -64,18 +64,18 @@ def func_adl_python(given: str | None = None) -> str:
     if importlib.util.find_spec("func_adl_uproot") is not None:
         return sys.executable
     raise MissingDependencyError(
-        "func_adl selections need an environment of their own, which is not there: make it by "
-        f"python -m {__spec__.name}, or name one by {VARIABLE}"
+        "func_adl selections need an environment of their own, which does not exist: create it "
+        f"with python -m {__spec__.name}, or set {VARIABLE} to another one"
     )
 
 
 def make_environment(folder: str | None = None) -> str:
-    """Make an environment with func_adl, and return its interpreter.
+    """Create an environment with func_adl, and return its interpreter.
 
     Parameters
     ----------
     folder : str, optional
-        The folder, by default `default_folder`. What is there already is brought up to date.
+        The folder, by default `default_folder`. An existing environment is updated.
 
     Raises
     ------

@@ -1,7 +1,7 @@
 """The process that forks a confined process for each file.
 
-It has imported what selections need, so that a fork takes milliseconds, and it holds no secrets:
-its environment is empty, and what a job says is read after the fork. It runs one thread.
+It has imported the packages that selections need, so that a fork takes milliseconds. It holds no
+secrets: its environment is empty, and a job is read after the fork. It has only one thread.
 `dosna.delivery.transform.client` is the other side.
 """
 
@@ -39,7 +39,7 @@ _MOST_FILES = 1000
 
 @dataclass
 class _Child:
-    """A process at work."""
+    """A running process."""
 
     process: int
     handle: int
@@ -65,28 +65,28 @@ class _Child:
             signal.pidfd_send_signal(self.handle, signal.SIGKILL)
 
     def finish(self) -> None:
-        """Tell how the process has ended."""
+        """Report how the process has ended."""
         with suppress(ProcessLookupError, PermissionError):
-            os.killpg(self.process, signal.SIGKILL)  # what an unconfined process has started
+            os.killpg(self.process, signal.SIGKILL)  # processes that an unconfined one has started
         _, status = os.waitpid(self.process, 0)
         os.close(self.handle)
         ended = {"code": os.waitstatus_to_exitcode(status), "reason": self.reason}
         with suppress(OSError):
-            # The process may have filled the buffer, and nobody may read.
+            # The process may have filled the buffer without anybody reading it.
             self.answers.settimeout(5)
             self.answers.sendall(b"\n" + json.dumps({"ended": ended}).encode() + b"\n")
         self.answers.close()
 
 
 def _is_left(answers: socket.socket) -> bool:
-    """Return whether nobody waits for the answers any more."""
+    """Return whether nobody is waiting for the answers any more."""
     poll = select.poll()
     poll.register(answers, 0)  # only POLLHUP and errors
     return bool(poll.poll(0))
 
 
 def _written(process: int) -> int:
-    """Return the bytes that a process has written; 0 if the kernel does not count them."""
+    """Return the number of bytes written by a process; 0 if the kernel does not count them."""
     try:
         with open(f"/proc/{process}/io") as file:
             return next(int(line[7:]) for line in file if line.startswith("wchar: "))
@@ -95,7 +95,7 @@ def _written(process: int) -> int:
 
 
 def _occupied(folder: str) -> float:
-    """Return the bytes that files in a folder occupy; infinity if there are very many files."""
+    """Return the disk space of the files in a folder; infinity if there are very many files."""
     total = 0
     with suppress(OSError), os.scandir(folder) as entries:
         for number, entry in enumerate(entries):
@@ -114,7 +114,7 @@ def main(number: int, modules: Sequence[str], rehearsed: bool = True) -> None:
     number : int
         The socket, of the kind SOCK_SEQPACKET.
     modules : sequence of str
-        What to import first. What has a question mark may be missing.
+        The modules to import first. Those with a question mark may be missing.
     rehearsed : bool
         Whether to run a small job first.
     """
@@ -159,7 +159,7 @@ def _serve(control: socket.socket) -> None:
 
 
 def _begin(control: socket.socket) -> _Child | None:
-    """Fork a process for the next job; return None if there is none any more."""
+    """Fork a process for the next job; return None if there are no more jobs."""
     text, handles, *_ = socket.recv_fds(control, 1 << 16, HANDLES)
     if not text:
         return None

@@ -46,7 +46,8 @@ def language(standard_axis: bool) -> PythonLanguage:
     Parameters
     ----------
     standard_axis : bool
-        True for the axes of Awkward Array, which are over all entries for many functions.
+        True for the default axes of Awkward Array, with which many functions work over all
+        entries.
     """
     functions = {name: getattr(ak, name) for name in _AS_THEY_ARE.split(" ")}
     for name, axis in WITHIN_ENTRIES.items():

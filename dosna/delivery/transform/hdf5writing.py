@@ -1,7 +1,7 @@
-"""Results as HDF5 files, with the datasets that branches of trees have.
+"""Results as HDF5 files, with the same datasets as the branches of trees of columns.
 
-A branch of numbers is a dataset. The datasets of another one are below a group of its name, as
-`dosna.columns.layout` has them: ``offsets`` and ``content`` for lists.
+A branch of numbers is a dataset. Any other branch is a group with the datasets of
+`dosna.columns.layout`: ``offsets`` and ``content`` for lists.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class Hdf5Writer:
     several : bool
         True for more than one tree.
     copied : mapping
-        Objects of ROOT, of which there are none.
+        ROOT objects; always empty.
     """
 
     def __init__(self, path: str, several: bool, copied: Mapping[str, Any]) -> None:

@@ -1,4 +1,4 @@
-"""Selections of the kind uproot-raw: a JSON list of what to read of which trees."""
+"""Selections of the kind uproot-raw: a JSON list of trees and what to read from them."""
 
 from __future__ import annotations
 
@@ -27,17 +27,17 @@ class RawQuery:
     trees : mapping of str to str
         The names of trees in the result, by their names in the file.
     expressions, filter_name, filter_typename : tuple of str or None
-        What to compute or read, as for `uproot.TTree.arrays`.
+        The columns to compute or read, as for `uproot.TTree.arrays`.
     cut : str or None
         The condition.
     aliases : mapping of str to str
-        Expressions by the names that other expressions use.
+        Expressions by the names under which other expressions use them.
     fail_on_missing_trees : bool
-        True if each of the trees must be there.
+        True if each of the trees must exist.
     use_standard_awkward_axis : bool
         False if functions such as ``sum`` and ``any`` work within each entry.
     copy_histograms : tuple of str
-        Names and patterns of objects to copy. There are no trees then.
+        Names and patterns of objects to copy; there are no trees in this case.
     """
 
     trees: Mapping[str, str]
@@ -60,7 +60,7 @@ def parse_raw(text: str) -> list[RawQuery]:
     Raises
     ------
     QueryError
-        The text is no such selection, or an entry has an unknown key.
+        The text is not such a selection, or an entry has an unknown key.
     """
     try:
         found = json.loads(text)

@@ -1,6 +1,6 @@
-"""A first small job in the fork server, so that forks begin with what only the first job makes.
+"""A first small job in the fork server, so that forks inherit what a first job sets up.
 
-Libraries import and build much when they are first used: this makes a job several times as quick.
+Libraries import and compile a lot on first use; this makes a job several times faster.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ __all__ = ["rehearse"]
 
 
 def rehearse() -> None:
-    """Write a small ROOT file, and run a selection on it. No threads may be left."""
+    """Write a small ROOT file, and run a selection on it. No threads may remain."""
     import awkward as ak
     import uproot
 

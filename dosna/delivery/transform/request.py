@@ -1,4 +1,4 @@
-"""What is asked of a transformer."""
+"""The request for a transformation."""
 
 from __future__ import annotations
 
@@ -34,18 +34,18 @@ FORMATS = {
 
 @dataclass(frozen=True)
 class Limits:
-    """What the transformation of one file may use.
+    """The limits of the transformation of one file.
 
     Parameters
     ----------
     seconds : float
         The time, in seconds.
     memory : int or str
-        The memory of the process beside that of the libraries, in bytes or as ``'2 GiB'``.
+        The memory of the process in addition to that of the libraries, in bytes or as ``'2 GiB'``.
     disk : int or str
-        The bytes that may be written, for the result and temporary files together.
+        The disk space for the result and temporary files together.
     log : int
-        The last bytes of the log that are kept.
+        The number of bytes that are kept from the end of the log.
 
     Raises
     ------
@@ -70,7 +70,7 @@ class Limits:
 
 @dataclass(frozen=True)
 class TransformRequest:
-    """One file, and what to make of it.
+    """One file, and the selection to apply to it.
 
     Parameters
     ----------
@@ -84,24 +84,25 @@ class TransformRequest:
     format : {'parquet', 'root-file', 'root-rntuple', 'arrow', 'hdf5'}
         The format of the result.
     folder : path
-        The folder for the result, which exists. Unfinished files in it begin with ``.transform-``.
+        The existing folder for the result. The names of unfinished files begin with
+        ``.transform-``.
     name : str
-        The name of the result's file, with its ending. A file of this name is replaced.
+        The name of the result's file, with its suffix. A file with this name is replaced.
     limits : Limits
-        What may be used.
+        The limits of the transformation.
     s3 : S3Options
         The options of the server of ``s3://`` sources.
     func_adl : str, optional
-        The interpreter that has func_adl_uproot, or the folder of its environment; by default
+        The interpreter with func_adl_uproot, or the folder of its environment; by default
         see `dosna.delivery.transform.environment`.
     unconfined : bool
-        True to run the selection also where the kernel cannot confine it. Only time, memory and
-        the size of files are limited then.
+        Whether to run the selection even if the kernel cannot confine it. Only time, memory and
+        the size of files are then limited.
 
     Raises
     ------
     ConfigurationError
-        There is no such kind of selection or format, or the name is not one of a file.
+        There is no such kind of selection or format, or the name is not that of a file.
     """
 
     source: str

@@ -25,14 +25,14 @@ class TreeWriter:
     several : bool
         True for more than one tree.
     copied : mapping
-        Objects of ROOT to write first.
+        ROOT objects to write first.
     """
 
     kind = "TTree"
     others = "root-rntuple or parquet"
 
     def __init__(self, path: str, several: bool, copied: Mapping[str, Any]) -> None:
-        # uproot takes a path for a URL if it has colons.
+        # uproot takes a path with colons for a URL.
         self._stream = open(path, "w+b")  # noqa: SIM115
         self._file = uproot.recreate(self._stream)
         self._tree: Any = None
@@ -40,7 +40,7 @@ class TreeWriter:
             self._converting([name], lambda: self._file.update({name: found}))  # noqa: B023
 
     def make(self, file: Any, name: str, types: Mapping[str, Any]) -> Any:
-        """Make a tree in a file."""
+        """Create a tree in a file."""
         return file.mktree(name, types)
 
     def begin(self, name: str, nothing: Any) -> None:
@@ -52,7 +52,7 @@ class TreeWriter:
         self._converting(columns, lambda: self._tree.extend(columns))
 
     def _converting(self, names: Any, call: Callable[[], Any]) -> Any:
-        """Call a function of uproot, and say in its errors what it refuses."""
+        """Call a function of uproot, and name in its errors what it refuses."""
         try:
             return call()
         except MemoryError:

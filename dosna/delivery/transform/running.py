@@ -1,4 +1,4 @@
-"""The transformation of one file, as the service sees it."""
+"""The transformation of one file, from the side of the service."""
 
 from __future__ import annotations
 
@@ -31,18 +31,18 @@ _LEAST_FREE = 1 << 20
 
 @dataclass(frozen=True)
 class TransformResult:
-    """What a transformation has made.
+    """The result of a transformation.
 
     Parameters
     ----------
     path : str
         The file of the result.
     size : int
-        Its bytes.
+        The size of the file in bytes.
     rows : int
-        The entries in all of its trees.
+        The number of entries in all of its trees.
     log : str
-        What the selection printed, and notices, such as of trees that were left out.
+        The output of the selection, and notices, for example about trees that were left out.
     """
 
     path: str
@@ -52,12 +52,12 @@ class TransformResult:
 
 
 def transform(request: TransformRequest) -> TransformResult:
-    """Run a selection on one file. The result appears when it is whole.
+    """Run a selection on one file. The result appears when it is complete.
 
     Parameters
     ----------
     request : TransformRequest
-        The file, the selection, and where the result goes.
+        The file, the selection, and the place of the result.
 
     Returns
     -------
@@ -67,16 +67,16 @@ def transform(request: TransformRequest) -> TransformResult:
     Raises
     ------
     QueryError, UnknownNameError, QueryTypeError
-        The selection cannot be understood, names a column that is not there, or failed. The
+        The selection cannot be understood, names a column that does not exist, or failed. The
         message says what exists instead.
     SourceError, SourceNotFoundError
         The file or the tree is missing, or cannot be read.
     RefusedError
-        The format cannot hold the result.
+        The format cannot store the result.
     LimitError
         A limit was exceeded.
     WorkerError
-        The process died. What the selection has printed is a note (``__notes__``) of each error.
+        The process died. The output of the selection is a note (``__notes__``) of each error.
     ConfigurationError
         This machine cannot confine selections.
     """
@@ -159,7 +159,7 @@ def _tail(log: BinaryIO, count: int) -> str:
 
 
 def _size_of(path: str, request: TransformRequest) -> int:
-    """Return the size of a result, which must be a file and nothing else."""
+    """Return the size of a result, which must be a regular file."""
     try:
         status = os.lstat(path)
     except FileNotFoundError:

@@ -29,7 +29,7 @@ _SECONDS = 30.0
 
 
 def staged(request: TransformRequest, folder: str) -> str:
-    """Return the path of a source's file: its own, or that of a copy.
+    """Return the local path of a source: its own, or that of a copy.
 
     Parameters
     ----------

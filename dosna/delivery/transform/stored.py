@@ -1,4 +1,4 @@
-"""Selections of trees that are columns already, by queries: no code of users is run."""
+"""Selections on trees that are already stored as columns, by queries without code of users."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ _REGEX = re.compile(r"/(.*)/([iLmsux]*)")
 
 
 def transform_stored(request: TransformRequest, path: str, log: Callable[[str], None]) -> int:
-    """Write what a selection of the kind uproot-raw selects of trees of columns.
+    """Write the result of a selection of the kind uproot-raw on trees of columns.
 
     Parameters
     ----------
@@ -53,9 +53,9 @@ def transform_stored(request: TransformRequest, path: str, log: Callable[[str], 
     Raises
     ------
     RefusedError
-        The selection is of another kind, or copies objects of ROOT.
+        The selection is of another kind, or copies ROOT objects.
     SourceNotFoundError, UnknownNameError, QueryError
-        As for files of ROOT.
+        As for ROOT files.
     LimitError
         It took longer than the limit of time.
     WorkerError
@@ -63,8 +63,8 @@ def transform_stored(request: TransformRequest, path: str, log: Callable[[str], 
     """
     if request.codegen != "uproot-raw":
         raise RefusedError(
-            f"{request.source} has columns, which are no file for a selection of the kind "
-            f"{request.codegen}: send one of the kind uproot-raw"
+            f"{request.source} is a tree of columns, to which a selection of the kind "
+            f"{request.codegen} does not apply: send one of the kind uproot-raw"
         )
     queries = parse_raw(request.selection)
     latest = time.monotonic() + request.limits.seconds
@@ -76,7 +76,7 @@ def transform_stored(request: TransformRequest, path: str, log: Callable[[str], 
         for query in queries:
             if query.copy_histograms:
                 raise RefusedError(
-                    f"{request.source} has no objects of ROOT to copy: leave it out"
+                    f"{request.source} has no ROOT objects to copy: leave out copy_histograms"
                 )
             for wanted, out in query.trees.items():
                 group = _group(wanted, name, trees)
@@ -86,7 +86,7 @@ def transform_stored(request: TransformRequest, path: str, log: Callable[[str], 
                         raise _no_tree(wanted, trees, request.source)
                     continue
                 if out in found:
-                    raise QueryError(f"the selection makes two trees {out!r}: name one otherwise")
+                    raise QueryError(f"the selection makes two trees {out!r}: rename one")
                 made = _query(con, group, trees[group], query, request.source, log)
                 found[out] = _part(out, made, latest, request)
         if missing and not found:
@@ -145,7 +145,7 @@ def _query(
 
 
 def _passes(text: str, patterns: tuple[str, ...] | None) -> bool:
-    """Return whether a text passes a filter of uproot: names, patterns, ``/regular/`` ones."""
+    """Return whether a text matches a filter of uproot: names, patterns, ``/regular/`` ones."""
     return patterns is None or any(_is_like(text, pattern) for pattern in patterns)
 
 
@@ -165,7 +165,7 @@ def _is_like(text: str, pattern: str) -> bool:
 
 
 def _part(name: str, query: Query, latest: float, request: TransformRequest) -> Part:
-    half = int(request.limits.memory) // 2  # the rest is for what is written
+    half = int(request.limits.memory) // 2  # the rest of the memory is for writing
     query = replace(query, memory_limit=half)
 
     def arrays() -> Iterator[Any]:

@@ -1,7 +1,7 @@
-"""Results as streams of Arrow, whatever their format.
+"""Results in any format as Arrow streams.
 
-What a selection has written is not trusted: a confined process reads it, and makes a stream whose
-messages are passed on as they are.
+The output of a selection is not trusted: a confined process reads it, and writes a stream whose
+messages are passed on unchanged.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _ROWS = 1 << 16
 
 
 def to_stream(path: str, format: str, folder: str, limits: Limits, unconfined: bool) -> str:
-    """Make a stream of a result, and return its path.
+    """Convert a result to a stream, and return its path.
 
     Parameters
     ----------
@@ -53,7 +53,7 @@ def to_stream(path: str, format: str, folder: str, limits: Limits, unconfined: b
     """
     if format not in STREAMED:
         raise RefusedError(
-            f"results in {format} cannot be a stream: ask for one of {', '.join(STREAMED)}"
+            f"results in {format} cannot be streamed: use one of {', '.join(STREAMED)}"
         )
     made = os.path.join(folder, "result")
     job = {
@@ -84,7 +84,7 @@ def messages(path: str) -> Iterator[tuple[bool, bytes]]:
     Raises
     ------
     FormatError
-        It is no stream.
+        The file is not a stream.
     """
     import pyarrow as pa
 
@@ -95,7 +95,7 @@ def messages(path: str) -> Iterator[tuple[bool, bytes]]:
                     raise FormatError(f"a stream has a {message.type} where none belongs")
                 yield number == 0, message.serialize().to_pybytes()
         except pa.ArrowException as error:
-            raise FormatError(f"a result has become no stream: {error}") from error
+            raise FormatError(f"a result cannot be converted to a stream: {error}") from error
 
 
 def convert(job: Mapping[str, Any], log: Callable[[str], None]) -> int:
@@ -136,8 +136,8 @@ def _read(stack: ExitStack, path: str, format: str, step: int) -> tuple[Any, Ite
     names = [name for name, kind in classes.items() if kind in TREES]
     if len(names) != 1:
         raise RefusedError(
-            f"a stream is of one tree, and the results have {', '.join(names) or 'none'}: ask "
-            "for the format parquet, or make a request for each tree"
+            f"a stream has one tree, but the results have {', '.join(names) or 'none'}: use the "
+            "format parquet, or make a request for each tree"
         )
     tree = file[names[0]]
     tables = (ak.to_arrow_table(for_arrow(one)) for one in tree.iterate(step_size=f"{step} B"))

@@ -15,7 +15,7 @@ __all__ = ["ArrowWriter", "ParquetWriter"]
 
 
 class ParquetWriter:
-    """A Parquet file. Of several trees it has the entries one after the other.
+    """A Parquet file, with the entries of several trees one after the other.
 
     Parameters
     ----------
@@ -57,8 +57,8 @@ class ParquetWriter:
             self._writer = self.open(self._path, table.schema)
         elif not table.schema.equals(self._empty.schema):
             raise RefusedError(
-                f"the tree {self._name!r} has other columns or types than what is in the table "
-                "already: use the format root-file, or a request for each tree"
+                f"the tree {self._name!r} has other columns or types than the trees before it: "
+                "use the format root-file, or a request for each tree"
             )
         return table
 
@@ -70,7 +70,7 @@ class ParquetWriter:
 
 
 class ArrowWriter(ParquetWriter):
-    """A file of Arrow's IPC format."""
+    """A file in the Arrow IPC format."""
 
     def open(self, path: str, schema: Any) -> Any:
         return pa.ipc.new_file(path, schema)

@@ -1,4 +1,4 @@
-"""Trees of a ROOT file, read step by step as a selection of the kind uproot-raw says."""
+"""Trees of a ROOT file, read step by step for a selection of the kind uproot-raw."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def opened(path: str, shown: str) -> Any:
     Raises
     ------
     SourceError
-        The file is none that uproot reads.
+        The file is not one that uproot can read.
     """
     try:
         return uproot.open({path: None}, handler=uproot.MemmapSource, object_cache=None)
@@ -60,7 +60,7 @@ def opened(path: str, shown: str) -> Any:
 def parts(
     file: Any, queries: list[RawQuery], shown: str, step: int, log: Callable[[str], None]
 ) -> list[Part]:
-    """Return what a selection makes of a file. Errors of names are raised here.
+    """Return the parts of the result of a selection on a file. Unknown names are errors here.
 
     Parameters
     ----------
@@ -78,7 +78,7 @@ def parts(
     Raises
     ------
     SourceNotFoundError
-        A tree that must be there is missing, or there is none at all of those that are selected.
+        A required tree is missing, or none of the selected trees exists.
     UnknownNameError
         There is no such column or function.
     QueryError
@@ -127,7 +127,7 @@ def _part(
     known = inspect.signature(tree.iterate).parameters
     if refused := sorted(given.keys() - known.keys() - {"language"}):
         raise QueryTypeError(
-            f"{tree.name} of {shown} is a {tree.classname}, of which uproot takes no "
+            f"{tree.name} of {shown} is a {tree.classname}, for which uproot has no "
             f"{' and no '.join(refused)}: select by filter_name"
         )
     given = {name: value for name, value in given.items() if name in known}
@@ -148,7 +148,7 @@ def _part(
 
 
 def _check_filters(tree: Any, query: RawQuery, shown: str, log: Callable[[str], None]) -> None:
-    """Raise if no column is selected, and log the names that select none."""
+    """Raise an error if no column is selected, and log the names that match none."""
     columns = tree.keys(recursive=True)
     if query.filter_name is not None:
         plain = [name for name in query.filter_name if not _PATTERN & set(name)]
@@ -180,7 +180,7 @@ def _some(columns: list[str]) -> str:
 
 
 def _converting(tree: Any, query: RawQuery, shown: str) -> Converting:
-    """Return a context that makes errors of uproot ones that say what the selection may use."""
+    """Return a context that converts errors of uproot to errors that name what exists."""
 
     def convert(error: Exception) -> DosnaError | None:
         text = " ".join(str(error).split())[:300]
@@ -208,7 +208,7 @@ def copied(file: Any, queries: list[RawQuery], shown: str) -> dict[str, Any]:
     Raises
     ------
     UnknownNameError
-        There is none of a name.
+        There is no object with a name.
     """
     found: dict[str, Any] = {}
     for query in queries:

@@ -20,16 +20,16 @@ UNNAMED = "branch"
 
 @dataclass(frozen=True)
 class Part:
-    """What becomes one tree of the result.
+    """The source of one tree of the result.
 
     Parameters
     ----------
     name : str
         The name of the tree.
     arrays : callable
-        Returns an iterator over arrays of records, in order. Each is a step of bounded size.
+        A function that returns an iterator over arrays of records, in order, each of bounded size.
     nothing : callable
-        Returns an array of the same records without entries.
+        A function that returns an array of the same records without entries.
     """
 
     name: str
@@ -38,7 +38,7 @@ class Part:
 
 
 class Writer(Protocol):
-    """A file of one format, open for writing."""
+    """A file in one format, open for writing."""
 
     def begin(self, name: str, nothing: Any) -> None:
         """Begin a tree; `nothing` is an array of its records without entries."""
@@ -73,12 +73,12 @@ def write(
     parts : list of Part
         The trees.
     copied : mapping, optional
-        Objects of ROOT to write too, by their names.
+        ROOT objects to be written as well, by name.
 
     Raises
     ------
     RefusedError
-        The format cannot hold the result.
+        The format cannot store the result.
     MissingDependencyError
         The format needs a package that is not installed.
     """

@@ -1,4 +1,4 @@
-"""All that confines a process, in its order."""
+"""All steps that confine a process, in order."""
 
 from __future__ import annotations
 
@@ -25,18 +25,18 @@ _SYSTEM = (
 
 @dataclass(frozen=True)
 class Bounds:
-    """What a confined process may use.
+    """The limits of a confined process.
 
     Parameters
     ----------
     readable, writable : tuple of str
-        Files and folders, beside the libraries of Python.
+        Files and folders, in addition to the libraries of Python.
     seconds : float
-        The time of the processor for each of its cores, in seconds.
+        The processor time for each core, in seconds.
     memory : int
-        The bytes that may be allocated beside what is there already.
+        The bytes that may be allocated in addition to existing memory.
     disk : int
-        The most bytes of a file.
+        The maximum size of a file in bytes.
     """
 
     readable: tuple[str, ...]
@@ -47,7 +47,7 @@ class Bounds:
 
 
 def lacking() -> str:
-    """Return what this machine lacks for `confine`; an empty text if it lacks nothing."""
+    """Return what this machine lacks for `confine`, or an empty text."""
     if sys.platform != "linux":
         return f"processes are confined on Linux only, not on {sys.platform}"
     if not seccomp.supported():
@@ -62,7 +62,7 @@ def lacking() -> str:
 
 @functools.cache
 def libraries() -> tuple[str, ...]:
-    """Return the files and folders that Python and its packages are in."""
+    """Return the files and folders of Python and its packages."""
     found = {
         *_SYSTEM,
         os.path.dirname(os.path.dirname(os.path.dirname(os.path.dirname(__file__)))),
@@ -74,14 +74,15 @@ def libraries() -> tuple[str, ...]:
 
 
 def confine(bounds: Bounds, strict: bool = True) -> None:
-    """Confine this process, which must have one thread of Python, to bounds for good.
+    """Confine this process, which must have only one Python thread, to bounds for good.
 
     Parameters
     ----------
     bounds : Bounds
-        What it may use.
+        The limits.
     strict : bool
-        False to go on where the kernel cannot confine it; resources have limits even so.
+        False to continue if the kernel cannot confine the process; resources are limited even
+        then.
 
     Raises
     ------

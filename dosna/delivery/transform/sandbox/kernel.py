@@ -28,7 +28,7 @@ def syscall(number: int, *arguments: Any) -> int:
 
 
 def prctl(option: int, *arguments: Any) -> int:
-    """Carry out an operation on this process.
+    """Perform an operation on this process.
 
     Raises
     ------
@@ -47,7 +47,7 @@ def _checked(result: int) -> int:
 
 
 def forbid_new_privileges() -> None:
-    """Make programs that this process starts have no more privileges than it has."""
+    """Prevent programs that this process starts from gaining privileges."""
     prctl(_SET_NO_NEW_PRIVILEGES, ctypes.c_ulong(1))
 
 
@@ -57,6 +57,6 @@ def die_with_parent(signal: int) -> None:
 
 
 def drop_capabilities() -> None:
-    """Give up what the process may do as root beyond its own files."""
+    """Give up the capabilities that root has."""
     header = (ctypes.c_uint32 * 2)(_CAPABILITY_VERSION, 0)
     _checked(_libc.capset(header, (ctypes.c_uint32 * 6)()))

@@ -21,8 +21,8 @@ _REMOVE_FILE, _MAKE_FILE, _TRUNCATE = 1 << 5, 1 << 8, 1 << 14
 
 _OF_FILES = _WRITE_FILE | _READ_FILE | _TRUNCATE
 _READ = _READ_FILE | _READ_DIR
-# Not among them: to execute, and to make symbolic links, sockets, pipes and devices; and folders,
-# which could be nested so deep that they are hard to measure and to remove.
+# Not among them: executing; creating symbolic links, sockets, pipes and devices; and creating
+# folders, which could be nested so deeply that they are hard to measure and to remove.
 _WRITE = _READ | _WRITE_FILE | _REMOVE_FILE | _MAKE_FILE | _TRUNCATE
 
 _KNOWN = {1: 13, 2: 14, 3: 15, 4: 15, 5: 16}
@@ -46,7 +46,7 @@ class _Beneath(ctypes.Structure):
 
 
 def version() -> int:
-    """Return the version of Landlock that the kernel has; 0 if it has none or it is off."""
+    """Return the version of the kernel's Landlock; 0 if it has none or it is off."""
     try:
         return syscall(_CREATE_RULESET, None, ctypes.c_size_t(0), ctypes.c_uint32(_ASK_VERSION))
     except OSError:
@@ -54,7 +54,7 @@ def version() -> int:
 
 
 def restrict(readable: Iterable[str], writable: Iterable[str]) -> None:
-    """Deny this process all files but those below paths. It may gain no privileges any more.
+    """Deny this process all files except those below paths, and any new privileges.
 
     Parameters
     ----------
@@ -90,7 +90,7 @@ def _allow(ruleset: int, path: str, allowed: int) -> None:
     try:
         parent = os.open(path, os.O_PATH | os.O_CLOEXEC)
     except OSError:
-        return  # what cannot be opened need not be allowed
+        return  # a path that cannot be opened need not be allowed
     try:
         if not stat.S_ISDIR(os.fstat(parent).st_mode):
             allowed &= _OF_FILES

@@ -1,8 +1,9 @@
 """seccomp: the system calls that a process may make from now on.
 
-Calls are allowed unless they are named here: those that reach beyond the process and its files
-(Landlock decides on opening them), and those that take resources which no limit of a process
-counts. A refused call fails with EPERM, or with ENOSYS where libraries then do without it.
+Calls are allowed unless they are listed here: those that affect more than the process and its
+files (Landlock decides on opening files), and those that take resources which no limit of a
+process counts. A refused call fails with EPERM, or with ENOSYS if libraries can then do without
+it.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ _X32 = 0x40000000
 
 _ARCHITECTURES = {"x86_64": (0xC000003E, 0), "aarch64": (0xC00000B7, 1)}
 
-# Numbers on x86_64 and aarch64; None where a machine has no such call.
+# Numbers on x86_64 and aarch64; None if a machine has no such call.
 _REFUSED: dict[str, tuple[int | None, int | None]] = {
     # other processes
     "fork": (57, None), "vfork": (58, None), "execve": (59, 221), "execveat": (322, 281),
@@ -36,7 +37,7 @@ _REFUSED: dict[str, tuple[int | None, int | None]] = {
     "setpriority": (141, 140), "ioprio_set": (251, 30), "sched_setaffinity": (203, 122),
     "sched_setscheduler": (144, 119), "sched_setparam": (142, 118), "sched_setattr": (314, 274),
     "migrate_pages": (256, 238), "move_pages": (279, 239),
-    # the network; socketpair is allowed, which event loops need
+    # the network; socketpair is allowed, because event loops need it
     "socket": (41, 198), "connect": (42, 203), "bind": (49, 200), "listen": (50, 201),
     "accept": (43, 202), "accept4": (288, 242),
     # the limits of this process
@@ -96,7 +97,7 @@ def supported() -> bool:
 
 
 def refuse_calls() -> None:
-    """Refuse this process system calls that a selection does not need.
+    """Deny this process the system calls that a selection does not need.
 
     Raises
     ------
@@ -151,7 +152,7 @@ def _program(process: int) -> list[bytes]:
         (_KILL_CALL, _unless_equal(0, process)),
         (_TGKILL, _unless_equal(0, process)),
         (_SOCKETPAIR, _unless_equal(0, _UNIX)),
-        # Asking for limits has no address of new ones.
+        # A call that only queries limits passes no new ones.
         (_PRLIMIT, [
             _argument(2), _step(_EQUAL, 0, 0, 3), _argument(2, True), _step(_EQUAL, 0, 0, 1),
             _PASS, _NO,
