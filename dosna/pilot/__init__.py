@@ -1,8 +1,8 @@
 """Pilots, data units and compute units: compute placed near data, data moved to compute.
 
-The Pilot-API: a *pilot* is a job that takes *compute units* (commands), a *pilot data* a place
-that stores *data units* (files that belong together), and `ComputeDataService` puts each where it
-costs least.
+The Pilot-API: a *pilot* is a job that runs *compute units* (commands), a *pilot data* is a place
+that stores *data units* (files that belong together), and `ComputeDataService` places each where
+it costs least.
 """
 
 from __future__ import annotations

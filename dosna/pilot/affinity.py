@@ -1,4 +1,4 @@
-"""What placement knows: labels and how far they are apart, what units need, what sites have."""
+"""The input of placement: labels and their distances, the needs of units, and sites."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class Label:
     Parameters
     ----------
     datacenter : str
-        The label of the datacenter. Parts are joined by '/', the widest first, as in
+        The label of the datacenter, with parts joined by '/', the widest first, such as
         ``europe/didcot``.
     machine : str
         The label of the machine within the datacenter.
@@ -32,7 +32,7 @@ class Label:
         return "/".join(filter(None, (self.datacenter, self.machine))) or "no label"
 
     def allows(self, other: Label) -> bool:
-        """Return True if a place with the label `other` is one that this label asks for."""
+        """Return True if a place with the label `other` satisfies this label."""
         if self.machine and self.machine != other.machine:
             return False
         wanted = _parts(self.datacenter)
@@ -45,9 +45,9 @@ def _parts(datacenter: str) -> tuple[str, ...]:
 
 @lru_cache(maxsize=1 << 16)
 def distance(one: Label, other: Label) -> int:
-    """Return how far two labels are from each other: 0 for one machine, 3 for nothing in common.
+    """Return the distance of two labels: 0 for the same machine, 3 for nothing in common.
 
-    A label without a machine is that of the whole datacenter, and no label is near to nothing.
+    A label without a machine stands for the whole datacenter; an empty label is close to nothing.
     """
     ours, theirs = _parts(one.datacenter), _parts(other.datacenter)
     if ours == theirs:
@@ -60,17 +60,17 @@ def distance(one: Label, other: Label) -> int:
 
 @dataclass(frozen=True)
 class Costs:
-    """What transfers and waiting take.
+    """The costs of transfers and waiting.
 
     Parameters
     ----------
     rates : tuple of float
-        The bytes per second between two places of one machine, of one datacenter, of datacenters
-        whose labels begin alike, and of all others.
+        The bytes per second between two places on one machine, in one datacenter, in datacenters
+        whose labels have the same beginning, and between all others.
     start : float
-        The seconds that a transfer from another machine takes before its first byte.
+        The seconds before the first byte of a transfer from another machine.
     unit : float
-        The seconds that a compute unit runs, as far as is known.
+        The estimated run time of a compute unit, in seconds.
     """
 
     rates: tuple[float, float, float, float] = (math.inf, 1e9, 2.5e8, 1e8)
@@ -94,11 +94,11 @@ class Input:
     name : str
         The data unit.
     nbytes : int
-        The bytes of it that are read.
+        The number of bytes that are read from it.
     at : tuple of Label
         The labels of the stores that have it.
     readers : int
-        The number of units, this one included, that wait for it.
+        The number of units, including this one, that wait for it.
     """
 
     name: str
@@ -109,16 +109,16 @@ class Input:
 
 @dataclass(frozen=True)
 class Needs:
-    """What a compute unit asks for.
+    """The needs of a compute unit.
 
     Parameters
     ----------
     name : str
         The unit.
     inputs : tuple of Input
-        What it reads.
+        The data units that it reads.
     label : Label
-        Where it shall run, if there is such a place.
+        Where it should run, if there is such a place.
     slots : int
         The number of processors that it occupies.
     """
@@ -142,7 +142,7 @@ class Site:
     slots : int
         The number of processors.
     room : int
-        The free bytes of a store beside it, in which inputs may stay for later units.
+        The free space in a store beside it, in which inputs can be kept for later units.
     """
 
     name: str
@@ -164,7 +164,7 @@ class Move:
     nbytes : int
         The bytes.
     replicate : bool
-        True to keep it in the store beside the pilot, because other units wait for it.
+        Whether to keep it in the store beside the pilot, because other units wait for it.
     """
 
     name: str
@@ -180,13 +180,13 @@ class Placement:
     Attributes
     ----------
     unit, site : str
-        Who, and where.
+        The unit, and the pilot on which it runs.
     moves : tuple of Move
         The transfers from other machines.
     transfer, wait : float
         The estimated seconds of the transfers, and of the queue.
     reason : str
-        The reason, for people.
+        The reason, as a text.
     """
 
     unit: str
@@ -203,5 +203,5 @@ class Placement:
 
     @property
     def moved(self) -> int:
-        """The bytes that come from other machines."""
+        """The number of bytes that are transferred from other machines."""
         return sum(move.nbytes for move in self.moves)

@@ -1,4 +1,4 @@
-"""The agents that are connected, and the port at which they come."""
+"""The connected agents, and the port to which they connect."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _AHEAD_SECONDS, _MOST_AHEAD = 0.25, 32
 
 @dataclass
 class Assigned:
-    """An attempt that an agent has, with what is needed when it ends."""
+    """An attempt assigned to an agent, with what is needed when it ends."""
 
     attempt: str
     unit: str
@@ -42,16 +42,16 @@ class Assigned:
 
 @dataclass
 class Agent:
-    """An agent, connected or lately lost.
+    """An agent, connected or recently lost.
 
     Attributes
     ----------
     assigned : dict
         Its attempts, by id.
     lost_at : float or None
-        When its connection was lost, on the loop's clock.
+        The time on the loop's clock when its connection was lost.
     unit_seconds : float
-        How long its last units have run, on average.
+        The average run time of its last units.
     """
 
     pilot: str
@@ -66,7 +66,7 @@ class Agent:
 
     @property
     def room(self) -> int:
-        """The processors for which it takes units now, some ahead of those that are free."""
+        """The number of processors for which it accepts units now, including some in advance."""
         if self.writer is None or self.is_draining:
             return 0
         rounds = min(_MOST_AHEAD, int(_AHEAD_SECONDS / max(self.unit_seconds, 1e-3)))
@@ -74,7 +74,7 @@ class Agent:
 
     @property
     def occupied(self) -> int:
-        """The processors that its attempts have or wait for."""
+        """The number of processors that its attempts occupy or wait for."""
         return sum(one.slots for one in self.assigned.values())
 
     def send(self, **message: Any) -> None:
@@ -90,14 +90,14 @@ class Agent:
 
 
 class Crew:
-    """The server for agents. All methods are of the manager's loop.
+    """The server for agents. All methods run in the manager's loop.
 
     Parameters
     ----------
     keys : Keys
-        By what agents are known.
+        The keys that identify agents.
     joined : callable
-        Called with an agent and the attempts it has; False if its pilot is unknown.
+        Called with an agent and its attempts; returns False if the pilot is unknown.
     said : callable
         Called with an agent and each of its messages.
     left : callable
@@ -118,7 +118,7 @@ class Crew:
         self.agents: dict[tuple[str, str], Agent] = {}
 
     async def port(self, everywhere: bool) -> int:
-        """Return the port at which agents come, from this machine or from everywhere."""
+        """Return the port to which agents connect, from this machine or from everywhere."""
         host = "0.0.0.0" if everywhere else "127.0.0.1"
         async with self._opening:
             if host not in self._servers:
@@ -138,7 +138,7 @@ class Crew:
             await asyncio.sleep(0.01)
 
     def of_pilot(self, pilot: str) -> list[Agent]:
-        """Return the agents of a pilot, lost ones too."""
+        """Return the agents of a pilot, including lost ones."""
         return [agent for agent in self.agents.values() if agent.pilot == pilot]
 
     def forget(self, agent: Agent) -> None:
@@ -156,7 +156,7 @@ class Crew:
                 message = await _read(reader, LONGEST)
                 self._said(agent, message)
         except (OSError, ValueError, KeyError, TypeError, TimeoutError, EOFError):
-            pass  # lost, or no agent at all
+            pass  # lost, or not an agent at all
         finally:
             self._open.discard(writer)
             writer.close()
@@ -210,5 +210,5 @@ async def _read(reader: asyncio.StreamReader, most: int) -> dict[str, Any]:
                 raise ValueError("a message is too long")
     message = json.loads(b"".join(pieces))
     if not isinstance(message, dict):
-        raise ValueError("a message is no mapping")
+        raise ValueError("a message is not a mapping")
     return message

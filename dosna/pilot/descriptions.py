@@ -1,4 +1,4 @@
-"""Descriptions of pilots, places, data units and compute units: the documented fields, checked."""
+"""Descriptions of pilots, places, data units and compute units, whose fields are checked."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def without_secrets(text: str) -> str:
 
 @dataclass(kw_only=True)
 class _Description:
-    """What all descriptions share. Fields that a description does not know are an error."""
+    """The base of all descriptions. Unknown fields are an error."""
 
     OLD_NAMES: ClassVar[Mapping[str, str]] = {}
     """Older names of fields."""
@@ -52,12 +52,12 @@ class _Description:
 
     @classmethod
     def of(cls, fields: Mapping[str, Any] | Self) -> Self:
-        """Make a description of the fields that the Pilot-API documents.
+        """Create a description from the fields of the Pilot-API.
 
         Raises
         ------
         ConfigurationError
-            A field is unknown, is missing, or has a value that it does not take.
+            A field is unknown, is missing, or has an invalid value.
         """
         if isinstance(fields, cls):
             return fields
@@ -78,7 +78,7 @@ class _Description:
             raise ConfigurationError(f"{cls.__name__}: {error}") from None
 
     def fields(self) -> dict[str, Any]:
-        """Return all fields that may be kept and shown: no secrets."""
+        """Return all fields that may be stored and shown, which excludes secrets."""
         values = dataclasses.asdict(self)
         for name in self.SECRET:
             values.pop(name)
@@ -144,12 +144,12 @@ class _Description:
 
 @dataclass(kw_only=True)
 class PilotComputeDescription(_Description):
-    """A pilot: a job that takes compute units.
+    """A pilot: a job that runs compute units.
 
     ``service_url`` is ``fork://localhost``, ``ssh://host``, ``slurm://localhost``,
-    ``slurm+ssh://host``, or the same with pbs, lsf or flux. ``python`` is the Python of the
-    machine that runs the agent, ``environment`` what is set for it, and ``ssh_options`` are
-    options of OpenSSH's client, such as ``Port=2222``.
+    ``slurm+ssh://host``, or the same with pbs, lsf or flux. ``python`` is the Python interpreter
+    that runs the agent on the machine, ``environment`` contains environment variables for it, and
+    ``ssh_options`` are options of OpenSSH's client, such as ``Port=2222``.
     """
 
     OLD_NAMES: ClassVar[Mapping[str, str]] = {
@@ -182,7 +182,7 @@ class PilotComputeDescription(_Description):
 
 @dataclass(kw_only=True)
 class PilotDataDescription(_Description):
-    """A place that stores data units: ``service_url`` is ssh, s3, http, file and so on."""
+    """A place that stores data units; its ``service_url`` may be ssh, s3, http, file and so on."""
 
     SECRET: ClassVar[frozenset[str]] = frozenset(
         {"access_key_id", "secret_access_key", "session_token", "password"}
@@ -241,7 +241,7 @@ def _is_secret(option: object) -> bool:
 
 @dataclass(kw_only=True)
 class DataUnitDescription(_Description):
-    """Files that belong together. ``file_urls`` may be empty: outputs come into such a unit."""
+    """Files that belong together. ``file_urls`` may be empty, for a unit that receives outputs."""
 
     file_urls: list[str] = field(default_factory=list)
     number_of_replicas: int = 1
@@ -271,10 +271,10 @@ def _without_signature(url: str) -> str:
 class ComputeUnitDescription(_Description):
     """A command with its inputs and outputs.
 
-    ``input_data`` is a list of URLs of data units, or of mappings of a URL to the names or
-    patterns of the files that are wanted; ``output_data`` one of mappings of a URL to the
-    patterns of files that go there. ``retries`` is how often the unit may be run again, and
-    ``walltime`` the minutes after which it is ended.
+    ``input_data`` is a list of URLs of data units, or of mappings of a URL to names or patterns of
+    files; ``output_data`` is a list of mappings of a URL to the patterns of the files to store
+    there. ``retries`` is the number of times that the unit may be run again, and ``walltime`` its
+    time limit in minutes.
     """
 
     OLD_NAMES: ClassVar[Mapping[str, str]] = {"total_cpu_count": "number_of_processes"}
@@ -317,11 +317,11 @@ class ComputeUnitDescription(_Description):
         self.outputs()
 
     def inputs(self) -> list[tuple[str, list[str]]]:
-        """Return pairs of the URL of a data unit and the patterns of files wanted of it."""
+        """Return pairs of the URL of a data unit and the patterns of files to read from it."""
         return self._pairs("input_data", self.input_data, ["*"])
 
     def outputs(self) -> list[tuple[str, list[str]]]:
-        """Return pairs of the URL of a data unit and the patterns of files that go there."""
+        """Return pairs of the URL of a data unit and the patterns of files to store there."""
         return self._pairs("output_data", self.output_data, None)
 
     def _pairs(

@@ -1,4 +1,4 @@
-"""Handles of rows of the state, which may be made anew from their URLs."""
+"""Handles of rows of the state, which can be recreated from their URLs."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def row_of(session: Session, table: str, id: str) -> dict[str, Any]:
     Raises
     ------
     SourceNotFoundError
-        There is none.
+        There is no such row.
     """
     row = session.store.get(table, id)
     if row is None:
@@ -28,7 +28,7 @@ def row_of(session: Session, table: str, id: str) -> dict[str, Any]:
 
 
 class Handle:
-    """A handle of a row of the state; it can be made again from its URL."""
+    """A handle of a row of the state, which can be recreated from its URL."""
 
     _table: str
     _kind: str
@@ -43,7 +43,7 @@ class Handle:
         return f"{type(self).__name__}({self.get_url()!r})"
 
     def get_url(self) -> str:
-        """Return its URL, which names it within its state."""
+        """Return the URL, which identifies the row in its state."""
         return f"{self._kind}:{self.id}"
 
     def get_state(self) -> State:

@@ -1,4 +1,4 @@
-"""The data units of compute units: whether they are there yet, where, and how they are staged."""
+"""The data units of compute units: whether they are ready, where, and how they are staged."""
 
 from __future__ import annotations
 
@@ -26,26 +26,26 @@ class Doomed(Exception):
 
 
 class Inputs:
-    """What is known of data units, from the state.
+    """What the state knows about data units.
 
     Parameters
     ----------
     session : Session
-        Whose data units they are.
+        The session of the data units.
     """
 
     def __init__(self, session: Session) -> None:
         self._session, self._store = session, session.store
 
     def needed(self, unit: ComputeUnitDescription, number: int) -> list[Input]:
-        """Return what a unit reads, and where it is.
+        """Return the inputs of a unit, and where they are.
 
         Raises
         ------
         Blocked
-            Something is not there yet.
+            An input does not exist yet.
         Doomed
-            Something will never be there.
+            An input will never exist.
         """
         for other in unit.depends_on:
             self._require_done(id_of(other))
@@ -62,12 +62,12 @@ class Inputs:
     def requests(
         self, unit: ComputeUnitDescription, label: Label
     ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-        """Return the requests by which a unit is staged to and from a pilot with a label.
+        """Return the requests that stage the data of a unit to and from a pilot with a label.
 
         Raises
         ------
         Doomed
-            One cannot be made.
+            A request is not possible.
         """
         inputs, outputs = unit.inputs(), unit.outputs()
         try:
@@ -93,7 +93,7 @@ class Inputs:
             raise Blocked(f"{other}, on which it depends, is {row['state']}")
 
     def _require_written(self, data_unit: str, number: int) -> None:
-        """Wait for units that were submitted before and write this data unit."""
+        """Wait for units that were submitted earlier and write this data unit."""
         outputs, units = TABLES["outputs"], TABLES["compute_units"]
         query = (
             sa.select(units.c.id, units.c.state, units.c.reason)

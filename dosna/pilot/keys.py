@@ -1,4 +1,4 @@
-"""By what manager and agents know each other: a certificate, and a token of each pilot."""
+"""The keys by which manager and agents trust each other: a certificate, and a token per pilot."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ __all__ = ["Keys"]
 class Keys:
     """The keys of one state, in a folder beside it that only this user can read.
 
-    They are kept, so that agents know a manager that was started again.
+    They are kept, so that agents trust a manager that was started again.
 
     Parameters
     ----------
     folder : Path
-        Where they are.
+        The folder of the keys.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -36,7 +36,7 @@ class Keys:
             content = self._file.read_bytes()
         except OSError as error:
             raise StorageError(
-                f"the keys of pilots cannot be kept in {folder}: {error.strerror}"
+                f"the keys of pilots cannot be stored in {folder}: {error.strerror}"
             ) from error
         key, begin, certificate = content.decode().partition("-----BEGIN CERTIFICATE-----")
         self.certificate = begin + certificate
@@ -49,7 +49,7 @@ class Keys:
         return context
 
     def token(self, pilot: str) -> str:
-        """Return what the agents of a pilot show."""
+        """Return the token of the agents of a pilot."""
         digest = hmac.digest(self._secret, pilot.encode(), "sha256")
         return base64.urlsafe_b64encode(digest).decode()
 

@@ -1,4 +1,4 @@
-"""What becomes of attempts: the states of units, and whether one is run again."""
+"""The outcomes of attempts: the states of units, and whether one is run again."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ _KEPT_REASONS = 5
 
 
 class Ledger:
-    """Changes that are not in the state yet; `flush` writes them together.
+    """Changes that are not yet in the state; `flush` writes them together.
 
     Parameters
     ----------
     session : Session
-        Whose state it is.
+        The session of the state.
     requeued : callable
         Called with the number of a unit that has to be placed again.
     """
@@ -36,13 +36,13 @@ class Ledger:
     def __init__(self, session: Session, requeued: Callable[[int], None]) -> None:
         self._session = session
         self._requeued = requeued
-        # By table: in one of them the order of the changes counts.
+        # By table; within a table, the order of the changes matters.
         self._changes: dict[str, list[tuple[str, str, Mapping[str, Any]]]] = {}
         self._rows: dict[str, list[Mapping[str, Any]]] = {}
         self._recorded: list[tuple[Agent, str]] = []
 
     def assign(self, agent: Agent, row: Mapping[str, Any], placement: str) -> Assigned:
-        """Give a unit to an agent, as a new attempt."""
+        """Assign a unit to an agent, as a new attempt."""
         description, details = row["description"], dict(row["details"])
         details.update(placement=placement, host=agent.host)
         assigned = Assigned(
@@ -76,7 +76,7 @@ class Ledger:
         return assigned
 
     def started(self, agent: Agent, attempt: str) -> None:
-        """Note that an attempt runs."""
+        """Record that an attempt is running."""
         assigned = agent.assigned.get(attempt)
         if assigned is not None and not assigned.is_started:
             assigned.is_started, assigned.started_at = True, time.monotonic()
@@ -84,7 +84,7 @@ class Ledger:
             self.change("compute_units", assigned.unit, state="Running")
 
     def ended(self, agent: Agent, result: Mapping[str, Any]) -> None:
-        """Note the result of an attempt, and that its agent may forget it."""
+        """Record the result of an attempt, and that its agent may forget it."""
         assigned = agent.assigned.pop(str(result["attempt"]), None)
         self._recorded.append((agent, str(result["attempt"])))
         if assigned is None:
@@ -124,7 +124,7 @@ class Ledger:
         )
 
     def lost(self, assigned: Assigned, reason: str) -> None:
-        """Note that an attempt is gone with its pilot: another is made, within limits."""
+        """Record that an attempt was lost with its pilot; another follows, within limits."""
         losses = assigned.details.get("losses", 0) + assigned.is_started
         assigned.details["losses"] = losses
         self._again(assigned, reason, losses <= max(LOSSES, assigned.retries))
@@ -163,7 +163,7 @@ class Ledger:
         self._changes.setdefault(table, []).append((table, id, values))
 
     def flush(self) -> bool:
-        """Write all, tell those who wait, and let agents forget; say if there was anything."""
+        """Write all changes, and notify waiters and agents; return whether there were any."""
         if not (self._changes or self._rows or self._recorded):
             return False
         changes = itertools.chain.from_iterable(self._changes.values())

@@ -1,4 +1,4 @@
-"""The manager: a thread that starts pilots, gives them units, and records what comes of them."""
+"""The manager: a thread that starts pilots, assigns units to them, and records the outcomes."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _log = logging.getLogger("dosna.pilot")
 
 
 class Manager:
-    """Who manages the pilots and compute units of one state; one process at a time.
+    """The manager of the pilots and compute units of one state, in one process at a time.
 
     Parameters
     ----------
@@ -76,13 +76,13 @@ class Manager:
         atexit.register(self._at_exit)
 
     def next_number(self) -> int:
-        """Return the number of the next unit: their order."""
+        """Return the number of the next unit, which determines the order."""
         with self._numbers:
             self._number += 1
             return self._number
 
     def wake(self) -> None:
-        """Let it look at what is new in the state; from any thread."""
+        """Make the manager look for news in the state. Any thread may call this."""
         if not self._is_closing:
             self._loop.call_soon_threadsafe(self._wake)
 
@@ -92,7 +92,7 @@ class Manager:
         self._wanted.set()
 
     def close(self) -> None:
-        """Stop managing. Pilots and units go on, and wait for the next manager for a while."""
+        """Stop managing. Pilots and units continue, and wait for another manager for a while."""
         if not self._is_closing:
             self._is_closing = True
             self._loop.call_soon_threadsafe(self._wanted.set)
@@ -102,7 +102,7 @@ class Manager:
             atexit.unregister(self._at_exit)
 
     def _at_exit(self) -> None:
-        """End the pilots: nobody is left to give them units."""
+        """End the pilots, because nobody can assign units to them any more."""
         # A process that was forked from the manager's has neither its thread nor its pilots.
         if self._is_closing or os.getpid() != self._process:
             return
@@ -137,7 +137,7 @@ class Manager:
                     self._do_what_is_wanted()
                 self._scheduler.assign()
             except DosnaError as error:
-                # The state cannot be used now: what is known is kept and written later.
+                # The state cannot be used now; changes are kept and written later.
                 _log.warning("pilots: %s", error)
                 await asyncio.sleep(1)
             except Exception:
@@ -157,7 +157,7 @@ class Manager:
         await self._crew.close()
 
     def _adopt_pilots(self) -> None:
-        """Begin to watch pilots of the state that are not watched."""
+        """Start to watch the pilots of the state that are not watched yet."""
         for row in list(self.session.store.rows("pilots", state=_NOT_FINAL)):
             if row["id"] in self._pilots:
                 continue
@@ -178,7 +178,7 @@ class Manager:
             task.add_done_callback(self._tasks.discard)
 
     def _do_what_is_wanted(self) -> None:
-        """Cancel the pilots and units of which the state says that this is wanted."""
+        """Cancel the pilots and units that are marked for this in the state."""
         store = self.session.store
         self._scheduler.ledger.flush()  # what has ended is not canceled
         for row in list(store.rows("pilots", wanted="Canceled")):
@@ -187,7 +187,7 @@ class Manager:
                 self._pilots[row["id"]].cancel()
             elif not State(row["state"]).is_final:
                 self.session.set_state("pilots", row["id"], State.Canceled, "it was canceled")
-        # Units stay wanted until they are final: an agent may be lost with what it was told.
+        # Units remain marked until they are final, because an agent may be lost with its messages.
         for row in list(store.rows("compute_units", wanted="Canceled")):
             self._cancel_unit(row)
 
@@ -215,7 +215,7 @@ class Manager:
     # --- agents ---
 
     def _joined(self, agent: Agent, known: list[str]) -> bool:
-        """Compare what an agent has with what the state says; False if its pilot is no more."""
+        """Compare the attempts of an agent with the state; return False if its pilot has ended."""
         pilot = self._pilots.get(agent.pilot)
         if pilot is None:
             return False
@@ -226,14 +226,14 @@ class Manager:
                 self._scheduler.ledger.lost(assigned, "its agent did not get it")
         for attempt in known:
             if attempt not in agent.assigned:
-                # Of a unit that was given to another pilot, or canceled.
+                # An attempt at a unit that was assigned to another pilot, or canceled.
                 agent.send(kind="cancel", attempt=attempt)
         pilot.joined()
         self._wake()
         return True
 
     def _adopt_attempts(self, agent: Agent, known: list[str]) -> None:
-        """Take attempts from the state that a manager before this one made."""
+        """Take over the attempts of an earlier manager from the state."""
         self._scheduler.ledger.flush()
         store = self.session.store
         for row in list(store.rows("attempts", pilot=agent.pilot, state=_ACTIVE)):
@@ -291,7 +291,7 @@ class Manager:
                 self._scheduler.ledger.lost(assigned, reason)
             agent.assigned.clear()
             self._crew.forget(agent)
-        self._scheduler.ledger.flush()  # what has ended is not lost
+        self._scheduler.ledger.flush()  # attempts that have ended are not lost
         store = self.session.store
         for row in list(store.rows("attempts", pilot=pilot, state=_ACTIVE)):
             unit = None if row["details"].get("agent") in spare else self._unit_of(row)
@@ -312,7 +312,7 @@ os.register_at_fork(after_in_child=_forked)
 
 
 def _assigned(attempt: dict[str, Any], unit: dict[str, Any]) -> Assigned:
-    """Return an attempt as the state has it."""
+    """Return an attempt from the state."""
     return Assigned(
         attempt=attempt["id"],
         unit=unit["id"],
@@ -326,7 +326,7 @@ def _assigned(attempt: dict[str, Any], unit: dict[str, Any]) -> Assigned:
 
 
 def _lock(path: Any, shown: str) -> int:
-    """Return a lock that ends with this process."""
+    """Return a lock that is released when this process ends."""
     lock = os.open(path, os.O_CREAT | os.O_RDWR, 0o600)
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -40,18 +40,18 @@ _LAST_SECONDS = 30.0
 
 
 class Pilot:
-    """A pilot's job and its agents. All methods are of the manager's loop.
+    """The job of a pilot and its agents. All methods run in the manager's loop.
 
     Parameters
     ----------
     session : Session
-        Whose pilot it is.
+        The session of the pilot.
     row : mapping
-        Its row in the state.
+        The row of the pilot in the state.
     crew : Crew
         The agents.
     keys : Keys
-        Of the state.
+        The keys of the state.
     ended : callable
         Called with the id when the pilot has ended.
     released : callable
@@ -85,18 +85,18 @@ class Pilot:
     # --- what it hears ---
 
     def joined(self) -> None:
-        """Note that an agent is connected."""
+        """Record that an agent is connected."""
         if self._state in (State.New, State.Pending, State.Unknown):
             self._set(State.Running, "")
         self._silent_since = None
         self._news.set()
 
     def left(self) -> None:
-        """Note that the connection of an agent is lost."""
+        """Record that the connection of an agent is lost."""
         self._news.set()
 
     def bye(self, reason: str) -> None:
-        """Note that an agent has ended, and why."""
+        """Record that an agent has ended, and why."""
         self._bye = reason
         self._news.set()
 
@@ -148,8 +148,8 @@ class Pilot:
         folder = self._details["folder"]
         if not self._details.get("submitting"):
             await _in_thread(self._launcher.connect, folder, port)
-            # A manager that is killed between these lines leaves a job of unknown id: its agent
-            # is known by the token, and if none comes the pilot is given up.
+            # A manager that is killed between these lines leaves a job with an unknown id. Its
+            # agent is recognised by the token; if none connects, the pilot is given up.
             self._note(submitting=True)
             native = await _in_thread(self._launcher.submit, self.id, folder)
             self._note(native=native)
@@ -157,7 +157,7 @@ class Pilot:
             self._set(State.Pending, "")
 
     def _seconds(self) -> float:
-        """Return for how long an agent takes units: somewhat less than a batch job may run."""
+        """Return the time for which an agent accepts units, slightly less than the job may run."""
         seconds = self.description.walltime * 60
         if self._launcher.is_batch:
             seconds = seconds or 3600
@@ -167,7 +167,7 @@ class Pilot:
     def _pause(self) -> float:
         if any(agent.writer is not None for agent in self._crew.of_pilot(self.id)):
             return 5.0
-        # To ask a queue, or by SSH, is work for others.
+        # Querying a queue, or by SSH, is done by threads.
         return 2.0 if self._launcher.is_batch or self._launcher.is_by_ssh else 0.3
 
     async def _has_ended(self) -> bool:
@@ -237,7 +237,7 @@ class Pilot:
         return True
 
     async def _cancel(self) -> None:
-        """Let the agents end their units, and then the job; kill it if that takes long."""
+        """Make the agents end their units, and then the job; kill it if this takes too long."""
         loop = asyncio.get_running_loop()
         end = loop.time() + _END_SECONDS
         agents = self._crew.of_pilot(self.id)
@@ -272,7 +272,7 @@ class Pilot:
         """Tell of the end; say whether the state has it."""
         state, reason = self._end_is
         try:
-            # Who sees that it has ended sees its units wait again.
+            # Whoever sees that it has ended also sees that its units wait again.
             self._released(self.id, reason, ())
             self._set(state, reason)
             self._ended(self.id)
@@ -283,7 +283,7 @@ class Pilot:
 
 
 async def _in_thread(call: Callable[..., _Any], *arguments: Any) -> _Any:
-    """Run what blocks in a thread; not in a pool of Python, which ends before `atexit`."""
+    """Run a blocking function in a thread; Python's own pool would end before `atexit`."""
     loop = asyncio.get_running_loop()
     future: asyncio.Future[_Any] = loop.create_future()
 

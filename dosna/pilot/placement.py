@@ -1,8 +1,8 @@
-"""Where compute units run: beside their data, unless moving them costs less than waiting.
+"""The placement of compute units: beside their data, unless a transfer costs less than waiting.
 
-Pure: it knows neither pilots nor stores, but only their labels, sizes and queues. The estimate of
-a place is what the units wait there: the transfers of those inputs that are not there yet, and the
-work that is queued. docs/design/pilot-placement.md tells why.
+It is pure: it knows neither pilots nor stores, but only their labels, sizes and queues. The cost
+of a site is the estimated time that the units wait there: for the transfers of missing inputs, and
+for the queued work. docs/design/pilot-placement.md explains why.
 """
 
 from __future__ import annotations
@@ -51,19 +51,19 @@ def plan(
     Parameters
     ----------
     units : sequence of Needs
-        What the units ask for, the longest waiting first.
+        The needs of the units, those that have waited longest first.
     sites : sequence of Site
-        The pilots that take units.
+        The pilots that accept units.
     queued : mapping of str to int
         The processors that units occupy or wait for, by site.
     costs : Costs
-        What transfers and waiting take.
+        The costs of transfers and waiting.
 
     Returns
     -------
     list of Placement or None
-        For each unit its site; None if no site has enough processors. Sites that the label of a
-        unit does not allow are taken only if there are no others.
+        The site of each unit; None if no site has enough processors. Sites that the label of a
+        unit does not allow are used only if there are no others.
     """
     search = _Search(units, sites, queued, costs)
     search.improve()
@@ -73,9 +73,9 @@ def plan(
 class _Search:
     """An assignment of units to sites that is improved step by step.
 
-    First the steps make transfers and waiting together shorter; then transfers alone, with no
-    longer queue than the longest. What several units of a site read is moved there once, if there
-    is room for it.
+    The first steps reduce the time of transfers and waiting together; later steps reduce transfers
+    alone, without making the longest queue longer. Inputs of several units at a site are moved
+    there once, if there is room for them.
     """
 
     def __init__(
@@ -90,7 +90,7 @@ class _Search:
         self.most: list[float] = [math.inf] * len(sites)
         self.waits = True
         self.chosen = [-1] * len(units)
-        # Inputs are numbers within, because mappings of them are looked up very often.
+        # Inputs are represented by numbers, because mappings of them are looked up very often.
         numbers = {one: n for n, one in enumerate({one: 0 for u in units for one in u.inputs})}
         self.reads = [[numbers[one] for one in needs.inputs] for needs in units]
         self.inputs = list(numbers)
@@ -103,7 +103,7 @@ class _Search:
     # -- cost -----------------------------------------------------------------------------
 
     def added(self, unit: int, site: int) -> float:
-        """Return what a unit costs at a site besides the others."""
+        """Return the additional cost of a unit at a site."""
         place, cost = self.sites[site], 0.0
         for one in self.reads[unit]:
             seconds = self.near[one][site][0]
@@ -116,7 +116,7 @@ class _Search:
         return cost
 
     def _stays(self, one: int, site: int) -> bool:
-        """Return True if others read an input at a site where there is room for it."""
+        """Return True if other units at a site read an input, and there is room for it."""
         return bool(
             self.readers[one].get(site) and self.inputs[one].nbytes <= self.sites[site].room
         )
@@ -126,7 +126,7 @@ class _Search:
         self._count(unit, site, 1)
 
     def take(self, unit: int) -> float:
-        """Take a unit away, and return what it cost."""
+        """Remove a unit from its site, and return its cost."""
         site = self.chosen[unit]
         self._count(unit, site, -1)
         return self.added(unit, site)
@@ -140,7 +140,7 @@ class _Search:
     # -- search ---------------------------------------------------------------------------
 
     def improve(self) -> None:
-        """Give all units a site, and look for cheaper ones."""
+        """Assign a site to all units, and search for cheaper ones."""
         for unit in sorted(range(len(self.units)), key=self._largest, reverse=True):
             if self.allowed[unit]:
                 self._insert(unit, 0.0)
@@ -155,7 +155,7 @@ class _Search:
         return max((one.nbytes for one in self.units[unit].inputs), default=0)
 
     def _search(self) -> None:
-        """Take some related units away and put them back where they cost least, many times."""
+        """Repeatedly remove some related units, and insert them where they cost least."""
         placed = [u for u, site in enumerate(self.chosen) if site >= 0 and self.reads[u]]
         units_of: list[list[int]] = [[] for _ in self.inputs]
         for unit in placed:
@@ -165,7 +165,7 @@ class _Search:
         worse, best, kept = 0.0, 0.0, list(self.chosen)
         slack = _SLACK * self._total() / max(1, len(placed))
         for step in range(steps):
-            # What is a little worse than the best may lead to something better: less and less.
+            # A slightly worse assignment may lead to a better one; less and less is tolerated.
             allowed = best + slack * (1 - step / steps) - worse
             worse -= self._replace(self._related(placed, units_of), allowed)
             if worse < best - _NOTHING:
@@ -176,7 +176,7 @@ class _Search:
             self.put(unit, kept[unit])
 
     def _related(self, placed: list[int], units_of: list[list[int]]) -> list[int]:
-        """Choose some units: any, and units of one site that read the same."""
+        """Choose a random unit, and units at its site with common inputs."""
         random = self.random
         first = random.choice(placed)
         some = [first, *random.choices(placed, k=random.choice(_OTHERS))]
@@ -197,9 +197,9 @@ class _Search:
         return cost
 
     def _replace(self, units: list[int], allowed: float) -> float:
-        """Put units anew, each where it costs least, and return what that gains.
+        """Insert units again, each where it costs least, and return the gain.
 
-        If it costs more than is allowed, they stay where they were.
+        If this costs more than is allowed, they return to where they were.
         """
         before = [self.chosen[unit] for unit in units]
         gained = sum([self.take(unit) for unit in units])
@@ -215,7 +215,7 @@ class _Search:
         return gained
 
     def _insert(self, unit: int, overlooked: float = _OVERLOOKED) -> float:
-        """Put a unit where it costs least, and return what."""
+        """Insert a unit where it costs least, and return the cost."""
         slots = self.units[unit].slots
         best, cost = -1, math.inf
         for site in self._candidates(unit):
@@ -230,7 +230,7 @@ class _Search:
         return cost
 
     def _candidates(self, unit: int) -> Iterable[int]:
-        """Return the sites to look at: of many, those near its inputs and the least busy."""
+        """Return the candidate sites of a unit: those near its inputs, and the least busy ones."""
         allowed = self.allowed[unit]
         if len(allowed) <= _FEW_SITES:
             return allowed
@@ -242,7 +242,7 @@ class _Search:
     # -- result ---------------------------------------------------------------------------
 
     def placements(self) -> list[Placement | None]:
-        """Return the result, with the queue that each unit finds in its turn."""
+        """Return the result, with the queue that each unit finds in turn."""
         queue = list(self.load)
         for needs, site in zip(self.units, self.chosen, strict=True):
             if site >= 0:
@@ -280,7 +280,7 @@ class _Search:
 
 
 def _told(needs: Needs, moves: Sequence[Move], seconds: float) -> str:
-    """Return where the inputs are, for people."""
+    """Return a text that says where the inputs are."""
     if not needs.inputs:
         return "the unit has no inputs"
     total = sum(one.nbytes for one in needs.inputs)
@@ -306,14 +306,14 @@ def _allowed(needs: Needs, sites: Sequence[Site]) -> tuple[int, ...]:
 
 
 def _waits(load: int, slots: int) -> float:
-    """Return the rounds that all units of a queue wait together."""
+    """Return the total waiting time of all units in a queue, in rounds."""
     rounds, rest = divmod(load, slots)
     return slots * rounds * (rounds - 1) / 2 + rest * rounds
 
 
 def _nearest(one: Input, label: Label, costs: Costs) -> tuple[float, Label | None]:
-    """Return the seconds of a transfer, and the nearest store that is not on the same machine."""
+    """Return the seconds of a transfer, and the nearest store on another machine."""
     if not one.at:
-        return 0.0, None  # It is made by another unit.
+        return 0.0, None  # Another unit writes it.
     far, _, source = min((distance(at, label), n, at) for n, at in enumerate(one.at))
     return costs.transfer(one.nbytes, far), (None if far == MACHINE else source)

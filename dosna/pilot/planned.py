@@ -1,7 +1,8 @@
-"""Units that have a choice: planned together, and given to their site when it has room.
+"""Units with several possible sites, which are planned together and assigned when there is room.
 
-A site that has room takes the units whose data are there, though others were submitted before:
-these wait for their own site, as long as the plan says that this takes less time than a transfer.
+A site with free processors gets the units whose data are there, even if others were submitted
+earlier: these wait for their own site as long as the plan says that this takes less time than a
+transfer.
 """
 
 from __future__ import annotations
@@ -35,16 +36,16 @@ class _Unit:
 
 
 class Planned:
-    """The units of the sweep that have inputs or labels.
+    """The units of the sweep with inputs or labels.
 
     Parameters
     ----------
     session : Session
-        Whose units they are.
+        The session of the units.
     labels : mapping of str to Label
         The labels of pilots.
     inputs : callable
-        A function that looks again for the inputs of a unit; None if it cannot run any more now.
+        A function that returns the current inputs of a unit; None if it cannot run now.
     """
 
     def __init__(
@@ -68,7 +69,7 @@ class Planned:
     def add(
         self, row: dict[str, Any], unit: ComputeUnitDescription, inputs: Sequence[Input]
     ) -> None:
-        """Let a unit be planned."""
+        """Add a unit to be planned."""
         label = Label(unit.affinity_datacenter_label, unit.affinity_machine_label)
         needs = Needs(row["id"], tuple(inputs), label, unit.number_of_processes)
         if not self._units:
@@ -77,7 +78,7 @@ class Planned:
         self._is_stale = True
 
     def forget(self, unit: str) -> None:
-        """Leave a unit out."""
+        """Remove a unit."""
         self._units.pop(unit, None)
 
     def give(
@@ -85,7 +86,7 @@ class Planned:
         agents: Iterable[Agent],
         to: Callable[[Agent, dict[str, Any], ComputeUnitDescription, str], object],
     ) -> None:
-        """Give units to agents of their sites that have room."""
+        """Assign units to agents of their sites that have room."""
         if not self._units:
             return
         pilots: dict[str, list[Agent]] = {}
@@ -108,7 +109,7 @@ class Planned:
             to(agent_, one.row, one.unit, one.placement.reason)
 
     def _is_idle(self, pilots: Mapping[str, Sequence[Agent]]) -> bool:
-        """Say whether a site has free processors, and no unit is planned there."""
+        """Return whether a site has free processors, and no unit is planned there."""
         busy = {one.placement.site for one in self._units.values() if one.placement is not None}
         return any(
             pilot not in busy and any(agent.occupied < agent.slots for agent in agents)
@@ -134,7 +135,7 @@ class Planned:
             found = plan([one.needs for one in units], sites, queued, costs)
             for one, placement in zip(units, found, strict=True):
                 one.placement = placement
-                if placement is None:  # no site is large enough, and others may come
+                if placement is None:  # no site is large enough, but others may be added
                     self.forget(one.row["id"])
         self._sites, self._is_stale = {*pilots}, False
         self._planned_at = time.monotonic()
@@ -145,7 +146,7 @@ class Planned:
         return Site(pilot, label, slots, room_near(self._session, label))
 
     def _is_brought(self, placement: Placement) -> bool:
-        """Let inputs that others read too come to stay; say whether any is on its way."""
+        """Replicate inputs that other units also read; return whether any is being transferred."""
         label = self._labels.get(placement.site, Label())
         moves = [move for move in placement.moves if move.replicate]
         brought = [bring_near(self._session, move.name, label) for move in moves]
@@ -153,6 +154,6 @@ class Planned:
 
 
 def freest(slots: int, agents: Iterable[Agent]) -> Agent | None:
-    """Return the agent with the most room of those that have enough processors."""
+    """Return the agent with the most room among those with enough processors."""
     able = [agent for agent in agents if agent.slots >= slots and agent.room >= slots]
     return min(able, key=lambda agent: agent.occupied / agent.slots, default=None)

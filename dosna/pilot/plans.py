@@ -1,4 +1,4 @@
-"""Plans: pilots, places, data units and compute units in a YAML file, by names."""
+"""Plans: named pilots, places, data units and compute units in a YAML file."""
 
 from __future__ import annotations
 
@@ -19,28 +19,28 @@ _VARIABLE = re.compile(r"\$\{?(\w+)\}?")
 
 
 class Plan:
-    """What a file asks for.
+    """The content of a plan.
 
     Parameters
     ----------
     content : mapping
         ``pilots`` and ``compute_units``, which are lists of descriptions, and ``pilot_data`` and
-        ``data_units``, which are mappings of names to descriptions. A data unit says in which
-        ``pilot_data`` it is; ``input_data``, ``output_data`` and ``depends_on`` of a compute unit
-        are names. The secrets of a pilot data may be ``$NAME``, of the environment.
+        ``data_units``, which are mappings of names to descriptions. A data unit has the name of
+        its ``pilot_data``; ``input_data``, ``output_data`` and ``depends_on`` of a compute unit
+        contain names. The secrets of a pilot data may be ``$NAME``, a variable of the environment.
     shown : str
         The name of the file.
 
     Raises
     ------
     ConfigurationError
-        Something is missing, unknown, or of another form.
+        A part is missing, unknown or malformed.
     """
 
     def __init__(self, content: Any, shown: str) -> None:
         if not isinstance(content, Mapping) or content.keys() - {*_PARTS}:
             raise ConfigurationError(
-                f"{shown} is no plan of pilots: it takes the parts {', '.join(_PARTS)}"
+                f"{shown} is not a plan of pilots: use the parts {', '.join(_PARTS)}"
             )
         self._shown = shown
         self.pilots = self._list(content, "pilots")
@@ -51,22 +51,24 @@ class Plan:
     def _list(self, content: Mapping[str, Any], part: str) -> list[dict[str, Any]]:
         found = content.get(part) or []
         if not isinstance(found, list) or not all(isinstance(one, Mapping) for one in found):
-            raise ConfigurationError(f"{self._shown}: {part} is no list of mappings")
+            raise ConfigurationError(f"{self._shown}: {part} must be a list of mappings")
         return [dict(one) for one in found]
 
     def _names(self, content: Mapping[str, Any], part: str) -> dict[str, dict[str, Any]]:
         found = content.get(part) or {}
         values = found.values() if isinstance(found, Mapping) else [None]
         if not all(one is None or isinstance(one, Mapping) for one in values):
-            raise ConfigurationError(f"{self._shown}: {part} is no mapping of names to mappings")
+            raise ConfigurationError(
+                f"{self._shown}: {part} must be a mapping of names to mappings"
+            )
         return {str(name): dict(one or {}) for name, one in found.items()}
 
     def make_places(self, service: Any) -> dict[str, Any]:
-        """Name the places to a `PilotDataService`, with their secrets; return them by name."""
+        """Register the places with a `PilotDataService`, with secrets; return them by name."""
         return {name: service.create_pilot(one) for name, one in self._described().items()}
 
     def give_secrets(self, session: Session) -> None:
-        """Give a session the secrets of the places that its state knows."""
+        """Pass a session the secrets of the places that its state knows."""
         for description in self._described().values():
             shown = description.fields()
             secrets = description.secrets()
@@ -112,7 +114,7 @@ class Plan:
     def _resolved(
         self, fields: Mapping[str, Any], urls: Mapping[str, str], units: Mapping[str, str]
     ) -> dict[str, Any]:
-        """Return the fields of a unit with URLs in the place of names."""
+        """Return the fields of a unit with URLs instead of names."""
         resolved = dict(fields)
         for key in ("input_data", "output_data"):
             resolved[key] = [
@@ -129,7 +131,7 @@ class Plan:
 
     def _named(self, name: Any, known: Mapping[str, Any], what: str) -> Any:
         if name not in known:
-            raise ConfigurationError(f"{self._shown}: there is no {what} of the name {name!r}")
+            raise ConfigurationError(f"{self._shown}: there is no {what} named {name!r}")
         return known[name]
 
     def _from_environment(self, text: str) -> str:
@@ -147,7 +149,7 @@ def read_plan(path: str) -> Plan:
     Raises
     ------
     ConfigurationError
-        It cannot be read, or is no plan.
+        The file cannot be read, or is not a plan.
     """
     try:
         import yaml
@@ -160,4 +162,4 @@ def read_plan(path: str) -> Plan:
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         line = getattr(getattr(error, "problem_mark", None), "line", None)
         where = "" if line is None else f" in line {line + 1}"
-        raise ConfigurationError(f"{path} is no YAML{where}") from None
+        raise ConfigurationError(f"{path} is not YAML{where}") from None

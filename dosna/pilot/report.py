@@ -1,4 +1,4 @@
-"""What a state says about its pilots, data and units, for people and programs."""
+"""Reports about the pilots, data and units of a state, for users and programs."""
 
 from __future__ import annotations
 
@@ -24,23 +24,23 @@ _PARTS = {
 
 
 def newest_state() -> str:
-    """Return the URL of the state that was begun last by a program that named none.
+    """Return the URL of the newest state of a program that named none.
 
     Raises
     ------
     ConfigurationError
-        There is none.
+        There is no such state.
     """
     found = sorted(state_home().glob("*.db"))
     if not found:
         raise ConfigurationError(
-            "no state of pilots is known: name one by --state or DOSNA_PILOT_STATE"
+            "there is no known state of pilots: pass one as --state, or set DOSNA_PILOT_STATE"
         )
     return f"sqlite:///{found[-1]}"
 
 
 def cancel(session: Session, ids: Iterable[str] | None) -> int:
-    """Let pilots and compute units be canceled by the process that manages them.
+    """Mark pilots and compute units to be canceled by the process that manages them.
 
     Parameters
     ----------
@@ -52,7 +52,7 @@ def cancel(session: Session, ids: Iterable[str] | None) -> int:
     Returns
     -------
     int
-        How many were not final.
+        The number of those that were not final.
 
     Raises
     ------
@@ -69,7 +69,7 @@ def cancel(session: Session, ids: Iterable[str] | None) -> int:
         rows = [(table, store.get(table, id)) for table in tables]
         known = [(table, row) for table, row in rows if row is not None]
         if not known:
-            raise SourceNotFoundError(f"{store.shown} has no pilot and no compute unit {id}")
+            raise SourceNotFoundError(f"{store.shown} has neither a pilot nor a compute unit {id}")
         found += [(table, id) for table, row in known if not State(row["state"]).is_final]
     store.write(changes=[(table, id, {"wanted": str(State.Canceled)}) for table, id in found])
     return len(found)

@@ -1,8 +1,9 @@
-"""Which unit goes to which agent, and when: units wait in the state, and few are in memory.
+"""The assignment of units to agents: units wait in the state, and only few are in memory.
 
-A sweep goes over the waiting units in the order of their submission, page by page, as long as
-agents have room. What cannot be placed now is forgotten, and met again by the next sweep: so
-memory does not grow with the units, and none that waits for something keeps others from running.
+A sweep goes through the waiting units in the order of their submission, page by page, as long as
+agents have room. Units that cannot be placed now are dropped, and found again by the next sweep.
+Therefore memory does not grow with the number of units, and a unit that waits does not keep others
+from running.
 """
 
 from __future__ import annotations
@@ -47,7 +48,7 @@ class Scheduler:
     crew : Crew
         The agents.
     ledger : Ledger
-        Where assignments are noted.
+        The ledger in which assignments are recorded.
     """
 
     def __init__(self, session: Session, crew: Crew) -> None:
@@ -65,23 +66,23 @@ class Scheduler:
         self.ledger = Ledger(session, self.look_again_at)
 
     def look_again_at(self, number: int) -> None:
-        """Let the sweep come to a unit that was placed before."""
+        """Return to a unit that was already placed."""
         self._after = min(self._after, number - 1)
         self._page.clear()
         self._is_at_end = False
 
     def look_again(self) -> None:
-        """Begin another sweep at the end of this one, for something has changed."""
+        """Start another sweep at the end of this one, because something has changed."""
         self._is_at_end = False
 
     def forget(self, unit: str) -> None:
-        """Leave out a unit that was canceled."""
+        """Remove a unit that was canceled."""
         self._page = deque(row for row in self._page if row["id"] != unit)
         self._planned.forget(unit)
 
     def assign(self) -> None:
-        """Give units to agents that have room, write it down, and tell the agents."""
-        self._tell()  # what ended makes room, and what is run again waits
+        """Assign units to agents that have room, record it, and tell the agents."""
+        self._tell()  # units that have ended make room, and units that are run again wait
         self._give_planned()
         self._tell()
         pages = 0
@@ -105,7 +106,7 @@ class Scheduler:
             agent.send_all([one for one in mine if one["attempt"] in agent.assigned])
 
     def _turn(self) -> bool:
-        """Read the next page of waiting units; say whether there is one."""
+        """Read the next page of waiting units; return whether there is one."""
         now = time.monotonic()
         if self._is_at_end and now < self._sweep_at:
             return False
@@ -164,7 +165,7 @@ class Scheduler:
 
         self._planned.give(self._crew.agents.values(), give)
         if given:
-            # A page that was read meanwhile has them as units that wait.
+            # A page that was read in the meantime contains them as waiting units.
             self._page = deque(row for row in self._page if row["id"] not in given)
 
     def _give(

@@ -29,22 +29,22 @@ _NOT_FINAL = [str(state) for state in State if not state.is_final]
 
 
 class _JobHandle(Handle):
-    """A handle of what has a final state and can be canceled."""
+    """A handle of a pilot or a compute unit, which can be canceled and has a final state."""
 
     def wait(self, timeout: float | None = None) -> State:
-        """Wait until its state is final, or for so many seconds, and return the state."""
+        """Wait until the state is final, or until a timeout in seconds, and return the state."""
         self._session.wait_until(lambda: self.get_state().is_final, timeout)
         return self.get_state()
 
     def cancel(self) -> None:
-        """Let it be canceled, with all that it has started; `wait` for it."""
+        """Cancel it with everything that it has started; call `wait` to wait for this."""
         if not self.get_state().is_final:
             self._session.store.update(self._table, self.id, wanted="Canceled")
             Manager.of(self._session).wake()
 
 
 class PilotCompute(_JobHandle):
-    """A pilot: made by `PilotComputeService.create_pilot`.
+    """A pilot; created by `PilotComputeService.create_pilot`.
 
     Examples
     --------
@@ -56,7 +56,7 @@ class PilotCompute(_JobHandle):
 
 
 class ComputeUnit(_JobHandle):
-    """A compute unit: made by `ComputeDataService.submit_compute_unit`.
+    """A compute unit; created by `ComputeDataService.submit_compute_unit`.
 
     Examples
     --------
@@ -80,14 +80,14 @@ class ComputeUnit(_JobHandle):
 
 
 class PilotComputeService:
-    """What starts pilots.
+    """The service that starts pilots.
 
     Parameters
     ----------
     coordination_url : str, optional
-        The URL of a database for the state, such as ``sqlite:///pilots.db``; that of a Redis
-        server is accepted and passed over. Services of one URL share a state. By default one of
-        this process's own, or ``$DOSNA_PILOT_STATE``.
+        The URL of a database for the state, such as ``sqlite:///pilots.db``; the URL of a Redis
+        server is accepted and ignored. Services with the same URL share a state. By default,
+        ``$DOSNA_PILOT_STATE``, or a new state of this process.
 
     Examples
     --------
@@ -110,7 +110,7 @@ class PilotComputeService:
     def create_pilot(
         self, pilot_compute_description: Mapping[str, Any] | PilotComputeDescription
     ) -> PilotCompute:
-        """Start a pilot; do not wait for it.
+        """Start a pilot, without waiting for it.
 
         Parameters
         ----------
@@ -124,12 +124,12 @@ class PilotComputeService:
         Raises
         ------
         ConfigurationError
-            A field has a value that it does not take.
+            A field has an invalid value.
         """
         from dosna.pilot.launching import Launcher
 
         description = PilotComputeDescription.of(pilot_compute_description)
-        Launcher(description)  # refuses what it does not know
+        Launcher(description)  # refuses unknown kinds
         id = new_id("bj")
         self._session.store.add("pilots", [{"id": id, "description": description.fields()}])
         self._manager.wake()
@@ -141,7 +141,7 @@ class PilotComputeService:
         return [PilotCompute(self._session, row["id"]).get_url() for row in rows]
 
     def get_pilot(self, url: str) -> PilotCompute:
-        """Return the pilot of a URL."""
+        """Return the pilot with a URL."""
         return PilotCompute(self._session, id_of(url))
 
     def cancel(self) -> None:
@@ -154,7 +154,7 @@ class PilotComputeService:
 
 
 class ComputeDataService:
-    """What puts compute units and data units where they cost least.
+    """The service that places compute units and data units where they cost least.
 
     Parameters
     ----------
@@ -178,7 +178,7 @@ class ComputeDataService:
 
     @property
     def _shared(self) -> Session:
-        # Without a URL it is the state of the services that are added.
+        # Without a URL, the state is that of the services that are added.
         if self._session is None:
             self._session = session_of(self._url)
         return self._session
@@ -188,12 +188,12 @@ class ComputeDataService:
             self._session = service._session
         elif service._session is not self._shared:
             raise ConfigurationError(
-                f"the service's state is {service._session.store.shown}, and not "
-                f"{self._shared.store.shown}: make both with one coordination_url"
+                f"the state of the service is {service._session.store.shown}, and not "
+                f"{self._shared.store.shown}: create both with the same coordination_url"
             )
 
     def add_pilot_compute_service(self, pcs: PilotComputeService) -> None:
-        """Let the pilots of a service take units. Those of one state do in any case."""
+        """Add the pilots of a service. Pilots of the same state are used in any case."""
         self._join(pcs)
         self._computing.append(pcs)
 
@@ -202,7 +202,7 @@ class ComputeDataService:
         self._computing.remove(pcs)
 
     def add_pilot_data_service(self, pds: Any) -> None:
-        """Let the stores of a service take data units."""
+        """Add the stores of a service."""
         self._join(pds)
         self._storing.append(pds)
 
@@ -213,7 +213,7 @@ class ComputeDataService:
     def submit_compute_unit(
         self, compute_unit_description: Mapping[str, Any] | ComputeUnitDescription
     ) -> ComputeUnit:
-        """Write a unit down, for a pilot that has its inputs near; never wait for one.
+        """Submit a compute unit to a pilot near its inputs, without waiting for it.
 
         Parameters
         ----------
@@ -227,14 +227,14 @@ class ComputeDataService:
         Raises
         ------
         ConfigurationError
-            A field has a value that it does not take.
+            A field has an invalid value.
         """
         return self.submit_compute_units([compute_unit_description])[0]
 
     def submit_data_unit(
         self, data_unit_description: Mapping[str, Any] | DataUnitDescription
     ) -> DataUnit:
-        """Store a data unit in the places whose labels are nearest to its own; never wait for it.
+        """Start to store a data unit in the places whose labels are nearest to its own.
 
         Parameters
         ----------
@@ -248,7 +248,7 @@ class ComputeDataService:
         Raises
         ------
         ConfigurationError
-            A field has a value that it does not take.
+            A field has an invalid value.
         """
         from dosna.pilot.data import submit_data_unit
 
@@ -258,7 +258,7 @@ class ComputeDataService:
     def submit_compute_units(
         self, descriptions: list[Mapping[str, Any] | ComputeUnitDescription]
     ) -> list[ComputeUnit]:
-        """Write many units down at once, which takes less time than one by one."""
+        """Submit many units at once, which takes less time than one by one."""
         session = self._shared
         manager = Manager.of(session)
         units, outputs = [], []
@@ -290,16 +290,16 @@ class ComputeDataService:
         return self._shared.store.count("compute_units", state=states)
 
     def get_compute_unit(self, url: str) -> ComputeUnit:
-        """Return the compute unit of a URL."""
+        """Return the compute unit with a URL."""
         return ComputeUnit(self._shared, id_of(url))
 
     def wait(self, timeout: float | None = None) -> bool:
-        """Wait until all compute units have ended and no data unit is on its way.
+        """Wait until all compute units have ended and no data unit is being transferred.
 
         Parameters
         ----------
         timeout : float, optional
-            The seconds after which it returns in any case.
+            The time after which to return in any case, in seconds.
 
         Returns
         -------

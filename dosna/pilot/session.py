@@ -1,4 +1,4 @@
-"""One state and the processes' share in it: what the services of a program have in common."""
+"""The session of a state, which the services of a program share."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ _PATIENCE_SECONDS = 60
 
 
 def state_home() -> Path:
-    """Return the folder of the states that no program has named."""
+    """Return the folder of states without a name."""
     home = os.environ.get("XDG_STATE_HOME") or "~/.local/state"
     return Path(home).expanduser() / "dosna" / "pilot"
 
 
 def default_url() -> str:
-    """Return ``$DOSNA_PILOT_STATE``, or the URL of a new database of this process's own."""
+    """Return ``$DOSNA_PILOT_STATE``, or the URL of a new database for this process."""
     named = os.environ.get("DOSNA_PILOT_STATE", "")
     if named:
         return named
@@ -37,14 +37,14 @@ def default_url() -> str:
         home.mkdir(mode=0o700, parents=True, exist_ok=True)
     except OSError as error:
         raise StorageError(
-            f"the state of pilots cannot be kept in {home}: {error.strerror}. Name another place "
-            "as DOSNA_PILOT_STATE"
+            f"the state of pilots cannot be stored in {home}: {error.strerror}. Set "
+            "DOSNA_PILOT_STATE to another place"
         ) from error
     return f"sqlite:///{home}/{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}.db"
 
 
 def private_folder(url: str) -> Path:
-    """Return the folder of what belongs to a state and must not be in it."""
+    """Return the folder of files that belong to a state but must not be stored in it."""
     kind, _, path = url.partition(":///")
     if kind == "sqlite" and path:
         return Path(f"{path}.private").absolute()
@@ -52,12 +52,12 @@ def private_folder(url: str) -> Path:
 
 
 class Session:
-    """The state store, secrets, and news of changes, shared by all services of one state.
+    """The state store, secrets, and notifications, shared by all services of one state.
 
     Attributes
     ----------
     url : str
-        Of the database.
+        The URL of the database.
     store : StateStore
         The state.
     """
@@ -70,26 +70,26 @@ class Session:
         self._count = 0
 
     def keep_secrets(self, id: str, secrets: Mapping[str, Any]) -> None:
-        """Keep the secrets of a pilot data, in memory alone."""
+        """Keep the secrets of a pilot data, in memory only."""
         self._secrets[id] = dict(secrets)
 
     def secrets_of(self, id: str) -> dict[str, Any]:
-        """Return the secrets of a pilot data: none if another process was given them."""
+        """Return the secrets of a pilot data; none if another process has them."""
         return dict(self._secrets.get(id, {}))
 
     def notify(self) -> None:
-        """Tell all who wait that a state has changed."""
+        """Notify all waiters that a state has changed."""
         with self._news:
             self._count += 1
             self._news.notify_all()
 
     def set_state(self, table: str, id: str, state: State, reason: str = "", **more: Any) -> None:
-        """Change the state of a row, and tell those who wait."""
+        """Change the state of a row, and notify waiters."""
         self.store.update(table, id, state=str(state), reason=reason, **more)
         self.notify()
 
     def wait_until(self, reached: Callable[[], bool], timeout: float | None = None) -> bool:
-        """Wait until something is true, asked again after each change; say whether it is.
+        """Wait until a condition is true, and return whether it is, checking after each change.
 
         It is also asked every second, because other processes change states too, and while the
         state cannot be used for a moment, as when its server is started again.

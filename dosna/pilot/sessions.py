@@ -1,4 +1,4 @@
-"""Which session a URL means: services of one URL share one."""
+"""The sessions by URL, which services with the same URL share."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _sessions: dict[str, Session] = {}
 
 
 def session_of(coordination_url: str | None) -> Session:
-    """Return the session of a URL; without one, or of a Redis server, that of this process."""
+    """Return the session of a URL; without a URL, or with that of Redis, that of this process."""
     key = coordination_url or ""
     if key.startswith(("redis://", "tcp://")):
         key = ""
@@ -25,7 +25,7 @@ def session_of(coordination_url: str | None) -> Session:
 
 
 def close_session(session: Session) -> None:
-    """Forget a session, so that the next service opens its state anew."""
+    """Forget a session, so that the next service reopens its state."""
     with _lock:
         for key in [key for key, one in _sessions.items() if one is session]:
             del _sessions[key]

@@ -10,8 +10,8 @@ __all__ = ["State"]
 class State(StrEnum):
     """The state of a pilot, a data unit or a compute unit; equal to its name as text.
 
-    A data unit is ready when it is Running. ``Pending`` is said of what waits: a pilot in the
-    queue of its machine, a data unit whose files are being copied.
+    A data unit is ready when it is Running. ``Pending`` means waiting: a pilot in the queue of its
+    machine, or a data unit whose files are being copied.
 
     Examples
     --------
@@ -30,5 +30,5 @@ class State(StrEnum):
 
     @property
     def is_final(self) -> bool:
-        """Whether nothing follows this state."""
+        """Whether no other state follows this one."""
         return self in (State.Done, State.Canceled, State.Failed)

@@ -1,4 +1,4 @@
-"""The state of everything, in a database: what a manager that was killed goes on from."""
+"""The state in a database, from which a manager continues after it was killed."""
 
 from __future__ import annotations
 
@@ -23,17 +23,17 @@ _metadata = sa.MetaData()
 
 
 def _table(name: str, *columns: sa.Column[Any], **options: Any) -> sa.Table:
-    """Return a table whose rows have an id, a state with its reason, and times."""
+    """Return a table with an id, a state with its reason, and times in each row."""
     return sa.Table(
         f"dosna_pilot_{name}",
         _metadata,
         sa.Column("id", sa.Text, primary_key=True),
         sa.Column("state", sa.Text, nullable=False, default="New", index=True),
         sa.Column("reason", sa.Text, nullable=False, default=""),
-        # What is asked for by another process, such as 'Canceled' by `dosna pilot cancel`.
+        # The state that another process requests, such as 'Canceled' by `dosna pilot cancel`.
         sa.Column("wanted", sa.Text, nullable=False, default="", index=True),
         sa.Column("description", sa.JSON, nullable=False, default=dict),
-        # What its owner notes down: native ids of jobs, placements, host names.
+        # Notes of the owner: native ids of jobs, placements, host names.
         sa.Column("details", sa.JSON, nullable=False, default=dict),
         sa.Column("created", sa.Double, nullable=False, default=time.time),
         sa.Column("changed", sa.Double, nullable=False, default=time.time, onupdate=time.time),
@@ -46,13 +46,13 @@ TABLES: Mapping[str, sa.Table] = {
     "pilots": _table("pilots"),
     "pilot_data": _table("pilot_data"),
     "data_units": _table("data_units"),
-    # One for each data unit in a pilot data; id is '<data unit>/<pilot data>'.
+    # One row for each data unit in a pilot data; the id is '<data unit>/<pilot data>'.
     "replicas": _table(
         "replicas",
         sa.Column("data_unit", sa.Text, nullable=False, index=True),
         sa.Column("pilot_data", sa.Text, nullable=False, index=True),
     ),
-    # One for each file of a data unit; id is '<data unit>/<name>'.
+    # One row for each file of a data unit; the id is '<data unit>/<name>'.
     "files": _table(
         "files",
         sa.Column("data_unit", sa.Text, nullable=False, index=True),
@@ -67,15 +67,15 @@ TABLES: Mapping[str, sa.Table] = {
         sa.Column("attempt", sa.Text, nullable=False, default=""),
         sa.Column("attempts", sa.Integer, nullable=False, default=0),
     ),
-    # The data units that units write; id is '<compute unit>/<data unit>'. A unit that reads such
-    # a data unit waits for those of a lower number.
+    # The data units that units write; the id is '<compute unit>/<data unit>'. A unit that reads
+    # such a data unit waits for units with a lower number.
     "outputs": _table(
         "outputs",
         sa.Column("compute_unit", sa.Text, nullable=False),
         sa.Column("data_unit", sa.Text, nullable=False, index=True),
         sa.Column("number", sa.Integer, nullable=False),
     ),
-    # One for each time that a unit is run; id is that of its sj- folder.
+    # One row for each attempt at a unit; the id is that of its sj- folder.
     "attempts": _table(
         "attempts",
         sa.Column("compute_unit", sa.Text, nullable=False, index=True),
@@ -90,19 +90,19 @@ def new_id(kind: str) -> str:
 
 
 class StateStore:
-    """Rows by table and id; see `TABLES`. Usable by many threads at once.
+    """Rows by table and id; see `TABLES`. Many threads can use it at once.
 
     Parameters
     ----------
     url : str
-        Of SQLAlchemy: ``sqlite:///path``, or a database of another kind.
+        The URL for SQLAlchemy: ``sqlite:///path``, or that of another database.
 
     Raises
     ------
     ConfigurationError
-        The URL is none.
+        The URL is malformed.
     StorageError
-        The database cannot be used; of every method.
+        The database cannot be used; every method can raise this.
     """
 
     def __init__(self, url: str) -> None:
@@ -123,8 +123,8 @@ class StateStore:
             raise
         except (sa.exc.ArgumentError, ValueError, ImportError) as error:
             raise ConfigurationError(
-                f"the state cannot be at {self.shown!r}: {type(error).__name__}. Use "
-                "sqlite:///path, or the URL of a database whose driver is installed."
+                f"the database {self.shown!r} cannot be the state: {type(error).__name__}. "
+                "Use sqlite:///path, or the URL of a database whose driver is installed."
             ) from None
         if sqlite:
             sa.event.listen(self._engine, "connect", _prepare_sqlite)
@@ -137,7 +137,7 @@ class StateStore:
 
     @contextmanager
     def change(self) -> Iterator[sa.Connection]:
-        """Yield a connection for a transaction; several changes in one are kept or lost together.
+        """Yield a connection for a transaction, whose changes are kept or lost together.
 
         The changes of one process are made one after the other.
         """
@@ -155,7 +155,7 @@ class StateStore:
             ) from None
 
     def add(self, table: str, rows: Iterable[Mapping[str, Any]]) -> None:
-        """Add rows; a mapping has an ``id`` and any columns."""
+        """Add rows; each is a mapping with an ``id`` and any columns."""
         self.write(rows={table: rows})
 
     def update(self, table: str, id: str, **values: Any) -> None:
@@ -168,7 +168,7 @@ class StateStore:
         rows: Mapping[str, Iterable[Mapping[str, Any]]] | None = None,
         changes: Iterable[tuple[str, str, Mapping[str, Any]]] = (),
     ) -> None:
-        """Add rows, by table, and change columns of others: all together or not at all.
+        """Add rows, by table, and change columns of others, all or nothing.
 
         A row of ``files`` or ``attempts`` takes the place of one with the same id.
         """
@@ -210,26 +210,26 @@ class StateStore:
     def rows(
         self, table: str, *, order: str = "created", limit: int | None = None, **equal: Any
     ) -> Iterator[dict[str, Any]]:
-        """Yield rows whose columns have the given values; of a list, any of the values."""
+        """Yield rows whose columns have the given values, or any of a list of values."""
         one = TABLES[table]
         query = sa.select(one).order_by(one.c[order], one.c.id).limit(limit)
         for row in self.ask(query.where(*_conditions(one, equal))):
             yield dict(row._mapping)
 
     def count(self, table: str, **equal: Any) -> int:
-        """Return how many rows have columns of the given values."""
+        """Return the number of rows whose columns have the given values."""
         one = TABLES[table]
         query = sa.select(sa.func.count()).select_from(one).where(*_conditions(one, equal))
         return int(self.ask(query)[0][0])
 
     def ask(self, query: sa.Select[Any]) -> list[Any]:
-        """Return the rows of a query of SQLAlchemy."""
+        """Return the rows of an SQLAlchemy query."""
         with self._errors(), self._engine.connect() as connection:
             return list(connection.execute(query))
 
 
 def _require_file(url: sa.URL, shown: str) -> None:
-    """Refuse a database in memory, which each thread would have one of its own of."""
+    """Refuse a database in memory, because each thread would have its own."""
     if url.database in (None, "", ":memory:") or "mode=memory" in str(url):
         raise ConfigurationError(
             f"the state cannot be at {shown!r}, in memory: use sqlite:///path"

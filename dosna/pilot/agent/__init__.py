@@ -1,6 +1,6 @@
-"""The agent: what runs inside a pilot, takes units, and ends all that they start.
+"""The agent, which runs inside a pilot, runs units, and ends all processes that they start.
 
-It is of Python's standard library alone. The manager sends these files to the pilot's folder as
-an archive that Python runs, so a node needs Python 3.9 and nothing of dosna. Only a unit with
-data units needs more: `dosna.pilot.data`, by the agent's Python.
+It uses only Python's standard library. The manager sends these files to the pilot's folder as an
+archive that Python runs, so that a node needs Python 3.9 but not dosna. Only units with data units
+need more: `dosna.pilot.data`, which the agent's Python must be able to import.
 """

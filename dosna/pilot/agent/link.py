@@ -1,4 +1,4 @@
-"""The agent's connection to the manager: lines of JSON by TLS, again after each loss."""
+"""The agent's connection to the manager: lines of JSON over TLS, reopened after each loss."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _LONGEST = 64 << 20
 
 
 class LinkLostError(Exception):
-    """The connection is gone."""
+    """Raised if the connection is lost."""
 
 
 class Link:
@@ -26,8 +26,8 @@ class Link:
     Parameters
     ----------
     folder : str
-        Of the pilot, with ``agent.json`` (``certificate``, ``token``) and ``manager.json``, the
-        addresses, which a manager writes anew when it starts again.
+        The folder of the pilot, with ``agent.json`` (``certificate``, ``token``) and
+        ``manager.json``, the addresses, which a manager rewrites when it is started again.
     """
 
     def __init__(self, folder: str) -> None:
@@ -44,13 +44,13 @@ class Link:
         return self._socket is not None
 
     def open(self, hello: dict[str, Any]) -> None:
-        """Connect to the first address that answers, and say who this is."""
+        """Connect to the first address that answers, and identify this agent."""
         with open(os.path.join(self._folder, "agent.json")) as file:
             own = json.load(file)
         with open(os.path.join(self._folder, "manager.json")) as file:
             addresses = json.load(file)
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-        # The certificate itself is what is trusted, whatever host it is found at.
+        # The certificate itself is trusted, on whatever host it is found.
         context.check_hostname = False
         context.load_verify_locations(cadata=own["certificate"])
         cause: Exception = LinkLostError("no address of the manager is known")
@@ -106,7 +106,7 @@ class Link:
             self._lose("the manager does not read")
 
     def receive(self) -> list[dict[str, Any]]:
-        """Return the messages that have come; for when the connection is readable."""
+        """Return the messages that have arrived; call this when the connection is readable."""
         while self._socket is not None:
             try:
                 got = self._socket.recv(1 << 18)
@@ -124,7 +124,7 @@ class Link:
 
     @property
     def quiet_seconds(self) -> float:
-        """How long nothing has been sent."""
+        """The seconds since something was last sent."""
         return time.monotonic() - self._sent
 
     def _lose(self, why: str) -> None:

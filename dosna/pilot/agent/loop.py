@@ -1,4 +1,4 @@
-"""The agent's loop: units come, their supervisors are started, results go back."""
+"""The agent's loop: it receives units, starts their supervisors, and sends results back."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _RETURN_SECONDS = 2.0
 
 
 class Agent:
-    """What takes units on one node of a pilot.
+    """The agent, which runs units on one node of a pilot.
 
     Parameters
     ----------
@@ -68,11 +68,11 @@ class Agent:
         self.selector.register(self.wakeup, selectors.EVENT_READ, "wakeup")
 
     def _signalled(self, number: int, frame: object) -> None:
-        # The loop may be in the middle of anything.
+        # The loop may be interrupted at any point.
         self.signalled = self.signalled or signal.Signals(number).name
 
     def run(self) -> None:
-        """Work until the pilot ends: by the manager, a signal, its walltime, or loneliness."""
+        """Work until the manager, a signal, the walltime, or a lost manager ends the pilot."""
         become_subreaper()
         while not (self.is_ending and not self._is_busy()):
             self._keep_link()
@@ -92,7 +92,7 @@ class Agent:
         end_children()
 
     def end(self, reason: str) -> None:
-        """Take no more units, end those that run, and then end."""
+        """Accept no more units, end running ones, and then end."""
         if not self.is_ending:
             self.is_ending, self.reason = True, reason
             self.waiting.clear()
@@ -100,7 +100,7 @@ class Agent:
                 one.end("")
 
     def drain(self, reason: str) -> None:
-        """Take no more units, and end when those that run have ended."""
+        """Accept no more units, and end when the running ones have ended."""
         if not self.is_ending:
             self.is_ending, self.reason = True, reason
             self.waiting.clear()
@@ -145,7 +145,7 @@ class Agent:
             self._lost()
 
     def _say(self, message: dict[str, Any]) -> None:
-        """Send a message with the others of this turn of the loop."""
+        """Send a message together with the others of this iteration of the loop."""
         if self.link.is_open:
             self.unsent.append(message)
 
@@ -259,7 +259,7 @@ class Agent:
             name, supervisor.begun = message["attempt"], ""
             supervisor.attempts = [one for one in supervisor.attempts if one["attempt"] != name]
             if message.get("canceled") and name != supervisor.canceled:
-                # Not this one was meant, but the pilot, or one that has just ended.
+                # This attempt was not meant, but the pilot, or one that has just ended.
                 message.update(lost=True, reason=self.reason or "its supervisor was ended")
             self._ended(message)
         if not got:
@@ -270,7 +270,7 @@ class Agent:
         self._start_waiting()
 
     def _bury(self, supervisor: Supervisor) -> None:
-        """Take leave of a supervisor that has ended: what it has not begun is begun elsewhere."""
+        """Remove a supervisor that has ended; attempts that it has not started go elsewhere."""
         self.selector.unregister(supervisor.told)
         supervisor.close()
         for number in (supervisor.told, *supervisor.permits):
@@ -297,7 +297,7 @@ class Agent:
         return 0.2 if self.is_ending or not self.link.is_open else 1.0
 
     def _tidy(self) -> None:
-        """Kill what a killed supervisor has left, and supervisors that do not end."""
+        """Kill processes that a killed supervisor has left, and supervisors that do not end."""
         own = {one.pid for one in self.supervisors}
         if any(pid not in own for pid in children_of(os.getpid())):
             end_children(spare=own)
@@ -338,7 +338,7 @@ def _canceled(name: str) -> dict[str, Any]:
 
 
 def _drained(node: str) -> str:
-    """Return the reason for which a node of Slurm is drained; nothing if it is not."""
+    """Return the reason for which a Slurm node is drained; empty if it is not."""
     command = ["sinfo", "-h", "-N", "-n", node, "-o", "%T|%E"]
     try:
         asked = subprocess.run(command, capture_output=True, timeout=20)
@@ -349,7 +349,7 @@ def _drained(node: str) -> str:
 
 
 def main() -> None:
-    """Run the agent of the folder that the archive lies in."""
+    """Run the agent of the folder that contains the archive."""
     folder = os.path.dirname(os.path.abspath(sys.argv[0]))
     with open(os.path.join(folder, "agent.json")) as file:
         options = json.load(file)["options"]
@@ -374,7 +374,7 @@ def _watch(agent: int) -> int:
         pid, status = os.wait()
         if pid == agent:
             break
-    # Supervisors end by themselves when their agent has, and have things to say.
+    # Supervisors end by themselves after their agent, and still write their results.
     time.sleep(0.5)
     end_children()
     return os.waitstatus_to_exitcode(status) & 0xFF

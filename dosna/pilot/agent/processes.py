@@ -1,4 +1,4 @@
-"""Processes of Linux: how all that a unit starts ends with it."""
+"""Linux processes: how everything that a unit starts ends with it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 
 def become_subreaper() -> None:
-    """Become the parent of descendants whose parents have ended, wherever setsid took them."""
+    """Become the parent of descendants whose parents have ended, even after setsid."""
     _libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
 
 
@@ -27,7 +27,7 @@ def signal_when_parent_ends(number: int, parent: int) -> None:
 
 
 def children_of(pid: int) -> list[int]:
-    """Return the process numbers of children, of zombies too."""
+    """Return the process ids of children, including zombies."""
     found = []
     try:
         for task in os.listdir(f"/proc/{pid}/task"):
@@ -54,9 +54,10 @@ def _by_looking_at_all(pid: int) -> list[int]:
 
 
 def end_children(spare: frozenset[int] | set[int] = frozenset(), seconds: float = 20) -> bool:
-    """Kill all children but some, and theirs, which become ours when they do; say if none is left.
+    """Kill all children and their descendants, except some; return whether none is left.
 
-    For a subreaper. A process in an uninterruptible wait may outlive ``seconds``.
+    This is for a subreaper, which inherits the descendants. A process in an uninterruptible wait
+    may outlive ``seconds``.
     """
     end = time.monotonic() + seconds
     while not _has_none():
@@ -74,7 +75,7 @@ def end_children(spare: frozenset[int] | set[int] = frozenset(), seconds: float 
 
 def _has_none() -> bool:
     try:
-        # Without reaping it, for others may wait for it.
+        # Without reaping it, because others may wait for it.
         os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
     except ChildProcessError:
         return True

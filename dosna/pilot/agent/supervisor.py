@@ -1,4 +1,4 @@
-"""One attempt after the other, in a process that ends all that each of them starts."""
+"""Supervisors: processes that run attempts and end everything that each of them starts."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _VARIABLE = re.compile(r"\$(?:\{(\w+)\}|(\w+))")
 
 
 def prepare(message: dict[str, Any]) -> None:
-    """Import, before the fork, what attempts with data units need: every fork then has it."""
+    """Import what attempts with data units need, so that every fork inherits it."""
     if is_staged(message):
         with contextlib.suppress(ImportError):  # the attempt says so
             importlib.import_module("dosna.pilot.data")
@@ -55,7 +55,7 @@ def start(folder: str) -> tuple[int, int, int, tuple[int, int]]:
         os.close(asked)
         os.close(tell)
         return pid, ask, told, permits
-    # Nothing that the agent has may run here, whatever fails, and its connection is not ours.
+    # No code of the agent may run here, whatever fails, and its connection must not be used.
     try:
         low = 3
         for number in sorted((asked, tell, permits[0])):
@@ -84,7 +84,7 @@ class _Supervisor:
         signal.set_wakeup_fd(-1)
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         for number in (signal.SIGINT, signal.SIGHUP):
-            # Not SIG_IGN, which commands would have from here.
+            # Not SIG_IGN, which commands would inherit.
             signal.signal(number, lambda *_: None)
         signal.signal(signal.SIGTERM, self._canceled)
         os.setsid()
@@ -139,7 +139,7 @@ class _Supervisor:
         self._tell(result)
 
     def _canceled(self, *_: Any) -> NoReturn:
-        """End the attempt with all that it has started, and this process."""
+        """End the attempt with everything that it has started, and this process."""
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
         end_children()
         if self.attempt:
@@ -174,7 +174,7 @@ class _Supervisor:
         except ImportError as error:
             raise RuntimeError(
                 f"its data units cannot be staged, because {sys.executable} of the pilot lacks "
-                f"{error.name}: name a Python with dosna[pilot] as `python` of the pilot"
+                f"{error.name}: use a Python with dosna[pilot] as `python` of the pilot"
             ) from None
         try:
             return [
@@ -191,7 +191,7 @@ class _Supervisor:
     # --- its command ---
 
     def _command(self) -> int:
-        """Run the command; return its exit code, or minus the signal that ended it."""
+        """Run the command; return its exit code, or the negative number of a signal."""
         environment = dict(os.environ)
         for one in self.unit["environment"]:
             name, _, value = one.partition("=")
@@ -231,7 +231,7 @@ class _Supervisor:
             raise RuntimeError(f"its walltime of {minutes:g} minutes has ended") from None
 
     def _failure(self, code: int) -> str:
-        """Say how the command failed, with the end of what it said about it."""
+        """Return how the command failed, with the end of its error output."""
         if code < 0:
             try:
                 reason = f"it was ended by {signal.Signals(-code).name}"
@@ -250,7 +250,7 @@ class _Supervisor:
 
 
 def _expand(text: str, environment: dict[str, str]) -> str:
-    """Replace $NAME and ${NAME}; names that are not set stay."""
+    """Replace $NAME and ${NAME}; names that are not set are kept."""
     return _VARIABLE.sub(lambda one: environment.get(one[1] or one[2], one[0]), text)
 
 

@@ -1,7 +1,7 @@
-"""Data units and the places that store them: files move to where they are needed, checked.
+"""Data units and the places that store them: files are moved to where they are needed, verified.
 
-It knows nothing of pilots. `stage_in` and `stage_out` carry out requests on any machine;
-`request_for` makes them where the state is.
+This package knows nothing about pilots. `stage_in` and `stage_out` carry out requests on any
+machine; `request_for` creates them where the state is.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Datasets as files of data units: regions of arrays go out as files, and results come back."""
+"""Datasets as files of data units: regions are written as files, and results become datasets."""
 
 from __future__ import annotations
 
@@ -29,29 +29,29 @@ _NAME = "data"
 
 
 def _split(url: str) -> tuple[str, str, str]:
-    """Return the URL of a dataset, the region of it, and the name of the file to deliver."""
+    """Return the URL of a dataset, its region, and the name of the file to deliver."""
     text, _, fragment = url.partition("#")
     options = dict(one.partition("=")[::2] for one in fragment.split(";") if one)
     if unknown := options.keys() - {"region", "as"}:
         raise ConfigurationError(
-            f"{url} asks for {', '.join(sorted(unknown))}: write "
+            f"{url} has the unknown options {', '.join(sorted(unknown))}: write "
             "dosna:URL#region=0:10,:,5;as=NAME.npy"
         )
     name = options.get("as", "")
     if name and not name.endswith(SUFFIXES):
-        raise ConfigurationError(f"{name} is delivered as one of {', '.join(SUFFIXES)}")
+        raise ConfigurationError(f"the suffix of {name} must be one of {', '.join(SUFFIXES)}")
     text = text.removeprefix("dosna:")
     dataset = text.partition("?")[0].rstrip("/").rpartition("/")[2].rpartition(":")[2]
     return text, options.get("region", ""), name or f"{dataset}.npy"
 
 
 def delivered_name(url: str) -> str:
-    """Return the name of the file that a URL of a dataset is delivered as."""
+    """Return the name of the file in which the dataset of a URL is delivered."""
     return _split(url)[2]
 
 
 def region_of(text: str, ndim: int) -> tuple[slice | int, ...]:
-    """Return the index that a text like ``0:10,:,5`` means, for an array of `ndim` axes.
+    """Parse the text of an index, such as ``0:10,:,5``, for an array of `ndim` axes.
 
     Raises
     ------
@@ -70,7 +70,7 @@ def region_of(text: str, ndim: int) -> tuple[slice | int, ...]:
             found.append(int(first))
     if len(found) > ndim:
         raise ConfigurationError(
-            f"the region {text!r} has {len(found)} axes, and the array {ndim}"
+            f"the region {text!r} has {len(found)} axes, but the array has {ndim}"
         )
     return tuple(found)
 
@@ -96,7 +96,7 @@ def deliver(url: str, target: str, tell: Tell | None = None) -> None:
 
 
 def bytes_of(url: str) -> int:
-    """Return the bytes of the elements that a URL of a dataset delivers.
+    """Return the size in bytes of the elements that the URL of a dataset delivers.
 
     Raises
     ------
@@ -128,7 +128,7 @@ def _shape(ds: Any, key: tuple[slice | int, ...]) -> tuple[int, ...]:
 
 
 def _export_region(ds: Any, key: tuple[slice | int, ...], target: str) -> None:
-    """Copy a region block by block into a dataset of its own, and export that."""
+    """Copy a region block by block into a dataset of its own, and export this."""
     full = [*key, *[slice(None)] * (ds.ndim - len(key))]
     kept = [axis for axis, one in enumerate(full) if isinstance(one, slice)]
     shape = _shape(ds, key)
@@ -162,7 +162,7 @@ def _copy(ds: Any, full: list[slice | int], copy: Any, axis: int) -> None:
 
 
 class DosnaPlace(Place):
-    """A connection: files of arrays are kept as datasets, and written as files when read.
+    """A connection as a place, which stores arrays in files as datasets, and reads them as files.
 
     Parameters
     ----------
@@ -207,8 +207,8 @@ class DosnaPlace(Place):
     def prepare(self, source: str, path: str, tell: Tell | None = None) -> Prepared:
         if not path.endswith(SUFFIXES):
             raise RefusedError(
-                f"{path} cannot be kept at {self.shown}: it keeps arrays, which files with the "
-                f"endings {', '.join(SUFFIXES)} have"
+                f"{path} cannot be stored at {self.shown}, which stores arrays: use files with "
+                f"one of the suffixes {', '.join(SUFFIXES)}"
             )
         con, group = self._connect("a")
         with con:

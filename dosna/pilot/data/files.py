@@ -1,4 +1,4 @@
-"""Files of data units: names that stay in a folder, sizes, and checksums."""
+"""Files of data units: names that cannot leave a folder, sizes, and checksums."""
 
 from __future__ import annotations
 
@@ -36,11 +36,11 @@ class File:
     name : str
         Its path below the folder of the data unit.
     size : int
-        The bytes; -1 if they are known only when it is made, as those of an array are.
+        The size in bytes; -1 if it is known only when the file is written, as for an array.
     checksum : str
         ``crc32c:`` and eight digits; empty if it is not known.
     url : str
-        Where it comes from, if no store has it: the URL of a dataset.
+        The URL of the dataset from which it is written, if it is not in a store.
     """
 
     name: str
@@ -62,13 +62,13 @@ class File:
 
     @classmethod
     def of(cls, fields: Mapping[str, Any]) -> File:
-        """Return the file of the fields of a request."""
+        """Return the file with the fields of a request."""
         known = ("name", "size", "checksum", "url")
         return cls(**{key: fields[key] for key in known if key in fields})
 
 
 def blocks(path: str, tell: Tell | None = None) -> Iterator[memoryview]:
-    """Yield the blocks of a local file, whose memory is used again."""
+    """Yield the blocks of a local file, in the same memory."""
     memory = memoryview(bytearray(BLOCK))
     with open(path, "rb", buffering=0) as file:
         while count := file.readinto(memory):
@@ -93,18 +93,18 @@ def check(path: str, file: File, what: str, checksum: str | None = None) -> None
     Raises
     ------
     StorageError
-        It is not what was stored.
+        The file differs from what was stored.
     """
     size = os.path.getsize(path)
     if file.size >= 0 and size != file.size:
         raise StorageError(
-            f"{what} has {size} bytes, and not {file.size}: it was changed or cut off in its "
-            "store. Make the data unit anew, or remove this replica."
+            f"{what} has {size} bytes instead of {file.size}: it was changed or truncated in its "
+            "store. Create the data unit again, or remove this replica."
         )
     if file.checksum and (found := checksum or checksum_of(path)) != file.checksum:
         raise StorageError(
-            f"{what} has the checksum {found}, and not {file.checksum}: it was changed in its "
-            "store or damaged on the way. Make the data unit anew, or remove this replica."
+            f"{what} has the checksum {found} instead of {file.checksum}: it was changed in its "
+            "store or damaged on the way. Create the data unit again, or remove this replica."
         )
 
 
@@ -114,13 +114,13 @@ def chosen(files: Sequence[File], patterns: Iterable[str] | None, what: str) -> 
     Raises
     ------
     SourceNotFoundError
-        A pattern matches none.
+        A pattern matches no file.
     """
     names, vain = matching([file.name for file in files], patterns)
-    # A data unit without files has all of what '*' asks for.
+    # For a data unit without files, '*' matches everything that there is.
     if vain := [pattern for pattern in vain if pattern != "*"]:
         raise SourceNotFoundError(
-            f"{what} has no file like {vain[0]!r}: it has "
+            f"{what} has no file that matches {vain[0]!r}: it has "
             f"{', '.join(sorted(file.name for file in files)[:10]) or 'none'}"
         )
     wanted = {*names}
@@ -149,7 +149,7 @@ def find_outputs(folder: str, patterns: Iterable[str]) -> dict[str, str]:
     found, vain = matching(sorted(names), patterns)
     if vain:
         raise SourceNotFoundError(
-            f"there is no output like {vain[0]!r} in {folder}: the command made "
+            f"no output matches {vain[0]!r} in {folder}: the command made "
             f"{', '.join(sorted(names)[:10]) or 'no files'}"
         )
     return {name: os.path.join(folder, name) for name in found}

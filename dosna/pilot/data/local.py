@@ -1,4 +1,4 @@
-"""Folders of this machine, or of a file system that all machines share."""
+"""Folders on this machine, or on a shared file system."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ __all__ = ["LocalPlace"]
 
 
 class LocalPlace(Place):
-    """A folder, made when it is first written to.
+    """A folder, which is created when it is first written to.
 
     Parameters
     ----------

@@ -1,7 +1,7 @@
-"""The transfers of data units: in threads of their own, so that nobody who submits waits.
+"""The transfers of data units, in threads of their own, so that submitting does not wait.
 
-The state has a row for each replica before anything is done about it. Which process works on it is
-written there too, so that another one goes on after that has ended.
+The state has a row for each replica before its transfer begins. The row also records the process
+that works on it, so that another one can continue after that process has ended.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ class Mover:
     Parameters
     ----------
     session : Session
-        Whose transfers they are.
+        The session of the transfers.
     """
 
     def __init__(self, session: Session) -> None:
@@ -65,7 +65,7 @@ class Mover:
 
     @classmethod
     def of(cls, session: Session) -> Mover:
-        """Return the mover of a session, which goes on with what another process left."""
+        """Return the mover of a session, which continues what another process has left."""
         with _lock:
             found = _movers.get(session)
             if found is None:
@@ -93,7 +93,7 @@ class Mover:
         try:
             fields_of(self._session, pilot_data)
         except ConfigurationError:
-            return  # until its credentials are given again
+            return  # until its credentials are passed again
         with self._lock:
             if replica in self._started:
                 if again:
@@ -104,7 +104,7 @@ class Mover:
         self._pool.submit(self._run, replica, unit)
 
     def is_moving(self, replica: str) -> bool:
-        """Return True if this process works on a replica, or will."""
+        """Return True if this process works on a replica, or will do so."""
         with self._lock:
             return replica in self._started
 
@@ -112,7 +112,7 @@ class Mover:
         data_unit, _, pilot_data = replica.partition("/")
         session = self._session
         try:
-            # One after the other: what is there once is the source of the others.
+            # One after the other, because the first replica is the source of the others.
             with unit:
                 self._note(replica, State.Pending, owner=self._mine)
                 if row_of(session, "data_units", data_unit)["state"] == State.New:
@@ -139,7 +139,7 @@ class Mover:
         canceled = isinstance(error, CancelledError)
         reason = "" if canceled else str(error) or type(error).__name__
         if not isinstance(error, (DosnaError, CancelledError, OSError)):
-            # The text of an error that nobody foresaw may hold anything.
+            # The text of an unexpected error may contain anything.
             reason = f"the transfer failed by {type(error).__name__}"
         state = State.Canceled if canceled else State.Failed
         try:
@@ -148,7 +148,7 @@ class Mover:
             if not State(row["state"]).is_final and not replicas_of(self._session, data_unit):
                 self._session.set_state("data_units", data_unit, state, reason)
         except (DosnaError, ReferenceError):
-            pass  # the state itself is gone
+            pass  # the state itself no longer exists
 
     def _note(self, replica: str, state: State, reason: str = "", **details: Any) -> None:
         row = row_of(self._session, "replicas", replica)
@@ -163,7 +163,7 @@ class Mover:
             raise CancelledError
 
     def note_arrays(self, data_unit: str) -> None:
-        """Write down a data unit that is made of datasets, and needs no place."""
+        """Record a data unit that consists of datasets, and needs no place."""
         self._pool.submit(self._note_arrays, data_unit)
 
     def _note_arrays(self, data_unit: str) -> None:
@@ -209,11 +209,11 @@ class Mover:
         urls: list[str],
         progress: Any = None,
     ) -> None:
-        """Store the files of URLs in a data unit, and write them down."""
+        """Store the files at URLs in a data unit, and record them."""
         named = {_name_of(url): url for url in urls}
         if len(named) < len(urls):
             raise ConfigurationError(
-                f"two files of {data_unit} have one name: give them others, or two data units"
+                f"two files of {data_unit} have the same name: rename one, or use two data units"
             )
         fields = fields_of(self._session, pilot_data)
         arrays = [File(name, url=url) for name, url in named.items() if url.startswith("dosna:")]
@@ -247,7 +247,7 @@ class Mover:
 
 
 def is_of_arrays(urls: list[str]) -> bool:
-    """Return True if all files of a data unit are made of datasets."""
+    """Return True if all files of a data unit are datasets."""
     return bool(urls) and all(url.startswith("dosna:") for url in urls)
 
 
@@ -261,7 +261,7 @@ def _name_of(url: str) -> str:
 
 
 def _local(url: str) -> str | None:
-    """Return the path of a file of this machine, also if its URL says ssh://localhost/…."""
+    """Return the path of a file on this machine, even if its URL is ssh://localhost/…."""
     parts = place_url(url)
     here = parts.scheme == "file" and parts.host in ("", "localhost", socket.gethostname())
     own = ("", "localhost", "127.0.0.1", socket.gethostname())
@@ -271,7 +271,7 @@ def _local(url: str) -> str | None:
 
 
 def _download(url: str, name: str, fields: Mapping[str, Any], folder: str) -> str:
-    """Read a file of another place, with the pilot data's credentials if they are for it."""
+    """Read a file from another place, with the credentials of the pilot data if they apply."""
     parts = place_url(url)
     ours = place_url(str(fields["service_url"])) if "://" in str(fields["service_url"]) else parts
     given = dict(fields)

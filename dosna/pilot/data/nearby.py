@@ -1,4 +1,4 @@
-"""Replicas beside pilots: whether there is room for data units there, and how they come."""
+"""Replicas beside pilots: whether there is room for data units, and how they are replicated."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _NO_LIMIT = 1 << 62
 
 
 def place_near(session: Session, label: Label) -> str | None:
-    """Return a pilot data of the machine of a label that can be written to, or None."""
+    """Return a writable pilot data on the machine of a label, or None."""
     if not label.machine:
         return None
     for row in session.store.rows("pilot_data", state=str(State.Running)):
@@ -27,7 +27,7 @@ def place_near(session: Session, label: Label) -> str | None:
 
 
 def room_near(session: Session, label: Label) -> int:
-    """Return the bytes for which a pilot data of the machine of a label has room."""
+    """Return the free space of a pilot data on the machine of a label, in bytes."""
     place = place_near(session, label)
     if place is None:
         return 0
@@ -36,9 +36,10 @@ def room_near(session: Session, label: Label) -> int:
 
 
 def bring_near(session: Session, data_unit: str, label: Label) -> bool:
-    """Let a data unit be replicated to the machine of a label; return whether it is on its way.
+    """Replicate a data unit to the machine of a label; return whether this is in progress.
 
-    It is not if it failed before, so that units that read it stage it themselves.
+    It is not in progress if it failed before; units that read the data unit then stage it
+    themselves.
     """
     place = place_near(session, label)
     if place is None:

@@ -1,4 +1,4 @@
-"""Places that store data units: what each of them can do, and which one a URL names."""
+"""Places that store data units: their operations, and the place that a URL names."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class PlaceUrl:
     Parameters
     ----------
     scheme, host, path : str
-        As in every URL; `host` without user and port.
+        As in any URL; `host` is without user and port.
     user, password : str
         Those in the URL.
     port : int or None
@@ -43,7 +43,7 @@ class PlaceUrl:
     query: str = ""
 
     def __str__(self) -> str:
-        # Without the user's password, and without the query, which may hold a signature.
+        # Without the user's password, and without the query, which may contain a signature.
         user = f"{self.user}@" if self.user else ""
         port = f":{self.port}" if self.port else ""
         return f"{self.scheme}://{user}{self.host}{port}{self.path}"
@@ -55,7 +55,7 @@ def place_url(text: str) -> PlaceUrl:
     Raises
     ------
     ConfigurationError
-        The text is no URL of a place.
+        The text is not the URL of a place.
     """
     if "://" not in text:
         return PlaceUrl("file", "", os.path.abspath(os.path.expanduser(text)))
@@ -79,12 +79,12 @@ def place_url(text: str) -> PlaceUrl:
 
 @dataclass(frozen=True)
 class Prepared:
-    """A file that is at a place.
+    """A file that has been brought to a place.
 
     Parameters
     ----------
     commit : callable
-        A function that gives it its name.
+        A function that gives the file its name.
     abandon : callable
         A function that removes it again.
     is_named : bool
@@ -102,8 +102,8 @@ class Prepared:
 class Place(ABC):
     """A store of files by path. Every method may be called by several threads.
 
-    Every path is relative to the URL of the place. Whatever fails raises an error of
-    `dosna.errors`, whose message names the place and holds no credentials.
+    Every path is relative to the URL of the place. All errors are those of `dosna.errors`, whose
+    messages name the place and contain no credentials.
 
     Parameters
     ----------
@@ -125,12 +125,12 @@ class Place(ABC):
 
     @abstractmethod
     def size(self, path: str) -> int:
-        """Return the bytes of a file.
+        """Return the size of a file in bytes.
 
         Raises
         ------
         SourceNotFoundError
-            There is none.
+            There is no such file.
         """
 
     @abstractmethod
@@ -139,10 +139,10 @@ class Place(ABC):
 
     @abstractmethod
     def prepare(self, source: str, path: str, tell: Tell | None = None) -> Prepared:
-        """Bring a local file to the place, to be seen when all is there."""
+        """Bring a local file to the place, to be named when all files are there."""
 
     def upload(self, source: str, path: str, tell: Tell | None = None) -> None:
-        """Store a local file, whole or not at all."""
+        """Store a local file completely or not at all."""
         prepared = self.prepare(source, path, tell)
         try:
             prepared.commit()
@@ -152,30 +152,30 @@ class Place(ABC):
 
     @abstractmethod
     def remove(self, path: str) -> None:
-        """Remove a file, or a folder with all that is in it; nothing if there is none."""
+        """Remove a file, or a folder with its contents, if it exists."""
 
     @abstractmethod
     def check(self) -> None:
         """Raise an error if the place cannot be used."""
 
     def local_path(self, path: str) -> str | None:
-        """Return the path of a file, if it is one of this machine."""
+        """Return the path of a file, if it is on this machine."""
         return None
 
     def close(self) -> None:  # noqa: B027  not every place has connections
         """Close the connections."""
 
     def named(self, path: str) -> Prepared:
-        """Return a file that had its name at once, for `prepare`."""
+        """Return a file that got its name at once, for `prepare`."""
         return Prepared(lambda: None, lambda: self.remove(path), is_named=True)
 
     def refuse(self) -> DosnaError:
-        """Return the error for a change of a place that can only be read."""
-        return ReadOnlyError(f"{self.shown} can only be read: choose another place for data units")
+        """Return the error for a change of a read-only place."""
+        return ReadOnlyError(f"{self.shown} is read-only: choose another place for data units")
 
 
 def open_place(fields: Mapping[str, Any]) -> Place:
-    """Return the place that the fields of a `PilotDataDescription` name. It connects when used.
+    """Return the place that the fields of a `PilotDataDescription` name. It connects on first use.
 
     Raises
     ------
@@ -204,12 +204,12 @@ def open_place(fields: Mapping[str, Any]) -> Place:
         return open_remote(url, fields)
     known = ("dosna:", "file", *S3[:2], *FSSPEC)
     raise ConfigurationError(
-        f"{url} is at no kind of place that is known: use one of {', '.join(known)}"
+        f"{url} is of an unknown kind of place: use one of {', '.join(known)}"
     )
 
 
 def failed(what: str, place: str, error: Exception) -> StorageError:
-    """Return the error for an operation that failed, with the reason but nothing that was sent."""
+    """Return the error for a failed operation, with the reason but nothing that was sent."""
     reason = getattr(error, "reason", None) or getattr(error, "strerror", None)
     if not reason and isinstance(error, OSError) and error.args:
         reason = str(error.args[0])

@@ -1,4 +1,4 @@
-"""What the state says about data units: their files, their replicas, and the room that is left."""
+"""The data units in the state: their files, their replicas, and the free space."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ MEGABYTE = 1 << 20
 
 
 def id_of(url: str) -> str:
-    """Return the id that the URL of a data unit or a pilot data ends with."""
+    """Return the id at the end of the URL of a data unit or a pilot data."""
     return url.rpartition(":")[2].rpartition("/")[2]
 
 
@@ -46,19 +46,19 @@ def label_of(description: Mapping[str, Any]) -> Label:
 
 
 def fields_of(session: Session, pilot_data: str) -> dict[str, Any]:
-    """Return the fields of a pilot data with its secrets, to open its place.
+    """Return the fields of a pilot data, including its secrets, to open its place.
 
     Raises
     ------
     ConfigurationError
-        It was given secrets that this process does not have.
+        It needs secrets that this process does not have.
     """
     row = row_of(session, "pilot_data", pilot_data)
     secrets = session.secrets_of(pilot_data)
     if missing := sorted({*row["details"].get("secrets", ())} - secrets.keys()):
         raise ConfigurationError(
-            f"the {', '.join(missing)} of {row['description']['service_url']} are not known any "
-            "more, because they are never kept: call create_pilot with its description again"
+            f"the {', '.join(missing)} of {row['description']['service_url']} are unknown, "
+            "because they are never stored: call create_pilot again with its description"
         )
     return {**row["description"], **secrets}
 
@@ -75,9 +75,9 @@ def note_files(
     files: Iterable[File],
     nbytes: Mapping[str, int] | None = None,
 ) -> None:
-    """Write files of a data unit down; one of the same name is replaced.
+    """Record files of a data unit, replacing those with the same names.
 
-    The bytes of arrays are given by the name of the file that they are delivered as.
+    The sizes of arrays are given by the names of the files in which they are delivered.
     """
     rows = []
     for file in files:
@@ -91,15 +91,15 @@ def note_files(
 
 
 def digest_of(files: Sequence[File]) -> str:
-    """Return a text that differs if the files of a data unit do."""
+    """Return a digest of the files of a data unit."""
     listed = sorted((file.name, file.size, file.checksum) for file in files)
     return hashlib.sha256(repr(listed).encode()).hexdigest()[:16]
 
 
 def room_of(session: Session, pilot_data: str, without: str = "") -> int | None:
-    """Return the bytes that a pilot data has left of its size; None if it has no size.
+    """Return the free space of a pilot data in bytes; None if it has no size.
 
-    The data unit `without` is not counted. A size that is a number counts megabytes, as in the
+    The data unit `without` is not counted. A size that is a number is in megabytes, as in the
     Pilot-API; a text may have another unit.
     """
     size = row_of(session, "pilot_data", pilot_data)["description"].get("size")
@@ -117,11 +117,11 @@ def room_of(session: Session, pilot_data: str, without: str = "") -> int | None:
 
 
 def require_room(session: Session, pilot_data: str, data_unit: str, nbytes: int) -> None:
-    """Raise an error if a pilot data has no room for so many bytes of a data unit."""
+    """Raise an error if a pilot data has no room for a data unit of a size."""
     room = room_of(session, pilot_data, data_unit)
     if room is not None and nbytes > room:
         raise StorageError(
-            f"{pilot_data} has room for {format_size(room)}, and not for {format_size(nbytes)}: "
+            f"{pilot_data} has room for {format_size(room)}, but needs {format_size(nbytes)}: "
             "give it a larger size, or remove data units"
         )
 
@@ -129,7 +129,7 @@ def require_room(session: Session, pilot_data: str, data_unit: str, nbytes: int)
 def replicas_of(session: Session, data_unit: str) -> list[dict[str, Any]]:
     """Return the replicas of a data unit that are complete, the oldest first.
 
-    The oldest is where outputs go; another one counts only as long as it has the same files.
+    Outputs go to the oldest; another one counts only as long as it has the same files.
     """
     files = digest_of(files_of(session, data_unit))
     rows = list(session.store.rows("replicas", data_unit=data_unit, state=str(State.Running)))
@@ -137,9 +137,9 @@ def replicas_of(session: Session, data_unit: str) -> list[dict[str, Any]]:
 
 
 def input_of(session: Session, data_unit: str) -> Input:
-    """Return what placement knows of a data unit: its bytes, and the labels of who has them.
+    """Return a data unit as an input of placement: its size, and the labels of its replicas.
 
-    Arrays are where the data unit itself says that it is.
+    Arrays have the labels of the data unit itself.
     """
     rows = list(session.store.rows("files", data_unit=data_unit))
     nbytes = sum(max(0, row["size"]) + row["details"].get("nbytes", 0) for row in rows)
@@ -152,7 +152,7 @@ def input_of(session: Session, data_unit: str) -> Input:
 
 
 def nearest(session: Session, data_unit: str, label: Label) -> str | None:
-    """Return the pilot data with a complete replica that is nearest to a label."""
+    """Return the pilot data with a complete replica whose label is nearest to a label."""
     found = [
         (distance(label_of(place["description"]), label), number, place["id"])
         for number, replica in enumerate(replicas_of(session, data_unit))
@@ -175,7 +175,7 @@ def request_for(
     Parameters
     ----------
     session : Session
-        Whose data unit it is.
+        The session of the data unit.
     data_unit : str
         Its id.
     patterns : iterable of str or None
@@ -183,7 +183,7 @@ def request_for(
     place : str, optional
         The id of the pilot data; by default the nearest replica, or for outputs the oldest.
     near : Label, optional
-        The labels of where it is staged to.
+        The labels of the place to which it is staged.
     output : bool
         True for a request of `stage_out`.
 
@@ -192,7 +192,7 @@ def request_for(
     SourceNotFoundError
         There is no such data unit, or no place has it.
     ConfigurationError
-        The credentials of the place are not known.
+        The credentials of the place are unknown.
     """
     row_of(session, "data_units", data_unit)
     files = files_of(session, data_unit)

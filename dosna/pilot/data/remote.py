@@ -1,4 +1,4 @@
-"""Places that fsspec has a driver for: SFTP, HTTP, iRODS, Google's and OpenStack's stores."""
+"""Places with an fsspec driver: SFTP, HTTP, iRODS, and the stores of Google and OpenStack."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ _NEEDS = {
 
 
 def open_remote(url: PlaceUrl, fields: Mapping[str, Any]) -> RemotePlace:
-    """Return the place of a URL whose scheme is one of fsspec's."""
+    """Return the place of a URL with a scheme of fsspec."""
     scheme = {"sftp": "ssh", "https": "http"}.get(url.scheme, url.scheme)
     options = {**_OPTIONS[scheme](url, fields), **(fields.get("options") or {})}
     kind = SftpPlace if scheme == "ssh" else HttpPlace if scheme == "http" else RemotePlace
@@ -60,12 +60,12 @@ def _ssh_options(url: PlaceUrl, fields: Mapping[str, Any]) -> dict[str, Any]:
     return {
         **{name: value for name, value in given.items() if value},
         "host": url.host or "localhost",
-        # sshfs alone would trust any server; this is the user's own list.
+        # By default, sshfs would trust any server; this is the user's own list.
         "known_hosts": (),
         "keepalive_interval": _KEEPALIVE_SECONDS,
         "connect_timeout": _CONNECT_SECONDS,
         "login_timeout": _CONNECT_SECONDS,
-        # The fastest that OpenSSH has comes first; the others remain.
+        # The fastest cipher of OpenSSH comes first; the others remain.
         "encryption_algs": "^aes128-gcm@openssh.com",
     }
 
@@ -111,14 +111,14 @@ _OPTIONS: Mapping[str, Callable[[PlaceUrl, Mapping[str, Any]], dict[str, Any]]] 
 
 
 class RemotePlace(Place):
-    """A folder, or a bucket, of a server.
+    """A folder or a bucket on a server.
 
     Parameters
     ----------
     url : PlaceUrl
         Its URL.
     protocol : str
-        fsspec's name of it.
+        The name of the protocol in fsspec.
     options : mapping
         The options of its driver.
     """
@@ -136,7 +136,7 @@ class RemotePlace(Place):
     def _root_of(self, url: PlaceUrl) -> str:
         if self.__class__ is RemotePlace and url.scheme in ("gs", "swift"):
             return f"{url.host}{url.path}"
-        return os.path.expandvars(url.path)  # as iRODS' paths may be written
+        return os.path.expandvars(url.path)  # as paths of iRODS may be written
 
     def _path(self, path: str) -> str:
         return f"{self._root.rstrip('/')}/{path}" if path else self._root
@@ -190,7 +190,7 @@ class RemotePlace(Place):
         if type(error).__name__ in ("SFTPNoSuchFile", "SFTPNoSuchPath"):
             return SourceNotFoundError(f"{what} at {self.shown} failed: there is no such file")
         if not type(error).__name__.startswith("SFTP"):
-            self._forget()  # the connection may have broken, and a new one may work
+            self._forget()  # the connection may be broken, and a new one may work
         found: DosnaError = failed(what, self.shown, error)
         if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
             return StorageError(error.errno, f"{found} There is no room on this machine.")
@@ -226,7 +226,7 @@ class RemotePlace(Place):
                 fs.mv(part, final)
 
         def abandon() -> None:
-            # What is left behind a lost connection is removed with the data unit.
+            # Files left by a lost connection are removed with the data unit.
             if fs is not None and fs is self._open:
                 with suppress(Exception):
                     fs.rm_file(part)
@@ -246,7 +246,7 @@ class RemotePlace(Place):
     def _check_size(self, size: int, source: str, path: str) -> None:
         if size != (wanted := os.path.getsize(source)):
             raise StorageError(
-                f"writing {path} at {self.shown} failed: {size} bytes arrived, and not {wanted}"
+                f"writing {path} at {self.shown} failed: {size} bytes arrived instead of {wanted}"
             )
 
     def _receive(self, fs: Any, path: str, target: str, tell: Tell | None) -> None:
@@ -277,7 +277,7 @@ class SftpPlace(RemotePlace):
         try:
             return super().prepare(source, path, tell)
         except StorageError as error:
-            # SFTP has no word for a full disk.
+            # SFTP has no error code for a full disk.
             if self._free() < _FULL:
                 text = f"writing {path} at {self.shown} failed: its disk is full. Make room there."
                 raise StorageError(errno.ENOSPC, text) from error
@@ -299,7 +299,7 @@ class SftpPlace(RemotePlace):
         try:
             return int(self._with_sftp(self._fs(), ask, _CONNECT_SECONDS))
         except Exception:
-            return _FULL  # not every server tells
+            return _FULL  # not every server reports this
 
     def _with_sftp(self, fs: Any, work: Callable[[Any], Any], timeout: float | None = None) -> Any:
         async def run() -> Any:
@@ -312,7 +312,7 @@ class SftpPlace(RemotePlace):
 
 
 class HttpPlace(RemotePlace):
-    """Files of a web server, which are only read."""
+    """Files on a web server, which is read-only."""
 
     def _root_of(self, url: PlaceUrl) -> str:
         port = f":{url.port}" if url.port else ""

@@ -1,4 +1,4 @@
-"""Buckets of S3, and of other stores that speak its language."""
+"""Buckets of S3, and of other stores with the S3 protocol."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _BATCH = 1000
 
 
 class S3Place(Place):
-    """A bucket, or a prefix in it; the bucket is made if there is none.
+    """A bucket, or a prefix in it; the bucket is created if it does not exist.
 
     Parameters
     ----------
@@ -134,7 +134,7 @@ class S3Place(Place):
             self._abort(key)
 
     def _abort(self, key: str) -> None:
-        """Remove the parts of uploads that nobody will finish; they are not seen, but cost."""
+        """Remove the parts of unfinished uploads, which are invisible but occupy space."""
         try:
             page = self._client().call("list_multipart_uploads", Bucket=self._bucket, Prefix=key)
             for one in page.get("Uploads", ()):
@@ -143,7 +143,7 @@ class S3Place(Place):
                 names = {"Key": one["Key"], "UploadId": one["UploadId"]}
                 self._client().call("abort_multipart_upload", Bucket=self._bucket, **names)
         except Failure:
-            pass  # not every server has such a list
+            pass  # not every server can list uploads
 
     def close(self) -> None:
         with self._lock:

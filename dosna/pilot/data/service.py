@@ -31,15 +31,15 @@ __all__ = ["DataUnit", "PilotData", "PilotDataService", "submit_data_unit"]
 
 
 class _DataHandle(Handle):
-    """A handle of what is ready when it is Running."""
+    """A handle of a data unit or a pilot data, which is ready when it is Running."""
 
     def wait(self, timeout: float | None = None) -> State:
-        """Wait until it is ready, which is Running, or has ended; return the state.
+        """Wait until it is Running or has ended, and return the state.
 
         Parameters
         ----------
         timeout : float, optional
-            The seconds after which it returns in any case.
+            The time after which to return in any case, in seconds.
         """
         Mover.of(self._session)
 
@@ -52,7 +52,7 @@ class _DataHandle(Handle):
 
 
 class DataUnit(_DataHandle):
-    """Files that belong together: made by `PilotData.submit_data_unit`.
+    """Files that belong together; created by `PilotData.submit_data_unit`.
 
     Examples
     --------
@@ -82,18 +82,18 @@ class DataUnit(_DataHandle):
         return [PilotData(self._session, one["pilot_data"]).get_url() for one in found]
 
     def add_pilot_data(self, pilot_data: PilotData | Iterable[PilotData]) -> None:
-        """Replicate it to more places; do not wait for it."""
+        """Start to replicate the data unit to further places."""
         listed = [pilot_data] if isinstance(pilot_data, PilotData) else pilot_data
         for one in listed:
             one.submit_data_unit(data_unit=self)
 
     def add_files(self, file_urls: Iterable[str]) -> None:
-        """Add files, to its oldest replica first and then to the others; wait for it.
+        """Add files to the oldest replica and then to the others, and wait for this.
 
         Raises
         ------
         StorageError
-            It is in no place yet, or a place failed.
+            The data unit is not in any place yet, or a place failed.
         """
         replicas = replicas_of(self._session, self.id)
         if not replicas:
@@ -110,13 +110,12 @@ class DataUnit(_DataHandle):
         patterns: str | Iterable[str] | None = None,
         progress: Progress = None,
     ) -> None:
-        """Copy files to a folder, or to another place by its URL; wait for it.
+        """Copy files to a folder or to the URL of a place, and wait for this.
 
         Parameters
         ----------
         target : str
-            A folder, or the URL of a place that needs no other credentials than are found by
-            themselves.
+            A folder, or the URL of a place whose credentials are found automatically.
         patterns : str or iterable of str, optional
             Names and patterns of files; by default all.
         progress : callable, optional
@@ -125,7 +124,7 @@ class DataUnit(_DataHandle):
         Raises
         ------
         SourceNotFoundError
-            A file is missing, or a pattern matches none.
+            A file is missing, or a pattern matches no file.
         StorageError
             A place failed, a disk is full, or a file is damaged.
         """
@@ -159,7 +158,7 @@ class DataUnit(_DataHandle):
 
 
 class PilotData(_DataHandle):
-    """A place that stores data units: made by `PilotDataService.create_pilot`.
+    """A place that stores data units; created by `PilotDataService.create_pilot`.
 
     Examples
     --------
@@ -175,7 +174,7 @@ class PilotData(_DataHandle):
         *,
         data_unit: DataUnit | None = None,
     ) -> DataUnit:
-        """Store a new data unit here, or replicate one to here; do not wait for it.
+        """Start to store a new data unit here, or to replicate an existing one to this place.
 
         Parameters
         ----------
@@ -197,11 +196,11 @@ class PilotData(_DataHandle):
         return data_unit
 
     def copy_du(self, data_unit: DataUnit, pilot_data: PilotData) -> None:
-        """Replicate a data unit from here to another place; do not wait for it."""
+        """Start to replicate a data unit from here to another place."""
         pilot_data.submit_data_unit(data_unit=data_unit)
 
     def remove_du(self, data_unit: DataUnit) -> None:
-        """Remove the files of a data unit from here. Without a replica it is Canceled.
+        """Remove the files of a data unit from this place. Without any replica it is Canceled.
 
         Raises
         ------
@@ -216,22 +215,22 @@ class PilotData(_DataHandle):
             session.set_state("data_units", data_unit.id, State.Canceled, "it was removed")
 
     def export_du(self, data_unit: DataUnit, target: str, progress: Progress = None) -> None:
-        """Copy a data unit from here to a folder; wait for it. See `DataUnit.export`."""
+        """Copy a data unit from here to a folder, and wait for this. See `DataUnit.export`."""
         stage_in(request_for(self._session, data_unit.id, None, self.id), target, progress)
 
     def list_data_units(self) -> list[str]:
-        """Return the URLs of the data units that are here, or on their way."""
+        """Return the URLs of the data units that are here, or being transferred to here."""
         rows = self._session.store.rows("replicas", pilot_data=self.id)
         return [DataUnit(self._session, row["data_unit"]).get_url() for row in rows]
 
     def cancel(self) -> None:
-        """Cancel the transfers to here, and take no more. What is stored stays."""
+        """Cancel the transfers to this place, and accept no more. Stored files remain."""
         self._session.store.update("pilot_data", self.id, wanted=str(State.Canceled))
         self._session.set_state("pilot_data", self.id, State.Canceled)
 
 
 class PilotDataService:
-    """What knows the places that store data units.
+    """The service for places that store data units.
 
     Parameters
     ----------
@@ -255,10 +254,10 @@ class PilotDataService:
     def create_pilot(
         self, pilot_data_description: Mapping[str, Any] | PilotDataDescription
     ) -> PilotData:
-        """Name a place; it is not connected to before it is used.
+        """Register a place, which is connected to when it is first used.
 
-        A description whose place is known already, by its URL and its labels, gives that place its
-        credentials again, so that what a former process began goes on.
+        If the place is already known, by its URL and labels, it gets the credentials of the
+        description again, so that transfers of an earlier process continue.
 
         Parameters
         ----------
@@ -272,7 +271,7 @@ class PilotDataService:
         Raises
         ------
         ConfigurationError
-            A field has a value that it does not take.
+            A field has an invalid value.
         MissingDependencyError
             A package that the place needs is not installed.
         """
@@ -300,17 +299,17 @@ class PilotDataService:
         return [PilotData(self._session, row["id"]).get_url() for row in rows]
 
     def get_pilot(self, url: str) -> PilotData:
-        """Return the place of a URL."""
+        """Return the place with a URL."""
         return PilotData(self._session, id_of(url))
 
     def wait(self, timeout: float | None = None) -> bool:
-        """Wait until no data unit is on its way; say whether that is so."""
+        """Wait until no data unit is being transferred; return whether this is the case."""
         store = self._session.store
         moving = [str(State.New), str(State.Pending)]
         return self._session.wait_until(lambda: not store.count("replicas", state=moving), timeout)
 
     def cancel(self) -> None:
-        """Cancel the transfers to all places that this service has named."""
+        """Cancel the transfers to all places that this service has registered."""
         for id in self._places:
             PilotData(self._session, id).cancel()
 
@@ -318,11 +317,12 @@ class PilotDataService:
 def submit_data_unit(
     session: Session, description: Mapping[str, Any] | DataUnitDescription
 ) -> DataUnit:
-    """Store a new data unit in the places whose labels are nearest to its own; do not wait.
+    """Start to store a new data unit in the places whose labels are nearest to its own.
 
-    `number_of_replicas` places have it. Without enough places that can be written to, those that
-    there are; without any, it waits for `DataUnit.add_pilot_data`. One that is made of datasets
-    alone needs no place.
+    It is stored in `number_of_replicas` places, or in all writable places if there are fewer.
+    Without
+        any, it waits for `DataUnit.add_pilot_data`. A data unit that consists of datasets needs no
+        place.
     """
     described = DataUnitDescription.of(description)
     unit = _new(session, described)
@@ -355,7 +355,7 @@ def _new(session: Session, description: DataUnitDescription) -> DataUnit:
 
 
 def _begin(session: Session, data_unit: str, pilot_data: str) -> None:
-    """Write a replica down, and let it be transferred."""
+    """Record a replica, and start its transfer."""
     if row_of(session, "pilot_data", pilot_data)["state"] == State.Canceled:
         raise ConfigurationError(f"{pilot_data} was canceled: create another pilot data")
     id = f"{data_unit}/{pilot_data}"

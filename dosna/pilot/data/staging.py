@@ -1,12 +1,12 @@
-"""Files into a folder and out of it: checked, whole or not at all, several at a time.
+"""Staging of files into a folder and out of it: verified, all or nothing, several at a time.
 
 A request is plain data, so that it can be sent to the machine where it is carried out::
 
     {"data_unit": "du-…", "place": {…}, "files": [{"name", "size", "checksum"}, …],
      "patterns": ["*.txt"], "attempt": "sj-…"}
 
-`place` are the fields of a `PilotDataDescription`, credentials included: a request is never kept
-or shown.
+`place` contains the fields of a `PilotDataDescription`, including credentials, so a request is
+never stored or shown.
 """
 
 from __future__ import annotations
@@ -40,12 +40,12 @@ Progress = Callable[[int, int], object] | None
 
 
 class Meter:
-    """The bytes of several transfers together.
+    """The progress of several transfers together.
 
     Parameters
     ----------
     total : int
-        All of the bytes.
+        The total number of bytes.
     progress : callable or None
         The callback.
     """
@@ -56,7 +56,7 @@ class Meter:
 
     @property
     def tell(self) -> Tell | None:
-        """A function that counts, or None if nobody listens."""
+        """A function that counts bytes, or None if there is no callback."""
         return self._tell if self._progress is not None else None
 
     def _tell(self, nbytes: int) -> None:
@@ -69,12 +69,12 @@ class Meter:
 def stage_in(
     request: Mapping[str, Any], folder: str, progress: Progress = None
 ) -> list[dict[str, Any]]:
-    """Let the files of a request appear in a folder: all of them, checked, or none.
+    """Stage the files of a request to a folder: all of them, verified, or none.
 
     Parameters
     ----------
     request : mapping
-        The request; its `patterns` choose among its `files`.
+        The request, whose `patterns` select some of its `files`.
     folder : str
         The folder.
     progress : callable, optional
@@ -88,7 +88,7 @@ def stage_in(
     Raises
     ------
     SourceNotFoundError
-        A file is missing, or a pattern matches none.
+        A file is missing, or a pattern matches no file.
     StorageError
         The disk is full, the place does not answer, or a file is damaged.
     """
@@ -102,7 +102,7 @@ def stage_in(
 def stage_out(
     request: Mapping[str, Any], folder: str, progress: Progress = None
 ) -> list[dict[str, Any]]:
-    """Upload those files of a folder that match the patterns of a request: all or none.
+    """Upload the files in a folder that match the patterns of a request: all or none.
 
     Returns
     -------
@@ -122,11 +122,11 @@ def stage_out(
     if room is not None and size > room:
         raise StorageError(
             errno.EDQUOT,
-            f"{request['data_unit']} would have {format_size(size)} more, and its pilot data has "
+            f"{request['data_unit']} needs {format_size(size)} more, but its pilot data has "
             f"room for {format_size(room)}: give it a larger size, or remove data units",
         )
     with _place_of(request) as place:
-        # Two attempts of one unit may overlap, if the node of one was out of reach for a while.
+        # Two attempts at one unit may overlap if the node of one was unreachable for a while.
         known = {one["name"] for one in request.get("files") or ()}
         kept: Container[str] = _All() if request.get("attempt") else known
         files = put(found, place, str(request["data_unit"]), progress, kept)
@@ -143,7 +143,7 @@ def _place_of(request: Mapping[str, Any]) -> Iterator[Place]:
 
 
 class _Nowhere(Place):
-    """The place of a data unit whose files are all made of datasets."""
+    """The place of a data unit that consists of datasets."""
 
     def __init__(self) -> None:
         super().__init__("no place")
@@ -167,13 +167,13 @@ class _Nowhere(Place):
 def fetch(
     files: Sequence[File], place: Place, unit: str, folder: str, progress: Progress = None
 ) -> None:
-    """Let files of a data unit appear in a folder, all of them or none; see `stage_in`."""
+    """Stage files of a data unit to a folder, all of them or none; see `stage_in`."""
     total = sum(max(0, file.size) for file in files)
     meter = Meter(total, progress)
     with disk(f"stage {unit} into {folder}"):
         os.makedirs(folder, exist_ok=True)
         _require_room(folder, total)
-    # Beside the files, so that they appear by being renamed.
+    # Beside the final files, so that these appear by renaming.
     with _aside(folder) as aside:
 
         def one(file: File) -> None:
@@ -227,12 +227,12 @@ def put(
     progress: Progress = None,
     kept: Container[str] = (),
 ) -> list[File]:
-    """Upload local files into a data unit: all, or none.
+    """Upload local files to a data unit, all or none.
 
     Parameters
     ----------
     paths : mapping of str to str
-        The local paths by name.
+        The local paths, by name.
     place : Place
         The place.
     unit : str
@@ -240,12 +240,12 @@ def put(
     progress : callable, optional
         A callback ``(done, total)`` in bytes.
     kept : container of str
-        The names that the data unit has already, which are not removed if this fails.
+        The names that the data unit already has, which are not removed if this fails.
 
     Returns
     -------
     list of File
-        What was uploaded.
+        The uploaded files.
     """
     states = {name: _state_of(path) for name, path in paths.items()}
     files = [File(name, os.path.getsize(path)) for name, path in paths.items()]
@@ -266,7 +266,7 @@ def put(
 
 
 def _state_of(path: str) -> tuple[int, int, int]:
-    """Return what differs once a local file was written to."""
+    """Return properties of a local file that change when it is written to."""
     found = os.stat(path)
     return found.st_ino, found.st_size, found.st_mtime_ns
 
@@ -276,7 +276,7 @@ def replicate(
 ) -> None:
     """Copy files of a data unit from one place to another, all or none.
 
-    Each goes through this machine, and is checked here.
+    Each file passes through this machine, and is verified here.
     """
     meter = Meter(sum(max(0, file.size) for file in files), progress)
     with tempfile.TemporaryDirectory(prefix="dosna-pilot-") as folder:
@@ -300,10 +300,10 @@ def replicate(
 def _all_or_none(
     prepare: Callable[[File], Prepared], files: Sequence[File], kept: Container[str] = ()
 ) -> None:
-    """Bring all files to a place, and give them their names when all are there.
+    """Bring all files to a place, and name them when all of them are there.
 
-    If one fails, the others are removed again; but not those that have the name of a file that
-    another attempt may have stored.
+    If one fails, the others are removed again, except those with the names of files that another
+    attempt may have stored.
     """
     ready: dict[str, Prepared] = {}
 

@@ -1,4 +1,4 @@
-"""Where the jobs of pilots are started: here, or by SSH; by PSI/J in either case."""
+"""Launching the jobs of pilots: on this machine or by SSH, with PSI/J in both cases."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ _AGENT_MAIN = "from dosna_agent.loop import main\n\nmain()\n"
 
 
 class Launcher:
-    """What starts, looks at and cancels the job of one pilot.
+    """A launcher, which starts, watches and cancels the job of one pilot.
 
     Parameters
     ----------
@@ -44,7 +44,7 @@ class Launcher:
     Raises
     ------
     ConfigurationError
-        The ``service_url`` is of no known kind.
+        The ``service_url`` is of an unknown kind.
     """
 
     def __init__(self, description: PilotComputeDescription) -> None:
@@ -56,7 +56,7 @@ class Launcher:
         if not found or kind not in _EXECUTORS or by not in ("", "ssh"):
             kinds = ", ".join(f"{one}://localhost" for one in _EXECUTORS)
             raise ConfigurationError(
-                f"service_url {description.fields()['service_url']!r} is of no kind that starts "
+                f"service_url {description.fields()['service_url']!r} cannot start "
                 f"pilots: use {kinds}, ssh://host, or slurm+ssh://host and the like"
             )
         self.executor = _EXECUTORS[kind]
@@ -72,7 +72,7 @@ class Launcher:
 
     @property
     def needs_all_interfaces(self) -> bool:
-        """Whether agents come to the manager from other machines, and not by SSH."""
+        """Whether agents connect to the manager from other machines, and not through SSH."""
         return self.is_batch and self._ssh is None
 
     @property
@@ -89,7 +89,7 @@ class Launcher:
         return whole if not self.is_batch else min(whole, self.description.processes_per_node)
 
     def deploy(self, pilot: str, secret: Mapping[str, str], options: Mapping[str, Any]) -> str:
-        """Write the agent and what it must know; return the pilot's folder."""
+        """Write the agent and its configuration; return the pilot's folder."""
         parent = self.description.working_directory or ("~" if self._ssh else os.getcwd())
         own = {**secret, "options": {**options, "pilot": pilot, "slots": self.slots}}
         files = {"agent.pyz": _archive(), "agent.json": json.dumps(own).encode()}
@@ -97,7 +97,7 @@ class Launcher:
         return str(self._ask({"do": "deploy", "folder": f"{parent}/{pilot}", "files": texts}))
 
     def connect(self, folder: str, port: int) -> None:
-        """Let the agents of a folder know the way to the manager; again if it was lost."""
+        """Tell the agents of a folder how to reach the manager, again if the way was lost."""
         with self._lock:
             if self._ssh is not None:
                 if self._tunnel is None or not self._tunnel.is_open:
@@ -112,7 +112,7 @@ class Launcher:
         self._ask({"do": "deploy", "folder": folder, "files": {"manager.json": content}})
 
     def submit(self, pilot: str, folder: str) -> str:
-        """Submit the job; return its native id."""
+        """Submit the job, and return its native id."""
         described = self.description
         default = "python3" if self._ssh else sys.executable
         request = {
@@ -163,7 +163,7 @@ class Launcher:
                 f"pilots need {error.name}: pip install 'dosna[pilot]'"
             ) from error
         except Exception as error:
-            # PSI/J's errors are of many kinds, as are those of what it runs.
+            # PSI/J and the programs that it runs raise many kinds of errors.
             raise WorkerError(
                 f"the pilot's job cannot be handled: {type(error).__name__}: {error}. Look at "
                 f"{self.executor} on this machine."

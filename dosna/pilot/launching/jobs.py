@@ -1,6 +1,6 @@
-"""Jobs by PSI/J, where they are submitted: in the manager's process, or by SSH on another machine.
+"""PSI/J jobs, on the submitting side: in the manager's process, or on another machine by SSH.
 
-This file alone is sent to the other machine, whose Python needs psij-python and nothing of dosna.
+Only this file is sent to the other machine, whose Python needs psij-python but not dosna.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _jobs: dict[str, Any] = {}  # those that this process has submitted or attached 
 
 
 def deploy(folder: str, files: dict[str, str]) -> str:
-    """Write files, of base64, that only this user can read; return the folder's full path."""
+    """Write files, given in base64, that only this user can read; return the folder's path."""
     path = os.path.abspath(os.path.expanduser(os.path.expandvars(folder)))
     os.makedirs(path, mode=0o700, exist_ok=True)
     for name, content in files.items():
@@ -36,7 +36,7 @@ def deploy(folder: str, files: dict[str, str]) -> str:
 
 
 def submit(request: dict[str, Any]) -> str:
-    """Submit the job of a pilot; return its native id."""
+    """Submit the job of a pilot, and return its native id."""
     executor = _executor(request["executor"])
     import psij
 
@@ -88,10 +88,10 @@ def _close_pipe_at_end(executor: Any, job: Any) -> None:
 
 
 def look(name: str, native: str, folder: str, seconds: float = 0) -> tuple[str, str]:
-    """Return the state of a job, in lower case or ``gone``, and what is known about it.
+    """Return the state of a job in lower case, or ``gone``, and what is known about it.
 
-    That is what PSI/J says, and the end of what a failed agent has said in its folder. Waits up to
-    ``seconds`` for a first state.
+    This includes the message of PSI/J, and the end of the output of a failed agent. The call waits
+    up to ``seconds`` for a first state.
     """
     job = _attached(name, native)
     if job is None:
@@ -140,7 +140,7 @@ def _attached(name: str, native: str) -> Any:
     import psij
 
     number, _, created = native.partition("@")
-    # A number of a process may be that of another one by now.
+    # The process id may belong to another process by now.
     if name == "local" and _created(int(number)) != created:
         return None
     job = psij.Job()
@@ -166,7 +166,7 @@ def _wait_for_end(native: str) -> None:
 
 
 def handle(request: dict[str, Any]) -> Any:
-    """Do what a request asks for."""
+    """Carry out a request."""
     what = request["do"]
     if what == "deploy":
         return deploy(request["folder"], request["files"])

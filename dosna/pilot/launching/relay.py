@@ -1,8 +1,8 @@
-"""What runs on a machine that is reached by SSH: agents connect here, and SSH brings it on.
+"""The relay on a machine that is reached by SSH: agents connect to it, and SSH forwards them.
 
 SSH forwards a Unix socket of this machine to the manager. Agents, which may be on other nodes,
-come by TCP; this passes the bytes on, which are of TLS between agent and manager. It ends with
-the connection. This file alone is sent there.
+connect by TCP. The relay passes on their bytes, which are TLS between agent and manager. It ends
+with the connection. Only this file is sent there.
 """
 
 from __future__ import annotations

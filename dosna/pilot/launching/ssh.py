@@ -1,4 +1,4 @@
-"""OpenSSH's client: a Python on another machine that answers, and a way back for its agents."""
+"""OpenSSH's client: requests to a Python on another machine, and a way back for agents."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from dosna.pilot.descriptions import PilotComputeDescription
 __all__ = ["Ssh", "Tunnel"]
 
 _SECONDS = 120
-# The program comes as the first line of standard input: command lines can be seen by all.
+# The program is sent as the first line of standard input, because command lines are public.
 _READ_PROGRAM = (
     "import sys, json; "
     "exec(compile(json.loads(sys.stdin.readline()), 'dosna', 'exec'), {'__name__': '__main__'})"
@@ -32,7 +32,7 @@ class Ssh:
     Parameters
     ----------
     description : PilotComputeDescription
-        Whose ``service_url`` has the host, and a user and a port if needed.
+        The description, whose ``service_url`` contains the host, and a user and a port if needed.
     """
 
     def __init__(self, description: PilotComputeDescription) -> None:
@@ -43,8 +43,8 @@ class Ssh:
             )
         if parts.password:
             raise ConfigurationError(
-                "service_url has a password, which SSH's client does not take: name a key as "
-                "userkey, or use the agent of SSH"
+                "service_url has a password, which SSH's client does not accept: pass a key as "
+                "userkey, or use the SSH agent"
             )
         self.host = parts.hostname
         self._python = description.python or "python3"
@@ -62,7 +62,7 @@ class Ssh:
             self._base += ["-l", parts.username]
 
     def command(self, *options: str) -> list[str]:
-        """Return the command that runs a program of its standard input there."""
+        """Return the command that runs a program from its standard input there."""
         words = [self._python, "-c", _READ_PROGRAM]
         if self._environment:
             words = ["env", *self._environment, *words]
@@ -76,9 +76,9 @@ class Ssh:
         ConnectionError
             The host cannot be reached, or has no such Python.
         StoreTimeoutError
-            There is no answer.
+            There is no answer in time.
         WorkerError
-            What was asked for has failed.
+            The request has failed.
         """
         sent = f"{json.dumps(program)}\n{json.dumps(request)}\n".encode()
         try:
@@ -91,7 +91,7 @@ class Ssh:
             )
         except subprocess.TimeoutExpired:
             raise StoreTimeoutError(
-                f"ssh {self.host}: no answer within {_SECONDS} s. Look whether the host is busy."
+                f"ssh {self.host}: no answer within {_SECONDS} s. Check whether the host is busy."
             ) from None
         except OSError as error:
             raise ConnectionError(
@@ -103,7 +103,8 @@ class Ssh:
         except (IndexError, ValueError):
             cause = done.stderr.decode(errors="replace").strip()[-500:] or done.returncode
             raise ConnectionError(
-                f"ssh {self.host}: {cause}. Look whether 'ssh {self.host} {self._python} -V' works"
+                f"ssh {self.host}: {cause}. Check whether 'ssh {self.host} {self._python} -V' "
+                "works"
             ) from None
         if "error" in answer:
             raise WorkerError(f"{self.host}: {answer['error']}")
@@ -111,18 +112,18 @@ class Ssh:
 
 
 class Tunnel:
-    """A relay on another machine, and the way from it to a port of this one.
+    """A relay on another machine, and the tunnel from it to a port of this one.
 
     Parameters
     ----------
     ssh : Ssh
-        The way there.
+        The connection to the other machine.
     folder : str
-        Of the pilot there: the relay writes its addresses into it.
+        The folder of the pilot there, to which the relay writes its addresses.
     port : int
-        Of the manager.
+        The port of the manager.
     everywhere : bool
-        Whether agents come from other machines than the relay's.
+        Whether agents connect from other machines than the relay's.
     """
 
     def __init__(self, ssh: Ssh, folder: str, port: int, everywhere: bool) -> None:
@@ -148,7 +149,7 @@ class Tunnel:
             self._process.stdin.write(f"{json.dumps(program)}\n{json.dumps(request)}\n".encode())
             self._process.stdin.flush()
         except BrokenPipeError:
-            pass  # it has ended, and said why
+            pass  # it has ended, and has written the reason
         timer = threading.Timer(_SECONDS, self._process.kill)
         timer.start()
         try:

@@ -120,7 +120,7 @@ def test_what_cannot_be_stored_fails_with_the_reason(
     twice = [*make_files(a=b"a"), str(tmp_path / "other" / "a")]
     unit = store.submit_data_unit({"file_urls": twice})
     assert unit.wait(timeout=60) == "Failed"
-    assert "one name" in unit.get_details()["reason"]
+    assert "same name" in unit.get_details()["reason"]
     with pytest.raises(ConfigurationError, match="gopher"):
         service.create_pilot({"service_url": "gopher://host"})
     with pytest.raises(ConfigurationError, match="replicate"):
