@@ -56,8 +56,8 @@ class Launcher:
         if not found or kind not in _EXECUTORS or by not in ("", "ssh"):
             kinds = ", ".join(f"{one}://localhost" for one in _EXECUTORS)
             raise ConfigurationError(
-                f"service_url {description.fields()['service_url']!r} cannot start "
-                f"pilots: use {kinds}, ssh://host, or slurm+ssh://host and the like"
+                f"service_url {description.fields()['service_url']!r} is not of a kind "
+                f"that starts pilots: use {kinds}, ssh://host, or slurm+ssh://host and the like"
             )
         self.executor = _EXECUTORS[kind]
         self.is_batch = self.executor != "local"
