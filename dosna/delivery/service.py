@@ -130,7 +130,7 @@ class Service:
             self.delete(id)
         days = max(self.settings.keep_days, self.settings.lookup_days)
         self.state.datasets.forget(now - days * DAY)
-        # What is there now belongs to requests that are in the table already.
+        # All results that exist now belong to requests that are already in the table.
         there = list(self.place.requests())
         for id in set(there) - self.state.requests.with_objects():
             self.place.delete(id)

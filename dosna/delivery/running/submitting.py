@@ -137,7 +137,7 @@ class Submissions:
         # Datasets have files, but ?files=0 takes none of them.
         first = self._state.files.pending(row.id, -1, 1)
         if not first:
-            return Refused("the request has no files: ask for one at least", "Bad Dataset")
+            return Refused("the request has no files: request at least one", "Bad Dataset")
         outcome = self._first(row, first[0].path)
         if isinstance(outcome, Refused):
             return outcome
@@ -174,12 +174,12 @@ class Submissions:
         if count <= most:
             return None
         return Refused(
-            f"the request has {count} files, and the limit is {most}: ask for fewer, in several "
-            "requests"
+            f"the request has {count} files, but the limit is {most}: request fewer files, in "
+            "several requests"
         )
 
     def _look_up(self, row: Row, limit: int | None) -> int | Refused:
-        """Return the dataset of a request: a list of files, or what is known or found."""
+        """Return the dataset of a request: a list of files, a known one, or a new one."""
         import json
 
         name, finder = _name_of(row)

@@ -172,7 +172,7 @@ class Requests:
         return int(count or 0), int(nbytes or 0)
 
     def fill(self, id: str, dataset: int, limit: int | None) -> int | None:
-        """Copy the files of a dataset to a request that is looked up; return their number.
+        """Copy the files of a dataset to a request that is being looked up; return their number.
 
         The result is None if the request is gone, or has been cancelled. Later changes of the
         dataset do not change the request.
@@ -213,7 +213,7 @@ class Requests:
         return count
 
     def begin(self, id: str) -> bool:
-        """Let a request run that has its files; return whether it is still wanted."""
+        """Start a request that has its files; return whether it is still wanted."""
         waiting = sa.and_(requests.c.id == id, requests.c.status == LOOKUP)
         with self._database.change() as connection:
             begun = connection.execute(sa.update(requests).where(waiting).values(status=RUNNING))
