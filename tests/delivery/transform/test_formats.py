@@ -10,6 +10,7 @@ from support import require
 
 ak, uproot, h5py = require("awkward"), require("uproot"), require("h5py")
 pa = require("pyarrow")
+require("pyarrow.parquet")
 
 from dosna.columns.description import escape  # noqa: E402
 from dosna.columns.joining import compose  # noqa: E402
