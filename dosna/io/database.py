@@ -16,6 +16,7 @@ __all__ = ["Database"]
 
 _BUSY_SECONDS = 60
 _LOCK = 0x646F736E61  # the advisory lock of PostgreSQL, held while tables are made
+_HOLDER = 0x646F736E62  # the one of the process that alone may use the database
 
 
 class Database:
@@ -108,6 +109,23 @@ class Database:
                 f"{self.what} {self.shown} cannot be used: {cause[0] if cause else 'no reason'}"
             ) from None
 
+    def hold(self) -> sa.Connection | None:
+        """Return a connection that holds a lock of the database until it is closed.
+
+        The server gives the lock back when the connection ends, however it does. The result is
+        None if another holder has it. Databases of SQLite have no such lock.
+        """
+        with self._errors():
+            connection = self._engine.connect().execution_options(isolation_level="AUTOCOMMIT")
+            if self._sqlite:
+                return connection
+            if connection.execute(sa.select(sa.func.pg_try_advisory_lock(_HOLDER))).scalar():
+                # The pool must not give it to others, nor take it back.
+                connection.detach()
+                return connection
+            connection.close()
+        return None
+
     def create_tables(self, connection: sa.Connection, metadata: sa.MetaData) -> None:
         """Create the tables that do not exist. Others that do the same wait for its end."""
         if not self._sqlite:
@@ -154,4 +172,6 @@ def _prepare_sqlite(connection: Any, record: object) -> None:
 
 
 def _begin_sqlite(connection: sa.Connection) -> None:
-    connection.exec_driver_sql("BEGIN IMMEDIATE")
+    # SQLAlchemy says that it begins even where each statement stands for itself.
+    if connection.get_execution_options().get("isolation_level") != "AUTOCOMMIT":
+        connection.exec_driver_sql("BEGIN IMMEDIATE")
