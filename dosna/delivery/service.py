@@ -7,12 +7,15 @@ import os
 import shutil
 import threading
 import time
+import uuid
 from concurrent.futures import Future
 from contextlib import ExitStack, suppress
 from typing import Any, Self
 
+import sqlalchemy as sa
+
 from dosna.core.sizes import format_size
-from dosna.delivery.objects import open_place
+from dosna.delivery.objects import OWNER, kept_text, open_place
 from dosna.delivery.running import Dispatcher, Submissions, open_workers
 from dosna.delivery.running.jobs import Transform, scratch_folder
 from dosna.delivery.running.submitting import Refused
@@ -33,6 +36,7 @@ logger = logging.getLogger("dosna.delivery")
 _SWEEP = 600.0
 _TRIES = 3
 _DROP_SECONDS = 60.0
+_LET_GO = 10.0
 
 
 class Service:
@@ -80,7 +84,10 @@ class Service:
             stack.callback(self.state.close)
             stack.enter_context(_only_one(self.settings.state))
             self.place.check()
+            self._claim_place()
             self.state.prepare()
+            self._hold_database()
+            stack.callback(self._let_database_go)
             shutil.rmtree(scratch_folder(self.settings), ignore_errors=True)
             self.workers = open_workers(self.settings, self._transform)
             stack.callback(self.workers.close)
@@ -100,6 +107,46 @@ class Service:
 
     def __exit__(self, *exc: object) -> None:
         self._closing.close()
+
+    def _claim_place(self) -> None:
+        """Check that the place of results is that of this state: the results of others are gone
+        when they are not in the tables.
+        """
+        mine = kept_text(os.path.join(self.settings.state, "id"), str(uuid.uuid4()))
+        found = self.place.claim(mine)
+        if found != mine:
+            raise ConfigurationError(
+                f"{self.settings.objects_place} has the results of another service: choose "
+                f"another place. If there is no other service any more, delete {OWNER} there"
+            )
+
+    def _hold_database(self) -> None:
+        """Check that no service with another state uses the database, and keep others from it."""
+        end = time.monotonic() + _LET_GO
+        while (held := self.state.database.hold()) is None:
+            # That of a service that was killed just now may not know yet.
+            if time.monotonic() > end:
+                raise ConfigurationError(
+                    f"another service uses {self.state.database.shown}: give each service a "
+                    "database of its own"
+                )
+            time.sleep(0.2)
+        self._held = held
+
+    def _hold_again(self) -> None:
+        """Hold the database again, if the connection that did is lost."""
+        try:
+            self._held.execute(sa.select(1))
+        except sa.exc.SQLAlchemyError:
+            held = self.state.database.hold()
+            if held is None:
+                logger.error("another service uses %s, too", self.state.database.shown)
+            else:
+                self._held = held
+
+    def _let_database_go(self) -> None:
+        with suppress(Exception):
+            self._held.close()
 
     def _take_up(self) -> None:
         """Continue what an earlier service has not finished, and delete what is not wanted."""
@@ -125,6 +172,7 @@ class Service:
 
     def sweep(self) -> None:
         """Delete expired requests and datasets, and the results of requests that are gone."""
+        self._hold_again()
         now = time.time()
         for id in self.state.requests.expired(now - self.settings.keep_days * DAY):
             self.delete(id)

@@ -480,6 +480,49 @@ def test_one_service_uses_a_state(serve: Any, fake: FakeTransform) -> None:
         serve(fake)
 
 
+def test_one_service_uses_a_database(
+    serve: Any, fake: FakeTransform, postgres: str, tmp_path: Any, monkeypatch: Any
+) -> None:
+    from dosna.delivery import service
+    from dosna.errors import ConfigurationError
+
+    monkeypatch.setattr(service, "_LET_GO", 0.5)
+    first = serve(fake, database=postgres).service
+    with pytest.raises(ConfigurationError, match="database of its own"):
+        serve(fake, database=postgres, state=str(tmp_path / "other"))
+    with require("psycopg").connect(postgres, autocommit=True) as admin:
+        admin.execute(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+            "WHERE datname = current_database() AND pid <> pg_backend_pid()"
+        )
+    first.sweep()
+    with pytest.raises(ConfigurationError, match="database of its own"):
+        serve(fake, database=postgres, state=str(tmp_path / "other"))
+
+
+@pytest.mark.parametrize("kind", ["folder", "s3"])
+def test_one_service_uses_a_place_of_results(
+    serve: Any, fake: FakeTransform, paths: list[str], kind: str, tmp_path: Any, request: Any
+) -> None:
+    from dosna.errors import ConfigurationError
+
+    given: dict[str, Any] = {"objects": str(tmp_path / "objects")}
+    if kind == "s3":
+        from services.s3 import make_bucket
+
+        request.getfixturevalue("_any_keys")
+        url = request.getfixturevalue("moto_url")
+        given = {"objects": f"s3://{make_bucket(url)}", "objects_endpoint": url}
+    server = serve(fake, **given)
+    with client_of(server) as client:
+        id = submit(client, **{"file-list": paths})
+        ended(client, id)
+        with pytest.raises(ConfigurationError, match="another service"):
+            serve(fake, **given, state=str(tmp_path / "other"))
+        # Its results would have been deleted as those of nobody.
+        assert list(server.service.place.requests()) == [id]
+
+
 def test_what_is_left_is_taken_up_again(
     serve: Any, fake: FakeTransform, paths: list[str], tmp_path: Any
 ) -> None:

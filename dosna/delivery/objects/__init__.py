@@ -2,6 +2,13 @@
 
 from __future__ import annotations
 
-from dosna.delivery.objects.places import FolderPlace, ObjectPlace, S3Place, open_place
+from dosna.delivery.objects.places import (
+    OWNER,
+    FolderPlace,
+    ObjectPlace,
+    S3Place,
+    kept_text,
+    open_place,
+)
 
-__all__ = ["FolderPlace", "ObjectPlace", "S3Place", "open_place"]
+__all__ = ["OWNER", "FolderPlace", "ObjectPlace", "S3Place", "kept_text", "open_place"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import tempfile
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import suppress
@@ -15,10 +16,25 @@ from dosna.errors import ConfigurationError, StorageError
 from dosna.io.s3.opening import open_client
 from dosna.io.s3.options import S3Options
 
-__all__ = ["FolderPlace", "ObjectPlace", "S3Place", "open_place"]
+__all__ = ["OWNER", "FolderPlace", "ObjectPlace", "S3Place", "kept_text", "open_place"]
+
+OWNER = "dosna-delivery-state"
+"""The name of the object that says which service's results these are."""
 
 _PIECE = 1 << 20
 _REQUEST = re.compile(r"[0-9a-f-]{36}")
+
+
+def kept_text(path: str, text: str) -> str:
+    """Write a text into a file, if there is no such file; return what the file has."""
+    if not os.path.exists(path):
+        with tempfile.NamedTemporaryFile("w", dir=os.path.dirname(path)) as new:
+            new.write(text)
+            new.flush()
+            # At once, so that it is never there without its text.
+            with suppress(FileExistsError):
+                os.link(new.name, path)
+    return Path(path).read_text()
 
 
 class ObjectPlace(ABC):
@@ -27,6 +43,16 @@ class ObjectPlace(ABC):
     @abstractmethod
     def check(self) -> None:
         """Raise an error of dosna if the place cannot be used."""
+
+    @abstractmethod
+    def claim(self, owner: str) -> str:
+        """Make this the place of a service, if it is nobody's yet; return whose it is.
+
+        Parameters
+        ----------
+        owner : str
+            The identifier of the service's state.
+        """
 
     @abstractmethod
     def put(self, request: str, name: str, path: str) -> None:
@@ -78,6 +104,13 @@ class FolderPlace(ObjectPlace):
             os.makedirs(self.folder, mode=0o700, exist_ok=True)
         except OSError as error:
             raise StorageError(f"{self.folder} cannot be used for results: {error}") from None
+
+    def claim(self, owner: str) -> str:
+        marker = os.path.join(self.folder, OWNER)
+        try:
+            return kept_text(marker, owner)
+        except OSError as error:
+            raise StorageError(f"{marker} cannot be used: {error}") from None
 
     def put(self, request: str, name: str, path: str) -> None:
         target = Path(self.folder, request, name)
@@ -158,6 +191,13 @@ class S3Place(ObjectPlace):
 
     def check(self) -> None:
         self._call("head_bucket")
+
+    def claim(self, owner: str) -> str:
+        key = self.prefix + OWNER
+        if not self._call("list_objects_v2", Prefix=key).get("Contents"):
+            self._call("put_object", Key=key, Body=owner.encode())
+        found = self._call("get_object", Key=key)["Body"].read()
+        return bytes(found).decode(errors="replace")
 
     def put(self, request: str, name: str, path: str) -> None:
         self._call("upload_file", Key=self._key(request, name), Filename=path)
