@@ -321,7 +321,7 @@ if [ "$installing" = yes ]; then
     PYTHONPATH=$here${PYTHONPATH:+:$PYTHONPATH} "$(dirname "$python")/lint-imports" || failed=1
     "$python" -m codespell_lib -- *.* docs dosna tests examples benchmarks || failed=1
     say "the documentation site"
-    NO_MKDOCS_2_WARNING=1 "$python" -m mkdocs build --strict --quiet || failed=1
+    NO_MKDOCS_2_WARNING=1 "$python" -m mkdocs build --strict || failed=1
 fi
 least_covered=47.5 # per cent, a little below what they cover
 two="-n 2 --dist worksteal"

@@ -35,7 +35,8 @@ def find_target(link: str, page: str) -> tuple[str, Path]:
 
     Pages are named by their paths in the site: those of docs/ have lost the folder.
     """
-    source = page if (ROOT / page).is_file() or page.startswith("examples/") else f"docs/{page}"
+    outside = (ROOT / page).is_file() or page.startswith(("examples/", "dosna/"))
+    source = page if outside else f"docs/{page}"
     target = posixpath.normpath(posixpath.join(posixpath.dirname(source), link))
     path = ROOT / target
     if target == "README.md":

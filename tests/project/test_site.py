@@ -33,6 +33,7 @@ def hooks():
         ("../benchmarks/README.md#ceph", "ceph.md", "benchmarks/README.md"),
         ("../examples/loader/", "loader.md", "examples/loader/README.md"),
         ("../examples/mpi_demo.py", "mpi.md", "examples/mpi_demo.py.txt"),
+        ("chunk.py", "dosna/backends/README.md", "dosna/backends/chunk.py.txt"),
         ("LICENSE", "CONTRIBUTING.md", "LICENSE.txt"),
         ("speed.svg", "beside.md", "speed.svg"),
     ],
