@@ -76,6 +76,14 @@ os.environ["PYTHONPATH"] = os.pathsep.join(
 # Ranks of MPICH that wait for others give their core away: tests start more ranks than cores.
 os.environ.setdefault("MPIR_CVAR_ENABLE_HEAVY_YIELD", "1")
 
+# Local clusters are kept until the process ends. Their idle processes look at themselves a hundred
+# times a second, which takes 3 % of a processor each, and some tests leave a dozen behind.
+os.environ |= {
+    "DASK_DISTRIBUTED__WORKER__PROFILE__ENABLED": "false",
+    "DASK_DISTRIBUTED__ADMIN__SYSTEM_MONITOR__INTERVAL": "5s",
+    "DASK_DISTRIBUTED__ADMIN__TICK__INTERVAL": "500ms",
+}
+
 busy = [hypothesis.HealthCheck.too_slow]
 hypothesis.settings.register_profile("dosna", deadline=None, suppress_health_check=busy)
 hypothesis.settings.register_profile(
