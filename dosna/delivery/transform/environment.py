@@ -23,7 +23,7 @@ _PACKAGES = (
     "func_adl_uproot>=2.2,<3",
     "h5py>=3.11,<4",
     "numpy>=2.3.2",
-    "pyarrow>=17",
+    "pyarrow>=18",
 )
 
 
