@@ -16,7 +16,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from support import HANG, require, wait_until
+from support import HANG, require, taking_ctrl_c, wait_until
 
 import dosna as dn
 from dosna import errors
@@ -28,6 +28,7 @@ from services.dask import LOCAL, local_client  # noqa: E402
 
 from dosna.engines.dask import tasks  # noqa: E402
 from dosna.engines.dask.dispatch import Call, _Lane, _Pending  # noqa: E402
+from dosna.engines.dask.local import within  # noqa: E402
 from dosna.engines.dask.tasks import Batch, Outcome  # noqa: E402
 
 pytestmark = pytest.mark.slow
@@ -191,7 +192,8 @@ import dosna as dn, numpy as np
 from distributed import Client
 
 def slow(block):
-    threading.Timer(0.1, os.kill, [os.getpid(), signal.SIGINT]).start()
+    main = threading.main_thread().ident
+    threading.Timer(0.1, signal.pthread_kill, [main, signal.SIGINT]).start()
     time.sleep(5)
     return block
 
@@ -225,6 +227,16 @@ def test_a_start_that_is_given_up_leaves_no_worker(tmp_path, timeout, error):
     assert done.stdout.split() == [error, "alone"], done.stderr
 
 
+def test_ctrl_c_that_another_thread_receives_ends_a_wait():
+    def interrupt():
+        time.sleep(0.2)  # until the wait has begun
+        signal.pthread_kill(threading.get_ident(), signal.SIGINT)
+        time.sleep(HANG)
+
+    with taking_ctrl_c(), pytest.raises(KeyboardInterrupt):
+        within(HANG / 2, interrupt)
+
+
 GIVEN_UP = """
 import os, signal, sys, threading, time
 import psutil
@@ -241,7 +253,9 @@ def workers():
 def interrupt():
     while not workers():
         time.sleep(0.01)
-    os.kill(os.getpid(), signal.SIGINT)
+    # The main thread is named: the kernel may give a signal of the process to this one instead,
+    # and the main thread would sleep on.
+    signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
 
 if __name__ == "__main__":
     signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 import queue
 import signal
@@ -30,6 +31,7 @@ _MALLOC = {"MALLOC_TRIM_THRESHOLD_": 64 << 20, "MALLOC_MMAP_THRESHOLD_": 32 << 2
 
 _KEYWORDS = ("n_workers", "threads_per_worker", "memory_limit", "security")
 _ENDING_SECONDS = 1.5
+_LOOK_SECONDS = 0.5
 
 _sizes: dict[int, int] = {}
 """The number of workers of each cluster that this process has started, by its client's id."""
@@ -153,10 +155,15 @@ def within(seconds: float | None, function: Callable[[], T]) -> T:
             answers.put((None, error))
 
     threading.Thread(target=answer, daemon=True).start()
-    try:
-        result, error = answers.get(timeout=seconds)
-    except queue.Empty:
-        raise TimeoutError(f"no answer within {seconds} s") from None
+    end = math.inf if seconds is None else time.monotonic() + seconds
+    while True:
+        # Ctrl-C may reach another thread, and does not wake this one then: it must look.
+        left = max(0.0, min(end - time.monotonic(), _LOOK_SECONDS))
+        with suppress(queue.Empty):
+            result, error = answers.get(timeout=left)
+            break
+        if left < _LOOK_SECONDS:
+            raise TimeoutError(f"no answer within {seconds} s")
     if error is not None:
         raise error
     return result  # type: ignore[no-any-return]
