@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -12,6 +13,7 @@ import numpy as np
 import zarr
 from zarr.buffer import default_buffer_prototype
 from zarr.core.sync import sync
+from zarr.storage import StorePath
 
 from dosna.codecs import zarr as zarr3
 from dosna.errors import DosnaError
@@ -79,13 +81,45 @@ def open_node(store: Any, path: str, name: str) -> Node | None:
             document = {"attributes": attributes}
         if kind == "group":
             return Node(document, is_group=True)
-        version: Any = 3 if name == zarr3.DOCUMENT else 2
-        array = zarr.open_array(store=store, path=path, mode="r", zarr_format=version)
+        if name == zarr3.DOCUMENT:
+            array = zarr.open_array(store=store, path=path, mode="r", zarr_format=3)
+        else:
+            array = _array_of_version_2(store, path, document["attributes"])
         return Node(document, array=array)
     except DosnaError:
         raise
     except Exception as error:
         return Node({}, refused=f"it cannot be opened ({described(error)})")
+
+
+def _array_of_version_2(store: Any, path: str, attributes: Mapping[str, Any]) -> zarr.Array[Any]:
+    """Open an array of version 2, also one that the netCDF library wrote as NCZarr.
+
+    NCZarr leaves the size of the elements that were shuffled to the reader (0), which numcodecs
+    takes for bytes that were not shuffled, and gives single bytes an order (``<u1``), which
+    zarr-python refuses.
+    """
+    document = _json(store, f"{path}/.zarray" if path else ".zarray")
+    dtype, filters = document.get("dtype"), document.get("filters") or []
+    mended = dict(document)
+    if isinstance(dtype, str) and re.fullmatch("[<>][iuS]1", dtype):
+        mended["dtype"] = "|" + dtype[1:]
+    if any(_is_unsized_shuffle(codec) for codec in filters):
+        size = np.dtype(mended["dtype"]).itemsize
+        mended["filters"] = [
+            {**codec, "elementsize": size} if _is_unsized_shuffle(codec) else codec
+            for codec in filters
+        ]
+    if mended == document:
+        return zarr.open_array(store=store, path=path, mode="r", zarr_format=2)
+    data = {**mended, "attributes": dict(attributes)}
+    return zarr.Array(zarr.AsyncArray.from_dict(StorePath(store, path), data))
+
+
+def _is_unsized_shuffle(codec: Any) -> bool:
+    return (
+        isinstance(codec, dict) and codec.get("id") == "shuffle" and codec.get("elementsize") == 0
+    )
 
 
 def _json(store: Any, key: str, missing: dict[str, Any] | None = None) -> dict[str, Any]:

@@ -323,3 +323,33 @@ def test_a_store_of_bytes_says_that_it_is_of_version_2():
         with pytest.raises(errors.FormatError, match="version 2"):
             con.create_dataset("x", (3,))
     assert list(store.list("")) == [".zgroup"]
+
+
+# What the netCDF library writes as NCZarr
+
+
+@pytest.mark.parametrize("how", ["path", "open"])
+@pytest.mark.parametrize("dtype", ["|u1", "|S1", "<i4", ">f8"])
+def test_shuffled_arrays_without_a_size_of_elements(con, tmp_path, how, dtype):
+    codecs = require("numcodecs")
+    path = tmp_path / "in.zarr"
+    values = np.arange(24).reshape(4, 6).astype(dtype)
+    array = zarr.open_group(path, mode="w", zarr_format=2).create_array(
+        "a",
+        shape=values.shape,
+        chunks=(2, 3),
+        dtype=dtype,
+        filters=[codecs.Shuffle(values.itemsize), codecs.Zlib()],
+        compressors=codecs.Fletcher32(),
+    )
+    array[...] = values
+    array.attrs["units"] = "m"
+    # The same document as netCDF-C 4.10 writes it with zlib=True, fletcher32=True.
+    document = json.loads((path / "a" / ".zarray").read_text())
+    document["filters"][0]["elementsize"] = 0
+    document["dtype"] = dtype.replace("|", "<")
+    (path / "a" / ".zarray").write_text(json.dumps(document))
+    con.ingest(open_or_path(path, how))
+    np.testing.assert_array_equal(con["a"][...], values)
+    assert con["a"].dtype == values.dtype
+    assert con["a"].attrs["units"] == "m"
