@@ -252,10 +252,7 @@ class StoreConnection(GroupsAbove):
         if not self.keeps_groups:
             raise self._no_groups()
         found = self.store.get(self.document(name))
-        if kind_of(found) != "group":
-            return {}
-        assert found is not None
-        return zarr3.group_attributes(found.data, self.document(name))
+        return {} if found is None else zarr3.group_attributes(found.data, self.document(name))
 
     def set_group_attrs(self, name: str, attrs: Mapping[str, Any]) -> None:
         self.check_writable()
@@ -370,9 +367,10 @@ class StoreConnection(GroupsAbove):
     def metadata_in(self, name: str, found: Blob | None) -> DatasetMetadata:
         """Return the metadata in a document that was read, or raise DatasetNotFoundError."""
         where = f"{self.document(name)} in {self.name!r}"
-        if found is None or zarr3.node_type(found.data, where) in ("group", DELETED):
+        metadata = found and zarr3.array_in(found.data, where, ("group", DELETED))
+        if metadata is None:
             raise self.not_found(name)
-        return zarr3.from_json(found.data, where)
+        return metadata
 
     def object_keys(self, name: str) -> Iterator[str]:
         """Yield the keys of all objects of a dataset, including its document."""

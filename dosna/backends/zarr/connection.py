@@ -201,7 +201,7 @@ class FileConnection(FolderConnection, ArrayHome):
         path = self._path(name)
         with disk(f"read group {name!r} in {self.path}"):
             document = _read(path)
-            if document is None or self.holds_dataset(path):
+            if document is None:
                 return {}
             return zarr3.group_attributes(document, os.path.join(path, zarr3.DOCUMENT))
 

@@ -104,10 +104,10 @@ class ArrayFolder(Folder):
 
     def __init__(self, path: str, name: str) -> None:
         super().__init__(path, name, zarr3.DOCUMENT)
-        document = self.image()
-        if zarr3.node_type(document, self.where) == "group":
+        metadata = zarr3.array_in(self.image(), self.where)
+        if metadata is None:
             raise DatasetNotFoundError(f"there is no dataset {name!r}: {self.where} is a group")
-        self.metadata = zarr3.from_json(document, self.where)
+        self.metadata = metadata
         self.files = Files(self.fd)
 
 

@@ -3,6 +3,7 @@
 from dosna.codecs.zarr.attributes import attributes_in
 from dosna.codecs.zarr.creating import new_array, options_of
 from dosna.codecs.zarr.document import (
+    array_in,
     check_json,
     dims_of,
     from_json,
@@ -26,6 +27,7 @@ __all__ = [
     "GROUP",
     "VERSION_2",
     "Layout",
+    "array_in",
     "attributes_in",
     "check_json",
     "dims_of",

@@ -9,7 +9,7 @@ document keeps such parts unchanged.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from dosna.codecs.arrays import byte_order
@@ -22,7 +22,20 @@ from dosna.core.metadata import LOADING, DatasetMetadata, loading_of
 from dosna.core.types import Json
 from dosna.errors import FormatError
 
-__all__ = ["check_json", "dims_of", "from_json", "id_of", "revised", "revision_of", "to_json"]
+__all__ = [
+    "array_in",
+    "check_json",
+    "dims_of",
+    "from_json",
+    "id_of",
+    "revised",
+    "revision_of",
+    "to_json",
+]
+
+_MOST_KEPT, _LONGEST_KEPT = 256, 1 << 14
+_kept: dict[bytes, DatasetMetadata] = {}
+"""What documents say, by their bytes: to read one again takes as long as to open a file thrice."""
 
 _FIELDS = {
     "zarr_format",
@@ -122,15 +135,51 @@ def from_json(data: bytes | memoryview, where: str) -> DatasetMetadata:
     FormatError
         The document is broken, or has an unknown part, which the message names.
     """
-    document = parse(data, where)
+    found = array_in(data, where, ())
+    assert found is not None
+    return found
+
+
+def array_in(
+    data: bytes | memoryview, where: str, others: Collection[str] = ("group",)
+) -> DatasetMetadata | None:
+    """Read the ``zarr.json`` of an array, or return None if it describes something else.
+
+    Parameters
+    ----------
+    data : bytes or memoryview
+        The bytes of the document.
+    where : str
+        The name of the document in errors.
+    others : collection of str
+        The values of ``node_type`` for which None is returned.
+
+    Raises
+    ------
+    FormatError
+        The document is broken, or has an unknown part, which the message names.
+    """
+    image = bytes(data)
+    known = _kept.get(image)
+    if known is not None:
+        return known
+    document = parse(image, where)
+    kind = document.get("node_type")
+    if isinstance(kind, str) and kind in others:
+        return None
     try:
         # A program that has written the document since may have changed the array as well.
-        ours = bytes(data).endswith(_end(document.get(OWN, {})))
-        return _described(document, where, ours)
+        ours = image.endswith(_end(document.get(OWN, {})))
+        found = _described(document, where, ours)
     except (KeyError, TypeError, ValueError, OverflowError) as error:
         if isinstance(error, FormatError):
             raise
         raise FormatError(f"{where} is broken: {error!r}") from error
+    if len(image) <= _LONGEST_KEPT:
+        if len(_kept) >= _MOST_KEPT:
+            _kept.clear()
+        _kept[image] = found
+    return found
 
 
 def _described(document: Json, where: str, ours: bool) -> DatasetMetadata:

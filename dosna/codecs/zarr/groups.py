@@ -8,6 +8,7 @@ from typing import Any
 
 from dosna.codecs.zarr.attributes import attributes_in, to_group
 from dosna.codecs.zarr.parsing import parse
+from dosna.errors import FormatError
 
 __all__ = [
     "GROUP",
@@ -35,8 +36,15 @@ def node_type(data: bytes | memoryview, where: str) -> Any:
 
 
 def group_attributes(data: bytes | memoryview, where: str) -> dict[str, Any]:
-    """Return the attributes in the description of a group."""
-    return attributes_in(parse(data, where), where)
+    """Return the attributes in the description of a group.
+
+    They are empty for a document that is broken, or of something else.
+    """
+    try:
+        document = parse(data, where)
+    except FormatError:
+        return {}
+    return attributes_in(document, where) if document.get("node_type") == "group" else {}
 
 
 def with_attributes(data: bytes | memoryview, attrs: Mapping[str, Any], where: str) -> bytes:

@@ -153,6 +153,43 @@ def test_documents_nested_without_end_are_refused():
             zarr3.from_json(nested.encode(), "it")
 
 
+def test_arrays_of_equal_documents_are_independent(con, tmp_path):
+    for name in "ab":
+        zarr.create_array(
+            tmp_path / name, shape=(4,), chunks=(3,), dtype="i4", attributes={"n": [1]}
+        )
+    assert (tmp_path / "a" / "zarr.json").read_bytes() == (
+        tmp_path / "b" / "zarr.json"
+    ).read_bytes()
+    a, b = con["a"], con["b"]
+    a.attrs["n"].append(2)  # of a copy
+    a.attrs["m"] = 3
+    a.resize(6)
+    assert (dict(a.attrs), a.shape) == ({"n": [1], "m": 3}, (6,))
+    for found in (b, con["b"]):
+        assert (dict(found.attrs), found.shape) == ({"n": [1]}, (4,))
+
+
+def test_a_document_that_was_read_before_is_not_taken_for_another(con, tmp_path):
+    con.create_dataset("a", data=np.arange(4))
+    assert con["a"].shape == (4,)
+    place = tmp_path / "a" / "zarr.json"
+    before = place.read_bytes()
+    place.write_bytes(before[:-1])
+    with pytest.raises(errors.FormatError, match=str(place)):
+        con["a"]
+    place.write_bytes(before)
+    assert con["a"].shape == (4,)
+
+
+def test_attributes_of_what_is_no_group_are_none(con, tmp_path):
+    con.set_group_attrs("g", {"a": 1})
+    con.create_dataset("d", shape=3, attrs={"a": 2})
+    assert (con.get_group_attrs("g"), con.get_group_attrs("d")) == ({"a": 1}, {})
+    (tmp_path / "g" / "zarr.json").write_text("{")
+    assert con.get_group_attrs("g") == {}
+
+
 # Shapes that others change
 
 
