@@ -88,11 +88,11 @@ def pushed(test: Bound, columns: Mapping[str, BranchColumn]) -> Pushed | PushedL
     if columns[name].numbers is not None:
         return _pushed_lists(test, name, columns[name])
     flat = columns[name].flat
-    program = None if flat is None else program_of(test.expr, name, flat.metadata.dtype)
-    if flat is None or program is None:
+    remote = None if flat is None else remote_of(flat)
+    if flat is None or remote is None:
         return None
-    remote = remote_of(flat)
-    return None if remote is None else Pushed(name, remote, program)
+    program = program_of(test.expr, name, flat.metadata.dtype)
+    return None if program is None else Pushed(name, remote, program)
 
 
 def _pushed_lists(test: Bound, name: str, column: BranchColumn) -> PushedLists | None:
@@ -100,11 +100,13 @@ def _pushed_lists(test: Bound, name: str, column: BranchColumn) -> PushedLists |
     if numbers is None or not isinstance(expr, Call) or expr.function not in ("any", "all"):
         return None
     content = numbers[1]
+    remote = remote_of(content)
+    if remote is None:
+        return None
     program = program_of(expr.arguments[0], name, content.metadata.dtype)
     if program is not None and expr.function == "all":
         program = program.negated()
-    remote = None if program is None else remote_of(content)
-    if remote is None or program is None:
+    if program is None:
         return None
     return PushedLists(name, column, remote, program, expr.function == "any")
 

@@ -20,6 +20,7 @@ The parser works by recursive descent; no part of the text is ever passed to Pyt
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -55,6 +56,9 @@ _CONSTANTS: dict[str, bool | float] = {
     "nan": float("nan"), "inf": float("inf"),
 }  # fmt: skip
 _MAX_NESTING = 150
+_LONGEST_KEPT = 500
+"""Characters of a text whose tree is kept, for the next time."""
+
 _PATTERN = re.compile(r"[\w.*?\[\]!-]+")
 
 
@@ -105,10 +109,20 @@ def parse(text: str) -> Expr:
     >>> str(expr), sorted(expr.columns)
     ('nMuon >= 2 && abs(eta) < 2.4', ['eta', 'nMuon'])
     """
+    if isinstance(text, str) and len(text) <= _LONGEST_KEPT:
+        return _parse_kept(text)
+    return _parse(text)
+
+
+def _parse(text: str) -> Expr:
     parser = _Parser(text)
     expr = parser.expression()
     parser.end()
     return expr
+
+
+# Trees never change, and dashboards and loops ask the same again.
+_parse_kept = functools.lru_cache(128)(_parse)
 
 
 def parse_projection(texts: str | Iterable[str]) -> list[Output]:
@@ -137,7 +151,8 @@ def parse_projection(texts: str | Iterable[str]) -> list[Output]:
     """
     outputs: dict[tuple[str, str], Output] = {}
     for text in [texts] if isinstance(texts, str) else texts:
-        for output in _outputs(text):
+        short = isinstance(text, str) and len(text) <= _LONGEST_KEPT
+        for output in _outputs_kept(text) if short else _outputs(text):
             known = outputs.setdefault((output.name, output.pattern), output)
             if known != output:
                 raise QueryError(
@@ -166,6 +181,11 @@ def _outputs(text: str) -> list[Output]:
         outputs.append(parser.output())
     parser.end()
     return outputs
+
+
+@functools.lru_cache(256)
+def _outputs_kept(text: str) -> tuple[Output, ...]:
+    return tuple(_outputs(text))
 
 
 def _is_pattern(text: str) -> bool:

@@ -102,7 +102,8 @@ def _placed(span: Span, like: tuple[Span, ...]) -> Span:
     """Return a span as one of elements in the same lists as others."""
     lengths = [one.lengths for one in like if one.lengths is not None]
     if not lengths:
-        return replace(span, null=span.null or any(one.null for one in like))
+        null = span.null or any(one.null for one in like)
+        return span if null == span.null else replace(span, null=null)
     both = max(low for low, _ in lengths), min(high for _, high in lengths)
     return replace(
         span,
@@ -175,7 +176,7 @@ _TESTS = {
 
 
 def _true(value: Any) -> bool:
-    return bool(np.all(value))
+    return bool(value.all()) if isinstance(value, np.ndarray) else bool(np.all(value))
 
 
 def both(a: Span, b: Span) -> Span:

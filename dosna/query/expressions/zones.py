@@ -30,6 +30,7 @@ from dosna.query.expressions.nodes import (
     Expr,
     In,
     Item,
+    Literal,
     Logical,
     Mask,
     Unary,
@@ -111,6 +112,8 @@ class _Reader:
 
     def span(self, expr: Expr) -> Span:
         """Return the span of an expression."""
+        if isinstance(expr, Literal):
+            return literal_span(expr.value)
         if not expr.columns:
             value = compute(expr, {})
             return literal_span(value) if is_scalar(value) else ANYTHING
