@@ -23,7 +23,7 @@ __all__ = [
 ]
 
 HIDDEN = "***"
-_URL_SECRET = re.compile(r"(?<=//)([^/@\s]*?):[^/@\s]*@")
+_URL_SECRET = re.compile(r"(?<=//)([^/@:\s]*):[^/\s]*@")
 _SIGNED = re.compile(r"(?<=\?).+", re.DOTALL)
 _OPTION_SECRET = re.compile("pass|secret|token|cred|key|auth|sas", re.IGNORECASE)
 """Of the names of options of drivers, as far as can be known."""
@@ -273,8 +273,8 @@ class ComputeUnitDescription(_Description):
 
     ``input_data`` is a list of URLs of data units, or of mappings of a URL to names or patterns of
     files; ``output_data`` is a list of mappings of a URL to the patterns of the files to store
-    there. ``retries`` is the number of times that the unit may be run again, and ``walltime`` its
-    time limit in minutes.
+    there. ``retries`` is the number of times that the unit may be run again, and ``walltime`` the
+    limit of each attempt in minutes, with the staging of its data.
     """
 
     OLD_NAMES: ClassVar[Mapping[str, str]] = {"total_cpu_count": "number_of_processes"}

@@ -39,11 +39,42 @@ def test_kinds_of_urls(url: str, executor: str, agents: int) -> None:
     assert launcher.slots * launcher.nodes == 4
 
 
-@pytest.mark.parametrize("url", ["sge+ssh://host", "localhost", "ssh://me:pw@host", "ssh://-oX"])
-def test_urls_that_are_refused(url: str) -> None:
-    with pytest.raises(ConfigurationError) as caught:
+@pytest.mark.parametrize(
+    ("url", "advice"),
+    [
+        ("sge+ssh://host", "sge.ssh:// is not of a kind"),
+        ("sge+ssh://me:a/pw@host", "not of a kind"),
+        ("me:pw://host", "not of a kind"),
+        ("localhost", "not of a kind"),
+        ("ssh://me:pw@host", "userkey"),
+        ("slurm+ssh://me:a@pw@host", "userkey"),
+        ("ssh://:pw@host", "userkey"),
+        ("ssh://me:a/pw@host", "cannot be understood"),
+        ("ssh://me:a#pw@host", "cannot be understood"),
+        ("ssh://[::1", "cannot be understood"),
+        ("ssh://host:pw", "cannot be understood"),
+        ("ssh://host:99999", "cannot be understood"),
+        ("ssh://pw\u2100", "cannot be understood"),
+        ("ssh://", "no host"),
+        ("ssh://-oX", "no host"),
+        ("ssh://pw;id", "no host"),
+        ("slurm://login.pw.org", "slurm.ssh://host"),
+        ("fork://login.pw.org", "ssh://host"),
+        ("pbs://[::1", "pbs.ssh://host"),
+    ],
+)
+def test_urls_that_are_refused(url: str, advice: str) -> None:
+    with pytest.raises(ConfigurationError, match=advice) as caught:
         Launcher(PilotComputeDescription.of({"service_url": url}))
     assert "pw" not in str(caught.value)
+
+
+def test_hosts_and_users_of_urls() -> None:
+    fields = {"service_url": "slurm+ssh://me%40there@[fe80::1%25eth0]:22"}
+    ssh = Launcher(PilotComputeDescription.of(fields))._ssh
+    assert ssh is not None
+    words = ssh.command()
+    assert words[words.index("-p") :][:6] == ["-p", "22", "-l", "me@there", "--", "fe80::1%25eth0"]
 
 
 def by_ssh(sshd: Sshd, kind: str = "ssh", **environment: str) -> dict[str, Any]:
@@ -119,7 +150,7 @@ def test_slurm(room: Any, slurm: Slurm) -> None:
     assert pilot.wait(timeout=100) == State.Failed
     assert "job" in pilot.get_details()["reason"]
     until(lambda: not marked("slurm"))
-    assert other.get_state() == State.New
+    assert other.get_state() == State.New, other.get_details()
     room.pilot(**batch())
     until(lambda: marked("slurm"))
     assert other.get_details()["attempts"] == 2

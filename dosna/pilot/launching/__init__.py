@@ -6,6 +6,7 @@ import base64
 import io
 import json
 import os
+import re
 import socket
 import sys
 import threading
@@ -13,6 +14,7 @@ import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from dosna.errors import ConfigurationError, MissingDependencyError, WorkerError
 from dosna.pilot import agent
@@ -30,6 +32,7 @@ _EXECUTORS = {
     "pbs_classic": "pbs_classic",
     "slurm": "slurm",
 }
+_SCHEME = re.compile(r"[a-z_+]{1,40}")
 _AGENT_MAIN = "from dosna_agent.loop import main\n\nmain()\n"
 
 
@@ -49,16 +52,20 @@ class Launcher:
 
     def __init__(self, description: PilotComputeDescription) -> None:
         self.description = description
-        scheme, found, _ = description.service_url.partition("://")
+        scheme, found, rest = description.service_url.partition("://")
         kind, _, by = scheme.partition("+")
         if scheme == "ssh":
             kind, by = "fork", "ssh"
         if not found or kind not in _EXECUTORS or by not in ("", "ssh"):
             kinds = ", ".join(f"{one}://localhost" for one in _EXECUTORS)
+            # Not all of it, because where a password ends is unknown.
+            shown = f" {scheme}://" if found and _SCHEME.fullmatch(scheme) else ""
             raise ConfigurationError(
-                f"service_url {description.fields()['service_url']!r} is not of a kind "
-                f"that starts pilots: use {kinds}, ssh://host, or slurm+ssh://host and the like"
+                f"service_url{shown} is not of a kind that starts pilots: use {kinds}, "
+                "ssh://host, or slurm+ssh://host and the like"
             )
+        if not by:
+            _require_here(kind, rest)
         self.executor = _EXECUTORS[kind]
         self.is_batch = self.executor != "local"
         self._ssh = Ssh(description) if by else None
@@ -168,6 +175,21 @@ class Launcher:
                 f"the pilot's job cannot be handled: {type(error).__name__}: {error}. Look at "
                 f"{self.executor} on this machine."
             ) from error
+
+
+def _require_here(kind: str, rest: str) -> None:
+    """Refuse the URL of another machine: its job would be started on this one."""
+    try:
+        host = urlsplit(f"//{rest}").hostname or ""
+    except ValueError:
+        host = "?"
+    own = socket.gethostname().lower()
+    if host not in ("", "localhost", "127.0.0.1", "::1", own, own.partition(".")[0]):
+        other = "ssh" if kind == "fork" else f"{kind}+ssh"
+        raise ConfigurationError(
+            f"service_url {kind}:// is for this machine: write {kind}://localhost, or "
+            f"{other}://host for another one"
+        )
 
 
 def _archive() -> bytes:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import secrets
 import shlex
 import subprocess
@@ -11,7 +12,7 @@ from collections import deque
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 from dosna.errors import ConfigurationError, ConnectionError, StoreTimeoutError, WorkerError
 from dosna.pilot.descriptions import PilotComputeDescription
@@ -19,6 +20,7 @@ from dosna.pilot.descriptions import PilotComputeDescription
 __all__ = ["Ssh", "Tunnel"]
 
 _SECONDS = 120
+_HOST = re.compile(r"[\w.:][\w.:%-]*")
 # The program is sent as the first line of standard input, because command lines are public.
 _READ_PROGRAM = (
     "import sys, json; "
@@ -36,17 +38,7 @@ class Ssh:
     """
 
     def __init__(self, description: PilotComputeDescription) -> None:
-        parts = urlsplit(description.service_url)
-        if not parts.hostname or parts.hostname.startswith("-"):
-            raise ConfigurationError(
-                f"service_url {description.service_url!r} names no host: use ssh://[user@]host"
-            )
-        if parts.password:
-            raise ConfigurationError(
-                "service_url has a password, which SSH's client does not accept: pass a key as "
-                "userkey, or use the SSH agent"
-            )
-        self.host = parts.hostname
+        self.host, port, user = _parts_of(description.service_url)
         self._python = description.python or "python3"
         self._environment = description.environment
         self._base = ["ssh", "-o", "BatchMode=yes", "-o", "ConnectTimeout=20"]
@@ -56,10 +48,10 @@ class Ssh:
         if description.userkey:
             key = str(Path(description.userkey).expanduser())
             self._base += ["-i", key, "-o", "IdentitiesOnly=yes"]
-        if parts.port:
-            self._base += ["-p", str(parts.port)]
-        if parts.username:
-            self._base += ["-l", parts.username]
+        if port:
+            self._base += ["-p", str(port)]
+        if user:
+            self._base += ["-l", user]
 
     def command(self, *options: str) -> list[str]:
         """Return the command that runs a program from its standard input there."""
@@ -109,6 +101,30 @@ class Ssh:
         if "error" in answer:
             raise WorkerError(f"{self.host}: {answer['error']}")
         return answer["answer"]
+
+
+def _parts_of(url: str) -> tuple[str, int | None, str]:
+    """Return the host, the port and the user of a ``service_url``.
+
+    The errors do not show it: where it has another form, nobody knows which part is a password.
+    """
+    try:
+        parts = urlsplit(url)
+        host, port, user = parts.hostname or "", parts.port, unquote(parts.username or "")
+    except ValueError:
+        raise ConfigurationError(
+            "service_url cannot be understood: write ssh://[user@]host[:port]"
+        ) from None
+    if parts.password is not None:
+        raise ConfigurationError(
+            "service_url has a password, which SSH's client does not accept: pass a key as "
+            "userkey, or use the SSH agent"
+        )
+    if not _HOST.fullmatch(host):
+        raise ConfigurationError(
+            "service_url names no host that SSH could reach: write ssh://[user@]host[:port]"
+        )
+    return host, port, user
 
 
 class Tunnel:
