@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import textwrap
+import time
 from pathlib import Path
 from typing import Any
 
@@ -62,6 +63,21 @@ def test_units_of_a_killed_process_run_again(room: Any, killed: str, tmp_path: P
     if killed != "supervisor":
         assert pilot.wait(timeout=100) == State.Failed
         assert "job" in pilot.get_details()["reason"]
+
+
+def test_signals_that_reach_a_command_before_the_agent(room: Any) -> None:
+    pilot = room.pilot(number_of_processes=1)
+    unit = room.unit("sleep", "1000", environment=[f"{MARK}=signals"])
+    until(lambda: unit.get_state() == State.Running)
+    until(lambda: len(marked("signals")) == 1)
+    # As who cancels a job of Slurm: all of its processes are signalled, one after the other.
+    os.kill(marked("signals")[0], signal.SIGTERM)
+    time.sleep(0.3)
+    for process in [process for process in agents(pilot) if kind(process, "agent")]:
+        process.terminate()
+    assert pilot.wait(timeout=100) == State.Failed
+    assert unit.get_state() == State.New, unit.get_details()
+    unit.cancel()
 
 
 def test_walltime_ends_a_pilot(room: Any) -> None:

@@ -253,14 +253,16 @@ class Agent:
         for line in lines:
             message = json.loads(line)
             if "started" in message:
-                supervisor.begun = message["started"]
+                supervisor.begun, supervisor.begun_at = message["started"], time.monotonic()
                 self._say({"kind": "started", "attempt": supervisor.begun})
                 continue
             name, supervisor.begun = message["attempt"], ""
+            if message.get("canceled"):
+                # If this attempt was not meant, but the pilot, or one that has just ended.
+                reason = self.reason or "its supervisor was ended"
+                lost = {**message, "lost": True, "reason": reason}
+                message = supervisor.result_of_ended(name) or lost
             supervisor.attempts = [one for one in supervisor.attempts if one["attempt"] != name]
-            if message.get("canceled") and name != supervisor.canceled:
-                # This attempt was not meant, but the pilot, or one that has just ended.
-                message.update(lost=True, reason=self.reason or "its supervisor was ended")
             self._ended(message)
         if not got:
             self._bury(supervisor)
@@ -279,8 +281,9 @@ class Agent:
         self.supervisors.remove(supervisor)
         for message in supervisor.attempts:
             name = message["attempt"]
-            if name == supervisor.canceled:
-                self._ended(_canceled(name))
+            ended = supervisor.result_of_ended(name)
+            if ended is not None:
+                self._ended(ended)
             elif not self.is_ending and supervisor.kill_at:
                 self.waiting.appendleft(message)
             else:
@@ -309,6 +312,8 @@ class Agent:
     def _look_at_time(self) -> None:
         now = time.monotonic()
         self._return_late(now)
+        for one in self.supervisors:
+            one.end_overdue(now)
         if self.signalled:
             self.end(f"the pilot's job got {self.signalled}")
         if self.ends_at is not None and now > self.ends_at:

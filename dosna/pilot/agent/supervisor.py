@@ -11,6 +11,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 import traceback
 from typing import Any, NoReturn
 
@@ -20,6 +21,10 @@ __all__ = ["prepare", "start"]
 
 _TAIL = 2000
 _MOST_BYTES = 60 << 20
+_SIGNALS = (signal.SIGHUP, signal.SIGINT, signal.SIGTERM, signal.SIGKILL)
+_ENDED = frozenset(code for one in _SIGNALS for code in (-one, 128 + one))
+"""The exit codes of commands that a signal has ended, and of shells whose command it was."""
+_SIGNALS_SECONDS = 2.0
 _VARIABLE = re.compile(r"\$(?:\{(\w+)\}|(\w+))")
 
 
@@ -115,10 +120,15 @@ class _Supervisor:
         self.message, self.unit, self.attempt = message, message["unit"], message["attempt"]
         self._tell({"started": self.attempt})
         code, reason, files = None, "", []
+        begun = time.monotonic()
         try:
             os.makedirs(self.folder, exist_ok=True)
             self._stage("stage_in", message.get("inputs") or [])
-            code = self._command()
+            code = self._command(begun)
+            if code in _ENDED:
+                # Whoever ends the pilot's job signals all of its processes, and perhaps first the
+                # command: then the unit has not failed, but is lost, as this process hears soon.
+                time.sleep(_SIGNALS_SECONDS)
             if not end_children():
                 raise RuntimeError("a process of it could not be killed")
             if code:
@@ -190,8 +200,11 @@ class _Supervisor:
 
     # --- its command ---
 
-    def _command(self) -> int:
-        """Run the command; return its exit code, or the negative number of a signal."""
+    def _command(self, begun: float) -> int:
+        """Run the command; return its exit code, or the negative number of a signal.
+
+        Its walltime counts from when the attempt began, at `begun`.
+        """
         environment = dict(os.environ)
         for one in self.unit["environment"]:
             name, _, value = one.partition("=")
@@ -225,8 +238,9 @@ class _Supervisor:
             for stream in streams:
                 os.close(stream)
         minutes = self.unit["walltime"]
+        left = max(0.0, begun + minutes * 60 - time.monotonic()) if minutes else None
         try:
-            return process.wait(minutes * 60 or None)
+            return process.wait(left)
         except subprocess.TimeoutExpired:
             raise RuntimeError(f"its walltime of {minutes:g} minutes has ended") from None
 

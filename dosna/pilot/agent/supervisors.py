@@ -13,6 +13,8 @@ from .supervisor import is_staged, start
 __all__ = ["Supervisor", "may_go_ahead", "slots_of"]
 
 _KILL_AFTER = 15.0
+_OVERDUE_AFTER = 1.0
+"""Beyond the walltime of a unit, so that supervisors end commands, which they do at once."""
 _AHEAD_BYTES = 32 << 10
 """Of messages that are sent ahead: less than a pipe takes whose reader is busy."""
 
@@ -33,6 +35,8 @@ class Supervisor:
         self.is_closed = False
         self.kill_at = 0.0
         self.canceled = ""
+        self.begun_at = 0.0
+        self.overdue = self.why = ""
 
     @property
     def slots(self) -> int:
@@ -75,6 +79,27 @@ class Supervisor:
         if not self.is_closed:
             self.is_closed = True
             os.close(self.ask)
+
+    def end_overdue(self, now: float) -> None:
+        """End an attempt whose data units are staged for longer than its walltime allows.
+
+        The supervisor itself ends a command in time; staging may hang in a way that it cannot end.
+        """
+        if self.begun and not self.kill_at:
+            minutes = self.attempts[0]["unit"]["walltime"]
+            if minutes and now > self.begun_at + minutes * 60 + _OVERDUE_AFTER:
+                self.overdue = self.begun
+                self.why = f"its walltime of {minutes:g} minutes ended while its data were staged"
+                self.end(self.begun)
+
+    def result_of_ended(self, attempt: str) -> dict[str, Any] | None:
+        """Return the result of an attempt that was ended on its own account, or None."""
+        result: dict[str, Any] = {"attempt": attempt, "code": None}
+        if attempt == self.overdue:
+            return {**result, "reason": self.why}
+        if attempt == self.canceled:
+            return {**result, "reason": "it was canceled", "canceled": True}
+        return None
 
     def end(self, attempt: str) -> None:
         """End what it runs, and it."""

@@ -55,6 +55,27 @@ def test_a_text_is_staged_and_its_output_comes_back(
     assert sorted(output.list()) == ["stderr.txt", "stdout.txt"]
 
 
+def test_walltime_of_a_unit_is_also_for_staging(
+    room: Any, make_files: Callable[..., list[str]], tmp_path: Path
+) -> None:
+    from dosna.pilot import PilotDataService, State
+
+    places = PilotDataService(room.url)
+    store = places.create_pilot({"service_url": str(tmp_path / "store")})
+    room.pilot(number_of_processes=1)
+    data = store.submit_data_unit({"file_urls": make_files(**{"test.txt": b"Hello"})})
+    assert data.wait(timeout=100) == State.Running
+    # Who opens it hangs, as with a file system whose server has died.
+    stored = tmp_path / "store" / data.id / "test.txt"
+    stored.unlink()
+    os.mkfifo(stored)
+    unit = room.unit("true", walltime=0.02, input_data=[data.get_url()])
+    assert unit.wait(timeout=100) == State.Failed
+    assert "walltime of 0.02 minutes ended while" in unit.get_details()["reason"]
+    # The processor is free again.
+    assert room.unit("true").wait(timeout=100) == State.Done
+
+
 @pytest.fixture
 def two_sites(
     room: Any, start_sshd: Callable[..., AbstractContextManager[Sshd]], tmp_path: Path
