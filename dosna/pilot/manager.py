@@ -7,8 +7,11 @@ import atexit
 import fcntl
 import logging
 import os
+import socket
 import threading
+import time
 from collections.abc import Container
+from contextlib import suppress
 from typing import Any, ClassVar
 
 import sqlalchemy as sa
@@ -27,6 +30,8 @@ __all__ = ["Manager"]
 
 _ACTIVE = [str(State.Pending), str(State.Running)]
 _NOT_FINAL = [str(state) for state in State if not state.is_final]
+LET_GO_SECONDS = 5.0
+"""For how long a new manager waits for the lock of one that was killed just now."""
 _log = logging.getLogger("dosna.pilot")
 
 
@@ -51,15 +56,24 @@ class Manager:
     def of(cls, session: Session) -> Manager:
         """Return the manager of a session, which all its services share; started if needed."""
         with cls._making:
-            if id(session) not in cls._of_sessions:
-                cls._of_sessions[id(session)] = cls(session)
-            return cls._of_sessions[id(session)]
+            found = cls._of_sessions.get(id(session))
+            if found is not None and found._is_ousted:
+                found.close()
+                found = None
+            if found is None:
+                found = cls._of_sessions[id(session)] = cls(session)
+            return found
 
     def __init__(self, session: Session) -> None:
         self.session = session
         folder = private_folder(session.url)
         self._keys = Keys(folder)
         self._lock = _lock(folder / "lock", session.store.shown)
+        try:
+            self._hold()
+        except BaseException:
+            os.close(self._lock)
+            raise
         self._pilots: dict[str, Pilot] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._numbers = threading.Lock()
@@ -69,7 +83,7 @@ class Manager:
         self._scheduler = Scheduler(session, self._crew)
         self._loop = asyncio.new_event_loop()
         self._wanted = asyncio.Event()
-        self._is_closing = self._look = False
+        self._is_closing = self._is_ousted = self._look = False
         self._process = os.getpid()
         self._thread = threading.Thread(target=self._run, name="dosna.pilot", daemon=True)
         self._thread.start()
@@ -84,7 +98,8 @@ class Manager:
     def wake(self) -> None:
         """Make the manager look for news in the state. Any thread may call this."""
         if not self._is_closing:
-            self._loop.call_soon_threadsafe(self._wake)
+            with suppress(RuntimeError):  # it has just ended
+                self._loop.call_soon_threadsafe(self._wake)
 
     def _wake(self) -> None:
         self._look = True
@@ -93,12 +108,14 @@ class Manager:
 
     def close(self) -> None:
         """Stop managing. Pilots and units continue, and wait for another manager for a while."""
-        if not self._is_closing:
+        if self._of_sessions.get(id(self.session)) is self:
+            del self._of_sessions[id(self.session)]
             self._is_closing = True
-            self._loop.call_soon_threadsafe(self._wanted.set)
+            with suppress(RuntimeError):  # it has ended already
+                self._loop.call_soon_threadsafe(self._wanted.set)
             self._thread.join()
+            self.session.store.let_go()
             os.close(self._lock)
-            self._of_sessions.pop(id(self.session), None)
             atexit.unregister(self._at_exit)
 
     def _at_exit(self) -> None:
@@ -118,6 +135,28 @@ class Manager:
             _log.warning("pilots: %s", error)
         self.close()
 
+    def _hold(self) -> None:
+        """Hold the state, for a database that several machines use."""
+        owner = f"dosna.pilot {socket.gethostname()}:{os.getpid()}"
+        end = time.monotonic() + LET_GO_SECONDS
+        while other := self.session.store.hold(owner):
+            # The server may not know yet that a manager was killed.
+            if time.monotonic() > end:
+                raise LockError(
+                    f"state {self.session.store.shown}: {other} manages it. Use another state, "
+                    "or end that process."
+                )
+            time.sleep(0.1)
+
+    def _holds(self) -> bool:
+        """Check that this manager still holds the state; stop managing if another does."""
+        owner = f"dosna.pilot {socket.gethostname()}:{os.getpid()}"
+        other = self.session.store.hold(owner)
+        if other:
+            _log.error("state %s: %s manages it now", self.session.store.shown, other)
+            self._is_closing = self._is_ousted = True
+        return not other
+
     # --- the thread ---
 
     def _run(self) -> None:
@@ -131,6 +170,8 @@ class Manager:
         look_at = 0.0  # other processes write to the state too
         while not self._is_closing:
             try:
+                if self._loop.time() > look_at and not self._holds():
+                    break
                 if self._look or self._loop.time() > look_at:
                     self._look, look_at = False, self._loop.time() + 1
                     self._adopt_pilots()

@@ -4,21 +4,34 @@ from __future__ import annotations
 
 import functools
 import itertools
+import os
 import secrets
 import threading
 import time
+import weakref
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import sqlalchemy as sa
 
+from dosna.core.url import without_password
 from dosna.errors import ConfigurationError, StorageError
-from dosna.pilot.descriptions import without_secrets
 
 __all__ = ["StateStore", "new_id"]
 
 _BUSY_SECONDS = 60
+_HOLDER = 0x646F7361  # the advisory lock of PostgreSQL for the one manager
+# After half a minute, a host that has vanished holds nothing any more.
+_KEEPALIVE = {
+    "tcp_keepalives_idle": "15",
+    "tcp_keepalives_interval": "5",
+    "tcp_keepalives_count": "3",
+}
+_OF_HOLDER = (
+    "SELECT application_name FROM pg_locks JOIN pg_stat_activity USING (pid) WHERE granted "
+    "AND locktype = 'advisory' AND classid = 0 AND objid = :key AND datname = current_database()"
+)
 _metadata = sa.MetaData()
 
 
@@ -106,8 +119,9 @@ class StateStore:
     """
 
     def __init__(self, url: str) -> None:
-        self.shown = without_secrets(url)
+        self.shown = without_password(url)
         self._lock = threading.RLock()
+        self._held: sa.Connection | None = None
         try:
             parsed = sa.make_url(url)
             sqlite = parsed.get_backend_name() == "sqlite"
@@ -130,10 +144,59 @@ class StateStore:
             sa.event.listen(self._engine, "connect", _prepare_sqlite)
         with self.change() as connection:
             _metadata.create_all(connection)
+        _stores.add(self)
 
     def close(self) -> None:
         """Close the connections."""
+        self.let_go()
         self._engine.dispose()
+
+    def hold(self, owner: str) -> str:
+        """Hold the state for one manager, or see that it is still held.
+
+        A server of PostgreSQL gives the lock back when the connection ends, however that
+        happens. For other databases, the caller has to keep the managers of one machine apart.
+
+        Parameters
+        ----------
+        owner : str
+            Whom others are told about.
+
+        Returns
+        -------
+        str
+            Empty, or who holds it instead.
+        """
+        if self._engine.dialect.name != "postgresql":
+            return ""
+        try:
+            if self._held is not None:
+                self._held.execute(sa.select(1))
+                return ""
+        except sa.exc.SQLAlchemyError:
+            self.let_go()
+        with self._errors():
+            # One that the pool does not know, so that nobody else gets it.
+            connection = self._engine.connect().execution_options(isolation_level="AUTOCOMMIT")
+            connection.detach()
+            try:
+                if connection.execute(sa.select(sa.func.pg_try_advisory_lock(_HOLDER))).scalar():
+                    for name, value in {**_KEEPALIVE, "application_name": owner}.items():
+                        connection.execute(sa.select(sa.func.set_config(name, value, False)))
+                    self._held = connection
+                    return ""
+                found = connection.execute(sa.text(_OF_HOLDER), {"key": _HOLDER}).scalar()
+            finally:
+                if self._held is not connection:
+                    connection.close()
+        return str(found or "another process")
+
+    def let_go(self) -> None:
+        """Let another manager hold the state."""
+        held, self._held = self._held, None
+        if held is not None:
+            with suppress(sa.exc.SQLAlchemyError):
+                held.close()
 
     @contextmanager
     def change(self) -> Iterator[sa.Connection]:
@@ -226,6 +289,19 @@ class StateStore:
         """Return the rows of an SQLAlchemy query."""
         with self._errors(), self._engine.connect() as connection:
             return list(connection.execute(query))
+
+
+def _forked() -> None:
+    # The connections, and whoever has the lock, are the parent's. To close them would end them.
+    for store in _stores:
+        _of_parents.append((store._engine.pool, store._held))
+        store._held, store._lock = None, threading.RLock()
+        store._engine.dispose(close=False)
+
+
+_stores: weakref.WeakSet[StateStore] = weakref.WeakSet()
+_of_parents: list[object] = []
+os.register_at_fork(after_in_child=_forked)
 
 
 def _require_file(url: sa.URL, shown: str) -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import os
+import socket
 import subprocess
 import sys
 import textwrap
@@ -15,8 +17,8 @@ import psutil
 import pytest
 from pilot.test_units import MARK, marked, until
 
-from dosna.errors import ConfigurationError, StorageError
-from dosna.pilot import State, pilots
+from dosna.errors import ConfigurationError, LockError, StorageError
+from dosna.pilot import State, manager, pilots
 from dosna.pilot.manager import Manager
 from dosna.pilot.session import Session
 from dosna.pilot.store import StateStore
@@ -198,19 +200,74 @@ def test_state_in_memory_is_refused(url: str) -> None:
         StateStore(url)
 
 
-def test_server_that_has_closed_its_connections(postgres: str) -> None:
+def end_connections(url: str) -> None:
+    """End all connections to a database of PostgreSQL."""
     import psycopg
 
+    end = "select pg_terminate_backend(pid) from pg_stat_activity where pid <> pg_backend_pid()"
+    with psycopg.connect(url.replace("+psycopg", "")) as other:
+        other.execute(f"{end} and datname = current_database()")
+
+
+def test_server_that_has_closed_its_connections(postgres: str) -> None:
     session = Session(postgres)
     store = session.store
     store.add("compute_units", [{"id": "cu-1", "number": 1}])
-    end = "select pg_terminate_backend(pid) from pg_stat_activity where pid <> pg_backend_pid()"
-    with psycopg.connect(postgres.replace("+psycopg", "")) as other:
-        other.execute(f"{end} and datname = current_database()")
+    end_connections(postgres)
     assert store.count("compute_units") == 1
     # What was written before a connection was lost is written again.
     rows = {"attempts": [{"id": "sj-1", "compute_unit": "cu-1", "pilot": "bj-1"}]}
     for _ in range(2):
         store.write(rows=rows, changes=[("compute_units", "cu-1", {"state": "Running"})])
     assert store.count("attempts") == 1
+    session.close()
+
+
+def test_managers_of_two_machines(
+    postgres: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(manager, "LET_GO_SECONDS", 0.2)
+    # The folder of what is not in the state is another one on another machine.
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "one"))
+    first = Session(postgres)
+    ousted = Manager.of(first)
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "other"))
+    second = Session(postgres)
+    mine = f"{socket.gethostname()}:{os.getpid()} manages it"
+    with pytest.raises(LockError, match=mine):
+        Manager.of(second)
+    # A manager that loses its connection takes the lock again.
+    end_connections(postgres)
+    time.sleep(1.5)
+    with pytest.raises(LockError, match=mine):
+        Manager.of(second)
+    # If another one is faster, it ends.
+    until(lambda: end_connections(postgres) or not second.store.hold("another host"))
+    until(lambda: not ousted._thread.is_alive())
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "one"))
+    with pytest.raises(LockError, match="another host manages it"):
+        Manager.of(first)
+    second.store.let_go()
+    monkeypatch.setattr(manager, "LET_GO_SECONDS", 100.0)
+    Manager.of(first).close()
+    first.close()
+    second.close()
+
+
+def test_forked_process_has_connections_of_its_own(postgres: str) -> None:
+    session = Session(postgres)
+    session.store.add("compute_units", [{"id": "cu-1", "number": 1}])
+    assert not session.store.hold("the parent")
+    with session.store.change():  # another thread may be in the middle of this
+        child = os.fork()
+        if not child:
+            code = 1
+            with contextlib.suppress(BaseException):
+                session.store.update("compute_units", "cu-1", state="Running")
+                code = 0 if session.store.hold("a child") == "the parent" else 2
+                gc.collect()
+            os._exit(code)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    assert session.store.get("compute_units", "cu-1")["state"] == "Running"  # type: ignore[index]
+    assert not session.store.hold("the parent")
     session.close()
