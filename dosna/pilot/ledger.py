@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from dosna.core.names import printable
@@ -20,6 +20,8 @@ __all__ = ["Ledger"]
 LOSSES = 3
 """How often a unit is run again whose pilot is lost, whatever its `retries`."""
 _KEPT_REASONS = 5
+_IDS = 500
+"""Of rows in one query."""
 
 
 class Ledger:
@@ -107,10 +109,13 @@ class Ledger:
             self._failed(assigned, reason)
         else:
             for data_unit, listed in files:
-                self._add_files(data_unit, listed)
+                self._add_files(data_unit, listed, assigned)
             self._finish(assigned, State.Done, "")
 
-    def _add_files(self, data_unit: str, files: Iterable[File]) -> None:
+    def _add_files(self, data_unit: str, files: Iterable[File], assigned: Assigned) -> None:
+        now, since = time.time(), 0.0
+        if assigned.started_at:
+            since = now - (time.monotonic() - assigned.started_at)
         self._rows.setdefault("files", []).extend(
             {
                 "id": f"{data_unit}/{file.name}",
@@ -119,6 +124,7 @@ class Ledger:
                 "name": file.name,
                 "size": file.size,
                 "checksum": file.checksum,
+                "details": {"unit": assigned.unit, "since": since, "at": now},
             }
             for file in files
         )
@@ -167,7 +173,10 @@ class Ledger:
         if not (self._changes or self._rows or self._recorded):
             return False
         changes = itertools.chain.from_iterable(self._changes.values())
-        self._session.store.write(rows=self._rows, changes=changes)
+        rows = dict(self._rows)
+        if rows.get("files"):
+            rows["files"] = self._with_others(rows["files"])
+        self._session.store.write(rows=rows, changes=changes)
         by_agent: dict[int, tuple[Agent, list[str]]] = {}
         for agent, attempt in self._recorded:
             by_agent.setdefault(id(agent), (agent, []))[1].append(attempt)
@@ -176,6 +185,30 @@ class Ledger:
         self._changes, self._rows, self._recorded = {}, {}, []
         self._session.notify()
         return True
+
+    def _with_others(self, files: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+        """Return rows of files that also accept what other units wrote at the same time.
+
+        Each of these versions is whole. The last one to be stored counts, and that may be another
+        one than the last one to be told of.
+        """
+        before: dict[str, Mapping[str, Any]] = {}
+        ids = [row["id"] for row in files]
+        for start in range(0, len(ids), _IDS):
+            found = self._session.store.rows("files", id=ids[start : start + _IDS])
+            before.update((row["id"], row) for row in found)
+        rows = []
+        for row in files:
+            unit, since, at = (row["details"][name] for name in ("unit", "since", "at"))
+            old = before.get(row["id"], {"details": {}})
+            known = list(old["details"].get("others", ()))
+            if old["details"].get("unit", unit) != unit:
+                known.append([old["size"], old["checksum"], old["details"]["at"]])
+            others = [one for one in known if one[2] > since]
+            details = {"unit": unit, "at": at, "others": others}
+            before[row["id"]] = {**row, "details": details}
+            rows.append(before[row["id"]])
+        return rows
 
 
 def _files_of(result: Mapping[str, Any]) -> list[tuple[str, list[File]]]:

@@ -66,7 +66,7 @@ def fields_of(session: Session, pilot_data: str) -> dict[str, Any]:
 def files_of(session: Session, data_unit: str) -> list[File]:
     """Return the files of a data unit, in the order of their names."""
     rows = session.store.rows("files", order="name", data_unit=data_unit)
-    return [File(r["name"], r["size"], r["checksum"], r["details"].get("url", "")) for r in rows]
+    return [File.of({**row, **row["details"]}) for row in rows]
 
 
 def note_files(
@@ -83,6 +83,7 @@ def note_files(
     for file in files:
         id = f"{data_unit}/{file.name}"
         row = {"id": id, "data_unit": data_unit, **vars(file), "state": str(State.Running)}
+        del row["others"]
         url = row.pop("url")
         row["details"] = {"url": url, "nbytes": (nbytes or {}).get(file.name, 0)} if url else {}
         rows.append(row)
