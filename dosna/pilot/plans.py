@@ -9,7 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from dosna.errors import ConfigurationError, MissingDependencyError
-from dosna.pilot.descriptions import PilotDataDescription
+from dosna.pilot.descriptions import (
+    ComputeUnitDescription,
+    DataUnitDescription,
+    PilotComputeDescription,
+    PilotDataDescription,
+)
 from dosna.pilot.session import Session
 
 __all__ = ["Plan", "read_plan"]
@@ -88,14 +93,20 @@ class Plan:
         return found
 
     def submit(self, computing: Any, storing: Any, service: Any) -> list[Any]:
-        """Submit everything to the services of one state; return the compute units."""
+        """Submit everything to the services of one state; return the compute units.
+
+        Raises
+        ------
+        ConfigurationError
+            A field or a name is invalid. Then nothing was submitted.
+        """
+        self._check()
         places = self.make_places(storing)
         for fields in self.pilots:
             computing.create_pilot(fields)
         urls: dict[str, str] = {}
         for name, fields in self.data_units.items():
-            described = {key: value for key, value in fields.items() if key != "pilot_data"}
-            described.setdefault("name", name)
+            described = _of_data_unit(name, fields)
             chosen = fields.get("pilot_data")
             if chosen is None:
                 unit = service.submit_data_unit(described)
@@ -110,6 +121,23 @@ class Plan:
             if fields.get("name"):
                 of_names[str(fields["name"])] = unit.get_url()
         return units
+
+    def _check(self) -> None:
+        from dosna.pilot.launching import Launcher
+
+        self._described()
+        for fields in self.pilots:
+            Launcher(PilotComputeDescription.of(fields))
+        for name, fields in self.data_units.items():
+            DataUnitDescription.of(_of_data_unit(name, fields))
+            if fields.get("pilot_data") is not None:
+                self._named(fields["pilot_data"], self.places, "pilot data")
+        urls = dict.fromkeys(self.data_units, "du-0")
+        before: dict[str, str] = {}
+        for fields in self.units:
+            ComputeUnitDescription.of(self._resolved(fields, urls, before))
+            if fields.get("name"):
+                before[str(fields["name"])] = "cu-0"
 
     def _resolved(
         self, fields: Mapping[str, Any], urls: Mapping[str, str], units: Mapping[str, str]
@@ -141,6 +169,11 @@ class Plan:
         if found[1] not in os.environ:
             raise ConfigurationError(f"{self._shown}: the environment has no {found[1]}: set it")
         return os.environ[found[1]]
+
+
+def _of_data_unit(name: str, fields: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the fields of the description of a data unit."""
+    return {"name": name, **{key: value for key, value in fields.items() if key != "pilot_data"}}
 
 
 def read_plan(path: str) -> Plan:

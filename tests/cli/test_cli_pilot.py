@@ -100,6 +100,13 @@ def test_cancel_from_another_process(
         ("pilots: {a: 1}", "list"),
         ("compute_units: [{executable: x, input_data: [none]}]", "none"),
         ("pilot_data: {a: {service_url: 's3://x', password: $NOT_SET}}", "NOT_SET"),
+        ("compute_units: [{executable: x}, {executable: x, depends_on: [y]}]", "y"),
+        ("compute_units: [{executable: x}, {arguments: [x]}]", "executable"),
+        (
+            "{pilots: [{service_url: 'fork://localhost'}], data_units: {a: {pilot_data: none}}}",
+            "none",
+        ),
+        ("pilots: [{service_url: 'fork://localhost'}, {service_url: 'sge://x'}]", "sge"),
     ],
 )
 def test_plans_that_are_refused(
@@ -110,6 +117,7 @@ def test_plans_that_are_refused(
     from dosna.pilot.manager import Manager
     from dosna.pilot.plans import read_plan
     from dosna.pilot.sessions import close_session
+    from dosna.pilot.store import TABLES
 
     plan.write_text(text)
     url = f"sqlite:///{tmp_path}/state.db"
@@ -117,6 +125,8 @@ def test_plans_that_are_refused(
     try:
         with pytest.raises(ConfigurationError, match=noun):
             read_plan(str(plan)).submit(computing, storing, ComputeDataService(url))
+        store = computing._session.store
+        assert not any(store.count(name) for name in TABLES)  # nothing is half submitted
     finally:
         Manager.of(computing._session).close()
         close_session(computing._session)
