@@ -5,13 +5,15 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Self
+from urllib.parse import quote
 
 from dosna.core.sizes import parse_size
-from dosna.errors import ConfigurationError
+from dosna.errors import ConfigurationError, DosnaError
 
 __all__ = [
     "HIDDEN",
@@ -32,6 +34,31 @@ _OPTION_SECRET = re.compile("pass|secret|token|cred|key|auth|sas", re.IGNORECASE
 def without_secrets(text: str) -> str:
     """Return a text, such as a URL, with the passwords of URLs in it replaced by ``***``."""
     return _URL_SECRET.sub(rf"\1:{HIDDEN}@", text)
+
+
+def absolute(url: str) -> str:
+    """Return a path, or the URL of datasets in a folder, such that it is not relative.
+
+    The agents that use it, and programs that continue with a state, run in other folders.
+    """
+    if url.startswith("dosna:"):
+        return f"dosna:{_absolute_place(url.removeprefix('dosna:'))}"
+    return url if not url or "://" in url else os.path.abspath(os.path.expanduser(url))
+
+
+def _absolute_place(url: str) -> str:
+    from dosna.backends import registry
+    from dosna.backends.folders.connection import FolderConnection
+
+    backend, colon, path = url.partition(":")
+    is_relative = colon and path.partition("?")[0] and not path.startswith("/")
+    if not is_relative or "directory=" in path.partition("?")[2]:
+        return url
+    try:
+        is_folder = issubclass(registry.get(backend).connection, FolderConnection)
+    except DosnaError:
+        return url  # whoever opens it says why that cannot be
+    return f"{backend}:{quote(os.path.join(os.getcwd(), ''))}{path}" if is_folder else url
 
 
 @dataclass(kw_only=True)
@@ -205,6 +232,7 @@ class PilotDataDescription(_Description):
         if not isinstance(self.options, Mapping):
             raise self._refuse("options", type(self.options).__name__, "a mapping")
         self.options = dict(self.options)
+        self.service_url = absolute(self.service_url)
         try:
             json.dumps(self.options)
             if isinstance(self.size, str):
@@ -251,6 +279,7 @@ class DataUnitDescription(_Description):
         super().__post_init__()
         self._check_strings("name")
         self._check_texts("file_urls")
+        self.file_urls = [absolute(url) for url in self.file_urls]
         self._check_counts("number_of_replicas")
 
     def fields(self) -> dict[str, Any]:

@@ -66,6 +66,10 @@ def place_url(text: str) -> PlaceUrl:
         raise ConfigurationError(
             "the URL of a place cannot be understood: write SCHEME://HOST/PATH"
         ) from None
+    if parts.scheme.lower() == "file" and parts.netloc not in ("", "localhost"):
+        raise ConfigurationError(
+            f"file://{parts.hostname or ''} is no file of this machine: write a path, or file:///PATH"
+        )
     return PlaceUrl(
         parts.scheme.lower(),
         parts.hostname or "",

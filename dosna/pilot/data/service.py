@@ -21,7 +21,7 @@ from dosna.pilot.data.records import (
     request_for,
 )
 from dosna.pilot.data.staging import Progress, put, stage_in
-from dosna.pilot.descriptions import DataUnitDescription, PilotDataDescription
+from dosna.pilot.descriptions import DataUnitDescription, PilotDataDescription, absolute
 from dosna.pilot.handles import Handle, row_of
 from dosna.pilot.session import Session
 from dosna.pilot.states import State
@@ -98,9 +98,10 @@ class DataUnit(_DataHandle):
         replicas = replicas_of(self._session, self.id)
         if not replicas:
             raise StorageError(f"{self.id} is in no pilot data: submit it to one, and wait for it")
+        urls = [absolute(url) for url in file_urls]
         first, *others = replicas
         with open_place(fields_of(self._session, first["pilot_data"])) as place:
-            Mover.of(self._session).bring(self.id, first["pilot_data"], place, list(file_urls))
+            Mover.of(self._session).bring(self.id, first["pilot_data"], place, urls)
         for other in others:
             _begin(self._session, self.id, other["pilot_data"])
 

@@ -62,6 +62,12 @@ def test_files_are_replaced_and_removed(fields: Fields, tmp_path: Path) -> None:
         assert place.size("du-10/file") == len("second time")
 
 
+@pytest.mark.parametrize("url", ["file://store", "file://host/store", "FILE://host:1/store"])
+def test_files_of_other_hosts_are_refused(url: str) -> None:
+    with pytest.raises(ConfigurationError, match="file:///PATH"):
+        open_place({"service_url": url})
+
+
 @pytest.mark.slow
 def test_web_servers_are_only_read(web: tuple[str, Path], tmp_path: Path) -> None:
     require("aiohttp")

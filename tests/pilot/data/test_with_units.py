@@ -190,5 +190,45 @@ def test_a_region_of_a_dataset_is_an_input_near_its_store(room: Any, tmp_path: P
     assert "missing" in missing.get_details()["reason"]
 
 
+def test_relative_paths_are_those_of_the_program(
+    room: Any, make_files: Callable[..., list[str]], tmp_path: Path, monkeypatch: Any
+) -> None:
+    import numpy as np
+
+    import dosna as dn
+    from dosna.pilot import PilotDataService
+
+    here = tmp_path / "the program's"
+    here.mkdir()
+    monkeypatch.chdir(here)
+    Path("a.txt").write_text("Hello")
+    for name in ("volumes", "results"):
+        Path(name).mkdir()
+    with dn.Connection("volumes", backend="file") as con:
+        con.create_dataset("tomo", data=np.arange(10))
+    places = PilotDataService(room.url)
+    store = places.create_pilot({"service_url": "store"})
+    files = store.submit_data_unit({"file_urls": ["a.txt"]})
+    arrays = room.units.submit_data_unit({"file_urls": ["dosna:file:volumes/tomo"]})
+    results = places.create_pilot({"service_url": "dosna:file:results"})
+    output = results.submit_data_unit({"file_urls": []})
+    for unit in (files, arrays, output):
+        assert unit.wait(timeout=100) == "Running", unit.get_details()
+    monkeypatch.chdir(tmp_path)
+    room.pilot()
+    unit = room.unit(
+        "sh",
+        "-c",
+        "cat a.txt; cp tomo.npy copy.npy",
+        input_data=[files.get_url(), arrays.get_url()],
+        output_data=[{output.get_url(): "copy.npy"}],
+    )
+    assert unit.wait(timeout=100) == "Done", unit.get_details()
+    assert (room.folder_of(unit) / "stdout").read_text() == "Hello"
+    assert (here / "store" / files.id / "a.txt").exists()
+    with dn.Connection(str(here / "results"), backend="file", mode="r") as con:
+        assert con[f"{output.id}/copy"][:].tolist() == list(range(10))
+
+
 def rows_of(room: Any) -> list[dict[str, Any]]:
     return list(room.pilots._session.store.rows("pilots"))
