@@ -107,7 +107,7 @@ class Hsds(Service):
 
 
 class Slurm(Service):
-    """A Slurm that was started by `start_slurm`: one node with the partition ``debug``.
+    """A Slurm that was started by `start_slurm`, with the partition ``debug``.
 
     Attributes
     ----------
@@ -182,9 +182,9 @@ def slurm_programs() -> dict[str, str | None]:
     return {name: shutil.which(name, path=path) for name in names}
 
 
-def start_slurm() -> AbstractContextManager[Slurm]:
-    """Start a Slurm of one node; it ends with the block."""
-    return _start(Slurm, sys.executable, SLURM)
+def start_slurm(nodes: int = 1) -> AbstractContextManager[Slurm]:
+    """Start a Slurm of some nodes, all of this machine; it ends with the block."""
+    return _start(Slurm, sys.executable, SLURM, str(nodes))
 
 
 class Sshd(Service):

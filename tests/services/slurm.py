@@ -1,6 +1,6 @@
-"""A Slurm of one node, of this user's own on loopback.
+"""A Slurm of one node or more, of this user's own on loopback.
 
-`services.start_slurm` runs this. Prints a line of JSON when the node is ready. It ends, with all
+`services.start_slurm` runs this. Prints a line of JSON when all nodes are ready. It ends, with all
 its daemons and jobs, at the end of its input or when it is killed.
 """
 
@@ -29,19 +29,18 @@ SECONDS = 200
 CONF = """
 ClusterName=dosna-tests
 SlurmctldHost={host}(127.0.0.1)
-SlurmctldPort={ports[0]}
-SlurmdPort={ports[1]}
+SlurmctldPort={port}
 AuthType=auth/munge
 AuthInfo=socket={folder}/munge/socket
 CredType=cred/munge
 SlurmUser={user}
 SlurmdUser={user}
 StateSaveLocation={folder}/state
-SlurmdSpoolDir={folder}/spool
+SlurmdSpoolDir={folder}/spool.%n
 SlurmctldPidFile={folder}/slurmctld.pid
-SlurmdPidFile={folder}/slurmd.pid
+SlurmdPidFile={folder}/slurmd.%n.pid
 SlurmctldLogFile={folder}/slurmctld.log
-SlurmdLogFile={folder}/slurmd.log
+SlurmdLogFile={folder}/slurmd.%n.log
 SlurmdParameters=config_overrides
 ProctrackType=proctrack/linuxproc
 TaskPlugin=task/none
@@ -52,18 +51,21 @@ AccountingStorageType=accounting_storage/none
 MpiDefault=none
 ReturnToService=2
 KillWait=2
-NodeName={host} NodeAddr=127.0.0.1 CPUs=8 State=UNKNOWN
-PartitionName=debug Nodes={host} Default=YES MaxTime=INFINITE State=UP OverSubscribe=YES
+PartitionName=debug Nodes=ALL Default=YES MaxTime=INFINITE State=UP OverSubscribe=YES
 """
 
 
-class Cluster:
-    """A controller, a node, and munge for both."""
+NODE = "NodeName={name} NodeHostname={host} NodeAddr=127.0.0.1 Port={port} CPUs=8 State=UNKNOWN\n"
 
-    def __init__(self, folder: Path) -> None:
+
+class Cluster:
+    """A controller, nodes, and munge for all of them."""
+
+    def __init__(self, folder: Path, nodes: int) -> None:
         self.folder = folder
         self.conf = folder / "slurm.conf"
         self.host = socket.gethostname().partition(".")[0]
+        self.nodes = [self.host] if nodes == 1 else [f"node{n}" for n in range(nodes)]
         self.user = pwd.getpwuid(os.geteuid()).pw_name
         self.daemons: dict[str, subprocess.Popen[bytes]] = {}
         os.environ["SLURM_CONF"] = str(self.conf)
@@ -75,19 +77,23 @@ class Cluster:
         # munged demands that others can reach its socket.
         self.folder.chmod(0o755)
         munge.mkdir(0o755)
-        for name in ("state", "spool"):
+        for name in ("state", *(f"spool.{node}" for node in self.nodes)):
             (self.folder / name).mkdir()
         with open(os.open(munge / "key", os.O_CREAT | os.O_WRONLY, 0o400), "wb") as key:
             key.write(secrets.token_bytes(1024))
-        self.conf.write_text(
-            CONF.format(host=self.host, folder=self.folder, user=self.user, ports=free_ports(2))
-        )
+        port, *ports = free_ports(1 + len(self.nodes))
+        text = CONF.format(host=self.host, folder=self.folder, user=self.user, port=port)
+        for name, port in zip(self.nodes, ports, strict=True):
+            text += NODE.format(name=name, host=self.host, port=port)
+        self.conf.write_text(text)
         files = {"socket": "socket", "key-file": "key", "pid-file": "pid", "log-file": "log"}
         options = [f"--{option}={munge / name}" for option, name in files.items()]
         self.launch("munged", "--foreground", "--force", f"--seed-file={munge}/seed", *options)
         self.wait_until((munge / "socket").exists)
         self.launch("slurmctld", "-D", "-f", str(self.conf))
-        self.launch("slurmd", "-D", "-f", str(self.conf))
+        for node in self.nodes:
+            name = "slurmd" if len(self.nodes) == 1 else f"slurmd.{node}"
+            self.launch("slurmd", "-D", "-f", str(self.conf), "-N", node, called=name)
         self.wait_until(lambda: self.ask("sinfo", "-h", "-o", "%T") == "idle\n")
 
     def description(self) -> dict[str, Any]:
@@ -95,14 +101,14 @@ class Cluster:
         return {
             "conf": str(self.conf),
             "folder": str(self.folder),
-            "node": self.host,
+            "node": self.nodes[0],
             "pids": {name: process.pid for name, process in self.daemons.items()},
         }
 
     def clean(self) -> None:
         """End all jobs and daemons, and remove the folder."""
         try:
-            if "slurmd" in self.daemons:
+            if any(name.startswith("slurmd") for name in self.daemons):
                 self.ask("scancel", "--user", self.user)
                 self.wait_until(lambda: not self.ask("squeue", "-h"))
         finally:
@@ -117,9 +123,9 @@ class Cluster:
         done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
         return done.stdout.decode()
 
-    def launch(self, name: str, *options: str) -> None:
-        with (self.folder / f"{name}.out").open("wb") as out:
-            self.daemons[name] = subprocess.Popen(
+    def launch(self, name: str, *options: str, called: str = "") -> None:
+        with (self.folder / f"{called or name}.out").open("wb") as out:
+            self.daemons[called or name] = subprocess.Popen(
                 ["setpriv", "--pdeathsig", "KILL", "--", name, *options],
                 stdin=subprocess.DEVNULL,
                 stdout=out,
@@ -149,8 +155,9 @@ def free_ports(count: int) -> list[int]:
 
 def main() -> None:
     signal.signal(signal.SIGTERM, end)
+    nodes = int(sys.argv[1]) if len(sys.argv) > 1 else 1
     # Short, because the paths of sockets within may have 107 bytes.
-    cluster = Cluster(Path(tempfile.mkdtemp(prefix="dosna-slurm-", dir="/tmp")))
+    cluster = Cluster(Path(tempfile.mkdtemp(prefix="dosna-slurm-", dir="/tmp")), nodes)
     try:
         cluster.start()
         print(json.dumps(cluster.description()), flush=True)

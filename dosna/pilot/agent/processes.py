@@ -8,7 +8,13 @@ import os
 import signal
 import time
 
-__all__ = ["become_subreaper", "children_of", "end_children", "signal_when_parent_ends"]
+__all__ = [
+    "become_subreaper",
+    "children_of",
+    "end_children",
+    "end_steps",
+    "signal_when_parent_ends",
+]
 
 _PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -71,6 +77,35 @@ def end_children(spare: frozenset[int] | set[int] = frozenset(), seconds: float 
             if not _reap(pid, end):
                 return False
     return True
+
+
+def end_steps(seconds: float = 5) -> None:
+    """End all `srun` among the descendants, so that they end what they have on other nodes.
+
+    Those that are killed leave it there. Here that is no matter, as the rest is killed anyway.
+    """
+    left = [pid for pid in _descendants(os.getpid()) if _name_of(pid) == "srun"]
+    for pid in left:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGTERM)
+    end = time.monotonic() + seconds
+    while any(_name_of(pid) == "srun" for pid in left) and time.monotonic() < end:
+        time.sleep(0.02)
+
+
+def _descendants(pid: int) -> list[int]:
+    children = children_of(pid)
+    return children + [one for child in children for one in _descendants(child)]
+
+
+def _name_of(pid: int) -> str:
+    """Return the name of the program of a process that has not ended."""
+    try:
+        with open(f"/proc/{pid}/stat") as file:
+            name, _, rest = file.read().partition("(")[2].rpartition(")")
+    except OSError:
+        return ""
+    return "" if rest.split()[0] == "Z" else name
 
 
 def _has_none() -> bool:

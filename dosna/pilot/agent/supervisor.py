@@ -15,7 +15,7 @@ import time
 import traceback
 from typing import Any, NoReturn
 
-from .processes import become_subreaper, end_children, signal_when_parent_ends
+from .processes import become_subreaper, end_children, end_steps, signal_when_parent_ends
 
 __all__ = ["prepare", "start"]
 
@@ -139,7 +139,7 @@ class _Supervisor:
             reason = f"{error.strerror or error}: {error.filename or self.attempt}"
         except Exception as error:
             reason = str(error) or type(error).__name__
-        end_children()
+        self._end_all()
         if len(json.dumps(files)) > _MOST_BYTES:
             reason, files = "it has written too many files for a message: write fewer", []
         result = {"attempt": self.attempt, "code": code, "reason": reason, "files": files}
@@ -148,10 +148,16 @@ class _Supervisor:
         self.attempt = ""
         self._tell(result)
 
+    def _end_all(self) -> None:
+        """End everything that the attempt has started, on other nodes too."""
+        if "SLURM_JOB_ID" in os.environ:
+            end_steps()
+        end_children()
+
     def _canceled(self, *_: Any) -> NoReturn:
         """End the attempt with everything that it has started, and this process."""
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
-        end_children()
+        self._end_all()
         if self.attempt:
             result = {"attempt": self.attempt, "code": None, "reason": "it was canceled"}
             self._tell({**result, "canceled": True})
@@ -210,6 +216,8 @@ class _Supervisor:
             name, _, value = one.partition("=")
             environment[name] = _expand(value, environment)
         environment["DOSNA_PILOT_ATTEMPT"] = self.attempt
+        for name, value in self._defaults(environment).items():
+            environment.setdefault(name, value)
         words = [self.unit["executable"], *self.unit["arguments"]]
         argv = [_expand(one, environment) for one in words]
         if self.unit["spmd_variation"] == "mpi":
@@ -243,6 +251,17 @@ class _Supervisor:
             return process.wait(left)
         except subprocess.TimeoutExpired:
             raise RuntimeError(f"its walltime of {minutes:g} minutes has ended") from None
+
+    def _defaults(self, environment: dict[str, str]) -> dict[str, str]:
+        """Return variables for the command, which its unit may set to other values."""
+        found = {}
+        if "SLURM_JOB_ID" in environment:
+            # The agent's step has all processors: without this, those of `srun` would wait for it.
+            found["SLURM_OVERLAP"] = "1"
+        if self.unit["spmd_variation"] == "mpi":
+            # On this node: Hydra, of MPICH and Intel MPI, would use all nodes of the pilot's job.
+            found.update(HYDRA_LAUNCHER="fork", HYDRA_RMK="user", I_MPI_HYDRA_BOOTSTRAP="fork")
+        return found
 
     def _failure(self, code: int) -> str:
         """Return how the command failed, with the end of its error output."""
