@@ -27,10 +27,7 @@ ROOT = Path(__file__).resolve().parents[2]
 DOORS = {
     # Of a package: by name, which parameters are given, and where it is used.
     "uproot": {
-        "uproot.models.TBasket:Model_TBasket.read": (
-            ("chunk", "cursor", "context", "file", "selffile", "parent"),
-            "sources/root/ttree.py",
-        ),
+        "uproot.behaviors.TBranch:TBranch.embedded_baskets": (None, "sources/root/baskets.py"),
         "uproot.models.RNTuple:Model_ROOT_3a3a_RNTuple.page_link_list": (
             None,
             "sources/root/rntuple.py",
@@ -53,7 +50,11 @@ DOORS = {
         ),
         "uproot.behaviors.TBranch:TBranch.basket_compressed_bytes": (
             ("basket_num",),
-            "sources/root/ttree.py",
+            "sources/root/baskets.py",
+        ),
+        "uproot.source.chunk:Source.chunks": (
+            ("ranges", "notifications"),
+            "sources/root/baskets.py",
         ),
         "uproot.containers:_stl_container_size": (None, "sources/root/checks.py"),
         "uproot.containers:AsContainer": (None, "sources/root/checks.py"),
@@ -441,25 +442,6 @@ def test_errors_of_obstore_are_told_by_their_words(answering, answer, says):
     found = error(free if answer == "no server" else server.url)
     moved = f"obstore {version('obstore')} says: {found}; see dosna/io/s3/errors.py"
     assert says in str(obstore_failure(found)), moved
-
-
-def test_headers_of_baskets_are_read_without_their_data(tmp_path):
-    uproot = require("uproot")
-    from uproot.models.TBasket import Model_TBasket
-
-    with uproot.recreate(tmp_path / "tree.root", compression=uproot.ZLIB(1)) as file:
-        file.mktree("T", {"x": "f8"}).extend({"x": np.arange(1000.0)})
-    branch = uproot.open(tmp_path / "tree.root")["T"]["x"]
-    start = int(branch.member("fBasketSeek")[0])
-    basket = Model_TBasket.read(
-        branch.file.source.chunk(start, start + 200),
-        uproot.source.cursor.Cursor(start),
-        {"basket_num": 0, "read_basket": False},
-        branch.file,
-        branch.file,
-        branch,
-    )
-    assert (basket.border, basket.num_entries) == (8000, 1000)
 
 
 def test_lists_of_pages_say_how_many_elements_there_are(tmp_path):

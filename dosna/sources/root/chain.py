@@ -276,8 +276,10 @@ class Chain:
             file = self.tree.files[number]
             name = outline.branch.name
             with _reading_branch(name, file.url):
-                layout = self._part(number).read(name, start - file.start, stop - file.start)
-                unit = _taken_apart(layout, outline)
+                part, own = self._part(number), (start - file.start, stop - file.start)
+                unit = part.rows(name, *own)
+                if unit is None or not _as_described(unit, outline):
+                    unit = _taken_apart(part.read(name, *own), outline)
             for path, column in outline.columns.items():
                 if column.is_offsets:
                     self._decoded.offsets.put((*key, path), _small(unit[path]))
@@ -382,6 +384,14 @@ def _same_type(one: Any, other: Any) -> bool:
         return True
     left, right = form_of(one), form_of(other)
     return bool(left.type == right.type) and columns(left) == columns(right)
+
+
+def _as_described(unit: Unit, outline: BranchOutline) -> bool:
+    found = {path: (rows.dtype, rows.shape[1:]) for path, rows in unit.items()}
+    return unit.keys() == outline.columns.keys() and all(
+        column.is_offsets or found[path] == (column.dtype, column.inner)
+        for path, column in outline.columns.items()
+    )
 
 
 def _taken_apart(layout: Any, outline: BranchOutline) -> Unit:

@@ -126,6 +126,13 @@ class TreePart(ABC):
     def read(self, name: str, start: int, stop: int) -> Any:
         """Decode entries, which begin and end where pieces do, into an awkward layout."""
 
+    def rows(self, name: str, start: int, stop: int) -> dict[str, Array] | None:
+        """Decode entries, as `read` does, into the rows of the columns by their paths.
+
+        Offsets count from `start`. None is returned if only `read` can decode them.
+        """
+        return None
+
     @abstractmethod
     def cluster(self) -> int | None:
         """Return the usual number of entries that are kept together in all branches."""

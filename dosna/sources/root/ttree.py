@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterator
 from itertools import pairwise
 from typing import Any
 
 import numpy as np
-import uproot
 from uproot.interpretation.grouped import AsGrouped
 from uproot.interpretation.identify import UnknownInterpretation
 from uproot.interpretation.jagged import AsJagged
 from uproot.interpretation.numerical import AsDtype
 from uproot.interpretation.objects import AsStridedObjects
-from uproot.models.TBasket import Model_TBasket
 
 from dosna.columns.layout import columns, form_of, plain_form
 from dosna.core.types import Array
-from dosna.errors import RefusedError
+from dosna.errors import RefusedError, SourceError
+from dosna.sources.root.baskets import Header, basket_place, plain_rows
 from dosna.sources.root.checks import checked, misread
 from dosna.sources.root.part import TreePart
 
@@ -79,36 +79,27 @@ class TTreePart(TreePart):
             self.read(name, 0, self.edges(name)[1])
         itemsize = interpretation.content.itemsize
         counted = np.zeros(branch.num_baskets, np.int64)
-        for number in range(branch.num_baskets):
-            basket = self._basket_header(branch, number)
-            size = basket.border - interpretation.header_bytes * basket.num_entries
+        for number, (entries, border) in enumerate(self._sizes(branch)):
+            size = border - interpretation.header_bytes * entries
             counted[number], rest = divmod(size, itemsize)
             if rest or size < 0:
                 return None
         return {"offsets": counted}
 
-    def _basket_header(self, branch: Any, number: int) -> Any:
-        """Read the header of a basket, before its compressed data."""
-        seeks = branch.member("fBasketSeek")
-        if number >= len(branch.entry_offsets) - 1 - len(branch.embedded_baskets):
-            return branch.basket(number)
-        start = int(seeks[number])
-        size = min(_BASKET_HEADER, branch.basket_compressed_bytes(number))
-        for most in (size, branch.basket_compressed_bytes(number)):
-            chunk = branch.file.source.chunk(start, start + most)
-            try:
-                return Model_TBasket.read(
-                    chunk,
-                    uproot.source.cursor.Cursor(start),
-                    {"basket_num": number, "read_basket": False},
-                    branch.file,
-                    branch.file,
-                    branch,
-                )
-            except uproot.deserialization.DeserializationError:
-                if most == branch.basket_compressed_bytes(number):
-                    raise
-        raise AssertionError("unreachable")
+    def _sizes(self, branch: Any) -> Iterator[tuple[int, int]]:
+        """Yield the number of entries of each basket, and their bytes, which its header says."""
+        embedded = branch.embedded_baskets
+        for number in range(branch.num_baskets - len(embedded)):
+            start, nbytes = basket_place(branch, number)
+            for most in (min(_BASKET_HEADER, nbytes), nbytes):
+                chunk = branch.file.source.chunk(start, start + most)
+                if (header := Header.parsed(chunk.raw_data)) is not None:
+                    break
+            else:
+                raise SourceError(f"basket {number} of branch {branch.name!r} has no header")
+            yield header.entries, header.border
+        for basket in embedded:
+            yield basket.num_entries, basket.border
 
     def read(self, name: str, start: int, stop: int) -> Any:
         branch = self._found[name]
@@ -120,6 +111,10 @@ class TTreePart(TreePart):
             self._checked[name] = checked(branch.interpretation)
         found = branch.array(self._checked[name], entry_start=start, entry_stop=most, library="ak")
         return found.layout[: stop - start]
+
+    def rows(self, name: str, start: int, stop: int) -> dict[str, Array] | None:
+        branch = self._found[name]
+        return plain_rows(branch, branch.interpretation, start, stop)
 
     def cluster(self) -> int | None:
         lengths: Counter[int] = Counter()

@@ -321,14 +321,22 @@ def test_several_files(con, tmp_path):
 
 def test_each_basket_is_read_once(path, monkeypatch):
     con = dn.Connection("once", backend="ram", engine="joblib", engine_kw={"njobs": 2})
-    decoded, lock, was = [], threading.Lock(), TTreePart.read
+    decoded, lock = [], threading.Lock()
 
-    def counting(self, name, start, stop):
-        with lock:
-            decoded.append((name, start, stop))
-        return was(self, name, start, stop)
+    def count(method):
+        was = getattr(TTreePart, method)
 
-    monkeypatch.setattr(TTreePart, "read", counting)
+        def counting(self, name, start, stop):
+            found = was(self, name, start, stop)
+            if found is not None:
+                with lock:
+                    decoded.append((name, start, stop))
+            return found
+
+        monkeypatch.setattr(TTreePart, method, counting)
+
+    count("read")
+    count("rows")
     with con:
         con.ingest(path)
         for name in list(con):
@@ -343,7 +351,8 @@ def test_lengths_are_known_without_decoding(path, ntuple, monkeypatch):
     from dosna.sources.root.rntuple import RNTuplePart
 
     for kind in (TTreePart, RNTuplePart):
-        monkeypatch.setattr(kind, "read", lambda *args: pytest.fail("it was decoded"))
+        for method in ("read", "rows"):
+            monkeypatch.setattr(kind, method, lambda *args: pytest.fail("it was decoded"))
     for file in (path, ntuple):
         with open_source(file) as source:
             assert source["Events/Muon_pt/content"].shape == (COUNTS.sum(),)
