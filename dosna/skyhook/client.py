@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -9,9 +10,10 @@ from typing import Any, Generic, TypeVar
 
 from dosna.array.opening import open_url
 from dosna.backends import registry as backends
-from dosna.core.url import Url
+from dosna.core.names import check_name
+from dosna.core.url import Url, without_password
 from dosna.engines import registry as engines
-from dosna.errors import ConfigurationError, NotConnectedError
+from dosna.errors import ConfigurationError, NotConnectedError, SourceError
 from dosna.skyhook import work
 from dosna.skyhook.model import Dataset, File
 
@@ -19,7 +21,14 @@ __all__ = ["SkyhookDM"]
 
 T = TypeVar("T")
 
-_PORT = 8786
+Urls = str | os.PathLike[str] | Iterable[str | os.PathLike[str]]
+
+_PORT, _LAST_PORT, _SHOWN = 8786, 65535, 200
+_SCHEDULER = re.compile(
+    r"(?P<inproc>inproc://[\w./-]+)"
+    r"|(?:(?:tcp|tls|ucx|wss?)://)?(?:[\w.-]*\w\.?|\[[0-9A-Fa-f:.]+(?:%\w+)?\])(?::(?P<port>[0-9]{1,5}))?",
+    re.ASCII,
+)
 _SECONDS = 30  # to reach a scheduler
 _SETTING = "dosna.url"
 
@@ -57,18 +66,23 @@ class SkyhookDM:
         Raises
         ------
         ConfigurationError
-            The URL is malformed, or the workers have none.
+            The address is neither the URL of a connection nor that of a scheduler, or the workers
+            have no URL.
         ConnectionError
             The store or the scheduler cannot be reached.
         WorkerError
             The scheduler has no worker, or one that cannot work for this process.
         """
         self.close()
+        if not isinstance(address, str):
+            raise TypeError(f"an address is a text, not {type(address).__name__}")
+        if ceph_pool_name is not None and not isinstance(ceph_pool_name, str):
+            raise TypeError(f"ceph_pool_name is a text, not {type(ceph_pool_name).__name__}")
         backend = re.match(r"([A-Za-z][\w.+-]*):", address)
         if backend and backend[1] in {*backends.names, *backends.aliases}:
             self._place = _Here(_with_pool(address, ceph_pool_name))
         else:
-            self._place = _Workers(address, ceph_pool_name)
+            self._place = _Workers(_scheduler(address), ceph_pool_name)
 
     def close(self) -> None:
         """End the connection, as the end of the process does. SkyhookDM has no such method."""
@@ -88,14 +102,14 @@ class SkyhookDM:
             raise NotConnectedError("SkyhookDM is not connected: call connect(address) first")
         return self._place
 
-    def writeDataset(self, urls: str | Sequence[str], name: str, overwrite: bool = False) -> bool:
+    def writeDataset(self, urls: Urls, name: str, overwrite: bool = False) -> bool:
         """Write the trees of ROOT files as a dataset.
 
         If the call was interrupted, repeat it to continue.
 
         Parameters
         ----------
-        urls : sequence of str
+        urls : str, path or iterable of these
             The paths or URLs of the files. Dask workers must be able to read them.
         name : str
             The name of the dataset.
@@ -111,11 +125,22 @@ class SkyhookDM:
         ------
         DatasetExistsError
             A dataset with this name and other files exists.
+        DatasetNameError
+            A dataset cannot have the name.
         SourceError
-            A file cannot be read, or has changed.
+            A file cannot be read or has changed, or there are no files.
         """
-        files = [urls] if isinstance(urls, str) else [str(url) for url in urls]
-        self._connected.do(work.write, files, name, overwrite)
+        check_name(name)
+        one = isinstance(urls, (str, os.PathLike))
+        files: list[Any] = [urls] if one else list(urls or ())  # type: ignore[arg-type]
+        wrong = [url for url in files if not isinstance(url, (str, os.PathLike))]
+        if wrong:
+            raise TypeError(f"urls are paths or URLs of files, and {wrong[0]!r} is none")
+        if not files:
+            raise SourceError(
+                f"dataset {name!r} cannot be written: there are no files. Give at least one URL"
+            )
+        self._connected.do(work.write, [os.fspath(url) for url in files], name, overwrite)
         return True
 
     def getDataset(self, name: str) -> Dataset:
@@ -135,8 +160,10 @@ class SkyhookDM:
         ------
         DatasetNotFoundError
             There is no such dataset.
+        FormatError
+            Its description is broken.
         """
-        described = self._connected.do(work.describe, name)
+        described = self._connected.do(work.describe, check_name(name))
         files = [
             File(file["name"], file["attributes"], file["schema"], name, file["group"])
             for file in described
@@ -180,6 +207,25 @@ def _with_pool(url: str, pool: str | None) -> str:
     return url if pool is None else str(replace(Url.parse(url), path=pool))
 
 
+def _scheduler(address: str) -> str:
+    """Return the address of a scheduler with its port.
+
+    Raises
+    ------
+    ConfigurationError
+        It has another form, for which nobody should wait.
+    """
+    found = _SCHEDULER.fullmatch(address)
+    if found is None or int(found["port"] or 0) > _LAST_PORT:
+        raise ConfigurationError(
+            f"{without_password(address)[:_SHOWN]!r} is neither the URL of a connection nor the "
+            "address of a Dask scheduler: write one like file:/data/events, "
+            "ceph:pool?conffile=/etc/ceph/ceph.conf, 10.0.0.1 or tls://10.0.0.1:8786 (backends: "
+            f"{', '.join(sorted(backends.names))})"
+        )
+    return address if found["port"] or found["inproc"] else f"{address}:{_PORT}"
+
+
 class _Here:
     """Work on a connection, done by this process."""
 
@@ -209,9 +255,6 @@ class _Workers:
     """
 
     def __init__(self, address: str, pool: str | None) -> None:
-        host = address.partition("://")[2] or address
-        if not re.search(r":\d+$", host):
-            address = f"{address}:{_PORT}"
         options: dict[str, Any] = {"address": address, "timeout": _SECONDS}
         self._runner = engines.get("dask").runner(**options)
         self._pool = pool

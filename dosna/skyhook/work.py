@@ -9,8 +9,14 @@ from typing import TYPE_CHECKING, Any
 
 from dosna.columns import Tree, escape, find_trees, get_tree
 from dosna.columns.datasets import remove
-from dosna.errors import DatasetExistsError, DatasetNotFoundError
+from dosna.errors import (
+    DatasetExistsError,
+    DatasetNotFoundError,
+    FormatError,
+    SourceChangedError,
+)
 from dosna.skyhook.text import parse_request
+from dosna.sources import Stream, open_source
 
 if TYPE_CHECKING:
     from dosna.array.connection import EngineConnection
@@ -23,26 +29,61 @@ _VERSION = 1
 
 def write(con: EngineConnection, urls: Sequence[str], name: str, overwrite: bool) -> None:
     """Ingest files, and record them in the attributes of the dataset's group."""
-    before = _index(con, name)
+    try:
+        before = _index(con, name)
+    except FormatError:
+        if not overwrite:
+            raise
+        before = None
     if before is not None and not overwrite and [f["url"] for f in before] != list(urls):
         raise DatasetExistsError(
             f"dataset {name!r} exists and has other files: choose another name, or overwrite=True"
         )
     files: list[dict[str, Any]] = []
     for url in urls:
-        base = PurePosixPath(str(url).partition("?")[0]).name or "file"
+        # A query of a URL is not part of the name of the file.
+        path = url if os.path.exists(url) else url.partition("?")[0]
+        base = PurePosixPath(path).name or "file"
         group = _free(escape(base), {file["group"] for file in files})
-        where = f"{name}/{group}"
-        con.ingest(url, where, on_error="skip", overwrite=overwrite)
-        trees = [path.removeprefix(f"{where}/") for path in _trees_below(con, where)]
-        files.append(
-            {"name": base, "url": str(url), **_facts(url), "group": group, "trees": trees}
-        )
+        trees = _ingest(con, url, f"{name}/{group}", overwrite)
+        files.append({"name": base, "url": url, **_facts(url), "group": group, "trees": trees})
     con.set_group_attrs(name, {_INDEX: {"version": _VERSION, "files": files}})
     for file in before or ():
         if file["group"] not in {one["group"] for one in files}:
             for tree in file["trees"]:
                 remove(con, f"{name}/{file['group']}/{tree}")
+
+
+def _ingest(con: EngineConnection, url: str, where: str, overwrite: bool) -> list[str]:
+    """Ingest a file, and return the names of its trees.
+
+    Raises
+    ------
+    SourceChangedError
+        There are trees of another state of the file, and they may not be replaced.
+    """
+    with open_source(url) as source:
+        fingerprint = None if isinstance(source, Stream) else source.fingerprint()
+    before = _states(con, where)
+    changed = fingerprint is not None and any(one != fingerprint for one in before.values())
+    # What is skipped otherwise, and is still there as it was, would pass for the file's content.
+    if changed and not overwrite:
+        raise SourceChangedError(
+            f"{url} has changed since it was written to {where!r}: write the dataset once more "
+            "with overwrite=True"
+        )
+    con.ingest(url, where, on_error="skip", overwrite=overwrite)
+    after = _states(con, where)
+    gone = [path for path in after if changed and after[path] == before.get(path) != fingerprint]
+    for path in gone:
+        remove(con, path)
+    return [path.removeprefix(f"{where}/") for path in after if path not in gone]
+
+
+def _states(con: EngineConnection, where: str) -> dict[str, str]:
+    """Return the trees below a group, and the state of the file that each is of."""
+    trees = find_trees(con, where)
+    return {p: tree.fingerprint for p, tree in trees.items() if p.startswith(f"{where}/")}
 
 
 def _free(group: str, taken: set[str]) -> str:
@@ -51,10 +92,6 @@ def _free(group: str, taken: set[str]) -> str:
         number += 1
         found = f"{group}-{number}"
     return found
-
-
-def _trees_below(con: EngineConnection, group: str) -> list[str]:
-    return [path for path in find_trees(con, group) if path.startswith(f"{group}/")]
 
 
 def _facts(url: str) -> dict[str, Any]:
@@ -77,13 +114,29 @@ def _index(con: EngineConnection, name: str) -> list[dict[str, Any]] | None:
     found = con.get_group_attrs(name).get(_INDEX)
     if found is None:
         return None
-    if found["version"] != _VERSION:
-        raise DatasetNotFoundError(
-            f"dataset {name!r} was written by another dosna (version {found['version']!r}): "
-            "update dosna to read it"
+    version = found.get("version") if isinstance(found, dict) else None
+    if isinstance(version, int) and version != _VERSION:
+        raise FormatError(
+            f"dataset {name!r} was written by another dosna (version {version}): update dosna to "
+            "read it"
         )
-    files: list[dict[str, Any]] = found["files"]
+    files = found.get("files") if version == _VERSION else None
+    if not isinstance(files, list) or not all(map(_is_file, files)):
+        raise FormatError(
+            f"the description of dataset {name!r} is broken: write the dataset once more with "
+            "overwrite=True"
+        )
     return files
+
+
+def _is_file(found: Any) -> bool:
+    texts = ("name", "url", "group")
+    return (
+        isinstance(found, dict)
+        and all(isinstance(found.get(field), str) for field in texts)
+        and isinstance(found.get("size"), int)
+        and isinstance(found.get("trees"), list)
+    )
 
 
 def describe(con: EngineConnection, name: str) -> list[dict[str, Any]]:

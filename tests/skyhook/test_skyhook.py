@@ -7,6 +7,7 @@ import secrets
 import subprocess
 import sys
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -343,6 +344,133 @@ def test_wrong_use(url):
     assert repr(Dataset("a", 3, [])) == "Dataset(name='a', size=3)"
     assert "name='f'" in repr(File("f", {}, {}, "a", "f"))
     assert "TTree" in repr(RootNode("t;1", "TTree"))
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "", " ", ":8786", "127.0.0.1:99999", "127.0.0.1 :8786", "/data/events", "tcp://",
+        "nosuch:/x", "foo://10.0.0.1", "file/data:x", "10.0.0.1:8786/", "1" * 100_000 + "!",
+    ],
+    ids=lambda address: repr(address[:20]),
+)  # fmt: skip
+def test_an_address_of_nothing_is_refused_at_once(monkeypatch, address):
+    monkeypatch.setattr(client, "_Workers", lambda *_: pytest.fail("it waits for a scheduler"))
+    with pytest.raises(errors.ConfigurationError, match=r"neither .* file:/data/events"):
+        SkyhookDM().connect(address)
+
+
+@pytest.mark.parametrize(
+    ("address", "whole"),
+    [
+        ("10.0.0.1", "10.0.0.1:8786"),
+        ("node-1.example.org.", "node-1.example.org.:8786"),
+        ("tls://10.0.0.1:8790", "tls://10.0.0.1:8790"),
+        ("[::1]", "[::1]:8786"),
+        ("tcp://[fe80::1%eth0]:1", "tcp://[fe80::1%eth0]:1"),
+        ("inproc://10.0.0.1/77/1", "inproc://10.0.0.1/77/1"),
+    ],
+)
+def test_addresses_of_schedulers(monkeypatch, address, whole):
+    asked = []
+    monkeypatch.setattr(client, "_Workers", lambda *given: asked.append(given))
+    SkyhookDM().connect(address, "pool")
+    assert asked == [(whole, "pool")]
+
+
+def test_arguments_of_wrong_types(sk, tmp_path):
+    with pytest.raises(TypeError, match="address"):
+        sk.connect(None)
+    with pytest.raises(TypeError, match="ceph_pool_name"):
+        sk.connect(f"file:{tmp_path}", 3)
+    sk.connect(f"file:{tmp_path}")
+    for name, kind in (("", errors.DatasetNameError), ("../up", errors.DatasetNameError)):
+        with pytest.raises(kind):
+            sk.writeDataset([ZMUMU], name)
+        with pytest.raises(kind):
+            sk.getDataset(name)
+    with pytest.raises(TypeError, match="name"):
+        sk.writeDataset([ZMUMU], None)
+    with pytest.raises(TypeError, match="None"):
+        sk.writeDataset([ZMUMU, None], "demo")
+    for nothing in ([], None, iter(())):
+        with pytest.raises(errors.SourceError, match="no files"):
+            sk.writeDataset(nothing, "demo")
+    assert not list(tmp_path.glob("[!z]*"))
+
+
+def write_tree(path, name="T", **branches):
+    with uproot.recreate(path) as file:
+        file.mktree(name, {key: of.dtype for key, of in branches.items()}).extend(branches)
+    return path
+
+
+def test_a_file_that_has_changed_is_not_passed_off_as_written(sk, tmp_path):
+    path = write_tree(tmp_path / "a.root", x=np.arange(3))
+    sk.writeDataset(path, "demo")
+    write_tree(path, x=np.arange(50))
+    with pytest.raises(errors.SourceChangedError, match="overwrite=True"):
+        sk.writeDataset(path, "demo")
+    assert sk.runQuery(sk.getDataset("demo"), "select *")[0].num_rows == 3
+    sk.writeDataset(path, "demo", overwrite=True)
+    assert sk.runQuery(sk.getDataset("demo"), "select *")[0].num_rows == 50
+    write_tree(path, "Other", y=np.arange(7))
+    sk.writeDataset(path, "demo", overwrite=True)
+    (file,) = sk.getDataset("demo").getFiles()
+    assert [node.getName() for node in file.getRoot().getChildren()] == ["Other;1"]
+    assert sk.runQuery(file, "select y > 3")["y"].to_pylist() == [4, 5, 6]
+    assert not (tmp_path / "demo" / "a.root" / "T" / "x").exists()
+
+
+def test_names_with_odd_characters(sk, tmp_path):
+    names = {"a b": 1, "c.d": 2, "ü": 3, "in": 4, "project": 5}
+    path = write_tree(
+        tmp_path / "é 1;2?x%2F.root",
+        "my tree",
+        **{n: np.arange(9) * by for n, by in names.items()},
+    )
+    sk.writeDataset(path, "odd; ü")
+    (file,) = sk.getDataset("odd; ü").getFiles()
+    assert file.getAttributes()["name"] == path.name
+    text = "select `my tree`;1.`a b` > 6, project `my tree`;1.`ü`, `my tree`;1.c.d, `in`, project"
+    table = sk.runQuery(file, text)
+    assert table.to_pydict() == {
+        "ü": [21, 24], "c.d": [14, 16], "in": [28, 32], "project": [35, 40]
+    }  # fmt: skip
+    with pytest.raises(errors.UnknownNameError, match="my tree;1"):
+        sk.runQuery(file, "select *, project `my `;1.`a b`")
+
+
+@pytest.mark.parametrize(
+    "found",
+    [3, {}, {"version": 1}, {"version": 1, "files": [{"name": "x"}]}, {"version": 2, "files": []}],
+    ids=str,
+)
+def test_a_description_that_is_broken_or_newer_is_told(sk, tmp_path, found):
+    with dn.Connection(str(tmp_path), backend="file") as con:
+        con.set_group_attrs("demo", {"skyhook": found})
+    with pytest.raises(errors.FormatError, match="demo"):
+        sk.getDataset("demo")
+    with pytest.raises(errors.FormatError, match="demo"):
+        sk.writeDataset([ZMUMU], "demo")
+    sk.writeDataset([ZMUMU], "demo", overwrite=True)
+    assert len(sk.getDataset("demo").getFiles()) == 1
+
+
+def test_two_clients_that_write_the_same_dataset(url, tmp_path):
+    paths = [write_tree(tmp_path / f"{n}.root", x=np.arange(n)) for n in (5, 8)]
+
+    def write(_):
+        with SkyhookDM() as client:
+            client.connect(url)
+            return client.writeDataset(paths, "demo")
+
+    with ThreadPoolExecutor(2) as pool:
+        assert list(pool.map(write, range(2))) == [True, True]
+    with SkyhookDM() as sk:
+        sk.connect(url)
+        tables = sk.runQuery(sk.getDataset("demo"), "select *")
+    assert [table["x"].to_pylist() for table in tables] == [[*range(5)], [*range(8)]]
 
 
 def test_strings_in_a_predicate_are_left_alone(in_memory):

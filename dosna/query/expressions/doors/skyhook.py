@@ -12,10 +12,11 @@ from dosna.query.expressions.parsing import Output, parse, parse_projection
 
 __all__ = ["SkyhookQuery", "from_skyhook"]
 
-# Quoted text comes first, because it may contain anything.
+# Quoted text is taken as a whole, because it may contain anything.
 _PATH = re.compile(
-    r"""(?P<quoted>"(?:[^"\\]|\\.)*"|'(?:[^'\\]|\\.)*'|`(?:[^`\\]|\\.)*`)
-    |(?<![\w/])(?P<tree>[A-Za-z_]\w*+(?:/\w++)*+);(?P<cycle>[0-9]{1,9})\.(?P<branch>\*|[A-Za-z_][\w.]*[*?]?)""",
+    r"""(?:(?<![\w/])(?P<tree>[A-Za-z_]\w*+(?:/\w++)*+)|`(?P<odd>(?:[^`\\]|\\.)*+)`)
+        ;(?P<cycle>[0-9]{1,9})\.(?:(?P<branch>\*|[A-Za-z_][\w.]*[*?]?)|(?P<name>`(?:[^`\\]|\\.)*+`))
+    |(?P<quoted>"(?:[^"\\]|\\.)*"|'(?:[^'\\]|\\.)*'|`(?:[^`\\]|\\.)*`)""",
     re.VERBOSE | re.ASCII | re.DOTALL,
 )
 
@@ -45,9 +46,9 @@ class SkyhookQuery:
 def from_skyhook(text: str) -> SkyhookQuery:
     """Return a query of the form ``select CONDITION, project COLUMNS``.
 
-    Columns are names, or paths ``Tree;cycle.branch`` with subbranches after further dots. Both
-    parts may use the whole language; each may be absent, and so may the comma. ``select *``
-    selects all entries.
+    Columns are names, or paths ``Tree;cycle.branch`` with subbranches after further dots; names
+    with other characters stand in backquotes. Both parts may use the whole language; each may be
+    absent, and so may the comma. ``select *`` selects all entries.
 
     Parameters
     ----------
@@ -75,8 +76,11 @@ def from_skyhook(text: str) -> SkyhookQuery:
     def plain(found: re.Match[str]) -> str:
         if found["quoted"]:
             return found[0]
-        trees[found["tree"], int(found["cycle"])] = None
-        branch = found["branch"]
+        tree = found["tree"] or re.sub(r"\\(.)", r"\1", found["odd"], flags=re.DOTALL)
+        trees[tree, int(found["cycle"])] = None
+        branch = found["branch"] or found["name"]
+        if found["name"]:
+            return str(branch)
         return branch if branch[-1] in "*?" else quote_name(branch)
 
     if not isinstance(text, str) or len(text) > MAX_LENGTH:
