@@ -91,6 +91,9 @@ class TreeDataset(arrow_dataset.FileSystemDataset):  # type: ignore[misc]
         """The Arrow schema of all columns."""
         return self._whole.schema
 
+    def __repr__(self) -> str:
+        return f"<dosna tree {self._whole.group!r} as a pyarrow dataset: {self.schema.names}>"
+
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self), (self._whole,)
 

@@ -62,6 +62,11 @@ def query(
             Bound(Column(name), frozenset((name,)), None, 0, False, name=name) for name in forms
         ]
     else:
+        if not isinstance(columns, Iterable):
+            raise QueryTypeError(
+                f"query: columns are names and expressions, not {type(columns).__name__}: write "
+                "columns=['run', 'Muon_pt']"
+            )
         given = [columns] if isinstance(columns, str) else list(columns)
         wanted = [one for one in given if isinstance(one, Output)]
         texts = [one for one in given if not isinstance(one, Output)]

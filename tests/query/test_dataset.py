@@ -269,6 +269,13 @@ def test_a_program_that_leaves_a_stream_unread_ends(program, use):
     assert (done.returncode, done.stdout) == (0, "done\n"), done.stderr
 
 
+def test_what_a_dataset_and_the_module_say_of_themselves(events):
+    assert repr(events) == (
+        "<dosna tree 'Events' as a pyarrow dataset: ['run', 'met', 'pt', 'label']>"
+    )
+    assert {"Query", "dataset", "index"} <= set(dir(dn.query))
+
+
 def test_head_is_the_first_entries(events, table):
     first = events.head(7, ["run"])
     assert first.num_rows == 7

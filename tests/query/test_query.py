@@ -264,6 +264,8 @@ def test_errors_name_what_is_wrong(ram):
             ram.query("Events", where, columns)
     with pytest.raises(QueryTypeError, match="Muon_pt"):
         ram.query("Events", None, ["Muon_pt"]).to_numpy()
+    with pytest.raises(QueryTypeError, match="columns"):
+        ram.query("Events", columns=3)
     with pytest.raises(ValueError, match="batch_rows"):
         ram.query("Events", batch_rows=0)
     with pytest.raises(MemoryLimitError, match="query"):
