@@ -12,13 +12,17 @@ import numpy as np
 from dosna.backends.base import BackendDataset
 from dosna.core.types import Array
 from dosna.query.expressions import Lists
-from dosna.query.rows import read_rows, take_rows
+from dosna.query.rows import Known, read_rows, take_rows
 
 if TYPE_CHECKING:
     from dosna.array.connection import EngineConnection
     from dosna.columns.description import Branch, Tree
 
 __all__ = ["BranchColumn", "chosen", "column_of"]
+
+
+_TOGETHER = 1 << 15
+"""Lists whose elements are gathered at a time, so that the numbers of these stay in the cache."""
 
 
 @dataclass
@@ -106,7 +110,8 @@ class BranchColumn:
             counted = self.counted(start, stop)
             first = int(counted[0])
             rows = read_rows(content, first, int(counted[-1]), kept)
-            return Lists(counted - first, rows)
+            counted -= first  # of which nobody else knows: other memory would take longer
+            return Lists(counted, rows)
         import awkward as ak
 
         from dosna.columns.joining import compose
@@ -116,12 +121,22 @@ class BranchColumn:
 
         return ak.Array(compose(self.form, start, stop, read))
 
-    def take(self, start: int, rows: Array) -> Any:
-        """Read the entries of the numbers `rows`, which increase, counted from `start`."""
+    def take(self, start: int, rows: Array, known: Known | None = None) -> Any:
+        """Read some entries.
+
+        Parameters
+        ----------
+        start : int
+            The entry from which they are counted.
+        rows : ndarray of int
+            Their numbers, which increase.
+        known : dict, optional
+            What `take_rows` has found out about the same entries of other branches.
+        """
         if not len(rows):
             return self.read(start, start)
         if self.flat is not None:
-            return take_rows(self.flat, rows + start)
+            return take_rows(self.flat, rows, start, known)
         if self.numbers is not None:
             return self._take_lists(start, rows)
         first, stop = int(rows[0]), int(rows[-1]) + 1
@@ -157,10 +172,21 @@ def chosen_lists(offsets: Array, rows: Array) -> tuple[Array, Array]:
 
 def chosen(value: Any, rows: Array) -> Any:
     """Return the chosen entries of a value that was read."""
-    if isinstance(value, Lists):
-        index, wanted = chosen_lists(value.offsets, rows)
-        return Lists(index, value.content[wanted])
-    return value[rows]
+    if not isinstance(value, Lists):
+        return value[rows]
+    begins = value.offsets[rows]
+    lengths = value.offsets[rows + 1] - begins
+    index = np.zeros(len(rows) + 1, np.int64)
+    np.cumsum(lengths, out=index[1:])
+    begins -= index[:-1]
+    content = np.empty(index[-1], value.content.dtype)
+    for start in range(0, len(rows), _TOGETHER):
+        stop = min(start + _TOGETHER, len(rows))
+        first, last = index[start], index[stop]
+        places = np.repeat(begins[start:stop], lengths[start:stop])
+        places += np.arange(first, last)
+        value.content.take(places, out=content[first:last], mode="clip")
+    return Lists(index, content)
 
 
 def column_of(con: EngineConnection, group: str, tree: Tree, branch: Branch) -> BranchColumn:

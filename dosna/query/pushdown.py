@@ -112,7 +112,7 @@ def _pushed_lists(test: Bound, name: str, column: BranchColumn) -> PushedLists |
 
 
 def take_together(
-    columns: Mapping[str, BranchColumn], names: Iterable[str], rows: Array
+    columns: Mapping[str, BranchColumn], names: Iterable[str], start: int, rows: Array
 ) -> dict[str, Array]:
     """Return some rows of the columns whose stores can select rows, with one request for all.
 
@@ -122,6 +122,8 @@ def take_together(
         The columns.
     names : iterable of str
         The names of the columns to read.
+    start : int
+        The row from which they are counted.
     rows : ndarray of int
         The numbers of the rows, which increase.
     """
@@ -130,6 +132,8 @@ def take_together(
         flat = columns[name].flat
         remote = None if flat is None or not len(rows) else remote_of(flat)
         if remote is not None:
-            check_rows(remote.dataset, int(rows[-1]) + 1)
+            check_rows(remote.dataset, start + int(rows[-1]) + 1)
             remotes[name] = remote
-    return dict(zip(remotes, take_all([*remotes.values()], rows), strict=True))
+    if not remotes:
+        return {}
+    return dict(zip(remotes, take_all([*remotes.values()], rows + start), strict=True))

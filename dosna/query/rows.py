@@ -17,7 +17,7 @@ from dosna.engines.work.boxes import read_box
 from dosna.errors import FormatError
 from dosna.query.remote import remote_of
 
-__all__ = ["check_rows", "read_rows", "take_rows"]
+__all__ = ["Known", "check_rows", "read_rows", "take_rows"]
 
 _SLAB_BYTES = 8 << 20
 
@@ -72,8 +72,24 @@ def read_rows(dataset: BackendDataset, start: int, stop: int, kept: bool = False
     return out
 
 
-def take_rows(dataset: BackendDataset, rows: Array) -> Array:
+Known = dict[int, list[ChunkTask]]
+"""The parts of the same rows in stored objects, by the rows of an object."""
+
+
+def take_rows(
+    dataset: BackendDataset, rows: Array, start: int = 0, known: Known | None = None
+) -> Array:
     """Read some rows, with increasing numbers. Stored objects without such a row are not read.
+
+    Parameters
+    ----------
+    dataset : BackendDataset
+    rows : ndarray of int
+        The numbers of the rows, counted from `start`.
+    start : int
+        The row from which they are counted.
+    known : dict, optional
+        What was found out about the same rows of other datasets, and is added to.
 
     Raises
     ------
@@ -84,17 +100,22 @@ def take_rows(dataset: BackendDataset, rows: Array) -> Array:
     inner = meta.shape[1:]
     if not len(rows):
         return np.empty((0, *inner), meta.dtype)
-    check_rows(dataset, int(rows[-1]) + 1)
+    check_rows(dataset, start + int(rows[-1]) + 1)
     remote = remote_of(dataset)
     if remote is not None:
-        return remote.take(rows)
+        return remote.take(rows + start)
     if _is_cut(inner, grain):
-        selection = select((rows, *(slice(None) for _ in inner)), meta.shape)
+        selection = select((rows + start, *(slice(None) for _ in inner)), meta.shape)
         result, canonical = selection.allocate(meta.dtype)
         dataset.read_many(canonical, plan(selection, grain))
         return selection.finish(result)  # type: ignore[no-any-return]
     out = _slab.carve((len(rows), *inner), meta.dtype)
-    dataset.read_many(out, _tasks(rows, grain[0], tuple(slice(0, n) for n in inner)))
+    tasks = None if known is None or inner else known.get(grain[0])
+    if tasks is None:
+        tasks = _tasks(rows, start, grain[0], tuple(slice(0, n) for n in inner))
+        if known is not None and not inner:
+            known[grain[0]] = tasks
+    dataset.read_many(out, tasks)
     return out
 
 
@@ -120,18 +141,18 @@ def _range_tasks(start: int, stop: int, grain: int, shape: tuple[int, ...]) -> l
     return tasks
 
 
-def _tasks(rows: Array, grain: int, inner: tuple[slice, ...]) -> list[ChunkTask]:
+def _tasks(rows: Array, start: int, grain: int, inner: tuple[slice, ...]) -> list[ChunkTask]:
     """Plan one task for each stored object that contains some of the rows."""
-    first, last = int(rows[0]) // grain, int(rows[-1]) // grain
+    first, last = (start + int(rows[0])) // grain, (start + int(rows[-1])) // grain
     edges = [0, len(rows)]
     if first != last:
-        borders = np.arange(first + 1, last + 1) * grain
+        borders = np.arange(first + 1, last + 1) * grain - start
         edges[1:1] = np.searchsorted(rows, borders).tolist()
     zeros: Any = (0,) * len(inner)
     return [
         ChunkTask(
             (first + number, *zeros),
-            (rows[a:b] - (first + number) * grain, *inner),
+            (rows[a:b] - ((first + number) * grain - start), *inner),
             (slice(a, b), *inner),
             False,
         )

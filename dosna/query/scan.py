@@ -13,6 +13,7 @@ from dosna.query.branches import BranchColumn, chosen
 from dosna.query.expressions import Bound, evaluate, evaluate_mask
 from dosna.query.expressions.nodes import Column
 from dosna.query.pushdown import Pushed, pushed, take_together
+from dosna.query.rows import Known
 
 __all__ = ["Piece", "Rows", "Scan"]
 
@@ -103,6 +104,8 @@ class Window:
     rows: Array | None = None
     """The numbers of the entries that are left, from `start`; None for all."""
     _held: dict[str, Any] = field(default_factory=dict)
+    _known: Known = field(default_factory=dict)
+    """The parts of the remaining entries in stored objects, which are alike in many columns."""
 
     @property
     def length(self) -> int:
@@ -113,14 +116,14 @@ class Window:
         """Return columns, reading those that were not needed until now."""
         if self.rows is not None:
             missing = [name for name in names if name not in self._held]
-            self._held |= take_together(self.columns, missing, self.rows + self.start)
+            self._held |= take_together(self.columns, missing, self.start, self.rows)
         for name in names:
             if name not in self._held:
                 column = self.columns[name]
                 self._held[name] = (
                     column.read(self.start, self.stop, kept)
                     if self.rows is None
-                    else column.take(self.start, self.rows)
+                    else column.take(self.start, self.rows, self._known)
                 )
         return {name: self._held[name] for name in names}
 
@@ -140,6 +143,7 @@ class Window:
         held = {name: values for name, values in self._held.items() if name in needed}
         if left is not None and len(left) < self.length:
             self.rows = left if self.rows is None else self.rows[left]
+            self._known = {}
             held = {name: chosen(value, left) for name, value in held.items()}
         self._held = held | own
 

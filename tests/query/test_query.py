@@ -28,7 +28,8 @@ from dosna.testing import CountingStore, MemoryStore, use_store
 ak = require("awkward")
 pa = require("pyarrow")
 
-from dosna.query import planning  # noqa: E402
+from dosna.query import branches, planning  # noqa: E402
+from dosna.query.expressions import Lists  # noqa: E402
 
 N = 1000
 ENGINES = [
@@ -334,3 +335,37 @@ def test_ranks_share_the_ranges_and_all_have_the_result(tmp_path):
         cwd=Path(__file__).parents[1],
     )
     assert done.returncode == 0, done.stderr
+
+
+def test_chosen_lists_are_gathered_in_parts(monkeypatch):
+    monkeypatch.setattr(branches, "_TOGETHER", 3)
+    random = np.random.default_rng(5)
+    lengths = random.integers(0, 4, 40) * (random.random(40) > 0.3)
+    offsets = np.concatenate([[0], np.cumsum(lengths)])
+    array = ak.unflatten(np.arange(offsets[-1], dtype="f4"), lengths)
+    value = Lists(offsets, np.arange(offsets[-1], dtype="f4"))
+    for rows in ([], [0], [39], np.flatnonzero(lengths == 0), np.arange(40), np.arange(1, 40, 3)):
+        found = branches.chosen(value, np.asarray(rows, np.int64))
+        wanted = array[np.asarray(rows, np.int64)]
+        assert found.content.dtype == np.float32
+        assert ak.unflatten(found.content, np.diff(found.offsets)).to_list() == wanted.to_list()
+
+
+def test_branches_with_other_chunks_are_read_at_the_same_entries(monkeypatch):
+    monkeypatch.setattr(planning, "LEAST_ROWS", 24)
+    name, n = secrets.token_hex(8), np.arange(100)
+    with dn.Connection(name, backend="ram") as con:
+        put_tree(
+            con,
+            "T",
+            {"a": n, "b": n * 2, "c": n * 3, "d": np.stack([n, n], 1)},
+            8,
+            chunk_entries=8,
+        )
+        con.del_dataset("T/c")
+        con.create_dataset("T/c", data=n * 3, chunk_size=7)
+        found = con.query("T", "a % 5 == 3", entry_start=3, entry_stop=97).to_numpy()
+        kept = n[3:97][n[3:97] % 5 == 3]
+        for column, by in zip("abc", (1, 2, 3), strict=True):
+            assert found[column].tolist() == (kept * by).tolist()
+        assert found["d"].tolist() == np.stack([kept, kept], 1).tolist()

@@ -94,7 +94,7 @@ def _any(value: Lists) -> Array:
         offsets = value.offsets[start : start + _BLOCK + 1]
         first = offsets[0]
         part = truth[first : offsets[-1]].view(np.uint8)
-        before = _sums(part, offsets - first, np.int32)
+        before = _sums(part, offsets - first if first else offsets, np.int32)
         np.not_equal(before[1:], before[:-1], out=found[start : start + _BLOCK])
     return found
 
