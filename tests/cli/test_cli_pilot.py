@@ -158,4 +158,9 @@ def test_fetch_shows_progress(
     fetch = ["pilot", "fetch", unit.id, str(tmp_path / "fetched"), f"--state={url}"]
     assert main(fetch) == 0, capsys.readouterr().err
     assert (tmp_path / "fetched" / "text.txt").read_text() == "a text\n"
+    capsys.readouterr()
+    empty = store.submit_data_unit({"file_urls": []})
+    assert empty.wait(timeout=100) == "Running"
+    assert main(["pilot", "fetch", empty.id, str(tmp_path / "none"), f"--state={url}"]) == 1
+    assert "has no files" in capsys.readouterr().err
     close_session(storing._session)

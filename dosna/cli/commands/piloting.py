@@ -209,7 +209,12 @@ def _fetch(arguments: argparse.Namespace, console: Console) -> int:
         ]
         if not ids:
             raise SourceNotFoundError(f"{session.store.shown} has no data unit {arguments.id}")
+        unit = DataUnit(session, ids[-1])
+        if not unit.list():
+            raise SourceNotFoundError(
+                f"{unit.id} has no files: see 'dosna pilot status' for the units that write it"
+            )
         with console.progress("fetch", "B") as progress:
-            DataUnit(session, ids[-1]).export(arguments.folder, progress=progress)
+            unit.export(arguments.folder, progress=progress)
     console.say(f"{arguments.folder} has the files of {ids[-1]}")
     return 0

@@ -136,7 +136,9 @@ class _Supervisor:
             else:
                 files = self._stage("stage_out", message.get("outputs") or [])
         except OSError as error:
-            reason = f"{error.strerror or error}: {error.filename or self.attempt}"
+            reason = str(error.strerror or error)
+            if error.filename:
+                reason = f"{reason}: {error.filename}"
         except Exception as error:
             reason = str(error) or type(error).__name__
         self._end_all()

@@ -68,6 +68,9 @@ def test_walltime_of_a_unit_is_also_for_staging(
     # Who opens it hangs, as with a file system whose server has died.
     stored = tmp_path / "store" / data.id / "test.txt"
     stored.unlink()
+    unit = room.unit("true", input_data=[data.get_url()])
+    assert unit.wait(timeout=100) == State.Failed
+    assert unit.get_details()["reason"] == f"{stored} does not exist"
     os.mkfifo(stored)
     unit = room.unit("true", walltime=0.02, input_data=[data.get_url()])
     assert unit.wait(timeout=100) == State.Failed
