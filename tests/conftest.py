@@ -311,6 +311,16 @@ def moto_url() -> Iterator[str]:
 
 
 @pytest.fixture
+def free_port() -> Iterator[int]:
+    """Give a port at which nobody listens, and that no other test chooses meanwhile."""
+    from services.ports import take_ports
+
+    (port,), (claim,) = take_ports(1)
+    with claim:
+        yield port
+
+
+@pytest.fixture
 def _any_keys() -> Iterator[None]:
     from services import aws_environment
 

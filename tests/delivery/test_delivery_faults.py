@@ -6,7 +6,6 @@ import base64
 import os
 import random
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -16,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from services.ports import take_ports
 from support import HANG, require, wait_until
 
 import dosna as dn
@@ -33,17 +33,11 @@ URL = "/servicex/transformation"
 SELECTION = '[{"treename": "Events", "filter_name": ["run", "met"]}]'
 
 
-def free_port() -> int:
-    with socket.socket() as made:
-        made.bind(("127.0.0.1", 0))
-        return int(made.getsockname()[1])
-
-
 class Victim:
     """A service in a process, which is killed and started again."""
 
     def __init__(self, folder: Path, state: Path, *options: str) -> None:
-        self.port = free_port()
+        (self.port,), (self.claim,) = take_ports(1)
         self.command = [
             *[sys.executable, "-m", "dosna", "delivery", "--port", str(self.port)],
             *["--root", str(folder), "--state", str(state), "--workers", "2", *options],
@@ -95,6 +89,7 @@ def running(*args: Any) -> Iterator[Victim]:
     finally:
         victim.client.close()
         victim.kill()
+        victim.claim.close()
 
 
 @pytest.fixture

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import random
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -325,9 +324,11 @@ def test_apply_under_a_hundred_kills(connect, slowly):
 
 
 @pytest.mark.parametrize("nanny", [False, True])
-def test_apply_names_what_a_lost_worker_had_begun(cluster, client, connect, slowly, nanny):
+def test_apply_names_what_a_lost_worker_had_begun(
+    cluster, client, connect, slowly, nanny, free_port
+):
     # Behind a nanny a worker that was killed comes back at the same address.
-    options = ["--worker-port", str(free_port())] if nanny else []
+    options = ["--worker-port", str(free_port)] if nanny else []
     cluster.worker("one", *options, nanny=nanny)
     cluster.await_workers(client, 1)
     if not nanny:
@@ -346,12 +347,6 @@ def test_apply_names_what_a_lost_worker_had_begun(cluster, client, connect, slow
             ds.apply(slowly, progress=kill_one)
         assert 0 < len(caught.value.chunks) < 100
         check_once(ds, caught.value)
-
-
-def free_port():
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        return one.getsockname()[1]
 
 
 @pytest.mark.parametrize("jlbackend", ["loky", "multiprocessing"])

@@ -12,7 +12,6 @@ import argparse
 import base64
 import json
 import os
-import random
 import secrets
 import shutil
 import signal
@@ -28,6 +27,7 @@ from pathlib import Path
 from typing import Any
 
 import rados
+from ports import take_ports
 
 SECONDS = 200
 """After which it hangs, however busy the machine is."""
@@ -282,28 +282,6 @@ class Cluster:
             if time.monotonic() > end:
                 raise SystemExit(f"the cluster was not ready after {SECONDS} s")
             time.sleep(0.02)
-
-
-def take_ports(count: int) -> tuple[list[int], list[socket.socket]]:
-    """Choose ports that no other cluster of tests chooses while the sockets are open.
-
-    They are below those that the system gives to connections, which could take a free one before
-    its daemon listens, or while it is dead.
-    """
-    ports, claims = [], []
-    for port in random.SystemRandom().sample(range(10_000, 32_000), 1000):
-        claim = socket.socket(socket.AF_UNIX)
-        try:
-            claim.bind(f"\0dosna-tests-port-{port}")
-            socket.create_server(("127.0.0.1", port)).close()
-        except OSError:
-            claim.close()
-            continue
-        ports.append(port)
-        claims.append(claim)
-        if len(ports) == count:
-            return ports, claims
-    raise SystemExit("no port is free")
 
 
 def new_key() -> str:

@@ -21,6 +21,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from ports import take_ports
+
 SECONDS = 200
 """After which it hangs, however busy the machine is."""
 
@@ -66,6 +68,7 @@ class Cluster:
         self.conf = folder / "slurm.conf"
         self.host = socket.gethostname().partition(".")[0]
         self.nodes = [self.host] if nodes == 1 else [f"node{n}" for n in range(nodes)]
+        self.ports, self.claims = take_ports(1 + len(self.nodes))
         self.user = pwd.getpwuid(os.geteuid()).pw_name
         self.daemons: dict[str, subprocess.Popen[bytes]] = {}
         os.environ["SLURM_CONF"] = str(self.conf)
@@ -81,7 +84,7 @@ class Cluster:
             (self.folder / name).mkdir()
         with open(os.open(munge / "key", os.O_CREAT | os.O_WRONLY, 0o400), "wb") as key:
             key.write(secrets.token_bytes(1024))
-        port, *ports = free_ports(1 + len(self.nodes))
+        port, *ports = self.ports
         text = CONF.format(host=self.host, folder=self.folder, user=self.user, port=port)
         for name, port in zip(self.nodes, ports, strict=True):
             text += NODE.format(name=name, host=self.host, port=port)
@@ -143,14 +146,6 @@ class Cluster:
             if time.monotonic() > end:
                 raise SystemExit(f"Slurm was not ready after {SECONDS} s")
             time.sleep(0.05)
-
-
-def free_ports(count: int) -> list[int]:
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [one.getsockname()[1] for one in sockets]
-    for one in sockets:
-        one.close()
-    return ports
 
 
 def main() -> None:

@@ -20,7 +20,10 @@ import time
 from pathlib import Path
 from typing import Any
 
-SECONDS = 100
+from ports import take_ports
+
+SECONDS = 200
+"""After which it hangs, however busy the machine is."""
 
 CONF = """
 Port {port}
@@ -46,9 +49,10 @@ def main() -> None:
     arguments = parser.parse_args()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     folder = Path(tempfile.mkdtemp(prefix="dosna-sshd-"))
+    (port,), _claims = take_ports(1, arguments.address)
     process = None
     try:
-        process, port = start(folder, arguments.program, arguments.address)
+        process = start(folder, arguments.program, arguments.address, port)
         description = {
             "folder": str(folder),
             "host": arguments.address,
@@ -68,14 +72,12 @@ def main() -> None:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def start(folder: Path, program: str, address: str) -> tuple[subprocess.Popen[Any], int]:
+def start(folder: Path, program: str, address: str, port: int) -> subprocess.Popen[Any]:
     for name in ("host_key", "user_key"):
         command = ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(folder / name)]
         subprocess.run(command, check=True)
     if os.geteuid() == 0:
         Path("/run/sshd").mkdir(exist_ok=True)  # sshd demands it of root
-    with socket.create_server((address, 0)) as free:
-        port = int(free.getsockname()[1])
     conf = folder / "sshd_config"
     conf.write_text(CONF.format(port=port, address=address, folder=folder))
     host_key = " ".join((folder / "host_key.pub").read_text().split()[:2])
@@ -92,7 +94,7 @@ def start(folder: Path, program: str, address: str) -> tuple[subprocess.Popen[An
     while True:
         try:
             socket.create_connection((address, port), timeout=5).close()
-            return process, port
+            return process
         except OSError:
             if process.poll() is not None or time.monotonic() > end:
                 said = (folder / "sshd.out").read_text(errors="replace")

@@ -164,13 +164,6 @@ def test_the_rank_is_0_without_mpi(tmp_path):
 # -- before the library -------------------------------------------------------------------
 
 
-@pytest.fixture
-def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
-
-
 def test_without_the_binding_the_message_says_how_to_compile_it(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "_dosna_motr", None)
     con = dn.Connection("trial", backend="sage", conffile=write(tmp_path / "sage.conf", GOOD))
