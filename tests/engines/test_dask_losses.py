@@ -196,6 +196,7 @@ def slow(block):
     time.sleep(5)
     return block
 
+signal.signal(signal.SIGINT, signal.default_int_handler)  # where it was ignored at the start
 client = Client(processes=False, n_workers=2, threads_per_worker=1, dashboard_address=":0")
 dn.use(engine="dask", backend="file", engine_kw={"client": client})
 with dn.Connection(sys.argv[1]) as con:
