@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from functools import partial
@@ -116,6 +117,17 @@ def pytest_addoption(parser: pytest.Parser) -> None:
             metavar="KEY=VALUE",
             help=f"parameters of the {of}, each of the type the parameter declares",
         )
+
+
+BEGUN = time.time()
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    # By the process that began first and ends last, not by the workers of pytest-xdist.
+    if not hasattr(config, "workerinput"):
+        from support import sweep_shared_memory
+
+        sweep_shared_memory(BEGUN)
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:

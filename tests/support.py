@@ -108,6 +108,40 @@ class Gathering:
             self._inside -= 1
 
 
+SHARED_MEMORY = Path("/dev/shm")
+
+
+def sweep_shared_memory(since: float, folder: Path = SHARED_MEMORY) -> list[str]:
+    """Remove the shared memory that killed processes of tests left; return its names.
+
+    These are the segments of MPI ranks and the semaphores of pools that were made after `since`
+    by this user and that no process has mapped.
+    """
+    left = []
+    for pattern in ("mpich_shm_*", "sem.mp-*", "sem.loky-*"):
+        for path in folder.glob(pattern):
+            with suppress(FileNotFoundError):
+                found = path.stat()
+                if found.st_uid == os.geteuid() and found.st_mtime >= since:
+                    left.append(path)
+    if left:
+        mapped = _mapped_paths(str(folder))
+        left = [path for path in left if str(path) not in mapped]
+    for path in left:
+        path.unlink(missing_ok=True)
+    return sorted(path.name for path in left)
+
+
+def _mapped_paths(folder: str) -> set[str]:
+    found = set()
+    for maps in Path("/proc").glob("[0-9]*/maps"):
+        # Processes end meanwhile, and those of others are theirs.
+        with suppress(OSError):
+            lines = maps.read_text(errors="replace").splitlines()
+            found |= {folder + line.partition(folder)[2] for line in lines if folder in line}
+    return found
+
+
 @contextmanager
 def taking_ctrl_c() -> Iterator[None]:
     """Let this process, and those that it starts meanwhile, take SIGINT as on a terminal.

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import mmap
+import os
 import subprocess
 import sys
 from pathlib import Path
 
-from support import require_program, wait_until
+from support import require_program, sweep_shared_memory, wait_until
 
 
 def test_a_cluster_ends_with_who_started_it():
@@ -28,6 +30,19 @@ def test_a_slurm_ends_with_who_started_it(start_slurm):
         time.sleep(0.01)
 """
     assert_it_ends("start_slurm()", 3, job)
+
+
+def test_shared_memory_that_killed_processes_left_is_swept(tmp_path):
+    left = ["mpich_shm_1_0", "sem.loky-1-a", "sem.mp-a"]
+    for name in [*left, "mpich_shm_2_0", "sem.mp-old", "other"]:
+        (tmp_path / name).write_bytes(b"data")
+    os.utime(tmp_path / "sem.mp-old", (1000, 1000))
+    with (tmp_path / "mpich_shm_2_0").open("rb") as file:
+        used = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+    with used:
+        assert sweep_shared_memory(2000, tmp_path) == left
+        assert sorted(os.listdir(tmp_path)) == ["mpich_shm_2_0", "other", "sem.mp-old"]
+    assert sweep_shared_memory(2000, tmp_path) == ["mpich_shm_2_0"]
 
 
 def assert_it_ends(start, daemons, then=""):
