@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -10,6 +12,7 @@ from typing import Any
 
 import psutil
 import pytest
+from support import HANG
 
 from dosna.errors import ConfigurationError, SourceNotFoundError
 from dosna.pilot import State
@@ -29,7 +32,7 @@ def marked(mark: str) -> list[int]:
     return found
 
 
-def until(reached: Any, seconds: float = 100) -> None:
+def until(reached: Any, seconds: float = HANG) -> None:
     end = time.monotonic() + seconds
     while not reached():
         assert time.monotonic() < end
@@ -84,27 +87,27 @@ def test_mpi(shared: Any) -> None:
 )
 def test_failing_command(shared: Any, command: list[str], noun: str) -> None:
     unit = shared.unit(*command)
-    assert unit.wait(timeout=100) == State.Failed
+    assert unit.wait(timeout=HANG) == State.Failed
     assert noun in unit.get_details()["reason"]
 
 
 def test_walltime_of_a_unit(shared: Any) -> None:
     unit = shared.unit("sleep", "1000", walltime=0.001, environment=[f"{MARK}=unit-walltime"])
-    assert unit.wait(timeout=100) == State.Failed
+    assert unit.wait(timeout=HANG) == State.Failed
     assert "walltime" in unit.get_details()["reason"]
     assert not marked("unit-walltime")
 
 
 def test_full_disk(shared: Any) -> None:
     unit = shared.unit("sh", "-c", "echo text || exit 9", output="/dev/full")
-    assert unit.wait(timeout=100) == State.Failed
+    assert unit.wait(timeout=HANG) == State.Failed
     assert "exit code 9" in unit.get_details()["reason"]
 
 
 def test_unit_is_run_again_as_another_attempt(shared: Any, tmp_path: Path) -> None:
     script = 'echo "$DOSNA_PILOT_ATTEMPT" >> log; test "$(wc -l < log)" -ge 3'
     unit = shared.unit("sh", "-c", script, working_directory=str(tmp_path), retries=2)
-    assert unit.wait(timeout=100) == State.Done
+    assert unit.wait(timeout=HANG) == State.Done
     details = unit.get_details()
     attempts = (tmp_path / "log").read_text().split()
     assert len(set(attempts)) == 3
@@ -126,7 +129,7 @@ def test_cancel_ends_all_that_a_unit_has_started(shared: Any) -> None:
     until(lambda: len(marked("canceled")) == 3)
     assert unit.wait(timeout=0.01) == State.Running
     unit.cancel()
-    assert unit.wait(timeout=100) == State.Canceled
+    assert unit.wait(timeout=HANG) == State.Canceled
     assert not marked("canceled")
 
 
@@ -134,16 +137,16 @@ def test_dependants_are_told(shared: Any) -> None:
     first = shared.unit("sh", "-c", "exit 5")
     second = shared.unit("true", depends_on=[first.get_url()])
     third = shared.unit("true", depends_on=[second.get_url()])
-    assert third.wait(timeout=100) == State.Failed
+    assert third.wait(timeout=HANG) == State.Failed
     assert "exit code 5" in second.get_details()["reason"]
     assert second.id in third.get_details()["reason"]
     done = shared.unit("true")
-    assert shared.unit("true", depends_on=[done.get_url()]).wait(timeout=100) == State.Done
+    assert shared.unit("true", depends_on=[done.get_url()]).wait(timeout=HANG) == State.Done
 
 
 def test_unit_of_an_unknown_data_unit_fails(shared: Any) -> None:
     unit = shared.unit("true", input_data=["du-unknown"])
-    assert unit.wait(timeout=100) == State.Failed
+    assert unit.wait(timeout=HANG) == State.Failed
     assert "du-unknown" in unit.get_details()["reason"]
 
 
@@ -152,7 +155,7 @@ def test_units_wait_for_a_pilot(room: Any) -> None:
     assert not room.units.wait(timeout=0.05)
     assert unit.get_state() == State.New
     pilot = room.pilot()
-    assert room.units.wait(timeout=100)
+    assert room.units.wait(timeout=HANG)
     assert pilot.get_state() == State.Running
     assert room.pilots.list_pilots() == [pilot.get_url()]
     assert room.units.list_compute_units() == [unit.get_url()]
@@ -166,7 +169,7 @@ def test_label_decides_where_a_unit_runs(room: Any) -> None:
     for url in room.pilots.list_pilots():
         until(lambda url=url: room.pilots.get_pilot(url).get_state() == State.Running)
     units = [room.unit("true", affinity_datacenter_label="europe/two") for _ in range(6)]
-    assert room.units.wait(timeout=100)
+    assert room.units.wait(timeout=HANG)
     assert {unit.get_details()["pilot"] for unit in units} == {other.id}
     assert units[0].get_details()["placement"]
 
@@ -200,7 +203,7 @@ def test_what_a_unit_waits_for(room: Any) -> None:
     assert "no pilot" in unit.get_details()["waits_for"]
     room.pilot()
     first = room.unit("true")
-    assert first.wait(timeout=100) == State.Done
+    assert first.wait(timeout=HANG) == State.Done
     assert "waits_for" not in first.get_details()
     told = unit.get_details()["waits_for"]
     assert "3 processors" in told
@@ -218,10 +221,40 @@ def test_what_a_unit_waits_for(room: Any) -> None:
 def test_labels_may_be_none(room: Any) -> None:
     room.pilot(affinity_datacenter_label=None)
     unit = room.unit("true", affinity_datacenter_label=None, affinity_machine_label="x")
-    assert unit.wait(timeout=100) == State.Done
+    assert unit.wait(timeout=HANG) == State.Done
     assert "no pilot has the label" in unit.get_details()["placement"]
     with pytest.raises(ConfigurationError, match="affinity_machine_label"):
         room.unit("true", affinity_machine_label=5)
+
+
+ENDED_BY_A_SIGNAL = """
+import json, os, signal, sys
+from dosna.pilot.agent import supervisor
+
+folder, code, canceled = sys.argv[1:]
+own = supervisor._Supervisor(folder, 1, 0)
+own._command = lambda begun: int(code)
+supervisor._SIGNALS_SECONDS = 0
+if canceled == "canceled":
+    supervisor.time.sleep = lambda seconds: signal.raise_signal(signal.SIGTERM)
+signal.signal(signal.SIGTERM, own._canceled)
+unit = {"executable": "x", "working_directory": "", "error": "", "output": ""}
+own._do({"attempt": "sj-1", "unit": unit, "permit": 1})
+"""
+
+
+@pytest.mark.parametrize("code", [-15, 143])
+@pytest.mark.parametrize("canceled", ["canceled", "alone"])
+def test_a_command_that_is_signalled_before_its_supervisor(
+    tmp_path: Path, code: int, canceled: str
+) -> None:
+    # As by `scancel`, which signals all processes of a job one after the other.
+    command = [sys.executable, "-c", ENDED_BY_A_SIGNAL, str(tmp_path), str(code), canceled]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=HANG, check=True)
+    started, ended = map(json.loads, done.stdout.splitlines())
+    assert started == {"started": "sj-1"}
+    assert ended.get("canceled", False) == (canceled == "canceled")
+    assert ended["code"] == (None if canceled == "canceled" else code)
 
 
 def test_output_and_error_in_one_file(shared: Any) -> None:
