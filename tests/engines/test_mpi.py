@@ -13,7 +13,7 @@ import pytest
 from services.s3 import make_bucket
 from support import HANG, mpiexec, require
 
-from dosna.testing.timing import patience, within
+from dosna.testing.timing import patience
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -155,15 +155,14 @@ def test_a_rank_that_never_calls_is_bounded(tmp_path):
         "    con.runner.collective_timeout = 0.5\n"
         "    ds.clear()\n"
     )
-    with within(30):
-        ran = run(2, sys.executable, "-m", "mpi4py", "script.py", cwd=tmp_path)
+    ran = run(2, sys.executable, "-m", "mpi4py", "script.py", cwd=tmp_path, timeout=HANG)
     assert ran.returncode != 0
     assert "rank 1 of 2 waited 0.5 s in the collective call 'clear'" in ran.stderr
 
 
 def test_a_timeout_does_not_bound_the_work_itself(tmp_path):
     require("h5py")
-    seconds = patience(0.2)
+    seconds = patience(0.3)
     (tmp_path / "script.py").write_text(
         "import time\n"
         "import dosna as dn, dosna.engines.mpi.scripts as dn_mpi\n"
