@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
+from support import HANG
 
 import dosna as dn
 from dosna import errors
@@ -229,16 +230,16 @@ def test_a_chunk_read_while_it_is_written_is_not_kept(store):
         blob = get(key, byte_range)
         if key.endswith("c/0") and not written.is_set():
             reading.set()
-            written.wait(30)
+            written.wait(HANG)
         return blob
 
     store.get = slow
     with ThreadPoolExecutor(1) as pool:
         found = pool.submit(lambda: ds[...])
-        reading.wait(30)
+        reading.wait(HANG)
         ds.instance.set_chunk_data((0,), np.full(4, 5))
         written.set()
-        assert found.result(30).tolist() == [0, 1, 2, 3]
+        assert found.result(HANG).tolist() == [0, 1, 2, 3]
     assert ds[...].tolist() == [5] * 4
 
 
@@ -321,7 +322,7 @@ def test_what_another_process_wrote_is_read(tmp_path):
                 np.testing.assert_array_equal(ds[...], np.full((4, 4), value))
                 assert ds[1, 2] == value
             mine.send(None)
-            process.join(30)
+            process.join(HANG)
             assert process.exitcode == 0
         finally:
             process.kill()

@@ -10,7 +10,7 @@ import time
 
 import numpy as np
 import pytest
-from support import require
+from support import HANG, require
 
 import dosna as dn
 from dosna.backends.folders import chunkcache
@@ -221,7 +221,7 @@ def test_what_another_process_wrote_is_read(ds, tmp_path, kind, settled):
                 time.sleep(settled)
                 assert (ds[3, 4], ds[5, 6]) == (value, DATA[5, 6])
         mine.send(None)
-        process.join(30)
+        process.join(HANG)
         assert process.exitcode == 0
     finally:
         process.kill()

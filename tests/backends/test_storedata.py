@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from support import HANG
 
 import dosna as dn
 from dosna import errors
@@ -543,7 +544,7 @@ def test_who_was_taken_for_dead_deletes_nothing_more(con, connect, store, short_
     def pause(number, kind, key):
         if kind == "delete" and not asleep.is_set():
             asleep.set()
-            awake.wait(100)
+            awake.wait(HANG)
 
     con.instance._store = FaultyStore(store, pause)
     caught = []
@@ -556,7 +557,7 @@ def test_who_was_taken_for_dead_deletes_nothing_more(con, connect, store, short_
 
     sleeper = threading.Thread(target=delete)
     sleeper.start()
-    asleep.wait(100)
+    asleep.wait(HANG)
     with connect() as other:
         made = other.create_dataset("x", shape=8, dtype="f8", chunk_size=1)
         made[2:] = 5

@@ -9,7 +9,7 @@ import textwrap
 from pathlib import Path
 
 import pytest
-from support import require
+from support import HANG, require
 
 from dosna.cli import main
 
@@ -54,7 +54,7 @@ def test_submit_status_fetch(
     monkeypatch.setenv("STORE_PASSWORD", "hidden-from-all")
     # In a process of its own, for pilots end with it.
     command = [sys.executable, "-m", "dosna", "pilot", "submit", str(plan), state]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=200)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=HANG)
     assert done.returncode == 1
     assert "1 unit of 2 done" in done.stdout
     assert "exit code 4" in done.stderr
@@ -87,7 +87,7 @@ def test_cancel_from_another_process(
     unit = service.submit_compute_unit({"executable": "true"})
     assert main(["pilot", "cancel", unit.id, f"--state={url}"]) == 0
     assert "1 pilot or unit" in capsys.readouterr().out
-    assert unit.wait(timeout=100) == State.Canceled
+    assert unit.wait(timeout=HANG) == State.Canceled
     Manager.of(service._shared).close()
     close_session(service._shared)
 
@@ -153,7 +153,7 @@ def test_fetch_shows_progress(
     storing = PilotDataService(url)
     store = storing.create_pilot({"service_url": f"file://{tmp_path}/store"})
     unit = store.submit_data_unit({"file_urls": [str(tmp_path / "text.txt")]})
-    assert unit.wait(timeout=100) == "Running"
+    assert unit.wait(timeout=HANG) == "Running"
     monkeypatch.setattr(Console, "is_terminal", True)
     fetch = ["pilot", "fetch", unit.id, str(tmp_path / "fetched"), f"--state={url}"]
     assert main(fetch) == 0, capsys.readouterr().err

@@ -7,6 +7,8 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 
+from support import HANG
+
 from dosna.delivery.transform import TransformRequest, TransformResult
 from dosna.errors import QueryError
 
@@ -32,7 +34,7 @@ class FakeTransform:
 
     def __call__(self, request: TransformRequest) -> TransformResult:
         self.calls.append(request.source)
-        self.gate.wait(60)
+        self.gate.wait(HANG)
         error = self.fails(request.source)
         if error is not None:
             raise error

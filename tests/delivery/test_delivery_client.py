@@ -338,7 +338,7 @@ def test_dosna_ingests_formats_of_its_own(serve: Any, paths: list[str], kind: st
         "codegen": "uproot-raw",
         "result-format": kind,
     }
-    answer = httpx.post(f"{root}/servicex/transformation", json=body, timeout=60)
+    answer = httpx.post(f"{root}/servicex/transformation", json=body, timeout=HANG)
     assert answer.status_code == 200, answer.text
     with dn.Connection(f"delivered-{kind}", backend="ram") as con:
         source = f"servicex:{answer.json()['request_id']}"

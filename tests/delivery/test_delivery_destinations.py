@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support import require, wait_until
+from support import HANG, require, wait_until
 
 import dosna as dn
 from dosna.columns import find_trees, get_tree, read_columns
@@ -34,7 +34,7 @@ class Held:
 
     def __call__(self, request: TransformRequest) -> TransformResult:
         if not request.source.endswith("_0.root"):
-            assert self.gate.wait(120)
+            assert self.gate.wait(HANG)
         return transform(request)
 
 
@@ -60,7 +60,7 @@ def ended(client: Any, id: str) -> dict[str, Any]:
 
 
 def client_of(server: Any) -> Any:
-    return httpx.Client(base_url=server.root, timeout=120)
+    return httpx.Client(base_url=server.root, timeout=HANG)
 
 
 def expected(paths: list[str]) -> Any:

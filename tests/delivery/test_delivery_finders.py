@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from support import require, wait_until
+from support import HANG, require, wait_until
 
 import dosna as dn
 from dosna.delivery.finders import check_source, find, split
@@ -297,7 +297,7 @@ def test_trees_of_columns_are_delivered(
         ),
         "codegen": "uproot-raw",
     }
-    with httpx.Client(base_url=server.root, timeout=60) as client:
+    with httpx.Client(base_url=server.root, timeout=HANG) as client:
         answer = client.post("/servicex/transformation", json=body)
         assert answer.status_code == 200, answer.text
         url = f"/servicex/transformation/{answer.json()['request_id']}"

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from fakes import FakeTransform
-from support import require, wait_until
+from support import HANG, require, wait_until
 
 boto3 = require("boto3")
 httpx = require("httpx")
@@ -37,7 +37,7 @@ def server(request: Any, serve: Any, tmp_path: Path) -> Iterator[Any]:
 def complete(server: Any, paths: list[str]) -> dict[str, Any]:
     """Let a request run, and give its status."""
     body = {"file-list": paths, "selection": "good", "codegen": "python"}
-    with httpx.Client(base_url=server.root, timeout=60) as client:
+    with httpx.Client(base_url=server.root, timeout=HANG) as client:
         id = client.post(URL, json=body).json()["request_id"]
         wait_until(lambda: client.get(f"{URL}/{id}").json()["status"] == "Complete")
         return dict(client.get(f"{URL}/{id}").json())

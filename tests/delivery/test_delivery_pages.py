@@ -6,7 +6,7 @@ import base64
 from typing import Any
 
 from fakes import FakeTransform
-from support import require, wait_until
+from support import HANG, require, wait_until
 
 from dosna.errors import QueryError
 
@@ -33,7 +33,7 @@ def test_pages_show_requests_and_datasets(serve: Any, paths: list[str]) -> None:
     fake = FakeTransform()
     fake.fails = lambda source: QueryError("no <b>tree</b>") if source == paths[1] else None
     server = serve(fake)
-    with httpx.Client(base_url=server.root, timeout=60) as client:
+    with httpx.Client(base_url=server.root, timeout=HANG) as client:
         assert f"endpoint: {server.root}" in page(client, "/")
         id = submit(client, paths)
         wait_until(lambda: ">Complete<" in page(client, f"/requests/{id}"))
@@ -64,7 +64,7 @@ def test_pages_show_requests_and_datasets(serve: Any, paths: list[str]) -> None:
 
 def test_a_running_request_can_be_cancelled(serve: Any, paths: list[str]) -> None:
     fake = FakeTransform()
-    with httpx.Client(base_url=serve(fake).root, timeout=60) as client:
+    with httpx.Client(base_url=serve(fake).root, timeout=HANG) as client:
         id = submit(client, paths * 20)
         fake.gate.clear()
         shown = page(client, f"/requests/{id}")
@@ -80,7 +80,7 @@ def test_users_log_in_with_their_token(serve: Any, paths: list[str]) -> None:
 
     server = serve(FakeTransform(), auth="tokens")
     token = Tokens(server.service.settings, server.service.state.users).refresh_token("ada")
-    with httpx.Client(base_url=server.root, timeout=60) as client:
+    with httpx.Client(base_url=server.root, timeout=HANG) as client:
         for path in ("/", "/requests/x", "/datasets", "/status"):
             assert client.get(path).headers["location"] == "/login"
         assert "Token" in page(client, "/login")
@@ -98,7 +98,7 @@ def test_users_log_in_with_their_token(serve: Any, paths: list[str]) -> None:
 
 
 def test_the_interface_is_described(serve: Any) -> None:
-    with httpx.Client(base_url=serve(FakeTransform()).root, timeout=60) as client:
+    with httpx.Client(base_url=serve(FakeTransform()).root, timeout=HANG) as client:
         results = "/servicex/transformation/{id}/results"
         assert results in client.get("/openapi.json").json()["paths"]
         shown = page(client, "/docs")

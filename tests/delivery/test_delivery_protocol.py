@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 from fakes import FakeTransform
-from support import require, wait_until
+from support import HANG, require, wait_until
 
 from dosna.errors import QueryError
 
@@ -34,7 +34,7 @@ def fake() -> FakeTransform:
 
 
 def client_of(server: Any, **options: Any) -> Any:
-    return httpx.Client(base_url=server.root, timeout=60, **options)
+    return httpx.Client(base_url=server.root, timeout=HANG, **options)
 
 
 def submit(client: Any, **body: Any) -> str:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support import require, wait_until
+from support import HANG, require, wait_until
 
 httpx, pa = require("httpx"), require("pyarrow")
 ak, uproot = require("awkward"), require("uproot")
@@ -37,7 +37,7 @@ class Gated:
 
     def __call__(self, request: TransformRequest) -> TransformResult:
         if not request.source.endswith("_0.root"):
-            assert self.gate.wait(120)
+            assert self.gate.wait(HANG)
         values = {name: getattr(request, name) for name in request.__dataclass_fields__}
         return transform(TransformRequest(**values | {"selection": self.change(request)}))
 
@@ -61,7 +61,7 @@ def submit(client: Any, paths: list[str], format: str = "parquet") -> str:
 
 
 def client_of(server: Any) -> Any:
-    return httpx.Client(base_url=server.root, timeout=120)
+    return httpx.Client(base_url=server.root, timeout=HANG)
 
 
 class Lines(io.RawIOBase):

@@ -125,7 +125,7 @@ def test_threads_have_connections_at_the_same_time(server, client):
     barrier = threading.Barrier(8)
 
     def ask():
-        barrier.wait(10)
+        barrier.wait(HANG)
         for _ in range(5):
             assert client.get("/", "/x") == {"root": "g-1"}
 
@@ -297,5 +297,5 @@ def test_close_ends_the_connections(server, client):
     client.get("/", "/x")
     client.close()
     (thread,) = server.threads
-    thread.join(10)
+    thread.join(HANG)
     assert not thread.is_alive()

@@ -4,6 +4,7 @@ import os
 import threading
 
 import pytest
+from support import HANG
 
 from dosna.errors import ConnectionError
 from dosna.io.cache import Cache
@@ -15,7 +16,7 @@ def test_a_value_is_made_once_for_all_threads():
     cache, made, go = Cache(10), [], threading.Event()
 
     def make():
-        go.wait(10)
+        go.wait(HANG)
         made.append(1)
         return "value"
 
@@ -27,7 +28,7 @@ def test_a_value_is_made_once_for_all_threads():
         thread.start()
     go.set()
     for thread in threads:
-        thread.join(10)
+        thread.join(HANG)
     assert (found, made) == (["value"] * 4, [1])
 
 
@@ -96,11 +97,11 @@ def test_locks_and_threads_are_made_anew_in_a_forked_child():
     def hold():
         with cache._lock, workers._lock:
             held.set()
-            end.wait(30)
+            end.wait(HANG)
 
     thread = threading.Thread(target=hold)
     thread.start()
-    assert held.wait(10)
+    assert held.wait(HANG)
 
     def work():
         done = []
@@ -111,7 +112,7 @@ def test_locks_and_threads_are_made_anew_in_a_forked_child():
         assert in_child(work) == 0
     finally:
         end.set()
-        thread.join(10)
+        thread.join(HANG)
         workers.close()
     assert cache.peek("a") == 1
 

@@ -36,8 +36,10 @@ class Room:
 
     def run(self, executable: str, *arguments: str, **fields: Any) -> tuple[str, Path]:
         """Run a unit; give its state and its folder."""
+        from support import HANG
+
         unit = self.unit(executable, *arguments, **fields)
-        state = unit.wait(timeout=100)
+        state = unit.wait(timeout=HANG)
         return state, self.folder_of(unit)
 
     def folder_of(self, unit: Any) -> Path:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from support import require
+from support import HANG, require
 
 import dosna as dn
 
@@ -24,7 +24,7 @@ def run(name: str, *arguments: str) -> str:
     for package in ("psij", "fsspec", "cryptography", "scipy", "h5py"):
         require(package)
     command = [sys.executable, str(EXAMPLES / name), *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=200)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=HANG)
     assert done.returncode == 0, done.stderr
     return done.stdout
 

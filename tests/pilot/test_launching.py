@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from pilot.test_units import MARK, marked, until
+from support import HANG
 
 from dosna.errors import ConfigurationError
 from dosna.pilot import PilotComputeDescription, State
@@ -92,18 +93,18 @@ def by_ssh(sshd: Sshd, kind: str = "ssh", **environment: str) -> dict[str, Any]:
 def test_ssh(room: Any, sshd: Sshd) -> None:
     pilot = room.pilot(**by_ssh(sshd))
     unit = room.unit("sh", "-c", "echo ${SSH_CONNECTION%% *}", environment=[f"{MARK}=ssh"])
-    assert unit.wait(timeout=100) == State.Done, pilot.get_details()
+    assert unit.wait(timeout=HANG) == State.Done, pilot.get_details()
     assert (room.folder_of(unit) / "stdout").read_text() == "127.0.0.1\n"
     room.unit("sleep", "1000", environment=[f"{MARK}=ssh"])
     until(lambda: marked("ssh"))
     pilot.cancel()
-    assert pilot.wait(timeout=100) == State.Canceled
+    assert pilot.wait(timeout=HANG) == State.Canceled
     until(lambda: not marked("ssh"))
 
 
 def test_host_that_is_not_known(room: Any, sshd: Sshd) -> None:
     pilot = room.pilot(**{**by_ssh(sshd), "ssh_options": ["UserKnownHostsFile=/dev/null"]})
-    assert pilot.wait(timeout=100) == State.Failed
+    assert pilot.wait(timeout=HANG) == State.Failed
     assert "Host key" in pilot.get_details()["reason"]
 
 
@@ -116,7 +117,7 @@ def test_lost_tunnel_is_opened_again(room: Any, sshd: Sshd) -> None:
     watched = Manager.of(room.pilots._session)._pilots[pilot.id]
     watched._launcher._tunnel._process.kill()
     (room.folder_of(unit) / "go").touch()
-    assert unit.wait(timeout=100) == State.Done
+    assert unit.wait(timeout=HANG) == State.Done
     assert unit.get_details()["attempts"] == 1
 
 
@@ -140,14 +141,14 @@ def batch(**fields: Any) -> dict[str, Any]:
 def test_slurm(room: Any, slurm: Slurm) -> None:
     pilot = room.pilot(**batch())
     unit = room.unit("sh", "-c", "echo $SLURM_JOB_ID")
-    assert unit.wait(timeout=100) == State.Done, pilot.get_details()
+    assert unit.wait(timeout=HANG) == State.Done, pilot.get_details()
     job = (room.folder_of(unit) / "stdout").read_text().strip()
     assert pilot.get_details()["native"] == job
     other = room.unit("sleep", "1000", environment=[f"{MARK}=slurm"])
     until(lambda: marked("slurm"))
     # Somebody cancels the job: its units go elsewhere.
     slurm.run("scancel", job)
-    assert pilot.wait(timeout=100) == State.Failed
+    assert pilot.wait(timeout=HANG) == State.Failed
     assert "job" in pilot.get_details()["reason"]
     until(lambda: not marked("slurm"))
     assert other.get_state() == State.New, other.get_details()
@@ -199,10 +200,10 @@ def test_slurm_by_ssh(room: Any, slurm: Slurm, sshd: Sshd) -> None:
     fields = batch(**{**by_ssh(sshd, "slurm+ssh", **variables)})
     pilot = room.pilot(**fields)
     unit = room.unit("sh", "-c", "echo $SLURM_JOB_ID")
-    assert unit.wait(timeout=100) == State.Done, pilot.get_details()
+    assert unit.wait(timeout=HANG) == State.Done, pilot.get_details()
     assert (room.folder_of(unit) / "stdout").read_text().strip() == pilot.get_details()["native"]
     pilot.cancel()
-    assert pilot.wait(timeout=100) == State.Canceled
+    assert pilot.wait(timeout=HANG) == State.Canceled
 
 
 def test_drained_node(room: Any, slurm: Slurm, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -218,11 +219,11 @@ def test_drained_node(room: Any, slurm: Slurm, monkeypatch: pytest.MonkeyPatch) 
     try:
         until(lambda: all(unit.get_state() == State.New for unit in rest))
         (room.folder_of(running) / "go").touch()
-        assert pilot.wait(timeout=100) == State.Done
+        assert pilot.wait(timeout=HANG) == State.Done
         assert "a fan is broken" in pilot.get_details()["reason"]
         assert running.get_state() == State.Done, running.get_details()
         room.pilot()
-        assert room.units.wait(timeout=100)
+        assert room.units.wait(timeout=HANG)
         assert all(unit.get_state() == State.Done for unit in rest)
     finally:
         slurm.run("scontrol", "update", node, "state=resume")

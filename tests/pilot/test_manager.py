@@ -16,6 +16,7 @@ from typing import Any
 import psutil
 import pytest
 from pilot.test_units import MARK, marked, until
+from support import HANG
 
 from dosna.errors import ConfigurationError, LockError, StorageError
 from dosna.pilot import State, manager, pilots
@@ -59,7 +60,7 @@ def test_assignments_that_could_not_be_written_are_told_later(
 
     monkeypatch.setattr(ledger, "flush", flush)
     other = room.unit("true")
-    assert unit.wait(timeout=100) == other.wait(timeout=100) == State.Done
+    assert unit.wait(timeout=HANG) == other.wait(timeout=HANG) == State.Done
     assert failed
 
 
@@ -71,7 +72,7 @@ def test_errors_do_not_end_the_manager(
     manager = Manager.of(room.pilots._session)
     called = fail_once(monkeypatch, manager, name, error)
     room.pilot()
-    assert room.unit("true").wait(timeout=100) == State.Done
+    assert room.unit("true").wait(timeout=HANG) == State.Done
     assert called
 
 
@@ -82,7 +83,7 @@ def test_end_of_a_pilot_is_written_later(room: Any, monkeypatch: pytest.MonkeyPa
     watched = Manager.of(room.pilots._session)._pilots[pilot.id]
     called = fail_once(monkeypatch, watched, "_set", StorageError("the state has no room"))
     pilot.cancel()
-    assert pilot.wait(timeout=100) == State.Canceled
+    assert pilot.wait(timeout=HANG) == State.Canceled
     assert called
     assert unit.get_state() == State.New
     unit.cancel()
@@ -92,7 +93,7 @@ def test_waiting_bears_a_state_out_of_reach(room: Any, monkeypatch: pytest.Monke
     unit = room.unit("true")
     room.pilot()
     called = fail_once(monkeypatch, unit, "get_state", StorageError("it is started again"))
-    assert unit.wait(timeout=100) == State.Done
+    assert unit.wait(timeout=HANG) == State.Done
     assert called
 
 
@@ -117,7 +118,7 @@ def test_units_of_a_lost_node_go_to_the_others(room: Any, monkeypatch: pytest.Mo
     other.wait()
     until(lambda: any(unit.get_state() == State.New for unit in units))
     (folder / "again").touch()
-    assert all(unit.wait(timeout=100) == State.Done for unit in units)
+    assert all(unit.wait(timeout=HANG) == State.Done for unit in units)
     reasons = [reason for unit in units for reason in unit.get_details().get("reasons", [])]
     assert len(reasons) == 1
     assert "does not answer" in reasons[0]
@@ -141,7 +142,7 @@ def test_units_of_an_agent_that_did_not_come_back(
     unit.store.add("compute_units", [{**row, "pilot": pilot.id, "attempt": "sj-1", "attempts": 1}])
     ghost = {"compute_unit": "cu-1", "pilot": pilot.id, "details": {"agent": "ghost"}}
     unit.store.add("attempts", [{"id": "sj-1", "state": "Running", **ghost}])
-    assert room.units.wait(timeout=100)
+    assert room.units.wait(timeout=HANG)
     assert room.units.get_compute_unit("cu-1").get_details()["attempts"] == 2
 
 
@@ -153,9 +154,9 @@ def test_unit_that_was_canceled_while_there_was_no_manager(room: Any) -> None:
     Manager.of(session).close()
     session.store.update("compute_units", unit.id, wanted="Canceled")
     Manager.of(session)
-    assert unit.wait(timeout=100) == State.Canceled
+    assert unit.wait(timeout=HANG) == State.Canceled
     until(lambda: not marked("no-manager"))
-    assert room.unit("true").wait(timeout=100) == State.Done
+    assert room.unit("true").wait(timeout=HANG) == State.Done
     assert unit.get_state() == State.Canceled
 
 
@@ -188,7 +189,7 @@ print(unit.wait(timeout=100), pilot.get_state())
 def test_children_interrupts_and_folders_of_a_program(tmp_path: Path) -> None:
     command = [sys.executable, "-c", textwrap.dedent(PROGRAM), str(tmp_path)]
     done = subprocess.run(
-        command, capture_output=True, text=True, timeout=200, start_new_session=True
+        command, capture_output=True, text=True, timeout=HANG, start_new_session=True
     )
     assert done.stdout == "Done Running\n", done.stderr
     assert os.listdir(tmp_path / "elsewhere") == []

@@ -14,6 +14,7 @@ from typing import Any
 import psutil
 import pytest
 from pilot.test_units import MARK, marked, until
+from support import HANG
 
 from dosna.errors import LockError
 from dosna.pilot import ComputeDataService, PilotComputeService, State
@@ -57,11 +58,11 @@ def test_units_of_a_killed_process_run_again(room: Any, killed: str, tmp_path: P
         process.kill()
     if killed != "supervisor":
         room.pilot()
-    assert unit.wait(timeout=100) == State.Done
+    assert unit.wait(timeout=HANG) == State.Done
     assert unit.get_details()["attempt"] != first
     until(lambda: not marked(killed))
     if killed != "supervisor":
-        assert pilot.wait(timeout=100) == State.Failed
+        assert pilot.wait(timeout=HANG) == State.Failed
         assert "job" in pilot.get_details()["reason"]
 
 
@@ -83,7 +84,7 @@ def test_signals_that_reach_a_command_before_the_agent(room: Any) -> None:
 def test_walltime_ends_a_pilot(room: Any) -> None:
     pilot = room.pilot(walltime=0.02)
     unit = room.unit("sleep", "1000", environment=[f"{MARK}=walltime"])
-    assert pilot.wait(timeout=100) == State.Done
+    assert pilot.wait(timeout=HANG) == State.Done
     assert "walltime" in pilot.get_details()["reason"]
     assert unit.get_state() == State.New
     assert "walltime" in unit.get_details()["reason"]
@@ -95,16 +96,16 @@ def test_canceled_pilot_gives_its_units_back(room: Any) -> None:
     unit = room.unit("sleep", "1000", environment=[f"{MARK}=canceled-pilot"])
     until(lambda: marked("canceled-pilot"))
     pilot.cancel()
-    assert pilot.wait(timeout=100) == State.Canceled
+    assert pilot.wait(timeout=HANG) == State.Canceled
     assert not marked("canceled-pilot")
     assert unit.get_state() == State.New
     unit.cancel()
-    assert unit.wait(timeout=100) == State.Canceled
+    assert unit.wait(timeout=HANG) == State.Canceled
 
 
 def test_pilot_that_cannot_start_fails(room: Any) -> None:
     pilot = room.pilot(python="/no/such/python")
-    assert pilot.wait(timeout=100) == State.Failed
+    assert pilot.wait(timeout=HANG) == State.Failed
     assert "/no/such/python" in pilot.get_details()["reason"]
 
 
@@ -168,7 +169,7 @@ def test_manager_that_was_killed_goes_on(tmp_path: Path) -> None:
         first.send_signal(signal.SIGKILL)
     (tmp_path / "go").touch()
     pilots, units = PilotComputeService(url), ComputeDataService(url)
-    assert units.wait(timeout=100)
+    assert units.wait(timeout=HANG)
     states = {units.get_compute_unit(one).get_state() for one in units.list_compute_units()}
     assert states == {State.Done}
     # Those that were running have not been run again.

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from pilot.test_units import until
-from support import require
+from support import HANG, require
 
 from dosna.pilot import State
 
@@ -28,7 +28,7 @@ def hold(room: Any, count: int = 1) -> tuple[list[Any], Path]:
 def warm_up(room: Any) -> None:
     """Let units be short, so that more of them are sent ahead."""
     room.units.submit_compute_units([{"executable": "true"}] * 60)
-    assert room.units.wait(timeout=100)
+    assert room.units.wait(timeout=HANG)
 
 
 @pytest.mark.parametrize("is_warm", [False, True])
@@ -37,9 +37,9 @@ def test_a_short_unit_does_not_wait_behind_a_long_one(room: Any, is_warm: bool) 
     if is_warm:
         warm_up(room)
     _, go = hold(room)
-    assert all(room.unit("true").wait(timeout=100) == State.Done for _ in range(3))
+    assert all(room.unit("true").wait(timeout=HANG) == State.Done for _ in range(3))
     units = [room.unit("true") for _ in range(4)]
-    assert all(unit.wait(timeout=100) == State.Done for unit in units)
+    assert all(unit.wait(timeout=HANG) == State.Done for unit in units)
     assert {unit.get_details()["attempts"] for unit in units} == {1}
     go.touch()
 
@@ -51,7 +51,7 @@ def test_units_behind_long_ones_go_to_another_pilot(room: Any) -> None:
     units = [room.unit("true") for _ in range(6)]
     until(lambda: all(unit.get_state() == State.Pending for unit in units))
     other = room.pilot()
-    assert all(unit.wait(timeout=100) == State.Done for unit in units)
+    assert all(unit.wait(timeout=HANG) == State.Done for unit in units)
     assert {unit.get_details()["pilot"] for unit in units} == {other.id}
     assert {unit.get_details()["attempts"] for unit in units} == {1}
     assert first.get_state() == State.Running
@@ -66,9 +66,9 @@ def test_cancel_of_a_unit_that_waits_spares_the_one_that_runs(room: Any) -> None
     until(lambda: all(unit.get_state() == State.Pending for unit in waiting))
     for unit in waiting:
         unit.cancel()
-    assert all(unit.wait(timeout=100) == State.Canceled for unit in waiting)
+    assert all(unit.wait(timeout=HANG) == State.Canceled for unit in waiting)
     go.touch()
-    assert all(unit.wait(timeout=100) == State.Done for unit in running)
+    assert all(unit.wait(timeout=HANG) == State.Done for unit in running)
     assert {unit.get_details()["attempts"] for unit in running} == {1}
     assert not (room.folder / "begun").exists()
 
@@ -80,8 +80,8 @@ def test_large_units_behind_a_long_one_do_not_block_the_agent(room: Any) -> None
     large = room.unit("true", *["x" * 100_000] * 3)
     until(lambda: large.get_state() == State.Pending)
     running.cancel()
-    assert running.wait(timeout=10) == State.Canceled
-    assert large.wait(timeout=100) == State.Done
+    assert running.wait(timeout=HANG) == State.Canceled
+    assert large.wait(timeout=HANG) == State.Done
 
 
 # --- what units leave ---
@@ -102,7 +102,7 @@ def test_one_file_for_two_patterns_and_two_units(room: Any, store: Any) -> None:
     output = store.submit_data_unit({"file_urls": []})
     to = [{output.get_url(): ["out"]}, {output.get_url(): ["*"]}]
     units = [room.unit("sh", "-c", "echo text > out", output_data=to) for _ in range(4)]
-    assert room.units.wait(timeout=100)
+    assert room.units.wait(timeout=HANG)
     assert {unit.get_state() for unit in units} == {State.Done}
     assert output.list()["out"]["size"] == 5
 
@@ -113,14 +113,14 @@ def test_outputs_that_are_no_files_and_names_that_are_no_text(room: Any, store: 
     to = [{output.get_url(): ["*"]}]
     script = "mkfifo pipe; ln -s /dev/zero device; ln -s nothing link; echo text > out"
     unit = room.unit("sh", "-c", script, output_data=to)
-    assert unit.wait(timeout=100) == State.Done, unit.get_details()
+    assert unit.wait(timeout=HANG) == State.Done, unit.get_details()
     assert sorted(output.list()) == ["out", "stderr", "stdout"]
     script = "touch \"$(printf 'name\\377')\"; printf 'zero\\0byte' >&2"
     unit = room.unit("sh", "-c", script, output_data=to)
-    assert unit.wait(timeout=100) == State.Failed
+    assert unit.wait(timeout=HANG) == State.Failed
     assert "Unicode" in unit.get_details()["reason"]
     unit = room.unit("sh", "-c", "printf 'zero\\0byte' >&2; exit 1")
-    assert unit.wait(timeout=100) == State.Failed
+    assert unit.wait(timeout=HANG) == State.Failed
     assert "zero\\x00byte" in unit.get_details()["reason"]
 
 
@@ -131,12 +131,12 @@ def test_messages_have_a_largest_size(
 
     (tmp_path / "a").touch()
     data = store.submit_data_unit({"file_urls": [str(tmp_path / "a")]})
-    assert data.wait(timeout=100) == "Running"
+    assert data.wait(timeout=HANG) == "Running"
     room.pilot()
     monkeypatch.setattr(scheduling, "_MANY_FILES", 0)
     monkeypatch.setattr(scheduling, "LONGEST", scheduling._MARGIN + 100)
     unit = room.unit("true", input_data=[data.get_url()])
-    assert unit.wait(timeout=100) == State.Failed
+    assert unit.wait(timeout=HANG) == State.Failed
     assert "too many files" in unit.get_details()["reason"]
 
 

@@ -312,7 +312,7 @@ def test_a_pool_knows_its_processes(kind):
     from dosna.engines.joblib import _EXECUTORS
 
     with _EXECUTORS[kind](1) as pool:
-        worker = pool.submit(os.getpid).result(60)
+        worker = pool.submit(os.getpid).result(HANG)
         assert [process.pid for process in pool._processes.values()] == [worker], (
             f"_processes of the pool of {kind} has moved: see dosna/engines/joblib.py"
         )

@@ -81,7 +81,7 @@ def make_files(tmp_path: Path) -> Callable[..., list[str]]:
 @pytest.fixture
 def service(tmp_path: Path) -> Iterator[Any]:
     """Give a service for data, with a state of its own."""
-    from support import require
+    from support import HANG, require
 
     require("sqlalchemy")
     from dosna.pilot.data import PilotDataService
@@ -89,5 +89,5 @@ def service(tmp_path: Path) -> Iterator[Any]:
 
     service = PilotDataService(f"sqlite:///{tmp_path}/state.db")
     yield service
-    service.wait(60)
+    service.wait(HANG)
     close_session(service._session)

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from support import require
+from support import HANG, require
 
 import dosna as dn
 from dosna.errors import ConfigurationError, RefusedError, SourceNotFoundError
@@ -106,7 +106,7 @@ def test_arrays_are_files_of_data_units(
     store = service.create_pilot({"service_url": f"file://{tmp_path}/store"})
     url = f"{volume}#region=0:2;as=part.npy"
     unit = store.submit_data_unit({"file_urls": [url, *make_files(**{"a.txt": b"a"})]})
-    assert unit.wait(timeout=60) == "Running", unit.get_details()
+    assert unit.wait(timeout=HANG) == "Running", unit.get_details()
     assert unit.list()["part.npy"]["local"] == url
     unit.export(str(tmp_path / "out"))
     np.testing.assert_array_equal(np.load(tmp_path / "out" / "part.npy"), DATA[:2])

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from pilot.data.conftest import bucket, sftp
-from support import require, wait_until
+from support import HANG, require, wait_until
 
 from dosna.errors import ConfigurationError, SourceNotFoundError, StorageError
 from dosna.pilot.affinity import Label
@@ -38,7 +38,7 @@ def local(folder: Path, **more: Any) -> dict[str, Any]:
 
 
 def ready(unit: Any) -> Any:
-    assert unit.wait(timeout=100) == "Running", unit.get_details()
+    assert unit.wait(timeout=HANG) == "Running", unit.get_details()
     return unit
 
 
@@ -56,7 +56,7 @@ def test_a_data_unit_is_stored_and_exported(
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["b.txt"]
     store.export_du(unit, str(tmp_path / "all"))
     assert len(list((tmp_path / "all").iterdir())) == 2
-    assert service.wait(60)
+    assert service.wait(HANG)
     assert service.list_pilots() == [store.get_url()]
     assert service.get_pilot(store.get_url()).id == store.id
 
@@ -113,13 +113,13 @@ def test_what_cannot_be_stored_fails_with_the_reason(
 ) -> None:
     store = service.create_pilot(local(tmp_path / "store"))
     unit = store.submit_data_unit({"file_urls": [str(tmp_path / "missing")]})
-    assert unit.wait(timeout=60) == "Failed"
+    assert unit.wait(timeout=HANG) == "Failed"
     assert "missing" in unit.get_details()["reason"]
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "a").write_bytes(b"x")
     twice = [*make_files(a=b"a"), str(tmp_path / "other" / "a")]
     unit = store.submit_data_unit({"file_urls": twice})
-    assert unit.wait(timeout=60) == "Failed"
+    assert unit.wait(timeout=HANG) == "Failed"
     assert "same name" in unit.get_details()["reason"]
     with pytest.raises(ConfigurationError, match="gopher"):
         service.create_pilot({"service_url": "gopher://host"})
@@ -133,7 +133,7 @@ def test_a_place_has_a_size(service: Any, make_files: Make, tmp_path: Path) -> N
     fits = ready(store.submit_data_unit({"file_urls": make_files(a=bytes(1 << 19))}))
     assert room_of(service._session, store.id) == 1 << 19
     more = store.submit_data_unit({"file_urls": make_files(b=bytes((1 << 19) + 1))})
-    assert more.wait(timeout=60) == "Failed"
+    assert more.wait(timeout=HANG) == "Failed"
     assert "room" in more.get_details()["reason"]
     assert not (tmp_path / "store" / more.id).exists()
     store.remove_du(fits)
@@ -145,7 +145,7 @@ def test_replicas_count_against_the_size(service: Any, make_files: Make, tmp_pat
     small = service.create_pilot(local(tmp_path / "small", size="1K"))
     unit = ready(big.submit_data_unit({"file_urls": make_files(a=bytes(2000))}))
     small.submit_data_unit(data_unit=unit)
-    assert service.wait(60)
+    assert service.wait(HANG)
     assert unit.list_pilot_data() == [big.get_url()]
     assert unit.get_state() == "Running"
     row = service._session.store.get("replicas", f"{unit.id}/{small.id}")
@@ -220,7 +220,7 @@ def test_credentials_are_never_kept(service: Any, make_files: Make, tmp_path: Pa
     fields = {"service_url": url, "endpoint_url": "http://127.0.0.1:1", "options": {"retries": 0}}
     store = service.create_pilot({**fields, **keys})
     unit = store.submit_data_unit({"file_urls": make_files(a=b"a")})
-    assert unit.wait(timeout=60) == "Failed"
+    assert unit.wait(timeout=HANG) == "Failed"
     told = [unit.get_details(), store.get_details(), repr(store), service.list_pilots()]
     with sqlite3.connect(tmp_path / "state.db") as state:
         told.append("".join(state.iterdump()))
@@ -261,7 +261,7 @@ def test_a_killed_manager_goes_on(make_files: Make, tmp_path: Path) -> None:
     (id,) = said - {"uploading"}
     service = PilotDataService(url)
     unit = DataUnit(service._session, id)
-    assert unit.wait(timeout=100) == "Running", unit.get_details()
+    assert unit.wait(timeout=HANG) == "Running", unit.get_details()
     assert (tmp_path / "store" / id / "a").read_bytes() == b"content"
     close_session(service._session)
 
@@ -278,17 +278,17 @@ def test_transfers_are_canceled(
 
     def waiting(self: LocalPlace, source: str, path: str, tell: Any = None) -> Any:
         begun.set()
-        go_on.wait(60)
+        go_on.wait(HANG)
         return prepare(self, source, path, tell)
 
     monkeypatch.setattr(LocalPlace, "prepare", waiting)
     store = service.create_pilot(local(tmp_path / "store"))
     unit = store.submit_data_unit({"file_urls": make_files(a=b"content")})
-    assert begun.wait(60)
+    assert begun.wait(HANG)
     assert unit.wait(timeout=0.01) == "Pending"
     service.cancel()
     go_on.set()
-    assert unit.wait(timeout=60) == "Canceled"
+    assert unit.wait(timeout=HANG) == "Canceled"
     assert not list((tmp_path / "store" / unit.id).iterdir())
     with pytest.raises(ConfigurationError, match="canceled"):
         store.submit_data_unit(data_unit=unit)
@@ -302,7 +302,7 @@ def test_credentials_in_urls_and_options_are_never_kept(service: Any, tmp_path: 
     assert fields_of(service._session, store.id)["options"] == options
     urls = [f"https://me:{SECRETS[2]}@127.0.0.1:1/a", f"http://127.0.0.1:1/b?sign={SECRETS[0]}"]
     unit = store.submit_data_unit({"file_urls": urls})
-    assert unit.wait(timeout=60) == "Failed"
+    assert unit.wait(timeout=HANG) == "Failed"
     told = [unit.get_details(), store.get_details()]
     with sqlite3.connect(tmp_path / "state.db") as state:
         told.append("".join(state.iterdump()))
@@ -350,14 +350,14 @@ def test_a_replica_that_was_asked_for_again_meanwhile(
     monkeypatch.setattr(service._session, "set_state", set_state)
     other.submit_data_unit(data_unit=unit)
     wait_until(lambda: asked and len(unit.list_pilot_data()) == 2)
-    assert service.wait(timeout=100)
+    assert service.wait(timeout=HANG)
 
 
 def test_what_is_in_no_place_can_be_canceled(service: Any) -> None:
     unit = submit_data_unit(service._session, {"file_urls": []})
     assert unit.wait(timeout=0.01) == "New"
     unit.cancel()
-    assert unit.wait(timeout=60) == "Canceled"
+    assert unit.wait(timeout=HANG) == "Canceled"
 
 
 def test_files_are_replaced_together(service: Any, make_files: Make, tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from pilot.data.conftest import sftp
-from support import require, wait_until
+from support import HANG, require, wait_until
 
 if TYPE_CHECKING:
     from services import Sshd
@@ -31,7 +31,7 @@ def test_a_text_is_staged_and_its_output_comes_back(
     room.pilot(**labels)
     (path,) = make_files(**{"test.txt": b"Hello World\n"})
     data = room.units.submit_data_unit({"file_urls": [path], **labels})
-    assert data.wait(timeout=100) == State.Running
+    assert data.wait(timeout=HANG) == State.Running
     output = store.submit_data_unit({"file_urls": [], **labels})
     unit = room.units.submit_compute_unit(
         {
@@ -45,7 +45,7 @@ def test_a_text_is_staged_and_its_output_comes_back(
             **labels,
         }
     )
-    assert room.units.wait(timeout=100)
+    assert room.units.wait(timeout=HANG)
     assert unit.get_state() == State.Done, unit.get_details()
     assert "test.txt" not in unit.get_details()["placement"]
     assert "all 12 B of its inputs are there" in unit.get_details()["placement"]
@@ -115,7 +115,7 @@ def test_units_of_two_sites_run_where_their_data_are(
         files = make_files(**{f"in{number}": os.urandom(size)})
         homes.append((site, two_sites[site].submit_data_unit({"file_urls": files})))
     for _, data in homes:
-        assert data.wait(timeout=100) == "Running", data.get_details()
+        assert data.wait(timeout=HANG) == "Running", data.get_details()
     described = [
         {
             "executable": "/usr/bin/wc",
@@ -125,7 +125,7 @@ def test_units_of_two_sites_run_where_their_data_are(
         for number in range(40)
     ]
     units = room.units.submit_compute_units(described)
-    assert room.units.wait(timeout=200)
+    assert room.units.wait(timeout=HANG)
     moved = 0
     for number, unit in enumerate(units):
         details = unit.get_details()
@@ -143,7 +143,7 @@ def test_what_many_read_is_replicated_once(
 ) -> None:
     (path,) = make_files(common=b"read by all")
     data = two_sites["didcot"].submit_data_unit({"file_urls": [path]})
-    assert data.wait(timeout=100) == "Running"
+    assert data.wait(timeout=HANG) == "Running"
     # They ask to run where their data are not.
     described = {
         "executable": "/bin/cat",
@@ -152,7 +152,7 @@ def test_what_many_read_is_replicated_once(
         "affinity_machine_label": "hamburg",
     }
     units = room.units.submit_compute_units([described] * 6)
-    assert room.units.wait(timeout=200)
+    assert room.units.wait(timeout=HANG)
     for unit in units:
         assert unit.get_state() == "Done", unit.get_details()
         assert unit.get_details()["attempts"] == 1
@@ -175,21 +175,21 @@ def test_a_region_of_a_dataset_is_an_input_near_its_store(room: Any, tmp_path: P
     url = f"dosna:file:{tmp_path}/volumes/tomo#region=0:600;as=part.npy"
     there = {"affinity_datacenter_label": "hamburg", "affinity_machine_label": "hamburg"}
     data = room.units.submit_data_unit({"file_urls": [url], **there})
-    assert data.wait(timeout=100) == "Running", data.get_details()
+    assert data.wait(timeout=HANG) == "Running", data.get_details()
     described = {
         "executable": "/usr/bin/wc",
         "arguments": ["-c", "part.npy"],
         "input_data": [data.get_url()],
     }
     unit = room.units.submit_compute_unit(described)
-    assert unit.wait(timeout=100) == "Done", unit.get_details()
+    assert unit.wait(timeout=HANG) == "Done", unit.get_details()
     details = unit.get_details()
     assert "all 600 B of its inputs are there" in details["placement"]
     pilot = next(row for row in rows_of(room) if row["id"] == details["pilot"])
     assert label(pilot) == "hamburg"
     assert (room.folder_of(unit) / "stdout").read_text().split()[0] == str(600 + 128)
     missing = room.units.submit_data_unit({"file_urls": [url.replace("tomo", "missing")]})
-    assert missing.wait(timeout=100) == "Failed"
+    assert missing.wait(timeout=HANG) == "Failed"
     assert "missing" in missing.get_details()["reason"]
 
 
