@@ -198,7 +198,7 @@ def test_results_come_from_the_workers(cluster, client, monkeypatch, reached):
 
 
 def test_a_slow_store_holds_workers_and_caller_back(tmp_path):
-    count, mib = 128, 1 << 20
+    count, mib = 192, 1 << 20
 
     def peak():
         import resource
