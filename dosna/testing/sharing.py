@@ -16,6 +16,8 @@ from dosna import errors
 from dosna.testing.base import Kit, MakeConnection
 from dosna.testing.samples import check
 
+HANG = 250
+"""The seconds after which something that takes a few on a quiet machine hangs on any."""
 ROUNDS = 60
 WIDTH = 8
 """The number of elements of a chunk that each writer has to itself."""
@@ -76,18 +78,18 @@ class SharingTests(Kit):
             spawn = multiprocessing.get_context("spawn")
             with ProcessPoolExecutor(2, mp_context=spawn) as pool:
                 lost = [pool.submit(write_rounds, ds, n, ROUNDS) for n in (0, 1)]
-                own = [write_rounds(ds, 2, ROUNDS), *(f.result(60) for f in lost)]
+                own = [write_rounds(ds, 2, ROUNDS), *(f.result(HANG) for f in lost)]
                 # That no writes mix is a separate guarantee, and the processes are there already.
                 if ds.guarantees.atomic_chunks:
                     both = [pool.submit(write_all, ds, n, ROUNDS) for n in (0, 1)]
-                    own += [f.result(60) for f in both]
+                    own += [f.result(HANG) for f in both]
             assert not any(own)
 
     def test_one_of_many_creates(self, make_connection: MakeConnection, name: str) -> None:
         start = threading.Barrier(4)
 
         def create(con: dn.Connection, number: int) -> int | None:
-            start.wait(30)
+            start.wait(HANG)
             try:
                 self.create(con, name, (number + 1,))
             except errors.DatasetExistsError:
