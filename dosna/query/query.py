@@ -25,7 +25,7 @@ from dosna.query.expressions import (
     parse_projection,
 )
 from dosna.query.expressions.binding import empty
-from dosna.query.expressions.nodes import Column, Expr, Logical
+from dosna.query.expressions.nodes import Column, Expr, conjuncts
 from dosna.query.planning import Ranges, plan_pieces, step_of
 from dosna.query.results import Job, Results
 from dosna.query.scan import Convert, Piece, Scan
@@ -138,10 +138,10 @@ class Query(Results):
         if self.where is None:
             return ()
         forms = {branch.name: branch.form for branch in self.tree.branches}
-        expr = self.where.expr
-        if isinstance(expr, Logical) and expr.op == "&&":
+        parts = conjuncts(self.where.expr)
+        if len(parts) > 1:
             try:
-                return tuple(bind_condition(one, forms) for one in expr.operands)
+                return tuple(bind_condition(one, forms) for one in parts)
             except QueryTypeError:
                 pass  # one of them is not a condition by itself
         return (self.where,)

@@ -19,6 +19,7 @@ from dosna.query.expressions.nodes import (
     Expr,
     Literal,
     Logical,
+    conjuncts,
     quote_name,
 )
 from dosna.query.expressions.parsing import Output
@@ -133,9 +134,8 @@ def _entries(where: Expr, entries: int) -> tuple[Expr | None, int, int]:
     QueryError
         `ENTRY` is used other than in comparisons with numbers.
     """
-    parts = where.operands if isinstance(where, Logical) and where.op == "&&" else (where,)
-    left, start, stop = [], 0, entries
-    for part in parts:
+    left, start, stop = list[Expr](), 0, entries
+    for part in conjuncts(where):
         if ENTRY not in part.columns:
             left.append(part)
             continue

@@ -369,3 +369,14 @@ def test_branches_with_other_chunks_are_read_at_the_same_entries(monkeypatch):
         for column, by in zip("abc", (1, 2, 3), strict=True):
             assert found[column].tolist() == (kept * by).tolist()
         assert found["d"].tolist() == np.stack([kept, kept], 1).tolist()
+
+
+def test_conditions_in_parentheses_are_tested_one_by_one(ram):
+    query = ram.query("Events", "(run > 3 && (MET > 20 && nMuon > 1)) && !(run > 50 && trigger)")
+    assert [str(test.expr) for test in query.tests] == [
+        "run > 3", "MET > 20", "nMuon > 1", "!(run > 50 && trigger)"
+    ]  # fmt: skip
+    of = events()
+    late = (of["run"] > 50) & of["trigger"]
+    kept = (of["run"] > 3) & (of["MET"] > 20) & (of["nMuon"] > 1) & ~late
+    assert query.count() == np.count_nonzero(kept) > 0

@@ -291,6 +291,7 @@ def test_text_that_is_no_query(in_memory, text):
         ("event_id > 1e30", range(0)),
         ("event_id < -1", range(0)),
         ("event_id > 3 && event_id < 6 && Run > 0", range(4, 6)),
+        ("(event_id > 3 && Run > 0) && (Run > 0 && (event_id < 6))", range(4, 6)),
         ("*", range(2304)),
     ],
 )

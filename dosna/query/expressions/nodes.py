@@ -32,6 +32,7 @@ __all__ = [
     "Logical",
     "Mask",
     "Unary",
+    "conjuncts",
     "quote_name",
     "quote_text",
 ]
@@ -332,3 +333,16 @@ def _as_sorted(values: list[Any], dtype: np.dtype[Any]) -> Array | None:
             return np.unique(np.array([value for value in values if value == value], dtype))
     limits = np.iinfo(dtype)
     return np.unique(np.array([v for v in values if limits.min <= v <= limits.max], dtype))
+
+
+def conjuncts(expr: Expr) -> tuple[Expr, ...]:
+    """Return the conditions that ``&&`` joins, also in parentheses, in their order."""
+    found: list[Expr] = []
+    left = [expr]
+    while left:
+        one = left.pop()
+        if isinstance(one, Logical) and one.op == "&&":
+            left.extend(reversed(one.operands))
+        else:
+            found.append(one)
+    return tuple(found)
