@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from dosna.core.sizes import parse_size
 from dosna.core.url import without_password
@@ -230,6 +231,13 @@ def _check_names(found: Mapping[str, Any]) -> None:
 def _root(text: str) -> str:
     """Return the real path of a folder, or the beginning of URLs with a trailing slash."""
     if "://" in text:
+        try:
+            urlsplit(text)
+        except ValueError:
+            raise ConfigurationError(
+                f"{without_password(text)!r}, which should be served, is not a URL: write "
+                "SCHEME://HOST/PATH/"
+            ) from None
         return text if text.endswith("/") else text + "/"
     found = os.path.realpath(text)
     if not os.path.isdir(found):

@@ -122,6 +122,7 @@ def test_settings_that_cannot_be(tree: Path, tmp_path: Path) -> None:
     for wrong, noun in [
         ({"roots": ()}, "served"),
         ({"roots": (str(tmp_path / "absent"),)}, "folder"),
+        ({"roots": ("https://[::1/",)}, "not a URL"),
         ({"state": str(tree / "state")}, "served"),
         ({"objects": str(tree / "objects")}, "served"),
         ({"auth": "no"}, "auth"),
@@ -175,6 +176,7 @@ def test_indexes_of_http_servers(tree: Path, tmp_path: Path) -> None:
     (tree / "index.html").write_text(
         '<a href="z.root">z</a> <a href="a%20b.root">a</a> <a href="/other.root">o</a>'
         '<a href="https://example.org/x.root">x</a> <a href="n.txt">n</a>'
+        '<a href="http://[::1/y.root">no URL</a>'
     )
     with web(tree, {}) as url:
         given = settings(tmp_path, url + "/")
@@ -219,7 +221,7 @@ def test_rucio_by_a_stand_in(tree: Path, tmp_path: Path) -> None:
         return json.dumps({"scope": "user.me", "name": name, "bytes": 9, "pfns": found})
 
     lines = [
-        replica("b", "davs://elsewhere/b.root", f"file://{tree}/b.root"),
+        replica("b", "davs://[elsewhere/b.root", f"file://{tree}/b.root"),
         replica("a", stored, f"file://{tree}/a.root"),
     ]
     answers = {

@@ -61,7 +61,10 @@ def _schemes(settings: Settings) -> list[str]:
 
 def _without_port(url: str) -> str:
     """Return a URL without the default port of its scheme."""
-    parts = urlsplit(url)
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        return url  # which is not served
     usual = {"root": 1094, "https": 443, "http": 80}.get(parts.scheme)
     if usual is None or not parts.netloc.endswith(f":{usual}"):
         return url

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from fnmatch import fnmatchcase
 from html.parser import HTMLParser
 from typing import Any
@@ -65,8 +66,12 @@ def find_http(url: str, settings: Settings) -> list[FoundFile]:
     page = _Links()
     page.feed(get_text(url))
     base = url if url.endswith("/") else url + "/"
-    links = {urljoin(base, link).partition("#")[0] for link in page.found}
-    files = [link for link in links if unquote(urlsplit(link).path).endswith(_ENDING)]
+    files = set()
+    for link in page.found:
+        with suppress(ValueError):  # one that is no URL leads nowhere
+            whole = urljoin(base, link).partition("#")[0]
+            if unquote(urlsplit(whole).path).endswith(_ENDING):
+                files.add(whole)
     below = urlsplit(base)
     # A link to another server or folder is not part of the dataset.
     own = [f for f in files if urlsplit(f)[:2] == below[:2] and f.startswith(base)]
