@@ -2,7 +2,7 @@
 
 A backend has to implement only the abstract methods below. Slicing, the checking of
 arguments, parallel work and everything that a user sees are implemented once, in
-`dosna.engines`. An object store needs still less: see `dosna.backends.stores.connection`.
+`dosna.array`. An object store needs still less: see `dosna.backends.stores.connection`.
 
 Part of a chunk
 ---------------
