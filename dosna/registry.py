@@ -15,7 +15,8 @@ from __future__ import annotations
 
 import importlib
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
@@ -157,6 +158,58 @@ def load(target: str) -> Any:
     """Import a module and return its attribute, from the text ``module:attribute``."""
     module, _, attribute = target.partition(":")
     return getattr(importlib.import_module(module), attribute)
+
+
+@contextmanager
+def needing(what: str, extra: str) -> Iterator[None]:
+    """Convert the error of an import into one that names the extra to install.
+
+    Parameters
+    ----------
+    what : str
+        The feature, with its verb, such as "pilots need".
+    extra : str
+        The extra that has the package.
+
+    Raises
+    ------
+    MissingDependencyError
+        A package is not installed.
+    """
+    try:
+        yield
+    except ImportError as error:
+        missing = error.name or error
+        raise MissingDependencyError(f"{what} {missing}: pip install 'dosna[{extra}]'") from error
+
+
+def lazily(
+    package: str, places: Mapping[str, str], what: str = "", extra: str = ""
+) -> Callable[[str], Any]:
+    """Return a ``__getattr__`` of a package that imports its names when they are used.
+
+    Parameters
+    ----------
+    package : str
+        The name of the package.
+    places : mapping of str to str
+        The module of each name, relative to the package.
+    what, extra : str
+        The parameters of `needing`, for packages whose requirements may be missing.
+
+    Returns
+    -------
+    callable
+        The function, which raises AttributeError for other names.
+    """
+
+    def find(name: str) -> Any:
+        if name not in places:
+            raise AttributeError(f"module {package!r} has no attribute {name!r}")
+        with needing(what, extra) if extra else nullcontext():
+            return getattr(importlib.import_module(f"{package}.{places[name]}"), name)
+
+    return find
 
 
 @cache

@@ -8,9 +8,8 @@ tree came from. `read_columns` returns awkward arrays, and reads only the chunks
 
 from __future__ import annotations
 
-from typing import Any
-
 from dosna.columns.description import Branch, FileRange, Tree, escape, find_trees, get_tree
+from dosna.registry import lazily
 
 __all__ = [
     "Branch",
@@ -22,12 +21,5 @@ __all__ = [
     "read_columns",
     "to_arrow",
 ]
-
-
-def __getattr__(name: str) -> Any:
-    # Awkward is imported when arrays are read, not when trees are only listed.
-    if name in ("read_columns", "to_arrow"):
-        from dosna.columns import reading
-
-        return getattr(reading, name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+# Awkward is imported when arrays are read, not when trees are only listed.
+__getattr__ = lazily(__name__, {"read_columns": "reading", "to_arrow": "reading"})

@@ -19,24 +19,10 @@ parts are:
 
 from __future__ import annotations
 
-from typing import Any
-
-from dosna.errors import MissingDependencyError
+from dosna.registry import lazily
 
 __all__ = ["Service", "Settings"]
 
 _PLACES = {"Service": "service", "Settings": "settings"}
-
-
-def __getattr__(name: str) -> Any:
-    # fastapi and sqlalchemy are imported when they are needed.
-    if name not in _PLACES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from importlib import import_module
-
-    try:
-        return getattr(import_module(f"dosna.delivery.{_PLACES[name]}"), name)
-    except ModuleNotFoundError as error:
-        raise MissingDependencyError(
-            f"a delivery service needs {error.name}: pip install 'dosna[delivery]'"
-        ) from error
+# fastapi and sqlalchemy are imported when they are needed.
+__getattr__ = lazily(__name__, _PLACES, "a delivery service needs", "delivery")

@@ -29,6 +29,7 @@ from dosna.errors import (
 from dosna.export.job import Job
 from dosna.io.files import disk
 from dosna.io.unfinished import discard, finish, name_unfinished
+from dosna.registry import needing
 
 if TYPE_CHECKING:
     from dosna.array.dataset import EngineDataset
@@ -117,12 +118,8 @@ def export(
 
 
 def _domain_writer(url: str) -> Callable[[Job, str], None]:
-    try:
+    with needing(f"export to {url} needs", "hsds"):
         from dosna.export.hsds import write
-    except ImportError as error:
-        raise MissingDependencyError(
-            f"export to {url} needs {error.name}: pip install 'dosna[hsds]'"
-        ) from error
     return write
 
 

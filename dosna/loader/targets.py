@@ -20,7 +20,6 @@ from dosna.errors import (
     ConfigurationError,
     DatasetNotFoundError,
     FormatError,
-    MissingDependencyError,
     SourceChangedError,
 )
 from dosna.ingest.running import ingest
@@ -37,6 +36,7 @@ from dosna.loader.target import (
     other_attribute,
     other_description,
 )
+from dosna.registry import needing
 from dosna.sources.base import ArrayDescription, Source
 
 __all__ = ["open_target"]
@@ -267,10 +267,6 @@ def open_target(config: Config, bucket: Bucket) -> Target:
     if config.tgt_folder is None:
         config.require("target")
         return DosnaTarget(config, bucket)
-    try:
+    with needing("a target in HSDS needs", "hsds"):
         from dosna.loader.hsds import HsdsTarget
-    except ImportError as error:
-        raise MissingDependencyError(
-            f"a target in HSDS needs {error.name}: pip install 'dosna[hsds]'"
-        ) from error
     return HsdsTarget(config, bucket)

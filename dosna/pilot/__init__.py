@@ -7,7 +7,7 @@ it costs least.
 
 from __future__ import annotations
 
-from typing import Any
+from dosna.registry import lazily
 
 __all__ = [
     "ComputeDataService",
@@ -25,25 +25,18 @@ __all__ = [
 ]
 
 _PLACES = {
-    "ComputeDataService": "dosna.pilot.service",
-    "ComputeUnit": "dosna.pilot.service",
-    "ComputeUnitDescription": "dosna.pilot.descriptions",
-    "PilotCompute": "dosna.pilot.service",
-    "PilotComputeDescription": "dosna.pilot.descriptions",
-    "PilotComputeService": "dosna.pilot.service",
-    "DataUnit": "dosna.pilot.data",
-    "DataUnitDescription": "dosna.pilot.descriptions",
-    "PilotData": "dosna.pilot.data",
-    "PilotDataDescription": "dosna.pilot.descriptions",
-    "PilotDataService": "dosna.pilot.data",
-    "State": "dosna.pilot.states",
+    "ComputeDataService": "service",
+    "ComputeUnit": "service",
+    "ComputeUnitDescription": "descriptions",
+    "PilotCompute": "service",
+    "PilotComputeDescription": "descriptions",
+    "PilotComputeService": "service",
+    "DataUnit": "data",
+    "DataUnitDescription": "descriptions",
+    "PilotData": "data",
+    "PilotDataDescription": "descriptions",
+    "PilotDataService": "data",
+    "State": "states",
 }
-
-
-def __getattr__(name: str) -> Any:
-    # SQLAlchemy, fsspec and PSI/J are imported when they are needed.
-    if name in _PLACES:
-        from importlib import import_module
-
-        return getattr(import_module(_PLACES[name]), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+# SQLAlchemy, fsspec and PSI/J are imported when they are needed.
+__getattr__ = lazily(__name__, _PLACES)

@@ -11,7 +11,8 @@ import secrets
 import ssl
 from pathlib import Path
 
-from dosna.errors import MissingDependencyError, StorageError
+from dosna.errors import StorageError
+from dosna.registry import needing
 
 __all__ = ["Keys"]
 
@@ -69,14 +70,10 @@ def _write(path: Path, content: bytes) -> None:
 
 def _certificate() -> bytes:
     """Return a new key with its own certificate, as PEM."""
-    try:
+    with needing("pilots need", "pilot"):
         from cryptography import x509
         from cryptography.hazmat.primitives import hashes, serialization
         from cryptography.hazmat.primitives.asymmetric import ec
-    except ImportError as error:
-        raise MissingDependencyError(
-            f"pilots need {error.name}: pip install 'dosna[pilot]'"
-        ) from error
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "dosna.pilot")])
     now = datetime.datetime.now(datetime.UTC)

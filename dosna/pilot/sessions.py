@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import threading
 
-from dosna.errors import MissingDependencyError
 from dosna.pilot.session import Session, default_url
+from dosna.registry import needing
 
 __all__ = ["close_session", "session_of"]
 
@@ -33,9 +33,5 @@ def close_session(session: Session) -> None:
 
 
 def _open(url: str) -> Session:
-    try:
+    with needing("pilots need", "pilot"):
         return Session(url)
-    except ImportError as error:
-        raise MissingDependencyError(
-            f"pilots need {error.name}: pip install 'dosna[pilot]'"
-        ) from error

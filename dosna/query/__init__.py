@@ -8,24 +8,17 @@ the condition are read first, and then the other columns for the entries that ar
 
 from __future__ import annotations
 
-from typing import Any
+from dosna.registry import lazily
 
 __all__ = ["Query", "dataset", "index"]
 
 _PLACES = {
-    "Query": "dosna.query.query",
-    "dataset": "dosna.query.arrowdataset",
-    "index": "dosna.query.indexing",
+    "Query": "query",
+    "dataset": "arrowdataset",
+    "index": "indexing",
 }
-
-
-def __getattr__(name: str) -> Any:
-    # pyarrow and awkward are imported when they are needed.
-    if name in _PLACES:
-        from importlib import import_module
-
-        return getattr(import_module(_PLACES[name]), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+# pyarrow and awkward are imported when they are needed.
+__getattr__ = lazily(__name__, _PLACES)
 
 
 def __dir__() -> list[str]:

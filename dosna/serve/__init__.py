@@ -10,9 +10,9 @@ into answers. See docs/design/serve.md.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from dosna.errors import MissingDependencyError
+from dosna.registry import lazily
 
 if TYPE_CHECKING:
     from dosna.serve.app import create_app
@@ -22,17 +22,5 @@ if TYPE_CHECKING:
 __all__ = ["Served", "create_app", "serve"]
 
 _PLACES = {"Served": "served", "create_app": "app", "serve": "running"}
-
-
-def __getattr__(name: str) -> Any:
-    # starlette is imported when it is needed.
-    if name not in _PLACES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from importlib import import_module
-
-    try:
-        return getattr(import_module(f"dosna.serve.{_PLACES[name]}"), name)
-    except ModuleNotFoundError as error:
-        raise MissingDependencyError(
-            f"the server needs {error.name}: pip install 'dosna[view]'"
-        ) from error
+# starlette is imported when it is needed.
+__getattr__ = lazily(__name__, _PLACES, "the server needs", "view")

@@ -37,9 +37,9 @@ A minimal server::
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from dosna.errors import MissingDependencyError
+from dosna.registry import lazily
 
 if TYPE_CHECKING:
     from dosna.web.access import Access, new_token
@@ -72,17 +72,5 @@ _PLACES = {
     "protect": "guard",
     "refusal_of": "answers",
 }
-
-
-def __getattr__(name: str) -> Any:
-    # starlette and uvicorn are imported when they are needed.
-    if name not in _PLACES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from importlib import import_module
-
-    try:
-        return getattr(import_module(f"dosna.web.{_PLACES[name]}"), name)
-    except ModuleNotFoundError as error:
-        raise MissingDependencyError(
-            f"a server needs {error.name}: pip install 'dosna[view]'"
-        ) from error
+# starlette and uvicorn are imported when they are needed.
+__getattr__ = lazily(__name__, _PLACES, "a server needs", "view")

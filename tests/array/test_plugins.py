@@ -12,6 +12,8 @@ import numpy as np
 import pytest
 from support import HANG, require
 
+from dosna import errors, registry
+
 ROOT = Path(__file__).resolve().parents[2]
 
 RAW = """
@@ -290,3 +292,19 @@ def test_what_was_named_travels_is_picklable():
                 return False
 
     assert Open.picklable.fget(None) is False
+
+
+def test_names_of_a_package_are_imported_when_they_are_used():
+    find = registry.lazily("dosna.core", {"parse_size": "sizes", "lacking": "does_not_exist"})
+    assert find("parse_size").__module__ == "dosna.core.sizes"
+    with pytest.raises(AttributeError, match="no attribute 'other'"):
+        find("other")
+    with pytest.raises(ModuleNotFoundError):
+        find("lacking")
+
+
+def test_a_missing_package_is_named_with_its_extra():
+    find = registry.lazily("dosna.core", {"lacking": "does_not_exist"}, "this needs", "root")
+    missing = r"this needs dosna\.core\.does_not_exist: pip install 'dosna\[root\]'"
+    with pytest.raises(errors.MissingDependencyError, match=missing):
+        find("lacking")

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 from dosna.cli.console import Console, counted
 from dosna.cli.options import add_general
-from dosna.errors import ConfigurationError, MissingDependencyError, SourceNotFoundError
+from dosna.errors import ConfigurationError, SourceNotFoundError
+from dosna.registry import needing
 
 if TYPE_CHECKING:
     from dosna.pilot.session import Session
@@ -103,13 +104,9 @@ def _action(actions: Any, name: str, help: str, run: Any) -> argparse.ArgumentPa
 @contextmanager
 def _session(arguments: argparse.Namespace) -> Iterator[Session]:
     """Yield the session of a state that exists, which another process may manage."""
-    try:
+    with needing("pilots need", "pilot"):
         from dosna.pilot.report import newest_state
         from dosna.pilot.session import Session
-    except ImportError as error:
-        raise MissingDependencyError(
-            f"pilots need {error.name}: pip install 'dosna[pilot]'"
-        ) from error
     url = arguments.state or os.environ.get("DOSNA_PILOT_STATE") or newest_state()
     path = url.removeprefix("sqlite:///")
     if path != url and not os.path.exists(path):

@@ -14,7 +14,8 @@ from dosna.delivery.running.jobs import Job, Transform, carry_out, scratch_begin
 from dosna.delivery.settings import Settings
 from dosna.delivery.state.files import Outcome
 from dosna.delivery.transform.client import drop_jobs, permit_jobs
-from dosna.errors import ConnectionError, MissingDependencyError, WorkerError
+from dosna.errors import ConnectionError, WorkerError
+from dosna.registry import needing
 
 __all__ = ["DaskWorkers", "LocalWorkers", "Workers", "open_workers"]
 
@@ -105,12 +106,8 @@ class DaskWorkers(Workers):
     """
 
     def __init__(self, settings: Settings, transform: Transform) -> None:
-        try:
+        with needing("workers of Dask need", "dask"):
             import distributed
-        except ImportError as error:
-            raise MissingDependencyError(
-                f"workers of Dask need {error.name}: pip install 'dosna[dask]'"
-            ) from error
         self._settings, self._transform = settings, transform
         self._lock = threading.Lock()
         self._held: Counter[str] = Counter()

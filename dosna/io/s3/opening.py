@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from dosna.errors import MissingDependencyError
 from dosna.io.s3.options import S3Options
+from dosna.registry import needing
 
 if TYPE_CHECKING:
     from dosna.io.s3.client import S3Client
@@ -21,10 +21,6 @@ def open_client(options: S3Options, what: str) -> S3Client:
     MissingDependencyError
         A package that S3 needs is not installed.
     """
-    try:
+    with needing(f"reading {what} needs", "s3"):
         from dosna.io.s3.client import S3Client
-    except ImportError as error:
-        raise MissingDependencyError(
-            f"reading {what} needs {error.name}: pip install 'dosna[s3]'"
-        ) from error
     return S3Client(options)

@@ -5,15 +5,11 @@ lease while it works. Every later change requires the token, so that a worker th
 lease changes nothing. All times are those of the database's clock.
 """
 
-from dosna.errors import MissingDependencyError
+from dosna.registry import needing
 
-try:
+with needing("the inventory of the loader needs", "loader"):
     from dosna.loader.inventory.inventory import Inventory
     from dosna.loader.inventory.rows import Claim, Counts, Row
     from dosna.loader.inventory.tables import Phase
-except ImportError as missing:
-    raise MissingDependencyError(
-        f"the inventory of the loader needs {missing.name}: pip install 'dosna[loader]'"
-    ) from missing
 
 __all__ = ["Claim", "Counts", "Inventory", "Phase", "Row"]

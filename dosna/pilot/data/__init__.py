@@ -6,8 +6,7 @@ machine; `request_for` creates them where the state is.
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import Any
+from dosna.registry import lazily
 
 __all__ = [
     "DataUnit",
@@ -28,10 +27,5 @@ _PLACES = {
     "stage_out": "staging",
     "submit_data_unit": "service",
 }
-
-
-def __getattr__(name: str) -> Any:
-    # A machine that stages files has no database.
-    if name in _PLACES:
-        return getattr(import_module(f"{__name__}.{_PLACES[name]}"), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+# A machine that stages files has no database.
+__getattr__ = lazily(__name__, _PLACES)

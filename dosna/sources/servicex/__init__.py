@@ -5,17 +5,12 @@ What reads its result files needs no client of ServiceX, which is imported with 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from dosna.registry import lazily
 
 if TYPE_CHECKING:
     from dosna.sources.servicex.source import KIND, ServiceXSource
 
 __all__ = ["KIND", "ServiceXSource"]
-
-
-def __getattr__(name: str) -> Any:
-    if name not in __all__:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from dosna.sources.servicex import source
-
-    return getattr(source, name)
+__getattr__ = lazily(__name__, dict.fromkeys(__all__, "source"))
