@@ -12,7 +12,6 @@ import math
 import os
 from collections.abc import Iterator
 from contextlib import suppress
-from itertools import islice
 from typing import Any
 
 from dosna.backends.base import Backend
@@ -36,7 +35,6 @@ from dosna.errors import (
 
 __all__ = ["BACKEND", "CephConnection"]
 
-_PAGE = 1024
 # Listing a pool takes some 3 s for each million objects, asking for one of them 0.1 ms.
 _MOST_ASKED = 100_000
 
@@ -172,16 +170,7 @@ class CephConnection(StoreConnection):
     # -- objects --------------------------------------------------------------------------
 
     def object_keys(self, name: str) -> Iterator[str]:
-        keys = self._possible_keys(name)
-        while page := list(islice(keys, _PAGE)):
-            there: set[str] = set()
-
-            def look(key: str, there: set[str] = there) -> None:
-                if self.store.get(key, (0, 1)) is not None:
-                    there.add(key)
-
-            self.store.for_each(look, page)
-            yield from (key for key in page if key in there)
+        return self.existing(self._possible_keys(name))
 
     def keys_to_delete(self, name: str) -> Iterator[str]:
         return self.own_keys(name, self._possible_keys(name))

@@ -10,7 +10,6 @@ import itertools
 import json
 import re
 from collections.abc import Iterator
-from itertools import islice
 from typing import Any, ClassVar
 from urllib.parse import SplitResult, quote, urlsplit
 
@@ -27,7 +26,6 @@ from dosna.errors import ConfigurationError, DatasetNotFoundError, StorageError
 
 __all__ = ["BACKEND", "HTTPS", "HttpConnection", "HttpsConnection"]
 
-_PAGE = 1000
 _IN_PLACE = "/:@!$&'()*,;=+~[]-._"
 
 _TOKEN = re.compile(r"/(?:@|%40)([\w.~-]{16,256})(?=/zarr(?:/|$)|$)", re.ASCII | re.I)
@@ -151,16 +149,7 @@ class HttpConnection(StoreConnection):
         metadata = self.read_metadata(name)[0]
         document = self.document(name)
         yield document
-        keys = _possible_keys(self.root(name), metadata)
-        while page := list(islice(keys, _PAGE)):
-            there: set[str] = set()
-
-            def look(key: str, there: set[str] = there) -> None:
-                if self.store.get(key, (0, 1)) is not None:
-                    there.add(key)
-
-            self.store.for_each(look, page)
-            yield from (key for key in page if key in there)
+        yield from self.existing(_possible_keys(self.root(name), metadata))
 
     def not_found(self, name: str) -> DatasetNotFoundError:
         return DatasetNotFoundError(f"there is no Zarr array {name!r} on the web server")

@@ -194,17 +194,7 @@ class S3Connection(StoreConnection):
         assert isinstance(store, S3Store)
         return store
 
-    def connect(self) -> None:
-        if self.connected:
-            return
-        super().connect()
-        try:
-            self._check()
-        except BaseException:
-            self.disconnect()
-            raise
-
-    def _check(self) -> None:
+    def check_place(self) -> None:
         """Check by one request that the server answers and accepts the credentials."""
         client = self._s3.client
         try:

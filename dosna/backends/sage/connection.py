@@ -82,15 +82,8 @@ class SageConnection(StoreConnection):
             motr.make_catalogue()
         return SageStore(motr, self.name)
 
-    def connect(self) -> None:
-        if self.connected:
-            return
-        super().connect()
-        try:
-            self.store.get(self.document(""))
-        except BaseException:
-            self.disconnect()
-            raise
+    def check_place(self) -> None:
+        self.store.get(self.document(""))
 
 
 BACKEND = Backend(

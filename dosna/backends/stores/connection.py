@@ -14,6 +14,7 @@ import warnings
 from abc import abstractmethod
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
+from itertools import islice
 from typing import Any, ClassVar
 
 from dosna.backends.base import BackendConnection, BackendDataset
@@ -65,6 +66,7 @@ _OWN = re.compile(
 It includes the empty objects by which tools for S3 make folders, and the lock file that is in an
 uploaded folder of the backend file.
 """
+_PAGE = 1024
 
 
 class StoreConnection(GroupsAbove):
@@ -90,9 +92,18 @@ class StoreConnection(GroupsAbove):
         """Open the store. All its keys belong to this connection."""
 
     def connect(self) -> None:
-        if not self.connected:
-            self._store = self.open_store()
+        if self.connected:
+            return
+        self._store = self.open_store()
         super().connect()
+        try:
+            self.check_place()
+        except BaseException:
+            self.disconnect()
+            raise
+
+    def check_place(self) -> None:
+        """Check by a request that the store answers and accepts the credentials."""
 
     def disconnect(self) -> None:
         if self.connected:
@@ -375,6 +386,18 @@ class StoreConnection(GroupsAbove):
     def object_keys(self, name: str) -> Iterator[str]:
         """Yield the keys of all objects of a dataset, including its document."""
         return self.store.list(self.root(name) + "/")
+
+    def existing(self, keys: Iterator[str]) -> Iterator[str]:
+        """Yield those of some keys that exist, by a request for each: for stores without lists."""
+        while page := list(islice(keys, _PAGE)):
+            there: set[str] = set()
+
+            def look(key: str, there: set[str] = there) -> None:
+                if self.store.get(key, (0, 1)) is not None:
+                    there.add(key)
+
+            self.store.for_each(look, page)
+            yield from (key for key in page if key in there)
 
     _warned = False
 
