@@ -13,7 +13,7 @@
     ├── DatasetError
     │   ├── DatasetNotFoundError (KeyError)
     │   ├── DatasetExistsError (FileExistsError)
-    │   ├── StaleDatasetError (RuntimeError)   changed by somebody else under this handle
+    │   ├── StaleDatasetError (RuntimeError)   changed by another program under this handle
     │   └── FormatError (ValueError)           metadata of a newer, foreign or broken format
     ├── ChunkError
     │   ├── ChunkNotFoundError (KeyError)      a chunk that was written is gone
@@ -307,7 +307,7 @@ class MemoryLimitError(DosnaError, ValueError):
 
 
 class Stopped(DosnaError, RuntimeError):
-    """Raised in work that another thread has stopped, such as a request whose client has gone.
+    """Raised in work that another thread has stopped, as when the client of a request hangs up.
 
     Also a RuntimeError. What was read so far is dropped; nothing was changed.
     """

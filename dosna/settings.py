@@ -38,7 +38,7 @@ _choosing = threading.Lock()
 
 
 def _renew_lock() -> None:
-    """Make a new lock in a forked child, where nobody would release the parent's."""
+    """Make a new lock in a forked child, where the parent's would never be released."""
     global _choosing
     _choosing = threading.Lock()
 

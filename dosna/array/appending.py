@@ -74,7 +74,7 @@ def fits(given: Shape, shape: Shape, axis: int) -> bool:
 
 
 def take_back(dataset: BackendDataset, before: Shape, after: Shape) -> None:
-    """Undo an append, unless somebody else has appended since."""
+    """Undo an append, unless another writer has appended since."""
     dataset.refresh()
     if dataset.metadata.shape == after:
         # The new objects are deleted first: a full disk may have no room for another description.

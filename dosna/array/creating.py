@@ -100,7 +100,7 @@ class Creating(ArrayHome):
         return made
 
     def discard(self, made: EngineDataset) -> None:
-        """Delete a dataset made in vain, unless somebody else has replaced it since.
+        """Delete a dataset that could not be completed, unless it was replaced since.
 
         Parameters
         ----------

@@ -176,7 +176,7 @@ class EngineDataset(DatasetDoors, Reductions):
         Raises
         ------
         DatasetNotFoundError
-            The dataset is gone, or somebody else has made another one of its name.
+            The dataset was deleted, or another one was created under its name.
 
         Examples
         --------
@@ -239,7 +239,7 @@ class EngineDataset(DatasetDoors, Reductions):
         ValueError
             `data` has another shape, or values that the dataset's dtype does not have: text that
             is too long, numbers out of range, fractions for integers. Or `axis` is out of range.
-            If the write fails, the array gets its former extent back, unless somebody else has
+            If the write fails, the array gets its former extent back, unless another writer has
             appended in the meantime: then the gap between the two reads as the fill value.
         StaleDatasetError
             Somebody else has resized the dataset so that `data` no longer fits.
@@ -266,7 +266,7 @@ class EngineDataset(DatasetDoors, Reductions):
             if not fits(given, before, axis):
                 raise StaleDatasetError(
                     f"cannot append data of shape {given} to dataset {self.name!r} along axis "
-                    f"{axis}: somebody else has resized it to {before}"
+                    f"{axis}: another writer has resized it to {before}"
                 )
             self.runner.once(partial(self._write, key, values, shared_edge=True))
         except BaseException:
@@ -290,7 +290,7 @@ class EngineDataset(DatasetDoors, Reductions):
         self.instance.flush()
 
     def refresh(self) -> None:
-        """Read shape and attributes again, which somebody else may have changed.
+        """Read shape and attributes again, which another program may have changed.
 
         Raises
         ------

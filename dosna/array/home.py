@@ -81,7 +81,7 @@ class ArrayHome(Identified, ABC):
 
     @abstractmethod
     def discard(self, made: Any) -> None:
-        """Delete a dataset made in vain, unless somebody else has replaced it since."""
+        """Delete a dataset that could not be completed, unless it was replaced since."""
 
 
 class DatasetLike(Protocol):

@@ -149,7 +149,7 @@ def _tasks(
 
 
 def opened(data: Any) -> tuple[Any, Shape | None, bool]:
-    """Return a reader of a source for any thread, its chunks, and True if it can travel."""
+    """Return a reader of a source for any thread, its chunks, and whether it can be pickled."""
     if not isinstance(data, ArrayAccess):
         return data, _chunks_of(data), getattr(data, "picklable", False)
     data.connection.check_connected()

@@ -55,7 +55,7 @@ class BackendDataChunk:
         """Write part of the chunk, or its full extent.
 
         `values` is broadcast and cast as in a NumPy assignment. The rest of the chunk keeps
-        its values (fill, if it was never written), whoever else writes to it at the same time.
+        its values (fill, if it was never written), also if others write to it at the same time.
         What of the full extent is outside of the array stays fill.
         """
         if slices is None:

@@ -63,7 +63,7 @@ class BackendDataset(ABC):
         self.metadata = metadata
         self.prepare()
 
-    def prepare(self) -> None:  # noqa: B027  most have nothing that cannot travel
+    def prepare(self) -> None:  # noqa: B027  most can be pickled as they are
         """Create the state that `__getstate__` leaves out: each process needs its own."""
 
     def __getstate__(self) -> dict[str, Any]:
@@ -188,7 +188,7 @@ class BackendDataset(ABC):
 
     noted: dict[Shape, str] | None = None
     """What `versions` would return of the objects that this handle has written since a dict was
-    put here, where writing tells it; an object that somebody else wrote to later has another."""
+    put here, if writes return it. After a later write by another program it is another text."""
 
     def zarr_objects(self) -> ZarrObjects:
         """Return the dataset as the objects of a Zarr array, as it is described now.
@@ -233,7 +233,7 @@ class BackendDataset(ABC):
         return self._handle(idx).get_data(slices)
 
     def set_chunk_data(self, idx: Shape, values: Any, slices: Slices | None = None) -> None:
-        """Write part of a chunk. The rest keeps its values, whoever else writes to it."""
+        """Write part of a chunk. The rest keeps its values, also if others write to it."""
         if slices is None:
             self._handle(idx).set_data(self.padded(idx, values))
         else:
@@ -333,6 +333,6 @@ class BackendDataset(ABC):
         Returns
         -------
         tuple of int
-            The shape before. The added part begins there, and nobody else was given it.
+            The shape before. The added part begins there, and no other caller gets it.
         """
         return resizing.extend(self, axis, count)

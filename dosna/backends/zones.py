@@ -33,7 +33,7 @@ def recorded(dataset: BackendDataset, maker: ZoneMaker, marks: Array | None = No
     Parameters
     ----------
     dataset : BackendDataset
-        The dataset, which nobody has written to since `maker` saw it.
+        The dataset, which was not written to since `maker` saw it.
     maker : ZoneMaker
         What was found out. What it does not know stays from before, if it still holds.
     marks : ndarray, optional
@@ -101,7 +101,7 @@ def known_zones(dataset: BackendDataset) -> tuple[Zones, Array] | None:
 
 
 def unchanged(dataset: BackendDataset, zones: Zones, chunks: Array) -> Array:
-    """Return for some chunks, by their numbers, whether nobody has written to them since."""
+    """Return for some chunks, by their numbers, whether they are unchanged since."""
     ratio, _ = _objects_of(dataset)
     objects, place = (chunks, ...) if ratio == 1 else np.unique(chunks // ratio, False, True)
     known = objects < len(zones.objects)

@@ -1,7 +1,7 @@
 """The command ``dosna``: look at datasets, move them in, out and around, check and delete them.
 
 It uses the public interface of dosna only. Exit codes are 0, 1 (it failed, or a difference was
-found), 2 (wrong arguments), 130 (interrupted), 141 (nobody reads the output) and 143 (SIGTERM).
+found), 2 (wrong arguments), 130 (interrupted), 141 (the output was closed) and 143 (SIGTERM).
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Stopping a request whose answer nobody waits for any more, between two chunks.
+"""Stopping a request whose answer is no longer wanted, between two chunks.
 
 A server works for each request within `stoppable`. Reading then looks at the flag before each
 chunk, also in the threads of an engine, and raises `Stopped` once the request was stopped.

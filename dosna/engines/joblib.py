@@ -228,8 +228,8 @@ class JoblibRunner(Runner):
 
 
 def _renew_pools() -> None:
-    # A forked child inherits pools without their threads, and perhaps a lock that nobody will
-    # release.
+    # A forked child inherits pools without their threads, and perhaps a lock that is
+    # never released.
     global _pools, _pools_lock
     _pools, _pools_lock = {}, threading.Lock()
 
@@ -245,7 +245,7 @@ def _patience(error: BaseException) -> float | None:
 def _begin_worker(owner: int) -> None:
     # A terminal sends Ctrl-C to workers too, but the process that started them stops them.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    # If that process is killed, nobody tells its workers, which would wait for minutes.
+    # If that process is killed, its workers are not informed, and would wait for minutes.
     with suppress(OSError):
         handle = os.pidfd_open(owner)
         threading.Thread(target=_end_with, args=(handle,), daemon=True).start()

@@ -66,8 +66,8 @@ class Plan:
         The names in `skipped` of arrays that are left out because of an error, and not because a
         dataset cannot represent them.
     hopeful : bool
-        True if nobody has looked whether the only array's dataset exists, because making it can
-        tell that.
+        True if it was not checked whether the only array's dataset exists, because creating it
+        shows that.
     absent : Absent
         The names of datasets and groups at and below which nothing is.
     """

@@ -119,7 +119,7 @@ class _Ingest:
                     try:
                         self._one(array, share_of(stopping, done, size), outcome)
                     except Exception as error:
-                        # Only one process is told the progress, and all processes must agree.
+                        # Only one process reports the progress, and all processes must agree.
                         if once(lambda: self._stopped):
                             raise
                         self._leave_out(name, error)

@@ -41,7 +41,7 @@ class Cache(Generic[V]):
         renew_in_children(self)
 
     def renew(self) -> None:
-        """Start anew in a forked child, where nobody would release the locks of the parent."""
+        """Start anew in a forked child, where the parent's locks would never be released."""
         self._lock = threading.Lock()
         self.clear()
 

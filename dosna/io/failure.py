@@ -36,7 +36,7 @@ class Failure(Exception):
     Attributes
     ----------
     pause : float or None
-        The seconds for which a busy server wants no requests, if it says so.
+        The seconds for which a busy server asks for a pause, or None.
     """
 
     transient_statuses: ClassVar[frozenset[int]] = frozenset({408, 429, 500, 502, 503, 504})

@@ -59,7 +59,7 @@ _quick: dict[int, bool] = {}
 """The devices on which files are durable at once, as far as was noticed."""
 
 _STILL_OPEN = (errno.ENOTEMPTY, errno.EEXIST, errno.EBUSY)
-"""The errors of removing a file or folder that somebody has open, on NFS and FUSE."""
+"""The errors of removing a file or folder that a program has open, on NFS and FUSE."""
 
 _ADVICE = {
     errno.ENOSPC: "free some space; what was stored before is intact",
@@ -135,7 +135,7 @@ def replace_file(
 ) -> None:
     """Write a file of these parts, of `size` bytes, into a folder, as a whole or not at all.
 
-    The caller holds a lock on the name, so that nobody else uses the same temporary file.
+    The caller holds a lock on the name, so that no other writer uses the same temporary file.
 
     ext4 and btrfs begin to write a file to the disk when it is renamed over another one, so that
     a power loss leaves the old or the new one. That takes most of the time. Without `ordered` it
@@ -188,7 +188,7 @@ def _exchange(folder: int, temporary: str, name: str) -> bool:
 
 
 def write_new(folder: int, name: str, parts: Sequence[Any], size: int) -> None:
-    """Write a file of these parts, of `size` bytes, which nobody looks at yet."""
+    """Write a file of these parts, of `size` bytes, which is not visible yet."""
     opener = partial(os.open, mode=0o666, dir_fd=folder)
     with FileIO(name, "x", opener=opener) as file:
         _write_parts(file.fileno(), parts, size)

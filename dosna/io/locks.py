@@ -170,7 +170,7 @@ class RangeLocks:
 
     @contextmanager
     def attempt(self, start: int = 0, length: int = 0) -> Iterator[bool]:
-        """Take the lock on a range if nobody else holds it, and yield whether it was taken."""
+        """Take the lock on a range if it is free, and yield whether it was taken."""
         held = self._take()
         try:
             yield self._lock(held.args[0], start, length, wait=False)
@@ -213,4 +213,4 @@ class RangeLocks:
         return True
 
 
-_NOTHING: Held = bool  # returns False, which nobody reads
+_NOTHING: Held = bool  # returns False, which is not used

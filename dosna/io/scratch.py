@@ -31,15 +31,15 @@ class _Scratch(threading.local):
     """Memory per thread for a chunk, because new memory costs more than reading into it.
 
     It is reused only if nothing refers to it any more: no array, record or buffer, and no caller
-    further up. Data that somebody keeps never change.
+    further up. Data that are still referred to never change.
     """
 
     memory: Array = np.empty(0, np.uint8)
-    # The references to `memory` when nobody uses it; their number depends on the interpreter.
+    # The references to `memory` when it is not in use; their number depends on the interpreter.
     idle = 0
 
     def raw(self, size: int) -> Array:
-        """Return memory that nobody else uses as long as it or a view of it is kept."""
+        """Return memory that is not used otherwise as long as it or a view of it is kept."""
         if len(self.memory) < size or getrefcount(self.memory) != self.idle:
             self.memory = np.empty(size, np.uint8)
             self.idle = getrefcount(self.memory)

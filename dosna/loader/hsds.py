@@ -84,7 +84,7 @@ class HsdsTarget(Target):
             try:
                 self._client.put("/", folder, {"folder": 1})
             except Failure as second:
-                if second.status != _CONFLICT:  # a conflict: somebody else made it just now
+                if second.status != _CONFLICT:  # a conflict: another process has just made it
                     raise self._client.error(second, f"folder {folder} cannot be made") from None
         self._made.add(folder)
 

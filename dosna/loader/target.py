@@ -105,7 +105,7 @@ class Target(ABC):
     @contextmanager
     def source(self, claim: Claim) -> Iterator[tuple[Source, Entry]]:
         """Open a file; yield it with an entry that describes its state."""
-        # Bytes that are held here would travel to each worker of a scheduler.
+        # Bytes that are held here would be sent to each worker of a scheduler.
         whole = not self.config.link_files and self.config.scheduler is None
         file = self.bucket.open(claim.key, claim.size, whole)
         entry = self.bucket.entry(claim.key, file)

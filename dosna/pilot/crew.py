@@ -16,9 +16,9 @@ VERSION = 1
 """Of the messages between agents and managers."""
 _QUIET_SECONDS = 60
 LONGEST = 64 << 20
-"""The bytes of a message at most."""
+"""The largest message, in bytes."""
 _GREETING = 4 << 20
-"""The bytes of the first one, from whoever connects."""
+"""The largest first message, whose sender is not known yet, in bytes."""
 _PIECE = 1 << 20
 _AHEAD_SECONDS, _MOST_AHEAD = 0.25, 32
 """For how long units are sent ahead, so that short ones do not wait for messages."""

@@ -119,7 +119,7 @@ class Manager:
             atexit.unregister(self._at_exit)
 
     def _at_exit(self) -> None:
-        """End the pilots, because nobody can assign units to them any more."""
+        """End the pilots, because units can no longer be assigned to them."""
         # A process that was forked from the manager's has neither its thread nor its pilots.
         if self._is_closing or os.getpid() != self._process:
             return

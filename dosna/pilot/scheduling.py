@@ -58,7 +58,7 @@ class Scheduler:
         self._after = 0
         self._is_at_end = False
         self._sweep_at = 0.0
-        # Until the state has them: an agent is told of nothing that might be forgotten.
+        # Kept until the state has them: an agent is sent nothing that could be forgotten.
         self._untold: list[tuple[Agent, dict[str, Any]]] = []
         self.labels: dict[str, Label] = {}
         """Of the pilots."""

@@ -248,8 +248,8 @@ class StateStore:
     def _add(
         self, connection: sa.Connection, table: sa.Table, rows: Iterable[Mapping[str, Any]]
     ) -> None:
-        # Several writers of one file: the last of them counts. And what was written before a
-        # connection was lost, so that nobody knew, may be written again.
+        # Of several writers of one file, the last one counts. And what was written before a
+        # connection was lost, without an answer, may be written again.
         replaces = table in (TABLES["files"], TABLES["attempts"])
         by_columns: dict[tuple[str, ...], list[dict[str, Any]]] = {}
         for row in {row["id"]: row for row in rows}.values() if replaces else rows:

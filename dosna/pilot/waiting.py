@@ -1,4 +1,4 @@
-"""For what a compute unit waits: asked when somebody looks, so that nothing is written for it."""
+"""Why a compute unit waits: found out on demand, so that nothing has to be recorded for it."""
 
 from __future__ import annotations
 

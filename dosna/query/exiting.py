@@ -76,7 +76,7 @@ def _end() -> None:
 
 
 def _forget() -> None:
-    """Leave the parent's streams, with locks that nobody releases, to a forked child's parent."""
+    """Forget the parent's streams in a forked child, where their locks are never released."""
     _live.clear()
 
 

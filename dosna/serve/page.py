@@ -94,7 +94,7 @@ def routes(served: Served) -> Sequence[BaseRoute]:
         The routes.
     """
     name = served.con.name
-    if "://" in name:  # of another server, which is nobody's business
+    if "://" in name:  # of another server, whose address is not shown
         name = urlsplit(name).path
     name = name.rstrip("/").rpartition("/")[2] or "data"
     text = _HTML.format(name=html.escape(name), path=html.escape(f"/{served.below}"))

@@ -381,7 +381,7 @@ class ConnectionTests(Kit):
             with pytest.raises(errors.ReadOnlyError):
                 print(number, change())
 
-    def test_a_connection_travels(self, make_connection: MakeConnection, name: str) -> None:
+    def test_a_connection_can_be_pickled(self, make_connection: MakeConnection, name: str) -> None:
         with make_connection() as con:
             if not con.instance.shared_between_processes:
                 ds = self.create(con, name, data=[1])

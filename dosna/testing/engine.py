@@ -251,7 +251,7 @@ class EngineTests:
             for number, func in enumerate(calls):
                 check(ds.map(func, f"m{number}")[...], np.arange(20) * 3)
 
-    def test_sources_that_cannot_travel(self, make_connection: MakeConnection) -> None:
+    def test_sources_that_cannot_be_pickled(self, make_connection: MakeConnection) -> None:
         class Source:
             shape, dtype = (20, 3), np.dtype("i8")
 

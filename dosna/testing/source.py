@@ -172,7 +172,7 @@ class SourceTests:
             for _ in pool.map(look, range(40)):
                 pass
 
-    def test_it_travels_or_says_that_it_does_not(
+    def test_it_can_be_pickled_or_says_that_it_cannot(
         self, make_source: MakeSource, arrays: Mapping[str, Array]
     ) -> None:
         with make_source() as source:

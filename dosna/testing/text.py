@@ -424,7 +424,7 @@ class TextTests(Kit):
                 else:
                     assert ds.attrs[key] == value
 
-    def test_a_handle_of_text_travels(
+    def test_a_handle_of_text_can_be_pickled(
         self, con: dn.Connection, text: dn.Dataset, words: Array
     ) -> None:
         if con.instance.shared_between_processes:

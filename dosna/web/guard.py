@@ -24,7 +24,7 @@ STOP = "dosna.stop"
 
 _SAFE = ("GET", "HEAD")
 _UNWATCHED = 0.05
-"""Seconds after which it is watched whether the client has gone."""
+"""Seconds after which the guard begins to watch whether the client disconnects."""
 
 _PORT = re.compile(r":\d{1,5}$")
 _READABLE = ["ETag", "Content-Range", "Content-Length", "Accept-Ranges"]
@@ -248,7 +248,7 @@ class _Answer:
                 503, f"the answer took more than {self._limits.seconds:g} s", "request less"
             ) from None
         except asyncio.CancelledError:
-            self._scope[STOP].set("the client has gone, or the server is ending")
+            self._scope[STOP].set("the client has disconnected, or the server is ending")
             if not self.gone:
                 raise
         finally:
@@ -295,5 +295,5 @@ class _Answer:
             pass
         if not self.done and self._task is not None:
             self.gone = True
-            self._scope[STOP].set("the client has gone")
+            self._scope[STOP].set("the client has disconnected")
             self._task.cancel()

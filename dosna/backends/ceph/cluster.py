@@ -113,12 +113,12 @@ class Cluster:
 
 
 # A shutdown waits for threads of librados. The thread that drops the last reference may be one of
-# these, may hold a lock that their callbacks need, or may run an event loop: whoever happens to
-# collect garbage. So another thread does it. To put into a SimpleQueue is safe in a destructor.
+# these, may hold a lock that their callbacks need, or may run an event loop, because any thread
+# may collect garbage. So a thread of its own does it. SimpleQueue.put is safe in a destructor.
 _open: dict[int, Any] = {}
 """Clusters that are connected, by their `id`."""
 _ends: SimpleQueue[Any] = SimpleQueue()
-"""Clusters that nobody uses any more, and None at the end of the process."""
+"""Clusters that are no longer used, and None at the end of the process."""
 _ender: threading.Thread | None = None
 _starting = threading.Lock()
 

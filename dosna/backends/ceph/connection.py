@@ -122,7 +122,7 @@ class CephConnection(StoreConnection):
         return self._known
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**super().__getstate__(), "_known": None}  # its functions do not travel
+        return {**super().__getstate__(), "_known": None}  # its functions cannot be pickled
 
     def remember(self, name: str, *described: DatasetMetadata) -> str | None:
         self.check_writable()

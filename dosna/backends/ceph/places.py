@@ -2,7 +2,7 @@
 
 An object belongs to a placement group by the hash of its name, and the map of the OSDs (osdmap)
 says which OSDs keep each group. Only monitors are asked. A manager (mgr) would list all groups by
-one command, but librados waits for ever if the cluster has none.
+one command, but librados never returns if the cluster has none.
 """
 
 from __future__ import annotations

@@ -354,7 +354,7 @@ class CephStore(Store):
         ]
 
     def _answer(self, handle: _Handle, call: MethodCall, status: int, data: bytes) -> Answer:
-        """Return what a call returned, or raise an error if nobody answered it."""
+        """Return what a call returned, or raise an error if there was no answer."""
         what = f"calling {CLASS}.{call.method} on {call.key!r}"
         if status >= 0:
             return data

@@ -332,7 +332,7 @@ class FolderBatch(Batch):
             if found == group.before or (group.before is None and found == con.group_document):
                 os.rename(group.path, os.path.join(con.path, name, con.group_file))
                 return
-        con.set_group_attrs(name, group.attrs)  # somebody has changed it meanwhile
+        con.set_group_attrs(name, group.attrs)  # it was changed in the meantime
 
 
 def only_chunk(metadata: DatasetMetadata, values: Array) -> Array:

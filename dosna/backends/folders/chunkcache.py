@@ -65,7 +65,7 @@ class FileCache:
         self._chunks.clear()
 
     def read(self, key: tuple[Any, ...], file: int, read: Callable[[], Array]) -> Array:
-        """Return the chunk of a file, which nobody may write to.
+        """Return the chunk of a file, which is read-only.
 
         Parameters
         ----------

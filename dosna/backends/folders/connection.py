@@ -393,7 +393,7 @@ class FolderConnection(FolderHome):
                 self._check_inside(name)
                 swap = partial(self._replacements.swap, temporary, path, name)
                 self._retire(path, new, swap)
-            else:  # somebody else has deleted it
+            else:  # another process has deleted it
                 self._check_free(name, path)
                 self.make_parents(name)
                 os.rename(new, path)

@@ -104,7 +104,7 @@ class FolderDataset(BackendDataset, Generic[F]):
         return self._folder or self._reopen()
 
     def _reopen(self) -> F:
-        """Open the folder again, after a change by somebody else."""
+        """Open the folder again, after a change by another program."""
         before = self._folder
         folder = self._open_folder()
         # Only the inode: a device may have another number on another machine.
@@ -136,7 +136,7 @@ class FolderDataset(BackendDataset, Generic[F]):
     def check_extent(self, before: Shape, size: Shape, parts: Iterable[Any]) -> None:
         """Raise StaleDatasetError if a read reached beyond the present shape of the array.
 
-        Chunks at the edge of an array that somebody else has made smaller are trimmed, so that
+        Chunks at the edge of an array that another program has made smaller are trimmed, so that
         the data read from them may be fill.
 
         Parameters

@@ -52,7 +52,7 @@ class Leftovers:
                     remove_folder(os.path.join(self._path, name))
 
     def sweep_if_changed(self) -> None:
-        """Do so, unless nobody has changed the folder since `note`: a long list takes a while."""
+        """Do so if the folder has changed since `note`, because a long list takes a while."""
         if self._swept is None or self._swept != self._state():
             self.sweep()
 

@@ -69,7 +69,7 @@ _stores_lock = threading.Lock()
 
 
 def _renew_locks() -> None:
-    """Create new locks in a forked child, where nobody would release those of the parent."""
+    """Create new locks in a forked child, where the parent's would never be released."""
     global _stores_lock
     _stores_lock = threading.Lock()
     for store in _stores.values():

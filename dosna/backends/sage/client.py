@@ -323,7 +323,7 @@ class MotrClient:
             self._begin(op, rc, what)
             rc = self._run(op, what, changes, (index, key_keep, val_keep, key_vec, val_vec, rcs))
             if rc == -errno.ENOENT and not changes:
-                # There is no catalogue, because nobody has written to this cluster.
+                # There is no catalogue, because nothing was written to this cluster yet.
                 return [(rc, b"", b"")] * count
             if rc:
                 self._fail(rc, what)

@@ -117,7 +117,7 @@ class CachedDataset(StoreDataset):
         return kept
 
     def _decoded(self, idx: Shape, data: Any) -> Array:
-        """Decode a chunk into memory of its own, which nobody may write to."""
+        """Decode a chunk into memory of its own, which is read-only."""
         pipeline = self.layout.pipeline
         values = self.decode(idx, data, np.empty(pipeline.nbytes, np.uint8))
         if not pipeline.direct:

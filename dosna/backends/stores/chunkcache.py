@@ -34,7 +34,7 @@ class CachedChunk:
     Attributes
     ----------
     values : ndarray
-        The chunk, which nobody may write to.
+        The chunk, which is read-only.
     version, mark : str
         The version and the mark of the object.
     checked : float

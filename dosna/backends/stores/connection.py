@@ -334,7 +334,7 @@ class StoreConnection(GroupsAbove):
         deletion = self._deletion(name)
         if not deletion.outlived(found):
             return False
-        with suppress(VersionConflict):  # somebody else finishes it
+        with suppress(VersionConflict):  # another process finishes it
             deletion.run(found.version)
         return True
 

@@ -90,7 +90,7 @@ class StoreDataset(WatchedDataset):
         key = self.connection.document(self.name)
         self.connection.drop_consolidated(self.name)
         turns = Turns(f"the metadata of {self.name!r}")
-        # They need not be read again unless somebody has changed them, which is a conflict.
+        # They need not be read again unless another writer has changed them, which is a conflict.
         known, self._written = self._written, None
         for _ in turns:
             with turns.unless_conflict(), lock(self.name):
@@ -375,7 +375,7 @@ class StoreDataset(WatchedDataset):
         change: Callable[[bytes | memoryview | None], list[Any]],
         whole: bool = False,
     ) -> None:
-        """Replace a stored object by the result of `change`, whoever else changes it.
+        """Replace a stored object by the result of `change`, also if others change it.
 
         A warning is given where the store cannot prevent the loss of others' changes, unless
         `whole` is set: the change then covers all of the object that this handle knows of.

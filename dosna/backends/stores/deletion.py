@@ -100,7 +100,7 @@ class Deletion:
             self._forget()
             self._store.delete_many([self._document], until=renewed + self._lease / 4)
         except BaseException:
-            with suppress(Exception):  # so that nobody has to wait for this process
+            with suppress(Exception):  # so that no other process has to wait for this one
                 self._renew(abandoned=True)
             raise
 
@@ -130,7 +130,7 @@ class Deletion:
         self._put(found.version, abandoned)
 
     def outlived(self, found: Blob) -> bool:
-        """Wait until nobody works on the deletion of a mark that was found.
+        """Wait until no process works on the deletion of a mark that was found.
 
         Return False if the deleting process is alive.
         """

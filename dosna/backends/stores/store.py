@@ -317,7 +317,7 @@ class Store(ABC):
 
 
 class Turns:
-    """Attempts at a change that is made on condition that nobody else was faster.
+    """Attempts at a change that is made on condition that no other writer was faster.
 
     Iteration yields `MOST_ATTEMPTS` turns and then raises StorageError. In each turn the change is
     made ``with unless_conflict()``. After a conflict the next turn begins; after success the

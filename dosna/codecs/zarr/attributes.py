@@ -3,7 +3,7 @@
 dosna keeps attributes in the form of `dosna.core.values.encode_value`, in which NumPy's values and
 NaN are tagged objects. In a ``zarr.json`` they are the plain numbers, texts and lists that other
 programs expect. If a plain value is not exact, the exact value is kept beside it, and is valid as
-long as nobody has changed the plain value. ``_FillValue`` of arrays is written as xarray writes it
+long as the plain value is unchanged. ``_FillValue`` of arrays is written as xarray writes it
 in Zarr v3, so that xarray masks it.
 """
 

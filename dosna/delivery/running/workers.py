@@ -72,7 +72,7 @@ class LocalWorkers(Workers):
 
     def _carry_out(self, job: Job) -> Outcome:
         if job.request in self._dropped:
-            raise WorkerError(f"the request {job.request} is gone")
+            raise WorkerError(f"the request {job.request} was deleted")
         return carry_out(job, self._transform)
 
     def _forget(self, request: str) -> None:

@@ -106,7 +106,7 @@ class ForkServer:
         for scratch, connection in list(self._jobs.items()):
             if scratch.startswith(beginning):
                 with suppress(OSError):  # it has ended
-                    # The server kills processes for whose answers nobody waits.
+                    # The server kills processes whose answers are no longer waited for.
                     connection.shutdown(socket.SHUT_RDWR)
 
     def run(self, job: Mapping[str, Any], log: int) -> int:
@@ -218,7 +218,7 @@ def _answers(connection: socket.socket) -> Iterator[dict[str, Any]]:
     # A server that was killed resets the connection.
     with suppress(ConnectionError):
         while more := connection.recv(1 << 16):
-            # Longer answers are discarded, so that nobody waits for a full buffer.
+            # Longer answers are discarded, so that the process never waits for a full buffer.
             held += more
             if len(held) > _ANSWER:
                 del held[: -_ANSWER // 2]
@@ -309,10 +309,10 @@ def check_wanted(scratch: str) -> None:
     Raises
     ------
     WorkerError
-        Nobody wants the job any more.
+        The request of the job was deleted.
     """
     if any(scratch.startswith(beginning) for beginning in list(_dropped)):
-        raise WorkerError("the request is gone: nobody waits for its file")
+        raise WorkerError("the request was deleted: its file is no longer needed")
 
 
 def permit_jobs(beginning: str) -> None:

@@ -79,7 +79,7 @@ class _Child:
 
 
 def _is_left(answers: socket.socket) -> bool:
-    """Return whether nobody is waiting for the answers any more."""
+    """Return whether the answers are no longer waited for."""
     poll = select.poll()
     poll.register(answers, 0)  # only POLLHUP and errors
     return bool(poll.poll(0))

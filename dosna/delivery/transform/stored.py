@@ -156,7 +156,7 @@ def _is_like(text: str, pattern: str) -> bool:
     flags = "".join(sorted(set(found[2]) - {"L", "u"}))
     begins = f"{f'(?{flags})' if flags else ''}^(?:{found[1]})"
     try:
-        # RE2 takes time in proportion to the text. Python's may take for ever, in this process.
+        # RE2 takes time in proportion to the text. Python's may never end, in this process.
         return bool(pc.match_substring_regex(pa.scalar(text), begins).as_py())
     except pa.ArrowInvalid as error:
         raise QueryError(f"{pattern!r} is no regular expression of RE2: {error}") from None

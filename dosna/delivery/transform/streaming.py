@@ -40,7 +40,7 @@ def to_stream(path: str, format: str, folder: str, limits: Limits, unconfined: b
     format : str
         Its format.
     folder : str
-        A folder that nobody else uses.
+        A folder that only this call uses.
     limits, unconfined
         See `dosna.delivery.transform.TransformRequest`.
 

@@ -23,7 +23,7 @@ from dosna.errors import ConfigurationError, ConnectionError, WorkerError
 
 __all__ = ["Worker", "client_for", "doubt", "register", "workers_of"]
 
-# A worker's view of a version is compared with the caller's: code, and pickles of arrays, travel.
+# Versions of a worker are compared with the caller's, since code and pickled arrays are sent.
 _PACKAGES = ("dosna", "numpy", "distributed", "cloudpickle")
 
 # Sent as text: a worker without dosna can run it, and one of another Python reads no bytecode.
@@ -190,7 +190,7 @@ def workers_of(client: Client, seconds: float) -> dict[str, Worker]:
     ------
     WorkerError
         A worker or the scheduler cannot import dosna, or a worker has another version of Python
-        or of a package whose objects travel. The message names each, and why.
+        or of a package whose objects are sent. The message names each, and why.
     """
     present = _present(client)
     kept = _known_to(client)

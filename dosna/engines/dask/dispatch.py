@@ -245,7 +245,7 @@ class Call:
             key=f"dosna-{self.id}-{batch.number}",
             pure=False,
             workers=addresses or None,
-            # Where data lie is a wish: a place without workers must not hang the call.
+            # The place of the data is only preferred: a place without workers must not block the call.
             allow_other_workers=bool(addresses) and elsewhere,
         )
 

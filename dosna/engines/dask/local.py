@@ -38,7 +38,7 @@ _sizes: dict[int, int] = {}
 
 
 class _Beginning:
-    """The start of one cluster: its nannies, and whether somebody still waits for it."""
+    """The start of one cluster: its nannies, and whether a call still waits for it."""
 
     def __init__(self) -> None:
         self.given_up = False
@@ -58,8 +58,8 @@ class _Beginning:
 class _Nanny(Nanny):  # type: ignore[misc]
     """A nanny that is known before its cluster is, and obeys when the start is given up.
 
-    `LocalCluster` returns only after all workers are there; whoever cannot wait has no other
-    hold on them.
+    `LocalCluster` returns only after all workers have started; a call that ends earlier has no
+    other way to end them.
     """
 
     def __init__(self, *args: Any, beginning: _Beginning, **kwargs: Any) -> None:
@@ -110,7 +110,7 @@ def start(params: Mapping[str, Any]) -> Client:
 
 
 def _started(params: Mapping[str, Any], beginning: _Beginning) -> Client:
-    """Start a cluster; if nobody waits any more when it is there, end it."""
+    """Start a cluster; end it if no call waits for it any more."""
     chosen = {name: params[name] for name in _KEYWORDS if params.get(name) is not None}
     try:
         with dask.config.set({_ENVIRONMENT: {**dask.config.get(_ENVIRONMENT), **_MALLOC}}):

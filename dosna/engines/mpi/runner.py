@@ -3,7 +3,7 @@
 Collective calls (creating and deleting, everything over all chunks, attributes; see
 `dosna.engines.base.collective`) are made by all ranks. One rank changes metadata and sends the
 result to the others; chunks are shared out in contiguous parts. Reading, slicing and connecting
-are local to each rank and wait for nobody.
+are local to each rank and wait for no other.
 """
 
 from __future__ import annotations

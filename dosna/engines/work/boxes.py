@@ -92,7 +92,7 @@ class Memory:
             return box[:size].reshape(extent)
 
     def own(self, held: list[Array], dtype: np.dtype[Any]) -> Array:
-        """Return an array that nobody else changes: the given one, or a copy.
+        """Return an array that nothing else changes: the given one, or a copy.
 
         Parameters
         ----------
@@ -158,7 +158,7 @@ def by_chunk(
 ) -> Array:
     """Assemble the results of `make` for the place of each chunk in a stored object.
 
-    With `memory`, nobody else changes the result. Otherwise it may be in memory that `make` uses
+    With `memory`, nothing else changes the result. Otherwise it may be in memory that `make` uses
     again.
     """
     if all(n <= c for n, c in zip(extent, chunk_size, strict=True)):

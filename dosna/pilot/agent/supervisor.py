@@ -31,7 +31,7 @@ _VARIABLE = re.compile(r"\$(?:\{(\w+)\}|(\w+))")
 def prepare(message: dict[str, Any]) -> None:
     """Import what attempts with data units need, so that every fork inherits it."""
     if is_staged(message):
-        with contextlib.suppress(ImportError):  # the attempt says so
+        with contextlib.suppress(ImportError):  # the attempt reports it
             importlib.import_module("dosna.pilot.data")
 
 
@@ -202,7 +202,7 @@ class _Supervisor:
         except Exception as error:
             if any(one.__module__ == "dosna.errors" for one in type(error).__mro__):
                 raise
-            # The text of an error that nobody foresaw may hold credentials.
+            # The text of an unexpected error may contain credentials.
             name = type(error).__name__
             raise RuntimeError(f"its data units cannot be staged: {name}") from None
 

@@ -74,7 +74,7 @@ def _http_options(url: PlaceUrl, fields: Mapping[str, Any]) -> dict[str, Any]:
     try:
         import aiohttp
     except ImportError:
-        return {}  # which is told when it connects
+        return {}  # connecting reports it
     # aiohttp's own limit of five minutes is for a file as a whole.
     timeout = aiohttp.ClientTimeout(
         total=None, sock_connect=_CONNECT_SECONDS, sock_read=_CONNECT_SECONDS

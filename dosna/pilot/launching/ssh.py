@@ -153,7 +153,7 @@ class Tunnel:
             stderr=subprocess.PIPE,
             start_new_session=True,
         )
-        # It says something for each connection that fails, and would wait for who reads it.
+        # It writes a line for each failed connection, and would block if these were not read.
         self._said: deque[bytes] = deque(maxlen=20)
         self._reader = threading.Thread(target=self._listen, daemon=True)
         self._reader.start()
