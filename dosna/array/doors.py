@@ -127,7 +127,7 @@ class Doors(ArrayHome):
         A linked dataset is read like any other, by ranges of bytes of the file, and is never
         written to. It has the chunks that the array has, or rows of about 1 MiB. The file must
         stay as it is: once it was changed or deleted, reading raises an error. Scalars and other
-        small arrays that do not lie in chunks are ingested.
+        small arrays without chunks are ingested.
 
         Parameters
         ----------

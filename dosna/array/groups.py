@@ -56,7 +56,7 @@ class Groups(ArrayHome):
             return []
 
     def children(self, group: str = "") -> Children:
-        """Return what lies directly in a group. What is in the groups below is not listed.
+        """Return the members of a group. Members of the groups below it are not listed.
 
         Parameters
         ----------

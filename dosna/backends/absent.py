@@ -1,4 +1,4 @@
-"""Names at which nothing is stored, as one look has told."""
+"""Names at which nothing is stored, as found by one request."""
 
 from __future__ import annotations
 
@@ -43,4 +43,4 @@ class Absent:
 
 
 NOTHING = Absent()
-"""The answer of who has not looked."""
+"""The value for names that were not looked up."""

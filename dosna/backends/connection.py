@@ -262,7 +262,7 @@ class BackendConnection(ABC):
     def absent(self, names: Iterable[str]) -> Absent:
         """Return names at and below which nothing is stored, of those given and those above them.
 
-        They are as many as can be told by few requests: of the others, some may be absent too.
+        Only names that few requests can show to be absent are returned; others may be absent too.
         """
         return NOTHING
 
@@ -359,7 +359,7 @@ class BackendConnection(ABC):
         return [name for name in self.dataset_names() if name.startswith(group + "/")]
 
     def children(self, group: str) -> Children:
-        """Return what lies directly in a group; '' is the outermost.
+        """Return the members of a group; '' is the outermost.
 
         A backend that can look at one group alone does not list what is in those below.
         """

@@ -117,7 +117,7 @@ class BackendDataset(ABC):
         return False
 
     def locations(self, idx: Shape) -> tuple[str, ...]:
-        """Return the names of the hosts where a stored object lies, the best first.
+        """Return the names of the hosts that keep a stored object, the best first.
 
         The result is empty where the store does not know, or where all hosts are as near.
         """

@@ -1,4 +1,4 @@
-"""The output of a command: results on standard output, all else on standard error."""
+"""The output of a command: results on standard output, everything else on standard error."""
 
 from __future__ import annotations
 

@@ -78,7 +78,7 @@ def parents(name: str) -> list[str]:
 
 
 class Children(NamedTuple):
-    """What lies directly in a group: the full names, sorted.
+    """The members of a group: their full names, sorted.
 
     Attributes
     ----------
@@ -93,7 +93,7 @@ class Children(NamedTuple):
 
 
 def children_among(names: Iterable[str], group: str) -> Children:
-    """Return what lies directly in a group, of which the names of all datasets below are given."""
+    """Return the members of a group, from the names of all datasets below it."""
     start = len(group) + 1 if group else 0
     datasets, groups = [], set()
     for name in names:

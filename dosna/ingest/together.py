@@ -64,8 +64,8 @@ class Together:
     """The part of an ingest that makes datasets of several small arrays at a time.
 
     The source is read in the caller's thread. Then the datasets are created, filled and completed:
-    by a batch, or by threads of the store. What cannot be read, and all of it if the source has
-    changed, is left to the one who takes array after array.
+    by a batch, or by threads of the store. Arrays that cannot be read, and all of them if the
+    source has changed, are ingested one after the other instead.
 
     Parameters
     ----------

@@ -27,7 +27,7 @@ _SHARE = 0.95
 """The part of the rate that the server took at which requests go on after a refusal."""
 _LEAST_CUT, _UNCOUNTED_CUT = 0.6, 0.8
 _ENOUGH = 10
-"""The number of answers from which the rate that the server takes can be told."""
+"""The number of answers from which the rate that the server accepts can be estimated."""
 _QUICK_STEP, _SLOW_STEP = (4.0, 0.1), (20.0, 0.5)
 """The answers and the seconds without a refusal after which the rate rises."""
 _PAUSES, _LONGEST_STEP = 10.0, 30.0

@@ -18,7 +18,7 @@ __all__ = ["Session", "default_url", "private_folder", "state_home"]
 
 
 _PATIENCE_SECONDS = 60
-"""For how long who waits bears a state that cannot be used."""
+"""The seconds for which a call that waits tolerates a state that cannot be used."""
 
 
 def state_home() -> Path:

@@ -1,4 +1,4 @@
-"""Where the objects of a pool lie: the hosts of the OSDs that keep them.
+"""The places of the objects of a pool: the hosts of the OSDs that keep them.
 
 An object belongs to a placement group by the hash of its name, and the map of the OSDs (osdmap)
 says which OSDs keep each group. Only monitors are asked. A manager (mgr) would list all groups by
@@ -93,7 +93,7 @@ class Places:
             return found
 
     def _learn(self, key: str, hashed: int, ask: Ask) -> tuple[str, ...]:
-        """Ask where an object lies, and keep the answer for its placement group."""
+        """Ask for the place of an object, and keep the answer for its placement group."""
         found = ask("osd map", pool=self._pool, object=key)
         if found["epoch"] != self._epoch:
             self._forget()

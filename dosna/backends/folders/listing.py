@@ -60,7 +60,7 @@ def names_below(path: str, group: str, holds_dataset: Callable[[str], bool]) -> 
 
 
 def children_of(path: str, group: str, holds_dataset: Callable[[str], bool]) -> Children:
-    """Return what lies directly in a group; the parameters are those of `names_below`."""
+    """Return the members of a group; the parameters are those of `names_below`."""
     found = Children([], [])
     if not _is_group(path, group, holds_dataset):
         return found

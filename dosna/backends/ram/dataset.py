@@ -161,7 +161,7 @@ class RamDataset(BackendDataset):
         deque(assigned, maxlen=0)
 
     def versions(self, indices: Iterable[Shape], lasting: bool = False) -> list[str | None]:
-        # Before the chunks are read by who asks. A write by others is noticed for all chunks.
+        # Before the caller reads the chunks. A write by others is noticed for all chunks.
         version = str(self.state)
         self.refresh()
         return [version if idx in self.chunks else None for idx in indices]

@@ -90,7 +90,7 @@ def names_below(store: Store, document: Callable[[str], str], folder: str) -> li
 
 
 def children_of(store: Store, document: Callable[[str], str], folder: str) -> Children:
-    """Return what lies directly in a folder; the parameters are those of `names_below`."""
+    """Return the members of a folder; the parameters are those of `names_below`."""
     found = Children([], [])
 
     def look(part: str) -> None:

@@ -281,7 +281,7 @@ class Store(ABC):
             work(item)
 
     def locations(self, key: str) -> tuple[str, ...]:
-        """Return the names of the hosts where an object lies or would lie, the best first.
+        """Return the names of the hosts that keep an object or would keep it, the best first.
 
         The result is empty where the store does not know; that is never an error.
         """

@@ -112,7 +112,7 @@ class DaskWorkers(Workers):
         self._lock = threading.Lock()
         self._held: Counter[str] = Counter()
         self._dropped: set[str] = set()
-        # One thread, so that what workers are told comes in its order.
+        # One thread, so that workers get these calls in order.
         self._telling = ThreadPoolExecutor(1, "dosna-dask")
         address = str(settings.dask)
         try:
@@ -156,7 +156,7 @@ class DaskWorkers(Workers):
                 self._tell(drop_jobs, request)
 
     def _tell(self, change: Callable[[str], None], request: str) -> None:
-        """Have a function called in all workers. One that joins later does some work in vain."""
+        """Have a function called in all workers. One that joins later does some needless work."""
         beginning = scratch_beginning(self._settings, request)
         with suppress(RuntimeError):  # it is closed
             self._telling.submit(self._client.run, change, beginning, on_error="ignore")

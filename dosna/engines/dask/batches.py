@@ -14,7 +14,7 @@ __all__ = ["Batches"]
 
 # Tasks that are looked at beyond those that can be sent, to find some for each place.
 _AHEAD = 20_000
-# Where data lie at many places, those of the first tasks may have no workers.
+# Where data are on many hosts, those of the first tasks may have no workers.
 _LOOKED_AT = 16
 
 

@@ -245,7 +245,7 @@ class Call:
             key=f"dosna-{self.id}-{batch.number}",
             pure=False,
             workers=addresses or None,
-            # The place of the data is only preferred: a place without workers must not block the call.
+            # A host that keeps the data is only preferred: without workers it must not block this.
             allow_other_workers=bool(addresses) and elsewhere,
         )
 
@@ -264,7 +264,7 @@ class Call:
             if future.status in ("error", "cancelled"):
                 self._take(future, self._failure(future))
             else:
-                # Finished, or lost since with its worker: who asks for it waits for it.
+                # Finished, or lost since with its worker, which is found out when it is fetched.
                 self._vacate(self._pending[future])
                 self._finished[future.key] = future
         # The next batches are on their way before the results of these are asked for.

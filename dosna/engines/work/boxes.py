@@ -216,7 +216,7 @@ def _object_at(box: Sequence[slice], grain: Shape) -> ChunkTask | None:
 
 
 class Placed:
-    """Work whose tasks are done best where a dataset's stored objects lie."""
+    """Work whose tasks are best done on the hosts that keep a dataset's stored objects."""
 
     near: ClassVar[str] = "dataset"
     """The attribute that holds the dataset."""

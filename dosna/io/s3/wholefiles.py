@@ -82,7 +82,7 @@ def upload(
                     see(done, part)
                 yield part
                 done += len(part)
-                # What is sent again after a failure was told before.
+                # What is sent again after a failure was reported before.
                 if tell is not None and done > told:
                     tell(done - told)
                     told = done

@@ -360,7 +360,7 @@ def main() -> None:
         options = json.load(file)["options"]
     os.chdir(folder)
     if options.get("apart"):
-        os.setpgid(0, 0)  # who interrupts the manager's program does not mean its pilots
+        os.setpgid(0, 0)  # Ctrl-C in the manager's program is not meant for its pilots
     watcher = os.getpid()
     agent = os.fork()
     if not agent:

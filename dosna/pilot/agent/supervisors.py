@@ -20,10 +20,10 @@ _AHEAD_BYTES = 32 << 10
 
 
 class Supervisor:
-    """A supervisor process: the attempt that it runs is the first that it has, one more waits.
+    """A supervisor process: it runs the first of its attempts, and one more may wait.
 
-    It begins an attempt when it finds its permit in a pipe. The agent reads that pipe too, to take
-    an attempt back: who gets the permit has it.
+    It begins an attempt when it reads its permit from a pipe. To take an attempt back, the agent
+    reads the permit itself.
     """
 
     def __init__(self, folder: str) -> None:

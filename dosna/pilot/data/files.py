@@ -24,7 +24,7 @@ _NO_TEXT = re.compile("[\0\ud800-\udfff]")
 """What no database takes: lone surrogates are the bytes of names that are not UTF-8."""
 
 Tell = Callable[[int], object]
-"""A function that is told how many bytes of a file were transferred since it was last called."""
+"""A function that gets the number of bytes of a file transferred since its last call."""
 
 
 @dataclass(frozen=True)

@@ -87,7 +87,7 @@ def note_files(
         url = row.pop("url")
         row["details"] = {"url": url, "nbytes": (nbytes or {}).get(file.name, 0)} if url else {}
         rows.append(row)
-    # Together: who reads it meanwhile gets all of the old ones, or all of the new ones.
+    # Together, so that a reader gets all of the old ones, or all of the new ones.
     session.store.write(rows={"files": rows})
 
 

@@ -347,7 +347,7 @@ def _whole(tell: Tell | None) -> dict[str, Any]:
 
 
 def _callback(tell: Tell | None) -> Any:
-    """Return fsspec's form of a function that is told of bytes."""
+    """Return fsspec's form of a function that gets numbers of bytes."""
     from fsspec.callbacks import Callback
 
     class Told(Callback):  # type: ignore[misc]  # fsspec has no types
