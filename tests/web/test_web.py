@@ -253,7 +253,7 @@ def test_a_request_whose_client_has_gone_is_stopped(server):
     time.sleep(0.1)
     connection.close()
     wait_until(lambda: stopped)
-    assert "gone" in stopped[0]
+    assert "disconnected" in stopped[0]
 
 
 def test_the_end_does_not_wait_for_requests_under_way():
