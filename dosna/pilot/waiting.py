@@ -33,22 +33,25 @@ def why_waiting(session: Session, id: str) -> str:
         Inputs(session).needed(unit, row["number"])
     except (Blocked, Doomed, DosnaError) as error:
         return str(error)
-    return _why_no_pilot(session, unit.number_of_processes)
+    return _why_no_pilot(session, unit)
 
 
-def _why_no_pilot(session: Session, processes: int) -> str:
+def _why_no_pilot(session: Session, unit: ComputeUnitDescription) -> str:
     from dosna.pilot.launching import Launcher
 
+    processes = unit.number_of_processes
     states = [str(State.New), str(State.Pending), str(State.Running), str(State.Unknown)]
     pilots = list(session.store.rows("pilots", state=states))
     if not pilots:
         return "there is no pilot: create one"
     slots = [Launcher(PilotComputeDescription.of(row["description"])).slots for row in pilots]
     if max(slots) < processes:
-        return (
+        text = (
             f"no pilot has {processes} processors on one node: the most are {max(slots)}. Create "
             "one with more processes_per_node, or let the unit have a smaller number_of_processes"
         )
+        is_mpi = unit.spmd_variation == "mpi"
+        return f"{text}; over several nodes of Slurm, let the unit run srun" if is_mpi else text
     running = [row["state"] == State.Running for row in pilots]
     able = [is_one for is_one, count in zip(running, slots, strict=True) if count >= processes]
     if not any(able):

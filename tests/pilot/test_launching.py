@@ -44,6 +44,7 @@ def test_kinds_of_urls(url: str, executor: str, agents: int) -> None:
     ("url", "advice"),
     [
         ("sge+ssh://host", "sge.ssh:// is not of a kind"),
+        ("k8s://host", "k8s:// is not of a kind"),
         ("sge+ssh://me:a/pw@host", "not of a kind"),
         ("me:pw://host", "not of a kind"),
         ("localhost", "not of a kind"),

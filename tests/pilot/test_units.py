@@ -208,6 +208,11 @@ def test_what_a_unit_waits_for(room: Any) -> None:
     told = unit.get_details()["waits_for"]
     assert "3 processors" in told
     assert "the most are 2" in told
+    assert "srun" not in told
+    wide = room.unit("true", number_of_processes=3, spmd_variation="mpi")
+    assert "srun" in wide.get_details()["waits_for"]
+    wide.cancel()
+    assert wide.wait(timeout=HANG) == State.Canceled
     other = room.unit("true", depends_on=[unit.get_url()])
     assert unit.id in other.get_details()["waits_for"]
     from dosna.pilot.report import status

@@ -32,7 +32,7 @@ _EXECUTORS = {
     "pbs_classic": "pbs_classic",
     "slurm": "slurm",
 }
-_SCHEME = re.compile(r"[a-z_+]{1,40}")
+_SCHEME = re.compile(r"[a-z][a-z0-9_+.-]{0,40}")
 _AGENT_MAIN = "from dosna_agent.loop import main\n\nmain()\n"
 
 
