@@ -125,6 +125,8 @@ class StateStore:
         try:
             parsed = sa.make_url(url)
             sqlite = parsed.get_backend_name() == "sqlite"
+            if parsed.drivername == "postgresql":
+                parsed = parsed.set(drivername="postgresql+psycopg")
             options: dict[str, Any] = {"hide_parameters": True}
             if sqlite:
                 _require_file(parsed, self.shown)

@@ -230,7 +230,7 @@ def test_managers_of_two_machines(
     monkeypatch.setattr(manager, "LET_GO_SECONDS", 0.2)
     # The folder of what is not in the state is another one on another machine.
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "one"))
-    first = Session(postgres)
+    first = Session(postgres.replace("+psycopg", ""))
     ousted = Manager.of(first)
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "other"))
     second = Session(postgres)
