@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from dosna.errors import QueryError
 
-__all__ = ["MAX_LENGTH", "Token", "fail", "tokenize"]
+__all__ = ["MAX_LENGTH", "Token", "fail", "is_pattern", "split", "tokenize"]
 
 MAX_LENGTH = 65_536
 """Characters above which text is refused."""
@@ -27,6 +27,7 @@ _TOKEN = re.compile(
     """,
     re.VERBOSE | re.ASCII | re.DOTALL,
 )
+_PATTERN = re.compile(r"[\w.*?\[\]!-]+")
 _ESCAPES = {"n": "\n", "t": "\t", "r": "\r", "0": "\0", "\\": "\\", '"': '"', "'": "'", "`": "`"}
 
 
@@ -100,6 +101,35 @@ def _unescape(text: str, inside: str, start: int) -> str:
         parts += [inside[place:slash], _ESCAPES[escaped]]
         place = slash + 2
     return "".join([*parts, inside[place:]])
+
+
+def is_pattern(text: str) -> bool:
+    """Return whether a text can be a pattern of names of columns."""
+    text = text.strip()
+    return ("*" in text or "?" in text) and bool(_PATTERN.fullmatch(text))
+
+
+def split(text: str) -> list[str]:
+    """Split at the commas that are not in brackets or quotes."""
+    parts, start, depth, quote, place = [], 0, 0, "", 0
+    while place < len(text):
+        char = text[place]
+        if quote:
+            if char == "\\":
+                place += 1
+            elif char == quote:
+                quote = ""
+        elif char in "\"'`":
+            quote = char
+        elif char in "([":
+            depth += 1
+        elif char in ")]":
+            depth -= 1
+        elif char == "," and depth == 0:
+            parts.append(text[start:place])
+            start = place + 1
+        place += 1
+    return [*parts, text[start:]]
 
 
 def _unknown(text: str, place: int) -> str:

@@ -21,13 +21,19 @@ The parser works by recursive descent; no part of the text is ever passed to Pyt
 from __future__ import annotations
 
 import functools
-import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
 from dosna.errors import QueryError
 from dosna.query.expressions.functions import FUNCTIONS, check_function
-from dosna.query.expressions.lexing import MAX_LENGTH, Token, fail, tokenize
+from dosna.query.expressions.lexing import (
+    MAX_LENGTH,
+    Token,
+    fail,
+    is_pattern,
+    split,
+    tokenize,
+)
 from dosna.query.expressions.nodes import (
     LEVELS,
     MAX_DEPTH,
@@ -58,8 +64,6 @@ _CONSTANTS: dict[str, bool | float] = {
 _MAX_NESTING = 150
 _LONGEST_KEPT = 500
 """Characters of a text whose tree is kept, for the next time."""
-
-_PATTERN = re.compile(r"[\w.*?\[\]!-]+")
 
 
 @dataclass(frozen=True)
@@ -166,10 +170,10 @@ def _outputs(text: str) -> list[Output]:
     if isinstance(text, str) and len(text) <= MAX_LENGTH and ("*" in text or "?" in text):
         whole = text.strip()
         # Patterns are not part of the language, so they are recognised first.
-        parts = _split(whole)
-        if len(parts) > 1 and any(map(_is_pattern, parts)):
+        parts = split(whole)
+        if len(parts) > 1 and any(map(is_pattern, parts)):
             return [output for part in parts for output in _outputs(part)]
-        if _is_pattern(whole):
+        if is_pattern(whole):
             try:
                 expr: Expr | None = parse(whole)
             except QueryError:
@@ -186,34 +190,6 @@ def _outputs(text: str) -> list[Output]:
 @functools.lru_cache(256)
 def _outputs_kept(text: str) -> tuple[Output, ...]:
     return tuple(_outputs(text))
-
-
-def _is_pattern(text: str) -> bool:
-    text = text.strip()
-    return ("*" in text or "?" in text) and bool(_PATTERN.fullmatch(text))
-
-
-def _split(text: str) -> list[str]:
-    """Split at the commas that are not in brackets or quotes."""
-    parts, start, depth, quote, place = [], 0, 0, "", 0
-    while place < len(text):
-        char = text[place]
-        if quote:
-            if char == "\\":
-                place += 1
-            elif char == quote:
-                quote = ""
-        elif char in "\"'`":
-            quote = char
-        elif char in "([":
-            depth += 1
-        elif char in ")]":
-            depth -= 1
-        elif char == "," and depth == 0:
-            parts.append(text[start:place])
-            start = place + 1
-        place += 1
-    return [*parts, text[start:]]
 
 
 class _Parser:
