@@ -106,7 +106,7 @@ def test_errors_name_the_source(out, server, tmp_path):
 def test_copies_for_nobody_end(out, server):
     drop_jobs(str(out))
     try:
-        with pytest.raises(WorkerError, match="gone"):
+        with pytest.raises(WorkerError, match="deleted"):
             run(out, f"{server}/events.root")
     finally:
         permit_jobs(str(out))

@@ -145,7 +145,7 @@ def test_errors_say_what_exists(tmp_path, place):
 def test_queries_for_nobody_end(tmp_path, place):
     drop_jobs(str(tmp_path))
     try:
-        with pytest.raises(WorkerError, match="gone"):
+        with pytest.raises(WorkerError, match="deleted"):
             run(tmp_path, place, [{"treename": "events", "filter_name": "MET_px"}])
     finally:
         permit_jobs(str(tmp_path))
