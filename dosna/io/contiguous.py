@@ -64,16 +64,22 @@ class ContiguousReader:
             kind = np.dtype(f"V{kind.itemsize}")
             out = out.view(kind)
 
+        spare: list[Array] = []  # fresh memory takes as long as reading into it
+
         def read(idx: Shape) -> None:
             place = start + sum(i * s for i, s in zip(idx, strides, strict=False))
             where: Any = (*idx, ...)
             if straight:
                 self.file.read_into(place, bytes_of(out[where]))
                 return
-            raw = np.empty(span, np.uint8)
+            try:
+                raw = spare.pop()
+            except IndexError:  # of the first in each thread
+                raw = np.empty(span, np.uint8)
             self.file.read_into(place, bytes_of(raw))
             first = raw[: kind.itemsize].view(kind)
             out[where] = as_strided(first, extent[axis:], strides[axis:])
+            spare.append(raw)
 
         requests = product(*map(range, extent[:axis]))
         if axis:

@@ -71,6 +71,8 @@ class LinkedDataset(BackendDataset):
             raise self._stale()
         if self._seen is None or stored.link != self._seen.link:
             self.link = Link.from_json(stored.link, f"{self.name!r} of {self.connection.name!r}")
+            # All elements lie together in a local file: then any box is read at once.
+            self._lies_together = self.link.offset is not None and not self.remote
             self._blocks.clear()
             for derived in ("_decoders", "_kept"):
                 self.__dict__.pop(derived, None)
@@ -226,21 +228,22 @@ class LinkedDataset(BackendDataset):
         )
 
     def get_chunk_data(self, idx: Shape, slices: Slices | None = None) -> Any:
-        meta, key = self.metadata, slices
-        if key is None or not meta.tiled:
+        meta = self.metadata
+        key = meta.bounds(idx).chunk if slices is None else slices
+        if self._lies_together:
+            box = self._box(idx, key, meta)
+            if box is not None:
+                part = np.empty([b.stop - b.start for b in box], meta.dtype)
+                self._read_boxes(meta, ((box, part),))
+                # An integer takes the only element of its axis.
+                return part[tuple([0 if type(k) is int else _ALL for k in key])]
+        if slices is not None and not meta.tiled:
             inside = meta.bounds(idx).chunk
-            key = inside if key is None else key
             extent = tuple([s.stop for s in inside])
             if extent != meta.chunk_size and not within(key, meta.chunk_size, extent):
                 chunk = meta.empty_chunk()
                 chunk[inside] = self.get_chunk_data(idx)
                 return chunk[key]
-        box = self._box(idx, key, meta.chunk_size) if self._lies_together else None
-        if box is not None:
-            part = np.empty([b.stop - b.start for b in box], meta.dtype)
-            self._read_boxes(meta, [(box, part)])
-            # An integer takes the only element of its axis.
-            return part[tuple([0 if type(k) is int else _ALL for k in key])]
         shape = np.broadcast_to(_NOTHING, meta.chunk_size)[key].shape
         part = np.empty(shape, meta.dtype)
         self.read_many(part, [ChunkTask(idx, key, (...,), False)])
@@ -258,12 +261,7 @@ class LinkedDataset(BackendDataset):
         except (UndecodableError, SourceError) as error:
             raise self._failed(error) from error
 
-    @property
-    def _lies_together(self) -> bool:
-        """True if all elements lie together in a local file; then any box is read at once."""
-        return self.link.offset is not None and not self.remote
-
-    def _read_boxes(self, meta: DatasetMetadata, boxes: list[tuple[Any, Array]]) -> None:
+    def _read_boxes(self, meta: DatasetMetadata, boxes: Sequence[tuple[Any, Array]]) -> None:
         link = self.link
         try:
             file, (of, reader) = link.open(self.keys), self._together
@@ -275,17 +273,22 @@ class LinkedDataset(BackendDataset):
         except SourceError as error:
             raise self._failed(error) from error
 
-    def _box(self, idx: Shape, key: Slices, size: Shape) -> list[slice] | None:
+    def _box(self, idx: Shape, key: Slices, meta: DatasetMetadata) -> list[slice] | None:
         """Return the box of the array that the part `key` of a chunk is, or None."""
         box = []
-        for i, c, k in zip(idx, size, key, strict=True):
+        for i, c, n, k in zip(idx, meta.chunk_size, meta.shape, key, strict=True):
             if type(k) is int:
-                k = slice(k, k + 1)
-            if type(k) is not slice or type(k.start) is not int or k.step not in (None, 1):
+                first, last = k, k + 1
+            elif type(k) is slice and k.step in (None, 1):
+                first, last = k.start, k.stop
+                if type(first) is not int or type(last) is not int:
+                    return None
+            else:
                 return None
-            if type(k.stop) is not int or not 0 <= k.start <= k.stop <= c:
+            start = i * c
+            if not 0 <= first <= last <= c or start + last > n:
                 return None
-            box.append(slice(i * c + k.start, i * c + k.stop))
+            box.append(slice(start + first, start + last))
         return box
 
     def has_chunk(self, idx: Shape) -> bool:

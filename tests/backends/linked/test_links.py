@@ -270,6 +270,24 @@ def test_an_array_that_is_contiguous_has_chunks_of_rows(con, path, monkeypatch):
     assert con["never"].written_chunks() == []
 
 
+def test_parts_of_chunks_at_the_edge_of_a_contiguous_array(con, path, monkeypatch):
+    monkeypatch.setattr("dosna.sources.hdf5.layout.TARGET_CHUNK_BYTES", 200)
+    values = np.arange(23 * 7 * 5, dtype="u2").reshape(23, 7, 5)
+    with h5py.File(path, "w") as file:
+        file["data"] = values
+    con.link(path)
+    ds = con["data"]
+    assert ds.chunk_size == (2, 7, 5)
+    monkeypatch.setattr(ds.instance, "_reader", lambda: pytest.fail("it was read chunk by chunk"))
+    for key in [(22, 6, 4), (slice(20, 23), 6), (slice(3, 20), slice(1, 6), slice(2, 4))]:
+        assert np.array_equal(ds[key], values[key])
+    last = (11, 0, 0)  # of which one plane is inside
+    assert ds.instance.get_chunk_data(last, (0, 6, 4)) == values[22, 6, 4]
+    assert np.array_equal(ds.instance.get_chunk_data(last), values[22:])
+    beyond = ds.instance.get_chunk_data(last, (slice(0, 2), slice(1, 3), 4))
+    assert np.array_equal(beyond, [values[22, 1:3, 4], [0, 0]])
+
+
 def test_chunks_at_the_edge_that_a_file_leaves_unfiltered(con, path):
     library = re.search(r"\S*/libhdf5[-.]\S*", Path("/proc/self/maps").read_text())
     assert library, "h5py has loaded libhdf5"
