@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
 import secrets
 import struct
+import threading
 
 import numpy as np
 import pytest
@@ -19,7 +21,7 @@ from dosna.errors import Stopped
 require("starlette")
 ak = require("awkward")
 
-from asking import Asking  # noqa: E402
+from asking import Asking, httpx  # noqa: E402
 from starlette.applications import Starlette  # noqa: E402
 
 from dosna.serve.served import Served  # noqa: E402
@@ -156,6 +158,35 @@ def test_refusals_are_events_too(ask):
     assert events.endswith("\n\n")
     assert "event: refusal" in events
     assert "differ in length" in events
+
+
+def test_histograms_that_wait_leave_threads_for_others(ask, monkeypatch):
+    from dosna.serve.trees import routes as module
+
+    may, fill = threading.Event(), module.filled
+    monkeypatch.setattr(module, "filled", lambda *args: (may.wait(60), fill(*args))[1])
+    asked = {"tree": "a/Events", "x": "run"}
+
+    async def work():
+        transport = httpx.ASGITransport(ask.app)
+        async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
+            waiting = [
+                asyncio.ensure_future(client.get("/trees/histogram", params=asked | more))
+                for more in ({"stream": 1}, {})
+                for _ in range(45)
+            ]
+            await asyncio.sleep(0.2)
+            assert not any(one.done() for one in waiting)
+            listed = await asyncio.wait_for(client.get("/trees/list"), 30)
+            may.set()
+            return listed, await asyncio.gather(*waiting)
+
+    try:
+        listed, answers = asyncio.run(work())
+    finally:
+        may.set()
+    assert listed.status_code == 200
+    assert all("storage" in answer.text for answer in answers)
 
 
 def test_only_what_is_below_is_told(con):

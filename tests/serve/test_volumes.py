@@ -234,3 +234,26 @@ def test_the_stream_of_events_stays_open():
         return answer.media_type, part, is_open
 
     assert asyncio.run(first()) == ("text/event-stream", ":\n\n", True)
+
+
+def test_a_volume_that_was_deleted_is_not_fill(tmp_path):
+    for backend in ("file", "hdf5"):
+        (tmp_path / backend).mkdir()
+        with dn.Connection(str(tmp_path / backend), backend=backend, engine="cpu") as con:
+            con.create_dataset("v", data=VOLUME, chunk_size=(8, 8, 8)).pyramid(1)
+            ask, base = asking(con), f"/levels/{key_of('v')}"
+            for level in (0, 1):
+                assert ask(f"{base}/{level}/c/0/0/0").status_code == 200
+            del con["v_levels/1"]
+            for path in ("1/c/0/0/0", "1/c/0/0/1", "1/c/0/0/0"):
+                answer = ask(f"{base}/{path}")
+                assert answer.status_code == 409, (backend, path)
+                assert "deleted" in answer.json()["error"]
+            assert ask(f"{base}/0/c/0/0/0").status_code == 200
+            del con["v"]
+            for path in ("0/c/0/0/1", "0/c/0/0/0", "0/c/0/0/1"):
+                assert ask(f"{base}/{path}").status_code == 409, (backend, path)
+            assert ask(f"{base}/0/zarr.json").status_code == 404
+            con.create_dataset("v", data=VOLUME[:9], chunk_size=(9, 9, 9))
+            assert ask(f"{base}/0/zarr.json").json()["shape"] == [9, 18, 13]
+            assert ask(f"{base}/0/c/0/0/0").status_code == 200

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
-import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from concurrent.futures import Executor, ThreadPoolExecutor
+from contextlib import suppress
 from functools import cache
 from importlib.resources import files
-from queue import SimpleQueue
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import quote
 
+from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import JSONResponse, RedirectResponse, Response, StreamingResponse
 from starlette.routing import BaseRoute, Route
@@ -34,6 +36,11 @@ _FILES = {
     "plot.js": ("plot.js", "text/javascript"),
     "page.css": ("page.css", "text/css"),
 }
+T = TypeVar("T")
+
+_AT_A_TIME = 4
+"""Histograms that are filled at a time; the others wait, and need no threads for it."""
+_LAST = ("histogram", "refusal")
 _PRIVATE = {"Cache-Control": "no-store"}
 
 
@@ -58,18 +65,28 @@ def routes(served: Served) -> Sequence[BaseRoute]:
         name = request.query_params.get("tree", "")
         return JSONResponse(describe(name, tree_of(served, name)), headers=_PRIVATE)
 
-    def histogram(request: Request) -> Response:
-        asked, stop = _asked(served, request), request.scope.get(STOP) or Stop()
-        if request.query_params.get("stream"):
-            events = _events(served, asked, stop)
-            return StreamingResponse(events, media_type="text/event-stream", headers=_PRIVATE)
+    # Not threads of the pool that answers requests, because a histogram may take minutes.
+    pool = ThreadPoolExecutor(_AT_A_TIME, "dosna-histogram")
+
+    def histogram(asked: HistogramRequest, request: Request, stop: Stop) -> Response:
         return JSONResponse(filled(served, asked, stop).to_uhi(), headers=_PRIVATE)
 
-    def picture(request: Request) -> Response:
-        asked, stop = _asked(served, request), request.scope.get(STOP) or Stop()
+    def picture(asked: HistogramRequest, request: Request, stop: Stop) -> Response:
         found = filled(served, asked, stop)
         png = draw(found, asked.where, bool(request.query_params.get("log")))
         return Response(png, media_type="image/png", headers=_PRIVATE)
+
+    def slowly(work: Callable[[HistogramRequest, Request, Stop], Response]) -> Any:
+        async def endpoint(request: Request) -> Response:
+            asked, stop = await run_in_threadpool(_asked, served, request), _stop_of(request)
+            if work is histogram and request.query_params.get("stream"):
+                events = _events(served, asked, stop, pool)
+                return StreamingResponse(events, media_type="text/event-stream", headers=_PRIVATE)
+            return await asyncio.wrap_future(
+                pool.submit(_within, stop, work, asked, request, stop)
+            )
+
+        return endpoint
 
     def table(request: Request) -> Response:
         return JSONResponse(entries(served, request.query_params), headers=_PRIVATE)
@@ -78,8 +95,8 @@ def routes(served: Served) -> Sequence[BaseRoute]:
         Route("/trees", lambda request: RedirectResponse(_slash(request)), methods=["GET"]),
         Route("/trees/list", listed, methods=["GET"]),
         Route("/trees/branches", described, methods=["GET"]),
-        Route("/trees/histogram", histogram, methods=["GET"]),
-        Route("/trees/histogram.png", picture, methods=["GET"]),
+        Route("/trees/histogram", slowly(histogram), methods=["GET"]),
+        Route("/trees/histogram.png", slowly(picture), methods=["GET"]),
         Route("/trees/entries", table, methods=["GET"]),
         *(Route("/trees/" + path, _file(*of), methods=["GET"]) for path, of in _FILES.items()),
     ]
@@ -120,6 +137,16 @@ def _slash(request: Request) -> str:
 @cache
 def _text(name: str) -> str:
     return (files("dosna.serve.trees") / "static" / name).read_text("utf-8")
+
+
+def _stop_of(request: Request) -> Stop:
+    return request.scope.get(STOP) or Stop()
+
+
+def _within(stop: Stop, work: Callable[..., T], *args: Any) -> T:
+    with stoppable(stop):
+        stop.check()
+        return work(*args)
 
 
 def _asked(served: Served, request: Request) -> HistogramRequest:
@@ -164,23 +191,31 @@ def filled(
         raise Refusal(400, str(error)) from None
 
 
-def _events(served: Served, asked: HistogramRequest, stop: Stop) -> Iterator[str]:
+async def _events(
+    served: Served, asked: HistogramRequest, stop: Stop, pool: Executor
+) -> AsyncIterator[str]:
     """Yield the events ``progress``, and finally ``histogram`` or ``refusal``."""
-    told: SimpleQueue[tuple[str, Any]] = SimpleQueue()
+    told: asyncio.Queue[tuple[str, Any]] = asyncio.Queue()
+    loop = asyncio.get_running_loop()
+
+    def tell(kind: str, value: Any) -> None:
+        with suppress(RuntimeError):  # the server has ended
+            loop.call_soon_threadsafe(told.put_nowait, (kind, value))
 
     def work() -> None:
-        with stoppable(stop):
-            try:
-                found = filled(served, asked, stop, lambda *done: told.put(("progress", done)))
-                told.put(("histogram", found.to_uhi()))
-            except Exception as error:
-                refusal = refusal_of(error)
-                told.put(("refusal", {"error": refusal.message, "hint": refusal.hint}))
+        try:
+            found = filled(served, asked, stop, lambda *done: tell("progress", done))
+            tell("histogram", found.to_uhi())
+        except Exception as error:
+            refusal = refusal_of(error)
+            tell("refusal", {"error": refusal.message, "hint": refusal.hint})
 
-    # Not a thread of the pool that answers requests, because it may take minutes.
-    threading.Thread(target=work, name="dosna-histogram", daemon=True).start()
-    while True:
-        kind, value = told.get()
-        yield f"event: {kind}\ndata: {json.dumps(value)}\n\n"
-        if kind != "progress":
-            return
+    job = pool.submit(_within, stop, work)
+    try:
+        kind = ""
+        while kind not in _LAST:
+            kind, value = await told.get()
+            yield f"event: {kind}\ndata: {json.dumps(value)}\n\n"
+    finally:
+        stop.set("nobody waits for it")
+        job.cancel()

@@ -16,7 +16,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import BaseRoute, Route
 
-from dosna.errors import ChunkError, DatasetError, DosnaError
+from dosna.errors import ChunkError, DatasetError, DatasetNotFoundError, DosnaError
 from dosna.io.cache import Cache
 from dosna.serve.page import Link
 from dosna.serve.served import Served
@@ -90,6 +90,19 @@ def routes(served: Served) -> Sequence[BaseRoute]:
             views.put(key, view_of(served, key))
         return views.get(key, lambda: view_of(served, key))
 
+    def chunk(request: Request, number: int, idx: tuple[int, ...]) -> bytes | None:
+        shown = view(request)
+        try:
+            return shown.chunk(number, idx)
+        except (DatasetError, ChunkError):  # it was changed since it was opened
+            try:
+                return view(request, fresh=True).chunk(number, idx)
+            except (DatasetNotFoundError, Refusal) as error:
+                if isinstance(error, Refusal) and error.status != 404:
+                    raise
+                # Clients that have its document would take 404 for a chunk of fill values.
+                raise Refusal(409, "the dataset was deleted meanwhile") from None
+
     def group(request: Request) -> Response:
         document = view(request, fresh=True).group()
         if document is None:
@@ -103,11 +116,7 @@ def routes(served: Served) -> Sequence[BaseRoute]:
         found = _CHUNK.fullmatch(rest)
         data = None
         if found is not None:
-            idx = tuple(map(int, found[1].split("/")[1:]))
-            try:
-                data = view(request).chunk(number, idx)
-            except (DatasetError, ChunkError):  # it was changed since it was opened
-                data = view(request, fresh=True).chunk(number, idx)
+            data = chunk(request, number, tuple(map(int, found[1].split("/")[1:])))
         if data is None:
             raise Refusal(404, "there is no such object")
         return Response(data, media_type="application/octet-stream")
