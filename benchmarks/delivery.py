@@ -13,8 +13,9 @@ import json
 import os
 import sys
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from contextlib import contextmanager
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -24,9 +25,11 @@ import awkward as ak
 import numpy as np
 import uproot
 from pyarrow import parquet
-from rows_delivery import URL, polls, service, watched
+from rows_delivery import URL, Client, polls, service, watched
 from timing import minima
 
+import dosna as dn
+from dosna.columns import find_trees
 from dosna.delivery.transform import TransformRequest, transform
 
 COLUMNS = ["run", "MET_pt", "nMuon", "Muon_pt", "Muon_eta"]
@@ -168,23 +171,49 @@ def delivered(row: str, folder: Path, quick: bool) -> None:
 
 def many(row: str, folder: Path, quick: bool) -> None:
     """Many small files in one request: the service's memory, and the cost of a file."""
+    with small(folder) as (client, path):
+        repeated(row, client, path, quick, lambda count: "object-store")
+
+
+def into(row: str, folder: Path, quick: bool) -> None:
+    """Many small files into a connection, where they become one tree."""
+    columns = folder / "columns"
+    columns.mkdir()
+    with small(folder, "--destination", f"file:{columns}") as (client, path):
+        repeated(row, client, path, quick, lambda count: f"dosna:file:{columns}//of{count}")
+    with dn.Connection(str(columns), backend="file", mode="r") as con:
+        for name, tree in find_trees(con).items():
+            assert tree.entries == 100 * len(tree.files), name
+
+
+@contextmanager
+def small(folder: Path, *options: str) -> Iterator[tuple[Client, str]]:
+    """Run a service that serves a small file, whose path is given, too."""
     (folder / "data").mkdir()
     path = folder / "data" / "events.root"
     write_events(path, 100, 0)
+    with service(folder, *options) as client:
+        yield client, str(path)
+
+
+def repeated(
+    row: str, client: Client, path: str, quick: bool, place: Callable[[int], str]
+) -> None:
+    """Print the cost of a file, when there are few and when there are many."""
     selection = json.dumps([{"treename": "Events", "filter_name": ["run"]}])
+    client.deliver([path], selection, into=place(1))
     costs = []
-    with service(folder) as client:
-        client.deliver([str(path)], selection)
-        for count in (100, 1000) if quick else (1000, 10_000):
-            seconds, memory = watched(
-                client, lambda count=count: client.deliver([str(path)] * count, selection, 0.5)
-            )
-            costs.append(1e3 * seconds / count)
-            print(
-                f"{row}: {count} files: {costs[-1]:.1f} ms a file; the service has "
-                f"{memory / 2**20:.0f} MiB (aim 300)" + " !" * (memory > 300 << 20),
-                flush=True,
-            )
+    for count in (100, 1000) if quick else (1000, 10_000):
+        seconds, memory = watched(
+            client,
+            lambda count=count: client.deliver([path] * count, selection, 0.5, place(count)),
+        )
+        costs.append(1e3 * seconds / count)
+        print(
+            f"{row}: {count} files: {costs[-1]:.1f} ms a file; the service has "
+            f"{memory / 2**20:.0f} MiB (aim 300)" + " !" * (memory > 300 << 20),
+            flush=True,
+        )
     ratio = costs[1] / costs[0]
     print(f"{row}: cost of a file {ratio:.2f} x (aim 1.1)" + " !" * (ratio > 1.1), flush=True)
 
@@ -212,6 +241,7 @@ ROWS: dict[str, Callable[[str, Path, bool], None]] = {
     "request": request,
     "delivered": delivered,
     "many": many,
+    "into": into,
     "polls": polled,
 }
 

@@ -24,12 +24,13 @@ class Client:
     def __init__(self, url: str, pid: int) -> None:
         self.http, self.pid = httpx.Client(base_url=url, timeout=600), pid
 
-    def submit(self, files: list[str], selection: str) -> str:
+    def submit(self, files: list[str], selection: str, into: str = "object-store") -> str:
         body = {
             "file-list": files,
             "selection": selection,
             "codegen": "uproot-raw",
             "result-format": "parquet",
+            "result-destination": into,
         }
         answer = self.http.post(URL, json=body)
         assert answer.status_code == 200, answer.text
@@ -41,19 +42,26 @@ class Client:
             time.sleep(pause)
         assert not found["files-failed"], found
 
-    def deliver(self, files: list[str], selection: str, pause: float = 0.005) -> None:
-        id = self.submit(files, selection)
+    def deliver(
+        self,
+        files: list[str],
+        selection: str,
+        pause: float = 0.005,
+        into: str = "object-store",
+    ) -> None:
+        id = self.submit(files, selection, into)
         self.wait(id, pause)
         self.http.delete(f"{URL}/{id}")
 
 
 @contextmanager
-def service(folder: Path) -> Iterator[Client]:
+def service(folder: Path, *options: str) -> Iterator[Client]:
     """Run a service with two workers, and give its client."""
     process = subprocess.Popen(
         [
             *[sys.executable, "-m", "dosna", "delivery", "--quiet", "--port", "0"],
             *["--workers", "2", "--root", str(folder / "data"), "--state", str(folder / "state")],
+            *options,
         ],
         stdout=subprocess.PIPE,
         text=True,

@@ -13,6 +13,7 @@ from support import HANG, require, wait_until
 
 import dosna as dn
 from dosna.columns import find_trees, get_tree, read_columns
+from dosna.testing.timing import patience
 
 httpx, ak, uproot = require("httpx"), require("awkward"), require("uproot")
 
@@ -209,3 +210,60 @@ def test_a_state_of_an_earlier_release_is_used(
     assert state.requests.get(id).destination is None
     state.prepare()
     state.close()
+
+
+def test_commits_are_rare(
+    serve: Any, columns: Path, paths: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from dosna.columns.writing import TreeWriter
+    from dosna.delivery.running import collecting
+
+    counts, commit = [], TreeWriter.commit
+
+    def counted(writer: TreeWriter, files: Any) -> None:
+        files = list(files)
+        counts.append(len(files))
+        commit(writer, files)
+
+    monkeypatch.setattr(TreeWriter, "commit", counted)
+    # As if each commit had taken long.
+    monkeypatch.setattr(collecting, "_PAUSES", 1e9)
+    monkeypatch.setattr(collecting, "_LONGEST", patience(1.5))
+    server = serve(destinations=(f"file:{columns}",))
+    with client_of(server) as client:
+        answer = ask(client, paths * 6, f"dosna:file:{columns}//t")
+        found = ended(client, answer.json()["request_id"])
+    assert (found["status"], found["files-completed"]) == ("Complete", 24), found
+    assert sum(counts) == 24
+    assert max(counts) > 2 * 2  # more than the workers have at a time
+    with dn.Connection(str(columns), backend="file", mode="r") as con:
+        assert len(get_tree(con, "t").files) == 24
+
+
+def test_a_slow_destination_leaves_workers_to_others(
+    serve: Any, columns: Path, paths: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from dosna.delivery.running import collecting, dispatcher
+
+    monkeypatch.setattr(dispatcher, "_MOST_COLLECTED", 3)
+    may, take, begun = threading.Event(), collecting._Collector._take, []
+
+    def slowly(self: Any, result: Any) -> None:
+        begun.append(result.number)
+        assert result.number == 0 or may.wait(120)
+        take(self, result)
+
+    monkeypatch.setattr(collecting._Collector, "_take", slowly)
+    server = serve(destinations=(f"file:{columns}",))
+    try:
+        with client_of(server) as client:
+            slow = ask(client, paths * 8, f"dosna:file:{columns}//t").json()["request_id"]
+            wait_until(lambda: len(begun) > 1)
+            quick = ask(client, paths * 2, "object-store").json()["request_id"]
+            assert ended(client, quick)["files-completed"] == 8
+            assert server.service.dispatcher.busy < 3 + 2 * 2 + 1
+            may.set()
+            assert ended(client, slow)["files-completed"] == 32
+            assert not server.service.dispatcher.busy
+    finally:
+        may.set()

@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import queue
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager, suppress
@@ -43,6 +44,8 @@ logger = logging.getLogger("dosna.delivery")
 _BATCH = 16 << 20
 """The bytes of a piece, and half of those that are held before they are written."""
 _IDLE = 60.0
+_PAUSES, _LONGEST = 10, 5.0
+"""How much longer the pause after a commit is than the commit, and its most seconds."""
 
 
 @dataclass(frozen=True)
@@ -158,6 +161,9 @@ class _Collector:
         self._trees: Any = None
         # What was taken, and may not be recorded yet.
         self._held: dict[int, _Result] = {}
+        # What was taken, and is not committed yet; and when it should be.
+        self._taken: list[tuple[_Result, Future[Outcome]]] = []
+        self._due = 0.0
 
     def start(self, is_idle: Callable[[], bool]) -> None:
         """Begin."""
@@ -169,53 +175,69 @@ class _Collector:
         try:
             while not self.stopped:
                 some = self._next()
-                if some:
-                    self._work(some)
-                elif self._is_idle():
+                if not some and not self._taken and self._is_idle():
                     return
+                self._work(some)
         finally:
             self._leave()
 
     def _next(self) -> list[tuple[Any, Future[Outcome]]]:
         """Wait for something to do, and return all there is."""
+        wait = max(0.0, self._due - time.monotonic()) if self._taken else _IDLE
         found = []
         with suppress(queue.Empty):
-            found.append(self.todo.get(timeout=_IDLE))
+            found.append(self.todo.get(timeout=wait))
             while True:
                 found.append(self.todo.get_nowait())
         return found
 
     def _work(self, some: Sequence[tuple[Any, Future[Outcome]]]) -> None:
-        """Take results together, so that the tree's attributes are written once for them."""
-        taken: list[tuple[_Result, Future[Outcome]]] = []
-        for what, future in [*some, (None, Future())]:
+        """Take results, and commit them together once this is due."""
+        for what, future in some:
             if self.stopped:
                 return
             try:
                 if isinstance(what, _Result):
                     self._take(what)
-                    taken.append((what, future))
+                    self._taken.append((what, future))
                     continue
-                if taken:
-                    self._trees.flush()
-                    for result, waiting in taken:
-                        waiting.set_result(result.outcome)
-                    taken = []
+                self._commit()
                 self._end(what)
                 future.set_result(Outcome(None))
             except Exception as error:
                 future.set_exception(error)
                 own = isinstance(error, DosnaError) and not isinstance(error, StorageError)
-                if own and isinstance(what, _Result):
-                    continue  # of this file alone
-                logger.warning("results of %s wait: %s", self._row.id, error)
-                # What is held may not be what is stored.
-                self._leave()
-                for _, waiting in taken:
-                    waiting.set_exception(
-                        StorageError(f"the results are collected again: {error}")
-                    )
-                taken = []
+                if not (own and isinstance(what, _Result)):  # else it is of this file alone
+                    self._lose(error)
+        if self._taken and time.monotonic() >= self._due and not self.stopped:
+            try:
+                self._commit()
+            except Exception as error:
+                self._lose(error)
+
+    def _commit(self) -> None:
+        """Count what was taken in the tree's attributes, and say so.
+
+        They have all files of the tree, so that writing them takes longer and longer. It is done
+        so rarely that most of the time is left for other work.
+        """
+        if not self._taken:
+            return
+        began = time.monotonic()
+        self._trees.flush()
+        taken, self._taken = self._taken, []
+        for result, waiting in taken:
+            waiting.set_result(result.outcome)
+        now = time.monotonic()
+        self._due = now + min(_LONGEST, _PAUSES * (now - began))
+
+    def _lose(self, error: Exception) -> None:
+        """Give back what was taken and not committed: what is held may not be what is stored."""
+        logger.warning("results of %s wait: %s", self._row.id, error)
+        self._leave()
+        taken, self._taken = self._taken, []
+        for _, waiting in taken:
+            waiting.set_exception(StorageError(f"the results are collected again: {error}"))
 
     # -- the tree -------------------------------------------------------------------------
 

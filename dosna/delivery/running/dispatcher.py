@@ -10,7 +10,7 @@ import heapq
 import logging
 import threading
 import time
-from collections import deque
+from collections import Counter, deque
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -34,6 +34,10 @@ logger = logging.getLogger("dosna.delivery")
 _PAGE = 64
 _AHEAD = 2
 """Files given to the workers, for each of their slots."""
+_MOST_COLLECTED = 256
+"""Files of a request that workers have done, and that are not yet in the tree of its results."""
+_SETTLED = 16
+"""Outcomes that are recorded before more files are started."""
 _IDLE = 5.0
 _MOST_PAUSE = 30.0
 _BROKEN_OFF = ("Canceled", "Fatal")
@@ -50,6 +54,7 @@ class _Try:
     attempts: int = field(default=0, compare=False)
     since: float = field(default_factory=time.monotonic, compare=False)
     began: float = field(default_factory=time.monotonic, compare=False)
+    collected: bool = field(default=False, compare=False)
 
 
 class _Cursor:
@@ -93,6 +98,7 @@ class Dispatcher:
         self._again: list[_Try] = []
         self._done: deque[tuple[_Try, Future[Outcome]]] = deque()
         self._busy: dict[str, int] = {}
+        self._collecting: Counter[str] = Counter()
         self._stopped = False
         self._thread = threading.Thread(target=self._run, name="dosna-dispatcher", daemon=True)
 
@@ -131,8 +137,13 @@ class Dispatcher:
 
     @property
     def busy(self) -> int:
-        """The number of files on which workers are working."""
+        """The number of files that were started, and whose outcomes are not recorded."""
         return sum(self._busy.values())
+
+    @property
+    def _room(self) -> int:
+        """The number of files that can be given to the workers."""
+        return _AHEAD * self._workers.slots - self.busy + self._collecting.total()
 
     # -- the thread -----------------------------------------------------------------------
 
@@ -155,17 +166,20 @@ class Dispatcher:
 
     def _can_begin(self) -> bool:
         waiting = self._again and self._again[0].not_before <= time.monotonic()
-        return bool(waiting or self._turns) and self.busy < _AHEAD * self._workers.slots
+        return self._room > 0 and bool(waiting or any(map(self._has_turn, self._turns)))
+
+    def _has_turn(self, cursor: _Cursor) -> bool:
+        return self._collecting[cursor.row.id] < _MOST_COLLECTED
 
     def _work(self) -> None:
-        """Record outcomes, then start as many files as there are free workers."""
-        while self._done:
+        """Record some outcomes, then start as many files as there are free workers."""
+        for _ in range(min(_SETTLED, len(self._done))):
             tried, future = self._done[0]
             self._settle(tried, future)
             # Not earlier: if the database failed, the outcome is recorded later.
             self._done.popleft()
-            self._free(tried.request)
-        room = _AHEAD * self._workers.slots - self.busy
+            self._free(tried)
+        room = self._room
         while room > 0 and (following := self._next()) is not None:
             self._begin(following)
             room -= 1
@@ -175,7 +189,7 @@ class Dispatcher:
         with self._changed:
             if self._again and self._again[0].not_before <= time.monotonic():
                 return heapq.heappop(self._again)
-            turns = list(self._turns)
+            turns = list(filter(self._has_turn, self._turns))
         for cursor in turns:
             if not cursor.page and not cursor.ended:
                 found = self._state.files.pending(cursor.row.id, cursor.after, _PAGE)
@@ -224,6 +238,10 @@ class Dispatcher:
             if done.cancelled() or done.exception() is not None:
                 pass_on(done)
             else:
+                with self._changed:
+                    tried.collected = True
+                    self._collecting[tried.request] += 1
+                    self._changed.notify_all()
                 taken = self.collectors.take(row, tried.number, tried.path, done.result())
                 taken.add_done_callback(pass_on)
 
@@ -282,8 +300,14 @@ class Dispatcher:
                 heapq.heappush(self._again, tried)
         return True
 
-    def _free(self, request: str) -> None:
+    def _free(self, tried: _Try) -> None:
+        request = tried.request
         with self._changed:
+            if tried.collected:
+                tried.collected = False
+                self._collecting[request] -= 1
+                if not self._collecting[request]:
+                    del self._collecting[request]
             self._busy[request] -= 1
             gone = request not in self._known
             if not self._busy[request]:
