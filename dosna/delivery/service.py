@@ -12,8 +12,6 @@ from concurrent.futures import Future
 from contextlib import ExitStack, suppress
 from typing import Any, Self
 
-import sqlalchemy as sa
-
 from dosna.core.sizes import format_size
 from dosna.delivery.objects import OWNER, kept_text, open_place
 from dosna.delivery.running import Dispatcher, Submissions, open_workers
@@ -135,14 +133,13 @@ class Service:
 
     def _hold_again(self) -> None:
         """Hold the database again, if the connection that did is lost."""
-        try:
-            self._held.execute(sa.select(1))
-        except sa.exc.SQLAlchemyError:
-            held = self.state.database.hold()
-            if held is None:
-                logger.error("another service uses %s, too", self.state.database.shown)
-            else:
-                self._held = held
+        if self._held.lasts():
+            return
+        held = self.state.database.hold()
+        if held is None:
+            logger.error("another service uses %s, too", self.state.database.shown)
+        else:
+            self._held = held
 
     def _let_database_go(self) -> None:
         with suppress(Exception):

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import os
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -12,11 +13,37 @@ from sqlalchemy.dialects import postgresql, sqlite
 from dosna.core.url import without_password
 from dosna.errors import ConfigurationError, MissingDependencyError, QueryError, StorageError
 
-__all__ = ["Database"]
+__all__ = ["Database", "Hold"]
 
 _BUSY_SECONDS = 60
 _LOCK = 0x646F736E61  # the advisory lock of PostgreSQL, held while tables are made
 _HOLDER = 0x646F736E62  # the one of the process that alone may use the database
+
+
+class Hold:
+    """The lock of a database, see `Database.hold`.
+
+    Parameters
+    ----------
+    close : callable
+        What gives it back.
+    look : callable, optional
+        What fails if it is lost.
+    """
+
+    def __init__(
+        self, close: Callable[[], object], look: Callable[[], object] | None = None
+    ) -> None:
+        self.close, self._look = close, look
+
+    def lasts(self) -> bool:
+        """Return whether it is still there."""
+        try:
+            if self._look is not None:
+                self._look()
+        except sa.exc.SQLAlchemyError:
+            return False
+        return True
 
 
 class Database:
@@ -109,20 +136,26 @@ class Database:
                 f"{self.what} {self.shown} cannot be used: {cause[0] if cause else 'no reason'}"
             ) from None
 
-    def hold(self) -> sa.Connection | None:
-        """Return a connection that holds a lock of the database until it is closed.
+    def hold(self) -> Hold | None:
+        """Lock the database for this process alone, until the hold is closed or the process ends.
 
-        The server gives the lock back when the connection ends, however it does. The result is
-        None if another holder has it. Databases of SQLite have no such lock.
+        The result is None if another holder has it. The lock of a database of SQLite is one of a
+        file beside it, whose name ends with ``.lock``; it counts on this machine only.
+
+        Raises
+        ------
+        StorageError
+            The database, or that file, cannot be used.
         """
         with self._errors():
-            connection = self._engine.connect().execution_options(isolation_level="AUTOCOMMIT")
             if self._sqlite:
-                return connection
+                return _hold_file(str(self._engine.url.database), self.what)
+            connection = self._engine.connect().execution_options(isolation_level="AUTOCOMMIT")
             if connection.execute(sa.select(sa.func.pg_try_advisory_lock(_HOLDER))).scalar():
-                # The pool must not give it to others, nor take it back.
+                # The pool must not give it to others, nor take it back. The server gives the lock
+                # back when the connection ends, however it does.
                 connection.detach()
-                return connection
+                return Hold(connection.close, lambda: connection.execute(sa.select(1)))
             connection.close()
         return None
 
@@ -160,6 +193,26 @@ class Database:
             return column.op("GLOB", is_comparison=True)(pattern.replace("[", "[[]"))
         escaped = "".join("\\" + x if x in "%_\\" else x for x in pattern)
         return column.like(escaped.replace("*", "%").replace("?", "_"), escape="\\")
+
+
+def _hold_file(database: str, what: str) -> Hold | None:
+    import fcntl
+
+    # Of a file of its own: closing the database's would give back the locks of SQLite.
+    path = os.path.realpath(database.removeprefix("file:").partition("?")[0]) + ".lock"
+    try:
+        file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise StorageError(
+            f"{what} cannot be locked by {path}: {error.strerror}. Put it into a folder that can "
+            "be written"
+        ) from None
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(file)
+        return None
+    return Hold(lambda: os.close(file))
 
 
 def _prepare_sqlite(connection: Any, record: object) -> None:

@@ -500,6 +500,27 @@ def test_one_service_uses_a_database(
         serve(fake, database=postgres, state=str(tmp_path / "other"))
 
 
+def test_one_service_uses_a_file_of_sqlite(
+    serve: Any, fake: FakeTransform, tmp_path: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from dosna.delivery import service
+    from dosna.errors import ConfigurationError
+
+    monkeypatch.setattr(service, "_LET_GO", 0.3)
+    first = serve(fake, database=f"sqlite:///{tmp_path}/one.sqlite").service
+    (tmp_path / "link.sqlite").symlink_to(tmp_path / "one.sqlite")
+    for name in ("one.sqlite", "link.sqlite"):
+        with pytest.raises(ConfigurationError, match="database of its own"):
+            serve(
+                fake,
+                database=f"sqlite:///{tmp_path}/{name}",
+                state=str(tmp_path / "other"),
+            )
+    first.sweep()
+    first.__exit__(None, None, None)
+    serve(fake, database=f"sqlite:///{tmp_path}/link.sqlite", state=str(tmp_path / "third"))
+
+
 @pytest.mark.parametrize("kind", ["folder", "s3"])
 def test_one_service_uses_a_place_of_results(
     serve: Any, fake: FakeTransform, paths: list[str], kind: str, tmp_path: Any, request: Any
