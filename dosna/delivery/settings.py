@@ -6,6 +6,7 @@ import dataclasses
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -179,13 +180,18 @@ class Settings:
         """The number of files that are transformed at a time."""
         return self.workers or len(os.sched_getaffinity(0))
 
+    @cached_property
+    def for_workers(self) -> Settings:
+        """The settings that workers need for a file: without the database and the destinations,
+        whose URLs may have passwords.
+        """
+        return dataclasses.replace(
+            self, database=None, destinations=(), objects=None, dask=None, rucio=None
+        )
+
     def shown(self) -> dict[str, Any]:
         """Return the settings without passwords."""
-        found = dataclasses.asdict(self)
-        return {
-            name: without_password(value) if isinstance(value, str) else value
-            for name, value in found.items()
-        }
+        return {name: _shown(value) for name, value in dataclasses.asdict(self).items()}
 
     @classmethod
     def read(cls, path: str | None, **others: Any) -> Settings:
@@ -226,6 +232,12 @@ def _check_names(found: Mapping[str, Any]) -> None:
     for name in ("roots", "state"):
         if not found.get(name):
             raise ConfigurationError(f"the setting {name!r} is missing: give --{name.rstrip('s')}")
+
+
+def _shown(value: Any) -> Any:
+    if isinstance(value, tuple):
+        return tuple(map(_shown, value))
+    return without_password(value) if isinstance(value, str) else value
 
 
 def _root(text: str) -> str:

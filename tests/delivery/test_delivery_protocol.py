@@ -8,6 +8,7 @@ import json
 import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -578,3 +579,27 @@ def test_what_is_left_is_taken_up_again(
             assert client.get(f"{URL}/{id}").status_code == 404
         wait_until(lambda: not left.exists())
     assert len(fake.calls) == 7
+
+
+def test_jobs_carry_no_passwords(tmp_path: Any, events: Any) -> None:
+    import pickle
+
+    from dosna.delivery.running.jobs import job_of
+    from dosna.delivery.settings import Settings
+    from dosna.delivery.state.tables import requests
+
+    settings = Settings(
+        roots=(str(events),),
+        state=str(tmp_path),
+        database="postgresql://ada:hunter2@db/delivery",
+        destinations=("s3:results?token=hunter2",),
+        dask="tls://ada:hunter2@scheduler:8786",
+    )
+    row: Any = SimpleNamespace(**dict.fromkeys(requests.c.keys(), ""))
+    row.format = "parquet"
+    job = job_of(row, 3, "a.root", settings)
+    assert b"hunter2" not in pickle.dumps(job)
+    assert "hunter2" not in repr(job)
+    assert job.settings.folders == settings.folders
+    assert job.settings.database_url != settings.database_url
+    assert "hunter2" not in str(settings.shown())

@@ -44,7 +44,7 @@ class Job:
     place : ObjectPlace
         The place of results.
     settings : Settings
-        The settings of the service.
+        The settings of the service, without those that workers do not need.
     """
 
     request: str
@@ -65,7 +65,8 @@ class Job:
 def job_of(row: Row, number: int, path: str, settings: Settings) -> Job:
     """Return the job of a file of a request, from its row."""
     place = open_place(settings.objects_place, settings.objects_endpoint)
-    return Job(row.id, number, path, row.codegen, row.selection, row.format, place, settings)
+    needed = settings.for_workers
+    return Job(row.id, number, path, row.codegen, row.selection, row.format, place, needed)
 
 
 def carry_out(job: Job, transform: Transform) -> Outcome:
