@@ -96,6 +96,7 @@ def carry_out(job: Job, transform: Transform) -> Outcome:
                 name=job.name,
                 limits=Limits(settings.file_seconds, settings.file_memory, settings.file_disk),
                 s3=S3Options(endpoint_url=settings.sources_endpoint),
+                within=settings.folders,
                 unconfined=settings.unconfined,
                 func_adl=settings.func_adl,
             )

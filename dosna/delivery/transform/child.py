@@ -8,6 +8,7 @@ import json
 import os
 import resource
 import socket
+import stat
 import sys
 import tempfile
 import traceback
@@ -16,7 +17,7 @@ from typing import Any
 from dosna.delivery.transform.job import run_job
 from dosna.delivery.transform.request import FULL
 from dosna.delivery.transform.sandbox import Bounds, confine
-from dosna.errors import DosnaError
+from dosna.errors import DosnaError, SourceError, SourceNotFoundError
 
 __all__ = ["serve_job"]
 
@@ -72,10 +73,10 @@ def _confine(job: dict[str, Any]) -> None:
     os.umask(0o077)
     os.chdir(job["scratch"])
     os.environ["HOME"] = os.environ["TMPDIR"] = tempfile.tempdir = job["scratch"]
-    limits = job["limits"]
+    limits, file = job["limits"], _input(job)
     confine(
         Bounds(
-            (job["input"],),
+            (file,),
             (job["scratch"],),
             limits["seconds"],
             limits["memory"],
@@ -83,6 +84,24 @@ def _confine(job: dict[str, Any]) -> None:
         ),
         job["strict"],
     )
+    os.close(file)
+
+
+def _input(job: dict[str, Any]) -> int:
+    """Open the file to read, whose real path is given. Only that file may be read later, even if
+    its path then leads to another one.
+    """
+    path, shown = job["input"], job["shown"]
+    try:
+        file = os.open(path, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except FileNotFoundError:
+        raise SourceNotFoundError(f"{shown} does not exist: check its path") from None
+    except OSError as error:
+        raise SourceError(f"{shown} cannot be opened: {error.strerror}") from None
+    if os.readlink(f"/proc/self/fd/{file}") != path or not stat.S_ISREG(os.fstat(file).st_mode):
+        os.close(file)
+        raise SourceError(f"{shown} was replaced while it was opened: submit the request again")
+    return file
 
 
 def _log(text: str) -> None:

@@ -95,6 +95,9 @@ class TransformRequest:
     func_adl : str, optional
         The interpreter with func_adl_uproot, or the folder of its environment; by default
         see `dosna.delivery.transform.environment`.
+    within : tuple of str
+        The real paths of folders: a local source must be in one of them when it is read, even if
+        it was replaced meanwhile. Empty for a source anywhere.
     unconfined : bool
         Whether to run the selection even if the kernel cannot confine it. Only time, memory and
         the size of files are then limited.
@@ -114,6 +117,7 @@ class TransformRequest:
     limits: Limits = field(default_factory=Limits)
     s3: S3Options = field(default_factory=S3Options)
     func_adl: str | None = None
+    within: tuple[str, ...] = ()
     unconfined: bool = False
 
     def __post_init__(self) -> None:

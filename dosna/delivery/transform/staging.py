@@ -29,7 +29,7 @@ _SECONDS = 30.0
 
 
 def staged(request: TransformRequest, folder: str) -> str:
-    """Return the local path of a source: its own, or that of a copy.
+    """Return the real local path of a source: its own, or that of a copy.
 
     Parameters
     ----------
@@ -49,10 +49,13 @@ def staged(request: TransformRequest, folder: str) -> str:
     """
     source = request.source.removeprefix("file://")
     if "://" not in source:
-        if not os.path.isfile(source):
+        real = os.path.realpath(source)
+        if request.within and not any(os.path.commonpath([f, real]) == f for f in request.within):
+            raise SourceError(f"{source} was replaced by a link to what is not served")
+        if not os.path.isfile(real):
             raise SourceNotFoundError(f"{source} is not a file: check its path")
-        return os.path.realpath(source)
-    path = os.path.join(folder, "input")
+        return real
+    path = os.path.join(os.path.realpath(folder), "input")
     latest, most = time.monotonic() + request.limits.seconds, int(request.limits.disk)
     with Converting(lambda error: _explained(error, source)), open(path, "wb") as copy:
         for block in _blocks(request, source):

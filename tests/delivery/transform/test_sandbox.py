@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import os
+import shutil
 import signal
 import socket
 import textwrap
@@ -110,6 +111,36 @@ def test_what_is_beyond_its_files_is_refused(tmp_path, events, probe):
     assert secret.stat().st_mode == before.st_mode
     assert secret.stat().st_mtime_ns == before.st_mtime_ns
     assert list(folder.iterdir()) == list(out.iterdir()) == []
+
+
+@confined
+def test_only_the_file_that_was_opened_is_read(tmp_path, events):
+    source, out = tmp_path / "events.root", tmp_path / "out"
+    for copy in (source, tmp_path / "other.root"):
+        shutil.copy(events, copy)
+    out.mkdir()
+    body = """
+        import os, time
+        open(path).close()
+        open("ready", "w").close()
+        while not os.path.islink(path):
+            time.sleep(0.01)
+        open(path).close()
+    """
+
+    def replace():
+        wait_until(lambda: list(out.glob(".transform-*/work/ready")))
+        (tmp_path / "link").symlink_to("other.root")
+        os.replace(tmp_path / "link", source)
+
+    thread = threading.Thread(target=replace)
+    thread.start()
+    try:
+        with pytest.raises(QueryError, match="ermission"):
+            run(out, source, textwrap.dedent(body) + RETURN, within=(str(tmp_path),))
+    finally:
+        thread.join()
+    assert source.is_symlink()
 
 
 @confined

@@ -16,7 +16,7 @@ ak, uproot = require("awkward"), require("uproot")
 require("pyarrow")
 require("httpx")
 
-from dosna.delivery.transform import Limits, TransformRequest, transform  # noqa: E402
+from dosna.delivery.transform import Limits, TransformRequest, running, transform  # noqa: E402
 from dosna.delivery.transform.client import drop_jobs, permit_jobs  # noqa: E402
 from dosna.errors import (  # noqa: E402
     LimitError,
@@ -101,6 +101,45 @@ def test_errors_name_the_source(out, server, tmp_path):
     with pytest.raises(SourceNotFoundError, match="file"):
         run(out, str(tmp_path))
     assert list(out.iterdir()) == []
+
+
+def replaced(path, by):
+    path.rename(path.with_name(f"old-{path.name}"))
+    path.symlink_to(by)
+
+
+@pytest.mark.parametrize("what", ["file", "folder"])
+@pytest.mark.parametrize("when", ["before it is staged", "before it is opened"])
+def test_sources_replaced_by_links_are_refused(tmp_path, out, events, monkeypatch, what, when):
+    served, others = tmp_path / "served", tmp_path / "others"
+    for folder in (served / "a", others):
+        folder.mkdir(parents=True)
+        shutil.copy(events, folder / "events.root")
+    source = served / "a" / "events.root"
+    link = source if what == "file" else source.parent
+    to = others / "events.root" if what == "file" else others
+    if when == "before it is opened":
+        staged = running.staged
+
+        def late(request, folder):
+            path = staged(request, folder)
+            replaced(link, to)
+            return path
+
+        monkeypatch.setattr(running, "staged", late)
+    else:
+        replaced(link, to)
+    with pytest.raises(SourceError, match="replaced"):
+        run(out, str(source), within=(str(served),))
+    assert list(out.iterdir()) == []
+
+
+def test_links_within_what_is_served_are_followed(tmp_path, out, events):
+    served = tmp_path / "served"
+    served.mkdir()
+    shutil.copy(events, served / "events.root")
+    (served / "link.root").symlink_to("events.root")
+    check(run(out, str(served / "link.root"), within=(str(tmp_path / "x"), str(served))), events)
 
 
 def test_copies_for_nobody_end(out, server):

@@ -29,8 +29,8 @@ class Bounds:
 
     Parameters
     ----------
-    readable, writable : tuple of str
-        Files and folders, in addition to the libraries of Python.
+    readable, writable : tuple of str or int
+        Files and folders, by path or by descriptor, in addition to the libraries of Python.
     seconds : float
         The processor time for each core, in seconds.
     memory : int
@@ -39,8 +39,8 @@ class Bounds:
         The maximum size of a file in bytes.
     """
 
-    readable: tuple[str, ...]
-    writable: tuple[str, ...]
+    readable: tuple[str | int, ...]
+    writable: tuple[str | int, ...]
     seconds: float
     memory: int
     disk: int

@@ -27,6 +27,7 @@ _WRITE = _READ | _WRITE_FILE | _REMOVE_FILE | _MAKE_FILE | _TRUNCATE
 
 _KNOWN = {1: 13, 2: 14, 3: 15, 4: 15, 5: 16}
 """How many rights of files each version knows; later ones know no more that matter here."""
+_AS_PLACE = os.O_PATH | os.O_CLOEXEC
 _NETWORK_SINCE, _SCOPES_SINCE = 4, 6
 _TCP, _SIGNALS_AND_ABSTRACT_SOCKETS = 3, 3
 
@@ -53,13 +54,13 @@ def version() -> int:
         return 0
 
 
-def restrict(readable: Iterable[str], writable: Iterable[str]) -> None:
+def restrict(readable: Iterable[str | int], writable: Iterable[str | int]) -> None:
     """Deny this process all files except those below paths, and any new privileges.
 
     Parameters
     ----------
-    readable, writable : iterable of str
-        Files and folders. Those that do not exist are left out.
+    readable, writable : iterable of str or int
+        Files and folders, by path or by descriptor. Paths that do not exist are left out.
 
     Raises
     ------
@@ -86,9 +87,9 @@ def restrict(readable: Iterable[str], writable: Iterable[str]) -> None:
         os.close(handle)
 
 
-def _allow(ruleset: int, path: str, allowed: int) -> None:
+def _allow(ruleset: int, path: str | int, allowed: int) -> None:
     try:
-        parent = os.open(path, os.O_PATH | os.O_CLOEXEC)
+        parent = os.dup(path) if isinstance(path, int) else os.open(path, _AS_PLACE)
     except OSError:
         return  # a path that cannot be opened need not be allowed
     try:
