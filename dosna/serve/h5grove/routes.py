@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Sequence
+from concurrent.futures import Executor, ThreadPoolExecutor
+from contextvars import copy_context
 
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import BaseRoute, Mount, Route
+from starlette.routing import BaseRoute, Route
+from starlette.types import Receive, Scope, Send
 
 from dosna.serve.h5grove.data import Encoded, encoded, json_encoded, statistics
 from dosna.serve.h5grove.entities import Entities
@@ -14,6 +18,8 @@ from dosna.serve.served import Served
 from dosna.web import refusal_of
 
 __all__ = ["routes"]
+
+_THREADS = 40
 
 
 def routes(served: Served) -> Sequence[BaseRoute]:
@@ -67,9 +73,11 @@ def routes(served: Served) -> Sequence[BaseRoute]:
     def paths(asked: _Asked) -> Encoded:
         return json_encoded(entities.paths(asked.path))
 
-    every = (meta, attr, data, stats, paths)
-    inner = [Route(f"/{one.__name__}", _endpoint(one), methods=["GET"]) for one in every]
-    return [Mount("/h5grove", routes=inner)]
+    every = (data, meta, attr, stats, paths)
+    pool = ThreadPoolExecutor(_THREADS, "dosna-h5grove")
+    return [
+        Route(f"/h5grove/{one.__name__}", _Endpoint(one, pool), methods=["GET"]) for one in every
+    ]
 
 
 class _Asked:
@@ -81,15 +89,26 @@ class _Asked:
         self.short = self.query.get("lines") == "short"
 
 
-def _endpoint(answer: Callable[[_Asked], Encoded]) -> Callable[[Request], Response]:
-    # Not a coroutine: Starlette runs it in a thread.
-    def endpoint(request: Request) -> Response:
+class _Endpoint:
+    """A route whose answers are made in threads of their own.
+
+    Starlette's pool takes longer to hand a request to a thread than small answers take to be made.
+    """
+
+    def __init__(self, answer: Callable[[_Asked], Encoded], pool: Executor) -> None:
+        self._answer, self._pool = answer, pool
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a request."""
+        work = self._pool.submit(copy_context().run, self._respond, Request(scope))
+        response = await asyncio.wrap_future(work)
+        await response(scope, receive, send)
+
+    def _respond(self, request: Request) -> Response:
         try:
-            found = answer(_Asked(request))
+            found = self._answer(_Asked(request))
         except Exception as error:
             refusal = refusal_of(error)
             body = json_encoded({"message": str(refusal)})
             return Response(body.content, refusal.status, body.headers)
         return Response(found.content, headers=found.headers)
-
-    return endpoint
