@@ -59,6 +59,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         arguments = make_parser().parse_args(argv)
     except SystemExit as end:
         return end.code if isinstance(end.code, int) else USAGE
+    arguments.whole_process = argv is None
     try:
         ranks = ranks_of(arguments)
     except (ConfigurationError, MissingDependencyError) as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import socket
 import threading
@@ -19,6 +20,8 @@ __all__ = ["Server"]
 
 _GRACE = 0.5
 """Seconds that answers under way have when the server ends."""
+_LAST = 0.1
+"""Seconds that they have after they were cancelled."""
 
 
 class _Uvicorn(uvicorn.Server):
@@ -26,6 +29,14 @@ class _Uvicorn(uvicorn.Server):
         # Uvicorn counts in whole seconds, and would log everything that it cancels.
         self.config.timeout_graceful_shutdown = _GRACE  # type: ignore[assignment]
         await super().shutdown(sockets)
+
+
+def _new_loop() -> asyncio.AbstractEventLoop:
+    try:
+        import uvloop
+    except ImportError:
+        return asyncio.new_event_loop()
+    return uvloop.new_event_loop()
 
 
 class Server:
@@ -119,9 +130,29 @@ class Server:
         try:
             # After Ctrl-C, uvicorn has shut down in order and raises the signal again.
             with suppress(KeyboardInterrupt):
-                self._uvicorn.run([self._socket])
+                self._serve()
         finally:
             self._socket.close()
+
+    def _serve(self) -> None:
+        """Answer requests, and leave those whose threads do not end, as of stores that hang."""
+        loop = _new_loop()
+        left: set[asyncio.Task[Any]] = set()
+        try:
+            try:
+                loop.run_until_complete(self._uvicorn.serve([self._socket]))
+            finally:
+                ending = asyncio.all_tasks(loop)
+                for task in ending:
+                    task.cancel()
+                if ending:
+                    waiting = asyncio.wait(ending, timeout=_LAST)
+                    _, left = loop.run_until_complete(waiting)
+            loop.run_until_complete(loop.shutdown_asyncgens())
+        finally:
+            if left:
+                loop.set_exception_handler(lambda loop, context: None)
+            loop.close()
 
     def stop(self) -> None:
         """End the server within a second, whatever it is doing."""

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import signal
 import subprocess
 import sys
+import time
 from itertools import takewhile
 from pathlib import Path
 from xml.etree import ElementTree
@@ -17,6 +19,7 @@ from support import HANG, require, taking_ctrl_c
 
 import dosna as dn
 from dosna.array.pictures import grid_picture
+from dosna.testing.timing import patience
 
 require("starlette")
 require("uvicorn")
@@ -86,6 +89,32 @@ def test_command_prints_its_url_and_ends_at_ctrl_c(tmp_path):
             process.kill()
     with pytest.raises(httpx.ConnectError):
         httpx.get(url)
+
+
+@pytest.mark.slow
+def test_command_ends_at_ctrl_c_while_a_store_says_nothing(tmp_path):
+    with dn.Connection(str(tmp_path), backend="file") as con:
+        con.create_dataset("x", data=np.arange(4), chunk_size=2)
+    for chunk in (tmp_path / "x" / "c").iterdir():
+        chunk.unlink()
+        os.mkfifo(chunk)  # opening it waits for somebody who writes
+    with start(f"file:{tmp_path}", "--no-open", "--json") as process:
+        try:
+            lines = iter(process.stdout.readline, "")
+            url = json.loads("".join(takewhile(lambda line: line != "}\n", lines)) + "}")["url"]
+            with httpx.Client(follow_redirects=True) as client:
+                client.get(url)
+                root = url.partition("?")[0]
+                for path in ("h5grove/data?path=/x", "zarr/x/c/1"):
+                    with pytest.raises(httpx.ReadTimeout):
+                        client.get(root + path, timeout=1)
+            asked = time.monotonic()
+            process.send_signal(signal.SIGINT)
+            assert process.wait(HANG) == 0
+            assert time.monotonic() - asked < patience(3)
+            assert not process.stderr.read().count("Traceback")
+        finally:
+            process.kill()
 
 
 def test_browser_is_opened_by_a_file_that_hides_the_token(monkeypatch):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -13,10 +14,13 @@ from dosna.cli.console import Console
 from dosna.cli.options import add_command
 from dosna.cli.places import connected
 
-__all__ = ["add", "add_server", "announced"]
+__all__ = ["add", "add_server", "announced", "run"]
 
 _CACHE = "256 MiB"
 """Decoded chunks to keep, because slices next to each other are in the same ones."""
+
+_LAST = 0.2
+"""Seconds that the command has to end after its server has."""
 
 _SERVE = """\
 Serve the datasets of a URL over HTTP, read-only, until Ctrl-C: as Zarr for other programs, and
@@ -71,8 +75,18 @@ def add_server(command: argparse.ArgumentParser) -> None:
 def serve(arguments: argparse.Namespace, console: Console) -> int:
     """Serve datasets until Ctrl-C."""
     with announced(arguments, console) as server:
-        server.run()
+        run(server, arguments)
     return 0
+
+
+def run(server: Any, arguments: argparse.Namespace) -> None:
+    """Serve until Ctrl-C. Then the command ends within a second, even if a store says nothing."""
+    server.run()
+    if arguments.whole_process:
+        # Threads that wait for a store would be waited for. There is nothing to be saved.
+        last = threading.Timer(_LAST, os._exit, [0])
+        last.daemon = True
+        last.start()
 
 
 @contextmanager

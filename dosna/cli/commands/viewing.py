@@ -14,7 +14,7 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from dosna.cli.commands.serving import add_server, announced
+from dosna.cli.commands.serving import add_server, announced, run
 from dosna.cli.console import Console
 from dosna.cli.options import add_command
 
@@ -55,7 +55,7 @@ def view(arguments: argparse.Namespace, console: Console) -> int:
                 # The port is bound, so the page waits until the server runs.
                 address = (stack.enter_context(hidden(server.url)),)
                 threading.Thread(target=webbrowser.open, args=address, daemon=True).start()
-            server.run()
+            run(server, arguments)
     return 0
 
 
