@@ -73,10 +73,11 @@ def _confine(job: dict[str, Any]) -> None:
     os.umask(0o077)
     os.chdir(job["scratch"])
     os.environ["HOME"] = os.environ["TMPDIR"] = tempfile.tempdir = job["scratch"]
-    limits, file = job["limits"], _input(job)
+    limits = job["limits"]
+    files = () if job.get("within") else (_input(job),)
     confine(
         Bounds(
-            (file,),
+            (*files, *job.get("within", ())),
             (job["scratch"],),
             limits["seconds"],
             limits["memory"],
@@ -84,7 +85,8 @@ def _confine(job: dict[str, Any]) -> None:
         ),
         job["strict"],
     )
-    os.close(file)
+    for file in files:
+        os.close(file)
 
 
 def _input(job: dict[str, Any]) -> int:

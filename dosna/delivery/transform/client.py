@@ -36,6 +36,7 @@ LIBRARIES = (
     _PACKAGE + "tablewriting",
     _PACKAGE + "rootwriting",
     "?" + _PACKAGE + "hdf5writing",
+    "?" + _PACKAGE + "stored",
 )
 FUNC_ADL_LIBRARIES = ("func_adl_uproot", "vector", _PACKAGE + "code", *LIBRARIES)
 """What is imported before processes are forked; what has a question mark may be missing."""

@@ -15,7 +15,8 @@ def run_job(job: Mapping[str, Any], log: Callable[[str], None] = print) -> int:
     ----------
     job : mapping
         ``codegen``, ``selection``, ``format``; ``input`` and ``output``, local paths; ``shown``,
-        the location that errors name; and ``step``, the bytes to read at a time.
+        the location that errors name; ``step``, the bytes to read at a time; and ``within``, the
+        folders that have the source, if it is a tree of columns.
     log : callable
         Takes notices for the user.
 
@@ -24,7 +25,7 @@ def run_job(job: Mapping[str, Any], log: Callable[[str], None] = print) -> int:
     DosnaError
         What is wrong with the file or with the selection.
     """
-    return _KINDS[job["codegen"]](job, log)
+    return (_stored if job.get("within") else _KINDS[job["codegen"]])(job, log)
 
 
 def _raw(job: Mapping[str, Any], log: Callable[[str], None]) -> int:
@@ -51,6 +52,15 @@ def _program(job: Mapping[str, Any], log: Callable[[str], None]) -> int:
     one = not job["format"].startswith("root-")
     found = code.parts_of(function, job["input"], job["shown"], one, log)
     return write(job["output"], job["format"], found)
+
+
+def _stored(job: Mapping[str, Any], log: Callable[[str], None]) -> int:
+    from dosna.delivery.transform.request import Limits, TransformRequest
+    from dosna.delivery.transform.stored import transform_stored
+
+    texts = (job["shown"], job["codegen"], job["selection"], job["format"], job["scratch"])
+    request = TransformRequest(*texts, "result", Limits(**job["limits"]))
+    return transform_stored(request, job["output"], log)
 
 
 def _stream(job: Mapping[str, Any], log: Callable[[str], None]) -> int:

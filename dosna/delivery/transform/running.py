@@ -25,6 +25,7 @@ from dosna.errors import (
 __all__ = ["TransformResult", "transform"]
 
 
+_LOCAL = ("hdf5", "file", "zarr")
 _LEAST_FREE = 1 << 20
 """The free bytes of a disk that is not full."""
 
@@ -91,7 +92,7 @@ def _transform(request: TransformRequest, scratch: str) -> TransformResult:
     work = os.path.join(scratch, "work")
     os.mkdir(work)
     made = os.path.join(work, "result")
-    if request.source.startswith(SCHEME):
+    if request.source.startswith(SCHEME) and not _in_folders(request):
         from dosna.delivery.transform.stored import transform_stored  # imports awkward
 
         lines: list[str] = []
@@ -112,11 +113,13 @@ def _confined(request: TransformRequest, scratch: str, work: str, made: str) -> 
             f"selections carry code, and cannot be confined here: {why}. Run them elsewhere, or "
             "permit unconfined selections of users whom you trust."
         )
+    stored = request.source.startswith(SCHEME)
     job = {
         "codegen": request.codegen,
         "selection": request.selection,
         "format": request.format,
-        "input": staged(request, scratch),
+        "input": "" if stored else staged(request, scratch),
+        "within": request.within if stored else (),
         "shown": request.source,
         "output": made,
         "scratch": work,
@@ -139,6 +142,15 @@ def _confined(request: TransformRequest, scratch: str, work: str, made: str) -> 
         return rows, _tail(log, request.limits.log)
 
 
+def _in_folders(request: TransformRequest) -> bool:
+    """Return whether a tree of columns is in served folders, and can be read by a process that can
+    read nothing else: links in it may lead anywhere.
+    """
+    backend = request.source.removeprefix(SCHEME).partition(":")[0]
+    local = backend in _LOCAL and bool(request.within)
+    return local and not request.unconfined and not lacking()
+
+
 def _is_full(folder: str, limit: int) -> bool:
     """Return whether a disk is full by the files of others than the job in a folder."""
     files = [os.path.join(top, name) for top, _, names in os.walk(folder) for name in names]
@@ -147,7 +159,7 @@ def _is_full(folder: str, limit: int) -> bool:
 
 
 def _server(request: TransformRequest) -> ForkServer:
-    if request.codegen == "uproot":
+    if request.codegen == "uproot" and not request.source.startswith(SCHEME):
         return server_of(func_adl_python(request.func_adl), FUNC_ADL_LIBRARIES)
     return server_of()
 

@@ -21,6 +21,7 @@ from dosna.delivery.transform import (  # noqa: E402
     transform,
 )
 from dosna.delivery.transform.client import drop_jobs, permit_jobs  # noqa: E402
+from dosna.delivery.transform.sandbox import lacking  # noqa: E402
 from dosna.errors import (  # noqa: E402
     LimitError,
     MemoryLimitError,
@@ -30,6 +31,8 @@ from dosna.errors import (  # noqa: E402
     UnknownNameError,
     WorkerError,
 )
+
+confined = pytest.mark.skipif(bool(lacking()), reason=lacking() or "-")
 
 
 @pytest.fixture(scope="module")
@@ -149,3 +152,29 @@ def test_queries_for_nobody_end(tmp_path, place):
             run(tmp_path, place, [{"treename": "events", "filter_name": "MET_px"}])
     finally:
         permit_jobs(str(tmp_path))
+
+
+@confined
+@pytest.mark.parametrize("backend", ["file", "hdf5"])
+def test_trees_in_served_folders_are_read_from_them_alone(tmp_path, events, backend):
+    served, others = tmp_path / "served", tmp_path / "others"
+    for folder in (served, others):
+        folder.mkdir()
+        con, _ = dn.open_url(f"{backend}:{folder}//")
+        with con:
+            con.ingest(f"{events}:events", select=["NMuon", "Muon_Px"])
+    source, within = f"dosna://{backend}:{served}//events", {"within": (str(served),)}
+    chosen = [{"treename": "events", "filter_name": ["NMuon", "Muon_Px"], "cut": "NMuon > 1"}]
+    found = ak.from_parquet(run(tmp_path, source, chosen, **within).path)
+    expected = ak.from_parquet(run(tmp_path, source, chosen).path)
+    assert ak.array_equal(found, expected, dtype_exact=False)
+    with pytest.raises(UnknownNameError, match="NMuon"):
+        run(tmp_path, source, [{"treename": "events", "expressions": ["absent"]}], **within)
+    with pytest.raises(RefusedError, match="uproot-raw"):
+        run(tmp_path, source, [], codegen="python", **within)
+    for path in sorted(served.rglob("*NMuon*")):
+        path.rename(path.with_name("old"))
+        path.symlink_to(others / path.relative_to(served))
+    assert run(tmp_path, source, chosen).rows == len(found)
+    with pytest.raises(dn.errors.DosnaError, match=r"ermission|cannot"):
+        run(tmp_path, source, chosen, **within)
