@@ -112,33 +112,31 @@ SHARED_MEMORY = Path("/dev/shm")
 
 
 def sweep_shared_memory(since: float, folder: Path = SHARED_MEMORY) -> list[str]:
-    """Remove the shared memory that killed processes of tests left; return its names.
+    """Remove the shared memory that killed MPI ranks of tests left; return its names.
 
-    These are the segments of MPI ranks and the semaphores of pools that were made after `since`
-    by this user and that no process has mapped.
+    It was made after `since` by this user, and no process has mapped it.
     """
-    left = []
-    for pattern in ("mpich_shm_*", "sem.mp-*", "sem.loky-*"):
-        for path in folder.glob(pattern):
-            with suppress(FileNotFoundError):
-                found = path.stat()
-                if found.st_uid == os.geteuid() and found.st_mtime >= since:
-                    left.append(path)
-    if left:
-        mapped = _mapped_paths(str(folder))
-        left = [path for path in left if str(path) not in mapped]
-    for path in left:
+    left = {}
+    for path in folder.glob("mpich_shm_*"):
+        with suppress(FileNotFoundError):
+            found = path.stat()
+            if found.st_uid == os.geteuid() and found.st_mtime >= since:
+                left[path] = str(found.st_ino)
+    mapped = _mapped_inodes(str(folder)) if left else set()
+    swept = [path for path, inode in left.items() if inode not in mapped]
+    for path in swept:
         path.unlink(missing_ok=True)
-    return sorted(path.name for path in left)
+    return sorted(path.name for path in swept)
 
 
-def _mapped_paths(folder: str) -> set[str]:
+def _mapped_inodes(folder: str) -> set[str]:
+    # Not the paths, which are those under which they were mapped, and perhaps renamed since.
     found = set()
     for maps in Path("/proc").glob("[0-9]*/maps"):
         # Processes end meanwhile, and those of others are theirs.
         with suppress(OSError):
             lines = maps.read_text(errors="replace").splitlines()
-            found |= {folder + line.partition(folder)[2] for line in lines if folder in line}
+            found |= {line.split()[4] for line in lines if folder in line}
     return found
 
 
