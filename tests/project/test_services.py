@@ -5,10 +5,13 @@ from __future__ import annotations
 import json
 import mmap
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
+from urllib.parse import urlsplit
 
+from services.proxy import Proxy, read_head
 from support import require_program, sweep_shared_memory, wait_until
 
 
@@ -44,6 +47,22 @@ def test_shared_memory_that_killed_processes_left_is_swept(tmp_path):
         kept = ["mpich_shm_2_0", "mpich_shm_old_0", "other"]
         assert sorted(os.listdir(tmp_path)) == kept
     assert sweep_shared_memory(2000, tmp_path) == ["mpich_shm_2_0"]
+
+
+def test_a_proxy_ends_a_connection_that_its_server_has_ended():
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        url = f"http://127.0.0.1:{server.getsockname()[1]}"
+        with Proxy(url) as proxy:
+            there = urlsplit(proxy.url)
+            with socket.create_connection((there.hostname, there.port), timeout=60) as client:
+                client.sendall(b"GET / HTTP/1.1\r\n\r\n")
+                with server.accept()[0] as asked, asked.makefile("rb") as asks:
+                    assert read_head(asks)[0].startswith(b"GET / ")
+                    asked.sendall(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n")
+                with client.makefile("rb") as answers:
+                    assert read_head(answers)[0].startswith(b"HTTP/1.1 200 ")
+                    assert answers.read() == b""
+                assert len(proxy.requests) == 1
 
 
 def assert_it_ends(start, daemons, then=""):

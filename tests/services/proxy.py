@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import select
 import socket
 import threading
 import time
@@ -138,7 +139,7 @@ class Proxy:
             for sock in (client, server):
                 sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             with client.makefile("rb") as asks, server.makefile("rb") as answers:
-                while self._exchange(client, asks, server, answers):
+                while is_asked(client, server) and self._exchange(client, asks, server, answers):
                     pass
         except OSError:
             pass
@@ -194,6 +195,18 @@ class Proxy:
             return False
         client.sendall(whole)
         return True
+
+
+def is_asked(client: socket.socket, server: socket.socket) -> bool:
+    """Wait for a request; return False if the server has ended the connection meanwhile.
+
+    Servers end connections that nobody uses for a while. Their clients have to see that, or they
+    send another request by one, and it breaks.
+    """
+    poll = select.poll()
+    for sock in (client, server):
+        poll.register(sock, select.POLLIN)
+    return server.fileno() not in dict(poll.poll())
 
 
 def read_head(file: BinaryIO) -> tuple[bytes, dict[str, str]]:
