@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from dosna.codecs.zarr.attributes import attributes_in, to_group
-from dosna.codecs.zarr.parsing import parse
+from dosna.codecs.zarr.parsing import indented, parse
 from dosna.errors import FormatError
 
 __all__ = [
@@ -51,7 +51,7 @@ def with_attributes(data: bytes | memoryview, attrs: Mapping[str, Any], where: s
     """Return the description of a group with its attributes replaced by `attrs`."""
     document = {**parse(data, where), "attributes": to_group(attrs)}
     document.pop(_CONSOLIDATED, None)
-    return json.dumps(document, indent=2).encode()
+    return indented(document).encode()
 
 
 def without_consolidated(data: bytes | memoryview, where: str) -> bytes | None:
@@ -66,4 +66,4 @@ def without_consolidated(data: bytes | memoryview, where: str) -> bytes | None:
     if document.get("node_type") != "group" or _CONSOLIDATED not in document:
         return None
     del document[_CONSOLIDATED]
-    return json.dumps(document, indent=2).encode()
+    return indented(document).encode()

@@ -80,12 +80,15 @@ def indented(value: Any, start: str = "\n") -> str:
     start : str
         The beginning of the line that `value` ends on.
     """
+    kind = type(value)
+    if kind is str:
+        return _quoted(value)
+    if kind is int:
+        return int.__repr__(value)
     inner = start + "  "
-    if isinstance(value, dict) and value and all(type(key) is str for key in value):
+    if value and isinstance(value, dict) and {*map(type, value)} == {str}:
         parts = [f"{_quoted(key)}: {indented(each, inner)}" for key, each in value.items()]
         return f"{{{inner}{f',{inner}'.join(parts)}{start}}}"
-    if isinstance(value, (list, tuple)) and value:
+    if value and isinstance(value, (list, tuple)):
         return f"[{inner}{f',{inner}'.join([indented(each, inner) for each in value])}{start}]"
-    if type(value) is str:
-        return _quoted(value)
-    return int.__repr__(value) if type(value) is int else json.dumps(value)
+    return json.dumps(value)
