@@ -116,6 +116,20 @@ class Database:
             yield connection
 
     @contextmanager
+    def change_at_once(self) -> Iterator[sa.Connection]:
+        """Yield a connection for one statement that changes something.
+
+        A server is asked once for this, and three times for a transaction. The change is made
+        when all rows of the statement have been fetched.
+        """
+        if self._sqlite:  # in the same process, where a transaction costs little
+            with self.change() as connection:
+                yield connection
+            return
+        with self._errors(), self._engine.connect() as connection:
+            yield connection.execution_options(isolation_level="AUTOCOMMIT")
+
+    @contextmanager
     def look(self) -> Iterator[sa.Connection]:
         """Yield a connection for reading, without a transaction, which would stop writers."""
         with self._errors(), self._engine.connect() as connection:

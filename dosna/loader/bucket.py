@@ -64,6 +64,9 @@ class Bucket(ABC):
         self.prefix = config.src_prefix or ""
         self.suffix = config.src_suffix or ""
 
+    def connect(self) -> None:  # noqa: B027  a folder needs no connection
+        """Prepare for opening files, which takes as long as some of them."""
+
     def pages(self) -> Iterator[list[Entry]]:
         """Yield lists of at most a thousand files each; no more are held in memory."""
         for page in self._pages():
@@ -164,6 +167,9 @@ class S3Bucket(Bucket):
             if self._client is None:
                 self._client = open_client(self.options, self.location)
             return self._client
+
+    def connect(self) -> None:
+        _ = self.client
 
     def _pages(self) -> Iterator[list[Entry]]:
         for page in self.client.listed(self.name, self.prefix, f"bucket {self.name!r}"):

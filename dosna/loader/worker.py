@@ -139,6 +139,7 @@ class Worker(ABC):
         int
             The number of files whose work has ended.
         """
+        self.bucket.connect()
         target = self._target = open_target(self.config, self.bucket)
         threads = [
             threading.Thread(target=self._serve, args=(target, once), name=f"{self.phase}-{n}")

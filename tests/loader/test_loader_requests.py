@@ -12,12 +12,14 @@ from support import require
 
 import dosna as dn
 from dosna import loader
+from dosna.loader.bucket import Entry
 from dosna.loader.config import Config
+from dosna.loader.inventory import Inventory
 
 h5py = require("h5py")
 require("boto3")
 require("obstore")
-require("sqlalchemy")
+sqlalchemy = require("sqlalchemy")
 
 pytestmark = pytest.mark.usefixtures("_any_keys")
 
@@ -64,3 +66,28 @@ def test_a_file_of_two_arrays_takes_nine_requests(moto_url, tmp_path, jobs, monk
             assert len(con) == 2 * FILES
             assert con["3.h5/entry/data/frame"][1, 1] == 3
             assert con.get_group_attrs("3.h5/entry") == {"NX_class": "NXentry"}
+
+
+def test_claims_and_their_ends_ask_a_server_once(postgres):
+    states = []
+
+    @sqlalchemy.event.listens_for(sqlalchemy.Engine, "after_cursor_execute")
+    def note(connection, cursor, statement, *rest):
+        if statement.startswith("UPDATE"):
+            states.append(cursor.connection.info.transaction_status.name)
+
+    try:
+        with Inventory(postgres) as inventory:
+            inventory.prepare()
+            inventory.add([Entry(f"{n}.h5", 1, "e") for n in range(2)])
+            one = inventory.claim("load", "worker", 60, 3)
+            assert inventory.renew([one.token], 60) == {one.token}
+            assert inventory.loaded(one, Entry(one.key, 1, "e"))
+            other = inventory.claim("load", "worker", 60, 3)
+            assert inventory.failed("load", other, "why", 60, 1)
+            assert states == ["IDLE"] * 5  # not within a transaction, which is two questions more
+            assert inventory.claim("load", "worker", 60, 3) is None
+            assert states[5:] == ["IDLE", "INTRANS", "INTRANS"]
+            assert [row.load_status for row in inventory.rows()] == ["done", "failed"]
+    finally:
+        sqlalchemy.event.remove(sqlalchemy.Engine, "after_cursor_execute", note)

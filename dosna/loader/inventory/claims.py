@@ -22,7 +22,7 @@ from dosna.loader.inventory.tables import (
     now,
 )
 
-__all__ = ["Outcome", "end", "take"]
+__all__ = ["Outcome", "end", "take_dead", "take_waiting"]
 
 Outcome = Literal["loaded", "compared", "outdated", "failed", "released"]
 """What has become of a claim."""
@@ -31,7 +31,7 @@ _c = files.c
 
 
 class _Taking(NamedTuple):
-    """The statements of `take`."""
+    """The statements of `take_waiting` and `take_dead`."""
 
     waiting: sa.Executable
     give_up: sa.Executable
@@ -81,7 +81,16 @@ def _first(phase: Phase, *where: Any) -> sa.Executable:
     return files.update().where(_c.id == first).values(values).returning(*found)
 
 
-def take(
+def take_waiting(
+    connection: sa.Connection, phase: Phase, token: str, worker: str, lease: float
+) -> Any:
+    """Claim a file that waits, by one statement; return its row, or None."""
+    given = {"token": token, "lease": lease, "by": worker}
+    found = connection.execute(_taking(phase).waiting, given).all()
+    return found[0] if found else None
+
+
+def take_dead(
     connection: sa.Connection,
     phase: Phase,
     token: str,
@@ -89,17 +98,15 @@ def take(
     lease: float,
     max_attempts: int,
 ) -> Any:
-    """Claim a file that waits, or else one of a worker that has died; return its row, or None.
+    """Claim a file of a worker that has died; return its row, or None.
 
-    Files that have cost too many workers are marked as failed.
+    Files that have cost too many workers are marked as failed, in the same transaction.
     """
     statements = _taking(phase)
-    given = {"token": token, "lease": lease, "by": worker}
-    found = connection.execute(statements.waiting, given).first()
-    if found is None:
-        connection.execute(statements.give_up, {"most": max_attempts})
-        found = connection.execute(statements.dead, given).first()
-    return found
+    connection.execute(statements.give_up, {"most": max_attempts})
+    return connection.execute(
+        statements.dead, {"token": token, "lease": lease, "by": worker}
+    ).first()
 
 
 @cache

@@ -144,13 +144,16 @@ class Inventory:
             None if there is nothing to do now.
         """
         token = secrets.token_hex(16)
-        with self._database.change() as connection:
-            found = claims.take(connection, phase, token, worker, lease, max_attempts)
+        with self._database.change_at_once() as connection:
+            found = claims.take_waiting(connection, phase, token, worker, lease)
+        if found is None:
+            with self._database.change() as connection:
+                found = claims.take_dead(connection, phase, token, worker, lease, max_attempts)
         return None if found is None else Claim(token, *found)
 
     def renew(self, tokens: Iterable[str], lease: float) -> set[str]:
         """Extend leases from now on; return the tokens of the claims that still hold."""
-        with self._database.change() as connection:
+        with self._database.change_at_once() as connection:
             found = connection.execute(
                 files.update()
                 .where(files.c.claim.in_(list(tokens)))
@@ -197,7 +200,7 @@ class Inventory:
     def _end(
         self, outcome: claims.Outcome, phase: Phase, claim: Claim, values: dict[str, Any]
     ) -> bool:
-        with self._database.change() as connection:
+        with self._database.change_at_once() as connection:
             return claims.end(connection, outcome, phase, claim.token, values)
 
     def unsettled(self, phase: Phase) -> int:
