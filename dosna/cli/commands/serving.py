@@ -81,6 +81,10 @@ def serve(arguments: argparse.Namespace, console: Console) -> int:
 
 def run(server: Any, arguments: argparse.Namespace) -> None:
     """Serve until Ctrl-C. Then the command ends within a second, even if a store says nothing."""
+    if arguments.whole_process:
+        from dosna.io.memory import keep_freed_memory
+
+        keep_freed_memory()
     server.run()
     if arguments.whole_process:
         # Threads that wait for a store would be waited for. There is nothing to be saved.

@@ -18,6 +18,7 @@ import dask.config
 from distributed import Client, LocalCluster, Nanny
 
 from dosna.errors import WorkerError
+from dosna.io.memory import MMAP_THRESHOLD, TRIM_THRESHOLD
 
 __all__ = ["kill", "revive", "start", "within"]
 
@@ -27,7 +28,7 @@ _ENVIRONMENT = "distributed.nanny.pre-spawn-environ"
 # Dask sets MALLOC_TRIM_THRESHOLD_ for its workers. With it glibc no longer learns which sizes come
 # again and again: each temporary array of 128 KiB or more is mapped anew, page by page, and work
 # of many such takes several times as long. These are the values that glibc would learn.
-_MALLOC = {"MALLOC_TRIM_THRESHOLD_": 64 << 20, "MALLOC_MMAP_THRESHOLD_": 32 << 20}
+_MALLOC = {"MALLOC_TRIM_THRESHOLD_": TRIM_THRESHOLD, "MALLOC_MMAP_THRESHOLD_": MMAP_THRESHOLD}
 
 _KEYWORDS = ("n_workers", "threads_per_worker", "memory_limit", "security")
 _ENDING_SECONDS = 1.5
