@@ -160,6 +160,13 @@ RUN_TESTS = (
     *("tests/conftest.py", "tests/support.py"),
 )
 
+
+def test_no_two_files_of_tests_have_one_name():
+    # pytest imports them by their names alone, as the folders are no packages.
+    names = [path.name for path in (ROOT / "tests").rglob("test_*.py")]
+    assert sorted(names) == sorted(set(names))
+
+
 LANES = """
 import pytest
 def test_quick(): pass

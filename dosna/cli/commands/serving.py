@@ -82,7 +82,7 @@ def serve(arguments: argparse.Namespace, console: Console) -> int:
 def run(server: Any, arguments: argparse.Namespace) -> None:
     """Serve until Ctrl-C. Then the command ends within a second, even if a store says nothing."""
     if arguments.whole_process:
-        from dosna.io.memory import keep_freed_memory
+        from dosna.io.allocator import keep_freed_memory
 
         keep_freed_memory()
     server.run()

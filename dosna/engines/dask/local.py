@@ -18,7 +18,7 @@ import dask.config
 from distributed import Client, LocalCluster, Nanny
 
 from dosna.errors import WorkerError
-from dosna.io.memory import MMAP_THRESHOLD, TRIM_THRESHOLD
+from dosna.io.allocator import MMAP_THRESHOLD, TRIM_THRESHOLD
 
 __all__ = ["kill", "revive", "start", "within"]
 

@@ -9,12 +9,12 @@ import sys
 
 import pytest
 
-from dosna.io import memory
+from dosna.io import allocator
 
 FAULTS = """
 import resource, sys, threading
 import numpy as np
-from dosna.io.memory import keep_freed_memory
+from dosna.io.allocator import keep_freed_memory
 
 assert keep_freed_memory() == (sys.argv[1] == "kept")
 
@@ -37,7 +37,9 @@ thread.join()
 @pytest.mark.parametrize("choice", ["kept", "MALLOC_TRIM_THRESHOLD_", "GLIBC_TUNABLES"])
 def test_threads_map_memory_once(choice):
     values = {"MALLOC_TRIM_THRESHOLD_": "131072", "GLIBC_TUNABLES": "glibc.malloc.mmap_max=65536"}
-    environment = {name: value for name, value in os.environ.items() if name not in memory._CHOSEN}
+    environment = {
+        name: value for name, value in os.environ.items() if name not in allocator._CHOSEN
+    }
     if choice in values:
         environment[choice] = values[choice]
     command = [sys.executable, "-c", FAULTS, choice]
@@ -49,7 +51,7 @@ def test_threads_map_memory_once(choice):
 
 
 def test_other_libraries_are_left_alone(monkeypatch):
-    for name in memory._CHOSEN:
+    for name in allocator._CHOSEN:
         monkeypatch.delenv(name, raising=False)
-    monkeypatch.setattr(memory.ctypes, "CDLL", lambda name: object())
-    assert not memory.keep_freed_memory()
+    monkeypatch.setattr(allocator.ctypes, "CDLL", lambda name: object())
+    assert not allocator.keep_freed_memory()
