@@ -81,16 +81,17 @@ def serve(arguments: argparse.Namespace, console: Console) -> int:
 
 def run(server: Any, arguments: argparse.Namespace) -> None:
     """Serve until Ctrl-C. Then the command ends within a second, even if a store says nothing."""
-    if arguments.whole_process:
-        from dosna.io.allocator import keep_freed_memory
+    if not arguments.whole_process:
+        server.run()
+        return
+    from dosna.io.allocator import keep_freed_memory
 
-        keep_freed_memory()
+    keep_freed_memory()
     server.run()
-    if arguments.whole_process:
-        # Threads that wait for a store would be waited for. There is nothing to be saved.
-        last = threading.Timer(_LAST, os._exit, [0])
-        last.daemon = True
-        last.start()
+    # Threads that wait for a store would be waited for. There is nothing to be saved.
+    last = threading.Timer(_LAST, os._exit, [0])
+    last.daemon = True
+    last.start()
 
 
 @contextmanager
