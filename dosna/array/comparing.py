@@ -32,7 +32,7 @@ def compare(
     workers = dataset.runner.workers
     most = BLOCK_BYTES
     if memory_limit is not None:
-        most = min(most, parse_size(memory_limit) // (4 * dataset.runner.sharers))
+        most = parse_size(memory_limit) // (4 * dataset.runner.sharers)
     block = load_block(dataset.instance, chunks, most, 4 * workers)
     itemsize = max(element_bytes(dataset.dtype), element_bytes(other.dtype))
     overlaps = False

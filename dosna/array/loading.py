@@ -103,7 +103,9 @@ def _job(dataset: Chunked, data: Any, checked: bool, memory_limit: Limit) -> _Jo
         held += 3 * bytes_of(chunks, itemsize)
     most = BLOCK_BYTES
     if memory_limit is not None:
-        most = min(most, parse_size(memory_limit) // dataset.runner.sharers - held)
+        most = parse_size(memory_limit) // dataset.runner.sharers - held
+        if data.dtype != dtype:
+            most //= 2  # the values of the source, and those to write
     block = load_block(instance, chunks, most, 4 * workers if workers > 1 else 1)
     overlaps = False
     if instance.remote or is_remote(source):

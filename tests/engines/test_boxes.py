@@ -5,7 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+import dosna as dn
 from dosna.engines.work.boxes import WINDOW_OBJECTS, Memory, window
+from dosna.engines.work.loading import load_block
 
 
 def test_memory_is_used_again_once_nobody_refers_to_it():
@@ -51,3 +53,38 @@ def test_a_window_is_a_bounded_number_of_blocks(shape, workers, limit):
     assert workers == 1 or times * 4 * workers <= max(blocks, 4 * workers)
     assert limit is None or times * 10 <= max(limit, 10)
     assert overlaps == (limit is None or limit >= 20)
+
+
+def test_blocks_take_chunks_whole_or_contiguous_parts_of_them():
+    with dn.Connection("blocks", backend="ram", engine="cpu") as con:
+        cubes = con.create_dataset("cubes", (640, 640, 640), "f4", chunk_size=(64,) * 3).instance
+        planes = (1, 640, 640)
+        assert load_block(cubes, planes, 100 << 20, 8) == (64, 640, 640)
+        assert load_block(cubes, planes, 32 << 20, 8) == (64, 192, 640)
+        assert load_block(cubes, (640, 640, 1), 32 << 20, 8) == (192, 640, 64)
+        # Chunks that only lie across objects are read again at the edges of blocks.
+        assert load_block(cubes, (48, 96, 64), 32 << 20, 8) == (256, 512, 64)
+        con.del_dataset("cubes")
+
+
+class Planes:
+    """A source whose chunks are planes; it counts the boxes that are read."""
+
+    shape, dtype, chunks, boxes = (8, 40, 40), np.dtype("f8"), (1, 40, 40), 0
+    values = np.arange(8 * 40 * 40.0).reshape(shape)
+
+    def __getitem__(self, box):
+        self.boxes += 1
+        return self.values[box]
+
+
+@pytest.mark.parametrize(("limit", "boxes"), [(None, 15), ("1M", 1)])
+def test_a_memory_limit_may_allow_more_than_blocks_have_otherwise(monkeypatch, limit, boxes):
+    monkeypatch.setattr("dosna.array.loading.BLOCK_BYTES", 8 << 10)
+    source = Planes()
+    with dn.Connection("blocks", backend="ram", engine="cpu") as con:
+        cubes = con.create_dataset("cubes", source.shape, "f8", chunk_size=(8, 8, 8))
+        cubes.load(source, memory_limit=limit)
+        assert source.boxes == boxes
+        assert np.array_equal(cubes[...], source.values)
+        con.del_dataset("cubes")

@@ -124,7 +124,8 @@ def load_block(target: BackendDataset, chunks: Shape | None, limit: int, at_leas
     """Choose how many elements of each axis to load together, in whole stored objects.
 
     The block grows until each chunk of the source is read once, as far as it stays within `limit`
-    bytes of the target's elements and leaves `at_least` blocks to share out.
+    bytes of the target's elements and leaves `at_least` blocks to share out. Where it cannot, each
+    block has a contiguous part of a chunk, as far as possible.
     """
     meta, grain = target.metadata, target.grain
     if chunks is None:
@@ -139,7 +140,10 @@ def load_block(target: BackendDataset, chunks: Shape | None, limit: int, at_leas
 
     axes = {axis for axis in range(meta.ndim) if excess(axis) > 1}
     while axes:
-        axis = max(axes, key=excess)
+        # However a chunk is cut into so many blocks, it is read as often; but not as much of it
+        # if it is not compressed, and cut along its first axes.
+        cut = [axis for axis in axes if excess(axis) >= 2]
+        axis = max(cut) if cut else max(axes, key=excess)
         before = block[axis]
         most = -(-meta.shape[axis] // grain[axis]) * grain[axis]
         # By doubling, or by less where that would be too much.
