@@ -45,6 +45,7 @@ from timing import minima
 import dosna as dn
 from dosna.core.plan import every_chunk
 from dosna.engines import registry
+from dosna.io.allocator import MMAP_THRESHOLD, TRIM_THRESHOLD
 
 
 def compute(block: Any) -> Any:
@@ -162,7 +163,7 @@ def rechunker(
 def cluster() -> Iterator[Client]:
     # As docs/dask.md advises: Dask's own value makes workers map each temporary array anew.
     environment = "distributed.nanny.pre-spawn-environ"
-    malloc = {"MALLOC_TRIM_THRESHOLD_": 64 << 20, "MALLOC_MMAP_THRESHOLD_": 32 << 20}
+    malloc = {"MALLOC_TRIM_THRESHOLD_": TRIM_THRESHOLD, "MALLOC_MMAP_THRESHOLD_": MMAP_THRESHOLD}
     with (
         dask.config.set({environment: {**dask.config.get(environment), **malloc}}),
         LocalCluster(
