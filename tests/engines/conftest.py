@@ -6,6 +6,7 @@ import time
 
 import pytest
 from services.dask import start_dask
+from support import HANG
 
 import dosna as dn
 
@@ -23,6 +24,7 @@ def connect(tmp_path):
 
     def connect(**engine_kw):
         (tmp_path / "data").mkdir(exist_ok=True)
+        engine_kw = {"timeout": HANG, **engine_kw}
         return dn.Connection(
             str(tmp_path / "data"), backend="file", engine="dask", engine_kw=engine_kw
         )

@@ -160,7 +160,7 @@ def test_a_worker_that_does_not_reach_the_store_is_named(cluster, client, tmp_pa
         directory=str(tmp_path),
         backend="file",
         engine="dask",
-        engine_kw={"client": client},
+        engine_kw={"client": client, "timeout": HANG},
     ) as con:
         ds = con.create_dataset("a", data=np.arange(10), chunk_size=3)
         client.run(os.rename, str(here), str(tmp_path / "gone"))
@@ -188,7 +188,7 @@ def test_results_come_from_the_workers(cluster, client, monkeypatch, reached):
     for name in "ab":
         cluster.worker(name)
     cluster.await_workers(client, 2)
-    runner = registry.get("dask").runner(client=client)
+    runner = registry.get("dask").runner(client=client, timeout=HANG)
     found = runner.spread(lambda tasks: [bytes([n]) * 10_000 for n in tasks], range(200))
     assert sorted(part[:1] for parts in found for part in parts) == [
         bytes([n]) for n in range(200)
@@ -234,7 +234,9 @@ def test_calls_within_tasks_of_the_user_do_not_wait_for_themselves(
         path = con.name
 
     def total():
-        engine_kw = {"address": address} if address else {}
+        engine_kw = {"timeout": HANG}
+        if address:
+            engine_kw["address"] = address
         with dn.Connection(path, backend="file", engine="dask", engine_kw=engine_kw) as own:
             return int(own["a"].sum())
 
@@ -259,7 +261,7 @@ def test_work_runs_where_its_data_lie(cluster, client):
     cluster.worker("east")
     cluster.worker("west")
     cluster.await_workers(client, 2)
-    runner = registry.get("dask").runner(client=client)
+    runner = registry.get("dask").runner(client=client, timeout=HANG)
     parts = runner.spread(Work(), every_chunk((400,), (1,)))
     found = [pair for part in parts for pair in part]
     assert sorted(n for _, n in found) == list(range(400))
@@ -288,7 +290,8 @@ def test_objects_on_ceph_are_worked_on_by_the_hosts_of_their_osds(cluster, clien
     cluster.worker("host-1")
     cluster.await_workers(client, 2)
     options = {"backend": "ceph", "conffile": ceph.conf, "timeout": 60}
-    with dn.Connection("kit", engine="dask", engine_kw={"client": client}, **options) as con:
+    engine_kw = {"client": client, "timeout": HANG}
+    with dn.Connection("kit", engine="dask", engine_kw=engine_kw, **options) as con:
         ds = con.create_dataset("placed", shape=(400,), dtype="i1", chunk_size=1)
         parts = ds.runner.spread(Work(ds.instance), every_chunk((400,), (1,)))
         found = [pair for part in parts for pair in part]
@@ -358,7 +361,7 @@ def test_a_place_that_dies_does_not_hang_the_work(cluster, client):
     cluster.worker("east")
     cluster.worker("west")
     cluster.await_workers(client, 2)
-    runner = registry.get("dask").runner(client=client)
+    runner = registry.get("dask").runner(client=client, timeout=HANG)
     threading.Timer(1.0, cluster.kill, ["west"]).start()
     parts = runner.spread(Work(), every_chunk((300,), (1,)))
     assert sorted(n for part in parts for n in part) == list(range(300))

@@ -58,7 +58,7 @@ def connect(tmp_path, client):
 
     def connect(**engine_kw):
         (tmp_path / "data").mkdir(exist_ok=True)
-        engine_kw = {"client": client, **engine_kw}
+        engine_kw = {"client": client, "timeout": HANG, **engine_kw}
         return dn.Connection(
             str(tmp_path / "data"), backend="file", engine="dask", engine_kw=engine_kw
         )

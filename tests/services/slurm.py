@@ -28,6 +28,7 @@ SECONDS = 200
 
 # config_overrides: the node has more CPUs than the machine, because the jobs mostly wait.
 # KillWait: the seconds after which a cancelled job is killed, if it does not end.
+# MessageTimeout: the seconds that its programs and daemons wait for each other's answers.
 CONF = """
 ClusterName=dosna-tests
 SlurmctldHost={host}(127.0.0.1)
@@ -53,6 +54,7 @@ AccountingStorageType=accounting_storage/none
 MpiDefault=none
 ReturnToService=2
 KillWait=2
+MessageTimeout=100
 PartitionName=debug Nodes=ALL Default=YES MaxTime=INFINITE State=UP OverSubscribe=YES
 """
 
