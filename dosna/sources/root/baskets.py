@@ -1,5 +1,7 @@
 """Baskets of numbers and of lists of numbers, decoded without objects of uproot for each.
 
+A list is that of a leaf with a counter, or a ``std::vector``.
+
 Whatever is not as usual is left to uproot: it reads more kinds, and says what is wrong with bytes.
 """
 
@@ -21,7 +23,12 @@ from uproot.interpretation.numerical import AsDtype
 from dosna.codecs.deflate import DeflateError, decompress_zlib
 from dosna.core.types import Array
 
-__all__ = ["Header", "basket_place", "plain_rows"]
+__all__ = ["VECTOR_HEADER", "Header", "basket_place", "plain_rows"]
+
+VECTOR_HEADER = 10
+"""Bytes before the elements of a std::vector: its length, its version, and at last its count."""
+
+_COUNT = np.dtype(">u4")
 
 _KEY = struct.Struct(">ihiIhh")
 _BASKET = struct.Struct(">hiiii")
@@ -87,24 +94,33 @@ def plain_rows(branch: Any, interpretation: Any, start: int, stop: int) -> dict[
         return None
     read, headers = baskets
     is_list = type(interpretation) is AsJagged
+    prefix = interpretation.header_bytes if is_list else 0
     itemsize = kind.from_dtype.itemsize
-    total, rest = divmod(sum(header.border for header in headers), itemsize)
-    if rest or not (is_list or total == stop - start):
+    nbytes = sum(header.border for header in headers) - prefix * (stop - start)
+    total, rest = divmod(nbytes, itemsize)
+    if rest or total < 0 or not (is_list or total == stop - start):
         return None
     content = np.empty(total, kind.to_dtype)
     offsets = np.zeros(stop - start + 1, np.int32 if total < 1 << 31 else np.int64)
     row = entry = 0
-    for data, header in zip(read, headers, strict=True):
-        found = _decompressed(data[header.keylen : header.nbytes], header.objlen)
-        if found is None or header.border % itemsize:
+    for raw, header in zip(read, headers, strict=True):
+        found = _decompressed(raw[header.keylen : header.nbytes], header.objlen)
+        if found is None:
             return None
-        values = found[: header.border].view(kind.from_dtype)
+        data = found[: header.border]
+        ends = None
         if is_list:
-            ends = _ends(found, header, itemsize)
+            ends = _ends(found, header, itemsize, prefix)
             if ends is None:
                 return None
             np.add(ends, row, out=offsets[entry + 1 : entry + 1 + header.entries])
-        elif len(values) != header.entries:
+        elif header.border != header.entries * itemsize:
+            return None
+        if prefix and ends is not None:
+            values = _of_vectors(data, ends, kind.from_dtype)
+        else:
+            values = data.view(kind.from_dtype)
+        if values is None:
             return None
         content[row : row + len(values)] = values
         row += len(values)
@@ -120,7 +136,7 @@ def basket_place(branch: Any, number: int) -> tuple[int, int]:
 def _numbers(interpretation: Any) -> AsDtype | None:
     """Return how the numbers of a branch are stored; None if there is anything else in it."""
     if type(interpretation) is AsJagged:
-        if interpretation.header_bytes:
+        if interpretation.header_bytes not in (0, VECTOR_HEADER):
             return None
         interpretation = interpretation.content
     if type(interpretation) is not AsDtype:
@@ -155,17 +171,38 @@ def _baskets(branch: Any, start: int, stop: int) -> tuple[list[Array], list[Head
     return read, headers
 
 
-def _ends(found: Array, header: Header, itemsize: int) -> Array | None:
-    """Return at which element each list of a basket ends."""
+def _ends(found: Array, header: Header, itemsize: int, prefix: int) -> Array | None:
+    """Return at which element each list of a basket ends; before each list is a prefix."""
     if (header.objlen - header.border) != 4 * (header.entries + 2):
         return None
     places = found[header.border :].view(">i4")[1:] - np.int32(header.keylen)
     places[-1] = header.border
+    if prefix:
+        places -= prefix * np.arange(len(places), dtype=np.int32)
     bits = itemsize - 1  # of a power of two
     if places[0] or np.bitwise_or.reduce(places) & bits or (places[1:] < places[:-1]).any():
         return None
     places >>= bits.bit_length()
     return places[1:]
+
+
+def _of_vectors(data: Array, ends: Array, dtype: np.dtype[Any]) -> Array | None:
+    """Return the elements of vectors, without headers; None if a header has another count."""
+    counts = np.diff(ends, prepend=np.int32(0))
+    headers = VECTOR_HEADER * np.arange(1, len(ends) + 1)  # bytes of them before each element
+    begins = (ends - counts) * dtype.itemsize + headers
+    if (_from_any_byte(data, _COUNT)[begins - _COUNT.itemsize] != counts).any():
+        return None
+    number = np.arange(counts.sum())
+    places = number * dtype.itemsize + np.repeat(headers, counts)
+    found: Array = _from_any_byte(data, dtype)[places]
+    return found
+
+
+def _from_any_byte(data: Array, dtype: np.dtype[Any]) -> Array:
+    """View the elements that begin at each of some bytes."""
+    count = max(0, len(data) - dtype.itemsize + 1)
+    return np.ndarray((count,), dtype, data.data, strides=(1,))
 
 
 def _decompressed(data: Array, size: int) -> Array | None:

@@ -13,11 +13,10 @@ from uproot.interpretation.objects import AsObjects
 from uproot.source.cursor import Cursor
 
 from dosna.errors import RefusedError
+from dosna.sources.root.baskets import VECTOR_HEADER
 
 __all__ = ["checked", "misread"]
 
-_VECTOR_HEADER = 10
-"""Bytes before the elements of a std::vector: its length, its version, and at last its count."""
 _COUNT = containers._stl_container_size
 
 
@@ -74,7 +73,7 @@ class _Lists(AsJagged):  # type: ignore[misc]
         wrong = (sizes & (itemsize - 1)) if even else (sizes % itemsize)
         if sizes.min() < 0:
             wrong = sizes < 0
-        elif self.header_bytes == _VECTOR_HEADER and not wrong.any():
+        elif self.header_bytes == VECTOR_HEADER and not wrong.any():
             counts = given["data"][ends[:-1, np.newaxis] + np.arange(6, 10)]
             wrong = np.ascontiguousarray(counts).view(">u4")[:, 0] != sizes // itemsize
         if wrong.any():

@@ -16,7 +16,12 @@ from uproot.interpretation.numerical import AsDtype  # noqa: E402
 
 from dosna.columns.layout import form_of  # noqa: E402
 from dosna.columns.splitting import decompose  # noqa: E402
-from dosna.sources.root.baskets import Header, _decompressed, plain_rows  # noqa: E402
+from dosna.sources.root.baskets import (  # noqa: E402
+    VECTOR_HEADER,
+    Header,
+    _decompressed,
+    plain_rows,
+)
 from dosna.sources.root.ttree import TTreePart  # noqa: E402
 
 KINDS = {
@@ -83,6 +88,55 @@ def test_rows_are_those_of_uproot(tmp_path, codec):
                     continue  # which uproot decodes
                 layout = part.read(name, start, stop)
                 assert same(rows, decompose(layout, form_of(part.form(name)))), name
+
+
+def vectors(name):
+    """Yield the trees of a file of scikit-hep-testdata, with their branches of vectors."""
+    with uproot.open({require("skhep_testdata").data_path(name): None}) as file:
+        for tree in file.keys(filter_classname="TTree"):
+            part = TTreePart(file[tree])
+            found = [
+                branch
+                for branch in part._found
+                if type(it := part._found[branch].interpretation) is AsJagged
+                and it.header_bytes == VECTOR_HEADER
+                and type(it.content) is AsDtype
+            ]
+            yield part, found
+
+
+@pytest.mark.parametrize(
+    ("name", "count"),
+    [
+        ("uproot-small-evnt-tree-fullsplit.root", 8),
+        ("uproot-issue38b.root", 9),
+        ("uproot-issue64.root", 23),
+        ("uproot-stl_containers.root", 1),
+    ],
+)
+def test_vectors_are_those_of_uproot(name, count):
+    compared = 0
+    for part, found in vectors(name):
+        for branch in found:
+            edges = part.edges(branch)
+            for start, stop in {(0, edges[-1]), (edges[-2], edges[-1])}:
+                rows = part.rows(branch, start, stop)
+                layout = part.read(branch, start, stop)
+                assert same(rows, decompose(layout, form_of(part.form(branch)))), branch
+            compared += 1
+    assert compared == count
+
+
+def test_vectors_with_other_counts_are_left_to_uproot(monkeypatch):
+    def spoilt(data, size):
+        found = _decompressed(data, size).copy()
+        found[VECTOR_HEADER - 1] ^= 1  # the least byte of the first count
+        return found
+
+    for part, _ in vectors("uproot-small-evnt-tree-fullsplit.root"):
+        assert part.rows("evt/StlVecI32", 0, 100) is not None
+        monkeypatch.setattr("dosna.sources.root.baskets._decompressed", spoilt)
+        assert part.rows("evt/StlVecI32", 0, 100) is None
 
 
 def test_branches_of_other_kinds_are_left_to_uproot(part):
