@@ -252,6 +252,20 @@ class OperationTests(Kit):
         with pytest.raises(ValueError, match="median"):
             ds.reduce("median")  # type: ignore[arg-type]
 
+    @pytest.mark.parametrize("dtype", ["?", "<u8", ">f4", "<c8"])
+    def test_reduce_along_axes(self, con: dn.Connection, name: str, dtype: str) -> None:
+        data = sample((5, 6, 7), dtype, 4)
+        ds = self.create(con, name, data=data, chunk_size=(2, 6, 3))
+        for axis in (0, -1, (0, 2), (1, 0), (), (0, 1, 2)):
+            found, expected = ds.reduce("sum", axis), data.sum(axis)
+            assert (found.shape, found.dtype) == (expected.shape, expected.dtype)
+            np.testing.assert_allclose(found, expected, rtol=1e-6)
+            check(np.max(ds, axis=axis), np.max(data, axis=axis))
+            check(ds.min(axis, keepdims=True), data.min(axis, keepdims=True))
+        for wrong in (3, (0, 0), (-4,)):
+            with pytest.raises(ValueError, match="axis"):
+                ds.mean(axis=wrong)
+
     def test_reduce_of_nan_and_of_fill(self, con: dn.Connection, name: str) -> None:
         ds = self.create(con, name, (5, 5), "f8", fillvalue=2, chunk_size=(3, 3))
         assert (ds.sum(), ds.min(), ds.mean()) == (50, 2, 2)

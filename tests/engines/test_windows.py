@@ -97,6 +97,7 @@ def many(gate):
 
 WORK = {
     "sum": lambda ds: ds.sum(),
+    "mean": lambda ds: ds.mean(axis=0),
     "verify": lambda ds: ds.verify(),
     "compare": lambda ds: ds.compare(ds.connection["b"]),
     "map": lambda ds: ds.map(np.negative, "c"),
@@ -424,6 +425,7 @@ def test_what_a_function_keeps_is_its_own(late, halo):
 )
 def test_any_window_gives_the_numbers_of_chunk_by_chunk(shape, chunk, objects, limit, data):
     halo = data.draw(st.tuples(*[st.integers(0, 2)] * len(shape)))
+    axes = sorted(data.draw(st.sets(st.sampled_from(range(len(shape))))))
     chunks, others = [(size,) * len(shape) for size in (chunk, chunk + 1)]
     values = np.random.default_rng(0).random(shape)
     found = []
@@ -440,6 +442,7 @@ def test_any_window_gives_the_numbers_of_chunk_by_chunk(shape, chunk, objects, l
                 ds.copy(con, "c", chunk_size=others, **options)[...],
                 ds.clone("d", data=True, **options)[...],
                 ds.sum(),
+                ds.reduce("sum", axes, **options),
             ]
             ds.apply(np.negative, **options)
             results += [ds[...], ds.reduce("min", **options) if ds.size else 0]
