@@ -19,7 +19,7 @@ Description = tuple[str, DatasetMetadata, Mapping[str, Any]]
 
 
 class Home(Protocol):
-    """What a batch uses of its connection."""
+    """The members of a connection that a batch uses."""
 
     @property
     def create_dataset(self) -> Any: ...

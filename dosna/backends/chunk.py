@@ -13,7 +13,7 @@ __all__ = ["BackendDataChunk"]
 
 
 class _Dataset(Protocol):
-    """What a handle uses of its dataset."""
+    """The members of a dataset that a handle uses."""
 
     @property
     def metadata(self) -> DatasetMetadata: ...
@@ -56,7 +56,7 @@ class BackendDataChunk:
 
         `values` is broadcast and cast as in a NumPy assignment. The rest of the chunk keeps
         its values (fill, if it was never written), also if others write to it at the same time.
-        What of the full extent is outside of the array stays fill.
+        The part outside of the array stays fill.
         """
         if slices is None:
             metadata = self.dataset.metadata

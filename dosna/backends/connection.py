@@ -239,7 +239,7 @@ class BackendConnection(ABC):
         nbytes : int
             The memory that one item takes while it is worked on.
         absent : Absent
-            What was absent a while ago; see `absent`.
+            The names that were absent a while ago; see `absent`.
         groups : mapping
             Attributes, in JSON form, that those of the groups may be made with that are absent.
 

@@ -26,7 +26,7 @@ T = TypeVar("T")
 
 
 class DatasetHome(Protocol):
-    """What every dataset uses of its connection, a `BackendConnection`."""
+    """The members of a `BackendConnection` that every dataset uses."""
 
     shared_between_processes: ClassVar[bool]
     parallel_bytes: ClassVar[int]
@@ -187,8 +187,8 @@ class BackendDataset(ABC):
         return [None for _ in indices]
 
     noted: dict[Shape, str] | None = None
-    """What `versions` would return of the objects that this handle has written since a dict was
-    put here, if writes return it. After a later write by another program it is another text."""
+    """The versions of the objects that this handle has written since a dict was put here, if writes
+    return them. After a later write by another program `versions` returns another text."""
 
     def zarr_objects(self) -> ZarrObjects:
         """Return the dataset as the objects of a Zarr array, as it is described now.

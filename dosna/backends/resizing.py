@@ -15,7 +15,7 @@ __all__ = ["extend", "resize"]
 
 
 class Resizable(Protocol):
-    """What is used of a dataset; see `dosna.backends.base.BackendDataset`."""
+    """The members of a dataset that are used here; see `dosna.backends.base.BackendDataset`."""
 
     metadata: DatasetMetadata
 

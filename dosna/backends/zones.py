@@ -35,7 +35,7 @@ def recorded(dataset: BackendDataset, maker: ZoneMaker, marks: Array | None = No
     dataset : BackendDataset
         The dataset, which was not written to since `maker` saw it.
     maker : ZoneMaker
-        What was found out. What it does not know stays from before, if it still holds.
+        The new zones. Those that it does not know stay from before, if they still hold.
     marks : ndarray, optional
         The marks that all stored objects had before `maker` saw them; by default those that they
         were written with, as far as the store has told them, or else those of now.

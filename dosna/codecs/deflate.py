@@ -23,14 +23,14 @@ Buffer = Any
 # For each level of zlib the fastest one of libdeflate that makes data at most 8 % larger.
 _LEVELS = (0, 1, 1, 1, 1, 2, 6, 7, 8, 9)
 _MOST_RATIO = 1032
-"""What a byte of deflate decompresses to at most."""
+"""The most bytes that a byte of deflate decompresses to."""
 
 _GZIP = 31
 """Argument of zlib that stands for the gzip format."""
 
 
 class DeflateError(ValueError):
-    """Bytes that are not a whole stream of the format, or one that is longer than expected."""
+    """The error for bytes that are not a whole stream, or are one that is longer than expected."""
 
 
 def compress_zlib(data: Buffer, level: int) -> Buffer:
@@ -74,7 +74,7 @@ def decompress_zlib(data: Buffer, most: int) -> Buffer:
     Returns
     -------
     bytes or bytearray
-        What was compressed, whose checksum is right.
+        The decompressed bytes, whose checksum is right.
 
     Raises
     ------
@@ -96,7 +96,7 @@ def decompress_gzip(data: Buffer, most: int) -> Buffer:
     ------
     DeflateError
         The stream is damaged, cut off, decompresses to more than `most` bytes, or something that
-        is no member of gzip follows.
+        is not a member of gzip follows.
     """
     # The last bytes of a stream are the length of its last member, which mostly is the only one.
     length = int.from_bytes(data[-4:], "little")

@@ -38,7 +38,7 @@ class StoredColumn:
     last : int
         The last offset, if the column holds offsets.
     zones : ZoneMaker or None
-        What is known of the rows that were written.
+        The maker of zones of the rows that were written.
     """
 
     layout: Column

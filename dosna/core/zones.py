@@ -74,7 +74,7 @@ class Zones:
 
     @property
     def known(self) -> Array:
-        """Whether each chunk is known."""
+        """True for each chunk that is known."""
         found: Array = self.nans != _UNKNOWN
         return found
 
@@ -139,7 +139,7 @@ def _array(text: str, dtype: np.dtype[Any]) -> Array:
 
 @dataclass
 class Zone:
-    """What is known of a chunk: of its rows before `stop`.
+    """The zone of a chunk: of its rows before `stop`.
 
     `mark` is the `object_mark` of the stored object when it was written; 0 if that is not known.
     """

@@ -60,7 +60,7 @@ def check_destination(text: str, user: str | None, settings: Settings) -> str | 
     user : str or None
         The user, below whose name the group must be; None without users.
     settings : Settings
-        What is permitted.
+        The settings, with the permitted destinations.
 
     Raises
     ------
@@ -95,9 +95,9 @@ def open_destination(text: str, settings: Settings) -> tuple[Any, str]:
     Parameters
     ----------
     text : str
-        What `check_destination` returned.
+        The result of `check_destination`.
     settings : Settings
-        What is permitted.
+        The settings, with the permitted destinations.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""What an ingest does with a dataset that exists: continue it, keep it, replace it or raise."""
+"""Datasets that exist before an ingest: it continues, keeps or replaces them, or raises."""
 
 from __future__ import annotations
 

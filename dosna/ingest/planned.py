@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 __all__ = ["Plan", "PlannedArray", "State"]
 
 State = Literal["absent", "resume", "complete", "replace"]
-"""What exists where a dataset is to be, and what the ingest does about it."""
+"""The state of a dataset's place, and with it what the ingest does there."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class PlannedArray:
     read_as : ArrayDescription, optional
         The source's own description, where the backend stores another dtype.
     state : str
-        What exists under the name already.
+        The state of the place that the name has in the connection.
     """
 
     target: str
@@ -55,7 +55,7 @@ class PlannedArray:
 
 @dataclass
 class Plan:
-    """What an ingest will do.
+    """The plan of an ingest.
 
     Parameters
     ----------

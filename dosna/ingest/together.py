@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 __all__ = ["Outcome", "Together", "data_of"]
 
 Outcome = Exception | Literal["made", "untouched"]
-"""What has become of an array: the error, if it was begun and failed."""
+"""The outcome for an array: the error, if it was begun and failed."""
 
 _MOST_BYTES = 64 << 20
 """Memory that the arrays of one portion take: a quarter for their values, the rest for the

@@ -1,4 +1,4 @@
-"""What the allocator of glibc does with memory that is freed.
+"""The treatment of freed memory by the allocator of glibc.
 
 For memory of 128 KiB or more it asks the system, and gives it back when it is freed. It learns
 from sizes that are freed to keep more, but in threads only twice the largest: blocks of decoded

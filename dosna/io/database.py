@@ -26,9 +26,9 @@ class Hold:
     Parameters
     ----------
     close : callable
-        What gives it back.
+        A function that releases the lock.
     look : callable, optional
-        What fails if it is lost.
+        A function that fails if the lock is lost.
     """
 
     def __init__(
@@ -37,7 +37,7 @@ class Hold:
         self.close, self._look = close, look
 
     def lasts(self) -> bool:
-        """Return whether it is still there."""
+        """Return True if the lock is still held."""
         try:
             if self._look is not None:
                 self._look()
@@ -54,7 +54,7 @@ class Database:
     url : str
         The URL: ``sqlite:///path`` or ``postgresql://user@host/database``.
     what : str
-        What is in the database, for messages.
+        The name of the contents, for messages.
     extra : str
         The extra of dosna that brings the drivers.
 

@@ -25,11 +25,11 @@ class Failure(Exception):
     Parameters
     ----------
     kind : str
-        What went wrong: `UNREACHABLE`, `TIMED_OUT`, `CUT`, or another text.
+        The kind of failure: `UNREACHABLE`, `TIMED_OUT`, `CUT`, or another text.
     status : int
         The HTTP status of the answer; 0 if there was none.
     detail : str
-        What the server says about it: a code, or the reason of the status.
+        The server's own description: a code, or the reason of the status.
     error : type
         The class of the error to raise for it.
 

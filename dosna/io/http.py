@@ -83,7 +83,7 @@ class Http:
         method, path, params, headers, content
             The request.
         done : container of int
-            The statuses that are no failures.
+            The statuses that are not failures.
 
         Raises
         ------

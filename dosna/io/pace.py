@@ -31,7 +31,7 @@ _ENOUGH = 10
 _QUICK_STEP, _SLOW_STEP = (4.0, 0.1), (20.0, 0.5)
 """The answers and the seconds without a refusal after which the rate rises."""
 _PAUSES, _LONGEST_STEP = 10.0, 30.0
-"""Where refusals ask for a pause: the seconds of a step for each of them, and at most."""
+"""The seconds of a step, where refusals ask for a pause: for each of them, and at most."""
 _RISE = 1.05
 _LATE = 0.02
 """The seconds by which a request may start late without delaying all later ones."""

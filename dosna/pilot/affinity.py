@@ -9,7 +9,7 @@ from functools import lru_cache
 __all__ = ["Costs", "Input", "Label", "Move", "Needs", "Placement", "Site", "distance"]
 
 MACHINE, DATACENTER, REGION, ELSEWHERE = range(4)
-"""How far two labels are from each other, the nearest first."""
+"""The distances of two labels, the nearest first."""
 
 
 @dataclass(frozen=True)
@@ -118,7 +118,7 @@ class Needs:
     inputs : tuple of Input
         The data units that it reads.
     label : Label
-        Where it should run, if there is such a place.
+        The place where it should run, if there is such a place.
     slots : int
         The number of processors that it occupies.
     """
@@ -175,7 +175,7 @@ class Move:
 
 @dataclass(frozen=True)
 class Placement:
-    """Where a unit runs, and why.
+    """The place where a unit runs, and the reason.
 
     Attributes
     ----------

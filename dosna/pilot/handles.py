@@ -33,7 +33,7 @@ class Handle:
     _table: str
     _kind: str
     _more: tuple[str, ...] = ()
-    """What else of its row the details have."""
+    """Further columns of its row that the details have."""
 
     def __init__(self, session: Session, id: str) -> None:
         self._session = session

@@ -26,7 +26,7 @@ class Doomed(Exception):
 
 
 class Inputs:
-    """What the state knows about data units.
+    """The data units that units read, as the state knows them.
 
     Parameters
     ----------

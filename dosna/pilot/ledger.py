@@ -18,7 +18,7 @@ from dosna.pilot.store import new_id
 __all__ = ["Ledger"]
 
 LOSSES = 3
-"""How often a unit is run again whose pilot is lost, whatever its `retries`."""
+"""The number of times that a unit is run again after the loss of its pilot, despite `retries`."""
 _KEPT_REASONS = 5
 _IDS = 500
 """Of rows in one query."""

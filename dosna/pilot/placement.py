@@ -34,7 +34,7 @@ _OTHERS = (0, 1, 2, 4, 8, 12)
 _OVERLOOKED = 0.05
 """The share of sites that a step overlooks, so that not all steps end at the same plan."""
 _SLACK = 1.6
-"""How much more than the best the first steps may cost: so many units' transfers."""
+"""The cost that the first steps may have above the best, in units' transfers."""
 _FEW_SITES = 8
 """So many sites are all looked at for each unit."""
 _NOTHING = 1e-9

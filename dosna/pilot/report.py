@@ -83,7 +83,7 @@ def status(session: Session, most: int = 10) -> dict[str, Any]:
     session : Session
         The state.
     most : int
-        How many of the failed, running and waiting units are listed.
+        The number of failed, running and waiting units that are listed.
     """
     store = session.store
     found: dict[str, Any] = {"state": store.shown}

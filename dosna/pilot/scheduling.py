@@ -44,7 +44,7 @@ class Scheduler:
     Parameters
     ----------
     session : Session
-        Whose units they are.
+        The session of the units.
     crew : Crew
         The agents.
     ledger : Ledger

@@ -30,5 +30,5 @@ class State(StrEnum):
 
     @property
     def is_final(self) -> bool:
-        """Whether no other state follows this one."""
+        """True if no other state follows this one."""
         return self in (State.Done, State.Canceled, State.Failed)

@@ -18,7 +18,7 @@ def why_waiting(session: Session, id: str) -> str:
     Parameters
     ----------
     session : Session
-        Whose unit it is.
+        The session of the unit.
     id : str
         Its id.
 

@@ -131,7 +131,7 @@ class BranchColumn:
         rows : ndarray of int
             Their numbers, which increase.
         known : dict, optional
-            What `take_rows` has found out about the same entries of other branches.
+            The results of `take_rows` for the same entries of other branches.
         """
         if not len(rows):
             return self.read(start, start)

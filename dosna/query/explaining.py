@@ -1,4 +1,4 @@
-"""What a query would read, and where each of its conditions is evaluated."""
+"""Explanations of queries: what they would read, and where each condition is evaluated."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ __all__ = ["Explanation", "explain"]
 
 @dataclass(frozen=True)
 class Explanation:
-    """What a query would read. Its ``str`` is a summary to be printed.
+    """An explanation of what a query would read. Its ``str`` is a summary to be printed.
 
     Parameters
     ----------

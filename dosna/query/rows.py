@@ -89,7 +89,7 @@ def take_rows(
     start : int
         The row from which they are counted.
     known : dict, optional
-        What was found out about the same rows of other datasets, and is added to.
+        The results for the same rows of other datasets, to which those of this one are added.
 
     Raises
     ------

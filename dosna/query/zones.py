@@ -1,4 +1,4 @@
-"""What zones tell about the entries of a branch, as long as they are valid."""
+"""Zones of the entries of a branch, as long as they are valid."""
 
 from __future__ import annotations
 

@@ -86,7 +86,7 @@ def routes(served: Served) -> Sequence[BaseRoute]:
     Parameters
     ----------
     served : Served
-        What is served. The page begins with its outermost group or dataset.
+        The served datasets. The page begins with its outermost group or dataset.
 
     Returns
     -------

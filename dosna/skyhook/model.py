@@ -1,4 +1,4 @@
-"""What SkyhookDM's client returns: datasets, their files, and the nodes of a file.
+"""The objects that SkyhookDM's client returns: datasets, their files, and the nodes of a file.
 
 The names of the methods are those of SkyhookDM.
 """

@@ -20,7 +20,7 @@ __all__ = ["ConvertedArray", "ReadableSource", "SourceArray"]
 
 
 class ReadableSource(Protocol):
-    """What arrays use of the source that they are in; see `dosna.sources.base.Source`."""
+    """The members of a source that its arrays use; see `dosna.sources.base.Source`."""
 
     @property
     def picklable(self) -> bool: ...

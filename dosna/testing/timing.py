@@ -10,7 +10,7 @@ from contextlib import contextmanager
 __all__ = ["patience", "slowness", "within"]
 
 _QUIET_SECONDS = 0.002
-"""What the sum in `slowness` takes at most on a quiet machine."""
+"""The most seconds that the sum in `slowness` takes on a quiet machine."""
 _MOST = 20.0
 
 

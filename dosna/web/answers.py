@@ -55,9 +55,9 @@ class Refusal(errors.DosnaError):
     status : int
         The HTTP status.
     message : str
-        What failed and why. It must not contain anything that only the server should know.
+        The failure and its reason. It must not contain anything that only the server should know.
     hint : str, optional
-        What to do instead.
+        The advice what to do instead.
     headers : mapping, optional
         Further headers of the answer.
     """
@@ -97,7 +97,7 @@ class Limits:
         nbytes : int
             The size of the answer.
         hint : str
-            What the client can do.
+            The advice to the client.
         """
         if self.answer_bytes is not None and nbytes > self.answer_bytes:
             raise Refusal(

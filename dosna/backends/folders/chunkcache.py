@@ -27,7 +27,7 @@ _SETTLED = 2_000_000_000
 
 
 class _State(NamedTuple):
-    """What is known of a file without reading it."""
+    """The state of a file, which is known without reading it."""
 
     device: int
     inode: int

@@ -59,7 +59,7 @@ class Folder:
     Attributes
     ----------
     stamp : tuple of int
-        What tells the description as it was when the folder was opened from another one.
+        The state of the description when the folder was opened, by which a change is noticed.
     """
 
     def __init__(self, path: str, name: str, description: str) -> None:

@@ -1,4 +1,4 @@
-"""What processes that died have left in the folder of a connection."""
+"""Leftovers of dead processes in the folder of a connection."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class Leftovers:
         return bool(self._listed())
 
     def sweep(self) -> None:
-        """Remove what processes left that died.
+        """Remove what dead processes have left.
 
         Living ones cannot be affected: they hold the lock of the names, as the caller does, or
         that of their replacement.

@@ -1,4 +1,4 @@
-"""Which datasets exist below a folder of a file system."""
+"""Lists of the datasets below a folder of a file system."""
 
 from __future__ import annotations
 

@@ -47,7 +47,7 @@ class H5Folder(Folder):
 
     @cached_property
     def frame(self) -> Frame | None:
-        """What comes before the stored chunk in chunk files with filters, or None."""
+        """The bytes before the stored chunk in chunk files with filters, or None."""
         return frame_of(self.metadata) if h5format.filters_of(self.metadata) else None
 
     @cached_property

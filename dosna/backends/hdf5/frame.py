@@ -1,4 +1,4 @@
-"""What comes before the stored chunk in chunk files with filters, known without libhdf5."""
+"""The bytes before the stored chunk in chunk files with filters, made without libhdf5."""
 
 from __future__ import annotations
 

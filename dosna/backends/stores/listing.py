@@ -1,4 +1,4 @@
-"""Which datasets exist below a folder of a store of bytes."""
+"""Lists of the datasets below a folder of a store of bytes."""
 
 from __future__ import annotations
 

@@ -24,7 +24,7 @@ class Making:
     names : iterable of str
         The names of the datasets.
     absent : Absent
-        What was absent when the places of the datasets were looked at.
+        The names that were absent when the places of the datasets were looked at.
     groups : mapping
         Attributes, in JSON form, of groups that are made too where they are absent.
     valid : float

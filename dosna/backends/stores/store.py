@@ -63,14 +63,14 @@ class Blob(NamedTuple):
 
 
 class Stat(NamedTuple):
-    """What is known of an object without its bytes: its size in bytes, and its version."""
+    """The size of an object in bytes and its version, known without its bytes."""
 
     size: int
     version: str
 
 
 class Beside(NamedTuple):
-    """What a look into a folder has found.
+    """The result of a look into a folder.
 
     `taken` is True if keys begin with the part's and '/'; `version` is the document's, `ABSENT` if
     there is none, and None if that is not known.

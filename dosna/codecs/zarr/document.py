@@ -35,7 +35,7 @@ __all__ = [
 
 _MOST_KEPT, _LONGEST_KEPT = 256, 1 << 14
 _kept: dict[bytes, DatasetMetadata] = {}
-"""What documents say, by their bytes: to read one again takes as long as to open a file thrice."""
+"""The contents of documents, by their bytes: parsing one takes as long as opening three files."""
 
 _FIELDS = {
     "zarr_format",

@@ -72,7 +72,7 @@ def find(did: str, settings: Settings) -> list[FoundFile]:
     did : str
         The identifier, without a number of files.
     settings : Settings
-        What is served.
+        The settings, with the served folders and URLs.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""What may be read: files below the served folders, and URLs with the served beginnings."""
+"""Checks of what may be read: files below the served folders, and URLs with served beginnings."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def check_source(source: str, settings: Settings) -> str:
     source : str
         The path or URL.
     settings : Settings
-        What is served.
+        The settings, with the served folders and URLs.
 
     Raises
     ------
@@ -51,9 +51,9 @@ def in_folders(path: str, settings: Settings, what: str = "file") -> str:
     path : str
         The path. A relative path is looked for in the served folders.
     settings : Settings
-        What is served.
+        The settings, with the served folders and URLs.
     what : str
-        What it is, for messages.
+        The kind of object, for messages.
     """
     if "\0" in path:
         raise SourceError("a path must not contain a null character")

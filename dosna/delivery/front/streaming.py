@@ -34,7 +34,7 @@ logger = logging.getLogger("dosna.delivery")
 _KIND = "application/vnd.apache.arrow.stream"
 _PAUSE = 0.3
 _AT_A_TIME, _IN_ALL = 4, 32
-"""How many streams are made at a time, for a user and in all: each holds a file."""
+"""The most streams at a time, for a user and in all: each holds a file."""
 _STALLED = 60.0
 """The seconds for which a client may read nothing of what there is."""
 _ROWS = 100

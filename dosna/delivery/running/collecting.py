@@ -45,7 +45,7 @@ _BATCH = 16 << 20
 """The bytes of a piece, and half of those that are held before they are written."""
 _IDLE = 60.0
 _PAUSES, _LONGEST = 10, 5.0
-"""How much longer the pause after a commit is than the commit, and its most seconds."""
+"""The pause after a commit, as a multiple of its duration, and the most seconds of a pause."""
 
 
 @dataclass(frozen=True)
@@ -93,7 +93,7 @@ class Collectors:
         number, path : int, str
             The file.
         outcome : Outcome
-            What came of it.
+            The result.
         files : int
             The number of files of the request, if its row does not have it yet.
 

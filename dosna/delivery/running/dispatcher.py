@@ -83,7 +83,7 @@ class Dispatcher:
     Attributes
     ----------
     collectors : Collectors
-        What takes results that go into connections.
+        The collector of results that go into connections.
     """
 
     def __init__(

@@ -68,7 +68,7 @@ class Submitted:
     selection, codegen, format : str
         See `dosna.delivery.transform.TransformRequest`.
     destination : str or None
-        Where the results go; None if they are files that clients fetch.
+        The destination of the results; None if they are files that clients fetch.
     """
 
     owner: str

@@ -39,7 +39,7 @@ LIBRARIES = (
     "?" + _PACKAGE + "stored",
 )
 FUNC_ADL_LIBRARIES = ("func_adl_uproot", "vector", _PACKAGE + "code", *LIBRARIES)
-"""What is imported before processes are forked; what has a question mark may be missing."""
+"""The modules imported before processes are forked; those with a question mark may be missing."""
 
 _ANSWER = 1 << 20
 """The most bytes of an answer."""

@@ -28,10 +28,10 @@ from dosna.delivery.transform.sandbox.kernel import die_with_parent
 __all__ = ["HANDLES", "main"]
 
 HANDLES = 2
-"""How many handles come with a job: the socket for its text and answer, and the log."""
+"""The number of handles that come with a job: the socket for its text and answer, and the log."""
 
 _LOOK = 0.1
-"""How often limits are looked at, in seconds."""
+"""The seconds between two looks at the limits."""
 
 _MOST_FILES = 1000
 """The most files of a job, which a file system may have too few of."""

@@ -23,7 +23,7 @@ def run_job(job: Mapping[str, Any], log: Callable[[str], None] = print) -> int:
     Raises
     ------
     DosnaError
-        What is wrong with the file or with the selection.
+        The fault of the file or of the selection.
     """
     return (_stored if job.get("within") else _KINDS[job["codegen"]])(job, log)
 

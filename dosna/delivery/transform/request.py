@@ -16,7 +16,7 @@ FULL = (errno.ENOSPC, errno.EDQUOT)
 """The numbers of errors of a full disk."""
 
 SCHEME = "dosna://"
-"""What the URL of a tree of columns begins with."""
+"""The beginning of the URL of a tree of columns."""
 
 
 CODEGENS = ("uproot-raw", "uproot", "python")

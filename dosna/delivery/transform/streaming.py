@@ -25,7 +25,7 @@ STREAMED = ("arrow", "parquet", "root-file", "root-rntuple")
 """The formats of results that can be streams."""
 
 END = b"\xff\xff\xff\xff\x00\x00\x00\x00"
-"""What ends a stream."""
+"""The end of a stream."""
 
 _ROWS = 1 << 16
 

@@ -35,7 +35,7 @@ _REACH_SECONDS = 5.0
 _clients: dict[str, Client] = {}
 """Clients of this process by the address of their scheduler, or by `_local_key`."""
 _checked: dict[str, dict[str, _Known]] = {}
-"""What is known of workers that were checked, by scheduler and address."""
+"""The workers that were checked, by scheduler and address."""
 _lock = threading.RLock()
 _checked_lock = threading.Lock()
 
@@ -70,7 +70,7 @@ def register(client: Any) -> str:
     Raises
     ------
     ConfigurationError
-        It is no client, or one that is asynchronous or closed.
+        It is not a client, or one that is asynchronous or closed.
     """
     if not isinstance(client, Client):
         raise ConfigurationError(

@@ -1,4 +1,4 @@
-"""What each worker process of a local cluster runs when it starts; Dask calls `dask_setup`."""
+"""The start of each worker process of a local cluster; Dask calls `dask_setup`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a worker, or a scheduler, is asked before it is sent anything else."""
+"""The question that a worker, or a scheduler, is asked before it is sent anything else."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What runs on the workers of a Dask cluster: batches of tasks, and what keeps them in order.
+"""The functions that run on the workers of a Dask cluster: batches of tasks, and their order.
 
 The functions here are called on workers by Dask, which finds them by name. Their state is that of
 one worker process, whose threads may work on batches of several calls at the same time.

@@ -25,7 +25,7 @@ from dosna.loader.inventory.tables import (
 __all__ = ["Outcome", "end", "take_dead", "take_waiting"]
 
 Outcome = Literal["loaded", "compared", "outdated", "failed", "released"]
-"""What has become of a claim."""
+"""The outcome of a claim."""
 
 _c = files.c
 

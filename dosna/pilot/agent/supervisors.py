@@ -44,7 +44,7 @@ class Supervisor:
 
     @property
     def takes_one_more(self) -> bool:
-        """Whether an attempt of one processor may follow the one that runs."""
+        """True if an attempt of one processor may follow the one that runs."""
         if self.is_closed or self.kill_at or len(self.attempts) != 1:
             return False
         if self.begun != self.attempts[0]["attempt"]:

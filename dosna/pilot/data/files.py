@@ -21,7 +21,7 @@ BLOCK = 8 << 20
 """The bytes of a file that are held at a time, for each transfer."""
 
 _NO_TEXT = re.compile("[\0\ud800-\udfff]")
-"""What no database takes: lone surrogates are the bytes of names that are not UTF-8."""
+"""Characters that no database takes: lone surrogates are bytes of names that are not UTF-8."""
 
 Tell = Callable[[int], object]
 """A function that gets the number of bytes of a file transferred since its last call."""

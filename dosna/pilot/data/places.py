@@ -116,7 +116,7 @@ class Place(ABC):
     """
 
     is_exact = True
-    """Whether what is read is, byte by byte, what was written."""
+    """True if the bytes that are read are those that were written."""
 
     def __init__(self, shown: str) -> None:
         self.shown = shown

@@ -124,7 +124,7 @@ class RemotePlace(Place):
     """
 
     renames = False
-    """Whether a file that was written can get another name at no cost."""
+    """True if a file that was written can get another name at no cost."""
 
     def __init__(self, url: PlaceUrl, protocol: str, options: Mapping[str, Any]) -> None:
         super().__init__(str(url))

@@ -74,12 +74,12 @@ class Launcher:
 
     @property
     def is_by_ssh(self) -> bool:
-        """Whether the job is started on another machine."""
+        """True if the job is started on another machine."""
         return self._ssh is not None
 
     @property
     def needs_all_interfaces(self) -> bool:
-        """Whether agents connect to the manager from other machines, and not through SSH."""
+        """True if agents connect to the manager from other machines, and not through SSH."""
         return self.is_batch and self._ssh is None
 
     @property

@@ -182,7 +182,7 @@ class Tunnel:
 
     @property
     def is_open(self) -> bool:
-        """Whether it passes bytes on."""
+        """True if the relay passes bytes on."""
         return self._process.poll() is None
 
     def close(self) -> None:

@@ -69,12 +69,12 @@ class Bound:
 
     @property
     def is_condition(self) -> bool:
-        """Whether the expression is true or false for each entry."""
+        """True if the expression is true or false for each entry."""
         return self.depth == 0 and self.dtype == np.dtype(bool)
 
     @property
     def is_column(self) -> bool:
-        """Whether the expression is just a column."""
+        """True if the expression is just a column."""
         return isinstance(self.expr, Column) and self.expr.name in self.columns
 
 

@@ -61,19 +61,19 @@ class Span:
 
     @property
     def is_nothing(self) -> bool:
-        """Whether there is no number among the values."""
+        """True if there is no number among the values."""
         return self.known and self.lo is None
 
     @property
     def may_hold(self) -> bool:
-        """Whether a value can be true: any number except 0, and NaN."""
+        """True if a value can be true: any number except 0, and NaN."""
         if not self.known or self.nan:
             return True
         return self.lo is not None and bool(self.lo != 0 or self.hi != 0)
 
     @property
     def may_fail(self) -> bool:
-        """Whether a value can be false, which is 0."""
+        """True if a value can be false, which is 0."""
         return not self.known or (self.lo is not None and bool(self.lo <= 0 <= self.hi))
 
     @property

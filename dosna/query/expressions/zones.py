@@ -1,4 +1,4 @@
-"""What is known about a range of entries, and what this implies for a condition."""
+"""Zones of a range of entries, and what they imply for a condition."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ __all__ = ["Zone", "bounds"]
 
 @dataclass(frozen=True)
 class Zone:
-    """What is known about a column in a range of entries.
+    """The extremes of a column in a range of entries, and its missing values.
 
     Parameters
     ----------
@@ -90,12 +90,12 @@ def bounds(bound: Bound, zones: Mapping[str, Zone]) -> OneOf["all", "some", "non
     bound : Bound
         The condition.
     zones : mapping of str to Zone
-        What is known about columns in the range. Other columns may have any value.
+        The zones of columns in the range. Other columns may have any value.
 
     Returns
     -------
     {'all', 'some', 'none'}
-        What could be proved; ``'some'`` may still mean all or none.
+        The result that could be proved; ``'some'`` may still mean all or none.
     """
     span = _Reader(bound, zones).span(bound.expr)
     if not span.may_hold:
@@ -104,7 +104,7 @@ def bounds(bound: Bound, zones: Mapping[str, Zone]) -> OneOf["all", "some", "non
 
 
 class _Reader:
-    """What is known about the columns of a condition, as spans."""
+    """A reader of the zones of a condition's columns, as spans."""
 
     def __init__(self, bound: Bound, zones: Mapping[str, Zone]) -> None:
         self._zones = zones

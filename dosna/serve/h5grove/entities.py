@@ -33,7 +33,7 @@ class Entities:
     Parameters
     ----------
     served : Served
-        What is served.
+        The datasets that are served.
     """
 
     def __init__(self, served: Served) -> None:

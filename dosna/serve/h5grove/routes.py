@@ -32,7 +32,7 @@ def routes(served: Served) -> Sequence[BaseRoute]:
     Parameters
     ----------
     served : Served
-        What is served.
+        The datasets that are served.
 
     Returns
     -------

@@ -29,7 +29,7 @@ def entries(served: Served, asked: Mapping[str, str]) -> dict[str, Any]:
     Parameters
     ----------
     served : Served
-        What is served.
+        The datasets that are served.
     asked : mapping
         The parameters ``tree``, and optionally ``columns`` (the first 12 by default), ``where``,
         ``start``, and the ``count`` of rows.

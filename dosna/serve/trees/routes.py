@@ -50,7 +50,7 @@ def routes(served: Served) -> Sequence[BaseRoute]:
     Parameters
     ----------
     served : Served
-        What is served.
+        The datasets that are served.
 
     Returns
     -------
@@ -166,7 +166,7 @@ def filled(
     Parameters
     ----------
     served : Served
-        What is served.
+        The datasets that are served.
     asked : HistogramRequest
         The request.
     stop : Stop

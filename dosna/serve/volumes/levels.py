@@ -44,7 +44,7 @@ class View:
     Parameters
     ----------
     served : Served
-        What is served.
+        The datasets that are served.
     name : str
         The name of the dataset, from a request.
 

@@ -75,7 +75,7 @@ def routes(served: Served) -> Sequence[BaseRoute]:
     Parameters
     ----------
     served : Served
-        What is served.
+        The datasets that are served.
 
     Returns
     -------
@@ -162,7 +162,7 @@ def state_of(view: View) -> dict[str, Any]:
     Parameters
     ----------
     view : View
-        What to show.
+        The view to show.
     """
     label, shape = view.name.rpartition("/")[2], view.dataset(0).shape
     image = view.image()

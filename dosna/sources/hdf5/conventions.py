@@ -1,4 +1,4 @@
-"""What netCDF and MATLAB mean by a dataset of HDF5."""
+"""Conventions of netCDF and MATLAB, by which a dataset of HDF5 means something else."""
 
 from __future__ import annotations
 

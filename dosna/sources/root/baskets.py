@@ -41,7 +41,7 @@ _CHECKSUM = 8
 
 @dataclass(frozen=True)
 class Header:
-    """What the first bytes of a basket say.
+    """The header of a basket, from its first bytes.
 
     Parameters
     ----------

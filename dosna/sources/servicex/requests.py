@@ -57,28 +57,28 @@ class ResultFile:
 
 @dataclass(frozen=True)
 class RequestStatus:
-    """How a request stands.
+    """The status of a request.
 
     Parameters
     ----------
     state : str
-        What ServiceX calls its status, such as ``Running``.
+        The status in ServiceX's words, such as ``Running``.
     files, files_completed, files_failed : int
         The numbers of files.
     result_format : str
         The format. dosna's own service has more of them than the client of ServiceX knows.
     result_destination : str
-        Where the results are.
+        The place of the results.
     title : str or None
-        The title.
+        The title of the request.
     did, selection : str
-        What was asked for.
+        The dataset and the query that were asked for.
     log_url : str or None
-        Where the log is.
+        The URL of the log.
     minio_endpoint, minio_access_key, minio_secret_key : str or None
         The host and port of the server of the results, and its keys.
     minio_secured : bool
-        Whether it speaks TLS.
+        True if that server speaks TLS.
     """
 
     state: str

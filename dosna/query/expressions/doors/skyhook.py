@@ -30,7 +30,7 @@ class SkyhookQuery:
     where : Expr or None
         The condition; None if there is none.
     outputs : tuple of Output
-        What is projected; empty for all columns.
+        The projected columns; empty for all columns.
     tree : str
         The name of the tree in the paths; empty if they have none.
     cycle : int or None
