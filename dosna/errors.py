@@ -336,7 +336,7 @@ class IncompleteDatasetWarning(UserWarning):
 
 
 class SkippedDatasetWarning(UserWarning):
-    """A dataset that cannot be read and is left out of an export."""
+    """Warned about a dataset that cannot be read and is left out of an export."""
 
 
 class CollectiveError(DosnaError, ValueError):

@@ -1,14 +1,14 @@
-"""Plug-ins by name, loaded when they are first used: backends, engines, sources, verbs.
+"""Plug-ins by name, loaded when they are first used: backends, engines, sources, codecs, verbs.
 
 Other packages register plug-ins by the entry points ``dosna.backends``, ``dosna.engines``,
-``dosna.sources`` and ``dosna.verbs``. Each names an object of the type that the table of that kind
-holds::
+``dosna.sources``, ``dosna.codecs`` and ``dosna.verbs``. Each names an object of the type that the
+table of that kind holds::
 
     [project.entry-points."dosna.backends"]
     mystore = "mypackage.mystore:BACKEND"
 
-The tables are `dosna.backends.registry`, `dosna.engines.registry`, `dosna.sources.registry` and
-`dosna.array.verbs.registry`. This module does not know their types.
+The tables are `dosna.backends.registry`, `dosna.engines.registry`, `dosna.sources.registry`,
+`dosna.codecs.registry` and `dosna.array.verbs.registry`. This module does not know their types.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class Registry(Generic[P]):
     Parameters
     ----------
     kind : str
-        The kind in error messages: ``backend``, ``engine``, ``source`` or ``verb``.
+        The kind in error messages, such as ``backend``.
     plugin : type
         The type of the plug-ins.
     known : mapping of str to Known
@@ -149,7 +149,7 @@ class Registry(Generic[P]):
             ) from error
         if not isinstance(plugin, self.plugin):
             raise ConfigurationError(
-                f"{what} is a {type(plugin).__name__}, and not a {self.plugin.__name__}"
+                f"{what} is a {type(plugin).__name__}, not a {self.plugin.__name__}"
             )
         return plugin
 

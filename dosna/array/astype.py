@@ -48,7 +48,7 @@ class AsType(Identified):
 
     def __getitem__(self, key: Any) -> Any:
         found = self.dataset[key]
-        if isinstance(found, str):  # an element of text, which is no NumPy scalar
+        if isinstance(found, str):  # an element of text, which is not a NumPy scalar
             return np.asarray(found, self.dataset.dtype).astype(self.dtype)[()]
         return found.astype(self.dtype)
 

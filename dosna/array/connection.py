@@ -63,7 +63,8 @@ class EngineConnection(Doors, Groups, Creating, Place):
     mode : {'a', 'r'}, optional
         The mode of access: 'a', the default, or 'r', which refuses every change.
     cache : int or str, optional
-        The most bytes of decoded chunks to keep in memory, such as '256 MiB' (s3, ceph, sage).
+        The most bytes of decoded chunks to keep in memory, such as '256 MiB', on the
+        backends that read chunks from files or over a network.
     recheck : {'always', 'open'}
         When such a chunk is compared with the store: whenever it is read, or once for a handle.
     **options

@@ -178,8 +178,8 @@ class BackendConnection(ABC):
             The backend keeps no chunks in memory.
         """
         raise ConfigurationError(
-            f"connection {self.name!r} has no cache of chunks, which is of backends that read "
-            "them from files or over a network: leave cache= out"
+            f"connection {self.name!r} cannot have a cache, as those to files and servers have: "
+            "leave cache= out"
         )
 
     @abstractmethod

@@ -187,8 +187,8 @@ class BackendDataset(ABC):
         return [None for _ in indices]
 
     noted: dict[Shape, str] | None = None
-    """The versions of the objects that this handle has written since a dict was put here, if writes
-    return them. After a later write by another program `versions` returns another text."""
+    """The versions of the objects that this handle has written since a dict was put here, if
+    writes return them. After a later write by another program `versions` returns another text."""
 
     def zarr_objects(self) -> ZarrObjects:
         """Return the dataset as the objects of a Zarr array, as it is described now.

@@ -34,7 +34,7 @@ Buffer = Any
 
 
 class CodecError(ValueError):
-    """Bytes that no encoder of the codec writes. The message says what is wrong with them."""
+    """The error for bytes that no encoder of the codec writes. The message says what is wrong."""
 
 
 class Codec:
@@ -173,9 +173,9 @@ def check_option(name: str, value: Any, allowed: Collection[Any]) -> Any:
         It is none of them.
     """
     if type(value) is not type(next(iter(allowed))) or value not in allowed:
-        known = ", ".join(map(repr, allowed)) if not isinstance(allowed, range) else ""
+        known = " or ".join(map(repr, allowed)) if not isinstance(allowed, range) else ""
         raise ValueError(
-            f"{name} {value!r} is none of {known or f'{allowed[0]} to {allowed[-1]}'}"  # type: ignore[index]
+            f"{name} must be {known or f'{allowed[0]} to {allowed[-1]}'}, not {value!r}"  # type: ignore[index]
         )
     return value
 

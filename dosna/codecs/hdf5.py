@@ -188,7 +188,7 @@ def _unzstd(data: Any, nbytes: int, decompress: Callable[..., Any]) -> Any:
     at = 6 - alone + (0, 1, 2, 4)[flags & 3]
     found = int.from_bytes(header[at : at + size], "little") + 256 * (size == 2)
     if header[:4] != _ZSTD_MAGIC or len(header) < at + size or (size and found != nbytes):
-        raise UndecodableError(f"no frame of Zstandard for {nbytes} bytes begins it")
+        raise UndecodableError(f"it does not begin with a Zstandard frame of {nbytes} bytes")
     return _decoded(decompress, data, *([] if size else [np.zeros(nbytes, np.uint8)]))
 
 
@@ -198,7 +198,9 @@ def _unblosc(data: Any, nbytes: int, decompress: Callable[..., Any]) -> Any:
     header = bytes(memoryview(data)[:16])
     found, _, stored = (int.from_bytes(header[at : at + 4], "little") for at in (4, 8, 12))
     if len(header) < 16 or (found, stored) != (nbytes, len(data)):
-        raise UndecodableError(f"it says that {found} bytes are in {stored} of {len(data)}")
+        raise UndecodableError(
+            f"its header says {stored} bytes, which decode to {found}, and there are {len(data)}"
+        )
     return _decoded(decompress, data)
 
 
@@ -261,9 +263,7 @@ def _bitshuffle_decoder(values: Sequence[int]) -> Decoder | None:
             length = min(size, (nbytes - done - len(found)) // (8 * itemsize) * (8 * itemsize))
             part = block(raw[start : start + stored], length)
             if len(part) != length:
-                raise UndecodableError(
-                    f"a block decodes to {len(part)} bytes, and not to {length}"
-                )
+                raise UndecodableError(f"a block decodes to {len(part)} bytes instead of {length}")
             found += part
         found += raw[end : end + nbytes - done - len(found)]
         bitshuffle.bitunshuffle(found, itemsize, size // itemsize, out[done:])

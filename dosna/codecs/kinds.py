@@ -162,8 +162,8 @@ def compressor(option: Any, dtype: np.dtype[Any]) -> dict[str, Any] | None:
         known = [name for name in registry.names if name not in _NO_COMPRESSORS]
         if name not in known:
             raise ConfigurationError(
-                f"compression takes None, one of {', '.join(known)}, or a mapping such as "
-                f"{{'name': 'zstd', 'level': 3}}, and {option!r} was given"
+                f"compression must be None, one of {', '.join(known)}, or a mapping such as "
+                f"{{'name': 'zstd', 'level': 3}}, not {option!r}"
             )
     options = {k: v for k, v in given.items() if k != "name"}
     try:
@@ -178,7 +178,7 @@ def compressor(option: Any, dtype: np.dtype[Any]) -> dict[str, Any] | None:
 def option_of(spec: Spec) -> dict[str, Any] | None:
     """Return the option ``compression=`` for a codec like `spec` in an array of any dtype.
 
-    None is returned for codecs that are no compressors.
+    None is returned for codecs that are not compressors.
     """
     name, configuration = named(spec, "codec", "zarr.json")
     if name in _NO_COMPRESSORS:

@@ -54,7 +54,7 @@ class StoredColumn:
 
 @dataclass
 class TreeDatasets:
-    """Opens the datasets of a tree, and creates those that do not exist.
+    """The opening of the datasets of a tree, and the creation of those that do not exist.
 
     Parameters
     ----------

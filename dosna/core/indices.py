@@ -106,7 +106,7 @@ def _integers(item: Any) -> Any:
 
 def _zero_dim(item: Any) -> IndexError:
     return IndexError(
-        f"a boolean without dimensions ({item!r}) is no index here; use `...` for everything, "
+        f"a boolean without dimensions ({item!r}) is not an index here; use `...` for everything, "
         "or a mask with the shape of the axes that it selects from"
     )
 

@@ -258,7 +258,7 @@ def new_metadata(
         A shape, chunk size, dtype or fill value that cannot be stored.
     """
     if shape is None:
-        raise ValueError("create_dataset needs shape= or data=, and neither was given")
+        raise ValueError("create_dataset needs shape= or data=: give one of them")
     full_shape = check_extents(shape, "shape")
     kind = check_dtype(as_dtype(np.float32 if dtype is None else dtype))
     if chunk_size is None:
@@ -287,7 +287,7 @@ def check_extents(value: int | Sequence[int], what: str, least: int = 0) -> Shap
     values = (value,) if isinstance(value, (int, np.integer)) else tuple(value)
     for extent in values:
         if isinstance(extent, (bool, np.bool_)) or not isinstance(extent, (int, np.integer)):
-            raise TypeError(f"{what} takes integers, and {extent!r} is a {type(extent).__name__}")
+            raise TypeError(f"{what} must be made of integers, not {extent!r}")
         if extent < least:
             raise ValueError(f"{what} {values} has an extent below {least}")
     return tuple(map(int, values))

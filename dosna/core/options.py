@@ -89,7 +89,7 @@ def parse_options(signature: inspect.Signature, options: Iterable[str]) -> dict[
     for option in options:
         name, equals, text = option.partition("=")
         if not equals:
-            raise ConfigurationError(f"an option has the form key=value, and {option!r} was given")
+            raise ConfigurationError(f"an option must have the form key=value, not {option!r}")
         if name not in declared:
             raise ConfigurationError(f"unknown option {name!r}: the options are {known}")
         if name in values:
@@ -119,7 +119,7 @@ def _convert(name: str, text: str, declared: str) -> Value:
             return convert(text)
         except ValueError:
             continue
-    raise ConfigurationError(f"option {name!r} takes {declared}, and {text!r} was given")
+    raise ConfigurationError(f"option {name!r} must be of type {declared}, not {text!r}")
 
 
 def names_of_options(func: Callable[..., Any]) -> frozenset[str] | None:

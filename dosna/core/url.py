@@ -78,7 +78,7 @@ class Url:
             text.encode("utf-8", "surrogateescape")
         except UnicodeEncodeError as error:
             raise ConfigurationError(
-                f"a URL has the character {text[error.start]!r}, which is none of UTF-8"
+                f"a URL has the character {text[error.start]!r}, which UTF-8 does not have"
             ) from None
         match = re.fullmatch(r"([A-Za-z][\w.+-]*):([^?]*)(?:\?(.*))?", text, re.S)
         if match is None:

@@ -170,7 +170,7 @@ def check_fillvalue(fillvalue: Any, dtype: np.dtype[Any]) -> Any:
     problem = f"fillvalue {fillvalue!r} does not fit dtype {dtype}"
     if is_text(dtype):
         if not isinstance(fillvalue, str):
-            raise ValueError(f"{problem}: it is a {type(fillvalue).__name__}, and not a str")
+            raise ValueError(f"{problem}: it is a {type(fillvalue).__name__}, not a str")
         return as_text(fillvalue)[()]
     try:
         with np.errstate(all="raise"):

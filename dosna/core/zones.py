@@ -155,7 +155,7 @@ class Zone:
 
 @dataclass
 class ZoneMaker:
-    """Takes the rows of a dataset as they are written or read, and makes zones of them.
+    """A maker of zones, from the rows of a dataset as they are written or read.
 
     Chunks whose rows do not come in order, from the first to the last, get no zone.
 

@@ -77,7 +77,7 @@ def check_destination(text: str, user: str | None, settings: Settings) -> str | 
             try:
                 check_name(group)
             except DatasetNameError as error:
-                raise QueryError(f"{text!r} is no destination: {error}") from None
+                raise QueryError(f"{text!r} is not a destination: {error}") from None
             if user is not None and not group.startswith(f"{user}/"):
                 raise QueryError(
                     f"{text!r} is not for you: write to {_SCHEME}{shown}//{user}/NAME"

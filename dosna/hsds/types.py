@@ -161,7 +161,7 @@ def _listed(array: Array, dtype: np.dtype[Any]) -> Any:
         pairs = np.stack([array.real, array.imag], -1)
         return pairs.tolist()
     if array.dtype.kind in "mM":
-        raise TypeError("dates are no attributes of HSDS")
+        raise TypeError("HSDS has no attributes that are dates")
     if any(array.dtype[name].kind in "cmM" for name in array.dtype.names or ()):
         raise TypeError(f"an attribute of {array.dtype}")
     return bytesArrayToList(array)

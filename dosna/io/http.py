@@ -177,7 +177,7 @@ def _close(clients: dict[int, httpx.Client]) -> None:
 
 
 def _authorities() -> ssl.SSLContext | bool:
-    """Return what certificates are verified by: authorities of the environment, or httpx's."""
+    """Return the authorities that verify certificates: those of the environment, or httpx's."""
     named = os.environ.get("REQUESTS_CA_BUNDLE") or os.environ.get("CURL_CA_BUNDLE")
     if not named:
         return True

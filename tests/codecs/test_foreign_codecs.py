@@ -19,7 +19,7 @@ from dosna.testing import CodecTests
 class Bz2(BytesBytesCodec):
     def __init__(self, level=9):
         if level not in range(1, 10):
-            raise ValueError(f"level {level!r} is none of 1 to 9")
+            raise ValueError(f"level must be 1 to 9, not {level!r}")
         self.level = level
 
     def encode(self, data):

@@ -199,7 +199,7 @@ def _why_not(settings: Settings, error: rados.Error) -> str:
     cannot = f"{settings.client} cannot connect to the cluster of {settings.conffile}"
     if error.errno == errno.ENOENT:
         return (
-            f"{cannot}: there are no mon_host, or no keyring with its key that can be read; "
+            f"{cannot}: there is no mon_host, or no readable keyring with its key; "
             "see mon_host and keyring in that file"
         )
     if error.errno in FORBIDDEN:

@@ -186,7 +186,7 @@ class ChunkReader:
             whole[first : first + len(data)] = np.frombuffer(data, np.uint8)
             data = whole
         if len(data) != nbytes:
-            raise UndecodableError(f"it decodes to {len(data)} bytes, and not to {nbytes}")
+            raise UndecodableError(f"it decodes to {len(data)} bytes instead of {nbytes}")
         chunk = np.frombuffer(data, np.uint8).view(self._kind).reshape(extent)
         out[task.out] = chunk[task.chunk]
 

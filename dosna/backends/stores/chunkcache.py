@@ -113,7 +113,7 @@ class ChunkCache:
             self._chunks.clear()
 
     def noting(self, work: Callable[[T], object], written: list[str]) -> Callable[[T], None]:
-        """Return `work` as a function that also adds to `written` which keys it changes."""
+        """Return `work` as a function that also adds the keys that it changes to `written`."""
         batch = self._batch
 
         def noted(item: T) -> None:

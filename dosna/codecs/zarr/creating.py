@@ -95,7 +95,7 @@ def _codecs(compression: Any, checksum: bool, dtype: np.dtype[Any]) -> list[Json
         # A codec before it may make larger elements of those that have no byte order.
         codecs.insert(at, _to_bytes(dtype, endian_of(dtype) or ("little" if at else None)))
     if not isinstance(checksum, bool):
-        raise ConfigurationError(f"checksum takes True or False, and {checksum!r} was given")
+        raise ConfigurationError(f"checksum must be True or False, not {checksum!r}")
     return [*codecs, {"name": "crc32c"}] if checksum else codecs
 
 

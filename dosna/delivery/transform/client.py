@@ -252,7 +252,7 @@ def _result(answers: list[dict[str, Any]], job: Mapping[str, Any]) -> int:
     if kind:
         made = getattr(errors, str(kind), None) if kind in errors.__all__ else None
         passing = (errors.StorageError, errors.ConnectionError)
-        # What is tried again for long is no matter of a selection, which may have raised it.
+        # An error that is tried again for long does not depend on the selection that raised it.
         if not (isinstance(made, type) and issubclass(made, DosnaError)) or issubclass(
             made, passing
         ):

@@ -159,7 +159,7 @@ def _is_like(text: str, pattern: str) -> bool:
         # RE2 takes time in proportion to the text. Python's may never end, in this process.
         return bool(pc.match_substring_regex(pa.scalar(text), begins).as_py())
     except pa.ArrowInvalid as error:
-        raise QueryError(f"{pattern!r} is no regular expression of RE2: {error}") from None
+        raise QueryError(f"{pattern!r} is not a regular expression of RE2: {error}") from None
 
 
 def _part(name: str, query: Query, latest: float, request: TransformRequest) -> Part:

@@ -72,7 +72,7 @@ class _Meaning:
         if hasattr(value, "shape") and hasattr(value, "dtype"):
             return self._source(value, level + 1)
         if callable(value):
-            # Also ufuncs and other callables that are no Python functions.
+            # Also ufuncs and other callables that are not Python functions.
             name = getattr(value, "__qualname__", None) or getattr(value, "__name__", "")
             return "callable", _type(type(value)), name
         if hasattr(type(value), "identity"):  # a source
@@ -124,7 +124,7 @@ class _Meaning:
             return *described, *fields
         elements = array
         if array.ndim and (array.nbytes > _COMPARED_BYTES or array.dtype.hasobject):
-            # `flat` is not used: of an array of StringDType it returns elements that are no text.
+            # `flat` is not used: of an array of StringDType it returns elements that are not text.
             some = np.arange(0, array.size, -(-array.size // _COMPARED_ELEMENTS) or 1)
             elements = array[np.unravel_index(some, array.shape)]
         if array.dtype.hasobject:

@@ -129,7 +129,7 @@ class Failure(failure.Failure):
 class NotS3Error(boto.BotoCoreError):  # type: ignore[misc]  # botocore has no types
     """An answer to one of boto3's requests that is not from an S3 server."""
 
-    fmt = "the answer is not of S3"
+    fmt = "the answer is not from an S3 server"
 
 
 _STATUS = re.compile(r"status code: (\d{3})")

@@ -68,7 +68,7 @@ def place_url(text: str) -> PlaceUrl:
         ) from None
     if parts.scheme.lower() == "file" and parts.netloc not in ("", "localhost"):
         raise ConfigurationError(
-            f"file://{parts.hostname or ''} is no file of this machine: write a path, or file:///PATH"
+            f"file://{parts.hostname or ''} is not a file of this machine: write a path, or file:///PATH"
         )
     return PlaceUrl(
         parts.scheme.lower(),

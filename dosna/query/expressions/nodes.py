@@ -44,7 +44,7 @@ MAX_NODES = 20_000
 """Nodes of a tree above which text is refused."""
 
 RESERVED = frozenset(("and", "or", "not", "in", "true", "false", "True", "False", "nan", "inf"))
-"""Words that are no names of columns, unless they are quoted."""
+"""Words that are not names of columns, unless they are quoted."""
 
 TURNED = {"<": ">", "<=": ">=", ">": "<", ">=": "<=", "==": "==", "!=": "!="}
 """The comparisons, and those that say the same of exchanged operands."""
