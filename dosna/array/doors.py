@@ -264,10 +264,10 @@ class Doors(ArrayHome):
         return written
 
     def _chosen(self, patterns: str | Sequence[str] | None) -> list[str]:
-        names, vain = matching(list(self), patterns)
-        if vain:
+        names, unmatched = matching(list(self), patterns)
+        if unmatched:
             raise DatasetNotFoundError(
-                f"no dataset of connection {self.name!r} has a name like {vain[0]!r}"
+                f"no dataset of connection {self.name!r} has a name like {unmatched[0]!r}"
             )
         return names
 

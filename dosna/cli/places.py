@@ -88,10 +88,10 @@ def chosen(con: Connection, name: str, arguments: argparse.Namespace) -> tuple[l
             f"{arguments.url} is neither a dataset nor a place that contains datasets: 'dosna ls' "
             "lists the names"
         )
-    names, vain = matching(names, getattr(arguments, "select", None))
-    if vain:
+    names, unmatched = matching(names, getattr(arguments, "select", None))
+    if unmatched:
         raise DatasetNotFoundError(
-            f"{arguments.url} has no dataset that matches {vain[0]!r}: 'dosna ls' lists the names"
+            f"{arguments.url} has no dataset that matches {unmatched[0]!r}: 'dosna ls' lists them"
         )
     return names, False
 

@@ -75,7 +75,7 @@ class Bytes(ArrayBytesCodec):
 
     def encoded_size(self, shape: Shape, dtype: np.dtype[Any]) -> int | None:
         if text.is_text(dtype):
-            raise ValueError(f"codec 'vlen-utf8' is expected for {dtype}, and there is 'bytes'")
+            raise ValueError(f"codec 'vlen-utf8' is expected for {dtype}, not 'bytes'")
         # Before zarr-python 3.2, dtypes with fields had no endian, and were little-endian.
         if self.endian is None and dtype.names is None and endian_of(dtype) is not None:
             raise ValueError(f"codec 'bytes' lacks the endian that {dtype} needs")
@@ -96,7 +96,7 @@ class VlenUtf8(ArrayBytesCodec):
 
     def encoded_size(self, shape: Shape, dtype: np.dtype[Any]) -> int | None:
         if not text.is_text(dtype):
-            raise ValueError(f"codec 'bytes' is expected for {dtype}, and there is 'vlen-utf8'")
+            raise ValueError(f"codec 'bytes' is expected for {dtype}, not 'vlen-utf8'")
         return None
 
     def encode(self, array: Array) -> list[Buffer]:

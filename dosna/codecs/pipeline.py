@@ -71,7 +71,7 @@ class Pipeline:
         if not isinstance(first, ArrayBytesCodec):
             raise FormatError(
                 f"{where}: codec {'vlen-utf8' if is_text(dtype) else 'bytes'!r} is expected for "
-                f"{dtype}, and there is {repr(specs[at]) if codecs else 'nothing'}"
+                f"{dtype}, not {repr(specs[at]) if codecs else 'nothing'}"
             )
         self._first, self._codecs = first, self._behind(codecs, at, where)
         # Each codec before it, with the shape and the dtype that it decodes to.

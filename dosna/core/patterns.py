@@ -29,7 +29,7 @@ def matching(
     -------
     chosen : list of str
         The chosen names, in the order of `names`.
-    vain : list of str
+    unmatched : list of str
         The patterns that match nothing.
     """
     if patterns is None:
@@ -42,7 +42,7 @@ def matching(
             below.setdefault(name[:end], []).append(number)
             end = name.rfind("/", 0, end)
     chosen: set[int] = set()
-    vain = []
+    unmatched = []
     wild: dict[str, str] = {}
     for pattern in [patterns] if isinstance(patterns, str) else patterns:
         plain = pattern.strip("/")
@@ -51,12 +51,12 @@ def matching(
         elif _WILD.search(plain):
             wild[pattern] = _expression(plain)
         else:
-            vain.append(pattern)
+            unmatched.append(pattern)
     if wild:
         found, without = _matching(names, wild)
         chosen |= found
-        vain += without
-    return [name for number, name in enumerate(names) if number in chosen], vain
+        unmatched += without
+    return [name for number, name in enumerate(names) if number in chosen], unmatched
 
 
 def _expression(pattern: str) -> str:
@@ -76,10 +76,10 @@ def _matching(names: Sequence[str], wild: Mapping[str, str]) -> tuple[set[int], 
             used.add(found.lastindex)
     # An earlier pattern may have matched all names that a later one matches too.
     taken = [names[number] for number in sorted(chosen)]
-    vain = []
+    unmatched = []
     for place, pattern in enumerate(each, 1):
         if place not in used:
             match = re.compile(wild[pattern]).match
             if not any(map(match, taken)):
-                vain.append(pattern)
-    return chosen, vain
+                unmatched.append(pattern)
+    return chosen, unmatched

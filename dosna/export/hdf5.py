@@ -190,14 +190,14 @@ class _Counter:
 
     Parameters
     ----------
-    tell : callable or None
+    report : callable or None
         A function of the number of chunks done and `total`.
     total : int
         The number of chunks.
     """
 
-    def __init__(self, tell: Callable[[int, int], None] | None, total: int) -> None:
-        self._tell, self._total = tell, total
+    def __init__(self, report: Callable[[int, int], None] | None, total: int) -> None:
+        self._report, self._total = report, total
         self._done = 0
         self._lock = threading.Lock()
         self._owner = threading.get_ident()
@@ -206,8 +206,8 @@ class _Counter:
         with self._lock:
             self._done += 1
             done = self._done
-        if self._tell is not None and threading.get_ident() == self._owner:
-            self._tell(done, self._total)
+        if self._report is not None and threading.get_ident() == self._owner:
+            self._report(done, self._total)
 
 
 @dataclass

@@ -26,8 +26,8 @@ _CHOSEN = ("MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_", "GLIBC_TUNABLES")
 def keep_freed_memory() -> bool:
     """Let the threads of this process keep up to 128 MiB of freed memory for what they read next.
 
-    It is for commands that are a process of their own, before they start threads. What the
-    environment chooses holds.
+    Call it in commands that are a process of their own, before they start threads. A choice of the
+    environment is respected.
 
     Returns
     -------

@@ -215,6 +215,6 @@ def _most_bytes(layout: zarr3.Layout) -> int:
 BACKEND = Backend(
     name="ceph",
     connection=CephConnection,
-    description="objects of a pool of a Ceph cluster",
+    description="objects in a pool of a Ceph cluster",
     url="https://docs.ceph.com/en/latest/rados/api/librados-intro/",
 )

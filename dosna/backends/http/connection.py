@@ -44,7 +44,7 @@ class HttpConnection(StoreConnection):
     mode : {'r'}
         The access mode: a web server is only read.
     token : str, optional
-        The token that the server wants as ``Authorization: Bearer``, as that of ``dosna serve``.
+        The token to send as ``Authorization: Bearer``, which ``dosna serve`` requires.
     timeout : float
         The seconds that a request may wait for its answer to begin, or to go on.
     retries : int

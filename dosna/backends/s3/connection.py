@@ -148,7 +148,7 @@ class S3Connection(StoreConnection):
             except DatasetNameError as error:
                 raise ConfigurationError(f"as the prefix of all keys: {error}") from None
         self.bucket = bucket
-        self._learnt: dict[str, Conditions] = {}
+        self._known: dict[str, Conditions] = {}
         self.lease = 1.5 * timeout  # type: ignore[misc]
 
     @classmethod
@@ -186,7 +186,7 @@ class S3Connection(StoreConnection):
     def open_store(self) -> Store:
         client = S3Client(self.settings)
         prefix = "" if self.bucket is None else self.name + "/"
-        return S3Store(client, self.bucket, prefix, self._learnt, writable=self.mode == "a")
+        return S3Store(client, self.bucket, prefix, self._known, writable=self.mode == "a")
 
     @property
     def _s3(self) -> S3Store:

@@ -51,7 +51,7 @@ class S3Store(Store):
         the name of its bucket.
     prefix : str
         The prefix of all keys: empty, or ending in '/'.
-    learnt : dict
+    known : dict
         The known properties of servers, by endpoint. Stores in other processes may be given it.
     writable : bool
         Whether an object may be written to learn these properties.
@@ -66,13 +66,13 @@ class S3Store(Store):
         client: S3Client,
         bucket: str | None,
         prefix: str,
-        learnt: dict[str, Conditions],
+        known: dict[str, Conditions],
         writable: bool = True,
     ) -> None:
         self.client = client
         self._bucket = bucket
         self._prefix = prefix
-        self._learnt = learnt
+        self._known = known
         self._learning = threading.Lock()
         self._writable = writable
         self._seen = bucket
@@ -264,7 +264,7 @@ class S3Store(Store):
     @property
     def conditional_puts(self) -> bool:  # type: ignore[override]
         """True if the server honours conditions, which is tried once."""
-        known = self._learnt.get(self.client.endpoint)
+        known = self._known.get(self.client.endpoint)
         if known is None and (not self._writable or self._seen is None):
             return False
         try:
@@ -278,12 +278,12 @@ class S3Store(Store):
     def _conditions(self, path: str) -> Conditions:
         endpoint = self.client.endpoint
         with self._learning:
-            if endpoint not in self._learnt:
+            if endpoint not in self._known:
                 bucket = path.partition("/")[0]
-                self._learnt[endpoint] = self._try_conditions(
+                self._known[endpoint] = self._try_conditions(
                     f"{bucket}/{self._prefix}.dosna-{secrets.token_hex(8)}"
                 )
-        return self._learnt[endpoint]
+        return self._known[endpoint]
 
     def _try_conditions(self, path: str) -> Conditions:
         def put(mode: Any) -> str | None:

@@ -130,9 +130,9 @@ class Deletion:
         self._put(found.version, abandoned)
 
     def outlived(self, found: Blob) -> bool:
-        """Wait until no process works on the deletion of a mark that was found.
+        """Wait until the deletion that has left a mark has stopped.
 
-        Return False if the deleting process is alive.
+        Return False if its process is alive.
         """
         mark, begin, warned = _read(found), time.monotonic(), False
         while True:

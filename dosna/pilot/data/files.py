@@ -125,11 +125,11 @@ def chosen(files: Sequence[File], patterns: Iterable[str] | None, what: str) -> 
     SourceNotFoundError
         A pattern matches no file.
     """
-    names, vain = matching([file.name for file in files], patterns)
+    names, unmatched = matching([file.name for file in files], patterns)
     # For a data unit without files, '*' matches everything that there is.
-    if vain := [pattern for pattern in vain if pattern != "*"]:
+    if unmatched := [pattern for pattern in unmatched if pattern != "*"]:
         raise SourceNotFoundError(
-            f"{what} has no file that matches {vain[0]!r}: it has "
+            f"{what} has no file that matches {unmatched[0]!r}: it has "
             f"{', '.join(sorted(file.name for file in files)[:10]) or 'none'}"
         )
     wanted = {*names}
@@ -155,10 +155,10 @@ def find_outputs(folder: str, patterns: Iterable[str]) -> dict[str, str]:
             for one in files
             if not one.startswith(".") and os.path.isfile(os.path.join(place, one))
         ]
-    found, vain = matching(sorted(names), patterns)
-    if vain:
+    found, unmatched = matching(sorted(names), patterns)
+    if unmatched:
         raise SourceNotFoundError(
-            f"no output matches {vain[0]!r} in {folder}: the command made "
+            f"no output matches {unmatched[0]!r} in {folder}: the command made "
             f"{', '.join(sorted(names)[:10]) or 'no files'}"
         )
     return {name: os.path.join(folder, name) for name in found}
