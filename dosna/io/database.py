@@ -215,7 +215,7 @@ def _hold_file(database: str, what: str) -> Hold | None:
     # Of a file of its own: closing the database's would give back the locks of SQLite.
     path = os.path.realpath(database.removeprefix("file:").partition("?")[0]) + ".lock"
     try:
-        file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        file = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
     except OSError as error:
         raise StorageError(
             f"{what} cannot be locked by {path}: {error.strerror}. Put it into a folder that can "

@@ -10,19 +10,13 @@ from typing import Any
 
 __all__ = ["exchange"]
 
-_EXCHANGE = 2  # RENAME_EXCHANGE of Linux, RENAME_SWAP of macOS
-_NOT_SUPPORTED = (errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP)
+_CURRENT_FOLDER, _EXCHANGE = -100, 2  # AT_FDCWD, RENAME_EXCHANGE
+_NOT_SUPPORTED = (errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP)
 
 
 @cache
-def _rename_of_system() -> tuple[Any, int] | None:
-    """Return the function that exchanges, and its number of the current folder (AT_FDCWD)."""
-    library = ctypes.CDLL(None, use_errno=True)
-    for name, here in (("renameat2", -100), ("renameatx_np", -2)):  # Linux, macOS
-        rename = getattr(library, name, None)
-        if rename is not None:
-            return rename, here
-    return None
+def _renameat2() -> Any:
+    return ctypes.CDLL(None, use_errno=True).renameat2
 
 
 def exchange(one: str, other: str, folder: int | None = None) -> bool:
@@ -30,12 +24,8 @@ def exchange(one: str, other: str, folder: int | None = None) -> bool:
 
     Relative paths start at the folder of the descriptor `folder`, or at the current one.
     """
-    found = _rename_of_system()
-    if found is None:
-        return False
-    rename, here = found
-    at = here if folder is None else folder
-    if rename(at, os.fsencode(one), at, os.fsencode(other), _EXCHANGE) == 0:
+    at = _CURRENT_FOLDER if folder is None else folder
+    if _renameat2()(at, os.fsencode(one), at, os.fsencode(other), _EXCHANGE) == 0:
         return True
     code = ctypes.get_errno()
     if code in _NOT_SUPPORTED:

@@ -20,7 +20,6 @@ from dosna.io.locks import RangeLocks, open_descriptor
 from dosna.io.parallel import in_flight
 
 __all__ = [
-    "CLOSE_ON_EXEC",
     "LOCK",
     "MOST_BYTES",
     "MOST_PARTS",
@@ -46,7 +45,6 @@ LOCK = ".lock"
 
 TEMPORARY = ".tmp"
 
-CLOSE_ON_EXEC: int = getattr(os, "O_CLOEXEC", 0)
 
 _PASSES = 3
 """The attempts to empty or open a folder, which another process may fill or replace meanwhile."""
@@ -276,7 +274,7 @@ def lock_file(path: str, name: str = LOCK) -> RangeLocks:
 
 def open_folder(path: str, parent: int | None = None) -> int:
     """Open a folder, for functions that take a ``dir_fd``."""
-    return os.open(path, os.O_RDONLY | os.O_DIRECTORY | CLOSE_ON_EXEC, dir_fd=parent)
+    return os.open(path, os.O_RDONLY | os.O_DIRECTORY, dir_fd=parent)
 
 
 def sync_folder(path: str, parent: int | None = None) -> None:
@@ -292,13 +290,9 @@ def sync_file_system(folder: int) -> None:
     """Make all writes to the file system of a folder durable."""
     import ctypes
 
-    sync = getattr(ctypes.CDLL(None, use_errno=True), "syncfs", None)
-    if sync is not None:
-        if sync(folder):
-            code = ctypes.get_errno()
-            raise OSError(code, os.strerror(code))
-        return
-    sync_tree(folder)
+    if ctypes.CDLL(None, use_errno=True).syncfs(folder):
+        code = ctypes.get_errno()
+        raise OSError(code, os.strerror(code))
 
 
 def sync_tree(folder: int) -> None:
@@ -310,7 +304,7 @@ def sync_tree(folder: int) -> None:
     device = os.fstat(folder).st_dev
 
     def sync(path: str) -> None:
-        file = os.open(path, os.O_RDONLY | CLOSE_ON_EXEC, dir_fd=folder)
+        file = os.open(path, os.O_RDONLY, dir_fd=folder)
         try:
             os.fsync(file)
         finally:

@@ -57,7 +57,7 @@ def _lasting(folder: int, name: str, now: int) -> str | None:
     if status is None or max(status.st_mtime_ns, status.st_ctime_ns) < now:
         return _text(status)
     try:
-        file = os.open(name, os.O_RDONLY | os.O_CLOEXEC, dir_fd=folder)
+        file = os.open(name, os.O_RDONLY, dir_fd=folder)
     except OSError:
         return None
     try:
@@ -77,7 +77,7 @@ def _time_of_write(folder: int) -> int:
     """Return the time stamp of a file without a name that is written now."""
     where = f"/proc/self/fd/{folder}"
     try:
-        probe = os.open(where, os.O_TMPFILE | os.O_WRONLY | os.O_CLOEXEC, 0o600)
+        probe = os.open(where, os.O_TMPFILE | os.O_WRONLY, 0o600)
     except OSError:  # the file system has no such files
         with tempfile.TemporaryFile(dir=where, buffering=0) as file:
             return _stamped(file.fileno())

@@ -1,7 +1,7 @@
 """Locks on ranges of a file, among threads, processes and (on a cluster file system) machines.
 
-They are open file description locks of Linux and macOS (fcntl(2), ``F_OFD_SETLKW``): the kernel
-releases them when their holder dies, for whatever reason.
+They are open file description locks of Linux (fcntl(2), ``F_OFD_SETLKW``): the kernel releases
+them when their holder dies, for whatever reason.
 """
 
 from __future__ import annotations
@@ -14,14 +14,13 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
-from typing import Any, NoReturn
+from typing import NoReturn
 
 from dosna.errors import LockError
 from dosna.io.fork import renew_in_children
 
 __all__ = ["Descriptor", "Held", "RangeLocks", "open_descriptor"]
 
-_SET, _SET_WAIT = getattr(fcntl, "F_OFD_SETLK", None), getattr(fcntl, "F_OFD_SETLKW", None)
 _NOT_SUPPORTED = {
     errno.ENOLCK, errno.ENOSYS, errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP
 }  # fmt: skip
@@ -56,8 +55,7 @@ class Descriptor(int):
 def open_descriptor(
     path: str, flags: int, mode: int = 0o666, dir_fd: int | None = None
 ) -> Descriptor:
-    """Open a file as `os.open` does, so that programs started later do not inherit it."""
-    flags |= getattr(os, "O_CLOEXEC", 0)
+    """Open a file as `os.open` does."""
     open_ = partial(os.open, flags=flags, mode=mode, dir_fd=dir_fd)
     return next(map(Descriptor, map(open_, (path,))))
 
@@ -187,16 +185,14 @@ class RangeLocks:
             return self._free.pop()
         except IndexError:
             pass
-        if _SET is None:
-            raise LockError(errno.ENOSYS, "this platform has no open file description locks")
         file = self._open_file()
         if not isinstance(file, Descriptor):
             file = Descriptor(file)
         self._files[int(file)] = os.fstat(file)  # without a reference to it
-        return partial(fcntl.fcntl, file, _SET, _NOTHING_LOCKED)
+        return partial(fcntl.fcntl, file, fcntl.F_OFD_SETLK, _NOTHING_LOCKED)
 
     def _lock(self, file: int, start: int, length: int, wait: bool = True) -> bool:
-        command: Any = _SET_WAIT if wait else _SET
+        command = fcntl.F_OFD_SETLKW if wait else fcntl.F_OFD_SETLK
         try:
             fcntl.fcntl(file, command, _range(fcntl.F_WRLCK, os.SEEK_SET, start, length, 0))
         except OSError as error:

@@ -229,8 +229,8 @@ class FolderDataset(BackendDataset, Generic[F]):
     def flush(self) -> None:
         """Wait until everything written so far would survive a power loss.
 
-        This synchronizes the file system that holds the folder (syncfs) where the platform can,
-        and otherwise each file and folder. Files left by writers that died are removed.
+        This synchronizes the file system that holds the folder (syncfs), after files left by
+        writers that died were removed.
         """
         with disk(f"flush dataset {self.name!r}"):
             folder = self._current()

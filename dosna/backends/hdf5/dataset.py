@@ -31,7 +31,7 @@ from dosna.errors import (
     StaleDatasetError,
     StorageError,
 )
-from dosna.io.files import CLOSE_ON_EXEC, TEMPORARY, disk, failure, read_all, replace_file
+from dosna.io.files import TEMPORARY, disk, failure, read_all, replace_file
 from dosna.io.locks import Descriptor, open_descriptor
 from dosna.io.ranges import METADATA_LOCK, SMALL, lock_place, within
 from dosna.io.scratch import bytes_like, owned, scratch
@@ -256,7 +256,7 @@ class H5Dataset(FolderDataset[H5Folder]):
             chunk, data = scratch.chunk(metadata)
         parts = not (checked and self._cache)  # of chunks in the cache, only parts are taken
         head, tail, beyond = bytearray(len(start)), bytearray(folder.tail), bytearray(1)
-        readv, open_ = os.preadv, partial(os.open, flags=os.O_RDONLY | CLOSE_ON_EXEC, dir_fd=fd)
+        readv, open_ = os.preadv, partial(os.open, flags=os.O_RDONLY, dir_fd=fd)
         for idx, key, where, whole in tasks:
             target, straight = data, False
             if whole and start:

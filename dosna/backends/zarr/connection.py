@@ -45,7 +45,6 @@ from dosna.errors import (
     StorageError,
 )
 from dosna.io.files import (
-    CLOSE_ON_EXEC,
     LOCK,
     TEMPORARY,
     disk,
@@ -95,7 +94,7 @@ class FileConnection(FolderConnection, ArrayHome):
     ) -> None:
         folder = open_folder(path)
         try:
-            os.close(os.open(LOCK, os.O_CREAT | os.O_WRONLY | CLOSE_ON_EXEC, 0o666, dir_fd=folder))
+            os.close(os.open(LOCK, os.O_CREAT | os.O_WRONLY, 0o666, dir_fd=folder))
             if durable:
                 replace_file(folder, zarr3.DOCUMENT, [image], len(image), durable)
             else:
@@ -244,7 +243,7 @@ class FileConnection(FolderConnection, ArrayHome):
                         )
                     _found(self.path)
                     continue
-                file = os.open(path, os.O_RDWR | CLOSE_ON_EXEC)
+                file = os.open(path, os.O_RDWR)
                 locks = RangeLocks(lambda file=file: file, path)  # type: ignore[misc]
                 with locks.exclusive():
                     if os.path.samestat(os.fstat(file), os.stat(path)):

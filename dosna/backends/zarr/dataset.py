@@ -20,7 +20,7 @@ from dosna.backends.stores.objects import StoredObjects
 from dosna.backends.stores.sharded import MOST_INDEXES, ShardedDataset
 from dosna.backends.stores.store import Blob, Store
 from dosna.backends.stores.views import ReadOnlyStore
-from dosna.backends.zarr.folder import FLAGS, GONE, ArrayFolder, ArrayHome, make_folders
+from dosna.backends.zarr.folder import GONE, ArrayFolder, ArrayHome, make_folders
 from dosna.backends.zarrobjects import ZarrFile, ZarrObjects
 from dosna.codecs import zarr as zarr3
 from dosna.codecs.base import CodecError
@@ -259,7 +259,7 @@ class FileDataset(FolderDataset[ArrayFolder], StoreDataset):
                         chunk, data = scratch.chunk(meta)
                     target = data
                 try:
-                    file = open_(template % idx, FLAGS, dir_fd=fd)
+                    file = open_(template % idx, os.O_RDONLY, dir_fd=fd)
                     try:
                         count = readv(file, (target, tail, beyond), 0)
                     finally:
@@ -300,7 +300,7 @@ class FileDataset(FolderDataset[ArrayFolder], StoreDataset):
             return super().read_chunk(idx, key, raw)
         try:
             try:
-                file = os.open(name, FLAGS, dir_fd=folder.fd)
+                file = os.open(name, os.O_RDONLY, dir_fd=folder.fd)
             except GONE:
                 return None
             try:
@@ -362,7 +362,7 @@ class ShardedFileDataset(ShardedDataset, FileDataset):
         shards = self.format
         try:
             try:
-                file = os.open(self._template % shard, FLAGS, dir_fd=self._opened().fd)
+                file = os.open(self._template % shard, os.O_RDONLY, dir_fd=self._opened().fd)
             except GONE:
                 return None
             try:

@@ -12,12 +12,11 @@ from dosna.backends.stores.store import Blob, ByteRange, Stat, Store
 from dosna.backends.zarrobjects import ZarrFile
 from dosna.codecs import zarr as zarr3
 from dosna.errors import DatasetNotFoundError
-from dosna.io.files import CLOSE_ON_EXEC, disk, read_range, sync_folder
+from dosna.io.files import disk, read_range, sync_folder
 from dosna.io.locks import open_descriptor
 
-__all__ = ["FLAGS", "GONE", "ArrayFolder", "ArrayHome", "Files", "make_folders"]
+__all__ = ["GONE", "ArrayFolder", "ArrayHome", "Files", "make_folders"]
 
-FLAGS = os.O_RDONLY | CLOSE_ON_EXEC
 GONE = (FileNotFoundError, NotADirectoryError)
 """Errors that prove a file absent."""
 
@@ -34,7 +33,7 @@ class Files(Store):
     def get(self, key: str, byte_range: ByteRange | None = None) -> Blob | None:
         with disk(f"read {key}"):
             try:
-                file = os.open(key, FLAGS, dir_fd=self._folder)
+                file = os.open(key, os.O_RDONLY, dir_fd=self._folder)
             except GONE:
                 return None
             try:

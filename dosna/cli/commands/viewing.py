@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import sys
 import tempfile
 import threading
 import webbrowser
@@ -73,6 +72,4 @@ def hidden(url: str) -> Iterator[str]:
 
 def has_browser() -> bool:
     """Return True if a browser would have a window; one of text would take over the terminal."""
-    if sys.platform == "darwin" or "BROWSER" in os.environ:
-        return True
-    return any(name in os.environ for name in ("DISPLAY", "WAYLAND_DISPLAY"))
+    return any(name in os.environ for name in ("BROWSER", "DISPLAY", "WAYLAND_DISPLAY"))

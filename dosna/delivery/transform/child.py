@@ -95,7 +95,7 @@ def _input(job: dict[str, Any]) -> int:
     """
     path, shown = job["input"], job["shown"]
     try:
-        file = os.open(path, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
+        file = os.open(path, os.O_PATH | os.O_NOFOLLOW)
     except FileNotFoundError:
         raise SourceNotFoundError(f"{shown} does not exist: check its path") from None
     except OSError as error:

@@ -48,8 +48,6 @@ class Bounds:
 
 def lacking() -> str:
     """Return what this machine lacks for `confine`, or an empty text."""
-    if sys.platform != "linux":
-        return f"processes are confined on Linux only, not on {sys.platform}"
     if not seccomp.supported():
         return f"the system calls of {os.uname().machine} are not known"
     if landlock.version() < 1:

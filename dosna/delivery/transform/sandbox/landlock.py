@@ -27,7 +27,7 @@ _WRITE = _READ | _WRITE_FILE | _REMOVE_FILE | _MAKE_FILE | _TRUNCATE
 
 _KNOWN = {1: 13, 2: 14, 3: 15, 4: 15, 5: 16}
 """The number of file rights of each version; later versions add none that matter here."""
-_AS_PLACE = os.O_PATH | os.O_CLOEXEC
+_AS_PLACE = os.O_PATH
 _NETWORK_SINCE, _SCOPES_SINCE = 4, 6
 _TCP, _SIGNALS_AND_ABSTRACT_SOCKETS = 3, 3
 
