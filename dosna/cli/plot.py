@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 
 from dosna import Dataset
-from dosna.errors import ConfigurationError, MissingDependencyError
+from dosna.errors import ConfigurationError
+from dosna.registry import needing
 
 __all__ = ["draw"]
 
@@ -35,13 +36,9 @@ def draw(ds: Dataset, path: str) -> None:
             f"--plot draws arrays of numbers, and {ds.name!r} has shape {ds.shape} and dtype "
             f"{ds.dtype}"
         )
-    try:
+    with needing("--plot needs", "plot"):
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
-    except ImportError as error:
-        raise MissingDependencyError(
-            "--plot draws with matplotlib: pip install 'dosna[plot]'"
-        ) from error
 
     across = list(range(max(0, ds.ndim - 3), ds.ndim)) if ds.ndim > 2 else [None]
     figure = Figure(figsize=(4.5 * len(across) + 0.5, 4.5), layout="constrained")

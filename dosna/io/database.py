@@ -11,7 +11,8 @@ import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 
 from dosna.core.url import without_password
-from dosna.errors import ConfigurationError, MissingDependencyError, QueryError, StorageError
+from dosna.errors import ConfigurationError, QueryError, StorageError
+from dosna.registry import needing
 
 __all__ = ["Database", "Hold"]
 
@@ -95,12 +96,8 @@ class Database:
             options["connect_args"] = {"timeout": _BUSY_SECONDS}
         else:
             options["pool_pre_ping"] = True
-        try:
+        with needing(f"{what} {self.shown!r} needs", extra):
             self._engine = sa.create_engine(parsed, **options)
-        except ImportError as error:
-            raise MissingDependencyError(
-                f"{what} {self.shown!r} needs {error.name}: pip install 'dosna[{extra}]'"
-            ) from error
         if self._sqlite:
             sa.event.listen(self._engine, "connect", _prepare_sqlite)
             sa.event.listen(self._engine, "begin", _begin_sqlite)

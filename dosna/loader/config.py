@@ -16,7 +16,8 @@ from typing import Any
 from dosna.core.options import parse_options
 from dosna.core.sizes import parse_size
 from dosna.core.url import PASSWORD, without_password
-from dosna.errors import ConfigurationError, MissingDependencyError
+from dosna.errors import ConfigurationError
+from dosna.registry import needing
 
 __all__ = ["KEYS", "SECRET", "Config", "Key"]
 
@@ -270,12 +271,8 @@ _SIGNATURE = inspect.signature(Config)
 
 
 def _from_yaml(path: str) -> dict[str, Any]:
-    try:
+    with needing(f"reading {path} needs", "loader"):
         import yaml
-    except ImportError as error:
-        raise MissingDependencyError(
-            f"reading {path} needs PyYAML: pip install 'dosna[loader]'"
-        ) from error
 
     class Texts(yaml.SafeLoader):
         """A loader that keeps 0123, 1.10, 12:30 and 2024_01 as text, and not as numbers."""

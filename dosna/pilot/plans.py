@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from dosna.errors import ConfigurationError, MissingDependencyError
+from dosna.errors import ConfigurationError
 from dosna.pilot.descriptions import (
     ComputeUnitDescription,
     DataUnitDescription,
@@ -16,6 +16,7 @@ from dosna.pilot.descriptions import (
     PilotDataDescription,
 )
 from dosna.pilot.session import Session
+from dosna.registry import needing
 
 __all__ = ["Plan", "read_plan"]
 
@@ -184,10 +185,8 @@ def read_plan(path: str) -> Plan:
     ConfigurationError
         The file cannot be read, or is not a plan.
     """
-    try:
+    with needing("plans need", "pilot"):
         import yaml
-    except ImportError as error:
-        raise MissingDependencyError("plans need PyYAML: pip install 'dosna[pilot]'") from error
     try:
         return Plan(yaml.safe_load(Path(path).read_text()) or {}, path)
     except OSError as error:

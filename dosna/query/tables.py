@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from dosna.errors import MissingDependencyError, QueryTypeError
+from dosna.errors import QueryTypeError
+from dosna.registry import needing
 
 __all__ = ["Batches", "arrow", "schema_of"]
 
@@ -29,12 +30,8 @@ def arrow() -> Any:
     MissingDependencyError
         It is not installed.
     """
-    try:
+    with needing("Arrow tables need", "query"):
         import pyarrow
-    except ImportError as error:
-        raise MissingDependencyError(
-            f"Arrow tables need the package pyarrow ({error}): pip install 'dosna[root]'"
-        ) from error
     return pyarrow
 
 

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from dosna.errors import ConfigurationError, MissingDependencyError
+from dosna.registry import needing
 
 __all__ = ["MODULE", "build", "main"]
 
@@ -166,12 +167,8 @@ def build(prefix: str | os.PathLike[str], into: str | os.PathLike[str] | None = 
 
 def _source(folder: Path) -> Any:
     """Return the binding to the Motr in a folder as cffi compiles it."""
-    try:
+    with needing("the binding to Motr needs", "sage"):
         from cffi import FFI
-    except ImportError as error:
-        raise MissingDependencyError(
-            "the binding to Motr is made by cffi, which is missing: pip install 'dosna[sage]'"
-        ) from error
     include, library = folder / "include" / "motr", folder / "lib"
     for file, what in (
         (include / "motr" / "client.h", "Motr's headers"),

@@ -20,6 +20,7 @@ from dosna.errors import (
 )
 from dosna.io.s3.opening import open_client
 from dosna.io.s3.options import S3Options
+from dosna.registry import needing
 
 __all__ = ["find_http", "find_s3", "find_xrootd", "get_text"]
 
@@ -80,12 +81,8 @@ def find_http(url: str, settings: Settings) -> list[FoundFile]:
 
 def get_text(url: str, **options: Any) -> str:
     """Return the text at a URL. Redirections are not followed."""
-    try:
+    with needing(f"looking up {url} needs", "delivery"):
         import httpx
-    except ImportError as error:
-        raise MissingDependencyError(
-            f"looking up {url} needs httpx: pip install 'dosna[delivery]'"
-        ) from error
     method = options.pop("method", "GET")
     try:
         with httpx.stream(method, url, timeout=_SECONDS, **options) as answer:

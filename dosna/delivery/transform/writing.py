@@ -10,7 +10,8 @@ from typing import Any, Protocol
 
 import awkward as ak
 
-from dosna.errors import MissingDependencyError, RefusedError
+from dosna.errors import RefusedError
+from dosna.registry import needing
 
 __all__ = ["UNNAMED", "Part", "Writer", "columns_of", "write"]
 
@@ -88,13 +89,8 @@ def write(
             f"{format} cannot hold objects of ROOT ({', '.join(copied)}): use the format root-file"
         )
     module, _, name = _WRITERS[format].partition(":")
-    try:
+    with needing(f"results in {format} need", "delivery,hdf5"):
         made = getattr(import_module(f"dosna.delivery.transform.{module}"), name)
-    except ImportError as error:
-        raise MissingDependencyError(
-            f"results in {format} need a package that is not installed ({error}): "
-            "pip install 'dosna[delivery,hdf5]'"
-        ) from error
     rows = 0
     with ExitStack() as stack:
         writer: Writer = made(path, len(parts) > 1, copied)

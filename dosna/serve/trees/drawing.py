@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from dosna.errors import MissingDependencyError, RefusedError
+from dosna.errors import RefusedError
+from dosna.registry import needing
 from dosna.serve.trees.histogram import Histogram
 
 __all__ = ["draw"]
@@ -37,13 +38,9 @@ def draw(histogram: Histogram, title: str = "", log: bool = False) -> bytes:
     RefusedError
         An axis has more than 10,000 bins, or ticks that matplotlib cannot compute.
     """
-    try:
+    with needing("pictures of histograms need", "plot"):
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
-    except ImportError as error:
-        raise MissingDependencyError(
-            "pictures of histograms need matplotlib: pip install 'dosna[plot]'"
-        ) from error
     _check_size(histogram)
     figure = Figure(figsize=_SIZE, layout="constrained")
     FigureCanvasAgg(figure)

@@ -15,8 +15,9 @@ import awkward as ak
 from dosna.columns.description import unescape
 from dosna.columns.joining import compose
 from dosna.columns.layout import columns, form_of
-from dosna.errors import FormatError, MissingDependencyError, SourceError
+from dosna.errors import FormatError, SourceError
 from dosna.io.bytefile import ByteFile, CachedReader
+from dosna.registry import needing
 from dosna.sources.servicex.eventfiles import EventFile, reading
 
 __all__ = ["FORM", "Hdf5File"]
@@ -37,12 +38,8 @@ class Hdf5File(EventFile):
 
     def __init__(self, file: ByteFile) -> None:
         super().__init__(file)
-        try:
+        with needing(f"{file.location} needs", "servicex,hdf5"):
             import h5py
-        except ImportError as error:
-            raise MissingDependencyError(
-                f"{file.location} needs h5py: pip install 'dosna[servicex,hdf5]'"
-            ) from error
         self._forms: dict[str, dict[str, Any]] = {}
         self._members: dict[tuple[str, str], Any] = {}
         with reading(file):
