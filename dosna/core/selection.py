@@ -69,16 +69,6 @@ class Selection:
     _kept_before: int
 
     @property
-    def is_all(self) -> bool:
-        """True if this selects the whole array, in order and in its own shape."""
-        return (
-            self.out_shape == self.shape
-            and self.points is None
-            and self._flip is None
-            and all(r == (0, n, 1) for r, n in zip(self.ranges, self.shape, strict=True))
-        )
-
-    @property
     def in_order(self) -> bool:
         """True if the canonical array is the result itself: the same axes, none reversed."""
         return (

@@ -144,7 +144,7 @@ def attribute(value: Any, dtype: np.dtype[Any] | None = None) -> Json:
         if array.dtype.kind in "UT":
             dtype, array = _text(), array.astype(object)
     dtype = dtype or array.dtype
-    made: Json = {"type": type_of(dtype), "value": _listed(array, dtype)}
+    made: Json = {"type": type_of(dtype), "value": _listed(array)}
     made["shape"] = list(array.shape) if array.shape else "H5S_SCALAR"
     if array.size == 0:
         # Without a value, readers get zeros, and the server decides how many.
@@ -156,7 +156,7 @@ def _text() -> np.dtype[Any]:
     return np.dtype("O", metadata={"vlen": str})
 
 
-def _listed(array: Array, dtype: np.dtype[Any]) -> Any:
+def _listed(array: Array) -> Any:
     if array.dtype.kind == "c":
         pairs = np.stack([array.real, array.imag], -1)
         return pairs.tolist()

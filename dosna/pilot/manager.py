@@ -260,7 +260,7 @@ class Manager:
         pilot = self._pilots.get(agent.pilot)
         if pilot is None:
             return False
-        self._adopt_attempts(agent, known)
+        self._adopt_attempts(agent)
         for attempt, assigned in list(agent.assigned.items()):
             if attempt not in known:
                 del agent.assigned[attempt]
@@ -273,7 +273,7 @@ class Manager:
         self._wake()
         return True
 
-    def _adopt_attempts(self, agent: Agent, known: list[str]) -> None:
+    def _adopt_attempts(self, agent: Agent) -> None:
         """Take over the attempts of an earlier manager from the state."""
         self._scheduler.ledger.flush()
         store = self.session.store

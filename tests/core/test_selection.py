@@ -222,38 +222,6 @@ def test_selections_pickle(case):
     same(array[canonical_key(copy)], array[canonical_key(selection)])
 
 
-@quick
-@given(cases())
-def test_is_all(case):
-    shape, key = case
-    array = array_of(shape)
-    expected = numpy_result(array, key)
-    assume(expected is not None)
-    selection = select(key, shape)
-    if selection.is_all:
-        assert np.array_equal(expected, array)
-    if selection.points is None and np.size(expected) and np.array_equal(expected, array):
-        assert selection.is_all
-
-
-@pytest.mark.parametrize(
-    "key", [(), ..., slice(None), (slice(0, 99), ...), (slice(None), slice(-3, None, 1))]
-)
-def test_spellings_of_everything(key):
-    assert select(key, (2, 3)).is_all
-
-
-def test_a_backward_axis_of_length_one_is_forward():
-    assert select((slice(None, None, -1), slice(0, 9, 7)), (1, 1)).is_all
-
-
-@pytest.mark.parametrize(
-    "key", [0, None, slice(None, None, -1), [0, 1], np.ones((2, 3), bool), (slice(None), slice(2))]
-)
-def test_all_but_everything(key):
-    assert not select(key, (2, 3)).is_all
-
-
 @pytest.mark.parametrize(
     ("key", "message"),
     [

@@ -131,7 +131,7 @@ def _part(
             f"{' and no '.join(refused)}: select by filter_name"
         )
     given = {name: value for name, value in given.items() if name in known}
-    converting = _converting(tree, query, shown)
+    converting = _converting(tree, shown)
     with converting:
         _check_filters(tree, query, shown, log)
         tree.arrays(entry_stop=0, cut=query.cut, **given)  # names and syntax of all expressions
@@ -179,7 +179,7 @@ def _some(columns: list[str]) -> str:
     return ", ".join(columns[:20]) + (f" and {len(columns) - 20} more" * (len(columns) > 20))
 
 
-def _converting(tree: Any, query: RawQuery, shown: str) -> Converting:
+def _converting(tree: Any, shown: str) -> Converting:
     """Return a context that converts errors of uproot to errors that name what exists."""
 
     def convert(error: Exception) -> DosnaError | None:

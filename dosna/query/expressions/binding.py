@@ -72,11 +72,6 @@ class Bound:
         """True if the expression is true or false for each entry."""
         return self.depth == 0 and self.dtype == np.dtype(bool)
 
-    @property
-    def is_column(self) -> bool:
-        """True if the expression is just a column."""
-        return isinstance(self.expr, Column) and self.expr.name in self.columns
-
 
 def empty(form: Any) -> Value:
     """Return a value without entries, of a column's type.

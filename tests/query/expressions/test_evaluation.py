@@ -290,7 +290,6 @@ def test_projection_is_bound():
     outputs = parse_projection(["n", "t*", "m = n * 2", "n*small"])
     bound = bind_projection(outputs, forms(COLUMNS))
     assert [one.name for one in bound] == ["n", "text", "texts", "m", "n * small"]
-    assert [one.is_column for one in bound] == [True, True, True, False, False]
     for wrong in ("none", "q*", "n = 5, n"):
         with pytest.raises(QueryError):
             bind_projection(parse_projection(wrong), forms(COLUMNS))
