@@ -21,7 +21,7 @@ python3. A test that needs a missing component is skipped, and says which.
             the build of the documentation and the tests, where a missing component is now
             a failure, and the coverage of the tests of --fast is measured
 --fast      runs the tests that need no service, no other process and no more than a moment
-            each: less than a minute on two cores
+            each: about a minute on two quiet cores
 --faults    runs the slow tests of faults, which nothing else here runs: servers that die or
             pause, writers that are killed, answers that are lost
 --newest    runs a part of the tests, a few minutes long, with the newest releases of all
