@@ -221,7 +221,7 @@ def test_a_broken_backend_or_engine_says_whose_it_is(site):
     assert lines[0].startswith("MissingDependencyError")
     assert "of other-package 1.2" in lines[0]
     assert lines[1].startswith("ConfigurationError")
-    assert "is a int, and not a Engine" in lines[1]
+    assert "is a int, not a Engine" in lines[1]
 
 
 def test_registered_ones_are_available(site):
