@@ -189,16 +189,61 @@ def _listed(dataset: Any) -> npt.NDArray[np.int64]:
     # There may be millions. Numbers in an array take a tenth of the memory of objects.
     found = array("q")
     extend = found.extend
-    block = dataset.file.userblock_size
-    base = block if block and not _counts_user_blocks() else 0
 
     def note(info: Any) -> None:
         start, mask, offset, size = info
         extend(start)
-        extend((offset + base, size, mask))
+        extend((offset, size, mask))
 
     _for_each_chunk(dataset.id, note)
-    return np.frombuffer(found, np.int64).reshape(-1, len(dataset.shape) + 3).T
+    axes = len(dataset.shape)
+    table = np.frombuffer(found, np.int64).reshape(-1, axes + 3).T
+    _place_by_number(dataset, table)
+    block = dataset.file.userblock_size
+    if block and not _counts_user_blocks():
+        table[axes] += block
+    return table
+
+
+def _place_by_number(dataset: Any, table: npt.NDArray[np.int64]) -> None:
+    """Correct the places of chunks that libhdf5 lists wrongly, in a table of `_listed`.
+
+    If one axis alone is unlimited, and the file has the newer index of chunks, a chunk is found
+    by its number in the grid of the largest shape, in which the unlimited axis comes first.
+    libhdf5 2.0 lists the chunks as if the axes had kept their order.
+    """
+    chunks, most = dataset.chunks, dataset.maxshape
+    unlimited = [axis for axis, n in enumerate(most) if n is None]
+    if len(unlimited) != 1 or unlimited == [0]:
+        return
+    (first,) = unlimited
+    grid = [1 if n is None else -(-n // c) for n, c in zip(most, chunks, strict=True)]
+    number = np.zeros(table.shape[1], np.int64)
+    for axis in range(first, len(grid)):
+        number = number * grid[axis] + table[axis] // chunks[axis]
+    placed = np.empty((len(grid), len(number)), np.int64)
+    for axis in reversed(range(len(grid))):
+        if axis != first:
+            number, placed[axis] = np.divmod(number, grid[axis])
+    placed[first] = number
+    placed *= np.array(chunks, np.int64)[:, None]
+    moved = (placed != table[: len(grid)]).any(axis=0)
+    # Both places are the same for the chunks before the first that was moved. Of the others, the
+    # one that is listed last along the axis has a place at which only a true list has a chunk.
+    if moved.any():
+        last = int(np.argmax(np.where(moved, table[first], -1)))
+        if not _is_stored_at(dataset, tuple(table[: len(grid), last].tolist())):
+            table[: len(grid)] = placed
+
+
+def _is_stored_at(dataset: Any, start: Shape) -> bool:
+    if any(at >= n for at, n in zip(start, dataset.shape, strict=True)):
+        return False
+    try:
+        read_stored_chunk(dataset.id, start)
+    except (OSError, RuntimeError):
+        return False
+    return True
 
 
 def _for_each_chunk(dataset_id: Any, note: Callable[[Any], None]) -> None:
