@@ -309,6 +309,30 @@ class EngineTests:
                     assert "b" not in con
             check(ds[...], np.arange(20))
 
+    def test_a_mask_is_an_error(self, make_connection: MakeConnection) -> None:
+        def masked(block: Array) -> Array:
+            return np.ma.masked_greater(block, 17)
+
+        class Source:
+            shape, dtype = (20,), np.dtype("i8")
+
+            def __getitem__(self, key: tuple[slice, ...]) -> Array:
+                return masked(np.arange(20)[key])
+
+        with make_connection() as con:
+            ds = con.create_dataset("a", data=np.arange(20), chunk_size=4)
+            calls: list[Callable[[], object]] = [
+                lambda: ds.map(masked, "b"),
+                lambda: ds.map(masked, "b", halo=1, dtype="i8"),
+                lambda: ds.apply(masked),
+                lambda: ds.load(Source()),
+            ]
+            for call in calls:
+                with pytest.raises(TypeError, match="no mask"):
+                    call()
+                assert "b" not in con
+            check(ds[...], np.arange(20))
+
     def test_errors_of_the_store_arrive(self, make_connection: MakeConnection) -> None:
         with make_connection() as con:
             ds = con.create_dataset("a", data=np.arange(20), chunk_size=4)

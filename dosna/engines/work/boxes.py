@@ -294,7 +294,7 @@ def plain(data: Any) -> Array:
     """Return data in memory as an array; raise TypeError for a mask, which would be lost."""
     if isinstance(data, np.ma.MaskedArray) and np.ma.is_masked(data):
         raise TypeError(
-            "cannot store a masked array: a dataset has no mask. Use data.filled(value)"
+            "cannot use a masked array: a dataset has no mask. Use its method filled(value)"
         )
     return np.asarray(data)
 
@@ -311,10 +311,12 @@ def read_source(source: Any, box: tuple[slice, ...]) -> Array:
     ------
     ValueError
         The source returned a block of another shape.
+    TypeError
+        It returned one with a mask.
     """
     if isinstance(source, BackendDataset):
         return read_box(source, box)
-    block = np.asarray(source[box])
+    block = plain(source[box])
     extent = extent_of(box)
     if block.shape != extent:
         raise ValueError(

@@ -30,6 +30,7 @@ from dosna.engines.work.boxes import (
     count_of,
     extent_of,
     objects_of,
+    plain,
     read_box,
 )
 from dosna.engines.work.flow import HELD, WRITE_BEHIND, Flow, Overlapping
@@ -44,8 +45,10 @@ def result_of(func: Func, block: Array, extent: Shape) -> Array:
     ------
     ValueError
         The result has another shape than `extent`.
+    TypeError
+        It has a mask.
     """
-    result = np.asarray(func(block))
+    result = plain(func(block))
     if result.shape != extent:
         raise ValueError(
             f"cannot use the result of {name_of(func)}: it has shape {result.shape}, not that of "
