@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar, Generic, Protocol, TypeVar
 
 from dosna.core.progress import Progress, reporting
-from dosna.errors import OutcomeUnknown, WorkerError
+from dosna.errors import DosnaError, OutcomeUnknown, WorkerError
 
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
@@ -285,6 +285,28 @@ def outcome_unknown(
     )
     error.chunks, error.untouched = tuple(chunks), tuple(untouched)
     return error
+
+
+def pack_work(work: Callable[..., Any]) -> bytes:
+    """Pickle work for other processes.
+
+    Raises
+    ------
+    TypeError
+        The user's function, or what it refers to, cannot be pickled.
+    """
+    import cloudpickle
+
+    try:
+        packed: bytes = cloudpickle.dumps(work)
+    except DosnaError:
+        raise
+    except Exception as error:
+        raise TypeError(
+            f"cannot send the function to other processes: {error}. Make locks, open files and "
+            "connections of other libraries within the function, or use the engine cpu"
+        ) from error
+    return packed
 
 
 def pack_error(error: BaseException, where: str = "In a worker") -> bytes:

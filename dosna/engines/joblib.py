@@ -23,7 +23,6 @@ from itertools import chain, islice
 from multiprocessing import get_context
 from typing import Any, Generic
 
-import cloudpickle
 import joblib
 from joblib.externals.loky import ProcessPoolExecutor as LokyExecutor
 
@@ -37,6 +36,7 @@ from dosna.engines.base import (
     Tasks,
     outcome_unknown,
     pack_error,
+    pack_work,
     reported,
     unpack_error,
 )
@@ -149,7 +149,7 @@ class JoblibRunner(Runner):
         report: Report | None,
     ) -> list[R]:
         # Workers may be older than what a notebook has put into the environment since, like keys.
-        payload = pickle.dumps((dict(os.environ), cloudpickle.dumps(work)))
+        payload = pickle.dumps((dict(os.environ), pack_work(work)))
         # A new id for each call, and not the payload's hash: the handles that one call opened
         # may be stale in the next.
         call = uuid.uuid4().hex

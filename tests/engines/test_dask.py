@@ -172,6 +172,21 @@ def test_a_worker_that_does_not_reach_the_store_is_named(cluster, client, tmp_pa
 # -- work ----------------------------------------------------------------------------------------
 
 
+def test_a_function_that_cannot_be_sent_is_refused(connect):
+    lock = threading.Lock()
+
+    def locked(block):
+        with lock:
+            return block
+
+    with connect(**LOCAL) as con:
+        ds = con.create_dataset("a", data=np.arange(10), chunk_size=3)
+        for call in (lambda: ds.map(locked, "b"), lambda: ds.apply(locked)):
+            with pytest.raises(TypeError, match=r"cannot send the function .*lock"):
+                call()
+            assert "b" not in con
+
+
 def test_a_million_tasks_are_few_batches():
     runner = registry.get("dask").runner(**LOCAL)
     counts = runner.spread(lambda tasks: len(list(tasks)), every_chunk((1_000_000,), (1,)))

@@ -11,9 +11,7 @@ import os
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-import cloudpickle
-
-from dosna.engines.base import Engine, R, Report, Runner, T, Tasks, reported
+from dosna.engines.base import Engine, R, Report, Runner, T, Tasks, pack_work, reported
 from dosna.engines.dask.cluster import client_for, register
 from dosna.engines.dask.dispatch import Call
 from dosna.engines.dask.tasks import in_task
@@ -144,7 +142,7 @@ class DaskRunner(Runner):
         if not picklable or in_task() or _is_child():
             return [work(tasks if report is None else reported(tasks, report))]
         with self._client() as client:
-            packed = cloudpickle.dumps(work)
+            packed = pack_work(work)
             call = Call(client, work, packed, tasks, workers, report, self._params["timeout"])
             try:
                 return call.run()
