@@ -114,7 +114,6 @@ class Manager:
             with suppress(RuntimeError):  # it has ended already
                 self._loop.call_soon_threadsafe(self._wanted.set)
             self._thread.join()
-            self.session.store.let_go()
             os.close(self._lock)
             atexit.unregister(self._at_exit)
 
@@ -165,6 +164,7 @@ class Manager:
             self._loop.run_until_complete(self._manage())
         finally:
             self._loop.close()
+            self.session.store.let_go()
 
     async def _manage(self) -> None:
         look_at = 0.0  # other processes write to the state too

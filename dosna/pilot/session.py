@@ -10,6 +10,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import sqlalchemy as sa
+
 from dosna.errors import StorageError
 from dosna.pilot.states import State
 from dosna.pilot.store import StateStore
@@ -44,11 +46,18 @@ def default_url() -> str:
 
 
 def private_folder(url: str) -> Path:
-    """Return the folder of files that belong to a state but must not be stored in it."""
-    kind, _, path = url.partition(":///")
-    if kind == "sqlite" and path:
-        return Path(f"{path}.private").absolute()
-    return state_home() / hashlib.sha256(url.encode()).hexdigest()[:16]
+    """Return the folder of files that belong to a state but must not be stored in it.
+
+    All spellings of the URL of a database have the same: drivers, users and options do not count.
+    """
+    parsed = sa.make_url(url)
+    kind, database = parsed.get_backend_name(), parsed.database or parsed.username or ""
+    if kind == "sqlite":
+        return Path(os.path.realpath(database.removeprefix("file:")) + ".private")
+    host = str(parsed.host or parsed.query.get("host", "")).lower()
+    port = parsed.port or (5432 if kind == "postgresql" else "")
+    place = f"{kind}://{host}:{port}/{database}"
+    return state_home() / hashlib.sha256(place.encode()).hexdigest()[:16]
 
 
 class Session:

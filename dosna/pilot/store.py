@@ -122,6 +122,7 @@ class StateStore:
         self.shown = without_password(url)
         self._lock = threading.RLock()
         self._held: sa.Connection | None = None
+        self._holder = ""
         try:
             parsed = sa.make_url(url)
             sqlite = parsed.get_backend_name() == "sqlite"
@@ -157,7 +158,9 @@ class StateStore:
         """Hold the state for one manager, or see that it is still held.
 
         A server of PostgreSQL gives the lock back when the connection ends, however that
-        happens. For other databases, the caller has to keep the managers of one machine apart.
+        happens. Until `let_go`, this process writes by that connection only, so that nothing is
+        written once another manager may have the lock. For other databases, the caller has to
+        keep the managers of one machine apart.
 
         Parameters
         ----------
@@ -171,34 +174,55 @@ class StateStore:
         """
         if self._engine.dialect.name != "postgresql":
             return ""
-        try:
-            if self._held is not None:
-                self._held.execute(sa.select(1))
+        with self._lock, self._errors():
+            if self._lasts():
                 return ""
-        except sa.exc.SQLAlchemyError:
-            self.let_go()
-        with self._errors():
+            self._end_held()
             # One that the pool does not know, so that nobody else gets it.
-            connection = self._engine.connect().execution_options(isolation_level="AUTOCOMMIT")
+            connection = self._engine.connect()
             connection.detach()
             try:
-                if connection.execute(sa.select(sa.func.pg_try_advisory_lock(_HOLDER))).scalar():
-                    for name, value in {**_KEEPALIVE, "application_name": owner}.items():
-                        connection.execute(sa.select(sa.func.set_config(name, value, False)))
-                    self._held = connection
-                    return ""
-                found = connection.execute(sa.text(_OF_HOLDER), {"key": _HOLDER}).scalar()
+                with connection.begin():
+                    found = self._lock_by(connection, owner)
+                if not found:
+                    self._held, self._holder = connection, owner
             finally:
                 if self._held is not connection:
                     connection.close()
+        return found
+
+    def _lock_by(self, connection: sa.Connection, owner: str) -> str:
+        """Take the lock, which outlasts the transaction; return who has it instead."""
+        if connection.execute(sa.select(sa.func.pg_try_advisory_lock(_HOLDER))).scalar():
+            for name, value in {**_KEEPALIVE, "application_name": owner}.items():
+                connection.execute(sa.select(sa.func.set_config(name, value, False)))
+            return ""
+        found = connection.execute(sa.text(_OF_HOLDER), {"key": _HOLDER}).scalar()
         return str(found or "another process")
 
-    def let_go(self) -> None:
-        """Let another manager hold the state."""
+    def _lasts(self) -> bool:
+        """Return whether the connection that has the lock is still there."""
+        # SQLAlchemy would replace one that is marked as lost.
+        if self._held is None or self._held.invalidated:
+            return False
+        try:
+            with self._held.begin():
+                self._held.execute(sa.select(1))
+        except sa.exc.SQLAlchemyError:
+            return False
+        return True
+
+    def _end_held(self) -> None:
         held, self._held = self._held, None
         if held is not None:
             with suppress(sa.exc.SQLAlchemyError):
                 held.close()
+
+    def let_go(self) -> None:
+        """Let another manager hold the state."""
+        with self._lock:
+            self._holder = ""
+            self._end_held()
 
     @contextmanager
     def change(self) -> Iterator[sa.Connection]:
@@ -206,8 +230,15 @@ class StateStore:
 
         The changes of one process are made one after the other.
         """
-        with self._lock, self._errors(), self._engine.begin() as connection:
-            yield connection
+        with self._lock, self._errors():
+            if self._holder and (other := self.hold(self._holder)):
+                raise StorageError(f"state {self.shown} cannot be changed: {other} manages it now")
+            if self._held is None:
+                with self._engine.begin() as connection:
+                    yield connection
+            else:
+                with self._held.begin():
+                    yield self._held
 
     @contextmanager
     def _errors(self) -> Iterator[None]:
@@ -297,7 +328,7 @@ def _forked() -> None:
     # The connections, and whoever has the lock, are the parent's. To close them would end them.
     for store in _stores:
         _of_parents.append((store._engine.pool, store._held))
-        store._held, store._lock = None, threading.RLock()
+        store._held, store._holder, store._lock = None, "", threading.RLock()
         store._engine.dispose(close=False)
 
 

@@ -255,6 +255,28 @@ def test_managers_of_two_machines(
     second.close()
 
 
+def test_nothing_is_written_once_another_manager_has_the_lock(postgres: str) -> None:
+    first, second = StateStore(postgres), StateStore(postgres)
+    first.add("compute_units", [{"id": "cu-1", "number": 1}])
+    assert not first.hold("first")
+    end_connections(postgres)
+    first.update("compute_units", "cu-1", state="Running")
+    assert second.hold("second") == "first"
+    until(lambda: end_connections(postgres) or not second.hold("second"))
+    for _ in range(2):
+        with pytest.raises(StorageError, match="second manages it now"):
+            first.update("compute_units", "cu-1", state="Done")
+    second.let_go()
+    first.update("compute_units", "cu-1", reason="it has the lock again")
+    assert second.hold("second") == "first"
+    first.let_go()
+    row = second.get("compute_units", "cu-1")
+    assert row is not None
+    assert row["state"] == "Running"
+    first.close()
+    second.close()
+
+
 def test_forked_process_has_connections_of_its_own(postgres: str) -> None:
     session = Session(postgres)
     session.store.add("compute_units", [{"id": "cu-1", "number": 1}])

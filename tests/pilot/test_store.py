@@ -14,7 +14,7 @@ from dosna.pilot.descriptions import (
     PilotDataDescription,
     without_secrets,
 )
-from dosna.pilot.session import Session
+from dosna.pilot.session import Session, private_folder
 from dosna.pilot.store import StateStore, new_id
 
 
@@ -110,6 +110,31 @@ def test_store_tells_what_is_wrong(tmp_path: Path) -> None:
         StateStore("no url")
     with pytest.raises(StorageError, match="state"):
         StateStore(f"sqlite:///{tmp_path}/none/state.db")
+
+
+def test_spellings_of_a_url_have_one_private_folder(tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to(tmp_path)
+    for spellings, other in (
+        (
+            (
+                "postgresql://host/db",
+                "postgresql+psycopg://me:hidden@Host:5432/db?connect_timeout=9",
+                "postgresql://me@/db?host=host",
+            ),
+            "postgresql://host:5433/db",
+        ),
+        (
+            (
+                f"sqlite:///{tmp_path}/s.db",
+                f"sqlite+pysqlite:///{tmp_path}/link/s.db?timeout=9",
+                f"sqlite:///file:{tmp_path}/s.db?uri=true",
+            ),
+            f"sqlite:///{tmp_path}/t.db",
+        ),
+    ):
+        folders = {private_folder(url) for url in spellings}
+        assert len(folders) == 1
+        assert private_folder(other) not in folders
 
 
 def test_waiting_ends(tmp_path: Path) -> None:
