@@ -13,6 +13,7 @@ from support import HANG, require, wait_until
 
 import dosna as dn
 from dosna.columns import find_trees, get_tree, read_columns
+from dosna.errors import StorageError
 from dosna.testing.timing import patience
 
 httpx, ak, uproot = require("httpx"), require("awkward"), require("uproot")
@@ -238,6 +239,41 @@ def test_commits_are_rare(
     assert max(counts) > 2 * 2  # more than the workers have at a time
     with dn.Connection(str(columns), backend="file", mode="r") as con:
         assert len(get_tree(con, "t").files) == 24
+
+
+def test_a_destination_that_fails_costs_no_transformations(
+    serve: Any, columns: Path, paths: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from dosna.delivery.running.collecting import _Collector
+
+    transformed: list[str] = []
+    failed: list[str] = []
+
+    def counted(request: TransformRequest) -> TransformResult:
+        transformed.append(request.source)
+        return transform(request)
+
+    def failing(name: str) -> None:
+        right = getattr(_Collector, name)
+
+        def method(self: Any, *arguments: Any) -> None:
+            results = arguments or [result for result, _ in self._taken]
+            # The first file is of its submission.
+            if name not in failed and any(one.number for one in results):
+                failed.append(name)
+                raise StorageError("the destination has no space")
+            right(self, *arguments)
+
+        monkeypatch.setattr(_Collector, name, method)
+
+    failing("_commit")
+    failing("_take")
+    server = serve(counted, destinations=(f"file:{columns}",))
+    with client_of(server) as client:
+        answer = ask(client, paths, f"dosna:file:{columns}//t")
+        assert ended(client, answer.json()["request_id"])["files-completed"] == len(paths)
+    assert sorted(failed) == ["_commit", "_take"]
+    assert sorted(transformed) == paths
 
 
 def test_a_slow_destination_leaves_workers_to_others(

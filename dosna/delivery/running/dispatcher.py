@@ -55,6 +55,8 @@ class _Try:
     since: float = field(default_factory=time.monotonic, compare=False)
     began: float = field(default_factory=time.monotonic, compare=False)
     collected: bool = field(default=False, compare=False)
+    made: Outcome | None = field(default=None, compare=False)
+    """What a worker has made of it, if only its destination failed."""
 
 
 class _Cursor:
@@ -216,8 +218,12 @@ class Dispatcher:
                 return
             self._busy[tried.request] = self._busy.get(tried.request, 0) + 1
         tried.began = time.monotonic()
-        job = job_of(cursor.row, tried.number, tried.path, self._settings)
-        future = self._workers.submit(job)
+        if tried.made is None:
+            job = job_of(cursor.row, tried.number, tried.path, self._settings)
+            future = self._workers.submit(job)
+        else:
+            future = Future()
+            future.set_result(tried.made)
         if cursor.row.destination:
             future = self._collected(cursor.row, tried, future)
         future.add_done_callback(lambda done: self._ended(tried, done))
@@ -238,11 +244,12 @@ class Dispatcher:
             if done.cancelled() or done.exception() is not None:
                 pass_on(done)
             else:
+                tried.made = done.result()
                 with self._changed:
                     tried.collected = True
                     self._collecting[tried.request] += 1
                     self._changed.notify_all()
-                taken = self.collectors.take(row, tried.number, tried.path, done.result())
+                taken = self.collectors.take(row, tried.number, tried.path, tried.made)
                 taken.add_done_callback(pass_on)
 
         future.add_done_callback(collect)
