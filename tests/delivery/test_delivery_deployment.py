@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import dataclasses
 import subprocess
 import sys
@@ -11,10 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support import HANG, require
+from support import HANG, require, wait_until
 
 from dosna.cli.parser import make_parser
 from dosna.delivery.settings import Settings
+from dosna.testing.timing import patience
 
 yaml = require("yaml")
 
@@ -86,6 +88,47 @@ def test_the_command_changes_users(tmp_path: Path) -> None:
     refused = run("--host", "0.0.0.0", "--port", "0")
     assert refused.returncode == 2
     assert "users" in refused.stderr
+
+
+_ENDLESS = """
+import time
+def run_query(path):
+    time.sleep(10_000)
+"""
+
+
+@pytest.mark.slow
+def test_the_command_ends_while_files_are_transformed(
+    tmp_path: Path, events: Path, paths: list[str]
+) -> None:
+    for package in ("fastapi", "uproot"):
+        require(package)
+    httpx = require("httpx")
+    command = [sys.executable, "-m", "dosna", "delivery", "--root", str(events), "--port", "0"]
+    command += ["--state", str(tmp_path), "--unconfined", "--preflight-seconds", "0.1"]
+    body = {
+        "selection": base64.b64encode(_ENDLESS.encode()).decode(),
+        "codegen": "python",
+        "file-list": paths,
+    }
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as service:
+        assert service.stdout is not None
+        assert service.stderr is not None
+        try:
+            url = service.stdout.readline().split()[0].decode() + "/servicex/transformation"
+            answer = httpx.post(url, json=body, timeout=HANG)
+            wait_until(lambda: list(tmp_path.glob("scratch/file-*")))
+            service.terminate()
+            assert service.wait(patience(5)) == 0
+            assert b"cannot be prepared" not in service.stderr.read()
+        finally:
+            service.kill()
+    from dosna.delivery.state import State
+
+    state = State(f"sqlite:///{tmp_path}/delivery.sqlite")
+    # The next service takes it up.
+    assert state.requests.get(answer.json()["request_id"]).status == "Lookup"
+    state.close()
 
 
 @pytest.mark.slow

@@ -8,6 +8,7 @@ import logging
 import sys
 from typing import Any
 
+from dosna.cli.commands.serving import end_soon
 from dosna.cli.console import Console, LogFormatter
 from dosna.cli.options import add_general
 from dosna.delivery.settings import Settings
@@ -137,6 +138,8 @@ def delivery(arguments: argparse.Namespace, console: Console) -> int:
             server.run()
     finally:
         log.removeHandler(handler)
+    if arguments.whole_process:
+        end_soon()
     return 0
 
 

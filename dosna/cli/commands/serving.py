@@ -88,7 +88,14 @@ def run(server: Any, arguments: argparse.Namespace) -> None:
 
     keep_freed_memory()
     server.run()
-    # Threads that wait for a store would be waited for. There is nothing to be saved.
+    end_soon()
+
+
+def end_soon() -> None:
+    """End this process in a moment, when its service has ended and nothing is left to be saved.
+
+    Python would wait for threads, as for those that wait for a store.
+    """
     last = threading.Timer(_LAST, os._exit, [0])
     last.daemon = True
     last.start()

@@ -73,9 +73,11 @@ class Submissions:
         self._state, self._workers = state, workers
         self._dispatcher, self._settings = dispatcher, settings
         self._pool = ThreadPoolExecutor(_THREADS, "dosna-submission")
+        self._closed = False
 
     def close(self) -> None:
-        """Accept no more submissions."""
+        """Accept no more submissions; the next service prepares what is unfinished again."""
+        self._closed = True
         self._pool.shutdown(wait=False, cancel_futures=True)
 
     def prepare(self, row: Row) -> Future[Refused | None]:
@@ -97,13 +99,16 @@ class Submissions:
         refused: Refused | None
         try:
             refused = self._begin_at_last(row)
-        except DosnaError as error:
-            logger.warning("request %s cannot be prepared: %s", row.id, error)
-            refused = Refused(str(error))
         except Exception as error:
-            logger.exception("request %s cannot be prepared", row.id)
-            refused = Refused(f"the service failed: {type(error).__name__}")
-        if refused is not None:
+            if self._closed:
+                return None
+            if isinstance(error, DosnaError):
+                logger.warning("request %s cannot be prepared: %s", row.id, error)
+                refused = Refused(str(error))
+            else:
+                logger.exception("request %s cannot be prepared", row.id)
+                refused = Refused(f"the service failed: {type(error).__name__}")
+        if refused is not None and not self._closed:
             self._state.requests.end(row.id, refused.status, refused.message)
             self._dispatcher.drop(row.id)
         return refused

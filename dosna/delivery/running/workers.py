@@ -92,6 +92,9 @@ class LocalWorkers(Workers):
 
     def close(self) -> None:
         self._pool.shutdown(wait=False, cancel_futures=True)
+        # At its end, Python would wait for the files that are being transformed.
+        for request in list(self._held):
+            self.drop(request)
 
 
 class DaskWorkers(Workers):
