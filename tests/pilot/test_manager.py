@@ -23,6 +23,7 @@ from dosna.pilot import State, manager, pilots
 from dosna.pilot.manager import Manager
 from dosna.pilot.session import Session
 from dosna.pilot.store import StateStore
+from dosna.testing.timing import patience
 
 
 def fail_once(monkeypatch: pytest.MonkeyPatch, one: Any, name: str, error: Exception) -> list[Any]:
@@ -128,11 +129,12 @@ def test_units_of_a_lost_node_go_to_the_others(room: Any, monkeypatch: pytest.Mo
 def test_units_of_an_agent_that_did_not_come_back(
     room: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pilots, "LOST_SECONDS", 2)
     pilot = room.pilot()
     until(lambda: pilot.get_state() == State.Running)
     session = room.pilots._session
     Manager.of(session).close()
+    # In which the agent that is there comes back.
+    monkeypatch.setattr(pilots, "LOST_SECONDS", patience(2))
     unit = room.units._shared  # the manager of this state is made again by what follows
     description = {"executable": "true"}
     from dosna.pilot import ComputeUnitDescription
