@@ -85,8 +85,8 @@ def chosen(con: Connection, name: str, arguments: argparse.Namespace) -> tuple[l
     names = con.names_in(name)
     if name and not names:
         raise DatasetNotFoundError(
-            f"{arguments.url} is neither a dataset nor a place that contains datasets: 'dosna ls' "
-            "lists the names"
+            f"{arguments.url} is neither a dataset nor a place that contains datasets: check the "
+            "path, or list a folder above it by 'dosna ls'"
         )
     names, unmatched = matching(names, getattr(arguments, "select", None))
     if unmatched:

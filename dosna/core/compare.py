@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, fields
 
 import numpy as np
@@ -17,11 +18,7 @@ def unequal(one: Array, other: Array) -> Array:
     if one.dtype.names is not None:
         if one.dtype.names != other.dtype.names:
             raise TypeError(f"cannot compare {one.dtype} with {other.dtype}: their fields differ")
-        differ = np.zeros(one.shape, bool)
-        for name in one.dtype.names:
-            within = unequal(one[name], other[name])
-            differ |= within.any(axis=tuple(range(one.ndim, within.ndim)))
-        return differ
+        return _by_fields(unequal, one, other)
     if one.dtype.kind == other.dtype.kind == "V":
         return np.asarray(one != other)
     # The operator would call a text and a number different; the function refuses to compare them.
@@ -37,15 +34,19 @@ def unequal(one: Array, other: Array) -> Array:
     return differ
 
 
+def _by_fields(compare: Callable[[Array, Array], Array], one: Array, other: Array) -> Array:
+    differ = np.zeros(one.shape, bool)
+    for name in one.dtype.names or ():
+        within = compare(one[name], other[name])
+        differ |= within.any(axis=tuple(range(one.ndim, within.ndim)))
+    return differ
+
+
 def other_bytes(one: Array, other: Array) -> Array:
     """Return, for each element of two arrays of one dtype, whether any byte of it differs."""
     if one.dtype.names is not None:
         # Field by field, because the bytes between fields are not part of the value.
-        differ = np.zeros(one.shape, bool)
-        for name in one.dtype.names:
-            within = other_bytes(one[name], other[name])
-            differ |= within.any(axis=tuple(range(one.ndim, within.ndim)))
-        return differ
+        return _by_fields(other_bytes, one, other)
     if is_text(one.dtype):
         return np.asarray(one != other)
     size = one.dtype.itemsize

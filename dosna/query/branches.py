@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -59,14 +59,7 @@ class BranchColumn:
     @cached_property
     def numbers(self) -> tuple[BackendDataset, BackendDataset] | None:
         """Offsets and content of a branch with a list of numbers for each entry, else None."""
-        if self.datasets.keys() != {"offsets", "content"}:
-            return None
-        form, content = self.form, self.datasets["content"]
-        plain = form.is_list and not form.is_regular and not form.parameters
-        plain = plain and form.content.is_numpy and not form.content.parameters
-        return (
-            (self.datasets["offsets"], content) if plain and content.metadata.ndim == 1 else None
-        )
+        return self._numbers(lambda form: form.is_list and not form.is_regular)
 
     @cached_property
     def optional(self) -> tuple[BackendDataset, BackendDataset] | None:
@@ -74,10 +67,15 @@ class BranchColumn:
 
         It is kept as lists of at most one number.
         """
+        return self._numbers(lambda form: form.is_option)
+
+    def _numbers(
+        self, is_kind: Callable[[Any], bool]
+    ) -> tuple[BackendDataset, BackendDataset] | None:
         if self.datasets.keys() != {"offsets", "content"}:
             return None
         form, content = self.form, self.datasets["content"]
-        plain = form.is_option and not form.parameters
+        plain = is_kind(form) and not form.parameters
         plain = plain and form.content.is_numpy and not form.content.parameters
         return (
             (self.datasets["offsets"], content) if plain and content.metadata.ndim == 1 else None
