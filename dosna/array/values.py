@@ -42,6 +42,12 @@ def assignable(values: Any, dtype: np.dtype[Any]) -> Array:
     if not isinstance(values, (np.ndarray, np.generic)) and not hasattr(values, "__array__"):
         # Numbers, lists and records are converted as NumPy does when they are assigned.
         return np.asarray(values, dtype)
+    if isinstance(values, np.generic) and values.dtype != dtype:
+        # NumPy converts a scalar as a number of Python, and raises what does not fit; of arrays,
+        # integers wrap around.
+        one = np.empty((), dtype)
+        one[()] = values
+        return one
     array = np.asarray(values)
     if array.dtype.kind in "OSTUV" and array.dtype != dtype:
         return array.astype(dtype)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, NamedTuple
@@ -35,6 +35,9 @@ FORMAT_VERSION = 1
 
 TARGET_CHUNK_BYTES = 1 << 20
 """The approximate size of automatically chosen chunks, in bytes."""
+
+_MOST_AXES = 64
+_MOST = (1 << 63) - 1
 
 
 class ChunkBounds(NamedTuple):
@@ -282,14 +285,22 @@ def check_extents(value: int | Sequence[int], what: str, least: int = 0) -> Shap
     TypeError
         An extent is not an integer.
     ValueError
-        An extent is less than `least`.
+        An extent is less than `least`, or there is more than NumPy can count.
     """
-    values = (value,) if isinstance(value, (int, np.integer)) else tuple(value)
+    if isinstance(value, (int, np.integer)):
+        value = (value,)
+    if not isinstance(value, Iterable):
+        raise TypeError(f"{what} must be made of integers, not {value!r}")
+    values = tuple(value)
+    if len(values) > _MOST_AXES:
+        raise ValueError(f"{what} has {len(values)} axes, and NumPy has at most {_MOST_AXES}")
     for extent in values:
         if isinstance(extent, (bool, np.bool_)) or not isinstance(extent, (int, np.integer)):
             raise TypeError(f"{what} must be made of integers, not {extent!r}")
         if extent < least:
             raise ValueError(f"{what} {values} has an extent below {least}")
+        if extent > _MOST:
+            raise ValueError(f"{what} {values} has an extent above {_MOST}")
     return tuple(map(int, values))
 
 

@@ -168,8 +168,8 @@ def check_count(name: str, value: object) -> None:
         raise ConfigurationError(f"{name} must be a number of times, not {value!r}")
 
 
-def check_choice(name: str, value: object, choices: Sequence[str]) -> None:
-    """Raise ConfigurationError unless an option is one of some texts."""
+def check_choice(name: str, value: object, choices: Sequence[object]) -> None:
+    """Raise ConfigurationError unless an option is one of some values."""
     if value not in choices:
         known = " or ".join(map(repr, choices))
         raise ConfigurationError(f"{name} must be {known}, not {value!r}")

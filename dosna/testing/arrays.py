@@ -118,9 +118,16 @@ class ArrayTests(Kit):
             ((0, 0), [1, 2]),
             (..., "text"),
             ([0, 1], np.zeros((3, 6))),
+            (..., np.float64("nan")),
+            ((0, 0), np.float64("nan")),
         ]:
             with pytest.raises(ValueError, match=r"."):
                 ds[key] = value
+        for key in (..., 0, (0, 0)):
+            with pytest.raises(OverflowError):
+                ds[key] = np.int64(1 << 40)
+            with pytest.raises(TypeError):
+                ds[key] = np.datetime64("2020")
         assert ds.written_chunks() == []
         check(ds[...], np.zeros((4, 6), "i4"))
 

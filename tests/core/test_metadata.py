@@ -250,3 +250,20 @@ def test_pickling_lets_other_threads_use_the_metadata():
 
     metadata = new_metadata((4, 4), "i4", chunk_size=(2, 2)).replace(origin={"x": Using()})
     assert pickle.loads(pickle.dumps(metadata)).origin == {"x": 0}
+
+
+@pytest.mark.parametrize(
+    ("value", "error", "noun"),
+    [
+        (3.5, TypeError, "integers"),
+        (None, TypeError, "integers"),
+        ("3", TypeError, "integers"),
+        ((2, True), TypeError, "integers"),
+        ((2, -1), ValueError, "extent"),
+        ((2, 1 << 63), ValueError, "extent"),
+        ((1,) * 65, ValueError, "axes"),
+    ],
+)
+def test_extents_that_cannot_be(value, error, noun):
+    with pytest.raises(error, match=f"shape.*{noun}"):
+        metadata.check_extents(value, "shape")

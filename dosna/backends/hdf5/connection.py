@@ -36,6 +36,7 @@ from dosna.backends.hdf5.folder import DESCRIPTION, Record, write_rows
 from dosna.backends.hdf5.frame import file_of
 from dosna.core.metadata import FORMAT_VERSION, DatasetMetadata, check_dims, check_format_version
 from dosna.core.names import check_group
+from dosna.core.options import check_choice
 from dosna.core.types import Array
 from dosna.errors import ConfigurationError, FormatError
 from dosna.io.files import LOCK, disk, is_absent, replace_file, write_new
@@ -44,6 +45,8 @@ from dosna.io.locks import open_descriptor
 __all__ = ["BACKEND", "H5Connection", "H5Dataset"]
 
 GROUP = ".group.json"
+
+_MOST_AXES = 32
 """The file with the attributes of a group."""
 
 
@@ -237,6 +240,12 @@ def _storage(
         raise ConfigurationError(f"compression must be None or 'gzip', not {compression!r}")
     if isinstance(level, bool) or not isinstance(level, (int, np.integer)) or not 1 <= level <= 9:
         raise ConfigurationError(f"compression_level must be an integer of 1 to 9, not {level!r}")
+    if metadata.ndim > _MOST_AXES:
+        raise ConfigurationError(
+            f"shape has {metadata.ndim} axes, and HDF5 has at most {_MOST_AXES}"
+        )
+    check_choice("checksum", checksum, (True, False))
+    check_choice("virtual", virtual, (None, True, False))
     if compression or checksum:
         if not metadata.shape:
             raise ConfigurationError("a dataset without axes cannot have compression or checksum")

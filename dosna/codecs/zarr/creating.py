@@ -16,6 +16,7 @@ from dosna.codecs.zarr.layout import layout
 from dosna.codecs.zarr.parsing import OWN
 from dosna.codecs.zarr.types import data_type_of, encode_fill
 from dosna.core.metadata import DatasetMetadata, check_dims
+from dosna.core.options import check_choice
 from dosna.core.text import is_text
 from dosna.core.types import Json, Shape
 from dosna.errors import ConfigurationError, FormatError
@@ -94,8 +95,7 @@ def _codecs(compression: Any, checksum: bool, dtype: np.dtype[Any]) -> list[Json
         at = next((n for n, k in enumerate(kinds) if issubclass(k, BytesBytesCodec)), len(kinds))
         # A codec before it may make larger elements of those that have no byte order.
         codecs.insert(at, _to_bytes(dtype, endian_of(dtype) or ("little" if at else None)))
-    if not isinstance(checksum, bool):
-        raise ConfigurationError(f"checksum must be True or False, not {checksum!r}")
+    check_choice("checksum", checksum, (True, False))
     return [*codecs, {"name": "crc32c"}] if checksum else codecs
 
 
