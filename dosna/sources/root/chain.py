@@ -406,7 +406,8 @@ def _taken_apart(layout: Any, outline: BranchOutline) -> Unit:
 
 def _small(offsets: Array) -> Array:
     """Return offsets in 32 bits if they fit."""
-    return offsets.astype(np.int32) if offsets[-1] <= np.iinfo(np.int32).max else offsets
+    fits = offsets[-1] <= np.iinfo(np.int32).max
+    return offsets.astype(np.int32, copy=False) if fits else offsets
 
 
 def _place(found: list[Array], at: int, value: int) -> None:
