@@ -128,6 +128,8 @@ def _listed(store: Store, folder: str) -> _Listed | None:
             return None  # there are so many chunks that looking at each dataset takes less
     sizes.pop(folder[:-1], None)
     arrays = {n for n, s in sizes.items() if s > _MARK and n in chunked} - above
+    # Groups below an array may be left from the time when it was a group.
+    above -= chunked
     return _Listed(sorted(arrays), sorted(sizes.keys() - arrays - above))
 
 

@@ -155,6 +155,15 @@ def test_a_dataset_does_not_appear_without_the_groups_above_it(proxy, bucket, tm
         assert con.get_group_attrs("run/entry/sample") == {"unit": "K"}
 
 
+def test_a_dataset_is_listed_where_groups_are_left_of_earlier_ones(proxy, bucket, tmp_path):
+    with connection(proxy.url, bucket) as con:
+        con.ingest(small_file(tmp_path / "x.h5"), "run/x")
+        for name in con.names_in("run"):
+            con.del_dataset(name)
+        con.create_dataset("run", data=[1])
+        assert list(con) == ["run"]
+
+
 def test_a_look_that_took_long_is_taken_again(proxy, bucket, tmp_path, monkeypatch):
     monkeypatch.setattr("dosna.backends.stores.groups.LOOK_SECONDS", 0)
     path = small_file(tmp_path / "x.h5")
