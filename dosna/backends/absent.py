@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Set
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from dosna.core.names import parents
 
@@ -22,10 +22,13 @@ class Absent:
         The names.
     began : float
         The time, as of ``time.monotonic()``, at which the look at them began.
+    groups : set of str
+        Names that were groups shortly before, and were not looked at.
     """
 
     names: Set[str] = frozenset()
     began: float = -math.inf
+    groups: Set[str] = frozenset()
 
     def __contains__(self, name: object) -> bool:
         if name in self.names:
@@ -39,7 +42,7 @@ class Absent:
 
     def without(self, names: Set[str]) -> Absent:
         """Return the names that are left when others have been made."""
-        return Absent(self.names - names, self.began)
+        return replace(self, names=self.names - names)
 
 
 NOTHING = Absent()

@@ -252,6 +252,8 @@ class _Planning:
         for above in parents(target):
             if above in self.plan.absent:
                 return
+            if above in self.plan.absent.groups:
+                continue
             if above not in self._is_dataset:
                 self._is_dataset[above] = self.con.has_dataset(above)
             if self._is_dataset[above]:

@@ -170,6 +170,7 @@ class StoreConnection(GroupsAbove):
                     entry = self.remember(name, metadata)
                     version = self.store.put(key, document, turns.expected)
                     self.confirm(name, entry)
+                    self._looked.pop(name, None)  # it may have been a group
                     break
                 elif kind != DELETED:
                     raise DatasetExistsError(

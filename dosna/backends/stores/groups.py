@@ -185,7 +185,13 @@ class GroupsAbove(StoreHome):
 
     def absent(self, names: Iterable[str]) -> Absent:
         began = time.monotonic()
-        return Absent(absent(self.store, names), began) if self.creates_together else NOTHING
+        if not self.creates_together:
+            return NOTHING
+        names = list(names)
+        above = {group for name in names for group in parents(name)}
+        late, looked = began - LOOK_SECONDS / 2, self._looked
+        groups = {group for group in above if looked.get(group, -math.inf) >= late}
+        return Absent(absent(self.store, names, groups), began, groups)
 
     def drop_consolidated(self, name: str) -> None:
         """Remove copies of metadata from the groups above a dataset or group about to change.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Set
 from itertools import islice
 from typing import Any, NamedTuple
 
@@ -133,11 +133,19 @@ def _listed(store: Store, folder: str) -> _Listed | None:
     return _Listed(sorted(arrays), sorted(sizes.keys() - arrays - above))
 
 
-def absent(store: Store, names: Iterable[str]) -> set[str]:
+def absent(store: Store, names: Iterable[str], groups: Set[str] = frozenset()) -> set[str]:
     """Return those of the names, and of the groups above them, at which no key begins.
 
     A folder is listed if several of the names are in it, and if it does not hold many others. A
     single one is looked for. What then is not known to be absent may exist or not.
+
+    Parameters
+    ----------
+    store : Store
+    names : iterable of str
+        The names of datasets.
+    groups : set of str
+        Names that are known to be groups, and are not looked for.
     """
     inside: dict[str, list[str]] = {}
     for name in dict.fromkeys(at for given in names for at in [*parents(given), given]):
@@ -147,7 +155,8 @@ def absent(store: Store, names: Iterable[str]) -> set[str]:
     def look(group: str) -> None:
         children, folder = inside[group], group and group + "/"
         if len(children) == 1:
-            if children[0] in inside:  # looking for a dataset itself takes no more
+            # Looking for a dataset itself takes no more.
+            if children[0] in inside and children[0] not in groups:
                 found = store.beside(folder, children[0].rpartition("/")[2])
                 if found is not None and not found.taken:
                     gone.add(children[0])

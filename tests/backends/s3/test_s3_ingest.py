@@ -164,6 +164,21 @@ def test_a_dataset_is_listed_where_groups_are_left_of_earlier_ones(proxy, bucket
         assert list(con) == ["run"]
 
 
+def test_a_group_that_has_become_a_dataset_is_not_taken_for_a_group(
+    proxy, bucket, tmp_path, monkeypatch
+):
+    monkeypatch.setattr("dosna.backends.stores.groups.LOOK_SECONDS", 60)
+    path = small_file(tmp_path / "x.h5")
+    with connection(proxy.url, bucket) as con:
+        con.create_dataset("run/before", data=[1])
+        con.ingest(path, "run/x")
+        for name in con.names_in("run"):
+            con.del_dataset(name)
+        con.create_dataset("run", data=[1])
+        with pytest.raises(errors.DatasetNameError, match="run"):
+            con.ingest(path, "run/y")
+
+
 def test_a_look_that_took_long_is_taken_again(proxy, bucket, tmp_path, monkeypatch):
     monkeypatch.setattr("dosna.backends.stores.groups.LOOK_SECONDS", 0)
     path = small_file(tmp_path / "x.h5")
