@@ -2,9 +2,9 @@
 
 Run ``python benchmarks/scale.py [--most CHUNKS]``. The planner, the engine and the datasets are
 dosna's own; only the store is simulated: it keeps documents and the names of chunks, and tells how
-long requests would take. Each worker has 16 requests under way. A request waits for its turn at
-the store's rate limit, then for the latency, then for its share of the bandwidth. Time is that of
-the simulation, but "µs a chunk", which is what this machine's processor takes.
+long requests would take. Each worker has 16 reads and 16 writes under way. A request waits for its
+turn at the store's rate limit, then for the latency, then for its share of the bandwidth. Time is
+that of the simulation, but "µs a chunk", which is what this machine's processor takes.
 
 Counts are exact for the sizes that are run. A table extends them to sizes that are not: a row is
 printed only if the requests, and the bytes of documents and lists, that each further chunk costs
@@ -17,197 +17,23 @@ compares requests and times.
 from __future__ import annotations
 
 import argparse
-import hashlib
-import heapq
 import math
 import sys
 import time
 import tracemalloc
-from bisect import bisect_left, insort
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import numpy as np
+from simulated import IN_FLIGHT, Cloud, Simulated, SimulatedConnection, Used
 
 import dosna as dn
-from dosna.backends import Backend, registry
-from dosna.backends.stores.connection import ABSENT, StoreConnection
-from dosna.backends.stores.store import Beside, Blob, Sized, Store, VersionConflict
-from dosna.engines import Engine
-from dosna.engines import registry as engines
-from dosna.engines.base import Runner
 
-CHUNK_BYTES = 1 << 20
 ELEMENTS = 2  # that stand for a chunk, so that a million of them fit into memory
-IN_FLIGHT = 16
-
-
-@dataclass
-class Cloud:
-    """The limits of a simulated store, in seconds, bytes per second and requests per second."""
-
-    latency: float = 0.03
-    bandwidth: float = 10e9
-    rate: float = 5500.0
-    workers: int = 1
-
-
-@dataclass
-class Used:
-    """What the requests of some work came to."""
-
-    requests: Counter[str] = field(default_factory=Counter)
-    nbytes: int = 0
-    documents: int = 0
-
-
-class Simulated(Store):
-    """A store that keeps names and documents, and counts what requests cost."""
-
-    shared_between_processes = True
-    conditional_puts = True
-    deletes_at_once = 1000
-
-    def __init__(self, cloud: Cloud) -> None:
-        self.cloud, self.used = cloud, Used()
-        self.blobs: dict[str, Blob] = {}
-        self.sharing = 1
-        """The workers that share the rate and the bandwidth at present."""
-        self._keys: list[str] = []
-        self.start(0.0)
-
-    def start(self, now: float) -> None:
-        """Begin again at a time at which nothing is under way."""
-        self.now = self._turn = self._link = now
-
-    def _request(self, kind: str, key: str, nbytes: int) -> None:
-        cloud = self.cloud
-        if "/c/" in key:
-            nbytes = CHUNK_BYTES if nbytes else 0
-        else:
-            self.used.documents += nbytes
-        self.used.requests[kind] += 1
-        self.used.nbytes += nbytes
-        self._turn = max(self.now, self._turn) + self.sharing / cloud.rate
-        self._link = max(self._turn + cloud.latency, self._link)
-        self._link += nbytes * self.sharing / cloud.bandwidth
-        self.now = self._link
-
-    def get(self, key: str, byte_range: Any = None) -> Blob | None:
-        blob = self.blobs.get(key)
-        self._request("GET", key, 0 if blob is None else len(blob.data))
-        if blob is None or byte_range is None:
-            return blob
-        return Blob(blob.data[slice(*byte_range)], blob.version, blob.mark)
-
-    def put(self, key: str, data: bytes, expected: str | None = None) -> str:
-        return self.put_marked(key, data, expected, None)
-
-    def put_marked(self, key: str, data: bytes, expected: str | None, mark: str | None) -> str:
-        self._request("PUT", key, len(data))
-        found = self.blobs[key].version if key in self.blobs else ABSENT
-        if expected is not None and found != expected:
-            raise VersionConflict(f"{key} has version {found!r}, not {expected!r}")
-        if found == ABSENT:
-            insort(self._keys, key)
-        # As ETags are, versions are of the bytes alone.
-        version = hashlib.md5(data, usedforsecurity=False).hexdigest()
-        self.blobs[key] = Blob(bytes(data), version, mark)
-        return version
-
-    def delete(self, key: str) -> bool:
-        self._request("DELETE", key, 0)
-        return self._remove(key)
-
-    def _remove(self, key: str) -> bool:
-        if self.blobs.pop(key, None) is None:
-            return False
-        del self._keys[bisect_left(self._keys, key)]
-        return True
-
-    def delete_many(self, keys: Iterable[str], until: float = 0) -> None:
-        found = list(keys)
-        for start in range(0, len(found), self.deletes_at_once):
-            self._request("POST", "", 0)
-            for key in found[start : start + self.deletes_at_once]:
-                self._remove(key)
-
-    def pages(self, prefix: str) -> Iterator[Sized]:
-        first = bisect_left(self._keys, prefix)
-        end = bisect_left(self._keys, prefix + chr(0x10FFFF))
-        for start in range(first, max(first + 1, end), 1000):
-            found = self._keys[start : min(end, start + 1000)]
-            self._request("LIST", "", 100 * len(found))
-            yield [(key, len(self.blobs[key].data)) for key in found]
-
-    def list(self, prefix: str) -> Iterator[str]:
-        for page in self.pages(prefix):
-            yield from (key for key, _ in page)
-
-    def beside(self, folder: str, part: str, document: str = "") -> Beside | None:
-        self._request("LIST", "", 100)
-        first = f"{folder}{part}/"
-        at = bisect_left(self._keys, first)
-        taken = at < len(self._keys) and self._keys[at].startswith(first)
-        found = self.blobs.get(folder + document)
-        return Beside(taken, ABSENT if found is None else found.version)
-
-    def for_each(
-        self, work: Callable[[Any], object], items: Iterable[Any], nbytes: int = 0
-    ) -> None:
-        begin = self.now
-        lanes = [begin] * IN_FLIGHT
-        for item in items:
-            self.now = heapq.heappop(lanes)
-            work(item)
-            heapq.heappush(lanes, self.now)
-        self.now = max(lanes)
-
-
-class SimulatedConnection(StoreConnection):
-    """A connection to a simulated store."""
-
-    shared_between_processes = True
-    creates_together = True
-    place: Simulated
-
-    def open_store(self) -> Store:
-        return type(self).place
-
-
-class ManyWorkers(Runner):
-    """Workers that begin together, each with its share of the tasks, in simulated time."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.workers = SimulatedConnection.place.cloud.workers
-
-    def map(self, work: Any, tasks: Any) -> list[Any]:
-        return [work(tasks)]
-
-    def spread(
-        self, work: Any, tasks: Any, *, workers: Any = None, report: Any = None, **_: Any
-    ) -> list[Any]:
-        store = SimulatedConnection.place
-        begin, results, ends = store.now, [], [store.now]
-        parts = tasks.split(self.workers) if hasattr(tasks, "split") else [tasks]
-        store.sharing = max(1, len(parts))
-        for part in parts:
-            store.start(begin)
-            results.append(work(part))
-            ends.append(store.now)
-        store.sharing = 1
-        store.start(max(ends))
-        return results
-
-
-registry.register(Backend("simulated", SimulatedConnection))
-engines.register(Engine("many", ManyWorkers))
 
 
 @dataclass
@@ -215,6 +41,7 @@ class Cost:
     """What one operation on an array or connection of a size came to."""
 
     requests: int
+    waits: int
     nbytes: int
     documents: int
     seconds: float
@@ -223,6 +50,7 @@ class Cost:
 
 
 def measured(store: Simulated, work: Callable[[], object]) -> Cost:
+    store.start(store.now)
     store.used, held = Used(), 0
     if tracemalloc.is_tracing():
         tracemalloc.reset_peak()
@@ -234,7 +62,7 @@ def measured(store: Simulated, work: Callable[[], object]) -> Cost:
     used = store.used
     seconds = store.now - before
     requests = sum(used.requests.values())
-    return Cost(requests, used.nbytes, used.documents, seconds, processor, memory)
+    return Cost(requests, used.waits, used.nbytes, used.documents, seconds, processor, memory)
 
 
 class Zeros:
@@ -359,11 +187,11 @@ def extended(sizes: list[int], costs: list[dict[str, Cost]], cloud: Cloud) -> No
             requests = c[-1].requests + (chunks - n[-1]) * steps[-1][0]
             documents = c[-1].documents + (chunks - n[-1]) * max(0.0, steps[-1][1])
             nbytes = c[-1].nbytes / n[-1] * chunks
-            under_way = cloud.workers * IN_FLIGHT
+            waits = requests * c[-1].waits / c[-1].requests
             seconds = max(
                 requests / cloud.rate,
                 nbytes / cloud.bandwidth,
-                requests * cloud.latency / under_way,
+                waits * cloud.latency / (cloud.workers * IN_FLIGHT),
             )
             print(
                 f"| {name} | {chunks:.0e} | {requests:.2e} | {nbytes / 1e12:,.1f} | "

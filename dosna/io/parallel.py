@@ -13,7 +13,7 @@ from typing import Any
 from dosna.errors import NotConnectedError
 from dosna.io.fork import renew_in_children
 
-__all__ = ["Batch", "Workers", "in_flight", "only_waiting"]
+__all__ = ["Batch", "Workers", "current_lane", "in_flight", "only_waiting"]
 
 _END = object()
 _caller = threading.local()
@@ -44,7 +44,8 @@ def _stop() -> threading.Event | None:
     return getattr(_caller, "stop", None)
 
 
-def _lane() -> str:
+def current_lane() -> str:
+    """Return the name that `only_waiting` has given this thread's lane; empty by default."""
     return getattr(_caller, "lane", "")
 
 
@@ -69,7 +70,7 @@ class Batch:
         for _ in range(most):
             self._slots.put(None)
         self._closed = False
-        self._stop, self._lane = _stop(), _lane()
+        self._stop, self._lane = _stop(), current_lane()
         self._helpers: list[Future[None]] = []
         self._failures: list[BaseException] = []
 
