@@ -2,31 +2,34 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from itertools import product
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from dosna.backends.base import BackendDataset
-from dosna.core.plan import ChunkTask, every_chunk
 from dosna.core.progress import Progress
-from dosna.core.sizes import Limit, parse_size
+from dosna.core.sizes import Limit
 from dosna.core.types import Array
-from dosna.engines.work.boxes import bytes_of, extent_of, read_box
+from dosna.engines.work.boxes import bytes_of, count_of, extent_of, read_box
+from dosna.query.explaining import Explanation
 from dosna.query.expressions import (
     Bound,
     Expr,
+    Output,
+    Zone,
     bind_condition,
-    bind_projection,
+    bounds,
     evaluate,
     evaluate_mask,
     parse,
-    parse_projection,
 )
 from dosna.query.expressions.binding import empty
-from dosna.query.expressions.nodes import quote_name
-from dosna.query.results import Job, Results
+from dosna.query.expressions.nodes import conjuncts, quote_name
+from dosna.query.results import Job, Results, check_limits, columns_of
 from dosna.query.scan import Convert, Rows
 
 if TYPE_CHECKING:
@@ -40,7 +43,7 @@ VALUE = "value"
 def query_array(
     dataset: EngineDataset,
     where: str | Expr | None = None,
-    columns: str | Iterable[str] | None = None,
+    columns: str | Iterable[str | Output] | None = None,
     batch_rows: int | None = None,
     memory_limit: Limit = None,
     progress: Progress = None,
@@ -52,12 +55,8 @@ def query_array(
     condition = None
     if where is not None:
         condition = bind_condition(where if isinstance(where, Expr) else parse(where), forms)
-    texts = [quote_name(name) for name in forms] if columns is None else columns
-    outputs = bind_projection(parse_projection(texts), forms)
-    if batch_rows is not None and batch_rows < 1:
-        raise ValueError(f"batch_rows must be at least 1, not {batch_rows}")
-    if memory_limit is not None:
-        parse_size(memory_limit)
+    outputs = columns_of(map(quote_name, forms) if columns is None else columns, forms)
+    check_limits(batch_rows, memory_limit)
     return ArrayQuery(
         dataset.connection,
         dataset.instance,
@@ -92,6 +91,14 @@ def axes_of(dataset: BackendDataset) -> list[str]:
     while not taken.isdisjoint(names):
         names = [f"{name}_" if name in taken else name for name in names]
     return names
+
+
+class Part(NamedTuple):
+    """A stored object: its number, its box of the array, and whether all its elements pass."""
+
+    number: int
+    box: tuple[slice, ...]
+    certain: bool
 
 
 @dataclass(frozen=True)
@@ -130,12 +137,83 @@ class ArrayQuery(Results):
         return f"<dosna.ArrayQuery of {self.dataset.name!r}{where}: {names}>"
 
     def job(self, convert: Convert | None) -> Job:
-        meta, grain = self.dataset.metadata, self.dataset.grain
-        tasks = list(enumerate(every_chunk(meta.shape, grain)))
+        meta = self.dataset.metadata
         work = _Scan(self.dataset, self.where, self.outputs, convert)
         # The elements, the mask, and the coordinates that are needed for all of them.
         wide = meta.dtype.itemsize * 2 + 8 * meta.ndim
-        return Job(work, tasks, bytes_of(grain, wide))
+        return Job(work, self.parts(), bytes_of(self.dataset.grain, wide))
+
+    def parts(self) -> list[Part]:
+        """Return the stored objects that may have elements which satisfy the condition."""
+        meta, grain = self.dataset.metadata, self.dataset.grain
+        grid = [range(-(-n // g)) for n, g in zip(meta.shape, grain, strict=True)]
+        found: Iterable[tuple[tuple[int, ...], bool]]
+        if self.where is None or self.where.columns.isdisjoint(axes_of(self.dataset)):
+            found = ((place, self.where is None) for place in product(*grid))
+        else:
+            found = self._judged(self.where, grid)
+        return [
+            Part(
+                number,
+                tuple(
+                    slice(i * g, min((i + 1) * g, n))
+                    for i, g, n in zip(place, grain, meta.shape, strict=True)
+                ),
+                certain,
+            )
+            for number, (place, certain) in enumerate(found)
+        ]
+
+    def _judged(
+        self, where: Bound, places: Sequence[range]
+    ) -> Iterator[tuple[tuple[int, ...], bool]]:
+        """Yield those of a box of places that coordinates do not rule out, in order.
+
+        They are judged together, and then by halves.
+        """
+        axes, grain, shape = axes_of(self.dataset), self.dataset.grain, self.dataset.metadata.shape
+        zones = {
+            name: Zone(len(along), along.start * g, min(along.stop * g, n) - 1)
+            for name, along, g, n in zip(axes, places, grain, shape, strict=True)
+        }
+        verdict = bounds(where, zones)
+        if verdict == "none":
+            return
+        axis = next((axis for axis, along in enumerate(places) if len(along) > 1), None)
+        if verdict == "all" or axis is None:
+            yield from ((place, verdict == "all") for place in product(*places))
+            return
+        along, middle = places[axis], len(places[axis]) // 2
+        for half in (along[:middle], along[middle:]):
+            yield from self._judged(where, [*places[:axis], half, *places[axis + 1 :]])
+
+    def explain(self) -> Explanation:
+        """Return what the query would read. Only the description of the array is read for this.
+
+        Returns
+        -------
+        Explanation
+            The numbers of chunks and bytes, whose ``str`` is a summary. Its entries are elements,
+            and its ranges are stored objects, which the coordinates in the condition rule out.
+        """
+        meta, parts, axes = self.dataset.metadata, self.parts(), set(axes_of(self.dataset))
+        tested = self.where is not None and not self.where.columns <= axes
+        shown = any(not output.columns <= axes for output in self.outputs)
+        read = [extent_of(p.box) for p in parts if shown or (tested and not p.certain)]
+        conditions = [] if self.where is None else conjuncts(self.where.expr)
+        return Explanation(
+            math.prod(meta.shape),
+            count_of(meta.shape, self.dataset.grain),
+            count_of(meta.shape, self.dataset.grain) - len(parts),
+            sum(part.certain for part in parts) if conditions else 0,
+            meta.total_chunks,
+            sum(count_of(extent, meta.chunk_size) for extent in read),
+            sum(math.prod(extent) for extent in read) * meta.dtype.itemsize,
+            tuple(
+                (str(one), "computed here", _known(sorted(one.columns & axes)))
+                for one in conditions
+            ),
+        )
 
     def nothing(self) -> dict[str, Any]:
         forms = forms_of(self.dataset)
@@ -144,6 +222,10 @@ class ArrayQuery(Results):
             held = {name: empty(forms[name]) for name in output.columns}
             found[output.name] = evaluate(output.expr, held, 0)
         return found
+
+
+def _known(coordinates: Sequence[str]) -> str:
+    return f"coordinates {', '.join(coordinates)}" if coordinates else "no zones"
 
 
 @dataclass
@@ -155,12 +237,12 @@ class _Scan:
     outputs: Sequence[Bound]
     convert: Convert | None
 
-    def __call__(self, tasks: Iterable[tuple[int, ChunkTask]]) -> list[Rows]:
-        return [self._one(number, task) for number, task in tasks]
+    def __call__(self, parts: Iterable[Part]) -> list[Rows]:
+        return [self._one(*part) for part in parts]
 
-    def _one(self, number: int, task: ChunkTask) -> Rows:
-        columns = _Columns(self.dataset, task)
-        if self.where is not None:
+    def _one(self, number: int, box: tuple[slice, ...], certain: bool) -> Rows:
+        columns = _Columns(self.dataset, box)
+        if self.where is not None and not certain:
             held = {name: columns[name] for name in self.where.columns}
             columns.keep(evaluate_mask(self.where.expr, held, columns.length))
         if self.convert is None or not columns.length:
@@ -177,9 +259,9 @@ class _Scan:
 class _Columns(Mapping[str, Any]):
     """The columns of a stored object, which are created when they are needed."""
 
-    def __init__(self, dataset: BackendDataset, task: ChunkTask) -> None:
-        self._dataset, self._box = dataset, task.out
-        self._extent = extent_of(task.out)
+    def __init__(self, dataset: BackendDataset, box: tuple[slice, ...]) -> None:
+        self._dataset, self._box = dataset, box
+        self._extent = extent_of(box)
         self._axes = axes_of(dataset)
         self._rows: Array | None = None
         self._block: Array | None = None

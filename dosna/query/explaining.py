@@ -23,6 +23,9 @@ __all__ = ["Explanation", "explain"]
 class Explanation:
     """An explanation of what a query would read. Its ``str`` is a summary to be printed.
 
+    Of an array, the entries are its elements, the ranges its stored objects, and what zones tell
+    of branches is known of the coordinates of each object.
+
     Parameters
     ----------
     entries : int
@@ -56,7 +59,7 @@ class Explanation:
     def __str__(self) -> str:
         lines = [
             f"entries: {self.entries} in {self.ranges} ranges",
-            f"pruned by zones: {self.pruned} ranges; certain by zones: {self.certain}",
+            f"ruled out without reading: {self.pruned} ranges; certain: {self.certain}",
             f"chunks: {self.chunks}, of which at most {self.read} are read "
             f"({format_size(self.nbytes)})",
         ]

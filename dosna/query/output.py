@@ -11,7 +11,7 @@ from typing import Any, BinaryIO
 
 from dosna.errors import ConfigurationError
 from dosna.io.unfinished import discard, finish, name_unfinished
-from dosna.query.query import Query
+from dosna.query.results import Results
 from dosna.query.tables import arrow
 
 __all__ = ["FORMATS", "format_of", "write", "write_to"]
@@ -131,7 +131,7 @@ def format_of(path: str) -> str:
     return ending
 
 
-def write_to(query: Query, stream: BinaryIO, ending: str) -> int:
+def write_to(query: Results, stream: BinaryIO, ending: str) -> int:
     """Write the result of a query to a stream, and return the number of rows."""
     rows = 0
     with FORMATS[ending](stream, query.schema) as writer:
@@ -141,12 +141,12 @@ def write_to(query: Query, stream: BinaryIO, ending: str) -> int:
     return rows
 
 
-def write(query: Query, path: str | os.PathLike[str], overwrite: bool = False) -> int:
+def write(query: Results, path: str | os.PathLike[str], overwrite: bool = False) -> int:
     """Write the result of a query to a file, in bounded memory.
 
     Parameters
     ----------
-    query : Query
+    query : Query or ArrayQuery
         The query.
     path : path
         The file, with the suffix ``.parquet``, ``.arrow``, ``.feather`` or ``.csv``. If anything

@@ -11,7 +11,7 @@ import numpy as np
 
 from dosna.columns.description import Tree, get_tree
 from dosna.core.progress import Progress
-from dosna.core.sizes import Limit, parse_size
+from dosna.core.sizes import Limit
 from dosna.errors import QueryTypeError
 from dosna.query.branches import BranchColumn, column_of
 from dosna.query.explaining import Explanation, explain
@@ -19,15 +19,13 @@ from dosna.query.expressions import (
     Bound,
     Output,
     bind_condition,
-    bind_projection,
     evaluate,
     parse,
-    parse_projection,
 )
 from dosna.query.expressions.binding import empty
 from dosna.query.expressions.nodes import Column, Expr, conjuncts
 from dosna.query.planning import Ranges, plan_pieces, step_of
-from dosna.query.results import Job, Results
+from dosna.query.results import Job, Results, check_limits, columns_of
 from dosna.query.scan import Convert, Piece, Scan
 from dosna.query.zones import Judge
 
@@ -62,20 +60,9 @@ def query(
             Bound(Column(name), frozenset((name,)), None, 0, False, name=name) for name in forms
         ]
     else:
-        if not isinstance(columns, Iterable):
-            raise QueryTypeError(
-                f"query: columns are names and expressions, not {type(columns).__name__}: write "
-                "columns=['run', 'Muon_pt']"
-            )
-        given = [columns] if isinstance(columns, str) else list(columns)
-        wanted = [one for one in given if isinstance(one, Output)]
-        texts = [one for one in given if not isinstance(one, Output)]
-        outputs = bind_projection([*wanted, *parse_projection(texts)], forms)
+        outputs = columns_of(columns, forms)
     start, stop, _ = slice(entry_start, entry_stop).indices(found.entries)
-    if batch_rows is not None and batch_rows < 1:
-        raise ValueError(f"batch_rows must be at least 1, not {batch_rows}")
-    if memory_limit is not None:
-        parse_size(memory_limit)
+    check_limits(batch_rows, memory_limit)
     return Query(
         con, tree, found, condition, tuple(outputs), start, max(start, stop),
         batch_rows, memory_limit, progress,

@@ -3,24 +3,25 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from dosna.core.progress import Progress, reporting
-from dosna.core.sizes import Limit
+from dosna.core.sizes import Limit, parse_size
 from dosna.engines.work.boxes import workers_within
 from dosna.errors import QueryTypeError
 from dosna.query.exiting import UntilExit
+from dosna.query.expressions import Bound, Output, bind_projection, parse_projection
 from dosna.query.scan import Convert, Rows
 from dosna.query.tables import Batches, arrow, schema_of
 
 if TYPE_CHECKING:
     from dosna.array.connection import EngineConnection
 
-__all__ = ["Job", "Results"]
+__all__ = ["Job", "Results", "check_limits", "columns_of"]
 
 
 class Job(NamedTuple):
@@ -172,6 +173,35 @@ class Results(ABC):
 
     def __arrow_c_stream__(self, requested_schema: Any = None) -> Any:
         return self.batches().__arrow_c_stream__(requested_schema)
+
+
+def columns_of(columns: str | Iterable[str | Output], forms: Mapping[str, Any]) -> list[Bound]:
+    """Return the columns of a result, from what the caller of a query gave.
+
+    Raises
+    ------
+    QueryTypeError
+        They are neither a text nor a sequence of texts.
+    UnknownNameError, QueryError
+        A column does not exist, or its text is not of the language.
+    """
+    if not isinstance(columns, Iterable):
+        raise QueryTypeError(
+            f"query: columns are names and expressions, not {type(columns).__name__}: write "
+            "columns=['run', 'Muon_pt']"
+        )
+    given = [columns] if isinstance(columns, str) else list(columns)
+    wanted = [one for one in given if isinstance(one, Output)]
+    texts = [one for one in given if not isinstance(one, Output)]
+    return bind_projection([*wanted, *parse_projection(texts)], forms)
+
+
+def check_limits(batch_rows: int | None, memory_limit: Limit) -> None:
+    """Raise ValueError if a limit of a query is none."""
+    if batch_rows is not None and batch_rows < 1:
+        raise ValueError(f"batch_rows must be at least 1, not {batch_rows}")
+    if memory_limit is not None:
+        parse_size(memory_limit)
 
 
 def _joined(parts: list[Any]) -> Any:

@@ -66,6 +66,19 @@ def test_the_parts_of_a_query(run, store):
     assert json.loads(run("query", store, "run == 3", "--count", "--json")) == {"count": 1}
 
 
+def test_arrays(run):
+    with dn.Connection("store", backend="file", engine="cpu") as con:
+        con.create_dataset("volume", data=np.arange(6).reshape(2, 3), chunk_size=(1, 3))
+    url = "file:store//volume"
+    assert run("query", url, "value > 3") == '"i0","i1","value"\n1,1,4\n1,2,5\n'
+    assert run("query", url, "select i0 == 0, project twice = 2 * value") == '"twice"\n0\n2\n4\n'
+    assert run("query", url, "i0 == 1", "--count") == "3\n"
+    assert "coordinates i0" in run("query", url, "i0 == 1", "--explain")
+    assert run("query", url, "--to", "a.parquet") == "a.parquet: 6 entries\n"
+    assert parquet.read_table("a.parquet")["value"].to_pylist() == [0, 1, 2, 3, 4, 5]
+    assert "i0 < 10" in run("query", url, "--start", 3, code=2)
+
+
 def test_files(run, store):
     text = "select run >= 4, project run, pt"
     for name in ("a.parquet", "a.arrow", "a.csv"):

@@ -85,6 +85,66 @@ def test_names_of_axes(tmp_path):
         assert ds.query("z == 1").count() == 30
 
 
+@pytest.fixture
+def boxes_read(monkeypatch):
+    """Give a list, to which boxes are added as they are read."""
+    from dosna.query import arrays
+
+    boxes, read_box = [], arrays.read_box
+    monkeypatch.setattr(arrays, "read_box", lambda ds, box: boxes.append(box) or read_box(ds, box))
+    return boxes
+
+
+I0, I1, I2 = np.indices(VOLUME.shape)
+
+
+@pytest.mark.parametrize(
+    ("where", "columns", "mask", "pruned", "certain", "read"),
+    [
+        ("value > 20", None, VOLUME > 20, 0, 0, 6),
+        ("i0 == 1 && value > 9", None, (I0 == 1) & (VOLUME > 9), 4, 0, 2),
+        ("i0 >= 3 && i2 < 4", ["i1"], (I0 >= 3) & (I2 < 4), 4, 2, 0),
+        ("i0 >= 3 && i2 < 4", None, (I0 >= 3) & (I2 < 4), 4, 2, 2),
+        ("i0 + i2 > 100", None, I0 < 0, 6, 0, 0),
+        ("i1 < i0 - 5", ["i0"], I1 < I0 - 5, 4, 0, 0),
+        ("!(i0 == 6 || i2 >= 4)", ["value"], (I0 != 6) & (I2 < 4), 4, 2, 2),
+        (None, None, I0 >= 0, 0, 0, 6),
+    ],
+)
+def test_what_coordinates_rule_out_is_not_read(
+    con, boxes_read, where, columns, mask, pruned, certain, read
+):
+    ds = con.create_dataset("v", data=VOLUME, chunk_size=(3, 5, 4))
+    query = ds.query(where, columns)
+    explained = query.explain()
+    assert boxes_read == []
+    assert (explained.entries, explained.ranges, explained.chunks) == (VOLUME.size, 6, 6)
+    assert (explained.pruned, explained.certain, explained.read) == (pruned, certain, read)
+    assert query.count() == mask.sum()
+    del boxes_read[:]
+    assert query.to_arrow().num_rows == mask.sum()
+    assert len(boxes_read) == read
+    assert rows(ds.query(where).to_arrow()) == found(VOLUME, mask)
+
+
+def test_what_an_explanation_says(con):
+    ds = con.create_dataset("v", data=VOLUME, chunk_size=(3, 5, 4))
+    explained = ds.query("i0 == 1 && value > 9").explain()
+    assert explained.nbytes == 3 * 5 * 6 * VOLUME.itemsize
+    assert str(explained).splitlines() == [
+        "entries: 210 in 6 ranges",
+        "ruled out without reading: 4 ranges; certain: 0",
+        "chunks: 6, of which at most 2 are read (720 B)",
+        "condition: i0 == 1 [computed here; coordinates i0]",
+        "condition: value > 9 [computed here; no zones]",
+    ]
+    empty = con.create_dataset("e", shape=(0, 3), dtype="f4", chunk_size=(1, 3))
+    assert empty.query("i0 > 2 && value > 0").explain().entries == 0
+    assert empty.query("i0 > 2 && value > 0").count() == 0
+    scalar = con.create_dataset("scalar", data=np.float32(3))
+    assert scalar.query("value > 2").explain().read == 1
+
+
 def test_arrays_of_one_axis_and_none(con):
     line = con.create_dataset("line", data=np.arange(10), chunk_size=4)
     assert line.query("value >= 8").to_numpy()["i0"].tolist() == [8, 9]
@@ -104,5 +164,7 @@ def test_errors(con):
         ds.query(5)
     with pytest.raises(QueryTypeError, match="Arrow"):
         con.create_dataset("c", data=np.arange(3) * 1j).query("value != 1").to_arrow()
+    with pytest.raises(QueryTypeError, match="int"):
+        ds.query("value > 3", 5)
     with pytest.raises(ValueError, match="batch_rows"):
         ds.query("value > 3", batch_rows=0)

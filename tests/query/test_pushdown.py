@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import secrets
-from threading import Thread
+import time
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from threading import current_thread
 
 import numpy as np
 import pytest
@@ -11,13 +14,18 @@ from kept_trees import put_tree
 from support import HANG, require, wait_until
 
 import dosna as dn
-from dosna.columns import read_columns
 from dosna.query import index
 
-ak = require("awkward")
+ak, uproot = require("awkward"), require("uproot")
 require("rados")
 
 from test_ceph_class import connection, counting  # noqa: E402
+
+from dosna.backends.ceph.store import CephStore  # noqa: E402
+from dosna.columns import chunking  # noqa: E402
+from dosna.query import planning  # noqa: E402
+from dosna.query.scan import Scan  # noqa: E402
+from dosna.skyhook import SkyhookDM  # noqa: E402
 
 N = 20_000
 CHUNK = 1500
@@ -142,28 +150,69 @@ def test_the_osds_find_the_extremes_of_chunks(con, monkeypatch):
     assert everywhere == N
 
 
+def to_file(path):
+    """Write the columns that the tests below query as a ROOT file."""
+    columns = {name: EVENTS[name] for name in ("MET", "weight", "Muon_pt")}
+    types = {"MET": "f4", "weight": "f8", "Muon_pt": "var * float32"}
+    with uproot.recreate(path) as file:
+        file.mktree("Events", types, counter_name=lambda _: "nMuon").extend(columns)
+
+
 @pytest.mark.slow
-def test_an_osd_that_dies_in_the_midst_of_queries_costs_no_rows(start_cluster, ceph_class):
+def test_an_osd_that_dies_in_the_midst_of_queries_costs_no_rows(
+    start_cluster, ceph_class, tmp_path, monkeypatch
+):
+    """Each door has a query under way at that moment: with the class, without, and Skyhook's."""
+    monkeypatch.setattr(chunking, "TARGET_CHUNK_ENTRIES", 250)
+    monkeypatch.setattr(planning, "LEAST_ROWS", 1)
+    monkeypatch.setattr(planning, "_REQUESTS", 1)
+    can_execute, one, done = CephStore.can_execute, Scan.one, Counter()
+
+    def unless_without(store):
+        return current_thread().name != "without" and can_execute(store)
+
+    def counted(scan, piece):
+        time.sleep(0.01)
+        found = one(scan, piece)
+        done[current_thread().name] += 1
+        return found
+
+    where, columns = "MET > 60 && nMuon >= 2", ["weight", "Muon_pt"]
+    mask = (EVENTS["MET"] > 60) & (EVENTS["nMuon"] >= 2)
+    expected = ak.zip({name: EVENTS[name][mask] for name in columns}, depth_limit=1)
     with (
         start_cluster(f"--classes={ceph_class}") as ceph,
         connection(ceph, timeout=HANG) as con,
+        SkyhookDM() as sk,
     ):
-        put_tree(con, "Events", EVENTS, 200, chunk_entries=200)
-        everything = read_columns(con, "Events", ["MET", "nMuon", "weight", "Muon_pt"])
-        expected = everything[(everything.MET > 60) & (everything.nMuon >= 2)]
-        found, killed = [], []
+        to_file(tmp_path / "events.root")
+        sk.connect(f"ceph:kit?conffile={ceph.conf}&timeout={HANG}")
+        sk.writeDataset([tmp_path / "events.root"], "aod")
+        (file,) = sk.getDataset("aod").getFiles()
+        query = con.query(f"aod/{file.group}/Events", where, columns)
+        ranges = query.explain().ranges
+        doors = {
+            "with": query.to_awkward,
+            "without": query.to_awkward,
+            "skyhook": lambda: sk.runQuery(
+                file, f"select {where}, project Events;1.weight,Events;1.Muon_pt"
+            ),
+        }
+        monkeypatch.setattr(CephStore, "can_execute", unless_without)
+        monkeypatch.setattr(Scan, "one", counted)
+        with counting(monkeypatch) as seen, ThreadPoolExecutor(3) as pool:
 
-        def ask():
-            while not killed or len(found) < killed[0] + 3:
-                query = con.query("Events", "MET > 60 && nMuon >= 2", ["weight", "Muon_pt"])
-                found.append(query.to_awkward())
+            def ask(door):
+                current_thread().name = door
+                return doors[door]()
 
-        thread = Thread(target=ask)
-        thread.start()
-        wait_until(lambda: found or not thread.is_alive())
-        ceph.kill("osd.2")
-        killed.append(len(found))
-        thread.join(HANG)
-        assert len(found) >= 4
-        for one in found:
-            assert ak.array_equal(one, expected[["weight", "Muon_pt"]])
+            asked = {door: pool.submit(ask, door) for door in doors}
+            wait_until(lambda: all(done[door] >= 5 for door in doors))
+            ceph.kill("osd.2")
+            at_death = dict(done)
+            found = {door: future.result(HANG) for door, future in asked.items()}
+    assert {"mask", "take"} <= set(seen["called"])
+    assert all(at_death[door] < ranges == done[door] for door in doors), (at_death, ranges)
+    assert ak.array_equal(found["with"], expected)
+    assert ak.array_equal(found["without"], expected)
+    assert found["skyhook"].to_pylist() == expected.to_list()

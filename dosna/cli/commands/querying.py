@@ -1,4 +1,4 @@
-"""``dosna query`` and ``dosna index``: entries of trees that satisfy a condition."""
+"""``dosna query`` and ``dosna index``: entries of trees, or elements, that satisfy a condition."""
 
 from __future__ import annotations
 
@@ -13,12 +13,13 @@ from dosna.cli.console import Console, counted
 from dosna.cli.options import add_command, add_memory_limit
 from dosna.cli.places import connected
 from dosna.columns import find_trees
-from dosna.errors import DatasetNotFoundError, QueryError
+from dosna.errors import ConfigurationError, DatasetNotFoundError, QueryError
 
 __all__ = ["add"]
 
 _QUERY = """\
-Select entries of a tree by a condition, and some of their columns. TEXT is a condition, or
+Select entries of a tree by a condition, and some of their columns; or elements of an array, with
+their coordinates. TEXT is a condition, or
 
   select CONDITION, project COLUMN, COLUMN, ...
 
@@ -32,6 +33,7 @@ examples:
   dosna query file:/data/store//Events 'nMuon >= 2' --count
   dosna query file:/data/store//Events 'select MET_pt > 50, project run, Muon_*' --to out.parquet
   dosna query file:/data/store//Events 'project run, half = MET_pt / 2' --stop 10
+  dosna query file:/data/store//volume 'i0 < 10 && value > 5'
 """
 
 _INDEX = """\
@@ -49,9 +51,9 @@ examples:
 def add(commands: Any) -> None:
     """Add the commands to a parser."""
     command = add_command(
-        commands, "query", query, "select entries of a tree", _QUERY, _QUERY_EXAMPLES
+        commands, "query", query, "select entries of a tree, or elements", _QUERY, _QUERY_EXAMPLES
     )
-    command.add_argument("url", metavar="URL", help="URL of a tree, or of a connection with one")
+    command.add_argument("url", metavar="URL", help="URL of a tree or an array, or a connection")
     command.add_argument("text", metavar="TEXT", nargs="?", default="", help="the query")
     command.add_argument(
         "--to", metavar="FILE", help="file to write; - is standard output, as CSV (the default)"
@@ -89,15 +91,17 @@ def query(arguments: argparse.Namespace, console: Console) -> int:
         connected(arguments.url, arguments) as (con, name),
         console.progress("query", "range") as progress,
     ):
-        found = con.query(
-            _tree(con, name, arguments.url),
-            where,
-            columns,
-            entry_start=arguments.start,
-            entry_stop=arguments.stop,
-            memory_limit=arguments.memory_limit,
-            progress=progress,
-        )
+        ways = {"memory_limit": arguments.memory_limit, "progress": progress}
+        if name in con:
+            if arguments.start is not None or arguments.stop is not None:
+                raise ConfigurationError(
+                    f"{arguments.url} is an array, and --start and --stop count the entries of a "
+                    "tree: limit coordinates in the condition, as in 'i0 < 10'"
+                )
+            found = con[name].query(where, columns, **ways)
+        else:
+            entries = {"entry_start": arguments.start, "entry_stop": arguments.stop}
+            found = con.query(_tree(con, name, arguments.url), where, columns, **entries, **ways)
         if arguments.explain:
             explained = found.explain()
             console.say(str(explained))
