@@ -114,7 +114,7 @@ class Results(ABC):
         found = [rows.values for rows in parts] or [self.nothing()]
         length = sum(rows.kept for rows in parts)
         joined = {name: _joined([columns[name] for columns in found]) for name in found[0]}
-        contents = [layout.to_packed() for layout in joined.values()]
+        contents = list(joined.values())
         return ak.Array(ak.contents.RecordArray(contents, list(joined), length=length))
 
     def to_numpy(self) -> dict[str, Any]:
@@ -205,7 +205,7 @@ def check_limits(batch_rows: int | None, memory_limit: Limit) -> None:
 
 
 def _joined(parts: list[Any]) -> Any:
-    """Return the values of several ranges as one layout of awkward."""
+    """Return the values of several ranges as one layout of awkward, which is packed."""
     import awkward as ak
 
     layouts = [ak.to_layout(part) for part in parts]
@@ -213,7 +213,7 @@ def _joined(parts: list[Any]) -> Any:
     plain = first.is_list and not first.is_regular and first.content.is_numpy
     same = all(type(one) is ak.contents.ListOffsetArray for one in layouts)
     if not (plain and same and len({str(one.form) for one in layouts}) == 1):
-        return ak.to_layout(ak.concatenate(parts))
+        return ak.to_layout(ak.concatenate(parts)).to_packed()
     # What awkward would do by way of starts and stops, and of an index.
     offsets, contents, total = [np.zeros(1, np.int64)], [], 0
     for one in layouts:
