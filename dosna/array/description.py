@@ -10,7 +10,6 @@ import numpy as np
 
 from dosna.array.attributes import Attributes
 from dosna.array.home import ArrayHome
-from dosna.array.pictures import grid_picture, html_table
 from dosna.backends.base import BackendDataset, Guarantees
 from dosna.core.identity import Identified
 from dosna.core.metadata import DatasetMetadata
@@ -177,6 +176,8 @@ class Described(Identified):
         }
         if self.incomplete:
             rows["state"] = "incomplete"
+        from dosna.array.pictures import grid_picture, html_table
+
         picture = grid_picture(self.shape, self.chunk_size)
         return html_table(rows, picture, f"dosna.Dataset {self.name}")
 

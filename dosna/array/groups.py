@@ -7,7 +7,6 @@ from contextlib import suppress
 from typing import Any
 
 from dosna.array.home import ArrayHome
-from dosna.array.pictures import html_list
 from dosna.core.names import Children, check_name
 from dosna.core.values import decode_value, encode_attrs
 from dosna.engines.base import collective
@@ -88,6 +87,8 @@ class Groups(ArrayHome):
             return Children([], [])
 
     def _repr_html_(self) -> str:
+        from dosna.array.pictures import html_list
+
         names: list[str] = []
         # What a notebook shows by itself never fails.
         with suppress(DosnaError):

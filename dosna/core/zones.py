@@ -7,7 +7,6 @@ is, so that what was written to afterwards is noticed; see `BackendDataset.versi
 from __future__ import annotations
 
 import base64
-import hashlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -41,6 +40,8 @@ def object_mark(version: str | None) -> int:
     """Return 64 bits that stand for the version of a stored object; 0 if it is not known."""
     if version is None:
         return 0
+    import hashlib
+
     return int.from_bytes(hashlib.blake2b(version.encode(), digest_size=8).digest(), "big") or 1
 
 

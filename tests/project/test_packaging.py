@@ -23,7 +23,8 @@ ROOT = Path(__file__).resolve().parents[2]
 SCRIPTS = sorted([*ROOT.glob("*.sh"), ROOT / "tests/lanes.sh"])
 SOURCE_FOLDERS = ("dosna", "findings", "tests", "examples", "docs", "benchmarks", ".ci")
 
-HEAVY_STANDARD = {"asyncio", "ctypes", "email", "http", "multiprocessing", "sqlite3", "ssl"}
+HEAVY_STANDARD = {"asyncio", "ctypes", "email", "hashlib", "html", "http", "multiprocessing"}
+HEAVY_STANDARD |= {"shutil", "sqlite3", "ssl", "tempfile"}
 
 
 def text_files():
