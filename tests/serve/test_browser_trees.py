@@ -158,6 +158,16 @@ def test_entries_and_other_trees(pages, page):
     assert pages.faults == []
 
 
+def test_all_is_within_a_narrow_window(page):
+    page.set_viewport_size({"width": 390, "height": 700})
+    choose(page, "mass")
+    says(page, "3,000 values")
+    assert page.locator("#plot").bounding_box()["width"] > 330
+    assert page.locator("#where").bounding_box()["width"] > 200
+    assert page.evaluate("document.documentElement.scrollWidth") == 390
+    page.set_viewport_size(SIZE)
+
+
 def test_errors_are_said(pages, page):
     page.fill("#x", "Muon_pr")
     page.click("#draw")
@@ -167,3 +177,20 @@ def test_errors_are_said(pages, page):
     page.click("#draw")
     says(page, "any(")
     assert pages.faults == []
+
+
+def test_a_server_that_has_ended_is_named(browser, pictures):
+    with dn.Connection("demo", backend="ram") as con:
+        put_tree(con, "Lumi", {"block": np.arange(9)}, 5)
+        con.create_dataset("other", data=np.arange(9))
+        with con.serve() as server:
+            context = browser.new_context(viewport=SIZE)
+            first, second = (Pages(context, server, pictures).open("Lumi") for _ in range(2))
+            second.goto(server.url.replace("/?", "/trees/?tree=Lumi&"))
+            second.locator("#branches li").first.wait_for()
+            first.get_by_role("treeitem", name="other").wait_for()
+        choose(second, "block")
+        says(second, "The server does not answer")
+        first.get_by_role("treeitem", name="other").click()
+        first.get_by_text("The server does not answer").wait_for()
+        context.close()

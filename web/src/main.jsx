@@ -7,6 +7,8 @@ import { useEffect, useState } from "react";
 import { createRoot } from "react-dom/client";
 import "./page.css";
 
+const LOST = "The server does not answer: start it again, and open the address that it prints";
+
 const root = document.querySelector("#root");
 const { name } = root.dataset;
 const given = new URLSearchParams(location.search).get("path") || root.dataset.path;
@@ -17,7 +19,10 @@ const url = new URL("h5grove", document.baseURI).href;
 // `lines` asks the server to describe very long lines by fewer points; see dosna/serve/h5grove.
 const basic = createBasicFetcher();
 const fetcher = (address, parameters, options) =>
-  basic(address, { ...parameters, lines: "short" }, options);
+  basic(address, { ...parameters, lines: "short" }, options).catch((error) => {
+    // Browsers say of a lost server only that they have "failed to fetch".
+    throw error instanceof TypeError ? new Error(LOST) : error;
+  });
 
 // Return the path that is selected, which H5Web tells in its bar of breadcrumbs only.
 function selectedPath() {

@@ -6,13 +6,14 @@ const found = (id) => document.getElementById(id);
 const FIELDS = ["x", "y", "where", "xbins", "xmin", "xmax", "ybins", "ymin", "ymax"];
 const MARKS = { flat: "▮", list: "≡", nested: "⣿", record: "{}", text: "a", other: "?" };
 const MOST_SHOWN = 2000;
+const LOST = "The server does not answer: start it again, and open the address that it prints";
 
 let tree = null, events = null, next = null;
 const plot = new Plot(found("plot"), found("hover"), zoom);
 
 async function ask(path, parameters = {}) {
   const query = new URLSearchParams(parameters);
-  const answer = await fetch(`${path}?${query}`);
+  const answer = await fetch(`${path}?${query}`).catch(() => { throw new Error(LOST); });
   const value = await answer.json();
   if (!answer.ok) throw new Error([value.error, value.hint].filter(Boolean).join(": "));
   return value;
