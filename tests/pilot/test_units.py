@@ -77,6 +77,18 @@ def test_mpi(shared: Any) -> None:
     assert (folder / "stdout").read_text().splitlines() == ["1 2", "1 2"]
 
 
+def test_variables_for_open_mpi(shared: Any, tmp_path: Path) -> None:
+    # Open MPI itself is not on machines that run the tests; units ran under its release 4.1.4.
+    launcher = tmp_path / "mpiexec"
+    names = ["OMPI_MCA_ras", "OMPI_MCA_hwloc_base_binding_policy"]
+    launcher.write_text(f"#!/bin/sh\nprintenv {' '.join(names)}\n")
+    launcher.chmod(0o755)
+    own = [f"PATH={tmp_path}:{os.environ['PATH']}", f"{names[1]}=core"]
+    state, folder = shared.run("true", spmd_variation="mpi", environment=own)
+    assert state == State.Done
+    assert (folder / "stdout").read_text() == "^slurm\ncore\n"
+
+
 @pytest.mark.parametrize(
     ("command", "noun"),
     [

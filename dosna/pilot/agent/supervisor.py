@@ -263,6 +263,13 @@ class _Supervisor:
         if self.unit["spmd_variation"] == "mpi":
             # On this node: Hydra, of MPICH and Intel MPI, would use all nodes of the pilot's job.
             found.update(HYDRA_LAUNCHER="fork", HYDRA_RMK="user", I_MPI_HYDRA_BOOTSTRAP="fork")
+            # So would Open MPI, which would also bind the processes of all units to the same
+            # cores, and refuse more processes than there are cores.
+            found.update(
+                OMPI_MCA_ras="^slurm",
+                OMPI_MCA_hwloc_base_binding_policy="none",
+                OMPI_MCA_rmaps_base_oversubscribe="1",
+            )
         return found
 
     def _failure(self, code: int) -> str:
