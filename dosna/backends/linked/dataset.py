@@ -60,7 +60,6 @@ class LinkedDataset(BackendDataset):
     def prepare(self) -> None:
         self._blocks: Cache[Array] = Cache(_BLOCKS_KEPT)
         self._seen: DatasetMetadata | None = None
-        self._together: tuple[Link | None, ContiguousReader | None] = None, None
         self._take_over(self.table.metadata)
 
     def __getstate__(self) -> dict[str, Any]:
@@ -74,7 +73,7 @@ class LinkedDataset(BackendDataset):
             # All elements lie together in a local file: then any box is read at once.
             self._lies_together = self.link.offset is not None and not self.remote
             self._blocks.clear()
-            for derived in ("_decoders", "_kept"):
+            for derived in ("_decoders", "_kept", "_together"):
                 self.__dict__.pop(derived, None)
         self._seen, self._metadata = stored, self.link.metadata(stored)
 
@@ -234,7 +233,7 @@ class LinkedDataset(BackendDataset):
             box = self._box(idx, key, meta)
             if box is not None:
                 part = np.empty([b.stop - b.start for b in box], meta.dtype)
-                self._read_boxes(meta, ((box, part),))
+                self._read_boxes(((box, part),))
                 # An integer takes the only element of its axis.
                 return part[tuple([0 if type(k) is int else _ALL for k in key])]
         if slices is not None and not meta.tiled:
@@ -254,20 +253,22 @@ class LinkedDataset(BackendDataset):
             meta = self.metadata
             boxes = tasks.boxes(meta.chunk_size)
             if boxes is not None:
-                self._read_boxes(meta, [(box, out[where]) for box, where in boxes])
+                self._read_boxes([(box, out[where]) for box, where in boxes])
                 return
         try:
             self._reader().read_many(out, tasks)
         except (UndecodableError, SourceError) as error:
             raise self._failed(error) from error
 
-    def _read_boxes(self, meta: DatasetMetadata, boxes: Sequence[tuple[Any, Array]]) -> None:
-        link = self.link
+    @cached_property
+    def _together(self) -> ContiguousReader:
+        """Reader of an array that lies together in its file."""
+        meta, link = self.metadata, self.link
+        return ContiguousReader(link.open(self.keys), link.offset or 0, meta.shape, meta.dtype)
+
+    def _read_boxes(self, boxes: Sequence[tuple[Any, Array]]) -> None:
         try:
-            file, (of, reader) = link.open(self.keys), self._together
-            if reader is None or of is not link or reader.file is not file:
-                reader = ContiguousReader(file, link.offset or 0, meta.shape, meta.dtype)
-                self._together = link, reader
+            reader = self._together
             for box, part in boxes:
                 reader.read_into(box, part)
         except SourceError as error:
