@@ -8,6 +8,7 @@ import numpy as np
 
 from dosna.core.text import as_text
 from dosna.core.types import Array
+from dosna.engines.work.boxes import plain
 
 __all__ = ["assignable", "is_source"]
 
@@ -48,7 +49,7 @@ def assignable(values: Any, dtype: np.dtype[Any]) -> Array:
         one = np.empty((), dtype)
         one[()] = values
         return one
-    array = np.asarray(values)
+    array = plain(values)
     if array.dtype.kind in "OSTUV" and array.dtype != dtype:
         return array.astype(dtype)
     return array

@@ -99,6 +99,8 @@ def test_wrong_arguments_are_refused(con):
         ds.store_dask(da.ones((3, 3)))
     with pytest.raises(ValueError, match="axes"):
         ds.store_dask(da.ones((3,)), [slice(3)])
+    with pytest.raises(TypeError, match="no mask"):
+        ds.store_dask(da.ma.masked_greater(da.arange(13 * 17).reshape(13, 17), 9))
     with pytest.raises(ValueError, match="step"):
         ds.store_dask(da.ones((7, 17)), [slice(None, None, 2), slice(None)])
 
