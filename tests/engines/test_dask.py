@@ -48,6 +48,9 @@ class TestLocalCluster(EngineTests):
         ({"address": 8786}, "address"),
         ({"address": "tcp://127.0.0.1:1", "n_workers": 2}, "n_workers"),
         ({"timeout": 0}, "timeout"),
+        ({"timeout": float("inf")}, "timeout"),
+        ({"memory_limit": "plenty"}, "memory_limit"),
+        ({"memory_limit": -1}, "memory_limit"),
         ({"client": "tcp://127.0.0.1:1"}, "client"),
         ({"client": "tcp://127.0.0.1:1", "security": True}, "security"),
     ],
@@ -63,6 +66,26 @@ def test_a_scheduler_that_is_not_there_is_an_error_in_time(connect):
         with pytest.raises(errors.ConnectionError, match=r"127\.0\.0\.1:1"):
             con.create_dataset("a", data=np.zeros(4)).sum()
         assert time.monotonic() - begin < HANG
+
+
+def test_what_is_no_scheduler_is_an_error_at_once(connect):
+    def serve():
+        with server.accept()[0] as other:
+            other.sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+            other.recv(1)
+
+    with socket.create_server(("127.0.0.1", 0)) as server, ThreadPoolExecutor(1) as pool:
+        serving = pool.submit(serve)
+        place = f"127.0.0.1:{server.getsockname()[1]}"
+        for address in (f"http://{place}", "tcp://127.0.0.1", place):
+            with connect(address=address) as con:
+                ds = con.create_dataset("a", (4,), "f8")
+                begin = time.monotonic()
+                with pytest.raises(errors.ConnectionError, match="dashboard"):
+                    ds.sum()
+                assert time.monotonic() - begin < HANG / 2
+                con.del_dataset("a")
+        serving.result(HANG)
 
 
 def test_a_scheduler_that_says_nothing_is_an_error_in_time(connect):

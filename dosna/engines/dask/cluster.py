@@ -15,6 +15,7 @@ from functools import partial
 from typing import Any, NamedTuple
 
 from distributed import Client, get_client, get_worker, rejoin, secede
+from distributed.comm import resolve_address
 
 from dosna.engines.dask.local import start, within
 from dosna.engines.dask.probe import probe
@@ -161,13 +162,17 @@ def _connect(params: Mapping[str, Any]) -> Client:
         name=f"dosna-{os.getpid()}",
     )
     try:
-        # Dask waits without limit for one that accepts connections and says nothing.
+        # Dask would keep trying what is no address at all.
+        with suppress(OSError):
+            resolve_address(address)
+        # It waits without limit for one that accepts connections and says nothing.
         return within(seconds + 1, connect)
-    except (OSError, ValueError, TypeError) as error:
+    # Also MemoryError: what another server says is taken for the size of a message.
+    except Exception as error:
         raise ConnectionError(
             f"cannot connect to the Dask scheduler at {address}: {error or 'no answer'} "
-            f"(timeout={seconds} s). Start `dask scheduler` there, or correct address= and "
-            "security="
+            f"(timeout={seconds} s). Start `dask scheduler` there, or correct address= (its port "
+            "is not that of the dashboard) and security="
         ) from error
 
 

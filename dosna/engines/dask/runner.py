@@ -7,9 +7,12 @@ would have to send what it has read. See docs/design/dask.md.
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
+
+import dask.utils
 
 from dosna.engines.base import Engine, R, Report, Runner, T, Tasks, pack_work, reported
 from dosna.engines.dask.cluster import client_for, register
@@ -38,7 +41,7 @@ class DaskRunner(Runner):
         is used if there is neither an address nor a client.
     threads_per_worker : int, optional
         The threads of each process.
-    memory_limit : int or str, optional
+    memory_limit : float or str, optional
         The memory at which Dask restarts a worker of the local cluster, such as '4 GiB'.
     security : distributed.Security, optional
         The certificates for a scheduler, or a local cluster, that uses TLS.
@@ -55,7 +58,7 @@ class DaskRunner(Runner):
         client: Any = None,
         n_workers: int | None = None,
         threads_per_worker: int | None = None,
-        memory_limit: int | str | None = None,
+        memory_limit: float | str | None = None,
         security: Any = None,
         timeout: float = 30,
     ) -> None:
@@ -88,7 +91,10 @@ class DaskRunner(Runner):
                 isinstance(value, bool) or not isinstance(value, int) or value < 1
             ):
                 raise ConfigurationError(f"{name} must be a positive integer, not {value!r}")
-        if isinstance(timeout, bool) or not isinstance(timeout, (int, float)) or not timeout > 0:
+        _check_memory_limit(memory_limit)
+        if isinstance(timeout, bool) or not isinstance(timeout, (int, float)):
+            raise ConfigurationError(f"timeout must be a number of seconds, not {timeout!r}")
+        if not 0 < timeout < math.inf:
             raise ConfigurationError(f"timeout must be a positive number of seconds: {timeout!r}")
         if client is not None:
             address = register(client)
@@ -153,6 +159,20 @@ class DaskRunner(Runner):
         global _started_in
         _started_in = os.getpid()
         return client_for(self._params)
+
+
+def _check_memory_limit(limit: float | str | None) -> None:
+    """Raise ConfigurationError for what Dask does not take: its nannies would try it for long."""
+    if limit is None or limit == "auto":
+        return
+    try:
+        valid = not isinstance(limit, bool) and dask.utils.parse_bytes(limit) >= 0
+    except (TypeError, ValueError, AttributeError):
+        valid = False
+    if not valid:
+        raise ConfigurationError(
+            f"memory_limit must be a number of bytes or a text such as '4 GiB', not {limit!r}"
+        )
 
 
 def _is_child() -> bool:
