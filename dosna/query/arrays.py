@@ -70,12 +70,16 @@ def query_array(
 
 def forms_of(dataset: BackendDataset) -> dict[str, np.dtype[Any]]:
     """Return the dtypes of the columns of an array: its coordinates and its elements."""
-    meta = dataset.metadata
-    names = axes_of(dataset)
-    coordinates = dict.fromkeys(names, np.dtype(np.int64))
-    if meta.dtype.names is None:
-        return {**coordinates, VALUE: meta.dtype}
-    return {**coordinates, **{name: meta.dtype[name] for name in meta.dtype.names}}
+    dtype = _native(dataset.metadata.dtype)
+    coordinates = dict.fromkeys(axes_of(dataset), np.dtype(np.int64))
+    if dtype.names is None:
+        return {**coordinates, VALUE: dtype}
+    return {**coordinates, **{name: dtype[name] for name in dtype.names}}
+
+
+def _native(dtype: np.dtype[Any]) -> np.dtype[Any]:
+    """Return a dtype in the byte order of this machine: Arrow and Awkward have no other."""
+    return dtype if dtype.isnative else dtype.newbyteorder("=")
 
 
 def axes_of(dataset: BackendDataset) -> list[str]:
@@ -281,7 +285,8 @@ class _Columns(Mapping[str, Any]):
         if self._block is None:
             self._block = read_box(self._dataset, self._box).reshape(-1)
         values = self._block if self._block.dtype.names is None else self._block[name]
-        return np.ascontiguousarray(values if self._rows is None else values[self._rows])
+        chosen = values if self._rows is None else values[self._rows]
+        return np.ascontiguousarray(chosen, _native(chosen.dtype))
 
     def keep(self, mask: Array) -> None:
         """Drop the elements for which a mask is false."""

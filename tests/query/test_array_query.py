@@ -69,6 +69,26 @@ def test_fields_of_a_structured_dtype(con):
     assert sorted(table["x"].to_pylist()) == data["x"][mask].tolist()
 
 
+@pytest.mark.parametrize("dtype", [">i4", ">f8", ">u2", ">M8[ns]"])
+def test_other_byte_orders(con, dtype):
+    ak = require("awkward")
+    values = np.arange(6).astype(dtype)
+    query = con.create_dataset("v", data=values, chunk_size=4).query("i0 > 2")
+    native = values.astype(np.dtype(dtype).newbyteorder("="))
+    for found in (query.to_arrow()["value"].to_numpy(), ak.to_numpy(query.to_awkward().value)):
+        assert found.dtype == native.dtype
+        np.testing.assert_array_equal(found, native[3:])
+
+
+def test_fields_of_other_byte_orders(con):
+    data = np.zeros(5, [("p", [("x", ">f4"), ("y", "<f4")]), ("n", ">i2"), ("v", ">f8", (2,))])
+    data["p"]["x"], data["n"], data["v"] = np.arange(5), np.arange(5) * 300, [[1, 2]] * 5
+    query = con.create_dataset("s", data=data, chunk_size=2).query("p.x > 2 && n < 1200")
+    assert query.to_awkward().to_list() == [
+        {"i0": 3, "p": {"x": 3.0, "y": 0.0}, "n": 900, "v": [1.0, 2.0]}
+    ]
+
+
 def test_fields_with_the_names_of_coordinates(con):
     data = np.zeros(4, [("i0", "f4"), ("value", "i8")])
     data["i0"], data["value"] = [5, 6, 7, 8], [1, 2, 3, 4]

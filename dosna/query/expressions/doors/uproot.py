@@ -98,6 +98,8 @@ class _Translation:
         before, self._text = self._text, text
         try:
             return self._node(node, within, 0)
+        except RecursionError:  # of what is refused, and shown in the message
+            raise QueryError(f"{_short(text)} is nested too deeply: use fewer parts") from None
         finally:
             self._text = before
 
