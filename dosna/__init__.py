@@ -21,7 +21,7 @@ from dosna.array.dataset import EngineDataset as Dataset
 from dosna.array.opening import open_url
 from dosna.settings import Status, compatible, status, use
 
-__version__ = "0.1.0"
+__version__ = "0.2.0.dev0"
 
 connection = Connection
 """The name in the documentation of the first DosNa."""
