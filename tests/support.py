@@ -111,13 +111,18 @@ class Gathering:
 SHARED_MEMORY = Path("/dev/shm")
 
 
+_LEFT = ("mpich_shm_*", "sem.mp-*", "sem.loky-*")
+"""What is left of MPI ranks, and of Python's and joblib's processes if they are killed together
+with the one that would clean up after them, as by a test that kills a whole session."""
+
+
 def sweep_shared_memory(since: float, folder: Path = SHARED_MEMORY) -> list[str]:
-    """Remove the shared memory that killed MPI ranks of tests left; return its names.
+    """Remove the shared memory that killed processes of tests left; return its names.
 
     It was made after `since` by this user, and no process has mapped it.
     """
     left = {}
-    for path in folder.glob("mpich_shm_*"):
+    for path in (path for pattern in _LEFT for path in folder.glob(pattern)):
         with suppress(FileNotFoundError):
             found = path.stat()
             if found.st_uid == os.geteuid() and found.st_mtime >= since:

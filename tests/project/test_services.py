@@ -36,14 +36,15 @@ def test_a_slurm_ends_with_who_started_it(start_slurm):
 
 
 def test_shared_memory_that_killed_processes_left_is_swept(tmp_path):
-    for name in ("mpich_shm_1_0", "under_way", "mpich_shm_old_0", "other"):
+    left = ["mpich_shm_1_0", "sem.loky-1-a", "sem.mp-a"]
+    for name in (*left, "under_way", "mpich_shm_old_0", "other"):
         (tmp_path / name).write_bytes(b"data")
     os.utime(tmp_path / "mpich_shm_old_0", (1000, 1000))
     with (tmp_path / "under_way").open("rb") as file:
         used = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
     os.rename(tmp_path / "under_way", tmp_path / "mpich_shm_2_0")
     with used:
-        assert sweep_shared_memory(2000, tmp_path) == ["mpich_shm_1_0"]
+        assert sweep_shared_memory(2000, tmp_path) == left
         kept = ["mpich_shm_2_0", "mpich_shm_old_0", "other"]
         assert sorted(os.listdir(tmp_path)) == kept
     assert sweep_shared_memory(2000, tmp_path) == ["mpich_shm_2_0"]
