@@ -7,7 +7,8 @@ bucket, 16 requests at a time, which is what no loader can be faster than. The l
 datasets of each, in a folder or in a bucket, in one or two processes with some files at a time.
 ``x`` is the time of a file while all processes work, divided by that of the loop over boto3 with
 the same latency. The latency is the milliseconds that each request waits, like a request to a
-remote server. ``--folder /dev/shm`` leaves out the disk.
+remote server. ``--folder /dev/shm`` leaves out the disk. ``--below scans/7/`` gives the files keys
+in folders, as most have.
 """
 
 from __future__ import annotations
@@ -45,6 +46,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="fewer files, one round")
     parser.add_argument("--files", type=int, default=200)
     parser.add_argument("--latency", type=float, nargs="*", default=[0, 20], metavar="MS")
+    parser.add_argument("--below", default="", help="the folders of the bucket that files are in")
     parser.add_argument("--folder", type=Path, help="where to work; a temporary one by default")
     options = parser.parse_args()
     files, rounds = (40, 1) if options.quick else (options.files, 2)
@@ -57,10 +59,11 @@ def main() -> None:
         for bucket in ("raw", "out"):
             client.create_bucket(Bucket=bucket)
         for number in range(files):
-            client.put_object(Bucket="raw", Key=f"{number}.h5", Body=image(number))
+            key = f"{options.below}{number}.h5"
+            client.put_object(Bucket="raw", Key=key, Body=image(number))
         for latency in options.latency:
             with reached(ceph.endpoint_url, latency / 1000) as url:
-                table(Path(folder), url, files, rounds, latency)
+                table(Path(folder), url, files, rounds, latency, options.below)
 
 
 @contextmanager
@@ -86,17 +89,17 @@ def image(number: int) -> bytes:
     return written.getvalue()
 
 
-def table(folder: Path, url: str, files: int, rounds: int, latency: float) -> None:
+def table(folder: Path, url: str, files: int, rounds: int, latency: float, below: str) -> None:
     """Print the times with one latency."""
     client, other = make_client(url), open_client(S3Options(url), "raw")
 
     def by_boto3() -> None:
         for number in range(files):
-            client.get_object(Bucket="raw", Key=f"{number}.h5")["Body"].read()
+            client.get_object(Bucket="raw", Key=f"{below}{number}.h5")["Body"].read()
 
     def by_obstore() -> None:
         for number in range(files):
-            other.get(f"raw/{number}.h5")
+            other.get(f"raw/{below}{number}.h5")
 
     made = [f"entry/{key}" for key in ("data/frame/c/0/0", "data/frame/zarr.json", "energy/c")]
     made += ["entry/energy/zarr.json", "zarr.json", "entry/zarr.json", "entry/data/zarr.json"]
@@ -104,7 +107,7 @@ def table(folder: Path, url: str, files: int, rounds: int, latency: float) -> No
     def both() -> None:
         here = f"out/{next(_serial)}"
         with ThreadPoolExecutor(16) as pool:
-            got = pool.map(lambda n: other.get(f"raw/{n}.h5"), range(files))
+            got = pool.map(lambda n: other.get(f"raw/{below}{n}.h5"), range(files))
             keys = (f"{here}/{n}.h5/{key}" for n, _ in enumerate(got) for key in made)
             list(pool.map(lambda key: other.put_once(key, bytes(700), "create"), keys))
 

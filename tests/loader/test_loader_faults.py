@@ -64,7 +64,7 @@ ALWAYS = [110, "sqlite", "file"], [80, "postgresql", "s3"]
 FULL = [2000, "sqlite", "file"], [2000, "postgresql", "s3"], [500, "postgresql", "hdf5"]
 
 
-@pytest.mark.timeout(1200)
+@pytest.mark.timeout(3600)
 @pytest.mark.parametrize(
     ("count", "inventory_url", "target"),
     [*ALWAYS, *(pytest.param(*case, marks=pytest.mark.fault) for case in FULL)],
