@@ -16,7 +16,8 @@ _NOT_SUPPORTED = (errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP)
 
 @cache
 def _renameat2() -> Any:
-    return ctypes.CDLL(None, use_errno=True).renameat2
+    """Return the function of the C library; None where it has none, as in older musl."""
+    return getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
 
 
 def exchange(one: str, other: str, folder: int | None = None) -> bool:
@@ -24,8 +25,10 @@ def exchange(one: str, other: str, folder: int | None = None) -> bool:
 
     Relative paths start at the folder of the descriptor `folder`, or at the current one.
     """
-    at = _CURRENT_FOLDER if folder is None else folder
-    if _renameat2()(at, os.fsencode(one), at, os.fsencode(other), _EXCHANGE) == 0:
+    rename, at = _renameat2(), _CURRENT_FOLDER if folder is None else folder
+    if rename is None:
+        return False
+    if rename(at, os.fsencode(one), at, os.fsencode(other), _EXCHANGE) == 0:
         return True
     code = ctypes.get_errno()
     if code in _NOT_SUPPORTED:

@@ -600,6 +600,16 @@ def test_only_a_connection_that_is_not_ordered_exchanges_files(writer, base, mon
     assert exchanged == ([] if writer.instance.ordered else renamed)
 
 
+def test_a_c_library_that_cannot_exchange_is_no_error(tmp_path, monkeypatch):
+    from dosna.io import exchange
+
+    for name in ("a", "b"):
+        (tmp_path / name).write_text(name)
+    monkeypatch.setattr(exchange, "_renameat2", lambda: None)
+    assert not exchange.exchange(str(tmp_path / "a"), str(tmp_path / "b"))
+    assert (tmp_path / "a").read_text() == "a"
+
+
 def test_a_change_lists_the_folder_of_the_connection_once(con, base, monkeypatch):
     listed = []
     list_folder = os.listdir
