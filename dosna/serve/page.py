@@ -117,6 +117,8 @@ def routes(served: Served) -> Sequence[BaseRoute]:
         Route("/", page, methods=["GET"]),
         Route("/links", links_of, methods=["GET"]),
         Route("/icon.svg", _icon, methods=["GET"]),
+        # Browsers ask for it where a document names no icon, as JSON cannot.
+        Route("/favicon.ico", _icon, methods=["GET"]),
         Route("/LICENSES.txt", _licences, methods=["GET"]),
         *(Route(f"/{file}", _built, methods=["GET"]) for file in _TYPES),
     ]

@@ -49,7 +49,7 @@ class Pages:
     def _hear(self, message: Any) -> None:
         slow = any(text in message.text for text in ("GPU stall", "performance warning"))
         if message.type in ("error", "warning") and not slow:
-            self.faults.append(f"{message.type}: {message.text}")
+            self.faults.append(f"{message.type}: {message.text} {message.location['url']}")
 
     def _see(self, request: Any) -> None:
         parts = urlsplit(request.url)

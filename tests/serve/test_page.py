@@ -61,6 +61,7 @@ def test_all_that_the_page_loads_is_there(ask):
     assert set(names) == {"icon.svg", "page.css", "page.js"}
     for name in names:
         assert ask(f"/{name}").status_code == 200
+    assert ask("/favicon.ico").content == ask("/icon.svg").content
 
 
 @pytest.mark.parametrize("name", ["page.js", "page.css"])
