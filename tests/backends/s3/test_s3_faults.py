@@ -247,11 +247,11 @@ def test_a_deletion_that_fails_can_be_repeated(con, proxy):
 
 
 def test_requests_above_the_rate_of_a_server_fail_no_operation(proxy, bucket):
-    values = np.arange(400.0).reshape(200, 2)
+    values = np.arange(100.0).reshape(50, 2)
     with connection(proxy.url, bucket, retries=0) as con:
         made = con.create_dataset("other", data=values, chunk_size=(1, 2))
-        proxy.fault = throttle = Throttle(100)
-        ds = con.create_dataset("data", (200, 2), "f8", chunk_size=(1, 2))
+        proxy.fault = throttle = Throttle(40)
+        ds = con.create_dataset("data", (50, 2), "f8", chunk_size=(1, 2))
         ds.load(values)
         np.testing.assert_array_equal(ds[...], values)
         np.testing.assert_array_equal(made.map(np.negative, "mapped")[...], -values)
