@@ -74,7 +74,7 @@ def con(request):
 
 @pytest.fixture(scope="module")
 def in_memory():
-    with dn.Connection("query-pushdown", backend="ram") as con:
+    with dn.Connection(f"{secrets.token_hex(6)}/query-pushdown", backend="ram") as con:
         put_tree(con, "Events", EVENTS, CHUNK, chunk_entries=CHUNK)
         yield con
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import secrets
 import threading
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
@@ -52,7 +53,7 @@ def make(con):
 
 @pytest.fixture(scope="module")
 def pages(browser, pictures):
-    with dn.Connection("demo", backend="ram") as con:
+    with dn.Connection(f"{secrets.token_hex(6)}/demo", backend="ram") as con:
         make(con)
         with con.serve() as server:
             context = browser.new_context(viewport=SIZE, reduced_motion="reduce")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import secrets
 
 import numpy as np
 import pytest
@@ -37,7 +38,7 @@ def pages(browser, pictures):
         "jet": ak.Array([{"m": n / 10} for n in range(ENTRIES)]),
         "name": ["<b>bold</b>"] * ENTRIES,
     }
-    with dn.Connection("demo", backend="ram") as con:
+    with dn.Connection(f"{secrets.token_hex(6)}/demo", backend="ram") as con:
         put_tree(con, "run1/Events", arrays, 500, chunk_entries=500)
         put_tree(con, "run1/Lumi", {"block": np.arange(9)}, 5)
         with con.serve() as server:
@@ -180,7 +181,7 @@ def test_errors_are_said(pages, page):
 
 
 def test_a_server_that_has_ended_is_named(browser, pictures):
-    with dn.Connection("demo", backend="ram") as con:
+    with dn.Connection(f"{secrets.token_hex(6)}/demo", backend="ram") as con:
         put_tree(con, "Lumi", {"block": np.arange(9)}, 5)
         con.create_dataset("other", data=np.arange(9))
         with con.serve() as server:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import secrets
 from urllib.parse import urljoin
 
 import numpy as np
@@ -24,7 +25,7 @@ VOLUME = (2 * Z + Y + X).astype("u1")
 
 @pytest.fixture(scope="module")
 def pages(browser, pictures):
-    with dn.Connection("demo", backend="ram") as con:
+    with dn.Connection(f"{secrets.token_hex(6)}/demo", backend="ram") as con:
         ds = con.create_dataset("scan/tomo", data=VOLUME, chunk_size=(16, 16, 16))
         ds.pyramid(1)
         con.create_dataset("scan/plain", data=VOLUME.astype("f8"), chunk_size=(24, 32, 40))

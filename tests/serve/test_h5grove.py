@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import secrets
 
 import numpy as np
 import pytest
@@ -66,7 +67,7 @@ def make(con):
 
 @pytest.fixture(scope="module")
 def con():
-    with dn.Connection("protocol", backend="ram") as con:
+    with dn.Connection(f"{secrets.token_hex(6)}/protocol", backend="ram") as con:
         make(con)
         yield con
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import secrets
+
 import numpy as np
 import pytest
 from support import require
@@ -35,7 +37,9 @@ def values():
 
 @pytest.fixture(scope="module")
 def con(values):
-    with dn.Connection("lines", backend="ram", engine="joblib", engine_kw={"njobs": 2}) as con:
+    with dn.Connection(
+        f"{secrets.token_hex(6)}/lines", backend="ram", engine="joblib", engine_kw={"njobs": 2}
+    ) as con:
         attrs = {"units": "V", "n": 3}
         con.create_dataset("trace", data=values, chunk_size=30_011, attrs=attrs)
         con.create_dataset("short", data=values[:MOST_POINTS], chunk_size=30_011)
