@@ -108,6 +108,19 @@ def test_a_local_cluster_uses_the_certificates_it_is_given(connect):
             assert client.scheduler.address.startswith("tls://")
 
 
+def test_an_inner_error_of_dask_is_told_as_one_of_the_cluster(connect, monkeypatch):
+    def fail(**options):
+        assert options["loop"].asyncio_loop.is_running()
+        raise AssertionError
+
+    monkeypatch.setattr("dosna.engines.dask.local.LocalCluster", fail)
+    with (
+        connect(n_workers=3) as con,
+        pytest.raises(errors.WorkerError, match="local Dask cluster: AssertionError"),
+    ):
+        con.create_dataset("a", data=np.arange(10), chunk_size=3)
+
+
 def test_a_memory_limit_is_shared_by_the_threads_of_one_worker():
     runner = registry.get("dask").runner(**LOCAL)
     assert (runner.workers, runner.sharers) == (4, 2)

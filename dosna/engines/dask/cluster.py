@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 from distributed import Client, get_client, get_worker, rejoin, secede
 from distributed.comm import resolve_address
 
-from dosna.engines.dask.local import start, within
+from dosna.engines.dask.local import event_loop, start, within
 from dosna.engines.dask.probe import probe
 from dosna.engines.dask.tasks import in_task
 from dosna.errors import ConfigurationError, ConnectionError, WorkerError
@@ -160,6 +160,7 @@ def _connect(params: Mapping[str, Any]) -> Client:
         security=params.get("security"),
         set_as_default=False,
         name=f"dosna-{os.getpid()}",
+        loop=event_loop(),
     )
     try:
         # Dask would keep trying what is no address at all.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import math
 import os
@@ -16,11 +17,12 @@ from typing import Any, TypeVar
 
 import dask.config
 from distributed import Client, LocalCluster, Nanny
+from tornado.ioloop import IOLoop
 
 from dosna.errors import WorkerError
 from dosna.io.allocator import MMAP_THRESHOLD, TRIM_THRESHOLD
 
-__all__ = ["kill", "revive", "start", "within"]
+__all__ = ["event_loop", "kill", "revive", "start", "within"]
 
 T = TypeVar("T")
 
@@ -36,6 +38,26 @@ _LOOK_SECONDS = 0.5
 
 _sizes: dict[int, int] = {}
 """The number of workers of each cluster that this process has started, by its client's id."""
+_loops: dict[int, IOLoop] = {}
+"""The running event loop of this process, by its identifier: a forked child needs another."""
+
+
+def event_loop() -> IOLoop:
+    """Return the event loop of the clients and clusters of this process; a thread runs it.
+
+    The caller holds the lock of the clients. Dask's own loops fail by an assertion if their
+    thread is not running within ten seconds, as on a machine that is very busy.
+    """
+    started: queue.SimpleQueue[IOLoop] = queue.SimpleQueue()
+
+    async def run() -> None:
+        started.put(IOLoop.current())
+        await asyncio.Event().wait()
+
+    if os.getpid() not in _loops:
+        threading.Thread(target=lambda: asyncio.run(run()), name="dosna-dask", daemon=True).start()
+        _loops[os.getpid()] = started.get()
+    return _loops[os.getpid()]
 
 
 class _Beginning:
@@ -90,8 +112,9 @@ def start(params: Mapping[str, Any]) -> Client:
     seconds = params["timeout"]
     beginning = _Beginning()
     try:
-        client = within(seconds, lambda: _started(params, beginning))
-    except (OSError, RuntimeError, TimeoutError, ValueError) as error:
+        loop = event_loop()
+        client = within(seconds, lambda: _started(params, beginning, loop))
+    except (AssertionError, OSError, RuntimeError, TimeoutError, ValueError) as error:
         beginning.give_up()
         if isinstance(error, TimeoutError):
             raise WorkerError(
@@ -100,8 +123,8 @@ def start(params: Mapping[str, Any]) -> Client:
                 "or fewer n_workers="
             ) from error
         raise WorkerError(
-            f"cannot start a local Dask cluster: {str(error).rstrip('.')}. A script needs the "
-            "guard `if __name__ == '__main__'`"
+            f"cannot start a local Dask cluster: {str(error).rstrip('.') or repr(error)}. A "
+            "script needs the guard `if __name__ == '__main__'`"
         ) from error
     except BaseException:
         beginning.give_up()
@@ -110,7 +133,7 @@ def start(params: Mapping[str, Any]) -> Client:
     return client
 
 
-def _started(params: Mapping[str, Any], beginning: _Beginning) -> Client:
+def _started(params: Mapping[str, Any], beginning: _Beginning, loop: IOLoop) -> Client:
     """Start a cluster; end it if no call waits for it any more."""
     chosen = {name: params[name] for name in _KEYWORDS if params.get(name) is not None}
     try:
@@ -121,6 +144,7 @@ def _started(params: Mapping[str, Any], beginning: _Beginning) -> Client:
                 beginning=beginning,
                 dashboard_address=":0",
                 host="127.0.0.1",
+                loop=loop,
                 silence_logs=logging.CRITICAL,
                 preload=["dosna.engines.dask.preload"],
             )
