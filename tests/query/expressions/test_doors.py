@@ -283,6 +283,17 @@ def test_predicates_of_polars(case, name):
     check(from_polars(given[-1], forms), name, expected, exact)
 
 
+def test_null_is_not_outside_an_empty_list_of_polars():
+    pl = require("polars")
+    predicate = ~pl.col("u").is_in([])
+    for name, exact in (("plain", True), ("optional", False)):
+        frame = pl.from_arrow(TABLES[name].append_column("row", pa.array(range(5))))
+        expected = frame.filter(predicate)["row"].to_list()
+        assert len(expected) == (5 if exact else 3)
+        _, forms = columns_of(TABLES[name], name == "optional")
+        check(from_polars(predicate, forms), name, expected, exact)
+
+
 def test_what_is_no_predicate():
     require("polars")
     with pytest.raises(QueryError, match="Polars"):

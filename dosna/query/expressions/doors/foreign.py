@@ -332,4 +332,8 @@ class _Translator:
                 limits = np.iinfo(bound.dtype)
                 if not limits.min <= value <= limits.max:
                     raise _Unlike
-        return In(expr, tuple(map(Literal, values))) if values else FALSE
+        if values:
+            return In(expr, tuple(map(Literal, values)))
+        if bound.optional and part.type != "null is false":
+            raise _Unlike
+        return FALSE
