@@ -307,14 +307,13 @@ def mask(a: Span, condition: Span) -> Span:
 
 def compute_span(kind: str, *spans: Span) -> Span:
     """Return the span of an operation or a function, given by its name."""
-    with np.errstate(all="ignore"):
-        if kind == "isnan" or kind == "isfinite":
-            if not spans[0].known:
-                return truth(True, True, False, spans)
-            return _is_nan(spans[0]) if kind == "isnan" else _is_finite(spans[0])
-        found = _CALLS.get(kind)
-        if found is None:
-            return arithmetic(kind, *spans)
-        if not all(span.known and not span.is_nothing for span in spans):
-            return unknown(*spans)
-        return found(*spans)
+    if kind == "isnan" or kind == "isfinite":
+        if not spans[0].known:
+            return truth(True, True, False, spans)
+        return _is_nan(spans[0]) if kind == "isnan" else _is_finite(spans[0])
+    found = _CALLS.get(kind)
+    if found is None:
+        return arithmetic(kind, *spans)
+    if not all(span.known and not span.is_nothing for span in spans):
+        return unknown(*spans)
+    return found(*spans)

@@ -97,7 +97,8 @@ def bounds(bound: Bound, zones: Mapping[str, Zone]) -> OneOf["all", "some", "non
     {'all', 'some', 'none'}
         The result that could be proved; ``'some'`` may still mean all or none.
     """
-    span = _Reader(bound, zones).span(bound.expr)
+    with np.errstate(all="ignore"):
+        span = _Reader(bound, zones).span(bound.expr)
     if not span.may_hold:
         return "none"
     return "all" if span.must_hold else "some"

@@ -214,3 +214,14 @@ def test_magnitudes_between_infinities_may_be_any(dtype):
 def test_no_entries_are_none():
     zone = Zone(count=0, min=None, max=None)
     assert bounds(bind(parse("run > 5"), {"run": "int64"}), {"run": zone}) == "none"
+
+
+def test_numbers_that_a_dtype_does_not_hold_raise_no_warning():
+    x = {"x": ak.Array(np.array([1, 3e38], np.float32))}
+    zones = {"x": zone_of(x["x"])}
+    for text, expected in (
+        ("x > 1e39", "none"),
+        ("x in (1e39, -1e39)", "none"),
+        ("x < 1e39", "all"),
+    ):
+        assert bounds(bind(parse(text), {"x": "float32"}), zones) == expected
