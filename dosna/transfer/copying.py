@@ -16,7 +16,13 @@ from dosna.core.types import Array, Json, Shape
 from dosna.hsds.domain import NewDomain
 from dosna.hsds.types import attribute, packed, type_of
 from dosna.sources.hdf5.tree import place_of
-from dosna.sources.hdf5.types import is_stored_as, stored_fill, stored_filters
+from dosna.sources.hdf5.types import (
+    dtype_of,
+    is_stored_as,
+    read_attribute,
+    stored_fill,
+    stored_filters,
+)
 
 __all__ = ["Copied", "H5Copy", "filters_of", "is_stored_so"]
 
@@ -143,7 +149,7 @@ class H5Copy:
     def _attribute(self, owner: Any, name: str) -> Json:
         stored = owner.attrs.get_id(name)
         dtype = stored.dtype
-        value = owner.attrs[name]
+        value = read_attribute(owner, name)
         if isinstance(value, h5py.Empty):
             return attribute(None, dtype)
         kind = type_of(dtype)
@@ -192,6 +198,8 @@ def _checked(dataset: Any) -> np.dtype[Any]:
         _has_references(dtype) and h5py.check_ref_dtype(dtype) is None
     ):
         raise TypeError("its elements refer to regions, or have references in them")
+    if dtype_of(dataset) != dtype:
+        raise TypeError("it has fields of types that NumPy does not have")
     return dtype
 
 

@@ -34,7 +34,7 @@ from dosna.core.types import Array, Box, Shape
 from dosna.io.bytefile import ByteFile
 from dosna.io.contiguous import ContiguousReader
 from dosna.io.h5chunks import read_stored_chunk
-from dosna.sources.hdf5.types import grid_of, is_stored_as, stored_fill, stored_filters
+from dosna.sources.hdf5.types import dtype_of, grid_of, is_stored_as, stored_fill, stored_filters
 
 __all__ = [
     "DirectChunks",
@@ -131,7 +131,7 @@ def read_by_libhdf5(dataset: Any, box: Box, out: Array, as_stored: bool) -> None
         Whether to read elements without conversion from the type in the file. h5py can read a few
         more types this way.
     """
-    kind = dataset.id.get_type() if as_stored else h5t.py_create(dataset.dtype)
+    kind = dataset.id.get_type() if as_stored else h5t.py_create(dtype_of(dataset))
     if not dataset.shape:
         dataset.id.read(h5s.ALL, h5s.ALL, out, kind)
         return

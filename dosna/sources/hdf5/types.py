@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from math import prod
+from operator import itemgetter
 from typing import Any
 
 import h5py
@@ -19,12 +20,14 @@ __all__ = [
     "Representation",
     "attributes",
     "decoded",
+    "dtype_of",
     "grid_of",
     "is_never_written",
     "is_partly_undefined",
     "is_stored_as",
     "kept",
     "name_of",
+    "read_attribute",
     "represent",
     "represent_as",
     "stored_fill",
@@ -67,7 +70,7 @@ def represent(dataset: Any) -> Representation:
     """Return the representation of a dataset. If there is none, its `refused` says why."""
     shape = dataset.shape
     try:
-        found = dataset.dtype
+        found = dtype_of(dataset)
     except (TypeError, ValueError) as error:
         refused = f"its HDF5 type has no NumPy dtype: {error}"
         return Representation(np.dtype("V1"), shape or (0,), refused=refused)
@@ -164,6 +167,33 @@ def _plain(dtype: np.dtype[Any]) -> np.dtype[Any]:
     return map_parts(dtype, lambda part: part.str)
 
 
+def dtype_of(dataset: Any) -> np.dtype[Any]:
+    """Return the dtype of the elements of a dataset or an attribute in memory.
+
+    It is h5py's, except where the fields of that one overlap: a field of a type that NumPy does
+    not have, such as bfloat16, is longer in memory than in the file, and keeps its place there.
+    """
+    return _spread(dataset.dtype)
+
+
+def _spread(dtype: np.dtype[Any]) -> np.dtype[Any]:
+    """Return a dtype, or one with its fields one after the other if they overlap."""
+    if dtype.subdtype is not None:
+        base = _spread(dtype.base)
+        return dtype if base is dtype.base else np.dtype((base, dtype.shape))
+    if not dtype.names or dtype.fields is None:
+        return dtype
+    formats = [_spread(dtype.fields[name][0]) for name in dtype.names]
+    same = all(
+        dtype.fields[name][0] is made for name, made in zip(dtype.names, formats, strict=True)
+    )
+    fields = sorted((dtype.fields[name][:2] for name in dtype.names), key=itemgetter(1))
+    places = [offset for _, offset in fields] + [dtype.itemsize]
+    if same and all(n + field.itemsize <= places[i + 1] for i, (field, n) in enumerate(fields)):
+        return dtype
+    return np.dtype({"names": list(dtype.names), "formats": formats})
+
+
 def grid_of(dataset: Any) -> Shape:
     """Return the number of chunks along each axis of a chunked dataset."""
     return tuple(-(-n // c) for n, c in zip(dataset.shape, dataset.chunks, strict=True))
@@ -184,7 +214,9 @@ def stored_fill(dataset: Any, dtype: np.dtype[Any]) -> Any:
     """
     if dataset.id.get_create_plist().fill_value_defined() != h5d.FILL_VALUE_USER_DEFINED:
         return np.zeros((), dtype)[()]
-    return np.asarray(dataset.fillvalue).astype(dtype)[()]
+    found: Any = np.zeros((), dtype_of(dataset))
+    dataset.id.get_create_plist().get_fill_value(found)
+    return found.astype(dtype)[()]
 
 
 def stored_text(dataset: Any) -> bytes:
@@ -227,9 +259,8 @@ def is_stored_as(dataset: Any, dtype: np.dtype[Any], padded: bool = True) -> boo
         may follow their end, or spaces that are not part of them.
     """
     try:
-        return dataset.dtype.itemsize == dtype.itemsize and _is_plain(
-            dataset.id.get_type(), dataset.dtype, padded
-        )
+        found = dtype_of(dataset)
+        return found.itemsize == dtype.itemsize and _is_plain(dataset.id.get_type(), found, padded)
     except (TypeError, ValueError):
         return False
 
@@ -308,7 +339,17 @@ def attributes(
         name = known(opened)
         return name_of(opened) if name is None else f"/{name}"
 
-    return kept({name: partial(owner.attrs.__getitem__, name) for name in owner.attrs}, named)
+    return kept({name: partial(read_attribute, owner, name) for name in owner.attrs}, named)
+
+
+def read_attribute(owner: Any, name: str | bytes) -> Any:
+    """Return the value of an attribute, as h5py does; raise TypeError if that would be wrong."""
+    opened = owner.attrs.get_id(name)
+    if opened.get_type().get_class() == h5t.COMPOUND:
+        dtype = opened.dtype
+        if _spread(dtype) is not dtype:
+            raise TypeError("a compound attribute with types that NumPy does not have")
+    return owner.attrs[name]
 
 
 def name_of(opened: Any) -> str | None:
