@@ -85,7 +85,6 @@ class Service:
             self._claim_place()
             self.state.prepare()
             self._hold_database()
-            stack.callback(self._let_database_go)
             shutil.rmtree(scratch_folder(self.settings), ignore_errors=True)
             self.workers = open_workers(self.settings, self._transform)
             stack.callback(self.workers.close)
@@ -121,7 +120,7 @@ class Service:
     def _hold_database(self) -> None:
         """Check that no service with another state uses the database, and keep others from it."""
         end = time.monotonic() + _LET_GO
-        while (held := self.state.database.hold()) is None:
+        while not self.state.database.hold():
             # That of a service that was killed just now may not know yet.
             if time.monotonic() > end:
                 raise ConfigurationError(
@@ -129,21 +128,6 @@ class Service:
                     "database of its own"
                 )
             time.sleep(0.2)
-        self._held = held
-
-    def _hold_again(self) -> None:
-        """Hold the database again, if the connection that did is lost."""
-        if self._held.lasts():
-            return
-        held = self.state.database.hold()
-        if held is None:
-            logger.error("another service uses %s, too", self.state.database.shown)
-        else:
-            self._held = held
-
-    def _let_database_go(self) -> None:
-        with suppress(Exception):
-            self._held.close()
 
     def _take_up(self) -> None:
         """Continue what an earlier service has not finished, and delete what is not wanted."""
@@ -169,7 +153,7 @@ class Service:
 
     def sweep(self) -> None:
         """Delete expired requests and datasets, and the results of requests that are gone."""
-        self._hold_again()
+        self.state.database.hold_still()
         now = time.time()
         for id in self.state.requests.expired(now - self.settings.keep_days * DAY):
             self.delete(id)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import sqlalchemy as sa
@@ -14,37 +15,12 @@ from dosna.core.url import without_password
 from dosna.errors import ConfigurationError, QueryError, StorageError
 from dosna.registry import needing
 
-__all__ = ["Database", "Hold"]
+__all__ = ["Database"]
 
 _BUSY_SECONDS = 60
+_CLOSE_SECONDS = 10.0
 _LOCK = 0x646F736E61  # the advisory lock of PostgreSQL, held while tables are made
 _HOLDER = 0x646F736E62  # the one of the process that alone may use the database
-
-
-class Hold:
-    """The lock of a database, see `Database.hold`.
-
-    Parameters
-    ----------
-    close : callable
-        A function that releases the lock.
-    look : callable, optional
-        A function that fails if the lock is lost.
-    """
-
-    def __init__(
-        self, close: Callable[[], object], look: Callable[[], object] | None = None
-    ) -> None:
-        self.close, self._look = close, look
-
-    def lasts(self) -> bool:
-        """Return True if the lock is still held."""
-        try:
-            if self._look is not None:
-                self._look()
-        except sa.exc.SQLAlchemyError:
-            return False
-        return True
 
 
 class Database:
@@ -70,6 +46,10 @@ class Database:
     def __init__(self, url: str, what: str, extra: str = "postgresql") -> None:
         self.what = what
         self.shown = without_password(url)
+        self._lock = threading.RLock()
+        self._holds = False
+        self._holder: sa.Connection | None = None
+        self._file = -1
         try:
             parsed = sa.make_url(url)
         except (sa.exc.ArgumentError, ValueError):
@@ -103,14 +83,34 @@ class Database:
             sa.event.listen(self._engine, "begin", _begin_sqlite)
 
     def close(self) -> None:
-        """Close the connections."""
+        """Close the connections, and let another process hold the database."""
+        self._holds = False
+        # A change that waits for a server that is gone ends with the process.
+        if self._lock.acquire(timeout=_CLOSE_SECONDS):
+            self._end_holder()
+            self._lock.release()
+        if self._file >= 0:
+            os.close(self._file)
+            self._file = -1
         self._engine.dispose()
 
     @contextmanager
     def change(self) -> Iterator[sa.Connection]:
-        """Yield a connection for a transaction that changes something."""
-        with self._errors(), self._engine.begin() as connection:
-            yield connection
+        """Yield a connection for a transaction that changes something.
+
+        A process that holds a database of PostgreSQL makes its changes one after the other, by
+        the connection that has the lock.
+        """
+        with self._errors():
+            if self._sqlite or not self._holds:
+                with self._engine.begin() as connection:
+                    yield connection
+                return
+            with self._lock:
+                self.hold_still()
+                assert self._holder is not None
+                with self._holder.begin():
+                    yield self._holder
 
     @contextmanager
     def change_at_once(self) -> Iterator[sa.Connection]:
@@ -147,28 +147,58 @@ class Database:
                 f"{self.what} {self.shown} cannot be used: {cause[0] if cause else 'no reason'}"
             ) from None
 
-    def hold(self) -> Hold | None:
-        """Lock the database for this process alone, until the hold is closed or the process ends.
+    def hold(self) -> bool:
+        """Lock the database for this process alone, until it is closed or the process ends.
 
-        The result is None if another holder has it. The lock of a database of SQLite is one of a
-        file beside it, whose name ends with ``.lock``; it counts on this machine only.
+        The result is False if another process has the lock. PostgreSQL gives it to others when
+        the connection is lost, after which this process changes nothing any more unless it gets
+        the lock again. The lock of a database of SQLite is one of a file beside it, whose name
+        ends with ``.lock``; it counts on this machine only.
 
         Raises
         ------
         StorageError
             The database, or that file, cannot be used.
         """
-        with self._errors():
+        with self._lock, self._errors():
             if self._sqlite:
-                return _hold_file(str(self._engine.url.database), self.what)
-            connection = self._engine.connect().execution_options(isolation_level="AUTOCOMMIT")
-            if connection.execute(sa.select(sa.func.pg_try_advisory_lock(_HOLDER))).scalar():
-                # The pool must not give it to others, nor take it back. The server gives the lock
-                # back when the connection ends, however it does.
+                if self._file < 0:
+                    self._file = _lock_file(str(self._engine.url.database), self.what)
+                return self._file >= 0
+            if self._holder is None or not _answers(self._holder):
+                self._end_holder()
+                # One that the pool does not know: it must not give it to others. The lock outlasts
+                # the transaction, and ends with the connection.
+                connection = self._engine.connect()
                 connection.detach()
-                return Hold(connection.close, lambda: connection.execute(sa.select(1)))
-            connection.close()
-        return None
+                with connection.begin():
+                    query = sa.select(sa.func.pg_try_advisory_lock(_HOLDER))
+                    found = connection.execute(query).scalar()
+                if not found:
+                    connection.close()
+                    return False
+                self._holder, self._holds = connection, True
+            return True
+
+    def hold_still(self) -> None:
+        """Check that no other process has the lock that this one has taken by `hold`.
+
+        Raises
+        ------
+        StorageError
+            Another process has it, or the database cannot be used.
+        """
+        if self._holds and not self.hold():
+            raise StorageError(
+                f"{self.what} {self.shown} cannot be changed: another process has locked it since "
+                "the connection was lost. End one of the two"
+            )
+
+    def _end_holder(self) -> None:
+        holder, self._holder = self._holder, None
+        if holder is not None:
+            with suppress(sa.exc.SQLAlchemyError):
+                holder.close()
 
     def create_tables(self, connection: sa.Connection, metadata: sa.MetaData) -> None:
         """Create the tables that do not exist. Others that do the same wait for its end."""
@@ -206,7 +236,20 @@ class Database:
         return column.like(escaped.replace("*", "%").replace("?", "_"), escape="\\")
 
 
-def _hold_file(database: str, what: str) -> Hold | None:
+def _answers(connection: sa.Connection) -> bool:
+    # SQLAlchemy would replace one that is marked as lost.
+    if connection.invalidated:
+        return False
+    try:
+        with connection.begin():
+            connection.execute(sa.select(1))
+    except sa.exc.SQLAlchemyError:
+        return False
+    return True
+
+
+def _lock_file(database: str, what: str) -> int:
+    """Return the descriptor of the locked file, or -1 if another process has locked it."""
     import fcntl
 
     # Of a file of its own: closing the database's would give back the locks of SQLite.
@@ -222,8 +265,8 @@ def _hold_file(database: str, what: str) -> Hold | None:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
         os.close(file)
-        return None
-    return Hold(lambda: os.close(file))
+        return -1
+    return file
 
 
 def _prepare_sqlite(connection: Any, record: object) -> None:

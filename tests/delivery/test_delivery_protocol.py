@@ -6,6 +6,7 @@ import base64
 import errno
 import json
 import time
+from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import SimpleNamespace
@@ -499,6 +500,40 @@ def test_one_service_uses_a_database(
     first.sweep()
     with pytest.raises(ConfigurationError, match="database of its own"):
         serve(fake, database=postgres, state=str(tmp_path / "other"))
+
+
+def test_a_service_that_has_lost_its_database_starts_nothing(
+    serve: Any,
+    fake: FakeTransform,
+    paths: list[str],
+    postgres: str,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    from dosna.io.database import Database
+
+    other = Database(postgres, "another state")
+
+    def fails(source: str) -> BaseException | None:
+        if source != paths[1] or fake.calls.count(source) > 1:
+            return None
+        with require("psycopg").connect(postgres, autocommit=True) as admin:
+            while not other.hold():
+                admin.execute(
+                    "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+                    "WHERE datname = current_database() AND pid <> pg_backend_pid()"
+                )
+        return OSError(errno.ENOSPC, "No space left on device")
+
+    fake.fails = fails
+    with closing(other), client_of(serve(fake, database=postgres)) as client:
+        id = submit(client, **{"file-list": paths[:2]})
+        wait_until(lambda: caplog.text.count("another process has locked it") > 1)
+        assert fake.calls == paths[:2]
+        assert client.get(f"{URL}/{id}").json()["files-completed"] == 1
+        assert client.delete(f"{URL}/{id}").status_code == 503
+        other.close()
+        assert ended(client, id)["files-completed"] == 2
+        assert fake.calls == [*paths[:2], paths[1]]
 
 
 def test_one_service_uses_a_file_of_sqlite(

@@ -181,6 +181,8 @@ class Dispatcher:
             # Not earlier: if the database failed, the outcome is recorded later.
             self._done.popleft()
             self._free(tried)
+        # A service that has lost its database to another one starts nothing.
+        self._state.database.hold_still()
         room = self._room
         while room > 0 and (following := self._next()) is not None:
             self._begin(following)
