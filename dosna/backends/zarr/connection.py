@@ -119,6 +119,16 @@ class FileConnection(FolderConnection, ArrayHome):
                 f"{self.path} is of Zarr version 2, and the backend file is of version 3: "
                 f"con.ingest({self.path!r}) reads it into another connection"
             )
+        with disk(f"connect to {self.path}"):
+            document = _read(self.path)
+        if document is not None:
+            try:
+                zarr3.node_type(document, os.path.join(self.path, zarr3.DOCUMENT))
+            except FormatError as error:
+                raise ConnectionError(
+                    f"cannot connect to {self.path}: {error}. Restore the file from a copy, or "
+                    "delete it if the folder is a group: then only its attributes are lost"
+                ) from error
         super().connect()
 
     def get_dataset(self, name: str) -> FileDataset:

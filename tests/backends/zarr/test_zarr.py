@@ -673,6 +673,18 @@ def test_an_array_is_not_a_place_for_datasets(con, tmp_path):
         array.connect()
 
 
+@pytest.mark.parametrize("text", [b"", b'{"zarr_format": 3', b"[]", b"\xff"])
+def test_a_damaged_description_of_the_folder_is_no_dataset(con, tmp_path, text):
+    con.create_dataset("x", data=np.arange(3))
+    (tmp_path / "zarr.json").write_bytes(text)
+    other = dn.Connection(str(tmp_path), backend="file")
+    with pytest.raises(errors.ConnectionError, match=r"zarr\.json is .*delete it"):
+        other.connect()
+    (tmp_path / "zarr.json").unlink()
+    with other:
+        assert other["x"][...].tolist() == [0, 1, 2]
+
+
 def test_a_group_of_others_is_kept(con, tmp_path):
     zarr.create_group(tmp_path / "g", attributes={"of": "others"})
     with pytest.raises(errors.DatasetNameError):
