@@ -395,8 +395,7 @@ class FolderConnection(FolderHome):
                 self._retire(path, new, swap)
             else:  # another process has deleted it
                 self._check_free(name, path)
-                self.make_parents(name)
-                os.rename(new, path)
+                self._move(new, name)
             sync_folder(os.path.dirname(path))
         self.end_replacement(temporary)
 

@@ -189,16 +189,19 @@ class H5Connection(FolderConnection):
         document = self.group_image(name, None, attrs)
         with self.names_held(f"change group {name!r} in"):
             check_group(name, self)
-            folder = os.path.join(self.path, name)
-            if attrs:
-                os.makedirs(folder, exist_ok=True)
+            folder, member = self._path(name), f"{name}/x" if name else "x"
+            if not attrs:
+                with suppress(FileNotFoundError, NotADirectoryError):
+                    os.unlink(os.path.join(folder, GROUP))
+                self._remove_empty_parents(member)
+                return
+            try:
+                self.make_parents(member)
                 at = open_descriptor(folder, os.O_RDONLY | os.O_DIRECTORY)
                 replace_file(at, GROUP, [document], len(document), durable=True)
-                return
-            with suppress(FileNotFoundError, NotADirectoryError):
-                os.unlink(os.path.join(folder, GROUP))
-            if name:
-                self._remove_empty_parents(f"{name}/x")
+            except BaseException:
+                self._remove_empty_parents(member)
+                raise
 
     def holds_dataset(self, path: str) -> bool:
         try:

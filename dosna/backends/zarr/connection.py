@@ -222,11 +222,15 @@ class FileConnection(FolderConnection, ArrayHome):
         self.drop_consolidated(name)
         with self.names_held(f"change group {name!r} in"):
             check_group(name, self)
-            path = self._path(name)
-            self.make_parents(f"{name}/x" if name else "x")
-            _write(path, self.group_image(name, _read(path), attrs))
-            if not attrs and name:
-                self._remove_empty_parents(f"{name}/x")
+            path, member = self._path(name), f"{name}/x" if name else "x"
+            try:
+                self.make_parents(member)
+                _write(path, self.group_image(name, _read(path), attrs))
+            except BaseException:
+                self._remove_empty_parents(member)
+                raise
+            if not attrs:
+                self._remove_empty_parents(member)
 
     def clear_group(self, path: str) -> None:
         with suppress(OSError):

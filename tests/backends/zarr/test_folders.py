@@ -528,6 +528,21 @@ def test_an_array_gets_its_extent_back_when_an_append_fills_the_disk(con, base, 
     assert con["a"][...].tolist() == list(range(8))
 
 
+def test_a_group_whose_attributes_do_not_fit_on_the_disk_leaves_no_folder(con, base, monkeypatch):
+    def on_a_full_disk(*args, **kwargs):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    con.create_dataset("there/a", data=np.arange(2))
+    monkeypatch.setattr(files, "_write_parts", on_a_full_disk)
+    for name in ("new/group", "there/new", "there", ""):
+        with pytest.raises(errors.StorageError, match="free some space"):
+            con.set_group_attrs(name, {"unit": "mm"})
+    monkeypatch.undo()
+    assert not (base / "new").exists()
+    assert not (base / "there" / "new").exists()
+    assert con["there/a"][...].tolist() == [0, 1]
+
+
 @pytest.fixture(params=[True, False], ids=["ordered", "unordered"])
 def writer(base, backend, request):
     """Give a connection on which chunks are overwritten by a rename, or by an exchange."""
