@@ -265,8 +265,8 @@ class Bulk(Chunked):
         ValueError
             `other` has another shape.
         TypeError
-            `other` is of another kind, such as text against numbers, or has other fields; with
-            `exact`, it has another dtype.
+            `other` is of another kind, such as text against numbers, has other fields, or is a
+            masked array; with `exact`, it has another dtype.
         MemoryLimitError
             The limit is below what one chunk needs.
 

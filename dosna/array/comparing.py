@@ -14,7 +14,7 @@ from dosna.core.plan import every_chunk
 from dosna.core.progress import Progress
 from dosna.core.sizes import Limit, parse_size
 from dosna.core.text import element_bytes
-from dosna.engines.work.boxes import BLOCK_BYTES, bytes_of, is_remote
+from dosna.engines.work.boxes import BLOCK_BYTES, bytes_of, is_remote, plain
 from dosna.engines.work.checking import Compare
 from dosna.engines.work.loading import load_block
 
@@ -60,7 +60,7 @@ def compare(
 def _comparable(dataset: Chunked, other: Any, exact: bool) -> Any:
     """Return what a dataset is compared with as an array, or raise ValueError or TypeError."""
     if not is_source(other):
-        other = np.asarray(other)
+        other = plain(other)
     if hasattr(other, "as_stored"):
         other = other.as_stored(dataset.dtype)
     if tuple(other.shape) != dataset.shape:

@@ -260,6 +260,11 @@ def encode_value(value: Any) -> Any:
     if isinstance(value, float) and not isinstance(value, np.floating):
         return value if math.isfinite(value) else {"__float__": repr(value)}
     if isinstance(value, (np.ndarray, np.generic)):
+        if isinstance(value, np.ma.MaskedArray) and np.ma.is_masked(value):
+            raise TypeError(
+                "a masked array cannot be kept in attributes, which have no mask: use its method "
+                "filled(value)"
+            )
         array = np.asarray(value)
         if is_text(array.dtype):
             array = as_text(array)

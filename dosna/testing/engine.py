@@ -326,6 +326,8 @@ class EngineTests:
                 lambda: ds.map(masked, "b", halo=1, dtype="i8"),
                 lambda: ds.apply(masked),
                 lambda: ds.load(Source()),
+                lambda: ds.compare(Source()),
+                lambda: ds.compare(masked(np.arange(20))),
             ]
             for call in calls:
                 with pytest.raises(TypeError, match="no mask"):

@@ -100,6 +100,14 @@ def test_attributes_refuse_what_json_and_numpy_have_not(value):
         encode_value(value)
 
 
+def test_attributes_refuse_masks():
+    masked = np.ma.masked_greater(np.arange(3), 1)
+    for value in (masked, [masked], np.ma.masked):
+        with pytest.raises(TypeError, match="mask"):
+            encode_value(value)
+    assert decode_value(encode_value(np.ma.array([1, 2]))).tolist() == [1, 2]
+
+
 @pytest.mark.parametrize("value", [1j, complex(np.nan, -0.0), 1 + 2j])
 def test_attributes_keep_complex_numbers_of_python(value):
     found = decode_value(json.loads(json.dumps(encode_value([value]))))[0]
