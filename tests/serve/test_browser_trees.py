@@ -124,6 +124,22 @@ def test_two_branches(pages, page):
     pages.picture("tree-two")
 
 
+def test_an_error_takes_the_place_of_what_was_drawn(pages, page):
+    choose(page, "mass")
+    says(page, "3,000 values")
+    pages.drawn()
+    for _ in range(2):
+        page.fill("#where", "nosuch > 2")
+        page.click("#draw")
+        says(page, "nosuch")
+        for place in ("#plot", "#listing", "#json", "#png"):
+            assert not page.locator(place).is_visible()
+        page.fill("#where", "")
+        page.click("#show")
+        page.locator("#listing").wait_for()
+    assert pages.faults == []
+
+
 def test_zoom_by_dragging(pages, page):
     choose(page, "mass")
     says(page, "3,000 values")

@@ -24,6 +24,13 @@ function say(text, bad = false) {
   found("message").classList.toggle("bad", bad);
 }
 
+/** Say what failed. What was shown before is the answer to another question. */
+function refuse(text) {
+  found("drawing").hidden = found("listing").hidden = true;
+  found("json").hidden = found("png").hidden = true;
+  say(text, true);
+}
+
 function made(kind, text, name) {
   const element = document.createElement(kind);
   if (text !== undefined) element.textContent = text;
@@ -147,12 +154,12 @@ function draw() {
   events.addEventListener("refusal", (event) => {
     const { error, hint } = JSON.parse(event.data);
     stop();
-    say([error, hint].filter(Boolean).join(": "), true);
+    refuse([error, hint].filter(Boolean).join(": "));
   });
   events.onerror = async () => {
     stop();
     // An event source does not tell why: the same request without one does.
-    try { show(await ask("histogram", parameters), parameters); } catch (error) { say(error.message, true); }
+    try { show(await ask("histogram", parameters), parameters); } catch (error) { refuse(error.message); }
   };
 }
 
@@ -222,7 +229,7 @@ async function entries(start) {
     say("");
     found("drawing").hidden = true;
     found("listing").hidden = false;
-  } catch (error) { say(error.message, true); }
+  } catch (error) { refuse(error.message); }
 }
 
 function cell(value) {
@@ -236,7 +243,7 @@ function cell(value) {
 
 // -- events ---------------------------------------------------------------------------------
 
-const safely = (work) => (...given) => Promise.resolve(work(...given)).catch((error) => say(error.message, true));
+const safely = (work) => (...given) => Promise.resolve(work(...given)).catch((error) => refuse(error.message));
 
 found("asked").addEventListener("submit", (event) => { event.preventDefault(); draw(); });
 found("tree").addEventListener("change", safely(async () => {
