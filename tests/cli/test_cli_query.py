@@ -74,7 +74,7 @@ def test_arrays(run):
     assert run("query", url, "select i0 == 0, project twice = 2 * value") == '"twice"\n0\n2\n4\n'
     assert run("query", url, "i0 == 1", "--count") == "3\n"
     assert "coordinates i0" in run("query", url, "i0 == 1", "--explain")
-    assert run("query", url, "--to", "a.parquet") == "a.parquet: 6 entries\n"
+    assert run("query", url, "--to", "a.parquet") == "a.parquet: 6 elements\n"
     assert parquet.read_table("a.parquet")["value"].to_pylist() == [0, 1, 2, 3, 4, 5]
     assert "i0 < 10" in run("query", url, "--start", 3, code=2)
 

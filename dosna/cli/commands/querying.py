@@ -58,7 +58,9 @@ def add(commands: Any) -> None:
     command.add_argument(
         "--to", metavar="FILE", help="file to write; - is standard output, as CSV (the default)"
     )
-    command.add_argument("--count", action="store_true", help="print the number of entries only")
+    command.add_argument(
+        "--count", action="store_true", help="print the number of entries, or elements, only"
+    )
     command.add_argument(
         "--explain", action="store_true", help="print what would be read, without reading it"
     )
@@ -92,6 +94,7 @@ def query(arguments: argparse.Namespace, console: Console) -> int:
         console.progress("query", "range") as progress,
     ):
         ways = {"memory_limit": arguments.memory_limit, "progress": progress}
+        kinds = ("element", "elements") if name in con else ("entry", "entries")
         if name in con:
             if arguments.start is not None or arguments.stop is not None:
                 raise ConfigurationError(
@@ -119,7 +122,7 @@ def query(arguments: argparse.Namespace, console: Console) -> int:
         console.say(str(count))
         console.give({"count": count})
     else:
-        console.say(f"{to}: {counted(count, 'entry', 'entries')}")
+        console.say(f"{to}: {counted(count, *kinds)}")
         console.give({"path": to, "entries": count})
     return 0
 
