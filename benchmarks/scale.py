@@ -1,10 +1,11 @@
 """Simulate what work costs on object stores, from a thousand chunks to many millions.
 
-Run ``python benchmarks/scale.py [--most CHUNKS]``. The planner, the engine and the datasets are
-dosna's own; only the store is simulated: it keeps documents and the names of chunks, and tells how
-long requests would take. Each worker has 16 reads and 16 writes under way. A request waits for its
-turn at the store's rate limit, then for the latency, then for its share of the bandwidth. Time is
-that of the simulation, but "µs a chunk", which is what this machine's processor takes.
+Run ``python benchmarks/scale.py [--most CHUNKS] [--only TABLE ...]``. The planner, the engine and
+the datasets are dosna's own; only the store is simulated: it keeps documents and the names of
+chunks, and tells how long requests would take. Each worker has 16 reads and 16 writes under way. A
+request waits for its turn at the store's rate limit, then for the latency, then for its share of
+the bandwidth. Time is that of the simulation, but "µs a chunk", which is what this machine's
+processor takes.
 
 Counts are exact for the sizes that are run. A table extends them to sizes that are not: a row is
 printed only if the requests, and the bytes of documents and lists, that each further chunk costs
@@ -33,6 +34,7 @@ from simulated import IN_FLIGHT, Cloud, Simulated, SimulatedConnection, Used
 
 import dosna as dn
 
+TABLES = ("chunks", "memory", "datasets")
 ELEMENTS = 2  # that stand for a chunk, so that a million of them fit into memory
 
 
@@ -255,19 +257,25 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--most", type=int, default=16_384, help="the most chunks that are run")
     parser.add_argument("--datasets", type=int, default=3000, help="the most datasets")
+    parser.add_argument(
+        "--only", nargs="+", choices=TABLES, default=TABLES, help="the tables that are printed"
+    )
     parser.add_argument("--checked", action="store_true", help="compare with radosgw as well")
     options = parser.parse_args()
     sizes = [n for n in (1024, 4096, 16_384, 99_856, 1_000_000) if n <= options.most]
     cloud = Cloud()
     on_chunks(100, cloud)  # imports and caches
-    for each, title in ((cloud, "One worker"), (Cloud(workers=1000), "1,000 workers")):
+    workers = ((cloud, "One worker"), (Cloud(workers=1000), "1,000 workers"))
+    for each, title in workers if "chunks" in options.only else ():
         costs = [on_chunks(n, each) for n in sizes]
         table(title, sizes, costs, "chunk")
         if len(sizes) > 2:
             extended(sizes, costs, each)
-    memory_table([4096, 16_384, 36_864])
-    counts = [n for n in (300, 3000, 10_000, 100_000) if n <= options.datasets]
-    table("Datasets of one chunk", counts, [on_datasets(n, cloud) for n in counts], "dataset")
+    if "memory" in options.only:
+        memory_table([4096, 16_384, 36_864])
+    if "datasets" in options.only:
+        counts = [n for n in (300, 3000, 10_000, 100_000) if n <= options.datasets]
+        table("Datasets of one chunk", counts, [on_datasets(n, cloud) for n in counts], "dataset")
     if options.checked:
         check()
 

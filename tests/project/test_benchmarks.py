@@ -35,6 +35,18 @@ def test_an_unknown_row_is_refused() -> None:
     assert "ram-points" in done.stderr
 
 
+def test_one_table_of_scale_is_chosen() -> None:
+    done = subprocess.run(
+        [sys.executable, str(RUN.parent / "scale.py"), "--only", "datasets", "--datasets", "300"],
+        capture_output=True,
+        text=True,
+        timeout=HANG,
+    )
+    assert done.returncode == 0, done.stderr
+    assert re.findall(r"^\w.*$", done.stdout, re.M) == ["Datasets of one chunk"]
+    assert "| ingest | 300 |" in done.stdout
+
+
 def test_growth_prints_ratios(tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, str(RUN.parent / "growth.py"), "--quick", "--folder", str(tmp_path)],
