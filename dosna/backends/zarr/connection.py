@@ -272,7 +272,7 @@ def _read(path: str) -> bytes | None:
     try:
         if not stat.S_ISREG(os.stat(where).st_mode):
             return None
-        with open(where, "rb") as file:
+        with open(where, "rb", buffering=0) as file:
             return file.read()
     except OSError as error:
         if is_absent(error):
