@@ -34,6 +34,9 @@ ENTRIES = ".dosna-names"
 NAMES = ".dosna-datasets"
 """The object with the document of earlier versions."""
 
+_MADE = '"made": true'
+"""What the entry of a dataset that exists has in it, and no other: see `_entry`."""
+
 # A client that still has a handle on a deleted dataset may write chunks. These must not appear in
 # another dataset of the same name.
 _MOST_DELETED = 1000
@@ -102,8 +105,8 @@ class Names:
         if document is not None:  # clients of earlier versions may have deleted any of them
             others = (name for name in document.datasets if name.startswith(prefix))
             return Listed([], sorted({*entries, *others}))
-        made = {name for name, value in entries.items() if json.loads(value)["made"]}
-        return Listed(sorted(made), sorted(entries.keys() - made))
+        made = [name for name, value in entries.items() if _MADE in value]
+        return Listed(made, [name for name, value in entries.items() if _MADE not in value])
 
     def _document(self, taken_over: str | None = None) -> Document | None:
         """Return the document, or None if the entries have all that is in it."""
