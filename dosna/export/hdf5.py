@@ -6,7 +6,9 @@ final form. HDF5's own filters would run under its lock, one chunk at a time.
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
@@ -42,6 +44,15 @@ from dosna.sources.datasets import groups_above
 __all__ = ["write"]
 
 _LEVEL = 4
+_PER_STRING = 64
+"""Bytes that a string takes at most beside its own."""
+
+_HEAP = 1 << 16
+"""Bytes that a new heap for strings takes at most."""
+
+_writing_strings = threading.Lock()
+"""Held until strings are written for which there was room."""
+
 _SCALE = "DIMENSION_SCALE"
 _PROVENANCE = "_NCProperties"
 _MARKERS = {"_Netcdf4Dimid", "_Netcdf4Coordinates"}
@@ -160,8 +171,11 @@ def _create(file: h5py.File, name: str, metadata: DatasetMetadata, compress: boo
 def _write_box(data: h5py.Dataset, box: tuple[slice, ...], block: Array) -> None:
     """Write a block through HDF5's own conversion."""
     if block.dtype.kind in "UT":
+        strings = block.astype(object)
         try:
-            data[box] = block.astype(object)
+            with _writing_strings:
+                _check_room(data.file, strings)
+                data[box] = strings
         except ValueError as error:  # from a NUL inside a string
             raise RefusedError(
                 f"dataset {data.name.lstrip('/')!r} has a string that HDF5 cannot represent "
@@ -170,6 +184,20 @@ def _write_box(data: h5py.Dataset, box: tuple[slice, ...], block: Array) -> None
     else:
         raw = np.ascontiguousarray(block).reshape(-1).view("u1")
         data.id.write(h5py.h5s.ALL, h5py.h5s.ALL, raw, data.id.get_type())
+
+
+def _check_room(file: h5py.File, strings: Array) -> None:
+    """Raise OSError if the disk has no room for strings.
+
+    libhdf5 2.0 ends the process if it finds no room while it writes strings of variable length.
+    What it still holds has to be written before, so that it does not take the room.
+    """
+    file.flush()
+    disk = os.statvfs(file.filename)
+    text = "".join(strings.ravel().tolist()).encode("utf-8", "surrogatepass")
+    needed = len(text) + _PER_STRING * strings.size + _HEAP
+    if disk.f_blocks and disk.f_bavail * disk.f_frsize < needed:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 def _fill(job: Job, work: _WriteChunks, ds: EngineDataset) -> None:

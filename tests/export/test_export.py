@@ -409,6 +409,31 @@ def test_what_hdf5_cannot_represent_is_refused(con, tmp_path):
     assert not list(tmp_path.glob("*out.h5*"))
 
 
+def test_strings_on_a_full_disk(con, tmp_path, monkeypatch):
+    words = np.array(["word" * n for n in range(500)], np.dtypes.StringDType())
+    ds, path = con.create_dataset("a", data=words, chunk_size=100), tmp_path / "a.h5"
+    room = 1 << 20
+    status = list(os.statvfs(tmp_path))
+    status[:2], status[4] = (1, 1), 0  # f_bsize, f_frsize, f_bavail
+
+    def statvfs(_):
+        # What was written before is in the file by now.
+        written = sum(part.stat().st_size for part in tmp_path.glob(".*.part"))
+        status[4] = max(0, room - written)
+        return os.statvfs_result(status)
+
+    monkeypatch.setattr(os, "statvfs", statvfs)
+    ds.export(path)
+    with h5py.File(path) as file:
+        assert file["a"].asstr()[:].tolist() == words.tolist()
+    room = path.stat().st_size // 2
+    with pytest.raises(errors.StorageError, match="No space"):
+        ds.export(path, overwrite=True)
+    assert os.listdir(tmp_path) == ["a.h5"]
+    status[2] = 0  # f_blocks: the file system does not tell
+    ds.export(path, overwrite=True)
+
+
 @pytest.mark.parametrize("suffix", SUFFIXES)
 def test_what_is_incomplete_is_refused(con, tmp_path, suffix):
     con.create_dataset("part", shape=(4,), incomplete=True)
