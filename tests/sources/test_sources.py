@@ -378,6 +378,21 @@ def test_an_array_in_memory_that_changes_meanwhile_is_noticed():
     assert source.fingerprint_after("a", before) != before
 
 
+def test_bytes_between_fields_do_not_change(con):
+    kind = np.dtype(
+        {"names": ["a", "b"], "formats": ["i2", "f8"], "offsets": [2, 8], "itemsize": 20}
+    )
+    raw = np.full((40, 30, 20), 0xA5, "u1")
+    rows = raw.view(kind)[..., 0]
+    columns = np.asfortranarray(rows.view("V20")).view(kind)
+    prints = {
+        open_source({"x": array}).fingerprint() for array in (rows, columns) for _ in range(9)
+    }
+    assert len(prints) == 1
+    con.ingest(columns, "x")
+    assert con.ingest(rows, "x").present == ["x"]
+
+
 def test_an_open_array_of_zarr_that_changed(con):
     zarr = require("zarr")
     array = zarr.create_array(zarr.storage.MemoryStore(), shape=(4,), dtype="i4")

@@ -204,8 +204,10 @@ def _add(digest: Any, name: str, array: Any) -> None:
     digest.update(f"{name} {array.shape} {array.dtype.str} ".encode())
     if is_text(array.dtype) and not hasattr(array.dtype, "na_object"):
         digest.update(encode(array))
-    elif not array.dtype.hasobject:
-        for block in np.nditer(array, ["external_loop", "buffered", "zerosize_ok"], order="C"):
+    elif not array.dtype.hasobject and array.dtype.itemsize:
+        # NumPy copies elements field by field, and leaves the bytes between fields undefined.
+        raw = np.asarray(array).view(f"V{array.dtype.itemsize}")
+        for block in np.nditer(raw, ["external_loop", "buffered", "zerosize_ok"], order="C"):
             digest.update(np.ascontiguousarray(block).view(np.uint8).data)
 
 
