@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Set
+from collections.abc import Iterable, Set
 from dataclasses import dataclass, replace
 
 from dosna.core.names import parents
@@ -39,6 +39,11 @@ class Absent:
     def age(self) -> float:
         """Seconds since the look began."""
         return time.monotonic() - self.began
+
+    def among(self, names: Iterable[str]) -> Absent:
+        """Return those of some names, and of the groups above them, that are absent."""
+        every = {at for name in names for at in [*parents(name), name]}
+        return replace(self, names={name for name in every if name in self})
 
     def without(self, names: Set[str]) -> Absent:
         """Return the names that are left when others have been made."""

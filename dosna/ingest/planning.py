@@ -7,6 +7,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from dosna.backends.absent import NOTHING, Absent
 from dosna.core.metadata import DatasetMetadata, new_metadata
 from dosna.core.names import parents
 from dosna.core.options import names_of_options
@@ -40,6 +41,7 @@ def plan(
     source: Source,
     request: IngestRequest,
     is_small: Callable[[PlannedArray], bool] | None = None,
+    look: Callable[[], Absent] | None = None,
 ) -> Plan:
     """Plan the ingest of a source.
 
@@ -50,7 +52,9 @@ def plan(
     request : IngestRequest
     is_small : callable, optional
         A function that returns True for an array whose dataset is made only if it does not exist.
-        A single array like this is not looked for.
+        A single array like this is not looked for where nobody has looked yet.
+    look : callable, optional
+        A function that returns what a look at the place of the whole source has found.
 
     Raises
     ------
@@ -59,7 +63,7 @@ def plan(
     ConfigurationError, DatasetExistsError, DatasetNameError, SourceChangedError
         The request cannot be carried out for an array, and none may be left out.
     """
-    return _Planning(con, source, request).run(is_small)
+    return _Planning(con, source, request, look).run(is_small)
 
 
 def left_out(source: Source, name: str, error: Exception, skips: bool) -> str:
@@ -89,8 +93,14 @@ def refusing(source: Source, name: str) -> Converting:
 class _Planning:
     """The planning of one ingest."""
 
-    def __init__(self, con: EngineConnection, source: Source, request: IngestRequest) -> None:
-        self.con, self.source, self.request = con, source, request
+    def __init__(
+        self,
+        con: EngineConnection,
+        source: Source,
+        request: IngestRequest,
+        look: Callable[[], Absent] | None,
+    ) -> None:
+        self.con, self.source, self.request, self._look = con, source, request, look
         self.plan = Plan()
         self._existing = Existing(con, source, request)
         self._is_dataset: dict[str, bool] = {}
@@ -124,6 +134,7 @@ class _Planning:
                 self.plan.hopeful = (
                     is_small is not None
                     and len(described) == 1
+                    and target not in self.plan.absent
                     and self.source.tree_of(name) is None
                     and is_small(array)
                 )
@@ -161,7 +172,11 @@ class _Planning:
             with suppress(DatasetNameError):
                 legal.append(self.con.instance.check_name(target))
         with suppress(DosnaError):  # each is looked for by its name then
-            self.plan.absent = self.con.instance.absent(legal)
+            found = NOTHING if self._look is None else self._look()
+            if self.request.prefix in found:
+                self.plan.absent = found.among(legal)
+            else:
+                self.plan.absent = self.con.instance.absent(legal)
 
     def _describe_all(self, chosen: Sequence[str]) -> list[tuple[ArrayDescription, Link | None]]:
         """Describe arrays, leaving out those that cannot be represented."""

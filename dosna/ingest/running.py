@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from dosna.array.loading import load
 from dosna.array.zones import complete, maker_for
+from dosna.backends.absent import Absent
 from dosna.backends.batch import Batch
 from dosna.backends.linked.link import new_table, write_records
 from dosna.core.progress import share_of
@@ -35,7 +36,12 @@ ArrayProgress = Callable[[int, int], object] | None
 """A callback ``(done, total)`` in chunks of one array."""
 
 
-def ingest(con: EngineConnection, what: Any, request: IngestRequest) -> IngestReport:
+def ingest(
+    con: EngineConnection,
+    what: Any,
+    request: IngestRequest,
+    look: Callable[[], Absent] | None = None,
+) -> IngestReport:
     """Carry out `EngineConnection.ingest` or `EngineConnection.link`.
 
     Parameters
@@ -44,6 +50,9 @@ def ingest(con: EngineConnection, what: Any, request: IngestRequest) -> IngestRe
     what : str, path, object or Source
         The source, see `dosna.sources.open_source`.
     request : IngestRequest
+    look : callable, optional
+        A function that returns what a look at the place of the whole source has found, for a
+        caller that looks there while it opens the source.
 
     Returns
     -------
@@ -56,7 +65,7 @@ def ingest(con: EngineConnection, what: Any, request: IngestRequest) -> IngestRe
     try:
         if isinstance(source, Stream):
             return _streamed(con, source, request)
-        return _Ingest(con, source, request).run()
+        return _Ingest(con, source, request, look).run()
     finally:
         if source is not what:
             source.close()
@@ -87,8 +96,14 @@ def _streamed(con: EngineConnection, source: Stream, request: IngestRequest) -> 
 class _Ingest:
     """The ingest of one source."""
 
-    def __init__(self, con: EngineConnection, source: Source, request: IngestRequest) -> None:
-        self.con, self.source, self.request = con, source, request
+    def __init__(
+        self,
+        con: EngineConnection,
+        source: Source,
+        request: IngestRequest,
+        look: Callable[[], Absent] | None,
+    ) -> None:
+        self.con, self.source, self.request, self._look = con, source, request, look
         self.report = IngestReport(source.location)
         self._stopped = False
         # Processes of MPI would have to agree on each step.
@@ -169,7 +184,9 @@ class _Ingest:
     def _planned(self) -> tuple[Plan, dict[str, Outcome]]:
         """Return the plan, and what has become of a single small array that is made at once."""
         once, together = self.con.runner.once, self._together
-        found = once(lambda: plan(self.con, self.source, self.request, together.is_small))
+        found = once(
+            lambda: plan(self.con, self.source, self.request, together.is_small, self._look)
+        )
         if found.hopeful:
             array = found.arrays[0]
             try:

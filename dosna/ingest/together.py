@@ -134,10 +134,13 @@ class Together:
 
     def make(self, portion: Sequence[PlannedArray]) -> dict[str, Outcome]:
         """Make datasets of arrays, and return the outcome for those that were begun."""
-        if self._size(portion[0]) is None or (self.batch is None and len(portion) < 2):
+        first = portion[0]
+        if self._size(first) is None:
+            return {}
+        if self.batch is None and len(portion) < 2 and first.target not in self.absent:
             return {}
         read = {array.target: item for array in portion if (item := self._read(array))}
-        before = portion[0].origin["fingerprint"]
+        before = first.origin["fingerprint"]
         names = [item.array.description.name for item in read.values()]
         try:
             if self.source.fingerprint_after_all(names, before) != before:

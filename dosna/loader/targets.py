@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Any
 
 from dosna import open_url
 from dosna.array.dataset import EngineDataset
+from dosna.backends.absent import Absent
 from dosna.backends.linked.dataset import LinkedDataset
 from dosna.core.metadata import DatasetMetadata
 from dosna.core.names import parents
@@ -97,21 +99,32 @@ class DosnaTarget(Target):
             instance.settings = replace(server, keys=config.s3_keys)
         self.con.make_place()
         self.con.connect()
+        self._looks = ThreadPoolExecutor(config.jobs, "dosna-look")
 
     def close(self) -> None:
+        self._looks.shutdown()
         self.con.disconnect()
 
     def load(self, claim: Claim, check: Check) -> tuple[Entry, str]:
         self.con.instance.check_name(claim.key)
+        look = None
+        if self.con.instance.creates_together:  # what is in the file's place is found meanwhile
+            look = self._looks.submit(self.con.instance.absent, [f"{claim.key}/x"]).result
         with self.source(claim) as (source, entry):
             try:
-                report = self._ingest(source, claim, check)
+                report = self._ingest(source, claim, check, look)
             except SourceChangedError:  # the file changed while it was read
                 report = self._ingest(source, claim, check)
         left_out = [f"left out {name}: {why}" for name, why in report.skipped.items()]
         return entry, "; ".join(left_out)
 
-    def _ingest(self, source: Source, claim: Claim, check: Check) -> IngestReport:
+    def _ingest(
+        self,
+        source: Source,
+        claim: Claim,
+        check: Check,
+        look: Callable[[], Absent] | None = None,
+    ) -> IngestReport:
         """Make the file's datasets, each in the place of a dataset from another load."""
         check()
         con, config = self.con, self.config
@@ -132,6 +145,7 @@ class DosnaTarget(Target):
                 unlinkable="ingest" if config.link_files else None,
                 renewal=renewal,
             ),
+            look,
         )
         if claim.loads or claim.attempts > 1 or renewal.found:
             self._settle(source, claim.key, renewal, check)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import threading
 
 import numpy as np
 import pytest
@@ -67,6 +68,48 @@ def test_a_file_of_two_arrays_takes_nine_requests(moto_url, tmp_path, jobs, fold
             assert len(con) == 2 * FILES
             assert con[f"{folder}3.h5/entry/data/frame"][1, 1] == 3
             assert con.get_group_attrs(f"{folder}3.h5/entry") == {"NX_class": "NXentry"}
+
+
+def test_a_file_of_one_array_takes_five_requests_and_its_place_is_looked_at_meanwhile(
+    moto_url, tmp_path, monkeypatch
+):
+    monkeypatch.setattr("dosna.backends.stores.groups.LOOK_SECONDS", 60)  # however slow this is
+    raw, out = make_bucket(moto_url), make_bucket(moto_url)
+    client = make_client(moto_url)
+    for number in range(FILES):
+        with io.BytesIO() as written:
+            with h5py.File(written, "w") as file:
+                file["frame"] = np.full((4, 8), number)
+            client.put_object(Bucket=raw, Key=f"{number}.h5", Body=written.getvalue())
+    client.close()
+    looked_at = {f"{number}.h5": threading.Event() for number in range(FILES)}
+
+    def file_after_look(request):
+        for key, looked in looked_at.items():
+            if request.path == f"/{raw}/{key}":
+                return looked
+            if "list-type" in request.path and key in request.path:
+                looked.set()
+        return None
+
+    with Proxy(moto_url) as proxy:
+        config = Config.read(
+            environ={},
+            src_bucket=raw,
+            aws_s3_gateway=proxy.url,
+            target=f"s3://{out}/here?endpoint_url={proxy.url}",
+            inventory=f"sqlite:///{tmp_path}/i.sqlite",
+            jobs="1",
+        )
+        loader.watch(config, once=True)
+        proxy.reset()
+        proxy.fault = file_after_look
+        assert loader.load(config, once=True) == FILES
+        # The file and a look at its place; a group, a chunk and a document. Besides, as above.
+        assert len(proxy.requests) <= 5 * FILES + 15
+        assert loader.diff(config, once=True) == FILES
+        with dn.Connection("here", backend="s3", endpoint_url=proxy.url, bucket=out) as con:
+            assert [con[f"{n}.h5/frame"][1, 1] for n in range(FILES)] == list(range(FILES))
 
 
 def test_claims_and_their_ends_ask_a_server_once(postgres):
