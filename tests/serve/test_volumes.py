@@ -41,6 +41,7 @@ def con():
         con.create_dataset("holes", (9, 9, 9), "f4", chunk_size=(4, 4, 4), fillvalue=np.nan)
         con.create_dataset("flat", data=VOLUME[0])
         con.create_dataset("waves", data=VOLUME * 1j)
+        con.create_dataset("texts", data=np.full((2, 2, 2), "a", np.dtypes.StringDType()))
         yield con
 
 
@@ -125,6 +126,8 @@ def test_levels_of_what_is_shown_are_shown(con):
         ("0/c/0/0/99999999999", 404),
         ("7/zarr.json", 404),
         ("0/.zarray", 404),
+        ("9" * 5000 + "/zarr.json", 404),
+        ("x/zarr.json", 404),
     ],
 )
 def test_what_is_not_there(ask, path, status):
@@ -132,7 +135,7 @@ def test_what_is_not_there(ask, path, status):
 
 
 def test_refused(con, ask):
-    for name in ("flat", "waves"):
+    for name in ("flat", "waves", "texts"):
         assert ask(f"/levels/{key_of(name)}/zarr.json").status_code == 415
     assert ask("/levels/$$$/zarr.json").status_code == 404
     assert ask("/levels/gA/zarr.json").status_code == 404

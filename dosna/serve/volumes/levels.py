@@ -28,6 +28,8 @@ _SHOWN = {"uint8", "int8", "uint16", "int16", "uint32", "int32", "uint64", "floa
 
 def shown_as(dtype: np.dtype[Any], labels: bool = False) -> np.dtype[Any] | None:
     """Return the dtype in which Neuroglancer gets elements; None if it cannot show them."""
+    if dtype.kind not in "biuf":
+        return None  # of these, text of any length has no byte order
     native = dtype.newbyteorder("=")
     if labels and dtype.kind in "iu":
         return np.dtype(np.uint64) if native.itemsize == 8 else native
@@ -35,7 +37,7 @@ def shown_as(dtype: np.dtype[Any], labels: bool = False) -> np.dtype[Any] | None
         return native
     if dtype.kind == "b":
         return np.dtype(np.uint8)
-    return np.dtype(np.float32) if dtype.kind in "fi" else None
+    return np.dtype(np.float32)
 
 
 class View:

@@ -32,6 +32,7 @@ _TYPES = {
     ".wasm": "application/wasm",
 }
 _FILE = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*(\.css|\.html|\.js|\.wasm)")
+_LEVEL = re.compile(r"[0-9]{1,4}")
 _CHUNK = re.compile(r"c((?:/\d{1,9})+)")
 _OWN = {"": ("page.html", "text/html"), "page.js": ("page.js", "text/javascript")}
 
@@ -110,7 +111,11 @@ def routes(served: Served) -> Sequence[BaseRoute]:
         return _json(document)
 
     def level(request: Request) -> Response:
-        number, rest = request.path_params["level"], request.path_params["rest"]
+        name, rest = request.path_params["level"], request.path_params["rest"]
+        # Not a number of the route's pattern: Python refuses to read one of thousands of digits.
+        if not _LEVEL.fullmatch(name):
+            raise Refusal(404, "there is no such object")
+        number = int(name)
         if rest == "zarr.json":
             return _json(view(request, fresh=True).array(number))
         found = _CHUNK.fullmatch(rest)
@@ -132,7 +137,7 @@ def routes(served: Served) -> Sequence[BaseRoute]:
         *(Route("/volume/" + path, _own(*of), methods=["GET"]) for path, of in _OWN.items()),
         Route("/volume/state", state, methods=["GET"]),
         Route("/levels/{key}/zarr.json", group, methods=["GET", "HEAD"]),
-        Route("/levels/{key}/{level:int}/{rest:path}", level, methods=["GET", "HEAD"]),
+        Route("/levels/{key}/{level}/{rest:path}", level, methods=["GET", "HEAD"]),
         Route("/events/dosna", _silent, methods=["GET"]),
         Route("/v/dosna/{file:path}", _client, methods=["GET"]),
     ]
