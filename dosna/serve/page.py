@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import html
+import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from functools import cache
@@ -15,6 +16,7 @@ from starlette.responses import JSONResponse, PlainTextResponse, RedirectRespons
 from starlette.routing import BaseRoute, Route
 
 from dosna.registry import load
+from dosna.serve.ranges import matches
 from dosna.serve.served import Served
 from dosna.web import Refusal
 
@@ -44,6 +46,7 @@ fill="#20313f"/><path fill="#9fd8ff" d="M3 3h4v4H3zM9 3h4v4H9zM3 9h4v4H3z"/><pat
 d="M9 9h4v4H9z"/></svg>
 """
 
+_GZIP = re.compile(r"\bgzip\b(?!\s*;\s*q=0(?:\.0*)?\s*(?:,|$))", re.IGNORECASE)
 _TYPES = {"page.js": "text/javascript; charset=utf-8", "page.css": "text/css; charset=utf-8"}
 
 
@@ -147,9 +150,9 @@ def _built(request: Request) -> Response:
     data, headers = _compressed(file), {"Vary": "Accept-Encoding", "Cache-Control": "no-cache"}
     etag = f'"{_checksum(file)}"'
     headers["ETag"] = etag
-    if request.headers.get("if-none-match") == etag:
+    if matches(request.headers.get("if-none-match"), etag):
         return Response(status_code=304, headers=headers)
-    if "gzip" in request.headers.get("accept-encoding", ""):
+    if _GZIP.search(request.headers.get("accept-encoding", "")):
         headers["Content-Encoding"] = "gzip"
     else:
         data = gzip.decompress(data)

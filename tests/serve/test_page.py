@@ -75,6 +75,25 @@ def test_files_are_compressed_only_for_those_who_allow_it(ask, name):
     assert int(small.headers["content-length"]) == len(kept)
     again = ask(f"/{name}", headers={"if-none-match": small.headers["etag"]})
     assert (again.status_code, again.content) == (304, b"")
+    # As proxies that compress answers themselves write it, and in a list.
+    weak = ask(f"/{name}", headers={"if-none-match": f'"other", W/{small.headers["etag"]}'})
+    assert weak.status_code == 304
+
+
+@pytest.mark.parametrize(
+    ("accepted", "is_small"),
+    [
+        ("gzip;q=0", False),
+        ("br, GZIP ; q=0.000 , deflate", False),
+        ("gzipped", False),
+        ("br;q=1.0, gzip;q=0.8, *;q=0", True),
+        ("gzip;q=0.01", True),
+        ("deflate,gzip", True),
+    ],
+)
+def test_compression_can_be_refused(ask, accepted, is_small):
+    answer = ask("/page.css", headers={"accept-encoding": accepted})
+    assert ("content-encoding" in answer.headers) == is_small
 
 
 def test_script_needs_no_compiler_at_run_time():
