@@ -66,6 +66,9 @@ class Attributes(MutableMapping[str, Any]):
     def __repr__(self) -> str:
         return f"<attributes of {self._dataset.name!r}: {dict(self)}>"
 
+    def _ipython_key_completions_(self) -> list[str]:
+        return list(self._stored)
+
     @collective
     def update(self, *args: Any, **kwargs: Any) -> None:
         """Set several attributes in one change.

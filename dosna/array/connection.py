@@ -19,7 +19,7 @@ from dosna.array.doors import Doors
 from dosna.array.groups import Groups
 from dosna.array.listing import Listing
 from dosna.array.place import Place, use_cache
-from dosna.array.values import is_source
+from dosna.array.values import is_source, shape_of
 from dosna.backends.base import BackendConnection
 from dosna.core.metadata import check_extents, new_metadata
 from dosna.core.names import check_name
@@ -27,7 +27,6 @@ from dosna.core.options import refuse_unknown
 from dosna.core.progress import Progress
 from dosna.core.sizes import Limit
 from dosna.core.text import TEXT, is_text
-from dosna.core.types import Shape
 from dosna.core.values import as_dtype
 from dosna.engines.base import Runner, collective
 from dosna.engines.cpu import CpuRunner
@@ -44,12 +43,13 @@ from dosna.settings import current, works_together
 __all__ = ["EngineConnection"]
 
 
-class EngineConnection(Doors, Groups, Creating, Place):
+class EngineConnection(Doors, Groups, Creating, Place, Mapping[str, EngineDataset]):
     """A place with named datasets, on a backend and under an engine.
 
     Use it in a ``with`` block, or call `connect` and `disconnect`. It is a mapping of names to
-    datasets: ``con[name]``, ``name in con``, ``del con[name]``, ``len(con)``, and iteration over
-    the sorted names. The examples of the methods use the connection of this one.
+    datasets: ``con[name]``, ``name in con``, ``del con[name]``, ``len(con)``, iteration over the
+    sorted names, `get`, `keys`, `values` and `items`. Only `create_dataset` adds to it. The
+    examples of the methods use the connection of this one.
 
     Parameters
     ----------
@@ -88,7 +88,13 @@ class EngineConnection(Doors, Groups, Creating, Place):
     >>> con.connect()
     >>> list(con)
     ['entry/data']
+    >>> [ds.shape for ds in con.values()], con.get("entry/dark")
+    ([(4, 6)], None)
     """
+
+    # A connection is a place, and equal to itself alone, whatever datasets another one has.
+    __eq__ = object.__eq__
+    __hash__ = object.__hash__
 
     instance: BackendConnection
     runner: Runner
@@ -252,7 +258,7 @@ class EngineConnection(Doors, Groups, Creating, Place):
         if data is not None:
             if not is_source(data):
                 data = plain(data)
-            shape = _shape_of(data, shape)
+            shape = shape_of(data, shape)
             if dtype is None:
                 # Missing values are refused where they occur.
                 dtype = TEXT if is_text(data.dtype) else data.dtype
@@ -421,14 +427,6 @@ class EngineConnection(Doors, Groups, Creating, Place):
 
     def __bool__(self) -> bool:
         return True
-
-
-def _shape_of(data: Any, shape: int | Sequence[int] | None) -> Shape:
-    """Return the shape of data, or raise ValueError if another was asked for."""
-    found: Shape = tuple(data.shape)
-    if shape is not None and check_extents(shape, "shape") != found:
-        raise ValueError(f"shape {shape} is not that of data, {found}: leave one of them out")
-    return found
 
 
 def _check_found(

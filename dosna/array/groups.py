@@ -96,6 +96,9 @@ class Groups(ArrayHome):
             names = [*(f"{name}/" for name in groups), *datasets]
         return html_list(repr(self), names[:_MOST_SHOWN], max(0, len(names) - _MOST_SHOWN))
 
+    def _ipython_key_completions_(self) -> list[str]:
+        return self.instance.dataset_names()
+
     def get_group_attrs(self, name: str = "") -> dict[str, Any]:
         """Return the attributes of a group, which is a prefix of dataset names.
 

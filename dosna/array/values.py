@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
+from dosna.core.metadata import check_extents
 from dosna.core.text import as_text
-from dosna.core.types import Array
+from dosna.core.types import Array, Shape
 from dosna.engines.work.boxes import plain
 
-__all__ = ["assignable", "is_source"]
+__all__ = ["assignable", "is_source", "shape_of"]
 
 
 def is_source(values: Any) -> bool:
@@ -53,3 +55,11 @@ def assignable(values: Any, dtype: np.dtype[Any]) -> Array:
     if array.dtype.kind in "OSTUV" and array.dtype != dtype:
         return array.astype(dtype)
     return array
+
+
+def shape_of(data: Any, shape: int | Sequence[int] | None) -> Shape:
+    """Return the shape of data, or raise ValueError if another was asked for."""
+    found: Shape = tuple(data.shape)
+    if shape is not None and check_extents(shape, "shape") != found:
+        raise ValueError(f"shape {shape} is not that of data, {found}: leave one of them out")
+    return found

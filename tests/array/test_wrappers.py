@@ -62,6 +62,26 @@ def test_requests_are_as_few_as_can_be(counting):
     assert requests(lambda: ds.del_chunk((0, 0))) == {"get": 1, "delete": 1}
 
 
+def test_a_connection_is_a_mapping_and_equal_to_itself_alone(counting):
+    con, store = counting
+    made = con.create_dataset("entry/a", data=[1, 2])
+    assert [ds.name for ds in con.values()] == [made.name] == con._ipython_key_completions_()
+    assert dict(con).keys() == {made.name}
+    assert con.get(made.name).shape == (2,)
+    assert con.get("entry") is None
+    assert con.get("/no name", 3) == 3
+    same = con
+    assert con == same
+    assert con not in (dict(con), con.in_this_process())
+    assert {con: 1}[con] == 1
+    made.attrs["unit"] = "m"
+    assert made.attrs._ipython_key_completions_() == ["unit"]
+    store.reset()
+    names, once = list(con), store.requests["list"]
+    assert [name for name, _ in con.items()] == names
+    assert store.requests["list"] == 2 * once
+
+
 def test_a_halo_reads_neighbours_once(counting):
     con, store = counting
     ds = con.create_dataset("a", data=np.arange(1600).reshape(40, 40), chunk_size=(10, 10))
