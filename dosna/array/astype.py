@@ -29,6 +29,9 @@ class AsType(Identified):
         self.dataset = dataset
         self.dtype = dtype
 
+    def __repr__(self) -> str:
+        return f"<{self.dataset!r} as {self.dtype}>"
+
     @property
     def identity(self) -> tuple[Any, ...]:
         return "astype", self.dataset, self.dtype

@@ -25,6 +25,16 @@ from dosna.errors import DatasetExistsError, DatasetNotFoundError, DosnaError
 
 __all__ = ["Creating"]
 
+_INSTEAD = {
+    "attributes": "use attrs",
+    "chunks": "use chunk_size",
+    "dimension_names": "use dims",
+    "fill_value": "use fillvalue",
+    "maxshape": "leave it out, every dataset can be resized",
+    "overwrite": "delete the dataset of that name first, or use require_dataset",
+}
+"""What takes the place of options of h5py and zarr."""
+
 
 class Creating(ArrayHome):
     """The steps of a connection that creates datasets, for it and for other packages."""
@@ -323,7 +333,8 @@ class Creating(ArrayHome):
 
     def _refuse(self, metadata: DatasetMetadata, options: Mapping[str, Any]) -> None:
         kind = type(self.instance).__name__
-        refuse_unknown(options, self.instance.create_dataset, f"create_dataset of {kind}")
+        what = f"create_dataset of {kind}"
+        refuse_unknown(options, self.instance.create_dataset, what, _INSTEAD)
         if is_text(metadata.dtype) and not self.instance.stores_text:
             raise TypeError(
                 f"{kind} cannot store text of variable length: use a dtype of fixed length, such "

@@ -186,6 +186,10 @@ class Described(Identified):
             raise TypeError(f"dataset {self.name!r} is a scalar and has no len()")
         return self.shape[0]
 
+    def __bool__(self) -> bool:
+        # A handle is true, as in h5py and zarr: otherwise its length would decide.
+        return True
+
     @property
     def incomplete(self) -> bool:
         """True if data are still to come, or never came because writing was interrupted."""

@@ -147,7 +147,12 @@ class Reductions(Chunked):
         return total
 
     def sum(
-        self, axis: _Axis = None, dtype: None = None, out: None = None, keepdims: bool = False
+        self,
+        axis: _Axis = None,
+        dtype: None = None,
+        out: None = None,
+        keepdims: bool = False,
+        **of_numpy: Any,
     ) -> Any:
         """Return the sum of the elements, of all or along axes.
 
@@ -161,6 +166,8 @@ class Reductions(Chunked):
             Accepted because NumPy passes them; any other value is an error.
         keepdims : bool
             True to keep the reduced axes, with the length 1.
+        **of_numpy
+            Other parameters of NumPy, such as `where` and `initial`, which are errors.
 
         Returns
         -------
@@ -170,7 +177,7 @@ class Reductions(Chunked):
         Raises
         ------
         TypeError
-            `dtype` or `out` is not None, or the dataset holds text.
+            `dtype`, `out` or another parameter of NumPy was given, or the dataset holds text.
         ValueError
             There is no such axis (`numpy.exceptions.AxisError`).
 
@@ -181,10 +188,15 @@ class Reductions(Chunked):
         >>> ds.sum(axis=0)
         array([ 6,  8, 10, 12])
         """
-        return self._reduced("sum", axis, keepdims, dtype, out)
+        return self._reduced("sum", axis, keepdims, dtype=dtype, out=out, **of_numpy)
 
     def mean(
-        self, axis: _Axis = None, dtype: None = None, out: None = None, keepdims: bool = False
+        self,
+        axis: _Axis = None,
+        dtype: None = None,
+        out: None = None,
+        keepdims: bool = False,
+        **of_numpy: Any,
     ) -> Any:
         """Return the mean of the elements, of all or along axes.
 
@@ -198,6 +210,8 @@ class Reductions(Chunked):
             Accepted because NumPy passes them; any other value is an error.
         keepdims : bool
             True to keep the reduced axes, with the length 1.
+        **of_numpy
+            Other parameters of NumPy, such as `where` and `initial`, which are errors.
 
         Returns
         -------
@@ -207,7 +221,7 @@ class Reductions(Chunked):
         Raises
         ------
         TypeError
-            `dtype` or `out` is not None, or the dataset holds text.
+            `dtype`, `out` or another parameter of NumPy was given, or the dataset holds text.
         ValueError
             There is no such axis (`numpy.exceptions.AxisError`).
 
@@ -218,9 +232,11 @@ class Reductions(Chunked):
         >>> ds.mean(axis=1)
         array([2.5, 6.5])
         """
-        return self._reduced("mean", axis, keepdims, dtype, out)
+        return self._reduced("mean", axis, keepdims, dtype=dtype, out=out, **of_numpy)
 
-    def min(self, axis: _Axis = None, out: None = None, keepdims: bool = False) -> Any:
+    def min(
+        self, axis: _Axis = None, out: None = None, keepdims: bool = False, **of_numpy: Any
+    ) -> Any:
         """Return the smallest element, of all or along axes.
 
         ``np.min(ds)`` calls this method too. See `reduce` for the rules.
@@ -233,6 +249,8 @@ class Reductions(Chunked):
             Accepted because NumPy passes it; any other value is an error.
         keepdims : bool
             True to keep the reduced axes, with the length 1.
+        **of_numpy
+            Other parameters of NumPy, such as `where` and `initial`, which are errors.
 
         Returns
         -------
@@ -242,7 +260,7 @@ class Reductions(Chunked):
         Raises
         ------
         TypeError
-            `out` is not None, or the dataset holds text.
+            `out` or another parameter of NumPy was given, or the dataset holds text.
         ValueError
             There is no such axis (`numpy.exceptions.AxisError`).
 
@@ -253,9 +271,11 @@ class Reductions(Chunked):
         >>> ds.min(axis=1)
         array([1, 5])
         """
-        return self._reduced("min", axis, keepdims, out)
+        return self._reduced("min", axis, keepdims, out=out, **of_numpy)
 
-    def max(self, axis: _Axis = None, out: None = None, keepdims: bool = False) -> Any:
+    def max(
+        self, axis: _Axis = None, out: None = None, keepdims: bool = False, **of_numpy: Any
+    ) -> Any:
         """Return the largest element, of all or along axes.
 
         ``np.max(ds)`` calls this method too. See `reduce` for the rules.
@@ -268,6 +288,8 @@ class Reductions(Chunked):
             Accepted because NumPy passes it; any other value is an error.
         keepdims : bool
             True to keep the reduced axes, with the length 1.
+        **of_numpy
+            Other parameters of NumPy, such as `where` and `initial`, which are errors.
 
         Returns
         -------
@@ -277,7 +299,7 @@ class Reductions(Chunked):
         Raises
         ------
         TypeError
-            `out` is not None, or the dataset holds text.
+            `out` or another parameter of NumPy was given, or the dataset holds text.
         ValueError
             There is no such axis (`numpy.exceptions.AxisError`).
 
@@ -288,14 +310,15 @@ class Reductions(Chunked):
         >>> ds.max(axis=1)
         array([4, 8])
         """
-        return self._reduced("max", axis, keepdims, out)
+        return self._reduced("max", axis, keepdims, out=out, **of_numpy)
 
-    def _reduced(self, op: _Op, axis: _Axis, keepdims: bool, *of_numpy: None) -> Any:
-        if any(argument is not None for argument in of_numpy):
-            raise TypeError(
-                f"{op} of a dataset takes no dtype or out. Convert the result, or use "
-                f"np.{op}(ds[...], …) if the elements fit into memory"
-            )
+    def _reduced(self, op: _Op, axis: _Axis, keepdims: bool, **of_numpy: Any) -> Any:
+        for name, value in of_numpy.items():
+            if value is not None:
+                raise TypeError(
+                    f"{op} of a dataset takes no {name}. Convert the result, or use "
+                    f"np.{op}(ds[...], {name}=…) if the elements fit into memory"
+                )
         return self.reduce(op, axis, keepdims=keepdims)
 
 

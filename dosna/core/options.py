@@ -6,6 +6,7 @@ import inspect
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import lru_cache
+from types import MappingProxyType
 from typing import Any
 
 from dosna.errors import ConfigurationError
@@ -135,8 +136,24 @@ def _names_of_options(func: Callable[..., Any]) -> frozenset[str] | None:
     return frozenset(p.name for p in parameters) - _POSITIONAL
 
 
-def refuse_unknown(options: Mapping[str, Any], func: Callable[..., Any], what: str) -> None:
+def refuse_unknown(
+    options: Mapping[str, Any],
+    func: Callable[..., Any],
+    what: str,
+    instead: Mapping[str, str] = MappingProxyType({}),
+) -> None:
     """Raise if there is an option that `func` does not take.
+
+    Parameters
+    ----------
+    options : mapping
+        The options that were given.
+    func : callable
+        The function of a plug-in that takes them.
+    what : str
+        A name for what has the options.
+    instead : mapping, optional
+        What to do instead of giving an option that other libraries have.
 
     Raises
     ------
@@ -150,9 +167,8 @@ def refuse_unknown(options: Mapping[str, Any], func: Callable[..., Any], what: s
         raise ConfigurationError(f"{what} takes **kwargs: name its options instead")
     for option in options:
         if option not in own:
-            raise TypeError(
-                f"{what} has no option {option!r}: it has {', '.join(sorted(own)) or 'none'}"
-            )
+            known = instead.get(option, f"it has {', '.join(sorted(own)) or 'none'}")
+            raise TypeError(f"{what} has no option {option!r}: {known}")
 
 
 def check_seconds(name: str, value: object) -> None:

@@ -269,7 +269,10 @@ def encode_value(value: Any) -> Any:
         if is_text(array.dtype):
             array = as_text(array)
         elif array.dtype.hasobject:
-            raise TypeError(f"an array of dtype {array.dtype} cannot be kept in attributes")
+            raise TypeError(
+                f"an array of dtype {array.dtype} cannot be kept in attributes: use its tolist(), "
+                "or convert it, for instance by astype(str)"
+            )
         raw = encode(array) if is_text(array.dtype) else array.tobytes()
         return {
             "__numpy__": base64.b64encode(raw).decode(),

@@ -67,10 +67,15 @@ def test_what_has_no_elements_is_reduced_as_by_numpy():
             ds.min(axis=1)
 
 
-def test_a_dtype_or_an_array_for_the_result_is_refused():
+def test_other_parameters_of_numpy_are_refused():
     with dn.Connection("refused", backend="ram") as con:
         ds = con.create_dataset("a", data=np.ones((3, 4), "f4"))
         with pytest.raises(TypeError, match="dtype"):
             np.sum(ds, axis=0, dtype="f8")
         with pytest.raises(TypeError, match="out"):
             np.max(ds, axis=0, out=np.empty(4, "f4"))
+        for op, given in [("sum", {"where": [True] * 4}), ("min", {"initial": 0})]:
+            (name,) = given
+            with pytest.raises(TypeError, match=rf"np\.{op}\(ds\[\.\.\.\], {name}="):
+                getattr(np, op)(ds, **given)
+        assert ds.sum(initial=None) == 12

@@ -196,3 +196,39 @@ def test_progress_bars_are_drawn_by_tqdm(counting, capsys):
     err = capsys.readouterr().err
     assert "load" in err
     assert "4/4" in err
+
+
+@pytest.mark.parametrize("shape", [(), (0, 3), (2,)])
+def test_a_handle_is_true(counting, shape):
+    con, _ = counting
+    assert bool(con.create_dataset("a", shape)) is True
+
+
+def test_a_view_of_another_dtype_shows_itself(counting):
+    con, _ = counting
+    view = con.create_dataset("a", (2,), "i4").astype("f8")
+    assert repr(view) == f"<{con['a']!r} as float64>"
+
+
+@pytest.mark.parametrize(
+    ("option", "instead"),
+    [
+        ("chunks", "chunk_size"),
+        ("fill_value", "fillvalue"),
+        ("maxshape", "resized"),
+        ("compresion", "it has"),
+    ],
+)
+def test_an_option_of_other_libraries_names_what_takes_its_place(counting, option, instead):
+    con, _ = counting
+    with pytest.raises(TypeError, match=f"{option}.*{instead}"):
+        con.create_dataset("a", (2,), **{option: 1})
+    assert "a" not in con
+
+
+def test_an_attribute_of_objects_says_how_to_convert_it(counting):
+    con, _ = counting
+    attrs = con.create_dataset("a", (2,)).attrs
+    with pytest.raises(TypeError, match="tolist"):
+        attrs["labels"] = np.array(["x", "yy"], object)
+    assert not attrs
