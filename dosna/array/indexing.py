@@ -69,7 +69,8 @@ class ArrayAccess(Described):
         Parameters
         ----------
         slices : index, optional
-            The selection: anything that NumPy takes, except names of fields.
+            The selection: anything that NumPy takes, except names of fields and
+            booleans without axes.
 
         Returns
         -------
@@ -96,7 +97,8 @@ class ArrayAccess(Described):
         values : array_like
             The values, which are broadcast to the selection as by NumPy.
         slices : index, optional
-            The selection: anything that NumPy takes, except names of fields.
+            The selection: anything that NumPy takes, except names of fields and
+            booleans without axes.
 
         Raises
         ------
@@ -119,7 +121,8 @@ class ArrayAccess(Described):
         Parameters
         ----------
         key : index
-            The selection: anything that NumPy takes, except names of fields.
+            The selection: anything that NumPy takes, except names of fields and
+            booleans without axes.
         out : ndarray, optional
             The array to read into, of the selection's shape, and of a dtype that the elements can
             be cast to (``same_kind``). Reusing one saves the time that fresh memory takes.
