@@ -3,7 +3,8 @@
 Run ``python benchmarks/query.py [--quick] [--only ROW] [--folder F] [--processor-time]``; it needs
 what ``run_tests.sh --install`` installs. Everybody has two threads and files in the page cache;
 Parquet is compressed as the tree is, in groups of 1 Mi rows. dosna makes Zarr arrays without
-checksums, as Parquet has none; `dosna, checked` has those that it makes by default. They take
+checksums, as Parquet has none; `dosna, checked` has those that it makes by default. `bare` is a
+plain loop that reads the same bytes and does the least NumPy work (``query_bare.py``). They take
 turns; the shortest times count. Aims are ratios to the best of the others.
 
 ``--processor-time``, for a machine that others use, is the time of both threads together: who
@@ -31,6 +32,7 @@ import duckdb
 import numpy as np
 import polars as pl
 import pyarrow as pa
+import query_bare
 import root
 import uproot
 from pyarrow import dataset as arrow_dataset
@@ -107,8 +109,8 @@ def show(row: str, work: Work, seconds: float, aims: Mapping[str, float]) -> dic
     times = ", ".join(f"{name} {1e3 * time:.1f} ms" for name, time in best.items())
     ratios = []
     for other, aim in aims.items():
-        peers = [other] if other in best else [n for n in best if not n.startswith("dosna")]
-        name = min(peers, key=best.__getitem__)
+        peers = [n for n in best if not n.startswith(("dosna", "bare"))]
+        name = other if other in best else min(peers, key=best.__getitem__)
         ratio = ours / best[name]
         ratios.append(f"{ratio:.2f} x {name} (aim {aim}){' !' * (ratio > aim)}")
     print(f"{row}: {times}; {'; '.join(ratios)}", flush=True)
@@ -195,6 +197,9 @@ def zones(folder: Path, quick: bool, seconds: float) -> None:
             {
                 "dosna": lambda: con.query("Events", where, names).to_arrow(),
                 "dosna without zones": lambda: plain.query("Events", where, names).to_arrow(),
+                "bare": query_bare.zones(
+                    folder / "tree" / "Events", CHUNK, rows // CHUNK, low, high
+                ),
                 **peers(path, "run", low, high),
             },
             seconds,
@@ -226,6 +231,7 @@ def lists(folder: Path, quick: bool, seconds: float) -> None:
             f"lists, any(Muon_pt > 50), {entries} events",
             {
                 "dosna": query.to_awkward,
+                "bare": query_bare.lists(folder, muons, 50),
                 "Awkward in memory": lambda: muons[ak.any(muons > 50, axis=1)],
                 "uproot": with_uproot,
             },
