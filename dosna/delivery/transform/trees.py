@@ -134,6 +134,7 @@ def _part(
     converting = _converting(tree, shown)
     with converting:
         _check_filters(tree, query, shown, log)
+        _check_computed(tree, query, shown)
         tree.arrays(entry_stop=0, cut=query.cut, **given)  # names and syntax of all expressions
 
     def nothing() -> Any:
@@ -167,6 +168,23 @@ def _check_filters(tree: Any, query: RawQuery, shown: str, log: Callable[[str], 
         raise UnknownNameError(
             f"the filters select no column of {tree.name} in {shown}: it has {_some(columns)}"
         )
+
+
+def _check_computed(tree: Any, query: RawQuery, shown: str) -> None:
+    """Refuse what uproot ignores for an RNTuple: it would give all entries, or no columns."""
+    if "RNTuple" not in tree.classname:
+        return
+    ignored = [name for name in ("aliases", "cut") if getattr(query, name)]
+    if ignored:
+        raise QueryTypeError(
+            f"{tree.name} of {shown} is an RNTuple, for which uproot ignores "
+            f"{' and '.join(ignored)}: select columns by filter_name, and entries by a function, "
+            "with the code generator python"
+        )
+    columns = tree.keys(recursive=True)
+    unknown = [name for name in query.expressions or () if name not in columns]
+    if unknown:
+        raise _no_column(unknown[0], columns, tree, shown)
 
 
 def _no_column(name: str, columns: list[str], tree: Any, shown: str) -> UnknownNameError:

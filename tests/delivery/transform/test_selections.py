@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+import numpy as np
 import pytest
 from support import require
 
@@ -58,6 +59,24 @@ def test_errors_say_what_exists(tmp_path, events, selection, error, noun):
         run(tmp_path, events, selection)
     assert type(caught.value).__module__ == "dosna.errors"
     assert list(tmp_path.iterdir()) == []
+
+
+def test_what_uproot_ignores_for_an_rntuple_is_refused(tmp_path):
+    source = tmp_path / "fields.root"
+    with uproot.recreate(source) as file:
+        file.mkrntuple("t", {"x": np.arange(5), "jets": ak.Array([[{"pt": 1.0, "eta": 2.0}]] * 5)})
+    for change, error in (
+        ({"cut": "x > 2"}, QueryTypeError),
+        ({"cut": "(((", "expressions": "x"}, QueryTypeError),
+        ({"expressions": "y", "aliases": {"y": "x"}}, QueryTypeError),
+        ({"expressions": ["x", "x + 1"]}, UnknownNameError),
+        ({"expressions": "z"}, UnknownNameError),
+    ):
+        with pytest.raises(error, match=r"of .*fields\.root"):
+            run(tmp_path, source, [{"treename": "t", **change}])
+    selection = [{"treename": "t", "expressions": ["x", "jets.pt"]}]
+    found = ak.from_parquet(run(tmp_path, source, selection).path)
+    assert found.tolist() == [{"x": n, "jets": [{"pt": 1.0}]} for n in range(5)]
 
 
 def test_files_that_cannot_be_opened(tmp_path):
