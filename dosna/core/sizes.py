@@ -20,14 +20,14 @@ def parse_size(size: int | str) -> int:
     ValueError
         `size` is not a positive size.
     """
-    if isinstance(size, str):
-        match = re.fullmatch(r"\s*([0-9.]+)\s*([kmgt]?)(i?b)?\s*", size.lower())
-        try:
+    try:
+        if isinstance(size, str):
+            match = re.fullmatch(r"\s*([0-9.]+)\s*([kmgt]?)(i?b)?\s*", size.lower())
             value = int(float(match[1]) * _UNITS[match[2]]) if match else 0
-        except ValueError:
-            value = 0
-    else:
-        value = int(size)
+        else:
+            value = int(size)
+    except (ValueError, OverflowError):  # the latter of infinity
+        value = 0
     if value <= 0:
         raise ValueError(f"{size!r} is not a size: use a number of bytes or a text like '512M'")
     return value

@@ -126,9 +126,9 @@ class _Description:
             value = getattr(self, name)
             try:
                 count = int(value)
-            except (TypeError, ValueError):
+            except (TypeError, ValueError, OverflowError):
                 count = 0
-            if count < 1:
+            if count < 1 or (isinstance(value, float) and value != count):
                 raise self._refuse(name, value, "a whole number of at least 1")
             setattr(self, name, count)
 
@@ -136,7 +136,7 @@ class _Description:
         value = getattr(self, name)
         try:
             minutes = float(value or 0)
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, OverflowError):
             minutes = -1.0
         if not 0 <= minutes < math.inf:
             raise self._refuse(name, value, "minutes, or 0 for no limit")
@@ -241,7 +241,7 @@ class PilotDataDescription(_Description):
                 raise ValueError
         except TypeError:
             raise self._refuse("options", "of other types", "texts, numbers and lists") from None
-        except ValueError:
+        except (ValueError, OverflowError):
             allowed = "a number of megabytes, or a text such as '500G'"
             raise self._refuse("size", self.size, allowed) from None
 

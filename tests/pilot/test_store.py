@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import inf
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from dosna.errors import ConfigurationError, StorageError
 from dosna.pilot import State
 from dosna.pilot.descriptions import (
     ComputeUnitDescription,
+    DataUnitDescription,
     PilotComputeDescription,
     PilotDataDescription,
     without_secrets,
@@ -62,6 +64,12 @@ def test_descriptions_of_documented_fields() -> None:
         (ComputeUnitDescription, {"executable": "x", "output_data": ["du-1"]}, "output_data"),
         (PilotComputeDescription, {"service_url": "x", "number_of_processes": 0}, "at least 1"),
         (PilotComputeDescription, {"service_url": "x", "walltime": "an hour"}, "minutes"),
+        (PilotComputeDescription, {"service_url": "x", "walltime": 10**400}, "minutes"),
+        (PilotComputeDescription, {"service_url": "x", "processes_per_node": inf}, "at least 1"),
+        (ComputeUnitDescription, {"executable": "x", "number_of_processes": 1.5}, "at least 1"),
+        (DataUnitDescription, {"number_of_replicas": -inf}, "at least 1"),
+        (PilotDataDescription, {"service_url": "x", "size": inf}, "size"),
+        (PilotDataDescription, {"service_url": "x", "size": "9" * 400}, "size"),
     ],
 )
 def test_descriptions_refuse(kind: type, fields: dict[str, object], noun: str) -> None:
