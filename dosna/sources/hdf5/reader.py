@@ -81,7 +81,7 @@ class DatasetReader:
         dataset = self.dataset
         if self.as_.empty or not dataset.shape or not dataset.size:
             return None
-        if not self._fill_is_described and dataset.id.get_create_plist().fill_value_defined() == (
+        if self._described_fill is None and dataset.id.get_create_plist().fill_value_defined() == (
             h5d.FILL_VALUE_USER_DEFINED
         ):
             return None
@@ -91,10 +91,14 @@ class DatasetReader:
         inner = np.zeros((len(found), len(self.shape) - len(dataset.shape)), np.int64)
         return np.concatenate([found, inner], axis=1)
 
-    @property
-    def _fill_is_described(self) -> bool:
-        plain = self.dtype.kind in "biufcST" and len(self.as_.shape) == len(self.dataset.shape)
-        return plain and not self.as_.empty
+    @cached_property
+    def _described_fill(self) -> Any:
+        """Fill value for `describe`; None if elements have axes, or libhdf5 cannot convert it."""
+        if self.as_.empty or len(self.as_.shape) != len(self.dataset.shape):
+            return None
+        with suppress(OSError, RuntimeError):  # of an opaque type with a tag
+            return self._fill
+        return None
 
     def _strings(self, key: Any) -> Array:
         if self.as_.empty:
@@ -173,9 +177,6 @@ class DatasetReader:
         attrs = {**attributes(dataset, known), **(found.attrs or {})}
         hidden = "CLASS" in attrs and is_hidden(dataset)
         notes += convention_notes(name, attrs, dataset.dtype, hidden)
-        fill = None
-        if not found.empty and not inner and self.dtype.kind in "biufcST":
-            fill = self._fill
         return ArrayDescription(
             name,
             self.shape,
@@ -184,7 +185,7 @@ class DatasetReader:
             chunks=chunks,
             pieces=None if chunks else rows(self.shape, self.dtype.itemsize),
             dims=self._dims(inner),
-            fillvalue=fill,
+            fillvalue=self._described_fill,
             links=links,
             notes=notes,
         )

@@ -1,4 +1,4 @@
-"""Compound types of HDF5 with fields of types that NumPy does not have."""
+"""HDF5: compounds with fields of types that NumPy does not have, fill values of any type."""
 
 from __future__ import annotations
 
@@ -79,3 +79,29 @@ def test_attributes_with_fields_that_are_longer_in_memory(tmp_path):
         assert "NumPy does not have" in attrs["pairs"]
         assert np.array_equal(attrs["plain"], ROWS)
         del con["a"]
+
+
+@pytest.mark.parametrize("backend", ["ram", "hdf5", "file"])
+def test_fill_values_of_dates_and_compounds_are_kept(tmp_path, backend):
+    path = str(tmp_path / "a.h5")
+    pair = np.dtype([("n", "<i4"), ("x", "<f8")])
+    date = h5py.opaque_dtype(np.dtype("M8[ns]"))
+    fills = {"dates": np.array("NaT", date), "pairs": np.array((7, 2.5), pair)}
+    fills["raw"] = np.array(b"abc", "V3")
+    with h5py.File(path, "w") as file:
+        for name, fill in fills.items():
+            creation = h5p.create(h5p.DATASET_CREATE)
+            creation.set_chunk((2,))
+            creation.set_fill_value(fill)
+            kind = h5t.py_create(fill.dtype, logical=True)
+            space = h5s.create_simple((4,), (h5s.UNLIMITED,))
+            h5d.create(file.id, name.encode(), kind, space, creation)
+    (tmp_path / "con").mkdir()
+    options = {} if backend == "ram" else {"directory": str(tmp_path)}
+    with dn.Connection("con", backend=backend, **options) as con:
+        con.ingest(path)
+        for name, fill in fills.items():
+            ds = con[name]
+            ds.resize((6,))
+            assert ds[...].tobytes() == fill.tobytes() * 6
+            assert ds.fillvalue.tobytes() == fill.tobytes()
