@@ -127,7 +127,8 @@ class Described(Identified):
 
     @property
     def guarantees(self) -> Guarantees:
-        """The guarantees that the store gives for this dataset."""
+        """The guarantees that the store gives for this dataset; some stores are asked for them."""
+        self.connection.check_connected()
         return self.instance.guarantees
 
     @property

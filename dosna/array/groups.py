@@ -97,7 +97,7 @@ class Groups(ArrayHome):
         return html_list(repr(self), names[:_MOST_SHOWN], max(0, len(names) - _MOST_SHOWN))
 
     def _ipython_key_completions_(self) -> list[str]:
-        return self.instance.dataset_names()
+        return self.names_in("")
 
     def get_group_attrs(self, name: str = "") -> dict[str, Any]:
         """Return the attributes of a group, which is a prefix of dataset names.

@@ -55,6 +55,8 @@ class ConnectionTests(Kit):
             lambda: ds.sum(),
             lambda: ds.verify(),
             lambda: dict(ds.attrs),
+            lambda: ds.guarantees,
+            lambda: con._ipython_key_completions_(),
             lambda: chunk.get_data(),
             lambda: chunk.set_data(0),
         ]

@@ -69,8 +69,9 @@ class StoreDataset(WatchedDataset):
             if conditional or not shared
             else (
                 *self.connection.notes,
-                "the store has no conditional puts: partial writes of several processes can "
-                "be lost, and so can those to the last chunk of an axis while it grows",
+                "the store is not known to have conditional puts: partial writes of several "
+                "processes can be lost, and so can those to the last chunk of an axis while it "
+                "grows",
             ),
         )
 
