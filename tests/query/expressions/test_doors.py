@@ -138,6 +138,8 @@ def test_filters_of_pyarrow(case, name):
 def test_zeros_with_signs_are_told_apart_by_arrow():
     for sought in ([0.0], [-0.0, 1.0], [0]):
         assert not from_pyarrow(f("d").isin(sought), {"d": "float64"}).exact
+    assert not from_pyarrow(f("f").isin([1e-46]), {"f": "float32"}).exact
+    assert from_pyarrow(f("f").isin([1e39]), {"f": "float32"}).exact
     assert from_pyarrow(f("i").isin([0]), {"i": "int64"}).exact
 
 

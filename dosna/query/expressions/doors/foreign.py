@@ -322,15 +322,16 @@ class _Translator:
         values = tuple(part.value)
         if any(value is None or value != value for value in values):
             raise _Unlike
-        is_float = bound.dtype is not None and bound.dtype.kind == "f"
         for value in values:
-            # Arrow's is_in tells -0.0 from 0.0, unlike its comparisons.
-            if part.type == "null is false" and is_float and value == 0:
-                raise _Unlike
             self._check_literal("==", bound, Foreign("literal", value=value))
             if isinstance(value, int) and bound.dtype is not None and bound.dtype.kind in "iu":
                 limits = np.iinfo(bound.dtype)
                 if not limits.min <= value <= limits.max:
+                    raise _Unlike
+        if part.type == "null is false" and bound.dtype is not None and bound.dtype.kind == "f":
+            # Arrow's is_in tells -0.0 from 0.0, unlike its comparisons; 1e-46 is 0 in float32.
+            with np.errstate(over="ignore"):
+                if not np.asarray(values, bound.dtype).all():
                     raise _Unlike
         if values:
             return In(expr, tuple(map(Literal, values)))
