@@ -9,6 +9,8 @@ from inspect import signature
 from math import isfinite
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from dosna.core.metadata import new_metadata
 from dosna.core.options import check_choice
 from dosna.core.progress import Progress, share_of
@@ -35,6 +37,8 @@ __all__ = ["LEAST", "Plan", "PyramidRequest", "pyramid"]
 
 _ORIGIN = "pyramid"
 
+_MOST = 64
+"""The most levels: no array has an axis of 2⁶⁴ elements to make smaller."""
 LEAST = 64
 """An axis that is no longer is not made smaller, unless the number of levels is given."""
 
@@ -151,8 +155,9 @@ def _checked(
     check_choice("method", request.method, tuple(METHODS))
     if request.method == "mean" and dataset.dtype.kind == "b":
         raise TypeError(f"{what} has dtype bool, which has no mean: use method='mode' or 'stride'")
-    if request.levels is not None and request.levels < 0:
-        raise ConfigurationError(f"levels must be at least 0, not {request.levels}")
+    levels = request.levels
+    if levels is not None and not (isinstance(levels, (int, np.integer)) and 0 <= levels <= _MOST):
+        raise ConfigurationError(f"levels must be an integer from 0 to {_MOST}, not {levels}")
     if not dataset.connection.instance.keeps_groups:
         raise ConfigurationError(
             f"connection {dataset.connection.name!r} has no attributes of groups, which "
@@ -166,7 +171,7 @@ def _checked(
     factor, scale = request.factor, request.scale
     factors = [factor if s else 1 for s in space] if isinstance(factor, int) else list(factor)
     scales = [scale if s else 1 for s in space] if isinstance(scale, (int, float)) else list(scale)
-    if len(factors) != ndim or not all(isinstance(f, int) and f >= 1 for f in factors):
+    if len(factors) != ndim or not all(isinstance(f, int) and 1 <= f < 1 << 31 for f in factors):
         raise ConfigurationError(
             f"factor must be one integer, or one for each of {ndim} axes, not {factor}"
         )

@@ -85,7 +85,8 @@ def axes_of(
             "have a pyramid"
         )
     given = list(_DEFAULT[-len(shape) :] if names is None else names)
-    if len(given) != len(shape) or len(set(given)) != len(given) or not all(given):
+    are_names = all(isinstance(name, str) and name for name in given)
+    if len(given) != len(shape) or not are_names or len(set(given)) != len(given):
         raise ConfigurationError(
             f"axes must be {len(shape)} different names for the axes of {what}, not {given}"
         )

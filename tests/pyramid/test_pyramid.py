@@ -235,10 +235,15 @@ def test_refused(con):
         {"factor": 1},
         {"factor": (2, 2)},
         {"factor": 0},
+        {"factor": 1 << 70},
         {"levels": -1},
+        {"levels": 65},
+        {"levels": 1.5},
+        {"levels": "2"},
         {"scale": (1, 0, 1)},
         {"axes": "tcx"},
         {"axes": "zz"},
+        {"axes": (1, 2, 3)},
         {"axes": ["y", "x", "t"]},
     ):
         with pytest.raises(errors.ConfigurationError):
