@@ -276,8 +276,13 @@ if __name__ == "__main__":
 # -- once, and no chunk twice --------------------------------------------------------------------
 
 
-def kill_at_times(client, stop, generator, kills, killed):
+def kill_at_times(client, stop, generator, kills, killed, counts):
+    """Kill workers, each when more chunks are done than at the last: one must have worked."""
+    before = 0
     while not stop.wait(generator.uniform(0.05, 0.6)) and len(killed) < kills:
+        if not counts or counts[-1] == before:
+            continue
+        before = counts[-1]
         pids = list(client.run(os.getpid, on_error="ignore").values())
         if pids:
             pid = generator.choice(pids)
@@ -293,14 +298,14 @@ def apply_under_kills(con, client, slowly, kills, seed):
     ds = con.create_dataset("a", data=np.zeros((240, 50)), chunk_size=(2, 25))
     rounds = 0
     while len(killed) < kills:
-        stop = threading.Event()
+        stop, counts = threading.Event(), []
         killer = threading.Thread(
-            target=kill_at_times, args=(client, stop, generator, kills, killed)
+            target=kill_at_times, args=(client, stop, generator, kills, killed, counts)
         )
         killer.start()
         error = None
         try:
-            ds.apply(slowly)
+            ds.apply(slowly, progress=lambda done, _, counts=counts: counts.append(done))
         except errors.OutcomeUnknown as caught:
             error = caught
         finally:
