@@ -12,10 +12,8 @@ from dosna.errors import QueryError
 __all__ = ["RawQuery", "parse_raw"]
 
 _TEXTS = ("expressions", "filter_name", "filter_typename")
-_KEYS = {
-    *("treename", "copy_histograms", "cut", "aliases", *_TEXTS),
-    *("fail_on_missing_trees", "use_standard_awkward_axis"),
-}
+_FLAGS = ("fail_on_missing_trees", "use_standard_awkward_axis")
+_KEYS = {"treename", "copy_histograms", "cut", "aliases", *_TEXTS, *_FLAGS}
 
 
 @dataclass(frozen=True)
@@ -94,16 +92,15 @@ def _parse(given: Any, number: int) -> RawQuery:
     cut = given.get("cut")
     if cut is not None and not isinstance(cut, str):
         raise QueryError(f"cut of {where} must be a text, not {cut!r}")
-    texts: dict[str, Any] = {
-        name: _texts(given.get(name), f"{name} of {where}") for name in _TEXTS
+    others: dict[str, Any] = {
+        **{name: _texts(given.get(name), f"{name} of {where}") for name in _TEXTS},
+        **{name: _flag(given.get(name), f"{name} of {where}") for name in _FLAGS},
     }
     return RawQuery(
         _mapping(trees, f"treename of {where}"),
         cut=cut or None,
         aliases=_mapping(given.get("aliases") or {}, f"aliases of {where}"),
-        fail_on_missing_trees=bool(given.get("fail_on_missing_trees")),
-        use_standard_awkward_axis=bool(given.get("use_standard_awkward_axis")),
-        **texts,
+        **others,
     )
 
 
@@ -114,6 +111,12 @@ def _texts(given: Any, what: str) -> tuple[str, ...] | None:
     if not isinstance(found, (list, tuple)) or not all(isinstance(one, str) for one in found):
         raise QueryError(f"{what} must be a text or a list of texts, not {given!r}")
     return tuple(found)
+
+
+def _flag(given: Any, what: str) -> bool:
+    if given not in (None, False, True):  # 0 and 1 are equal to these
+        raise QueryError(f"{what} must be true or false, not {given!r}")
+    return bool(given)
 
 
 def _mapping(given: Any, what: str) -> Mapping[str, str]:

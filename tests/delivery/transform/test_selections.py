@@ -41,6 +41,7 @@ def run(folder, source, selection, codegen="uproot-raw", format="parquet"):
         ([{"filter_name": "x"}], QueryError, "treename"),
         ([{"treename": "events", "cut": ["a"]}], QueryError, "cut"),
         ([{"treename": "events", "aliases": {"a": 1}}], QueryError, "aliases"),
+        ([{"treename": "events", "fail_on_missing_trees": "no"}], QueryError, "true or false"),
         ([{"treename": "event"}], SourceNotFoundError, "it has events"),
         ([{"treename": "events", "filter_name": "MET_pz"}], UnknownNameError, "MET_py"),
         ([{"treename": "events", "filter_name": "no_*"}], UnknownNameError, "NJet"),
