@@ -38,6 +38,10 @@ _DEEPEST = 100
 """Most folders in each other."""
 
 
+_UNFINISHED = re.compile(r"\.(creating|deleting|replacing)-|\..*\.part(\.old)?$", re.DOTALL)
+"""The beginning or all of the names of folders that dosna has not finished, or not deleted yet."""
+
+
 @dataclass(frozen=True)
 class Node:
     """An array or a group.
@@ -160,9 +164,19 @@ def documents_on_disk(root: str, path: str, above: tuple[str, ...]) -> Iterator[
     if name == ".zarray" or (name == zarr3.DOCUMENT and not _is_group(os.path.join(here, name))):
         return
     for entry in listed:
-        if entry.is_dir() and not entry.name.startswith("."):
+        if entry.is_dir() and not _is_passed_over(entry):
             inner = f"{path}/{entry.name}" if path else entry.name
             yield from documents_on_disk(root, inner, (*above, real))
+
+
+def _is_passed_over(entry: os.DirEntry[str]) -> bool:
+    """Return True for a hidden folder that is no node of Zarr, or an unfinished one of dosna."""
+    if not entry.name.startswith("."):
+        return False
+    try:
+        return bool(_UNFINISHED.match(entry.name)) or not first_document(os.listdir(entry.path))
+    except OSError:
+        return True
 
 
 def _is_group(path: str) -> bool:

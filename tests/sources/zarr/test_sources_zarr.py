@@ -76,6 +76,22 @@ def test_arrays_in_folders_without_a_document_are_found(con, tmp_path, root, ver
     assert con.ingest(f"{path}:g/h/a", "one").made == ["one"]
 
 
+@pytest.mark.parametrize("version", [2, 3])
+def test_nodes_whose_names_begin_with_a_dot_are_found(con, tmp_path, version):
+    path = tmp_path / "in.zarr"
+    root = zarr.open_group(path, mode="w", zarr_format=version)
+    for name in (".x", "g/.y", ".h/z", "..w"):
+        root.create_array(name, shape=(4,), dtype="i4")[...] = 7
+    for name in (".creating-1", ".deleting-1", ".replacing-1/new", ".in.1-2.part"):
+        zarr.create_array(path / name, shape=(4,), dtype="i4", zarr_format=version)
+    zarr.create_array(path / ".cache" / "a", shape=(4,), dtype="i4", zarr_format=version)
+    for document in ("zarr.json", ".zgroup"):
+        (path / ".cache" / document).unlink(missing_ok=True)
+    assert con.ingest(str(path)).made == ["%2E.w", "%2Eh/z", "%2Ex", "g/%2Ey"]
+    assert con["%2Eh/z"][...].tolist() == [7] * 4
+    assert con["%2Ex"].origin["name"] == ".x"
+
+
 def test_a_folder_in_itself_ends(con, tmp_path):
     path = tmp_path / "in.zarr"
     zarr.create_array(path / "g" / "a", shape=(4,), dtype="i4")
