@@ -125,6 +125,17 @@ def test_chunks_are_described(ask):
     assert ask("/h5grove/meta", path="/entry/scalar").json()["chunks"] is None
 
 
+def test_surrogates_hide_nothing_else():
+    """JSON of other programs, and names of files that are not UTF-8, may have them."""
+    with dn.Connection(secrets.token_hex(8), backend="ram", engine="cpu") as con:
+        texts = np.array(["a", "\udc80é"])
+        con.create_dataset("x", data=texts, attrs={"bad": "\ud800", "good": 1, "both": texts})
+        ask = asking(con)
+        found = ask("/h5grove/attr", path="/x").json()
+        assert found == {"bad": r"\ud800", "good": 1, "both": ["a", r"\udc80é"]}
+        assert ask("/h5grove/data", path="/x").json() == ["a", r"\udc80é"]
+
+
 def test_attributes_are_those_of_h5grove(ask, oracle):
     for path in ("/entry/volume", "/entry", "/"):
         found, expected = ask("/h5grove/attr", path=path), oracle("/attr", path=path)

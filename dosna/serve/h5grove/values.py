@@ -59,7 +59,7 @@ def json_of(values: Any) -> Any:
     r"""Return a value that orjson encodes as h5grove does: an array of numbers, or lists.
 
     Dates are texts in ISO 8601, complex numbers are pairs, and records are lists of their fields;
-    bytes are text, with ``\xNN`` for those that are not UTF-8.
+    bytes are text, with ``\xNN`` for those that are not UTF-8, and ``\uNNNN`` for surrogates.
     """
     array = np.asarray(values)
     if array.dtype.kind in "biuf" and array.dtype.itemsize <= 8:
@@ -85,6 +85,8 @@ def _elements(array: Array) -> list[Any]:
         return list(flat.view("i8").tolist())
     if dtype.kind == "S":
         return [item.decode("utf-8", "backslashreplace") for item in flat.tolist()]
+    if dtype.kind == "U":
+        return [item.encode("utf-8", "backslashreplace").decode() for item in flat.tolist()]
     if dtype.kind == "V":
         return [item.hex() for item in flat.tolist()]
     if dtype.kind == "c":
