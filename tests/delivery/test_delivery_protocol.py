@@ -9,6 +9,7 @@ import time
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from threading import Event
 from types import SimpleNamespace
 from typing import Any
 
@@ -512,10 +513,12 @@ def test_a_service_that_has_lost_its_database_starts_nothing(
     from dosna.io.database import Database
 
     other = Database(postgres, "another state")
+    submitted = Event()
 
     def fails(source: str) -> BaseException | None:
         if source != paths[1] or fake.calls.count(source) > 1:
             return None
+        submitted.wait(HANG)
         with require("psycopg").connect(postgres, autocommit=True) as admin:
             while not other.hold():
                 admin.execute(
@@ -527,6 +530,7 @@ def test_a_service_that_has_lost_its_database_starts_nothing(
     fake.fails = fails
     with closing(other), client_of(serve(fake, database=postgres)) as client:
         id = submit(client, **{"file-list": paths[:2]})
+        submitted.set()
         wait_until(lambda: caplog.text.count("another process has locked it") > 1)
         assert fake.calls == paths[:2]
         assert client.get(f"{URL}/{id}").json()["files-completed"] == 1
