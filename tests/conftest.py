@@ -56,6 +56,8 @@ FAST = [
 ]
 # A test with one of these markers or fixtures is not among them.
 NOT_FAST = {"fault", "serial", "slow"}
+# Of the conformance kit, which has no markers: it starts other processes.
+SLOW_IN_KIT = {"test_processes_lose_nothing"}
 SERVICES = {
     "ceph",
     "ceph_class",
@@ -142,6 +144,8 @@ def _may_be_fast(path: Path) -> bool:
 
 def _is_fast(item: pytest.Item) -> bool:
     markers = {marker.name for marker in item.iter_markers()}
+    if getattr(item, "originalname", None) in SLOW_IN_KIT:
+        return False
     fixtures = getattr(item, "fixturenames", ())
     return (
         _may_be_fast(item.path) and NOT_FAST.isdisjoint(markers) and SERVICES.isdisjoint(fixtures)

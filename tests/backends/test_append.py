@@ -62,6 +62,7 @@ def test_threads(connection: Any) -> None:
     assert np.bincount(rows[:, 0]).tolist() == [0, ROUNDS, ROUNDS]
 
 
+@pytest.mark.slow
 def test_processes(tmp_path: Path) -> None:
     require("h5py")
     with dn.Connection(str(tmp_path), backend="hdf5", engine="cpu") as con:

@@ -448,6 +448,7 @@ with dn.Connection(sys.argv[1], backend="folder", engine="cpu", seconds=0.2) as 
 
 
 @pytest.mark.parametrize("finish", ["create", "delete"])
+@pytest.mark.slow
 def test_a_deletion_whose_process_was_killed_here_is_finished_at_once(
     tmp_path, monkeypatch, finish
 ):

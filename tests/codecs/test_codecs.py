@@ -190,6 +190,7 @@ print("alive")
 
 
 @pytest.mark.parametrize("seed", range(2))
+@pytest.mark.slow
 def test_no_damage_crashes_the_process(seed, pytestconfig):
     require("numcodecs")
     found = subprocess.run(
@@ -247,6 +248,7 @@ with dn.Connection(sys.argv[1], backend="file") as con:
 """
 
 
+@pytest.mark.slow
 def test_without_the_extra(tmp_path):
     require("numcodecs")
     import dosna as dn
@@ -265,6 +267,7 @@ def test_without_the_extra(tmp_path):
     assert found.stdout.splitlines()[1] == "True"
 
 
+@pytest.mark.slow
 def test_without_checksums_the_error_names_the_package():
     code = (
         "import sys; sys.modules['crc32c'] = None; import dosna as dn\n"

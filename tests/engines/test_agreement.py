@@ -236,7 +236,8 @@ def test_sources_and_datasets(tmp_path):
         assert described(first.astype("f4")) != described(first.astype("f8"))
 
 
-def test_what_contains_itself_ends():
+def test_what_contains_itself_ends(monkeypatch):
+    monkeypatch.setattr("dosna.engines.mpi.agreement._MOST_PARTS", 10_000)
     one: list = [1]
     one += [one, one]
     assert described(one)[:4] == "(1, "
@@ -266,6 +267,7 @@ def test_equal_means_equal(one, other):
     assert (described(one) == described(other)) == (typed(one) == typed(other))
 
 
+@pytest.mark.slow
 def test_it_is_the_same_in_every_process():
     # Sets and the hashes of text are in another order in each.
     program = (

@@ -197,6 +197,7 @@ POOLS = {
 
 
 @pytest.mark.parametrize("pool", POOLS)
+@pytest.mark.slow
 def test_ctrl_c_while_a_thread_starts_lets_the_process_end(pool):
     if pool == "joblib":
         require("joblib")

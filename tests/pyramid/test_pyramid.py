@@ -308,6 +308,7 @@ with dn.Connection(sys.argv[1], backend="file", engine="cpu") as con:
 
 
 @pytest.mark.slow
+@pytest.mark.slow
 def test_a_process_that_is_killed(tmp_path):
     command = [sys.executable, "-c", KILLED, str(tmp_path)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:

@@ -317,6 +317,7 @@ print("ended")
 
 
 @pytest.mark.slow
+@pytest.mark.slow
 def test_ctrl_c_ends_it():
     with (
         taking_ctrl_c(),

@@ -276,6 +276,7 @@ def test_virtual_dataset_of_many_chunks(
     assert np.array_equal(virtual(path), ds[...])
 
 
+@pytest.mark.slow
 def test_hdf5_tools_read_a_virtual_dataset_of_many_chunks(con, tmp_path):
     require_program("h5dump")
     con.create_dataset("x", data=numbers((700,), "i4"), chunk_size=(1,))
@@ -699,6 +700,7 @@ def test_a_handle_that_is_dropped_closes_its_files(con):
         gc.enable()
 
 
+@pytest.mark.slow
 def test_handles_travel_to_other_processes(con, tmp_path):
     ds = con.create_dataset("x", data=numbers((4, 6)), chunk_size=(2, 3))
     code = (
