@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from inspect import signature
@@ -169,19 +169,28 @@ def _checked(
     axes = axes_of(dataset.shape, names, request.unit, what)
     space = [axis["type"] == "space" for axis in axes]
     factor, scale = request.factor, request.scale
-    factors = [factor if s else 1 for s in space] if isinstance(factor, int) else list(factor)
-    scales = [scale if s else 1 for s in space] if isinstance(scale, (int, float)) else list(scale)
-    if len(factors) != ndim or not all(isinstance(f, int) and 1 <= f < 1 << 31 for f in factors):
+    factors = list(factor) if isinstance(factor, Iterable) else [factor if s else 1 for s in space]
+    scales = list(scale) if isinstance(scale, Iterable) else [scale if s else 1 for s in space]
+    whole = all(isinstance(f, (int, np.integer)) and 1 <= f < 1 << 31 for f in factors)
+    if len(factors) != ndim or not whole:
         raise ConfigurationError(
             f"factor must be one integer, or one for each of {ndim} axes, not {factor}"
         )
     if max(factors) == 1:
         raise ConfigurationError(f"factor {factor} reduces no axis: use 2 or more")
-    if len(scales) != ndim or not all(isfinite(s) and s > 0 for s in scales):
+    if len(scales) != ndim or not all(_is_length(s) for s in scales):
         raise ConfigurationError(
             f"scale must be one positive number, or one for each of {ndim} axes, not {scale}"
         )
-    return axes, tuple(factors), [float(s) for s in scales]
+    return axes, tuple(int(f) for f in factors), [float(s) for s in scales]
+
+
+def _is_length(value: object) -> bool:
+    try:
+        number = float(value)  # type: ignore[arg-type]
+    except (TypeError, ValueError, OverflowError):
+        return False
+    return isfinite(number) and number > 0
 
 
 def _in_the_way(dataset: EngineDataset, overwrite: bool) -> list[str]:

@@ -236,11 +236,14 @@ def test_refused(con):
         {"factor": (2, 2)},
         {"factor": 0},
         {"factor": 1 << 70},
+        {"factor": 2.0},
         {"levels": -1},
         {"levels": 65},
         {"levels": 1.5},
         {"levels": "2"},
         {"scale": (1, 0, 1)},
+        {"scale": 10**400},
+        {"scale": ("1 nm", 1, 1)},
         {"axes": "tcx"},
         {"axes": "zz"},
         {"axes": (1, 2, 3)},
@@ -258,7 +261,7 @@ def test_refused(con):
 
 def test_made_again(con):
     ds = con.create_dataset("v", data=VOLUME)
-    ds.pyramid(2)
+    ds.pyramid(np.int64(2), factor=np.int32(2), scale=np.float32(0.5))
     with pytest.raises(errors.DatasetExistsError, match="overwrite"):
         ds.pyramid(2)
     ds[...] = 7
