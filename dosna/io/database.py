@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from typing import Any
 
 import sqlalchemy as sa
@@ -13,6 +13,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 
 from dosna.core.url import without_password
 from dosna.errors import ConfigurationError, QueryError, StorageError
+from dosna.io.advisory import AdvisoryLock
 from dosna.registry import needing
 
 __all__ = ["Database"]
@@ -48,7 +49,6 @@ class Database:
         self.shown = without_password(url)
         self._lock = threading.RLock()
         self._holds = False
-        self._holder: sa.Connection | None = None
         self._file = -1
         try:
             parsed = sa.make_url(url)
@@ -78,6 +78,7 @@ class Database:
             options["pool_pre_ping"] = True
         with needing(f"{what} {self.shown!r} needs", extra):
             self._engine = sa.create_engine(parsed, **options)
+        self._held = AdvisoryLock(self._engine, _HOLDER)
         if self._sqlite:
             sa.event.listen(self._engine, "connect", _prepare_sqlite)
             sa.event.listen(self._engine, "begin", _begin_sqlite)
@@ -87,7 +88,7 @@ class Database:
         self._holds = False
         # A change that waits for a server that is gone ends with the process.
         if self._lock.acquire(timeout=_CLOSE_SECONDS):
-            self._end_holder()
+            self._held.release()
             self._lock.release()
         if self._file >= 0:
             os.close(self._file)
@@ -108,9 +109,10 @@ class Database:
                 return
             with self._lock:
                 self.hold_still()
-                assert self._holder is not None
-                with self._holder.begin():
-                    yield self._holder
+                held = self._held.connection
+                assert held is not None
+                with held.begin():
+                    yield held
 
     @contextmanager
     def change_at_once(self) -> Iterator[sa.Connection]:
@@ -165,20 +167,9 @@ class Database:
                 if self._file < 0:
                     self._file = _lock_file(str(self._engine.url.database), self.what)
                 return self._file >= 0
-            if self._holder is None or not _answers(self._holder):
-                self._end_holder()
-                # One that the pool does not know: it must not give it to others. The lock outlasts
-                # the transaction, and ends with the connection.
-                connection = self._engine.connect()
-                connection.detach()
-                with connection.begin():
-                    query = sa.select(sa.func.pg_try_advisory_lock(_HOLDER))
-                    found = connection.execute(query).scalar()
-                if not found:
-                    connection.close()
-                    return False
-                self._holder, self._holds = connection, True
-            return True
+            found = not self._held.take()
+            self._holds = self._holds or found
+            return found
 
     def hold_still(self) -> None:
         """Check that no other process has the lock that this one has taken by `hold`.
@@ -193,12 +184,6 @@ class Database:
                 f"{self.what} {self.shown} cannot be changed: another process has locked it since "
                 "the connection was lost. End one of the two"
             )
-
-    def _end_holder(self) -> None:
-        holder, self._holder = self._holder, None
-        if holder is not None:
-            with suppress(sa.exc.SQLAlchemyError):
-                holder.close()
 
     def create_tables(self, connection: sa.Connection, metadata: sa.MetaData) -> None:
         """Create the tables that do not exist. Others that do the same wait for its end."""
@@ -234,18 +219,6 @@ class Database:
             return column.op("GLOB", is_comparison=True)(pattern.replace("[", "[[]"))
         escaped = "".join("\\" + x if x in "%_\\" else x for x in pattern)
         return column.like(escaped.replace("*", "%").replace("?", "_"), escape="\\")
-
-
-def _answers(connection: sa.Connection) -> bool:
-    # SQLAlchemy would replace one that is marked as lost.
-    if connection.invalidated:
-        return False
-    try:
-        with connection.begin():
-            connection.execute(sa.select(1))
-    except sa.exc.SQLAlchemyError:
-        return False
-    return True
 
 
 def _lock_file(database: str, what: str) -> int:

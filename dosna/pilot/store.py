@@ -10,28 +10,19 @@ import threading
 import time
 import weakref
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from typing import Any
 
 import sqlalchemy as sa
 
 from dosna.core.url import without_password
 from dosna.errors import ConfigurationError, StorageError
+from dosna.io.advisory import AdvisoryLock
 
 __all__ = ["StateStore", "new_id"]
 
 _BUSY_SECONDS = 60
 _HOLDER = 0x646F7361  # the advisory lock of PostgreSQL for the one manager
-# After half a minute, a host that has vanished holds nothing any more.
-_KEEPALIVE = {
-    "tcp_keepalives_idle": "15",
-    "tcp_keepalives_interval": "5",
-    "tcp_keepalives_count": "3",
-}
-_OF_HOLDER = (
-    "SELECT application_name FROM pg_locks JOIN pg_stat_activity USING (pid) WHERE granted "
-    "AND locktype = 'advisory' AND classid = 0 AND objid = :key AND datname = current_database()"
-)
 _metadata = sa.MetaData()
 
 
@@ -121,8 +112,7 @@ class StateStore:
     def __init__(self, url: str) -> None:
         self.shown = without_password(url)
         self._lock = threading.RLock()
-        self._held: sa.Connection | None = None
-        self._holder = ""
+        self._owner = ""
         try:
             parsed = sa.make_url(url)
             sqlite = parsed.get_backend_name() == "sqlite"
@@ -136,6 +126,7 @@ class StateStore:
                 # A server that was started again has closed the connections that wait.
                 options["pool_pre_ping"] = True
             self._engine = sa.create_engine(parsed, **options)
+            self._held = AdvisoryLock(self._engine, _HOLDER)
         except ConfigurationError:
             raise
         except (sa.exc.ArgumentError, ValueError, ImportError) as error:
@@ -175,54 +166,16 @@ class StateStore:
         if self._engine.dialect.name != "postgresql":
             return ""
         with self._lock, self._errors():
-            if self._lasts():
-                return ""
-            self._end_held()
-            # One that the pool does not know, so that nobody else gets it.
-            connection = self._engine.connect()
-            connection.detach()
-            try:
-                with connection.begin():
-                    found = self._lock_by(connection, owner)
-                if not found:
-                    self._held, self._holder = connection, owner
-            finally:
-                if self._held is not connection:
-                    connection.close()
+            found = self._held.take(owner)
+            if not found:
+                self._owner = owner
         return found
-
-    def _lock_by(self, connection: sa.Connection, owner: str) -> str:
-        """Take the lock, which outlasts the transaction; return who has it instead."""
-        if connection.execute(sa.select(sa.func.pg_try_advisory_lock(_HOLDER))).scalar():
-            for name, value in {**_KEEPALIVE, "application_name": owner}.items():
-                connection.execute(sa.select(sa.func.set_config(name, value, False)))
-            return ""
-        found = connection.execute(sa.text(_OF_HOLDER), {"key": _HOLDER}).scalar()
-        return str(found or "another process")
-
-    def _lasts(self) -> bool:
-        """Return whether the connection that has the lock is still there."""
-        # SQLAlchemy would replace one that is marked as lost.
-        if self._held is None or self._held.invalidated:
-            return False
-        try:
-            with self._held.begin():
-                self._held.execute(sa.select(1))
-        except sa.exc.SQLAlchemyError:
-            return False
-        return True
-
-    def _end_held(self) -> None:
-        held, self._held = self._held, None
-        if held is not None:
-            with suppress(sa.exc.SQLAlchemyError):
-                held.close()
 
     def let_go(self) -> None:
         """Let another manager hold the state."""
         with self._lock:
-            self._holder = ""
-            self._end_held()
+            self._owner = ""
+            self._held.release()
 
     @contextmanager
     def change(self) -> Iterator[sa.Connection]:
@@ -231,14 +184,14 @@ class StateStore:
         The changes of one process are made one after the other.
         """
         with self._lock, self._errors():
-            if self._holder and (other := self.hold(self._holder)):
+            if self._owner and (other := self.hold(self._owner)):
                 raise StorageError(f"state {self.shown} cannot be changed: {other} manages it now")
-            if self._held is None:
+            if (held := self._held.connection) is None:
                 with self._engine.begin() as connection:
                     yield connection
             else:
-                with self._held.begin():
-                    yield self._held
+                with held.begin():
+                    yield held
 
     @contextmanager
     def _errors(self) -> Iterator[None]:
@@ -328,8 +281,9 @@ def _forked() -> None:
     # The connections, and whoever has the lock, are the parent's. To close them would end them.
     for store in _stores:
         _of_parents.append((store._engine.pool, store._held))
-        store._held, store._holder, store._lock = None, "", threading.RLock()
         store._engine.dispose(close=False)
+        store._held, store._owner = AdvisoryLock(store._engine, _HOLDER), ""
+        store._lock = threading.RLock()
 
 
 _stores: weakref.WeakSet[StateStore] = weakref.WeakSet()
