@@ -18,6 +18,7 @@ from dosna.array.dataset import EngineDataset
 from dosna.array.doors import Doors
 from dosna.array.groups import Groups
 from dosna.array.listing import Listing
+from dosna.array.lookup import Lookup
 from dosna.array.place import Place, use_cache
 from dosna.array.values import is_source, shape_of
 from dosna.backends.base import BackendConnection
@@ -43,7 +44,7 @@ from dosna.settings import current, works_together
 __all__ = ["EngineConnection"]
 
 
-class EngineConnection(Doors, Groups, Creating, Place, Mapping[str, EngineDataset]):
+class EngineConnection(Doors, Groups, Lookup, Creating, Place):
     """A place with named datasets, on a backend and under an engine.
 
     Use it in a ``with`` block, or call `connect` and `disconnect`. It is a mapping of names to
@@ -91,10 +92,6 @@ class EngineConnection(Doors, Groups, Creating, Place, Mapping[str, EngineDatase
     >>> [ds.shape for ds in con.values()], con.get("entry/dark")
     ([(4, 6)], None)
     """
-
-    # A connection is a place, and equal to itself alone, whatever datasets another one has.
-    __eq__ = object.__eq__
-    __hash__ = object.__hash__
 
     instance: BackendConnection
     runner: Runner

@@ -123,7 +123,7 @@ class ConnectionTests(Kit):
         assert con.has_dataset(name + "-g/entry/data")
         assert name + "-g" not in con
         assert name + "-g/entry" not in con
-        assert not con.__contains__(3)
+        assert 3 not in con
         assert con.names_in("") == list(con) == list(con.keys())
         assert {key: found.shape for key, found in con.items()}[nested.name] == (2,)
         assert con.get(name + "-g") is None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+from collections.abc import Mapping
 from contextlib import suppress
 
 import numpy as np
@@ -62,7 +63,7 @@ def test_requests_are_as_few_as_can_be(counting):
     assert requests(lambda: ds.del_chunk((0, 0))) == {"get": 1, "delete": 1}
 
 
-def test_a_connection_is_a_mapping_and_equal_to_itself_alone(counting):
+def test_a_connection_has_the_methods_of_a_mapping_and_is_none(counting):
     con, store = counting
     made = con.create_dataset("entry/a", data=[1, 2])
     assert [ds.name for ds in con.values()] == [made.name] == con._ipython_key_completions_()
@@ -70,6 +71,8 @@ def test_a_connection_is_a_mapping_and_equal_to_itself_alone(counting):
     assert con.get(made.name).shape == (2,)
     assert con.get("entry") is None
     assert con.get("/no name", 3) == 3
+    # What takes mappings apart, as the comparison of the arguments of ranks, must not open it.
+    assert not isinstance(con, Mapping)
     same = con
     assert con == same
     assert con not in (dict(con), con.in_this_process())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import socket
 import threading
@@ -68,6 +69,12 @@ def test_a_scheduler_that_is_not_there_is_an_error_in_time(connect):
         assert time.monotonic() - begin < HANG
 
 
+def own_clients():
+    """Return what the clients that the engine has opened are doing, by their identifiers."""
+    clients = [found for found in gc.get_objects() if type(found) is distributed.Client]
+    return {client.id: client.status for client in clients if "-dosna-" in client.id}
+
+
 def test_what_is_no_scheduler_is_an_error_at_once(connect):
     def serve():
         with server.accept()[0] as other:
@@ -77,13 +84,18 @@ def test_what_is_no_scheduler_is_an_error_at_once(connect):
     with socket.create_server(("127.0.0.1", 0)) as server, ThreadPoolExecutor(1) as pool:
         serving = pool.submit(serve)
         place = f"127.0.0.1:{server.getsockname()[1]}"
+        before = own_clients()
         for address in (f"http://{place}", "tcp://127.0.0.1", place):
             with connect(address=address) as con:
                 ds = con.create_dataset("a", (4,), "f8")
                 begin = time.monotonic()
-                with pytest.raises(errors.ConnectionError, match="dashboard"):
+                with pytest.raises(errors.ConnectionError, match="dashboard") as caught:
                     ds.sum()
                 assert time.monotonic() - begin < HANG / 2
+                # A client that was left open waits for event loops wherever it is collected.
+                assert caught.value.__cause__ is not None
+                new = own_clients().keys() - before.keys()
+                assert all(own_clients()[client] == "closed" for client in new)
                 con.del_dataset("a")
         serving.result(HANG)
 

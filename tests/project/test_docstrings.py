@@ -32,8 +32,6 @@ def public():
         found = getattr(dn, name.partition(".")[2])
         hidden = [p[1:] for p in re.findall(r'"(![^"]+)"', options)] or ["^_"]
         for member in dir(found) if inspect.isclass(found) else ():
-            if getattr(getattr(found, member), "__module__", "") == "collections.abc":
-                continue  # as Python documents it
             if not any(re.search(pattern, member) for pattern in hidden):
                 yield f"{name}.{member}"
 

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 from distributed import Client, get_client, get_worker, rejoin, secede
 from distributed.comm import resolve_address
 
-from dosna.engines.dask.local import event_loop, start, within
+from dosna.engines.dask.local import event_loop, open_client, start, within
 from dosna.engines.dask.probe import probe
 from dosna.engines.dask.tasks import in_task
 from dosna.errors import ConfigurationError, ConnectionError, WorkerError
@@ -154,7 +154,7 @@ def _local_key(params: Mapping[str, Any]) -> str:
 def _connect(params: Mapping[str, Any]) -> Client:
     address, seconds = params["address"], params["timeout"]
     connect = partial(
-        Client,
+        open_client,
         address,
         timeout=seconds,
         security=params.get("security"),

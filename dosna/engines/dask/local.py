@@ -22,7 +22,7 @@ from tornado.ioloop import IOLoop
 from dosna.errors import WorkerError
 from dosna.io.allocator import MMAP_THRESHOLD, TRIM_THRESHOLD
 
-__all__ = ["event_loop", "kill", "revive", "start", "within"]
+__all__ = ["event_loop", "kill", "open_client", "revive", "start", "within"]
 
 T = TypeVar("T")
 
@@ -58,6 +58,23 @@ def event_loop() -> IOLoop:
         threading.Thread(target=lambda: asyncio.run(run()), name="dosna-dask", daemon=True).start()
         _loops[os.getpid()] = started.get()
     return _loops[os.getpid()]
+
+
+def open_client(*args: Any, **kwargs: Any) -> Client:
+    """Return ``Client(*args, **kwargs)``; close it if it fails.
+
+    A client that was not closed waits for event loops when it is collected, in whatever thread
+    that happens: the start of another loop in that thread fails, and their own cannot close it.
+    """
+    client = Client.__new__(Client)
+    try:
+        client.__init__(*args, **kwargs)
+    except BaseException:
+        with suppress(Exception):
+            client.close()
+        client.status = "closed"
+        raise
+    return client
 
 
 class _Beginning:
@@ -149,7 +166,7 @@ def _started(params: Mapping[str, Any], beginning: _Beginning, loop: IOLoop) -> 
                 preload=["dosna.engines.dask.preload"],
             )
         try:
-            client = Client(cluster, timeout=params["timeout"], set_as_default=False)
+            client = open_client(cluster, timeout=params["timeout"], set_as_default=False)
             if beginning.given_up:
                 client.close()
                 raise RuntimeError("the start of the cluster was given up")
