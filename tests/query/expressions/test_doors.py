@@ -291,7 +291,8 @@ def test_null_is_not_outside_an_empty_list_of_polars():
     for name, exact in (("plain", True), ("optional", False)):
         frame = pl.from_arrow(TABLES[name].append_column("row", pa.array(range(5))))
         expected = frame.filter(predicate)["row"].to_list()
-        assert len(expected) == (5 if exact else 3)
+        # Earlier releases of Polars keep the two rows of missing values, later ones do not.
+        assert len(expected) in ((5,) if exact else (3, 5))
         _, forms = columns_of(TABLES[name], name == "optional")
         check(from_polars(predicate, forms), name, expected, exact)
 
