@@ -23,6 +23,9 @@ These parts protect and run any ASGI application; they know nothing about datase
     a server whose port is bound at once: ``server.url`` (with the token, for browsers),
     ``server.root`` (without the token), ``server.headers`` (for other clients), `server.run()`
     until Ctrl-C, or ``with server:`` in a thread of its own, for tests and Jupyter.
+`Streamed(pieces, status, headers, kind)`
+    an answer in pieces, whose generator is closed however the answer ends; `in_threads(pieces)`
+    iterates over one that waits, as for a store, and closes it in a thread.
 `STOP`
     the key of ``scope`` for the request's `dosna.core.stopping.Stop`, which is also the current
     one in the thread that answers: reading a dataset stops between two chunks when the client has
@@ -46,6 +49,7 @@ if TYPE_CHECKING:
     from dosna.web.answers import HANDLERS, Limits, Refusal, json_refusal, refusal_of
     from dosna.web.guard import STOP, protect
     from dosna.web.running import Server
+    from dosna.web.streaming import Streamed, in_threads
 
 __all__ = [
     "HANDLERS",
@@ -54,6 +58,8 @@ __all__ = [
     "Limits",
     "Refusal",
     "Server",
+    "Streamed",
+    "in_threads",
     "json_refusal",
     "new_token",
     "protect",
@@ -67,6 +73,8 @@ _PLACES = {
     "Limits": "answers",
     "Refusal": "answers",
     "Server": "running",
+    "Streamed": "streaming",
+    "in_threads": "streaming",
     "json_refusal": "answers",
     "new_token": "access",
     "protect": "guard",

@@ -9,13 +9,12 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import Counter
-from collections.abc import AsyncIterator, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncGenerator, Generator, Iterator
+from contextlib import aclosing, contextmanager
 
 from fastapi import APIRouter, Request
-from starlette.concurrency import iterate_in_threadpool, run_in_threadpool
+from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
-from starlette.responses import StreamingResponse
 from starlette.types import Message, Send
 
 from dosna.delivery.front.context import Front, FrontOf, User
@@ -24,6 +23,7 @@ from dosna.delivery.state.requests import Row
 from dosna.delivery.state.tables import ENDED, SUCCESS
 from dosna.delivery.transform.streaming import END, STREAMED, messages
 from dosna.errors import DosnaError
+from dosna.web import Streamed, in_threads
 
 __all__ = ["router"]
 
@@ -40,10 +40,10 @@ _STALLED = 60.0
 _ROWS = 100
 
 
-@router.get("/{id}/stream", response_class=StreamingResponse)
+@router.get("/{id}/stream", response_class=Streamed)
 async def stream(
     id: str, request: Request, front: FrontOf, user: User, partial: bool = False
-) -> StreamingResponse:
+) -> Streamed:
     """Return the results as an Arrow stream, while they are being made.
 
     With `partial`, the stream ends normally even if files have failed.
@@ -60,10 +60,10 @@ async def stream(
     streams = _streams_of(request)
     if streams[user] >= _AT_A_TIME or sum(streams.values()) >= _IN_ALL:
         raise HTTPException(429, f"{streams[user]} of your streams are read: try again later")
-    return _Patient(_stream(row, front, streams, partial), media_type=_KIND)
+    return _Patient(_stream(row, front, streams, partial), kind=_KIND)
 
 
-class _Patient(StreamingResponse):
+class _Patient(Streamed):
     """An answer that breaks if its client does not read for long."""
 
     async def stream_response(self, send: Send) -> None:
@@ -93,7 +93,7 @@ def _counted(streams: Counter[str], user: str) -> Iterator[None]:
 
 async def _stream(
     row: Row, front: Front, streams: Counter[str], partial: bool
-) -> AsyncIterator[bytes]:
+) -> AsyncGenerator[bytes]:
     files, since, first = front.service.state.files, 0, None
     with _counted(streams, row.owner):
         while True:
@@ -102,14 +102,15 @@ async def _stream(
             found = await run_in_threadpool(files.results, row.id, since, SUCCESS, _ROWS)
             for one in found:
                 since = one.created + 1
-                async for is_schema, message in iterate_in_threadpool(_of_file(one, row, front)):
-                    if not is_schema:
-                        yield message
-                    elif first is None:
-                        first = message
-                        yield message
-                    elif message != first:
-                        raise _broken(row, f"{one.path} has other columns than files before it")
+                async with aclosing(in_threads(_of_file(one, row, front))) as pieces:
+                    async for is_schema, message in pieces:
+                        if not is_schema:
+                            yield message
+                        elif first is None:
+                            first = message
+                            yield message
+                        elif message != first:
+                            raise _broken(row, f"{one.path} has other columns than files before")
             if now is None or now.status not in ENDED:
                 if now is None:
                     raise _broken(row, "it was deleted")
@@ -127,7 +128,7 @@ def _broken(row: Row, why: str) -> DosnaError:
     return DosnaError(f"the stream of request {row.id} is incomplete: {why}")
 
 
-def _of_file(one: Row, row: Row, front: Front) -> Iterator[tuple[bool, bytes]]:
+def _of_file(one: Row, row: Row, front: Front) -> Generator[tuple[bool, bytes]]:
     """Yield the messages of a result."""
     service = front.service
     with stream_of(row, one.object, one.nbytes, service.place, service.settings) as path:

@@ -17,11 +17,12 @@ from xml.sax.saxutils import escape
 
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
-from starlette.responses import FileResponse, Response, StreamingResponse
+from starlette.responses import FileResponse, Response
 
 from dosna.delivery.objects.places import ObjectPlace
 from dosna.delivery.objects.signing import Asked, SignatureError, access_key_of, check
 from dosna.errors import DosnaError, QueryError
+from dosna.web import Streamed, in_threads
 
 if TYPE_CHECKING:
     from dosna.delivery.state import State
@@ -149,7 +150,7 @@ class Facade:
         if request.method == "HEAD":
             return Response(status_code=status, headers=headers, media_type=kind)
         body = self._place.read(bucket, key, start, stop)
-        return StreamingResponse(body, status, headers, kind)
+        return Streamed(in_threads(body), status, headers, kind)
 
 
 def _etag(row: Any) -> str:

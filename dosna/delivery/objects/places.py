@@ -7,8 +7,8 @@ import re
 import shutil
 import tempfile
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
-from contextlib import suppress
+from collections.abc import Generator, Iterator
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
@@ -69,7 +69,7 @@ class ObjectPlace(ABC):
         """Return the path of a result, if it is a local file."""
 
     @abstractmethod
-    def read(self, request: str, name: str, start: int, stop: int) -> Iterator[bytes]:
+    def read(self, request: str, name: str, start: int, stop: int) -> Generator[bytes]:
         """Yield the bytes of a range of a result.
 
         Raises
@@ -129,7 +129,7 @@ class FolderPlace(ObjectPlace):
     def path(self, request: str, name: str) -> str | None:
         return os.path.join(self.folder, request, name)
 
-    def read(self, request: str, name: str, start: int, stop: int) -> Iterator[bytes]:
+    def read(self, request: str, name: str, start: int, stop: int) -> Generator[bytes]:
         try:
             with open(os.path.join(self.folder, request, name), "rb") as file:
                 file.seek(start)
@@ -205,12 +205,14 @@ class S3Place(ObjectPlace):
     def path(self, request: str, name: str) -> str | None:
         return None
 
-    def read(self, request: str, name: str, start: int, stop: int) -> Iterator[bytes]:
+    def read(self, request: str, name: str, start: int, stop: int) -> Generator[bytes]:
         found = self._call(
             "get_object", Key=self._key(request, name), Range=f"bytes={start}-{stop - 1}"
         )
         try:
-            yield from found["Body"].iter_chunks(_PIECE)
+            # A connection with a rest that nobody reads cannot be used again.
+            with closing(found["Body"]) as body:
+                yield from body.iter_chunks(_PIECE)
         except Exception as error:
             raise StorageError(f"a result cannot be read: {type(error).__name__}") from error
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import suppress
 from functools import cache
@@ -14,7 +14,7 @@ from urllib.parse import quote
 
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
-from starlette.responses import JSONResponse, RedirectResponse, Response, StreamingResponse
+from starlette.responses import JSONResponse, RedirectResponse, Response
 from starlette.routing import BaseRoute, Route
 
 from dosna.core.stopping import Stop, stoppable
@@ -26,7 +26,7 @@ from dosna.serve.trees.entries import entries
 from dosna.serve.trees.filling import HistogramRequest, fill_histogram
 from dosna.serve.trees.histogram import Histogram
 from dosna.serve.trees.requests import histogram_request
-from dosna.web import STOP, Refusal, refusal_of
+from dosna.web import STOP, Refusal, Streamed, refusal_of
 
 __all__ = ["filled", "links", "routes"]
 
@@ -81,7 +81,7 @@ def routes(served: Served) -> Sequence[BaseRoute]:
             asked, stop = await run_in_threadpool(_asked, served, request), _stop_of(request)
             if work is histogram and request.query_params.get("stream"):
                 events = _events(served, asked, stop, pool)
-                return StreamingResponse(events, media_type="text/event-stream", headers=_PRIVATE)
+                return Streamed(events, headers=_PRIVATE, kind="text/event-stream")
             return await asyncio.wrap_future(
                 pool.submit(_within, stop, work, asked, request, stop)
             )
@@ -193,7 +193,7 @@ def filled(
 
 async def _events(
     served: Served, asked: HistogramRequest, stop: Stop, pool: Executor
-) -> AsyncIterator[str]:
+) -> AsyncGenerator[str]:
     """Yield the events ``progress``, and finally ``histogram`` or ``refusal``."""
     told: asyncio.Queue[tuple[str, Any]] = asyncio.Queue()
     loop = asyncio.get_running_loop()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import importlib.util
 import re
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
@@ -13,7 +13,7 @@ from typing import Any
 from urllib.parse import quote
 
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response, StreamingResponse
+from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Route
 
 from dosna.errors import ChunkError, DatasetError, DatasetNotFoundError, DosnaError
@@ -21,7 +21,7 @@ from dosna.io.cache import Cache
 from dosna.serve.page import Link
 from dosna.serve.served import Served
 from dosna.serve.volumes.levels import View, key_of, shown_as, view_of
-from dosna.web import Refusal
+from dosna.web import Refusal, Streamed
 
 __all__ = ["links", "routes"]
 
@@ -232,10 +232,10 @@ def _client(request: Request) -> Response:
 async def _silent(request: Request) -> Response:
     """Return an empty stream of events, as from the Python server that the page expects."""
 
-    async def nothing() -> AsyncIterator[str]:
+    async def nothing() -> AsyncGenerator[str]:
         while True:
             yield ":\n\n"
             await asyncio.sleep(_BEAT_SECONDS)
 
     headers = {"Cache-Control": "no-store"}
-    return StreamingResponse(nothing(), media_type="text/event-stream", headers=headers)
+    return Streamed(nothing(), headers=headers, kind="text/event-stream")
