@@ -46,6 +46,7 @@ SkippedDatasetWarning (UserWarning): a dataset cannot be read and is left out of
 from __future__ import annotations
 
 import builtins
+from typing import Any, Self
 
 __all__ = [
     "ChunkCorruptError",
@@ -262,6 +263,10 @@ class SourceNotFoundError(SourceError, FileNotFoundError):
 
     Also a FileNotFoundError. Check the location; ``names()`` of a source lists its arrays.
     """
+
+    # Without it, tblib, which Dask uses, could not make the error again in another process.
+    def __new__(cls, *args: Any) -> Self:
+        return FileNotFoundError.__new__(cls, *args)
 
 
 class SourceChangedError(SourceError):

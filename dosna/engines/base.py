@@ -328,22 +328,31 @@ def pack_error(error: BaseException, where: str = "In a worker") -> bytes:
         The pickle, for `unpack_error`.
     """
     kind, text = type(error), "".join(traceback.format_exception(error))
-    note = f"{where}:\n{text}"
-    notes = [*getattr(error, "__notes__", []), note]
+    note, told = f"{where}:\n{text}", text_of(error)
+    others = getattr(error, "__notes__", [])
+    notes = [*(others if isinstance(others, list) else [others]), note]
     forms = [
         _Described(kind, (), dict(error.__dict__, __notes__=notes), error),
         _Described(kind, error.args, {"__notes__": notes}),
-        _Described(kind, (str(error),), {"__notes__": notes}),
+        _Described(kind, (told,), {"__notes__": notes}),
     ]
     for form in forms:
         for dumps in _picklers():
             try:
                 packed = dumps(form)
                 if type(pickle.loads(packed)) is kind:
-                    return pickle.dumps((packed, f"{kind.__qualname__}: {error}\n{note}"))
+                    return pickle.dumps((packed, f"{kind.__qualname__}: {told}\n{note}"))
             except Exception:
                 continue
-    return pickle.dumps((None, f"{kind.__qualname__}: {error}\n{note}"))
+    return pickle.dumps((None, f"{kind.__qualname__}: {told}\n{note}"))
+
+
+def text_of(error: BaseException) -> str:
+    """Return the text of an exception, also of one that fails to tell its own."""
+    try:
+        return str(error)
+    except Exception as failed:
+        return f"(its text is not known: {type(failed).__name__})"
 
 
 def unpack_error(packed: bytes) -> BaseException:

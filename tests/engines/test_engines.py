@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import os
+import threading
 
 import pytest
 from support import require
 
+from dosna import errors
+from dosna.engines.base import pack_error, unpack_error
 from dosna.testing import EngineTests
 
 
@@ -62,3 +65,28 @@ def test_processes_that_run_already_get_the_environment_of_the_caller(monkeypatc
     monkeypatch.delenv(names[1])
     assert seen() == ["here", None]
     assert os.environ[names[0]] == "here"
+
+
+class Mute(Exception):
+    """Fails to tell its text."""
+
+    def __str__(self):
+        raise ValueError("no text")
+
+
+def test_an_error_that_fails_to_tell_its_text_is_sent():
+    assert type(unpack_error(pack_error(Mute()))) is Mute
+    odd = KeyError("a")
+    odd.__notes__ = 3
+    assert unpack_error(pack_error(odd)).args == ("a",)
+    here = type("Here", (Mute,), {"lock": threading.Lock()})  # which cannot be pickled at all
+    found = unpack_error(pack_error(here()))
+    assert type(found) is errors.WorkerError
+    assert "Here: (its text is not known: ValueError)" in str(found)
+
+
+@pytest.mark.parametrize("name", sorted(errors.__all__))
+def test_errors_are_made_again_in_the_way_of_tblib(name):
+    """Distributed registers tblib's way to pickle exceptions for the whole process."""
+    kind = getattr(errors, name)
+    assert type(kind.__new__(kind, "a")) is kind

@@ -291,6 +291,24 @@ class Picky(Exception):
         super().__init__(f"{a} and {b}")
 
 
+class Mute(Exception):
+    """Fails to tell its text."""
+
+    def __str__(self):
+        raise ValueError("no text")
+
+
+def test_an_error_without_a_text_fails_on_all(ds):
+    def fail(block):
+        if RANK == SIZE - 1:
+            raise Mute
+        return block
+
+    with pytest.raises((Mute, errors.WorkerError)):
+        ds.apply(fail)
+    check(ds, volume())
+
+
 @pytest.mark.parametrize("kind", ["plain", "unpicklable", "exit"])
 @pytest.mark.parametrize("whose", [0, -1])
 def test_what_fails_on_one_rank_fails_on_all(con, ds, name, kind, whose):
@@ -602,3 +620,25 @@ def test_what_mpi_does_not_take():
     for key, value in (("comm", 3), ("collective_timeout", 0), ("collective_timeout", -1)):
         with pytest.raises(errors.ConfigurationError, match=key):
             dn.use("mpi", engine_kw={key: value})
+    with pytest.raises(errors.ConfigurationError, match="COMM_NULL"):
+        dn.use("mpi", engine_kw={"comm": MPI.COMM_NULL})
+
+
+@several
+def test_a_communicator_that_was_freed(folder):
+    comm = WORLD.Dup()
+    with dn.Connection(str(folder), backend="hdf5", comm=comm) as con:
+        comm.Free()
+        raises_everywhere(
+            errors.ConfigurationError, lambda: con.create_dataset("a", (3,)), "freed"
+        )
+
+
+@several
+def test_an_intercommunicator_is_refused():
+    half = WORLD.Split(RANK % 2)
+    between = half.Create_intercomm(0, WORLD, 1 - RANK % 2)
+    with pytest.raises(errors.ConfigurationError, match="intercommunicator"):
+        dn.use("mpi", engine_kw={"comm": between})
+    between.Free()
+    half.Free()

@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 
+from dosna.core.compare import value_bytes
 from dosna.core.identity import Identified
 
 __all__ = ["meaning"]
@@ -111,7 +112,8 @@ class _Meaning:
     def _scalar(self, value: np.generic, level: int) -> Any:
         if value.dtype.kind == "V":
             return self._array(np.asarray(value), level)
-        return self.of(value.dtype, level), str(value), _digest(value.tobytes())
+        digest = _digest(value_bytes(np.asarray(value)).tobytes())
+        return self.of(value.dtype, level), str(value), digest
 
     def _array(self, array: np.ndarray[Any, Any], level: int) -> Any:
         described = "array", array.shape, self.of(array.dtype, level)
@@ -129,7 +131,7 @@ class _Meaning:
             elements = array[np.unravel_index(some, array.shape)]
         if array.dtype.hasobject:
             return *described, self.of(elements.tolist(), level)
-        return *described, _digest(elements.tobytes())
+        return *described, _digest(value_bytes(elements).tobytes())
 
     def _source(self, value: Any, level: int) -> Any:
         """Describe an object read by slicing without reading it: it may be a large file."""

@@ -37,6 +37,7 @@ from dosna.engines.base import (
     Tasks,
     pack_error,
     reported,
+    text_of,
     unpack_error,
 )
 from dosna.engines.mpi.agreement import meaning
@@ -70,8 +71,8 @@ class MpiRunner(Runner):
         self, comm: MPI.Intracomm | None = None, collective_timeout: float | None = None
     ) -> None:
         super().__init__()
-        if comm is not None and not isinstance(comm, MPI.Comm):
-            raise ConfigurationError(f"comm must be an mpi4py communicator, not {comm!r}")
+        if comm is not None:
+            _check(comm)
         if collective_timeout is not None and not collective_timeout > 0:
             raise ConfigurationError(
                 f"collective_timeout must be a positive number of seconds: {collective_timeout}"
@@ -91,6 +92,7 @@ class MpiRunner(Runner):
     @property
     def own_comm(self) -> MPI.Intracomm:
         """Our duplicate of the communicator; the first access must be in a collective call."""
+        _check(self.comm)
         found: Any = self.comm.Get_attr(_keyval)
         if found is None:
             found = self.comm.Dup()
@@ -112,7 +114,7 @@ class MpiRunner(Runner):
             digest = hashlib.sha256(shown.encode()).hexdigest()
         except Exception as error:
             # An argument that cannot even be inspected, such as a closed file.
-            shown = f"{what}: {type(error).__name__}: {error}"
+            shown = f"{what}: {type(error).__name__}: {text_of(error)}"
             digest = f"failed on rank {self.rank}"
         with self._deadline(what):
             digests = self.own_comm.allgather(digest)
@@ -236,6 +238,22 @@ class MpiRunner(Runner):
         return isinstance(other, MpiRunner) and MPI.Comm.Compare(self.comm, other.comm) in (
             MPI.IDENT,
             MPI.CONGRUENT,
+        )
+
+
+def _check(comm: Any) -> None:
+    """Raise ConfigurationError for what the ranks cannot share work over."""
+    if not isinstance(comm, MPI.Comm):
+        raise ConfigurationError(f"comm must be an mpi4py communicator, not {comm!r}")
+    if comm == MPI.COMM_NULL:
+        raise ConfigurationError(
+            "comm is MPI.COMM_NULL: it was freed, or this rank is in none of the groups. Use "
+            "connections before their communicator is freed, and only on the ranks of a group"
+        )
+    if comm.Is_inter():
+        raise ConfigurationError(
+            "comm is an intercommunicator, whose two groups do not see each other's results: "
+            "use its Merge(), or each group's own communicator"
         )
 
 

@@ -15,6 +15,7 @@ from dosna.core.plan import ChunkTask, every_chunk, plan
 from dosna.core.selection import select
 from dosna.core.sizes import parse_size
 from dosna.core.types import Array, Shape
+from dosna.core.values import is_masked
 from dosna.errors import MemoryLimitError
 
 __all__ = [
@@ -292,7 +293,7 @@ def window(
 
 def plain(data: Any) -> Array:
     """Return data in memory as an array; raise TypeError for a mask, which would be lost."""
-    if isinstance(data, np.ma.MaskedArray) and np.ma.is_masked(data):
+    if is_masked(data):
         raise TypeError(
             "cannot use a masked array: a dataset has no mask. Use its method filled(value)"
         )
@@ -317,6 +318,9 @@ def read_source(source: Any, box: tuple[slice, ...]) -> Array:
     if isinstance(source, BackendDataset):
         return read_box(source, box)
     block = plain(source[box])
+    dtype = np.dtype(source.dtype)
+    if not box and block.dtype.kind == dtype.kind:
+        block = block.astype(dtype)  # A scalar has lost its byte order, and text its length.
     extent = extent_of(box)
     if block.shape != extent:
         raise ValueError(
