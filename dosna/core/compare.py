@@ -10,7 +10,7 @@ import numpy as np
 from dosna.core.text import is_text
 from dosna.core.types import Array, Shape
 
-__all__ = ["Comparison", "Verification", "other_bytes", "unequal"]
+__all__ = ["Comparison", "Verification", "other_bytes", "unequal", "value_bytes"]
 
 
 def unequal(one: Array, other: Array) -> Array:
@@ -49,10 +49,21 @@ def other_bytes(one: Array, other: Array) -> Array:
         return _by_fields(other_bytes, one, other)
     if is_text(one.dtype):
         return np.asarray(one != other)
-    size = one.dtype.itemsize
-    bytes_of = [np.ascontiguousarray(a).reshape(-1).view(np.uint8) for a in (one, other)]
-    unlike = bytes_of[0] != bytes_of[1]
-    return np.asarray(unlike.reshape(*one.shape, size).any(axis=-1))
+    unlike = value_bytes(one) != value_bytes(other)
+    return np.asarray(unlike.any(axis=1).reshape(one.shape))
+
+
+def value_bytes(array: Array) -> Array:
+    """Return the bytes of each element, without those that a long double leaves undefined."""
+    dtype, size = array.dtype, array.size
+    parts = 2 if dtype.kind == "c" else 1
+    if not dtype.itemsize:
+        return np.empty((size, 0), np.uint8)
+    flat: Array = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
+    found = flat.reshape(size, parts, dtype.itemsize // parts)
+    if dtype.char in "gG" and np.finfo(dtype).nmant == 63:
+        found = found[..., :10] if dtype.isnative else found[..., -10:]  # x87's
+    return found.reshape(size, parts * found.shape[2])
 
 
 @dataclass(frozen=True)

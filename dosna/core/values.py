@@ -23,6 +23,7 @@ __all__ = [
     "encode_attrs",
     "encode_dtype",
     "encode_value",
+    "is_masked",
     "map_parts",
     "plain_fields",
     "same_fill",
@@ -194,6 +195,12 @@ def check_fillvalue(fillvalue: Any, dtype: np.dtype[Any]) -> Any:
     return filled[()]
 
 
+def is_masked(value: Any) -> bool:
+    """Return True for an array of which an element, or a field of one, is masked."""
+    # NumPy's own function fails for arrays of records.
+    return isinstance(value, np.ma.MaskedArray) and b"\1" in np.ma.getmask(value).tobytes()
+
+
 def same_fill(fill: Any, wanted: np.ndarray[Any, Any]) -> bool:
     """Return whether a fill value, cast to the dtype of `wanted`, has the same bits as it."""
     if is_text(wanted.dtype):
@@ -260,7 +267,7 @@ def encode_value(value: Any) -> Any:
     if isinstance(value, float) and not isinstance(value, np.floating):
         return value if math.isfinite(value) else {"__float__": repr(value)}
     if isinstance(value, (np.ndarray, np.generic)):
-        if isinstance(value, np.ma.MaskedArray) and np.ma.is_masked(value):
+        if is_masked(value):
             raise TypeError(
                 "a masked array cannot be kept in attributes, which have no mask: use its method "
                 "filled(value)"

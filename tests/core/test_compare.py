@@ -36,6 +36,28 @@ def test_each_element_is_compared(arrays):
     assert unequal(one, mixed).tolist() == wanted
 
 
+@pytest.mark.parametrize("dtype", ["g", ">g", "G"])
+def test_the_undefined_bytes_of_long_doubles_are_no_part_of_the_value(dtype):
+    values = (np.arange(4, dtype="g") / 3).astype(dtype)
+    other = np.frombuffer(b"\xff" * values.nbytes, dtype).copy()
+    for n in range(4):
+        other[n] = values[n]
+    assert other_bytes(values, other).tolist() == [False] * 4
+    other[2] = np.nextafter(np.longdouble(2) / 3, 1)
+    assert other_bytes(values, other).tolist() == [False, False, True, False]
+
+
+@pytest.mark.parametrize(
+    "value", [np.array(2.5, ">f8"), np.array(b"abc", "S5"), np.array(3, ">m8[h]")]
+)
+def test_arrays_without_axes_are_compared_byte_by_byte(value):
+    with dn.Connection("compare-0d", backend="ram", engine="cpu") as con:
+        ds = con.create_dataset("a", data=value)
+        assert ds.compare(value, exact=True).equal
+        assert not ds.compare(np.zeros((), value.dtype), exact=True).equal
+        ds.delete()
+
+
 def test_plain_bytes():
     one = np.array([b"abc", b"ab\0", b"\0bc"], "V3")
     other = np.array([b"abc", b"abc", b"\0bc"], "V3")

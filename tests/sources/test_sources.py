@@ -425,6 +425,15 @@ def test_masks_are_refused(con):
     con.ingest(masked.filled(9), "m")
 
 
+def test_masks_of_records_that_hide_nothing_are_taken(con):
+    records = np.ma.array(np.ones(3, [("a", "i4"), ("b", "f4")]))
+    con.create_dataset("m", data=records).attrs["first"] = records[:1]
+    assert (con["m"][...] == records.data).all()
+    records["b"][1] = np.ma.masked
+    with pytest.raises(TypeError, match="has no mask"):
+        con["m"].load(records)
+
+
 def test_what_is_incomplete_is_not_copied(con):
     con.create_dataset("a/part", shape=(4,), dtype="i4", incomplete=True)
     with dn.Connection("another", backend="ram") as other:

@@ -17,7 +17,7 @@ from numpy.lib.format import descr_to_dtype
 
 from dosna.core.text import encode, is_text
 from dosna.core.types import Array, Box, Shape
-from dosna.core.values import check_dtype
+from dosna.core.values import check_dtype, is_masked
 from dosna.errors import RefusedError, SourceError, SourceNotFoundError
 from dosna.io.bytefile import ByteFile, CachedReader
 from dosna.io.contiguous import ContiguousReader, bytes_of, rows
@@ -212,7 +212,7 @@ def _add(digest: Any, name: str, array: Any) -> None:
 
 
 def _plain(array: Any) -> Array:
-    if isinstance(array, np.ma.MaskedArray) and np.ma.is_masked(array):
+    if is_masked(array):
         raise RefusedError("a dataset has no mask: fill the array first, array.filled(value)")
     return np.asarray(array)
 
