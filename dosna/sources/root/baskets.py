@@ -12,6 +12,7 @@ import struct
 from bisect import bisect_left
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Any
 
 import cramjam
@@ -86,7 +87,8 @@ def plain_rows(branch: Any, interpretation: Any, start: int, stop: int) -> dict[
     Returns
     -------
     dict of str to ndarray, or None
-        The rows of each column by path; offsets count from `start`. None if something is unusual.
+        The rows of each column by path, in the byte order of the file; offsets count from `start`.
+        None if something is unusual.
     """
     kind = _numbers(interpretation)
     baskets = None if kind is None else _baskets(branch, start, stop)
@@ -96,35 +98,36 @@ def plain_rows(branch: Any, interpretation: Any, start: int, stop: int) -> dict[
     is_list = type(interpretation) is AsJagged
     prefix = interpretation.header_bytes if is_list else 0
     itemsize = kind.from_dtype.itemsize
-    nbytes = sum(header.border for header in headers) - prefix * (stop - start)
-    total, rest = divmod(nbytes, itemsize)
+    borders = [0, *accumulate(header.border for header in headers)]
+    total, rest = divmod(borders[-1] - prefix * (stop - start), itemsize)
     if rest or total < 0 or not (is_list or total == stop - start):
         return None
-    content = np.empty(total, kind.to_dtype)
     offsets = np.zeros(stop - start + 1, np.int32 if total < 1 << 31 else np.int64)
-    row = entry = 0
-    for raw, header in zip(read, headers, strict=True):
-        found = _decompressed(raw[header.keylen : header.nbytes], header.objlen)
-        if found is None:
+    # Each basket is decompressed to where its elements belong, over what came after the elements
+    # of the one before.
+    ends = [at + header.objlen for at, header in zip(borders, headers, strict=False)]
+    memory = np.empty(max(ends, default=0), np.uint8)
+    entry = 0
+    for raw, header, at, end in zip(read, headers, borders, ends, strict=False):
+        found = memory[at:end]
+        if not _decompress(raw[header.keylen : header.nbytes], found):
             return None
-        data = found[: header.border]
-        ends = None
         if is_list:
-            ends = _ends(found, header, itemsize, prefix)
-            if ends is None:
+            counted = _ends(found, header, itemsize, prefix)
+            if counted is None:
                 return None
-            np.add(ends, row, out=offsets[entry + 1 : entry + 1 + header.entries])
+            into = offsets[entry + 1 : entry + 1 + header.entries]
+            np.add(counted, offsets[entry], out=into)
         elif header.border != header.entries * itemsize:
             return None
-        if prefix and ends is not None:
-            values = _of_vectors(data, ends, kind.from_dtype)
-        else:
-            values = data.view(kind.from_dtype)
-        if values is None:
-            return None
-        content[row : row + len(values)] = values
-        row += len(values)
         entry += header.entries
+    content = memory[: borders[-1]]
+    if prefix:
+        content = _of_vectors(content, offsets[1:], kind.from_dtype)
+        if content is None:
+            return None
+    else:
+        content = content.view(kind.from_dtype)
     return {"offsets": offsets, "content": content} if is_list else {"": content}
 
 
@@ -155,7 +158,7 @@ def _baskets(branch: Any, start: int, stop: int) -> tuple[list[Array], list[Head
         return None
     places = [basket_place(branch, number) for number in range(first, last)]
     ranges = [(begin, begin + nbytes) for begin, nbytes in places]
-    chunks = branch.file.source.chunks(ranges, notifications=queue.Queue())
+    chunks = branch.file.source.chunks(ranges, notifications=queue.SimpleQueue())
     read = [np.asarray(chunk.detach_memmap().raw_data) for chunk in chunks]
     headers = []
     for number, data in zip(range(first, last), read, strict=True):
@@ -205,10 +208,11 @@ def _from_any_byte(data: Array, dtype: np.dtype[Any]) -> Array:
     return np.ndarray((count,), dtype, data.data, strides=(1,))
 
 
-def _decompressed(data: Array, size: int) -> Array | None:
-    """Return the bytes of a basket after its header, decompressed."""
-    if len(data) == size:
-        return data
+def _decompress(data: Array, out: Array) -> bool:
+    """Decompress the bytes of a basket after its header. Return False if something is unusual."""
+    if len(data) == len(out):
+        out[:] = data
+        return True
     blocks, at, total = [], 0, 0
     while at + _BLOCK <= len(data):
         packed = int.from_bytes(data[at + 3 : at + 6].tobytes(), "little")
@@ -216,16 +220,12 @@ def _decompressed(data: Array, size: int) -> Array | None:
         work = _ALGORITHMS.get(data[at : at + 2].tobytes())
         at += _BLOCK
         if work is None or at + packed > len(data):
-            return None
+            return False
         blocks.append((work, data[at : at + packed], slice(total, total + length)))
         at, total = at + packed, total + length
-    if at != len(data) or total != size:
-        return None
-    out = np.empty(size, np.uint8)
-    for work, block, where in blocks:
-        if not work(block, out[where]):
-            return None
-    return out
+    if at != len(data) or total != len(out):
+        return False
+    return all(work(block, out[where]) for work, block, where in blocks)
 
 
 def _from_lz4(data: Any, out: Any) -> bool:

@@ -25,7 +25,7 @@ from dosna.sources.root.part import TreePart
 
 __all__ = ["Chain", "Decoded"]
 
-_MOST_UNIT_BYTES = 8 << 20
+_MOST_UNIT_BYTES = 4 << 20
 _MOST_BRANCHES = 50_000
 """Most branches of open files: uproot needs about 13 KiB for each."""
 
@@ -41,10 +41,14 @@ class Decoded:
     """
 
     most: ClassVar[int] = 32 << 20
-    """Most bytes of units, and most bytes of offsets."""
+    """Most bytes of offsets, and twice the most bytes of units.
+
+    New memory costs more than decoding into memory that units have given back.
+    """
 
     def __init__(self) -> None:
-        self.units: Cache[Unit] = Cache(self.most, lambda u: sum(a.nbytes for a in u.values()))
+        most_units = self.most // 2
+        self.units: Cache[Unit] = Cache(most_units, lambda u: sum(a.nbytes for a in u.values()))
         self.offsets: Cache[Array] = Cache(self.most, lambda offsets: offsets.nbytes)
 
     def clear(self) -> None:
@@ -387,7 +391,7 @@ def _same_type(one: Any, other: Any) -> bool:
 
 
 def _as_described(unit: Unit, outline: BranchOutline) -> bool:
-    found = {path: (rows.dtype, rows.shape[1:]) for path, rows in unit.items()}
+    found = {path: (rows.dtype.newbyteorder("="), rows.shape[1:]) for path, rows in unit.items()}
     return unit.keys() == outline.columns.keys() and all(
         column.is_offsets or found[path] == (column.dtype, column.inner)
         for path, column in outline.columns.items()

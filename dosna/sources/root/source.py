@@ -36,7 +36,7 @@ class RootSource(Source):
     """The trees of ROOT files. Trees of the same name in several files become one tree.
 
     A branch is one array, or the arrays of `dosna.columns.layout`: contents and offsets of lists.
-    Baskets and clusters are decoded in the reading thread, and kept in at most 64 MiB. Each is
+    Baskets and clusters are decoded in the reading thread, and kept in at most 48 MiB. Each is
     decoded once, unless a thread returns to it later.
 
     Parameters
