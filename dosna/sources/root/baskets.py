@@ -121,13 +121,12 @@ def plain_rows(branch: Any, interpretation: Any, start: int, stop: int) -> dict[
         elif header.border != header.entries * itemsize:
             return None
         entry += header.entries
-    content = memory[: borders[-1]]
-    if prefix:
-        content = _of_vectors(content, offsets[1:], kind.from_dtype)
-        if content is None:
-            return None
-    else:
-        content = content.view(kind.from_dtype)
+    data = memory[: borders[-1]]
+    content = (
+        _of_vectors(data, offsets[1:], kind.from_dtype) if prefix else data.view(kind.from_dtype)
+    )
+    if content is None:
+        return None
     return {"offsets": offsets, "content": content} if is_list else {"": content}
 
 
