@@ -14,7 +14,7 @@ from pathlib import Path
 import psutil
 import pytest
 from pilot.test_pilots import agents
-from pilot.test_units import marked
+from pilot.test_units import MARK, marked
 from support import require
 
 UNITS = """
@@ -37,7 +37,7 @@ if not units.list_compute_units():
             {
                 "executable": "sh",
                 "arguments": ["-c", script, str(number * 200 // count)],
-                "environment": [f"DOSNA_TEST_MARK={mark}"],
+                "environment": [mark],
                 "output_data": [{output.get_url(): ["*.txt"]}],
                 "retries": 1,
                 "name": str(number),
@@ -69,7 +69,7 @@ def test_every_unit_ends_and_nothing_is_left(tmp_path: Path, count: int, kills: 
     for package in ("psij", "fsspec", "cryptography"):
         require(package)
     url, mark = f"sqlite:///{tmp_path}/state.db", f"faults-{os.getpid()}-{count}"
-    command = [sys.executable, "-c", UNITS, url, str(tmp_path), str(count), mark]
+    command = [sys.executable, "-c", UNITS, url, str(tmp_path), str(count), f"{MARK}={mark}"]
     chance = random.Random(count)
     manager = start(command)
     for _ in range(kills):

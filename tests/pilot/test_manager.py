@@ -212,6 +212,16 @@ def end_connections(url: str) -> None:
         other.execute(f"{end} and datname = current_database()")
 
 
+def holders(url: str) -> set[int]:
+    """Return the connections that have locked a database of PostgreSQL: one or none."""
+    import psycopg
+
+    find = "select l.pid from pg_locks l join pg_database d on d.oid = l.database"
+    find += " where locktype = 'advisory' and datname = current_database()"
+    with psycopg.connect(url.replace("+psycopg", "")) as other:
+        return {pid for (pid,) in other.execute(find)}
+
+
 def test_server_that_has_closed_its_connections(postgres: str) -> None:
     session = Session(postgres)
     store = session.store
@@ -240,8 +250,9 @@ def test_managers_of_two_machines(
     with pytest.raises(LockError, match=mine):
         Manager.of(second)
     # A manager that loses its connection takes the lock again.
+    before = holders(postgres)
     end_connections(postgres)
-    time.sleep(1.5)
+    until(lambda: holders(postgres) - before)
     with pytest.raises(LockError, match=mine):
         Manager.of(second)
     # If another one is faster, it ends.

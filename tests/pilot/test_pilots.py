@@ -20,6 +20,7 @@ from dosna.errors import LockError
 from dosna.pilot import ComputeDataService, PilotComputeService, State
 from dosna.pilot.manager import Manager
 from dosna.pilot.session import Session
+from dosna.testing.timing import patience
 
 
 def agents(pilot: Any) -> list[psutil.Process]:
@@ -72,9 +73,11 @@ def test_signals_that_reach_a_command_before_the_agent(room: Any) -> None:
     until(lambda: unit.get_state() == State.Running)
     until(lambda: len(marked("signals")) == 1)
     # As who cancels a job of Slurm: all of its processes are signalled, one after the other.
-    os.kill(marked("signals")[0], signal.SIGTERM)
+    (command,) = marked("signals")
+    others = [process for process in agents(pilot) if kind(process, "agent")]
+    os.kill(command, signal.SIGTERM)
     time.sleep(0.3)
-    for process in [process for process in agents(pilot) if kind(process, "agent")]:
+    for process in others:
         process.terminate()
     assert pilot.wait(timeout=100) == State.Failed
     assert unit.get_state() == State.New, unit.get_details()
@@ -82,7 +85,7 @@ def test_signals_that_reach_a_command_before_the_agent(room: Any) -> None:
 
 
 def test_walltime_ends_a_pilot(room: Any) -> None:
-    pilot = room.pilot(walltime=0.02)
+    pilot = room.pilot(walltime=patience(1.2) / 60)
     unit = room.unit("sleep", "1000", environment=[f"{MARK}=walltime"])
     assert pilot.wait(timeout=HANG) == State.Done
     assert "walltime" in pilot.get_details()["reason"]

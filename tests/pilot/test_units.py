@@ -17,7 +17,7 @@ from support import HANG
 from dosna.errors import ConfigurationError, SourceNotFoundError
 from dosna.pilot import State
 
-MARK = "DOSNA_TEST_MARK"
+MARK = f"DOSNA_TEST_MARK_{os.getpid()}"
 
 
 def marked(mark: str) -> list[int]:
@@ -139,6 +139,7 @@ def test_cancel_ends_all_that_a_unit_has_started(shared: Any) -> None:
     script = "trap '' TERM INT HUP; setsid sleep 1000 & sleep 1000 & wait"
     unit = shared.unit("sh", "-c", script, environment=[f"{MARK}=canceled"])
     until(lambda: len(marked("canceled")) == 3)
+    until(lambda: unit.get_state() == State.Running)
     assert unit.wait(timeout=0.01) == State.Running
     unit.cancel()
     assert unit.wait(timeout=HANG) == State.Canceled

@@ -18,6 +18,7 @@ from starlette.applications import Starlette  # noqa: E402
 from starlette.responses import PlainTextResponse  # noqa: E402
 from starlette.routing import Route  # noqa: E402
 
+from dosna.testing.timing import patience  # noqa: E402
 from dosna.web import HANDLERS, Access, Limits, Server, protect  # noqa: E402
 from dosna.web.connections import BoundedProtocol  # noqa: E402
 
@@ -99,7 +100,7 @@ def test_a_request_that_is_too_long_is_told_so(server):
 
 @pytest.mark.parametrize("sent", [b"", b"GET / HT", request("/x", "Content-Length: 5\r\n")])
 def test_a_client_that_says_nothing_more_is_let_go(server, sent, monkeypatch):
-    monkeypatch.setattr(BoundedProtocol, "request_seconds", 0.2)
+    monkeypatch.setattr(BoundedProtocol, "request_seconds", patience(0.2))
     with connected(server) as sock:
         sock.sendall(sent)
         found = until_closed(sock)
@@ -120,7 +121,7 @@ def test_a_client_that_takes_nothing_is_let_go(server, monkeypatch):
 
 
 def test_a_client_that_is_slow_gets_all(server, monkeypatch):
-    monkeypatch.setattr(BoundedProtocol, "stalled_seconds", 1.0)
+    monkeypatch.setattr(BoundedProtocol, "stalled_seconds", patience(1.0))
     with connected(server) as sock:
         sock.sendall(request("/large", "Connection: close\r\n"))
         count = 0

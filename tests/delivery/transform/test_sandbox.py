@@ -238,11 +238,20 @@ def test_others_go_on_while_one_is_killed(tmp_path, events):
 @confined
 def test_a_killed_server_is_named_and_replaced(tmp_path, events):
     run(tmp_path, events, RETURN)
-    server = client.server_of()
-    killer = threading.Timer(0.5, lambda: os.kill(server._process.pid, signal.SIGKILL))
+    server = client.server_of()._process.pid
+
+    def kill():
+        # A server that dies before it has the job is replaced without a word.
+        wait_until(lambda: list(tmp_path.glob(".transform-*/work/ready")))
+        os.kill(server, signal.SIGKILL)
+
+    killer = threading.Thread(target=kill)
     killer.start()
-    with pytest.raises(WorkerError, match="server"):
-        run(tmp_path, events, "import time; time.sleep(600)")
+    try:
+        with pytest.raises(WorkerError, match="server"):
+            run(tmp_path, events, "import time; open('ready', 'w').close(); time.sleep(600)")
+    finally:
+        killer.join()
     assert run(tmp_path, events, RETURN).rows == 1
 
 
