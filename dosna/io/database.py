@@ -16,7 +16,7 @@ from dosna.errors import ConfigurationError, QueryError, StorageError
 from dosna.io.advisory import AdvisoryLock
 from dosna.registry import needing
 
-__all__ = ["Database"]
+__all__ = ["Database", "close_engine"]
 
 _BUSY_SECONDS = 60
 _CLOSE_SECONDS = 10.0
@@ -93,7 +93,7 @@ class Database:
         if self._file >= 0:
             os.close(self._file)
             self._file = -1
-        self._engine.dispose()
+        close_engine(self._engine)
 
     @contextmanager
     def change(self) -> Iterator[sa.Connection]:
@@ -240,6 +240,29 @@ def _lock_file(database: str, what: str) -> int:
         os.close(file)
         return -1
     return file
+
+
+def close_engine(engine: sa.Engine) -> None:
+    """Close the connections of an engine, and those that threads still have or make after this.
+
+    The latter would be closed where Python collects them, with a warning.
+
+    Parameters
+    ----------
+    engine : sqlalchemy.Engine
+        The engine.
+
+    Examples
+    --------
+    >>> close_engine(sa.create_engine("sqlite://"))
+    """
+    sa.event.listen(engine, "checkin", _end_returned)
+    engine.dispose()
+
+
+def _end_returned(connection: object, record: Any) -> None:
+    if connection is not None:  # it is lost already
+        record.invalidate()
 
 
 def _prepare_sqlite(connection: Any, record: object) -> None:

@@ -18,6 +18,7 @@ import sqlalchemy as sa
 from dosna.core.url import without_password
 from dosna.errors import ConfigurationError, StorageError
 from dosna.io.advisory import AdvisoryLock
+from dosna.io.database import close_engine
 
 __all__ = ["StateStore", "new_id"]
 
@@ -143,7 +144,7 @@ class StateStore:
     def close(self) -> None:
         """Close the connections."""
         self.let_go()
-        self._engine.dispose()
+        close_engine(self._engine)
 
     def hold(self, owner: str) -> str:
         """Hold the state for one manager, or see that it is still held.

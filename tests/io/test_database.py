@@ -7,7 +7,7 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
-from support import require
+from support import open_files, require
 
 sa = require("sqlalchemy")
 
@@ -41,6 +41,16 @@ def test_looking_neither_waits_for_writers_nor_stops_them(tmp_path: Path) -> Non
                 # Nor is this one in the way of the next.
                 other.execute("INSERT INTO t VALUES (3)")
                 assert connection.execute(sa.select(table)).scalars().all() == [1, 2, 3]
+
+
+def test_no_connection_outlives_the_database(tmp_path: Path) -> None:
+    database = Database(f"sqlite:///{tmp_path}/x", "a database")
+    with database.look():  # as a thread that has not ended
+        database.close()
+    assert open_files(tmp_path) == []
+    with database.change():
+        pass
+    assert open_files(tmp_path) == []
 
 
 def test_columns_of_later_releases_are_added(tmp_path: Path) -> None:
