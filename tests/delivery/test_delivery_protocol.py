@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import base64
 import errno
+import gc
 import json
+import socket
 import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -642,3 +645,31 @@ def test_jobs_carry_no_passwords(tmp_path: Any, events: Any) -> None:
     assert job.settings.folders == settings.folders
     assert job.settings.database_url != settings.database_url
     assert "hunter2" not in str(settings.shown())
+
+
+def test_what_is_no_scheduler_of_dask_is_named(tmp_path: Any, events: Any) -> None:
+    from dosna.delivery.running.workers import open_workers
+    from dosna.delivery.settings import Settings
+    from dosna.errors import ConnectionError
+
+    Client = require("distributed").Client
+
+    def serve() -> None:
+        with server.accept()[0] as other:
+            other.sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+            other.recv(1)
+
+    def clients() -> list[Any]:
+        return [found for found in gc.get_objects() if type(found) is Client]
+
+    before = {client.id for client in clients()}
+    with socket.create_server(("127.0.0.1", 0)) as server, ThreadPoolExecutor(1) as pool:
+        serving = pool.submit(serve)
+        address = f"tcp://127.0.0.1:{server.getsockname()[1]}"
+        settings = Settings(roots=(str(events),), state=str(tmp_path), dask=address)
+        with pytest.raises(ConnectionError, match=address) as caught:
+            open_workers(settings, FakeTransform())
+        serving.result(HANG)
+    # A client that was left open waits for event loops wherever it is collected.
+    assert caught.value.__context__ is not None
+    assert {client.status for client in clients() if client.id not in before} <= {"closed"}

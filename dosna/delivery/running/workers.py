@@ -110,7 +110,7 @@ class DaskWorkers(Workers):
 
     def __init__(self, settings: Settings, transform: Transform) -> None:
         with needing("workers of Dask need", "dask"):
-            import distributed
+            from dosna.engines.dask.local import open_client
         self._settings, self._transform = settings, transform
         self._lock = threading.Lock()
         self._held: Counter[str] = Counter()
@@ -119,8 +119,9 @@ class DaskWorkers(Workers):
         self._telling = ThreadPoolExecutor(1, "dosna-dask")
         address = str(settings.dask)
         try:
-            self._client = distributed.Client(address, set_as_default=False, timeout=_CONNECT)
-        except (OSError, ValueError) as error:
+            self._client = open_client(address, set_as_default=False, timeout=_CONNECT)
+        # Also MemoryError: what another server says is taken for the size of a message.
+        except Exception as error:
             raise ConnectionError(f"the scheduler {address} cannot be reached: {error}") from None
 
     @property
