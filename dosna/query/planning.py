@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 import numpy as np
 
 from dosna.columns.description import Tree
 from dosna.core.sizes import Limit, parse_size
-from dosna.core.types import Array
 from dosna.engines.work.boxes import WINDOW_BYTES
 from dosna.query.branches import BranchColumn
 from dosna.query.expressions import Bound
@@ -54,78 +53,61 @@ class Ranges:
 def plan_pieces(ranges: Ranges, judge: Judge, tests: Sequence[Bound]) -> Iterator[Piece]:
     """Yield the ranges that may have entries which satisfy all tests.
 
-    Those that are likely to be judged alike are judged together first. Of a range of several
-    chunks, those at its ends are left out that have no such entries.
+    Of a range of several chunks, those at its ends are left out that have no such entries.
     """
     every = tuple(range(len(tests)))
-    narrow = _Narrow(ranges, judge)
-    for first, last, is_open in _runs(ranges, judge):
-        if not is_open:
-            yield from _judged(ranges, judge, narrow, first, last)
-            continue
-        for number in range(first, last):
-            yield Piece(*narrow(*ranges.bounds(number, number + 1)), every)
+    held: Piece | None = None
+    for start, stop, left in _spans(ranges, judge, every):
+        while start < stop:
+            number = start // ranges.step
+            end = min(stop, (number + 1) * ranges.step)
+            if held is not None and held.start // ranges.step == number:
+                # If there are others between the two, these were ruled out by a test.
+                alike = held.stop == start and held.tests == left
+                held = Piece(held.start, end, left if alike else every)
+            else:
+                if held is not None:
+                    yield held
+                held = Piece(start, end, left)
+            start = end
+    if held is not None:
+        yield held
 
 
-def _runs(ranges: Ranges, judge: Judge) -> Iterator[tuple[int, int, bool]]:
-    """Yield runs of ranges that are likely to be judged alike, and True for those left open."""
-    count = len(ranges)
-    if not judge or count < 2:
-        yield 0, count, not judge
+def _spans(ranges: Ranges, judge: Judge, every: tuple[int, ...]) -> Iterator[Piece]:
+    """Yield what is left of the entries, of as many chunks as could be judged together."""
+    if not judge or not len(ranges):
+        yield Piece(ranges.start, ranges.stop, every)
         return
-    numbers = np.arange(count) + ranges.start // ranges.step
-    guess = judge.guess(np.maximum(numbers * ranges.step, ranges.start))
+    together = ranges.step // ranges.chunk if 0 < ranges.chunk < ranges.step else 1
+    chunks = replace(ranges, step=ranges.step // together)
+    begin, count = ranges.start // chunks.step, len(chunks)
+    numbers = np.arange(begin, begin + count + 1)
+    guess = judge.guess(np.maximum(numbers * chunks.step, ranges.start))[:-1]
     edges = np.flatnonzero(guess[1:] != guess[:-1]) + 1
     for first, last in pairwise([0, *edges.tolist(), count]):
-        yield first, last, guess[first] == OPEN
+        # Ruling out some within a range would divide it.
+        at = (begin + first) % together
+        inside = first > 0 and last < count and 0 < at < together - (last - first)
+        if inside or guess[first] == OPEN:
+            yield Piece(*chunks.bounds(first, last), every)
+        else:
+            least = 1 if guess[first] == OUT else together
+            yield from _judged(chunks, judge, first, last, least)
 
 
-def _judged(
-    ranges: Ranges, judge: Judge, narrow: _Narrow, first: int, last: int
-) -> Iterator[Piece]:
-    if first >= last:
-        return
-    verdict, left = judge.verdict(*ranges.bounds(first, last))
+def _judged(chunks: Ranges, judge: Judge, first: int, last: int, least: int) -> Iterator[Piece]:
+    """Yield what zones leave of some chunks, judging at least so many of them together."""
+    start, stop = chunks.bounds(first, last)
+    verdict, left = judge.verdict(start, stop)
     if verdict == "none":
         return
-    if verdict == "all" or last - first == 1:
-        for number in range(first, last):
-            bounds = ranges.bounds(number, number + 1)
-            yield Piece(*(bounds if verdict == "all" else narrow(*bounds)), left)
+    if verdict == "all" or last - first <= least:
+        yield Piece(start, stop, left)
         return
-    size = max(1, -(-(last - first) // _FANOUT))
+    size = max(least, -(-(last - first) // _FANOUT))
     for begin in range(first, last, size):
-        yield from _judged(ranges, judge, narrow, begin, min(begin + size, last))
-
-
-class _Narrow:
-    """Leaves out of ranges the chunks at their ends that zones rule out."""
-
-    def __init__(self, ranges: Ranges, judge: Judge) -> None:
-        self._judge, self._chunk = judge, ranges.chunk
-        self._out: Array | None = None
-        if judge and 0 < ranges.chunk < ranges.step and len(ranges):
-            self._first = ranges.start // ranges.chunk
-            numbers = np.arange(self._first, -(-ranges.stop // ranges.chunk) + 1)
-            self._out = judge.guess(np.maximum(numbers * ranges.chunk, ranges.start)) == OUT
-
-    def __call__(self, start: int, stop: int) -> tuple[int, int]:
-        """Return the range that is left of one."""
-        if self._out is None:
-            return start, stop
-        begin = start // self._chunk
-        out = self._out[begin - self._first : -(-stop // self._chunk) - self._first]
-        if not (out[0] or out[-1]) or out.all():
-            return start, stop
-        left = np.flatnonzero(~out)
-        first = max(start, (begin + int(left[0])) * self._chunk)
-        last = min(stop, (begin + int(left[-1]) + 1) * self._chunk)
-        # A guess rules nothing out.
-        if first > start and self._judge.verdict(start, first)[0] != "none":
-            first = start
-        if last < stop and self._judge.verdict(last, stop)[0] != "none":
-            last = stop
-        return first, last
+        yield from _judged(chunks, judge, begin, min(begin + size, last), least)
 
 
 def step_of(columns: Mapping[str, BranchColumn], tree: Tree, memory_limit: Limit) -> int:

@@ -175,8 +175,8 @@ class Query(Results):
         if convert is None and self.outputs:  # counting does not need the columns of the result
             return replace(self, outputs=()).job(None)
         scan, pieces = self.scan(convert)
-        step = self.ranges(scan.columns).step
-        return Job(scan, pieces, 2 * step * bytes_of_entry(scan.columns, self.tree.entries))
+        most = max((piece.stop - piece.start for piece in pieces), default=0)
+        return Job(scan, pieces, 2 * most * bytes_of_entry(scan.columns, self.tree.entries))
 
     def nothing(self) -> dict[str, Any]:
         by_name, found = self.tree.by_name, {}

@@ -409,6 +409,7 @@ def test_chunks_at_the_ends_of_a_range_are_not_read(monkeypatch, where):
             (14, 17, (14, 17)),
             (0, 14, (12, 14)),
             (17, 50, (17, 20)),
+            (5, 23, (12, 20)),
         ):
             query = con.query("T", where, ["y"], entry_start=start, entry_stop=stop)
             assert [piece[:2] for piece in query.scan()[1]] == [looked_at]
