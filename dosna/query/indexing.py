@@ -103,6 +103,7 @@ def index(
     con.check_writable()
     found = get_tree(con, tree)
     chosen = found.chosen(branches, f"tree {tree!r}")
+    con.runner.agree("index", con.identity, tree, chosen)
     done = []
     with con.runner.reporting(progress, len(chosen), "index", "branch") as report:
         for number, branch in enumerate(chosen):

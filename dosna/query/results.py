@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import numpy as np
 
@@ -72,6 +73,8 @@ class Results(ABC):
     def _run(self, convert: Convert | None) -> list[Rows]:
         work, tasks, nbytes = self.job(convert)
         runner = self.con.runner
+        result = getattr(convert, "__name__", type(convert).__name__)
+        runner.agree("query", repr(self), result, replace(cast(Any, self), progress=None), tasks)
         workers = workers_within(self.memory_limit, nbytes, "query")
         picklable = self.con.instance.shared_between_processes
         with runner.reporting(self.progress, len(tasks), "query", "range") as report:

@@ -315,6 +315,7 @@ def test_ranks_share_the_ranges_and_all_have_the_result(tmp_path):
         "import numpy as np\n"
         "import dosna as dn\n"
         "from dosna.query import index, planning\n"
+        "from dosna.serve.trees.filling import HistogramRequest, Variable, fill_histogram\n"
         "from kept_trees import put_tree\n"
         "planning.LEAST_ROWS = 1\n"
         "with dn.Connection(sys.argv[1], backend='file', engine='mpi') as con:\n"
@@ -326,6 +327,17 @@ def test_ranks_share_the_ranges_and_all_have_the_result(tmp_path):
         "    assert q.to_arrow()['l'].to_pylist()[0] == [56]\n"
         "    assert q.explain().pruned == 5\n"
         "    assert con['T/x'].query('value > 90').count() == 9\n"
+        "    mine, of_rank = con.query('T', f'x > {con.mpi_rank}'), ['x', 'l'][con.mpi_rank]\n"
+        "    limits = (0, 9 + con.mpi_rank)\n"
+        "    counted = HistogramRequest('T', (Variable('x', limits=limits),))\n"
+        "    for call in (mine.count, mine.to_arrow, q.count if con.mpi_is_root else q.to_arrow,\n"
+        "                 con['T/x'].query(f'value > {con.mpi_rank}').count,\n"
+        "                 lambda: index(con, 'T', of_rank),\n"
+        "                 lambda: fill_histogram(con, counted)):\n"
+        "        try:\n"
+        "            raise AssertionError(call())\n"
+        "        except dn.errors.CollectiveError as error:\n"
+        "            assert 'rank 1: ' in str(error)\n"
     )
     done = subprocess.run(
         [*mpiexec(2), sys.executable, "-c", script, str(tmp_path)],

@@ -146,6 +146,7 @@ def fill_histogram(
     """
     asked = query_of(con, request)
     job = asked.job(_kept)
+    con.runner.agree("fill_histogram", con.identity, request, memory_limit, job.tasks)
     nothing = [flat(values) for values in asked.nothing().values()]
     extremes = [Extremes(values.dtype.kind in "biu") for values in nothing]
     unknown = [v.limits is None for v in request.variables]
