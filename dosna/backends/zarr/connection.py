@@ -156,6 +156,8 @@ class FileConnection(FolderConnection, ArrayHome):
         self.check_writable()
         for above in parents(name):
             path = os.path.join(self.path, above)
+            if _read(path) is not None:
+                continue
             with suppress(FileExistsError):
                 os.mkdir(path)
             if _is_version_2(path):
@@ -163,8 +165,7 @@ class FileConnection(FolderConnection, ArrayHome):
                     f"{path} is of Zarr version 2: what other programs find there would be hidden "
                     "by datasets, which are of version 3; use another name"
                 )
-            if _read(path) is None:
-                _write(path, zarr3.GROUP)
+            _write(path, zarr3.GROUP)
 
     def del_dataset(self, name: str, only: BackendDataset | None = None) -> None:
         self._check_inside(name)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import math
 import re
+from collections.abc import Callable
 from typing import Any, Literal
 
 import numpy as np
@@ -26,6 +27,7 @@ _CORE = {
     **{f"float{8 * n}": f"f{n}" for n in (2, 4, 8)},
     **{f"complex{8 * n}": f"c{n}" for n in (8, 16)},
 }
+_NAMES = {np.dtype(code): name for name, code in _CORE.items()}
 _TIMES = {"numpy.datetime64": "M8", "numpy.timedelta64": "m8"}
 _TEXT = "string"
 _TEXTS = {"fixed_length_utf32": "U", "null_terminated_bytes": "S", "raw_bytes": "V"}
@@ -42,7 +44,7 @@ def data_type_of(dtype: np.dtype[Any], within: str = "") -> Any:
     """
     if is_text(dtype):
         return _TEXT
-    name = next((n for n, code in _CORE.items() if np.dtype(code) == dtype.newbyteorder("=")), "")
+    name = _NAMES.get(dtype.newbyteorder("="))
     if dtype.names is not None:
         return {"name": "structured", "configuration": {"fields": _fields(dtype)}}
     if dtype.subdtype is not None:
@@ -53,7 +55,7 @@ def data_type_of(dtype: np.dtype[Any], within: str = "") -> Any:
         raise TypeError(
             f"{within}fields of Zarr arrays are little-endian, and {dtype.str} is not: convert it"
         )
-    if name:
+    if name is not None:
         return name
     if dtype.kind in "mM":
         unit, count = np.datetime_data(dtype)
@@ -177,10 +179,13 @@ def decode_fill(value: Any, dtype: np.dtype[Any], where: str) -> Any:
     FormatError
         The JSON value is not one of that type.
     """
-    problem = FormatError(f"{where}: fill_value {value!r} is not a value of {dtype}")
+
+    def problem() -> FormatError:  # names of dtypes take long to make
+        return FormatError(f"{where}: fill_value {value!r} is not a value of {dtype}")
+
     if is_text(dtype):
         if not isinstance(value, str) or any("\ud800" <= c <= "\udfff" for c in value):
-            raise problem
+            raise problem()
         return value
     kind = dtype.kind
     filled = np.zeros((), dtype)
@@ -190,7 +195,7 @@ def decode_fill(value: Any, dtype: np.dtype[Any], where: str) -> Any:
         try:
             filled[...] = int(value)
         except OverflowError:
-            raise problem from None
+            raise problem() from None
     elif kind == "f":
         filled[...] = _decode_float(value, dtype, problem)
     elif kind == "c" and isinstance(value, list) and len(value) == 2:
@@ -205,30 +210,30 @@ def decode_fill(value: Any, dtype: np.dtype[Any], where: str) -> Any:
     elif dtype.names is not None and isinstance(value, dict):
         # The form of zarr-python 3.2 and later; versions before wrote the bytes.
         if value.keys() != set(dtype.names):
-            raise problem
+            raise problem()
         for field in dtype.names:
             filled[field] = decode_fill(value[field], dtype[field], where)
     elif kind in "SV" and isinstance(value, (str, list)):
         raw = bytes(value) if isinstance(value, list) else base64.b64decode(value, validate=True)
         if len(raw) > dtype.itemsize or (kind == "V" and len(raw) != dtype.itemsize):
-            raise problem
+            raise problem()
         # With fields, the bytes are little-endian, whatever the byte order of the chunks is.
         stored = dtype if dtype.names is None else dtype.newbyteorder("<")
         filled[...] = np.frombuffer(raw.ljust(dtype.itemsize, b"\0"), stored).reshape(())
     else:
-        raise problem
+        raise problem()
     return filled[()]
 
 
-def _decode_float(value: Any, dtype: np.dtype[Any], problem: FormatError) -> Any:
+def _decode_float(value: Any, dtype: np.dtype[Any], problem: Callable[[], FormatError]) -> Any:
     if isinstance(value, str) and value.startswith("0x"):
         if len(value) != 2 + 2 * dtype.itemsize:
-            raise problem
+            raise problem()
         bits = np.array(int(value, 16), f"u{dtype.itemsize}")
         return bits.view(f"f{dtype.itemsize}")
     if value in ("NaN", "Infinity", "-Infinity"):
         return float(value.replace("Infinity", "inf"))
     if type(value) not in (int, float):
-        raise problem
+        raise problem()
     with np.errstate(over="ignore"):
         return np.float64(value).astype(dtype)
