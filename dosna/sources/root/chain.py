@@ -331,8 +331,9 @@ class Chain:
             column.dtype.itemsize,
             rows / entries if entries else 1.0,
         )
-        # The last offset would else be alone in a second chunk.
-        return (rows + 1,) if column.is_offsets and found[0] == rows else found
+        # The last offset would else be alone in one more chunk.
+        alone = column.is_offsets and rows and rows % found[0] == 0
+        return (found[0] + 1,) if alone else found
 
     def read_into(self, name: str, path: str, box: Box, out: Array) -> None:
         """Read a box of a column into an array of its shape."""

@@ -223,6 +223,15 @@ def test_written_files(con, path, ntuple, engine):
     assert con["Events/Muon_pt/offsets"].chunk_size == con["Events/run"].chunk_size
 
 
+def test_the_last_offset_is_not_alone_in_a_chunk(con, path, monkeypatch):
+    monkeypatch.setattr(chunking, "TARGET_CHUNK_ENTRIES", N // 10)
+    con.ingest(path)
+    check(con, path, "Events")
+    assert con["Events/run"].chunk_size == (N // 10,)
+    assert con["Events/Muon_pt/offsets"].chunk_size == (N // 10 + 1,)
+    assert len(con["Events/Muon_pt/offsets"].written_chunks()) == 10
+
+
 def test_fields_that_uproot_does_not_show():
     # Of a branch of TRef, as in Delphes' files.
     record = {
