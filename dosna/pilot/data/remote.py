@@ -283,6 +283,13 @@ class SftpPlace(RemotePlace):
                 raise StorageError(errno.ENOSPC, text) from error
             raise
 
+    def close(self) -> None:
+        with self._lock:
+            fs, self._open = self._open, None
+        if fs is not None:
+            # Python collects it later, in any thread, and closing has a tenth of a second then.
+            fs.loop.call_soon_threadsafe(fs.client.close)
+
     # Not by sshfs' get_file and put_file: their blocks are small, and asyncssh leaves out holes
     # for them, and so ends a file before one at its end.
     def _receive(self, fs: Any, path: str, target: str, tell: Tell | None) -> None:

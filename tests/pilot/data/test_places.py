@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from pilot.data.conftest import bucket
-from support import require
+from pilot.data.conftest import bucket, sftp
+from support import require, wait_until
 
 from dosna.errors import (
     ConfigurationError,
@@ -21,6 +21,7 @@ from dosna.errors import (
     SourceNotFoundError,
 )
 from dosna.pilot.data.places import open_place, place_url
+from dosna.pilot.data.remote import SftpPlace
 from dosna.pilot.data.s3 import S3Place
 
 if TYPE_CHECKING:
@@ -92,6 +93,17 @@ def test_an_unknown_server_is_not_trusted(sshd: Sshd, tmp_path: Path) -> None:
     fields = {"service_url": url, "userkey": sshd.userkey, "options": options}
     with open_place(fields) as place, pytest.raises(ConnectionError, match="not trusted"):
         place.check()
+
+
+def test_the_connection_of_a_closed_place_ends(sshd: Sshd, tmp_path: Path) -> None:
+    require("sshfs")
+    with open_place(sftp(sshd, tmp_path)) as place:
+        assert isinstance(place, SftpPlace)
+        place.check()
+        client = place._fs().client
+        assert not client.is_closed()
+    wait_until(client.is_closed)
+    place.close()
 
 
 def test_a_wrong_key_is_refused(sshd: Sshd, tmp_path: Path) -> None:
