@@ -338,6 +338,8 @@ def decode_tagged(value: dict[str, Any]) -> Any:
         The value. If it is a dict, its values are still to be decoded. A mapping that is not
         exactly of the form of a tagged object, as another program may write, is returned as it is.
     """
+    if _TAGS.isdisjoint(value):
+        return value
     try:
         if value.keys() == {"__numpy__", "dtype", "shape", "scalar"}:
             raw = base64.b64decode(value["__numpy__"], validate=True)
