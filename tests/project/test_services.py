@@ -8,11 +8,14 @@ import os
 import socket
 import subprocess
 import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from urllib.parse import urlsplit
 
+import pytest
 from services.proxy import Proxy, read_head
-from support import require_program, sweep_shared_memory, wait_until
+from support import HANG, require_program, sweep_shared_memory, wait_until
 
 
 def test_a_cluster_ends_with_who_started_it():
@@ -96,3 +99,28 @@ def read(path):
         return path.read_bytes()
     except OSError:
         return b""
+
+
+@pytest.mark.parametrize("asked", [b"GE", b"GET / HTTP/1.1\r\n\r\n"])
+def test_a_proxy_ends_quietly_what_is_cut_off(asked):
+    # A thread that raises fails whichever test is running then: warnings are errors.
+    begun = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhel"
+
+    def answer():
+        with server.accept()[0] as one:
+            one.recv(1 << 10)
+            one.sendall(begun)
+
+    before = set(threading.enumerate())
+    with socket.create_server(("127.0.0.1", 0)) as server, ThreadPoolExecutor(1) as pool:
+        answering = pool.submit(answer)
+        with Proxy(f"http://127.0.0.1:{server.getsockname()[1]}") as proxy:
+            url = urlsplit(proxy.url)
+            with socket.create_connection((url.hostname, url.port), HANG) as client:
+                client.sendall(asked)
+                client.shutdown(socket.SHUT_WR)
+                assert client.recv(1) == b""
+            wait_until(
+                lambda: not any("_serve)" in t.name for t in set(threading.enumerate()) - before)
+            )
+        answering.result(HANG)

@@ -141,8 +141,8 @@ class Proxy:
             with client.makefile("rb") as asks, server.makefile("rb") as answers:
                 while is_asked(client, server) and self._exchange(client, asks, server, answers):
                     pass
-        except OSError:
-            pass
+        except (OSError, ValueError):
+            pass  # ValueError: it was cut off in the midst of a line, or has just been closed
         finally:
             self._open.discard(client)
             for sock in (client, server):

@@ -53,7 +53,8 @@ def start_tls(url: str, folder: Path) -> Iterator[tuple[str, Path]]:
     target = (urlsplit(url).hostname, urlsplit(url).port)
 
     def copy(source: socket.socket, sink: socket.socket) -> None:
-        with suppress(OSError):
+        # ValueError: the other thread has just ended TLS.
+        with suppress(OSError, ValueError):
             while data := source.recv(1 << 16):
                 sink.sendall(data)
         for sock in (source, sink):
