@@ -30,6 +30,7 @@ import pyarrow
 import pyarrow.parquet
 import qastle
 import uproot
+from support import HANG
 
 from services.s3 import make_client
 
@@ -92,6 +93,7 @@ class ServiceX:
         self.capabilities: list[str] = list(INFO["capabilities"])
         self.calls: list[str] = []
         self.stopped = False
+        self._threads: list[threading.Thread] = []
 
     # -- requests ---------------------------------------------------------------------------
 
@@ -99,8 +101,15 @@ class ServiceX:
         inputs = body.get("file-list") or self.datasets[body["did"].partition("?")[0]]
         made = Transform(body, list(inputs))
         self.transforms[made.id] = made
-        threading.Thread(target=self._run, args=(made,), daemon=True).start()
+        self._threads.append(threading.Thread(target=self._run, args=(made,), daemon=True))
+        self._threads[-1].start()
         return made
+
+    def close(self) -> None:
+        """End, and with it what is transformed: later, its store may be gone."""
+        self.stopped = True
+        for thread in self._threads:
+            thread.join(HANG)
 
     def _run(self, transform: Transform) -> None:
         with closing(make_client(self.s3_url, self.keys)) as client:
@@ -390,6 +399,6 @@ def start_servicex(s3_url: str, access_key: str, secret_key: str) -> Iterator[Se
     try:
         yield stand_in
     finally:
-        stand_in.stopped = True
         server.shutdown()
         server.server_close()
+        stand_in.close()
