@@ -9,7 +9,9 @@ Run ``python benchmarks/serve.py [--quick] [--only ROW] [--folder FOLDER]``; it 
   of ever other chunks, for which the server's cache is of no use, and then neighbours;
 - ``neighbour``: planes in the same layer of chunks on S3, where each request takes 20 ms;
 - ``line``: the points that a page draws of a line of 10^8 float32 (10^7 with ``--quick``), beside
-  reading all values.
+  reading all values;
+- ``crowd``: 100 clients that ask for 32 MiB each at the same time (8 MiB with ``--quick``): the
+  time until all have them, the server's memory, and what a small request takes meanwhile.
 
 Times are the shortest of rounds in which everybody works in turn. The server of ``slice`` and
 ``line`` is a process of its own.
@@ -26,6 +28,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
@@ -41,6 +44,7 @@ from timing import OURS, minima
 import dosna as dn
 
 EXTENT = 64
+CROWD = 100
 DIRECT = "directly"
 
 
@@ -54,25 +58,36 @@ class Client:
 
     def data(self, path: str, selection: str = "") -> bytes:
         """Return the values of a selection, as the page asks for them."""
+        answer = self.ask(path, selection)
+        body = answer.read()
+        assert answer.status == 200, body
+        return body
+
+    def ask(self, path: str, selection: str = "") -> http.client.HTTPResponse:
+        """Ask for the values of a selection."""
         query = {"file": "x", "path": path, "format": "bin", "dtype": "safe", "lines": "short"}
         if selection:
             query["selection"] = selection
         self.connection.request("GET", f"/h5grove/data?{urlencode(query)}", headers=self.headers)
-        answer = self.connection.getresponse()
-        body = answer.read()
-        assert answer.status == 200, body
-        return body
+        return self.connection.getresponse()
 
 
 @contextmanager
 def viewing(url: str) -> Iterator[str]:
     """Run ``dosna view`` and yield the URL that it prints."""
+    with started(url) as (address, _):
+        yield address
+
+
+@contextmanager
+def started(url: str) -> Iterator[tuple[str, int]]:
+    """Run ``dosna view`` and yield the URL that it prints, and the number of its process."""
     command = [sys.executable, "-m", "dosna", "view", url, "--no-open", "--json", "--quiet"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         try:
             lines = itertools.takewhile(lambda line: line != "}\n", process.stdout)
-            yield json.loads("".join(lines) + "}")["url"]
+            yield json.loads("".join(lines) + "}")["url"], process.pid
         finally:
             process.terminate()
 
@@ -192,6 +207,50 @@ def line(folder: Path, quick: bool) -> None:
         row(f"line: {count:.0e} points", work, 1 if quick else 10, "aim 1000 ms")
 
 
+def crowd(folder: Path, quick: bool) -> None:
+    """Print what many clients that ask for large parts at once take, and leave to a small one."""
+    with ExitStack() as stack:
+        con = stack.enter_context(dn.Connection(str(folder), backend="hdf5"))
+        volume(con, 256)
+        url, process = stack.enter_context(started(f"hdf5:{folder}"))
+        small = Client(url)
+        alone = [timed(small) for _ in range(200)]
+        selection = f"0:{32 if quick else 128},:,:"
+        begin = time.perf_counter()
+        with ThreadPoolExecutor(CROWD) as pool:
+            large = [pool.submit(drained, url, selection) for _ in range(CROWD)]
+            meanwhile = []
+            while not all(one.done() for one in large):
+                meanwhile.append(timed(small))
+        taken = time.perf_counter() - begin
+        nbytes = sum(one.result() for one in large)
+        status = Path(f"/proc/{process}/status").read_text()
+        peak = int(status.split("VmHWM:")[1].split()[0]) >> 10
+    slow = np.percentile(meanwhile, [50, 99]) * 1e3
+    print(
+        f"crowd: {CROWD} clients: {nbytes >> 20} MiB in {taken:.1f} s, {peak} MiB resident; small "
+        f"requests alone {np.median(alone) * 1e3:.1f} ms, meanwhile {slow[0]:.0f}, and 99 of 100 "
+        f"within {slow[1]:.0f} ms",
+        flush=True,
+    )
+
+
+def timed(client: Client) -> float:
+    """Return the seconds that ten values take."""
+    begin = time.perf_counter()
+    assert len(client.data("/volume", "0,0,:10")) == 40
+    return time.perf_counter() - begin
+
+
+def drained(url: str, selection: str) -> int:
+    """Ask for a selection, drop what comes, and return its size."""
+    answer, size = Client(url).ask("/volume", selection), 0
+    while piece := answer.read(1 << 20):
+        size += len(piece)
+    assert answer.status == 200
+    return size
+
+
 def row(
     label: str, work: dict[str, Callable[[], object]], seconds: float, aim: str
 ) -> dict[str, float]:
@@ -205,7 +264,7 @@ def row(
     return best
 
 
-ROWS = {"page": page, "slice": slices, "neighbour": neighbours, "line": line}
+ROWS = {"page": page, "slice": slices, "neighbour": neighbours, "line": line, "crowd": crowd}
 
 
 def main() -> None:

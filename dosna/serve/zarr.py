@@ -21,11 +21,11 @@ from starlette.routing import BaseRoute, Route
 from starlette.types import Receive, Scope, Send
 
 from dosna.array.dataset import EngineDataset
-from dosna.backends.zarrobjects import ZarrObjects
+from dosna.backends.zarrobjects import MadeObjects, ZarrObjects
 from dosna.codecs import zarr as zarr3
 from dosna.core import stopping
 from dosna.core.names import parents
-from dosna.core.types import Json
+from dosna.core.types import Json, Shape
 from dosna.core.values import encode_attrs
 from dosna.errors import DosnaError, Stopped
 from dosna.io.cache import Cache
@@ -41,6 +41,7 @@ from dosna.serve.ranges import (
 )
 from dosna.serve.served import Served
 from dosna.web.answers import Refusal
+from dosna.web.budget import sharing
 
 __all__ = ["MOST_LISTED", "routes"]
 
@@ -53,6 +54,7 @@ _DEFAULT = re.compile(r"(?:^|/)(c(?:(?:/\d+)+|(?:\.\d+)+)?)$")
 _NUMBERS = re.compile(r"\d+")
 _DOTTED = re.compile(r"\d+(?:\.\d+)+")
 _THREADS = 8
+_HINT = "ask for parts of it by ranges"
 _MOST_QUICK = 8 << 20
 
 
@@ -194,8 +196,10 @@ class _Hierarchy:
         if idx is None:
             raise _nothing()
         head, condition = request.method == "HEAD", request.headers.get("if-none-match")
-        part = wanted(request)
-        if head or condition or "if-range" in request.headers or self._is_large(objects, part):
+        part, limits = wanted(request), self._served.limits
+        most = _most_bytes(objects, part)
+        large = most is None or (limits.most_bytes is not None and most > limits.most_bytes)
+        if head or condition or "if-range" in request.headers or large:
             found = objects.stat(idx)
             if found is None:
                 raise _nothing()
@@ -207,10 +211,17 @@ class _Hierarchy:
                 return answer(part, b"", found.size, etag, head=True)
             part = wanted(request, etag)
             start, stop, _ = slice(part.start, part.stop).indices(found.size)
-            self._served.limits.check_bytes(stop - start, "ask for parts of it by ranges")
+            most = stop - start
+            limits.check_bytes(most, _HINT)
+        # What is made is made whole, whatever part of it is sent.
+        whole = objects.most_bytes if isinstance(objects, MadeObjects) else None
+        with sharing(whole or most or 0):
+            return self._read(request, objects, idx, part)
+
+    def _read(self, request: Request, objects: ZarrObjects, idx: Shape, part: Wanted) -> Response:
         file = objects.open(idx) if _is_quick(objects) and not part.is_part else None
         if file is not None:
-            self._served.limits.check_bytes(file.size, "ask for parts of it by ranges")
+            self._served.limits.check_bytes(file.size, _HINT)
             etag = etag_of(file.version)
             check_same(request, etag)
             return FileAnswer(file, etag)
@@ -231,14 +242,14 @@ class _Hierarchy:
             self._objects.put(ds.name, kept)
         return kept[1]
 
-    def _is_large(self, objects: ZarrObjects, part: Wanted) -> bool:
-        """Return True if the answer may be larger than the limit, so that its size is needed."""
-        most = self._served.limits.answer_bytes
-        if most is None:
-            return False
-        if part.is_part and part.stop is not None:
-            return part.stop - (part.start or 0) > most
-        return objects.most_bytes is None or objects.most_bytes > most
+
+def _most_bytes(objects: ZarrObjects, part: Wanted) -> int | None:
+    """Return the most bytes that a part of an object has, roughly; None if that is unknown."""
+    whole, (start, stop) = objects.most_bytes, part
+    if start is None:
+        return whole
+    length = -start if start < 0 else whole if stop is None else stop - start
+    return length if whole is None or length is None else min(length, whole)
 
 
 def _is_quick(objects: ZarrObjects) -> bool:

@@ -13,8 +13,13 @@ These parts protect and run any ASGI application; they know nothing about datase
     ``Content-Security-Policy`` (unless the application has set one), ``nosniff`` and similar
     headers. Errors become JSON, without the messages of stores.
 `Limits`
-    the maximum size of an answer (413 with a hint), and the seconds until it begins (503).
-    `Limits.check_bytes` is for applications that know the size before they do the work.
+    the maximum size of an answer (413 with a hint), the seconds until it begins (503), and the
+    memory for all answers at a time. `Limits.check_bytes` is for applications that know the size
+    before they do the work.
+`sharing(nbytes)`
+    a block that makes a large answer, or needs memory for it. If other requests have the memory,
+    the guard waits, in order, and calls the application again; it answers 503 with ``Retry-After``
+    when the seconds are over. Only safe methods wait.
 `Refusal(status, message, hint)`
     an error for the client; `refusal_of(error)` returns what a client is told about an exception,
     and `json_refusal(refusal)` is the answer. Starlette and FastAPI applications answer errors
@@ -47,6 +52,7 @@ from dosna.registry import lazily
 if TYPE_CHECKING:
     from dosna.web.access import Access, new_token
     from dosna.web.answers import HANDLERS, Limits, Refusal, json_refusal, refusal_of
+    from dosna.web.budget import sharing
     from dosna.web.guard import STOP, protect
     from dosna.web.running import Server
     from dosna.web.streaming import Streamed, in_threads
@@ -64,6 +70,7 @@ __all__ = [
     "new_token",
     "protect",
     "refusal_of",
+    "sharing",
 ]
 
 _PLACES = {
@@ -79,6 +86,7 @@ _PLACES = {
     "new_token": "access",
     "protect": "guard",
     "refusal_of": "answers",
+    "sharing": "budget",
 }
 # starlette and uvicorn are imported when they are needed.
 __getattr__ = lazily(__name__, _PLACES, "a server needs", "view")

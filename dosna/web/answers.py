@@ -76,7 +76,7 @@ class Refusal(errors.DosnaError):
 
 @dataclass(frozen=True)
 class Limits:
-    """The limits of an answer.
+    """The limits of an answer, and of all answers together.
 
     Attributes
     ----------
@@ -84,10 +84,20 @@ class Limits:
         The maximum size of an answer in bytes; None for no limit.
     seconds : float or None
         The time until an answer must begin; None for no limit.
+    total_bytes : int or None
+        The memory in bytes for all answers that are made or sent at the same time, but for small
+        ones; others wait for it. None for no limit.
     """
 
     answer_bytes: int | None = 256 << 20
     seconds: float | None = 60.0
+    total_bytes: int | None = 512 << 20
+
+    @property
+    def most_bytes(self) -> int | None:
+        """The size of the largest answer that has a place in memory."""
+        known = [most for most in (self.answer_bytes, self.total_bytes) if most is not None]
+        return min(known, default=None)
 
     def check_bytes(self, nbytes: int, hint: str = "ask for a part of it") -> None:
         """Raise a Refusal of status 413 if an answer would be too large.
@@ -99,11 +109,11 @@ class Limits:
         hint : str
             The advice to the client.
         """
-        if self.answer_bytes is not None and nbytes > self.answer_bytes:
+        most = self.most_bytes
+        if most is not None and nbytes > most:
             raise Refusal(
                 413,
-                f"the answer has {format_size(nbytes)}, but the limit is "
-                f"{format_size(self.answer_bytes)}",
+                f"the answer has {format_size(nbytes)}, but the limit is {format_size(most)}",
                 hint,
             )
 

@@ -16,6 +16,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from dosna.core.stopping import stoppable
 from dosna.web.access import Access
 from dosna.web.answers import Limits, Refusal, json_refusal, refusal_of
+from dosna.web.budget import Budget, Crowded, Share, current
 
 __all__ = ["STOP", "protect"]
 
@@ -25,6 +26,10 @@ STOP = "dosna.stop"
 _SAFE = ("GET", "HEAD")
 _UNWATCHED = 0.05
 """Seconds after which the guard begins to watch whether the client disconnects."""
+
+_PIECE = 1 << 20
+"""Bytes of a body that the server gets at a time, and keeps until they are sent."""
+_RETRY_SECONDS = 10
 
 _PORT = re.compile(r":\d{1,5}$")
 _READABLE = ["ETag", "Content-Range", "Content-Length", "Accept-Ranges"]
@@ -198,12 +203,16 @@ class _Limited:
 
     def __init__(self, app: ASGIApp, limits: Limits) -> None:
         self._app, self._limits = app, limits
+        self._budget = None if limits.total_bytes is None else Budget(limits.total_bytes)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        answer = _Answer(scope, receive, send, self._limits)
+        share = None
+        if self._budget is not None and scope["method"] in _SAFE:
+            share = Share(self._budget)
+        answer = _Answer(scope, receive, send, self._limits, share)
         with stoppable() as scope[STOP]:
             try:
                 await answer.run(self._app)
@@ -220,10 +229,13 @@ class _Limited:
 class _Answer:
     """The answer to one request."""
 
-    def __init__(self, scope: Scope, receive: Receive, send: Send, limits: Limits) -> None:
+    def __init__(
+        self, scope: Scope, receive: Receive, send: Send, limits: Limits, share: Share | None
+    ) -> None:
         self._scope, self._receive, self._send, self._limits = scope, receive, send, limits
+        self._share = share
         self.begun = self.gone = self.done = False
-        self._asked = False
+        self._asked = self._waits = False
         self._time: asyncio.Timeout | None = None
         self._task: asyncio.Task[Any] | None = None
         self._watching: asyncio.Task[None] | None = None
@@ -239,11 +251,21 @@ class _Answer:
         timer = loop.call_later(soon, self._begin_to_watch, loop.time())
         try:
             async with asyncio.timeout(None) as self._time:
-                await app(self._scope, self._nothing if safe else self._receive, self._pass)
+                if self._share is None:
+                    await app(self._scope, self._nothing if safe else self._receive, self._pass)
+                else:
+                    await self._run_with(self._share, app)
         except TimeoutError:
             if self._time is None or not self._time.expired():
                 raise
             self._scope[STOP].set("it took too long")
+            if self._waits:
+                raise Refusal(
+                    503,
+                    f"other large answers have been in the way for {seconds:g} s",
+                    "repeat the request later, or request less",
+                    {"Retry-After": str(_RETRY_SECONDS)},
+                ) from None
             raise Refusal(
                 503, f"the answer took more than {self._limits.seconds:g} s", "request less"
             ) from None
@@ -255,6 +277,23 @@ class _Answer:
             timer.cancel()
             if self._watching is not None:
                 self._watching.cancel()
+
+    async def _run_with(self, share: Share, app: ASGIApp) -> None:
+        """Run the application; again when there is memory for it, if it lacks."""
+        token = current.set(share)
+        try:
+            while True:
+                try:
+                    self._asked = self._waits = False
+                    await app(dict(self._scope), self._nothing, self._pass)
+                    return
+                except Crowded as crowded:
+                    nbytes = crowded.nbytes
+                self._waits = True
+                await share.wait(nbytes)
+        finally:
+            current.reset(token)
+            share.leave()
 
     async def _pass(self, message: Message) -> None:
         if self.done:
@@ -272,9 +311,25 @@ class _Answer:
             self.begun = True
             if self._time is not None:
                 self._time.reschedule(None)
-        elif not message.get("more_body", False):
-            self.done = True
+        else:
+            message = await self._send_pieces(message)
+            self.done = not message.get("more_body", False)
         await self._send(message)
+
+    async def _send_pieces(self, message: Message) -> Message:
+        """Send a body but for its last piece, which is returned.
+
+        What the server was given is in memory until it is sent, and the server waits before it
+        takes a piece, not after the last.
+        """
+        body = message.get("body", b"")
+        if len(body) <= _PIECE:
+            return message
+        pieces = memoryview(body)
+        while len(pieces) > _PIECE:
+            await self._send({**message, "body": pieces[:_PIECE], "more_body": True})
+            pieces = pieces[_PIECE:]
+        return {**message, "body": pieces}
 
     async def _nothing(self) -> Message:
         """Receive the empty body of a request, and then nothing, until the task is cancelled."""

@@ -44,6 +44,6 @@ def open_server(service: Service) -> Server:
         if settings.public_url:
             name = urlsplit(settings.public_url).hostname or ""
             access = Access(access.host, None, (*access.hosts, name), methods=_METHODS)
-    limits = Limits(answer_bytes=None, seconds=None)
+    limits = Limits(answer_bytes=None, seconds=None, total_bytes=None)
     app = LimitedBodies(make_app(service), _MOST_BODY)
     return Server(protect(app, access, limits), access, settings.port)

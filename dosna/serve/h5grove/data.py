@@ -14,9 +14,9 @@ from h5grove.utils import convert, get_array_stats, is_numeric_data, parse_slice
 from dosna.core.selection import select
 from dosna.core.text import element_bytes
 from dosna.core.types import Array
-from dosna.serve.h5grove.lines import LinePoints, Shortened
+from dosna.serve.h5grove.lines import Line, LinePoints, Shortened
 from dosna.serve.h5grove.values import json_of, shown_dtype
-from dosna.web import Limits, Refusal
+from dosna.web import Limits, Refusal, sharing
 
 if TYPE_CHECKING:
     from dosna.array.dataset import EngineDataset
@@ -76,7 +76,11 @@ def encoded(
     if form not in _FORMATS:
         raise Refusal(422, f"there is no format {form!r}", f"use one of {', '.join(_FORMATS)}")
     key = _key(selection, _ndim(found))
-    values = _read(found, key, form, limits)
+    with sharing(_checked_size(found, key, form, limits)):
+        return _encoded(_read(found, key), form, dtype, flatten)
+
+
+def _encoded(values: Array, form: str, dtype: str, flatten: bool) -> Encoded:
     try:
         if dtype != "origin":
             values = convert(values, dtype)
@@ -100,7 +104,12 @@ def statistics(
     found: EngineDataset | Shortened | LinePoints, selection: str | None, limits: Limits
 ) -> dict[str, Any]:
     """Return the minimum, maximum, mean and standard deviation of finite values."""
-    values = _read(found, _key(selection, _ndim(found)), "bin", limits)
+    key = _key(selection, _ndim(found))
+    with sharing(_checked_size(found, key, "bin", limits)):
+        return _statistics(_read(found, key))
+
+
+def _statistics(values: Array) -> dict[str, Any]:
     if not is_numeric_data(values) or values.dtype.kind == "c":
         raise Refusal(422, "the dataset does not have real numbers")
     if values.dtype.kind == "f":
@@ -134,16 +143,29 @@ def _key(selection: str | None, ndim: int) -> Any:
     return key
 
 
-def _read(found: Any, key: Any, form: str, limits: Limits) -> Array:
-    """Return the values of a selection, unless it is too large."""
+def _checked_size(found: Any, key: Any, form: str, limits: Limits) -> int:
+    """Return the memory that an answer takes with a chunk of it, unless it is too large."""
+    if isinstance(found, LinePoints) and found.kind != "line":
+        return 0
     if isinstance(found, (LinePoints, Shortened)):
-        values = found.values() if isinstance(found, LinePoints) else found.line.values()
-        return np.asarray(np.asarray(values)[key])
+        line: Line = found.line
+        return line.held_bytes
     try:
         count = prod(select(key, found.shape).out_shape)
     except (IndexError, ValueError) as error:
         raise Refusal(422, str(error)) from None
-    limits.check_bytes(count * max(element_bytes(found.dtype), _CHARACTERS.get(form, 0)), _HINT)
+    size = element_bytes(found.dtype)
+    nbytes = count * max(size, _CHARACTERS.get(form, 0))
+    limits.check_bytes(nbytes, _HINT)
+    chunk: int = prod(map(min, found.chunk_size, found.shape))
+    return nbytes + chunk * size
+
+
+def _read(found: Any, key: Any) -> Array:
+    """Return the values of a selection."""
+    if isinstance(found, (LinePoints, Shortened)):
+        values = found.values() if isinstance(found, LinePoints) else found.line.values()
+        return np.asarray(np.asarray(values)[key])
     values = np.asarray(found[key])
     return values.view(shown_dtype(values.dtype)) if values.dtype.kind == "m" else values
 

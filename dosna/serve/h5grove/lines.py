@@ -102,6 +102,17 @@ class Line:
         return count if self.step == 1 else 2 * -(-count // self.step)
 
     @property
+    def _block(self) -> int:
+        """The values that are read at a time."""
+        chunk = self.dataset.instance.grain[0]
+        return max(1, _BLOCK_BYTES // self.dataset.dtype.itemsize // chunk) * chunk
+
+    @property
+    def held_bytes(self) -> int:
+        """The memory for the values while their extremes are found."""
+        return 2 * self._block * self.dataset.dtype.itemsize
+
+    @property
     def label(self) -> str:
         """The label of the values, as in NeXus."""
         attrs, name = self.dataset.attrs, self.dataset.name.rpartition("/")[2]
@@ -137,15 +148,13 @@ class Line:
             return values.view(dtype) if dataset.dtype.kind == "m" else values
         dataset.connection.check_connected()
         dataset.note_reading()
-        chunk = dataset.instance.grain[0]
-        block = max(1, _BLOCK_BYTES // dtype.itemsize // chunk) * chunk
+        block = self._block
         work = _Extremes(dataset.instance, self.start, self.stop, self.step)
         tasks = every_chunk(dataset.shape, (block,)).between(
             self.start // block, -(-self.stop // block)
         )
-        held = 2 * block * dtype.itemsize
         least, most = _neutral(self.points // 2, dtype)
-        for parts in dataset.spread("line", work, held, None, None, tasks=tasks):
+        for parts in dataset.spread("line", work, self.held_bytes, None, None, tasks=tasks):
             for first, low, high in parts:
                 bins = slice(first, first + len(low))
                 np.fmin(least[bins], low, out=least[bins])

@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import binascii
 import json
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -19,7 +20,7 @@ from dosna.errors import ConfigurationError
 from dosna.pyramid import Levels, levels_of
 from dosna.pyramid.multiscales import VERSION, axes_of, entry_of
 from dosna.serve.served import Served
-from dosna.web import Refusal
+from dosna.web import Refusal, sharing
 
 __all__ = ["View", "key_of", "shown_as", "view_of"]
 
@@ -154,8 +155,12 @@ class View:
             i >= n for i, n in zip(idx, dataset.chunk_grid, strict=True)
         ):
             return None
-        size = self.dtype.itemsize * int(np.prod(dataset.chunk_size, dtype=object))
+        size = self.dtype.itemsize * prod(dataset.chunk_size)
         self._served.limits.check_bytes(size, "make its chunks smaller by 'dosna copy'")
+        with sharing(size + dataset.dtype.itemsize * prod(dataset.chunk_size)):
+            return self._chunk(dataset, idx)
+
+    def _chunk(self, dataset: EngineDataset, idx: tuple[int, ...]) -> bytes:
         values = np.asarray(dataset.get_chunk_data(idx))
         if values.shape != dataset.chunk_size:
             whole = np.zeros(dataset.chunk_size, self.dtype)
