@@ -359,16 +359,18 @@ def test_apply_names_what_a_lost_worker_had_begun(
 def test_apply_in_processes_of_joblib_names_what_is_unknown(tmp_path, jlbackend):
     require("joblib")
     engine_kw = {"njobs": 2, "jlbackend": jlbackend}
-    marker = tmp_path / "pid"
+    marker, killed = tmp_path / "pid", tmp_path / "killed"
 
     def tell(block):
         marker.with_suffix(f".{os.getpid()}").touch()
-        time.sleep(0.05)
+        # Slow until then, so that a late kill comes in the middle as well.
+        time.sleep(0.02 if killed.exists() else 0.2)
         return block + 1
 
     def kill():
         wait_until(lambda: list(tmp_path.glob("pid.*")))
-        time.sleep(0.4)
+        time.sleep(0.5)
+        killed.touch()
         os.kill(int(next(tmp_path.glob("pid.*")).suffix[1:]), signal.SIGKILL)
 
     with dn.Connection(str(tmp_path), backend="file", engine="joblib", engine_kw=engine_kw) as con:

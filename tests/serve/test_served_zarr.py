@@ -11,7 +11,7 @@ import time
 import numpy as np
 import pytest
 from served import ARRAYS
-from support import HANG, require, wait_until
+from support import HANG, open_files, require, wait_until
 
 import dosna as dn
 
@@ -385,7 +385,7 @@ def test_the_system_sends_files_of_an_own_disk(tmp_path, monkeypatch, kib):
                 assert answer.content == stored[k]
                 assert answer.headers["Content-Type"] == "application/octet-stream"
             assert sum(sent) >= len(stored[0])
-            opened = len(os.listdir("/proc/self/fd"))
+            opened = len(open_files(tmp_path))
             host = f"Host: localhost\r\nAuthorization: {server.headers['Authorization']}\r\n"
             ask = "".join(f"GET /zarr/x/c/{k}/0 HTTP/1.1\r\n{host}\r\n" for k in (0, 1, 1, 0))
             address = ("127.0.0.1", server.port)
@@ -399,7 +399,7 @@ def test_the_system_sends_files_of_an_own_disk(tmp_path, monkeypatch, kib):
             with socket.create_connection(address, HANG) as sock:  # which goes away
                 sock.sendall(ask.encode())
             assert client.get(f"{server.root}/zarr/x/c/1/0").content == stored[1]
-            wait_until(lambda: len(os.listdir("/proc/self/fd")) <= opened)
+            wait_until(lambda: len(open_files(tmp_path)) <= opened)
         sent.clear()
         app = create_app(con, Access("127.0.0.1", None))  # of a server that cannot
         assert Asking(app)("/zarr/x/c/1/0").content == stored[1]
