@@ -59,11 +59,16 @@ class Batch:
     """
 
     def __init__(
-        self, workers: Workers, work: Callable[[Any], object], items: Iterable[Any], most: int
+        self,
+        workers: Workers,
+        work: Callable[[Any], object],
+        items: Iterable[Any],
+        most: int,
+        helpers: int = 0,
     ) -> None:
         self._workers, self._work, self._items = workers, work, iter(items)
         self._lock = threading.Lock()
-        self._most = most
+        self._most, self._at_once = most, helpers
         self.kept: dict[int, object] = {}
         # Faster than a semaphore, which is written in Python.
         self._slots: SimpleQueue[None] = SimpleQueue()
@@ -77,13 +82,7 @@ class Batch:
     def do(self) -> None:
         """Do all of the work. The first error is raised once nothing is under way any more."""
         if self._stop is not None or threading.current_thread() is threading.main_thread():
-            # Ctrl-C interrupts only this thread, at any place, and nothing can be lost here.
-            task = self._workers.submit(self._do, self._lane)
-            while not task.done():
-                try:
-                    wait([task])
-                except BaseException as error:
-                    self._failures.append(error)  # no further item is begun
+            self._hand_over()
         else:
             self._do()
         if self._failures:
@@ -94,7 +93,38 @@ class Batch:
             finally:
                 failures.clear()
 
+    def _hand_over(self) -> None:
+        """Let another thread do the work: Ctrl-C interrupts only this one, at any place."""
+        # Locks, which such an interrupt cannot leave in a state that blocks the other thread.
+        begun, end, ended = threading.Lock(), threading.Lock(), threading.Event()
+        end.acquire()
+
+        def run() -> None:
+            if begun.acquire(blocking=False):
+                try:
+                    self._do()
+                finally:
+                    ended.set()
+                    end.release()
+
+        try:
+            self._workers.submit(run, self._lane)
+        except BaseException as error:
+            if begun.acquire(blocking=False):
+                raise
+            self._failures.append(error)  # no further item is begun
+        while not ended.is_set():
+            try:
+                end.acquire()
+            except BaseException as error:
+                self._failures.append(error)
+
     def _do(self) -> None:
+        try:
+            for _ in range(self._at_once):
+                self.widen()
+        except Exception as error:
+            self._failures.append(error)
         self._run()
         with self._lock:
             self._closed = True
@@ -189,13 +219,10 @@ class Workers:
             for item in chain(head, source):
                 work(item)
             return
-        batch = Batch(self, work, chain(head, source), most)
-        if self._blocking:
-            # Each thread takes one item after the other. Waking a thread for each item would cost
-            # as much as a small request.
-            for _ in head[1:]:
-                batch.widen()
-        batch.do()
+        # Each thread takes one item after the other. Waking a thread for each item would cost as
+        # much as a small request.
+        helpers = len(head) - 1 if self._blocking else 0
+        Batch(self, work, chain(head, source), most, helpers).do()
 
     def submit(self, run: Callable[[], None], lane: str = "") -> Future[None]:
         """Run a function in one of the threads; each lane has as many."""

@@ -220,3 +220,35 @@ except KeyboardInterrupt:
         [sys.executable, "-c", code], capture_output=True, text=True, timeout=HANG
     )
     assert (ran.returncode, ran.stdout) == (0, "interrupted\n"), ran.stderr
+
+
+@pytest.mark.parametrize("blocking", [False, True])
+def test_ctrl_c_while_a_thread_begins_leaves_nothing_under_way(monkeypatch, blocking):
+    workers = Workers("trial", 4, 1 << 20, blocking)
+    begun, under_way, done = threading.Event(), [], []
+    start = threading.Thread.start
+
+    def work(item):
+        under_way.append(item)
+        begun.set()
+        time.sleep(0.1)
+        done.append(item)
+        under_way.remove(item)
+
+    def start_and_be_interrupted(thread):
+        start(thread)
+        if threading.current_thread() is threading.main_thread():
+            begun.wait(0.3)
+            monkeypatch.undo()
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(threading.Thread, "start", start_and_be_interrupted)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            workers.for_each(work, range(100), 1)
+        assert not under_way
+        assert len(done) < 100
+        workers.for_each(work, range(2), 1)
+        assert done[-2:] in ([0, 1], [1, 0])
+    finally:
+        workers.close()
