@@ -28,7 +28,7 @@ These parts protect and run any ASGI application; they know nothing about datase
     a server whose port is bound at once: ``server.url`` (with the token, for browsers),
     ``server.root`` (without the token), ``server.headers`` (for other clients), `server.run()`
     until Ctrl-C, or ``with server:`` in a thread of its own, for tests and Jupyter.
-`Streamed(pieces, status, headers, kind)`
+`Streamed(pieces, status_code, headers, media_type)`
     an answer in pieces, whose generator is closed however the answer ends; `in_threads(pieces)`
     iterates over one that waits, as for a store, and closes it in a thread.
 `STOP`

@@ -31,22 +31,18 @@ class Streamed(StreamingResponse):
     ----------
     pieces : async generator of bytes or str
         The body; `in_threads` makes one of an ordinary generator.
-    status : int, optional
-        The HTTP status.
-    headers : mapping of str to str, optional
-        The headers.
-    kind : str, optional
-        The media type.
+    status_code, headers, media_type
+        As of Starlette's class. FastAPI looks for a default of the first.
     """
 
     def __init__(
         self,
         pieces: AsyncGenerator[bytes] | AsyncGenerator[str],
-        status: int = 200,
+        status_code: int = 200,
         headers: Mapping[str, str] | None = None,
-        kind: str | None = None,
+        media_type: str | None = None,
     ) -> None:
-        super().__init__(pieces, status, headers, kind)
+        super().__init__(pieces, status_code, headers, media_type)
         self._pieces = pieces
 
     async def stream_response(self, send: Send) -> None:

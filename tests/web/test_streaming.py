@@ -48,7 +48,7 @@ class Pieces:
 
     def server(self) -> Any:
         async def answer(request: Request) -> Streamed:
-            return Streamed(in_threads(self.each()), kind="text/plain")
+            return Streamed(in_threads(self.each()), media_type="text/plain")
 
         return Server(Starlette(routes=[Route("/", answer)]), Access.of("127.0.0.1", None))
 

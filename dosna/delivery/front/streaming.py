@@ -60,7 +60,7 @@ async def stream(
     streams = _streams_of(request)
     if streams[user] >= _AT_A_TIME or sum(streams.values()) >= _IN_ALL:
         raise HTTPException(429, f"{streams[user]} of your streams are read: try again later")
-    return _Patient(_stream(row, front, streams, partial), kind=_KIND)
+    return _Patient(_stream(row, front, streams, partial), media_type=_KIND)
 
 
 class _Patient(Streamed):

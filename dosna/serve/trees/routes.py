@@ -81,7 +81,7 @@ def routes(served: Served) -> Sequence[BaseRoute]:
             asked, stop = await run_in_threadpool(_asked, served, request), _stop_of(request)
             if work is histogram and request.query_params.get("stream"):
                 events = _events(served, asked, stop, pool)
-                return Streamed(events, headers=_PRIVATE, kind="text/event-stream")
+                return Streamed(events, headers=_PRIVATE, media_type="text/event-stream")
             return await asyncio.wrap_future(
                 pool.submit(_within, stop, work, asked, request, stop)
             )

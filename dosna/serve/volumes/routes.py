@@ -238,4 +238,4 @@ async def _silent(request: Request) -> Response:
             await asyncio.sleep(_BEAT_SECONDS)
 
     headers = {"Cache-Control": "no-store"}
-    return Streamed(nothing(), headers=headers, kind="text/event-stream")
+    return Streamed(nothing(), headers=headers, media_type="text/event-stream")
