@@ -137,6 +137,8 @@ class Slurm(Service):
 
 S = TypeVar("S", bound=Service)
 
+_END_SECONDS = 120
+
 
 @contextmanager
 def _start(kind: type[S], *command: str | Path, **environment: str) -> Iterator[S]:
@@ -151,6 +153,12 @@ def _start(kind: type[S], *command: str | Path, **environment: str) -> Iterator[
         yield kind(process)
         assert process.stdin is not None
         process.stdin.close()
+        try:
+            process.wait(_END_SECONDS)
+        except subprocess.TimeoutExpired:
+            # Something else has a handle of its input, which has no end then.
+            process.terminate()
+            raise
 
 
 def start_ceph(*arguments: str) -> AbstractContextManager[Ceph]:

@@ -30,6 +30,7 @@ import rados
 from ports import take_ports
 
 SECONDS = 200
+ATTEMPTS = 4
 """After which it hangs, however busy the machine is."""
 PLACEMENT_GROUPS = 8
 OSD_BYTES = 4 << 30
@@ -149,13 +150,23 @@ class Cluster:
 
     def start(self, pools: list[str], gateway: bool) -> None:
         self.start_monitor()
-        self.admin = rados.Rados(conffile=str(self.conf))
-        self.admin.connect(timeout=SECONDS)
+        self.connect()
         self.start_osds()
         for pool in pools:
             self.make_pool(pool)
         if gateway:
             self.start_gateway()
+
+    def connect(self) -> None:
+        """Connect to the monitor, again where a busy machine let a client wait in vain."""
+        for left in reversed(range(ATTEMPTS)):
+            self.admin = rados.Rados(conffile=str(self.conf))
+            try:
+                return self.admin.connect(timeout=SECONDS // ATTEMPTS)
+            except rados.TimedOut:
+                self.admin.shutdown()
+                if not left:
+                    raise
 
     def start_monitor(self) -> None:
         keyring = self.folder / "keyring"

@@ -145,13 +145,23 @@ def test_a_page_of_another_site_that_leads_here_is_answered_by_a_page(server):
     assert TOKEN not in answer.text
 
 
+def socket_of(file):
+    """Give another handle of a socket, and leave none of what is no socket."""
+    copy = os.dup(file)
+    try:
+        return socket.socket(fileno=copy)
+    except OSError:
+        os.close(copy)
+        raise
+
+
 def test_small_answers_are_sent_at_once(server):
     """Without TCP_NODELAY they wait for 40 ms on a connection that is kept."""
     with httpx.Client(headers={"Authorization": f"Bearer {TOKEN}"}) as client:
         assert client.get(server.root + "/x").status_code == 200
         found = []
         for name in os.listdir("/proc/self/fd"):
-            with suppress(OSError, IndexError), socket.socket(fileno=os.dup(int(name))) as sock:
+            with suppress(OSError, IndexError), socket_of(int(name)) as sock:
                 if sock.getsockname()[1] == server.port and sock.getpeername():
                     found.append(sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY))
     assert found
