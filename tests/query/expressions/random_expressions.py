@@ -212,7 +212,8 @@ def by_awkward(expr, arrays):
             return functools.reduce(np.logical_and, [UFUNCS[op](a, b) for op, a, b in pairs])
         case In():
             equal = [values[0] == value for value in values[1:]]
-            return functools.reduce(np.logical_or, equal)
+            found = functools.reduce(np.logical_or, equal)
+            return np.bool_(found) if isinstance(found, bool) else found  # as of a comparison
         case Logical(op):
             return functools.reduce(UFUNCS[op], values)
         case Item(_, index):
