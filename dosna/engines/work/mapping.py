@@ -223,8 +223,10 @@ class HaloMap(Overlapping, Placed):
 
     def __call__(self, tasks: Iterable[ChunkTask]) -> None:
         ahead, writing = self.overlaps and self.source.remote, _Writing(self.target, self.overlaps)
+        # An allocator keeps more than groups of fresh memory, which differ in size, ever hold.
+        memory = Memory(HELD if ahead else 1)
         with Flow(ahead=ahead, behind=writing.behind) as flow:
-            for task, group in flow.read(lambda task: self.extended(task.out), tasks):
+            for task, group in flow.read(lambda task: self.extended(task.out, memory), tasks):
                 result = partial(self._of_object, writing, [group])
                 # Nothing of one group is held while the next is read: two would exceed the limit.
                 del group
@@ -253,13 +255,13 @@ class HaloMap(Overlapping, Placed):
             return elements(result, dtype)  # type: ignore[no-any-return]
         return check_first(self.func, result, dtype)
 
-    def extended(self, place: Sequence[slice]) -> Array:
+    def extended(self, place: Sequence[slice], memory: Memory | None = None) -> Array:
         """Read a box of the array with its halo; `mode` fills what lies outside the array."""
         if not any(self.halo):
-            return read_box(self.source, tuple(place))
+            return read_box(self.source, tuple(place), memory)
         meta = self.source.metadata
         extent = [s.stop - s.start + 2 * h for s, h in zip(place, self.halo, strict=True)]
-        block = np.empty(extent, meta.dtype)
+        block = (memory or Memory(1)).take(extent, meta.dtype)
         if self.mode == "constant":
             block[...] = self.cval
         corner = [s.start - h for s, h in zip(place, self.halo, strict=True)]
