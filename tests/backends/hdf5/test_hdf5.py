@@ -551,7 +551,7 @@ def test_a_thin_slice_of_a_large_chunk_reads_little(con, tmp_path):
 
 
 def _bytes_read():
-    with open("/proc/self/io") as file:
+    with open("/proc/thread-self/io") as file:
         return int(file.read().split("rchar:")[1].split()[0])
 
 
