@@ -94,8 +94,9 @@ def test_what_is_no_scheduler_is_an_error_at_once(connect):
                 assert time.monotonic() - begin < HANG / 2
                 # A client that was left open waits for event loops wherever it is collected.
                 assert caught.value.__cause__ is not None
-                new = own_clients().keys() - before.keys()
-                assert all(own_clients()[client] == "closed" for client in new)
+                # Looked at once: one of an earlier round may be collected in the next moment.
+                found = own_clients()
+                assert {found[client] for client in found.keys() - before.keys()} <= {"closed"}
                 con.del_dataset("a")
         serving.result(HANG)
 

@@ -31,7 +31,7 @@ def test_an_hsds_server_ends_with_who_started_it(start_hsds):
 def test_a_slurm_ends_with_who_started_it(start_slurm):
     job = """
     begun = service.folder + "/begun"
-    service.run("sbatch", "--output=/dev/null", "--wrap", f"touch {begun}; sleep 1000")
+    service.run("sbatch", "--output=/dev/null", "--wrap", f": > {begun}; sleep 1000")
     while not os.path.exists(begun):
         time.sleep(0.01)
 """
