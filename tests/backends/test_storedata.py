@@ -520,10 +520,11 @@ def test_nothing_is_deleted_after_its_time(store):
 
 
 def test_a_deletion_that_lives_is_not_disturbed(con, connect, store, monkeypatch):
-    seconds = patience(0.1)
+    seconds = patience(0.4)
     monkeypatch.setattr(StoreConnection, "lease", 4 * seconds)
     monkeypatch.setattr(StoreConnection, "settle", 0.02)
-    con.create_dataset("x", data=np.zeros(20), chunk_size=1)
+    monkeypatch.setattr("dosna.backends.stores.deletion._SILENT", HANG)
+    con.create_dataset("x", data=np.zeros(5), chunk_size=1)
     slow = FaultyStore(store, lambda number, kind, key: seconds if kind == "delete" else None)
     con.instance._store = slow
     deleting = threading.Thread(target=con.del_dataset, args=("x",))
