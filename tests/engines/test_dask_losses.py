@@ -11,6 +11,7 @@ import threading
 import time
 from concurrent.futures import Future as Gathered
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -76,8 +77,14 @@ def test_a_scheduler_that_dies_is_an_error(cluster, client, connect, slowly):
 
 @pytest.mark.parametrize("call", ["map", "apply"])
 @pytest.mark.parametrize("what", ["restart", "close"])
-def test_a_cluster_that_forgets_a_call_is_an_error(connect, slowly, call, what):
+def test_a_cluster_that_forgets_a_call_is_an_error(connect, tmp_path, call, what):
     """Another program restarts the cluster in the middle, or it is closed."""
+    middle = str(tmp_path / "middle")
+
+    def slowly(block):
+        time.sleep(0.3 if os.path.exists(middle) else 0.03)  # so that it does not end before
+        return block + 1
+
     options = {"dashboard_address": ":0", "silence_logs": 50, "n_workers": 2}
     with (
         distributed.LocalCluster(threads_per_worker=1, **options) as own,
@@ -92,6 +99,7 @@ def test_a_cluster_that_forgets_a_call_is_an_error(connect, slowly, call, what):
 
         def forget_once(done, total):
             if done >= 20 and not forgetting:
+                Path(middle).touch()
                 forgetting.append(pool.submit(forget))
 
         if call == "map":
