@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 from collections.abc import Iterator
+from itertools import count
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode, urlsplit
@@ -92,7 +93,7 @@ class Pages:
         box = self.page.locator("canvas").first.bounding_box()
         left, top = box["x"] + x * box["width"], box["y"] + (1 - y) * box["height"]
         shown = self.page.locator('[class*="_tooltip_"]').first
-        for step in range(100):
+        for step in count():
             self.page.mouse.move(left + step % 2, top)
             if shown.is_visible():
                 break

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import secrets
+from itertools import count
 from urllib.parse import urljoin
 
 import numpy as np
@@ -51,7 +52,7 @@ def test_a_volume_is_drawn_in_three_planes(pages, name):
     # The pointer in the middle of a plane has the value of the middle of the volume.
     box = planes.first.bounding_box()
     value = page.locator(".neuroglancer-layer-item-value").first
-    for step in range(200):
+    for step in count():
         x = box["x"] + box["width"] / 2 + 6 + step % 2
         page.mouse.move(x, box["y"] + box["height"] / 2 + 6)
         if re.fullmatch(r"\d+(\.\d+)?", value.inner_text().strip()):

@@ -12,7 +12,7 @@ import threading
 import numpy as np
 import pytest
 from kept_trees import put_tree
-from support import require
+from support import HANG, require
 
 import dosna as dn
 from dosna.core.stopping import Stop
@@ -164,7 +164,7 @@ def test_histograms_that_wait_leave_threads_for_others(ask, monkeypatch):
     from dosna.serve.trees import routes as module
 
     may, fill = threading.Event(), module.filled
-    monkeypatch.setattr(module, "filled", lambda *args: (may.wait(60), fill(*args))[1])
+    monkeypatch.setattr(module, "filled", lambda *args: (may.wait(HANG), fill(*args))[1])
     asked = {"tree": "a/Events", "x": "run"}
 
     async def work():
@@ -177,7 +177,7 @@ def test_histograms_that_wait_leave_threads_for_others(ask, monkeypatch):
             ]
             await asyncio.sleep(0.2)
             assert not any(one.done() for one in waiting)
-            listed = await asyncio.wait_for(client.get("/trees/list"), 30)
+            listed = await asyncio.wait_for(client.get("/trees/list"), HANG / 2)
             may.set()
             return listed, await asyncio.gather(*waiting)
 
