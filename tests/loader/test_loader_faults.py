@@ -6,8 +6,10 @@ import io
 import os
 import random
 import signal
+import threading
 import time
 from dataclasses import replace
+from itertools import count as counting
 
 import numpy as np
 import pytest
@@ -22,8 +24,9 @@ from loading import (
     source_bucket,
     write_folder,
 )
+from services.proxy import Proxy
 from services.s3 import make_bucket
-from support import require, wait_until
+from support import HANG, require, wait_until
 
 import dosna as dn
 from dosna import errors, loader
@@ -232,28 +235,46 @@ def test_keys_of_the_configuration_are_not_put_into_the_environment(
         open_bucket(replace(config, aws_secret_access_key=None))
 
 
-def test_a_worker_that_sleeps_over_its_lease_leaves_the_file_to_another(tmp_path, bucket):
+@pytest.fixture
+def midway(bucket):
+    """Give a proxy that lets through four chunks, and an event for which the others wait."""
+    numbers, goes_on = counting(), threading.Event()
+
+    def hold(request):
+        is_chunk = request.method == "PUT" and "/frames/c/" in request.path
+        return goes_on if is_chunk and next(numbers) >= 4 else None
+
+    with Proxy(bucket.endpoint_url, hold) as proxy:
+        yield proxy, goes_on
+        goes_on.set()
+
+
+def chunks_in(bucket, out):
+    """Give the chunks of the large file that are in a bucket, and when each was written."""
+    found = bucket.list_objects_v2(Bucket=out, Prefix="scans/large.nxs/entry/data/frames/c/")
+    return {one["Key"]: one["LastModified"] for one in found.get("Contents", ())}
+
+
+def test_a_worker_that_sleeps_over_its_lease_leaves_the_file_to_another(tmp_path, bucket, midway):
     bucket.put_object(Bucket=bucket.name, Key="large.nxs", Body=image_of(1, True))
+    proxy, goes_on = midway
     out = make_bucket(bucket.endpoint_url)
     config = {
         "src_bucket": bucket.name,
         "aws_s3_gateway": bucket.endpoint_url,
-        "target": f"s3://{out}/scans?endpoint_url={bucket.endpoint_url}",
+        "target": f"s3://{out}/scans?endpoint_url={proxy.url}",
         "lease_time": patience(1.5),
         "memory_limit": "1m",
         "chunk_size": "32k",
         "jobs": 1,
     }
 
-    def stored():
-        prefix = "scans/large.nxs/entry/data/frames/c/"
-        return bucket.list_objects_v2(Bucket=out, Prefix=prefix)["KeyCount"]
-
     with roles(tmp_path, **config) as made, Inventory(url_of(tmp_path)) as inventory:
         made.do("watch", "--once")
         sleeper = made.start("load")
-        wait_until(lambda: stored() > 3)
+        wait_until(lambda: len(chunks_in(bucket, out)) > 3)
         sleeper.send_signal(signal.SIGSTOP)
+        goes_on.set()
         assert inventory.rows()[0].load_status == "running"
         assert made.do("load", "--once") == "1 files loaded\n"
         assert made.do("diff", "--once") == "1 files verified\n"
@@ -267,12 +288,14 @@ def test_a_worker_that_sleeps_over_its_lease_leaves_the_file_to_another(tmp_path
         check_loaded(con, "large.nxs", 1, True)
 
 
-def test_sigterm_gives_a_file_back_at_once(tmp_path):
+def test_sigterm_gives_a_file_back_at_once(tmp_path, bucket, midway):
     files = {"large.nxs": (1, True)}
     write_folder(tmp_path / "raw", files)
+    proxy, goes_on = midway
+    out = make_bucket(bucket.endpoint_url)
     config = {
         "src_bucket": f"{tmp_path}/raw",
-        "target": f"hdf5:{tmp_path}/out",
+        "target": f"s3://{out}/scans?endpoint_url={proxy.url}",
         "lease_time": 3600,
         "memory_limit": "1m",
         "chunk_size": "32k",
@@ -280,17 +303,19 @@ def test_sigterm_gives_a_file_back_at_once(tmp_path):
     with roles(tmp_path, **config) as made, Inventory(url_of(tmp_path)) as inventory:
         made.do("watch", "--once")
         loader = made.start("load")
-        stored = tmp_path / "out/large.nxs/entry/data/frames"
-        wait_until(lambda: len(list(stored.glob("chunk_*"))) > 3)
-        made.end(loader)
+        wait_until(lambda: len(chunks_in(bucket, out)) > 3)
+        loader.send_signal(signal.SIGTERM)
+        goes_on.set()
+        loader.communicate(timeout=HANG)
+        assert loader.returncode == 0, loader.log.read_text()
         (row,) = inventory.rows()
         assert (row.load_status, row.load_attempts, row.loads) == ("pending", 0, 0)
-        there = {path: path.stat().st_mtime_ns for path in stored.glob("chunk_*")}
+        there = chunks_in(bucket, out)
         made.do("load", "--once")
         assert made.do("diff", "--once") == "1 files verified\n"
         assert inventory.rows()[0].message == "PASSED"
         # It went on, and did not begin again.
-        kept = [path for path, time_ns in there.items() if path.stat().st_mtime_ns == time_ns]
+        kept = there.items() & chunks_in(bucket, out).items()
         assert len(kept) >= len(there) - 1 > 0
     with connect(config["target"]) as con:
         check_loaded(con, "large.nxs", *files["large.nxs"])
