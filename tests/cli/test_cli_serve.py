@@ -48,10 +48,10 @@ def test_it_serves_until_ctrl_c(folder, number, given, monkeypatch):
         assert url.endswith(f"/?token={TOKEN}")
         root = url.partition("/?")[0]
         headers = {"Authorization": f"Bearer {TOKEN}"}
-        with httpx.Client(headers=headers) as client:
+        with httpx.Client(headers=headers, timeout=HANG) as client:
             assert client.get(f"{root}/zarr/entry/tomo/zarr.json").json()["shape"] == [6]
             assert client.get(f"{root}/zarr/other/zarr.json").status_code == 404
-            assert httpx.get(f"{root}/zarr/entry/tomo/zarr.json").status_code == 401
+            assert httpx.get(f"{root}/zarr/entry/tomo/zarr.json", timeout=HANG).status_code == 401
             process.send_signal(number)
             out, err = process.communicate(timeout=HANG)
     assert process.returncode == 0

@@ -77,7 +77,7 @@ def test_command_prints_its_url_and_ends_at_ctrl_c(tmp_path):
         try:
             lines = iter(process.stdout.readline, "")
             url = json.loads("".join(takewhile(lambda line: line != "}\n", lines)) + "}")["url"]
-            with httpx.Client(follow_redirects=True) as client:
+            with httpx.Client(follow_redirects=True, timeout=HANG) as client:
                 assert 'data-path="/entry/x"' in client.get(url).text
                 root = url.partition("?")[0]
                 data = client.get(root + "h5grove/data", params={"path": "/entry/x"})
@@ -102,7 +102,7 @@ def test_command_ends_at_ctrl_c_while_a_store_says_nothing(tmp_path):
         try:
             lines = iter(process.stdout.readline, "")
             url = json.loads("".join(takewhile(lambda line: line != "}\n", lines)) + "}")["url"]
-            with httpx.Client(follow_redirects=True) as client:
+            with httpx.Client(follow_redirects=True, timeout=HANG) as client:
                 client.get(url)
                 root = url.partition("?")[0]
                 for path in ("h5grove/data?path=/x", "zarr/x/c/1"):

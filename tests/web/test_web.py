@@ -344,7 +344,7 @@ def test_ctrl_c_ends_it():
     ):
         root = process.stdout.readline().strip()
         headers = {"Authorization": f"Bearer {TOKEN}"}
-        with httpx.Client(headers=headers) as client:
+        with httpx.Client(headers=headers, timeout=HANG) as client:
             wait_until(lambda: client.get(root).text == "yes")
             process.send_signal(2)
             out, err = process.communicate(timeout=HANG)
