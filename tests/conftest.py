@@ -87,14 +87,17 @@ os.environ |= {
     "DASK_DISTRIBUTED__ADMIN__TICK__INTERVAL": "500ms",
 }
 
+# Each run tries the same cases, so that only what was changed can make it fail. Others are tried
+# with `--hypothesis-profile=random`. Constants of modules that happen to be loaded are no cases.
+if providers := sys.modules.get("hypothesis.internal.conjecture.providers"):
+    vars(providers)["is_local_module_file"] = lambda path: False
 busy = [hypothesis.HealthCheck.too_slow]
-hypothesis.settings.register_profile("dosna", deadline=None, suppress_health_check=busy)
+hypothesis.settings.register_profile("random", deadline=None, suppress_health_check=busy)
 hypothesis.settings.register_profile(
-    "ci",
-    deadline=None,
-    max_examples=150,
-    print_blob=True,
-    suppress_health_check=busy,
+    "dosna", hypothesis.settings.get_profile("random"), derandomize=True, database=None
+)
+hypothesis.settings.register_profile(
+    "ci", hypothesis.settings.get_profile("dosna"), max_examples=150, print_blob=True
 )
 hypothesis.settings.load_profile("ci" if os.environ.get("CI") else "dosna")
 

@@ -20,6 +20,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from support import HANG, require
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -486,3 +488,23 @@ def test_headers_of_hsds_have_the_credentials():
     headers = known.getHeaders(headers={"Accept-Encoding": "identity"})
     assert headers["Authorization"] == b"Basic " + base64.b64encode(b"me:secret")
     assert headers["Accept-Encoding"] == "identity"
+
+
+def test_random_tests_try_the_same_cases_whatever_is_loaded(tmp_path, monkeypatch):
+    def tried():
+        found = []
+
+        @settings(derandomize=True, database=None)
+        @given(st.integers(), st.text())
+        def note(number, text):
+            found.append((number, text))
+
+        note()
+        return found
+
+    before = tried()
+    # Otherwise Hypothesis would draw these numbers too, now and then.
+    (tmp_path / "odd_constants.py").write_text(f"odd = {[10**6 + 7 * n for n in range(500)]}\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    importlib.import_module("odd_constants")
+    assert tried() == before
