@@ -63,14 +63,14 @@ def reduce(name: str, value: Value) -> Value:
     return to_value(getattr(ak, name)(array, axis=-1))
 
 
-def _segments(value: Lists, ufunc: np.ufunc, content: Array, empty: Any) -> tuple[Array, Array]:
-    """Return the reduction of each list, and which lists have elements."""
-    starts = value.offsets[:-1]
+def _segments(value: Lists, ufunc: np.ufunc) -> tuple[Array, Array]:
+    """Return the reduction of each list, 0 without elements, and which lists have elements."""
+    content, starts = value.content, value.offsets[:-1]
     there = starts < value.offsets[1:]
     if there.all():
         reduced = ufunc.reduceat(content, starts) if len(starts) else content[:0]
         return reduced, there
-    out = np.full(len(value), empty, content.dtype)
+    out = np.zeros(len(value), content.dtype)
     if there.any():
         out[there] = ufunc.reduceat(content, starts[there])
     return out, there
@@ -119,7 +119,7 @@ def _sum(value: Lists) -> Array:
             content, value.offsets, np.uint64 if content.dtype.kind == "u" else np.int64
         )
         return np.subtract(before[1:], before[:-1])
-    return _segments(value, np.add, content, 0)[0]
+    return _segments(value, np.add)[0]
 
 
 def _count(value: Lists) -> Array:
@@ -128,7 +128,7 @@ def _count(value: Lists) -> Array:
 
 def _extreme(ufunc: np.ufunc, least: float) -> Callable[[Lists], Masked]:
     def reduced(value: Lists) -> Masked:
-        data, there = _segments(value, ufunc, value.content, 0)
+        data, there = _segments(value, ufunc)
         if data.dtype.kind == "f":
             # Awkward begins with an infinity, and ignores NaN.
             data[np.isnan(data)] = least

@@ -170,9 +170,9 @@ class _Translator:
         self._nan_is_greatest = nan_is_greatest
         self._bound: dict[Expr, Bound] = {}
 
-    def is_true(self, part: Foreign, depth: int = 0) -> Expr:
+    def is_true(self, part: Foreign) -> Expr:
         """Return when a part is true."""
-        return self._is(part, True, depth)
+        return self._is(part, True, 0)
 
     def _is(self, part: Foreign, wanted: bool, depth: int) -> Expr:
         if depth > _DEEPEST:
