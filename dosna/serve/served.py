@@ -85,7 +85,7 @@ class Served:
             ) from None
         if name.count("/") >= MOST_PARTS:
             raise Refusal(400, f"a name has at most {MOST_PARTS} parts")
-        if not self._is_inside(name) and not self._is_above(name):
+        if not self.is_inside(name) and not self._is_above(name):
             raise Refusal(404, f"there is no {name!r} here")
         return name
 
@@ -209,7 +209,8 @@ class Served:
         except ConfigurationError:
             return {}
 
-    def _is_inside(self, name: str) -> bool:
+    def is_inside(self, name: str) -> bool:
+        """Return True if what has a name is shown: it is not above or beside `below`."""
         return not self.below or name == self.below or name.startswith(self.below + "/")
 
     def _is_above(self, name: str) -> bool:

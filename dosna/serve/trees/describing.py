@@ -28,12 +28,8 @@ def list_trees(served: Served) -> list[dict[str, Any]]:
             "branches": len(tree.branches),
         }
         for name, tree in sorted(found.items())
-        if _is_shown(served, name)
+        if served.is_inside(name)
     ]
-
-
-def _is_shown(served: Served, name: str) -> bool:
-    return not served.below or name == served.below or name.startswith(served.below + "/")
 
 
 def tree_of(served: Served, name: str) -> Tree:
@@ -46,7 +42,7 @@ def tree_of(served: Served, name: str) -> Tree:
     """
     try:
         checked = served.check(name)
-        if not _is_shown(served, checked):
+        if not served.is_inside(checked):
             raise DatasetNotFoundError(checked)
         return get_tree(served.con, checked)
     except DatasetNotFoundError:
