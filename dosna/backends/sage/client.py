@@ -198,6 +198,10 @@ class MotrClient:
             self._fail(rc, what)
         return rc
 
+    def _create(self, entity: Any, op: Any) -> int:
+        """Begin to create an object or the catalogue."""
+        return int(self._lib.m0_entity_create(self._ffi.NULL, entity, op))
+
     # -- objects --------------------------------------------------------------------------
 
     @contextmanager
@@ -221,11 +225,7 @@ class MotrClient:
         what = f"creating object {oid.dataset:#x}:{oid.number:#x}"
         with self._object(oid, len(data)) as obj:
             entity = self._ffi.addressof(obj, "ob_entity")
-
-            def create(entity: Any, op: Any) -> int:
-                return int(self._lib.m0_entity_create(self._ffi.NULL, entity, op))
-
-            if self._entity(create, entity, what, True, obj):
+            if self._entity(self._create, entity, what, True, obj):
                 return False
             memory = self._ffi.from_buffer(data)
             self._transfer(obj, self._lib.M0_OC_WRITE, memory, 0, len(data), what)
@@ -296,11 +296,7 @@ class MotrClient:
     def make_catalogue(self) -> None:
         with self._index() as index:
             entity = self._ffi.addressof(index, "in_entity")
-
-            def create(entity: Any, op: Any) -> int:
-                return int(self._lib.m0_entity_create(self._ffi.NULL, entity, op))
-
-            self._entity(create, entity, "creating the catalogue", True, index)
+            self._entity(self._create, entity, "creating the catalogue", True, index)
 
     def _query(
         self,
