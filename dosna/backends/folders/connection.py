@@ -10,10 +10,11 @@ from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from functools import partial
-from typing import Any, ClassVar, Protocol, cast
+from typing import Any, ClassVar, cast
 
 from dosna.backends.base import BackendDataset
 from dosna.backends.folders.batch import FolderBatch
+from dosna.backends.folders.dataset import FolderDataset
 from dosna.backends.folders.exchange import NEW, Replacements
 from dosna.backends.folders.handle import FolderHome
 from dosna.backends.folders.leftovers import CREATING, DELETING, Leftovers
@@ -44,11 +45,6 @@ from dosna.io.files import (
 from dosna.io.locks import open_descriptor
 
 __all__ = ["CREATING", "FolderConnection"]
-
-
-class _Placed(Protocol):
-    def is_at(self, path: str) -> bool:
-        """Return True if this dataset is the folder at `path`."""
 
 
 class FolderConnection(FolderHome):
@@ -339,7 +335,7 @@ class FolderConnection(FolderHome):
     def del_dataset(self, name: str, only: BackendDataset | None = None) -> None:
         path = self._path(name)
         with self.names_held(f"delete dataset {name!r} in"):
-            mine = cast("_Placed | None", only)
+            mine = cast("FolderDataset[Any] | None", only)
             if not self.holds_dataset(path) or not (mine is None or mine.is_at(path)):
                 raise DatasetNotFoundError(f"there is no dataset {name!r} in {self.path}")
             self._remove(name, self._hide(name, path))
