@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from dosna.errors import QueryError
+from dosna.errors import QueryError, SourceNotFoundError
 
-__all__ = ["RawQuery", "parse_raw"]
+__all__ = ["RawQuery", "no_tree", "parse_raw"]
 
 _TEXTS = ("expressions", "filter_name", "filter_typename")
 _FLAGS = ("fail_on_missing_trees", "use_standard_awkward_axis")
@@ -123,3 +123,10 @@ def _mapping(given: Any, what: str) -> Mapping[str, str]:
     if not isinstance(given, dict) or not all(isinstance(one, str) for one in given.values()):
         raise QueryError(f"{what} must have a text for each name, not {given!r}")
     return given
+
+
+def no_tree(name: str, there: Iterable[str], source: str) -> SourceNotFoundError:
+    """Return the error for a tree that a source does not have, which names those `there`."""
+    shown = ", ".join(sorted(there)[:20])
+    has = f"it has {shown}" if shown else "it has no trees"
+    return SourceNotFoundError(f"there is no tree {name!r} in {source}: {has}")

@@ -13,16 +13,10 @@ from dosna.array.opening import open_url
 from dosna.columns import Tree, find_trees
 from dosna.columns.layout import form_of
 from dosna.delivery.transform.client import check_wanted
-from dosna.delivery.transform.rawquery import RawQuery, parse_raw
+from dosna.delivery.transform.rawquery import RawQuery, no_tree, parse_raw
 from dosna.delivery.transform.request import SCHEME, TransformRequest
 from dosna.delivery.transform.writing import Part, write
-from dosna.errors import (
-    LimitError,
-    QueryError,
-    RefusedError,
-    SourceNotFoundError,
-    UnknownNameError,
-)
+from dosna.errors import LimitError, QueryError, RefusedError, UnknownNameError
 from dosna.query.expressions import Output
 from dosna.query.expressions.doors import from_uproot
 from dosna.query.expressions.nodes import Column
@@ -81,14 +75,14 @@ def transform_stored(request: TransformRequest, path: str, log: Callable[[str], 
                 if group is None:
                     missing.append(wanted)
                     if query.fail_on_missing_trees:
-                        raise _no_tree(wanted, trees, request.source)
+                        raise no_tree(wanted, trees, request.source)
                     continue
                 if out in found:
                     raise QueryError(f"the selection makes two trees {out!r}: rename one")
                 made = _query(con, group, trees[group], query, request.source, log)
                 found[out] = _part(out, made, latest, request)
         if missing and not found:
-            raise _no_tree(missing[0], trees, request.source)
+            raise no_tree(missing[0], trees, request.source)
         for wanted in missing:
             log(f"{request.source} has no tree {wanted}, which is left out")
         return write(path, request.format, list(found.values()))
@@ -102,11 +96,6 @@ def _group(wanted: str, name: str, trees: dict[str, Tree]) -> str | None:
         if group in names or (group == name and group.rpartition("/")[2] == wanted):
             return group
     return None
-
-
-def _no_tree(name: str, trees: dict[str, Tree], source: str) -> SourceNotFoundError:
-    has = f"it has {', '.join(sorted(trees)[:20])}" if trees else "it has no trees"
-    return SourceNotFoundError(f"there is no tree {name!r} in {source}: {has}")
 
 
 def _query(

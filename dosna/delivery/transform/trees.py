@@ -10,7 +10,7 @@ from typing import Any
 import uproot
 
 from dosna.delivery.transform.functions import language
-from dosna.delivery.transform.rawquery import RawQuery
+from dosna.delivery.transform.rawquery import RawQuery, no_tree
 from dosna.delivery.transform.writing import Part
 from dosna.errors import (
     DosnaError,
@@ -93,7 +93,7 @@ def parts(
             if name.partition(";")[0].strip("/") not in there:
                 missing.append(name)
                 if query.fail_on_missing_trees:
-                    raise _no_tree(name, there, shown)
+                    raise no_tree(name, there, shown)
                 continue
             if out in found:
                 raise QueryError(
@@ -102,15 +102,10 @@ def parts(
                 )
             found[out] = _part(file[name], query, out, shown, step, log)
     if missing and not found:
-        raise _no_tree(missing[0], there, shown)
+        raise no_tree(missing[0], there, shown)
     for name in missing:
         log(f"{shown} has no tree {name}, which is left out")
     return list(found.values())
-
-
-def _no_tree(name: str, there: list[str], shown: str) -> SourceNotFoundError:
-    has = f"it has {', '.join(there[:20])}" if there else "it has no trees"
-    return SourceNotFoundError(f"there is no tree {name!r} in {shown}: {has}")
 
 
 def _part(
