@@ -23,6 +23,7 @@ __all__ = [
     "LOCK",
     "MOST_BYTES",
     "MOST_PARTS",
+    "PASSES",
     "TEMPORARY",
     "disk",
     "failure",
@@ -46,7 +47,7 @@ LOCK = ".lock"
 TEMPORARY = ".tmp"
 
 
-_PASSES = 3
+PASSES = 3
 """The attempts to empty or open a folder, which another process may fill or replace meanwhile."""
 
 _SYNCS = 8
@@ -55,9 +56,6 @@ _SYNCS = 8
 _QUICK_SECONDS = 1e-4
 _quick: dict[int, bool] = {}
 """The devices on which files are durable at once, as far as was noticed."""
-
-_STILL_OPEN = (errno.ENOTEMPTY, errno.EEXIST, errno.EBUSY)
-"""The errors of removing a file or folder that a program has open, on NFS and FUSE."""
 
 _ADVICE = {
     errno.ENOSPC: "free some space; what was stored before is intact",
@@ -216,7 +214,7 @@ def remove_folder(path: str) -> None:
     is raised. The rest is left to a later call: network file systems keep open files under another
     name.
     """
-    for _ in range(_PASSES - 1):
+    for _ in range(PASSES - 1):
         with suppress(OSError):
             _remove_folder(path)
             return

@@ -31,7 +31,6 @@ from dosna.errors import (
     StorageError,
 )
 from dosna.io.files import (
-    _STILL_OPEN,
     LOCK,
     TEMPORARY,
     disk,
@@ -45,6 +44,9 @@ from dosna.io.files import (
 from dosna.io.locks import open_descriptor
 
 __all__ = ["CREATING", "FolderConnection"]
+
+_STILL_OPEN = (errno.ENOTEMPTY, errno.EEXIST, errno.EBUSY)
+"""The errors of removing a file or folder that a program has open, on NFS and FUSE."""
 
 
 class FolderConnection(FolderHome):

@@ -9,12 +9,7 @@ from typing import Literal
 from dosna.backends.base import BackendConnection
 from dosna.backends.folders.chunkcache import FileCache
 from dosna.errors import DatasetNotFoundError
-from dosna.io.files import (
-    _PASSES,
-    disk,
-    is_absent,
-    read_all,
-)
+from dosna.io.files import PASSES, disk, is_absent, read_all
 from dosna.io.locks import open_descriptor
 
 __all__ = ["Folder", "FolderHome"]
@@ -84,7 +79,7 @@ class Folder:
             self.identity = (status.st_dev, status.st_ino)
 
     def _open(self, path: str, description: str) -> None:
-        for _ in range(_PASSES):
+        for _ in range(PASSES):
             self.fd = open_descriptor(path, os.O_RDONLY | os.O_DIRECTORY)
             try:
                 # Non-blocking, because the file may be a pipe.
