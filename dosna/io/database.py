@@ -16,7 +16,7 @@ from dosna.errors import ConfigurationError, QueryError, StorageError
 from dosna.io.advisory import AdvisoryLock
 from dosna.registry import needing
 
-__all__ = ["Database", "close_engine"]
+__all__ = ["Database", "close_engine", "first_line", "make_engine"]
 
 _BUSY_SECONDS = 60
 _CLOSE_SECONDS = 10.0
@@ -64,23 +64,16 @@ class Database:
                 "supported: use sqlite:///path or postgresql://user@host/database"
             )
         self._sqlite = kind == "sqlite"
-        if parsed.drivername == "postgresql":
-            parsed = parsed.set(drivername="postgresql+psycopg")
-        options: dict[str, Any] = {"hide_parameters": True}
-        if self._sqlite:
-            if parsed.database in (None, "", ":memory:"):
-                raise ConfigurationError(
-                    f"{what} cannot be in memory, where other processes do not see it: use "
-                    "sqlite:///path"
-                )
-            options["connect_args"] = {"timeout": _BUSY_SECONDS}
-        else:
-            options["pool_pre_ping"] = True
+        if self._sqlite and parsed.database in (None, "", ":memory:"):
+            raise ConfigurationError(
+                f"{what} cannot be in memory, where other processes do not see it: use "
+                "sqlite:///path"
+            )
         with needing(f"{what} {self.shown!r} needs", extra):
-            self._engine = sa.create_engine(parsed, **options)
+            self._engine = make_engine(parsed)
         self._held = AdvisoryLock(self._engine, _HOLDER)
         if self._sqlite:
-            sa.event.listen(self._engine, "connect", _prepare_sqlite)
+            sa.event.listen(self._engine, "connect", _leave_transactions)
             sa.event.listen(self._engine, "begin", _begin_sqlite)
 
     def close(self) -> None:
@@ -144,9 +137,8 @@ class Database:
                 "more than 64 bits, null characters, and text that is not Unicode"
             ) from None
         except sa.exc.SQLAlchemyError as error:
-            cause = str(getattr(error, "orig", None) or error).strip().splitlines()
             raise StorageError(
-                f"{self.what} {self.shown} cannot be used: {cause[0] if cause else 'no reason'}"
+                f"{self.what} {self.shown} cannot be used: {first_line(error)}"
             ) from None
 
     def hold(self) -> bool:
@@ -242,6 +234,36 @@ def _lock_file(database: str, what: str) -> int:
     return file
 
 
+def make_engine(url: sa.URL) -> sa.Engine:
+    """Return an engine whose connections suit processes and threads that share a database.
+
+    Parameters
+    ----------
+    url : sqlalchemy.URL
+        The URL. PostgreSQL is reached by psycopg, unless the URL names another driver.
+
+    Examples
+    --------
+    >>> make_engine(sa.make_url("postgresql://host/data")).driver
+    'psycopg'
+    """
+    options: dict[str, Any] = {"hide_parameters": True}
+    if url.get_backend_name() == "sqlite":
+        engine = sa.create_engine(url, connect_args={"timeout": _BUSY_SECONDS}, **options)
+        sa.event.listen(engine, "connect", _prepare_sqlite)
+        return engine
+    if url.drivername == "postgresql":
+        url = url.set(drivername="postgresql+psycopg")
+    # A server that was started again has closed the connections that wait.
+    return sa.create_engine(url, pool_pre_ping=True, **options)
+
+
+def first_line(error: Exception) -> str:
+    """Return the first line of what the driver says about an error of SQLAlchemy."""
+    lines = str(getattr(error, "orig", None) or error).strip().splitlines()
+    return lines[0] if lines else "no reason"
+
+
 def close_engine(engine: sa.Engine) -> None:
     """Close the connections of an engine, and those that threads still have or make after this.
 
@@ -266,12 +288,15 @@ def _end_returned(connection: object, record: Any) -> None:
 
 
 def _prepare_sqlite(connection: Any, record: object) -> None:
-    # With this, SQLAlchemy begins transactions. The driver would begin them too late.
-    connection.isolation_level = None
     cursor = connection.cursor()
     cursor.execute("PRAGMA journal_mode = WAL")
     cursor.execute("PRAGMA synchronous = NORMAL")
     cursor.close()
+
+
+def _leave_transactions(connection: Any, record: object) -> None:
+    """Let SQLAlchemy begin transactions: the driver would begin them too late."""
+    connection.isolation_level = None
 
 
 def _begin_sqlite(connection: sa.Connection) -> None:

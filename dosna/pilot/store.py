@@ -18,11 +18,10 @@ import sqlalchemy as sa
 from dosna.core.url import without_password
 from dosna.errors import ConfigurationError, StorageError
 from dosna.io.advisory import AdvisoryLock
-from dosna.io.database import close_engine
+from dosna.io.database import close_engine, first_line, make_engine
 
 __all__ = ["StateStore", "new_id"]
 
-_BUSY_SECONDS = 60
 _HOLDER = 0x646F7361  # the advisory lock of PostgreSQL for the one manager
 _metadata = sa.MetaData()
 
@@ -116,17 +115,8 @@ class StateStore:
         self._owner = ""
         try:
             parsed = sa.make_url(url)
-            sqlite = parsed.get_backend_name() == "sqlite"
-            if parsed.drivername == "postgresql":
-                parsed = parsed.set(drivername="postgresql+psycopg")
-            options: dict[str, Any] = {"hide_parameters": True}
-            if sqlite:
-                _require_file(parsed, self.shown)
-                options["connect_args"] = {"timeout": _BUSY_SECONDS}
-            else:
-                # A server that was started again has closed the connections that wait.
-                options["pool_pre_ping"] = True
-            self._engine = sa.create_engine(parsed, **options)
+            _require_file(parsed, self.shown)
+            self._engine = make_engine(parsed)
             self._held = AdvisoryLock(self._engine, _HOLDER)
         except ConfigurationError:
             raise
@@ -135,8 +125,6 @@ class StateStore:
                 f"the database {self.shown!r} cannot be the state: {type(error).__name__}. "
                 "Use sqlite:///path, or the URL of a database whose driver is installed."
             ) from None
-        if sqlite:
-            sa.event.listen(self._engine, "connect", _prepare_sqlite)
         with self.change() as connection:
             _metadata.create_all(connection)
         _stores.add(self)
@@ -199,10 +187,7 @@ class StateStore:
         try:
             yield
         except (sa.exc.SQLAlchemyError, UnicodeEncodeError) as error:
-            cause = str(getattr(error, "orig", None) or error).strip().splitlines()
-            raise StorageError(
-                f"state {self.shown} cannot be used: {cause[0] if cause else 'no reason'}"
-            ) from None
+            raise StorageError(f"state {self.shown} cannot be used: {first_line(error)}") from None
 
     def add(self, table: str, rows: Iterable[Mapping[str, Any]]) -> None:
         """Add rows; each is a mapping with an ``id`` and any columns."""
@@ -293,8 +278,9 @@ os.register_at_fork(after_in_child=_forked)
 
 
 def _require_file(url: sa.URL, shown: str) -> None:
-    """Refuse a database in memory, because each thread would have its own."""
-    if url.database in (None, "", ":memory:") or "mode=memory" in str(url):
+    """Refuse a database of SQLite in memory, because each thread would have its own."""
+    in_memory = url.database in (None, "", ":memory:") or "mode=memory" in str(url)
+    if in_memory and url.get_backend_name() == "sqlite":
         raise ConfigurationError(
             f"the state cannot be at {shown!r}, in memory: use sqlite:///path"
         )
@@ -319,10 +305,3 @@ def _conditions(table: sa.Table, equal: Mapping[str, Any]) -> list[sa.ColumnElem
         is_many = isinstance(value, (list, tuple, set))
         conditions.append(column.in_(value) if is_many else column == value)
     return conditions
-
-
-def _prepare_sqlite(connection: Any, record: object) -> None:
-    cursor = connection.cursor()
-    cursor.execute("PRAGMA journal_mode = WAL")
-    cursor.execute("PRAGMA synchronous = NORMAL")
-    cursor.close()
