@@ -15,10 +15,11 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from concurrent.futures import FIRST_COMPLETED, FIRST_EXCEPTION, Executor, Future, wait
+from concurrent.futures import FIRST_EXCEPTION, Executor, Future, wait
 from concurrent.futures.process import BrokenProcessPool, ProcessPoolExecutor
 from concurrent.futures.thread import ThreadPoolExecutor
 from contextlib import suppress
+from functools import partial
 from itertools import chain, islice
 from multiprocessing import get_context
 from typing import Any, Generic
@@ -40,20 +41,21 @@ from dosna.engines.base import (
     reported,
     unpack_error,
 )
-from dosna.errors import ConfigurationError, WorkerError
+from dosna.engines.processes import Pool, Processes
+from dosna.errors import ConfigurationError, OutcomeUnknown, WorkerError
 
 _BACKENDS = ("threading", "loky", "multiprocessing")
 # The time that one submission to a process should take: long against its cost of 60 µs, and
 # short against the second within which Ctrl-C stops the call.
 _SECONDS_PER_BATCH = 0.1
 _REPORT_SECONDS = 0.1
-_IDLE_SECONDS = 60
 _INTERRUPT_SECONDS = 0.5
 
 _in_worker = threading.local()
 _started_in: int | None = None
 """The id of the process that has started pools of processes."""
-_pools: dict[tuple[str, int], Executor] = {}
+_thread_pools: dict[int, ThreadPoolExecutor] = {}
+_process_pools: dict[tuple[str, int], Processes] = {}
 _pools_lock = threading.Lock()
 
 
@@ -117,7 +119,7 @@ class JoblibRunner(Runner):
         report: Report | None,
     ) -> list[R]:
         shared = _SharedTasks(tasks)
-        pool = self._pool("threading")
+        pool = self._threads()
         # The caller works too, and does not wait for helpers that have not begun: calls from
         # within helpers, in whatever thread, then continue even when the whole pool is busy.
         helpers: list[Future[R]] = []
@@ -136,8 +138,9 @@ class JoblibRunner(Runner):
             running = {helper for helper in helpers if not helper.cancel()}
             # A thread cannot be interrupted: after Ctrl-C it ends by itself, later. One that had
             # only just begun may be unknown to its pool, and then nothing but its end wakes it.
-            if wait(running, _patience(error)).not_done or not isinstance(error, Exception):
-                self._forget_pool("threading")
+            wait(running, None if isinstance(error, Exception) else _INTERRUPT_SECONDS)
+            if not isinstance(error, Exception):
+                self._forget_threads(pool)
             raise
         return results
 
@@ -153,7 +156,20 @@ class JoblibRunner(Runner):
         # A new id for each call, and not the payload's hash: the handles that one call opened
         # may be stale in the next.
         call = uuid.uuid4().hex
-        pool = self._pool(self.jlbackend)
+        processes = self._processes()
+        with processes.used() as pool:
+            return self._by_batches(processes, pool, work, (call, payload), tasks, workers, report)
+
+    def _by_batches(
+        self,
+        processes: Processes,
+        pool: Pool,
+        work: Callable[[Iterable[T]], R],
+        packed: tuple[str, bytes],
+        tasks: Tasks[T],
+        workers: int,
+        report: Report | None,
+    ) -> list[R]:
         source = iter(tasks)
         running: dict[Future[Any], list[T]] = {}
         unsent: list[T] = []
@@ -165,11 +181,14 @@ class JoblibRunner(Runner):
                     unsent = list(islice(source, size))
                     if not unsent:
                         break
-                    future = pool.submit(_work_in_process, call, payload, unsent)
+                    future = pool.submit(_work_in_process, *packed, unsent)
                     running[future], unsent = unsent, []
                 if not running:
                     return results
-                for future in wait(running, return_when=FIRST_COMPLETED).done:
+                done = pool.first_ended(running)
+                if not done:
+                    raise BrokenProcessPool
+                for future in done:
                     seconds, error, result = future.result()
                     count = len(running.pop(future))
                     if error is not None:
@@ -182,64 +201,78 @@ class JoblibRunner(Runner):
                     fair = max(1, (len(tasks) - finished) // (2 * workers))
                     size = max(1, min(int(_SECONDS_PER_BATCH * count / seconds), fair, 4096))
         except BrokenProcessPool as error:
-            self._forget_pool(self.jlbackend)
-            if not getattr(work, "repeatable", True):
-                broken = [f for f in wait(running).done if f.exception() is not None]
-                lost = [task for future in broken for task in running[future]]
-                raise outcome_unknown(work, lost, chain(unsent, source)) from error
-            raise WorkerError(
-                f"a worker process of the joblib engine ({self.jlbackend}) died: it was killed, "
-                "ran out of memory, or (multiprocessing) the script has no "
-                "`if __name__ == '__main__'` guard"
-            ) from error
+            processes.forget(pool)
+            raise self._loss(pool, work, running, chain(unsent, source)) from error
         except BaseException as error:
             for future in running:
                 future.cancel()
-            unfinished = wait(running, _patience(error)).not_done
+            if isinstance(error, Exception):
+                ended = pool.all_ended(running)
+            else:
+                ended = wait(running, _INTERRUPT_SECONDS).done
             # Ctrl-C ends a worker that had only just begun, and with it, sooner or later, the
             # pool. A chunk that a worker is writing stays old or becomes new.
-            if unfinished or not isinstance(error, Exception):
-                self._kill(pool)
+            if len(ended) < len(running) or not isinstance(error, Exception):
+                processes.forget(pool)
+                pool.kill()
             raise
 
-    def _pool(self, kind: str) -> Executor:
+    def _loss(
+        self,
+        pool: Pool,
+        work: Callable[[Iterable[T]], R],
+        running: Mapping[Future[Any], list[T]],
+        left: Iterable[T],
+    ) -> WorkerError | OutcomeUnknown:
+        """Return the error for a pool that works no more, and end what is left of it."""
+        ended = pool.all_ended(running)
+        if len(ended) < len(running):
+            pool.kill()
+        else:
+            pool.end()
+        if not getattr(work, "repeatable", True):
+            broken = [f for f in running if f not in ended or f.exception() is not None]
+            return outcome_unknown(work, [task for f in broken for task in running[f]], left)
+        return WorkerError(
+            f"a worker process of the joblib engine ({self.jlbackend}) died: it was killed, "
+            "ran out of memory, or (multiprocessing) the script has no "
+            "`if __name__ == '__main__'` guard; or the thread that gives it tasks ended, by "
+            "an error that was printed"
+        )
+
+    def _threads(self) -> ThreadPoolExecutor:
+        with _pools_lock:
+            pool = _thread_pools.get(self.njobs)
+            if pool is None:
+                pool = ThreadPoolExecutor(self.njobs, thread_name_prefix="dosna")
+                _thread_pools[self.njobs] = pool
+            return pool
+
+    def _forget_threads(self, pool: ThreadPoolExecutor) -> None:
+        with _pools_lock:
+            if _thread_pools.get(self.njobs) is pool:
+                del _thread_pools[self.njobs]
+        # Threads that others wait for finish their work; nothing new is started.
+        pool.shutdown(wait=False)
+
+    def _processes(self) -> Processes:
         global _started_in
-        if kind != "threading":
-            _started_in = os.getpid()
+        _started_in = os.getpid()
+        key = self.jlbackend, self.njobs
         with _pools_lock:
-            if (kind, self.njobs) not in _pools:
-                _pools[kind, self.njobs] = _EXECUTORS[kind](self.njobs)
-            return _pools[kind, self.njobs]
-
-    def _kill(self, pool: Executor) -> None:
-        """Kill workers in the middle of their work, and drop their pool."""
-        workers = list(pool._processes.values())  # type: ignore[attr-defined]
-        self._forget_pool(self.jlbackend)
-        for process in workers:
-            with suppress(ProcessLookupError):
-                os.kill(process.pid, signal.SIGKILL)
-
-    def _forget_pool(self, kind: str) -> None:
-        with _pools_lock:
-            forgotten = _pools.pop((kind, self.njobs), None)
-        if forgotten is not None:
-            # Threads that others wait for finish their work; nothing new is started.
-            forgotten.shutdown(wait=False)
+            if key not in _process_pools:
+                _process_pools[key] = Processes(partial(_EXECUTORS[self.jlbackend], self.njobs))
+            return _process_pools[key]
 
 
 def _renew_pools() -> None:
     # A forked child inherits pools without their threads, and perhaps a lock that is
     # never released.
-    global _pools, _pools_lock
-    _pools, _pools_lock = {}, threading.Lock()
+    global _thread_pools, _process_pools, _pools_lock
+    _thread_pools, _process_pools, _pools_lock = {}, {}, threading.Lock()
 
 
 os.register_at_fork(after_in_child=_renew_pools)
-
-
-def _patience(error: BaseException) -> float | None:
-    """Return the seconds to wait for running tasks before raising an error; None for no limit."""
-    return None if isinstance(error, Exception) else _INTERRUPT_SECONDS
 
 
 def _begin_worker(owner: int) -> None:
@@ -258,9 +291,8 @@ def _end_with(process: int) -> None:
 
 # The pools are our own: loky's reusable pool is also joblib's, which expects it unchanged.
 _EXECUTORS: dict[str, Callable[[int], Executor]] = {
-    "threading": lambda njobs: ThreadPoolExecutor(njobs, thread_name_prefix="dosna"),
     "loky": lambda njobs: LokyExecutor(
-        njobs, timeout=_IDLE_SECONDS, initializer=_begin_worker, initargs=(os.getpid(),)
+        njobs, timeout=None, initializer=_begin_worker, initargs=(os.getpid(),)
     ),
     "multiprocessing": lambda njobs: ProcessPoolExecutor(
         njobs, get_context("forkserver"), _begin_worker, (os.getpid(),)
