@@ -179,8 +179,8 @@ assert ds[2, 5] == 1
         ds = con.create_dataset("x", data=numbers((4,)), chunk_size=(2,), **self.options)
         code = """
 ds = con["x"]
-print("ready", flush=True)
 try:
+    print("ready", flush=True)
     ds[0] = 1
 except KeyboardInterrupt:
     print("interrupted", flush=True)
