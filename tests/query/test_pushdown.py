@@ -6,7 +6,7 @@ import secrets
 import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
-from threading import current_thread
+from threading import Event, current_thread
 
 import numpy as np
 import pytest
@@ -167,12 +167,15 @@ def test_an_osd_that_dies_in_the_midst_of_queries_costs_no_rows(
     monkeypatch.setattr(planning, "LEAST_ROWS", 1)
     monkeypatch.setattr(planning, "_REQUESTS", 1)
     can_execute, one, done = CephStore.can_execute, Scan.one, Counter()
+    goes_on = Event()
 
     def unless_without(store):
         return current_thread().name != "without" and can_execute(store)
 
     def counted(scan, piece):
-        time.sleep(0.01)
+        if done[current_thread().name] == 5:
+            assert goes_on.wait(HANG)
+        time.sleep(0.01)  # so that the rest is not done before
         found = one(scan, piece)
         done[current_thread().name] += 1
         return found
@@ -207,12 +210,12 @@ def test_an_osd_that_dies_in_the_midst_of_queries_costs_no_rows(
                 return doors[door]()
 
             asked = {door: pool.submit(ask, door) for door in doors}
-            wait_until(lambda: all(done[door] >= 5 for door in doors))
+            wait_until(lambda: all(done[door] == 5 for door in doors))
+            goes_on.set()
             ceph.kill("osd.2")
-            at_death = dict(done)
             found = {door: future.result(HANG) for door, future in asked.items()}
     assert {"mask", "take"} <= set(seen["called"])
-    assert all(at_death[door] < ranges == done[door] for door in doors), (at_death, ranges)
+    assert all(5 < ranges == done[door] for door in doors), (done, ranges)
     assert ak.array_equal(found["with"], expected)
     assert ak.array_equal(found["without"], expected)
     assert found["skyhook"].to_pylist() == expected.to_list()
