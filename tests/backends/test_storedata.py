@@ -213,6 +213,7 @@ def test_a_pickled_handle_is_of_one_dataset(kind, dtype, shards):
 
 def test_what_comes_too_late_is_seen_by_who_reads(monkeypatch):
     """A write that passed its look when the dataset was there, and is done when it is another."""
+    monkeypatch.setattr(watching, "LOOK_SECONDS", 60)  # however slow this is
     inner = MemoryStore()
     use_store("late", CountingStore(inner))
     with dn.Connection("late", backend="memory", engine="cpu") as con:
