@@ -76,8 +76,10 @@ def name_of(func: Func) -> str:
     return getattr(func, "__qualname__", None) or repr(func)
 
 
-def check_first(func: Func, result: Array, dtype: np.dtype[Any]) -> Array:
-    """Return a result as `check_cast` does, for a dtype that the first chunk's result fixed."""
+def _fitted(func: Func, result: Array, dtype: np.dtype[Any], dtype_given: bool) -> Array:
+    """Return a result in a dtype: the given one, or that of the first chunk's result."""
+    if dtype_given:
+        return elements(result, dtype)  # type: ignore[no-any-return]
     advice = "The dtype is that of the first chunk's result: choose another by dtype="
     return check_cast(func, result, dtype, advice)
 
@@ -98,10 +100,7 @@ class Map(Overlapping, Placed):
 
     def _result(self, block: Array) -> Array:
         result = result_of(self.func, block, block.shape)
-        dtype = self.target.metadata.dtype
-        if self.dtype_given:
-            return elements(result, dtype)  # type: ignore[no-any-return]
-        return check_first(self.func, result, dtype)
+        return _fitted(self.func, result, self.target.metadata.dtype, self.dtype_given)
 
 
 @dataclass
@@ -250,10 +249,7 @@ class HaloMap(Overlapping, Placed):
     def _result(self, block: Array) -> Array:
         inner = tuple(slice(h, n - h) for h, n in zip(self.halo, block.shape, strict=True))
         result = result_of(self.func, block, block.shape)[inner]
-        dtype = self.target.metadata.dtype
-        if self.dtype_given:
-            return elements(result, dtype)  # type: ignore[no-any-return]
-        return check_first(self.func, result, dtype)
+        return _fitted(self.func, result, self.target.metadata.dtype, self.dtype_given)
 
     def extended(self, place: Sequence[slice], memory: Memory | None = None) -> Array:
         """Read a box of the array with its halo; `mode` fills what lies outside the array."""
