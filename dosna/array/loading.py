@@ -167,9 +167,8 @@ def stored_in_dataset(instance: BackendDataset, block: Shape, fillvalue: Array) 
     stored. `dosna.sources.base.SourceArray.stored_in` does the same for sources.
     """
     meta = instance.metadata
-    fill = np.asarray(meta.fillvalue, meta.dtype)
     # A link can answer only at the cost of reading.
-    if not meta.shape or meta.link is not None or not same_fill(fill, fillvalue):
+    if not meta.shape or meta.link is not None or not same_fill(meta.fill, fillvalue):
         return None
     found = ints("q")
     grid = tuple([-(-n // g) for n, g in zip(meta.shape, instance.grain, strict=True)])

@@ -127,10 +127,9 @@ class MadeObjects(ZarrObjects):
         self._dataset = dataset
         meta = dataset.metadata
         self._dtype = plain_fields(meta.dtype)[0]
-        fill = np.asarray(meta.fillvalue, meta.dtype)
         plain = meta.replace(
             dtype=self._dtype,
-            fillvalue=_converted(fill, self._dtype)[()],
+            fillvalue=_converted(meta.fill, self._dtype)[()],
             storage={},
             origin=None,
             link=None,

@@ -145,6 +145,15 @@ class DatasetMetadata:
             0 <= i < n for i, n in zip(idx, self.chunk_grid, strict=True)
         )
 
+    @property
+    def fill(self) -> np.ndarray[Any, Any]:
+        """Fill value as an array without axes, of exactly the dtype."""
+        return np.asarray(self.fillvalue, self.dtype)
+
+    def fill_chunk(self) -> np.ndarray[Any, Any]:
+        """Return a whole chunk of fill values that takes the memory of a single element."""
+        return np.broadcast_to(self.fill, self.chunk_size)
+
     def empty_chunk(self) -> np.ndarray[Any, Any]:
         """Return a new whole chunk of fill values."""
         chunk = np.empty(self.chunk_size, self.dtype)

@@ -188,8 +188,8 @@ class Together:
         data = data_of(self.source, array)
         try:
             box = tuple(slice(0, n) for n in data.shape)
-            fill = np.asarray(array.metadata.fillvalue, array.metadata.dtype)
-            stored = data.stored_in(array.metadata.chunk_size, fill) if data.shape else None
+            meta = array.metadata
+            stored = data.stored_in(meta.chunk_size, meta.fill) if data.shape else None
             values = np.empty(data.shape, data.dtype)
             if values.size:
                 data.read_into(box, values)
@@ -204,8 +204,7 @@ class Together:
         values: Array | None = None
         if item.values.size:
             values = elements(item.values, metadata.dtype)
-            fill = np.asarray(metadata.fillvalue, metadata.dtype)
-            if item.sparse and is_fill(values, fill):
+            if item.sparse and is_fill(values, metadata.fill):
                 values = None
         with refusing(self.source, array.description.name):
             batch.create_whole(
@@ -228,8 +227,7 @@ class Together:
         """Make a complete dataset at once; return False if that is not possible."""
         array, metadata = item.array, item.array.metadata
         assert metadata is not None
-        fill = np.asarray(metadata.fillvalue, metadata.dtype)
-        if not item.values.size or (item.sparse and is_fill(item.values, fill)):
+        if not item.values.size or (item.sparse and is_fill(item.values, metadata.fill)):
             return False  # nothing is stored
         with refusing(self.source, array.description.name):
             made = self.con.create_whole(

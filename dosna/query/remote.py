@@ -339,8 +339,7 @@ def _carry_out(parts: Sequence[_Part]) -> None:
 
 def _filled(part: _Part) -> Array:
     """Return the rows of a chunk that does not exist."""
-    meta = part.remote.dataset.metadata
-    fill = np.asarray(meta.fillvalue, meta.dtype)
+    fill = part.remote.dataset.metadata.fill
     return np.broadcast_to(fill, (part.stop - part.start, *part.remote.inner))
 
 

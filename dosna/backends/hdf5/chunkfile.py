@@ -92,7 +92,7 @@ def _set_fill(creation: Any, metadata: DatasetMetadata, kind: Any) -> None:
         variable = h5py.string_dtype("ascii")
         creation.set_fill_value(np.array(bytes(metadata.fillvalue), variable))
         return
-    raw = np.asarray(metadata.fillvalue, metadata.dtype).tobytes()
+    raw = metadata.fill.tobytes()
     creation.set_fill_value(np.frombuffer(raw, memory).reshape(()))
 
 
@@ -342,7 +342,7 @@ def _set_attributes(file: h5py.File, metadata: DatasetMetadata) -> None:
         return
     kind = type_id(metadata.dtype)
     if metadata.dtype.itemsize < 1 << 15:
-        raw = np.frombuffer(np.asarray(metadata.fillvalue, metadata.dtype).tobytes(), np.uint8)
+        raw = np.frombuffer(metadata.fill.tobytes(), np.uint8)
         h5py.h5a.create(file.id, b"fillvalue", kind, dataspace(())).write(raw, mtype=kind)
 
 

@@ -235,8 +235,7 @@ class H5Dataset(FolderDataset[H5Folder]):
     def _get(self, idx: Shape, key: Slices | None) -> Any:
         chunk = self._fetch(self._opened(), idx, key)
         if chunk is None:
-            fill = np.asarray(self.metadata.fillvalue, self.metadata.dtype)
-            chunk = np.broadcast_to(fill, self.metadata.chunk_size)
+            chunk = self.metadata.fill_chunk()
         return owned(chunk if key is None else chunk[key])
 
     def set_chunk_data(self, idx: Shape, values: Any, slices: Slices | None = None) -> None:

@@ -120,7 +120,7 @@ class RamDataset(BackendDataset):
         chunk = self.chunks.get(idx)
         if chunk is None:
             self.refresh()
-            chunk = _filled(self.metadata)
+            chunk = self.metadata.fill_chunk()
         if self._in_place:
             with self.lock(idx):
                 return owned(chunk[slices])
@@ -153,7 +153,7 @@ class RamDataset(BackendDataset):
         # Loops that run in C, which halves the cost of a small chunk beyond its copy.
         meta = self.metadata
         columns = batch.columns()
-        fill = _filled(meta)
+        fill = meta.fill_chunk()
         stored: Iterator[Any] = map(self.chunks.get, columns.idx, repeat(fill))
         if not self._full(columns):
             stored = map(getitem, stored, columns.chunk)
@@ -295,8 +295,3 @@ class RamReader(RamDataset):
 
     set_chunk_data = write_many = _put = _write_batch = _refuse
     del_chunk = update = resize = extend = _refuse
-
-
-def _filled(metadata: DatasetMetadata) -> Array:
-    """Return a chunk of fill values that takes the memory of a single element."""
-    return np.broadcast_to(np.asarray(metadata.fillvalue, metadata.dtype), metadata.chunk_size)

@@ -193,8 +193,7 @@ class StoreDataset(WatchedDataset):
         if self._shrunk >= began:
             self.check(idx, key, False)
         if chunk is None:
-            fill = np.asarray(self.metadata.fillvalue, self.metadata.dtype)
-            chunk = np.broadcast_to(fill, self.metadata.chunk_size)
+            chunk = self.metadata.fill_chunk()
         return owned(chunk[key])
 
     def read_many(self, out: Array, tasks: Iterable[ChunkTask]) -> None:

@@ -76,7 +76,7 @@ class Load(Overlapping, Placed):
         block = elements(block, dtype)
         objects = objects_of(task.out, target.grain)
         if self.sparse:
-            fill = np.asarray(target.metadata.fillvalue, dtype)
+            fill = target.metadata.fill
             objects = [part for part in objects if not is_fill(block[part.out], fill)]
         return block, objects
 
