@@ -7,13 +7,13 @@ would have to send what it has read. See docs/design/dask.md.
 
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import dask.utils
 
+from dosna.core.options import check_seconds
 from dosna.engines.base import Engine, R, Report, Runner, T, Tasks, pack_work, reported
 from dosna.engines.dask.cluster import client_for, register
 from dosna.engines.dask.dispatch import Call
@@ -92,10 +92,7 @@ class DaskRunner(Runner):
             ):
                 raise ConfigurationError(f"{name} must be a positive integer, not {value!r}")
         _check_memory_limit(memory_limit)
-        if isinstance(timeout, bool) or not isinstance(timeout, (int, float)):
-            raise ConfigurationError(f"timeout must be a number of seconds, not {timeout!r}")
-        if not 0 < timeout < math.inf:
-            raise ConfigurationError(f"timeout must be a positive number of seconds: {timeout!r}")
+        check_seconds("timeout", timeout)
         if client is not None:
             address = register(client)
         self._params = {
