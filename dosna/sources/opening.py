@@ -92,16 +92,8 @@ def _by_name(text: str, kind: str | None) -> tuple[str, str, SourceKind]:
             location = os.path.abspath(location)
         if kind is not None:
             return location, inner, sources.get(kind)
-        end = location.lower()
-        for name, claim in claims.items():
-            if claim.suffixes and end.endswith(claim.suffixes):
-                return location, inner, sources.get(name)
-        for name, claim in claims.items():
-            if any(os.path.exists(os.path.join(location, member)) for member in claim.members):
-                return location, inner, sources.get(name)
-        by_signature = _signed(location, claims)
-        if by_signature:
-            return location, inner, sources.get(by_signature)
+        if found := _kind_at(location, claims):
+            return location, inner, sources.get(found)
     foreign = next(filter(None, (foreign_format(way) for way, _ in _splits(text))), "")
     if foreign:
         raise SourceError(f"{text!r} cannot be opened: it is {foreign}")
@@ -113,6 +105,18 @@ def _by_name(text: str, kind: str | None) -> tuple[str, str, SourceKind]:
         f"cannot tell the kind of the source {text!r}, which has none of {', '.join(known)}: give "
         f"kind=, one of {', '.join(sorted(claims))}"
     )
+
+
+def _kind_at(location: str, claims: Mapping[str, Claims]) -> str:
+    """Return the kind of source at a location, by its suffix, members or signature; or ''."""
+    end = location.lower()
+    for name, claim in claims.items():
+        if claim.suffixes and end.endswith(claim.suffixes):
+            return name
+    for name, claim in claims.items():
+        if any(os.path.exists(os.path.join(location, member)) for member in claim.members):
+            return name
+    return _signed(location, claims)
 
 
 def _signed(path: str, claims: Mapping[str, Claims]) -> str:
