@@ -23,13 +23,12 @@ from dosna.pilot.pilots import Pilot
 from dosna.pilot.placement import Label
 from dosna.pilot.scheduling import Scheduler
 from dosna.pilot.session import Session, private_folder
-from dosna.pilot.states import State
+from dosna.pilot.states import NOT_FINAL, State
 from dosna.pilot.store import TABLES
 
 __all__ = ["Manager"]
 
 _ACTIVE = [str(State.Pending), str(State.Running)]
-_NOT_FINAL = [str(state) for state in State if not state.is_final]
 LET_GO_SECONDS = 5.0
 """For how long a new manager waits for the lock of one that was killed just now."""
 _log = logging.getLogger("dosna.pilot")
@@ -123,11 +122,11 @@ class Manager:
         if self._is_closing or os.getpid() != self._process:
             return
         try:
-            for row in list(self.session.store.rows("pilots", state=_NOT_FINAL)):
+            for row in list(self.session.store.rows("pilots", state=NOT_FINAL)):
                 self.session.store.update("pilots", row["id"], wanted="Canceled")
             self.wake()
             self.session.wait_until(
-                lambda: not self.session.store.count("pilots", state=_NOT_FINAL), timeout=60
+                lambda: not self.session.store.count("pilots", state=NOT_FINAL), timeout=60
             )
         except DosnaError as error:
             # The agents end by themselves when they find no manager.
@@ -199,7 +198,7 @@ class Manager:
 
     def _adopt_pilots(self) -> None:
         """Start to watch the pilots of the state that are not watched yet."""
-        for row in list(self.session.store.rows("pilots", state=_NOT_FINAL)):
+        for row in list(self.session.store.rows("pilots", state=NOT_FINAL)):
             if row["id"] in self._pilots:
                 continue
             try:

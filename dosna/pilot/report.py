@@ -10,7 +10,7 @@ import sqlalchemy as sa
 from dosna.errors import ConfigurationError, SourceNotFoundError
 from dosna.pilot.data.records import id_of
 from dosna.pilot.session import Session, state_home
-from dosna.pilot.states import State
+from dosna.pilot.states import NOT_FINAL, State
 from dosna.pilot.store import TABLES
 from dosna.pilot.waiting import why_waiting
 
@@ -61,10 +61,10 @@ def cancel(session: Session, ids: Iterable[str] | None) -> int:
     """
     store = session.store
     tables = ("compute_units", "pilots")
-    states = [str(state) for state in State if not state.is_final]
     found = []
     if ids is None:
-        found = [(table, row["id"]) for table in tables for row in store.rows(table, state=states)]
+        for table in tables:
+            found += [(table, row["id"]) for row in store.rows(table, state=NOT_FINAL)]
     for id in map(id_of, ids or ()):
         rows = [(table, store.get(table, id)) for table in tables]
         known = [(table, row) for table, row in rows if row is not None]

@@ -16,7 +16,7 @@ from dosna.pilot.handles import Handle
 from dosna.pilot.manager import Manager
 from dosna.pilot.session import Session
 from dosna.pilot.sessions import session_of
-from dosna.pilot.states import State
+from dosna.pilot.states import FINAL, NOT_FINAL, State
 from dosna.pilot.store import new_id
 from dosna.pilot.waiting import why_waiting
 
@@ -24,8 +24,6 @@ if TYPE_CHECKING:
     from dosna.pilot.data.service import DataUnit
 
 __all__ = ["ComputeDataService", "ComputeUnit", "PilotCompute", "PilotComputeService"]
-
-_NOT_FINAL = [str(state) for state in State if not state.is_final]
 
 
 class _JobHandle(Handle):
@@ -286,8 +284,7 @@ class ComputeDataService:
 
     def count_final(self) -> int:
         """Return how many compute units have ended."""
-        states = [str(state) for state in State if state.is_final]
-        return self._shared.store.count("compute_units", state=states)
+        return self._shared.store.count("compute_units", state=FINAL)
 
     def get_compute_unit(self, url: str) -> ComputeUnit:
         """Return the compute unit with a URL."""
@@ -311,7 +308,7 @@ class ComputeDataService:
 
         def is_done() -> bool:
             return not (
-                store.count("compute_units", state=_NOT_FINAL)
+                store.count("compute_units", state=NOT_FINAL)
                 or store.count("data_units", state=["New", "Pending", "Unknown"])
             )
 
@@ -321,9 +318,9 @@ class ComputeDataService:
         """Cancel all compute units, and wait until they have ended."""
         store = self._shared.store
         manager = Manager.of(self._shared)
-        found = list(store.rows("compute_units", state=_NOT_FINAL))
+        found = list(store.rows("compute_units", state=NOT_FINAL))
         store.write(
             changes=[("compute_units", row["id"], {"wanted": "Canceled"}) for row in found]
         )
         manager.wake()
-        self._shared.wait_until(lambda: not store.count("compute_units", state=_NOT_FINAL), 60)
+        self._shared.wait_until(lambda: not store.count("compute_units", state=NOT_FINAL), 60)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from enum import StrEnum
 
-__all__ = ["State"]
+__all__ = ["FINAL", "NOT_FINAL", "State"]
 
 
 class State(StrEnum):
@@ -32,3 +32,8 @@ class State(StrEnum):
     def is_final(self) -> bool:
         """True if no other state follows this one."""
         return self in (State.Done, State.Canceled, State.Failed)
+
+
+FINAL = [str(state) for state in State if state.is_final]
+"""The states that no other follows, as the rows of the state have them."""
+NOT_FINAL = [str(state) for state in State if not state.is_final]
