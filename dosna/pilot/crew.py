@@ -65,9 +65,14 @@ class Agent:
     unit_seconds: float = 1.0
 
     @property
+    def is_connected(self) -> bool:
+        """True if messages reach it, as far as is known."""
+        return self.writer is not None
+
+    @property
     def room(self) -> int:
         """The number of processors for which it accepts units now, including some in advance."""
-        if self.writer is None or self.is_draining:
+        if not self.is_connected or self.is_draining:
             return 0
         rounds = min(_MOST_AHEAD, int(_AHEAD_SECONDS / max(self.unit_seconds, 1e-3)))
         return max(0, self.slots * (1 + rounds) - self.occupied)

@@ -65,6 +65,8 @@ class Manager:
 
     def __init__(self, session: Session) -> None:
         self.session = session
+        self._process = os.getpid()
+        self._name = f"dosna.pilot {socket.gethostname()}:{self._process}"
         folder = private_folder(session.url)
         self._keys = Keys(folder)
         self._lock = _lock(folder / "lock", session.store.shown)
@@ -83,7 +85,6 @@ class Manager:
         self._loop = asyncio.new_event_loop()
         self._wanted = asyncio.Event()
         self._is_closing = self._is_ousted = self._look = False
-        self._process = os.getpid()
         self._thread = threading.Thread(target=self._run, name="dosna.pilot", daemon=True)
         self._thread.start()
         atexit.register(self._at_exit)
@@ -135,9 +136,8 @@ class Manager:
 
     def _hold(self) -> None:
         """Hold the state, for a database that several machines use."""
-        owner = f"dosna.pilot {socket.gethostname()}:{os.getpid()}"
         end = time.monotonic() + LET_GO_SECONDS
-        while other := self.session.store.hold(owner):
+        while other := self.session.store.hold(self._name):
             # The server may not know yet that a manager was killed.
             if time.monotonic() > end:
                 raise LockError(
@@ -148,8 +148,7 @@ class Manager:
 
     def _holds(self) -> bool:
         """Check that this manager still holds the state; stop managing if another does."""
-        owner = f"dosna.pilot {socket.gethostname()}:{os.getpid()}"
-        other = self.session.store.hold(owner)
+        other = self.session.store.hold(self._name)
         if other:
             _log.error("state %s: %s manages it now", self.session.store.shown, other)
             self._is_closing = self._is_ousted = True
@@ -235,7 +234,7 @@ class Manager:
         values = {"wanted": ""}
         if not State(row["state"]).is_final:
             agent = self._agent_of(row["pilot"], row["attempt"])
-            if agent is not None and agent.writer is not None:
+            if agent is not None and agent.is_connected:
                 agent.send(kind="cancel", attempt=row["attempt"])
                 return
             self._scheduler.forget(row["id"])

@@ -165,7 +165,7 @@ class Pilot:
         return seconds
 
     def _pause(self) -> float:
-        if any(agent.writer is not None for agent in self._crew.of_pilot(self.id)):
+        if any(agent.is_connected for agent in self._crew.of_pilot(self.id)):
             return 5.0
         # Querying a queue, or by SSH, is done by threads.
         return 2.0 if self._launcher.is_batch or self._launcher.is_by_ssh else 0.3
@@ -176,7 +176,7 @@ class Pilot:
             return True
         agents = self._crew.of_pilot(self.id)
         now = asyncio.get_running_loop().time()
-        if any(agent.writer is not None for agent in agents):
+        if any(agent.is_connected for agent in agents):
             self._give_up_lost(agents, now)
             return False
         # Of several agents, those that are out of reach for a moment may come back.
@@ -214,7 +214,7 @@ class Pilot:
         except DosnaError as error:
             # A network or a queue may be out of reach for a while.
             message = str(error)
-        if any(agent.writer is not None for agent in self._crew.of_pilot(self.id)):
+        if any(agent.is_connected for agent in self._crew.of_pilot(self.id)):
             return False  # one came in the meantime
         if state in _SAID:
             said = f"the pilot's job {_SAID[state]}"
@@ -241,10 +241,10 @@ class Pilot:
         loop = asyncio.get_running_loop()
         end = loop.time() + _END_SECONDS
         agents = self._crew.of_pilot(self.id)
-        has_agent = any(agent.writer is not None for agent in agents)
+        has_agent = any(agent.is_connected for agent in agents)
         for agent in agents:
             agent.send(kind="stop", reason="the pilot was canceled")
-        while loop.time() < end and any(agent.writer is not None for agent in agents):
+        while loop.time() < end and any(agent.is_connected for agent in agents):
             await asyncio.sleep(0.02)
         native = self._details.get("native")
         if native is not None and not (has_agent and self._bye is not None):

@@ -91,7 +91,7 @@ class Planned:
             return
         pilots: dict[str, list[Agent]] = {}
         for agent in agents:
-            if agent.writer is not None and not agent.is_draining:
+            if agent.is_connected and not agent.is_draining:
                 pilots.setdefault(agent.pilot, []).append(agent)
         self._is_stale |= self._sites != pilots.keys() or self._is_idle(pilots)
         if self._is_stale and time.monotonic() - self._planned_at >= _PLAN_SECONDS:
