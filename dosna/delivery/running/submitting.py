@@ -124,7 +124,7 @@ class Submissions:
         return self._begin(row)
 
     def _begin(self, row: Row) -> Refused | None:
-        _, _, limit = ("", "", None) if row.given else split(row.did)
+        limit = None if row.given else split(row.did)[2]
         try:
             dataset = self._look_up(row, limit)
         except SourceError as error:
@@ -143,11 +143,11 @@ class Submissions:
         first = self._state.files.pending(row.id, -1, 1)
         if not first:
             return Refused("the request has no files: request at least one", "Bad Dataset")
-        outcome = self._first(row, first[0].path)
+        path = first[0].path
+        outcome = self._first(row, path)
         if isinstance(outcome, Refused):
             return outcome
         if outcome is not None and row.destination:
-            path = first[0].path
             outcome = self._dispatcher.collectors.take(row, 0, path, outcome, count).result()
         if not self._state.requests.begin(row.id):
             return Refused("the request was cancelled", "Canceled")
