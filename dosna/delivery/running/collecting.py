@@ -255,8 +255,12 @@ class _Collector:
             "selection": row.selection,
         }  # fmt: skip
         self._trees = GrowingTrees(
-            *(self._con, f"servicex:{row.id}", _fingerprint(row), about, None, False, False),
-            *(self._files, None, 2 * _BATCH, {}),
+            self._con,
+            about["source"],
+            _fingerprint(row),
+            about,
+            expected_files=self._files,
+            batch_bytes=2 * _BATCH,
         )
         try:
             self._trees.find(self._group)

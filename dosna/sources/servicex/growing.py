@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import KW_ONLY, dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import awkward as ak
@@ -98,18 +98,18 @@ class GrowingTrees:
         The source and its fingerprint for the `origin` of datasets.
     about : mapping
         Further facts about the source, for the attributes of each tree's group.
+    expected_files : int
+        The expected number of files, for the choice of chunks.
+    batch_bytes : int
+        The bytes that are held before they are written.
     select : iterable of str or None
         Patterns of columns, with or without the name of the tree before them.
     skips : bool
         Whether columns without a layout are left out.
     overwrite : bool
         Whether to replace trees that exist.
-    expected_files : int
-        The expected number of files, for the choice of chunks.
     chunk_bytes : int, optional
         The approximate size of chunks of 8-byte numbers.
-    batch_bytes : int
-        The bytes that are held before they are written.
     options : mapping
         Options of `create_dataset`.
     """
@@ -118,13 +118,14 @@ class GrowingTrees:
     source: str
     fingerprint: str
     about: Mapping[str, Any]
-    select: Iterable[str] | None
-    skips: bool
-    overwrite: bool
+    _: KW_ONLY
     expected_files: int
-    chunk_bytes: int | None
     batch_bytes: int
-    options: Mapping[str, Any]
+    select: Iterable[str] | None = None
+    skips: bool = False
+    overwrite: bool = False
+    chunk_bytes: int | None = None
+    options: Mapping[str, Any] = field(default_factory=dict)
     writers: dict[str, TreeWriter] = field(default_factory=dict)
     """The writers, by the tree's group."""
     skipped: dict[str, str] = field(default_factory=dict)

@@ -137,13 +137,13 @@ class ServiceXSource(Stream):
                 "selection": status.selection,
                 "result_format": status.result_format,
             },
-            request.select,
-            request.skips,
-            request.overwrite,
-            max(1, status.files),
-            request.chunk_bytes,
-            batch,
-            request.options,
+            expected_files=max(1, status.files),
+            batch_bytes=batch,
+            select=request.select,
+            skips=request.skips,
+            overwrite=request.overwrite,
+            chunk_bytes=request.chunk_bytes,
+            options=request.options,
         )
         with ExitStack() as stack:
             following = Following(

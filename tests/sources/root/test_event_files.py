@@ -54,7 +54,14 @@ def write(tmp_path):
 def take(con, paths, select=None, skips=False, kind="parquet", batch=BATCH):
     """Take files in, as those of a request are; give the trees."""
     trees = GrowingTrees(
-        con, "test:x", "one", {}, select, skips, False, len(paths), None, batch, {}
+        con,
+        "test:x",
+        "one",
+        {},
+        expected_files=len(paths),
+        batch_bytes=batch,
+        select=select,
+        skips=skips,
     )
     ahead = list(paths)
     while ahead:
@@ -119,7 +126,7 @@ def test_an_ingest_that_ends_while_a_column_becomes_wider_goes_on(con, write, mo
     arrays = [A({"e": [1.5, 2.5], "n": [1, 2]}), A({"e": [None, 4.0], "n": [3, 4]})]
     paths = write(*arrays)
 
-    trees = GrowingTrees(con, "test:x", "one", {}, None, False, False, 2, None, 1, {})
+    trees = GrowingTrees(con, "test:x", "one", {}, expected_files=2, batch_bytes=1)
     first, second = (next(open_events(LocalFile(p), "parquet").pieces("", BATCH)) for p in paths)
     tree = FoundTree("t", "t", "test", first, {}, first.fields)
     trees.prepare(tree)
