@@ -39,6 +39,29 @@ def numbers(shape, dtype="f8"):
     return np.arange(int(np.prod(shape))).reshape(shape).astype(dtype)
 
 
+def add_up(ds, mine, rounds):
+    """Write to an element again and again; return how often it was not as written."""
+    lost = 0
+    for value in range(1, rounds + 1):
+        ds[mine] = value
+        lost += ds[mine] != value
+    return lost
+
+
+COUNTED = """
+steps, last = 0, 0
+def counted(function):
+    def call(*args, **options):
+        global steps
+        found = function(*args, **options)
+        steps += 1
+        if steps == last:
+            os._exit(1)
+        return found
+    return call
+"""
+"""Code that ends a process, as a kill would, at step `last` of the functions that are counted."""
+
 HALVES = """
 ds, half, rounds = con["x"], slice(*map(int, sys.argv[2:4])), int(sys.argv[4])
 print("ready", flush=True)
@@ -341,16 +364,7 @@ except errors.DatasetNotFoundError:
         ds = con.create_dataset("x", data=np.zeros(1000), chunk_size=(1000,), **self.options)
         code = """
 import dosna.io.files as module
-steps, last, most = 0, 0, 0
-def counted(function):
-    def call(*args, **options):
-        global steps
-        found = function(*args, **options)
-        steps += 1
-        if steps == last:
-            os._exit(1)
-        return found
-    return call
+most = 0
 kind = {"H5Connection": "hdf5", "FileConnection": "file"}[type(con.instance).__name__]
 for last in range(1, 100):
     child = os.fork()
@@ -373,7 +387,7 @@ for last in range(1, 100):
         break
 assert ended and last > 3 and most == 1 and not left, (last, most, left)
 """
-        finish(start(code, ordered))
+        finish(start(COUNTED + code, ordered))
         ds.flush()
         assert list((tmp_path / "x").rglob("*.tmp")) == []
 
@@ -443,16 +457,6 @@ print(won)
         con.create_dataset("a/x", data=np.zeros((6, 6)), chunk_size=(2, 2), **self.options)
         code = """
 import dosna.backends.folders.exchange as module
-steps, last = 0, 0
-def counted(function):
-    def call(*args, **options):
-        global steps
-        found = function(*args, **options)
-        steps += 1
-        if steps == last:
-            os._exit(1)
-        return found
-    return call
 kind = {"H5Connection": "hdf5", "FileConnection": "file"}[type(con.instance).__name__]
 def replace(n):
     with dn.Connection(sys.argv[1], backend=kind) as mine:
@@ -476,7 +480,7 @@ for last in range(1, 200):
         break
 assert ended and last > 20, last
 """
-        finish(start(code))
+        finish(start(COUNTED + code))
         with dn.Connection(str(tmp_path), backend=self.backend):
             assert set(os.listdir(tmp_path)) <= {*self.left, "a"}
 

@@ -9,6 +9,7 @@ import signal
 import sys
 import threading
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -43,6 +44,21 @@ def open_files(folder: str | os.PathLike[str]) -> list[str]:
         with suppress(FileNotFoundError):
             found.append(os.readlink(f"/proc/self/fd/{number}"))
     return [path for path in found if path.startswith(os.path.realpath(folder))]
+
+
+def bytes_read() -> int:
+    """Return how many bytes this thread has read so far, from files and elsewhere."""
+    with open("/proc/thread-self/io") as file:
+        return int(file.read().split("rchar:")[1].split()[0])
+
+
+def validate_manifest(manifest: Any) -> None:
+    """Validate an object of Kubernetes, and refuse fields that it does not have."""
+    kubernetes_validate = require("kubernetes_validate")
+    with warnings.catch_warnings():
+        # Of how it finds its own schemas.
+        warnings.simplefilter("ignore")
+        kubernetes_validate.validate(manifest, kubernetes_validate.latest_version(), strict=True)
 
 
 def require_program(name: str) -> str:

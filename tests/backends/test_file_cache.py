@@ -10,7 +10,7 @@ import time
 
 import numpy as np
 import pytest
-from support import HANG, require
+from support import HANG, bytes_read, require
 
 import dosna as dn
 from dosna.backends.folders import chunkcache
@@ -82,11 +82,6 @@ def other_chunk(tmp_path, kind):
         shutil.copy(found, copy)
         con.del_dataset(name)
     return copy
-
-
-def bytes_read():
-    with open("/proc/thread-self/io") as file:
-        return int(file.read().split("rchar:")[1].split()[0])
 
 
 def test_a_chunk_is_read_and_checked_once(ds, con):

@@ -7,12 +7,11 @@ import dataclasses
 import subprocess
 import sys
 import tomllib
-import warnings
 from pathlib import Path
 from typing import Any
 
 import pytest
-from support import HANG, require, wait_until
+from support import HANG, require, validate_manifest, wait_until
 
 from dosna.cli.parser import make_parser
 from dosna.delivery.settings import Settings
@@ -24,18 +23,10 @@ ROOT = Path(__file__).resolve().parents[2]
 FOLDER = ROOT / "examples/delivery"
 
 
-def validate(manifest: Any) -> None:
-    kubernetes_validate = require("kubernetes_validate")
-    with warnings.catch_warnings():
-        # Of how it finds its own schemas.
-        warnings.simplefilter("ignore")
-        kubernetes_validate.validate(manifest, kubernetes_validate.latest_version(), strict=True)
-
-
 def test_the_manifest_is_valid_and_starts_the_service() -> None:
     manifests = list(yaml.safe_load_all((FOLDER / "k8s_delivery.yml").read_text()))
     for manifest in manifests:
-        validate(manifest)
+        validate_manifest(manifest)
     (deployment,) = (one for one in manifests if one["kind"] == "Deployment")
     assert deployment["spec"]["replicas"] == 1
     assert deployment["spec"]["strategy"] == {"type": "Recreate"}
@@ -50,7 +41,7 @@ def test_the_manifest_is_valid_and_starts_the_service() -> None:
     assert settings["auth"] == "tokens"
     container["livenesProbe"] = {}
     with pytest.raises(require("kubernetes_validate").ValidationError):
-        validate(deployment)
+        validate_manifest(deployment)
 
 
 def test_the_settings_of_the_example_are_all_that_there_are() -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import time
-
 import numpy as np
 import pytest
 from support import HANG, require, wait_until
@@ -64,17 +62,6 @@ def connect(tmp_path, client):
         )
 
     return connect
-
-
-@pytest.fixture
-def slowly():
-    """Return a function that travels by value: workers do not find the modules of tests."""
-
-    def slowly(block):
-        time.sleep(0.03)
-        return block + 1
-
-    return slowly
 
 
 def start(cluster, client, jobs):

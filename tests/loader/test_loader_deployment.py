@@ -8,12 +8,11 @@ import re
 import shlex
 import subprocess
 import sys
-import warnings
 from pathlib import Path
 
 import pytest
 from loading import Inventory, check_loaded, connect, write_folder
-from support import HANG, require
+from support import HANG, require, validate_manifest
 
 from dosna.cli.parser import make_parser
 from dosna.loader.config import KEYS, SECRET, Config
@@ -26,18 +25,10 @@ MANIFESTS = [f"k8s_{role}_deployment.yml" for role in ("watch", "load", "diff")]
 SECRETS = "aws_access_key_id: a\naws_secret_access_key: b\nhs_password: 1234\n"
 
 
-def validate(manifest):
-    kubernetes_validate = require("kubernetes_validate")
-    with warnings.catch_warnings():
-        # Of how it finds its own schemas.
-        warnings.simplefilter("ignore")
-        kubernetes_validate.validate(manifest, kubernetes_validate.latest_version(), strict=True)
-
-
 @pytest.mark.parametrize("name", MANIFESTS)
 def test_manifests_are_valid_and_start_roles_that_there_are(name):
     manifest = yaml.safe_load((FOLDER / name).read_text())
-    validate(manifest)
+    validate_manifest(manifest)
     role = name.split("_")[1]
     pod = manifest["spec"]["template"]["spec"]
     (container,) = pod["containers"]
@@ -62,7 +53,7 @@ def test_a_wrong_manifest_is_noticed():
     manifest = yaml.safe_load((FOLDER / MANIFESTS[0]).read_text())
     manifest["spec"]["template"]["spec"]["containers"][0]["livenesProbe"] = {}
     with pytest.raises(require("kubernetes_validate").ValidationError):
-        validate(manifest)
+        validate_manifest(manifest)
 
 
 def test_the_probe_of_a_living_worker_passes_and_of_a_dead_one_fails(tmp_path):
@@ -90,7 +81,7 @@ def test_secret_and_config_map_are_made_of_the_configuration(tmp_path):
     )
     made = {manifest["kind"]: manifest for manifest in yaml.safe_load_all(run.stdout)}
     for manifest in made.values():
-        validate(manifest)
+        validate_manifest(manifest)
         assert manifest["metadata"]["name"] == "dosna-loader"
     mounted = tmp_path / "config.yml"
     mounted.write_text(made["ConfigMap"]["data"]["config.yml"])

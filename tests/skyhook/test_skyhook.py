@@ -6,13 +6,12 @@ import os
 import secrets
 import subprocess
 import sys
-import warnings
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import pytest
-from support import require
+from support import require, validate_manifest
 
 import dosna as dn
 from dosna import errors
@@ -485,19 +484,11 @@ def test_strings_in_a_predicate_are_left_alone(in_memory):
 # -- the example ---------------------------------------------------------------------------
 
 
-def validate(manifest):
-    kubernetes_validate = require("kubernetes_validate")
-    with warnings.catch_warnings():
-        # Of how it finds its own schemas.
-        warnings.simplefilter("ignore")
-        kubernetes_validate.validate(manifest, kubernetes_validate.latest_version(), strict=True)
-
-
 def test_manifests_are_valid_and_fit_together():
     secret = yaml.safe_load((EXAMPLE / "k8s_secret.sample.yml").read_text())
     pod = yaml.safe_load((EXAMPLE / "k8s_pod.yml").read_text())
-    validate(secret)
-    validate(pod)
+    validate_manifest(secret)
+    validate_manifest(pod)
     (container,) = pod["spec"]["containers"]
     (volume,) = [v for v in pod["spec"]["volumes"] if "secret" in v]
     assert volume["secret"]["secretName"] == secret["metadata"]["name"]
@@ -511,7 +502,7 @@ def test_manifests_are_valid_and_fit_together():
     assert pod["spec"]["securityContext"]["runAsNonRoot"]
     pod["spec"]["containers"][0]["arg"] = []
     with pytest.raises(require("kubernetes_validate").ValidationError):
-        validate(pod)
+        validate_manifest(pod)
 
 
 def test_the_example_writes_what_a_query_finds(sk, url, tmp_path):

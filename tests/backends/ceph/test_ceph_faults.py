@@ -13,6 +13,7 @@ from contextlib import contextmanager
 
 import numpy as np
 import pytest
+from faults import add_up
 from support import HANG, require, wait_until
 
 import dosna as dn
@@ -204,14 +205,6 @@ def test_a_fork_is_refused_at_once(cluster):
         assert said[3:] == ["done", "done"]
         assert ds[...].sum() == 780
         con.del_dataset("forked")
-
-
-def add_up(ds, mine, rounds):
-    lost = 0
-    for value in range(1, rounds + 1):
-        ds[mine] = value
-        lost += ds[mine] != value
-    return lost
 
 
 @pytest.mark.parametrize("checksum", [True, False])

@@ -13,9 +13,10 @@ import tempfile
 
 import numpy as np
 import pytest
+from faults import numbers
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from support import open_files, require, require_program
+from support import bytes_read, open_files, require, require_program
 
 h5py = require("h5py")
 
@@ -37,10 +38,6 @@ def tree(path):
         for folder, _, names in os.walk(path)
         for name in names
     )
-
-
-def numbers(shape, dtype="f8"):
-    return np.arange(int(np.prod(shape))).reshape(shape).astype(dtype)
 
 
 def sample(shape, dtype):
@@ -540,19 +537,14 @@ def test_a_thin_slice_of_a_large_chunk_reads_little(con, tmp_path):
     read = []
     ds[:, 7, 7]  # opens what is opened once
     for key in [(3, 4, 5), (slice(None), 4, 5), (5,), ...]:
-        before = _bytes_read()
+        before = bytes_read()
         ds[key]
-        read.append(_bytes_read() - before)
+        read.append(bytes_read() - before)
     point, line, plane, everything = read
     assert point < 10_000
     assert line < 50_000
     assert 512 * 512 <= plane < 512 * 512 + 10_000
     assert everything >= data.size
-
-
-def _bytes_read():
-    with open("/proc/thread-self/io") as file:
-        return int(file.read().split("rchar:")[1].split()[0])
 
 
 # Folders and names

@@ -10,6 +10,7 @@ import warnings
 
 import numpy as np
 import pytest
+from faults import add_up
 from services.proxy import Proxy, Throttle, slow_down
 from services.s3 import make_bucket
 from support import require
@@ -380,14 +381,6 @@ def test_two_processes_lose_nothing(gateway, shape, options, rounds):
             lost = pool.starmap(add_up, [(ds, place, rounds) for place in places])
         assert lost == [0, 0]
         assert ds[...][places].tolist() == [rounds, rounds]
-
-
-def add_up(ds, mine, rounds):
-    lost = 0
-    for value in range(1, rounds + 1):
-        ds[mine] = value
-        lost += ds[mine] != value
-    return lost
 
 
 # -- slow ----------------------------------------------------------------------------------
