@@ -45,7 +45,9 @@ def place_of(text: str) -> str:
     if backend in LOCAL_BACKENDS:
         folder = os.path.realpath(place)
         if not os.path.isdir(folder):
-            raise ConfigurationError(f"there is no folder {place}, which is to be a destination")
+            raise ConfigurationError(
+                f"there is no folder {place}, which is to be a destination: create it"
+            )
         where = f"{backend}:{folder}"
     return where.rstrip("/") + mark + options
 
@@ -114,4 +116,6 @@ def open_destination(text: str, settings: Settings) -> tuple[Any, str]:
             border = "//" if shown.partition(":")[0] in LOCAL_BACKENDS else ""
             con, _ = open_url(shown + border + mark + options, mode="a", engine="cpu")
             return con, asked[len(shown) + 2 :]
-    raise ConfigurationError(f"the destination {text} is not permitted any more")
+    raise ConfigurationError(
+        f"the destination {text} is not permitted any more: send the request again with another"
+    )

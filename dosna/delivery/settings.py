@@ -253,5 +253,7 @@ def _root(text: str) -> str:
         return text if text.endswith("/") else text + "/"
     found = os.path.realpath(text)
     if not os.path.isdir(found):
-        raise ConfigurationError(f"the folder {text}, which should be served, does not exist")
+        raise ConfigurationError(
+            f"the folder {text}, which should be served, does not exist: create it"
+        )
     return found

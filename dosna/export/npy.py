@@ -65,7 +65,9 @@ def write(job: Job, path: str, report: Report | None) -> None:
             "the dataset, or export to .h5 or .zarr"
         )
     if job.request.compression is not None or job.request.chunk_size is not None:
-        raise ConfigurationError("an .npy file has neither chunks nor compression")
+        raise ConfigurationError(
+            "an .npy file has neither chunks nor compression: leave chunk_size and compression out"
+        )
     (ds,) = job.datasets
     if is_text(ds.dtype):
         raise RefusedError(

@@ -228,7 +228,9 @@ class Workers:
         """Run a function in one of the threads; each lane has as many."""
         with self._lock:
             if self._closed:
-                raise NotConnectedError("the connection was closed while it was in use")
+                raise NotConnectedError(
+                    "the connection was closed while it was in use: connect it again"
+                )
             pool = self._pools.get(lane)
             if pool is None:
                 name = f"{self._name}-{lane}" if lane else self._name

@@ -113,7 +113,7 @@ class CephStore(Store):
         """The connection to the cluster, which only this process may use."""
         self._guard.check()
         if self._cluster is None:
-            raise NotConnectedError("the connection to Ceph was closed")
+            raise NotConnectedError("the connection to Ceph was closed: connect it again")
         return self._cluster
 
     def _handle(self, waits: bool = True) -> _Handle:

@@ -92,7 +92,9 @@ class HttpConnection(StoreConnection):
                 "them out, and give a token by the option token"
             )
         if token is not None and not (token.isascii() and token.isprintable()):
-            raise ConfigurationError("the token has characters that no header may have")
+            raise ConfigurationError(
+                "the token has characters that no header may have: give printable ASCII"
+            )
         check_seconds("timeout", timeout)
         check_count("retries", retries)
         self.url = name.rstrip("/")

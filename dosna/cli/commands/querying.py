@@ -137,7 +137,7 @@ def index(arguments: argparse.Namespace, console: Console) -> int:
         else:
             trees = ["/".join(filter(None, [name, arguments.tree]))]
         if not trees:
-            raise DatasetNotFoundError(f"{arguments.url} has no tree")
+            raise DatasetNotFoundError(f"{arguments.url} has no tree: name another place")
         found = {}
         for tree in trees:
             with console.progress(f"index {tree}".rstrip(), "branch") as progress:

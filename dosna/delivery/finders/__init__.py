@@ -87,7 +87,7 @@ def find(did: str, settings: Settings) -> list[FoundFile]:
     # If the identifier is a URL, the scheme belongs to it.
     found = finder(did if scheme in ("s3", "http", "https") else rest, settings)
     if not found:
-        raise SourceNotFoundError(f"the dataset {did} has no files")
+        raise SourceNotFoundError(f"the dataset {did} has no files: check its name")
     strange = next((file.path for file in found if not is_text(file.path)), None)
     if strange is not None:
         name = strange.encode(errors="replace").decode()

@@ -64,7 +64,7 @@ def in_folders(path: str, settings: Settings, what: str = "file") -> str:
     for folder in settings.folders:
         found = os.path.realpath(os.path.join(folder, path))
         if os.path.commonpath([folder, found]) == folder:
-            raise SourceNotFoundError(f"there is no {what} {path}")
+            raise SourceNotFoundError(f"there is no {what} {path}: check its path")
     # The message does not tell whether the file exists.
     raise SourceError(f"{path} is not served here: files are read below {_served(settings)}")
 
@@ -74,7 +74,7 @@ def _check_url(url: str, settings: Settings) -> None:
         parts = urlsplit(url)
         host, user = parts.netloc, parts.username
     except ValueError:
-        raise SourceError(f"{url!r} is not a URL") from None
+        raise SourceError(f"{url!r} is not a URL: write SCHEME://HOST/PATH") from None
     path = unquote(unquote(parts.path)).replace("\\", "/")
     if user is not None or not host or any(ord(char) <= 32 for char in url):
         raise SourceError(f"{url!r} is not the URL of a file: give it without user and spaces")

@@ -23,7 +23,9 @@ def find_pattern(rest: str, settings: Settings) -> list[FoundFile]:
     if ".." in pattern.split("/"):
         raise SourceError(f"the pattern {pattern} must not contain '..'")
     if pattern.split("/").count("**") > _MOST_DEEP:
-        raise SourceError(f"the pattern {pattern} has '**' more than {_MOST_DEEP} times")
+        raise SourceError(
+            f"the pattern {pattern} has '**' more than {_MOST_DEEP} times: name the folders"
+        )
     inside = [f for f in settings.folders if os.path.join(f, pattern).startswith(f + "/")]
     if not inside:
         raise SourceError(
@@ -42,7 +44,7 @@ def find_pattern(rest: str, settings: Settings) -> list[FoundFile]:
                     f"the pattern {pattern} matches more than {_MOST} files: write a narrower one"
                 )
     if not found:
-        raise SourceNotFoundError(f"no file matches the pattern {pattern}")
+        raise SourceNotFoundError(f"no file matches the pattern {pattern}: check its path")
     return list(found.values())
 
 

@@ -87,7 +87,7 @@ def get_text(url: str, **options: Any) -> str:
     try:
         with httpx.stream(method, url, timeout=_SECONDS, **options) as answer:
             if answer.status_code in (404, 410):
-                raise SourceNotFoundError(f"there is nothing at {url}")
+                raise SourceNotFoundError(f"there is nothing at {url}: check the address")
             if answer.status_code != 200:
                 raise StorageError(f"{url} cannot be read: the answer is {answer.status_code}")
             parts: list[bytes] = []
@@ -121,5 +121,5 @@ def find_xrootd(rest: str, settings: Settings) -> list[FoundFile]:
         raise StorageError(f"{url} cannot be looked up: {error}") from None
     found = [FoundFile(f"root://{host}/{'/' + os.fspath(name).lstrip('/')}") for name in names]
     if not found:
-        raise SourceNotFoundError(f"no file matches the pattern {url}")
+        raise SourceNotFoundError(f"no file matches the pattern {url}: check its path")
     return found

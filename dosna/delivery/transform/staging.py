@@ -51,7 +51,9 @@ def staged(request: TransformRequest, folder: str) -> str:
     if "://" not in source:
         real = os.path.realpath(source)
         if request.within and not any(os.path.commonpath([f, real]) == f for f in request.within):
-            raise SourceError(f"{source} was replaced by a link to what is not served")
+            raise SourceError(
+                f"{source} was replaced by a link to what is not served: request a served file"
+            )
         if not os.path.isfile(real):
             raise SourceNotFoundError(f"{source} is not a file: check its path")
         return real
@@ -69,7 +71,7 @@ def staged(request: TransformRequest, folder: str) -> str:
             if time.monotonic() > latest:
                 raise LimitError(
                     f"{source} could not be copied within the limit of {request.limits.seconds:g} "
-                    "seconds"
+                    "seconds: try again when its server is less busy"
                 )
     return path
 

@@ -136,7 +136,9 @@ def adapter_for(endpoint: str | None, config_path: str | None) -> ServiceXAdapte
     if endpoint is not None and "://" in endpoint:
         return ServiceXAdapter(endpoint.rstrip("/"))
     if config_path is not None and not os.path.exists(config_path):
-        raise ConfigurationError(f"there is no configuration of ServiceX at {config_path}")
+        raise ConfigurationError(
+            f"there is no configuration of ServiceX at {config_path}: correct config_path"
+        )
     try:
         client = ServiceXClient(backend=endpoint, config_path=config_path)
         client.query_cache.close()
