@@ -96,10 +96,7 @@ def _trim(dataset: Resizable, before: Shape | None) -> None:
 def _objects_around(dataset: Resizable, before: Shape | None) -> Iterator[Shape]:
     """Return indices of stored objects, among them all that are not wholly inside the shape.
 
-    Parameters
-    ----------
-    before : tuple of int or None
-        A shape outside of which nothing is stored, or None if none is known.
+    `before` is a shape outside of which nothing is stored, or None if none is known.
     """
     if before is None:
         return dataset.object_indices()

@@ -47,6 +47,9 @@ class Scheduler:
         The session of the units.
     crew : Crew
         The agents.
+
+    Attributes
+    ----------
     ledger : Ledger
         The ledger in which assignments are recorded.
     """
