@@ -100,8 +100,8 @@ class Following:
         with con.runner.reporting(progress, total, "ingest", "file") as tell:
             while True:
                 ended = self.status.state in ENDED
-                for new in self._new(ended):
-                    self._take(new, lambda: tell and tell(min(total, len(self.done))))
+                if self._transformed > len(self.done):
+                    self._take(self._new(ended), lambda: tell and tell(min(total, len(self.done))))
                 self.trees.flush()
                 if self.trees.present:
                     return self._report()
@@ -118,23 +118,25 @@ class Following:
 
     # -- finished files ---------------------------------------------------------------------
 
-    def _new(self, ended: bool) -> list[list[ResultFile]]:
+    @property
+    def _transformed(self) -> int:
+        """The number of files that ServiceX has transformed, or failed to."""
+        return self.status.files_completed + self.status.files_failed
+
+    def _new(self, ended: bool) -> list[ResultFile]:
         """Return the files that are done since the last call, in the server's order."""
-        status = self.status
-        if status.files_completed + status.files_failed <= len(self.done):
-            return []
         found = self.requests.results(self.request_id)
         if found is None:
             found = self._listed()
         new = self._unknown(found)
-        if ended and len(new) + len(self.done) < status.files_completed + status.files_failed:
+        if ended and len(new) + len(self.done) < self._transformed:
             every = self.requests.results(self.request_id, every=True)
             new = self._unknown(every or found)
         for file in new:
             if not file.key:
                 self.done.add(file.source)
                 self.failed[file.source] = "ServiceX could not transform it"
-        return [[file for file in new if file.key]]
+        return [file for file in new if file.key]
 
     def _unknown(self, found: Iterable[ResultFile]) -> list[ResultFile]:
         return list({f.source: f for f in found if f.source not in self.done}.values())
