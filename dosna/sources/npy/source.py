@@ -238,9 +238,9 @@ class _Member:
         self.deflated: _Forward | None = None
         self._file = file
         self._unchecked: tuple[int, zipfile.ZipInfo] | None = None
-        stored = self.shape[::-1] if self.fortran else self.shape
-        self.reader = ContiguousReader(file, offset + self.start, stored, self.dtype)
-        pieces = rows(stored, self.dtype.itemsize)
+        self._stored: Shape = self.shape[::-1] if self.fortran else self.shape
+        self.reader = ContiguousReader(file, offset + self.start, self._stored, self.dtype)
+        pieces = rows(self._stored, self.dtype.itemsize)
         self.pieces = pieces[::-1] if pieces and self.fortran else pieces
         nbytes = int(np.prod(self.shape, dtype=object)) * self.dtype.itemsize
         if not self.dtype.hasobject and size - self.start < nbytes:
@@ -266,11 +266,11 @@ class _Member:
     def compressed(self, forward: _Forward) -> None:
         """Set the stream from which compressed elements are read."""
         self.deflated = forward
-        stored = self.shape[::-1] if self.fortran else self.shape
-        if stored:
-            row = int(np.prod(stored[1:], dtype=object)) * self.dtype.itemsize
+        if self._stored:
+            length, *inner = self._stored
+            row = int(np.prod(inner, dtype=object)) * self.dtype.itemsize
             # Whole rows: otherwise everything would be decompressed once for each part of a row.
-            pieces = (max(1, min(stored[0], _PIECE // max(1, row))), *map(_least, stored[1:]))
+            pieces = tuple(max(1, n) for n in (min(length, _PIECE // max(1, row)), *inner))
             self.pieces = pieces[::-1] if self.fortran else pieces
 
     def read_forward(self, box: Box, out: Array) -> None:
@@ -284,8 +284,7 @@ class _Member:
             one = self.deflated.read(self.start, self.dtype.itemsize)
             out[...] = np.frombuffer(one, self.dtype)[0]
             return
-        shape = self.shape[::-1] if self.fortran else self.shape
-        whole = np.empty(shape[1:], self.dtype)
+        whole = np.empty(self._stored[1:], self.dtype)
         raw = bytes_of(whole)
         for number, index in enumerate(range(box[0].start, box[0].stop)):
             at = self.start + index * len(raw)
@@ -318,10 +317,6 @@ class _Forward:
         if len(data) != size:
             raise ValueError("its compressed bytes end too early")
         return data
-
-
-def _least(extent: int) -> int:
-    return max(1, extent)
 
 
 def _header(stream: Any) -> dict[str, Any]:
