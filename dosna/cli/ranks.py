@@ -11,7 +11,7 @@ from typing import Any
 
 from dosna.engines import registry as engines
 
-__all__ = ["Ranks", "default_engine", "ranks_of"]
+__all__ = ["Ranks", "ranks_of"]
 
 # Variables of MPICH and Intel MPI, of Open MPI, and of Slurm's srun.
 _SIZES = ("PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "SLURM_STEP_NUM_TASKS")
@@ -55,7 +55,7 @@ class MpiRanks(Ranks):
         return max(code for code, _ in outcomes), said
 
 
-def default_engine() -> str:
+def _default_engine() -> str:
     """Return the name of an engine: mpi under mpiexec, else joblib if installed, else cpu."""
     if any(int(os.environ.get(name) or 1) > 1 for name in _SIZES):
         return "mpi"
@@ -73,6 +73,6 @@ def ranks_of(arguments: argparse.Namespace) -> Ranks:
     MissingDependencyError
         A package that the engine needs is not installed.
     """
-    found = engines.get(arguments.engine or default_engine())
+    found = engines.get(arguments.engine or _default_engine())
     arguments.engine = found.name
     return MpiRanks() if found.name == "mpi" else Ranks()

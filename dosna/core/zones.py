@@ -16,11 +16,11 @@ import numpy as np
 from dosna.core.types import Array, Shape
 from dosna.core.values import decode_dtype, encode_dtype
 
-__all__ = ["MOST_ZONES", "Zone", "ZoneMaker", "Zones", "can_have_zones", "object_mark"]
+__all__ = ["Zone", "ZoneMaker", "Zones", "can_have_zones", "object_mark"]
 
 ZONES_VERSION = 1
 
-MOST_ZONES = 1 << 15
+_MOST_ZONES = 1 << 15
 """Most chunks of a dataset that has zones: those of so many take about a megabyte."""
 
 _UNKNOWN = -1
@@ -32,7 +32,7 @@ def can_have_zones(shape: Shape, chunk_size: Shape, dtype: np.dtype[Any]) -> boo
         dtype.kind in "biuf"
         and len(shape) > 0
         and all(0 < n <= c for n, c in zip(shape[1:], chunk_size[1:], strict=True))
-        and shape[0] <= MOST_ZONES * chunk_size[0]
+        and shape[0] <= _MOST_ZONES * chunk_size[0]
     )
 
 

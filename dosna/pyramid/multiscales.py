@@ -22,7 +22,6 @@ __all__ = [
     "group_of",
     "level_name",
     "levels_of",
-    "multiscales_in",
     "with_entry",
 ]
 
@@ -147,7 +146,7 @@ def entry_of(
     return {"name": name, "axes": axes, "datasets": datasets, "type": method}
 
 
-def multiscales_in(attrs: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+def _multiscales_in(attrs: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     """Return the descriptions of images in the attributes of a group."""
     ome = attrs.get("ome")
     found = ome.get("multiscales") if isinstance(ome, Mapping) else None
@@ -180,7 +179,7 @@ def with_entry(
             f"group {group!r} has attributes of OME-Zarr {ome['version']}, but pyramids need "
             f"{VERSION}: put the dataset into another group"
         )
-    images = [one for one in multiscales_in(attrs) if one["datasets"][0]["path"] != name]
+    images = [one for one in _multiscales_in(attrs) if one["datasets"][0]["path"] != name]
     if entry is not None:
         images.append(entry)
     rest = {key: value for key, value in ome.items() if key not in ("version", "multiscales")}
@@ -209,7 +208,7 @@ def levels_of(con: EngineConnection, name: str) -> Levels | None:
         return None
     for group in ["", *parents(name)][::-1]:
         own = name[len(group) + 1 :] if group else name
-        for index, image in enumerate(multiscales_in(con.get_group_attrs(group))):
+        for index, image in enumerate(_multiscales_in(con.get_group_attrs(group))):
             if image["datasets"][0]["path"] == own:
                 return Levels(group, index, image)
     return None

@@ -20,7 +20,7 @@ from dosna.serve.ranges import matches
 from dosna.serve.served import Served
 from dosna.web import Refusal
 
-__all__ = ["LINKS", "Link", "LinksOf", "routes"]
+__all__ = ["Link", "LinksOf", "routes"]
 
 _HTML = """\
 <!doctype html>
@@ -75,7 +75,7 @@ class Link:
 LinksOf = Callable[[Served, str], Iterable[Link]]
 """A function of what is served and of the name that is selected, which returns links."""
 
-LINKS: dict[str, str] = {
+_LINKS: dict[str, str] = {
     "state": "dosna.serve.page:state_of",
     "trees": "dosna.serve.trees.routes:links",
     "volumes": "dosna.serve.volumes.routes:links",
@@ -101,7 +101,7 @@ def routes(served: Served) -> Sequence[BaseRoute]:
         name = urlsplit(name).path
     name = name.rstrip("/").rpartition("/")[2] or "data"
     text = _HTML.format(name=html.escape(name), path=html.escape(f"/{served.below}"))
-    links: list[LinksOf] = [load(target) for target in LINKS.values()]
+    links: list[LinksOf] = [load(target) for target in _LINKS.values()]
 
     def page(request: Request) -> Response:
         if not request.query_params:

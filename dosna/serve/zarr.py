@@ -43,9 +43,9 @@ from dosna.serve.served import Served
 from dosna.web.answers import Refusal
 from dosna.web.budget import sharing
 
-__all__ = ["MOST_LISTED", "routes"]
+__all__ = ["routes"]
 
-MOST_LISTED = 10_000
+_MOST_LISTED = 10_000
 """Datasets up to which a group has the documents of all of them."""
 
 _LONGEST = 2000
@@ -120,7 +120,7 @@ class _Hierarchy:
             raise _nothing()
         document = self._group(name)
         names = served.names_in(name)
-        if len(names) <= MOST_LISTED:
+        if len(names) <= _MOST_LISTED:
             document["consolidated_metadata"] = {
                 "kind": "inline",
                 "must_understand": False,

@@ -23,9 +23,9 @@ from typing import Any
 from dosna.errors import ConfigurationError, MissingDependencyError
 from dosna.registry import needing
 
-__all__ = ["MODULE", "build", "main"]
+__all__ = ["build", "main"]
 
-MODULE = "_dosna_motr"
+_MODULE = "_dosna_motr"
 
 _DECLARATIONS = """
 typedef uint64_t m0_bcount_t;
@@ -182,7 +182,7 @@ def _source(folder: Path) -> Any:
     ffi = FFI()
     ffi.cdef(_DECLARATIONS)
     ffi.set_source(
-        MODULE,
+        _MODULE,
         _SOURCE,
         include_dirs=[str(include)],
         library_dirs=[str(library)],
@@ -211,7 +211,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     # This runs in a process of its own, because Motr's library stays in any process that loads
     # it.
     loads = subprocess.run(
-        [sys.executable, "-c", f"import {MODULE}"],
+        [sys.executable, "-c", f"import {_MODULE}"],
         cwd=made.parent,
         capture_output=True,
         text=True,

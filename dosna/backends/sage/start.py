@@ -21,7 +21,7 @@ from dosna.backends.sage.client import MotrClient, late
 from dosna.backends.sage.configuration import SageConfiguration
 from dosna.errors import ConnectionError, DosnaError, MissingDependencyError, StorageError
 
-__all__ = ["client", "try_here"]
+__all__ = ["client"]
 
 _REFUSED = 3
 _ENDING_SECONDS = 5.0
@@ -149,7 +149,7 @@ def _try_elsewhere(conf: SageConfiguration, address: str, timeout: float) -> Non
     """Start a client in another process, and raise ConnectionError if that fails."""
     code = (
         "import json, sys; given = json.load(sys.stdin); sys.path[:] = given.pop('path'); "
-        "from dosna.backends.sage.start import try_here; try_here(given)"
+        "from dosna.backends.sage.start import _try_here; _try_here(given)"
     )
     given = {**asdict(conf), "address": address, "timeout": timeout, "path": sys.path}
     try:
@@ -174,7 +174,7 @@ def _try_elsewhere(conf: SageConfiguration, address: str, timeout: float) -> Non
     )
 
 
-def try_here(given: dict[str, Any]) -> None:
+def _try_here(given: dict[str, Any]) -> None:
     """Start a client in this process, which is to end then; its exit status tells the result."""
     address, timeout = given.pop("address"), given.pop("timeout")
     conf = SageConfiguration(**{**given, "laddr": tuple(given["laddr"])})

@@ -29,7 +29,6 @@ __all__ = [
     "attributes_in",
     "decode_fill_value",
     "from_document",
-    "from_group",
     "to_document",
     "to_group",
 ]
@@ -112,7 +111,7 @@ def attributes_in(
     if not isinstance(found, dict):
         raise FormatError(f"{where}: its attributes are not an object")
     if dtype is None:
-        return from_group(found)
+        return _from_group(found)
     own = document.get(OWN, {})
     return from_document(found, own.get(EXACT) if isinstance(own, Mapping) else None, dtype)
 
@@ -126,7 +125,7 @@ def to_group(attrs: Mapping[str, Any]) -> Json:
     return {**plain, _EXACT: json.dumps(exact)} if exact else plain
 
 
-def from_group(attributes: Mapping[str, Any]) -> Json:
+def _from_group(attributes: Mapping[str, Any]) -> Json:
     """Return the attributes of a group's document in the form that `decode_value` reads."""
     text = attributes.get(_EXACT)
     try:

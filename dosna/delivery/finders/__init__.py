@@ -17,11 +17,11 @@ from dosna.delivery.state.datasets import FoundFile
 from dosna.delivery.state.texts import is_text
 from dosna.errors import SourceError, SourceNotFoundError
 
-__all__ = ["FINDERS", "check_source", "find", "split"]
+__all__ = ["check_source", "find", "split"]
 
 Finder = Callable[[str, Settings], Sequence[FoundFile]]
 
-FINDERS = {
+_FINDERS = {
     "glob": "folders:find_pattern",
     "folder": "folders:find_folder",
     "s3": "remote:find_s3",
@@ -56,10 +56,10 @@ def split(did: str) -> tuple[str, str, int | None]:
     if number:
         did = did[: number.start()]
     parts = _FORM.fullmatch(did)
-    if parts is None or parts[1] not in FINDERS:
+    if parts is None or parts[1] not in _FINDERS:
         raise SourceError(
             f"the dataset {did!r} cannot be looked up: it must begin with one of "
-            + ", ".join(f"{name}:" for name in FINDERS)
+            + ", ".join(f"{name}:" for name in _FINDERS)
         )
     return parts[1], parts[2], min(int(number[1]), _MOST) if number else None
 
@@ -82,7 +82,7 @@ def find(did: str, settings: Settings) -> list[FoundFile]:
         The identifier is malformed, or the files are not served.
     """
     scheme, rest, _ = split(did)
-    module, _, name = FINDERS[scheme].partition(":")
+    module, _, name = _FINDERS[scheme].partition(":")
     finder: Finder = getattr(import_module(f"dosna.delivery.finders.{module}"), name)
     # If the identifier is a URL, the scheme belongs to it.
     found = finder(did if scheme in ("s3", "http", "https") else rest, settings)

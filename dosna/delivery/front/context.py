@@ -14,7 +14,7 @@ from dosna.delivery.front.tokens import NOBODY, Tokens
 from dosna.delivery.service import Service
 from dosna.delivery.state.requests import Row
 
-__all__ = ["COOKIE", "Front", "FrontOf", "User", "front_of", "is_foreign", "user_of"]
+__all__ = ["COOKIE", "Front", "FrontOf", "User", "is_foreign", "user_of"]
 
 COOKIE = "dosna-delivery"
 """The cookie of the pages, with a refresh token."""
@@ -59,7 +59,7 @@ class Front:
         return row
 
 
-async def front_of(request: Request) -> Front:
+async def _front_of(request: Request) -> Front:
     """Return the front of an application."""
     # A plain function would be called in a thread.
     return _front(request)
@@ -107,5 +107,5 @@ async def user_of(request: Request) -> str:
     return user
 
 
-FrontOf = Annotated[Front, Depends(front_of)]
+FrontOf = Annotated[Front, Depends(_front_of)]
 User = Annotated[str, Depends(user_of)]

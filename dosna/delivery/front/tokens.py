@@ -16,7 +16,7 @@ from dosna.delivery.settings import Settings
 from dosna.delivery.state.users import Users
 from dosna.errors import ConfigurationError
 
-__all__ = ["NOBODY", "Tokens", "check_user"]
+__all__ = ["NOBODY", "Tokens"]
 
 NOBODY = "local"
 """The only user of a service without users."""
@@ -26,7 +26,7 @@ _ACCESS_SECONDS = 3600
 _USER = re.compile(r"[\w.@+-]{1,100}")
 
 
-def check_user(name: str) -> str:
+def _check_user(name: str) -> str:
     """Return the name of a user, if it is legal."""
     if not _USER.fullmatch(name):
         raise ConfigurationError(
@@ -52,7 +52,7 @@ class Tokens:
 
     def refresh_token(self, user: str) -> str:
         """Return a new refresh token for a user; earlier ones become invalid."""
-        claims = {"sub": check_user(user), "use": "refresh", "jti": self._users.renew(user)}
+        claims = {"sub": _check_user(user), "use": "refresh", "jti": self._users.renew(user)}
         return jwt.encode(claims, self._key, _ALGORITHM)
 
     def access_token(self, refresh: str) -> str | None:

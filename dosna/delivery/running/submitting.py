@@ -22,11 +22,11 @@ from dosna.errors import DosnaError, SourceError, SourceNotFoundError, StorageEr
 if TYPE_CHECKING:
     from dosna.delivery.state import State
 
-__all__ = ["FILE_LIST", "Refused", "Submissions"]
+__all__ = ["Refused", "Submissions"]
 
 logger = logging.getLogger("dosna.delivery")
 
-FILE_LIST = "user"
+_FILE_LIST = "user"
 """The finder of lists of files that clients give."""
 
 _CHEAP = ("glob", "folder", "dosna")
@@ -214,4 +214,4 @@ def _name_of(row: Row) -> tuple[str, str]:
         return f"{scheme}:{rest}", scheme
     from hashlib import sha256
 
-    return f"files-{sha256(row.given.encode()).hexdigest()[:24]}", FILE_LIST
+    return f"files-{sha256(row.given.encode()).hexdigest()[:24]}", _FILE_LIST

@@ -22,7 +22,6 @@ from dosna.io.fork import renew_in_children
 
 __all__ = [
     "FUNC_ADL_LIBRARIES",
-    "LIBRARIES",
     "ForkServer",
     "check_wanted",
     "drop_jobs",
@@ -31,14 +30,14 @@ __all__ = [
 ]
 
 _PACKAGE = "dosna.delivery.transform."
-LIBRARIES = (
+_LIBRARIES = (
     _PACKAGE + "trees",
     _PACKAGE + "tablewriting",
     _PACKAGE + "rootwriting",
     "?" + _PACKAGE + "hdf5writing",
     "?" + _PACKAGE + "stored",
 )
-FUNC_ADL_LIBRARIES = ("func_adl_uproot", "vector", _PACKAGE + "code", *LIBRARIES)
+FUNC_ADL_LIBRARIES = ("func_adl_uproot", "vector", _PACKAGE + "code", *_LIBRARIES)
 """The modules imported before processes are forked; those with a question mark may be missing."""
 
 _ANSWER = 1 << 20
@@ -84,7 +83,7 @@ class ForkServer:
         The modules that the server imports first.
     """
 
-    def __init__(self, python: str, modules: tuple[str, ...] = LIBRARIES) -> None:
+    def __init__(self, python: str, modules: tuple[str, ...] = _LIBRARIES) -> None:
         self._python, self._modules = python, modules
         self._lock = threading.Lock()
         self._control: socket.socket | None = None
@@ -272,7 +271,7 @@ _dropped: set[str] = set()
 _lock = threading.Lock()
 
 
-def server_of(python: str = sys.executable, modules: tuple[str, ...] = LIBRARIES) -> ForkServer:
+def server_of(python: str = sys.executable, modules: tuple[str, ...] = _LIBRARIES) -> ForkServer:
     """Return this process's server for an interpreter.
 
     Parameters

@@ -25,9 +25,9 @@ from dosna.delivery.transform.child import serve_job
 from dosna.delivery.transform.sandbox.confining import libraries
 from dosna.delivery.transform.sandbox.kernel import die_with_parent
 
-__all__ = ["HANDLES", "main"]
+__all__ = ["main"]
 
-HANDLES = 2
+_HANDLES = 2
 """The number of handles that come with a job: the socket for its text and answer, and the log."""
 
 _LOOK = 0.1
@@ -160,7 +160,7 @@ def _serve(control: socket.socket) -> None:
 
 def _begin(control: socket.socket) -> _Child | None:
     """Fork a process for the next job; return None if there are no more jobs."""
-    text, handles, *_ = socket.recv_fds(control, 1 << 16, HANDLES)
+    text, handles, *_ = socket.recv_fds(control, 1 << 16, _HANDLES)
     if not text:
         return None
     given: dict[str, Any] = json.loads(text)

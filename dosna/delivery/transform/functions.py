@@ -10,14 +10,14 @@ from typing import Any
 import awkward as ak
 from uproot.language.python import PythonLanguage
 
-__all__ = ["WITHIN_ENTRIES", "language"]
+__all__ = ["language"]
 
 _REDUCTIONS = (
     "concatenate count count_nonzero sum nansum prod nanprod any all min nanmin max nanmax argmin "
     "nanargmin argmax nanargmax moment mean nanmean var nanvar std nanstd softmax"
 )
 
-WITHIN_ENTRIES = dict.fromkeys(_REDUCTIONS.split(" "), 1) | {"flatten": 2}
+_WITHIN_ENTRIES = dict.fromkeys(_REDUCTIONS.split(" "), 1) | {"flatten": 2}
 """The axes of functions that work within each entry, unless an expression gives another."""
 
 _AS_THEY_ARE = (
@@ -50,7 +50,7 @@ def language(standard_axis: bool) -> PythonLanguage:
         entries.
     """
     functions = {name: getattr(ak, name) for name in _AS_THEY_ARE.split(" ")}
-    for name, axis in WITHIN_ENTRIES.items():
+    for name, axis in _WITHIN_ENTRIES.items():
         function = getattr(ak, name)
         functions[name] = function if standard_axis else _with_axis(function, axis)
     return PythonLanguage({**PythonLanguage.default_functions, **functions})

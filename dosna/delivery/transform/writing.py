@@ -13,9 +13,9 @@ import awkward as ak
 from dosna.errors import RefusedError
 from dosna.registry import needing
 
-__all__ = ["UNNAMED", "Part", "Writer", "columns_of", "write"]
+__all__ = ["Part", "Writer", "columns_of", "write"]
 
-UNNAMED = "branch"
+_UNNAMED = "branch"
 """The name of the column of an array that has no records, where a column must have a name."""
 
 
@@ -113,4 +113,4 @@ def write(
 def columns_of(array: Any) -> dict[str, Any]:
     """Return the columns of an array by their names."""
     names = ak.fields(array)
-    return {name: array[name] for name in names} if names else {UNNAMED: array}
+    return {name: array[name] for name in names} if names else {_UNNAMED: array}

@@ -9,12 +9,12 @@ from dosna.pilot.data.records import fields_of, label_of, room_of
 from dosna.pilot.session import Session
 from dosna.pilot.states import State
 
-__all__ = ["bring_near", "place_near", "room_near"]
+__all__ = ["bring_near", "room_near"]
 
 _NO_LIMIT = 1 << 62
 
 
-def place_near(session: Session, label: Label) -> str | None:
+def _place_near(session: Session, label: Label) -> str | None:
     """Return a writable pilot data on the machine of a label, or None."""
     if not label.machine:
         return None
@@ -28,7 +28,7 @@ def place_near(session: Session, label: Label) -> str | None:
 
 def room_near(session: Session, label: Label) -> int:
     """Return the free space of a pilot data on the machine of a label, in bytes."""
-    place = place_near(session, label)
+    place = _place_near(session, label)
     if place is None:
         return 0
     room = room_of(session, place)
@@ -41,7 +41,7 @@ def bring_near(session: Session, data_unit: str, label: Label) -> bool:
     It is not in progress if it failed before; units that read the data unit then stage it
     themselves.
     """
-    place = place_near(session, label)
+    place = _place_near(session, label)
     if place is None:
         return False
     id = f"{data_unit}/{place}"

@@ -19,7 +19,6 @@ __all__ = [
     "LEVELS",
     "MAX_DEPTH",
     "MAX_NODES",
-    "RESERVED",
     "TURNED",
     "Binary",
     "Call",
@@ -34,7 +33,6 @@ __all__ = [
     "Unary",
     "conjuncts",
     "quote_name",
-    "quote_text",
 ]
 
 MAX_DEPTH = 100
@@ -43,7 +41,7 @@ MAX_DEPTH = 100
 MAX_NODES = 20_000
 """Nodes of a tree above which text is refused."""
 
-RESERVED = frozenset(("and", "or", "not", "in", "true", "false", "True", "False", "nan", "inf"))
+_RESERVED = frozenset(("and", "or", "not", "in", "true", "false", "True", "False", "nan", "inf"))
 """Words that are not names of columns, unless they are quoted."""
 
 TURNED = {"<": ">", "<=": ">=", ">": "<", ">=": "<=", "==": "==", "!=": "!="}
@@ -60,7 +58,7 @@ def is_plain_name(name: str) -> bool:
     """Return whether a name needs no quotes: ASCII words joined by dots, none reserved."""
     return (
         name.isascii()
-        and name not in RESERVED
+        and name not in _RESERVED
         and all(part.isidentifier() and not part.startswith("__") for part in name.split("."))
     )
 
@@ -72,7 +70,7 @@ def quote_name(name: str) -> str:
     return f"`{name.replace(chr(92), chr(92) * 2).replace('`', chr(92) + '`')}`"
 
 
-def quote_text(text: str) -> str:
+def _quote_text(text: str) -> str:
     """Return a string as a literal."""
     inside = text.replace("\\", "\\\\").replace('"', '\\"')
     return f'"{inside}"'
@@ -139,7 +137,7 @@ class Literal(Expr):
 
     def __str__(self) -> str:
         if isinstance(self.value, str):
-            return quote_text(self.value)
+            return _quote_text(self.value)
         if isinstance(self.value, bool):
             return "true" if self.value else "false"
         if isinstance(self.value, float) and math.isnan(self.value):

@@ -22,7 +22,7 @@ from dosna.serve.trees.histogram import Axis, Extremes, Histogram
 if TYPE_CHECKING:
     from dosna.array.connection import EngineConnection
 
-__all__ = ["HistogramRequest", "Variable", "fill_histogram", "flat", "query_of"]
+__all__ = ["HistogramRequest", "Variable", "fill_histogram", "flat"]
 
 MOST_BINS = 100_000
 """Bins that a histogram may have, of all axes."""
@@ -85,7 +85,7 @@ class HistogramRequest:
     stop: int | None = None
 
 
-def query_of(con: EngineConnection, request: HistogramRequest) -> Query:
+def _query_of(con: EngineConnection, request: HistogramRequest) -> Query:
     """Check a request, and return the query for its values.
 
     Raises
@@ -144,7 +144,7 @@ def fill_histogram(
     Histogram
         The counts.
     """
-    asked = query_of(con, request)
+    asked = _query_of(con, request)
     job = asked.job(_kept)
     con.runner.agree("fill_histogram", con.identity, request, memory_limit, job.tasks)
     nothing = [flat(values) for values in asked.nothing().values()]
