@@ -55,9 +55,7 @@ class TreeWriter:
         """Call a function of uproot, and name in its errors what it refuses."""
         try:
             return call()
-        except MemoryError:
-            raise
-        except OSError:
+        except (MemoryError, OSError):
             raise
         except Exception as error:
             text = " ".join(str(error).split())[:300]
