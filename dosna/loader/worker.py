@@ -247,7 +247,8 @@ class Worker(ABC):
 
         try:
             noted = self._do(target, lease, check)
-            self.count += noted
+            with self._lock:
+                self.count += noted
             if not noted:
                 raise _LeaseLostError
         except _LeaseLostError:
