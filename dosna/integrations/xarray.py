@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Hashable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any, ClassVar
 
@@ -177,7 +177,26 @@ decode_timedelta
         groups = self.open_groups_as_dict(
             filename_or_obj, drop_variables=drop_variables, **decoders
         )
-        return xr.DataTree.from_dict(groups)
+        tree = xr.DataTree.from_dict(_aligned(groups))
+        for path, opened in groups.items():
+            tree[path].set_close(opened.close)  # which from_dict forgets
+        return tree
+
+
+def _aligned(groups: dict[str, xr.Dataset]) -> dict[str, xr.Dataset]:
+    """Rename axes of groups that have another extent than those of the groups around them.
+
+    xarray gives a group the axes of its parents, under whose names the levels of a pyramid, for
+    example, have fewer elements.
+    """
+    extents: dict[str, dict[Hashable, int]] = {}
+    aligned = {}
+    for path, opened in groups.items():  # parents come first
+        around = extents.get(path.rpartition("/")[0] or "/", {})
+        others = {d: f"{d}_{n}" for d, n in opened.sizes.items() if around.get(d, n) != n}
+        aligned[path] = opened.rename(others) if others else opened
+        extents[path] = {**around, **aligned[path].sizes}
+    return aligned
 
 
 def _leave_open() -> None:

@@ -21,6 +21,7 @@ da = require("dask.array")
 xr = require("xarray")
 require("numcodecs")
 
+from dosna.array.connection import EngineConnection  # noqa: E402
 from dosna.integrations.xarray import DosnaEntrypoint  # noqa: E402
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -209,6 +210,31 @@ def test_xarray_opens_a_tree(folder):
     with xr.open_datatree(f"file:{folder}", engine=DosnaEntrypoint) as tree:
         assert set(tree.groups) == {"/", "/entry", "/entry/deep"}
         assert tree["entry/deep/counts"].values.tolist() == [1, 2, 3]
+
+
+def test_a_tree_has_the_levels_of_a_pyramid(tmp_path):
+    volume = np.arange(66.0 * 4 * 4).reshape(66, 4, 4)
+    with dn.Connection(str(tmp_path), backend="file") as con:
+        con.create_dataset("entry/tomo", data=volume, dims=("z", "y", "x")).pyramid()
+        con.create_dataset("entry/z", data=np.arange(66) * 0.5, dims=("z",))
+        con.create_dataset("entry/part/z", data=np.arange(3) * 2.0, dims=("z",))
+    with xr.open_datatree(f"file:{tmp_path}", engine=DosnaEntrypoint) as tree:
+        level = tree["entry/tomo_levels/1"]
+        assert dict(level.sizes) == {"z_33": 33, "y": 4, "x": 4}
+        assert np.array_equal(level, volume.reshape(33, 2, 4, 4).mean(axis=1))
+        assert tree["entry/tomo"].sel(z=2.5).values.tolist() == volume[5].tolist()
+        assert tree["entry/part"].to_dataset().sel(z_3=4.0)["z_3"] == 4
+
+
+def test_a_tree_closes_what_it_has_opened(folder, monkeypatch):
+    opened = []
+    connect = EngineConnection.connect
+    monkeypatch.setattr(
+        EngineConnection, "connect", lambda con: opened.append(con) or connect(con)
+    )
+    with xr.open_datatree(f"file:{folder}", engine=DosnaEntrypoint):
+        assert any(con.connected for con in opened)
+    assert not any(con.connected for con in opened)
 
 
 def test_xarray_reads_nothing_before_it_is_asked(folder):
