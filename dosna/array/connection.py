@@ -6,6 +6,7 @@ longer than other methods, for it documents twelve parameters; its body has fift
 
 from __future__ import annotations
 
+import os
 import weakref
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal
@@ -54,7 +55,7 @@ class EngineConnection(Doors, Groups, Lookup, Creating, Place):
 
     Parameters
     ----------
-    name : str
+    name : str or path
         The name of the place, which the backend interprets: a namespace (ram), a folder (hdf5).
     backend, engine : str, optional
         The backend and the engine; by default those that `dosna.use` chose. Both stay as they are
@@ -99,7 +100,7 @@ class EngineConnection(Doors, Groups, Lookup, Creating, Place):
 
     def __new__(
         cls,
-        name: str,
+        name: str | os.PathLike[str],
         *,
         backend: str | None = None,
         engine: str | None = None,
@@ -116,7 +117,7 @@ class EngineConnection(Doors, Groups, Lookup, Creating, Place):
 
     def __init__(
         self,
-        name: str,
+        name: str | os.PathLike[str],
         *,
         backend: str | None = None,
         engine: str | None = None,
@@ -137,7 +138,7 @@ class EngineConnection(Doors, Groups, Lookup, Creating, Place):
         if mode is not None:
             options["mode"] = mode
         refuse_unknown(options, made.__init__, f"backend {chosen.backend.name!r}")
-        self.instance = made(name, **options)
+        self.instance = made(os.fspath(name) if isinstance(name, os.PathLike) else name, **options)
         use_cache(self.instance, cache, recheck)
         self.runner = chosen.engine.runner(**chosen.engine.params)
 

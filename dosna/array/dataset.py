@@ -154,6 +154,11 @@ class EngineDataset(DatasetDoors, Reductions):
         array([5, 6, 7, 8])
         """
         self.connection.check_connected()
+        if not isinstance(connection, ArrayHome):
+            raise TypeError(
+                f"copy needs the connection that receives the copy, not {connection!r}: use "
+                "clone(name, data=True) for a copy in the same one"
+            )
         create = partial(
             connection.create_dataset,
             self.name if name is None else name,

@@ -42,6 +42,12 @@ class Lookup:
         except KeyError:
             return default
 
+    def __setitem__(self, name: str, data: Any) -> None:
+        raise TypeError(
+            f"con[{name!r}] = … could mean two things: use con.create_dataset({name!r}, data=…) "
+            f"for a new dataset, or con[{name!r}][...] = … to write into one"
+        )
+
     def keys(self: Any) -> KeysView[str]:
         """Return a view of the sorted names of the datasets, which lists them anew each time.
 

@@ -298,7 +298,7 @@ def check_extents(value: int | Sequence[int], what: str, least: int = 0) -> Shap
     """
     if isinstance(value, (int, np.integer)):
         value = (value,)
-    if not isinstance(value, Iterable):
+    if isinstance(value, (str, bytes)) or not isinstance(value, Iterable):
         raise TypeError(f"{what} must be made of integers, not {value!r}")
     values = tuple(value)
     if len(values) > _MOST_AXES:

@@ -235,3 +235,28 @@ def test_an_attribute_of_objects_says_how_to_convert_it(counting):
     with pytest.raises(TypeError, match="tolist"):
         attrs["labels"] = np.array(["x", "yy"], object)
     assert not attrs
+
+
+@pytest.mark.parametrize("backend", ["file", "hdf5"])
+def test_a_group_and_an_absent_dataset_say_where_to_look(tmp_path, backend):
+    if backend == "hdf5":
+        require("h5py")
+    with dn.Connection(tmp_path, backend=backend, engine="cpu") as con:  # a pathlib.Path
+        con.create_dataset("entry/data", (3,))
+        with pytest.raises(KeyError, match=r"group. con.children\('entry'\)"):
+            con["entry"]
+        assert con.children("entry").datasets == ["entry/data"]
+        with pytest.raises(KeyError, match=r"list\(con\)"):
+            con["entry/dat"]
+
+
+def test_what_other_libraries_take_is_refused_with_what_to_do(counting):
+    con, _ = counting
+    ds = con.create_dataset("a", (40,))
+    with pytest.raises(TypeError, match=r"con.create_dataset\('b', data=…\)"):
+        con["b"] = 3
+    with pytest.raises(TypeError, match=r"connection .* not 'b': use clone"):
+        ds.copy("b")
+    with pytest.raises(TypeError, match="made of integers, not '1 KiB'"):
+        con.create_dataset("b", (40,), chunk_size="1 KiB")
+    assert list(con) == ["a"]

@@ -66,9 +66,10 @@ class Folder:
             except OSError as error:
                 if not is_absent(error):
                     raise
-                raise DatasetNotFoundError(
-                    f"there is no dataset {name!r}: {self.where} does not exist"
-                ) from None
+                why = f"{self.where} does not exist. list(con) has the names"
+                if os.path.isdir(path):
+                    why = f"{path} is a group. con.children({name!r}) lists what it has"
+                raise DatasetNotFoundError(f"there is no dataset {name!r}: {why}") from None
             status = os.fstat(self._description)
             if not stat.S_ISREG(status.st_mode):
                 raise DatasetNotFoundError(

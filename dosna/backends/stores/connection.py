@@ -369,7 +369,9 @@ class StoreConnection(GroupsAbove):
         return kind_of(self.store.get(self.document(name))) in ("array", "broken")
 
     def not_found(self, name: str) -> DatasetNotFoundError:
-        return DatasetNotFoundError(f"no dataset {name!r} in connection {self.name!r}")
+        return DatasetNotFoundError(
+            f"no dataset {name!r} in connection {self.name!r}: list(con) has the names"
+        )
 
     def read_metadata(self, name: str) -> tuple[DatasetMetadata, str]:
         """Read the metadata of a dataset and their version, or raise DatasetNotFoundError."""

@@ -105,7 +105,10 @@ class ArrayFolder(Folder):
         super().__init__(path, name, zarr3.DOCUMENT)
         metadata = zarr3.array_in(self.image(), self.where)
         if metadata is None:
-            raise DatasetNotFoundError(f"there is no dataset {name!r}: {self.where} is a group")
+            raise DatasetNotFoundError(
+                f"there is no dataset {name!r}: {path} is a group. con.children({name!r}) lists "
+                "what it has"
+            )
         self.metadata = metadata
         self.files = Files(self.fd)
 
