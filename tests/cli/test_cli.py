@@ -116,8 +116,12 @@ def test_ls_goes_on_past_what_cannot_be_opened(run, scans, folder, capsys):
     assert "20x30x25" in out[1]
 
 
-def test_ls_of_nothing(run, folder):
-    assert run("ls", f"hdf5:{folder}") == ""
+def test_ls_of_nothing(run, folder, capsys):
+    assert main(["ls", f"hdf5:{folder}"]) == 0
+    assert capsys.readouterr() == (
+        "",
+        f"dosna: hdf5:{folder} has no datasets that its backend can open\n",
+    )
     assert json.loads(run("ls", f"hdf5:{folder}", "--json")) == []
 
 
@@ -503,10 +507,12 @@ def test_verify_says_where_it_differs(run, scans, capsys):
         con.del_dataset("angles")
         con.create_dataset("more", data=1)
     assert main(["verify", "file:new", "--against", scans]) == 1
-    assert capsys.readouterr().out.splitlines() == [
+    printed = capsys.readouterr()
+    assert printed.out.splitlines() == [
         "entry/tomo: 2 of 48 chunks differ, in 2 elements: first at (9, 29, 24)",
         "angles: not there",
     ]
+    assert printed.err == f"dosna: not compared, because {scans} does not have it: more\n"
     assert main(["verify", "file:new", "--against", scans, "--select", "entry", "--json"]) == 1
     (found,) = json.loads(capsys.readouterr().out)
     assert (found["first"], found["different"]) == ([9, 29, 24], [[1, 3, 3], [2, 0, 0]])

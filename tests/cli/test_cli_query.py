@@ -66,6 +66,18 @@ def test_the_parts_of_a_query(run, store):
     assert json.loads(run("query", store, "run == 3", "--count", "--json")) == {"count": 1}
 
 
+def test_rows_as_json(run, store):
+    found = json.loads(
+        run("query", store, "select x > 0.7, project run, pt, r = log(x - x)", "--json")
+    )
+    assert found == [
+        {"run": 7, "pt": [7], "r": "-Infinity"},
+        {"run": 8, "pt": [8, 8], "r": "-Infinity"},
+        {"run": 9, "pt": [], "r": "-Infinity"},
+    ]
+    assert json.loads(run("query", store, "x > 7", "--json")) == []
+
+
 def test_arrays(run):
     with dn.Connection("store", backend="file", engine="cpu") as con:
         con.create_dataset("volume", data=np.arange(6).reshape(2, 3), chunk_size=(1, 3))

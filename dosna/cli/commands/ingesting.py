@@ -39,6 +39,7 @@ examples:
   dosna ingest 's3://raw/scan.h5?endpoint_url=https://s3.example.org' hdf5:/data/scans --skip
   dosna ingest --link scan.nxs hdf5:/data/scans
   dosna ingest data.root:Events file:/data/events --select nMuon --select 'Muon_*'
+  dosna ingest 'runs/*.root:Events' file:/data/events
   dosna ingest 'servicex:REQUEST-ID?endpoint=NAME&config_path=servicex.yaml' hdf5:/data/events
   mpiexec -n 8 dosna ingest scan.nxs hdf5:/data/scans
 
@@ -69,7 +70,8 @@ def add(commands: Any) -> None:
     command.add_argument(
         "source",
         metavar="SOURCE",
-        help="a file, FILE:/path/in/it, s3://bucket/key?endpoint_url=…, or hdf5://… (HSDS)",
+        help="a file, FILE:/path/in/it, s3://bucket/key?endpoint_url=…, or hdf5://… (HSDS); "
+        "several ROOT files are one SOURCE, a pattern in quotes",
     )
     command.add_argument("target", metavar="TARGET", help="URL of a connection or a new dataset")
     command.add_argument(

@@ -80,6 +80,8 @@ def ls(arguments: argparse.Namespace, console: Console) -> int:
         rows.append([entry["name"], shape, entry["dtype"], size, note])
     if rows:
         console.table(rows)
+    else:
+        console.remark(f"{arguments.url} has no datasets that its backend can open")
     console.give(listed)
     return 1 if any("error" in entry for entry in listed) else 0
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import json
 import re
 import sys
 from dataclasses import asdict
 from typing import Any
 
 from dosna import Connection
-from dosna.cli.console import Console, counted
+from dosna.cli.console import Console, counted, plain
 from dosna.cli.options import add_command, add_memory_limit
 from dosna.cli.places import connected
 from dosna.columns import find_trees
@@ -24,8 +25,8 @@ their coordinates. TEXT is a condition, or
   select CONDITION, project COLUMN, COLUMN, ...
 
 where either part may be left out, and * is all entries or all columns. The result is printed as
-CSV, or written to a file, whose suffix determines the format: .parquet, .arrow or .csv. The file
-appears when it is complete.
+CSV, with --json as an array of objects, or written to a file, whose suffix determines the format:
+.parquet, .arrow or .csv. The file appears when it is complete.
 """
 
 _QUERY_EXAMPLES = """\
@@ -56,7 +57,7 @@ def add(commands: Any) -> None:
     command.add_argument("url", metavar="URL", help="URL of a tree or an array, or a connection")
     command.add_argument("text", metavar="TEXT", nargs="?", default="", help="the query")
     command.add_argument(
-        "--to", metavar="FILE", help="file to write; - is standard output, as CSV (the default)"
+        "--to", metavar="FILE", help="file to write; - is standard output (the default)"
     )
     command.add_argument(
         "--count", action="store_true", help="print the number of entries, or elements, only"
@@ -113,7 +114,9 @@ def query(arguments: argparse.Namespace, console: Console) -> int:
         if arguments.count:
             count = found.count()
         elif to == "-":
-            if console.speaks:
+            if console.speaks and console.as_json:
+                _print_json(found)
+            elif console.speaks:
                 write_to(found, sys.stdout.buffer, ".csv")
             return 0
         else:
@@ -125,6 +128,16 @@ def query(arguments: argparse.Namespace, console: Console) -> int:
         console.say(f"{to}: {counted(count, *kinds)}")
         console.give({"path": to, "entries": count})
     return 0
+
+
+def _print_json(found: Any) -> None:
+    """Print the rows of a query as an array of JSON objects, in bounded memory."""
+    rows = (row for batch in found.batches() for row in batch.to_pylist())
+    before = "[\n"
+    for row in rows:
+        print(before + json.dumps(plain(row), allow_nan=False), end="")
+        before = ",\n"
+    print("[]" if before == "[\n" else "\n]")
 
 
 def index(arguments: argparse.Namespace, console: Console) -> int:

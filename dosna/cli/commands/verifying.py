@@ -21,7 +21,7 @@ Read every chunk and print its state: ok (the checksum is right), unchecked (wel
 checksum), never written, missing, corrupt or unreadable.
 
 With --against, compare the values with another dataset, connection or file, chunk by chunk, and
-print where they differ. Datasets that only URL has do not count as a difference.
+print where they differ. Datasets that only URL has are not a difference, but a remark names them.
 """
 
 _EXAMPLES = """\
@@ -49,7 +49,12 @@ def verify(arguments: argparse.Namespace, console: Console) -> int:
         names, single = chosen(con, name, arguments)
         if arguments.against is not None:
             with source_of(arguments.against, None) as source:
-                pairs, missing = _pairs(names, single, name, source, arguments.select)
+                pairs, missing, alone = _pairs(names, single, name, source, arguments.select)
+                if alone:
+                    some = ", ".join(alone[:5]) + (", …" * (len(alone) > 5))
+                    console.remark(
+                        f"not compared, because {arguments.against} does not have it: {some}"
+                    )
                 results = [_compared(con, a, source, b, arguments, console) for a, b in pairs]
                 results += [{"name": b, "good": False, "found": "not there"} for b in missing]
         else:
@@ -90,11 +95,11 @@ def _verified(con: Connection, name: str, console: Console) -> dict[str, Any]:
 
 def _pairs(
     names: list[str], single: bool, within: str, source: Source, patterns: Any
-) -> tuple[list[tuple[str, str]], list[str]]:
-    """Return the pairs of names to compare, and the names that are missing."""
+) -> tuple[list[tuple[str, str]], list[str], list[str]]:
+    """Return the pairs of names to compare, those that are missing, and those only we have."""
     others = [other for other in source.names() if not source.describe(other).refused]
     if single and len(others) == 1:
-        return [(names[0], others[0])], []
+        return [(names[0], others[0])], [], []
     # By their full names, or by the names without the prefix that each side has.
     ours = [{n: n for n in names}, _below(names, within)]
     theirs = [{o: o for o in others}, _below(others, source.inner.strip("/"))]
@@ -106,7 +111,7 @@ def _pairs(
             "nothing can be compared, because no dataset has the same name on both sides: name "
             "one dataset on each side"
         )
-    return pairs, missing
+    return pairs, missing, [name for key, name in here.items() if key not in there]
 
 
 def _below(names: list[str], within: str) -> dict[str, str]:
