@@ -19,6 +19,7 @@ deletion that matters.
 from __future__ import annotations
 
 import secrets
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
@@ -82,6 +83,7 @@ class SageStore(Store):
         self._names = b"n" + namespace.encode() + b"\0"
         self._ids: dict[str, int] = {}
         self._notes: dict[int, Keys] = {}
+        self._notes_lock = threading.Lock()
         self._workers = Workers("dosna-sage", _IN_FLIGHT, _BYTES_IN_FLIGHT)
 
     # -- reading --------------------------------------------------------------------------
@@ -197,10 +199,11 @@ class SageStore(Store):
         place = entry._replace(kind=b"o", oid=oid, nbytes=len(data), data=(mark or "").encode())
         done = self._publish(root, dataset, rest, place)
         # A failure leaves the note, by which the object is found when the dataset is deleted.
-        if self._notes.get(dataset) is notes:
-            notes.append(note)
-        else:  # The dataset was deleted meanwhile, and its notes with it.
-            self.motr.discard([note])
+        with self._notes_lock:
+            if done and self._notes.get(dataset) is notes:
+                notes.append(note)
+                return True
+        self.motr.discard([note])  # The dataset may be deleted, and its notes with it.
         return done
 
     def _write(self, dataset: int, data: bytes, note: bytes) -> ObjectId:
@@ -332,11 +335,8 @@ class SageStore(Store):
 
     # -- ids of datasets ------------------------------------------------------------------
 
-    def _name(self, root: str) -> bytes:
-        return self._names + root.encode()
-
     def _look_up(self, root: str) -> int | None:
-        found = self.motr.lookup(self._name(root))
+        found = self.motr.lookup(self._names + root.encode())
         if found is None:
             self._ids.pop(root, None)
             return None
@@ -345,7 +345,7 @@ class SageStore(Store):
 
     def _make_id(self, root: str) -> int:
         """Return the id of a dataset, and make one if it has none."""
-        name = self._name(root)
+        name = self._names + root.encode()
         for _ in self._tries(f"giving {root!r} an id"):
             found = self._look_up(root)
             if found is not None:
@@ -369,13 +369,14 @@ class SageStore(Store):
         for _ in self._tries(f"deleting {root!r}"):
             if self._look_up(root) != dataset:
                 break
-            self.motr.discard([self._name(root)])
+            self.motr.discard([self._names + root.encode()])
         # A writer that made an entry before this looks for the name afterwards, and withdraws.
         for _ in self._tries(f"deleting what dataset {dataset:#x} of {root!r} had"):
             if not self._sweep(dataset):
                 break
-        self._notes.pop(dataset, None)
-        self.motr.discard([b"d" + dataset.to_bytes(4)])
+        with self._notes_lock:
+            notes = self._notes.pop(dataset, [])
+        self.motr.discard([b"d" + dataset.to_bytes(4), *notes])
 
     def _sweep(self, dataset: int, keep: str | None = None) -> int:
         """Delete the objects and entries of a dataset; return the number of records."""

@@ -585,6 +585,37 @@ def test_writers_beside_deletions_leave_nothing():
     assert (cluster.objects, cluster.alive) == ({}, [])
 
 
+def test_a_write_that_ends_with_the_deletion_of_its_dataset_leaves_no_note(monkeypatch):
+    cluster = Cluster()
+    store = store_of(cluster)
+    prepare(store)
+    begun, swept = threading.Event(), threading.Event()
+    write, sweep = store._write, store._sweep
+
+    def late_write(*arguments):
+        begun.set()
+        assert swept.wait(HANG)
+        return write(*arguments)
+
+    with ThreadPoolExecutor(1) as pool:
+
+        def last_sweep(*arguments, **options):
+            count = sweep(*arguments, **options)
+            if not count:
+                swept.set()
+                with pytest.raises(VersionConflict):
+                    late.result(HANG)
+            return count
+
+        monkeypatch.setattr(store, "_write", late_write)
+        monkeypatch.setattr(store, "_sweep", last_sweep)
+        late = pool.submit(store.put, "entry/tomo/c/9", b"x" * 100, ABSENT)
+        assert begun.wait(HANG)
+        assert store.delete(DOCUMENT)
+    store.close()
+    assert (cluster.objects, cluster.alive) == ({}, [])
+
+
 def test_reading_makes_no_catalogue():
     cluster = Cluster()
     for mode in "ra":
