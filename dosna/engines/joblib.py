@@ -156,13 +156,11 @@ class JoblibRunner(Runner):
         # A new id for each call, and not the payload's hash: the handles that one call opened
         # may be stale in the next.
         call = uuid.uuid4().hex
-        processes = self._processes()
-        with processes.used() as pool:
-            return self._by_batches(processes, pool, work, (call, payload), tasks, workers, report)
+        with self._processes().used() as pool:
+            return self._by_batches(pool, work, (call, payload), tasks, workers, report)
 
     def _by_batches(
         self,
-        processes: Processes,
         pool: Pool,
         work: Callable[[Iterable[T]], R],
         packed: tuple[str, bytes],
@@ -201,7 +199,6 @@ class JoblibRunner(Runner):
                     fair = max(1, (len(tasks) - finished) // (2 * workers))
                     size = max(1, min(int(_SECONDS_PER_BATCH * count / seconds), fair, 4096))
         except BrokenProcessPool as error:
-            processes.forget(pool)
             raise self._loss(pool, work, running, chain(unsent, source)) from error
         except BaseException as error:
             for future in running:
@@ -213,7 +210,6 @@ class JoblibRunner(Runner):
             # Ctrl-C ends a worker that had only just begun, and with it, sooner or later, the
             # pool. A chunk that a worker is writing stays old or becomes new.
             if len(ended) < len(running) or not isinstance(error, Exception):
-                processes.forget(pool)
                 pool.kill()
             raise
 
@@ -225,6 +221,7 @@ class JoblibRunner(Runner):
         left: Iterable[T],
     ) -> WorkerError | OutcomeUnknown:
         """Return the error for a pool that works no more, and end what is left of it."""
+        pool.ends = True  # so that no other call begins with it
         ended = pool.all_ended(running)
         if len(ended) < len(running):
             pool.kill()

@@ -32,6 +32,8 @@ class Pool:
     def __init__(self, executor: Executor) -> None:
         self._executor = executor
         self._thread: threading.Thread | None = None
+        self.ends = False
+        """True if the pool takes no more tasks."""
 
     def submit(self, function: Callable[..., Any], *arguments: Any) -> Future[Any]:
         """Begin a task."""
@@ -61,6 +63,7 @@ class Pool:
 
     def end(self) -> None:
         """Let the processes end once their tasks are done."""
+        self.ends = True
         self._executor.shutdown(wait=False)
 
     def kill(self) -> None:
@@ -97,7 +100,7 @@ class Processes:
     def used(self) -> Iterator[Pool]:
         """Return the pool, which does not end before the block does."""
         with self._lock:
-            if self._pool is None:
+            if self._pool is None or self._pool.ends:
                 self._pool = Pool(self._start())
             pool = self._pool
             self._calls += 1
@@ -108,12 +111,6 @@ class Processes:
                 self._calls -= 1
                 self._last_use = time.monotonic()
                 self._watch()
-
-    def forget(self, pool: Pool) -> None:
-        """Start another pool for the next call."""
-        with self._lock:
-            if self._pool is pool:
-                self._pool = None
 
     def _watch(self) -> None:
         """See to it that the pool ends. The caller holds the lock."""
