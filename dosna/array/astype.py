@@ -9,6 +9,7 @@ from numpy.typing import DTypeLike
 
 from dosna.array.home import IndexedLike
 from dosna.core.identity import Identified
+from dosna.core.text import converted
 from dosna.core.types import Array, Shape
 
 __all__ = ["AsType"]
@@ -51,9 +52,9 @@ class AsType(Identified):
 
     def __getitem__(self, key: Any) -> Any:
         found = self.dataset[key]
-        if isinstance(found, str):  # an element of text, which is not a NumPy scalar
-            return np.asarray(found, self.dataset.dtype).astype(self.dtype)[()]
-        return found.astype(self.dtype)
+        if isinstance(found, np.ndarray):
+            return converted(found, self.dtype)
+        return converted(np.asarray(found, self.dataset.dtype), self.dtype)[()]
 
     def __array__(self, dtype: DTypeLike | None = None, copy: bool | None = None) -> Array:
-        return np.asarray(self.dataset.__array__(copy=copy).astype(self.dtype), dtype)
+        return np.asarray(converted(self.dataset.__array__(copy=copy), self.dtype), dtype)

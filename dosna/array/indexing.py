@@ -22,7 +22,7 @@ from dosna.core import stopping
 from dosna.core.metadata import DatasetMetadata
 from dosna.core.plan import ChunkTask, Index, plan, single
 from dosna.core.selection import Selection, select
-from dosna.core.text import element_bytes, elements
+from dosna.core.text import converted, element_bytes, elements, is_text
 from dosna.core.types import Array, Shape
 from dosna.engines.base import Tasks
 from dosna.engines.work.boxes import read_source
@@ -157,7 +157,7 @@ class ArrayAccess(Described):
         else:
             view = _view_into(out, selection, meta.dtype)
             if view is None:
-                out[...] = self.read(key)
+                out[...] = converted(np.asarray(self.read(key), meta.dtype), out.dtype)
                 return out
             canonical = view
         work: Any = partial(self.instance.read_many, canonical)
@@ -208,7 +208,8 @@ class ArrayAccess(Described):
             raise ValueError(
                 f"cannot make an array of {self.name!r} without a copy: it is not in memory"
             )
-        return np.asarray(self.read(...), dtype)
+        found = np.asarray(self.read(...))
+        return found if dtype is None else converted(found, np.dtype(dtype))
 
     def __dask_tokenize__(self) -> bytes:
         # Two graphs over one dataset may be about different values: Dask must not use what it
@@ -255,7 +256,8 @@ def _view_into(out: Array, selection: Selection, dtype: np.dtype[Any]) -> Array 
             f"cannot read {dtype} into out, which has dtype {out.dtype}: the cast is not "
             "'same_kind'. Give an array of another dtype, or use astype"
         )
-    return selection.view(out)
+    view = selection.view(out)
+    return view if is_text(dtype) == is_text(out.dtype) else None
 
 
 def _is_part(idx: Shape, local: Index, meta: DatasetMetadata) -> bool:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from dosna.core.metadata import check_extents
-from dosna.core.text import as_text
+from dosna.core.text import as_text, converted
 from dosna.core.types import Array, Shape
 from dosna.engines.work.boxes import plain
 
@@ -53,7 +53,7 @@ def assignable(values: Any, dtype: np.dtype[Any]) -> Array:
         return one
     array = plain(values)
     if array.dtype.kind in "OSTUV" and array.dtype != dtype:
-        return array.astype(dtype)
+        return converted(array, dtype)
     return array
 
 

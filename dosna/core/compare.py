@@ -7,7 +7,7 @@ from dataclasses import dataclass, fields
 
 import numpy as np
 
-from dosna.core.text import is_text
+from dosna.core.text import TEXT, converted, is_text
 from dosna.core.types import Array, Shape
 
 __all__ = ["Comparison", "Verification", "other_bytes", "unequal", "value_bytes"]
@@ -21,6 +21,8 @@ def unequal(one: Array, other: Array) -> Array:
         return _by_fields(unequal, one, other)
     if one.dtype.kind == other.dtype.kind == "V":
         return np.asarray(one != other)
+    if {one.dtype.kind, other.dtype.kind} == {"T", "U"}:
+        one, other = converted(one, TEXT), converted(other, TEXT)
     # The operator would call a text and a number different; the function refuses to compare them.
     differ = np.asarray(np.not_equal(one, other))
     if {one.dtype.kind, other.dtype.kind} in ({"i", "f"}, {"u", "f"}):

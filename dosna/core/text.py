@@ -19,6 +19,7 @@ __all__ = [
     "MOST_BYTES",
     "TEXT",
     "as_text",
+    "converted",
     "decode",
     "element_bytes",
     "elements",
@@ -51,8 +52,23 @@ def element_bytes(dtype: np.dtype[Any]) -> int:
 
 
 def elements(values: Any, dtype: np.dtype[Any]) -> Any:
-    """Return the values to write to a dataset of `dtype`, converted to text if it holds text."""
-    return as_text(values) if dtype.kind == "T" else values
+    """Return the values to write to a dataset of `dtype`, converted if either are text."""
+    if dtype.kind == "T":
+        return as_text(values)
+    return converted(values, dtype) if getattr(values, "dtype", dtype).kind == "T" else values
+
+
+def converted(array: Array, dtype: np.dtype[Any]) -> Array:
+    """Return an array in another dtype, as its `astype` would.
+
+    Between text of variable length and other dtypes, NumPy 2.0 to 2.5 takes big-endian bytes for
+    little-endian ones, on either side.
+    """
+    if is_text(dtype) and not is_text(array.dtype):
+        array = array.astype(array.dtype.newbyteorder("="), copy=False)
+    elif is_text(array.dtype) and not is_text(dtype):
+        array = array.astype(dtype.newbyteorder("="))
+    return array.astype(dtype, copy=False)
 
 
 def as_text(values: Any) -> Array:
@@ -85,7 +101,7 @@ def as_text(values: Any) -> Array:
         return array.astype(TEXT, copy=False)
     if kind == "U":
         try:
-            return array.astype(TEXT)
+            return converted(array, TEXT)
         except TypeError as error:  # NumPy's error for a lone surrogate
             raise ValueError(f"a string is not Unicode text: {error}") from None
     # NumPy itself takes bytes as they are, even if they are not UTF-8.

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 from dosna.core.casting import lost
-from dosna.core.text import TEXT, as_text, decode, encode, is_text
+from dosna.core.text import TEXT, as_text, converted, decode, encode, is_text
 
 __all__ = [
     "as_dtype",
@@ -206,7 +206,8 @@ def same_fill(fill: Any, wanted: np.ndarray[Any, Any]) -> bool:
     if is_text(wanted.dtype):
         # The bytes of its elements are addresses in memory. Without a dtype, NumPy reads a str as
         # text of fixed length, which loses NULs at its end.
-        return bool(np.asarray(fill, wanted.dtype)[()] == wanted[()])
+        given = fill if isinstance(fill, np.ndarray) else np.asarray(fill, wanted.dtype)
+        return bool(converted(given, wanted.dtype)[()] == wanted[()])
     try:
         given = np.asarray(fill)
         if given.dtype.kind == "c" and wanted.dtype.kind != "c":
@@ -214,7 +215,7 @@ def same_fill(fill: Any, wanted: np.ndarray[Any, Any]) -> bool:
                 return False
             given = given.real  # NumPy warns about imaginary parts even if they are zero
         with np.errstate(all="ignore"):
-            cast = given.astype(wanted.dtype)
+            cast = converted(given, wanted.dtype)
     except (TypeError, ValueError, OverflowError):
         return False
     return cast.tobytes() == wanted.tobytes()

@@ -275,6 +275,37 @@ class TextTests(Kit):
             text[0, :3] = numbers
         assert numbers.written_chunks() == []
 
+    def test_text_of_the_other_byte_order(
+        self, con: dn.Connection, words: Array, name: str
+    ) -> None:
+        # NumPy 2.0 to 2.5 takes the bytes of the first for those of another character.
+        words = np.array([["\u0100b", "\u20ac"], ["", "\U0001f600"]], TEXT)
+        swapped = words.astype("U2").astype(">U2")
+        text = self.create(con, name, data=swapped, dtype=str, chunk_size=(1, 2))
+        fixed = self.create(con, name + "-u", data=words, dtype=">U2", chunk_size=(2, 1))
+        check(text[...], words)
+        check(fixed[...], swapped)
+        assert fixed.compare(text).equal
+        assert text.compare(swapped).equal
+        for one, into in ((text, swapped), (fixed, words)):
+            check(one.astype(into.dtype)[...], into)
+            check(np.asarray(one, into.dtype), into)
+            check(one.read(out=np.empty_like(into)), into)
+        assert fixed.astype(TEXT)[0, 0] == words[0, 0]
+        check(text.map(np.copy, name + "-m", dtype=">U2")[...], swapped)
+        for other in (words, text):
+            fixed[...] = ""
+            fixed.load(other)
+            check(fixed[...], swapped)
+            fixed[::-1] = other
+            check(fixed[...], swapped[::-1])
+        text[...] = fixed
+        check(text[...], words[::-1])
+        text.append(swapped)
+        check(text[2:], words)
+        digits = self.create(con, name + "-d", data=np.array(["1", "22"], TEXT))
+        check(digits.astype(">i4")[...], np.array([1, 22], ">i4"))
+
     def test_chunks_of_text(self, text: dn.Dataset, words: Array) -> None:
         model = words.copy()
         check(text.get_chunk_data((2, 2)), model[8:, 6:])
