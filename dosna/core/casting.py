@@ -8,7 +8,7 @@ import numpy as np
 
 from dosna.core.types import Array
 
-__all__ = ["check_values", "lost"]
+__all__ = ["check_values", "lost", "times_for_arrow"]
 
 
 def check_values(values: Array, dtype: np.dtype[Any], what: str) -> Array:
@@ -45,6 +45,25 @@ def check_values(values: Array, dtype: np.dtype[Any], what: str) -> Array:
         )
     # NumPy warns about imaginary parts even if they are all zero.
     return values.real if values.dtype.kind == "c" and dtype.kind in "biuf" else values
+
+
+def times_for_arrow(times: Array) -> Array:
+    """Return dates or time spans in a unit that Arrow has, where only their factor prevents it.
+
+    pyarrow reads counts of 25 s as seconds, and keeps the lower 32 bits of a number of days.
+
+    Raises
+    ------
+    ValueError
+        A value has no number of 64 bits in the unit, or a date no number of 32 bits in days.
+    """
+    unit, factor = np.datetime_data(times.dtype)
+    if factor != 1:
+        single = np.dtype(f"{times.dtype.kind}8[{unit}]")
+        times = check_values(times, single, "dates or time spans").astype(single)
+    if times.dtype == "M8[D]":
+        check_values(times.view("i8")[~np.isnat(times)], np.dtype("i4"), "days of dates")
+    return times
 
 
 def lost(values: Array, dtype: np.dtype[Any]) -> Array:

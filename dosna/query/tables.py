@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from dosna.core.casting import times_for_arrow
 from dosna.errors import QueryTypeError
 from dosna.registry import needing
 
@@ -42,6 +43,8 @@ def _array(values: Any) -> Any:
         if values.ndim == 1 and values.dtype in _PLAIN:
             buffers = [None, pa.py_buffer(np.ascontiguousarray(values))]
             return pa.Array.from_buffers(_type_of(values.dtype), len(values), buffers)
+        if values.dtype.kind in "mM":
+            values = times_for_arrow(values)
         if values.ndim == 1 and values.dtype.kind != "c":
             return pa.array(values)
         if values.dtype.kind in "biufmM" and values.ndim > 1 and 0 not in values.shape[1:]:

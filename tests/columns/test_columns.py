@@ -250,6 +250,15 @@ def test_arrow(con):
     assert to_arrow(con, "Events", "records")["records"].to_pylist() == SAMPLES["records"]
 
 
+def test_arrow_has_dates_in_whole_units():
+    from dosna.columns.arrow import for_arrow
+
+    times = ak.unflatten(ak.Array(np.array([1, -2, 3], "M8[25s]")), [2, 0, 1])
+    taken = for_arrow(times)
+    assert str(taken.type) == "3 * var * datetime64[s]"
+    assert taken.to_list() == times.to_list()
+
+
 MISSING = {
     "text": ["a", None, None],
     "lists": [[1.0], None, None],

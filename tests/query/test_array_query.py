@@ -89,6 +89,30 @@ def test_fields_of_other_byte_orders(con):
     ]
 
 
+@pytest.mark.parametrize("dtype", ["M8[25s]", ">m8[10ns]", "M8[7D]"])
+def test_dates_in_multiples_of_a_unit(con, dtype):
+    times = np.array([[1, -3], [2**20, "NaT"]], dtype)
+    single = f"{times.dtype.kind}8[{np.datetime_data(times.dtype)[0]}]"
+    table = con.create_dataset("t", data=times).query().to_arrow()
+    assert np.array_equal(table["value"].to_numpy(), times.ravel().astype(single), equal_nan=True)
+    records = np.zeros(2, [("pair", dtype, (2,))])
+    records["pair"] = times
+    pairs = con.create_dataset("r", data=records).query().to_arrow()["pair"].combine_chunks()
+    assert np.array_equal(
+        pairs.values.to_numpy(zero_copy_only=False), times.ravel(), equal_nan=True
+    )
+
+
+def test_dates_beyond_those_of_arrow(con):
+    days = np.array([2**31 - 1, -(2**31), "NaT"], "M8[D]")
+    table = con.create_dataset("d", data=days).query().to_arrow()
+    assert table["value"].cast("int32").to_pylist() == [2**31 - 1, -(2**31), None]
+    beyond = con.create_dataset("b", data=days[:1] + 1)
+    with pytest.raises(ValueError, match="days of dates"):
+        beyond.query().to_arrow()
+    assert beyond.query().to_numpy()["value"] == days[:1] + 1
+
+
 def test_fields_with_the_names_of_coordinates(con):
     data = np.zeros(4, [("i0", "f4"), ("value", "i8")])
     data["i0"], data["value"] = [5, 6, 7, 8], [1, 2, 3, 4]
