@@ -1,4 +1,4 @@
-"""Work over a source of twenty times the memory limit stays within the limit."""
+"""Work over a source of eight times the memory limit stays within the limit."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ LIMIT = 32 * MIB
 directory, engine, options, remote = sys.argv[1], *map(json.loads, sys.argv[2:])
 # As if the folder were far away: boxes of many small chunks, read ahead and written behind.
 SIDE = 128 if remote else 512
-ROWS = 20 * LIMIT // (4 * SIDE * SIDE)
+ROWS = 8 * LIMIT // (4 * SIDE * SIDE)
 
 class Source:
     dtype = np.dtype("f4")
