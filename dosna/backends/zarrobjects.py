@@ -159,7 +159,9 @@ class MadeObjects(ZarrObjects):
         chunk = dataset.get_chunk_data(idx)
         if np.shape(chunk) != self._described.chunk_size:
             chunk = dataset.padded(idx, chunk)
-        parts = self._layout.pipeline.encode(_converted(np.asarray(chunk), self._dtype))
+        # The element of an array without axes has lost its byte order, and text its length.
+        chunk = np.asarray(chunk, dataset.metadata.dtype)
+        parts = self._layout.pipeline.encode(_converted(chunk, self._dtype))
         data = memoryview(parts[0] if len(parts) == 1 else b"".join(parts)).cast("B")
         # Versions of files are of clocks that move in steps.
         version = version or hashlib.blake2b(data, digest_size=12).hexdigest()

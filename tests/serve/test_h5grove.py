@@ -182,6 +182,19 @@ def test_scalars_and_statistics_are_those_of_h5grove(ask, oracle):
         check_alike(ask, oracle, "/stats", path=f"/entry/{name}")
 
 
+@pytest.mark.parametrize("dtype", [">i4", "<f8", "S3"])
+def test_a_single_element_has_the_type_of_its_description(dtype):
+    values = np.array([[1, 23]], dtype)
+    with dn.Connection(secrets.token_hex(8), backend="ram", engine="cpu") as con:
+        con.create_dataset("x", data=values)
+        con.create_dataset("scalar", data=values[0, 0:1].reshape(()))
+        ask = asking(con)
+        part = ask("/h5grove/data", path="/x", selection="0,1", format="bin")
+        assert part.content == values[0, 1:].tobytes()
+        whole = ask("/h5grove/data", path="/scalar", format="bin")
+        assert whole.content == values[0, :1].tobytes()
+
+
 def test_paths_are_those_of_h5grove(ask, oracle):
     for path in ("/", "/entry"):
         found, expected = ask("/h5grove/paths", path=path).json(), oracle("/paths", path=path).json

@@ -81,9 +81,11 @@ def test_points_of_every_kind_of_number(dtype):
     assert np.array_equal(found, np.stack([least, most], 1))
 
 
-def test_an_axis_that_falls_keeps_its_order():
+@pytest.mark.parametrize("dtype", ["f8", ">f8", ">i4"])
+def test_an_axis_that_falls_keeps_its_order(dtype):
+    values = -np.arange(MOST_POINTS * 2).astype(dtype)
     with dn.Connection("falling", backend="ram") as con:
-        ds = con.create_dataset("x", data=-np.arange(MOST_POINTS * 2.0), chunk_size=7_001)
+        ds = con.create_dataset("x", data=values, chunk_size=7_001)
         assert (np.diff(Line.of(ds).values()) < 0).all()
 
 

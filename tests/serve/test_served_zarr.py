@@ -303,6 +303,14 @@ def test_linked_datasets_are_made_of_their_file(tmp_path):
             assert client.get(chunk, headers=tag).status_code == 304
 
 
+@pytest.mark.parametrize("dtype", [">i4", ">f8", "S3", "U2"])
+def test_an_element_without_axes_has_the_bytes_of_its_dtype(dtype):
+    values = np.array(5, dtype)
+    with dn.Connection("element", backend="ram") as con:
+        con.create_dataset("x", data=values)
+        assert con["x"].zarr_objects().get(()).data == values.tobytes()
+
+
 def test_fields_with_gaps_are_packed():
     gaps = np.dtype({"names": ["a", "b"], "formats": ["<i2", "<f8"], "offsets": [2, 8]})
     values = np.zeros(3, gaps)

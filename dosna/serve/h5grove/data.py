@@ -164,9 +164,9 @@ def _checked_size(found: Any, key: Any, form: str, limits: Limits) -> int:
 def _read(found: Any, key: Any) -> Array:
     """Return the values of a selection."""
     if isinstance(found, (LinePoints, Shortened)):
-        values = found.values() if isinstance(found, LinePoints) else found.line.values()
-        return np.asarray(np.asarray(values)[key])
-    values = np.asarray(found[key])
+        line = found.values() if isinstance(found, LinePoints) else found.line.values()
+        return np.asarray(np.asarray(line)[key])
+    values = np.asarray(found[key], found.dtype)  # a single element has lost its byte order
     return values.view(shown_dtype(values.dtype)) if values.dtype.kind == "m" else values
 
 

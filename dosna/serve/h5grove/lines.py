@@ -160,8 +160,8 @@ class Line:
                 np.fmin(least[bins], low, out=least[bins])
                 np.fmax(most[bins], high, out=most[bins])
         pairs = np.stack([least, most], axis=1)
-        first, last = (np.asarray(dataset[k]).view(dtype) for k in (self.start, self.stop - 1))
-        if first > last:
+        ends = np.asarray(dataset[[self.start, self.stop - 1]]).view(dtype)
+        if ends[0] > ends[1]:
             pairs = pairs[:, ::-1]  # so that a decreasing axis stays monotone
         return pairs.reshape(-1)
 
