@@ -85,7 +85,7 @@ def test_signals_that_reach_a_command_before_the_agent(room: Any) -> None:
 
 
 def test_walltime_ends_a_pilot(room: Any) -> None:
-    pilot = room.pilot(walltime=patience(1.2) / 60)
+    pilot = room.pilot(walltime=patience(3) / 60)
     unit = room.unit("sleep", "1000", environment=[f"{MARK}=walltime"])
     assert pilot.wait(timeout=HANG) == State.Done
     assert "walltime" in pilot.get_details()["reason"]

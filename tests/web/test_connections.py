@@ -100,7 +100,7 @@ def test_a_request_that_is_too_long_is_told_so(server):
 
 @pytest.mark.parametrize("sent", [b"", b"GET / HT", request("/x", "Content-Length: 5\r\n")])
 def test_a_client_that_says_nothing_more_is_let_go(server, sent, monkeypatch):
-    monkeypatch.setattr(BoundedProtocol, "request_seconds", patience(0.2))
+    monkeypatch.setattr(BoundedProtocol, "request_seconds", patience(0.5))
     with connected(server) as sock:
         sock.sendall(sent)
         found = until_closed(sock)

@@ -185,7 +185,7 @@ def test_a_write_whose_answers_are_all_lost(proxy, bucket):
 def test_a_write_that_is_not_answered(proxy, bucket):
     with (
         connection(proxy.url, bucket) as other,
-        connection(proxy.url, bucket, retries=0, timeout=patience(0.5)) as con,
+        connection(proxy.url, bucket, retries=0, timeout=patience(1.0)) as con,
     ):
         other.create_dataset("data", data=np.zeros(4), chunk_size=4)
         ds = con["data"]
