@@ -193,7 +193,13 @@ def _aligned(groups: dict[str, xr.Dataset]) -> dict[str, xr.Dataset]:
     aligned = {}
     for path, opened in groups.items():  # parents come first
         around = extents.get(path.rpartition("/")[0] or "/", {})
-        others = {d: f"{d}_{n}" for d, n in opened.sizes.items() if around.get(d, n) != n}
+        others: dict[Hashable, str] = {}
+        for dim, n in opened.sizes.items():
+            if around.get(dim, n) != n:
+                name = f"{dim}_{n}"
+                while name in opened.variables or name in opened.sizes or around.get(name, n) != n:
+                    name += "_"
+                others[dim] = name
         aligned[path] = opened.rename(others) if others else opened
         extents[path] = {**around, **aligned[path].sizes}
     return aligned

@@ -226,6 +226,15 @@ def test_a_tree_has_the_levels_of_a_pyramid(tmp_path):
         assert tree["entry/part"].to_dataset().sel(z_3=4.0)["z_3"] == 4
 
 
+def test_an_axis_of_another_extent_gets_a_name_that_is_free(tmp_path):
+    with dn.Connection(str(tmp_path), backend="file") as con:
+        con.create_dataset("whole", data=np.zeros((9, 4)), dims=("z", "z_3"))
+        con.create_dataset("part/values", data=np.ones((3, 5)), dims=("z", "z_3_"))
+    with xr.open_datatree(f"file:{tmp_path}", engine=DosnaEntrypoint) as tree:
+        assert tree["part/values"].dims == ("z_3__", "z_3_")
+        assert tree["part/values"].values.tolist() == [[1.0] * 5] * 3
+
+
 def test_a_tree_closes_what_it_has_opened(folder, monkeypatch):
     opened = []
     connect = EngineConnection.connect
