@@ -235,6 +235,22 @@ def test_a_terminal_that_knows_ascii_only(folder):
     assert json.loads(ended.stdout.decode("ascii"))["attrs"] == {"unit": "Å"}
 
 
+def test_several_root_files_become_one_tree(run, capsys, folder):
+    uproot = require("uproot")
+    for number in (1, 2):
+        with uproot.recreate(f"run{number}.root") as file:
+            file["Events"] = {"x": np.arange(3.0) + 10 * number}
+    said = run("ingest", "run1.root", "run2.root", "file:events", *ENGINE)
+    assert "run1.root and 1 more: 1 dataset" in said
+    with dn.Connection("events", backend="file") as con:
+        assert con["Events/x"][...].tolist() == [10, 11, 12, 20, 21, 22]
+    # A target that was forgotten, and files of a kind that cannot be put together.
+    assert main(["ingest", "run1.root", "run2.root", *ENGINE]) == 2
+    assert "run2.root" in capsys.readouterr().err
+    assert main(["ingest", "a.npy", "b.npy", "file:events", *ENGINE]) == 1
+    assert "a.npy" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("name", ["kind=a.h5", "a kind=.h5", "select=", "memory_limit.h5"])
 def test_messages_leave_names_of_files_as_they_are(capsys, folder, name):
     assert main(["ingest", name, "hdf5:new"]) == 1

@@ -17,7 +17,7 @@ from dosna.core.report import IngestReport
 from dosna.core.sizes import format_size
 from dosna.core.url import without_password
 from dosna.errors import ConfigurationError, SourceChangedError
-from dosna.sources import Source
+from dosna.sources import Source, open_source
 
 __all__ = ["add"]
 
@@ -40,6 +40,7 @@ examples:
   dosna ingest --link scan.nxs hdf5:/data/scans
   dosna ingest data.root:Events file:/data/events --select nMuon --select 'Muon_*'
   dosna ingest 'runs/*.root:Events' file:/data/events
+  dosna ingest run1.root run2.root file:/data/events
   dosna ingest 'servicex:REQUEST-ID?endpoint=NAME&config_path=servicex.yaml' hdf5:/data/events
   mpiexec -n 8 dosna ingest scan.nxs hdf5:/data/scans
 
@@ -70,8 +71,9 @@ def add(commands: Any) -> None:
     command.add_argument(
         "source",
         metavar="SOURCE",
+        nargs="+",
         help="a file, FILE:/path/in/it, s3://bucket/key?endpoint_url=…, or hdf5://… (HSDS); "
-        "several ROOT files are one SOURCE, a pattern in quotes",
+        "several ROOT files, or a pattern in quotes, are one source",
     )
     command.add_argument("target", metavar="TARGET", help="URL of a connection or a new dataset")
     command.add_argument(
@@ -104,12 +106,14 @@ def add(commands: Any) -> None:
 
 def ingest(arguments: argparse.Namespace, console: Console) -> int:
     """Create datasets from the arrays of a file."""
-    if arguments.kind is None and is_url(arguments.source):
-        raise ConfigurationError(
-            f"{arguments.source} is the URL of datasets, not a file: use dosna copy"
-        )
+    first, *others = arguments.source
+    if arguments.kind is None and is_url(first):
+        raise ConfigurationError(f"{first} is the URL of datasets, not a file: use dosna copy")
+    arguments.source = f"{first} and {len(others)} more" if others else first
     with (
-        source_of(arguments.source, arguments.kind) as source,
+        open_source([first, *others], kind=arguments.kind)
+        if others
+        else source_of(first, arguments.kind) as source,
         new_place(arguments.target, not source.single, arguments) as (con, name),
     ):
         report = _ingested(con, source, name, arguments, console)
