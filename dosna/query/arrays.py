@@ -13,6 +13,7 @@ import numpy as np
 from dosna.backends.base import BackendDataset
 from dosna.core.progress import Progress
 from dosna.core.sizes import Limit
+from dosna.core.text import is_text
 from dosna.core.types import Array
 from dosna.engines.work.boxes import bytes_of, count_of, extent_of, read_box
 from dosna.query.explaining import Explanation
@@ -79,7 +80,8 @@ def forms_of(dataset: BackendDataset) -> dict[str, np.dtype[Any]]:
 
 def _native(dtype: np.dtype[Any]) -> np.dtype[Any]:
     """Return a dtype in the byte order of this machine: Arrow and Awkward have no other."""
-    return dtype if dtype.isnative else dtype.newbyteorder("=")
+    # `isnative` is True for fields that are arrays, whatever their elements are.
+    return dtype if is_text(dtype) else dtype.newbyteorder("=")
 
 
 def axes_of(dataset: BackendDataset) -> list[str]:

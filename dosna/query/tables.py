@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from dosna.core.casting import times_for_arrow
+from dosna.core.types import Array
 from dosna.errors import QueryTypeError
 from dosna.registry import needing
 
@@ -45,6 +46,9 @@ def _array(values: Any) -> Any:
             return pa.Array.from_buffers(_type_of(values.dtype), len(values), buffers)
         if values.dtype.kind in "mM":
             values = times_for_arrow(values)
+        if values.dtype.kind in "SU" and values.ndim == 1 and _has_nul_inside(values):
+            # pyarrow would end each text there.
+            return pa.array(values.tolist())
         if values.ndim == 1 and values.dtype.kind != "c":
             return pa.array(values)
         if values.dtype.kind in "biufmM" and values.ndim > 1 and 0 not in values.shape[1:]:
@@ -55,6 +59,14 @@ def _array(values: Any) -> Any:
     from dosna.columns.arrow import for_arrow
 
     return ak.to_arrow(for_arrow(ak.Array(values)), extensionarray=False)
+
+
+def _has_nul_inside(texts: Array) -> bool:
+    """Return True if a text of fixed length has a NUL before another character."""
+    unit = np.dtype("u1" if texts.dtype.kind == "S" else "u4")
+    shape = len(texts), texts.dtype.itemsize // unit.itemsize
+    cells = np.ascontiguousarray(texts).view(unit).reshape(shape) != 0
+    return bool((~cells[:, :-1] & cells[:, 1:]).any())
 
 
 def schema_of(nothing: Mapping[str, Any]) -> Any:

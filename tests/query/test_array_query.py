@@ -113,6 +113,21 @@ def test_dates_beyond_those_of_arrow(con):
     assert beyond.query().to_numpy()["value"] == days[:1] + 1
 
 
+def test_fields_that_are_arrays_of_another_byte_order(con):
+    data = np.zeros(2, [("v", ">i4", (2,))])
+    data["v"] = [[1, 256], [-1, 5]]
+    query = con.create_dataset("v", data=data).query()
+    assert query.to_arrow()["v"].to_pylist() == data["v"].tolist()
+
+
+@pytest.mark.parametrize("dtype", ["S3", "U3", ">U3"])
+def test_text_with_nul_inside(con, dtype):
+    texts = np.array(["a\0b", "", "abc", "\0\0c", "d"]).astype(dtype)
+    table = con.create_dataset("t", data=texts).query("i0 != 4").to_arrow()
+    assert table["value"].to_pylist() == texts[:4].tolist()
+    assert con.create_dataset("none", shape=0, dtype=dtype).query().to_arrow().num_rows == 0
+
+
 def test_fields_with_the_names_of_coordinates(con):
     data = np.zeros(4, [("i0", "f4"), ("value", "i8")])
     data["i0"], data["value"] = [5, 6, 7, 8], [1, 2, 3, 4]
