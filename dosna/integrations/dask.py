@@ -6,6 +6,9 @@ from collections.abc import Sequence
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
+from dosna.core.text import element_bytes
 from dosna.errors import MissingDependencyError
 
 if TYPE_CHECKING:
@@ -20,8 +23,10 @@ def to_dask(dataset: EngineDataset, chunks: Any = "auto") -> Any:
     grain = dataset.instance.grain
     if isinstance(chunks, str) and chunks == "auto":
         # Whole stored objects, as many as make a block of the size that Dask is configured for.
+        # Dask takes text of variable length for objects, of which it knows no size.
+        element = np.dtype((np.void, element_bytes(dataset.dtype)))
         chunks = da.core.normalize_chunks(
-            "auto", shape=dataset.shape, dtype=dataset.dtype, previous_chunks=grain
+            "auto", shape=dataset.shape, dtype=element, previous_chunks=grain
         )
     elif chunks is None:
         chunks = grain

@@ -39,7 +39,9 @@ class DosnaArray(BackendArray):
     def __init__(self, dataset: EngineDataset) -> None:
         self.dataset = dataset
         self.shape = dataset.shape
-        self.dtype = dataset.dtype
+        # xarray itself gives records of another byte order a dtype without fields.
+        records = dataset.dtype.names is not None
+        self.dtype = dataset.dtype.newbyteorder("=") if records else dataset.dtype
 
     def __getitem__(self, key: indexing.ExplicitIndexer) -> Any:
         arrays = sum(isinstance(k, np.ndarray) for k in key.tuple)

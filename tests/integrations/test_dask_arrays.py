@@ -35,6 +35,18 @@ def test_blocks_are_whole_stored_objects(con):
     assert blocks.npartitions > 100
 
 
+def test_blocks_of_text(con):
+    words = np.array(["a", "", "bc"] * 3, "T")
+    ds = con.create_dataset("t", data=words, chunk_size=4)
+    for chunks in ("auto", None):
+        found = ds.to_dask(chunks)
+        assert found.dtype == words.dtype
+        assert found.compute().tolist() == words.tolist()
+    again = con.create_dataset("again", shape=9, dtype=str, chunk_size=2)
+    again.store_dask(ds.to_dask())
+    assert again.compare(ds).equal
+
+
 def test_names_change_with_every_call(con):
     ds = con.create_dataset("a", data=VOLUME)
     assert ds.to_dask().name != ds.to_dask().name

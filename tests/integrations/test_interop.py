@@ -281,6 +281,16 @@ def test_xarray_indexes_as_it_does_in_memory(folder, key):
         assert np.array_equal(found, wanted)
 
 
+def test_xarray_reads_records_of_another_byte_order():
+    xr = require("xarray")
+    values = np.array([(1, 2.5), (3, -1)], [("n", ">i4"), ("x", ">f8")])
+    with dn.Connection("interop-records", backend="ram") as con:
+        con.create_dataset("records", data=values)
+        found = xr.open_dataset(con, engine="dosna")["records"].values
+    assert found.dtype.names == ("n", "x")
+    assert found.tolist() == values.tolist()
+
+
 def test_xarray_takes_points(folder):
     z, x = xr.DataArray([0, 5, 5], dims="p"), xr.DataArray([1, 24, 0], dims="p")
     with xr.open_dataset(f"file:{folder}", engine=DosnaEntrypoint) as opened:
