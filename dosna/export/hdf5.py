@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import re
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
@@ -52,6 +53,8 @@ _HEAP = 1 << 16
 
 _writing_strings = threading.Lock()
 """Held until strings are written for which there was room."""
+
+_NO_NAME = re.compile("^$|[\0\ud800-\udfff]")
 
 _SCALE = "DIMENSION_SCALE"
 _PROVENANCE = "_NCProperties"
@@ -285,6 +288,11 @@ def _inside(box: Box, place: Box) -> Box:
 
 def _set_attributes(to: h5py.Dataset | h5py.Group, attrs: Mapping[str, Any]) -> None:
     for name, value in attrs.items():
+        if _NO_NAME.search(name):
+            raise RefusedError(
+                f"an attribute of {to.name!r} is named {name!r}, which HDF5 cannot have: rename "
+                "it, or export to .zarr"
+            )
         try:
             _set_attribute(to, name, value)
         except (TypeError, ValueError, OverflowError, RuntimeError):

@@ -56,7 +56,15 @@ def array_of_list(value: list[Any]) -> Array:
     TypeError
         If its values are not of one kind: something else would be read back.
     """
-    kinds, array = {type(v) for v in value}, np.asarray(value)
-    if len(kinds) != 1 or array.dtype.kind not in ("U" if kinds == {str} else "biufc"):
+    array = np.asarray(value)
+    flat = np.asarray(value, object).ravel().tolist()
+    kinds = {type(v) for v in flat}
+    if kinds == {str}:
+        # NumPy drops NULs at the end.
+        alike = array.ndim == 1 and array.tolist() == flat
+    else:
+        # Of integers that no dtype has together, NumPy makes floats.
+        alike = len(kinds) == 1 and array.dtype.kind in ("iu" if kinds == {int} else "bfciu")
+    if not alike:
         raise TypeError("an array of something else would be read back")
     return array

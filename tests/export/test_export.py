@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -134,6 +135,34 @@ def test_a_tree_with_attributes_in_hdf5(con, volume, tmp_path):
     for name, value in attrs.items():
         assert np.array_equal(value, ATTRIBUTES[name], equal_nan=name == "when"), name
         assert np.asarray(value).dtype == np.asarray(ATTRIBUTES[name]).dtype or name == "unit"
+
+
+@pytest.mark.parametrize(
+    "value",
+    [[2**63, 1], [2**63 + 1, -1], ["a\0", "b"], [[1, True], [2, 3]], [[1, 2.5]], [True, 1], [[]]],
+    ids=str,
+)
+def test_lists_that_an_array_would_change_are_json_in_hdf5(con, tmp_path, value):
+    con.create_dataset("x", data=[1, 2], attrs={"list": value})
+    con.export(tmp_path / "x.h5")
+    with h5py.File(tmp_path / "x.h5") as file:
+        assert repr(json.loads(file["x"].attrs["list"])) == repr(value)
+
+
+@pytest.mark.parametrize("value", [[[1, 2], [3, 4]], [1.5, float("nan")], [2**64 - 1, 2**63]])
+def test_lists_of_one_kind_are_arrays_in_hdf5(con, tmp_path, value):
+    con.create_dataset("x", data=[1, 2], attrs={"list": value})
+    con.export(tmp_path / "x.h5")
+    with h5py.File(tmp_path / "x.h5") as file:
+        assert repr(file["x"].attrs["list"].tolist()) == repr(value)
+
+
+@pytest.mark.parametrize("name", ["", "a\0b", "\ud800"])
+def test_attributes_that_hdf5_cannot_name_are_refused(con, tmp_path, name):
+    con.create_dataset("x", data=[1, 2], attrs={name: 1})
+    with pytest.raises(RefusedError, match="attribute"):
+        con.export(tmp_path / "x.h5")
+    assert not (tmp_path / "x.h5").exists()
 
 
 def test_names_of_axes_are_kept(tmp_path):
