@@ -7,6 +7,7 @@ from dataclasses import dataclass, fields
 
 import numpy as np
 
+from dosna.core.casting import lost
 from dosna.core.text import TEXT, converted, is_text
 from dosna.core.types import Array, Shape
 
@@ -25,9 +26,15 @@ def unequal(one: Array, other: Array) -> Array:
         one, other = converted(one, TEXT), converted(other, TEXT)
     # The operator would call a text and a number different; the function refuses to compare them.
     differ = np.asarray(np.not_equal(one, other))
-    if {one.dtype.kind, other.dtype.kind} in ({"i", "f"}, {"u", "f"}):
+    if one.dtype != other.dtype and one.dtype.kind in "mM":
+        # NumPy compares them in the finer unit, in which large numbers wrap around.
+        finer = np.promote_types(one.dtype, other.dtype)
+        differ |= lost(one, finer) | lost(other, finer)
+    kinds = one.dtype.kind + other.dtype.kind
+    if kinds in ("if", "uf", "ic", "uc", "fi", "fu", "ci", "cu"):
         # NumPy compares them as floats, to which large integers are rounded.
-        integers, floats = (one, other) if other.dtype.kind == "f" else (other, one)
+        integers, floats = (one, other) if kinds[0] in "iu" else (other, one)
+        floats = floats.real  # an imaginary part differs in any case
         limits = np.iinfo(integers.dtype)
         inside = (floats >= float(limits.min)) & (floats < float(limits.max) + 1)
         differ |= ~inside | (np.where(inside, floats, 0).astype(integers.dtype) != integers)

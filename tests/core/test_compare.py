@@ -36,6 +36,29 @@ def test_each_element_is_compared(arrays):
     assert unequal(one, mixed).tolist() == wanted
 
 
+@pytest.mark.parametrize(
+    ("one", "other", "differs"),
+    [
+        (
+            np.array("3000-01-01", "M8[D]"),
+            np.array("1830-11-23T00:50:52.580896768", "M8[ns]"),
+            True,
+        ),
+        (np.array(2**62, "m8[s]"), np.array(0, "m8[ms]"), True),
+        (np.array("2020-01-01", "M8[D]"), np.array("2020-01-01", "M8[ns]"), False),
+        (np.array("NaT", "M8[D]"), np.array("NaT", "M8[ns]"), False),
+        (np.array(2**53 + 1), np.array(2**53, "c16"), True),
+        (np.array(2**63 - 1), np.array(2**63, "c16"), True),
+        (np.array(2**53, "u8"), np.array(2**53, "c16"), False),
+        (np.array(5), np.array(5 + 1j, "c8"), True),
+        (np.array(5), np.array(complex(5, np.nan)), True),
+    ],
+)
+def test_values_that_the_common_dtype_lacks_differ(one, other, differs):
+    one, other = one.reshape(1), other.reshape(1)
+    assert unequal(one, other).tolist() == unequal(other, one).tolist() == [differs]
+
+
 @pytest.mark.parametrize("dtype", ["g", ">g", "G"])
 def test_the_undefined_bytes_of_long_doubles_are_no_part_of_the_value(dtype):
     values = (np.arange(4, dtype="g") / 3).astype(dtype)
