@@ -12,6 +12,8 @@ import numpy as np
 
 from dosna.core.progress import Progress, reporting
 from dosna.core.sizes import Limit, parse_size
+from dosna.core.text import is_text
+from dosna.core.types import Array
 from dosna.engines.work.boxes import workers_within
 from dosna.errors import QueryTypeError
 from dosna.query.exiting import UntilExit
@@ -211,7 +213,7 @@ def _joined(parts: list[Any]) -> Any:
     """Return the values of several ranges as one layout of awkward, which is packed."""
     import awkward as ak
 
-    layouts = [ak.to_layout(part) for part in parts]
+    layouts = [_texts(part) if _is_text(part) else ak.to_layout(part) for part in parts]
     first = layouts[0]
     plain = first.is_list and not first.is_regular and first.content.is_numpy
     same = all(type(one) is ak.contents.ListOffsetArray for one in layouts)
@@ -227,6 +229,24 @@ def _joined(parts: list[Any]) -> Any:
     index = ak.index.Index64(np.concatenate(offsets))
     content = ak.contents.NumpyArray(np.concatenate(contents), parameters=first.content.parameters)
     return ak.contents.ListOffsetArray(index, content, parameters=first.parameters)
+
+
+def _is_text(part: Any) -> bool:
+    return isinstance(part, np.ndarray) and is_text(part.dtype)
+
+
+def _texts(array: Array) -> Any:
+    """Return text of variable length as a layout of awkward, which does not take its dtype."""
+    import awkward as ak
+
+    raw = [text.encode() for text in array.tolist()]
+    offsets = np.cumsum([0, *map(len, raw)], dtype=np.int64)
+    characters = ak.contents.NumpyArray(
+        np.frombuffer(b"".join(raw), np.uint8), parameters={"__array__": "char"}
+    )
+    return ak.contents.ListOffsetArray(
+        ak.index.Index64(offsets), characters, parameters={"__array__": "string"}
+    )
 
 
 def _kept(columns: dict[str, Any], length: int) -> dict[str, Any]:

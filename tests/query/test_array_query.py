@@ -120,6 +120,16 @@ def test_fields_that_are_arrays_of_another_byte_order(con):
     assert query.to_arrow()["v"].to_pylist() == data["v"].tolist()
 
 
+def test_text_of_variable_length(con):
+    require("awkward")
+    texts = np.array([["a\0b", "", "\u00e9"], ["\U0001f600", "x", "y\0"]], "T")
+    ds = con.create_dataset("t", data=texts, chunk_size=(1, 2))
+    found = ds.query("i1 != 1").to_awkward()
+    assert str(found.value.type) == "4 * string"
+    assert sorted(found.value.to_list()) == sorted(texts[:, ::2].ravel().tolist())
+    assert ds.query("i0 > 1").to_awkward().value.to_list() == []
+
+
 @pytest.mark.parametrize("dtype", ["S3", "U3", ">U3"])
 def test_text_with_nul_inside(con, dtype):
     texts = np.array(["a\0b", "", "abc", "\0\0c", "d"]).astype(dtype)
