@@ -83,6 +83,10 @@ def lost(values: Array, dtype: np.dtype[Any]) -> Array:
         return none if plain.dtype == object or plain.shape != values.shape else lost(plain, dtype)
     if source.kind in "biufc" and dtype.kind in "biufc":
         return _lost_numbers(values, dtype)
+    if source.kind in "mM" and dtype.kind in "biufc":
+        return lost(values.view(source.str[0] + "i8"), dtype)
+    if source.kind in "biufc" and dtype.kind in "mM":
+        return np.asarray(lost(values, np.dtype("i8")) & (values == values))  # NaN becomes NaT
     if source.kind in "mM" and dtype.kind in "mM":
         if source.kind != dtype.kind:
             return ~np.isnat(values)

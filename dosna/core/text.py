@@ -62,10 +62,12 @@ def converted(array: Array, dtype: np.dtype[Any]) -> Array:
     """Return an array in another dtype, as its `astype` would.
 
     Between text of variable length and other dtypes, NumPy 2.0 to 2.5 takes big-endian bytes for
-    little-endian ones, on either side.
+    little-endian ones, on either side. Of text for complex numbers it makes two equal parts.
     """
     if is_text(dtype) and not is_text(array.dtype):
         array = array.astype(array.dtype.newbyteorder("="), copy=False)
+    elif is_text(array.dtype) and dtype.kind == "c":
+        array = np.array(array.ravel().tolist(), str).reshape(array.shape)
     elif is_text(array.dtype) and not is_text(dtype):
         array = array.astype(dtype.newbyteorder("="))
     return array.astype(dtype, copy=False)

@@ -305,6 +305,7 @@ class TextTests(Kit):
         check(text[2:], words)
         digits = self.create(con, name + "-d", data=np.array(["1", "22"], TEXT))
         check(digits.astype(">i4")[...], np.array([1, 22], ">i4"))
+        check(digits.astype("c8")[...], np.array([1, 22], "c8"))
 
     def test_chunks_of_text(self, text: dn.Dataset, words: Array) -> None:
         model = words.copy()

@@ -48,6 +48,19 @@ def test_numbers(data, source, target):
     assert found.reshape(-1).tolist() == expected
 
 
+@pytest.mark.parametrize("dtype", ["M8[s]", ">m8[10ms]"])
+def test_numbers_and_times(dtype):
+    counts = [0, 127, 128, -129, 2**40]
+    times = np.array(counts, ">i8").astype(dtype)
+    small = [False, False, True, True, True]
+    assert lost(times, np.dtype(">i1")).tolist() == small
+    assert not lost(times, np.dtype("f8")).any()
+    numbers = np.array([1.5, 2, np.nan, np.inf, 2.0**63])
+    assert lost(numbers, np.dtype(dtype)).tolist() == [True, False, False, True, True]
+    assert lost(np.array([1, 1j]), np.dtype(dtype)).tolist() == [False, True]
+    assert lost(np.array([1, 2**63], "u8"), np.dtype(dtype)).tolist() == [False, True]
+
+
 @given(st.lists(st.text(st.characters(codec="latin-1", exclude_characters="\0"), max_size=5)))
 def test_texts(texts):
     values = np.array(texts, "U5")
