@@ -155,7 +155,8 @@ class Selection:
         """
         array = np.asarray(values, dtype=dtype)
         if array.shape != self.out_shape:
-            if self._is_scalar:
+            # NumPy takes an array of one element for a boolean, and for what has no number.
+            if self._is_scalar and not (array.size == 1 and array.dtype.kind in "bV"):
                 raise ValueError(
                     f"setting an array element with a sequence: one element is selected, but the "
                     f"values have shape {array.shape}"

@@ -19,7 +19,7 @@ from dosna.errors import QueryTypeError
 from dosna.query.exiting import UntilExit
 from dosna.query.expressions import Bound, Output, bind_projection, parse_projection
 from dosna.query.scan import Convert, Rows
-from dosna.query.tables import Batches, arrow, schema_of
+from dosna.query.tables import Batches, arrow, converting, schema_of
 
 if TYPE_CHECKING:
     from dosna.array.connection import EngineConnection
@@ -118,7 +118,10 @@ class Results(ABC):
         parts = [rows for rows in self._run(_kept) if rows.kept]
         found = [rows.values for rows in parts] or [self.nothing()]
         length = sum(rows.kept for rows in parts)
-        joined = {name: _joined([columns[name] for columns in found]) for name in found[0]}
+        joined = {}
+        for name, values in found[0].items():
+            with converting(name, values, "awkward"):
+                joined[name] = _joined([columns[name] for columns in found])
         contents = list(joined.values())
         return ak.Array(ak.contents.RecordArray(contents, list(joined), length=length))
 

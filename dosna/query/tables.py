@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,7 @@ from dosna.core.types import Array
 from dosna.errors import QueryTypeError
 from dosna.registry import needing
 
-__all__ = ["Batches", "arrow", "schema_of"]
+__all__ = ["Batches", "arrow", "converting", "schema_of"]
 
 # The types that Arrow stores as the same bytes, which excludes other byte orders.
 _PLAIN = frozenset(map(np.dtype, ("i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "f4", "f8")))
@@ -74,15 +75,28 @@ def schema_of(nothing: Mapping[str, Any]) -> Any:
     pa = arrow()
     fields = []
     for name, values in nothing.items():
-        try:
+        with converting(name, values, "Arrow"):
             fields.append((name, _array(values).type))
-        except NotImplementedError as error:  # pyarrow's own is one
-            kind = getattr(values, "dtype", None) or values.type.content
-            raise QueryTypeError(
-                f"column {name!r} of the query is {kind}, for which Arrow has no type: use "
-                "to_awkward(), or choose other columns"
-            ) from error
     return pa.schema(fields)
+
+
+@contextmanager
+def converting(name: str, values: Any, to: str) -> Iterator[None]:
+    """Raise QueryTypeError for a column that another library does not take."""
+    use = "to_numpy()" if isinstance(values, np.ndarray) else "to_awkward()"
+    try:
+        yield
+    except UnicodeError as error:
+        raise QueryTypeError(
+            f"column {name!r} of the query has text with surrogates, which {to} does not take: "
+            f"use {use}, or choose other columns"
+        ) from error
+    except (NotImplementedError, TypeError) as error:  # pyarrow's own is one
+        kind = getattr(values, "dtype", None) or values.type.content
+        raise QueryTypeError(
+            f"column {name!r} of the query is {kind}, for which {to} has no type: use {use}, or "
+            "choose other columns"
+        ) from error
 
 
 class Batches:
@@ -100,7 +114,8 @@ class Batches:
         pa = arrow()
         arrays = []
         for wanted, values in zip(self.schema, columns.values(), strict=True):
-            array = _array(values)
+            with converting(wanted.name, values, "Arrow"):
+                array = _array(values)
             # The type of optional values and of unions depends on the values.
             arrays.append(array if array.type == wanted.type else array.cast(wanted.type))
         if not arrays:

@@ -291,6 +291,14 @@ def test_spread_converts_as_assignment_does():
         selection.spread(300, "u1")
 
 
+@pytest.mark.parametrize("dtype", ["?", "V3", [("a", "i4"), ("b", "f8")]])
+def test_one_element_takes_an_array_where_numpys_does(dtype):
+    values = np.ones((1, 1), dtype)
+    array = np.zeros((2, 4), dtype)
+    array[0, 0] = values
+    assert select((0, 0), (2, 4)).spread(values)[()] == array[0, 0]
+
+
 def test_spread_repeats_nothing_in_memory():
     everything = select(..., (10**6, 10**6))
     assert everything.spread(5).strides == (0, 0)

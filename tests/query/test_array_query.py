@@ -237,3 +237,23 @@ def test_errors(con):
         ds.query("value > 3", 5)
     with pytest.raises(ValueError, match="batch_rows"):
         ds.query("value > 3", batch_rows=0)
+
+
+def test_text_that_is_not_unicode(con):
+    require("awkward")
+    query = con.create_dataset("t", data=np.array(["a", "\ud800"])).query()
+    for convert in (query.to_arrow, query.to_awkward):
+        with pytest.raises(QueryTypeError, match=r"'value' .* surrogates.*to_numpy"):
+            convert()
+    assert query.to_numpy()["value"].tolist() == ["a", "\ud800"]
+
+
+@pytest.mark.parametrize("dtype", ["V3", [("x", "i4"), ("y", [("z", "i2")])]])
+def test_elements_that_only_numpy_has(con, dtype):
+    require("awkward")
+    records = np.zeros(2, [("r", dtype)])
+    query = con.create_dataset("r", data=records).query()
+    for convert in (query.to_arrow, query.to_awkward):
+        with pytest.raises(QueryTypeError, match=r"'r' .* no type: use to_numpy"):
+            convert()
+    np.testing.assert_array_equal(query.to_numpy()["r"], records["r"])
