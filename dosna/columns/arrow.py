@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import awkward as ak
+import numpy as np
 
 from dosna.core.casting import times_for_arrow
 
@@ -15,7 +16,8 @@ def for_arrow(array: Any) -> Any:
     """Return an array that `awkward.to_arrow` and `awkward.to_arrow_table` take.
 
     They fail for lists, strings and lists of fixed size that are all missing. Such have an element
-    here, which nothing refers to. Of dates and time spans they take no factor of the unit.
+    here, which nothing refers to. Of dates and time spans they take no factor of the unit, and
+    NaT for a number; those are optional here, and NaT is missing, as it is for pyarrow.
 
     Parameters
     ----------
@@ -25,14 +27,17 @@ def for_arrow(array: Any) -> Any:
     Returns
     -------
     awkward.Array
-        An array of the same values; its type differs at most in the units of dates.
+        An array of the same values; its type differs at most for dates and time spans.
     """
-    return ak.transform(_taken, array)
+    return ak.transform(_taken, array, numpy_to_regular=True)
 
 
 def _taken(layout: Any, **_: Any) -> Any:
     if layout.is_numpy and layout.dtype.kind in "mM":
-        return ak.contents.NumpyArray(times_for_arrow(layout.data), parameters=layout.parameters)
+        times = times_for_arrow(layout.data)
+        missing = ak.index.Index8(np.isnat(times).view(np.int8))
+        content = ak.contents.NumpyArray(times, parameters=layout.parameters)
+        return ak.contents.ByteMaskedArray.simplified(missing, content, valid_when=False)
     if not (layout.is_option and layout.is_indexed) or layout.content.length:
         return None
     if not layout.length or layout.content.is_unknown:

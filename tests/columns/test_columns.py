@@ -255,8 +255,23 @@ def test_arrow_has_dates_in_whole_units():
 
     times = ak.unflatten(ak.Array(np.array([1, -2, 3], "M8[25s]")), [2, 0, 1])
     taken = for_arrow(times)
-    assert str(taken.type) == "3 * var * datetime64[s]"
+    assert str(taken.type) == "3 * var * ?datetime64[s]"
     assert taken.to_list() == times.to_list()
+
+
+@pytest.mark.parametrize("entries", [3, 0])
+def test_arrow_takes_nat_for_missing(con, entries):
+    pa = require("pyarrow")
+    from dosna.columns import to_arrow
+
+    times = np.array([1, "NaT", "NaT", 2, 3, "NaT"], "M8[s]")
+    lists = ak.unflatten(times, [2, 0, 4])
+    dates = {"flat": times[:3], "lists": lists, "pairs": times.reshape(3, 2), "optional": lists}
+    dates["optional"] = ak.mask(lists, [True, False, True])
+    put(con, "Events", dates)
+    table = to_arrow(con, "Events", None, 0, entries)
+    assert table.schema.field("lists").type == pa.large_list(pa.timestamp("s"))
+    assert table.to_pylist() == ak.to_list(ak.Array(dates)[:entries])
 
 
 MISSING = {

@@ -224,6 +224,21 @@ def test_entries(ask):
     assert every["next"] is None
 
 
+def test_dates_of_entries():
+    days = np.array([0, 10**9, "NaT"], "M8[D]")
+    short = np.array([1, "NaT", 3], "M8[ns]")
+    dates = {"day": days, "short": short, "lists": ak.unflatten(short, [2, 0, 1])}
+    with dn.Connection(secrets.token_hex(8), backend="ram", engine="cpu") as con:
+        put_tree(con, "Events", {**dates, "span": short - short[0]}, 3)
+        rows = asking(con)("/trees/entries", tree="Events").json()["rows"]
+    first, third = "1970-01-01T00:00:00.000000001", "1970-01-01T00:00:00.000000003"
+    assert rows == [
+        ["1970-01-01", first, [first, None], "0 nanoseconds"],
+        ["2739877-01-03", None, [], None],
+        [None, third, [third], "2 nanoseconds"],
+    ]
+
+
 def test_selected_entries(ask):
     asked = {"tree": "a/Events", "columns": "pt", "where": "count(pt) == 2", "count": 10}
     rows, start = [], 0

@@ -141,5 +141,5 @@ def _read(stack: ExitStack, path: str, format: str, step: int) -> tuple[Any, Ite
         )
     tree = file[names[0]]
     tables = (ak.to_arrow_table(for_arrow(one)) for one in tree.iterate(step_size=f"{step} B"))
-    schema = ak.to_arrow_table(tree.arrays(entry_stop=0)).schema
+    schema = ak.to_arrow_table(for_arrow(tree.arrays(entry_stop=0))).schema
     return schema, (batch for table in tables for batch in table.to_batches(_ROWS))

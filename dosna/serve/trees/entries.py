@@ -6,6 +6,8 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
+
 from dosna.columns.description import Tree
 from dosna.query.expressions.parsing import parse_projection
 from dosna.query.query import query
@@ -57,8 +59,8 @@ def entries(served: Served, asked: Mapping[str, str]) -> dict[str, Any]:
     while at < tree.entries and len(rows) < count:
         stop = min(tree.entries, at + step)
         found = whole.with_entries(at, stop).to_awkward()
-        parts = [found[column] for column in names]
-        shown = [[_plain(value) for value in part[: 2 * _MOST_ROWS]] for part in parts]
+        parts = [_without_times(found[column][: 2 * _MOST_ROWS]) for column in names]
+        shown = [[_plain(value) for value in part] for part in parts]
         rows += [list(row) for row in zip(*shown, strict=True)]
         # Few were found, so more entries are read at a time.
         at, step = stop, min(2 * step, _MOST_STEP) if where else count - len(rows)
@@ -72,6 +74,19 @@ def entries(served: Served, asked: Mapping[str, str]) -> dict[str, Any]:
 
 def _default(tree: Tree) -> str:
     return ", ".join(quoted(branch.name) for branch in tree.branches[:_COLUMNS])
+
+
+def _without_times(part: Any) -> Any:
+    """Return values with texts for dates and time spans, some of which Python has as integers."""
+    import awkward as ak
+
+    def without(layout: Any, **_: Any) -> Any:
+        if layout.is_numpy and layout.dtype.kind in "mM":
+            texts = [None if np.isnat(time) else str(time) for time in layout.data]
+            return ak.from_iter(texts, highlevel=False)
+        return None
+
+    return ak.transform(without, ak.to_packed(part), numpy_to_regular=True)
 
 
 def _plain(value: Any) -> Any:
