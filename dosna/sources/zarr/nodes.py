@@ -34,10 +34,6 @@ __all__ = [
 DOCUMENTS = (zarr3.DOCUMENT, *zarr3.VERSION_2)
 """Names of documents that make a folder an array or a group, in the order of preference."""
 
-_DEEPEST = 100
-"""Most folders in each other."""
-
-
 _UNFINISHED = re.compile(r"\.(creating|deleting|replacing)-|\..*\.part(\.old)?$", re.DOTALL)
 """The beginning or all of the names of folders that dosna has not finished, or not deleted yet."""
 
@@ -143,30 +139,34 @@ async def documents_below(store: Any, top: str) -> list[str]:
     return [key async for key in store.list_prefix(top) if key.endswith(DOCUMENTS)]
 
 
-def documents_on_disk(root: str, path: str, above: tuple[str, ...]) -> Iterator[tuple[str, str]]:
+def documents_on_disk(root: str, path: str) -> Iterator[tuple[str, str]]:
     """Yield the documents in a folder, and below it unless it is an array."""
-    here = os.path.join(root, path) if path else root
-    real = os.path.realpath(here)
-    if real in above or len(above) > _DEEPEST:
-        return  # a link to a folder that contains it
-    try:
-        with os.scandir(here) as entries:
-            listed = sorted(entries, key=lambda entry: entry.name)
-    except NotADirectoryError:
-        return
-    except OSError:
-        yield path, zarr3.DOCUMENT  # opening it tells what is wrong
-        return
-    names = {entry.name for entry in listed}
-    name = first_document(names)
-    if name:
-        yield path, name
-    if name == ".zarray" or (name == zarr3.DOCUMENT and not _is_group(os.path.join(here, name))):
-        return
-    for entry in listed:
-        if entry.is_dir() and not _is_passed_over(entry):
-            inner = f"{path}/{entry.name}" if path else entry.name
-            yield from documents_on_disk(root, inner, (*above, real))
+    waiting: list[tuple[str, frozenset[str]]] = [(path, frozenset())]
+    while waiting:
+        path, above = waiting.pop()
+        here = os.path.join(root, path) if path else root
+        real = os.path.realpath(here)
+        if real in above:
+            continue  # a link to a folder that contains it
+        try:
+            with os.scandir(here) as entries:
+                listed = sorted(entries, key=lambda entry: entry.name, reverse=True)
+        except NotADirectoryError:
+            continue
+        except OSError:
+            yield path, zarr3.DOCUMENT  # opening it tells what is wrong
+            continue
+        name = first_document({entry.name for entry in listed})
+        if name:
+            yield path, name
+        if name == ".zarray" or (
+            name == zarr3.DOCUMENT and not _is_group(os.path.join(here, name))
+        ):
+            continue
+        for entry in listed:
+            if entry.is_dir() and not _is_passed_over(entry):
+                inner = f"{path}/{entry.name}" if path else entry.name
+                waiting.append((inner, above | {real}))
 
 
 def _is_passed_over(entry: os.DirEntry[str]) -> bool:

@@ -262,7 +262,7 @@ class ZarrSource(Source):
         elif self._given:
             keys = sync(documents_below(store, top))
         else:
-            yield from documents_on_disk(self.location, top, ())
+            yield from documents_on_disk(self.location, top)
             return
         places: dict[str, set[str]] = {}
         for key in keys:

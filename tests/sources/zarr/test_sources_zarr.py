@@ -100,6 +100,12 @@ def test_a_folder_in_itself_ends(con, tmp_path):
     assert con.ingest(str(path)).made == ["g/a", "linked"]
 
 
+def test_arrays_in_many_folders_are_found(con, tmp_path):
+    name = "/".join("a" * 120)
+    zarr.create_array(tmp_path / "in.zarr" / name, shape=(4,), dtype="i4")
+    assert con.ingest(str(tmp_path / "in.zarr")).made == [name]
+
+
 def test_a_folder_is_known_by_what_it_holds(con, tmp_path):
     zarr.create_array(tmp_path / "three", shape=(3,), dtype="i4")[...] = 3
     zarr.create_array(tmp_path / "two.h6", shape=(3,), dtype="i4", zarr_format=2)[...] = 2
