@@ -229,6 +229,22 @@ def test_a_sign_of_zero_is_one_of_arrow():
         assert len(tree.to_polars().filter(pl.col("x").is_in([0.0, 1.0])).collect()) == 3
 
 
+@pytest.mark.parametrize("dtype", ["M8[ns]", "m8[s]"])
+def test_nat_is_null(dtype):
+    duckdb, pl = require("duckdb"), require("polars")
+    times = np.array([1, "NaT", 3, "NaT"], dtype)
+    with dn.Connection(secrets.token_hex(8), backend="ram", engine="cpu") as con:
+        put_tree(con, "T", {"t": times, "u": times[::-1], "n": np.arange(4)}, 4)
+        tree = dataset(con, "T")
+        t, u = pc.field("t"), pc.field("u")
+        for condition in (t.is_null(), t.is_valid(), ~(t < u), t == t):
+            assert same(tree.to_table(filter=condition), tree.to_table().filter(condition))
+        found = duckdb.sql("select n from tree where t is null").fetchall()
+        assert found == [(1,), (3,)]
+        found = tree.to_polars().filter(pl.col("t").is_not_null()).collect()
+        assert found["n"].to_list() == [0, 2]
+
+
 LEFT = """
 import secrets, sys
 sys.path.insert(0, {tests!r})

@@ -242,6 +242,8 @@ class _Translator:
                 raise _Unlike
             if bound.dtype is None and not self._is_text(bound.expr):
                 raise _Unlike
+            if bound.dtype is not None and bound.dtype.kind in "mM":  # null is NaT among them
+                raise _Unlike
             return bound.expr, bound
         if part.kind != "cast":
             raise _Unlike
