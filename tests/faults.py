@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import random
 import signal
@@ -197,6 +198,36 @@ assert ds[2, 5] == 1
         assert list((tmp_path / "x").rglob("*.tmp")) == []
         ds[...] = 3
         assert np.all(ds[...] == 3)
+
+    def test_a_description_that_cannot_be_read_is_an_error_of_dosna(self, con, tmp_path):
+        ds = con.create_dataset("x", data=numbers(4), chunk_size=2, **self.options)
+        description = tmp_path / "x" / con.instance.description
+        description.unlink()
+        description.symlink_to("/proc/self/mem")  # whose first page is an EIO
+        for read in (lambda: con["x"], ds.refresh):
+            with pytest.raises(errors.StorageError, match="read"):
+                read()
+
+    @pytest.mark.parametrize("error", [KeyboardInterrupt, OSError(errno.EIO, "bad")])
+    @pytest.mark.parametrize("step", [1, 2])
+    def test_an_append_that_ends_as_the_disk_is_waited_for(self, con, monkeypatch, error, step):
+        """Before and after the description gets its name."""
+        ds = con.create_dataset("x", data=numbers(5), chunk_size=2, **self.options)
+        left, fsync = [step], os.fsync
+
+        def wait(file):
+            fsync(file)
+            left[0] -= 1
+            if left[0] == 0:
+                raise error
+
+        monkeypatch.setattr(os, "fsync", wait)
+        with pytest.raises((KeyboardInterrupt, errors.StorageError)):
+            ds.append([7, 8])
+        assert left[0] <= 0
+        assert con["x"].shape == ds.shape == (5,)
+        ds.append([7, 8])
+        assert con["x"][:].tolist() == [0, 1, 2, 3, 4, 7, 8]
 
     def test_waiting_for_a_lock_is_interrupted(self, con, tmp_path, start):
         ds = con.create_dataset("x", data=numbers((4,)), chunk_size=(2,), **self.options)

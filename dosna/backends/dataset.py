@@ -158,8 +158,11 @@ class BackendDataset(ABC):
     def refresh(self) -> None:
         """Read the stored metadata again, or raise DatasetNotFoundError."""
 
-    def exclusive(self) -> AbstractContextManager[None]:
-        """Keep every other writer out, where the store can. Held during a resize."""
+    def exclusive(self) -> AbstractContextManager[bool | None]:
+        """Keep every other writer out, and return True, where the store can.
+
+        Held during a resize.
+        """
         return nullcontext()
 
     def check_writable(self) -> None:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from itertools import chain, product
 from math import prod
 from typing import Protocol
 
 from dosna.core.metadata import DatasetMetadata
 from dosna.core.types import Shape
+from dosna.errors import DosnaError
 
 __all__ = ["extend", "resize"]
 
@@ -25,7 +26,7 @@ class Resizable(Protocol):
     @property
     def few_objects(self) -> int: ...
 
-    def exclusive(self) -> AbstractContextManager[None]: ...
+    def exclusive(self) -> AbstractContextManager[bool | None]: ...
 
     def refresh(self) -> None: ...
 
@@ -68,12 +69,19 @@ def extend(dataset: Resizable, axis: int, count: int) -> Shape:
         before = metadata.shape
         return metadata.replace(shape=tuple(n + count * (a == axis) for a, n in enumerate(before)))
 
-    with dataset.exclusive():
+    with dataset.exclusive() as alone:
         dataset.refresh()
         if not dataset.metadata.trimmed:
             _trim(dataset, None)
             dataset.update(lambda m: m.replace(trimmed=True))
-        dataset.update(longer)
+        try:
+            dataset.update(longer)
+        except BaseException:
+            # Ctrl-C, or an error of the disk, may come after the new shape was stored.
+            if alone and before:
+                with suppress(DosnaError):
+                    dataset.update(lambda m: m.replace(shape=before))
+            raise
     return before
 
 

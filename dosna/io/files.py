@@ -160,8 +160,10 @@ def replace_file(
         with suppress(OSError):
             os.unlink(temporary, dir_fd=folder)
         raise
-    if durable:
-        sync_folder(os.path.dirname(name) or ".", folder)
+    if durable and (above := os.path.dirname(name)):
+        sync_folder(above, folder)
+    elif durable:
+        os.fsync(folder)  # no file is opened, which could fail when everything is done
 
 
 def _exchange(folder: int, temporary: str, name: str) -> bool:

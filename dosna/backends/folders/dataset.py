@@ -215,16 +215,16 @@ class FolderDataset(BackendDataset, Generic[F]):
         folder = self._current()
         return self.described_as(folder, change), self._path, folder
 
-    def exclusive(self) -> AbstractContextManager[None]:
+    def exclusive(self) -> AbstractContextManager[bool]:
         return self._exclusive()
 
     @contextmanager
-    def _exclusive(self) -> Iterator[None]:
+    def _exclusive(self) -> Iterator[bool]:
         with ExitStack() as stack:
             with disk(f"lock dataset {self.name!r}"):
                 stack.enter_context(self._locks.exclusive())
                 self._current()
-            yield
+            yield True
 
     def flush(self) -> None:
         """Wait until everything written so far would survive a power loss.

@@ -103,7 +103,8 @@ class Folder:
 
     def image(self) -> bytes:
         """Read the description as it was when the folder was opened."""
-        return read_all(self._description)
+        with disk(f"read {self.where}"):
+            return read_all(self._description)
 
     def is_current(self) -> bool:
         """Return True if the description still exists and is unchanged."""

@@ -105,11 +105,11 @@ class RamDataset(BackendDataset):
         raise DatasetNotFoundError(f"dataset {self.name!r} was deleted")
 
     @contextmanager
-    def exclusive(self) -> Iterator[None]:
+    def exclusive(self) -> Iterator[bool]:
         with ExitStack() as stack:
             for lock in self._locks:
                 stack.enter_context(lock)
-            yield
+            yield True
 
     def lock(self, idx: Shape) -> threading.RLock:
         return self._locks[hash(idx) % len(self._locks)]

@@ -186,12 +186,12 @@ class FileDataset(FolderDataset[ArrayFolder], StoreDataset):
         pass
 
     @contextmanager
-    def exclusive(self) -> Iterator[None]:
+    def exclusive(self) -> Iterator[bool]:
         # Outside of the lock, because a process that deletes the dataset holds the lock of the
         # names, which this needs, and waits for this lock.
         self.connection.drop_consolidated(self.name)
         with self._exclusive():
-            yield
+            yield True
         self.connection.drop_consolidated(self.name)
 
     def update(self, change: Callable[[DatasetMetadata], DatasetMetadata]) -> None:
