@@ -304,8 +304,30 @@ def _apply_awkward(func: Callable[..., Any], values: tuple[Value, ...], mixed: b
             dtype = np.result_type(*known)
             typed = [dtype.type(v) if is_scalar(v) else v for v in arrays[1:]]
             return to_value(ak.where(arrays[0], *typed))
+        if sum(map(is_scalar, arrays)) == len(arrays) - 1:
+            return _apply_to_numbers(func, arrays)
         return to_value(func(*arrays))
     except TypeError as error:
         raise QueryTypeError(str(error)) from error
     except ValueError as error:
         raise _unequal(error) from error
+
+
+def _apply_to_numbers(func: Callable[..., Any], values: list[Value]) -> Value:
+    """Apply a function to one array and literals.
+
+    Awkward refuses literals that the dtype of the array does not have, which NumPy compares.
+    """
+    import awkward as ak
+
+    def compute(layout: Any, **_: Any) -> Any:
+        if layout.is_unknown:
+            layout = layout.to_NumpyArray(np.float64)
+        if not layout.is_numpy:
+            return None
+        return ak.contents.NumpyArray(
+            func(*[value if is_scalar(value) else layout.data for value in values])
+        )
+
+    array = next(value for value in values if not is_scalar(value))
+    return to_value(ak.transform(compute, array))

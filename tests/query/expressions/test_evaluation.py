@@ -307,3 +307,21 @@ def test_columns_in_all_forms():
     assert evaluate(parse("sum(x)"), {"x": behind}, 2).tolist() == [3.0, 0.0]
     for form in ("float32", np.dtype("f4"), np.dtype(("f4", (3,))), COLUMNS["x"].layout.form):
         assert bind(parse("x"), {"x": form}).dtype.kind == "f"
+
+
+@pytest.mark.parametrize("dtype", ["i1", "u8", "i8", "f2"])
+@pytest.mark.parametrize("literal", [-1, 200, 2**63 - 1, 2**63, 2**64 - 1])
+def test_literals_beyond_the_dtype_of_nested_lists(dtype, literal):
+    values = np.array([1, 100, 0, 127], dtype)
+    lists = ak.unflatten(values, [1, 2, 1])
+    arrays = {
+        "optional": ak.mask(lists, [[True], [False, True], [True]]),
+        "nested": ak.unflatten(lists, [2, 1]),
+    }
+    for op, function in {"<": np.less, "==": np.equal, ">=": np.greater_equal}.items():
+        with np.errstate(over="ignore"):
+            expected = function(values, literal)
+        found = evaluate(parse(f"nested {op} {literal}"), arrays, 2)
+        assert ak.flatten(found, axis=None).to_list() == expected.tolist()
+        found = evaluate(parse(f"optional {op} {literal}"), arrays, 3)
+        assert ak.flatten(found).to_list() == [expected[0], None, *expected[2:]]
