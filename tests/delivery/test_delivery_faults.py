@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 from services.ports import take_ports
+from services.s3 import make_client
 from support import HANG, require, wait_until
 
 import dosna as dn
@@ -222,11 +223,12 @@ def test_kills_lose_and_double_nothing_in_a_tree(
 def test_database_and_object_store_are_lost(
     many: Any, tmp_path: Path, postgres: str, moto_url: str, count: int, kills: int
 ) -> None:
-    psycopg, boto3 = require("psycopg"), require("boto3")
+    psycopg = require("psycopg")
+    require("boto3")
     from services.proxy import Proxy
 
     files, bucket = many(count), f"faults-{count}-{time.monotonic_ns()}"
-    store = boto3.client("s3", endpoint_url=moto_url, region_name="us-east-1")
+    store = make_client(moto_url)
     store.create_bucket(Bucket=bucket)
 
     def cut_database() -> None:

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from services.s3 import make_client
 from support import HANG, require, wait_until
 
 import dosna as dn
@@ -195,8 +196,8 @@ def test_indexes_of_http_servers(tree: Path, tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("_any_keys")
 def test_prefixes_and_patterns_of_s3(moto_url: str, tmp_path: Path) -> None:
-    boto3 = require("boto3")
-    client = boto3.client("s3", endpoint_url=moto_url, region_name="us-east-1")
+    require("boto3")
+    client = make_client(moto_url)
     client.create_bucket(Bucket="events-of-s3")
     for name in ("raw/b.root", "raw/a.root", "raw/n.txt", "other/c.root"):
         client.put_object(Bucket="events-of-s3", Key=name, Body=b"data")

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from fakes import FakeTransform
+from services.s3 import make_client
 from support import HANG, require, wait_until
 
 boto3 = require("boto3")
@@ -28,7 +29,7 @@ def server(request: Any, serve: Any, tmp_path: Path) -> Iterator[Any]:
     request.getfixturevalue("_any_keys")
     url = request.getfixturevalue("moto_url")
     bucket = f"results-{time.monotonic_ns()}"
-    client = boto3.client("s3", endpoint_url=url, region_name="us-east-1")
+    client = make_client(url)
     client.create_bucket(Bucket=bucket)
     yield serve(FakeTransform(), objects=f"s3://{bucket}/some/prefix", objects_endpoint=url)
     client.close()

@@ -15,6 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from services.proxy import Proxy
+from services.s3 import make_client
 from support import HANG, require, taking_ctrl_c, wait_until
 
 import dosna as dn
@@ -63,10 +64,10 @@ class Late:
 @pytest.fixture
 def gate(moto_url, _any_keys):
     """Give a proxy before a server, and the name of a bucket."""
-    boto3 = require("boto3")
+    require("boto3")
     require("obstore")
     bucket = f"windows-{secrets.token_hex(6)}"
-    boto3.client("s3", endpoint_url=moto_url, region_name="us-east-1").create_bucket(Bucket=bucket)
+    make_client(moto_url).create_bucket(Bucket=bucket)
     with Proxy(moto_url) as proxy:
         yield proxy, bucket
 

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from samples import LINKED, small_integers, write_sample
 from services import hsds_environment
+from services.s3 import make_client
 from support import require
 
 import dosna as dn
@@ -179,9 +180,9 @@ def test_another_file_than_was_said_is_noticed(raw, domain):
 
 @pytest.mark.fault
 def test_a_file_in_s3_is_linked(gateway, start_hsds, tmp_path):
-    boto3 = require("boto3")
+    require("boto3")
     write_sample(tmp_path / "sample.h5")
-    client = boto3.client("s3", endpoint_url=gateway.endpoint_url, region_name="us-east-1")
+    client = make_client(gateway.endpoint_url)
     client.create_bucket(Bucket="raw")
     client.upload_file(str(tmp_path / "sample.h5"), "raw", "in/sample.h5")
     server = start_hsds(
