@@ -81,16 +81,12 @@ class _ParquetWriter:
 
 
 class _CsvWriter:
-    """A writer of CSV. Lists are written as JSON, because CSV has none."""
+    """A writer of CSV, which has texts only: lists are written as JSON, and bytes as text."""
 
     def __init__(self, stream: BinaryIO, schema: Any) -> None:
         from pyarrow import csv
 
-        pa = arrow()
-        nested = pa.types.is_nested
-        self._schema = pa.schema(
-            [(field.name, pa.string() if nested(field.type) else field.type) for field in schema]
-        )
+        self._schema = arrow().schema([(field.name, _csv_type(field.type)) for field in schema])
         self._writer = csv.CSVWriter(stream, self._schema)
 
     def __enter__(self) -> _CsvWriter:
@@ -100,14 +96,29 @@ class _CsvWriter:
         self._writer.close()
 
     def write_batch(self, batch: Any) -> None:
-        pa = arrow()
-        columns = [
-            pa.array([json.dumps(one, default=_text) for one in column.to_pylist()], pa.string())
-            if pa.types.is_nested(column.type)
-            else column
-            for column in batch.columns
-        ]
-        self._writer.write_batch(pa.RecordBatch.from_arrays(columns, schema=self._schema))
+        columns = list(map(_csv_column, batch.columns))
+        self._writer.write_batch(arrow().RecordBatch.from_arrays(columns, schema=self._schema))
+
+
+def _csv_type(kind: Any) -> Any:
+    types = arrow().types
+    if types.is_nested(kind):
+        return arrow().string()
+    is_bytes = types.is_binary(kind) or types.is_large_binary(kind)
+    return arrow().large_string() if is_bytes else kind
+
+
+def _csv_column(column: Any) -> Any:
+    pa = arrow()
+    kind = _csv_type(column.type)
+    if kind == column.type:
+        return column
+    if pa.types.is_nested(column.type):
+        return pa.array([json.dumps(one, default=_text) for one in column.to_pylist()], kind)
+    try:
+        return column.cast(kind)
+    except pa.ArrowInvalid:  # not all are UTF-8
+        return pa.array([None if one is None else _text(one) for one in column.to_pylist()], kind)
 
 
 def _text(value: Any) -> str:

@@ -257,3 +257,19 @@ def test_elements_that_only_numpy_has(con, dtype):
         with pytest.raises(QueryTypeError, match=r"'r' .* no type: use to_numpy"):
             convert()
     np.testing.assert_array_equal(query.to_numpy()["r"], records["r"])
+
+
+def test_bytes_are_text_in_csv(con, tmp_path):
+    from pyarrow import csv
+
+    from dosna.query.output import write
+
+    values = np.array([b"a", b"\xff\xe9", "\u00e9".encode(), b""])
+    query = con.create_dataset("b", data=values, chunk_size=2).query()
+    write(query, tmp_path / "b.csv")
+    assert csv.read_csv(tmp_path / "b.csv")["value"].to_pylist() == [
+        "a",
+        "\\xff\\xe9",
+        "\u00e9",
+        "",
+    ]
