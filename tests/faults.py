@@ -229,6 +229,52 @@ assert ds[2, 5] == 1
         ds.append([7, 8])
         assert con["x"][:].tolist() == [0, 1, 2, 3, 4, 7, 8]
 
+    def test_a_creation_that_runs_out_of_descriptors_leaves_nothing(self, con, tmp_path, start):
+        code = """
+import resource
+con.create_dataset("g/x", (4,), "f8").delete()  # which imports what it needs
+limit, failed = resource.getrlimit(resource.RLIMIT_NOFILE), 0
+for left in range(30):
+    resource.setrlimit(resource.RLIMIT_NOFILE, (200, limit[1]))
+    taken = []
+    try:
+        while True:
+            taken.append(os.open(os.devnull, os.O_RDONLY))
+    except OSError:
+        pass
+    for _ in range(left):
+        os.close(taken.pop())
+    try:
+        con.create_dataset("g/x", (4,), "f8")
+    except errors.StorageError:
+        failed += 1
+    for file in taken:
+        os.close(file)
+    resource.setrlimit(resource.RLIMIT_NOFILE, limit)
+    assert ("g/x" in con) == (failed <= left), left
+    if "g/x" in con:
+        break
+assert 1 < failed < 30, failed
+con.del_dataset("g/x")
+"""
+        finish(start(code))
+        assert set(os.listdir(tmp_path)) <= self.left
+
+    def test_ctrl_c_as_a_dataset_gets_its_name(self, con, tmp_path, monkeypatch):
+        rename = os.rename
+
+        def interrupted(before, after, **options):
+            rename(before, after, **options)
+            if str(after).endswith("/g/x"):
+                monkeypatch.undo()
+                raise KeyboardInterrupt
+
+        monkeypatch.setattr(os, "rename", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            con.create_dataset("g/x", (4,), "f8", **self.options)
+        assert list(con) == []
+        assert set(os.listdir(tmp_path)) <= self.left
+
     def test_waiting_for_a_lock_is_interrupted(self, con, tmp_path, start):
         ds = con.create_dataset("x", data=numbers((4,)), chunk_size=(2,), **self.options)
         code = """

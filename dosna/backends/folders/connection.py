@@ -254,25 +254,29 @@ class FolderConnection(FolderHome):
                 os.rmdir(path)
         return not os.path.lexists(path)
 
-    def make_folder(self, name: str, fill: Callable[[str], None]) -> None:
-        """Create the folder of a dataset. `fill` fills it before it becomes visible."""
-        path = self._path(name)
+    def make_folder(self, name: str, fill: Callable[[str], None]) -> Any:
+        """Create a dataset, which `fill` fills before it is visible, and open it."""
+        path, fresh = self._path(name), self._path(CREATING + secrets.token_hex(8))
         with self.names_held(f"create dataset {name!r} in"):
             self._leftovers.sweep_if_changed()
             self._check_free(name, path)
-            fresh = os.path.join(self.path, CREATING + secrets.token_hex(8))
             os.mkdir(fresh)
             try:
                 fill(fresh)
                 self._move(fresh, name)
+                made = self.get_dataset(name)
             except BaseException:
                 with suppress(OSError):  # a sweep will remove it
+                    if not os.path.lexists(fresh):  # it has its name already
+                        os.rename(path, fresh)
+                        self._remove_empty_parents(name)
                     remove_folder(fresh)
                 raise
             if self.durable:
                 for above in ["", *parents(name)]:
                     sync_folder(self._path(above))
             self._leftovers.note()
+            return made
 
     def create_whole(
         self, name: str, metadata: DatasetMetadata, values: Array, **options: Any
@@ -286,8 +290,8 @@ class FolderConnection(FolderHome):
             sync_tree(open_descriptor(path, os.O_RDONLY | os.O_DIRECTORY))
 
         self.drop_consolidated(name)
-        self.make_folder(name, fill)
-        return self.get_dataset(name)
+        made: BackendDataset = self.make_folder(name, fill)
+        return made
 
     def place(self, fresh: str, name: str, groups: set[str]) -> None:
         """Give a hidden folder its name. The caller holds the lock of the names.

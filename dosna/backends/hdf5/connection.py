@@ -106,8 +106,8 @@ class H5Connection(FolderConnection):
             virtual=virtual,
             dims=dims,
         )
-        self.make_folder(name, lambda path: self.fill(path, image, metadata))
-        return self.get_dataset(name)
+        made: H5Dataset = self.make_folder(name, lambda path: self.fill(path, image, metadata))
+        return made
 
     def check_dataset(self, name: str, metadata: DatasetMetadata, **options: Any) -> None:
         _described(metadata, **options)

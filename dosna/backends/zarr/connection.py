@@ -75,8 +75,8 @@ class FileConnection(FolderConnection, ArrayHome):
     def create_array(self, name: str, metadata: DatasetMetadata) -> FileDataset:
         image = zarr3.to_json(metadata)
         self.drop_consolidated(name)
-        self.make_folder(name, lambda path: self.fill(path, image, metadata))
-        return self.get_dataset(name)
+        made: FileDataset = self.make_folder(name, lambda path: self.fill(path, image, metadata))
+        return made
 
     def described(
         self, metadata: DatasetMetadata, **options: Any
