@@ -9,12 +9,12 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, BinaryIO
 
-from dosna.errors import ConfigurationError
+from dosna.errors import ConfigurationError, QueryError
 from dosna.io.unfinished import discard, finish, name_unfinished
 from dosna.query.results import Results
 from dosna.query.tables import arrow
 
-__all__ = ["FORMATS", "format_of", "write", "write_to"]
+__all__ = ["FORMATS", "as_python", "format_of", "write", "write_to"]
 
 
 def _parquet(stream: BinaryIO, schema: Any) -> Any:
@@ -114,11 +114,28 @@ def _csv_column(column: Any) -> Any:
     if kind == column.type:
         return column
     if pa.types.is_nested(column.type):
-        return pa.array([json.dumps(one, default=_text) for one in column.to_pylist()], kind)
+        return pa.array([json.dumps(one, default=_text) for one in as_python(column)], kind)
     try:
         return column.cast(kind)
     except pa.ArrowInvalid:  # not all are UTF-8
         return pa.array([None if one is None else _text(one) for one in column.to_pylist()], kind)
+
+
+def as_python(values: Any) -> list[Any]:
+    """Return the values of an Arrow array, or the rows of a batch, as Python's.
+
+    Raises
+    ------
+    QueryError
+        Some are dates or time spans that Python does not have.
+    """
+    try:
+        return list(values.to_pylist())
+    except (OverflowError, ValueError) as error:
+        raise QueryError(
+            f"the result has dates or time spans that Python does not have ({error}): write it "
+            "to a file of Parquet or Arrow, or choose other columns"
+        ) from error
 
 
 def _text(value: Any) -> str:

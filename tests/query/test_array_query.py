@@ -273,3 +273,15 @@ def test_bytes_are_text_in_csv(con, tmp_path):
         "\u00e9",
         "",
     ]
+
+
+@pytest.mark.parametrize("dtype", ["M8[D]", "m8[s]"])
+def test_times_that_python_does_not_have(con, dtype, tmp_path):
+    from dosna.query.output import as_python, write
+
+    records = np.zeros(2, [("pair", dtype, (2,))])
+    records["pair"][1] = np.array(2**31 - 1 if dtype == "M8[D]" else 2**62).astype(dtype)
+    query = con.create_dataset("t", data=records).query()
+    for convert in (lambda: write(query, tmp_path / "t.csv"), lambda: as_python(query.to_arrow())):
+        with pytest.raises(QueryError, match=r"dates or time spans .* Parquet"):
+            convert()

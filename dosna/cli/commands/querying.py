@@ -132,7 +132,9 @@ def query(arguments: argparse.Namespace, console: Console) -> int:
 
 def _print_json(found: Any) -> None:
     """Print the rows of a query as an array of JSON objects, in bounded memory."""
-    rows = (row for batch in found.batches() for row in batch.to_pylist())
+    from dosna.query.output import as_python
+
+    rows = (row for batch in found.batches() for row in as_python(batch))
     before = "[\n"
     for row in rows:
         print(before + json.dumps(plain(row), allow_nan=False), end="")
