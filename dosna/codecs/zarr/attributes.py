@@ -244,6 +244,8 @@ def _elements(array: np.ndarray[Any, Any]) -> Any:
         return _elements(np.stack([array.real, array.imag], axis=-1))
     if kind == "S":
         return _nested(array.tolist(), _text)
+    if kind == "M" and np.datetime_data(array.dtype)[0] == "generic":  # which has no text
+        return array.astype(np.int64).tolist()
     if kind in "mM":
         return _nested(array.astype(str).tolist(), str)
     if array.ndim:

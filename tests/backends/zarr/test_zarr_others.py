@@ -352,6 +352,7 @@ ATTRS = {
     "plain": [1, 1.5, None, True, "x", {"a": []}],
     "empty": np.empty((0, 2), "f8"),
     "tag": {"__float__": "nan"},
+    "no unit": np.array([7, -(2**63)], "i8").view("M8"),
 }
 PLAIN = {
     "float32": float(np.float32(6.5e-06)),
@@ -374,6 +375,7 @@ PLAIN = {
     "plain": [1, 1.5, None, True, "x", {"a": []}],
     "empty": [],
     "tag": {"__float__": "nan"},
+    "no unit": [7, -(2**63)],
 }
 
 
