@@ -279,11 +279,7 @@ def open_folder(path: str, parent: int | None = None) -> int:
 
 def sync_folder(path: str, parent: int | None = None) -> None:
     """Make the list of the files in a folder durable."""
-    folder = open_folder(path, parent)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
+    os.fsync(open_descriptor(path, os.O_RDONLY | os.O_DIRECTORY, dir_fd=parent))
 
 
 def sync_file_system(folder: int) -> None:
@@ -304,11 +300,7 @@ def sync_tree(folder: int) -> None:
     device = os.fstat(folder).st_dev
 
     def sync(path: str) -> None:
-        file = os.open(path, os.O_RDONLY, dir_fd=folder)
-        try:
-            os.fsync(file)
-        finally:
-            os.close(file)
+        os.fsync(open_descriptor(path, os.O_RDONLY, dir_fd=folder))
 
     in_flight(sync, _paths_below(folder, "."), 1 if _quick.get(device) else _SYNCS)
     began = time.perf_counter()
@@ -318,12 +310,7 @@ def sync_tree(folder: int) -> None:
 
 def _paths_below(folder: int, path: str) -> Iterator[str]:
     """Yield the paths of what is in a folder, and that of a folder after what is in it."""
-    listing = open_folder(path, folder)
-    try:
-        names = os.listdir(listing)
-    finally:
-        os.close(listing)
-    for name in names:
+    for name in os.listdir(open_descriptor(path, os.O_RDONLY | os.O_DIRECTORY, dir_fd=folder)):
         inside = f"{path}/{name}"
         if stat.S_ISDIR(os.stat(inside, dir_fd=folder).st_mode):
             yield from _paths_below(folder, inside)
