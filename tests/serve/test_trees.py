@@ -247,6 +247,12 @@ def test_selected_entries(ask):
         rows += found["rows"]
         start = found["next"]
     assert [row[0][0] for row in rows] == [float(n) for n in range(2, 500, 3)]
+    with dn.Connection(secrets.token_hex(8), backend="ram", engine="cpu") as con:
+        put_tree(con, "Late", {"x": np.arange(9000)}, 9000)
+        asked = {"tree": "Late", "where": "x == 7 || x >= 3000", "count": 20}
+        found = asking(con)("/trees/entries", **asked).json()
+        assert [row[0] for row in found["rows"]] == [7, *range(3000, found["next"])]
+        assert 3000 < found["next"] <= 3019
     assert ask("/trees/entries", start="x", tree="a/Events").status_code == 400
     assert ask("/trees/entries", tree="a/Events", where="x").status_code == 400
 

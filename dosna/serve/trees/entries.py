@@ -59,7 +59,11 @@ def entries(served: Served, asked: Mapping[str, str]) -> dict[str, Any]:
     while at < tree.entries and len(rows) < count:
         stop = min(tree.entries, at + step)
         found = whole.with_entries(at, stop).to_awkward()
-        parts = [_without_times(found[column][: 2 * _MOST_ROWS]) for column in names]
+        room = count - len(rows)
+        if len(found) > room:  # `next` is an entry, and so is the end of what is shown
+            step = max(room, step // 16)
+            continue
+        parts = [_without_times(found[column]) for column in names]
         shown = [[_plain(value) for value in part] for part in parts]
         rows += [list(row) for row in zip(*shown, strict=True)]
         # Few were found, so more entries are read at a time.
