@@ -79,8 +79,18 @@ class RNTupleWriter(TreeWriter):
         return file.mkrntuple(name, types)
 
     def append(self, array: Any) -> None:
-        columns = {name: ak.to_packed(column) for name, column in columns_of(array).items()}
+        columns = {
+            name: ak.to_packed(ak.transform(_without_masks, column))
+            for name, column in columns_of(array).items()
+        }
         self._converting(columns, lambda: self._tree.extend(columns))
+
+
+def _without_masks(layout: Any, **_: Any) -> Any:
+    """Return elements without what is missing: uproot 5.7 would write that for what is there."""
+    if layout.is_option and not layout.is_indexed:
+        return ak.transform(_without_masks, layout.to_IndexedOptionArray64(), highlevel=False)
+    return None
 
 
 def _type_of(array: Any) -> Any:

@@ -16,6 +16,7 @@ from dosna.columns.description import escape  # noqa: E402
 from dosna.columns.joining import compose  # noqa: E402
 from dosna.columns.layout import form_of  # noqa: E402
 from dosna.delivery.transform import FORMATS, Limits, TransformRequest, transform  # noqa: E402
+from dosna.delivery.transform.writing import Part, write  # noqa: E402
 from dosna.errors import RefusedError  # noqa: E402
 
 REAL = {
@@ -169,3 +170,13 @@ def test_files_may_be_larger_than_the_memory(tmp_path, large, format):
     small = Limits(memory="100 MiB")
     result = transform(asked(tmp_path, large, [{"treename": "t"}], format, limits=small))
     assert result.rows == 32 << 19
+
+
+def test_missing_values_of_any_kind_in_an_rntuple(tmp_path):
+    numbers = ak.mask([5, 6, 7, 8], [True, False, False, True])
+    lists = ak.unflatten(ak.mask([1.0, 2.0, 3.0, 4.0], [False, True, False, True]), [1, 0, 2, 1])
+    array = ak.zip({"x": numbers, "y": lists, "z": ak.zip({"in": numbers})}, 1)
+    path = str(tmp_path / "masks.root")
+    write(path, "root-rntuple", [Part("t", lambda: iter([array, array[2:]]), lambda: array[:0])])
+    with uproot.open(path) as file:
+        assert file["t"].arrays().tolist() == [*array.tolist(), *array[2:].tolist()]
