@@ -118,6 +118,8 @@ def test_expressions_and_integers(con):
         ("pt", "run"),
         ("lead", "met"),
         ("jets", "met"),
+        ("jets", "nan"),
+        ("lead", "nan"),
     ],
 )
 def test_two_branches(con, x, y):
@@ -127,7 +129,8 @@ def test_two_branches(con, x, y):
     values = [np.asarray(ak.flatten(column[there], axis=None)) for column in columns]
     np.testing.assert_array_equal(found.counts, oracle(found, *values))
     assert found.counts.sum() == len(values[0])
-    assert found.statistics["y_mean"] == pytest.approx(values[1].mean())
+    assert found.nan == np.isnan(values[1]).sum()
+    assert found.statistics["y_mean"] == pytest.approx(np.nanmean(values[1]))
 
 
 def test_others_read_it(con):

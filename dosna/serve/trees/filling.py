@@ -285,12 +285,8 @@ def paired(columns: Sequence[Any]) -> list[Array]:
         met = ak.broadcast_arrays(*arrays)
     except ValueError:
         raise _unequal() from None
-    # A value that is missing in one is left out of both.
-    pairs = [
-        np.asarray(ak.flatten(ak.fill_none(one, np.nan, axis=None), axis=None)) for one in met
-    ]
-    there = ~np.logical_or.reduce([np.isnan(one) for one in pairs])
-    return [one[there] for one in pairs]
+    # A value that is missing in one is missing in both, and left out.
+    return [np.asarray(ak.flatten(one, axis=None)) for one in met]
 
 
 def _unequal() -> QueryTypeError:
