@@ -201,7 +201,8 @@ def test_paths_are_those_of_h5grove(ask, oracle):
         assert sorted(found) == sorted(expected)
 
 
-def test_what_hdf5_has_no_type_for_is_text(con, ask):
+@pytest.mark.parametrize(("order", "group"), [("<", "little"), (">", "big")])
+def test_what_hdf5_has_no_type_for_is_text(con, ask, order, group):
     record = np.dtype([("t", "M8[D]"), ("u", "U2"), ("w", "m8[s]"), ("v", "i2", (2,))])
     values = {
         "dates": (np.array(["2020-01-02", "NaT"], "M8[D]"), ["2020-01-02", "NaT"]),
@@ -215,12 +216,14 @@ def test_what_hdf5_has_no_type_for_is_text(con, ask):
     }
     classes = {"dates": 3, "spans": 0, "texts": 3, "bytes": 3, "records": 6}
     for name, (array, expected) in values.items():
-        con.create_dataset(f"other/{name}", data=array)
-        path = f"/other/{name}"
+        array = array.astype(array.dtype.newbyteorder(order))
+        con.create_dataset(f"{group}/{name}", data=array)
+        path = f"/{group}/{name}"
         assert ask("/h5grove/meta", path=path).json()["type"]["class"] == classes[name]
         assert ask("/h5grove/data", path=path, flatten="true").json() == expected
-    assert ask("/h5grove/meta", path="/other/records").json()["type"]["members"][3]["dims"] == [2]
-    spans = ask("/h5grove/data", path="/other/spans", format="bin", dtype="safe").content
+    members = ask("/h5grove/meta", path=f"/{group}/records").json()["type"]["members"]
+    assert members[3]["dims"] == [2]
+    spans = ask("/h5grove/data", path=f"/{group}/spans", format="bin", dtype="safe").content
     assert np.frombuffer(spans, "<i8").tolist() == [5, 7]
 
 
@@ -322,6 +325,9 @@ def test_statistics_of_the_greatest_numbers():
             assert found["min"] == found["max"] == values[0]
             assert found["mean"] in (values[0], None)
             del con["x"]
+        con.create_dataset("x", data=(np.arange(70_000) % 2 * 4).astype("f2"))
+        found = ask("/h5grove/stats", path="/x").json()
+        assert (found["mean"], found["std"]) == (2, 2)
 
 
 def test_pictures_have_two_axes_or_more(ask):

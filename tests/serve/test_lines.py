@@ -70,14 +70,15 @@ def test_points_are_the_extremes_of_each_bin(con, values, part):
     assert line.index()[[0, 2]].tolist() == [line.start, line.start + line.step]
 
 
-@pytest.mark.parametrize("dtype", ["i1", ">i4", "u8", "<f2", ">f8", "m8[s]"])
+@pytest.mark.parametrize("dtype", ["i1", ">i4", "u8", "<f2", ">f8", "m8[s]", ">m8[s]"])
 def test_points_of_every_kind_of_number(dtype):
     values = (np.arange(MOST_POINTS + 5) % 97).astype(dtype)
     with dn.Connection("kinds", backend="ram") as con:
         ds = con.create_dataset("x", data=values, chunk_size=7_001)
         assert is_long(ds)
         least, most = extremes(values.astype("i8"), Line.of(ds).step)
-        found = Line.of(ds).values().reshape(-1, 2).astype("i8")
+        found = Line.of(ds).values().reshape(-1, 2)
+    assert found.dtype == ("<i8" if values.dtype.kind == "m" else dtype)
     assert np.array_equal(found, np.stack([least, most], 1))
 
 

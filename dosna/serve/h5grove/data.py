@@ -15,7 +15,7 @@ from dosna.core.selection import select
 from dosna.core.text import element_bytes
 from dosna.core.types import Array
 from dosna.serve.h5grove.lines import Line, LinePoints, Shortened
-from dosna.serve.h5grove.values import json_of, shown_dtype
+from dosna.serve.h5grove.values import json_of, shown
 from dosna.web import Limits, Refusal, sharing
 
 if TYPE_CHECKING:
@@ -113,7 +113,9 @@ def _statistics(values: Array) -> dict[str, Any]:
     if not is_numeric_data(values) or values.dtype.kind == "c":
         raise Refusal(422, "the dataset does not have real numbers")
     if values.dtype.kind == "f":
-        values = values[np.isfinite(values)]
+        # NumPy sums up squares in the dtype of the values, and the largest of float16 is 65504.
+        exact = np.promote_types(values.dtype, np.float32)
+        values = values[np.isfinite(values)].astype(exact, copy=False)
     with np.errstate(over="ignore", invalid="ignore"):
         stats: dict[str, Any] = dict(get_array_stats(values))
     if values.dtype.kind in "iu" and values.size:
@@ -166,8 +168,7 @@ def _read(found: Any, key: Any) -> Array:
     if isinstance(found, (LinePoints, Shortened)):
         line = found.values() if isinstance(found, LinePoints) else found.line.values()
         return np.asarray(np.asarray(line)[key])
-    values = np.asarray(found[key], found.dtype)  # a single element has lost its byte order
-    return values.view(shown_dtype(values.dtype)) if values.dtype.kind == "m" else values
+    return shown(np.asarray(found[key], found.dtype))  # a single element has lost its byte order
 
 
 def _binary(values: Array) -> Encoded:

@@ -21,7 +21,7 @@ from dosna.core.types import Array
 from dosna.engines.work.boxes import Placed, read_box
 from dosna.engines.work.flow import Flow, Overlapping
 from dosna.serve.h5grove.attributes import described
-from dosna.serve.h5grove.values import shown_dtype, type_of
+from dosna.serve.h5grove.values import shown, shown_dtype, type_of
 
 if TYPE_CHECKING:
     from dosna.array.dataset import EngineDataset
@@ -144,8 +144,7 @@ class Line:
         """Return the values of the points: alternately the minimum and the maximum of each bin."""
         dataset, dtype = self.dataset, shown_dtype(self.dataset.dtype)
         if self.step == 1:
-            values: Array = np.asarray(dataset[self.start : self.stop])
-            return values.view(dtype) if dataset.dtype.kind == "m" else values
+            return shown(np.asarray(dataset[self.start : self.stop]))
         dataset.connection.check_connected()
         dataset.note_reading()
         block = self._block
@@ -160,10 +159,10 @@ class Line:
                 np.fmin(least[bins], low, out=least[bins])
                 np.fmax(most[bins], high, out=most[bins])
         pairs = np.stack([least, most], axis=1)
-        ends = np.asarray(dataset[[self.start, self.stop - 1]]).view(dtype)
+        ends = shown(np.asarray(dataset[[self.start, self.stop - 1]]))
         if ends[0] > ends[1]:
             pairs = pairs[:, ::-1]  # so that a decreasing axis stays monotone
-        return pairs.reshape(-1)
+        return pairs.reshape(-1).astype(dtype, copy=False)
 
     def meta(self, name: str, children: bool) -> dict[str, Any]:
         """Return the description of the NXdata group that shows the line.
@@ -316,5 +315,4 @@ class _Extremes(Overlapping, Placed):
         return found
 
     def _read(self, task: ChunkTask) -> Array:
-        block = read_box(self.dataset, task.out)
-        return block.view("i8") if block.dtype.kind == "m" else block
+        return shown(read_box(self.dataset, task.out))

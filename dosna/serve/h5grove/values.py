@@ -11,7 +11,7 @@ from h5grove.utils import get_type_metadata, stringify_dtype
 
 from dosna.core.types import Array, Shape
 
-__all__ = ["json_of", "shown_dtype", "type_of"]
+__all__ = ["json_of", "shown", "shown_dtype", "type_of"]
 
 _COMPOUND, _ARRAY = 6, 10  # H5T_COMPOUND, H5T_ARRAY
 
@@ -19,6 +19,11 @@ _COMPOUND, _ARRAY = 6, 10  # H5T_COMPOUND, H5T_ARRAY
 def shown_dtype(dtype: np.dtype[Any]) -> np.dtype[Any]:
     """Return the dtype in which values are sent; that of time spans is an integer."""
     return np.dtype("<i8") if dtype.kind == "m" else dtype
+
+
+def shown(values: Array) -> Array:
+    """Return values in the dtype in which they are sent."""
+    return values.astype(shown_dtype(values.dtype), copy=False)
 
 
 def type_of(dtype: np.dtype[Any]) -> dict[str, Any]:
@@ -80,9 +85,10 @@ def _elements(array: Array) -> list[Any]:
         return [list(record) for record in zip(*columns, strict=True)]
     flat = array.reshape(-1)
     if dtype.kind == "M":
-        return list(np.datetime_as_string(flat).tolist())
+        # NumPy's function takes no account of the byte order.
+        return list(np.datetime_as_string(flat.astype(dtype.newbyteorder("="))).tolist())
     if dtype.kind == "m":
-        return list(flat.view("i8").tolist())
+        return list(shown(flat).tolist())
     if dtype.kind == "S":
         return [item.decode("utf-8", "backslashreplace") for item in flat.tolist()]
     if dtype.kind == "U":
