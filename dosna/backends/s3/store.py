@@ -21,7 +21,7 @@ from dosna.backends.stores.store import (
 )
 from dosna.errors import DatasetNotFoundError, DosnaError
 from dosna.io.parallel import Workers
-from dosna.io.retry import attempts, repeat
+from dosna.io.retry import attempts
 from dosna.io.s3.client import IN_FLIGHT, S3Client, guard
 from dosna.io.s3.errors import Failure
 
@@ -286,25 +286,25 @@ class S3Store(Store):
         return self._known[endpoint]
 
     def _try_conditions(self, path: str) -> Conditions:
-        def put(mode: Any) -> str | None:
-            """Return the new ETag, or None if the server refused."""
-            data = repr(mode).encode()
+        def put(expected: str, bare: bool = False) -> bool:
+            """Return whether the server wrote, and did not refuse."""
             try:
-                return repeat(
-                    lambda: self.client.put_once(path, data, mode), self.client.options.retries
-                )
+                self._put(path, b"", expected, bare=bare)
+            except VersionConflict:
+                return False
             except Failure as failure:
-                if not (failure.conflict or failure.status == 501):
+                if failure.status != 501:
                     raise
-            return None
+                return False
+            return True
 
         # A server may accept a condition and ignore it: only a refusal shows that it does not.
-        etag = self.client.put_once(path, b"")
+        etag = self._put(path, b"", None) or self.client.head(path).etag
         try:
-            if put("create") is not None or put({"e_tag": '"' + "0" * 32 + '"'}) is not None:
+            if put(ABSENT) or put('"' + "0" * 32 + '"'):
                 return Conditions(False)
             for bare in (False, True):
-                if put({"e_tag": etag.strip('"') if bare else etag}) is not None:
+                if put(etag, bare):
                     return Conditions(True, bare)
             return Conditions(False)
         finally:

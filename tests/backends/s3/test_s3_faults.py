@@ -140,6 +140,21 @@ def test_a_server_without_conditions(proxy, bucket, fault):
             con.create_dataset("data", (1,))
 
 
+@pytest.mark.parametrize("fault", ["lose", "refuse"])
+def test_asking_for_conditions_survives_one_fault(proxy, bucket, fault):
+    """A lost answer to a conditional put does not mean that the server has no conditions."""
+    with connection(proxy.url, bucket) as con:
+        con.create_dataset("data", (1,))
+    for number in range(4):
+        puts = iter(range(4))
+        proxy.fault = lambda request, puts=puts, number=number: (
+            fault if request.method == "PUT" and next(puts, None) == number else None
+        )
+        with connection(proxy.url, bucket) as con:
+            assert con["data"].guarantees.partial_writes == "processes"
+        assert next(puts, None) is None
+
+
 def test_a_gateway_that_dies_and_comes_back(gateway):
     url = gateway.endpoint_url
     with connection(url, make_bucket(url), retries=12) as con:
