@@ -88,6 +88,11 @@ class RNTupleWriter(TreeWriter):
 
 def _without_masks(layout: Any, **_: Any) -> Any:
     """Return elements without what is missing: uproot 5.7 would write that for what is there."""
+    if layout.is_option and layout.content.is_record:
+        raise RefusedError(
+            "records that may be missing cannot be written to an RNTuple, where they would be "
+            "lists: use the format parquet, or select their fields"
+        )
     if layout.is_option and not layout.is_indexed:
         return ak.transform(_without_masks, layout.to_IndexedOptionArray64(), highlevel=False)
     return None

@@ -180,3 +180,6 @@ def test_missing_values_of_any_kind_in_an_rntuple(tmp_path):
     write(path, "root-rntuple", [Part("t", lambda: iter([array, array[2:]]), lambda: array[:0])])
     with uproot.open(path) as file:
         assert file["t"].arrays().tolist() == [*array.tolist(), *array[2:].tolist()]
+    array = ak.zip({"z": ak.mask(array.z, [True, False, True, True])}, 1)
+    with pytest.raises(RefusedError, match="parquet"):
+        write(path, "root-rntuple", [Part("t", lambda: iter([array]), lambda: array[:0])])
