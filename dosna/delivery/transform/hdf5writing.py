@@ -15,6 +15,7 @@ import awkward as ak
 import h5py
 import numpy as np
 
+from dosna.backends.hdf5.chunkfile import stored_dtype
 from dosna.columns.description import escape
 from dosna.columns.layout import Column, columns, plain_form
 from dosna.columns.splitting import decompose
@@ -53,9 +54,10 @@ class Hdf5Writer:
         for field, array in columns_of(nothing).items():
             form = self._forms[field] = ak.to_layout(ak.to_packed(array)).form
             for column in columns(form):
+                shape = (int(column.is_offsets), *column.inner)
                 self._tree.create_dataset(
                     _path(field, column.path),
-                    data=np.zeros((int(column.is_offsets), *column.inner), column.dtype),
+                    data=np.zeros(shape, stored_dtype(column.dtype)),
                     maxshape=(None, *column.inner),
                     chunks=_chunk(column),
                 )
@@ -74,7 +76,7 @@ class Hdf5Writer:
                     rows = rows[1:] + dataset[-1]
                 start = len(dataset)
                 dataset.resize(start + len(rows), axis=0)
-                dataset[start:] = rows
+                dataset[start:] = rows.view(stored_dtype(rows.dtype))
 
     def close(self) -> None:
         self._file.close()

@@ -183,3 +183,16 @@ def test_missing_values_of_any_kind_in_an_rntuple(tmp_path):
     array = ak.zip({"z": ak.mask(array.z, [True, False, True, True])}, 1)
     with pytest.raises(RefusedError, match="parquet"):
         write(path, "root-rntuple", [Part("t", lambda: iter([array]), lambda: array[:0])])
+
+
+def test_dates_in_hdf5(tmp_path):
+    days = np.array([3, -(10**7), "NaT"], "M8[D]")
+    array = ak.zip({"day": days, "spans": ak.unflatten(days - days[0], [2, 0, 1])}, 1)
+    path = str(tmp_path / "dates.h5")
+    write(path, "hdf5", [Part("t", lambda: iter([array, array[1:]]), lambda: array[:0])])
+    with h5py.File(path) as file:
+        found = {name: hdf5_column(file["t"], name) for name in array.fields}
+    for name in array.fields:
+        assert ak.array_equal(
+            found[name], ak.concatenate([array[name], array[name][1:]]), equal_nan=True
+        )
