@@ -17,7 +17,12 @@ from dosna.core.progress import Progress, share_of
 from dosna.core.sizes import Limit, parse_size
 from dosna.core.types import Shape
 from dosna.engines.work.boxes import bytes_of, count_of
-from dosna.errors import ConfigurationError, DatasetExistsError, DatasetNotFoundError
+from dosna.errors import (
+    ConfigurationError,
+    DatasetExistsError,
+    DatasetNotFoundError,
+    DosnaError,
+)
 from dosna.pyramid.multiscales import (
     axes_of,
     entry_of,
@@ -105,6 +110,8 @@ def pyramid(dataset: EngineDataset, **parameters: Any) -> list[EngineDataset]:
             level_made.mark_complete()
         _describe(con, group, own, entry)
     except BaseException:
+        with suppress(DosnaError):
+            _describe(con, group, own, None)  # It may have been written although that failed.
         for level_made in made:
             con.discard(level_made)
         raise

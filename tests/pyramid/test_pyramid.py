@@ -293,6 +293,25 @@ def test_a_pyramid_that_fails_leaves_nothing(con, monkeypatch, error):
     assert len(ds.pyramid(3)) == 3
 
 
+@pytest.mark.parametrize("error", [errors.OutcomeUnknown("lost"), KeyboardInterrupt()])
+def test_a_description_that_is_written_though_that_fails_is_removed(con, monkeypatch, error):
+    ds = con.create_dataset("v", data=VOLUME, chunk_size=(5, 5, 5))
+    describe = con.instance.set_group_attrs
+
+    def fail(name, attrs):
+        describe(name, attrs)
+        if attrs:
+            raise error
+
+    monkeypatch.setattr(con.instance, "set_group_attrs", fail)
+    with pytest.raises(type(error)):
+        ds.pyramid(2)
+    assert [*con] == ["v"]
+    assert con.get_group_attrs("") == {}
+    monkeypatch.undo()
+    assert len(ds.pyramid(2)) == 2
+
+
 KILLED = """
 import sys
 import numpy as np
