@@ -220,7 +220,8 @@ class DosnaTarget(Target):
             raise OutdatedError(f"{source.location} has changed: it is now {fingerprint}")
         if ds.incomplete:
             return "incomplete in the target"
-        if (other := other_description(described, ds)) is not None:
+        stored = replace(described, dtype=source[described.name].as_stored(ds.dtype).dtype)
+        if (other := other_description(stored, ds)) is not None:
             return other
         return self._other_value(ds, source, described.name, check)
 

@@ -562,6 +562,22 @@ def test_a_dtype_that_differs_is_found(loaded):
     assert "dtype is uint16 in the file, and int32" in verify(loaded)["one.h5"]
 
 
+def test_records_are_compared_as_the_target_stores_them(config, tmp_path):
+    records = np.zeros(3, [("a", ">i4"), ("b", "<f8", (2,))])
+    records["a"] = [1, -2, 3]
+    with h5py.File(tmp_path / "raw/records.h5", "w") as file:
+        file["table"] = records
+    loader.watch(config, once=True)
+    loader.load(config, once=True)
+    assert verify(config) == {**PASSED, "records.h5": "PASSED"}
+    con, name = dn.open_url(f"{config.target}//records.h5/table", engine="cpu")
+    with con:
+        changed = con[name][...]
+        changed["a"][1] = 2
+        con[name][...] = changed
+    assert "first at (1,)" in verify(config)["records.h5"]
+
+
 def test_a_single_flipped_byte_is_found_wherever_it_is(loaded, tmp_path):
     assert verify(loaded) == PASSED
     with h5py.File(tmp_path / "raw/one.h5") as file:
