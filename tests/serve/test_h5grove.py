@@ -330,6 +330,17 @@ def test_statistics_of_the_greatest_numbers():
         assert (found["mean"], found["std"]) == (2, 2)
 
 
+def test_integers_of_64_bits_keep_their_digits_in_csv():
+    lines = {(2**64 - 1, 0): "u8", (-(2**53) - 1, 5): ">i8"}
+    with dn.Connection("digits", backend="ram") as con:
+        ask = asking(con)
+        for values, dtype in lines.items():
+            con.create_dataset(f"x{dtype[-2:]}", data=np.array([values, values], dtype))
+            found = ask("/h5grove/data", path=f"/x{dtype[-2:]}", format="csv")
+            assert found.headers["content-type"].startswith("text/csv")
+            assert found.text.splitlines() == ["{},{}".format(*values)] * 2
+
+
 def test_pictures_have_two_axes_or_more(ask):
     for path, selection in (("/entry/volume", "0,0"), ("/entry/none", ""), ("/entry/gaps", "")):
         found = ask("/h5grove/data", path=path, selection=selection, format="tiff")
