@@ -20,7 +20,7 @@ from starlette.applications import Starlette  # noqa: E402
 
 from dosna.serve.served import Served  # noqa: E402
 from dosna.serve.volumes import routes as volumes  # noqa: E402
-from dosna.serve.volumes.levels import key_of  # noqa: E402
+from dosna.serve.volumes.levels import View, key_of  # noqa: E402
 from dosna.web import HANDLERS, Limits  # noqa: E402
 
 VOLUME = np.random.default_rng(0).integers(0, 200, (21, 18, 13), "u1")
@@ -87,6 +87,14 @@ def test_chunks_that_were_never_written(ask):
     document = ask(f"/levels/{key_of('holes')}/0/zarr.json").json()
     assert document["fill_value"] == "NaN"
     assert np.isnan(read(ask, "holes")).all()
+
+
+def test_the_contrast_of_one_value_is_a_range():
+    with dn.Connection(secrets.token_hex(8), backend="ram") as con:
+        for value in (0, 7, -(2**60)):
+            con.create_dataset(f"x{value}", data=np.full((2, 2, 2), value))
+            low, high = View(Served(con), f"x{value}").contrast()
+            assert low < value < high
 
 
 def test_the_group_has_one_image(ask):

@@ -182,7 +182,8 @@ class View:
         low, high = (float(q) for q in np.percentile(values, [0.2, 99.8]))
         if low == high:
             low, high = float(values.min()), float(values.max())
-        return (low, high) if low < high else (low - 0.5, low + 0.5)
+        half = max(0.5, abs(low) / 2)
+        return (low, high) if low < high else (low - half, low + half)
 
 
 def key_of(name: str) -> str:
