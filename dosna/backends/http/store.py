@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Callable, Iterable, Iterator
+from datetime import timedelta
+from email.utils import parsedate_to_datetime
 from typing import NoReturn, TypeVar
 from urllib.parse import quote
 
@@ -56,6 +58,13 @@ class HttpStore(Store):
         self._workers = Workers("dosna-http", _IN_FLIGHT, _BYTES_IN_FLIGHT, blocking=True)
 
     def get(self, key: str, byte_range: ByteRange | None = None) -> Blob | None:
+        answer = self._ask(key, byte_range)
+        if answer.status_code in (206, _NOT_THERE) and not _version(answer, 0):
+            # Only the whole tells whether two parts are of the same file.
+            answer = self._ask(key, None)
+        return self._blob(answer, key, byte_range)
+
+    def _ask(self, key: str, byte_range: ByteRange | None) -> httpx.Response:
         headers = {}
         if byte_range is not None:
             start, stop = byte_range
@@ -68,11 +77,9 @@ class HttpStore(Store):
             return self._http.request("GET", quote(key), headers=headers, done=done)
 
         try:
-            answer = repeat(ask, self._retries)
+            return repeat(ask, self._retries)
         except Failure as failure:
             error = self.error(failure, key)
-        else:
-            return self._blob(answer, key, byte_range)
         # Outside of the handler, because httpx's errors hold the request and its headers.
         raise error
 
@@ -83,9 +90,10 @@ class HttpStore(Store):
         found = _RANGE.fullmatch(answer.headers.get("content-range", ""))
         if answer.status_code == _NOT_THERE:
             size = int(found[4]) if found and found[4] else 0
-            return Blob(b"", _version(answer, b"", size), None, size)
+            return Blob(b"", _version(answer, size), None, size)
         if answer.status_code == 200:
-            version = _version(answer, data, len(data))
+            version = _version(answer, len(data))
+            version = version or hashlib.blake2b(data, digest_size=12).hexdigest()
             # A server that has no ranges sends all.
             part = data if byte_range is None else data[slice(*byte_range)]
             return Blob(part, version, None, len(data))
@@ -95,7 +103,7 @@ class HttpStore(Store):
         start, stop, _ = slice(*byte_range).indices(size)
         if (first, last) != (start, stop - 1) or len(data) != stop - start:
             raise StorageError(f"{self._root}/{key}: the server sent another part than asked for")
-        return Blob(data, _version(answer, data, size), None, size)
+        return Blob(data, _version(answer, size), None, size)
 
     def error(self, failure: Failure, key: str) -> DosnaError:
         """Return the error for a failure."""
@@ -124,9 +132,16 @@ class HttpStore(Store):
         self._http.close()
 
 
-def _version(answer: httpx.Response, data: bytes, size: int) -> str:
-    """Return the version of a file, by what the server tells of it."""
-    found = answer.headers.get("etag")
-    if not found and (time := answer.headers.get("last-modified")):
-        found = f"{time} {size}"
-    return str(found or hashlib.blake2b(data, digest_size=12).hexdigest())
+def _version(answer: httpx.Response, size: int) -> str:
+    """Return what the server tells of the version of a file, or '' if that is nothing reliable.
+
+    Within the second of its time, a file may have changed again.
+    """
+    if etag := answer.headers.get("etag"):
+        return str(etag)
+    times = [answer.headers.get(name, "") for name in ("last-modified", "date")]
+    try:
+        changed, now = map(parsedate_to_datetime, times)
+        return f"{times[0]} {size}" if now - changed >= timedelta(seconds=1) else ""
+    except (TypeError, ValueError):
+        return ""

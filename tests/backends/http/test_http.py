@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import logging
+import os
 import pickle
 import secrets
 import threading
+import time
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from typing import ClassVar
@@ -24,6 +26,7 @@ require("starlette")
 require("uvicorn")
 
 from dosna.backends.http.store import HttpStore  # noqa: E402
+from dosna.backends.zarr.dataset import ShardedFileDataset  # noqa: E402
 
 
 @pytest.fixture(scope="module")
@@ -227,6 +230,34 @@ def test_decoded_chunks_are_kept(server, monkeypatch):
         asked.clear()
         equal(ds, ARRAYS["entry/tomo"])
         assert not any("/c/" in key for key in asked)
+
+
+def test_parts_without_a_version_are_of_one_file(stored, monkeypatch):
+    """As in the first seconds after a file was written, when its server has no ETag for it."""
+    monkeypatch.setattr(ShardedFileDataset, "lasting_version", lambda self, version: "")
+    values = ARRAYS["entry/tomo"]
+    with dn.Connection(str(stored), backend="file") as files, files.serve() as server:
+        con, name = dn.open_url(f"{server.root}/zarr/entry/tomo?token={server.access.token}")
+        with con:
+            assert con[name].shards is not None
+            equal(con[name][:1, :1, :1], values[:1, :1, :1])
+
+
+def test_a_file_that_changes_twice_in_a_second_is_read_again(plain, stored):
+    def write(value):
+        files["twice"][...] = value
+        os.utime(stored / "twice/c/0", (later, later))
+
+    later = time.time() + 100  # with which the answers are never older than the file
+    with (
+        dn.Connection(str(stored), backend="file") as files,
+        dn.Connection(plain, backend="http", cache="1 MiB") as con,
+    ):
+        files.create_dataset("twice", (4,), "i4", chunk_size=4)
+        for value in (1, 2):
+            write(value)
+            assert con["twice"][...].tolist() == [value] * 4
+        files.del_dataset("twice")
 
 
 def test_connections_travel(server):
