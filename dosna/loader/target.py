@@ -118,6 +118,7 @@ def compare_arrays(
     there: Iterable[str],
     difference: Callable[[ArrayDescription], str | None],
     check: Check,
+    refusal: Callable[[ArrayDescription], str] = lambda described: "",
 ) -> Verdict:
     """Compare the arrays of a file with those in a target.
 
@@ -131,13 +132,16 @@ def compare_arrays(
         A function that returns the first difference of an array, or None if there is none.
     check : callable
         A function that is called before each array.
+    refusal : callable
+        A function that returns why an array is not in the target; empty if it should be there.
     """
     left, unseen = set(there), []
     for name in source.names():
         check()
         described = source.describe(name)
-        if described.refused:
-            unseen.append(f"{name} ({described.refused})")
+        why = described.refused or ("" if name in left else refusal(described))
+        if why:
+            unseen.append(f"{name} ({why})")
         elif name not in left:
             return Verdict(f"{name}: not in the target")
         elif (found := difference(described)) is not None:

@@ -11,7 +11,7 @@ from dosna import open_url
 from dosna.array.dataset import EngineDataset
 from dosna.backends.absent import Absent
 from dosna.backends.linked.dataset import LinkedDataset
-from dosna.core.metadata import DatasetMetadata
+from dosna.core.metadata import DatasetMetadata, new_metadata
 from dosna.core.names import parents
 from dosna.core.report import IngestReport
 from dosna.core.request import IngestRequest
@@ -192,10 +192,24 @@ class DosnaTarget(Target):
                     prefix + described.name, source, described, fingerprint, check
                 ),
                 check,
+                lambda described: self._refusal(prefix + described.name, described),
             )
             if found.difference is not None:
                 return found
             return Verdict(self._other_groups(source, claim.key), found.unseen)
+
+    def _refusal(self, target: str, described: ArrayDescription) -> str:
+        """Return why an array was left out; empty if the target can store it."""
+        if self.config.on_error != "skip":
+            return ""
+        instance = self.con.instance
+        try:
+            dtype = instance.storable(described.dtype)
+            metadata = new_metadata(described.shape, dtype, None, None, described.attrs)
+            instance.check_dataset(target, metadata)
+        except (TypeError, ValueError) as error:
+            return str(error)
+        return ""
 
     def _difference(
         self,

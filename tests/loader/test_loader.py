@@ -578,6 +578,21 @@ def test_records_are_compared_as_the_target_stores_them(config, tmp_path):
     assert "first at (1,)" in verify(config)["records.h5"]
 
 
+def test_what_a_target_cannot_store_is_not_missed_there(config, tmp_path):
+    config = replace(config, on_error="skip")
+    with h5py.File(tmp_path / "raw/wide.h5", "w") as file:
+        file["wide"], file["plain"] = np.zeros(3, np.longdouble), np.zeros(3)
+    loader.watch(config, once=True)
+    loader.load(config, once=True)
+    con, _ = dn.open_url(f"{config.target}//wide.h5/plain", engine="cpu")
+    with con:
+        left_out = not con.has_dataset("wide.h5/wide")
+        assert ("not compared: wide (" in verify(config)["wide.h5"]) == left_out
+        assert verify(config)["wide.h5"].startswith("PASSED")
+        con.del_dataset("wide.h5/plain")
+        assert verify(config)["wide.h5"] == "plain: not in the target"
+
+
 def test_a_single_flipped_byte_is_found_wherever_it_is(loaded, tmp_path):
     assert verify(loaded) == PASSED
     with h5py.File(tmp_path / "raw/one.h5") as file:
