@@ -90,13 +90,23 @@ def lost(values: Array, dtype: np.dtype[Any]) -> Array:
     if source.kind in "mM" and dtype.kind in "mM":
         if source.kind != dtype.kind:
             return ~np.isnat(values)
-        back = values.astype(dtype).astype(source)
-        return np.asarray((back != values) & ~(np.isnat(back) & np.isnat(values)))
+        return _lost_times(values, dtype)
     if dtype.kind in "SU" and source.kind not in "V":
         return _lost_text(values, dtype, none)
     if dtype.kind == "V" and source.kind in "SUV":
         return np.full(values.shape, source.itemsize > dtype.itemsize)
     return none
+
+
+def _lost_times(values: Array, dtype: np.dtype[Any]) -> Array:
+    try:
+        back = values.astype(dtype).astype(values.dtype)
+    except OverflowError:  # of NumPy from 2.5 on, where others wrap around
+        if values.size == 1:
+            return np.ones(values.shape, bool)
+        halves = np.array_split(values.ravel(), 2)
+        return np.concatenate([_lost_times(half, dtype) for half in halves]).reshape(values.shape)
+    return np.asarray((back != values) & ~(np.isnat(back) & np.isnat(values)))
 
 
 def _lost_of_fields(values: Array, dtype: np.dtype[Any], none: Array) -> Array:

@@ -24,12 +24,16 @@ def unequal(one: Array, other: Array) -> Array:
         return np.asarray(one != other)
     if {one.dtype.kind, other.dtype.kind} == {"T", "U"}:
         one, other = converted(one, TEXT), converted(other, TEXT)
+    if one.dtype != other.dtype and one.dtype.kind == other.dtype.kind and one.dtype.kind in "mM":
+        # NumPy compares them in the finer unit, which does not have all of them.
+        finer = np.promote_types(one.dtype, other.dtype)
+        beyond = np.asarray(lost(one, finer) | lost(other, finer))
+        if beyond.any():
+            kept = ~beyond
+            beyond[kept] = unequal(one[kept], other[kept])
+            return beyond
     # The operator would call a text and a number different; the function refuses to compare them.
     differ = np.asarray(np.not_equal(one, other))
-    if one.dtype != other.dtype and one.dtype.kind in "mM":
-        # NumPy compares them in the finer unit, in which large numbers wrap around.
-        finer = np.promote_types(one.dtype, other.dtype)
-        differ |= lost(one, finer) | lost(other, finer)
     kinds = one.dtype.kind + other.dtype.kind
     if kinds in ("if", "uf", "ic", "uc", "fi", "fu", "ci", "cu"):
         # NumPy compares them as floats, to which large integers are rounded.

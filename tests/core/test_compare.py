@@ -55,8 +55,16 @@ def test_each_element_is_compared(arrays):
     ],
 )
 def test_values_that_the_common_dtype_lacks_differ(one, other, differs):
+    assert unequal(one, other).tolist() == unequal(other, one).tolist() == differs
     one, other = one.reshape(1), other.reshape(1)
     assert unequal(one, other).tolist() == unequal(other, one).tolist() == [differs]
+
+
+def test_times_beyond_the_finer_unit_differ_and_others_are_compared():
+    seconds = np.array([[1, 2**62, 5], [2**61, 7, 0]], "m8[s]")
+    others = np.array([[1000, 0, 5001], [0, 7000, 0]], "m8[ms]")
+    wanted = [[False, True, True], [True, False, False]]
+    assert unequal(seconds, others).tolist() == unequal(others, seconds).tolist() == wanted
 
 
 @pytest.mark.parametrize("dtype", ["g", ">g", "G"])
