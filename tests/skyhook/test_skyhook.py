@@ -174,6 +174,7 @@ def test_a_killed_worker_costs_time_and_nothing_else(url, tmp_path, moment):
     data, died = str(tmp_path), str(tmp_path / "dask" / "died")
 
     def die_once():  # within a function it travels by value: workers have no modules of tests
+        import contextlib
         import os
         import signal
         import sys
@@ -183,7 +184,7 @@ def test_a_killed_worker_costs_time_and_nothing_else(url, tmp_path, moment):
         opened = []
 
         def die(*arguments):
-            if not os.path.exists(died):
+            with contextlib.suppress(FileExistsError):  # the other was first
                 open(died, "x").close()
                 os.kill(os.getpid(), signal.SIGKILL)
             return found(*arguments)
@@ -195,6 +196,7 @@ def test_a_killed_worker_costs_time_and_nothing_else(url, tmp_path, moment):
                     die()
 
         if moment == "writing":
+            found = tuple  # which does nothing
             sys.addaudithook(watch)
         else:
             name = "_facts" if moment == "written" else "run"
