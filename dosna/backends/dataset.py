@@ -158,12 +158,9 @@ class BackendDataset(ABC):
     def refresh(self) -> None:
         """Read the stored metadata again, or raise DatasetNotFoundError."""
 
-    def exclusive(self) -> AbstractContextManager[bool | None]:
-        """Keep every other writer out, and return True, where the store can.
-
-        Held during a resize.
-        """
-        return nullcontext()
+    def exclusive(self) -> AbstractContextManager[bool]:
+        """Keep every other writer out during a resize, and return True, where the store can."""
+        return nullcontext(False)
 
     def check_writable(self) -> None:
         """Raise ReadOnlyError if no chunk can be written, for instance because of mode 'r'."""
