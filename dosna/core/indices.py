@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from dosna.core.types import Array
 
-__all__ = ["in_range", "parts_of", "points_along"]
+__all__ = ["in_range", "parts_of", "points_along", "true_places"]
 
 _INVALID = (
     "only integers, slices (`:`), ellipsis (`...`), numpy.newaxis (`None`) and integer or "
@@ -111,6 +111,30 @@ def _zero_dim(item: Any) -> IndexError:
     )
 
 
+def true_places(mask: Array) -> Array:
+    """Return the places of the true elements of a mask with one axis, in order.
+
+    Parameters
+    ----------
+    mask : ndarray of bool
+        The mask.
+
+    Returns
+    -------
+    ndarray of int64
+        The same as of `numpy.flatnonzero`.
+    """
+    count, length = int(np.count_nonzero(mask)), len(mask)
+    if not 0.05 * length < count <= 0.1 * length:
+        return np.flatnonzero(mask)
+    # Up to a tenth of true elements, NumPy looks for each with a loop of its own, beyond that it
+    # writes places without branches: at 9 % in 0.8 of 1.5 ns an element. More true ones at the end
+    # lead there (row `flat, 10 %` of benchmarks/query.py).
+    longer = np.ones(length + length // 8 + 1, bool)
+    longer[:length] = mask
+    return np.flatnonzero(longer)[:count]
+
+
 def points_along(item: Any, shape: tuple[int, ...], axis: int) -> list[Array]:
     """Return the points along the axes that one integer, integer array or mask uses up."""
     if type(item) is int:
@@ -122,7 +146,8 @@ def points_along(item: Any, shape: tuple[int, ...], axis: int) -> list[Array]:
                     f"boolean index did not match indexed array along axis {i}; size of axis is "
                     f"{n} but size of corresponding boolean axis is {m}"
                 )
-        return [p.astype(np.int64, copy=False) for p in item.nonzero()]
+        found = (true_places(item),) if item.ndim == 1 else item.nonzero()
+        return [p.astype(np.int64, copy=False) for p in found]
     n = shape[axis]
     low = 0
     if item.size:

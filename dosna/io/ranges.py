@@ -8,6 +8,8 @@ import os
 from collections.abc import Iterable
 from typing import Any
 
+import numpy as np
+
 from dosna.core.metadata import DatasetMetadata
 from dosna.core.plan import ChunkTask
 from dosna.core.types import Shape, Slices
@@ -134,6 +136,17 @@ def byte_runs(metadata: DatasetMetadata, key: Slices, most: int) -> list[tuple[i
         *(range(0, n * s, s) for n, s in zip(counts[:split], strides[:split], strict=True))
     )
     return [(first + sum(step), first + sum(step) + length) for step in steps]
+
+
+def is_spread(key: Slices, size: Shape) -> bool:
+    """Return True if elements of a chunk of one axis are surely at least half of it apart.
+
+    Only the first and the last index are looked at. Reading all of the chunk takes less time than
+    finding the range of bytes that has them.
+    """
+    if len(size) != 1 or not isinstance(key[0], np.ndarray) or len(key[0]) < 2:
+        return False
+    return 2 * abs(int(key[0][-1]) - int(key[0][0])) >= size[0]
 
 
 def read_fully(file: int, parts: list[memoryview], offset: int) -> bool:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from dosna.backends.base import BackendDataset
+from dosna.core.indices import true_places
 from dosna.core.progress import Progress
 from dosna.core.sizes import Limit
 from dosna.core.text import is_text
@@ -292,7 +293,7 @@ class _Columns(Mapping[str, Any]):
 
     def keep(self, mask: Array) -> None:
         """Drop the elements for which a mask is false."""
-        self._rows = np.flatnonzero(mask)
+        self._rows = true_places(mask)
         self.length = len(self._rows)
 
     def __iter__(self) -> Iterator[str]:

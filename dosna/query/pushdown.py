@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from dosna.core.indices import true_places
 from dosna.core.types import Array
 from dosna.query.branches import BranchColumn
 from dosna.query.expressions import Bound
@@ -49,7 +50,7 @@ class PushedLists(NamedTuple):
         found = self.remote.rows(first, last, self.program) if first < last else offsets[:0]
         has = np.zeros(stop - start, bool)
         has[np.searchsorted(offsets, found + first, "right") - 1] = True
-        return np.flatnonzero(has if self.passing else ~has)
+        return true_places(has if self.passing else ~has)
 
 
 class Pushed(NamedTuple):

@@ -18,6 +18,7 @@ import numpy as np
 from dosna.backends.base import BackendDataset
 from dosna.backends.stores.dataset import StoreDataset
 from dosna.backends.stores.store import MethodCall, NotExecutedError
+from dosna.core.indices import true_places
 from dosna.core.types import Array, Shape
 from dosna.query.ceph_class import protocol
 from dosna.query.programs import Program
@@ -138,7 +139,7 @@ class Remote:
                 found[number] = protocol.unpack_rows(answer, b - a)[0] + place
 
             def read(values: Array) -> None:
-                found[number] = np.flatnonzero(program.evaluate(values)) + place
+                found[number] = true_places(program.evaluate(values)) + place
 
             most = protocol.rows_size(b - a)
             return self._part(number, a, b, "mask", program.code, most, answered, read)
@@ -165,7 +166,7 @@ class Remote:
                 found[number], chosen[number] = rows + place, values
 
             def read(values: Array) -> None:
-                rows = np.flatnonzero(program.evaluate(values))
+                rows = true_places(program.evaluate(values))
                 found[number], chosen[number] = rows + place, values[rows]
 
             most = protocol.rows_size(b - a) + (b - a) * self._width

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from dosna.core.indices import true_places
 from dosna.core.types import Array
 from dosna.query.branches import BranchColumn, chosen
 from dosna.query.expressions import Bound, evaluate, evaluate_mask
@@ -135,7 +136,7 @@ class Window:
         if there is None:
             mask = evaluate_mask(test.expr, self.held(test.columns), self.length)
             every = int(np.count_nonzero(mask)) == len(mask)
-            left = None if every else np.flatnonzero(mask)
+            left = None if every else true_places(mask)
         elif there.name in needed and isinstance(there, Pushed):
             left, own[there.name] = there.filter(self.start, self.stop)
         else:

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
+from dosna.core.indices import true_places
 from dosna.core.selection import select
 
 quick = settings(max_examples=150, deadline=None)
@@ -347,3 +348,13 @@ def test_scalars_where_numpy_gives_scalars(shape, key):
     result, canonical = selection.allocate(array.dtype)
     canonical[...] = array[canonical_key(selection)]
     same(selection.finish(result), array[key])
+
+
+@pytest.mark.parametrize("length", [0, 1, 7, 40, 5000])
+@pytest.mark.parametrize("share", [0.0, 0.03, 0.07, 0.1, 0.11, 0.6, 1.0])
+def test_places_of_true_elements(length, share):
+    mask = np.random.default_rng(length).permutation(length) < share * length
+    for some in (mask, mask[::-1], np.repeat(mask, 3)[::3]):
+        found = true_places(some)
+        assert found.dtype == np.int64
+        assert np.array_equal(found, np.flatnonzero(some))

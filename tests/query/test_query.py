@@ -13,6 +13,7 @@ from kept_trees import put_tree
 from support import HANG, mpiexec, require
 
 import dosna as dn
+from dosna.columns import Tree
 from dosna.errors import (
     DatasetError,
     DatasetNotFoundError,
@@ -361,6 +362,21 @@ def test_chosen_lists_are_gathered_in_parts(monkeypatch):
         wanted = array[np.asarray(rows, np.int64)]
         assert found.content.dtype == np.float32
         assert ak.unflatten(found.content, np.diff(found.offsets)).to_list() == wanted.to_list()
+
+
+def test_ranges_are_longer_where_a_tree_has_many(monkeypatch):
+    monkeypatch.setattr(planning, "LEAST_ROWS", 1 << 19)
+
+    def entries_of_a_range(entries, chunk):
+        tree = Tree("test", "T", entries, (), chunk_entries=chunk)
+        return planning.step_of({}, tree, None)
+
+    chunk = 1 << 17
+    assert entries_of_a_range(2 * chunk, chunk) == 4 * chunk
+    assert entries_of_a_range(40 * chunk, chunk) == 5 * chunk
+    assert entries_of_a_range(80 * chunk, chunk) == 8 * chunk
+    assert entries_of_a_range(800 * chunk, chunk) == 8 * chunk
+    assert entries_of_a_range(80 * chunk, 32 * chunk) == 32 * chunk
 
 
 def test_branches_with_other_chunks_are_read_at_the_same_entries(monkeypatch):

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from dosna.core.indices import true_places
 from dosna.core.types import Array
 
 __all__ = ["STATS", "Head", "pack_rows", "rows_size", "supports", "unpack_rows", "unpack_stats"]
@@ -120,7 +121,7 @@ def unpack_rows(answer: bytes, count: int) -> tuple[Array, int]:
     elif form == _BITMAP:
         body = np.frombuffer(answer, np.uint8, -(-count // 8), _ROWS.size)
         truth = np.unpackbits(body, count=count, bitorder="little").view(bool)
-        rows, size = np.flatnonzero(truth), len(body)
+        rows, size = true_places(truth), len(body)
     elif form == _GAPS:
         gaps, at = _gaps(answer, found)
         rows, size = at[gaps != _FAR], gaps.nbytes

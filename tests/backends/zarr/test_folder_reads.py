@@ -16,6 +16,7 @@ require("numcodecs")
 
 import dosna as dn  # noqa: E402
 from dosna import errors  # noqa: E402
+from dosna.backends.zarr.dataset import FileDataset  # noqa: E402
 from dosna.io.local import LocalFile  # noqa: E402
 
 
@@ -212,3 +213,47 @@ def test_whole_chunks_are_read_by_one_call_wherever_they_go(tmp_path, backend, m
         assert parts == []
         assert np.array_equal(ds[3:], volume[3:])  # four parts, and four whole chunks
         assert len(parts) == 4
+
+
+@pytest.mark.parametrize("dtype", ["f4", ">i8", "M8[us]", "S3", "V5", "i2,f8"])
+@pytest.mark.parametrize("checksum", [True, False])
+def test_elements_far_apart_in_large_chunks(tmp_path, dtype, checksum):
+    rows, chunk = 130_000, 40_000
+    random = np.random.default_rng(0)
+    raw = random.integers(0, 100, (rows, np.dtype(dtype).itemsize), np.uint8)
+    data = raw.view(dtype).reshape(rows)
+    with dn.Connection(str(tmp_path), backend="file", engine="cpu") as con:
+        ds = con.create_dataset("x", (rows,), dtype, chunk_size=chunk, checksum=checksum)
+        ds[:chunk] = data[:chunk]
+        ds[2 * chunk :] = data[2 * chunk :]
+        data[chunk : 2 * chunk] = ds.fillvalue
+        for picked in (
+            [0, chunk - 1],
+            [chunk - 1, 5, 5, 0, rows - 1, 2 * chunk],
+            random.permutation(rows)[:500],
+            np.sort(random.permutation(rows)[:70_000]),
+            np.arange(100, 200),
+            [rows - 1],
+        ):
+            assert ds[picked].tobytes() == data[picked].tobytes()
+            out = np.empty((len(picked), 2), dtype)
+            ds.read(picked, out=out[:, 1])
+            assert out[:, 1].tobytes() == data[picked].tobytes()
+        os.truncate(chunk_file(con, "x", (3,)), 1000)
+        with pytest.raises(errors.ChunkCorruptError):
+            ds[[3 * chunk, rows - 1]]
+
+
+def test_elements_far_apart_are_found_without_ranges_of_bytes(tmp_path, monkeypatch):
+    with dn.Connection(str(tmp_path), backend="file", engine="cpu") as con:
+        ds = con.create_dataset("x", data=np.arange(90_000), chunk_size=30_000, checksum=False)
+        slow = []
+        real = FileDataset.read_chunk
+        monkeypatch.setattr(
+            FileDataset,
+            "read_chunk",
+            lambda self, idx, key: slow.append(idx) or real(self, idx, key),
+        )
+        wanted = [5, 29_000, 30_000, 59_999, 60_000, 60_100]
+        assert ds[wanted].tolist() == wanted
+        assert slow == [(2,)]
