@@ -165,6 +165,7 @@ def rows(ceph: Ceph, url: str, chunks: int, only: list[str], rounds: int | None)
             begin = time.perf_counter()
             loop()
             best["zarr loop map"] = time.perf_counter() - begin
+            sync(store.delete_dir("z"))
         read, write = best["read"], best["write"]
         both = {"apply", "copy", "clone", *(name for name in best if name.endswith("map"))}
         both.add("dask map, 32 threads")
