@@ -137,7 +137,8 @@ _cut_long = lru_cache(maxsize=4)(_cut_anew)
 def group(points: Sequence[Points], chunk_size: Sequence[int], grid: Sequence[int]) -> Groups:
     """Group points by chunk, in the order of the chunks. Each group keeps the points' order."""
     count = prod(grid)
-    dtype = np.uint16 if count < 1 << 16 else np.uint32 if count < 1 << 32 else np.int64
+    kinds = ((16, np.uint16), (32, np.uint32), (63, np.int64))
+    dtype = next((kind for bits, kind in kinds if count < 1 << bits), object)
     number: npt.NDArray[Any] = np.zeros(len(points[0]), dtype)
     local = []
     for p, c, g in zip(points, chunk_size, grid, strict=True):
@@ -158,8 +159,8 @@ def group(points: Sequence[Points], chunk_size: Sequence[int], grid: Sequence[in
     firsts = number[bounds[:-1]]
     chunks: list[list[int]] = []
     for g in reversed(grid):
-        firsts, i = np.divmod(firsts, g)
-        chunks.insert(0, i.tolist())
+        chunks.insert(0, (firsts % g).tolist())
+        firsts = firsts // g
     return Groups(tuple(chunks), bounds, tuple(local), order, 0)
 
 

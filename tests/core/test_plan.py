@@ -295,13 +295,15 @@ def test_the_last_of_duplicated_points_wins():
     assert np.array_equal(joined(chunks, (40, 40), (7, 9)), array)
 
 
-@pytest.mark.parametrize("n", [60_000, 3_000_000, 10**11])
-def test_points_in_few_and_in_very_many_chunks(n):
-    """Each of the ways of sorting: chunk numbers of 16, of 32 and of more bits."""
+@pytest.mark.parametrize(
+    ("n", "width"), [(60_000, 60_000), (3_000_000, 3_000_000), (10**11, 10**11), (2**40, 1)]
+)
+def test_points_in_few_and_in_very_many_chunks(n, width):
+    """Each of the ways of sorting: chunk numbers of 16, of 32, of 63 and of more bits."""
     points = np.random.default_rng(n).integers(0, n, 500)
     points[100:200] = points[:100]
-    tasks = list(plan(select((points, points), (n, n)), (1, n)))
-    assert [task.idx for task in tasks] == sorted({(p, 0) for p in points.tolist()})
+    tasks = list(plan(select((points, points), (n, n)), (1, width)))
+    assert [task.idx for task in tasks] == sorted({(p, p // width) for p in points.tolist()})
     for task in tasks:
         assert (points[task.out[0]] == task.idx[0]).all()
         assert (np.diff(task.out[0]) > 0).all()
