@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from typing import Any
@@ -12,6 +11,7 @@ import numpy as np
 from dosna.array import loading
 from dosna.array.dataset import EngineDataset
 from dosna.array.home import ArrayHome
+from dosna.array.undoing import undo
 from dosna.backends.base import BackendDataset
 from dosna.backends.batch import Batch
 from dosna.core.metadata import DatasetMetadata, new_metadata
@@ -21,7 +21,7 @@ from dosna.core.sizes import Limit
 from dosna.core.text import elements, is_text
 from dosna.core.types import Array
 from dosna.core.values import check_fillvalue
-from dosna.errors import DatasetExistsError, DatasetNotFoundError, DosnaError
+from dosna.errors import DatasetExistsError, DatasetNotFoundError
 
 __all__ = ["Creating"]
 
@@ -125,14 +125,7 @@ class Creating(ArrayHome):
         self._undo(made.name, delete)
 
     def _undo(self, name: str, delete: Callable[[], None]) -> None:
-        why = sys.exception()
-        try:
-            self.runner.once(delete)
-        except DosnaError as error:
-            if why is None:
-                raise
-            # The first error is the one to raise.
-            why.add_note(f"dataset {name!r} could not be deleted again: {error}")
+        undo(lambda: self.runner.once(delete), f"dataset {name!r} could not be deleted again")
 
     @contextmanager
     def replacing(

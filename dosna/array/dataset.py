@@ -18,6 +18,7 @@ from dosna.array.appending import fits, take_back, values_to_append
 from dosna.array.datadoors import DatasetDoors
 from dosna.array.home import ArrayHome
 from dosna.array.reductions import Reductions
+from dosna.array.undoing import undo
 from dosna.core.metadata import check_extents
 from dosna.core.progress import Progress
 from dosna.core.sizes import Limit
@@ -275,7 +276,10 @@ class EngineDataset(DatasetDoors, Reductions):
                 )
             self.runner.once(partial(self._write, key, values, shared_edge=True))
         except BaseException:
-            self.change(partial(take_back, self.instance, before, after))
+            undo(
+                lambda: self.change(partial(take_back, self.instance, before, after)),
+                f"dataset {self.name!r} could not be given its former extent again",
+            )
             raise
 
     def flush(self) -> None:

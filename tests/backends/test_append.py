@@ -84,6 +84,19 @@ def test_a_failed_append_takes_its_rows_back(connection: Any) -> None:
     assert connection["a"].shape == (1, 3)
 
 
+def test_the_error_of_an_append_is_raised_even_if_its_rows_stay(
+    connection: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(shape: Any) -> None:
+        raise dn.errors.StorageError(5, "the disk is gone")
+
+    ds = connection["a"]
+    monkeypatch.setattr(ds.instance, "resize", refuse)
+    with pytest.raises(ValueError, match=r"could not convert|invalid literal") as caught:
+        ds.append(np.array([["x", "y", "z"]]))
+    assert "the disk is gone" in caught.value.__notes__[0]
+
+
 def test_an_array_of_very_many_chunks_is_shrunk_by_one(connection: dn.Connection) -> None:
     ds = connection.create_dataset("b", (2**40, 4), np.int32, chunk_size=(1, 4))
     ds[0], ds[-1] = 1, 2
