@@ -1,24 +1,18 @@
-"""Values that are appended to a dataset, and the way back if that fails."""
+"""Values that are appended to a dataset."""
 
 from __future__ import annotations
 
-from itertools import product
-from math import prod
 from typing import Any
 
 import numpy as np
 
 from dosna.array.indexing import ArrayAccess
 from dosna.array.values import is_source
-from dosna.backends.base import BackendDataset
 from dosna.core.casting import check_values
 from dosna.core.types import Array, Shape
 from dosna.engines.work.boxes import plain, read_source
 
-__all__ = ["fits", "take_back", "values_to_append"]
-
-_MOST_TAKEN_BACK = 10_000
-"""The most stored objects that are deleted by name, written or not."""
+__all__ = ["fits", "values_to_append"]
 
 
 class _Appended:
@@ -71,17 +65,3 @@ def fits(given: Shape, shape: Shape, axis: int) -> bool:
     return len(given) == len(shape) and all(
         n == m for a, (n, m) in enumerate(zip(given, shape, strict=True)) if a != axis
     )
-
-
-def take_back(dataset: BackendDataset, before: Shape, after: Shape) -> None:
-    """Undo an append, unless another writer has appended since."""
-    dataset.refresh()
-    if dataset.metadata.shape == after:
-        # The new objects are deleted first: a full disk may have no room for another description.
-        new = [
-            range(-(-a // g)) if a == b else range(-(-b // g), a // g)
-            for b, a, g in zip(before, after, dataset.grain, strict=True)
-        ]
-        if prod(map(len, new)) <= _MOST_TAKEN_BACK:
-            dataset.del_objects(product(*new))
-        dataset.resize(before)

@@ -14,7 +14,7 @@ from typing import Any, Self
 
 from numpy.typing import ArrayLike
 
-from dosna.array.appending import fits, take_back, values_to_append
+from dosna.array.appending import fits, values_to_append
 from dosna.array.datadoors import DatasetDoors
 from dosna.array.home import ArrayHome
 from dosna.array.reductions import Reductions
@@ -277,7 +277,7 @@ class EngineDataset(DatasetDoors, Reductions):
             self.runner.once(partial(self._write, key, values, shared_edge=True))
         except BaseException:
             undo(
-                lambda: self.change(partial(take_back, self.instance, before, after)),
+                lambda: self.change(partial(self.instance.take_back, before, after)),
                 f"dataset {self.name!r} could not be given its former extent again",
             )
             raise

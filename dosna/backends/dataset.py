@@ -162,6 +162,13 @@ class BackendDataset(ABC):
         """Keep every other writer out during a resize, and return True, where the store can."""
         return nullcontext(False)
 
+    def revision_of(self, metadata: DatasetMetadata) -> int:
+        """Return a number that differs after each change of the metadata.
+
+        It is 0 where `exclusive` keeps other writers out.
+        """
+        return 0
+
     def check_writable(self) -> None:
         """Raise ReadOnlyError if no chunk can be written, for instance because of mode 'r'."""
         self.connection.check_writable()
@@ -336,3 +343,7 @@ class BackendDataset(ABC):
             The shape before. The added part begins there, and no other caller gets it.
         """
         return resizing.extend(self, axis, count)
+
+    def take_back(self, before: Shape, after: Shape) -> None:
+        """Undo an `extend` from a shape to another, unless others have changed it since."""
+        resizing.take_back(self, before, after)

@@ -1,4 +1,11 @@
-"""Changing the shape of a dataset, with any store."""
+"""Changing the shape of a dataset, with any store.
+
+A store of bytes cannot keep other writers out. There each change of the metadata is made on
+condition that they are still those that this process has read or written; otherwise it begins
+anew. So of several writers that change the shape at the same time, none undoes half of what
+another one does. While objects outside of the shape are being removed, the metadata say so
+(`trimmed` is False), and whoever extends the array then removes them first.
+"""
 
 from __future__ import annotations
 
@@ -6,18 +13,32 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, suppress
 from itertools import chain, product
 from math import prod
-from typing import Protocol
+from typing import Any, Protocol
 
 from dosna.core.metadata import DatasetMetadata
 from dosna.core.types import Shape
-from dosna.errors import DosnaError
+from dosna.errors import DosnaError, StorageError
+from dosna.io.parallel import to_its_end
 
-__all__ = ["extend", "resize"]
+__all__ = ["extend", "resize", "take_back"]
+
+_MOST_ATTEMPTS = 100
+"""Number of attempts at a change of shape that others keep preventing."""
+
+_MOST_TAKEN_BACK = 10_000
+"""The most stored objects that are deleted by name, written or not."""
+
+_State = tuple[Shape, bool, int]
+
+
+class _ChangedError(Exception):
+    """The error that another writer has changed the metadata: read them again."""
 
 
 class Resizable(Protocol):
     """The members of a dataset that are used here; see `dosna.backends.base.BackendDataset`."""
 
+    name: str
     metadata: DatasetMetadata
 
     @property
@@ -32,6 +53,8 @@ class Resizable(Protocol):
 
     def update(self, change: Callable[[DatasetMetadata], DatasetMetadata]) -> None: ...
 
+    def revision_of(self, metadata: DatasetMetadata) -> int: ...
+
     def object_indices(self) -> Iterator[Shape]: ...
 
     def has_object(self, idx: Shape) -> bool: ...
@@ -43,53 +66,128 @@ class Resizable(Protocol):
 
 def resize(dataset: Resizable, shape: Shape) -> None:
     """Change the extents of a dataset; see `BackendDataset.resize`."""
-    with dataset.exclusive():
-        dataset.refresh()
-        old = dataset.metadata
-        grows = any(new > was for new, was in zip(shape, old.shape, strict=True))
-        shrinks = any(new < was for new, was in zip(shape, old.shape, strict=True))
-        before = old.shape if old.trimmed else None
-        if grows and not old.trimmed:
-            _trim(dataset, None)
-        # A growing axis must not bring back what a shrinking one is about to cut off.
-        least = tuple(map(min, shape, old.shape))
-        if shrinks:
-            dataset.update(lambda m: m.replace(shape=least, trimmed=False))
-            _trim(dataset, before)
-        if grows or shrinks:
-            dataset.update(lambda m: m.replace(shape=shape, trimmed=True))
+    with dataset.exclusive() as alone:
+        for _ in _attempts(dataset):
+            with suppress(_ChangedError):
+                _resize(dataset, shape, alone)
+                return
 
 
 def extend(dataset: Resizable, axis: int, count: int) -> Shape:
     """Extend an axis of a dataset by `count`; see `BackendDataset.extend`."""
     before: Shape = ()
+    stored = False
 
     def longer(metadata: DatasetMetadata) -> DatasetMetadata:
         nonlocal before
+        if not metadata.trimmed:
+            raise _ChangedError
         before = metadata.shape
         return metadata.replace(shape=tuple(n + count * (a == axis) for a, n in enumerate(before)))
 
+    def store() -> None:
+        nonlocal stored
+        dataset.update(longer)
+        stored = True
+
     with dataset.exclusive() as alone:
-        dataset.refresh()
-        if not dataset.metadata.trimmed:
-            _trim(dataset, None)
-            dataset.update(lambda m: m.replace(trimmed=True))
-        try:
-            dataset.update(longer)
-        except BaseException:
-            # Ctrl-C, or an error of the disk, may come after the new shape was stored.
-            if alone and before:
-                with suppress(DosnaError):
-                    dataset.update(lambda m: m.replace(shape=before))
-            raise
+        for _ in _attempts(dataset):
+            with suppress(_ChangedError):
+                if not dataset.metadata.trimmed:
+                    known = _state(dataset)
+                    _trim(dataset, None, alone)
+                    _update(dataset, known, trimmed=True)
+                try:
+                    if alone:
+                        store()
+                    else:
+                        to_its_end(store)  # it must be known whether this process did it
+                except BaseException:
+                    # Ctrl-C, or an error of the disk, may come after the new shape was stored.
+                    with suppress(DosnaError, _ChangedError):
+                        if alone and before:
+                            dataset.update(lambda m: m.replace(shape=before))
+                        elif stored:
+                            _resize(dataset, before, alone)
+                    raise
+                break
     return before
 
 
-def _trim(dataset: Resizable, before: Shape | None) -> None:
+def take_back(dataset: Resizable, before: Shape, after: Shape) -> None:
+    """Undo an extension, unless another writer has changed the shape since."""
+    with dataset.exclusive() as alone:
+        dataset.refresh()
+        if dataset.metadata.shape != after:
+            return
+        # The new objects are deleted first: a full disk may have no room for another description.
+        new = [
+            range(-(-a // g)) if a == b else range(-(-b // g), a // g)
+            for b, a, g in zip(before, after, dataset.grain, strict=True)
+        ]
+        if prod(map(len, new)) <= _MOST_TAKEN_BACK:
+            dataset.del_objects(product(*new))
+        for _ in _attempts(dataset):
+            if dataset.metadata.shape != after:
+                return
+            with suppress(_ChangedError):
+                _resize(dataset, before, alone)
+                return
+
+
+# -- one attempt ------------------------------------------------------------------------------
+
+
+def _attempts(dataset: Resizable) -> Iterator[None]:
+    """Read the metadata of a dataset before each attempt at a change of its shape."""
+    for _ in range(_MOST_ATTEMPTS):
+        dataset.refresh()
+        yield
+    raise StorageError(
+        f"the metadata of dataset {dataset.name!r} changed {_MOST_ATTEMPTS} times while its shape "
+        "was being changed: too many writers change them"
+    )
+
+
+def _state(dataset: Resizable, metadata: DatasetMetadata | None = None) -> _State:
+    found = dataset.metadata if metadata is None else metadata
+    return found.shape, found.trimmed, dataset.revision_of(found)
+
+
+def _update(dataset: Resizable, known: _State, **changes: Any) -> _State:
+    """Change metadata that are still the known ones, and return what they are then."""
+
+    def change(metadata: DatasetMetadata) -> DatasetMetadata:
+        if _state(dataset, metadata) != known:
+            raise _ChangedError
+        return metadata.replace(**changes)
+
+    dataset.update(change)
+    return _state(dataset)
+
+
+def _resize(dataset: Resizable, shape: Shape, alone: bool) -> None:
+    old, known = dataset.metadata, _state(dataset)
+    grows = any(new > was for new, was in zip(shape, old.shape, strict=True))
+    shrinks = any(new < was for new, was in zip(shape, old.shape, strict=True))
+    before = old.shape if old.trimmed else None
+    if grows and not old.trimmed:
+        _trim(dataset, None, alone)
+    # A growing axis must not bring back what a shrinking one is about to cut off.
+    least = tuple(map(min, shape, old.shape))
+    if shrinks:
+        known = _update(dataset, known, shape=least, trimmed=False)
+        _trim(dataset, before, alone)
+    if grows or shrinks:
+        _update(dataset, known, shape=shape, trimmed=True)
+
+
+def _trim(dataset: Resizable, before: Shape | None, alone: bool) -> None:
     """Delete what lies outside of the shape: whole objects, and the outer parts of others.
 
     `before` is a shape outside of which nothing is stored, or None if none is known.
     """
+    known = _state(dataset)
     shape, grain = dataset.metadata.shape, dataset.grain
     outside = []
     for idx in list(_objects_around(dataset, before)):
@@ -98,6 +196,11 @@ def _trim(dataset: Resizable, before: Shape | None) -> None:
             outside.append(idx)
         elif any(n < g for n, g in zip(inside, grain, strict=True)):
             dataset.trim_object(idx)
+    if outside and not alone:
+        # Another writer may have finished this, extended the array and written there.
+        dataset.refresh()
+        if _state(dataset) != known:
+            raise _ChangedError
     dataset.del_objects(outside)
 
 

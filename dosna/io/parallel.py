@@ -13,7 +13,7 @@ from typing import Any
 from dosna.errors import NotConnectedError
 from dosna.io.fork import renew_in_children
 
-__all__ = ["Batch", "Workers", "current_lane", "in_flight", "only_waiting"]
+__all__ = ["Batch", "Workers", "current_lane", "in_flight", "only_waiting", "to_its_end"]
 
 _END = object()
 _caller = threading.local()
@@ -262,5 +262,14 @@ def in_flight(work: Callable[[Any], object], items: Iterable[Any], most: int) ->
     workers = Workers("dosna-in-flight", most, most, blocking=True)
     try:
         workers.for_each(work, items, 1)
+    finally:
+        workers.close()
+
+
+def to_its_end(work: Callable[[], object]) -> None:
+    """Do work that Ctrl-C does not interrupt: what it interrupted is raised when it has ended."""
+    workers = Workers("dosna-to-its-end", 1, 1)
+    try:
+        Batch(workers, lambda _: work(), [None], 1).do()
     finally:
         workers.close()

@@ -87,11 +87,11 @@ def test_a_failed_append_takes_its_rows_back(connection: Any) -> None:
 def test_the_error_of_an_append_is_raised_even_if_its_rows_stay(
     connection: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def refuse(shape: Any) -> None:
+    def refuse(before: Any, after: Any) -> None:
         raise dn.errors.StorageError(5, "the disk is gone")
 
     ds = connection["a"]
-    monkeypatch.setattr(ds.instance, "resize", refuse)
+    monkeypatch.setattr(ds.instance, "take_back", refuse)
     with pytest.raises(ValueError, match=r"could not convert|invalid literal") as caught:
         ds.append(np.array([["x", "y", "z"]]))
     assert "the disk is gone" in caught.value.__notes__[0]

@@ -108,6 +108,9 @@ class StoreDataset(WatchedDataset):
                 self._looked = begin
                 return
 
+    def revision_of(self, metadata: DatasetMetadata) -> int:
+        return zarr3.revision_of(metadata)
+
     # -- chunks ---------------------------------------------------------------------------
 
     @property
@@ -369,13 +372,25 @@ class StoreDataset(WatchedDataset):
         chunk[key] = values
         return pipeline.encode(chunk)
 
+    def trim_object(self, idx: Shape) -> None:
+        def trimmed(data: bytes | memoryview | None) -> list[Any] | None:
+            self.look_if_doubted()
+            inside = self.metadata.bounds(idx).chunk
+            if data is None or not self.metadata.contains(idx):
+                return None  # Others delete it, or have done so.
+            return self.encoded(idx, self.decode(idx, data)[inside])
+
+        self.modify(idx, trimmed, whole=True)
+
     def modify(
         self,
         idx: Shape,
-        change: Callable[[bytes | memoryview | None], list[Any]],
+        change: Callable[[bytes | memoryview | None], list[Any] | None],
         whole: bool = False,
     ) -> None:
         """Replace a stored object by the result of `change`, also if others change it.
+
+        If the result is None, the object is as it shall be.
 
         A warning is given where the store cannot prevent the loss of others' changes, unless
         `whole` is set: the change then covers all of the object that this handle knows of.
@@ -389,6 +404,8 @@ class StoreDataset(WatchedDataset):
                 blob = self.store.get(key)
                 self.vouch(idx, blob, writes=True)
                 parts = change(None if blob is None else blob.data)
+                if parts is None:
+                    return
                 with turns.unless_conflict():
                     turns.expected = ABSENT if blob is None else blob.version
                     self.put(idx, parts, turns.expected)

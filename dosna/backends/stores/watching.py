@@ -142,6 +142,11 @@ class WatchedDataset(BackendDataset):
             if self._looked < asked:
                 self._look()
 
+    def look_if_doubted(self) -> None:
+        """Look at the document, unless that was done since an object without a mark was read."""
+        if self._doubted > self._looked:
+            self.look_again()
+
     def _look(self) -> None:
         begin = time.monotonic()
         found = self.store.get(self.connection.document(self.name))
@@ -159,10 +164,9 @@ class WatchedDataset(BackendDataset):
         mark = "" if blob is None or blob.mark is None else blob.mark
         whose, _, revision = mark.partition(".")
         if self._id is None or not _REVISION.fullmatch(revision):
+            self._doubted = time.monotonic()
             if writes:
                 self.look()
-            else:
-                self._doubted = time.monotonic()
             return
         if whose == self._id and int(revision) <= self._revision:
             return
@@ -191,8 +195,8 @@ class WatchedDataset(BackendDataset):
         """
         if absent:
             self.check_absent(absent)
-        elif self._doubted > self._looked:
-            self.look_again()
+        else:
+            self.look_if_doubted()
         if self._shrunk < began or parts is None:
             return
         if iter(parts) is parts:  # an iterator, which is used up

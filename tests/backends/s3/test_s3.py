@@ -288,8 +288,8 @@ REQUESTS = {
     "grow": ({"GET": 2, "PUT": 1}, {"GET": 3, "PUT": 1}),
     "append": ({"GET": 2, "PUT": 3}, {"GET": 3, "PUT": 3}),
     "shrink by four chunks": (
-        {"GET": 5, "PUT": 2, "POST": 1},
-        {"GET": 7, "PUT": 2, "POST": 1},
+        {"GET": 6, "PUT": 2, "POST": 1},
+        {"GET": 8, "PUT": 2, "POST": 1},
     ),
 }
 # In both alike.
