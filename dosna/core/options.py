@@ -15,6 +15,7 @@ __all__ = [
     "check_choice",
     "check_count",
     "check_seconds",
+    "check_type",
     "names_of_options",
     "parse_options",
     "refuse_unknown",
@@ -169,6 +170,24 @@ def refuse_unknown(
         if option not in own:
             known = instead.get(option, f"it has {', '.join(sorted(own)) or 'none'}")
             raise TypeError(f"{what} has no option {option!r}: {known}")
+
+
+_KINDS: dict[str, tuple[type, ...]] = {
+    "None": (type(None),),
+    "int": (int,),
+    "float": (int, float),
+    "bool": (bool,),
+    "str": (str,),
+}
+
+
+def check_type(name: str, value: object, declared: str) -> None:
+    """Raise ConfigurationError unless an option is of its type, which is declared as a text."""
+    members = [member.strip() for member in declared.split("|")]
+    kinds = {kind for member in members for kind in _KINDS[member]}
+    # A bool is an int of Python, but no number here.
+    if not isinstance(value, tuple(kinds)) or (isinstance(value, bool) and bool not in kinds):
+        raise ConfigurationError(f"{name} must be of type {declared}, not {value!r}")
 
 
 def check_seconds(name: str, value: object) -> None:

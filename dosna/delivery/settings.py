@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from dosna.core.options import check_seconds, check_type
 from dosna.core.sizes import parse_size
 from dosna.core.url import without_password
 from dosna.delivery.destinations import place_of
@@ -127,13 +128,15 @@ class Settings:
     opendata: str = "https://opendata.cern.ch"
 
     def __post_init__(self) -> None:
-        given = (self.roots,) if isinstance(self.roots, str) else self.roots
-        roots = tuple(_root(os.fspath(root)) for root in given)
+        roots = tuple(map(_root, _texts("roots", self.roots)))
         object.__setattr__(self, "roots", roots)
-        named = self.destinations
-        places = tuple(map(place_of, (named,) if isinstance(named, str) else named))
+        places = tuple(map(place_of, _texts("destinations", self.destinations)))
         object.__setattr__(self, "destinations", places)
-        object.__setattr__(self, "state", os.path.realpath(os.fspath(self.state)))
+        (state,) = _texts("state", [self.state])
+        object.__setattr__(self, "state", os.path.realpath(state))
+        for item in dataclasses.fields(self):
+            if item.name not in ("roots", "destinations"):
+                check_type(item.name, getattr(self, item.name), str(item.type))
         for name in ("bytes_limit", "file_memory", "file_disk"):
             try:
                 object.__setattr__(self, name, parse_size(getattr(self, name)))
@@ -146,7 +149,13 @@ class Settings:
         if self.auth not in _AUTH:
             raise ConfigurationError(f"auth must be 'none' or 'tokens', not {self.auth!r}")
         if not 0 < self.keep_days <= 3650:
-            raise ConfigurationError(f"keep_days must be positive, not {self.keep_days!r}")
+            raise ConfigurationError(
+                f"keep_days must be more than 0 and at most 3650, not {self.keep_days!r}"
+            )
+        check_seconds("file_seconds", self.file_seconds)
+        for name in ("lookup_days", "preflight_seconds", "patience"):
+            if not getattr(self, name) >= 0:
+                raise ConfigurationError(f"{name} must be at least 0, not {getattr(self, name)!r}")
         for name in ("running_limit", "files_limit", "attempts", "workers"):
             value = getattr(self, name)
             if value is not None and value < 1:
@@ -238,6 +247,15 @@ def _shown(value: Any) -> Any:
     if isinstance(value, tuple):
         return tuple(map(_shown, value))
     return without_password(value) if isinstance(value, str) else value
+
+
+def _texts(name: str, value: Any) -> list[str]:
+    """Return the texts of a setting, which may be a single one."""
+    found = value if isinstance(value, (list, tuple)) else [value]
+    for text in found:
+        if not isinstance(text, (str, os.PathLike)):
+            raise ConfigurationError(f"{name} must be text, not {text!r}")
+    return [os.fspath(text) for text in found]
 
 
 def _root(text: str) -> str:

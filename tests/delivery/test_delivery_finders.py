@@ -129,6 +129,15 @@ def test_settings_that_cannot_be(tree: Path, tmp_path: Path) -> None:
         ({"auth": "no"}, "auth"),
         ({"bytes_limit": "many"}, "bytes_limit"),
         ({"workers": 0}, "workers"),
+        ({"workers": "4"}, "workers"),
+        ({"attempts": 1.5}, "attempts"),
+        ({"unconfined": "no"}, "unconfined"),
+        ({"file_memory": True}, "file_memory"),
+        ({"file_seconds": -1}, "file_seconds"),
+        ({"patience": float("nan")}, "patience"),
+        ({"keep_days": 4000}, "3650"),
+        ({"roots": 3}, "roots"),
+        ({"state": 3}, "state"),
     ]:
         given = {"roots": (str(tree),), "state": str(tmp_path / "state")} | wrong
         with pytest.raises(ConfigurationError, match=noun):
