@@ -180,7 +180,8 @@ def _fold(op: str, left: Any, right: Any) -> Any:
     """Compute an operation of two literals as Python does, within 64 bits."""
     if op == "**":
         ints = isinstance(left, int) and isinstance(right, int)
-        if ints and (right < 0 or left.bit_length() * right > 64):
+        # Longer powers of other numbers have more than 64 bits, and would take long.
+        if ints and (right < 0 or (right > 64 and abs(left) > 1)):
             raise OverflowError("the result is not an integer of 64 bits: write 2.0 ** 3")
         found = float(left) ** right if isinstance(right, float) else left**right
         if isinstance(found, complex):

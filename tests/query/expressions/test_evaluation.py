@@ -215,6 +215,11 @@ def test_operations_that_are_refused(text):
     assert isinstance(caught.value, TypeError)
 
 
+@pytest.mark.parametrize("text", ["10 ** 18", "3 ** 40", "2 ** 63", "(-2) ** 63", "1 ** 99"])
+def test_powers_of_integers_have_up_to_64_bits(text):
+    assert evaluate(parse(text), {}, 1).tolist() == [eval(text)]
+
+
 @pytest.mark.parametrize("text", ["small + 300", "2 ** 100", "1 / 0", "2 ** -1", "int64(nan)"])
 def test_numbers_that_are_refused(text):
     with pytest.raises(QueryError):
