@@ -40,6 +40,7 @@ from dosna.loader.target import (
 )
 from dosna.registry import needing
 from dosna.sources.base import ArrayDescription, Source
+from dosna.sources.naming import legal_name, legal_names
 
 __all__ = ["open_target"]
 
@@ -157,7 +158,7 @@ class DosnaTarget(Target):
 
     def _clear_ways(self, source: Source, key: str, renewal: _Outdated, check: Check) -> None:
         """Delete outdated datasets where a group must be, or above which a dataset must be."""
-        wanted = {f"{key}/{name}" for name in source.names()}
+        wanted = {*_datasets_of(source, key).values()}
         groups = {group for name in wanted for group in parents(name)}
         for name in self._outdated(key, renewal):
             if name in groups or not wanted.isdisjoint(parents(name)):
@@ -168,7 +169,7 @@ class DosnaTarget(Target):
         """Delete attributes of groups, and datasets, that the file no longer has."""
         outdated = self._outdated(key, renewal)
         if self.con.instance.keeps_groups:
-            wanted = {f"{key}/{name}" if name else key: a for name, a in source.groups().items()}
+            wanted = {_group_of(key, name): attrs for name, attrs in source.groups().items()}
             groups = {key, *wanted}
             groups |= {g for name in outdated for g in parents(name) if g.startswith(f"{key}/")}
             for group in sorted(groups):
@@ -184,15 +185,18 @@ class DosnaTarget(Target):
         prefix = f"{claim.key}/"
         with self.source(claim) as (source, _):
             fingerprint = source.fingerprint()
-            names = [name.removeprefix(prefix) for name in self.con.names_in(claim.key)]
+            targets = _datasets_of(source, claim.key)
+            own = {target: name for name, target in targets.items()}
+            there = self.con.names_in(claim.key)
+            names = [own.get(target, target.removeprefix(prefix)) for target in there]
             found = compare_arrays(
                 source,
                 names,
                 lambda described: self._difference(
-                    prefix + described.name, source, described, fingerprint, check
+                    targets[described.name], source, described, fingerprint, check
                 ),
                 check,
-                lambda described: self._refusal(prefix + described.name, described),
+                lambda described: self._refusal(targets[described.name], described),
             )
             if found.difference is not None:
                 return found
@@ -204,6 +208,7 @@ class DosnaTarget(Target):
             return ""
         instance = self.con.instance
         try:
+            instance.check_name(target)
             dtype = instance.storable(described.dtype)
             metadata = new_metadata(described.shape, dtype, None, None, described.attrs)
             instance.check_dataset(target, metadata)
@@ -264,10 +269,22 @@ class DosnaTarget(Target):
         for name, attrs in source.groups().items():
             if name not in kept and self.config.on_error == "skip":
                 continue
-            there = self.con.get_group_attrs(f"{key}/{name}" if name else key)
+            there = self.con.get_group_attrs(_group_of(key, name))
             if (other := other_attribute(attrs, there)) is not None:
                 return f"group {name or '/'}: {other}"
         return None
+
+
+def _datasets_of(source: Source, key: str) -> dict[str, str]:
+    """Return the names of the datasets for the arrays of a file."""
+    names = source.names()
+    renamed = legal_names(names)
+    return {name: f"{key}/{renamed.get(name, name)}" for name in names}
+
+
+def _group_of(key: str, name: str) -> str:
+    """Return the name of the group for one of a file; '' is its outermost one."""
+    return f"{key}/{legal_name(name)}" if name else key
 
 
 def _checking(check: Check) -> Callable[[int, int], None]:

@@ -550,6 +550,17 @@ def test_verify_of_a_part_under_another_name(run, scan, folder):
     assert run("verify", "file:one//run7", "--against", "file:two//run7").count("equal") == 3
 
 
+def test_verify_against_names_that_no_dataset_can_have(run, folder):
+    with h5py.File("odd.h5", "w") as file:
+        file["plain"], file[".hidden/x"], file[".hidden/y"] = np.arange(3), np.arange(4), [1]
+    os.mkdir("one")
+    run("ingest", "odd.h5", "file:one")
+    assert run("verify", "file:one", "--against", "odd.h5").count("equal") == 3
+    assert (
+        run("verify", "file:one//%252Ehidden", "--against", "odd.h5:.hidden").count("equal") == 2
+    )
+
+
 def test_verify_of_a_part_against_a_part(run, scan, folder):
     os.mkdir("one")
     run("ingest", scan, "file:one//run7")

@@ -593,6 +593,37 @@ def test_what_a_target_cannot_store_is_not_missed_there(config, tmp_path):
         assert verify(config)["wide.h5"] == "plain: not in the target"
 
 
+def test_names_that_no_dataset_can_have(config, tmp_path):
+    config = replace(config, on_error="skip")
+    for number in range(2):  # loaded, and loaded again
+        with h5py.File(tmp_path / "raw/odd.h5", "w") as file:
+            file["plain"] = np.arange(3)
+            file[".hidden/x"] = np.arange(4 + number)
+            file[".hidden"].attrs["number"] = number
+            file[b"caf\xe9"] = np.arange(5)
+            file.create_dataset(b"ref\xe9", (2,), h5py.ref_dtype)
+        loader.watch(config, once=True)
+        loader.load(config, once=True)
+        assert verify(config)["odd.h5"].startswith("PASSED; not compared: ref? (")
+    con, _ = dn.open_url(f"{config.target}//odd.h5/plain", engine="cpu")
+    with con:
+        assert con.names_in("odd.h5") == [
+            f"odd.h5/{n}" for n in ("%2Ehidden/x", "caf%E9", "plain")
+        ]
+        assert con.get_group_attrs("odd.h5/%2Ehidden") == {"number": 1}
+        con.del_dataset("odd.h5/%2Ehidden/x")
+    assert verify(config)["odd.h5"] == ".hidden/x: not in the target"
+
+
+def test_a_file_that_failed_very_often_waits_an_hour(config):
+    loader.watch(config, once=True)
+    with loader.open_inventory(config) as inventory:
+        claim = inventory.claim("load", "worker", 60, 1)
+        assert inventory.failed("load", replace(claim, attempts=5000), "again", 10, 10_000)
+        (row,) = [row for row in inventory.rows() if row.key == claim.key]
+    assert row.load_status == "pending"
+
+
 def test_a_single_flipped_byte_is_found_wherever_it_is(loaded, tmp_path):
     assert verify(loaded) == PASSED
     with h5py.File(tmp_path / "raw/one.h5") as file:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import product
 from typing import Any
 
@@ -13,6 +13,7 @@ from dosna.cli.options import add_command, add_memory_limit, add_select
 from dosna.cli.places import chosen, connected, source_of
 from dosna.errors import ConfigurationError, DosnaError
 from dosna.sources import Source
+from dosna.sources.naming import legal_name, legal_names
 
 __all__ = ["add"]
 
@@ -100,10 +101,18 @@ def _pairs(
     others = [other for other in source.names() if not source.describe(other).refused]
     if single and len(others) == 1:
         return [(names[0], others[0])], [], []
-    # By their full names, or by the names without the prefix that each side has.
-    ours = [{n: n for n in names}, _below(names, within)]
-    theirs = [{o: o for o in others}, _below(others, source.inner.strip("/"))]
-    here, there = max(product(ours, theirs), key=lambda both: len(both[0].keys() & both[1].keys()))
+    # By their full names, or by the names without the prefix that each side has. Those that no
+    # dataset can have are compared as `ingest` changes them.
+    renamed = legal_names(source.names())
+    inner = source.inner.strip("/")
+    ours, theirs = {n: n for n in names}, {renamed.get(o, o): o for o in others}
+    here, there = max(
+        product(
+            [ours, _below(ours, within)],
+            [theirs, _below(theirs, inner and legal_name(inner))],
+        ),
+        key=lambda both: len(both[0].keys() & both[1].keys()),
+    )
     pairs = [(here[key], other) for key, other in there.items() if key in here]
     missing = [] if single or patterns else [o for key, o in there.items() if key not in here]
     if not pairs and not missing:
@@ -114,10 +123,10 @@ def _pairs(
     return pairs, missing, [name for key, name in here.items() if key not in there]
 
 
-def _below(names: list[str], within: str) -> dict[str, str]:
-    """Return a dict of names by the part that follows a prefix which all of them have."""
+def _below(names: Mapping[str, str], within: str) -> dict[str, str]:
+    """Return the values of a dict by the part of their keys that follows a prefix."""
     start = within.rstrip("/") + "/" if within.strip("/") else ""
-    return {name[len(start) :]: name for name in names if name.startswith(start)}
+    return {key[len(start) :]: name for key, name in names.items() if key.startswith(start)}
 
 
 def _compared(

@@ -14,8 +14,8 @@ from importlib import import_module
 from dosna.delivery.finders.allowed import check_source
 from dosna.delivery.settings import Settings
 from dosna.delivery.state.datasets import FoundFile
-from dosna.delivery.state.texts import is_text
 from dosna.errors import SourceError, SourceNotFoundError
+from dosna.io.texts import is_text
 
 __all__ = ["check_source", "find", "split"]
 

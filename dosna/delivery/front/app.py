@@ -19,8 +19,8 @@ from dosna.delivery.front.models import CAPABILITIES
 from dosna.delivery.front.tokens import Tokens
 from dosna.delivery.objects.facade import Facade
 from dosna.delivery.service import Service
-from dosna.delivery.state.texts import cleaned
 from dosna.errors import DosnaError, QueryError, StorageError
+from dosna.io.texts import cleaned
 
 __all__ = ["make_app"]
 

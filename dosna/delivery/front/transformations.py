@@ -20,9 +20,9 @@ from dosna.delivery.front.context import Front, FrontOf, User, is_foreign
 from dosna.delivery.front.models import Submission, result_of, status_of
 from dosna.delivery.running.submitting import Refused
 from dosna.delivery.state.requests import Submitted
-from dosna.delivery.state.texts import is_text
 from dosna.delivery.transform import FORMATS
 from dosna.delivery.transform.streaming import STREAMED
+from dosna.io.texts import is_text
 
 __all__ = ["router"]
 

@@ -11,8 +11,8 @@ import sqlalchemy as sa
 
 from dosna.delivery.state.requests import Requests, Row
 from dosna.delivery.state.tables import FAILURE, PENDING, RUNNING, SUCCESS, files, requests
-from dosna.delivery.state.texts import cleaned
 from dosna.io.database import Database
+from dosna.io.texts import cleaned
 
 __all__ = ["Files", "Outcome"]
 

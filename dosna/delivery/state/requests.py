@@ -21,8 +21,8 @@ from dosna.delivery.state.tables import (
     files,
     requests,
 )
-from dosna.delivery.state.texts import cleaned
 from dosna.io.database import Database
+from dosna.io.texts import cleaned
 
 __all__ = ["Requests", "Row", "object_name"]
 

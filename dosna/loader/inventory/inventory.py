@@ -11,6 +11,7 @@ import sqlalchemy as sa
 
 from dosna.errors import ConfigurationError
 from dosna.io.database import Database
+from dosna.io.texts import cleaned
 from dosna.loader.bucket import Entry
 from dosna.loader.inventory import claims, tables
 from dosna.loader.inventory.adding import add
@@ -188,7 +189,7 @@ class Inventory:
         self, phase: Phase, claim: Claim, message: str, retry_time: float, max_attempts: int
     ) -> bool:
         """Record a failed attempt; unless it was the last, another follows after a while."""
-        pause = min(_MOST_PAUSE, retry_time * 2.0 ** (claim.attempts - 1))
+        pause = min(_MOST_PAUSE, retry_time * 2.0 ** min(claim.attempts - 1, 64))
         state = FAILED if claim.attempts >= max_attempts else PENDING
         given = {"state": state, "pause": pause, "text": message}
         return self._end("failed", phase, claim, given)
@@ -200,6 +201,8 @@ class Inventory:
     def _end(
         self, outcome: claims.Outcome, phase: Phase, claim: Claim, values: dict[str, Any]
     ) -> bool:
+        if "text" in values:
+            values["text"] = cleaned(values["text"])
         with self._database.change_at_once() as connection:
             return claims.end(connection, outcome, phase, claim.token, values)
 
