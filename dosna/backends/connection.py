@@ -349,6 +349,16 @@ class BackendConnection(ABC):
         """
         raise self._no_groups()
 
+    def change_group_attrs(
+        self, name: str, change: Callable[[dict[str, Any]], Mapping[str, Any]]
+    ) -> None:
+        """Replace the attributes of a group by a function of what they are.
+
+        A backend that can do so lets no other writer change them in between. The function may
+        then be called again.
+        """
+        self.set_group_attrs(name, change(self.group_attrs(name)))
+
     def _no_groups(self) -> ConfigurationError:
         return ConfigurationError(
             f"connection {self.name!r} cannot store attributes of groups: use those of datasets"

@@ -16,6 +16,7 @@ from dosna.core.options import check_choice
 from dosna.core.progress import Progress, share_of
 from dosna.core.sizes import Limit, parse_size
 from dosna.core.types import Shape
+from dosna.core.values import decode_value, encode_attrs
 from dosna.engines.work.boxes import bytes_of, count_of
 from dosna.errors import (
     ConfigurationError,
@@ -234,11 +235,22 @@ def _delete(con: EngineConnection, names: Sequence[str]) -> None:
 def _describe(
     con: EngineConnection, group: str, own: str, entry: Mapping[str, Any] | None
 ) -> None:
-    """Write or remove the description of a dataset's levels in its group; collective."""
-    before = con.runner.once(lambda: con.get_group_attrs(group))
-    after = with_entry(before, own, entry, group)
-    if after != before:
-        con.set_group_attrs(group, after)
+    """Write or remove the description of a dataset's levels in its group; collective.
+
+    Others may be describing other datasets of the group at the same time.
+    """
+
+    def described(attrs: Mapping[str, Any]) -> dict[str, Any]:
+        before = {key: decode_value(value) for key, value in attrs.items()}
+        return encode_attrs(with_entry(before, own, entry, group))
+
+    def describe() -> None:
+        before = con.get_group_attrs(group)
+        if with_entry(before, own, entry, group) != before:
+            name = con.instance.check_name(group) if group else ""
+            con.instance.change_group_attrs(name, described)
+
+    con.runner.once(describe)
 
 
 def _created(

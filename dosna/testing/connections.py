@@ -6,6 +6,7 @@ The file is long because its tests are one class, which a backend or engine take
 from __future__ import annotations
 
 import pickle
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from typing import Any
 
@@ -436,6 +437,22 @@ class ConnectionTests(Kit):
             assert (told[0], told[-1]) == ((0, total), (total, total))
         check(ds[:size], data[:size])
         check(ds[size:], -data[size:])
+
+    def test_attributes_of_groups_that_threads_change_at_once(
+        self, make_connection: MakeConnection, name: str
+    ) -> None:
+        with make_connection() as con:
+            if not con.instance.keeps_groups:
+                return
+            con.set_group_attrs(name, {"first": 0})
+
+            def add(number: int) -> None:
+                con.instance.change_group_attrs(name, lambda before: {**before, f"{number}": 1})
+
+            with ThreadPoolExecutor(4) as threads:
+                list(threads.map(add, range(8)))
+            assert con.get_group_attrs(name).keys() == {"first", *map(str, range(8))}
+            con.set_group_attrs(name, {})
 
     def test_attributes_of_groups(self, make_connection: MakeConnection, name: str) -> None:
         attrs = {"NX_class": "NXentry", "size": np.arange(3), "deep": {"a": [1, None]}}

@@ -296,20 +296,39 @@ def test_a_pyramid_that_fails_leaves_nothing(con, monkeypatch, error):
 @pytest.mark.parametrize("error", [errors.OutcomeUnknown("lost"), KeyboardInterrupt()])
 def test_a_description_that_is_written_though_that_fails_is_removed(con, monkeypatch, error):
     ds = con.create_dataset("v", data=VOLUME, chunk_size=(5, 5, 5))
-    describe = con.instance.set_group_attrs
+    describe = con.instance.change_group_attrs
 
-    def fail(name, attrs):
-        describe(name, attrs)
-        if attrs:
+    def fail(name, change):
+        describe(name, change)
+        if con.instance.group_attrs(name):
             raise error
 
-    monkeypatch.setattr(con.instance, "set_group_attrs", fail)
+    monkeypatch.setattr(con.instance, "change_group_attrs", fail)
     with pytest.raises(type(error)):
         ds.pyramid(2)
     assert [*con] == ["v"]
     assert con.get_group_attrs("") == {}
     monkeypatch.undo()
     assert len(ds.pyramid(2)) == 2
+
+
+def test_two_descriptions_of_a_group_at_once(con, monkeypatch):
+    one, two = (
+        con.create_dataset(name, data=VOLUME, chunk_size=(8,) * 3) for name in ("g/a", "g/b")
+    )
+    read = type(con).get_group_attrs
+
+    def read_before_the_other(self, group=""):
+        found = read(self, group)
+        if "g/a_levels/1" in con and not con["g/a_levels/1"].incomplete:
+            monkeypatch.undo()
+            two.pyramid(levels=1)
+        return found
+
+    monkeypatch.setattr(type(con), "get_group_attrs", read_before_the_other)
+    one.pyramid(levels=1)
+    assert levels_of(con, "g/a").names == ["g/a", "g/a_levels/1"]
+    assert levels_of(con, "g/b").names == ["g/b", "g/b_levels/1"]
 
 
 KILLED = """

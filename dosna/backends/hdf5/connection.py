@@ -21,7 +21,7 @@ import json
 import os
 import secrets
 import stat
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any, ClassVar
 
@@ -186,22 +186,31 @@ class H5Connection(FolderConnection):
         return json.dumps({"dosna_format": FORMAT_VERSION, "attrs": dict(attrs)}).encode()
 
     def set_group_attrs(self, name: str, attrs: Mapping[str, Any]) -> None:
-        document = self.group_image(name, None, attrs)
         with self.names_held(f"change group {name!r} in"):
-            check_group(name, self)
-            folder, member = self._path(name), f"{name}/x" if name else "x"
-            if not attrs:
-                with suppress(FileNotFoundError, NotADirectoryError):
-                    os.unlink(os.path.join(folder, GROUP))
-                self._remove_empty_parents(member)
-                return
-            try:
-                self.make_parents(member)
-                at = open_descriptor(folder, os.O_RDONLY | os.O_DIRECTORY)
-                replace_file(at, GROUP, [document], len(document), durable=True)
-            except BaseException:
-                self._remove_empty_parents(member)
-                raise
+            self._set_group(name, attrs)
+
+    def change_group_attrs(
+        self, name: str, change: Callable[[dict[str, Any]], Mapping[str, Any]]
+    ) -> None:
+        with self.names_held(f"change group {name!r} in"):
+            self._set_group(name, change(self.group_attrs(name)))
+
+    def _set_group(self, name: str, attrs: Mapping[str, Any]) -> None:
+        document = self.group_image(name, None, attrs)
+        check_group(name, self)
+        folder, member = self._path(name), f"{name}/x" if name else "x"
+        if not attrs:
+            with suppress(FileNotFoundError, NotADirectoryError):
+                os.unlink(os.path.join(folder, GROUP))
+            self._remove_empty_parents(member)
+            return
+        try:
+            self.make_parents(member)
+            at = open_descriptor(folder, os.O_RDONLY | os.O_DIRECTORY)
+            replace_file(at, GROUP, [document], len(document), durable=True)
+        except BaseException:
+            self._remove_empty_parents(member)
+            raise
 
     def holds_dataset(self, path: str) -> bool:
         try:

@@ -7,7 +7,7 @@ import secrets
 import threading
 import time
 from bisect import bisect_left
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from itertools import islice
 from typing import Any
@@ -224,10 +224,16 @@ class RamConnection(BackendConnection):
             return dict(_groups.get((self.name, name), {}))
 
     def set_group_attrs(self, name: str, attrs: Mapping[str, Any]) -> None:
+        self.change_group_attrs(name, lambda before: attrs)
+
+    def change_group_attrs(
+        self, name: str, change: Callable[[dict[str, Any]], Mapping[str, Any]]
+    ) -> None:
         self.check_writable()
         datasets = self._datasets
         with _stores_lock:
             check_group(name, datasets)
+            attrs = change(dict(_groups.get((self.name, name), {})))
             _groups[self.name, name] = dict(attrs)
             if not attrs:
                 del _groups[self.name, name]

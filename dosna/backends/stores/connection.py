@@ -12,7 +12,7 @@ import re
 import time
 import warnings
 from abc import abstractmethod
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from itertools import islice
 from typing import Any, ClassVar
@@ -267,6 +267,11 @@ class StoreConnection(GroupsAbove):
         return {} if found is None else zarr3.group_attributes(found.data, self.document(name))
 
     def set_group_attrs(self, name: str, attrs: Mapping[str, Any]) -> None:
+        self.change_group_attrs(name, lambda before: attrs)
+
+    def change_group_attrs(
+        self, name: str, change: Callable[[dict[str, Any]], Mapping[str, Any]]
+    ) -> None:
         self.check_writable()
         if not self.keeps_groups:
             raise self._no_groups()
@@ -284,6 +289,7 @@ class StoreConnection(GroupsAbove):
                 found = self.store.get(key)
                 if found and kind_of(found) == "group":
                     turns.expected = found.version
+                    attrs = change(zarr3.group_attributes(found.data, key))
                     document = zarr3.with_attributes(found.data, attrs, key)
                     self.store.put(key, document, found.version)
                     return

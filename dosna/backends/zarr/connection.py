@@ -22,7 +22,7 @@ import os
 import secrets
 import stat
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from typing import Any, ClassVar
 
@@ -220,12 +220,18 @@ class FileConnection(FolderConnection, ArrayHome):
         return zarr3.with_attributes(before or zarr3.GROUP, attrs, where)
 
     def set_group_attrs(self, name: str, attrs: Mapping[str, Any]) -> None:
+        self.change_group_attrs(name, lambda before: attrs)
+
+    def change_group_attrs(
+        self, name: str, change: Callable[[dict[str, Any]], Mapping[str, Any]]
+    ) -> None:
         self.drop_consolidated(name)
         with self.names_held(f"change group {name!r} in"):
             check_group(name, self)
             path, member = self._path(name), f"{name}/x" if name else "x"
             try:
                 self.make_parents(member)
+                attrs = change(self.group_attrs(name))
                 _write(path, self.group_image(name, _read(path), attrs))
             except BaseException:
                 self._remove_empty_parents(member)
