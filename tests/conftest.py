@@ -9,7 +9,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -142,6 +142,7 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
     return None
 
 
+@cache  # thousands of tests are in a few hundred files
 def _may_be_fast(path: Path) -> bool:
     return any(path.is_relative_to(ROOT / "tests" / name) for name in FAST)
 
@@ -159,9 +160,11 @@ def _is_fast(item: pytest.Item) -> bool:
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     lane = config.getoption("--lane")
     if lane is not None:
-        others = [item for item in items if _is_fast(item) != (lane == "fast")]
+        chosen, others = [], []
+        for item in items:
+            (chosen if _is_fast(item) == (lane == "fast") else others).append(item)
         config.hook.pytest_deselected(items=others)
-        items[:] = [item for item in items if _is_fast(item) == (lane == "fast")]
+        items[:] = chosen
     if not config.getoption("--faults"):
         for item in items:
             if item.get_closest_marker("fault"):
@@ -177,7 +180,6 @@ def pytest_collection() -> Iterator[None]:
         return (yield)
     finally:
         gc.enable()
-        gc.collect()
         gc.freeze()
 
 
