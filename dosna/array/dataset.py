@@ -265,10 +265,11 @@ class EngineDataset(DatasetDoors, Reductions):
         values = values_to_append(self, data, axis)
         given: tuple[int, ...] = values.shape
         before = self.change(lambda: self.instance.extend(axis, given[axis]))
-        after = self.shape
-        begin = before[axis]
-        key = (*[slice(None)] * axis, slice(begin, begin + given[axis]))
+        begin, end = before[axis], before[axis] + given[axis]
+        # Without a call, after which an interrupt could come.
+        after = (*before[:axis], end, *before[axis + 1 :])
         try:
+            key = (*[slice(None)] * axis, slice(begin, end))
             if not fits(given, before, axis):
                 raise StaleDatasetError(
                     f"cannot append data of shape {given} to dataset {self.name!r} along axis "

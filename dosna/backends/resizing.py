@@ -76,41 +76,51 @@ def resize(dataset: Resizable, shape: Shape) -> None:
 def extend(dataset: Resizable, axis: int, count: int) -> Shape:
     """Extend an axis of a dataset by `count`; see `BackendDataset.extend`."""
     before: Shape = ()
+    after: Shape = ()
     stored = False
 
     def longer(metadata: DatasetMetadata) -> DatasetMetadata:
-        nonlocal before
+        nonlocal before, after
         if not metadata.trimmed:
             raise _ChangedError
         before = metadata.shape
-        return metadata.replace(shape=tuple(n + count * (a == axis) for a, n in enumerate(before)))
+        after = tuple(n + count * (a == axis) for a, n in enumerate(before))
+        return metadata.replace(shape=after)
 
     def store() -> None:
         nonlocal stored
         dataset.update(longer)
         stored = True
 
-    with dataset.exclusive() as alone:
-        for _ in _attempts(dataset):
-            with suppress(_ChangedError):
-                if not dataset.metadata.trimmed:
-                    known = _state(dataset)
-                    _trim(dataset, None, alone)
-                    _update(dataset, known, trimmed=True)
-                try:
-                    if alone:
-                        store()
-                    else:
-                        to_its_end(store)  # it must be known whether this process did it
-                except BaseException:
-                    # Ctrl-C, or an error of the disk, may come after the new shape was stored.
-                    with suppress(DosnaError, _ChangedError):
-                        if alone and before:
-                            dataset.update(lambda m: m.replace(shape=before))
-                        elif stored:
-                            _resize(dataset, before, alone)
-                    raise
-                break
+    try:
+        with dataset.exclusive() as alone:
+            for _ in _attempts(dataset):
+                with suppress(_ChangedError):
+                    if not dataset.metadata.trimmed:
+                        known = _state(dataset)
+                        _trim(dataset, None, alone)
+                        _update(dataset, known, trimmed=True)
+                    try:
+                        if alone:
+                            store()
+                        else:
+                            to_its_end(store)  # it must be known whether this process did it
+                    except BaseException:
+                        # Ctrl-C, or an error of the disk, may come after the new shape was stored.
+                        with suppress(DosnaError, _ChangedError):
+                            if alone and before:
+                                dataset.update(lambda m: m.replace(shape=before))
+                            elif stored:
+                                _resize(dataset, before, alone)
+                        stored = False
+                        raise
+                    break
+    except BaseException:
+        # It may also come at the end of `exclusive`.
+        if stored:
+            with suppress(DosnaError, _ChangedError):
+                take_back(dataset, before, after)
+        raise
     return before
 
 

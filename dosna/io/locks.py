@@ -12,12 +12,13 @@ import os
 import struct
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from typing import NoReturn
 
 from dosna.errors import LockError
 from dosna.io.fork import renew_in_children
+from dosna.io.holding import holding
 
 __all__ = ["Descriptor", "Held", "RangeLocks", "open_descriptor"]
 
@@ -29,6 +30,8 @@ _BUSY = {errno.EAGAIN, errno.EACCES}
 
 _range = struct.Struct("hhqqi").pack  # struct flock: type, whence, start, length, pid
 _NOTHING_LOCKED = _range(fcntl.F_UNLCK, os.SEEK_SET, 0, 0, 0)
+
+_AS_IT_IS = nullcontext()
 
 Held = Callable[[], object]
 """A lock that is held. Calling it releases the lock."""
@@ -104,7 +107,7 @@ class RangeLocks:
         os.close(nothing)
         self._forget()
 
-    @contextmanager
+    @holding
     def hold(self, start: int, length: int = 1) -> Iterator[None]:
         """Wait for the lock on a range and hold it; see `acquire`."""
         held = self.acquire(start, length)
@@ -148,25 +151,36 @@ class RangeLocks:
         if isinstance(held, partial) and held.args[0] in self._files:
             self._free.append(held)
 
-    @contextmanager
-    def exclusive(self) -> Iterator[None]:
-        """Hold the lock on the whole file, which excludes every other holder of any range."""
+    @holding
+    def exclusive(self, taking: AbstractContextManager[object] = _AS_IT_IS) -> Iterator[None]:
+        """Hold the lock on the whole file, which excludes every other holder of any range.
+
+        Parameters
+        ----------
+        taking : context manager
+            The context in which the lock is taken, for instance to convert errors.
+        """
         if self._owner == threading.get_ident():
             yield
             return
-        with self.hold(0, 0):
+        held: Held | None = None
+        try:
+            with taking:
+                held = self.acquire(0, 0)
             self._owner = threading.get_ident()
-            try:
-                yield
-            finally:
+            yield
+        finally:
+            if held is not None:
                 self._owner = None
+                held()
+                self.keep(held)
 
     @property
     def is_exclusive(self) -> bool:
         """True if this thread is within `exclusive`."""
         return self._owner == threading.get_ident()
 
-    @contextmanager
+    @holding
     def attempt(self, start: int = 0, length: int = 0) -> Iterator[bool]:
         """Take the lock on a range if it is free, and yield whether it was taken."""
         held = self._take()

@@ -8,7 +8,7 @@ import secrets
 import warnings
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from functools import partial
 from typing import Any, ClassVar, cast
 
@@ -41,6 +41,7 @@ from dosna.io.files import (
     sync_folder,
     sync_tree,
 )
+from dosna.io.holding import holding
 from dosna.io.locks import open_descriptor
 
 __all__ = ["CREATING", "FolderConnection"]
@@ -436,7 +437,7 @@ class FolderConnection(FolderHome):
     def _path(self, name: str) -> str:
         return os.path.join(self.path, name)
 
-    @contextmanager
+    @holding
     def names_held(self, what: str) -> Iterator[None]:
         """Hold the lock under which datasets are created, replaced and deleted."""
         self.check_writable()

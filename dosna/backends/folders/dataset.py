@@ -6,7 +6,7 @@ import os
 import weakref
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
+from contextlib import AbstractContextManager, suppress
 from typing import Any, Generic, NoReturn, TypeVar
 
 from dosna.backends.base import BackendDataset, Guarantees
@@ -18,6 +18,7 @@ from dosna.core.types import Shape
 from dosna.errors import DatasetNotFoundError, StaleDatasetError
 from dosna.io.files import LOCK, disk, failure, sync_file_system
 from dosna.io.fileversions import file_versions
+from dosna.io.holding import holding
 from dosna.io.locks import RangeLocks, open_descriptor
 from dosna.io.mounts import host_of
 from dosna.io.ranges import within
@@ -218,11 +219,11 @@ class FolderDataset(BackendDataset, Generic[F]):
     def exclusive(self) -> AbstractContextManager[bool]:
         return self._exclusive()
 
-    @contextmanager
+    @holding
     def _exclusive(self) -> Iterator[bool]:
-        with ExitStack() as stack:
-            with disk(f"lock dataset {self.name!r}"):
-                stack.enter_context(self._locks.exclusive())
+        what = f"lock dataset {self.name!r}"
+        with self._locks.exclusive(disk(what)):
+            with disk(what):
                 self._current()
             yield True
 

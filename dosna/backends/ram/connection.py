@@ -8,7 +8,7 @@ import threading
 import time
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import ExitStack, suppress
+from contextlib import nullcontext, suppress
 from itertools import islice
 from typing import Any
 
@@ -186,10 +186,7 @@ class RamConnection(BackendConnection):
     def replace_dataset(self, temporary: str, name: str) -> None:
         self.check_writable()
         new, old = self.get_dataset(temporary), self._datasets.get(name)
-        with ExitStack() as stack:
-            if old is not None:
-                stack.enter_context(old.exclusive())
-            stack.enter_context(_stores_lock)
+        with nullcontext() if old is None else old.exclusive(), _stores_lock:
             datasets = _stores[self.name]
             if datasets.get(name) is not old:
                 raise DatasetExistsError(

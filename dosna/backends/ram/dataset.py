@@ -6,7 +6,7 @@ import itertools
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from itertools import repeat
 from operator import getitem, lt, methodcaller, setitem
 from typing import Any, ClassVar, NoReturn
@@ -19,6 +19,7 @@ from dosna.core.metadata import DatasetMetadata
 from dosna.core.plan import ChunkTask, Columns, Plan
 from dosna.core.types import Array, Shape, Slices
 from dosna.errors import DatasetNotFoundError, StaleDatasetError
+from dosna.io.holding import holding
 from dosna.io.ranges import as_arrays, within
 from dosna.io.scratch import owned
 
@@ -104,7 +105,7 @@ class RamDataset(BackendDataset):
             )
         raise DatasetNotFoundError(f"dataset {self.name!r} was deleted")
 
-    @contextmanager
+    @holding
     def exclusive(self) -> Iterator[bool]:
         with ExitStack() as stack:
             for lock in self._locks:

@@ -23,7 +23,7 @@ import secrets
 import stat
 import warnings
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from typing import Any, ClassVar
 
 from dosna.backends.base import Backend, BackendDataset
@@ -53,7 +53,8 @@ from dosna.io.files import (
     replace_file,
     write_new,
 )
-from dosna.io.locks import RangeLocks
+from dosna.io.holding import holding
+from dosna.io.locks import RangeLocks, open_descriptor
 
 __all__ = ["BACKEND", "FileConnection", "FileDataset"]
 
@@ -246,7 +247,7 @@ class FileConnection(FolderConnection, ArrayHome):
                 if document is not None and json.loads(document) == json.loads(zarr3.GROUP):
                     os.unlink(os.path.join(path, zarr3.DOCUMENT))
 
-    @contextmanager
+    @holding
     def names_held(self, what: str) -> Iterator[None]:
         self.check_writable()
         # The group's own document is locked, because Zarr would take any other file there for a
@@ -264,7 +265,7 @@ class FileConnection(FolderConnection, ArrayHome):
                         )
                     _found(self.path)
                     continue
-                file = os.open(path, os.O_RDWR)
+                file = open_descriptor(path, os.O_RDWR)
                 locks = RangeLocks(lambda file=file: file, path)  # type: ignore[misc]
                 with locks.exclusive():
                     if os.path.samestat(os.fstat(file), os.stat(path)):

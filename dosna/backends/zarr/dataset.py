@@ -6,7 +6,7 @@ import os
 import struct
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager
 from functools import partial
 from typing import Any, ClassVar
 
@@ -40,6 +40,7 @@ from dosna.io.files import (
     size_of,
     sync_folder,
 )
+from dosna.io.holding import holding
 from dosna.io.mounts import host_of
 from dosna.io.ranges import (
     METADATA_LOCK,
@@ -127,7 +128,7 @@ class FileDataset(FolderDataset[ArrayFolder], StoreDataset):
         settled = time.time_ns() - int(version.split("-")[1]) > _SETTLED
         return version if settled else ""
 
-    @contextmanager
+    @holding
     def _held(self, idx: Shape) -> Iterator[None]:
         place = lock_place(idx)
         with disk(f"write {self.what} {idx} of dataset {self.name!r}"):
@@ -193,7 +194,7 @@ class FileDataset(FolderDataset[ArrayFolder], StoreDataset):
     def vouch(self, idx: Shape, blob: Blob | None, writes: bool = False) -> None:
         pass
 
-    @contextmanager
+    @holding
     def exclusive(self) -> Iterator[bool]:
         # Outside of the lock, because a process that deletes the dataset holds the lock of the
         # names, which this needs, and waits for this lock.
