@@ -96,7 +96,9 @@ def _encoded(values: Array, form: str, dtype: str, flatten: bool) -> Encoded:
         if form == "csv" and _is_beyond_floats(values):
             text = io.BytesIO()
             np.savetxt(text, values, "%d", ",")
-            return Encoded(text.getvalue(), encode(values[:0], form).headers)
+            # Its headers are those of other CSV, but for the length.
+            length = {"Content-Length": str(text.tell())}
+            return Encoded(text.getvalue(), {**encode(values[:0], form).headers, **length})
         if form == "tiff" and (values.ndim < 2 or not values.size):
             raise ValueError("tiff has two or more axes, and none without elements")
         response = encode(values, form)
