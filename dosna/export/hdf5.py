@@ -19,7 +19,7 @@ from typing import Any
 
 import h5py
 import numpy as np
-from h5py import h5d, h5p, h5t
+from h5py import h5d, h5p
 
 from dosna.array.chunked import windows
 from dosna.array.dataset import EngineDataset
@@ -31,7 +31,7 @@ from dosna.core.metadata import DatasetMetadata
 from dosna.core.names import parents
 from dosna.core.plan import ChunkTask, every_chunk
 from dosna.core.progress import share_of
-from dosna.core.text import element_bytes, is_text
+from dosna.core.text import TEXT, element_bytes
 from dosna.core.types import Array, Box
 from dosna.core.values import encode_value
 from dosna.engines.base import Report
@@ -145,16 +145,13 @@ def _name_axes(datasets: Sequence[EngineDataset], file: h5py.File) -> None:
 
 
 def _create(file: h5py.File, name: str, metadata: DatasetMetadata, compress: bool) -> h5py.Dataset:
-    if is_text(metadata.dtype):
+    if metadata.dtype.kind in "UT":  # in HDF5, all text is of variable length
         kind = h5text.type_of_text()
+        text = metadata.replace(dtype=TEXT, fillvalue=str(metadata.fillvalue))
         try:
-            creation = h5format.creation_list(metadata, kind)
+            creation = h5format.creation_list(text, kind)
         except ValueError as error:
             raise RefusedError(f"the fill value of dataset {name!r}: {error}") from error
-    elif metadata.dtype.kind == "U":
-        kind = h5t.py_create(h5py.string_dtype(), logical=True)
-        creation = h5p.create(h5p.DATASET_CREATE)
-        creation.set_obj_track_times(False)
     else:
         kind = h5format.type_id(metadata.dtype)
         creation = h5format.creation_list(metadata, kind)

@@ -115,6 +115,15 @@ def test_small_shapes(con, tmp_path, shape, suffix):
     check(found, data)
 
 
+@pytest.mark.parametrize("dtype", ["U3", "T"])
+def test_text_keeps_its_fill_value_in_hdf5(con, tmp_path, dtype):
+    con.create_dataset("a", (3,), dtype, "né", chunk_size=2)[0] = "x"
+    con.export(tmp_path / "a.h5", select="a")
+    with h5py.File(tmp_path / "a.h5", "a") as file:
+        assert file["a"].asstr()[()].tolist() == ["x", "né", "né"]
+        assert file["a"].fillvalue.decode() == "né"
+
+
 def test_a_tree_with_attributes_in_hdf5(con, volume, tmp_path):
     con.create_dataset("entry/mean", data=3.5)
     assert con.export(tmp_path / "out.nxs", chunk_size=(5, 5, 5), select="entry/tomo") == [
