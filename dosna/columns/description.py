@@ -270,6 +270,18 @@ def without_branches(attrs: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in attrs.items() if not key.startswith(_BRANCH)}
 
 
+def without_source(attrs: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the attributes of a group for a copy of it, whose datasets are of another source.
+
+    The tree of the copy, if the group is one, has no fingerprint, because its datasets have that
+    of what they were copied from.
+    """
+    own = attrs.get(_TREE)
+    if not isinstance(own, Mapping) or not own.get("fingerprint"):
+        return dict(attrs)
+    return {**attrs, _TREE: {**own, "fingerprint": ""}}
+
+
 def get_tree(con: EngineConnection, name: str) -> Tree:
     """Read the description of a tree.
 

@@ -134,8 +134,14 @@ class Existing:
             attrs = self.con.get_group_attrs(group) if names else {}
             self._trees[group] = Tree.from_attrs(attrs, f"group {group!r}")
         tree = self._trees[group]
-        if tree is None or tree.fingerprint in ("", array.origin["fingerprint"]):
+        if tree is None or tree.fingerprint == array.origin["fingerprint"]:
             return
+        if not tree.fingerprint:
+            raise SourceChangedError(
+                f"tree {group!r} of connection {self.con.name!r} is a copy, or has no source: "
+                f"branches of {self.source.location} may not fit its own; give another name=, or "
+                "make the tree anew by overwrite=True"
+            )
         raise SourceChangedError(
             f"tree {group!r} of connection {self.con.name!r} was made from {tree.fingerprint}, "
             f"and {self.source.location} is now {array.origin['fingerprint']}: their branches do "

@@ -16,6 +16,7 @@ from dosna.array.home import ArrayHome
 from dosna.array.loading import stored_in_dataset
 from dosna.array.opening import open_url
 from dosna.backends.base import BackendConnection
+from dosna.columns.description import Tree, without_source
 from dosna.core.names import parents
 from dosna.core.types import Array, Box
 from dosna.errors import FormatError, MissingDependencyError, SourceNotFoundError
@@ -54,6 +55,7 @@ class DatasetsSource(Source):
             inner = inner or within
         self._state = "unchanged" if unchanged else secrets.token_hex(8)
         self._digest: str | None = None
+        self._origins: dict[str, str] = {}
         self._open: dict[str, EngineDataset] = {}
         super().__init__(
             f"{type(self._con.instance).__name__} {self._con.instance.location}", inner.strip("/")
@@ -114,7 +116,27 @@ class DatasetsSource(Source):
         return stored_in_dataset(ds.instance, ds.chunk_size, fill)
 
     def groups(self) -> Mapping[str, Mapping[str, Any]]:
-        return groups_above(self._connected(), self.names())
+        found = groups_above(self._connected(), self.names())
+        return {
+            name: without_source(attrs) if self._is_of_one_state(name, attrs) else attrs
+            for name, attrs in found.items()
+        }
+
+    def _is_of_one_state(self, group: str, attrs: Mapping[str, Any]) -> bool:
+        """Return False if a dataset of a tree is of another state of its source than the tree.
+
+        A copy of such a tree keeps its fingerprint, and so remains one that cannot be read.
+        """
+        tree = Tree.from_attrs(attrs, f"group {group!r}")
+        if tree is None or not tree.fingerprint:
+            return True
+        self.fingerprint()  # has looked at all datasets
+        within = {f"{group}/{branch.path}".lstrip("/") for branch in tree.branches}
+        return not any(
+            fingerprint != tree.fingerprint
+            for name, fingerprint in self._origins.items()
+            if not within.isdisjoint([name, *parents(name)])
+        )
 
     def fingerprint(self) -> str:
         if self._digest is None:
@@ -127,6 +149,8 @@ class DatasetsSource(Source):
             try:
                 metadata = self._connected().instance.get_dataset(name).metadata
                 known = metadata.replace(storage={}).to_json()
+                if metadata.origin and "fingerprint" in metadata.origin:
+                    self._origins[name] = metadata.origin["fingerprint"]
             except (FormatError, MissingDependencyError) as error:
                 known = str(error)
             digest.update(f"{name} {known}\n".encode())

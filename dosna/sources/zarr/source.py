@@ -18,6 +18,7 @@ from zarr.dtype import VariableLengthUTF8
 from zarr.storage import LocalStore
 
 from dosna.codecs.zarr.attributes import FILL_VALUE
+from dosna.columns.description import without_source
 from dosna.core.text import TEXT, as_text
 from dosna.core.types import Array, Box, Shape
 from dosna.core.values import check_dtype, decode_value
@@ -126,7 +127,10 @@ class ZarrSource(Source):
 
     def groups(self) -> Mapping[str, Mapping[str, Any]]:
         found = {name: node for name, node in self._nodes().items() if node.is_group}
-        return {name: _decoded(node.attributes(self._where(name))) for name, node in found.items()}
+        return {
+            name: without_source(_decoded(node.attributes(self._where(name))))
+            for name, node in found.items()
+        }
 
     def describe(self, name: str) -> ArrayDescription:
         node = self._node(name)

@@ -490,6 +490,43 @@ def test_branches_of_two_states_do_not_make_a_tree(con, tmp_path):
     assert len(to_awkward(con, "Events", "Muon_pt")) == 2000
 
 
+def test_copies_of_trees_are_trees(con, tmp_path):
+    path = write(tmp_path / "events.root")
+    con.ingest(path, select=["run", "Muon_pt"])
+    con.ingest(path, select="flag")
+    with dn.Connection(secrets.token_hex(4), backend="ram") as other:
+        other.ingest(con, select="Events/run")
+        other.ingest(con, select="Events/run", overwrite=True)
+        other.ingest(con, "all")
+        other.ingest(other, "twice", select="all/*")
+        for tree in ("all/Events", "twice/all/Events"):
+            check(other, path, tree, "Events")
+            assert other.query(tree, "run < 10").count() == 10
+        with pytest.raises(SourceChangedError, match="is a copy"):
+            other.ingest(path, "all", select="event")
+        other.ingest(path, "all", overwrite=True)
+        check(other, path, "all/Events", "Events")
+
+
+def test_copies_of_trees_by_zarr_are_trees(con, tmp_path):
+    require("zarr")
+    path = write(tmp_path / "events.root")
+    con.ingest(path)
+    con.export(str(tmp_path / "events.zarr"))
+    con.ingest(str(tmp_path / "events.zarr"), "copied")
+    check(con, path, "copied/Events", "Events")
+
+
+def test_a_copy_of_branches_of_two_states_is_no_tree_either(con, tmp_path):
+    path = write(tmp_path / "events.root")
+    con.ingest(path)
+    os.utime(path, (1, 1))
+    con.ingest(path, select="run", overwrite=True)
+    con.ingest(con, "copied", select="Events/*")
+    with pytest.raises(SourceChangedError, match="another state"):
+        to_awkward(con, "copied/Events", "Muon_pt")
+
+
 def test_branches_that_a_file_has_no_more_are_not_of_its_tree(con, tmp_path):
     path = write(tmp_path / "events.root")
     con.ingest(path)
