@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import argparse
 import inspect
-from collections.abc import Iterator
+import os
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from typing import Any
 
@@ -12,15 +13,18 @@ from dosna import Connection, open_url
 from dosna.array.place import use_cache
 from dosna.backends import registry as backends
 from dosna.core.options import parse_options
-from dosna.core.patterns import matching
+from dosna.core.patterns import matching, suggested
 from dosna.core.url import Url
 from dosna.engines import registry as engines
-from dosna.errors import ConfigurationError, DatasetNotFoundError, SourceError
+from dosna.errors import ConfigurationError, DatasetNotFoundError, DosnaError, SourceError
 from dosna.sources import Source, open_source
 from dosna.sources import registry as sources
 from dosna.sources.datasets import DatasetsSource
 
-__all__ = ["chosen", "connected", "is_url", "new_place", "source_of"]
+__all__ = ["checked", "chosen", "connected", "elsewhere", "is_url", "new_place", "source_of"]
+
+_OF_FOLDERS = {"file", "hdf5"}
+"""The backends whose datasets are in folders."""
 
 
 def _engine(arguments: argparse.Namespace) -> dict[str, Any]:
@@ -43,7 +47,7 @@ def connected(
     `cache` is the size of a cache of decoded chunks, if the backend can have one and the URL does
     not say otherwise. A handle compares a chunk with the store once.
     """
-    con, name = open_url(url, mode=mode, **_engine(arguments))
+    con, name = open_url(checked(url), mode=mode, **_engine(arguments))
     if cache is not None and "cache" not in Url.parse(url).options:
         with suppress(ConfigurationError):
             use_cache(con.instance, cache, "open")
@@ -58,7 +62,7 @@ def new_place(url: str, many: bool, arguments: argparse.Namespace) -> Iterator[t
     With `many`, the URL is that of the place, and not of a dataset. A place that was made for
     them is removed again if the block fails and the place is empty.
     """
-    parsed = Url.parse(url)
+    parsed = Url.parse(checked(url))
     if many and parsed.path.strip("/"):
         url = str(Url(parsed.backend, parsed.path.rstrip("/") + "//", parsed.options))
     con, name = open_url(url, **_engine(arguments))
@@ -85,15 +89,58 @@ def chosen(con: Connection, name: str, arguments: argparse.Namespace) -> tuple[l
     names = con.names_in(name)
     if name and not names:
         raise DatasetNotFoundError(
-            f"{arguments.url} is neither a dataset nor a place that contains datasets: check the "
-            "path, or list a folder above it by 'dosna ls'"
+            f"{arguments.url} is neither a dataset nor a place that contains datasets: "
+            + (
+                elsewhere(arguments.url)
+                or "check the path, or list a folder above it by 'dosna ls'"
+            )
         )
     names, unmatched = matching(names, getattr(arguments, "select", None))
     if unmatched:
         raise DatasetNotFoundError(
-            f"{arguments.url} has no dataset that matches {unmatched[0]!r}: 'dosna ls' lists them"
+            f"{arguments.url} has no dataset that matches {unmatched[0]!r}: "
+            f"{suggested(unmatched[0], con.names_in(name))}'dosna ls' lists them"
         )
     return names, False
+
+
+def elsewhere(url: str) -> str:
+    """Return advice if the path of a URL has datasets of another backend of folders; else ''."""
+    parsed = Url.parse(url)
+    own = backends.get(parsed.backend).name
+    return _holding(parsed.path, parsed.options, own) if own in _OF_FOLDERS else ""
+
+
+def checked(url: str) -> str:
+    """Return a URL.
+
+    Raises
+    ------
+    ConfigurationError
+        It is the path of a folder or a file. The message has the URL to write.
+    """
+    try:
+        Url.parse(url)
+    except ConfigurationError:
+        advice = _holding(url, {}) if os.path.isdir(url) else ""
+        if os.path.isfile(url):
+            advice = "a file is read by 'dosna ingest', which creates datasets from it"
+        if advice:
+            raise ConfigurationError(f"{url!r} is a path, and not a URL: {advice}") from None
+        raise
+    return url
+
+
+def _holding(path: str, options: Mapping[str, str], without: str = "") -> str:
+    """Return advice if a path has datasets of a backend of folders; else ''."""
+    for name in sorted(_OF_FOLDERS - {without}):
+        with suppress(DosnaError):
+            other = str(Url(name, path, options))
+            con, within = open_url(other, mode="r", engine="cpu")
+            with con:
+                if within in con or con.names_in(within):
+                    return f"it is stored by the backend {name}: write {other}"
+    return ""
 
 
 def is_url(text: str) -> bool:

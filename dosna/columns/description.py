@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from dosna.array.pictures import html_table
 from dosna.core.names import check_name, parents
+from dosna.core.patterns import suggested
 from dosna.errors import DatasetNotFoundError, FormatError
 
 if TYPE_CHECKING:
@@ -259,7 +260,8 @@ class Tree:
                 some = ", ".join([b.name for b in self.branches[:10]])
                 more = ", …" if len(self.branches) > 10 else ""
                 raise DatasetNotFoundError(
-                    f"{where} has no branch like {pattern!r}: it has {some}{more}"
+                    f"{where} has no branch like {pattern!r}: "
+                    f"{suggested(pattern, self.by_name)}it has {some}{more}"
                 )
             found |= {name: branch for name, branch in alike.items() if name not in found}
         return list(found.values())

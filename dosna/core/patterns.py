@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import difflib
 import fnmatch
+import itertools
 import re
 from collections.abc import Iterable, Mapping, Sequence
 
-__all__ = ["matching"]
+__all__ = ["matching", "suggested"]
+
+_MOST_COMPARED = 5000
+_MOST_LETTERS = 200
 
 _WILD = re.compile(r"[*?[]")
 
@@ -83,3 +88,28 @@ def _matching(names: Sequence[str], wild: Mapping[str, str]) -> tuple[set[int], 
             if not any(map(match, taken)):
                 unmatched.append(pattern)
     return chosen, unmatched
+
+
+def suggested(pattern: str, names: Iterable[str]) -> str:
+    """Return the part of a message that suggests names similar to a pattern without matches.
+
+    Parameters
+    ----------
+    pattern : str
+    names : iterable of str
+        The names, with their parts joined by '/'. Groups and single parts are suggested too.
+
+    Returns
+    -------
+    str
+        A question that ends with a space, or '' if no name is similar.
+    """
+    known: dict[str, str] = {}
+    for name in itertools.islice(names, _MOST_COMPARED):
+        parts = name.split("/")
+        for end in range(1, len(parts) + 1):
+            for one in (parts[end - 1], "/".join(parts[:end])):
+                known.setdefault(one.casefold(), one)
+    wanted = re.sub(r"[*?[\]]", "", pattern).strip("/").casefold()[:_MOST_LETTERS]
+    close = [known[one] for one in difflib.get_close_matches(wanted, known, 3, 0.7)]
+    return f"did you mean {' or '.join(map(repr, close))}? " if close else ""

@@ -11,6 +11,7 @@ from dosna.backends.absent import NOTHING, Absent
 from dosna.core.metadata import DatasetMetadata, new_metadata
 from dosna.core.names import parents
 from dosna.core.options import names_of_options
+from dosna.core.patterns import suggested
 from dosna.core.request import IngestRequest
 from dosna.core.values import plain_fields
 from dosna.errors import (
@@ -152,7 +153,8 @@ class _Planning:
         if unmatched:
             some = ", ".join(names[:10]) + (", …" if len(names) > 10 else "")
             raise SourceNotFoundError(
-                f"{self.source!r} has nothing like {unmatched[0]!r}: it has {some}"
+                f"{self.source!r} has nothing like {unmatched[0]!r}: "
+                f"{suggested(unmatched[0], names)}it has {some}"
             )
         return chosen
 

@@ -84,6 +84,21 @@ def disk(what: str) -> Iterator[None]:
         raise failure(what, error) from error
 
 
+def make_folder(path: str) -> bool:
+    """Make a folder in one that exists; return False if it exists already."""
+    with disk(f"make {path}"):
+        try:
+            os.mkdir(path)
+        except FileExistsError:
+            return False
+        except FileNotFoundError as error:
+            above = os.path.dirname(path)
+            raise StorageError(
+                error.errno, f"cannot make {path}: there is no folder {above}; make it first"
+            ) from None
+        return True
+
+
 MOST_PARTS = 1024
 """The most parts that one call writes: IOV_MAX of Linux."""
 

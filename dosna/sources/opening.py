@@ -9,7 +9,7 @@ from typing import Any
 
 from dosna.backends import registry as backends
 from dosna.core.options import refuse_unknown
-from dosna.errors import SourceError
+from dosna.errors import SourceError, SourceNotFoundError
 from dosna.io.opening import foreign_format
 from dosna.sources.base import Source
 from dosna.sources.kinds import Claims, SourceKind
@@ -97,6 +97,10 @@ def _by_name(text: str, kind: str | None) -> tuple[str, str, SourceKind]:
     foreign = next(filter(None, (foreign_format(way) for way, _ in _splits(text))), "")
     if foreign:
         raise SourceError(f"{text!r} cannot be opened: it is {foreign}")
+    if kind is None and "://" not in text and not any(_is_there(way) for way, _ in _splits(text)):
+        raise SourceNotFoundError(
+            f"there is no file {os.path.abspath(text) if text else repr(text)}"
+        )
     known = sorted(
         {*(s for c in claims.values() for s in c.suffixes)}
         | {f"{s}:" for c in claims.values() for s in c.schemes}

@@ -125,6 +125,49 @@ def test_ls_of_nothing(run, folder, capsys):
     assert json.loads(run("ls", f"hdf5:{folder}", "--json")) == []
 
 
+def test_a_path_of_another_backend_or_without_one(run, scans, scan, capsys):
+    """The message has the URL to write."""
+    for command, path in (("ls", "scans"), ("info", "scans/entry/tomo")):
+        assert main([command, f"file:{path}"]) == 0  # a remark: the folder exists
+        assert capsys.readouterr().err.endswith(f"write hdf5:{path}\n")
+    assert run("info", "file:scans//angles", code=1).endswith("write hdf5:scans//angles\n")
+    assert "hdf5:scans" in run("info", "scans", code=2)
+    assert "hdf5:scans" in run("ingest", scan, "scans", code=2)
+    assert "dosna ingest" in run("ls", scan, code=2)
+    assert "BACKEND:PATH" in run("ls", "nowhere", code=2)
+    assert "did you mean 'tomo'" in run("ls", scans, "--select", "toma", code=1)
+
+
+def test_a_source_or_a_folder_that_does_not_exist(run, scan, folder):
+    (folder / "picture.tif").touch()
+    assert "no file" in run("ingest", "scan", "hdf5:.", code=1)
+    assert "kind" in run("ingest", "picture.tif", "hdf5:.", code=1)
+    assert f"no folder {folder}/one" in run("ingest", scan, "hdf5:one/two", code=1)
+    assert "did you mean 'entry/energy'" in run(
+        "ingest", scan, "hdf5:.", "--select", "entry/enrgy", code=1
+    )
+
+
+def test_links_of_an_ingested_file_are_named(scan, capsys):
+    with h5py.File(scan, "a") as file:
+        for n in range(7):
+            file[f"entry/also/{n}"] = h5py.SoftLink("/entry/data")
+    assert main(["ingest", scan, "hdf5:made"]) == 0
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[0] == "dosna: entry/also/0 is a link to what became entry/data"
+    assert "2 more links" in lines[5]
+
+
+def test_the_home_folder_in_a_url(run, scans, folder, monkeypatch):
+    monkeypatch.setenv("HOME", str(folder))
+    os.mkdir("else")
+    monkeypatch.chdir("else")
+    assert run("ls", "hdf5:~/scans") == run("ls", f"hdf5:{folder}/scans")
+    assert run("ls", "hdf5:~//scans/entry") == run("ls", f"hdf5:{folder}//scans/entry")
+    run("copy", "hdf5:~/scans", "file:~/made")
+    assert (folder / "made").is_dir()
+
+
 def test_info_of_a_dataset(run, scans):
     text = run("info", "hdf5:scans//entry/tomo", "--written")
     for line in (
@@ -256,6 +299,7 @@ def test_messages_leave_names_of_files_as_they_are(capsys, folder, name):
     assert main(["ingest", name, "hdf5:new"]) == 1
     message = capsys.readouterr().err
     assert name in message
+    (folder / "unknown.suffix").touch()
     assert main(["ingest", "unknown.suffix", "hdf5:new"]) == 1
     assert "--kind" in capsys.readouterr().err
 
@@ -379,7 +423,7 @@ def test_ingest_refuses_by_name_or_skips(run, folder):
     ("arguments", "code", "says"),
     [
         (["ingest", "no.h5", "file:new"], 1, "no.h5"),
-        (["ingest", "scan.nxs", "file:no/where"], 1, "No such file"),
+        (["ingest", "scan.nxs", "file:no/where"], 1, "no folder"),
         (["ingest", "scan.nxs", "file:new", "--select", "x*"], 1, "nothing like 'x*'"),
         (["ingest", "scan.nxs", "file:new", "--option", "bogus=1"], 2, "no option 'bogus'"),
         (["ingest", "hdf5:scans", "file:new"], 2, "use dosna copy"),
@@ -387,7 +431,7 @@ def test_ingest_refuses_by_name_or_skips(run, folder):
         (["copy", "hdf5:nowhere", "file:new"], 1, "nowhere"),
         (["ls", "hdf5:nowhere"], 1, "neither a dataset nor a place"),
         (["ls", "hdf5:scans", "--select", "x*"], 1, "'x*'"),
-        (["ls", "scans"], 2, "BACKEND:PATH"),
+        (["ls", "scan"], 2, "BACKEND:PATH"),
         (["ls", "nosuch:x"], 2, "unknown backend"),
         (["ls", "hdf5:scans?bogus=1"], 2, "unknown option 'bogus'"),
         (["ls", "hdf5:scans", "--engine", "nosuch"], 2, "unknown engine"),

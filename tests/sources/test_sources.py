@@ -298,7 +298,11 @@ def test_names_that_mean_a_source(text, expected):
     assert source.inner.strip("/") == inner.strip("/")
 
 
-def test_what_means_no_source():
+def test_what_means_no_source(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SourceNotFoundError, match=r"no file .*scan.tiff"):
+        open_source("scan.tiff")
+    (tmp_path / "scan.tiff").touch()
     with pytest.raises(SourceError, match=r"'scan.tiff', .*\.h5.*kind="):
         open_source("scan.tiff")
     with pytest.raises(SourceError, match=r"builtins.object .* source"):

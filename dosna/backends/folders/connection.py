@@ -36,6 +36,7 @@ from dosna.io.files import (
     disk,
     is_absent,
     lock_file,
+    make_folder,
     remove_folder,
     sync_file_system,
     sync_folder,
@@ -112,6 +113,8 @@ class FolderConnection(FolderHome):
                 f"{path[2:]!r} for a relative one"
             )
         folder, border, name = path.removeprefix("//").partition("//")
+        if folder.partition("/")[0] == "~":  # shells leave it as it is behind a colon
+            folder = os.path.expanduser(folder)
         if border:
             return folder or "/", name.rstrip("/"), options
         folder = folder.rstrip("/") or folder[:1] or "."
@@ -126,10 +129,7 @@ class FolderConnection(FolderHome):
 
     def make_place(self) -> bool:
         self.check_writable()
-        with disk(f"make {self.path}"), suppress(FileExistsError):
-            os.mkdir(self.path)
-            return True
-        return False
+        return make_folder(self.path)
 
     def remove_place(self) -> None:
         self.check_writable()

@@ -22,6 +22,7 @@ from dosna.sources import Source, open_source
 __all__ = ["add"]
 
 _MOST_NOTES = 3
+_MOST_LINKS = 5
 
 _INGEST = """\
 Create datasets from the arrays of a file: HDF5 or NeXus, ROOT, Zarr, .npy or .npz, on this machine
@@ -180,6 +181,10 @@ def _show(report: IngestReport, seconds: float, source: str, console: Console) -
     else:
         for target, notes in report.notes.items():
             console.remark(f"{target}: {'; '.join(notes)}")
+    for link, target in list(report.links.items())[:_MOST_LINKS]:
+        console.remark(f"{link} is a link to what became {target}")
+    if len(report.links) > _MOST_LINKS:
+        console.remark(f"{len(report.links) - _MOST_LINKS} more links: --json prints them")
     for skipped, why in report.skipped.items():
         console.remark(f"left out {skipped}: {why}")
     shown = without_password(source)

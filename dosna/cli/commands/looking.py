@@ -10,7 +10,7 @@ import numpy as np
 from dosna import Connection, Dataset
 from dosna.cli.console import Console, counted
 from dosna.cli.options import add_command, add_select
-from dosna.cli.places import chosen, connected
+from dosna.cli.places import chosen, connected, elsewhere
 from dosna.columns import Tree, find_trees
 from dosna.core.sizes import format_size
 from dosna.core.url import without_password
@@ -81,9 +81,17 @@ def ls(arguments: argparse.Namespace, console: Console) -> int:
     if rows:
         console.table(rows)
     else:
-        console.remark(f"{arguments.url} has no datasets that its backend can open")
+        _remark_on_nothing(arguments, console)
     console.give(listed)
     return 1 if any("error" in entry for entry in listed) else 0
+
+
+def _remark_on_nothing(arguments: argparse.Namespace, console: Console) -> None:
+    advice = elsewhere(arguments.url)
+    console.remark(
+        f"{arguments.url} has no datasets that its backend can open"
+        + (f": {advice}" if advice else "")
+    )
 
 
 def info(arguments: argparse.Namespace, console: Console) -> int:
@@ -108,6 +116,8 @@ def info(arguments: argparse.Namespace, console: Console) -> int:
             _show_tree(name or without_password(arguments.url), trees[name], console)
         else:
             _show(_connection(con, name, names, trees, console), console)
+            if not names:
+                _remark_on_nothing(arguments, console)
     return 0
 
 
