@@ -24,7 +24,9 @@ class Home(Protocol):
     @property
     def create_dataset(self) -> Any: ...
 
-    def set_group_attrs(self, name: str, attrs: Mapping[str, Any]) -> None: ...
+    def change_group_attrs(
+        self, name: str, change: Callable[[dict[str, Any]], Mapping[str, Any]]
+    ) -> None: ...
 
 
 class Batch(ABC):
@@ -94,9 +96,11 @@ class Batch(ABC):
         """
         dataset.update(completed)
 
-    def set_group_attrs(self, name: str, attrs: Mapping[str, Any]) -> None:
-        """Replace the attributes of a group that holds datasets."""
-        self.connection.set_group_attrs(name, attrs)
+    def change_group_attrs(
+        self, name: str, change: Callable[[dict[str, Any]], Mapping[str, Any]]
+    ) -> None:
+        """Replace the attributes of a group that holds datasets by a function of what they are."""
+        self.connection.change_group_attrs(name, change)
 
     def commit(self) -> dict[str, Exception]:
         """Do all that was put off, and return the errors by the names of datasets."""

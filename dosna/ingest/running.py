@@ -16,7 +16,7 @@ from dosna.backends.linked.link import new_table, write_records
 from dosna.core.progress import share_of
 from dosna.core.report import IngestReport
 from dosna.core.request import IngestRequest
-from dosna.core.values import encode_attrs
+from dosna.core.values import decode_value, encode_attrs
 from dosna.errors import ConfigurationError, DatasetNameError, RefusedError, SourceChangedError
 from dosna.ingest.planned import Plan, PlannedArray
 from dosna.ingest.planning import left_out, parameters_of, plan, refusing
@@ -343,18 +343,24 @@ class _Ingest:
                 ):
                     continue
                 found = once(partial(self.con.get_group_attrs, name))
-                wanted = self.source.merged_group(found, attrs, every)
-                encoded = encode_attrs(wanted)
-                if encoded == encode_attrs(found):
+                change = partial(self._merged_group, attrs, every)
+                encoded = encode_attrs(found)
+                if encoded == change(encoded):
                     continue
+                checked = self.con.instance.check_name(name) if name else ""
                 if batch is None:
-                    self.con.set_group_attrs(name, wanted)
+                    once(partial(self.con.instance.change_group_attrs, checked, change))
                 else:
-                    batch.set_group_attrs(
-                        self.con.instance.check_name(name) if name else "", encoded
-                    )
+                    batch.change_group_attrs(checked, change)
             except Exception as error:
                 self._leave_out_group(f"{name}/", error)
+
+    def _merged_group(
+        self, attrs: Mapping[str, Any], every: bool, before: Mapping[str, Any]
+    ) -> dict[str, Any]:
+        """Merge attributes into those of a group, as they are stored."""
+        there = {key: decode_value(value) for key, value in before.items()}
+        return encode_attrs(self.source.merged_group(there, attrs, every))
 
     def _leave_out_group(self, name: str, error: Exception) -> None:
         if isinstance(error, DatasetNameError):

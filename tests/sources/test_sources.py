@@ -99,6 +99,28 @@ def test_a_tree_becomes_datasets(con):
     assert [done for done, _ in told] == sorted(done for done, _ in told)
 
 
+@pytest.mark.parametrize("at", [1, 2])
+def test_attributes_that_others_give_a_group_meanwhile_are_kept(con, request, monkeypatch, at):
+    backend = request.node.callspec.params["con"]
+    if at == 2 and backend == "ram":
+        pytest.skip("they are read and changed under one lock")
+    calls = []
+    real = Planes.merged_group
+
+    def merged_group(self, there, attrs, every):
+        if "made" in attrs:
+            calls.append(dict(there))
+            if len(calls) == at:
+                with dn.Connection(con.name, backend=backend) as other:
+                    other.set_group_attrs("run1", {"another": "there"})
+        return real(self, there, attrs, every)
+
+    monkeypatch.setattr(Planes, "merged_group", merged_group)
+    con.ingest(Planes(), "run1", on_error="skip")
+    assert con.get_group_attrs("run1") == {"made": "here", "another": "there"}
+    assert len(calls) > at
+
+
 def test_what_cannot_be_represented_is_refused_before_anything_is_made(con):
     with pytest.raises(RefusedError, match="'a/refused': it is made of jelly"):
         con.ingest(Planes())

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -73,7 +73,7 @@ class _Group(NamedTuple):
     name: str
     path: str
     before: bytes | None
-    attrs: Mapping[str, Any]
+    change: Callable[[dict[str, Any]], Mapping[str, Any]]
 
 
 class FolderBatch(Batch):
@@ -150,15 +150,18 @@ class FolderBatch(Batch):
         self._marks.append(_Mark(dataset.name, path, folder.identity, folder.stamp, completed))
         self._note(dataset.metadata.nbytes)
 
-    def set_group_attrs(self, name: str, attrs: Mapping[str, Any]) -> None:
+    def change_group_attrs(
+        self, name: str, change: Callable[[dict[str, Any]], Mapping[str, Any]]
+    ) -> None:
         con = self.connection
-        if not attrs:
-            super().set_group_attrs(name, attrs)
-            return
         con.check_writable()
-        self._drop_consolidated(name)
         with disk(f"change group {name!r} in {con.path}"):
-            before = con.group_bytes(name)
+            before = con.group_bytes(name)  # before its attributes, to notice a change of them
+            attrs = change(con.group_attrs(name))
+            if not attrs:
+                super().change_group_attrs(name, change)
+                return
+            self._drop_consolidated(name)
             document = con.group_image(name, before, attrs)
             path = self._new_path()
             folder = open_folder(os.path.dirname(path))
@@ -166,7 +169,7 @@ class FolderBatch(Batch):
                 write_new(folder, os.path.basename(path), [document], len(document))
             finally:
                 os.close(folder)
-        self._groups.append(_Group(name, path, before, attrs))
+        self._groups.append(_Group(name, path, before, change))
 
     def commit(self) -> dict[str, Exception]:
         steps, marks, groups = self._steps, self._marks, self._groups
@@ -332,7 +335,7 @@ class FolderBatch(Batch):
             if found == group.before or (group.before is None and found == con.group_document):
                 os.rename(group.path, os.path.join(con.path, name, con.group_file))
                 return
-        con.set_group_attrs(name, group.attrs)  # it was changed in the meantime
+        con.change_group_attrs(name, group.change)  # it was changed in the meantime
 
 
 def only_chunk(metadata: DatasetMetadata, values: Array) -> Array:
