@@ -8,7 +8,7 @@ from support import require
 
 import dosna as dn
 from dosna.core.names import check_nesting
-from dosna.errors import ConfigurationError, DatasetNameError, SourceError
+from dosna.errors import ConfigurationError, DatasetNameError, SourceError, SourceNotFoundError
 from dosna.sources import open_source
 
 
@@ -31,9 +31,11 @@ def test_other_files_by_their_signature(tmp_path):
         assert source[source.names()[0]][...].tolist() == [0, 1, 2]
     (tmp_path / "text.txt").write_text("nothing known")
     (tmp_path / "empty").touch()
-    for name in ("text.txt", "empty", "absent"):
+    for name in ("text.txt", "empty"):
         with pytest.raises(SourceError, match="cannot tell the kind"):
             open_source(tmp_path / name)
+    with pytest.raises(SourceNotFoundError, match=r"no file .*absent"):
+        open_source(tmp_path / "absent")
 
 
 @pytest.mark.parametrize("name", ["\0", "scan.nxs:/a\0", "file:\0", "http://\ud800"])

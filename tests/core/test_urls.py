@@ -167,7 +167,7 @@ class TestFolders:
         with con:
             assert len(con) == 0
         nowhere = dn.Connection(f"{scans}/no/sub", backend=backend)
-        with pytest.raises(dn.errors.StorageError, match="No such file"):
+        with pytest.raises(dn.errors.StorageError, match=r"no folder .*no; make it first"):
             nowhere.make_place()
         with pytest.raises(ConnectionError, match="not a folder"):
             nowhere.connect()
