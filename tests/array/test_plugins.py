@@ -153,6 +153,7 @@ def test_a_plug_in_that_cannot_be_loaded_is_left_out_with_a_warning(site, code):
     with dn.Connection("x", backend="ram") as con:
         print(con.ingest("a.raw").made, con["frames"][...].tolist())
         con.ingest("a.raw")
+        open("a.unknown", "w").close()
         for use in (lambda: con.ingest("a.unknown"), lambda: con.ingest("a.raw", kind="broken")):
             try:
                 use()
