@@ -120,10 +120,9 @@ class FolderConnection(FolderHome):
         folder = folder.rstrip("/") or folder[:1] or "."
         above, last = os.path.split(folder)
         probe = cls(above or ".", options.get("directory", "."))
-        there = os.path.join(probe.path, last)
-        with disk(f"look into {there}"):
-            is_place = last in ("", ".", "..") or os.path.isdir(there)
-            if is_place and not probe.holds_dataset(there):
+        path = os.path.join(probe.path, last)
+        with disk(f"look into {path}"):
+            if (last in ("", ".", "..") or os.path.isdir(path)) and not probe.holds_dataset(path):
                 return folder, "", options
         return above or ".", last, options
 

@@ -261,7 +261,6 @@ class FileDataset(FolderDataset[ArrayFolder], StoreDataset):
             if whole and direct:
                 target = raw[where]
                 straight = target.nbytes == size and target.flags.c_contiguous
-            # Elements far apart of a larger chunk without a check are taken from all of it, too.
             spread = parts and not (small or whole) and is_spread(key, meta.chunk_size)
             if whole or spread or (small and parts):
                 if not straight:
@@ -280,11 +279,7 @@ class FileDataset(FolderDataset[ArrayFolder], StoreDataset):
                 else:
                     if count == length and (not checked or _CRC.unpack(tail)[0] == crc32c(target)):
                         if not straight:
-                            if spread and direct and type(where[0]) is slice:
-                                # In 0.7 of the time of the index.
-                                chunk.take(key[0], out=out[where], mode="clip")
-                            else:
-                                out[where] = chunk[key]
+                            _put(out, where, chunk, key, spread and direct)
                         continue
             found = self.read_chunk(idx, key)
             if found is None:
@@ -350,6 +345,14 @@ class FileDataset(FolderDataset[ArrayFolder], StoreDataset):
             if not read_fully(file, [data[first:last]], first):
                 self.corrupt(idx, f"it ends before byte {last}")
         return self.decode(idx, data)
+
+
+def _put(out: Array, where: Slices, chunk: Array, key: Slices, by_number: bool) -> None:
+    """Set a part of an array to a part of a chunk; `by_number`: of one axis, by an array."""
+    if by_number and type(where[0]) is slice:
+        chunk.take(key[0], out=out[where], mode="clip")  # in 0.7 of the time of an index
+    else:
+        out[where] = chunk[key]
 
 
 class ShardedFileDataset(ShardedDataset, FileDataset):

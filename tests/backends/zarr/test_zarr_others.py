@@ -560,10 +560,10 @@ def test_a_resize_and_a_deletion_do_not_wait_for_each_other(tmp_path, monkeypatc
         waits, holds = threading.Event(), threading.Event()
         trim, retire = resizing._trim, type(other.instance)._retire
 
-        def trim_late(self, before):
+        def trim_late(self, before, alone):
             waits.set()
             assert holds.wait(HANG)
-            trim(self, before)
+            trim(self, before, alone)
 
         def retire_late(self, *args):
             (tmp_path / "zarr.json").write_text(json.dumps(document))
