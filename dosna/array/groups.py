@@ -8,7 +8,7 @@ from typing import Any
 
 from dosna.array.home import ArrayHome
 from dosna.core.names import Children, check_name
-from dosna.core.values import decode_value, encode_attrs
+from dosna.core.values import decode_attrs, encode_attrs
 from dosna.engines.base import collective
 from dosna.errors import DatasetNameError, DosnaError
 
@@ -126,7 +126,7 @@ class Groups(ArrayHome):
         """
         self.check_connected()
         found = self.instance.group_attrs(check_name(name) if name else "")
-        return {key: decode_value(value) for key, value in found.items()}
+        return decode_attrs(found)
 
     @collective
     def set_group_attrs(self, name: str, attrs: Mapping[str, Any]) -> None:

@@ -17,6 +17,7 @@ __all__ = [
     "as_dtype",
     "check_dtype",
     "check_fillvalue",
+    "decode_attrs",
     "decode_dtype",
     "decode_tagged",
     "decode_value",
@@ -318,6 +319,11 @@ def encode_attrs(attrs: Mapping[str, Any]) -> dict[str, Any]:
         if not isinstance(name, str):
             raise TypeError(f"an attribute is named by a str, not {name!r}")
     return {name: encode_value(value) for name, value in attrs.items()}
+
+
+def decode_attrs(attrs: Mapping[str, Any]) -> dict[str, Any]:
+    """Return attributes from their JSON form."""
+    return {name: decode_value(value) for name, value in attrs.items()}
 
 
 def decode_value(value: Any) -> Any:

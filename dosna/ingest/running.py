@@ -16,7 +16,7 @@ from dosna.backends.linked.link import new_table, write_records
 from dosna.core.progress import share_of
 from dosna.core.report import IngestReport
 from dosna.core.request import IngestRequest
-from dosna.core.values import decode_value, encode_attrs
+from dosna.core.values import decode_attrs, encode_attrs
 from dosna.errors import ConfigurationError, DatasetNameError, RefusedError, SourceChangedError
 from dosna.ingest.planned import Plan, PlannedArray
 from dosna.ingest.planning import left_out, parameters_of, plan, refusing
@@ -359,8 +359,7 @@ class _Ingest:
         self, attrs: Mapping[str, Any], every: bool, before: Mapping[str, Any]
     ) -> dict[str, Any]:
         """Merge attributes into those of a group, as they are stored."""
-        there = {key: decode_value(value) for key, value in before.items()}
-        return encode_attrs(self.source.merged_group(there, attrs, every))
+        return encode_attrs(self.source.merged_group(decode_attrs(before), attrs, every))
 
     def _leave_out_group(self, name: str, error: Exception) -> None:
         if isinstance(error, DatasetNameError):

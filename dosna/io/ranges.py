@@ -22,6 +22,7 @@ __all__ = [
     "byte_range",
     "byte_ranges",
     "byte_runs",
+    "is_spread",
     "lock_place",
     "read_fully",
     "within",

@@ -16,7 +16,7 @@ from dosna.core.options import check_choice
 from dosna.core.progress import Progress, share_of
 from dosna.core.sizes import Limit, parse_size
 from dosna.core.types import Shape
-from dosna.core.values import decode_value, encode_attrs
+from dosna.core.values import decode_attrs, encode_attrs
 from dosna.engines.work.boxes import bytes_of, count_of
 from dosna.errors import (
     ConfigurationError,
@@ -241,8 +241,7 @@ def _describe(
     """
 
     def described(attrs: Mapping[str, Any]) -> dict[str, Any]:
-        before = {key: decode_value(value) for key, value in attrs.items()}
-        return encode_attrs(with_entry(before, own, entry, group))
+        return encode_attrs(with_entry(decode_attrs(attrs), own, entry, group))
 
     def describe() -> None:
         before = con.get_group_attrs(group)

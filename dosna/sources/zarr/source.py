@@ -21,7 +21,7 @@ from dosna.codecs.zarr.attributes import FILL_VALUE
 from dosna.columns.description import without_source
 from dosna.core.text import TEXT, as_text
 from dosna.core.types import Array, Box, Shape
-from dosna.core.values import check_dtype, decode_value
+from dosna.core.values import check_dtype, decode_attrs
 from dosna.errors import DosnaError, SourceError, SourceNotFoundError
 from dosna.io.failure import Failure
 from dosna.io.s3.opening import open_client
@@ -128,7 +128,7 @@ class ZarrSource(Source):
     def groups(self) -> Mapping[str, Mapping[str, Any]]:
         found = {name: node for name, node in self._nodes().items() if node.is_group}
         return {
-            name: without_source(_decoded(node.attributes(self._where(name))))
+            name: without_source(decode_attrs(node.attributes(self._where(name))))
             for name, node in found.items()
         }
 
@@ -150,7 +150,7 @@ class ZarrSource(Source):
         except TypeError as error:
             return ArrayDescription(name, refused=str(error))
         fill = array.fill_value
-        attrs = _decoded(node.attributes(self._where(name), dtype))
+        attrs = decode_attrs(node.attributes(self._where(name), dtype))
         dims = _dims(array, attrs)
         missing = dims is not None and array.metadata.zarr_format == 2 and fill is not None
         if missing and dtype.kind in "biufcSU":
@@ -311,10 +311,6 @@ def _keys_of(array: Any) -> str:
     between = re.escape(separator)
     numbers = rf"(\d{{1,18}}(?:{between}\d{{1,18}})*)"
     return numbers if kind == "v2" else f"c{between}{numbers}"
-
-
-def _decoded(attrs: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: decode_value(value) for name, value in attrs.items()}
 
 
 def _dims(array: Any, attrs: dict[str, Any]) -> tuple[str | None, ...] | None:
