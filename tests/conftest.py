@@ -189,6 +189,18 @@ def pytest_collection() -> Iterator[None]:
 # What runs services is imported where it is needed: most tests need none.
 
 
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """Give a file system of 8 MiB."""
+    folder = tmp_path / "small"
+    folder.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", str(folder)]
+    if os.geteuid() or subprocess.run(command, capture_output=True).returncode:
+        pytest.skip("only root may mount a small file system")
+    yield folder
+    subprocess.run(["umount", "-l", str(folder)], check=True)
+
+
 @pytest.fixture(scope="session")
 def gateway() -> Iterator[Ceph]:
     """Give a small Ceph cluster with an S3 gateway, whose keys are in the environment."""

@@ -24,6 +24,7 @@ from dosna.errors import (
 )
 from dosna.ingest.existing import Existing
 from dosna.ingest.planned import Plan, PlannedArray
+from dosna.io.files import FULL
 from dosna.sources.array import ConvertedArray
 from dosna.sources.base import ArrayDescription, Source
 from dosna.sources.chunking import choose_chunks
@@ -68,8 +69,11 @@ def plan(
 
 
 def left_out(source: Source, name: str, error: Exception, skips: bool) -> str:
-    """Return the reason why an array is left out, or raise the error if none may be."""
-    if skips:
+    """Return the reason why an array is left out, or raise the error if none may be.
+
+    A full disk is nothing that the other arrays would be spared.
+    """
+    if skips and not (isinstance(error, OSError) and error.errno in FULL):
         return str(error) if isinstance(error, DosnaError) else _described(error)
     if isinstance(error, DosnaError):
         raise error

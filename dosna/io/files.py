@@ -20,6 +20,7 @@ from dosna.io.locks import RangeLocks, open_descriptor
 from dosna.io.parallel import in_flight
 
 __all__ = [
+    "FULL",
     "LOCK",
     "MOST_BYTES",
     "MOST_PARTS",
@@ -56,6 +57,9 @@ _SYNCS = 8
 _QUICK_SECONDS = 1e-4
 _quick: dict[int, bool] = {}
 """The devices on which files are durable at once, as far as was noticed."""
+
+FULL = (errno.ENOSPC, errno.EDQUOT)
+"""The codes of errors by which a file system has no more room."""
 
 _ADVICE = {
     errno.ENOSPC: "free some space; what was stored before is intact",

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from typing import Any, BinaryIO
 
 from dosna.errors import ConfigurationError, QueryError
+from dosna.io.files import FULL
 from dosna.io.unfinished import discard, finish, name_unfinished
 from dosna.query.results import Results
 from dosna.query.tables import arrow
@@ -32,7 +33,7 @@ def _csv(stream: BinaryIO, schema: Any) -> Any:
 GROUP_ROWS, GROUP_BYTES = 1 << 16, 16 << 20
 """The rows or the bytes, whichever comes first, that a row group of Parquet has at least."""
 
-_FULL = (errno.ENOSPC, errno.EFBIG, errno.EDQUOT)
+_FULL = (errno.EFBIG, *FULL)
 
 FORMATS: dict[str, Callable[[BinaryIO, Any], Any]] = {
     ".parquet": _parquet,

@@ -419,6 +419,25 @@ def test_ingest_refuses_by_name_or_skips(run, folder):
         assert list(con) == ["good"]
 
 
+def test_no_array_is_left_out_because_the_disk_is_full(run, folder, small_disk):
+    with h5py.File("many.h5", "w") as file:
+        for n in range(12):
+            file[f"a{n:02}"] = np.random.default_rng(n).random(1 << 17)
+    for backend in ("file", "hdf5"):
+        said = run("ingest", "many.h5", f"{backend}:{small_disk}", "--skip", code=1)
+        assert "No space left on device" in said
+        assert "left out" not in said
+        with dn.Connection(str(small_disk), backend=backend) as con:
+            assert 0 < sum(not con[name].incomplete for name in con) < 12
+            for name in con:
+                del con[name]
+
+
+def test_what_is_made_in_memory_only_is_said_to_be(capsys, scan):
+    assert main(["ingest", scan, "ram:there"]) == 0
+    assert "ram:there is in the memory of this command" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "says"),
     [

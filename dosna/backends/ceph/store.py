@@ -45,6 +45,7 @@ from dosna.errors import (
     StoreTimeoutError,
 )
 from dosna.io.cache import Cache
+from dosna.io.files import FULL
 from dosna.io.fork import ForkGuard
 from dosna.io.parallel import Batch, Workers
 
@@ -63,7 +64,6 @@ _BYTES_IN_FLIGHT = 64 << 20
 _FIRST_GUESS = 64 << 10
 _MOST_SIZES = 1024
 _CONFLICTS = {errno.EEXIST, errno.ERANGE, errno.EOVERFLOW}
-_FULL = {errno.ENOSPC, errno.EDQUOT}
 _TOO_LARGE = {errno.EMSGSIZE, errno.EFBIG}
 # No answer has come, so it is unknown whether a write was done.
 _LOST = {errno.ETIMEDOUT, errno.EINTR, errno.ENOTCONN, errno.ESHUTDOWN}
@@ -404,7 +404,7 @@ class CephStore(Store):
             )
         if number in _LOST:
             return ConnectionError(f"{failed}: connect again")
-        if number in _FULL:
+        if number in FULL:
             failed += ": the cluster or the pool's quota is full; delete something or add room"
         elif number in FORBIDDEN:
             failed += (

@@ -161,6 +161,8 @@ def _ingested(
             **options,
         )
     _show(report, time.monotonic() - began, arguments.source, console)
+    if report.made and not con.instance.shared_between_processes:
+        console.remark(f"{arguments.target} is in the memory of this command, and ends with it")
     return report
 
 

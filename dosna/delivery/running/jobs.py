@@ -16,8 +16,8 @@ from dosna.delivery.state.files import Outcome
 from dosna.delivery.state.requests import Row, object_name
 from dosna.delivery.transform import FORMATS, Limits, TransformRequest, TransformResult
 from dosna.delivery.transform.client import check_wanted
-from dosna.delivery.transform.request import FULL
 from dosna.errors import ConnectionError, DosnaError, LimitError, StorageError, WorkerError
+from dosna.io.files import FULL
 from dosna.io.s3.options import S3Options
 
 __all__ = ["Job", "Transform", "carry_out", "is_passing", "job_of", "scratch_beginning"]

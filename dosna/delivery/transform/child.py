@@ -15,9 +15,9 @@ import traceback
 from typing import Any
 
 from dosna.delivery.transform.job import run_job
-from dosna.delivery.transform.request import FULL
 from dosna.delivery.transform.sandbox import Bounds, confine
 from dosna.errors import DosnaError, SourceError, SourceNotFoundError
+from dosna.io.files import FULL
 
 __all__ = ["serve_job"]
 

@@ -15,9 +15,9 @@ from typing import Any
 import awkward as ak
 import numpy as np
 
-from dosna.delivery.transform.request import FULL
 from dosna.delivery.transform.writing import Part
 from dosna.errors import DosnaError, QueryError, SourceNotFoundError, UnknownNameError
+from dosna.io.files import FULL
 
 __all__ = ["function_of_query", "function_of_source", "parts_of", "source_of"]
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import os
 from dataclasses import dataclass, field
 
@@ -10,10 +9,7 @@ from dosna.core.sizes import parse_size
 from dosna.errors import ConfigurationError
 from dosna.io.s3.options import S3Options
 
-__all__ = ["CODEGENS", "FORMATS", "FULL", "SCHEME", "Limits", "TransformRequest"]
-
-FULL = (errno.ENOSPC, errno.EDQUOT)
-"""The numbers of errors of a full disk."""
+__all__ = ["CODEGENS", "FORMATS", "SCHEME", "Limits", "TransformRequest"]
 
 SCHEME = "dosna://"
 """The beginning of the URL of a tree of columns."""

@@ -9,7 +9,7 @@ from typing import Any
 
 from dosna.core.sizes import format_size
 from dosna.delivery.transform.client import check_wanted
-from dosna.delivery.transform.request import FULL, TransformRequest
+from dosna.delivery.transform.request import TransformRequest
 from dosna.errors import (
     DosnaError,
     LimitError,
@@ -18,6 +18,7 @@ from dosna.errors import (
     SourceNotFoundError,
     StorageError,
 )
+from dosna.io.files import FULL
 from dosna.io.opening import open_bytes
 from dosna.sources.errors import Converting
 

@@ -21,6 +21,7 @@ from dosna.errors import (
     StorageError,
     StoreTimeoutError,
 )
+from dosna.io.files import FULL
 from dosna.pilot.data.files import Tell
 from dosna.pilot.data.places import Place, PlaceUrl, Prepared, failed
 
@@ -192,7 +193,7 @@ class RemotePlace(Place):
         if not type(error).__name__.startswith("SFTP"):
             self._forget()  # the connection may be broken, and a new one may work
         found: DosnaError = failed(what, self.shown, error)
-        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        if isinstance(error, OSError) and error.errno in FULL:
             return StorageError(error.errno, f"{found} There is no room on this machine.")
         if isinstance(error, builtins.ConnectionError):
             return ConnectionError(str(found))
