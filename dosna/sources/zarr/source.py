@@ -156,6 +156,8 @@ class ZarrSource(Source):
         if missing and dtype.kind in "biufcSU":
             # In version 2, xarray's value for missing elements has no other place.
             attrs[FILL_VALUE] = np.asarray(fill, dtype)[()]
+        if fill is None and dtype.kind in "mM":
+            fill = "NaT"  # what zarr reads where nothing is stored, and not 1970
         return ArrayDescription(
             name,
             tuple(array.shape),

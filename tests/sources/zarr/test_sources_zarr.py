@@ -272,6 +272,21 @@ def test_what_is_missing_for_xarray_is_missing_afterwards(con, tmp_path, case, v
     assert con["v"].dims == ("x",)
 
 
+@pytest.mark.parametrize("dtype", ["M8[s]", "m8[ns]"])
+def test_times_without_a_fill_value_are_missing_where_they_grow(con, tmp_path, dtype):
+    path = tmp_path / "in.zarr"
+    made = zarr.create_array(path, shape=(4,), chunks=(2,), dtype=dtype, zarr_format=2)
+    made[:2] = np.array([1, 2], dtype)
+    stored = json.loads((path / ".zarray").read_text())
+    (path / ".zarray").write_text(json.dumps({**stored, "fill_value": None}))
+    con.ingest(str(path), "when")
+    con["when"].resize((6,))
+    expected = zarr.open_array(path, mode="a")
+    expected.resize((6,))
+    np.testing.assert_array_equal(con["when"][...], expected[...])
+    assert np.isnat(con["when"][...]).tolist() == [False, False, True, True, True, True]
+
+
 @pytest.mark.parametrize("dims", [1, ["x"], "xy", ["x", 2], None, {}])
 def test_names_of_axes_that_are_none_stay_an_attribute(con, tmp_path, dims):
     array = zarr.create_array(tmp_path / "a.zarr", shape=(2, 2), dtype="i4", zarr_format=2)
