@@ -31,6 +31,7 @@ from dosna.core.metadata import DatasetMetadata
 from dosna.core.names import parents
 from dosna.core.plan import ChunkTask, every_chunk
 from dosna.core.progress import share_of
+from dosna.core.sizes import format_size
 from dosna.core.text import TEXT, element_bytes
 from dosna.core.types import Array, Box
 from dosna.core.values import encode_value
@@ -53,6 +54,8 @@ _HEAP = 1 << 16
 
 _writing_strings = threading.Lock()
 """Held until strings are written for which there was room."""
+
+_MOST_CHUNK_BYTES = 1 << 32
 
 _NO_NAME = re.compile("^$|[\0\ud800-\udfff]")
 
@@ -104,6 +107,7 @@ def _write_dataset(
     metadata = ds.instance.metadata
     metadata = metadata.replace(chunk_size=file_chunks(metadata, job.request.chunk_size))
     chunked = metadata.size > 0 and metadata.ndim > 0
+    _check_limits(ds.name, metadata)
     made = _create(file, ds.name, metadata, bool(chunked and job.request.compression))
     own = _MARKERS | ({"CLASS", "NAME"} if ds.attrs.get("CLASS") == _SCALE else set())
     _set_attributes(made, {k: v for k, v in ds.attrs.items() if k not in own})
@@ -142,6 +146,19 @@ def _name_axes(datasets: Sequence[EngineDataset], file: h5py.File) -> None:
                 made.dims[axis].label = name
             else:
                 made.dims[axis].attach_scale(scale)
+
+
+def _check_limits(name: str, metadata: DatasetMetadata) -> None:
+    if metadata.ndim > h5format.MOST_AXES:
+        raise RefusedError(
+            f"dataset {name!r} has {metadata.ndim} axes, and HDF5 has at most "
+            f"{h5format.MOST_AXES}: export it to .zarr or .npy"
+        )
+    if metadata.chunk_nbytes >= _MOST_CHUNK_BYTES:
+        raise ConfigurationError(
+            f"dataset {name!r} has chunks of {format_size(metadata.chunk_nbytes)}, and those of "
+            "an HDF5 file are smaller than 4 GiB: give a smaller chunk_size="
+        )
 
 
 def _create(file: h5py.File, name: str, metadata: DatasetMetadata, compress: bool) -> h5py.Dataset:

@@ -447,6 +447,16 @@ def test_what_hdf5_cannot_represent_is_refused(con, tmp_path):
     assert not list(tmp_path.glob("*out.h5*"))
 
 
+def test_what_an_hdf5_file_cannot_hold_is_named(con, tmp_path):
+    con.create_dataset("many", data=np.ones((1,) * 33))
+    con.create_dataset("large", (1 << 32, 2), "u1", chunk_size=(1 << 32, 1))
+    with pytest.raises(errors.RefusedError, match="'many' has 33 axes"):
+        con["many"].export(tmp_path / "a.h5")
+    with pytest.raises(errors.ConfigurationError, match=r"'large' has chunks of 4\.0 GiB"):
+        con["large"].export(tmp_path / "a.h5")
+    assert os.listdir(tmp_path) == []
+
+
 def test_strings_on_a_full_disk(con, tmp_path, monkeypatch):
     words = np.array(["word" * n for n in range(500)], np.dtypes.StringDType())
     ds, path = con.create_dataset("a", data=words, chunk_size=100), tmp_path / "a.h5"

@@ -32,6 +32,7 @@ from dosna.errors import DosnaError, FormatError
 from dosna.io.h5chunks import write_stored_chunk
 
 __all__ = [
+    "MOST_AXES",
     "chunk_name",
     "creation_list",
     "dataspace",
@@ -48,6 +49,8 @@ __all__ = [
     "type_id",
     "unfiltered",
 ]
+
+MOST_AXES = 32
 
 Buffer = Any
 

@@ -45,8 +45,6 @@ from dosna.io.locks import open_descriptor
 __all__ = ["BACKEND", "H5Connection", "H5Dataset"]
 
 GROUP = ".group.json"
-
-_MOST_AXES = 32
 """The file with the attributes of a group."""
 
 
@@ -252,9 +250,9 @@ def _storage(
         raise ConfigurationError(f"compression must be None or 'gzip', not {compression!r}")
     if isinstance(level, bool) or not isinstance(level, (int, np.integer)) or not 1 <= level <= 9:
         raise ConfigurationError(f"compression_level must be an integer of 1 to 9, not {level!r}")
-    if metadata.ndim > _MOST_AXES:
+    if metadata.ndim > h5format.MOST_AXES:
         raise ConfigurationError(
-            f"shape has {metadata.ndim} axes, and HDF5 has at most {_MOST_AXES}"
+            f"shape has {metadata.ndim} axes, and HDF5 has at most {h5format.MOST_AXES}"
         )
     check_choice("checksum", checksum, (True, False))
     check_choice("virtual", virtual, (None, True, False))
