@@ -77,7 +77,7 @@ def left_out(source: Source, name: str, error: Exception, skips: bool) -> str:
         return str(error) if isinstance(error, DosnaError) else _described(error)
     if isinstance(error, DosnaError):
         raise error
-    raise SourceError(f"{name!r} of {source!r} cannot be ingested: {_described(error)}") from error
+    raise SourceError(f"{name!r} of {source} cannot be ingested: {_described(error)}") from error
 
 
 def _described(error: BaseException) -> str:
@@ -90,7 +90,7 @@ def refusing(source: Source, name: str) -> Converting:
     def convert(error: Exception) -> RefusedError | None:
         if not isinstance(error, (TypeError, ValueError)):
             return None
-        return RefusedError(f"{name!r} of {source!r} cannot be a dataset of this backend: {error}")
+        return RefusedError(f"{name!r} of {source} cannot be a dataset of this backend: {error}")
 
     return Converting(convert)
 
@@ -120,7 +120,7 @@ class _Planning:
         except DosnaError:
             raise
         except Exception as error:
-            raise SourceError(f"{self.source!r} cannot be read: {_described(error)}") from error
+            raise SourceError(f"{self.source} cannot be read: {_described(error)}") from error
         described = self._describe_all(chosen)
         self._check_request([description for description, _ in described])
         targets = {
@@ -152,12 +152,12 @@ class _Planning:
     def _selected(self) -> list[str]:
         names = self.source.names()
         if not names:
-            raise SourceNotFoundError(f"{self.source!r} has no arrays")
+            raise SourceNotFoundError(f"{self.source} has no arrays")
         chosen, unmatched = self.source.chosen(self.request.select)
         if unmatched:
             some = ", ".join(names[:10]) + (", …" if len(names) > 10 else "")
             raise SourceNotFoundError(
-                f"{self.source!r} has nothing like {unmatched[0]!r}: "
+                f"{self.source} has nothing like {unmatched[0]!r}: "
                 f"{suggested(unmatched[0], names)}it has {some}"
             )
         return chosen
@@ -197,7 +197,7 @@ class _Planning:
         if self.plan.skipped and not self.request.skips:
             links = self.request.links
             raise RefusedError(
-                f"{self.source!r} has arrays that a dataset cannot "
+                f"{self.source} has arrays that a dataset cannot "
                 + ("link to or " if links else "")
                 + "represent: "
                 + "; ".join(f"{name!r}: {why}" for name, why in self.plan.skipped.items())
@@ -226,11 +226,11 @@ class _Planning:
             if described and len(sizes) not in axes:
                 raise ValueError(
                     f"chunk_size {tuple(sizes)} has {len(sizes)} axes, and the arrays of "
-                    f"{self.source!r} have {', '.join(map(str, sorted(axes)))}"
+                    f"{self.source} have {', '.join(map(str, sorted(axes)))}"
                 )
         if len(described) > 1 and not self.con.instance.holds_trees:
             raise ConfigurationError(
-                f"{self.source!r} has {len(described)} arrays, and connection {self.con.name!r} "
+                f"{self.source} has {len(described)} arrays, and connection {self.con.name!r} "
                 "makes a bucket of each dataset: give the connection bucket=, so that all are in "
                 "one, or select= one array"
             )
@@ -249,7 +249,7 @@ class _Planning:
         self._check_nesting(target)
         if self.source.keeps_its_data_in(name, self.con.instance, target):
             raise ConfigurationError(
-                f"{name!r} of {self.source!r} is dataset {target!r} of connection "
+                f"{name!r} of {self.source} is dataset {target!r} of connection "
                 f"{self.con.name!r} itself: give another name="
             )
         origin: dict[str, Any] = {
@@ -279,7 +279,7 @@ class _Planning:
                 self._is_dataset[above] = self.con.has_dataset(above)
             if self._is_dataset[above]:
                 raise DatasetNameError(
-                    f"datasets of {self.source!r} would lie in {above!r}, which is a dataset of "
+                    f"datasets of {self.source} would lie in {above!r}, which is a dataset of "
                     f"connection {self.con.name!r}: give another name="
                 )
 

@@ -74,15 +74,15 @@ def ingest(
 def _streamed(con: EngineConnection, source: Stream, request: IngestRequest) -> IngestReport:
     """Ingest a stream in one process, with the help of its engine's threads."""
     if request.links:
-        raise RefusedError(f"{source!r} cannot be linked to: ingest it")
+        raise RefusedError(f"{source} cannot be linked to: ingest it")
     if request.chunk_size is not None and request.chunk_bytes is None:
         raise ConfigurationError(
-            f"chunk_size of what {source!r} makes is a size in bytes, such as '1 MiB', and not "
+            f"chunk_size of what {source} makes is a size in bytes, such as '1 MiB', and not "
             f"{request.chunk_size!r}: its columns have different lengths"
         )
     if not con.instance.keeps_groups:
         raise ConfigurationError(
-            f"{source!r} makes a tree of datasets, and connection {con.name!r} makes a bucket of "
+            f"{source} makes a tree of datasets, and connection {con.name!r} makes a bucket of "
             "each dataset: give the connection bucket=, so that all are in one"
         )
 
@@ -279,7 +279,7 @@ class _Ingest:
         now = con.runner.once(lambda: self.source.fingerprint_after(name, before))
         if now != before:
             raise SourceChangedError(
-                f"{self.source!r} changed while it was ingested (from {before} to {now}): dataset "
+                f"{self.source} changed while it was ingested (from {before} to {now}): dataset "
                 f"{array.target!r} "
                 + ("is not replaced" if array.state == "replace" else "stays incomplete")
                 + "; ingest it again with overwrite=True when the source is finished"

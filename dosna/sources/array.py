@@ -45,7 +45,7 @@ class SourceArray:
 
     def __init__(self, source: ReadableSource, description: ArrayDescription) -> None:
         if description.refused:
-            raise RefusedError(f"{description.name!r} of {source!r}: {description.refused}")
+            raise RefusedError(f"{description.name!r} of {source}: {description.refused}")
         self.source = source
         self.description = description
 
@@ -119,7 +119,7 @@ class SourceArray:
         return self.shape[0]
 
     def __repr__(self) -> str:
-        return f"<{self.description.name!r} of {self.source!r}: {self.shape}, {self.dtype}>"
+        return f"<{self.description.name!r} of {self.source}: {self.shape}, {self.dtype}>"
 
     def read_into(self, box: Box, out: Array) -> None:
         """Read a box into an array of its shape."""

@@ -53,7 +53,7 @@ class Source(ABC):
     def __getstate__(self) -> dict[str, Any]:
         if not self.picklable:
             raise TypeError(
-                f"{self!r} is an open object or in this process's memory, and cannot be sent to "
+                f"{self} is an open object or in this process's memory, and cannot be sent to "
                 "another process: give its location"
             )
         kept = self.__dict__.keys() - {"_lock", *self.unopened()}
@@ -78,8 +78,10 @@ class Source(ABC):
         self.close()
 
     def __repr__(self) -> str:
-        inner = f":{self.inner}" if self.inner else ""
-        return f"<{type(self).__name__} {self.location}{inner}>"
+        return f"<{type(self).__name__} {self}>"
+
+    def __str__(self) -> str:
+        return f"{self.location}:{self.inner}" if self.inner else str(self.location)
 
     def reading(self) -> AbstractContextManager[object]:
         """Return a context for a read, which waits for other threads unless `parallel`."""
@@ -321,6 +323,6 @@ class Stream(Source):
 
     def _not_in_boxes(self) -> SourceError:
         return SourceError(
-            f"{self!r} cannot be read in boxes, because its shape is known only at its end: "
+            f"{self} cannot be read in boxes, because its shape is known only at its end: "
             "ingest it by con.ingest, and read the datasets"
         )

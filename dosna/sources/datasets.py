@@ -88,7 +88,7 @@ class DatasetsSource(Source):
             return [self.inner]
         names = self._connected().names_in(self.inner)
         if self.inner and not names:
-            raise SourceNotFoundError(f"{self!r} has no dataset {self.inner!r}, nor any in it")
+            raise SourceNotFoundError(f"{self} has no dataset {self.inner!r}, nor any in it")
         return names
 
     def describe(self, name: str) -> ArrayDescription:
@@ -172,7 +172,7 @@ class DatasetsSource(Source):
         found = self._open.get(name)
         if found is None:
             if name not in self._connected():
-                raise SourceNotFoundError(f"{self!r} has no dataset {name!r}")
+                raise SourceNotFoundError(f"{self} has no dataset {name!r}")
             found = self._open[name] = self._connected()[name]
         return found
 

@@ -110,7 +110,7 @@ class _Transfer:
         report.left_out.update(self.copy.left_out)
         if report.left_out and self.request.on_error != "skip":
             raise RefusedError(
-                f"{self.source!r} has what HSDS cannot keep: "
+                f"{self.source} has what HSDS cannot keep: "
                 + "; ".join(f"{name!r}: {why}" for name, why in report.left_out.items())
                 + ". Leave it out by on_error='skip'"
             )

@@ -154,7 +154,7 @@ class H5Source(Source):
         if name in tree.broken:
             return ArrayDescription(name, refused=tree.broken[name])
         if name not in tree.arrays:
-            raise SourceNotFoundError(f"{self!r} has no array {name!r}")
+            raise SourceNotFoundError(f"{self} has no array {name!r}")
         links = tuple(tree.arrays[name])
         try:
             plain = self._describe_plain(name, links)

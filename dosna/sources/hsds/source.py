@@ -142,7 +142,7 @@ class HsdsSource(Source):
         if name in found.broken:
             return ArrayDescription(name, refused=found.broken[name])
         if name not in found.arrays:
-            raise SourceNotFoundError(f"{self!r} has no array {name!r}")
+            raise SourceNotFoundError(f"{self} has no array {name!r}")
         with self._asking(name):
             return self._reader(name).describe(name, found.arrays[name])
 
@@ -219,7 +219,7 @@ class HsdsSource(Source):
             reader = self._readers.get(name)
             if reader is None:
                 if name not in found.trees:
-                    raise SourceNotFoundError(f"{self!r} has no array {name!r}")
+                    raise SourceNotFoundError(f"{self} has no array {name!r}")
                 tree, inside = found.trees[name]
                 if self._workers is None:
                     self._workers = Workers("dosna-hsds", IN_FLIGHT, IN_FLIGHT, blocking=True)

@@ -130,7 +130,7 @@ class NpySource(Source):
                 shape, dtype, pieces = member.shape, member.dtype, member.pieces
             dtype = check_dtype(dtype)
         except KeyError:
-            raise SourceNotFoundError(f"{self!r} has no array {name!r}") from None
+            raise SourceNotFoundError(f"{self} has no array {name!r}") from None
         except TypeError as error:
             return ArrayDescription(name, refused=str(error))
         return ArrayDescription(name, shape, dtype, pieces=pieces)

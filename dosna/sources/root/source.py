@@ -192,7 +192,7 @@ class RootSource(Source):
         try:
             chain = self._found()[name]
         except KeyError:
-            raise SourceNotFoundError(f"{self!r} has no tree {name!r}") from None
+            raise SourceNotFoundError(f"{self} has no tree {name!r}") from None
         chosen = None if branches is None else set(branches)
         kept = [
             outline.branch
@@ -283,7 +283,7 @@ class RootSource(Source):
         try:
             return self._arrays()[name]
         except KeyError:
-            raise SourceNotFoundError(f"{self!r} has no array {name!r}") from None
+            raise SourceNotFoundError(f"{self} has no array {name!r}") from None
 
 
 def _whole(places: Mapping[str, tuple[Chain, str, str]], names: Iterable[str]) -> set[str]:

@@ -299,7 +299,7 @@ class ZarrSource(Source):
     def _node(self, name: str) -> Node:
         node = self._nodes().get(name)
         if node is None or node.is_group:
-            raise SourceNotFoundError(f"{self!r} has no array {name!r}")
+            raise SourceNotFoundError(f"{self} has no array {name!r}")
         return node
 
 
