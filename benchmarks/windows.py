@@ -119,7 +119,8 @@ def rows(ceph: Ceph, url: str, chunks: int, only: list[str], rounds: int | None)
             "map": lambda: ds.map(np.sqrt, "map"),
             "copy": lambda: ds.copy(con, "copy"),
             "clone": lambda: ds.clone("clone", data=True),
-            "ingest": lambda: con.ingest(f"{folder}/values.npy", "ingest"),
+            "ingest": lambda: con.ingest(f"{folder}/values.npy", "ingest", chunk_size=CHUNK),
+            "ingest, own chunks": lambda: con.ingest(f"{folder}/values.npy", "ingest, own chunks"),
         }
         works: dict[str, Callable[[], Any]] = {
             "read": lambda: ds.read(out=out),
@@ -174,7 +175,7 @@ def rows(ceph: Ceph, url: str, chunks: int, only: list[str], rounds: int | None)
             **dict.fromkeys(exports, read + best["save"]),
             "export .zarr": read + best["write .zarr"],
             "compare": 2 * read,
-            "ingest": write,
+            **dict.fromkeys(("ingest", "ingest, own chunks"), write),
             **dict.fromkeys(both, read + write),
         }
         for name in ("a", "b"):
