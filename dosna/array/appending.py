@@ -8,11 +8,12 @@ import numpy as np
 
 from dosna.array.indexing import ArrayAccess
 from dosna.array.values import is_source
+from dosna.backends.resizing import fits
 from dosna.core.casting import check_values
 from dosna.core.types import Array, Shape
 from dosna.engines.work.boxes import plain, read_source
 
-__all__ = ["fits", "values_to_append"]
+__all__ = ["values_to_append"]
 
 
 class _Appended:
@@ -58,10 +59,3 @@ def values_to_append(dataset: ArrayAccess, data: Any, axis: int) -> Any:
     if isinstance(values, np.ndarray):
         return check_values(values, dataset.dtype, "data to append")
     return _Appended(values, given, dataset.dtype)
-
-
-def fits(given: Shape, shape: Shape, axis: int) -> bool:
-    """Return True if two shapes differ along one axis at most."""
-    return len(given) == len(shape) and all(
-        n == m for a, (n, m) in enumerate(zip(given, shape, strict=True)) if a != axis
-    )

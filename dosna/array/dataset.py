@@ -14,7 +14,7 @@ from typing import Any, Self
 
 from numpy.typing import ArrayLike
 
-from dosna.array.appending import fits, values_to_append
+from dosna.array.appending import values_to_append
 from dosna.array.datadoors import DatasetDoors
 from dosna.array.home import ArrayHome
 from dosna.array.reductions import Reductions
@@ -23,7 +23,6 @@ from dosna.core.metadata import check_extents
 from dosna.core.progress import Progress
 from dosna.core.sizes import Limit
 from dosna.engines.base import collective
-from dosna.errors import StaleDatasetError
 
 __all__ = ["EngineDataset"]
 
@@ -264,17 +263,12 @@ class EngineDataset(DatasetDoors, Reductions):
         axis %= self.ndim
         values = values_to_append(self, data, axis)
         given: tuple[int, ...] = values.shape
-        before = self.change(lambda: self.instance.extend(axis, given[axis]))
+        before = self.change(lambda: self.instance.extend(axis, given))
         begin, end = before[axis], before[axis] + given[axis]
         # Without a call, after which an interrupt could come.
         after = (*before[:axis], end, *before[axis + 1 :])
         try:
             key = (*[slice(None)] * axis, slice(begin, end))
-            if not fits(given, before, axis):
-                raise StaleDatasetError(
-                    f"cannot append data of shape {given} to dataset {self.name!r} along axis "
-                    f"{axis}: another writer has resized it to {before}"
-                )
             self.runner.once(partial(self._write, key, values, shared_edge=True))
         except BaseException:
             undo(

@@ -334,15 +334,20 @@ class BackendDataset(ABC):
         """Change the extents. Data cut off is lost, also when the array grows again later."""
         resizing.resize(self, shape)
 
-    def extend(self, axis: int, count: int) -> Shape:
-        """Extend the array by `count` on an axis, whatever others do at the same time.
+    def extend(self, axis: int, given: Shape) -> Shape:
+        """Extend the array on an axis by values of a shape, whatever others do at the same time.
 
         Returns
         -------
         tuple of int
             The shape before. The added part begins there, and no other caller gets it.
+
+        Raises
+        ------
+        StaleDatasetError
+            Another axis has another extent. Nothing is changed.
         """
-        return resizing.extend(self, axis, count)
+        return resizing.extend(self, axis, given)
 
     def take_back(self, before: Shape, after: Shape) -> None:
         """Undo an `extend` from a shape to another, unless others have changed it since."""

@@ -17,10 +17,10 @@ from typing import Any, Protocol
 
 from dosna.core.metadata import DatasetMetadata
 from dosna.core.types import Shape
-from dosna.errors import DosnaError, StorageError
+from dosna.errors import DosnaError, StaleDatasetError, StorageError
 from dosna.io.parallel import to_its_end
 
-__all__ = ["extend", "resize", "take_back"]
+__all__ = ["extend", "fits", "resize", "take_back"]
 
 _MOST_ATTEMPTS = 100
 """Number of attempts at a change of shape that others keep preventing."""
@@ -73,8 +73,15 @@ def resize(dataset: Resizable, shape: Shape) -> None:
                 return
 
 
-def extend(dataset: Resizable, axis: int, count: int) -> Shape:
-    """Extend an axis of a dataset by `count`; see `BackendDataset.extend`."""
+def fits(given: Shape, shape: Shape, axis: int) -> bool:
+    """Return True if two shapes differ along one axis at most."""
+    return len(given) == len(shape) and all(
+        n == m for a, (n, m) in enumerate(zip(given, shape, strict=True)) if a != axis
+    )
+
+
+def extend(dataset: Resizable, axis: int, given: Shape) -> Shape:
+    """Extend an axis of a dataset for values to append; see `BackendDataset.extend`."""
     before: Shape = ()
     after: Shape = ()
     stored = False
@@ -83,8 +90,13 @@ def extend(dataset: Resizable, axis: int, count: int) -> Shape:
         nonlocal before, after
         if not metadata.trimmed:
             raise _ChangedError
+        if not fits(given, metadata.shape, axis):
+            raise StaleDatasetError(
+                f"cannot append data of shape {given} to dataset {dataset.name!r} along axis "
+                f"{axis}: another writer has resized it to {metadata.shape}"
+            )
         before = metadata.shape
-        after = tuple(n + count * (a == axis) for a, n in enumerate(before))
+        after = tuple(n + given[axis] * (a == axis) for a, n in enumerate(before))
         return metadata.replace(shape=after)
 
     def store() -> None:

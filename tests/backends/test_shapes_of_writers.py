@@ -123,6 +123,17 @@ def test_an_append_that_fails_takes_no_rows_of_others_with_it(connect, store, sh
         assert set(found[5 : -len(rows)]) <= {-1}
 
 
+def test_what_does_not_fit_any_more_changes_nothing(connect, store):
+    with connect() as one, connect() as other:
+        one.create_dataset("x", data=np.ones((2, 3)), chunk_size=(2, 2))
+        there = other["x"]
+        one["x"].resize((2, 4))
+        before = dict(store.blobs)
+        with pytest.raises(errors.StaleDatasetError, match=r"resized it to \(2, 4\)"):
+            there.append(np.ones((1, 3)))
+        assert store.blobs == before
+
+
 @pytest.mark.parametrize(("shape", "others"), [(3, 7), (7, 3)])
 def test_what_one_cuts_off_another_does_not_bring_back(connect, store, shape, others):
     least = min(shape, others, 5)
