@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fnmatch
+import json
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -270,6 +271,19 @@ class Tree:
 def without_branches(attrs: Mapping[str, Any]) -> dict[str, Any]:
     """Return the attributes of a tree's group without those that describe branches."""
     return {key: value for key, value in attrs.items() if not key.startswith(_BRANCH)}
+
+
+def from_texts(attrs: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the attributes of a group from a file that keeps those of a tree as texts of JSON.
+
+    Attributes of a group that is no tree are returned as they are.
+    """
+    texts = {k: v for k, v in attrs.items() if k == _TREE or k.startswith(_BRANCH)}
+    try:
+        found = {**attrs, **{key: json.loads(text) for key, text in texts.items()}}
+        return dict(attrs if Tree.from_attrs(found) is None else found)
+    except (TypeError, ValueError, RecursionError):
+        return dict(attrs)
 
 
 def without_source(attrs: Mapping[str, Any]) -> dict[str, Any]:

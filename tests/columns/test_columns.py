@@ -190,6 +190,24 @@ def test_a_description_comes_back(con):
         get_tree(con, "other")
 
 
+@pytest.mark.parametrize("suffix", [".h5", ".zarr"])
+def test_a_tree_stays_one_in_a_file(con, tmp_path, suffix):
+    require("h5py" if suffix == ".h5" else "zarr")
+    put(con, "one/Events", SAMPLES, fingerprint="f")
+    con.set_group_attrs("one", {"tree": '{"of": "another kind"}', "branch x": "no JSON"})
+    con.export(tmp_path / f"a{suffix}")
+    with dn.Connection(secrets.token_hex(8), backend="ram", engine="cpu") as other:
+        other.ingest(tmp_path / f"a{suffix}")
+        assert list(find_trees(other)) == ["one/Events"]
+        assert other.get_group_attrs("one") == con.get_group_attrs("one")
+        found = read_columns(other, "one/Events")
+        assert other.query("one/Events", "flat > 2").count() == 4
+        for name in list(other):
+            del other[name]
+    for name, array in SAMPLES.items():
+        assert same(found[name], ak.Array(array))
+
+
 def test_branches_that_come_later_join(con):
     array = ak.Array([1, 2, 3])
     for index, name in [(2, "c"), (0, "a"), (1, "b")]:

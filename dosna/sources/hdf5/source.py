@@ -12,6 +12,7 @@ import h5py
 import numpy as np
 
 from dosna.backends.linked.link import Link
+from dosna.columns.description import from_texts, without_source
 from dosna.core.types import Array, Box
 from dosna.errors import (
     DosnaError,
@@ -147,7 +148,8 @@ class H5Source(Source):
         return {link: name for name, links in self._walked().arrays.items() for link in links}
 
     def groups(self) -> Mapping[str, Mapping[str, Any]]:
-        return self._walked().groups
+        found = self._walked().groups
+        return {name: without_source(from_texts(attrs)) for name, attrs in found.items()}
 
     def describe(self, name: str) -> ArrayDescription:
         tree = self._walked()
