@@ -9,7 +9,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from functools import partial
+from functools import cache, partial
 from io import FileIO
 from itertools import islice
 from typing import Any
@@ -53,6 +53,12 @@ PASSES = 3
 
 _SYNCS = 8
 """Files that are synchronized at a time."""
+
+_WRITE = 2
+"""SYNC_FILE_RANGE_WRITE of Linux."""
+
+_LEAST_SOON = 128 << 10
+"""Bytes of a file from which on it is worth a request to the disk of its own."""
 
 _QUICK_SECONDS = 1e-4
 _quick: dict[int, bool] = {}
@@ -146,7 +152,13 @@ def read_range(file: int, start: int, size: int) -> bytes:
 
 
 def replace_file(
-    folder: int, name: str, parts: Sequence[Any], size: int, durable: bool, ordered: bool = True
+    folder: int,
+    name: str,
+    parts: Sequence[Any],
+    size: int,
+    durable: bool,
+    ordered: bool = True,
+    soon: bool = False,
 ) -> None:
     """Write a file of these parts, of `size` bytes, into a folder, as a whole or not at all.
 
@@ -155,6 +167,8 @@ def replace_file(
     ext4 and btrfs begin to write a file to the disk when it is renamed over another one, so that
     a power loss leaves the old or the new one. That takes most of the time. Without `ordered` it
     is avoided where the file system can exchange two files.
+
+    With `soon`, the kernel begins to write the file to the disk, for which the caller waits later.
     """
     temporary = name + TEMPORARY
     opener = partial(os.open, mode=0o666, dir_fd=folder)
@@ -171,6 +185,8 @@ def replace_file(
             _write_parts(file.fileno(), parts, size)
             if durable:
                 os.fsync(file.fileno())
+            elif soon and size >= _LEAST_SOON:
+                _begin_to_sync(file.fileno())
         finally:
             file.close()
         if ordered or not _exchange(folder, temporary, name):
@@ -308,6 +324,27 @@ def sync_file_system(folder: int) -> None:
     if ctypes.CDLL(None, use_errno=True).syncfs(folder):
         code = ctypes.get_errno()
         raise OSError(code, os.strerror(code))
+
+
+def _begin_to_sync(file: int) -> None:
+    """Let the kernel begin to write a file to the disk, if it can, without waiting for it.
+
+    Otherwise it begins after half a minute, or when somebody waits. Failures are found by those
+    who wait.
+    """
+    begin = _sync_file_range()
+    if begin is not None:
+        begin(file, 0, 0, _WRITE)
+
+
+@cache
+def _sync_file_range() -> Callable[[int, int, int, int], int] | None:
+    import ctypes
+
+    found = getattr(ctypes.CDLL(None), "sync_file_range", None)
+    if found is not None:
+        found.argtypes = [ctypes.c_int, ctypes.c_int64, ctypes.c_int64, ctypes.c_uint]
+    return found
 
 
 def sync_tree(folder: int) -> None:

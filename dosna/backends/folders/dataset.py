@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import weakref
 from abc import abstractmethod
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, suppress
 from typing import Any, Generic, NoReturn, TypeVar
 
@@ -16,7 +16,7 @@ from dosna.core.metadata import DatasetMetadata
 from dosna.core.text import is_text
 from dosna.core.types import Shape
 from dosna.errors import DatasetNotFoundError, StaleDatasetError
-from dosna.io.files import LOCK, disk, failure, sync_file_system
+from dosna.io.files import LOCK, disk, failure, replace_file, sync_file_system
 from dosna.io.fileversions import file_versions
 from dosna.io.holding import holding
 from dosna.io.locks import RangeLocks, open_descriptor
@@ -226,6 +226,13 @@ class FolderDataset(BackendDataset, Generic[F]):
             with disk(what):
                 self._current()
             yield True
+
+    def replace_chunk_file(self, folder: int, name: str, parts: Sequence[Any], size: int) -> None:
+        """Write the file of a stored object, as a whole or not at all; see `replace_file`."""
+        con = self.connection
+        # Whoever makes a dataset waits for all of its data in the end, unless nothing is ordered.
+        soon = con.ordered and self.metadata.incomplete
+        replace_file(folder, name, parts, size, con.durable, con.ordered, soon)
 
     def flush(self) -> None:
         """Wait until everything written so far would survive a power loss.

@@ -435,10 +435,9 @@ class H5Dataset(FolderDataset[H5Folder]):
             parts = file_parts(chunk, metadata, folder.frame)
             size = sum(map(len, parts))
         fresh = folder.record.begin(idx)
-        durable, ordered = self.connection.durable, self.connection.ordered
-        replace_file(folder.fd, self._template % idx, parts, size, durable, ordered)
+        self.replace_chunk_file(folder.fd, self._template % idx, parts, size)
         if fresh:
-            folder.record.finish(idx, durable)
+            folder.record.finish(idx, self.connection.durable)
 
 
 def _read(folder: H5Folder, file: int, key: Slices | None) -> Array:

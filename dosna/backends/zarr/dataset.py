@@ -148,10 +148,10 @@ class FileDataset(FolderDataset[ArrayFolder], StoreDataset):
         folder, key, durable = self._opened().fd, self.key(idx), self.connection.durable
         size = sum(len(part) for part in parts)
         try:
-            replace_file(folder, key, parts, size, durable, self.connection.ordered)
+            self.replace_chunk_file(folder, key, parts, size)
         except FileNotFoundError:
             make_folders(folder, os.path.dirname(key), durable)
-            replace_file(folder, key, parts, size, durable)
+            self.replace_chunk_file(folder, key, parts, size)
 
     def del_object(self, idx: Shape) -> bool:
         with self.hold(idx):

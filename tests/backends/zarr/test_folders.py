@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import errno
 import gc
-import importlib
 import os
 import pickle
 import stat
+import sys
 
 import numpy as np
 import pytest
@@ -15,7 +15,7 @@ from support import require
 
 import dosna as dn
 from dosna import errors
-from dosna.backends.folders import handle
+from dosna.backends.folders import dataset, handle
 from dosna.io import files
 
 require("h5py")
@@ -511,18 +511,32 @@ def test_verify_through_a_handle_on_what_was_replaced_is_an_error(con):
         handle.verify()
 
 
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="a system call of Linux")
+def test_the_disk_begins_while_an_ingest_goes_on(con, base, backend, monkeypatch):
+    begun = []
+    begin = files._sync_file_range()
+    monkeypatch.setattr(files, "_sync_file_range", lambda: lambda *a: begun.append(begin(*a)))
+    values = np.random.default_rng(0).random((4, 1 << 15))
+    con.ingest(values, "a", chunk_size=(1, 1 << 15))
+    con.ingest(values, "small", chunk_size=(1, 1 << 10))
+    assert begun == [0] * 4
+    assert np.array_equal(con["a"][...], values)
+    con["a"][...] = 1  # for which nobody waits
+    with dn.Connection(str(base), backend=backend, ordered=False) as other:
+        other.ingest(values, "b", chunk_size=(1, 1 << 15))
+    assert len(begun) == 4
+
+
 def test_an_array_gets_its_extent_back_when_an_append_fills_the_disk(con, base, monkeypatch):
     con.create_dataset("a", data=np.arange(8), chunk_size=2)
-    kind = "zarr" if con.instance.description == "zarr.json" else "hdf5"
-    there = importlib.import_module(f"dosna.backends.{kind}.dataset")
-    write = there.replace_file
+    write = dataset.replace_file
 
     def on_a_small_disk(*args, **kwargs):
         if sum(path.stat().st_size > 0 for path in base.rglob("*") if path.is_file()) >= 9:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         write(*args, **kwargs)
 
-    monkeypatch.setattr(there, "replace_file", on_a_small_disk)
+    monkeypatch.setattr(dataset, "replace_file", on_a_small_disk)
     with pytest.raises(errors.StorageError, match="free some space"):
         con["a"].append(np.arange(40))
     assert con["a"][...].tolist() == list(range(8))
