@@ -1,7 +1,7 @@
 #!/bin/sh
 # Filters of dask_image.ndfilters should give what those of scipy.ndimage give, whose names and documentation they
 # have, however the image is cut into chunks. With mode="wrap" an image is continued by its opposite edge, as the
-# angle of a polar image is. In dask-image 2026.5.0 only convolve and correlate do that (mended in 2021); the ten
+# angle of a polar image is. In dask-image 2026.5.0 only convolve and correlate do that (mended in 2021); the twelve
 # other filters continue each chunk by its own opposite edge, so along the edges of the image another place of it is
 # mixed in, and 0° and 360° do not meet. Nothing is said; one chunk along the axis, and the other modes, are right.
 set -eu

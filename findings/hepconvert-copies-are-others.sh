@@ -3,7 +3,7 @@
 # histogram of two axes has its bins in the order of C where ROOT has that of Fortran, so that one with as many bins
 # on either axis is transposed, and others are mixed up with the overflows; and the squares of weights are dropped, so
 # that the error of a bin with weights 3 and 4 is 2.65 and not 5, as if each weight were a count. add_histograms does
-# the latter too. What is an RNTuple, uproot's default since it writes them, is left out altogether. Nothing is said;
+# the latter too. What is an RNTuple, which uproot 5.7.7 writes by default, is left out altogether. Nothing is said;
 # values of one axis, and TTrees, are right.
 set -eu
 box=$(mktemp -d)

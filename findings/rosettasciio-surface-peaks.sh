@@ -4,7 +4,7 @@
 # numbers in the type of the data. The largest, 2³¹ - 1, is no float32 and becomes 2³¹, which wraps around: the
 # highest peak of a float32 signal is read as its lowest value, and of float16 all values are the lowest (seen on
 # x86-64). NaN is the lowest value too, in float64 as well. Of all this NumPy warns of a cast, nothing else does.
-# float32 is what detectors and most of HyperSpy's models give; float64 without NaN is right.
+# float32 is the usual type of processed micrographs and spectra; float64 without NaN is right.
 set -eu
 box=$(mktemp -d)
 trap 'rm -rf "$box"' EXIT

@@ -1,6 +1,6 @@
 #!/bin/sh
 # A histogram that was saved should add up like the one in memory. The serialization of UHI, by which
-# boost-histogram 1.8.1 and hist write JSON, HDF5 and ROOT (here JSON, by uhi 1.2.1), stores a profile with the
+# boost-histogram 1.8.1 and hist write JSON and HDF5 (here JSON, by uhi 1.2.1), stores a profile with the
 # variances of its bins, and of a bin with one entry that is NaN, where the histogram in memory has a sum of squares
 # of 0. So after reading, such a bin has NaN for ever: filled a thousand times more, or added up over the files of
 # a run, it has no error any more, where the histograms in memory have the right one. Of weighted means, empty bins do
