@@ -13,11 +13,12 @@ from contextlib import suppress
 from typing import Any
 
 import h5py
+import numpy as np
 from h5py import h5ds
 
 from dosna.core.types import Shape
 from dosna.sources.hdf5.tree import place_of
-from dosna.sources.hdf5.types import name_of
+from dosna.sources.hdf5.types import decoded, name_of, read_attribute
 
 __all__ = ["Scales", "is_hidden"]
 
@@ -25,6 +26,8 @@ Dims = tuple[str | None, ...]
 
 # Errors of libhdf5 and h5py for references to objects that are deleted, or never were scales.
 _UNREADABLE = (OSError, RuntimeError, LookupError, ValueError, TypeError)
+
+_LABELS = "DIMENSION_LABELS"
 
 _NOT_A_VARIABLE = "This is a netCDF dimension but not a netCDF variable"
 
@@ -53,8 +56,7 @@ class Scales:
             return None
         scales = self._of(dataset)
         names: list[str | None] = []
-        for axis, found in enumerate(scales):
-            name = _label(dataset, axis)
+        for name, found in zip(_labels(dataset), scales, strict=True):
             if name is None and found is not None:
                 name = _last(self._name(found))
             names.append(name)
@@ -150,10 +152,21 @@ def _is_of_netcdf(dataset: Any) -> bool:
     return False
 
 
-def _label(dataset: Any, axis: int) -> str | None:
+def _labels(dataset: Any) -> list[str | None]:
+    """Return the labels of the axes; None for an axis without a label.
+
+    They are read as any other attribute: libhdf5 believes that only it has written them, while
+    other programs also write text of fixed length, and fewer labels than there are axes.
+    """
+    found: list[str | None] = [None] * len(dataset.shape)
     with suppress(*_UNREADABLE):
-        return dataset.dims[axis].label or None
-    return None
+        if _LABELS in dataset.attrs:
+            given = read_attribute(dataset, _LABELS)
+            if isinstance(given, np.ndarray) and given.ndim == 1 and given.dtype.kind in "SO":
+                for axis, text in enumerate(given.tolist()[: len(found)]):
+                    if isinstance(text, (str, bytes)):
+                        found[axis] = decoded(text) or None
+    return found
 
 
 def _last(name: str | None) -> str | None:

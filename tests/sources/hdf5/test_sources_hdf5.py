@@ -423,3 +423,18 @@ def test_scales_name_their_own_axis(tmp_path):
         file["v"].dims[0].attach_scale(file["time"])
     with open_source(tmp_path / "a.nc") as source:
         assert source.describe("time").dims == source.describe("v").dims == ("time",)
+
+
+def test_labels_are_read_as_attributes(tmp_path, monkeypatch):
+    def refuse(*_):
+        raise AssertionError("libhdf5 believes labels whatever they are")
+
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        for name in ("one", "both"):
+            file[name] = np.zeros((2, 3))
+            file[name].dims[1].label = "ä"
+        file["both"].dims[0].label = "along"
+    monkeypatch.setattr(h5py.h5ds, "get_label", refuse)
+    with open_source(tmp_path / "a.h5") as source:
+        assert source.describe("one").dims == (None, "ä")
+        assert source.describe("both").dims == ("along", "ä")
