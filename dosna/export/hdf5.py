@@ -61,8 +61,14 @@ _NO_NAME = re.compile("^$|[\0\ud800-\udfff]")
 
 _SCALE = "DIMENSION_SCALE"
 _PROVENANCE = "_NCProperties"
-_MARKERS = {"_Netcdf4Dimid", "_Netcdf4Coordinates"}
-"""Attributes of netCDF's own bookkeeping, which describe the file that they were in."""
+_MARKERS = {
+    *("DIMENSION_LABELS", "DIMENSION_LIST", "REFERENCE_LIST"),
+    *("_Netcdf4Dimid", "_Netcdf4Coordinates"),
+}
+"""Attributes of HDF5's and netCDF's own bookkeeping, which describe the file that they were in.
+
+Zarr arrays that were made from HDF5 may have them. libhdf5 believes its own whatever they hold.
+"""
 
 
 def write(job: Job, path: str, report: Report | None) -> None:
@@ -109,7 +115,7 @@ def _write_dataset(
     chunked = metadata.size > 0 and metadata.ndim > 0
     _check_limits(ds.name, metadata)
     made = _create(file, ds.name, metadata, bool(chunked and job.request.compression))
-    own = _MARKERS | ({"CLASS", "NAME"} if ds.attrs.get("CLASS") == _SCALE else set())
+    own = _MARKERS | ({"CLASS", "NAME"} if _was_scale(ds) else set())
     _set_attributes(made, {k: v for k, v in ds.attrs.items() if k not in own})
     if chunked:
         count = _Counter(progress, metadata.total_chunks)
@@ -127,7 +133,7 @@ def _name_axes(datasets: Sequence[EngineDataset], file: h5py.File) -> None:
     scales: dict[str, h5py.Dataset] = {}
     for ds in datasets:
         last = ds.name.rpartition("/")[2]
-        if ds.shape and (ds.attrs.get("CLASS") == _SCALE or ds.dims == (last,)):
+        if ds.shape and (_was_scale(ds) or ds.dims == (last,)):
             text = ds.attrs.get("NAME")
             scales[ds.name] = file[ds.name]
             scales[ds.name].make_scale(text if isinstance(text, str) else last)
@@ -159,6 +165,11 @@ def _check_limits(name: str, metadata: DatasetMetadata) -> None:
             f"dataset {name!r} has chunks of {format_size(metadata.chunk_nbytes)}, and those of "
             "an HDF5 file are smaller than 4 GiB: give a smaller chunk_size="
         )
+
+
+def _was_scale(ds: EngineDataset) -> bool:
+    kind = ds.attrs.get("CLASS")  # of any type, such as an array, in files that are not HDF5
+    return isinstance(kind, str) and kind == _SCALE
 
 
 def _create(file: h5py.File, name: str, metadata: DatasetMetadata, compress: bool) -> h5py.Dataset:
