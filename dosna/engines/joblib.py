@@ -21,7 +21,12 @@ from concurrent.futures.thread import ThreadPoolExecutor
 from contextlib import suppress
 from functools import partial
 from itertools import chain, islice
-from multiprocessing import get_context
+from multiprocessing import (
+    current_process,
+    get_all_start_methods,
+    get_context,
+    get_start_method,
+)
 from typing import Any, Generic
 
 import joblib
@@ -109,6 +114,8 @@ class JoblibRunner(Runner):
             return [work(tasks if report is None else reported(tasks, report))]
         if self.shares_memory or not picklable:
             return self._in_threads(work, tasks, workers, report)
+        if not _may_start_processes(self.jlbackend):
+            return [work(tasks if report is None else reported(tasks, report))]
         return self._in_processes(work, tasks, workers, report)
 
     def _in_threads(
@@ -270,6 +277,15 @@ def _renew_pools() -> None:
 
 
 os.register_at_fork(after_in_child=_renew_pools)
+
+
+def _may_start_processes(jlbackend: str) -> bool:
+    """Return False in a worker of another pool from which no other processes can be started."""
+    if current_process().daemon:
+        return False  # as those of multiprocessing.Pool and of a DataLoader
+    # loky's workers name loky as their way to start processes, which Python's children refuse.
+    names = (None, *get_all_start_methods())
+    return jlbackend == "loky" or get_start_method(allow_none=True) in names
 
 
 def _begin_worker(owner: int) -> None:

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Collection, Iterator
 from concurrent.futures import ALL_COMPLETED, FIRST_COMPLETED, Executor, Future, wait
 from contextlib import contextmanager, suppress
+from multiprocessing.util import Finalize
 from typing import Any
 
 __all__ = ["IDLE_SECONDS", "Pool", "Processes"]
@@ -61,10 +62,10 @@ class Pool:
     def _works(self) -> bool:
         return self._thread is None or self._thread.is_alive()
 
-    def end(self) -> None:
-        """Let the processes end once their tasks are done."""
+    def end(self, wait: bool = False) -> None:
+        """Let the processes end once their tasks are done, and wait for that if it is asked for."""
         self.ends = True
-        self._executor.shutdown(wait=False)
+        self._executor.shutdown(wait=wait)
 
     def kill(self) -> None:
         """End the processes in the middle of their work."""
@@ -95,6 +96,9 @@ class Processes:
         self._calls = 0
         self._last_use = 0.0
         self._watched = False
+        # A child of multiprocessing waits for its own children before it ends the threads that
+        # tell them to end. Before their queues are closed, which has the priority 10.
+        Finalize(None, self._end, exitpriority=100)
 
     @contextmanager
     def used(self) -> Iterator[Pool]:
@@ -130,3 +134,8 @@ class Processes:
             pool, self._pool = self._pool, None
         if pool is not None:
             pool.end()
+
+    def _end(self) -> None:
+        pool = self._pool
+        if pool is not None:
+            pool.end(wait=True)

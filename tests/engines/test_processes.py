@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 import time
+from multiprocessing import get_context
 
 import pytest
-from support import require, wait_until
+from support import HANG, require, wait_until
 
 from dosna.engines import processes
 from dosna.errors import OutcomeUnknown, WorkerError
@@ -76,3 +77,40 @@ def test_a_call_ends_if_no_thread_hands_out_tasks(runner, repeatable):
     assert not thread.is_alive()
     wait_until(lambda: not any(map(is_alive, before)))
     assert workers(runner, Ids()).isdisjoint(before)
+
+
+def work_here(jlbackend):
+    """Return where the work was done, and the id of this process."""
+    from dosna.engines import joblib
+
+    processes.IDLE_SECONDS = 1e6
+    runner = joblib.JoblibRunner(njobs=1, jlbackend=jlbackend)
+    return workers(runner, Ids()), os.getpid()
+
+
+@pytest.mark.parametrize("jlbackend", ["loky", "multiprocessing"])
+def test_a_child_that_used_processes_ends(jlbackend):
+    require("joblib")
+    child = get_context("spawn").Process(target=work_here, args=(jlbackend,))
+    child.start()
+    try:
+        child.join(HANG)
+        assert child.exitcode == 0
+    finally:
+        child.kill()
+        child.join()
+
+
+@pytest.mark.parametrize("jlbackend", ["loky", "multiprocessing"])
+def test_a_worker_of_a_pool_that_may_have_no_children_works_by_itself(jlbackend):
+    require("joblib")
+    with get_context("spawn").Pool(1) as pool:
+        used, process = pool.apply_async(work_here, (jlbackend,)).get(HANG)
+    assert used == {process}
+
+
+def test_a_worker_of_joblib_that_may_start_no_processes_works_by_itself():
+    found = require("joblib").Parallel(2, backend="loky")(
+        require("joblib").delayed(work_here)("multiprocessing") for _ in range(2)
+    )
+    assert all(used == {process} for used, process in found)
