@@ -63,7 +63,7 @@ class Pool:
         return self._thread is None or self._thread.is_alive()
 
     def end(self, wait: bool = False) -> None:
-        """Let the processes end once their tasks are done, and wait for that if it is asked for."""
+        """Let the processes end once their tasks are done, and perhaps wait for that."""
         self.ends = True
         self._executor.shutdown(wait=wait)
 
