@@ -563,16 +563,15 @@ def test_dimension_scales_are_made_anew(tmp_path, backend):
 def test_attributes_that_are_named_as_those_of_scales(tmp_path):
     attrs = {
         "CLASS": np.array(["a", "b"]),
-        **dict.fromkeys(["DIMENSION_LABELS", "DIMENSION_LIST", "REFERENCE_LIST"], [1, 2]),
+        **dict.fromkeys(("DIMENSION_LABELS", "DIMENSION_LIST", "REFERENCE_LIST"), (1, 2)),
     }
     with dn.Connection("named", backend="ram") as con:
         con.create_dataset("a", data=np.zeros((2, 3))).attrs.update(attrs)
         con.export(tmp_path / "out.h5")
         con.del_dataset("a")
     with h5py.File(tmp_path / "out.h5") as file:
-        assert {name: list(value) for name, value in file["a"].attrs.items()} == {
-            "CLASS": ["a", "b"]
-        }
+        assert list(file["a"].attrs) == ["CLASS"]
+        assert list(file["a"].attrs["CLASS"]) == ["a", "b"]
 
 
 @pytest.mark.parametrize("backend", ["ram", "hdf5", "file"])
