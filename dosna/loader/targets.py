@@ -112,25 +112,39 @@ class DosnaTarget(Target):
         if self.con.instance.creates_together:  # what is in the file's place is found meanwhile
             look = self._looks.submit(self.con.instance.absent, [f"{claim.key}/x"]).result
         with self.source(claim) as (source, entry):
+            begun = self._is_begun(claim, look)
             try:
-                report = self._ingest(source, claim, check, look)
+                report = self._ingest(source, claim, check, begun, look)
             except SourceChangedError:  # the file changed while it was read
-                report = self._ingest(source, claim, check)
+                report = self._ingest(source, claim, check, True)
         left_out = [f"left out {name}: {why}" for name, why in report.skipped.items()]
         return entry, "; ".join(left_out)
+
+    def _is_begun(self, claim: Claim, look: Callable[[], Absent] | None) -> bool:
+        """Return True if an earlier attempt at the file may have left something.
+
+        The attempts of a claim do not tell: they count anew after a change of the file, and those
+        of workers that gave it back do not count.
+        """
+        if claim.loads or claim.attempts > 1:
+            return True
+        if look is not None and claim.key in look():
+            return False
+        return bool(self.con.names_in(claim.key))
 
     def _ingest(
         self,
         source: Source,
         claim: Claim,
         check: Check,
+        begun: bool,
         look: Callable[[], Absent] | None = None,
     ) -> IngestReport:
         """Make the file's datasets, each in the place of a dataset from another load."""
         check()
         con, config = self.con, self.config
         renewal = _Outdated(source.location, source.fingerprint(), claim.loads)
-        if claim.loads or claim.attempts > 1:
+        if begun:
             self._clear_ways(source, claim.key, renewal, check)
         options = {} if config.compression is None else {"compression": config.compression}
         report = ingest(
@@ -148,7 +162,7 @@ class DosnaTarget(Target):
             ),
             look,
         )
-        if claim.loads or claim.attempts > 1 or renewal.found:
+        if begun or renewal.found:
             self._settle(source, claim.key, renewal, check)
         return report
 

@@ -29,9 +29,10 @@ from support import require, taking_ctrl_c
 import dosna as dn
 from dosna import loader
 from dosna.cli import main
-from dosna.errors import ConfigurationError, StorageError
+from dosna.errors import ConfigurationError, SourceError, StorageError
 from dosna.loader.bucket import Bucket, Entry, open_bucket
 from dosna.loader.config import KEYS, Config
+from dosna.loader.targets import open_target
 
 ENTRIES = [Entry(f"raw/{n}.h5", 100 + n, f"etag {n}") for n in range(5)]
 
@@ -304,6 +305,21 @@ def test_changed_files_are_loaded_again(inventory):
     assert inventory.add([Entry(again.key, 7, "later still")]) == (0, 1)
     assert not inventory.compared(verifying, True, "PASSED")
     assert states(inventory)[0] == ("pending", "not yet")
+
+
+@pytest.mark.parametrize("how", ["failed", "released", "died"])
+def test_a_file_that_changes_during_its_last_attempt_has_all_of_them_again(inventory, how):
+    inventory.add(ENTRIES[:1])
+    claim = inventory.claim("load", "w", -1 if how == "died" else 60, 1)
+    inventory.add([Entry("raw/0.h5", 1, "complete now")])
+    if how == "failed":
+        assert inventory.failed("load", claim, "truncated", 3600, 1)
+    elif how == "released":
+        assert inventory.release("load", claim)
+    again = inventory.claim("load", "w", 60, 1)
+    assert (again.etag, again.attempts) == ("complete now", 1)
+    assert inventory.failed("load", again, "broken", 0, 1)
+    assert states(inventory) == [("failed", "not yet")]
 
 
 def test_reset_chooses(inventory):
@@ -681,6 +697,33 @@ def test_files_that_change_are_loaded_again(loaded, tmp_path):
     assert verify(loaded) == {**PASSED, "four.h5": "PASSED"}
     with connect(loaded.target) as con:
         check_loaded(con, "one.h5", 1)
+
+
+@pytest.mark.parametrize("attempts", [1, 2])
+def test_nothing_stays_of_a_state_that_was_loaded_in_part(config, tmp_path, attempts):
+    config = replace(config, src_suffix="part.h5", max_attempts=attempts, retry_time=3600.0)
+    path = tmp_path / "raw" / "part.h5"
+    with h5py.File(path, "w") as file:
+        file["a"] = np.arange(20)
+        damaged = file.create_dataset("b", data=np.arange(20), chunks=(20,), fletcher32=True)
+        damaged[...] = 1
+        file.flush()
+        offset = damaged.id.get_chunk_info(0).byte_offset
+    flip(path, offset)
+    loader.init(config)
+    assert loader.watch(config, once=True) == (1, 0)
+    with loader.open_inventory(config) as inventory:
+        claim = inventory.claim("load", "w", 60, attempts)
+        target = open_target(config, open_bucket(config))
+        with pytest.raises(SourceError, match="damaged"):
+            target.load(claim, lambda: None)
+        target.close()
+        assert inventory.failed("load", claim, "damaged", 3600, attempts)
+    with h5py.File(path, "w") as file:
+        file["b/c"] = np.arange(30)
+    assert loader.watch(config, once=True) == (0, 1)
+    assert loader.load(config, once=True) == 1
+    assert verify(config) == {"part.h5": "PASSED"}
 
 
 @pytest.mark.parametrize("link_files", [False, True])

@@ -50,7 +50,10 @@ def _new_row(entry: Entry) -> dict[str, Any]:
 
 
 def _renewal(entry: Entry, asked: float | None) -> sa.Update:
-    """Return the statement for a changed file. A worker that is loading it may go on."""
+    """Return the statement for a changed file. A worker that is loading it may go on.
+
+    Whether it succeeds, fails or dies, the new state of the file has all its attempts.
+    """
     c = files.c
     older = sa.true() if asked is None else sa.func.coalesce(c.load_start, 0) < asked
     loading = c.load_status == RUNNING
@@ -61,7 +64,7 @@ def _renewal(entry: Entry, asked: float | None) -> sa.Update:
             size=entry.size,
             etag=entry.etag,
             load_status=sa.case((loading, RUNNING), else_=PENDING),
-            load_attempts=sa.case((loading, c.load_attempts), else_=0),
+            load_attempts=0,
             claim=sa.case((loading, c.claim), else_=sa.null()),
             not_before=0.0,
             diff_status=NOT_YET,

@@ -113,6 +113,7 @@ def take_dead(
 def _ending(outcome: Outcome, phase: Phase) -> sa.Executable:
     """Return the statement that ends a claim."""
     status, attempts, finish = (_c[f"{phase}_{x}"] for x in ("status", "attempts", "finish"))
+    changed = attempts == 0  # as the watcher says of a file that changes while it is loaded
     text = sa.bindparam("text", type_=sa.Text)
     values: dict[Any, Any]
     if outcome == "loaded":
@@ -142,14 +143,15 @@ def _ending(outcome: Outcome, phase: Phase) -> sa.Executable:
             _c.message: text,
         }
     elif outcome == "failed":
+        pause = sa.bindparam("pause", type_=sa.Double)
         values = {
-            status: sa.bindparam("state", type_=sa.Text),
+            status: sa.case((changed, PENDING), else_=sa.bindparam("state", type_=sa.Text)),
             finish: now(),
-            _c.not_before: now() + sa.bindparam("pause", type_=sa.Double),
+            _c.not_before: sa.case((changed, 0.0), else_=now() + pause),
             _c.message: text,
         }
     else:
-        values = {status: PENDING, attempts: attempts - 1}
+        values = {status: PENDING, attempts: sa.case((changed, 0), else_=attempts - 1)}
     return (
         files.update()
         .where(_c.claim == sa.bindparam("token", type_=sa.Text))
