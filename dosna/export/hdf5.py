@@ -67,7 +67,7 @@ _MARKERS = {
 }
 """Attributes of HDF5's and netCDF's own bookkeeping, which describe the file that they were in.
 
-Zarr arrays that were made from HDF5 may have them. libhdf5 believes its own whatever they hold.
+Zarr arrays that were made from HDF5 may have them.
 """
 
 

@@ -155,8 +155,8 @@ def _is_of_netcdf(dataset: Any) -> bool:
 def _labels(dataset: Any) -> list[str | None]:
     """Return the labels of the axes; None for an axis without a label.
 
-    They are read as any other attribute: libhdf5 believes that only it has written them, while
-    other programs also write text of fixed length, and fewer labels than there are axes.
+    They are read as any other attribute, because programs other than libhdf5 write them too, in
+    other forms.
     """
     found: list[str | None] = [None] * len(dataset.shape)
     with suppress(*_UNREADABLE):
