@@ -55,8 +55,6 @@ _HEAP = 1 << 16
 _writing_strings = threading.Lock()
 """Held until strings are written for which there was room."""
 
-_MOST_CHUNK_BYTES = 1 << 32
-
 _NO_NAME = re.compile("^$|[\0\ud800-\udfff]")
 
 _SCALE = "DIMENSION_SCALE"
@@ -160,7 +158,8 @@ def _check_limits(name: str, metadata: DatasetMetadata) -> None:
             f"dataset {name!r} has {metadata.ndim} axes, and HDF5 has at most "
             f"{h5format.MOST_AXES}: export it to .zarr or .npy"
         )
-    if metadata.chunk_nbytes >= _MOST_CHUNK_BYTES:
+    # An array without elements has no chunks in the file.
+    if metadata.size and metadata.chunk_nbytes > h5format.MOST_CHUNK_BYTES:
         raise ConfigurationError(
             f"dataset {name!r} has chunks of {format_size(metadata.chunk_nbytes)}, and those of "
             "an HDF5 file are smaller than 4 GiB: give a smaller chunk_size="

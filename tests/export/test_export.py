@@ -455,6 +455,10 @@ def test_what_an_hdf5_file_cannot_hold_is_named(con, tmp_path):
     with pytest.raises(errors.ConfigurationError, match=r"'large' has chunks of 4\.0 GiB"):
         con["large"].export(tmp_path / "a.h5")
     assert os.listdir(tmp_path) == []
+    con.create_dataset("empty", (0, 1 << 33), "u1", chunk_size=(1, 1 << 33))
+    con["empty"].export(tmp_path / "a.h5")
+    with h5py.File(tmp_path / "a.h5") as file:
+        assert file["empty"].shape == (0, 1 << 33)
 
 
 def test_strings_on_a_full_disk(con, tmp_path, monkeypatch):

@@ -33,6 +33,7 @@ from dosna.io.h5chunks import write_stored_chunk
 
 __all__ = [
     "MOST_AXES",
+    "MOST_CHUNK_BYTES",
     "chunk_name",
     "creation_list",
     "dataspace",
@@ -50,7 +51,7 @@ __all__ = [
     "unfiltered",
 ]
 
-MOST_AXES = 32
+MOST_AXES, MOST_CHUNK_BYTES = 32, (1 << 32) - 1
 
 Buffer = Any
 

@@ -259,7 +259,7 @@ def _storage(
     if compression or checksum:
         if not metadata.shape:
             raise ConfigurationError("a dataset without axes cannot have compression or checksum")
-        if metadata.chunk_nbytes >= 1 << 32:
+        if metadata.chunk_nbytes > h5format.MOST_CHUNK_BYTES:
             raise ConfigurationError(
                 f"chunks of {metadata.chunk_nbytes} bytes: compression and checksum take less "
                 "than 4 GiB, so choose a smaller chunk_size"
