@@ -9,8 +9,8 @@ from dosna.core.types import Shape
 
 __all__ = ["choose_chunk_entries", "column_chunks"]
 
-TARGET_CHUNK_ENTRIES = 1 << 17
-"""Number of entries of a chunk: 1 MiB of 8-byte numbers."""
+TARGET_CHUNK_ENTRIES = 1 << 18
+"""Number of entries of a chunk: 1 MiB of the 4-byte numbers that most branches have."""
 
 _MOST_CHUNK_BYTES = 8 << 20
 
