@@ -125,6 +125,9 @@ def true_places(mask: Array) -> Array:
         The same as of `numpy.flatnonzero`.
     """
     count, length = int(np.count_nonzero(mask)), len(mask)
+    first = int(mask.argmax()) if count else 0
+    if mask[first : first + count].all():  # as of a range of what is sorted
+        return np.arange(first, first + count)
     if not 0.05 * length < count <= 0.1 * length:
         return np.flatnonzero(mask)
     # Up to a tenth of true elements, NumPy looks for each with a loop of its own, beyond that it

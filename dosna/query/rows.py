@@ -100,10 +100,13 @@ def take_rows(
     inner = meta.shape[1:]
     if not len(rows):
         return np.empty((0, *inner), meta.dtype)
-    check_rows(dataset, start + int(rows[-1]) + 1)
+    first, last = int(rows[0]), int(rows[-1])
+    check_rows(dataset, start + last + 1)
     remote = remote_of(dataset)
     if remote is not None:
         return remote.take(rows + start)
+    if last - first == len(rows) - 1:
+        return read_rows(dataset, start + first, start + last + 1, kept=True)
     if _is_cut(inner, grain):
         selection = select((rows + start, *(slice(None) for _ in inner)), meta.shape)
         result, canonical = selection.allocate(meta.dtype)

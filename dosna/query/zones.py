@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 from typing import Literal as OneOf
 
@@ -149,7 +150,7 @@ class ColumnZones:
         least = np.fmin.reduce(zones.least[chunks])
         most = np.fmax.reduce(zones.most[chunks])
         inner = self._values.dataset.metadata.shape[1:]
-        count = self._values.rows_of(chunks) * int(np.prod(inner, dtype=np.int64))
+        count = self._values.rows_of(chunks) * math.prod(inner)
         nothing = least != least
         return {
             "count": count,
