@@ -95,12 +95,13 @@ if providers := sys.modules.get("hypothesis.internal.conjecture.providers"):
 busy = [hypothesis.HealthCheck.too_slow]
 hypothesis.settings.register_profile("random", deadline=None, suppress_health_check=busy)
 hypothesis.settings.register_profile(
-    "dosna", hypothesis.settings.get_profile("random"), derandomize=True, database=None
+    "dosna",
+    hypothesis.settings.get_profile("random"),
+    derandomize=True,
+    database=None,
+    print_blob=True,
 )
-hypothesis.settings.register_profile(
-    "ci", hypothesis.settings.get_profile("dosna"), max_examples=150, print_blob=True
-)
-hypothesis.settings.load_profile("ci" if os.environ.get("CI") else "dosna")
+hypothesis.settings.load_profile("dosna")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -135,7 +135,7 @@ def arrays(draw):
 
 
 @pytest.mark.usefixtures("tabled")
-@settings(max_examples=40 if os.environ.get("CI") else 25)
+@settings(max_examples=25)
 @given(
     arrays(), st.sampled_from(["ram", "ram", "file", "hdf5"]), st.sampled_from([0, 512]), st.data()
 )
