@@ -126,13 +126,14 @@ def _write_dataset(
 def _name_axes(datasets: Sequence[EngineDataset], file: h5py.File) -> None:
     """Make and attach dimension scales.
 
-    A dataset becomes a scale if it was one, or if its only axis has its own name.
+    A dataset becomes a scale if it was one, or if its only axis has its own name and no attribute
+    of its own stands where a scale has others.
     """
     scales: dict[str, h5py.Dataset] = {}
     for ds in datasets:
-        last = ds.name.rpartition("/")[2]
-        if ds.shape and (_was_scale(ds) or ds.dims == (last,)):
-            text = ds.attrs.get("NAME")
+        last, text = ds.name.rpartition("/")[2], ds.attrs.get("NAME")
+        free = "CLASS" not in ds.attrs and (isinstance(text, str) or "NAME" not in ds.attrs)
+        if ds.shape and (_was_scale(ds) or (free and ds.dims == (last,))):
             scales[ds.name] = file[ds.name]
             scales[ds.name].make_scale(text if isinstance(text, str) else last)
     for ds in datasets:

@@ -578,6 +578,18 @@ def test_attributes_that_are_named_as_those_of_scales(tmp_path):
         assert list(file["a"].attrs["CLASS"]) == ["a", "b"]
 
 
+@pytest.mark.parametrize("own", [{"CLASS": "IMAGE"}, {"CLASS": 2, "NAME": "x"}, {"NAME": 5}])
+def test_a_coordinate_keeps_its_own_class_and_name(tmp_path, own):
+    with dn.Connection("coordinate", backend="ram") as con:
+        con.create_dataset("x", data=np.arange(3), dims=("x",)).attrs.update(own)
+        con.export(tmp_path / "out.h5")
+        con.del_dataset("x")
+        con.ingest(tmp_path / "out.h5")
+        assert con["x"].attrs == own
+        assert con["x"].dims == ("x",)
+        con.del_dataset("x")
+
+
 @pytest.mark.parametrize("backend", ["ram", "hdf5", "file"])
 def test_axes_have_names_on_every_backend(tmp_path, backend):
     with dn.Connection(str(tmp_path), backend=backend) as con:
