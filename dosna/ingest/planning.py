@@ -11,7 +11,7 @@ from dosna.backends.absent import NOTHING, Absent
 from dosna.core.metadata import DatasetMetadata, new_metadata
 from dosna.core.names import parents
 from dosna.core.options import names_of_options
-from dosna.core.patterns import suggested
+from dosna.core.patterns import matching, suggested
 from dosna.core.request import IngestRequest
 from dosna.core.values import plain_fields
 from dosna.errors import (
@@ -127,6 +127,8 @@ class _Planning:
             description.name: self._target(mapped.get(description.name, description.name), single)
             for description, _ in described
         }
+        if not single:
+            self._check_outside(targets.values())
         self._look_for_absent(targets.values())
         for description, link in described:
             name = description.name
@@ -268,6 +270,19 @@ class _Planning:
             self.con.instance.check_dataset(target, metadata, **options)
         read_as = description if stored is not description else None
         return PlannedArray(target, stored, origin, metadata, options, None, read_as)
+
+    def _check_outside(self, targets: Iterable[str]) -> None:
+        """Raise ConfigurationError if new datasets would be part of the source."""
+        would_be = {target: self.source.name_of(self.con.instance, target) for target in targets}
+        inside = {target: name for target, name in would_be.items() if name is not None}
+        known = set(self.source.names()) if inside else set()
+        for target, name in inside.items():
+            if name not in known and matching([name], self.request.select)[0]:
+                raise ConfigurationError(
+                    f"{self.source} would be copied into itself: dataset {target!r} of "
+                    f"connection {self.con.name!r} would be {name!r} there. Give a place outside, "
+                    "or select= what that is not part of"
+                )
 
     def _check_nesting(self, target: str) -> None:
         for above in parents(target):

@@ -122,6 +122,10 @@ class Source(ABC):
             os.path.join(connection.location, dataset)
         )
 
+    def name_of(self, connection: BackendConnection, dataset: str) -> str | None:
+        """Return the name that a new dataset of a connection has here; None if it is elsewhere."""
+        return None
+
     @abstractmethod
     def names(self) -> list[str]:
         """Return the names of all arrays, even refused ones, in an order that does not change."""

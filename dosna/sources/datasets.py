@@ -22,6 +22,7 @@ from dosna.core.types import Array, Box
 from dosna.errors import FormatError, MissingDependencyError, SourceNotFoundError
 from dosna.sources.base import ArrayDescription, Source
 from dosna.sources.kinds import SourceKind, registry
+from dosna.sources.naming import name_within
 
 __all__ = ["KIND", "DatasetsSource", "groups_above"]
 
@@ -82,6 +83,12 @@ class DatasetsSource(Source):
         # One dataset may have two locations: by a link, or if one folder is in the other.
         here, there = f"{own.location}/{name}", f"{connection.location}/{dataset}"
         return type(own) is type(connection) and os.path.realpath(here) == os.path.realpath(there)
+
+    def name_of(self, connection: BackendConnection, dataset: str) -> str | None:
+        own = self._con.instance
+        if type(own) is not type(connection):
+            return None
+        return name_within(own.location, self.inner, f"{connection.location}/{dataset}")
 
     def names(self) -> list[str]:
         if self.single:

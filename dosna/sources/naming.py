@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Iterable
 
 from dosna.columns.description import escape
 from dosna.core.names import check_name
 from dosna.errors import DatasetNameError
 
-__all__ = ["legal_name", "legal_names"]
+__all__ = ["legal_name", "legal_names", "name_within"]
 
 _MOST_BYTES = 200
 
@@ -50,3 +51,11 @@ def _legal_part(part: str) -> str:
         return kept
     digest = hashlib.sha256(part.encode("utf-8", "surrogatepass")).hexdigest()[:16]
     return kept.encode()[: _MOST_BYTES - 17].decode(errors="ignore") + "%" + digest
+
+
+def name_within(location: str, inner: str, path: str) -> str | None:
+    """Return the name of a path in a part of a location; None if it is not in there."""
+    here, there = os.path.realpath(location), os.path.realpath(path)
+    name = there.removeprefix(f"{here}/")
+    inside = name != there and (not inner or name.startswith(f"{inner}/"))
+    return name if inside else None

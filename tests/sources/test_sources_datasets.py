@@ -147,6 +147,34 @@ def test_a_zarr_array_is_not_replaced_by_itself(tmp_path):
         assert con["x"][...].tolist() == [1, 2]
 
 
+@pytest.mark.parametrize("backend", ["ram", "hdf5", "file"])
+def test_datasets_are_not_copied_into_themselves(tmp_path, backend):
+    with dn.Connection(str(tmp_path), backend=backend) as con:
+        for name in ("x", "entry/y"):
+            con.create_dataset(name, data=[1, 2])
+        for inner, name in (("", "sub"), ("entry", "entry/sub")):
+            with pytest.raises(ConfigurationError, match="into itself"):
+                con.ingest(DatasetsSource(con, inner), name)
+        assert sorted(con) == ["entry/y", "x"]
+        assert con.ingest(DatasetsSource(con, "entry"), "entry2").made == ["entry2/entry/y"]
+        assert con.ingest(DatasetsSource(con), "sub", select="x").made == ["sub/x"]
+        for name in list(con):
+            del con[name]
+
+
+def test_a_folder_is_not_copied_into_itself(tmp_path):
+    require("zarr")
+    with dn.Connection(str(tmp_path), backend="file") as con:
+        con.create_dataset("a/x", data=[1, 2])
+    (tmp_path / "link").symlink_to(tmp_path / "a")
+    (tmp_path / "a" / "sub").mkdir()
+    with dn.Connection(str(tmp_path / "link" / "sub"), backend="file") as con:
+        for source in (str(tmp_path / "a"), DatasetsSource(f"file:{tmp_path}/a//")):
+            with pytest.raises(ConfigurationError, match="into itself"):
+                con.ingest(source)
+        assert list(con) == []
+
+
 def test_what_is_not_there_is_named(ram):
     source, _ = ram
     with pytest.raises(SourceNotFoundError, match="nothing"):

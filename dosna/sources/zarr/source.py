@@ -17,6 +17,8 @@ from zarr.core.sync import sync
 from zarr.dtype import VariableLengthUTF8
 from zarr.storage import LocalStore
 
+from dosna.backends.base import BackendConnection
+from dosna.backends.zarr import FileConnection
 from dosna.codecs.zarr.attributes import FILL_VALUE
 from dosna.columns.description import without_source
 from dosna.core.text import TEXT, as_text
@@ -29,6 +31,7 @@ from dosna.io.s3.options import S3Options, takes_s3_options
 from dosna.sources.base import ArrayDescription, Source
 from dosna.sources.errors import Converting
 from dosna.sources.kinds import SourceKind, registry
+from dosna.sources.naming import name_within
 from dosna.sources.zarr.nodes import (
     DOCUMENTS,
     Node,
@@ -121,6 +124,11 @@ class ZarrSource(Source):
             for name, node in sorted(self._nodes().items()):
                 digest.update(f"{name} {node.document!r} {node.refused}\n".encode())
         return digest.hexdigest()
+
+    def name_of(self, connection: BackendConnection, dataset: str) -> str | None:
+        if self._given or self._remote or not isinstance(connection, FileConnection):
+            return None
+        return name_within(self.location, self.inner, f"{connection.location}/{dataset}")
 
     def names(self) -> list[str]:
         return sorted(name for name, node in self._nodes().items() if not node.is_group)
