@@ -13,7 +13,7 @@ from dosna.errors import SourceNotFoundError as NotFound
 from dosna.io.bytefile import ByteFile
 from dosna.io.locks import Descriptor, open_descriptor
 
-__all__ = ["LocalFile"]
+__all__ = ["LocalFile", "local_fingerprint"]
 
 _COMPARED = 256
 """The most reads after which the file is compared with its pinned state."""
@@ -83,7 +83,7 @@ class LocalFile(ByteFile):
             raise SourceChangedError(
                 f"{self.location} was replaced since it was opened: open it again"
             )
-        return _state(status)
+        return local_fingerprint(status)
 
     def read(self, offset: int, size: int) -> bytes | memoryview:
         try:
@@ -149,8 +149,8 @@ class LocalFile(ByteFile):
         seen = (file, status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns)
         if seen == self._seen:
             return True
-        if _state(status) != self._pinned:
-            raise self._changed(self._pinned, _state(status))
+        if local_fingerprint(status) != self._pinned:
+            raise self._changed(self._pinned, local_fingerprint(status))
         if file is not None and os.path.samestat(status, os.fstat(file)):
             self._seen = seen  # an open file keeps its inode
             return True
@@ -161,5 +161,6 @@ class LocalFile(ByteFile):
         self._file, self._seen = None, ()
 
 
-def _state(status: os.stat_result) -> str:
+def local_fingerprint(status: os.stat_result) -> str:
+    """Return a text that distinguishes a state of a local file from others."""
     return f"size {status.st_size}, mtime {status.st_mtime_ns}"

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import TYPE_CHECKING
 
-from dosna.errors import ConfigurationError, SourceNotFoundError, StorageError
+from dosna.errors import ConfigurationError, StorageError
 from dosna.io.bytefile import ByteFile, MemoryFile
-from dosna.io.local import LocalFile
+from dosna.io.local import LocalFile, local_fingerprint
 from dosna.io.s3.opening import open_client
 from dosna.io.s3.options import S3Options
 from dosna.io.s3file import S3File, reading_error, s3_fingerprint
@@ -96,7 +96,13 @@ class Bucket(ABC):
 
     @abstractmethod
     def entry(self, key: str, file: ByteFile) -> Entry:
-        """Return the entry that a listing would have for an open file."""
+        """Return the entry that a listing would have for an open file.
+
+        Raises
+        ------
+        SourceNotFoundError, SourceChangedError
+            The file does not exist any more, or another is in its place.
+        """
 
 
 class FolderBucket(Bucket):
@@ -126,20 +132,15 @@ class FolderBucket(Bucket):
                     if item.is_dir(follow_symlinks=False):
                         yield from self._below(item.path, key + "/")
                     elif item.is_file():
-                        yield _entry_of(key, item.stat())
+                        status = item.stat()
+                        yield Entry(key, status.st_size, local_fingerprint(status))
 
     def open(self, key: str, size: int, whole: bool = True) -> ByteFile:
         return LocalFile(self.url(key))
 
     def entry(self, key: str, file: ByteFile) -> Entry:
-        try:
-            return _entry_of(key, os.stat(file.location))
-        except FileNotFoundError:
-            raise SourceNotFoundError(f"there is no file {file.location}") from None
-
-
-def _entry_of(key: str, status: os.stat_result) -> Entry:
-    return Entry(key, status.st_size, f"size {status.st_size}, mtime {status.st_mtime_ns}")
+        size = file.size  # opens it, so that the state is that of the bytes to be read
+        return Entry(key, size, file.fingerprint())
 
 
 class S3Bucket(Bucket):

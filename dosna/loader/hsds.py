@@ -118,11 +118,11 @@ class HsdsTarget(Target):
         except Failure as failure:
             raise self._client.error(failure, f"{domain} cannot be made public") from None
 
-    def compare(self, claim: Claim, check: Check) -> Verdict:
+    def compare_source(self, source: Source, entry: Entry, claim: Claim, check: Check) -> Verdict:
         domain = f"hdf5:/{self.folder}/{claim.key}"
-        with self.source(claim) as (source, entry), HsdsSource(domain, **self._read) as there:
-            if entry.etag != claim.etag:
-                raise OutdatedError(f"{source.location} has changed since it was loaded")
+        if entry.etag != claim.etag:
+            raise OutdatedError(f"{source.location} has changed since it was loaded")
+        with HsdsSource(domain, **self._read) as there:
             try:
                 names = there.names()
             except SourceNotFoundError as error:

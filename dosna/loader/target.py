@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from dosna.core.values import encode_attrs
+from dosna.errors import SourceChangedError, SourceError
 from dosna.loader.bucket import Bucket, Entry
 from dosna.loader.config import Config
 from dosna.loader.inventory import Claim
@@ -84,15 +85,23 @@ class Target(ABC):
             A text about what was left out; empty if nothing was.
         """
 
-    @abstractmethod
     def compare(self, claim: Claim, check: Check) -> Verdict:
         """Compare a file with the data that were loaded from it.
 
         Raises
         ------
-        OutdatedError
+        OutdatedError, SourceChangedError
             The file has changed since it was loaded.
         """
+        with self.source(claim) as (source, entry):
+            found = self.compare_source(source, entry, claim, check)
+            if entry.etag not in source.fingerprint():
+                raise OutdatedError(f"{source.location} has changed while it was compared")
+        return found
+
+    @abstractmethod
+    def compare_source(self, source: Source, entry: Entry, claim: Claim, check: Check) -> Verdict:
+        """Compare an open file, as `compare` does."""
 
     def close(self) -> None:  # noqa: B027  not every target has something to let go of
         """Close all connections."""
@@ -104,13 +113,22 @@ class Target(ABC):
 
     @contextmanager
     def source(self, claim: Claim) -> Iterator[tuple[Source, Entry]]:
-        """Open a file; yield it with an entry that describes its state."""
+        """Open a file; yield it with an entry that describes its state.
+
+        Whatever is found to be wrong with a file that has changed meanwhile is a
+        SourceChangedError.
+        """
         # Bytes that are held here would be sent to each worker of a scheduler.
         whole = not self.config.link_files and self.config.scheduler is None
         file = self.bucket.open(claim.key, claim.size, whole)
-        entry = self.bucket.entry(claim.key, file)
         with H5Source(file) as source:
-            yield source, entry
+            entry = self.bucket.entry(claim.key, file)
+            try:
+                yield source, entry
+            except SourceError as error:
+                if entry.etag in source.fingerprint():
+                    raise
+                raise SourceChangedError(f"{source.location} has changed: {error}") from error
 
 
 def compare_arrays(

@@ -111,12 +111,21 @@ class DosnaTarget(Target):
         look = None
         if self.con.instance.creates_together:  # what is in the file's place is found meanwhile
             look = self._looks.submit(self.con.instance.absent, [f"{claim.key}/x"]).result
+        try:
+            return self._load(claim, check, look)
+        except SourceChangedError:  # what was read of the file's former state is let go
+            return self._load(claim, check, begun=True)
+
+    def _load(
+        self,
+        claim: Claim,
+        check: Check,
+        look: Callable[[], Absent] | None = None,
+        begun: bool = False,
+    ) -> tuple[Entry, str]:
         with self.source(claim) as (source, entry):
-            begun = self._is_begun(claim, look)
-            try:
-                report = self._ingest(source, claim, check, begun, look)
-            except SourceChangedError:  # the file changed while it was read
-                report = self._ingest(source, claim, check, True)
+            begun = begun or self._is_begun(claim, look)
+            report = self._ingest(source, claim, check, begun, look)
         left_out = [f"left out {name}: {why}" for name, why in report.skipped.items()]
         return entry, "; ".join(left_out)
 
@@ -195,26 +204,25 @@ class DosnaTarget(Target):
             check()
             self.con.del_dataset(name)
 
-    def compare(self, claim: Claim, check: Check) -> Verdict:
+    def compare_source(self, source: Source, entry: Entry, claim: Claim, check: Check) -> Verdict:
         prefix = f"{claim.key}/"
-        with self.source(claim) as (source, _):
-            fingerprint = source.fingerprint()
-            targets = _datasets_of(source, claim.key)
-            own = {target: name for name, target in targets.items()}
-            there = self.con.names_in(claim.key)
-            names = [own.get(target, target.removeprefix(prefix)) for target in there]
-            found = compare_arrays(
-                source,
-                names,
-                lambda described: self._difference(
-                    targets[described.name], source, described, fingerprint, check
-                ),
-                check,
-                lambda described: self._refusal(targets[described.name], described),
-            )
-            if found.difference is not None:
-                return found
-            return Verdict(self._other_groups(source, claim.key), found.unseen)
+        fingerprint = source.fingerprint()
+        targets = _datasets_of(source, claim.key)
+        own = {target: name for name, target in targets.items()}
+        there = self.con.names_in(claim.key)
+        names = [own.get(target, target.removeprefix(prefix)) for target in there]
+        found = compare_arrays(
+            source,
+            names,
+            lambda described: self._difference(
+                targets[described.name], source, described, fingerprint, check
+            ),
+            check,
+            lambda described: self._refusal(targets[described.name], described),
+        )
+        if found.difference is not None:
+            return found
+        return Verdict(self._other_groups(source, claim.key), found.unseen)
 
     def _refusal(self, target: str, described: ArrayDescription) -> str:
         """Return why an array was left out; empty if the target can store it."""

@@ -9,6 +9,7 @@ import signal
 import threading
 import tracemalloc
 from collections import Counter
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
@@ -29,9 +30,10 @@ from support import require, taking_ctrl_c
 import dosna as dn
 from dosna import loader
 from dosna.cli import main
-from dosna.errors import ConfigurationError, SourceError, StorageError
+from dosna.errors import ConfigurationError, SourceChangedError, SourceError, StorageError
 from dosna.loader.bucket import Bucket, Entry, open_bucket
 from dosna.loader.config import KEYS, Config
+from dosna.loader.target import OutdatedError
 from dosna.loader.targets import open_target
 
 ENTRIES = [Entry(f"raw/{n}.h5", 100 + n, f"etag {n}") for n in range(5)]
@@ -697,6 +699,74 @@ def test_files_that_change_are_loaded_again(loaded, tmp_path):
     assert verify(loaded) == {**PASSED, "four.h5": "PASSED"}
     with connect(loaded.target) as con:
         check_loaded(con, "one.h5", 1)
+
+
+def write_frames(path, value, rows):
+    with h5py.File(path, "w") as file:
+        file["before"] = np.arange(1000 * value)  # so that chunks lie elsewhere in each state
+        frames = np.full((24, 32), value, "i8") + np.arange(24)[:, None]
+        file.create_dataset("frames", data=frames, chunks=(rows, 32))
+
+
+def after_checks(count, act):
+    """Give a check that acts when it is called for the given time."""
+    left = iter(range(count))
+    return lambda: act() if next(left, None) == count - 1 else None
+
+
+@pytest.mark.parametrize("in_place", [True, False])
+@pytest.mark.parametrize("checks", [2, 5])
+def test_a_file_that_changes_while_it_is_loaded_is_loaded_whole(
+    config, tmp_path, in_place, checks
+):
+    config = replace(config, src_suffix="changing.h5", chunk_size="1k")
+    path = tmp_path / "raw/changing.h5"
+    write_frames(path, 1, 2)
+    write_frames(tmp_path / "new.h5", 2, 3)
+    loader.init(config)
+    loader.watch(config, once=True)
+
+    def change():
+        if in_place:
+            path.write_bytes((tmp_path / "new.h5").read_bytes())
+        else:
+            os.replace(tmp_path / "new.h5", path)
+
+    with loader.open_inventory(config) as inventory:
+        claim = inventory.claim("load", "w", 600, 1)
+        target = open_target(config, open_bucket(config))
+        entry, _ = target.load(claim, after_checks(checks, change))
+        target.close()
+    assert entry.etag != claim.etag
+    assert entry in next(open_bucket(config).pages())
+    with connect(config.target) as con, h5py.File(path) as file:
+        np.testing.assert_array_equal(con["changing.h5/frames"][...], file["frames"][...])
+        np.testing.assert_array_equal(con["changing.h5/before"][...], file["before"][...])
+
+
+def test_a_file_that_is_replaced_once_it_is_open_has_not_the_state_of_its_successor(
+    config, tmp_path
+):
+    bucket = open_bucket(config)
+    with closing(bucket.open("one.h5", 0)) as file:
+        assert bucket.entry("one.h5", file) in next(bucket.pages())
+        write_frames(tmp_path / "new.h5", 1, 2)
+        os.replace(tmp_path / "new.h5", tmp_path / "raw/one.h5")
+        with pytest.raises(SourceChangedError, match="replaced"):
+            bucket.entry("one.h5", file)
+
+
+def test_a_file_that_changes_while_it_is_compared_is_not_said_to_differ(loaded, tmp_path):
+    write_frames(tmp_path / "new.h5", 2, 3)
+    assert verify(loaded) == PASSED
+    with loader.open_inventory(loaded) as inventory:
+        inventory.reset("one.h5", every=True, diff_only=True)
+        claim = inventory.claim("diff", "w", 600, 1)
+        target = open_target(loaded, open_bucket(loaded))
+        new, raw = (tmp_path / name for name in ("new.h5", "raw/one.h5"))
+        with pytest.raises((OutdatedError, SourceChangedError)):
+            target.compare(claim, after_checks(1, lambda: raw.write_bytes(new.read_bytes())))
+        target.close()
 
 
 @pytest.mark.parametrize("attempts", [1, 2])
