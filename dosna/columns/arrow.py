@@ -42,5 +42,6 @@ def _taken(layout: Any, **_: Any) -> Any:
         return None
     if not layout.length or layout.content.is_unknown:
         return None
-    content = layout.content.form.length_one_array(highlevel=False)
+    # In which optional fields are missing, and may be such lists themselves.
+    content = for_arrow(layout.content.form.length_one_array(highlevel=False)).layout
     return ak.contents.IndexedOptionArray(layout.index, content, parameters=layout.parameters)

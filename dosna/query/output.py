@@ -53,7 +53,8 @@ class _ParquetWriter:
     def __init__(self, stream: BinaryIO, schema: Any) -> None:
         from pyarrow import parquet
 
-        self._writer = parquet.ParquetWriter(stream, schema)
+        with _refusing("Parquet"):
+            self._writer = parquet.ParquetWriter(stream, schema)
         self._schema, self._held = schema, list[Any]()
         self._rows = self._nbytes = 0
 
@@ -76,13 +77,31 @@ class _ParquetWriter:
 
     def _flush(self) -> None:
         if self._held:
-            self._writer.write_table(arrow().Table.from_batches(self._held, self._schema))
+            table = arrow().Table.from_batches(self._held, self._schema)
+            with _refusing("Parquet"):
+                self._writer.write_table(table)
             self._held.clear()
             self._rows = self._nbytes = 0
 
 
+@contextmanager
+def _refusing(form: str) -> Iterator[None]:
+    """Raise QueryError for what a format does not have, such as unions, or seconds in Parquet."""
+    pa = arrow()
+    try:
+        yield
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
+        raise QueryError(
+            f"{form} does not have a type or a value of the result ({error}): write it to a file "
+            "of Arrow, or choose other columns"
+        ) from error
+
+
 class _CsvWriter:
-    """A writer of CSV, which has texts only: lists are written as JSON, and bytes as text."""
+    """A writer of CSV, which has texts only.
+
+    Lists are written as JSON, bytes as text, and time spans as a number and its unit.
+    """
 
     def __init__(self, stream: BinaryIO, schema: Any) -> None:
         from pyarrow import csv
@@ -105,6 +124,8 @@ def _csv_type(kind: Any) -> Any:
     types = arrow().types
     if types.is_nested(kind):
         return arrow().string()
+    if types.is_duration(kind):
+        return arrow().string()
     is_bytes = types.is_binary(kind) or types.is_large_binary(kind)
     return arrow().large_string() if is_bytes else kind
 
@@ -112,6 +133,8 @@ def _csv_type(kind: Any) -> Any:
 def _csv_column(column: Any) -> Any:
     pa = arrow()
     kind = _csv_type(column.type)
+    if pa.types.is_temporal(column.type):
+        return _csv_times(column)
     if kind == column.type:
         return column
     if pa.types.is_nested(column.type):
@@ -120,6 +143,24 @@ def _csv_column(column: Any) -> Any:
         return column.cast(kind)
     except pa.ArrowInvalid:  # not all are UTF-8
         return pa.array([None if one is None else _text(one) for one in column.to_pylist()], kind)
+
+
+def _csv_times(column: Any) -> Any:
+    """Return dates as they are, and time spans as texts with their unit."""
+    from pyarrow import compute
+
+    pa = arrow()
+    if pa.types.is_duration(column.type):
+        numbers = column.cast(pa.int64()).cast(pa.string())
+        return compute.binary_join_element_wise(numbers, column.type.unit, " ")
+    for one in compute.min_max(column).values():
+        # pyarrow writes this instead of an error.
+        if str(one.cast(pa.string())).startswith("<value out of range"):
+            raise QueryError(
+                f"the result has dates beyond those that CSV is written with ({one.value} "
+                f"{column.type}): write it to a file of Arrow, or choose other columns"
+            )
+    return column
 
 
 def as_python(values: Any) -> list[Any]:

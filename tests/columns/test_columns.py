@@ -298,6 +298,7 @@ MISSING = {
     "inside": [["a"], [None], [None, None]],
     "records": [{"t": "a"}, {"t": None}, {"t": None}],
     "numbers": [1, None, None],
+    "optional": ak.mask([{"t": "a"}, {"t": None}, {"t": None}], [True, False, False]),
 }
 
 
@@ -307,7 +308,7 @@ def test_arrow_where_all_are_missing(con):
 
     put(con, "Events", MISSING)
     found = to_arrow(con, "Events", None, 1).to_pydict()
-    assert found == {name: values[1:] for name, values in MISSING.items()}
+    assert found == {name: ak.to_list(values[1:]) for name, values in MISSING.items()}
 
 
 @pytest.mark.parametrize(

@@ -275,6 +275,41 @@ def test_bytes_are_text_in_csv(con, tmp_path):
     ]
 
 
+def test_time_spans_have_their_unit_in_csv(con, tmp_path):
+    from dosna.query.output import write
+
+    spans = np.array([5, -3, "NaT", 2**62], "m8[s]")
+    write(con.create_dataset("s", data=spans).query(columns="value"), tmp_path / "s.csv")
+    assert (tmp_path / "s.csv").read_text().split("\n")[1:5] == [
+        '"5 s"',
+        '"-3 s"',
+        "",
+        f'"{2**62} s"',
+    ]
+
+
+@pytest.mark.parametrize("ending", ["csv", "parquet"])
+@pytest.mark.parametrize("dtype", ["M8[s]", "M8[D]", "M8[us]"])
+def test_dates_that_a_format_does_not_have(con, tmp_path, dtype, ending):
+    from pyarrow import csv, parquet
+
+    from dosna.query.output import write
+
+    dates = np.array([0, 1, "NaT"], dtype)
+    query = con.create_dataset("t", data=dates).query()
+    write(query, tmp_path / f"there.{ending}")
+    read = csv.read_csv if ending == "csv" else parquet.read_table
+    found = read(tmp_path / f"there.{ending}")["value"].to_numpy()
+    np.testing.assert_array_equal(found.astype(dtype), dates)
+    con["t"][1] = np.array(2**31 - 1 if dtype == "M8[D]" else 2**62).astype(dtype)
+    if (ending, dtype) in {("parquet", "M8[D]"), ("parquet", "M8[us]")}:
+        write(query, tmp_path / "far.parquet")
+    else:
+        with pytest.raises(QueryError, match="file of Arrow"):
+            write(query, tmp_path / f"far.{ending}")
+    write(query, tmp_path / "far.arrow")
+
+
 @pytest.mark.parametrize("dtype", ["M8[D]", "m8[s]"])
 def test_times_that_python_does_not_have(con, dtype, tmp_path):
     from dosna.query.output import as_python, write

@@ -191,6 +191,17 @@ def test_ranges_in_which_all_are_missing(ram):
     }
 
 
+@pytest.mark.parametrize("values", [[1, "two"], [{}, {}]])
+def test_types_that_parquet_does_not_have(ram, tmp_path, values):
+    from dosna.query.output import write
+
+    put_tree(ram, "Odd", {"x": values})
+    with pytest.raises(QueryError, match="file of Arrow"):
+        write(ram.query("Odd"), tmp_path / "a.parquet")
+    assert not list(tmp_path.iterdir())
+    assert write(ram.query("Odd"), tmp_path / "a.arrow") == 2
+
+
 def test_no_column_at_all(ram):
     query = ram.query("Events", "MET > 50", [])
     assert query.to_arrow().num_rows == len(query.to_awkward()) == query.count() > 0
