@@ -2,8 +2,8 @@
 # Pixels of a FITS, TIFF or HDF5 file are often big-endian, and a library that takes a NumPy array should write its
 # numbers. pydicom 3.0.2 takes the bytes of the array as they are where a data set is little-endian, as nearly all
 # are: 1 becomes 256, 2 becomes 512, and minus one stays as it is; shape, dtype and range pass its checks, and it
-# says nothing. The range that it checks is that of the right numbers; of 12 bits, four are lost as well. An array in the machine's byte order is
-# written right, whatever its strides are.
+# says nothing. The range that it checks is that of the right numbers; of 12 bits, four are lost as well. An array
+# in the machine's byte order is written right, whatever its strides are.
 set -eu
 box=$(mktemp -d)
 trap 'rm -rf "$box"' EXIT
