@@ -16,7 +16,7 @@ from typing import Any, ClassVar
 
 import sqlalchemy as sa
 
-from dosna.errors import DosnaError, LockError
+from dosna.errors import DosnaError, LockError, StorageError
 from dosna.pilot.crew import Agent, Assigned, Crew
 from dosna.pilot.keys import Keys
 from dosna.pilot.pilots import Pilot
@@ -366,15 +366,23 @@ def _assigned(attempt: dict[str, Any], unit: dict[str, Any]) -> Assigned:
 
 def _lock(path: Any, shown: str) -> int:
     """Return a lock that is released when this process ends."""
-    lock = os.open(path, os.O_CREAT | os.O_RDWR, 0o600)
+    lock = -1
     try:
+        lock = os.open(path, os.O_CREAT | os.O_RDWR, 0o600)
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
+        os.ftruncate(lock, 0)
+        os.write(lock, str(os.getpid()).encode())
+    except BlockingIOError:
         owner = os.read(lock, 100).decode() or "another process"
         os.close(lock)
         raise LockError(
             f"state {shown}: process {owner} manages it. Use another state, or end that process."
         ) from None
-    os.ftruncate(lock, 0)
-    os.write(lock, str(os.getpid()).encode())
+    except OSError as error:
+        if lock >= 0:
+            os.close(lock)
+        raise StorageError(
+            f"state {shown} cannot be locked: {path}: {error.strerror}. Make it possible to "
+            "write there, or use another state"
+        ) from error
     return lock

@@ -6,6 +6,7 @@ import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -107,6 +108,14 @@ def test_host_that_is_not_known(room: Any, sshd: Sshd) -> None:
     pilot = room.pilot(**{**by_ssh(sshd), "ssh_options": ["UserKnownHostsFile=/dev/null"]})
     assert pilot.wait(timeout=HANG) == State.Failed
     assert "Host key" in pilot.get_details()["reason"]
+
+
+def test_folder_by_ssh_that_cannot_be_written(room: Any, sshd: Sshd, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    pilot = room.pilot(**by_ssh(sshd), working_directory=f"{tmp_path}/file")
+    assert pilot.wait(timeout=HANG) == State.Failed
+    folder = f"{tmp_path}/file/{pilot.id}"
+    assert f"the pilot's folder {folder} cannot be written: Not a" in pilot.get_details()["reason"]
 
 
 def test_lost_tunnel_is_opened_again(room: Any, sshd: Sshd) -> None:

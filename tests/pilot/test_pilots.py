@@ -8,6 +8,7 @@ import subprocess
 import sys
 import textwrap
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ import pytest
 from pilot.test_units import MARK, marked, until
 from support import HANG
 
-from dosna.errors import LockError
+from dosna.errors import LockError, StorageError
 from dosna.pilot import ComputeDataService, PilotComputeService, State
 from dosna.pilot.manager import Manager
 from dosna.pilot.session import Session
@@ -110,6 +111,26 @@ def test_pilot_that_cannot_start_fails(room: Any) -> None:
     pilot = room.pilot(python="/no/such/python")
     assert pilot.wait(timeout=HANG) == State.Failed
     assert "/no/such/python" in pilot.get_details()["reason"]
+
+
+def test_pilot_on_a_full_disk_says_where_it_is(room: Any, small_disk: Path) -> None:
+    with open(small_disk / "full", "wb", buffering=0) as file, suppress(OSError):
+        while True:
+            file.write(bytes(1 << 20))
+    pilot = room.pilot(working_directory=str(small_disk))
+    assert pilot.wait(timeout=HANG) == State.Failed
+    reason = pilot.get_details()["reason"]
+    assert f"{small_disk}/{pilot.id} cannot be written: No space" in reason
+    assert "Look at" not in reason
+    assert os.listdir(small_disk / pilot.id) == []
+
+
+def test_lock_that_cannot_be_written_is_a_storage_error(tmp_path: Path) -> None:
+    session = Session(f"sqlite:///{tmp_path}/state.db")
+    (tmp_path / "state.db.private" / "lock").mkdir(parents=True)
+    with pytest.raises(StorageError, match="private/lock: Is a directory"):
+        Manager(session)
+    session.close()
 
 
 def test_strangers_are_refused(room: Any) -> None:

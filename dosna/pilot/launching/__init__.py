@@ -169,6 +169,8 @@ class Launcher:
             raise MissingDependencyError(
                 f"pilots need {error.name}: pip install 'dosna[pilot]'"
             ) from error
+        except jobs.FolderError as error:
+            raise WorkerError(str(error)) from error
         except Exception as error:
             # PSI/J and the programs that it runs raise many kinds of errors.
             raise WorkerError(

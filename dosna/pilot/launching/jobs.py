@@ -17,22 +17,41 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-__all__ = ["cancel", "deploy", "handle", "look", "submit"]
+__all__ = ["FolderError", "cancel", "deploy", "handle", "look", "submit"]
 
 _POLL_SECONDS = 2
 _jobs: dict[str, Any] = {}  # those that this process has submitted or attached to
 
 
+class FolderError(Exception):
+    """An error raised if the folder of a pilot cannot be written. Its text says what to do."""
+
+
 def deploy(folder: str, files: dict[str, str]) -> str:
     """Write files, given in base64, that only this user can read; return the folder's path."""
     path = os.path.abspath(os.path.expanduser(os.path.expandvars(folder)))
-    os.makedirs(path, mode=0o700, exist_ok=True)
-    for name, content in files.items():
-        new = f"{path}/{name}.new"
-        with open(os.open(new, os.O_CREAT | os.O_WRONLY | os.O_TRUNC, 0o600), "wb") as file:
-            file.write(base64.b64decode(content))
-        os.replace(new, f"{path}/{name}")
+    try:
+        os.makedirs(path, mode=0o700, exist_ok=True)
+        for name, content in files.items():
+            _write(f"{path}/{name}", base64.b64decode(content))
+    except OSError as error:
+        raise FolderError(
+            f"the pilot's folder {path} cannot be written: {error.strerror}. Change that, or "
+            "start the pilot with another working_directory"
+        ) from error
     return path
+
+
+def _write(path: str, content: bytes) -> None:
+    new = f"{path}.new"
+    try:
+        with open(os.open(new, os.O_CREAT | os.O_WRONLY | os.O_TRUNC, 0o600), "wb") as file:
+            file.write(content)
+        os.replace(new, path)
+    except OSError:
+        with contextlib.suppress(OSError):
+            os.unlink(new)  # it may have filled the disk
+        raise
 
 
 def submit(request: dict[str, Any]) -> str:
@@ -181,6 +200,8 @@ def main() -> None:
     """Answer the request of standard input; by SSH."""
     try:
         answer = {"answer": handle(json.loads(sys.stdin.readline()))}
+    except FolderError as error:
+        answer = {"error": str(error)}
     except Exception as error:
         name = getattr(error, "name", None) if isinstance(error, ImportError) else None
         needed = " Install psij-python for this Python." if name == "psij" else ""
