@@ -75,6 +75,7 @@ class Proxy:
     - 'refuse': the connection is closed and nothing was handed on;
     - 'lose': the request is done, and the connection closed without an answer;
     - 'cut': the request is done, and half of the answer's body comes back;
+    - 'shorten': the same, and the length in the answer is that of the half;
     - 'stall': nothing is handed on, and no answer ever comes;
     - 'ignore': conditions are taken out of the request;
     - a float: seconds to wait before it is handed on;
@@ -188,6 +189,9 @@ class Proxy:
         body = b"" if method == "HEAD" else read_body(answers, headers)
         if not head or fault == "lose":
             return False
+        if fault == "shorten":
+            body = body[: len(body) // 2]
+            headers["content-length"] = str(len(body))
         lines = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
         whole = head + lines.encode("latin-1") + b"\r\n" + body
         if fault == "cut":

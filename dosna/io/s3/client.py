@@ -33,6 +33,7 @@ from obstore.store import S3Store as ObstoreS3
 
 from dosna.errors import OutcomeUnknown
 from dosna.io import retry
+from dosna.io.failure import CUT
 from dosna.io.fork import ForkGuard
 from dosna.io.pace import Pacer
 from dosna.io.s3.errors import (
@@ -148,6 +149,10 @@ class S3Client:
             # Every S3 server sends an ETag, and data are not stored in it as web pages.
             if not meta["e_tag"] or (token is None and _is_page(attributes.get("Content-Type"))):
                 raise not_s3()
+            # obstore compares the range of the answer with the request, but not with the bytes.
+            start, stop = result.range
+            if "head" not in options and len(data) != stop - start:
+                raise Failure(CUT)
             return Object(data, meta["e_tag"], token, mark, meta["size"])
 
         try:

@@ -19,6 +19,8 @@ import dosna as dn
 from dosna import errors
 from dosna.backends.stores.connection import ABSENT, VersionConflict
 from dosna.io.pace import Pacer
+from dosna.io.s3.opening import open_client
+from dosna.io.s3.options import S3Options
 from dosna.testing.timing import patience
 
 require("boto3")
@@ -82,6 +84,25 @@ def test_a_partial_write_survives_one_fault(con, proxy, fault):
     assert ds[...].tolist() == [0, 1, -1, -1, 4, 5, 6, 7, 8, 9]
     proxy.fault = once("GET", fault)
     assert ds[3:5].tolist() == [-1, 4]
+
+
+def test_a_part_of_an_object_is_whole_or_read_again(proxy, bucket, tmp_path):
+    from dosna.io.s3.errors import Failure
+    from dosna.io.s3.wholefiles import download
+
+    image = np.random.default_rng(0).bytes(5000)
+    client = open_client(S3Options(proxy.url, retries=2), "here")
+    client.put_once(f"{bucket}/image", image)
+    for part, wanted in (((10, 90), image[10:90]), ((-30, None), image[-30:])):
+        proxy.fault = once("GET", "shorten")
+        assert client.get(f"{bucket}/image", part).data == wanted
+    proxy.fault = once("GET", "shorten")
+    download(client, f"{bucket}/image", str(tmp_path / "image"))
+    assert (tmp_path / "image").read_bytes() == image
+    proxy.fault = always("GET", "shorten")
+    with pytest.raises(Failure, match="broke"):
+        client.get(f"{bucket}/image", (10, 90))
+    client.close()
 
 
 def test_ones_own_success_is_recognised(con, proxy):
