@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import shutil
 import threading
 from pathlib import Path
 from typing import Any
@@ -108,6 +109,36 @@ def test_results_become_a_tree(
         with dn.Connection(str(columns), backend=backend, mode="r") as con:
             assert len(read_columns(con, "mine/muons")) == len(made)
             assert list(find_trees(con)) == ["mine/muons"]
+
+
+def test_files_that_come_while_a_request_is_prepared_again_double_nothing(
+    serve: Any, columns: Path, paths: list[str], tmp_path: Path, monkeypatch: Any
+) -> None:
+    data = tmp_path / "data"
+    data.mkdir()
+    names = [str(data / f"{letter}.root") for letter in "abc"]
+    for source, name in zip(paths[1:], names[1:], strict=False):
+        shutil.copy(source, name)
+    server = serve(roots=(str(data),), destinations=(f"file:{columns}",))
+    requests = server.service.state.requests
+    begin = requests.begin
+
+    def lose_once(id: str) -> bool:
+        monkeypatch.setattr(requests, "begin", begin)
+        shutil.copy(paths[0], names[0])
+        raise StorageError("the database is away")
+
+    monkeypatch.setattr(requests, "begin", lose_once)
+    body = {"did": f"folder:{data}", "file-list": None}
+    with client_of(server) as client:
+        answer = ask(client, [], f"dosna:file:{columns}//t", **body)
+        assert answer.status_code == 200, answer.text
+        found = ended(client, answer.json()["request_id"])
+        assert (found["status"], found["files-completed"]) == ("Complete", 2), found
+    with dn.Connection(str(columns), backend="file", mode="r") as con:
+        order = [file.url.partition("#")[0] for file in get_tree(con, "t").files]
+        assert sorted(order) == names[1:]
+        assert read_columns(con, "t").run.tolist() == expected(order).run.tolist()
 
 
 WIDER = """

@@ -175,7 +175,8 @@ class Requests:
         """Copy the files of a dataset to a request that is being looked up; return their number.
 
         The result is None if the request is gone, or has been cancelled. Later changes of the
-        dataset do not change the request.
+        dataset do not change the request, not even if it is prepared again: the result of its
+        first file may be where it goes to, under the number that the file has.
 
         Parameters
         ----------
@@ -199,12 +200,13 @@ class Requests:
         mine = requests.c.id == id
         with self._database.change() as connection:
             waiting = sa.and_(mine, requests.c.status == LOOKUP)
+            there = connection.execute(sa.select(requests.c.files).where(waiting)).scalar()
+            if there:
+                return int(there)
             if not connection.execute(
                 sa.update(requests).where(waiting).values(dataset=dataset)
             ).rowcount:
                 return None
-            # Those of an earlier service, which did not get further.
-            connection.execute(sa.delete(files).where(files.c.request == id))
             connection.execute(sa.insert(files).from_select([*names, "message", "log"], source))
             counted = sa.select(sa.func.count()).where(files.c.request == id)
             count = int(connection.execute(counted).scalar_one())
