@@ -188,6 +188,14 @@ class Query(Results):
             found[output.name] = value
         return found
 
+    def forms(self) -> dict[str, Any]:
+        by_name = self.tree.by_name
+        return {
+            output.name: by_name[output.expr.name].form
+            for output in self.outputs
+            if isinstance(output.expr, Column) and output.expr.name in by_name
+        }
+
     # -- further results ------------------------------------------------------------------
 
     def to_dask(self) -> Any:

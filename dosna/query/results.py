@@ -15,7 +15,7 @@ from dosna.core.sizes import Limit, parse_size
 from dosna.core.text import is_text
 from dosna.core.types import Array
 from dosna.engines.work.boxes import workers_within
-from dosna.errors import QueryTypeError
+from dosna.errors import FormatError, QueryTypeError
 from dosna.query.exiting import UntilExit
 from dosna.query.expressions import Bound, Output, bind_projection, parse_projection
 from dosna.query.scan import Convert, Rows
@@ -66,6 +66,10 @@ class Results(ABC):
     @abstractmethod
     def nothing(self) -> dict[str, Any]:
         """Return the columns of the result, without rows."""
+
+    def forms(self) -> dict[str, Any]:
+        """Return the awkward forms, as JSON, of columns that are branches as they are kept."""
+        return {}
 
     @cached_property
     def schema(self) -> Any:
@@ -122,6 +126,8 @@ class Results(ABC):
         for name, values in found[0].items():
             with converting(name, values, "awkward"):
                 joined[name] = _joined([columns[name] for columns in found])
+        for name, plain in self.forms().items():
+            joined[name] = _restored(joined[name], plain)
         contents = list(joined.values())
         return ak.Array(ak.contents.RecordArray(contents, list(joined), length=length))
 
@@ -232,6 +238,22 @@ def _joined(parts: list[Any]) -> Any:
     index = ak.index.Index64(np.concatenate(offsets))
     content = ak.contents.NumpyArray(np.concatenate(contents), parameters=first.content.parameters)
     return ak.contents.ListOffsetArray(index, content, parameters=first.parameters)
+
+
+def _restored(layout: Any, plain: Any) -> Any:
+    """Return a layout with the parameters that a form has, and expressions do not keep."""
+    from dosna.columns.joining import compose
+    from dosna.columns.layout import form_of
+    from dosna.columns.splitting import decompose
+
+    form = form_of(plain)
+    if str(layout.form.type) == str(form.type):
+        return layout
+    try:
+        parts = decompose(layout, form)
+    except FormatError:  # awkward has merged the types of a union
+        return layout
+    return compose(form, 0, layout.length, lambda path, start, stop: parts[path][start:stop])
 
 
 def _is_text(part: Any) -> bool:

@@ -202,6 +202,26 @@ def test_types_that_parquet_does_not_have(ram, tmp_path, values):
     assert write(ram.query("Odd"), tmp_path / "a.arrow") == 2
 
 
+def test_columns_keep_the_parameters_of_branches(ram):
+    numbers = ak.Array([[2.0, 3.0], [], [5.0], [1.0]])
+    arrays = {
+        "set": ak.with_parameter(numbers, "__list__", "set"),
+        "bits": ak.with_parameter(ak.to_regular([[True, False]] * 4), "__list__", "bitset"),
+        "flat": ak.with_parameter(np.arange(4), "unit", "mm"),
+        "optional": ak.with_parameter(ak.Array([1, None, 3, None]), "unit", "mm"),
+        "nothing": ak.Array([[]] * 4),
+    }
+    put_tree(ram, "Named", arrays, 2, chunk_entries=2)
+    for start, stop in ((0, 4), (1, 3), (2, 2)):
+        found = ram.query("Named", entry_start=start, entry_stop=stop).to_awkward()
+        for name, array in arrays.items():
+            assert found[name].type == array[start:stop].type, name
+            assert found[name].tolist() == array[start:stop].tolist(), name
+    assert (
+        str(ram.query("Named", None, "b = set * 2").to_awkward().type) == "4 * {b: var * float64}"
+    )
+
+
 def test_no_column_at_all(ram):
     query = ram.query("Events", "MET > 50", [])
     assert query.to_arrow().num_rows == len(query.to_awkward()) == query.count() > 0
