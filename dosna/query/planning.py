@@ -46,7 +46,9 @@ class Ranges:
     """Entries of a chunk of the tree, of which a range may have several; 0 if it is not known."""
 
     def __len__(self) -> int:
-        return max(0, -(-self.stop // self.step) - self.start // self.step)
+        if self.start >= self.stop:
+            return 0
+        return -(-self.stop // self.step) - self.start // self.step
 
     def bounds(self, first: int, last: int) -> tuple[int, int]:
         """Return the entries of the ranges of the numbers from `first` to before `last`."""

@@ -415,6 +415,9 @@ def test_chunks_at_the_ends_of_a_range_are_not_read(monkeypatch, where):
             assert [piece[:2] for piece in query.scan()[1]] == [looked_at]
             found = query.to_numpy()["y"].tolist()
             assert found == [n for n in range(start or 0, stop or 64) if 13 <= n < 18]
+        for start, stop in ((12, 12), (12, 3), (16, -60), (64, None)):
+            query = con.query("T", where, ["y"], entry_start=start, entry_stop=stop)
+            assert query.count() == query.to_arrow().num_rows == query.explain().ranges == 0
         con["T/x"][20] = 15
         con["T/w"][20] = 15
         found = con.query("T", where, ["y"]).to_numpy()["y"].tolist()
