@@ -259,6 +259,26 @@ def test_elements_that_only_numpy_has(con, dtype):
     np.testing.assert_array_equal(query.to_numpy()["r"], records["r"])
 
 
+@pytest.mark.parametrize("dtype", ["U2", "T"])
+def test_text_is_compared(con, dtype):
+    words = np.array([["a", "\u00e9b"], ["", "a"], ["a", "c"]], dtype)
+    ds = con.create_dataset("words", data=words, chunk_size=(2, 1))
+    for where, wanted in (
+        ("value == 'a'", words == "a"),
+        ("'\u00e9b' != value", words != "\u00e9b"),
+        ("value in ('', 'c') && i0 > 0", (words == "") | (words == "c")),
+        ("value == value", np.ones((3, 2), bool)),
+    ):
+        found = ds.query(where).to_numpy()
+        assert sorted(zip(found["i0"], found["i1"], strict=True)) == list(
+            zip(*np.nonzero(wanted), strict=True)
+        )
+        assert ds.query(where).count() == np.count_nonzero(wanted)
+    for where in ("value < 'b'", "value == 5", "value"):
+        with pytest.raises(QueryTypeError, match="value"):
+            ds.query(where)
+
+
 def test_bytes_are_text_in_csv(con, tmp_path):
     from pyarrow import csv
 

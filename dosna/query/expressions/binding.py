@@ -210,7 +210,8 @@ def bind_condition(expr: Expr, columns: Mapping[str, Any]) -> Bound:
             f"query: {text} is a list for each entry, but a condition must be true or false: "
             f"write any({text}), or all, sum, max or [0]"
         )
-    way = f"{text} != 0, or another comparison" if bound.dtype else f'{text} == "…"'
+    number = bound.dtype is not None and bound.dtype.kind in "biufc"
+    way = f"{text} != 0, or another comparison" if number else f'{text} == "…"'
     raise QueryTypeError(
         f"query: {text} is {bound.dtype or 'not a number'}, but a condition must be true or "
         f"false: write {way}"

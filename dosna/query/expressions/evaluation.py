@@ -202,7 +202,7 @@ def _compare(expr: Compare, values: list[Value]) -> Value:
 
 
 def _compare_two(op: str, left: Value, right: Value) -> Value:
-    if is_text(left) and is_text(right):
+    if _has_text(left) and _has_text(right):
         if op not in ("==", "!="):
             raise QueryTypeError("strings can be compared by == and != only")
         if isinstance(left, str) and isinstance(right, str):
@@ -215,6 +215,11 @@ def _compare_two(op: str, left: Value, right: Value) -> Value:
     if is_scalar(left) and is_scalar(right):
         return bool(_COMPARE[op](left, right))
     return apply(_COMPARE[op], left, right)
+
+
+def _has_text(value: Value) -> bool:
+    """Return whether values are strings, also those of an array of NumPy."""
+    return value.dtype.kind in "UT" if isinstance(value, np.ndarray) else is_text(value)
 
 
 def _join(op: str, left: Value, right: Value, may_overwrite: bool = False) -> Value:
