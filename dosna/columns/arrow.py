@@ -44,4 +44,6 @@ def _taken(layout: Any, **_: Any) -> Any:
         return None
     # In which optional fields are missing, and may be such lists themselves.
     content = for_arrow(layout.content.form.length_one_array(highlevel=False)).layout
-    return ak.contents.IndexedOptionArray(layout.index, content, parameters=layout.parameters)
+    return ak.contents.IndexedOptionArray.simplified(
+        layout.index, content, parameters=layout.parameters
+    )

@@ -298,6 +298,7 @@ MISSING = {
     "inside": [["a"], [None], [None, None]],
     "records": [{"t": "a"}, {"t": None}, {"t": None}],
     "numbers": [1, None, None],
+    "times": ak.mask(np.array([1, 2, 3], "M8[s]"), [True, False, False]),
     "optional": ak.mask([{"t": "a"}, {"t": None}, {"t": None}], [True, False, False]),
 }
 
