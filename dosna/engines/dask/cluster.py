@@ -22,7 +22,7 @@ from dosna.engines.dask.probe import probe
 from dosna.engines.dask.tasks import in_task
 from dosna.errors import ConfigurationError, ConnectionError, WorkerError
 
-__all__ = ["Worker", "client_for", "doubt", "register", "workers_of"]
+__all__ = ["Worker", "client_for", "doubt", "present", "register", "silence", "workers_of"]
 
 # Versions of a worker are compared with the caller's, since code and pickled arrays are sent.
 _PACKAGES = ("dosna", "numpy", "distributed", "cloudpickle")
@@ -42,11 +42,16 @@ _checked_lock = threading.Lock()
 
 
 class _Known(NamedTuple):
-    """The identifier of a worker's process, its host's name, and whether it can be reached."""
+    """What a worker has told.
+
+    These are the identifier of its process, its host's name, whether it can be reached, and its
+    folder, which each worker makes anew: a nanny may start another one at the same address.
+    """
 
     process: str
     host: str
     direct: bool
+    folder: str
 
 
 @dataclass(frozen=True)
@@ -185,7 +190,7 @@ def workers_of(client: Client, seconds: float) -> dict[str, Worker]:
     client : distributed.Client
         The client.
     seconds : float
-        The most seconds to wait for the answers of new workers.
+        The most seconds to wait for the answer of the scheduler, and for those of new workers.
 
     Returns
     -------
@@ -197,14 +202,17 @@ def workers_of(client: Client, seconds: float) -> dict[str, Worker]:
     WorkerError
         A worker or the scheduler cannot import dosna, or a worker has another version of Python
         or of a package whose objects are sent. The message names each, and why.
+    TimeoutError
+        The scheduler says nothing.
     """
-    present = _present(client)
+    workers = present(client, seconds)
     kept = _known_to(client)
     with _checked_lock:
-        for address in kept.keys() - present.keys():
-            del kept[address]
+        for address, about in list(kept.items()):
+            if address not in workers or _folder(workers[address]) != about.folder:
+                del kept[address]
         known = dict(kept)
-    new = {address: about for address, about in present.items() if address not in known}
+    new = {address: about for address, about in workers.items() if address not in known}
     if new:
         if not known:
             _check_scheduler(client, seconds)
@@ -213,10 +221,10 @@ def workers_of(client: Client, seconds: float) -> dict[str, Worker]:
         with _checked_lock:
             kept.update(checked)
     found = {}
-    for address, about in present.items():
+    for address, about in workers.items():
         if address not in known:
             continue
-        process, host_name, direct = known[address]
+        process, host_name, direct, _ = known[address]
         labels = {str(about["name"]), about["host"], host_name}
         labels |= {name.removeprefix("host-") for name in about.get("resources") or {}}
         name, threads = str(about["name"]), max(1, about["nthreads"])
@@ -226,11 +234,27 @@ def workers_of(client: Client, seconds: float) -> dict[str, Worker]:
     return found
 
 
-def _present(client: Client) -> Mapping[str, Any]:
+def _folder(about: Mapping[str, Any]) -> str:
+    return str(about.get("local_directory"))
+
+
+def present(client: Client, seconds: float) -> Mapping[str, Any]:
     """Return what the scheduler knows of its workers; nothing while it cannot be reached.
 
     `Client.scheduler_info` would return what the client's own inquiry, which asks for no worker,
     may have put in the place of the answer.
+
+    Parameters
+    ----------
+    client : distributed.Client
+        The client.
+    seconds : float
+        The most seconds to wait for the answer.
+
+    Raises
+    ------
+    TimeoutError
+        The scheduler is connected, and says nothing.
     """
     known = inspect.signature(client.scheduler_info).parameters
     every = {"n_workers": -1} if "n_workers" in known else {}
@@ -245,8 +269,18 @@ def _present(client: Client) -> Mapping[str, Any]:
 
     if client.scheduler is None or client.status != "running":
         return {}
-    found: Mapping[str, Any] = client.sync(ask)
+    # The first limit ends the inquiry, too; the second holds if the event loop hangs.
+    inquiry = partial(client.sync, ask, callback_timeout=seconds)
+    found: Mapping[str, Any] = within(seconds + 1, inquiry)
     return found
+
+
+def silence(address: str, seconds: float) -> WorkerError:
+    """Return the error for a scheduler that is connected, and says nothing."""
+    return WorkerError(
+        f"the Dask scheduler at {address} did not answer within {seconds} s: it was stopped, or "
+        "is busy. Do the call again once it answers, or pass a longer timeout= to the engine"
+    )
 
 
 def doubt(client: Client, address: str) -> None:
@@ -269,7 +303,7 @@ def _check(client: Client, workers: Mapping[str, Any], seconds: float) -> dict[s
     mine = _versions_here()
     answers = _ask(client, list(workers), seconds)
     # One that has left meanwhile is not needed.
-    left = workers.keys() - client.nthreads().keys()
+    left = workers.keys() - present(client, seconds).keys()
     found, faults = {}, []
     for address in workers.keys() - left:
         answer = answers[address]
@@ -292,7 +326,7 @@ def _check(client: Client, workers: Mapping[str, Any], seconds: float) -> dict[s
             faults.append(f"{called} of {host} cannot import dosna: {trouble}")
         elif differing:
             faults.append(f"{called} of {host} has {', '.join(differing)}")
-        found[address] = _Known(process, host, direct)
+        found[address] = _Known(process, host, direct, _folder(workers[address]))
     if faults:
         raise WorkerError(
             "workers of the Dask cluster cannot work for this process: "

@@ -9,26 +9,25 @@ their chunks.
 
 from __future__ import annotations
 
-import concurrent.futures
 import queue
 import time
 import uuid
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import CancelledError
-from concurrent.futures.thread import ThreadPoolExecutor
+from concurrent.futures import Future as Answer
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 from distributed import Client, Future, KilledWorker
 
 from dosna.engines.base import Report, Tasks, outcome_unknown, unpack_error
 from dosna.engines.dask.batches import Batches
-from dosna.engines.dask.cluster import Worker, doubt, workers_of
-from dosna.engines.dask.local import kill, revive, within
-from dosna.engines.dask.tasks import Batch, Outcome, payload_of, run, stop
+from dosna.engines.dask.cluster import Worker, doubt, silence, workers_of
+from dosna.engines.dask.ending import end, leave
+from dosna.engines.dask.local import begin, revive
+from dosna.engines.dask.tasks import Batch, Outcome, payload_of, run
 from dosna.errors import DosnaError, OutcomeUnknown, WorkerError
 
 __all__ = ["Call"]
@@ -45,7 +44,6 @@ _POLL_SECONDS = 0.2
 _LOOK_SECONDS = 1.0
 # Nannies start a worker in two seconds, and in many where the machine is busy.
 _REVIVE_SECONDS = 20.0
-_INTERRUPT_SECONDS = 0.5
 # As many lost workers as Dask forgives one task by default (`allowed-failures`).
 _MOST_LOST = 3
 
@@ -89,7 +87,8 @@ class Call:
     report : callable, optional
         A function that is called with the number of tasks done.
     timeout : float
-        The seconds that the call waits while there is no worker.
+        The seconds that the call waits for an answer of the scheduler, and while there is no
+        worker.
     """
 
     def __init__(
@@ -114,8 +113,7 @@ class Call:
         self._done: queue.SimpleQueue[Future | None] = queue.SimpleQueue()
         self._finished: dict[str, Future] = {}
         self._asked: dict[str, Future] = {}
-        self._gathering: concurrent.futures.Future[dict[str, Outcome]] | None = None
-        self._thread = ThreadPoolExecutor(1, "dosna-gather")
+        self._gathering: Answer[dict[str, Outcome]] | None = None
         self._under_way = 0
         self._pending: dict[Future, _Pending] = {}
         self._by_lane: Counter[str] = Counter()
@@ -141,7 +139,8 @@ class Call:
             that may have been changed or not; all others were changed, but for those that its
             `untouched` names.
         WorkerError
-            There is no worker, the scheduler was lost, or a batch has cost several workers.
+            There is no worker, the scheduler was lost or says nothing, or a batch has cost several
+            workers.
         Exception
             The first error of the work, after all workers have stopped.
         """
@@ -160,12 +159,14 @@ class Call:
                 self._receive()
         except BaseException as error:
             unknown = self._unknown_after(error)
-            self._end(error)
+            futures = list(self._pending)
+            self._pending.clear()
+            lost = isinstance(error, WorkerError) and error is not self._of_work
+            silent = lost and isinstance(error.__cause__, TimeoutError)
+            end(self.client, self.id, futures, error, None if silent else self.timeout)
             if unknown is not None:
                 raise unknown from error
             raise
-        finally:
-            self._thread.shutdown(wait=False)
         if self.lost:
             raise outcome_unknown(self.work, self.lost, self.batches.rest())
         return self.results
@@ -297,7 +298,8 @@ class Call:
                     self._done.put(future)
         if self._gathering is None and self._finished:
             self._asked, self._finished = self._finished, {}
-            self._gathering = self._thread.submit(self._gather, self._asked)
+            asked = self._asked
+            self._gathering = begin(lambda: self._gather(asked))
             self._gathering.add_done_callback(lambda _: self._done.put(None))
         return arrived
 
@@ -389,6 +391,7 @@ class Call:
         elif self._looked - max(self._seen, self._revived) > _REVIVE_SECONDS:
             self._revived = self._looked
             revive(self.client)
+        leave(self.client, self._workers.values(), workers.values())
         self._workers = workers
         return workers
 
@@ -399,6 +402,8 @@ class Call:
             yield
         except DosnaError:
             raise
+        except TimeoutError as error:
+            raise silence(self._address, self.timeout) from error
         except (OSError, RuntimeError, CancelledError) as error:
             raise WorkerError(
                 f"the Dask scheduler at {self._address} cannot be reached any "
@@ -430,21 +435,3 @@ class Call:
         if self.once or self.batches.located:
             return [_Lane(w.address + w.process, [w], w.threads, w.labels) for w in workers]
         return [_Lane("", [], self.threads)] if workers else []
-
-    # -- the end ------------------------------------------------------------------------------
-
-    def _end(self, error: BaseException) -> None:
-        """Stop what is under way; after an error of the work wait for that."""
-        futures = list(self._pending)
-        self._pending.clear()
-        patience = None if isinstance(error, Exception) else _INTERRUPT_SECONDS
-        # After Ctrl-C neither a scheduler nor a worker that hangs is waited for.
-        limit = None if patience is None else 1.5 * patience
-        with suppress(Exception):
-            within(limit, partial(self.client.cancel, futures, force=True))
-        ask = partial(self.client.run, stop, self.id, patience, on_error="ignore")
-        with suppress(Exception):
-            running = within(limit, ask)
-            if not isinstance(error, Exception):
-                # A thread cannot be interrupted, but processes of this machine can be replaced.
-                kill(self.client, [pid for pid in running.values() if pid])

@@ -12,6 +12,7 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import Future, wait
 from contextlib import suppress
 from typing import Any, TypeVar
 
@@ -22,7 +23,7 @@ from tornado.ioloop import IOLoop
 from dosna.errors import WorkerError
 from dosna.io.allocator import MMAP_THRESHOLD, TRIM_THRESHOLD
 
-__all__ = ["event_loop", "kill", "open_client", "revive", "start", "within"]
+__all__ = ["begin", "event_loop", "kill", "open_client", "revive", "start", "within"]
 
 T = TypeVar("T")
 
@@ -188,27 +189,31 @@ def within(seconds: float | None, function: Callable[[], T]) -> T:
     function : callable
         The function. It is called in a thread of its own, which is left alone if it hangs.
     """
-    answers: queue.SimpleQueue[tuple[Any, BaseException | None]] = queue.SimpleQueue()
-
-    def answer() -> None:
-        try:
-            answers.put((function(), None))
-        except BaseException as error:
-            answers.put((None, error))
-
-    threading.Thread(target=answer, daemon=True).start()
+    answer = begin(function)
     end = math.inf if seconds is None else time.monotonic() + seconds
     while True:
         # Ctrl-C may reach another thread, and does not wake this one then: it must look.
         left = max(0.0, min(end - time.monotonic(), _LOOK_SECONDS))
-        with suppress(queue.Empty):
-            result, error = answers.get(timeout=left)
-            break
+        if wait([answer], left).done:
+            return answer.result()
         if left < _LOOK_SECONDS:
             raise TimeoutError(f"no answer within {seconds} s")
-    if error is not None:
-        raise error
-    return result  # type: ignore[no-any-return]
+
+
+def begin(function: Callable[[], T]) -> Future[T]:
+    """Call a function in a thread of its own, for which the end of the process does not wait."""
+    answer: Future[T] = Future()
+
+    def call() -> None:
+        try:
+            result = function()
+        except BaseException as error:
+            answer.set_exception(error)
+        else:
+            answer.set_result(result)
+
+    threading.Thread(target=call, daemon=True).start()
+    return answer
 
 
 def kill(client: Client, pids: Iterable[int]) -> None:

@@ -15,7 +15,7 @@ import dask.utils
 
 from dosna.core.options import check_seconds
 from dosna.engines.base import Engine, R, Report, Runner, T, Tasks, pack_work, reported
-from dosna.engines.dask.cluster import client_for, register
+from dosna.engines.dask.cluster import client_for, present, register, silence
 from dosna.engines.dask.dispatch import Call
 from dosna.engines.dask.tasks import in_task
 from dosna.errors import ConfigurationError
@@ -46,8 +46,8 @@ class DaskRunner(Runner):
     security : distributed.Security, optional
         The certificates for a scheduler, or a local cluster, that uses TLS.
     timeout : float
-        The seconds that the scheduler, and each new worker, has for its first answer, that a
-        local cluster has to start, and that a call waits while the cluster has no worker.
+        The seconds that the scheduler has for each answer, and each new worker for its first one,
+        that a local cluster has to start, and that a call waits while the cluster has no worker.
     """
 
     shares_memory = False
@@ -112,8 +112,7 @@ class DaskRunner(Runner):
         if in_task() or _is_child():
             return 1
         if self._workers is None:
-            with self._client() as client:
-                self._workers = max(1, sum(client.nthreads().values()))
+            self._workers = max(1, sum(self._threads()))
         return self._workers
 
     @workers.setter
@@ -125,9 +124,16 @@ class DaskRunner(Runner):
         """The threads of one worker; the first access connects to the cluster."""
         if in_task() or _is_child():
             return 1
+        return max([1, *self._threads()])
+
+    def _threads(self) -> list[int]:
+        """Return the number of threads of each worker."""
+        seconds = self._params["timeout"]
         with self._client() as client:
-            threads: list[int] = [1, *client.nthreads().values()]
-            return max(threads)
+            try:
+                return [about["nthreads"] for about in present(client, seconds).values()]
+            except TimeoutError as error:
+                raise silence(client.scheduler.address, seconds) from error
 
     def map(self, work: Callable[[Iterable[T]], R], tasks: Tasks[T]) -> list[R]:
         return [work(tasks)]

@@ -23,7 +23,7 @@ from distributed import get_worker
 
 from dosna.engines.base import pack_error
 
-__all__ = ["Batch", "Outcome", "in_task", "payload_of", "run", "stop"]
+__all__ = ["Batch", "Outcome", "forget", "in_task", "payload_of", "run", "stop"]
 
 T = TypeVar("T")
 
@@ -167,6 +167,12 @@ async def stop(call: str, seconds: float | None) -> int | None:
     # What the work has open is closed in another thread than that of the event loop.
     await asyncio.to_thread(dropped.clear)
     return None
+
+
+async def forget(addresses: list[str], dask_worker: Any) -> None:
+    """Close this worker's connections to others, which have left."""
+    for address in addresses:
+        dask_worker.rpc.remove(address)
 
 
 def _may_begin(batch: Batch[Any]) -> bool:
