@@ -15,11 +15,13 @@ from dosna.backends.linked.link import Link
 from dosna.columns.description import from_texts, without_source
 from dosna.core.types import Array, Box
 from dosna.errors import (
+    ConnectionError,
     DosnaError,
     RefusedError,
     SourceChangedError,
     SourceError,
     SourceNotFoundError,
+    StorageError,
 )
 from dosna.io.bytefile import ByteFile
 from dosna.io.local import LocalFile
@@ -161,8 +163,8 @@ class H5Source(Source):
         try:
             plain = self._describe_plain(name, links)
             return plain or self._reader(name).describe(name, links, self._name_of)
-        except SourceChangedError:
-            raise
+        except (SourceChangedError, StorageError, ConnectionError):
+            raise  # libhdf5 passes on what reading the file raises
         except Exception as error:
             # Libraries may raise anything for the contents of a file. It concerns this array only.
             return ArrayDescription(name, refused=f"it cannot be read: {_why(error)}", links=links)
@@ -261,6 +263,8 @@ class H5Source(Source):
             if isinstance(self._bytes, LocalFile):
                 return h5py.File(self.location, "r")
             return h5py.File(self._bytes.stream(), "r")
+        except DosnaError:
+            raise
         except OSError as error:
             text = str(error)
             if any(part in text for part in _BEING_WRITTEN):

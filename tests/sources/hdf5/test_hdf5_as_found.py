@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import ctypes
+import io
 import os
 import re
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -15,10 +17,12 @@ from support import require
 
 import dosna as dn
 from dosna.cli import main
-from dosna.errors import RefusedError, SourceError
+from dosna.errors import RefusedError, SourceError, StorageError
+from dosna.io.bytefile import ByteFile, MemoryFile
 from dosna.sources import open_source
 from dosna.sources.hdf5 import direct as h5direct
 from dosna.sources.hdf5 import types as h5types
+from dosna.sources.hdf5.source import H5Source
 
 h5py = require("h5py")
 from h5py import h5d, h5p, h5s, h5t  # noqa: E402
@@ -679,3 +683,35 @@ with dn.Connection("views", backend="ram") as con:
         "prefix": "5|False",
         "missing": "-1|True",
     }
+
+
+class Lost(MemoryFile):
+    """A file of which one read fails."""
+
+    stream = ByteFile.stream
+    left = -1
+
+    def read(self, offset, size):
+        self.left -= 1
+        if self.left == 0:
+            raise StorageError("the server is away")
+        return super().read(offset, size)
+
+
+def test_a_server_that_fails_is_no_damage_of_a_file():
+    written = io.BytesIO()
+    with h5py.File(written, "w") as file:
+        for number in range(2):  # so that what is said of each lies far from the others
+            file[f"g{number}/x"] = np.arange(50_000)
+            file[f"g{number}/y"] = np.arange(50_000.0)
+    raised = 0
+    for number in range(12):
+        lost = Lost("a.h5", written.getvalue(), "a state")
+        lost.left = number
+        with H5Source(lost) as source, suppress(StorageError):
+            raised += 1
+            assert list(source.groups()) == ["", "g0", "g1"]
+            assert source.names() == ["g0/x", "g0/y", "g1/x", "g1/y"]
+            assert not any(source.describe(name).refused for name in source.names())
+            raised -= 1
+    assert raised > 3
