@@ -86,6 +86,11 @@ class BranchColumn:
         """Bytes of the elements of all datasets."""
         return sum(dataset.metadata.nbytes for dataset in self.datasets.values())
 
+    def nbytes_of(self, entries: int) -> int:
+        """Return the average number of bytes of so many entries."""
+        rows = max(1, next(iter(self.datasets.values())).metadata.shape[0])
+        return self.nbytes * entries // rows
+
     @property
     def chunks(self) -> int:
         """Number of chunks of all datasets."""

@@ -115,17 +115,27 @@ class Window:
 
     def held(self, names: Iterable[str], kept: bool = False) -> dict[str, Any]:
         """Return columns, reading those that were not needed until now."""
+        missing = [name for name in names if name not in self._held]
         if self.rows is not None:
-            missing = [name for name in names if name not in self._held]
             self._held |= take_together(self.columns, missing, self.start, self.rows)
-        for name in names:
-            if name not in self._held:
-                column = self.columns[name]
-                self._held[name] = (
-                    column.read(self.start, self.stop, kept)
-                    if self.rows is None
-                    else column.take(self.start, self.rows, self._known)
-                )
+            missing = [name for name in missing if name not in self._held]
+
+        def read(name: str) -> None:
+            column = self.columns[name]
+            self._held[name] = (
+                column.read(self.start, self.stop, kept)
+                if self.rows is None
+                else column.take(self.start, self.rows, self._known)
+            )
+
+        # The requests for a column may be few: those for several are then under way together.
+        first = [ds for name in missing[:1] for ds in self.columns[name].datasets.values()]
+        if len(missing) > 1 and first[0].schedules_requests:
+            nbytes = max(self.columns[name].nbytes_of(self.stop - self.start) for name in missing)
+            first[0].for_each(read, missing, nbytes)
+        else:
+            for name in missing:
+                read(name)
         return {name: self._held[name] for name in names}
 
     def test(self, test: Bound, needed: frozenset[str]) -> None:
