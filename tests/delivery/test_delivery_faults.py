@@ -308,3 +308,30 @@ def run_query(path):
             # The only worker is free for another request.
             check(victim, submit(victim, files), files, None)
             wait_until(lambda: not list(scratch.iterdir()))
+
+
+def test_a_silent_scheduler_of_dask_has_one_slot(tmp_path: Path, monkeypatch: Any) -> None:
+    require("distributed")
+    from fakes import FakeTransform
+    from services.dask import start_dask
+
+    from dosna.delivery.running import workers
+    from dosna.delivery.settings import Settings
+
+    data, state = tmp_path / "data", tmp_path / "state"
+    for folder in (data, state, tmp_path / "dask"):
+        folder.mkdir(exist_ok=True)
+    with start_dask(tmp_path / "dask") as cluster:
+        cluster.worker("a", threads=2)
+        settings = Settings(roots=(str(data),), state=str(state), dask=cluster.address)
+        found = workers.open_workers(settings, FakeTransform())
+        wait_until(lambda: found.slots == 2)
+        scheduler = cluster.processes["scheduler"].pid
+        monkeypatch.setattr(workers, "_CONNECT", 1)
+        os.killpg(scheduler, signal.SIGSTOP)
+        try:
+            assert found.slots == 1
+        finally:
+            os.killpg(scheduler, signal.SIGCONT)
+        wait_until(lambda: found.slots == 2)
+        found.close()

@@ -110,7 +110,9 @@ class DaskWorkers(Workers):
 
     def __init__(self, settings: Settings, transform: Transform) -> None:
         with needing("workers of Dask need", "dask"):
+            from dosna.engines.dask.cluster import present
             from dosna.engines.dask.local import open_client
+        self._present = present
         self._settings, self._transform = settings, transform
         self._lock = threading.Lock()
         self._held: Counter[str] = Counter()
@@ -126,9 +128,12 @@ class DaskWorkers(Workers):
 
     @property
     def slots(self) -> int:  # type: ignore[override]
-        """The number of threads of all current workers."""
-        found: dict[str, int] = self._client.nthreads()
-        return max(1, sum(found.values()))
+        """The number of threads of all current workers; 1 if the scheduler does not say."""
+        try:
+            found = self._present(self._client, _CONNECT)
+        except TimeoutError:
+            return 1
+        return max(1, sum(int(about["nthreads"]) for about in found.values()))
 
     def submit(self, job: Job) -> Future[Outcome]:
         made: Future[Outcome] = Future()

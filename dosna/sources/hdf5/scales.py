@@ -17,6 +17,7 @@ import numpy as np
 from h5py import h5ds
 
 from dosna.core.types import Shape
+from dosna.errors import DosnaError
 from dosna.sources.hdf5.tree import place_of
 from dosna.sources.hdf5.types import decoded, name_of, read_attribute
 
@@ -24,12 +25,22 @@ __all__ = ["Scales", "is_hidden"]
 
 Dims = tuple[str | None, ...]
 
-# Errors of libhdf5 and h5py for references to objects that are deleted, or never were scales.
-_UNREADABLE = (OSError, RuntimeError, LookupError, ValueError, TypeError)
-
 _LABELS = "DIMENSION_LABELS"
 
 _NOT_A_VARIABLE = "This is a netCDF dimension but not a netCDF variable"
+
+
+class _unreadable(suppress):
+    """Suppress errors of libhdf5 for references to objects that are deleted, or are no scales.
+
+    Those of reading the file, which libhdf5 passes on, are raised.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(OSError, RuntimeError, LookupError, ValueError, TypeError)
+
+    def __exit__(self, kind: Any, error: Any, trace: Any) -> bool:
+        return not isinstance(error, DosnaError) and bool(super().__exit__(kind, error, trace))
 
 
 class Scales:
@@ -88,9 +99,9 @@ class Scales:
         place = place_of(scale)
         if place not in self._lengths:
             longest = int(scale.shape[0])
-            with suppress(*_UNREADABLE):
+            with _unreadable():
                 for row in scale.attrs.get("REFERENCE_LIST", ()):
-                    with suppress(*_UNREADABLE):
+                    with _unreadable():
                         user, axis = scale.file[row[0]], int(row[1])
                         if place in {place_of(s) for s in self._of(user)[axis : axis + 1] if s}:
                             longest = max(longest, int(user.shape[axis]))
@@ -100,7 +111,7 @@ class Scales:
     def _of(self, dataset: Any) -> list[Any]:
         """Return the first scale of each axis; None for an axis without a scale."""
         found: list[Any] = [None] * len(dataset.shape)
-        with suppress(*_UNREADABLE):
+        with _unreadable():
             for axis, row in enumerate(dataset.attrs.get("DIMENSION_LIST", ())[: len(found)]):
                 found[axis] = next(_fitting(dataset, axis, row), None)
         return found
@@ -108,14 +119,14 @@ class Scales:
     def _name(self, scale: Any) -> str | None:
         name = None if self._named is None else self._named(scale)
         if name is None:
-            with suppress(*_UNREADABLE):
+            with _unreadable():
                 name = name_of(scale)
         return name
 
 
 def is_hidden(dataset: Any) -> bool:
     """Return True if a dataset stands for a dimension of netCDF that has no variable."""
-    with suppress(*_UNREADABLE):
+    with _unreadable():
         if _is_scale(dataset):
             text = dataset.attrs.get("NAME", b"")
             text = text.decode("utf-8", "replace") if isinstance(text, bytes) else str(text)
@@ -125,7 +136,7 @@ def is_hidden(dataset: Any) -> bool:
 
 def _fitting(dataset: Any, axis: int, references: Any) -> Iterator[Any]:
     for reference in references:
-        with suppress(*_UNREADABLE):
+        with _unreadable():
             scale = dataset.file[reference] if reference else None
             if scale is not None and _is_scale(scale) and _fits(dataset, axis, scale):
                 yield scale
@@ -138,14 +149,14 @@ def _fits(dataset: Any, axis: int, scale: Any) -> bool:
 
 
 def _is_scale(dataset: Any) -> bool:
-    with suppress(*_UNREADABLE):
+    with _unreadable():
         if isinstance(dataset, h5py.Dataset) and dataset.shape:
             return bool(h5ds.is_scale(dataset.id))
     return False
 
 
 def _is_of_netcdf(dataset: Any) -> bool:
-    with suppress(*_UNREADABLE):
+    with _unreadable():
         return "_NCProperties" in dataset.file.attrs or any(
             name in dataset.attrs for name in ("_Netcdf4Dimid", "_Netcdf4Coordinates")
         )
@@ -159,7 +170,7 @@ def _labels(dataset: Any) -> list[str | None]:
     other forms.
     """
     found: list[str | None] = [None] * len(dataset.shape)
-    with suppress(*_UNREADABLE):
+    with _unreadable():
         if _LABELS in dataset.attrs:
             given = read_attribute(dataset, _LABELS)
             if isinstance(given, np.ndarray) and given.ndim == 1 and given.dtype.kind in "SO":

@@ -21,6 +21,7 @@ from dosna.errors import RefusedError, SourceError, StorageError
 from dosna.io.bytefile import ByteFile, MemoryFile
 from dosna.sources import open_source
 from dosna.sources.hdf5 import direct as h5direct
+from dosna.sources.hdf5 import scales as h5scales
 from dosna.sources.hdf5 import types as h5types
 from dosna.sources.hdf5.source import H5Source
 
@@ -715,3 +716,19 @@ def test_a_server_that_fails_is_no_damage_of_a_file():
             assert not any(source.describe(name).refused for name in source.names())
             raised -= 1
     assert raised > 3
+
+
+def test_a_server_that_fails_leaves_no_names_of_axes_out(tmp_path, monkeypatch):
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file["x"] = np.arange(3)
+        file["x"].dims[0].label = "time"
+
+    def away(*_):
+        raise StorageError("the server is away")
+
+    with open_source(str(tmp_path / "a.h5")) as source:
+        with monkeypatch.context() as patched:
+            patched.setattr(h5scales, "read_attribute", away)
+            with pytest.raises(StorageError, match="away"):
+                source.describe("x")
+        assert source.describe("x").dims == ("time",)
