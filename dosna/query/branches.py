@@ -88,8 +88,9 @@ class BranchColumn:
 
     def nbytes_of(self, entries: int) -> int:
         """Return the average number of bytes of so many entries."""
-        rows = max(1, next(iter(self.datasets.values())).metadata.shape[0])
-        return self.nbytes * entries // rows
+        for dataset in self.datasets.values():  # the first has a row for each entry
+            return self.nbytes * entries // max(1, dataset.metadata.shape[0])
+        return 0
 
     @property
     def chunks(self) -> int:

@@ -129,10 +129,10 @@ class Window:
             )
 
         # The requests for a column may be few: those for several are then under way together.
-        first = [ds for name in missing[:1] for ds in self.columns[name].datasets.values()]
-        if len(missing) > 1 and first[0].schedules_requests:
+        datasets = [ds for name in missing for ds in self.columns[name].datasets.values()]
+        if len(missing) > 1 and datasets and datasets[0].schedules_requests:
             nbytes = max(self.columns[name].nbytes_of(self.stop - self.start) for name in missing)
-            first[0].for_each(read, missing, nbytes)
+            datasets[0].for_each(read, missing, nbytes)
         else:
             for name in missing:
                 read(name)

@@ -68,3 +68,10 @@ def test_an_error_of_one_column_is_raised(con, monkeypatch):
         with pytest.raises(OSError, match="the disk of column c"):
             query.to_awkward()
     assert query.to_awkward()["c"].to_list() == COLUMNS["c"].tolist()
+
+
+def test_a_column_without_any_dataset(con):
+    records = {"none": ak.Array([{}] * N), "also": ak.Array([{}] * N), "a": COLUMNS["a"]}
+    put_tree(con, "Records", records, N, chunk_entries=N)
+    found = con.query("Records", "a < 2").to_awkward()
+    assert found.to_list() == [{"none": {}, "also": {}, "a": a} for a in range(2)]
