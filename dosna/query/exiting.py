@@ -23,9 +23,13 @@ _STEP_SECONDS = 30.0
 # A thread that is about to call gets its answer, also on a busy machine; one that waits for its
 # reader never calls.
 _CALL_SECONDS = 1.0
+# After its answer a thread still takes the interpreter's lock, to drop what it held.
+_REST_SECONDS = 5.0
 _POLL_SECONDS = 0.01
+_POLLS_AT_REST = 5
 
 _exiting = False
+_callers: set[int] = set()
 _live: weakref.WeakSet[UntilExit[object]] = weakref.WeakSet()
 
 
@@ -48,6 +52,7 @@ class UntilExit(Generic[T]):
         return self
 
     def __next__(self) -> T:
+        _callers.add(threading.get_native_id())
         with self._stepping:
             if not self.ended and not _exiting:
                 try:
@@ -73,11 +78,30 @@ def _end() -> None:
     end = time.monotonic() + _CALL_SECONDS
     while time.monotonic() < end and not all(stream.ended for stream in streams):
         time.sleep(_POLL_SECONDS)
+    _wait_for(_callers - {threading.get_native_id()})
+
+
+def _wait_for(threads: set[int]) -> None:
+    """Wait until threads that have called do nothing: none of them waits for the lock then."""
+    end, at_rest = time.monotonic() + _REST_SECONDS, 0
+    while threads and at_rest < _POLLS_AT_REST and time.monotonic() < end:
+        time.sleep(_POLL_SECONDS)
+        at_rest = 0 if any(map(_runs, threads)) else at_rest + 1
+
+
+def _runs(thread: int) -> bool:
+    """Return whether a thread of this process runs, or waits for a processor; False elsewhere."""
+    try:
+        with open(f"/proc/self/task/{thread}/stat", "rb") as file:
+            return file.read().rpartition(b")")[2].split()[0] == b"R"
+    except OSError:  # it has ended, or this is not Linux
+        return False
 
 
 def _forget() -> None:
     """Forget the parent's streams in a forked child, where their locks are never released."""
     _live.clear()
+    _callers.clear()
 
 
 atexit.register(_end)

@@ -84,7 +84,7 @@ def test_kit_on_s3(gateway, ranks, layout):
 def test_suite_and_kit_on_ceph(secured):
     options = [f"conffile={secured.conf}", "client_id=dosna"]
     where = ["--backend", "ceph", "--connection", "kit", "--connection-options", *options, "--"]
-    passes(run_parts(3, "suite.py", "kit.py::TestWork", options=where))
+    passes(run_parts(2, "suite.py", "kit.py::TestWork", options=where))
 
 
 def test_ranks_lose_nothing_on_s3(gateway):
