@@ -122,9 +122,7 @@ class _CsvWriter:
 
 def _csv_type(kind: Any) -> Any:
     types = arrow().types
-    if types.is_nested(kind):
-        return arrow().string()
-    if types.is_duration(kind):
+    if types.is_nested(kind) or types.is_duration(kind):
         return arrow().string()
     is_bytes = types.is_binary(kind) or types.is_large_binary(kind)
     return arrow().large_string() if is_bytes else kind

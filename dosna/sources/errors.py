@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from dosna.errors import DosnaError
+from dosna.errors import ConnectionError, DosnaError, SourceChangedError, StorageError
 
-__all__ = ["Converting"]
+__all__ = ["OF_READING", "Converting"]
+
+OF_READING = (SourceChangedError, StorageError, ConnectionError)
+"""Errors of reading a file, which are no damage of it. libhdf5 passes them on."""
 
 
 class Converting:

@@ -17,7 +17,7 @@ import numpy as np
 from h5py import h5ds
 
 from dosna.core.types import Shape
-from dosna.errors import DosnaError
+from dosna.sources.errors import OF_READING
 from dosna.sources.hdf5.tree import place_of
 from dosna.sources.hdf5.types import decoded, name_of, read_attribute
 
@@ -33,14 +33,14 @@ _NOT_A_VARIABLE = "This is a netCDF dimension but not a netCDF variable"
 class _unreadable(suppress):
     """Suppress errors of libhdf5 for references to objects that are deleted, or are no scales.
 
-    Those of reading the file, which libhdf5 passes on, are raised.
+    Those of reading the file are raised.
     """
 
     def __init__(self) -> None:
         super().__init__(OSError, RuntimeError, LookupError, ValueError, TypeError)
 
     def __exit__(self, kind: Any, error: Any, trace: Any) -> bool:
-        return not isinstance(error, DosnaError) and bool(super().__exit__(kind, error, trace))
+        return not isinstance(error, OF_READING) and bool(super().__exit__(kind, error, trace))
 
 
 class Scales:

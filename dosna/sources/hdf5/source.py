@@ -15,13 +15,11 @@ from dosna.backends.linked.link import Link
 from dosna.columns.description import from_texts, without_source
 from dosna.core.types import Array, Box
 from dosna.errors import (
-    ConnectionError,
     DosnaError,
     RefusedError,
     SourceChangedError,
     SourceError,
     SourceNotFoundError,
-    StorageError,
 )
 from dosna.io.bytefile import ByteFile
 from dosna.io.local import LocalFile
@@ -29,7 +27,7 @@ from dosna.io.opening import foreign_format, open_bytes
 from dosna.io.s3.options import S3Options, takes_s3_options
 from dosna.io.s3file import S3File
 from dosna.sources.base import ArrayDescription, Source
-from dosna.sources.errors import Converting
+from dosna.sources.errors import OF_READING, Converting
 from dosna.sources.hdf5.direct import (
     stored_records,
 )
@@ -163,8 +161,8 @@ class H5Source(Source):
         try:
             plain = self._describe_plain(name, links)
             return plain or self._reader(name).describe(name, links, self._name_of)
-        except (SourceChangedError, StorageError, ConnectionError):
-            raise  # libhdf5 passes on what reading the file raises
+        except OF_READING:
+            raise
         except Exception as error:
             # Libraries may raise anything for the contents of a file. It concerns this array only.
             return ArrayDescription(name, refused=f"it cannot be read: {_why(error)}", links=links)

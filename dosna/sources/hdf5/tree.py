@@ -11,7 +11,8 @@ import h5py
 from h5py import h5a, h5l, h5o
 
 from dosna.core.names import check_name, parents
-from dosna.errors import ConnectionError, DatasetNameError, SourceChangedError, StorageError
+from dosna.errors import DatasetNameError
+from dosna.sources.errors import OF_READING
 from dosna.sources.hdf5.types import attributes
 
 __all__ = ["BrokenLinkError", "Node", "Tree", "key_of", "place_of", "walk", "walk_nodes"]
@@ -180,7 +181,7 @@ def walk(file: Any, inner: str) -> Tree:
             if not isinstance(found, h5py.Group):
                 return Node(place, "type", attributes(found))
             return _group(place, found.id)
-        except (SourceChangedError, StorageError, ConnectionError):
+        except OF_READING:
             raise
         except Exception as error:
             # A damaged object must not prevent the reading of others.
