@@ -30,7 +30,7 @@ class _Partition:
         return self.token
 
     def __call__(self, piece: Piece) -> Any:
-        rows = self.scan.one(Piece(*piece))
+        (rows,) = self.scan([Piece(*piece)])
         found = [rows.values] if rows.kept else []
         return _frame(arrow().Table.from_batches(found, self.schema))
 

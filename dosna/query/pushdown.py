@@ -13,7 +13,7 @@ from dosna.query.branches import BranchColumn
 from dosna.query.expressions import Bound
 from dosna.query.expressions.nodes import Call
 from dosna.query.programs import Program, program_of
-from dosna.query.remote import Remote, remote_of, take_all
+from dosna.query.remote import Reads, Remote, remote_of, take_all
 from dosna.query.rows import check_rows
 
 __all__ = ["Pushed", "PushedLists", "pushed", "take_together"]
@@ -81,27 +81,31 @@ class Pushed(NamedTuple):
         return self.remote.filter(start, stop, self.program)
 
 
-def pushed(test: Bound, columns: Mapping[str, BranchColumn]) -> Pushed | PushedLists | None:
+def pushed(
+    test: Bound, columns: Mapping[str, BranchColumn], reads: Reads | None = None
+) -> Pushed | PushedLists | None:
     """Return a test for the store of its column; None if it has to be evaluated here."""
     if len(test.columns) != 1:
         return None
     (name,) = test.columns
     if columns[name].numbers is not None:
-        return _pushed_lists(test, name, columns[name])
+        return _pushed_lists(test, name, columns[name], reads)
     flat = columns[name].flat
-    remote = None if flat is None else remote_of(flat)
+    remote = None if flat is None else remote_of(flat, reads)
     if flat is None or remote is None:
         return None
     program = program_of(test.expr, name, flat.metadata.dtype)
     return None if program is None else Pushed(name, remote, program)
 
 
-def _pushed_lists(test: Bound, name: str, column: BranchColumn) -> PushedLists | None:
+def _pushed_lists(
+    test: Bound, name: str, column: BranchColumn, reads: Reads | None
+) -> PushedLists | None:
     expr, numbers = test.expr, column.numbers
     if numbers is None or not isinstance(expr, Call) or expr.function not in ("any", "all"):
         return None
     content = numbers[1]
-    remote = remote_of(content)
+    remote = remote_of(content, reads)
     if remote is None:
         return None
     program = program_of(expr.arguments[0], name, content.metadata.dtype)
@@ -113,7 +117,11 @@ def _pushed_lists(test: Bound, name: str, column: BranchColumn) -> PushedLists |
 
 
 def take_together(
-    columns: Mapping[str, BranchColumn], names: Iterable[str], start: int, rows: Array
+    columns: Mapping[str, BranchColumn],
+    names: Iterable[str],
+    start: int,
+    rows: Array,
+    reads: Reads,
 ) -> dict[str, Array]:
     """Return some rows of the columns whose stores can select rows, with one request for all.
 
@@ -127,11 +135,13 @@ def take_together(
         The row from which they are counted.
     rows : ndarray of int
         The numbers of the rows, which increase.
+    reads : Reads
+        Where the reads are noted, for the caller to settle.
     """
     remotes: dict[str, Remote] = {}
     for name in names:
         flat = columns[name].flat
-        remote = None if flat is None or not len(rows) else remote_of(flat)
+        remote = None if flat is None or not len(rows) else remote_of(flat, reads)
         if remote is not None:
             check_rows(remote.dataset, start + int(rows[-1]) + 1)
             remotes[name] = remote

@@ -164,7 +164,9 @@ class Query(Results):
         """
         columns = self.open()
         pieces = list(plan_pieces(self.ranges(columns), Judge(columns, self.tests), self.tests))
-        return Scan(columns, self.tests, self.outputs, convert), pieces
+        nbytes = _longest(pieces) * bytes_of_entry(columns, self.tree.entries)
+        together = nbytes if self.memory_limit is None else 0
+        return Scan(columns, self.tests, self.outputs, convert, together), pieces
 
     def ranges(self, columns: Mapping[str, BranchColumn]) -> Ranges:
         """Return the ranges of entries, before any of them is ruled out."""
@@ -175,8 +177,8 @@ class Query(Results):
         if convert is None and self.outputs:  # counting does not need the columns of the result
             return replace(self, outputs=()).job(None)
         scan, pieces = self.scan(convert)
-        most = max((piece.stop - piece.start for piece in pieces), default=0)
-        return Job(scan, pieces, 2 * most * bytes_of_entry(scan.columns, self.tree.entries))
+        entry = bytes_of_entry(scan.columns, self.tree.entries)
+        return Job(scan, pieces, 2 * _longest(pieces) * entry)
 
     def nothing(self) -> dict[str, Any]:
         by_name, found = self.tree.by_name, {}
@@ -234,6 +236,10 @@ class Query(Results):
             The query.
         """
         return replace(self, start=max(self.start, start), stop=min(self.stop, stop))
+
+
+def _longest(pieces: list[Piece]) -> int:
+    return max((piece.stop - piece.start for piece in pieces), default=0)
 
 
 def bytes_of_entry(columns: Mapping[str, BranchColumn], entries: int) -> int:

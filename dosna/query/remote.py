@@ -23,7 +23,7 @@ from dosna.core.types import Array, Shape
 from dosna.query.ceph_class import protocol
 from dosna.query.programs import Program
 
-__all__ = ["Remote", "Statistics", "remote_of", "take_all"]
+__all__ = ["Reads", "Remote", "Statistics", "remote_of", "take_all"]
 
 _MOST_CHUNK_BYTES = 1 << 30
 _MOST_TAKEN = 0.75
@@ -44,6 +44,34 @@ class Statistics(NamedTuple):
     least: Array
     largest: Array
     nans: Array
+
+
+class Reads:
+    """Parts of datasets that were read where they are stored, and have yet to be checked.
+
+    An object of Ceph does not tell to which dataset it belongs. The document of the dataset does,
+    and one look at it checks all that was read before. Threads may share it.
+    """
+
+    def __init__(self) -> None:
+        self._made: list[tuple[StoreDataset, float, list[Shape], list[Any]]] = []
+
+    def note(
+        self, dataset: StoreDataset, began: float, absent: list[Shape], parts: list[Any]
+    ) -> None:
+        """Note a read, by what `WatchedDataset.settle` takes."""
+        self._made.append((dataset, began, absent, parts))
+
+    def settle(self) -> None:
+        """Check that what was read belongs to its datasets; raises what `settle` of these does."""
+        made, self._made = self._made, []
+        for dataset in dict.fromkeys(read[0] for read in made):
+            own = [read for read in made if read[0] is dataset]
+            dataset.settle(
+                min(began for _, began, _, _ in own),
+                [idx for _, _, absent, _ in own for idx in absent],
+                [part for *_, parts in own for part in parts],
+            )
 
 
 @dataclass
@@ -75,12 +103,13 @@ class _Part:
     read: Callable[[Array], None]
 
 
-def remote_of(dataset: BackendDataset) -> Remote | None:
+def remote_of(dataset: BackendDataset, reads: Reads | None = None) -> Remote | None:
     """Return the dataset as one whose store evaluates conditions, or None if it cannot.
 
     This is not possible for elements other than little-endian numbers and bool; for chunks that
     are compressed, in shards, divided across rows, or cached; and in a store without the object
-    class.
+    class. What is read is noted in `reads`, for the caller to settle; without it, each call is
+    checked before it returns.
     """
     if type(dataset) is not StoreDataset:
         return None
@@ -95,7 +124,7 @@ def remote_of(dataset: BackendDataset) -> Remote | None:
         or not dataset.store.can_execute()
     ):
         return None
-    return Remote(dataset)
+    return Remote(dataset, reads)
 
 
 class Remote:
@@ -105,11 +134,13 @@ class Remote:
     ----------
     dataset : StoreDataset
         The dataset, whose first axis is that of rows.
+    reads : Reads, optional
+        Where reads are noted, if they are not checked one by one.
     """
 
-    def __init__(self, dataset: StoreDataset) -> None:
+    def __init__(self, dataset: StoreDataset, reads: Reads | None = None) -> None:
         meta = dataset.metadata
-        self.dataset = dataset
+        self.dataset, self.reads = dataset, reads
         self.inner = meta.shape[1:]
         self._dtype = meta.dtype
         self._width = math.prod(self.inner) * meta.dtype.itemsize
@@ -226,8 +257,11 @@ class Remote:
             for number in range(start // grain, -(-stop // grain))
         ]
 
-    def taken(self, rows: Array, out: Array) -> list[_Part]:
-        """Return the parts that put rows into an array, one for each chunk that has some."""
+    def taken(self, rows: Array, out: Array, sets: dict[Shape, bytes]) -> list[_Part]:
+        """Return the parts that put rows into an array, one for each chunk that has some.
+
+        `sets` keeps packed rows for the next dataset: many columns have the same chunks.
+        """
         grain, last = self._grain, self.dataset.metadata.shape[0]
         numbers = range(int(rows[0]) // grain, int(rows[-1]) // grain + 1)
         edges = np.searchsorted(rows, np.array([*numbers, numbers.stop]) * grain).tolist()
@@ -243,7 +277,9 @@ class Remote:
                 np.take(values, inside, 0, place, "clip")
 
             whole = len(inside) > _MOST_TAKEN * length
-            packed = b"" if whole else protocol.pack_rows(inside, length)
+            same = number * grain, length, a, b
+            packed = b"" if whole else sets.get(same) or protocol.pack_rows(inside, length)
+            sets[same] = packed
             method = "" if whole else "take"
             return self._part(number, 0, length, method, packed, place.nbytes, answered, read)
 
@@ -289,7 +325,8 @@ def take_all(remotes: Sequence[Remote], rows: Array) -> list[Array]:
     ]
     if len(rows):
         pairs = zip(remotes, found, strict=True)
-        _carry_out([part for remote, out in pairs for part in remote.taken(rows, out)])
+        sets: dict[Shape, bytes] = {}
+        _carry_out([part for remote, out in pairs for part in remote.taken(rows, out, sets)])
     return found
 
 
@@ -328,6 +365,8 @@ def _carry_out(parts: Sequence[_Part]) -> None:
 
     if left:
         store.for_each(read, left, max(p.remote.dataset.metadata.chunk_nbytes for p in left))
+    shared = parts[0].remote.reads
+    reads = Reads() if shared is None else shared
     for remote, missing in absent.items():
         inner = tuple(slice(0, n) for n in remote.inner)
         own = [
@@ -335,7 +374,9 @@ def _carry_out(parts: Sequence[_Part]) -> None:
             for part in parts
             if part.remote is remote
         ]
-        remote.dataset.settle(began, missing, own)
+        reads.note(remote.dataset, began, missing, own)
+    if shared is None:
+        reads.settle()
 
 
 def _filled(part: _Part) -> Array:

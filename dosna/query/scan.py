@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -10,10 +10,12 @@ import numpy as np
 
 from dosna.core.indices import true_places
 from dosna.core.types import Array
+from dosna.engines.base import Reported
 from dosna.query.branches import BranchColumn, chosen
 from dosna.query.expressions import Bound, evaluate, evaluate_mask
 from dosna.query.expressions.nodes import Column
 from dosna.query.pushdown import Pushed, pushed, take_together
+from dosna.query.remote import Reads
 from dosna.query.rows import Known
 
 __all__ = ["Piece", "Rows", "Scan"]
@@ -63,12 +65,16 @@ class Scan:
         The columns of the result.
     convert : callable, optional
         The conversion of the columns of a range. Without it, entries are only counted.
+    nbytes : int
+        The bytes of the columns of a range, of which stores that have many requests under way
+        work on several; 0 for one after the other.
     """
 
     columns: Mapping[str, BranchColumn]
     tests: Sequence[Bound]
     outputs: Sequence[Bound]
     convert: Convert | None = None
+    nbytes: int = 0
 
     def __post_init__(self) -> None:
         after = frozenset[str]()
@@ -80,11 +86,25 @@ class Scan:
             self._needed.insert(0, self._needed[0] | test.columns)
 
     def __call__(self, pieces: Iterable[Piece]) -> list[Rows]:
-        return [self.one(piece) for piece in pieces]
+        datasets = [ds for column in self.columns.values() for ds in column.datasets.values()]
+        found: list[Rows] = []
+        reads = Reads()
 
-    def one(self, piece: Piece) -> Rows:
+        def scan(piece: Piece) -> None:
+            found.append(self.one(piece, reads))
+
+        if self.nbytes and datasets and datasets[0].schedules_requests:
+            # The few requests for a range are under way together with those for the next ones.
+            datasets[0].for_each(scan, _watched(pieces, found), self.nbytes)
+        else:
+            for piece in pieces:
+                scan(piece)
+        reads.settle()
+        return found
+
+    def one(self, piece: Piece, reads: Reads) -> Rows:
         """Return the entries of a range that satisfy the predicate."""
-        window = Window(self.columns, piece.start, piece.stop)
+        window = Window(self.columns, piece.start, piece.stop, reads)
         for number in piece.tests:
             window.test(self.tests[number], self._needed[number])
             if not window.length:
@@ -95,6 +115,14 @@ class Scan:
         return Rows(piece.start, window.length, values)
 
 
+def _watched(pieces: Iterable[Piece], done: Sequence[Rows]) -> Iterator[Piece]:
+    """Yield ranges, of which those in `done` are reported as done when the next is asked for."""
+    for asked, piece in enumerate(pieces, 1):
+        yield piece
+        if isinstance(pieces, Reported):
+            pieces.ahead = asked - len(done)
+
+
 @dataclass
 class Window:
     """The remaining entries of a range, and their columns as far as they have been read."""
@@ -102,6 +130,7 @@ class Window:
     columns: Mapping[str, BranchColumn]
     start: int
     stop: int
+    reads: Reads
     rows: Array | None = None
     """The numbers of the entries that are left, from `start`; None for all."""
     _held: dict[str, Any] = field(default_factory=dict)
@@ -117,7 +146,7 @@ class Window:
         """Return columns, reading those that were not needed until now."""
         missing = [name for name in names if name not in self._held]
         if self.rows is not None:
-            self._held |= take_together(self.columns, missing, self.start, self.rows)
+            self._held |= take_together(self.columns, missing, self.start, self.rows, self.reads)
             missing = [name for name in missing if name not in self._held]
 
         def read(name: str) -> None:
@@ -142,7 +171,7 @@ class Window:
         """Drop the entries that fail a test, and the columns that are no longer needed."""
         there, own = None, {}
         if self.rows is None and self._held.keys().isdisjoint(test.columns):
-            there = pushed(test, self.columns)
+            there = pushed(test, self.columns, self.reads)
         if there is None:
             mask = evaluate_mask(test.expr, self.held(test.columns), self.length)
             every = int(np.count_nonzero(mask)) == len(mask)

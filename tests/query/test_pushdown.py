@@ -6,7 +6,7 @@ import secrets
 import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
-from threading import Event, current_thread
+from threading import Event, Lock
 
 import numpy as np
 import pytest
@@ -14,6 +14,7 @@ from kept_trees import put_tree
 from support import HANG, require, wait_until
 
 import dosna as dn
+from dosna import errors
 from dosna.query import index
 
 ak, uproot = require("awkward"), require("uproot")
@@ -123,6 +124,64 @@ def test_elements_of_lists_are_tested_where_they_are(con, monkeypatch):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("memory_limit", [None, "1 GiB"])
+def test_one_look_at_each_description_checks_all_ranges(con, monkeypatch, memory_limit):
+    """An object of Ceph does not tell to which dataset it belongs."""
+    monkeypatch.setattr(planning, "LEAST_ROWS", 1)
+    monkeypatch.setattr(planning, "_REQUESTS", 1)
+    query = con.query(con.test_tree, "MET > 60", ["weight", "run"], memory_limit=memory_limit)
+    expected, ranges = query.to_numpy(), query.explain().ranges
+    looks, get = Counter(), CephStore.get
+
+    def counted(self, key, byte_range=None):
+        looks[key] += "/c/" not in key
+        return get(self, key, byte_range)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(CephStore, "get", counted)
+        query.open()
+        opened, looks = looks, Counter()
+        found = query.to_numpy()
+    for name, values in expected.items():
+        np.testing.assert_array_equal(found[name], values)
+    assert ranges == -(-N // CHUNK)
+    if con.test_class:
+        assert sum((looks - opened).values()) <= 3
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("where", ["MET > 60", None])
+def test_a_column_that_is_replaced_in_the_midst_is_noticed(con, monkeypatch, where):
+    monkeypatch.setattr(planning, "LEAST_ROWS", 1)
+    monkeypatch.setattr(planning, "_REQUESTS", 1)
+    name, seen, get, execute = f"{con.test_tree}/weight", [], CephStore.get, CephStore.execute
+
+    def replace():
+        if not seen:
+            seen.append(True)
+            con.del_dataset(name)
+            con.create_dataset(name, data=np.zeros(N), chunk_size=CHUNK)
+
+    def get_later(self, key, byte_range=None):
+        if key.endswith("weight/c/3"):
+            replace()
+        return get(self, key, byte_range)
+
+    def execute_later(self, calls):
+        if any(call.key.endswith("weight/c/3") for call in calls):
+            replace()
+        return execute(self, calls)
+
+    query = con.query(con.test_tree, where, ["weight", "run"])
+    monkeypatch.setattr(CephStore, "get", get_later)
+    monkeypatch.setattr(CephStore, "execute", execute_later)
+    # Another range may look while it is gone.
+    with pytest.raises((errors.StaleDatasetError, errors.DatasetNotFoundError), match="weight"):
+        query.to_numpy()
+    assert seen
+
+
+@pytest.mark.slow
 def test_counting_ships_no_values(con, monkeypatch):
     with counting(monkeypatch) as seen:
         count = con.query(con.test_tree, "abs(weight) > 3").count()
@@ -167,17 +226,22 @@ def test_an_osd_that_dies_in_the_midst_of_queries_costs_no_rows(
     monkeypatch.setattr(planning, "LEAST_ROWS", 1)
     monkeypatch.setattr(planning, "_REQUESTS", 1)
     can_execute, one, done = CephStore.can_execute, Scan.one, Counter()
-    goes_on = Event()
+    goes_on, counting_lock, stores = Event(), Lock(), {}
+
+    def door_of(store):
+        return stores.get(id(store), "skyhook")
 
     def unless_without(store):
-        return current_thread().name != "without" and can_execute(store)
+        return door_of(store) != "without" and can_execute(store)
 
-    def counted(scan, piece):
-        if done[current_thread().name] == 5:
+    def counted(scan, piece, reads):
+        door = door_of(scan.columns["MET"].datasets[""].store)
+        if done[door] >= 5:
             assert goes_on.wait(HANG)
         time.sleep(0.01)  # so that the rest is not done before
-        found = one(scan, piece)
-        done[current_thread().name] += 1
+        found = one(scan, piece, reads)
+        with counting_lock:
+            done[door] += 1
         return found
 
     where, columns = "MET > 60 && nMuon >= 2", ["weight", "Muon_pt"]
@@ -186,17 +250,21 @@ def test_an_osd_that_dies_in_the_midst_of_queries_costs_no_rows(
     with (
         start_cluster(f"--classes={ceph_class}") as ceph,
         connection(ceph, timeout=HANG) as con,
+        connection(ceph, timeout=HANG) as other,
         SkyhookDM() as sk,
     ):
         to_file(tmp_path / "events.root")
         sk.connect(f"ceph:kit?conffile={ceph.conf}&timeout={HANG}")
         sk.writeDataset([tmp_path / "events.root"], "aod")
         (file,) = sk.getDataset("aod").getFiles()
-        query = con.query(f"aod/{file.group}/Events", where, columns)
+        query, without = (
+            some.query(f"aod/{file.group}/Events", where, columns) for some in (con, other)
+        )
+        stores |= {id(con.instance.store): "with", id(other.instance.store): "without"}
         ranges = query.explain().ranges
         doors = {
             "with": query.to_awkward,
-            "without": query.to_awkward,
+            "without": without.to_awkward,
             "skyhook": lambda: sk.runQuery(
                 file, f"select {where}, project Events;1.weight,Events;1.Muon_pt"
             ),
@@ -204,13 +272,8 @@ def test_an_osd_that_dies_in_the_midst_of_queries_costs_no_rows(
         monkeypatch.setattr(CephStore, "can_execute", unless_without)
         monkeypatch.setattr(Scan, "one", counted)
         with counting(monkeypatch) as seen, ThreadPoolExecutor(3) as pool:
-
-            def ask(door):
-                current_thread().name = door
-                return doors[door]()
-
-            asked = {door: pool.submit(ask, door) for door in doors}
-            wait_until(lambda: all(done[door] == 5 for door in doors))
+            asked = {door: pool.submit(ask) for door, ask in doors.items()}
+            wait_until(lambda: all(done[door] >= 5 for door in doors))
             goes_on.set()
             ceph.kill("osd.2")
             found = {door: future.result(HANG) for door, future in asked.items()}

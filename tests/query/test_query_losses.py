@@ -47,9 +47,9 @@ def slow_down():
 
         one = scan.Scan.one
 
-        def slowly(self, piece):
+        def slowly(self, piece, reads):
             time.sleep(0.02)
-            return one(self, piece)
+            return one(self, piece, reads)
 
         scan.Scan.one = slowly
 
@@ -91,11 +91,12 @@ def test_a_killed_rank_is_an_error_and_no_result(tree):
         "planning.LEAST_ROWS = 1\n"
         "one, done = scan.Scan.one, []\n"
         "with dn.Connection(sys.argv[1], backend='file', engine='mpi') as con:\n"
-        "    def dying(self, piece):\n"
+        "    def dying(self, piece, reads):\n"
         "        done.append(piece)\n"
         "        if con.runner.rank and len(done) == 5:\n"
+        "            print('dying', flush=True)\n"
         "            os.kill(os.getpid(), signal.SIGKILL)\n"
-        "        return one(self, piece)\n"
+        "        return one(self, piece, reads)\n"
         "    scan.Scan.one = dying\n"
         "    print('rows', con.query('T', 'x % 7 == 0').to_arrow().num_rows, flush=True)\n"
     )
@@ -107,4 +108,5 @@ def test_a_killed_rank_is_an_error_and_no_result(tree):
         cwd=Path(__file__).parents[1],
     )
     assert done.returncode != 0
+    assert "dying" in done.stdout, done.stderr
     assert "rows" not in done.stdout

@@ -329,7 +329,7 @@ class CephStore(Store):
         return self._executes
 
     def execute(self, calls: Sequence[MethodCall]) -> Sequence[Answer]:
-        handle = self._handle(waits=False)
+        handle = self._handle()
         ended: SimpleQueue[tuple[int, int, bytes]] = SimpleQueue()
         statuses: list[tuple[int, bytes]] = [(-errno.EINTR, b"")] * len(calls)
         under_way = nbytes = 0

@@ -123,8 +123,10 @@ def unpack_rows(answer: bytes, count: int) -> tuple[Array, int]:
         truth = np.unpackbits(body, count=count, bitorder="little").view(bool)
         rows, size = true_places(truth), len(body)
     elif form == _GAPS:
-        gaps, at = _gaps(answer, found)
-        rows, size = at[gaps != _FAR], gaps.nbytes
+        gaps, rows = _gaps(answer, found)
+        size = gaps.nbytes
+        if len(gaps) != found:
+            rows = rows[gaps != _FAR]
         if len(rows) and (rows[-1] >= count or (rows[1:] <= rows[:-1]).any()):
             raise ValueError(f"these are not increasing numbers of {count} rows")
     else:
