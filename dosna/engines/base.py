@@ -21,6 +21,7 @@ from typing import Any, ClassVar, Generic, Protocol, TypeVar
 
 from dosna.core.progress import Progress, reporting
 from dosna.errors import DosnaError, OutcomeUnknown, WorkerError
+from dosna.io.parallel import call_in_callers_thread
 
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
@@ -227,7 +228,8 @@ class Reported(Generic[T]):
     tasks : iterable
         The tasks.
     report : callable
-        A function that is called with the number of tasks done.
+        A function that is called with the number of tasks done, in the caller's thread also where
+        a store takes the tasks in threads of its own.
 
     Attributes
     ----------
@@ -243,7 +245,7 @@ class Reported(Generic[T]):
     def __iter__(self) -> Iterator[T]:
         for number, task in enumerate(self._tasks, 1):
             yield task
-            self._report(number - self.ahead)
+            call_in_callers_thread(functools.partial(self._report, number - self.ahead))
 
 
 def reported(tasks: Iterable[T], report: Report) -> Reported[T]:

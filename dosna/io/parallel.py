@@ -13,7 +13,15 @@ from typing import Any
 from dosna.errors import NotConnectedError
 from dosna.io.fork import renew_in_children
 
-__all__ = ["Batch", "Workers", "current_lane", "in_flight", "only_waiting", "to_its_end"]
+__all__ = [
+    "Batch",
+    "Workers",
+    "call_in_callers_thread",
+    "current_lane",
+    "in_flight",
+    "only_waiting",
+    "to_its_end",
+]
 
 _END = object()
 _caller = threading.local()
@@ -49,6 +57,18 @@ def current_lane() -> str:
     return getattr(_caller, "lane", "")
 
 
+def call_in_callers_thread(function: Callable[[], object]) -> None:
+    """Call a function where an item is taken: now, or soon in the thread that waits for its batch.
+
+    A batch takes its items in any of its threads, where no other can take one meanwhile.
+    """
+    batch: Batch | None = getattr(_caller, "taking", None)
+    if batch is None:
+        function()
+    else:
+        batch.calls.put(function)
+
+
 class Batch:
     """Items that several threads take one by one, and requests that need no thread.
 
@@ -74,6 +94,9 @@ class Batch:
         self._slots: SimpleQueue[None] = SimpleQueue()
         for _ in range(most):
             self._slots.put(None)
+        self.calls: SimpleQueue[Callable[[], object] | None] = SimpleQueue()
+        """Functions to call in the caller's thread; None wakes it."""
+        self._thread = 0
         self._closed = False
         self._stop, self._lane = _stop(), current_lane()
         self._helpers: list[Future[None]] = []
@@ -84,7 +107,9 @@ class Batch:
         if self._stop is not None or threading.current_thread() is threading.main_thread():
             self._hand_over()
         else:
+            self._thread = threading.get_ident()
             self._do()
+        self._call()
         if self._failures:
             # They are not kept, because a traceback keeps many objects alive that should end now.
             failures, self._failures = self._failures, []
@@ -95,9 +120,8 @@ class Batch:
 
     def _hand_over(self) -> None:
         """Let another thread do the work: Ctrl-C interrupts only this one, at any place."""
-        # Locks, which such an interrupt cannot leave in a state that blocks the other thread.
-        begun, end, ended = threading.Lock(), threading.Lock(), threading.Event()
-        end.acquire()
+        # Such an interrupt cannot leave them in a state that blocks the other thread.
+        begun, ended = threading.Lock(), threading.Event()
 
         def run() -> None:
             if begun.acquire(blocking=False):
@@ -105,7 +129,7 @@ class Batch:
                     self._do()
                 finally:
                     ended.set()
-                    end.release()
+                    self.calls.put(None)
 
         try:
             self._workers.submit(run, self._lane)
@@ -115,9 +139,25 @@ class Batch:
             self._failures.append(error)  # no further item is begun
         while not ended.is_set():
             try:
-                end.acquire()
+                function = self.calls.get()
+                if function is not None and not self._failures:
+                    function()
             except BaseException as error:
                 self._failures.append(error)
+
+    def _call(self) -> None:
+        """Call what is to be called in the caller's thread, which this is."""
+        current = self._workers.current
+        before, current.batch = self._workers.batch, None
+        try:
+            while not self._failures and not self.calls.empty():
+                function = self.calls.get()
+                if function is not None:
+                    function()
+        except BaseException as error:
+            self._failures.append(error)
+        finally:
+            current.batch = before
 
     def _do(self) -> None:
         try:
@@ -141,8 +181,14 @@ class Batch:
                 if self._stop is not None and self._stop.is_set():
                     raise CancelledError
                 with self._lock:
-                    item = next(self._items, _END)
-                if item is _END:
+                    _caller.taking = self
+                    try:
+                        item = next(self._items, _END)
+                    finally:
+                        _caller.taking = None
+                if self._thread == threading.get_ident():
+                    self._call()
+                if item is _END or self._failures:
                     break
                 self._work(item)
         except BaseException as error:

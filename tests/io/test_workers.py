@@ -6,10 +6,12 @@ import subprocess
 import sys
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from support import HANG, Gathering, require
 
+from dosna.engines.base import reported
 from dosna.io.parallel import Workers, in_flight
 
 
@@ -102,6 +104,51 @@ def test_an_error_of_the_items_is_raised(workers):
 
     with pytest.raises(LookupError, match="no more"):
         workers.for_each(lambda item: waits(workers, 0.001), items(), 1)
+
+
+def in_a_thread(function):
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(function).result(HANG)
+
+
+@pytest.mark.parametrize("blocking", [False, True])
+@pytest.mark.parametrize("call", [lambda function: function(), in_a_thread])
+def test_progress_is_reported_in_the_callers_thread(call, blocking):
+    """Also if the callback makes requests itself, of the same store."""
+    workers = Workers("test", 4, 100, blocking=blocking)
+    told, threads = [], set()
+
+    def report(done):
+        waits(workers)
+        told.append(done)
+        threads.add(threading.get_ident())
+
+    def run():
+        workers.for_each(lambda _: waits(workers, 0.001), reported(range(50), report), 1)
+        assert threads == {threading.get_ident()}
+
+    call(run)
+    assert told == list(range(1, 51))
+    workers.close()
+
+
+@pytest.mark.parametrize("call", [lambda function: function(), in_a_thread])
+def test_an_error_of_the_callback_is_raised_and_ends_the_work(workers, call):
+    done, told = [], []
+
+    def report(number):
+        told.append(number)
+        if number == 10:
+            raise ValueError("the callback")
+
+    def work(item):
+        waits(workers, 0.01)
+        done.append(item)
+
+    with pytest.raises(ValueError, match="the callback"):
+        call(lambda: workers.for_each(work, reported(range(1000), report), 1))
+    assert told[-1] == 10
+    assert len(done) < 1000
 
 
 def test_requests_without_a_thread_are_waited_for_and_bounded(workers):
