@@ -56,6 +56,12 @@ _SECONDS_PER_BATCH = 0.1
 _REPORT_SECONDS = 0.1
 _INTERRUPT_SECONDS = 0.5
 
+_DIED = (
+    "a worker process of the joblib engine ({}) died: it was killed, ran out of memory, or "
+    "(multiprocessing) the script has no `if __name__ == '__main__'` guard; or the thread that "
+    "gives it tasks ended, by an error that was printed"
+)
+
 _in_worker = threading.local()
 _started_in: int | None = None
 """The id of the process that has started pools of processes."""
@@ -163,8 +169,12 @@ class JoblibRunner(Runner):
         # A new id for each call, and not the payload's hash: the handles that one call opened
         # may be stale in the next.
         call = uuid.uuid4().hex
+        packed = call, payload
+        with self._processes().used() as pool, suppress(_NothingBegunError):
+            return self._by_batches(pool, work, packed, tasks, workers, report)
+        # A worker was lost while no call used it: this one may begin with new ones.
         with self._processes().used() as pool:
-            return self._by_batches(pool, work, (call, payload), tasks, workers, report)
+            return self._by_batches(pool, work, packed, tasks, workers, report)
 
     def _by_batches(
         self,
@@ -206,6 +216,9 @@ class JoblibRunner(Runner):
                     fair = max(1, (len(tasks) - finished) // (2 * workers))
                     size = max(1, min(int(_SECONDS_PER_BATCH * count / seconds), fair, 4096))
         except BrokenProcessPool as error:
+            if not running and not results:
+                pool.end()
+                raise _NothingBegunError(_DIED.format(self.jlbackend)) from error
             raise self._loss(pool, work, running, chain(unsent, source)) from error
         except BaseException as error:
             for future in running:
@@ -237,12 +250,7 @@ class JoblibRunner(Runner):
         if not getattr(work, "repeatable", True):
             broken = [f for f in running if f not in ended or f.exception() is not None]
             return outcome_unknown(work, [task for f in broken for task in running[f]], left)
-        return WorkerError(
-            f"a worker process of the joblib engine ({self.jlbackend}) died: it was killed, "
-            "ran out of memory, or (multiprocessing) the script has no "
-            "`if __name__ == '__main__'` guard; or the thread that gives it tasks ended, by "
-            "an error that was printed"
-        )
+        return WorkerError(_DIED.format(self.jlbackend))
 
     def _threads(self) -> ThreadPoolExecutor:
         with _pools_lock:
@@ -311,6 +319,10 @@ _EXECUTORS: dict[str, Callable[[int], Executor]] = {
         njobs, get_context("forkserver"), _begin_worker, (os.getpid(),)
     ),
 }
+
+
+class _NothingBegunError(WorkerError):
+    """Workers were lost before a call gave them anything to do."""
 
 
 class _SharedTasks(Generic[T]):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import time
 from multiprocessing import get_context
 
@@ -60,6 +61,17 @@ def test_processes_end_when_no_call_uses_them(runner, monkeypatch):
     # A call that takes longer than they may be idle, and one that begins meanwhile.
     assert workers(runner, Ids(0.5)).isdisjoint(before)
     assert len(workers(runner, Ids())) > 0
+
+
+@pytest.mark.parametrize("repeatable", [True, False])
+def test_a_worker_that_was_lost_between_calls_costs_nothing(runner, repeatable):
+    before = workers(runner, Ids())
+    with runner._processes().used() as pool:
+        thread = pool._thread
+    os.kill(before.pop(), signal.SIGKILL)
+    wait_until(lambda: not thread.is_alive())
+    assert len(workers(runner, Ids(repeatable=repeatable))) > 0
+    wait_until(lambda: not any(map(is_alive, before)))
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
