@@ -29,15 +29,20 @@ def choose_chunk_entries(entries: int | None, cluster: int | None = None) -> int
     Returns
     -------
     int
-        The entries of several clusters, or of one of several equal parts of a cluster.
+        The entries of several clusters, or of one of several equal parts of a cluster. If the
+        number of entries is known, the last chunk lacks no more than a cluster, as far as these
+        allow: what it lacks is stored as well.
     """
     if entries is not None and entries <= TARGET_CHUNK_ENTRIES:
         return max(1, entries)
-    if not cluster:
-        return TARGET_CHUNK_ENTRIES
-    if cluster <= TARGET_CHUNK_ENTRIES:
-        return cluster * (TARGET_CHUNK_ENTRIES // cluster)
-    return -(-cluster // -(-cluster // TARGET_CHUNK_ENTRIES))
+    if cluster and cluster > TARGET_CHUNK_ENTRIES:
+        return -(-cluster // -(-cluster // TARGET_CHUNK_ENTRIES))
+    unit = cluster or 1
+    most = TARGET_CHUNK_ENTRIES // unit
+    if entries is None:
+        return most * unit
+    units = -(-entries // unit)
+    return -(-units // -(-units // most)) * unit
 
 
 def column_chunks(
