@@ -271,7 +271,7 @@ def test_a_worker_that_sleeps_over_its_lease_leaves_the_file_to_another(tmp_path
         "target": f"s3://{out}/scans?endpoint_url={proxy.url}",
         "lease_time": patience(1.5),
         "memory_limit": "1m",
-        "chunk_size": "32k",
+        "chunk_size": "128k",
         "jobs": 1,
     }
 
@@ -304,7 +304,7 @@ def test_sigterm_gives_a_file_back_at_once(tmp_path, bucket, midway):
         "target": f"s3://{out}/scans?endpoint_url={proxy.url}",
         "lease_time": 3600,
         "memory_limit": "1m",
-        "chunk_size": "32k",
+        "chunk_size": "128k",
     }
     with roles(tmp_path, **config) as made, Inventory(url_of(tmp_path)) as inventory:
         made.do("watch", "--once")
