@@ -65,13 +65,17 @@ class Reads:
     def settle(self) -> None:
         """Check that what was read belongs to its datasets; raises what `settle` of these does."""
         made, self._made = self._made, []
-        for dataset in dict.fromkeys(read[0] for read in made):
+
+        def settle(dataset: StoreDataset) -> None:
             own = [read for read in made if read[0] is dataset]
             dataset.settle(
                 min(began for _, began, _, _ in own),
                 [idx for _, _, absent, _ in own for idx in absent],
                 [part for *_, parts in own for part in parts],
             )
+
+        if made:
+            made[0][0].store.for_each(settle, dict.fromkeys(read[0] for read in made))
 
 
 @dataclass
