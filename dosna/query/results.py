@@ -172,6 +172,7 @@ class Results(ABC):
         together = 2 * min(runner.threads, most or runner.threads)
         with reporting(self.progress, len(tasks), "query", "range") as report:
             for first in range(0, len(tasks), together):
+                self.con.check_connected()
                 some = tasks[first : first + together]
                 found = runner.map(work, some)
                 for rows in sorted(rows for part in found for rows in part):

@@ -15,7 +15,7 @@ from support import HANG, require
 
 import dosna as dn
 from dosna.backends.s3.store import S3Store
-from dosna.errors import ChunkCorruptError
+from dosna.errors import ChunkCorruptError, NotConnectedError
 from dosna.query import planning
 from dosna.query.scan import Scan
 
@@ -154,6 +154,22 @@ def test_an_error_of_one_column_is_raised(con, monkeypatch):
         with pytest.raises(OSError, match="the disk of column c"):
             query.to_awkward()
     assert query.to_awkward()["c"].to_list() == COLUMNS["c"].tolist()
+
+
+def test_batches_end_with_their_connection(con, monkeypatch):
+    monkeypatch.setattr(planning, "LEAST_ROWS", 1)
+    monkeypatch.setattr(planning, "_REQUESTS", 1)
+    put_tree(con, "Ranges", COLUMNS, N // 10, chunk_entries=N // 10)
+    batches = con.query("Ranges", None, ["a"]).batches()
+    assert next(batches)["a"].to_pylist() == list(range(10))
+    held = con["Ranges/a"].instance
+    con.disconnect()
+    with pytest.raises(NotConnectedError, match="connect"):
+        list(batches)
+    with pytest.raises(NotConnectedError, match="connect"):
+        held.read_chunk((5,), None)  # which would open the store again
+    con.connect()
+    assert con.query("Ranges", None, ["a"]).to_numpy()["a"].tolist() == list(range(N))
 
 
 def test_a_column_without_any_dataset(con):

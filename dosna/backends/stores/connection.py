@@ -44,6 +44,7 @@ from dosna.core.types import Array
 from dosna.errors import (
     DatasetExistsError,
     DatasetNotFoundError,
+    NotConnectedError,
     StorageError,
 )
 
@@ -106,12 +107,12 @@ class StoreConnection(GroupsAbove):
         """Check by a request that the store answers and accepts the credentials."""
 
     def disconnect(self) -> None:
-        if self.connected:
-            self.raw_store.close()
-            self._store = None
-            if self.chunk_cache is not None:
-                self.chunk_cache.clear()
-        super().disconnect()
+        super().disconnect()  # first, so that no other thread opens the store again
+        store, self._store = self._store, None
+        if store is not None:
+            store.close()
+        if self.chunk_cache is not None:
+            self.chunk_cache.clear()
 
     _store: Store | None = None
 
@@ -129,9 +130,15 @@ class StoreConnection(GroupsAbove):
 
         A process that received the connection by pickling opens a store of its own.
         """
-        if self._store is None:
-            self._store = self.open_store()
-        return self._store
+        store = self._store
+        if store is None:
+            if not self.connected:
+                raise NotConnectedError(
+                    f"connection {self.name!r} is not connected, or was closed while it was in "
+                    "use: connect it again"
+                )
+            store = self._store = self.open_store()
+        return store
 
     def __getstate__(self) -> dict[str, Any]:
         if not self.shared_between_processes:
