@@ -15,6 +15,7 @@ from dosna.core.selection import select
 from dosna.core.types import Array
 from dosna.engines.work.boxes import read_box
 from dosna.errors import FormatError
+from dosna.io.fork import renew_in_children
 from dosna.query.remote import remote_of
 
 __all__ = ["Known", "check_rows", "read_rows", "take_rows"]
@@ -22,23 +23,32 @@ __all__ = ["Known", "check_rows", "read_rows", "take_rows"]
 _SLAB_BYTES = 8 << 20
 
 
-class _Slab(threading.local):
-    """Memory of a thread, from which arrays of results are allocated.
+class _Slab:
+    """Memory from which arrays of results are allocated.
 
     Large allocations are backed by huge pages; filling them takes half the time of filling many
-    small ones. An array keeps its slab alive.
+    small ones. An array keeps its slab alive. All threads share one: with one for each, the
+    columns of a range, which a store reads in many threads, would keep many alive.
     """
 
-    left: Array = np.empty(0, np.uint8)
+    def __init__(self) -> None:
+        self.renew()
+        renew_in_children(self)
+
+    def renew(self) -> None:
+        """Start anew, also in a forked child, where the parent's lock may never be released."""
+        self._left: Array = np.empty(0, np.uint8)
+        self._lock = threading.Lock()
 
     def carve(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
         """Return a new array with arbitrary elements."""
         size = -(-math.prod(shape) * dtype.itemsize // 64) * 64
         if size > _SLAB_BYTES // 2 or dtype.hasobject:
             return np.empty(shape, dtype)
-        if len(self.left) < size:
-            self.left = np.empty(_SLAB_BYTES, np.uint8)
-        mine, self.left = self.left[:size], self.left[size:]
+        with self._lock:
+            if len(self._left) < size:
+                self._left = np.empty(_SLAB_BYTES, np.uint8)
+            mine, self._left = self._left[:size], self._left[size:]
         return np.ndarray(shape, dtype, mine)
 
 

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from support import HANG
 
 import dosna as dn
 from dosna.errors import FormatError
-from dosna.query.rows import take_rows
+from dosna.query.rows import read_rows, take_rows
 
 ROWS = 30
 INNER = [(), (3,), (2, 2)]
@@ -48,3 +52,21 @@ def test_taken_rows_are_those_of_numpy(arrays, data):
 def test_rows_beyond_the_end_are_refused(arrays, rows):
     with pytest.raises(FormatError, match="ends at row 30"):
         take_rows(arrays[0][0], np.array(rows), 1)
+
+
+def test_threads_allocate_their_results_together(arrays):
+    """With memory of 8 MiB for each thread, the columns of a range would keep much of it alive."""
+    (dataset, values), together = arrays[0], threading.Barrier(8)
+
+    def read(_):
+        together.wait(HANG)
+        return read_rows(dataset, 0, ROWS, kept=True)
+
+    with ThreadPoolExecutor(8) as pool:
+        found = list(pool.map(read, range(8)))
+    for one in found:
+        np.testing.assert_array_equal(one, values)
+    places = {one.ctypes.data for one in found}
+    assert len(places) == 8
+    # All but those that no longer fit into what was left of the memory before.
+    assert sum(abs(place - other) < 1 << 20 for place in places for other in places) >= 32
