@@ -766,15 +766,17 @@ def test_a_listing_that_may_not_write_says_that_it_may_be_cut_short(ceph):
         with suppress(rados.ObjectNotFound):
             objects.remove_object(END)
         reading, writing = (CephConnection("store", ceph.conf, mode=mode) for mode in "ra")
+        reading.connect()
         with pytest.warns(UserWarning, match="cut short"):
             assert "listed" in list(reading.store.list("l"))
         with pytest.raises(rados.ObjectNotFound):
             objects.stat(END)
+        writing.connect()
         assert "listed" in list(writing.store.list("l"))
         assert "listed" in list(reading.store.list("l"))
         objects.remove_object("listed")
         for con in (reading, writing):
-            con.raw_store.close()
+            con.disconnect()
 
 
 def test_erasure_coded_pools_take_whole_and_partial_writes(ceph):
