@@ -65,17 +65,20 @@ class Reads:
     def settle(self) -> None:
         """Check that what was read belongs to its datasets; raises what `settle` of these does."""
         made, self._made = self._made, []
+        reads: dict[StoreDataset, list[tuple[float, list[Shape], list[Any]]]] = {}
+        for dataset, began, absent, parts in made:
+            reads.setdefault(dataset, []).append((began, absent, parts))
 
         def settle(dataset: StoreDataset) -> None:
-            own = [read for read in made if read[0] is dataset]
+            own = reads[dataset]
             dataset.settle(
-                min(began for _, began, _, _ in own),
-                [idx for _, _, absent, _ in own for idx in absent],
+                min(began for began, _, _ in own),
+                [idx for _, absent, _ in own for idx in absent],
                 [part for *_, parts in own for part in parts],
             )
 
         if made:
-            made[0][0].store.for_each(settle, dict.fromkeys(read[0] for read in made))
+            made[0][0].store.for_each(settle, reads)
 
 
 @dataclass
